@@ -1,0 +1,213 @@
+"""`runtime`: the program of the device. Flags in, calls of public functions out."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from runtime.cli_support import print_json, print_text, run_app
+from runtime.text import printable
+
+if TYPE_CHECKING:
+    from runtime.pipeline import Summary
+    from runtime.sinks.table import TableSink
+
+app = typer.Typer(
+    name="runtime",
+    help="Run a folded model on photographs, videos and cameras: embedding and heatmap from one "
+    "forward pass.\n\nExample: runtime run model.onnx --file photos/ --save out/",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+class ProviderName(str, Enum):
+    """What ONNX Runtime computes on."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from runtime.version import version
+
+        print_text(f"foldcam {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    model: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A folded model (.onnx). Without it: $FOLDCAM_MODEL, the only one in this "
+            "folder, or the demo's.",
+            show_default=False,
+        ),
+    ] = None,
+    camera: Annotated[
+        int | None,
+        typer.Option(help="A camera of this machine, by number.", min=0),
+    ] = None,
+    file: Annotated[
+        str | None,
+        typer.Option(help="An image, a folder, a pattern in quotes, or a video."),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(help="A path, /dev/videoN, or file:// rtsp:// http:// tcp:// udp://."),
+    ] = None,
+    save: Annotated[
+        str | None,
+        typer.Option(help="Where overlays go: a folder, or a video file (.mp4 .avi .mkv)."),
+    ] = None,
+    jsonl: Annotated[
+        str | None,
+        typer.Option(help="One JSON line per frame to this file, or to standard output with -."),
+    ] = None,
+    embedding: Annotated[
+        bool, typer.Option(help="Whether the JSON lines carry the embedding.")
+    ] = True,
+    show: Annotated[bool, typer.Option("--show", help="Open a window.")] = False,
+    provider: Annotated[ProviderName, typer.Option(help="What to compute on.")] = ProviderName.auto,
+    threads: Annotated[
+        int | None,
+        typer.Option(help="Threads on the CPU.", min=1),
+    ] = None,
+    opacity: Annotated[
+        float, typer.Option(help="Of the heat at its hottest place.", min=0.0, max=1.0)
+    ] = 0.6,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No status line.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the summary as one JSON document.")
+    ] = False,
+) -> None:
+    """Show what a folded model sees, and where it looks.
+
+    Example: runtime run model.onnx --camera 0 --save out/
+
+    Example: runtime run model.onnx --file photos/ --save out/ --jsonl out/results.jsonl
+    """
+    if sum(value is not None for value in (camera, file, source)) != 1:
+        raise typer.BadParameter("give exactly one of --camera, --file and --source.")
+    if json and jsonl == "-":
+        raise typer.BadParameter("--json and --jsonl - both write to standard output.")
+    from runtime.default_model import find_model
+    from runtime.model import FoldedModel
+    from runtime.pipeline import run as run_pipeline
+    from runtime.sinks import open_sinks
+    from runtime.sinks.table import TableSink
+    from runtime.sources import open_source
+    from runtime.status import StatusLine
+
+    # The source first: that no camera is there can be said before a model is loaded.
+    with open_source(camera=camera, file=file, source=source) as opened, ExitStack() as stack:
+        path = model if model is not None else find_model()
+        if model is None and not quiet:
+            print(f"model: {printable(str(path))}", file=sys.stderr)
+        folded = stack.enter_context(FoldedModel.load(path, provider.value, threads))
+        sinks = open_sinks(opened, save=save, jsonl=jsonl, show=show, embedding=embedding)
+        table = None
+        if not sinks and not json and opened.stills:
+            table = TableSink()
+            sinks.append(table)
+        status = None if quiet else StatusLine()
+        try:
+            summary = run_pipeline(opened, folded, sinks, status, opacity=opacity)
+        finally:
+            if status is not None:
+                status.clear()
+    if json:
+        print_json({"model": str(path), **summary.to_dict()})
+        return
+    _report(summary, table, to_stderr=jsonl == "-", quiet=quiet)
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A folded model (.onnx).", show_default=False)],
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Print what a folded model promises: tensors, preprocessing, bank, labels, origin.
+
+    Example: runtime inspect model.onnx
+    """
+    from runtime.inspect import inspect_model, inspection_text
+
+    report = inspect_model(file)
+    if json:
+        print_json(report)
+    else:
+        print_text(inspection_text(report))
+
+
+@app.command()
+def doctor(
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Look at this machine: what is there, what is missing, and what to do about it.
+
+    Example: runtime doctor
+    """
+    from dataclasses import asdict
+
+    from runtime.doctor import diagnose, diagnosis_text
+
+    checks = diagnose()
+    if json:
+        print_json({"checks": [asdict(check) for check in checks]})
+    else:
+        print_text(diagnosis_text(checks))
+
+
+def _report(summary: Summary, table: TableSink | None, *, to_stderr: bool, quiet: bool) -> None:
+    """The end of a run in words; skipped files are counted and named even when quiet."""
+    lines: list[str] = []
+    if table is not None:
+        lines += [str(table), ""]
+    frames = f"{summary.frames} frame{'' if summary.frames == 1 else 's'}"
+    lines.append(
+        f"{frames} in {summary.seconds:.1f} s ({summary.fps:.1f} fps), latency p50 "
+        f"{summary.latency_ms['p50']:.1f} ms, p99 {summary.latency_ms['p99']:.1f} ms"
+        + (", stopped by the user" if summary.interrupted else "")
+    )
+    if table is None and summary.labels:
+        seen = ", ".join(f"{label} ({count})" for label, count in summary.labels.items())
+        lines.append(f"nearest: {printable(seen)}")
+    lines += [f"wrote {printable(output)}" for output in summary.outputs]
+    if not quiet or table is not None:
+        text = "\n".join(lines)
+        if to_stderr:
+            print(text, file=sys.stderr)
+        else:
+            print_text(text)
+    if summary.skipped:
+        print(f"skipped {len(summary.skipped)}:", file=sys.stderr)
+        for skip in summary.skipped:
+            print(f"  {printable(skip.path)}: {printable(skip.reason)}", file=sys.stderr)
+
+
+def main() -> NoReturn:
+    """The console script `runtime`."""
+    run_app(app, "runtime")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,250 @@
+"""What a folded model promises: its tensors, and the JSON document `foldcam` in its metadata.
+
+The document travels in the ONNX file's `metadata_props`, so that stock tools read
+the file unchanged and the device needs no second file.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime.errors import FoldcamError
+from runtime.fields import Fields
+from runtime.preprocess import COLOR_ORDERS, RESIZE_RULES, ColorOrder, Preprocessing, ResizeRule
+
+METADATA_KEY = "foldcam"
+SCHEMA_VERSION = 1
+MAX_METADATA_BYTES = 64 << 20
+
+IMAGE = "image"
+EMBEDDING = "embedding"
+HEATMAP = "heatmap"
+NEIGHBOR = "neighbor"
+SIMILARITY = "similarity"
+
+InputType = Literal["float32", "uint8"]
+INPUT_TYPES: tuple[InputType, ...] = get_args(InputType)
+
+
+@dataclass(frozen=True)
+class BankSummary:
+    """What the folded bank holds.
+
+    Attributes:
+        rows: number of training images, `N`.
+        embedding_size: `D`.
+        channels: `K`, channels of the feature map.
+        grad_weight_rows: distinct rows of grad-weights (at most `rows`).
+        objective: what the directions came from, as on the command line.
+        channel_rule: which channels are kept (`all`, `positive`).
+        compression: `none`, or what was done to make the bank smaller.
+        sha256: of the bank's arrays and labels.
+    """
+
+    rows: int
+    embedding_size: int
+    channels: int
+    grad_weight_rows: int
+    objective: str
+    channel_rule: str
+    compression: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the model came from: enough to verify it, and no path of the exporting machine.
+
+    Attributes:
+        network: MODEL as on the command line, file names without their folder.
+        weights: file name of the weights, empty if there was none.
+        network_sha256: of the network's parameters and buffers.
+        data: name of the data set's folder or file.
+        split: which part of it is the bank.
+        data_sha256: of the images' bytes and labels.
+    """
+
+    network: str
+    weights: str
+    network_sha256: str
+    data: str
+    split: str
+    data_sha256: str
+
+
+@dataclass(frozen=True)
+class LabelRun:
+    """`count` consecutive bank rows carry the label `name` (rows are sorted by label)."""
+
+    name: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Contract:
+    """Everything that the device must know about a folded model.
+
+    Attributes:
+        preprocessing: how a frame becomes `image`.
+        input_type: dtype of `image`: `float32 [N,3,H,W]` or `uint8 [N,H,W,3]` RGB.
+        layer: the feature map's name in the network.
+        feature_map: `(K, h, w)`.
+        normalized: whether the network itself ends in an L2 normalisation.
+        heatmap_size: `(height, width)` of the output `heatmap`.
+        transfer: number of rows whose grad-weights are used.
+        neighbors: number of rows reported in `neighbor` and `similarity`.
+        bank: summary of the bank.
+        labels: runs of bank rows with one label, in row order.
+        origin: network and data.
+        versions: tool -> version that took part in the export.
+    """
+
+    preprocessing: Preprocessing
+    input_type: InputType
+    layer: str
+    feature_map: tuple[int, int, int]
+    normalized: bool
+    heatmap_size: tuple[int, int]
+    transfer: int
+    neighbors: int
+    bank: BankSummary
+    labels: tuple[LabelRun, ...]
+    origin: Origin
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        ends = np.cumsum([run.count for run in self.labels], dtype=np.int64)
+        object.__setattr__(self, "_label_ends", ends)
+
+    def label_of(self, row: int) -> str:
+        """The label of bank row `row`.
+
+        Raises:
+            IndexError: the bank has no such row.
+        """
+        if not 0 <= row < self.bank.rows:
+            raise IndexError(f"bank row {row} of {self.bank.rows}")
+        ends: npt.NDArray[np.int64] = cast(Any, self)._label_ends
+        return self.labels[int(np.searchsorted(ends, row, side="right"))].name
+
+    def to_json(self) -> str:
+        """The metadata document, deterministic for equal contracts."""
+        document = {
+            "schema_version": SCHEMA_VERSION,
+            "preprocessing": {
+                "width": self.preprocessing.width,
+                "height": self.preprocessing.height,
+                "resize": self.preprocessing.resize,
+                "color": self.preprocessing.color,
+                "mean": list(self.preprocessing.mean),
+                "std": list(self.preprocessing.std),
+            },
+            "input_type": self.input_type,
+            "layer": self.layer,
+            "feature_map": list(self.feature_map),
+            "normalized": self.normalized,
+            "heatmap_size": list(self.heatmap_size),
+            "transfer": self.transfer,
+            "neighbors": self.neighbors,
+            "bank": vars(self.bank),
+            "labels": [[run.name, run.count] for run in self.labels],
+            "origin": vars(self.origin),
+            "versions": self.versions,
+        }
+        return json.dumps(document, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+def parse_contract(text: str, where: str) -> Contract:
+    """Read the metadata document.
+
+    Args:
+        text: the JSON document.
+        where: the file it came from, for the error messages.
+
+    Raises:
+        FoldcamError: not JSON, another schema version, a missing or wrong value.
+    """
+    if len(text) > MAX_METADATA_BYTES:
+        raise FoldcamError(
+            f"{where}: its foldcam metadata is {len(text) >> 20} MiB, "
+            f"more than the {MAX_METADATA_BYTES >> 20} MiB allowed."
+        )
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FoldcamError(f"{where}: its foldcam metadata is not JSON ({error}).") from error
+    root = Fields(document, where=f"{where}: foldcam metadata")
+    version = root.integer("schema_version", low=0)
+    if version != SCHEMA_VERSION:
+        raise FoldcamError(
+            f"{where}: its foldcam metadata has schema version {version} and this foldcam reads "
+            f"{SCHEMA_VERSION}: export the model again, or install the foldcam that wrote it."
+        )
+    bank = _bank(root.section("bank"))
+    labels = tuple(LabelRun(name, count) for name, count in root.runs("labels"))
+    counted = sum(run.count for run in labels)
+    if counted != bank.rows:
+        root.fail("labels", f"count {counted} rows and bank.rows says {bank.rows}")
+    channels, map_height, map_width = root.integers("feature_map", 3, low=1)
+    heatmap_height, heatmap_width = root.integers("heatmap_size", 2, low=1)
+    return Contract(
+        preprocessing=_preprocessing(root.section("preprocessing")),
+        input_type=root.choice("input_type", INPUT_TYPES),
+        layer=root.text("layer"),
+        feature_map=(channels, map_height, map_width),
+        normalized=root.boolean("normalized"),
+        heatmap_size=(heatmap_height, heatmap_width),
+        transfer=root.integer("transfer", low=1, high=bank.rows),
+        neighbors=root.integer("neighbors", low=1, high=bank.rows),
+        bank=bank,
+        labels=labels,
+        origin=_origin(root.section("origin")),
+        versions=root.texts("versions"),
+    )
+
+
+def _preprocessing(fields: Fields) -> Preprocessing:
+    mean = fields.numbers("mean", 3)
+    std = fields.numbers("std", 3)
+    if min(abs(value) for value in std) < 1e-9:
+        fields.fail("std", "must not be zero")
+    resize: ResizeRule = fields.choice("resize", RESIZE_RULES)
+    color: ColorOrder = fields.choice("color", COLOR_ORDERS)
+    return Preprocessing(
+        width=fields.integer("width", low=1, high=1 << 14),
+        height=fields.integer("height", low=1, high=1 << 14),
+        resize=resize,
+        color=color,
+        mean=(mean[0], mean[1], mean[2]),
+        std=(std[0], std[1], std[2]),
+    )
+
+
+def _bank(fields: Fields) -> BankSummary:
+    rows = fields.integer("rows", low=1)
+    return BankSummary(
+        rows=rows,
+        embedding_size=fields.integer("embedding_size", low=1),
+        channels=fields.integer("channels", low=1),
+        grad_weight_rows=fields.integer("grad_weight_rows", low=1, high=rows),
+        objective=fields.text("objective"),
+        channel_rule=fields.text("channel_rule"),
+        compression=fields.text("compression"),
+        sha256=fields.text("sha256"),
+    )
+
+
+def _origin(fields: Fields) -> Origin:
+    return Origin(
+        network=fields.text("network"),
+        weights=fields.text("weights"),
+        network_sha256=fields.text("network_sha256"),
+        data=fields.text("data"),
+        split=fields.text("split"),
+        data_sha256=fields.text("data_sha256"),
+    )

@@ -1,0 +1,124 @@
+"""Typed reading of an untrusted JSON document; every complaint names the key."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NoReturn, TypeVar
+
+from runtime.errors import FoldcamError
+
+Choice = TypeVar("Choice", bound=str)
+MAX_INTEGER = (1 << 53) - 1
+
+
+class Fields:
+    """One object of the document.
+
+    Args:
+        value: what JSON parsing returned.
+        where: what the object is, for the messages.
+
+    Raises:
+        FoldcamError: from every method, when the key is missing or its value is
+            of the wrong type or out of range; the message names the key.
+    """
+
+    def __init__(self, value: object, where: str) -> None:
+        self._where = where
+        if not isinstance(value, dict):
+            raise FoldcamError(f"{where} is {_kind(value)} where an object is needed.")
+        self._values: dict[str, Any] = value
+
+    def fail(self, key: str, reason: str) -> NoReturn:
+        """Raise the complaint about `key`."""
+        raise FoldcamError(f"{self._where}: {key} {reason}.")
+
+    def section(self, key: str) -> Fields:
+        """A nested object."""
+        return Fields(self._get(key), f"{self._where}: {key}")
+
+    def text(self, key: str) -> str:
+        """A string."""
+        value = self._get(key)
+        if not isinstance(value, str):
+            self.fail(key, f"is {_kind(value)} where a string is needed")
+        return value
+
+    def boolean(self, key: str) -> bool:
+        """True or false."""
+        value = self._get(key)
+        if not isinstance(value, bool):
+            self.fail(key, f"is {_kind(value)} where true or false is needed")
+        return value
+
+    def integer(self, key: str, *, low: int = 0, high: int = MAX_INTEGER) -> int:
+        """An integer within [low, high]."""
+        return self._integer(key, self._get(key), low, high)
+
+    def integers(self, key: str, count: int, *, low: int, high: int = MAX_INTEGER) -> list[int]:
+        """A list of `count` integers within [low, high]."""
+        return [self._integer(key, value, low, high) for value in self._list(key, count)]
+
+    def numbers(self, key: str, count: int) -> list[float]:
+        """A list of `count` finite numbers."""
+        result: list[float] = []
+        for value in self._list(key, count):
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                self.fail(key, f"holds {_kind(value)} where a number is needed")
+            number = float(value) if abs(value) < 1e300 else math.inf
+            if not math.isfinite(number):
+                self.fail(key, "holds a number that is not finite")
+            result.append(number)
+        return result
+
+    def choice(self, key: str, choices: Sequence[Choice]) -> Choice:
+        """One of the given strings."""
+        value = self.text(key)
+        for candidate in choices:
+            if value == candidate:
+                return candidate
+        self.fail(key, f"is {value[:80]!r} where one of {', '.join(choices)} is needed")
+
+    def texts(self, key: str) -> dict[str, str]:
+        """An object whose values are strings."""
+        section = self.section(key)
+        return {name: section.text(name) for name in section._values}
+
+    def runs(self, key: str) -> list[tuple[str, int]]:
+        """A list of pairs `[string, positive integer]`."""
+        result: list[tuple[str, int]] = []
+        for value in self._list(key):
+            if not (isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)):
+                self.fail(key, "holds something other than pairs of a name and a count")
+            result.append((value[0], self._integer(key, value[1], 1, MAX_INTEGER)))
+        return result
+
+    def _get(self, key: str) -> object:
+        if key not in self._values:
+            self.fail(key, "is missing")
+        value: object = self._values[key]
+        return value
+
+    def _list(self, key: str, count: int | None = None) -> list[Any]:
+        value = self._get(key)
+        if not isinstance(value, list):
+            self.fail(key, f"is {_kind(value)} where a list is needed")
+        if count is not None and len(value) != count:
+            self.fail(key, f"has {len(value)} values where {count} are needed")
+        return value
+
+    def _integer(self, key: str, value: object, low: int, high: int) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            self.fail(key, f"holds {_kind(value)} where an integer is needed")
+        if not low <= value <= high:
+            shown = value if abs(value) <= MAX_INTEGER else "a huge integer"
+            self.fail(key, f"is {shown}, outside {low} to {high}")
+        return value
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
+    if value is None:
+        return "null"
+    return names.get(type(value), "a number")

@@ -1,0 +1,81 @@
+"""Writing files so that an interruption never leaves half of one under its final name."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from runtime.errors import FoldcamError
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` when the block succeeds.
+
+    The temporary name keeps the suffix of `path`, because OpenCV chooses its
+    encoder by it. Missing parent folders are made.
+
+    Raises:
+        FoldcamError: the folder cannot be written or the disk is full.
+    """
+    with user_errors_for(path):
+        if path.is_dir():
+            raise FoldcamError(f"{path} is a folder: give the name of a file.")
+        if path.exists() and not path.is_file():
+            # Renaming onto /dev/null would, for root, take the device away.
+            raise FoldcamError(f"{path} is a device or a pipe: give the name of a file.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.stem}.", suffix=f".partial{path.suffix}", dir=path.parent
+        )
+        os.close(handle)
+    temporary = Path(name)
+    try:
+        with user_errors_for(path):
+            yield temporary
+            # mkstemp makes files private; the user's umask decides for a finished one.
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def user_errors_for(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusal to write `path` into a FoldcamError."""
+    try:
+        yield
+    except OSError as error:
+        raise FoldcamError(write_failure(path, error)) from error
+
+
+def write_failure(path: Path, error: OSError) -> str:
+    """One sentence for the user about why `path` could not be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"No space left on the disk of {path.parent}: free some, or write elsewhere."
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{path.parent} cannot be written: choose another folder or change its permissions."
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return f"{path.parent} is a file where a folder is needed: choose another output path."
+    return f"{path} cannot be written: {error.strerror or error}."
+
+
+def sha256_of_file(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _umask() -> int:
+    # The only way to read the umask is to set it.
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,209 @@
+"""A folded model as a function: photograph in, embedding, heatmap and neighbors out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime.backends import Array, Backend, Provider, dtype_of, open_backend
+from runtime.contract import EMBEDDING, HEATMAP, NEIGHBOR, SIMILARITY, Contract
+from runtime.errors import FoldcamError
+from runtime.preprocess import Affine, Image
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Milliseconds spent on one image; a batch's inference is divided by its images."""
+
+    preprocess_ms: float
+    inference_ms: float
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What one forward pass says of one image.
+
+    Attributes:
+        embedding: `float32 [D]`, the network's own output.
+        heatmap: `float32 [h', w']` in [0, 1], over the network's input.
+        neighbors: `int32 [k]`, bank rows, nearest first.
+        similarities: `float32 [k]`, cosine to those rows.
+        labels: their `k` labels.
+        affine: maps pixels of the network's input to pixels of the frame.
+        input_wh: width and height of the network's input in pixels.
+        frame_wh: width and height of the image in pixels.
+        timings: what it took.
+    """
+
+    embedding: npt.NDArray[np.float32]
+    heatmap: npt.NDArray[np.float32]
+    neighbors: npt.NDArray[np.int32]
+    similarities: npt.NDArray[np.float32]
+    labels: list[str]
+    affine: Affine
+    input_wh: tuple[int, int]
+    frame_wh: tuple[int, int]
+    timings: Timings
+
+    def hottest(self) -> tuple[float, float] | None:
+        """Centre `(x, y)` in frame pixels of the heatmap's maximum; None if nothing is hot."""
+        if self.heatmap.size == 0 or not self.heatmap.max() > 0.0:
+            return None
+        rows, columns = self.heatmap.shape
+        row, column = divmod(int(self.heatmap.argmax()), columns)
+        x = self.affine.scale_x * (column + 0.5) * self.input_wh[0] / columns
+        y = self.affine.scale_y * (row + 0.5) * self.input_wh[1] / rows
+        # In a letterbox the centre of a cell may lie in the padding beside the frame.
+        return (
+            min(max(x + self.affine.offset_x, 0.0), float(self.frame_wh[0])),
+            min(max(y + self.affine.offset_y, 0.0), float(self.frame_wh[1])),
+        )
+
+
+class FoldedModel:
+    """A folded model, loaded.
+
+    Example:
+        >>> with FoldedModel.load("model.onnx") as model:
+        ...     result = model(read_image("photo.jpg"))
+        >>> result.heatmap.shape, result.labels[0]
+        ((7, 7), 'owl')
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self.contract: Contract = backend.contract
+        """What the model promises."""
+
+    @classmethod
+    def load(
+        cls, path: Path | str, provider: Provider = "auto", threads: int | None = None
+    ) -> FoldedModel:
+        """Load a folded `.onnx`.
+
+        Args:
+            path: the file.
+            provider: `auto` takes CUDA where it works and the CPU otherwise.
+            threads: on the CPU; None leaves it to the library.
+
+        Raises:
+            FoldcamError: as `runtime.backends.open_backend`.
+        """
+        return cls(open_backend(path, provider, threads))
+
+    @property
+    def backend(self) -> str:
+        """Library and device in words, such as `onnxruntime 1.22 on cpu`."""
+        return f"{self._backend.name} on {self._backend.device}"
+
+    def __call__(self, image: Image) -> Result:
+        """One image.
+
+        Args:
+            image: `uint8 [H, W, 3]` RGB of any size.
+
+        Raises:
+            FoldcamError: as `run_batch`.
+        """
+        return self.run_batch([image])[0]
+
+    def run_batch(self, images: Sequence[Image]) -> list[Result]:
+        """Several images in one forward pass.
+
+        Args:
+            images: each `uint8 [H, W, 3]` RGB; their sizes may differ.
+
+        Raises:
+            FoldcamError: an image is not such an array, the backend failed, or the
+                model returned something other than it promises.
+        """
+        if not images:
+            return []
+        recipe = self.contract.preprocessing
+        batch = np.empty(self._batch_shape(len(images)), dtype_of(self.contract))
+        affines: list[Affine] = []
+        spent: list[float] = []
+        for index, image in enumerate(images):
+            _check_image(image, index)
+            start = time.perf_counter()
+            resized, affine = recipe.resized(image)
+            uint8 = self.contract.input_type == "uint8"
+            batch[index] = resized if uint8 else recipe.normalized(resized)
+            affines.append(affine)
+            spent.append(1e3 * (time.perf_counter() - start))
+        start = time.perf_counter()
+        outputs = self._backend.run(batch)
+        inference_ms = 1e3 * (time.perf_counter() - start) / len(images)
+        self._check_outputs(outputs, len(images))
+        return [
+            Result(
+                embedding=outputs[EMBEDDING][index],
+                heatmap=outputs[HEATMAP][index, 0],
+                neighbors=outputs[NEIGHBOR][index],
+                similarities=outputs[SIMILARITY][index],
+                labels=[self.contract.label_of(int(row)) for row in outputs[NEIGHBOR][index]],
+                affine=affines[index],
+                input_wh=(recipe.width, recipe.height),
+                frame_wh=(image.shape[1], image.shape[0]),
+                timings=Timings(spent[index], inference_ms),
+            )
+            for index, image in enumerate(images)
+        ]
+
+    def close(self) -> None:
+        """Give memory and device back."""
+        self._backend.close()
+
+    def __enter__(self) -> FoldedModel:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _batch_shape(self, count: int) -> tuple[int, int, int, int]:
+        height, width = self.contract.preprocessing.height, self.contract.preprocessing.width
+        if self.contract.input_type == "uint8":
+            return count, height, width, 3
+        return count, 3, height, width
+
+    def _check_outputs(self, outputs: dict[str, Array], count: int) -> None:
+        """The graph's declared shapes may be open: only now is it known what it returns."""
+        contract = self.contract
+        promised = {
+            EMBEDDING: (count, contract.bank.embedding_size),
+            HEATMAP: (count, 1, *contract.heatmap_size),
+            NEIGHBOR: (count, contract.neighbors),
+            SIMILARITY: (count, contract.neighbors),
+        }
+        for name, shape in promised.items():
+            if outputs[name].shape != shape:
+                raise FoldcamError(
+                    f"The model returned {name!r} of shape {list(outputs[name].shape)} where its "
+                    f"metadata promise {list(shape)}: export it again."
+                )
+        rows = outputs[NEIGHBOR]
+        if rows.min() < 0 or rows.max() >= contract.bank.rows:
+            raise FoldcamError(
+                f"The model returned bank row {int(rows.max())} and its metadata describe a bank "
+                f"of {contract.bank.rows}: graph and metadata disagree, so export it again."
+            )
+
+
+def _check_image(image: Image, index: int) -> None:
+    shape, dtype = getattr(image, "shape", None), getattr(image, "dtype", None)
+    good = isinstance(image, np.ndarray) and dtype == np.uint8 and image.ndim == 3
+    if not good or image.shape[2] != 3 or 0 in image.shape:
+        raise FoldcamError(
+            f"Image {index} has shape {shape} and dtype {dtype}: give uint8 [H, W, 3] RGB."
+        )

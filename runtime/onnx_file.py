@@ -1,0 +1,233 @@
+"""A small reader for the header of an ONNX file.
+
+A device with TensorRT alone has neither onnx nor onnxruntime, yet needs the
+contract. An ONNX file is one protocol-buffer message (onnx.proto, `ModelProto`);
+its fields are walked without parsing the weights, which are skipped by length.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from runtime.contract import MAX_METADATA_BYTES, METADATA_KEY, Contract, parse_contract
+from runtime.errors import FoldcamError
+
+Buffer = bytes | mmap.mmap
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_ELEMENT_TYPES = {
+    1: "float32",
+    2: "uint8",
+    3: "int8",
+    6: "int32",
+    7: "int64",
+    9: "bool",
+    10: "float16",
+    11: "float64",
+    16: "bfloat16",
+}
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Name, dtype and shape of a graph input or output; a dynamic size is a string."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass
+class OnnxHeader:
+    """What can be known of an ONNX file without its weights."""
+
+    opset: int = 0
+    producer: str = ""
+    metadata: dict[str, str] = field(default_factory=dict)
+    inputs: list[TensorInfo] = field(default_factory=list)
+    outputs: list[TensorInfo] = field(default_factory=list)
+
+
+class _MalformedError(Exception):
+    pass
+
+
+def read_header(path: Path) -> OnnxHeader:
+    """Read metadata, opset, inputs and outputs of an ONNX file.
+
+    Raises:
+        FoldcamError: the file is missing, unreadable, or not an ONNX file.
+    """
+    try:
+        with (
+            path.open("rb") as stream,
+            mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as buffer,
+        ):
+            header = _model(buffer)
+    except FileNotFoundError:
+        raise FoldcamError(f"{path} does not exist.") from None
+    except IsADirectoryError:
+        raise FoldcamError(f"{path} is a folder, not an ONNX file.") from None
+    except OSError as error:
+        raise FoldcamError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (_MalformedError, ValueError, IndexError):
+        raise FoldcamError(f"{path} is not an ONNX file, or it is damaged.") from None
+    if not header.outputs:
+        raise FoldcamError(f"{path} is not an ONNX file, or it is damaged.")
+    return header
+
+
+def read_contract(path: Path) -> Contract:
+    """The contract of a folded model.
+
+    Raises:
+        FoldcamError: as `read_header`; or the file is an ONNX model that was not
+            folded, or its metadata is malformed.
+    """
+    header = read_header(path)
+    if METADATA_KEY not in header.metadata:
+        raise FoldcamError(
+            f"{path} is an ONNX model but not a folded one: its metadata has no entry "
+            f"{METADATA_KEY!r}. Make one with: foldcam export MODEL --images DATA --out {path.name}"
+        )
+    return parse_contract(header.metadata[METADATA_KEY], str(path))
+
+
+def _model(buffer: Buffer) -> OnnxHeader:
+    header = OnnxHeader()
+    for number, start, end in _length_delimited(buffer, 0, len(buffer)):
+        if number == 2:
+            header.producer = _text(buffer, start, end)
+        elif number == 7:
+            _graph(buffer, start, end, header)
+        elif number == 8:
+            domain, version = _opset(buffer, start, end)
+            if domain in ("", "ai.onnx"):
+                header.opset = version
+        elif number == 14:
+            key, value = _entry(buffer, start, end)
+            header.metadata[key] = value
+    return header
+
+
+def _graph(buffer: Buffer, start: int, end: int, header: OnnxHeader) -> None:
+    for number, inner, stop in _length_delimited(buffer, start, end):
+        if number == 11:
+            header.inputs.append(_value_info(buffer, inner, stop))
+        elif number == 12:
+            header.outputs.append(_value_info(buffer, inner, stop))
+
+
+def _value_info(buffer: Buffer, start: int, end: int) -> TensorInfo:
+    name, dtype = "", "unknown"
+    shape: list[int | str] = []
+    for number, inner, stop in _length_delimited(buffer, start, end):
+        if number == 1:
+            name = _text(buffer, inner, stop)
+        elif number == 2:
+            for kind, low, high in _length_delimited(buffer, inner, stop):
+                if kind == 1:
+                    dtype, shape = _tensor_type(buffer, low, high)
+    return TensorInfo(name, dtype, tuple(shape))
+
+
+def _tensor_type(buffer: Buffer, start: int, end: int) -> tuple[str, list[int | str]]:
+    dtype = "unknown"
+    shape: list[int | str] = []
+    for number, wire, value, stop in _fields(buffer, start, end):
+        if number == 1 and wire == _VARINT:
+            dtype = _ELEMENT_TYPES.get(value, f"type {value}")
+        elif number == 2 and wire == _BYTES:
+            for kind, low, high in _length_delimited(buffer, value, stop):
+                if kind == 1:
+                    shape.append(_dimension(buffer, low, high))
+    return dtype, shape
+
+
+def _dimension(buffer: Buffer, start: int, end: int) -> int | str:
+    for number, wire, value, stop in _fields(buffer, start, end):
+        if number == 1 and wire == _VARINT:
+            return value
+        if number == 2 and wire == _BYTES:
+            return _text(buffer, value, stop)
+    return "?"
+
+
+def _opset(buffer: Buffer, start: int, end: int) -> tuple[str, int]:
+    domain, version = "", 0
+    for number, wire, value, stop in _fields(buffer, start, end):
+        if number == 1 and wire == _BYTES:
+            domain = _text(buffer, value, stop)
+        elif number == 2 and wire == _VARINT:
+            version = value
+    return domain, version
+
+
+def _entry(buffer: Buffer, start: int, end: int) -> tuple[str, str]:
+    key = value = ""
+    for number, inner, stop in _length_delimited(buffer, start, end):
+        if number == 1:
+            key = _text(buffer, inner, stop)
+        elif number == 2:
+            value = _text(buffer, inner, stop)
+    return key, value
+
+
+def _text(buffer: Buffer, start: int, end: int) -> str:
+    if end - start > MAX_METADATA_BYTES:
+        raise _MalformedError
+    return bytes(buffer[start:end]).decode("utf-8", errors="replace")
+
+
+def _length_delimited(buffer: Buffer, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    for number, wire, value, stop in _fields(buffer, start, end):
+        if wire == _BYTES:
+            yield number, value, stop
+
+
+def _fields(buffer: Buffer, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """Walk one message.
+
+    Yields:
+        `(field number, wire type, value, stop)`: for a length-delimited field,
+        `value` and `stop` are its first byte and the byte after its last.
+    """
+    position = start
+    while position < end:
+        key, position = _varint(buffer, position, end)
+        number, wire = key >> 3, key & 7
+        if number == 0:
+            raise _MalformedError
+        if wire == _VARINT:
+            value, position = _varint(buffer, position, end)
+            yield number, wire, value, position
+        elif wire == _BYTES:
+            length, position = _varint(buffer, position, end)
+            if length > end - position:
+                raise _MalformedError
+            yield number, wire, position, position + length
+            position += length
+        elif wire in (_FIXED64, _FIXED32):
+            size = 8 if wire == _FIXED64 else 4
+            if size > end - position:
+                raise _MalformedError
+            yield number, wire, position, position + size
+            position += size
+        else:
+            raise _MalformedError
+
+
+def _varint(buffer: Buffer, position: int, end: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        if position >= end or shift > 63:
+            raise _MalformedError
+        byte = buffer[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7

@@ -1,0 +1,170 @@
+"""Heat painted over the photograph it came from.
+
+Coordinates are continuous pixels as in `runtime.preprocess`: pixel `i` covers
+`[i, i + 1)` and its centre lies at `i + 0.5`, on the frame as on the heatmap.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from functools import cache
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from runtime.errors import FoldcamError
+from runtime.preprocess import Affine, Image
+
+Heat = npt.NDArray[np.float32]
+
+COLORMAPS = {
+    "turbo": cv2.COLORMAP_TURBO,
+    "inferno": cv2.COLORMAP_INFERNO,
+    "viridis": cv2.COLORMAP_VIRIDIS,
+    "jet": cv2.COLORMAP_JET,
+}
+
+
+def heatmap_on_frame(
+    heatmap: Heat, affine: Affine, input_wh: tuple[int, int], frame_wh: tuple[int, int]
+) -> Heat:
+    """Paint a heatmap back through the preprocessing, bilinearly.
+
+    Within the part of the frame that the network saw, the heatmap's border cells are
+    continued outwards; outside of it (beside a centre crop) the heat is zero.
+
+    Args:
+        heatmap: `float32 [h', w']`, covering the network's whole input.
+        affine: maps pixels of the network's input to pixels of the frame.
+        input_wh: width and height of the network's input.
+        frame_wh: width and height of the frame.
+
+    Returns:
+        `float32 [H, W]` of the frame, with the heatmap's range of values.
+    """
+    across = _interpolation(
+        frame_wh[0], heatmap.shape[1], affine.scale_x, affine.offset_x, input_wh[0]
+    )
+    down = _interpolation(
+        frame_wh[1], heatmap.shape[0], affine.scale_y, affine.offset_y, input_wh[1]
+    )
+    # The map is axis-aligned, so bilinear is two small matrix products. OpenCV's warps
+    # round positions to 1/32 of a heatmap cell, which shows as steps on a large frame.
+    painted: Heat = down @ (np.asarray(heatmap, np.float32) @ across.T)
+    return painted
+
+
+def overlay(image: Image, heat: Heat, opacity: float = 0.6, colormap: str = "turbo") -> Image:
+    """Blend heat over a photograph; the colder, the more of the photograph stays.
+
+    Args:
+        image: `uint8 [H, W, 3]` RGB.
+        heat: `float32 [H, W]` in [0, 1].
+        opacity: of the hottest place, in [0, 1].
+        colormap: one of `COLORMAPS`.
+
+    Returns:
+        A new `uint8 [H, W, 3]` RGB.
+
+    Raises:
+        FoldcamError: unknown colour map, opacity outside [0, 1], or sizes that differ.
+    """
+    if not 0.0 <= opacity <= 1.0:
+        raise FoldcamError(f"opacity is {opacity}: give a number from 0 to 1.")
+    if heat.shape != image.shape[:2]:
+        raise FoldcamError(
+            f"The heat is {heat.shape[1]} x {heat.shape[0]} and the image "
+            f"{image.shape[1]} x {image.shape[0]}: paint it with heatmap_on_frame first."
+        )
+    warm = np.array(heat, np.float32, order="C")
+    cv2.patchNaNs(warm, 0.0)
+    np.clip(warm, 0.0, 1.0, out=warm)
+    colored = cv2.applyColorMap(cv2.convertScaleAbs(warm, alpha=255.0), _palette(colormap))
+    warm *= np.float32(opacity)
+    blended = cv2.blendLinear(np.ascontiguousarray(image), colored, np.float32(1.0) - warm, warm)
+    return np.asarray(blended, np.uint8)
+
+
+def draw_caption(image: Image, text: str) -> Image:
+    """Write one line along the bottom, readable on any background.
+
+    White letters with a black outline on a darkened band; a line that is too long is
+    made smaller, then shortened. OpenCV's fonts are ASCII: accents are dropped, other
+    letters become `?`.
+
+    Args:
+        image: `uint8 [H, W, 3]` RGB, left as it is.
+        text: one line.
+
+    Returns:
+        A new `uint8 [H, W, 3]` RGB.
+    """
+    drawn: Image = image.copy()
+    text = _ascii(text)
+    height, width = image.shape[:2]
+    if not text or height < 16 or width < 16:
+        return drawn
+    font = cv2.FONT_HERSHEY_SIMPLEX
+    scale = max(0.35, min(width, height) / 640.0)
+    text, scale = _fitted(text, font, scale, width - 8)
+    stroke = max(1, round(2 * scale))
+    (_, letters), below = cv2.getTextSize(text, font, scale, stroke)
+    band = min(height, letters + below + 8)
+    drawn[height - band :] = drawn[height - band :] // 3
+    corner = (4, height - below - 4)
+    cv2.putText(drawn, text, corner, font, scale, (0, 0, 0), stroke + 2, cv2.LINE_AA)
+    cv2.putText(drawn, text, corner, font, scale, (255, 255, 255), stroke, cv2.LINE_AA)
+    return drawn
+
+
+def _interpolation(
+    frame_size: int, cells: int, scale: float, offset: float, input_size: int
+) -> Heat:
+    """Matrix `[frame_size, cells]` that takes a row of cells to a row of frame pixels."""
+    centres = np.arange(frame_size) + 0.5
+    within = (centres - offset) / scale  # on the network's input
+    positions = np.clip(within * cells / input_size - 0.5, 0.0, cells - 1.0)
+    left = np.minimum(positions.astype(np.int64), max(0, cells - 2))
+    right = np.minimum(left + 1, cells - 1)
+    share = positions - left
+    # A hair's width of tolerance: the crop's edges are whole pixels up to rounding.
+    seen = (within >= -1e-6) & (within <= input_size + 1e-6)
+    matrix = np.zeros((frame_size, cells), np.float32)
+    rows = np.arange(frame_size)
+    np.add.at(matrix, (rows, left), np.where(seen, 1.0 - share, 0.0))
+    np.add.at(matrix, (rows, right), np.where(seen, share, 0.0))
+    return matrix
+
+
+@cache
+def _palette(colormap: str) -> npt.NDArray[np.uint8]:
+    """The colour map as `uint8 [256, 1, 3]` RGB."""
+    if colormap not in COLORMAPS:
+        raise FoldcamError(f"{colormap!r} is no colour map: use one of {', '.join(COLORMAPS)}.")
+    levels = np.arange(256, dtype=np.uint8)[:, None]
+    blue_first = np.asarray(cv2.applyColorMap(levels, COLORMAPS[colormap]), np.uint8)
+    palette: npt.NDArray[np.uint8] = np.ascontiguousarray(blue_first[..., ::-1])
+    return palette
+
+
+def _fitted(text: str, font: int, scale: float, width: int) -> tuple[str, float]:
+    smallest = min(scale, max(0.35, scale * 0.6))
+    while scale > smallest and _text_width(text, font, scale) > width:
+        scale = max(smallest, scale * 0.9)
+    while len(text) > 4 and _text_width(text, font, scale) > width:
+        text = text[:-4].rstrip() + "..."
+    return text, scale
+
+
+def _text_width(text: str, font: int, scale: float) -> int:
+    return cv2.getTextSize(text, font, scale, max(1, round(2 * scale)))[0][0]
+
+
+def _ascii(text: str) -> str:
+    plain = "".join(
+        letter
+        for letter in unicodedata.normalize("NFKD", text)
+        if not unicodedata.combining(letter)
+    )
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in plain)

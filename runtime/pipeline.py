@@ -1,0 +1,186 @@
+"""From source through model to sinks."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from runtime.errors import FoldcamError
+from runtime.model import Result
+from runtime.preprocess import Image
+from runtime.rendered import Rendered
+from runtime.sinks import Sink, StopRequested
+from runtime.sources import Frame, Skip, Source
+from runtime.stopping import StopSignal
+from runtime.timing import Percentiles, Rate
+
+STAGES = ("source", "preprocess", "inference", "sinks")
+MAX_LABELS = 10
+
+
+@dataclass
+class Progress:
+    """A run so far.
+
+    Attributes:
+        expected: frames that the source expects to deliver, None if unknown.
+        frames: processed.
+        label: nearest label of the latest frame.
+        latency: from a frame's decoding to its last sink, in milliseconds.
+        rate: of the latest frames.
+        stages: milliseconds per frame of every stage in `STAGES`; `sinks` holds the
+            rendering too.
+    """
+
+    expected: int | None
+    frames: int = 0
+    label: str = ""
+    latency: Percentiles = field(default_factory=Percentiles)
+    rate: Rate = field(default_factory=Rate)
+    stages: dict[str, Percentiles] = field(
+        default_factory=lambda: {stage: Percentiles() for stage in STAGES}
+    )
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A finished run.
+
+    Attributes:
+        source: what was read.
+        frames: processed.
+        skipped: what could not be read, and why.
+        interrupted: whether the user stopped it.
+        seconds: from the first frame's request to the last sink.
+        fps: frames per second over the whole run.
+        latency_ms: `p50` and `p99` from a frame's decoding to its last sink.
+        stages_ms: mean milliseconds per frame of every stage.
+        labels: the most frequent nearest labels, with the number of their frames.
+        outputs: what was written.
+    """
+
+    source: str
+    frames: int
+    skipped: list[Skip]
+    interrupted: bool
+    seconds: float
+    fps: float
+    latency_ms: dict[str, float]
+    stages_ms: dict[str, float]
+    labels: dict[str, int]
+    outputs: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+
+def run(
+    source: Source,
+    model: Callable[[Image], Result],
+    sinks: Sequence[Sink] = (),
+    on_progress: Callable[[Progress], None] | None = None,
+    *,
+    opacity: float = 0.6,
+    colormap: str = "turbo",
+) -> Summary:
+    """Give every frame to the model and its result to every sink, in order.
+
+    SIGINT and SIGTERM end the run after the current frame: the sinks are closed and
+    what they wrote is complete.
+
+    Args:
+        source: closed at the end, as the sinks are.
+        model: such as a `FoldedModel`.
+        sinks: each gets every frame.
+        on_progress: called after every frame.
+        opacity: of the hottest place in overlays, in [0, 1].
+        colormap: of overlays, one of `runtime.overlay.COLORMAPS`.
+
+    Raises:
+        FoldcamError: the source delivered nothing, or the model or a sink failed.
+    """
+    progress = Progress(source.frames)
+    labels: Counter[str] = Counter()
+    interrupted = False
+    start = time.monotonic()
+    with ExitStack() as stack:
+        stop = stack.enter_context(StopSignal())
+        stack.enter_context(source)
+        for sink in sinks:
+            stack.enter_context(sink)
+        frames = iter(source)
+        try:
+            while not stop.requested:
+                asked = time.monotonic()
+                frame = next(frames, None)
+                if frame is None:
+                    break
+                progress.stages["source"].add(1e3 * (time.monotonic() - asked))
+                result = model(frame.image)
+                _to_sinks(sinks, frame, result, opacity, colormap, progress)
+                labels[result.labels[0]] += 1
+                if on_progress is not None:
+                    on_progress(progress)
+        except StopRequested:
+            interrupted = True
+        interrupted = interrupted or stop.requested
+        if not progress.frames and not interrupted:
+            raise FoldcamError(_nothing_usable(source))
+    seconds = time.monotonic() - start
+    return Summary(
+        source=source.name,
+        frames=progress.frames,
+        skipped=list(source.skipped),
+        interrupted=interrupted,
+        seconds=round(seconds, 3),
+        fps=round(progress.frames / seconds, 3) if seconds > 0 else 0.0,
+        latency_ms={
+            "p50": round(progress.latency.at(0.5), 3),
+            "p99": round(progress.latency.at(0.99), 3),
+        },
+        stages_ms={stage: round(spent.mean, 3) for stage, spent in progress.stages.items()},
+        labels=dict(labels.most_common(MAX_LABELS)),
+        outputs=[sink.output for sink in sinks if sink.output],
+    )
+
+
+def _to_sinks(
+    sinks: Sequence[Sink],
+    frame: Frame,
+    result: Result,
+    opacity: float,
+    colormap: str,
+    progress: Progress,
+) -> None:
+    rendered = Rendered(frame, result, opacity, colormap)
+    begun = time.monotonic()
+    # A sink that asks to stop has seen this frame, and so shall the others.
+    stopped: StopRequested | None = None
+    for sink in sinks:
+        try:
+            sink.write(frame, result, rendered)
+        except StopRequested as request:
+            stopped = request
+    now = time.monotonic()
+    progress.stages["preprocess"].add(result.timings.preprocess_ms)
+    progress.stages["inference"].add(result.timings.inference_ms)
+    progress.stages["sinks"].add(1e3 * (now - begun))
+    progress.latency.add(1e3 * (now - frame.captured))
+    progress.rate.tick()
+    progress.frames += 1
+    progress.label = result.labels[0]
+    if stopped is not None:
+        raise stopped
+
+
+def _nothing_usable(source: Source) -> str:
+    if not source.skipped:
+        return f"{source.name} has no usable image."
+    first = source.skipped[0]
+    more = f", and {len(source.skipped) - 1} more" if len(source.skipped) > 1 else ""
+    return f"{source.name} has no usable image: {first.path}: {first.reason}{more}."

@@ -1,0 +1,94 @@
+"""The interface of a sink, and a file that appears only when it is complete."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+from runtime.errors import FoldcamError
+from runtime.files import atomic_path
+from runtime.model import Result
+from runtime.rendered import Rendered
+from runtime.sources import Frame
+
+
+class StopRequested(Exception):  # noqa: N818  (a wish, not an error)
+    """Raised by a sink when the user asked it to stop the run, such as by closing a window."""
+
+
+class Sink(Protocol):
+    """A context manager that is given every frame's result, in order.
+
+    It is left without an exception when the run ended or was stopped by the user: then
+    its files get their final names. It is left with one when the run failed: then it
+    removes what it has begun.
+    """
+
+    @property
+    def output(self) -> str | None:
+        """What it writes, in words for the summary; None if nothing stays."""
+        ...
+
+    def __enter__(self) -> Sink: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    def write(self, frame: Frame, result: Result, rendered: Rendered) -> None:
+        """Take one frame.
+
+        Raises:
+            FoldcamError: the disk is full or the folder cannot be written.
+            StopRequested: the user asked to stop.
+        """
+        ...
+
+
+class _Abandoned(Exception):  # noqa: N818
+    pass
+
+
+class PendingFile:
+    """A file under a temporary name that is either finished or abandoned.
+
+    Args:
+        path: the final name.
+
+    Raises:
+        FoldcamError: the folder cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._stack = ExitStack()
+        self.temporary = self._stack.enter_context(atomic_path(path))
+
+    def finish(self) -> None:
+        """Give the file its final name."""
+        self._stack.close()
+
+    def abandon(self) -> None:
+        """Remove the file. Does nothing after `finish`."""
+        # Not the exception that ended the run: atomic_path would translate it as if
+        # writing this file had caused it.
+        abandoned = _Abandoned()
+        self._stack.__exit__(_Abandoned, abandoned, None)
+
+
+def refuse_input(target: Path, source: str) -> None:
+    """Raise rather than write over the file that is being read.
+
+    Raises:
+        FoldcamError: both are the same file.
+    """
+    try:
+        same = target.exists() and target.samefile(source)
+    except OSError:
+        same = False
+    if same:
+        raise FoldcamError(f"{target} is the input itself: choose another output path.")

@@ -1,0 +1,92 @@
+"""One overlay picture per photograph."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePath
+from types import TracebackType
+
+from runtime.files import user_errors_for
+from runtime.images import write_image
+from runtime.model import Result
+from runtime.rendered import Rendered
+from runtime.sinks.base import PendingFile, refuse_input
+from runtime.sources import Frame
+
+_KEPT_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+class ImagesSink:
+    """Overlays in a folder that mirrors the folders of the input.
+
+    JPEG stays JPEG, everything else becomes PNG. Two inputs never share an output.
+
+    Args:
+        folder: made if it is missing.
+
+    Raises:
+        FoldcamError: it cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._used: set[Path] = set()
+        self.output: str | None = f"{folder}/"
+        # Found out now, not after the model was loaded and the first frame computed.
+        with user_errors_for(folder / "overlay"):
+            folder.mkdir(parents=True, exist_ok=True)
+        PendingFile(folder / "probe").abandon()
+
+    def __enter__(self) -> ImagesSink:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass
+
+    def write(self, frame: Frame, result: Result, rendered: Rendered) -> None:  # noqa: ARG002
+        """Write one overlay; each is complete before it has its name."""
+        target = self._unique(frame.name)
+        refuse_input(target, frame.source)
+        write_image(target, rendered.image)
+
+    def _unique(self, name: PurePath) -> Path:
+        # A pattern may reach above its root; an output never leaves the folder.
+        parts = [part for part in name.parts if part not in ("..", name.anchor)]
+        target = self._folder.joinpath(*parts)
+        if target.suffix.lower() not in _KEPT_SUFFIXES:
+            target = target.with_name(f"{target.name}.png")
+        stem, number = target.stem, 1
+        while target in self._used:
+            number += 1
+            target = target.with_name(f"{stem}-{number}{target.suffix}")
+        self._used.add(target)
+        return target
+
+
+class OneImageSink:
+    """The overlay of a single photograph under the very name that was asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.output: str | None = str(path)
+        PendingFile(path).abandon()
+
+    def __enter__(self) -> OneImageSink:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass
+
+    def write(self, frame: Frame, result: Result, rendered: Rendered) -> None:  # noqa: ARG002
+        """Write the overlay."""
+        refuse_input(self._path, frame.source)
+        write_image(self._path, rendered.image)

@@ -1,0 +1,62 @@
+"""What was seen, kept for a table at the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import TracebackType
+
+from runtime.model import Result
+from runtime.rendered import Rendered
+from runtime.sources import Frame
+from runtime.text import printable, shorten
+
+MAX_ROWS = 10_000
+
+
+@dataclass(frozen=True)
+class Row:
+    """One photograph."""
+
+    name: str
+    label: str
+    similarity: float
+    milliseconds: float
+
+
+class TableSink:
+    """Remembers the first `MAX_ROWS` frames, so that its memory stays bounded."""
+
+    output: str | None = None
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+
+    def __enter__(self) -> TableSink:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass
+
+    def write(self, frame: Frame, result: Result, rendered: Rendered) -> None:  # noqa: ARG002
+        """Remember one frame."""
+        if len(self.rows) < MAX_ROWS:
+            spent = result.timings.preprocess_ms + result.timings.inference_ms
+            similarity = float(result.similarities[0])
+            self.rows.append(Row(str(frame.name), result.labels[0], similarity, spent))
+
+    def __str__(self) -> str:
+        names = [shorten(printable(row.name), 48) for row in self.rows]
+        labels = [shorten(printable(row.label), 40) for row in self.rows]
+        wide = max(map(len, ["image", *names]))
+        broad = max(map(len, ["nearest label", *labels]))
+        lines = [f"{'image':{wide}}  {'nearest label':{broad}}  similarity      ms"]
+        for name, label, row in zip(names, labels, self.rows, strict=True):
+            lines.append(
+                f"{name:{wide}}  {label:{broad}}  {row.similarity:10.3f}  {row.milliseconds:6.1f}"
+            )
+        return "\n".join(lines)

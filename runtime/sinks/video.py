@@ -1,0 +1,143 @@
+"""The annotated video."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import TracebackType
+
+import cv2
+
+from runtime.errors import FoldcamError
+from runtime.model import Result
+from runtime.opencv import quiet
+from runtime.preprocess import Image, Preprocessing
+from runtime.rendered import Rendered
+from runtime.sinks.base import PendingFile, refuse_input
+from runtime.sources import Frame, Source
+
+VIDEO_OUTPUTS = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
+LIVE_FPS = 25.0
+STILLS_FPS = 1.0
+_LONGEST_REPEAT_S = 10.0
+_ROOM_BYTES = 1 << 20
+
+
+class VideoSink:
+    """A video of the overlays, which has its name only when it can be played.
+
+    A recorded source gives one frame each at its own rate. A live source is written at
+    a constant rate in real time: frames are repeated or left out by their timestamps,
+    so that a slow network does not make a fast film.
+
+    Args:
+        path: `.mp4`, `.avi` or `.mkv`.
+        source: gives the rate.
+
+    Raises:
+        FoldcamError: the folder cannot be written, or the path is the input itself.
+    """
+
+    def __init__(self, path: Path, source: Source) -> None:
+        refuse_input(path, source.name)
+        self._live = source.live
+        self._fps = source.fps or (STILLS_FPS if source.stills else LIVE_FPS)
+        self._writer: cv2.VideoWriter | None = None
+        self._frame_wh = (0, 0)
+        self._written = 0
+        self._file = PendingFile(path)
+        self.output: str | None = str(path)
+
+    def __enter__(self) -> VideoSink:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if self._writer is not None:
+                self._writer.release()
+            if kind is None and self._written:
+                self._check_playable()
+                self._file.finish()
+        finally:
+            self._file.abandon()
+
+    def write(self, frame: Frame, result: Result, rendered: Rendered) -> None:  # noqa: ARG002
+        """Append one frame; it is fitted into the size of the first one."""
+        repeats = self._repeats(frame.timestamp)
+        if repeats == 0:
+            return
+        image = rendered.image
+        if self._writer is None:
+            self._open(image)
+        assert self._writer is not None
+        if (image.shape[1], image.shape[0]) != self._frame_wh:
+            image = _fitted(image, self._frame_wh)
+        blue_first = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        for _ in range(repeats):
+            self._writer.write(blue_first)
+        self._written += repeats
+
+    def _repeats(self, timestamp: float) -> int:
+        if not self._live:
+            return 1
+        due = round(timestamp * self._fps) + 1 - self._written
+        return max(0, min(due, round(_LONGEST_REPEAT_S * self._fps)))
+
+    def _open(self, image: Image) -> None:
+        quiet()
+        # MPEG-4 stores chroma at half size: an odd row or column would be cut off.
+        height, width = image.shape[:2]
+        self._frame_wh = (width + width % 2, height + height % 2)
+        codec = VIDEO_OUTPUTS[self._file.path.suffix.lower()]
+        try:
+            writer = cv2.VideoWriter(
+                str(self._file.temporary),
+                cv2.VideoWriter.fourcc(*codec),
+                self._fps,
+                self._frame_wh,
+            )
+            opened = writer.isOpened()
+        except cv2.error:
+            opened = False
+        if not opened:
+            self._check_room()
+            raise FoldcamError(
+                f"{self._file.path} cannot be encoded: this OpenCV has no {codec} encoder for "
+                f"{self._frame_wh[0]} x {self._frame_wh[1]} (see `runtime doctor`)."
+            )
+        self._writer = writer
+
+    def _check_playable(self) -> None:
+        """OpenCV's writer reports no error, not even a full disk: read the file back."""
+        capture = cv2.VideoCapture(str(self._file.temporary))
+        playable = capture.isOpened() and capture.read()[0]
+        counted = capture.get(cv2.CAP_PROP_FRAME_COUNT) if playable else 0
+        capture.release()
+        # Matroska's count is an estimate, which may be off by a frame.
+        if not playable or counted < self._written - 2:
+            self._check_room()
+            raise FoldcamError(
+                f"{self._file.path} could not be written completely ({int(counted)} of "
+                f"{self._written} frames): check the disk, or write elsewhere."
+            )
+
+    def _check_room(self) -> None:
+        folder = self._file.path.parent
+        if shutil.disk_usage(folder).free < _ROOM_BYTES:
+            raise FoldcamError(
+                f"No space left on the disk of {folder}: free some, or write elsewhere."
+            )
+
+
+def _fitted(image: Image, frame_wh: tuple[int, int]) -> Image:
+    if (image.shape[1] + image.shape[1] % 2, image.shape[0] + image.shape[0] % 2) == frame_wh:
+        below, right = frame_wh[1] - image.shape[0], frame_wh[0] - image.shape[1]
+        padded = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REPLICATE)
+        return padded.astype(image.dtype, copy=False)
+    black = (0.0, 0.0, 0.0)
+    return Preprocessing(frame_wh[0], frame_wh[1], "letterbox", mean=black).resized(image)[0]

@@ -1,0 +1,89 @@
+"""What every source gives and every sink gets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePath
+from types import TracebackType
+from typing import Protocol
+
+from runtime.preprocess import Image
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One picture on its way through the pipeline.
+
+    Attributes:
+        image: `uint8 [H, W, 3]` RGB.
+        index: number within its source, from 0, counting delivered frames.
+        source: file or URI it came from, without credentials.
+        name: relative path that names it in outputs, such as `owls/3.jpg` or `camera-0`.
+        timestamp: seconds: a video's presentation time, a live source's time since its
+            first frame, 0.0 for a photograph.
+        captured: `time.monotonic()` when it was decoded, in seconds.
+    """
+
+    image: Image
+    index: int
+    source: str
+    name: PurePath
+    timestamp: float
+    captured: float
+
+
+@dataclass(frozen=True)
+class Skip:
+    """Something that a source could not deliver, and why (without a full stop)."""
+
+    path: str
+    reason: str
+
+
+class Source(Protocol):
+    """A context manager that iterates over frames once."""
+
+    @property
+    def name(self) -> str:
+        """File, folder, pattern or URI, without credentials."""
+        ...
+
+    @property
+    def stem(self) -> str:
+        """A file name without suffix that names its outputs."""
+        ...
+
+    @property
+    def stills(self) -> bool:
+        """Whether every frame is a photograph of its own, not part of a sequence."""
+        ...
+
+    @property
+    def live(self) -> bool:
+        """Whether frames come at their own pace and cannot be asked for again."""
+        ...
+
+    @property
+    def frames(self) -> int | None:
+        """How many are expected, None if that cannot be known."""
+        ...
+
+    @property
+    def fps(self) -> float | None:
+        """Frames per second of a sequence, None if there is none."""
+        ...
+
+    @property
+    def skipped(self) -> list[Skip]:
+        """What could not be delivered; complete once the iteration has ended."""
+        ...
+
+    def __enter__(self) -> Source: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+    def __iter__(self) -> Iterator[Frame]: ...

@@ -1,0 +1,119 @@
+"""Photographs: one, a folder of them, or a pattern."""
+
+from __future__ import annotations
+
+import glob
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePath
+from types import TracebackType
+
+from runtime.errors import FoldcamError
+from runtime.images import IMAGE_SUFFIXES, list_images, natural_key, read_image
+from runtime.sources.base import Frame, Skip
+
+_MAGIC = frozenset("*?[")
+
+
+class ImageSource:
+    """Photographs in a fixed order. One that cannot be read is skipped and remembered.
+
+    Args:
+        paths: the files.
+        root: folder to which the frames' names are relative.
+        name: what the user asked for.
+    """
+
+    stills = True
+    live = False
+    fps: float | None = None
+
+    def __init__(self, paths: Sequence[Path], root: Path, name: str) -> None:
+        self._paths = list(paths)
+        self._root = root
+        self.name = name
+        self.stem = root.name or "images"
+        self.frames: int | None = len(self._paths)
+        self.skipped: list[Skip] = []
+
+    @classmethod
+    def from_file(cls, path: Path) -> ImageSource:
+        """One photograph."""
+        return cls([path], path.parent, str(path))
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> ImageSource:
+        """Every photograph below a folder.
+
+        Raises:
+            FoldcamError: it holds none, or cannot be read.
+        """
+        paths = list_images(folder)
+        if not paths:
+            raise FoldcamError(
+                f"{folder} holds no image (looked for {', '.join(IMAGE_SUFFIXES)}, in its "
+                "folders too)."
+            )
+        return cls(paths, folder, str(folder))
+
+    @classmethod
+    def from_pattern(cls, pattern: str) -> ImageSource:
+        """Every file that a pattern such as `photos/**/*.jpg` names.
+
+        Raises:
+            FoldcamError: it names none.
+        """
+        paths = [Path(found) for found in glob.glob(pattern, recursive=True)]  # noqa: PTH207
+        paths = sorted((path for path in paths if path.is_file()), key=natural_key)
+        if not paths:
+            raise FoldcamError(f"No file matches {pattern!r}.")
+        return cls(paths, pattern_root(pattern), pattern)
+
+    def __enter__(self) -> ImageSource:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass
+
+    def __iter__(self) -> Iterator[Frame]:
+        index = 0
+        for path in self._paths:
+            try:
+                image = read_image(path)
+            except FoldcamError as error:
+                self.skipped.append(Skip(str(path), reason_without_path(str(error), path)))
+                continue
+            yield Frame(image, index, str(path), self._name_of(path), 0.0, time.monotonic())
+            index += 1
+
+    def _name_of(self, path: Path) -> PurePath:
+        try:
+            return PurePath(path.relative_to(self._root))
+        except ValueError:
+            return PurePath(path.name)
+
+
+def is_pattern(text: str) -> bool:
+    """Whether the text holds one of `*?[`."""
+    return not _MAGIC.isdisjoint(text)
+
+
+def pattern_root(pattern: str) -> Path:
+    """The part of a pattern before its first folder with a wildcard."""
+    fixed: list[str] = []
+    for part in Path(pattern).parts[:-1]:
+        if is_pattern(part):
+            break
+        fixed.append(part)
+    return Path(*fixed) if fixed else Path()
+
+
+def reason_without_path(message: str, path: Path) -> str:
+    """The complaint as a clause, for lists that name the file already."""
+    text = message.removeprefix(f"{path}").lstrip(": ").removesuffix(".")
+    return text.removeprefix("is ") if text.startswith("is ") else text

@@ -1,0 +1,62 @@
+"""The live status line."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from typing import TextIO
+
+from runtime.pipeline import Progress
+from runtime.text import printable, shorten
+
+_TERMINAL_EVERY_S = 0.1
+_LOG_EVERY_S = 5.0
+
+
+class StatusLine:
+    """Rewrites one line on a terminal; elsewhere writes a line every few seconds.
+
+    Args:
+        stream: standard error unless given.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        self._terminal = self._stream.isatty()
+        self._every = _TERMINAL_EVERY_S if self._terminal else _LOG_EVERY_S
+        # The first line of a log comes after one period, so that short runs stay silent.
+        self._last = float("-inf") if self._terminal else time.monotonic()
+        self._shown = False
+
+    def __call__(self, progress: Progress) -> None:
+        """Show the run so far, if the last time is long enough ago."""
+        now = time.monotonic()
+        if now - self._last < self._every:
+            return
+        self._last = now
+        text = status_text(progress)
+        if self._terminal:
+            text = shorten(text, shutil.get_terminal_size().columns - 1)
+            self._stream.write(f"\r\x1b[K{text}")
+        else:
+            self._stream.write(f"{text}\n")
+        self._stream.flush()
+        self._shown = True
+
+    def clear(self) -> None:
+        """Leave an empty line for what is printed next."""
+        if self._terminal and self._shown:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+            self._shown = False
+
+
+def status_text(progress: Progress) -> str:
+    """Frames, frames per second, latency and nearest label on one line."""
+    total = f"/{progress.expected}" if progress.expected else ""
+    return (
+        f"frame {progress.frames}{total}  {progress.rate.per_second:.1f} fps  "
+        f"p50 {progress.latency.at(0.5):.1f} ms  p99 {progress.latency.at(0.99):.1f} ms  "
+        f"nearest: {printable(progress.label)}"
+    )

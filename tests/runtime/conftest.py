@@ -1,0 +1,226 @@
+"""Tiny folded models whose every output can be computed by hand.
+
+The feature map `A` is the image averaged over quarters ([3, 2, 2] of an 8 x 8 input), the
+embedding its spatial mean, and each bank row one pure colour whose grad-weights are
+that colour too. So the heatmap of a reddish image is its red channel over its maximum.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from runtime.contract import METADATA_KEY, BankSummary, Contract, LabelRun, Origin
+from runtime.preprocess import Preprocessing
+
+ROOT = Path(__file__).parents[2]
+SIZE = 8
+BANK = np.eye(3, dtype=np.float32)[::-1].copy()  # rows: blue, green, red, as sorted by label
+LABELS = ("blue", "green", "red")
+
+
+def tiny_contract(**changes: Any) -> Contract:
+    """The contract of `tiny_model`, with fields of it or of its preprocessing replaced."""
+    recipe = Preprocessing(SIZE, SIZE, "stretch", "rgb", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    known = {field.name for field in dataclasses.fields(Preprocessing)}
+    recipe = dataclasses.replace(
+        recipe, **{name: changes.pop(name) for name in list(changes) if name in known}
+    )
+    contract = Contract(
+        preprocessing=recipe,
+        input_type="float32",
+        layer="quarters",
+        feature_map=(3, 2, 2),
+        normalized=False,
+        heatmap_size=(2, 2),
+        transfer=1,
+        neighbors=2,
+        bank=BankSummary(3, 3, 3, 3, "all-triplets", "all", "none", "0" * 64),
+        labels=tuple(LabelRun(name, 1) for name in LABELS),
+        origin=Origin("tiny", "", "1" * 64, "colours", "train", "2" * 64),
+        versions={"foldcam": "0.0.1"},
+    )
+    return dataclasses.replace(contract, **changes)
+
+
+def tiny_graph(contract: Contract) -> onnx.ModelProto:
+    """The folded graph, without metadata."""
+    k = contract.neighbors
+    width, height = contract.preprocessing.width, contract.preprocessing.height
+    constants = {
+        "bank_t": BANK.T.copy(),
+        "weights": BANK,
+        "k": np.array([k], np.int64),
+        "one": np.array([1], np.int64),
+        "flat": np.array([0, 3], np.int64),
+        "all": np.array([1, 2, 3], np.int64),
+        "tiny": np.array(1e-12, np.float32),
+        "zero": np.array([0], np.int64),
+        "map": np.array([0, 3, 1, 1], np.int64),
+        "255": np.array(255.0, np.float32),
+    }
+    nodes = []
+    if contract.input_type == "uint8":
+        nodes += [
+            helper.make_node("Cast", ["image"], ["cast"], to=TensorProto.FLOAT),
+            helper.make_node("Transpose", ["cast"], ["chw"], perm=[0, 3, 1, 2]),
+            helper.make_node("Div", ["chw", "255"], ["pixels"]),
+        ]
+        image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", height, width, 3])
+    else:
+        nodes += [helper.make_node("Identity", ["image"], ["pixels"])]
+        image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, height, width])
+    half = [height // 2, width // 2]
+    nodes += [
+        helper.make_node("AveragePool", ["pixels"], ["A"], kernel_shape=half, strides=half),
+        helper.make_node("GlobalAveragePool", ["A"], ["pooled"]),
+        helper.make_node("Reshape", ["pooled", "flat"], ["embedding"]),
+        helper.make_node("ReduceL2", ["embedding", "one"], ["norm"], keepdims=1),
+        helper.make_node("Max", ["norm", "tiny"], ["safe_norm"]),
+        helper.make_node("Div", ["embedding", "safe_norm"], ["e"]),
+        helper.make_node("MatMul", ["e", "bank_t"], ["cosines"]),
+        helper.make_node("TopK", ["cosines", "k"], ["similarity", "rows"]),
+        helper.make_node("Cast", ["rows"], ["neighbor"], to=TensorProto.INT32),
+        helper.make_node("Slice", ["rows", "zero", "one", "one"], ["nearest"]),
+        helper.make_node("Gather", ["weights", "nearest"], ["a"]),
+        helper.make_node("Reshape", ["a", "map"], ["a_map"]),
+        helper.make_node("Mul", ["A", "a_map"], ["weighted"]),
+        helper.make_node("ReduceSum", ["weighted", "one"], ["signed"], keepdims=1),
+        helper.make_node("Relu", ["signed"], ["heat"]),
+        helper.make_node("ReduceMax", ["heat", "all"], ["hottest"], keepdims=1),
+        helper.make_node("Max", ["hottest", "tiny"], ["safe_hottest"]),
+        helper.make_node("Div", ["heat", "safe_hottest"], ["heatmap"]),
+    ]
+    outputs = [
+        helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", 3]),
+        helper.make_tensor_value_info("heatmap", TensorProto.FLOAT, ["N", 1, 2, 2]),
+        helper.make_tensor_value_info("neighbor", TensorProto.INT32, ["N", k]),
+        helper.make_tensor_value_info("similarity", TensorProto.FLOAT, ["N", k]),
+    ]
+    initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "tiny", [image], outputs, initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    model.ir_version = 9
+    return model
+
+
+def save_model(
+    path: Path,
+    contract: Contract | None = None,
+    change: Callable[[onnx.ModelProto], None] | None = None,
+    metadata: str | None = None,
+) -> Path:
+    """Write a tiny folded model, after `change` had its way with the graph."""
+    contract = contract or tiny_contract()
+    model = tiny_graph(contract)
+    if change is not None:
+        change(model)
+    helper.set_model_props(
+        model, {METADATA_KEY: contract.to_json() if metadata is None else metadata}
+    )
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folded model that nobody may change."""
+    return save_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
+
+
+@pytest.fixture
+def make_model(tmp_path: Path) -> Callable[..., Path]:
+    """`make_model(contract=..., change=..., metadata=...)` writes a model of its own."""
+
+    def make(name: str = "made.onnx", **options: Any) -> Path:
+        return save_model(tmp_path / name, **options)
+
+    return make
+
+
+@pytest.fixture
+def contract_with() -> Callable[..., Contract]:
+    """`contract_with(resize="crop")`: the tiny contract with fields replaced."""
+    return tiny_contract
+
+
+Program = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Program:
+    """Runs `runtime ARGS` in a process of its own, in an empty folder."""
+    folder = tmp_path / "working"
+    folder.mkdir()
+
+    def call(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+        options.setdefault("cwd", folder)
+        options.setdefault("capture_output", True)
+        return subprocess.run(
+            [sys.executable, "-m", "runtime.cli", *map(str, arguments)],
+            text=True, timeout=60, check=False, env=environment(**options.pop("env", {})),
+            **options,
+        )  # fmt: skip
+
+    return call
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """This process's environment for a child that runs the checkout."""
+    import os
+
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("FOLDCAM_MODEL", "DISPLAY", "WAYLAND_DISPLAY")
+    }
+    return {**kept, "PYTHONPATH": str(ROOT), "COLUMNS": "120", **changes}
+
+
+@pytest.fixture
+def child_environment() -> Callable[..., dict[str, str]]:
+    return environment
+
+
+def solid(color: tuple[int, int, int], height: int = 40, width: int = 60) -> np.ndarray:
+    """`uint8 [height, width, 3]` of one RGB colour."""
+    return np.full((height, width, 3), color, np.uint8)
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Callable[..., Path]:
+    """`photo("sub/a.png", (255, 0, 0))` writes a photograph of one colour."""
+    from runtime.images import write_image
+
+    def write(name: str, color: tuple[int, int, int] = (200, 30, 20), **size: int) -> Path:
+        path = tmp_path / "photos" / name
+        write_image(path, solid(color, **size))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Callable[..., Path]:
+    """`video("a.mp4", frames=40)`: reddish frames that brighten, by ffmpeg or OpenCV."""
+    import cv2
+
+    def write(name: str = "film.mp4", frames: int = 40, size: tuple[int, int] = (64, 48)) -> Path:
+        path = tmp_path / name
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 20.0, size)
+        assert writer.isOpened()
+        for index in range(frames):
+            writer.write(solid((10, 20, 100 + index % 100), size[1], size[0]))
+        writer.release()
+        return path
+
+    return write

@@ -1,0 +1,244 @@
+"""The program as its users meet it: exit statuses, one sentence, clean standard output."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+
+def test_table_of_photographs(runtime, tiny_model, photo, tmp_path):
+    photo("a.png", (250, 5, 5)), photo("b.png", (5, 250, 5))
+    (tmp_path / "photos" / "c.png").write_bytes(b"x")
+    done = runtime("run", tiny_model, "--file", tmp_path / "photos")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["image", "nearest", "label", "similarity", "ms"]
+    assert lines[1].split()[:2] == ["a.png", "red"]
+    assert lines[2].split()[:2] == ["b.png", "green"]
+    assert "2 frames" in done.stdout
+    assert "skipped 1:" in done.stderr
+    assert "c.png: not an image" in done.stderr
+
+
+def test_video_summary(runtime, tiny_model, video):
+    done = runtime("run", tiny_model, "--file", video(frames=10))
+    assert done.returncode == 0, done.stderr
+    assert "10 frames" in done.stdout
+    assert "nearest: " in done.stdout
+
+
+def test_json_summary_is_alone_on_standard_output(runtime, tiny_model, photo, tmp_path):
+    done = runtime("run", tiny_model, "--file", photo("a.png"), "--save", "out", "--json")
+    summary = json.loads(done.stdout)
+    assert summary["frames"] == 1
+    assert summary["labels"] == {"red": 1}
+    assert summary["outputs"] == ["out/"]
+    assert set(summary["stages_ms"]) == {"source", "preprocess", "inference", "sinks"}
+    assert (tmp_path / "working" / "out" / "a.png").is_file()
+
+
+def test_json_lines_on_standard_output(runtime, tiny_model, photo):
+    done = runtime("run", tiny_model, "--file", photo("a.png"), "--jsonl", "-", "--no-embedding")
+    assert json.loads(done.stdout)["neighbors"][0]["label"] == "red"
+    assert "1 frame " in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run"],
+        ["run", "--camera", "0", "--file", "x"],
+        ["run", "--file", "x", "--json", "--jsonl", "-"],
+        ["run", "--file", "x", "--opacity", "7"],
+        ["run", "--file", "x", "--threads", "0"],
+        ["run", "--file", "x", "--provider", "abacus"],
+        ["run", "--camera", "-1"],
+        ["dance"],
+        ["inspect"],
+    ],
+)
+def test_wrong_usage_exits_2(runtime, arguments):
+    done = runtime(*arguments)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "MODEL", "--camera", "77"], "Camera 77 cannot be opened: "),
+        (["run", "MODEL", "--file", "none.jpg"], "none.jpg does not exist"),
+        (["run", "MODEL", "--file", "."], "holds no image"),
+        (["run", "MODEL", "--source", "csi://0"], "scheme 'csi'"),
+        (["run", "none.onnx", "--file", "PHOTO"], "none.onnx does not exist"),
+        (["run", "--file", "PHOTO"], "make demo"),
+        (["run", "PHOTO", "--file", "PHOTO"], "not an ONNX file"),
+        (["run", "MODEL", "--file", "PHOTO", "--save", "PHOTO/x"], "is a file where a folder"),
+        (["run", "MODEL", "--file", "PHOTO", "--show"], "--show cannot open a window"),
+        (["inspect", "none.onnx"], "does not exist"),
+        (["inspect", "PHOTO"], "not an ONNX file"),
+    ],
+)
+def test_mistake_gives_one_sentence_and_exit_1(runtime, tiny_model, photo, arguments, message):
+    path = str(photo("a.png"))
+    given = [
+        argument.replace("MODEL", str(tiny_model)).replace("PHOTO", path) for argument in arguments
+    ]
+    done = runtime(*given)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+    assert done.stdout == ""
+
+
+def test_camera_without_a_camera_needs_no_model(runtime):
+    if Path("/dev/video0").exists():
+        pytest.skip("this machine has a camera")
+    done = runtime("run", "--camera", "0")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: Camera 0 cannot be opened: ")
+
+
+def test_hostile_labels_cannot_steer_the_terminal(runtime, make_model, contract_with, photo):
+    from runtime.contract import LabelRun
+
+    labels = tuple(LabelRun(f"\x1b[2J\n{i}\ud800", 1) for i in range(3))
+    text = contract_with(labels=labels).to_json().encode("utf-8", "backslashreplace").decode()
+    model = make_model(metadata=text)
+    for arguments in (["run", model, "--file", photo("a.png")], ["inspect", model]):
+        done = runtime(*arguments)
+        assert done.returncode == 0, done.stderr
+        assert "\x1b" not in done.stdout
+        assert "\\x1b[2J\\n" in done.stdout
+    done = runtime("run", model, "--file", photo("a.png"), "--jsonl", "-", "--save", "out")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["neighbors"][0]["label"].startswith("\x1b[2J")
+
+
+def test_reader_that_goes_away(tiny_model, video, child_environment):
+    """`runtime ... | head -1` ends quietly."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "runtime.cli", "run", str(tiny_model),
+         "--file", str(video(frames=400)), "--jsonl", "-", "--quiet"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=child_environment(),
+    )  # fmt: skip
+    assert child.stdout is not None
+    assert child.stderr is not None
+    child.stdout.readline()
+    child.stdout.close()
+    assert child.wait(timeout=30) != 0
+    assert child.stderr.read() == ""
+    child.stderr.close()
+
+
+def test_inspect(runtime, tiny_model):
+    done = runtime("inspect", tiny_model)
+    assert done.returncode == 0, done.stderr
+    for text in (
+        "image: float32 [N, 3, 8, 8]",
+        "opset 18",
+        "blue (1), green (1), red (1)",
+        "3 rows",
+    ):
+        assert text in done.stdout
+    report = json.loads(runtime("inspect", tiny_model, "--json").stdout)
+    assert report["contract"]["labels"] == [["blue", 1], ["green", 1], ["red", 1]]
+    assert report["outputs"][2] == {"name": "neighbor", "dtype": "int32", "shape": ["N", 2]}
+    assert report["problem"] is None
+    assert report["bytes"] == tiny_model.stat().st_size
+
+
+def test_inspect_names_a_graph_that_was_changed(runtime, make_model):
+    model = make_model(change=lambda model: model.graph.output.pop())
+    done = runtime("inspect", model)
+    assert done.returncode == 0
+    assert "output 'similarity' is missing" in done.stdout
+
+
+def test_doctor(runtime):
+    done = runtime("doctor")
+    assert done.returncode == 0, done.stderr
+    for name in ("python", "numpy", "opencv ffmpeg", "onnxruntime", "tensorrt", "cameras"):
+        assert name in done.stdout
+    checks = json.loads(runtime("doctor", "--json").stdout)["checks"]
+    assert {check["status"] for check in checks} <= {"ok", "missing", "optional"}
+    assert all(check["advice"] for check in checks if check["status"] == "missing")
+
+
+def test_default_model(runtime, tiny_model, photo, tmp_path):
+    working, path = tmp_path / "working", photo("a.png")
+    (working / "plain.onnx").write_bytes(b"not folded")
+    demo = working / "demo-output" / "model.onnx"
+    demo.parent.mkdir()
+    demo.write_bytes(tiny_model.read_bytes())
+    assert "model: demo-output/model.onnx" in runtime("run", "--file", path).stderr
+    (working / "one.onnx").write_bytes(tiny_model.read_bytes())
+    assert "model: one.onnx" in runtime("run", "--file", path).stderr
+    (working / "two.onnx").write_bytes(tiny_model.read_bytes())
+    several = runtime("run", "--file", path)
+    assert several.returncode == 1
+    assert "one.onnx, two.onnx" in several.stderr
+    named = {"FOLDCAM_MODEL": str(tiny_model)}
+    assert f"model: {tiny_model}" in runtime("run", "--file", path, env=named).stderr
+    gone = runtime("run", "--file", path, env={"FOLDCAM_MODEL": "gone.onnx"})
+    assert gone.returncode == 1
+    assert "FOLDCAM_MODEL names gone.onnx" in gone.stderr
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["inspect"], ["doctor"]])
+def test_help_has_an_example(runtime, command):
+    done = runtime(*command, "--help")
+    assert done.returncode == 0
+    assert "Example: runtime " in done.stdout
+
+
+def test_version(runtime):
+    assert runtime("--version").stdout.startswith("foldcam ")
+
+
+def test_help_takes_little_processor_time(child_environment):
+    import resource
+
+    def spent() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    command = [sys.executable, "-m", "runtime.cli", "--help"]
+    times = []
+    for _ in range(3):
+        before = spent()
+        subprocess.run(command, env=child_environment(), check=True, capture_output=True)
+        times.append(spent() - before)
+    assert min(times) < 0.5
+
+
+def test_status_line(tiny_model, video):
+    import io
+
+    from runtime import FoldedModel
+    from runtime.pipeline import run
+    from runtime.sources import open_source
+    from runtime.status import StatusLine
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    status = StatusLine(terminal)
+    run(open_source(file=str(video(frames=10))), FoldedModel.load(tiny_model), on_progress=status)
+    assert terminal.getvalue().startswith("\r\x1b[Kframe 1/10  ")
+    assert "p50 " in terminal.getvalue()
+    assert "nearest: " in terminal.getvalue()
+    log = io.StringIO()
+    begun = time.monotonic()
+    status = StatusLine(log)
+    run(open_source(file=str(video(frames=10))), FoldedModel.load(tiny_model), on_progress=status)
+    assert time.monotonic() - begun > 4 or log.getvalue() == ""

@@ -1,0 +1,158 @@
+"""The metadata document: it survives the round trip, and hostile ones are named."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from contextlib import suppress
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runtime.contract import BankSummary, Contract, LabelRun, Origin, parse_contract
+from runtime.errors import FoldcamError
+from runtime.preprocess import Preprocessing
+
+TEXT = st.text(max_size=12)
+SIZES = st.integers(1, 4096)
+SHARES = st.floats(-2, 2, allow_nan=False)
+SPREADS = st.floats(0.01, 4)
+
+
+@st.composite
+def contracts(draw: st.DrawFn) -> Contract:
+    labels = draw(st.lists(st.builds(LabelRun, TEXT, st.integers(1, 99)), min_size=1, max_size=5))
+    rows = sum(run.count for run in labels)
+    return Contract(
+        preprocessing=Preprocessing(
+            draw(SIZES),
+            draw(SIZES),
+            draw(st.sampled_from(["stretch", "crop", "letterbox"])),
+            draw(st.sampled_from(["rgb", "bgr"])),
+            draw(st.tuples(SHARES, SHARES, SHARES)),
+            draw(st.tuples(SPREADS, SPREADS, SPREADS)),
+        ),
+        input_type=draw(st.sampled_from(["float32", "uint8"])),
+        layer=draw(TEXT),
+        feature_map=draw(st.tuples(SIZES, SIZES, SIZES)),
+        normalized=draw(st.booleans()),
+        heatmap_size=draw(st.tuples(SIZES, SIZES)),
+        transfer=draw(st.integers(1, rows)),
+        neighbors=draw(st.integers(1, rows)),
+        bank=BankSummary(rows, draw(SIZES), draw(SIZES), rows, *(draw(TEXT) for _ in range(4))),
+        labels=tuple(labels),
+        origin=Origin(*(draw(TEXT) for _ in range(6))),
+        versions=draw(st.dictionaries(TEXT, TEXT, max_size=3)),
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(contracts())
+def test_round_trip(contract):
+    assert parse_contract(contract.to_json(), "x") == contract
+
+
+def test_label_of_every_row(contract_with):
+    base = contract_with()
+    bank = dataclasses.replace(base.bank, rows=6)
+    contract = contract_with(
+        bank=bank, labels=(LabelRun("a", 1), LabelRun("b", 3), LabelRun("c", 2))
+    )
+    assert [contract.label_of(row) for row in range(6)] == list("abbbcc")
+    for row in (-1, 6):
+        with pytest.raises(IndexError):
+            contract.label_of(row)
+
+
+def document() -> dict:
+    """A small valid document."""
+    contract = Contract(
+        preprocessing=Preprocessing(8, 8),
+        input_type="float32",
+        layer="quarters",
+        feature_map=(3, 2, 2),
+        normalized=False,
+        heatmap_size=(2, 2),
+        transfer=1,
+        neighbors=2,
+        bank=BankSummary(3, 3, 3, 3, "a", "all", "none", ""),
+        labels=(LabelRun("a", 3),),
+        origin=Origin("n", "", "", "d", "", ""),
+    )
+    return json.loads(contract.to_json())
+
+
+def replaced(document: dict, path: str, value: object) -> str:
+    *parents, last = path.split(".")
+    inner = document
+    for name in parents:
+        inner = inner[name]
+    if value is ...:
+        del inner[last]
+    else:
+        inner[last] = value
+    return json.dumps(document)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("bank", ..., "bank is missing"),
+        ("bank", 3, "bank is a number where an object"),
+        ("bank.rows", 0, "bank: rows is 0"),
+        ("bank.rows", 99, "labels count 3 rows and bank.rows says 99"),
+        ("preprocessing.std", [1, 0, 1], "std must not be zero"),
+        ("preprocessing.std", [1, 1], "std has 2 values where 3"),
+        ("preprocessing.mean", [1, "x", 1], "mean holds a string"),
+        ("preprocessing.mean", [1, 10**400, 1], "not finite"),
+        ("preprocessing.width", 10**9, "width is 1000000000, outside"),
+        ("preprocessing.resize", "squash", "'squash' where one of stretch"),
+        ("input_type", "float64", "float32, uint8"),
+        ("neighbors", 4, "neighbors is 4, outside 1 to 3"),
+        ("neighbors", True, "neighbors holds a boolean"),
+        ("labels", [["a", -1]], "labels is -1"),
+        ("labels", [[1, "a"]], "labels holds something other"),
+        ("schema_version", 99, "schema version 99"),
+        ("versions", {"a": 1}, "versions: a is a number"),
+        ("heatmap_size", [2, 10**30], "a huge integer"),
+        ("feature_map", None, "feature_map is null"),
+    ],
+)
+def test_wrong_value_is_named(path, value, message):
+    with pytest.raises(FoldcamError, match=message) as caught:
+        parse_contract(replaced(document(), path, value), "m.onnx")
+    assert str(caught.value).startswith("m.onnx")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+PATHS = [
+    "schema_version", "preprocessing", "preprocessing.width", "preprocessing.mean", "bank",
+    "bank.rows", "bank.grad_weight_rows", "labels", "feature_map", "heatmap_size", "transfer",
+    "neighbors", "origin", "origin.data", "versions", "input_type", "layer", "normalized",
+]  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(path=st.sampled_from(PATHS), value=JSON)
+def test_hostile_values_raise_nothing_else(path, value):
+    with suppress(FoldcamError):
+        parse_contract(replaced(document(), path, value), "m.onnx")
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=60) | JSON.map(json.dumps))
+def test_hostile_documents_raise_nothing_else(text):
+    with pytest.raises(FoldcamError):
+        parse_contract(text, "m.onnx")
+
+
+def test_deep_nesting_is_refused():
+    with pytest.raises(FoldcamError):
+        parse_contract("[" * 100_000, "m.onnx")

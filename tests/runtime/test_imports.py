@@ -1,0 +1,76 @@
+"""The ground floor: `runtime` imports neither torch nor onnx nor another package of foldcam."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MODULES = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for path in (ROOT / "runtime").rglob("*.py")
+)
+BLOCK = """
+import sys
+class Wall:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] in {blocked!r}:
+            raise ModuleNotFoundError(f'No module named {{name!r}}', name=name)
+sys.meta_path.insert(0, Wall())
+"""
+FORBIDDEN = ("torch", "onnx", "onnxscript", "onnx_ir", "export", "calibrate", "benchmarks")
+
+
+def fresh(code: str, environment: dict[str, str], blocked: tuple[str, ...] = ()) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCK.format(blocked=blocked) + code],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_module_imports_without_torch_and_onnx(child_environment):
+    code = f"import importlib\nfor name in {MODULES!r}: importlib.import_module(name)\nprint('ok')"
+    assert fresh(code, child_environment(), FORBIDDEN) == "ok\n"
+
+
+def test_help_answers_without_anything_heavy(child_environment):
+    code = "import sys; sys.argv = ['runtime', '--help']\nfrom runtime.cli import main; main()"
+    heavy = (*FORBIDDEN, "numpy", "cv2", "onnxruntime")
+    assert "Usage" in fresh(code, child_environment(), heavy)
+
+
+def test_inspect_needs_no_onnxruntime(child_environment, tiny_model):
+    code = (
+        f"import sys; sys.argv = ['runtime', 'inspect', {str(tiny_model)!r}]\n"
+        "from runtime.cli import main; main()"
+    )
+    assert "bank" in fresh(code, child_environment(), (*FORBIDDEN, "onnxruntime"))
+
+
+def test_doctor_survives_a_bare_machine(child_environment):
+    code = "import sys; sys.argv = ['runtime', 'doctor']\nfrom runtime.cli import main; main()"
+    out = fresh(code, child_environment(), (*FORBIDDEN, "onnxruntime", "cv2", "tensorrt_rtx"))
+    assert "missing  onnxruntime" in out
+    assert "missing  opencv" in out
+
+
+def test_import_is_cheap_and_lazy(child_environment):
+    code = (
+        "import runtime\n"
+        "assert not {'cv2', 'numpy', 'onnxruntime'} & set(sys.modules)\n"
+        "from runtime import FoldedModel, read_image\n"
+        "assert 'onnxruntime' not in sys.modules and 'cv2' in sys.modules\nprint('ok')"
+    )
+    assert fresh(code, child_environment()) == "ok\n"
+
+
+def test_unknown_name_is_an_attribute_error():
+    import runtime
+
+    with pytest.raises(AttributeError, match="'nothing'"):
+        _ = runtime.nothing

@@ -1,0 +1,140 @@
+"""Heat lands on the pixels it came from: exact positions, no half-pixel shifts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from runtime.errors import FoldcamError
+from runtime.overlay import draw_caption, heatmap_on_frame, overlay
+from runtime.preprocess import Affine, Preprocessing
+
+
+def test_stretch_interpolates_between_cell_centres():
+    # Two cells over an input of 4 px over a frame of 8 px: cell centres at 2 and 6.
+    heat = np.array([[0.0, 1.0]], np.float32)
+    painted = heatmap_on_frame(heat, Affine(2, 2, 0, 0), (4, 4), (8, 2))
+    expected = np.clip((np.arange(8) + 0.5 - 2) / 4, 0, 1)
+    np.testing.assert_allclose(painted, [expected, expected], atol=1e-6)
+
+
+def test_same_size_is_the_identity():
+    heat = np.random.default_rng(0).random((5, 7), np.float32)
+    np.testing.assert_allclose(
+        heatmap_on_frame(heat, Affine(1, 1, 0, 0), (7, 5), (7, 5)), heat, atol=1e-6
+    )
+
+
+def test_mirrored_heat_paints_mirrored():
+    heat = np.random.default_rng(1).random((3, 4), np.float32)
+    _, affine = Preprocessing(32, 24).resized(np.zeros((61, 83, 3), np.uint8))
+    painted = heatmap_on_frame(heat, affine, (32, 24), (83, 61))
+    flipped = heatmap_on_frame(heat[::-1, ::-1], affine, (32, 24), (83, 61))
+    np.testing.assert_allclose(painted, flipped[::-1, ::-1], atol=1e-5)
+
+
+def test_crop_is_zero_outside_and_replicated_inside():
+    _, affine = Preprocessing(10, 10, "crop").resized(np.zeros((20, 40, 3), np.uint8))
+    assert affine == Affine(2, 2, 10, 0)
+    painted = heatmap_on_frame(np.ones((2, 2), np.float32), affine, (10, 10), (40, 20))
+    expected = np.zeros((20, 40), np.float32)
+    expected[:, 10:30] = 1
+    np.testing.assert_allclose(painted, expected, atol=1e-6)
+
+
+def test_odd_crop_covers_exactly_its_pixels():
+    frame = np.zeros((23, 51, 3), np.uint8)
+    recipe = Preprocessing(7, 7, "crop")
+    _, affine = recipe.resized(frame)
+    painted = heatmap_on_frame(np.ones((3, 3), np.float32), affine, (7, 7), (51, 23))
+    columns = np.flatnonzero(painted[0])
+    assert (columns[0], len(columns)) == (affine.offset_x, 23)
+
+
+def test_letterbox_uses_only_the_part_over_the_frame():
+    # 40 x 20 into 10 x 10: the frame lies in input rows 2..7 (padding 2 above, 3 below).
+    _, affine = Preprocessing(10, 10, "letterbox").resized(np.zeros((20, 40, 3), np.uint8))
+    assert affine == Affine(4, 4, 0, -8)
+    heat = np.repeat(np.arange(10, dtype=np.float32)[:, None], 10, axis=1)
+    painted = heatmap_on_frame(heat, affine, (10, 10), (40, 20))
+    # Frame row y lies at input y' = (y + 0.5 + 8) / 4, which has the value y' - 0.5.
+    expected = (np.arange(20) + 0.5 + 8) / 4 - 0.5
+    np.testing.assert_allclose(painted, np.repeat(expected[:, None], 40, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("resize", ["stretch", "crop", "letterbox"])
+@pytest.mark.parametrize(("width", "height"), [(97, 41), (41, 97), (64, 64), (5, 300)])
+def test_what_the_network_saw_is_painted_back_in_place(resize, width, height):
+    """A bright square goes through the preprocessing and back: it must not move."""
+    frame = np.zeros((height, width, 3), np.uint8)
+    x, y = width // 2, height // 2
+    reach = max(2, min(width, height) // 5)
+    frame[y - reach : y + reach, x - reach : x + reach] = 255
+    recipe = Preprocessing(64, 64, resize, mean=(0, 0, 0), std=(1, 1, 1))
+    resized, affine = recipe.resized(frame)
+    heat = resized[..., 0].astype(np.float32) / 255
+    painted = heatmap_on_frame(heat, affine, (64, 64), (width, height)).astype(np.float64)
+    rows, columns = np.mgrid[:height, :width] + 0.5
+    # Half a network pixel is the most that cropping to whole pixels can shift.
+    step = 0.51 * max(affine.scale_x, affine.scale_y, 1) / 2
+    assert (painted * columns).sum() / painted.sum() == pytest.approx(x, abs=step)
+    assert (painted * rows).sum() / painted.sum() == pytest.approx(y, abs=step)
+
+
+def test_hottest_is_where_the_painted_maximum_is(tiny_model):
+    from runtime import FoldedModel
+
+    image = np.zeros((40, 80, 3), np.uint8)
+    image[20:, 60:, 0] = 255
+    image[..., 1] = 5
+    result = FoldedModel.load(tiny_model)(image)
+    assert result.hottest() == (60.0, 30.0)
+    painted = heatmap_on_frame(result.heatmap, result.affine, result.input_wh, result.frame_wh)
+    row, column = np.unravel_index(painted.argmax(), painted.shape)
+    assert row >= 29
+    assert column >= 59
+
+
+def test_cold_keeps_the_photograph_and_hot_takes_the_colour():
+    image = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+    heat = np.zeros((6, 8), np.float32)
+    heat[2, 3] = 1
+    before = image.copy()
+    blended = overlay(image, heat, opacity=1.0, colormap="turbo")
+    np.testing.assert_array_equal(image, before)
+    hot = blended[2, 3].astype(int)
+    assert hot[0] > hot[2]  # the hot end of turbo is red: RGB, not BGR
+    blended[2, 3] = image[2, 3]
+    np.testing.assert_array_equal(blended, image)
+    np.testing.assert_array_equal(overlay(image, heat, opacity=0.0), image)
+
+
+def test_overlay_of_nan_is_the_photograph():
+    image = np.full((4, 4, 3), 77, np.uint8)
+    np.testing.assert_array_equal(overlay(image, np.full((4, 4), np.nan, np.float32)), image)
+
+
+def test_overlay_refuses_nonsense():
+    image, heat = np.zeros((4, 6, 3), np.uint8), np.zeros((4, 6), np.float32)
+    with pytest.raises(FoldcamError, match="opacity"):
+        overlay(image, heat, opacity=1.5)
+    with pytest.raises(FoldcamError, match="colour map"):
+        overlay(image, heat, colormap="plaid")
+    with pytest.raises(FoldcamError, match="6 x 4"):
+        overlay(image, heat.T)
+
+
+@pytest.mark.parametrize("background", [0, 127, 255])
+@pytest.mark.parametrize("size", [(30, 40), (480, 640), (2160, 3840), (20, 3000)])
+def test_caption_can_be_read_on_any_background(background, size):
+    image = np.full((*size, 3), background, np.uint8)
+    drawn = draw_caption(image, "Éule 猫  0.93 " + "long " * 20)
+    assert drawn.shape == image.shape
+    assert drawn.max() - drawn.min() > 150
+    changed = np.flatnonzero((drawn != image).any(axis=(1, 2)))
+    assert changed.min() > size[0] // 3 or size[0] < 60
+
+
+def test_caption_on_a_tiny_image_does_nothing():
+    image = np.zeros((3, 3, 3), np.uint8)
+    np.testing.assert_array_equal(draw_caption(image, "owl"), image)
