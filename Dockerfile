@@ -1,0 +1,67 @@
+# syntax=docker/dockerfile:1
+#
+# The device program `runtime`, without torch and without onnx.
+#
+#   docker build -t foldcam .
+#   docker run --rm -v "$PWD:/data" foldcam run model.onnx --file photo.jpg --save out/
+#   docker run --rm --device /dev/video0 -v "$PWD:/data" foldcam run model.onnx --camera 0
+#
+# CUDA desktop (run it with --gpus all):
+#   docker build -t foldcam:cuda --build-arg EXTRAS=gpu \
+#     --build-arg BASE_IMAGE=nvidia/cuda:12.6.3-cudnn-runtime-ubuntu22.04 .
+#
+# Jetson, JetPack 6 (run it with --runtime nvidia); TensorRT is the image's, and OpenCV
+# is Ubuntu's, which reads GStreamer:
+#   docker build -t foldcam:l4t --build-arg EXTRAS= \
+#     --build-arg BASE_IMAGE=nvcr.io/nvidia/l4t-jetpack:r36.4.0 \
+#     --build-arg SYSTEM_PACKAGES=python3-opencv \
+#     --build-arg VENV_OPTIONS=--system-site-packages \
+#     --build-arg CONSTRAINTS=constraints/jetpack6.txt .
+#
+# The container's user has the id 10001: add --user "$(id -u):$(id -g)" where it
+# must write into a folder of yours.
+
+ARG BASE_IMAGE=python:3.12-slim-bookworm
+
+FROM ${BASE_IMAGE} AS build
+# Which of the package's extras; empty for none.
+ARG EXTRAS=cpu
+# Which versions; empty for constraints/py3.X.txt of the image's Python.
+ARG CONSTRAINTS=
+ARG VENV_OPTIONS=
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+# hadolint ignore=DL3008
+RUN python3 -c 'import ensurepip' 2>/dev/null || { \
+      apt-get update \
+      && apt-get install --yes --no-install-recommends python3 python3-venv \
+      && rm -rf /var/lib/apt/lists/*; }
+WORKDIR /build
+COPY . .
+# The environment is copied whole, so pip itself is not left in it.
+RUN python3 -m venv ${VENV_OPTIONS} /foldcam \
+    && /foldcam/bin/python -m pip wheel --no-deps --wheel-dir dist . \
+    && minor="$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')" \
+    && /foldcam/bin/python -m pip install \
+         --constraint "${CONSTRAINTS:-constraints/py${minor}.txt}" \
+         "$(echo dist/foldcam-*.whl)${EXTRAS:+[${EXTRAS}]}" \
+    && /foldcam/bin/python -m pip uninstall --yes pip
+
+FROM ${BASE_IMAGE} AS runtime
+ARG SYSTEM_PACKAGES=
+# hadolint ignore=DL3008,SC2086
+RUN packages="${SYSTEM_PACKAGES}"; \
+    command -v python3 || packages="${packages} python3"; \
+    test -z "${packages}" || { \
+      apt-get update \
+      && apt-get install --yes --no-install-recommends ${packages} \
+      && rm -rf /var/lib/apt/lists/*; }
+# The group `video` may open cameras.
+RUN useradd --uid 10001 --create-home --groups video foldcam
+COPY --from=build /foldcam /foldcam
+ENV PATH=/foldcam/bin:${PATH} PYTHONUNBUFFERED=1
+RUN runtime --help >/dev/null
+WORKDIR /data
+USER 10001
+HEALTHCHECK --interval=60s --timeout=20s --start-period=20s CMD ["runtime", "doctor"]
+ENTRYPOINT ["runtime"]
+CMD ["--help"]

@@ -1,0 +1,82 @@
+# `make` alone lists the targets.
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+SHELL := /bin/sh
+
+VENV ?= .venv
+# The first Python on the path that the constraints files cover.
+PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13 python3.10; do \
+	"$$p" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
+	2>/dev/null && { echo "$$p"; break; }; done)
+# An index that holds torch's CPU build; empty: wherever pip looks anyway.
+FOLDCAM_TORCH_INDEX ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL = $(PIP) install $$(test -t 1 || echo --quiet --progress-bar off) --constraint "$$(cat $(VENV)/constraints)"
+INPUTS := pyproject.toml $(wildcard constraints/*.txt)
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo "  PYTHON=python3.12            the interpreter of $(VENV) (3.10 to 3.13); now: $(or $(PYTHON),none found)"
+	@echo "  VENV=.venv                   where the environment goes"
+	@echo "  FOLDCAM_TORCH_INDEX=URL      take torch from this index, e.g. the CPU build, without"
+	@echo "                               gigabytes of CUDA: https://download.pytorch.org/whl/cpu"
+
+.PHONY: demo
+demo: $(VENV)/.demo ## photographs with heatmaps in demo-output/, from a fresh clone in minutes
+	$(BIN)/foldcam demo --out demo-output
+
+.PHONY: test
+test: $(VENV)/.test ## run the tests
+	$(BIN)/python -m pytest
+
+.PHONY: lint
+lint: $(VENV)/.test ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: wheel
+wheel: $(VENV)/.test ## build dist/foldcam-*.whl
+	$(BIN)/python -m build --wheel .
+
+.PHONY: constraints
+constraints: $(VENV)/.python ## resolve constraints/py3.*.txt anew (needs python3.10 to python3.13 on the path)
+	$(BIN)/python tools/constraints.py
+
+.PHONY: clean
+clean: ## remove the environment, builds, caches and the demo's output
+	rm -rf $(VENV) build dist demo-output *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment, built in steps; each stamp is written when its step has succeeded.
+$(VENV)/.python:
+	@test -n "$(PYTHON)" || { echo "foldcam needs Python 3.10 to 3.13 and found none: install one, or run make PYTHON=/path/to/python3." >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { echo "foldcam needs Python 3.10 or later, and $(PYTHON) is older or missing: run make PYTHON=/path/to/python3." >&2; exit 1; }
+	@"$(PYTHON)" -m venv --clear $(VENV) || { echo "$(PYTHON) cannot make a virtual environment: on Debian and Ubuntu, install python3-venv." >&2; exit 1; }
+	@version=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	if test -f "constraints/py$$version.txt"; then echo "constraints/py$$version.txt"; \
+	else echo "Python $$version is newer than the versions foldcam was tested with: only torch is pinned." >&2; \
+	echo constraints/held.txt; fi > $(VENV)/constraints
+	@touch $@
+
+# torch comes first and alone: its index may lack the other pinned packages.
+$(VENV)/.torch: $(VENV)/.python $(INPUTS)
+ifneq ($(FOLDCAM_TORCH_INDEX),)
+	@echo "Installing torch from $(FOLDCAM_TORCH_INDEX)"
+	$(INSTALL) --no-deps --index-url "$(FOLDCAM_TORCH_INDEX)" torch
+endif
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.torch
+	@echo "Installing foldcam and what the demo needs into $(VENV) (some minutes, once)"
+	$(INSTALL) --editable '.[cpu,export,demo,evaluate]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.torch
+	@echo "Installing foldcam and what the tests need into $(VENV) (some minutes, once)"
+	$(INSTALL) --editable '.[cpu,export,demo,evaluate,rtx,dev]'
+	@touch $@ $(VENV)/.demo

@@ -1,0 +1,1 @@
+"""INT8 for a folded model, gated on what it costs."""

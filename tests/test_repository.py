@@ -1,0 +1,234 @@
+"""The repository's promises about itself: who imports whom, what is pinned, what files say."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+PINNED_EXTRAS = ("cpu", "export", "demo", "rtx", "dev")
+PYTHONS = [
+    c.rpartition(" ")[2] for c in PROJECT["classifiers"] if re.fullmatch(r".*Python :: 3\.\d+", c)
+]
+
+PACKAGES = ("export", "runtime", "calibrate", "benchmarks")
+FORBIDDEN = {
+    "runtime": {"export", "calibrate", "benchmarks", "torch", "onnx"},
+    "export": {"calibrate", "benchmarks"},
+    "calibrate": {"export", "benchmarks"},
+    "benchmarks": set(),
+}
+
+
+# Who imports whom
+
+
+def _modules() -> dict[str, Path]:
+    """Return every module of the four packages by its dotted name."""
+    found = {}
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = _modules()
+
+
+def _imported(tree: ast.AST, module: str, path: Path) -> Iterator[str]:
+    """Yield the dotted names that a piece of code imports, also by importlib."""
+    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            source = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:
+                inner = f"{source}.{alias.name}"
+                yield inner if inner in MODULES else source
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            name = getattr(node.func, "attr", None) or getattr(node.func, "id", None)
+            if name in {"import_module", "__import__"} and isinstance(node.args[0].value, str):
+                yield node.args[0].value
+
+
+def _at_import_time(tree: ast.Module) -> ast.Module:
+    """Cut off what does not run at import: functions and TYPE_CHECKING blocks."""
+
+    class Prune(ast.NodeTransformer):
+        def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+            return None
+
+        def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
+            return None
+
+        def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+            if "TYPE_CHECKING" in ast.unparse(node.test):
+                return node.orelse
+            return self.generic_visit(node)
+
+    Prune().visit(tree)
+    return tree
+
+
+def _parse(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_only_what_the_dependency_rule_allows(module: str) -> None:
+    imported = {name.split(".")[0] for name in _imported(_parse(module), module, MODULES[module])}
+    forbidden = imported & FORBIDDEN[module.split(".")[0]]
+    assert not forbidden, f"{module} imports {', '.join(sorted(forbidden))}"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    edges = {
+        module: sorted(
+            set(_imported(_at_import_time(_parse(module)), module, path)) & set(MODULES) - {module}
+        )
+        for module, path in MODULES.items()
+    }
+    done: set[str] = set()
+
+    def visit(module: str, trail: tuple[str, ...]) -> None:
+        assert module not in trail, "circle: " + " -> ".join(
+            [*trail[trail.index(module) :], module]
+        )
+        if module not in done:
+            for other in edges[module]:
+                visit(other, (*trail, module))
+            done.add(module)
+
+    for module in edges:
+        visit(module, ())
+
+
+# What is installed
+
+
+def test_every_extra_is_a_list_of_valid_requirements() -> None:
+    for name, requirements in EXTRAS.items():
+        assert requirements, f"the extra {name} is empty"
+        for requirement in requirements:
+            Requirement(requirement)
+
+
+def test_the_base_install_has_what_a_device_needs_and_no_more() -> None:
+    names = {canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"]}
+    assert names == {"numpy", "typer"}
+
+
+def _pins(version: str) -> dict[str, str]:
+    text = (ROOT / "constraints" / f"py{version}.txt").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[a-z0-9-]+==[0-9][0-9A-Za-z.]*", line) for line in lines), (
+        "a pin is name==version, without a local suffix such as +cpu"
+    )
+    return dict(line.split("==") for line in lines)
+
+
+def test_the_versions_of_python_are_those_from_requires_python_on() -> None:
+    assert PYTHONS
+    allowed = SpecifierSet(PROJECT["requires-python"])
+    assert all(version in allowed for version in PYTHONS)
+
+
+@pytest.mark.parametrize("version", PYTHONS)
+def test_the_constraints_pin_every_direct_dependency(version: str) -> None:
+    pins = _pins(version)
+    environment = {
+        "python_version": version,
+        "platform_system": "Linux",
+        "platform_machine": "x86_64",
+    }
+    direct = PROJECT["dependencies"] + [text for name in PINNED_EXTRAS for text in EXTRAS[name]]
+    for text in direct:
+        requirement = Requirement(text)
+        if requirement.marker and not requirement.marker.evaluate(environment):
+            continue
+        name = canonicalize_name(requirement.name)
+        assert name in pins, f"constraints/py{version}.txt does not pin {name}: make constraints"
+        assert Version(pins[name]) in requirement.specifier, f"{name}=={pins[name]} is not {text}"
+
+
+@pytest.mark.parametrize("version", PYTHONS)
+def test_the_held_versions_are_those_of_the_constraints(version: str) -> None:
+    pins = _pins(version)
+    for line in (ROOT / "constraints" / "held.txt").read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            requirement = Requirement(line)
+            assert Version(pins[canonicalize_name(requirement.name)]) in requirement.specifier
+
+
+def _entry_points() -> list[str]:
+    groups = [PROJECT["scripts"], *PROJECT.get("entry-points", {}).values()]
+    return sorted({value for group in groups for value in group.values()})
+
+
+@pytest.mark.parametrize("target", _entry_points())
+def test_an_entry_point_leads_to_something_callable(target: str) -> None:
+    module, _, attribute = target.partition(":")
+    assert callable(getattr(importlib.import_module(module), attribute))
+
+
+# What is in the files
+
+
+def _files() -> list[Path]:
+    """Return the files that git tracks or would track."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+    )
+    if listed.returncode != 0:
+        pytest.skip("needs a git checkout")
+    paths = [ROOT / name for name in listed.stdout.decode().split("\0") if name]
+    return [path for path in paths if path.is_file()]
+
+
+# `[/]`, so that this line does not find itself. NVIDIA's own folder is the same everywhere,
+# and `someone` lives nowhere.
+MACHINE_PATH = re.compile(
+    rb"(?<![\w.~])[/](?:root|work|home[/](?!someone[/])\w+|Users[/]\w+|opt(?![/]nvidia\b))[/]"
+)
+
+
+def test_no_file_names_a_path_of_the_machine_it_was_written_on() -> None:
+    found = []
+    for path in _files():
+        for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+            if hit := MACHINE_PATH.search(line):
+                found.append(f"{path.relative_to(ROOT)}:{number}: {hit.group().decode()}")
+    assert not found, "\n".join(found)
+
+
+def test_no_tracked_file_is_large() -> None:
+    large = [
+        f"{path.relative_to(ROOT)}: {path.stat().st_size / 2**20:.1f} MiB"
+        for path in _files()
+        if path.stat().st_size > 3 * 2**20
+    ]
+    assert not large, "\n".join(large)
