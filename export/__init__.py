@@ -1,0 +1,1 @@
+"""The workstation: network + training images -> folded ONNX."""

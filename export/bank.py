@@ -1,0 +1,195 @@
+"""The bank: rows (embedding, grad-weights, label) of the training images."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+from safetensors.numpy import save_file
+
+from runtime.contract import LabelRun
+from runtime.errors import FoldcamError
+from runtime.fields import Fields
+from runtime.files import atomic_path
+
+Floats = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.int32]
+
+_FORMAT = "foldcam.bank"
+_SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Training embeddings with the grad-weights that a new image takes from them.
+
+    Rows are sorted by label. Rows with the same grad-weights share one row of
+    `grad_weights` behind `grad_index`: a linear head and all triplets give one
+    row per class.
+
+    Attributes:
+        embeddings: `float32 [N, D]`, each row of L2 norm 1.
+        grad_weights: `float32 [M, K]`, each row scaled to `max|a| = 1` or all zero.
+        grad_index: `int32 [N]`, the row of `grad_weights` for each embedding.
+        labels: runs of consecutive rows with one label.
+        objective: what the directions came from, e.g. `all-triplets`.
+        channel_rule: `all` or `positive`.
+        compression: `none`, or what was done to make the bank smaller.
+        network_sha256: of the network that made it.
+    """
+
+    embeddings: Floats
+    grad_weights: Floats
+    grad_index: Indices
+    labels: tuple[LabelRun, ...]
+    objective: str
+    channel_rule: str = "all"
+    compression: str = "none"
+    network_sha256: str = ""
+
+    def __post_init__(self) -> None:
+        if self.embeddings.ndim != 2 or self.grad_weights.ndim != 2 or not self.embeddings.size:
+            raise FoldcamError("A bank needs embeddings [N, D] and grad-weights [M, K], N >= 1.")
+        rows = self.embeddings.shape[0]
+        if self.grad_index.shape != (rows,):
+            raise FoldcamError(
+                f"The bank has {rows} embeddings and an index of {self.grad_index.shape}."
+            )
+        if self.grad_index.min() < 0 or self.grad_index.max() >= self.grad_weights.shape[0]:
+            raise FoldcamError("The bank's index points outside its grad-weights.")
+        counted = sum(run.count for run in self.labels)
+        if counted != rows:
+            raise FoldcamError(f"The bank has {rows} rows and labels for {counted}.")
+        for name, array in (("embeddings", self.embeddings), ("grad-weights", self.grad_weights)):
+            if not np.isfinite(array).all():
+                raise FoldcamError(f"The bank's {name} hold values that are not finite.")
+
+    @property
+    def rows(self) -> int:
+        """Number of training images, N."""
+        return int(self.embeddings.shape[0])
+
+    @property
+    def embedding_size(self) -> int:
+        """D."""
+        return int(self.embeddings.shape[1])
+
+    @property
+    def channels(self) -> int:
+        """K, channels of the feature map."""
+        return int(self.grad_weights.shape[1])
+
+    def row_labels(self) -> list[str]:
+        """The label of each row."""
+        return [run.name for run in self.labels for _ in range(run.count)]
+
+    def row_grad_weights(self) -> Floats:
+        """`float32 [N, K]`: the grad-weights of each row."""
+        return self.grad_weights[self.grad_index]
+
+    def sha256(self) -> str:
+        """Hash of arrays and labels."""
+        digest = hashlib.sha256()
+        for array in (self.embeddings, self.grad_weights, self.grad_index):
+            digest.update(f"{array.dtype} {array.shape};".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(json.dumps([[run.name, run.count] for run in self.labels]).encode())
+        return digest.hexdigest()
+
+    def save(self, path: Path) -> None:
+        """Write the bank as safetensors.
+
+        Raises:
+            FoldcamError: the file cannot be written.
+        """
+        header = {
+            "schema_version": _SCHEMA_VERSION,
+            "labels": [[run.name, run.count] for run in self.labels],
+            "objective": self.objective,
+            "channel_rule": self.channel_rule,
+            "compression": self.compression,
+            "network_sha256": self.network_sha256,
+        }
+        arrays = {
+            "embeddings": np.ascontiguousarray(self.embeddings),
+            "grad_weights": np.ascontiguousarray(self.grad_weights),
+            "grad_index": np.ascontiguousarray(self.grad_index),
+        }
+        with atomic_path(path) as temporary:
+            save_file(arrays, temporary, metadata={_FORMAT: json.dumps(header, sort_keys=True)})
+
+    @staticmethod
+    def load(path: Path) -> Bank:
+        """Read a bank.
+
+        Raises:
+            FoldcamError: the file is missing, damaged, or not a bank.
+        """
+        try:
+            with safetensors.safe_open(path, framework="numpy") as stored:
+                header = (stored.metadata() or {}).get(_FORMAT)
+                names = ("embeddings", "grad_weights", "grad_index")
+                missing = [name for name in names if name not in stored.keys()]  # noqa: SIM118
+                if header is None or missing:
+                    raise FoldcamError(
+                        f"{path} is a safetensors file but not a bank: make one with "
+                        "foldcam bank build, or foldcam export --bank."
+                    )
+                arrays: dict[str, Any] = {name: stored.get_tensor(name) for name in names}
+        except FileNotFoundError:
+            raise FoldcamError(f"{path} does not exist.") from None
+        except (safetensors.SafetensorError, OSError) as error:
+            raise FoldcamError(f"{path} is not a bank, or it is damaged ({error}).") from error
+        return _assembled(path, header, arrays)
+
+
+def _assembled(path: Path, header: str, arrays: dict[str, Any]) -> Bank:
+    try:
+        document = json.loads(header)
+    except (ValueError, RecursionError) as error:
+        raise FoldcamError(f"{path}: its header is not JSON ({error}).") from error
+    fields = Fields(document, where=f"{path}: header")
+    if fields.integer("schema_version") != _SCHEMA_VERSION:
+        fields.fail("schema_version", f"is not {_SCHEMA_VERSION}: build the bank again")
+    return Bank(
+        embeddings=np.asarray(arrays["embeddings"], np.float32),
+        grad_weights=np.asarray(arrays["grad_weights"], np.float32),
+        grad_index=np.asarray(arrays["grad_index"], np.int32),
+        labels=tuple(LabelRun(name, count) for name, count in fields.runs("labels")),
+        objective=fields.text("objective"),
+        channel_rule=fields.text("channel_rule"),
+        compression=fields.text("compression"),
+        network_sha256=fields.text("network_sha256"),
+    )
+
+
+def label_runs(sorted_labels: list[str]) -> tuple[LabelRun, ...]:
+    """Runs of equal consecutive labels."""
+    runs: list[LabelRun] = []
+    for label in sorted_labels:
+        if runs and runs[-1].name == label:
+            runs[-1] = LabelRun(label, runs[-1].count + 1)
+        else:
+            runs.append(LabelRun(label, 1))
+    return tuple(runs)
+
+
+def scaled_to_unit_maximum(grad_weights: Floats) -> Floats:
+    """Scale each row to `max|a| = 1`; a row of zeros stays zero.
+
+    Heatmaps are normalised per image, so a positive factor per row changes
+    nothing; raw gradients of 1e-7 would vanish in FP16.
+    """
+    # float64, because dividing denormals by denormals in float32 loses the row.
+    exact = grad_weights.astype(np.float64)
+    largest = np.abs(exact).max(axis=1, keepdims=True)
+    scaled: Floats = np.divide(exact, largest, out=np.zeros_like(exact), where=largest > 0).astype(
+        np.float32
+    )
+    return scaled

@@ -1,0 +1,112 @@
+"""torch -> ONNX: the embedding network with its feature map as a second output."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+
+import onnx
+import onnx.version_converter
+import torch
+
+from export.embedding_model import BATCH, FEATURE_MAP, opset_of, strip_origin
+from export.network import Network
+from runtime.contract import EMBEDDING, IMAGE
+from runtime.errors import FoldcamError
+
+
+def to_onnx(network: Network, opset: int = 18) -> onnx.ModelProto:
+    """Export `image -> (feature_map, embedding)` with a dynamic batch.
+
+    Args:
+        network: the cut network.
+        opset: ONNX operator set of the file.
+
+    Returns:
+        A model without any path of the exporting machine; inputs and outputs
+        `image float32 [batch, 3, H, W]`, `feature_map [batch, K, h, w]`,
+        `embedding [batch, D]`.
+
+    Raises:
+        FoldcamError: torch cannot express the network in that opset.
+    """
+    example = torch.zeros(2, 3, *network.image_size)
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                network.program,
+                (example,),
+                dynamo=True,
+                opset_version=opset,
+                input_names=[IMAGE],
+                output_names=[FEATURE_MAP, EMBEDDING],
+                dynamic_shapes=({0: torch.export.Dim(BATCH, min=1)},),
+            )
+    except Exception as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise FoldcamError(
+            f"torch cannot export the network to ONNX opset {opset}: {first}"
+        ) from error
+    assert program is not None
+    model = program.model_proto
+    strip_origin(model)
+    _static_shapes_but_batch(model, network)
+    return model if opset_of(model) == opset else _converted(model, opset)
+
+
+def _converted(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """torch's exporter gives up on opsets below 18 where ONNX's own converter does not."""
+    try:
+        converted = onnx.version_converter.convert_version(model, opset)
+        for node in converted.graph.node:
+            # The converter forgets to drop it, and it says what is so without it.
+            kept = [a for a in node.attribute if a.name != "noop_with_empty_axes"]
+            del node.attribute[:]
+            node.attribute.extend(kept)
+        onnx.checker.check_model(converted, full_check=True)
+    except Exception as error:
+        # A C++ library, whose exceptions have no type in common.
+        raise FoldcamError(
+            f"torch exported the network in ONNX opset {opset_of(model)}, which cannot be "
+            f"converted to {opset} ({str(error).splitlines()[0]}): use --opset {opset_of(model)}."
+        ) from error
+    strip_origin(converted)
+    return converted
+
+
+def _static_shapes_but_batch(model: onnx.ModelProto, network: Network) -> None:
+    """Name the batch and fix the other dimensions of inputs and outputs."""
+    height, width = network.image_size
+    shapes: dict[str, list[int | str]] = {
+        IMAGE: [BATCH, 3, height, width],
+        FEATURE_MAP: [BATCH, *network.feature_map_shape],
+        EMBEDDING: [BATCH, network.embedding_size],
+    }
+    for value in [*model.graph.input, *model.graph.output]:
+        shape = value.type.tensor_type.shape
+        del shape.dim[:]
+        for size in shapes[value.name]:
+            dimension = shape.dim.add()
+            if isinstance(size, int):
+                dimension.dim_value = size
+            else:
+                dimension.dim_param = size
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter prints its progress and warns about its own internals."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,201 @@
+"""MODEL on the command line -> a torch module with its preprocessing."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from export.program_file import load_program
+from runtime.errors import FoldcamError
+from runtime.preprocess import Preprocessing
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A torch module and how its images are made.
+
+    Attributes:
+        module: image `float32 [N, 3, H, W]` -> embedding `[N, D]`, in eval mode.
+        preprocessing: the module's own where it says (attribute `preprocessing`),
+            else ImageNet's at 224 x 224.
+        name: MODEL without folders, for the metadata.
+        weights: file name of the weights, empty if there were none.
+    """
+
+    module: nn.Module
+    preprocessing: Preprocessing
+    name: str
+    weights: str
+
+
+def load_model(spec: str, weights: Path | None = None) -> LoadedModel:
+    """Load the module that `spec` names.
+
+    Args:
+        spec: `demo`; `package.module:factory`, a callable without arguments that
+            returns a torch module (the working directory is on the import path);
+            or a `.pt2` file.
+        weights: safetensors, or a state dict that torch loads with `weights_only`.
+
+    Raises:
+        FoldcamError: nothing of that name, or weights that do not fit.
+    """
+    if spec == "demo":
+        from export.demo_network import demo_network
+
+        module: nn.Module = demo_network()
+        name = spec
+    elif spec.endswith(".pt2"):
+        if weights is not None:
+            raise FoldcamError(f"{spec} carries its weights: leave --weights out.")
+        module = load_program(Path(spec))
+        name = Path(spec).name
+    elif ":" in spec:
+        module = _from_factory(spec)
+        name = spec
+    else:
+        raise FoldcamError(
+            f"MODEL {spec!r} is not known: use demo, package.module:factory, or a .pt2 file."
+        )
+    if weights is not None:
+        _load_weights(module, weights)
+    preprocessing = getattr(module, "preprocessing", None)
+    if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
+        raise FoldcamError(
+            f"MODEL {spec!r}: its attribute `preprocessing` is not a "
+            "runtime.preprocess.Preprocessing."
+        )
+    return LoadedModel(
+        module.eval(), preprocessing or Preprocessing(), name, weights.name if weights else ""
+    )
+
+
+def with_overrides(
+    preprocessing: Preprocessing,
+    *,
+    size: str | None = None,
+    resize: str | None = None,
+    color: str | None = None,
+    mean: str | None = None,
+    std: str | None = None,
+) -> Preprocessing:
+    """Replace what the command line says otherwise.
+
+    Args:
+        preprocessing: the model's own.
+        size: `224` or `WIDTHxHEIGHT`, in pixels.
+        resize, color: as in `Preprocessing`.
+        mean, std: one number or three, comma-separated, for pixels in [0, 1].
+
+    Raises:
+        FoldcamError: a value that cannot be read.
+    """
+    changes: dict[str, Any] = {}
+    if size is not None:
+        changes["width"], changes["height"] = _parse_size(size)
+    if resize is not None:
+        changes["resize"] = resize
+    if color is not None:
+        changes["color"] = color
+    if mean is not None:
+        changes["mean"] = _parse_channels("--mean", mean)
+    if std is not None:
+        changes["std"] = _parse_channels("--std", std)
+        if min(changes["std"]) <= 0:
+            raise FoldcamError("--std must be above zero.")
+    return replace(preprocessing, **changes)
+
+
+def _from_factory(spec: str) -> nn.Module:
+    module_name, _, attribute = spec.partition(":")
+    working_directory = str(Path.cwd())
+    if working_directory not in sys.path:
+        # Last, so that a folder named like an installed package cannot shadow it.
+        sys.path.append(working_directory)
+    try:
+        imported = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise FoldcamError(
+            f"MODEL {spec!r}: no module {error.name!r} on the import path or in "
+            f"{working_directory}."
+        ) from error
+    except (Exception, SystemExit) as error:
+        raise FoldcamError(f"MODEL {spec!r}: importing it failed ({error!r}).") from error
+    factory = getattr(imported, attribute, None)
+    if factory is None:
+        raise FoldcamError(f"MODEL {spec!r}: {module_name} has no {attribute!r}.")
+    try:
+        module = factory if isinstance(factory, nn.Module) else factory()
+    except FoldcamError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise FoldcamError(f"MODEL {spec!r}: calling it failed ({error!r}).") from error
+    if not isinstance(module, nn.Module):
+        raise FoldcamError(f"MODEL {spec!r} gave {type(module).__name__}, not a torch module.")
+    return module
+
+
+def _load_weights(module: nn.Module, path: Path) -> None:
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise FoldcamError(f"--weights {path} does not exist.") from None
+    except Exception as error:
+        # Both readers raise many types; what matters is that the file was refused.
+        raise FoldcamError(
+            f"--weights {path} is neither safetensors nor a state dict of plain tensors: "
+            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        ) from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    tensors = isinstance(state, dict) and all(isinstance(v, torch.Tensor) for v in state.values())
+    if not tensors:
+        raise FoldcamError(f"--weights {path} holds no state dict (name -> tensor).")
+    try:
+        missing, unexpected = module.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise FoldcamError(f"--weights {path} do not fit the network: {reason}") from None
+    if missing or unexpected:
+        raise FoldcamError(
+            f"--weights {path} do not fit the network: {_names('missing', missing)}"
+            f"{'; ' if missing and unexpected else ''}{_names('unexpected', unexpected)}."
+        )
+
+
+def _names(what: str, names: list[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{what} {', '.join(names[:3])}{more}"
+
+
+def _parse_size(text: str) -> tuple[int, int]:
+    parts = text.lower().split("x")
+    if not all(part.isdigit() and 1 <= int(part) <= 1 << 14 for part in parts) or len(parts) > 2:
+        raise FoldcamError(f"--size {text!r} is not a number of pixels, as in 224 or 128x256.")
+    return int(parts[0]), int(parts[-1])
+
+
+def _parse_channels(flag: str, text: str) -> tuple[float, float, float]:
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) == 1:
+        values *= 3
+    if len(values) != 3 or not all(map(math.isfinite, values)):
+        raise FoldcamError(f"{flag} {text!r} is not one number or three, as in 0.485,0.456,0.406.")
+    return values[0], values[1], values[2]

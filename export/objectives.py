@@ -1,0 +1,240 @@
+"""Objectives: (embeddings, labels) -> directions, without touching the network.
+
+The direction of a row is minus the gradient of the objective with respect to that
+row's embedding, taken in the normalised space and in the anchor's role only: the
+way the embedding must move to satisfy its comparisons. Because the mean of many
+triplets' gradients is the gradient of their mean, any number of comparisons costs
+one vector-Jacobian product per image later on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime.errors import FoldcamError
+
+Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
+
+_ZERO = 1e-8
+_BETWEEN_ANCHORS = ("NCALoss", "ThresholdConsistentMarginLoss")
+# Its own defaults are distances, and leave no gradient where similarities are meant.
+_FOR_SIMILARITIES = {"ContrastiveLoss": {"pos_margin": 1.0, "neg_margin": 0.0}}
+
+
+@dataclass(frozen=True)
+class Directions:
+    """One direction per row.
+
+    Attributes:
+        values: `float32 [N, D]`.
+        per_class: whether all rows of a class have the same direction.
+        fallback_rows: rows whose own comparisons were all satisfied (a margin
+            left them without a gradient), which took the all-triplets direction.
+    """
+
+    values: Floats
+    per_class: bool = False
+    fallback_rows: int = 0
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A named way from embeddings and labels to directions.
+
+    Attributes:
+        name: as on the command line.
+        directions: called with embeddings `float32 [N, D]` of norm 1 and class
+            numbers `int64 [N]`.
+    """
+
+    name: str
+    directions: Callable[[Floats, Integers], Directions]
+
+
+def parse_objective(text: str, seed: int = 0) -> Objective:
+    """The objective that a command-line text names.
+
+    Args:
+        text: `all-triplets`, `sampled:50`, or `pml:TripletMarginLoss` with
+            optional arguments, `pml:TripletMarginLoss:margin=0.1`.
+        seed: of the sampled triplets.
+
+    Raises:
+        FoldcamError: no such objective, or a loss that cannot be used.
+    """
+    kind, _, rest = text.partition(":")
+    if text == "all-triplets":
+        return Objective(text, all_triplets)
+    if kind == "sampled":
+        if not rest.isdigit() or int(rest) < 1:
+            raise FoldcamError(f"Objective {text!r}: give a count of triplets, as in sampled:50.")
+        count = int(rest)
+        return Objective(text, lambda e, labels: sampled_triplets(e, labels, count, seed))
+    if kind == "pml":
+        loss = _metric_learning_loss(rest)
+        return Objective(text, lambda e, labels: cosine_loss(e, labels, loss))
+    raise FoldcamError(
+        f"Objective {text!r} is unknown: use all-triplets, sampled:50, or pml:LOSS with a loss of "
+        "pytorch-metric-learning, such as pml:TripletMarginLoss."
+    )
+
+
+def all_triplets(embeddings: Floats, labels: Integers) -> Directions:
+    """The exact mean over all triplets of `L = |a - p|^2 - |a - n|^2`.
+
+    `-dL/da = 2 (p - n)`, whose mean over every positive (the anchor included in
+    its class) and every negative is `2 (mean(class) - mean(others))`: one
+    direction per class, from class sums alone.
+
+    Args:
+        embeddings: `float32 [N, D]` of norm 1.
+        labels: `int64 [N]`, class numbers 0..C-1, each present.
+
+    Raises:
+        FoldcamError: there is one class only.
+    """
+    counts = np.bincount(labels)
+    if len(counts) < 2:
+        raise FoldcamError(
+            "All images have one label: a triplet needs an image of another label, so add one."
+        )
+    sums = np.zeros((len(counts), embeddings.shape[1]))
+    np.add.at(sums, labels, embeddings.astype(np.float64))
+    means = sums / counts[:, None]
+    others = (sums.sum(axis=0) - sums) / (len(labels) - counts)[:, None]
+    per_class = (2.0 * (means - others)).astype(np.float32)
+    return Directions(per_class[labels], per_class=True)
+
+
+def sampled_triplets(embeddings: Floats, labels: Integers, count: int, seed: int) -> Directions:
+    """The mean over `count` triplets per anchor, drawn with replacement.
+
+    The positive is another image of the anchor's class; an anchor that is alone
+    in its class falls back to all triplets.
+
+    Raises:
+        FoldcamError: there is one class only.
+    """
+    everything = all_triplets(embeddings, labels)
+    generator = np.random.default_rng(seed)
+    members = [np.flatnonzero(labels == label) for label in range(int(labels.max()) + 1)]
+    values = np.empty_like(embeddings)
+    fallback = 0
+    for row, label in enumerate(labels):
+        positives = members[label][members[label] != row]
+        if len(positives) == 0:
+            values[row] = everything.values[row]
+            fallback += 1
+            continue
+        chosen = generator.choice(positives, count)
+        negatives = _draw_others(generator, labels, label, count)
+        values[row] = 2.0 * (embeddings[chosen].mean(axis=0) - embeddings[negatives].mean(axis=0))
+    return Directions(values, fallback_rows=fallback)
+
+
+def cosine_loss(embeddings: Floats, labels: Integers, loss: Any) -> Directions:
+    """A metric-learning loss as a function of cosines `s_ij = e_i . e_j`.
+
+    `v_i = -sum_j (dL/ds_ij) e_j`, the anchor's role only. The cosine of unit rows
+    is their dot product; no gradient passes through a normalisation, which would
+    remove the component along `e_i`, the very evidence for the similarity.
+
+    Args:
+        embeddings: `float32 [N, D]` of norm 1.
+        labels: `int64 [N]`.
+        loss: a loss of pytorch-metric-learning whose distance does not normalise.
+
+    Raises:
+        FoldcamError: there is one class only, or the loss cannot be used here.
+    """
+    import torch
+
+    everything = all_triplets(embeddings, labels)
+    reference = torch.from_numpy(embeddings)
+    targets = torch.from_numpy(labels)
+    values = np.zeros_like(embeddings)
+    # One anchor at a time: in a batch of them, losses weigh one anchor's positives
+    # against its negatives by how many pairs the others have.
+    for row in range(len(labels)):
+        anchor = reference[row : row + 1].clone().requires_grad_(True)
+        same = targets[None, :] == targets[row]
+        pairs = (*torch.where(_without(same, row)), *torch.where(~same))
+        try:
+            value = loss(anchor, targets[row : row + 1], pairs, reference, targets)
+        except Exception as error:
+            # Losses refuse what they cannot do with many unrelated exceptions.
+            raise FoldcamError(
+                f"{type(loss).__name__} cannot be computed from pairs of one batch: {error}."
+            ) from error
+        if value.requires_grad:
+            (gradient,) = torch.autograd.grad(value, anchor)
+            values[row] = -gradient[0].numpy()
+    silent = np.linalg.norm(values, axis=1) < _ZERO
+    values[silent] = everything.values[silent]
+    return Directions(values, fallback_rows=int(silent.sum()))
+
+
+def _without(same: Any, row: int) -> Any:
+    others = same.clone()
+    others[0, row] = False
+    return others
+
+
+def _draw_others(
+    generator: np.random.Generator, labels: Integers, label: int, count: int
+) -> Integers:
+    others = np.flatnonzero(labels != label)
+    return generator.choice(others, count)
+
+
+def _metric_learning_loss(text: str) -> Any:
+    """`TripletMarginLoss:margin=0.1` -> the loss, computing on dot products."""
+    try:
+        from pytorch_metric_learning import distances, losses
+    except ImportError:
+        raise FoldcamError(
+            "pml: objectives need pytorch-metric-learning: pip install 'foldcam[export]'."
+        ) from None
+    name, *settings = text.split(":")
+    if name in _BETWEEN_ANCHORS:
+        raise FoldcamError(
+            f"pml:{name} compares the anchors of a batch with each other and gives one anchor no "
+            "gradient: use another loss of pairs or triplets."
+        )
+    factory = getattr(losses, name, None)
+    if not (isinstance(factory, type) and issubclass(factory, losses.BaseMetricLossFunction)):
+        raise FoldcamError(f"pytorch-metric-learning has no loss {name!r}.")
+    arguments = dict(_setting(text, setting) for setting in settings)
+    # The class that every loss of similarities accepts; the rows are of norm 1 already.
+    cosine = distances.CosineSimilarity()
+    cosine.normalize_embeddings = False
+    try:
+        loss = factory(distance=cosine, **{**_FOR_SIMILARITIES.get(name, {}), **arguments})
+    except Exception as error:
+        # Losses refuse settings with many unrelated exceptions.
+        raise FoldcamError(
+            f"pml:{text} cannot be made: {error}. Only losses of pairs or triplets that need no "
+            "trained weights of their own and accept a similarity can give directions."
+        ) from None
+    if any(True for _ in loss.parameters()):
+        raise FoldcamError(
+            f"pml:{name} has trained weights of its own (proxies), which a bank does not have: use "
+            "a loss of pairs or triplets."
+        )
+    return loss
+
+
+def _setting(text: str, setting: str) -> tuple[str, float]:
+    key, _, value = setting.partition("=")
+    try:
+        return key, float(value)
+    except ValueError:
+        raise FoldcamError(
+            f"pml:{text}: {setting!r} is not name=number, as in margin=0.1."
+        ) from None

@@ -1,0 +1,119 @@
+"""Finding, in an ONNX graph, the input of the L2 normalisation before an output."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+# Operators that hand on the direction of each row of their first input.
+_TRANSPARENT = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Dropout"}
+_PASSED_ON = {"Clip", "Expand", "Abs", "Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape"}
+_POWERS = {"Sqrt": 0.5, "Reciprocal": -1.0}
+
+
+def find_normalization(graph: onnx.GraphProto, output: str) -> str | None:
+    """The tensor that is normalised just before `output`, by structure.
+
+    Recognised are LpNormalization over one axis with p = 2, and `x / f(x)` or
+    `x * f(x)` where `f` is the norm of `x`, or one over it, step by step.
+
+    Args:
+        graph: the ONNX graph.
+        output: name of the embedding.
+
+    Returns:
+        The name of the normalisation's input, or None where there is none.
+    """
+    search = _Search(graph)
+    node = search.producers.get(output)
+    while node is not None:
+        source = node.input[0] if node.op_type in _TRANSPARENT else search.scaled_value(node)
+        if source is None:
+            break
+        node = search.producers.get(source)
+    if node is None:
+        return None
+    if node.op_type == "LpNormalization":
+        order = next((a.i for a in node.attribute if a.name == "p"), 2)
+        return str(node.input[0]) if order == 2 else None
+    if node.op_type not in ("Div", "Mul"):
+        return None
+    first, second = (str(name) for name in node.input)
+    pairs = [(first, second), (second, first)] if node.op_type == "Mul" else [(first, second)]
+    for value, scale in pairs:
+        if search.power_of_norm(scale, value) == (1.0 if node.op_type == "Div" else -1.0):
+            return value
+    return None
+
+
+class _Search:
+    """The nodes and constants of a graph by name."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self.producers = {name: node for node in graph.node for name in node.output}
+        self._initializers = {tensor.name: tensor for tensor in graph.initializer}
+
+    def number(self, name: str) -> float | None:
+        """The value of a constant with one element, else None."""
+        tensor = self._constant(name)
+        if tensor is None or int(np.prod(tensor.dims)) != 1:
+            return None
+        return float(numpy_helper.to_array(tensor).item())
+
+    def scaled_value(self, node: onnx.NodeProto) -> str | None:
+        """`x` where the node is `x` times or over one positive constant, else None."""
+        if node.op_type not in ("Mul", "Div"):
+            return None
+        first, second = node.input
+        if (self.number(second) or 0) > 0:
+            return str(first)
+        if node.op_type == "Mul" and (self.number(first) or 0) > 0:
+            return str(second)
+        return None
+
+    def power_of_norm(self, name: str, value: str) -> float | None:
+        """`p` where the tensor is, by its steps, the L2 norm of `value` to the power `p`.
+
+        A root of a mean of squares counts as well: it is the norm times a constant.
+        """
+        node = self.producers.get(name)
+        if node is None or name == value:
+            return None
+        source = node.input[0] if node.input else ""
+        if node.op_type in ("ReduceL2", "ReduceSumSquare"):
+            return (1.0 if node.op_type == "ReduceL2" else 2.0) if source == value else None
+        if node.op_type in ("ReduceSum", "ReduceMean"):
+            return 2.0 if self._is_square(source, value) else None
+        if node.op_type in _PASSED_ON:
+            return self.power_of_norm(source, value)
+        if node.op_type in ("Sqrt", "Reciprocal"):
+            return _times(self.power_of_norm(source, value), _POWERS[node.op_type])
+        if node.op_type == "Pow":
+            return _times(self.power_of_norm(source, value), self.number(node.input[1]))
+        if node.op_type == "Div" and (self.number(source) or 0) > 0:
+            return _times(self.power_of_norm(node.input[1], value), -1.0)
+        if node.op_type in ("Max", "Add", "Mul") and len(node.input) == 2:
+            # The other one is a bound against division by zero, or a scale.
+            for inner, bound in (node.input, reversed(node.input)):
+                if (self.number(bound) or 0) > 0:
+                    return self.power_of_norm(inner, value)
+        return None
+
+    def _is_square(self, name: str, value: str) -> bool:
+        node = self.producers.get(name)
+        if node is None:
+            return False
+        if node.op_type == "Mul":
+            return list(node.input) == [value, value]
+        return node.op_type == "Pow" and node.input[0] == value and self.number(node.input[1]) == 2
+
+    def _constant(self, name: str) -> onnx.TensorProto | None:
+        node = self.producers.get(name)
+        if node is not None and node.op_type == "Constant":
+            return next((a.t for a in node.attribute if a.name == "value"), None)
+        return self._initializers.get(name)
+
+
+def _times(power: float | None, factor: float | None) -> float | None:
+    return None if power is None or factor is None else power * factor

@@ -1,0 +1,254 @@
+"""Verify: the folded model in ONNX Runtime against the torch network it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+
+from export.bank import Bank
+from export.datasets import Dataset
+from export.fold import bank_of
+from export.network import Network
+from runtime.backends import open_backend
+from runtime.contract import EMBEDDING, HEATMAP, NEIGHBOR, SIMILARITY, Contract
+from runtime.errors import FoldcamError
+from runtime.images import read_image
+from runtime.onnx_file import read_contract
+from runtime.preprocess import Image
+
+Floats = npt.NDArray[np.float32]
+
+MIN_COSINE = 0.9999
+MAX_HEATMAP_DIFFERENCE = 1e-3
+MAX_TIE = 1e-5
+MAX_SIMILARITY_DIFFERENCE = 1e-4
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """Both sides on the same images.
+
+    Attributes:
+        images: how many.
+        embedding_cosine_mean, embedding_cosine_worst: between the embeddings.
+        same_neighbor: share of images for which both choose the same row.
+        neighbor_similarity_difference_worst: between the similarities of the two
+            rows, where they differ.
+        heatmap_difference_mean, heatmap_difference_worst: greatest absolute
+            difference per image, over images with the same row.
+        heatmaps_vary: whether different images got different heatmaps.
+        finite: whether all of the folded model's outputs are finite.
+        similarity_difference_worst: greatest difference between a reported
+            similarity and the reference's for that row.
+        bank_intact: whether the bank in the graph is the one that the metadata
+            describe.
+        failures: what is outside the limits, one sentence each.
+    """
+
+    images: int
+    embedding_cosine_mean: float
+    embedding_cosine_worst: float
+    same_neighbor: float
+    neighbor_similarity_difference_worst: float
+    heatmap_difference_mean: float
+    heatmap_difference_worst: float
+    heatmaps_vary: bool
+    finite: bool
+    similarity_difference_worst: float
+    bank_intact: bool
+    failures: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every limit holds."""
+        return not self.failures
+
+    def document(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {**asdict(self), "passed": self.passed}
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    embedding: Floats
+    heatmap: Floats
+    neighbor: npt.NDArray[np.int32]
+    similarities: Floats
+
+
+def verify(
+    model_path: Path,
+    module: torch.nn.Module,
+    images: Sequence[Image],
+    *,
+    batch_size: int = 8,
+) -> VerifyReport:
+    """Compare the folded model with the network and the bank it holds.
+
+    The reference is computed in torch and numpy, with the formulas and not the
+    folded graph: embedding and feature map from the network, cosine to every bank
+    row, grad-weights of the nearest rows, `relu(sum_k a_k A_k)` over its maximum.
+
+    Args:
+        model_path: the folded model.
+        module: the network it came from.
+        images: `uint8 [H, W, 3]` RGB, any sizes, at least one.
+        batch_size: images per pass.
+
+    Raises:
+        FoldcamError: the network is another one than the model's, or cannot run.
+    """
+    contract = read_contract(model_path)
+    size = (contract.preprocessing.height, contract.preprocessing.width)
+    network = Network(module, size, contract.layer)
+    if network.sha256() != contract.origin.network_sha256:
+        raise FoldcamError(
+            f"{model_path} was made from another network: its metadata names "
+            f"{contract.origin.network_sha256[:12]}... and this one is {network.sha256()[:12]}... "
+            f"(MODEL {contract.origin.network}, weights {contract.origin.weights or 'none'})."
+        )
+    bank = bank_of(onnx.load(model_path), contract)
+    resized = np.stack([contract.preprocessing.resized(image)[0] for image in images])
+    with closing(open_backend(model_path, provider="cpu")) as backend:
+        parts = []
+        for start in range(0, len(resized), batch_size):
+            block = resized[start : start + batch_size]
+            given = block if contract.input_type == "uint8" else _floats(contract, block)
+            outputs = backend.run(given)
+            reference = _reference(network, bank, contract, _floats(contract, block))
+            folded = _Outputs(
+                outputs[EMBEDDING], outputs[HEATMAP], outputs[NEIGHBOR], outputs[SIMILARITY]
+            )
+            parts.append((folded, reference))
+    distinct = len({image.tobytes() for image in resized})
+    return _compared(parts, distinct, bank.sha256() == contract.bank.sha256)
+
+
+def images_to_verify(dataset: Dataset | None, contract: Contract, most: int) -> list[Image]:
+    """The first readable images of a data set spread over its labels, or seeded noise without one.
+
+    Raises:
+        FoldcamError: none of the images can be read.
+    """
+    if dataset is None:
+        generator = np.random.default_rng(0)
+        shape = (16, contract.preprocessing.height // 8 + 1, contract.preprocessing.width // 8 + 1)
+        return list(generator.integers(0, 256, (*shape, 3), np.uint8))
+    step = max(1, len(dataset.samples) // most)
+    images: list[Image] = []
+    reason = ""
+    for sample in dataset.samples[::step][:most]:
+        try:
+            images.append(read_image(sample.path))
+        except FoldcamError as error:
+            reason = str(error)
+    if not images:
+        raise FoldcamError(f"None of the images could be read: {reason}")
+    return images
+
+
+def _floats(contract: Contract, resized: npt.NDArray[np.uint8]) -> Floats:
+    return contract.preprocessing.normalized(resized)
+
+
+def _reference(network: Network, bank: Bank, contract: Contract, images: Floats) -> _Outputs:
+    activations = network.forward(torch.from_numpy(images))
+    embedding = activations.embedding.numpy()
+    norms = np.maximum(np.linalg.norm(embedding, axis=1, keepdims=True), 1e-12)
+    similarities = (embedding / norms) @ bank.embeddings.T
+    order = np.argsort(-similarities, axis=1, kind="stable")
+    used = order[:, : contract.transfer]
+    nearest = order[:, : contract.neighbors].astype(np.int32)
+    grad_weights = bank.grad_weights[bank.grad_index[used]].mean(axis=1)
+    feature_map = activations.feature_map.numpy()
+    heat = np.maximum(np.einsum("nk,nkhw->nhw", grad_weights, feature_map), 0)
+    greatest = heat.max(axis=(1, 2), keepdims=True)
+    heatmap = np.divide(heat, greatest, out=np.zeros_like(heat), where=greatest > 0)[:, None]
+    if heatmap.shape[2:] != contract.heatmap_size:
+        heatmap = torch.nn.functional.interpolate(
+            torch.from_numpy(heatmap), contract.heatmap_size, mode="bilinear", align_corners=False
+        ).numpy()
+    return _Outputs(embedding, heatmap, nearest, similarities)
+
+
+def _compared(
+    parts: list[tuple[_Outputs, _Outputs]], distinct: int, bank_intact: bool
+) -> VerifyReport:
+    cosines, differences, gaps, same, heatmaps = [], [], [], [], []
+    off = [0.0]
+    finite = True
+    for folded, reference in parts:
+        for row in range(len(folded.embedding)):
+            cosines.append(_cosine(folded.embedding[row], reference.embedding[row]))
+            ours, theirs = folded.neighbor[row], reference.neighbor[row]
+            scores = reference.similarities[row]
+            off.append(float(np.abs(folded.similarities[row] - scores[ours]).max()))
+            gaps.append(float(np.abs(scores[ours] - scores[theirs]).max()))
+            same.append(bool(ours[0] == theirs[0]))
+            if same[-1]:
+                gap = np.abs(folded.heatmap[row] - reference.heatmap[row])
+                differences.append(float(gap.max()))
+            heatmaps.append(folded.heatmap[row].tobytes())
+        arrays = (folded.embedding, folded.heatmap, folded.similarities)
+        finite = finite and all(bool(np.isfinite(array).all()) for array in arrays)
+    report = VerifyReport(
+        images=len(cosines),
+        embedding_cosine_mean=float(np.mean(cosines)),
+        embedding_cosine_worst=float(np.min(cosines)),
+        same_neighbor=float(np.mean(same)),
+        neighbor_similarity_difference_worst=max(gaps, default=0.0),
+        heatmap_difference_mean=float(np.mean(differences)) if differences else 0.0,
+        heatmap_difference_worst=max(differences, default=0.0),
+        # The same image twice may have the same heatmap twice.
+        heatmaps_vary=distinct == 1 or len(set(heatmaps)) > 1,
+        finite=finite,
+        similarity_difference_worst=float(np.max(off)),
+        bank_intact=bank_intact,
+        failures=(),
+    )
+    return VerifyReport(**{**asdict(report), "failures": tuple(_failures(report))})
+
+
+def _failures(report: VerifyReport) -> list[str]:
+    failures = []
+    # Written so that a NaN fails.
+    if not report.embedding_cosine_worst >= MIN_COSINE:
+        failures.append(
+            f"the worst embedding cosine is {report.embedding_cosine_worst:.6f}, below {MIN_COSINE}"
+        )
+    if not report.heatmap_difference_worst <= MAX_HEATMAP_DIFFERENCE:
+        failures.append(
+            f"the worst heatmap difference is {report.heatmap_difference_worst:.2g}, "
+            f"above {MAX_HEATMAP_DIFFERENCE}"
+        )
+    if not report.neighbor_similarity_difference_worst <= MAX_TIE:
+        failures.append(
+            "another neighbor was chosen though its similarity differs by "
+            f"{report.neighbor_similarity_difference_worst:.2g}, above {MAX_TIE}"
+        )
+    if not report.similarity_difference_worst <= MAX_SIMILARITY_DIFFERENCE:
+        failures.append(
+            "a reported similarity is off by "
+            f"{report.similarity_difference_worst:.2g}, above {MAX_SIMILARITY_DIFFERENCE}"
+        )
+    if not report.bank_intact:
+        failures.append("the bank in the graph is not the one that the metadata describe")
+    if not report.heatmaps_vary:
+        failures.append("all images got the same heatmap: it is frozen")
+    if not report.finite:
+        failures.append("the folded model returned values that are not finite")
+    return failures
+
+
+def _cosine(a: Floats, b: Floats) -> float:
+    a64, b64 = a.astype(np.float64), b.astype(np.float64)
+    norms = np.linalg.norm(a64) * np.linalg.norm(b64)
+    return float(a64 @ b64 / norms) if norms > 0 else float(np.array_equal(a64, b64))

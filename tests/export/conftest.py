@@ -1,0 +1,156 @@
+"""Networks, images and folded models that the tests of export share."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from export.bank import Bank
+from export.exporter import export_model
+from export.model_spec import LoadedModel
+from export.network import Network
+from export.objectives import parse_objective
+from runtime.contract import LabelRun
+from runtime.preprocess import Preprocessing
+
+COLORS = {"blue": (30, 60, 220), "green": (40, 200, 60), "red": (220, 40, 30)}
+
+
+def _load(name: str) -> ModuleType:
+    path = Path(__file__).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"foldcam_test_{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def networks() -> ModuleType:
+    """tests/export/networks.py: importlib mode has no import path to it."""
+    return _load("networks")
+
+
+@pytest.fixture(scope="session")
+def hand_built() -> ModuleType:
+    """tests/export/hand_built.py: ONNX graphs and a bank made by hand."""
+    return _load("hand_built")
+
+
+@pytest.fixture(scope="session")
+def cut(networks: ModuleType) -> Callable[..., Network]:
+    """`cut("PlainConv")`: the cut network of that class, made once per session."""
+    made: dict[tuple[str, str | None], Network] = {}
+
+    def get(name: str, layer: str | None = None) -> Network:
+        if (name, layer) not in made:
+            torch.manual_seed(0)
+            made[name, layer] = Network(getattr(networks, name)(), networks.SIZE, layer)
+        return made[name, layer]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def random_bank() -> Callable[..., Bank]:
+    """`random_bank(rows, D, K)` with labels `0`, `1`, `2`."""
+
+    def make(rows: int, size: int, channels: int, shared: bool = False, seed: int = 0) -> Bank:
+        generator = np.random.default_rng(seed)
+        embeddings = generator.normal(size=(rows, size))
+        embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+        distinct = min(3, rows) if shared else rows
+        weights = generator.normal(size=(distinct, channels))
+        weights /= np.abs(weights).max(axis=1, keepdims=True)
+        index = np.arange(rows) * distinct // rows
+        counts = np.bincount(np.arange(rows) * min(3, rows) // rows)
+        return Bank(
+            embeddings.astype(np.float32),
+            weights.astype(np.float32),
+            index.astype(np.int32),
+            tuple(LabelRun(str(label), int(count)) for label, count in enumerate(counts)),
+            "all-triplets",
+        )
+
+    return make
+
+
+def _write_photos(root: Path, each: int = 4) -> Path:
+    generator = np.random.default_rng(0)
+    for label, color in COLORS.items():
+        folder = root / label
+        folder.mkdir(parents=True)
+        for number in range(each):
+            image = generator.integers(0, 60, (20, 24, 3)).astype(np.uint8)
+            top, left = generator.integers(0, 10, 2)
+            image[top : top + 8, left : left + 8] = color
+            cv2.imwrite(str(folder / f"{number}.png"), image[..., ::-1])
+    return root
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Three class folders with four little photographs each."""
+    return _write_photos(tmp_path / "photos")
+
+
+@pytest.fixture(scope="session")
+def shared_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `photos`; not to be changed."""
+    return _write_photos(tmp_path_factory.mktemp("shared") / "photos")
+
+
+@pytest.fixture(scope="session")
+def preprocessing(networks: ModuleType) -> Preprocessing:
+    height, width = networks.SIZE
+    return Preprocessing(width=width, height=height)
+
+
+@pytest.fixture(scope="session")
+def folded_file(
+    networks: ModuleType,
+    shared_photos: Path,
+    preprocessing: Preprocessing,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A folded model of `tinynet:make` and the photographs; not to be changed."""
+    from export.datasets import load_dataset
+
+    out = tmp_path_factory.mktemp("folded") / "model.onnx"
+    loaded = LoadedModel(networks.make_tiny(), preprocessing, "tinynet:make", "")
+    export_model(loaded, load_dataset(shared_photos), out, parse_objective("all-triplets"))
+    return out
+
+
+@pytest.fixture
+def folded_model(folded_file: Path) -> onnx.ModelProto:
+    """The folded model as a message of its own, to be doctored."""
+    return onnx.load(folded_file)
+
+
+@pytest.fixture
+def working_directory(tmp_path: Path) -> Iterator[Path]:
+    """An empty working directory that is also on the import path while the test runs."""
+    import sys
+
+    before, path, modules = Path.cwd(), list(sys.path), set(sys.modules)
+    os.chdir(tmp_path)
+    try:
+        yield tmp_path
+    finally:
+        os.chdir(before)
+        sys.path[:] = path
+        for name in set(sys.modules) - modules:
+            origin = getattr(sys.modules[name], "__file__", None) or ""
+            if origin.startswith(str(tmp_path)):
+                del sys.modules[name]

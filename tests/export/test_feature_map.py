@@ -1,0 +1,141 @@
+"""The feature map is found, named, and refused where there is none."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from export.network import Network
+from runtime.errors import FoldcamError
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "PlainConv",
+        "SqueezeExcite",
+        "FlattenHead",
+        "GlobalDepthwise",
+        "TwoPools",
+        "BottleNeck",
+        "MlpHead",
+        "FunctionalActivation",
+        "SharedActivation",
+        "WritesThroughView",
+        "Training",
+    ],
+)
+def test_feature_map_is_the_last_activation_before_the_reduction(name, networks, cut):
+    network = cut(name)
+    torch.manual_seed(0)
+    module = getattr(networks, name)().eval()
+    images = torch.randn(3, 3, *networks.SIZE)
+    activations = network.forward(images)
+    assert network.feature_map_shape == (4, 5, 7)
+    torch.testing.assert_close(activations.feature_map, module.feature(images))
+    torch.testing.assert_close(activations.embedding, module(images))
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("PlainConv", "trunk.act"),
+        ("FunctionalActivation", "relu_1"),
+        ("SharedActivation", "relu"),
+        ("SqueezeExcite", "mul"),
+    ],
+)
+def test_layer_has_the_name_a_user_would_give_it(name, layer, cut):
+    assert cut(name).layer == layer
+
+
+@pytest.mark.parametrize("layer", ["trunk.conv", "conv2d"])
+def test_layer_can_be_named_by_module_path_or_node(layer, networks, cut):
+    network = cut("PlainConv", layer)
+    torch.manual_seed(0)
+    module = networks.PlainConv().eval()
+    images = torch.randn(2, 3, *networks.SIZE)
+    expected = module.trunk.conv(images)
+    assert expected.min() < 0  # before the ReLU
+    torch.testing.assert_close(network.forward(images).feature_map, expected)
+
+
+def test_an_enclosing_module_names_its_last_spatial_output(cut):
+    assert cut("PlainConv", "trunk").feature_map_shape == (4, 5, 7)
+    assert cut("PlainConv", "trunk").layer == "trunk"
+
+
+def test_every_use_of_a_shared_activation_has_its_own_name(networks, cut):
+    images = torch.randn(2, 3, *networks.SIZE)
+    names = [candidate.name for candidate in cut("SharedActivation").candidates]
+    assert len(names) == len(set(names)) == 4
+    torch.manual_seed(0)
+    module = networks.SharedActivation().eval()
+    first = module.relu(module.first(images))
+    found = [cut("SharedActivation", name).forward(images).feature_map for name in names]
+    torch.testing.assert_close(found[1], first)
+    torch.testing.assert_close(found[3], module.feature(images))
+    assert [cut("SharedActivation", name).layer for name in names] == names
+
+
+def test_a_layer_before_an_in_place_activation_keeps_its_values_and_gradient(networks, cut):
+    network = cut("SharedActivation", "second")
+    images = torch.randn(2, 3, *networks.SIZE)
+    activations = network.forward(images)
+    assert activations.feature_map.min() < 0
+    pulled = network.pull_back(activations, torch.ones(2, 3))
+    assert pulled.abs().max() > 0
+    exported_map, _ = network.program(images)
+    torch.testing.assert_close(exported_map, activations.feature_map)
+
+
+def test_an_unknown_layer_lists_the_candidates_with_shapes(networks):
+    with pytest.raises(FoldcamError, match=r"no layer 'nope'.*trunk\.act \[4 x 5 x 7\]"):
+        Network(networks.PlainConv(), networks.SIZE, "nope")
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"), [("SideBranch", "side"), ("PlainConv", "fc"), ("Normalized", "linear")]
+)
+def test_a_layer_that_does_not_lead_to_the_embedding_is_refused(name, layer, networks):
+    with pytest.raises(FoldcamError, match=f"Layer '{layer}' has no spatial.*choose one of: trunk"):
+        Network(getattr(networks, name)(), networks.SIZE, layer)
+
+
+def test_a_head_that_blocks_the_gradient_gives_zeros(networks, cut):
+    activations = cut("Detached").forward(torch.randn(2, 3, *networks.SIZE))
+    assert (cut("Detached").pull_back(activations, torch.ones(2, 3)) == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("NoMap", "no spatial feature map"),
+        ("FixedBatch", "batch"),
+        ("TwoOutputs", "returns 2 tensors"),
+        ("DataDependent", "cannot trace the network"),
+        ("NamedGraph", "cannot flatten the network"),
+    ],
+)
+def test_a_network_that_cannot_be_used_is_refused_in_one_sentence(name, sentence, networks):
+    with pytest.raises(FoldcamError, match=sentence) as caught:
+        Network(getattr(networks, name)(), networks.SIZE)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_in_train_mode_is_taken_in_eval_mode(networks):
+    network = Network(networks.Training(), networks.SIZE)
+    images = torch.randn(4, 3, *networks.SIZE)
+    whole, parts = network.forward(images), [network.forward(images[i : i + 1]) for i in range(4)]
+    torch.testing.assert_close(whole.embedding, torch.cat([part.embedding for part in parts]))
+    torch.testing.assert_close(whole.embedding, network.forward(images).embedding)
+
+
+def test_the_hash_knows_parameters_and_constants(networks):
+    def digest(factor, seed):
+        torch.manual_seed(seed)
+        return Network(networks.Constant(factor), networks.SIZE).sha256()
+
+    assert digest(2.0, 0) == digest(2.0, 0)
+    assert digest(2.0, 0) != digest(2.0, 1)
+    assert digest(2.0, 0) != digest(3.0, 0)

@@ -1,0 +1,60 @@
+"""Every kind of folded model is parsed and built by TensorRT RTX, which needs no GPU for that."""
+
+from __future__ import annotations
+
+import pytest
+
+trt = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx: pip install foldcam[rtx]")
+
+VARIANTS = {
+    "one row": {},
+    "shared rows": {"shared": True},
+    "neighbors": {"neighbors": 5},
+    "transfer": {"transfer": 3, "shared": True},
+    "both": {"transfer": 3, "neighbors": 5},
+    "input size": {"heatmap_size": "input"},
+    "odd size": {"heatmap_size": (100, 37)},
+    "uint8": {"input_type": "uint8", "transfer": 2, "neighbors": 3},
+    "uint8 bgr": {"input_type": "uint8", "color": "bgr", "heatmap_size": (3, 9)},
+}
+
+
+@pytest.fixture(scope="module")
+def logger():
+    """One per process: TensorRT keeps the first it is given."""
+    return trt.Logger(trt.Logger.ERROR)
+
+
+def _build(data, logger):
+    builder = trt.Builder(logger)
+    network = builder.create_network(0)
+    parser = trt.OnnxParser(network, logger)
+    parsed = parser.parse(data)
+    errors = [parser.get_error(i).desc() for i in range(parser.num_errors)]
+    assert parsed, errors
+    config, profile = builder.create_builder_config(), builder.create_optimization_profile()
+    image = network.get_input(0)
+    rest = list(image.shape)[1:]
+    profile.set_shape(image.name, [1, *rest], [2, *rest], [4, *rest])
+    config.add_optimization_profile(profile)
+    names = [network.get_output(i).name for i in range(network.num_outputs)]
+    kinds = {network.get_output(i).name: network.get_output(i).dtype for i in range(len(names))}
+    return names, kinds, builder.build_serialized_network(network, config)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_folded_variant_builds(name, logger, hand_built, random_bank):
+    settings = dict(VARIANTS[name])
+    bank = random_bank(9, hand_built.D, hand_built.K, settings.pop("shared", False))
+    recipe = hand_built.Preprocessing(
+        hand_built.WIDTH, hand_built.HEIGHT, color=settings.pop("color", "rgb")
+    )
+    made = hand_built.folded(bank, recipe, **settings)
+    names, kinds, plan = _build(made.SerializeToString(), logger)
+    assert names == ["embedding", "heatmap", "neighbor", "similarity"]
+    assert kinds["neighbor"] == trt.int32
+    assert plan is not None
+
+
+def test_a_folded_torch_network_builds(logger, folded_file):
+    assert _build(folded_file.read_bytes(), logger)[2] is not None

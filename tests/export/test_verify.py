@@ -1,0 +1,176 @@
+"""Verify passes for an honest file and fails for every doctored one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from export.datasets import load_dataset
+from export.exporter import export_model
+from export.fold import FoldOptions
+from export.model_spec import LoadedModel
+from export.objectives import parse_objective
+from export.verify import images_to_verify, verify
+from runtime.errors import FoldcamError
+from runtime.onnx_file import read_contract
+
+
+@pytest.fixture(scope="session")
+def images(folded_file, shared_photos):
+    return images_to_verify(load_dataset(shared_photos), read_contract(folded_file), 12)
+
+
+def _verify(model, networks, images, tmp_path):
+    path = tmp_path / "doctored.onnx"
+    onnx.save(model, path)
+    return verify(path, networks.make_tiny(), images)
+
+
+def test_an_honest_file_passes(folded_file, networks, images):
+    report = verify(folded_file, networks.make_tiny(), images, batch_size=5)
+    assert report.passed, report.failures
+    assert report.images == 12
+    assert report.embedding_cosine_worst > 0.99999
+    assert report.heatmap_difference_worst < 1e-4
+    assert report.similarity_difference_worst < 1e-5
+    assert report.same_neighbor == 1
+    assert report.heatmaps_vary
+    assert report.bank_intact
+    assert report.document()["passed"] is True
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        FoldOptions(transfer=3, neighbors=4, heatmap_size="input", input_type="uint8"),
+        FoldOptions(neighbors=12, heatmap_size=(31, 9)),
+    ],
+)
+def test_every_option_verifies(options, networks, preprocessing, shared_photos, images, tmp_path):
+    loaded = LoadedModel(networks.make_tiny(), replace(preprocessing, color="bgr"), "n:m", "")
+    goal = parse_objective("sampled:9")
+    out = tmp_path / "m.onnx"
+    export_model(loaded, load_dataset(shared_photos), out, goal, options=options)
+    report = verify(out, networks.make_tiny(), images)
+    assert report.passed, report.failures
+
+
+def test_another_network_is_refused(folded_file, networks, images):
+    with pytest.raises(FoldcamError, match="was made from another network"):
+        verify(folded_file, networks.make_tiny(seed=1), images)
+
+
+def _constant(model, name):
+    return next(tensor for tensor in model.graph.initializer if tensor.name == name)
+
+
+def _edit(model, name, change):
+    tensor = _constant(model, name)
+    value = change(numpy_helper.to_array(tensor).copy())
+    tensor.CopyFrom(numpy_helper.from_array(value, name))
+
+
+def _after(model, output, *operators):
+    """Replace an output by a function of itself, so that its shape stays."""
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            for position, name in enumerate(names):
+                if name == output:
+                    names[position] = "honest"
+    source = "honest"
+    for number, (op, *inputs) in enumerate(operators):
+        target = output if number == len(operators) - 1 else f"step{number}"
+        model.graph.node.append(helper.make_node(op, [source, *inputs], [target]))
+        source = target
+
+
+def _add(model, name, value):
+    model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+    return name
+
+
+def _swap_rows(bank):
+    bank[[0, -1]] = bank[[-1, 0]]
+    return bank
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("foldcam.bank_grad_weights", lambda a: a[::-1].copy()),
+        ("foldcam.bank_grad_weights", lambda a: a * np.float32(1.0001)),
+        ("foldcam.bank_embeddings", lambda a: a[:, ::-1].copy()),
+        ("foldcam.bank_grad_index", _swap_rows),
+    ],
+)
+def test_a_tampered_bank_fails(name, change, folded_model, networks, images, tmp_path):
+    _edit(folded_model, name, change)
+    report = _verify(folded_model, networks, images, tmp_path)
+    assert not report.bank_intact
+    assert "the bank in the graph is not the one" in "; ".join(report.failures)
+
+
+def test_tampered_weights_fail(folded_model, networks, images, tmp_path):
+    _edit(folded_model, "fc.weight", lambda a: a[::-1].copy())
+    report = _verify(folded_model, networks, images, tmp_path)
+    assert "embedding cosine" in "; ".join(report.failures)
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.99, 1.01])
+def test_a_doctored_heatmap_fails(factor, folded_model, networks, images, tmp_path):
+    _after(folded_model, "heatmap", ("Mul", _add(folded_model, "f", np.float32(factor))))
+    report = _verify(folded_model, networks, images, tmp_path)
+    assert "heatmap difference" in "; ".join(report.failures)
+    assert report.heatmaps_vary == (factor > 0)
+
+
+def test_doctored_similarities_fail(folded_model, networks, images, tmp_path):
+    _after(folded_model, "similarity", ("Mul", _add(folded_model, "f", np.float32(0.9))))
+    report = _verify(folded_model, networks, images, tmp_path)
+    assert report.failures
+    assert all("similarity" in failure for failure in report.failures)
+
+
+def test_another_neighbor_fails(folded_model, networks, images, tmp_path):
+    eleven = _add(folded_model, "eleven", np.int32(11))
+    _after(folded_model, "neighbor", ("Neg",), ("Add", eleven))
+    report = _verify(folded_model, networks, images, tmp_path)
+    assert report.same_neighbor == 0
+    assert "another neighbor was chosen" in "; ".join(report.failures)
+
+
+def test_values_that_are_not_finite_fail(folded_model, networks, images, tmp_path):
+    _after(folded_model, "embedding", ("Log",))
+    report = _verify(folded_model, networks, images, tmp_path)
+    assert not report.finite
+    assert not report.passed
+
+
+def test_the_same_image_twice_may_have_the_same_heatmap_twice(folded_file, networks, images):
+    assert verify(folded_file, networks.make_tiny(), [images[0]] * 3).passed
+
+
+def test_images_are_spread_over_the_labels(shared_photos, folded_file):
+    dataset = load_dataset(shared_photos)
+    found = images_to_verify(dataset, read_contract(folded_file), 3)
+    expected = [cv2.imread(str(dataset.samples[i].path))[..., ::-1] for i in (0, 4, 8)]
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_without_images_the_noise_is_the_same_every_time(folded_file, networks):
+    contract = read_contract(folded_file)
+    first, again = (images_to_verify(None, contract, 64) for _ in range(2))
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert verify(folded_file, networks.make_tiny(), first).passed
+
+
+def test_only_unreadable_images_are_refused(photos, folded_file):
+    for path in photos.rglob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(FoldcamError, match="None of the images could be read"):
+        images_to_verify(load_dataset(photos), read_contract(folded_file), 5)
