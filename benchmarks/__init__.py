@@ -1,0 +1,1 @@
+"""Latency, overhead, localization, house price, peers; tables and plots."""

@@ -1,0 +1,190 @@
+"""Bootstrap intervals: how far a measured number would move with other images.
+
+The percentile bootstrap of Efron (1979): images are drawn with repetition, the statistic is
+taken again for each draw, and the interval spans the middle ``level`` of the results. Two
+methods measured on the same images are compared by their *difference* on the same draws, which
+takes away what makes an image hard for both.
+
+A statistic is either a function of the resampled values (:func:`bootstrap`,
+:func:`paired_bootstrap`) or, where it belongs to the whole set and not to an image (a maximum
+over thresholds, a pooled precision), a function of the drawn indices (:func:`bootstrap_of`,
+:func:`paired_bootstrap_of`). One seed gives the same draws to all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+IndexArray = NDArray[np.intp]
+Statistic = Callable[[NDArray[np.float64]], float]
+IndexStatistic = Callable[[IndexArray], float]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A measured value with its bootstrap interval.
+
+    Attributes:
+        mean: the statistic of the data themselves, not of the draws.
+        low: lower end of the interval.
+        high: upper end of the interval.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+
+def mean(values: NDArray[np.float64]) -> float:
+    """The mean of an array, the default statistic."""
+    return float(values.mean())
+
+
+def bootstrap(
+    values: ArrayLike,
+    statistic: Statistic = mean,
+    draws: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Percentile interval of a statistic of one sample.
+
+    Args:
+        values: ``[N]`` (or ``[N, ...]``, drawn along the first axis), finite.
+        statistic: of ``float64 [N, ...]``; the mean by default.
+        draws: number of resamples.
+        seed: of the draws; the same seed and N give the same draws.
+        level: share of the resamples the interval spans, between 0 and 1.
+
+    Returns:
+        The statistic of the sample with its interval.
+
+    Raises:
+        ValueError: no values, values or results that are NaN or infinite, draws below 1, or a
+            level outside (0, 1).
+
+    Example:
+        >>> bootstrap([0.5, 0.5, 0.5])
+        Interval(mean=0.5, low=0.5, high=0.5)
+    """
+    sample = _sample(values, "values")
+    return bootstrap_of(lambda indices: statistic(sample[indices]), len(sample), draws, seed, level)
+
+
+def paired_bootstrap(
+    a: ArrayLike,
+    b: ArrayLike,
+    statistic: Statistic = mean,
+    draws: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Percentile interval of ``statistic(a) - statistic(b)``, resampling pairs.
+
+    Args:
+        a: ``[N]`` (or ``[N, ...]``), row i measured on image i.
+        b: ``[N]`` (or ``[N, ...]``), row i measured on the same image.
+        statistic: of ``float64 [N, ...]``; the mean by default.
+        draws: number of resamples.
+        seed: of the draws.
+        level: share of the resamples the interval spans.
+
+    Returns:
+        The difference of the samples with its interval; one that excludes 0 is a difference
+        that other images would be expected to show too.
+
+    Raises:
+        ValueError: a and b of different length; else as :func:`bootstrap`.
+    """
+    first, second = _sample(a, "a"), _sample(b, "b")
+    if len(first) != len(second):
+        raise ValueError(
+            f"a paired bootstrap needs both measured on the same images, got {len(first)} and "
+            f"{len(second)} values"
+        )
+    return paired_bootstrap_of(
+        lambda indices: statistic(first[indices]),
+        lambda indices: statistic(second[indices]),
+        len(first),
+        draws,
+        seed,
+        level,
+    )
+
+
+def bootstrap_of(
+    statistic: IndexStatistic,
+    count: int,
+    draws: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Percentile interval of a statistic of the whole set, given the images drawn.
+
+    Args:
+        statistic: takes ``intp [count]`` images with repetition, each in 0 .. count - 1.
+        count: number of images.
+        draws: number of resamples.
+        seed: of the draws.
+        level: share of the resamples the interval spans.
+
+    Returns:
+        The statistic of all images (each once) with its interval.
+
+    Raises:
+        ValueError: count or draws below 1, a level outside (0, 1), or a statistic that is NaN
+            or infinite.
+
+    Example:
+        ``bootstrap_of(accuracy.max_box_acc_v2, accuracy.count)``
+    """
+    if count < 1 or draws < 1:
+        raise ValueError(f"count and draws must be at least 1, got {count} and {draws}")
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"level must lie between 0 and 1, got {level}")
+    generator = np.random.default_rng(seed)
+    measured = float(statistic(np.arange(count, dtype=np.intp)))
+    results = np.array(
+        [float(statistic(generator.integers(0, count, count))) for _ in range(draws)]
+    )
+    bad = int((~np.isfinite(np.append(results, measured))).sum())
+    if bad:
+        raise ValueError(
+            f"the statistic is NaN or infinite on {bad} of {draws + 1} samples; leave out the "
+            "images on which it is undefined"
+        )
+    low, high = np.quantile(results, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
+    return Interval(mean=measured, low=float(low), high=float(high))
+
+
+def paired_bootstrap_of(
+    statistic_a: IndexStatistic,
+    statistic_b: IndexStatistic,
+    count: int,
+    draws: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Percentile interval of ``statistic_a - statistic_b``, both on the same drawn images.
+
+    Args, result and errors are those of :func:`bootstrap_of`.
+
+    Example:
+        ``paired_bootstrap_of(ours.max_box_acc_v2, theirs.max_box_acc_v2, ours.count)``
+    """
+    return bootstrap_of(
+        lambda indices: statistic_a(indices) - statistic_b(indices), count, draws, seed, level
+    )
+
+
+def _sample(values: ArrayLike, name: str) -> NDArray[np.float64]:
+    sample = np.asarray(values, dtype=np.float64)
+    if sample.ndim < 1 or len(sample) == 0:
+        raise ValueError(f"{name} must hold at least one value, got the shape {sample.shape}")
+    if not np.isfinite(sample).all():
+        raise ValueError(f"{name} holds NaN or infinity; leave those images out of both methods")
+    return sample

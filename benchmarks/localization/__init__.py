@@ -1,0 +1,1 @@
+"""Do heatmaps show which evidence speaks for a similarity? Measured on images with known boxes."""
