@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 from benchmarks.demo.contact_sheet import Picture, contact_sheet
-from benchmarks.demo.photographs import SCENE_SIZE, Photographs, Scene
+from benchmarks.demo.photographs import SCENE_SIZE, SCENES_PER_OBJECT, Photographs, Scene
 from benchmarks.localization.metrics import centred_blob, heat_in_box
 from export.datasets import load_dataset
 from export.exporter import ExportReport, export_model
@@ -149,6 +149,8 @@ def run_demo(out: Path, say: Callable[[str], None], seed: int = 0) -> DemoReport
     sheet = out / "contact-sheet.png"
     pictures = [_picture(made[s.scene], results[s.scene], s) for s in scores]
     write_image(sheet, contact_sheet(pictures))
+    # One scene per object, small enough for a README.
+    write_image(out / "summary.jpg", contact_sheet(pictures[::SCENES_PER_OBJECT]), quality=85)
     return DemoReport(model, scores, verified, sheet)
 
 
