@@ -1,25 +1,19 @@
 """Any torch module seen as image -> (feature map, embedding), cut at the feature map.
 
-`torch.export` turns the module into one flat graph. The graph is cut in two:
-the trunk, image -> feature map, which is never differentiated, and the head,
-feature map -> embedding, through which directions are pulled back.
+The module's flat graph is cut in two: the trunk, image -> feature map, which is never
+differentiated, and the head, feature map -> embedding, through which directions are
+pulled back.
 """
 
 from __future__ import annotations
 
 import hashlib
-import logging
-import warnings
 from dataclasses import dataclass
 
 import torch
-from torch import fx, nn
+from torch import nn
 
-from export import graph_search
-from export.graph_search import Candidate
-from runtime.errors import FoldcamError
-
-_log = logging.getLogger(__name__)
+from export.anatomy import context_of, dissect, subgraph
 
 
 @dataclass(frozen=True)
@@ -47,6 +41,7 @@ class Network:
         layer: name of the feature map, or None to find it.
 
     Attributes:
+        candidates: every node that could be the feature map.
         layer: name of the feature map.
         feature_map_shape: `(K, h, w)`.
         embedding_size: `D`.
@@ -66,24 +61,19 @@ class Network:
         self, module: nn.Module, image_size: tuple[int, int], layer: str | None = None
     ) -> None:
         self.image_size = image_size
-        whole = _exported(module, image_size)
-        image, embedding = _ends(whole)
-        if layer is None:
-            chosen = graph_search.find_feature_map(whole.graph, image, embedding)
-        else:
-            chosen = graph_search.named_feature_map(whole.graph, image, embedding, layer)
-        self._candidates = graph_search.candidates(whole.graph, image, embedding)
-        self.layer = chosen.name
-        self.feature_map_shape = chosen.shape
-        self.embedding_size = int(embedding.meta["val"].shape[1])
-        head_end = self._find_head_end(whole, embedding)
-        _check_gradient_path(chosen, head_end, self._candidates)
-        self._trunk, self._head, self.program = _cut(whole, image, chosen.node, head_end, embedding)
-
-    @property
-    def candidates(self) -> list[Candidate]:
-        """Every node that could be the feature map."""
-        return self._candidates
+        anatomy = dissect(module, image_size, layer)
+        self.candidates = anatomy.candidates
+        self.layer = anatomy.feature_map.name
+        self.feature_map_shape = anatomy.feature_map.shape
+        self.embedding_size = int(anatomy.embedding.meta["val"].shape[1])
+        self.normalized = anatomy.normalized
+        self.head_before_normalization = anatomy.head_before_normalization
+        feature_map = anatomy.feature_map.node
+        ends = [anatomy.head_end, anatomy.embedding]
+        context = context_of(anatomy.whole, feature_map, ends)
+        self._trunk = subgraph(anatomy.whole, [anatomy.image], [feature_map, *context])
+        self._head = subgraph(anatomy.whole, [feature_map, *context], ends)
+        self.program = subgraph(anatomy.whole, [anatomy.image], [feature_map, anatomy.embedding])
 
     @torch.no_grad()
     def forward(self, images: torch.Tensor) -> Activations:
@@ -171,190 +161,3 @@ class Network:
         for node in self.program.graph.nodes:
             digest.update(f"{node.op} {node.target} {node.args} {node.kwargs};".encode())
         return digest.hexdigest()
-
-    def _find_head_end(self, whole: fx.GraphModule, embedding: fx.Node) -> fx.Node:
-        """Sets `normalized` and `head_before_normalization`."""
-        source = graph_search.find_normalization(embedding)
-        probe = _probe(whole, self.image_size, [embedding, source or embedding])
-        output, before = (value.flatten(1) for value in probe)
-        norms = output.norm(dim=1)
-        unit = bool((norms.std() <= 1e-4 * norms.mean()) & (norms.mean() > 0))
-        cosines = nn.functional.cosine_similarity(output, before)
-        confirmed = source is not None and unit and bool((cosines > 1 - 1e-5).all())
-        # A constant norm with no normalisation in the graph is a coincidence of
-        # one-dimensional outputs at most; it changes nothing about the head's end.
-        self.normalized = unit
-        self.head_before_normalization = confirmed or not unit
-        if confirmed and source is not None:
-            return source
-        if unit:
-            _log.warning(
-                "The embedding is normalised, but the place where it happens was not found: "
-                "directions are pulled through the normalisation, which weakens the heatmaps."
-            )
-        return embedding
-
-
-def _exported(module: nn.Module, image_size: tuple[int, int]) -> fx.GraphModule:
-    module = module.eval().float().cpu()
-    for parameter in module.parameters():
-        parameter.requires_grad_(False)
-    example = _example(image_size, 2)
-    try:
-        program = torch.export.export(
-            module, (example,), dynamic_shapes=({0: torch.export.Dim.AUTO},)
-        )
-        if any(_writes_in_place(node) for node in program.graph.nodes):
-            # Cut in two, a graph that writes into its own tensors would lose or repeat a write.
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                program = program.run_decompositions({})
-    except FoldcamError:
-        raise
-    except Exception as error:
-        # torch.export raises many unrelated types; its first line is the reason.
-        raise FoldcamError(
-            f"torch.export cannot trace the network: {_first_line(error)}. Shapes and control "
-            "flow must not depend on the image's values."
-        ) from error
-    return program_module(program)
-
-
-def _writes_in_place(node: fx.Node) -> bool:
-    target = node.target
-    return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
-
-
-def program_module(program: torch.export.ExportedProgram) -> fx.GraphModule:
-    """The program as a module without guards, so that it can be cut.
-
-    Raises:
-        FoldcamError: the program was exported for one batch size only, or torch
-            cannot make a module of it.
-    """
-    try:
-        whole = program.module(check_guards=False)
-    except RuntimeError as error:
-        raise FoldcamError(f"torch cannot flatten the network: {_first_line(error)}.") from error
-    assert isinstance(whole, fx.GraphModule)
-    image = next(node for node in whole.graph.nodes if node.op == "placeholder")
-    batch = image.meta["val"].shape[0]
-    if _is_fixed(batch):
-        raise FoldcamError(
-            f"The network only takes batches of {batch}: its batch size is fixed in its code or "
-            "in its export; make the first dimension dynamic."
-        )
-    return whole
-
-
-def _is_fixed(size: int | torch.SymInt) -> bool:
-    # A symbolic size can turn out to be one number once the whole graph is known.
-    return isinstance(size, int) or bool(size.node.expr.is_number)
-
-
-def _ends(whole: fx.GraphModule) -> tuple[fx.Node, fx.Node]:
-    """The image's placeholder and the embedding's node."""
-    images = [node for node in whole.graph.nodes if node.op == "placeholder"]
-    if len(images) != 1:
-        raise FoldcamError(f"The network takes {len(images)} inputs where one image is needed.")
-    (output,) = (node for node in whole.graph.nodes if node.op == "output")
-    outputs = [node for node in _flat(output.args[0]) if _is_embedding(node)]
-    if len(outputs) != 1:
-        raise FoldcamError(
-            f"The network returns {len(outputs)} tensors of shape [N, D] where one embedding is "
-            "needed; wrap it so that it returns the embedding alone."
-        )
-    if _is_fixed(outputs[0].meta["val"].shape[0]):
-        raise FoldcamError(
-            f"The network returns {outputs[0].meta['val'].shape[0]} rows whatever the batch: it "
-            "must return one embedding per image."
-        )
-    return images[0], outputs[0]
-
-
-def _flat(value: object) -> list[fx.Node]:
-    if isinstance(value, fx.Node):
-        return [value]
-    if isinstance(value, (tuple, list)):
-        return [node for item in value for node in _flat(item)]
-    return []
-
-
-def _is_embedding(node: fx.Node) -> bool:
-    value = node.meta.get("val")
-    return isinstance(value, torch.Tensor) and value.ndim == 2 and value.is_floating_point()
-
-
-def _check_gradient_path(chosen: Candidate, head_end: fx.Node, found: list[Candidate]) -> None:
-    if chosen.node not in graph_search.ancestors(head_end):
-        raise FoldcamError(
-            f"Layer {chosen.name!r} has no gradient path to the embedding; choose one of: "
-            f"{graph_search.describe(found)}."
-        )
-
-
-def _cut(
-    whole: fx.GraphModule,
-    image: fx.Node,
-    feature_map: fx.Node,
-    head_end: fx.Node,
-    embedding: fx.Node,
-) -> tuple[fx.GraphModule, fx.GraphModule, fx.GraphModule]:
-    """Trunk `image -> (A, *context)`, head `(A, *context) -> (z, embedding)`, and the whole."""
-    after = graph_search.descendants(feature_map) - {feature_map}
-    needed = graph_search.ancestors(embedding) | graph_search.ancestors(head_end)
-    head_nodes = [node for node in whole.graph.nodes if node in after and node in needed]
-    context: list[fx.Node] = []
-    for node in head_nodes:
-        for source in node.all_input_nodes:
-            outside = source is not feature_map and source not in after
-            if outside and source.op != "get_attr" and source not in context:
-                context.append(source)
-    trunk = _subgraph(whole, [image], [feature_map, *context])
-    head = _subgraph(whole, [feature_map, *context], [head_end, embedding])
-    program = _subgraph(whole, [image], [feature_map, embedding])
-    return trunk, head, program
-
-
-def _subgraph(
-    whole: fx.GraphModule, inputs: list[fx.Node], outputs: list[fx.Node]
-) -> fx.GraphModule:
-    needed: set[fx.Node] = set()
-    waiting = list(outputs)
-    while waiting:
-        node = waiting.pop()
-        if node not in needed:
-            needed.add(node)
-            if node not in inputs:
-                waiting.extend(node.all_input_nodes)
-    graph = fx.Graph()
-    copies: dict[fx.Node, fx.Node] = {}
-    for node in inputs:
-        copies[node] = graph.placeholder(node.name)
-        copies[node].meta = dict(node.meta)
-    for node in whole.graph.nodes:
-        if node in needed and node not in copies:
-            copies[node] = graph.node_copy(node, lambda source: copies[source])
-    graph.output(tuple(copies[node] for node in outputs))
-    module = fx.GraphModule(whole, graph)
-    module.graph.lint()
-    return module
-
-
-@torch.no_grad()
-def _probe(
-    whole: fx.GraphModule, image_size: tuple[int, int], nodes: list[fx.Node]
-) -> list[torch.Tensor]:
-    (image,) = (node for node in whole.graph.nodes if node.op == "placeholder")
-    values = _subgraph(whole, [image], nodes)(_example(image_size, 3))
-    return [value.float() for value in values]
-
-
-def _example(image_size: tuple[int, int], count: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(count, 3, *image_size, generator=generator)
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].rstrip(".")

@@ -1,0 +1,281 @@
+"""What a torch module is made of: its flat graph, feature map, normalisation, and cuts.
+
+`torch.export` turns the module into one flat graph of ATen operators. Whatever runs
+only part of it (the trunk, the head, the trained rest) is a cut of that graph.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import fx, nn
+
+from export import graph_search
+from export.graph_search import Candidate
+from runtime.errors import FoldcamError
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """A module's graph and its landmarks.
+
+    Attributes:
+        whole: the graph, image -> embedding, sharing the module's parameters.
+        image: its placeholder, `[N, 3, H, W]`.
+        candidates: every node that could be the feature map, in order.
+        feature_map: the chosen one.
+        head_end: the node of `z`: the input of the final normalisation, or the
+            embedding where there is none or it was not found.
+        embedding: the node of the network's own output, `[N, D]`.
+        normalized: whether the network ends in an L2 normalisation.
+        head_before_normalization: whether `head_end` is that normalisation's input.
+            False only where the output is normalised but the place was not found.
+    """
+
+    whole: fx.GraphModule
+    image: fx.Node
+    candidates: list[Candidate]
+    feature_map: Candidate
+    head_end: fx.Node
+    embedding: fx.Node
+    normalized: bool
+    head_before_normalization: bool
+
+
+def dissect(module: nn.Module, image_size: tuple[int, int], layer: str | None = None) -> Anatomy:
+    """Export a module and find its landmarks.
+
+    The module is left in eval mode, in float32, on the CPU, with frozen parameters.
+
+    Args:
+        module: image `float32 [N, 3, H, W]` -> embedding `[N, D]`.
+        image_size: `(height, width)` of the input in pixels.
+        layer: name of the feature map, or None to find it.
+
+    Raises:
+        FoldcamError: torch cannot export the module; it has no feature map; the
+            named layer does not exist or does not lead to the embedding; the
+            output is not one embedding per image.
+    """
+    whole = _exported(module, image_size)
+    image, embedding = _ends(whole)
+    if layer is None:
+        chosen = graph_search.find_feature_map(whole.graph, image, embedding)
+    else:
+        chosen = graph_search.named_feature_map(whole.graph, image, embedding, layer)
+    found = graph_search.candidates(whole.graph, image, embedding)
+    head_end, normalized, before = _find_head_end(whole, image_size, embedding)
+    _check_gradient_path(chosen, head_end, found)
+    return Anatomy(whole, image, found, chosen, head_end, embedding, normalized, before)
+
+
+def context_of(whole: fx.GraphModule, start: fx.Node, ends: Sequence[fx.Node]) -> list[fx.Node]:
+    """What else, besides `start`, must be known to compute `ends` from it.
+
+    Values that do not depend on `start`: skip connections around it, sizes. The
+    number of images is not among them, see `subgraph`.
+    """
+    after = graph_search.descendants(start) - {start}
+    needed = set().union(*(graph_search.ancestors(end) for end in ends))
+    context: list[fx.Node] = []
+    for node in whole.graph.nodes:
+        if node in after and node in needed:
+            for source in node.all_input_nodes:
+                known = source is start or source in after or source in context
+                if not known and source.op != "get_attr" and not _is_batch_size(source):
+                    context.append(source)
+    return context
+
+
+def subgraph(
+    whole: fx.GraphModule, inputs: Sequence[fx.Node], outputs: Sequence[fx.Node]
+) -> fx.GraphModule:
+    """The part of a graph that computes `outputs` from `inputs`, as a module.
+
+    It shares the whole's parameters. Where it asks for the number of images, it
+    takes that of its first input, so that it can be called with any batch.
+
+    Args:
+        whole: the graph.
+        inputs: nodes whose values are given; the first has one row per image.
+        outputs: nodes whose values are returned, as a tuple.
+    """
+    needed: set[fx.Node] = set()
+    waiting = list(outputs)
+    while waiting:
+        node = waiting.pop()
+        if node not in needed:
+            needed.add(node)
+            if node not in inputs and not _is_batch_size(node):
+                waiting.extend(node.all_input_nodes)
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in inputs:
+        copies[node] = graph.placeholder(node.name)
+        copies[node].meta = dict(node.meta)
+    first = copies[inputs[0]]
+    for node in whole.graph.nodes:
+        if node not in needed or node in copies:
+            continue
+        if _is_batch_size(node):
+            copies[node] = graph.call_function(torch.ops.aten.sym_size.int, (first, 0))
+            copies[node].meta = dict(node.meta)
+        else:
+            copies[node] = graph.node_copy(node, lambda source: copies[source])
+    graph.output(tuple(copies[node] for node in outputs))
+    module = fx.GraphModule(whole, graph)
+    module.graph.lint()
+    return module
+
+
+def example_images(image_size: tuple[int, int], count: int) -> torch.Tensor:
+    """Seeded noise, `float32 [count, 3, H, W]`."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(count, 3, *image_size, generator=generator)
+
+
+def _is_batch_size(node: fx.Node) -> bool:
+    if node.op != "call_function" or node.target is not torch.ops.aten.sym_size.int:
+        return False
+    source, dimension = node.args
+    on_image = isinstance(source, fx.Node) and source.op == "placeholder"
+    return on_image and isinstance(dimension, int) and dimension == 0
+
+
+def _find_head_end(
+    whole: fx.GraphModule, image_size: tuple[int, int], embedding: fx.Node
+) -> tuple[fx.Node, bool, bool]:
+    """The head's end, whether the network normalises, and whether the end lies before it."""
+    source = graph_search.find_normalization(embedding)
+    probe = _probe(whole, image_size, [embedding, source or embedding])
+    output, before = (value.flatten(1) for value in probe)
+    norms = output.norm(dim=1)
+    unit = bool((norms.std() <= 1e-4 * norms.mean()) & (norms.mean() > 0))
+    cosines = nn.functional.cosine_similarity(output, before)
+    confirmed = source is not None and unit and bool((cosines > 1 - 1e-5).all())
+    if confirmed and source is not None:
+        return source, unit, True
+    if unit:
+        _log.warning(
+            "The embedding is normalised, but the place where it happens was not found: "
+            "directions are pulled through the normalisation, which weakens the heatmaps."
+        )
+    return embedding, unit, not unit
+
+
+def _exported(module: nn.Module, image_size: tuple[int, int]) -> fx.GraphModule:
+    module = module.eval().float().cpu()
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    example = example_images(image_size, 2)
+    try:
+        program = torch.export.export(
+            module, (example,), dynamic_shapes=({0: torch.export.Dim.AUTO},)
+        )
+        if any(_writes_in_place(node) for node in program.graph.nodes):
+            # Cut in two, a graph that writes into its own tensors would lose or repeat a write.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                program = program.run_decompositions({})
+    except FoldcamError:
+        raise
+    except Exception as error:
+        # torch.export raises many unrelated types; its first line is the reason.
+        raise FoldcamError(
+            f"torch.export cannot trace the network: {_first_line(error)}. Shapes and control "
+            "flow must not depend on the image's values."
+        ) from error
+    return program_module(program)
+
+
+def _writes_in_place(node: fx.Node) -> bool:
+    target = node.target
+    return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
+
+
+def program_module(program: torch.export.ExportedProgram) -> fx.GraphModule:
+    """The program as a module without guards, so that it can be cut.
+
+    Raises:
+        FoldcamError: the program was exported for one batch size only, or torch
+            cannot make a module of it.
+    """
+    try:
+        whole = program.module(check_guards=False)
+    except RuntimeError as error:
+        raise FoldcamError(f"torch cannot flatten the network: {_first_line(error)}.") from error
+    assert isinstance(whole, fx.GraphModule)
+    image = next(node for node in whole.graph.nodes if node.op == "placeholder")
+    batch = image.meta["val"].shape[0]
+    if _is_fixed(batch):
+        raise FoldcamError(
+            f"The network only takes batches of {batch}: its batch size is fixed in its code or "
+            "in its export; make the first dimension dynamic."
+        )
+    return whole
+
+
+def _is_fixed(size: int | torch.SymInt) -> bool:
+    # A symbolic size can turn out to be one number once the whole graph is known.
+    return isinstance(size, int) or bool(size.node.expr.is_number)
+
+
+def _ends(whole: fx.GraphModule) -> tuple[fx.Node, fx.Node]:
+    """The image's placeholder and the embedding's node."""
+    images = [node for node in whole.graph.nodes if node.op == "placeholder"]
+    if len(images) != 1:
+        raise FoldcamError(f"The network takes {len(images)} inputs where one image is needed.")
+    (output,) = (node for node in whole.graph.nodes if node.op == "output")
+    outputs = [node for node in _flat(output.args[0]) if _is_embedding(node)]
+    if len(outputs) != 1:
+        raise FoldcamError(
+            f"The network returns {len(outputs)} tensors of shape [N, D] where one embedding is "
+            "needed; wrap it so that it returns the embedding alone."
+        )
+    if _is_fixed(outputs[0].meta["val"].shape[0]):
+        raise FoldcamError(
+            f"The network returns {outputs[0].meta['val'].shape[0]} rows whatever the batch: it "
+            "must return one embedding per image."
+        )
+    return images[0], outputs[0]
+
+
+def _flat(value: object) -> list[fx.Node]:
+    if isinstance(value, fx.Node):
+        return [value]
+    if isinstance(value, (tuple, list)):
+        return [node for item in value for node in _flat(item)]
+    return []
+
+
+def _is_embedding(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and value.ndim == 2 and value.is_floating_point()
+
+
+def _check_gradient_path(chosen: Candidate, head_end: fx.Node, found: list[Candidate]) -> None:
+    if chosen.node not in graph_search.ancestors(head_end):
+        raise FoldcamError(
+            f"Layer {chosen.name!r} has no gradient path to the embedding; choose one of: "
+            f"{graph_search.describe(found)}."
+        )
+
+
+@torch.no_grad()
+def _probe(
+    whole: fx.GraphModule, image_size: tuple[int, int], nodes: list[fx.Node]
+) -> list[torch.Tensor]:
+    (image,) = (node for node in whole.graph.nodes if node.op == "placeholder")
+    values = subgraph(whole, [image], nodes)(example_images(image_size, 3))
+    return [value.float() for value in values]
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(".")
