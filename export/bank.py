@@ -13,7 +13,7 @@ import numpy.typing as npt
 import safetensors
 from safetensors.numpy import save_file
 
-from runtime.contract import LabelRun
+from runtime.contract import TRANSFORMS, LabelRun, Outcome, Transform
 from runtime.errors import FoldcamError
 from runtime.fields import Fields
 from runtime.files import atomic_path
@@ -23,13 +23,40 @@ Indices = npt.NDArray[np.int32]
 
 _FORMAT = "foldcam.bank"
 _SCHEMA_VERSION = 1
+_ARRAYS = ("embeddings", "grad_weights", "grad_index")
+
+
+@dataclass(frozen=True)
+class BankOutcome:
+    """The continuous outcome of a bank's rows, in place of labels.
+
+    Attributes:
+        values: `float32 [N]`, on the scale on which the kernel works.
+        tau: temperature of the kernel.
+        transform: `none`, or `log` where `values` are logarithms.
+    """
+
+    values: Floats
+    tau: float
+    transform: Transform
+
+    def in_units(self) -> npt.NDArray[np.float64]:
+        """`float64 [N]`: the values in their own unit."""
+        exact = self.values.astype(np.float64)
+        return np.exp(exact) if self.transform == "log" else exact
+
+    def summary(self) -> Outcome:
+        """For the contract."""
+        values = self.in_units()
+        low, high = float(values.min()), float(values.max())
+        return Outcome(self.tau, self.transform, low, float(np.median(values)), high)
 
 
 @dataclass(frozen=True)
 class Bank:
     """Training embeddings with the grad-weights that a new image takes from them.
 
-    Rows are sorted by label. Rows with the same grad-weights share one row of
+    Rows are sorted by label, or by value. Rows with the same grad-weights share one row of
     `grad_weights` behind `grad_index`: a linear head and all triplets give one
     row per class.
 
@@ -37,11 +64,12 @@ class Bank:
         embeddings: `float32 [N, D]`, each row of L2 norm 1.
         grad_weights: `float32 [M, K]`, each row scaled to `max|a| = 1` or all zero.
         grad_index: `int32 [N]`, the row of `grad_weights` for each embedding.
-        labels: runs of consecutive rows with one label.
+        labels: runs of consecutive rows with one label; empty for a continuous outcome.
         objective: what the directions came from, e.g. `all-triplets`.
         channel_rule: `all` or `positive`.
         compression: `none`, or what was done to make the bank smaller.
         network_sha256: of the network that made it.
+        outcome: values of the rows, where they have values in place of labels.
     """
 
     embeddings: Floats
@@ -52,6 +80,7 @@ class Bank:
     channel_rule: str = "all"
     compression: str = "none"
     network_sha256: str = ""
+    outcome: BankOutcome | None = None
 
     def __post_init__(self) -> None:
         if self.embeddings.ndim != 2 or self.grad_weights.ndim != 2 or not self.embeddings.size:
@@ -64,9 +93,20 @@ class Bank:
         if self.grad_index.min() < 0 or self.grad_index.max() >= self.grad_weights.shape[0]:
             raise FoldcamError("The bank's index points outside its grad-weights.")
         counted = sum(run.count for run in self.labels)
-        if counted != rows:
-            raise FoldcamError(f"The bank has {rows} rows and labels for {counted}.")
-        for name, array in (("embeddings", self.embeddings), ("grad-weights", self.grad_weights)):
+        arrays = [("embeddings", self.embeddings), ("grad-weights", self.grad_weights)]
+        if self.outcome is None:
+            if counted != rows:
+                raise FoldcamError(f"The bank has {rows} rows and labels for {counted}.")
+        else:
+            if counted or self.outcome.values.shape != (rows,):
+                raise FoldcamError(
+                    f"The bank has {rows} rows, values of shape {self.outcome.values.shape} and "
+                    f"labels for {counted}: it needs one value per row and no labels."
+                )
+            if not 0 < self.outcome.tau < np.inf:
+                raise FoldcamError(f"The bank's tau is {self.outcome.tau}, not above zero.")
+            arrays.append(("values", self.outcome.values))
+        for name, array in arrays:
             if not np.isfinite(array).all():
                 raise FoldcamError(f"The bank's {name} hold values that are not finite.")
 
@@ -100,6 +140,9 @@ class Bank:
             digest.update(f"{array.dtype} {array.shape};".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
         digest.update(json.dumps([[run.name, run.count] for run in self.labels]).encode())
+        if self.outcome is not None:
+            digest.update(f"{self.outcome.tau!r} {self.outcome.transform};".encode())
+            digest.update(np.ascontiguousarray(self.outcome.values).tobytes())
         return digest.hexdigest()
 
     def save(self, path: Path) -> None:
@@ -108,7 +151,7 @@ class Bank:
         Raises:
             FoldcamError: the file cannot be written.
         """
-        header = {
+        header: dict[str, Any] = {
             "schema_version": _SCHEMA_VERSION,
             "labels": [[run.name, run.count] for run in self.labels],
             "objective": self.objective,
@@ -121,6 +164,9 @@ class Bank:
             "grad_weights": np.ascontiguousarray(self.grad_weights),
             "grad_index": np.ascontiguousarray(self.grad_index),
         }
+        if self.outcome is not None:
+            header["outcome"] = {"tau": self.outcome.tau, "transform": self.outcome.transform}
+            arrays["values"] = np.ascontiguousarray(self.outcome.values)
         with atomic_path(path) as temporary:
             save_file(arrays, temporary, metadata={_FORMAT: json.dumps(header, sort_keys=True)})
 
@@ -134,14 +180,14 @@ class Bank:
         try:
             with safetensors.safe_open(path, framework="numpy") as stored:
                 header = (stored.metadata() or {}).get(_FORMAT)
-                names = ("embeddings", "grad_weights", "grad_index")
-                missing = [name for name in names if name not in stored.keys()]  # noqa: SIM118
+                held = set(stored.keys()) & {*_ARRAYS, "values"}
+                missing = set(_ARRAYS) - held
                 if header is None or missing:
                     raise FoldcamError(
                         f"{path} is a safetensors file but not a bank: make one with "
                         "foldcam bank build, or foldcam export --bank."
                     )
-                arrays: dict[str, Any] = {name: stored.get_tensor(name) for name in names}
+                arrays: dict[str, Any] = {name: stored.get_tensor(name) for name in held}
         except FileNotFoundError:
             raise FoldcamError(f"{path} does not exist.") from None
         except (safetensors.SafetensorError, OSError) as error:
@@ -157,6 +203,16 @@ def _assembled(path: Path, header: str, arrays: dict[str, Any]) -> Bank:
     fields = Fields(document, where=f"{path}: header")
     if fields.integer("schema_version") != _SCHEMA_VERSION:
         fields.fail("schema_version", f"is not {_SCHEMA_VERSION}: build the bank again")
+    section = fields.optional_section("outcome")
+    outcome = None
+    if section is not None:
+        if "values" not in arrays:
+            fields.fail("outcome", "is there and the values are missing: build the bank again")
+        outcome = BankOutcome(
+            values=np.asarray(arrays["values"], np.float32),
+            tau=section.number("tau"),
+            transform=section.choice("transform", TRANSFORMS),
+        )
     return Bank(
         embeddings=np.asarray(arrays["embeddings"], np.float32),
         grad_weights=np.asarray(arrays["grad_weights"], np.float32),
@@ -166,6 +222,7 @@ def _assembled(path: Path, header: str, arrays: dict[str, Any]) -> Bank:
         channel_rule=fields.text("channel_rule"),
         compression=fields.text("compression"),
         network_sha256=fields.text("network_sha256"),
+        outcome=outcome,
     )
 
 

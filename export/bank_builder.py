@@ -11,16 +11,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from export.bank import Bank, label_runs, scaled_to_unit_maximum
+from export.bank import Bank, BankOutcome, label_runs, scaled_to_unit_maximum
 from export.datasets import Sample
 from export.embedding_pass import (
     EmbeddingPass,
     SkippedFile,
     batches,
     embed,
-    first_activations,
     forget,
+    probe_activations,
 )
+from export.feature_cache import FeatureCache
 from export.grad_weights import (
     ChannelRule,
     HeadTraits,
@@ -29,6 +30,7 @@ from export.grad_weights import (
     pull_back,
     pull_back_anywhere,
 )
+from export.kernel import KernelObjective
 from export.network import Network
 from export.objectives import Directions, Objective
 from runtime.errors import FoldcamError
@@ -69,7 +71,7 @@ def build_bank(
     network: Network,
     preprocessing: Preprocessing,
     samples: Sequence[Sample],
-    objective: Objective,
+    objective: Objective | KernelObjective,
     *,
     channel_rule: ChannelRule = "all",
     batch_size: int = 16,
@@ -81,37 +83,51 @@ def build_bank(
     Args:
         network: the cut network.
         preprocessing: how an image becomes its input.
-        samples: the training images.
-        objective: embeddings and labels -> directions.
+        samples: the training images; a kernel objective needs their values.
+        objective: embeddings and labels (or values) -> directions.
         channel_rule: see `keep_channels`.
         batch_size: images per pass.
         resume_folder: where finished work is kept until the bank is complete.
         progress: told after each batch.
 
     Raises:
-        FoldcamError: no readable image, one label only, values that are not finite.
+        FoldcamError: no readable image, one label or value only, a value that cannot be
+            used, numbers that are not finite.
     """
-    # Rows are sorted by label, so that labels can be stored as runs.
-    ordered = sorted(samples, key=lambda sample: sample.label)
-    if len({sample.label for sample in ordered}) < 2:
-        # Said before the long pass over the images, and not after it.
+    kernel = objective if isinstance(objective, KernelObjective) else None
+    if kernel is not None and channel_rule == "positive":
         raise FoldcamError(
-            "All images have one label: a comparison needs an image of another label, so add one."
+            "--channels positive leaves nothing that lowers an estimate: leave it out for a "
+            "continuous outcome."
         )
+    ordered = _in_order(samples, kernel)
+    probe = probe_activations(network, preprocessing, ordered, _PROBE_IMAGES)
+    head = head_traits(network, probe) if probe is not None else None
+    cache = FeatureCache()
     found = embed(
         network,
         preprocessing,
         ordered,
         batch_size=batch_size,
         resume_folder=resume_folder,
+        # A linear head takes its grad-weights from the directions alone.
+        keep=None if head is not None and head.linear else cache.keep,
         progress=_stage(progress, "embedding"),
     )
-    labels = [ordered[position].label for position in found.positions]
+    # Without a readable image to try the head on, `embed` has raised.
+    assert probe is not None
+    assert head is not None
+    kept = [ordered[position] for position in found.positions]
+    labels = [sample.label for sample in kept]
     _, classes = np.unique(labels, return_inverse=True)
     embeddings = _unit_rows(found.embeddings)
-    directions = objective.directions(embeddings, classes.astype(np.int64))
-    probe = first_activations(network, preprocessing, ordered, found.positions, _PROBE_IMAGES)
-    head = head_traits(network, probe)
+    outcome = None
+    if isinstance(objective, KernelObjective):
+        values = objective.transformed(_values(kept))
+        outcome = BankOutcome(values, objective.tau, objective.transform)
+        directions = objective.directions(embeddings, values)
+    else:
+        directions = objective.directions(embeddings, classes.astype(np.int64))
     if head.linear and directions.per_class:
         _, firsts = np.unique(classes, return_index=True)
         grad_weights = pull_back_anywhere(network, probe, directions.values[firsts])
@@ -121,7 +137,7 @@ def build_bank(
             grad_weights = pull_back_anywhere(network, probe, directions.values)
         else:
             grad_weights = _second_pass(
-                network, preprocessing, ordered, found, directions, batch_size, progress
+                network, preprocessing, ordered, found, directions, cache, batch_size, progress
             )
         index = np.arange(len(labels), dtype=np.int32)
     scaled = scaled_to_unit_maximum(keep_channels(grad_weights, channel_rule))
@@ -129,10 +145,11 @@ def build_bank(
         embeddings=embeddings,
         grad_weights=scaled,
         grad_index=index,
-        labels=label_runs(labels),
+        labels=() if outcome is not None else label_runs(labels),
         objective=objective.name,
         channel_rule=channel_rule,
         network_sha256=network.sha256(),
+        outcome=outcome,
     )
     zero_rows = int(np.count_nonzero(np.abs(scaled).max(axis=1)[index] == 0))
     if zero_rows == bank.rows:
@@ -152,31 +169,67 @@ def build_bank(
     )
 
 
+def _in_order(samples: Sequence[Sample], kernel: KernelObjective | None) -> list[Sample]:
+    """The order of the bank's rows. What cannot work is said before the long pass."""
+    if kernel is not None:
+        kernel.transformed(_values(samples))
+        return sorted(samples, key=lambda sample: _values([sample])[0])
+    # Sorted by label, so that labels can be stored as runs.
+    ordered = sorted(samples, key=lambda sample: sample.label)
+    if len({sample.label for sample in ordered}) < 2:
+        raise FoldcamError(
+            "All images have one label: a comparison needs an image of another label, so add one."
+        )
+    return ordered
+
+
+def _values(samples: Sequence[Sample]) -> list[float]:
+    values = [sample.value for sample in samples if sample.value is not None]
+    if len(values) < len(samples):
+        raise FoldcamError(
+            f"{len(samples) - len(values)} of {len(samples)} images have a label and no value: "
+            "read the data set with --continuous."
+        )
+    return values
+
+
 def _second_pass(
     network: Network,
     preprocessing: Preprocessing,
     samples: Sequence[Sample],
     found: EmbeddingPass,
     directions: Directions,
+    cache: FeatureCache,
     batch_size: int,
     progress: StageProgress | None,
 ) -> Floats:
-    """For a head that is not linear: its Jacobian is taken at each image."""
-    kept = [samples[position] for position in found.positions]
-    parts: list[Floats] = []
+    """For a head that is not linear: its Jacobian is taken at each image.
+
+    The trunk runs again only for images whose feature maps did not fit the cache, or
+    were embedded before an interruption.
+    """
+    row_of = {position: row for row, position in enumerate(found.positions)}
+    grad_weights = np.empty((len(row_of), network.feature_map_shape[0]), np.float32)
     done = 0
-    for batch in batches(kept, preprocessing, batch_size):
+    tell = progress or (lambda *_: None)
+    for positions, activations in cache:
+        rows = [row_of.pop(position) for position in positions]
+        grad_weights[rows] = pull_back(network, activations, directions.values[rows])
+        done += len(rows)
+        tell("grad-weights", done, len(grad_weights))
+    left = list(row_of.items())
+    for batch in batches([samples[position] for position, _ in left], preprocessing, batch_size):
         if batch.skipped:
             raise FoldcamError(
                 f"{batch.skipped[0].path} could be read at first and now cannot: "
                 f"{batch.skipped[0].reason}"
             )
-        rows = directions.values[done : done + len(batch.positions)]
-        parts.append(pull_back(network, network.forward(batch.images), rows))
-        done += len(batch.positions)
-        if progress:
-            progress("grad-weights", done, len(kept))
-    return np.concatenate(parts)
+        rows = [left[number][1] for number in batch.positions]
+        activations = network.forward(batch.images)
+        grad_weights[rows] = pull_back(network, activations, directions.values[rows])
+        done += len(rows)
+        tell("grad-weights", done, len(grad_weights))
+    return grad_weights
 
 
 def _unit_rows(embeddings: Floats) -> Floats:

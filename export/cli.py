@@ -7,16 +7,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from export.cli_options import choice
 from runtime.errors import ExitStatus, FoldcamError
 
 if TYPE_CHECKING:
     from export.fold import HeatmapSize
-
-Choice = TypeVar("Choice", bound=str)
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -42,8 +41,18 @@ def export(
     ] = None,
     split: Annotated[str, typer.Option(help="train, test or all.")] = "train",
     objective: Annotated[
-        str, typer.Option(help="all-triplets, sampled:50, or pml:LOSS.")
-    ] = "all-triplets",
+        str | None,
+        typer.Option(
+            help="all-triplets, sampled:50, or pml:LOSS; with --continuous kernel:tau=0.1.",
+            show_default="all-triplets",
+        ),
+    ] = None,
+    continuous: Annotated[
+        bool, typer.Option("--continuous", help="Labels are numbers, such as prices: estimate.")
+    ] = False,
+    log: Annotated[
+        bool, typer.Option("--log", help="Estimate logarithms (prices), answer in the unit.")
+    ] = False,
     channels: Annotated[str, typer.Option(help="all, or positive.")] = "all",
     transfer: Annotated[
         int, typer.Option(help="Nearest rows whose grad-weights are used.", min=1)
@@ -79,28 +88,37 @@ def export(
     from export.exporter import export_model, skipped_lines
     from export.fold import FoldOptions
     from export.grad_weights import CHANNEL_RULES
+    from export.kernel import DEFAULT_KERNEL, KernelObjective, parse_kernel
     from export.model_spec import load_model, with_overrides
-    from export.objectives import parse_objective
+    from export.objectives import Objective, parse_objective
     from export.progress import ProgressBar
     from runtime.contract import INPUT_TYPES
     from runtime.preprocess import COLOR_ORDERS, RESIZE_RULES
+    from runtime.text import number_text
 
-    chosen_split = _choice("--split", split, SPLITS)
-    rule = _choice("--channels", channels, CHANNEL_RULES)
-    policy = _choice("--singletons", singletons, SINGLETON_POLICIES)
+    chosen_split = choice("--split", split, SPLITS)
+    rule = choice("--channels", channels, CHANNEL_RULES)
+    policy = choice("--singletons", singletons, SINGLETON_POLICIES)
     options = FoldOptions(
         transfer=transfer,
         neighbors=neighbors,
         heatmap_size=_heatmap_size(heatmap_size),
-        input_type=_choice("--input", input_type, INPUT_TYPES),
+        input_type=choice("--input", input_type, INPUT_TYPES),
     )
     if resize is not None:
-        _choice("--resize", resize, RESIZE_RULES)
+        choice("--resize", resize, RESIZE_RULES)
     if color is not None:
-        _choice("--color", color, COLOR_ORDERS)
-    goal = parse_objective(objective, seed)
-    dataset = load_dataset(images, chosen_split)
-    dataset = replace(dataset, samples=handle_singletons(dataset.samples, policy))
+        choice("--color", color, COLOR_ORDERS)
+    if log and not continuous:
+        raise typer.BadParameter("--log needs --continuous.")
+    goal: Objective | KernelObjective
+    if continuous:
+        goal = parse_kernel(objective or DEFAULT_KERNEL, "log" if log else "none")
+    else:
+        goal = parse_objective(objective or "all-triplets", seed)
+    dataset = load_dataset(images, chosen_split, continuous=continuous)
+    if not continuous:
+        dataset = replace(dataset, samples=handle_singletons(dataset.samples, policy))
     with _stdout_kept(), ProgressBar() as progress:
         loaded = load_model(model, weights)
         report = export_model(
@@ -131,6 +149,7 @@ def export(
         "rows": contract.bank.rows,
         "grad_weight_rows": contract.bank.grad_weight_rows,
         "labels": len({run.name for run in contract.labels}),
+        "outcome": None if contract.outcome is None else vars(contract.outcome),
         "objective": contract.bank.objective,
         "fallback_rows": report.bank.fallback_rows,
         "skipped": [{"path": str(s.path), "reason": s.reason} for s in report.bank.skipped],
@@ -143,8 +162,12 @@ def export(
     print(f"{report.path}: {report.path.stat().st_size / 1e6:.1f} MB")
     print(f"  feature map  {contract.layer} [{channels_count} x {height} x {width}]")
     print(f"  embedding    {contract.bank.embedding_size} numbers")
+    what = f"of {summary['labels']} labels"
+    if contract.outcome is not None:
+        low, high = number_text(contract.outcome.low), number_text(contract.outcome.high)
+        what = f"with values from {low} to {high}"
     print(
-        f"  bank         {contract.bank.rows} images of {summary['labels']} labels, "
+        f"  bank         {contract.bank.rows} images {what}, "
         f"{contract.bank.grad_weight_rows} distinct rows of grad-weights"
     )
     for note in report.notes:
@@ -182,7 +205,7 @@ def verify(
 
     contract = read_contract(model)
     spec, weights_file = _network_of(model, against, weights)
-    dataset = load_dataset(images, _choice("--split", split, SPLITS)) if images else None
+    dataset = load_dataset(images, choice("--split", split, SPLITS)) if images else None
     with _stdout_kept():
         loaded = load_model(spec, weights_file)
         report = compare(model, loaded.module, images_to_verify(dataset, contract, most))
@@ -199,6 +222,11 @@ def verify(
             f"{report.heatmap_difference_worst:.2g} worst"
         )
         print(f"  same neighbor        {report.same_neighbor:.1%}")
+        if report.estimate_difference_worst is not None:
+            print(
+                f"  estimate difference  {report.estimate_difference_worst:.2g} of the values' "
+                "range, worst"
+            )
         print("passed" if report.passed else f"FAILED: {'; '.join(report.failures)}")
     if not report.passed:
         raise typer.Exit(ExitStatus.GATE_FAILED)
@@ -219,7 +247,7 @@ def _network_of(model: Path, against: str | None, weights: Path | None) -> tuple
         return against, weights
     origin = read_contract(model).origin
     spec = origin.network
-    if spec.endswith(".pt2"):
+    if spec.endswith((".pt2", ".safetensors")):
         spec = str(_beside(model, spec, "--against"))
     if origin.weights and weights is None:
         weights = _beside(model, origin.weights, "--weights")
@@ -235,13 +263,6 @@ def _beside(model: Path, name: str, flag: str) -> Path:
         f"{model} was made from {name}, which is neither beside it nor in the working directory: "
         f"say where it is with {flag} PATH."
     )
-
-
-def _choice(flag: str, value: str, choices: tuple[Choice, ...]) -> Choice:
-    for candidate in choices:
-        if value == candidate:
-            return candidate
-    raise typer.BadParameter(f"{flag} {value!r} is not one of {', '.join(choices)}.")
 
 
 def _heatmap_size(text: str) -> HeatmapSize:

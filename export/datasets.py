@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -16,6 +16,7 @@ Split = Literal["train", "test", "all"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 SingletonPolicy = Literal["refuse", "keep", "drop"]
 SINGLETON_POLICIES: tuple[SingletonPolicy, ...] = get_args(SingletonPolicy)
+_LARGEST_VALUE = 3.4e38
 _SPLIT_FOLDERS: dict[str, Split] = {
     "train": "train", "training": "train", "test": "test", "val": "test", "validation": "test"
 }  # fmt: skip
@@ -38,11 +39,13 @@ class Sample:
         path: the image file.
         label: its class.
         box: where the object is, where that is known.
+        value: its continuous outcome, such as a price, in place of a class.
     """
 
     path: Path
     label: str
     box: Box | None = None
+    value: float | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Dataset:
     samples: tuple[Sample, ...]
 
 
-def load_dataset(path: Path, split: Split = "train") -> Dataset:
+def load_dataset(path: Path, split: Split = "train", *, continuous: bool = False) -> Dataset:
     """Read a data set of any of the known layouts.
 
     Args:
@@ -69,14 +72,16 @@ def load_dataset(path: Path, split: Split = "train") -> Dataset:
             file; or a folder of class folders, perhaps under `train/` and `test/`.
         split: the part to take. A data set without splits is all one part, which
             is taken whatever is asked for.
+        continuous: whether labels are numbers; then each sample has its `value`.
 
     Raises:
-        FoldcamError: no such path, an unknown layout, a malformed line, no images.
+        FoldcamError: no such path, an unknown layout, a malformed line, no images, or
+            a label that is no finite number where `continuous` needs one.
     """
     if not path.exists():
         raise FoldcamError(f"{path} does not exist.")
     if path.is_file():
-        samples = _read_csv(path, split)
+        samples = _read_csv(path, split, continuous)
     elif (path / "images.txt").is_file():
         samples = _read_cub(path, split)
     else:
@@ -86,6 +91,13 @@ def load_dataset(path: Path, split: Split = "train") -> Dataset:
             f"{path} holds no labelled images of the split {split!r}: a data set is a folder with "
             "one folder of images per class, a CSV with path,label, or a CUB-200-2011 folder."
         )
+    if continuous:
+        samples = [
+            replace(sample, value=_value(sample.label, f"{sample.path}"))
+            if sample.value is None
+            else sample
+            for sample in samples
+        ]
     return Dataset(_readable(path.resolve().name), split, tuple(samples))
 
 
@@ -171,7 +183,7 @@ def _cub_table(path: Path) -> dict[str, str]:
     return {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}
 
 
-def _read_csv(path: Path, split: Split) -> list[Sample]:
+def _read_csv(path: Path, split: Split, continuous: bool) -> list[Sample]:
     if path.suffix.lower() in IMAGE_SUFFIXES:
         raise FoldcamError(f"{path} is one image; a data set is a folder or a CSV with path,label.")
     try:
@@ -185,7 +197,7 @@ def _read_csv(path: Path, split: Split) -> list[Sample]:
                 )
             boxed = {"x", "y", "w", "h"} <= columns
             return [
-                _csv_sample(path, reader.line_num, row, boxed)
+                _csv_sample(path, reader.line_num, row, boxed, continuous)
                 for row in reader
                 if split == "all" or (row.get("split") or split) == split
             ]
@@ -193,7 +205,9 @@ def _read_csv(path: Path, split: Split) -> list[Sample]:
         raise FoldcamError(f"{path} is not a readable CSV file ({error}).") from None
 
 
-def _csv_sample(path: Path, line: int, row: dict[str, str | None], boxed: bool) -> Sample:
+def _csv_sample(
+    path: Path, line: int, row: dict[str, str | None], boxed: bool, continuous: bool
+) -> Sample:
     image, label = (row["path"] or "").strip(), (row["label"] or "").strip()
     if not image or not label:
         raise FoldcamError(f"{path}, line {line}: path or label is empty.")
@@ -207,4 +221,19 @@ def _csv_sample(path: Path, line: int, row: dict[str, str | None], boxed: bool) 
         except ValueError:
             raise FoldcamError(f"{path}, line {line}: x,y,w,h are not four numbers.") from None
         box = Box(x, y, width, height)
-    return Sample(path.parent / image, label, box)
+    number = _value(label, f"{path}, line {line}") if continuous else None
+    return Sample(path.parent / image, label, box, number)
+
+
+def _value(label: str, where: str) -> float:
+    try:
+        value = float(label) if "_" not in label else math.nan
+    except ValueError:
+        value = math.nan
+    # Beyond this a bank's float32 is infinite.
+    if not abs(value) < _LARGEST_VALUE:
+        raise FoldcamError(
+            f"{where}: the label {label[:40]!r} is not a finite number, and a continuous outcome "
+            "needs one."
+        )
+    return value

@@ -8,17 +8,17 @@ from torch import nn
 from runtime.errors import FoldcamError
 from runtime.preprocess import Preprocessing
 
+# Its authors normalise pixels as `(x - 127) / 128`.
+PREPROCESSING = Preprocessing(mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+
 
 class PooledBackbone(nn.Module):
-    """EfficientNet-Lite0, average-pooled and normalised: embedding `[N, 1280]`.
-
-    Its authors normalise pixels as `(x - 127) / 128`.
-    """
+    """EfficientNet-Lite0, average-pooled and normalised: embedding `[N, 1280]`."""
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
-        self.preprocessing = Preprocessing(mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+        self.preprocessing = PREPROCESSING
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Image `float32 [N, 3, 224, 224]` -> embedding `[N, 1280]` of norm 1."""
@@ -49,3 +49,11 @@ def pretrained_backbone() -> nn.Module:
 def demo_network() -> PooledBackbone:
     """The network behind MODEL `demo`."""
     return PooledBackbone(pretrained_backbone())
+
+
+def pooled_features() -> nn.Module:
+    """The network behind MODEL `efficientnet-lite0`: features `[N, 1280]`, not normalised."""
+    backbone = pretrained_backbone()
+    # nn.Module stores it as an ordinary attribute; MODEL's loader looks for it.
+    object.__setattr__(backbone, "preprocessing", PREPROCESSING)
+    return backbone

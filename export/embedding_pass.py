@@ -99,6 +99,7 @@ def embed(
     *,
     batch_size: int,
     resume_folder: Path | None = None,
+    keep: Callable[[list[int], Activations], None] | None = None,
     progress: ProgressCallback | None = None,
 ) -> EmbeddingPass:
     """Embed every readable sample.
@@ -110,6 +111,7 @@ def embed(
         batch_size: images per forward pass.
         resume_folder: where finished blocks are kept until `forget`; a later call
             with the same network, preprocessing and files goes on from them.
+        keep: given the positions and activations of each batch that is run.
         progress: told after each batch.
 
     Raises:
@@ -129,7 +131,10 @@ def embed(
             rows: list[Floats] = []
             for batch in batches(samples, preprocessing, batch_size, start, stop):
                 if batch.positions:
-                    rows.append(network.forward(batch.images).embedding.numpy())
+                    activations = network.forward(batch.images)
+                    rows.append(activations.embedding.numpy())
+                    if keep:
+                        keep(batch.positions, activations)
                 block.positions += batch.positions
                 block.hashes += batch.hashes
                 block.skipped += batch.skipped
@@ -157,17 +162,14 @@ def embed(
     return result
 
 
-def first_activations(
-    network: Network,
-    preprocessing: Preprocessing,
-    samples: Sequence[Sample],
-    positions: Sequence[int],
-    count: int,
-) -> Activations:
-    """Activations of the first `count` readable images."""
-    chosen = [samples[position] for position in positions[:count]]
-    (batch,) = batches(chosen, preprocessing, max(1, len(chosen)))
-    return network.forward(batch.images)
+def probe_activations(
+    network: Network, preprocessing: Preprocessing, samples: Sequence[Sample], count: int
+) -> Activations | None:
+    """Activations of the first few readable images; None if there are none."""
+    for batch in batches(samples, preprocessing, count):
+        if len(batch.positions) > 1 or (batch.positions and len(samples) <= count):
+            return network.forward(batch.images)
+    return None
 
 
 def forget(resume_folder: Path) -> None:

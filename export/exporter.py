@@ -15,6 +15,7 @@ from export.datasets import Dataset
 from export.fold import FoldOptions, fold
 from export.grad_weights import ChannelRule
 from export.graph import to_onnx
+from export.kernel import KernelObjective
 from export.model_spec import LoadedModel
 from export.network import Network
 from export.objectives import Objective
@@ -48,7 +49,7 @@ def export_model(
     loaded: LoadedModel,
     dataset: Dataset,
     out: Path,
-    objective: Objective,
+    objective: Objective | KernelObjective,
     *,
     preprocessing: Preprocessing | None = None,
     layer: str | None = None,
@@ -63,7 +64,7 @@ def export_model(
 
     Args:
         loaded: the network with its own preprocessing.
-        dataset: the training images.
+        dataset: the training images; a kernel objective needs their values.
         out: the folded model's file, replaced only when everything succeeded.
         objective: what the directions come from.
         preprocessing: overrides the network's own.

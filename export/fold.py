@@ -8,25 +8,35 @@ What is grafted, for a batch of images:
     a          = mean of the grad-weights of the first `transfer` of them
     heat       = relu(a . A)                            one MatMul over the channels
     heatmap    = heat / max(heat)                       per image; zeros stay zeros
+
+and for a continuous outcome, whose bank has values `y` in place of labels:
+
+    estimate      = softmax(similarity / tau) . y       over all rows; exp of it for logarithms
+    heatmap       = relu(a . A) / max|a . A|            what raises the estimate
+    heatmap_lower = relu(-a . A) / max|a . A|           what lowers it
 """
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from export.bank import Bank
-from export.embedding_model import BATCH, FEATURE_MAP, opset_of, strip_origin
+from export.bank import Bank, BankOutcome
+from export.embedding_model import BATCH, opset_of, strip_origin
+from export.fold_checks import check_input, check_sizes, feature_map_shape, free_names
+from export.graft import PREFIX, Graft
+from export.graft_heat import graft_heatmap, graft_two_heatmaps
 from export.onnx_search import find_normalization
 from runtime.contract import (
     EMBEDDING,
+    ESTIMATE,
     HEATMAP,
+    HEATMAP_LOWER,
     IMAGE,
     METADATA_KEY,
     NEIGHBOR,
@@ -41,14 +51,14 @@ from runtime.preprocess import Preprocessing
 
 _log = logging.getLogger(__name__)
 
-PREFIX = "foldcam."
 BANK_EMBEDDINGS = PREFIX + "bank_embeddings"
 BANK_GRAD_WEIGHTS = PREFIX + "bank_grad_weights"
 BANK_GRAD_INDEX = PREFIX + "bank_grad_index"
+BANK_VALUES = PREFIX + "bank_values"
+_SIMILARITIES = PREFIX + "similarities"
 
-# Below this the norm of an embedding, or an image's greatest heat, counts as zero.
+# Below this the norm of an embedding counts as zero.
 _TINY_NORM = 1e-12
-_TINY_HEAT = 1e-20
 
 HeatmapSize = Literal["native", "input"] | tuple[int, int]
 
@@ -103,28 +113,33 @@ def fold(
     # The oldest file format that has these operators: the newest ONNX Runtime for
     # Python 3.10 (JetPack 6) refuses files that the newest onnx writes by default.
     folded.ir_version = helper.find_min_ir_version_for(folded.opset_import, ignore_unknown=True)
-    channels, height, width = _feature_map_shape(folded)
-    _check_input(folded, preprocessing)
-    _free_names(folded.graph)
-    _check_sizes(folded, bank, channels)
+    channels, height, width = feature_map_shape(folded)
+    check_input(folded, preprocessing)
+    free_names(folded.graph)
+    check_sizes(folded, bank, channels)
     transfer = _clamped("--transfer", options.transfer, bank.rows)
     neighbors = _clamped("--neighbors", options.neighbors, bank.rows)
     heatmap_size = _heatmap_size(options.heatmap_size, (height, width), preprocessing)
     normalized = find_normalization(folded.graph, EMBEDDING) is not None
 
-    graft = _Graft(folded.graph, opset_of(folded))
+    graft = Graft(folded.graph, opset_of(folded))
     if options.input_type == "uint8":
         _graft_uint8_input(graft, preprocessing)
     rows = _graft_neighbors(graft, bank, max(transfer, neighbors), neighbors)
     grad_weights = _graft_transfer(graft, bank, rows, transfer, max(transfer, neighbors))
-    _graft_heatmap(graft, grad_weights, (channels, height, width), heatmap_size)
-    _replace_outputs(folded.graph, neighbors, heatmap_size)
+    feature_map = (channels, height, width)
+    if bank.outcome is None:
+        graft_heatmap(graft, grad_weights, feature_map, heatmap_size)
+    else:
+        graft_two_heatmaps(graft, grad_weights, feature_map, heatmap_size)
+        _graft_estimate(graft, bank.outcome)
+    _replace_outputs(folded.graph, neighbors, heatmap_size, bank.outcome is not None)
 
     contract = Contract(
         preprocessing=preprocessing,
         input_type=options.input_type,
         layer=layer,
-        feature_map=(channels, height, width),
+        feature_map=feature_map,
         normalized=normalized,
         heatmap_size=heatmap_size,
         transfer=transfer,
@@ -142,6 +157,7 @@ def fold(
         labels=bank.labels,
         origin=origin,
         versions=versions,
+        outcome=None if bank.outcome is None else bank.outcome.summary(),
     )
     entry = folded.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, contract.to_json()
@@ -158,10 +174,18 @@ def bank_of(model: onnx.ModelProto, contract: Contract) -> Bank:
     arrays = {
         tensor.name: numpy_helper.to_array(tensor)
         for tensor in model.graph.initializer
-        if tensor.name in (BANK_EMBEDDINGS, BANK_GRAD_WEIGHTS, BANK_GRAD_INDEX)
+        if tensor.name in (BANK_EMBEDDINGS, BANK_GRAD_WEIGHTS, BANK_GRAD_INDEX, BANK_VALUES)
     }
-    if BANK_EMBEDDINGS not in arrays or BANK_GRAD_WEIGHTS not in arrays:
+    needed = {BANK_EMBEDDINGS, BANK_GRAD_WEIGHTS}
+    if contract.outcome is not None:
+        needed.add(BANK_VALUES)
+    if not needed <= set(arrays):
         raise FoldcamError("The folded model's bank is missing from its graph.")
+    outcome = None
+    if contract.outcome is not None:
+        outcome = BankOutcome(
+            arrays[BANK_VALUES][:, 0], contract.outcome.tau, contract.outcome.transform
+        )
     rows = arrays[BANK_EMBEDDINGS].shape[1]
     return Bank(
         embeddings=np.ascontiguousarray(arrays[BANK_EMBEDDINGS].T),
@@ -172,50 +196,18 @@ def bank_of(model: onnx.ModelProto, contract: Contract) -> Bank:
         channel_rule=contract.bank.channel_rule,
         compression=contract.bank.compression,
         network_sha256=contract.origin.network_sha256,
+        outcome=outcome,
     )
 
 
-class _Graft:
-    """Adds nodes and constants, all named under `foldcam.`, to a graph."""
-
-    def __init__(self, graph: onnx.GraphProto, opset: int) -> None:
-        self.graph = graph
-        self._opset = opset
-
-    def constant(self, name: str, value: npt.ArrayLike, dtype: npt.DTypeLike) -> str:
-        """Add an initializer; returns its name."""
-        full = name if name.startswith(PREFIX) else PREFIX + name
-        self.graph.initializer.append(
-            numpy_helper.from_array(np.ascontiguousarray(np.asarray(value, dtype)), full)
-        )
-        return full
-
-    def node(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        """Add a node with one output; returns the output's name."""
-        self.nodes(op, inputs, [output], **attributes)
-        return output
-
-    def reduce(self, op: str, source: str, axis: int, output: str) -> str:
-        """Add a reduction over one axis, which stays with size 1; returns the output's name."""
-        if self._opset < 18:
-            return self.node(op, [source], output, axes=[axis], keepdims=1)
-        axes = self.constant(f"{output.removeprefix(PREFIX)}_axes", [axis], np.int64)
-        return self.node(op, [source, axes], output, keepdims=1)
-
-    def nodes(self, op: str, inputs: list[str], outputs: list[str], **attributes: Any) -> None:
-        """Add a node with several outputs."""
-        name = PREFIX + outputs[0].removeprefix(PREFIX)
-        self.graph.node.append(helper.make_node(op, inputs, outputs, name=name, **attributes))
-
-
-def _graft_neighbors(graft: _Graft, bank: Bank, found: int, reported: int) -> str:
+def _graft_neighbors(graft: Graft, bank: Bank, found: int, reported: int) -> str:
     """Similarity to every row and the nearest `found`; returns their indices `int64 [N, found]`."""
     norm = graft.reduce("ReduceL2", EMBEDDING, 1, PREFIX + "norm")
     tiny = graft.constant("tiny_norm", _TINY_NORM, np.float32)
     safe = graft.node("Max", [norm, tiny], PREFIX + "safe_norm")
     unit = graft.node("Div", [EMBEDDING, safe], PREFIX + "unit_embedding")
     transposed = graft.constant(BANK_EMBEDDINGS, bank.embeddings.T, np.float32)
-    similarities = graft.node("MatMul", [unit, transposed], PREFIX + "similarities")
+    similarities = graft.node("MatMul", [unit, transposed], _SIMILARITIES)
     if found == 1:
         # Cheaper than TopK in every backend.
         rows = graft.node("ArgMax", [similarities], PREFIX + "rows", axis=1, keepdims=1)
@@ -230,15 +222,15 @@ def _graft_neighbors(graft: _Graft, bank: Bank, found: int, reported: int) -> st
         return rows
     values = PREFIX + "nearest_similarities"
     graft.nodes("TopK", [similarities, count], [values, rows], axis=1, sorted=1)
-    _slice_columns(graft, values, reported, SIMILARITY)
-    kept = _slice_columns(graft, rows, reported, PREFIX + "reported_rows")
+    graft.first_columns(values, reported, SIMILARITY)
+    kept = graft.first_columns(rows, reported, PREFIX + "reported_rows")
     graft.node("Cast", [kept], NEIGHBOR, to=TensorProto.INT32)
     return rows
 
 
-def _graft_transfer(graft: _Graft, bank: Bank, rows: str, transfer: int, found: int) -> str:
+def _graft_transfer(graft: Graft, bank: Bank, rows: str, transfer: int, found: int) -> str:
     """Grad-weights for each image, `float32 [N, 1, K]`."""
-    used = rows if transfer == found else _slice_columns(graft, rows, transfer, PREFIX + "used")
+    used = rows if transfer == found else graft.first_columns(rows, transfer, PREFIX + "used")
     shared = bank.grad_weights.shape[0] != bank.rows or not np.array_equal(
         bank.grad_index, np.arange(bank.rows)
     )
@@ -252,42 +244,23 @@ def _graft_transfer(graft: _Graft, bank: Bank, rows: str, transfer: int, found: 
     return graft.reduce("ReduceMean", gathered, 1, PREFIX + "grad_weights")
 
 
-def _graft_heatmap(
-    graft: _Graft,
-    grad_weights: str,
-    feature_map: tuple[int, int, int],
-    heatmap_size: tuple[int, int],
-) -> None:
-    channels, height, width = feature_map
-    flat = graft.constant("flat_map", [-1, channels, height * width], np.int64)
-    positions = graft.node("Reshape", [FEATURE_MAP, flat], PREFIX + "positions")
-    signed = graft.node("MatMul", [grad_weights, positions], PREFIX + "signed_heat")
-    heat = graft.node("Relu", [signed], PREFIX + "heat")
-    greatest = graft.reduce("ReduceMax", heat, 2, PREFIX + "greatest_heat")
-    # Without heat anywhere: zero divided by something above zero.
-    tiny = graft.constant("tiny_heat", _TINY_HEAT, np.float32)
-    safe = graft.node("Max", [greatest, tiny], PREFIX + "safe_heat")
-    scaled = graft.node("Div", [heat, safe], PREFIX + "scaled_heat")
-    shape = graft.constant("map_shape", [-1, 1, height, width], np.int64)
-    native = heatmap_size == (height, width)
-    name = HEATMAP if native else PREFIX + "native_heatmap"
-    graft.node("Reshape", [scaled, shape], name)
-    if not native:
-        scales = [
-            1.0,
-            1.0,
-            *(_scale(*pair) for pair in zip(heatmap_size, (height, width), strict=True)),
-        ]
-        graft.node(
-            "Resize",
-            [name, "", graft.constant("scales", scales, np.float32)],
-            HEATMAP,
-            mode="linear",
-            coordinate_transformation_mode="half_pixel",
-        )
+def _graft_estimate(graft: Graft, outcome: BankOutcome) -> None:
+    """`estimate [N]` from the similarities to all rows."""
+    tau = graft.constant("tau", outcome.tau, np.float32)
+    logits = graft.node("Div", [_SIMILARITIES, tau], PREFIX + "logits")
+    weights = graft.node("Softmax", [logits], PREFIX + "row_weights", axis=1)
+    values = graft.constant(BANK_VALUES, outcome.values[:, None], np.float32)
+    # Values around zero: in half precision the weights do not quite sum to one.
+    centre = graft.constant("centre", [float(np.median(outcome.values))], np.float32)
+    centred = graft.node("Sub", [values, centre], PREFIX + "centred_values")
+    away = graft.node("MatMul", [weights, centred], PREFIX + "away_from_centre")
+    mean = graft.node("Add", [away, centre], PREFIX + "mean_value")
+    if outcome.transform == "log":
+        mean = graft.node("Exp", [mean], PREFIX + "value")
+    graft.node("Reshape", [mean, graft.constant("estimate_shape", [-1], np.int64)], ESTIMATE)
 
 
-def _graft_uint8_input(graft: _Graft, preprocessing: Preprocessing) -> None:
+def _graft_uint8_input(graft: Graft, preprocessing: Preprocessing) -> None:
     """`uint8 [N,H,W,3]` RGB -> the network's float input; the cast comes first for TensorRT."""
     scale, shift = preprocessing.scale_and_shift()
     inner = PREFIX + "network_input"
@@ -315,23 +288,9 @@ def _graft_uint8_input(graft: _Graft, preprocessing: Preprocessing) -> None:
     )
 
 
-def _slice_columns(graft: _Graft, name: str, count: int, output: str) -> str:
-    start = graft.constant(f"{output.removeprefix(PREFIX)}_start", [0], np.int64)
-    end = graft.constant(f"{output.removeprefix(PREFIX)}_end", [count], np.int64)
-    axis = graft.constant(f"{output.removeprefix(PREFIX)}_axis", [1], np.int64)
-    return graft.node("Slice", [name, start, end, axis], output)
-
-
-def _scale(wanted: int, size: int) -> float:
-    """A float32 scale for Resize, whose output size is `floor(size * scale)`."""
-    scale: np.float32 = np.float32(wanted / size)
-    # Some readers multiply in float32, others in float64.
-    while min(float(np.float32(size) * scale), size * float(scale)) < wanted:
-        scale = np.nextafter(scale, np.float32(np.inf))
-    return float(scale)
-
-
-def _replace_outputs(graph: onnx.GraphProto, neighbors: int, heatmap_size: tuple[int, int]) -> None:
+def _replace_outputs(
+    graph: onnx.GraphProto, neighbors: int, heatmap_size: tuple[int, int], continuous: bool
+) -> None:
     embedding = next(value for value in graph.output if value.name == EMBEDDING)
     kept = onnx.ValueInfoProto()
     kept.CopyFrom(embedding)
@@ -342,69 +301,11 @@ def _replace_outputs(graph: onnx.GraphProto, neighbors: int, heatmap_size: tuple
         (NEIGHBOR, TensorProto.INT32, [BATCH, neighbors]),
         (SIMILARITY, TensorProto.FLOAT, [BATCH, neighbors]),
     ]
+    if continuous:
+        shapes.append((HEATMAP_LOWER, TensorProto.FLOAT, [BATCH, 1, *heatmap_size]))
+        shapes.append((ESTIMATE, TensorProto.FLOAT, [BATCH]))
     for name, dtype, shape in shapes:
         graph.output.append(helper.make_tensor_value_info(name, dtype, shape))
-
-
-def _feature_map_shape(model: onnx.ModelProto) -> tuple[int, int, int]:
-    outputs = {value.name: value for value in model.graph.output}
-    for name in (FEATURE_MAP, EMBEDDING):
-        if name not in outputs:
-            raise FoldcamError(
-                f"The model has no output {name!r} (it has {', '.join(outputs)}): fold needs an "
-                "embedding network exported with its feature map."
-            )
-    shape = [dim.dim_value for dim in outputs[FEATURE_MAP].type.tensor_type.shape.dim]
-    if len(shape) != 4 or min(shape[1:]) < 1:
-        raise FoldcamError(f"The output {FEATURE_MAP!r} has no fixed shape [N, K, h, w].")
-    return shape[1], shape[2], shape[3]
-
-
-def _check_input(model: onnx.ModelProto, preprocessing: Preprocessing) -> None:
-    constants = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in constants]
-    if [value.name for value in inputs] != [IMAGE]:
-        raise FoldcamError(
-            f"The model's inputs are {', '.join(value.name for value in inputs) or 'none'} where "
-            f"fold needs one, {IMAGE!r}."
-        )
-    sizes = [dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim]
-    wanted = [3, preprocessing.height, preprocessing.width]
-    # Zero stands for a size that the file leaves open.
-    if len(sizes) != 4 or any(
-        has not in (0, needs) for has, needs in zip(sizes[1:], wanted, strict=True)
-    ):
-        raise FoldcamError(
-            f"The model takes images of shape {sizes[1:]} and its preprocessing makes {wanted}."
-        )
-
-
-def _free_names(graph: onnx.GraphProto) -> None:
-    """Rename what in the network has the name of one of the folded model's outputs."""
-    taken = {HEATMAP: "network.heatmap", NEIGHBOR: "network.neighbor"}
-    taken[SIMILARITY] = "network.similarity"
-    for tensor in graph.initializer:
-        tensor.name = taken.get(tensor.name, tensor.name)
-    for value in graph.value_info:
-        value.name = taken.get(value.name, value.name)
-    for node in graph.node:
-        for names in (node.input, node.output):
-            for position, name in enumerate(names):
-                names[position] = taken.get(name, name)
-
-
-def _check_sizes(model: onnx.ModelProto, bank: Bank, channels: int) -> None:
-    outputs = {value.name: value for value in model.graph.output}
-    size = outputs[EMBEDDING].type.tensor_type.shape.dim[1].dim_value
-    for what, has, needs in (
-        ("embeddings of size", bank.embedding_size, size),
-        ("grad-weights for channels", bank.channels, channels),
-    ):
-        if has != needs:
-            raise FoldcamError(
-                f"The bank was made by another network: it holds {what} {has} and the network has "
-                f"{needs}; build the bank with this network."
-            )
 
 
 def _clamped(flag: str, wanted: int, rows: int) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from export.network_file import embedding_network, read_architecture, trained_architecture
 from export.program_file import load_program
 from runtime.errors import FoldcamError
 from runtime.preprocess import Preprocessing
@@ -35,35 +36,41 @@ class LoadedModel:
     weights: str
 
 
+# MODEL names that foldcam brings along.
+BUILT_IN = ("demo", "efficientnet-lite0")
+
+
 def load_model(spec: str, weights: Path | None = None) -> LoadedModel:
     """Load the module that `spec` names.
 
     Args:
-        spec: `demo`; `package.module:factory`, a callable without arguments that
-            returns a torch module (the working directory is on the import path);
-            or a `.pt2` file.
+        spec: `demo`; `efficientnet-lite0` (its pooled features, to train on);
+            `package.module:factory`, a callable without arguments that returns a
+            torch module (the working directory is on the import path); a `.pt2`
+            file; or the `.safetensors` file of `foldcam train`.
         weights: safetensors, or a state dict that torch loads with `weights_only`.
+            For a factory also the file of `foldcam train` that was made from it.
 
     Raises:
         FoldcamError: nothing of that name, or weights that do not fit.
     """
-    if spec == "demo":
-        from export.demo_network import demo_network
-
-        module: nn.Module = demo_network()
-        name = spec
-    elif spec.endswith(".pt2"):
+    if spec.endswith(".safetensors"):
         if weights is not None:
             raise FoldcamError(f"{spec} carries its weights: leave --weights out.")
-        module = load_program(Path(spec))
-        name = Path(spec).name
-    elif ":" in spec:
-        module = _from_factory(spec)
-        name = spec
-    else:
-        raise FoldcamError(
-            f"MODEL {spec!r} is not known: use demo, package.module:factory, or a .pt2 file."
-        )
+        return _trained(Path(spec))
+    if spec.endswith(".pt2") and weights is not None:
+        raise FoldcamError(f"{spec} carries its weights: leave --weights out.")
+    module = _module(spec)
+    name = Path(spec).name if spec.endswith(".pt2") else spec
+    architecture = None
+    if weights is not None and weights.suffix == ".safetensors":
+        architecture = trained_architecture(weights)
+        if architecture is not None and architecture.base != spec:
+            raise FoldcamError(
+                f"--weights {weights} were trained from {architecture.base!r}, not from {spec!r}."
+            )
+    if architecture is not None:
+        module = embedding_network(module, architecture)
     if weights is not None:
         _load_weights(module, weights)
     preprocessing = getattr(module, "preprocessing", None)
@@ -72,8 +79,43 @@ def load_model(spec: str, weights: Path | None = None) -> LoadedModel:
             f"MODEL {spec!r}: its attribute `preprocessing` is not a "
             "runtime.preprocess.Preprocessing."
         )
+    if architecture is not None:
+        preprocessing = architecture.preprocessing
     return LoadedModel(
         module.eval(), preprocessing or Preprocessing(), name, weights.name if weights else ""
+    )
+
+
+def _trained(path: Path) -> LoadedModel:
+    """The network in a file of `foldcam train`."""
+    architecture = read_architecture(path)
+    if architecture.base not in BUILT_IN:
+        # The file may come from elsewhere: it must not choose what code is imported.
+        raise FoldcamError(
+            f"{path} was trained from {architecture.base!r}: name that as MODEL and pass the file "
+            f"with --weights {path}."
+        )
+    module = embedding_network(_module(architecture.base), architecture)
+    _load_weights(module, path)
+    return LoadedModel(module.eval(), architecture.preprocessing, path.name, "")
+
+
+def _module(spec: str) -> nn.Module:
+    if spec == "demo":
+        from export.demo_network import demo_network
+
+        return demo_network()
+    if spec == "efficientnet-lite0":
+        from export.demo_network import pooled_features
+
+        return pooled_features()
+    if spec.endswith(".pt2"):
+        return load_program(Path(spec))
+    if ":" in spec:
+        return _from_factory(spec)
+    raise FoldcamError(
+        f"MODEL {spec!r} is not known: use {', '.join(BUILT_IN)}, package.module:factory, a .pt2 "
+        "file, or the .safetensors file of foldcam train."
     )
 
 

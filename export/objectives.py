@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +21,6 @@ Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 
 _ZERO = 1e-8
-_BETWEEN_ANCHORS = ("NCALoss", "ThresholdConsistentMarginLoss")
-# Its own defaults are distances, and leave no gradient where similarities are meant.
-_FOR_SIMILARITIES = {"ContrastiveLoss": {"pos_margin": 1.0, "neg_margin": 0.0}}
 
 
 @dataclass(frozen=True)
@@ -61,8 +57,9 @@ def parse_objective(text: str, seed: int = 0) -> Objective:
     """The objective that a command-line text names.
 
     Args:
-        text: `all-triplets`, `sampled:50`, or `pml:TripletMarginLoss` with
-            optional arguments, `pml:TripletMarginLoss:margin=0.1`.
+        text: `all-triplets`, `sampled:50`, `proxy`, or `pml:TripletMarginLoss` with
+            optional arguments and miner,
+            `pml:TripletMarginLoss:margin=0.1+MultiSimilarityMiner`.
         seed: of the sampled triplets.
 
     Raises:
@@ -76,12 +73,20 @@ def parse_objective(text: str, seed: int = 0) -> Objective:
             raise FoldcamError(f"Objective {text!r}: give a count of triplets, as in sampled:50.")
         count = int(rest)
         return Objective(text, lambda e, labels: sampled_triplets(e, labels, count, seed))
+    if text == "proxy":
+        return Objective(text, class_proxies)
     if kind == "pml":
-        loss = _metric_learning_loss(rest)
-        return Objective(text, lambda e, labels: cosine_loss(e, labels, loss))
+        from export.metric_learning import directions_of, parse_comparison
+
+        comparison = parse_comparison(rest)
+        return Objective(text, lambda e, labels: directions_of(comparison, e, labels))
+    if kind == "kernel":
+        raise FoldcamError(
+            f"Objective {text!r} is for values and not for labels: pass --continuous."
+        )
     raise FoldcamError(
-        f"Objective {text!r} is unknown: use all-triplets, sampled:50, or pml:LOSS with a loss of "
-        "pytorch-metric-learning, such as pml:TripletMarginLoss."
+        f"Objective {text!r} is unknown: use all-triplets, sampled:50, proxy, or pml:LOSS with a "
+        "loss of pytorch-metric-learning, such as pml:TripletMarginLoss."
     )
 
 
@@ -138,52 +143,20 @@ def sampled_triplets(embeddings: Floats, labels: Integers, count: int, seed: int
     return Directions(values, fallback_rows=fallback)
 
 
-def cosine_loss(embeddings: Floats, labels: Integers, loss: Any) -> Directions:
-    """A metric-learning loss as a function of cosines `s_ij = e_i . e_j`.
+def class_proxies(embeddings: Floats, labels: Integers) -> Directions:
+    """The closed-form class proxy: towards the normalised mean of the class, away from nothing.
 
-    `v_i = -sum_j (dL/ds_ij) e_j`, the anchor's role only. The cosine of unit rows
-    is their dot product; no gradient passes through a normalisation, which would
-    remove the component along `e_i`, the very evidence for the similarity.
+    What EmbeddingCAM asks. Without the other classes in it, the direction also speaks
+    for what all classes share; `docs/method.md` measures what that costs.
 
     Args:
         embeddings: `float32 [N, D]` of norm 1.
-        labels: `int64 [N]`.
-        loss: a loss of pytorch-metric-learning whose distance does not normalise.
-
-    Raises:
-        FoldcamError: there is one class only, or the loss cannot be used here.
+        labels: `int64 [N]`, class numbers 0..C-1, each present.
     """
-    import torch
-
-    everything = all_triplets(embeddings, labels)
-    reference = torch.from_numpy(embeddings)
-    targets = torch.from_numpy(labels)
-    values = np.zeros_like(embeddings)
-    # One anchor at a time: in a batch of them, losses weigh one anchor's positives
-    # against its negatives by how many pairs the others have.
-    for row in range(len(labels)):
-        anchor = reference[row : row + 1].clone().requires_grad_(True)
-        same = targets[None, :] == targets[row]
-        pairs = (*torch.where(_without(same, row)), *torch.where(~same))
-        try:
-            value = loss(anchor, targets[row : row + 1], pairs, reference, targets)
-        except Exception as error:
-            # Losses refuse what they cannot do with many unrelated exceptions.
-            raise FoldcamError(
-                f"{type(loss).__name__} cannot be computed from pairs of one batch: {error}."
-            ) from error
-        if value.requires_grad:
-            (gradient,) = torch.autograd.grad(value, anchor)
-            values[row] = -gradient[0].numpy()
-    silent = np.linalg.norm(values, axis=1) < _ZERO
-    values[silent] = everything.values[silent]
-    return Directions(values, fallback_rows=int(silent.sum()))
-
-
-def _without(same: Any, row: int) -> Any:
-    others = same.clone()
-    others[0, row] = False
-    return others
+    sums = np.zeros((int(labels.max()) + 1, embeddings.shape[1]))
+    np.add.at(sums, labels, embeddings.astype(np.float64))
+    proxies = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), _ZERO)
+    return Directions(proxies.astype(np.float32)[labels], per_class=True)
 
 
 def _draw_others(
@@ -191,50 +164,3 @@ def _draw_others(
 ) -> Integers:
     others = np.flatnonzero(labels != label)
     return generator.choice(others, count)
-
-
-def _metric_learning_loss(text: str) -> Any:
-    """`TripletMarginLoss:margin=0.1` -> the loss, computing on dot products."""
-    try:
-        from pytorch_metric_learning import distances, losses
-    except ImportError:
-        raise FoldcamError(
-            "pml: objectives need pytorch-metric-learning: pip install 'foldcam[export]'."
-        ) from None
-    name, *settings = text.split(":")
-    if name in _BETWEEN_ANCHORS:
-        raise FoldcamError(
-            f"pml:{name} compares the anchors of a batch with each other and gives one anchor no "
-            "gradient: use another loss of pairs or triplets."
-        )
-    factory = getattr(losses, name, None)
-    if not (isinstance(factory, type) and issubclass(factory, losses.BaseMetricLossFunction)):
-        raise FoldcamError(f"pytorch-metric-learning has no loss {name!r}.")
-    arguments = dict(_setting(text, setting) for setting in settings)
-    # The class that every loss of similarities accepts; the rows are of norm 1 already.
-    cosine = distances.CosineSimilarity()
-    cosine.normalize_embeddings = False
-    try:
-        loss = factory(distance=cosine, **{**_FOR_SIMILARITIES.get(name, {}), **arguments})
-    except Exception as error:
-        # Losses refuse settings with many unrelated exceptions.
-        raise FoldcamError(
-            f"pml:{text} cannot be made: {error}. Only losses of pairs or triplets that need no "
-            "trained weights of their own and accept a similarity can give directions."
-        ) from None
-    if any(True for _ in loss.parameters()):
-        raise FoldcamError(
-            f"pml:{name} has trained weights of its own (proxies), which a bank does not have: use "
-            "a loss of pairs or triplets."
-        )
-    return loss
-
-
-def _setting(text: str, setting: str) -> tuple[str, float]:
-    key, _, value = setting.partition("=")
-    try:
-        return key, float(value)
-    except ValueError:
-        raise FoldcamError(
-            f"pml:{text}: {setting!r} is not name=number, as in margin=0.1."
-        ) from None

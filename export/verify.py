@@ -13,12 +13,21 @@ import numpy.typing as npt
 import onnx
 import torch
 
-from export.bank import Bank
+from export.bank import Bank, BankOutcome
 from export.datasets import Dataset
 from export.fold import bank_of
+from export.kernel import kernel_estimates
 from export.network import Network
-from runtime.backends import open_backend
-from runtime.contract import EMBEDDING, HEATMAP, NEIGHBOR, SIMILARITY, Contract
+from runtime.backends import Array, open_backend
+from runtime.contract import (
+    EMBEDDING,
+    ESTIMATE,
+    HEATMAP,
+    HEATMAP_LOWER,
+    NEIGHBOR,
+    SIMILARITY,
+    Contract,
+)
 from runtime.errors import FoldcamError
 from runtime.images import read_image
 from runtime.onnx_file import read_contract
@@ -30,6 +39,7 @@ MIN_COSINE = 0.9999
 MAX_HEATMAP_DIFFERENCE = 1e-3
 MAX_TIE = 1e-5
 MAX_SIMILARITY_DIFFERENCE = 1e-4
+MAX_ESTIMATE_DIFFERENCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -43,13 +53,17 @@ class VerifyReport:
         neighbor_similarity_difference_worst: between the similarities of the two
             rows, where they differ.
         heatmap_difference_mean, heatmap_difference_worst: greatest absolute
-            difference per image, over images with the same row.
+            difference per image, over images with the same row. Of a continuous
+            outcome both heatmaps are compared.
         heatmaps_vary: whether different images got different heatmaps.
         finite: whether all of the folded model's outputs are finite.
         similarity_difference_worst: greatest difference between a reported
             similarity and the reference's for that row.
         bank_intact: whether the bank in the graph is the one that the metadata
             describe.
+        estimate_difference_worst: greatest difference between estimates of a continuous
+            outcome, as a share of the range of the bank's values (of their logarithms where
+            the kernel averages those); None for a model of labels.
         failures: what is outside the limits, one sentence each.
     """
 
@@ -64,6 +78,7 @@ class VerifyReport:
     finite: bool
     similarity_difference_worst: float
     bank_intact: bool
+    estimate_difference_worst: float | None
     failures: tuple[str, ...]
 
     @property
@@ -78,10 +93,16 @@ class VerifyReport:
 
 @dataclass(frozen=True)
 class _Outputs:
+    """One batch. `heatmap` is `[N, 2, h', w']` for a continuous outcome: raising, lowering.
+
+    `estimate` is on the kernel's scale, as a share of the range of the bank's values.
+    """
+
     embedding: Floats
     heatmap: Floats
     neighbor: npt.NDArray[np.int32]
     similarities: Floats
+    estimate: npt.NDArray[np.float64] | None = None
 
 
 def verify(
@@ -95,7 +116,9 @@ def verify(
 
     The reference is computed in torch and numpy, with the formulas and not the
     folded graph: embedding and feature map from the network, cosine to every bank
-    row, grad-weights of the nearest rows, `relu(sum_k a_k A_k)` over its maximum.
+    row, grad-weights of the nearest rows, `relu(sum_k a_k A_k)` over its maximum. For a
+    continuous outcome: both signs of that sum over its greatest magnitude, and the
+    kernel estimate.
 
     Args:
         model_path: the folded model.
@@ -124,10 +147,7 @@ def verify(
             given = block if contract.input_type == "uint8" else _floats(contract, block)
             outputs = backend.run(given)
             reference = _reference(network, bank, contract, _floats(contract, block))
-            folded = _Outputs(
-                outputs[EMBEDDING], outputs[HEATMAP], outputs[NEIGHBOR], outputs[SIMILARITY]
-            )
-            parts.append((folded, reference))
+            parts.append((_folded(outputs, bank), reference))
     distinct = len({image.tobytes() for image in resized})
     return _compared(parts, distinct, bank.sha256() == contract.bank.sha256)
 
@@ -159,30 +179,54 @@ def _floats(contract: Contract, resized: npt.NDArray[np.uint8]) -> Floats:
     return contract.preprocessing.normalized(resized)
 
 
+def _folded(outputs: dict[str, Array], bank: Bank) -> _Outputs:
+    heatmap, estimate = outputs[HEATMAP], None
+    if bank.outcome is not None:
+        heatmap = np.concatenate([heatmap, outputs[HEATMAP_LOWER]], axis=1)
+        exact = outputs[ESTIMATE].astype(np.float64)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            estimate = np.log(exact) if bank.outcome.transform == "log" else exact
+        estimate = estimate / _range(bank.outcome)
+    return _Outputs(outputs[EMBEDDING], heatmap, outputs[NEIGHBOR], outputs[SIMILARITY], estimate)
+
+
+def _range(outcome: BankOutcome) -> float:
+    return max(float(outcome.values.max()) - float(outcome.values.min()), 1e-30)
+
+
 def _reference(network: Network, bank: Bank, contract: Contract, images: Floats) -> _Outputs:
     activations = network.forward(torch.from_numpy(images))
     embedding = activations.embedding.numpy()
     norms = np.maximum(np.linalg.norm(embedding, axis=1, keepdims=True), 1e-12)
-    similarities = (embedding / norms) @ bank.embeddings.T
+    unit = embedding / norms
+    similarities = unit @ bank.embeddings.T
     order = np.argsort(-similarities, axis=1, kind="stable")
     used = order[:, : contract.transfer]
     nearest = order[:, : contract.neighbors].astype(np.int32)
     grad_weights = bank.grad_weights[bank.grad_index[used]].mean(axis=1)
     feature_map = activations.feature_map.numpy()
-    heat = np.maximum(np.einsum("nk,nkhw->nhw", grad_weights, feature_map), 0)
-    greatest = heat.max(axis=(1, 2), keepdims=True)
-    heatmap = np.divide(heat, greatest, out=np.zeros_like(heat), where=greatest > 0)[:, None]
+    signed = np.einsum("nk,nkhw->nhw", grad_weights, feature_map)[:, None]
+    estimate = None
+    if bank.outcome is not None:
+        # What raises the estimate, and what lowers it.
+        signed = np.concatenate([signed, -signed], axis=1)
+        values, tau = bank.outcome.values, bank.outcome.tau
+        estimate = kernel_estimates(unit, bank.embeddings, values, tau) / _range(bank.outcome)
+    heat = np.maximum(signed, 0)
+    greatest = heat.max(axis=(1, 2, 3), keepdims=True)
+    heatmap = np.divide(heat, greatest, out=np.zeros_like(heat), where=greatest > 0)
     if heatmap.shape[2:] != contract.heatmap_size:
         heatmap = torch.nn.functional.interpolate(
             torch.from_numpy(heatmap), contract.heatmap_size, mode="bilinear", align_corners=False
         ).numpy()
-    return _Outputs(embedding, heatmap, nearest, similarities)
+    return _Outputs(embedding, heatmap, nearest, similarities, estimate)
 
 
 def _compared(
     parts: list[tuple[_Outputs, _Outputs]], distinct: int, bank_intact: bool
 ) -> VerifyReport:
     cosines, differences, gaps, same, heatmaps = [], [], [], [], []
+    estimates: list[float] = []
     off = [0.0]
     finite = True
     for folded, reference in parts:
@@ -197,7 +241,14 @@ def _compared(
                 gap = np.abs(folded.heatmap[row] - reference.heatmap[row])
                 differences.append(float(gap.max()))
             heatmaps.append(folded.heatmap[row].tobytes())
-        arrays = (folded.embedding, folded.heatmap, folded.similarities)
+        arrays: list[npt.NDArray[Any]] = [
+            folded.embedding,
+            folded.heatmap,
+            folded.similarities,
+        ]
+        if folded.estimate is not None and reference.estimate is not None:
+            arrays.append(folded.estimate)
+            estimates.append(float(np.abs(folded.estimate - reference.estimate).max()))
         finite = finite and all(bool(np.isfinite(array).all()) for array in arrays)
     report = VerifyReport(
         images=len(cosines),
@@ -212,6 +263,7 @@ def _compared(
         finite=finite,
         similarity_difference_worst=float(np.max(off)),
         bank_intact=bank_intact,
+        estimate_difference_worst=float(np.max(estimates)) if estimates else None,
         failures=(),
     )
     return VerifyReport(**{**asdict(report), "failures": tuple(_failures(report))})
@@ -238,6 +290,12 @@ def _failures(report: VerifyReport) -> list[str]:
         failures.append(
             "a reported similarity is off by "
             f"{report.similarity_difference_worst:.2g}, above {MAX_SIMILARITY_DIFFERENCE}"
+        )
+    worst = report.estimate_difference_worst
+    if worst is not None and not worst <= MAX_ESTIMATE_DIFFERENCE:
+        failures.append(
+            f"an estimate is off by {worst:.2g} of the values' range, above "
+            f"{MAX_ESTIMATE_DIFFERENCE}"
         )
     if not report.bank_intact:
         failures.append("the bank in the graph is not the one that the metadata describe")

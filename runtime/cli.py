@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from runtime.cli_support import print_json, print_text, run_app
-from runtime.text import printable
+from runtime.text import number_text, printable
 
 if TYPE_CHECKING:
     from runtime.pipeline import Summary
@@ -191,6 +191,9 @@ def _report(summary: Summary, table: TableSink | None, *, to_stderr: bool, quiet
     if table is None and summary.labels:
         seen = ", ".join(f"{label} ({count})" for label, count in summary.labels.items())
         lines.append(f"nearest: {printable(seen)}")
+    if table is None and summary.estimate is not None:
+        mean, low, high = (number_text(summary.estimate[key]) for key in ("mean", "low", "high"))
+        lines.append(f"estimate: {mean} on average ({low} to {high})")
     lines += [f"wrote {printable(output)}" for output in summary.outputs]
     if not quiet or table is not None:
         text = "\n".join(lines)

@@ -26,9 +26,13 @@ EMBEDDING = "embedding"
 HEATMAP = "heatmap"
 NEIGHBOR = "neighbor"
 SIMILARITY = "similarity"
+HEATMAP_LOWER = "heatmap_lower"
+ESTIMATE = "estimate"
 
 InputType = Literal["float32", "uint8"]
 INPUT_TYPES: tuple[InputType, ...] = get_args(InputType)
+Transform = Literal["none", "log"]
+TRANSFORMS: tuple[Transform, ...] = get_args(Transform)
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,27 @@ class LabelRun:
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """A continuous outcome, such as a price, in place of labels.
+
+    `estimate` is the mean of the bank's values, weighted by
+    `softmax(similarity / tau)` over all rows.
+
+    Attributes:
+        tau: temperature of the kernel, in units of cosine.
+        transform: what is averaged: the values (`none`), or their logarithms
+            (`log`), whose mean is then exponentiated.
+        low, median, high: of the bank's values, in their own unit.
+    """
+
+    tau: float
+    transform: Transform
+    low: float
+    median: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Contract:
     """Everything that the device must know about a folded model.
 
@@ -95,13 +120,16 @@ class Contract:
         layer: the feature map's name in the network.
         feature_map: `(K, h, w)`.
         normalized: whether the network itself ends in an L2 normalisation.
-        heatmap_size: `(height, width)` of the output `heatmap`.
+        heatmap_size: `(height, width)` of the output `heatmap` (and `heatmap_lower`).
         transfer: number of rows whose grad-weights are used.
         neighbors: number of rows reported in `neighbor` and `similarity`.
         bank: summary of the bank.
-        labels: runs of bank rows with one label, in row order.
+        labels: runs of bank rows with one label, in row order; empty for a continuous
+            outcome.
         origin: network and data.
         versions: tool -> version that took part in the export.
+        outcome: the continuous outcome, None for a model of labels. With it the model
+            has the outputs `heatmap_lower` and `estimate`.
     """
 
     preprocessing: Preprocessing
@@ -116,6 +144,7 @@ class Contract:
     labels: tuple[LabelRun, ...]
     origin: Origin
     versions: dict[str, str] = field(default_factory=dict)
+    outcome: Outcome | None = None
 
     def __post_init__(self) -> None:
         ends = np.cumsum([run.count for run in self.labels], dtype=np.int64)
@@ -125,16 +154,16 @@ class Contract:
         """The label of bank row `row`.
 
         Raises:
-            IndexError: the bank has no such row.
+            IndexError: the bank has no such row, or its rows have no labels.
         """
-        if not 0 <= row < self.bank.rows:
+        if not 0 <= row < self.bank.rows or not self.labels:
             raise IndexError(f"bank row {row} of {self.bank.rows}")
         ends: npt.NDArray[np.int64] = cast(Any, self)._label_ends
         return self.labels[int(np.searchsorted(ends, row, side="right"))].name
 
     def to_json(self) -> str:
         """The metadata document, deterministic for equal contracts."""
-        document = {
+        document: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "preprocessing": {
                 "width": self.preprocessing.width,
@@ -156,6 +185,8 @@ class Contract:
             "origin": vars(self.origin),
             "versions": self.versions,
         }
+        if self.outcome is not None:
+            document["outcome"] = vars(self.outcome)
         return json.dumps(document, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
@@ -187,13 +218,17 @@ def parse_contract(text: str, where: str) -> Contract:
         )
     bank = _bank(root.section("bank"))
     labels = tuple(LabelRun(name, count) for name, count in root.runs("labels"))
+    section = root.optional_section("outcome")
+    outcome = None if section is None else _outcome(section)
     counted = sum(run.count for run in labels)
-    if counted != bank.rows:
+    if outcome is not None and labels:
+        root.fail("labels", "are not empty although the outcome is continuous")
+    if outcome is None and counted != bank.rows:
         root.fail("labels", f"count {counted} rows and bank.rows says {bank.rows}")
     channels, map_height, map_width = root.integers("feature_map", 3, low=1)
     heatmap_height, heatmap_width = root.integers("heatmap_size", 2, low=1)
     return Contract(
-        preprocessing=_preprocessing(root.section("preprocessing")),
+        preprocessing=preprocessing_from(root.section("preprocessing")),
         input_type=root.choice("input_type", INPUT_TYPES),
         layer=root.text("layer"),
         feature_map=(channels, map_height, map_width),
@@ -205,10 +240,16 @@ def parse_contract(text: str, where: str) -> Contract:
         labels=labels,
         origin=_origin(root.section("origin")),
         versions=root.texts("versions"),
+        outcome=outcome,
     )
 
 
-def _preprocessing(fields: Fields) -> Preprocessing:
+def preprocessing_from(fields: Fields) -> Preprocessing:
+    """The preprocessing section of a document.
+
+    Raises:
+        FoldcamError: a value is missing or wrong; the message names it.
+    """
     mean = fields.numbers("mean", 3)
     std = fields.numbers("std", 3)
     if min(abs(value) for value in std) < 1e-9:
@@ -237,6 +278,19 @@ def _bank(fields: Fields) -> BankSummary:
         compression=fields.text("compression"),
         sha256=fields.text("sha256"),
     )
+
+
+def _outcome(fields: Fields) -> Outcome:
+    tau = fields.number("tau")
+    if tau <= 0:
+        fields.fail("tau", f"is {tau:g} and must be above zero")
+    transform: Transform = fields.choice("transform", TRANSFORMS)
+    low, median, high = (fields.number(name) for name in ("low", "median", "high"))
+    if not low <= median <= high:
+        fields.fail("median", f"is {median:g}, which does not lie between low and high")
+    if transform == "log" and low <= 0:
+        fields.fail("low", f"is {low:g}, which has no logarithm")
+    return Outcome(tau, transform, low, median, high)
 
 
 def _origin(fields: Fields) -> Origin:

@@ -38,6 +38,10 @@ class Fields:
         """A nested object."""
         return Fields(self._get(key), f"{self._where}: {key}")
 
+    def optional_section(self, key: str) -> Fields | None:
+        """A nested object, or None where the key is missing."""
+        return self.section(key) if key in self._values else None
+
     def text(self, key: str) -> str:
         """A string."""
         value = self._get(key)
@@ -60,17 +64,13 @@ class Fields:
         """A list of `count` integers within [low, high]."""
         return [self._integer(key, value, low, high) for value in self._list(key, count)]
 
+    def number(self, key: str) -> float:
+        """A finite number."""
+        return self._number(key, self._get(key))
+
     def numbers(self, key: str, count: int) -> list[float]:
         """A list of `count` finite numbers."""
-        result: list[float] = []
-        for value in self._list(key, count):
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                self.fail(key, f"holds {_kind(value)} where a number is needed")
-            number = float(value) if abs(value) < 1e300 else math.inf
-            if not math.isfinite(number):
-                self.fail(key, "holds a number that is not finite")
-            result.append(number)
-        return result
+        return [self._number(key, value) for value in self._list(key, count)]
 
     def choice(self, key: str, choices: Sequence[Choice]) -> Choice:
         """One of the given strings."""
@@ -107,6 +107,14 @@ class Fields:
         if count is not None and len(value) != count:
             self.fail(key, f"has {len(value)} values where {count} are needed")
         return value
+
+    def _number(self, key: str, value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            self.fail(key, f"holds {_kind(value)} where a number is needed")
+        number = float(value) if abs(value) < 1e300 else math.inf
+        if not math.isfinite(number):
+            self.fail(key, "holds a number that is not finite")
+        return number
 
     def _integer(self, key: str, value: object, low: int, high: int) -> int:
         if isinstance(value, bool) or not isinstance(value, int):

@@ -9,7 +9,7 @@ from typing import Any
 from runtime.backends.tensors import check_tensors, describe
 from runtime.errors import FoldcamError
 from runtime.onnx_file import TensorInfo, read_contract, read_header
-from runtime.text import printable, shorten
+from runtime.text import number_text, printable, shorten
 
 SHOWN_LABELS = 10
 
@@ -74,6 +74,7 @@ def inspection_text(report: dict[str, Any]) -> str:
             f"neighbors {contract['neighbors']}",
         ),
         ("labels", _labels_text(contract["labels"], report["label_count"])),
+        ("outcome", _outcome_text(contract.get("outcome"))),
         ("network", f"{origin['network']} {origin['weights']}".rstrip()),
         ("data", f"{origin['data']} ({origin['split']})" if origin["split"] else origin["data"]),
         ("made with", ", ".join(f"{tool} {v}" for tool, v in contract["versions"].items())),
@@ -92,7 +93,17 @@ def _tensor_text(tensor: dict[str, Any]) -> str:
     return f"{info.name}: {describe(info)}"
 
 
+def _outcome_text(outcome: dict[str, Any] | None) -> str:
+    if outcome is None:
+        return ""
+    low, median, high = (number_text(outcome[name]) for name in ("low", "median", "high"))
+    what = "values" if outcome["transform"] == "none" else "logarithms of the values"
+    return f"{low} to {high}, median {median}; kernel over {what}, tau {outcome['tau']:g}"
+
+
 def _labels_text(labels: list[list[Any]], distinct: int) -> str:
+    if not labels:
+        return ""
     shown = ", ".join(f"{shorten(name, 40)} ({count})" for name, count in labels[:SHOWN_LABELS])
     more = f", and {len(labels) - SHOWN_LABELS} more" if len(labels) > SHOWN_LABELS else ""
     return f"{distinct}: {shown}{more}"

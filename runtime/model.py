@@ -12,9 +12,19 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.backends import Array, Backend, Provider, dtype_of, open_backend
-from runtime.contract import EMBEDDING, HEATMAP, NEIGHBOR, SIMILARITY, Contract
+from runtime.backends.tensors import expected_tensors
+from runtime.contract import (
+    EMBEDDING,
+    ESTIMATE,
+    HEATMAP,
+    HEATMAP_LOWER,
+    NEIGHBOR,
+    SIMILARITY,
+    Contract,
+)
 from runtime.errors import FoldcamError
 from runtime.preprocess import Affine, Image
+from runtime.text import number_text
 
 
 @dataclass(frozen=True)
@@ -34,11 +44,14 @@ class Result:
         heatmap: `float32 [h', w']` in [0, 1], over the network's input.
         neighbors: `int32 [k]`, bank rows, nearest first.
         similarities: `float32 [k]`, cosine to those rows.
-        labels: their `k` labels.
+        labels: their `k` labels; empty for a continuous outcome.
         affine: maps pixels of the network's input to pixels of the frame.
         input_wh: width and height of the network's input in pixels.
         frame_wh: width and height of the image in pixels.
         timings: what it took.
+        estimate: of a continuous outcome, in its own unit; None for a model of labels.
+        heatmap_lower: `float32 [h', w']` in [0, 1], what lowers the estimate, as `heatmap`
+            is what raises it; both are shares of one maximum. None for a model of labels.
     """
 
     embedding: npt.NDArray[np.float32]
@@ -50,13 +63,27 @@ class Result:
     input_wh: tuple[int, int]
     frame_wh: tuple[int, int]
     timings: Timings
+    estimate: float | None = None
+    heatmap_lower: npt.NDArray[np.float32] | None = None
+
+    @property
+    def answer(self) -> str:
+        """The nearest row's label, or the estimate in digits."""
+        return self.labels[0] if self.estimate is None else number_text(self.estimate)
 
     def hottest(self) -> tuple[float, float] | None:
         """Centre `(x, y)` in frame pixels of the heatmap's maximum; None if nothing is hot."""
-        if self.heatmap.size == 0 or not self.heatmap.max() > 0.0:
+        return self._hottest_of(self.heatmap)
+
+    def hottest_lower(self) -> tuple[float, float] | None:
+        """As `hottest`, of `heatmap_lower`; None for a model of labels, too."""
+        return None if self.heatmap_lower is None else self._hottest_of(self.heatmap_lower)
+
+    def _hottest_of(self, heatmap: npt.NDArray[np.float32]) -> tuple[float, float] | None:
+        if heatmap.size == 0 or not heatmap.max() > 0.0:
             return None
-        rows, columns = self.heatmap.shape
-        row, column = divmod(int(self.heatmap.argmax()), columns)
+        rows, columns = heatmap.shape
+        row, column = divmod(int(heatmap.argmax()), columns)
         x = self.affine.scale_x * (column + 0.5) * self.input_wh[0] / columns
         y = self.affine.scale_y * (row + 0.5) * self.input_wh[1] / rows
         # In a letterbox the centre of a cell may lie in the padding beside the frame.
@@ -141,17 +168,22 @@ class FoldedModel:
         outputs = self._backend.run(batch)
         inference_ms = 1e3 * (time.perf_counter() - start) / len(images)
         self._check_outputs(outputs, len(images))
+        continuous = self.contract.outcome is not None
         return [
             Result(
                 embedding=outputs[EMBEDDING][index],
                 heatmap=outputs[HEATMAP][index, 0],
                 neighbors=outputs[NEIGHBOR][index],
                 similarities=outputs[SIMILARITY][index],
-                labels=[self.contract.label_of(int(row)) for row in outputs[NEIGHBOR][index]],
+                labels=[]
+                if continuous
+                else [self.contract.label_of(int(row)) for row in outputs[NEIGHBOR][index]],
                 affine=affines[index],
                 input_wh=(recipe.width, recipe.height),
                 frame_wh=(image.shape[1], image.shape[0]),
                 timings=Timings(spent[index], inference_ms),
+                estimate=float(outputs[ESTIMATE][index]) if continuous else None,
+                heatmap_lower=outputs[HEATMAP_LOWER][index, 0] if continuous else None,
             )
             for index, image in enumerate(images)
         ]
@@ -180,13 +212,8 @@ class FoldedModel:
     def _check_outputs(self, outputs: dict[str, Array], count: int) -> None:
         """The graph's declared shapes may be open: only now is it known what it returns."""
         contract = self.contract
-        promised = {
-            EMBEDDING: (count, contract.bank.embedding_size),
-            HEATMAP: (count, 1, *contract.heatmap_size),
-            NEIGHBOR: (count, contract.neighbors),
-            SIMILARITY: (count, contract.neighbors),
-        }
-        for name, shape in promised.items():
+        for tensor in expected_tensors(contract)[1]:
+            name, shape = tensor.name, (count, *tensor.shape[1:])
             if outputs[name].shape != shape:
                 raise FoldcamError(
                     f"The model returned {name!r} of shape {list(outputs[name].shape)} where its "

@@ -18,6 +18,10 @@ from runtime.preprocess import Affine, Image
 
 Heat = npt.NDArray[np.float32]
 
+# Colours of `overlay_both`, RGB: far apart for the colour-blind, too.
+WARM = (255, 96, 0)
+COLD = (0, 96, 255)
+
 COLORMAPS = {
     "turbo": cv2.COLORMAP_TURBO,
     "inferno": cv2.COLORMAP_INFERNO,
@@ -70,13 +74,7 @@ def overlay(image: Image, heat: Heat, opacity: float = 0.6, colormap: str = "tur
     Raises:
         FoldcamError: unknown colour map, opacity outside [0, 1], or sizes that differ.
     """
-    if not 0.0 <= opacity <= 1.0:
-        raise FoldcamError(f"opacity is {opacity}: give a number from 0 to 1.")
-    if heat.shape != image.shape[:2]:
-        raise FoldcamError(
-            f"The heat is {heat.shape[1]} x {heat.shape[0]} and the image "
-            f"{image.shape[1]} x {image.shape[0]}: paint it with heatmap_on_frame first."
-        )
+    _check_heat(image, heat, opacity)
     warm = np.array(heat, np.float32, order="C")
     cv2.patchNaNs(warm, 0.0)
     np.clip(warm, 0.0, 1.0, out=warm)
@@ -84,6 +82,38 @@ def overlay(image: Image, heat: Heat, opacity: float = 0.6, colormap: str = "tur
     warm *= np.float32(opacity)
     blended = cv2.blendLinear(np.ascontiguousarray(image), colored, np.float32(1.0) - warm, warm)
     return np.asarray(blended, np.uint8)
+
+
+def overlay_both(image: Image, raising: Heat, lowering: Heat, opacity: float = 0.6) -> Image:
+    """Blend what raises an estimate in `WARM` and what lowers it in `COLD` over a photograph.
+
+    The photograph is shown in grey: a room of wood is warm and a sky cold already.
+
+    Args:
+        image: `uint8 [H, W, 3]` RGB.
+        raising, lowering: `float32 [H, W]` in [0, 1]. Where both are hot, the photograph
+            keeps at least `1 - opacity` of itself.
+        opacity: of the hottest place, in [0, 1].
+
+    Returns:
+        A new `uint8 [H, W, 3]` RGB.
+
+    Raises:
+        FoldcamError: opacity outside [0, 1], or sizes that differ.
+    """
+    shares = []
+    for heat in (raising, lowering):
+        _check_heat(image, heat, opacity)
+        share = np.array(heat, np.float32, order="C")
+        cv2.patchNaNs(share, 0.0)
+        shares.append(np.clip(share, 0.0, 1.0))
+    # Maps of one network never exceed one together; what is painted on may, by rounding.
+    excess = np.maximum(shares[0] + shares[1], 1.0)
+    warm, cold = ((share * np.float32(opacity) / excess)[..., None] for share in shares)
+    colors = warm * np.asarray(WARM, np.float32) + cold * np.asarray(COLD, np.float32)
+    grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)[..., None]
+    blended = grey * (np.float32(1.0) - warm - cold) + colors
+    return np.asarray(np.clip(np.rint(blended), 0, 255), np.uint8)
 
 
 def draw_caption(image: Image, text: str) -> Image:
@@ -116,6 +146,16 @@ def draw_caption(image: Image, text: str) -> Image:
     cv2.putText(drawn, text, corner, font, scale, (0, 0, 0), stroke + 2, cv2.LINE_AA)
     cv2.putText(drawn, text, corner, font, scale, (255, 255, 255), stroke, cv2.LINE_AA)
     return drawn
+
+
+def _check_heat(image: Image, heat: Heat, opacity: float) -> None:
+    if not 0.0 <= opacity <= 1.0:
+        raise FoldcamError(f"opacity is {opacity}: give a number from 0 to 1.")
+    if heat.shape != image.shape[:2]:
+        raise FoldcamError(
+            f"The heat is {heat.shape[1]} x {heat.shape[0]} and the image "
+            f"{image.shape[1]} x {image.shape[0]}: paint it with heatmap_on_frame first."
+        )
 
 
 def _interpolation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -29,7 +30,8 @@ class Progress:
     Attributes:
         expected: frames that the source expects to deliver, None if unknown.
         frames: processed.
-        label: nearest label of the latest frame.
+        answer: nearest label of the latest frame, or its estimate.
+        continuous: whether it is an estimate.
         latency: from a frame's decoding to its last sink, in milliseconds.
         rate: of the latest frames.
         stages: milliseconds per frame of every stage in `STAGES`; `sinks` holds the
@@ -38,7 +40,8 @@ class Progress:
 
     expected: int | None
     frames: int = 0
-    label: str = ""
+    answer: str = ""
+    continuous: bool = False
     latency: Percentiles = field(default_factory=Percentiles)
     rate: Rate = field(default_factory=Rate)
     stages: dict[str, Percentiles] = field(
@@ -61,6 +64,7 @@ class Summary:
         stages_ms: mean milliseconds per frame of every stage.
         labels: the most frequent nearest labels, with the number of their frames.
         outputs: what was written.
+        estimate: `mean`, `low` and `high` over the frames, None for a model of labels.
     """
 
     source: str
@@ -73,6 +77,7 @@ class Summary:
     stages_ms: dict[str, float]
     labels: dict[str, int]
     outputs: list[str]
+    estimate: dict[str, float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -106,6 +111,7 @@ def run(
     """
     progress = Progress(source.frames)
     labels: Counter[str] = Counter()
+    estimates = _Estimates()
     interrupted = False
     start = time.monotonic()
     with ExitStack() as stack:
@@ -123,7 +129,10 @@ def run(
                 progress.stages["source"].add(1e3 * (time.monotonic() - asked))
                 result = model(frame.image)
                 _to_sinks(sinks, frame, result, opacity, colormap, progress)
-                labels[result.labels[0]] += 1
+                if result.estimate is None:
+                    labels[result.labels[0]] += 1
+                else:
+                    estimates.add(result.estimate)
                 if on_progress is not None:
                     on_progress(progress)
         except StopRequested:
@@ -146,7 +155,26 @@ def run(
         stages_ms={stage: round(spent.mean, 3) for stage, spent in progress.stages.items()},
         labels=dict(labels.most_common(MAX_LABELS)),
         outputs=[sink.output for sink in sinks if sink.output],
+        estimate=estimates.summary(),
     )
+
+
+class _Estimates:
+    """Mean and range of a stream of estimates; those that are not finite are left out."""
+
+    def __init__(self) -> None:
+        self._count, self._sum = 0, 0.0
+        self._low, self._high = math.inf, -math.inf
+
+    def add(self, value: float) -> None:
+        if math.isfinite(value):
+            self._count, self._sum = self._count + 1, self._sum + value
+            self._low, self._high = min(self._low, value), max(self._high, value)
+
+    def summary(self) -> dict[str, float] | None:
+        if not self._count:
+            return None
+        return {"mean": self._sum / self._count, "low": self._low, "high": self._high}
 
 
 def _to_sinks(
@@ -173,7 +201,8 @@ def _to_sinks(
     progress.latency.add(1e3 * (now - frame.captured))
     progress.rate.tick()
     progress.frames += 1
-    progress.label = result.labels[0]
+    progress.answer = result.answer
+    progress.continuous = result.estimate is not None
     if stopped is not None:
         raise stopped
 

@@ -53,10 +53,10 @@ class StatusLine:
 
 
 def status_text(progress: Progress) -> str:
-    """Frames, frames per second, latency and nearest label on one line."""
+    """Frames, frames per second, latency and nearest label (or estimate) on one line."""
     total = f"/{progress.expected}" if progress.expected else ""
     return (
         f"frame {progress.frames}{total}  {progress.rate.per_second:.1f} fps  "
         f"p50 {progress.latency.at(0.5):.1f} ms  p99 {progress.latency.at(0.99):.1f} ms  "
-        f"nearest: {printable(progress.label)}"
+        f"{'estimate' if progress.continuous else 'nearest'}: {printable(progress.answer)}"
     )

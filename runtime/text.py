@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 # C0 and C1 controls move the cursor or set the terminal's title; lone surrogates
@@ -12,6 +13,18 @@ _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff
 def printable(text: str) -> str:
     """The text on one line, with everything that a terminal would obey written as an escape."""
     return _UNSAFE.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
+
+
+def number_text(value: float) -> str:
+    """A number to read: four significant digits, thousands separated, such as `512,300`."""
+    if not math.isfinite(value) or value == 0.0:
+        return f"{value:g}"
+    if not 1e-5 <= abs(value) < 1e15:
+        return f"{value:.3e}"
+    rounded = float(f"{value:.4g}")
+    decimals = max(0, 3 - math.floor(math.log10(abs(rounded))))
+    text = f"{rounded:,.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def shorten(text: str, width: int) -> str:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runtime.contract import EMBEDDING, HEATMAP, IMAGE, NEIGHBOR, SIMILARITY, Contract
+from runtime.contract import (
+    EMBEDDING,
+    ESTIMATE,
+    HEATMAP,
+    HEATMAP_LOWER,
+    IMAGE,
+    NEIGHBOR,
+    SIMILARITY,
+    Contract,
+)
 from runtime.errors import FoldcamError
 from runtime.onnx_file import TensorInfo
 
@@ -53,12 +62,17 @@ def expected_tensors(contract: Contract) -> tuple[TensorInfo, list[TensorInfo]]:
         image = TensorInfo(IMAGE, "uint8", (_BATCH, height, width, 3))
     else:
         image = TensorInfo(IMAGE, "float32", (_BATCH, 3, height, width))
-    return image, [
+    heatmap = (_BATCH, 1, *contract.heatmap_size)
+    outputs = [
         TensorInfo(EMBEDDING, "float32", (_BATCH, contract.bank.embedding_size)),
-        TensorInfo(HEATMAP, "float32", (_BATCH, 1, *contract.heatmap_size)),
+        TensorInfo(HEATMAP, "float32", heatmap),
         TensorInfo(NEIGHBOR, "int32", (_BATCH, contract.neighbors)),
         TensorInfo(SIMILARITY, "float32", (_BATCH, contract.neighbors)),
     ]
+    if contract.outcome is not None:
+        outputs.append(TensorInfo(HEATMAP_LOWER, "float32", heatmap))
+        outputs.append(TensorInfo(ESTIMATE, "float32", (_BATCH,)))
+    return image, outputs
 
 
 def _check(expected: TensorInfo, found: TensorInfo, kind: str, where: str) -> None:

@@ -84,8 +84,13 @@ class JsonlSink:
 
 
 def record(frame: Frame, result: Result, embedding: bool = True) -> dict[str, Any]:
-    """One frame's result as a JSON object; a number that is not finite becomes null."""
-    hottest = result.hottest()
+    """One frame's result as a JSON object; a number that is not finite becomes null.
+
+    A continuous outcome has `estimate` and `hottest_lower`, and its neighbors no label.
+    """
+    labels: list[dict[str, str]] = [{"label": label} for label in result.labels]
+    if result.estimate is not None:
+        labels = [{} for _ in result.neighbors]
     document: dict[str, Any] = {
         "source": frame.source,
         "frame": frame.index,
@@ -93,22 +98,27 @@ def record(frame: Frame, result: Result, embedding: bool = True) -> dict[str, An
         "width": result.frame_wh[0],
         "height": result.frame_wh[1],
         "neighbors": [
-            {"row": int(row), "label": label, "similarity": _number(similarity)}
+            {"row": int(row), **label, "similarity": _number(similarity)}
             for row, label, similarity in zip(
-                result.neighbors, result.labels, result.similarities, strict=True
+                result.neighbors, labels, result.similarities, strict=True
             )
         ],
-        "hottest": None
-        if hottest is None
-        else {"x": _number(hottest[0]), "y": _number(hottest[1])},
+        "hottest": _place(result.hottest()),
         "timings_ms": {
             "preprocess": round(result.timings.preprocess_ms, 3),
             "inference": round(result.timings.inference_ms, 3),
         },
     }
+    if result.estimate is not None:
+        document["estimate"] = _number(result.estimate)
+        document["hottest_lower"] = _place(result.hottest_lower())
     if embedding:
         document["embedding"] = [_number(value) for value in result.embedding.tolist()]
     return document
+
+
+def _place(place: tuple[float, float] | None) -> dict[str, float | None] | None:
+    return None if place is None else {"x": _number(place[0]), "y": _number(place[1])}
 
 
 def _number(value: float) -> float | None:

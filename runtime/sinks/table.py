@@ -18,7 +18,7 @@ class Row:
     """One photograph."""
 
     name: str
-    label: str
+    answer: str
     similarity: float
     milliseconds: float
 
@@ -30,6 +30,7 @@ class TableSink:
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
+        self._heading = "nearest label"
 
     def __enter__(self) -> TableSink:
         return self
@@ -47,16 +48,17 @@ class TableSink:
         if len(self.rows) < MAX_ROWS:
             spent = result.timings.preprocess_ms + result.timings.inference_ms
             similarity = float(result.similarities[0])
-            self.rows.append(Row(str(frame.name), result.labels[0], similarity, spent))
+            self.rows.append(Row(str(frame.name), result.answer, similarity, spent))
+            self._heading = "nearest label" if result.estimate is None else "estimate"
 
     def __str__(self) -> str:
         names = [shorten(printable(row.name), 48) for row in self.rows]
-        labels = [shorten(printable(row.label), 40) for row in self.rows]
+        answers = [shorten(printable(row.answer), 40) for row in self.rows]
         wide = max(map(len, ["image", *names]))
-        broad = max(map(len, ["nearest label", *labels]))
-        lines = [f"{'image':{wide}}  {'nearest label':{broad}}  similarity      ms"]
-        for name, label, row in zip(names, labels, self.rows, strict=True):
+        broad = max(map(len, [self._heading, *answers]))
+        lines = [f"{'image':{wide}}  {self._heading:{broad}}  similarity      ms"]
+        for name, answer, row in zip(names, answers, self.rows, strict=True):
             lines.append(
-                f"{name:{wide}}  {label:{broad}}  {row.similarity:10.3f}  {row.milliseconds:6.1f}"
+                f"{name:{wide}}  {answer:{broad}}  {row.similarity:10.3f}  {row.milliseconds:6.1f}"
             )
         return "\n".join(lines)

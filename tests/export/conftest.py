@@ -14,12 +14,12 @@ import onnx
 import pytest
 import torch
 
-from export.bank import Bank
+from export.bank import Bank, BankOutcome
 from export.exporter import export_model
 from export.model_spec import LoadedModel
 from export.network import Network
 from export.objectives import parse_objective
-from runtime.contract import LabelRun
+from runtime.contract import LabelRun, Transform
 from runtime.preprocess import Preprocessing
 
 COLORS = {"blue": (30, 60, 220), "green": (40, 200, 60), "red": (220, 40, 30)}
@@ -63,9 +63,17 @@ def cut(networks: ModuleType) -> Callable[..., Network]:
 
 @pytest.fixture(scope="session")
 def random_bank() -> Callable[..., Bank]:
-    """`random_bank(rows, D, K)` with labels `0`, `1`, `2`."""
+    """`random_bank(rows, D, K)` with labels `0`, `1`, `2`, or with values: `transform="log"`."""
 
-    def make(rows: int, size: int, channels: int, shared: bool = False, seed: int = 0) -> Bank:
+    def make(
+        rows: int,
+        size: int,
+        channels: int,
+        shared: bool = False,
+        seed: int = 0,
+        transform: Transform | None = None,
+        tau: float = 0.2,
+    ) -> Bank:
         generator = np.random.default_rng(seed)
         embeddings = generator.normal(size=(rows, size))
         embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
@@ -74,12 +82,18 @@ def random_bank() -> Callable[..., Bank]:
         weights /= np.abs(weights).max(axis=1, keepdims=True)
         index = np.arange(rows) * distinct // rows
         counts = np.bincount(np.arange(rows) * min(3, rows) // rows)
+        labels = tuple(LabelRun(str(label), int(count)) for label, count in enumerate(counts))
+        outcome = None
+        if transform is not None:
+            values = np.sort(generator.normal(3, 2, rows)).astype(np.float32)
+            labels, outcome = (), BankOutcome(values, tau, transform)
         return Bank(
             embeddings.astype(np.float32),
             weights.astype(np.float32),
             index.astype(np.int32),
-            tuple(LabelRun(str(label), int(count)) for label, count in enumerate(counts)),
-            "all-triplets",
+            labels,
+            "all-triplets" if transform is None else f"kernel:tau={tau:g}",
+            outcome=outcome,
         )
 
     return make

@@ -102,17 +102,29 @@ def reference(
     unit = embedding / np.maximum(np.linalg.norm(embedding, axis=1, keepdims=True), 1e-12)
     similarity = unit @ bank.embeddings.T.astype(np.float64)
     order = np.argsort(-similarity, axis=1, kind="stable")
-    heatmaps = []
+    raising, lowering, estimates = [], [], []
     for row in range(count):
         weights = bank.row_grad_weights()[order[row, :transfer]].mean(axis=0)
-        heat = np.maximum(np.tensordot(weights, feature_map[row], 1), 0)
-        heatmaps.append(resized(heat / heat.max() if heat.max() > 0 else heat, size))
-    return {
+        signed = np.tensordot(weights, feature_map[row], 1)
+        greatest = signed.max() if bank.outcome is None else np.abs(signed).max()
+        scaled = signed / greatest if greatest > 0 else 0 * signed
+        raising.append(resized(np.maximum(scaled, 0), size))
+        lowering.append(resized(np.maximum(-scaled, 0), size))
+        if bank.outcome is not None:
+            powers = np.exp(similarity[row] / bank.outcome.tau)
+            estimate = (powers * bank.outcome.values).sum() / powers.sum()
+            logarithm = bank.outcome.transform == "log"
+            estimates.append(np.exp(estimate) if logarithm else estimate)
+    expected = {
         "embedding": embedding,
-        "heatmap": np.stack(heatmaps)[:, None],
+        "heatmap": np.stack(raising)[:, None],
         "neighbor": order[:, :neighbors],
         "similarity": np.take_along_axis(similarity, order[:, :neighbors], 1),
     }
+    if bank.outcome is not None:
+        expected["heatmap_lower"] = np.stack(lowering)[:, None]
+        expected["estimate"] = np.array(estimates)
+    return expected
 
 
 def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

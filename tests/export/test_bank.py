@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from export.bank import Bank, label_runs, scaled_to_unit_maximum
-from runtime.contract import LabelRun
+from export.bank import Bank, BankOutcome, label_runs, scaled_to_unit_maximum
+from runtime.contract import LabelRun, Outcome
 from runtime.errors import FoldcamError
 
 
@@ -148,4 +148,92 @@ def test_labels_that_count_other_rows_are_refused(bank, tmp_path):
     }
     save_file(load_file(path), path, metadata={"foldcam.bank": json.dumps(header)})
     with pytest.raises(FoldcamError, match="3 rows and labels for 30"):
+        Bank.load(path)
+
+
+@pytest.fixture
+def priced(bank):
+    values = np.log(np.array([1, 2, 8], np.float32))
+    return Bank(**{**vars(bank), "labels": (), "outcome": BankOutcome(values, 0.1, "log")})
+
+
+def test_a_saved_bank_of_values_is_the_same_bank(priced, tmp_path):
+    priced.save(tmp_path / "bank.safetensors")
+    again = Bank.load(tmp_path / "bank.safetensors")
+    assert again.sha256() == priced.sha256()
+    assert (again.outcome.tau, again.outcome.transform) == (0.1, "log")
+    np.testing.assert_array_equal(again.outcome.values, priced.outcome.values)
+    assert again.labels == ()
+    assert again.row_labels() == []
+
+
+def test_the_outcome_is_summed_up_in_the_values_own_unit(priced):
+    found = priced.outcome.summary()
+    assert (found.tau, found.transform) == (0.1, "log")
+    np.testing.assert_allclose([found.low, found.median, found.high], [1, 2, 8], rtol=1e-6)
+    plain = BankOutcome(np.array([-4, 3, 1], np.float32), 1.0, "none").summary()
+    assert plain == Outcome(1.0, "none", -4.0, 1.0, 3.0)
+
+
+def test_the_hash_of_values_changes_with_every_part(bank, priced):
+    values = priced.outcome.values
+    outcomes = [
+        priced.outcome,
+        BankOutcome(values + 1, 0.1, "log"),
+        BankOutcome(values, 0.2, "log"),
+        BankOutcome(values, 0.1, "none"),
+    ]
+    hashes = {Bank(**{**vars(priced), "outcome": outcome}).sha256() for outcome in outcomes}
+    assert len(hashes | {bank.sha256()}) == 5
+
+
+@pytest.mark.parametrize(
+    ("outcome", "sentence"),
+    [
+        (BankOutcome(np.zeros(2, np.float32), 0.1, "none"), "one value per row"),
+        (BankOutcome(np.zeros((3, 1), np.float32), 0.1, "none"), "one value per row"),
+        (BankOutcome(np.full(3, np.inf, np.float32), 0.1, "none"), "values that are not finite"),
+        (BankOutcome(np.zeros(3, np.float32), 0.0, "none"), "tau is 0"),
+        (BankOutcome(np.zeros(3, np.float32), float("nan"), "none"), "tau is nan"),
+    ],
+)
+def test_values_that_do_not_fit_are_refused(outcome, sentence, priced):
+    with pytest.raises(FoldcamError, match=sentence):
+        Bank(**{**vars(priced), "outcome": outcome})
+
+
+def test_labels_beside_values_are_refused(bank, priced):
+    with pytest.raises(FoldcamError, match="no labels"):
+        Bank(**{**vars(priced), "labels": bank.labels})
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"outcome": {"tau": 0.1}}, "transform is missing"),
+        ({"outcome": {"tau": "x", "transform": "log"}}, "tau holds a string"),
+        ({"outcome": {"tau": 0.1, "transform": "sqrt"}}, "'sqrt' where one of none, log"),
+        ({"outcome": 7}, "outcome is a number where an object"),
+    ],
+)
+def test_a_doctored_outcome_is_refused(change, sentence, priced, tmp_path):
+    path = tmp_path / "bank.safetensors"
+    priced.save(path)
+    header = {"schema_version": 1, "labels": [], "objective": "k", "channel_rule": "all",
+              "compression": "none", "network_sha256": "", **change}  # fmt: skip
+    save_file(load_file(path), path, metadata={"foldcam.bank": json.dumps(header)})
+    with pytest.raises(FoldcamError, match=sentence):
+        Bank.load(path)
+
+
+def test_an_outcome_without_its_values_is_refused(bank, priced, tmp_path):
+    path = tmp_path / "bank.safetensors"
+    priced.save(path)
+    arrays = load_file(path)
+    del arrays["values"]
+    header = {"schema_version": 1, "labels": [], "objective": "k", "channel_rule": "all",
+              "compression": "none", "network_sha256": "",
+              "outcome": {"tau": 0.1, "transform": "log"}}  # fmt: skip
+    save_file(arrays, path, metadata={"foldcam.bank": json.dumps(header)})
+    with pytest.raises(FoldcamError, match="values are missing"):
         Bank.load(path)

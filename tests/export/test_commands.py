@@ -262,7 +262,7 @@ def test_an_interrupted_export_resumes_and_cleans_up(
 
     def read(path):
         seen.append(path)
-        if len(seen) == 8:
+        if len(seen) == 8 + 8:  # eight to try the head on, then the eighth of the pass
             raise KeyboardInterrupt
         return honest(path)
 
@@ -274,7 +274,7 @@ def test_an_interrupted_export_resumes_and_cleans_up(
     assert not (working_directory / "model.onnx").exists()
     assert (working_directory / ".model.onnx.resume").is_dir()
     assert foldcam(*arguments)[0] == 0
-    assert len(seen) == 8 + 6 + 8  # two blocks of three were kept; eight to try the head on
+    assert len(seen) == 16 + 8 + 6  # two blocks of three were kept
     assert not list(working_directory.glob(".*"))
 
 
@@ -291,3 +291,61 @@ def test_a_file_that_is_not_a_folded_model_cannot_be_verified(
         status, out, err = foldcam("verify", name)
         assert (status, out) == (1, "")
         assert sentence in err
+
+
+@pytest.fixture
+def prices(shared_photos, working_directory):
+    """`prices.csv`: each photograph with a price."""
+    lines = [f"{path},{1000 * 2**n}" for n, path in enumerate(sorted(shared_photos.rglob("*.png")))]
+    csv = working_directory / "prices.csv"
+    csv.write_text("path,label\n" + "\n".join(lines) + "\n")
+    return csv
+
+
+def test_a_continuous_outcome_is_exported_and_verified(model, prices, shared_photos, foldcam):
+    arguments = ("export", f"{model}:make", "--images", prices, "--continuous", "--log")
+    status, out, err = foldcam(*arguments, "--json", "--bank", "b.safetensors")
+    assert status == 0, err
+    document = json.loads(out)
+    outcome = document["outcome"]
+    assert (outcome["tau"], outcome["transform"]) == (0.1, "log")
+    assert outcome["low"] == pytest.approx(1000, rel=1e-5)
+    assert outcome["high"] == pytest.approx(1000 * 2**11, rel=1e-5)
+    assert (document["labels"], document["rows"]) == (0, 12)
+    assert document["objective"] == "kernel:tau=0.1"
+    assert Bank.load(Path("b.safetensors")).outcome.transform == "log"
+    status, out, _ = foldcam("verify", "model.onnx", "--images", shared_photos)
+    assert status == 0
+    assert "estimate difference" in out
+    status, out, _ = foldcam(*arguments)
+    assert status == 0
+    assert "with values from 1,000 to 2,048,000" in out
+
+
+def test_the_same_export_gives_the_same_bytes(model, prices, foldcam):
+    arguments = ("export", f"{model}:make", "--images", prices, "--continuous", "--out")
+    assert foldcam(*arguments, "a.onnx")[0] == 0
+    assert foldcam(*arguments, "b.onnx")[0] == 0
+    assert Path("a.onnx").read_bytes() == Path("b.onnx").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "sentence"),
+    [
+        (["--log"], 2, "--log needs --continuous"),
+        (["--continuous", "--objective", "all-triplets"], 1, "compares labels"),
+        (["--continuous", "--objective", "kernel:tau=0"], 1, "temperature"),
+        (["--objective", "kernel:tau=0.1"], 1, "pass --continuous"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_named(flags, status, sentence, model, prices, foldcam):
+    found, out, err = foldcam("export", f"{model}:make", "--images", prices, *flags)
+    assert (found, out) == (status, "")
+    assert sentence in " ".join(err.replace("│", " ").split())
+
+
+def test_labels_that_are_no_numbers_are_one_sentence(model, shared_photos, foldcam):
+    arguments = ("export", f"{model}:make", "--images", shared_photos, "--continuous")
+    status, out, err = foldcam(*arguments)
+    assert (status, out) == (1, "")
+    assert "the label 'blue' is not a finite number" in err

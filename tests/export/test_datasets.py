@@ -175,3 +175,39 @@ def test_labels_with_one_image_follow_the_policy(tmp_path):
     many = tuple(Sample(tmp_path, f"label {i}") for i in range(9))
     with pytest.raises(FoldcamError, match=r"9 labels have one image only .*'label 4', \.\.\."):
         handle_singletons(many, "refuse")
+
+
+def test_continuous_labels_are_numbers(tmp_path):
+    path = _csv(tmp_path, "path,label,x,y,w,h\n1.jpg,12.5,,,,\n2.jpg,-3e4,1,2,3,4\n3.jpg, 7 ,,,,\n")
+    samples = load_dataset(path, continuous=True).samples
+    assert [sample.value for sample in samples] == [12.5, -3e4, 7.0]
+    assert [sample.label for sample in samples] == ["12.5", "-3e4", "7"]
+    assert samples[1].box == Box(1, 2, 3, 4)
+    assert all(sample.value is None for sample in load_dataset(path).samples)
+
+
+def test_folders_named_by_numbers_are_values(tmp_path):
+    _touch(tmp_path, "1.5/a.jpg", "-20/b.jpg", "-20/c.jpg")
+    samples = load_dataset(tmp_path, continuous=True).samples
+    assert {sample.path.name: sample.value for sample in samples} == {
+        "a.jpg": 1.5,
+        "b.jpg": -20,
+        "c.jpg": -20,
+    }
+
+
+@pytest.mark.parametrize("label", ["cheap", "nan", "inf", "-Infinity", "1,000", "1_000", "1e39"])
+def test_a_label_that_is_no_finite_number_is_named_by_line(label, tmp_path):
+    path = _csv(tmp_path, f'path,label\n1.jpg,3\n2.jpg,"{label}"\n')
+    with pytest.raises(
+        FoldcamError, match=r"line 3: the label .* is not a finite number"
+    ) as caught:
+        load_dataset(path, continuous=True)
+    assert "list.csv" in str(caught.value)
+    assert load_dataset(path).samples[1].label == label
+
+
+def test_a_folder_that_is_no_number_is_named(tmp_path):
+    _touch(tmp_path, "12/a.jpg", "owl/b.jpg")
+    with pytest.raises(FoldcamError, match=r"owl.b.jpg: the label 'owl' is not a finite number"):
+        load_dataset(tmp_path, continuous=True)

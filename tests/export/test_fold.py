@@ -9,7 +9,8 @@ import onnx
 import pytest
 
 from export.bank import Bank
-from export.fold import FoldOptions, _scale, bank_of, fold
+from export.fold import FoldOptions, bank_of, fold
+from export.graft_heat import resize_scale
 from runtime.contract import LabelRun
 from runtime.errors import FoldcamError
 from runtime.onnx_file import read_contract, read_header
@@ -58,7 +59,7 @@ def test_the_heatmap_has_the_size_asked_for(size, images, hand_built, random_ban
 def test_every_resize_scale_gives_the_size_in_both_precisions():
     for has in range(1, 57):
         for wanted in range(1, 700):
-            scale = _scale(wanted, has)
+            scale = resize_scale(wanted, has)
             assert int(np.floor(np.float32(has) * np.float32(scale))) == wanted
             assert int(np.floor(has * scale)) == wanted
 

@@ -208,3 +208,30 @@ def test_an_objective_that_cannot_be_used_is_refused(text, sentence):
 def test_a_loss_that_needs_a_whole_batch_is_refused_when_used(text, embeddings):
     with pytest.raises(FoldcamError, match="cannot be computed from pairs"):
         parse_objective(text).directions(embeddings, LABELS)
+
+
+def test_the_proxy_points_to_the_normalised_mean_of_its_class():
+    embeddings = np.asarray([[1, 0], [0, 1], [-1, 0]], np.float32)
+    found = parse_objective("proxy").directions(embeddings, np.asarray([0, 0, 1]))
+    half = np.sqrt(0.5)
+    assert found.per_class
+    np.testing.assert_allclose(found.values, [[half, half], [half, half], [-1, 0]], atol=1e-6)
+
+
+def test_a_miner_chooses_which_triplets_count():
+    # Row 0 with its positive, row 1: cosine 0.8. Negatives: row 2 at 0.6, row 3 at -1.
+    embeddings = np.asarray([[1, 0], [0.8, 0.6], [0.6, -0.8], [-1, 0]], np.float32)
+    labels = np.asarray([0, 0, 1, 1])
+    text = "pml:TripletMarginLoss:margin=5+TripletMarginMiner:margin=0.5"
+    found = parse_objective(text).directions(embeddings, labels)
+    # Only (0, 1, 2) lies within 0.5: v = p - n.
+    np.testing.assert_allclose(found.values[0], embeddings[1] - embeddings[2], atol=1e-5)
+    unmined = parse_objective("pml:TripletMarginLoss:margin=5").directions(embeddings, labels)
+    both = embeddings[1] - embeddings[2:].mean(axis=0)
+    np.testing.assert_allclose(unmined.values[0], both, atol=1e-5)
+
+
+@pytest.mark.parametrize("text", ["pml:TripletMarginLoss+NoMiner", "pml:TripletMarginLoss+"])
+def test_a_miner_that_does_not_exist_is_refused(text):
+    with pytest.raises(FoldcamError, match="no miner"):
+        parse_objective(text)

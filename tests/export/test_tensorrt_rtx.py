@@ -15,6 +15,9 @@ VARIANTS = {
     "input size": {"heatmap_size": "input"},
     "odd size": {"heatmap_size": (100, 37)},
     "uint8": {"input_type": "uint8", "transfer": 2, "neighbors": 3},
+    "continuous": {"transform": "none"},
+    "continuous log": {"transform": "log", "neighbors": 3, "transfer": 2, "heatmap_size": "input"},
+    "continuous uint8": {"transform": "log", "input_type": "uint8", "heatmap_size": (9, 100)},
     "uint8 bgr": {"input_type": "uint8", "color": "bgr", "heatmap_size": (3, 9)},
 }
 
@@ -45,13 +48,15 @@ def _build(data, logger):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_folded_variant_builds(name, logger, hand_built, random_bank):
     settings = dict(VARIANTS[name])
-    bank = random_bank(9, hand_built.D, hand_built.K, settings.pop("shared", False))
+    shared, transform = settings.pop("shared", False), settings.pop("transform", None)
+    bank = random_bank(9, hand_built.D, hand_built.K, shared, transform=transform)
     recipe = hand_built.Preprocessing(
         hand_built.WIDTH, hand_built.HEIGHT, color=settings.pop("color", "rgb")
     )
     made = hand_built.folded(bank, recipe, **settings)
     names, kinds, plan = _build(made.SerializeToString(), logger)
-    assert names == ["embedding", "heatmap", "neighbor", "similarity"]
+    continuous = ["heatmap_lower", "estimate"] if transform else []
+    assert names == ["embedding", "heatmap", "neighbor", "similarity", *continuous]
     assert kinds["neighbor"] == trt.int32
     assert plan is not None
 

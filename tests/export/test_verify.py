@@ -13,6 +13,7 @@ from onnx import helper, numpy_helper
 from export.datasets import load_dataset
 from export.exporter import export_model
 from export.fold import FoldOptions
+from export.kernel import parse_kernel
 from export.model_spec import LoadedModel
 from export.objectives import parse_objective
 from export.verify import images_to_verify, verify
@@ -174,3 +175,65 @@ def test_only_unreadable_images_are_refused(photos, folded_file):
         path.write_bytes(b"")
     with pytest.raises(FoldcamError, match="None of the images could be read"):
         images_to_verify(load_dataset(photos), read_contract(folded_file), 5)
+
+
+@pytest.fixture(scope="session")
+def priced_file(networks, shared_photos, preprocessing, tmp_path_factory):
+    """A folded model whose photographs have a price each; not to be changed."""
+    dataset = load_dataset(shared_photos)
+    samples = tuple(replace(s, value=float(2**n)) for n, s in enumerate(dataset.samples))
+    out = tmp_path_factory.mktemp("priced") / "model.onnx"
+    loaded = LoadedModel(networks.make_tiny(), preprocessing, "tinynet:make", "")
+    options = FoldOptions(transfer=2, neighbors=3, heatmap_size="input")
+    goal = parse_kernel("kernel:tau=0.05", "log")
+    export_model(loaded, replace(dataset, samples=samples), out, goal, options=options)
+    return out
+
+
+def test_an_honest_file_of_a_continuous_outcome_passes(priced_file, networks, images):
+    report = verify(priced_file, networks.make_tiny(), images, batch_size=5)
+    assert report.passed, report.failures
+    assert report.estimate_difference_worst < 1e-5
+    assert report.heatmap_difference_worst < 1e-4
+    assert report.bank_intact
+    assert report.document()["estimate_difference_worst"] == report.estimate_difference_worst
+
+
+def test_a_model_of_labels_has_no_estimate_to_compare(folded_file, networks, images):
+    assert verify(folded_file, networks.make_tiny(), images).estimate_difference_worst is None
+
+
+@pytest.mark.parametrize(
+    ("output", "factor", "sentence"),
+    [
+        ("estimate", 1.02, "estimate is off"),
+        ("estimate", -1.0, "estimate is off"),
+        ("heatmap_lower", 0.99, "heatmap difference"),
+        ("heatmap", 0.99, "heatmap difference"),
+    ],
+)
+def test_a_doctored_output_of_a_continuous_outcome_fails(
+    output, factor, sentence, priced_file, networks, images, tmp_path
+):
+    model = onnx.load(priced_file)
+    _after(model, output, ("Mul", _add(model, "f", np.float32(factor))))
+    report = _verify(model, networks, images, tmp_path)
+    assert sentence in "; ".join(report.failures)
+
+
+def test_tampered_values_fail(priced_file, networks, images, tmp_path):
+    model = onnx.load(priced_file)
+    _edit(model, "foldcam.bank_values", lambda a: a[::-1].copy())
+    report = _verify(model, networks, images, tmp_path)
+    assert not report.bank_intact
+
+
+def test_the_nearest_price_rules_a_cold_kernel(priced_file, images):
+    from runtime.model import FoldedModel
+
+    with FoldedModel.load(priced_file) as model:
+        results = [model(image) for image in images]
+    # Training images: the estimate lies near their own price, over a range of 2^11.
+    errors = [abs(np.log2(r.estimate) - n) for n, r in enumerate(results)]
+    assert np.median(errors) < 3
+    assert all(r.labels == [] and r.heatmap_lower.shape == r.heatmap.shape for r in results)

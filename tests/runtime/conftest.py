@@ -3,6 +3,9 @@
 The feature map `A` is the image averaged over quarters ([3, 2, 2] of an 8 x 8 input), the
 embedding its spatial mean, and each bank row one pure colour whose grad-weights are
 that colour too. So the heatmap of a reddish image is its red channel over its maximum.
+
+For a continuous outcome the rows have the values 10, 20 and 60, and whatever the row, red
+raises the estimate and blue lowers it.
 """
 
 from __future__ import annotations
@@ -19,13 +22,15 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from runtime.contract import METADATA_KEY, BankSummary, Contract, LabelRun, Origin
+from runtime.contract import METADATA_KEY, BankSummary, Contract, LabelRun, Origin, Outcome
 from runtime.preprocess import Preprocessing
 
 ROOT = Path(__file__).parents[2]
 SIZE = 8
 BANK = np.eye(3, dtype=np.float32)[::-1].copy()  # rows: blue, green, red, as sorted by label
 LABELS = ("blue", "green", "red")
+VALUES = np.array([10.0, 20.0, 60.0], np.float32)
+TAU = 0.5
 
 
 def tiny_contract(**changes: Any) -> Contract:
@@ -52,13 +57,22 @@ def tiny_contract(**changes: Any) -> Contract:
     return dataclasses.replace(contract, **changes)
 
 
+def tiny_outcome(**changes: Any) -> Contract:
+    """The contract of a continuous outcome."""
+    outcome = Outcome(tau=TAU, transform="none", low=10.0, median=20.0, high=60.0)
+    return tiny_contract(labels=(), outcome=outcome, **changes)
+
+
 def tiny_graph(contract: Contract) -> onnx.ModelProto:
     """The folded graph, without metadata."""
     k = contract.neighbors
     width, height = contract.preprocessing.width, contract.preprocessing.height
+    continuous = contract.outcome is not None
     constants = {
         "bank_t": BANK.T.copy(),
-        "weights": BANK,
+        "weights": np.tile(np.array([1, 0, -1], np.float32), (3, 1)) if continuous else BANK,
+        "values": VALUES,
+        "tau": np.array(TAU, np.float32),
         "k": np.array([k], np.int64),
         "one": np.array([1], np.int64),
         "flat": np.array([0, 3], np.int64),
@@ -96,16 +110,31 @@ def tiny_graph(contract: Contract) -> onnx.ModelProto:
         helper.make_node("Mul", ["A", "a_map"], ["weighted"]),
         helper.make_node("ReduceSum", ["weighted", "one"], ["signed"], keepdims=1),
         helper.make_node("Relu", ["signed"], ["heat"]),
-        helper.make_node("ReduceMax", ["heat", "all"], ["hottest"], keepdims=1),
+        helper.make_node("Abs" if continuous else "Relu", ["signed"], ["size"]),
+        helper.make_node("ReduceMax", ["size", "all"], ["hottest"], keepdims=1),
         helper.make_node("Max", ["hottest", "tiny"], ["safe_hottest"]),
         helper.make_node("Div", ["heat", "safe_hottest"], ["heatmap"]),
     ]
+    if continuous:
+        nodes += [
+            helper.make_node("Neg", ["signed"], ["against"]),
+            helper.make_node("Relu", ["against"], ["cold"]),
+            helper.make_node("Div", ["cold", "safe_hottest"], ["heatmap_lower"]),
+            helper.make_node("Div", ["cosines", "tau"], ["logits"]),
+            helper.make_node("Softmax", ["logits"], ["shares"], axis=1),
+            helper.make_node("MatMul", ["shares", "values"], ["estimate"]),
+        ]
     outputs = [
         helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", 3]),
         helper.make_tensor_value_info("heatmap", TensorProto.FLOAT, ["N", 1, 2, 2]),
         helper.make_tensor_value_info("neighbor", TensorProto.INT32, ["N", k]),
         helper.make_tensor_value_info("similarity", TensorProto.FLOAT, ["N", k]),
     ]
+    if continuous:
+        outputs += [
+            helper.make_tensor_value_info("heatmap_lower", TensorProto.FLOAT, ["N", 1, 2, 2]),
+            helper.make_tensor_value_info("estimate", TensorProto.FLOAT, ["N"]),
+        ]
     initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
     graph = helper.make_graph(nodes, "tiny", [image], outputs, initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
@@ -129,6 +158,18 @@ def save_model(
     )
     path.write_bytes(model.SerializeToString())
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_estimator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folded model of a continuous outcome that nobody may change."""
+    return save_model(tmp_path_factory.mktemp("estimator") / "tiny.onnx", tiny_outcome())
+
+
+@pytest.fixture
+def outcome_with() -> Callable[..., Contract]:
+    """`outcome_with(neighbors=1)`: as `contract_with`, of a continuous outcome."""
+    return tiny_outcome
 
 
 @pytest.fixture(scope="session")

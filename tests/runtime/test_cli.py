@@ -242,3 +242,26 @@ def test_status_line(tiny_model, video):
     status = StatusLine(log)
     run(open_source(file=str(video(frames=10))), FoldedModel.load(tiny_model), on_progress=status)
     assert time.monotonic() - begun > 4 or log.getvalue() == ""
+
+
+def test_inspect_tells_a_continuous_outcome(runtime, tiny_estimator):
+    done = runtime("inspect", tiny_estimator)
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    (line,) = [line for line in lines if line.startswith("outcome")]
+    assert line.split(maxsplit=1)[1] == "10 to 60, median 20; kernel over values, tau 0.5"
+    assert not any(line.startswith("labels") for line in lines)
+    assert any("estimate: float32 [N]" in line for line in lines)
+    report = json.loads(runtime("inspect", tiny_estimator, "--json").stdout)
+    assert report["contract"]["outcome"]["median"] == 20
+    assert (report["label_count"], report["problem"]) == (0, None)
+
+
+def test_run_reports_estimates(runtime, tiny_estimator, photo, tmp_path):
+    photo("a.png", (255, 0, 0)), photo("b.png", (0, 0, 255))
+    done = runtime("run", tiny_estimator, "--file", tmp_path / "photos", "--save", tmp_path / "out")
+    assert done.returncode == 0
+    assert "estimate: 33.4 on average (16.39 to 50.41)" in done.stdout
+    assert "nearest" not in done.stdout
+    done = runtime("run", tiny_estimator, "--file", tmp_path / "photos", "--json")
+    assert json.loads(done.stdout)["estimate"]["high"] > 50

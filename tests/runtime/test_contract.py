@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.contract import BankSummary, Contract, LabelRun, Origin, parse_contract
+from runtime.contract import BankSummary, Contract, LabelRun, Origin, Outcome, parse_contract
 from runtime.errors import FoldcamError
 from runtime.preprocess import Preprocessing
 
@@ -24,6 +24,11 @@ SPREADS = st.floats(0.01, 4)
 def contracts(draw: st.DrawFn) -> Contract:
     labels = draw(st.lists(st.builds(LabelRun, TEXT, st.integers(1, 99)), min_size=1, max_size=5))
     rows = sum(run.count for run in labels)
+    outcome = None
+    if draw(st.booleans()):
+        labels = []
+        low, median, high = sorted(draw(st.tuples(SPREADS, SPREADS, SPREADS)))
+        outcome = Outcome(draw(SPREADS), draw(st.sampled_from(["none", "log"])), low, median, high)
     return Contract(
         preprocessing=Preprocessing(
             draw(SIZES),
@@ -44,6 +49,7 @@ def contracts(draw: st.DrawFn) -> Contract:
         labels=tuple(labels),
         origin=Origin(*(draw(TEXT) for _ in range(6))),
         versions=draw(st.dictionaries(TEXT, TEXT, max_size=3)),
+        outcome=outcome,
     )
 
 
@@ -95,6 +101,9 @@ def replaced(document: dict, path: str, value: object) -> str:
     return json.dumps(document)
 
 
+OUTCOME = {"tau": 0.1, "transform": "log", "low": 1.0, "median": 2.0, "high": 5.0}
+
+
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
@@ -117,12 +126,52 @@ def replaced(document: dict, path: str, value: object) -> str:
         ("versions", {"a": 1}, "versions: a is a number"),
         ("heatmap_size", [2, 10**30], "a huge integer"),
         ("feature_map", None, "feature_map is null"),
+        ("outcome", 3, "outcome is a number where an object"),
+        ("outcome", None, "outcome is null where an object"),
+        ("outcome", {"tau": 0.1}, "transform is missing"),
+        ("outcome", OUTCOME, "labels are not empty although the outcome is continuous"),
+        ("labels", [], "labels count 0 rows and bank.rows says 3"),
     ],
 )
 def test_wrong_value_is_named(path, value, message):
     with pytest.raises(FoldcamError, match=message) as caught:
         parse_contract(replaced(document(), path, value), "m.onnx")
     assert str(caught.value).startswith("m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("tau", 0, "tau is 0 and must be above zero"),
+        ("tau", -0.1, "tau is -0.1"),
+        ("tau", True, "tau holds a boolean where a number"),
+        ("tau", float("nan"), "tau holds a number that is not finite"),
+        ("tau", 10**400, "tau holds a number that is not finite"),
+        ("transform", "sqrt", "'sqrt' where one of none, log"),
+        ("transform", 1, "transform is a number where a string"),
+        ("low", "x", "low holds a string"),
+        ("low", 3.0, "median is 2, which does not lie between low and high"),
+        ("high", 1.5, "median is 2, which does not lie between low and high"),
+        ("low", 0.0, "low is 0, which has no logarithm"),
+        ("high", ..., "high is missing"),
+    ],
+)
+def test_wrong_outcome_is_named(key, value, message):
+    whole = {**document(), "labels": [], "outcome": dict(OUTCOME)}
+    assert parse_contract(json.dumps(whole), "m.onnx").outcome == Outcome(**OUTCOME)
+    with pytest.raises(FoldcamError, match=message) as caught:
+        parse_contract(replaced(whole, f"outcome.{key}", value), "m.onnx")
+    assert str(caught.value).startswith("m.onnx: foldcam metadata: outcome: ")
+
+
+def test_a_document_without_an_outcome_is_one_of_labels():
+    assert parse_contract(json.dumps(document()), "m.onnx").outcome is None
+    assert "outcome" not in document()
+
+
+def test_rows_of_a_continuous_outcome_have_no_labels(outcome_with):
+    with pytest.raises(IndexError):
+        outcome_with().label_of(0)
 
 
 JSON = st.recursive(
@@ -144,6 +193,14 @@ PATHS = [
 def test_hostile_values_raise_nothing_else(path, value):
     with suppress(FoldcamError):
         parse_contract(replaced(document(), path, value), "m.onnx")
+
+
+@settings(max_examples=200, deadline=None)
+@given(path=st.sampled_from(["outcome", *(f"outcome.{key}" for key in OUTCOME)]), value=JSON)
+def test_hostile_outcomes_raise_nothing_else(path, value):
+    with suppress(FoldcamError):
+        whole = {**document(), "labels": [], "outcome": dict(OUTCOME)}
+        parse_contract(replaced(whole, path, value), "m.onnx")
 
 
 @settings(max_examples=100, deadline=None)

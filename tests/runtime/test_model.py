@@ -201,3 +201,48 @@ def test_closed_model_says_so(tiny_model):
     model.close()
     with pytest.raises(FoldcamError, match="closed"):
         model(np.zeros((8, 8, 3), np.uint8))
+
+
+def test_a_continuous_outcome_by_hand(tiny_estimator):
+    image = quartered()
+    image[8:, 8:, 2] = 100
+    result = FoldedModel.load(tiny_estimator)(image)
+    # Red minus blue of each quarter is 200, 100, 50 and -100: shares of one maximum.
+    np.testing.assert_allclose(result.heatmap, [[1, 0.5], [0.25, 0]], atol=1e-6)
+    np.testing.assert_allclose(result.heatmap_lower, [[0, 0], [0, 0.5]], atol=1e-6)
+    red, green, blue = np.array([87.5, 20, 25]) / np.linalg.norm([87.5, 20, 25])
+    shares = np.exp(np.array([blue, green, red]) / 0.5)
+    expected = (shares * [10, 20, 60]).sum() / shares.sum()
+    assert result.estimate == pytest.approx(expected, rel=1e-5)
+    assert isinstance(result.estimate, float)
+    assert result.labels == []
+    assert result.neighbors.tolist() == [2, 0]
+    assert (result.hottest(), result.hottest_lower()) == ((4.0, 4.0), (12.0, 12.0))
+    assert result.answer == f"{expected:.2f}"
+
+
+def test_a_model_of_labels_has_no_estimate(tiny_model):
+    result = FoldedModel.load(tiny_model)(quartered())
+    assert (result.estimate, result.heatmap_lower, result.hottest_lower()) == (None, None, None)
+    assert result.answer == "red"
+
+
+def test_a_batch_of_estimates_equals_single_images(tiny_estimator):
+    random = np.random.default_rng(0)
+    images = [random.integers(0, 256, (h, w, 3), np.uint8) for h, w in ((8, 8), (31, 17), (9, 64))]
+    model = FoldedModel.load(tiny_estimator, provider="cpu", threads=1)
+    for one, many in zip(map(model, images), model.run_batch(images), strict=True):
+        assert one.estimate == pytest.approx(many.estimate)
+        np.testing.assert_allclose(one.heatmap_lower, many.heatmap_lower, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["heatmap_lower", "estimate"])
+def test_missing_output_of_a_continuous_outcome_is_named(make_model, outcome_with, name):
+    with pytest.raises(FoldcamError, match=f"output '{name}' is missing"):
+        open_backend(make_model(contract=outcome_with(), change=drop(name)))
+
+
+def test_an_outcome_of_another_shape_is_named(make_model, outcome_with):
+    change = retype("estimate", TensorProto.FLOAT, ["N", 1])
+    with pytest.raises(FoldcamError, match=r"'estimate' is float32 \[N, 1\].*promise .* \[N\]"):
+        open_backend(make_model(contract=outcome_with(), change=change))

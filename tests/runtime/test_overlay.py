@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from runtime.errors import FoldcamError
-from runtime.overlay import draw_caption, heatmap_on_frame, overlay
+from runtime.overlay import COLD, WARM, draw_caption, heatmap_on_frame, overlay, overlay_both
 from runtime.preprocess import Affine, Preprocessing
 
 
@@ -138,3 +138,38 @@ def test_caption_can_be_read_on_any_background(background, size):
 def test_caption_on_a_tiny_image_does_nothing():
     image = np.zeros((3, 3, 3), np.uint8)
     np.testing.assert_array_equal(draw_caption(image, "owl"), image)
+
+
+def test_raising_is_warm_and_lowering_is_cold_in_one_grey_picture():
+    image = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+    raising, lowering = np.zeros((6, 8), np.float32), np.zeros((6, 8), np.float32)
+    raising[1, 2], lowering[4, 5], raising[0, 0] = 1, 1, 0.5
+    before = image.copy()
+    blended = overlay_both(image, raising, lowering, opacity=1.0)
+    np.testing.assert_array_equal(image, before)
+    grey = np.repeat(image @ np.array([0.299, 0.587, 0.114]), 3).reshape(image.shape)
+    assert tuple(blended[1, 2]) == WARM
+    assert tuple(blended[4, 5]) == COLD
+    np.testing.assert_allclose(blended[0, 0], (grey[0, 0] + WARM) / 2, atol=1)
+    for row, column in ((1, 2), (4, 5), (0, 0)):
+        blended[row, column] = grey[row, column]
+    np.testing.assert_allclose(blended, grey, atol=1)
+    assert WARM[0] > WARM[2]
+    assert COLD[0] < COLD[2]
+
+
+def test_where_both_are_hot_some_of_the_photograph_stays():
+    image, hot = np.zeros((2, 2, 3), np.uint8), np.ones((2, 2), np.float32)
+    blended = overlay_both(np.full_like(image, 200), hot, hot, opacity=0.5)
+    expected = 100 + (np.asarray(WARM, np.float32) + np.asarray(COLD, np.float32)) / 4
+    np.testing.assert_allclose(blended, np.tile(expected, (2, 2, 1)), atol=0.51)
+
+
+def test_overlay_of_both_refuses_nonsense_and_survives_nan():
+    image = np.full((4, 6, 3), 77, np.uint8)
+    zero, nan = np.zeros((4, 6), np.float32), np.full((4, 6), np.nan, np.float32)
+    np.testing.assert_array_equal(overlay_both(image, nan, zero), image)
+    with pytest.raises(FoldcamError, match="opacity"):
+        overlay_both(image, zero, zero, opacity=-1)
+    with pytest.raises(FoldcamError, match="6 x 4"):
+        overlay_both(image, zero, zero.T)

@@ -330,3 +330,83 @@ def test_nothing_is_left_open(tiny_model, video, photo, tmp_path):
         now = len(list(Path("/proc/self/fd").iterdir()))
         before = now if before is None else before
     assert now <= before
+
+
+def test_json_lines_of_a_continuous_outcome(tiny_estimator, photo, tmp_path):
+    photo("a.png", (255, 0, 0)), photo("b.png", (0, 0, 255))
+    summary = go(tiny_estimator, tmp_path / "photos", jsonl=str(tmp_path / "x.jsonl"))
+    first, second = map(json.loads, (tmp_path / "x.jsonl").read_text().splitlines())
+    # The cosine to one row is 1 and to the others 0, over tau = 0.5.
+    weight = np.exp(2) / (np.exp(2) + 2)
+    dear = 60 * weight + 30 * (1 - weight) / 2
+    cheap = 10 * weight + 80 * (1 - weight) / 2
+    assert first["estimate"] == pytest.approx(dear, rel=1e-5)
+    assert second["estimate"] == pytest.approx(cheap, rel=1e-5)
+    assert first["neighbors"][0] == {"row": 2, "similarity": 1.0}
+    assert (first["hottest"], first["hottest_lower"]) == ({"x": 15.0, "y": 10.0}, None)
+    assert (second["hottest"], second["hottest_lower"]) == (None, {"x": 15.0, "y": 10.0})
+    assert summary.labels == {}
+    assert summary.estimate == pytest.approx(
+        {"mean": (dear + cheap) / 2, "low": cheap, "high": dear}, rel=1e-5
+    )
+
+
+def test_a_model_of_labels_has_no_estimate_in_its_json(tiny_model, photo, tmp_path):
+    summary = go(tiny_model, photo("a.png"), jsonl=str(tmp_path / "x.jsonl"))
+    line = json.loads((tmp_path / "x.jsonl").read_text())
+    assert "estimate" not in line
+    assert "hottest_lower" not in line
+    assert summary.estimate is None
+
+
+def test_the_overlay_of_a_continuous_outcome_has_both_colours(tiny_estimator, tmp_path):
+    from runtime import write_image
+
+    image = np.full((200, 200, 3), 90, np.uint8)
+    image[:100, :100] = (220, 90, 90)
+    image[100:, 100:] = (90, 90, 220)
+    write_image(tmp_path / "in" / "a.png", image)
+    go(tiny_estimator, tmp_path / "in", save=str(tmp_path / "out"))
+    drawn = read_image(tmp_path / "out" / "a.png").astype(int)
+    warm, cold, grey = drawn[30, 30], drawn[150, 170], drawn[30, 170]
+    assert warm[0] > warm[2] + 60
+    assert cold[2] > cold[0] + 20
+    assert abs(grey - 90).max() < 5
+
+
+def test_table_and_status_show_the_estimate(tiny_estimator, photo):
+    from runtime.pipeline import Progress
+    from runtime.sinks.table import TableSink
+    from runtime.status import status_text
+
+    table, seen = TableSink(), []
+    source = open_source(file=str(photo("a.png", (255, 0, 0))))
+
+    def watch(progress: Progress) -> None:
+        seen.append(status_text(progress))
+
+    run(source, FoldedModel.load(tiny_estimator), [table], watch)
+    assert "estimate" in str(table).splitlines()[0]
+    assert "nearest label" not in str(table)
+    assert "50.41" in str(table).splitlines()[1]
+    assert seen[0].endswith("estimate: 50.41")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (512_347.2, "512,300"),
+        (0.0, "0"),
+        (3.14159, "3.142"),
+        (-20.0, "-20"),
+        (999.96, "1,000"),
+        (0.00012345, "0.0001234"),
+        (1e20, "1.000e+20"),
+        (float("nan"), "nan"),
+        (12_345_678.0, "12,350,000"),
+    ],
+)
+def test_numbers_are_short_to_read(value, text):
+    from runtime.text import number_text
+
+    assert number_text(value) == text

@@ -1,0 +1,53 @@
+"""Writing nodes and constants into an ONNX graph, under names of foldcam's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper, numpy_helper
+
+PREFIX = "foldcam."
+
+
+class Graft:
+    """Adds nodes and constants, all named under `foldcam.`, to a graph."""
+
+    def __init__(self, graph: onnx.GraphProto, opset: int) -> None:
+        self.graph = graph
+        self._opset = opset
+
+    def constant(self, name: str, value: npt.ArrayLike, dtype: npt.DTypeLike) -> str:
+        """Add an initializer; returns its name."""
+        full = name if name.startswith(PREFIX) else PREFIX + name
+        self.graph.initializer.append(
+            numpy_helper.from_array(np.ascontiguousarray(np.asarray(value, dtype)), full)
+        )
+        return full
+
+    def node(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        """Add a node with one output; returns the output's name."""
+        self.nodes(op, inputs, [output], **attributes)
+        return output
+
+    def reduce(self, op: str, source: str, axis: int, output: str) -> str:
+        """Add a reduction over one axis, which stays with size 1; returns the output's name."""
+        if self._opset < 18:
+            return self.node(op, [source], output, axes=[axis], keepdims=1)
+        axes = self.constant(f"{output.removeprefix(PREFIX)}_axes", [axis], np.int64)
+        return self.node(op, [source, axes], output, keepdims=1)
+
+    def nodes(self, op: str, inputs: list[str], outputs: list[str], **attributes: Any) -> None:
+        """Add a node with several outputs."""
+        name = PREFIX + outputs[0].removeprefix(PREFIX)
+        self.graph.node.append(helper.make_node(op, inputs, outputs, name=name, **attributes))
+
+    def first_columns(self, name: str, count: int, output: str) -> str:
+        """Add a slice of the first `count` columns; returns the output's name."""
+        stem = output.removeprefix(PREFIX)
+        start = self.constant(f"{stem}_start", [0], np.int64)
+        end = self.constant(f"{stem}_end", [count], np.int64)
+        axis = self.constant(f"{stem}_axis", [1], np.int64)
+        return self.node("Slice", [name, start, end, axis], output)

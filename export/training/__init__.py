@@ -1,0 +1,1 @@
+"""`foldcam train`: fine-tune a pretrained backbone into an embedding network."""

@@ -1,0 +1,148 @@
+"""The network under training: a frozen front, and the rest, which learns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import nn
+
+from export.anatomy import Anatomy, context_of, dissect, subgraph
+from export.graph_search import Candidate, describe, named_feature_map
+from runtime.errors import FoldcamError
+
+# Of all parameters, the share that learns by default: the last stage and the head.
+_TRAINED_SHARE = 0.4
+
+
+class Trainee(nn.Module):
+    """A module cut where its training begins.
+
+    Batch normalisation keeps the statistics of the pretraining (its scales and
+    shifts learn): batches are small, and training then runs what the device runs.
+
+    Args:
+        module: image -> embedding; its parameters are shared and trained in place.
+        image_size: `(height, width)` in pixels.
+        train_from: name of the layer after which the network learns, or None for
+            the last one after which at least 40 % of the parameters lie.
+
+    Attributes:
+        train_from: that layer.
+        feature_map_shape: `(K, h, w)`.
+
+    Raises:
+        FoldcamError: as `export.anatomy.dissect`; no such layer; nothing lies after
+            it; or a weight is used on both sides of it.
+    """
+
+    def __init__(
+        self, module: nn.Module, image_size: tuple[int, int], train_from: str | None = None
+    ) -> None:
+        super().__init__()
+        anatomy = dissect(module, image_size)
+        start = _start(anatomy, train_from)
+        self.train_from = start.name
+        self.feature_map_shape = anatomy.feature_map.shape
+        feature_map, end = anatomy.feature_map.node, anatomy.head_end
+        context = context_of(anatomy.whole, start.node, [feature_map, end])
+        head_context = context_of(anatomy.whole, feature_map, [end])
+        self.whole = anatomy.whole
+        self.front = subgraph(anatomy.whole, [anatomy.image], [start.node, *context])
+        self.middle = subgraph(anatomy.whole, [start.node, *context], [feature_map, *head_context])
+        self.head = subgraph(anatomy.whole, [feature_map, *head_context], [end])
+        frozen = {id(parameter) for parameter in self.front.parameters()}
+        self.learning = _unique([*self.middle.named_parameters(), *self.head.named_parameters()])
+        if not self.learning:
+            raise FoldcamError(
+                f"No parameters lie after layer {self.train_from!r}: nothing to learn."
+            )
+        shared = [name for name, parameter in self.learning if id(parameter) in frozen]
+        if shared:
+            raise FoldcamError(
+                f"{shared[0]} is used before and after layer {self.train_from!r}: choose another "
+                "--train-from."
+            )
+        for _, parameter in self.learning:
+            parameter.requires_grad_(True)
+
+    @torch.no_grad()
+    def run_front(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """What the learning part starts from, for `float32 [N, 3, H, W]`: one row per image."""
+        values = list(self.front(images))
+        if not all(isinstance(value, torch.Tensor) and value.ndim for value in values):
+            raise FoldcamError(
+                f"The network cannot be cut at {self.train_from!r}: choose another --train-from."
+            )
+        return values
+
+    def feature_maps(
+        self, front: Sequence[torch.Tensor]
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Feature map `[N, K, h, w]` and what else the head needs, from the front's values."""
+        feature_map, *context = self.middle(*front)
+        return feature_map, context
+
+    def embed(self, feature_map: torch.Tensor, context: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Embedding `[N, D]` of norm 1."""
+        (end,) = self.head(feature_map, *context)
+        return nn.functional.normalize(end.flatten(1), dim=1)
+
+    def embed_regions(
+        self,
+        feature_map: torch.Tensor,
+        context: Sequence[torch.Tensor],
+        masks: torch.Tensor,
+    ) -> torch.Tensor:
+        """Embedding of parts of each image: the head sees the feature map of the part alone.
+
+        Masked and scaled by one over the part's share, so that an average over the
+        map becomes the average over the part (exactly, for an average-pool head).
+
+        Args:
+            feature_map: `[N, K, h, w]`.
+            context: as from `feature_maps`.
+            masks: `float32 [N, R, h, w]` in [0, 1]; regions of zeros are left out.
+
+        Returns:
+            `[M, D]`, in the order of images, then regions.
+        """
+        shares = masks.mean(dim=(2, 3))
+        image, region = torch.nonzero(shares > 0, as_tuple=True)
+        weights = masks[image, region] / shares[image, region][:, None, None]
+        parts = feature_map[image] * weights[:, None]
+        return self.embed(parts, [value[image] for value in context])
+
+
+def _start(anatomy: Anatomy, name: str | None) -> Candidate:
+    before = anatomy.candidates
+    limit = before.index(next(c for c in before if c.node is anatomy.feature_map.node))
+    before = before[:limit]
+    if not before:
+        raise FoldcamError("The network has no layer before its feature map to train from.")
+    if name is not None:
+        found = named_feature_map(anatomy.whole.graph, anatomy.image, anatomy.embedding, name)
+        if all(found.node is not candidate.node for candidate in before):
+            raise FoldcamError(
+                f"--train-from {name!r} does not lie before the feature map; choose one of: "
+                f"{describe(before)}."
+            )
+        return found
+    total = sum(parameter.numel() for parameter in anatomy.whole.parameters())
+    for candidate in reversed(before):
+        ends = [anatomy.head_end]
+        context = context_of(anatomy.whole, candidate.node, ends)
+        # A cut that needs more than the layer itself lies inside of a block.
+        if context:
+            continue
+        rest = subgraph(anatomy.whole, [candidate.node], ends)
+        if sum(p.numel() for _, p in _unique(rest.named_parameters())) >= _TRAINED_SHARE * total:
+            return candidate
+    return before[0]
+
+
+def _unique(named: Iterable[tuple[str, nn.Parameter]]) -> list[tuple[str, nn.Parameter]]:
+    result: dict[int, tuple[str, nn.Parameter]] = {}
+    for name, parameter in named:
+        result.setdefault(id(parameter), (name, parameter))
+    return list(result.values())
