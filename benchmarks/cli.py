@@ -74,6 +74,129 @@ def retrieval(
         print(f"skipped {path}: {reason}")
 
 
+@evaluate.command(
+    epilog="Example: foldcam evaluate localization --data CUB_200_2011 --out results/cub"
+)
+def localization(
+    data: Annotated[Path, typer.Option(help="Images with boxes: CUB-200-2011, or a CSV.")],
+    out: Annotated[Path, typer.Option(help="Folder of results.")] = Path("results/localization"),
+    model: Annotated[
+        str | None,
+        typer.Option(help="MODEL to explain; without it, one is trained on the training half."),
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights of that MODEL.")] = None,
+    size: Annotated[str, typer.Option(help="Input size, 256 or WIDTHxHEIGHT.")] = "256",
+    epochs: Annotated[int, typer.Option(help="Of training.", min=1)] = 30,
+    seed: Annotated[int, typer.Option(help="Of training, grids and triplets.", min=0)] = 0,
+    draws: Annotated[int, typer.Option(help="Of the bootstrap.", min=1)] = 2000,
+    unseen: Annotated[
+        bool, typer.Option(help="Train a second network without two of the labels.")
+    ] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Grid pointing, insertion, deletion, pixel AP, boxes: every method, with intervals."""
+    from dataclasses import replace
+
+    from benchmarks.localization.report import text_table
+    from benchmarks.localization.study import StudyOptions, run_study
+    from export.model_spec import load_model, with_overrides
+    from export.progress import ProgressBar
+    from export.training.trainer import TrainingOptions
+
+    preprocessing = None
+    if model is None:
+        preprocessing = with_overrides(load_model("efficientnet-lite0").preprocessing, size=size)
+    options = StudyOptions(
+        model=model,
+        weights=weights,
+        preprocessing=preprocessing,
+        training=replace(TrainingOptions(), epochs=epochs, seed=seed),
+        seed=seed,
+        draws=draws,
+        unseen=unseen,
+    )
+    with ProgressBar() as progress:
+        document = run_study(data, out, options, progress)
+    if as_json:
+        print_json(document)
+        return
+    print(text_table(document))
+    print(f"\nrecall@1 {document['recall_at_1']:.1%}, {document['minutes']} minutes")
+    print(f"Written to {out}: localization.json, tables, plot and contact sheets")
+
+
+@evaluate.command(
+    epilog="Example: foldcam evaluate transfer --data CUB_200_2011 --out results/transfer"
+)
+def transfer(
+    data: Annotated[Path, typer.Option(help="Images with boxes: CUB-200-2011, or a CSV.")],
+    out: Annotated[Path, typer.Option(help="Folder of results.")] = Path("results/transfer"),
+    epochs: Annotated[int, typer.Option(help="Of training, per head.", min=1)] = 15,
+    seed: Annotated[int, typer.Option(help="Of folds, training and grids.", min=0)] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Which rows, channels, objective and head: grid pointing on the training half alone."""
+    from dataclasses import replace
+
+    from benchmarks.transfer.study import run_transfer_study
+    from export.progress import ProgressBar
+    from export.training.trainer import TrainingOptions
+
+    training = replace(TrainingOptions(), epochs=epochs, seed=seed, views=5, mosaics=200)
+    with ProgressBar() as progress:
+        document = run_transfer_study(data, out, training, progress)
+    if as_json:
+        print_json(document)
+        return
+    for name, row in document["variants"].items():
+        value, gap = row["grid_pointing"], row["difference"]
+        print(
+            f"{name:<48}{value['mean']:6.3f}  {gap['mean']:+.3f} [{gap['low']:+.3f}, "
+            f"{gap['high']:+.3f}]"
+        )
+    print()
+    for name, row in document["heads"].items():
+        print(
+            f"{name:<12} transferred {row['transferred']['mean']:.3f}, own gradient "
+            f"{row['aggregated_backprop']['mean']:.3f}, maps correlate "
+            f"{row['map_correlation']:.3f}; with the gradient by position "
+            f"{row['position_correlation']:.3f}"
+        )
+    print(f"Written to {out}/transfer.json")
+
+
+@evaluate.command(
+    "house-price",
+    epilog="Example: foldcam evaluate house-price --data houses --out results/houses",
+)
+def house_price(
+    data: Annotated[Path, typer.Option(help="Folder of houses: houses.csv or HousesInfo.txt.")],
+    out: Annotated[Path, typer.Option(help="Folder of results.")] = Path("results/houses"),
+    epochs: Annotated[int, typer.Option(help="Of training.", min=1)] = 8,
+    seed: Annotated[int, typer.Option(help="Of split, training and masks.", min=0)] = 0,
+    draws: Annotated[int, typer.Option(help="Of the bootstrap.", min=1)] = 2000,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """A price from photographs: estimates, and whether what raises and lowers them does."""
+    from dataclasses import replace
+
+    from benchmarks.houses.report import text_table
+    from benchmarks.houses.study import TRAINING, StudyOptions, run_study
+    from export.progress import ProgressBar
+
+    options = StudyOptions(
+        training=replace(TRAINING, epochs=epochs, seed=seed), seed=seed, draws=draws
+    )
+    with ProgressBar() as progress:
+        document = run_study(data, out, options, progress)
+    if as_json:
+        print_json(document)
+        return
+    print(text_table(document))
+    print(f"\n{document['minutes']} minutes, of which {document['training_minutes']} of training")
+    print(f"Written to {out}: house-price.json, tables, plot, contact sheet, folded models")
+
+
 def _print_demo(report: DemoReport) -> None:
     print("\nShare of heat in the box of the object that was found")
     print(f"{'scene':<14}{'label found':<14}{'similarity':>10}{'heat in box':>13}{'ms':>8}")

@@ -1,0 +1,1 @@
+"""House prices from photographs: a continuous outcome, explained and measured."""
