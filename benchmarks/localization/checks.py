@@ -131,7 +131,7 @@ def randomization(
         network = Network(broken, (preprocessing.height, preprocessing.width), layer)
         bank = _bank(network, preprocessing, samples, "all-triplets", seed)
         runner = Runner(network, Methods(network, bank), preprocessing, seed)
-        rows = _nearest(runner, bank, test)
+        rows = runner.similarities(bank, test.resized).argmax(axis=1).astype(np.int64)
         maps = runner.single(test.resized, rows)
         result[str(share)] = {
             name: _mean_rank_correlation(maps[name], reference[name]) for name in names
@@ -166,14 +166,6 @@ def _resampled(
         grad_index=np.arange(bank.rows, dtype=np.int32),
         objective=objective,
     )
-
-
-def _nearest(runner: Runner, bank: Bank, test: Subjects) -> Integers:
-    rows = []
-    for start in range(0, len(test), _BATCH):
-        found = runner.activations(test.resized[start : start + _BATCH]).embedding.numpy()
-        rows.append((found @ bank.embeddings.T).argmax(axis=1))
-    return np.concatenate(rows).astype(np.int64)
 
 
 @torch.no_grad()

@@ -46,6 +46,8 @@ _BATCH = 16
 # Cells hidden or shown at a time: 12 steps on a 7 x 7 map.
 _PERTURBATION_STEPS = 12
 _GRID_REPEATS = {2: 2, 3: 1}
+# A training image has this cosine at least to its own row, and to no other.
+_ITSELF = 1 - 1e-5
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,15 @@ class Runner:
                 parts[name].append(self.methods.heatmaps(name, activations, question))
         return {name: np.concatenate(part) for name, part in parts.items()}
 
+    def similarities(self, bank: Bank, images: Sequence[Image]) -> Floats:
+        """Cosine of each image to every bank row, `float32 [N, rows]`."""
+        parts = []
+        for start in range(0, len(images), _BATCH):
+            embedding = self.activations(images[start : start + _BATCH]).embedding.numpy()
+            norms = np.maximum(np.linalg.norm(embedding, axis=1, keepdims=True), 1e-12)
+            parts.append((embedding / norms) @ bank.embeddings.T)
+        return np.concatenate(parts)
+
     def question(self, rows: Integers, start: int) -> Question:
         """The question about a block of images, with its own stream of random numbers."""
         return Question(rows, self.seed * 1_000_003 + start)
@@ -188,14 +199,9 @@ def _frozen_levels(
     runner: Runner, bank: Bank, train: Subjects, size: tuple[int, int]
 ) -> dict[str, FrozenLevels]:
     """Thresholds chosen on the training images, each asked for its nearest *other* row."""
-    rows = []
-    for start in range(0, len(train), _BATCH):
-        embedding = runner.activations(train.resized[start : start + _BATCH]).embedding.numpy()
-        norms = np.maximum(np.linalg.norm(embedding, axis=1, keepdims=True), 1e-12)
-        similarities = (embedding / norms) @ bank.embeddings.T
-        similarities[similarities > 1 - 1e-5] = -np.inf
-        rows.append(similarities.argmax(axis=1))
-    maps = runner.single(train.resized, np.concatenate(rows))
+    similarities = runner.similarities(bank, train.resized)
+    similarities[similarities > _ITSELF] = -np.inf
+    maps = runner.single(train.resized, similarities.argmax(axis=1).astype(np.int64))
     return {
         name: box_accuracy(heatmaps, train.boxes, size).best_levels()
         for name, heatmaps in maps.items()

@@ -25,7 +25,6 @@ from benchmarks.localization.report import (
 )
 from benchmarks.localization.scores import Scores, Statistic, differences
 from benchmarks.localization.subjects import Subjects, load_subjects
-from export.bank import Bank
 from export.bank_builder import build_bank
 from export.datasets import Dataset, Sample, load_dataset
 from export.embedding_pass import embed
@@ -221,7 +220,7 @@ def _unseen(
     network = Network(loaded.module, (recipe.height, recipe.width))
     bank = build_bank(network, recipe, training, parse_objective("all-triplets")).bank
     runner = Runner(network, Methods(network, bank), recipe, options.seed)
-    rows = _nearest_rows(runner, bank, test)
+    rows = runner.similarities(bank, test.resized).argmax(axis=1).astype(np.int64)
     scores = {name: Scores(len(test)) for name in METHODS}
     grid_scores(runner, test, rows, scores, progress)
     asked = [n for n, label in enumerate(test.labels) if label in held]
@@ -249,14 +248,6 @@ def _only(scores: Scores, asked: Sequence[int]) -> Scores:
     return Scores(
         len(chosen), {name: restricted(value) for name, value in scores.statistics.items()}
     )
-
-
-def _nearest_rows(runner: Runner, bank: Bank, test: Subjects) -> Any:
-    rows = []
-    for start in range(0, len(test), 16):
-        found = runner.activations(test.resized[start : start + 16]).embedding.numpy()
-        rows.append((found @ bank.embeddings.T).argmax(axis=1))
-    return np.concatenate(rows).astype(np.int64)
 
 
 def _bank_building(
