@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from export.cli_options import choice
+from runtime.cli_support import print_json
 from runtime.errors import ExitStatus, FoldcamError
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def export(
         "notes": report.notes,
     }
     if as_json:
-        print(json.dumps(summary, indent=2))
+        print_json(summary)
         return
     channels_count, height, width = contract.feature_map
     print(f"{report.path}: {report.path.stat().st_size / 1e6:.1f} MB")
@@ -210,7 +210,7 @@ def verify(
         loaded = load_model(spec, weights_file)
         report = compare(model, loaded.module, images_to_verify(dataset, contract, most))
     if as_json:
-        print(json.dumps(report.document(), indent=2))
+        print_json(report.document())
     else:
         print(f"{model} against {spec} on {report.images} {'images' if images else 'noise images'}")
         print(

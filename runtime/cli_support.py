@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import sys
 from typing import Any, NoReturn
@@ -96,8 +97,19 @@ def missing_extra(error: ImportError) -> str | None:
 
 
 def print_json(document: dict[str, Any] | list[Any]) -> None:
-    """One JSON document on standard output."""
-    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    """One JSON document on standard output; a number that is not finite is written as null."""
+    sys.stdout.write(json.dumps(_finite(document), indent=2) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return value
 
 
 def print_text(text: str) -> None:

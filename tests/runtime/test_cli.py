@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from runtime.cli_support import print_json
+
 
 def test_table_of_photographs(runtime, tiny_model, photo, tmp_path):
     photo("a.png", (250, 5, 5)), photo("b.png", (5, 250, 5))
@@ -265,3 +267,12 @@ def test_run_reports_estimates(runtime, tiny_estimator, photo, tmp_path):
     assert "nearest" not in done.stdout
     done = runtime("run", tiny_estimator, "--file", tmp_path / "photos", "--json")
     assert json.loads(done.stdout)["estimate"]["high"] > 50
+
+
+def test_numbers_that_are_not_finite_are_null_in_json(capsys):
+    print_json({"a": [1.5, float("nan")], "b": {"c": float("inf")}, "d": (2, "x")})
+    assert json.loads(capsys.readouterr().out) == {
+        "a": [1.5, None],
+        "b": {"c": None},
+        "d": [2, "x"],
+    }
