@@ -39,6 +39,10 @@ lint: $(VENV)/.test ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+.PHONY: figures
+figures: $(VENV)/.test ## write the tables of README and docs anew from benchmarks/results/
+	$(BIN)/python -m benchmarks.tables
+
 .PHONY: wheel
 wheel: $(VENV)/.test ## build dist/foldcam-*.whl
 	$(BIN)/python -m build --wheel .

@@ -1,0 +1,185 @@
+"""Writes the tables of README and docs from stored result files, between markers.
+
+    python -m benchmarks.tables            # rewrite what differs
+    python -m benchmarks.tables --check    # exit 1 and name what differs
+
+A marker is `<!-- table: NAME -->`, closed by `<!-- /table -->`; NAME is a key of `TABLES`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.houses import report as houses
+from benchmarks.localization.report import markdown_differences, markdown_table
+from runtime.files import atomic_path
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+_BLOCK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
+
+_GRIDS = ("grid_pointing", "grid_pointing_maps", "grid_pointing_3x3", "insertion", "deletion")
+_BOXES = (
+    *("pixel_ap", "max_box_acc", "max_box_acc_v2"),
+    *("max_box_acc_frozen", "max_box_acc_v2_frozen", "pointing", "heat_in_box"),
+)
+_UNSEEN = ("grid_pointing", "grid_pointing_maps", "grid_pointing_3x3")
+
+
+def _localization() -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(
+        (RESULTS / "cub" / "localization.json").read_text(encoding="utf-8")
+    )
+    return document
+
+
+def _stability() -> str:
+    rows = _localization()["stability"]
+    lines = ["| heatmap | spread of its cells | spread of its heat in the box |", "|---|---|---|"]
+    lines += [
+        f"| {name} | {row['map_spread']:.4f} | {row['heat_in_box_spread']:.4f} |"
+        for name, row in rows.items()
+    ]
+    return "\n".join(lines)
+
+
+def _randomization() -> str:
+    rows = _localization()["randomization"]
+    names = list(next(iter(rows.values())))
+    lines = ["| weights shuffled | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    lines += [
+        f"| {float(share):.0%} | " + " | ".join(f"{row[name]:.2f}" for name in names) + " |"
+        for share, row in rows.items()
+    ]
+    return "\n".join(lines)
+
+
+def _setting() -> str:
+    document = _localization()
+    training = document["training"]
+    building = document["bank_building"]
+    return "\n".join(
+        [
+            "| what | value |",
+            "|---|---|",
+            f"| network | {document['network']}, input {document['input'][0]} x "
+            f"{document['input'][1]}, feature map {' x '.join(map(str, document['feature_map']))}, "
+            f"D = {training['embedding_size']} |",
+            f"| training | {training['loss']}, {training['epochs']} epochs, {training['views']} "
+            f"views, {training['mosaics']} mosaics, seed {training['seed']} |",
+            f"| images | {document['images']['train']} training and {document['images']['test']} "
+            f"test images of {document['labels']} species |",
+            f"| recall@1 on the test images | {document['recall_at_1']:.3f} |",
+            f"| bank building / one embedding pass | {building['ratio']:.2f} (median of "
+            f"{len(building['pass_seconds'])} interleaved pairs) |",
+            f"| minutes for everything | {document['minutes']} |",
+        ]
+    )
+
+
+def _transfer() -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(
+        (RESULTS / "transfer" / "transfer.json").read_text(encoding="utf-8")
+    )
+    return document
+
+
+def _variants() -> str:
+    lines = ["| transfer | grid 2x2 | minus the default |", "|---|---|---|"]
+    lines += [
+        f"| {name} | {_interval(row['grid_pointing'])} | {_interval(row['difference'], '+')} |"
+        for name, row in sorted(
+            _transfer()["variants"].items(), key=lambda item: item[0] != "nearest row, all channels"
+        )
+    ]
+    return "\n".join(lines)
+
+
+def _heads() -> str:
+    lines = [
+        "| head | recall@1 | transferred | own gradient | difference | maps | by position |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {name} | {row['recall_at_1']:.3f} | {_interval(row['transferred'])} | "
+        f"{_interval(row['aggregated_backprop'])} | {_interval(row['difference'], '+')} | "
+        f"{row['map_correlation']:.3f} | {row['position_correlation']:.3f} |"
+        for name, row in _transfer()["heads"].items()
+    ]
+    return "\n".join(lines)
+
+
+def _interval(value: dict[str, float], sign: str = "") -> str:
+    mean, low, high = (format(value[name], f"{sign}.3f") for name in ("mean", "low", "high"))
+    return f"{mean} ({low} to {high})"
+
+
+def _houses() -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(
+        (RESULTS / "houses" / "house-price.json").read_text(encoding="utf-8")
+    )
+    return document
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "readme-cub": lambda: markdown_table(
+        _localization(), ("grid_pointing", "insertion", "deletion", "pixel_ap")
+    ),
+    "cub-setting": _setting,
+    "cub-grids": lambda: markdown_table(_localization(), _GRIDS),
+    "cub-boxes": lambda: markdown_table(_localization(), _BOXES),
+    "cub-grid-differences": lambda: markdown_differences(_localization(), _GRIDS),
+    "cub-box-differences": lambda: markdown_differences(_localization(), _BOXES),
+    "cub-unseen": lambda: markdown_table(_localization()["unseen"], _UNSEEN),
+    "cub-stability": _stability,
+    "cub-randomization": _randomization,
+    "transfer-variants": _variants,
+    "transfer-heads": _heads,
+    "house-methods": lambda: houses.markdown_methods(_houses()),
+    "house-differences": lambda: houses.markdown_differences(_houses()),
+    "house-masking": lambda: houses.markdown_masking(_houses()),
+    "house-mask-differences": lambda: houses.markdown_mask_differences(_houses()),
+}
+
+
+def rewritten(text: str) -> str:
+    """A document with every marked table replaced by what the results say.
+
+    Raises:
+        KeyError: a marker names a table that does not exist.
+    """
+    return _BLOCK.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}\n{found[3]}", text)
+
+
+def documents() -> list[Path]:
+    """The files that may hold tables."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def main() -> None:
+    """Rewrite the documents, or check them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    stale = []
+    for path in documents():
+        before = path.read_text(encoding="utf-8")
+        after = rewritten(before)
+        if before != after:
+            stale.append(path)
+            if not check:
+                with atomic_path(path) as temporary:
+                    temporary.write_text(after, encoding="utf-8")
+    for path in stale:
+        print(f"{path.relative_to(ROOT)}: {'differs from the results' if check else 'rewritten'}")
+    sys.exit(1 if check and stale else 0)
+
+
+if __name__ == "__main__":
+    main()
