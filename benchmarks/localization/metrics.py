@@ -27,15 +27,16 @@ from benchmarks.localization.geometry import (
     coverage,
 )
 from benchmarks.localization.perturbation import (
+    CurvePool,
     PerturbationCurves,
     cell_ranks,
     insertion_deletion,
-    pooled_areas,
 )
 from benchmarks.localization.pixels import PixelPrecision, pixel_average_precision
 
 __all__ = [
     "BoxAccuracy",
+    "CurvePool",
     "FrozenLevels",
     "PerturbationCurves",
     "PixelPrecision",
@@ -47,7 +48,6 @@ __all__ = [
     "insertion_deletion",
     "pixel_average_precision",
     "pointing",
-    "pooled_areas",
 ]
 
 

@@ -29,7 +29,7 @@ class PerturbationCurves:
     areas are normalised by them: 0 is the score of the blurred image, 1 of the whole one, so
     that a random order is near 0.5 and images compare. An area is NaN where the whole image
     scores no higher than the blurred one: there is then no evidence to find. Over a set of
-    images use :func:`pooled_areas`, which such images do not upset.
+    images use `CurvePool`, which such images do not upset.
 
     Attributes:
         share: ``float64 [S + 1]``, share of the cells changed so far, from 0 to 1.
@@ -124,33 +124,46 @@ def insertion_deletion(
     )
 
 
-def pooled_areas(
-    curves: Sequence[PerturbationCurves], indices: NDArray[np.intp] | None = None
-) -> tuple[float, float]:
-    """Normalised areas of the mean curves of many images.
-
-    The mean of ratios would be ruled by images whose whole range of scores is near zero; the
-    ratio of means is not.
+class CurvePool:
+    """The curves of many images, stacked once for the many resamples of a bootstrap.
 
     Args:
         curves: one per image, all with the same steps.
-        indices: ``int [M]`` images with repetition, for ``bootstrap_of``; all by default.
-
-    Returns:
-        ``(insertion, deletion)``; NaN where the images score no higher than blurred ones.
 
     Raises:
         ValueError: no curves, or curves with different steps.
     """
-    if not curves:
-        raise ValueError("no curves to pool")
-    if any(not np.array_equal(c.share, curves[0].share) for c in curves):
-        raise ValueError("the curves have different steps; take them with one grid and one steps")
-    chosen = np.arange(len(curves)) if indices is None else indices
-    insertion = np.stack([c.insertion for c in curves])[chosen].mean(axis=0)
-    deletion = np.stack([c.deletion for c in curves])[chosen].mean(axis=0)
-    pooled = PerturbationCurves(curves[0].share, insertion, deletion)
-    return pooled.insertion_area, pooled.deletion_area
+
+    def __init__(self, curves: Sequence[PerturbationCurves]) -> None:
+        if not curves:
+            raise ValueError("no curves to pool")
+        if any(not np.array_equal(c.share, curves[0].share) for c in curves):
+            raise ValueError(
+                "the curves have different steps; take them with one grid and one steps"
+            )
+        self._share = curves[0].share
+        self._insertion = np.stack([c.insertion for c in curves])
+        self._deletion = np.stack([c.deletion for c in curves])
+
+    def areas(self, indices: NDArray[np.intp] | None = None) -> tuple[float, float]:
+        """Normalised areas of the mean curves.
+
+        The mean of ratios would be ruled by images whose whole range of scores is near
+        zero; the ratio of means is not.
+
+        Args:
+            indices: ``int [M]`` images with repetition; all by default.
+
+        Returns:
+            ``(insertion, deletion)``; NaN where the images score no higher than blurred ones.
+        """
+        chosen = slice(None) if indices is None else indices
+        pooled = PerturbationCurves(
+            self._share,
+            self._insertion[chosen].mean(axis=0),
+            self._deletion[chosen].mean(axis=0),
+        )
+        return pooled.insertion_area, pooled.deletion_area
 
 
 def _pixel_ranks(order: ArrayLike, height: int, width: int) -> NDArray[np.intp]:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from benchmarks.bootstrap import Interval, bootstrap_of, paired_bootstrap_of
 from benchmarks.localization.boxes import FrozenLevels, box_accuracy
 from benchmarks.localization.metrics import heat_in_box, pointing
-from benchmarks.localization.perturbation import PerturbationCurves, pooled_areas
+from benchmarks.localization.perturbation import CurvePool, PerturbationCurves
 from benchmarks.localization.pixels import pixel_average_precision
 from benchmarks.localization.subjects import Subjects
 
@@ -62,8 +62,9 @@ class Scores:
 
     def add_curves(self, curves: list[PerturbationCurves]) -> None:
         """Insertion and deletion areas, pooled over images."""
-        self.statistics["insertion"] = lambda drawn: pooled_areas(curves, drawn)[0]
-        self.statistics["deletion"] = lambda drawn: pooled_areas(curves, drawn)[1]
+        pool = CurvePool(curves)
+        self.statistics["insertion"] = lambda drawn: pool.areas(drawn)[0]
+        self.statistics["deletion"] = lambda drawn: pool.areas(drawn)[1]
 
     def defined(self) -> list[str]:
         """Metrics that have a value on these images.

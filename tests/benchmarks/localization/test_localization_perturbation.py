@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from benchmarks.localization.metrics import (
+    CurvePool,
     PerturbationCurves,
     cell_ranks,
     insertion_deletion,
-    pooled_areas,
 )
 
 WEIGHTS = np.array([[4.0, 3.0], [2.0, 1.0]]) / 10
@@ -118,8 +118,8 @@ def test_an_image_without_evidence_has_no_area_but_pools() -> None:
     assert math.isnan(flat.insertion_area)
     assert math.isnan(flat.deletion_area)
     good = insertion_deletion(weighted, ONES, ZEROS, cell_ranks(WEIGHTS))
-    assert pooled_areas([good, flat]) == pytest.approx((0.625, 0.375))
-    assert math.isnan(pooled_areas([good, flat], np.array([1, 1]))[0])
+    assert CurvePool([good, flat]).areas() == pytest.approx((0.625, 0.375))
+    assert math.isnan(CurvePool([good, flat]).areas(np.array([1, 1]))[0])
 
 
 def test_pooled_areas_weigh_images_by_their_range() -> None:
@@ -127,9 +127,9 @@ def test_pooled_areas_weigh_images_by_their_range() -> None:
     a = PerturbationCurves(share, np.array([0.0, 3.0, 3.0]), np.array([3.0, 0.0, 0.0]))
     b = PerturbationCurves(share, np.array([0.0, 0.0, 1.0]), np.array([1.0, 1.0, 0.0]))
     # Mean insertion 0, 1.5, 2: (0.75 + 1.75) / 2 / 2. Mean deletion 2, 0.5, 0: (1.25 + 0.25) / 4.
-    assert pooled_areas([a, b]) == pytest.approx((0.625, 0.375))
+    assert CurvePool([a, b]).areas() == pytest.approx((0.625, 0.375))
     # Image a alone: (1.5 + 3) / 2 / 3 and (1.5 + 0) / 2 / 3.
-    assert pooled_areas([a, b], np.array([0, 0])) == pytest.approx((0.75, 0.25))
+    assert CurvePool([a, b]).areas(np.array([0, 0])) == pytest.approx((0.75, 0.25))
 
 
 @pytest.mark.parametrize(
@@ -160,8 +160,8 @@ def test_insertion_deletion_refuses(changes: dict[str, object], message: str) ->
 def test_pooled_areas_refuse_curves_that_do_not_belong_together() -> None:
     order = cell_ranks(WEIGHTS)
     with pytest.raises(ValueError, match="no curves"):
-        pooled_areas([])
+        CurvePool([]).areas()
     with pytest.raises(ValueError, match="different steps"):
-        pooled_areas(
+        CurvePool(
             [insertion_deletion(weighted, ONES, ZEROS, order, steps=steps) for steps in (2, 4)]
         )
