@@ -19,7 +19,7 @@ from export.bank import Bank, scaled_to_unit_maximum
 from export.bank_builder import build_bank
 from export.datasets import Sample
 from export.grad_weights import pull_back_anywhere
-from export.network import Network
+from export.network import Activations, Network
 from export.objectives import parse_objective
 from runtime.images import read_image
 from runtime.preprocess import Preprocessing
@@ -68,6 +68,9 @@ def stability(
         (part, runner.activations([test.resized[n] for n in part]))
         for part in np.array_split(chosen, -(-len(chosen) // _BATCH))
     ]
+    images = [read_image(sample.path) for sample in samples[:8]]
+    probe = runner.activations([preprocessing.resized(image)[0] for image in images])
+    linear = network.head_is_linear(probe)
     maps: dict[str, list[Floats]] = {}
     for draw in range(DRAWS):
         for name in ("one_triplet_gradcam", "one_triplet_before_norm", TRANSFERRED):
@@ -77,7 +80,12 @@ def stability(
             ]
             maps.setdefault(name, []).append(np.concatenate(found))
         for text in objectives:
-            sampled = Methods(network, _resampled(runner, bank, samples, text, draw))
+            other = (
+                _resampled(network, bank, probe, text, draw)
+                if linear
+                else _bank(network, preprocessing, samples, text, draw)
+            )
+            sampled = Methods(network, other)
             found = [
                 sampled.heatmaps(TRANSFERRED, activations, Question(rows[part], 0))
                 for part, activations in blocks
@@ -149,17 +157,11 @@ def _bank(
     return build_bank(network, preprocessing, samples, parse_objective(objective, seed)).bank
 
 
-def _resampled(
-    runner: Runner, bank: Bank, samples: Sequence[Sample], objective: str, seed: int
-) -> Bank:
-    """The bank with other triplets: the embeddings stay what they are."""
-    images = [read_image(sample.path) for sample in samples[:8]]
-    probe = runner.activations([runner.preprocessing.resized(image)[0] for image in images])
-    if not runner.network.head_is_linear(probe):
-        return _bank(runner.network, runner.preprocessing, samples, objective, seed)
+def _resampled(network: Network, bank: Bank, probe: Activations, objective: str, seed: int) -> Bank:
+    """For a linear head: the bank with other triplets, its embeddings as they are."""
     _, classes = np.unique(bank.row_labels(), return_inverse=True)
     directions = parse_objective(objective, seed).directions(bank.embeddings, classes)
-    grad_weights = pull_back_anywhere(runner.network, probe, directions.values)
+    grad_weights = pull_back_anywhere(network, probe, directions.values)
     return replace(
         bank,
         grad_weights=scaled_to_unit_maximum(grad_weights),
