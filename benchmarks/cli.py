@@ -49,13 +49,11 @@ def retrieval(
 ) -> None:
     """The share of images whose nearest bank row has the right label."""
     from benchmarks.retrieval import evaluate_retrieval, load_folded
+    from export.cli_options import choice
     from export.datasets import SPLITS, load_dataset
     from export.progress import ProgressBar
 
-    chosen = next((known for known in SPLITS if known == split), None)
-    if chosen is None:
-        raise typer.BadParameter(f"--split {split!r} is not one of {', '.join(SPLITS)}.")
-    dataset = load_dataset(images, chosen)
+    dataset = load_dataset(images, choice("--split", split, SPLITS))
     with load_folded(model) as folded, ProgressBar() as progress:
         report = evaluate_retrieval(folded, dataset, progress)
     if as_json:
