@@ -15,7 +15,14 @@ import torch
 from torch import fx, nn
 
 from export import graph_search
-from export.graph_search import Candidate
+from export.feature_map import Layer, describe
+from export.feature_map_search import (
+    Candidate,
+    candidates,
+    find_feature_map,
+    named_feature_map,
+)
+from export.map_view import add_map, lead_through_map
 from runtime.errors import FoldcamError
 
 _log = logging.getLogger(__name__)
@@ -26,10 +33,13 @@ class Anatomy:
     """A module's graph and its landmarks.
 
     Attributes:
-        whole: the graph, image -> embedding, sharing the module's parameters.
+        whole: the graph, image -> embedding, sharing the module's parameters. All that
+            comes after the feature map depends on it through the node `feature_map`.
+        program: the network's own graph, image -> (feature map, embedding).
         image: its placeholder, `[N, 3, H, W]`.
         candidates: every node that could be the feature map, in order.
-        feature_map: the chosen one.
+        layer: the chosen one.
+        feature_map: the node of its output as `[N, K, h, w]`.
         head_end: the node of `z`: the input of the final normalisation, or the
             embedding where there is none or it was not found.
         embedding: the node of the network's own output, `[N, D]`.
@@ -39,9 +49,11 @@ class Anatomy:
     """
 
     whole: fx.GraphModule
+    program: fx.GraphModule
     image: fx.Node
     candidates: list[Candidate]
-    feature_map: Candidate
+    layer: Layer
+    feature_map: fx.Node
     head_end: fx.Node
     embedding: fx.Node
     normalized: bool
@@ -65,14 +77,29 @@ def dissect(module: nn.Module, image_size: tuple[int, int], layer: str | None = 
     """
     whole = _exported(module, image_size)
     image, embedding = _ends(whole)
-    if layer is None:
-        chosen = graph_search.find_feature_map(whole.graph, image, embedding)
-    else:
-        chosen = graph_search.named_feature_map(whole.graph, image, embedding, layer)
-    found = graph_search.candidates(whole.graph, image, embedding)
+    found = candidates(whole.graph, image, embedding, image_size)
     head_end, normalized, before = _find_head_end(whole, image_size, embedding)
+    if layer is None:
+        chosen = find_feature_map(whole, head_end, found, example_images(image_size, 2))
+    else:
+        chosen = named_feature_map(whole.graph, found, layer)
     _check_gradient_path(chosen, head_end, found)
-    return Anatomy(whole, image, found, chosen, head_end, embedding, normalized, before)
+    layout = chosen.layer.layout
+    feature_map = add_map(whole, chosen.node, layout)
+    program = subgraph(whole, [image], [feature_map, embedding])
+    lead_through_map(whole, chosen.node, feature_map, layout)
+    return Anatomy(
+        whole=whole,
+        program=program,
+        image=image,
+        candidates=found,
+        layer=chosen.layer,
+        feature_map=feature_map,
+        head_end=head_end,
+        embedding=embedding,
+        normalized=normalized,
+        head_before_normalization=before,
+    )
 
 
 def context_of(whole: fx.GraphModule, start: fx.Node, ends: Sequence[fx.Node]) -> list[fx.Node]:
@@ -262,8 +289,8 @@ def _is_embedding(node: fx.Node) -> bool:
 def _check_gradient_path(chosen: Candidate, head_end: fx.Node, found: list[Candidate]) -> None:
     if chosen.node not in graph_search.ancestors(head_end):
         raise FoldcamError(
-            f"Layer {chosen.name!r} has no gradient path to the embedding; choose one of: "
-            f"{graph_search.describe(found)}."
+            f"Layer {chosen.layer.name!r} has no gradient path to the embedding; choose one of: "
+            f"{describe([candidate.layer for candidate in found])}."
         )
 
 

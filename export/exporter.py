@@ -14,7 +14,6 @@ from export.bank_builder import BankReport, StageProgress, build_bank
 from export.datasets import Dataset
 from export.fold import FoldOptions, fold
 from export.grad_weights import ChannelRule
-from export.graph import to_onnx
 from export.kernel import KernelObjective
 from export.model_spec import LoadedModel
 from export.network import Network
@@ -84,8 +83,8 @@ def export_model(
     preprocessing = preprocessing or loaded.preprocessing
     # First what can fail at once, then the long pass over the images.
     with atomic_path(out) as temporary:
-        network = Network(loaded.module, (preprocessing.height, preprocessing.width), layer)
-        model = to_onnx(network, opset)
+        network = loaded.network(layer, (preprocessing.height, preprocessing.width))
+        model = network.to_onnx(opset)
         report = build_bank(
             network,
             preprocessing,

@@ -11,18 +11,27 @@ from contextlib import contextmanager, redirect_stdout
 import onnx
 import onnx.version_converter
 import torch
+from torch import fx
 
 from export.embedding_model import BATCH, FEATURE_MAP, opset_of, strip_origin
-from export.network import Network
 from runtime.contract import EMBEDDING, IMAGE
 from runtime.errors import FoldcamError
 
 
-def to_onnx(network: Network, opset: int = 18) -> onnx.ModelProto:
+def to_onnx(
+    program: fx.GraphModule,
+    image_size: tuple[int, int],
+    feature_map_shape: tuple[int, int, int],
+    embedding_size: int,
+    opset: int,
+) -> onnx.ModelProto:
     """Export `image -> (feature_map, embedding)` with a dynamic batch.
 
     Args:
-        network: the cut network.
+        program: the graph, image -> (feature map, embedding).
+        image_size: `(height, width)` of the input in pixels.
+        feature_map_shape: `(K, h, w)`.
+        embedding_size: `D`.
         opset: ONNX operator set of the file.
 
     Returns:
@@ -33,11 +42,11 @@ def to_onnx(network: Network, opset: int = 18) -> onnx.ModelProto:
     Raises:
         FoldcamError: torch cannot express the network in that opset.
     """
-    example = torch.zeros(2, 3, *network.image_size)
+    example = torch.zeros(2, 3, *image_size)
     try:
         with _quiet():
-            program = torch.onnx.export(
-                network.program,
+            exported = torch.onnx.export(
+                program,
                 (example,),
                 dynamo=True,
                 opset_version=opset,
@@ -50,10 +59,15 @@ def to_onnx(network: Network, opset: int = 18) -> onnx.ModelProto:
         raise FoldcamError(
             f"torch cannot export the network to ONNX opset {opset}: {first}"
         ) from error
-    assert program is not None
-    model = program.model_proto
+    assert exported is not None
+    model = exported.model_proto
     strip_origin(model)
-    _static_shapes_but_batch(model, network)
+    shapes: dict[str, tuple[int, ...]] = {
+        IMAGE: (3, *image_size),
+        FEATURE_MAP: feature_map_shape,
+        EMBEDDING: (embedding_size,),
+    }
+    _static_shapes_but_batch(model, shapes)
     return model if opset_of(model) == opset else _converted(model, opset)
 
 
@@ -77,23 +91,14 @@ def _converted(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     return converted
 
 
-def _static_shapes_but_batch(model: onnx.ModelProto, network: Network) -> None:
+def _static_shapes_but_batch(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> None:
     """Name the batch and fix the other dimensions of inputs and outputs."""
-    height, width = network.image_size
-    shapes: dict[str, list[int | str]] = {
-        IMAGE: [BATCH, 3, height, width],
-        FEATURE_MAP: [BATCH, *network.feature_map_shape],
-        EMBEDDING: [BATCH, network.embedding_size],
-    }
     for value in [*model.graph.input, *model.graph.output]:
         shape = value.type.tensor_type.shape
         del shape.dim[:]
+        shape.dim.add().dim_param = BATCH
         for size in shapes[value.name]:
-            dimension = shape.dim.add()
-            if isinstance(size, int):
-                dimension.dim_value = size
-            else:
-                dimension.dim_param = size
+            shape.dim.add().dim_value = size
 
 
 @contextmanager

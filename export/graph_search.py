@@ -1,4 +1,4 @@
-"""Finding the feature map and the final normalisation in a torch.export graph.
+"""Walking a torch.export graph, and finding the final normalisation in it.
 
 The graph is a flat list of ATen operators with shapes, so the same search serves
 every module that torch can export, whatever its Python looks like.
@@ -6,12 +6,8 @@ every module that torch can export, whatever its Python looks like.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import fx
-
-from runtime.errors import FoldcamError
 
 # Operators that hand on their first input's values unchanged (in eval mode), or
 # multiplied by one positive constant: the direction of each row survives them.
@@ -33,35 +29,6 @@ _TRANSPARENT = {
 }
 _DIVISIONS = {torch.ops.aten.div.Tensor, torch.ops.aten.true_divide.Tensor}
 _PRODUCTS = {torch.ops.aten.mul.Tensor}
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A node whose output is spatial: `[N, K, h, w]` with h or w above 1.
-
-    Attributes:
-        name: what `--layer` accepts: the module's path if this is the module's
-            last spatial output, else the node's own name (as `node:NAME` where a
-            module has that path).
-        node: the graph node.
-        shape: `(K, h, w)`.
-    """
-
-    name: str
-    node: fx.Node
-    shape: tuple[int, int, int]
-
-
-def spatial_shape(node: fx.Node) -> tuple[int, int, int] | None:
-    """`(K, h, w)` of a node whose output is a float tensor `[N, K, h, w]`, else None."""
-    value = node.meta.get("val")
-    if not isinstance(value, torch.Tensor) or value.ndim != 4 or not value.is_floating_point():
-        return None
-    sizes = value.shape[1:]
-    if not all(isinstance(size, int) for size in sizes):
-        return None
-    channels, height, width = (int(size) for size in sizes)
-    return (channels, height, width) if height > 1 or width > 1 else None
 
 
 def ancestors(node: fx.Node) -> set[fx.Node]:
@@ -86,83 +53,6 @@ def descendants(node: fx.Node) -> set[fx.Node]:
             found.add(current)
             waiting.extend(current.users)
     return found
-
-
-def candidates(graph: fx.Graph, image: fx.Node, embedding: fx.Node) -> list[Candidate]:
-    """All spatial nodes between image and embedding, in the order of the graph."""
-    between = ancestors(embedding) & descendants(image)
-    nodes = [n for n in graph.nodes if n in between and n is not image and spatial_shape(n)]
-    last_of_module = {module_path(node): node for node in nodes}
-    paths = {path for node in nodes for path in module_paths(node)}
-    result = []
-    for node in nodes:
-        path = module_path(node)
-        shape = spatial_shape(node)
-        assert shape is not None
-        name = node.name
-        if path and last_of_module[path] is node:
-            name = path
-        elif name in paths:
-            # An activation module `relu` that is used twice: its first use is not `relu`.
-            name = f"node:{name}"
-        result.append(Candidate(name, node, shape))
-    return result
-
-
-def find_feature_map(graph: fx.Graph, image: fx.Node, embedding: fx.Node) -> Candidate:
-    """The last activation with h, w > 1 that feeds the spatial reduction.
-
-    A reduction whose result flows back into a spatial node (squeeze-and-excitation)
-    is not the one that is looked for.
-
-    Raises:
-        FoldcamError: no node between image and embedding is spatial.
-    """
-    found = candidates(graph, image, embedding)
-    if not found:
-        raise FoldcamError(
-            "The network has no spatial feature map between its image and its embedding: "
-            "every tensor on the way has height and width 1, so there is no 'where' to show."
-        )
-    spatial = {candidate.node for candidate in found}
-    on_the_way = ancestors(embedding)
-    feeding = []
-    for candidate in found:
-        leaving = [u for u in candidate.node.users if u in on_the_way and u not in spatial]
-        if any(not (descendants(user) & spatial) for user in leaving):
-            feeding.append(candidate)
-    # The last spatial node always feeds something that is not spatial.
-    return feeding[-1]
-
-
-def named_feature_map(graph: fx.Graph, image: fx.Node, embedding: fx.Node, layer: str) -> Candidate:
-    """The candidate that `--layer` names: a node, or a module's last spatial output.
-
-    Raises:
-        FoldcamError: no such name; the message lists the candidates with shapes.
-    """
-    found = candidates(graph, image, embedding)
-    for candidate in reversed(found):
-        if layer == candidate.name:
-            return candidate
-    for candidate in reversed(found):
-        if layer == candidate.node.name:
-            return candidate
-    for candidate in reversed(found):
-        if any(path == layer for path in module_paths(candidate.node)):
-            return Candidate(layer, candidate.node, candidate.shape)
-    if any(layer in (*module_paths(node), node.name) for node in graph.nodes):
-        raise FoldcamError(
-            f"Layer {layer!r} has no spatial output with a gradient path to the embedding; "
-            f"choose one of: {describe(found)}."
-        )
-    raise FoldcamError(f"The network has no layer {layer!r}; choose one of: {describe(found)}.")
-
-
-def describe(found: list[Candidate], most: int = 12) -> str:
-    """The last few candidates with their shapes, for a message."""
-    shown = [f"{c.name} [{c.shape[0]} x {c.shape[1]} x {c.shape[2]}]" for c in found[-most:]]
-    return ("... " if len(found) > most else "") + ", ".join(shown)
 
 
 def find_normalization(embedding: fx.Node) -> fx.Node | None:

@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from export.network import Network
 from export.network_file import embedding_network, read_architecture, trained_architecture
 from export.program_file import load_program
+from export.torch_network import TorchNetwork
 from runtime.errors import FoldcamError
 from runtime.preprocess import Preprocessing
 
@@ -34,6 +36,19 @@ class LoadedModel:
     preprocessing: Preprocessing
     name: str
     weights: str
+
+    def network(self, layer: str | None = None, size: tuple[int, int] | None = None) -> Network:
+        """The network, cut at its feature map.
+
+        Args:
+            layer: name of the feature map, or None to find it.
+            size: `(height, width)` of the input in pixels, by default the preprocessing's.
+
+        Raises:
+            FoldcamError: as `TorchNetwork`.
+        """
+        own = (self.preprocessing.height, self.preprocessing.width)
+        return TorchNetwork(self.module, size or own, layer)
 
 
 # MODEL names that foldcam brings along.

@@ -1,19 +1,19 @@
-"""Any torch module seen as image -> (feature map, embedding), cut at the feature map.
+"""An embedding network seen as image -> (feature map, embedding), cut at the feature map.
 
-The module's flat graph is cut in two: the trunk, image -> feature map, which is never
-differentiated, and the head, feature map -> embedding, through which directions are
-pulled back.
+The trunk, image -> feature map, is never differentiated. The head, feature map ->
+embedding, is a torch function through which directions are pulled back. Where the two
+come from is for the subclasses: a torch module, or an ONNX file.
 """
 
 from __future__ import annotations
 
-import hashlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import onnx
 import torch
-from torch import nn
 
-from export.anatomy import context_of, dissect, subgraph
+from export.feature_map import Layer
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,13 @@ class Activations:
     context: tuple[torch.Tensor | int, ...]
 
 
-class Network:
-    """A torch module in eval mode, exported and cut at its feature map.
-
-    Args:
-        module: image `float32 [N, 3, H, W]` -> embedding `[N, D]`.
-        image_size: `(height, width)` of the input in pixels.
-        layer: name of the feature map, or None to find it.
+@dataclass(frozen=True)
+class Landmarks:
+    """Where a network is cut, and what its ends are.
 
     Attributes:
-        candidates: every node that could be the feature map.
+        image_size: `(height, width)` of the input in pixels.
+        candidates: every layer that could be the feature map, in order.
         layer: name of the feature map.
         feature_map_shape: `(K, h, w)`.
         embedding_size: `D`.
@@ -49,31 +46,57 @@ class Network:
         head_before_normalization: whether the head ends at that normalisation's
             input. False only where the output is normalised but the place was
             not found; directions are then pulled through it.
-        program: the whole graph, image -> (feature map, embedding).
-
-    Raises:
-        FoldcamError: torch cannot export the module; it has no feature map; the
-            named layer does not exist or does not lead to the embedding; the
-            output is not one embedding per image.
     """
 
-    def __init__(
-        self, module: nn.Module, image_size: tuple[int, int], layer: str | None = None
-    ) -> None:
-        self.image_size = image_size
-        anatomy = dissect(module, image_size, layer)
-        self.candidates = anatomy.candidates
-        self.layer = anatomy.feature_map.name
-        self.feature_map_shape = anatomy.feature_map.shape
-        self.embedding_size = int(anatomy.embedding.meta["val"].shape[1])
-        self.normalized = anatomy.normalized
-        self.head_before_normalization = anatomy.head_before_normalization
-        feature_map = anatomy.feature_map.node
-        ends = [anatomy.head_end, anatomy.embedding]
-        context = context_of(anatomy.whole, feature_map, ends)
-        self._trunk = subgraph(anatomy.whole, [anatomy.image], [feature_map, *context])
-        self._head = subgraph(anatomy.whole, [feature_map, *context], ends)
-        self.program = subgraph(anatomy.whole, [anatomy.image], [feature_map, anatomy.embedding])
+    image_size: tuple[int, int]
+    candidates: list[Layer]
+    layer: str
+    feature_map_shape: tuple[int, int, int]
+    embedding_size: int
+    normalized: bool
+    head_before_normalization: bool
+
+
+class Network(ABC):
+    """An embedding network in inference mode, cut at its feature map.
+
+    Args:
+        landmarks: where it is cut; its attributes are the network's own as well.
+    """
+
+    def __init__(self, landmarks: Landmarks) -> None:
+        self.image_size = landmarks.image_size
+        self.candidates = landmarks.candidates
+        self.layer = landmarks.layer
+        self.feature_map_shape = landmarks.feature_map_shape
+        self.embedding_size = landmarks.embedding_size
+        self.normalized = landmarks.normalized
+        self.head_before_normalization = landmarks.head_before_normalization
+
+    @abstractmethod
+    def _trunk(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Images -> feature map `[N, K, h, w]`, and what else the head needs."""
+
+    @abstractmethod
+    def _head(
+        self, feature_map: torch.Tensor, *context: torch.Tensor | int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Feature map and context -> the head's end `z`, and the embedding `[N, D]`."""
+
+    @abstractmethod
+    def to_onnx(self, opset: int = 18) -> onnx.ModelProto:
+        """The network as ONNX, `image` -> (`feature_map`, `embedding`), with a dynamic batch.
+
+        Args:
+            opset: ONNX operator set of the file.
+
+        Raises:
+            FoldcamError: the network cannot be expressed in that opset.
+        """
+
+    @abstractmethod
+    def sha256(self) -> str:
+        """Hash of the parameters and of what is computed with them."""
 
     @torch.no_grad()
     def forward(self, images: torch.Tensor) -> Activations:
@@ -151,13 +174,3 @@ class Network:
         pulled = self.pull_back_map(activations, direction)
         spread = (pulled - pulled.mean(dim=(2, 3), keepdim=True)).abs().amax()
         return bool(spread > 1e-4 * pulled.abs().amax().clamp_min(1e-30))
-
-    def sha256(self) -> str:
-        """Hash of the parameters, the buffers and the operators with their arguments."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.program.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-        for node in self.program.graph.nodes:
-            digest.update(f"{node.op} {node.target} {node.args} {node.kwargs};".encode())
-        return digest.hexdigest()

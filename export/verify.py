@@ -15,9 +15,10 @@ import torch
 
 from export.bank import Bank, BankOutcome
 from export.datasets import Dataset
-from export.fold import bank_of
+from export.graft_bank import bank_of
 from export.kernel import kernel_estimates
 from export.network import Network
+from export.torch_network import TorchNetwork
 from runtime.backends import Array, open_backend
 from runtime.contract import (
     EMBEDDING,
@@ -131,7 +132,7 @@ def verify(
     """
     contract = read_contract(model_path)
     size = (contract.preprocessing.height, contract.preprocessing.width)
-    network = Network(module, size, contract.layer)
+    network = TorchNetwork(module, size, contract.layer)
     if network.sha256() != contract.origin.network_sha256:
         raise FoldcamError(
             f"{model_path} was made from another network: its metadata names "

@@ -23,7 +23,6 @@ from benchmarks.localization.metrics import centred_blob, heat_in_box
 from export.datasets import load_dataset
 from export.exporter import ExportReport, export_model
 from export.model_spec import LoadedModel, load_model
-from export.network import Network
 from export.objectives import parse_objective
 from export.progress import ProgressBar
 from export.verify import VerifyReport, images_to_verify, verify
@@ -229,7 +228,7 @@ def _mean_activations(
     loaded: LoadedModel, scenes: dict[str, Scene]
 ) -> dict[str, npt.NDArray[np.float32]]:
     recipe = loaded.preprocessing
-    network = Network(loaded.module, (recipe.height, recipe.width))
+    network = loaded.network()
     return {
         name: network.forward(
             torch.from_numpy(recipe.normalized(recipe.resized(scene.image)[0])[None])

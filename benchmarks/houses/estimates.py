@@ -13,7 +13,7 @@ import onnx
 from benchmarks.houses.houses import House
 from export.bank import Bank
 from export.embedding_pass import embed
-from export.fold import bank_of
+from export.graft_bank import bank_of
 from export.network import Network
 from runtime.errors import FoldcamError
 from runtime.images import read_image

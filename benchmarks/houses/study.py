@@ -24,7 +24,6 @@ from export.datasets import Dataset
 from export.exporter import export_model, tool_versions
 from export.kernel import parse_kernel
 from export.model_spec import LoadedModel, load_model
-from export.network import Network
 from export.training.trainer import TrainingOptions, train
 from runtime.errors import FoldcamError
 from runtime.model import FoldedModel
@@ -95,7 +94,7 @@ def run_study(
     # Loaded again: training changed the weights of the first one.
     base = load_model(options.base)
     recipe = base.preprocessing
-    untrained = Network(base.module, (recipe.height, recipe.width))
+    untrained = base.network()
 
     answers: dict[str, Answers] = {}
     changes: dict[str, dict[str, Doubles]] = {}

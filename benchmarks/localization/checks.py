@@ -21,6 +21,7 @@ from export.datasets import Sample
 from export.grad_weights import pull_back_anywhere
 from export.network import Activations, Network
 from export.objectives import parse_objective
+from export.torch_network import TorchNetwork
 from runtime.images import read_image
 from runtime.preprocess import Preprocessing
 
@@ -136,7 +137,7 @@ def randomization(
     result: dict[str, dict[str, float]] = {}
     for share in _SHUFFLED:
         broken = _shuffled(module, share, seed)
-        network = Network(broken, (preprocessing.height, preprocessing.width), layer)
+        network = TorchNetwork(broken, (preprocessing.height, preprocessing.width), layer)
         bank = _bank(network, preprocessing, samples, "all-triplets", seed)
         runner = Runner(network, Methods(network, bank), preprocessing, seed)
         rows = runner.similarities(bank, test.resized).argmax(axis=1).astype(np.int64)

@@ -29,7 +29,7 @@ from export.bank_builder import build_bank
 from export.datasets import Dataset, Sample, load_dataset
 from export.embedding_pass import embed
 from export.exporter import export_model, tool_versions
-from export.fold import bank_of
+from export.graft_bank import bank_of
 from export.model_spec import LoadedModel, load_model
 from export.network import Network
 from export.objectives import parse_objective
@@ -101,7 +101,7 @@ def run_study(
         preprocessing=recipe,
         progress=progress,
     )
-    network = Network(loaded.module, (recipe.height, recipe.width), report.contract.layer)
+    network = loaded.network(report.contract.layer, (recipe.height, recipe.width))
     bank = bank_of(onnx.load(model), report.contract)
     result = evaluate_localization(
         network,
@@ -220,7 +220,7 @@ def _unseen(
     options = replace(options, training=replace(options.training, epochs=epochs))
     loaded = _network(seen, path, options, lambda stage, d, t: progress(f"{stage} (unseen)", d, t))
     recipe = options.preprocessing or loaded.preprocessing
-    network = Network(loaded.module, (recipe.height, recipe.width))
+    network = loaded.network(size=(recipe.height, recipe.width))
     bank = build_bank(network, recipe, training, parse_objective("all-triplets")).bank
     runner = Runner(network, Methods(network, bank), recipe, options.seed)
     rows = runner.similarities(bank, test.resized).argmax(axis=1).astype(np.int64)

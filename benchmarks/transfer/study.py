@@ -28,6 +28,7 @@ from export.model_spec import LoadedModel
 from export.network import Network
 from export.network_file import trained_architecture
 from export.objectives import parse_objective
+from export.torch_network import TorchNetwork
 from export.training.trainer import TrainingOptions, train
 from runtime.preprocess import Preprocessing
 
@@ -116,7 +117,7 @@ class _Case:
             progress=lambda stage, done, total: progress(f"{head}: {stage}", done, total),
         )
         assert trained_architecture(path) is not None
-        network = Network(module, (recipe.height, recipe.width))
+        network = TorchNetwork(module, (recipe.height, recipe.width))
         bank = build_bank(network, recipe, rows, parse_objective("all-triplets")).bank
         return _Case(network, bank, recipe, load_subjects(queries, recipe), options.seed)
 

@@ -36,7 +36,7 @@ def held_out_recall(
         FoldcamError: none of the images can be read.
     """
     training = load_dataset(data, split).samples
-    network = Network(loaded.module, (loaded.preprocessing.height, loaded.preprocessing.width))
+    network = loaded.network()
     rows, row_labels = _embedded(network, loaded, training, "recall", progress)
     names = {label: number for number, label in enumerate(sorted(set(row_labels)))}
     numbers = np.asarray([names[label] for label in row_labels])

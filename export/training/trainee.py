@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from export.anatomy import Anatomy, context_of, dissect, subgraph
-from export.graph_search import Candidate, describe, named_feature_map
+from export.feature_map import describe
+from export.feature_map_search import Candidate, named_feature_map
 from runtime.errors import FoldcamError
 
 # Of all parameters, the share that learns by default: the last stage and the head.
@@ -42,9 +43,9 @@ class Trainee(nn.Module):
         super().__init__()
         anatomy = dissect(module, image_size)
         start = _start(anatomy, train_from)
-        self.train_from = start.name
-        self.feature_map_shape = anatomy.feature_map.shape
-        feature_map, end = anatomy.feature_map.node, anatomy.head_end
+        self.train_from = start.layer.name
+        self.feature_map_shape = anatomy.layer.shape
+        feature_map, end = anatomy.feature_map, anatomy.head_end
         context = context_of(anatomy.whole, start.node, [feature_map, end])
         head_context = context_of(anatomy.whole, feature_map, [end])
         self.whole = anatomy.whole
@@ -116,16 +117,16 @@ class Trainee(nn.Module):
 
 def _start(anatomy: Anatomy, name: str | None) -> Candidate:
     before = anatomy.candidates
-    limit = before.index(next(c for c in before if c.node is anatomy.feature_map.node))
+    limit = before.index(next(c for c in before if c.layer.name == anatomy.layer.name))
     before = before[:limit]
     if not before:
         raise FoldcamError("The network has no layer before its feature map to train from.")
     if name is not None:
-        found = named_feature_map(anatomy.whole.graph, anatomy.image, anatomy.embedding, name)
+        found = named_feature_map(anatomy.whole.graph, anatomy.candidates, name)
         if all(found.node is not candidate.node for candidate in before):
             raise FoldcamError(
                 f"--train-from {name!r} does not lie before the feature map; choose one of: "
-                f"{describe(before)}."
+                f"{describe([candidate.layer for candidate in before])}."
             )
         return found
     total = sum(parameter.numel() for parameter in anatomy.whole.parameters())

@@ -19,6 +19,7 @@ from export.exporter import export_model
 from export.model_spec import LoadedModel
 from export.network import Network
 from export.objectives import parse_objective
+from export.torch_network import TorchNetwork
 from runtime.contract import LabelRun, Transform
 from runtime.preprocess import Preprocessing
 
@@ -55,7 +56,7 @@ def cut(networks: ModuleType) -> Callable[..., Network]:
     def get(name: str, layer: str | None = None) -> Network:
         if (name, layer) not in made:
             torch.manual_seed(0)
-            made[name, layer] = Network(getattr(networks, name)(), networks.SIZE, layer)
+            made[name, layer] = TorchNetwork(getattr(networks, name)(), networks.SIZE, layer)
         return made[name, layer]
 
     return get

@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from export.fold import FoldOptions, fold
-from export.graph import to_onnx
 from runtime.contract import Origin
 from runtime.errors import FoldcamError
 from runtime.onnx_file import read_contract
@@ -45,7 +44,7 @@ def test_the_file_holds_nothing_of_the_exporting_machine(folded_file, shared_pho
 
 
 def test_the_networks_own_notes_are_removed_before_folding(networks, cut):
-    model = to_onnx(cut("Normalized"))
+    model = cut("Normalized").to_onnx()
     for text in (b".py", b"site-packages", b"tests/export", b"stack_trace"):
         assert text not in model.SerializeToString()
     assert not any(node.metadata_props or node.doc_string for node in model.graph.node)
@@ -77,7 +76,7 @@ def test_onnx_returns_what_torch_returns(name, networks, cut, hand_built):
     torch.manual_seed(0)
     module = getattr(networks, name)().eval()
     images = torch.randn(3, 3, *networks.SIZE)
-    got = hand_built.run(to_onnx(cut(name)), images.numpy())
+    got = hand_built.run(cut(name).to_onnx(), images.numpy())
     np.testing.assert_allclose(got["embedding"], module(images).detach(), atol=1e-5)
     np.testing.assert_allclose(got["feature_map"], module.feature(images).detach(), atol=1e-5)
 
@@ -85,7 +84,7 @@ def test_onnx_returns_what_torch_returns(name, networks, cut, hand_built):
 def test_a_layer_before_an_in_place_activation_is_exported_before_it(networks, cut, hand_built):
     network = cut("SharedActivation", "second")
     images = torch.randn(3, 3, *networks.SIZE)
-    got = hand_built.run(to_onnx(network), images.numpy())
+    got = hand_built.run(network.to_onnx(), images.numpy())
     activations = network.forward(images)
     assert got["feature_map"].min() < 0
     np.testing.assert_allclose(got["feature_map"], activations.feature_map, atol=1e-5)
@@ -96,7 +95,7 @@ def test_parameters_named_like_the_outputs_do_not_collide(networks, cut, hand_bu
     network = cut("NamedLikeOutputs")
     images = torch.randn(2, 3, *networks.SIZE)
     made = fold(
-        to_onnx(network),
+        network.to_onnx(),
         random_bank(5, 3, 4),
         preprocessing=Preprocessing(networks.SIZE[1], networks.SIZE[0]),
         layer=network.layer,
@@ -112,14 +111,14 @@ def test_parameters_named_like_the_outputs_do_not_collide(networks, cut, hand_bu
 
 def test_an_opset_that_torch_cannot_write_is_one_sentence(cut):
     with pytest.raises(FoldcamError, match=r"opset.* 5 ") as caught:
-        to_onnx(cut("PlainConv"), 5)
+        cut("PlainConv").to_onnx(5)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("opset", [17, 18, 20])
 def test_the_opset_asked_for_is_folded(opset, networks, cut, hand_built, random_bank):
     made = fold(
-        to_onnx(cut("PlainConv"), opset),
+        cut("PlainConv").to_onnx(opset),
         random_bank(7, 3, 4),
         preprocessing=Preprocessing(networks.SIZE[1], networks.SIZE[0]),
         layer="trunk.act",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from export.network import Network
+from export.torch_network import TorchNetwork
 from runtime.errors import FoldcamError
 
 
@@ -91,7 +91,7 @@ def test_a_layer_before_an_in_place_activation_keeps_its_values_and_gradient(net
 
 def test_an_unknown_layer_lists_the_candidates_with_shapes(networks):
     with pytest.raises(FoldcamError, match=r"no layer 'nope'.*trunk\.act \[4 x 5 x 7\]"):
-        Network(networks.PlainConv(), networks.SIZE, "nope")
+        TorchNetwork(networks.PlainConv(), networks.SIZE, "nope")
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_an_unknown_layer_lists_the_candidates_with_shapes(networks):
 )
 def test_a_layer_that_does_not_lead_to_the_embedding_is_refused(name, layer, networks):
     with pytest.raises(FoldcamError, match=f"Layer '{layer}' has no spatial.*choose one of: trunk"):
-        Network(getattr(networks, name)(), networks.SIZE, layer)
+        TorchNetwork(getattr(networks, name)(), networks.SIZE, layer)
 
 
 def test_a_head_that_blocks_the_gradient_gives_zeros(networks, cut):
@@ -119,12 +119,12 @@ def test_a_head_that_blocks_the_gradient_gives_zeros(networks, cut):
 )
 def test_a_network_that_cannot_be_used_is_refused_in_one_sentence(name, sentence, networks):
     with pytest.raises(FoldcamError, match=sentence) as caught:
-        Network(getattr(networks, name)(), networks.SIZE)
+        TorchNetwork(getattr(networks, name)(), networks.SIZE)
     assert "\n" not in str(caught.value)
 
 
 def test_a_network_in_train_mode_is_taken_in_eval_mode(networks):
-    network = Network(networks.Training(), networks.SIZE)
+    network = TorchNetwork(networks.Training(), networks.SIZE)
     images = torch.randn(4, 3, *networks.SIZE)
     whole, parts = network.forward(images), [network.forward(images[i : i + 1]) for i in range(4)]
     torch.testing.assert_close(whole.embedding, torch.cat([part.embedding for part in parts]))
@@ -134,7 +134,7 @@ def test_a_network_in_train_mode_is_taken_in_eval_mode(networks):
 def test_the_hash_knows_parameters_and_constants(networks):
     def digest(factor, seed):
         torch.manual_seed(seed)
-        return Network(networks.Constant(factor), networks.SIZE).sha256()
+        return TorchNetwork(networks.Constant(factor), networks.SIZE).sha256()
 
     assert digest(2.0, 0) == digest(2.0, 0)
     assert digest(2.0, 0) != digest(2.0, 1)

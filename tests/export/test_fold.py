@@ -9,7 +9,8 @@ import onnx
 import pytest
 
 from export.bank import Bank
-from export.fold import FoldOptions, bank_of, fold
+from export.fold import FoldOptions, fold
+from export.graft_bank import bank_of
 from export.graft_heat import resize_scale
 from runtime.contract import LabelRun
 from runtime.errors import FoldcamError

@@ -7,8 +7,8 @@ import logging
 import pytest
 import torch
 
-from export.graph import to_onnx
 from export.onnx_search import find_normalization
+from export.torch_network import TorchNetwork
 
 NORMALIZED = [
     "Normalized",
@@ -63,7 +63,6 @@ def test_the_gradient_along_the_embedding_survives(networks, cut):
 
 
 def test_a_normalisation_that_is_not_found_is_said(networks, caplog):
-    from export.network import Network
 
     class Hidden(networks.PlainConv):
         def forward(self, image):
@@ -73,7 +72,7 @@ def test_a_normalisation_that_is_not_found_is_said(networks, caplog):
             return torch.cat([unit[:, :1], unit[:, 1:]], dim=1)
 
     with caplog.at_level(logging.WARNING):
-        network = Network(Hidden(), networks.SIZE)
+        network = TorchNetwork(Hidden(), networks.SIZE)
     assert network.normalized
     assert not network.head_before_normalization
     assert "place where it happens was not found" in caplog.text
@@ -92,7 +91,7 @@ def test_a_normalisation_that_is_not_found_is_said(networks, caplog):
     ],
 )
 def test_the_onnx_search_agrees_on_what_torch_exports(name, found, cut):
-    graph = to_onnx(cut(name)).graph
+    graph = cut(name).to_onnx().graph
     assert (find_normalization(graph, "embedding") is not None) == found
 
 

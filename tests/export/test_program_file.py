@@ -13,9 +13,9 @@ import torch
 from export.datasets import load_dataset
 from export.exporter import export_model
 from export.model_spec import load_model
-from export.network import Network
 from export.objectives import parse_objective
 from export.program_file import load_program
+from export.torch_network import TorchNetwork
 from export.verify import images_to_verify, verify
 from runtime.errors import FoldcamError
 from runtime.onnx_file import read_contract
@@ -70,7 +70,7 @@ def test_a_saved_program_gives_the_same_embedding(saved, networks):
     images = torch.randn(3, 3, *networks.SIZE)
     module = networks.make_tiny().eval()
     torch.testing.assert_close(load_program(saved)(images), module(images))
-    network = Network(load_model(str(saved)).module, networks.SIZE)
+    network = TorchNetwork(load_model(str(saved)).module, networks.SIZE)
     torch.testing.assert_close(network.forward(images).embedding, module(images))
     assert network.head_before_normalization
     assert network.normalized
@@ -108,7 +108,7 @@ def test_weights_beside_a_program_are_refused(saved, tmp_path):
 
 def test_a_program_for_one_batch_size_is_taken_where_nothing_depends_on_it(networks, tmp_path):
     path = _save(networks.make_tiny().eval(), tmp_path / "two.pt2", networks.SIZE, batch="two")
-    network = Network(load_program(path), networks.SIZE)
+    network = TorchNetwork(load_program(path), networks.SIZE)
     images = torch.randn(5, 3, *networks.SIZE)
     expected = networks.make_tiny().eval()(images)
     torch.testing.assert_close(network.forward(images).embedding, expected)

@@ -19,6 +19,7 @@ from benchmarks.localization.methods import (
 from export.bank import Bank, label_runs, scaled_to_unit_maximum
 from export.network import Network
 from export.objectives import all_triplets
+from export.torch_network import TorchNetwork
 
 
 class _Tiny(nn.Module):
@@ -44,7 +45,7 @@ class _Tiny(nn.Module):
 def setting(request: pytest.FixtureRequest) -> tuple[_Tiny, Network, Bank, torch.Tensor]:
     torch.manual_seed(3)
     module = _Tiny(request.param).eval()
-    network = Network(module, (6, 6))
+    network = TorchNetwork(module, (6, 6))
     images = torch.randn(6, 3, 6, 6)
     activations = network.forward(images)
     embeddings = activations.embedding.numpy()

@@ -1,0 +1,248 @@
+"""What a feature map is, and which one to take, whatever framework the graph came from.
+
+A layer is spatial if its output can be read as `[K, h, w]`: channels first, channels
+last, or tokens (a transformer's patches behind its class token and registers). Which of
+them is the feature map is a question about the gradient: the last layer through which
+everything spatial that the embedding depends on must pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["nchw", "nhwc", "tokens"]
+Grid = tuple[int, int]
+
+# More than class token, distillation token and registers of any network in use.
+_MOST_SKIPPED = 16
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a tensor `[N, ...]` is read as feature maps `[N, K, h, w]`.
+
+    Attributes:
+        kind: `nchw` `[N, K, h, w]`, `nhwc` `[N, h, w, K]`, or `tokens`
+            `[N, skipped + h * w, K]`.
+        shape: `(K, h, w)`.
+        skipped: tokens before the first patch: class token, registers.
+    """
+
+    kind: Kind
+    shape: tuple[int, int, int]
+    skipped: int = 0
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A place in the network whose output is spatial.
+
+    Attributes:
+        name: what `--layer` accepts.
+        layout: how its output is read as a feature map.
+    """
+
+    name: str
+    layout: Layout
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """`(K, h, w)`."""
+        return self.layout.shape
+
+
+@dataclass(frozen=True)
+class Step:
+    """One value of the network's graph, on its way from the image to the embedding.
+
+    Attributes:
+        inputs: positions of the values that it is computed from, in the order of the graph.
+        rank: its number of dimensions.
+        layout: how it is read as a feature map, None where it is not spatial.
+        spread: whether the embedding's gradient reaches more than one of its positions.
+        linear: whether it is a convolution's or a matrix product's own output, before
+            normalisation and activation.
+        view: whether it only arranges its input's numbers anew.
+    """
+
+    inputs: tuple[int, ...]
+    rank: int
+    layout: Layout | None
+    spread: bool
+    linear: bool = False
+    view: bool = False
+
+
+def describe(layers: Sequence[Layer], most: int = 12) -> str:
+    """The last few layers with their shapes, for a message."""
+    shown = [f"{each.name} [{' x '.join(map(str, each.shape))}]" for each in layers[-most:]]
+    return ("... " if len(layers) > most else "") + ", ".join(shown)
+
+
+def read_layout(
+    shape: tuple[int, ...], image_size: Grid, grids: Collection[Grid] = ()
+) -> Layout | None:
+    """How a tensor is read as a feature map, from its shape alone.
+
+    Channels first goes before channels last where both fit.
+
+    Args:
+        shape: without the batch.
+        image_size: `(height, width)` of the input.
+        grids: `(h, w)` of convolutions' outputs and the like, which are known for certain.
+
+    Returns:
+        None where neither `(h, w)` nor the number of tokens fits the image.
+    """
+    if len(shape) == 3:
+        first, second, third = shape
+        if shape in ((first, *image_size), (*image_size, third)) and min(first, third) <= 3:
+            # The image itself, normalised or flipped.
+            return None
+        if _fits((second, third), image_size, grids):
+            return Layout("nchw", (first, second, third))
+        if _fits((first, second), image_size, grids):
+            return Layout("nhwc", (third, first, second))
+    if len(shape) == 2:
+        tokens, channels = shape
+        found = _token_grid(tokens, image_size, grids)
+        if found is not None:
+            height, width = found
+            return Layout("tokens", (channels, height, width), tokens - height * width)
+    return None
+
+
+def choose(steps: Sequence[Step]) -> int | None:
+    """The position of the feature map.
+
+    It is the last spatial value that everything spatial must pass: no path on which the
+    gradient of the embedding is spread over positions leads around it. So it lies before
+    several pooling branches, after an attention pooling's weights are multiplied in, and
+    before the attention through which a class token looks at the patches. A squeeze and
+    excitation, which pools and flows back into the map, is no way around.
+
+    Returns:
+        None where there is no such value: two networks side by side, each with a map
+        of its own, or nothing spatial at all.
+    """
+    spatial = [step.layout is not None and step.spread for step in steps]
+    live = _live(steps, spatial)
+    users: list[list[int]] = [[] for _ in steps]
+    for position, step in enumerate(steps):
+        for source in step.inputs:
+            users[source].append(position)
+    end = len(steps)
+    # The furthest value that is reached from before, without passing the one at hand.
+    furthest = -1
+    chosen = None
+    for position in range(len(steps)):
+        if not live[position]:
+            continue
+        step = steps[position]
+        if furthest <= position and spatial[position] and _is_activation(position, steps, users):
+            assert step.layout is not None
+            _, height, width = step.layout.shape
+            if height > 1 and width > 1:
+                chosen = position
+        for user in users[position]:
+            if live[user]:
+                furthest = max(furthest, user)
+            elif steps[user].layout is None:
+                # Pooled: from here the way leads to the embedding and nowhere else.
+                furthest = end
+    return chosen
+
+
+def feeding(steps: Sequence[Step]) -> list[int]:
+    """Positions of the spatial values that are pooled, each a candidate of its own."""
+    spatial = [step.layout is not None and step.spread for step in steps]
+    live = _live(steps, spatial)
+    return [
+        source
+        for source, is_spatial in enumerate(spatial)
+        if is_spatial
+        and any(
+            source in step.inputs and not live[user] and step.layout is None
+            for user, step in enumerate(steps)
+        )
+    ]
+
+
+def _live(steps: Sequence[Step], spatial: Sequence[bool]) -> list[bool]:
+    """Which values carry something spatial on.
+
+    A value that cannot be read as a map does so where a map lies behind it (the gate of a
+    squeeze and excitation), or where it has three dimensions or more and came from one
+    that does (heads of an attention, windows).
+    """
+    leads_to_map = list(spatial)
+    for position in reversed(range(len(steps))):
+        if leads_to_map[position]:
+            for source in steps[position].inputs:
+                leads_to_map[source] = True
+    live = [False] * len(steps)
+    for position, step in enumerate(steps):
+        if step.layout is not None:
+            live[position] = step.spread
+        else:
+            inherited = step.rank >= 3 and any(live[source] for source in step.inputs)
+            live[position] = leads_to_map[position] or inherited
+    return live
+
+
+def _is_activation(position: int, steps: Sequence[Step], users: Sequence[Sequence[int]]) -> bool:
+    """Whether a value is more than a product that normalisation or activation still follow.
+
+    A convolution that is pooled at once counts; the queries, keys and values of an
+    attention, in one matrix product, do not.
+    """
+    if not steps[position].linear:
+        return True
+    waiting, seen = list(users[position]), set()
+    while waiting:
+        user = waiting.pop()
+        if user in seen:
+            continue
+        seen.add(user)
+        if steps[user].view and steps[user].rank >= 3:
+            waiting.extend(users[user])
+        elif steps[user].rank >= 3:
+            return False
+    return True
+
+
+def _fits(grid: Grid, image_size: Grid, grids: Collection[Grid]) -> bool:
+    """Whether `(h, w)` is the image at a smaller scale, to within one position."""
+    height, width = grid
+    if min(grid) < 1 or grid == (1, 1):
+        return False
+    if grid in grids:
+        return True
+    if any(height == width and 0 <= height - h * w <= _MOST_SKIPPED for h, w in grids):
+        # Attention from every token to every token.
+        return False
+    rows, columns = image_size
+    if height > rows or width > columns:
+        return False
+    return abs(columns * height / rows - width) <= 1 or abs(rows * width / columns - height) <= 1
+
+
+def _token_grid(tokens: int, image_size: Grid, grids: Collection[Grid]) -> Grid | None:
+    """`(h, w)` of the patches among a number of tokens: as few as possible left over."""
+    fitting = [
+        grid for grid in grids if min(grid) > 1 and 0 <= tokens - grid[0] * grid[1] <= _MOST_SKIPPED
+    ]
+    if fitting:
+        return max(fitting, key=lambda grid: grid[0] * grid[1])
+    if any(min(grid) > 1 for grid in grids):
+        return None
+    # Patches cut by reshaping, without a convolution: exactly the image's proportions.
+    rows, columns = image_size
+    for skipped in range(_MOST_SKIPPED + 1):
+        patches = tokens - skipped
+        for height in range(2, int(patches**0.5 * max(1, rows / columns) + 2)):
+            if patches % height == 0 and height * columns == (patches // height) * rows:
+                return (height, patches // height) if patches // height > 1 else None
+    return None

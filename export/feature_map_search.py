@@ -1,0 +1,261 @@
+"""Finding the feature map in a torch.export graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from export.feature_map import Layer, Layout, Step, choose, describe, feeding, read_layout
+from export.graph_search import ancestors, descendants, module_path, module_paths
+from runtime.errors import FoldcamError
+
+# Operators that only arrange their input's numbers anew.
+_VIEWS = {
+    torch.ops.aten.view.default,
+    torch.ops.aten.reshape.default,
+    torch.ops.aten.flatten.using_ints,
+    torch.ops.aten.permute.default,
+    torch.ops.aten.transpose.int,
+    torch.ops.aten.contiguous.default,
+    torch.ops.aten.clone.default,
+    torch.ops.aten.unsqueeze.default,
+    torch.ops.aten.squeeze.dim,
+    torch.ops.aten.dropout.default,
+}
+_CONVOLUTIONS = {
+    torch.ops.aten.conv2d.default,
+    torch.ops.aten.conv2d.padding,
+    torch.ops.aten.convolution.default,
+}
+_LINEAR = _CONVOLUTIONS | {
+    torch.ops.aten.linear.default,
+    torch.ops.aten.matmul.default,
+    torch.ops.aten.mm.default,
+    torch.ops.aten.addmm.default,
+    torch.ops.aten.bmm.default,
+}
+_ADDITIONS = {torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A node whose output is spatial.
+
+    Attributes:
+        layer: its shape, and its name: the module's path if this is the module's
+            last spatial output, else the node's own name (as `node:NAME` where a
+            module has that path).
+        node: the graph node.
+    """
+
+    layer: Layer
+    node: fx.Node
+
+
+def candidates(
+    graph: fx.Graph, image: fx.Node, embedding: fx.Node, image_size: tuple[int, int]
+) -> list[Candidate]:
+    """All spatial nodes between image and embedding, in the order of the graph.
+
+    Args:
+        graph: of the module.
+        image, embedding: its ends.
+        image_size: `(height, width)` of the input in pixels.
+    """
+    layouts = _layouts(graph, image, embedding, image_size)
+    last_of_module = {module_path(node): node for node in layouts}
+    paths = {path for node in layouts for path in module_paths(node)}
+    result = []
+    for node, layout in layouts.items():
+        path = module_path(node)
+        name = node.name
+        if path and last_of_module[path] is node:
+            name = path
+        elif name in paths:
+            # An activation module `relu` that is used twice: its first use is not `relu`.
+            name = f"node:{name}"
+        result.append(Candidate(Layer(name, layout), node))
+    return result
+
+
+def find_feature_map(
+    whole: fx.GraphModule, head_end: fx.Node, found: Sequence[Candidate], images: torch.Tensor
+) -> Candidate:
+    """The feature map among the candidates, see `export.feature_map.choose`.
+
+    Args:
+        whole: the module's graph.
+        head_end: what the gradient is taken of.
+        found: the candidates.
+        images: `float32 [N, 3, H, W]` to take it at; noise serves.
+
+    Raises:
+        FoldcamError: there is no candidate, or there are several and none that all of the
+            embedding depends on.
+    """
+    if not found:
+        raise FoldcamError(
+            "The network has no spatial feature map between its image and its embedding: no "
+            "tensor on the way has positions that fit the image, so there is no 'where' to show."
+        )
+    by_node = {candidate.node: candidate for candidate in found}
+    on_the_way = ancestors(head_end)
+    gradients = _gradients(whole, head_end, images)
+    reached = {
+        node
+        for node, candidate in by_node.items()
+        if node in gradients and _is_spread(gradients[node], candidate.layer.layout)
+    }
+    # A head that detaches or rounds has no gradient to ask; then the shapes alone decide.
+    blocked = not reached
+    nodes = [
+        node
+        for node in whole.graph.nodes
+        if node in on_the_way and (node in gradients or (blocked and _is_tensor(node)))
+    ]
+    position = {node: number for number, node in enumerate(nodes)}
+    steps = []
+    for node in nodes:
+        candidate = by_node.get(node)
+        layout = None if candidate is None else candidate.layer.layout
+        steps.append(
+            Step(
+                inputs=tuple(position[each] for each in node.all_input_nodes if each in position),
+                rank=node.meta["val"].ndim,
+                layout=layout,
+                spread=layout is not None and (blocked or node in reached),
+                linear=_is_linear(node),
+                view=node.target in _VIEWS,
+            )
+        )
+    chosen = choose(steps)
+    if chosen is None:
+        pooled = [by_node[nodes[number]].layer for number in feeding(steps)]
+        raise FoldcamError(
+            f"{len(pooled)} feature maps lead to the embedding on ways of their own: choose one "
+            f"with --layer: {describe(pooled)}."
+            if len(pooled) > 1
+            else "No feature map was found through which the embedding depends on the image: "
+            f"choose one with --layer: {describe([candidate.layer for candidate in found])}."
+        )
+    return by_node[nodes[chosen]]
+
+
+def named_feature_map(graph: fx.Graph, found: Sequence[Candidate], layer: str) -> Candidate:
+    """The candidate that `--layer` names: a node, or a module's last spatial output.
+
+    Raises:
+        FoldcamError: no such name; the message lists the candidates with shapes.
+    """
+    for candidate in reversed(found):
+        if layer == candidate.layer.name:
+            return candidate
+    for candidate in reversed(found):
+        if layer == candidate.node.name:
+            return candidate
+    for candidate in reversed(found):
+        if any(path == layer for path in module_paths(candidate.node)):
+            return Candidate(Layer(layer, candidate.layer.layout), candidate.node)
+    choices = describe([candidate.layer for candidate in found])
+    if any(layer in (*module_paths(node), node.name) for node in graph.nodes):
+        raise FoldcamError(
+            f"Layer {layer!r} has no spatial output with a gradient path to the embedding; "
+            f"choose one of: {choices}."
+        )
+    raise FoldcamError(f"The network has no layer {layer!r}; choose one of: {choices}.")
+
+
+def _layouts(
+    graph: fx.Graph, image: fx.Node, embedding: fx.Node, image_size: tuple[int, int]
+) -> dict[fx.Node, Layout]:
+    """The nodes on the way whose output can be read as a feature map."""
+    between = ancestors(embedding) & descendants(image) - {image}
+    shapes = {node: shape for node in graph.nodes if node in between and (shape := _shape(node))}
+    grids = {
+        (shape[1], shape[2])
+        for node, shape in shapes.items()
+        if node.target in _CONVOLUTIONS and len(shape) == 3
+    }
+    for shape in list(shapes.values()):
+        # Windows of a transformer: the grid of a later stage shows in its partition.
+        layout = read_layout(shape, image_size, grids) if len(shape) == 3 else None
+        if layout is not None:
+            grids.add(layout.shape[1:])
+    layouts = {node: read_layout(shape, image_size, grids) for node, shape in shapes.items()}
+    return {node: layout for node, layout in layouts.items() if layout is not None}
+
+
+def _shape(node: fx.Node) -> tuple[int, ...] | None:
+    """Shape without the batch, of a float tensor with one row per image."""
+    value = node.meta.get("val")
+    if not isinstance(value, torch.Tensor) or not value.is_floating_point() or value.ndim < 3:
+        return None
+    batch, *sizes = value.shape
+    if isinstance(batch, int) or not batch.node.expr.is_symbol:
+        return None
+    return tuple(map(int, sizes)) if all(isinstance(size, int) for size in sizes) else None
+
+
+def _is_tensor(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
+
+
+def _is_linear(node: fx.Node) -> bool:
+    """Whether a node is a convolution or matrix product, or the bias added to one."""
+    if node.target in _ADDITIONS:
+        sources = [each for each in node.all_input_nodes if each.op != "get_attr"]
+        return len(sources) == 1 and sources[0].target in _LINEAR
+    return node.target in _LINEAR
+
+
+def _is_spread(gradient: torch.Tensor, layout: Layout) -> bool:
+    """Whether a gradient `[N, ...]` is not zero at more than one position."""
+    size = gradient.abs()
+    if layout.kind == "nchw":
+        positions = size.amax(1).flatten(1)
+    elif layout.kind == "nhwc":
+        positions = size.amax(3).flatten(1)
+    else:
+        positions = size.amax(2)[:, layout.skipped :]
+    return bool((positions > 0).any(0).sum() > 1)
+
+
+class _Recorder(fx.Interpreter):
+    """Runs a graph and keeps every tensor that a gradient may reach."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module, garbage_collect_values=False)
+        self.values: dict[fx.Node, torch.Tensor] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Run one node."""
+        value = super().run_node(n)
+        if isinstance(value, torch.Tensor) and value.requires_grad:
+            self.values[n] = value
+        return value
+
+
+def _gradients(
+    whole: fx.GraphModule, head_end: fx.Node, images: torch.Tensor
+) -> dict[fx.Node, torch.Tensor]:
+    """The gradient of a random sum over the head's end with respect to each node."""
+    recorder = _Recorder(whole)
+    with torch.enable_grad():
+        recorder.run(images.requires_grad_(True))
+    end = recorder.values.get(head_end)
+    if end is None:
+        return {}
+    generator = torch.Generator().manual_seed(0)
+    nodes = list(recorder.values)
+    found = torch.autograd.grad(
+        end,
+        [recorder.values[node] for node in nodes],
+        grad_outputs=torch.randn(end.shape, generator=generator),
+        allow_unused=True,
+    )
+    return {node: each for node, each in zip(nodes, found, strict=True) if each is not None}

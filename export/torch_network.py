@@ -1,0 +1,81 @@
+"""A torch module as an embedding network: exported to a flat graph and cut in two."""
+
+from __future__ import annotations
+
+import hashlib
+
+import onnx
+import torch
+from torch import nn
+
+from export.anatomy import context_of, dissect, subgraph
+from export.graph import to_onnx
+from export.network import Landmarks, Network
+
+
+class TorchNetwork(Network):
+    """A torch module in eval mode, exported and cut at its feature map.
+
+    The module is left in eval mode, in float32, on the CPU, with frozen parameters.
+
+    Args:
+        module: image `float32 [N, 3, H, W]` -> embedding `[N, D]`.
+        image_size: `(height, width)` of the input in pixels.
+        layer: name of the feature map, or None to find it.
+
+    Attributes:
+        program: the whole graph, image -> (feature map, embedding).
+
+    Raises:
+        FoldcamError: torch cannot export the module; it has no feature map; the
+            named layer does not exist or does not lead to the embedding; the
+            output is not one embedding per image.
+    """
+
+    def __init__(
+        self, module: nn.Module, image_size: tuple[int, int], layer: str | None = None
+    ) -> None:
+        anatomy = dissect(module, image_size, layer)
+        super().__init__(
+            Landmarks(
+                image_size=image_size,
+                candidates=[candidate.layer for candidate in anatomy.candidates],
+                layer=anatomy.layer.name,
+                feature_map_shape=anatomy.layer.shape,
+                embedding_size=int(anatomy.embedding.meta["val"].shape[1]),
+                normalized=anatomy.normalized,
+                head_before_normalization=anatomy.head_before_normalization,
+            )
+        )
+        feature_map = anatomy.feature_map
+        ends = [anatomy.head_end, anatomy.embedding]
+        context = context_of(anatomy.whole, feature_map, ends)
+        self._trunk_module = subgraph(anatomy.whole, [anatomy.image], [feature_map, *context])
+        self._head_module = subgraph(anatomy.whole, [feature_map, *context], ends)
+        self.program = anatomy.program
+
+    def _trunk(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        outputs: tuple[torch.Tensor, ...] = self._trunk_module(images)
+        return outputs
+
+    def _head(
+        self, feature_map: torch.Tensor, *context: torch.Tensor | int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        ends: tuple[torch.Tensor, torch.Tensor] = self._head_module(feature_map, *context)
+        return ends
+
+    def to_onnx(self, opset: int = 18) -> onnx.ModelProto:
+        """See `Network.to_onnx`."""
+        return to_onnx(
+            self.program, self.image_size, self.feature_map_shape, self.embedding_size, opset
+        )
+
+    def sha256(self) -> str:
+        """Hash of the parameters, the buffers and the operators with their arguments."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.program.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        for node in self.program.graph.nodes:
+            digest.update(f"{node.op} {node.target} {node.args} {node.kwargs};".encode())
+        return digest.hexdigest()
