@@ -39,6 +39,10 @@ def export(
     layer: Annotated[
         str | None, typer.Option(help="Name of the feature map; found by itself if left out.")
     ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(help="Which of the network's outputs is the embedding, if several could be."),
+    ] = None,
     split: Annotated[str, typer.Option(help="train, test or all.")] = "train",
     objective: Annotated[
         str | None,
@@ -120,7 +124,7 @@ def export(
     if not continuous:
         dataset = replace(dataset, samples=handle_singletons(dataset.samples, policy))
     with _stdout_kept(), ProgressBar() as progress:
-        loaded = load_model(model, weights)
+        loaded = load_model(model, weights, output)
         report = export_model(
             loaded,
             dataset,
