@@ -33,6 +33,7 @@ from export.graft_bank import graft_estimate, graft_neighbors, graft_transfer
 from export.graft_heat import graft_heatmap, graft_two_heatmaps
 from export.graft_input import graft_uint8_input
 from export.onnx_search import find_normalization
+from export.precision import to_float16
 from runtime.contract import (
     EMBEDDING,
     ESTIMATE,
@@ -45,6 +46,7 @@ from runtime.contract import (
     Contract,
     InputType,
     Origin,
+    Precision,
 )
 from runtime.errors import FoldcamError
 from runtime.preprocess import Preprocessing
@@ -64,12 +66,15 @@ class FoldOptions:
         heatmap_size: `native` (the feature map's), `input`, or `(height, width)`.
         input_type: `float32` preprocessed, or `uint8` RGB with the preprocessing's
             normalisation in the graph.
+        precision: of the network's own steps. With `fp16` inputs, outputs, and all that
+            is grafted stay float32.
     """
 
     transfer: int = 1
     neighbors: int = 1
     heatmap_size: HeatmapSize = "native"
     input_type: InputType = "float32"
+    precision: Precision = "fp32"
 
 
 def fold(
@@ -108,6 +113,8 @@ def fold(
     check_input(folded, preprocessing)
     free_names(folded.graph)
     check_sizes(folded, bank, channels)
+    if options.precision == "fp16":
+        folded = to_float16(folded)
     transfer = _clamped("--transfer", options.transfer, bank.rows)
     neighbors = _clamped("--neighbors", options.neighbors, bank.rows)
     heatmap_size = _heatmap_size(options.heatmap_size, (height, width), preprocessing)
@@ -149,6 +156,7 @@ def fold(
         origin=origin,
         versions=versions,
         outcome=None if bank.outcome is None else bank.outcome.summary(),
+        precision=options.precision,
     )
     entry = folded.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, contract.to_json()

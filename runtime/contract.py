@@ -31,6 +31,8 @@ ESTIMATE = "estimate"
 
 InputType = Literal["float32", "uint8"]
 INPUT_TYPES: tuple[InputType, ...] = get_args(InputType)
+Precision = Literal["fp32", "fp16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 Transform = Literal["none", "log"]
 TRANSFORMS: tuple[Transform, ...] = get_args(Transform)
 
@@ -130,6 +132,7 @@ class Contract:
         versions: tool -> version that took part in the export.
         outcome: the continuous outcome, None for a model of labels. With it the model
             has the outputs `heatmap_lower` and `estimate`.
+        precision: of the network's own steps; inputs and outputs are float32 either way.
     """
 
     preprocessing: Preprocessing
@@ -145,6 +148,7 @@ class Contract:
     origin: Origin
     versions: dict[str, str] = field(default_factory=dict)
     outcome: Outcome | None = None
+    precision: Precision = "fp32"
 
     def __post_init__(self) -> None:
         ends = np.cumsum([run.count for run in self.labels], dtype=np.int64)
@@ -184,6 +188,7 @@ class Contract:
             "labels": [[run.name, run.count] for run in self.labels],
             "origin": vars(self.origin),
             "versions": self.versions,
+            "precision": self.precision,
         }
         if self.outcome is not None:
             document["outcome"] = vars(self.outcome)
@@ -241,6 +246,8 @@ def parse_contract(text: str, where: str) -> Contract:
         origin=_origin(root.section("origin")),
         versions=root.texts("versions"),
         outcome=outcome,
+        # Files of before there was a choice do not say.
+        precision=root.optional_choice("precision", PRECISIONS, "fp32"),
     )
 
 

@@ -80,6 +80,10 @@ class Fields:
                 return candidate
         self.fail(key, f"is {value[:80]!r} where one of {', '.join(choices)} is needed")
 
+    def optional_choice(self, key: str, choices: Sequence[Choice], default: Choice) -> Choice:
+        """One of the given strings; `default` where the key is missing."""
+        return self.choice(key, choices) if key in self._values else default
+
     def texts(self, key: str) -> dict[str, str]:
         """An object whose values are strings."""
         section = self.section(key)
