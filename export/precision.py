@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.embedding_model import opset_of
 from export.float32_steps import FLOAT16_MAX, misfit, steep_nodes
+from export.subgraphs import names_read, subgraphs
 
 _log = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ class _Converter:
         return self._model
 
     def _becomes_half(self, node: onnx.NodeProto) -> bool:
-        if _subgraphs(node):
+        if subgraphs(node):
             return False
         kinds = self._parameter_kinds(node)
         if kinds is None:
@@ -150,7 +151,7 @@ class _Converter:
         self._nodes.append(node)
 
     def _keep(self, node: onnx.NodeProto) -> None:
-        for name in [*node.input, *_captured(node)]:
+        for name in sorted(names_read([node])):
             self._single(name)
         self._nodes.append(node)
 
@@ -188,8 +189,7 @@ class _Converter:
     def _drop_unused(self) -> None:
         """Float32 constants that only float16 steps used."""
         graph = self._model.graph
-        used = {value.name for value in graph.output}
-        used.update(name for node in graph.node for name in [*node.input, *_captured(node)])
+        used = {value.name for value in graph.output} | names_read(graph.node)
         nodes = [n for n in graph.node if n.op_type != "Constant" or used.intersection(n.output)]
         tensors = [tensor for tensor in graph.initializer if tensor.name in used]
         constants = set(self._constants)
@@ -225,18 +225,3 @@ def _float_constants(graph: onnx.GraphProto) -> dict[str, npt.NDArray[Any]]:
                 elif attribute.name == "value_floats":
                     floats[node.output[0]] = np.asarray(attribute.floats, np.float32)
     return floats
-
-
-def _subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
-    graphs = [attribute.g for attribute in node.attribute if attribute.HasField("g")]
-    return graphs + [graph for attribute in node.attribute for graph in attribute.graphs]
-
-
-def _captured(node: onnx.NodeProto) -> list[str]:
-    """Names that the subgraphs of a control-flow node mention; the outer ones among them."""
-    names: list[str] = []
-    for graph in _subgraphs(node):
-        names.extend(value.name for value in graph.output)
-        for inner in graph.node:
-            names.extend([*inner.input, *_captured(inner)])
-    return names
