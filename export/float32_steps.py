@@ -54,6 +54,7 @@ _CARRIES = {
     "Clip",
     "Div",
     "Expand",
+    "Flatten",
     "Identity",
     "Max",
     "Min",
@@ -62,6 +63,7 @@ _CARRIES = {
     "Reshape",
     "Squeeze",
     "Sub",
+    "Transpose",
     "Unsqueeze",
 }
 # An additive constant may be as small as it likes.

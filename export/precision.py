@@ -96,6 +96,9 @@ class _Converter:
         inputs, outputs = kinds
         floats = [kind for kind in inputs if kind is not None]
         halves = {kind for kind, allowed in floats if allowed}
+        if not outputs and not self._all_in_half(node):
+            # A shape or a comparison: no cast for its sake.
+            return False
         # An output takes float16 from an input of the same type, not from an attribute.
         if not halves or not all(kind in halves and allowed for kind, allowed in outputs):
             return False
@@ -107,6 +110,11 @@ class _Converter:
                 found.magnitude,
             )
         return found is None
+
+    def _all_in_half(self, node: onnx.NodeProto) -> bool:
+        variable = [name for name in node.input if name and name not in self._constants]
+        floats = [name for name in variable if self._types.get(name) == TensorProto.FLOAT]
+        return all(name in self._in_half for name in floats)
 
     def _parameter_kinds(
         self, node: onnx.NodeProto
