@@ -16,7 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from export.graft import Graft
-from export.subgraphs import names_read
+from export.graph_names import drop_unused_constants
 from runtime.contract import IMAGE
 
 Floats = npt.NDArray[np.float64]
@@ -77,7 +77,7 @@ class FirstConvolution:
         replaced = list(self.node.input)
         del self.node.input[:]
         self.node.input.extend(inputs)
-        _drop_unused(graft.graph, replaced)
+        drop_unused_constants(graft.graph, replaced)
         return [float(value) for value in rest]
 
 
@@ -129,11 +129,3 @@ def _constant(graph: onnx.GraphProto, name: str) -> npt.NDArray[np.float32] | No
     if not tensors or tensors[0].data_type != TensorProto.FLOAT:
         return None
     return np.asarray(numpy_helper.to_array(tensors[0]), np.float32)
-
-
-def _drop_unused(graph: onnx.GraphProto, names: list[str]) -> None:
-    used = names_read(graph.node) | {value.name for value in graph.output}
-    for position in reversed(range(len(graph.initializer))):
-        name = graph.initializer[position].name
-        if name in names and name not in used:
-            del graph.initializer[position]

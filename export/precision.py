@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.embedding_model import opset_of
 from export.float32_steps import FLOAT16_MAX, misfit, steep_nodes
-from export.subgraphs import names_read, subgraphs
+from export.graph_names import drop_unused_constants, names_read, subgraphs
 
 _log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class _Converter:
         del graph.node[:]
         graph.node.extend(self._nodes)
         graph.initializer.extend(self._half_constants.values())
-        self._drop_unused()
+        drop_unused_constants(graph)
         # Shapes are inferred again by whoever needs them.
         del graph.value_info[:]
         return self._model
@@ -193,25 +193,6 @@ class _Converter:
 
     def _append_cast(self, source: str, target: str, to: int) -> None:
         self._nodes.append(helper.make_node("Cast", [source], [target], name=target, to=to))
-
-    def _drop_unused(self) -> None:
-        """Float32 constants that only float16 steps used."""
-        graph = self._model.graph
-        used = {value.name for value in graph.output} | names_read(graph.node)
-        nodes = [n for n in graph.node if n.op_type != "Constant" or used.intersection(n.output)]
-        tensors = [tensor for tensor in graph.initializer if tensor.name in used]
-        constants = set(self._constants)
-        inputs = [
-            value for value in graph.input if value.name in used or value.name not in constants
-        ]
-        for field, kept in (
-            (graph.node, nodes),
-            (graph.initializer, tensors),
-            (graph.input, inputs),
-        ):
-            copies: list[Any] = list(kept)
-            del field[:]
-            field.extend(copies)
 
 
 def _float_constants(graph: onnx.GraphProto) -> dict[str, npt.NDArray[Any]]:
