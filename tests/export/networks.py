@@ -295,6 +295,34 @@ class Training(PlainConv):
         return self.fc(self.drop(feature_map.mean((2, 3))))
 
 
+class AlwaysDropout(PlainConv):
+    """Dropout that eval mode does not switch off."""
+
+    def head(self, feature_map: Tensor) -> Tensor:
+        return self.fc(functional.dropout(feature_map.mean((2, 3)), 0.5, training=True))
+
+
+class FaintNoise(PlainConv):
+    def head(self, feature_map: Tensor) -> Tensor:
+        pooled = feature_map.mean((2, 3))
+        return self.fc(pooled + 0.1 * torch.randn_like(pooled))
+
+
+class AlwaysBatchNorm(PlainConv):
+    """Normalised by whatever else is in the batch."""
+
+    def head(self, feature_map: Tensor) -> Tensor:
+        pooled = feature_map.mean((2, 3))
+        return self.fc(functional.batch_norm(pooled, None, None, training=True))
+
+
+class NotANumber(PlainConv):
+    """Deterministic, and still never equal to itself."""
+
+    def head(self, feature_map: Tensor) -> Tensor:
+        return super().head(feature_map) * float("nan")
+
+
 class NamedLikeOutputs(PlainConv):
     """Parameters with the names of the folded model's inputs and outputs."""
 
