@@ -27,6 +27,7 @@ from onnx import TensorProto, helper
 
 from export.bank import Bank
 from export.embedding_model import BATCH, opset_of, strip_origin
+from export.file_size import check_file_size, weight_bytes
 from export.fold_checks import check_input, check_sizes, feature_map_shape, free_names
 from export.graft import Graft
 from export.graft_bank import graft_estimate, graft_neighbors, graft_transfer
@@ -100,7 +101,8 @@ def fold(
         The folded model, whose outputs and metadata are those of `runtime.contract`.
 
     Raises:
-        FoldcamError: the bank is of another D or K, or the model lacks an output.
+        FoldcamError: the bank is of another D or K, the model lacks an output, or the two
+            are more than one ONNX file can hold.
     """
     options = options or FoldOptions()
     folded = onnx.ModelProto()
@@ -120,6 +122,7 @@ def fold(
     heatmap_size = _heatmap_size(options.heatmap_size, (height, width), preprocessing)
     normalized = find_normalization(folded.graph, EMBEDDING) is not None
 
+    network_bytes = weight_bytes(folded)
     graft = Graft(folded.graph, opset_of(folded))
     if options.input_type == "uint8":
         graft_uint8_input(graft, preprocessing)
@@ -133,6 +136,7 @@ def fold(
         graft_estimate(graft, bank.outcome)
     _replace_outputs(folded.graph, neighbors, heatmap_size, bank.outcome is not None)
 
+    check_file_size(network_bytes, weight_bytes(folded) - network_bytes, bank.rows)
     contract = Contract(
         preprocessing=preprocessing,
         input_type=options.input_type,
