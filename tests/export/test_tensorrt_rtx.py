@@ -75,7 +75,7 @@ def test_a_folded_torch_network_builds(logger, folded_file):
 
 
 # Heads, normalisations and layouts of many kinds.
-NETWORKS = ["PlainConv", "Normalized", "ReciprocalRoot", "NeckNormalized", "TwoPools", "MlpHead"]
+NETWORKS = ["PlainConv", "Normalized", "ReciprocalRoot", "NeckNormalized", "TwoPools", "Attentive"]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
