@@ -17,6 +17,8 @@ from runtime.errors import FoldcamError
 
 Buffer = bytes | mmap.mmap
 
+# Of one message: a graph has fewer nodes and weights than that.
+_MAX_FIELDS = 1 << 20
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _ELEMENT_TYPES = {
     1: "float32",
@@ -210,8 +212,11 @@ def _fields(buffer: Buffer, start: int, end: int) -> Iterator[tuple[int, int, in
         `(field number, wire type, value, stop)`: for a length-delimited field,
         `value` and `stop` are its first byte and the byte after its last.
     """
-    position = start
+    position, count = start, 0
     while position < end:
+        count += 1
+        if count > _MAX_FIELDS:
+            raise _MalformedError
         key, position = _varint(buffer, position, end)
         number, wire = key >> 3, key & 7
         if number == 0:

@@ -184,6 +184,31 @@ def test_weights_beyond_float16_stay_and_are_named(greatest, kept, hand_built, c
     assert _precisions(half)["MatMul"] == [{F32} if kept else {F16}, {F16}]
 
 
+def test_types_are_inferred_without_the_weights(hand_built, monkeypatch):
+    """onnx serialises what it infers on: at most 2 GB, of which float16 leaves half."""
+    weights = np.tile(np.eye(3, dtype=np.float32), (1, 100_000))
+    network = _network(hand_built, ["MatMul mean,eye -> embedding"])
+    nodes = [
+        helper.make_node("MatMul", ["mean", "wide"], ["z"]),
+        helper.make_node("Split", ["z", "parts"], ["embedding", "rest"], axis=1),
+    ]
+    del network.graph.node[-1]
+    network.graph.node.extend(nodes)
+    parts = np.array([3, weights.shape[1] - 3])
+    for name, value in (("wide", weights), ("parts", parts)):
+        network.graph.initializer.append(numpy_helper.from_array(value, name))
+    sizes, infer = [], onnx.shape_inference.infer_shapes
+    monkeypatch.setattr(
+        onnx.shape_inference, "infer_shapes", lambda m: sizes.append(m.ByteSize()) or infer(m)
+    )
+    half = to_float16(network)
+    assert max(sizes) < 10_000 < weights.nbytes
+    monkeypatch.undo()
+    assert _precisions(half)["MatMul"] == _precisions(half)["Split"] == [{F16}]
+    got = hand_built.run(half, _flat([[1, 2, 3]]))["embedding"]
+    np.testing.assert_array_equal(got, [[1, 2, 3]])
+
+
 def test_a_small_constant_is_not_flushed(hand_built):
     """1e-8 is zero in float16: a quotient by it would be infinite."""
     steps = ["MatMul mean,eye -> z", "Mul z,small -> down", "Mul down,great -> embedding"]

@@ -266,6 +266,16 @@ def test_an_entry_of_100_megabytes_is_refused_by_name(tiny_model, tmp_path, monk
         read_header(tmp_path / "m.onnx")
 
 
+def test_a_file_of_endless_entries_is_given_up(tiny_model, tmp_path):
+    entry = bytes([14 << 3 | 2, 2, 1 << 3 | 2, 0])
+    path = tmp_path / "m.onnx"
+    path.write_bytes(tiny_model.read_bytes() + entry * 1000)
+    assert METADATA_KEY in read_header(path).metadata
+    path.write_bytes(entry * (1 << 21) + tiny_model.read_bytes())
+    with pytest.raises(FoldcamError, match="not an ONNX file, or it is damaged"):
+        read_header(path)
+
+
 def test_two_contracts_in_one_file_are_refused(tiny_model, tmp_path):
     model = onnx.load(tiny_model)
     model.metadata_props.add().CopyFrom(model.metadata_props[0])
