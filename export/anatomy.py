@@ -15,6 +15,7 @@ import torch
 from torch import fx, nn
 
 from export import graph_search
+from export.answers import check_answers
 from export.feature_map import Layer, describe
 from export.feature_map_search import (
     Candidate,
@@ -82,10 +83,11 @@ def dissect(
     Raises:
         FoldcamError: torch cannot export the module; it has no feature map; the
             named layer does not exist or does not lead to the embedding; the
-            output is not one embedding per image.
+            output is not one embedding per image, or is not the same each time.
     """
     whole = _exported(module, image_size, output)
     image, embedding = _ends(whole)
+    check_answers(subgraph(whole, [image], [embedding]), example_images(image_size, 2))
     found = candidates(whole.graph, image, embedding, image_size)
     head_end, normalized, before = _find_head_end(whole, image_size, embedding)
     if layer is None:

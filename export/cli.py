@@ -68,6 +68,9 @@ def export(
     input_type: Annotated[
         str, typer.Option("--input", help="float32, or uint8 with normalisation in the graph.")
     ] = "float32",
+    precision: Annotated[
+        str, typer.Option(help="fp32, or fp16: half the network's size; verify it on images.")
+    ] = "fp32",
     size: Annotated[str | None, typer.Option(help="Input size, 224 or WIDTHxHEIGHT.")] = None,
     resize: Annotated[str | None, typer.Option(help="stretch, crop or letterbox.")] = None,
     color: Annotated[str | None, typer.Option(help="Channel order: rgb or bgr.")] = None,
@@ -96,7 +99,7 @@ def export(
     from export.model_spec import load_model, with_overrides
     from export.objectives import Objective, parse_objective
     from export.progress import ProgressBar
-    from runtime.contract import INPUT_TYPES
+    from runtime.contract import INPUT_TYPES, PRECISIONS
     from runtime.preprocess import COLOR_ORDERS, RESIZE_RULES
     from runtime.text import number_text
 
@@ -108,6 +111,7 @@ def export(
         neighbors=neighbors,
         heatmap_size=_heatmap_size(heatmap_size),
         input_type=choice("--input", input_type, INPUT_TYPES),
+        precision=choice("--precision", precision, PRECISIONS),
     )
     if resize is not None:
         choice("--resize", resize, RESIZE_RULES)
@@ -149,6 +153,7 @@ def export(
         "feature_map": list(contract.feature_map),
         "embedding_size": contract.bank.embedding_size,
         "normalized": contract.normalized,
+        "precision": contract.precision,
         "head_linear": report.bank.head.linear,
         "rows": contract.bank.rows,
         "grad_weight_rows": contract.bank.grad_weight_rows,

@@ -13,6 +13,7 @@ import onnx
 from export.bank_builder import BankReport, StageProgress, build_bank
 from export.datasets import Dataset
 from export.feature_map import describe
+from export.file_size import check_file_size, weight_bytes
 from export.fold import FoldOptions, fold
 from export.grad_weights import ChannelRule
 from export.kernel import KernelObjective
@@ -86,6 +87,7 @@ def export_model(
     with atomic_path(out) as temporary:
         network = loaded.network(layer, (preprocessing.height, preprocessing.width))
         model = network.to_onnx(opset)
+        _check_size(model, network, len(dataset.samples), options or FoldOptions())
         report = build_bank(
             network,
             preprocessing,
@@ -136,6 +138,15 @@ def skipped_lines(report: BankReport, most: int = 10) -> Sequence[str]:
     if len(report.skipped) > most:
         lines.append(f"skipped {len(report.skipped) - most} more files")
     return lines
+
+
+def _check_size(model: onnx.ModelProto, network: Network, rows: int, options: FoldOptions) -> None:
+    """Whether the folded model can fit: embeddings of all images, one row of grad-weights."""
+    network_bytes = weight_bytes(model)
+    if options.precision == "fp16":
+        network_bytes //= 2
+    least = 4 * (rows * network.embedding_size + network.feature_map_shape[0])
+    check_file_size(network_bytes, least, rows)
 
 
 def _notes(network: Network, report: BankReport) -> list[str]:

@@ -27,12 +27,14 @@ from onnx import TensorProto, helper
 
 from export.bank import Bank
 from export.embedding_model import BATCH, opset_of, strip_origin
+from export.file_size import check_file_size, weight_bytes
 from export.fold_checks import check_input, check_sizes, feature_map_shape, free_names
 from export.graft import Graft
 from export.graft_bank import graft_estimate, graft_neighbors, graft_transfer
 from export.graft_heat import graft_heatmap, graft_two_heatmaps
 from export.graft_input import graft_uint8_input
 from export.onnx_search import find_normalization
+from export.precision import to_float16
 from runtime.contract import (
     EMBEDDING,
     ESTIMATE,
@@ -45,6 +47,7 @@ from runtime.contract import (
     Contract,
     InputType,
     Origin,
+    Precision,
 )
 from runtime.errors import FoldcamError
 from runtime.preprocess import Preprocessing
@@ -64,12 +67,15 @@ class FoldOptions:
         heatmap_size: `native` (the feature map's), `input`, or `(height, width)`.
         input_type: `float32` preprocessed, or `uint8` RGB with the preprocessing's
             normalisation in the graph.
+        precision: of the network's own steps. With `fp16` inputs, outputs, and all that
+            is grafted stay float32.
     """
 
     transfer: int = 1
     neighbors: int = 1
     heatmap_size: HeatmapSize = "native"
     input_type: InputType = "float32"
+    precision: Precision = "fp32"
 
 
 def fold(
@@ -95,7 +101,8 @@ def fold(
         The folded model, whose outputs and metadata are those of `runtime.contract`.
 
     Raises:
-        FoldcamError: the bank is of another D or K, or the model lacks an output.
+        FoldcamError: the bank is of another D or K, the model lacks an output, or the two
+            are more than one ONNX file can hold.
     """
     options = options or FoldOptions()
     folded = onnx.ModelProto()
@@ -108,11 +115,14 @@ def fold(
     check_input(folded, preprocessing)
     free_names(folded.graph)
     check_sizes(folded, bank, channels)
+    if options.precision == "fp16":
+        folded = to_float16(folded)
     transfer = _clamped("--transfer", options.transfer, bank.rows)
     neighbors = _clamped("--neighbors", options.neighbors, bank.rows)
     heatmap_size = _heatmap_size(options.heatmap_size, (height, width), preprocessing)
     normalized = find_normalization(folded.graph, EMBEDDING) is not None
 
+    network_bytes = weight_bytes(folded)
     graft = Graft(folded.graph, opset_of(folded))
     if options.input_type == "uint8":
         graft_uint8_input(graft, preprocessing)
@@ -126,6 +136,7 @@ def fold(
         graft_estimate(graft, bank.outcome)
     _replace_outputs(folded.graph, neighbors, heatmap_size, bank.outcome is not None)
 
+    check_file_size(network_bytes, weight_bytes(folded) - network_bytes, bank.rows)
     contract = Contract(
         preprocessing=preprocessing,
         input_type=options.input_type,
@@ -149,6 +160,7 @@ def fold(
         origin=origin,
         versions=versions,
         outcome=None if bank.outcome is None else bank.outcome.summary(),
+        precision=options.precision,
     )
     entry = folded.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, contract.to_json()

@@ -14,6 +14,7 @@ import torch
 from torch import fx
 
 from export.embedding_model import BATCH, FEATURE_MAP, opset_of, rename_values, strip_origin
+from export.opset17 import to_opset_17
 from export.rewrites import global_pools
 from runtime.contract import EMBEDDING, IMAGE
 from runtime.errors import FoldcamError
@@ -83,13 +84,13 @@ def to_onnx(
 def _converted(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     """torch's exporter gives up on opsets below 18 where ONNX's own converter does not."""
     try:
-        converted = onnx.version_converter.convert_version(model, opset)
-        for node in converted.graph.node:
-            # The converter forgets to drop it, and it says what is so without it.
-            kept = [a for a in node.attribute if a.name != "noop_with_empty_axes"]
-            del node.attribute[:]
-            node.attribute.extend(kept)
+        if (opset_of(model), opset) == (18, 17):
+            converted = to_opset_17(model)
+        else:
+            converted = onnx.version_converter.convert_version(model, opset)
         onnx.checker.check_model(converted, full_check=True)
+    except FoldcamError:
+        raise
     except Exception as error:
         # A C++ library, whose exceptions have no type in common.
         raise FoldcamError(

@@ -18,6 +18,7 @@ from export.datasets import Dataset
 from export.graft_bank import bank_of
 from export.kernel import kernel_estimates
 from export.network import Network
+from export.parity import Limits, limits_of
 from export.torch_network import TorchNetwork
 from runtime.backends import Array, open_backend
 from runtime.contract import (
@@ -35,12 +36,6 @@ from runtime.onnx_file import read_contract
 from runtime.preprocess import Image
 
 Floats = npt.NDArray[np.float32]
-
-MIN_COSINE = 0.9999
-MAX_HEATMAP_DIFFERENCE = 1e-3
-MAX_TIE = 1e-5
-MAX_SIMILARITY_DIFFERENCE = 1e-4
-MAX_ESTIMATE_DIFFERENCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -150,7 +145,8 @@ def verify(
             reference = _reference(network, bank, contract, _floats(contract, block))
             parts.append((_folded(outputs, bank), reference))
     distinct = len({image.tobytes() for image in resized})
-    return _compared(parts, distinct, bank.sha256() == contract.bank.sha256)
+    intact = bank.sha256() == contract.bank.sha256
+    return _compared(parts, distinct, intact, limits_of(contract))
 
 
 def images_to_verify(dataset: Dataset | None, contract: Contract, most: int) -> list[Image]:
@@ -224,7 +220,7 @@ def _reference(network: Network, bank: Bank, contract: Contract, images: Floats)
 
 
 def _compared(
-    parts: list[tuple[_Outputs, _Outputs]], distinct: int, bank_intact: bool
+    parts: list[tuple[_Outputs, _Outputs]], distinct: int, bank_intact: bool, limits: Limits
 ) -> VerifyReport:
     cosines, differences, gaps, same, heatmaps = [], [], [], [], []
     estimates: list[float] = []
@@ -267,36 +263,37 @@ def _compared(
         estimate_difference_worst=float(np.max(estimates)) if estimates else None,
         failures=(),
     )
-    return VerifyReport(**{**asdict(report), "failures": tuple(_failures(report))})
+    return VerifyReport(**{**asdict(report), "failures": tuple(_failures(report, limits))})
 
 
-def _failures(report: VerifyReport) -> list[str]:
+def _failures(report: VerifyReport, limits: Limits) -> list[str]:
     failures = []
     # Written so that a NaN fails.
-    if not report.embedding_cosine_worst >= MIN_COSINE:
+    if not report.embedding_cosine_worst >= limits.min_cosine:
         failures.append(
-            f"the worst embedding cosine is {report.embedding_cosine_worst:.6f}, below {MIN_COSINE}"
+            f"the worst embedding cosine is {report.embedding_cosine_worst:.6f}, below "
+            f"{limits.min_cosine}"
         )
-    if not report.heatmap_difference_worst <= MAX_HEATMAP_DIFFERENCE:
+    if not report.heatmap_difference_worst <= limits.max_heatmap_difference:
         failures.append(
             f"the worst heatmap difference is {report.heatmap_difference_worst:.2g}, "
-            f"above {MAX_HEATMAP_DIFFERENCE}"
+            f"above {limits.max_heatmap_difference}"
         )
-    if not report.neighbor_similarity_difference_worst <= MAX_TIE:
+    if not report.neighbor_similarity_difference_worst <= limits.max_tie:
         failures.append(
             "another neighbor was chosen though its similarity differs by "
-            f"{report.neighbor_similarity_difference_worst:.2g}, above {MAX_TIE}"
+            f"{report.neighbor_similarity_difference_worst:.2g}, above {limits.max_tie}"
         )
-    if not report.similarity_difference_worst <= MAX_SIMILARITY_DIFFERENCE:
+    if not report.similarity_difference_worst <= limits.max_similarity_difference:
         failures.append(
             "a reported similarity is off by "
-            f"{report.similarity_difference_worst:.2g}, above {MAX_SIMILARITY_DIFFERENCE}"
+            f"{report.similarity_difference_worst:.2g}, above {limits.max_similarity_difference}"
         )
     worst = report.estimate_difference_worst
-    if worst is not None and not worst <= MAX_ESTIMATE_DIFFERENCE:
+    if worst is not None and not worst <= limits.max_estimate_difference:
         failures.append(
             f"an estimate is off by {worst:.2g} of the values' range, above "
-            f"{MAX_ESTIMATE_DIFFERENCE}"
+            f"{limits.max_estimate_difference}"
         )
     if not report.bank_intact:
         failures.append("the bank in the graph is not the one that the metadata describe")

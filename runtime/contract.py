@@ -7,6 +7,8 @@ the file unchanged and the device needs no second file.
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
 
@@ -16,10 +18,17 @@ import numpy.typing as npt
 from runtime.errors import FoldcamError
 from runtime.fields import Fields
 from runtime.preprocess import COLOR_ORDERS, RESIZE_RULES, ColorOrder, Preprocessing, ResizeRule
+from runtime.text import shorten
 
 METADATA_KEY = "foldcam"
 SCHEMA_VERSION = 1
 MAX_METADATA_BYTES = 64 << 20
+MAX_LABEL_RUNS = 1 << 19
+# Commas, colons and brackets: a label has three.
+_MAX_VALUES = 1 << 21
+_MAX_DIGITS = 1000
+# JSON writes any text, but a file's text is UTF-8, which has no lone surrogates.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 IMAGE = "image"
 EMBEDDING = "embedding"
@@ -31,6 +40,8 @@ ESTIMATE = "estimate"
 
 InputType = Literal["float32", "uint8"]
 INPUT_TYPES: tuple[InputType, ...] = get_args(InputType)
+Precision = Literal["fp32", "fp16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 Transform = Literal["none", "log"]
 TRANSFORMS: tuple[Transform, ...] = get_args(Transform)
 
@@ -130,6 +141,7 @@ class Contract:
         versions: tool -> version that took part in the export.
         outcome: the continuous outcome, None for a model of labels. With it the model
             has the outputs `heatmap_lower` and `estimate`.
+        precision: of the network's own steps; inputs and outputs are float32 either way.
     """
 
     preprocessing: Preprocessing
@@ -145,6 +157,7 @@ class Contract:
     origin: Origin
     versions: dict[str, str] = field(default_factory=dict)
     outcome: Outcome | None = None
+    precision: Precision = "fp32"
 
     def __post_init__(self) -> None:
         ends = np.cumsum([run.count for run in self.labels], dtype=np.int64)
@@ -162,7 +175,12 @@ class Contract:
         return self.labels[int(np.searchsorted(ends, row, side="right"))].name
 
     def to_json(self) -> str:
-        """The metadata document, deterministic for equal contracts."""
+        """The metadata document, deterministic for equal contracts.
+
+        Raises:
+            FoldcamError: it would be too large to be read again, or holds a number that
+                JSON has not.
+        """
         document: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "preprocessing": {
@@ -184,10 +202,23 @@ class Contract:
             "labels": [[run.name, run.count] for run in self.labels],
             "origin": vars(self.origin),
             "versions": self.versions,
+            "precision": self.precision,
         }
         if self.outcome is not None:
             document["outcome"] = vars(self.outcome)
-        return json.dumps(document, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+        try:
+            text = json.dumps(
+                document,
+                ensure_ascii=False,
+                allow_nan=False,
+                sort_keys=True,
+                separators=(",", ":"),
+            )
+        except ValueError as error:
+            raise FoldcamError(f"The foldcam metadata cannot be written: {error}.") from None
+        text = _SURROGATE.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
+        _check_size(text, len(self.labels), "The model to be written")
+        return text
 
 
 def parse_contract(text: str, where: str) -> Contract:
@@ -200,15 +231,13 @@ def parse_contract(text: str, where: str) -> Contract:
     Raises:
         FoldcamError: not JSON, another schema version, a missing or wrong value.
     """
-    if len(text) > MAX_METADATA_BYTES:
-        raise FoldcamError(
-            f"{where}: its foldcam metadata is {len(text) >> 20} MiB, "
-            f"more than the {MAX_METADATA_BYTES >> 20} MiB allowed."
-        )
+    _check_size(text, 0, where)
     try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise FoldcamError(f"{where}: its foldcam metadata is not JSON ({error}).") from error
+        document = json.loads(text, object_pairs_hook=_without_repetition, parse_int=_integer)
+    except RecursionError:
+        raise FoldcamError(f"{where}: its foldcam metadata is nested too deeply.") from None
+    except ValueError as error:
+        raise FoldcamError(f"{where}: its foldcam metadata is not JSON ({error}).") from None
     root = Fields(document, where=f"{where}: foldcam metadata")
     version = root.integer("schema_version", low=0)
     if version != SCHEMA_VERSION:
@@ -217,7 +246,7 @@ def parse_contract(text: str, where: str) -> Contract:
             f"{SCHEMA_VERSION}: export the model again, or install the foldcam that wrote it."
         )
     bank = _bank(root.section("bank"))
-    labels = tuple(LabelRun(name, count) for name, count in root.runs("labels"))
+    labels = tuple(LabelRun(*run) for run in root.runs("labels", MAX_LABEL_RUNS))
     section = root.optional_section("outcome")
     outcome = None if section is None else _outcome(section)
     counted = sum(run.count for run in labels)
@@ -241,7 +270,40 @@ def parse_contract(text: str, where: str) -> Contract:
         origin=_origin(root.section("origin")),
         versions=root.texts("versions"),
         outcome=outcome,
+        # Files of before there was a choice do not say.
+        precision=root.optional_choice("precision", PRECISIONS, "fp32"),
     )
+
+
+def _check_size(text: str, runs: int, where: str) -> None:
+    size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+    if size > MAX_METADATA_BYTES:
+        raise FoldcamError(
+            f"{where}: its foldcam metadata is {size >> 20} MiB, more than the "
+            f"{MAX_METADATA_BYTES >> 20} MiB allowed: use fewer or shorter labels."
+        )
+    # Counted in the text, because parsing a hostile one takes the time that this saves.
+    if runs > MAX_LABEL_RUNS or sum(map(text.count, ",:[{")) > _MAX_VALUES:
+        raise FoldcamError(
+            f"{where}: its foldcam metadata has more than {MAX_LABEL_RUNS} labels, or as many "
+            "other values: use fewer labels."
+        )
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    section = dict(pairs)
+    if len(section) < len(pairs):
+        # Which of the two a reader takes is up to the reader.
+        ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"an object has two values for {shorten(name, 80)!r}")
+    return section
+
+
+def _integer(digits: str) -> int:
+    # The time that Python takes grows with the square of their number.
+    if len(digits) > _MAX_DIGITS:
+        raise ValueError(f"an integer has {len(digits)} digits")
+    return int(digits)
 
 
 def preprocessing_from(fields: Fields) -> Preprocessing:

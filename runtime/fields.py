@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from typing import Any, NoReturn, TypeVar
 
 from runtime.errors import FoldcamError
+from runtime.text import printable, shorten
 
 Choice = TypeVar("Choice", bound=str)
 MAX_INTEGER = (1 << 53) - 1
+_MAX_TEXTS = 1000
 
 
 class Fields:
@@ -32,7 +34,7 @@ class Fields:
 
     def fail(self, key: str, reason: str) -> NoReturn:
         """Raise the complaint about `key`."""
-        raise FoldcamError(f"{self._where}: {key} {reason}.")
+        raise FoldcamError(f"{self._where}: {_shown(key)} {reason}.")
 
     def section(self, key: str) -> Fields:
         """A nested object."""
@@ -80,15 +82,24 @@ class Fields:
                 return candidate
         self.fail(key, f"is {value[:80]!r} where one of {', '.join(choices)} is needed")
 
+    def optional_choice(self, key: str, choices: Sequence[Choice], default: Choice) -> Choice:
+        """One of the given strings; `default` where the key is missing."""
+        return self.choice(key, choices) if key in self._values else default
+
     def texts(self, key: str) -> dict[str, str]:
         """An object whose values are strings."""
         section = self.section(key)
+        if len(section._values) > _MAX_TEXTS:
+            self.fail(key, f"has {len(section._values)} entries, more than {_MAX_TEXTS}")
         return {name: section.text(name) for name in section._values}
 
-    def runs(self, key: str) -> list[tuple[str, int]]:
-        """A list of pairs `[string, positive integer]`."""
+    def runs(self, key: str, most: int = MAX_INTEGER) -> list[tuple[str, int]]:
+        """A list of at most `most` pairs `[string, positive integer]`."""
+        values = self._list(key)
+        if len(values) > most:
+            self.fail(key, f"has {len(values)} entries, more than {most}")
         result: list[tuple[str, int]] = []
-        for value in self._list(key):
+        for value in values:
             if not (isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)):
                 self.fail(key, "holds something other than pairs of a name and a count")
             result.append((value[0], self._integer(key, value[1], 1, MAX_INTEGER)))
@@ -123,6 +134,11 @@ class Fields:
             shown = value if abs(value) <= MAX_INTEGER else "a huge integer"
             self.fail(key, f"is {shown}, outside {low} to {high}")
         return value
+
+
+def _shown(key: str) -> str:
+    # A hostile key may be a megabyte long.
+    return printable(shorten(key, 80))
 
 
 def _kind(value: object) -> str:

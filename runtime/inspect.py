@@ -71,7 +71,7 @@ def inspection_text(report: dict[str, Any]) -> str:
             "method",
             f"objective {bank['objective']}, channels {bank['channel_rule']}, "
             f"compression {bank['compression']}, transfer {contract['transfer']}, "
-            f"neighbors {contract['neighbors']}",
+            f"neighbors {contract['neighbors']}, precision {contract['precision']}",
         ),
         ("labels", _labels_text(contract["labels"], report["label_count"])),
         ("outcome", _outcome_text(contract.get("outcome"))),

@@ -17,6 +17,8 @@ from runtime.errors import FoldcamError
 
 Buffer = bytes | mmap.mmap
 
+# Of one message: a graph has fewer nodes and weights than that.
+_MAX_FIELDS = 1 << 20
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _ELEMENT_TYPES = {
     1: "float32",
@@ -55,11 +57,16 @@ class _MalformedError(Exception):
     pass
 
 
+class _MetadataError(Exception):
+    """An entry that is too large, or there twice; the message says which."""
+
+
 def read_header(path: Path) -> OnnxHeader:
     """Read metadata, opset, inputs and outputs of an ONNX file.
 
     Raises:
-        FoldcamError: the file is missing, unreadable, or not an ONNX file.
+        FoldcamError: the file is missing, unreadable, not an ONNX file, or has too many
+            or too large metadata.
     """
     try:
         with (
@@ -73,6 +80,8 @@ def read_header(path: Path) -> OnnxHeader:
         raise FoldcamError(f"{path} is a folder, not an ONNX file.") from None
     except OSError as error:
         raise FoldcamError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except _MetadataError as error:
+        raise FoldcamError(f"{path}: its metadata {error}.") from None
     except (_MalformedError, ValueError, IndexError):
         raise FoldcamError(f"{path} is not an ONNX file, or it is damaged.") from None
     if not header.outputs:
@@ -109,6 +118,9 @@ def _model(buffer: Buffer) -> OnnxHeader:
                 header.opset = version
         elif number == 14:
             key, value = _entry(buffer, start, end)
+            if key == METADATA_KEY and key in header.metadata:
+                # Which of the two another reader takes is up to that reader.
+                raise _MetadataError(f"holds two entries {key!r}: it was tampered with")
             header.metadata[key] = value
     return header
 
@@ -172,6 +184,11 @@ def _entry(buffer: Buffer, start: int, end: int) -> tuple[str, str]:
         if number == 1:
             key = _text(buffer, inner, stop)
         elif number == 2:
+            if stop - inner > MAX_METADATA_BYTES:
+                raise _MetadataError(
+                    f"holds an entry of {(stop - inner) >> 20} MiB, more than the "
+                    f"{MAX_METADATA_BYTES >> 20} MiB allowed"
+                )
             value = _text(buffer, inner, stop)
     return key, value
 
@@ -195,8 +212,11 @@ def _fields(buffer: Buffer, start: int, end: int) -> Iterator[tuple[int, int, in
         `(field number, wire type, value, stop)`: for a length-delimited field,
         `value` and `stop` are its first byte and the byte after its last.
     """
-    position = start
+    position, count = start, 0
     while position < end:
+        count += 1
+        if count > _MAX_FIELDS:
+            raise _MalformedError
         key, position = _varint(buffer, position, end)
         number, wire = key >> 3, key & 7
         if number == 0:

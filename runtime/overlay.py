@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from runtime.errors import FoldcamError
 from runtime.preprocess import Affine, Image
+from runtime.text import shorten
 
 Heat = npt.NDArray[np.float32]
 
@@ -189,6 +190,8 @@ def _palette(colormap: str) -> npt.NDArray[np.uint8]:
 
 
 def _fitted(text: str, font: int, scale: float, width: int) -> tuple[str, float]:
+    # No letter is narrower than a pixel; measuring a long label bit by bit takes seconds.
+    text = shorten(text, max(width, 8))
     smallest = min(scale, max(0.35, scale * 0.6))
     while scale > smallest and _text_width(text, font, scale) > width:
         scale = max(smallest, scale * 0.9)

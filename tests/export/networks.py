@@ -295,6 +295,57 @@ class Training(PlainConv):
         return self.fc(self.drop(feature_map.mean((2, 3))))
 
 
+class AlwaysDropout(PlainConv):
+    """Dropout that eval mode does not switch off."""
+
+    def head(self, feature_map: Tensor) -> Tensor:
+        return self.fc(functional.dropout(feature_map.mean((2, 3)), 0.5, training=True))
+
+
+class FaintNoise(PlainConv):
+    def head(self, feature_map: Tensor) -> Tensor:
+        pooled = feature_map.mean((2, 3))
+        return self.fc(pooled + 0.1 * torch.randn_like(pooled))
+
+
+class AlwaysBatchNorm(PlainConv):
+    """Normalised by whatever else is in the batch."""
+
+    def head(self, feature_map: Tensor) -> Tensor:
+        pooled = feature_map.mean((2, 3))
+        return self.fc(functional.batch_norm(pooled, None, None, training=True))
+
+
+class NotANumber(PlainConv):
+    """Deterministic, and still never equal to itself."""
+
+    def head(self, feature_map: Tensor) -> Tensor:
+        return super().head(feature_map) * float("nan")
+
+
+class Attentive(PlainConv):
+    """Squeeze and excitation, then one block of a transformer over the cells of its map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.squeeze, self.excite = nn.Conv2d(4, 2, 1), nn.Conv2d(2, 4, 1)
+        self.norm, self.attention = nn.LayerNorm(4), nn.MultiheadAttention(4, 2, batch_first=True)
+        self.mlp = nn.Sequential(nn.LayerNorm(4), nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 4))
+        self.last = nn.Sequential(nn.GroupNorm(2, 4), nn.Hardswish())
+
+    def feature(self, image: Tensor) -> Tensor:
+        x = self.trunk(image)
+        x = x * self.excite(functional.silu(self.squeeze(x.mean((2, 3), keepdim=True)))).sigmoid()
+        cells = x.flatten(2).transpose(1, 2)
+        known = self.norm(cells)
+        cells = cells + self.attention(known, known, known, need_weights=False)[0]
+        cells = cells + self.mlp(cells)
+        return self.last(cells.transpose(1, 2).unflatten(2, (5, 7)))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return functional.normalize(super().forward(image))
+
+
 class NamedLikeOutputs(PlainConv):
     """Parameters with the names of the folded model's inputs and outputs."""
 

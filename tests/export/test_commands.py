@@ -137,6 +137,37 @@ def test_every_flag_reaches_the_file(model, shared_photos, foldcam, working_dire
     assert foldcam("verify", out, "--images", shared_photos)[0] == 0
 
 
+def test_half_precision_reaches_the_file_and_verifies(
+    model, shared_photos, foldcam, working_directory
+):
+    for precision in ("fp32", "fp16"):
+        flags = f"--precision {precision} --opset 17 --out {precision}.onnx --json"
+        status, out, err = foldcam(
+            "export", f"{model}:make", "--images", shared_photos, *flags.split()
+        )
+        assert status == 0, err
+        assert json.loads(out)["precision"] == precision
+        assert read_contract(working_directory / f"{precision}.onnx").precision == precision
+        assert foldcam("verify", f"{precision}.onnx", "--images", shared_photos)[0] == 0
+    weights = [
+        {
+            t.data_type
+            for t in onnx.load(f"{p}.onnx").graph.initializer
+            if t.name.startswith("trunk")
+        }
+        for p in ("fp32", "fp16")
+    ]
+    assert weights == [{onnx.TensorProto.FLOAT}, {onnx.TensorProto.FLOAT16}]
+
+
+def test_an_unknown_precision_is_wrong_usage(model, shared_photos, foldcam):
+    status, _, err = foldcam(
+        "export", f"{model}:make", "--images", shared_photos, "--precision", "int8"
+    )
+    assert status == 2
+    assert "'int8' is not one of fp32, fp16" in " ".join(err.split())
+
+
 def test_weights_and_programs_are_found_beside_the_model(
     model, networks, shared_photos, foldcam, working_directory
 ):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from onnx import helper, numpy_helper
+
+from export.fold import FoldOptions, fold
 
 trt = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx: pip install foldcam[rtx]")
 
@@ -19,6 +23,10 @@ VARIANTS = {
     "continuous log": {"transform": "log", "neighbors": 3, "transfer": 2, "heatmap_size": "input"},
     "continuous uint8": {"transform": "log", "input_type": "uint8", "heatmap_size": (9, 100)},
     "uint8 bgr": {"input_type": "uint8", "color": "bgr", "heatmap_size": (3, 9)},
+    "fp16": {"precision": "fp16"},
+    "fp16 both": {"precision": "fp16", "transfer": 3, "neighbors": 5, "heatmap_size": "input"},
+    "fp16 uint8": {"precision": "fp16", "input_type": "uint8", "color": "bgr", "shared": True},
+    "fp16 continuous": {"precision": "fp16", "transform": "log", "input_type": "uint8"},
 }
 
 
@@ -57,9 +65,48 @@ def test_a_folded_variant_builds(name, logger, hand_built, random_bank):
     names, kinds, plan = _build(made.SerializeToString(), logger)
     continuous = ["heatmap_lower", "estimate"] if transform else []
     assert names == ["embedding", "heatmap", "neighbor", "similarity", *continuous]
-    assert kinds["neighbor"] == trt.int32
+    assert kinds.pop("neighbor") == trt.int32
+    assert set(kinds.values()) == {trt.float32}
     assert plan is not None
 
 
 def test_a_folded_torch_network_builds(logger, folded_file):
     assert _build(folded_file.read_bytes(), logger)[2] is not None
+
+
+# Heads, normalisations and layouts of many kinds.
+NETWORKS = ["PlainConv", "Normalized", "ReciprocalRoot", "NeckNormalized", "TwoPools", "Attentive"]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("opset", [17, 18])
+def test_a_torch_network_builds_in_every_precision_and_opset(
+    opset, precision, name, logger, cut, networks, random_bank, hand_built
+):
+    network = cut(name)
+    made = fold(
+        network.to_onnx(opset),
+        random_bank(7, network.embedding_size, network.feature_map_shape[0]),
+        preprocessing=hand_built.Preprocessing(networks.SIZE[1], networks.SIZE[0]),
+        layer=network.layer,
+        origin=hand_built.ORIGIN,
+        versions={},
+        options=FoldOptions(neighbors=3, input_type="uint8", precision=precision),
+    )
+    assert _build(made.SerializeToString(), logger)[2] is not None
+
+
+def test_operands_of_two_precisions_are_refused(logger, hand_built):
+    """Should this ever parse, the tests above prove nothing about types."""
+    nodes = [
+        helper.make_node("Relu", ["image"], ["feature_map"]),
+        helper.make_node("Flatten", ["feature_map"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["embedding"]),
+    ]
+    outputs = {"feature_map": [3, 2, 2], "embedding": [3]}
+    weights = np.ones((12, 3), np.float32)
+    model = hand_built.model(nodes, {"w": weights}, outputs, (3, 2, 2))
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weights.astype(np.float16), "w"))
+    with pytest.raises(AssertionError):
+        _build(model.SerializeToString(), logger)

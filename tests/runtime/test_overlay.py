@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from runtime import overlay as overlay_module
 from runtime.errors import FoldcamError
 from runtime.overlay import COLD, WARM, draw_caption, heatmap_on_frame, overlay, overlay_both
 from runtime.preprocess import Affine, Preprocessing
@@ -173,3 +174,13 @@ def test_overlay_of_both_refuses_nonsense_and_survives_nan():
         overlay_both(image, zero, zero, opacity=-1)
     with pytest.raises(FoldcamError, match="6 x 4"):
         overlay_both(image, zero, zero.T)
+
+
+def test_a_label_of_any_length_is_measured_few_times(monkeypatch):
+    calls = []
+    measure = overlay_module._text_width
+    monkeypatch.setattr(overlay_module, "_text_width", lambda *a: calls.append(1) or measure(*a))
+    image = np.zeros((64, 200, 3), np.uint8)
+    drawn = draw_caption(image, "x" * 100_000)
+    assert drawn.any()
+    assert len(calls) <= image.shape[1]
