@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx
 
-from export.bank_builder import BankReport, StageProgress, build_bank
+from export.bank_builder import BankReport, build_bank
+from export.bank_source import BankSource
+from export.bank_steps import StageProgress
 from export.datasets import Dataset
 from export.fold import FoldOptions, fold
 from export.grad_weights import ChannelRule
@@ -95,27 +97,40 @@ def export_model(
             resume_folder=out.with_name(f".{out.name}.resume"),
             progress=progress,
         )
-        origin = Origin(
-            network=loaded.name,
-            weights=loaded.weights,
-            network_sha256=report.bank.network_sha256,
-            data=dataset.name,
-            split=dataset.split,
-            data_sha256=report.data_sha256,
-        )
+        source = source_of(report, loaded, dataset, network, preprocessing)
+        report = replace(report, bank=replace(report.bank, source=source))
         folded = fold(
             model,
             report.bank,
             preprocessing=preprocessing,
             layer=network.layer,
-            origin=origin,
+            origin=source.origin,
             versions=tool_versions(),
             options=options,
         )
         onnx.save(folded, temporary)
     if bank_out is not None:
         report.bank.save(bank_out)
-    return ExportReport(out, read_contract(out), report, _notes(network, report))
+    return ExportReport(out, read_contract(out), report, bank_notes(network, report))
+
+
+def source_of(
+    report: BankReport,
+    loaded: LoadedModel,
+    dataset: Dataset,
+    network: Network,
+    preprocessing: Preprocessing,
+) -> BankSource:
+    """Where a newly built bank comes from."""
+    origin = Origin(
+        network=loaded.name,
+        weights=loaded.weights,
+        network_sha256=report.bank.network_sha256,
+        data=dataset.name,
+        split=dataset.split,
+        data_sha256=report.data_sha256,
+    )
+    return BankSource(origin, network.layer, preprocessing)
 
 
 def tool_versions() -> dict[str, str]:
@@ -137,7 +152,8 @@ def skipped_lines(report: BankReport, most: int = 10) -> Sequence[str]:
     return lines
 
 
-def _notes(network: Network, report: BankReport) -> list[str]:
+def bank_notes(network: Network, report: BankReport) -> list[str]:
+    """What the user should know about how a bank came about, one sentence each."""
     notes = []
     if not network.head_before_normalization:
         notes.append(
