@@ -9,11 +9,33 @@ import onnx
 FEATURE_MAP = "feature_map"
 BATCH = "batch"
 
+# Metadata of an embedding network's own file: the hash by which its banks know it.
+_NETWORK_KEY = "foldcam.network_sha256"
+
 
 def opset_of(model: onnx.ModelProto) -> int:
     """The version of ONNX's own operators that a model is written in."""
     versions = [item.version for item in model.opset_import if item.domain in ("", "ai.onnx")]
     return int(max(versions, default=1))
+
+
+def mark_network(model: onnx.ModelProto, sha256: str) -> None:
+    """Write into an embedding network's file which network it is.
+
+    Args:
+        model: the network.
+        sha256: as `Network.sha256` and the banks of it say.
+    """
+    kept = [entry for entry in model.metadata_props if entry.key != _NETWORK_KEY]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = _NETWORK_KEY, sha256
+
+
+def marked_network(model: onnx.ModelProto) -> str | None:
+    """The hash that `mark_network` wrote, None where the file does not say."""
+    return next((e.value for e in model.metadata_props if e.key == _NETWORK_KEY), None)
 
 
 def strip_origin(model: onnx.ModelProto) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,13 +18,12 @@ from export.kernel import KernelObjective
 from export.model_spec import LoadedModel
 from export.network import Network
 from export.objectives import Objective
+from export.versions import tool_versions
 from runtime.contract import Contract, Origin
 from runtime.errors import FoldcamError
 from runtime.files import atomic_path
 from runtime.onnx_file import read_contract
 from runtime.preprocess import Preprocessing
-
-_TOOLS = ("foldcam", "torch", "onnx", "onnxscript", "numpy")
 
 
 @dataclass(frozen=True)
@@ -131,17 +128,6 @@ def source_of(
         data_sha256=report.data_sha256,
     )
     return BankSource(origin, network.layer, preprocessing)
-
-
-def tool_versions() -> dict[str, str]:
-    """Versions of what takes part in an export."""
-    versions = {"python": platform.python_version()}
-    for tool in _TOOLS:
-        try:
-            versions[tool] = importlib.metadata.version(tool)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 def skipped_lines(report: BankReport, most: int = 10) -> Sequence[str]:

@@ -248,7 +248,7 @@ def test_labels_and_values_do_not_mix(samples, make, cut):
     with pytest.raises(FoldcamError, match="has labels and the images have values"):
         add_to_bank(make(samples[:8]), cut("Normalized"), _data(priced[8:]))
     goal = KernelObjective("kernel:tau=0.1", 0.1)
-    with pytest.raises(FoldcamError, match="4 of 4 images have a label and no value|1 of 1"):
+    with pytest.raises(FoldcamError, match="1 of 1 images have a label and no value"):
         add_to_bank(make(priced[:8], objective=goal), cut("Normalized"), _data(samples[8:]))
 
 
