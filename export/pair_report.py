@@ -27,8 +27,8 @@ class PairReport:
         similarity_difference_worst: greatest difference between a reported
             similarity and the reference's for that row.
         heatmap_correlation_mean, heatmap_correlation_p5, heatmap_correlation_worst: Pearson's,
-            over images with the same rows; maps that differ by less than 0.001 everywhere
-            count as 1. None where no image has the same rows.
+            over images whose rows have the same grad-weights; maps that differ by less than
+            0.001 everywhere count as 1. None where there is no such image.
         heatmap_difference_mean, heatmap_difference_worst: greatest absolute difference per
             image, over the same images. Of a continuous outcome both heatmaps are compared.
         heatmaps_vary: whether different images got different heatmaps.
@@ -99,6 +99,11 @@ def failures_of(report: PairReport) -> list[str]:
         report.heatmap_difference_worst,
         limits.heatmap_difference,
     )
+    if report.heatmap_difference_worst is None:
+        failures.append(
+            "no image got the grad-weights of the reference's rows, so that no heatmap could be "
+            "compared"
+        )
     at_least(
         "the mean heatmap correlation",
         report.heatmap_correlation_mean,
