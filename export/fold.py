@@ -27,7 +27,7 @@ from onnx import TensorProto, helper
 
 from export.bank import Bank
 from export.embedding_model import BATCH, opset_of, strip_origin
-from export.fold_checks import check_input, check_sizes, feature_map_shape, free_names
+from export.fold_checks import check_input, check_sizes, feature_map_shape, free_names, takes_uint8
 from export.graft import Graft
 from export.graft_bank import graft_estimate, graft_neighbors, graft_transfer
 from export.graft_heat import graft_heatmap, graft_two_heatmaps
@@ -106,6 +106,11 @@ def fold(
     folded.ir_version = helper.find_min_ir_version_for(folded.opset_import, ignore_unknown=True)
     channels, height, width = feature_map_shape(folded)
     check_input(folded, preprocessing)
+    if takes_uint8(folded) and options.input_type != "uint8":
+        raise FoldcamError(
+            "The network normalises uint8 images itself, in its first convolution: pass --input "
+            "uint8, or export the network again."
+        )
     free_names(folded.graph)
     check_sizes(folded, bank, channels)
     transfer = _clamped("--transfer", options.transfer, bank.rows)
@@ -114,7 +119,7 @@ def fold(
     normalized = find_normalization(folded.graph, EMBEDDING) is not None
 
     graft = Graft(folded.graph, opset_of(folded))
-    if options.input_type == "uint8":
+    if options.input_type == "uint8" and not takes_uint8(folded):
         graft_uint8_input(graft, preprocessing)
     rows = graft_neighbors(graft, bank, max(transfer, neighbors), neighbors)
     grad_weights = graft_transfer(graft, bank, rows, transfer, max(transfer, neighbors))

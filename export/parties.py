@@ -11,6 +11,8 @@ import numpy.typing as npt
 import onnx
 
 from export.bank import Bank
+from export.embedding_model import FEATURE_MAP
+from export.fold_checks import takes_uint8
 from export.formulas import scaled_estimate
 from export.graft_bank import bank_of
 from export.network import Network
@@ -22,6 +24,7 @@ from runtime.contract import (
     ESTIMATE,
     HEATMAP,
     HEATMAP_LOWER,
+    IMAGE,
     NEIGHBOR,
     SIMILARITY,
     Contract,
@@ -119,8 +122,8 @@ class Source(Protocol):
         """In words, for the report."""
         ...
 
-    def run(self, images: Floats) -> tuple[Floats, Floats]:
-        """`float32 [n, 3, H, W]` preprocessed -> embedding `[n, D]`, feature map `[n, K, h, w]`."""
+    def run(self, resized: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
+        """Images `uint8 [n, H, W, 3]` RGB -> embedding `[n, D]`, feature map `[n, K, h, w]`."""
         ...
 
 
@@ -145,16 +148,18 @@ class NetworkSource:
                 f"(MODEL {origin.network}, weights {origin.weights or 'none'})."
             )
         self._network = network
+        self._preprocessing = contract.preprocessing
 
     @property
     def name(self) -> str:
         """See `Source`."""
         return "the network it came from"
 
-    def run(self, images: Floats) -> tuple[Floats, Floats]:
+    def run(self, resized: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
         """See `Source`."""
         import torch
 
+        images = self._preprocessing.normalized(resized)
         activations = self._network.forward(torch.from_numpy(images))
         return activations.embedding.numpy(), activations.feature_map.numpy()
 
@@ -176,6 +181,8 @@ class UnfoldedSource:
         import onnxruntime
 
         network = network_of(model, contract)
+        self._uint8 = takes_uint8(network)
+        self._preprocessing = contract.preprocessing
         self._names = [value.name for value in network.graph.output]
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
@@ -188,7 +195,8 @@ class UnfoldedSource:
         """See `Source`."""
         return "its own network, unfolded"
 
-    def run(self, images: Floats) -> tuple[Floats, Floats]:
+    def run(self, resized: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
         """See `Source`."""
-        values = dict(zip(self._names, self._session.run(None, {"image": images}), strict=True))
-        return values["embedding"], values["feature_map"]
+        images = resized if self._uint8 else self._preprocessing.normalized(resized)
+        values = dict(zip(self._names, self._session.run(None, {IMAGE: images}), strict=True))
+        return values[EMBEDDING], values[FEATURE_MAP]

@@ -51,14 +51,21 @@ def unfold(model: onnx.ModelProto, contract: Contract) -> Unfolded:
 
 
 def network_of(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
-    """The embedding network inside a folded model; see `unfold`."""
+    """The embedding network inside a folded model; see `unfold`.
+
+    A network whose uint8 images are normalised by grafted nodes alone takes float images
+    again. Where the network's own nodes took over a part of that, it keeps its uint8
+    input `[N,H,W,3]`, into which `fold` can fold as well.
+    """
     network = onnx.ModelProto()
     network.CopyFrom(model)
     graph = network.graph
-    _keep(graph.node, lambda node: not node.name.startswith(PREFIX))
-    _keep(graph.initializer, lambda tensor: not tensor.name.startswith(PREFIX))
-    _keep(graph.value_info, lambda value: not value.name.startswith(PREFIX))
-    _restore_input(graph, contract)
+    if contract.input_type == "uint8":
+        _restore_input(graph, contract)
+    kept = _read_by_network(graph)
+    _keep(graph.node, lambda node: not _grafted(node.name) or bool(kept & {*node.output}))
+    _keep(graph.initializer, lambda tensor: not _grafted(tensor.name) or tensor.name in kept)
+    _keep(graph.value_info, lambda value: not _grafted(value.name) or value.name in kept)
     embedding = onnx.ValueInfoProto()
     embedding.CopyFrom(next(value for value in graph.output if value.name == EMBEDDING))
     del graph.output[:]
@@ -79,23 +86,50 @@ def network_of(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
     return network
 
 
-def _keep(items: Any, wanted: Callable[[Any], bool]) -> None:
-    """Leave only the wanted items of a repeated field, in their order."""
-    kept = [item for item in items if wanted(item)]
-    del items[:]
-    items.extend(kept)
+def _grafted(name: str) -> bool:
+    return name.startswith(PREFIX)
 
 
 def _restore_input(graph: onnx.GraphProto, contract: Contract) -> None:
-    """uint8 images are normalised in the graph, by nodes that are gone now."""
-    if contract.input_type != "uint8":
+    """Float images, where one grafted value is all that the network reads of the graft."""
+    own = [node for node in graph.node if not _grafted(node.name)]
+    read = {name for node in own for name in node.input if _grafted(name)}
+    if len(read) != 1 or read & {tensor.name for tensor in graph.initializer}:
         return
-    inner = PREFIX + "network_input"
-    for node in graph.node:
+    (normalized,) = read
+    for node in own:
         for position, name in enumerate(node.input):
-            if name == inner:
+            if name == normalized:
                 node.input[position] = IMAGE
     recipe = contract.preprocessing
     image = next(value for value in graph.input if value.name == IMAGE)
     shape: list[str | int] = [BATCH, 3, recipe.height, recipe.width]
     image.CopyFrom(helper.make_tensor_value_info(IMAGE, TensorProto.FLOAT, shape))
+
+
+def _read_by_network(graph: onnx.GraphProto) -> set[str]:
+    """Names of grafted values that the network's own nodes depend on."""
+    producers = {name: node for node in graph.node for name in node.output}
+    waiting = [
+        name
+        for node in graph.node
+        if not _grafted(node.name)
+        for name in node.input
+        if _grafted(name)
+    ]
+    found: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name in found or not _grafted(name):
+            continue
+        found.add(name)
+        if name in producers:
+            waiting.extend(producers[name].input)
+    return found
+
+
+def _keep(items: Any, wanted: Callable[[Any], bool]) -> None:
+    """Leave only the wanted items of a repeated field, in their order."""
+    kept = [item for item in items if wanted(item)]
+    del items[:]
+    items.extend(kept)

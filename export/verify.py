@@ -119,8 +119,7 @@ def verify(
         pairs += [_Pair(other, *_bank_for(other, main, main.bank), keep_worst) for other in others]
         for batch in _batches(images, batch_size):
             resized = np.stack([main.contract.preprocessing.resized(i.image)[0] for i in batch])
-            floats = main.contract.preprocessing.normalized(resized)
-            embedding, feature_map = source.run(floats)
+            embedding, feature_map = source.run(resized)
             for pair in pairs:
                 pair.compare(resized, embedding, feature_map, [item.name for item in batch])
     skipped = tuple(images.skipped) if isinstance(images, ImagesToVerify) else ()

@@ -170,3 +170,50 @@ def test_the_options_of_a_refolded_model_are_its_own():
     from export.refold import FoldWishes, _options
 
     assert _options(FoldWishes(neighbors=4), None) == replace(FoldOptions(), neighbors=4)
+
+
+def _absorbing(hand_built, random_bank):
+    """A uint8 model whose network reads a grafted constant: a weight that took over a scale."""
+    made, bank = _folded(hand_built, random_bank, "uint8 bgr")
+    for tensor in made.graph.initializer:
+        if tensor.name == "conv":
+            tensor.name = PREFIX + "first_weights"
+    conv = next(node for node in made.graph.node if node.op_type == "Conv")
+    conv.input[1] = PREFIX + "first_weights"
+    onnx.checker.check_model(made, full_check=True)
+    return made, bank
+
+
+def test_a_network_that_took_over_a_part_of_the_input_keeps_it(hand_built, random_bank):
+    made, bank = _absorbing(hand_built, random_bank)
+    contract = _contract(made)
+    parts = unfold(made, contract)
+    assert [d.dim_value for d in parts.network.graph.input[0].type.tensor_type.shape.dim][1:] == [
+        hand_built.HEIGHT,
+        hand_built.WIDTH,
+        3,
+    ]
+    again = _again(parts.network, bank, contract)
+    pixels = np.random.default_rng(0).integers(
+        0, 256, (3, hand_built.HEIGHT, hand_built.WIDTH, 3), np.uint8
+    )
+    expected = hand_built.run(made, pixels)
+    for name, value in hand_built.run(again, pixels).items():
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+    with pytest.raises(FoldcamError, match="pass --input uint8, or export"):
+        _again(parts.network, bank, replace(contract, input_type="float32"))
+    swapped = random_bank(20, hand_built.D, hand_built.K, seed=7)
+    floats = contract.preprocessing.normalized(pixels)
+    got = hand_built.run(_again(parts.network, swapped, contract), pixels)
+    for name, value in hand_built.reference(floats, swapped, 1, 1, (9, 30)).items():
+        np.testing.assert_allclose(got[name], value, atol=1e-5, err_msg=name)
+
+
+def test_such_a_network_is_verified_without_its_original(hand_built, random_bank, tmp_path):
+    from export.verify import verify
+    from export.verify_images import noise_images
+
+    made, _ = _absorbing(hand_built, random_bank)
+    onnx.save(made, tmp_path / "m.onnx")
+    report = verify(tmp_path / "m.onnx", None, noise_images(_contract(made)))
+    assert report.passed, report.failures
