@@ -23,6 +23,7 @@ from export.feature_map_search import (
     named_feature_map,
 )
 from export.map_view import add_map, lead_through_map
+from export.outputs import embedding_only
 from runtime.errors import FoldcamError
 
 _log = logging.getLogger(__name__)
@@ -60,7 +61,12 @@ class Anatomy:
     head_before_normalization: bool
 
 
-def dissect(module: nn.Module, image_size: tuple[int, int], layer: str | None = None) -> Anatomy:
+def dissect(
+    module: nn.Module,
+    image_size: tuple[int, int],
+    layer: str | None = None,
+    output: str | None = None,
+) -> Anatomy:
     """Export a module and find its landmarks.
 
     The module is left in eval mode, in float32, on the CPU, with frozen parameters.
@@ -69,13 +75,14 @@ def dissect(module: nn.Module, image_size: tuple[int, int], layer: str | None = 
         module: image `float32 [N, 3, H, W]` -> embedding `[N, D]`.
         image_size: `(height, width)` of the input in pixels.
         layer: name of the feature map, or None to find it.
+        output: which of the module's outputs is the embedding, see `embedding_only`.
 
     Raises:
         FoldcamError: torch cannot export the module; it has no feature map; the
             named layer does not exist or does not lead to the embedding; the
             output is not one embedding per image.
     """
-    whole = _exported(module, image_size)
+    whole = _exported(module, image_size, output)
     image, embedding = _ends(whole)
     found = candidates(whole.graph, image, embedding, image_size)
     head_end, normalized, before = _find_head_end(whole, image_size, embedding)
@@ -188,6 +195,9 @@ def _find_head_end(
     confirmed = source is not None and unit and bool((cosines > 1 - 1e-5).all())
     if confirmed and source is not None:
         return source, unit, True
+    if graph_search.ends_in_layer_norm(embedding):
+        # All its rows have one norm, yet it belongs to the head: see `export.held_scales`.
+        return embedding, False, True
     if unit:
         _log.warning(
             "The embedding is normalised, but the place where it happens was not found: "
@@ -196,11 +206,12 @@ def _find_head_end(
     return embedding, unit, not unit
 
 
-def _exported(module: nn.Module, image_size: tuple[int, int]) -> fx.GraphModule:
+def _exported(module: nn.Module, image_size: tuple[int, int], output: str | None) -> fx.GraphModule:
     module = module.eval().float().cpu()
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     example = example_images(image_size, 2)
+    module = embedding_only(module, example, output)
     try:
         program = torch.export.export(
             module, (example,), dynamic_shapes=({0: torch.export.Dim.AUTO},)
@@ -259,31 +270,13 @@ def _ends(whole: fx.GraphModule) -> tuple[fx.Node, fx.Node]:
     if len(images) != 1:
         raise FoldcamError(f"The network takes {len(images)} inputs where one image is needed.")
     (output,) = (node for node in whole.graph.nodes if node.op == "output")
-    outputs = [node for node in _flat(output.args[0]) if _is_embedding(node)]
-    if len(outputs) != 1:
+    (embedding,) = output.all_input_nodes
+    if _is_fixed(embedding.meta["val"].shape[0]):
         raise FoldcamError(
-            f"The network returns {len(outputs)} tensors of shape [N, D] where one embedding is "
-            "needed; wrap it so that it returns the embedding alone."
-        )
-    if _is_fixed(outputs[0].meta["val"].shape[0]):
-        raise FoldcamError(
-            f"The network returns {outputs[0].meta['val'].shape[0]} rows whatever the batch: it "
+            f"The network returns {embedding.meta['val'].shape[0]} rows whatever the batch: it "
             "must return one embedding per image."
         )
-    return images[0], outputs[0]
-
-
-def _flat(value: object) -> list[fx.Node]:
-    if isinstance(value, fx.Node):
-        return [value]
-    if isinstance(value, (tuple, list)):
-        return [node for item in value for node in _flat(item)]
-    return []
-
-
-def _is_embedding(node: fx.Node) -> bool:
-    value = node.meta.get("val")
-    return isinstance(value, torch.Tensor) and value.ndim == 2 and value.is_floating_point()
+    return images[0], embedding
 
 
 def _check_gradient_path(chosen: Candidate, head_end: fx.Node, found: list[Candidate]) -> None:

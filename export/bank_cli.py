@@ -18,6 +18,7 @@ from export.cli_options import (
     Mean,
     Model,
     ObjectiveText,
+    Output,
     Resize,
     Seed,
     Singletons,
@@ -56,6 +57,7 @@ def build(
     out: Annotated[Path, typer.Option(help="The bank to write.")] = Path("bank.safetensors"),
     weights: Weights = None,
     layer: Layer = None,
+    output: Output = None,
     split: Split = "train",
     objective: ObjectiveText = None,
     continuous: Continuous = False,
@@ -82,7 +84,7 @@ def build(
     goal = goal_of(objective, continuous=continuous, log=log, seed=seed)
     dataset = training_data(images, split, singletons, continuous=continuous)
     with stdout_kept(), ProgressBar() as progress:
-        loaded = load_model(model, weights)
+        loaded = load_model(model, weights, output)
         built = build_bank_file(
             loaded,
             dataset,
@@ -120,6 +122,7 @@ def add(
     ],
     out: Annotated[Path, typer.Option(help="The new bank to write.")],
     weights: Weights = None,
+    output: Output = None,
     split: Split = "train",
     singletons: Singletons = "refuse",
     batch_size: BatchSize = 16,
@@ -140,7 +143,7 @@ def add(
     with stdout_kept(), ProgressBar() as progress:
         report = add_to_bank_file(
             held,
-            load_model(model, weights),
+            load_model(model, weights, output),
             dataset,
             out,
             singletons=policy,

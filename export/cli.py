@@ -21,6 +21,7 @@ from export.cli_options import (
     Model,
     Neighbors,
     ObjectiveText,
+    Output,
     Resize,
     Seed,
     Singletons,
@@ -51,6 +52,7 @@ def export(
     out: Annotated[Path, typer.Option(help="The folded model to write.")] = Path("model.onnx"),
     weights: Weights = None,
     layer: Layer = None,
+    output: Output = None,
     split: Split = "train",
     objective: ObjectiveText = None,
     continuous: Continuous = False,
@@ -95,7 +97,7 @@ def export(
     goal = goal_of(objective, continuous=continuous, log=log, seed=seed)
     dataset = training_data(images, split, singletons, continuous=continuous)
     with stdout_kept(), ProgressBar() as progress:
-        loaded = load_model(model, weights)
+        loaded = load_model(model, weights, output)
         report = export_model(
             loaded,
             dataset,

@@ -32,6 +32,10 @@ Weights = Annotated[
 Layer = Annotated[
     str | None, typer.Option(help="Name of the feature map; found by itself if left out.")
 ]
+Output = Annotated[
+    str | None,
+    typer.Option(help="Which of the network's outputs is the embedding, if several could be."),
+]
 Split = Annotated[str, typer.Option(help="train, test or all.")]
 ObjectiveText = Annotated[
     str | None,

@@ -31,6 +31,16 @@ _CONVOLUTIONS = {
     torch.ops.aten.conv2d.padding,
     torch.ops.aten.convolution.default,
 }
+_POOLINGS = {
+    torch.ops.aten.max_pool2d.default,
+    torch.ops.aten.avg_pool2d.default,
+    torch.ops.aten.adaptive_avg_pool2d.default,
+    torch.ops.aten.adaptive_max_pool2d.default,
+    torch.ops.aten.pixel_unshuffle.default,
+    torch.ops.aten.pixel_shuffle.default,
+    torch.ops.aten.upsample_nearest2d.vec,
+    torch.ops.aten.upsample_bilinear2d.vec,
+}
 _LINEAR = _CONVOLUTIONS | {
     torch.ops.aten.linear.default,
     torch.ops.aten.matmul.default,
@@ -178,15 +188,38 @@ def _layouts(
     grids = {
         (shape[1], shape[2])
         for node, shape in shapes.items()
-        if node.target in _CONVOLUTIONS and len(shape) == 3
+        if node.target in _CONVOLUTIONS | _POOLINGS and len(shape) == 3 and min(shape[1:]) > 1
     }
-    for shape in list(shapes.values()):
-        # Windows of a transformer: the grid of a later stage shows in its partition.
-        layout = read_layout(shape, image_size, grids) if len(shape) == 3 else None
+    layouts: dict[fx.Node, Layout] = {}
+    # Channels before positions in two dimensions, `[N, K, h * w]`: no tokens, even where K
+    # is the number of some grid's positions.
+    flat: set[fx.Node] = set()
+    for node, shape in shapes.items():
+        source = node.all_input_nodes[0] if node.all_input_nodes else node
+        if len(shape) == 2 and _is_flat(node, source, shape, layouts, flat, shapes):
+            flat.add(node)
+            continue
+        layout = read_layout(shape, image_size, grids)
         if layout is not None:
-            grids.add(layout.shape[1:])
-    layouts = {node: read_layout(shape, image_size, grids) for node, shape in shapes.items()}
-    return {node: layout for node, layout in layouts.items() if layout is not None}
+            layouts[node] = layout
+    return layouts
+
+
+def _is_flat(
+    node: fx.Node,
+    source: fx.Node,
+    shape: tuple[int, ...],
+    layouts: dict[fx.Node, Layout],
+    flat: set[fx.Node],
+    shapes: dict[fx.Node, tuple[int, ...]],
+) -> bool:
+    layout = layouts.get(source)
+    if node.target in (torch.ops.aten.transpose.int, torch.ops.aten.permute.default):
+        return layout is not None and layout.kind == "tokens" and shapes[source] == shape[::-1]
+    if node.target in _VIEWS and layout is not None and layout.kind == "nchw":
+        channels, height, width = layout.shape
+        return shape == (channels, height * width)
+    return any(each in flat and shapes[each] == shape for each in node.all_input_nodes)
 
 
 def _shape(node: fx.Node) -> tuple[int, ...] | None:

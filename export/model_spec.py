@@ -30,12 +30,14 @@ class LoadedModel:
             else ImageNet's at 224 x 224.
         name: MODEL without folders, for the metadata.
         weights: file name of the weights, empty if there were none.
+        output: which of its outputs is the embedding, where several could be.
     """
 
     module: nn.Module
     preprocessing: Preprocessing
     name: str
     weights: str
+    output: str | None = None
 
     def network(self, layer: str | None = None, size: tuple[int, int] | None = None) -> Network:
         """The network, cut at its feature map.
@@ -48,14 +50,14 @@ class LoadedModel:
             FoldcamError: as `TorchNetwork`.
         """
         own = (self.preprocessing.height, self.preprocessing.width)
-        return TorchNetwork(self.module, size or own, layer)
+        return TorchNetwork(self.module, size or own, layer, self.output)
 
 
 # MODEL names that foldcam brings along.
 BUILT_IN = ("demo", "efficientnet-lite0")
 
 
-def load_model(spec: str, weights: Path | None = None) -> LoadedModel:
+def load_model(spec: str, weights: Path | None = None, output: str | None = None) -> LoadedModel:
     """Load the module that `spec` names.
 
     Args:
@@ -65,6 +67,7 @@ def load_model(spec: str, weights: Path | None = None) -> LoadedModel:
             file; or the `.safetensors` file of `foldcam train`.
         weights: safetensors, or a state dict that torch loads with `weights_only`.
             For a factory also the file of `foldcam train` that was made from it.
+        output: which of its outputs is the embedding, where several could be.
 
     Raises:
         FoldcamError: nothing of that name, or weights that do not fit.
@@ -97,7 +100,11 @@ def load_model(spec: str, weights: Path | None = None) -> LoadedModel:
     if architecture is not None:
         preprocessing = architecture.preprocessing
     return LoadedModel(
-        module.eval(), preprocessing or Preprocessing(), name, weights.name if weights else ""
+        module.eval(),
+        preprocessing or Preprocessing(),
+        name,
+        weights.name if weights else "",
+        output,
     )
 
 

@@ -26,7 +26,11 @@ def is_folded_file(text: str) -> bool:
 
 
 def load_network(
-    model_path: Path, contract: Contract, spec: str | None = None, weights: Path | None = None
+    model_path: Path,
+    contract: Contract,
+    spec: str | None = None,
+    weights: Path | None = None,
+    output: str | None = None,
 ) -> Network:
     """The network that a folded model came from, cut where the model is.
 
@@ -36,6 +40,7 @@ def load_network(
         contract: of that model.
         spec: MODEL, or None for the one that the metadata names.
         weights: of that MODEL, or None for those that the metadata name.
+        output: which of the network's outputs is the embedding, where several could be.
 
     Raises:
         FoldcamError: it cannot be found or loaded.
@@ -45,12 +50,15 @@ def load_network(
     if spec is None:
         origin = contract.origin
         spec = origin.network
-        if spec.endswith(_FILES):
-            spec = str(_beside(model_path, spec, "--against"))
+        # FILE#OUTPUT where the embedding is one output of several.
+        file, mark, named = spec.partition("#")
+        if file.endswith(_FILES):
+            spec = f"{_beside(model_path, file, '--against')}{mark}{named}"
         if origin.weights and weights is None:
             weights = _beside(model_path, origin.weights, "--weights")
     recipe = contract.preprocessing
-    return load_model(spec, weights).network(contract.layer, (recipe.height, recipe.width))
+    loaded = load_model(spec, weights, output)
+    return loaded.network(contract.layer, (recipe.height, recipe.width))
 
 
 def _beside(model: Path, name: str, flag: str) -> Path:

@@ -144,10 +144,11 @@ class Network(ABC):
         return self.pull_back_map(activations, directions).mean(dim=(2, 3))
 
     def head_is_linear(self, activations: Activations) -> bool:
-        """Whether the head's Jacobian is the same wherever it is taken.
+        """Whether the head's Jacobian is the same wherever it is taken, but for a factor.
 
-        Tried on random feature maps of both signs, where a ReLU, a gate or an
-        attention in the head would show.
+        The factor is positive and one number per image (the scale of a normalisation
+        inside the head): bank rows are scaled anyway. Tried on random feature maps of both
+        signs, where a ReLU, a gate or an attention in the head would show.
         """
         generator = torch.Generator().manual_seed(0)
         count = activations.feature_map.shape[0]
@@ -160,8 +161,8 @@ class Network(ABC):
         pulled = torch.cat(
             [self.pull_back_map(point, direction) for point in (activations, elsewhere)]
         )
-        size = pulled.abs().amax().clamp_min(1e-30)
-        return bool(((pulled - pulled[:1]).abs().amax() / size) < 1e-4)
+        scaled = pulled / pulled.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-30)
+        return bool((scaled - scaled[:1]).abs().amax() < 1e-4)
 
     def head_depends_on_position(self, activations: Activations) -> bool:
         """Whether the head weights positions differently (flatten, global depthwise).

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from export.cli_options import Json, choice, stdout_kept
+from export.cli_options import Json, Output, choice, stdout_kept
 from runtime.cli_support import print_json
 from runtime.errors import ExitStatus, FoldcamError
 
@@ -35,6 +35,7 @@ def verify(
         ),
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of that MODEL.")] = None,
+    output: Output = None,
     images: Annotated[
         Path | None,
         typer.Option(
@@ -74,7 +75,7 @@ def verify(
         else noise_images(contract)
     )
     with stdout_kept():
-        network, notes = _network(model, contract, specs[0] if specs else None, weights)
+        network, notes = _network(model, contract, specs[0] if specs else None, weights, output)
         report = compare(model, network, shown, against=files, batch_size=batch_size)
     report.notes.extend(notes)
     if picture is not None:
@@ -91,15 +92,19 @@ def verify(
 
 
 def _network(
-    model: Path, contract: Contract, spec: str | None, weights: Path | None
+    model: Path,
+    contract: Contract,
+    spec: str | None,
+    weights: Path | None,
+    output: str | None,
 ) -> tuple[Network | None, list[str]]:
     """The reference's network; where nobody asked for one and it is gone, a note."""
     from export.named_network import load_network
 
     try:
-        return load_network(model, contract, spec, weights), []
+        return load_network(model, contract, spec, weights, output), []
     except (FoldcamError, ModuleNotFoundError) as error:
-        if spec is not None or weights is not None:
+        if (spec, weights, output) != (None, None, None):
             raise
         return None, [
             "The network itself could not be loaded, so that only what was folded onto it is "
