@@ -119,7 +119,9 @@ class Comparison:
         bank_intact: bool | None,
     ) -> PairReport:
         """Figures and verdict over everything that was added, at least one image."""
-        correlations, differences = self._correlations, self._differences
+        compared = len(self._differences)
+        correlations = self._correlations if compared else [np.nan]
+        differences = self._differences if compared else [np.nan]
         report = PairReport(
             name=name,
             library=library,
@@ -132,11 +134,12 @@ class Comparison:
             label_agreement=float(np.mean(self._agreements)) if self._agreements else None,
             neighbor_similarity_difference_worst=float(np.max(self._ties)),
             similarity_difference_worst=float(np.max(self._offsets)),
-            heatmap_correlation_mean=float(np.mean(correlations)) if correlations else None,
-            heatmap_correlation_p5=float(np.percentile(correlations, 5)) if correlations else None,
-            heatmap_correlation_worst=float(np.min(correlations)) if correlations else None,
-            heatmap_difference_mean=float(np.mean(differences)) if differences else None,
-            heatmap_difference_worst=float(np.max(differences)) if differences else None,
+            heatmaps_compared=compared,
+            heatmap_correlation_mean=float(np.mean(correlations)),
+            heatmap_correlation_p5=float(np.percentile(correlations, 5)),
+            heatmap_correlation_worst=float(np.min(correlations)),
+            heatmap_difference_mean=float(np.mean(differences)),
+            heatmap_difference_worst=float(np.max(differences)),
             # The same image twice may have the same heatmap twice.
             heatmaps_vary=self._heatmaps_vary or not self._images_vary,
             finite=self._finite,

@@ -26,11 +26,13 @@ class PairReport:
             rows, where they differ.
         similarity_difference_worst: greatest difference between a reported
             similarity and the reference's for that row.
-        heatmap_correlation_mean, heatmap_correlation_p5, heatmap_correlation_worst: Pearson's,
-            over images whose rows have the same grad-weights; maps that differ by less than
-            0.001 everywhere count as 1. None where there is no such image.
+        heatmaps_compared: images whose rows have the same grad-weights; on others the heatmaps
+            answer different questions.
+        heatmap_correlation_mean, heatmap_correlation_p5, heatmap_correlation_worst: Pearson's
+            over those; maps that differ by less than 0.001 everywhere count as 1. NaN where
+            there are none, as are the differences.
         heatmap_difference_mean, heatmap_difference_worst: greatest absolute difference per
-            image, over the same images. Of a continuous outcome both heatmaps are compared.
+            image, over those. Of a continuous outcome both heatmaps are compared.
         heatmaps_vary: whether different images got different heatmaps.
         finite: whether all outputs are finite.
         rows_exist: whether every neighbor is a row of the bank.
@@ -55,11 +57,12 @@ class PairReport:
     label_agreement: float | None
     neighbor_similarity_difference_worst: float
     similarity_difference_worst: float
-    heatmap_correlation_mean: float | None
-    heatmap_correlation_p5: float | None
-    heatmap_correlation_worst: float | None
-    heatmap_difference_mean: float | None
-    heatmap_difference_worst: float | None
+    heatmaps_compared: int
+    heatmap_correlation_mean: float
+    heatmap_correlation_p5: float
+    heatmap_correlation_worst: float
+    heatmap_difference_mean: float
+    heatmap_difference_worst: float
     heatmaps_vary: bool
     finite: bool
     rows_exist: bool
@@ -94,21 +97,22 @@ def failures_of(report: PairReport) -> list[str]:
 
     at_least("the worst embedding cosine", report.embedding_cosine_worst, limits.cosine_worst)
     at_least("the mean embedding cosine", report.embedding_cosine_mean, limits.cosine_mean)
-    at_most(
-        "the worst heatmap difference is",
-        report.heatmap_difference_worst,
-        limits.heatmap_difference,
-    )
-    if report.heatmap_difference_worst is None:
+    if report.heatmaps_compared == 0:
         failures.append(
             "no image got the grad-weights of the reference's rows, so that no heatmap could be "
             "compared"
         )
-    at_least(
-        "the mean heatmap correlation",
-        report.heatmap_correlation_mean,
-        limits.heatmap_correlation_mean,
-    )
+    else:
+        at_most(
+            "the worst heatmap difference is",
+            report.heatmap_difference_worst,
+            limits.heatmap_difference,
+        )
+        at_least(
+            "the mean heatmap correlation",
+            report.heatmap_correlation_mean,
+            limits.heatmap_correlation_mean,
+        )
     at_least("the share of images with the same label", report.label_agreement,
              limits.label_agreement)  # fmt: skip
     at_most(

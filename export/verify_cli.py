@@ -136,7 +136,7 @@ def _print_pair(pair: PairReport, own_bank: bool) -> None:
     print(f"  same neighbor        {pair.same_neighbor:.1%}{label}")
     print(f"  similarity off by    {pair.similarity_difference_worst:.2g} worst, between rows "
           f"chosen {pair.neighbor_similarity_difference_worst:.2g}")  # fmt: skip
-    if pair.heatmap_correlation_mean is not None:
+    if pair.heatmaps_compared:
         print(f"  heatmap correlation  {pair.heatmap_correlation_mean:.5f} mean, "
               f"{pair.heatmap_correlation_p5:.5f} at 5%, "
               f"{pair.heatmap_correlation_worst:.5f} worst")  # fmt: skip

@@ -135,7 +135,7 @@ def run_demo(out: Path, say: Callable[[str], None], seed: int = 0) -> DemoReport
     verified = verify(model, loaded.network(report.contract.layer), unseen)
     say(
         f"embedding cosine {verified.main.embedding_cosine_worst:.7f} and heatmap difference "
-        f"{verified.main.heatmap_difference_worst or 0.0:.1g} at worst: "
+        f"{verified.main.heatmap_difference_worst:.1g} at worst: "
         f"{'passed' if verified.passed else 'FAILED: ' + '; '.join(verified.failures)}"
     )
     overlays, lines = out / "overlays", out / "scenes.jsonl"

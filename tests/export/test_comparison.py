@@ -191,8 +191,9 @@ def test_correlation_by_hand():
 def test_without_a_common_row_there_is_no_figure_for_heatmaps():
     report, _ = _report(*_pair(rows=np.array([[0, 2], [2, 1]], np.int32)), precision="int8")
     assert report.same_neighbor == 0
-    assert report.heatmap_correlation_mean is None
-    assert report.heatmap_difference_worst is None
+    assert report.heatmaps_compared == 0
+    assert np.isnan(report.heatmap_correlation_mean)
+    assert np.isnan(report.heatmap_difference_worst)
     assert any("no heatmap could be compared" in text for text in report.failures)
 
 
