@@ -23,7 +23,7 @@ from export.feature_map_search import (
     named_feature_map,
 )
 from export.map_view import add_map, lead_through_map
-from export.outputs import embedding_only
+from export.outputs import embedding_only, unwrapped
 from runtime.errors import FoldcamError
 
 _log = logging.getLogger(__name__)
@@ -40,6 +40,7 @@ class Anatomy:
         image: its placeholder, `[N, 3, H, W]`.
         candidates: every node that could be the feature map, in order.
         layer: the chosen one.
+        pooled: maps behind it that are pooled on ways of their own, if several.
         feature_map: the node of its output as `[N, K, h, w]`.
         head_end: the node of `z`: the input of the final normalisation, or the
             embedding where there is none or it was not found.
@@ -54,6 +55,7 @@ class Anatomy:
     image: fx.Node
     candidates: list[Candidate]
     layer: Layer
+    pooled: tuple[Layer, ...]
     feature_map: fx.Node
     head_end: fx.Node
     embedding: fx.Node
@@ -87,8 +89,10 @@ def dissect(
     found = candidates(whole.graph, image, embedding, image_size)
     head_end, normalized, before = _find_head_end(whole, image_size, embedding)
     if layer is None:
-        chosen = find_feature_map(whole, head_end, found, example_images(image_size, 2))
+        answer = find_feature_map(whole, head_end, found, example_images(image_size, 2))
+        chosen, pooled = answer.candidate, answer.pooled
     else:
+        pooled = ()
         chosen = named_feature_map(whole.graph, found, layer)
     _check_gradient_path(chosen, head_end, found)
     layout = chosen.layer.layout
@@ -101,6 +105,7 @@ def dissect(
         image=image,
         candidates=found,
         layer=chosen.layer,
+        pooled=pooled,
         feature_map=feature_map,
         head_end=head_end,
         embedding=embedding,
@@ -207,7 +212,7 @@ def _find_head_end(
 
 
 def _exported(module: nn.Module, image_size: tuple[int, int], output: str | None) -> fx.GraphModule:
-    module = module.eval().float().cpu()
+    module = unwrapped(module).eval().float().cpu()
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     example = example_images(image_size, 2)

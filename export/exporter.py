@@ -12,6 +12,7 @@ from export.bank_builder import BankReport, build_bank
 from export.bank_source import BankSource
 from export.bank_steps import StageProgress
 from export.datasets import Dataset
+from export.feature_map import describe
 from export.fold import FoldOptions, fold
 from export.grad_weights import ChannelRule
 from export.kernel import KernelObjective
@@ -146,10 +147,15 @@ def bank_notes(network: Network, report: BankReport) -> list[str]:
             "The embedding is normalised but the place was not found: directions went through "
             "the normalisation, which weakens the heatmaps."
         )
+    if network.pooled:
+        notes.append(
+            f"Several feature maps lead to the embedding ({describe(network.pooled)}): "
+            f"{network.layer}, which all of them come from, was taken; --layer chooses another."
+        )
     if report.head.positional:
         notes.append(
-            "The head weights positions differently (flatten or global depthwise): grad-weights "
-            "average over positions and lose that."
+            "The head weights positions differently (flatten, global depthwise, attention): "
+            "grad-weights average over positions and lose that."
         )
     if not report.head.linear:
         notes.append(

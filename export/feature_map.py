@@ -12,11 +12,15 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from runtime.errors import FoldcamError
+
 Kind = Literal["nchw", "nhwc", "tokens"]
 Grid = tuple[int, int]
 
 # More than class token, distillation token and registers of any network in use.
 _MOST_SKIPPED = 16
+# Positions of a map over those of another behind it: one stage of a network at most.
+_MUCH_FINER = 4
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,59 @@ def read_layout(
             height, width = found
             return Layout("tokens", (channels, height, width), tokens - height * width)
     return None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The feature map of a graph.
+
+    Attributes:
+        position: of the feature map among the steps.
+        pooled: positions of the maps that are pooled on ways of their own, where they are
+            several that all come from the feature map.
+    """
+
+    position: int
+    pooled: tuple[int, ...] = ()
+
+
+def select(steps: Sequence[Step], names: Sequence[str]) -> Selection:
+    """The feature map, or one sentence that asks for it.
+
+    Args:
+        steps: the graph.
+        names: what `--layer` accepts for each step.
+
+    Raises:
+        FoldcamError: nothing spatial; several maps with none in common, or only one far
+            in front of them, which would show what an early layer sees.
+    """
+    found = choose(steps)
+    pooled = feeding(steps)
+    layers = {
+        position: Layer(names[position], step.layout)
+        for position, step in enumerate(steps)
+        if step.layout is not None
+    }
+    if found is None:
+        if len(pooled) > 1:
+            raise FoldcamError(
+                f"{len(pooled)} feature maps lead to the embedding on ways of their own: choose "
+                f"one with --layer: {describe([layers[each] for each in pooled])}."
+            )
+        raise FoldcamError(
+            "No feature map was found through which alone the embedding depends on the image: "
+            f"choose one with --layer: {describe(list(layers.values()))}."
+        )
+    if all(each == found for each in pooled):
+        return Selection(found)
+    areas = {each: layers[each].shape[1] * layers[each].shape[2] for each in (found, *pooled)}
+    if areas[found] > _MUCH_FINER * min(areas.values()):
+        raise FoldcamError(
+            f"{len(pooled)} feature maps of different depth lead to the embedding: choose one "
+            f"with --layer: {describe([layers[each] for each in pooled])}."
+        )
+    return Selection(found, tuple(pooled))
 
 
 def choose(steps: Sequence[Step]) -> int | None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from export.feature_map import Layer, Layout, Step, choose, describe, feeding, read_layout
+from export.feature_map import Layer, Layout, Step, describe, read_layout, select
 from export.graph_search import ancestors, descendants, module_path, module_paths
 from runtime.errors import FoldcamError
 
@@ -66,6 +66,19 @@ class Candidate:
     node: fx.Node
 
 
+@dataclass(frozen=True)
+class Found:
+    """The feature map of a module.
+
+    Attributes:
+        candidate: the feature map.
+        pooled: the maps that come from it and are pooled on ways of their own, if several.
+    """
+
+    candidate: Candidate
+    pooled: tuple[Layer, ...] = ()
+
+
 def candidates(
     graph: fx.Graph, image: fx.Node, embedding: fx.Node, image_size: tuple[int, int]
 ) -> list[Candidate]:
@@ -94,8 +107,8 @@ def candidates(
 
 def find_feature_map(
     whole: fx.GraphModule, head_end: fx.Node, found: Sequence[Candidate], images: torch.Tensor
-) -> Candidate:
-    """The feature map among the candidates, see `export.feature_map.choose`.
+) -> Found:
+    """The feature map among the candidates, see `export.feature_map.select`.
 
     Args:
         whole: the module's graph.
@@ -104,8 +117,7 @@ def find_feature_map(
         images: `float32 [N, 3, H, W]` to take it at; noise serves.
 
     Raises:
-        FoldcamError: there is no candidate, or there are several and none that all of the
-            embedding depends on.
+        FoldcamError: there is no candidate, or there are several to choose from.
     """
     if not found:
         raise FoldcamError(
@@ -142,17 +154,12 @@ def find_feature_map(
                 view=node.target in _VIEWS,
             )
         )
-    chosen = choose(steps)
-    if chosen is None:
-        pooled = [by_node[nodes[number]].layer for number in feeding(steps)]
-        raise FoldcamError(
-            f"{len(pooled)} feature maps lead to the embedding on ways of their own: choose one "
-            f"with --layer: {describe(pooled)}."
-            if len(pooled) > 1
-            else "No feature map was found through which the embedding depends on the image: "
-            f"choose one with --layer: {describe([candidate.layer for candidate in found])}."
-        )
-    return by_node[nodes[chosen]]
+    names = [by_node[node].layer.name if node in by_node else node.name for node in nodes]
+    selection = select(steps, names)
+    return Found(
+        by_node[nodes[selection.position]],
+        tuple(by_node[nodes[each]].layer for each in selection.pooled),
+    )
 
 
 def named_feature_map(graph: fx.Graph, found: Sequence[Candidate], layer: str) -> Candidate:

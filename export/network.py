@@ -46,6 +46,8 @@ class Landmarks:
         head_before_normalization: whether the head ends at that normalisation's
             input. False only where the output is normalised but the place was
             not found; directions are then pulled through it.
+        pooled: layers behind the feature map that are pooled on ways of their own, where
+            they are several.
     """
 
     image_size: tuple[int, int]
@@ -55,6 +57,7 @@ class Landmarks:
     embedding_size: int
     normalized: bool
     head_before_normalization: bool
+    pooled: tuple[Layer, ...] = ()
 
 
 class Network(ABC):
@@ -72,6 +75,7 @@ class Network(ABC):
         self.embedding_size = landmarks.embedding_size
         self.normalized = landmarks.normalized
         self.head_before_normalization = landmarks.head_before_normalization
+        self.pooled = landmarks.pooled
 
     @abstractmethod
     def _trunk(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -13,6 +14,28 @@ from runtime.errors import FoldcamError
 
 WRAPPED = "wrapped_network"
 """Attribute of `EmbeddingOnly` under which the network itself is found."""
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The network itself, out of what torch wraps around it to compile or to spread it.
+
+    Raises:
+        FoldcamError: the module is TorchScript.
+    """
+    while True:
+        if isinstance(module, torch.jit.ScriptModule):
+            raise FoldcamError(
+                "The network is TorchScript, which torch no longer exports: give its Python "
+                "module, a .pt2 exported program, or an ONNX file."
+            )
+        if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            inner: nn.Module = module.module
+        elif isinstance(getattr(module, "_orig_mod", None), nn.Module):
+            # What torch.compile returns.
+            inner = cast(Any, module)._orig_mod
+        else:
+            return module
+        module = inner
 
 
 class EmbeddingOnly(nn.Module):
@@ -75,7 +98,7 @@ def embedding_only(module: nn.Module, images: torch.Tensor, output: str | None =
                 f"The output {_described(output, value)} is not an embedding: it must be "
                 "floating point, [N, D] or [N, D, 1, 1]."
             )
-        return EmbeddingOnly(module, place) if place or value.ndim > 2 else module
+        return _wrapped(module, place, value)
     # The same tensor under two names is one.
     distinct = {id(value): (name, place, value) for name, (place, value) in found.items()}
     embeddings = [each for each in distinct.values() if _is_embedding(each[2], count)]
@@ -92,7 +115,14 @@ def embedding_only(module: nn.Module, images: torch.Tensor, output: str | None =
             f"one with --output: {names}."
         )
     _, place, value = embeddings[0]
-    return EmbeddingOnly(module, place) if place or value.ndim > 2 else module
+    return _wrapped(module, place, value)
+
+
+def _wrapped(module: nn.Module, place: tuple[str | int, ...], value: torch.Tensor) -> nn.Module:
+    first = next(iter(inspect.signature(module.forward).parameters.values()), None)
+    # torch.export wants to know its input by name.
+    plain = first is not None and first.kind is not inspect.Parameter.VAR_POSITIONAL
+    return module if plain and not place and value.ndim == 2 else EmbeddingOnly(module, place)
 
 
 def _tensors(

@@ -57,6 +57,7 @@ class TorchNetwork(Network):
                 embedding_size=int(anatomy.embedding.meta["val"].shape[1]),
                 normalized=anatomy.normalized,
                 head_before_normalization=anatomy.head_before_normalization,
+                pooled=anatomy.pooled,
             )
         )
         feature_map = anatomy.feature_map

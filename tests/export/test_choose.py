@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.feature_map import Layout, Step, choose, feeding, read_layout
+from export.feature_map import Layout, Step, choose, feeding, read_layout, select
+from runtime.errors import FoldcamError
 
 MAP = Layout("nchw", (8, 5, 7))
 TOKENS = Layout("tokens", (8, 5, 7), 1)
@@ -61,6 +62,30 @@ def test_two_networks_side_by_side_have_no_map_in_common():
     steps = [image(), spatial(0), spatial(0), pooled(1), pooled(2), pooled(3, 4)]
     assert choose(steps) is None
     assert feeding(steps) == [1, 2]
+
+
+def test_two_candidates_are_asked_for_by_name():
+    steps = [image(), spatial(0), spatial(0), pooled(1), pooled(2), pooled(3, 4)]
+    with pytest.raises(FoldcamError, match=r"--layer: left \[8 x 5 x 7\], right \[8 x 5 x 7\]"):
+        select(steps, ["image", "left", "right", "", "", ""])
+
+
+@pytest.mark.parametrize(("height", "refused"), [(10, False), (40, True)])
+def test_a_map_far_in_front_of_what_is_pooled_is_not_taken_silently(height, refused):
+    early = spatial(0, layout=Layout("nchw", (4, height, 14)))
+    steps = [image(), early, spatial(1), spatial(1), pooled(2), pooled(3), pooled(4, 5)]
+    names = ["", "early", "left", "right", "", "", ""]
+    if refused:
+        with pytest.raises(FoldcamError, match="2 feature maps of different depth"):
+            select(steps, names)
+    else:
+        found = select(steps, names)
+        assert (found.position, found.pooled) == (1, (2, 3))
+
+
+def test_one_map_that_is_pooled_twice_is_no_choice():
+    found = select([image(), spatial(0), pooled(1), pooled(1), pooled(2, 3)], ["", "map", *"abc"])
+    assert (found.position, found.pooled) == (1, ())
 
 
 def test_a_class_token_looks_at_the_patches_before_its_last_attention():

@@ -87,3 +87,29 @@ def test_what_is_no_embedding_is_refused_in_one_sentence(pack, output, sentence)
     with pytest.raises(FoldcamError, match=sentence) as caught:
         embedding_only(Returns(pack).eval(), torch.randn(3, 3, 8, 8), output)
     assert "\n" not in str(caught.value)
+
+
+def test_what_torch_wraps_around_a_network_is_taken_off():
+    module = Returns(ONE["alone"]).eval()
+    images = torch.randn(3, 3, 8, 8)
+    for wrapped in (nn.DataParallel(module), torch.compile(module)):
+        network = TorchNetwork(wrapped, (8, 8))
+        torch.testing.assert_close(network.forward(images).embedding, module(images))
+
+
+class AnyArguments(Returns):
+    def forward(self, *inputs, **_):
+        return super().forward(inputs[0])
+
+
+def test_a_network_of_any_arguments_is_given_the_image():
+    module = AnyArguments(ONE["alone"]).eval()
+    images = torch.randn(3, 3, 8, 8)
+    network = TorchNetwork(module, (8, 8))
+    torch.testing.assert_close(network.forward(images).embedding, module(images))
+
+
+def test_torchscript_is_refused_in_one_sentence():
+    script = torch.jit.trace(Returns(ONE["alone"]).eval(), torch.randn(2, 3, 8, 8))
+    with pytest.raises(FoldcamError, match="TorchScript"):
+        TorchNetwork(script, (8, 8))
