@@ -19,8 +19,8 @@ from export.bank_steps import (
     unit_rows,
     values_of,
 )
-from export.datasets import Sample
-from export.embedding_pass import SkippedFile, embed, forget, probe_activations
+from export.datasets import Sample, SkippedFile
+from export.embedding_pass import embed, forget, probe_activations
 from export.feature_cache import FeatureCache
 from export.grad_weights import (
     ChannelRule,

@@ -19,8 +19,8 @@ from export.bank_merge import (
 )
 from export.bank_source import BankSource, needed_source
 from export.bank_steps import StageProgress, second_pass, stage_of
-from export.datasets import Dataset, Sample
-from export.embedding_pass import SkippedFile, batches, embed, forget
+from export.datasets import Dataset, Sample, SkippedFile
+from export.embedding_pass import batches, embed, forget
 from export.feature_cache import FeatureCache
 from export.grad_weights import (
     CHANNEL_RULES,

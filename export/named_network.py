@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from export.network import Network
 from runtime.contract import METADATA_KEY, Contract
 from runtime.errors import FoldcamError
 from runtime.onnx_file import read_header
+
+if TYPE_CHECKING:
+    from export.network import Network
 
 _ENGINES = (".engine", ".plan", ".trt")
 _FILES = (".pt2", ".safetensors", ".onnx")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,6 @@ from export.embedding_model import FEATURE_MAP
 from export.fold_checks import takes_uint8
 from export.formulas import scaled_estimate
 from export.graft_bank import bank_of
-from export.network import Network
 from export.unfold import network_of
 from export.verify_limits import Precision, precision_of
 from runtime.backends import Backend, open_backend
@@ -30,6 +29,9 @@ from runtime.contract import (
     Contract,
 )
 from runtime.errors import FoldcamError
+
+if TYPE_CHECKING:
+    from export.network import Network
 
 Floats = npt.NDArray[np.float32]
 

@@ -7,21 +7,23 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from export.bank import Bank
 from export.comparison import Comparison, ImagePair
-from export.embedding_pass import SkippedFile
+from export.datasets import SkippedFile
 from export.formulas import expected_outputs
-from export.network import Network
 from export.pair_report import PairReport
 from export.parties import FoldedParty, NetworkSource, Source, UnfoldedSource
 from export.verify_images import ImagesToVerify, NamedImage
 from export.verify_limits import LIMITS
 from runtime.errors import FoldcamError
+
+if TYPE_CHECKING:
+    from export.network import Network
 
 
 @dataclass(frozen=True)

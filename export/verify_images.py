@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from export.datasets import Dataset, Split, load_dataset
-from export.embedding_pass import SkippedFile
+from export.datasets import Dataset, SkippedFile, Split, load_dataset
 from runtime.contract import Contract
 from runtime.errors import FoldcamError
 from runtime.images import IMAGE_SUFFIXES, list_images, read_image

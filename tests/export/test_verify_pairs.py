@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -26,6 +30,7 @@ from runtime.contract import METADATA_KEY
 from runtime.errors import FoldcamError
 from runtime.onnx_file import read_contract
 
+ROOT = Path(__file__).resolve().parents[2]
 GOAL = parse_objective("all-triplets")
 
 
@@ -281,3 +286,26 @@ def test_the_banks_storage_counts_where_the_bank_is_anothers(folded_model):
     folded_model.graph.node.insert(0, cast)
     assert precision_of(folded_model, with_bank=True) == "fp16"
     assert precision_of(folded_model, with_bank=False) == "fp32"
+
+
+def test_without_torch_there_is_still_something_to_verify(folded_file, shared_photos):
+    """In a fresh process in which importing torch fails, as where only onnx is installed."""
+    program = (
+        "import sys\n"
+        "sys.modules['torch'] = None\n"
+        "from export.verify_cli import app\n"
+        "app(sys.argv[1:], standalone_mode=False)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program, str(folded_file), "--images", str(shared_photos), "--json"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    document = json.loads(ran.stdout)
+    assert document["passed"] is True
+    assert document["reference"] == "its own network, unfolded"
+    assert "torch" in document["notes"][0]
