@@ -13,6 +13,7 @@ import numpy.typing as npt
 import safetensors
 from safetensors.numpy import save_file
 
+from export.bank_source import BankSource, read_source
 from runtime.contract import TRANSFORMS, LabelRun, Outcome, Transform
 from runtime.errors import FoldcamError
 from runtime.fields import Fields
@@ -20,10 +21,13 @@ from runtime.files import atomic_path
 
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int32]
+Hashes = npt.NDArray[np.uint8]
 
 _FORMAT = "foldcam.bank"
 _SCHEMA_VERSION = 1
 _ARRAYS = ("embeddings", "grad_weights", "grad_index")
+_OPTIONAL_ARRAYS = ("values", "image_hashes")
+_HASH_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,10 @@ class Bank:
         compression: `none`, or what was done to make the bank smaller.
         network_sha256: of the network that made it.
         outcome: values of the rows, where they have values in place of labels.
+        source: network, data, layer and preprocessing; None where an older file or a
+            hand-made bank does not say. No part of the hash.
+        image_hashes: `uint8 [N, 32]`, SHA-256 of each row's image file, by which an image
+            is known again; None where rows are not images. No part of the hash.
     """
 
     embeddings: Floats
@@ -81,6 +89,8 @@ class Bank:
     compression: str = "none"
     network_sha256: str = ""
     outcome: BankOutcome | None = None
+    source: BankSource | None = None
+    image_hashes: Hashes | None = None
 
     def __post_init__(self) -> None:
         if self.embeddings.ndim != 2 or self.grad_weights.ndim != 2 or not self.embeddings.size:
@@ -92,6 +102,10 @@ class Bank:
             )
         if self.grad_index.min() < 0 or self.grad_index.max() >= self.grad_weights.shape[0]:
             raise FoldcamError("The bank's index points outside its grad-weights.")
+        if self.image_hashes is not None and self.image_hashes.shape != (rows, _HASH_BYTES):
+            raise FoldcamError(
+                f"The bank has {rows} rows and image hashes of shape {self.image_hashes.shape}."
+            )
         counted = sum(run.count for run in self.labels)
         arrays = [("embeddings", self.embeddings), ("grad-weights", self.grad_weights)]
         if self.outcome is None:
@@ -159,7 +173,9 @@ class Bank:
             "compression": self.compression,
             "network_sha256": self.network_sha256,
         }
-        arrays = {
+        if self.source is not None:
+            header["source"] = self.source.document()
+        arrays: dict[str, npt.NDArray[Any]] = {
             "embeddings": np.ascontiguousarray(self.embeddings),
             "grad_weights": np.ascontiguousarray(self.grad_weights),
             "grad_index": np.ascontiguousarray(self.grad_index),
@@ -167,6 +183,8 @@ class Bank:
         if self.outcome is not None:
             header["outcome"] = {"tau": self.outcome.tau, "transform": self.outcome.transform}
             arrays["values"] = np.ascontiguousarray(self.outcome.values)
+        if self.image_hashes is not None:
+            arrays["image_hashes"] = np.ascontiguousarray(self.image_hashes)
         with atomic_path(path) as temporary:
             save_file(arrays, temporary, metadata={_FORMAT: json.dumps(header, sort_keys=True)})
 
@@ -180,7 +198,7 @@ class Bank:
         try:
             with safetensors.safe_open(path, framework="numpy") as stored:
                 header = (stored.metadata() or {}).get(_FORMAT)
-                held = set(stored.keys()) & {*_ARRAYS, "values"}
+                held = set(stored.keys()) & {*_ARRAYS, *_OPTIONAL_ARRAYS}
                 missing = set(_ARRAYS) - held
                 if header is None or missing:
                     raise FoldcamError(
@@ -213,6 +231,8 @@ def _assembled(path: Path, header: str, arrays: dict[str, Any]) -> Bank:
             tau=section.number("tau"),
             transform=section.choice("transform", TRANSFORMS),
         )
+    source = fields.optional_section("source")
+    hashes = arrays.get("image_hashes")
     return Bank(
         embeddings=np.asarray(arrays["embeddings"], np.float32),
         grad_weights=np.asarray(arrays["grad_weights"], np.float32),
@@ -223,6 +243,8 @@ def _assembled(path: Path, header: str, arrays: dict[str, Any]) -> Bank:
         compression=fields.text("compression"),
         network_sha256=fields.text("network_sha256"),
         outcome=outcome,
+        source=None if source is None else read_source(source),
+        image_hashes=None if hashes is None else np.asarray(hashes, np.uint8),
     )
 
 

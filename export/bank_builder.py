@@ -2,45 +2,38 @@
 
 from __future__ import annotations
 
-import hashlib
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from export.bank import Bank, BankOutcome, label_runs, scaled_to_unit_maximum
-from export.datasets import Sample
-from export.embedding_pass import (
-    EmbeddingPass,
-    SkippedFile,
-    batches,
-    embed,
-    forget,
-    probe_activations,
+from export.bank_steps import (
+    StageProgress,
+    data_hash,
+    hash_rows,
+    in_order,
+    second_pass,
+    stage_of,
+    unit_rows,
+    values_of,
 )
+from export.datasets import Sample, SkippedFile
+from export.embedding_pass import embed, forget, probe_activations
 from export.feature_cache import FeatureCache
 from export.grad_weights import (
     ChannelRule,
     HeadTraits,
     head_traits,
     keep_channels,
-    pull_back,
     pull_back_anywhere,
 )
 from export.kernel import KernelObjective
 from export.network import Network
-from export.objectives import Directions, Objective
+from export.objectives import Objective
 from runtime.errors import FoldcamError
 from runtime.preprocess import Preprocessing
-
-_log = logging.getLogger(__name__)
-
-Floats = npt.NDArray[np.float32]
-StageProgress = Callable[[str, int, int], None]
-"""Called with the stage's name, images done and images in all."""
 
 # Enough images to try the head on, few enough to cost nothing.
 _PROBE_IMAGES = 8
@@ -100,7 +93,7 @@ def build_bank(
             "--channels positive leaves nothing that lowers an estimate: leave it out for a "
             "continuous outcome."
         )
-    ordered = _in_order(samples, kernel)
+    ordered = in_order(samples, kernel)
     probe = probe_activations(network, preprocessing, ordered, _PROBE_IMAGES)
     head = head_traits(network, probe) if probe is not None else None
     cache = FeatureCache()
@@ -112,7 +105,7 @@ def build_bank(
         resume_folder=resume_folder,
         # A linear head takes its grad-weights from the directions alone.
         keep=None if head is not None and head.linear else cache.keep,
-        progress=_stage(progress, "embedding"),
+        progress=stage_of(progress, "embedding"),
     )
     # Without a readable image to try the head on, `embed` has raised.
     assert probe is not None
@@ -120,10 +113,10 @@ def build_bank(
     kept = [ordered[position] for position in found.positions]
     labels = [sample.label for sample in kept]
     _, classes = np.unique(labels, return_inverse=True)
-    embeddings = _unit_rows(found.embeddings)
+    embeddings = unit_rows(found.embeddings)
     outcome = None
     if isinstance(objective, KernelObjective):
-        values = objective.transformed(_values(kept))
+        values = objective.transformed(values_of(kept))
         outcome = BankOutcome(values, objective.tau, objective.transform)
         directions = objective.directions(embeddings, values)
     else:
@@ -136,8 +129,15 @@ def build_bank(
         if head.linear:
             grad_weights = pull_back_anywhere(network, probe, directions.values)
         else:
-            grad_weights = _second_pass(
-                network, preprocessing, ordered, found, directions, cache, batch_size, progress
+            grad_weights = second_pass(
+                network,
+                preprocessing,
+                ordered,
+                found,
+                directions.values,
+                cache,
+                batch_size,
+                progress,
             )
         index = np.arange(len(labels), dtype=np.int32)
     scaled = scaled_to_unit_maximum(keep_channels(grad_weights, channel_rule))
@@ -150,6 +150,7 @@ def build_bank(
         channel_rule=channel_rule,
         network_sha256=network.sha256(),
         outcome=outcome,
+        image_hashes=hash_rows(found.hashes),
     )
     zero_rows = int(np.count_nonzero(np.abs(scaled).max(axis=1)[index] == 0))
     if zero_rows == bank.rows:
@@ -165,90 +166,5 @@ def build_bank(
         skipped=found.skipped,
         fallback_rows=directions.fallback_rows,
         zero_rows=zero_rows,
-        data_sha256=_data_hash(found.hashes, labels),
+        data_sha256=data_hash(found.hashes, labels),
     )
-
-
-def _in_order(samples: Sequence[Sample], kernel: KernelObjective | None) -> list[Sample]:
-    """The order of the bank's rows. What cannot work is said before the long pass."""
-    if kernel is not None:
-        kernel.transformed(_values(samples))
-        return sorted(samples, key=lambda sample: _values([sample])[0])
-    # Sorted by label, so that labels can be stored as runs.
-    ordered = sorted(samples, key=lambda sample: sample.label)
-    if len({sample.label for sample in ordered}) < 2:
-        raise FoldcamError(
-            "All images have one label: a comparison needs an image of another label, so add one."
-        )
-    return ordered
-
-
-def _values(samples: Sequence[Sample]) -> list[float]:
-    values = [sample.value for sample in samples if sample.value is not None]
-    if len(values) < len(samples):
-        raise FoldcamError(
-            f"{len(samples) - len(values)} of {len(samples)} images have a label and no value: "
-            "read the data set with --continuous."
-        )
-    return values
-
-
-def _second_pass(
-    network: Network,
-    preprocessing: Preprocessing,
-    samples: Sequence[Sample],
-    found: EmbeddingPass,
-    directions: Directions,
-    cache: FeatureCache,
-    batch_size: int,
-    progress: StageProgress | None,
-) -> Floats:
-    """For a head that is not linear: its Jacobian is taken at each image.
-
-    The trunk runs again only for images whose feature maps did not fit the cache, or
-    were embedded before an interruption.
-    """
-    row_of = {position: row for row, position in enumerate(found.positions)}
-    grad_weights = np.empty((len(row_of), network.feature_map_shape[0]), np.float32)
-    done = 0
-    tell = progress or (lambda *_: None)
-    for positions, activations in cache:
-        rows = [row_of.pop(position) for position in positions]
-        grad_weights[rows] = pull_back(network, activations, directions.values[rows])
-        done += len(rows)
-        tell("grad-weights", done, len(grad_weights))
-    left = list(row_of.items())
-    for batch in batches([samples[position] for position, _ in left], preprocessing, batch_size):
-        if batch.skipped:
-            raise FoldcamError(
-                f"{batch.skipped[0].path} could be read at first and now cannot: "
-                f"{batch.skipped[0].reason}"
-            )
-        rows = [left[number][1] for number in batch.positions]
-        activations = network.forward(batch.images)
-        grad_weights[rows] = pull_back(network, activations, directions.values[rows])
-        done += len(rows)
-        tell("grad-weights", done, len(grad_weights))
-    return grad_weights
-
-
-def _unit_rows(embeddings: Floats) -> Floats:
-    norms = np.linalg.norm(embeddings.astype(np.float64), axis=1, keepdims=True)
-    if (norms < 1e-12).any():
-        raise FoldcamError("The network gives an embedding of zeros for some training images.")
-    unit: Floats = (embeddings / norms).astype(np.float32)
-    return unit
-
-
-def _stage(progress: StageProgress | None, name: str) -> Callable[[int, int], None] | None:
-    if progress is None:
-        return None
-    tell = progress
-    return lambda done, total: tell(name, done, total)
-
-
-def _data_hash(hashes: list[str], labels: list[str]) -> str:
-    digest = hashlib.sha256()
-    for image, label in zip(hashes, labels, strict=True):
-        digest.update(f"{image} {label}\n".encode())
-    return digest.hexdigest()

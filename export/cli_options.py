@@ -1,12 +1,73 @@
-"""What the workstation's commands share in reading their flags."""
+"""What the workstation's commands share: their options, and how they read them."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+if TYPE_CHECKING:
+    from export.datasets import Dataset
+    from export.fold import HeatmapSize
+    from export.kernel import KernelObjective
+    from export.objectives import Objective
+
 Choice = TypeVar("Choice", bound=str)
+
+Model = Annotated[
+    str,
+    typer.Argument(help="demo, package.module:factory, or a .pt2 file.", metavar="MODEL"),
+]
+TrainingImages = Annotated[
+    Path, typer.Option(help="Training images: class folders, a CSV, or a CUB-200-2011 folder.")
+]
+Weights = Annotated[
+    Path | None, typer.Option(help="safetensors, or a state dict of plain tensors.")
+]
+Layer = Annotated[
+    str | None, typer.Option(help="Name of the feature map; found by itself if left out.")
+]
+Output = Annotated[
+    str | None,
+    typer.Option(help="Which of the network's outputs is the embedding, if several could be."),
+]
+Split = Annotated[str, typer.Option(help="train, test or all.")]
+ObjectiveText = Annotated[
+    str | None,
+    typer.Option(
+        help="all-triplets, sampled:50, or pml:LOSS; with --continuous kernel:tau=0.1.",
+        show_default="all-triplets",
+    ),
+]
+Continuous = Annotated[
+    bool, typer.Option("--continuous", help="Labels are numbers, such as prices: estimate.")
+]
+Log = Annotated[
+    bool, typer.Option("--log", help="Estimate logarithms (prices), answer in the unit.")
+]
+Channels = Annotated[str, typer.Option(help="all, or positive.")]
+Transfer = Annotated[int, typer.Option(help="Nearest rows whose grad-weights are used.", min=1)]
+Neighbors = Annotated[int, typer.Option(help="Nearest rows reported.", min=1)]
+HeatmapSizeText = Annotated[
+    str, typer.Option(help="native (the feature map's), input, or WIDTHxHEIGHT.")
+]
+InputTypeText = Annotated[
+    str, typer.Option("--input", help="float32, or uint8 with normalisation in the graph.")
+]
+Size = Annotated[str | None, typer.Option(help="Input size, 224 or WIDTHxHEIGHT.")]
+Resize = Annotated[str | None, typer.Option(help="stretch, crop or letterbox.")]
+Color = Annotated[str | None, typer.Option(help="Channel order: rgb or bgr.")]
+Mean = Annotated[str | None, typer.Option(help="Per channel, for pixels in [0, 1].")]
+Std = Annotated[str | None, typer.Option(help="Per channel, for pixels in [0, 1].")]
+Singletons = Annotated[str, typer.Option(help="Labels with one image: refuse, keep or drop.")]
+BatchSize = Annotated[int, typer.Option(help="Images per pass.", min=1)]
+Seed = Annotated[int, typer.Option(help="Of sampled triplets.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
 def choice(flag: str, value: str, choices: tuple[Choice, ...]) -> Choice:
@@ -15,3 +76,64 @@ def choice(flag: str, value: str, choices: tuple[Choice, ...]) -> Choice:
         if value == candidate:
             return candidate
     raise typer.BadParameter(f"{flag} {value!r} is not one of {', '.join(choices)}.")
+
+
+def check_image_flags(resize: str | None, color: str | None) -> None:
+    """Wrong usage for a resize rule or a colour order that does not exist."""
+    from runtime.preprocess import COLOR_ORDERS, RESIZE_RULES
+
+    if resize is not None:
+        choice("--resize", resize, RESIZE_RULES)
+    if color is not None:
+        choice("--color", color, COLOR_ORDERS)
+
+
+def heatmap_size_of(text: str) -> HeatmapSize:
+    """`native`, `input`, or WIDTHxHEIGHT as `(height, width)`; wrong usage otherwise."""
+    if text in ("native", "input"):
+        return "native" if text == "native" else "input"
+    width, _, height = text.lower().partition("x")
+    if not (width.isdigit() and height.isdigit()):
+        raise typer.BadParameter(f"--heatmap-size {text!r} is not native, input or WIDTHxHEIGHT.")
+    return int(height), int(width)
+
+
+def goal_of(
+    objective: str | None, *, continuous: bool, log: bool, seed: int
+) -> Objective | KernelObjective:
+    """The objective that the flags name.
+
+    Raises:
+        FoldcamError: no such objective.
+    """
+    from export.kernel import DEFAULT_KERNEL, parse_kernel
+    from export.objectives import parse_objective
+
+    if log and not continuous:
+        raise typer.BadParameter("--log needs --continuous.")
+    if continuous:
+        return parse_kernel(objective or DEFAULT_KERNEL, "log" if log else "none")
+    return parse_objective(objective or "all-triplets", seed)
+
+
+def training_data(images: Path, split: str, singletons: str, *, continuous: bool) -> Dataset:
+    """The training images that the flags name.
+
+    Raises:
+        FoldcamError: the data set cannot be read, or has labels of one image.
+    """
+    from export.datasets import SINGLETON_POLICIES, SPLITS, handle_singletons, load_dataset
+
+    chosen = choice("--split", split, SPLITS)
+    policy = choice("--singletons", singletons, SINGLETON_POLICIES)
+    dataset = load_dataset(images, chosen, continuous=continuous)
+    if continuous:
+        return dataset
+    return replace(dataset, samples=handle_singletons(dataset.samples, policy))
+
+
+@contextmanager
+def stdout_kept() -> Iterator[None]:
+    """A user's network may print: standard output is for this program's report alone."""
+    with redirect_stdout(sys.stderr):
+        yield

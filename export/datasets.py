@@ -49,6 +49,14 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class SkippedFile:
+    """An image that could not be read, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Labelled images.
 

@@ -9,11 +9,33 @@ import onnx
 FEATURE_MAP = "feature_map"
 BATCH = "batch"
 
+# Metadata of an embedding network's own file: the hash by which its banks know it.
+_NETWORK_KEY = "foldcam.network_sha256"
+
 
 def opset_of(model: onnx.ModelProto) -> int:
     """The version of ONNX's own operators that a model is written in."""
     versions = [item.version for item in model.opset_import if item.domain in ("", "ai.onnx")]
     return int(max(versions, default=1))
+
+
+def mark_network(model: onnx.ModelProto, sha256: str) -> None:
+    """Write into an embedding network's file which network it is.
+
+    Args:
+        model: the network.
+        sha256: as `Network.sha256` and the banks of it say.
+    """
+    kept = [entry for entry in model.metadata_props if entry.key != _NETWORK_KEY]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = _NETWORK_KEY, sha256
+
+
+def marked_network(model: onnx.ModelProto) -> str | None:
+    """The hash that `mark_network` wrote, None where the file does not say."""
+    return next((e.value for e in model.metadata_props if e.key == _NETWORK_KEY), None)
 
 
 def strip_origin(model: onnx.ModelProto) -> None:
@@ -23,11 +45,11 @@ def strip_origin(model: onnx.ModelProto) -> None:
     graph, nodes, values, weights and functions go.
     """
     del model.metadata_props[:]
-    model.doc_string = ""
+    model.ClearField("doc_string")
     model.producer_name = "foldcam"
     model.producer_version = ""
     for function in model.functions:
-        function.doc_string = ""
+        function.ClearField("doc_string")
         del function.metadata_props[:]
         _strip_nodes(function.node)
     _strip_graph(model.graph)
@@ -52,24 +74,24 @@ def rename_values(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
 
 
 def _strip_graph(graph: onnx.GraphProto) -> None:
-    graph.doc_string = ""
+    graph.ClearField("doc_string")
     graph.name = "foldcam"
     del graph.metadata_props[:]
     _strip_nodes(graph.node)
     for value in [*graph.input, *graph.output, *graph.value_info]:
-        value.doc_string = ""
+        value.ClearField("doc_string")
         del value.metadata_props[:]
     for tensor in graph.initializer:
-        tensor.doc_string = ""
+        tensor.ClearField("doc_string")
         del tensor.metadata_props[:]
 
 
 def _strip_nodes(nodes: Iterable[onnx.NodeProto]) -> None:
     for node in nodes:
-        node.doc_string = ""
+        node.ClearField("doc_string")
         del node.metadata_props[:]
         for attribute in node.attribute:
-            attribute.doc_string = ""
+            attribute.ClearField("doc_string")
             if attribute.HasField("g"):
                 _strip_graph(attribute.g)
             for graph in attribute.graphs:

@@ -16,7 +16,7 @@ import safetensors
 import torch
 from safetensors.numpy import save_file
 
-from export.datasets import Sample
+from export.datasets import Sample, SkippedFile
 from export.network import Activations, Network
 from runtime.errors import FoldcamError
 from runtime.files import atomic_path
@@ -29,14 +29,6 @@ ProgressCallback = Callable[[int, int], None]
 
 BLOCK = 128
 """Images per block on disk: what an interruption costs at most."""
-
-
-@dataclass(frozen=True)
-class SkippedFile:
-    """An image that could not be read, and why."""
-
-    path: Path
-    reason: str
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx
 
-from export.bank_builder import BankReport, StageProgress, build_bank
+from export.bank_builder import BankReport, build_bank
+from export.bank_source import BankSource
+from export.bank_steps import StageProgress
 from export.datasets import Dataset
 from export.feature_map import describe
 from export.file_size import check_file_size, weight_bytes
@@ -20,13 +20,12 @@ from export.kernel import KernelObjective
 from export.model_spec import LoadedModel
 from export.network import Network
 from export.objectives import Objective
+from export.versions import tool_versions
 from runtime.contract import Contract, Origin
 from runtime.errors import FoldcamError
 from runtime.files import atomic_path
 from runtime.onnx_file import read_contract
 from runtime.preprocess import Preprocessing
-
-_TOOLS = ("foldcam", "torch", "onnx", "onnxscript", "numpy")
 
 
 @dataclass(frozen=True)
@@ -98,38 +97,40 @@ def export_model(
             resume_folder=out.with_name(f".{out.name}.resume"),
             progress=progress,
         )
-        origin = Origin(
-            network=loaded.name,
-            weights=loaded.weights,
-            network_sha256=report.bank.network_sha256,
-            data=dataset.name,
-            split=dataset.split,
-            data_sha256=report.data_sha256,
-        )
+        source = source_of(report, loaded, dataset, network, preprocessing)
+        report = replace(report, bank=replace(report.bank, source=source))
         folded = fold(
             model,
             report.bank,
             preprocessing=preprocessing,
             layer=network.layer,
-            origin=origin,
+            origin=source.origin,
             versions=tool_versions(),
             options=options,
         )
         onnx.save(folded, temporary)
     if bank_out is not None:
         report.bank.save(bank_out)
-    return ExportReport(out, read_contract(out), report, _notes(network, report))
+    return ExportReport(out, read_contract(out), report, bank_notes(network, report))
 
 
-def tool_versions() -> dict[str, str]:
-    """Versions of what takes part in an export."""
-    versions = {"python": platform.python_version()}
-    for tool in _TOOLS:
-        try:
-            versions[tool] = importlib.metadata.version(tool)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
+def source_of(
+    report: BankReport,
+    loaded: LoadedModel,
+    dataset: Dataset,
+    network: Network,
+    preprocessing: Preprocessing,
+) -> BankSource:
+    """Where a newly built bank comes from."""
+    origin = Origin(
+        network=loaded.name,
+        weights=loaded.weights,
+        network_sha256=report.bank.network_sha256,
+        data=dataset.name,
+        split=dataset.split,
+        data_sha256=report.data_sha256,
+    )
+    return BankSource(origin, network.layer, preprocessing)
 
 
 def skipped_lines(report: BankReport, most: int = 10) -> Sequence[str]:
@@ -149,7 +150,8 @@ def _check_size(model: onnx.ModelProto, network: Network, rows: int, options: Fo
     check_file_size(network_bytes, least, rows)
 
 
-def _notes(network: Network, report: BankReport) -> list[str]:
+def bank_notes(network: Network, report: BankReport) -> list[str]:
+    """What the user should know about how a bank came about, one sentence each."""
     notes = []
     if not network.head_before_normalization:
         notes.append(

@@ -28,13 +28,13 @@ from onnx import TensorProto, helper
 from export.bank import Bank
 from export.embedding_model import BATCH, opset_of, strip_origin
 from export.file_size import check_file_size, weight_bytes
-from export.fold_checks import check_input, check_sizes, feature_map_shape, free_names
+from export.fold_checks import check_input, check_sizes, feature_map_shape, free_names, takes_uint8
 from export.graft import Graft
 from export.graft_bank import graft_estimate, graft_neighbors, graft_transfer
 from export.graft_heat import graft_heatmap, graft_two_heatmaps
 from export.graft_input import graft_uint8_input
 from export.onnx_search import find_normalization
-from export.precision import to_float16
+from export.precision import is_float16, to_float16
 from runtime.contract import (
     EMBEDDING,
     ESTIMATE,
@@ -113,9 +113,14 @@ def fold(
     folded.ir_version = helper.find_min_ir_version_for(folded.opset_import, ignore_unknown=True)
     channels, height, width = feature_map_shape(folded)
     check_input(folded, preprocessing)
+    if takes_uint8(folded) and options.input_type != "uint8":
+        raise FoldcamError(
+            "The network normalises uint8 images itself, in its first convolution: pass --input "
+            "uint8, or export the network again."
+        )
     free_names(folded.graph)
     check_sizes(folded, bank, channels)
-    if options.precision == "fp16":
+    if options.precision == "fp16" and not is_float16(folded):
         folded = to_float16(folded)
     transfer = _clamped("--transfer", options.transfer, bank.rows)
     neighbors = _clamped("--neighbors", options.neighbors, bank.rows)
@@ -124,7 +129,7 @@ def fold(
 
     network_bytes = weight_bytes(folded)
     graft = Graft(folded.graph, opset_of(folded))
-    if options.input_type == "uint8":
+    if options.input_type == "uint8" and not takes_uint8(folded):
         graft_uint8_input(graft, preprocessing)
     rows = graft_neighbors(graft, bank, max(transfer, neighbors), neighbors)
     grad_weights = graft_transfer(graft, bank, rows, transfer, max(transfer, neighbors))

@@ -43,6 +43,10 @@ def feature_map_shape(model: onnx.ModelProto) -> tuple[int, int, int]:
 def check_input(model: onnx.ModelProto, preprocessing: Preprocessing) -> None:
     """Whether the preprocessing makes what the model takes.
 
+    Args:
+        model: with float images `[N,3,H,W]`, or uint8 images `[N,H,W,3]` where `takes_uint8`.
+        preprocessing: of the images.
+
     Raises:
         FoldcamError: other inputs than `image`, or one of another size.
     """
@@ -55,6 +59,8 @@ def check_input(model: onnx.ModelProto, preprocessing: Preprocessing) -> None:
         )
     sizes = [dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim]
     wanted = [3, preprocessing.height, preprocessing.width]
+    if takes_uint8(model):
+        wanted = [*wanted[1:], 3]
     # Zero stands for a size that the file leaves open.
     if len(sizes) != 4 or any(
         has not in (0, needs) for has, needs in zip(sizes[1:], wanted, strict=True)
@@ -62,6 +68,14 @@ def check_input(model: onnx.ModelProto, preprocessing: Preprocessing) -> None:
         raise FoldcamError(
             f"The model takes images of shape {sizes[1:]} and its preprocessing makes {wanted}."
         )
+
+
+def takes_uint8(model: onnx.ModelProto) -> bool:
+    """Whether the normalisation of uint8 images is in the network already."""
+    return any(
+        value.name == IMAGE and value.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+        for value in model.graph.input
+    )
 
 
 def free_names(graph: onnx.GraphProto) -> None:

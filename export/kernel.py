@@ -55,6 +55,20 @@ class KernelObjective:
         Raises:
             FoldcamError: all values are equal, or one of them has no logarithm.
         """
+        scaled = self.on_scale(values)
+        if scaled.min() == scaled.max():
+            raise FoldcamError(
+                "All images have one value: an estimate needs images of different values, so "
+                "add one."
+            )
+        return scaled
+
+    def on_scale(self, values: Sequence[float]) -> Floats:
+        """As `transformed`, for values that may be equal: others will stand beside them.
+
+        Raises:
+            FoldcamError: a value has no logarithm.
+        """
         exact = np.asarray(values, np.float64)
         if self.transform == "log":
             if exact.min() <= 0:
@@ -64,11 +78,6 @@ class KernelObjective:
                 )
             exact = np.log(exact)
         scaled: Floats = exact.astype(np.float32)
-        if scaled.min() == scaled.max():
-            raise FoldcamError(
-                "All images have one value: an estimate needs images of different values, so "
-                "add one."
-            )
         return scaled
 
     def directions(self, embeddings: Floats, values: Floats) -> Directions:

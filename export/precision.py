@@ -46,6 +46,11 @@ def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     return _Converter(copy, _types(copy)).converted()
 
 
+def is_float16(model: onnx.ModelProto) -> bool:
+    """Whether a network's weights are in float16 already."""
+    return any(tensor.data_type == TensorProto.FLOAT16 for tensor in model.graph.initializer)
+
+
 def _types(model: onnx.ModelProto) -> dict[str, int]:
     """The element type of every value, inferred without the weights.
 

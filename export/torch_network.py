@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from export.anatomy import context_of, dissect, subgraph
+from export.embedding_model import mark_network
 from export.graph import to_onnx
 from export.held_scales import hold_scales
 from export.network import Landmarks, Network
@@ -80,9 +81,12 @@ class TorchNetwork(Network):
 
     def to_onnx(self, opset: int = 18) -> onnx.ModelProto:
         """See `Network.to_onnx`."""
-        return to_onnx(
+        model = to_onnx(
             self.program, self.image_size, self.feature_map_shape, self.embedding_size, opset
         )
+        # So that a bank can be folded into the file later, without torch.
+        mark_network(model, self.sha256())
+        return model
 
     def sha256(self) -> str:
         """Hash of the parameters, the buffers and the operators with their arguments."""

@@ -1,310 +1,214 @@
-"""Verify: the folded model in ONNX Runtime against the torch network it came from."""
+"""Verify: folded models against the network they came from, on the same images."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
-import torch
 
-from export.bank import Bank, BankOutcome
-from export.datasets import Dataset
-from export.graft_bank import bank_of
-from export.kernel import kernel_estimates
-from export.network import Network
-from export.parity import Limits, limits_of
-from export.torch_network import TorchNetwork
-from runtime.backends import Array, open_backend
-from runtime.contract import (
-    EMBEDDING,
-    ESTIMATE,
-    HEATMAP,
-    HEATMAP_LOWER,
-    NEIGHBOR,
-    SIMILARITY,
-    Contract,
-)
+from export.bank import Bank
+from export.comparison import Comparison, ImagePair
+from export.datasets import SkippedFile
+from export.formulas import expected_outputs
+from export.pair_report import PairReport
+from export.parties import FoldedParty, NetworkSource, Source, UnfoldedSource
+from export.verify_images import ImagesToVerify, NamedImage
+from export.verify_limits import LIMITS
 from runtime.errors import FoldcamError
-from runtime.images import read_image
-from runtime.onnx_file import read_contract
-from runtime.preprocess import Image
 
-Floats = npt.NDArray[np.float32]
+if TYPE_CHECKING:
+    from export.network import Network
 
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """Both sides on the same images.
+    """Every folded model against the reference.
 
     Attributes:
-        images: how many.
-        embedding_cosine_mean, embedding_cosine_worst: between the embeddings.
-        same_neighbor: share of images for which both choose the same row.
-        neighbor_similarity_difference_worst: between the similarities of the two
-            rows, where they differ.
-        heatmap_difference_mean, heatmap_difference_worst: greatest absolute
-            difference per image, over images with the same row. Of a continuous
-            outcome both heatmaps are compared.
-        heatmaps_vary: whether different images got different heatmaps.
-        finite: whether all of the folded model's outputs are finite.
-        similarity_difference_worst: greatest difference between a reported
-            similarity and the reference's for that row.
-        bank_intact: whether the bank in the graph is the one that the metadata
-            describe.
-        estimate_difference_worst: greatest difference between estimates of a continuous
-            outcome, as a share of the range of the bank's values (of their logarithms where
-            the kernel averages those); None for a model of labels.
-        failures: what is outside the limits, one sentence each.
+        path: the folded model.
+        reference: what it was compared with, in words.
+        pairs: the model's own report first, then those of the others in their order.
+        worst: for each pair, the images on which it differs most, worst first.
+        skipped: images that could not be read.
+        notes: what the user should know, one sentence each.
     """
 
-    images: int
-    embedding_cosine_mean: float
-    embedding_cosine_worst: float
-    same_neighbor: float
-    neighbor_similarity_difference_worst: float
-    heatmap_difference_mean: float
-    heatmap_difference_worst: float
-    heatmaps_vary: bool
-    finite: bool
-    similarity_difference_worst: float
-    bank_intact: bool
-    estimate_difference_worst: float | None
-    failures: tuple[str, ...]
+    path: Path
+    reference: str
+    pairs: tuple[PairReport, ...]
+    worst: tuple[tuple[ImagePair, ...], ...] = ()
+    skipped: tuple[SkippedFile, ...] = ()
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def main(self) -> PairReport:
+        """The model's own."""
+        return self.pairs[0]
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """Of every pair; those of the other models begin with their name."""
+        others = (f"{pair.name}: {text}" for pair in self.pairs[1:] for text in pair.failures)
+        return (*self.main.failures, *others)
 
     @property
     def passed(self) -> bool:
-        """Whether every limit holds."""
+        """Whether every limit of every pair holds."""
         return not self.failures
 
     def document(self) -> dict[str, Any]:
-        """For `--json`."""
-        return {**asdict(self), "passed": self.passed}
-
-
-@dataclass(frozen=True)
-class _Outputs:
-    """One batch. `heatmap` is `[N, 2, h', w']` for a continuous outcome: raising, lowering.
-
-    `estimate` is on the kernel's scale, as a share of the range of the bank's values.
-    """
-
-    embedding: Floats
-    heatmap: Floats
-    neighbor: npt.NDArray[np.int32]
-    similarities: Floats
-    estimate: npt.NDArray[np.float64] | None = None
+        """For `--json`: the model's own figures, and under `against` those of the others."""
+        return {
+            **self.main.document(),
+            "model": str(self.path),
+            "reference": self.reference,
+            "against": [pair.document() for pair in self.pairs[1:]],
+            "skipped": [{"path": str(s.path), "reason": s.reason} for s in self.skipped],
+            "notes": self.notes,
+            "failures": list(self.failures),
+            "passed": self.passed,
+        }
 
 
 def verify(
     model_path: Path,
-    module: torch.nn.Module,
-    images: Sequence[Image],
+    network: Network | None,
+    images: Iterable[NamedImage],
     *,
+    against: Sequence[Path] = (),
     batch_size: int = 8,
+    keep_worst: int = 3,
 ) -> VerifyReport:
-    """Compare the folded model with the network and the bank it holds.
+    """Compare folded models with the network and the bank that they come from.
 
-    The reference is computed in torch and numpy, with the formulas and not the
-    folded graph: embedding and feature map from the network, cosine to every bank
-    row, grad-weights of the nearest rows, `relu(sum_k a_k A_k)` over its maximum. For a
-    continuous outcome: both signs of that sum over its greatest magnitude, and the
-    kernel estimate.
+    The reference is computed with the formulas of `export.formulas` and not by the folded
+    graph; embedding and feature map come from the network. Images are streamed: what is
+    kept are numbers, and the worst images of each pair.
 
     Args:
         model_path: the folded model.
-        module: the network it came from.
-        images: `uint8 [H, W, 3]` RGB, any sizes, at least one.
+        network: the network it came from, cut at its layer. None takes the network out of
+            the folded model itself, which checks what was grafted and nothing before it.
+        images: at least one. As `verify_images.images_to_verify` gives them.
+        against: other folded models of the same network and preprocessing: rounded,
+            quantized, with another storage of the bank, or with another bank.
         batch_size: images per pass.
+        keep_worst: images to keep of each pair.
 
     Raises:
-        FoldcamError: the network is another one than the model's, or cannot run.
+        FoldcamError: the network is another one than the models', a model cannot be read
+            or run, or there are no images.
     """
-    contract = read_contract(model_path)
-    size = (contract.preprocessing.height, contract.preprocessing.width)
-    network = TorchNetwork(module, size, contract.layer)
-    if network.sha256() != contract.origin.network_sha256:
-        raise FoldcamError(
-            f"{model_path} was made from another network: its metadata names "
-            f"{contract.origin.network_sha256[:12]}... and this one is {network.sha256()[:12]}... "
-            f"(MODEL {contract.origin.network}, weights {contract.origin.weights or 'none'})."
-        )
-    bank = bank_of(onnx.load(model_path), contract)
-    resized = np.stack([contract.preprocessing.resized(image)[0] for image in images])
-    with closing(open_backend(model_path, provider="cpu")) as backend:
-        parts = []
-        for start in range(0, len(resized), batch_size):
-            block = resized[start : start + batch_size]
-            given = block if contract.input_type == "uint8" else _floats(contract, block)
-            outputs = backend.run(given)
-            reference = _reference(network, bank, contract, _floats(contract, block))
-            parts.append((_folded(outputs, bank), reference))
-    distinct = len({image.tobytes() for image in resized})
-    intact = bank.sha256() == contract.bank.sha256
-    return _compared(parts, distinct, intact, limits_of(contract))
-
-
-def images_to_verify(dataset: Dataset | None, contract: Contract, most: int) -> list[Image]:
-    """The first readable images of a data set spread over its labels, or seeded noise without one.
-
-    Raises:
-        FoldcamError: none of the images can be read.
-    """
-    if dataset is None:
-        generator = np.random.default_rng(0)
-        shape = (16, contract.preprocessing.height // 8 + 1, contract.preprocessing.width // 8 + 1)
-        return list(generator.integers(0, 256, (*shape, 3), np.uint8))
-    step = max(1, len(dataset.samples) // most)
-    images: list[Image] = []
-    reason = ""
-    for sample in dataset.samples[::step][:most]:
-        try:
-            images.append(read_image(sample.path))
-        except FoldcamError as error:
-            reason = str(error)
-    if not images:
-        raise FoldcamError(f"None of the images could be read: {reason}")
-    return images
-
-
-def _floats(contract: Contract, resized: npt.NDArray[np.uint8]) -> Floats:
-    return contract.preprocessing.normalized(resized)
-
-
-def _folded(outputs: dict[str, Array], bank: Bank) -> _Outputs:
-    heatmap, estimate = outputs[HEATMAP], None
-    if bank.outcome is not None:
-        heatmap = np.concatenate([heatmap, outputs[HEATMAP_LOWER]], axis=1)
-        exact = outputs[ESTIMATE].astype(np.float64)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            estimate = np.log(exact) if bank.outcome.transform == "log" else exact
-        estimate = estimate / _range(bank.outcome)
-    return _Outputs(outputs[EMBEDDING], heatmap, outputs[NEIGHBOR], outputs[SIMILARITY], estimate)
-
-
-def _range(outcome: BankOutcome) -> float:
-    return max(float(outcome.values.max()) - float(outcome.values.min()), 1e-30)
-
-
-def _reference(network: Network, bank: Bank, contract: Contract, images: Floats) -> _Outputs:
-    activations = network.forward(torch.from_numpy(images))
-    embedding = activations.embedding.numpy()
-    norms = np.maximum(np.linalg.norm(embedding, axis=1, keepdims=True), 1e-12)
-    unit = embedding / norms
-    similarities = unit @ bank.embeddings.T
-    order = np.argsort(-similarities, axis=1, kind="stable")
-    used = order[:, : contract.transfer]
-    nearest = order[:, : contract.neighbors].astype(np.int32)
-    grad_weights = bank.grad_weights[bank.grad_index[used]].mean(axis=1)
-    feature_map = activations.feature_map.numpy()
-    signed = np.einsum("nk,nkhw->nhw", grad_weights, feature_map)[:, None]
-    estimate = None
-    if bank.outcome is not None:
-        # What raises the estimate, and what lowers it.
-        signed = np.concatenate([signed, -signed], axis=1)
-        values, tau = bank.outcome.values, bank.outcome.tau
-        estimate = kernel_estimates(unit, bank.embeddings, values, tau) / _range(bank.outcome)
-    heat = np.maximum(signed, 0)
-    greatest = heat.max(axis=(1, 2, 3), keepdims=True)
-    heatmap = np.divide(heat, greatest, out=np.zeros_like(heat), where=greatest > 0)
-    if heatmap.shape[2:] != contract.heatmap_size:
-        heatmap = torch.nn.functional.interpolate(
-            torch.from_numpy(heatmap), contract.heatmap_size, mode="bilinear", align_corners=False
-        ).numpy()
-    return _Outputs(embedding, heatmap, nearest, similarities, estimate)
-
-
-def _compared(
-    parts: list[tuple[_Outputs, _Outputs]], distinct: int, bank_intact: bool, limits: Limits
-) -> VerifyReport:
-    cosines, differences, gaps, same, heatmaps = [], [], [], [], []
-    estimates: list[float] = []
-    off = [0.0]
-    finite = True
-    for folded, reference in parts:
-        for row in range(len(folded.embedding)):
-            cosines.append(_cosine(folded.embedding[row], reference.embedding[row]))
-            ours, theirs = folded.neighbor[row], reference.neighbor[row]
-            scores = reference.similarities[row]
-            off.append(float(np.abs(folded.similarities[row] - scores[ours]).max()))
-            gaps.append(float(np.abs(scores[ours] - scores[theirs]).max()))
-            same.append(bool(ours[0] == theirs[0]))
-            if same[-1]:
-                gap = np.abs(folded.heatmap[row] - reference.heatmap[row])
-                differences.append(float(gap.max()))
-            heatmaps.append(folded.heatmap[row].tobytes())
-        arrays: list[npt.NDArray[Any]] = [
-            folded.embedding,
-            folded.heatmap,
-            folded.similarities,
-        ]
-        if folded.estimate is not None and reference.estimate is not None:
-            arrays.append(folded.estimate)
-            estimates.append(float(np.abs(folded.estimate - reference.estimate).max()))
-        finite = finite and all(bool(np.isfinite(array).all()) for array in arrays)
-    report = VerifyReport(
-        images=len(cosines),
-        embedding_cosine_mean=float(np.mean(cosines)),
-        embedding_cosine_worst=float(np.min(cosines)),
-        same_neighbor=float(np.mean(same)),
-        neighbor_similarity_difference_worst=max(gaps, default=0.0),
-        heatmap_difference_mean=float(np.mean(differences)) if differences else 0.0,
-        heatmap_difference_worst=max(differences, default=0.0),
-        # The same image twice may have the same heatmap twice.
-        heatmaps_vary=distinct == 1 or len(set(heatmaps)) > 1,
-        finite=finite,
-        similarity_difference_worst=float(np.max(off)),
-        bank_intact=bank_intact,
-        estimate_difference_worst=float(np.max(estimates)) if estimates else None,
-        failures=(),
+    with ExitStack() as stack:
+        main = stack.enter_context(closing(FoldedParty(model_path)))
+        others = [stack.enter_context(closing(FoldedParty(path))) for path in against]
+        if main.bank is None or main.model is None:
+            raise FoldcamError(f"{model_path} is not an .onnx file, whose bank could be read.")
+        for other in others:
+            _check_comparable(main, other)
+        source: Source
+        if network is not None:
+            source = NetworkSource(network, main.contract, model_path)
+        else:
+            source = UnfoldedSource(main.model, main.contract)
+        pairs = [_Pair(main, main.bank, "its own", keep_worst)]
+        pairs += [_Pair(other, *_bank_for(other, main, main.bank), keep_worst) for other in others]
+        for batch in _batches(images, batch_size):
+            resized = np.stack([main.contract.preprocessing.resized(i.image)[0] for i in batch])
+            embedding, feature_map = source.run(resized)
+            for pair in pairs:
+                pair.compare(resized, embedding, feature_map, [item.name for item in batch])
+    skipped = tuple(images.skipped) if isinstance(images, ImagesToVerify) else ()
+    return VerifyReport(
+        path=model_path,
+        reference=source.name,
+        pairs=tuple(pair.report() for pair in pairs),
+        worst=tuple(tuple(pair.comparison.worst()) for pair in pairs),
+        skipped=skipped,
     )
-    return VerifyReport(**{**asdict(report), "failures": tuple(_failures(report, limits))})
 
 
-def _failures(report: VerifyReport, limits: Limits) -> list[str]:
-    failures = []
-    # Written so that a NaN fails.
-    if not report.embedding_cosine_worst >= limits.min_cosine:
-        failures.append(
-            f"the worst embedding cosine is {report.embedding_cosine_worst:.6f}, below "
-            f"{limits.min_cosine}"
+class _Pair:
+    """One folded model and its comparison with the reference."""
+
+    def __init__(self, party: FoldedParty, bank: Bank, whose: str, keep_worst: int) -> None:
+        self._party = party
+        self._bank = bank
+        self._whose = whose
+        self.comparison = Comparison(bank, party.contract, keep_worst)
+
+    def compare(
+        self,
+        resized: npt.NDArray[np.uint8],
+        embedding: npt.NDArray[np.float32],
+        feature_map: npt.NDArray[np.float32],
+        names: list[str],
+    ) -> None:
+        expected = expected_outputs(embedding, feature_map, self._bank, self._party.contract)
+        answers = self._party.run(resized, self._bank)
+        self.comparison.add(answers, expected, names, list(resized))
+
+    def report(self) -> PairReport:
+        party = self._party
+        # Compared with its own bank, how a file stores the rows costs nothing.
+        precision = party.precision(with_bank=self._whose != "its own")
+        return self.comparison.report(
+            LIMITS[precision],
+            precision,
+            name=party.name,
+            library=party.library,
+            bank=self._whose,
+            bank_intact=party.bank_intact(),
         )
-    if not report.heatmap_difference_worst <= limits.max_heatmap_difference:
-        failures.append(
-            f"the worst heatmap difference is {report.heatmap_difference_worst:.2g}, "
-            f"above {limits.max_heatmap_difference}"
-        )
-    if not report.neighbor_similarity_difference_worst <= limits.max_tie:
-        failures.append(
-            "another neighbor was chosen though its similarity differs by "
-            f"{report.neighbor_similarity_difference_worst:.2g}, above {limits.max_tie}"
-        )
-    if not report.similarity_difference_worst <= limits.max_similarity_difference:
-        failures.append(
-            "a reported similarity is off by "
-            f"{report.similarity_difference_worst:.2g}, above {limits.max_similarity_difference}"
-        )
-    worst = report.estimate_difference_worst
-    if worst is not None and not worst <= limits.max_estimate_difference:
-        failures.append(
-            f"an estimate is off by {worst:.2g} of the values' range, above "
-            f"{limits.max_estimate_difference}"
-        )
-    if not report.bank_intact:
-        failures.append("the bank in the graph is not the one that the metadata describe")
-    if not report.heatmaps_vary:
-        failures.append("all images got the same heatmap: it is frozen")
-    if not report.finite:
-        failures.append("the folded model returned values that are not finite")
-    return failures
 
 
-def _cosine(a: Floats, b: Floats) -> float:
-    a64, b64 = a.astype(np.float64), b.astype(np.float64)
-    norms = np.linalg.norm(a64) * np.linalg.norm(b64)
-    return float(a64 @ b64 / norms) if norms > 0 else float(np.array_equal(a64, b64))
+def _bank_for(other: FoldedParty, main: FoldedParty, bank: Bank) -> tuple[Bank, str]:
+    """The model's bank where both hold the same rows, perhaps stored otherwise."""
+    mine, theirs = main.contract, other.contract
+    same = (
+        mine.labels == theirs.labels
+        and mine.origin.data_sha256 == theirs.origin.data_sha256
+        and mine.bank.rows == theirs.bank.rows
+        and mine.bank.objective == theirs.bank.objective
+        and mine.bank.channel_rule == theirs.bank.channel_rule
+    )
+    if same:
+        return bank, "the model's"
+    if other.bank is None:
+        raise FoldcamError(
+            f"{other.path} was built from another bank than {main.path}, and its own cannot be "
+            "read from it: compare it with the .onnx that it was built from."
+        )
+    return other.bank, "its own"
+
+
+def _check_comparable(main: FoldedParty, other: FoldedParty) -> None:
+    mine, theirs = main.contract, other.contract
+    for what, has, needs in (
+        ("network", theirs.origin.network_sha256[:12], mine.origin.network_sha256[:12]),
+        ("layer", theirs.layer, mine.layer),
+        ("embedding size", theirs.bank.embedding_size, mine.bank.embedding_size),
+        ("preprocessing", theirs.preprocessing, mine.preprocessing),
+        ("outcome", theirs.outcome is not None, mine.outcome is not None),
+    ):
+        if has != needs:
+            raise FoldcamError(
+                f"{other.path} and {main.path} cannot be compared: the {what} is {has} in the one "
+                f"and {needs} in the other; give models of one network."
+            )
+
+
+def _batches(images: Iterable[NamedImage], size: int) -> Iterator[list[NamedImage]]:
+    iterator = iter(images)
+    empty = True
+    while batch := list(islice(iterator, size)):
+        empty = False
+        yield batch
+    if empty:
+        raise FoldcamError("There are no images to compare on.")

@@ -267,7 +267,7 @@ def parse_contract(text: str, where: str) -> Contract:
         neighbors=root.integer("neighbors", low=1, high=bank.rows),
         bank=bank,
         labels=labels,
-        origin=_origin(root.section("origin")),
+        origin=origin_from(root.section("origin")),
         versions=root.texts("versions"),
         outcome=outcome,
         # Files of before there was a choice do not say.
@@ -355,7 +355,12 @@ def _outcome(fields: Fields) -> Outcome:
     return Outcome(tau, transform, low, median, high)
 
 
-def _origin(fields: Fields) -> Origin:
+def origin_from(fields: Fields) -> Origin:
+    """The origin section of a document.
+
+    Raises:
+        FoldcamError: a value is missing or wrong; the message names it.
+    """
     return Origin(
         network=fields.text("network"),
         weights=fields.text("weights"),

@@ -18,8 +18,8 @@ from export.exporter import export_model
 from export.model_spec import LoadedModel
 from export.objectives import parse_objective
 from export.verify import verify
+from export.verify_images import ImagesToVerify
 from runtime.errors import FoldcamError
-from runtime.images import read_image
 from runtime.preprocess import Preprocessing
 
 _LABELS = 3
@@ -87,9 +87,12 @@ def try_architecture(architecture: Architecture, folder: Path) -> Row:
         folder / "model.onnx",
         parse_objective("all-triplets"),
     )
-    images = [read_image(sample.path) for sample in samples]
-    verified = verify(report.path, module, images)
     contract = report.contract
+    verified = verify(
+        report.path,
+        loaded.network(contract.layer),
+        ImagesToVerify([sample.path for sample in samples]),
+    ).main
     return Row(
         what=architecture.what,
         input=architecture.size,

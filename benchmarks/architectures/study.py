@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.architectures.parity import try_architecture
 from benchmarks.architectures.zoo import architectures
 from benchmarks.localization.report import write_json
-from export.exporter import tool_versions
+from export.versions import tool_versions
 
 RESULT = "architectures.json"
 

@@ -25,7 +25,8 @@ from export.exporter import ExportReport, export_model
 from export.model_spec import LoadedModel, load_model
 from export.objectives import parse_objective
 from export.progress import ProgressBar
-from export.verify import VerifyReport, images_to_verify, verify
+from export.verify import VerifyReport, verify
+from export.verify_images import images_to_verify
 from runtime.errors import FoldcamError
 from runtime.files import atomic_path
 from runtime.images import write_image
@@ -131,10 +132,10 @@ def run_demo(out: Path, say: Callable[[str], None], seed: int = 0) -> DemoReport
     )
     say(f"\n$ foldcam verify {model} --images {out / 'scenes.csv'}")
     unseen = images_to_verify(load_dataset(out / "scenes.csv", "all"), report.contract, 64)
-    verified = verify(model, loaded.module, unseen)
+    verified = verify(model, loaded.network(report.contract.layer), unseen)
     say(
-        f"embedding cosine {verified.embedding_cosine_worst:.7f} and heatmap difference "
-        f"{verified.heatmap_difference_worst:.1g} at worst: "
+        f"embedding cosine {verified.main.embedding_cosine_worst:.7f} and heatmap difference "
+        f"{verified.main.heatmap_difference_worst:.1g} at worst: "
         f"{'passed' if verified.passed else 'FAILED: ' + '; '.join(verified.failures)}"
     )
     overlays, lines = out / "overlays", out / "scenes.jsonl"

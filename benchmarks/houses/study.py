@@ -21,10 +21,11 @@ from benchmarks.houses.report import Shown, write_report
 from benchmarks.houses.scores import METRICS, differences, intervals, verdict
 from benchmarks.localization.report import intervals_document
 from export.datasets import Dataset
-from export.exporter import export_model, tool_versions
+from export.exporter import export_model
 from export.kernel import parse_kernel
 from export.model_spec import LoadedModel, load_model
 from export.training.trainer import TrainingOptions, train
+from export.versions import tool_versions
 from runtime.errors import FoldcamError
 from runtime.model import FoldedModel
 

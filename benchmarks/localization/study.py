@@ -28,12 +28,13 @@ from benchmarks.localization.subjects import Subjects, load_subjects
 from export.bank_builder import build_bank
 from export.datasets import Dataset, Sample, load_dataset
 from export.embedding_pass import embed
-from export.exporter import export_model, tool_versions
+from export.exporter import export_model
 from export.graft_bank import bank_of
 from export.model_spec import LoadedModel, load_model
 from export.network import Network
 from export.objectives import parse_objective
 from export.training.trainer import TrainingOptions, train
+from export.versions import tool_versions
 from runtime.errors import FoldcamError
 from runtime.files import atomic_path
 from runtime.preprocess import Preprocessing

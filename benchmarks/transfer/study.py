@@ -24,13 +24,13 @@ from benchmarks.transfer.heads import HEADS, HeadedNetwork
 from export.bank import Bank
 from export.bank_builder import build_bank
 from export.datasets import Sample
-from export.exporter import tool_versions
 from export.model_spec import LoadedModel
 from export.network import Network
 from export.network_file import trained_architecture
 from export.objectives import parse_objective
 from export.torch_network import TorchNetwork
 from export.training.trainer import TrainingOptions, train
+from export.versions import tool_versions
 from runtime.preprocess import Preprocessing
 
 Floats = npt.NDArray[np.float32]

@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from export.datasets import Sample
-from export.embedding_pass import SkippedFile
+from export.datasets import Sample, SkippedFile
 from export.model_spec import LoadedModel
 from export.network_file import Architecture, embedding_network, save_network
 from export.training.front_cache import FrontCache, build_front_cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,8 @@ from onnx import numpy_helper
 
 from export import embedding_pass
 from export.bank import Bank
-from export.cli import app
 from runtime.cli_support import run_app
+from runtime.foldcam_cli import GROUP, gather
 from runtime.onnx_file import read_contract
 
 SOURCE = """
@@ -44,9 +45,25 @@ def flat():
 """
 
 
+# As pyproject.toml declares them; the installed metadata may be of another checkout.
+COMMANDS = {
+    "bank": "export.bank_cli:app",
+    "export": "export.cli:app",
+    "fold": "export.fold_cli:app",
+    "verify": "export.verify_cli:app",
+}
+
+
+def test_the_commands_are_declared():
+    text = (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text()
+    assert all(f'{name} = "{value}"\n' in text for name, value in COMMANDS.items())
+
+
 @pytest.fixture
 def foldcam(monkeypatch, capfd):
     """Run the program in this process; returns its status, standard output and error."""
+
+    app = gather([EntryPoint(name, value, GROUP) for name, value in COMMANDS.items()])
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["foldcam", *map(str, arguments)])
@@ -178,10 +195,19 @@ def test_weights_and_programs_are_found_beside_the_model(
     assert status == 0, err
     assert foldcam("verify", "model.onnx")[0] == 0
     (working_directory / "w.pt").unlink()
-    status, _, err = foldcam("verify", "model.onnx")
+    # Then what was folded onto the network is verified, and the rest is said.
+    status, out, _ = foldcam("verify", "model.onnx", "--json")
+    assert status == 0
+    document = json.loads(out)
+    assert document["reference"] == "its own network, unfolded"
+    (note,) = document["notes"]
+    assert "only what was folded onto it" in note
+    assert "neither beside it nor in the working directory" in note
+    assert "--weights PATH" in note
+    # What the user names must be there.
+    status, _, err = foldcam("verify", "model.onnx", "--weights", "w.pt")
     assert status == 1
-    assert "neither beside it nor in the working directory" in err
-    assert "--weights PATH" in err
+    assert "w.pt does not exist" in err
 
 
 def test_a_tampered_file_fails_the_gate(exported, foldcam):

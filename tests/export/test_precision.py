@@ -18,9 +18,11 @@ from export.fold import FoldOptions, fold
 from export.model_spec import LoadedModel
 from export.objectives import parse_objective
 from export.onnx_search import find_normalization
-from export.parity import limits_of
 from export.precision import to_float16
+from export.torch_network import TorchNetwork
 from export.verify import verify
+from export.verify_images import NamedImage
+from export.verify_limits import LIMITS
 from runtime.onnx_file import read_contract
 from runtime.preprocess import Preprocessing
 
@@ -307,17 +309,17 @@ def test_a_float16_fold_agrees_with_numpy(transform, random_bank, hand_built, tm
     onnx.save(made, tmp_path / "m.onnx")
     contract = read_contract(tmp_path / "m.onnx")
     assert contract.precision == "fp16"
-    limits = limits_of(contract)
+    limits = LIMITS["fp16"]
     shape = (8, 3, hand_built.HEIGHT, hand_built.WIDTH)
     images = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     got = hand_built.run(made, images)
     expected = hand_built.reference(images, bank, 2, 3)
     np.testing.assert_array_equal(got["neighbor"], expected["neighbor"])
     np.testing.assert_allclose(
-        got["similarity"], expected["similarity"], atol=limits.max_similarity_difference
+        got["similarity"], expected["similarity"], atol=limits.similarity_difference
     )
     for name in {"heatmap", "heatmap_lower"} & set(expected):
-        np.testing.assert_allclose(got[name], expected[name], atol=limits.max_heatmap_difference)
+        np.testing.assert_allclose(got[name], expected[name], atol=limits.heatmap_difference)
     if transform is not None:
         span = np.ptp(bank.outcome.in_units())
         assert np.abs(got["estimate"] - expected["estimate"]).max() / span < 1e-2
@@ -339,17 +341,20 @@ def half_file(networks, shared_photos, preprocessing, tmp_path_factory):
 
 
 def _noise(count):
-    return list(np.random.default_rng(3).integers(0, 256, (count, 20, 24, 3), np.uint8))
+    drawn = np.random.default_rng(3).integers(0, 256, (count, 20, 24, 3), np.uint8)
+    return [NamedImage(str(number), image) for number, image in enumerate(drawn)]
+
+
+def _cut(module, networks):
+    return TorchNetwork(module, networks.SIZE)
 
 
 def test_verify_measures_a_float16_file_by_its_own_limits(half_file, folded_file, networks):
-    report = verify(half_file, networks.make_tiny(), _noise(16))
+    report = verify(half_file, _cut(networks.make_tiny(), networks), _noise(16))
     assert report.passed, report.failures
-    half, single = (limits_of(read_contract(path)) for path in (half_file, folded_file))
-    # Wider than float32's, which this file would fail: they are not idle.
-    assert report.heatmap_difference_worst > single.max_heatmap_difference / 10
-    assert half.min_cosine < single.min_cosine
-    assert half.max_heatmap_difference > single.max_heatmap_difference
+    assert report.main.precision == "fp16"
+    # Wider than float32's: they are not idle.
+    assert report.main.heatmap_difference_worst > LIMITS["fp32"].heatmap_difference / 10
 
 
 @pytest.mark.parametrize("constant", ["fc.weight.float16", "trunk.conv.weight.float16"])
@@ -359,7 +364,7 @@ def test_a_float16_file_with_other_weights_fails(constant, half_file, networks, 
     value = numpy_helper.to_array(tensor)
     tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value[::-1]), constant))
     onnx.save(model, tmp_path / "m.onnx")
-    assert not verify(tmp_path / "m.onnx", networks.make_tiny(), _noise(16)).passed
+    assert not verify(tmp_path / "m.onnx", _cut(networks.make_tiny(), networks), _noise(16)).passed
 
 
 def test_activations_beyond_float16_are_found_by_verify(
@@ -374,7 +379,7 @@ def test_activations_beyond_float16_are_found_by_verify(
     goal = parse_objective("all-triplets")
     options = FoldOptions(precision="fp16")
     export_model(loaded, load_dataset(shared_photos), out, goal, options=options)
-    report = verify(out, module, _noise(4))
+    report = verify(out, _cut(module, networks), _noise(4))
     assert not report.passed
 
 

@@ -110,3 +110,32 @@ def test_operands_of_two_precisions_are_refused(logger, hand_built):
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weights.astype(np.float16), "w"))
     with pytest.raises(AssertionError):
         _build(model.SerializeToString(), logger)
+
+
+@pytest.mark.parametrize("name", ["shared rows", "uint8 bgr", "continuous log"])
+def test_a_swapped_bank_builds(name, logger, hand_built, random_bank):
+    from export.fold import FoldOptions, fold
+    from export.unfold import unfold
+    from runtime.contract import METADATA_KEY, parse_contract
+
+    settings = dict(VARIANTS[name])
+    shared, transform = settings.pop("shared", False), settings.pop("transform", None)
+    recipe = hand_built.Preprocessing(
+        hand_built.WIDTH, hand_built.HEIGHT, color=settings.pop("color", "rgb")
+    )
+    bank = random_bank(9, hand_built.D, hand_built.K, shared, transform=transform)
+    made = hand_built.folded(bank, recipe, **settings)
+    entry = next(e for e in made.metadata_props if e.key == METADATA_KEY)
+    contract = parse_contract(entry.value, "made")
+    swapped = fold(
+        unfold(made, contract).network,
+        random_bank(30, hand_built.D, hand_built.K, seed=3),
+        preprocessing=recipe,
+        layer=contract.layer,
+        origin=contract.origin,
+        versions={},
+        options=FoldOptions(**settings),
+    )
+    names, _, plan = _build(swapped.SerializeToString(), logger)
+    assert names == ["embedding", "heatmap", "neighbor", "similarity"]
+    assert plan is not None

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from export.cli import app as export_app
 from export.training.cli import app as train_app
+from export.verify_cli import app as verify_app
 from runtime.images import write_image
 
 FACTORY = """
@@ -36,7 +37,8 @@ QUICK = ["--size", "16", "--embedding-size", "4", "--epochs", "3", "--views", "2
 @pytest.fixture
 def program() -> typer.Typer:
     root = typer.Typer()
-    root.registered_commands = [*export_app.registered_commands, *train_app.registered_commands]
+    for app in (export_app, train_app, verify_app):
+        root.registered_commands.extend(app.registered_commands)
     return root
 
 

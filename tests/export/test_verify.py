@@ -16,33 +16,45 @@ from export.fold import FoldOptions
 from export.kernel import parse_kernel
 from export.model_spec import LoadedModel
 from export.objectives import parse_objective
-from export.verify import images_to_verify, verify
+from export.torch_network import TorchNetwork
+from export.verify import verify
+from export.verify_images import images_to_verify
 from runtime.errors import FoldcamError
 from runtime.onnx_file import read_contract
 
 
 @pytest.fixture(scope="session")
+def network(networks):
+    """The network that the folded models of these tests come from."""
+    return TorchNetwork(networks.make_tiny(), networks.SIZE)
+
+
+@pytest.fixture(scope="session")
 def images(folded_file, shared_photos):
-    return images_to_verify(load_dataset(shared_photos), read_contract(folded_file), 12)
+    return list(images_to_verify(load_dataset(shared_photos), read_contract(folded_file), 12))
 
 
-def _verify(model, networks, images, tmp_path):
+def _verify(model, network, images, tmp_path):
     path = tmp_path / "doctored.onnx"
     onnx.save(model, path)
-    return verify(path, networks.make_tiny(), images)
+    return verify(path, network, images).main
 
 
-def test_an_honest_file_passes(folded_file, networks, images):
-    report = verify(folded_file, networks.make_tiny(), images, batch_size=5)
-    assert report.passed, report.failures
-    assert report.images == 12
+def test_an_honest_file_passes(folded_file, network, images):
+    whole = verify(folded_file, network, images, batch_size=5)
+    assert whole.passed, whole.failures
+    assert whole.reference == "the network it came from"
+    report = whole.main
+    assert (report.images, report.precision, report.bank) == (12, "fp32", "its own")
     assert report.embedding_cosine_worst > 0.99999
     assert report.heatmap_difference_worst < 1e-4
     assert report.similarity_difference_worst < 1e-5
     assert report.same_neighbor == 1
     assert report.heatmaps_vary
     assert report.bank_intact
-    assert report.document()["passed"] is True
+    assert report.label_agreement == 1
+    assert report.heatmap_correlation_worst == 1
+    assert whole.document()["passed"] is True
 
 
 @pytest.mark.parametrize(
@@ -52,18 +64,20 @@ def test_an_honest_file_passes(folded_file, networks, images):
         FoldOptions(neighbors=12, heatmap_size=(31, 9)),
     ],
 )
-def test_every_option_verifies(options, networks, preprocessing, shared_photos, images, tmp_path):
+def test_every_option_verifies(
+    options, network, networks, preprocessing, shared_photos, images, tmp_path
+):
     loaded = LoadedModel(networks.make_tiny(), replace(preprocessing, color="bgr"), "n:m", "")
     goal = parse_objective("sampled:9")
     out = tmp_path / "m.onnx"
     export_model(loaded, load_dataset(shared_photos), out, goal, options=options)
-    report = verify(out, networks.make_tiny(), images)
+    report = verify(out, network, images)
     assert report.passed, report.failures
 
 
 def test_another_network_is_refused(folded_file, networks, images):
     with pytest.raises(FoldcamError, match="was made from another network"):
-        verify(folded_file, networks.make_tiny(seed=1), images)
+        verify(folded_file, TorchNetwork(networks.make_tiny(seed=1), networks.SIZE), images)
 
 
 def _constant(model, name):
@@ -109,72 +123,72 @@ def _swap_rows(bank):
         ("foldcam.bank_grad_index", _swap_rows),
     ],
 )
-def test_a_tampered_bank_fails(name, change, folded_model, networks, images, tmp_path):
+def test_a_tampered_bank_fails(name, change, folded_model, network, images, tmp_path):
     _edit(folded_model, name, change)
-    report = _verify(folded_model, networks, images, tmp_path)
+    report = _verify(folded_model, network, images, tmp_path)
     assert not report.bank_intact
     assert "the bank in the graph is not the one" in "; ".join(report.failures)
 
 
-def test_tampered_weights_fail(folded_model, networks, images, tmp_path):
+def test_tampered_weights_fail(folded_model, network, images, tmp_path):
     _edit(folded_model, "fc.weight", lambda a: a[::-1].copy())
-    report = _verify(folded_model, networks, images, tmp_path)
+    report = _verify(folded_model, network, images, tmp_path)
     assert "embedding cosine" in "; ".join(report.failures)
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.99, 1.01])
-def test_a_doctored_heatmap_fails(factor, folded_model, networks, images, tmp_path):
+def test_a_doctored_heatmap_fails(factor, folded_model, network, images, tmp_path):
     _after(folded_model, "heatmap", ("Mul", _add(folded_model, "f", np.float32(factor))))
-    report = _verify(folded_model, networks, images, tmp_path)
+    report = _verify(folded_model, network, images, tmp_path)
     assert "heatmap difference" in "; ".join(report.failures)
     assert report.heatmaps_vary == (factor > 0)
 
 
-def test_doctored_similarities_fail(folded_model, networks, images, tmp_path):
+def test_doctored_similarities_fail(folded_model, network, images, tmp_path):
     _after(folded_model, "similarity", ("Mul", _add(folded_model, "f", np.float32(0.9))))
-    report = _verify(folded_model, networks, images, tmp_path)
+    report = _verify(folded_model, network, images, tmp_path)
     assert report.failures
     assert all("similarity" in failure for failure in report.failures)
 
 
-def test_another_neighbor_fails(folded_model, networks, images, tmp_path):
+def test_another_neighbor_fails(folded_model, network, images, tmp_path):
     eleven = _add(folded_model, "eleven", np.int32(11))
     _after(folded_model, "neighbor", ("Neg",), ("Add", eleven))
-    report = _verify(folded_model, networks, images, tmp_path)
+    report = _verify(folded_model, network, images, tmp_path)
     assert report.same_neighbor == 0
     assert "another neighbor was chosen" in "; ".join(report.failures)
 
 
-def test_values_that_are_not_finite_fail(folded_model, networks, images, tmp_path):
+def test_values_that_are_not_finite_fail(folded_model, network, images, tmp_path):
     _after(folded_model, "embedding", ("Log",))
-    report = _verify(folded_model, networks, images, tmp_path)
+    report = _verify(folded_model, network, images, tmp_path)
     assert not report.finite
     assert not report.passed
 
 
-def test_the_same_image_twice_may_have_the_same_heatmap_twice(folded_file, networks, images):
-    assert verify(folded_file, networks.make_tiny(), [images[0]] * 3).passed
+def test_the_same_image_twice_may_have_the_same_heatmap_twice(folded_file, network, images):
+    assert verify(folded_file, network, [images[0]] * 3).passed
 
 
 def test_images_are_spread_over_the_labels(shared_photos, folded_file):
     dataset = load_dataset(shared_photos)
     found = images_to_verify(dataset, read_contract(folded_file), 3)
     expected = [cv2.imread(str(dataset.samples[i].path))[..., ::-1] for i in (0, 4, 8)]
-    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert all(np.array_equal(a.image, b) for a, b in zip(found, expected, strict=True))
 
 
-def test_without_images_the_noise_is_the_same_every_time(folded_file, networks):
+def test_without_images_the_noise_is_the_same_every_time(folded_file, network):
     contract = read_contract(folded_file)
     first, again = (images_to_verify(None, contract, 64) for _ in range(2))
-    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
-    assert verify(folded_file, networks.make_tiny(), first).passed
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(first, again, strict=True))
+    assert verify(folded_file, network, first).passed
 
 
 def test_only_unreadable_images_are_refused(photos, folded_file):
     for path in photos.rglob("*.png"):
         path.write_bytes(b"")
     with pytest.raises(FoldcamError, match="None of the images could be read"):
-        images_to_verify(load_dataset(photos), read_contract(folded_file), 5)
+        list(images_to_verify(load_dataset(photos), read_contract(folded_file), 5))
 
 
 @pytest.fixture(scope="session")
@@ -190,8 +204,8 @@ def priced_file(networks, shared_photos, preprocessing, tmp_path_factory):
     return out
 
 
-def test_an_honest_file_of_a_continuous_outcome_passes(priced_file, networks, images):
-    report = verify(priced_file, networks.make_tiny(), images, batch_size=5)
+def test_an_honest_file_of_a_continuous_outcome_passes(priced_file, network, images):
+    report = verify(priced_file, network, images, batch_size=5).main
     assert report.passed, report.failures
     assert report.estimate_difference_worst < 1e-5
     assert report.heatmap_difference_worst < 1e-4
@@ -199,8 +213,8 @@ def test_an_honest_file_of_a_continuous_outcome_passes(priced_file, networks, im
     assert report.document()["estimate_difference_worst"] == report.estimate_difference_worst
 
 
-def test_a_model_of_labels_has_no_estimate_to_compare(folded_file, networks, images):
-    assert verify(folded_file, networks.make_tiny(), images).estimate_difference_worst is None
+def test_a_model_of_labels_has_no_estimate_to_compare(folded_file, network, images):
+    assert verify(folded_file, network, images).main.estimate_difference_worst is None
 
 
 @pytest.mark.parametrize(
@@ -213,18 +227,18 @@ def test_a_model_of_labels_has_no_estimate_to_compare(folded_file, networks, ima
     ],
 )
 def test_a_doctored_output_of_a_continuous_outcome_fails(
-    output, factor, sentence, priced_file, networks, images, tmp_path
+    output, factor, sentence, priced_file, network, images, tmp_path
 ):
     model = onnx.load(priced_file)
     _after(model, output, ("Mul", _add(model, "f", np.float32(factor))))
-    report = _verify(model, networks, images, tmp_path)
+    report = _verify(model, network, images, tmp_path)
     assert sentence in "; ".join(report.failures)
 
 
-def test_tampered_values_fail(priced_file, networks, images, tmp_path):
+def test_tampered_values_fail(priced_file, network, images, tmp_path):
     model = onnx.load(priced_file)
     _edit(model, "foldcam.bank_values", lambda a: a[::-1].copy())
-    report = _verify(model, networks, images, tmp_path)
+    report = _verify(model, network, images, tmp_path)
     assert not report.bank_intact
 
 
@@ -232,7 +246,7 @@ def test_the_nearest_price_rules_a_cold_kernel(priced_file, images):
     from runtime.model import FoldedModel
 
     with FoldedModel.load(priced_file) as model:
-        results = [model(image) for image in images]
+        results = [model(item.image) for item in images]
     # Training images: the estimate lies near their own price, over a range of 2^11.
     errors = [abs(np.log2(r.estimate) - n) for n, r in enumerate(results)]
     assert np.median(errors) < 3

@@ -1,0 +1,178 @@
+"""Banks as files: build one, add to one, say what is in one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from export.bank import Bank
+from export.bank_builder import BankReport, build_bank
+from export.bank_source import needed_source
+from export.bank_steps import StageProgress
+from export.bank_update import AddReport, add_to_bank
+from export.datasets import Dataset, SingletonPolicy, handle_singletons
+from export.exporter import bank_notes, source_of
+from export.grad_weights import ChannelRule
+from export.kernel import KernelObjective
+from export.model_spec import LoadedModel
+from export.objectives import Objective
+from runtime.errors import FoldcamError
+from runtime.files import user_errors_for
+from runtime.preprocess import Preprocessing
+
+SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True)
+class BuiltBank:
+    """A bank that was built and written.
+
+    Attributes:
+        path: its file.
+        report: how it came about.
+        notes: what the user should know, one sentence each.
+    """
+
+    path: Path
+    report: BankReport
+    notes: list[str] = field(default_factory=list)
+
+
+def build_bank_file(
+    loaded: LoadedModel,
+    dataset: Dataset,
+    out: Path,
+    objective: Objective | KernelObjective,
+    *,
+    preprocessing: Preprocessing | None = None,
+    layer: str | None = None,
+    channel_rule: ChannelRule = "all",
+    batch_size: int = 16,
+    progress: StageProgress | None = None,
+) -> BuiltBank:
+    """Build a bank and write it.
+
+    Args:
+        loaded: the network with its own preprocessing.
+        dataset: the training images; a kernel objective needs their values.
+        out: the bank's file, replaced only when everything succeeded. Finished work of
+            an interrupted build stays beside it, and a later call goes on from there.
+        objective: what the directions come from.
+        preprocessing: overrides the network's own.
+        layer: the feature map's name, or None to find it.
+        channel_rule: `all` or `positive`.
+        batch_size: images per pass.
+        progress: told after each batch.
+
+    Raises:
+        FoldcamError: anything about network, data or output that cannot be used.
+    """
+    _check_out(out)
+    preprocessing = preprocessing or loaded.preprocessing
+    network = loaded.network(layer, (preprocessing.height, preprocessing.width))
+    report = build_bank(
+        network,
+        preprocessing,
+        dataset.samples,
+        objective,
+        channel_rule=channel_rule,
+        batch_size=batch_size,
+        resume_folder=_resume_folder(out),
+        progress=progress,
+    )
+    source = source_of(report, loaded, dataset, network, preprocessing)
+    report = replace(report, bank=replace(report.bank, source=source))
+    report.bank.save(out)
+    return BuiltBank(out, report, bank_notes(network, report))
+
+
+def add_to_bank_file(
+    bank: Bank,
+    loaded: LoadedModel,
+    dataset: Dataset,
+    out: Path,
+    *,
+    singletons: SingletonPolicy = "refuse",
+    seed: int = 0,
+    batch_size: int = 16,
+    progress: StageProgress | None = None,
+) -> AddReport:
+    """Add images to a bank, and write the new one.
+
+    Args:
+        bank: the bank.
+        loaded: the network that made it.
+        dataset: the new images.
+        out: the new bank's file.
+        singletons: what to do with new labels of one image.
+        seed, batch_size, progress: as in `add_to_bank`.
+
+    Raises:
+        FoldcamError: as `add_to_bank`; or a file that cannot be written.
+    """
+    _check_out(out)
+    source = needed_source(bank.source, "The bank")
+    recipe = source.preprocessing
+    network = loaded.network(source.layer, (recipe.height, recipe.width))
+    report = add_to_bank(
+        bank,
+        network,
+        replace(dataset, samples=_singletons(bank, dataset, singletons)),
+        seed=seed,
+        batch_size=batch_size,
+        resume_folder=_resume_folder(out),
+        progress=progress,
+    )
+    report.bank.save(out)
+    return report
+
+
+def bank_summary(bank: Bank) -> dict[str, Any]:
+    """What is in a bank, for `--json`: sizes, labels with their rows, objective, origin."""
+    outcome = None if bank.outcome is None else bank.outcome.summary()
+    counts: Counter[str] = Counter()
+    for run in bank.labels:
+        counts[run.name] += run.count
+    source = bank.source
+    return {
+        "rows": bank.rows,
+        "embedding_size": bank.embedding_size,
+        "channels": bank.channels,
+        "grad_weight_rows": int(bank.grad_weights.shape[0]),
+        "labels": dict(counts),
+        "outcome": None if outcome is None else vars(outcome),
+        "objective": bank.objective,
+        "channel_rule": bank.channel_rule,
+        "compression": bank.compression,
+        "sha256": bank.sha256(),
+        "network_sha256": bank.network_sha256,
+        "layer": None if source is None else source.layer,
+        "preprocessing": None if source is None else asdict(source.preprocessing),
+        "origin": None if source is None else asdict(source.origin),
+    }
+
+
+def _singletons(bank: Bank, dataset: Dataset, policy: SingletonPolicy) -> tuple[Any, ...]:
+    """A lone image of a label that the bank knows has company there."""
+    if bank.outcome is not None:
+        return dataset.samples
+    known = {run.name for run in bank.labels}
+    foreign = tuple(sample for sample in dataset.samples if sample.label not in known)
+    kept = set(map(id, handle_singletons(foreign, policy)))
+    return tuple(s for s in dataset.samples if s.label in known or id(s) in kept)
+
+
+def _resume_folder(out: Path) -> Path:
+    return out.with_name(f".{out.name}.resume")
+
+
+def _check_out(out: Path) -> None:
+    """Before the long pass, what would fail after it."""
+    if out.suffix != SUFFIX:
+        raise FoldcamError(f"--out {out}: a bank is a {SUFFIX} file.")
+    if out.is_dir():
+        raise FoldcamError(f"{out} is a folder: give the name of a file.")
+    with user_errors_for(out):
+        out.parent.mkdir(parents=True, exist_ok=True)

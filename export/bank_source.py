@@ -1,0 +1,66 @@
+"""Where a bank comes from: enough to fold it, to add to it, and to refuse another network."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from runtime.contract import Contract, Origin, origin_from, preprocessing_from
+from runtime.errors import FoldcamError
+from runtime.fields import Fields
+from runtime.preprocess import Preprocessing
+
+
+@dataclass(frozen=True)
+class BankSource:
+    """What a contract needs beside the rows themselves.
+
+    Attributes:
+        origin: network and data.
+        layer: the feature map's name in the network.
+        preprocessing: how the images became the network's input.
+    """
+
+    origin: Origin
+    layer: str
+    preprocessing: Preprocessing
+
+    @staticmethod
+    def of(contract: Contract) -> BankSource:
+        """Where the bank inside a folded model comes from."""
+        return BankSource(contract.origin, contract.layer, contract.preprocessing)
+
+    def document(self) -> dict[str, Any]:
+        """For the header of a bank's file."""
+        return asdict(self)
+
+
+def read_source(fields: Fields) -> BankSource:
+    """The section that `BankSource.document` wrote.
+
+    Raises:
+        FoldcamError: a value is missing or wrong; the message names it.
+    """
+    return BankSource(
+        origin=origin_from(fields.section("origin")),
+        layer=fields.text("layer"),
+        preprocessing=preprocessing_from(fields.section("preprocessing")),
+    )
+
+
+def needed_source(source: BankSource | None, where: str) -> BankSource:
+    """The source of a bank that must have one.
+
+    Args:
+        source: of the bank.
+        where: the bank's file, for the message.
+
+    Raises:
+        FoldcamError: an older foldcam wrote the bank, without its source.
+    """
+    if source is None:
+        raise FoldcamError(
+            f"{where} does not say which layer and preprocessing it was made with: build it again "
+            "with foldcam bank build."
+        )
+    return source
