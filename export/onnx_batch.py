@@ -138,10 +138,14 @@ def _fitting(
     carries = any(name in shapes and shapes[name].axis is not None for name in node.input)
     must = carries and any(flow.holds_image(str(name)) for name in node.output)
     few = runner.run(node, values.few)
+    own = _Rewrite([node], {})
+    choices = [own, *_rewrites(node, few, values, shapes)]
+    if _absorbs_batch(node, few, runner, values, shapes):
+        choices.append(choices.pop(0))
     reason = ""
-    for rewrite in (_Rewrite([node], {}), *_rewrites(node, few, values, shapes)):
+    for rewrite in choices:
         try:
-            found = few if rewrite.nodes == [node] else _run(rewrite, runner, values.few)
+            found = few if rewrite is own else _run(rewrite, runner, values.few)
             many = _run(rewrite, runner, values.many)
         except FoldcamError as error:
             reason = reason or f" ({error})"
@@ -155,6 +159,30 @@ def _fitting(
         f"{place_of(node)}) mixes or drops images{reason}; export it with a dynamic first "
         "dimension."
     )
+
+
+def _absorbs_batch(
+    node: onnx.NodeProto,
+    few: Mapping[str, Array],
+    runner: NodeRunner,
+    values: _Values,
+    shapes: Mapping[str, Shape],
+) -> bool:
+    """Whether a Reshape such as [1, -1] puts all images of a batch into one row."""
+    if node.op_type != "Reshape" or node.input[0] not in shapes:
+        return False
+    axis = shapes[node.input[0]].axis
+    name = str(node.output[0])
+    if axis is None:
+        return False
+    try:
+        many = runner.run(node, values.many)[name]
+    except FoldcamError:
+        return False
+    grown = [at for at, size in enumerate(few[name].shape) if many.shape[at] != size]
+    batch = values.few[node.input[0]].shape[axis]
+    sizes = few[name].shape
+    return bool(grown) and sizes[grown[0]] != batch and batch in sizes[: grown[0]]
 
 
 def _run(rewrite: _Rewrite, runner: NodeRunner, values: Mapping[str, Array]) -> dict[str, Array]:

@@ -88,12 +88,21 @@ class Flow:
         return found
 
 
-def rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
-    """Give values other names; what has one of the new names already gets out of the way."""
+def rename(
+    graph: onnx.GraphProto, names: Mapping[str, str], reserved: Collection[str] = ()
+) -> None:
+    """Give values other names; what has one of the new names already gets out of the way.
+
+    Args:
+        graph: changed in place.
+        names: old -> new.
+        reserved: further names that nothing may keep.
+    """
     every = _value_names(graph)
-    taken = every | set(names.values())
+    wanted = {*names.values(), *reserved}
+    taken = every | wanted
     full = dict(names)
-    for name in set(names.values()) & every - set(names):
+    for name in sorted(wanted & every - set(names)):
         free = f"network.{name}"
         while free in taken:
             free = f"network.{free}"
