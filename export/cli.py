@@ -26,7 +26,10 @@ app = typer.Typer(no_args_is_help=True)
 def export(
     model: Annotated[
         str,
-        typer.Argument(help="demo, package.module:factory, or a .pt2 file.", metavar="MODEL"),
+        typer.Argument(
+            help="demo, package.module:factory, a .pt2 file, or a network in .onnx.",
+            metavar="MODEL",
+        ),
     ],
     images: Annotated[
         Path, typer.Option(help="Training images: class folders, a CSV, or a CUB-200-2011 folder.")
@@ -39,6 +42,14 @@ def export(
     layer: Annotated[
         str | None, typer.Option(help="Name of the feature map; found by itself if left out.")
     ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(help="The embedding among the outputs of an .onnx, or a value inside it."),
+    ] = None,
+    head: Annotated[
+        str,
+        typer.Option(help="exact, or fitted: a linear map where the head has no gradient."),
+    ] = "exact",
     split: Annotated[str, typer.Option(help="train, test or all.")] = "train",
     objective: Annotated[
         str | None,
@@ -85,7 +96,7 @@ def export(
     from dataclasses import replace
 
     from export.datasets import SINGLETON_POLICIES, SPLITS, handle_singletons, load_dataset
-    from export.exporter import export_model, skipped_lines
+    from export.exporter import HEAD_RULES, export_model, skipped_lines
     from export.fold import FoldOptions
     from export.grad_weights import CHANNEL_RULES
     from export.kernel import DEFAULT_KERNEL, KernelObjective, parse_kernel
@@ -98,6 +109,7 @@ def export(
 
     chosen_split = choice("--split", split, SPLITS)
     rule = choice("--channels", channels, CHANNEL_RULES)
+    head_rule = choice("--head", head, HEAD_RULES)
     policy = choice("--singletons", singletons, SINGLETON_POLICIES)
     options = FoldOptions(
         transfer=transfer,
@@ -120,7 +132,7 @@ def export(
     if not continuous:
         dataset = replace(dataset, samples=handle_singletons(dataset.samples, policy))
     with _stdout_kept(), ProgressBar() as progress:
-        loaded = load_model(model, weights)
+        loaded = load_model(model, weights, output)
         report = export_model(
             loaded,
             dataset,
@@ -130,6 +142,7 @@ def export(
                 loaded.preprocessing, size=size, resize=resize, color=color, mean=mean, std=std
             ),
             layer=layer,
+            head_rule=head_rule,
             channel_rule=rule,
             options=options,
             opset=opset,
@@ -196,7 +209,7 @@ def verify(
     most: Annotated[int, typer.Option(help="Images at most.", min=1)] = 64,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Compare a folded model in ONNX Runtime with the torch network it came from."""
+    """Compare a folded model in ONNX Runtime with the network it came from."""
     from export.datasets import SPLITS, load_dataset
     from export.model_spec import load_model
     from export.verify import images_to_verify
@@ -208,7 +221,9 @@ def verify(
     dataset = load_dataset(images, choice("--split", split, SPLITS)) if images else None
     with _stdout_kept():
         loaded = load_model(spec, weights_file)
-        report = compare(model, loaded.module, images_to_verify(dataset, contract, most))
+        size = (contract.preprocessing.height, contract.preprocessing.width)
+        network = loaded.network(contract.layer, size, exact=False)
+        report = compare(model, network, images_to_verify(dataset, contract, most))
     if as_json:
         print_json(report.document())
     else:
@@ -247,8 +262,9 @@ def _network_of(model: Path, against: str | None, weights: Path | None) -> tuple
         return against, weights
     origin = read_contract(model).origin
     spec = origin.network
-    if spec.endswith((".pt2", ".safetensors")):
-        spec = str(_beside(model, spec, "--against"))
+    file, mark, output = spec.partition("#")
+    if file.endswith((".pt2", ".safetensors", ".onnx")):
+        spec = f"{_beside(model, file, '--against')}{mark}{output}"
     if origin.weights and weights is None:
         weights = _beside(model, origin.weights, "--weights")
     return spec, weights

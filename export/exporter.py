@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, get_args
 
 import onnx
 
 from export.bank_builder import BankReport, StageProgress, build_bank
 from export.datasets import Dataset
+from export.fitted_network import fit_head
 from export.fold import FoldOptions, fold
 from export.grad_weights import ChannelRule
 from export.kernel import KernelObjective
@@ -23,6 +25,9 @@ from runtime.errors import FoldcamError
 from runtime.files import atomic_path
 from runtime.onnx_file import read_contract
 from runtime.preprocess import Preprocessing
+
+HeadRule = Literal["exact", "fitted"]
+HEAD_RULES: tuple[HeadRule, ...] = get_args(HeadRule)
 
 _TOOLS = ("foldcam", "torch", "onnx", "onnxscript", "numpy")
 
@@ -52,6 +57,7 @@ def export_model(
     *,
     preprocessing: Preprocessing | None = None,
     layer: str | None = None,
+    head_rule: HeadRule = "exact",
     channel_rule: ChannelRule = "all",
     options: FoldOptions | None = None,
     opset: int = 18,
@@ -68,6 +74,8 @@ def export_model(
         objective: what the directions come from.
         preprocessing: overrides the network's own.
         layer: the feature map's name, or None to find it.
+        head_rule: `exact`, or `fitted` for a head that cannot be differentiated, see
+            `export.fitted_network`.
         channel_rule: `all` or `positive`.
         options: how the bank is folded.
         opset: ONNX operator set.
@@ -83,8 +91,17 @@ def export_model(
     preprocessing = preprocessing or loaded.preprocessing
     # First what can fail at once, then the long pass over the images.
     with atomic_path(out) as temporary:
-        network = loaded.network(layer, (preprocessing.height, preprocessing.width))
+        size = (preprocessing.height, preprocessing.width)
+        network = loaded.network(layer, size, exact=head_rule == "exact")
         model = network.to_onnx(opset)
+        if head_rule == "fitted":
+            network = fit_head(
+                network,
+                preprocessing,
+                dataset.samples,
+                batch_size=batch_size,
+                progress=_stage(progress, "fitting the head"),
+            )
         report = build_bank(
             network,
             preprocessing,
@@ -137,8 +154,15 @@ def skipped_lines(report: BankReport, most: int = 10) -> Sequence[str]:
     return lines
 
 
+def _stage(progress: StageProgress | None, name: str) -> Callable[[int, int], None] | None:
+    if progress is None:
+        return None
+    tell = progress
+    return lambda done, total: tell(name, done, total)
+
+
 def _notes(network: Network, report: BankReport) -> list[str]:
-    notes = []
+    notes = list(network.notes)
     if not network.head_before_normalization:
         notes.append(
             "The embedding is normalised but the place was not found: directions went through "

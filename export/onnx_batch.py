@@ -14,13 +14,12 @@ import onnx
 from onnx import helper, numpy_helper
 
 from export.onnx_file import place_of
-from export.onnx_graph import Flow
+from export.onnx_graph import PREPARED, Flow
 from export.onnx_session import Array, NodeRunner
 from runtime.contract import IMAGE
 from runtime.errors import FoldcamError
 
 MANY = 3
-_PREFIX = "foldcam.batch"
 # How many numbers they return depends on what the numbers are.
 _DATA_DEPENDENT = {"NonZero", "Compress", "NonMaxSuppression", "Unique", "StringSplit"}
 
@@ -213,9 +212,7 @@ def _rewrites(
         yield _resize(node, values.few[node.input[3]])
 
 
-def _reshapes(
-    node: onnx.NodeProto, sizes: tuple[int, ...], batch: int
-) -> Iterator[_Rewrite]:
+def _reshapes(node: onnx.NodeProto, sizes: tuple[int, ...], batch: int) -> Iterator[_Rewrite]:
     """The batch in each place in turn, first where it was one size before and after."""
     places = sorted(range(len(sizes)), key=lambda place: sizes[place] != batch)
     for place in places:
@@ -236,7 +233,7 @@ def _expanded_concat(
         return _Rewrite([changed], {})
     batch = shapes[carrying[0]].axis
     assert batch is not None
-    stem = f"{_PREFIX}.{node.output[0]}"
+    stem = f"{PREPARED}{node.output[0]}"
     size, ones = f"{stem}.size", np.ones(values.few[carrying[0]].ndim, np.int64)
     constants = {f"{stem}.before": ones[:batch], f"{stem}.after": ones[batch + 1 :]}
     nodes = [
@@ -257,7 +254,7 @@ def _resize(node: onnx.NodeProto, sizes: Array) -> _Rewrite:
     """The target size with the batch's own number of images in front."""
     changed = onnx.NodeProto()
     changed.CopyFrom(node)
-    stem = f"{_PREFIX}.{node.output[0]}"
+    stem = f"{PREPARED}{node.output[0]}"
     changed.input[3] = f"{stem}.sizes"
     nodes = [
         helper.make_node("Shape", [node.input[0]], [f"{stem}.n"], f"{stem}.n", start=0, end=1),
@@ -272,7 +269,7 @@ def _resize(node: onnx.NodeProto, sizes: Array) -> _Rewrite:
 def _with_input(node: onnx.NodeProto, position: int, value: Array) -> _Rewrite:
     changed = onnx.NodeProto()
     changed.CopyFrom(node)
-    name = f"{_PREFIX}.{node.output[0]}"
+    name = f"{PREPARED}{node.output[0]}"
     del changed.input[position:]
     changed.input.append(name)
     return _Rewrite([changed], {name: value})

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
+import onnx.inliner
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 from onnx.external_data_helper import ExternalDataInfo
 

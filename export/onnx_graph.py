@@ -10,6 +10,10 @@ from export.onnx_file import graphs
 
 # Their output says how large their input is, not what is in it.
 _SIZES = {"Shape", "Size"}
+PREPARED = "network.prepared."
+"""Before the names of what foldcam adds to a network to make it fit for folding; what the
+fold itself adds has another prefix and can be taken out again."""
+
 RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial"}
 
 

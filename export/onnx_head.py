@@ -7,7 +7,6 @@ import torch
 from onnx import numpy_helper
 
 from export.feature_map import Layer
-from export.onnx_batch import Shape
 from export.onnx_file import place_of
 from export.onnx_graph import Flow
 from export.onnx_prepare import Prepared

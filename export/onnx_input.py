@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from export.embedding_model import BATCH
 from export.onnx_file import graphs
-from export.onnx_graph import rename
+from export.onnx_graph import PREPARED, rename
 from runtime.contract import IMAGE
 from runtime.errors import FoldcamError
 
@@ -98,22 +98,22 @@ def take_image(model: onnx.ModelProto, given: ImageInput, image_size: tuple[int,
     rename(graph, {given.name: IMAGE} if given.name != IMAGE else {})
     inner, added = IMAGE, []
     if given.dtype != TensorProto.FLOAT or given.kind == "nhwc":
-        inner = "foldcam.given"
+        inner = f"{PREPARED}given"
         for node in (node for each in graphs(graph) for node in each.node):
             for position, name in enumerate(node.input):
                 if name == IMAGE:
                     node.input[position] = inner
     source = IMAGE
     if given.dtype != TensorProto.FLOAT:
-        target = "foldcam.half" if given.kind == "nhwc" else inner
+        target = f"{PREPARED}half" if given.kind == "nhwc" else inner
         added.append(
-            helper.make_node("Cast", [source], [target], "foldcam.to_half", to=given.dtype)
+            helper.make_node("Cast", [source], [target], f"{PREPARED}to_half", to=given.dtype)
         )
         source = target
     if given.kind == "nhwc":
         added.append(
             helper.make_node(
-                "Transpose", [source], [inner], "foldcam.to_nhwc", perm=[0, 2, 3, 1]
+                "Transpose", [source], [inner], f"{PREPARED}to_nhwc", perm=[0, 2, 3, 1]
             )
         )
     nodes = [*added, *graph.node]

@@ -223,7 +223,9 @@ def _constant(array: object) -> torch.Tensor:
     try:
         return to_torch(array)  # type: ignore[arg-type]
     except UnsupportedError as error:
-        raise FoldcamError(f"The network has a constant that torch cannot hold: {error}.") from error
+        raise FoldcamError(
+            f"The network has a constant that torch cannot hold: {error}."
+        ) from error
 
 
 def _same(found: torch.Tensor, exact: torch.Tensor) -> bool:
@@ -283,9 +285,9 @@ def _find_feature_map(
     position = {name: number for number, name in enumerate(names)}
     steps = []
     for name in names:
-        number = flow.producer.get(name)
-        node = None if number is None else flow.nodes[number]
-        sources = [] if number is None else flow.inputs[number]
+        maker = flow.producer.get(name)
+        node = None if maker is None else flow.nodes[maker]
+        sources = [] if maker is None else flow.inputs[maker]
         steps.append(
             Step(
                 inputs=tuple(position[each] for each in sources if each in position),

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
-from export.embedding_model import BATCH, FEATURE_MAP, opset_of, strip_origin
+from export.embedding_model import BATCH, FEATURE_MAP, strip_origin
 from export.feature_map import Layout
-from export.graft import Graft
-from export.network import Landmarks, Network
+from export.network import Activations, Landmarks, Network
 from export.onnx_file import OnnxFile, computation_hash
-from export.onnx_graph import rename
+from export.onnx_graph import PREPARED, rename
 from export.onnx_head import OnnxHead
 from export.onnx_landmarks import dissect_onnx
 from export.onnx_opset import in_opset
@@ -87,7 +88,7 @@ class OnnxNetwork(Network):
             return head_end, embedding.reshape(len(feature_map), -1)
         return self._graph_head(_from_map(feature_map, self._layout, *skipped), *rest)
 
-    def pull_back_map(self, activations, directions):  # type: ignore[no-untyped-def]
+    def pull_back_map(self, activations: Activations, directions: torch.Tensor) -> torch.Tensor:
         """See `Network.pull_back_map`.
 
         Raises:
@@ -107,17 +108,17 @@ class OnnxNetwork(Network):
         direct_map = self._layout.kind == "nchw" and layer_kind == TensorProto.FLOAT
         direct_embedding = len(shape) == 2 and embedding_kind == TensorProto.FLOAT
         names = {
-            source: FEATURE_MAP if direct_map else "foldcam.layer",
-            embedding: EMBEDDING if direct_embedding else "foldcam.output",
+            source: FEATURE_MAP if direct_map else f"{PREPARED}layer",
+            embedding: EMBEDDING if direct_embedding else f"{PREPARED}embedding",
         }
         rename(model.graph, names, [FEATURE_MAP, EMBEDDING])
-        graft = Graft(model.graph, opset_of(model))
+        add = _Adder(model.graph)
         if not direct_map:
-            _graft_map(graft, names[source], self._layout, layer_kind)
+            _add_map(add, names[source], self._layout)
         if not direct_embedding:
-            rows = graft.constant("embedding_rows", [-1, self.embedding_size], np.int64)
-            flat = graft.node("Reshape", [names[embedding], rows], "foldcam.flat_embedding")
-            graft.node("Cast", [flat], EMBEDDING, to=TensorProto.FLOAT)
+            rows = add.constant("embedding_shape", [-1, self.embedding_size])
+            flat = add.node("Reshape", [names[embedding], rows], "flat_embedding")
+            add.node("Cast", [flat], EMBEDDING, to=TensorProto.FLOAT)
         del model.graph.output[:]
         model.graph.output.extend(
             helper.make_tensor_value_info(name, TensorProto.FLOAT, [BATCH, *sizes])
@@ -184,28 +185,44 @@ def _from_map(
     return feature_map
 
 
-def _graft_map(graft: Graft, layer: str, layout: Layout, kind: int) -> None:
+class _Adder:
+    """Adds nodes and constants of foldcam's own behind a graph."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self._graph = graph
+
+    def constant(self, name: str, value: list[int]) -> str:
+        """Add integers; returns their name."""
+        full = PREPARED + name
+        self._graph.initializer.append(numpy_helper.from_array(np.array(value, np.int64), full))
+        return full
+
+    def node(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        """Add a node; returns its output's name."""
+        full = output if output in (FEATURE_MAP, EMBEDDING) else PREPARED + output
+        name = PREPARED + output
+        self._graph.node.append(helper.make_node(op, inputs, [full], name, **attributes))
+        return full
+
+
+def _add_map(add: _Adder, layer: str, layout: Layout) -> None:
     """Add the feature map beside its layer, without leading the network through it."""
     channels, height, width = layout.shape
     if layout.kind == "nhwc":
-        layer = graft.node("Transpose", [layer], "foldcam.map_first", perm=[0, 3, 1, 2])
+        layer = add.node("Transpose", [layer], "channels_first", perm=[0, 3, 1, 2])
     elif layout.kind == "tokens":
         if layout.skipped:
             bounds = [
-                graft.constant(f"map_{name}", [value], np.int64)
+                add.constant(f"patches_{name}", [value])
                 for name, value in (
                     ("start", layout.skipped),
                     ("end", layout.skipped + height * width),
                     ("axis", 1),
                 )
             ]
-            layer = graft.node("Slice", [layer, *bounds], "foldcam.map_patches")
-        layer = graft.node("Transpose", [layer], "foldcam.map_columns", perm=[0, 2, 1])
-        shape = graft.constant("map_shape", [-1, channels, height, width], np.int64)
-        layer = graft.node("Reshape", [layer, shape], "foldcam.map_grid")
-    if kind == TensorProto.FLOAT:
-        graft.node("Identity", [layer], FEATURE_MAP)
-    else:
-        graft.node("Cast", [layer], FEATURE_MAP, to=TensorProto.FLOAT)
-
-
+            layer = add.node("Slice", [layer, *bounds], "patches")
+        layer = add.node("Transpose", [layer], "columns", perm=[0, 2, 1])
+        shape = add.constant("map_shape", [-1, channels, height, width])
+        layer = add.node("Reshape", [layer, shape], "grid")
+    # Where the layer is a float32 map it is only renamed; the cast is for halves.
+    add.node("Cast", [layer], FEATURE_MAP, to=TensorProto.FLOAT)

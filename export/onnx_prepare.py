@@ -15,7 +15,6 @@ from export.onnx_graph import Flow, prune
 from export.onnx_input import image_input, take_image
 from export.onnx_opset import OLDEST, in_opset
 from export.onnx_session import Array, GraphSession, NodeRunner
-from runtime.contract import IMAGE
 from runtime.errors import FoldcamError
 
 

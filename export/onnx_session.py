@@ -86,7 +86,7 @@ class NodeRunner:
             if value is not None:
                 return {str(node.output[0]): value}
         feeds = {name: values[name] for name in dict.fromkeys(inputs_of(node))}
-        kinds = tuple((name, array.dtype.str, array.ndim) for name, array in feeds.items())
+        kinds = tuple((name, array.dtype.str, _dims(array)) for name, array in feeds.items())
         key = (node.SerializeToString(deterministic=True), kinds)
         try:
             if key not in self._sessions:
@@ -108,7 +108,7 @@ class NodeRunner:
     def _session(self, node: onnx.NodeProto, feeds: Mapping[str, Array]) -> Any:
         given = [
             helper.make_tensor_value_info(
-                name, helper.np_dtype_to_tensor_dtype(array.dtype), [None] * array.ndim
+                name, helper.np_dtype_to_tensor_dtype(array.dtype), _dims(array)
             )
             for name, array in feeds.items()
         ]
@@ -116,6 +116,11 @@ class NodeRunner:
         graph = helper.make_graph([node], "node", given, made)
         model = helper.make_model(graph, opset_imports=self._opsets, ir_version=self._ir_version)
         return _session(model, plain=True)
+
+
+def _dims(array: Array) -> tuple[int | None, ...]:
+    # How long a list of sizes or axes is, the operator must know.
+    return array.shape if array.dtype.kind == "i" and array.ndim == 1 else (None,) * array.ndim
 
 
 def constant_of(node: onnx.NodeProto) -> Array | None:
@@ -134,7 +139,12 @@ def constant_of(node: onnx.NodeProto) -> Array | None:
 def reason(error: Exception) -> str:
     """ONNX Runtime's reason in one line, without its own source files."""
     text = " ".join((str(error) or type(error).__name__).split())
-    for mark in ("Status Message: ", " : FAIL : ", " : INVALID_ARGUMENT : ", " : NOT_IMPLEMENTED : "):
+    for mark in (
+        "Status Message: ",
+        " : FAIL : ",
+        " : INVALID_ARGUMENT : ",
+        " : NOT_IMPLEMENTED : ",
+    ):
         text = text.split(mark)[-1]
     return text[:300].rstrip(". ")
 

@@ -1,4 +1,4 @@
-"""Verify: the folded model in ONNX Runtime against the torch network it came from."""
+"""Verify: the folded model in ONNX Runtime against the network it came from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from export.datasets import Dataset
 from export.graft_bank import bank_of
 from export.kernel import kernel_estimates
 from export.network import Network
-from export.torch_network import TorchNetwork
 from runtime.backends import Array, open_backend
 from runtime.contract import (
     EMBEDDING,
@@ -108,7 +107,7 @@ class _Outputs:
 
 def verify(
     model_path: Path,
-    module: torch.nn.Module,
+    network: Network,
     images: Sequence[Image],
     *,
     batch_size: int = 8,
@@ -123,7 +122,7 @@ def verify(
 
     Args:
         model_path: the folded model.
-        module: the network it came from.
+        network: the one it came from, cut at the layer that its metadata name.
         images: `uint8 [H, W, 3]` RGB, any sizes, at least one.
         batch_size: images per pass.
 
@@ -131,8 +130,6 @@ def verify(
         FoldcamError: the network is another one than the model's, or cannot run.
     """
     contract = read_contract(model_path)
-    size = (contract.preprocessing.height, contract.preprocessing.width)
-    network = TorchNetwork(module, size, contract.layer)
     if network.sha256() != contract.origin.network_sha256:
         raise FoldcamError(
             f"{model_path} was made from another network: its metadata names "

@@ -131,7 +131,9 @@ def run_demo(out: Path, say: Callable[[str], None], seed: int = 0) -> DemoReport
     )
     say(f"\n$ foldcam verify {model} --images {out / 'scenes.csv'}")
     unseen = images_to_verify(load_dataset(out / "scenes.csv", "all"), report.contract, 64)
-    verified = verify(model, loaded.module, unseen)
+    recipe = report.contract.preprocessing
+    network = loaded.network(report.contract.layer, (recipe.height, recipe.width))
+    verified = verify(model, network, unseen)
     say(
         f"embedding cosine {verified.embedding_cosine_worst:.7f} and heatmap difference "
         f"{verified.heatmap_difference_worst:.1g} at worst: "

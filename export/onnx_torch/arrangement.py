@@ -119,7 +119,7 @@ def _gather_elements(call: Call, x: Tensor, index: Tensor) -> Tensor:
 
 
 def _expand(_: Call, x: Tensor, shape: Tensor) -> Tensor:
-    return x.expand(torch.broadcast_shapes(x.shape, tuple(shape.tolist())))
+    return x.expand(np.broadcast_shapes(tuple(x.shape), tuple(shape.tolist())))
 
 
 def _tile(_: Call, x: Tensor, repeats: Tensor) -> Tensor:

@@ -66,9 +66,7 @@ def _thresholded_relu(call: Call, x: Tensor) -> Tensor:
     return torch.where(x > call.float("alpha", 1.0), x, torch.zeros_like(x))
 
 
-def _clip(
-    call: Call, x: Tensor, low: Tensor | None = None, high: Tensor | None = None
-) -> Tensor:
+def _clip(call: Call, x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
     # Up to opset 6 the bounds were attributes, from 11 on they are inputs.
     least = call.attributes.get("min") if low is None else low
     most = call.attributes.get("max") if high is None else high

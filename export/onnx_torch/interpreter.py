@@ -61,11 +61,7 @@ class Interpreter:
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise UnsupportedError(f"torch fails: {first}") from error
         outputs = result if isinstance(result, tuple) else (result,)
-        return {
-            str(name): value
-            for name, value in zip(node.output, outputs, strict=False)
-            if name
-        }
+        return {str(name): value for name, value in zip(node.output, outputs, strict=False) if name}
 
     def in_runtime(
         self, node: onnx.NodeProto, values: Mapping[str, torch.Tensor]
@@ -82,9 +78,7 @@ class Interpreter:
         except UnsupportedError as error:
             raise FoldcamError(f"{node.op_type}: {error}.") from error
 
-    def run(
-        self, nodes: list[onnx.NodeProto], values: MutableMapping[str, torch.Tensor]
-    ) -> None:
+    def run(self, nodes: list[onnx.NodeProto], values: MutableMapping[str, torch.Tensor]) -> None:
         """Compute nodes in order and add what they return to the values.
 
         Raises:

@@ -197,13 +197,19 @@ def _resize(
         full = list(x.shape)
         for axis, size in zip(axes, sizes.tolist(), strict=True):
             full[axis] = int(size)
-        return functional.interpolate(x, full[2:], mode=names[mode], **options)
-    assert scales is not None
+        return _interpolated(x, full[2:], names[mode], options)
+    if scales is None:
+        raise UnsupportedError("it has neither scales nor sizes")
     factors = [1.0] * 4
     for axis, factor in zip(axes, scales.tolist(), strict=True):
         factors[axis] = float(factor)
     target = [int(size * factor) for size, factor in zip(x.shape[2:], factors[2:], strict=True)]
-    return functional.interpolate(x, target, mode=names[mode], **options)
+    return _interpolated(x, target, names[mode], options)
+
+
+def _interpolated(x: Tensor, target: list[int], mode: str, options: dict[str, bool]) -> Tensor:
+    result: Tensor = functional.interpolate(x, target, mode=mode, **options)
+    return result
 
 
 def _depth_to_space(call: Call, x: Tensor) -> Tensor:

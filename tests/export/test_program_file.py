@@ -98,7 +98,8 @@ def test_a_program_goes_through_the_whole_export(saved, shared_photos, networks,
     assert contract.normalized
     assert report.contract == contract
     images = images_to_verify(load_dataset(shared_photos), contract, 12)
-    assert verify(out, load_program(saved), images).passed
+    network = TorchNetwork(load_program(saved), networks.SIZE, contract.layer)
+    assert verify(out, network, images).passed
 
 
 def test_weights_beside_a_program_are_refused(saved, tmp_path):

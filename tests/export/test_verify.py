@@ -16,6 +16,7 @@ from export.fold import FoldOptions
 from export.kernel import parse_kernel
 from export.model_spec import LoadedModel
 from export.objectives import parse_objective
+from export.torch_network import TorchNetwork
 from export.verify import images_to_verify, verify
 from runtime.errors import FoldcamError
 from runtime.onnx_file import read_contract
@@ -26,14 +27,18 @@ def images(folded_file, shared_photos):
     return images_to_verify(load_dataset(shared_photos), read_contract(folded_file), 12)
 
 
+def _cut(networks, seed=0):
+    return TorchNetwork(networks.make_tiny(seed), networks.SIZE)
+
+
 def _verify(model, networks, images, tmp_path):
     path = tmp_path / "doctored.onnx"
     onnx.save(model, path)
-    return verify(path, networks.make_tiny(), images)
+    return verify(path, _cut(networks), images)
 
 
 def test_an_honest_file_passes(folded_file, networks, images):
-    report = verify(folded_file, networks.make_tiny(), images, batch_size=5)
+    report = verify(folded_file, _cut(networks), images, batch_size=5)
     assert report.passed, report.failures
     assert report.images == 12
     assert report.embedding_cosine_worst > 0.99999
@@ -57,13 +62,13 @@ def test_every_option_verifies(options, networks, preprocessing, shared_photos, 
     goal = parse_objective("sampled:9")
     out = tmp_path / "m.onnx"
     export_model(loaded, load_dataset(shared_photos), out, goal, options=options)
-    report = verify(out, networks.make_tiny(), images)
+    report = verify(out, _cut(networks), images)
     assert report.passed, report.failures
 
 
 def test_another_network_is_refused(folded_file, networks, images):
     with pytest.raises(FoldcamError, match="was made from another network"):
-        verify(folded_file, networks.make_tiny(seed=1), images)
+        verify(folded_file, _cut(networks, seed=1), images)
 
 
 def _constant(model, name):
@@ -153,7 +158,7 @@ def test_values_that_are_not_finite_fail(folded_model, networks, images, tmp_pat
 
 
 def test_the_same_image_twice_may_have_the_same_heatmap_twice(folded_file, networks, images):
-    assert verify(folded_file, networks.make_tiny(), [images[0]] * 3).passed
+    assert verify(folded_file, _cut(networks), [images[0]] * 3).passed
 
 
 def test_images_are_spread_over_the_labels(shared_photos, folded_file):
@@ -167,7 +172,7 @@ def test_without_images_the_noise_is_the_same_every_time(folded_file, networks):
     contract = read_contract(folded_file)
     first, again = (images_to_verify(None, contract, 64) for _ in range(2))
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
-    assert verify(folded_file, networks.make_tiny(), first).passed
+    assert verify(folded_file, _cut(networks), first).passed
 
 
 def test_only_unreadable_images_are_refused(photos, folded_file):
@@ -191,7 +196,7 @@ def priced_file(networks, shared_photos, preprocessing, tmp_path_factory):
 
 
 def test_an_honest_file_of_a_continuous_outcome_passes(priced_file, networks, images):
-    report = verify(priced_file, networks.make_tiny(), images, batch_size=5)
+    report = verify(priced_file, _cut(networks), images, batch_size=5)
     assert report.passed, report.failures
     assert report.estimate_difference_worst < 1e-5
     assert report.heatmap_difference_worst < 1e-4
@@ -200,7 +205,7 @@ def test_an_honest_file_of_a_continuous_outcome_passes(priced_file, networks, im
 
 
 def test_a_model_of_labels_has_no_estimate_to_compare(folded_file, networks, images):
-    assert verify(folded_file, networks.make_tiny(), images).estimate_difference_worst is None
+    assert verify(folded_file, _cut(networks), images).estimate_difference_worst is None
 
 
 @pytest.mark.parametrize(
