@@ -20,6 +20,7 @@ from runtime.contract import IMAGE
 from runtime.errors import FoldcamError
 
 MANY = 3
+_ELEMENTWISE = {"Add", "Sub", "Mul", "Div", "Where"}
 # How many numbers they return depends on what the numbers are.
 _DATA_DEPENDENT = {"NonZero", "Compress", "NonMaxSuppression", "Unique", "StringSplit"}
 
@@ -138,16 +139,14 @@ def _fitting(
     must = carries and any(flow.holds_image(str(name)) for name in node.output)
     few = runner.run(node, values.few)
     own = _Rewrite([node], {})
-    choices = [own, *_rewrites(node, few, values, shapes)]
+    choices = [own, *_rewrites(node, few, values, shapes, unit)]
     if _absorbs_batch(node, few, runner, values, shapes):
         choices.append(choices.pop(0))
-    reason = ""
     for rewrite in choices:
         try:
             found = few if rewrite is own else _run(rewrite, runner, values.few)
             many = _run(rewrite, runner, values.many)
-        except FoldcamError as error:
-            reason = reason or f" ({error})"
+        except FoldcamError:
             continue
         if all(_follows(found[name], many[name], must) for name in node.output if name):
             values.few.update(found)
@@ -155,8 +154,7 @@ def _fitting(
             return rewrite
     raise FoldcamError(
         f"The network was made for a batch of {unit} and cannot take another: {node.op_type} (node "
-        f"{place_of(node)}) mixes or drops images{reason}; export it with a dynamic first "
-        "dimension."
+        f"{place_of(node)}) mixes or drops images; export it with a dynamic first dimension."
     )
 
 
@@ -178,10 +176,9 @@ def _absorbs_batch(
         many = runner.run(node, values.many)[name]
     except FoldcamError:
         return False
-    grown = [at for at, size in enumerate(few[name].shape) if many.shape[at] != size]
-    batch = values.few[node.input[0]].shape[axis]
-    sizes = few[name].shape
-    return bool(grown) and sizes[grown[0]] != batch and batch in sizes[: grown[0]]
+    sizes, unit = few[name].shape, shapes[IMAGE].unit
+    grown = [at for at, size in enumerate(sizes) if many.shape[at] != size]
+    return bool(grown) and sizes[grown[0]] != unit and unit in sizes[: grown[0]]
 
 
 def _run(rewrite: _Rewrite, runner: NodeRunner, values: Mapping[str, Array]) -> dict[str, Array]:
@@ -197,24 +194,33 @@ def _rewrites(
     few: Mapping[str, Array],
     values: _Values,
     shapes: Mapping[str, Shape],
+    unit: int,
 ) -> Iterator[_Rewrite]:
     axis = shapes[node.input[0]].axis if node.input and node.input[0] in shapes else None
     output = str(node.output[0]) if node.output else ""
     if node.op_type == "Reshape" and axis is not None:
-        yield from _reshapes(node, few[output].shape, values.few[node.input[0]].shape[axis])
+        batch = values.few[node.input[0]].shape[axis]
+        yield from _reshapes(node, few[output].shape, (unit, batch))
     elif node.op_type == "Squeeze" and len(node.input) == 1 and axis is not None:
         sizes = values.few[node.input[0]].shape
         axes = [at for at, size in enumerate(sizes) if size == 1 and at != axis]
         yield _with_input(node, 1, np.asarray(axes, np.int64))
     elif node.op_type == "Concat":
         yield _expanded_concat(node, values, shapes)
+    elif node.op_type in _ELEMENTWISE:
+        yield from _repeated(node, values, shapes)
     elif node.op_type == "Resize" and len(node.input) == 4 and node.input[3] and axis == 0:
         yield _resize(node, values.few[node.input[3]])
 
 
-def _reshapes(node: onnx.NodeProto, sizes: tuple[int, ...], batch: int) -> Iterator[_Rewrite]:
-    """The batch in each place in turn, first where it was one size before and after."""
-    places = sorted(range(len(sizes)), key=lambda place: sizes[place] != batch)
+def _reshapes(
+    node: onnx.NodeProto, sizes: tuple[int, ...], likely: tuple[int, int]
+) -> Iterator[_Rewrite]:
+    """The batch in each place in turn, first where there are as many as images, or rows before."""
+    images, rows = likely
+    places = sorted(
+        range(len(sizes)), key=lambda place: (sizes[place] != images, sizes[place] != rows)
+    )
     for place in places:
         target = [-1 if at == place else size for at, size in enumerate(sizes)]
         rewrite = _with_input(node, 1, np.asarray(target, np.int64))
@@ -248,6 +254,46 @@ def _expanded_concat(
             nodes.append(helper.make_node("Expand", [name, size], [target], target))
             changed.input[position] = target
     return _Rewrite([*nodes, changed], constants)
+
+
+def _repeated(
+    node: onnx.NodeProto, values: _Values, shapes: Mapping[str, Shape]
+) -> Iterator[_Rewrite]:
+    """A constant for each window of one image is repeated for each image."""
+    carrying = next((name for name in node.input if name in shapes), None)
+    axis = None if carrying is None else shapes[carrying].axis
+    if carrying is None or axis is None:
+        return
+    from_end = axis - values.few[carrying].ndim
+    rows = values.few[carrying].shape[axis]
+    for position, name in enumerate(node.input):
+        constant = values.few[name]
+        if name == carrying or constant.ndim < -from_end or constant.shape[from_end] != rows:
+            continue
+        stem = f"{PREPARED}{node.output[0]}"
+        place = constant.ndim + from_end
+        ones = np.ones(constant.ndim, np.int64)
+        constants = {
+            f"{stem}.rows": np.asarray([rows], np.int64),
+            f"{stem}.before": ones[:place],
+            f"{stem}.after": ones[place + 1 :],
+        }
+        changed = onnx.NodeProto()
+        changed.CopyFrom(node)
+        changed.input[position] = f"{stem}.repeated"
+        parts = [f"{stem}.before", f"{stem}.images", f"{stem}.after"]
+        nodes = [
+            helper.make_node("Shape", [carrying], [f"{stem}.n"], start=axis, end=axis + 1),
+            helper.make_node(
+                "Div", [f"{stem}.n", f"{stem}.rows"], [f"{stem}.images"], f"{stem}.images"
+            ),
+            helper.make_node("Concat", parts, [f"{stem}.times"], f"{stem}.times", axis=0),
+            helper.make_node(
+                "Tile", [name, f"{stem}.times"], [f"{stem}.repeated"], f"{stem}.repeated"
+            ),
+            changed,
+        ]
+        yield _Rewrite(nodes, constants)
 
 
 def _resize(node: onnx.NodeProto, sizes: Array) -> _Rewrite:

@@ -291,7 +291,7 @@ def _find_feature_map(
         steps.append(
             Step(
                 inputs=tuple(position[each] for each in sources if each in position),
-                rank=len(shapes[name].sizes),
+                rank=_rank(shapes[name]),
                 layout=layouts.get(name),
                 spread=name in layouts and (blocked or name in reached),
                 linear=node is not None and _is_linear(node, flow),
@@ -310,6 +310,11 @@ def _find_feature_map(
             f"choose one with --layer: {describe(candidates)}."
         )
     return next(candidate for candidate in candidates if candidate.name == names[chosen])
+
+
+def _rank(shape: Shape) -> int:
+    """Dimensions, without those that pooling left with one position."""
+    return sum(size > 1 or axis == shape.axis for axis, size in enumerate(shape.sizes))
 
 
 def _is_linear(node: onnx.NodeProto, flow: Flow) -> bool:

@@ -50,6 +50,9 @@ def prepare(file: OnnxFile, image_size: tuple[int, int]) -> Prepared:
     """
     model = onnx.ModelProto()
     model.CopyFrom(file.model)
+    # Since version 4 weights need not be listed as inputs, which they no longer are; 8 is that
+    # of opset 17.
+    model.ir_version = max(model.ir_version, 8)
     # What exporters noted about shapes is for the batch and the size of their example.
     del model.graph.value_info[:]
     given = image_input(model.graph)

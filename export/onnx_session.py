@@ -16,6 +16,15 @@ from runtime.errors import FoldcamError
 
 Array = npt.NDArray[Any]
 _FATAL = 4
+_BEFORE_REASON = (
+    "Status Message: ",
+    " : FAIL : ",
+    " : INVALID_ARGUMENT : ",
+    " : NOT_IMPLEMENTED : ",
+    " : RUNTIME_EXCEPTION : ",
+    " was false. ",
+    " failed: ",
+)
 
 
 class GraphSession:
@@ -137,16 +146,11 @@ def constant_of(node: onnx.NodeProto) -> Array | None:
 
 
 def reason(error: Exception) -> str:
-    """ONNX Runtime's reason in one line, without its own source files."""
+    """A C++ library's reason in one line, without the places in its own source files."""
     text = " ".join((str(error) or type(error).__name__).split())
-    for mark in (
-        "Status Message: ",
-        " : FAIL : ",
-        " : INVALID_ARGUMENT : ",
-        " : NOT_IMPLEMENTED : ",
-    ):
+    for mark in _BEFORE_REASON:
         text = text.split(mark)[-1]
-    return text[:300].rstrip(". ")
+    return text[:200].rstrip(". ")
 
 
 def _session(model: onnx.ModelProto, plain: bool = False) -> Any:

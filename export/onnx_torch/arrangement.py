@@ -138,7 +138,7 @@ def _pad(
     count = len(along)
     mode = call.text("mode", "constant")
     if mode == "constant":
-        fill = call.float("value", 0.0) if value is None else float(value)
+        fill = call.float("value", 0.0) if value is None else float(value.detach())
         each = [(0, 0)] * x.ndim
         for at, axis in enumerate(along):
             each[axis % x.ndim] = (pads[at], pads[at + count])

@@ -126,6 +126,8 @@ OPERATORS: dict[str, Operator] = {
     "HardSigmoid": _hard_sigmoid,
     "HardSwish": _unary(functional.hardswish),
     "Identity": _identity,
+    "IsInf": _unary(torch.isinf),
+    "IsNaN": _unary(torch.isnan),
     "LeakyRelu": _leaky_relu,
     "Less": _binary(torch.lt),
     "LessOrEqual": _binary(torch.le),

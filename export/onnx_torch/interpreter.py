@@ -88,11 +88,13 @@ class Interpreter:
             try:
                 values.update(self.apply(node, values))
             except UnsupportedError:
-                if torch.is_grad_enabled() and any(
-                    values[name].requires_grad for name in node.input if name
-                ):
+                found = self.in_runtime(node, values)
+                # Numbers that only count or compare have no gradient anyway.
+                floats = any(value.is_floating_point() for value in found.values())
+                differentiated = any(values[name].requires_grad for name in node.input if name)
+                if torch.is_grad_enabled() and floats and differentiated:
                     raise
-                values.update(self.in_runtime(node, values))
+                values.update(found)
 
 
 class _Arrays(Mapping[str, Array]):

@@ -169,7 +169,8 @@ def _global_max_pool(_: Call, x: Tensor) -> Tensor:
 def _global_lp_pool(call: Call, x: Tensor) -> Tensor:
     power = call.int("p", 2)
     dims = tuple(range(2, x.ndim))
-    return torch.linalg.vector_norm(x, power, dim=dims, keepdim=True)
+    norm: Tensor = torch.linalg.vector_norm(x, power, dim=dims, keepdim=True)
+    return norm
 
 
 def _resize(

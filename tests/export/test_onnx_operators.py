@@ -31,23 +31,69 @@ PER_CHANNEL = [np.abs(_random(6)) + 0.5 for _ in range(4)]
 LESS = _random(6, 1, 1)
 FLOAT16, FLOAT, INT64, BOOL = 10, 1, 7, 9
 
+UNARY = [
+    "Abs",
+    "Ceil",
+    "Celu",
+    "Cos",
+    "Elu",
+    "Erf",
+    "Exp",
+    "Floor",
+    "HardSigmoid",
+    "HardSwish",
+    "Identity",
+    "LeakyRelu",
+    "Neg",
+    "Relu",
+    "Round",
+    "Selu",
+    "Sigmoid",
+    "Sign",
+    "Sin",
+    "Softplus",
+    "Softsign",
+    "Tanh",
+    "ThresholdedRelu",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "GlobalLpPool",
+    "Transpose",
+    "Softmax",
+    "LogSoftmax",
+    "Flatten",
+    "ReduceMean",
+    "ReduceMax",
+    "ReduceMin",
+    "ReduceSum",
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceSumSquare",
+    "ReduceLogSumExp",
+    "LpNormalization",
+    "Shape",
+    "Size",
+    "Dropout",
+]
+BINARY = [
+    "Add",
+    "Sub",
+    "Mul",
+    "Div",
+    "Max",
+    "Min",
+    "Mean",
+    "Sum",
+    "Greater",
+    "Less",
+    "GreaterOrEqual",
+    "Equal",
+]
 # operator, inputs, attributes, opset
 CASES = [
-    *(
-        (name, [X], {}, 17)
-        for name in (
-            "Abs Ceil Celu Cos Elu Erf Exp Floor HardSigmoid HardSwish Identity LeakyRelu Neg "
-            "Relu Round Selu Sigmoid Sign Sin Softplus Softsign Tanh ThresholdedRelu "
-            "GlobalAveragePool GlobalMaxPool GlobalLpPool Transpose Softmax LogSoftmax Flatten "
-            "ReduceMean ReduceMax ReduceMin ReduceSum ReduceL1 ReduceL2 ReduceSumSquare "
-            "ReduceLogSumExp LpNormalization Shape Size Dropout"
-        ).split()
-    ),
+    *((name, [X], {}, 17) for name in UNARY),
     *((name, [POSITIVE], {}, 17) for name in ("Log", "Sqrt", "Reciprocal", "ReduceLogSum")),
-    *(
-        (name, [X, LESS], {}, 17)
-        for name in "Add Sub Mul Div Max Min Mean Sum Greater Less GreaterOrEqual Equal".split()
-    ),
+    *((name, [X, LESS], {}, 17) for name in BINARY),
     ("LessOrEqual", [X, LESS], {}, 17),
     ("PRelu", [X, np.abs(LESS)], {}, 17),
     ("Pow", [POSITIVE, np.float32(3)], {}, 17),
@@ -62,6 +108,8 @@ CASES = [
     ("Or", [X > 0, LESS > 0], {}, 17),
     ("Xor", [X > 0, LESS > 0], {}, 17),
     ("Not", [X > 0], {}, 17),
+    ("IsNaN", [np.float32([1, np.nan])], {}, 17),
+    ("IsInf", [np.float32([1, -np.inf])], {}, 17),
     ("Where", [X > 0, X, LESS], {}, 17),
     ("Elu", [X], {"alpha": 0.3}, 17),
     ("LeakyRelu", [X], {"alpha": 0.3}, 9),
@@ -275,5 +323,8 @@ def test_an_operator_of_its_own_runs_in_onnx_runtime_where_no_gradient_passes():
     _interpreter(17).run([node], values)
     assert values["y0"].tolist() == X.argmax(1).tolist()
     values["x0"].requires_grad_(True)
+    _interpreter(17).run([node], values)
+    assert not values["y0"].is_floating_point()
+    pool, _ = _node("MaxPool", [X], {"kernel_shape": [2, 2], "#": 2})
     with pytest.raises(UnsupportedError):
-        _interpreter(17).run([node], values)
+        _interpreter(17).run([pool], values)
