@@ -239,7 +239,7 @@ def _expanded_concat(
         return _Rewrite([changed], {})
     batch = shapes[carrying[0]].axis
     assert batch is not None
-    stem = f"{PREPARED}{node.output[0]}"
+    stem = f"{PREPARED}batch.{node.output[0]}"
     size, ones = f"{stem}.size", np.ones(values.few[carrying[0]].ndim, np.int64)
     constants = {f"{stem}.before": ones[:batch], f"{stem}.after": ones[batch + 1 :]}
     nodes = [
@@ -270,7 +270,7 @@ def _repeated(
         constant = values.few[name]
         if name == carrying or constant.ndim < -from_end or constant.shape[from_end] != rows:
             continue
-        stem = f"{PREPARED}{node.output[0]}"
+        stem = f"{PREPARED}batch.{node.output[0]}"
         place = constant.ndim + from_end
         ones = np.ones(constant.ndim, np.int64)
         constants = {
@@ -300,7 +300,7 @@ def _resize(node: onnx.NodeProto, sizes: Array) -> _Rewrite:
     """The target size with the batch's own number of images in front."""
     changed = onnx.NodeProto()
     changed.CopyFrom(node)
-    stem = f"{PREPARED}{node.output[0]}"
+    stem = f"{PREPARED}batch.{node.output[0]}"
     changed.input[3] = f"{stem}.sizes"
     nodes = [
         helper.make_node("Shape", [node.input[0]], [f"{stem}.n"], f"{stem}.n", start=0, end=1),
@@ -315,7 +315,7 @@ def _resize(node: onnx.NodeProto, sizes: Array) -> _Rewrite:
 def _with_input(node: onnx.NodeProto, position: int, value: Array) -> _Rewrite:
     changed = onnx.NodeProto()
     changed.CopyFrom(node)
-    name = f"{PREPARED}{node.output[0]}"
+    name = f"{PREPARED}batch.{node.output[0]}"
     del changed.input[position:]
     changed.input.append(name)
     return _Rewrite([changed], {name: value})

@@ -193,14 +193,14 @@ class _Adder:
 
     def constant(self, name: str, value: list[int]) -> str:
         """Add integers; returns their name."""
-        full = PREPARED + name
+        full = f"{PREPARED}map.{name}"
         self._graph.initializer.append(numpy_helper.from_array(np.array(value, np.int64), full))
         return full
 
     def node(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
         """Add a node; returns its output's name."""
-        full = output if output in (FEATURE_MAP, EMBEDDING) else PREPARED + output
-        name = PREPARED + output
+        full = output if output in (FEATURE_MAP, EMBEDDING) else f"{PREPARED}map.{output}"
+        name = f"{PREPARED}map.{output}"
         self._graph.node.append(helper.make_node(op, inputs, [full], name, **attributes))
         return full
 

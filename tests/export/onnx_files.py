@@ -204,7 +204,7 @@ def transformer() -> onnx.ModelProto:
         "gain": positive(6, 6),
         "shift": weights(7, 6),
         "flat": np.array([1, 6, 12], np.int64),
-        "heads": np.array([1, 13, 2, 3], np.int64),
+        "heads": np.array([1, 13, 3, 2], np.int64),
         "whole": np.array([1, 13, 6], np.int64),
         "two": np.array(2.0, np.float32),
         "tiny": np.array(1e-6, np.float32),
