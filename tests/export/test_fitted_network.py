@@ -37,7 +37,7 @@ def test_the_share_explained_is_one_minus_error_over_variance():
     assert moments.explained(np.zeros((2, 3)), y.mean(0)) == pytest.approx(0, abs=1e-12)
 
 
-def test_a_linear_head_is_found_again(networks, cut, preprocessing, tmp_path, photo_folder):
+def test_a_linear_head_is_found_again(networks, cut, preprocessing, photo_folder):
     """z = W mean(A) + b: the fitted grad-weights are those of the gradient."""
     network = cut("PlainConv")
     fitted = fit_head(network, preprocessing, load_dataset(photo_folder).samples)
@@ -62,9 +62,7 @@ def test_the_fitted_head_is_linear_and_blind_to_position(
     assert any("--head fitted" in note for note in fitted.notes)
 
 
-def test_the_order_of_the_images_does_not_matter_much_and_few_are_refused(
-    cut, preprocessing, photo_folder
-):
+def test_too_few_images_are_refused(cut, preprocessing, photo_folder):
     samples = load_dataset(photo_folder).samples
     with pytest.raises(FoldcamError, match="at least 10 readable training images and got 9"):
         fit_head(cut("PlainConv"), preprocessing, samples[:9])

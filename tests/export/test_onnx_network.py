@@ -435,3 +435,72 @@ def test_nothing_before_an_operator_without_a_gradient_is_the_feature_map(onnx_f
     assert OnnxNetwork(read_onnx(path), onnx_files.SIZE).layer == "after"
     with pytest.raises(FoldcamError, match=r"CumSum \(node 'n_summed'\)"):
         OnnxNetwork(read_onnx(path), onnx_files.SIZE, "map")
+
+
+def test_a_constant_for_each_window_is_repeated_for_each_image(onnx_files, tmp_path):
+    """Four windows of 2 x 2 and a bias for each, as a shifted window attention bakes it in."""
+    head = [
+        "MaxPool map -> small kernel_shape=2,4 strides=1,1",
+        "Transpose small -> rows perm=0,2,3,1",
+        "Reshape rows,windows -> w",
+        "Add w,bias -> b",
+        "Reshape b,again -> back",
+        "ReduceMean back -> p axes=1,2 keepdims=0",
+        "Gemm p,w1 -> y",
+    ]
+    made = onnx_files.plain(
+        head,
+        {"y": (1, 3)},
+        (1, 3, *onnx_files.SIZE),
+        windows=np.array([4, 4, 4], np.int64),
+        again=np.array([1, 4, 4, 4], np.int64),
+        bias=onnx_files.weights(7, 4, 4, 4),
+    )
+    path = onnx_files.save(made, tmp_path)
+    network = OnnxNetwork(read_onnx(path), onnx_files.SIZE)
+    images = _images(3, onnx_files.SIZE)
+    expected = _alone(path, "windows", images)
+    np.testing.assert_allclose(network.forward(images).embedding, expected, rtol=1e-4, atol=1e-5)
+
+
+def _with_branch(made, level):
+    """The ReLU that makes `map` becomes an If over the mean of a value: ReLU or negated."""
+    graphs = [
+        onnx.helper.make_graph(
+            [onnx.helper.make_node(operator, ["c0"], [f"{operator}_out"])],
+            operator,
+            [],
+            [onnx.helper.make_tensor_value_info(f"{operator}_out", 1, None)],
+        )
+        for operator in ("Relu", "Neg")
+    ]
+    nodes = list(made.graph.node)
+    nodes[1:2] = [
+        onnx.helper.make_node("ReduceMean", [level], ["level"], "n_level", keepdims=0),
+        onnx.helper.make_node("Cast", ["level"], ["condition"], to=9),
+        onnx.helper.make_node(
+            "If", ["condition"], ["map"], "n_if", then_branch=graphs[0], else_branch=graphs[1]
+        ),
+    ]
+    del made.graph.node[:]
+    made.graph.node.extend(nodes)
+    return made
+
+
+HEAD = ["Relu map -> q", "GlobalAveragePool q -> p", "Flatten p -> f", "Gemm f,w1 -> y"]
+
+
+def test_a_branch_taken_by_a_constant_is_part_of_the_trunk(onnx_files, tmp_path):
+    made = _with_branch(onnx_files.plain(HEAD, one=np.ones(1, np.float32)), "one")
+    path = onnx_files.save(made, tmp_path)
+    network = OnnxNetwork(read_onnx(path), onnx_files.SIZE)
+    images = _images(2, onnx_files.SIZE)
+    expected = _run(str(path), images.numpy())[0]
+    np.testing.assert_allclose(network.forward(images).embedding, expected, rtol=1e-5, atol=1e-6)
+    assert network.layer == "q"
+
+
+def test_a_branch_that_looks_at_all_images_is_refused(onnx_files, tmp_path):
+    path = onnx_files.save(_with_branch(onnx_files.plain(HEAD), "c0"), tmp_path)
+    with pytest.raises(FoldcamError, match=r"ReduceMean \(node 'n_level'\) mixes or drops images"):
+        OnnxNetwork(read_onnx(path), onnx_files.SIZE)
