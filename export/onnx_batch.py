@@ -13,8 +13,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from export.onnx_file import place_of
-from export.onnx_graph import PREPARED, Flow
+from export.onnx_graph import PREPARED, Flow, place_of
 from export.onnx_session import Array, NodeRunner
 from runtime.contract import IMAGE
 from runtime.errors import FoldcamError

@@ -12,6 +12,7 @@ import onnx.inliner
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 from onnx.external_data_helper import ExternalDataInfo
 
+from export.onnx_graph import graphs, inputs_of, place_of, prune
 from runtime.contract import METADATA_KEY
 from runtime.errors import FoldcamError
 
@@ -74,6 +75,8 @@ def read_onnx(path: Path, output: str | None = None) -> OnnxFile:
     _load_external(model, path)
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
+    if output is not None:
+        _end_at(model.graph, output)
     _check_operators(model.graph)
     return OnnxFile(path, model, output)
 
@@ -92,17 +95,6 @@ def computation_hash(model: onnx.ModelProto, embedding: str) -> str:
         digest.update(f"opset {item.domain} {item.version};".encode())
     _hash_graph(model.graph, digest)
     return digest.hexdigest()
-
-
-def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """A graph and all graphs in its nodes' attributes."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from graphs(attribute.g)
-            for inner in attribute.graphs:
-                yield from graphs(inner)
 
 
 def _hash_graph(graph: onnx.GraphProto, digest: hashlib._Hash) -> None:
@@ -134,6 +126,26 @@ def _hash_tensor(tensor: TensorProto, digest: hashlib._Hash) -> None:
     else:
         # The numbers have several places in the message: what they are counts.
         digest.update(numpy_helper.to_array(tensor).tobytes())
+
+
+def _end_at(graph: onnx.GraphProto, output: str) -> None:
+    """Keep what computes one value: of a network that compares two images, one of its twins.
+
+    Raises:
+        FoldcamError: no node has that output.
+    """
+    if not any(output in node.output for node in graph.node):
+        shown = ", ".join(repr(value.name) for value in graph.output)
+        raise FoldcamError(
+            f"The network has no value {output!r} for --output; its outputs: {shown}."
+        )
+    del graph.output[:]
+    graph.output.append(onnx.ValueInfoProto(name=output))
+    prune(graph)
+    used = {name for node in graph.node for name in inputs_of(node)}
+    given = [value for value in graph.input if value.name in used]
+    del graph.input[:]
+    graph.input.extend(given)
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
@@ -214,8 +226,3 @@ def _check_operators(graph: onnx.GraphProto) -> None:
                     f"The network is quantized ({node.op_type}, node {place_of(node)}): fold its "
                     "float original, and quantize the folded model."
                 )
-
-
-def place_of(node: onnx.NodeProto) -> str:
-    """How a message names a node: its name, or else its output's."""
-    return repr(node.name or next((name for name in node.output if name), ""))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import onnx
-
-from export.onnx_file import graphs
 
 # Their output says how large their input is, not what is in it.
 _SIZES = {"Shape", "Size"}
@@ -15,6 +13,17 @@ PREPARED = "network.prepared."
 fold itself adds has another prefix and can be taken out again."""
 
 RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial"}
+
+
+def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """A graph and all graphs in its nodes' attributes."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from graphs(attribute.g)
+            for inner in attribute.graphs:
+                yield from graphs(inner)
 
 
 def inputs_of(node: onnx.NodeProto) -> list[str]:
@@ -36,6 +45,11 @@ def _read_from_outside(graph: onnx.GraphProto) -> list[str]:
         own.update(str(name) for name in node.output)
     names.extend(str(value.name) for value in graph.output if value.name not in own)
     return names
+
+
+def place_of(node: onnx.NodeProto) -> str:
+    """How a message names a node: its name, or else its output's."""
+    return repr(node.name or next((name for name in node.output if name), ""))
 
 
 class Flow:

@@ -7,8 +7,7 @@ import torch
 from onnx import numpy_helper
 
 from export.feature_map import Layer
-from export.onnx_file import place_of
-from export.onnx_graph import Flow
+from export.onnx_graph import Flow, place_of
 from export.onnx_prepare import Prepared
 from export.onnx_torch.arrangement import to_torch
 from export.onnx_torch.call import UnsupportedError

@@ -9,8 +9,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from export.embedding_model import BATCH
-from export.onnx_file import graphs
-from export.onnx_graph import PREPARED, rename
+from export.onnx_graph import PREPARED, graphs, rename
 from runtime.contract import IMAGE
 from runtime.errors import FoldcamError
 
@@ -48,8 +47,8 @@ def image_input(graph: onnx.GraphProto) -> ImageInput:
     if len(given) != 1:
         names = ", ".join(repr(value.name) for value in given) or "none"
         raise FoldcamError(
-            f"The network takes {len(given)} inputs ({names}) where one image is needed: export "
-            "its image part alone."
+            f"The network takes {len(given)} inputs ({names}) where one image is needed: "
+            "name the embedding of one image with --output NAME, or export its image part alone."
         )
     (value,) = given
     kind = value.type.tensor_type

@@ -13,8 +13,7 @@ from export.feature_map import Grid, Layer, Step, choose, describe, feeding, rea
 from export.feature_map_search import is_spread
 from export.head_end import judge_normalization
 from export.onnx_batch import Shape
-from export.onnx_file import place_of
-from export.onnx_graph import Flow
+from export.onnx_graph import Flow, place_of
 from export.onnx_prepare import Prepared, noise
 from export.onnx_search import find_normalization
 from export.onnx_session import GraphSession

@@ -119,17 +119,21 @@ class OnnxNetwork(Network):
             rows = add.constant("embedding_shape", [-1, self.embedding_size])
             flat = add.node("Reshape", [names[embedding], rows], "flat_embedding")
             add.node("Cast", [flat], EMBEDDING, to=TensorProto.FLOAT)
-        del model.graph.output[:]
-        model.graph.output.extend(
+        ends = [
             helper.make_tensor_value_info(name, TensorProto.FLOAT, [BATCH, *sizes])
             for name, sizes in (
                 (FEATURE_MAP, self.feature_map_shape),
                 (EMBEDDING, (self.embedding_size,)),
             )
-        )
+        ]
+        del model.graph.output[:]
+        model.graph.output.extend(ends)
         strip_origin(model)
         changed = in_opset(model, opset, noise(self.image_size, 3))
         strip_origin(changed)
+        # The converter writes down shapes that it worked out, or none.
+        del changed.graph.output[:], changed.graph.value_info[:]
+        changed.graph.output.extend(ends)
         try:
             onnx.checker.check_model(changed, full_check=True)
         except onnx.checker.ValidationError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -60,7 +60,7 @@ def prepare(file: OnnxFile, image_size: tuple[int, int]) -> Prepared:
     take_image(model, given, image_size)
     _fix_batch(model, unit)
     images = noise(image_size, MANY * unit)
-    embedding, size = _choose_output(model, file, images[:unit])
+    embedding, size = _choose_output(model, images[:unit])
     prune(model.graph)
     notes = []
     if opset_of(model) < OLDEST:
@@ -122,18 +122,9 @@ def _fold_numbers(model: onnx.ModelProto) -> None:
     prune(model.graph)
 
 
-def _choose_output(model: onnx.ModelProto, file: OnnxFile, images: Array) -> tuple[str, int]:
+def _choose_output(model: onnx.ModelProto, images: Array) -> tuple[str, int]:
     """Make the embedding the graph's one output; returns its name and `D`."""
-    outputs = [str(value.name) for value in model.graph.output]
-    names = outputs
-    if file.output is not None:
-        inner = {str(name) for node in model.graph.node for name in node.output if name}
-        if file.output not in inner:
-            raise FoldcamError(
-                f"The network has no value {file.output!r} for --output; its outputs are "
-                f"{', '.join(map(repr, outputs))}."
-            )
-        names = [file.output]
+    names = [str(value.name) for value in model.graph.output]
     arrays = dict(zip(names, GraphSession(model, names).run(images), strict=True))
     fitting = {name: array for name, array in arrays.items() if _is_embedding(array, len(images))}
     shown = ", ".join(f"{name!r} [{_text(array.shape)}]" for name, array in arrays.items())
@@ -141,7 +132,7 @@ def _choose_output(model: onnx.ModelProto, file: OnnxFile, images: Array) -> tup
         raise FoldcamError(
             f"The network's output{'s are' if len(names) > 1 else ' is'} {shown}, and an embedding "
             "has the shape [N, D] in float32 or float16: name one, or a value inside the graph, "
-            "with --output."
+            "with --output NAME."
         )
     if len(fitting) > 1:
         raise FoldcamError(
@@ -189,8 +180,3 @@ def _check_batch(
             if np.isfinite(worst)
             else "The network's embedding of a noise image is not finite."
         )
-
-
-def with_output(file: OnnxFile, output: str | None) -> OnnxFile:
-    """The file with another output named as the embedding."""
-    return replace(file, output=output)

@@ -10,8 +10,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from export.onnx_file import place_of
-from export.onnx_graph import inputs_of
+from export.onnx_graph import inputs_of, place_of
 from runtime.errors import FoldcamError
 
 Array = npt.NDArray[Any]

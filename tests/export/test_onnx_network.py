@@ -398,7 +398,7 @@ def test_a_value_inside_the_graph_can_be_the_embedding(onnx_files, tmp_path):
     torch.testing.assert_close(activations.embedding, activations.feature_map.mean((2, 3)))
     other = OnnxNetwork(read_onnx(path), onnx_files.SIZE)
     assert network.sha256() != other.sha256()
-    with pytest.raises(FoldcamError, match="no value 'nope' for --output; its outputs are 'y'"):
+    with pytest.raises(FoldcamError, match="no value 'nope' for --output; its outputs: 'y'"):
         OnnxNetwork(read_onnx(path, "nope"), onnx_files.SIZE)
 
 
@@ -504,3 +504,28 @@ def test_a_branch_that_looks_at_all_images_is_refused(onnx_files, tmp_path):
     path = onnx_files.save(_with_branch(onnx_files.plain(HEAD), "c0"), tmp_path)
     with pytest.raises(FoldcamError, match=r"ReduceMean \(node 'n_level'\) mixes or drops images"):
         OnnxNetwork(read_onnx(path), onnx_files.SIZE)
+
+
+def test_one_twin_of_a_network_that_compares_two_images_is_taken(onnx_files, tmp_path):
+    head = [
+        "GlobalAveragePool map -> p",
+        "Flatten p -> f",
+        "Conv other,w0 -> c2 strides=2,2",
+        "Relu c2 -> map2",
+        "GlobalAveragePool map2 -> p2",
+        "Flatten p2 -> f2",
+        "Sub f,f2 -> apart",
+        "Gemm apart,w1 -> y",
+    ]
+    made = onnx_files.plain(head)
+    other = onnx.ValueInfoProto()
+    other.CopyFrom(made.graph.input[0])
+    other.name = "other"
+    made.graph.input.append(other)
+    path = onnx_files.save(made, tmp_path)
+    with pytest.raises(FoldcamError, match=r"takes 2 inputs \('x', 'other'\)"):
+        OnnxNetwork(read_onnx(path), onnx_files.SIZE)
+    for output in ("f", "f2"):
+        network = OnnxNetwork(read_onnx(path, output), onnx_files.SIZE)
+        assert network.embedding_size == 4
+        assert len(network.to_onnx(18).graph.input) == 1
