@@ -20,6 +20,7 @@ from export.kernel import KernelObjective
 from export.model_spec import LoadedModel
 from export.network import Network
 from export.objectives import Objective
+from export.onnx_file import OnnxFile
 from runtime.contract import Contract, Origin
 from runtime.errors import FoldcamError
 from runtime.files import atomic_path
@@ -132,7 +133,8 @@ def export_model(
         onnx.save(folded, temporary)
     if bank_out is not None:
         report.bank.save(bank_out)
-    return ExportReport(out, read_contract(out), report, _notes(network, report))
+    notes = [*_assumed(loaded, preprocessing), *_notes(network, report)]
+    return ExportReport(out, read_contract(out), report, notes)
 
 
 def tool_versions() -> dict[str, str]:
@@ -159,6 +161,18 @@ def _stage(progress: StageProgress | None, name: str) -> Callable[[int, int], No
         return None
     tell = progress
     return lambda done, total: tell(name, done, total)
+
+
+def _assumed(loaded: LoadedModel, preprocessing: Preprocessing) -> list[str]:
+    """An ONNX file cannot say how its images are made, which nobody would notice."""
+    usual = Preprocessing()
+    own = (preprocessing.mean, preprocessing.std) != (usual.mean, usual.std)
+    if own or not isinstance(loaded.source, OnnxFile):
+        return []
+    return [
+        "An ONNX file does not say how its images are normalised: ImageNet's mean and standard "
+        "deviation in RGB were taken; if its authors say otherwise, use --mean, --std and --color."
+    ]
 
 
 def _notes(network: Network, report: BankReport) -> list[str]:

@@ -109,10 +109,6 @@ class NodeRunner:
                 f"{node.op_type} (node {place_of(node)}) fails: {reason(error)}."
             ) from error
 
-    def forget(self) -> None:
-        """Let go of the operators prepared so far."""
-        self._sessions.clear()
-
     def _session(self, node: onnx.NodeProto, feeds: Mapping[str, Array]) -> Any:
         given = [
             helper.make_tensor_value_info(

@@ -96,7 +96,11 @@ def test_a_head_without_a_gradient_is_folded_with_a_fitted_map(
     arguments = ("embedding.onnx", "--images", shared_photos, "--head", "fitted", "--json")
     status, out, err = foldcam("export", *arguments)
     assert status == 0, err
-    assert any("--head fitted" in note for note in json.loads(out)["notes"])
+    notes = json.loads(out)["notes"]
+    assert any("--head fitted" in note for note in notes)
+    assert any("ImageNet's mean" in note for note in notes)
+    status, out, _ = foldcam("export", *arguments, "--mean", "0.5", "--std", "0.5")
+    assert not any("ImageNet's mean" in note for note in json.loads(out)["notes"])
     assert foldcam("verify", "model.onnx", "--images", shared_photos)[0] == 0
 
 

@@ -354,6 +354,15 @@ def test_a_network_that_cannot_be_used_is_refused_in_one_sentence(name, onnx_fil
     assert "\n" not in str(caught.value)
 
 
+def test_pixels_that_are_not_floats_are_refused(onnx_files, tmp_path):
+    made = onnx_files.plain()
+    made.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
+    made.graph.node.insert(0, onnx.helper.make_node("Cast", ["x"], ["float"], to=1))
+    made.graph.node[1].input[0] = "float"
+    with pytest.raises(FoldcamError, match="input 'x' is uint8, and float32 pixels"):
+        OnnxNetwork(read_onnx(onnx_files.save(made, tmp_path)), onnx_files.SIZE)
+
+
 def test_two_maps_side_by_side_are_asked_about(onnx_files, tmp_path):
     head = [
         "Conv x,w2 -> c1 strides=4,4",
