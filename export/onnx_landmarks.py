@@ -6,20 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx
-import torch
-from onnx import numpy_helper
 
 from export.feature_map import Grid, Layer, Step, choose, describe, feeding, read_layout
 from export.feature_map_search import is_spread
 from export.head_end import judge_normalization
-from export.onnx_batch import Shape
-from export.onnx_graph import Flow, place_of
+from export.onnx_graph import Flow
 from export.onnx_prepare import Prepared, noise
+from export.onnx_rewrite import Shape
 from export.onnx_search import find_normalization
 from export.onnx_session import GraphSession
 from export.onnx_torch.arrangement import to_torch
-from export.onnx_torch.call import UnsupportedError
-from export.onnx_torch.interpreter import Interpreter
+from export.onnx_trace import Trace
 from runtime.contract import IMAGE
 from runtime.errors import FoldcamError
 
@@ -27,21 +24,6 @@ from runtime.errors import FoldcamError
 _VIEWS = {"Reshape", "Flatten", "Transpose", "Identity", "Unsqueeze", "Squeeze", "Dropout", "Cast"}
 _CONVOLUTIONS = {"Conv", "ConvTranspose"}
 _LINEAR = _CONVOLUTIONS | {"MatMul", "Gemm"}
-# The operator was computed in float16, or summed in another order.
-_TOLERANCE = 1e-3
-
-
-@dataclass(frozen=True)
-class Obstacle:
-    """A node through which no gradient passes.
-
-    Attributes:
-        number: of the node in the graph.
-        sentence: which operator and node it is, and why.
-    """
-
-    number: int
-    sentence: str
 
 
 @dataclass(frozen=True)
@@ -90,7 +72,7 @@ def dissect_onnx(
             "tensor on the way has positions that fit the image, so there is no 'where' to show."
         )
     head_end, normalized, before = _find_head_end(prepared, image_size)
-    trace = _Trace(prepared.model, flow, head_end, image_size)
+    trace = Trace(prepared.model, flow, head_end, image_size)
     if layer is None:
         chosen = _find_feature_map(flow, trace, candidates, head_end, prepared.shapes, exact)
     else:
@@ -172,91 +154,9 @@ def _named(flow: Flow, candidates: list[Layer], layer: str) -> Layer:
     raise FoldcamError(f"The network has no layer {layer!r}; choose one of: {choices}.")
 
 
-class _Trace:
-    """One pass over the graph in torch, with the gradient of the head's end at every value.
-
-    A node without a torch function, or whose function gives other numbers than ONNX
-    Runtime, is computed by the latter, and the gradient ends there.
-
-    Attributes:
-        gradients: `[N, ...]` by name, of those values that a gradient reaches.
-        obstacles: where it ends, in the order of the graph.
-    """
-
-    def __init__(self, model: onnx.ModelProto, flow: Flow, head_end: str, image_size: Grid) -> None:
-        self.obstacles: list[Obstacle] = []
-        self._interpreter = Interpreter(model)
-        values = {
-            str(tensor.name): _constant(numpy_helper.to_array(tensor))
-            for tensor in model.graph.initializer
-        }
-        values[IMAGE] = torch.from_numpy(noise(image_size, 2)).requires_grad_(True)
-        with torch.enable_grad():
-            for number in sorted(flow.needed_for([head_end])):
-                self._step(number, flow, values)
-        self.gradients = _gradients(values, head_end)
-
-    def _step(self, number: int, flow: Flow, values: dict[str, torch.Tensor]) -> None:
-        node = flow.nodes[number]
-        if all(values[name].dtype.is_floating_point is False for name in flow.inputs[number]):
-            values.update(self._interpreter.in_runtime(node, values))
-            return
-        exact = self._interpreter.in_runtime(node, values)
-        try:
-            found = self._interpreter.apply(node, values)
-            if not all(_same(found[name], value) for name, value in exact.items()):
-                raise UnsupportedError("its torch function gives other numbers than ONNX Runtime")
-        except UnsupportedError as error:
-            found = exact
-            if any(values[name].requires_grad for name in flow.inputs[number]):
-                floats = [v for v in exact.values() if v.is_floating_point()]
-                for value in floats:
-                    value.requires_grad_(True)
-                if floats:
-                    sentence = f"{node.op_type} (node {place_of(node)}), {error}"
-                    self.obstacles.append(Obstacle(number, sentence))
-        values.update(found)
-
-
-def _constant(array: object) -> torch.Tensor:
-    try:
-        return to_torch(array)  # type: ignore[arg-type]
-    except UnsupportedError as error:
-        raise FoldcamError(
-            f"The network has a constant that torch cannot hold: {error}."
-        ) from error
-
-
-def _same(found: torch.Tensor, exact: torch.Tensor) -> bool:
-    if found.shape != exact.shape or found.dtype != exact.dtype:
-        return False
-    if not exact.is_floating_point():
-        return bool((found == exact).all())
-    size = float(exact[exact.isfinite()].abs().max()) if exact.isfinite().any() else 0.0
-    return torch.allclose(
-        found.detach(), exact, rtol=0, atol=_TOLERANCE * size + 1e-6, equal_nan=True
-    )
-
-
-def _gradients(values: Mapping[str, torch.Tensor], head_end: str) -> dict[str, torch.Tensor]:
-    """The gradient of a random sum over the head's end with respect to each value."""
-    end = values[head_end]
-    if not end.requires_grad:
-        return {}
-    generator = torch.Generator().manual_seed(0)
-    names = [name for name, value in values.items() if value.requires_grad]
-    found = torch.autograd.grad(
-        end,
-        [values[name] for name in names],
-        grad_outputs=torch.randn(end.shape, generator=generator),
-        allow_unused=True,
-    )
-    return {name: each for name, each in zip(names, found, strict=True) if each is not None}
-
-
 def _find_feature_map(
     flow: Flow,
-    trace: _Trace,
+    trace: Trace,
     candidates: list[Layer],
     head_end: str,
     shapes: Mapping[str, Shape],

@@ -9,11 +9,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from export.embedding_model import BATCH, opset_of
-from export.onnx_batch import MANY, Shape, open_batch
+from export.onnx_batch import MANY, open_batch
 from export.onnx_file import OnnxFile
 from export.onnx_graph import Flow, prune
 from export.onnx_input import image_input, take_image
 from export.onnx_opset import OLDEST, in_opset
+from export.onnx_rewrite import Shape
 from export.onnx_session import Array, GraphSession, NodeRunner
 from runtime.errors import FoldcamError
 
