@@ -23,6 +23,7 @@ from export.feature_map_search import (
     find_feature_map,
     named_feature_map,
 )
+from export.head_end import judge_normalization
 from export.map_view import add_map, lead_through_map
 from export.outputs import embedding_only, unwrapped
 from runtime.errors import FoldcamError
@@ -196,10 +197,7 @@ def _find_head_end(
     source = graph_search.find_normalization(embedding)
     probe = _probe(whole, image_size, [embedding, source or embedding])
     output, before = (value.flatten(1) for value in probe)
-    norms = output.norm(dim=1)
-    unit = bool((norms.std() <= 1e-4 * norms.mean()) & (norms.mean() > 0))
-    cosines = nn.functional.cosine_similarity(output, before)
-    confirmed = source is not None and unit and bool((cosines > 1 - 1e-5).all())
+    unit, confirmed = judge_normalization(output, before if source is not None else None)
     if confirmed and source is not None:
         return source, unit, True
     if graph_search.ends_in_layer_norm(embedding):

@@ -53,6 +53,10 @@ def export(
     weights: Weights = None,
     layer: Layer = None,
     output: Output = None,
+    head: Annotated[
+        str,
+        typer.Option(help="exact, or fitted: a linear map where the head has no gradient."),
+    ] = "exact",
     split: Split = "train",
     objective: ObjectiveText = None,
     continuous: Continuous = False,
@@ -81,7 +85,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Fold a network and its training images into one ONNX file."""
-    from export.exporter import export_model, skipped_lines
+    from export.exporter import HEAD_RULES, export_model, skipped_lines
     from export.fold import FoldOptions
     from export.grad_weights import CHANNEL_RULES
     from export.model_spec import load_model, with_overrides
@@ -90,6 +94,7 @@ def export(
     from runtime.text import number_text
 
     rule = choice("--channels", channels, CHANNEL_RULES)
+    head_rule = choice("--head", head, HEAD_RULES)
     options = FoldOptions(
         transfer=transfer,
         neighbors=neighbors,
@@ -112,6 +117,7 @@ def export(
             ),
             layer=layer,
             channel_rule=rule,
+            head_rule=head_rule,
             options=options,
             opset=opset,
             batch_size=batch_size,

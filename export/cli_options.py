@@ -21,7 +21,10 @@ Choice = TypeVar("Choice", bound=str)
 
 Model = Annotated[
     str,
-    typer.Argument(help="demo, package.module:factory, or a .pt2 file.", metavar="MODEL"),
+    typer.Argument(
+        help="demo, package.module:factory, a .pt2 file, or an embedding network in .onnx.",
+        metavar="MODEL",
+    ),
 ]
 TrainingImages = Annotated[
     Path, typer.Option(help="Training images: class folders, a CSV, or a CUB-200-2011 folder.")

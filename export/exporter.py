@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal, get_args
 
 import onnx
 
@@ -14,18 +15,23 @@ from export.bank_steps import StageProgress
 from export.datasets import Dataset
 from export.feature_map import describe
 from export.file_size import check_file_size, weight_bytes
+from export.fitted_network import fit_head
 from export.fold import FoldOptions, fold
 from export.grad_weights import ChannelRule
 from export.kernel import KernelObjective
 from export.model_spec import LoadedModel
 from export.network import Network
 from export.objectives import Objective
+from export.onnx_file import OnnxFile
 from export.versions import tool_versions
 from runtime.contract import Contract, Origin
 from runtime.errors import FoldcamError
 from runtime.files import atomic_path
 from runtime.onnx_file import read_contract
 from runtime.preprocess import Preprocessing
+
+HeadRule = Literal["exact", "fitted"]
+HEAD_RULES: tuple[HeadRule, ...] = get_args(HeadRule)
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,7 @@ def export_model(
     *,
     preprocessing: Preprocessing | None = None,
     layer: str | None = None,
+    head_rule: HeadRule = "exact",
     channel_rule: ChannelRule = "all",
     options: FoldOptions | None = None,
     opset: int = 18,
@@ -69,6 +76,8 @@ def export_model(
         objective: what the directions come from.
         preprocessing: overrides the network's own.
         layer: the feature map's name, or None to find it.
+        head_rule: `exact`, or `fitted` for a head that cannot be differentiated, see
+            `export.fitted_network`.
         channel_rule: `all` or `positive`.
         options: how the bank is folded.
         opset: ONNX operator set.
@@ -84,9 +93,18 @@ def export_model(
     preprocessing = preprocessing or loaded.preprocessing
     # First what can fail at once, then the long pass over the images.
     with atomic_path(out) as temporary:
-        network = loaded.network(layer, (preprocessing.height, preprocessing.width))
+        size = (preprocessing.height, preprocessing.width)
+        network = loaded.network(layer, size, exact=head_rule == "exact")
         model = network.to_onnx(opset)
         _check_size(model, network, len(dataset.samples), options or FoldOptions())
+        if head_rule == "fitted":
+            network = fit_head(
+                network,
+                preprocessing,
+                dataset.samples,
+                batch_size=batch_size,
+                progress=_stage(progress, "fitting the head"),
+            )
         report = build_bank(
             network,
             preprocessing,
@@ -111,7 +129,8 @@ def export_model(
         onnx.save(folded, temporary)
     if bank_out is not None:
         report.bank.save(bank_out)
-    return ExportReport(out, read_contract(out), report, bank_notes(network, report))
+    notes = [*_assumed(loaded, preprocessing), *bank_notes(network, report)]
+    return ExportReport(out, read_contract(out), report, notes)
 
 
 def source_of(
@@ -150,9 +169,28 @@ def _check_size(model: onnx.ModelProto, network: Network, rows: int, options: Fo
     check_file_size(network_bytes, least, rows)
 
 
+def _stage(progress: StageProgress | None, name: str) -> Callable[[int, int], None] | None:
+    if progress is None:
+        return None
+    tell = progress
+    return lambda done, total: tell(name, done, total)
+
+
+def _assumed(loaded: LoadedModel, preprocessing: Preprocessing) -> list[str]:
+    """An ONNX file cannot say how its images are made, which nobody would notice."""
+    usual = Preprocessing()
+    own = (preprocessing.mean, preprocessing.std) != (usual.mean, usual.std)
+    if own or not isinstance(loaded.source, OnnxFile):
+        return []
+    return [
+        "An ONNX file does not say how its images are normalised: ImageNet's mean and standard "
+        "deviation in RGB were taken; if its authors say otherwise, use --mean, --std and --color."
+    ]
+
+
 def bank_notes(network: Network, report: BankReport) -> list[str]:
     """What the user should know about how a bank came about, one sentence each."""
-    notes = []
+    notes = list(network.notes)
     if not network.head_before_normalization:
         notes.append(
             "The embedding is normalised but the place was not found: directions went through "

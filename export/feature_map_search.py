@@ -130,7 +130,7 @@ def find_feature_map(
     reached = {
         node
         for node, candidate in by_node.items()
-        if node in gradients and _is_spread(gradients[node], candidate.layer.layout)
+        if node in gradients and is_spread(gradients[node], candidate.layer.layout)
     }
     # A head that detaches or rounds has no gradient to ask; then the shapes alone decide.
     blocked = not reached
@@ -253,7 +253,7 @@ def _is_linear(node: fx.Node) -> bool:
     return node.target in _LINEAR
 
 
-def _is_spread(gradient: torch.Tensor, layout: Layout) -> bool:
+def is_spread(gradient: torch.Tensor, layout: Layout) -> bool:
     """Whether a gradient `[N, ...]` is not zero at more than one position."""
     size = gradient.abs()
     if layout.kind == "nchw":

@@ -1,4 +1,4 @@
-"""MODEL on the command line -> a torch module with its preprocessing."""
+"""MODEL on the command line -> a torch module, or an ONNX file, with its preprocessing."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from torch import nn
 
 from export.network import Network
 from export.network_file import embedding_network, read_architecture, trained_architecture
+from export.onnx_file import OnnxFile, read_onnx
+from export.onnx_input import image_input
 from export.program_file import load_program
 from export.torch_network import TorchNetwork
 from runtime.errors import FoldcamError
@@ -22,10 +24,11 @@ from runtime.preprocess import Preprocessing
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A torch module and how its images are made.
+    """A network and how its images are made.
 
     Attributes:
-        module: image `float32 [N, 3, H, W]` -> embedding `[N, D]`, in eval mode.
+        source: a torch module, image `float32 [N, 3, H, W]` -> embedding `[N, D]`, in eval
+            mode, or an ONNX file.
         preprocessing: the module's own where it says (attribute `preprocessing`),
             else ImageNet's at 224 x 224.
         name: MODEL without folders, for the metadata.
@@ -33,24 +36,50 @@ class LoadedModel:
         output: which of its outputs is the embedding, where several could be.
     """
 
-    module: nn.Module
+    source: nn.Module | OnnxFile
     preprocessing: Preprocessing
     name: str
     weights: str
     output: str | None = None
 
-    def network(self, layer: str | None = None, size: tuple[int, int] | None = None) -> Network:
+    @property
+    def module(self) -> nn.Module:
+        """The torch module.
+
+        Raises:
+            FoldcamError: the network exists only as an ONNX file.
+        """
+        if isinstance(self.source, OnnxFile):
+            raise FoldcamError(
+                f"MODEL {self.name} is an ONNX file, which can be folded and verified but not "
+                "trained or measured in torch: name the torch module it was exported from."
+            )
+        return self.source
+
+    def network(
+        self,
+        layer: str | None = None,
+        size: tuple[int, int] | None = None,
+        exact: bool = True,
+    ) -> Network:
         """The network, cut at its feature map.
 
         Args:
             layer: name of the feature map, or None to find it.
             size: `(height, width)` of the input in pixels, by default the preprocessing's.
+            exact: whether the head of an ONNX file has to be differentiable, see
+                `OnnxNetwork`.
 
         Raises:
-            FoldcamError: as `TorchNetwork`.
+            FoldcamError: as `TorchNetwork` and `OnnxNetwork`.
         """
         own = (self.preprocessing.height, self.preprocessing.width)
-        return TorchNetwork(self.module, size or own, layer, self.output)
+        if isinstance(self.source, OnnxFile):
+            # ONNX Runtime is loaded only where it is needed.
+            from export.onnx_network import OnnxNetwork
+
+            return OnnxNetwork(self.source, size or own, layer, exact)
+        return TorchNetwork(self.source, size or own, layer, self.output)
 
 
 # MODEL names that foldcam brings along.
@@ -58,20 +87,29 @@ BUILT_IN = ("demo", "efficientnet-lite0")
 
 
 def load_model(spec: str, weights: Path | None = None, output: str | None = None) -> LoadedModel:
-    """Load the module that `spec` names.
+    """Load the network that `spec` names.
 
     Args:
         spec: `demo`; `efficientnet-lite0` (its pooled features, to train on);
             `package.module:factory`, a callable without arguments that returns a
             torch module (the working directory is on the import path); a `.pt2`
-            file; or the `.safetensors` file of `foldcam train`.
+            file; the `.safetensors` file of `foldcam train`; or an embedding network in
+            `.onnx`, as `FILE.onnx#OUTPUT` where the embedding is one output of several.
         weights: safetensors, or a state dict that torch loads with `weights_only`.
             For a factory also the file of `foldcam train` that was made from it.
-        output: which of its outputs is the embedding, where several could be.
+        output: which of its outputs is the embedding, where several could be; in an `.onnx`
+            file any value inside it as well.
 
     Raises:
         FoldcamError: nothing of that name, or weights that do not fit.
     """
+    path, _, named = spec.partition("#")
+    if path.endswith(".onnx"):
+        if weights is not None:
+            raise FoldcamError(f"{path} carries its weights: leave --weights out.")
+        return _onnx(Path(path), output or named or None)
+    if output is not None:
+        raise FoldcamError(f"--output is for a network in .onnx, and MODEL is {spec!r}.")
     if spec.endswith(".safetensors"):
         if weights is not None:
             raise FoldcamError(f"{spec} carries its weights: leave --weights out.")
@@ -108,6 +146,17 @@ def load_model(spec: str, weights: Path | None = None, output: str | None = None
     )
 
 
+def _onnx(path: Path, output: str | None) -> LoadedModel:
+    """The network in an ONNX file, whose size is the preprocessing's where it is fixed."""
+    file = read_onnx(path, output)
+    preprocessing = Preprocessing()
+    size = image_input(file.model.graph).size
+    if size is not None:
+        preprocessing = replace(preprocessing, height=size[0], width=size[1])
+    name = path.name if output is None else f"{path.name}#{output}"
+    return LoadedModel(file, preprocessing, name, "")
+
+
 def _trained(path: Path) -> LoadedModel:
     """The network in a file of `foldcam train`."""
     architecture = read_architecture(path)
@@ -137,7 +186,7 @@ def _module(spec: str) -> nn.Module:
         return _from_factory(spec)
     raise FoldcamError(
         f"MODEL {spec!r} is not known: use {', '.join(BUILT_IN)}, package.module:factory, a .pt2 "
-        "file, or the .safetensors file of foldcam train."
+        "file, the .safetensors file of foldcam train, or an embedding network in .onnx."
     )
 
 

@@ -61,7 +61,7 @@ def load_network(
             weights = _beside(model_path, origin.weights, "--weights")
     recipe = contract.preprocessing
     loaded = load_model(spec, weights, output)
-    return loaded.network(contract.layer, (recipe.height, recipe.width))
+    return loaded.network(contract.layer, (recipe.height, recipe.width), exact=False)
 
 
 def _beside(model: Path, name: str, flag: str) -> Path:

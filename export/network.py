@@ -65,7 +65,12 @@ class Network(ABC):
 
     Args:
         landmarks: where it is cut; its attributes are the network's own as well.
+
+    Attributes:
+        notes: what the user should know about how it was cut, one sentence each.
     """
+
+    notes: tuple[str, ...] = ()
 
     def __init__(self, landmarks: Landmarks) -> None:
         self.image_size = landmarks.image_size

@@ -49,6 +49,12 @@ def hand_built() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def onnx_files() -> ModuleType:
+    """tests/export/onnx_files.py: ONNX files as several exporters write them."""
+    return _load("onnx_files")
+
+
+@pytest.fixture(scope="session")
 def cut(networks: ModuleType) -> Callable[..., Network]:
     """`cut("PlainConv")`: the cut network of that class, made once per session."""
     made: dict[tuple[str, str | None], Network] = {}

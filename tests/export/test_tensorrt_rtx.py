@@ -7,6 +7,10 @@ import pytest
 from onnx import helper, numpy_helper
 
 from export.fold import FoldOptions, fold
+from export.onnx_file import read_onnx
+from export.onnx_network import OnnxNetwork
+from runtime.contract import Origin
+from runtime.preprocess import Preprocessing
 
 trt = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx: pip install foldcam[rtx]")
 
@@ -68,6 +72,24 @@ def test_a_folded_variant_builds(name, logger, hand_built, random_bank):
     assert kinds.pop("neighbor") == trt.int32
     assert set(kinds.values()) == {trt.float32}
     assert plan is not None
+
+
+@pytest.mark.parametrize(
+    "style", ["face", "channels last, batch of 1", "transformer", "squeeze and excitation"]
+)
+def test_a_folded_onnx_file_builds(style, logger, onnx_files, random_bank, tmp_path):
+    path = onnx_files.save(onnx_files.STYLES[style](), tmp_path)
+    network = OnnxNetwork(read_onnx(path), onnx_files.SIZE)
+    height, width = onnx_files.SIZE
+    made = fold(
+        network.to_onnx(18),
+        random_bank(9, network.embedding_size, network.feature_map_shape[0]),
+        preprocessing=Preprocessing(width, height),
+        layer=network.layer,
+        origin=Origin("embedding.onnx", "", network.sha256(), "data", "train", "1" * 64),
+        versions={},
+    )
+    assert _build(made.SerializeToString(), logger)[2] is not None
 
 
 def test_a_folded_torch_network_builds(logger, folded_file):

@@ -1,0 +1,178 @@
+"""A graph that was exported for one batch size, made to take any, and proven image by image.
+
+The graph runs node by node on one image and on three. Where the three do not come out as
+the one does, the batch is baked into a constant there: a handful of rewrites are tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from export.onnx_graph import Flow, place_of
+from export.onnx_rewrite import Rewrite, Shape, Values, rewrites
+from export.onnx_session import Array, NodeRunner
+from runtime.contract import IMAGE
+from runtime.errors import FoldcamError
+
+MANY = 3
+# How many numbers they return depends on what the numbers are.
+_DATA_DEPENDENT = {"NonZero", "Compress", "NonMaxSuppression", "Unique", "StringSplit"}
+
+
+def open_batch(model: onnx.ModelProto, images: Array, unit: int) -> dict[str, Shape]:
+    """Make the batch dynamic.
+
+    Args:
+        model: with the input `image`; nodes are rewritten in place where needed.
+        images: `MANY` times `unit` images, all different.
+        unit: images in the batch that the file was made for, 1 where it is open.
+
+    Returns:
+        The shape of every value that depends on the image.
+
+    Raises:
+        FoldcamError: a node mixes the images of a batch, or a shape depends on their values.
+    """
+    flow = Flow(model.graph)
+    runner = NodeRunner(model.opset_import, model.ir_version)
+    weights = {str(t.name): numpy_helper.to_array(t) for t in model.graph.initializer}
+    values = Values({**weights, IMAGE: images[:unit]}, {**weights, IMAGE: images})
+    shapes = {IMAGE: Shape(images[:unit].shape, 0, unit)}
+    last_use = {name: n for n, names in enumerate(flow.inputs) for name in names}
+    nodes: list[onnx.NodeProto] = []
+    for number, node in enumerate(flow.nodes):
+        names = [str(name) for name in node.output if name]
+        if all(name in flow.fixed for name in names):
+            found = runner.run(node, values.few)
+            values.few.update(found)
+            values.many.update(found)
+            nodes.append(node)
+        else:
+            _refuse_data_dependent(node, flow)
+            rewrite = _fitting(node, flow, runner, values, shapes, unit)
+            nodes.extend(rewrite.nodes)
+            model.graph.initializer.extend(
+                numpy_helper.from_array(value, name) for name, value in rewrite.constants.items()
+            )
+            for name in names:
+                shapes[name] = _shape(values.few[name], values.many[name], unit)
+        for name in set(flow.inputs[number]):
+            if last_use[name] == number:
+                values.few.pop(name, None)
+                values.many.pop(name, None)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return shapes
+
+
+def _refuse_data_dependent(node: onnx.NodeProto, flow: Flow) -> None:
+    if node.op_type in _DATA_DEPENDENT and any(flow.holds_image(name) for name in node.output):
+        raise FoldcamError(
+            f"The shape of what {node.op_type} (node {place_of(node)}) returns depends on the "
+            "image's values, and a folded model needs fixed shapes: export the network without it."
+        )
+
+
+def _fitting(
+    node: onnx.NodeProto,
+    flow: Flow,
+    runner: NodeRunner,
+    values: Values,
+    shapes: Mapping[str, Shape],
+    unit: int,
+) -> Rewrite:
+    """The node itself, or the first rewrite of it whose batch comes out as its images do.
+
+    Its outputs are added to the values.
+    """
+    carries = any(name in shapes and shapes[name].axis is not None for name in node.input)
+    must = carries and any(flow.holds_image(str(name)) for name in node.output)
+    few = runner.run(node, values.few)
+    own = Rewrite([node], {})
+    choices = [own, *rewrites(node, few, values, shapes, unit)]
+    if _absorbs_batch(node, few, runner, values, shapes):
+        choices.append(choices.pop(0))
+    for rewrite in choices:
+        try:
+            found = few if rewrite is own else _run(rewrite, runner, values.few)
+            many = _run(rewrite, runner, values.many)
+        except FoldcamError:
+            continue
+        if all(_follows(found[name], many[name], must) for name in node.output if name):
+            values.few.update(found)
+            values.many.update(many)
+            return rewrite
+    raise FoldcamError(
+        f"The network was made for a batch of {unit} and cannot take another: {node.op_type} (node "
+        f"{place_of(node)}) mixes or drops images; export it with a dynamic first dimension."
+    )
+
+
+def _absorbs_batch(
+    node: onnx.NodeProto,
+    few: Mapping[str, Array],
+    runner: NodeRunner,
+    values: Values,
+    shapes: Mapping[str, Shape],
+) -> bool:
+    """Whether a Reshape such as [1, -1] puts all images of a batch into one row."""
+    if node.op_type != "Reshape" or node.input[0] not in shapes:
+        return False
+    axis = shapes[node.input[0]].axis
+    name = str(node.output[0])
+    if axis is None:
+        return False
+    try:
+        many = runner.run(node, values.many)[name]
+    except FoldcamError:
+        return False
+    sizes, unit = few[name].shape, shapes[IMAGE].unit
+    grown = [at for at, size in enumerate(sizes) if many.shape[at] != size]
+    return bool(grown) and sizes[grown[0]] != unit and unit in sizes[: grown[0]]
+
+
+def _run(rewrite: Rewrite, runner: NodeRunner, values: Mapping[str, Array]) -> dict[str, Array]:
+    known = {**values, **rewrite.constants}
+    found: dict[str, Array] = {}
+    for node in rewrite.nodes:
+        found.update(runner.run(node, {**known, **found}))
+    return found
+
+
+def _shape(few: Array, many: Array, unit: int) -> Shape:
+    grown = [at for at, size in enumerate(few.shape) if many.shape[at] != size]
+    return Shape(few.shape, grown[0] if grown else None, unit)
+
+
+def _follows(few: Array, many: Array, must: bool) -> bool:
+    """Whether the first images of a batch come out as they do without the others.
+
+    Args:
+        few, many: one value in both batches.
+        must: whether it has to grow with the batch.
+    """
+    if few.ndim != many.ndim:
+        return False
+    grown = [at for at, size in enumerate(few.shape) if many.shape[at] != size]
+    if not grown:
+        return not must
+    (axis, *others) = grown
+    rows = few.shape[axis]
+    if others or many.shape[axis] != MANY * rows:
+        return False
+    # Rows of one image lie together, or those of all images at one place do.
+    together = np.take(many, range(rows), axis)
+    apart = np.take(many, range(0, MANY * rows, MANY), axis)
+    return _equal(few, together) or _equal(few, apart)
+
+
+def _equal(a: Array, b: Array) -> bool:
+    if a.dtype.kind != "f":
+        return a.dtype.kind in "iub" and bool((a == b).mean() > 0.99)
+    tolerance = 2e-2 if a.dtype == np.float16 else 1e-3
+    size = float(np.abs(a[np.isfinite(a)]).max(initial=0.0))
+    return bool(np.allclose(a, b, rtol=0, atol=tolerance * size + 1e-6, equal_nan=True))
