@@ -3,7 +3,8 @@
 What is grafted, for a batch of images:
 
     e          = embedding / |embedding|
-    similarity = e . bank rows                          one MatMul
+    similarity = e . bank rows                          one MatMul; of a large bank, the rows
+                                                        of the nearest lists (`stored_bank`)
     neighbor   = the k most similar rows                ArgMax for k = 1, else TopK
     a          = mean of the grad-weights of the first `transfer` of them
     heat       = relu(a . A)                            one MatMul over the channels
@@ -19,7 +20,7 @@ and for a continuous outcome, whose bank has values `y` in place of labels:
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import onnx
@@ -29,10 +30,14 @@ from export.bank import Bank
 from export.embedding_model import BATCH, opset_of, strip_origin
 from export.fold_checks import check_input, check_sizes, feature_map_shape, free_names
 from export.graft import Graft
-from export.graft_bank import graft_estimate, graft_neighbors, graft_transfer
 from export.graft_heat import graft_heatmap, graft_two_heatmaps
 from export.graft_input import graft_uint8_input
-from export.onnx_search import find_normalization
+from export.graft_search import graft_neighbors, graft_unit_embedding
+from export.graft_transfer import graft_estimate, graft_transfer
+from export.onnx_search import find_normalization, has_unit_norm
+from export.storage_options import StorageOptions
+from export.stored_bank import BANK_GRAD_WEIGHTS, StoredBank
+from export.storing import store
 from runtime.contract import (
     EMBEDDING,
     ESTIMATE,
@@ -53,6 +58,9 @@ _log = logging.getLogger(__name__)
 
 HeatmapSize = Literal["native", "input"] | tuple[int, int]
 
+# TensorRT's TopK takes no more.
+_MOST_FOUND = 3840
+
 
 @dataclass(frozen=True)
 class FoldOptions:
@@ -64,12 +72,14 @@ class FoldOptions:
         heatmap_size: `native` (the feature map's), `input`, or `(height, width)`.
         input_type: `float32` preprocessed, or `uint8` RGB with the preprocessing's
             normalisation in the graph.
+        storage: how the bank is stored and searched.
     """
 
     transfer: int = 1
     neighbors: int = 1
     heatmap_size: HeatmapSize = "native"
     input_type: InputType = "float32"
+    storage: StorageOptions = field(default_factory=StorageOptions)
 
 
 def fold(
@@ -95,7 +105,8 @@ def fold(
         The folded model, whose outputs and metadata are those of `runtime.contract`.
 
     Raises:
-        FoldcamError: the bank is of another D or K, or the model lacks an output.
+        FoldcamError: the bank is of another D or K, the model lacks an output, or the bank
+            cannot be stored as the options say.
     """
     options = options or FoldOptions()
     folded = onnx.ModelProto()
@@ -108,22 +119,25 @@ def fold(
     check_input(folded, preprocessing)
     free_names(folded.graph)
     check_sizes(folded, bank, channels)
-    transfer = _clamped("--transfer", options.transfer, bank.rows)
-    neighbors = _clamped("--neighbors", options.neighbors, bank.rows)
+    stored = store(bank, options.storage)
+    transfer = _clamped("--transfer", options.transfer, bank, stored)
+    neighbors = _clamped("--neighbors", options.neighbors, bank, stored)
     heatmap_size = _heatmap_size(options.heatmap_size, (height, width), preprocessing)
     normalized = find_normalization(folded.graph, EMBEDDING) is not None
 
     graft = Graft(folded.graph, opset_of(folded))
     if options.input_type == "uint8":
         graft_uint8_input(graft, preprocessing)
-    rows = graft_neighbors(graft, bank, max(transfer, neighbors), neighbors)
-    grad_weights = graft_transfer(graft, bank, rows, transfer, max(transfer, neighbors))
+    found = max(transfer, neighbors)
+    unit = graft_unit_embedding(graft, has_unit_norm(folded.graph, EMBEDDING))
+    rows = graft_neighbors(graft, stored, unit, found, neighbors)
+    grad_weights = graft_transfer(graft, stored, rows, transfer, found)
     feature_map = (channels, height, width)
     if bank.outcome is None:
         graft_heatmap(graft, grad_weights, feature_map, heatmap_size)
     else:
         graft_two_heatmaps(graft, grad_weights, feature_map, heatmap_size)
-        graft_estimate(graft, bank.outcome)
+        graft_estimate(graft, stored, bank.outcome)
     _replace_outputs(folded.graph, neighbors, heatmap_size, bank.outcome is not None)
 
     contract = Contract(
@@ -139,11 +153,12 @@ def fold(
             rows=bank.rows,
             embedding_size=bank.embedding_size,
             channels=bank.channels,
-            grad_weight_rows=bank.grad_weights.shape[0],
+            grad_weight_rows=stored.arrays[BANK_GRAD_WEIGHTS].shape[0],
             objective=bank.objective,
             channel_rule=bank.channel_rule,
-            compression=bank.compression,
+            compression=_compression(bank, options),
             sha256=bank.sha256(),
+            storage=None if _as_given(stored, options) else stored.storage,
         ),
         labels=bank.labels,
         origin=origin,
@@ -176,12 +191,28 @@ def _replace_outputs(
         graph.output.append(helper.make_tensor_value_info(name, dtype, shape))
 
 
-def _clamped(flag: str, wanted: int, rows: int) -> int:
+def _clamped(flag: str, wanted: int, bank: Bank, stored: StoredBank) -> int:
     if wanted < 1:
         raise FoldcamError(f"{flag} is {wanted}; it must be at least 1.")
-    if wanted > rows:
-        _log.warning("%s %d is more than the bank's %d rows: taking %d.", flag, wanted, rows, rows)
-    return min(wanted, rows)
+    most, why = bank.rows, f"the bank's {bank.rows} rows"
+    if stored.most_neighbors() < most:
+        most, why = stored.most_neighbors(), f"the {stored.storage.probes} searched lists hold"
+    if most > _MOST_FOUND:
+        most, why = _MOST_FOUND, "TensorRT sorts"
+    if wanted > most:
+        _log.warning("%s %d is more than %s: taking %d.", flag, wanted, why, most)
+    return min(wanted, most)
+
+
+def _as_given(stored: StoredBank, options: FoldOptions) -> bool:
+    """Whether the graph holds the bank's own arrays."""
+    return stored.plain and options.storage.compression.kind == "none"
+
+
+def _compression(bank: Bank, options: FoldOptions) -> str:
+    added = options.storage.compression
+    names = [name for name in (bank.compression, added.name) if name != "none"]
+    return ", ".join(names) or "none"
 
 
 def _heatmap_size(

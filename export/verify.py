@@ -15,9 +15,9 @@ import torch
 
 from export.bank import Bank, BankOutcome
 from export.datasets import Dataset
-from export.graft_bank import bank_of
 from export.kernel import kernel_estimates
 from export.network import Network
+from export.stored_bank import bank_of
 from export.torch_network import TorchNetwork
 from runtime.backends import Array, open_backend
 from runtime.contract import (
