@@ -74,6 +74,27 @@ def export(
     ] = "refuse",
     opset: Annotated[int, typer.Option(help="ONNX operator set of the file.")] = 18,
     batch_size: Annotated[int, typer.Option(help="Images per pass.", min=1)] = 16,
+    search: Annotated[
+        str,
+        typer.Option(
+            help="exhaustive compares every bank row; lists those of the nearest lists, for large "
+            "banks (lists:16 searches more of them than the usual 8); auto takes the faster."
+        ),
+    ] = "auto",
+    compress: Annotated[
+        str,
+        typer.Option(
+            help="Grad-weights: none, rank:32 (32 numbers per row), or prototypes:5 (5 rows per "
+            "label). Embeddings stay; what it costs is printed."
+        ),
+    ] = "none",
+    bank_precision: Annotated[
+        str,
+        typer.Option(
+            help="Numbers in which the bank is stored: float32, float16, int8 (embeddings in "
+            "lists; grad-weights take float16), or auto: smaller ones for larger banks."
+        ),
+    ] = "auto",
     bank: Annotated[
         Path | None,
         typer.Option(help="Keep the bank in this file, too."),
@@ -82,7 +103,7 @@ def export(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Fold a network and its training images into one ONNX file."""
-    from dataclasses import replace
+    from dataclasses import asdict, replace
 
     from export.datasets import SINGLETON_POLICIES, SPLITS, handle_singletons, load_dataset
     from export.exporter import export_model, skipped_lines
@@ -92,6 +113,12 @@ def export(
     from export.model_spec import load_model, with_overrides
     from export.objectives import Objective, parse_objective
     from export.progress import ProgressBar
+    from export.storage_options import (
+        PRECISION_CHOICES,
+        StorageOptions,
+        parse_compression,
+        parse_search,
+    )
     from runtime.contract import INPUT_TYPES
     from runtime.preprocess import COLOR_ORDERS, RESIZE_RULES
     from runtime.text import number_text
@@ -104,6 +131,11 @@ def export(
         neighbors=neighbors,
         heatmap_size=_heatmap_size(heatmap_size),
         input_type=choice("--input", input_type, INPUT_TYPES),
+        storage=StorageOptions(
+            search=parse_search(search),
+            precision=choice("--bank-precision", bank_precision, PRECISION_CHOICES),
+            compression=parse_compression(compress),
+        ),
     )
     if resize is not None:
         choice("--resize", resize, RESIZE_RULES)
@@ -151,6 +183,9 @@ def export(
         "labels": len({run.name for run in contract.labels}),
         "outcome": None if contract.outcome is None else vars(contract.outcome),
         "objective": contract.bank.objective,
+        "compression": contract.bank.compression,
+        "storage": None if contract.bank.storage is None else vars(contract.bank.storage),
+        "fidelity": None if report.fidelity is None else asdict(report.fidelity),
         "fallback_rows": report.bank.fallback_rows,
         "skipped": [{"path": str(s.path), "reason": s.reason} for s in report.bank.skipped],
         "notes": report.notes,
@@ -170,6 +205,10 @@ def export(
         f"  bank         {contract.bank.rows} images {what}, "
         f"{contract.bank.grad_weight_rows} distinct rows of grad-weights"
     )
+    if contract.bank.storage is not None:
+        print(f"  storage      {contract.bank.storage.sentence()}")
+    if report.fidelity is not None:
+        print(f"  against all rows in float32: {report.fidelity.sentence()}")
     for note in report.notes:
         print(f"  note: {note}")
     for line in skipped_lines(report.bank):

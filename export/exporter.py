@@ -12,12 +12,14 @@ import onnx
 
 from export.bank_builder import BankReport, StageProgress, build_bank
 from export.datasets import Dataset
+from export.fidelity import Fidelity, measure_fidelity
 from export.fold import FoldOptions, fold
 from export.grad_weights import ChannelRule
 from export.kernel import KernelObjective
 from export.model_spec import LoadedModel
 from export.network import Network
 from export.objectives import Objective
+from export.stored_bank import stored_bank_of
 from runtime.contract import Contract, Origin
 from runtime.errors import FoldcamError
 from runtime.files import atomic_path
@@ -36,12 +38,14 @@ class ExportReport:
         contract: its contract.
         bank: how the bank came about.
         notes: what the user should know, one sentence each.
+        fidelity: what storing the bank smaller cost; None where it is stored as it is.
     """
 
     path: Path
     contract: Contract
     bank: BankReport
     notes: list[str] = field(default_factory=list)
+    fidelity: Fidelity | None = None
 
 
 def export_model(
@@ -115,7 +119,11 @@ def export_model(
         onnx.save(folded, temporary)
     if bank_out is not None:
         report.bank.save(bank_out)
-    return ExportReport(out, read_contract(out), report, _notes(network, report))
+    contract = read_contract(out)
+    fidelity = None
+    if contract.bank.storage is not None:
+        fidelity = measure_fidelity(report.bank, stored_bank_of(folded, contract))
+    return ExportReport(out, contract, report, _notes(network, report), fidelity)
 
 
 def tool_versions() -> dict[str, str]:

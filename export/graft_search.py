@@ -158,7 +158,7 @@ def _halves(graft: Graft, words: str) -> tuple[str, str]:
     # float32 holds 24 of the 32 bits: what is left below is found among integers.
     whole = graft.node("Cast", [upper], PREFIX + "upper_whole", to=TensorProto.INT32)
     pair = graft.constant("pair", PAIR, np.int32)
-    share = graft.node("Mul", [whole, pair], PREFIX + "upper_share")
+    share = graft.node("Mul", [whole, pair], PREFIX + "pair_share")
     rest = graft.node("Sub", [words, share], PREFIX + "lower_whole")
     lower = graft.node("Cast", [rest], PREFIX + "lower", to=TensorProto.FLOAT)
     return lower, upper

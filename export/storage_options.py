@@ -16,8 +16,8 @@ CompressionKind = Literal["none", "rank", "prototypes"]
 DEFAULT_PROBES = 8
 """Of lists of about a hundred rows; see docs/method.md for what it was measured to cost."""
 
-# Up to here comparing every float32 row costs less than finding the right lists: 2048 rows of 128.
-_EXHAUSTIVE_BYTES = 1 << 20
+# Up to here comparing every float32 row costs less than finding the right lists: 1536 rows of 128.
+_EXHAUSTIVE_BYTES = 3 << 18
 # Above these the smaller numbers are worth their rounding.
 _FLOAT16_BYTES = 8 << 20
 _GRAD_WEIGHTS_BYTES = 8 << 20

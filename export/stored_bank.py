@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -103,7 +104,7 @@ class StoredBank:
         """`float32 [N, D]`: the rows as they are compared."""
         if self.storage.search == "exhaustive":
             return np.ascontiguousarray(self.arrays[BANK_EMBEDDINGS].T.astype(np.float32))
-        placed = self._placed_embeddings()
+        placed = self._placed_embeddings
         real = ~self.padding()
         rows = self.arrays[BANK_LIST_ROWS][real]
         found = np.zeros((int(rows.max()) + 1, placed.shape[2]), np.float32)
@@ -114,6 +115,12 @@ class StoredBank:
         """`float32 [M, K]`."""
         table: Floats = self.arrays[BANK_GRAD_WEIGHTS].astype(np.float32)
         return table @ self.arrays[BANK_GRAD_BASIS] if self.storage.rank else table
+
+    def grad_index(self) -> Integers:
+        """`int64 [N]`: the row of `grad_weights` for each bank row."""
+        index = self.arrays.get(BANK_GRAD_INDEX)
+        count = self.arrays[BANK_GRAD_WEIGHTS].shape[0]
+        return np.arange(count) if index is None else index.astype(np.int64)
 
     def nearest(self, unit: Floats, found: int) -> tuple[npt.NDArray[np.int32], Floats]:
         """What the graph's search finds.
@@ -129,7 +136,7 @@ class StoredBank:
             to_all = unit @ self.arrays[BANK_EMBEDDINGS].astype(np.float32)
             order = np.argsort(-to_all, axis=1, kind="stable")[:, :found]
             return order.astype(np.int32), np.take_along_axis(to_all, order, 1)
-        placed, real = self._placed_embeddings(), ~self.padding()
+        placed, real = self._placed_embeddings, ~self.padding()
         near = np.argsort(-(unit @ self.arrays[BANK_CENTROIDS]), axis=1, kind="stable")
         probed = near[:, : self.storage.probes]
         rows = np.empty((len(unit), found), np.int32)
@@ -141,6 +148,7 @@ class StoredBank:
             similarity[query] = scores[order]
         return rows, similarity
 
+    @cached_property
     def _placed_embeddings(self) -> Floats:
         """`float32 [L, C, D]`."""
         stored = self.arrays[BANK_EMBEDDINGS]
@@ -196,12 +204,10 @@ def bank_of(model: onnx.ModelProto, contract: Contract) -> Bank:
         outcome = BankOutcome(
             stored.arrays[BANK_VALUES][:, 0], contract.outcome.tau, contract.outcome.transform
         )
-    embeddings = stored.embeddings()
-    index = stored.arrays.get(BANK_GRAD_INDEX, np.arange(len(embeddings), dtype=np.int32))
     return Bank(
-        embeddings=embeddings,
+        embeddings=stored.embeddings(),
         grad_weights=stored.grad_weights(),
-        grad_index=index,
+        grad_index=stored.grad_index().astype(np.int32),
         labels=contract.labels,
         objective=contract.bank.objective,
         channel_rule=contract.bank.channel_rule,

@@ -17,7 +17,7 @@ from export.bank import Bank, BankOutcome
 from export.datasets import Dataset
 from export.kernel import kernel_estimates
 from export.network import Network
-from export.stored_bank import bank_of
+from export.stored_bank import StoredBank, bank_of, is_intact, stored_bank_of
 from export.torch_network import TorchNetwork
 from runtime.backends import Array, open_backend
 from runtime.contract import (
@@ -139,7 +139,8 @@ def verify(
             f"{contract.origin.network_sha256[:12]}... and this one is {network.sha256()[:12]}... "
             f"(MODEL {contract.origin.network}, weights {contract.origin.weights or 'none'})."
         )
-    bank = bank_of(onnx.load(model_path), contract)
+    model = onnx.load(model_path)
+    bank, stored = bank_of(model, contract), stored_bank_of(model, contract)
     resized = np.stack([contract.preprocessing.resized(image)[0] for image in images])
     with closing(open_backend(model_path, provider="cpu")) as backend:
         parts = []
@@ -147,10 +148,10 @@ def verify(
             block = resized[start : start + batch_size]
             given = block if contract.input_type == "uint8" else _floats(contract, block)
             outputs = backend.run(given)
-            reference = _reference(network, bank, contract, _floats(contract, block))
+            reference = _reference(network, bank, stored, contract, _floats(contract, block))
             parts.append((_folded(outputs, bank), reference))
     distinct = len({image.tobytes() for image in resized})
-    return _compared(parts, distinct, bank.sha256() == contract.bank.sha256)
+    return _compared(parts, distinct, is_intact(model, contract))
 
 
 def images_to_verify(dataset: Dataset | None, contract: Contract, most: int) -> list[Image]:
@@ -195,15 +196,16 @@ def _range(outcome: BankOutcome) -> float:
     return max(float(outcome.values.max()) - float(outcome.values.min()), 1e-30)
 
 
-def _reference(network: Network, bank: Bank, contract: Contract, images: Floats) -> _Outputs:
+def _reference(
+    network: Network, bank: Bank, stored: StoredBank, contract: Contract, images: Floats
+) -> _Outputs:
     activations = network.forward(torch.from_numpy(images))
     embedding = activations.embedding.numpy()
     norms = np.maximum(np.linalg.norm(embedding, axis=1, keepdims=True), 1e-12)
     unit = embedding / norms
     similarities = unit @ bank.embeddings.T
-    order = np.argsort(-similarities, axis=1, kind="stable")
-    used = order[:, : contract.transfer]
-    nearest = order[:, : contract.neighbors].astype(np.int32)
+    order, _ = stored.nearest(unit, max(contract.transfer, contract.neighbors))
+    used, nearest = order[:, : contract.transfer], order[:, : contract.neighbors]
     grad_weights = bank.grad_weights[bank.grad_index[used]].mean(axis=1)
     feature_map = activations.feature_map.numpy()
     signed = np.einsum("nk,nkhw->nhw", grad_weights, feature_map)[:, None]

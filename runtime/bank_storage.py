@@ -38,6 +38,14 @@ class BankStorage:
     rank: int
     sha256: str
 
+    def sentence(self) -> str:
+        """For a person."""
+        compared = "all rows compared"
+        if self.search == "lists":
+            compared = f"{self.probes} of {self.lists} lists searched, {self.list_rows} rows each"
+        rank = f", rank {self.rank}" if self.rank else ""
+        return f"{compared}; embeddings {self.embeddings}, grad-weights {self.grad_weights}{rank}"
+
 
 def storage_from(fields: Fields, rows: int, channels: int) -> BankStorage:
     """Read the section.

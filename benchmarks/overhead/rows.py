@@ -19,6 +19,7 @@ import numpy.typing as npt
 import onnxruntime
 import torch
 
+from benchmarks.overhead.timing import open_session
 from export.datasets import Sample
 from export.embedding_model import FEATURE_MAP
 from export.network import Activations, Network
@@ -90,10 +91,8 @@ def augmented_rows(
         tell("augmented rows", number, views)
         stored = cache / f"{key}-{number:04d}.npz"
         if not stored.is_file():
-            session = session or _session(model)
-            positions, rows = _view_rows(
-                network, session, preprocessing, samples, number, seed, lambda *_: None
-            )
+            session = session or open_session(model)
+            positions, rows = _view_rows(network, session, preprocessing, samples, number, seed)
             with atomic_path(stored) as temporary, temporary.open("wb") as file:
                 np.savez(file, positions=positions, rows=rows)
         with np.load(stored) as arrays:
@@ -119,7 +118,6 @@ def _view_rows(
     samples: Sequence[Sample],
     number: int,
     seed: int,
-    tell: Callable[[int, int], None],
 ) -> tuple[npt.NDArray[np.int64], Floats]:
     """Positions `[P]` of the readable photographs, and `[P, REGIONS, D]` unit embeddings."""
     positions, rows = [], []
@@ -134,7 +132,6 @@ def _view_rows(
         feature_map, embedding = session.run([FEATURE_MAP, EMBEDDING], given)
         positions.append(position)
         rows.append(_regions(network, feature_map[0], embedding, generator))
-        tell(position, len(samples))
     if not rows:
         raise FoldcamError("None of the photographs could be read.")
     return np.asarray(positions, np.int64), np.stack(rows)
@@ -160,12 +157,6 @@ def _regions(
     rows = network.head_end(Activations(pooled, whole, ())).numpy()
     unit: Floats = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     return unit
-
-
-def _session(model: Path) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
 
 def _fingerprint(

@@ -1,0 +1,54 @@
+"""The overhead table, for the terminal and for the README."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_HEADINGS = (
+    "bank rows",
+    "search",
+    "time / plain graph ↓",
+    "MB added ↓",
+    "recall@1 lost ↓",
+    "grid pointing lost ↓",
+    "same row ↑",
+)
+
+
+def markdown_table(document: Mapping[str, Any]) -> str:
+    """One line per bank size."""
+    lines = ["| " + " | ".join(_HEADINGS) + " |", "|---" * len(_HEADINGS) + "|"]
+    lines += ["| " + " | ".join(cells) + " |" for cells in _cells(document)]
+    return "\n".join(lines)
+
+
+def text_table(document: Mapping[str, Any]) -> str:
+    """The same for a terminal."""
+    rows = [_HEADINGS, *_cells(document)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def _cells(document: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    return [
+        (
+            f"{int(count):,}",
+            f"{row['search']}, {row['embeddings']}",
+            f"{row['ratio']:.3f} ({row['low']:.3f} to {row['high']:.3f})",
+            f"{row['bytes_added'] / 1e6:.1f}",
+            _lost(row["recall_at_1_lost"]),
+            _lost(row["grid_pointing_lost"]),
+            f"{row['same_row']:.1%}",
+        )
+        for count, row in document["rows"].items()
+    ]
+
+
+def _lost(interval: Mapping[str, float]) -> str:
+    # Adding zero makes a rounded -0 plain.
+    mean, low, high = (round(interval[name], 4) + 0.0 for name in ("mean", "low", "high"))
+    return f"{mean:.4f} ({low:.4f} to {high:.4f})"
