@@ -6,11 +6,11 @@ import numpy as np
 from onnx import TensorProto
 
 from export.graft import PREFIX, Graft
-from export.packed_codes import BASE, PAIR, PLANES
+from export.packed_codes import BASE, MOVE, PAIR, PLANES
 from export.stored_bank import (
     BANK_CENTROIDS,
-    BANK_CODE_BASE,
-    BANK_CODE_STEP,
+    BANK_CODE_SCALES,
+    BANK_CODE_STEPS,
     BANK_EMBEDDINGS,
     BANK_LIST_ROWS,
     StoredBank,
@@ -20,6 +20,7 @@ from runtime.contract import EMBEDDING, NEIGHBOR, SIMILARITY
 SIMILARITIES = PREFIX + "similarities"
 """`float32 [N, rows]` to every row; only an exhaustive search makes it."""
 
+_NEAR_LISTS = PREFIX + "near_lists"
 # Below this the norm of an embedding counts as zero.
 _TINY_NORM = 1e-12
 # Less than any cosine, whatever it is added to.
@@ -73,30 +74,22 @@ def _in_lists(graft: Graft, stored: StoredBank, unit: str, found: int, reported:
     probes = graft.constant("probes", [storage.probes], np.int64)
     lists = PREFIX + "lists"
     # Sorted, so that ties between rows of two lists fall alike everywhere.
-    graft.nodes("TopK", [to_lists, probes], [PREFIX + "near_lists", lists], axis=1, sorted=1)
-    places = storage.probes * storage.list_rows
-    flat = graft.constant("flat_places", [-1, places], np.int64)
+    graft.nodes("TopK", [to_lists, probes], [_NEAR_LISTS, lists], axis=1, sorted=1)
+    flat = graft.constant("flat_places", [-1, storage.probes * storage.list_rows], np.int64)
     if storage.embeddings == "int8":
-        compared = _codes_compared(graft, stored, unit, lists, places)
+        compared = _codes_compared(graft, stored, unit, lists)
     else:
-        compared = _rows_compared(graft, stored, unit, lists, places)
+        compared = _rows_compared(graft, stored, unit, lists)
     scores = graft.node("Reshape", [compared, flat], PREFIX + "place_similarities")
     padding = stored.padding()
     if found > 1 and padding.any():
         below = graft.constant("padding", np.where(padding, _BELOW_ALL, 0.0), np.float32)
-        gathered = graft.node("Gather", [below, lists], PREFIX + "padding_of_lists", axis=0)
-        added = graft.node("Reshape", [gathered, flat], PREFIX + "padding_of_places")
+        of_lists = graft.node("Gather", [below, lists], PREFIX + "padding_of_lists", axis=0)
+        added = graft.node("Reshape", [of_lists, flat], PREFIX + "padding_of_places")
         scores = graft.node("Add", [scores, added], PREFIX + "masked_similarities")
-    exact = storage.embeddings != "int8"
-    where, values = _nearest(graft, scores, found, exact and reported == found)
+    where, values = _nearest(graft, scores, found, reported == found)
     if reported < found:
-        values = graft.first_columns(
-            values, reported, SIMILARITY if exact else PREFIX + "reported_similarities"
-        )
-    if not exact:
-        base = graft.constant(BANK_CODE_BASE, stored.arrays[BANK_CODE_BASE], np.float32)
-        offset = graft.node("MatMul", [unit, base], PREFIX + "code_offset")
-        graft.node("Add", [values, offset], SIMILARITY)
+        graft.first_columns(values, reported, SIMILARITY)
     table = graft.constant(BANK_LIST_ROWS, stored.arrays[BANK_LIST_ROWS], np.int32)
     of_lists = graft.node("Gather", [table, lists], PREFIX + "rows_of_lists", axis=0)
     of_places = graft.node("Reshape", [of_lists, flat], PREFIX + "rows_of_places")
@@ -107,29 +100,33 @@ def _in_lists(graft: Graft, stored: StoredBank, unit: str, found: int, reported:
     return rows
 
 
-def _rows_compared(graft: Graft, stored: StoredBank, unit: str, lists: str, places: int) -> str:
+def _rows_compared(graft: Graft, stored: StoredBank, unit: str, lists: str) -> str:
     """Similarities `[N, places, 1]` to rows that are stored as floats."""
     rows = stored.arrays[BANK_EMBEDDINGS]
+    size = rows.shape[2]
     table = graft.constant(BANK_EMBEDDINGS, rows, rows.dtype)
     gathered = graft.node("Gather", [table, lists], PREFIX + "listed", axis=0)
     if rows.dtype == np.float16:
         gathered = graft.node("Cast", [gathered], PREFIX + "listed_float", to=TensorProto.FLOAT)
-    shape = graft.constant("listed_shape", [-1, places, rows.shape[2]], np.int64)
+    places = stored.storage.probes * stored.storage.list_rows
+    shape = graft.constant("listed_shape", [-1, places, size], np.int64)
     listed = graft.node("Reshape", [gathered, shape], PREFIX + "listed_rows")
-    column = graft.constant("query_shape", [-1, rows.shape[2], 1], np.int64)
+    column = graft.constant("query_shape", [-1, size, 1], np.int64)
     query = graft.node("Reshape", [unit, column], PREFIX + "query")
     return graft.node("MatMul", [listed, query], PREFIX + "listed_similarities")
 
 
-def _codes_compared(graft: Graft, stored: StoredBank, unit: str, lists: str, places: int) -> str:
-    """As `_rows_compared` of packed codes, less what all rows of a query have in common.
+def _codes_compared(graft: Graft, stored: StoredBank, unit: str, lists: str) -> str:
+    """`[N, probes, C]`: similarity to the centroid, and to what the row has beside it.
 
     Every run of codes meets its own part of the query: nothing is put together again.
     """
-    words = stored.arrays[BANK_EMBEDDINGS]
+    storage, arrays = stored.storage, stored.arrays
+    words = arrays[BANK_EMBEDDINGS]
     width = words.shape[2]
     table = graft.constant(BANK_EMBEDDINGS, words, np.int32)
     gathered = graft.node("Gather", [table, lists], PREFIX + "listed", axis=0)
+    places = storage.probes * storage.list_rows
     shape = graft.constant("listed_shape", [-1, places, width], np.int64)
     listed = graft.node("Reshape", [gathered, shape], PREFIX + "listed_words")
     lower, upper = _halves(graft, listed)
@@ -143,7 +140,23 @@ def _codes_compared(graft: Graft, stored: StoredBank, unit: str, lists: str, pla
         graft.node("Add", products[:2], PREFIX + "lower_products"),
         graft.node("Add", products[2:], PREFIX + "upper_products"),
     ]
-    return graft.node("Add", pairs, PREFIX + "code_similarities")
+    moved = graft.node("Add", pairs, PREFIX + "moved_products")
+    cube = graft.constant("cube", [-1, storage.probes, storage.list_rows], np.int64)
+    moved = graft.node("Reshape", [moved, cube], PREFIX + "moved_of_lists")
+    # What moving the codes added is the same for every row.
+    moves = np.where(np.arange(len(arrays[BANK_CODE_STEPS])) < (PLANES - 1) * width, -MOVE, 0)
+    column = (moves * arrays[BANK_CODE_STEPS])[:, None]
+    back = graft.constant("move_back", column, np.float32)
+    offset = graft.node("MatMul", [unit, back], PREFIX + "code_offset")
+    one = graft.constant("one_per_image", [-1, 1, 1], np.int64)
+    offset = graft.node("Reshape", [offset, one], PREFIX + "code_offsets")
+    products_of_codes = graft.node("Add", [moved, offset], PREFIX + "code_products")
+    scales = graft.constant(BANK_CODE_SCALES, arrays[BANK_CODE_SCALES], np.float32)
+    scale = graft.node("Gather", [scales, lists], PREFIX + "scales_of_lists", axis=0)
+    beside = graft.node("Mul", [products_of_codes, scale], PREFIX + "beside_centroid")
+    each = graft.constant("one_per_list", [-1, storage.probes, 1], np.int64)
+    near = graft.node("Reshape", [_NEAR_LISTS, each], PREFIX + "centroid_similarities")
+    return graft.node("Add", [beside, near], PREFIX + "listed_similarities")
 
 
 def _halves(graft: Graft, words: str) -> tuple[str, str]:
@@ -177,8 +190,8 @@ def _codes(graft: Graft, pair: str, name: str) -> tuple[str, str]:
 
 def _query_parts(graft: Graft, stored: StoredBank, unit: str, width: int) -> list[str]:
     """The query times the codes' steps, in four columns `[N, W, 1]`."""
-    steps = stored.arrays[BANK_CODE_STEP]
-    step = graft.constant(BANK_CODE_STEP, steps, np.float32)
+    steps = stored.arrays[BANK_CODE_STEPS]
+    step = graft.constant(BANK_CODE_STEPS, steps, np.float32)
     query = graft.node("Mul", [unit, step], PREFIX + "scaled_query")
     missing = PLANES * width - len(steps)
     if missing:

@@ -1,12 +1,16 @@
 """Embeddings in 8 bits, four to an int32: TensorRT gathers int32 and refuses to gather int8.
 
-A number is `low_d + step_d * code` with its dimension's own range and `code` in 0 .. 254. The
-codes of dimension `i`, `W + i`, `2 W + i` and `3 W + i` share word `i` of `W = ceil(D / 4)`, so
-that taking a word apart gives four runs of dimensions and no transposition:
+What is stored is a row less its list's centroid, which is small: `scale_row * step_d * code`,
+with a code of -127 .. 127. Measured on 100,000 rows of D = 128, the error of a similarity is a
+tenth of that of codes for the rows themselves, and near that of float16.
+
+The codes of dimension `i`, `W + i`, `2 W + i` and `3 W + i` share word `i` of `W = ceil(D / 4)`,
+so that taking a word apart gives four runs of dimensions and no transposition. With the codes
+moved to `c = code + 127`, 0 .. 254:
 
     word = c0 + 256 c1 + 65536 (c2 + 256 (c3 - 127))
 
-The greatest code is 254 and not 255 because the graph finds `c2 + 256 (c3 - 127)` as
+The greatest is 254 and not 255 because the graph finds `c2 + 256 (c3 - 127)` as
 `floor(float32(word) / 65536)`, and float32 rounds a word by up to 64: `c0 + 256 c1` must stay
 below 65536 - 64.
 """
@@ -22,8 +26,9 @@ Floats = npt.NDArray[np.float32]
 Words = npt.NDArray[np.int32]
 
 PLANES = 4
-TOP_CODE = 254
-TOP_PLANE_OFFSET = 127
+"""Codes in a word."""
+MOVE = 127
+"""What is added to a code so that it is not negative; the last of a word stays as it is."""
 BASE = 256
 """One code's share of a word."""
 PAIR = BASE * BASE
@@ -31,49 +36,50 @@ PAIR = BASE * BASE
 
 
 @dataclass(frozen=True)
-class Codebook:
-    """What a code stands for in each dimension.
+class PackedRows:
+    """Rows as codes.
 
     Attributes:
-        low: `float32 [D]`, code 0.
-        step: `float32 [D]`, from one code to the next.
+        words: `int32 [..., W]`.
+        scales: `float32 [...]`, of each row.
+        steps: `float32 [D]`, of each dimension.
     """
 
-    low: Floats
-    step: Floats
-
-    @property
-    def words(self) -> int:
-        """W, words per row."""
-        return -(-len(self.low) // PLANES)
+    words: Words
+    scales: Floats
+    steps: Floats
 
 
-def codebook_of(rows: Floats) -> Codebook:
-    """The codebook that spans the range of `rows`, `float32 [N, D]`, in every dimension."""
-    low, high = rows.min(axis=0), rows.max(axis=0)
-    # A dimension that never varies has codes of zero, whatever its step is.
-    step = np.where(high > low, (high - low) / np.float32(TOP_CODE), 1)
-    return Codebook(low.astype(np.float32), step.astype(np.float32))
+def words_per_row(size: int) -> int:
+    """W for D = `size`."""
+    return -(-size // PLANES)
 
 
-def packed(rows: Floats, codebook: Codebook) -> Words:
-    """`float32 [..., D]` -> `int32 [..., W]`."""
-    codes = np.rint((rows - codebook.low) / codebook.step).clip(0, TOP_CODE).astype(np.int64)
-    missing = PLANES * codebook.words - rows.shape[-1]
-    codes = np.pad(codes, [(0, 0)] * (codes.ndim - 1) + [(0, missing)])
-    first, second, third, fourth = np.split(codes, PLANES, axis=-1)
-    upper = third + BASE * (fourth - TOP_PLANE_OFFSET)
-    words: Words = (first + BASE * second + PAIR * upper).astype(np.int32)
-    return words
+def pack(rows: Floats) -> PackedRows:
+    """Rows `float32 [..., D]`, of about the same length, as codes."""
+    size = rows.shape[-1]
+    spread = rows.reshape(-1, size).std(axis=0)
+    # A dimension that never varies is all zeros or one number: any step will do.
+    steps = np.where(spread > 0, spread, 1).astype(np.float32)
+    inside = rows / steps
+    scales: Floats = (np.abs(inside).max(axis=-1) / np.float32(MOVE)).astype(np.float32)
+    safe = np.where(scales > 0, scales, 1)[..., None]
+    moved = np.rint(inside / safe).clip(-MOVE, MOVE).astype(np.int64) + MOVE
+    missing = PLANES * words_per_row(size) - size
+    moved = np.pad(moved, [(0, 0)] * (moved.ndim - 1) + [(0, missing)])
+    first, second, third, fourth = np.split(moved, PLANES, axis=-1)
+    words: Words = (first + BASE * second + PAIR * (third + BASE * (fourth - MOVE))).astype(
+        np.int32
+    )
+    return PackedRows(words, scales, steps)
 
 
-def unpacked(words: Words, codebook: Codebook) -> Floats:
-    """`int32 [..., W]` -> `float32 [..., D]`: what the graph takes a word for."""
-    wide = words.astype(np.int64)
-    upper, lower = np.divmod(wide, PAIR)
+def unpack(packed: PackedRows) -> Floats:
+    """`float32 [..., D]`: what the graph takes the words for."""
+    upper, lower = np.divmod(packed.words.astype(np.int64), PAIR)
     fourth, third = np.divmod(upper, BASE)
     second, first = np.divmod(lower, BASE)
-    codes = np.concatenate([first, second, third, fourth + TOP_PLANE_OFFSET], axis=-1)
-    codes = codes[..., : len(codebook.low)].astype(np.float32)
-    rows: Floats = codebook.low + codebook.step * codes
+    codes = np.concatenate([first - MOVE, second - MOVE, third - MOVE, fourth], axis=-1)
+    codes = codes[..., : len(packed.steps)].astype(np.float32)
+    rows: Floats = packed.scales[..., None] * (packed.steps * codes)
     return rows

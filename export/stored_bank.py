@@ -19,7 +19,7 @@ from onnx import numpy_helper
 
 from export.bank import Bank, BankOutcome
 from export.graft import PREFIX
-from export.packed_codes import PLANES, TOP_PLANE_OFFSET, Codebook, unpacked
+from export.packed_codes import PackedRows, unpack
 from runtime.bank_storage import BankStorage
 from runtime.contract import Contract
 from runtime.errors import FoldcamError
@@ -29,15 +29,15 @@ Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 
 BANK_EMBEDDINGS = PREFIX + "bank_embeddings"
-"""`[D, N]`, or in lists `[L, C, D]`, or packed `int32 [L, C, W]`."""
+"""`[D, N]`, or in lists `[L, C, D]`, or less their centroids and packed, `int32 [L, C, W]`."""
 BANK_CENTROIDS = PREFIX + "bank_centroids"
 """`float32 [D, L]`."""
 BANK_LIST_ROWS = PREFIX + "bank_list_rows"
 """`int32 [L, C]`: the bank row in each place; places without one repeat their list's first row."""
-BANK_CODE_BASE = PREFIX + "bank_code_base"
-"""`float32 [D, 1]`: what a stored code of zero stands for."""
-BANK_CODE_STEP = PREFIX + "bank_code_step"
-"""`float32 [D]`."""
+BANK_CODE_SCALES = PREFIX + "bank_code_scales"
+"""`float32 [L, C]`: of each row's codes."""
+BANK_CODE_STEPS = PREFIX + "bank_code_steps"
+"""`float32 [D]`: of each dimension's codes."""
 BANK_GRAD_WEIGHTS = PREFIX + "bank_grad_weights"
 """`[M, K]`, or `[M, r]` beside a basis."""
 BANK_GRAD_BASIS = PREFIX + "bank_grad_basis"
@@ -50,8 +50,8 @@ _NAMES = (
     BANK_EMBEDDINGS,
     BANK_CENTROIDS,
     BANK_LIST_ROWS,
-    BANK_CODE_BASE,
-    BANK_CODE_STEP,
+    BANK_CODE_SCALES,
+    BANK_CODE_STEPS,
     BANK_GRAD_WEIGHTS,
     BANK_GRAD_BASIS,
     BANK_GRAD_INDEX,
@@ -154,7 +154,9 @@ class StoredBank:
         stored = self.arrays[BANK_EMBEDDINGS]
         if self.storage.embeddings != "int8":
             return stored.astype(np.float32)
-        return unpacked(stored, _codebook(self.arrays))
+        packed = PackedRows(stored, self.arrays[BANK_CODE_SCALES], self.arrays[BANK_CODE_STEPS])
+        placed: Floats = self.arrays[BANK_CENTROIDS].T[:, None] + unpack(packed)
+        return placed
 
 
 def stored_bank_of(model: onnx.ModelProto, contract: Contract) -> StoredBank:
@@ -177,7 +179,7 @@ def stored_bank_of(model: onnx.ModelProto, contract: Contract) -> StoredBank:
     if storage.search == "lists":
         needed |= {BANK_CENTROIDS, BANK_LIST_ROWS}
     if storage.embeddings == "int8":
-        needed |= {BANK_CODE_BASE, BANK_CODE_STEP}
+        needed |= {BANK_CODE_SCALES, BANK_CODE_STEPS}
     if storage.rank:
         needed.add(BANK_GRAD_BASIS)
     if not needed <= set(arrays):
@@ -235,11 +237,3 @@ def sha256_of(arrays: Mapping[str, Array]) -> str:
         digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape};".encode())
         digest.update(np.ascontiguousarray(arrays[name]).tobytes())
     return digest.hexdigest()
-
-
-def _codebook(arrays: Mapping[str, Array]) -> Codebook:
-    step = arrays[BANK_CODE_STEP]
-    low: Floats = arrays[BANK_CODE_BASE][:, 0].copy()
-    last = (PLANES - 1) * -(-len(low) // PLANES)
-    low[last:] -= TOP_PLANE_OFFSET * step[last:]
-    return Codebook(low, step)

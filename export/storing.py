@@ -10,7 +10,7 @@ import numpy.typing as npt
 from export.bank import Bank
 from export.compression import factors, with_prototypes
 from export.lists import balanced_lists
-from export.packed_codes import PLANES, TOP_PLANE_OFFSET, codebook_of, packed
+from export.packed_codes import pack
 from export.storage_options import (
     StorageOptions,
     precision_of_embeddings,
@@ -19,8 +19,8 @@ from export.storage_options import (
 )
 from export.stored_bank import (
     BANK_CENTROIDS,
-    BANK_CODE_BASE,
-    BANK_CODE_STEP,
+    BANK_CODE_SCALES,
+    BANK_CODE_STEPS,
     BANK_EMBEDDINGS,
     BANK_GRAD_BASIS,
     BANK_GRAD_INDEX,
@@ -93,13 +93,10 @@ def _store_lists(arrays: dict[str, Array], bank: Bank, codes: bool, seed: int) -
     members = np.where(lists.members < 0, lists.members[:, :1], lists.members)
     placed: Array = bank.embeddings[members]
     if codes:
-        codebook = codebook_of(bank.embeddings)
-        placed = packed(placed, codebook)
-        base = codebook.low.copy()
-        last = (PLANES - 1) * codebook.words
-        base[last:] += TOP_PLANE_OFFSET * codebook.step[last:]
-        arrays[BANK_CODE_BASE] = base[:, None]
-        arrays[BANK_CODE_STEP] = codebook.step
+        packed = pack(placed - lists.centroids[:, None])
+        placed = packed.words
+        arrays[BANK_CODE_SCALES] = packed.scales
+        arrays[BANK_CODE_STEPS] = packed.steps
     arrays[BANK_EMBEDDINGS] = placed
     arrays[BANK_CENTROIDS] = np.ascontiguousarray(lists.centroids.T)
     arrays[BANK_LIST_ROWS] = members
