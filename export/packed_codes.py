@@ -58,9 +58,9 @@ def words_per_row(size: int) -> int:
 def pack(rows: Floats) -> PackedRows:
     """Rows `float32 [..., D]`, of about the same length, as codes."""
     size = rows.shape[-1]
-    spread = rows.reshape(-1, size).std(axis=0)
-    # A dimension that never varies is all zeros or one number: any step will do.
-    steps = np.where(spread > 0, spread, 1).astype(np.float32)
+    # Root mean square: dimensions share a row's scale, so each is measured by its usual size.
+    usual = np.sqrt(np.square(rows.reshape(-1, size), dtype=np.float64).mean(axis=0))
+    steps = np.where(usual > 0, usual, 1).astype(np.float32)
     inside = rows / steps
     scales: Floats = (np.abs(inside).max(axis=-1) / np.float32(MOVE)).astype(np.float32)
     safe = np.where(scales > 0, scales, 1)[..., None]
