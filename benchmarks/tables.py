@@ -150,6 +150,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "transfer-variants": _variants,
     "transfer-heads": _heads,
     "overhead": lambda: overhead.markdown_table(_overhead()),
+    "overhead-setting": lambda: overhead.setting(_overhead()),
+    "overhead-probes": lambda: overhead.markdown_probes(_overhead()),
     "house-methods": lambda: houses.markdown_methods(_houses()),
     "house-differences": lambda: houses.markdown_differences(_houses()),
     "house-masking": lambda: houses.markdown_masking(_houses()),

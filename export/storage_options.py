@@ -14,13 +14,13 @@ PRECISION_CHOICES: tuple[PrecisionChoice, ...] = get_args(PrecisionChoice)
 CompressionKind = Literal["none", "rank", "prototypes"]
 
 DEFAULT_PROBES = 8
-"""Of lists of about a hundred rows; see docs/method.md for what it was measured to cost."""
+"""Of lists of about a hundred rows; docs/overhead.md has what more and fewer of them find."""
 
 # Up to here comparing every float32 row costs less than finding the right lists: 1536 rows of 128.
 _EXHAUSTIVE_BYTES = 3 << 18
-# Above these the smaller numbers are worth their rounding.
-_FLOAT16_BYTES = 8 << 20
-_GRAD_WEIGHTS_BYTES = 8 << 20
+# Smaller numbers take longer to be turned into floats, so that they are for tables larger than
+# this, each kind as long as it fits.
+_TABLE_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -156,9 +156,9 @@ def precision_of_embeddings(choice: PrecisionChoice, lists: bool, values: int) -
         )
     if choice != "auto":
         return choice
-    if not lists:
+    if not lists or 4 * values <= _TABLE_BYTES:
         return "float32"
-    return "float16" if 2 * values <= _FLOAT16_BYTES else "int8"
+    return "float16" if 2 * values <= _TABLE_BYTES else "int8"
 
 
 def precision_of_grad_weights(choice: PrecisionChoice, values: int) -> Precision:
@@ -169,7 +169,7 @@ def precision_of_grad_weights(choice: PrecisionChoice, values: int) -> Precision
         values: stored rows times numbers per row.
     """
     if choice == "auto":
-        return "float32" if 4 * values <= _GRAD_WEIGHTS_BYTES else "float16"
+        return "float32" if 4 * values <= _TABLE_BYTES else "float16"
     return "float32" if choice == "float32" else "float16"
 
 

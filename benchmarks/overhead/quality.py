@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +17,15 @@ from benchmarks.localization.metrics import grid_pointing
 from benchmarks.localization.subjects import Subjects
 from export.bank import Bank
 from export.embedding_model import FEATURE_MAP
+from export.fidelity import measure_fidelity
+from export.stored_bank import StoredBank
 from runtime.contract import EMBEDDING, IMAGE, NEIGHBOR
 from runtime.preprocess import Image, Preprocessing
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 
+_PROBES = (1, 2, 4, 8, 16, 32)
 _REPEATS = 2
 _BATCH = 16
 
@@ -60,8 +64,32 @@ class Quality:
     grid_pointing_lost: Interval
 
 
+def unit_embeddings(
+    embedder: onnxruntime.InferenceSession, preprocessing: Preprocessing, test: Subjects
+) -> Floats:
+    """`float32 [N, D]` of norm 1, one per image."""
+    rows = [
+        embedder.run([EMBEDDING], {IMAGE: preprocessing.normalized(image[None])})[0]
+        for image in test.resized
+    ]
+    embeddings = np.concatenate(rows)
+    unit: Floats = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return unit
+
+
+def by_probes(bank: Bank, stored: StoredBank, queries: Floats) -> dict[str, dict[str, Any]]:
+    """Fidelity on images that are not in the bank, by the number of lists that are searched."""
+    result = {}
+    for probes in _PROBES:
+        if probes <= stored.storage.lists:
+            other = replace(stored, storage=replace(stored.storage, probes=probes))
+            result[str(probes)] = asdict(measure_fidelity(bank, other, queries))
+    return result
+
+
 def measure_quality(
     models: dict[int, Folded],
+    unit: Floats,
     embedder: onnxruntime.InferenceSession,
     preprocessing: Preprocessing,
     test: Subjects,
@@ -74,6 +102,7 @@ def measure_quality(
 
     Args:
         models: by number of rows.
+        unit: the images' embeddings, as `unit_embeddings` makes them.
         embedder: the network before folding, image -> feature map and embedding.
         preprocessing: of the network.
         test: images that are not in the banks.
@@ -84,8 +113,6 @@ def measure_quality(
     labels = np.asarray(test.labels)
     exact, found = {}, {}
     given = [preprocessing.normalized(image[None]) for image in test.resized]
-    embeddings = np.concatenate([embedder.run([EMBEDDING], {IMAGE: x})[0] for x in given])
-    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     for rows, model in models.items():
         exact[rows] = (unit @ model.bank.embeddings.T).argmax(axis=1).astype(np.int64)
         answers = [model.session.run([NEIGHBOR], {IMAGE: x})[0][0, 0] for x in given]

@@ -24,6 +24,34 @@ def markdown_table(document: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def setting(document: Mapping[str, Any]) -> str:
+    """What was measured, in one sentence."""
+    width, height = document["input"]
+    views = document["augmentation"]["views_per_image"]
+    return (
+        f"{document['network']}, input {width} x {height}, D = {document['embedding_size']}, "
+        f"{document['images']['train']} training photographs as {views} views of "
+        f"{document['augmentation']['regions_per_view']} regions each; "
+        f"{document['rounds']} interleaved runs of each graph in ONNX Runtime on one thread, "
+        f"plain graph {document['plain_milliseconds']} ms."
+    )
+
+
+def markdown_probes(document: Mapping[str, Any]) -> str:
+    """Fidelity by the lists that are searched, for the banks that are searched in lists."""
+    lines = [
+        "| bank rows | lists searched | same row | same label | similarity lost |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {int(count):,} | {probes} | {row['same_row']:.1%} | {row['same_label']:.1%} | "
+        f"{row['similarity_lost_mean']:.5f} |"
+        for count, rows in _by_number(document["rows"])
+        for probes, row in _by_number(rows["probes"])
+    ]
+    return "\n".join(lines)
+
+
 def text_table(document: Mapping[str, Any]) -> str:
     """The same for a terminal."""
     rows = [_HEADINGS, *_cells(document)]
@@ -46,8 +74,13 @@ def _cells(document: Mapping[str, Any]) -> list[tuple[str, ...]]:
             _lost(row["grid_pointing_lost"]),
             f"{row['same_row']:.1%}",
         )
-        for count, row in document["rows"].items()
+        for count, row in _by_number(document["rows"])
     ]
+
+
+def _by_number(table: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Stored results are sorted by name, and 10000 comes before 300 there."""
+    return sorted(table.items(), key=lambda item: int(item[0]))
 
 
 def _lost(interval: Mapping[str, float]) -> str:

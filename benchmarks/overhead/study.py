@@ -14,7 +14,7 @@ import onnx
 from benchmarks.localization.report import write_json
 from benchmarks.localization.study import split_samples
 from benchmarks.localization.subjects import load_subjects
-from benchmarks.overhead.quality import Folded, measure_quality
+from benchmarks.overhead.quality import Folded, by_probes, measure_quality, unit_embeddings
 from benchmarks.overhead.rows import REGIONS, augmented_rows
 from benchmarks.overhead.timing import Timed, interleaved, median_ratio, open_session
 from export.bank import Bank, label_runs, scaled_to_unit_maximum
@@ -27,7 +27,7 @@ from export.model_spec import LoadedModel, load_model
 from export.network import Activations, Network
 from export.objectives import all_triplets
 from export.storage_options import StorageOptions
-from export.stored_bank import bank_of
+from export.stored_bank import bank_of, stored_bank_of
 from export.training.trainer import TrainingOptions, train
 from runtime.contract import EMBEDDING, Contract, Origin
 from runtime.errors import FoldcamError
@@ -110,6 +110,9 @@ def run_overhead(
     )
     sessions = {PLAIN: open_session(plain)}
     models: dict[int, Folded] = {}
+    probes: dict[int, dict[str, Any]] = {}
+    questioner = open_session(embedder)
+    unit = unit_embeddings(questioner, recipe, test)
     contracts: dict[int, Contract] = {}
     for done, count in enumerate(options.rows):
         progress("folding", done, len(options.rows))
@@ -127,11 +130,13 @@ def run_overhead(
         _save(folded, path)
         contracts[count] = read_contract(path)
         sessions[str(count)] = open_session(path)
+        probes[count] = by_probes(bank, stored_bank_of(folded, contracts[count]), unit)
         models[count] = Folded(sessions[str(count)], bank, bank_of(folded, contracts[count]))
     progress("folding", len(options.rows), len(options.rows))
     quality = measure_quality(
         models,
-        open_session(embedder),
+        unit,
+        questioner,
         recipe,
         test,
         seed=options.seed,
@@ -149,7 +154,7 @@ def run_overhead(
     document: dict[str, Any] = {
         "data": data.resolve().name,
         "images": {"train": len(training), "test": len(test)},
-        "network": options.model or f"{BASE}, fine-tuned",
+        "network": loaded.name if options.model else f"{BASE}, fine-tuned",
         "input": [recipe.width, recipe.height],
         "feature_map": list(network.feature_map_shape),
         "embedding_size": network.embedding_size,
@@ -162,6 +167,7 @@ def run_overhead(
                 "bytes_added": (out / f"folded-{count}.onnx").stat().st_size - plain.stat().st_size,
                 **_storage(contracts[count]),
                 **asdict(quality[count]),
+                "probes": probes[count],
             }
             for count in options.rows
         },

@@ -315,7 +315,8 @@ def test_auto_takes_lists_and_smaller_numbers_for_larger_banks():
     assert searches_lists(auto, 1537, 128, False)
     assert not searches_lists(auto, 10**6, 128, True)
     assert precision_of_embeddings("auto", False, 10**9) == "float32"
-    assert precision_of_embeddings("auto", True, 10_000 * 128) == "float16"
+    assert precision_of_embeddings("auto", True, 10_000 * 128) == "float32"
+    assert precision_of_embeddings("auto", True, 30_000 * 128) == "float16"
     assert precision_of_embeddings("auto", True, 100_000 * 128) == "int8"
 
 

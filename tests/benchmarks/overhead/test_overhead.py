@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import onnx
 import pytest
 
 from benchmarks.bench_cli import bench
-from benchmarks.overhead.report import markdown_table, text_table
+from benchmarks.overhead.report import markdown_probes, markdown_table, setting, text_table
 from benchmarks.overhead.rows import REGIONS, augmented_rows
 from benchmarks.overhead.study import OverheadOptions, run_overhead
 from benchmarks.overhead.timing import interleaved, median_ratio
@@ -118,6 +119,15 @@ def test_colours_are_found_however_the_bank_is_searched(document: dict[str, Any]
         assert 0 <= row["same_row"] <= 1
 
 
+def test_more_lists_searched_lose_no_more(document: dict[str, Any]) -> None:
+    assert list(document["rows"]["30"]["probes"]) == ["1", "2"]
+    lost = [row["similarity_lost_mean"] for row in document["rows"]["700"]["probes"].values()]
+    assert len(lost) == 6
+    assert all(later <= before + 1e-6 for before, later in pairwise(lost))
+    assert markdown_probes(document).count("\n| ") == 8
+    assert "24 views" not in setting(document)
+
+
 def test_the_plain_graph_answers_with_the_embedding_alone(document: dict[str, Any]) -> None:
     plain = onnx.load(document["out"] / "plain.onnx")
     assert [value.name for value in plain.graph.output] == ["embedding"]
@@ -126,6 +136,9 @@ def test_the_plain_graph_answers_with_the_embedding_alone(document: dict[str, An
 def test_the_tables_name_every_size(document: dict[str, Any]) -> None:
     markdown, text = markdown_table(document), text_table(document)
     assert markdown.count("\n") == 3
+    stored = json.loads((document["out"] / "overhead.json").read_text())
+    assert markdown_table(stored) == markdown
+    assert markdown_probes(stored) == markdown_probes(document)
     assert "| 700 | lists, int8 |" in markdown
     assert len(text.splitlines()) == 3
     assert "-0.0000" not in markdown
