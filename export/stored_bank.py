@@ -19,7 +19,7 @@ from onnx import numpy_helper
 
 from export.bank import Bank, BankOutcome
 from export.graft import PREFIX
-from export.packed_codes import PackedRows, unpack
+from export.packed_codes import PackedRows, unpack, words_per_row
 from runtime.bank_storage import BankStorage
 from runtime.contract import Contract
 from runtime.errors import FoldcamError
@@ -184,6 +184,11 @@ def stored_bank_of(model: onnx.ModelProto, contract: Contract) -> StoredBank:
         needed.add(BANK_GRAD_BASIS)
     if not needed <= set(arrays):
         raise FoldcamError("The folded model's bank is missing from its graph.")
+    if not _shapes_agree(arrays, storage, contract):
+        raise FoldcamError(
+            "The bank in the folded model's graph has other shapes than its metadata describe: "
+            "export it again."
+        )
     if storage.search == "lists":
         held = np.unique(arrays[BANK_LIST_ROWS])
         if not np.array_equal(held, np.arange(contract.bank.rows)):
@@ -237,3 +242,23 @@ def sha256_of(arrays: Mapping[str, Array]) -> str:
         digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape};".encode())
         digest.update(np.ascontiguousarray(arrays[name]).tobytes())
     return digest.hexdigest()
+
+
+def _shapes_agree(arrays: Mapping[str, Array], storage: BankStorage, contract: Contract) -> bool:
+    bank = contract.bank
+    size, places = bank.embedding_size, (storage.lists, storage.list_rows)
+    expected: dict[str, tuple[int, ...]] = {
+        BANK_EMBEDDINGS: (size, bank.rows),
+        BANK_GRAD_WEIGHTS: (bank.grad_weight_rows, storage.rank or bank.channels),
+    }
+    if storage.search == "lists":
+        width = words_per_row(size) if storage.embeddings == "int8" else size
+        expected[BANK_EMBEDDINGS] = (*places, width)
+        expected |= {BANK_CENTROIDS: (size, storage.lists), BANK_LIST_ROWS: places}
+    if storage.embeddings == "int8":
+        expected |= {BANK_CODE_SCALES: places, BANK_CODE_STEPS: (size,)}
+    if storage.rank:
+        expected[BANK_GRAD_BASIS] = (storage.rank, bank.channels)
+    if contract.outcome is not None:
+        expected[BANK_VALUES] = (bank.rows, 1)
+    return all(arrays[name].shape == shape for name, shape in expected.items())

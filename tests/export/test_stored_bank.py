@@ -297,6 +297,21 @@ def test_lists_of_other_rows_than_the_banks_are_refused(
         stored_bank_of(made, contract)
 
 
+@pytest.mark.parametrize(
+    "name", ["bank_embeddings", "bank_centroids", "bank_code_scales", "bank_grad_weights"]
+)
+def test_constants_of_other_shapes_are_refused(
+    name, short_lists, hand_built, random_bank, tmp_path
+):
+    bank = random_bank(23, hand_built.D, hand_built.K)
+    made = hand_built.folded(bank, storage=StorageOptions(LISTS, "int8"))
+    contract = _contract_of(made, tmp_path)
+    tensor = next(t for t in made.graph.initializer if t.name == f"foldcam.{name}")
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor)[1:], tensor.name))
+    with pytest.raises(FoldcamError, match="other shapes than its metadata describe"):
+        stored_bank_of(made, contract)
+
+
 def test_a_plain_bank_has_no_storage_in_its_contract(hand_built, random_bank, tmp_path):
     bank = random_bank(9, hand_built.D, hand_built.K)
     assert _contract_of(hand_built.folded(bank), tmp_path).bank.storage is None
