@@ -78,7 +78,7 @@ def export(
         str,
         typer.Option(
             help="exhaustive compares every bank row; lists those of the nearest lists, for large "
-            "banks (lists:16 searches more of them than the usual 8); auto takes the faster."
+            "banks (lists:16 searches more of them than the usual 12); auto takes the faster."
         ),
     ] = "auto",
     compress: Annotated[

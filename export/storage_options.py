@@ -13,7 +13,7 @@ PrecisionChoice = Literal["auto", "float32", "float16", "int8"]
 PRECISION_CHOICES: tuple[PrecisionChoice, ...] = get_args(PrecisionChoice)
 CompressionKind = Literal["none", "rank", "prototypes"]
 
-DEFAULT_PROBES = 8
+DEFAULT_PROBES = 12
 """Of lists of about a hundred rows; docs/overhead.md has what more and fewer of them find."""
 
 # Up to here comparing every float32 row costs less than finding the right lists: 1536 rows of 128.

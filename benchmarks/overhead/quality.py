@@ -25,7 +25,7 @@ from runtime.preprocess import Image, Preprocessing
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 
-_PROBES = (1, 2, 4, 8, 16, 32)
+_PROBES = (1, 2, 4, 8, 12, 16, 32)
 _REPEATS = 2
 _BATCH = 16
 

@@ -122,9 +122,9 @@ def test_colours_are_found_however_the_bank_is_searched(document: dict[str, Any]
 def test_more_lists_searched_lose_no_more(document: dict[str, Any]) -> None:
     assert list(document["rows"]["30"]["probes"]) == ["1", "2"]
     lost = [row["similarity_lost_mean"] for row in document["rows"]["700"]["probes"].values()]
-    assert len(lost) == 6
+    assert len(lost) == 7
     assert all(later <= before + 1e-6 for before, later in pairwise(lost))
-    assert markdown_probes(document).count("\n| ") == 8
+    assert markdown_probes(document).count("\n| ") == 9
     assert "24 views" not in setting(document)
 
 
@@ -225,3 +225,33 @@ def test_sizes_that_are_none_are_wrong_usage(
         run_app(bench, "foldcam")
     assert caught.value.code == 2
     assert "--rows" in capfd.readouterr().err
+
+
+def test_the_command_prints_one_document(
+    squares: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(squares)
+    flags = f"--data squares.csv --model {MODULE}:make --size 32 --rows 300 --rounds 3 --draws 9"
+    arguments = ["foldcam", "overhead", *flags.split(), "--out", str(tmp_path / "out"), "--json"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as caught:
+        run_app(bench, "foldcam")
+    out, err = capfd.readouterr()
+    assert caught.value.code == 0, err
+    row = json.loads(out)["rows"]["300"]
+    assert (row["search"], row["embeddings"]) == ("exhaustive", "float32")
+    assert row["low"] <= row["ratio"] <= row["high"]
+
+
+def test_without_data_the_usual_place_is_named(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("FOLDCAM_DATA", raising=False)
+    monkeypatch.setattr(sys, "argv", ["foldcam", "overhead"])
+    with pytest.raises(SystemExit) as caught:
+        run_app(bench, "foldcam")
+    assert caught.value.code == 2
+    assert "FOLDCAM_DATA" in capfd.readouterr().err
