@@ -1,4 +1,4 @@
-"""`foldcam demo` and `foldcam evaluate`: flags turned into calls of public functions."""
+"""`foldcam demo`, `evaluate` and `bench`: flags turned into calls of public functions."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from benchmarks.bench_cli import bench
 from runtime.cli_support import print_json
 from runtime.errors import ExitStatus
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True)
 evaluate = typer.Typer(no_args_is_help=True, help="Measure a folded model on labelled images.")
 app.add_typer(evaluate, name="evaluate")
+app.add_typer(bench, name="bench")
 
 
 @app.command(epilog="Example: foldcam demo --out demo-output")

@@ -20,6 +20,7 @@ from benchmarks.architectures.study import RESULT as ARCHITECTURES
 from benchmarks.architectures.study import markdown_table as architectures_table
 from benchmarks.houses import report as houses
 from benchmarks.localization.report import markdown_differences, markdown_table
+from benchmarks.overhead import report as overhead
 from runtime.files import atomic_path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -136,6 +137,13 @@ def _houses() -> dict[str, Any]:
     return document
 
 
+def _overhead() -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(
+        (RESULTS / "overhead" / "overhead.json").read_text(encoding="utf-8")
+    )
+    return document
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "readme-cub": lambda: markdown_table(
         _localization(), ("grid_pointing", "insertion", "deletion", "pixel_ap")
@@ -151,6 +159,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "architectures": lambda: architectures_table(_architectures()),
     "transfer-variants": _variants,
     "transfer-heads": _heads,
+    "overhead": lambda: overhead.markdown_table(_overhead()),
+    "overhead-setting": lambda: overhead.setting(_overhead()),
+    "overhead-probes": lambda: overhead.markdown_probes(_overhead()),
     "house-methods": lambda: houses.markdown_methods(_houses()),
     "house-differences": lambda: houses.markdown_differences(_houses()),
     "house-masking": lambda: houses.markdown_masking(_houses()),

@@ -8,9 +8,11 @@ from typing import Annotated
 import typer
 
 from export.cli_options import (
+    BankPrecision,
     BatchSize,
     Channels,
     Color,
+    Compress,
     Continuous,
     HeatmapSizeText,
     InputTypeText,
@@ -23,6 +25,7 @@ from export.cli_options import (
     ObjectiveText,
     Output,
     Resize,
+    Search,
     Seed,
     Singletons,
     Size,
@@ -36,6 +39,7 @@ from export.cli_options import (
     goal_of,
     heatmap_size_of,
     stdout_kept,
+    storage_of,
     training_data,
 )
 from runtime.cli_support import print_json
@@ -77,6 +81,9 @@ def export(
     singletons: Singletons = "refuse",
     opset: Annotated[int, typer.Option(help="ONNX operator set of the file.")] = 18,
     batch_size: BatchSize = 16,
+    search: Search = "auto",
+    compress: Compress = "none",
+    bank_precision: BankPrecision = "auto",
     bank: Annotated[
         Path | None,
         typer.Option(help="Keep the bank in this file, too."),
@@ -85,6 +92,8 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Fold a network and its training images into one ONNX file."""
+    from dataclasses import asdict
+
     from export.exporter import HEAD_RULES, export_model, skipped_lines
     from export.fold import FoldOptions
     from export.grad_weights import CHANNEL_RULES
@@ -101,6 +110,7 @@ def export(
         heatmap_size=heatmap_size_of(heatmap_size),
         input_type=choice("--input", input_type, INPUT_TYPES),
         precision=choice("--precision", precision, PRECISIONS),
+        storage=storage_of(search, compress, bank_precision),
     )
     check_image_flags(resize, color)
     goal = goal_of(objective, continuous=continuous, log=log, seed=seed)
@@ -139,6 +149,9 @@ def export(
         "labels": len({run.name for run in contract.labels}),
         "outcome": None if contract.outcome is None else vars(contract.outcome),
         "objective": contract.bank.objective,
+        "compression": contract.bank.compression,
+        "storage": None if contract.bank.storage is None else vars(contract.bank.storage),
+        "fidelity": None if report.fidelity is None else asdict(report.fidelity),
         "fallback_rows": report.bank.fallback_rows,
         "skipped": [{"path": str(s.path), "reason": s.reason} for s in report.bank.skipped],
         "notes": report.notes,
@@ -158,6 +171,10 @@ def export(
         f"  bank         {contract.bank.rows} images {what}, "
         f"{contract.bank.grad_weight_rows} distinct rows of grad-weights"
     )
+    if contract.bank.storage is not None:
+        print(f"  storage      {contract.bank.storage.sentence()}")
+    if report.fidelity is not None:
+        print(f"  against all rows in float32: {report.fidelity.sentence()}")
     for note in report.notes:
         print(f"  note: {note}")
     for line in skipped_lines(report.bank):

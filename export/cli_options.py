@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from export.fold import HeatmapSize
     from export.kernel import KernelObjective
     from export.objectives import Objective
+    from export.storage_options import StorageOptions
 
 Choice = TypeVar("Choice", bound=str)
 
@@ -56,6 +57,27 @@ Log = Annotated[
 Channels = Annotated[str, typer.Option(help="all, or positive.")]
 Transfer = Annotated[int, typer.Option(help="Nearest rows whose grad-weights are used.", min=1)]
 Neighbors = Annotated[int, typer.Option(help="Nearest rows reported.", min=1)]
+Search = Annotated[
+    str,
+    typer.Option(
+        help="exhaustive compares every bank row; lists those of the nearest lists, for large "
+        "banks (lists:16 searches more of them than the usual 12); auto takes the faster."
+    ),
+]
+Compress = Annotated[
+    str,
+    typer.Option(
+        help="Grad-weights: none, rank:32 (32 numbers per row), or prototypes:5 (5 rows per "
+        "label). Embeddings stay; what it costs is printed."
+    ),
+]
+BankPrecision = Annotated[
+    str,
+    typer.Option(
+        help="Numbers in which the bank is stored: float32, float16, int8 (embeddings in "
+        "lists; grad-weights take float16), or auto: smaller ones for larger banks."
+    ),
+]
 HeatmapSizeText = Annotated[
     str, typer.Option(help="native (the feature map's), input, or WIDTHxHEIGHT.")
 ]
@@ -140,3 +162,24 @@ def stdout_kept() -> Iterator[None]:
     """A user's network may print: standard output is for this program's report alone."""
     with redirect_stdout(sys.stderr):
         yield
+
+
+def storage_of(search: str, compress: str, bank_precision: str) -> StorageOptions:
+    """How the bank is to be stored.
+
+    Raises:
+        FoldcamError: a flag that cannot be read.
+        typer.BadParameter: an unknown precision.
+    """
+    from export.storage_options import (
+        PRECISION_CHOICES,
+        StorageOptions,
+        parse_compression,
+        parse_search,
+    )
+
+    return StorageOptions(
+        search=parse_search(search),
+        precision=choice("--bank-precision", bank_precision, PRECISION_CHOICES),
+        compression=parse_compression(compress),
+    )

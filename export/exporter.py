@@ -14,6 +14,7 @@ from export.bank_source import BankSource
 from export.bank_steps import StageProgress
 from export.datasets import Dataset
 from export.feature_map import describe
+from export.fidelity import Fidelity, measure_fidelity
 from export.file_size import check_file_size, weight_bytes
 from export.fitted_network import fit_head
 from export.fold import FoldOptions, fold
@@ -23,6 +24,7 @@ from export.model_spec import LoadedModel
 from export.network import Network
 from export.objectives import Objective
 from export.onnx_file import OnnxFile
+from export.stored_bank import stored_bank_of
 from export.versions import tool_versions
 from runtime.contract import Contract, Origin
 from runtime.errors import FoldcamError
@@ -43,12 +45,14 @@ class ExportReport:
         contract: its contract.
         bank: how the bank came about.
         notes: what the user should know, one sentence each.
+        fidelity: what storing the bank smaller cost; None where it is stored as it is.
     """
 
     path: Path
     contract: Contract
     bank: BankReport
     notes: list[str] = field(default_factory=list)
+    fidelity: Fidelity | None = None
 
 
 def export_model(
@@ -130,7 +134,11 @@ def export_model(
     if bank_out is not None:
         report.bank.save(bank_out)
     notes = [*_assumed(loaded, preprocessing), *bank_notes(network, report)]
-    return ExportReport(out, read_contract(out), report, notes)
+    contract = read_contract(out)
+    fidelity = None
+    if contract.bank.storage is not None:
+        fidelity = measure_fidelity(report.bank, stored_bank_of(folded, contract))
+    return ExportReport(out, contract, report, notes, fidelity)
 
 
 def source_of(
@@ -165,7 +173,10 @@ def _check_size(model: onnx.ModelProto, network: Network, rows: int, options: Fo
     network_bytes = weight_bytes(model)
     if options.precision == "fp16":
         network_bytes //= 2
-    least = 4 * (rows * network.embedding_size + network.feature_map_shape[0])
+    sizes = {"float32": 4, "float16": 2}
+    # What is left to foldcam takes one byte per number in a large bank.
+    number = sizes.get(options.storage.precision, 1)
+    least = number * rows * network.embedding_size + 4 * network.feature_map_shape[0]
     check_file_size(network_bytes, least, rows)
 
 

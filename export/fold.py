@@ -3,7 +3,8 @@
 What is grafted, for a batch of images:
 
     e          = embedding / |embedding|
-    similarity = e . bank rows                          one MatMul
+    similarity = e . bank rows                          one MatMul; of a large bank, the rows
+                                                        of the nearest lists (`stored_bank`)
     neighbor   = the k most similar rows                ArgMax for k = 1, else TopK
     a          = mean of the grad-weights of the first `transfer` of them
     heat       = relu(a . A)                            one MatMul over the channels
@@ -19,7 +20,7 @@ and for a continuous outcome, whose bank has values `y` in place of labels:
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import onnx
@@ -30,11 +31,15 @@ from export.embedding_model import BATCH, opset_of, strip_origin
 from export.file_size import check_file_size, weight_bytes
 from export.fold_checks import check_input, check_sizes, feature_map_shape, free_names, takes_uint8
 from export.graft import Graft
-from export.graft_bank import graft_estimate, graft_neighbors, graft_transfer
 from export.graft_heat import graft_heatmap, graft_two_heatmaps
 from export.graft_input import graft_uint8_input
-from export.onnx_search import find_normalization
+from export.graft_search import graft_neighbors, graft_unit_embedding
+from export.graft_transfer import graft_estimate, graft_transfer
+from export.onnx_search import find_normalization, has_unit_norm
 from export.precision import is_float16, to_float16
+from export.storage_options import StorageOptions
+from export.stored_bank import BANK_GRAD_WEIGHTS, StoredBank
+from export.storing import store
 from runtime.contract import (
     EMBEDDING,
     ESTIMATE,
@@ -56,6 +61,9 @@ _log = logging.getLogger(__name__)
 
 HeatmapSize = Literal["native", "input"] | tuple[int, int]
 
+# TensorRT's TopK takes no more.
+_MOST_FOUND = 3840
+
 
 @dataclass(frozen=True)
 class FoldOptions:
@@ -69,6 +77,7 @@ class FoldOptions:
             normalisation in the graph.
         precision: of the network's own steps. With `fp16` inputs, outputs, and all that
             is grafted stay float32.
+        storage: how the bank is stored and searched.
     """
 
     transfer: int = 1
@@ -76,6 +85,7 @@ class FoldOptions:
     heatmap_size: HeatmapSize = "native"
     input_type: InputType = "float32"
     precision: Precision = "fp32"
+    storage: StorageOptions = field(default_factory=StorageOptions)
 
 
 def fold(
@@ -101,8 +111,9 @@ def fold(
         The folded model, whose outputs and metadata are those of `runtime.contract`.
 
     Raises:
-        FoldcamError: the bank is of another D or K, the model lacks an output, or the two
-            are more than one ONNX file can hold.
+        FoldcamError: the bank is of another D or K, the model lacks an output, the bank
+            cannot be stored as the options say, or the two are more than one ONNX file can
+            hold.
     """
     options = options or FoldOptions()
     folded = onnx.ModelProto()
@@ -122,8 +133,9 @@ def fold(
     check_sizes(folded, bank, channels)
     if options.precision == "fp16" and not is_float16(folded):
         folded = to_float16(folded)
-    transfer = _clamped("--transfer", options.transfer, bank.rows)
-    neighbors = _clamped("--neighbors", options.neighbors, bank.rows)
+    stored = store(bank, options.storage)
+    transfer = _clamped("--transfer", options.transfer, bank, stored)
+    neighbors = _clamped("--neighbors", options.neighbors, bank, stored)
     heatmap_size = _heatmap_size(options.heatmap_size, (height, width), preprocessing)
     normalized = find_normalization(folded.graph, EMBEDDING) is not None
 
@@ -131,14 +143,16 @@ def fold(
     graft = Graft(folded.graph, opset_of(folded))
     if options.input_type == "uint8" and not takes_uint8(folded):
         graft_uint8_input(graft, preprocessing)
-    rows = graft_neighbors(graft, bank, max(transfer, neighbors), neighbors)
-    grad_weights = graft_transfer(graft, bank, rows, transfer, max(transfer, neighbors))
+    found = max(transfer, neighbors)
+    unit = graft_unit_embedding(graft, has_unit_norm(folded.graph, EMBEDDING))
+    rows = graft_neighbors(graft, stored, unit, found, neighbors)
+    grad_weights = graft_transfer(graft, stored, rows, transfer, found)
     feature_map = (channels, height, width)
     if bank.outcome is None:
         graft_heatmap(graft, grad_weights, feature_map, heatmap_size)
     else:
         graft_two_heatmaps(graft, grad_weights, feature_map, heatmap_size)
-        graft_estimate(graft, bank.outcome)
+        graft_estimate(graft, stored, bank.outcome)
     _replace_outputs(folded.graph, neighbors, heatmap_size, bank.outcome is not None)
 
     check_file_size(network_bytes, weight_bytes(folded) - network_bytes, bank.rows)
@@ -155,11 +169,12 @@ def fold(
             rows=bank.rows,
             embedding_size=bank.embedding_size,
             channels=bank.channels,
-            grad_weight_rows=bank.grad_weights.shape[0],
+            grad_weight_rows=stored.arrays[BANK_GRAD_WEIGHTS].shape[0],
             objective=bank.objective,
             channel_rule=bank.channel_rule,
-            compression=bank.compression,
+            compression=_compression(bank, options),
             sha256=bank.sha256(),
+            storage=None if _as_given(stored, options) else stored.storage,
         ),
         labels=bank.labels,
         origin=origin,
@@ -193,12 +208,28 @@ def _replace_outputs(
         graph.output.append(helper.make_tensor_value_info(name, dtype, shape))
 
 
-def _clamped(flag: str, wanted: int, rows: int) -> int:
+def _clamped(flag: str, wanted: int, bank: Bank, stored: StoredBank) -> int:
     if wanted < 1:
         raise FoldcamError(f"{flag} is {wanted}; it must be at least 1.")
-    if wanted > rows:
-        _log.warning("%s %d is more than the bank's %d rows: taking %d.", flag, wanted, rows, rows)
-    return min(wanted, rows)
+    most, why = bank.rows, f"the bank's {bank.rows} rows"
+    if stored.most_neighbors() < most:
+        most, why = stored.most_neighbors(), f"the {stored.storage.probes} searched lists hold"
+    if most > _MOST_FOUND:
+        most, why = _MOST_FOUND, "TensorRT sorts"
+    if wanted > most:
+        _log.warning("%s %d is more than %s: taking %d.", flag, wanted, why, most)
+    return min(wanted, most)
+
+
+def _as_given(stored: StoredBank, options: FoldOptions) -> bool:
+    """Whether the graph holds the bank's own arrays."""
+    return stored.plain and options.storage.compression.kind == "none"
+
+
+def _compression(bank: Bank, options: FoldOptions) -> str:
+    added = options.storage.compression
+    names = [name for name in (bank.compression, added.name) if name != "none"]
+    return ", ".join(names) or "none"
 
 
 def _heatmap_size(

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from export.cli_options import Json, choice, heatmap_size_of
+from export.cli_options import (
+    BankPrecision,
+    Json,
+    Search,
+    choice,
+    heatmap_size_of,
+    storage_of,
+)
 from runtime.cli_support import print_json
+
+if TYPE_CHECKING:
+    from export.storage_options import StorageOptions
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -51,6 +61,15 @@ def fold(
             show_default=_OWN.format("float32"),
         ),
     ] = None,
+    search: Search = "auto",
+    compress: Annotated[
+        str | None,
+        typer.Option(
+            help="Grad-weights: none, rank:R or prototypes:N, as of foldcam export.",
+            show_default=_OWN.format("none"),
+        ),
+    ] = None,
+    bank_precision: BankPrecision = "auto",
     as_json: Json = False,
 ) -> None:
     """Fold a bank into a network, or swap the bank of a folded model; needs no torch for that."""
@@ -63,6 +82,7 @@ def fold(
         neighbors=neighbors,
         heatmap_size=None if heatmap_size is None else heatmap_size_of(heatmap_size),
         input_type=None if input_type is None else choice("--input", input_type, INPUT_TYPES),
+        storage=_storage(network, search, compress, bank_precision),
     )
     report = fold_file(network, Bank.load(bank), out, wishes)
     contract, replaced = report.contract, report.replaced
@@ -87,6 +107,19 @@ def fold(
     if replaced is not None:
         print(f"  in place of  {replaced.bank.rows} rows of {replaced.origin.data}")
     print(f"Next: foldcam verify {out} --images DATA")
+
+
+def _storage(
+    network: Path, search: str, compress: str | None, bank_precision: str
+) -> StorageOptions:
+    """What the flags say; the compression of a folded model stays unless they do."""
+    from runtime.contract import METADATA_KEY
+    from runtime.onnx_file import read_contract, read_header
+
+    if compress is None:
+        folded = METADATA_KEY in read_header(network).metadata
+        compress = read_contract(network).bank.compression if folded else "none"
+    return storage_of(search, compress, bank_precision)
 
 
 if __name__ == "__main__":

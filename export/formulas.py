@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from export.bank import Bank, BankOutcome
 from export.kernel import kernel_estimates
+from export.stored_bank import StoredBank
 from runtime.contract import Contract
 
 Floats = npt.NDArray[np.float32]
@@ -49,7 +50,11 @@ class Expected:
 
 
 def expected_outputs(
-    embedding: Floats, feature_map: Floats, bank: Bank, contract: Contract
+    embedding: Floats,
+    feature_map: Floats,
+    bank: Bank,
+    contract: Contract,
+    stored: StoredBank | None = None,
 ) -> Expected:
     """Apply the formulas.
 
@@ -58,11 +63,16 @@ def expected_outputs(
         feature_map: `float32 [n, K, h, w]`.
         bank: whose rows are compared and transferred.
         contract: how many rows, and the heatmap's size.
+        stored: how the bank is searched; None for all of its rows.
     """
     norms = np.maximum(np.linalg.norm(embedding, axis=1, keepdims=True), _TINY_NORM)
     unit = embedding / norms
     similarities = unit @ bank.embeddings.T
-    rows = nearest_rows(similarities, min(bank.rows, max(contract.neighbors, contract.transfer)))
+    count = min(bank.rows, max(contract.neighbors, contract.transfer))
+    if stored is None:
+        rows = nearest_rows(similarities, count)
+    else:
+        rows, _ = stored.nearest(unit, count)
     used = rows[:, : contract.transfer]
     grad_weights = bank.grad_weights[bank.grad_index[used]].mean(axis=1)
     signed = np.einsum("nk,nkhw->nhw", grad_weights, feature_map)[:, None]

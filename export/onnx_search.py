@@ -9,6 +9,8 @@ from onnx import numpy_helper
 # Operators that hand on the direction of each row of their first input.
 _TRANSPARENT = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Dropout"}
 _PASSED_ON = {"Clip", "Expand", "Abs", "Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape"}
+# What guards a division by zero, and no more.
+_TINY_BOUND = 1e-6
 _POWERS = {"Sqrt": 0.5, "Reciprocal": -1.0}
 
 
@@ -45,6 +47,24 @@ def find_normalization(graph: onnx.GraphProto, output: str) -> str | None:
         if search.power_of_norm(scale, value) == (1.0 if node.op_type == "Div" else -1.0):
             return value
     return None
+
+
+def has_unit_norm(graph: onnx.GraphProto, output: str) -> bool:
+    """Whether an output `[N, D]` certainly has rows of norm 1 (or next to none).
+
+    Recognised are LpNormalization and `x / norm(x)` as torch exports it, and nothing after
+    them: a scale or a root mean square in between would be another length.
+    """
+    search = _Search(graph)
+    node = search.producers.get(output)
+    while node is not None and node.op_type == "Identity":
+        node = search.producers.get(node.input[0])
+    if node is None:
+        return False
+    if node.op_type == "LpNormalization":
+        attributes = {a.name: a.i for a in node.attribute}
+        return attributes.get("p", 2) == 2 and attributes.get("axis", -1) in (1, -1)
+    return node.op_type == "Div" and search.is_norm(node.input[1], node.input[0])
 
 
 class _Search:
@@ -99,6 +119,28 @@ class _Search:
                 if (self.number(bound) or 0) > 0:
                     return self.power_of_norm(inner, value)
         return None
+
+    def is_norm(self, name: str, value: str) -> bool:
+        """Whether the tensor is the L2 norm of each row of `value`, bounded below by next to 0."""
+        node = self.producers.get(name)
+        if node is None:
+            return False
+        source = node.input[0]
+        if node.op_type == "ReduceL2":
+            return source == value and self._axes(node) in ([1], [-1])
+        if node.op_type in ("Clip", "Max"):
+            bound = self.number(node.input[1]) if len(node.input) == 2 else None
+            return bound is not None and bound <= _TINY_BOUND and self.is_norm(source, value)
+        if node.op_type in ("Expand", "Identity"):
+            return self.is_norm(source, value)
+        return False
+
+    def _axes(self, node: onnx.NodeProto) -> list[int]:
+        """Of a reduction: an attribute before opset 18, a constant since."""
+        if len(node.input) > 1:
+            tensor = self._constant(node.input[1])
+            return [] if tensor is None else [int(n) for n in numpy_helper.to_array(tensor)]
+        return next((list(a.ints) for a in node.attribute if a.name == "axes"), [])
 
     def _is_square(self, name: str, value: str) -> bool:
         node = self.producers.get(name)

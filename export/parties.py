@@ -14,7 +14,7 @@ from export.bank import Bank
 from export.embedding_model import FEATURE_MAP
 from export.fold_checks import takes_uint8
 from export.formulas import scaled_estimate
-from export.graft_bank import bank_of
+from export.stored_bank import bank_of, is_intact, stored_bank_of
 from export.unfold import network_of
 from export.verify_limits import Precision, precision_of
 from runtime.backends import Backend, open_backend
@@ -65,6 +65,7 @@ class FoldedParty:
         name: the file's name.
         contract: what it promises.
         bank: what its graph holds; None for an engine, whose graph cannot be read.
+        stored: how its graph holds and searches it; None for an engine.
 
     Raises:
         FoldcamError: as `runtime.backends.open_backend`; or its bank is missing.
@@ -77,6 +78,7 @@ class FoldedParty:
         self.contract: Contract = self._backend.contract
         self.model = onnx.load(path) if path.suffix.lower() == ".onnx" else None
         self.bank = None if self.model is None else bank_of(self.model, self.contract)
+        self.stored = None if self.model is None else stored_bank_of(self.model, self.contract)
 
     @property
     def library(self) -> str:
@@ -85,7 +87,7 @@ class FoldedParty:
 
     def bank_intact(self) -> bool | None:
         """Whether the bank in the graph is the one that the metadata describe."""
-        return None if self.bank is None else self.bank.sha256() == self.contract.bank.sha256
+        return None if self.model is None else is_intact(self.model, self.contract)
 
     def precision(self, *, with_bank: bool) -> Precision:
         """See `verify_limits.precision_of`; an engine counts as rounded to half precision."""

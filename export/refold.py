@@ -11,6 +11,7 @@ from export.bank import Bank
 from export.bank_source import BankSource, needed_source
 from export.embedding_model import FEATURE_MAP, marked_network
 from export.fold import FoldOptions, HeatmapSize, fold
+from export.storage_options import StorageOptions, parse_compression
 from export.unfold import network_of
 from export.versions import tool_versions
 from runtime.contract import EMBEDDING, METADATA_KEY, Contract, InputType
@@ -30,6 +31,7 @@ class FoldWishes:
     neighbors: int | None = None
     heatmap_size: HeatmapSize | None = None
     input_type: InputType | None = None
+    storage: StorageOptions | None = None
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,7 @@ def _options(wishes: FoldWishes, contract: Contract | None) -> FoldOptions:
         heatmap_size="native" if native else contract.heatmap_size,
         input_type=contract.input_type,
         precision=contract.precision,
+        storage=StorageOptions(compression=parse_compression(contract.bank.compression)),
     )
     return replace(own, **given)
 

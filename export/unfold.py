@@ -13,7 +13,7 @@ from export.bank import Bank
 from export.bank_source import BankSource
 from export.embedding_model import BATCH, FEATURE_MAP, mark_network, strip_origin
 from export.graft import PREFIX
-from export.graft_bank import bank_of
+from export.stored_bank import bank_of
 from runtime.contract import EMBEDDING, IMAGE, Contract
 from runtime.errors import FoldcamError
 

@@ -150,8 +150,10 @@ class _Pair:
         feature_map: npt.NDArray[np.float32],
         names: list[str],
     ) -> None:
-        expected = expected_outputs(embedding, feature_map, self._bank, self._party.contract)
-        answers = self._party.run(resized, self._bank)
+        party = self._party
+        stored = party.stored if self._whose == "its own" else None
+        expected = expected_outputs(embedding, feature_map, self._bank, party.contract, stored)
+        answers = party.run(resized, self._bank)
         self.comparison.add(answers, expected, names, list(resized))
 
     def report(self) -> PairReport:

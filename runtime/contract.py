@@ -15,6 +15,7 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 import numpy.typing as npt
 
+from runtime.bank_storage import BankStorage, storage_from
 from runtime.errors import FoldcamError
 from runtime.fields import Fields
 from runtime.preprocess import COLOR_ORDERS, RESIZE_RULES, ColorOrder, Preprocessing, ResizeRule
@@ -58,7 +59,8 @@ class BankSummary:
         objective: what the directions came from, as on the command line.
         channel_rule: which channels are kept (`all`, `positive`).
         compression: `none`, or what was done to make the bank smaller.
-        sha256: of the bank's arrays and labels.
+        sha256: of the bank's arrays and labels, before they were stored.
+        storage: how the graph stores and searches it; None for float32 rows, all searched.
     """
 
     rows: int
@@ -69,6 +71,7 @@ class BankSummary:
     channel_rule: str
     compression: str
     sha256: str
+    storage: BankStorage | None = None
 
 
 @dataclass(frozen=True)
@@ -198,7 +201,7 @@ class Contract:
             "heatmap_size": list(self.heatmap_size),
             "transfer": self.transfer,
             "neighbors": self.neighbors,
-            "bank": vars(self.bank),
+            "bank": _bank_document(self.bank),
             "labels": [[run.name, run.count] for run in self.labels],
             "origin": vars(self.origin),
             "versions": self.versions,
@@ -330,16 +333,26 @@ def preprocessing_from(fields: Fields) -> Preprocessing:
 
 def _bank(fields: Fields) -> BankSummary:
     rows = fields.integer("rows", low=1)
+    channels = fields.integer("channels", low=1)
+    section = fields.optional_section("storage")
     return BankSummary(
         rows=rows,
         embedding_size=fields.integer("embedding_size", low=1),
-        channels=fields.integer("channels", low=1),
+        channels=channels,
         grad_weight_rows=fields.integer("grad_weight_rows", low=1, high=rows),
         objective=fields.text("objective"),
         channel_rule=fields.text("channel_rule"),
         compression=fields.text("compression"),
         sha256=fields.text("sha256"),
+        storage=None if section is None else storage_from(section, rows, channels),
     )
+
+
+def _bank_document(bank: BankSummary) -> dict[str, Any]:
+    document = {name: value for name, value in vars(bank).items() if name != "storage"}
+    if bank.storage is not None:
+        document["storage"] = vars(bank.storage)
+    return document
 
 
 def _outcome(fields: Fields) -> Outcome:

@@ -19,8 +19,9 @@ def inspect_model(path: Path | str) -> dict[str, Any]:
 
     Returns:
         `file`, `bytes`, `opset`, `producer`, `inputs`, `outputs`, `label_count` (distinct
-        labels), `contract` (the metadata document), and `problem`: why the tensors are
-        not those that the metadata promise, or None.
+        labels), `storage` (how a bank that is not plain rows is stored, in words, or None),
+        `contract` (the metadata document), and `problem`: why the tensors are not those
+        that the metadata promise, or None.
 
     Raises:
         FoldcamError: missing, not ONNX, or not folded.
@@ -41,6 +42,7 @@ def inspect_model(path: Path | str) -> dict[str, Any]:
         "inputs": [_tensor(tensor) for tensor in header.inputs],
         "outputs": [_tensor(tensor) for tensor in header.outputs],
         "label_count": len({run.name for run in contract.labels}),
+        "storage": None if contract.bank.storage is None else contract.bank.storage.sentence(),
         "contract": json.loads(contract.to_json()),
         "problem": problem,
     }
@@ -73,6 +75,7 @@ def inspection_text(report: dict[str, Any]) -> str:
             f"compression {bank['compression']}, transfer {contract['transfer']}, "
             f"neighbors {contract['neighbors']}, precision {contract['precision']}",
         ),
+        ("storage", report["storage"] or ""),
         ("labels", _labels_text(contract["labels"], report["label_count"])),
         ("outcome", _outcome_text(contract.get("outcome"))),
         ("network", f"{origin['network']} {origin['weights']}".rstrip()),

@@ -13,8 +13,8 @@ import onnx
 from benchmarks.houses.houses import House
 from export.bank import Bank
 from export.embedding_pass import embed
-from export.graft_bank import bank_of
 from export.network import Network
+from export.stored_bank import bank_of
 from runtime.errors import FoldcamError
 from runtime.images import read_image
 from runtime.model import FoldedModel, Result

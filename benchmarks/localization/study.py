@@ -29,10 +29,10 @@ from export.bank_builder import build_bank
 from export.datasets import Dataset, Sample, load_dataset
 from export.embedding_pass import embed
 from export.exporter import export_model
-from export.graft_bank import bank_of
 from export.model_spec import LoadedModel, load_model
 from export.network import Network
 from export.objectives import parse_objective
+from export.stored_bank import bank_of
 from export.training.trainer import TrainingOptions, train
 from export.versions import tool_versions
 from runtime.errors import FoldcamError

@@ -185,6 +185,47 @@ def test_an_unknown_precision_is_wrong_usage(model, shared_photos, foldcam):
     assert "'int8' is not one of fp32, fp16" in " ".join(err.split())
 
 
+def test_how_the_bank_is_stored_is_reported_with_what_it_costs(
+    model, shared_photos, foldcam, working_directory
+):
+    arguments = ("export", f"{model}:make", "--images", shared_photos, "--objective", "sampled:4")
+    flags = ("--search", "lists:1", "--compress", "rank:2", "--bank-precision", "float16")
+    status, out, err = foldcam(*arguments, *flags, "--json")
+    assert status == 0, err
+    document = json.loads(out)
+    assert document["compression"] == "rank:2"
+    storage, fidelity = document["storage"], document["fidelity"]
+    assert (storage["search"], storage["lists"], storage["probes"]) == ("lists", 1, 1)
+    assert (storage["embeddings"], storage["grad_weights"]) == ("float16", "float16")
+    assert storage["rank"] == 2
+    assert fidelity["queries"] == 12
+    assert fidelity["same_row"] == fidelity["same_label"] == 1
+    assert 0.5 < fidelity["grad_weights_cosine_worst"] < 1
+    assert foldcam("verify", "model.onnx", "--images", shared_photos)[0] == 0
+    _, out, _ = foldcam(*arguments, *flags)
+    assert "1 of 1 lists searched, 12 rows each; embeddings float16" in out
+    assert "against all rows in float32: same row 100.0%, same label 100.0%" in out
+    document = json.loads(foldcam(*arguments, "--json")[1])
+    assert (document["compression"], document["storage"]) == ("none", None)
+    assert document["fidelity"] is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("--search", "tree"), "--search 'tree' is not auto"),
+        (("--compress", "rank:0"), "--compress 'rank:0' is not none"),
+        (("--compress", "rank:3"), "rank must be below"),
+        (("--bank-precision", "int8"), "int8 needs --search lists"),
+    ],
+)
+def test_storage_that_cannot_be_is_one_sentence(flags, sentence, model, shared_photos, foldcam):
+    status, _, err = foldcam("export", f"{model}:make", "--images", shared_photos, *flags)
+    assert status == 1
+    assert sentence in err
+    assert "Traceback" not in err
+
+
 def test_weights_and_programs_are_found_beside_the_model(
     model, networks, shared_photos, foldcam, working_directory
 ):
@@ -277,6 +318,7 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing_behind(
         ["--transfer", "0"],
         ["--resize", "fit"],
         ["--singletons", "ignore"],
+        ["--bank-precision", "int4"],
         ["--no-such-flag"],
     ],
 )

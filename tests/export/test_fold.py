@@ -10,8 +10,8 @@ import pytest
 
 from export.bank import Bank
 from export.fold import FoldOptions, fold
-from export.graft_bank import bank_of
 from export.graft_heat import resize_scale
+from export.stored_bank import bank_of
 from runtime.contract import LabelRun
 from runtime.errors import FoldcamError
 from runtime.onnx_file import read_contract, read_header

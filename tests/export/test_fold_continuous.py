@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from export.bank import BankOutcome
-from export.graft_bank import BANK_VALUES, bank_of
+from export.stored_bank import BANK_VALUES, bank_of
 from runtime.contract import Outcome
 from runtime.errors import FoldcamError
 from runtime.onnx_file import read_contract, read_header

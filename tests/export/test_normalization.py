@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 
+import numpy as np
+import onnx
 import pytest
 import torch
 
-from export.onnx_search import find_normalization
+from export.fold import fold
+from export.onnx_search import find_normalization, has_unit_norm
 from export.torch_network import TorchNetwork
+from runtime.contract import Origin
 
 NORMALIZED = [
     "Normalized",
@@ -93,6 +97,69 @@ def test_a_normalisation_that_is_not_found_is_said(networks, caplog):
 def test_the_onnx_search_agrees_on_what_torch_exports(name, found, cut):
     graph = cut(name).to_onnx().graph
     assert (find_normalization(graph, "embedding") is not None) == found
+
+
+@pytest.mark.parametrize(
+    ("name", "unit"),
+    [
+        ("Normalized", True),
+        # Longer or shorter than 1, or not certainly of that length.
+        ("ScaledNormalized", False),
+        ("LearnedScale", False),
+        ("PlainConv", False),
+        ("RowGate", False),
+        ("Softmax", False),
+    ],
+)
+def test_an_embedding_of_norm_one_is_not_normalised_again(
+    name, unit, networks, cut, random_bank, preprocessing
+):
+    model = cut(name).to_onnx()
+    assert has_unit_norm(model.graph, "embedding") == unit
+    network = cut(name)
+    made = fold(
+        model,
+        random_bank(9, network.embedding_size, network.feature_map_shape[0]),
+        preprocessing=preprocessing,
+        layer="x",
+        origin=Origin("", "", "", "", "", ""),
+        versions={},
+    )
+    assert ("foldcam.unit_embedding" in {node.name for node in made.graph.node}) != unit
+
+
+@pytest.mark.parametrize(
+    ("nodes", "unit"),
+    [
+        ([("LpNormalization", ["x"], "embedding", {"p": 2, "axis": 1})], True),
+        ([("LpNormalization", ["x"], "embedding", {"p": 1, "axis": 1})], False),
+        ([("LpNormalization", ["x"], "embedding", {"p": 2, "axis": 0})], False),
+        ([("ReduceL2", ["x", "one"], "n", {}), ("Div", ["x", "n"], "embedding", {})], True),
+        # Over the batch, of another tensor, with a bound that shortens, or upside down.
+        ([("ReduceL2", ["x", "zero"], "n", {}), ("Div", ["x", "n"], "embedding", {})], False),
+        ([("ReduceL2", ["y", "one"], "n", {}), ("Div", ["x", "n"], "embedding", {})], False),
+        ([("ReduceL2", ["x", "one"], "n", {}), ("Div", ["n", "x"], "embedding", {})], False),
+        ([("Max", ["m", "large"], "n", {}), ("Div", ["x", "n"], "embedding", {})], False),
+        ([("Clip", ["m", "tiny"], "n", {}), ("Div", ["x", "n"], "embedding", {})], True),
+        ([("Clip", ["m", "tiny", "large"], "n", {}), ("Div", ["x", "n"], "embedding", {})], False),
+    ],
+)
+def test_only_a_certain_norm_of_one_counts(nodes, unit):
+    constants = {"zero": [0], "one": [1], "tiny": 1e-12, "large": 5.0}
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("ReduceL2", ["x", "one"], ["m"]),
+            *(onnx.helper.make_node(op, ins, [out], **more) for op, ins, out, more in nodes),
+        ],
+        "g",
+        [],
+        [],
+        [
+            onnx.numpy_helper.from_array(np.asarray(value), name)
+            for name, value in constants.items()
+        ],
+    )
+    assert has_unit_norm(graph, "embedding") == unit
 
 
 def _gradient_at_map(module, images, directions):

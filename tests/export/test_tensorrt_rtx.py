@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
+from export import storing
 from export.fold import FoldOptions, fold
 from export.onnx_file import read_onnx
 from export.onnx_network import OnnxNetwork
+from export.storage_options import StorageOptions, parse_compression, parse_search
 from runtime.contract import Origin
 from runtime.preprocess import Preprocessing
 
@@ -26,6 +28,18 @@ VARIANTS = {
     "continuous": {"transform": "none"},
     "continuous log": {"transform": "log", "neighbors": 3, "transfer": 2, "heatmap_size": "input"},
     "continuous uint8": {"transform": "log", "input_type": "uint8", "heatmap_size": (9, 100)},
+    "lists": {"search": "lists", "precision": "float32"},
+    "lists float16": {"search": "lists", "precision": "float16", "neighbors": 5},
+    "lists codes": {"search": "lists", "precision": "int8"},
+    "lists codes neighbors": {
+        **{"search": "lists", "precision": "int8", "neighbors": 5, "transfer": 3},
+        **{"shared": True, "input_type": "uint8"},
+    },
+    "float16": {"precision": "float16", "transfer": 2},
+    "rank": {"compress": "rank:2", "transfer": 2, "neighbors": 3},
+    "rank float16": {"compress": "rank:2", "precision": "float16"},
+    "prototypes": {"compress": "prototypes:2", "precision": "float16"},
+    "continuous rank": {"transform": "log", "compress": "rank:2", "precision": "float16"},
     "uint8 bgr": {"input_type": "uint8", "color": "bgr", "heatmap_size": (3, 9)},
     "fp16": {"precision": "fp16"},
     "fp16 both": {"precision": "fp16", "transfer": 3, "neighbors": 5, "heatmap_size": "input"},
@@ -58,10 +72,17 @@ def _build(data, logger):
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_a_folded_variant_builds(name, logger, hand_built, random_bank):
+def test_a_folded_variant_builds(name, logger, hand_built, random_bank, monkeypatch):
     settings = dict(VARIANTS[name])
     shared, transform = settings.pop("shared", False), settings.pop("transform", None)
-    bank = random_bank(9, hand_built.D, hand_built.K, shared, transform=transform)
+    # Twenty-three rows are five lists, one with an empty place.
+    monkeypatch.setattr(storing, "_LIST_ROWS", 5)
+    settings["storage"] = StorageOptions(
+        parse_search(settings.pop("search", "auto")),
+        settings.pop("precision", "auto"),
+        parse_compression(settings.pop("compress", "none")),
+    )
+    bank = random_bank(23, hand_built.D, hand_built.K, shared, transform=transform)
     recipe = hand_built.Preprocessing(
         hand_built.WIDTH, hand_built.HEIGHT, color=settings.pop("color", "rgb")
     )

@@ -10,12 +10,14 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from export import storing
 from export.datasets import load_dataset
 from export.exporter import export_model
 from export.fold import FoldOptions
 from export.kernel import parse_kernel
 from export.model_spec import LoadedModel
 from export.objectives import parse_objective
+from export.storage_options import StorageOptions, parse_compression, parse_search
 from export.torch_network import TorchNetwork
 from export.verify import verify
 from export.verify_images import images_to_verify
@@ -73,6 +75,44 @@ def test_every_option_verifies(
     export_model(loaded, load_dataset(shared_photos), out, goal, options=options)
     report = verify(out, network, images)
     assert report.passed, report.failures
+
+
+@pytest.mark.parametrize(
+    ("search", "precision", "compress"),
+    [
+        ("lists:2", "float32", "none"),
+        ("lists:2", "float16", "rank:3"),
+        ("lists:1", "int8", "prototypes:2"),
+        ("exhaustive", "float16", "prototypes:1"),
+        ("auto", "auto", "rank:2"),
+    ],
+)
+def test_every_way_of_storing_the_bank_verifies(
+    search,
+    precision,
+    compress,
+    networks,
+    network,
+    preprocessing,
+    shared_photos,
+    images,
+    tmp_path,
+    monkeypatch,
+):
+    monkeypatch.setattr(storing, "_LIST_ROWS", 3)
+    storage = StorageOptions(parse_search(search), precision, parse_compression(compress))
+    options = FoldOptions(transfer=2, neighbors=3, storage=storage)
+    loaded = LoadedModel(networks.make_tiny(), preprocessing, "n:m", "")
+    goal = parse_objective("sampled:9")
+    out = tmp_path / "m.onnx"
+    done = export_model(loaded, load_dataset(shared_photos), out, goal, options=options)
+    report = verify(out, network, images).main
+    assert not report.failures
+    assert report.same_neighbor == 1
+    assert done.fidelity.queries == 12
+    model = onnx.load(out)
+    _edit(model, "foldcam.bank_embeddings", lambda a: a[::-1].copy())
+    assert not _verify(model, networks, images, tmp_path).bank_intact
 
 
 def test_another_network_is_refused(folded_file, networks, images):

@@ -6,10 +6,12 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from runtime.bank_storage import BankStorage
 from runtime.cli_support import print_json
 
 
@@ -155,6 +157,14 @@ def test_inspect(runtime, tiny_model):
     assert report["outputs"][2] == {"name": "neighbor", "dtype": "int32", "shape": ["N", 2]}
     assert report["problem"] is None
     assert report["bytes"] == tiny_model.stat().st_size
+
+
+def test_inspect_says_how_a_large_bank_is_stored(runtime, make_model, contract_with):
+    storage = BankStorage("lists", 2, 2, 1, "int8", "float16", 0, "0" * 64)
+    bank = replace(contract_with().bank, storage=storage)
+    done = runtime("inspect", make_model(contract=contract_with(bank=bank)))
+    assert done.returncode == 0, done.stderr
+    assert "1 of 2 lists searched, 2 rows each; embeddings int8" in done.stdout
 
 
 def test_inspect_names_a_graph_that_was_changed(runtime, make_model):

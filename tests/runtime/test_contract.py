@@ -10,14 +10,37 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runtime.bank_storage import BankStorage
 from runtime.contract import BankSummary, Contract, LabelRun, Origin, Outcome, parse_contract
 from runtime.errors import FoldcamError
 from runtime.preprocess import Preprocessing
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
 TEXT = st.text(max_size=12)
 SIZES = st.integers(1, 4096)
 SHARES = st.floats(-2, 2, allow_nan=False)
 SPREADS = st.floats(0.01, 4)
+
+
+@st.composite
+def storages(draw: st.DrawFn, rows: int, channels: int) -> BankStorage:
+    lists = draw(st.integers(0, rows))
+    return BankStorage(
+        search="lists" if lists else "exhaustive",
+        lists=lists,
+        list_rows=draw(st.integers(-(-rows // lists), rows)) if lists else 0,
+        probes=draw(st.integers(1, lists)) if lists else 0,
+        embeddings=draw(st.sampled_from(["float32", "float16", "int8"])),
+        grad_weights=draw(st.sampled_from(["float32", "float16"])),
+        rank=draw(st.integers(0, channels)),
+        sha256=draw(TEXT),
+    )
 
 
 @st.composite
@@ -29,6 +52,10 @@ def contracts(draw: st.DrawFn) -> Contract:
         labels = []
         low, median, high = sorted(draw(st.tuples(SPREADS, SPREADS, SPREADS)))
         outcome = Outcome(draw(SPREADS), draw(st.sampled_from(["none", "log"])), low, median, high)
+    channels = draw(SIZES)
+    bank = BankSummary(rows, draw(SIZES), channels, rows, *(draw(TEXT) for _ in range(4)))
+    if draw(st.booleans()):
+        bank = dataclasses.replace(bank, storage=draw(storages(rows, channels)))
     return Contract(
         preprocessing=Preprocessing(
             draw(SIZES),
@@ -45,7 +72,7 @@ def contracts(draw: st.DrawFn) -> Contract:
         heatmap_size=draw(st.tuples(SIZES, SIZES)),
         transfer=draw(st.integers(1, rows)),
         neighbors=draw(st.integers(1, rows)),
-        bank=BankSummary(rows, draw(SIZES), draw(SIZES), rows, *(draw(TEXT) for _ in range(4))),
+        bank=bank,
         labels=tuple(labels),
         origin=Origin(*(draw(TEXT) for _ in range(6))),
         versions=draw(st.dictionaries(TEXT, TEXT, max_size=3)),
@@ -164,6 +191,51 @@ def test_wrong_outcome_is_named(key, value, message):
     assert str(caught.value).startswith("m.onnx: foldcam metadata: outcome: ")
 
 
+STORAGE = {
+    **{"search": "lists", "lists": 2, "list_rows": 2, "probes": 1, "embeddings": "int8"},
+    **{"grad_weights": "float16", "rank": 2, "sha256": "0"},
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("search", "tree", "'tree' where one of exhaustive, lists"),
+        ("search", "exhaustive", "lists is 2, which does not agree with the search 'exhaustive'"),
+        ("lists", 0, "lists is 0, which does not agree with the search 'lists'"),
+        ("lists", 4, "lists is 4, outside 0 to 3"),
+        ("list_rows", 1, "list_rows is 1: 2 lists have no room for 3 rows"),
+        ("list_rows", 4, "list_rows is 4, outside"),
+        ("probes", 0, "probes is 0, outside 1 to 2"),
+        ("probes", 3, "probes is 3, outside 1 to 2"),
+        ("embeddings", "int4", "'int4' where one of float32, float16, int8"),
+        ("rank", 9, "rank is 9, outside 0 to 3"),
+        ("sha256", ..., "sha256 is missing"),
+    ],
+)
+def test_wrong_storage_is_named(key, value, message):
+    whole = document()
+    whole["bank"]["storage"] = dict(STORAGE)
+    assert parse_contract(json.dumps(whole), "m").bank.storage == BankStorage(**STORAGE)
+    with pytest.raises(FoldcamError, match=message) as caught:
+        parse_contract(replaced(whole, f"bank.storage.{key}", value), "m.onnx")
+    assert str(caught.value).startswith("m.onnx: foldcam metadata: bank: storage: ")
+
+
+def test_a_document_without_storage_is_one_of_plain_rows():
+    assert parse_contract(json.dumps(document()), "m.onnx").bank.storage is None
+    assert "storage" not in document()["bank"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(path=st.sampled_from(["storage", *(f"storage.{key}" for key in STORAGE)]), value=JSON)
+def test_hostile_storage_raises_nothing_else(path, value):
+    with suppress(FoldcamError):
+        whole = document()
+        whole["bank"]["storage"] = dict(STORAGE)
+        parse_contract(replaced(whole, f"bank.{path}", value), "m.onnx")
+
+
 def test_a_document_without_an_outcome_is_one_of_labels():
     assert parse_contract(json.dumps(document()), "m.onnx").outcome is None
     assert "outcome" not in document()
@@ -174,13 +246,6 @@ def test_rows_of_a_continuous_outcome_have_no_labels(outcome_with):
         outcome_with().label_of(0)
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4)
-    ),
-    max_leaves=12,
-)
 PATHS = [
     "schema_version", "preprocessing", "preprocessing.width", "preprocessing.mean", "bank",
     "bank.rows", "bank.grad_weight_rows", "labels", "feature_map", "heatmap_size", "transfer",

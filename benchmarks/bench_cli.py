@@ -1,0 +1,106 @@
+"""`foldcam bench`: flags turned into calls of public functions."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from runtime.cli_support import print_json
+
+bench = typer.Typer(no_args_is_help=True, help="Measure what folding costs.")
+
+
+@bench.callback()
+def group() -> None:
+    """Measure what folding costs."""
+
+
+@bench.command(epilog="Example: foldcam bench overhead --data CUB_200_2011 --rows 300,10000,100000")
+def overhead(
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Images with boxes: CUB-200-2011, or a CSV.",
+            show_default="CUB_200_2011 in the folder that FOLDCAM_DATA names",
+        ),
+    ] = None,
+    rows: Annotated[str, typer.Option(help="Bank sizes, by commas.")] = "300,10000,100000",
+    out: Annotated[Path, typer.Option(help="Folder of results.")] = Path("results/overhead"),
+    model: Annotated[
+        str | None,
+        typer.Option(help="MODEL to fold; without it, one with D = 128 is trained in --out."),
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights of that MODEL.")] = None,
+    size: Annotated[str | None, typer.Option(help="Input size, 256 or WIDTHxHEIGHT.")] = None,
+    epochs: Annotated[int, typer.Option(help="Of training.", min=1)] = 30,
+    search: Annotated[str, typer.Option(help="As foldcam export --search.")] = "auto",
+    bank_precision: Annotated[
+        str, typer.Option(help="As foldcam export --bank-precision.")
+    ] = "auto",
+    rounds: Annotated[int, typer.Option(help="Timed runs of each graph.", min=1)] = 300,
+    seed: Annotated[int, typer.Option(help="Of views, regions and grids.", min=0)] = 0,
+    draws: Annotated[int, typer.Option(help="Of the bootstrap.", min=1)] = 2000,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Time of the folded graph over the plain one by bank size, and the answers it loses."""
+    from dataclasses import replace
+
+    from benchmarks.overhead.report import text_table
+    from benchmarks.overhead.study import OverheadOptions, run_overhead
+    from export.cli_options import choice
+    from export.model_spec import load_model, with_overrides
+    from export.progress import ProgressBar
+    from export.storage_options import PRECISION_CHOICES, StorageOptions, parse_search
+    from export.training.trainer import TrainingOptions
+
+    storage = StorageOptions(
+        search=parse_search(search),
+        precision=choice("--bank-precision", bank_precision, PRECISION_CHOICES),
+    )
+    counts = _counts(rows)
+    preprocessing = None
+    if size is not None:
+        base = load_model(model or "efficientnet-lite0", weights).preprocessing
+        preprocessing = with_overrides(base, size=size)
+    elif model is None:
+        base = load_model("efficientnet-lite0").preprocessing
+        preprocessing = with_overrides(base, size="256")
+    options = OverheadOptions(
+        rows=counts,
+        model=model,
+        weights=weights,
+        preprocessing=preprocessing,
+        training=replace(TrainingOptions(), epochs=epochs, seed=seed),
+        storage=storage,
+        rounds=rounds,
+        seed=seed,
+        draws=draws,
+    )
+    with ProgressBar() as progress:
+        document = run_overhead(data or _usual_data(), out, options, progress)
+    if as_json:
+        print_json(document)
+        return
+    print(text_table(document))
+    print(f"\nplain graph {document['plain_milliseconds']} ms on one thread")
+    print(f"Written to {out}/overhead.json")
+
+
+def _usual_data() -> Path:
+    folder = os.environ.get("FOLDCAM_DATA")
+    if not folder:
+        raise typer.BadParameter("--data is missing, and FOLDCAM_DATA names no folder.")
+    return Path(folder) / "CUB_200_2011"
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if not all(part.isascii() and part.isdigit() and 0 < len(part) < 10 for part in parts):
+        raise typer.BadParameter(f"--rows {text!r} is not numbers with commas: 300,10000.")
+    counts = tuple(dict.fromkeys(int(part) for part in parts))
+    if min(counts) < 2:
+        raise typer.BadParameter("--rows: a bank of fewer than two rows compares nothing.")
+    return counts

@@ -1,0 +1,271 @@
+"""`foldcam bench overhead` as one call: banks of growing size, folded, timed, and asked."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from benchmarks.localization.report import write_json
+from benchmarks.localization.study import split_samples
+from benchmarks.localization.subjects import load_subjects
+from benchmarks.overhead.quality import Folded, by_probes, measure_quality, unit_embeddings
+from benchmarks.overhead.rows import REGIONS, augmented_rows
+from benchmarks.overhead.timing import Timed, interleaved, median_ratio, open_session
+from export.bank import Bank, label_runs, scaled_to_unit_maximum
+from export.datasets import Sample
+from export.embedding_pass import probe_activations
+from export.fold import FoldOptions, fold
+from export.grad_weights import head_traits, pull_back_anywhere
+from export.model_spec import LoadedModel, load_model
+from export.network import Activations, Network
+from export.objectives import all_triplets
+from export.storage_options import StorageOptions
+from export.stored_bank import bank_of, stored_bank_of
+from export.training.trainer import TrainingOptions, train
+from export.versions import tool_versions
+from runtime.contract import EMBEDDING, Contract, Origin
+from runtime.errors import FoldcamError
+from runtime.files import atomic_path
+from runtime.onnx_file import read_contract
+from runtime.preprocess import Preprocessing
+
+StageProgress = Callable[[str, int, int], None]
+
+BASE = "efficientnet-lite0"
+PLAIN = "plain"
+_TIMED_IMAGES = 32
+_PROBE_IMAGES = 8
+
+
+@dataclass(frozen=True)
+class OverheadOptions:
+    """What is measured.
+
+    Attributes:
+        rows: sizes of the banks.
+        model: MODEL, or None to train one with D = 128 first.
+        weights: its weights.
+        preprocessing: overrides the network's own.
+        training: how one is trained.
+        storage: how the banks are stored and searched.
+        rounds: timed runs of each graph.
+        seed: of views, regions, grids and draws.
+        draws: of the bootstrap.
+    """
+
+    rows: tuple[int, ...] = (300, 10_000, 100_000)
+    model: str | None = None
+    weights: Path | None = None
+    preprocessing: Preprocessing | None = None
+    training: TrainingOptions = field(default_factory=TrainingOptions)
+    storage: StorageOptions = field(default_factory=StorageOptions)
+    rounds: int = 300
+    seed: int = 0
+    draws: int = 2000
+
+
+def run_overhead(
+    data: Path, out: Path, options: OverheadOptions, progress: StageProgress
+) -> dict[str, Any]:
+    """Measure time, bytes and answers of folded banks of several sizes.
+
+    Args:
+        data: a CUB-200-2011 folder, or a CSV with boxes; as `evaluate localization`.
+        out: folder of results: `overhead.json`, the graphs, and the rows made on the way,
+            from which a later call goes on.
+        options: see `OverheadOptions`.
+        progress: told `(stage, done, total)`.
+
+    Returns:
+        The document that was written.
+
+    Raises:
+        FoldcamError: unusable data or network, or the folder cannot be written.
+    """
+    training, testing = split_samples(data, options.seed)
+    loaded = _network(training, out / "net.safetensors", options, progress)
+    recipe = options.preprocessing or loaded.preprocessing
+    network = loaded.network(None, (recipe.height, recipe.width))
+    probe = _pooling_probe(network, recipe, training)
+    test = load_subjects(testing, recipe)
+    model = network.to_onnx()
+    embedder, plain = out / "embedding.onnx", out / "plain.onnx"
+    _save(model, embedder)
+    _save(_without_feature_map(model), plain)
+    rows = augmented_rows(
+        network,
+        embedder,
+        recipe,
+        training,
+        max(options.rows),
+        out / "rows",
+        seed=options.seed,
+        progress=progress,
+    )
+    sessions = {PLAIN: open_session(plain)}
+    models: dict[int, Folded] = {}
+    probes: dict[int, dict[str, Any]] = {}
+    questioner = open_session(embedder)
+    unit = unit_embeddings(questioner, recipe, test)
+    contracts: dict[int, Contract] = {}
+    for done, count in enumerate(options.rows):
+        progress("folding", done, len(options.rows))
+        bank = _bank(network, probe, rows.embeddings[:count], rows.labels[:count])
+        path = out / f"folded-{count}.onnx"
+        folded = fold(
+            model,
+            bank,
+            preprocessing=recipe,
+            layer=network.layer,
+            origin=Origin(loaded.name, loaded.weights, network.sha256(), data.name, "train", ""),
+            versions=tool_versions(),
+            options=FoldOptions(storage=options.storage),
+        )
+        _save(folded, path)
+        contracts[count] = read_contract(path)
+        sessions[str(count)] = open_session(path)
+        probes[count] = by_probes(bank, stored_bank_of(folded, contracts[count]), unit)
+        models[count] = Folded(sessions[str(count)], bank, bank_of(folded, contracts[count]))
+    progress("folding", len(options.rows), len(options.rows))
+    quality = measure_quality(
+        models,
+        unit,
+        questioner,
+        recipe,
+        test,
+        seed=options.seed,
+        draws=options.draws,
+        tell=lambda done, total: progress("grids", done, total),
+    )
+    # Timed last, when nothing else is left to do.
+    seconds = interleaved(
+        sessions,
+        [recipe.normalized(image[None]) for image in test.resized[:_TIMED_IMAGES]],
+        options.rounds,
+        options.seed,
+        lambda done, total: progress("timing", done, total),
+    )
+    document: dict[str, Any] = {
+        "data": data.resolve().name,
+        "images": {"train": len(training), "test": len(test)},
+        "network": loaded.name if options.model else f"{BASE}, fine-tuned",
+        "input": [recipe.width, recipe.height],
+        "feature_map": list(network.feature_map_shape),
+        "embedding_size": network.embedding_size,
+        "augmentation": {"views_per_image": rows.views, "regions_per_view": REGIONS},
+        "rounds": options.rounds,
+        "plain_milliseconds": round(1e3 * statistics.median(seconds[PLAIN].wall), 3),
+        "rows": {
+            str(count): {
+                **_ratio(seconds, str(count), options),
+                "bytes_added": (out / f"folded-{count}.onnx").stat().st_size - plain.stat().st_size,
+                **_storage(contracts[count]),
+                **asdict(quality[count]),
+                "probes": probes[count],
+            }
+            for count in options.rows
+        },
+        "versions": tool_versions(),
+    }
+    write_json(out / "overhead.json", document)
+    return document
+
+
+def _network(
+    training: Sequence[Sample], path: Path, options: OverheadOptions, progress: StageProgress
+) -> LoadedModel:
+    if options.model is not None:
+        return load_model(options.model, options.weights)
+    if not path.is_file():
+        recipe = options.preprocessing
+        train(
+            load_model(BASE),
+            training,
+            path,
+            options.training,
+            preprocessing=recipe,
+            progress=progress,
+        )
+    return load_model(str(path))
+
+
+def _pooling_probe(
+    network: Network, recipe: Preprocessing, samples: Sequence[Sample]
+) -> Activations:
+    """Activations of a few images.
+
+    Raises:
+        FoldcamError: no image can be read, or the head does more than pool and project.
+    """
+    probe = probe_activations(network, recipe, samples, _PROBE_IMAGES)
+    traits = None if probe is None else head_traits(network, probe)
+    if probe is None or traits is None:
+        raise FoldcamError("None of the training images could be read.")
+    if not traits.linear or traits.positional:
+        raise FoldcamError(
+            "bench overhead makes rows from regions of feature maps, which needs a head of average "
+            "pooling and a linear layer: name another MODEL, or leave it out."
+        )
+    return probe
+
+
+def _bank(network: Network, probe: Activations, embeddings: Any, labels: Sequence[str]) -> Bank:
+    if len(set(labels)) < 2:
+        raise FoldcamError(f"The first {len(labels)} rows have one label: ask for more --rows.")
+    order = np.argsort(np.asarray(labels), kind="stable")
+    ordered = [labels[int(n)] for n in order]
+    _, firsts, classes = np.unique(ordered, return_index=True, return_inverse=True)
+    directions = all_triplets(embeddings[order], classes.astype(np.int64))
+    grad_weights = pull_back_anywhere(network, probe, directions.values[firsts])
+    return Bank(
+        embeddings=np.ascontiguousarray(embeddings[order]),
+        grad_weights=scaled_to_unit_maximum(grad_weights),
+        grad_index=classes.astype(np.int32),
+        labels=label_runs(ordered),
+        objective="all-triplets",
+        network_sha256=network.sha256(),
+    )
+
+
+def _without_feature_map(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph that would run without foldcam."""
+    plain = onnx.ModelProto()
+    plain.CopyFrom(model)
+    kept = [value for value in model.graph.output if value.name == EMBEDDING]
+    del plain.graph.output[:]
+    plain.graph.output.extend(kept)
+    return plain
+
+
+def _save(model: onnx.ModelProto, path: Path) -> None:
+    with atomic_path(path) as temporary:
+        onnx.save(model, temporary)
+
+
+def _ratio(seconds: dict[str, Timed], name: str, options: OverheadOptions) -> dict[str, Any]:
+    ours, plain = seconds[name], seconds[PLAIN]
+    wall = median_ratio(ours.wall, plain.wall, options.draws, options.seed)
+    processor = median_ratio(ours.processor, plain.processor, options.draws, options.seed)
+    return {
+        "ratio": wall.mean,
+        "low": wall.low,
+        "high": wall.high,
+        "processor_ratio": asdict(processor),
+    }
+
+
+def _storage(contract: Contract) -> dict[str, Any]:
+    storage = contract.bank.storage
+    if storage is None:
+        return {"search": "exhaustive", "embeddings": "float32", "storage": None}
+    return {
+        "search": storage.search,
+        "embeddings": storage.embeddings,
+        "storage": storage.sentence(),
+    }
