@@ -7,6 +7,7 @@ the one does, the batch is baked into a constant there: a handful of rewrites ar
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -95,17 +96,31 @@ def _fitting(
     own = Rewrite([node], {})
     choices = [own, *rewrites(node, few, values, shapes, unit)]
     if _absorbs_batch(node, few, runner, values, shapes):
-        choices.append(choices.pop(0))
+        own = replace(choices.pop(0), unlikely=True)
+        choices.append(own)
+    fallback: tuple[Rewrite, dict[str, Array], dict[str, Array]] | None = None
     for rewrite in choices:
+        if rewrite.unlikely and fallback is not None:
+            break
         try:
             found = few if rewrite is own else _run(rewrite, runner, values.few)
             many = _run(rewrite, runner, values.many)
         except FoldcamError:
             continue
-        if all(_follows(found[name], many[name], must) for name in node.output if name):
+        outputs = [str(name) for name in node.output if name]
+        if all(_follows(found[name], many[name], must) for name in outputs):
             values.few.update(found)
             values.many.update(many)
             return rewrite
+        apart = all(_follows(found[name], many[name], must, apart=True) for name in outputs)
+        if apart and fallback is None:
+            fallback = rewrite, found, many
+    if fallback is not None:
+        # Rows of different images take turns, as in [positions * images, channels].
+        rewrite, found, many = fallback
+        values.few.update(found)
+        values.many.update(many)
+        return rewrite
     raise FoldcamError(
         f"The network was made for a batch of {unit} and cannot take another: {node.op_type} (node "
         f"{place_of(node)}) mixes or drops images; export it with a dynamic first dimension."
@@ -119,7 +134,7 @@ def _absorbs_batch(
     values: Values,
     shapes: Mapping[str, Shape],
 ) -> bool:
-    """Whether a Reshape such as [1, -1] puts all images of a batch into one row."""
+    """Whether a Reshape such as [1, -1] or [17, -1] puts all images into one row."""
     if node.op_type != "Reshape" or node.input[0] not in shapes:
         return False
     axis = shapes[node.input[0]].axis
@@ -132,7 +147,9 @@ def _absorbs_batch(
         return False
     sizes, unit = few[name].shape, shapes[IMAGE].unit
     grown = [at for at, size in enumerate(sizes) if many.shape[at] != size]
-    return bool(grown) and sizes[grown[0]] != unit and unit in sizes[: grown[0]]
+    if not grown or sizes[grown[0]] == unit:
+        return False
+    return unit in sizes[: grown[0]] or 0 < grown[0] == len(sizes) - 1
 
 
 def _run(rewrite: Rewrite, runner: NodeRunner, values: Mapping[str, Array]) -> dict[str, Array]:
@@ -148,12 +165,14 @@ def _shape(few: Array, many: Array, unit: int) -> Shape:
     return Shape(few.shape, grown[0] if grown else None, unit)
 
 
-def _follows(few: Array, many: Array, must: bool) -> bool:
+def _follows(few: Array, many: Array, must: bool, apart: bool = False) -> bool:
     """Whether the first images of a batch come out as they do without the others.
 
     Args:
         few, many: one value in both batches.
         must: whether it has to grow with the batch.
+        apart: whether the rows of one image may lie apart, all images' at one place
+            together.
     """
     if few.ndim != many.ndim:
         return False
@@ -164,10 +183,8 @@ def _follows(few: Array, many: Array, must: bool) -> bool:
     rows = few.shape[axis]
     if others or many.shape[axis] != MANY * rows:
         return False
-    # Rows of one image lie together, or those of all images at one place do.
-    together = np.take(many, range(rows), axis)
-    apart = np.take(many, range(0, MANY * rows, MANY), axis)
-    return _equal(few, together) or _equal(few, apart)
+    first = range(0, MANY * rows, MANY) if apart else range(rows)
+    return _equal(few, np.take(many, first, axis))
 
 
 def _equal(a: Array, b: Array) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
@@ -53,10 +53,17 @@ class Values:
 
 @dataclass(frozen=True)
 class Rewrite:
-    """Nodes that take the place of one, and the constants they need."""
+    """Nodes that take the place of one.
+
+    Attributes:
+        nodes: in order; the last has the outputs of the one they replace.
+        constants: that they need, by name.
+        unlikely: whether to take it only where nothing else fits.
+    """
 
     nodes: list[onnx.NodeProto]
     constants: dict[str, Array]
+    unlikely: bool = False
 
 
 def rewrites(
@@ -95,16 +102,21 @@ def rewrites(
 def _reshapes(
     node: onnx.NodeProto, sizes: tuple[int, ...], likely: tuple[int, int]
 ) -> Iterator[Rewrite]:
-    """The batch in each place in turn, first where there are as many as images, or rows before."""
+    """The batch in each place in turn, first where there are as many as images, or rows before.
+
+    Last comes the last place, which is that of the channels.
+    """
     images, rows = likely
+    last = len(sizes) - 1
     places = sorted(
-        range(len(sizes)), key=lambda place: (sizes[place] != images, sizes[place] != rows)
+        range(len(sizes)),
+        key=lambda place: (0 < place == last, sizes[place] != images, sizes[place] != rows),
     )
     for place in places:
         target = [-1 if at == place else size for at, size in enumerate(sizes)]
         rewrite = _with_input(node, 1, np.asarray(target, np.int64))
         del rewrite.nodes[0].attribute[:]
-        yield rewrite
+        yield replace(rewrite, unlikely=0 < place == last)
 
 
 def _expanded_concat(node: onnx.NodeProto, values: Values, shapes: Mapping[str, Shape]) -> Rewrite:

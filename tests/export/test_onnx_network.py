@@ -538,3 +538,34 @@ def test_one_twin_of_a_network_that_compares_two_images_is_taken(onnx_files, tmp
         network = OnnxNetwork(read_onnx(path, output), onnx_files.SIZE)
         assert network.embedding_size == 4
         assert len(network.to_onnx(18).graph.input) == 1
+
+
+class _PositionsFirst(torch.nn.Module):
+    """As CLIP's image encoder: class token, and an attention over `[positions, N, channels]`."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches = torch.nn.Conv2d(3, 6, 4, 4)
+        self.token = torch.nn.Parameter(torch.randn(6))
+        self.attention = torch.nn.MultiheadAttention(6, 3)
+        self.project = torch.nn.Linear(6, 3)
+
+    def forward(self, image):
+        tokens = self.patches(image).flatten(2).permute(0, 2, 1)
+        token = self.token + torch.zeros(tokens.shape[0], 1, 6)
+        tokens = torch.cat([token, tokens], 1).permute(1, 0, 2)
+        tokens = tokens + self.attention(tokens, tokens, tokens, need_weights=False)[0]
+        return self.project(tokens.permute(1, 0, 2)[:, 0])
+
+
+@pytest.mark.parametrize("dynamo", [False, True])
+def test_an_attention_with_positions_before_images_is_freed_of_its_batch(
+    dynamo, networks, tmp_path
+):
+    torch.manual_seed(0)
+    module, path = _PositionsFirst().eval(), tmp_path / "network.onnx"
+    _export(module, path, networks.SIZE, {"dynamo": dynamo, "opset_version": 18 if dynamo else 14})
+    network = OnnxNetwork(read_onnx(path), networks.SIZE)
+    images = _images(4, networks.SIZE)
+    expected = module(images).detach()
+    torch.testing.assert_close(network.forward(images).embedding, expected, rtol=1e-4, atol=1e-5)
