@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from export import storing
 from export.bank import Bank
 from export.fidelity import measure_fidelity
+from export.fold import FoldOptions, fold
 from export.storage_options import (
     Compression,
     SearchOptions,
@@ -121,6 +122,32 @@ def test_the_graph_searches_lists_as_numpy_does(
         alone = hand_built.run(made, images[row : row + 1])
         for name, value in alone.items():
             np.testing.assert_allclose(value[0], got[name][row], atol=1e-6, err_msg=name)
+
+
+def test_lists_of_codes_fold_in_the_older_opset(short_lists, images, hand_built, random_bank):
+    """For TensorRT 8.6, whose reductions take their axes as attributes."""
+    bank = random_bank(23, hand_built.D, hand_built.K)
+    options = FoldOptions(transfer=2, neighbors=3, storage=StorageOptions(LISTS, "int8"))
+    made = []
+    for opset in (17, 18):
+        model = hand_built.embedding_model()
+        model.opset_import[0].version = opset
+        recipe = hand_built.Preprocessing(width=hand_built.WIDTH, height=hand_built.HEIGHT)
+        made.append(
+            fold(
+                model,
+                bank,
+                preprocessing=recipe,
+                layer="relu",
+                origin=hand_built.ORIGIN,
+                versions={},
+                options=options,
+            )
+        )
+    old, new = (hand_built.run(model, images) for model in made)
+    assert made[0].opset_import[0].version == 17
+    for name, value in new.items():
+        np.testing.assert_array_equal(old[name], value, err_msg=name)
 
 
 @pytest.mark.parametrize("size", [1, 2, 4, 5, 6, 7, 8, 13])
