@@ -124,6 +124,66 @@ def read_layout(
 
 
 @dataclass(frozen=True)
+class Value:
+    """One value of the network's graph, as far as its layout depends on it.
+
+    Attributes:
+        shape: without the batch.
+        inputs: positions of the values that it is computed from.
+        spatial: whether its last two dimensions are positions for certain: what
+            convolutions, pools and resizing return.
+        view: whether it only arranges its input's numbers anew.
+        transposed: whether it does so by exchanging dimensions.
+    """
+
+    shape: tuple[int, ...]
+    inputs: tuple[int, ...] = ()
+    spatial: bool = False
+    view: bool = False
+    transposed: bool = False
+
+
+def read_layouts(values: Sequence[Value], image_size: Grid) -> list[Layout | None]:
+    """How every value of a graph is read as a feature map.
+
+    Args:
+        values: in the order of the graph.
+        image_size: `(height, width)` of the input.
+    """
+    grids = {
+        (value.shape[1], value.shape[2])
+        for value in values
+        if value.spatial and len(value.shape) == 3 and min(value.shape[1:]) > 1
+    }
+    layouts: list[Layout | None] = []
+    # Channels before positions in two dimensions, `[N, K, h * w]`: no tokens, even where K
+    # is the number of some grid's positions.
+    flat: list[bool] = []
+    for value in values:
+        is_flat = len(value.shape) == 2 and _is_flat(value, values, layouts, flat)
+        flat.append(is_flat)
+        layouts.append(None if is_flat else read_layout(value.shape, image_size, grids))
+    return layouts
+
+
+def _is_flat(
+    value: Value,
+    values: Sequence[Value],
+    layouts: Sequence[Layout | None],
+    flat: Sequence[bool],
+) -> bool:
+    source = value.inputs[0] if value.inputs else None
+    layout = None if source is None else layouts[source]
+    if value.transposed and source is not None:
+        is_tokens = layout is not None and layout.kind == "tokens"
+        return is_tokens and values[source].shape == value.shape[::-1]
+    if value.view and layout is not None and layout.kind == "nchw":
+        channels, height, width = layout.shape
+        return value.shape == (channels, height * width)
+    return any(flat[each] and values[each].shape == value.shape for each in value.inputs)
+
+
+@dataclass(frozen=True)
 class Selection:
     """The feature map of a graph.
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from export.feature_map import Layer, Layout, Step, describe, read_layout, select
+from export.feature_map import Layer, Layout, Step, Value, describe, read_layouts, select
 from export.graph_search import ancestors, descendants, module_path, module_paths
 from runtime.errors import FoldcamError
 
@@ -26,6 +26,7 @@ _VIEWS = {
     torch.ops.aten.squeeze.dim,
     torch.ops.aten.dropout.default,
 }
+_TRANSPOSITIONS = {torch.ops.aten.transpose.int, torch.ops.aten.permute.default}
 _CONVOLUTIONS = {
     torch.ops.aten.conv2d.default,
     torch.ops.aten.conv2d.padding,
@@ -192,41 +193,19 @@ def _layouts(
     """The nodes on the way whose output can be read as a feature map."""
     between = ancestors(embedding) & descendants(image) - {image}
     shapes = {node: shape for node in graph.nodes if node in between and (shape := _shape(node))}
-    grids = {
-        (shape[1], shape[2])
+    position = {node: number for number, node in enumerate(shapes)}
+    values = [
+        Value(
+            shape=shape,
+            inputs=tuple(position[each] for each in node.all_input_nodes if each in position),
+            spatial=node.target in _CONVOLUTIONS | _POOLINGS,
+            view=node.target in _VIEWS,
+            transposed=node.target in _TRANSPOSITIONS,
+        )
         for node, shape in shapes.items()
-        if node.target in _CONVOLUTIONS | _POOLINGS and len(shape) == 3 and min(shape[1:]) > 1
-    }
-    layouts: dict[fx.Node, Layout] = {}
-    # Channels before positions in two dimensions, `[N, K, h * w]`: no tokens, even where K
-    # is the number of some grid's positions.
-    flat: set[fx.Node] = set()
-    for node, shape in shapes.items():
-        source = node.all_input_nodes[0] if node.all_input_nodes else node
-        if len(shape) == 2 and _is_flat(node, source, shape, layouts, flat, shapes):
-            flat.add(node)
-            continue
-        layout = read_layout(shape, image_size, grids)
-        if layout is not None:
-            layouts[node] = layout
-    return layouts
-
-
-def _is_flat(
-    node: fx.Node,
-    source: fx.Node,
-    shape: tuple[int, ...],
-    layouts: dict[fx.Node, Layout],
-    flat: set[fx.Node],
-    shapes: dict[fx.Node, tuple[int, ...]],
-) -> bool:
-    layout = layouts.get(source)
-    if node.target in (torch.ops.aten.transpose.int, torch.ops.aten.permute.default):
-        return layout is not None and layout.kind == "tokens" and shapes[source] == shape[::-1]
-    if node.target in _VIEWS and layout is not None and layout.kind == "nchw":
-        channels, height, width = layout.shape
-        return shape == (channels, height * width)
-    return any(each in flat and shapes[each] == shape for each in node.all_input_nodes)
+    ]
+    layouts = zip(shapes, read_layouts(values, image_size), strict=True)
+    return {node: layout for node, layout in layouts if layout is not None}
 
 
 def _shape(node: fx.Node) -> tuple[int, ...] | None:

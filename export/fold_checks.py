@@ -5,7 +5,8 @@ from __future__ import annotations
 import onnx
 
 from export.bank import Bank
-from export.embedding_model import FEATURE_MAP, rename_values
+from export.embedding_model import FEATURE_MAP
+from export.onnx_graph import rename
 from runtime.contract import (
     EMBEDDING,
     ESTIMATE,
@@ -80,7 +81,7 @@ def takes_uint8(model: onnx.ModelProto) -> bool:
 
 def free_names(graph: onnx.GraphProto) -> None:
     """Rename what in the network has the name of one of the folded model's outputs."""
-    rename_values(graph, {name: f"network.{name}" for name in _OUTPUTS})
+    rename(graph, {}, _OUTPUTS)
 
 
 def check_sizes(model: onnx.ModelProto, bank: Bank, channels: int) -> None:

@@ -13,7 +13,8 @@ import onnx.version_converter
 import torch
 from torch import fx
 
-from export.embedding_model import BATCH, FEATURE_MAP, opset_of, rename_values, strip_origin
+from export.embedding_model import BATCH, FEATURE_MAP, opset_of, strip_origin
+from export.onnx_graph import rename
 from export.opset17 import to_opset_17
 from export.rewrites import global_pools
 from runtime.contract import EMBEDDING, IMAGE
@@ -68,9 +69,7 @@ def to_onnx(
     model = exported.model_proto
     strip_origin(model)
     # A module of the network's own may be called `embedding`, and its value is named so.
-    ends = (IMAGE, FEATURE_MAP, EMBEDDING)
-    rename_values(model.graph, {name: f"network.{name}" for name in ends})
-    rename_values(model.graph, {_PENDING + name: name for name in ends})
+    rename(model.graph, {_PENDING + name: name for name in (IMAGE, FEATURE_MAP, EMBEDDING)})
     shapes: dict[str, tuple[int, ...]] = {
         IMAGE: (3, *image_size),
         FEATURE_MAP: feature_map_shape,

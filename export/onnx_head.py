@@ -8,6 +8,7 @@ from onnx import numpy_helper
 
 from export.feature_map import Layer
 from export.onnx_graph import Flow, place_of
+from export.onnx_held import held_inputs
 from export.onnx_prepare import Prepared
 from export.onnx_torch.arrangement import to_torch
 from export.onnx_torch.call import UnsupportedError
@@ -43,8 +44,12 @@ class OnnxHead:
                 self.context.append(name)
         beside = _sizes_for(read, flow)
         fixed = {number for number in beside if _is_fixed(flow, number)}
+        held = held_inputs(prepared.model.graph, flow, head, prepared.shapes)
         needed = {name for number in head | beside for name in flow.inputs[number]}
-        self._nodes = [flow.nodes[number] for number in sorted((head | beside) - fixed)]
+        self._nodes = [
+            (flow.nodes[number], held.get(number, set()))
+            for number in sorted((head | beside) - fixed)
+        ]
         self._constants = {
             str(tensor.name): to_torch(numpy_helper.to_array(tensor))
             for tensor in prepared.model.graph.initializer
@@ -72,12 +77,12 @@ class OnnxHead:
         for name, value in zip(self.context, context, strict=True):
             values[name] = torch.as_tensor(value)
         count = layer.shape[0]
-        for node in self._nodes:
+        for node, held in self._nodes:
             if node.op_type in ("Shape", "Size") and node.input[0] in self._shapes:
                 values[str(node.output[0])] = _sizes(node, self._shapes[node.input[0]].at(count))
                 continue
             try:
-                self._interpreter.run([node], values)
+                self._run(node, held, values)
             except UnsupportedError as error:
                 raise FoldcamError(
                     f"The head cannot be differentiated: {node.op_type} (node {place_of(node)}), "
@@ -85,6 +90,17 @@ class OnnxHead:
                 ) from error
         z, embedding = (values[name] for name in self._ends)
         return z, embedding.reshape(count, -1)
+
+    def _run(self, node: onnx.NodeProto, held: set[int], values: dict[str, torch.Tensor]) -> None:
+        constant = {node.input[position] for position in held}
+        seen = {
+            name: values[name].detach() if name in constant else values[name]
+            for name in node.input
+            if name in values
+        }
+        self._interpreter.run([node], seen if held else values)
+        if held:
+            values.update({name: seen[name] for name in node.output})
 
 
 def _sizes_for(read: list[str], flow: Flow) -> set[int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from export.feature_map import Grid, Layer, Step, choose, describe, feeding, read_layout
+from export.feature_map import Grid, Layer, Step, Value, describe, read_layouts, select
 from export.feature_map_search import is_spread
 from export.head_end import judge_normalization
 from export.onnx_graph import Flow
@@ -23,6 +23,8 @@ from runtime.errors import FoldcamError
 # Operators that only arrange their input's numbers anew.
 _VIEWS = {"Reshape", "Flatten", "Transpose", "Identity", "Unsqueeze", "Squeeze", "Dropout", "Cast"}
 _CONVOLUTIONS = {"Conv", "ConvTranspose"}
+_LAYER_NORMS = {"LayerNormalization", "RMSNormalization"}
+_POOLINGS = {"MaxPool", "AveragePool", "Resize", "Upsample", "DepthToSpace", "SpaceToDepth"}
 _LINEAR = _CONVOLUTIONS | {"MatMul", "Gemm"}
 
 
@@ -33,6 +35,7 @@ class OnnxAnatomy:
     Attributes:
         candidates: every value that could be the feature map, in order.
         layer: the chosen one; its name is the value's.
+        pooled: the maps behind it that are pooled on ways of their own, if several.
         head_end: the name of `z`: the input of the final normalisation, or the
             embedding where there is none or it was not found.
         normalized: whether the network ends in an L2 normalisation.
@@ -42,6 +45,7 @@ class OnnxAnatomy:
 
     candidates: list[Layer]
     layer: Layer
+    pooled: tuple[Layer, ...]
     head_end: str
     normalized: bool
     head_before_normalization: bool
@@ -74,8 +78,11 @@ def dissect_onnx(
     head_end, normalized, before = _find_head_end(prepared, image_size)
     trace = Trace(prepared.model, flow, head_end, image_size)
     if layer is None:
-        chosen = _find_feature_map(flow, trace, candidates, head_end, prepared.shapes, exact)
+        chosen, pooled = _find_feature_map(
+            flow, trace, candidates, head_end, prepared.shapes, exact
+        )
     else:
+        pooled = ()
         chosen = _named(flow, candidates, layer)
     path = flow.after(chosen.name) & flow.needed_for([head_end], [chosen.name])
     if not path:
@@ -87,7 +94,7 @@ def dissect_onnx(
     obstacle = inside[0].sentence if inside else None
     if exact and obstacle is not None:
         raise FoldcamError(_offer(obstacle))
-    return OnnxAnatomy(candidates, chosen, head_end, normalized, before, obstacle)
+    return OnnxAnatomy(candidates, chosen, pooled, head_end, normalized, before, obstacle)
 
 
 def _offer(obstacle: str) -> str:
@@ -99,26 +106,29 @@ def _offer(obstacle: str) -> str:
 
 def _candidates(flow: Flow, prepared: Prepared, image_size: Grid) -> list[Layer]:
     """The values between image and embedding that can be read as a feature map."""
-    on_the_way = flow.needed_for([prepared.embedding])
     shapes: dict[str, tuple[int, ...]] = {}
-    grids: set[Grid] = set()
-    for number, node in enumerate(flow.nodes):
-        if number not in on_the_way:
-            continue
-        for name in node.output:
-            shape = _per_image(prepared.shapes, str(name))
-            if shape is None or not flow.holds_image(str(name)):
-                continue
-            shapes[str(name)] = shape
-            if node.op_type in _CONVOLUTIONS and len(shape) == 3:
-                grids.add((shape[1], shape[2]))
-    for shape in shapes.values():
-        # Windows of a transformer: the grid of a later stage shows in its partition.
-        layout = read_layout(shape, image_size, grids) if len(shape) == 3 else None
-        if layout is not None:
-            grids.add(layout.shape[1:])
-    layouts = {name: read_layout(shape, image_size, grids) for name, shape in shapes.items()}
-    return [Layer(name, layout) for name, layout in layouts.items() if layout is not None]
+    makers: dict[str, int] = {}
+    for number in sorted(flow.needed_for([prepared.embedding])):
+        for name in map(str, flow.nodes[number].output):
+            shape = _per_image(prepared.shapes, name)
+            if shape is not None and flow.holds_image(name):
+                shapes[name], makers[name] = shape, number
+    position = {name: number for number, name in enumerate(shapes)}
+    values = []
+    for name, shape in shapes.items():
+        node = flow.nodes[makers[name]]
+        sources = flow.inputs[makers[name]]
+        values.append(
+            Value(
+                shape=shape,
+                inputs=tuple(position[each] for each in sources if each in position),
+                spatial=node.op_type in _CONVOLUTIONS | _POOLINGS,
+                view=node.op_type in _VIEWS,
+                transposed=node.op_type == "Transpose",
+            )
+        )
+    layouts = zip(shapes, read_layouts(values, image_size), strict=True)
+    return [Layer(name, layout) for name, layout in layouts if layout is not None]
 
 
 def _per_image(shapes: Mapping[str, Shape], name: str) -> tuple[int, ...] | None:
@@ -136,6 +146,11 @@ def _find_head_end(prepared: Prepared, image_size: Grid) -> tuple[str, bool, boo
     unit, confirmed = judge_normalization(output, before if source else None)
     if confirmed and source is not None:
         return source, True, True
+    flow = Flow(prepared.model.graph)
+    last = flow.producer.get(prepared.embedding)
+    if last is not None and flow.nodes[last].op_type in _LAYER_NORMS:
+        # All its rows have one norm, yet it belongs to the head: see `export.held_scales`.
+        return prepared.embedding, False, True
     return prepared.embedding, unit, not unit
 
 
@@ -161,8 +176,8 @@ def _find_feature_map(
     head_end: str,
     shapes: Mapping[str, Shape],
     exact: bool,
-) -> Layer:
-    """The feature map among the candidates, see `export.feature_map.choose`."""
+) -> tuple[Layer, tuple[Layer, ...]]:
+    """The feature map, and the maps behind it if several, see `export.feature_map.select`."""
     layouts = {candidate.name: candidate.layout for candidate in candidates}
     reached = {
         name
@@ -197,18 +212,10 @@ def _find_feature_map(
                 view=node is not None and node.op_type in _VIEWS,
             )
         )
-    chosen = choose(steps)
-    if chosen is None:
-        by_name = {candidate.name: candidate for candidate in candidates}
-        pooled = [by_name[names[number]] for number in feeding(steps)]
-        raise FoldcamError(
-            f"{len(pooled)} feature maps lead to the embedding on ways of their own: choose one "
-            f"with --layer: {describe(pooled)}."
-            if len(pooled) > 1
-            else "No feature map was found through which the embedding depends on the image: "
-            f"choose one with --layer: {describe(candidates)}."
-        )
-    return next(candidate for candidate in candidates if candidate.name == names[chosen])
+    selection = select(steps, names)
+    by_name = {candidate.name: candidate for candidate in candidates}
+    pooled = tuple(by_name[names[each]] for each in selection.pooled)
+    return by_name[names[selection.position]], pooled
 
 
 def _rank(shape: Shape) -> int:

@@ -8,6 +8,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from export.held_scales import layer_norm_with_held_scale, rms_norm_with_held_scale
 from export.onnx_torch.call import Call, Operator, UnsupportedError
 
 _Reduction = Callable[[Tensor, tuple[int, ...], bool], Tensor]
@@ -62,14 +63,14 @@ def _layer_normalization(
 ) -> Tensor:
     call.one_output()
     axes = tuple(range(call.int("axis", -1) % x.ndim, x.ndim))
-    result = _standardized(x, axes, call.float("epsilon", 1e-5)) * scale
-    return result if bias is None else result + bias
+    shape = x.shape[axes[0] :]
+    return layer_norm_with_held_scale(x, shape, scale, bias, call.float("epsilon", 1e-5))
 
 
 def _rms_normalization(call: Call, x: Tensor, scale: Tensor) -> Tensor:
     axes = tuple(range(call.int("axis", -1) % x.ndim, x.ndim))
-    size = x.square().mean(dim=axes, keepdim=True) + call.float("epsilon", 1e-5)
-    return x / torch.sqrt(size) * scale
+    shape = x.shape[axes[0] :]
+    return rms_norm_with_held_scale(x, shape, scale, call.float("epsilon", 1e-5))
 
 
 def _group_normalization(call: Call, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
@@ -84,7 +85,9 @@ def _group_normalization(call: Call, x: Tensor, scale: Tensor, bias: Tensor) -> 
 
 
 def _lp_normalization(call: Call, x: Tensor) -> Tensor:
-    norm = torch.linalg.vector_norm(x, call.int("p", 2), dim=call.int("axis", -1), keepdim=True)
+    # Held constant as the scale of any normalisation inside a head.
+    held = x.detach()
+    norm = torch.linalg.vector_norm(held, call.int("p", 2), dim=call.int("axis", -1), keepdim=True)
     return x / torch.where(norm == 0, torch.ones_like(norm), norm)
 
 

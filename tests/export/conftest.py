@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
 
@@ -20,7 +22,9 @@ from export.model_spec import LoadedModel
 from export.network import Network
 from export.objectives import parse_objective
 from export.torch_network import TorchNetwork
+from runtime.cli_support import run_app
 from runtime.contract import LabelRun, Transform
+from runtime.foldcam_cli import GROUP, gather
 from runtime.preprocess import Preprocessing
 
 COLORS = {"blue": (30, 60, 220), "green": (40, 200, 60), "red": (220, 40, 30)}
@@ -175,3 +179,37 @@ def working_directory(tmp_path: Path) -> Iterator[Path]:
             origin = getattr(sys.modules[name], "__file__", None) or ""
             if origin.startswith(str(tmp_path)):
                 del sys.modules[name]
+
+
+# As pyproject.toml declares them; the installed metadata may be of another checkout.
+COMMANDS = {
+    "bank": "export.bank_cli:app",
+    "export": "export.cli:app",
+    "fold": "export.fold_cli:app",
+    "verify": "export.verify_cli:app",
+}
+
+
+@pytest.fixture(scope="session")
+def commands() -> dict[str, str]:
+    """The entry points of this package."""
+    return COMMANDS
+
+
+@pytest.fixture
+def foldcam(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run the program in this process; returns its status, standard output and error."""
+
+    app = gather([EntryPoint(name, value, GROUP) for name, value in COMMANDS.items()])
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["foldcam", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            run_app(app, "foldcam")
+        out, err = capfd.readouterr()
+        return caught.value.code, out, err
+
+    return call

@@ -6,7 +6,6 @@ import json
 import shutil
 import sys
 from dataclasses import replace
-from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,6 @@ from safetensors.numpy import load_file, save_file
 
 from export import embedding_pass
 from export.bank import Bank
-from runtime.cli_support import run_app
-from runtime.foldcam_cli import GROUP, gather
 from runtime.onnx_file import read_contract
 
 COMMANDS = {
@@ -43,22 +40,6 @@ def make(seed=0):
 def other():
     return make(1)
 """
-
-
-@pytest.fixture
-def foldcam(monkeypatch, capfd):
-    """Run the program in this process; returns its status, standard output and error."""
-    app = gather([EntryPoint(name, value, GROUP) for name, value in COMMANDS.items()])
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["foldcam", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            run_app(app, "foldcam")
-        out, err = capfd.readouterr()
-        return caught.value.code, out, err
-
-    return call
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
-from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +14,6 @@ from onnx import numpy_helper
 
 from export import embedding_pass
 from export.bank import Bank
-from runtime.cli_support import run_app
-from runtime.foldcam_cli import GROUP, gather
 from runtime.onnx_file import read_contract
 
 SOURCE = """
@@ -45,35 +41,9 @@ def flat():
 """
 
 
-# As pyproject.toml declares them; the installed metadata may be of another checkout.
-COMMANDS = {
-    "bank": "export.bank_cli:app",
-    "export": "export.cli:app",
-    "fold": "export.fold_cli:app",
-    "verify": "export.verify_cli:app",
-}
-
-
-def test_the_commands_are_declared():
+def test_the_commands_are_declared(commands):
     text = (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text()
-    assert all(f'{name} = "{value}"\n' in text for name, value in COMMANDS.items())
-
-
-@pytest.fixture
-def foldcam(monkeypatch, capfd):
-    """Run the program in this process; returns its status, standard output and error."""
-
-    app = gather([EntryPoint(name, value, GROUP) for name, value in COMMANDS.items()])
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["foldcam", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            run_app(app, "foldcam")
-        out, err = capfd.readouterr()
-        return caught.value.code, out, err
-
-    return call
+    assert all(f'{name} = "{value}"\n' in text for name, value in commands.items())
 
 
 @pytest.fixture

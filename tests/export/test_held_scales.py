@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from export.held_scales import layer_norm_with_held_scale, rms_norm_with_held_scale
+from export.model_spec import load_model
 from export.torch_network import TorchNetwork
 
 SIZE = (8, 8)
@@ -105,3 +106,25 @@ def test_the_values_are_those_of_torch(affine):
         rms_norm_with_held_scale(value, [7], weight, 1e-2),
         functional.rms_norm(value, [7], weight, 1e-2),
     )
+
+
+# torch's older exporter does not know RMSNorm.
+EXPORTED = [(dynamo, kind) for dynamo in (False, True) for kind in KINDS]
+EXPORTED.remove((False, "rms norm"))
+
+
+@pytest.mark.parametrize(("dynamo", "kind"), EXPORTED)
+def test_an_onnx_file_holds_the_same_scales(dynamo, kind, tmp_path):
+    module = _Network(kind).eval()
+    path = tmp_path / "network.onnx"
+    options = {"dynamo": dynamo, "opset_version": 18 if dynamo else 17}
+    torch.onnx.export(module, (torch.zeros(1, 3, *SIZE),), str(path), **options)
+    network = load_model(str(path)).network(size=SIZE)
+    images = torch.randn(4, 3, *SIZE)
+    activations = network.forward(images)
+    torch.testing.assert_close(activations.embedding, module(images), rtol=1e-4, atol=1e-5)
+    direction = torch.randn(1, 5).expand(4, -1)
+    pulled = network.pull_back(activations, direction)
+    expected = _expected(module, activations.feature_map, direction)
+    torch.testing.assert_close(functional.cosine_similarity(pulled, expected), torch.ones(4))
+    assert network.head_is_linear(activations)

@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import numpy as np
 import onnx
 import pytest
 
-from export.cli import app
 from export.model_spec import load_model
-from runtime.cli_support import run_app
 from runtime.errors import FoldcamError
 from runtime.onnx_file import read_contract
 from runtime.preprocess import Preprocessing
-
-
-@pytest.fixture
-def foldcam(monkeypatch, capfd):
-    """Run the program in this process; returns its status, standard output and error."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["foldcam", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            run_app(app, "foldcam")
-        out, err = capfd.readouterr()
-        return caught.value.code, out, err
-
-    return call
 
 
 @pytest.mark.parametrize(

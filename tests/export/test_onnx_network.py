@@ -97,7 +97,8 @@ def test_the_written_graph_has_the_map_and_the_embedding(style, opset, opened, o
     np.testing.assert_allclose(embedding, activations.embedding, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("style", FOUND)
+# A transformer's normalisations are differentiated otherwise, see `export.held_scales`.
+@pytest.mark.parametrize("style", [style for style in FOUND if style != "transformer"])
 def test_the_product_is_the_slope_of_the_heads_end(style, opened, onnx_files):
     """Central differences along the gradient, in the head alone."""
     network, _ = opened(style)

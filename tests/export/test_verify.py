@@ -112,7 +112,7 @@ def test_every_way_of_storing_the_bank_verifies(
     assert done.fidelity.queries == 12
     model = onnx.load(out)
     _edit(model, "foldcam.bank_embeddings", lambda a: a[::-1].copy())
-    assert not _verify(model, networks, images, tmp_path).bank_intact
+    assert not _verify(model, network, images, tmp_path).bank_intact
 
 
 def test_another_network_is_refused(folded_file, networks, images):
