@@ -195,6 +195,27 @@ def house_price(
     print(f"Written to {out}: house-price.json, tables, plot, contact sheet, folded models")
 
 
+@evaluate.command(epilog="Example: foldcam evaluate architectures --out results/architectures")
+def architectures(
+    out: Annotated[Path, typer.Option(help="Folder of the result.")] = Path(
+        "results/architectures"
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Fold networks of many kinds, compare them with torch, and build them with TensorRT RTX."""
+    from benchmarks.architectures.study import failed, markdown_table, run_architectures
+    from export.progress import ProgressBar
+
+    with ProgressBar() as progress:
+        document = run_architectures(out, progress)
+    if as_json:
+        print_json(document)
+    else:
+        print(markdown_table(document))
+    if failed(document):
+        raise typer.Exit(ExitStatus.GATE_FAILED)
+
+
 def _print_demo(report: DemoReport) -> None:
     print("\nShare of heat in the box of the object that was found")
     print(f"{'scene':<14}{'label found':<14}{'similarity':>10}{'heat in box':>13}{'ms':>8}")

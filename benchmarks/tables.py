@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.architectures.study import RESULT as ARCHITECTURES
+from benchmarks.architectures.study import markdown_table as architectures_table
 from benchmarks.houses import report as houses
 from benchmarks.localization.report import markdown_differences, markdown_table
 from runtime.files import atomic_path
@@ -35,6 +37,13 @@ _UNSEEN = ("grid_pointing", "grid_pointing_maps", "grid_pointing_3x3")
 def _localization() -> dict[str, Any]:
     document: dict[str, Any] = json.loads(
         (RESULTS / "cub" / "localization.json").read_text(encoding="utf-8")
+    )
+    return document
+
+
+def _architectures() -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(
+        (RESULTS / "architectures" / ARCHITECTURES).read_text(encoding="utf-8")
     )
     return document
 
@@ -139,6 +148,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "cub-unseen": lambda: markdown_table(_localization()["unseen"], _UNSEEN),
     "cub-stability": _stability,
     "cub-randomization": _randomization,
+    "architectures": lambda: architectures_table(_architectures()),
     "transfer-variants": _variants,
     "transfer-heads": _heads,
     "house-methods": lambda: houses.markdown_methods(_houses()),

@@ -24,6 +24,7 @@ from export.feature_map_search import (
 )
 from export.head_end import judge_normalization
 from export.map_view import add_map, lead_through_map
+from export.outputs import embedding_only, unwrapped
 from runtime.errors import FoldcamError
 
 _log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class Anatomy:
         image: its placeholder, `[N, 3, H, W]`.
         candidates: every node that could be the feature map, in order.
         layer: the chosen one.
+        pooled: maps behind it that are pooled on ways of their own, if several.
         feature_map: the node of its output as `[N, K, h, w]`.
         head_end: the node of `z`: the input of the final normalisation, or the
             embedding where there is none or it was not found.
@@ -54,6 +56,7 @@ class Anatomy:
     image: fx.Node
     candidates: list[Candidate]
     layer: Layer
+    pooled: tuple[Layer, ...]
     feature_map: fx.Node
     head_end: fx.Node
     embedding: fx.Node
@@ -61,7 +64,12 @@ class Anatomy:
     head_before_normalization: bool
 
 
-def dissect(module: nn.Module, image_size: tuple[int, int], layer: str | None = None) -> Anatomy:
+def dissect(
+    module: nn.Module,
+    image_size: tuple[int, int],
+    layer: str | None = None,
+    output: str | None = None,
+) -> Anatomy:
     """Export a module and find its landmarks.
 
     The module is left in eval mode, in float32, on the CPU, with frozen parameters.
@@ -70,19 +78,22 @@ def dissect(module: nn.Module, image_size: tuple[int, int], layer: str | None = 
         module: image `float32 [N, 3, H, W]` -> embedding `[N, D]`.
         image_size: `(height, width)` of the input in pixels.
         layer: name of the feature map, or None to find it.
+        output: which of the module's outputs is the embedding, see `embedding_only`.
 
     Raises:
         FoldcamError: torch cannot export the module; it has no feature map; the
             named layer does not exist or does not lead to the embedding; the
             output is not one embedding per image.
     """
-    whole = _exported(module, image_size)
+    whole = _exported(module, image_size, output)
     image, embedding = _ends(whole)
     found = candidates(whole.graph, image, embedding, image_size)
     head_end, normalized, before = _find_head_end(whole, image_size, embedding)
     if layer is None:
-        chosen = find_feature_map(whole, head_end, found, example_images(image_size, 2))
+        answer = find_feature_map(whole, head_end, found, example_images(image_size, 2))
+        chosen, pooled = answer.candidate, answer.pooled
     else:
+        pooled = ()
         chosen = named_feature_map(whole.graph, found, layer)
     _check_gradient_path(chosen, head_end, found)
     layout = chosen.layer.layout
@@ -95,6 +106,7 @@ def dissect(module: nn.Module, image_size: tuple[int, int], layer: str | None = 
         image=image,
         candidates=found,
         layer=chosen.layer,
+        pooled=pooled,
         feature_map=feature_map,
         head_end=head_end,
         embedding=embedding,
@@ -186,6 +198,9 @@ def _find_head_end(
     unit, confirmed = judge_normalization(output, before if source is not None else None)
     if confirmed and source is not None:
         return source, unit, True
+    if graph_search.ends_in_layer_norm(embedding):
+        # All its rows have one norm, yet it belongs to the head: see `export.held_scales`.
+        return embedding, False, True
     if unit:
         _log.warning(
             "The embedding is normalised, but the place where it happens was not found: "
@@ -194,11 +209,12 @@ def _find_head_end(
     return embedding, unit, not unit
 
 
-def _exported(module: nn.Module, image_size: tuple[int, int]) -> fx.GraphModule:
-    module = module.eval().float().cpu()
+def _exported(module: nn.Module, image_size: tuple[int, int], output: str | None) -> fx.GraphModule:
+    module = unwrapped(module).eval().float().cpu()
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     example = example_images(image_size, 2)
+    module = embedding_only(module, example, output)
     try:
         program = torch.export.export(
             module, (example,), dynamic_shapes=({0: torch.export.Dim.AUTO},)
@@ -257,31 +273,13 @@ def _ends(whole: fx.GraphModule) -> tuple[fx.Node, fx.Node]:
     if len(images) != 1:
         raise FoldcamError(f"The network takes {len(images)} inputs where one image is needed.")
     (output,) = (node for node in whole.graph.nodes if node.op == "output")
-    outputs = [node for node in _flat(output.args[0]) if _is_embedding(node)]
-    if len(outputs) != 1:
+    (embedding,) = output.all_input_nodes
+    if _is_fixed(embedding.meta["val"].shape[0]):
         raise FoldcamError(
-            f"The network returns {len(outputs)} tensors of shape [N, D] where one embedding is "
-            "needed; wrap it so that it returns the embedding alone."
-        )
-    if _is_fixed(outputs[0].meta["val"].shape[0]):
-        raise FoldcamError(
-            f"The network returns {outputs[0].meta['val'].shape[0]} rows whatever the batch: it "
+            f"The network returns {embedding.meta['val'].shape[0]} rows whatever the batch: it "
             "must return one embedding per image."
         )
-    return images[0], outputs[0]
-
-
-def _flat(value: object) -> list[fx.Node]:
-    if isinstance(value, fx.Node):
-        return [value]
-    if isinstance(value, (tuple, list)):
-        return [node for item in value for node in _flat(item)]
-    return []
-
-
-def _is_embedding(node: fx.Node) -> bool:
-    value = node.meta.get("val")
-    return isinstance(value, torch.Tensor) and value.ndim == 2 and value.is_floating_point()
+    return images[0], embedding
 
 
 def _check_gradient_path(chosen: Candidate, head_end: fx.Node, found: list[Candidate]) -> None:

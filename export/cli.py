@@ -44,7 +44,9 @@ def export(
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option(help="The embedding among the outputs of an .onnx, or a value inside it."),
+        typer.Option(
+            help="Which output is the embedding, if several could be; of an .onnx any value in it."
+        ),
     ] = None,
     head: Annotated[
         str,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import onnx
 
@@ -31,6 +31,24 @@ def strip_origin(model: onnx.ModelProto) -> None:
         del function.metadata_props[:]
         _strip_nodes(function.node)
     _strip_graph(model.graph)
+
+
+def rename_values(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    """Give values new names, wherever a graph mentions them.
+
+    Args:
+        graph: changed in place.
+        names: old name -> new name.
+    """
+    for named in [*graph.initializer, *graph.value_info, *graph.input, *graph.output]:
+        named.name = names.get(named.name, named.name)
+    for node in graph.node:
+        for mentioned in (node.input, node.output):
+            for position, name in enumerate(mentioned):
+                mentioned[position] = names.get(name, name)
+        for attribute in node.attribute:
+            for inner in [attribute.g, *attribute.graphs]:
+                rename_values(inner, names)
 
 
 def _strip_graph(graph: onnx.GraphProto) -> None:

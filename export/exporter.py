@@ -13,6 +13,7 @@ import onnx
 
 from export.bank_builder import BankReport, StageProgress, build_bank
 from export.datasets import Dataset
+from export.feature_map import describe
 from export.fitted_network import fit_head
 from export.fold import FoldOptions, fold
 from export.grad_weights import ChannelRule
@@ -182,10 +183,15 @@ def _notes(network: Network, report: BankReport) -> list[str]:
             "The embedding is normalised but the place was not found: directions went through "
             "the normalisation, which weakens the heatmaps."
         )
+    if network.pooled:
+        notes.append(
+            f"Several feature maps lead to the embedding ({describe(network.pooled)}): "
+            f"{network.layer}, which all of them come from, was taken; --layer chooses another."
+        )
     if report.head.positional:
         notes.append(
-            "The head weights positions differently (flatten or global depthwise): grad-weights "
-            "average over positions and lose that."
+            "The head weights positions differently (flatten, global depthwise, attention): "
+            "grad-weights average over positions and lose that."
         )
     if not report.head.linear:
         notes.append(

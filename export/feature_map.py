@@ -12,11 +12,15 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from runtime.errors import FoldcamError
+
 Kind = Literal["nchw", "nhwc", "tokens"]
 Grid = tuple[int, int]
 
 # More than class token, distillation token and registers of any network in use.
 _MOST_SKIPPED = 16
+# Positions of a map over those of another behind it: one stage of a network at most.
+_MUCH_FINER = 4
 
 
 @dataclass(frozen=True)
@@ -92,9 +96,11 @@ def read_layout(
         shape: without the batch.
         image_size: `(height, width)` of the input.
         grids: `(h, w)` of convolutions' outputs and the like, which are known for certain.
+            Others are taken if merging of patches makes them of these, or without any of
+            these if they have the image's proportions.
 
     Returns:
-        None where neither `(h, w)` nor the number of tokens fits the image.
+        None where neither `(h, w)` nor the number of tokens fits.
     """
     if len(shape) == 3:
         first, second, third = shape
@@ -107,11 +113,67 @@ def read_layout(
             return Layout("nhwc", (third, first, second))
     if len(shape) == 2:
         tokens, channels = shape
+        if channels == 1:
+            # One number per channel, pooled.
+            return None
         found = _token_grid(tokens, image_size, grids)
         if found is not None:
             height, width = found
             return Layout("tokens", (channels, height, width), tokens - height * width)
     return None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The feature map of a graph.
+
+    Attributes:
+        position: of the feature map among the steps.
+        pooled: positions of the maps that are pooled on ways of their own, where they are
+            several that all come from the feature map.
+    """
+
+    position: int
+    pooled: tuple[int, ...] = ()
+
+
+def select(steps: Sequence[Step], names: Sequence[str]) -> Selection:
+    """The feature map, or one sentence that asks for it.
+
+    Args:
+        steps: the graph.
+        names: what `--layer` accepts for each step.
+
+    Raises:
+        FoldcamError: nothing spatial; several maps with none in common, or only one far
+            in front of them, which would show what an early layer sees.
+    """
+    found = choose(steps)
+    pooled = feeding(steps)
+    layers = {
+        position: Layer(names[position], step.layout)
+        for position, step in enumerate(steps)
+        if step.layout is not None
+    }
+    if found is None:
+        if len(pooled) > 1:
+            raise FoldcamError(
+                f"{len(pooled)} feature maps lead to the embedding on ways of their own: choose "
+                f"one with --layer: {describe([layers[each] for each in pooled])}."
+            )
+        raise FoldcamError(
+            "No feature map was found through which alone the embedding depends on the image: "
+            f"choose one with --layer: {describe(list(layers.values()))}."
+        )
+    if all(each == found for each in pooled):
+        return Selection(found)
+    areas = {each: layers[each].shape[1] * layers[each].shape[2] for each in (found, *pooled)}
+    if areas[found] > _MUCH_FINER * min(areas.values()):
+        raise FoldcamError(
+            f"{len(pooled)} feature maps of different depth lead to the embedding: choose one "
+            f"with --layer: {describe([layers[each] for each in pooled])}."
+        )
+    return Selection(found, tuple(pooled))
 
 
 def choose(steps: Sequence[Step]) -> int | None:
@@ -143,8 +205,7 @@ def choose(steps: Sequence[Step]) -> int | None:
         step = steps[position]
         if furthest <= position and spatial[position] and _is_activation(position, steps, users):
             assert step.layout is not None
-            _, height, width = step.layout.shape
-            if height > 1 and width > 1:
+            if min(step.layout.shape) > 1:
                 chosen = position
         for user in users[position]:
             if live[user]:
@@ -214,35 +275,41 @@ def _is_activation(position: int, steps: Sequence[Step], users: Sequence[Sequenc
 
 
 def _fits(grid: Grid, image_size: Grid, grids: Collection[Grid]) -> bool:
-    """Whether `(h, w)` is the image at a smaller scale, to within one position."""
+    """Whether `(h, w)` is the image at a smaller scale."""
     height, width = grid
     if min(grid) < 1 or grid == (1, 1):
         return False
-    if grid in grids:
-        return True
-    if any(height == width and 0 <= height - h * w <= _MOST_SKIPPED for h, w in grids):
-        # Attention from every token to every token.
-        return False
+    if grids:
+        return grid in with_halves(grids)
     rows, columns = image_size
     if height > rows or width > columns:
         return False
+    # To within one position, since every convolution rounds.
     return abs(columns * height / rows - width) <= 1 or abs(rows * width / columns - height) <= 1
+
+
+def with_halves(grids: Collection[Grid]) -> set[Grid]:
+    """The grids, and those that merging of patches two by two makes of them."""
+    result = set(grids)
+    for height, width in grids:
+        while height > 1 and width > 1:
+            height, width = (height + 1) // 2, (width + 1) // 2
+            result.add((height, width))
+    return {grid for grid in result if grid != (1, 1)}
 
 
 def _token_grid(tokens: int, image_size: Grid, grids: Collection[Grid]) -> Grid | None:
     """`(h, w)` of the patches among a number of tokens: as few as possible left over."""
-    fitting = [
-        grid for grid in grids if min(grid) > 1 and 0 <= tokens - grid[0] * grid[1] <= _MOST_SKIPPED
-    ]
-    if fitting:
-        return max(fitting, key=lambda grid: grid[0] * grid[1])
-    if any(min(grid) > 1 for grid in grids):
-        return None
+    known = [grid for grid in with_halves(grids) if min(grid) > 1]
+    fitting = [grid for grid in known if 0 <= tokens - grid[0] * grid[1] <= _MOST_SKIPPED]
+    if known:
+        return max(fitting, key=lambda grid: grid[0] * grid[1], default=None)
     # Patches cut by reshaping, without a convolution: exactly the image's proportions.
     rows, columns = image_size
     for skipped in range(_MOST_SKIPPED + 1):
         patches = tokens - skipped
-        for height in range(2, int(patches**0.5 * max(1, rows / columns) + 2)):
-            if patches % height == 0 and height * columns == (patches // height) * rows:
-                return (height, patches // height) if patches // height > 1 else None
+        for height in range(2, patches // 2 + 1):
+            width = patches // height
+            if height * width == patches and height * columns == width * rows:
+                return height, width
     return None

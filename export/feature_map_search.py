@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from export.feature_map import Layer, Layout, Step, choose, describe, feeding, read_layout
+from export.feature_map import Layer, Layout, Step, describe, read_layout, select
 from export.graph_search import ancestors, descendants, module_path, module_paths
 from runtime.errors import FoldcamError
 
@@ -30,6 +30,16 @@ _CONVOLUTIONS = {
     torch.ops.aten.conv2d.default,
     torch.ops.aten.conv2d.padding,
     torch.ops.aten.convolution.default,
+}
+_POOLINGS = {
+    torch.ops.aten.max_pool2d.default,
+    torch.ops.aten.avg_pool2d.default,
+    torch.ops.aten.adaptive_avg_pool2d.default,
+    torch.ops.aten.adaptive_max_pool2d.default,
+    torch.ops.aten.pixel_unshuffle.default,
+    torch.ops.aten.pixel_shuffle.default,
+    torch.ops.aten.upsample_nearest2d.vec,
+    torch.ops.aten.upsample_bilinear2d.vec,
 }
 _LINEAR = _CONVOLUTIONS | {
     torch.ops.aten.linear.default,
@@ -54,6 +64,19 @@ class Candidate:
 
     layer: Layer
     node: fx.Node
+
+
+@dataclass(frozen=True)
+class Found:
+    """The feature map of a module.
+
+    Attributes:
+        candidate: the feature map.
+        pooled: the maps that come from it and are pooled on ways of their own, if several.
+    """
+
+    candidate: Candidate
+    pooled: tuple[Layer, ...] = ()
 
 
 def candidates(
@@ -84,8 +107,8 @@ def candidates(
 
 def find_feature_map(
     whole: fx.GraphModule, head_end: fx.Node, found: Sequence[Candidate], images: torch.Tensor
-) -> Candidate:
-    """The feature map among the candidates, see `export.feature_map.choose`.
+) -> Found:
+    """The feature map among the candidates, see `export.feature_map.select`.
 
     Args:
         whole: the module's graph.
@@ -94,8 +117,7 @@ def find_feature_map(
         images: `float32 [N, 3, H, W]` to take it at; noise serves.
 
     Raises:
-        FoldcamError: there is no candidate, or there are several and none that all of the
-            embedding depends on.
+        FoldcamError: there is no candidate, or there are several to choose from.
     """
     if not found:
         raise FoldcamError(
@@ -132,17 +154,12 @@ def find_feature_map(
                 view=node.target in _VIEWS,
             )
         )
-    chosen = choose(steps)
-    if chosen is None:
-        pooled = [by_node[nodes[number]].layer for number in feeding(steps)]
-        raise FoldcamError(
-            f"{len(pooled)} feature maps lead to the embedding on ways of their own: choose one "
-            f"with --layer: {describe(pooled)}."
-            if len(pooled) > 1
-            else "No feature map was found through which the embedding depends on the image: "
-            f"choose one with --layer: {describe([candidate.layer for candidate in found])}."
-        )
-    return by_node[nodes[chosen]]
+    names = [by_node[node].layer.name if node in by_node else node.name for node in nodes]
+    selection = select(steps, names)
+    return Found(
+        by_node[nodes[selection.position]],
+        tuple(by_node[nodes[each]].layer for each in selection.pooled),
+    )
 
 
 def named_feature_map(graph: fx.Graph, found: Sequence[Candidate], layer: str) -> Candidate:
@@ -178,15 +195,38 @@ def _layouts(
     grids = {
         (shape[1], shape[2])
         for node, shape in shapes.items()
-        if node.target in _CONVOLUTIONS and len(shape) == 3
+        if node.target in _CONVOLUTIONS | _POOLINGS and len(shape) == 3 and min(shape[1:]) > 1
     }
-    for shape in list(shapes.values()):
-        # Windows of a transformer: the grid of a later stage shows in its partition.
-        layout = read_layout(shape, image_size, grids) if len(shape) == 3 else None
+    layouts: dict[fx.Node, Layout] = {}
+    # Channels before positions in two dimensions, `[N, K, h * w]`: no tokens, even where K
+    # is the number of some grid's positions.
+    flat: set[fx.Node] = set()
+    for node, shape in shapes.items():
+        source = node.all_input_nodes[0] if node.all_input_nodes else node
+        if len(shape) == 2 and _is_flat(node, source, shape, layouts, flat, shapes):
+            flat.add(node)
+            continue
+        layout = read_layout(shape, image_size, grids)
         if layout is not None:
-            grids.add(layout.shape[1:])
-    layouts = {node: read_layout(shape, image_size, grids) for node, shape in shapes.items()}
-    return {node: layout for node, layout in layouts.items() if layout is not None}
+            layouts[node] = layout
+    return layouts
+
+
+def _is_flat(
+    node: fx.Node,
+    source: fx.Node,
+    shape: tuple[int, ...],
+    layouts: dict[fx.Node, Layout],
+    flat: set[fx.Node],
+    shapes: dict[fx.Node, tuple[int, ...]],
+) -> bool:
+    layout = layouts.get(source)
+    if node.target in (torch.ops.aten.transpose.int, torch.ops.aten.permute.default):
+        return layout is not None and layout.kind == "tokens" and shapes[source] == shape[::-1]
+    if node.target in _VIEWS and layout is not None and layout.kind == "nchw":
+        channels, height, width = layout.shape
+        return shape == (channels, height * width)
+    return any(each in flat and shapes[each] == shape for each in node.all_input_nodes)
 
 
 def _shape(node: fx.Node) -> tuple[int, ...] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 
 from export.bank import Bank
-from export.embedding_model import FEATURE_MAP
+from export.embedding_model import FEATURE_MAP, rename_values
 from runtime.contract import (
     EMBEDDING,
     ESTIMATE,
@@ -66,15 +66,7 @@ def check_input(model: onnx.ModelProto, preprocessing: Preprocessing) -> None:
 
 def free_names(graph: onnx.GraphProto) -> None:
     """Rename what in the network has the name of one of the folded model's outputs."""
-    taken = {name: f"network.{name}" for name in _OUTPUTS}
-    for tensor in graph.initializer:
-        tensor.name = taken.get(tensor.name, tensor.name)
-    for value in graph.value_info:
-        value.name = taken.get(value.name, value.name)
-    for node in graph.node:
-        for names in (node.input, node.output):
-            for position, name in enumerate(names):
-                names[position] = taken.get(name, name)
+    rename_values(graph, {name: f"network.{name}" for name in _OUTPUTS})
 
 
 def check_sizes(model: onnx.ModelProto, bank: Bank, channels: int) -> None:

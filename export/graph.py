@@ -13,9 +13,13 @@ import onnx.version_converter
 import torch
 from torch import fx
 
-from export.embedding_model import BATCH, FEATURE_MAP, opset_of, strip_origin
+from export.embedding_model import BATCH, FEATURE_MAP, opset_of, rename_values, strip_origin
+from export.rewrites import global_pools
 from runtime.contract import EMBEDDING, IMAGE
 from runtime.errors import FoldcamError
+
+# In front of the names of the ends until no value inside can have the same.
+_PENDING = "foldcam.end."
 
 
 def to_onnx(
@@ -50,8 +54,8 @@ def to_onnx(
                 (example,),
                 dynamo=True,
                 opset_version=opset,
-                input_names=[IMAGE],
-                output_names=[FEATURE_MAP, EMBEDDING],
+                input_names=[_PENDING + IMAGE],
+                output_names=[_PENDING + FEATURE_MAP, _PENDING + EMBEDDING],
                 dynamic_shapes=({0: torch.export.Dim(BATCH, min=1)},),
             )
     except Exception as error:
@@ -62,12 +66,17 @@ def to_onnx(
     assert exported is not None
     model = exported.model_proto
     strip_origin(model)
+    # A module of the network's own may be called `embedding`, and its value is named so.
+    ends = (IMAGE, FEATURE_MAP, EMBEDDING)
+    rename_values(model.graph, {name: f"network.{name}" for name in ends})
+    rename_values(model.graph, {_PENDING + name: name for name in ends})
     shapes: dict[str, tuple[int, ...]] = {
         IMAGE: (3, *image_size),
         FEATURE_MAP: feature_map_shape,
         EMBEDDING: (embedding_size,),
     }
     _static_shapes_but_batch(model, shapes)
+    global_pools(model.graph)
     return model if opset_of(model) == opset else _converted(model, opset)
 
 

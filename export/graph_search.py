@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import fx
 
+from export.outputs import WRAPPED
+
 # Operators that hand on their first input's values unchanged (in eval mode), or
 # multiplied by one positive constant: the direction of each row survives them.
 _TRANSPARENT = {
@@ -84,6 +86,14 @@ def find_normalization(embedding: fx.Node) -> fx.Node | None:
     return None
 
 
+def ends_in_layer_norm(embedding: fx.Node) -> bool:
+    """Whether the embedding is a layer normalisation's output."""
+    return _through_transparent(embedding).target in (
+        torch.ops.aten.layer_norm.default,
+        torch.ops.aten.rms_norm.default,
+    )
+
+
 def module_path(node: fx.Node) -> str:
     """Path of the innermost module that made the node, empty for the root."""
     paths = module_paths(node)
@@ -93,7 +103,8 @@ def module_path(node: fx.Node) -> str:
 def module_paths(node: fx.Node) -> list[str]:
     """Paths of all modules around the node, outermost first."""
     stack = node.meta.get("nn_module_stack") or {}
-    return [str(entry[0]) for entry in stack.values() if entry[0]]
+    paths = [str(entry[0]).removeprefix(WRAPPED).removeprefix(".") for entry in stack.values()]
+    return [path for path in paths if path]
 
 
 def _through_transparent(node: fx.Node) -> fx.Node:

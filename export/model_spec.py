@@ -33,12 +33,14 @@ class LoadedModel:
             else ImageNet's at 224 x 224.
         name: MODEL without folders, for the metadata.
         weights: file name of the weights, empty if there were none.
+        output: which of its outputs is the embedding, where several could be.
     """
 
     source: nn.Module | OnnxFile
     preprocessing: Preprocessing
     name: str
     weights: str
+    output: str | None = None
 
     @property
     def module(self) -> nn.Module:
@@ -77,7 +79,7 @@ class LoadedModel:
             from export.onnx_network import OnnxNetwork
 
             return OnnxNetwork(self.source, size or own, layer, exact)
-        return TorchNetwork(self.source, size or own, layer)
+        return TorchNetwork(self.source, size or own, layer, self.output)
 
 
 # MODEL names that foldcam brings along.
@@ -95,7 +97,8 @@ def load_model(spec: str, weights: Path | None = None, output: str | None = None
             `.onnx`, as `FILE.onnx#OUTPUT` where the embedding is one output of several.
         weights: safetensors, or a state dict that torch loads with `weights_only`.
             For a factory also the file of `foldcam train` that was made from it.
-        output: the embedding among the outputs of an `.onnx` file, or a value inside it.
+        output: which of its outputs is the embedding, where several could be; of an `.onnx`
+            file also a value inside it.
 
     Raises:
         FoldcamError: nothing of that name, or weights that do not fit.
@@ -105,8 +108,6 @@ def load_model(spec: str, weights: Path | None = None, output: str | None = None
         if weights is not None:
             raise FoldcamError(f"{path} carries its weights: leave --weights out.")
         return _onnx(Path(path), output or named or None)
-    if output is not None:
-        raise FoldcamError(f"--output is for a network in .onnx, and MODEL is {spec!r}.")
     if spec.endswith(".safetensors"):
         if weights is not None:
             raise FoldcamError(f"{spec} carries its weights: leave --weights out.")
@@ -135,7 +136,11 @@ def load_model(spec: str, weights: Path | None = None, output: str | None = None
     if architecture is not None:
         preprocessing = architecture.preprocessing
     return LoadedModel(
-        module.eval(), preprocessing or Preprocessing(), name, weights.name if weights else ""
+        module.eval(),
+        preprocessing or Preprocessing(),
+        name,
+        weights.name if weights else "",
+        output,
     )
 
 
@@ -147,7 +152,7 @@ def _onnx(path: Path, output: str | None) -> LoadedModel:
     if size is not None:
         preprocessing = replace(preprocessing, height=size[0], width=size[1])
     name = path.name if output is None else f"{path.name}#{output}"
-    return LoadedModel(file, preprocessing, name, "")
+    return LoadedModel(file, preprocessing, name, "", output)
 
 
 def _trained(path: Path) -> LoadedModel:

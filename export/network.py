@@ -46,6 +46,8 @@ class Landmarks:
         head_before_normalization: whether the head ends at that normalisation's
             input. False only where the output is normalised but the place was
             not found; directions are then pulled through it.
+        pooled: layers behind the feature map that are pooled on ways of their own, where
+            they are several.
     """
 
     image_size: tuple[int, int]
@@ -55,6 +57,7 @@ class Landmarks:
     embedding_size: int
     normalized: bool
     head_before_normalization: bool
+    pooled: tuple[Layer, ...] = ()
 
 
 class Network(ABC):
@@ -77,6 +80,7 @@ class Network(ABC):
         self.embedding_size = landmarks.embedding_size
         self.normalized = landmarks.normalized
         self.head_before_normalization = landmarks.head_before_normalization
+        self.pooled = landmarks.pooled
 
     @abstractmethod
     def _trunk(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -149,10 +153,11 @@ class Network(ABC):
         return self.pull_back_map(activations, directions).mean(dim=(2, 3))
 
     def head_is_linear(self, activations: Activations) -> bool:
-        """Whether the head's Jacobian is the same wherever it is taken.
+        """Whether the head's Jacobian is the same wherever it is taken, but for a factor.
 
-        Tried on random feature maps of both signs, where a ReLU, a gate or an
-        attention in the head would show.
+        The factor is positive and one number per image (the scale of a normalisation
+        inside the head): bank rows are scaled anyway. Tried on random feature maps of both
+        signs, where a ReLU, a gate or an attention in the head would show.
         """
         generator = torch.Generator().manual_seed(0)
         count = activations.feature_map.shape[0]
@@ -165,8 +170,8 @@ class Network(ABC):
         pulled = torch.cat(
             [self.pull_back_map(point, direction) for point in (activations, elsewhere)]
         )
-        size = pulled.abs().amax().clamp_min(1e-30)
-        return bool(((pulled - pulled[:1]).abs().amax() / size) < 1e-4)
+        scaled = pulled / pulled.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-30)
+        return bool((scaled - scaled[:1]).abs().amax() < 1e-4)
 
     def head_depends_on_position(self, activations: Activations) -> bool:
         """Whether the head weights positions differently (flatten, global depthwise).

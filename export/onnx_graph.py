@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import onnx
 
+from export.embedding_model import rename_values
+
 # Their output says how large their input is, not what is in it.
 _SIZES = {"Shape", "Size"}
 PREPARED = "network.prepared."
@@ -126,13 +128,7 @@ def rename(
             free = f"network.{free}"
         taken.add(free)
         full[name] = free
-    for inner in graphs(graph):
-        for value in [*inner.input, *inner.output, *inner.value_info, *inner.initializer]:
-            value.name = full.get(value.name, value.name)
-        for node in inner.node:
-            for values in (node.input, node.output):
-                for position, name in enumerate(values):
-                    values[position] = full.get(name, name)
+    rename_values(graph, full)
 
 
 def prune(graph: onnx.GraphProto) -> None:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import onnx
 
-from export.feature_map import Grid, Layer, Step, choose, describe, feeding, read_layout
+from export.feature_map import Grid, Layer, Layout, Step, describe, read_layout, select
 from export.feature_map_search import is_spread
 from export.head_end import judge_normalization
 from export.onnx_graph import Flow
 from export.onnx_prepare import Prepared, noise
 from export.onnx_rewrite import Shape
-from export.onnx_search import find_normalization
+from export.onnx_search import ends_in_layer_norm, find_normalization
 from export.onnx_session import GraphSession
 from export.onnx_torch.arrangement import to_torch
 from export.onnx_trace import Trace
@@ -23,6 +23,7 @@ from runtime.errors import FoldcamError
 # Operators that only arrange their input's numbers anew.
 _VIEWS = {"Reshape", "Flatten", "Transpose", "Identity", "Unsqueeze", "Squeeze", "Dropout", "Cast"}
 _CONVOLUTIONS = {"Conv", "ConvTranspose"}
+_POOLINGS = {"MaxPool", "AveragePool", "SpaceToDepth", "DepthToSpace", "Resize"}
 _LINEAR = _CONVOLUTIONS | {"MatMul", "Gemm"}
 
 
@@ -33,6 +34,7 @@ class OnnxAnatomy:
     Attributes:
         candidates: every value that could be the feature map, in order.
         layer: the chosen one; its name is the value's.
+        pooled: maps behind it that are pooled on ways of their own, if several.
         head_end: the name of `z`: the input of the final normalisation, or the
             embedding where there is none or it was not found.
         normalized: whether the network ends in an L2 normalisation.
@@ -42,6 +44,7 @@ class OnnxAnatomy:
 
     candidates: list[Layer]
     layer: Layer
+    pooled: tuple[Layer, ...]
     head_end: str
     normalized: bool
     head_before_normalization: bool
@@ -74,9 +77,11 @@ def dissect_onnx(
     head_end, normalized, before = _find_head_end(prepared, image_size)
     trace = Trace(prepared.model, flow, head_end, image_size)
     if layer is None:
-        chosen = _find_feature_map(flow, trace, candidates, head_end, prepared.shapes, exact)
+        chosen, pooled = _find_feature_map(
+            flow, trace, candidates, head_end, prepared.shapes, exact
+        )
     else:
-        chosen = _named(flow, candidates, layer)
+        chosen, pooled = _named(flow, candidates, layer), ()
     path = flow.after(chosen.name) & flow.needed_for([head_end], [chosen.name])
     if not path:
         raise FoldcamError(
@@ -87,7 +92,7 @@ def dissect_onnx(
     obstacle = inside[0].sentence if inside else None
     if exact and obstacle is not None:
         raise FoldcamError(_offer(obstacle))
-    return OnnxAnatomy(candidates, chosen, head_end, normalized, before, obstacle)
+    return OnnxAnatomy(candidates, chosen, pooled, head_end, normalized, before, obstacle)
 
 
 def _offer(obstacle: str) -> str:
@@ -110,15 +115,39 @@ def _candidates(flow: Flow, prepared: Prepared, image_size: Grid) -> list[Layer]
             if shape is None or not flow.holds_image(str(name)):
                 continue
             shapes[str(name)] = shape
-            if node.op_type in _CONVOLUTIONS and len(shape) == 3:
+            maps = node.op_type in _CONVOLUTIONS | _POOLINGS and len(shape) == 3
+            if maps and min(shape[1:]) > 1:
                 grids.add((shape[1], shape[2]))
-    for shape in shapes.values():
-        # Windows of a transformer: the grid of a later stage shows in its partition.
-        layout = read_layout(shape, image_size, grids) if len(shape) == 3 else None
+    layouts: dict[str, Layout] = {}
+    # Channels before positions in two dimensions, `[N, K, h * w]`: no tokens, even where K
+    # is the number of some grid's positions.
+    flat: set[str] = set()
+    for name, shape in shapes.items():
+        node = flow.nodes[flow.producer[name]]
+        if len(shape) == 2 and _is_flat(node, shape, layouts, flat, shapes):
+            flat.add(name)
+            continue
+        layout = read_layout(shape, image_size, grids)
         if layout is not None:
-            grids.add(layout.shape[1:])
-    layouts = {name: read_layout(shape, image_size, grids) for name, shape in shapes.items()}
-    return [Layer(name, layout) for name, layout in layouts.items() if layout is not None]
+            layouts[name] = layout
+    return [Layer(name, layout) for name, layout in layouts.items()]
+
+
+def _is_flat(
+    node: onnx.NodeProto,
+    shape: tuple[int, ...],
+    layouts: Mapping[str, Layout],
+    flat: set[str],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> bool:
+    source = str(node.input[0]) if node.input else ""
+    layout = layouts.get(source)
+    if node.op_type == "Transpose":
+        return layout is not None and layout.kind == "tokens" and shapes[source] == shape[::-1]
+    if node.op_type in _VIEWS and layout is not None and layout.kind == "nchw":
+        channels, height, width = layout.shape
+        return shape == (channels, height * width)
+    return any(name in flat and shapes[name] == shape for name in node.input)
 
 
 def _per_image(shapes: Mapping[str, Shape], name: str) -> tuple[int, ...] | None:
@@ -136,6 +165,9 @@ def _find_head_end(prepared: Prepared, image_size: Grid) -> tuple[str, bool, boo
     unit, confirmed = judge_normalization(output, before if source else None)
     if confirmed and source is not None:
         return source, True, True
+    if ends_in_layer_norm(prepared.model.graph, prepared.embedding):
+        # All its rows have one norm, yet it belongs to the head: see `export.held_scales`.
+        return prepared.embedding, False, True
     return prepared.embedding, unit, not unit
 
 
@@ -161,8 +193,8 @@ def _find_feature_map(
     head_end: str,
     shapes: Mapping[str, Shape],
     exact: bool,
-) -> Layer:
-    """The feature map among the candidates, see `export.feature_map.choose`."""
+) -> tuple[Layer, tuple[Layer, ...]]:
+    """The feature map among the candidates, and the pooled maps behind it; see `select`."""
     layouts = {candidate.name: candidate.layout for candidate in candidates}
     reached = {
         name
@@ -197,18 +229,10 @@ def _find_feature_map(
                 view=node is not None and node.op_type in _VIEWS,
             )
         )
-    chosen = choose(steps)
-    if chosen is None:
-        by_name = {candidate.name: candidate for candidate in candidates}
-        pooled = [by_name[names[number]] for number in feeding(steps)]
-        raise FoldcamError(
-            f"{len(pooled)} feature maps lead to the embedding on ways of their own: choose one "
-            f"with --layer: {describe(pooled)}."
-            if len(pooled) > 1
-            else "No feature map was found through which the embedding depends on the image: "
-            f"choose one with --layer: {describe(candidates)}."
-        )
-    return next(candidate for candidate in candidates if candidate.name == names[chosen])
+    selection = select(steps, names)
+    by_name = {candidate.name: candidate for candidate in candidates}
+    pooled = tuple(by_name[names[each]] for each in selection.pooled)
+    return by_name[names[selection.position]], pooled
 
 
 def _rank(shape: Shape) -> int:

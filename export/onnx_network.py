@@ -61,6 +61,7 @@ class OnnxNetwork(Network):
                 embedding_size=prepared.embedding_size,
                 normalized=anatomy.normalized,
                 head_before_normalization=anatomy.head_before_normalization,
+                pooled=anatomy.pooled,
             )
         )
         self.notes = prepared.notes

@@ -10,6 +10,7 @@ from torch import nn
 
 from export.anatomy import context_of, dissect, subgraph
 from export.graph import to_onnx
+from export.held_scales import hold_scales
 from export.network import Landmarks, Network
 
 
@@ -19,9 +20,13 @@ class TorchNetwork(Network):
     The module is left in eval mode, in float32, on the CPU, with frozen parameters.
 
     Args:
-        module: image `float32 [N, 3, H, W]` -> embedding `[N, D]`.
+        module: image `float32 [N, 3, H, W]` -> embedding `[N, D]`, or a structure (dictionary,
+            tuple, dataclass) that holds it.
         image_size: `(height, width)` of the input in pixels.
         layer: name of the feature map, or None to find it.
+        output: which of the module's outputs is the embedding, where several could be.
+        hold: whether normalisations inside the head are differentiated with their scale
+            held constant, see `export.held_scales`. Without it for comparison.
 
     Attributes:
         program: the whole graph, image -> (feature map, embedding).
@@ -33,9 +38,15 @@ class TorchNetwork(Network):
     """
 
     def __init__(
-        self, module: nn.Module, image_size: tuple[int, int], layer: str | None = None
+        self,
+        module: nn.Module,
+        image_size: tuple[int, int],
+        layer: str | None = None,
+        output: str | None = None,
+        *,
+        hold: bool = True,
     ) -> None:
-        anatomy = dissect(module, image_size, layer)
+        anatomy = dissect(module, image_size, layer, output)
         super().__init__(
             Landmarks(
                 image_size=image_size,
@@ -45,6 +56,7 @@ class TorchNetwork(Network):
                 embedding_size=int(anatomy.embedding.meta["val"].shape[1]),
                 normalized=anatomy.normalized,
                 head_before_normalization=anatomy.head_before_normalization,
+                pooled=anatomy.pooled,
             )
         )
         feature_map = anatomy.feature_map
@@ -52,6 +64,8 @@ class TorchNetwork(Network):
         context = context_of(anatomy.whole, feature_map, ends)
         self._trunk_module = subgraph(anatomy.whole, [anatomy.image], [feature_map, *context])
         self._head_module = subgraph(anatomy.whole, [feature_map, *context], ends)
+        if hold:
+            hold_scales(self._head_module)
         self.program = anatomy.program
 
     def _trunk(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:

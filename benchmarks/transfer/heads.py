@@ -9,8 +9,9 @@ from torch import nn
 
 from export.demo_network import PREPROCESSING, pretrained_backbone
 
-HEADS = ("linear", "mlp", "attention", "flatten", "depthwise")
-"""Linear over the average: exact. Hidden layer, attention pooling: the Jacobian depends on
+HEADS = ("linear", "mlp", "layernorm", "attention", "flatten", "depthwise")
+"""Linear over the average: exact; a LayerNorm in between too, with its scale held constant.
+Hidden layer, attention pooling: the Jacobian depends on
 the image. Flatten, global depthwise convolution: positions are weighted differently."""
 
 _CHANNELS, _MAP = 1280, 7
@@ -59,6 +60,9 @@ _HEADS = {
     "linear": lambda: nn.Sequential(_Average(), nn.Linear(_CHANNELS, _SIZE, bias=False)),
     "mlp": lambda: nn.Sequential(
         _Average(), nn.Linear(_CHANNELS, 256), nn.ReLU(), nn.Linear(256, _SIZE)
+    ),
+    "layernorm": lambda: nn.Sequential(
+        _Average(), nn.LayerNorm(_CHANNELS), nn.Linear(_CHANNELS, _SIZE)
     ),
     "attention": lambda: nn.Sequential(_Attention(), nn.Linear(_CHANNELS, _SIZE, bias=False)),
     "flatten": lambda: nn.Sequential(

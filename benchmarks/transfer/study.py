@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from benchmarks.bootstrap import Interval, bootstrap, paired_bootstrap
 from benchmarks.localization.evaluate import Runner
@@ -73,6 +74,8 @@ def run_transfer_study(
         document["heads"][head] = case.head_row()
         if head == "linear":
             document["variants"] = case.variants()
+        if head == "layernorm":
+            document["held_scales"] = case.held_scales(rows)
         write_json(out / "transfer.json", document)
     return document
 
@@ -81,8 +84,15 @@ class _Case:
     """One trained network, its bank, and the grids of the held-out images."""
 
     def __init__(
-        self, network: Network, bank: Bank, recipe: Preprocessing, queries: Subjects, seed: int
+        self,
+        module: nn.Module,
+        network: Network,
+        bank: Bank,
+        recipe: Preprocessing,
+        queries: Subjects,
+        seed: int,
     ) -> None:
+        self.module, self.recipe = module, recipe
         self.network, self.bank, self.queries = network, bank, queries
         self.methods = Methods(network, bank)
         self.runner = Runner(network, self.methods, recipe, seed)
@@ -119,7 +129,8 @@ class _Case:
         assert trained_architecture(path) is not None
         network = TorchNetwork(module, (recipe.height, recipe.width))
         bank = build_bank(network, recipe, rows, parse_objective("all-triplets")).bank
-        return _Case(network, bank, recipe, load_subjects(queries, recipe), options.seed)
+        found = load_subjects(queries, recipe)
+        return _Case(module, network, bank, recipe, found, options.seed)
 
     def head_row(self) -> dict[str, Any]:
         """Transferred against the image's own gradient, and what the spatial mean loses."""
@@ -141,6 +152,19 @@ class _Case:
             "difference": _document(paired_bootstrap(transferred, own)),
             "map_correlation": _correlation(shown, by_mean),
             "position_correlation": _correlation(by_mean, by_position),
+        }
+
+    def held_scales(self, rows: Sequence[Sample]) -> dict[str, Any]:
+        """The scale of a normalisation inside the head held constant, against torch's gradient."""
+        held = self._scores(self.bank.row_grad_weights()[self.nearest])
+        size = (self.recipe.height, self.recipe.width)
+        network = TorchNetwork(self.module, size, hold=False)
+        bank = build_bank(network, self.recipe, rows, parse_objective("all-triplets")).bank
+        not_held = self._scores(bank.row_grad_weights()[self.nearest])
+        return {
+            "held": _document(bootstrap(held)),
+            "not_held": _document(bootstrap(not_held)),
+            "difference": _document(paired_bootstrap(held, not_held)),
         }
 
     def variants(self) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Which kinds of embedding networks foldcam folds, tried one by one."""
