@@ -52,6 +52,7 @@ class FittedNetwork(Network):
                 network.embedding_size,
                 network.normalized,
                 network.head_before_normalization,
+                network.pooled,
             )
         )
         self.network = network

@@ -108,8 +108,6 @@ def load_model(spec: str, weights: Path | None = None, output: str | None = None
         if weights is not None:
             raise FoldcamError(f"{path} carries its weights: leave --weights out.")
         return _onnx(Path(path), output or named or None)
-    if output is not None:
-        raise FoldcamError(f"--output is for a network in .onnx, and MODEL is {spec!r}.")
     if spec.endswith(".safetensors"):
         if weights is not None:
             raise FoldcamError(f"{spec} carries its weights: leave --weights out.")
@@ -154,7 +152,7 @@ def _onnx(path: Path, output: str | None) -> LoadedModel:
     if size is not None:
         preprocessing = replace(preprocessing, height=size[0], width=size[1])
     name = path.name if output is None else f"{path.name}#{output}"
-    return LoadedModel(file, preprocessing, name, "")
+    return LoadedModel(file, preprocessing, name, "", output)
 
 
 def _trained(path: Path) -> LoadedModel:

@@ -8,8 +8,9 @@ from onnx import numpy_helper
 
 from export.feature_map import Layer
 from export.onnx_graph import Flow, place_of
-from export.onnx_held import held_inputs
 from export.onnx_prepare import Prepared
+from export.onnx_rewrite import Shape
+from export.onnx_search import scales_of
 from export.onnx_torch.arrangement import to_torch
 from export.onnx_torch.call import UnsupportedError
 from export.onnx_torch.interpreter import Interpreter
@@ -31,7 +32,7 @@ class OnnxHead:
     def __init__(self, prepared: Prepared, layer: Layer, head_end: str) -> None:
         self._layer, self._shapes = layer, prepared.shapes
         self._ends = (head_end, prepared.embedding)
-        self._interpreter = Interpreter(prepared.model)
+        self._interpreter = Interpreter(prepared.model, hold=True)
         flow = Flow(prepared.model.graph)
         head = flow.after(layer.name) & flow.needed_for(self._ends, [layer.name])
         read = [name for number in sorted(head) for name in flow.inputs[number]]
@@ -44,16 +45,17 @@ class OnnxHead:
                 self.context.append(name)
         beside = _sizes_for(read, flow)
         fixed = {number for number in beside if _is_fixed(flow, number)}
-        held = held_inputs(prepared.model.graph, flow, head, prepared.shapes)
         needed = {name for number in head | beside for name in flow.inputs[number]}
-        self._nodes = [
-            (flow.nodes[number], held.get(number, set()))
-            for number in sorted((head | beside) - fixed)
-        ]
+        self._nodes = [flow.nodes[number] for number in sorted((head | beside) - fixed)]
         self._constants = {
             str(tensor.name): to_torch(numpy_helper.to_array(tensor))
             for tensor in prepared.model.graph.initializer
             if tensor.name in needed or tensor.name in self._ends
+        }
+        self._held = {
+            str(node.output[0]): held
+            for node in self._nodes
+            if (held := _held_scales(prepared, node))
         }
         with torch.no_grad():
             self._interpreter.run([flow.nodes[number] for number in sorted(fixed)], self._constants)
@@ -77,30 +79,42 @@ class OnnxHead:
         for name, value in zip(self.context, context, strict=True):
             values[name] = torch.as_tensor(value)
         count = layer.shape[0]
-        for node, held in self._nodes:
+        for node in self._nodes:
             if node.op_type in ("Shape", "Size") and node.input[0] in self._shapes:
                 values[str(node.output[0])] = _sizes(node, self._shapes[node.input[0]].at(count))
                 continue
+            held = self._held.get(str(node.output[0]), ())
+            kept = {name: values[name] for name in held}
+            values.update({name: value.detach() for name, value in kept.items()})
             try:
-                self._run(node, held, values)
+                self._interpreter.run([node], values)
             except UnsupportedError as error:
                 raise FoldcamError(
                     f"The head cannot be differentiated: {node.op_type} (node {place_of(node)}), "
                     f"{error}; use --head fitted."
                 ) from error
+            values.update(kept)
         z, embedding = (values[name] for name in self._ends)
         return z, embedding.reshape(count, -1)
 
-    def _run(self, node: onnx.NodeProto, held: set[int], values: dict[str, torch.Tensor]) -> None:
-        constant = {node.input[position] for position in held}
-        seen = {
-            name: values[name].detach() if name in constant else values[name]
-            for name in node.input
-            if name in values
-        }
-        self._interpreter.run([node], seen if held else values)
-        if held:
-            values.update({name: seen[name] for name in node.output})
+
+def _held_scales(prepared: Prepared, node: onnx.NodeProto) -> list[str]:
+    """The norms that a product scales its rows by, see `export.held_scales`."""
+    whole = prepared.shapes.get(str(node.output[0]))
+    held = []
+    for name in scales_of(prepared.model.graph, node):
+        shape = prepared.shapes.get(name)
+        if whole is not None and shape is not None and _is_per_row(prepared, name, shape, whole):
+            held.append(name)
+    return held
+
+
+def _is_per_row(prepared: Prepared, name: str, shape: Shape, whole: Shape) -> bool:
+    """Whether a factor is one number for many, and not a value of its own at every place."""
+    expanded = any(
+        node.op_type == "Expand" and name in node.output for node in prepared.model.graph.node
+    )
+    return expanded or shape.sizes != whole.sizes
 
 
 def _sizes_for(read: list[str], flow: Flow) -> set[int]:

@@ -13,7 +13,7 @@ from export.head_end import judge_normalization
 from export.onnx_graph import Flow
 from export.onnx_prepare import Prepared, noise
 from export.onnx_rewrite import Shape
-from export.onnx_search import find_normalization
+from export.onnx_search import ends_in_layer_norm, find_normalization
 from export.onnx_session import GraphSession
 from export.onnx_torch.arrangement import to_torch
 from export.onnx_trace import Trace
@@ -23,7 +23,6 @@ from runtime.errors import FoldcamError
 # Operators that only arrange their input's numbers anew.
 _VIEWS = {"Reshape", "Flatten", "Transpose", "Identity", "Unsqueeze", "Squeeze", "Dropout", "Cast"}
 _CONVOLUTIONS = {"Conv", "ConvTranspose"}
-_LAYER_NORMS = {"LayerNormalization", "RMSNormalization"}
 _POOLINGS = {"MaxPool", "AveragePool", "Resize", "Upsample", "DepthToSpace", "SpaceToDepth"}
 _LINEAR = _CONVOLUTIONS | {"MatMul", "Gemm"}
 
@@ -146,9 +145,7 @@ def _find_head_end(prepared: Prepared, image_size: Grid) -> tuple[str, bool, boo
     unit, confirmed = judge_normalization(output, before if source else None)
     if confirmed and source is not None:
         return source, True, True
-    flow = Flow(prepared.model.graph)
-    last = flow.producer.get(prepared.embedding)
-    if last is not None and flow.nodes[last].op_type in _LAYER_NORMS:
+    if ends_in_layer_norm(prepared.model.graph, prepared.embedding):
         # All its rows have one norm, yet it belongs to the head: see `export.held_scales`.
         return prepared.embedding, False, True
     return prepared.embedding, unit, not unit

@@ -67,6 +67,24 @@ def has_unit_norm(graph: onnx.GraphProto, output: str) -> bool:
     return node.op_type == "Div" and search.is_norm(node.input[1], node.input[0])
 
 
+def ends_in_layer_norm(graph: onnx.GraphProto, output: str) -> bool:
+    """Whether an output is a layer normalisation's, in one operator."""
+    producers = {name: node for node in graph.node for name in node.output}
+    node = producers.get(output)
+    while node is not None and node.op_type in _TRANSPARENT:
+        node = producers.get(node.input[0])
+    return node is not None and node.op_type in ("LayerNormalization", "RMSNormalization")
+
+
+def scales_of(graph: onnx.GraphProto, node: onnx.NodeProto) -> list[str]:
+    """The factors or divisors of a product that are, by their steps, a norm or one over it."""
+    if node.op_type not in ("Mul", "Div"):
+        return []
+    search = _Search(graph)
+    given = node.input[1:] if node.op_type == "Div" else node.input
+    return [str(name) for name in given if search.is_root(str(name))]
+
+
 class _Search:
     """The nodes and constants of a graph by name."""
 
@@ -141,6 +159,23 @@ class _Search:
             tensor = self._constant(node.input[1])
             return [] if tensor is None else [int(n) for n in numpy_helper.to_array(tensor)]
         return next((list(a.ints) for a in node.attribute if a.name == "axes"), [])
+
+    def is_root(self, name: str) -> bool:
+        """Whether a value is a root or a norm, but for a bound, its inverse or another shape."""
+        waiting = [name]
+        while waiting:
+            node = self.producers.get(waiting.pop())
+            if node is None:
+                continue
+            if node.op_type in ("Sqrt", "ReduceL2"):
+                return True
+            if node.op_type == "Pow" and self.number(node.input[1]) in (0.5, -0.5):
+                return True
+            if node.op_type in _PASSED_ON | {"Reciprocal", "Max", "Add"}:
+                waiting.extend(str(each) for each in node.input)
+            elif node.op_type == "Div" and self.number(node.input[0]) is not None:
+                waiting.append(str(node.input[1]))
+        return False
 
     def _is_square(self, name: str, value: str) -> bool:
         node = self.producers.get(name)

@@ -29,21 +29,24 @@ class Call:
         attributes: by name, as Python values.
         opset: the version of ONNX's operators that the node is written in.
         outputs: how many of its outputs are used.
+        hold: whether a normalisation is differentiated with its scale held constant, see
+            `export.held_scales`.
     """
 
     attributes: dict[str, Any]
     opset: int
     outputs: int
+    hold: bool = False
 
     @staticmethod
-    def of(node: onnx.NodeProto, opset: int) -> Call:
+    def of(node: onnx.NodeProto, opset: int, hold: bool = False) -> Call:
         """The call that a node is."""
         attributes = {
             str(attribute.name): helper.get_attribute_value(attribute)
             for attribute in node.attribute
         }
         used = [position for position, name in enumerate(node.output) if name]
-        return Call(attributes, opset, max(used, default=0) + 1)
+        return Call(attributes, opset, max(used, default=0) + 1, hold)
 
     def int(self, name: str, default: int) -> int:
         """An integer attribute."""
@@ -68,6 +71,10 @@ class Call:
         if tensor is not None:
             return [int(each) for each in tensor.reshape(-1).tolist()]
         return self.ints(name)
+
+    def scale(self, value: torch.Tensor) -> torch.Tensor:
+        """What a normalisation divides by, as a constant where scales are held."""
+        return value.detach() if self.hold else value
 
     def one_output(self) -> None:
         """Refuse the operator's further outputs.

@@ -28,10 +28,11 @@ class Interpreter:
 
     Args:
         model: the model that the nodes are from.
+        hold: whether normalisations are differentiated with their scale held constant.
     """
 
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self._opset = opset_of(model)
+    def __init__(self, model: onnx.ModelProto, hold: bool = False) -> None:
+        self._opset, self._hold = opset_of(model), hold
         self.runner = NodeRunner(model.opset_import, model.ir_version)
 
     def apply(
@@ -53,7 +54,7 @@ class Interpreter:
             raise UnsupportedError("it has no torch function here")
         inputs = [values[name] if name else None for name in node.input]
         try:
-            result = operator(Call.of(node, self._opset), *inputs)
+            result = operator(Call.of(node, self._opset, self._hold), *inputs)
         except UnsupportedError:
             raise
         except Exception as error:

@@ -8,7 +8,6 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from export.held_scales import layer_norm_with_held_scale, rms_norm_with_held_scale
 from export.onnx_torch.call import Call, Operator, UnsupportedError
 
 _Reduction = Callable[[Tensor, tuple[int, ...], bool], Tensor]
@@ -47,15 +46,16 @@ def _batch_normalization(
     return x * factor.view(shape) + (bias - mean * factor).view(shape)
 
 
-def _standardized(x: Tensor, axes: tuple[int, ...], epsilon: float) -> Tensor:
+def _standardized(x: Tensor, axes: tuple[int, ...], epsilon: float) -> tuple[Tensor, Tensor]:
+    """`x` without its mean, and its deviation."""
     centred = x - x.mean(dim=axes, keepdim=True)
-    return centred / torch.sqrt(centred.square().mean(dim=axes, keepdim=True) + epsilon)
+    return centred, torch.sqrt(centred.square().mean(dim=axes, keepdim=True) + epsilon)
 
 
 def _instance_normalization(call: Call, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     shape = [1, -1, *[1] * (x.ndim - 2)]
-    unit = _standardized(x, tuple(range(2, x.ndim)), call.float("epsilon", 1e-5))
-    return unit * scale.view(shape) + bias.view(shape)
+    centred, deviation = _standardized(x, tuple(range(2, x.ndim)), call.float("epsilon", 1e-5))
+    return centred / deviation * scale.view(shape) + bias.view(shape)
 
 
 def _layer_normalization(
@@ -63,20 +63,22 @@ def _layer_normalization(
 ) -> Tensor:
     call.one_output()
     axes = tuple(range(call.int("axis", -1) % x.ndim, x.ndim))
-    shape = x.shape[axes[0] :]
-    return layer_norm_with_held_scale(x, shape, scale, bias, call.float("epsilon", 1e-5))
+    centred, deviation = _standardized(x, axes, call.float("epsilon", 1e-5))
+    result = centred / call.scale(deviation) * scale
+    return result if bias is None else result + bias
 
 
 def _rms_normalization(call: Call, x: Tensor, scale: Tensor) -> Tensor:
     axes = tuple(range(call.int("axis", -1) % x.ndim, x.ndim))
-    shape = x.shape[axes[0] :]
-    return rms_norm_with_held_scale(x, shape, scale, call.float("epsilon", 1e-5))
+    size = x.square().mean(dim=axes, keepdim=True) + call.float("epsilon", 1e-5)
+    return x / call.scale(torch.sqrt(size)) * scale
 
 
 def _group_normalization(call: Call, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     groups = call.int("num_groups", 1)
     parts = x.reshape(x.shape[0], groups, -1)
-    unit = _standardized(parts, (2,), call.float("epsilon", 1e-5)).reshape(x.shape)
+    centred, deviation = _standardized(parts, (2,), call.float("epsilon", 1e-5))
+    unit = (centred / deviation).reshape(x.shape)
     if scale.numel() == groups != x.shape[1]:
         # Up to opset 20 there is one number per group.
         scale, bias = (each.repeat_interleave(x.shape[1] // groups) for each in (scale, bias))
@@ -85,10 +87,8 @@ def _group_normalization(call: Call, x: Tensor, scale: Tensor, bias: Tensor) -> 
 
 
 def _lp_normalization(call: Call, x: Tensor) -> Tensor:
-    # Held constant as the scale of any normalisation inside a head.
-    held = x.detach()
-    norm = torch.linalg.vector_norm(held, call.int("p", 2), dim=call.int("axis", -1), keepdim=True)
-    return x / torch.where(norm == 0, torch.ones_like(norm), norm)
+    norm = torch.linalg.vector_norm(x, call.int("p", 2), dim=call.int("axis", -1), keepdim=True)
+    return x / call.scale(torch.where(norm == 0, torch.ones_like(norm), norm))
 
 
 def _lrn(call: Call, x: Tensor) -> Tensor:

@@ -107,5 +107,3 @@ def test_flags_that_do_not_fit_the_model_are_refused(onnx_files, tmp_path):
     path = onnx_files.save(onnx_files.plain(), tmp_path)
     with pytest.raises(FoldcamError, match="carries its weights"):
         load_model(str(path), tmp_path / "w.safetensors")
-    with pytest.raises(FoldcamError, match="--output is for a network in"):
-        load_model("demo", output="y")

@@ -16,6 +16,7 @@ import torch
 from export.embedding_model import opset_of
 from export.onnx_file import read_onnx
 from export.onnx_network import OnnxNetwork
+from export.torch_network import TorchNetwork
 from runtime.errors import FoldcamError
 
 #  style                      layer    shape        normalized
@@ -97,7 +98,7 @@ def test_the_written_graph_has_the_map_and_the_embedding(style, opset, opened, o
     np.testing.assert_allclose(embedding, activations.embedding, rtol=1e-4, atol=1e-5)
 
 
-# A transformer's normalisations are differentiated otherwise, see `export.held_scales`.
+# A normalisation inside the head is differentiated with its scale held: tested below.
 @pytest.mark.parametrize("style", [style for style in FOUND if style != "transformer"])
 def test_the_product_is_the_slope_of_the_heads_end(style, opened, onnx_files):
     """Central differences along the gradient, in the head alone."""
@@ -570,3 +571,45 @@ def test_an_attention_with_positions_before_images_is_freed_of_its_batch(
     images = _images(4, networks.SIZE)
     expected = module(images).detach()
     torch.testing.assert_close(network.forward(images).embedding, expected, rtol=1e-4, atol=1e-5)
+
+
+class _NormInside(torch.nn.Module):
+    """Pooled, normalised in the middle, projected."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+        self.conv, self.fc = torch.nn.Conv2d(3, 6, 2, 2), torch.nn.Linear(6, 5, bias=False)
+        self.norm = torch.nn.LayerNorm(6)
+        torch.nn.init.normal_(self.norm.weight)
+
+    def forward(self, image):
+        x = torch.relu(self.conv(image)).mean((2, 3))
+        if self.kind == "layer norm":
+            x = self.norm(x)
+        elif self.kind == "normalise":
+            x = torch.nn.functional.normalize(x)
+        elif self.kind == "root mean square":
+            x = x * torch.rsqrt(x.pow(2).mean(1, keepdim=True) + 1e-6)
+        elif self.kind == "gate":
+            x = x * torch.sigmoid(x.mean(1, keepdim=True))
+        return self.fc(x)
+
+
+# Before opset 17 a layer norm is written in steps, later as one operator.
+@pytest.mark.parametrize("opset", [14, 17])
+@pytest.mark.parametrize("kind", ["layer norm", "normalise", "root mean square", "gate"])
+def test_a_normalisation_inside_the_head_is_held_as_in_torch(kind, opset, networks, tmp_path):
+    torch.manual_seed(0)
+    module, path = _NormInside(kind).eval(), tmp_path / "network.onnx"
+    _export(module, path, networks.SIZE, {"dynamo": False, "opset_version": opset})
+    ours, theirs = OnnxNetwork(read_onnx(path), networks.SIZE), TorchNetwork(module, networks.SIZE)
+    images = _images(4, networks.SIZE)
+    directions = torch.randn(4, 5, generator=torch.Generator().manual_seed(3))
+    found = ours.pull_back(ours.forward(images), directions)
+    expected = theirs.pull_back(theirs.forward(images), directions)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
+    not_held = TorchNetwork(module, networks.SIZE, hold=False)
+    other = not_held.pull_back(not_held.forward(images), directions)
+    held = kind != "gate"
+    assert (not torch.allclose(found, other, rtol=1e-3, atol=1e-6)) == held
