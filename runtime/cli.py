@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from runtime.cli_support import print_json, print_text, run_app
+from runtime.engine.cli import build
 from runtime.text import number_text, printable
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+app.command()(build)
 
 
 class ProviderName(str, Enum):
@@ -142,10 +146,15 @@ def run(
 
 @app.command()
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A folded model (.onnx).", show_default=False)],
+    file: Annotated[
+        Path,
+        typer.Argument(help="A folded model (.onnx) or an engine (.engine).", show_default=False),
+    ],
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Print what a folded model promises: tensors, preprocessing, bank, labels, origin.
+
+    Of an engine also what it was built with and for; nothing of it is deserialised.
 
     Example: runtime inspect model.onnx
     """
