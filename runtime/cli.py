@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import ExitStack
 from enum import Enum
@@ -15,6 +16,8 @@ from runtime.engine.cli import build
 from runtime.text import number_text, printable
 
 if TYPE_CHECKING:
+    from runtime.backends import Library, Provider
+    from runtime.model import FoldedModel
     from runtime.pipeline import Summary
     from runtime.sinks.table import TableSink
 
@@ -37,6 +40,15 @@ class ProviderName(str, Enum):
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
+    tensorrt = "tensorrt"
+
+
+class BackendChoice(str, Enum):
+    """Which library runs a model."""
+
+    auto = "auto"
+    tensorrt = "tensorrt"
+    onnxruntime = "onnxruntime"
 
 
 def _version(wanted: bool) -> None:
@@ -61,8 +73,8 @@ def run(
     model: Annotated[
         Path | None,
         typer.Argument(
-            help="A folded model (.onnx). Without it: $FOLDCAM_MODEL, the only one in this "
-            "folder, or the demo's.",
+            help="A folded model (.onnx) or its engine (.engine). Without it: $FOLDCAM_MODEL, the "
+            "only one in this folder, or the demo's.",
             show_default=False,
         ),
     ] = None,
@@ -90,7 +102,32 @@ def run(
         bool, typer.Option(help="Whether the JSON lines carry the embedding.")
     ] = True,
     show: Annotated[bool, typer.Option("--show", help="Open a window.")] = False,
-    provider: Annotated[ProviderName, typer.Option(help="What to compute on.")] = ProviderName.auto,
+    backend: Annotated[
+        BackendChoice | None,
+        typer.Option(
+            help="Which library runs it. Unless given: TensorRT an .engine, ONNX Runtime an "
+            ".onnx. auto tries TensorRT, CUDA and the CPU in turn, and says so.",
+            show_default=False,
+        ),
+    ] = None,
+    provider: Annotated[
+        ProviderName,
+        typer.Option(
+            help="What ONNX Runtime computes on: auto is CUDA where it works, else the CPU; "
+            "tensorrt is ONNX Runtime's own."
+        ),
+    ] = ProviderName.auto,
+    cuda_graph: Annotated[
+        bool | None,
+        typer.Option(
+            help="Whether runs on a GPU are captured and replayed. [default: in TensorRT only]",
+            show_default=False,
+        ),
+    ] = None,
+    build: Annotated[
+        bool,
+        typer.Option("--build", help="Let --backend tensorrt build a missing engine: minutes."),
+    ] = False,
     threads: Annotated[
         int | None,
         typer.Option(help="Threads on the CPU.", min=1),
@@ -108,13 +145,16 @@ def run(
     Example: runtime run model.onnx --camera 0 --save out/
 
     Example: runtime run model.onnx --file photos/ --save out/ --jsonl out/results.jsonl
+
+    Example: runtime run model.engine --camera 0
     """
     if sum(value is not None for value in (camera, file, source)) != 1:
         raise typer.BadParameter("give exactly one of --camera, --file and --source.")
     if json and jsonl == "-":
         raise typer.BadParameter("--json and --jsonl - both write to standard output.")
+    if build and backend not in (BackendChoice.auto, BackendChoice.tensorrt):
+        raise typer.BadParameter("--build needs --backend tensorrt or auto.")
     from runtime.default_model import find_model
-    from runtime.model import FoldedModel
     from runtime.pipeline import run as run_pipeline
     from runtime.sinks import open_sinks
     from runtime.sinks.table import TableSink
@@ -126,7 +166,12 @@ def run(
         path = model if model is not None else find_model()
         if model is None and not quiet:
             print(f"model: {printable(str(path))}", file=sys.stderr)
-        folded = stack.enter_context(FoldedModel.load(path, provider.value, threads))
+        library: Library | None = None
+        if backend is not None:
+            library = backend.value
+        folded = stack.enter_context(
+            _load(path, provider.value, threads, library, cuda_graph, build)
+        )
         sinks = open_sinks(opened, save=save, jsonl=jsonl, show=show, embedding=embedding)
         table = None
         if not sinks and not json and opened.stills:
@@ -184,6 +229,32 @@ def doctor(
         print_json({"checks": [asdict(check) for check in checks]})
     else:
         print_text(diagnosis_text(checks))
+
+
+def _load(
+    path: Path,
+    provider: Provider,
+    threads: int | None,
+    library: Library | None,
+    cuda_graph: bool | None,
+    build: bool,
+) -> FoldedModel:
+    from runtime.backends import open_backend
+    from runtime.engine.builder import BuildAbandonedError
+    from runtime.engine.progress import BuildLine
+    from runtime.model import FoldedModel
+
+    try:
+        backend = open_backend(
+            path, provider, threads, library=library, cuda_graph=cuda_graph, build=build,
+            line=BuildLine(),
+        )  # fmt: skip
+    except BuildAbandonedError:
+        # The interpreter's own end would free what the builder's thread still uses.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(130)
+    return FoldedModel(backend)
 
 
 def _report(summary: Summary, table: TableSink | None, *, to_stderr: bool, quiet: bool) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from runtime.backends.cuda.memory import CudaMemory
 from runtime.backends.tensorrt.backend import CheckedPlan, TensorRTBackend
+from runtime.errors import FoldcamError
 
 if TYPE_CHECKING:
     from runtime.engine.progress import BuildLine
@@ -48,8 +49,8 @@ def engine_for(model: Path, build: bool, line: BuildLine | None = None) -> Path:
         line: where the progress of a build is shown.
 
     Raises:
-        FoldcamError: none fits and none may be built (the message says what would be
-            built and how long it took the last time), or the build failed.
+        FoldcamError: there is no GPU, none fits and none may be built (the message says what
+            would be built and how long it took the last time), or the build failed.
     """
     from runtime.engine.builder import build_engine
     from runtime.engine.device import device_facts
@@ -61,6 +62,11 @@ def engine_for(model: Path, build: bool, line: BuildLine | None = None) -> Path:
     read_contract(model)
     flavour = find_flavour("auto")
     facts = device_facts()
+    if facts.gpu is None:
+        raise FoldcamError(
+            f"{model} cannot run in {flavour.title}: the driver finds no NVIDIA GPU here: see "
+            "`runtime doctor`."
+        )
     offer = make_offer(model, facts)
     if decide(model, offer, build, flavour.wanted):
         build_engine(model, offer.engine, offer.options, flavour, facts=facts, line=line)
