@@ -46,5 +46,5 @@ def find_cuda() -> CudaBindings:
         )
     raise FoldcamError(
         "TensorRT needs a CUDA library for Python and none is installed: pip install "
-        "'cuda-bindings==12.*' (JetPack 6) or 'cuda-bindings==13.*' (JetPack 7, newest drivers)."
+        "'cuda-bindings==12.*' (JetPack 6) or 'cuda-bindings==13.*' (JetPack 7, CUDA 13 drivers)."
     )

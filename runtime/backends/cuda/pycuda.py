@@ -31,7 +31,7 @@ def load_pycuda() -> CudaBindings:
 
 
 class _PyCuda:
-    why_no_graphs = "pycuda has no CUDA graphs; pip install cuda-python"
+    why_no_graphs = "pycuda has no CUDA graphs; pip install cuda-bindings"
 
     def __init__(self, driver: ModuleType) -> None:
         self._cuda: Any = driver
