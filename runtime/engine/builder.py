@@ -174,9 +174,9 @@ def _interruptible(work: _Work, line: BuildLine) -> _Compiled:
     try:
         _wait(thread, state, line)
     except KeyboardInterrupt:
-        state.cancel()
-        line.say("stopping at the builder's next step; Ctrl-C again leaves at once")
         try:
+            state.cancel()
+            line.say("stopping at the builder's next step; Ctrl-C again leaves at once")
             _wait(thread, state, line)
         except KeyboardInterrupt:
             raise BuildAbandonedError from None
@@ -272,7 +272,7 @@ def _manifest(work: _Work, compiled: _Compiled, out: Path, seconds: float) -> Ma
         inputs=compiled.inputs,
         outputs=compiled.outputs,
         dla_fallback=compiled.fallback,
-        build_seconds=seconds,
+        build_seconds=round(seconds, 3),
         foldcam=version(),
         metadata=work.metadata,
     )

@@ -159,7 +159,7 @@ class Manifest:
             "inputs": [tensor_record(tensor) for tensor in self.inputs],
             "outputs": [tensor_record(tensor) for tensor in self.outputs],
             "dla_fallback": list(self.dla_fallback),
-            "build_seconds": round(self.build_seconds, 3),
+            "build_seconds": self.build_seconds,
             "foldcam": self.foldcam,
             "metadata_sha256": _sha256_of(self.metadata),
             "metadata": self.metadata,
