@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -162,10 +163,12 @@ def start_build(make_variant, child_environment):
     return start
 
 
+@pytest.mark.parametrize("wait", [0.0, 0.05, 0.2])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_build_that_is_stopped_leaves_nothing(number, start_build, make_variant):
+def test_a_build_that_is_stopped_leaves_nothing(number, wait, start_build, make_variant):
     model = make_variant("fp32")
     process = start_build(model)
+    time.sleep(wait)
     os.kill(process.pid, number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL)
