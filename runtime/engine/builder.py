@@ -27,6 +27,7 @@ from runtime.engine.timing_cache import cache_path, load_cache, store_cache
 from runtime.errors import FoldcamError
 from runtime.files import atomic_path, user_errors_for
 from runtime.onnx_file import read_contract, read_header
+from runtime.stopping import StopSignal
 from runtime.version import version
 
 _POLL_S = 0.05
@@ -70,8 +71,8 @@ def build_engine(
 ) -> Built:
     """Compile a folded model, and write the plan and its manifest.
 
-    Both files appear complete or not at all. While the builder works, Ctrl-C asks it to
-    stop at its next step, and a second one leaves it behind.
+    Both files appear complete or not at all. While the builder works, Ctrl-C (or SIGTERM)
+    asks it to stop at its next step, and a second one leaves it behind.
 
     Args:
         model: the folded `.onnx`.
@@ -159,7 +160,7 @@ def _interruptible(work: _Work, line: BuildLine) -> _Compiled:
     The builder gives the interpreter away while it works, but a signal only reaches
     Python's main thread between two of its own steps.
     """
-    state = BuildState()
+    state, finished = BuildState(), threading.Event()
     done: list[_Compiled] = []
     failed: list[BaseException] = []
 
@@ -168,30 +169,28 @@ def _interruptible(work: _Work, line: BuildLine) -> _Compiled:
             done.append(_compile(work, state))
         except BaseException as error:
             failed.append(error)
+        finally:
+            finished.set()
 
     thread = threading.Thread(target=target, name="engine-builder", daemon=True)
-    thread.start()
     try:
-        _wait(thread, state, line)
+        with StopSignal() as stop:
+            thread.start()
+            # Not thread.join: interrupted, it takes a thread that runs for one that ended.
+            while not finished.wait(_POLL_S):
+                line.tick(state)
+                if stop.requested and not state.cancelled:
+                    state.cancel()
+                    line.say("stopping at the builder's next step; Ctrl-C again leaves at once")
     except KeyboardInterrupt:
-        state.cancel()
-        line.say("stopping at the builder's next step; Ctrl-C again leaves at once")
-        try:
-            _wait(thread, state, line)
-        except KeyboardInterrupt:
-            raise BuildAbandonedError from None
-        raise KeyboardInterrupt from None
+        raise BuildAbandonedError from None
     finally:
         line.clear()
+    if stop.requested:
+        raise KeyboardInterrupt
     if failed:
         raise failed[0]
     return done[0]
-
-
-def _wait(thread: threading.Thread, state: BuildState, line: BuildLine) -> None:
-    while thread.is_alive():
-        thread.join(_POLL_S)
-        line.tick(state)
 
 
 def _compile(work: _Work, state: BuildState) -> _Compiled:
@@ -210,8 +209,6 @@ def _compile(work: _Work, state: BuildState) -> _Compiled:
         config.progress_monitor = monitor
     mark = logger.messages.mark()
     serialized = None if state.cancelled else _serialize(parsed, config)
-    if state.cancelled:
-        raise KeyboardInterrupt
     if serialized is None:
         raise FoldcamError(_failure(work, logger, mark))
     keep_cache()
@@ -272,7 +269,7 @@ def _manifest(work: _Work, compiled: _Compiled, out: Path, seconds: float) -> Ma
         inputs=compiled.inputs,
         outputs=compiled.outputs,
         dla_fallback=compiled.fallback,
-        build_seconds=seconds,
+        build_seconds=round(seconds, 3),
         foldcam=version(),
         metadata=work.metadata,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -158,7 +159,7 @@ class Manifest:
             "inputs": [tensor_record(tensor) for tensor in self.inputs],
             "outputs": [tensor_record(tensor) for tensor in self.outputs],
             "dla_fallback": list(self.dla_fallback),
-            "build_seconds": round(self.build_seconds, 3),
+            "build_seconds": self.build_seconds,
             "foldcam": self.foldcam,
             "metadata_sha256": _sha256_of(self.metadata),
             "metadata": self.metadata,
@@ -217,7 +218,7 @@ def read_manifest(engine: Path) -> Manifest:
 
 def _parse(root: Fields, document: dict[str, Any]) -> Manifest:
     root.section("metadata")
-    target, platform = root.section("target"), root.section("platform")
+    platform = root.section("platform")
     seconds = root.number("build_seconds")
     if seconds < 0:
         root.fail("build_seconds", f"is {seconds:g}, below zero")
@@ -229,11 +230,7 @@ def _parse(root: Fields, document: dict[str, Any]) -> Manifest:
         model=_file(root.section("model")),
         flavour=flavour,
         version=root.text("version"),
-        target=Target(
-            target.text("device"),
-            target.strings("compute_capabilities", _MAX_PROFILES),
-            target.boolean("and_later"),
-        ),
+        target=_target(root.section("target")),
         host=Host(platform.text("machine"), platform.text("system"), platform.text("l4t")),
         precision=precision,
         typing=typing,
@@ -252,6 +249,14 @@ def _file(fields: Fields) -> FileRecord:
     if not name or Path(name).name != name or "\0" in name:
         fields.fail("name", "is not the plain name of a file")
     return FileRecord(name, fields.integer("bytes"), fields.text("sha256"))
+
+
+def _target(fields: Fields) -> Target:
+    capabilities = fields.strings("compute_capabilities", _MAX_PROFILES)
+    for each in capabilities:
+        if not re.fullmatch(r"[0-9]{1,3}\.[0-9]{1,3}", each):
+            fields.fail("compute_capabilities", f"has {each[:80]!r}, no compute capability")
+    return Target(fields.text("device"), capabilities, fields.boolean("and_later"))
 
 
 def _options(fields: Fields) -> BuildOptions:
@@ -286,7 +291,7 @@ def _tensors(root: Fields, key: str) -> tuple[TensorInfo, ...]:
 
 
 def _ordered(compute_capability: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in compute_capability.split(".") if part.isdecimal())
+    return tuple(int(part) for part in compute_capability.split("."))
 
 
 def _compact(metadata: dict[str, Any]) -> str:

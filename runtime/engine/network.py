@@ -202,7 +202,10 @@ def _use_dla(
             "--precision fp16, or leave out --dla."
         )
     if len(options.profiles) > 1 or not options.profiles[0].fixed:
-        raise FoldcamError("The DLA runs one fixed batch size: give a single one with --batch.")
+        raise FoldcamError(
+            "The DLA runs one fixed batch size: give --batch 1, or --min-batch and --max-batch "
+            "with one value."
+        )
     config.default_device_type = flavour.module.DeviceType.DLA
     config.DLA_core = core
     fallback_flag = flavour.member("BuilderFlag", "GPU_FALLBACK")

@@ -89,10 +89,11 @@ def profiles_for(sizes: Sequence[int]) -> tuple[Profile, ...]:
     """
     if not sizes:
         raise FoldcamError("No batch size is given: give one or more, such as 1,4,8.")
+    for size in sizes:
+        if not 1 <= size <= MAX_BATCH:
+            raise FoldcamError(f"The batch size {size} is outside 1 to {MAX_BATCH}.")
     ascending = sorted(set(sizes))
     lows = [1, *(size + 1 for size in ascending[:-1])]
-    if len(ascending) == 1:
-        lows = ascending
     return tuple(Profile(low, size, size) for low, size in zip(lows, ascending, strict=True))
 
 
