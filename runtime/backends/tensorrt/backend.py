@@ -198,7 +198,6 @@ class TensorRTBackend:
                 memory.close()
 
     def _deserialize(self, plan: bytes, trt: Any, handle: Any) -> None:
-        self._messages.clear()
         self._runtime = trt.Runtime(handle)
         if self._runtime is None:
             raise FoldcamError(f"{self._name} could not start: {self._messages.reason()}.")

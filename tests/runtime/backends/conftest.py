@@ -393,6 +393,7 @@ class Context:
         self._machine = engine.trt.machine
         self._addresses: dict[str, int] = {}
         self._batch = 0
+        self._settled = False
         self.active_optimization_profile = 0
         self._machine.contexts += 1
         if self._trt.capturable:
@@ -421,6 +422,7 @@ class Context:
         low, _, high = self._engine.plan["profiles"][self.active_optimization_profile]
         good = low <= shape[0] <= high and not self._no("shape")
         self._batch = shape[0] if good else 0
+        self._settled = False
         return good
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
@@ -432,8 +434,11 @@ class Context:
         assert self._batch, "enqueued before a shape was set"
         assert set(self._addresses) == set(self._engine.names)
         assert stream in self._machine.streams, "the stream is gone, or the default one"
-        if self._machine.capturing.get(stream) is not None and self._no("capture"):
-            return False
+        if self._machine.capturing.get(stream) is not None:
+            assert self._settled, "captured before one run at this shape"
+            if self._no("capture"):
+                return False
+        self._settled = True
         if self._no("enqueue"):
             return False
         batch = self._batch
