@@ -51,11 +51,11 @@ def test_what_is_no_folded_model_is_one_sentence(runtime, tmp_path):
 
 
 def test_inspect_prints_manifest_tensors_and_size(runtime, make_engine):
-    engine = make_engine(dla_fallback=("topk", "mean"), precision="fp16")
+    engine = make_engine(dla_fallback=("topk", "mean"))
     done = runtime("inspect", engine)
     assert done.returncode == 0, done.stderr
     for part in (
-        "TensorRT 10.3.0, fp16, weak types", "compute capability 8.7", "Orin",
+        "TensorRT 10.3.0, fp32, weak types", "compute capability 8.7", "Orin",
         "Linux aarch64, Jetson Linux 36.4.3", "image: float32 [N, 3, 8, 8]",
         "neighbor: int32 [N, 2]", "tiny.onnx", "4 min 12 s", "0.0 MB", "blue (1)",
     ):  # fmt: skip

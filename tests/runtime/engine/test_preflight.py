@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runtime.engine.device import DeviceFacts, Gpu, Host
-from runtime.engine.manifest import Target, manifest_path
+from runtime.engine.manifest import FileRecord, Target, manifest_path, read_manifest
 from runtime.engine.options import BuildOptions, Profile
 from runtime.engine.preflight import check_engine, check_files, load_engine
 from runtime.errors import FoldcamError
@@ -259,16 +260,18 @@ def test_the_command_that_mends_repeats_the_options(make_engine, orin):
     )
 
 
-def test_precision_of_the_metadata_must_be_the_engines(make_engine, make_model, tiny_model, orin):
-    from runtime.engine.manifest import read_manifest
+def test_precision_of_the_metadata_must_be_the_engines(make_engine, orin):
+    def alone(**changes: Any) -> Path:
+        engine = make_engine(**changes)
+        engine.with_name("tiny.onnx").unlink()
+        return engine
 
-    engine = make_engine()
-    metadata = {**read_manifest(engine).metadata, "precision": "fp16"}
+    metadata = {**read_manifest(make_engine()).metadata, "precision": "fp16"}
     with pytest.raises(FoldcamError, match="computes in fp32 and the model's metadata say fp16"):
-        load_engine(make_engine(metadata=metadata), orin)
-    assert load_engine(make_engine(metadata=metadata, precision="fp16"), orin)
+        load_engine(alone(metadata=metadata), orin)
+    assert load_engine(alone(metadata=metadata, precision="fp16"), orin)
     # A quantized network is int8 whatever its float parts are.
-    assert load_engine(make_engine(metadata=metadata, precision="int8"), orin)
+    assert load_engine(alone(metadata=metadata, precision="int8"), orin)
 
 
 def test_a_model_of_another_precision_is_named_before_its_hash(
@@ -302,11 +305,7 @@ def test_files_are_checked_without_a_device(make_engine):
         check_files(engine)
 
 
-def test_a_plan_too_small_for_any_engine_is_refused(make_engine, make_manifest, orin):
-    import hashlib
-
-    from runtime.engine.manifest import FileRecord
-
+def test_a_plan_too_small_for_any_engine_is_refused(make_engine, orin):
     tiny = b"ftrt"
     engine = make_engine(plan=FileRecord("tiny.engine", 4, hashlib.sha256(tiny).hexdigest()))
     engine.write_bytes(tiny)
