@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import ExitStack
 from enum import Enum
@@ -11,9 +12,13 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from runtime.cli_support import print_json, print_text, run_app
+from runtime.engine.cli import build
+from runtime.errors import ExitStatus
 from runtime.text import number_text, printable
 
 if TYPE_CHECKING:
+    from runtime.backends import Library, Provider
+    from runtime.model import FoldedModel
     from runtime.pipeline import Summary
     from runtime.sinks.table import TableSink
 
@@ -27,12 +32,24 @@ app = typer.Typer(
 )
 
 
+app.command()(build)
+
+
 class ProviderName(str, Enum):
     """What ONNX Runtime computes on."""
 
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
+    tensorrt = "tensorrt"
+
+
+class BackendChoice(str, Enum):
+    """Which library runs a model."""
+
+    auto = "auto"
+    tensorrt = "tensorrt"
+    onnxruntime = "onnxruntime"
 
 
 def _version(wanted: bool) -> None:
@@ -57,8 +74,8 @@ def run(
     model: Annotated[
         Path | None,
         typer.Argument(
-            help="A folded model (.onnx). Without it: $FOLDCAM_MODEL, the only one in this "
-            "folder, or the demo's.",
+            help="A folded model (.onnx) or its engine (.engine). Without it: $FOLDCAM_MODEL, the "
+            "only one in this folder, or the demo's.",
             show_default=False,
         ),
     ] = None,
@@ -86,7 +103,32 @@ def run(
         bool, typer.Option(help="Whether the JSON lines carry the embedding.")
     ] = True,
     show: Annotated[bool, typer.Option("--show", help="Open a window.")] = False,
-    provider: Annotated[ProviderName, typer.Option(help="What to compute on.")] = ProviderName.auto,
+    backend: Annotated[
+        BackendChoice | None,
+        typer.Option(
+            help="Which library runs it. Unless given: TensorRT an .engine, ONNX Runtime an "
+            ".onnx. auto tries TensorRT, CUDA and the CPU in turn, and says so.",
+            show_default=False,
+        ),
+    ] = None,
+    provider: Annotated[
+        ProviderName,
+        typer.Option(
+            help="What ONNX Runtime computes on: auto is CUDA where it works, else the CPU; "
+            "tensorrt is ONNX Runtime's own."
+        ),
+    ] = ProviderName.auto,
+    cuda_graph: Annotated[
+        bool | None,
+        typer.Option(
+            help="Whether runs on a GPU are captured and replayed. [default: in TensorRT only]",
+            show_default=False,
+        ),
+    ] = None,
+    build: Annotated[
+        bool,
+        typer.Option("--build", help="Let --backend tensorrt build a missing engine: minutes."),
+    ] = False,
     threads: Annotated[
         int | None,
         typer.Option(help="Threads on the CPU.", min=1),
@@ -104,13 +146,16 @@ def run(
     Example: runtime run model.onnx --camera 0 --save out/
 
     Example: runtime run model.onnx --file photos/ --save out/ --jsonl out/results.jsonl
+
+    Example: runtime run model.engine --camera 0
     """
     if sum(value is not None for value in (camera, file, source)) != 1:
         raise typer.BadParameter("give exactly one of --camera, --file and --source.")
     if json and jsonl == "-":
         raise typer.BadParameter("--json and --jsonl - both write to standard output.")
+    if build and backend not in (BackendChoice.auto, BackendChoice.tensorrt):
+        raise typer.BadParameter("--build needs --backend tensorrt or auto.")
     from runtime.default_model import find_model
-    from runtime.model import FoldedModel
     from runtime.pipeline import run as run_pipeline
     from runtime.sinks import open_sinks
     from runtime.sinks.table import TableSink
@@ -122,7 +167,12 @@ def run(
         path = model if model is not None else find_model()
         if model is None and not quiet:
             print(f"model: {printable(str(path))}", file=sys.stderr)
-        folded = stack.enter_context(FoldedModel.load(path, provider.value, threads))
+        library: Library | None = None
+        if backend is not None:
+            library = backend.value
+        folded = stack.enter_context(
+            _load(path, provider.value, threads, library, cuda_graph, build)
+        )
         sinks = open_sinks(opened, save=save, jsonl=jsonl, show=show, embedding=embedding)
         table = None
         if not sinks and not json and opened.stills:
@@ -142,10 +192,15 @@ def run(
 
 @app.command()
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A folded model (.onnx).", show_default=False)],
+    file: Annotated[
+        Path,
+        typer.Argument(help="A folded model (.onnx) or an engine (.engine).", show_default=False),
+    ],
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Print what a folded model promises: tensors, preprocessing, bank, labels, origin.
+
+    Of an engine also what it was built with and for; nothing of it is deserialised.
 
     Example: runtime inspect model.onnx
     """
@@ -160,12 +215,35 @@ def inspect(
 
 @app.command()
 def doctor(
+    model: Annotated[
+        Path | None,
+        typer.Argument(
+            help="For --self-test: a folded .onnx; without it the one that `run` takes.",
+            show_default=False,
+        ),
+    ] = None,
+    self_test: Annotated[
+        bool,
+        typer.Option(
+            "--self-test", help="Build an engine and compare the GPU's answers with the CPU's."
+        ),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Look at this machine: what is there, what is missing, and what to do about it.
 
+    With --self-test, run a model on the GPU: the report is made for bug reports. Exit
+    status 3 if an answer is wrong.
+
     Example: runtime doctor
+
+    Example: runtime doctor --self-test model.onnx
     """
+    if self_test:
+        _self_test(model, json)
+        return
+    if model is not None:
+        raise typer.BadParameter("a model is only for --self-test.")
     from dataclasses import asdict
 
     from runtime.doctor import diagnose, diagnosis_text
@@ -175,6 +253,45 @@ def doctor(
         print_json({"checks": [asdict(check) for check in checks]})
     else:
         print_text(diagnosis_text(checks))
+
+
+def _self_test(model: Path | None, json: bool) -> None:
+    from runtime.default_model import find_model
+    from runtime.self_test import self_test, self_test_text
+
+    report = self_test(model if model is not None else find_model())
+    if json:
+        print_json(report)
+    else:
+        print_text(self_test_text(report))
+    if not report["passed"]:
+        raise typer.Exit(ExitStatus.GATE_FAILED)
+
+
+def _load(
+    path: Path,
+    provider: Provider,
+    threads: int | None,
+    library: Library | None,
+    cuda_graph: bool | None,
+    build: bool,
+) -> FoldedModel:
+    from runtime.backends import open_backend
+    from runtime.engine.builder import BuildAbandonedError
+    from runtime.engine.progress import BuildLine
+    from runtime.model import FoldedModel
+
+    try:
+        backend = open_backend(
+            path, provider, threads, library=library, cuda_graph=cuda_graph, build=build,
+            line=BuildLine(),
+        )  # fmt: skip
+    except BuildAbandonedError:
+        # The interpreter's own end would free what the builder's thread still uses.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(130)
+    return FoldedModel(backend)
 
 
 def _report(summary: Summary, table: TableSink | None, *, to_stderr: bool, quiet: bool) -> None:

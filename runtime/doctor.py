@@ -143,8 +143,12 @@ def _tensorrt() -> list[Check]:
 
 def _cuda_bindings() -> list[Check]:
     return [
-        _optional_module("cuda", "cuda-python", "for TensorRT: pip install cuda-python"),
-        _optional_module("pycuda", "pycuda", "not needed where cuda-python is"),
+        _optional_module(
+            "cuda",
+            "cuda-bindings",
+            "for TensorRT: pip install 'cuda-bindings==12.*' on JetPack 6, 13.* on JetPack 7",
+        ),
+        _optional_module("pycuda", "pycuda", "not needed where cuda-bindings is"),
     ]
 
 

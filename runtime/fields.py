@@ -105,6 +105,38 @@ class Fields:
             result.append((value[0], self._integer(key, value[1], 1, MAX_INTEGER)))
         return result
 
+    def sections(self, key: str, most: int) -> list[Fields]:
+        """A list of at most `most` objects."""
+        where = f"{self._where}: {key}"
+        return [Fields(value, f"{where}[{at}]") for at, value in enumerate(self._short(key, most))]
+
+    def strings(self, key: str, most: int) -> tuple[str, ...]:
+        """A list of at most `most` strings."""
+        values = self._short(key, most)
+        if not all(isinstance(value, str) for value in values):
+            self.fail(key, "holds something other than strings")
+        return tuple(values)
+
+    def integer_lists(self, key: str, most: int, count: int) -> list[list[int]]:
+        """A list of at most `most` lists of `count` integers from 0 on."""
+        values = self._short(key, most)
+        if not all(isinstance(value, list) and len(value) == count for value in values):
+            self.fail(key, f"holds something other than lists of {count} integers")
+        return [[self._integer(key, value, 0, MAX_INTEGER) for value in inner] for inner in values]
+
+    def shape(self, key: str, most: int) -> tuple[int | str, ...]:
+        """A list of at most `most` sizes, each a string where it is dynamic."""
+        return tuple(
+            value if isinstance(value, str) else self._integer(key, value, 0, MAX_INTEGER)
+            for value in self._short(key, most)
+        )
+
+    def _short(self, key: str, most: int) -> list[Any]:
+        values = self._list(key)
+        if len(values) > most:
+            self.fail(key, f"has {len(values)} entries where at most {most} are allowed")
+        return values
+
     def _get(self, key: str) -> object:
         if key not in self._values:
             self.fail(key, "is missing")

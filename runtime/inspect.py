@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from runtime.backends.tensors import check_tensors, describe
+from runtime.engine.manifest import ENGINE_SUFFIXES
+from runtime.engine.report import engine_report, engine_rows
 from runtime.errors import FoldcamError
 from runtime.onnx_file import TensorInfo, read_contract, read_header
 from runtime.text import number_text, printable, shorten
@@ -15,18 +17,21 @@ SHOWN_LABELS = 10
 
 
 def inspect_model(path: Path | str) -> dict[str, Any]:
-    """Everything known about a folded model, as JSON values.
+    """Everything known about a folded model or an engine, as JSON values.
 
     Returns:
         `file`, `bytes`, `opset`, `producer`, `inputs`, `outputs`, `label_count` (distinct
         labels), `storage` (how a bank that is not plain rows is stored, in words, or None),
         `contract` (the metadata document), and `problem`: why the tensors are not those
-        that the metadata promise, or None.
+        that the metadata promise, or None. For an engine as
+        `runtime.engine.report.engine_report`.
 
     Raises:
-        FoldcamError: missing, not ONNX, or not folded.
+        FoldcamError: missing, not ONNX, or not folded; an engine without its manifest.
     """
     path = Path(path)
+    if path.suffix.lower() in ENGINE_SUFFIXES:
+        return engine_report(path)
     contract = read_contract(path)
     header = read_header(path)
     try:
@@ -53,8 +58,10 @@ def inspection_text(report: dict[str, Any]) -> str:
     contract = report["contract"]
     recipe, bank, origin = contract["preprocessing"], contract["bank"], contract["origin"]
     map_channels, map_height, map_width = contract["feature_map"]
+    opset = f", opset {report['opset']}" if "opset" in report else ""
     rows = [
-        ("file", f"{report['file']} ({report['bytes'] / 1e6:.1f} MB, opset {report['opset']})"),
+        ("file", f"{report['file']} ({report['bytes'] / 1e6:.1f} MB{opset})"),
+        *(engine_rows(report) if "flavour" in report else ()),
         *(("input", _tensor_text(tensor)) for tensor in report["inputs"]),
         *(("output", _tensor_text(tensor)) for tensor in report["outputs"]),
         (

@@ -11,7 +11,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from runtime.backends import Array, Backend, Provider, dtype_of, open_backend
+from runtime.backends import Array, Backend, Library, Provider, dtype_of, open_backend
 from runtime.backends.tensors import expected_tensors
 from runtime.contract import (
     EMBEDDING,
@@ -110,19 +110,28 @@ class FoldedModel:
 
     @classmethod
     def load(
-        cls, path: Path | str, provider: Provider = "auto", threads: int | None = None
+        cls,
+        path: Path | str,
+        provider: Provider = "auto",
+        threads: int | None = None,
+        *,
+        library: Library | None = None,
+        cuda_graph: bool | None = None,
     ) -> FoldedModel:
-        """Load a folded `.onnx`.
+        """Load a folded `.onnx`, or an engine.
 
         Args:
             path: the file.
-            provider: `auto` takes CUDA where it works and the CPU otherwise.
+            provider: what ONNX Runtime computes on.
             threads: on the CPU; None leaves it to the library.
+            library: None takes TensorRT for an engine and ONNX Runtime for an `.onnx`.
+            cuda_graph: whether runs on a GPU are captured; None does so in TensorRT alone.
 
         Raises:
-            FoldcamError: as `runtime.backends.open_backend`.
+            FoldcamError: as `runtime.backends.open_backend`, where the arguments are
+                told in full.
         """
-        return cls(open_backend(path, provider, threads))
+        return cls(open_backend(path, provider, threads, library=library, cuda_graph=cuda_graph))
 
     @property
     def backend(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +11,13 @@ import numpy.typing as npt
 from runtime.contract import Contract
 from runtime.errors import FoldcamError
 
-Provider = Literal["auto", "cpu", "cuda"]
+if TYPE_CHECKING:
+    from runtime.engine.progress import BuildLine
+
+Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
 PROVIDERS: tuple[Provider, ...] = get_args(Provider)
+Library = Literal["auto", "tensorrt", "onnxruntime"]
+LIBRARIES: tuple[Library, ...] = get_args(Library)
 Array = npt.NDArray[Any]
 
 
@@ -54,31 +59,45 @@ class Backend(Protocol):
 
 
 def open_backend(
-    path: Path | str, provider: Provider = "auto", threads: int | None = None
+    path: Path | str,
+    provider: Provider = "auto",
+    threads: int | None = None,
+    *,
+    library: Library | None = None,
+    cuda_graph: bool | None = None,
+    build: bool = False,
+    line: BuildLine | None = None,
 ) -> Backend:
-    """Load a folded model into the library that fits its file.
+    """Load a folded model, or an engine of one, into the library that is to run it.
 
     Args:
-        path: a folded `.onnx`.
-        provider: `auto` takes CUDA where it works and the CPU otherwise.
+        path: a folded `.onnx` or an engine (`.engine`, `.plan`, `.trt`).
+        provider: what ONNX Runtime computes on: `auto` takes CUDA where it works and the
+            CPU otherwise.
         threads: on the CPU; None leaves it to the library.
+        library: None takes TensorRT for an engine and ONNX Runtime for an `.onnx`.
+            `tensorrt` runs an `.onnx` by the engine beside it. `auto` tries TensorRT, then
+            CUDA, then the CPU, and says each step down on standard error.
+        cuda_graph: whether runs on a GPU are captured and replayed; None does so in
+            TensorRT alone. Where it cannot be done, that is said on standard error.
+        build: whether a missing engine may be built, which takes minutes.
+        line: where the progress of a build is shown.
 
     Raises:
         FoldcamError: not a folded model, its tensors are not those promised, the
-            library is missing or refuses the file, or the provider is unavailable.
+            library is missing or refuses the file, the engine does not fit, or the
+            provider is unavailable.
     """
     path = Path(path)
     if provider not in PROVIDERS:
         raise FoldcamError(f"{provider!r} is no provider: use one of {', '.join(PROVIDERS)}.")
+    if library is not None and library not in LIBRARIES:
+        raise FoldcamError(f"{library!r} is no backend: use one of {', '.join(LIBRARIES)}.")
     if threads is not None and threads < 1:
         raise FoldcamError(f"threads is {threads}: give at least 1.")
-    if path.suffix.lower() in (".engine", ".plan", ".trt"):
-        raise FoldcamError(
-            f"{path} is a TensorRT engine, which this version does not run: give the folded .onnx."
-        )
-    from runtime.backends.onnxruntime import OnnxRuntimeBackend
+    from runtime.backends.choice import open_named
 
-    return OnnxRuntimeBackend(path, provider, threads)
+    return open_named(path, library, provider, threads, cuda_graph, build, line)
 
 
 def dtype_of(contract: Contract) -> np.dtype[Any]:

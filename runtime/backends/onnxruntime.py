@@ -1,4 +1,4 @@
-"""ONNX Runtime, on the CPU or with CUDA."""
+"""ONNX Runtime, on the CPU, with CUDA, or with TensorRT behind it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from runtime.backends.tensors import check_tensors
+import numpy as np
+
+from runtime.backends.ort_binding import BoundSession
+from runtime.backends.ort_providers import CPU, CUDA, TENSORRT, Choice, choose
+from runtime.backends.tensors import check_tensors, expected_tensors
 from runtime.contract import IMAGE, Contract
 from runtime.errors import FoldcamError
 from runtime.onnx_file import read_contract, read_header
@@ -16,59 +20,55 @@ from runtime.text import printable, shorten
 if TYPE_CHECKING:
     from runtime.backends import Array, Provider
 
-_CPU = "CPUExecutionProvider"
-_CUDA = "CUDAExecutionProvider"
 _FATAL = 4
+_TITLES = {CUDA: "CUDA", TENSORRT: "TensorRT"}
 
 
 class OnnxRuntimeBackend:
     """A folded model in ONNX Runtime.
 
     Only plain ONNX is loaded: no ORT-format file, no custom-operator library, since
-    both can make the process run what the user did not name.
+    both can make the process run what the user did not name. On a GPU the tensors are
+    bound to memory that is allocated once per batch size.
 
     Args:
         path: the folded `.onnx`.
-        provider: `auto`, `cpu` or `cuda`.
+        provider: `auto` takes CUDA where it works and the CPU otherwise; `tensorrt` is ONNX
+            Runtime's own TensorRT, which builds engines by itself and keeps them in
+            the user's cache.
         threads: for one operator on the CPU; None leaves it to ONNX Runtime.
+        cuda_graph: whether runs on a GPU are captured and replayed. Where the model
+            cannot be captured, that is said, and it runs without.
+        aloud: whether to say that there is no CUDA, where it might have been expected.
 
     Raises:
         FoldcamError: as `runtime.backends.open_backend`.
     """
 
-    def __init__(self, path: Path, provider: Provider, threads: int | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        provider: Provider,
+        threads: int | None,
+        cuda_graph: bool = False,
+        aloud: bool = False,
+    ) -> None:
         # The small reader goes first: what it refuses never reaches the C++ parser.
         self._contract = read_contract(path)
         header = read_header(path)
         check_tensors(self._contract, header.inputs, header.outputs, str(path))
-        onnxruntime = _import()
-        wanted = _choose(onnxruntime, provider)
-        options = onnxruntime.SessionOptions()
-        # Its own log would repeat, in several lines, what the exception says.
-        options.log_severity_level = _FATAL
-        options.add_session_config_entry("session.load_model_format", "ONNX")
-        if threads is not None:
-            options.intra_op_num_threads = threads
-            options.inter_op_num_threads = 1
-        try:
-            session = onnxruntime.InferenceSession(str(path), options, providers=wanted)
-        except MemoryError:
-            raise
-        except Exception as error:
-            raise FoldcamError(
-                f"{path} cannot be loaded by ONNX Runtime {onnxruntime.__version__}: "
-                f"{_reason(error)}."
-            ) from error
-        if wanted[0] == _CUDA and _CUDA not in session.get_providers():
-            problem = "CUDA is in this onnxruntime but could not be started (driver, CUDA or cuDNN)"
-            if provider == "cuda":
-                raise FoldcamError(f"{problem}: see `runtime doctor`, or use --provider cpu.")
-            print(f"note: {problem}; running on the CPU.", file=sys.stderr)
-        self._device = "cuda" if _CUDA in session.get_providers() else "cpu"
-        self._name = f"onnxruntime {onnxruntime.__version__}"
+        self._onnxruntime = _import()
         self._path = path
+        self._provider: Provider = provider
+        self._threads = threads
+        self._name = f"onnxruntime {self._onnxruntime.__version__}"
         self._outputs = [tensor.name for tensor in header.outputs]
-        self._session: Any = session
+        self._session: Any = None
+        self._bound: BoundSession | None = None
+        self._graph = cuda_graph
+        self._open()
+        if aloud and CUDA not in self._onnxruntime.get_available_providers():
+            print("note: this onnxruntime has no CUDA; running on the CPU.", file=sys.stderr)
 
     @property
     def name(self) -> str:
@@ -77,7 +77,7 @@ class OnnxRuntimeBackend:
 
     @property
     def device(self) -> str:
-        """`cpu` or `cuda`."""
+        """`cpu`, `cuda` or `tensorrt`."""
         return self._device
 
     @property
@@ -90,19 +90,104 @@ class OnnxRuntimeBackend:
         if self._session is None:
             raise FoldcamError(f"{self._path} was closed.")
         try:
-            values = self._session.run(self._outputs, {IMAGE: images})
+            return self._run(images)
         except MemoryError:
             raise
         except Exception as error:
-            raise FoldcamError(
-                f"{self._path} failed in {self._name} on {self._device} with a batch of "
-                f"{len(images)}: {_reason(error)}."
-            ) from error
-        return dict(zip(self._outputs, values, strict=True))
+            if not self._graph:
+                raise self._failure(images, error) from error
+            reason = _reason(error)
+        self._without_graph(reason)
+        try:
+            return self._run(images)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise self._failure(images, error) from error
 
     def close(self) -> None:
         """Free the session."""
+        self._bound = None
         self._session = None
+
+    def _run(self, images: Array) -> dict[str, Array]:
+        if self._bound is None:
+            values = self._session.run(self._outputs, {IMAGE: images})
+            return dict(zip(self._outputs, values, strict=True))
+        most = self._choice.max_batch
+        if most is None or len(images) <= most:
+            return self._bound.run(images)
+        starts = range(0, len(images), most)
+        parts = [self._bound.run(images[start : start + most]) for start in starts]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _failure(self, images: Array, error: Exception) -> FoldcamError:
+        return FoldcamError(
+            f"{self._path} failed in {self._name} on {self._device} with a batch of "
+            f"{len(images)}: {_reason(error)}."
+        )
+
+    def _without_graph(self, reason: str) -> None:
+        print(
+            f"note: {printable(str(self._path))} runs without a CUDA graph: {reason}.",
+            file=sys.stderr,
+        )
+        self._graph = False
+        self._bound = self._session = None
+        self._open()
+
+    def _open(self) -> None:
+        onnxruntime, path = self._onnxruntime, self._path
+        choice = choose(onnxruntime, self._provider, path, self._contract, self._graph)
+        try:
+            session = self._new_session(choice)
+        except MemoryError:
+            raise
+        except Exception as error:
+            if self._graph and choice.first != CPU:
+                self._without_graph(_reason(error))
+                return
+            raise FoldcamError(
+                f"{path} cannot be loaded by ONNX Runtime {onnxruntime.__version__}: "
+                f"{_reason(error)}."
+            ) from error
+        started: list[str] = session.get_providers()
+        if choice.first not in started:
+            title = _TITLES[choice.first]
+            problem = (
+                f"{title} is in this onnxruntime but could not be started (driver, CUDA, cuDNN"
+                f"{' or TensorRT' if choice.first == TENSORRT else ''})"
+            )
+            if self._provider != "auto":
+                raise FoldcamError(f"{problem}: see `runtime doctor`, or use --provider cpu.")
+            print(f"note: {problem}; running on the CPU.", file=sys.stderr)
+            choice = Choice("cpu", [(CPU, {})])
+        self._choice = choice
+        self._device = choice.device
+        self._session = session
+        if choice.first == CPU:
+            self._graph = False
+            return
+        promised = {tensor.name for tensor in expected_tensors(self._contract)[1]}
+        extra = [name for name in self._outputs if name not in promised]
+        self._bound = BoundSession(onnxruntime, session, self._contract, extra, self._graph)
+
+    def _new_session(self, choice: Choice) -> Any:
+        options = self._onnxruntime.SessionOptions()
+        # Its own log would repeat, in several lines, what the exception says.
+        options.log_severity_level = _FATAL
+        options.add_session_config_entry("session.load_model_format", "ONNX")
+        if self._threads is not None:
+            options.intra_op_num_threads = self._threads
+            options.inter_op_num_threads = 1
+        names = [name for name, _ in choice.providers]
+        settings = [setting for _, setting in choice.providers]
+        session = self._onnxruntime.InferenceSession(
+            str(self._path), options, providers=names, provider_options=settings
+        )
+        # It would turn to the CPU by itself in the midst of a run, and nobody would know.
+        session.disable_fallback()
+        return session
 
 
 def _import() -> ModuleType:
@@ -119,17 +204,6 @@ def _import() -> ModuleType:
         ) from error
     module: ModuleType = onnxruntime
     return module
-
-
-def _choose(onnxruntime: ModuleType, provider: Provider) -> list[str]:
-    available: list[str] = onnxruntime.get_available_providers()
-    if provider == "cuda" and _CUDA not in available:
-        raise FoldcamError(
-            "This onnxruntime has no CUDA: pip install 'foldcam[gpu]', or use --provider cpu."
-        )
-    if provider != "cpu" and _CUDA in available:
-        return [_CUDA, _CPU]
-    return [_CPU]
 
 
 def _reason(error: Exception) -> str:

@@ -175,11 +175,6 @@ def test_file_that_is_no_model(tmp_path, content, message):
         open_backend(path)
 
 
-def test_engine_is_refused_by_name(tmp_path):
-    with pytest.raises(FoldcamError, match="TensorRT engine"):
-        open_backend(tmp_path / "model.engine")
-
-
 def test_cuda_that_is_not_there_is_named(tiny_model):
     onnxruntime = pytest.importorskip("onnxruntime")
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():

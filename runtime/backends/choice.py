@@ -1,0 +1,93 @@
+"""Which library runs a file: what the user named, or the fastest that works here."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runtime.engine.manifest import ENGINE_SUFFIXES, read_manifest
+from runtime.errors import FoldcamError
+from runtime.text import printable
+
+if TYPE_CHECKING:
+    from runtime.backends import Backend, Library, Provider
+    from runtime.engine.progress import BuildLine
+
+
+def is_engine(path: Path) -> bool:
+    """Whether a file's name says that it is an engine."""
+    return path.suffix.lower() in ENGINE_SUFFIXES
+
+
+def open_named(
+    path: Path,
+    library: Library | None,
+    provider: Provider,
+    threads: int | None,
+    cuda_graph: bool | None,
+    build: bool,
+    line: BuildLine | None,
+) -> Backend:
+    """The backend for a file; see `runtime.backends.open_backend`."""
+    wanted = library or ("tensorrt" if is_engine(path) else "onnxruntime")
+    _check_usage(path, wanted, provider)
+    if wanted == "onnxruntime":
+        return _onnxruntime(path, provider, threads, cuda_graph)
+    if wanted == "tensorrt":
+        return _tensorrt(path, cuda_graph, build, line)
+    try:
+        return _tensorrt(path, cuda_graph, build, line)
+    except FoldcamError as error:
+        reason = str(error).rstrip(".")
+    model = _model_of(path)
+    if model is None:
+        raise FoldcamError(
+            f"{reason}, and there is no .onnx beside {path} to run without TensorRT."
+        )
+    print(f"note: no TensorRT: {printable(reason)}; using ONNX Runtime.", file=sys.stderr)
+    return _onnxruntime(model, provider, threads, cuda_graph, aloud=True)
+
+
+def _check_usage(path: Path, wanted: Library, provider: Provider) -> None:
+    if is_engine(path) and wanted == "onnxruntime":
+        raise FoldcamError(f"{path} is a TensorRT engine, not for ONNX Runtime: give the .onnx.")
+    if provider != "auto" and wanted != "onnxruntime":
+        raise FoldcamError(
+            f"The provider {provider} is ONNX Runtime's and {path} is to run in TensorRT: "
+            "give the .onnx and --backend onnxruntime, or no --provider."
+        )
+
+
+def _onnxruntime(
+    path: Path,
+    provider: Provider,
+    threads: int | None,
+    cuda_graph: bool | None,
+    aloud: bool = False,
+) -> Backend:
+    from runtime.backends.onnxruntime import OnnxRuntimeBackend
+
+    # Not unless asked: ONNX Runtime can capture only what lies on the GPU as a whole.
+    return OnnxRuntimeBackend(path, provider, threads, bool(cuda_graph), aloud)
+
+
+def _tensorrt(path: Path, cuda_graph: bool | None, build: bool, line: BuildLine | None) -> Backend:
+    from runtime.backends.tensorrt.opening import engine_for, open_engine
+
+    graph = cuda_graph is not False
+    if is_engine(path):
+        return open_engine(path, cuda_graph=graph)
+    return open_engine(engine_for(path, build, line), model=path, cuda_graph=graph)
+
+
+def _model_of(path: Path) -> Path | None:
+    """The folded model itself, or the one that an engine was built from, beside it."""
+    if not is_engine(path):
+        return path
+    names = [path.with_suffix(".onnx").name]
+    with suppress(FoldcamError):  # TensorRT's reason has said it
+        names.insert(0, read_manifest(path).model.name)
+    found = [path.with_name(name) for name in names if path.with_name(name).is_file()]
+    return found[0] if found else None

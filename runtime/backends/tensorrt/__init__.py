@@ -1,0 +1,1 @@
+"""TensorRT: engines that preflight has let through, run by name-based I/O alone."""

@@ -1,0 +1,287 @@
+"""TensorRT: an engine that preflight has let through."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import OrderedDict
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from runtime.backends.cuda.memory import Buffer, CudaMemory
+from runtime.backends.tensorrt.execution import Execution
+from runtime.backends.tensorrt.messages import Logged, Messages, error_recorder
+from runtime.backends.tensorrt.tensors import read_tensors
+from runtime.contract import IMAGE, Contract
+from runtime.errors import FoldcamError
+from runtime.text import printable
+
+if TYPE_CHECKING:
+    from runtime.backends import Array
+
+_MAX_CONTEXTS = 4
+# Until 10 an optimization profile serves one context at a time.
+_SHARED_PROFILES_SINCE = 10
+
+
+class Library(Protocol):
+    """An installed TensorRT, as `runtime.engine.flavours.Flavour`."""
+
+    @property
+    def module(self) -> Any:
+        """`tensorrt` or `tensorrt_rtx`."""
+        ...
+
+    @property
+    def title(self) -> str:
+        """Name and version to read."""
+        ...
+
+    @property
+    def rtx(self) -> bool:
+        """Whether it is TensorRT-RTX."""
+        ...
+
+    @property
+    def release(self) -> tuple[int, ...]:
+        """The version's numbers."""
+        ...
+
+
+class Logger(Protocol):
+    """The logger of the process, as `runtime.engine.log.OwnedLogger`."""
+
+    @property
+    def handle(self) -> Any:
+        """The `ILogger`."""
+        ...
+
+    @property
+    def messages(self) -> Logged:
+        """What it was told."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class CheckedPlan:
+    """A plan whose very bytes preflight has compared with its manifest.
+
+    Attributes:
+        path: where it came from, for the messages.
+        data: the plan.
+        contract: what the folded model behind it promises.
+    """
+
+    path: Path
+    data: bytes
+    contract: Contract
+
+
+class TensorRTBackend:
+    """A folded model in TensorRT: one stream, buffers made once, a CUDA graph per batch size.
+
+    An array given to `run` is copied into pinned memory and no further on the host; what
+    `run` returns is the caller's own. Batches larger than the engine's are split. Calls
+    from several threads take turns.
+
+    Args:
+        plan: what preflight let through.
+        library: the TensorRT to use.
+        logger: the process's only logger for it.
+        memory: of this engine alone; closed with the backend, also where this fails.
+        cuda_graph: whether a batch size that repeats is captured.
+
+    Raises:
+        FoldcamError: TensorRT refuses the plan, its tensors are not those promised, or
+            memory is short.
+    """
+
+    def __init__(
+        self,
+        plan: CheckedPlan,
+        library: Library,
+        logger: Logger,
+        memory: CudaMemory,
+        cuda_graph: bool = True,
+    ) -> None:
+        self._path = plan.path
+        self._contract = plan.contract
+        self._name = library.title
+        self._lock = threading.Lock()
+        self._memory: CudaMemory | None = memory
+        self._runtime: Any = None
+        self._engine: Any = None
+        self._executions: OrderedDict[int, Execution] = OrderedDict()
+        self._graphs = _Graphs(cuda_graph, plan.path)
+        if memory.why_no_graphs:
+            self._graphs.stop(memory.why_no_graphs)
+        shared = library.rtx or library.release[:1] >= (_SHARED_PROFILES_SINCE,)
+        self._contexts = _MAX_CONTEXTS if shared else 1
+        self._messages = Messages(logger.messages)
+        try:
+            with memory.current():
+                self._device = f"cuda ({memory.device().name})"
+                self._deserialize(plan.data, library.module, logger.handle)
+                self._tensors = read_tensors(self._engine, self._contract, str(self._path))
+                self._buffers = self._make_buffers(memory)
+                # Made and checked now: what cannot run is better said before a camera opens.
+                try:
+                    self._execution(memory, 1)
+                except FoldcamError as error:
+                    raise FoldcamError(
+                        f"{self._path} cannot be run by {self._name}: {error}"
+                    ) from error
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def name(self) -> str:
+        """`TensorRT` or `TensorRT-RTX` and its version."""
+        return self._name
+
+    @property
+    def device(self) -> str:
+        """`cuda` and the GPU's name."""
+        return self._device
+
+    @property
+    def contract(self) -> Contract:
+        """What the model promises."""
+        return self._contract
+
+    def run(self, images: Array) -> dict[str, Array]:
+        """One forward pass; see `runtime.backends.Backend.run`."""
+        with self._lock:
+            memory = self._memory
+            if memory is None:
+                raise FoldcamError(f"{self._path} was closed.")
+            self._check_images(images)
+            outputs = {
+                name: np.empty((len(images), *shape), self._tensors.dtypes[name])
+                for name, shape in self._tensors.outputs.items()
+            }
+            try:
+                with memory.current():
+                    for start in range(0, len(images), self._tensors.largest_batch):
+                        end = min(start + self._tensors.largest_batch, len(images))
+                        self._run_chunk(memory, images[start:end])
+                        for name, output in outputs.items():
+                            output[start:end] = self._buffers[name].host[: end - start]
+            except FoldcamError as error:
+                raise FoldcamError(
+                    f"{self._path} failed in {self._name} with a batch of {len(images)}: {error}"
+                ) from error
+            return outputs
+
+    def close(self) -> None:
+        """Free graphs, contexts, engine, runtime, buffers and stream, in this order."""
+        with self._lock:
+            memory, self._memory = self._memory, None
+            if memory is None:
+                return
+            try:
+                with memory.current():
+                    with suppress(FoldcamError):  # told of when it failed
+                        memory.synchronize()
+                    for execution in self._executions.values():
+                        execution.close()
+                    self._executions.clear()
+                    self._engine = None
+                    self._runtime = None
+                    self._buffers = {}
+            finally:
+                memory.close()
+
+    def _deserialize(self, plan: bytes, trt: Any, handle: Any) -> None:
+        self._runtime = trt.Runtime(handle)
+        if self._runtime is None:
+            raise FoldcamError(f"{self._name} could not start: {self._messages.reason()}.")
+        # An engine may bring host code to run; ours never do, so the door stays shut.
+        if hasattr(self._runtime, "engine_host_code_allowed"):
+            self._runtime.engine_host_code_allowed = False
+        if hasattr(self._runtime, "error_recorder"):
+            recorder = error_recorder(trt, self._messages)
+            if recorder is not None:
+                self._runtime.error_recorder = recorder
+        self._engine = self._runtime.deserialize_cuda_engine(plan)
+        if self._engine is None:
+            raise FoldcamError(
+                f"{self._path} cannot be loaded by {self._name}: {self._messages.reason()}."
+            )
+
+    def _make_buffers(self, memory: CudaMemory) -> dict[str, Buffer]:
+        tensors, rows = self._tensors, self._tensors.largest_batch
+        shapes: dict[str, tuple[int, ...]] = {IMAGE: tensors.image, **tensors.outputs}
+        return {
+            name: memory.buffer(name, (rows, *shape), tensors.dtypes[name])
+            for name, shape in shapes.items()
+        }
+
+    def _execution(self, memory: CudaMemory, rows: int) -> Execution:
+        """The context for a batch size: one of its own, or the one that rested longest.
+
+        One context per captured graph, because a graph does not survive a change of its
+        context; without graphs a single one is enough.
+        """
+        profile = self._tensors.profile_for(rows)
+        batch = profile.batch_for(rows)
+        execution = self._executions.pop(batch, None)
+        if execution is None:
+            most = self._contexts if self._graphs.wanted else 1
+            execution = self._rested() if len(self._executions) >= most else self._new(memory)
+        try:
+            execution.resize(batch, profile.index)
+        except FoldcamError:
+            execution.close()
+            raise
+        self._executions[batch] = execution
+        return execution
+
+    def _new(self, memory: CudaMemory) -> Execution:
+        tensors, buffers, messages = self._tensors, self._buffers, self._messages
+        try:
+            return Execution(self._engine, tensors, memory, buffers, messages, self._graphs)
+        except FoldcamError:
+            if not self._executions:
+                raise
+        # No memory for one more: from now on those that are there change their batch size.
+        self._contexts = len(self._executions)
+        return self._rested()
+
+    def _rested(self) -> Execution:
+        return self._executions.popitem(last=False)[1]
+
+    def _run_chunk(self, memory: CudaMemory, images: Array) -> None:
+        execution = self._execution(memory, len(images))
+        host = self._buffers[IMAGE].host
+        host[: len(images)] = images
+        # What an earlier batch left there would be computed again, and might be NaN.
+        host[len(images) : execution.batch] = 0
+        execution.run()
+
+    def _check_images(self, images: Array) -> None:
+        shape, dtype = self._tensors.image, self._tensors.dtypes[IMAGE]
+        if images.shape[1:] != shape or images.dtype != dtype:
+            raise FoldcamError(
+                f"The images are {images.dtype} {list(images.shape)} where {self._path} takes "
+                f"{dtype} {['N', *shape]}."
+            )
+
+
+class _Graphs:
+    """The switch that all contexts of an engine share; what turns it off is said once."""
+
+    def __init__(self, wanted: bool, path: Path) -> None:
+        self.wanted = wanted
+        self._path = path
+
+    def stop(self, reason: str) -> None:
+        if self.wanted:
+            self.wanted = False
+            where = printable(str(self._path))
+            print(f"note: {where} runs without a CUDA graph: {printable(reason)}.", file=sys.stderr)

@@ -1,0 +1,160 @@
+"""One execution context of an engine at one batch size, and its CUDA graph."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from runtime.backends.cuda.memory import Buffer, CudaMemory
+from runtime.backends.tensorrt.messages import Messages
+from runtime.backends.tensorrt.tensors import EngineTensors
+from runtime.contract import IMAGE
+from runtime.errors import FoldcamError
+
+_TRIES = 50
+
+
+class Graphs(Protocol):
+    """Whether CUDA graphs are wanted, for all contexts of an engine."""
+
+    wanted: bool
+
+    def stop(self, reason: str) -> None:
+        """Want none from now on, and say why."""
+        ...
+
+
+class Execution:
+    """Copies in, network, copies out, on one stream.
+
+    The first run at a batch size is enqueued: it settles what TensorRT puts off until
+    the shapes are known, which must not be part of a graph. The second is captured, with
+    its copies, and later ones are a single launch. A graph holds its context's state, so
+    it goes before the context takes another batch size.
+
+    Args:
+        engine: deserialised.
+        tensors: of the engine.
+        memory: the stream.
+        buffers: of every tensor, for the largest batch.
+        messages: what TensorRT says.
+        graphs: whether they are wanted; told where they fail.
+
+    Raises:
+        FoldcamError: no memory for the context, or an address is refused.
+    """
+
+    def __init__(
+        self,
+        engine: Any,
+        tensors: EngineTensors,
+        memory: CudaMemory,
+        buffers: dict[str, Buffer],
+        messages: Messages,
+        graphs: Graphs,
+    ) -> None:
+        self._tensors = tensors
+        self._memory = memory
+        self._buffers = buffers
+        self._messages = messages
+        self._graphs = graphs
+        self._graph: Any = None
+        self._warm = False
+        self._tries = 0
+        self.batch = 0
+        """The images of a run; 0 before `resize`."""
+        messages.clear()
+        self._context: Any = engine.create_execution_context()
+        if self._context is None:
+            raise FoldcamError(f"no execution context could be made: {messages.reason()}.")
+        for name, buffer in buffers.items():
+            if not self._context.set_tensor_address(name, buffer.address):
+                raise FoldcamError(f"the buffer of {name!r} was refused: {messages.reason()}.")
+
+    @property
+    def captured(self) -> bool:
+        """Whether the next run is one launch."""
+        return self._graph is not None
+
+    def resize(self, batch: int, profile: int) -> None:
+        """Take another number of images a run from now on.
+
+        Args:
+            batch: within the profile's sizes.
+            profile: index of the optimization profile.
+
+        Raises:
+            FoldcamError: TensorRT refuses, or an output has another shape than promised.
+        """
+        if batch == self.batch:
+            return
+        self._drop_graph()
+        self.batch, self._warm, self._tries = 0, False, 0
+        self._messages.clear()
+        if profile != self._context.active_optimization_profile:
+            if not self._context.set_optimization_profile_async(profile, self._memory.stream):
+                self._fail(f"refuses its optimization profile {profile}")
+            self._memory.synchronize()
+        if not self._context.set_input_shape(IMAGE, (batch, *self._tensors.image)):
+            self._fail(f"refuses a batch of {batch}")
+        for name, shape in self._tensors.outputs.items():
+            found = tuple(int(size) for size in self._context.get_tensor_shape(name))
+            if found != (batch, *shape):
+                raise FoldcamError(
+                    f"the output {name!r} has the shape {list(found)} where the metadata promise "
+                    f"{[batch, *shape]}: build the engine from the folded .onnx again."
+                )
+        self.batch = batch
+
+    def run(self) -> None:
+        """One forward pass from buffer to buffer; returns when the outputs are there.
+
+        Raises:
+            FoldcamError: TensorRT or CUDA failed.
+        """
+        self._messages.clear()
+        if self._warm and self._graph is None and self._graphs.wanted:
+            self._capture()
+        if self._graph is not None:
+            self._memory.launch(self._graph)
+        else:
+            self._enqueue()
+        self._memory.synchronize()
+        self._warm = True
+
+    def close(self) -> None:
+        """Give graph and context back; again does nothing."""
+        self._drop_graph()
+        self._context = None
+
+    def _enqueue(self) -> None:
+        self._memory.to_device(self._buffers[IMAGE], self.batch)
+        if not self._context.execute_async_v3(self._memory.stream):
+            self._fail(f"failed with a batch of {self.batch}")
+        for name in self._tensors.outputs:
+            self._memory.to_host(self._buffers[name], self.batch)
+
+    def _capture(self) -> None:
+        try:
+            if not self._capturable():
+                return
+            self._graph = self._memory.capture(self._enqueue)
+        except FoldcamError as error:
+            self._graphs.stop(str(error).rstrip("."))
+
+    def _capturable(self) -> bool:
+        """TensorRT-RTX compiles kernels behind the first runs and can be captured after that."""
+        ask = getattr(self._context, "is_stream_capturable", None)
+        if ask is None or ask(self._memory.stream):
+            return True
+        self._tries += 1
+        if self._tries == _TRIES:
+            raise FoldcamError(f"TensorRT cannot be captured after {_TRIES} runs.")
+        return False
+
+    def _drop_graph(self) -> None:
+        graph, self._graph = self._graph, None
+        if graph is not None:
+            self._memory.release(graph)
+
+    def _fail(self, what: str) -> None:
+        raise FoldcamError(f"TensorRT {what}: {self._messages.reason()}.")

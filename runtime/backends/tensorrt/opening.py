@@ -1,0 +1,73 @@
+"""From the name of an engine to a running one, by way of preflight."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runtime.backends.cuda.memory import CudaMemory
+from runtime.backends.tensorrt.backend import CheckedPlan, TensorRTBackend
+from runtime.errors import FoldcamError
+
+if TYPE_CHECKING:
+    from runtime.engine.progress import BuildLine
+
+
+def open_engine(
+    path: Path, *, model: Path | None = None, cuda_graph: bool = True
+) -> TensorRTBackend:
+    """Load an engine that the user named.
+
+    Args:
+        path: the engine; its manifest lies beside it.
+        model: the folded `.onnx` that it should be of; None takes the one that it was
+            built from, if that lies beside it.
+        cuda_graph: whether a batch size that repeats is captured.
+
+    Raises:
+        FoldcamError: it does not fit, as `runtime.engine.preflight.load_engine` says, or
+            as `TensorRTBackend`.
+    """
+    from runtime.engine.device import device_facts
+    from runtime.engine.flavours import find_flavour, wanted_for
+    from runtime.engine.log import owned_logger
+    from runtime.engine.preflight import load_engine
+
+    checked = load_engine(path, device_facts(), model)
+    contract = checked.manifest.contract(str(path))
+    flavour = find_flavour(wanted_for(checked.manifest.flavour))
+    plan = CheckedPlan(path, checked.plan, contract)
+    return TensorRTBackend(plan, flavour, owned_logger(flavour), CudaMemory(), cuda_graph)
+
+
+def engine_for(model: Path, build: bool, line: BuildLine | None = None) -> Path:
+    """The engine of a folded model, where `runtime build` puts it.
+
+    Args:
+        model: the folded `.onnx`.
+        build: whether one may be built where none fits, which takes minutes.
+        line: where the progress of a build is shown.
+
+    Raises:
+        FoldcamError: there is no GPU, none fits and none may be built (the message says what
+            would be built and how long it took the last time), or the build failed.
+    """
+    from runtime.engine.builder import build_engine
+    from runtime.engine.device import device_facts
+    from runtime.engine.flavours import find_flavour
+    from runtime.engine.offer import decide, make_offer
+    from runtime.onnx_file import read_contract
+
+    # That the model is none can be said before TensorRT is loaded, which takes seconds.
+    read_contract(model)
+    flavour = find_flavour("auto")
+    facts = device_facts()
+    if facts.gpu is None:
+        raise FoldcamError(
+            f"{model} cannot run in {flavour.title}: the driver finds no NVIDIA GPU here: see "
+            "`runtime doctor`."
+        )
+    offer = make_offer(model, facts)
+    if decide(model, offer, build, flavour.wanted):
+        build_engine(model, offer.engine, offer.options, flavour, facts=facts, line=line)
+    return offer.engine

@@ -1,0 +1,1 @@
+"""Engines: built from a folded model, described by a manifest, checked before they are loaded."""

@@ -1,0 +1,151 @@
+"""`runtime build`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from runtime.cli_support import print_json, print_text
+from runtime.errors import FoldcamError
+from runtime.text import printable
+
+if TYPE_CHECKING:
+    from runtime.engine.builder import Built
+    from runtime.engine.options import BuildOptions
+
+
+class FlavourChoice(str, Enum):
+    """Which TensorRT builds."""
+
+    auto = "auto"
+    tensorrt = "tensorrt"
+    rtx = "rtx"
+
+
+def build(
+    model: Annotated[Path, typer.Argument(help="A folded model (.onnx).", show_default=False)],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The engine; beside the model unless given.", show_default=False),
+    ] = None,
+    flavour: Annotated[
+        FlavourChoice,
+        typer.Option(help="Which TensorRT; auto takes tensorrt, else tensorrt_rtx."),
+    ] = FlavourChoice.auto,
+    batch: Annotated[
+        str | None,
+        typer.Option(
+            help="Batch sizes to be fast at, such as 1,4,8: any up to the largest will run. "
+            "[default: 1]",
+            show_default=False,
+        ),
+    ] = None,
+    min_batch: Annotated[
+        int | None, typer.Option(help="One range of batch sizes: from.", min=1)
+    ] = None,
+    opt_batch: Annotated[int | None, typer.Option(help="... fastest at.", min=1)] = None,
+    max_batch: Annotated[int | None, typer.Option(help="... to.", min=1)] = None,
+    workspace: Annotated[
+        int | None,
+        typer.Option(help="Scratch memory in MiB; a share of what is free unless given.", min=1),
+    ] = None,
+    dla: Annotated[
+        int | None, typer.Option(help="Run on this DLA core of the device.", min=0)
+    ] = None,
+    compute_capability: Annotated[
+        str | None,
+        typer.Option(help="GPUs to build for, such as 8.9 (rtx only). [default: 8.0 and later]"),
+    ] = None,
+    timing_cache: Annotated[
+        bool, typer.Option(help="Keep measured kernels for the next build.")
+    ] = True,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Compile a folded model into an engine for the GPU of this device.
+
+    Precision is the file's: what was exported with --precision fp16 is built as fp16.
+
+    Example: runtime build birds.onnx --batch 1,4
+    """
+    from runtime.engine.options import MIB, BuildOptions, parse_capabilities, profiles_for
+
+    try:
+        profiles = _profiles(batch, min_batch, opt_batch, max_batch)
+        options = BuildOptions(
+            profiles=profiles or profiles_for([1]),
+            workspace=None if workspace is None else workspace * MIB,
+            dla_core=dla,
+            compute_capabilities=parse_capabilities(compute_capability)
+            if compute_capability
+            else (),
+            timing_cache=timing_cache,
+        )
+    except FoldcamError as error:
+        raise typer.BadParameter(str(error)) from error
+    built = _build(model, out, options, flavour)
+    if json:
+        print_json(_document(built))
+    else:
+        print_text(_text(built))
+
+
+def _profiles(batch: str | None, low: int | None, best: int | None, high: int | None) -> Any:
+    from runtime.engine.options import Profile, parse_sizes, profiles_for
+
+    if batch is not None:
+        if (low, best, high) != (None, None, None):
+            raise typer.BadParameter("give --batch, or --min-batch, --opt-batch and --max-batch.")
+        return profiles_for(parse_sizes(batch))
+    if (low, best, high) == (None, None, None):
+        return None
+    if high is None:
+        raise typer.BadParameter("--min-batch and --opt-batch need --max-batch.")
+    return (Profile(low or 1, best or low or 1, high),)
+
+
+def _build(model: Path, out: Path | None, options: BuildOptions, flavour: FlavourChoice) -> Built:
+    from runtime.engine.builder import BuildAbandonedError, build_engine, engine_path
+    from runtime.engine.flavours import find_flavour
+    from runtime.engine.progress import BuildLine
+    from runtime.onnx_file import read_contract
+
+    # That the model is none can be said before TensorRT is loaded, which takes seconds.
+    read_contract(model)
+    found = find_flavour(flavour.value)
+    try:
+        return build_engine(model, out or engine_path(model), options, found, line=BuildLine())
+    except BuildAbandonedError:
+        # Nothing is half written, and the interpreter's own end would free what the
+        # builder's thread still uses.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(130)
+
+
+def _document(built: Built) -> dict[str, Any]:
+    from runtime.engine.manifest import manifest_path
+    from runtime.engine.report import manifest_record
+
+    return {
+        "engine": str(built.engine),
+        "manifest": str(manifest_path(built.engine)),
+        "bytes": built.manifest.plan.bytes,
+        **manifest_record(built.manifest),
+        "notes": built.notes,
+    }
+
+
+def _text(built: Built) -> str:
+    from runtime.engine.manifest import manifest_path
+    from runtime.engine.report import engine_rows, manifest_record
+
+    rows = [row for row in engine_rows(manifest_record(built.manifest)) if row[0] != "built from"]
+    rows += [("note", note) for note in built.notes]
+    rows.append(("wrote", f"{built.engine} ({built.manifest.plan.bytes / 1e6:.1f} MB)"))
+    rows.append(("wrote", str(manifest_path(built.engine))))
+    return "\n".join(f"{name:14}{printable(value)}" for name, value in rows if value)
