@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnx.inliner
@@ -36,6 +37,7 @@ def load_view(path: Path) -> ModelView:
         )
     try:
         model = onnx.load_model(str(path), format="protobuf", load_external_data=False)
+        _require_text(model)
     except (OSError, MemoryError):
         raise
     except Exception as error:  # protobuf's DecodeError, whose module has no types
@@ -43,6 +45,19 @@ def load_view(path: Path) -> ModelView:
     if not model.graph.node or not model.graph.output:
         raise FoldcamError(f"{path} holds no network: its graph has no nodes or no outputs.")
     return ModelView(model, _typed(_light(model)))
+
+
+def _require_text(message: Any) -> None:
+    """Raise where a name is not UTF-8: protobuf hands it on as bytes, or only fails when read."""
+    for field, value in message.ListFields():
+        if field.type not in (field.TYPE_STRING, field.TYPE_MESSAGE):
+            continue
+        single = isinstance(value, (str, bytes)) or hasattr(value, "ListFields")
+        for each in [value] if single else value:
+            if hasattr(each, "ListFields"):
+                _require_text(each)
+            elif not isinstance(each, str):
+                raise UnicodeError
 
 
 def _light(model: onnx.ModelProto) -> onnx.ModelProto:

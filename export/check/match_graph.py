@@ -147,6 +147,34 @@ def control_flow(view: ModelView, _: Target) -> Iterator[Match]:
         yield at(node)
 
 
+def not_of_the_opset(view: ModelView, _: Target) -> Iterator[Match]:
+    """Match standard operators written in a form that the model's opset does not have.
+
+    Details `{what}`, `{opset}`.
+    """
+    for node in view.nodes:
+        if node.standard and 1 <= view.opset <= onnx.defs.onnx_opset_version():
+            what = _form(node, view.opset)
+            if what:
+                yield at(node, what=what, opset=view.opset)
+
+
+def _form(node: Node, opset: int) -> str:
+    """What of a node its opset does not have; empty if all is well."""
+    if not onnx.defs.has(node.op):
+        return ""  # an old experimental operator
+    try:
+        schema = onnx.defs.get_schema(node.op, opset)
+    except onnx.defs.SchemaError:
+        return "the operator itself"
+    if schema.deprecated:
+        return ""
+    unknown = sorted(set(node.attributes) - set(schema.attributes))
+    if unknown:
+        return f"the attribute {unknown[0]!r}"
+    return f"the input number {schema.max_input + 1}" if len(node.inputs) > schema.max_input else ""
+
+
 def undefined_input(view: ModelView, _: Target) -> Iterator[Match]:
     """Match nodes that read what nobody makes. Details `{value}`."""
     given = set(view.constants) | {value.name for value in view.model.graph.input}

@@ -75,6 +75,15 @@ def uint8_quantized(view: ModelView, _: Target) -> Iterator[Match]:
             yield at(node)
 
 
+def name_taken(view: ModelView, _: Target) -> Iterator[Match]:
+    """Match Q and DQ that have the name of an earlier Q or DQ."""
+    seen: set[str] = set()
+    for node in view.of("QuantizeLinear", "DequantizeLinear"):
+        if node.name in seen:
+            yield at(node)
+        seen.add(node.name)
+
+
 def activation_per_channel(view: ModelView, _: Target) -> Iterator[Match]:
     """Match QuantizeLinear of a computed tensor with several scales. Details `{scales}`."""
     for node in view.of("QuantizeLinear"):

@@ -28,7 +28,7 @@ def report_text(report: CheckReport) -> str:
         )
         verdict = "passed" if one.passed else "FAILED"
         lines.append(
-            f"{one.target.name:{wide}}  {one.target.title:13}  {verdict}  {counts}".rstrip()
+            f"{one.target.name:{wide}}  {one.target.title:14}  {verdict}  {counts}".rstrip()
         )
     return "\n".join(lines)
 

@@ -30,6 +30,17 @@ GRAPH_RULES = (
         "documented",
     ),
     Rule(
+        "not-of-the-opset",
+        "error",
+        match.not_of_the_opset,
+        "opset {opset}, in which the model says it is written, does not have {what} of {operator}: "
+        "a parser may read something else",
+        "the exporter wrote a newer opset under an older number: export again and look at the "
+        "opset that came out (foldcam export --opset 17 or 18 writes what it says)",
+        sources.ONNX_OPERATORS,
+        "documented",
+    ),
+    Rule(
         "unknown-operator",
         "error",
         match.unknown_operator,

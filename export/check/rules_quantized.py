@@ -69,6 +69,27 @@ QUANTIZED_RULES = (
         before=(10, 10),
     ),
     Rule(
+        "quantize-name",
+        "error",
+        match.name_taken,
+        "{operator} has the name of another one, and TensorRT-RTX wants these to be distinct",
+        "give every QuantizeLinear and DequantizeLinear a name of its own, or none",
+        sources.QUANTIZATION,
+        "parser",
+        flavours=frozenset({"tensorrt_rtx"}),
+    ),
+    Rule(
+        "quantize-name-shared",
+        "warning",
+        match.name_taken,
+        "{operator} has the name of another one, which TensorRT-RTX refuses ({target} "
+        "was not tried)",
+        "give every QuantizeLinear and DequantizeLinear a name of its own, or none",
+        sources.QUANTIZATION,
+        "documented",
+        flavours=frozenset({"tensorrt"}),
+    ),
+    Rule(
         "activation-per-channel",
         "warning",
         match.activation_per_channel,
