@@ -44,10 +44,11 @@ def unknown_operator(view: ModelView, target: Target) -> Iterator[Match]:
 
 
 def undated_operator(view: ModelView, target: Target) -> Iterator[Match]:
-    """Match standard operators of which no published table says since when they are read."""
+    """Match standard operators that came between two tables. Details `{first}`."""
     for node in view.nodes:
         if node.standard and support(node.op, target) == "unknown":
-            yield at(node)
+            first = first_version(node.op) or (0, 0)
+            yield at(node, first=f"{first[0]}.{first[1]}")
 
 
 INTEGER_OPERATORS = frozenset(

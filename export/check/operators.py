@@ -38,11 +38,13 @@ _SINCE: dict[str, Version] = {
     "STFT": (10, 5),
     "Attention": (10, 14),
     **dict.fromkeys(("RMSNormalization", "RotaryEmbedding", "TensorScatter"), (10, 15)),
-    **dict.fromkeys(("DFT", "Swish"), (11, 2)),
 }
 
-# In the table of 10.15, not in that of 8.5, and no changelog says since when.
-_SINCE_SOME_10: dict[str, Version] = dict.fromkeys(("CastLike", "Gelu", "Mish"), (10, 15))
+# operator -> (last table without it, first table with it): no changelog says when it came.
+_UNDATED: dict[str, tuple[Version, Version]] = {
+    **dict.fromkeys(("CastLike", "Gelu", "Mish"), ((8, 6), (10, 15))),
+    **dict.fromkeys(("DFT", "Swish"), ((10, 15), (11, 2))),
+}
 
 # Not in TensorRT-RTX 1.7 although its parser is that of TensorRT 11: the plugins that
 # they need are not there.
@@ -58,16 +60,19 @@ def support(operator: str, target: Target) -> Support:
         return "no"
     if operator in _SINCE:
         return "yes" if target.version >= _SINCE[operator] else "no"
-    if operator in _SINCE_SOME_10:
-        if target.version >= _SINCE_SOME_10[operator]:
+    if operator in _UNDATED:
+        without, with_it = _UNDATED[operator]
+        if target.version >= with_it:
             return "yes"
-        return "unknown" if target.version >= (10, 0) else "no"
+        return "unknown" if target.version > without else "no"
     return "no"
 
 
 def first_version(operator: str) -> Version | None:
-    """The first TensorRT that reads it; None where none does."""
-    return _SINCE.get(operator) or _SINCE_SOME_10.get(operator)
+    """The first TensorRT that is documented to read it; None where none is."""
+    if operator in _UNDATED:
+        return _UNDATED[operator][1]
+    return _SINCE.get(operator)
 
 
 # What TensorRT gives to DLA by itself, the column "Orin DLA support through TensorRT" of

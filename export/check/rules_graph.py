@@ -54,7 +54,7 @@ GRAPH_RULES = (
         "undated-operator",
         "warning",
         match.undated_operator,
-        "no table says whether the ONNX parser of {target} already knows {operator}: 10.15 does",
+        "no table says whether the ONNX parser of {target} already knows {operator}: {first} does",
         "export with an opset that does not have it (--opset 17), or try it on the device",
         sources.OPERATORS,
         "documented",

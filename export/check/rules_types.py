@@ -104,7 +104,7 @@ TYPE_RULES = (
         match.mixed_operands,
         "{operator} has operands of {types}, and TensorRT wants one type",
         "cast explicitly; foldcam export --precision fp16 does so",
-        sources.STRONG_TYPES,
+        sources.ELEMENTWISE,
         "parser",
     ),
     Rule(

@@ -135,3 +135,17 @@ def test_checking_needs_no_torch(tmp_path, examples):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
+
+
+def test_an_unusable_file_ends_with_status_1_and_one_line(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"\x08\x07nonsense")
+    code = (
+        "import sys\nfrom runtime.cli_support import run_app\nfrom export.check.cli import app\n"
+        f"sys.argv = ['check', {str(tmp_path / 'model.onnx')!r}, '--target', 'all']\n"
+        "run_app(app, 'foldcam check')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == b""
+    assert done.stderr.decode().startswith("error: ")
+    assert done.stderr.count(b"\n") == 1
