@@ -1,0 +1,199 @@
+"""Rules that no parser at hand can confirm: each is met where it should be, and not elsewhere."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from export.check.rules import RULES
+
+FLOAT, INT64, UINT8 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.UINT8
+ANY = [("y", FLOAT, ["a", "b", "c", "d"])]
+SCALE = np.array(0.1, np.float32)
+# Tested by behaviour in test_findings.py, test_files.py and test_folded.py.
+ELSEWHERE = {
+    "opset-too-new", "not-of-the-opset", "undated-operator", "external-data", "dynamic-size",
+    "external-data-outside", "bfloat16", "int64-range", "dla",
+}  # fmt: skip
+
+
+def _relu(e, **how):
+    return e.model([e.node("Relu", "x")], **how)
+
+
+def _cast(e, to, opset=23):
+    nodes = [e.node("Cast", "x", "h", to=to), e.node("Cast", "h", to=FLOAT)]
+    return e.model(nodes, opset=opset)
+
+
+def _computed(e, op, before, name, value, outputs=ANY):
+    """The operator with its input `name` computed from a constant."""
+    at = before.split().index(name)
+    nodes = [e.node("Abs", "raw", name), e.node(op, before)]
+    rest = {n: np.array(v, np.int64) for n, v in (("start", [0]), ("end", [1]))}
+    rest["pads"] = np.array([1, 1], np.int64)
+    used = {n: v for n, v in rest.items() if n in before.split()}
+    assert at > 0
+    return e.model(nodes, {"raw": np.array(value, np.int64), **used}, outputs=outputs, opset=21)
+
+
+def _function(e):
+    made = e.model([helper.make_node("Mine", ["x"], ["y"], domain="d")], domains=["d"], opset=17)
+    inner = helper.make_node("Relu", ["a"], ["b"])
+    made.functions.append(
+        helper.make_function("d", "Mine", ["a"], ["b"], [inner], [helper.make_opsetid("", 17)])
+    )
+    return made
+
+
+def _onehot(e):
+    inputs = [("x", INT64, [4]), ("depth", INT64, [])]
+    values = {"v": np.array([0, 1], np.float32)}
+    return e.model(
+        [e.node("OneHot", "x depth v")], values, inputs, [("y", FLOAT, ["a", "b"])], opset=18
+    )
+
+
+def _attention(e):
+    nodes = [e.node("Attention", "x x x", softcap=2.0)]
+    return e.model(nodes, None, [("x", FLOAT, [1, 2, 8, 8])], ANY, opset=23)
+
+
+def _per_channel(e):
+    return e.quantized(np.full(3, 0.1, np.float32), np.zeros(3, np.int8))
+
+
+def _weights_only(e, quantized_input=False, residual=False, identity_quantized=False):
+    nodes = [e.node("DequantizeLinear", "w s z", "wd")]
+    source = "x"
+    if quantized_input or identity_quantized:
+        nodes += [e.node("QuantizeLinear", "x s z", "q"), e.node("DequantizeLinear", "q s z", "xd")]
+        source = "xd"
+    nodes.append(e.node("Conv", f"{source} wd", "c" if residual else "y"))
+    if residual:
+        nodes.append(e.node("Add", f"c {'xd' if identity_quantized else 'x'}"))
+    constants = {"s": SCALE, "z": np.array(0, np.int8), "w": np.ones((3, 3, 1, 1), np.int8)}
+    return e.model(nodes, constants)
+
+
+def _unsigned(e, kind=np.uint8):
+    return e.quantized(zero=np.array(0, kind))
+
+
+# rule -> (target, a model that meets it, a target or None for the same, a model that does not)
+CASES = {
+    "opset-too-old": ("jetpack-6.2", lambda e: _relu(e, opset=8), None, lambda e: _relu(e)),
+    "local-function": ("jetpack-6.0", _function, "jetpack-6.2", _function),
+    "not-folded": ("rtx", lambda e: _relu(e), None, None),
+    "slice-axes": (
+        "desktop-10.2",
+        lambda e: _computed(e, "Slice", "x start end axes", "axes", [3]),
+        "jetpack-6.2",
+        lambda e: _computed(e, "Slice", "x start end axes", "axes", [3]),
+    ),
+    "pad-axes": (
+        "jetpack-6.2",
+        lambda e: _computed(e, "Pad", "x pads - axes", "axes", [3]),
+        "jetpack-7.0",
+        lambda e: _computed(e, "Pad", "x pads - axes", "axes", [3]),
+    ),
+    "squeeze-axes": (
+        "jetpack-6.2",
+        lambda e: _computed(e, "Squeeze", "x axes", "axes", [0], [("y", FLOAT, [3, 8, 8])]),
+        "jetpack-7.0",
+        lambda e: _computed(e, "Squeeze", "x axes", "axes", [0], [("y", FLOAT, [3, 8, 8])]),
+    ),
+    "cumsum-axis": (
+        "jetpack-6.2",
+        lambda e: _computed(e, "CumSum", "x axis", "axis", 3),
+        "jetpack-7.0",
+        lambda e: _computed(e, "CumSum", "x axis", "axis", 3),
+    ),
+    "onehot-depth-input": ("rtx", _onehot, None, lambda e: _relu(e)),
+    "resize-cubic": (
+        "jetpack-6.2",
+        lambda e: e.resize(mode="cubic"),
+        "rtx",
+        lambda e: e.resize(mode="cubic"),
+    ),
+    "attention-softcap": ("jetpack-7.2", _attention, None, lambda e: _relu(e)),
+    "float8": (
+        "jetpack-6.0",
+        lambda e: _cast(e, TensorProto.FLOAT8E4M3FN),
+        "jetpack-6.2",
+        lambda e: _cast(e, TensorProto.FLOAT8E4M3FN),
+    ),
+    "int4": (
+        "jetpack-6.0",
+        lambda e: _cast(e, TensorProto.INT4),
+        "jetpack-6.2",
+        lambda e: _cast(e, TensorProto.INT4),
+    ),
+    "float4": (
+        "jetpack-6.2",
+        lambda e: _cast(e, TensorProto.FLOAT4E2M1),
+        "jetpack-7.0",
+        lambda e: _cast(e, TensorProto.FLOAT4E2M1),
+    ),
+    "uint8-constant": (
+        "jetpack-7.2",
+        lambda e: e.added(np.ones(8, np.uint8)),
+        "rtx",
+        lambda e: e.added(np.ones(8, np.uint8)),
+    ),
+    "int64-output": (
+        "jetpack-6.2",
+        lambda e: e.topk(9, 2),
+        None,
+        lambda e: _relu(e),
+    ),
+    "uint8-quantize": ("jetpack-6.2", _unsigned, None, lambda e: _unsigned(e, np.int8)),
+    "quantize-name-shared": (
+        "jetpack-6.2",
+        lambda e: e.named("same", "same"),
+        None,
+        lambda e: e.named("one", "two"),
+    ),
+    "activation-per-channel": ("rtx", _per_channel, None, lambda e: e.quantized()),
+    "float-input": (
+        "rtx",
+        lambda e: _weights_only(e),
+        None,
+        lambda e: _weights_only(e, quantized_input=True),
+    ),
+    "residual": (
+        "rtx",
+        lambda e: _weights_only(e, quantized_input=True, residual=True),
+        None,
+        lambda e: _weights_only(e, residual=True, identity_quantized=True),
+    ),
+}
+
+
+def _met(checked, model, target):
+    return {finding.rule for finding in checked(model, target).findings}
+
+
+def test_every_documented_rule_is_met_by_some_test():
+    documented = {rule.id for rule in RULES if rule.verified == "documented"}
+    assert documented == set(CASES) | ELSEWHERE
+
+
+@pytest.mark.parametrize("rule", CASES)
+def test_a_documented_rule_is_met_where_it_should_be(rule, examples, checked):
+    target, make, _, _ = CASES[rule]
+    assert rule in _met(checked, make(examples), target)
+
+
+@pytest.mark.parametrize("rule", [name for name, case in CASES.items() if case[3]])
+def test_a_documented_rule_is_not_met_elsewhere(rule, examples, checked):
+    target, _, other, make = CASES[rule]
+    assert rule not in _met(checked, make(examples), other or target)
+
+
+def test_the_identity_of_a_residual_that_is_not_quantized_is_named(examples, checked):
+    made = _weights_only(examples, quantized_input=True, residual=True)
+    made.graph.node[-1].input[1] = "x"
+    (finding,) = [f for f in checked(made, "rtx").findings if f.rule == "residual"]
+    assert (finding.severity, finding.operator) == ("info", "Add")
