@@ -16,7 +16,7 @@ from torch import fx
 from export.embedding_model import BATCH, FEATURE_MAP, opset_of, strip_origin
 from export.onnx_graph import rename
 from export.opset17 import to_opset_17
-from export.rewrites import global_pools
+from export.rewrites import global_pools, sizes_of
 from runtime.contract import EMBEDDING, IMAGE
 from runtime.errors import FoldcamError
 
@@ -76,7 +76,7 @@ def to_onnx(
         EMBEDDING: (embedding_size,),
     }
     _static_shapes_but_batch(model, shapes)
-    global_pools(model.graph)
+    global_pools(model.graph, sizes_of(model.graph))
     return model if opset_of(model) == opset else _converted(model, opset)
 
 

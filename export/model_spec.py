@@ -31,7 +31,7 @@ class LoadedModel:
             mode, or an ONNX file.
         preprocessing: the module's own where it says (attribute `preprocessing`),
             else ImageNet's at 224 x 224.
-        name: MODEL without folders, for the metadata.
+        name: MODEL without folders, for the metadata, with `#OUTPUT` where one is chosen.
         weights: file name of the weights, empty if there were none.
         output: which of its outputs is the embedding, where several could be.
     """
@@ -94,7 +94,7 @@ def load_model(spec: str, weights: Path | None = None, output: str | None = None
             `package.module:factory`, a callable without arguments that returns a
             torch module (the working directory is on the import path); a `.pt2`
             file; the `.safetensors` file of `foldcam train`; or an embedding network in
-            `.onnx`, as `FILE.onnx#OUTPUT` where the embedding is one output of several.
+            `.onnx`. As `MODEL#OUTPUT` where the embedding is one output of several.
         weights: safetensors, or a state dict that torch loads with `weights_only`.
             For a factory also the file of `foldcam train` that was made from it.
         output: which of its outputs is the embedding, where several could be; in an `.onnx`
@@ -103,11 +103,13 @@ def load_model(spec: str, weights: Path | None = None, output: str | None = None
     Raises:
         FoldcamError: nothing of that name, or weights that do not fit.
     """
-    path, _, named = spec.partition("#")
-    if path.endswith(".onnx"):
+    if not Path(spec).exists():
+        spec, _, named = spec.partition("#")
+        output = output or named or None
+    if spec.endswith(".onnx"):
         if weights is not None:
-            raise FoldcamError(f"{path} carries its weights: leave --weights out.")
-        return _onnx(Path(path), output or named or None)
+            raise FoldcamError(f"{spec} carries its weights: leave --weights out.")
+        return _onnx(Path(spec), output)
     if spec.endswith(".safetensors"):
         if weights is not None:
             raise FoldcamError(f"{spec} carries its weights: leave --weights out.")
@@ -138,7 +140,7 @@ def load_model(spec: str, weights: Path | None = None, output: str | None = None
     return LoadedModel(
         module.eval(),
         preprocessing or Preprocessing(),
-        name,
+        f"{name}#{output}" if output else name,
         weights.name if weights else "",
         output,
     )

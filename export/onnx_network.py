@@ -20,6 +20,7 @@ from export.onnx_opset import in_opset
 from export.onnx_prepare import noise, prepare
 from export.onnx_session import GraphSession
 from export.onnx_torch.arrangement import to_torch
+from export.rewrites import global_pools
 from runtime.contract import EMBEDDING
 from runtime.errors import FoldcamError
 
@@ -103,6 +104,8 @@ class OnnxNetwork(Network):
         """See `Network.to_onnx`. The nodes are the file's own, in its own order."""
         model = onnx.ModelProto()
         model.CopyFrom(self._prepared.model)
+        shapes = {name: list(shape.sizes) for name, shape in self._prepared.shapes.items()}
+        global_pools(model.graph, shapes)
         source, embedding = self.layer, self._prepared.embedding
         layer_kind, embedding_kind = self._kinds()
         shape = self._prepared.shapes[embedding].sizes

@@ -38,6 +38,18 @@ def flat():
     module = FlattenHead()
     module.preprocessing = Preprocessing(SIZE[1], SIZE[0])
     return module
+
+def several():
+    from networks import PlainConv
+    class Several(PlainConv):
+        def forward(self, image):
+            embedding = super().forward(image)
+            return {{"mine": embedding, "other": -embedding.flip(1)}}
+    import torch
+    torch.manual_seed(0)
+    module = Several()
+    module.preprocessing = Preprocessing(SIZE[1], SIZE[0])
+    return module
 """
 
 
@@ -63,6 +75,23 @@ def exported(model, shared_photos, foldcam, working_directory):
     status, _, err = foldcam("export", f"{model}:make", "--images", shared_photos)
     assert status == 0, err
     return working_directory / "model.onnx"
+
+
+def test_the_chosen_output_of_several_is_remembered(
+    model, shared_photos, foldcam, working_directory
+):
+    arguments = ("export", f"{model}:several", "--images", shared_photos)
+    status, _, err = foldcam(*arguments)
+    assert status == 1
+    assert "choose one with --output: mine [N x 3], other [N x 3]" in " ".join(err.split())
+    status, _, err = foldcam(*arguments, "--output", "other")
+    assert status == 0, err
+    contract = read_contract(working_directory / "model.onnx")
+    assert contract.origin.network == f"{model}:several#other"
+    assert foldcam("verify", "model.onnx", "--images", shared_photos)[0] == 0
+    status, _, err = foldcam("verify", "model.onnx", "--against", f"{model}:several#mine")
+    assert status == 1
+    assert "was made from another network" in " ".join(err.split())
 
 
 def test_export_then_verify(exported, model, shared_photos, foldcam, working_directory):
