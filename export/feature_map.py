@@ -9,7 +9,7 @@ everything spatial that the embedding depends on must pass.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from runtime.errors import FoldcamError
@@ -29,14 +29,16 @@ class Layout:
 
     Attributes:
         kind: `nchw` `[N, K, h, w]`, `nhwc` `[N, h, w, K]`, or `tokens`
-            `[N, skipped + h * w, K]`.
+            `[N, skipped + h * w, K]`, `[skipped + h * w, N, K]` with `tokens_first`.
         shape: `(K, h, w)`.
         skipped: tokens before the first patch: class token, registers.
+        tokens_first: whether tokens go before images, as torch's attention has it.
     """
 
     kind: Kind
     shape: tuple[int, int, int]
     skipped: int = 0
+    tokens_first: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,7 @@ class Value:
             convolutions, pools and resizing return.
         view: whether it only arranges its input's numbers anew.
         transposed: whether it does so by exchanging dimensions.
+        tokens_first: whether the batch is the second dimension, and not the first.
     """
 
     shape: tuple[int, ...]
@@ -141,6 +144,7 @@ class Value:
     spatial: bool = False
     view: bool = False
     transposed: bool = False
+    tokens_first: bool = False
 
 
 def read_layouts(values: Sequence[Value], image_size: Grid) -> list[Layout | None]:
@@ -162,7 +166,11 @@ def read_layouts(values: Sequence[Value], image_size: Grid) -> list[Layout | Non
     for value in values:
         is_flat = len(value.shape) == 2 and _is_flat(value, values, layouts, flat)
         flat.append(is_flat)
-        layouts.append(None if is_flat else read_layout(value.shape, image_size, grids))
+        layout = None if is_flat else read_layout(value.shape, image_size, grids)
+        if value.tokens_first and layout is not None:
+            is_tokens = layout.kind == "tokens"
+            layout = replace(layout, tokens_first=True) if is_tokens else None
+        layouts.append(layout)
     return layouts
 
 

@@ -192,7 +192,8 @@ def _layouts(
 ) -> dict[fx.Node, Layout]:
     """The nodes on the way whose output can be read as a feature map."""
     between = ancestors(embedding) & descendants(image) - {image}
-    shapes = {node: shape for node in graph.nodes if node in between and (shape := _shape(node))}
+    found = {node: shape for node in graph.nodes if node in between and (shape := _shape(node))}
+    shapes = {node: shape for node, (shape, _) in found.items()}
     position = {node: number for number, node in enumerate(shapes)}
     values = [
         Value(
@@ -201,6 +202,7 @@ def _layouts(
             spatial=node.target in _CONVOLUTIONS | _POOLINGS,
             view=node.target in _VIEWS,
             transposed=node.target in _TRANSPOSITIONS,
+            tokens_first=found[node][1],
         )
         for node, shape in shapes.items()
     ]
@@ -208,15 +210,20 @@ def _layouts(
     return {node: layout for node, layout in layouts if layout is not None}
 
 
-def _shape(node: fx.Node) -> tuple[int, ...] | None:
-    """Shape without the batch, of a float tensor with one row per image."""
+def _shape(node: fx.Node) -> tuple[tuple[int, ...], bool] | None:
+    """Shape without the batch, and whether the batch comes second, of a float tensor."""
     value = node.meta.get("val")
     if not isinstance(value, torch.Tensor) or not value.is_floating_point() or value.ndim < 3:
         return None
-    batch, *sizes = value.shape
-    if isinstance(batch, int) or not batch.node.expr.is_symbol:
+    open_sizes = [axis for axis, size in enumerate(value.shape) if not isinstance(size, int)]
+    if open_sizes not in ([0], [1]) or (open_sizes == [1] and value.ndim != 3):
         return None
-    return tuple(map(int, sizes)) if all(isinstance(size, int) for size in sizes) else None
+    (axis,) = open_sizes
+    batch = value.shape[axis]
+    assert isinstance(batch, torch.SymInt)
+    if not batch.node.expr.is_symbol:
+        return None
+    return tuple(int(size) for size in value.shape if isinstance(size, int)), axis == 1
 
 
 def _is_tensor(node: fx.Node) -> bool:
@@ -233,8 +240,10 @@ def _is_linear(node: fx.Node) -> bool:
 
 
 def is_spread(gradient: torch.Tensor, layout: Layout) -> bool:
-    """Whether a gradient `[N, ...]` is not zero at more than one position."""
+    """Whether a layer's gradient is not zero at more than one position."""
     size = gradient.abs()
+    if layout.tokens_first:
+        size = size.transpose(0, 1)
     if layout.kind == "nchw":
         positions = size.amax(1).flatten(1)
     elif layout.kind == "nhwc":

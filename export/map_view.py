@@ -24,9 +24,9 @@ def add_map(whole: fx.GraphModule, node: fx.Node, layout: Layout) -> fx.Node:
     build = _Builder(whole, node)
     if layout.kind == "nhwc":
         return build(_aten.permute.default, node, [0, 3, 1, 2])
-    patches = node
+    patches = build(_aten.transpose.int, node, 0, 1) if layout.tokens_first else node
     if layout.skipped:
-        patches = build(_aten.slice.Tensor, node, 1, layout.skipped, _TO_THE_END)
+        patches = build(_aten.slice.Tensor, patches, 1, layout.skipped, _TO_THE_END)
     columns = build(_aten.transpose.int, patches, 1, 2)
     return build(_aten.reshape.default, columns, [-1, *layout.shape])
 
@@ -48,8 +48,11 @@ def lead_through_map(
         columns = build(_aten.flatten.using_ints, feature_map, 2, 3)
         back = build(_aten.transpose.int, columns, 1, 2)
         if layout.skipped:
-            skipped = build(_aten.slice.Tensor, node, 1, 0, layout.skipped)
+            first = build(_aten.transpose.int, node, 0, 1) if layout.tokens_first else node
+            skipped = build(_aten.slice.Tensor, first, 1, 0, layout.skipped)
             back = build(_aten.cat.default, [skipped, back], 1)
+        if layout.tokens_first:
+            back = build(_aten.transpose.int, back, 0, 1)
     back = build(_aten.contiguous.default, back)
     for user in users:
         user.replace_input_with(node, back)

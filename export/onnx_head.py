@@ -78,7 +78,7 @@ class OnnxHead:
         values = {**self._constants, self._layer.name: layer}
         for name, value in zip(self.context, context, strict=True):
             values[name] = torch.as_tensor(value)
-        count = layer.shape[0]
+        count = layer.shape[1 if self._layer.layout.tokens_first else 0]
         for node in self._nodes:
             if node.op_type in ("Shape", "Size") and node.input[0] in self._shapes:
                 values[str(node.output[0])] = _sizes(node, self._shapes[node.input[0]].at(count))

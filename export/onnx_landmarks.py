@@ -105,16 +105,16 @@ def _offer(obstacle: str) -> str:
 
 def _candidates(flow: Flow, prepared: Prepared, image_size: Grid) -> list[Layer]:
     """The values between image and embedding that can be read as a feature map."""
-    shapes: dict[str, tuple[int, ...]] = {}
+    found: dict[str, tuple[tuple[int, ...], bool]] = {}
     makers: dict[str, int] = {}
     for number in sorted(flow.needed_for([prepared.embedding])):
         for name in map(str, flow.nodes[number].output):
-            shape = _per_image(prepared.shapes, name)
-            if shape is not None and flow.holds_image(name):
-                shapes[name], makers[name] = shape, number
-    position = {name: number for number, name in enumerate(shapes)}
+            read = _per_image(prepared.shapes, name)
+            if read is not None and flow.holds_image(name):
+                found[name], makers[name] = read, number
+    position = {name: number for number, name in enumerate(found)}
     values = []
-    for name, shape in shapes.items():
+    for name, (shape, tokens_first) in found.items():
         node = flow.nodes[makers[name]]
         sources = flow.inputs[makers[name]]
         values.append(
@@ -124,16 +124,22 @@ def _candidates(flow: Flow, prepared: Prepared, image_size: Grid) -> list[Layer]
                 spatial=node.op_type in _CONVOLUTIONS | _POOLINGS,
                 view=node.op_type in _VIEWS,
                 transposed=node.op_type == "Transpose",
+                tokens_first=tokens_first,
             )
         )
-    layouts = zip(shapes, read_layouts(values, image_size), strict=True)
+    layouts = zip(found, read_layouts(values, image_size), strict=True)
     return [Layer(name, layout) for name, layout in layouts if layout is not None]
 
 
-def _per_image(shapes: Mapping[str, Shape], name: str) -> tuple[int, ...] | None:
+def _per_image(shapes: Mapping[str, Shape], name: str) -> tuple[tuple[int, ...], bool] | None:
+    """A value's shape without the batch, and whether the batch comes second."""
     shape = shapes.get(name)
-    sizes = None if shape is None else shape.per_image
-    return sizes if sizes is not None and len(sizes) >= 2 else None
+    if shape is None:
+        return None
+    if shape.per_image is not None:
+        return (shape.per_image, False) if len(shape.per_image) >= 2 else None
+    second = len(shape.sizes) == 3 and shape.axis == 1 and shape.sizes[1] == shape.unit
+    return ((shape.sizes[0], shape.sizes[2]), True) if second else None
 
 
 def _find_head_end(prepared: Prepared, image_size: Grid) -> tuple[str, bool, bool]:

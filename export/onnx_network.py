@@ -78,7 +78,8 @@ class OnnxNetwork(Network):
 
     def _trunk(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         layer, *context = (to_torch(array) for array in self._session.run(images.numpy()))
-        skipped = [] if not self._layout.skipped else [layer[:, : self._layout.skipped]]
+        images_first = layer.transpose(0, 1) if self._layout.tokens_first else layer
+        skipped = [images_first[:, : self._layout.skipped]] if self._layout.skipped else []
         return (_as_map(layer, self._layout), *skipped, *context)
 
     def _head(
@@ -175,6 +176,7 @@ def _as_map(layer: torch.Tensor, layout: Layout) -> torch.Tensor:
     if layout.kind == "nhwc":
         return layer.permute(0, 3, 1, 2).contiguous()
     if layout.kind == "tokens":
+        layer = layer.transpose(0, 1) if layout.tokens_first else layer
         patches = layer[:, layout.skipped :].transpose(1, 2)
         return patches.reshape(-1, *layout.shape)
     return layer
@@ -189,7 +191,8 @@ def _from_map(
     if layout.kind == "tokens":
         patches = feature_map.flatten(2).transpose(1, 2)
         first = [torch.as_tensor(each) for each in skipped]
-        return torch.cat([*first, patches], dim=1)
+        tokens = torch.cat([*first, patches], dim=1)
+        return tokens.transpose(0, 1).contiguous() if layout.tokens_first else tokens
     return feature_map
 
 
@@ -219,6 +222,8 @@ def _add_map(add: _Adder, layer: str, layout: Layout) -> None:
     if layout.kind == "nhwc":
         layer = add.node("Transpose", [layer], "channels_first", perm=[0, 3, 1, 2])
     elif layout.kind == "tokens":
+        if layout.tokens_first:
+            layer = add.node("Transpose", [layer], "images_first", perm=[1, 0, 2])
         if layout.skipped:
             bounds = [
                 add.constant(f"patches_{name}", [value])

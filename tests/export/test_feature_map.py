@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import onnx
 import pytest
 import torch
 
+from export.model_spec import load_model
 from export.torch_network import TorchNetwork
 from runtime.errors import FoldcamError
 
@@ -139,3 +141,48 @@ def test_the_hash_knows_parameters_and_constants(networks):
     assert digest(2.0, 0) == digest(2.0, 0)
     assert digest(2.0, 0) != digest(2.0, 1)
     assert digest(2.0, 0) != digest(3.0, 0)
+
+
+class TokensFirst(torch.nn.Module):
+    """A class token and an attention that has tokens before images, as torch's does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.patches = torch.nn.Conv2d(3, 8, 4, 4)
+        self.token = torch.nn.Parameter(torch.randn(8))
+        self.norm, self.attention = torch.nn.LayerNorm(8), torch.nn.MultiheadAttention(8, 2)
+
+    def forward(self, image):
+        x = self.patches(image).flatten(2).permute(2, 0, 1)
+        x = torch.cat([self.token + torch.zeros_like(x[:1]), x])
+        y = self.norm(x)
+        return (x + self.attention(y, y, y, need_weights=False)[0])[0]
+
+
+@pytest.mark.parametrize("kind", ["torch", "onnx"])
+def test_tokens_before_images_are_read_as_a_map(kind, tmp_path):
+    module = TokensFirst().eval()
+    images = torch.randn(3, 3, 8, 12)
+    network = TorchNetwork(module, (8, 12))
+    if kind == "onnx":
+        path = tmp_path / "tokens.onnx"
+        options = {"input_names": ["image"], "dynamic_axes": {"image": {0: "n"}}}
+        torch.onnx.export(
+            module, (images[:1],), str(path), dynamo=False, opset_version=17, **options
+        )
+        network = load_model(str(path)).network(size=(8, 12))
+    activations = network.forward(images)
+    assert network.feature_map_shape == (8, 2, 3)
+    torch.testing.assert_close(activations.embedding, module(images), rtol=1e-4, atol=1e-5)
+    tokens = module.patches(images)
+    expected = module.norm(tokens.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    torch.testing.assert_close(activations.feature_map, expected, rtol=1e-4, atol=1e-5)
+    direction = torch.randn(1, 8, generator=torch.Generator().manual_seed(1)).expand(3, -1)
+    pulled = network.pull_back(activations, direction)
+    own = TorchNetwork(module, (8, 12))
+    torch.testing.assert_close(
+        pulled, own.pull_back(own.forward(images), direction), rtol=1e-3, atol=1e-5
+    )
+    assert pulled.abs().max() > 0
+    onnx.checker.check_model(network.to_onnx(), full_check=True)
