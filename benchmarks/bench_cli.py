@@ -96,11 +96,48 @@ def _usual_data() -> Path:
     return Path(folder) / "CUB_200_2011"
 
 
-def _counts(text: str) -> tuple[int, ...]:
+def _counts(text: str, flag: str = "--rows", least: int = 2) -> tuple[int, ...]:
     parts = text.split(",")
     if not all(part.isascii() and part.isdigit() and 0 < len(part) < 10 for part in parts):
-        raise typer.BadParameter(f"--rows {text!r} is not numbers with commas: 300,10000.")
+        raise typer.BadParameter(f"{flag} {text!r} is not numbers with commas: 300,10000.")
     counts = tuple(dict.fromkeys(int(part) for part in parts))
-    if min(counts) < 2:
-        raise typer.BadParameter("--rows: a bank of fewer than two rows compares nothing.")
+    if min(counts) < least:
+        raise typer.BadParameter(f"{flag} {text!r}: each must be at least {least}.")
     return counts
+
+
+@bench.command(epilog="Example: foldcam bench gpu --out results/gpu")
+def gpu(
+    out: Annotated[Path, typer.Option(help="Folder of results.")] = Path("results/gpu"),
+    device: Annotated[str, typer.Option(help="cuda, or cpu to try it without a GPU.")] = "cuda",
+    rows: Annotated[str, typer.Option(help="Bank sizes, by commas.")] = "300,10000,100000",
+    batches: Annotated[str, typer.Option(help="Images per pass, by commas.")] = "1,8",
+    networks: Annotated[
+        str, typer.Option(help="EfficientNet-Lite0, ResNet-50 (needs transformers), by commas.")
+    ] = "EfficientNet-Lite0,ResNet-50",
+    rounds: Annotated[int, typer.Option(help="Timed runs of each.", min=1)] = 200,
+    size: Annotated[int, typer.Option(help="Of the square input in pixels.", min=32)] = 224,
+    seed: Annotated[int, typer.Option(help="Of images and banks.", min=0)] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Folded graphs and Grad-CAM in torch on one GPU: parity with the CPU, and time."""
+    from benchmarks.gpu.report import text_table
+    from benchmarks.gpu.study import NETWORKS, GpuOptions, run_gpu
+    from export.cli_options import choice
+    from export.progress import ProgressBar
+
+    options = GpuOptions(
+        device=choice("--device", device, ("cuda", "cpu")),
+        networks=tuple(choice("--networks", name, tuple(NETWORKS)) for name in networks.split(",")),
+        rows=_counts(rows),
+        batches=_counts(batches, "--batches", 1),
+        rounds=rounds,
+        size=size,
+        seed=seed,
+    )
+    with ProgressBar() as progress:
+        document = run_gpu(out, options, progress)
+    if as_json:
+        print_json(document)
+    else:
+        print(text_table(document))

@@ -31,6 +31,8 @@ class TorchNetwork(Network):
 
     Attributes:
         program: the whole graph, image -> (feature map, embedding).
+        trunk_module: image -> feature map, and what else the head needs.
+        head_module: those -> the head's end, and the embedding.
 
     Raises:
         FoldcamError: torch cannot export the module; it has no feature map; the
@@ -63,20 +65,20 @@ class TorchNetwork(Network):
         feature_map = anatomy.feature_map
         ends = [anatomy.head_end, anatomy.embedding]
         context = context_of(anatomy.whole, feature_map, ends)
-        self._trunk_module = subgraph(anatomy.whole, [anatomy.image], [feature_map, *context])
-        self._head_module = subgraph(anatomy.whole, [feature_map, *context], ends)
+        self.trunk_module = subgraph(anatomy.whole, [anatomy.image], [feature_map, *context])
+        self.head_module = subgraph(anatomy.whole, [feature_map, *context], ends)
         if hold:
-            hold_scales(self._head_module)
+            hold_scales(self.head_module)
         self.program = anatomy.program
 
     def _trunk(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        outputs: tuple[torch.Tensor, ...] = self._trunk_module(images)
+        outputs: tuple[torch.Tensor, ...] = self.trunk_module(images)
         return outputs
 
     def _head(
         self, feature_map: torch.Tensor, *context: torch.Tensor | int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        ends: tuple[torch.Tensor, torch.Tensor] = self._head_module(feature_map, *context)
+        ends: tuple[torch.Tensor, torch.Tensor] = self.head_module(feature_map, *context)
         return ends
 
     def to_onnx(self, opset: int = 18) -> onnx.ModelProto:
