@@ -74,9 +74,10 @@ class FoldedParty:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.name = path.name
-        self._backend: Backend = open_backend(path, provider="cpu")
+        onnx_file = path.suffix.lower() == ".onnx"
+        self._backend: Backend = open_backend(path, provider="cpu" if onnx_file else "auto")
         self.contract: Contract = self._backend.contract
-        self.model = onnx.load(path) if path.suffix.lower() == ".onnx" else None
+        self.model = onnx.load(path) if onnx_file else None
         self.bank = None if self.model is None else bank_of(self.model, self.contract)
         self.stored = None if self.model is None else stored_bank_of(self.model, self.contract)
 

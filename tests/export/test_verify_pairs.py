@@ -190,7 +190,7 @@ def test_an_outcome_and_labels_are_not_compared(
 
 def test_an_engine_has_the_backends_own_answer(folded_file, network, images, tmp_path):
     (tmp_path / "m.engine").write_bytes(b"plan")
-    with pytest.raises(FoldcamError, match="is a TensorRT engine"):
+    with pytest.raises(FoldcamError, match="has no manifest"):
         verify(folded_file, network, images, against=[tmp_path / "m.engine"])
 
 
