@@ -16,6 +16,11 @@ CompressionKind = Literal["none", "rank", "prototypes"]
 DEFAULT_PROBES = 12
 """Of lists of about a hundred rows; docs/overhead.md has what more and fewer of them find."""
 
+ROWS_PER_LIST = 100
+"""About; more where the centroids themselves become many."""
+
+# Rows of the bank over those in the lists that are searched, from which lists pay.
+_WORTH_IT = 1.25
 # Up to here comparing every float32 row costs less than finding the right lists: 1536 rows of 128.
 _EXHAUSTIVE_BYTES = 3 << 18
 # Smaller numbers take longer to be turned into floats, so that they are for tables larger than
@@ -134,7 +139,9 @@ def searches_lists(options: SearchOptions, rows: int, size: int, continuous: boo
             )
         return False
     if options.choice == "auto":
-        return rows * size * 4 > _EXHAUSTIVE_BYTES
+        # Of long embeddings few rows are many bytes, and lists that are all searched save none.
+        searched = options.probes * ROWS_PER_LIST
+        return rows * size * 4 > _EXHAUSTIVE_BYTES and rows > _WORTH_IT * searched
     return options.choice == "lists"
 
 

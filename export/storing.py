@@ -12,6 +12,7 @@ from export.compression import factors, with_prototypes
 from export.lists import balanced_lists
 from export.packed_codes import pack
 from export.storage_options import (
+    ROWS_PER_LIST,
     StorageOptions,
     precision_of_embeddings,
     precision_of_grad_weights,
@@ -34,8 +35,7 @@ from runtime.bank_storage import BankStorage
 
 Array = npt.NDArray[Any]
 
-# About a hundred rows per list, and more where the centroids themselves become many.
-_LIST_ROWS = 100
+_LIST_ROWS = ROWS_PER_LIST
 _CENTROIDS_PER_ROOT = 3
 
 

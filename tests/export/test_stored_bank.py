@@ -355,6 +355,8 @@ def test_auto_takes_lists_and_smaller_numbers_for_larger_banks():
     auto = SearchOptions()
     assert not searches_lists(auto, 1536, 128, False)
     assert searches_lists(auto, 1537, 128, False)
+    # More bytes than those, and nearly all of them in the lists that would be searched.
+    assert not searches_lists(auto, 1400, 1280, False)
     assert not searches_lists(auto, 10**6, 128, True)
     assert precision_of_embeddings("auto", False, 10**9) == "float32"
     assert precision_of_embeddings("auto", True, 10_000 * 128) == "float32"
