@@ -257,6 +257,45 @@ def test_a_batch_that_was_exported_as_four_serves_one(onnx_files, tmp_path):
         np.testing.assert_allclose(found, expected[:count], rtol=1e-5, atol=1e-6)
 
 
+SEVERAL = {
+    "an expanded norm": (
+        [
+            "Gemm f,w1 -> z",
+            "ReduceL2 z -> n axes=1 keepdims=1",
+            "Expand n,sizes -> e",
+            "Div z,e -> y",
+        ],
+        {"sizes": np.array([4, 3], np.int64)},
+    ),
+    "a token for each": (
+        ["Concat f,token -> j axis=1", "Gemm j,w2 -> y"],
+        {"token": np.full((4, 2), 0.5, np.float32), "w2": np.ones((6, 3), np.float32)},
+    ),
+    "a bias for each": (
+        ["Gemm f,w1 -> z", "Add z,bias -> y"],
+        {"bias": np.tile(np.array([[1.0, 2.0, 3.0]], np.float32), (4, 1))},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_constants_made_for_several_images_serve_one(name, onnx_files, tmp_path):
+    lines, constants = SEVERAL[name]
+    lines = ["GlobalAveragePool map -> p", "Flatten p -> f", *lines]
+    made = onnx_files.plain(lines, {"y": (4, 3)}, (4, 3, *onnx_files.SIZE), **constants)
+    for node in made.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "axes":
+                attribute.CopyFrom(onnx.helper.make_attribute("axes", [1]))
+    path = onnx_files.save(made, tmp_path)
+    images = _images(4, onnx_files.SIZE)
+    expected = _run(str(path), images.numpy())[0]
+    network = OnnxNetwork(read_onnx(path), onnx_files.SIZE)
+    for count in (1, 3, 4):
+        found = network.forward(images[:count]).embedding
+        np.testing.assert_allclose(found, expected[:count], rtol=1e-5, atol=1e-6)
+
+
 BAKED = {
     "a squeeze of all ones": (["GlobalAveragePool map -> p", "Squeeze p -> s", "Gemm2 -> y"], {}),
     "a shape": (["GlobalAveragePool map -> p", "Reshape p,row -> s", "Gemm2 -> y"], {}),
