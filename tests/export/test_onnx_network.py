@@ -550,6 +550,55 @@ def test_a_branch_taken_by_a_constant_is_part_of_the_trunk(onnx_files, tmp_path)
     assert network.layer == "q"
 
 
+def test_a_branch_that_asks_for_a_size_is_taken_in_the_head_as_well(onnx_files, tmp_path):
+    """As torch writes `squeeze` of a dimension whose size it does not know."""
+    lines = ["GlobalAveragePool map -> p", "Shape p -> sizes", "Gather sizes,two -> width"]
+    lines += ["Equal width,one -> single", "Identity p -> f", "Gemm f,w1 -> y"]
+    made = onnx_files.plain(lines, two=np.array(2, np.int64), one=np.array(1, np.int64))
+    axes = onnx.numpy_helper.from_array(np.array([2, 3], np.int64), "axes")
+    kept = [onnx.helper.make_tensor_value_info(name, 1, None) for name in ("s", "t")]
+    squeeze = onnx.helper.make_node("Squeeze", ["p", "axes"], ["s"], "n_p")
+    other = onnx.helper.make_node("Identity", ["p"], ["t"], "n_p")
+    node = onnx.helper.make_node(
+        "If",
+        ["single"],
+        ["f"],
+        "n_if",
+        then_branch=onnx.helper.make_graph([squeeze], "then", [], kept[:1], [axes]),
+        else_branch=onnx.helper.make_graph([other], "else", [], kept[1:]),
+    )
+    (place,) = (at for at, each in enumerate(made.graph.node) if each.op_type == "Identity")
+    made.graph.node[place].CopyFrom(node)
+    for each in made.graph.node:
+        if each.op_type == "Gemm":
+            # Two nodes of one name, which ONNX allows and ONNX Runtime does not.
+            each.name = made.graph.node[0].name
+    path = onnx_files.save(made, tmp_path)
+    network = OnnxNetwork(read_onnx(path), onnx_files.SIZE)
+    images = _images(3, onnx_files.SIZE)
+    activations = network.forward(images)
+    pooled = activations.feature_map.mean((2, 3)).numpy()
+    np.testing.assert_allclose(
+        activations.embedding, pooled @ onnx_files.weights(1, 4, 3), rtol=1e-5, atol=1e-6
+    )
+    found = _run(network.to_onnx(18).SerializeToString(), images.numpy())
+    np.testing.assert_allclose(found[1], activations.embedding, rtol=1e-5, atol=1e-6)
+
+
+def test_a_batch_norm_in_training_mode_is_named(onnx_files, tmp_path):
+    made = onnx_files.plain(
+        ["BatchNormalization map,s,s,s,s -> b training_mode=1", *HEAD],
+        s=np.ones(4, np.float32),
+    )
+    for node in made.graph.node:
+        if node.op_type == "BatchNormalization":
+            node.output.extend(["mean", "var"])
+        elif node.name == "n_q":
+            node.input[0] = "b"
+    with pytest.raises(FoldcamError, match=r"\(node 'n_b'\) is in training mode.*after eval"):
+        OnnxNetwork(read_onnx(onnx_files.save(made, tmp_path)), onnx_files.SIZE)
+
+
 def test_a_branch_that_looks_at_all_images_is_refused(onnx_files, tmp_path):
     path = onnx_files.save(_with_branch(onnx_files.plain(HEAD), "c0"), tmp_path)
     with pytest.raises(FoldcamError, match=r"ReduceMean \(node 'n_level'\) mixes or drops images"):
