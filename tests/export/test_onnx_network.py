@@ -404,6 +404,14 @@ def test_pixels_that_are_not_floats_are_refused(onnx_files, tmp_path):
         OnnxNetwork(read_onnx(onnx_files.save(made, tmp_path)), onnx_files.SIZE)
 
 
+def test_channels_that_the_file_leaves_open_are_taken_to_come_first(onnx_files, tmp_path):
+    path = onnx_files.save(onnx_files.plain(given=("N", "C", "H", "W")), tmp_path)
+    network = OnnxNetwork(read_onnx(path), onnx_files.SIZE)
+    images = _images(2, onnx_files.SIZE)
+    expected = _run(str(path), images.numpy())[0]
+    np.testing.assert_allclose(network.forward(images).embedding, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_two_maps_side_by_side_are_asked_about(onnx_files, tmp_path):
     head = [
         "Conv x,w2 -> c1 strides=4,4",
