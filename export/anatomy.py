@@ -24,8 +24,9 @@ from export.feature_map_search import (
     named_feature_map,
 )
 from export.head_end import judge_normalization
+from export.inference_module import inference_module, tidy_graph
 from export.map_view import add_map, lead_through_map
-from export.outputs import embedding_only, unwrapped
+from export.outputs import embedding_only
 from runtime.errors import FoldcamError
 
 _log = logging.getLogger(__name__)
@@ -212,15 +213,15 @@ def _find_head_end(
 
 
 def _exported(module: nn.Module, image_size: tuple[int, int], output: str | None) -> fx.GraphModule:
-    module = unwrapped(module).eval().float().cpu()
-    for parameter in module.parameters():
-        parameter.requires_grad_(False)
+    module = inference_module(module)
     example = example_images(image_size, 2)
     module = embedding_only(module, example, output)
     try:
-        program = torch.export.export(
-            module, (example,), dynamic_shapes=({0: torch.export.Dim.AUTO},)
-        )
+        # A part of the network under no_grad would be traced as a module of its own.
+        with torch.no_grad():
+            program = torch.export.export(
+                module, (example,), dynamic_shapes=({0: torch.export.Dim.AUTO},)
+            )
         if any(_writes_in_place(node) for node in program.graph.nodes):
             # Cut in two, a graph that writes into its own tensors would lose or repeat a write.
             with warnings.catch_warnings():
@@ -234,7 +235,20 @@ def _exported(module: nn.Module, image_size: tuple[int, int], output: str | None
             f"torch.export cannot trace the network: {_first_line(error)}. Shapes and control "
             "flow must not depend on the image's values."
         ) from error
-    return program_module(program)
+    _check_flat(program)
+    whole = program_module(program)
+    tidy_graph(whole)
+    return whole
+
+
+def _check_flat(program: torch.export.ExportedProgram) -> None:
+    for node in program.graph.nodes:
+        if node.target is torch.ops.higher_order.wrap_with_autocast:
+            raise FoldcamError(
+                "The network runs a part of itself under torch.autocast, whose precision ONNX "
+                "cannot repeat: take it out of forward (--precision fp16 makes halves of a "
+                "folded model)."
+            )
 
 
 def _writes_in_place(node: fx.Node) -> bool:

@@ -196,8 +196,11 @@ def _read_csv(path: Path, split: Split, continuous: bool) -> list[Sample]:
         raise FoldcamError(f"{path} is one image; a data set is a folder or a CSV with path,label.")
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            columns = set(reader.fieldnames or ())
+            reader = csv.DictReader(stream, delimiter=_delimiter(stream.readline()))
+            stream.seek(0)
+            # Spreadsheets and people write `Path; Label`.
+            reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
+            columns = set(reader.fieldnames)
             if not {"path", "label"} <= columns:
                 raise FoldcamError(
                     f"{path}: its first line must name the columns path,label (and optionally "
@@ -211,6 +214,11 @@ def _read_csv(path: Path, split: Split, continuous: bool) -> list[Sample]:
             ]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise FoldcamError(f"{path} is not a readable CSV file ({error}).") from None
+
+
+def _delimiter(header: str) -> str:
+    """What separates the columns: spreadsheets of many countries write semicolons."""
+    return max(",;\t", key=header.count)
 
 
 def _csv_sample(

@@ -61,9 +61,11 @@ def to_onnx(
                 dynamic_shapes=({0: torch.export.Dim(BATCH, min=1)},),
             )
     except Exception as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
+        # The exporter's own text is about its steps; the reason is what it comes from.
+        cause = error.__cause__ or error
+        first = (str(cause).splitlines() or [type(cause).__name__])[0].rstrip(".")
         raise FoldcamError(
-            f"torch cannot export the network to ONNX opset {opset}: {first}"
+            f"torch cannot export the network to ONNX opset {opset}: {first}."
         ) from error
     assert exported is not None
     model = exported.model_proto

@@ -54,6 +54,7 @@ def open_batch(model: onnx.ModelProto, images: Array, unit: int) -> dict[str, Sh
             nodes.append(node)
         else:
             _refuse_data_dependent(node, flow)
+            _refuse_training(node)
             rewrite = _fitting(node, flow, runner, values, shapes, unit)
             nodes.extend(rewrite.nodes)
             model.graph.initializer.extend(
@@ -75,6 +76,16 @@ def _refuse_data_dependent(node: onnx.NodeProto, flow: Flow) -> None:
         raise FoldcamError(
             f"The shape of what {node.op_type} (node {place_of(node)}) returns depends on the "
             "image's values, and a folded model needs fixed shapes: export the network without it."
+        )
+
+
+def _refuse_training(node: onnx.NodeProto) -> None:
+    if node.op_type == "BatchNormalization" and any(
+        attribute.name == "training_mode" and attribute.i for attribute in node.attribute
+    ):
+        raise FoldcamError(
+            f"BatchNormalization (node {place_of(node)}) is in training mode, where each image's "
+            "embedding depends on the others of its batch: export the network after eval()."
         )
 
 

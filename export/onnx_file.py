@@ -27,6 +27,21 @@ _QUANTIZED = {
     "ConvInteger",
     "MatMulInteger",
 }
+_FUSED = {
+    "BiasGelu",
+    "Conv",
+    "FastGelu",
+    "FusedConv",
+    "FusedGemm",
+    "FusedMatMul",
+    "Gelu",
+    "MultiHeadAttention",
+    "Attention",
+    "QuickGelu",
+    "ReorderInput",
+    "ReorderOutput",
+    "SkipLayerNormalization",
+}
 _OWN_DOMAINS = ("", "ai.onnx")
 
 
@@ -215,6 +230,12 @@ def _check_size(path: Path, beside: int) -> None:
 def _check_operators(graph: onnx.GraphProto) -> None:
     for inner in graphs(graph):
         for node in inner.node:
+            if node.domain.startswith("com.microsoft") and node.op_type in _FUSED:
+                raise FoldcamError(
+                    f"The network has {node.op_type} of {node.domain!r} (node {place_of(node)}), "
+                    "which ONNX Runtime's optimizer put together and no other tool can run: give "
+                    "the file from before that, or optimize it at the level ORT_ENABLE_BASIC."
+                )
             if node.domain not in _OWN_DOMAINS:
                 raise FoldcamError(
                     f"The network has a custom operator, {node.op_type} of {node.domain!r} (node "

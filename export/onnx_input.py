@@ -66,6 +66,10 @@ def image_input(graph: onnx.GraphProto) -> ImageInput:
     elif len(sizes) == 4 and sizes[3] == 3 and (sizes[1] is None or sizes[1] > 3):
         batch, height, width, _ = sizes
         layout = "nhwc"
+    elif len(sizes) == 4 and sizes[1] is None:
+        # Every dimension is open, as some exporters leave them; most put channels first.
+        batch, _, height, width = sizes
+        layout = "nchw"
     else:
         shape = " x ".join(str(size or "?") for size in sizes) or "open"
         raise FoldcamError(

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.embedding_model import BATCH, opset_of
 from export.onnx_batch import MANY, open_batch
+from export.onnx_branches import name_nodes_apart, settle_branches
 from export.onnx_file import OnnxFile
 from export.onnx_graph import Flow, prune
 from export.onnx_input import image_input, take_image
@@ -56,11 +57,14 @@ def prepare(file: OnnxFile, image_size: tuple[int, int]) -> Prepared:
     model.ir_version = max(model.ir_version, 8)
     # What exporters noted about shapes is for the batch and the size of their example.
     del model.graph.value_info[:]
+    name_nodes_apart(model.graph)
     given = image_input(model.graph)
     unit = given.batch or 1
     take_image(model, given, image_size)
     _fix_batch(model, unit)
     images = noise(image_size, MANY * unit)
+    settle_branches(model, images[:unit])
+    name_nodes_apart(model.graph)
     embedding, size = _choose_output(model, images[:unit])
     prune(model.graph)
     notes = []

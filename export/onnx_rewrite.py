@@ -93,6 +93,8 @@ def rewrites(
         yield _with_input(node, 1, np.asarray(axes, np.int64))
     elif node.op_type == "Concat":
         yield _expanded_concat(node, values, shapes)
+    elif node.op_type == "Expand" and axis is not None:
+        yield from _expand(node, values, axis)
     elif node.op_type in _ELEMENTWISE:
         yield from _repeated(node, values, shapes)
     elif node.op_type == "Resize" and len(node.input) == 4 and node.input[3] and axis == 0:
@@ -140,6 +142,10 @@ def _expanded_concat(node: onnx.NodeProto, values: Values, shapes: Mapping[str, 
     for position, name in enumerate(node.input):
         if name not in carrying:
             target = f"{stem}.{position}"
+            shared = _one_image(values.few[name], batch, shapes[carrying[0]].unit)
+            if shared is not None:
+                name = f"{target}.row"
+                constants[name] = shared
             nodes.append(helper.make_node("Expand", [name, size], [target], target))
             changed.input[position] = target
     return Rewrite([*nodes, changed], constants)
@@ -162,11 +168,17 @@ def _repeated(
         stem = f"{PREPARED}batch.{node.output[0]}"
         place = constant.ndim + from_end
         ones = np.ones(constant.ndim, np.int64)
+        shared = _one_image(constant, place, shapes[carrying].unit)
         constants = {
             f"{stem}.rows": np.asarray([rows], np.int64),
             f"{stem}.before": ones[:place],
             f"{stem}.after": ones[place + 1 :],
         }
+        if shared is not None:
+            # Made for several images: one image's part, or fewer images could not be served.
+            name = f"{stem}.one"
+            constants[name] = shared
+            constants[f"{stem}.rows"] = np.asarray([shared.shape[place]], np.int64)
         changed = onnx.NodeProto()
         changed.CopyFrom(node)
         changed.input[position] = f"{stem}.repeated"
@@ -183,6 +195,24 @@ def _repeated(
             changed,
         ]
         yield Rewrite(nodes, constants)
+
+
+def _expand(node: onnx.NodeProto, values: Values, axis: int) -> Iterator[Rewrite]:
+    """A 1 in the place of the batch: Expand leaves that dimension as it is."""
+    sizes = np.array(values.few[node.input[1]], np.int64)
+    place = len(sizes) + axis - values.few[node.input[0]].ndim
+    if place >= 0:
+        sizes[place] = 1
+        yield _with_input(node, 1, sizes)
+
+
+def _one_image(constant: Array, axis: int, unit: int) -> Array | None:
+    """The part of a constant that is one image's, where it is the same for all `unit` images."""
+    rows = constant.shape[axis] if axis < constant.ndim else 0
+    if unit == 1 or rows == 0 or rows % unit:
+        return None
+    first, *others = np.split(constant, unit, axis)
+    return first if all(np.array_equal(first, other) for other in others) else None
 
 
 def _resize(node: onnx.NodeProto, sizes: Array) -> Rewrite:

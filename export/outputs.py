@@ -15,6 +15,8 @@ from runtime.errors import FoldcamError
 WRAPPED = "wrapped_network"
 """Attribute of `EmbeddingOnly` under which the network itself is found."""
 
+_BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
 
 def unwrapped(module: nn.Module) -> nn.Module:
     """The network itself, out of what torch wraps around it to compile or to spread it.
@@ -50,10 +52,12 @@ class EmbeddingOnly(nn.Module):
         super().__init__()
         setattr(self, WRAPPED, network)
         self._place = place
+        self._keyword = _keyword(network)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Image `float32 [N, 3, H, W]` -> embedding `[N, D]`."""
-        value = getattr(self, WRAPPED)(image)
+        network = getattr(self, WRAPPED)
+        value = network(image) if self._keyword is None else network(**{self._keyword: image})
         for key in self._place:
             value = _child(value, key)
         embedding: torch.Tensor = value
@@ -74,8 +78,10 @@ def embedding_only(module: nn.Module, images: torch.Tensor, output: str | None =
             several are and none is named; no output has that name.
     """
     try:
+        # Some networks normalise the image in its own place.
+        given, keyword = images.clone(), _keyword(module)
         with torch.no_grad():
-            returned = module(images)
+            returned = module(given) if keyword is None else module(**{keyword: given})
     except FoldcamError:
         raise
     except Exception as error:
@@ -121,8 +127,18 @@ def embedding_only(module: nn.Module, images: torch.Tensor, output: str | None =
 def _wrapped(module: nn.Module, place: tuple[str | int, ...], value: torch.Tensor) -> nn.Module:
     first = next(iter(inspect.signature(module.forward).parameters.values()), None)
     # torch.export wants to know its input by name.
-    plain = first is not None and first.kind is not inspect.Parameter.VAR_POSITIONAL
+    plain = first is not None and first.kind in _BY_POSITION
     return module if plain and not place and value.ndim == 2 else EmbeddingOnly(module, place)
+
+
+def _keyword(module: nn.Module) -> str | None:
+    """The name of the image where it cannot be given by position, as in `forward(*, image)`."""
+    known = list(inspect.signature(module.forward).parameters.values())
+    if not known or any(each.kind in (*_BY_POSITION, each.VAR_POSITIONAL) for each in known):
+        return None
+    named = [each.name for each in known if each.kind is each.KEYWORD_ONLY]
+    needed = [each.name for each in known if each.name in named and each.default is each.empty]
+    return next(iter([*needed, *named]), None)
 
 
 def _tensors(

@@ -77,6 +77,16 @@ def test_csv_paths_are_relative_to_the_file(start, tmp_path):
     assert load_dataset(path).name == "list.csv"
 
 
+@pytest.mark.parametrize("between", [",", ";", "\t", ", "])
+def test_csv_columns_are_separated_as_spreadsheets_do(between, tmp_path):
+    rows = [("Path", "label"), ("1.jpg", "a"), ("2.jpg", "b")]
+    path = _csv(tmp_path, "".join(f"{between.join(row)}\r\n" for row in rows), "utf-8-sig")
+    assert [(each.path.name, each.label) for each in load_dataset(path).samples] == [
+        ("1.jpg", "a"),
+        ("2.jpg", "b"),
+    ]
+
+
 def test_csv_boxes_are_read_where_they_are_given(tmp_path):
     path = _csv(tmp_path, "label,path,x,y,w,h\na,1.jpg,1,2.5,3,4\nb,2.jpg,,,,\n")
     assert [s.box for s in load_dataset(path).samples] == [Box(1, 2.5, 3, 4), None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
@@ -122,6 +123,18 @@ def test_a_custom_operator_is_named(inside, onnx_files, tmp_path):
     model.opset_import.append(helper.make_opsetid("com.acme", 1))
     with pytest.raises(FoldcamError, match=r"Magic of 'com\.acme' \(node 'm_1'\)"):
         read_onnx(onnx_files.save(model, tmp_path))
+
+
+def test_what_the_optimizer_of_onnx_runtime_fused_is_refused_with_the_way_back(
+    onnx_files, tmp_path
+):
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    path = onnx_files.save(onnx_files.plain(), tmp_path)
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    with pytest.raises(FoldcamError, match=r"FusedConv of 'com\.microsoft'.*ORT_ENABLE_BASIC"):
+        read_onnx(tmp_path / "optimized.onnx")
 
 
 def test_a_quantized_network_is_refused(onnx_files, tmp_path):

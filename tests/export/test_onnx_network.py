@@ -257,6 +257,45 @@ def test_a_batch_that_was_exported_as_four_serves_one(onnx_files, tmp_path):
         np.testing.assert_allclose(found, expected[:count], rtol=1e-5, atol=1e-6)
 
 
+SEVERAL = {
+    "an expanded norm": (
+        [
+            "Gemm f,w1 -> z",
+            "ReduceL2 z -> n axes=1 keepdims=1",
+            "Expand n,sizes -> e",
+            "Div z,e -> y",
+        ],
+        {"sizes": np.array([4, 3], np.int64)},
+    ),
+    "a token for each": (
+        ["Concat f,token -> j axis=1", "Gemm j,w2 -> y"],
+        {"token": np.full((4, 2), 0.5, np.float32), "w2": np.ones((6, 3), np.float32)},
+    ),
+    "a bias for each": (
+        ["Gemm f,w1 -> z", "Add z,bias -> y"],
+        {"bias": np.tile(np.array([[1.0, 2.0, 3.0]], np.float32), (4, 1))},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_constants_made_for_several_images_serve_one(name, onnx_files, tmp_path):
+    lines, constants = SEVERAL[name]
+    lines = ["GlobalAveragePool map -> p", "Flatten p -> f", *lines]
+    made = onnx_files.plain(lines, {"y": (4, 3)}, (4, 3, *onnx_files.SIZE), **constants)
+    for node in made.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "axes":
+                attribute.CopyFrom(onnx.helper.make_attribute("axes", [1]))
+    path = onnx_files.save(made, tmp_path)
+    images = _images(4, onnx_files.SIZE)
+    expected = _run(str(path), images.numpy())[0]
+    network = OnnxNetwork(read_onnx(path), onnx_files.SIZE)
+    for count in (1, 3, 4):
+        found = network.forward(images[:count]).embedding
+        np.testing.assert_allclose(found, expected[:count], rtol=1e-5, atol=1e-6)
+
+
 BAKED = {
     "a squeeze of all ones": (["GlobalAveragePool map -> p", "Squeeze p -> s", "Gemm2 -> y"], {}),
     "a shape": (["GlobalAveragePool map -> p", "Reshape p,row -> s", "Gemm2 -> y"], {}),
@@ -363,6 +402,14 @@ def test_pixels_that_are_not_floats_are_refused(onnx_files, tmp_path):
     made.graph.node[1].input[0] = "float"
     with pytest.raises(FoldcamError, match="input 'x' is uint8, and float32 pixels"):
         OnnxNetwork(read_onnx(onnx_files.save(made, tmp_path)), onnx_files.SIZE)
+
+
+def test_channels_that_the_file_leaves_open_are_taken_to_come_first(onnx_files, tmp_path):
+    path = onnx_files.save(onnx_files.plain(given=("N", "C", "H", "W")), tmp_path)
+    network = OnnxNetwork(read_onnx(path), onnx_files.SIZE)
+    images = _images(2, onnx_files.SIZE)
+    expected = _run(str(path), images.numpy())[0]
+    np.testing.assert_allclose(network.forward(images).embedding, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_two_maps_side_by_side_are_asked_about(onnx_files, tmp_path):
@@ -509,6 +556,55 @@ def test_a_branch_taken_by_a_constant_is_part_of_the_trunk(onnx_files, tmp_path)
     expected = _run(str(path), images.numpy())[0]
     np.testing.assert_allclose(network.forward(images).embedding, expected, rtol=1e-5, atol=1e-6)
     assert network.layer == "q"
+
+
+def test_a_branch_that_asks_for_a_size_is_taken_in_the_head_as_well(onnx_files, tmp_path):
+    """As torch writes `squeeze` of a dimension whose size it does not know."""
+    lines = ["GlobalAveragePool map -> p", "Shape p -> sizes", "Gather sizes,two -> width"]
+    lines += ["Equal width,one -> single", "Identity p -> f", "Gemm f,w1 -> y"]
+    made = onnx_files.plain(lines, two=np.array(2, np.int64), one=np.array(1, np.int64))
+    axes = onnx.numpy_helper.from_array(np.array([2, 3], np.int64), "axes")
+    kept = [onnx.helper.make_tensor_value_info(name, 1, None) for name in ("s", "t")]
+    squeeze = onnx.helper.make_node("Squeeze", ["p", "axes"], ["s"], "n_p")
+    other = onnx.helper.make_node("Identity", ["p"], ["t"], "n_p")
+    node = onnx.helper.make_node(
+        "If",
+        ["single"],
+        ["f"],
+        "n_if",
+        then_branch=onnx.helper.make_graph([squeeze], "then", [], kept[:1], [axes]),
+        else_branch=onnx.helper.make_graph([other], "else", [], kept[1:]),
+    )
+    (place,) = (at for at, each in enumerate(made.graph.node) if each.op_type == "Identity")
+    made.graph.node[place].CopyFrom(node)
+    for each in made.graph.node:
+        if each.op_type == "Gemm":
+            # Two nodes of one name, which ONNX allows and ONNX Runtime does not.
+            each.name = made.graph.node[0].name
+    path = onnx_files.save(made, tmp_path)
+    network = OnnxNetwork(read_onnx(path), onnx_files.SIZE)
+    images = _images(3, onnx_files.SIZE)
+    activations = network.forward(images)
+    pooled = activations.feature_map.mean((2, 3)).numpy()
+    np.testing.assert_allclose(
+        activations.embedding, pooled @ onnx_files.weights(1, 4, 3), rtol=1e-5, atol=1e-6
+    )
+    found = _run(network.to_onnx(18).SerializeToString(), images.numpy())
+    np.testing.assert_allclose(found[1], activations.embedding, rtol=1e-5, atol=1e-6)
+
+
+def test_a_batch_norm_in_training_mode_is_named(onnx_files, tmp_path):
+    made = onnx_files.plain(
+        ["BatchNormalization map,s,s,s,s -> b training_mode=1", *HEAD],
+        s=np.ones(4, np.float32),
+    )
+    for node in made.graph.node:
+        if node.op_type == "BatchNormalization":
+            node.output.extend(["mean", "var"])
+        elif node.name == "n_q":
+            node.input[0] = "b"
+    with pytest.raises(FoldcamError, match=r"\(node 'n_b'\) is in training mode.*after eval"):
+        OnnxNetwork(read_onnx(onnx_files.save(made, tmp_path)), onnx_files.SIZE)
 
 
 def test_a_branch_that_looks_at_all_images_is_refused(onnx_files, tmp_path):
