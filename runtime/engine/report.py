@@ -25,8 +25,9 @@ def engine_report(path: Path) -> dict[str, Any]:
 
     Returns:
         `file`, `bytes`, `manifest` (its path), `inputs`, `outputs`, what the manifest
-        records, `label_count`, `contract` (the model's metadata document), and `problem`:
-        why the files would be refused on any machine, or None.
+        records, `label_count` and `storage` as `runtime.inspect.inspect_model`, `contract`
+        (the model's metadata document), and `problem`: why the files would be refused on
+        any machine, or None.
 
     Raises:
         FoldcamError: the plan or its manifest is missing, or the manifest is unreadable.
@@ -46,6 +47,7 @@ def engine_report(path: Path) -> dict[str, Any]:
         "manifest": str(manifest_path(path)),
         **manifest_record(manifest),
         "label_count": len({run.name for run in contract.labels}),
+        "storage": None if contract.bank.storage is None else contract.bank.storage.sentence(),
         "contract": manifest.metadata,
         "problem": problem,
     }

@@ -182,6 +182,9 @@ def test_an_interrupted_build_resumes_and_cleans_up(model, parts, foldcam, monke
     [
         (["bank", "add", "old.safetensors", "{other}", "--images", "new", "--out",
           "x.safetensors"], 1, "made by another network: it names"),
+        (["bank", "add", "old.safetensors", "demo", "--images", "new", "--out",
+          "x.safetensors"], 1, "made with another network: demo has no layer"),
+        (["bank", "stats", "folder.safetensors"], 1, "folder.safetensors is a folder"),
         (["bank", "add", "old.safetensors", "{model}", "--images", "old", "--out",
           "x.safetensors"], 1, "All 7 images are in the bank already"),
         (["bank", "add", "none.safetensors", "{model}", "--images", "new", "--out",
