@@ -132,7 +132,7 @@ def test_an_embedding_network_that_says_which_it_is(
     export_model(loaded, two_labels, tmp_path / "direct.onnx", GOAL)
     assert report.replaced is None
     assert (tmp_path / "m.onnx").read_bytes() == (tmp_path / "direct.onnx").read_bytes()
-    other = replace(loaded, module=networks.make_tiny(seed=1)).network().to_onnx()
+    other = replace(loaded, source=networks.make_tiny(seed=1)).network().to_onnx()
     onnx.save(other, plain)
     with pytest.raises(FoldcamError, match=r"made by the network \w{12}\.\.\. and .* holds \w{12}"):
         fold_file(plain, Bank.load(bank_file), tmp_path / "m2.onnx")
