@@ -209,6 +209,8 @@ class Bank:
         except FileNotFoundError:
             raise FoldcamError(f"{path} does not exist.") from None
         except (safetensors.SafetensorError, OSError) as error:
+            if path.is_dir():
+                raise FoldcamError(f"{path} is a folder, not a bank.") from None
             raise FoldcamError(f"{path} is not a bank, or it is damaged ({error}).") from error
         return _assembled(path, header, arrays)
 

@@ -14,6 +14,7 @@ from export.bank_steps import StageProgress
 from export.bank_update import AddReport, add_to_bank
 from export.datasets import Dataset, SingletonPolicy, handle_singletons
 from export.exporter import bank_notes, source_of
+from export.feature_map import UnknownLayerError
 from export.grad_weights import ChannelRule
 from export.kernel import KernelObjective
 from export.model_spec import LoadedModel
@@ -115,7 +116,13 @@ def add_to_bank_file(
     _check_out(out)
     source = needed_source(bank.source, "The bank")
     recipe = source.preprocessing
-    network = loaded.network(source.layer, (recipe.height, recipe.width))
+    try:
+        network = loaded.network(source.layer, (recipe.height, recipe.width))
+    except UnknownLayerError:
+        raise FoldcamError(
+            f"The bank was made with another network: {loaded.name} has no layer {source.layer!r}, "
+            "of which the bank's grad-weights are; name the bank's own network."
+        ) from None
     report = add_to_bank(
         bank,
         network,

@@ -8,6 +8,8 @@ import onnx
 
 FEATURE_MAP = "feature_map"
 BATCH = "batch"
+OLDEST_OPSET = 17
+"""What TensorRT 8.6 reads and the fold is written in."""
 
 # Metadata of an embedding network's own file: the hash by which its banks know it.
 _NETWORK_KEY = "foldcam.network_sha256"

@@ -13,6 +13,7 @@ from export.bank_builder import BankReport, build_bank
 from export.bank_source import BankSource
 from export.bank_steps import StageProgress
 from export.datasets import Dataset
+from export.embedding_model import OLDEST_OPSET
 from export.feature_map import describe
 from export.fidelity import Fidelity, measure_fidelity
 from export.file_size import check_file_size, weight_bytes
@@ -94,6 +95,11 @@ def export_model(
     """
     if out.suffix != ".onnx":
         raise FoldcamError(f"--out {out}: a folded model is an .onnx file.")
+    if opset < OLDEST_OPSET:
+        raise FoldcamError(
+            f"--opset {opset}: a folded model needs ONNX opset {OLDEST_OPSET} (TensorRT 8.6) or "
+            "later; leave it out for 18."
+        )
     preprocessing = preprocessing or loaded.preprocessing
     # First what can fail at once, then the long pass over the images.
     with atomic_path(out) as temporary:

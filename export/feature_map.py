@@ -14,6 +14,11 @@ from typing import Literal
 
 from runtime.errors import FoldcamError
 
+
+class UnknownLayerError(FoldcamError):
+    """The network has no layer of the name that was asked for."""
+
+
 Kind = Literal["nchw", "nhwc", "tokens"]
 Grid = tuple[int, int]
 

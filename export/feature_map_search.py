@@ -9,7 +9,16 @@ from typing import Any
 import torch
 from torch import fx
 
-from export.feature_map import Layer, Layout, Step, Value, describe, read_layouts, select
+from export.feature_map import (
+    Layer,
+    Layout,
+    Step,
+    UnknownLayerError,
+    Value,
+    describe,
+    read_layouts,
+    select,
+)
 from export.graph_search import ancestors, descendants, module_path, module_paths
 from runtime.errors import FoldcamError
 
@@ -184,7 +193,7 @@ def named_feature_map(graph: fx.Graph, found: Sequence[Candidate], layer: str) -
             f"Layer {layer!r} has no spatial output with a gradient path to the embedding; "
             f"choose one of: {choices}."
         )
-    raise FoldcamError(f"The network has no layer {layer!r}; choose one of: {choices}.")
+    raise UnknownLayerError(f"The network has no layer {layer!r}; choose one of: {choices}.")
 
 
 def _layouts(

@@ -265,11 +265,14 @@ def _load_weights(module: nn.Module, path: Path) -> None:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise FoldcamError(f"--weights {path} does not exist.") from None
+    except IsADirectoryError:
+        raise FoldcamError(f"--weights {path} is a folder: give the file of the weights.") from None
     except Exception as error:
-        # Both readers raise many types; what matters is that the file was refused.
+        # Both readers raise many types; what matters is that the file was refused. Their texts
+        # are left out: torch's advises to load the file without weights_only.
         raise FoldcamError(
-            f"--weights {path} is neither safetensors nor a state dict of plain tensors: "
-            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
+            f"--weights {path} is neither safetensors nor a state dict of plain tensors, or it is "
+            "damaged: save it with safetensors.torch.save_file(network.state_dict(), FILE)."
         ) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from export.feature_map import UnknownLayerError
 from runtime.contract import METADATA_KEY, Contract
 from runtime.errors import FoldcamError
 from runtime.onnx_file import read_header
@@ -61,7 +62,13 @@ def load_network(
             weights = _beside(model_path, origin.weights, "--weights")
     recipe = contract.preprocessing
     loaded = load_model(spec, weights, output)
-    return loaded.network(contract.layer, (recipe.height, recipe.width), exact=False)
+    try:
+        return loaded.network(contract.layer, (recipe.height, recipe.width), exact=False)
+    except UnknownLayerError:
+        raise FoldcamError(
+            f"{model_path} was made from another network: {loaded.name} has no layer "
+            f"{contract.layer!r}; name its own with --against."
+        ) from None
 
 
 def _beside(model: Path, name: str, flag: str) -> Path:

@@ -77,6 +77,8 @@ def read_onnx(path: Path, output: str | None = None) -> OnnxFile:
         model = onnx.load(str(path), load_external_data=False)
     except FileNotFoundError:
         raise FoldcamError(f"MODEL {path} does not exist.") from None
+    except IsADirectoryError:
+        raise FoldcamError(f"MODEL {path} is a folder, not an ONNX file.") from None
     except Exception as error:
         # The reader raises many types; what matters is that the file was refused.
         raise FoldcamError(f"MODEL {path} is not an ONNX file, or it is damaged.") from error

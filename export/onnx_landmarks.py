@@ -7,7 +7,16 @@ from dataclasses import dataclass
 
 import onnx
 
-from export.feature_map import Grid, Layer, Step, Value, describe, read_layouts, select
+from export.feature_map import (
+    Grid,
+    Layer,
+    Step,
+    UnknownLayerError,
+    Value,
+    describe,
+    read_layouts,
+    select,
+)
 from export.feature_map_search import is_spread
 from export.head_end import judge_normalization
 from export.onnx_graph import Flow
@@ -169,7 +178,7 @@ def _named(flow: Flow, candidates: list[Layer], layer: str) -> Layer:
             f"Layer {layer!r} has no spatial output with a gradient path to the embedding; "
             f"choose one of: {choices}."
         )
-    raise FoldcamError(f"The network has no layer {layer!r}; choose one of: {choices}.")
+    raise UnknownLayerError(f"The network has no layer {layer!r}; choose one of: {choices}.")
 
 
 def _find_feature_map(

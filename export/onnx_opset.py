@@ -8,13 +8,10 @@ import onnx.defs
 import onnx.inliner
 import onnx.version_converter
 
-from export.embedding_model import opset_of
+from export.embedding_model import OLDEST_OPSET, opset_of
 from export.onnx_graph import prune
 from export.onnx_session import GraphSession, reason
 from runtime.errors import FoldcamError
-
-OLDEST = 17
-"""What TensorRT 8.6 reads and the fold is written in."""
 
 
 def in_opset(model: onnx.ModelProto, opset: int, images: np.ndarray) -> onnx.ModelProto:
@@ -50,7 +47,11 @@ def in_opset(model: onnx.ModelProto, opset: int, images: np.ndarray) -> onnx.Mod
             # The converter is a C++ library, whose exceptions have no type in common.
             problem = problem or reason(error)
     has = opset_of(model)
-    mend = f"use --opset {has}" if has >= OLDEST else f"export it again in opset {OLDEST} or later"
+    mend = (
+        f"use --opset {has}"
+        if has >= OLDEST_OPSET
+        else f"export it again in opset {OLDEST_OPSET} or later"
+    )
     raise FoldcamError(
         f"The network is in ONNX opset {has}, which cannot be converted to {opset} ({problem}): "
         f"{mend}."

@@ -8,13 +8,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from export.embedding_model import BATCH, opset_of
+from export.embedding_model import BATCH, OLDEST_OPSET, opset_of
 from export.onnx_batch import MANY, open_batch
 from export.onnx_branches import name_nodes_apart, settle_branches
 from export.onnx_file import OnnxFile
 from export.onnx_graph import Flow, prune
 from export.onnx_input import image_input, take_image
-from export.onnx_opset import OLDEST, in_opset
+from export.onnx_opset import in_opset
 from export.onnx_rewrite import Shape
 from export.onnx_session import Array, GraphSession, NodeRunner
 from runtime.errors import FoldcamError
@@ -68,9 +68,9 @@ def prepare(file: OnnxFile, image_size: tuple[int, int]) -> Prepared:
     embedding, size = _choose_output(model, images[:unit])
     prune(model.graph)
     notes = []
-    if opset_of(model) < OLDEST:
-        notes.append(f"The file is in ONNX opset {opset_of(model)}: converted to {OLDEST}.")
-        model = in_opset(model, OLDEST, images[:unit])
+    if opset_of(model) < OLDEST_OPSET:
+        notes.append(f"The file is in ONNX opset {opset_of(model)}: converted to {OLDEST_OPSET}.")
+        model = in_opset(model, OLDEST_OPSET, images[:unit])
     single = GraphSession(model, [embedding])
     expected = [single.run(images[at * unit : (at + 1) * unit])[0] for at in range(MANY)]
     before = model.SerializeToString(deterministic=True)

@@ -10,6 +10,7 @@ import onnx
 from export.bank import Bank
 from export.bank_source import BankSource, needed_source
 from export.embedding_model import FEATURE_MAP, marked_network
+from export.feature_map import UnknownLayerError
 from export.fold import FoldOptions, HeatmapSize, fold
 from export.storage_options import StorageOptions, parse_compression
 from export.unfold import network_of
@@ -135,7 +136,14 @@ def _embedding_network(path: Path, bank: Bank, source: BankSource) -> onnx.Model
     from export.model_spec import load_model
 
     recipe = source.preprocessing
-    network = load_model(str(path)).network(source.layer, (recipe.height, recipe.width))
+    try:
+        network = load_model(str(path)).network(source.layer, (recipe.height, recipe.width))
+    except UnknownLayerError:
+        raise FoldcamError(
+            f"The bank was made with another network, or with its torch module: {path} has no "
+            f"layer {source.layer!r}; build the bank with this file, or swap the bank of a folded "
+            "model."
+        ) from None
     _check_hash(path, network.sha256(), bank)
     return network.to_onnx()
 

@@ -143,9 +143,13 @@ def draw_caption(image: Image, text: str) -> Image:
     (_, letters), below = cv2.getTextSize(text, font, scale, stroke)
     band = min(height, letters + below + 8)
     drawn[height - band :] = drawn[height - band :] // 3
-    corner = (4, height - below - 4)
-    cv2.putText(drawn, text, corner, font, scale, (0, 0, 0), stroke + 2, cv2.LINE_AA)
-    cv2.putText(drawn, text, corner, font, scale, (255, 255, 255), stroke, cv2.LINE_AA)
+    # The outline is the letters' own, grown: OpenCV 5 has another font for thicker strokes,
+    # whose letters are wider, and a text drawn in both falls apart.
+    white = np.zeros((height, width), np.uint8)
+    cv2.putText(white, text, (4, height - below - 4), font, scale, 255, stroke, cv2.LINE_AA)
+    black = cv2.dilate(white, np.ones((3, 3), np.uint8))
+    outlined = cv2.subtract(drawn, cv2.merge([black] * 3))
+    drawn[:] = cv2.add(outlined, cv2.merge([white] * 3))
     return drawn
 
 

@@ -18,7 +18,13 @@ from runtime.contract import METADATA_KEY, Contract
 from runtime.engine.device import DeviceFacts, find_gpu, find_host
 from runtime.engine.flavours import Flavour
 from runtime.engine.log import OwnedLogger, owned_logger
-from runtime.engine.manifest import FileRecord, Manifest, Target, manifest_path
+from runtime.engine.manifest import (
+    ENGINE_SUFFIXES,
+    FileRecord,
+    Manifest,
+    Target,
+    manifest_path,
+)
 from runtime.engine.network import compute_capabilities, configure, parse_network
 from runtime.engine.options import BuildOptions
 from runtime.engine.precision import hold_to, types_of
@@ -141,6 +147,11 @@ def _check_output(model: Path, out: Path, size: int) -> None:
     """Before minutes are spent: can the plan be written where it is wanted."""
     if out.suffix.lower() == ".onnx" or (out.exists() and out.samefile(model)):
         raise FoldcamError(f"{out} is where a model belongs: name the engine birds.engine or so.")
+    if out.suffix.lower() not in ENGINE_SUFFIXES:
+        # The other commands know an engine by its suffix, and a slip must not cost a photograph.
+        raise FoldcamError(
+            f"{out} is no name of an engine: give one that ends in {', '.join(ENGINE_SUFFIXES)}."
+        )
     with user_errors_for(out):
         if out.is_dir():
             raise FoldcamError(f"{out} is a folder: give the name of a file.")

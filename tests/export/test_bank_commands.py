@@ -39,6 +39,10 @@ def make(seed=0):
 
 def other():
     return make(1)
+
+def wrapped():
+    from torch import nn
+    return nn.Sequential(make())
 """
 
 
@@ -182,6 +186,9 @@ def test_an_interrupted_build_resumes_and_cleans_up(model, parts, foldcam, monke
     [
         (["bank", "add", "old.safetensors", "{other}", "--images", "new", "--out",
           "x.safetensors"], 1, "made by another network: it names"),
+        (["bank", "add", "old.safetensors", "{wrapped}", "--images", "new", "--out",
+          "x.safetensors"], 1, "The bank was made with another network: bank_net_"),
+        (["bank", "stats", "folder.safetensors"], 1, "folder.safetensors is a folder"),
         (["bank", "add", "old.safetensors", "{model}", "--images", "old", "--out",
           "x.safetensors"], 1, "All 7 images are in the bank already"),
         (["bank", "add", "none.safetensors", "{model}", "--images", "new", "--out",
@@ -211,6 +218,7 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing_behind(
     replace(held, network_sha256="ab" * 32).save(parts / "foreign.safetensors")
     before = sorted(parts.rglob("*"))
     names = {"model": model, "other": model.replace(":make", ":other")}
+    names["wrapped"] = model.replace(":make", ":wrapped")
     found, out, err = foldcam(*(text.format(**names) for text in arguments))
     assert (found, out) == (status, "")
     assert sentence in " ".join(err.replace("│", " ").split())

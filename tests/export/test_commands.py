@@ -286,7 +286,9 @@ def test_another_network_is_refused_in_one_sentence(exported, model, foldcam):
         (["--size", "big"], "--size 'big'"),
         (["--size", "3"], ""),
         (["--weights", "none.pt"], "none.pt does not exist"),
-        (["--opset", "3"], "opset"),
+        (["--weights", "folder.onnx"], "is a folder"),
+        (["--opset", "3"], "--opset 3: a folded model needs ONNX opset 17"),
+        (["--opset", "16"], "needs ONNX opset 17"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_leaves_nothing_behind(

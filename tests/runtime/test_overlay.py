@@ -136,6 +136,15 @@ def test_caption_can_be_read_on_any_background(background, size):
     assert changed.min() > size[0] // 3 or size[0] < 60
 
 
+@pytest.mark.parametrize("size", [(100, 400), (480, 640), (1200, 1600)])
+def test_the_outline_of_a_caption_stays_with_its_letters(size):
+    drawn = draw_caption(np.full((*size, 3), 120, np.uint8), "001.Black_footed_Albatross  1.00")
+    letters = np.flatnonzero((drawn > 150).all(axis=2).any(axis=0))
+    outline = np.flatnonzero((drawn < 10).all(axis=2).any(axis=0))
+    assert 0 <= letters[0] - outline[0] <= 3
+    assert 0 <= outline[-1] - letters[-1] <= 3
+
+
 def test_caption_on_a_tiny_image_does_nothing():
     image = np.zeros((3, 3, 3), np.uint8)
     np.testing.assert_array_equal(draw_caption(image, "owl"), image)

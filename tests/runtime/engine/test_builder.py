@@ -332,7 +332,13 @@ def test_the_output_may_not_be_the_model_or_a_folder(compile_tiny, tmp_path, mak
     made.out.hardlink_to(made.model)
     with pytest.raises(FoldcamError, match="where a model belongs"):
         compile_tiny("10.3.0")
-    made.out = tmp_path
+    photo = made.out = tmp_path / "photo.jpg"
+    photo.write_bytes(b"a photograph")
+    with pytest.raises(FoldcamError, match="no name of an engine"):
+        compile_tiny("10.3.0")
+    assert photo.read_bytes() == b"a photograph"
+    made.out = tmp_path / "folder.engine"
+    made.out.mkdir()
     with pytest.raises(FoldcamError, match="is a folder"):
         compile_tiny("10.3.0")
     made.out = tmp_path / "tiny.onnx" / "x.engine"

@@ -66,6 +66,19 @@ def test_inspect_prints_manifest_tensors_and_size(runtime, make_engine):
     assert report["platform"] == {"machine": "aarch64", "system": "Linux", "l4t": "36.4.3"}
 
 
+def test_inspect_of_an_engine_says_how_its_bank_is_stored(runtime, make_engine):
+    plain = make_engine()
+    metadata = json.loads(plain.with_name("tiny.engine.json").read_text())["metadata"]
+    metadata["bank"]["storage"] = {
+        "search": "exhaustive", "lists": 0, "list_rows": 0, "probes": 0, "rank": 0,
+        "embeddings": "int8", "grad_weights": "float16", "sha256": "ab" * 32,
+    }  # fmt: skip
+    engine = make_engine(metadata=metadata)
+    done = runtime("inspect", engine)
+    assert done.returncode == 0, done.stderr
+    assert "all rows compared; embeddings int8, grad-weights float16" in done.stdout
+
+
 def test_inspect_says_that_a_plan_was_changed(runtime, make_engine):
     engine = make_engine()
     engine.write_bytes(b"x" * 1024)
