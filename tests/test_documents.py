@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from collections.abc import Iterator
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,23 @@ from typer.main import get_command
 
 from runtime import cli, foldcam_cli
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+# Of this checkout; the installed metadata may be of another.
+COMMANDS = PROJECT["entry-points"][foldcam_cli.GROUP]
 TEXTS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "Dockerfile")),
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 PROGRAMS: dict[str, Any] = {
-    "foldcam": get_command(foldcam_cli.gather(list(entry_points(group=foldcam_cli.GROUP)))),
+    "foldcam": get_command(
+        foldcam_cli.gather([EntryPoint(*item, foldcam_cli.GROUP) for item in COMMANDS.items()])
+    ),
     "runtime": get_command(cli.app),
 }
 # What the texts show of pip, venv, docker, systemctl, apt and tools/constraints.py.
