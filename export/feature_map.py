@@ -271,22 +271,24 @@ def choose(steps: Sequence[Step]) -> int | None:
     end = len(steps)
     # The furthest value that is reached from before, without passing the one at hand.
     furthest = -1
-    chosen = None
+    chosen = raw = None
     for position in range(len(steps)):
         if not live[position]:
             continue
         step = steps[position]
-        if furthest <= position and spatial[position] and _is_activation(position, steps, users):
+        if furthest <= position and spatial[position]:
             assert step.layout is not None
             if min(step.layout.shape) > 1:
-                chosen = position
+                raw = position
+                if _is_activation(position, steps, users):
+                    chosen = position
         for user in users[position]:
             if live[user]:
                 furthest = max(furthest, user)
             elif steps[user].layout is None:
                 # Pooled: from here the way leads to the embedding and nowhere else.
                 furthest = end
-    return chosen
+    return raw if chosen is None else chosen
 
 
 def feeding(steps: Sequence[Step]) -> list[int]:

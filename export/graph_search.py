@@ -87,11 +87,13 @@ def find_normalization(embedding: fx.Node) -> fx.Node | None:
 
 
 def ends_in_layer_norm(embedding: fx.Node) -> bool:
-    """Whether the embedding is a layer normalisation's output."""
-    return _through_transparent(embedding).target in (
-        torch.ops.aten.layer_norm.default,
-        torch.ops.aten.rms_norm.default,
-    )
+    """Whether the embedding is a layer normalisation's output, or one token's of it."""
+    node = _through_transparent(embedding)
+    while node.target in (torch.ops.aten.select.int, torch.ops.aten.slice.Tensor):
+        source = node.args[0]
+        assert isinstance(source, fx.Node)
+        node = _through_transparent(source)
+    return node.target in (torch.ops.aten.layer_norm.default, torch.ops.aten.rms_norm.default)
 
 
 def module_path(node: fx.Node) -> str:

@@ -68,10 +68,10 @@ def has_unit_norm(graph: onnx.GraphProto, output: str) -> bool:
 
 
 def ends_in_layer_norm(graph: onnx.GraphProto, output: str) -> bool:
-    """Whether an output is a layer normalisation's, in one operator."""
+    """Whether an output is a layer normalisation's in one operator, or one token's of it."""
     producers = {name: node for node in graph.node for name in node.output}
     node = producers.get(output)
-    while node is not None and node.op_type in _TRANSPARENT:
+    while node is not None and node.op_type in _TRANSPARENT | {"Gather", "Slice"}:
         node = producers.get(node.input[0])
     return node is not None and node.op_type in ("LayerNormalization", "RMSNormalization")
 

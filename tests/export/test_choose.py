@@ -109,6 +109,11 @@ def test_keys_and_values_in_one_product_are_no_map():
     assert choose([image(), norm, keys_and_values, attention, pooled(3)]) == 1
 
 
+def test_a_product_is_taken_where_there_is_nothing_else():
+    mixed = inner(1)
+    assert choose([image(), spatial(0, linear=True), mixed, pooled(2)]) == 1
+
+
 def test_stripes_are_pooled_and_no_map():
     stripes = spatial(1, layout=Layout("nchw", (8, 6, 1)))
     assert choose([image(), spatial(0), stripes, pooled(2)]) == 1

@@ -128,3 +128,30 @@ def test_an_onnx_file_holds_the_same_scales(dynamo, kind, tmp_path):
     expected = _expected(module, activations.feature_map, direction)
     torch.testing.assert_close(functional.cosine_similarity(pulled, expected), torch.ones(4))
     assert network.head_is_linear(activations)
+
+
+class _Token(nn.Module):
+    """Ends in the layer norm of tokens, of which the first is the embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.norm = nn.Conv2d(3, 8, 2, 2), nn.LayerNorm(8)
+        self.mix = nn.Linear(16, 16)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.mix(self.conv(image).flatten(2)).transpose(1, 2)
+        return self.norm(x)[:, 0]
+
+
+@pytest.mark.parametrize("kind", ["torch", "onnx"])
+def test_a_token_of_a_layer_norm_is_not_said_to_be_normalised(kind, tmp_path, caplog):
+    module = _Token().eval()
+    network = TorchNetwork(module, SIZE)
+    if kind == "onnx":
+        path = tmp_path / "token.onnx"
+        torch.onnx.export(module, (torch.zeros(1, 3, *SIZE),), str(path), dynamo=False)
+        network = load_model(str(path)).network(size=SIZE)
+    assert not network.normalized
+    assert network.head_before_normalization
+    assert "was not found" not in caplog.text
