@@ -83,9 +83,7 @@ class Recipe:
     biases: Mapping[str, Floats] = field(default_factory=dict)
 
 
-def quantize(
-    model: onnx.ModelProto, placement: Placement, recipe: Recipe
-) -> onnx.ModelProto:
+def quantize(model: onnx.ModelProto, placement: Placement, recipe: Recipe) -> onnx.ModelProto:
     """Put Q and DQ into a copy of the model.
 
     Args:

@@ -15,7 +15,7 @@ from calibrate.session import Floats, Images, Runner
 from export.datasets import Sample
 from export.embedding_model import FEATURE_MAP
 from export.formulas import scaled_estimate
-from export.stored_bank import StoredBank, bank_of, stored_bank_of
+from export.stored_bank import bank_of, stored_bank_of
 from runtime.contract import (
     EMBEDDING,
     ESTIMATE,
@@ -74,7 +74,8 @@ class Damage:
     def _heat_of(self, feature_map: Floats) -> Floats:
         flat = feature_map.reshape(*feature_map.shape[:2], -1)
         signed = np.einsum("nk,nkp->np", self._weights, flat)
-        return signed if self._contract.outcome is not None else np.maximum(signed, 0)
+        heat = signed if self._contract.outcome is not None else np.maximum(signed, 0)
+        return np.asarray(heat, np.float32)
 
 
 class Gate:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -72,8 +72,3 @@ class Runner:
         """Outputs by name for all images at once; see `batches`."""
         parts = list(self.batches(images, **others))
         return {name: np.concatenate([part[name] for part in parts]) for name in self.names}
-
-
-def first_that_is_not_finite(values: Sequence[tuple[str, npt.NDArray[Any]]]) -> str | None:
-    """The name of the first array with NaN or infinity in it."""
-    return next((name for name, array in values if not np.isfinite(array).all()), None)

@@ -100,11 +100,14 @@ def load_statistics(path: Path) -> dict[str, Activation] | None:
     """Read what `save_statistics` wrote; None where there is none, or it cannot be read."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
+            ranges = arrays["ranges"]
             return {
                 str(name): Activation(
-                    *(float(value) for value in arrays["ranges"][place]),
-                    np.asarray(arrays["histograms"][place], np.int64),
-                    np.asarray(arrays[f"mean{place}"], np.float64),
+                    greatest=float(ranges[place, 0]),
+                    least=float(ranges[place, 1]),
+                    width=float(ranges[place, 2]),
+                    histogram=np.asarray(arrays["histograms"][place], np.int64),
+                    channel_mean=np.asarray(arrays[f"mean{place}"], np.float64),
                 )
                 for place, name in enumerate(arrays["names"])
             }

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 
 from calibrate.graph import Floats, GraphView
@@ -25,6 +26,8 @@ from calibrate.statistics import Activation
 from calibrate.thresholds import METHODS, Method, clipped_share, thresholds_of
 
 Progress = Callable[[str, int, int], None]
+
+Doubles = npt.NDArray[np.float64]
 
 _SCALE_INPUT = "calibrate.scale"
 # Thresholds nearer to each other than this are one: rounding to 127 levels is coarser.
@@ -90,7 +93,7 @@ def choose_steps(
                     if same is not None
                     else damage.of_runner(runner, **{_SCALE_INPUT: np.asarray(scale)})
                 )
-        best = method or min(METHODS, key=lambda name: measured[name])
+        best = method or min(METHODS, key=measured.__getitem__)
         threshold = candidates[best]
         chosen[tensor] = Choice(
             tensor,
@@ -157,7 +160,7 @@ def _method(name: str) -> Method:
     return next(method for method in METHODS if method == name)
 
 
-def _shift(layer: Layer, lost: np.ndarray, mean: np.ndarray) -> Floats:  # type: ignore[type-arg]
+def _shift(layer: Layer, lost: Doubles, mean: Doubles) -> Floats:
     if layer.operator == "Gemm":
         product = lost @ mean if layer.axis == 0 else mean @ lost
         return np.asarray(product, np.float32)

@@ -181,8 +181,7 @@ def failures_of(
         # Written so that a NaN fails; 1e-9 forgives the last bit of a difference of shares.
         if not lost <= limits.recall_lost + 1e-9:
             failures.append(
-                f"recall@1 falls by {100 * lost:.2f} points, more than "
-                f"{100 * limits.recall_lost:g}"
+                f"recall@1 falls by {100 * lost:.2f} points, more than {100 * limits.recall_lost:g}"
             )
     if figures.estimate_error is not None and figures.estimate_error_reference is not None:
         added = figures.estimate_error - figures.estimate_error_reference
@@ -202,9 +201,7 @@ def failures_of(
             ("5th percentile", figures.heatmap_correlation_p5, limits.heatmap_correlation_p5),
         ):
             if not value >= limit:
-                failures.append(
-                    f"the heatmap correlation is {value:.4f} ({what}), below {limit:g}"
-                )
+                failures.append(f"the heatmap correlation is {value:.4f} ({what}), below {limit:g}")
     if speed_ratio is not None and not speed_ratio > limits.speed_ratio:
         failures.append(
             f"it runs at {speed_ratio:.2f} times the float model's speed, and more than "
