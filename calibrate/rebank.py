@@ -20,7 +20,8 @@ from export.unfold import network_of
 from runtime.contract import EMBEDDING, Contract
 from runtime.errors import FoldcamError
 
-_SAME_ROW = 0.999
+# Cosine above which an image made a row, by whether the rows are stored in full.
+_SAME_ROW = {True: 0.99999, False: 0.999}
 _CHUNK = 1024
 
 
@@ -50,8 +51,10 @@ def rebank(
     )
     pictures = read_pictures(dataset.samples, contract.preprocessing)
     floats = _embedded(model, contract, pictures.resized)
+    storage = contract.bank.storage
+    full = storage is None or storage.embeddings == "float32"
     nearest, similarity = _nearest(bank.embeddings, floats)
-    missing = int((similarity < _SAME_ROW).sum())
+    missing = int((similarity < _SAME_ROW[full]).sum())
     if missing:
         raise FoldcamError(
             f"--rebank: {missing} of the bank's {bank.rows} rows come from images that are not in "

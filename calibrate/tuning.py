@@ -93,7 +93,7 @@ def choose_steps(
                     if same is not None
                     else damage.of_runner(runner, **{_SCALE_INPUT: np.asarray(scale)})
                 )
-        best = method or min(METHODS, key=measured.__getitem__)
+        best: Method = _least(measured) if method is None else method
         threshold = candidates[best]
         chosen[tensor] = Choice(
             tensor,
@@ -154,6 +154,10 @@ def best_recipe(
     }
     better = measured["bias_corrected"] < measured["as_rounded"]
     return (corrected if better else plain), measured
+
+
+def _least(measured: Mapping[str, float]) -> Method:
+    return min(METHODS, key=lambda name: measured[name])
 
 
 def _method(name: str) -> Method:
