@@ -132,9 +132,10 @@ class _Counter:
         self._per_channel = 0
 
     def add(self, values: npt.NDArray[np.float32]) -> None:
-        greatest = float(np.abs(values).max())
+        # Exporters leave slices of nothing in a graph.
+        greatest = float(np.abs(values).max(initial=0))
         self._greatest = max(self._greatest, greatest)
-        self._least = min(self._least, float(values.min()))
+        self._least = min(self._least, float(values.min(initial=np.inf)))
         axis = 1 if values.ndim > 3 else values.ndim - 1
         others = tuple(place for place in range(values.ndim) if place != axis)
         total = values.sum(axis=others, dtype=np.float64)

@@ -126,6 +126,9 @@ def bias_corrections(
         weight = view.floats(layer.weight)
         if weight is None or layer.operator == "MatMul":
             continue
+        if layer.operator == "Conv" and weight.ndim != 4:
+            # Means are kept per channel for maps only.
+            continue
         levels, scales = rounded_weight(weight, layer.axis)
         shape = [1] * weight.ndim
         shape[layer.axis] = -1

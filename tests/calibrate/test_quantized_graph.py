@@ -105,8 +105,15 @@ def test_tensorrt_rtx_builds_it_and_the_checker_finds_nothing(name, kept, make_m
     from export.check.checker import check_model
     from export.check.targets import TARGETS
 
-    trt = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx: foldcam[rtx]")
     made = _quantized(make_model(**VARIANTS[name]), kept=kept)
+    _check_builds(made)
+    onnx.save(made, tmp_path / "m.onnx")
+    modern = [target for target in TARGETS if target.version >= (10, 3)]
+    assert check_model(tmp_path / "m.onnx", modern).passed
+
+
+def _check_builds(made):
+    trt = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx: foldcam[rtx]")
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)
     network = builder.create_network(0)
@@ -119,7 +126,31 @@ def test_tensorrt_rtx_builds_it_and_the_checker_finds_nothing(name, kept, make_m
     profile.set_shape(image.name, [1, *rest], [2, *rest], [4, *rest])
     config.add_optimization_profile(profile)
     assert builder.build_serialized_network(network, config) is not None
-    onnx.save(made, tmp_path / "m.onnx")
-    modern = [target for target in TARGETS if target.version >= (10, 3)]
-    report = check_model(tmp_path / "m.onnx", modern)
-    assert report.passed
+
+
+@pytest.mark.parametrize("name", ["ResNet", "ViT", "Swin"])
+def test_residual_networks_and_transformers_build_and_stay_near(name, tmp_path, monkeypatch):
+    pytest.importorskip("transformers", reason="needs transformers: foldcam[dev]")
+    from benchmarks.architectures import parity
+    from benchmarks.architectures.zoo import architectures
+    from calibrate.calibrator import read_contract_of
+    from calibrate.quality import Damage
+    from calibrate.statistics import gather
+    from calibrate.tuning import best_recipe, choose_steps
+    from runtime.images import list_images, read_image
+
+    monkeypatch.setattr(parity, "_builds", lambda path: None)
+    parity.try_architecture(architectures()[name], tmp_path)
+    model = onnx.load(tmp_path / "model.onnx")
+    contract = read_contract_of(model)
+    paths = list_images(tmp_path / "pictures", recursive=True)
+    images = np.stack([contract.preprocessing.resized(read_image(path))[0] for path in paths])
+    placement, damage = find_placement(model), Damage(model, contract, images)
+    found = gather(model, contract, placement.tensors(model), images)
+    choices = choose_steps(model, found, damage, "tensorrt", "mse")
+    steps = {tensor: choice.step for tensor, choice in choices.items()}
+    recipe, measured = best_recipe(model, placement, steps, found, damage)
+    made = quantize(model, placement, recipe)
+    onnx.checker.check_model(made, full_check=True)
+    assert min(measured.values()) < 0.05
+    _check_builds(made)
