@@ -85,7 +85,7 @@ def fold_file(
             layer=source.layer,
             origin=source.origin,
             versions=_versions(contract),
-            options=_options(wishes or FoldWishes(), contract),
+            options=fold_options(wishes or FoldWishes(), contract),
         )
         onnx.save(folded, temporary)
     return FoldReport(out, read_contract(out), contract)
@@ -157,7 +157,8 @@ def _load(path: Path) -> onnx.ModelProto:
         raise FoldcamError(f"{path} cannot be read as ONNX: {reason}") from error
 
 
-def _options(wishes: FoldWishes, contract: Contract | None) -> FoldOptions:
+def fold_options(wishes: FoldWishes, contract: Contract | None) -> FoldOptions:
+    """Wishes where there are any, then what the contract says, then the defaults."""
     given = {name: value for name, value in vars(wishes).items() if value is not None}
     if contract is None:
         return replace(FoldOptions(), **given)

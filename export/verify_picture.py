@@ -30,12 +30,18 @@ def worst_picture(report: VerifyReport) -> Image:
         aspect ratio. The difference is painted over grey, from nothing to its own maximum,
         which the caption tells.
     """
-    rows = [
-        _row(report.pairs[place].name, image)
-        for place, images in enumerate(report.worst)
-        for image in images
-    ]
-    return _stacked(rows, axis=0)
+    return picture_of(
+        [
+            (report.pairs[place].name, image)
+            for place, images in enumerate(report.worst)
+            for image in images
+        ]
+    )
+
+
+def picture_of(pairs: Sequence[tuple[str, ImagePair]]) -> Image:
+    """As `worst_picture`, for at least one image with the name of the model beside it."""
+    return _stacked([_row(name, pair) for name, pair in pairs], axis=0)
 
 
 def _row(model: str, pair: ImagePair) -> Image:

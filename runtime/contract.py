@@ -125,6 +125,23 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """How a quantized model came about.
+
+    Attributes:
+        key: hash of network, images, preprocessing, method and versions.
+        report_sha256: of the gate's report, as canonical JSON.
+        kept_float: layers that were left in float.
+        target: whose form the quantized steps have, `tensorrt` or `cpu`.
+    """
+
+    key: str
+    report_sha256: str
+    kept_float: int
+    target: str
+
+
+@dataclass(frozen=True)
 class Contract:
     """Everything that the device must know about a folded model.
 
@@ -145,6 +162,7 @@ class Contract:
         outcome: the continuous outcome, None for a model of labels. With it the model
             has the outputs `heatmap_lower` and `estimate`.
         precision: of the network's own steps; inputs and outputs are float32 either way.
+        calibration: of a quantized model, else None.
     """
 
     preprocessing: Preprocessing
@@ -161,6 +179,7 @@ class Contract:
     versions: dict[str, str] = field(default_factory=dict)
     outcome: Outcome | None = None
     precision: Precision = "fp32"
+    calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         ends = np.cumsum([run.count for run in self.labels], dtype=np.int64)
@@ -209,6 +228,8 @@ class Contract:
         }
         if self.outcome is not None:
             document["outcome"] = vars(self.outcome)
+        if self.calibration is not None:
+            document["calibration"] = vars(self.calibration)
         try:
             text = json.dumps(
                 document,
@@ -251,6 +272,7 @@ def parse_contract(text: str, where: str) -> Contract:
     bank = _bank(root.section("bank"))
     labels = tuple(LabelRun(*run) for run in root.runs("labels", MAX_LABEL_RUNS))
     section = root.optional_section("outcome")
+    calibrated = root.optional_section("calibration")
     outcome = None if section is None else _outcome(section)
     counted = sum(run.count for run in labels)
     if outcome is not None and labels:
@@ -275,6 +297,7 @@ def parse_contract(text: str, where: str) -> Contract:
         outcome=outcome,
         # Files of before there was a choice do not say.
         precision=root.optional_choice("precision", PRECISIONS, "fp32"),
+        calibration=None if calibrated is None else _calibration(calibrated),
     )
 
 
@@ -353,6 +376,15 @@ def _bank_document(bank: BankSummary) -> dict[str, Any]:
     if bank.storage is not None:
         document["storage"] = vars(bank.storage)
     return document
+
+
+def _calibration(fields: Fields) -> Calibration:
+    return Calibration(
+        key=fields.text("key"),
+        report_sha256=fields.text("report_sha256"),
+        kept_float=fields.integer("kept_float", low=0),
+        target=fields.text("target"),
+    )
 
 
 def _outcome(fields: Fields) -> Outcome:

@@ -33,7 +33,7 @@ PACKAGES = ("export", "runtime", "calibrate", "benchmarks")
 FORBIDDEN = {
     "runtime": {"export", "calibrate", "benchmarks", "torch", "onnx"},
     "export": {"calibrate", "benchmarks"},
-    "calibrate": {"export", "benchmarks"},
+    "calibrate": {"benchmarks"},
     "benchmarks": set(),
 }
 

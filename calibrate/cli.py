@@ -1,0 +1,170 @@
+"""`foldcam calibrate`: INT8 behind a gate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from export.cli_options import Json, choice
+from runtime.cli_support import print_json
+from runtime.errors import ExitStatus, FoldcamError
+
+if TYPE_CHECKING:
+    from calibrate.calibrator import Outcome
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command(
+    epilog="Example: foldcam calibrate birds.onnx --images CUB_200_2011 --out birds.int8.onnx"
+)
+def calibrate(
+    model: Annotated[Path, typer.Argument(help="A folded model, float32.", metavar="MODEL.onnx")],
+    images: Annotated[
+        Path,
+        typer.Option(
+            help="Labelled images like the device's: class folders, a CSV, or a CUB-200-2011 "
+            "folder. A training part calibrates and a test part judges; else both are drawn."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The INT8 model; written only if the gate passes.")],
+    target: Annotated[
+        str,
+        typer.Option(
+            help="tensorrt: int8 as every TensorRT from 8.6 on takes it. cpu: uint8 activations "
+            "for ONNX Runtime, and speed is measured here."
+        ),
+    ] = "tensorrt",
+    method: Annotated[
+        str, typer.Option(help="auto (by measured damage), minmax, percentile, entropy or mse.")
+    ] = "auto",
+    keep_float: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="auto keeps the fewest layers in float with which the gate passes; none; or a "
+            "layer's name (may be repeated).",
+            show_default="auto",
+        ),
+    ] = None,
+    bias_correction: Annotated[
+        bool, typer.Option(help="Try it, and keep it if the answers are nearer to the float ones.")
+    ] = True,
+    rebank: Annotated[
+        bool, typer.Option("--rebank", help="Embed the bank by the INT8 network, if that helps.")
+    ] = False,
+    count: Annotated[int, typer.Option(help="Images to calibrate on, at most.", min=8)] = 128,
+    gate_images: Annotated[int, typer.Option(help="Images to judge by, at most.", min=8)] = 256,
+    seed: Annotated[int, typer.Option(help="Of the choice of images.")] = 0,
+    recall_lost: Annotated[float, typer.Option(help="Limit, in points of recall@1.")] = 1.0,
+    heatmap_mean: Annotated[float, typer.Option(help="Limit, mean heatmap correlation.")] = 0.98,
+    heatmap_p5: Annotated[
+        float, typer.Option(help="Limit, heatmap correlation at the 5th percentile.")
+    ] = 0.9,
+    calibration_cache: Annotated[
+        str | None,
+        typer.Option(
+            help="Also write a calibration cache for a weakly typed build of this TensorRT, such "
+            "as 10.3.0; it belongs to MODEL.onnx itself.",
+            metavar="VERSION",
+        ),
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Folder for what long steps found; beside --out if left out."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Quantize a folded model to int8; status 3 and no model if it costs too much."""
+    from calibrate.calibrator import Wishes
+    from calibrate.calibrator import calibrate as run
+    from calibrate.placement import TARGETS
+    from calibrate.report import document
+    from calibrate.store import Store
+    from calibrate.thresholds import METHODS
+    from export.progress import ProgressBar
+    from runtime.gate import GateLimits
+
+    chosen_target = choice("--target", target, TARGETS)
+    chosen_method = None if method == "auto" else choice("--method", method, METHODS)
+    kept = tuple(keep_float or ("auto",))
+    if len(kept) > 1 and {"auto", "none"} & set(kept):
+        raise typer.BadParameter("--keep-float auto and none cannot be joined with names.")
+    if calibration_cache is not None and chosen_target != "tensorrt":
+        raise typer.BadParameter("--calibration-cache needs --target tensorrt.")
+    if out.suffix != ".onnx":
+        raise FoldcamError(f"--out {out}: an INT8 model is an .onnx file.")
+    if out.resolve() == model.resolve():
+        raise FoldcamError(f"--out {out} is the float model itself: give another name.")
+    wishes = Wishes(
+        count=count,
+        gate_count=gate_images,
+        seed=seed,
+        method=chosen_method,
+        keep_float=kept,
+        correct_biases=bias_correction,
+        rebank=rebank,
+        target=chosen_target,
+        limits=GateLimits(
+            recall_lost=recall_lost / 100,
+            heatmap_correlation_mean=heatmap_mean,
+            heatmap_correlation_p5=heatmap_p5,
+        ),
+    )
+    store = Store(cache or out.with_name(f".{out.name}.calibration"))
+    with ProgressBar() as progress:
+        outcome = run(model, images, wishes, store=store, progress=progress)
+    files = _write(outcome, model, out, calibration_cache)
+    if as_json:
+        print_json({**document(outcome), "files": [str(path) for path in files]})
+    else:
+        _print(outcome, files)
+    if not outcome.passed:
+        raise typer.Exit(ExitStatus.GATE_FAILED)
+
+
+def _write(outcome: Outcome, model: Path, out: Path, cache_version: str | None) -> list[Path]:
+    import onnx
+
+    from calibrate.report import write_json, write_page
+    from calibrate.trt_cache import calibration_cache
+    from runtime.files import atomic_path
+
+    text = None if cache_version is None else calibration_cache(outcome.steps, cache_version)
+    written = []
+    if outcome.passed:
+        with atomic_path(out) as temporary:
+            onnx.save(outcome.model, temporary)
+        written.append(out)
+        if text is not None:
+            beside = out.with_suffix(".calibration.cache")
+            with atomic_path(beside) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+            plain = out.with_suffix(".float.onnx")
+            with atomic_path(plain) as temporary:
+                temporary.write_bytes(model.read_bytes())
+            written += [beside, plain]
+    else:
+        # One of an earlier run would be taken for this one's.
+        out.unlink(missing_ok=True)
+    report, page = out.with_suffix(".report.json"), out.with_suffix(".report.html")
+    write_json(report, outcome)
+    write_page(page, outcome, out.name)
+    return [*written, report, page]
+
+
+def _print(outcome: Outcome, files: list[Path]) -> None:
+    from calibrate.report import LADDER_HEAD, figure_lines, ladder_lines
+
+    for what, value in figure_lines(outcome):
+        print(f"  {what:24} {value}")
+    table = [LADDER_HEAD, *ladder_lines(outcome)]
+    widths = [max(len(line[place]) for line in table) for place in range(len(LADDER_HEAD))]
+    for line in table:
+        print("  " + "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip())
+    if outcome.chosen.kept:
+        print(f"  kept in float: {', '.join(outcome.chosen.kept)}")
+    for path in files:
+        print(f"  {path}")
+    print("passed" if outcome.passed else f"FAILED: {'; '.join(outcome.failures)}")

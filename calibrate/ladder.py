@@ -1,0 +1,106 @@
+"""Layers that quantizing hurts most, and the fewest of them to keep in float."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import onnx
+
+from calibrate.placement import Placement
+from calibrate.qdq import Recipe, quantize
+from calibrate.quality import Damage
+from runtime.gate import GateFigures
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One candidate.
+
+    Attributes:
+        kept: layers in float, the most sensitive first.
+        bytes: of the model's file.
+        figures: at the gate.
+        failures: what is outside the limits.
+        speed_ratio: time of the float model over its own; None if unmeasured.
+    """
+
+    kept: tuple[str, ...]
+    bytes: int
+    figures: GateFigures
+    failures: tuple[str, ...]
+    speed_ratio: float | None = None
+
+    def document(self) -> dict[str, Any]:
+        """For the report, without the speed, which differs from run to run."""
+        return {
+            "kept": list(self.kept),
+            "bytes": self.bytes,
+            "figures": self.figures.document(),
+            "failures": list(self.failures),
+        }
+
+
+def rank_layers(
+    model: onnx.ModelProto,
+    placement: Placement,
+    recipe: Recipe,
+    damage: Damage,
+    progress: Progress | None = None,
+) -> list[tuple[str, float]]:
+    """Layers by the damage that each does when it alone is quantized, worst first."""
+    names = [layer.name for layer in placement.layers]
+    found = []
+    for done, name in enumerate(names, 1):
+        alone = replace(recipe, kept=frozenset(names) - {name})
+        found.append((name, damage.of(quantize(model, placement, alone))))
+        if progress is not None:
+            progress("sensitivity", done, len(names))
+    # Equal ones in the graph's order.
+    return sorted(found, key=lambda item: -item[1])
+
+
+def climb(
+    ranking: Sequence[str], first: Rung, measure: Callable[[tuple[str, ...]], Rung]
+) -> list[Rung]:
+    """Keep more and more of the ranking's head in float until the gate passes.
+
+    The number doubles until it does, and is then halved between the last that failed and the
+    first that passed. Not every number is tried: that more layers in float are never worse is
+    assumed between the rungs, and measured at the one that is taken.
+
+    Args:
+        ranking: names of layers, the most sensitive first.
+        first: with none of them kept.
+        measure: makes and judges a candidate.
+
+    Returns:
+        Every rung that was tried, by layers kept; the fewest that pass are the first passing.
+    """
+    rungs = {0: first}
+    if not first.failures:
+        return [first]
+    failed, count = 0, 1
+    passed: int | None = None
+    # All layers in float is the float model: nothing was quantized then.
+    most = len(ranking) - 1
+    while count <= most:
+        rungs[count] = measure(tuple(ranking[:count]))
+        if not rungs[count].failures:
+            passed = count
+            break
+        failed = count
+        if count == most:
+            break
+        count = min(2 * count, most)
+    while passed is not None and passed - failed > 1:
+        middle = (passed + failed) // 2
+        rungs[middle] = measure(tuple(ranking[:middle]))
+        if rungs[middle].failures:
+            failed = middle
+        else:
+            passed = middle
+    return [rungs[place] for place in sorted(rungs)]

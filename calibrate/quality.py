@@ -1,0 +1,175 @@
+"""What quantizing does to a model's answers: a number to search by, and the gate's figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from calibrate.graph import with_outputs
+from calibrate.selection import Pictures
+from calibrate.session import Floats, Images, Runner
+from export.datasets import Sample
+from export.embedding_model import FEATURE_MAP
+from export.formulas import scaled_estimate
+from export.stored_bank import bank_of, stored_bank_of
+from runtime.contract import (
+    EMBEDDING,
+    ESTIMATE,
+    HEATMAP,
+    HEATMAP_LOWER,
+    Contract,
+)
+from runtime.gate import Answered, GateFigures, PerImage, judge
+from runtime.preprocess import Affine
+
+# An image this near to a bank row is that row.
+_OWN_ROW = 0.9999
+_TINY = 1e-12
+
+
+class Damage:
+    """How far a candidate's embedding and heat are from the float model's, on a few images.
+
+    The heat is that of the float model's grad-weights on both feature maps, so that a change of
+    neighbors does not hide what happened to the map.
+
+    Args:
+        model: folded, float32.
+        contract: its contract.
+        images: `uint8 [n, height, width, 3]` RGB at the input size.
+    """
+
+    def __init__(self, model: onnx.ModelProto, contract: Contract, images: Images) -> None:
+        self._contract, self._images = contract, images
+        bank = bank_of(model, contract)
+        found = Runner(with_outputs(model, [EMBEDDING, FEATURE_MAP]), contract).all(images)
+        self._embedding = _unit(found[EMBEDDING])
+        rows, _ = stored_bank_of(model, contract).nearest(self._embedding, contract.transfer)
+        self._weights = bank.grad_weights[bank.grad_index[rows]].mean(axis=1)
+        self._heat = self._heat_of(found[FEATURE_MAP])
+
+    def of(self, model: onnx.ModelProto, **inputs: Any) -> float:
+        """Mean over the images of `(1 - cosine) + (1 - correlation)`; infinite for NaN."""
+        return self.of_runner(self.runner(model), **inputs)
+
+    def runner(self, model: onnx.ModelProto) -> Runner:
+        """For a model with inputs of its own, which is asked several times."""
+        return Runner(with_outputs(model, [EMBEDDING, FEATURE_MAP]), self._contract)
+
+    def of_runner(self, runner: Runner, **inputs: Any) -> float:
+        """See `of`."""
+        found = runner.all(self._images, **inputs)
+        cosines = (_unit(found[EMBEDDING]) * self._embedding).sum(axis=1)
+        heat = self._heat_of(found[FEATURE_MAP])
+        a, b = (x - x.mean(axis=1, keepdims=True) for x in (heat, self._heat))
+        norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+        correlations = np.where(norms > 0, (a * b).sum(axis=1) / np.maximum(norms, _TINY), 1.0)
+        lost = float(np.mean((1 - cosines) + (1 - correlations)))
+        return lost if np.isfinite(lost) else float("inf")
+
+    def _heat_of(self, feature_map: Floats) -> Floats:
+        flat = feature_map.reshape(*feature_map.shape[:2], -1)
+        signed = np.einsum("nk,nkp->np", self._weights, flat)
+        heat = signed if self._contract.outcome is not None else np.maximum(signed, 0)
+        return np.asarray(heat, np.float32)
+
+
+class Gate:
+    """The float model's answers on the gate's images, with which candidates are compared.
+
+    Args:
+        model: folded, float32.
+        contract: its contract.
+        pictures: which were not used for calibration.
+    """
+
+    def __init__(self, model: onnx.ModelProto, contract: Contract, pictures: Pictures) -> None:
+        self._contract, self.pictures = contract, pictures
+        self._own: npt.NDArray[np.int64] | None = None
+        self._boxes = _boxes(pictures.samples, pictures.affines, contract)
+        self.reference, self._rows = self._answers(model, kernels=False)
+        self._grad_index = bank_of(model, contract).grad_index
+
+    def figures(
+        self, candidate: onnx.ModelProto, *, kernels: bool = False
+    ) -> tuple[GateFigures, PerImage, Answered]:
+        """Compare a candidate.
+
+        Args:
+            candidate: made from the reference; perhaps with a bank of its own embeddings.
+            kernels: see `session.Runner`.
+        """
+        answered, rows = self._answers(candidate, kernels=kernels)
+        ours, theirs = (np.sort(self._grad_index[found], axis=1) for found in (rows, self._rows))
+        same = np.asarray((ours == theirs).all(axis=1))
+        figures, each = judge(self.reference, answered, same, self._boxes)
+        return figures, each, answered
+
+    def _answers(
+        self, model: onnx.ModelProto, *, kernels: bool
+    ) -> tuple[Answered, npt.NDArray[np.int32]]:
+        contract, outcome = self._contract, self._contract.outcome
+        names = [EMBEDDING, HEATMAP] + ([HEATMAP_LOWER, ESTIMATE] if outcome else [])
+        found = Runner(with_outputs(model, names), contract, kernels=kernels).all(
+            self.pictures.resized
+        )
+        unit = _unit(found[EMBEDDING])
+        stored = stored_bank_of(model, contract)
+        most = min(contract.transfer + 1, stored.most_neighbors())
+        rows, similarity = stored.nearest(unit, most)
+        if self._own is None:
+            # Images of the bank would find themselves, whatever became of the rest.
+            self._own = np.where(similarity[:, 0] > _OWN_ROW, rows[:, 0], -1).astype(np.int64)
+        others = (rows != self._own[:, None]).argmax(axis=1)
+        row = np.take_along_axis(rows, others[:, None], 1)[:, 0].astype(np.int64)
+        heat, hit, error = found[HEATMAP], None, None
+        if outcome is None:
+            labels = [sample.label for sample in self.pictures.samples]
+            hit = np.array(
+                [contract.label_of(int(r)) == name for r, name in zip(row, labels, strict=True)]
+            )
+        else:
+            heat = np.concatenate([heat, found[HEATMAP_LOWER]], axis=1)
+            error = _estimate_errors(found[ESTIMATE], self.pictures.samples, model, contract)
+        return Answered(found[EMBEDDING], heat, row, hit, error), rows[:, : contract.transfer]
+
+
+def _estimate_errors(
+    estimates: Floats, samples: Sequence[Sample], model: onnx.ModelProto, contract: Contract
+) -> npt.NDArray[np.float64]:
+    outcome = bank_of(model, contract).outcome
+    assert outcome is not None
+    values = np.array([sample.value for sample in samples], np.float32)
+    given, wanted = scaled_estimate(estimates, outcome), scaled_estimate(values, outcome)
+    return np.asarray(np.abs(given - wanted), np.float64)
+
+
+def _unit(embedding: Floats) -> Floats:
+    norms = np.linalg.norm(embedding, axis=1, keepdims=True)
+    return np.asarray(embedding / np.maximum(norms, _TINY), np.float32)
+
+
+def _boxes(
+    samples: Sequence[Sample], affines: Sequence[Affine], contract: Contract
+) -> npt.NDArray[np.bool_] | None:
+    """`[n, h', w']`: cells of the heatmap whose centre lies in the object's box."""
+    if any(sample.box is None for sample in samples):
+        return None
+    height, width = contract.heatmap_size
+    recipe = contract.preprocessing
+    x = (np.arange(width) + 0.5) * recipe.width / width
+    y = (np.arange(height) + 0.5) * recipe.height / height
+    masks = []
+    for sample, affine in zip(samples, affines, strict=True):
+        box = sample.box
+        assert box is not None
+        in_x = x * affine.scale_x + affine.offset_x
+        in_y = y * affine.scale_y + affine.offset_y
+        across = (in_x >= box.x) & (in_x < box.x + box.width)
+        down = (in_y >= box.y) & (in_y < box.y + box.height)
+        masks.append(down[:, None] & across[None])
+    return np.stack(masks)

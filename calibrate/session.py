@@ -1,0 +1,74 @@
+"""Models in memory run by ONNX Runtime on the CPU, always in the same order of sums."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from runtime.contract import IMAGE, Contract
+from runtime.errors import FoldcamError
+
+Floats = npt.NDArray[np.float32]
+Images = npt.NDArray[np.uint8]
+
+
+class Runner:
+    """A model as a function from resized images to its outputs.
+
+    Args:
+        model: with the input `image`, and perhaps others.
+        contract: how images become that input.
+        kernels: whether quantized nodes are joined into int8 kernels. Without, Q and DQ are
+            computed as they are written, which is what TensorRT's sums come to, and faster for
+            models in a form that the CPU has no kernels for.
+        batch: images per pass.
+    """
+
+    def __init__(
+        self, model: onnx.ModelProto, contract: Contract, *, kernels: bool = False, batch: int = 4
+    ) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        # Equal inputs are to give equal bytes, whatever the number of cores.
+        options.intra_op_num_threads = 1
+        if not kernels:
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
+        self._contract = contract
+        self._batch = batch
+        self.names = [value.name for value in model.graph.output]
+        try:
+            self._session: Any = onnxruntime.InferenceSession(
+                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            # ONNX Runtime's errors have no common type.
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise FoldcamError(f"ONNX Runtime cannot run the model: {reason}") from error
+
+    def batches(self, images: Images, **others: Any) -> Iterator[dict[str, npt.NDArray[Any]]]:
+        """Outputs by name, batch by batch.
+
+        Args:
+            images: `uint8 [n, height, width, 3]` RGB at the network's input size.
+            others: the model's other inputs.
+        """
+        for start in range(0, len(images), self._batch):
+            part = images[start : start + self._batch]
+            ready = (
+                part
+                if self._contract.input_type == "uint8"
+                else self._contract.preprocessing.normalized(part)
+            )
+            outputs = self._session.run(None, {IMAGE: ready, **others})
+            yield dict(zip(self.names, outputs, strict=True))
+
+    def all(self, images: Images, **others: Any) -> dict[str, npt.NDArray[Any]]:
+        """Outputs by name for all images at once; see `batches`."""
+        parts = list(self.batches(images, **others))
+        return {name: np.concatenate([part[name] for part in parts]) for name in self.names}

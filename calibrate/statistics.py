@@ -1,0 +1,167 @@
+"""What the activations of a float network look like on images: ranges, histograms, means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from calibrate.graph import with_outputs
+from calibrate.session import Images, Runner
+from runtime.contract import Contract
+from runtime.errors import FoldcamError
+from runtime.files import atomic_path
+
+Progress = Callable[[str, int, int], None]
+
+BINS = 4096
+# Values of one activation that are counted per batch; ranges see all of them.
+_SAMPLE = 1 << 17
+
+
+@dataclass(frozen=True, eq=False)
+class Activation:
+    """One activation over all images.
+
+    Attributes:
+        greatest: magnitude.
+        least: value.
+        width: of the histogram's bins.
+        histogram: `int64 [BINS]`, magnitudes from 0 on, of a regular sample of the values.
+        channel_mean: `float64 [C]`; of axis 1 for maps, else of the last axis.
+    """
+
+    greatest: float
+    least: float
+    width: float
+    histogram: npt.NDArray[np.int64]
+    channel_mean: npt.NDArray[np.float64]
+
+
+def gather(
+    model: onnx.ModelProto,
+    contract: Contract,
+    tensors: Sequence[str],
+    images: Images,
+    progress: Progress | None = None,
+) -> dict[str, Activation]:
+    """Run a float model over images and describe some of its activations.
+
+    Args:
+        model: folded, float32.
+        contract: its contract.
+        tensors: names of float32 activations; a graph input may be among them.
+        images: `uint8 [n, height, width, 3]` RGB at the input size.
+        progress: told after each batch.
+
+    Raises:
+        FoldcamError: an activation holds NaN or infinity.
+    """
+    inputs = {value.name for value in model.graph.input}
+    inner = [name for name in tensors if name not in inputs]
+    runner = Runner(with_outputs(model, inner), contract)
+    counters = {name: _Counter() for name in tensors}
+    done = 0
+    for outputs in runner.batches(images):
+        size = len(next(iter(outputs.values()))) if outputs else 0
+        part = images[done : done + size]
+        for name in tensors:
+            values = outputs[name] if name in outputs else contract.preprocessing.normalized(part)
+            if not np.isfinite(values).all():
+                raise FoldcamError(
+                    f"The activation {name!r} holds NaN or infinity on the images from number "
+                    f"{done + 1} on, in float32 already: mend the network before quantizing it."
+                )
+            counters[name].add(values)
+        done += size
+        if progress is not None:
+            progress("ranges", done, len(images))
+    return {name: counter.activation() for name, counter in counters.items()}
+
+
+def save_statistics(path: Path, found: Mapping[str, Activation]) -> None:
+    """Write statistics to an `.npz` file, whole or not at all."""
+    names = list(found)
+    arrays = {
+        "names": np.array(names),
+        "ranges": np.array([[a.greatest, a.least, a.width] for a in found.values()], np.float64),
+        "histograms": np.stack([found[name].histogram for name in names]),
+        **{f"mean{place}": found[name].channel_mean for place, name in enumerate(names)},
+    }
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, allow_pickle=False, **arrays)
+
+
+def load_statistics(path: Path) -> dict[str, Activation] | None:
+    """Read what `save_statistics` wrote; None where there is none, or it cannot be read."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            ranges = arrays["ranges"]
+            return {
+                str(name): Activation(
+                    greatest=float(ranges[place, 0]),
+                    least=float(ranges[place, 1]),
+                    width=float(ranges[place, 2]),
+                    histogram=np.asarray(arrays["histograms"][place], np.int64),
+                    channel_mean=np.asarray(arrays[f"mean{place}"], np.float64),
+                )
+                for place, name in enumerate(arrays["names"])
+            }
+    except (OSError, ValueError, KeyError, EOFError):
+        return None
+    except Exception as error:
+        # zipfile's own error for half a file.
+        if type(error).__name__ == "BadZipFile":
+            return None
+        raise
+
+
+class _Counter:
+    """Adds batches up; the histogram's range doubles when a value leaves it."""
+
+    def __init__(self) -> None:
+        self._greatest = 0.0
+        self._least = np.inf
+        self._range = 0.0
+        self._counts = np.zeros(BINS, np.int64)
+        self._sum: npt.NDArray[np.float64] | None = None
+        self._per_channel = 0
+
+    def add(self, values: npt.NDArray[np.float32]) -> None:
+        # Exporters leave slices of nothing in a graph.
+        greatest = float(np.abs(values).max(initial=0))
+        self._greatest = max(self._greatest, greatest)
+        self._least = min(self._least, float(values.min(initial=np.inf)))
+        axis = 1 if values.ndim > 3 else values.ndim - 1
+        others = tuple(place for place in range(values.ndim) if place != axis)
+        total = values.sum(axis=others, dtype=np.float64)
+        self._sum = total if self._sum is None else self._sum + total
+        self._per_channel += values.size // max(1, values.shape[axis])
+        if greatest == 0:
+            return
+        if self._range == 0:
+            self._range = greatest
+        while self._range < greatest:
+            self._range *= 2
+            self._counts = np.concatenate(
+                [self._counts.reshape(-1, 2).sum(axis=1), np.zeros(BINS // 2, np.int64)]
+            )
+        # An odd step meets every channel and column in turn.
+        step = max(1, values.size // _SAMPLE) | 1
+        magnitudes = np.abs(values.reshape(-1)[::step].astype(np.float64))
+        bins = np.minimum((magnitudes * (BINS / self._range)).astype(np.int64), BINS - 1)
+        self._counts += np.bincount(bins, minlength=BINS)
+
+    def activation(self) -> Activation:
+        assert self._sum is not None
+        return Activation(
+            self._greatest,
+            self._least,
+            self._range / BINS,
+            self._counts,
+            self._sum / max(1, self._per_channel),
+        )

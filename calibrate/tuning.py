@@ -1,0 +1,179 @@
+"""Choosing steps and biases by what they do to the answers, not by their names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from calibrate.graph import Floats, GraphView
+from calibrate.placement import Layer, Placement, Target
+from calibrate.qdq import (
+    LEVELS,
+    UNSIGNED_LEVELS,
+    Recipe,
+    Step,
+    quantize,
+    quantize_activation,
+    rounded_weight,
+    step_for,
+)
+from calibrate.quality import Damage
+from calibrate.statistics import Activation
+from calibrate.thresholds import METHODS, Method, clipped_share, thresholds_of
+
+Progress = Callable[[str, int, int], None]
+
+Doubles = npt.NDArray[np.float64]
+
+_SCALE_INPUT = "calibrate.scale"
+# Thresholds nearer to each other than this are one: rounding to 127 levels is coarser.
+_SAME = 0.005
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The threshold of one activation.
+
+    Attributes:
+        tensor: its name.
+        method: the first of those that gave the threshold.
+        threshold: the greatest magnitude kept.
+        step: which follows from it.
+        damage: what rounding this activation alone costs, see `quality.Damage`; by method.
+            Empty where the method was not a matter of choice.
+        clipped: share of the values beyond the threshold.
+    """
+
+    tensor: str
+    method: Method
+    threshold: float
+    step: Step
+    damage: Mapping[str, float]
+    clipped: float
+
+
+def choose_steps(
+    model: onnx.ModelProto,
+    found: Mapping[str, Activation],
+    damage: Damage,
+    target: Target,
+    method: Method | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Choice]:
+    """A threshold for each activation.
+
+    Args:
+        model: folded, float32.
+        found: statistics of every activation to be rounded.
+        damage: measures on images that are used for calibration only.
+        target: whose form the steps have.
+        method: for all; None tries every method on each activation and takes the one with the
+            least damage. Of equals the first of `METHODS`.
+        progress: told after each activation.
+    """
+    chosen = {}
+    for done, (tensor, activation) in enumerate(found.items(), 1):
+        negative = activation.least < 0
+        unsigned = target == "cpu" and not negative
+        candidates = thresholds_of(activation, UNSIGNED_LEVELS if unsigned else LEVELS)
+        measured: dict[str, float] = {}
+        if method is None:
+            example = step_for(1.0, negative=negative, target=target)
+            runner = damage.runner(quantize_activation(model, tensor, _SCALE_INPUT, example))
+            for name, threshold in candidates.items():
+                same = next((n for n in measured if abs(candidates[_method(n)] - threshold)
+                             <= _SAME * threshold), None)  # fmt: skip
+                scale = np.float32(step_for(threshold, negative=negative, target=target).scale)
+                measured[name] = (
+                    measured[same]
+                    if same is not None
+                    else damage.of_runner(runner, **{_SCALE_INPUT: np.asarray(scale)})
+                )
+        best: Method = _least(measured) if method is None else method
+        threshold = candidates[best]
+        chosen[tensor] = Choice(
+            tensor,
+            best,
+            threshold,
+            step_for(threshold, negative=negative, target=target),
+            measured,
+            clipped_share(activation, threshold),
+        )
+        if progress is not None:
+            progress("thresholds", done, len(found))
+    return chosen
+
+
+def bias_corrections(
+    model: onnx.ModelProto, placement: Placement, found: Mapping[str, Activation]
+) -> dict[str, Floats]:
+    """What rounding the weights takes from each layer's mean output, to be added to its bias.
+
+    `E[(W - Wq) x] = (W - Wq) E[x]` (Nagel et al. 2019, "Data-Free Quantization Through Weight
+    Equalization and Bias Correction", with measured means); the borders, where padding
+    replaces values, are not treated apart.
+
+    Returns:
+        layer -> `float32 [channels]`; for Conv and Gemm, which have a bias.
+    """
+    view = GraphView(model)
+    corrections = {}
+    for layer in placement.layers:
+        weight = view.floats(layer.weight)
+        if weight is None or layer.operator == "MatMul":
+            continue
+        if layer.operator == "Conv" and weight.ndim != 4:
+            # Means are kept per channel for maps only.
+            continue
+        levels, scales = rounded_weight(weight, layer.axis)
+        shape = [1] * weight.ndim
+        shape[layer.axis] = -1
+        lost = weight.astype(np.float64) - levels * scales.astype(np.float64).reshape(shape)
+        corrections[layer.name] = _shift(layer, lost, found[layer.source].channel_mean)
+    return corrections
+
+
+def best_recipe(
+    model: onnx.ModelProto,
+    placement: Placement,
+    steps: Mapping[str, Step],
+    found: Mapping[str, Activation],
+    damage: Damage,
+) -> tuple[Recipe, dict[str, float]]:
+    """The recipe with or without bias correction, whichever does less damage.
+
+    Returns:
+        The recipe, and the damage `as_rounded` and `bias_corrected`.
+    """
+    plain = Recipe(steps)
+    corrected = Recipe(steps, biases=bias_corrections(model, placement, found))
+    measured = {
+        "as_rounded": damage.of(quantize(model, placement, plain)),
+        "bias_corrected": damage.of(quantize(model, placement, corrected)),
+    }
+    better = measured["bias_corrected"] < measured["as_rounded"]
+    return (corrected if better else plain), measured
+
+
+def _least(measured: Mapping[str, float]) -> Method:
+    return min(METHODS, key=lambda name: measured[name])
+
+
+def _method(name: str) -> Method:
+    return next(method for method in METHODS if method == name)
+
+
+def _shift(layer: Layer, lost: Doubles, mean: Doubles) -> Floats:
+    if layer.operator == "Gemm":
+        product = lost @ mean if layer.axis == 0 else mean @ lost
+        return np.asarray(product, np.float32)
+    kernels = lost.reshape(*lost.shape[:2], -1).sum(axis=2)
+    outputs, inputs = kernels.shape
+    groups = len(mean) // inputs
+    # Outputs of group g read the inputs of group g.
+    means = np.repeat(mean.reshape(groups, inputs), outputs // groups, axis=0)
+    return np.asarray((kernels * means).sum(axis=1), np.float32)

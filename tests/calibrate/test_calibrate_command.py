@@ -1,0 +1,202 @@
+"""`foldcam calibrate` end to end: passes, fails, repairs itself, repeats itself, refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from runtime.onnx_file import read_contract
+
+
+def _calibrate(foldcam, model, data, out, *more):
+    status, text, err = foldcam("calibrate", model, "--images", data, "--out", out, *more, "--json")
+    return status, (json.loads(text) if text else None), err
+
+
+def test_a_model_that_int8_hardly_changes_passes(foldcam, easy, data, tmp_path):
+    out = tmp_path / "model.int8.onnx"
+    status, told, err = _calibrate(foldcam, easy, data, out)
+    assert (status, told["failures"]) == (0, []), err
+    contract = read_contract(out)
+    assert contract.calibration.report_sha256 == told["report_sha256"]
+    assert contract.calibration.kept_float == 0
+    assert told["report"]["gate_images"] == 30
+    assert (tmp_path / "model.int8.report.html").read_text().count("data:image/png") == 1
+    assert foldcam("check", out, "--target", "jetpack-6.2")[0] == 0
+
+
+def test_naive_quantization_fails_and_leaves_no_model(foldcam, fragile, data, tmp_path):
+    out = tmp_path / "model.int8.onnx"
+    out.write_bytes(b"of an earlier run")
+    status, told, _ = _calibrate(
+        foldcam, fragile, data, out, "--keep-float", "none", "--method", "minmax"
+    )
+    assert status == 3
+    assert told["failures"]
+    assert not out.exists()
+    assert (tmp_path / "model.int8.report.json").is_file()
+
+
+def test_the_layer_that_does_the_damage_is_kept_in_float(foldcam, fragile, data, tmp_path):
+    out = tmp_path / "model.int8.onnx"
+    status, told, _ = _calibrate(foldcam, fragile, data, out)
+    assert status == 0
+    assert told["report"]["kept_float"] == ["second"]
+    assert told["report"]["sensitivity"][0][0] == "second"
+    assert [len(rung["kept"]) for rung in told["report"]["ladder"]] == [0, 1]
+    made = onnx.load(out)
+    second = next(node for node in made.graph.node if node.name == "second")
+    assert list(second.input) == ["b", "second.weight"]
+
+
+def test_a_named_layer_is_kept_and_an_unknown_one_refused(foldcam, easy, data, tmp_path):
+    out = tmp_path / "model.int8.onnx"
+    _, told, _ = _calibrate(foldcam, easy, data, out, "--keep-float", "third")
+    assert told["report"]["kept_float"] == ["third"]
+    status, _, err = _calibrate(foldcam, easy, data, out, "--keep-float", "thrid")
+    assert status == 1
+    assert "third" in err
+
+
+def test_the_same_inputs_give_the_same_bytes_with_and_without_the_cache(
+    foldcam, easy, data, tmp_path
+):
+    first, second = tmp_path / "one" / "m.onnx", tmp_path / "two" / "m.onnx"
+    _calibrate(foldcam, easy, data, first)
+    _calibrate(foldcam, easy, data, second)
+    assert first.read_bytes() == second.read_bytes()
+    _calibrate(foldcam, easy, data, second)
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_an_image_a_weight_or_the_preprocessing_changes_the_key(
+    foldcam, make_model, easy, data, tmp_path
+):
+    from dataclasses import replace
+
+    from runtime.contract import METADATA_KEY, parse_contract
+
+    def key(model, images):
+        out = tmp_path / "out.onnx"
+        return _calibrate(foldcam, model, images, out, "--method", "minmax")[1]["report"]["key"]
+
+    keys = [key(easy, data)]
+    assert key(easy, data) == keys[0]
+    changed = tmp_path / "changed"
+    shutil.copytree(data, changed)
+    image = cv2.imread(str(changed / "train" / "red" / "00.png"))
+    image[0, 0, 0] ^= 1
+    cv2.imwrite(str(changed / "train" / "red" / "00.png"), image)
+    keys.append(key(easy, changed))
+    model = onnx.load(easy)
+    weight = next(t for t in model.graph.initializer if t.name == "first.bias")
+    values = numpy_helper.to_array(weight).copy()
+    values[0] += 1e-3
+    weight.CopyFrom(numpy_helper.from_array(values, "first.bias"))
+    onnx.save(model, tmp_path / "weight.onnx")
+    keys.append(key(tmp_path / "weight.onnx", data))
+    model = onnx.load(easy)
+    entry = next(e for e in model.metadata_props if e.key == METADATA_KEY)
+    contract = parse_contract(entry.value, "it")
+    recipe = replace(contract.preprocessing, resize="crop")
+    entry.value = replace(contract, preprocessing=recipe).to_json()
+    onnx.save(model, tmp_path / "crop.onnx")
+    keys.append(key(tmp_path / "crop.onnx", data))
+    assert len(set(keys)) == 4
+
+
+def test_the_bank_embedded_by_the_int8_network_is_measured(foldcam, easy, data, tmp_path):
+    status, told, err = _calibrate(foldcam, easy, data, tmp_path / "m.onnx", "--rebank")
+    assert status == 0, err
+    assert {"before", "after", "taken"} <= set(told["report"]["rebank"])
+
+
+def test_a_bank_of_other_images_cannot_be_embedded_again(foldcam, easy, data, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(data, other)
+    for path in other.rglob("*.png"):
+        cv2.imwrite(str(path), cv2.imread(str(path))[..., ::-1] // 2)
+    status, _, err = _calibrate(foldcam, easy, other, tmp_path / "m.onnx", "--rebank")
+    assert status == 1
+    assert "--rebank" in err
+
+
+def test_the_speed_is_measured_for_the_cpu_only(foldcam, easy, data, tmp_path):
+    _, told, _ = _calibrate(foldcam, easy, data, tmp_path / "m.onnx", "--target", "cpu")
+    # Whether so small a network gains by it is another matter.
+    assert told["speed"]["ratio"] > 0
+    assert _calibrate(foldcam, easy, data, tmp_path / "m.onnx")[1]["speed"] is None
+
+
+def test_the_calibration_cache_holds_the_scales(foldcam, easy, data, tmp_path):
+    out = tmp_path / "m.onnx"
+    _, told, _ = _calibrate(foldcam, easy, data, out, "--calibration-cache", "10.3.0")
+    lines = (tmp_path / "m.calibration.cache").read_text().splitlines()
+    assert lines[0] == "TRT-100300-EntropyCalibration2"
+    stored = {name: np.frombuffer(bytes.fromhex(bits), ">f4")[0]
+              for name, bits in (line.split(": ") for line in lines[1:])}  # fmt: skip
+    wanted = {item["tensor"]: np.float32(item["step"]["scale"])
+              for item in told["report"]["activations"]}  # fmt: skip
+    assert stored == wanted
+    assert (tmp_path / "m.float.onnx").read_bytes() == easy.read_bytes()
+
+
+def test_a_quantized_model_is_refused(foldcam, easy, data, tmp_path):
+    out = tmp_path / "m.onnx"
+    _calibrate(foldcam, easy, data, out)
+    status, _, err = _calibrate(foldcam, out, data, tmp_path / "again.onnx")
+    assert status == 1
+    assert "quantized already" in err
+
+
+def test_a_float16_model_and_one_without_metadata_are_refused(
+    foldcam, make_model, data, tmp_path, hand_built
+):
+    onnx.save(make_model(precision="fp16"), tmp_path / "half.onnx")
+    status, _, err = _calibrate(foldcam, tmp_path / "half.onnx", data, tmp_path / "m.onnx")
+    assert (status, "float16" in err) == (1, True)
+    onnx.save(hand_built.embedding_model(), tmp_path / "bare.onnx")
+    status, _, err = _calibrate(foldcam, tmp_path / "bare.onnx", data, tmp_path / "m.onnx")
+    assert status == 1
+    assert "Traceback" not in err
+
+
+def test_a_weight_that_is_nan_is_named(foldcam, easy, data, tmp_path):
+    model = onnx.load(easy)
+    weight = next(t for t in model.graph.initializer if t.name == "first.bias")
+    weight.CopyFrom(numpy_helper.from_array(np.full(4, np.nan, np.float32), "first.bias"))
+    onnx.save(model, tmp_path / "nan.onnx")
+    status, _, err = _calibrate(foldcam, tmp_path / "nan.onnx", data, tmp_path / "m.onnx")
+    assert status == 1
+    assert "NaN" in err
+
+
+@pytest.mark.parametrize(
+    ("labels", "each", "said"), [(("red",), 30, "one label"), (("red", "blue"), 3, "at least 8")]
+)
+def test_too_few_images_or_labels_are_refused(foldcam, easy, data, tmp_path, labels, each, said):
+    for label in labels:
+        (tmp_path / "few" / label).mkdir(parents=True)
+        files = sorted((data / "train" / label).iterdir()) * 3
+        for number, path in enumerate(files[:each]):
+            shutil.copy(path, tmp_path / "few" / label / f"{number}.png")
+    status, _, err = _calibrate(foldcam, easy, tmp_path / "few", tmp_path / "m.onnx")
+    assert status == 1
+    assert said in err
+
+
+def test_images_of_one_colour_are_refused(foldcam, easy, tmp_path):
+    for label in ("red", "blue"):
+        (tmp_path / "flat" / label).mkdir(parents=True)
+        for number in range(10):
+            image = np.full((8, 8, 3), 10 * number, np.uint8)
+            cv2.imwrite(str(tmp_path / "flat" / label / f"{number}.png"), image)
+    status, _, err = _calibrate(foldcam, easy, tmp_path / "flat", tmp_path / "m.onnx")
+    assert status == 1
+    assert "one colour" in err

@@ -1,0 +1,71 @@
+"""The gate's figures and verdict, by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from runtime.gate import Answered, GateLimits, failures_of, judge
+
+
+def _answered(heat, hit=(True, True), embedding=((1, 0), (0, 1)), rows=(0, 1)):
+    return Answered(
+        np.array(embedding, np.float32),
+        np.array(heat, np.float32).reshape(2, 1, 1, -1),
+        np.array(rows, np.int64),
+        np.array(hit),
+    )
+
+
+MAPS = [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
+
+
+def test_equal_answers_pass():
+    figures, _ = judge(_answered(MAPS), _answered(MAPS), np.array([True, True]))
+    assert figures.heatmap_correlation_worst == 1.0
+    assert figures.heat_shared_mean == 1.0
+    assert failures_of(figures, GateLimits()) == []
+
+
+def test_a_lost_hit_is_a_lost_half():
+    figures, _ = judge(_answered(MAPS), _answered(MAPS, (True, False)), np.array([True, True]))
+    assert (figures.recall_reference, figures.recall) == (1.0, 0.5)
+    assert "50.00 points" in failures_of(figures, GateLimits())[0]
+    assert failures_of(figures, GateLimits(recall_lost=0.5)) == []
+
+
+def test_heat_that_moved_is_not_shared():
+    moved = [[0.0, 0.5, 0.5], [0.0, 0.0, 1.0]]
+    figures, each = judge(_answered(MAPS), _answered(moved), np.array([True, True]))
+    assert figures.heat_shared_mean == pytest.approx(0.25)
+    assert each.correlation.tolist() == pytest.approx([0.5, -0.5])
+    assert each.worst(1) == [1]
+    assert any("mean" in text for text in failures_of(figures, GateLimits()))
+
+
+def test_heatmaps_of_other_grad_weights_are_not_compared():
+    moved = [[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    figures, _ = judge(_answered(MAPS), _answered(moved), np.array([True, False]))
+    assert (figures.heatmaps_compared, figures.heatmap_correlation_mean) == (1, 1.0)
+    assert figures.heatmap_correlation_all == pytest.approx(0.25)
+    figures, _ = judge(_answered(MAPS), _answered(moved), np.array([False, False]))
+    assert "no heatmap" in failures_of(figures, GateLimits())[0]
+
+
+def test_values_that_are_not_finite_fail():
+    broken = [[0.0, np.nan, 0.0], [1.0, 0.0, 0.0]]
+    figures, _ = judge(_answered(MAPS), _answered(broken), np.array([True, True]))
+    assert not figures.finite
+    assert len(failures_of(figures, GateLimits())) == 3
+
+
+def test_a_slower_model_fails_where_speed_was_measured():
+    figures, _ = judge(_answered(MAPS), _answered(MAPS), np.array([True, True]))
+    assert failures_of(figures, GateLimits(), 1.2) == []
+    assert "speed" in failures_of(figures, GateLimits(), 0.7)[0]
+
+
+def test_the_share_of_heat_in_the_box_is_told_for_both():
+    boxes = np.array([[[False, True, False]], [[False, True, False]]])
+    figures, _ = judge(_answered(MAPS), _answered(MAPS), np.array([True, True]), boxes)
+    assert (figures.heat_in_box_reference, figures.heat_in_box) == (0.5, 0.5)
