@@ -272,16 +272,22 @@ def choose(steps: Sequence[Step]) -> int | None:
     # The furthest value that is reached from before, without passing the one at hand.
     furthest = -1
     chosen = raw = None
+    # The chosen value, and the same numbers arranged otherwise.
+    same: set[int] = set()
     for position in range(len(steps)):
         if not live[position]:
             continue
         step = steps[position]
         if furthest <= position and spatial[position]:
             assert step.layout is not None
-            if min(step.layout.shape) > 1:
+            again = step.view and any(source in same for source in step.inputs)
+            if again and step.layout.kind != "nchw":
+                same.add(position)
+            elif min(step.layout.shape) > 1:
                 raw = position
                 if _is_activation(position, steps, users):
                     chosen = position
+                    same = {position}
         for user in users[position]:
             if live[user]:
                 furthest = max(furthest, user)

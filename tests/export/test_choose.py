@@ -114,6 +114,14 @@ def test_a_product_is_taken_where_there_is_nothing_else():
     assert choose([image(), spatial(0, linear=True), mixed, pooled(2)]) == 1
 
 
+def test_the_same_tokens_arranged_otherwise_are_not_taken_again():
+    swapped = Step((1,), 3, Layout("tokens", (8, 5, 7), 1, tokens_first=True), True, view=True)
+    assert choose([image(), spatial(0, layout=TOKENS), swapped, pooled(2)]) == 1
+    # Channels first needs no step of its own in the folded graph.
+    last, first = Layout("nhwc", (8, 5, 7)), Step((1,), 4, MAP, True, view=True)
+    assert choose([image(), spatial(0, layout=last), first, pooled(2)]) == 2
+
+
 def test_stripes_are_pooled_and_no_map():
     stripes = spatial(1, layout=Layout("nchw", (8, 6, 1)))
     assert choose([image(), spatial(0), stripes, pooled(2)]) == 1
