@@ -167,9 +167,9 @@ def test_a_mark_is_replaced_and_nothing_else(hand_built):
 
 
 def test_the_options_of_a_refolded_model_are_its_own():
-    from export.refold import FoldWishes, _options
+    from export.refold import FoldWishes, fold_options
 
-    assert _options(FoldWishes(neighbors=4), None) == replace(FoldOptions(), neighbors=4)
+    assert fold_options(FoldWishes(neighbors=4), None) == replace(FoldOptions(), neighbors=4)
 
 
 def _absorbing(hand_built, random_bank):
