@@ -22,8 +22,9 @@ from runtime.errors import FoldcamError
 #  style                      layer    shape        normalized
 FOUND = {
     "face": ("dropped", (4, 6, 8), False),
-    "channels last": ("last", (4, 6, 8), True),
-    "channels last, batch of 1": ("last", (4, 6, 8), True),
+    # The same numbers as `last`, which is only arranged otherwise.
+    "channels last": ("r0", (4, 6, 8), True),
+    "channels last, batch of 1": ("r0", (4, 6, 8), True),
     "transformer": ("l0", (6, 3, 4), False),
     "squeeze and excitation": ("gated", (4, 6, 8), False),
     "two pools": ("r0", (4, 5, 7), True),
