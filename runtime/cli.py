@@ -156,6 +156,7 @@ def run(
     if build and backend not in (BackendChoice.auto, BackendChoice.tensorrt):
         raise typer.BadParameter("--build needs --backend tensorrt or auto.")
     from runtime.default_model import find_model
+    from runtime.overlay import Style
     from runtime.pipeline import run as run_pipeline
     from runtime.sinks import open_sinks
     from runtime.sinks.table import TableSink
@@ -180,7 +181,7 @@ def run(
             sinks.append(table)
         status = None if quiet else StatusLine()
         try:
-            summary = run_pipeline(opened, folded, sinks, status, opacity=opacity)
+            summary = run_pipeline(opened, folded, sinks, status, style=Style(opacity))
         finally:
             if status is not None:
                 status.clear()

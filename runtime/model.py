@@ -49,6 +49,8 @@ class Result:
         input_wh: width and height of the network's input in pixels.
         frame_wh: width and height of the image in pixels.
         timings: what it took.
+        box: the region `(x, y, width, height)` of the frame, in its pixels, that the network
+            was shown; None for the whole frame.
         estimate: of a continuous outcome, in its own unit; None for a model of labels.
         heatmap_lower: `float32 [h', w']` in [0, 1], what lowers the estimate, as `heatmap`
             is what raises it; both are shares of one maximum. None for a model of labels.
@@ -65,6 +67,7 @@ class Result:
     timings: Timings
     estimate: float | None = None
     heatmap_lower: npt.NDArray[np.float32] | None = None
+    box: tuple[int, int, int, int] | None = None
 
     @property
     def answer(self) -> str:

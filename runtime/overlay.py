@@ -7,6 +7,7 @@ Coordinates are continuous pixels as in `runtime.preprocess`: pixel `i` covers
 from __future__ import annotations
 
 import unicodedata
+from dataclasses import dataclass
 from functools import cache
 
 import cv2
@@ -29,6 +30,19 @@ COLORMAPS = {
     "viridis": cv2.COLORMAP_VIRIDIS,
     "jet": cv2.COLORMAP_JET,
 }
+
+
+@dataclass(frozen=True)
+class Style:
+    """How results are drawn into a frame.
+
+    Attributes:
+        opacity: of the hottest place, in [0, 1].
+        colormap: one of `COLORMAPS`; a continuous outcome has its own two colours.
+    """
+
+    opacity: float = 0.6
+    colormap: str = "turbo"
 
 
 def heatmap_on_frame(

@@ -12,8 +12,9 @@ from typing import Any
 
 from runtime.errors import FoldcamError
 from runtime.model import Result
+from runtime.overlay import Style
 from runtime.preprocess import Image
-from runtime.rendered import Rendered
+from runtime.seen import Seen
 from runtime.sinks import Sink, StopRequested
 from runtime.sources import Frame, Skip, Source
 from runtime.stopping import StopSignal
@@ -90,8 +91,7 @@ def run(
     sinks: Sequence[Sink] = (),
     on_progress: Callable[[Progress], None] | None = None,
     *,
-    opacity: float = 0.6,
-    colormap: str = "turbo",
+    style: Style | None = None,
 ) -> Summary:
     """Give every frame to the model and its result to every sink, in order.
 
@@ -103,12 +103,12 @@ def run(
         model: such as a `FoldedModel`.
         sinks: each gets every frame.
         on_progress: called after every frame.
-        opacity: of the hottest place in overlays, in [0, 1].
-        colormap: of overlays, one of `runtime.overlay.COLORMAPS`.
+        style: of overlays.
 
     Raises:
         FoldcamError: the source delivered nothing, or the model or a sink failed.
     """
+    style = style or Style()
     progress = Progress(source.frames)
     labels: Counter[str] = Counter()
     estimates = _Estimates()
@@ -128,7 +128,7 @@ def run(
                     break
                 progress.stages["source"].add(1e3 * (time.monotonic() - asked))
                 result = model(frame.image)
-                _to_sinks(sinks, frame, result, opacity, colormap, progress)
+                _to_sinks(sinks, frame, result, style, progress)
                 if result.estimate is None:
                     labels[result.labels[0]] += 1
                 else:
@@ -181,17 +181,16 @@ def _to_sinks(
     sinks: Sequence[Sink],
     frame: Frame,
     result: Result,
-    opacity: float,
-    colormap: str,
+    style: Style,
     progress: Progress,
 ) -> None:
-    rendered = Rendered(frame, result, opacity, colormap)
+    seen = Seen(frame, [result], style)
     begun = time.monotonic()
     # A sink that asks to stop has seen this frame, and so shall the others.
     stopped: StopRequested | None = None
     for sink in sinks:
         try:
-            sink.write(frame, result, rendered)
+            sink.write(seen)
         except StopRequested as request:
             stopped = request
     now = time.monotonic()

@@ -25,12 +25,15 @@ class Percentiles:
         self._counts = np.zeros(bins, np.int64)
         self._sum = 0.0
         self.count = 0
+        self.most = 0.0
+        """The longest in milliseconds, not rounded to a step."""
 
     def add(self, milliseconds: float) -> None:
         """Count one duration in milliseconds."""
         clamped = min(max(milliseconds, _LOW_MS), _HIGH_MS)
         self._counts[round(math.log(clamped / _LOW_MS) / math.log(_STEP))] += 1
         self._sum += milliseconds
+        self.most = max(self.most, milliseconds)
         self.count += 1
 
     def at(self, share: float) -> float:

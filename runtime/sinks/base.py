@@ -9,9 +9,7 @@ from typing import Protocol
 
 from runtime.errors import FoldcamError
 from runtime.files import atomic_path
-from runtime.model import Result
-from runtime.rendered import Rendered
-from runtime.sources import Frame
+from runtime.seen import Seen
 
 
 class StopRequested(Exception):  # noqa: N818  (a wish, not an error)
@@ -39,8 +37,8 @@ class Sink(Protocol):
         trace: TracebackType | None,
     ) -> None: ...
 
-    def write(self, frame: Frame, result: Result, rendered: Rendered) -> None:
-        """Take one frame.
+    def write(self, seen: Seen) -> None:
+        """Take one frame and its results.
 
         Raises:
             FoldcamError: the disk is full or the folder cannot be written.

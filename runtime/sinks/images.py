@@ -7,10 +7,8 @@ from types import TracebackType
 
 from runtime.files import user_errors_for
 from runtime.images import write_image
-from runtime.model import Result
-from runtime.rendered import Rendered
+from runtime.seen import Seen
 from runtime.sinks.base import PendingFile, refuse_input
-from runtime.sources import Frame
 
 _KEPT_SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -47,11 +45,11 @@ class ImagesSink:
     ) -> None:
         pass
 
-    def write(self, frame: Frame, result: Result, rendered: Rendered) -> None:  # noqa: ARG002
+    def write(self, seen: Seen) -> None:
         """Write one overlay; each is complete before it has its name."""
-        target = self._unique(frame.name)
-        refuse_input(target, frame.source)
-        write_image(target, rendered.image)
+        target = self._unique(seen.frame.name)
+        refuse_input(target, seen.frame.source)
+        write_image(target, seen.image)
 
     def _unique(self, name: PurePath) -> Path:
         # A pattern may reach above its root; an output never leaves the folder.
@@ -86,7 +84,7 @@ class OneImageSink:
     ) -> None:
         pass
 
-    def write(self, frame: Frame, result: Result, rendered: Rendered) -> None:  # noqa: ARG002
+    def write(self, seen: Seen) -> None:
         """Write the overlay."""
-        refuse_input(self._path, frame.source)
-        write_image(self._path, rendered.image)
+        refuse_input(self._path, seen.frame.source)
+        write_image(self._path, seen.image)

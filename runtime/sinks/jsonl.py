@@ -1,4 +1,4 @@
-"""One JSON line per frame."""
+"""One JSON line per frame, or per region of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import IO, Any
 from runtime.errors import FoldcamError
 from runtime.files import write_failure
 from runtime.model import Result
-from runtime.rendered import Rendered
+from runtime.seen import Seen
 from runtime.sinks.base import PendingFile, refuse_input
 from runtime.sources import Frame
 
@@ -69,13 +69,16 @@ class JsonlSink:
             if self._file is not None:
                 self._file.abandon()
 
-    def write(self, frame: Frame, result: Result, rendered: Rendered) -> None:  # noqa: ARG002
-        """Append one line."""
+    def write(self, seen: Seen) -> None:
+        """Append one line per result; a frame without regions has a line, too."""
         if self._file is not None:
-            refuse_input(self._path, frame.source)
-        line = json.dumps(record(frame, result, self._embedding), allow_nan=False)
+            refuse_input(self._path, seen.frame.source)
+        lines = [
+            json.dumps(record(seen.frame, result, self._embedding), allow_nan=False)
+            for result in seen.results
+        ] or [json.dumps({**_place_of(seen.frame), "regions": 0})]
         try:
-            self._stream.write(line + "\n")
+            self._stream.write("\n".join(lines) + "\n")
             self._stream.flush()
         except BrokenPipeError:
             raise  # whoever read our output has seen enough
@@ -84,7 +87,7 @@ class JsonlSink:
 
 
 def record(frame: Frame, result: Result, embedding: bool = True) -> dict[str, Any]:
-    """One frame's result as a JSON object; a number that is not finite becomes null.
+    """One result as a JSON object; a number that is not finite becomes null.
 
     A continuous outcome has `estimate` and `hottest_lower`, and its neighbors no label.
     """
@@ -92,9 +95,7 @@ def record(frame: Frame, result: Result, embedding: bool = True) -> dict[str, An
     if result.estimate is not None:
         labels = [{} for _ in result.neighbors]
     document: dict[str, Any] = {
-        "source": frame.source,
-        "frame": frame.index,
-        "timestamp": round(frame.timestamp, 6),
+        **_place_of(frame),
         "width": result.frame_wh[0],
         "height": result.frame_wh[1],
         "neighbors": [
@@ -109,12 +110,23 @@ def record(frame: Frame, result: Result, embedding: bool = True) -> dict[str, An
             "inference": round(result.timings.inference_ms, 3),
         },
     }
+    if result.box is not None:
+        document["box"] = dict(zip(("x", "y", "width", "height"), result.box, strict=True))
     if result.estimate is not None:
         document["estimate"] = _number(result.estimate)
         document["hottest_lower"] = _place(result.hottest_lower())
     if embedding:
         document["embedding"] = [_number(value) for value in result.embedding.tolist()]
     return document
+
+
+def _place_of(frame: Frame) -> dict[str, Any]:
+    """Where a frame stands among all others."""
+    return {
+        "source": frame.source,
+        "frame": frame.index,
+        "timestamp": round(frame.timestamp, 6),
+    }
 
 
 def _place(place: tuple[float, float] | None) -> dict[str, float | None] | None:

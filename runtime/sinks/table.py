@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import TracebackType
 
-from runtime.model import Result
-from runtime.rendered import Rendered
-from runtime.sources import Frame
+from runtime.seen import Seen
 from runtime.text import printable, shorten
 
 MAX_ROWS = 10_000
@@ -43,12 +41,13 @@ class TableSink:
     ) -> None:
         pass
 
-    def write(self, frame: Frame, result: Result, rendered: Rendered) -> None:  # noqa: ARG002
+    def write(self, seen: Seen) -> None:
         """Remember one frame."""
-        if len(self.rows) < MAX_ROWS:
+        result = seen.result
+        if result is not None and len(self.rows) < MAX_ROWS:
             spent = result.timings.preprocess_ms + result.timings.inference_ms
             similarity = float(result.similarities[0])
-            self.rows.append(Row(str(frame.name), result.answer, similarity, spent))
+            self.rows.append(Row(str(seen.frame.name), result.answer, similarity, spent))
             self._heading = "nearest label" if result.estimate is None else "estimate"
 
     def __str__(self) -> str:

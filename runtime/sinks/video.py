@@ -9,12 +9,11 @@ from types import TracebackType
 import cv2
 
 from runtime.errors import FoldcamError
-from runtime.model import Result
 from runtime.opencv import quiet
 from runtime.preprocess import Image, Preprocessing
-from runtime.rendered import Rendered
+from runtime.seen import Seen
 from runtime.sinks.base import PendingFile, refuse_input
-from runtime.sources import Frame, Source
+from runtime.sources import Source
 
 VIDEO_OUTPUTS = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
 LIVE_FPS = 25.0
@@ -66,12 +65,12 @@ class VideoSink:
         finally:
             self._file.abandon()
 
-    def write(self, frame: Frame, result: Result, rendered: Rendered) -> None:  # noqa: ARG002
+    def write(self, seen: Seen) -> None:
         """Append one frame; it is fitted into the size of the first one."""
-        repeats = self._repeats(frame.timestamp)
+        repeats = self._repeats(seen.frame.timestamp)
         if repeats == 0:
             return
-        image = rendered.image
+        image = seen.image
         if self._writer is None:
             self._open(image)
         assert self._writer is not None

@@ -12,11 +12,9 @@ from types import TracebackType
 import cv2
 
 from runtime.errors import FoldcamError
-from runtime.model import Result
 from runtime.opencv import has
-from runtime.rendered import Rendered
+from runtime.seen import Seen
 from runtime.sinks.base import StopRequested
-from runtime.sources import Frame
 
 _TITLE = "foldcam (q to stop)"
 _STOP_KEYS = (ord("q"), 27)
@@ -61,9 +59,9 @@ class WindowSink:
                 pass
         cv2.destroyAllWindows()
 
-    def write(self, frame: Frame, result: Result, rendered: Rendered) -> None:  # noqa: ARG002
+    def write(self, seen: Seen) -> None:
         """Show one frame."""
-        cv2.imshow(_TITLE, cv2.cvtColor(rendered.image, cv2.COLOR_RGB2BGR))
+        cv2.imshow(_TITLE, cv2.cvtColor(seen.image, cv2.COLOR_RGB2BGR))
         self._shown = True
         if cv2.waitKey(1) & 0xFF in _STOP_KEYS or not self._visible():
             self._hold = False

@@ -17,12 +17,13 @@ class Frame:
 
     Attributes:
         image: `uint8 [H, W, 3]` RGB.
-        index: number within its source, from 0, counting delivered frames.
+        index: number within its source, from 0, counting captured frames: a gap is a drop.
         source: file or URI it came from, without credentials.
         name: relative path that names it in outputs, such as `owls/3.jpg` or `camera-0`.
         timestamp: seconds: a video's presentation time, a live source's time since its
             first frame, 0.0 for a photograph.
         captured: `time.monotonic()` when it was decoded, in seconds.
+        stream: which of several sources of one run it came from, from 0.
     """
 
     image: Image
@@ -31,6 +32,7 @@ class Frame:
     name: PurePath
     timestamp: float
     captured: float
+    stream: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,109 @@
+"""A frame and what the model says of it, drawn only if some sink wants the picture."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+
+from runtime.model import Result
+from runtime.overlay import Heat, Style, draw_caption, heatmap_on_frame, overlay, overlay_both
+from runtime.preprocess import Image
+from runtime.sources.base import Frame
+
+
+class Seen:
+    """One frame's results; heat and picture are computed once, on first use, by any thread.
+
+    Args:
+        frame: the photograph.
+        results: one per region of it; a whole frame is one region, and a detector may have
+            found none.
+        style: how the picture is drawn.
+
+    Attributes:
+        frame: as given.
+        results: as given, as a tuple.
+    """
+
+    def __init__(self, frame: Frame, results: Sequence[Result], style: Style | None = None) -> None:
+        self.frame = frame
+        self.results = tuple(results)
+        self._style = style or Style()
+        self._lock = threading.Lock()
+        self._heat: Heat | None = None
+        self._heat_lower: Heat | None = None
+        self._image: Image | None = None
+
+    @property
+    def result(self) -> Result | None:
+        """The first region's result; None where there is none."""
+        return self.results[0] if self.results else None
+
+    @property
+    def heat(self) -> Heat:
+        """`float32 [H, W]` in [0, 1], on the frame; where regions overlap, the hotter one's."""
+        with self._lock:
+            return self._painted_heat()
+
+    @property
+    def heat_lower(self) -> Heat | None:
+        """As `heat`, of what lowers the estimate; None for a model of labels."""
+        with self._lock:
+            return self._painted_lower()
+
+    @property
+    def image(self) -> Image:
+        """`uint8 [H, W, 3]` RGB: photograph, heat and caption. Nobody may write into it.
+
+        For a continuous outcome, what raises the estimate is warm and what lowers it cold.
+        """
+        with self._lock:
+            if self._image is None:
+                self._image = self._drawn()
+            return self._image
+
+    @property
+    def caption(self) -> str:
+        """Nearest label and its similarity, or the estimate, of the first region."""
+        result = self.result
+        if result is None:
+            return ""
+        if result.estimate is not None:
+            return f"estimate {result.answer}"
+        return f"{result.answer}  {result.similarities[0]:.2f}"
+
+    def _drawn(self) -> Image:
+        style, lower = self._style, self._painted_lower()
+        if lower is None:
+            blended = overlay(self.frame.image, self._painted_heat(), style.opacity, style.colormap)
+        else:
+            blended = overlay_both(self.frame.image, self._painted_heat(), lower, style.opacity)
+        return draw_caption(blended, self.caption)
+
+    def _painted_heat(self) -> Heat:
+        if self._heat is None:
+            self._heat = self._hottest_of([result.heatmap for result in self.results])
+        return self._heat
+
+    def _painted_lower(self) -> Heat | None:
+        lower = [result.heatmap_lower for result in self.results]
+        maps = [heatmap for heatmap in lower if heatmap is not None]
+        if not maps:
+            return None
+        if self._heat_lower is None:
+            self._heat_lower = self._hottest_of(maps)
+        return self._heat_lower
+
+    def _hottest_of(self, heatmaps: Sequence[Heat]) -> Heat:
+        painted = [
+            heatmap_on_frame(heatmap, result.affine, result.input_wh, result.frame_wh)
+            for heatmap, result in zip(heatmaps, self.results, strict=True)
+        ]
+        if not painted:
+            return np.zeros(self.frame.image.shape[:2], np.float32)
+        hottest = painted[0]
+        for heat in painted[1:]:
+            np.maximum(hottest, heat, out=hottest)
+        return hottest
