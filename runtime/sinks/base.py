@@ -25,6 +25,16 @@ class Sink(Protocol):
     """
 
     @property
+    def name(self) -> str:
+        """A word for status and messages, such as `video`."""
+        ...
+
+    @property
+    def may_skip(self) -> bool:
+        """Whether it may miss results while it is busy, of recorded sources, too (a window)."""
+        ...
+
+    @property
     def output(self) -> str | None:
         """What it writes, in words for the summary; None if nothing stays."""
         ...

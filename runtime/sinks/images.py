@@ -25,6 +25,9 @@ class ImagesSink:
         FoldcamError: it cannot be written.
     """
 
+    name = "images"
+    may_skip = False
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._used: set[Path] = set()
@@ -67,6 +70,9 @@ class ImagesSink:
 
 class OneImageSink:
     """The overlay of a single photograph under the very name that was asked for."""
+
+    name = "images"
+    may_skip = False
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -31,6 +31,9 @@ class JsonlSink:
         FoldcamError: the folder cannot be written.
     """
 
+    name = "jsonl"
+    may_skip = False
+
     def __init__(self, target: str, embedding: bool = True) -> None:
         self._embedding = embedding
         self._path = Path(target)

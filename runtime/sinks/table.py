@@ -24,6 +24,8 @@ class Row:
 class TableSink:
     """Remembers the first `MAX_ROWS` frames, so that its memory stays bounded."""
 
+    name = "table"
+    may_skip = False
     output: str | None = None
 
     def __init__(self) -> None:

@@ -37,6 +37,9 @@ class VideoSink:
         FoldcamError: the folder cannot be written, or the path is the input itself.
     """
 
+    name = "video"
+    may_skip = False
+
     def __init__(self, path: Path, source: Source) -> None:
         refuse_input(path, source.name)
         self._live = source.live

@@ -30,6 +30,8 @@ class WindowSink:
         FoldcamError: no display, or an OpenCV without windows.
     """
 
+    name = "window"
+    may_skip = True
     output: str | None = None
 
     def __init__(self, hold: bool = False) -> None:

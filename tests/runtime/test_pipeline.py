@@ -168,7 +168,7 @@ def test_failure_leaves_nothing_under_the_final_names(tiny_model, video, tmp_pat
 
 def test_sink_that_asks_to_stop_ends_the_run_cleanly(tiny_model, video, tmp_path):
     class Stopping:
-        output = None
+        name, may_skip, output = "stopping", False, None
 
         def __enter__(self):
             return self
