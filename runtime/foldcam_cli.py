@@ -14,6 +14,7 @@ import typer
 
 from runtime.cli_support import missing_extra, print_text, run_app
 from runtime.errors import FoldcamError
+from runtime.memory import keep_freed_memory
 
 GROUP = "foldcam.commands"
 
@@ -86,6 +87,7 @@ def _add_missing(root: typer.Typer, name: str, sentence: str) -> None:
 
 def main() -> NoReturn:
     """The console script `foldcam`."""
+    keep_freed_memory()
     try:
         root = gather(list(entry_points(group=GROUP)))
     except FoldcamError as error:
