@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,9 +47,11 @@ def image_input(graph: onnx.GraphProto) -> ImageInput:
     given = [value for value in graph.input if value.name not in weights]
     if len(given) != 1:
         names = ", ".join(repr(value.name) for value in given) or "none"
+        ends = ", ".join(f"--output {name!r}" for name in _before_they_meet(graph, given)[:4])
+        offer = f", such as {ends}" if ends else ""
         raise FoldcamError(
-            f"The network takes {len(given)} inputs ({names}) where one image is needed: "
-            "name the embedding of one image with --output NAME, or export its image part alone."
+            f"The network takes {len(given)} inputs ({names}) where one image is needed: name the "
+            f"embedding of one image with --output NAME{offer}, or export its image part alone."
         )
     (value,) = given
     kind = value.type.tensor_type
@@ -78,6 +81,19 @@ def image_input(graph: onnx.GraphProto) -> ImageInput:
         )
     size = (height, width) if height and width else None
     return ImageInput(str(value.name), layout, size, batch, kind.elem_type)
+
+
+def _before_they_meet(graph: onnx.GraphProto, given: Sequence[onnx.ValueInfoProto]) -> list[str]:
+    """Values of one input alone that a node joins with those of another, the last first."""
+    owners = {str(value.name): {str(value.name)} for value in given}
+    ends: dict[str, None] = {}
+    for node in graph.node:
+        known = {name: owners[name] for name in map(str, node.input) if name in owners}
+        together = set().union(*known.values())
+        owners.update({str(name): together for name in node.output})
+        if len(together) > 1:
+            ends.update(dict.fromkeys(name for name, of in known.items() if len(of) == 1))
+    return [name for name in reversed(ends) if name not in {str(value.name) for value in given}]
 
 
 def take_image(model: onnx.ModelProto, given: ImageInput, image_size: tuple[int, int]) -> None:
