@@ -12,6 +12,8 @@ from runtime.errors import FoldcamError
 from runtime.text import printable, shorten
 
 _BACKLOG = 64
+# Else the kernel would keep megabytes for every client that does not read.
+_SEND_BUFFER = 1 << 18
 _PORT = re.compile(r"\d{1,5}")
 
 
@@ -74,6 +76,7 @@ def bind(family: socket.AddressFamily, place: tuple[str, int]) -> socket.socket:
     try:
         # A restart must not wait for the connections of the last run to be forgotten.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         listener.bind(place)
         listener.listen(_BACKLOG)
         listener.setblocking(False)

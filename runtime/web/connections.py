@@ -15,6 +15,7 @@ from uvicorn.server import ServerState
 REQUEST_SECONDS = 10.0
 ANSWER_SECONDS = 30.0
 STUCK_SECONDS = 15.0
+SWEEP_SECONDS = 2.0
 _SPARE = 32
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 10\r\n"
@@ -58,13 +59,8 @@ def bounded_protocol(clients: int) -> type[H11Protocol]:
     return BoundedProtocol
 
 
-async def end_the_stuck(state: ServerState, every: float = 2.0) -> None:
-    """End connections that have made no progress for too long, until cancelled.
-
-    Args:
-        state: of the server.
-        every: seconds between two looks.
-    """
+async def end_the_stuck(state: ServerState) -> None:
+    """End connections that have made no progress for too long, until cancelled."""
     loop = asyncio.get_running_loop()
     unread: dict[int, tuple[int, float]] = {}
     while True:
@@ -82,7 +78,7 @@ async def end_the_stuck(state: ServerState, every: float = 2.0) -> None:
             if stuck or _overdue(connection, now):
                 transport.abort()
         unread = still
-        await asyncio.sleep(every)
+        await asyncio.sleep(SWEEP_SECONDS)
 
 
 def abort_all(state: ServerState) -> None:

@@ -58,25 +58,26 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, as ASGI has it."""
+        answer = _Answer(send)
         refusal: Response | None
         try:
             refusal = await self._refusal(scope, receive)
             if refusal is None:
-                await self._app(scope, receive, _with_headers(send))
+                await self._app(scope, receive, answer.send)
                 return
         except Exception as error:
             # No traceback may reach the terminal of a run that somebody else disturbs.
             _log.error("a request failed: %s: %s", type(error).__name__, error)
-            if scope["type"] != "http":
+            if answer.begun or scope["type"] != "http":
                 return
             refusal = PlainTextResponse("This did not work.\n", 500)
         if scope["type"] == "websocket":
             await receive()
-            await WebSocket(scope, receive, _with_headers(send)).send_denial_response(refusal)
+            await WebSocket(scope, receive, answer.send).send_denial_response(refusal)
         else:
             # What is left of its body is not read: the connection ends with the answer.
             refusal.headers["connection"] = "close"
-            await refusal(scope, receive, _with_headers(send))
+            await refusal(scope, receive, answer.send)
 
     async def _refusal(self, scope: Scope, receive: Receive) -> Response | None:
         """The answer to what may not pass; also to a login, which has no route."""
@@ -86,6 +87,8 @@ class Guard:
             return await self._login(scope, headers, receive)
         if not self._access.allows(scope["headers"]):
             return _unauthorized(scope, headers, wrong=False)
+        if sum(len(name) + len(value) for name, value in headers.raw) > MAX_HEADERS:
+            return PlainTextResponse("The headers are too large.\n", 431)
         if len(headers.getlist("host")) != 1 or headers["host"] not in self._hosts:
             return PlainTextResponse(
                 "This host name is not served: use the address, or give the name to the run.\n",
@@ -144,7 +147,8 @@ async def _body(receive: Receive) -> bytes | None:
             message = await receive()
             if message["type"] != "http.request":
                 return None
-            body += message.get("body", b"")
+            part: bytes = message.get("body", b"")
+            body += part
             if len(body) > MAX_BODY:
                 return None
             if not message.get("more_body", False):
@@ -156,14 +160,17 @@ async def _body(receive: Receive) -> bytes | None:
         return None
 
 
-def _with_headers(send: Send) -> Send:
-    starts = {"http.response.start", "websocket.http.response.start"}
+class _Answer:
+    """Adds `HEADERS` to an answer, and remembers whether it has begun."""
 
-    async def send_with_headers(message: Message) -> None:
-        if message["type"] in starts:
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.begun = False
+
+    async def send(self, message: Message) -> None:
+        self.begun = True
+        if message["type"] in ("http.response.start", "websocket.http.response.start"):
             headers = MutableHeaders(scope=message)
             for name, value in HEADERS.items():
                 headers.setdefault(name, value)
-        await send(message)
-
-    return send_with_headers
+        await self._send(message)

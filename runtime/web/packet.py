@@ -114,7 +114,8 @@ def _as_bytes(heat: npt.NDArray[np.float32], most: int) -> npt.NDArray[np.uint8]
     if max(rows, columns) > most:
         size = (min(columns, most), min(rows, most))
         finite = np.asarray(cv2.resize(finite, size, interpolation=cv2.INTER_AREA), np.float32)
-    return np.rint(np.clip(finite, 0.0, 1.0) * 255.0).astype(np.uint8)
+    cells: npt.NDArray[np.uint8] = np.rint(np.clip(finite, 0.0, 1.0) * 255.0).astype(np.uint8)
+    return cells
 
 
 def _place(result: Result) -> list[float]:

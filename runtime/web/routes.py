@@ -14,10 +14,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from runtime.contract import Contract
@@ -70,7 +69,7 @@ class Shown:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-def make_app(shown: Shown, broadcast: Broadcast, executor: Executor) -> Starlette:
+def make_app(shown: Shown, broadcast: Broadcast, executor: Executor) -> Router:
     """The application, without its `Guard`.
 
     Args:
@@ -138,7 +137,8 @@ def make_app(shown: Shown, broadcast: Broadcast, executor: Executor) -> Starlett
         Route("/metrics", metrics),
         *(_file_route(name, data) for name, data in files.items()),
     ]
-    return Starlette(routes=routes)
+    # Not an application with its own answers to errors: those are the guard's.
+    return Router(routes=routes)
 
 
 def status_document(shown: Shown, clients: int) -> dict[str, Any]:

@@ -21,8 +21,6 @@ from runtime.seen import Seen
 from runtime.sources import Frame
 from runtime.web import LivePage
 
-TOKEN = "a-token-of-thirty-letters-or-so"
-
 
 def make_seen(
     index: int = 0,
@@ -106,3 +104,15 @@ def serve(contract_with: Callable[..., Contract]) -> Iterator[Callable[..., Serv
     yield start
     for page in opened:
         page.__exit__(None, None, None)
+
+
+@pytest.fixture(name="make_seen")
+def _make_seen() -> Callable[..., Seen]:
+    """`make_seen(7, stream=1, size=(64, 48))`: a frame with results written by hand."""
+    return make_seen
+
+
+@pytest.fixture
+def token() -> str:
+    """One that is long enough."""
+    return "a-token-of-thirty-letters-or-so"
