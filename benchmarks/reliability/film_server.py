@@ -8,6 +8,7 @@ Each film is played again and again at `--fps`, as one live stream.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 import time
 from pathlib import Path, PurePath
@@ -145,11 +146,8 @@ def main() -> None:
     options = ServeOptions(
         host=given.host, port=given.port, token=given.token, thumbnails=given.thumbnails
     )
-    with FoldedModel.load(given.model, "cpu", 1) as model:
-        try:
-            serve(model, given.films, options, given.fps, given.seconds)
-        except KeyboardInterrupt:
-            pass
+    with FoldedModel.load(given.model, "cpu", 1) as model, contextlib.suppress(KeyboardInterrupt):
+        serve(model, given.films, options, given.fps, given.seconds)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A live page that shows one frame with results written by hand: for checks that need no network."""
+"""A live page with one frame, whose results are written by hand: no network is needed."""
 
 from __future__ import annotations
 

@@ -25,6 +25,7 @@ from runtime.web.latest import Latest
 from runtime.web.thumbnails import Thumbnails
 
 if TYPE_CHECKING:
+    from starlette.routing import BaseRoute
     from starlette.types import ASGIApp
 
     from runtime.web.routes import Shown
@@ -79,6 +80,7 @@ class LivePage:
         # The pictures that are watched do not wait for a thumbnail from a slow disk.
         self._executors: list[ThreadPoolExecutor] = []
         self._viewers = 0
+        self._routes: list[BaseRoute] = []
         self._shown = _shown(self, monitor, contract, style or Style(), folder)
 
     @property
@@ -142,6 +144,10 @@ class LivePage:
         if self._server is not None and self._server.failure:
             raise FoldcamError(f"The live page is no longer served: {self._server.failure}.")
 
+    def routes(self) -> list[BaseRoute]:
+        """What can be asked for, while it is entered: for those who check that all are guarded."""
+        return list(self._routes)
+
     def _close(self) -> None:
         if self._server is not None:
             self._server.stop()
@@ -169,6 +175,7 @@ class LivePage:
                 await asyncio.sleep(max(0.1, 1.0 - (time.monotonic() - begun)))
 
         app = make_app(shown, broadcast, others)
+        self._routes = app.routes
         return Guard(app, self._access, self._hosts), [broadcast.run, tick]
 
 

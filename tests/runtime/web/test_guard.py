@@ -7,20 +7,11 @@ import socket
 import time
 
 import pytest
-from starlette.routing import BaseRoute, Route, WebSocketRoute
-
-from runtime.web.guard import Guard
-
-
-def routes_of(served) -> list[BaseRoute]:
-    """The routes of the application that the page serves, asked of the application itself."""
-    guard = served.page._make()[0]
-    assert isinstance(guard, Guard)
-    return list(guard._app.routes)
+from starlette.routing import Route, WebSocketRoute
 
 
 def paths(served) -> list[str]:
-    found = [route.path for route in routes_of(served) if isinstance(route, Route)]
+    found = [route.path for route in served.page.routes() if isinstance(route, Route)]
     assert {"/", "/metrics", "/healthz", "/api/latest", "/api/snapshot.jpg", "/main.js"} <= set(
         found
     )
@@ -55,14 +46,14 @@ def test_without_the_token_every_route_answers_401(serve, make_seen, token):
             "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
         )
         assert status(exchange(served, handshake.encode())) == 401, path
-    assert any(isinstance(route, WebSocketRoute) for route in routes_of(served))
+    assert any(isinstance(route, WebSocketRoute) for route in served.page.routes())
 
 
 def test_with_the_token_every_route_answers(serve, make_seen, token):
     served = serve(host="0.0.0.0", token=token)
     served.feed(make_seen())
     bearer = {"Authorization": f"Bearer {token}"}
-    for route in routes_of(served):
+    for route in served.page.routes():
         if isinstance(route, Route):
             expected = 404 if "thumbnail" in route.path else 200
             assert served.get(route.path, **bearer).status == expected, route.path
