@@ -146,7 +146,7 @@ def test_every_answer_has_the_strict_headers_and_none_allows_other_origins(serve
             assert "frame-ancestors 'none'" in answer.getheader("content-security-policy")
             assert "unsafe" not in answer.getheader("content-security-policy")
             assert answer.getheader("x-content-type-options") == "nosniff"
-            assert answer.getheader("referrer-policy") == "no-referrer"
+            assert answer.getheader("referrer-policy") == "same-origin"
             assert answer.getheader("cross-origin-resource-policy") == "same-origin"
             assert not [
                 name for name, _ in answer.getheaders() if name.startswith("access-control")
