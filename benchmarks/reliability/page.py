@@ -52,6 +52,8 @@ def check(full: bool, folder: Path, tell: Tell) -> dict[str, Any]:
                 _tells(page, server.url, steps)
                 _settle(page)
                 page.screenshot(path=folder / "desk-dark.png")
+                # The picture of docs/live.md.
+                page.screenshot(path=folder / "live.jpg", type="jpeg", quality=72)
                 page.emulate_media(color_scheme="light")
                 page.screenshot(path=folder / "desk-light.png")
                 tell("steps", 1, 4)

@@ -71,6 +71,7 @@ export class Blender {
     if (canvas.width !== picture.width || canvas.height !== picture.height) {
       canvas.width = picture.width;
       canvas.height = picture.height;
+      canvas.parentElement.style.setProperty("--ratio", picture.width / picture.height);
     }
     context.drawImage(picture, 0, 0);
     const both = maps.some((map) => map.lower);

@@ -1,7 +1,7 @@
 // Latency percentiles as lines and drops as bars, over the last minutes or the last day.
 
 const LINES = ["p50", "p90", "p99"];
-const NAMES = { p50: "half", p90: "90 %", p99: "99 %" };
+const NAMES = { p50: "50 %", p90: "90 %", p99: "99 %" };
 const LENGTH = { seconds: 300, minutes: 86400 };
 
 const sum = (drops) => Object.values(drops).reduce((total, count) => total + count, 0);
@@ -66,7 +66,7 @@ export class Chart {
     const style = getComputedStyle(document.documentElement);
     const colour = (name) => style.getPropertyValue(`--${name}`).trim();
     const points = this.points[this.span];
-    const frame = { left: 44, right: box.width - 4, top: 8, bottom: box.height - 20 };
+    const frame = { left: 52, right: box.width - 4, top: 8, bottom: box.height - 20 };
     const newest = points.length ? points[points.length - 1].at : 0;
     const length = LENGTH[this.span];
     const x = (at) => frame.right - ((newest - at) / length) * (frame.right - frame.left);
@@ -154,17 +154,18 @@ export class Chart {
       this.readout.textContent = "";
       return;
     }
-    this.readout.replaceChildren(
-      `${this.touched ? ago(newest - point.at) : "now"}: `,
-      ...LINES.flatMap((name) => {
-        const key = document.createElement("span");
-        key.className = name;
-        key.textContent = `${NAMES[name]} ${point.fps > 0 ? milliseconds(point[name]) : "–"}`;
-        return [key, "  "];
-      }),
-      `${sum(point.drops)} dropped`,
-    );
-    const text = `Latency and drops over time; ${this.readout.textContent}`;
-    this.canvas.setAttribute("aria-label", text);
+    const said = [
+      [this.touched ? ago(newest - point.at) : "now", ""],
+      ...LINES.map((name) => [`${NAMES[name]} ${point.fps > 0 ? milliseconds(point[name]) : "–"}`, name]),
+      [`${sum(point.drops)} dropped`, ""],
+    ];
+    this.readout.replaceChildren(...said.map(([text, name]) => {
+      const part = document.createElement(name ? "b" : "span");
+      part.textContent = text;
+      part.className = name;
+      return part;
+    }));
+    const text = said.map(([part]) => part).join(", ");
+    this.canvas.setAttribute("aria-label", `Latency and drops over time: ${text}`);
   }
 }

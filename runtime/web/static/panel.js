@@ -19,7 +19,7 @@ function colourOf(text) {
 }
 
 function initial(text) {
-  const letter = [...text].find((character) => /[\p{L}\p{N}]/u.test(character)) ?? "?";
+  const letter = [...text].find((character) => /[\p{L}\p{N}]/u.test(character)) ?? text[0] ?? "?";
   const tile = make("span", { className: "thumb", textContent: letter });
   tile.setAttribute("aria-hidden", "true");
   tile.style.background = colourOf(text);
