@@ -53,7 +53,7 @@ def check(full: bool, folder: Path, tell: Tell) -> dict[str, Any]:
                 _settle(page)
                 page.screenshot(path=folder / "desk-dark.png")
                 # The picture of docs/live.md.
-                page.screenshot(path=folder / "live.jpg", type="jpeg", quality=72)
+                page.screenshot(path=folder / "live.jpg", type="jpeg", quality=60)
                 page.emulate_media(color_scheme="light")
                 page.screenshot(path=folder / "desk-light.png")
                 tell("steps", 1, 4)

@@ -15,7 +15,7 @@ function roundUp(value) {
 export const milliseconds = (value) =>
   value >= 9995 ? `${(value / 1000).toFixed(0)} s` :
   value >= 995 ? `${(value / 1000).toFixed(1)} s` :
-  value >= 9.95 ? `${value.toFixed(0)} ms` : `${value.toFixed(1)} ms`;
+  value >= 9.95 ? `${value.toFixed(0)} ms` : `${Math.max(0, value).toFixed(1)} ms`;
 
 function ago(seconds) {
   if (seconds < 90) return `${Math.round(seconds)} s ago`;

@@ -1,7 +1,7 @@
 // The page: wires connection, picture, controls and lists together.
 
 import { Blender, label, paletteFromHex } from "./blend.js";
-import { Chart } from "./chart.js";
+import { Chart, milliseconds } from "./chart.js";
 import { Connection } from "./connection.js";
 import { Nearest, make, showStatus } from "./panel.js";
 
@@ -109,7 +109,7 @@ function tick() {
     const silent = performance.now() / 1000 - current.came;
     stale = !held && (silent > Math.max(STALE, 4 * usual) || !open);
     const shownOld = stale || held ? Math.max(old, silent) : old;
-    age.textContent = shownOld < 9.95 ? `${shownOld.toFixed(1)} s old` : `${Math.round(shownOld)} s old`;
+    age.textContent = `${milliseconds(1000 * shownOld)} old`;
   }
   age.hidden = !current;
   if (held) text = "held";
