@@ -51,7 +51,7 @@ def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> di
             tell("pairs of runs", number, _PAIRS[full])
             # Either may be first, in turn.
             turns = [False, True] if number % 2 == 0 else [True, False]
-            fps = {}
+            fps: dict[bool, float] = {}
             for watched in turns:
                 if watched:
                     fps[watched], got = _watched_fps(folded, film)
@@ -207,4 +207,4 @@ def _watched_fps(model: FoldedModel, film: Path) -> tuple[float, dict[str, Any]]
 
 
 def _median(viewers: list[dict[str, Any]], key: str) -> float:
-    return round(statistics.median(got[key] for got in viewers), 3)
+    return round(statistics.median(float(got[key]) for got in viewers), 3)

@@ -177,12 +177,12 @@ async def _run(host: str, port: int, cases: Iterator[bytes], until: float) -> Ou
         for case in cases:
             if time.monotonic() > until:
                 return
-            outcome.sent += 1
+            outcome.sent = number = outcome.sent + 1
             status = await _status(host, port, case, _PATIENCE)
             outcome.by_status[status] += 1
             if status == "500":
                 outcome.faults.append(repr(case[:400]))
-            if outcome.sent % _PROBE_EVERY == 0:
+            if number % _PROBE_EVERY == 0:
                 begun = time.monotonic()
                 ordinary = b"GET /healthz HTTP/1.1\r\n" + _HOST + b"Connection: close\r\n\r\n"
                 if await _status(host, port, ordinary, _PROBE_SECONDS) != "200":
