@@ -251,6 +251,7 @@ def _comes_back(page: Any, server: _Server, folder: Path) -> float:
     server.stop(signal.SIGKILL)
     wait_for_body(page, "link", "closed")
     wait_for_body(page, "picture", "stale")
+    page.wait_for_timeout(600)  # until it has turned grey
     page.screenshot(path=folder / "disconnected.png")
     back = server.start()
     wait_for_body(page, "link", "open")
