@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from runtime.web.routes import Shown
     from runtime.web.server import ServerThread, Task
 
+_log = logging.getLogger(__name__)
 MIN_FPS, MAX_FPS = 0.1, 120.0
 MAX_CLIENTS = 1000
 
@@ -88,8 +91,6 @@ class LivePage:
         """Where the page is; while it is entered, with the port that was bound."""
         host, port = self._place
         if host in ("0.0.0.0", "::"):
-            import socket
-
             host = socket.gethostname()
         return f"http://{url_host(host)}:{port}/"
 
@@ -113,6 +114,7 @@ class LivePage:
         except BaseException:
             self._close()
             raise
+        _log.info("the live page is at %s", self.url)
         return self
 
     def __exit__(

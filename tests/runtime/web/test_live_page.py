@@ -55,6 +55,14 @@ def test_a_port_in_use_is_one_sentence(serve, contract_with):
         pass
 
 
+def test_where_it_is_served_is_logged_without_the_token(contract_with, caplog, token):
+    caplog.set_level("INFO", "runtime.web")
+    with LivePage(ServeOptions(port=0, token=token), Monitor(), contract_with()) as page:
+        assert page.url.startswith("http://127.0.0.1:")
+    said = [record.getMessage() for record in caplog.records if "runtime.web" in record.name]
+    assert said == [f"the live page is at {page.url}"]
+
+
 def test_the_port_is_free_again_at_once(contract_with, make_seen):
     port = 0
     for _ in range(3):
