@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from runtime.errors import FoldcamError
 
 MIN_TOKEN = 16
-COOKIE = "foldcam"
 _MAX_TOKEN = 512
 _COOKIE_SECONDS = 30 * 24 * 3600
 _VISIBLE = re.compile(r"[!-~]+")
@@ -53,6 +52,9 @@ class Access:
         # cookie is another digest of it, so that it survives a restart and reveals nothing.
         self._token = self._digest(key)
         self._cookie = hmac.new(key, b"foldcam live page: cookie", hashlib.sha256).hexdigest()
+        # Cookies do not tell ports apart: two runs on one host must not log each other out.
+        name = hmac.new(key, b"foldcam live page: its name", hashlib.sha256).hexdigest()[:8]
+        self._name = f"foldcam-{name}"
 
     def allows(self, headers: Headers) -> bool:
         """Whether a request with these lower-case headers carries the token or its cookie."""
@@ -67,7 +69,7 @@ class Access:
             elif name == b"cookie":
                 for part in value.split(b";"):
                     key, _, given = part.strip().partition(b"=")
-                    if key == COOKIE.encode():
+                    if key == self._name.encode():
                         allowed |= hmac.compare_digest(given, self._cookie.encode())
         return allowed
 
@@ -83,14 +85,13 @@ class Access:
         """
         secure = "; Secure" if https else ""
         return (
-            f"{COOKIE}={self._cookie}; Path=/; Max-Age={_COOKIE_SECONDS}; HttpOnly; "
+            f"{self._name}={self._cookie}; Path=/; Max-Age={_COOKIE_SECONDS}; HttpOnly; "
             f"SameSite=Strict{secure}"
         )
 
-    @staticmethod
-    def no_cookie() -> str:
+    def no_cookie(self) -> str:
         """The value of `Set-Cookie` that ends a login."""
-        return f"{COOKIE}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict"
+        return f"{self._name}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict"
 
     @staticmethod
     def _digest(given: bytes) -> bytes:

@@ -100,13 +100,13 @@ class HostNames:
 
     Args:
         host: that the user asked to serve on.
-        names: others that the user gave.
+        names: others that the user gave; a port in them does not count.
     """
 
     def __init__(self, host: str, names: Iterable[str] = ()) -> None:
         own = socket.gethostname().lower()
         self._names = {"localhost", host.lower(), own, own.partition(".")[0], f"{own}.local"}
-        self._names |= {name.lower().rstrip(".") for name in names}
+        self._names |= {name.partition(":")[0].lower().rstrip(".") for name in names}
 
     def __contains__(self, header: object) -> bool:
         """Whether the value of a `Host` header, with or without a port, is ours."""

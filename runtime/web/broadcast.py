@@ -11,7 +11,6 @@ import time
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
-from runtime.errors import FoldcamError
 from runtime.web.latest import Latest
 from runtime.web.packet import encode_packet
 
@@ -141,8 +140,11 @@ class Broadcast:
             loop = asyncio.get_running_loop()
             try:
                 data = await loop.run_in_executor(self._executor, encode_packet, newest.seen)
-            except FoldcamError as error:
-                _log.warning("frame %d is not shown: %s", newest.seen.frame.index, error)
+            except Exception as error:
+                # Whatever is wrong with one frame, the next one may be shown; said once.
+                if before is None or before.data:
+                    said = (newest.seen.frame.index, stream, type(error).__name__, error)
+                    _log.warning("frame %d of stream %d is not shown: %s: %s", *said)
                 data = b""
             encoded = True
             self._packets[stream] = Packet(newest.count, data)

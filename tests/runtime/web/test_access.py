@@ -66,8 +66,18 @@ def test_the_cookie_opens_is_the_same_after_a_restart_and_reveals_no_token():
     assert restarted.allows(cookie(access))
     assert TOKEN not in access.cookie(False)
     assert not Access(TOKEN + "1", loopback=False).allows(cookie(access))
-    assert not access.allows([(b"cookie", b"foldcam=" + TOKEN.encode())])
-    assert not access.allows([(b"cookie", b"foldcam=")])
+    name = cookie(access)[0][1].removeprefix(b"other=1; ").partition(b"=")[0]
+    assert not access.allows([(b"cookie", name + b"=" + TOKEN.encode())])
+    assert not access.allows([(b"cookie", name + b"=")])
+    assert not access.allows([(b"cookie", name)])
+
+
+def test_two_runs_on_one_host_do_not_end_each_others_login():
+    one, other = Access(TOKEN, loopback=False), Access(TOKEN[::-1], loopback=False)
+    both = [(b"cookie", cookie(one)[0][1] + b"; " + cookie(other)[0][1])]
+    assert one.allows(both)
+    assert other.allows(both)
+    assert one.no_cookie().partition("=")[0] == one.cookie(False).partition("=")[0]
 
 
 def test_the_cookie_is_for_this_site_only_and_out_of_reach_of_scripts():

@@ -74,7 +74,7 @@ def test_an_address_of_another_machine_cannot_be_bound():
      "cam.example.org.:443"],
 )  # fmt: skip
 def test_addresses_and_known_names_are_ours(header):
-    assert header in HostNames("0.0.0.0", ["Cam.example.org"])
+    assert header in HostNames("0.0.0.0", ["Cam.example.org:8443"])
 
 
 @pytest.mark.parametrize(

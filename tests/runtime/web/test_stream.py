@@ -102,6 +102,20 @@ def test_a_frame_is_encoded_once_for_all_who_watch(serve, make_seen, monkeypatch
     assert encoded == [1]
 
 
+def test_a_frame_that_cannot_be_encoded_is_left_out_and_said_once(serve, make_seen, caplog):
+    served = serve(fps=100)
+    with served.watch() as client:
+        say(client, watch=0)
+        for index in range(3):
+            served.feed(make_seen(index, size=(0, 0)))
+            time.sleep(0.05)
+        served.feed(make_seen(3))
+        assert pictures(client, 1) == [3]
+    said = [record for record in caplog.records if record.name == "runtime.web.broadcast"]
+    assert len(said) == 1
+    assert "frame 0 of stream 0 is not shown" in said[0].getMessage()
+
+
 def test_a_client_that_shows_nothing_is_sent_two_pictures_and_then_the_newest(serve, make_seen):
     served = serve(fps=100)
     with served.watch() as slow, served.watch() as quick:
