@@ -97,11 +97,20 @@ class ServeOptions:
     Attributes:
         host: loopback unless asked otherwise.
         port: of TCP; 0 takes a free one.
-        token: needed on every route unless the host is loopback.
+        token: needed on every route unless the host is loopback; where one is given, it is
+            needed there, too.
         clients: streams at most; one more is refused.
+        names: host names under which a reverse proxy or a name server shows the page;
+            addresses, `localhost` and this machine's own name need not be among them.
+        fps: pictures per second that each stream sends at most; the run's own rate is
+            not touched.
+        thumbnails: folder with one picture or one folder of pictures per label.
     """
 
     host: str = "127.0.0.1"
     port: int = 8080
     token: str | None = None
     clients: int = 64
+    names: tuple[str, ...] = ()
+    fps: float = 15.0
+    thumbnails: str | None = None

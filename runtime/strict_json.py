@@ -1,0 +1,28 @@
+"""JSON that every reader takes: it has no NaN and no infinity."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+
+def strict_json(document: Any, indent: int | None = None) -> str:
+    """The document as JSON; a number that is not finite is written as null.
+
+    Args:
+        document: dictionaries with string keys, lists, tuples and JSON's own values.
+        indent: spaces per level; None gives one line without spaces.
+    """
+    separators = (",", ":") if indent is None else None
+    return json.dumps(_finite(document), indent=indent, separators=separators, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return value

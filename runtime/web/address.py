@@ -1,0 +1,140 @@
+"""Where the page is served, and which names may be asked for there."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import re
+import socket
+from collections.abc import Iterable
+
+from runtime.errors import FoldcamError
+from runtime.text import printable, shorten
+
+_BACKLOG = 64
+# Else the kernel would keep megabytes for every client that does not read.
+_SEND_BUFFER = 1 << 18
+_PORT = re.compile(r"\d{1,5}")
+
+
+def parse_address(text: str, host: str = "127.0.0.1") -> tuple[str, int]:
+    """`8080`, `0.0.0.0:8080`, `[::]:8080` or `box.local:8080` as host and port.
+
+    Args:
+        text: as typed after `--serve`.
+        host: if the text has only a port.
+
+    Raises:
+        FoldcamError: it is none of these.
+    """
+    name, colon, port = text.strip().rpartition(":")
+    if name.startswith("[") and name.endswith("]"):
+        name = name[1:-1]
+    elif ":" in name:
+        raise FoldcamError(f"{_shown(text)}: write an IPv6 address in brackets, as in [::1]:8080.")
+    if not _PORT.fullmatch(port) or int(port) > 65535 or (colon and not name):
+        raise FoldcamError(
+            f"{_shown(text)} is no address to serve on: give PORT or HOST:PORT, as in 8080 or "
+            "0.0.0.0:8080."
+        )
+    return name or host, int(port)
+
+
+def resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int]]:
+    """The address that a host stands for; IPv4 where it has both.
+
+    Raises:
+        FoldcamError: it cannot be resolved.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise FoldcamError(
+            f"The live page cannot be served on {_shown(host)}: this name has no address here "
+            "(use 127.0.0.1, or 0.0.0.0 for every network)."
+        ) from error
+    family, _, _, _, place = min(found, key=lambda item: item[0] != socket.AF_INET)
+    return family, (str(place[0]), int(place[1]))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a socket bound there."""
+    address = ipaddress.ip_address(host.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return address.is_loopback
+
+
+def bind(family: socket.AddressFamily, place: tuple[str, int]) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        FoldcamError: the port is taken or not allowed, or the address is not this machine's.
+    """
+    host, port = place
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # A restart must not wait for the connections of the last run to be forgotten.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+        listener.bind(place)
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise FoldcamError(f"The live page {_refusal(error, host, port)}") from error
+    return listener
+
+
+def url_host(host: str) -> str:
+    """A host as it is written in a URL."""
+    return f"[{host}]" if ":" in host else host
+
+
+class HostNames:
+    """Which `Host` headers are answered.
+
+    A page of somebody else's can make its own name resolve to this machine (DNS rebinding)
+    and would then count as the same origin. An address cannot be made to do so, and the
+    names that are served are known.
+
+    Args:
+        host: that the user asked to serve on.
+        names: others that the user gave; a port in them does not count.
+    """
+
+    def __init__(self, host: str, names: Iterable[str] = ()) -> None:
+        own = socket.gethostname().lower()
+        self._names = {"localhost", host.lower(), own, own.partition(".")[0], f"{own}.local"}
+        self._names |= {name.partition(":")[0].lower().rstrip(".") for name in names}
+
+    def __contains__(self, header: object) -> bool:
+        """Whether the value of a `Host` header, with or without a port, is ours."""
+        if not isinstance(header, str):
+            return False
+        match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?", header)
+        if match is None:
+            return False
+        name = match.group(1).strip("[]").rstrip(".").lower()
+        if name in self._names:
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
+
+
+def _refusal(error: OSError, host: str, port: int) -> str:
+    where = f"{url_host(host)}:{port}"
+    if error.errno == errno.EADDRINUSE:
+        return f"cannot be served on {where}: the port is in use; choose another, or 0 for any."
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"cannot be served on {where}: ports below 1024 need a right; choose 8080."
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"cannot be served on {where}: this machine has no such address; try 0.0.0.0."
+    return f"cannot be served on {where}: {error.strerror or error}."
+
+
+def _shown(text: str) -> str:
+    return printable(shorten(text, 80))

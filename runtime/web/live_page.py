@@ -1,0 +1,222 @@
+"""The live page as a sink."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from runtime.cli_support import missing_extra
+from runtime.contract import Contract
+from runtime.errors import FoldcamError
+from runtime.monitor import Monitor
+from runtime.options import ServeOptions
+from runtime.overlay import Style
+from runtime.seen import Seen
+from runtime.strict_json import strict_json
+from runtime.web.access import Access
+from runtime.web.address import HostNames, bind, is_loopback, resolve, url_host
+from runtime.web.health import Health
+from runtime.web.history import History
+from runtime.web.latest import Latest
+from runtime.web.thumbnails import Thumbnails
+
+if TYPE_CHECKING:
+    from starlette.routing import BaseRoute
+    from starlette.types import ASGIApp
+
+    from runtime.web.routes import Shown
+    from runtime.web.server import ServerThread, Task
+
+_log = logging.getLogger(__name__)
+MIN_FPS, MAX_FPS = 0.1, 120.0
+MAX_CLIENTS = 1000
+
+
+class LivePage:
+    """Serves a page with the newest frames while it is entered.
+
+    `write` stores a reference and returns: whatever the clients do, the run does not wait.
+
+    Args:
+        options: where, for whom.
+        monitor: of the run; only read.
+        contract: of the model.
+        style: that the page begins with; viewers choose their own.
+
+    Raises:
+        FoldcamError: the extra `live` is not installed, a needed token is missing or weak,
+            the folder of thumbnails does not fit the model.
+
+    Example:
+        >>> with LivePage(ServeOptions(port=0), Monitor(), model.contract) as page:
+        ...     print(page.url)
+        http://127.0.0.1:41753/
+    """
+
+    name = "live page"
+    may_skip = True
+    output: str | None = None
+
+    def __init__(
+        self,
+        options: ServeOptions,
+        monitor: Monitor,
+        contract: Contract,
+        *,
+        style: Style | None = None,
+    ) -> None:
+        _check_limits(options)
+        self._options = options
+        self._family, self._place = resolve(options.host, options.port)
+        self._access = Access(options.token, is_loopback(self._place[0]))
+        self._hosts = HostNames(options.host, options.names)
+        self._latest = Latest()
+        self._history = History()
+        folder = None if options.thumbnails is None else Path(options.thumbnails)
+        self._server: ServerThread | None = None
+        # The pictures that are watched do not wait for a thumbnail from a slow disk.
+        self._executors: list[ThreadPoolExecutor] = []
+        self._viewers = 0
+        self._routes: list[BaseRoute] = []
+        self._shown = _shown(self, monitor, contract, style or Style(), folder)
+
+    @property
+    def url(self) -> str:
+        """Where the page is; while it is entered, with the port that was bound."""
+        host, port = self._place
+        if host in ("0.0.0.0", "::"):
+            host = socket.gethostname()
+        return f"http://{url_host(host)}:{port}/"
+
+    def __enter__(self) -> LivePage:
+        """Bind the port and serve.
+
+        Raises:
+            FoldcamError: the port is in use or not allowed.
+        """
+        from runtime.web.server import ServerThread
+
+        listener = bind(self._family, self._place)
+        self._place = (self._place[0], int(listener.getsockname()[1]))
+        self._executors = [
+            ThreadPoolExecutor(1, thread_name_prefix=f"live-page-{work}")
+            for work in ("pictures", "answers")
+        ]
+        self._server = ServerThread(self._make, self._options.clients)
+        try:
+            self._server.start(listener)
+        except BaseException:
+            self._close()
+            raise
+        _log.info("the live page is at %s", self.url)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._close()
+
+    def reopen(self) -> None:
+        """Serve again on the same port, after `write` has raised.
+
+        Raises:
+            FoldcamError: as entering.
+        """
+        self._close()
+        self.__enter__()
+
+    def write(self, seen: Seen) -> None:
+        """Make a frame its stream's newest.
+
+        Raises:
+            FoldcamError: the server has ended by itself.
+        """
+        milliseconds = self._latest.put(seen)
+        self._history.saw(milliseconds)
+        self._shown.metrics.saw(seen.frame.stream, milliseconds)
+        if self._server is not None and self._server.failure:
+            raise FoldcamError(f"The live page is no longer served: {self._server.failure}.")
+
+    def routes(self) -> list[BaseRoute]:
+        """What can be asked for, while it is entered: for those who check that all are guarded."""
+        return list(self._routes)
+
+    def _close(self) -> None:
+        if self._server is not None:
+            self._server.stop()
+        for executor in self._executors:
+            executor.shutdown(wait=False, cancel_futures=True)
+        self._server, self._executors = None, []
+
+    def _make(self) -> tuple[ASGIApp, list[Task]]:
+        from runtime.web.broadcast import Broadcast
+        from runtime.web.guard import Guard
+        from runtime.web.routes import make_app, status_document
+
+        pictures, others = self._executors
+        broadcast = Broadcast(self._latest, pictures, self._options.fps)
+        shown = self._shown
+
+        async def tick() -> None:
+            while True:
+                begun = time.monotonic()
+                point = self._history.sample(shown.monitor.snapshot())
+                self._viewers = len(broadcast.clients)
+                document = status_document(shown, self._viewers)
+                if broadcast.clients:
+                    broadcast.tell(strict_json({"kind": "status", "point": point, **document}))
+                await asyncio.sleep(max(0.1, 1.0 - (time.monotonic() - begun)))
+
+        app = make_app(shown, broadcast, others)
+        self._routes = app.routes
+        return Guard(app, self._access, self._hosts), [broadcast.run, tick]
+
+
+def _shown(
+    page: LivePage, monitor: Monitor, contract: Contract, style: Style, folder: Path | None
+) -> Shown:
+    try:
+        # Found out now, not when the first browser comes.
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+        import websockets  # noqa: F401
+
+        from runtime.web.metrics import Metrics
+        from runtime.web.routes import Shown
+    except ImportError as error:
+        raise FoldcamError(missing_extra(error) or f"The live page needs {error.name}.") from error
+    health = Health(monitor)
+    return Shown(
+        monitor=monitor,
+        latest=page._latest,
+        history=page._history,
+        health=health,
+        metrics=Metrics(monitor, lambda: page._viewers, lambda: health.look().healthy),
+        thumbnails=Thumbnails(folder, contract),
+        contract=contract,
+        style=style,
+        clients=page._options.clients,
+        needs_token=page._access.needs_token,
+    )
+
+
+def _check_limits(options: ServeOptions) -> None:
+    if not 0 <= options.port <= 65535:
+        raise FoldcamError(f"The live page's port is {options.port}: give one from 0 to 65535.")
+    if not 1 <= options.clients <= MAX_CLIENTS:
+        raise FoldcamError(
+            f"The live page's clients are {options.clients}: give 1 to {MAX_CLIENTS}."
+        )
+    if not MIN_FPS <= options.fps <= MAX_FPS:
+        raise FoldcamError(
+            f"The live page's fps is {options.fps:g}: give {MIN_FPS:g} to {MAX_FPS:g}."
+        )

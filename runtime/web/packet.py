@@ -1,0 +1,143 @@
+"""One frame as the bytes that a browser gets: picture and heat apart, blended over there.
+
+A packet is, in this order: the length of the header as little-endian `uint32`; the header as
+JSON; the picture as JPEG; the heatmaps, row by row, one byte per cell. The header has
+`picture` (bytes of the JPEG) and `maps`, each with `rows`, `columns`, `lower` (whether it
+lowers the estimate), `place` (where the whole map lies) and `clip` (the part of the frame
+that it may colour), both `[x, y, width, height]` in shares of the frame's size.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import time
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from runtime.errors import FoldcamError
+from runtime.model import Result
+from runtime.preprocess import Image
+from runtime.seen import Seen
+from runtime.sinks.jsonl import record
+from runtime.strict_json import strict_json
+
+LONGEST_SIDE = 960
+QUALITY = 80
+_MAX_CELLS = 1 << 16
+_MAX_RESULTS = 64
+
+
+def encode_packet(seen: Seen) -> bytes:
+    """Encode a frame and its results.
+
+    The picture is made smaller, so that its longer side has at most `LONGEST_SIDE` pixels.
+
+    Raises:
+        FoldcamError: the picture cannot be encoded.
+    """
+    results = seen.results[:_MAX_RESULTS]
+    picture = encode_jpeg(_fitted(seen.frame.image), QUALITY)
+    maps = [
+        (result, lower, cells)
+        for result in results
+        for lower, cells in ((False, result.heatmap), (True, result.heatmap_lower))
+        if cells is not None and cells.size
+    ]
+    most = math.isqrt(_MAX_CELLS // max(1, len(maps)))
+    cells = [_as_bytes(heat, most) for _, _, heat in maps]
+    header = {
+        "stream": seen.frame.stream,
+        "number": seen.frame.index,
+        "captured": seen.frame.captured,
+        "encoded": time.monotonic(),
+        "picture": len(picture),
+        "results": answers(seen),
+        "more": len(seen.results) - len(results),
+        "maps": [
+            {
+                "rows": heat.shape[0],
+                "columns": heat.shape[1],
+                "lower": lower,
+                "place": _place(result),
+                "clip": _clip(result),
+            }
+            for (result, lower, _), heat in zip(maps, cells, strict=True)
+        ],
+    }
+    head = strict_json(header).encode()
+    return b"".join(
+        [struct.pack("<I", len(head)), head, picture, *(heat.tobytes() for heat in cells)]
+    )
+
+
+def answers(seen: Seen) -> list[dict[str, Any]]:
+    """The results as JSON values, without embeddings; `answer` is what a reader wants first."""
+    return [
+        {"answer": result.answer, **record(seen.frame, result, embedding=False)}
+        for result in seen.results[:_MAX_RESULTS]
+    ]
+
+
+def encode_jpeg(image: Image, quality: int) -> bytes:
+    """`uint8 [H, W, 3]` RGB as JPEG.
+
+    Raises:
+        FoldcamError: it cannot be encoded, such as an empty one.
+    """
+    try:
+        done, data = cv2.imencode(
+            ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
+        )
+    except cv2.error:
+        done = False
+    if not done:
+        raise FoldcamError(f"A picture of {image.shape[1]} x {image.shape[0]} cannot be encoded.")
+    return bytes(data)
+
+
+def _fitted(image: Image) -> Image:
+    height, width = image.shape[:2]
+    scale = LONGEST_SIDE / max(height, width)
+    if scale >= 1.0:
+        return image
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _as_bytes(heat: npt.NDArray[np.float32], most: int) -> npt.NDArray[np.uint8]:
+    rows, columns = heat.shape
+    finite = np.nan_to_num(heat, nan=0.0, posinf=1.0, neginf=0.0)
+    if max(rows, columns) > most:
+        size = (min(columns, most), min(rows, most))
+        finite = np.asarray(cv2.resize(finite, size, interpolation=cv2.INTER_AREA), np.float32)
+    cells: npt.NDArray[np.uint8] = np.rint(np.clip(finite, 0.0, 1.0) * 255.0).astype(np.uint8)
+    return cells
+
+
+def _place(result: Result) -> list[float]:
+    """Where the network's input lies on the frame."""
+    (width, height), affine = result.frame_wh, result.affine
+    return _shares(
+        (
+            affine.offset_x,
+            affine.offset_y,
+            affine.scale_x * result.input_wh[0],
+            affine.scale_y * result.input_wh[1],
+        ),
+        width,
+        height,
+    )
+
+
+def _clip(result: Result) -> list[float]:
+    width, height = result.frame_wh
+    return _shares(result.box or (0, 0, width, height), width, height)
+
+
+def _shares(box: tuple[float, float, float, float], width: int, height: int) -> list[float]:
+    x, y, across, down = box
+    return [round(value, 6) for value in (x / width, y / height, across / width, down / height)]

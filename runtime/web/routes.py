@@ -1,0 +1,245 @@
+"""What can be asked for, and the answers."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+import cv2
+import numpy as np
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from runtime.contract import Contract
+from runtime.monitor import Monitor
+from runtime.overlay import COLD, COLORMAPS, WARM, Style
+from runtime.strict_json import strict_json
+from runtime.version import version
+from runtime.web.broadcast import Broadcast
+from runtime.web.health import Health
+from runtime.web.history import History
+from runtime.web.latest import Latest
+from runtime.web.metrics import CONTENT_TYPE, Metrics
+from runtime.web.packet import answers, encode_jpeg
+from runtime.web.stream import serve_stream
+from runtime.web.thumbnails import Thumbnails
+
+_TYPES = {
+    "html": "text/html; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
+}
+_SNAPSHOT_QUALITY = 92
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Everything that the routes read; none of them changes the run.
+
+    Attributes:
+        monitor, latest, history, health, metrics: of the run.
+        thumbnails: of the model's labels.
+        contract: of the model.
+        style: that the page begins with.
+        clients: streams at most.
+        needs_token: whether there is a login that can be ended.
+    """
+
+    monitor: Monitor
+    latest: Latest
+    history: History
+    health: Health
+    metrics: Metrics
+    thumbnails: Thumbnails
+    contract: Contract
+    style: Style
+    clients: int
+    needs_token: bool
+    snapshots: dict[int, tuple[int, bytes]] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+def make_app(shown: Shown, broadcast: Broadcast, executor: Executor) -> Router:
+    """The application, without its `Guard`.
+
+    Args:
+        shown: what there is to see.
+        broadcast: what the stream sends.
+        executor: for what takes more than a moment.
+    """
+    files = _static_files()
+    build = hashlib.sha256(b"".join(data for _, data in sorted(files.items()))).hexdigest()[:16]
+
+    async def stream(socket: WebSocket) -> None:
+        await serve_stream(socket, broadcast, shown.clients, lambda: _greeting(shown, build))
+
+    async def status(_: Request) -> Response:
+        return _json(status_document(shown, len(broadcast.clients)))
+
+    async def latest(_: Request) -> Response:
+        return _json(_latest(shown))
+
+    async def history(_: Request) -> Response:
+        return _json(shown.history.to_dict())
+
+    async def healthz(_: Request) -> Response:
+        verdict = shown.health.look()
+        if verdict.healthy:
+            return PlainTextResponse("ok\n")
+        return PlainTextResponse(f"{verdict.reason}\n", 503)
+
+    async def metrics(_: Request) -> Response:
+        return Response(shown.metrics.text(), headers={"content-type": CONTENT_TYPE})
+
+    async def snapshot(request: Request) -> Response:
+        number = request.query_params.get("stream", "0")
+        known = number.isascii() and number.isdecimal() and len(number) <= 5
+        newest = shown.latest.of(int(number)) if known else None
+        if newest is None:
+            return PlainTextResponse("There is no picture of this stream.\n", 404)
+        work = asyncio.get_running_loop().run_in_executor
+        data = await work(executor, _snapshot, shown, int(number))
+        name = f"foldcam-{number}-{newest.seen.frame.index}.jpg"
+        return Response(
+            data, media_type="image/jpeg",
+            headers={"content-disposition": f'inline; filename="{name}"'},
+        )  # fmt: skip
+
+    async def thumbnail(request: Request) -> Response:
+        label = request.query_params.get("label", "")
+        data: bytes | None = None
+        if label in shown.thumbnails:
+            work = asyncio.get_running_loop().run_in_executor
+            data = await work(executor, shown.thumbnails.jpeg, label)
+        if data is None:
+            return PlainTextResponse("There is no picture of this label.\n", 404)
+        headers = {"cache-control": "private, max-age=3600"}
+        return Response(data, media_type="image/jpeg", headers=headers)
+
+    routes: list[BaseRoute] = [
+        WebSocketRoute("/stream", stream),
+        Route("/api/status", status),
+        Route("/api/latest", latest),
+        Route("/api/history", history),
+        Route("/api/snapshot.jpg", snapshot),
+        Route("/api/thumbnail.jpg", thumbnail),
+        Route("/healthz", healthz),
+        Route("/metrics", metrics),
+        *(_file_route(name, data) for name, data in files.items()),
+    ]
+    # Not an application with its own answers to errors: those are the guard's.
+    return Router(routes=routes)
+
+
+def status_document(shown: Shown, clients: int) -> dict[str, Any]:
+    """The monitor's snapshot with what the page alone knows, as JSON values."""
+    snapshot = shown.monitor.snapshot()
+    verdict = shown.health.look(snapshot)
+    return {
+        "now": time.monotonic(),
+        "healthy": verdict.healthy,
+        "reason": verdict.reason,
+        "clients": clients,
+        **snapshot.to_dict(),
+    }
+
+
+def _greeting(shown: Shown, build: str) -> str:
+    outcome = shown.contract.outcome
+    return strict_json(
+        {
+            "kind": "hello",
+            "build": build,
+            "version": version(),
+            "continuous": outcome is not None,
+            "outcome": None
+            if outcome is None
+            else {"low": outcome.low, "median": outcome.median, "high": outcome.high},
+            "rows": shown.contract.bank.rows,
+            "labels": len(shown.contract.labels),
+            "layer": shown.contract.layer,
+            "opacity": shown.style.opacity,
+            "colormap": shown.style.colormap,
+            "palettes": {name: _palette(number) for name, number in COLORMAPS.items()},
+            "warm": WARM,
+            "cold": COLD,
+            "login": shown.needs_token,
+        }
+    )
+
+
+def _palette(number: int) -> str:
+    """A colour map's 256 colours as hexadecimal digits, `RRGGBB` each."""
+    levels = np.arange(256, dtype=np.uint8)[:, None]
+    blue_first = np.asarray(cv2.applyColorMap(levels, number), np.uint8)
+    return blue_first[:, 0, ::-1].tobytes().hex()
+
+
+def _latest(shown: Shown) -> dict[str, Any]:
+    now = time.monotonic()
+    names = [stream.name for stream in shown.monitor.snapshot().streams]
+    return {
+        "streams": [
+            {
+                "stream": newest.seen.frame.stream,
+                "name": dict(enumerate(names)).get(newest.seen.frame.stream),
+                "frame": newest.seen.frame.index,
+                "age_ms": round(1e3 * (now - newest.seen.frame.captured), 3),
+                "results": answers(newest.seen),
+            }
+            for newest in shown.latest.all()
+        ]
+    }
+
+
+def _snapshot(shown: Shown, stream: int) -> bytes:
+    """The drawn picture; drawn once, however often it is asked for."""
+    with shown.lock:
+        newest = shown.latest.of(stream)
+        assert newest is not None
+        kept = shown.snapshots.get(stream)
+        if kept is None or kept[0] != newest.count:
+            kept = (newest.count, encode_jpeg(newest.seen.image, _SNAPSHOT_QUALITY))
+            shown.snapshots[stream] = kept
+        return kept[1]
+
+
+def _json(document: dict[str, Any]) -> Response:
+    return Response(strict_json(document) + "\n", media_type="application/json")
+
+
+def _static_files() -> dict[str, bytes]:
+    """The page's own files, read once: no request ever becomes a path."""
+    folder = resources.files("runtime.web") / "static"
+    return {
+        item.name: item.read_bytes()
+        for item in sorted(folder.iterdir(), key=lambda item: item.name)
+        if item.name.rpartition(".")[2] in _TYPES
+    }
+
+
+def _file_route(name: str, data: bytes) -> Route:
+    tag = f'"{hashlib.sha256(data).hexdigest()[:16]}"'
+    headers = {
+        "content-type": _TYPES[name.rpartition(".")[2]],
+        "cache-control": "private, no-cache",
+        "etag": tag,
+    }
+    _make: Callable[[bytes, int], Response] = lambda body, code: Response(body, code, headers)  # noqa: E731
+
+    async def answer(request: Request) -> Response:
+        if request.headers.get("if-none-match") == tag:
+            return _make(b"", 304)
+        return _make(data, 200)
+
+    return Route("/" if name == "index.html" else f"/{name}", answer)

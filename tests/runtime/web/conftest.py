@@ -1,0 +1,118 @@
+"""A live page on a free port, fed with frames whose results are written by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import http.client
+import time
+from collections.abc import Callable, Iterator
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import pytest
+
+from runtime.contract import Contract
+from runtime.model import Result, Timings
+from runtime.monitor import Monitor, State
+from runtime.options import ServeOptions
+from runtime.preprocess import Affine
+from runtime.seen import Seen
+from runtime.sources import Frame
+from runtime.web import LivePage
+
+
+def make_seen(
+    index: int = 0,
+    *,
+    stream: int = 0,
+    size: tuple[int, int] = (64, 48),
+    colour: tuple[int, int, int] = (40, 80, 120),
+    **changes: Any,
+) -> Seen:
+    """A frame of one colour with heat at its upper left."""
+    width, height = size
+    image = np.full((height, width, 3), colour, np.uint8)
+    result = Result(
+        embedding=np.array([1, 0, 0], np.float32),
+        heatmap=np.array([[1.0, 0.5], [0.0, 0.25]], np.float32),
+        neighbors=np.array([2, 1], np.int32),
+        similarities=np.array([0.9, 0.4], np.float32),
+        labels=["red", "green"],
+        affine=Affine(width / 8, height / 8, 0.0, 0.0),
+        input_wh=(8, 8),
+        frame_wh=size,
+        timings=Timings(1.0, 2.0),
+    )
+    frame = Frame(
+        image, index, "camera-0", PurePath("camera-0"), 0.04 * index, time.monotonic(), stream
+    )
+    return Seen(frame, [dataclasses.replace(result, **changes)])
+
+
+class Served:
+    """A page that is entered, its monitor, and a client for it."""
+
+    def __init__(self, page: LivePage, monitor: Monitor) -> None:
+        self.page = page
+        self.monitor = monitor
+        host, _, port = page.url.removeprefix("http://").rstrip("/").rpartition(":")
+        self.host, self.port = "127.0.0.1", int(port)
+        self.authority = f"{host}:{port}"
+
+    def feed(self, *seen: Seen) -> None:
+        for one in seen:
+            self.monitor.captured(one.frame.stream, 1.0)
+            self.monitor.processed(one.frame.stream, 5.0, {"inference": 4.0})
+            self.page.write(one)
+
+    def get(self, path: str, method: str = "GET", body: str | None = None, **headers: str) -> Any:
+        """The answer, with `body` read; names of headers with `_` for `-`."""
+        client = http.client.HTTPConnection(self.host, self.port, timeout=10)
+        try:
+            sent = {name.replace("_", "-"): value for name, value in headers.items()}
+            client.request(method, path, body, sent)
+            answer = client.getresponse()
+            answer.content = answer.read()  # type: ignore[attr-defined]
+            return answer
+        finally:
+            client.close()
+
+    def watch(self, **options: Any) -> Any:
+        """A WebSocket of the stream, connected."""
+        from websockets.sync.client import connect
+
+        return connect(
+            f"ws://{self.host}:{self.port}/stream", open_timeout=10, compression=None, **options
+        )
+
+
+@pytest.fixture
+def serve(contract_with: Callable[..., Contract]) -> Iterator[Callable[..., Served]]:
+    """`serve(token=...)`: a page on a free port, with one live stream that delivers."""
+    opened: list[LivePage] = []
+
+    def start(contract: Contract | None = None, streams: int = 1, **options: Any) -> Served:
+        monitor = Monitor()
+        for number in range(streams):
+            monitor.state(monitor.add_stream(f"camera-{number}", live=True), State.streaming)
+        page = LivePage(ServeOptions(port=0, **options), monitor, contract or contract_with())
+        page.__enter__()
+        opened.append(page)
+        return Served(page, monitor)
+
+    yield start
+    for page in opened:
+        page.__exit__(None, None, None)
+
+
+@pytest.fixture(name="make_seen")
+def _make_seen() -> Callable[..., Seen]:
+    """`make_seen(7, stream=1, size=(64, 48))`: a frame with results written by hand."""
+    return make_seen
+
+
+@pytest.fixture
+def token() -> str:
+    """One that is long enough."""
+    return "a-token-of-thirty-letters-or-so"

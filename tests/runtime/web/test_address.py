@@ -1,0 +1,90 @@
+"""Where the page is served, and under which names."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from runtime.errors import FoldcamError
+from runtime.web.address import HostNames, bind, is_loopback, parse_address, resolve, url_host
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("8080", ("127.0.0.1", 8080)),
+        ("0", ("127.0.0.1", 0)),
+        ("0.0.0.0:80", ("0.0.0.0", 80)),
+        ("[::1]:8080", ("::1", 8080)),
+        ("box.local:9000", ("box.local", 9000)),
+    ],
+)
+def test_an_address_is_a_port_or_a_host_and_a_port(text, address):
+    assert parse_address(text) == address
+
+
+@pytest.mark.parametrize("text", ["", "eighty", ":80", "0.0.0.0", "1.2.3.4:", "65536", "-1", "1:x"])
+def test_anything_else_is_refused_in_one_sentence(text):
+    with pytest.raises(FoldcamError, match="is no address to serve on"):
+        parse_address(text)
+
+
+def test_an_ipv6_address_needs_brackets():
+    with pytest.raises(FoldcamError, match="in brackets"):
+        parse_address("::1:8080")
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("::ffff:127.0.0.1", True),
+        ("0.0.0.0", False), ("::", False), ("192.168.0.7", False), ("fe80::1%eth0", False),
+    ],
+)  # fmt: skip
+def test_only_this_machine_reaches_loopback(host, loopback):
+    assert is_loopback(host) is loopback
+
+
+def test_localhost_is_the_address_that_browsers_try_first():
+    family, place = resolve("localhost", 80)
+    assert (family, place) == (socket.AF_INET, ("127.0.0.1", 80))
+
+
+def test_a_name_without_an_address_is_refused():
+    with pytest.raises(FoldcamError, match="has no address here"):
+        resolve("no-such-host.invalid", 80)
+
+
+def test_a_port_in_use_is_said_in_one_sentence():
+    with bind(socket.AF_INET, ("127.0.0.1", 0)) as first:
+        port = first.getsockname()[1]
+        with pytest.raises(FoldcamError, match=rf"127.0.0.1:{port}: the port is in use"):
+            bind(socket.AF_INET, ("127.0.0.1", port))
+
+
+def test_an_address_of_another_machine_cannot_be_bound():
+    with pytest.raises(FoldcamError, match="has no such address"):
+        bind(socket.AF_INET, ("192.0.2.1", 0))
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["localhost", "LOCALHOST:80", "127.0.0.1:8080", "[::1]:8080", "10.0.0.7", "cam.example.org",
+     "cam.example.org.:443"],
+)  # fmt: skip
+def test_addresses_and_known_names_are_ours(header):
+    assert header in HostNames("0.0.0.0", ["Cam.example.org:8443"])
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "", "a b", "localhost:",
+     "localhost:123456", "[::1", "user@localhost", "localhost/x", "127.0.0.1\t"],
+)  # fmt: skip
+def test_a_name_that_somebody_else_may_point_here_is_not_ours(header):
+    assert header not in HostNames("127.0.0.1")
+
+
+def test_an_ipv6_address_has_brackets_in_a_url():
+    assert (url_host("::1"), url_host("10.0.0.1")) == ("[::1]", "10.0.0.1")

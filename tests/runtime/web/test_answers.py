@@ -1,0 +1,247 @@
+"""What the routes answer about the run."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import re
+import time
+from urllib.parse import quote
+
+import cv2
+import numpy as np
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from runtime.errors import FoldcamError
+from runtime.images import write_image
+from runtime.monitor import Cause, Monitor, State
+from runtime.web import health
+from runtime.web import history as history_module
+from runtime.web.health import Health
+from runtime.web.history import History
+from runtime.web.thumbnails import SIDE, Thumbnails
+
+
+def test_latest_is_the_newest_result_of_every_stream(serve, make_seen):
+    served = serve(streams=2)
+    assert json.loads(served.get("/api/latest").content) == {"streams": []}
+    served.feed(make_seen(3, stream=1), make_seen(4, stream=1))
+    (only,) = json.loads(served.get("/api/latest").content)["streams"]
+    assert (only["stream"], only["name"], only["frame"]) == (1, "camera-1", 4)
+    assert only["results"][0]["neighbors"][0]["label"] == "red"
+    assert only["age_ms"] >= 0
+
+
+def test_status_is_the_monitors_snapshot(serve, make_seen):
+    served = serve()
+    served.feed(make_seen(), make_seen(1))
+    served.monitor.dropped(0, Cause.overtaken, 3)
+    status = json.loads(served.get("/api/status").content)
+    assert status["frames"] == 2
+    assert status["healthy"] is True
+    assert status["streams"][0]["drops"] == {"overtaken": 3}
+
+
+def test_a_snapshot_is_the_drawn_picture_in_full_size(serve, make_seen):
+    served = serve()
+    assert served.get("/api/snapshot.jpg").status == 404
+    seen = make_seen(size=(1600, 900))
+    served.feed(seen)
+    answer = served.get("/api/snapshot.jpg?stream=0")
+    assert answer.getheader("content-type") == "image/jpeg"
+    drawn = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    assert drawn.shape == (900, 1600, 3)
+    assert abs(drawn[::9, ::9].astype(int) - seen.image[::9, ::9]).mean() < 3
+
+
+@pytest.mark.parametrize("stream", ["1", "-1", "x", "", "0x0", "²", "99999999999999999999"])
+def test_a_stream_that_is_not_there_has_no_snapshot(serve, make_seen, stream):
+    served = serve()
+    served.feed(make_seen())
+    assert served.get(f"/api/snapshot.jpg?stream={quote(stream)}").status == 404
+
+
+def families(served):
+    text = served.get("/metrics").content.decode()
+    return {family.name: family for family in text_string_to_metric_families(text)}
+
+
+def test_metrics_are_what_prometheus_reads(serve, make_seen):
+    served = serve(streams=2)
+    served.feed(make_seen(), make_seen(1), make_seen(stream=1))
+    served.monitor.dropped(0, Cause.overtaken, 2)
+    served.monitor.lost(served.monitor.add_sink("video"), Cause.sink_behind)
+    served.monitor.state(1, State.backoff, "refused")
+    found = families(served)
+    processed = found["foldcam_frames_processed"]
+    assert processed.type == "counter"
+    assert {sample.name for sample in processed.samples} == {"foldcam_frames_processed_total"}
+    assert [sample.value for sample in processed.samples] == [2, 1]
+    dropped = found["foldcam_frames_dropped"].samples
+    assert dropped[0].labels == {"stream": "0", "source": "camera-0", "cause": "overtaken"}
+    assert dropped[0].value == 2
+    assert found["foldcam_results_lost"].samples[0].labels["cause"] == "sink behind"
+    states = {
+        sample.labels["state"]: sample.value
+        for sample in found["foldcam_source_state"].samples
+        if sample.labels["stream"] == "1"
+    }
+    assert states == {
+        "connecting": 0, "streaming": 0, "stalled": 0, "backoff": 1, "stopped": 0,
+    }  # fmt: skip
+    latency = found["foldcam_frame_latency_seconds"]
+    assert latency.type == "histogram"
+    counts = [sample for sample in latency.samples if sample.name.endswith("_count")]
+    assert {sample.labels["stream"]: sample.value for sample in counts} == {"0": 2, "1": 1}
+    assert found["foldcam_up"].samples[0].value == 1
+
+
+def test_names_of_metrics_tell_their_units(serve, make_seen):
+    served = serve()
+    served.feed(make_seen())
+    units = re.compile(
+        r"(seconds|hertz|bytes|info|up|clients|state|captured|processed|dropped|reconnects|"
+        r"restarts|written|lost|fds|created)$"
+    )
+    assert [name for name in families(served) if not units.search(name)] == []
+
+
+def test_counters_only_grow(serve, make_seen):
+    served = serve()
+    before = -1.0
+    for index in range(3):
+        served.feed(make_seen(index))
+        now = families(served)["foldcam_frames_processed"].samples[0].value
+        assert now > before
+        before = now
+
+
+def test_healthz_is_503_with_a_reason_unless_frames_get_through(serve, make_seen):
+    served = serve()
+    answer = served.get("/healthz")
+    assert answer.status == 503
+    assert answer.content == b"camera-0: no frame has been processed yet\n"
+    served.feed(make_seen())
+    assert served.get("/healthz").status == 200
+    served.monitor.state(0, State.stalled, "nothing came for 10 s")
+    answer = served.get("/healthz")
+    assert answer.status == 503
+    assert answer.content == b"camera-0: stalled (nothing came for 10 s)\n"
+
+
+def test_one_stream_that_works_is_enough():
+    monitor = Monitor()
+    for name in ("a", "b"):
+        monitor.state(monitor.add_stream(name, live=True), State.streaming)
+    monitor.processed(0, 1.0, {})
+    monitor.state(1, State.backoff, "refused")
+    assert Health(monitor).look().healthy
+    monitor.state(0, State.connecting)
+    assert Health(monitor).look().reason == "a: connecting; b: backoff (refused)"
+
+
+def test_a_camera_that_streams_without_a_result_is_not_healthy(monkeypatch):
+    monkeypatch.setattr(health, "LIVE_PATIENCE", 0.05)
+    monitor = Monitor()
+    monitor.state(monitor.add_stream("camera-0", live=True), State.streaming)
+    monitor.processed(0, 1.0, {})
+    judge = Health(monitor)
+    assert judge.look().healthy
+    time.sleep(0.1)
+    assert "no frame was processed for" in judge.look().reason
+    monitor.processed(0, 1.0, {})
+    assert judge.look().healthy
+
+
+def test_a_recorded_run_is_healthy_while_it_works():
+    monitor = Monitor()
+    judge = Health(monitor)
+    assert judge.look().reason == "no source is open yet"
+    monitor.state(monitor.add_stream("film.mp4", live=False), State.streaming)
+    assert judge.look().healthy
+    monitor.state(0, State.stopped)
+    assert judge.look().reason == "film.mp4: stopped"
+
+
+def test_history_has_one_point_per_second_and_per_minute():
+    monitor, history = Monitor(), History()
+    monitor.add_stream("a", live=True)
+
+    def at(seconds):
+        return dataclasses.replace(monitor.snapshot(), seconds=seconds)
+
+    for milliseconds in (10, 20, 30, 40):
+        history.saw(milliseconds)
+    monitor.dropped(0, Cause.overtaken, 5)
+    assert history.sample(at(0.3)) is None
+    point = history.sample(at(1.0))
+    assert point["fps"] == 4.0
+    assert point["p50"] == pytest.approx(20, rel=0.01)
+    assert point["p99"] == pytest.approx(40, rel=0.01)
+    assert point["drops"] == {"overtaken": 5}
+    monitor.dropped(0, Cause.overtaken, 2)
+    assert history.sample(at(2.0))["drops"] == {"overtaken": 2}
+    assert history.sample(at(3.0)) == {
+        "at": 3.0, "fps": 0.0, "p50": 0.0, "p90": 0.0, "p99": 0.0, "max": 0.0, "drops": {},
+    }  # fmt: skip
+    for second in range(4, 61):
+        history.sample(at(float(second)))
+    (minute,) = history.to_dict()["minutes"]
+    assert minute["drops"] == {"overtaken": 7}
+    assert minute["max"] == 40
+
+
+def test_history_does_not_grow(monkeypatch):
+    monkeypatch.setattr(history_module, "SECONDS", 30)
+    monkeypatch.setattr(history_module, "MINUTES", 4)
+    history, snapshot = History(), Monitor().snapshot()
+    for second in range(1, 60 * 8):
+        history.sample(dataclasses.replace(snapshot, seconds=float(second)))
+    kept = history.to_dict()
+    assert (len(kept["seconds"]), len(kept["minutes"])) == (30, 4)
+    assert kept["minutes"][-1]["at"] == 420.0
+
+
+def test_thumbnails_are_files_or_folders_named_after_labels(serve, contract_with, tmp_path):
+    write_image(tmp_path / "red.png", np.full((40, 80, 3), (200, 0, 0), np.uint8))
+    write_image(tmp_path / "green" / "10.png", np.full((50, 50, 3), (0, 90, 0), np.uint8))
+    write_image(tmp_path / "green" / "9.png", np.full((50, 50, 3), (0, 200, 0), np.uint8))
+    write_image(tmp_path / "secret.png", np.zeros((9, 9, 3), np.uint8))
+    served = serve(thumbnails=str(tmp_path))
+
+    def picture(label):
+        answer = served.get(f"/api/thumbnail.jpg?label={label}")
+        if answer.status == 404:
+            return None
+        return cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+
+    assert picture("red").shape == (SIDE, SIDE, 3)
+    assert abs(picture("red")[48, 48].astype(int) - [200, 0, 0]).max() < 6
+    assert abs(picture("green")[48, 48].astype(int) - [0, 200, 0]).max() < 6
+    for none in ("blue", "secret", "../secret", "secret.png", "", "%00", "/etc/passwd"):
+        assert picture(none) is None
+
+
+def test_a_thumbnail_that_was_removed_is_none(contract_with, tmp_path):
+    write_image(tmp_path / "red.png", np.zeros((9, 9, 3), np.uint8))
+    thumbnails = Thumbnails(tmp_path, contract_with())
+    assert "red" in thumbnails
+    (tmp_path / "red.png").unlink()
+    assert thumbnails.jpeg("red") is None
+
+
+def test_a_folder_without_any_label_is_refused(contract_with, tmp_path):
+    with pytest.raises(FoldcamError, match=r"no thumbnail for any label.*blue.jpg"):
+        Thumbnails(tmp_path, contract_with())
+    with pytest.raises(FoldcamError, match="is not a folder"):
+        Thumbnails(tmp_path / "nothing", contract_with())
+
+
+def test_an_unchanged_file_is_not_sent_again(serve):
+    served = serve()
+    first = served.get("/main.js")
+    again = served.get("/main.js", If_None_Match=first.getheader("etag"))
+    assert (again.status, again.content) == (304, b"")
+    assert io.BytesIO(first.content).read(2) == b"//"

@@ -1,0 +1,265 @@
+"""The page in headless Chromium, with frames whose results are known."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import numpy as np
+import pytest
+
+from benchmarks.reliability.browser import (
+    DESKTOP,
+    PHONE,
+    cells,
+    chromium,
+    slide,
+    wait_for_body,
+    why_no_browser,
+)
+from runtime.overlay import WARM, Style, overlay
+from runtime.seen import Seen
+from runtime.web import broadcast
+
+sync_api = pytest.importorskip("playwright.sync_api")
+expect = sync_api.expect
+pytestmark = pytest.mark.skipif(bool(why_no_browser()), reason=why_no_browser())
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture
+def look(browser):
+    """`look(served, **options)`: the page, and a list of what it complains of."""
+    contexts = []
+
+    def open_page(served, token: str = "", **options):
+        context = browser.new_context(**{**DESKTOP, **options})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(15_000)
+        page.complaints = []
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.goto(f"http://127.0.0.1:{served.port}/")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+def grid(page, width: int, height: int) -> np.ndarray:
+    return np.array(cells(page, width, height)).reshape(height, width, 3)
+
+
+def test_the_blend_is_that_of_the_overlay(serve, look, make_seen):
+    served = serve()
+    heat = np.array([[1.0, 0.2], [0.0, 0.6]], np.float32)
+    seen = make_seen(size=(320, 240), colour=(90, 140, 60), heatmap=heat)
+    served.feed(seen)
+    page = look(served)
+    wait_for_body(page, "picture", "live")
+    slide(page, "opacity", 70)
+    drawn = grid(page, 32, 24)
+    expected = overlay(seen.frame.image, seen.heat, 0.7, "turbo")
+    # Means of 10 x 10 pixels; JPEG and the canvas' own smoothing are off by a little.
+    means = expected.reshape(24, 10, 32, 10, 3).mean((1, 3))
+    assert abs(drawn - means).mean() < 3
+    assert abs(drawn - means).max() < 16
+    slide(page, "opacity", 0)
+    assert abs(grid(page, 32, 24) - [90, 140, 60]).max() < 5
+    assert page.complaints == []
+
+
+def test_below_the_threshold_there_is_no_heat(serve, look, make_seen):
+    served = serve()
+    heat = np.array([[1.0, 0.0]], np.float32)
+    served.feed(make_seen(size=(320, 240), heatmap=heat))
+    page = look(served)
+    wait_for_body(page, "picture", "live")
+    slide(page, "opacity", 100)
+    slide(page, "threshold", 60)
+    row = abs(grid(page, 32, 24)[12] - [40, 80, 120]).max(1)
+    # Heat falls from 1 to 0 between a quarter and three quarters of the width.
+    assert row[:12].min() > 40
+    assert row[16:].max() < 8
+
+
+def test_an_estimate_has_two_colours_and_its_range(serve, look, make_seen, outcome_with):
+    served = serve(outcome_with())
+    raising = np.array([[1.0, 0.0]], np.float32)
+    lowering = np.array([[0.0, 1.0]], np.float32)
+    served.feed(
+        make_seen(size=(320, 240), labels=[], estimate=512.25, heatmap=raising,
+                  heatmap_lower=lowering)
+    )  # fmt: skip
+    page = look(served)
+    wait_for_body(page, "picture", "live")
+    slide(page, "opacity", 100)
+    drawn = grid(page, 32, 24)
+    assert abs(drawn[12, 1] - WARM).max() < 25
+    assert drawn[12, 30, 2] > 200 > drawn[12, 30, 0] + 150
+    assert page.locator("#estimate-value").inner_text() == "512.2"
+    assert "10 to 60" in page.locator("#estimate-scale").inner_text()
+    assert page.locator("#legend").is_visible()
+    assert not page.locator("#colormap").is_visible()
+    assert "row 2" in page.locator("#nearest").inner_text()
+    assert page.complaints == []
+
+
+def test_labels_from_the_model_are_text_and_never_markup(serve, look, make_seen):
+    served = serve()
+    hostile = "<img src=x onerror=alert(1)>"
+    served.feed(make_seen(labels=[hostile, "green"]))
+    page = look(served)
+    wait_for_body(page, "picture", "live")
+    assert page.locator("#nearest .name").first.inner_text() == hostile
+    assert page.locator("#answer").inner_text() == hostile
+    assert page.locator("#nearest img[onerror]").count() == 0
+
+
+def test_regions_have_boxes_and_heat_stays_within_them(serve, look, make_seen):
+    from runtime.preprocess import Affine
+
+    served = serve()
+    frame = make_seen(size=(320, 240))
+    one = make_seen(
+        size=(320, 240), box=(40, 60, 80, 80), affine=Affine(10.0, 10.0, 40.0, 60.0),
+        heatmap=np.ones((2, 2), np.float32),
+    ).results[0]  # fmt: skip
+    served.feed(Seen(frame.frame, [one]))
+    page = look(served)
+    wait_for_body(page, "picture", "live")
+    slide(page, "opacity", 100)
+    away = abs(grid(page, 64, 48) - [40, 80, 120]).max(2)
+    assert away[20:26, 10:22].min() > 40
+    assert away[30:, :].max() < 8
+    assert away[:, 30:].max() < 8
+
+
+def test_an_old_picture_is_shown_as_old(serve, look, make_seen):
+    served = serve()
+    served.feed(make_seen())
+    page = look(served)
+    wait_for_body(page, "picture", "live")
+    wait_for_body(page, "picture", "stale")
+    assert page.locator("#badge").inner_text() == "stale"
+    assert re.fullmatch(r"[1-9][\d.]* s old", page.locator("#age").inner_text())
+    served.feed(make_seen(1))
+    wait_for_body(page, "picture", "live")
+
+
+def test_a_source_that_is_not_streaming_is_named(serve, look, make_seen):
+    from runtime.monitor import State
+
+    served = serve()
+    served.feed(make_seen())
+    served.monitor.state(0, State.backoff, "the camera refused")
+    page = look(served)
+    expect(page.locator("#badge")).to_have_text("backoff")
+    assert "the camera refused" in page.locator("#sources").inner_text()
+
+
+def test_the_token_is_asked_for_once_and_is_in_no_address(serve, look, make_seen, token):
+    served = serve(token=token)
+    served.feed(make_seen())
+    page = look(served)
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.locator("#token").fill("wrong, and long enough")
+    page.get_by_role("button").click()
+    assert page.get_by_role("alert").inner_text() == "That is not the token."
+    page.locator("#token").fill(token)
+    page.get_by_role("button").click()
+    wait_for_body(page, "picture", "live")
+    assert not [url for url in asked if token in url]
+    assert page.evaluate("document.cookie") == ""
+    page.get_by_role("button", name="Sign out").click()
+    assert page.locator("#token").is_visible()
+
+
+def test_it_reconnects_after_the_page_was_served_anew(serve, look, make_seen):
+    served = serve()
+    served.feed(make_seen())
+    page = look(served)
+    wait_for_body(page, "picture", "live")
+    served.page.__exit__(None, None, None)
+    wait_for_body(page, "link", "closed")
+    assert page.locator("#link").inner_text() == "disconnected, trying again"
+    assert page.title() == "(disconnected) foldcam"
+    served.page.reopen()
+    wait_for_body(page, "link", "open")
+    for index in range(1, 40):
+        served.feed(make_seen(index))
+        time.sleep(0.05)
+    wait_for_body(page, "picture", "live")
+
+
+def test_one_viewer_too_many_is_told_so(serve, look, make_seen):
+    served = serve(clients=1)
+    with served.watch() as first:
+        first.recv(5)
+        page = look(served)
+        expect(page.locator("#link-text")).to_have_text("too many viewers, trying again")
+
+
+def test_a_phone_has_everything_within_its_width(serve, look, make_seen):
+    served = serve(streams=3)
+    served.feed(make_seen(labels=["a-label-without-any-space-" * 4, "green"]))
+    page = look(served, **PHONE)
+    wait_for_body(page, "picture", "live")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    small = page.evaluate(
+        "[...document.querySelectorAll('button')].filter(b => b.offsetHeight && "
+        "b.offsetHeight < 34).map(b => b.textContent)"
+    )
+    assert small == []
+
+
+def test_a_hidden_page_is_sent_no_pictures(serve, look, make_seen, monkeypatch):
+    encoded: list[int] = []
+    encode = broadcast.encode_packet
+
+    def counted(seen):
+        encoded.append(seen.frame.index)
+        return encode(seen)
+
+    monkeypatch.setattr(broadcast, "encode_packet", counted)
+    served = serve()
+    served.feed(make_seen())
+    page = look(served)
+    wait_for_body(page, "picture", "live")
+    hide = (
+        "hidden => { Object.defineProperty(document, 'hidden', {value: hidden, "
+        "configurable: true}); document.dispatchEvent(new Event('visibilitychange')); }"
+    )
+    page.evaluate(hide, True)
+    page.wait_for_timeout(500)
+    served.feed(make_seen(1))
+    page.wait_for_timeout(500)
+    assert encoded == [0]
+    page.evaluate(hide, False)
+    wait_for_body(page, "picture", "live")
+    page.wait_for_timeout(500)
+    assert encoded == [0, 1]
+
+
+def test_the_style_that_the_run_was_given_is_where_the_page_begins(contract_with, look, make_seen):
+    from runtime.monitor import Monitor
+    from runtime.options import ServeOptions
+    from runtime.web import LivePage
+
+    style = Style(opacity=0.35, colormap="viridis")
+    with LivePage(ServeOptions(port=0), Monitor(), contract_with(), style=style) as page_:
+        page_.write(make_seen())
+
+        class At:
+            port = page_._place[1]
+
+        page = look(At)
+        expect(page.locator("#colormap")).to_have_value("viridis")
+        assert page.locator("#opacity").input_value() == "35"
