@@ -43,7 +43,8 @@ async def serve_stream(
     tasks: list[asyncio.Task[int]] = []
     try:
         await socket.accept()
-        client.text = greeting()
+        # Not by `client.text`, in which a status could take its place.
+        await asyncio.wait_for(socket.send_text(greeting()), PATIENCE)
         client.wake.set()
         tasks = [
             asyncio.ensure_future(_send(socket, broadcast, client)),
