@@ -198,14 +198,12 @@ class Monitor:
             self._streams[stream].captured += 1
             self._stages["source"].add(milliseconds)
 
-    def dropped(self, stream: int, cause: Cause, count: int = 1) -> None:
-        """Frames of a source were lost."""
+    def dropped(self, stream: int, cause: Cause, count: int = 1, *, early: bool = False) -> None:
+        """Frames of a source were lost; `early`, before `captured` was told of them."""
         with self._lock:
             source = self._streams[stream]
             source.drops[cause] += count
-            if cause in (Cause.skipped, Cause.unreadable):
-                # They were delivered, and lost before they were counted.
-                source.captured += count
+            source.captured += count if early else 0
 
     def processed(self, stream: int, age_ms: float, stages_ms: dict[str, float]) -> None:
         """A frame's results are ready.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 import time
@@ -80,3 +81,17 @@ def status_text(progress: Progress) -> str:
         answer = "estimate" if progress.continuous else "nearest"
         parts.append(f"{answer}: {progress.answer}")
     return printable("  ".join(parts))
+
+
+def say_state(source: str, state: State, reason: str) -> None:
+    """A line on standard error when a source is lost, and when it is there again."""
+    if state in (State.stalled, State.backoff):
+        _say(f"note: {source}: {reason}; trying again.")
+    elif state is State.streaming:
+        _say(f"note: {source} is streaming.")
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):  # nobody may be listening
+        sys.stderr.write(f"{printable(text)}\n")
+        sys.stderr.flush()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+from runtime.backoff import Backoff
 from runtime.errors import FoldcamError
 from runtime.model import Result
 from runtime.monitor import Cause, Monitor
@@ -12,7 +13,6 @@ from runtime.options import FlowOptions
 from runtime.pipeline.control import Control
 from runtime.pipeline.preparer import Preparer
 from runtime.pipeline.work import Pending, Runner, Work
-from runtime.sources.reconnect import Backoff
 
 Deliver = Callable[[Pending], None]
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, runtime_checkable
 
+from runtime.backoff import Backoff
 from runtime.errors import FoldcamError
 from runtime.monitor import Cause, Monitor
 from runtime.options import FlowOptions
 from runtime.pipeline.control import Control
 from runtime.seen import Seen
 from runtime.sinks import Sink, StopRequested
-from runtime.sources.reconnect import Backoff
 
 GRACE_SECONDS = 10.0
 """A sink that does not take a result for so long after the run was stopped is given up."""

@@ -66,7 +66,7 @@ class Reader:
             frame = next(frames, None)
             if source.stills and len(source.skipped) > unreadable:
                 more = len(source.skipped) - unreadable
-                self._monitor.dropped(self._stream, Cause.unreadable, more)
+                self._link.dropped(Cause.unreadable, more)
                 unreadable += more
             if frame is None:
                 return

@@ -18,7 +18,7 @@ class FixedBoxes:
     def __init__(self, boxes: Sequence[Box]) -> None:
         self._boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
 
-    def __call__(self, frame: Frame, /) -> npt.NDArray[np.float64]:
+    def __call__(self, frame: Frame, /) -> npt.NDArray[np.float64]:  # noqa: ARG002
         """The boxes."""
         return self._boxes
 

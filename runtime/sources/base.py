@@ -110,9 +110,9 @@ class Link:
             self._monitor.state(self._stream, state, reason)
 
     def dropped(self, cause: Cause, count: int = 1) -> None:
-        """Frames were lost before anybody saw them."""
+        """Frames were lost before the iteration gave them."""
         if self._monitor is not None:
-            self._monitor.dropped(self._stream, cause, count)
+            self._monitor.dropped(self._stream, cause, count, early=True)
 
 
 @runtime_checkable

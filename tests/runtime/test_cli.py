@@ -84,7 +84,7 @@ def test_wrong_usage_exits_2(runtime, arguments):
         (["run", "MODEL", "--camera", "77"], "Camera 77 cannot be opened: "),
         (["run", "MODEL", "--file", "none.jpg"], "none.jpg does not exist"),
         (["run", "MODEL", "--file", "."], "holds no image"),
-        (["run", "MODEL", "--source", "csi://0"], "scheme 'csi'"),
+        (["run", "MODEL", "--source", "csi://0"], "csi://0 cannot be opened: "),
         (["run", "none.onnx", "--file", "PHOTO"], "none.onnx does not exist"),
         (["run", "--file", "PHOTO"], "make demo"),
         (["run", "PHOTO", "--file", "PHOTO"], "not an ONNX file"),
