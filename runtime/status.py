@@ -93,5 +93,7 @@ def say_state(source: str, state: State, reason: str) -> None:
 
 def _say(text: str) -> None:
     with contextlib.suppress(OSError):  # nobody may be listening
-        sys.stderr.write(f"{printable(text)}\n")
+        # On a terminal the status line may be there: the note takes its place.
+        clear = "\r\x1b[K" if sys.stderr.isatty() else ""
+        sys.stderr.write(f"{clear}{printable(text)}\n")
         sys.stderr.flush()
