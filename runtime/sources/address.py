@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from runtime.errors import FoldcamError
 from runtime.options import SourceOptions
@@ -76,9 +76,7 @@ def parse_address(text: str, options: SourceOptions | None = None) -> Address:
     path, _, query = rest.partition("?")
     shown = redacted(text)
     if scheme == "file":
-        # A `?` belongs to the query of a URI; in a file's name it is written %3F.
-        path = unquote(urlsplit(f"file://{path}").path)
-        return Address("path", path, "", options, path)
+        return _file(path, options, shown)
     if scheme == "v4l2":
         return _v4l2(path, _query(query, shown, _CAMERA, options), shown)
     if scheme == "csi":
@@ -124,6 +122,15 @@ def _raw(options: SourceOptions) -> Address:
             "--width 640 --height 480."
         )
     return Address("raw", "standard input", "stdin", options, "-")
+
+
+def _file(rest: str, options: SourceOptions, shown: str) -> Address:
+    # What stands before the first slash is a host; `?` and `#` are %3F and %23 in a name.
+    _, slash, path = rest.partition("#")[0].partition("/")
+    if not slash:
+        raise FoldcamError(f"{shown} names no file: write file:///path, with three slashes.")
+    path = unquote(slash + path)
+    return Address("path", path, "", options, path)
 
 
 def _device(path: str, options: SourceOptions, stem: str) -> Address:
