@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+LEAST_SECONDS = 0.01
+
 
 class Backoff:
     """Waits that double up to a limit, with jitter, so that many devices do not come at once.
@@ -18,8 +20,9 @@ class Backoff:
     """
 
     def __init__(self, first: float, most: float, generator: random.Random | None = None) -> None:
-        self._first = first
-        self._most = most
+        # Whoever asks for no wait at all means a short one, not a loop at full speed.
+        self._first = max(first, LEAST_SECONDS)
+        self._most = max(most, LEAST_SECONDS)
         self._random = generator or random.Random()
         self._failures = 0
 

@@ -98,6 +98,9 @@ def run_pipeline_study(
         "settings": {
             **asdict(options),
             "model": model.name,
+            "network": backend.contract.origin.network,
+            "input": f"{backend.contract.preprocessing.width} x "
+            f"{backend.contract.preprocessing.height}",
             "video": f"{size[0]} x {size[1]}",
             "frames": count,
             "backend": f"{backend.name} on {backend.device}",
@@ -188,6 +191,18 @@ def markdown_table(document: dict[str, Any]) -> str:
             f"{ratio['mean']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f}) |"
         )
     return "\n".join(lines)
+
+
+def setting(document: dict[str, Any]) -> str:
+    """On what it was measured."""
+    settings = document["settings"]
+    return (
+        f"{settings['network']}, input {settings['input']}, {settings['backend']} with "
+        f"{settings['threads']} thread, batch {settings['batch']}; {settings['frames']} frames of "
+        f"a video of {settings['video']}; median of {settings['rounds']} rounds, both in "
+        "drawn order, with the bootstrap's 95 % interval. Goal: at least "
+        f"{settings['goal']:.2f} without a sink."
+    )
 
 
 def text_table(document: dict[str, Any]) -> str:

@@ -97,9 +97,9 @@ def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> di
                 run(source, folded, [arrivals], flow=FLOW, monitor=monitor, stop=stop)
             )
         )
+        back = stream.restore()
         runner.start()
         try:
-            back = stream.restore()
             for number in range(cuts + 1):
                 came = arrivals.after(back, LONGEST_SECONDS)
                 if came is None:

@@ -12,7 +12,7 @@ from types import TracebackType
 
 from runtime.errors import FoldcamError
 
-_LISTENING = "0A"
+_LISTENING, _ESTABLISHED = "0A", "01"
 
 
 def free_port() -> int:
@@ -24,7 +24,10 @@ def free_port() -> int:
 
 
 def listening(port: int) -> bool:
-    """Whether somebody listens; asked of the kernel, since a connection would be the client."""
+    """Whether somebody listens, or has a client already.
+
+    It is asked of the kernel: a connection would be the only client that ffmpeg takes.
+    """
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
             lines = Path(table).read_text(encoding="ascii").splitlines()[1:]
@@ -32,7 +35,8 @@ def listening(port: int) -> bool:
             continue
         for line in lines:
             fields = line.split()
-            if fields[3] == _LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
+            there = fields[3] in (_LISTENING, _ESTABLISHED)
+            if there and int(fields[1].rpartition(":")[2], 16) == port:
                 return True
     return False
 

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, runtime_checkable
 
 from runtime.backoff import Backoff
 from runtime.errors import FoldcamError
@@ -16,23 +15,10 @@ from runtime.monitor import Cause, Monitor
 from runtime.options import FlowOptions
 from runtime.pipeline.control import Control
 from runtime.seen import Seen
-from runtime.sinks import Sink, StopRequested
+from runtime.sinks.base import NotWritten, Reopens, Sink, StopRequested
 
 GRACE_SECONDS = 10.0
 """A sink that does not take a result for so long after the run was stopped is given up."""
-
-
-@runtime_checkable
-class Reopening(Protocol):
-    """A sink that can be opened anew after it failed."""
-
-    def reopen(self) -> None:
-        """Begin again, with a new file or a new connection.
-
-        Raises:
-            FoldcamError: not yet possible.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -160,6 +146,8 @@ class Outlet:
             self.sink.write(item.seen)
         except StopRequested:
             self._control.interrupt()
+        except NotWritten as loss:
+            self._monitor.lost(self._number, Cause.sink_failed, str(loss))
         except FoldcamError as error:
             self._monitor.lost(self._number, Cause.sink_failed, str(error).rstrip("."))
             if not item.may_be_lost:
@@ -172,7 +160,7 @@ class Outlet:
         self._error = error
         # What it had begun is removed, as by a run that failed.
         self.sink.__exit__(type(error), error, error.__traceback__)
-        self.alive = isinstance(self.sink, Reopening)
+        self.alive = isinstance(self.sink, Reopens)
         self._retry_at = time.monotonic() + self._backoff.next()
         self._control.notify()
 
@@ -180,7 +168,7 @@ class Outlet:
         """Whether the sink takes results; one that failed is opened again when it is time."""
         if self._error is None:
             return True
-        if not isinstance(self.sink, Reopening) or time.monotonic() < self._retry_at:
+        if not isinstance(self.sink, Reopens) or time.monotonic() < self._retry_at:
             return False
         try:
             self.sink.reopen()

@@ -158,6 +158,41 @@ def test_a_sink_that_hangs_does_not_keep_a_stopped_run(model, monkeypatch):
     let_go.set()
 
 
+def test_a_sink_may_leave_a_frame_out_and_go_on(model):
+    from runtime.sinks.base import NotWritten
+
+    def leave_out(seen):
+        if seen.frame.index in (3, 4):
+            raise NotWritten("the broker is busy")
+
+    kept = Kept(leave_out)
+    summary = run(Given(9), model, [kept])
+    assert kept.indices == [0, 1, 2, 5, 6, 7, 8]
+    assert summary.sinks[0]["drops"] == {"sink failed": 2}
+    assert summary.sinks[0]["reason"] == "the broker is busy"
+
+
+def test_windows_are_written_to_by_the_main_thread(model):
+    threads = set()
+    window = Kept(lambda seen: threads.add(threading.current_thread()), may_skip=True)
+    window.main_thread = True
+    run(Given(60, before=lambda index: time.sleep(0.002)), model, [window])
+    assert threads == {threading.main_thread()}
+    assert window.left == [None]
+
+
+def test_a_window_that_is_closed_ends_the_run(model):
+    from runtime.sinks import StopRequested
+
+    def close(seen):
+        raise StopRequested
+
+    window = Kept(close, may_skip=True)
+    window.main_thread = True
+    source = Given(10**9, live=True, before=lambda index: time.sleep(0.002))
+    assert run(source, model, [window, Kept()]).interrupted
+
+
 def test_a_sink_that_fails_on_a_recorded_source_ends_the_run(model):
     def fail(seen):
         if seen.frame.index == 3:

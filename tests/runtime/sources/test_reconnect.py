@@ -39,6 +39,10 @@ def test_waits_are_drawn_between_half_and_whole_and_repeat_with_their_seed():
     assert drawn[3] == Backoff(8.0, 8.0, random.Random(3)).next()
 
 
+def test_no_wait_is_a_short_wait():
+    assert Backoff(0.0, 0.0, Steady()).next() == 0.01
+
+
 def test_a_year_of_failures_overflows_nothing():
     backoff = Backoff(0.5, 30.0, Steady())
     assert [backoff.next() for _ in range(100_000)][-1] == 30.0
