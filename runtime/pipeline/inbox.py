@@ -20,6 +20,19 @@ class _Lane:
     frames: deque[tuple[Frame, float]] = field(default_factory=deque)
     open: bool = True
     flowing: bool = False
+    latest: float = 0.0
+    interval: float = 0.0
+
+    def arrived(self, now: float) -> None:
+        """A frame came: remember at what pace they do."""
+        if self.flowing:
+            gap = now - self.latest
+            self.interval = gap if not self.interval else 0.8 * self.interval + 0.2 * gap
+        self.latest, self.flowing = now, True
+
+    def due(self, deadline: float) -> bool:
+        """Whether a live source's next frame is to be expected before then."""
+        return self.flowing and self.latest + self.interval <= deadline
 
 
 class Inbox:
@@ -64,8 +77,9 @@ class Inbox:
                 self._changed.wait_for(lambda: self._closed or len(lane.frames) < self._room)
             if self._closed:
                 return False
-            lane.frames.append((frame, time.monotonic()))
-            lane.flowing = True
+            now = time.monotonic()
+            lane.frames.append((frame, now))
+            lane.arrived(now)
             self._changed.notify_all()
             return True
 
@@ -121,16 +135,18 @@ class Inbox:
         live = any(lane.live for lane in self._lanes)
         arrived = min(lane.frames[0][1] for lane in self._lanes if lane.frames)
         deadline = arrived + self._gather
-        while not self._closed and self._waiting < most and any(map(self._awaited, self._lanes)):
+        while not self._closed and self._waiting < most:
+            if not any(self._awaited(lane, deadline) for lane in self._lanes):
+                return
             left = deadline - time.monotonic() if live else None
             if left is not None and left <= 0:
                 return
             self._changed.wait(left)
 
-    def _awaited(self, lane: _Lane) -> bool:
-        """Whether a source could still add a frame to this batch."""
+    def _awaited(self, lane: _Lane, deadline: float) -> bool:
+        """Whether a source could still add a frame to this batch in time."""
         room = 1 if lane.newest else self._room
-        return lane.open and len(lane.frames) < room and (lane.flowing or not lane.live)
+        return lane.open and len(lane.frames) < room and (not lane.live or lane.due(deadline))
 
     @property
     def _waiting(self) -> int:

@@ -108,6 +108,7 @@ class _Run:
         self._newest = [_keeps_newest(source, flow) for source in sources]
         self._tally = Tally(Progress(_expected(sources), monitor))
         self._outlets: list[Outlet] = []
+        self._read = False
         self._told = -1
         self._told_at = 0.0
 
@@ -116,6 +117,7 @@ class _Run:
         begun = time.monotonic()
         with ExitStack() as stack:
             signals = stack.enter_context(StopSignal())
+            stack.callback(self._close_unread)
             for sink in self._sinks:
                 sink.__enter__()
                 outlet = Outlet(sink, self._control, self._monitor, self._flow)
@@ -132,6 +134,7 @@ class _Run:
                     outlet.thread = self._start(outlet.work, f"sink {outlet.sink.name}")
             network = self._start(inference.work, "inference")
             self._start(preparer.work, "preparer")
+            self._read = True
             reading = [self._start(reader.work, f"reader {n}") for n, reader in enumerate(readers)]
             try:
                 self._watch(network, signals)
@@ -227,6 +230,12 @@ class _Run:
             if (error := lost()) is not None:
                 raise error
 
+    def _close_unread(self) -> None:
+        """Readers close their sources; if a sink could not be entered there are none."""
+        if not self._read:
+            for source in self._sources:
+                source.__exit__(None, None, None)
+
     def _look(self, signals: StopSignal) -> None:
         if signals.requested or self._stop.is_set():
             self._control.interrupt()
@@ -235,12 +244,18 @@ class _Run:
         """Let the sinks write what waits."""
         if self._control.failure is not None:
             raise self._control.failure
-        network.join(GRACE_SECONDS)
+        deadline: float | None = time.monotonic() + GRACE_SECONDS
+        while network.is_alive() and time.monotonic() < (deadline or 0.0):
+            # It may be waiting for room before a window.
+            for outlet in self._outlets:
+                if outlet.main_thread:
+                    outlet.pump()
+            network.join(TICK_SECONDS)
         for outlet in self._outlets:
             outlet.end()
             while outlet.main_thread and outlet.pump():
                 pass
-        deadline: float | None = None
+        deadline = None
         while writing := [outlet for outlet in self._outlets if outlet.busy]:
             writing[0].join(TICK_SECONDS)
             self._look(signals)

@@ -20,6 +20,9 @@ from runtime.sources.reconnect import Reconnect
 CLOSE_SECONDS = 0.5
 """How long a capture is given to close before its thread is left behind."""
 
+FASTEST = 240.0
+"""Frames per second that a live source may claim."""
+
 
 class LiveSource:
     """Frames as they come, by a camera or from the network.
@@ -77,7 +80,7 @@ class LiveSource:
         with self._changed:
             self._wait(lambda: grabber.opened or grabber.over, deadline)
             failure, opened = grabber.failure, grabber.opened
-            self.fps = grabber.fps
+            self.fps = _believable(grabber.fps)
         if opened:
             return
         self._drop()
@@ -151,7 +154,7 @@ class LiveSource:
             elif grabber is not None and grabber.pictures:
                 picture = grabber.pictures.popleft()
                 self._changed.notify_all()
-                self.fps = grabber.fps
+                self.fps = _believable(grabber.fps)
                 machine.frame(now)
                 return picture
             elif grabber is not None and grabber.over:
@@ -196,3 +199,8 @@ class LiveSource:
         # Closed in most cases before the next attempt: a camera can be open only once.
         if not grabber.join(0.0 if self._stopped and not grabber.opened else CLOSE_SECONDS):
             self._left = [each for each in self._left if each.alive] + [grabber]
+
+
+def _believable(fps: float | None) -> float | None:
+    """Streams without a rate report their clock's, such as 90000."""
+    return fps if fps is not None and fps <= FASTEST else None

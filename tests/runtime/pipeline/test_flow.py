@@ -369,6 +369,18 @@ def test_a_source_that_raises_ends_the_run(model):
     assert kept.left == [FoldcamError]
 
 
+def test_a_sink_that_cannot_begin_closes_what_was_open(model):
+    class Refusing(Kept):
+        def __enter__(self):
+            raise FoldcamError("no room")
+
+    source, other = Given(5), Kept()
+    with pytest.raises(FoldcamError, match="no room"):
+        run(source, model, [other, Refusing()])
+    assert source.closed
+    assert other.left == [FoldcamError]
+
+
 def test_a_run_needs_a_source(model):
     with pytest.raises(ValueError, match="at least one"):
         run([], model)

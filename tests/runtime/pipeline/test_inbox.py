@@ -101,6 +101,20 @@ def test_but_not_for_one_that_does_not_deliver():
     assert frames_of(inbox.take(2)) == ["c"]
 
 
+def test_nor_for_one_whose_next_frame_is_not_due_in_time(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    inbox, _ = box([True, True], gather=0.02)
+    for _ in range(3):  # one frame a second
+        inbox.put(1, "slow")
+        inbox.take(1)
+        now[0] += 1.0
+    now[0] -= 0.5
+    inbox.put(0, "a")
+    # By this clock the deadline never comes: a wait would not end.
+    assert frames_of(inbox.take(2)) == ["a"]
+
+
 def test_nor_longer_than_it_may():
     inbox, _ = box([True, True], gather=0.05)
     for stream in (0, 1):
