@@ -96,11 +96,8 @@ def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> di
     watch, monitor, stop = Watch(), Monitor(), threading.Event()
     done: list[Summary] = []
     pictures = [f"color=c={color}:size=160x120:rate={RATE}" for color in COLORS]
-    with (
-        Stream(pictures[0]) as first,
-        Stream(pictures[1]) as second,
-        CountingModel(demo_model(folder.parent / "model", SIZE)) as model,
-    ):
+    model = CountingModel(demo_model(folder.parent / "model", SIZE))
+    with Stream(pictures[0]) as first, Stream(pictures[1]) as second, model:
         first.restore()
         second.restore()
         sources = [open_source(each.uri, flow=FLOW) for each in (first, second)]

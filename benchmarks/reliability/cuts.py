@@ -120,7 +120,7 @@ def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> di
     first = prints[min(SETTLED, len(prints) - 2)]
     last = prints[-1]
     settled = prints[SETTLED:] if len(prints) > SETTLED + 3 else prints
-    grows = slope(range(len(settled)), [each.resident for each in settled])
+    grows = slope(np.arange(len(settled)), [each.resident for each in settled])
     (told,) = done[0].streams
     return {
         "passed": (

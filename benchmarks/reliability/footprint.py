@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from scipy import stats
 
 BLOCKS = 20
@@ -52,7 +52,7 @@ class Slope:
         return self.low > 0.0
 
 
-def slope(steps: Sequence[float], values: Sequence[float], level: float = 0.95) -> Slope:
+def slope(steps: npt.ArrayLike, values: npt.ArrayLike, level: float = 0.95) -> Slope:
     """Least-squares slope through the means of `BLOCKS` blocks, with Student's interval.
 
     Neighbouring samples of resident memory are nearly equal, so the samples themselves would
@@ -66,11 +66,12 @@ def slope(steps: Sequence[float], values: Sequence[float], level: float = 0.95) 
     Raises:
         ValueError: fewer than three samples.
     """
-    if len(steps) != len(values) or len(steps) < 3:
-        raise ValueError(f"a slope needs at least three samples, got {len(values)}")
-    blocks = min(BLOCKS, len(steps))
-    x = np.array([part.mean() for part in np.array_split(np.asarray(steps, float), blocks)])
-    y = np.array([part.mean() for part in np.array_split(np.asarray(values, float), blocks)])
+    across, up = np.asarray(steps, float), np.asarray(values, float)
+    if len(across) != len(up) or len(across) < 3:
+        raise ValueError(f"a slope needs at least three samples, got {len(up)}")
+    blocks = min(BLOCKS, len(across))
+    x = np.array([part.mean() for part in np.array_split(across, blocks)])
+    y = np.array([part.mean() for part in np.array_split(up, blocks)])
     fit = stats.linregress(x, y)
     reach = float(stats.t.ppf(0.5 + level / 2, blocks - 2)) * float(fit.stderr)
     return Slope(float(fit.slope), float(fit.slope) - reach, float(fit.slope) + reach)

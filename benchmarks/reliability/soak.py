@@ -8,6 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from benchmarks.demo.model import demo_model
 from benchmarks.reliability.footprint import footprint, slope
 from runtime.model import FoldedModel
@@ -37,8 +40,15 @@ class Witness:
         self._every = max(1, frames // SAMPLES)
         self.expected = 0
         self.out_of_order = 0
-        self.steps: list[float] = []
-        self.resident: list[float] = []
+        # Written to now: memory that samples take would be memory that grows.
+        self._steps = np.full(SAMPLES + 1, -1.0)
+        self._resident = np.full(SAMPLES + 1, -1.0)
+        self._sampled = 0
+
+    @property
+    def samples(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Frames, and bytes of resident memory after each."""
+        return self._steps[: self._sampled], self._resident[: self._sampled]
 
     def __enter__(self) -> Witness:
         return self
@@ -59,9 +69,10 @@ class Witness:
         self.expected += 1
         if number % DRAWN_EVERY == 0:
             assert seen.image.shape == seen.frame.image.shape
-        if number % self._every == 0:
-            self.steps.append(float(number))
-            self.resident.append(float(footprint().resident))
+        if number % self._every == 0 and self._sampled < len(self._steps):
+            self._steps[self._sampled] = number
+            self._resident[self._sampled] = footprint().resident
+            self._sampled += 1
             self._tell("frames", number + 1, self._frames)
 
 
@@ -74,8 +85,9 @@ def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> di
     with FoldedModel.load(model, "cpu", 1) as folded:
         summary = run(open_source(f"test://?size=160x120&frames={frames}"), folded, [witness])
     after = footprint()
-    begin = round(WARM_UP * len(witness.steps))
-    grows = slope(witness.steps[begin:], witness.resident[begin:])
+    steps, resident = witness.samples
+    begin = round(WARM_UP * len(steps))
+    grows = slope(steps[begin:], resident[begin:])
     (stream,) = summary.streams
     once = (
         summary.frames == stream["captured"] == witness.expected == frames
@@ -89,7 +101,7 @@ def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> di
         "lost": frames - summary.frames,
         "out_of_order": witness.out_of_order,
         "fps": summary.fps,
-        "resident_mib": round(witness.resident[-1] / 2**20, 1),
+        "resident_mib": round(float(resident[-1]) / 2**20, 1),
         "bytes_per_thousand_frames": {
             name: round(1e3 * value, 1) for name, value in asdict(grows).items()
         },
