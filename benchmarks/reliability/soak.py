@@ -25,6 +25,8 @@ SAMPLES = 400
 WARM_UP = 0.2
 """Share of the frames after which memory is looked at."""
 DRAWN_EVERY = 50
+GROSS = 2**20 / 1e3
+"""Bytes per frame that are a leak in the short form, too: a MiB per 1,000 frames."""
 
 
 class Witness:
@@ -94,8 +96,10 @@ def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> di
         and not stream["drops"]
         and not witness.out_of_order
     )
+    # Few frames tell only what is gross: buffers are still being filled.
+    steady = not grows.distinguishable if full else grows.low < GROSS
     return {
-        "passed": once and not grows.distinguishable and after.threads <= before.threads + 1,
+        "passed": once and steady and after.threads <= before.threads + 1,
         "settings": {"frames": frames, "network": f"EfficientNet-Lite0, input {SIZE}"},
         "frames": summary.frames,
         "lost": frames - summary.frames,
