@@ -141,10 +141,9 @@ def test_a_sink_that_may_skip_never_stalls_a_recorded_one(model):
 
 
 def test_a_sink_that_hangs_does_not_keep_a_stopped_run(model, monkeypatch):
-    from runtime.pipeline import outlet
-    from runtime.pipeline import run as function  # noqa: F401
+    from runtime.pipeline import conductor, outlet
 
-    for module in (outlet, __import__("sys").modules["runtime.pipeline.run"]):
+    for module in (outlet, conductor):
         monkeypatch.setattr(module, "GRACE_SECONDS", 0.3)
     let_go, stop = threading.Event(), threading.Event()
     dead, quick = Kept(lambda seen: let_go.wait(30)), Kept()
@@ -233,6 +232,16 @@ def test_it_is_opened_again_if_it_offers_that(model):
     assert sink.reopened == 3
     assert sink.seen[-1].frame.index == 299
     assert sink.left == [FoldcamError] * 3 + [None]
+
+
+def test_what_a_failed_sink_removed_is_not_said_to_be_written(model):
+    def fail(seen):
+        raise FoldcamError("the disk is full")
+
+    failing, other = Kept(fail), Kept()
+    failing.output, other.output = "film.mp4", "lines.jsonl"
+    source = Given(50, live=True, before=lambda index: time.sleep(0.002))
+    assert run(source, model, [failing, other]).outputs == ["lines.jsonl"]
 
 
 def test_without_anybody_left_to_write_for_the_run_ends(model):
