@@ -154,7 +154,7 @@ def pipeline(
     video: Annotated[
         Path | None, typer.Option(help="A film; without it, one of the demo's scenes.")
     ] = None,
-    frames: Annotated[int, typer.Option(help="Of the film at most.", min=1)] = 400,
+    frames: Annotated[int, typer.Option(help="Of the film at most.", min=1)] = 480,
     batch: Annotated[int, typer.Option(help="Images per forward pass.", min=1)] = 1,
     threads: Annotated[int, typer.Option(help="Of the backend.", min=1)] = 1,
     rounds: Annotated[int, typer.Option(help="Repeats of everything.", min=1)] = 15,

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from runtime.backends import Array, Backend, Library, Provider, open_backend
 from runtime.backends.tensors import expected_tensors
-from runtime.batch import Batch
+from runtime.batch import Batch, Row
 from runtime.contract import (
     EMBEDDING,
     ESTIMATE,
@@ -96,6 +96,21 @@ class Result:
             float(min(max(x + self.affine.offset_x, left), left + width)),
             float(min(max(y + self.affine.offset_y, top), top + height)),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class ForwardPass:
+    """What the backend returned for a batch.
+
+    Attributes:
+        rows: of the batch.
+        outputs: every output by name, batch first.
+        milliseconds: that it took.
+    """
+
+    rows: Sequence[Row]
+    outputs: dict[str, Array]
+    milliseconds: float
 
 
 class FoldedModel:
@@ -193,12 +208,29 @@ class FoldedModel:
             FoldcamError: the backend failed, or the model returned something other than
                 it promises.
         """
+        return self.results(self.forward(batch))
+
+    def forward(self, batch: Batch) -> ForwardPass:
+        """The forward pass alone, for whoever reads its outputs while the next one runs.
+
+        Raises:
+            FoldcamError: the backend failed.
+        """
         rows = batch.rows
+        start = time.perf_counter()
+        outputs = self._backend.run(batch.images) if rows else {}
+        return ForwardPass(rows, outputs, 1e3 * (time.perf_counter() - start))
+
+    def results(self, done: ForwardPass) -> list[Result]:
+        """What a forward pass says, one result per row.
+
+        Raises:
+            FoldcamError: the model returned something other than it promises.
+        """
+        rows, outputs = done.rows, done.outputs
         if not rows:
             return []
-        start = time.perf_counter()
-        outputs = self._backend.run(batch.images)
-        inference_ms = 1e3 * (time.perf_counter() - start) / len(rows)
+        inference_ms = done.milliseconds / len(rows)
         self._check_outputs(outputs, len(rows))
         recipe = self.contract.preprocessing
         continuous = self.contract.outcome is not None

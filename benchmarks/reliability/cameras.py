@@ -18,7 +18,7 @@ from benchmarks.reliability.stream import Stream
 from runtime.backends import open_backend
 from runtime.batch import Batch
 from runtime.errors import FoldcamError
-from runtime.model import FoldedModel, Result
+from runtime.model import FoldedModel, ForwardPass
 from runtime.monitor import Monitor
 from runtime.options import FlowOptions
 from runtime.pipeline import run
@@ -42,10 +42,10 @@ class CountingModel(FoldedModel):
         super().__init__(open_backend(path, "cpu", 1))
         self.passes: Counter[int] = Counter()
 
-    def infer(self, batch: Batch) -> list[Result]:
+    def forward(self, batch: Batch) -> ForwardPass:
         """One forward pass."""
         self.passes[len(batch.rows)] += 1
-        return super().infer(batch)
+        return super().forward(batch)
 
 
 @dataclass

@@ -25,6 +25,7 @@ SAMPLES = 400
 WARM_UP = 0.2
 """Share of the frames after which memory is looked at."""
 DRAWN_EVERY = 50
+TOLD = 20
 GROSS = 2**20 / 1e3
 """Bytes per frame that are a leak in the short form, too: a MiB per 1,000 frames."""
 
@@ -75,6 +76,8 @@ class Witness:
             self._steps[self._sampled] = number
             self._resident[self._sampled] = footprint().resident
             self._sampled += 1
+        if number % max(1, self._frames // TOLD) == 0:
+            # Seldom: a progress bar remembers when it was told what.
             self._tell("frames", number + 1, self._frames)
 
 

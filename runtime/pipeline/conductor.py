@@ -13,6 +13,7 @@ from runtime.monitor import Cause, Monitor
 from runtime.options import FlowOptions, RegionOptions
 from runtime.overlay import Style
 from runtime.pipeline.control import Control
+from runtime.pipeline.delivery import Delivery
 from runtime.pipeline.inbox import Inbox
 from runtime.pipeline.inference import Inference
 from runtime.pipeline.outlet import GRACE_SECONDS, Outlet, nobody_left
@@ -62,7 +63,7 @@ class Conductor:
         self._tally = Tally(Progress(_expected(sources), monitor))
         self._outlets: list[Outlet] = []
         self._reading = False
-        self._inferred = False
+        self._delivered = False
         self._told = -1
         self._told_at = 0.0
 
@@ -78,7 +79,7 @@ class Conductor:
                 outlet = Outlet(sink, self._control, self._monitor, self._flow)
                 self._outlets.append(outlet)
                 stack.push(outlet.leave)
-            inbox, inference, preparer = self._stages()
+            inbox, preparer, inference, delivery = self._stages()
             self._control.when_stopping(inbox.close)
             readers = [
                 Reader(source, stream, inbox, self._control, self._monitor)
@@ -87,13 +88,16 @@ class Conductor:
             for outlet in self._outlets:
                 if not outlet.main_thread:
                     outlet.thread = self._start(outlet.work, f"sink {outlet.sink.name}")
-            network = self._start(lambda: self._infer(inference), "inference")
+            passing = [
+                self._start(lambda: self._deliver_all(delivery), "delivery"),
+                self._start(inference.work, "inference"),
+            ]
             self._start(preparer.work, "preparer")
             self._reading = True
             reading = [self._start(reader.work, f"reader {n}") for n, reader in enumerate(readers)]
             try:
                 self._watch(signals)
-                self._finish(network, signals)
+                self._finish(passing, signals)
             except BaseException as error:
                 self._control.fail(error)
                 self._abandon()
@@ -118,7 +122,7 @@ class Conductor:
             empty_boxes=self._regions.empty if self._regions is not None else 0,
         )
 
-    def _stages(self) -> tuple[Inbox, Inference, Preparer]:
+    def _stages(self) -> tuple[Inbox, Preparer, Inference, Delivery]:
         flow, control, monitor = self._flow, self._control, self._monitor
         frames = flow.batch or len(self._sources)
         rows = frames
@@ -145,17 +149,18 @@ class Conductor:
             # network is busy.
             ahead=1 if all(self._newest) else 2,
         )
+        delivery = Delivery(self._runner, control, monitor, self._deliver, room=1)
         inference = Inference(
             self._runner,
             preparer,
             control,
             monitor,
-            self._deliver,
+            delivery,
             flow=flow,
             again=[not newest for newest in self._newest],
             patient=not all(source.stills for source in self._sources),
         )
-        return inbox, inference, preparer
+        return inbox, preparer, inference, delivery
 
     def _start(self, work: Callable[[], None], name: str) -> threading.Thread:
         # Daemons: a thread that is stuck in a library must not keep the process alive.
@@ -171,12 +176,12 @@ class Conductor:
         for outlet in self._outlets:
             outlet.put(seen, may_be_lost=self._newest[pending.frame.stream])
 
-    def _infer(self, inference: Inference) -> None:
+    def _deliver_all(self, delivery: Delivery) -> None:
         try:
-            inference.work()
+            delivery.work()
         finally:
             # Told before the thread has ended, so that nobody waits out a tick for that.
-            self._inferred = True
+            self._delivered = True
 
     def _watch(self, signals: StopSignal) -> None:
         """Until the last result was delivered or the run stops."""
@@ -185,9 +190,9 @@ class Conductor:
 
         def due() -> bool:
             waiting = any(window.waiting for window in windows)
-            return waiting or self._control.stopping or self._inferred
+            return waiting or self._control.stopping or self._delivered
 
-        while not (self._inferred or self._control.stopping):
+        while not (self._delivered or self._control.stopping):
             self._control.wait(due, TICK_SECONDS)
             self._look(signals)
             for window in windows:
@@ -206,16 +211,18 @@ class Conductor:
         if signals.requested or self._stop.is_set():
             self._control.interrupt()
 
-    def _finish(self, network: threading.Thread, signals: StopSignal) -> None:
+    def _finish(self, passing: list[threading.Thread], signals: StopSignal) -> None:
         """Let the sinks write what waits."""
         self._raise_failure()
         windows = [outlet for outlet in self._outlets if outlet.main_thread]
         begun = time.monotonic()
-        while network.is_alive() and time.monotonic() - begun < GRACE_SECONDS:
+        while alive := [thread for thread in passing if thread.is_alive()]:
+            if time.monotonic() - begun > GRACE_SECONDS:
+                break
             # It may be waiting for room before a window.
             for window in windows:
                 window.pump()
-            network.join(TICK_SECONDS)
+            alive[0].join(TICK_SECONDS)
         for outlet in self._outlets:
             outlet.end()
         for window in windows:

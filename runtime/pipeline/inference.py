@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from runtime.backoff import Backoff
 from runtime.errors import FoldcamError
-from runtime.model import Result
-from runtime.monitor import Cause, Monitor
+from runtime.monitor import Monitor
 from runtime.options import FlowOptions
 from runtime.pipeline.control import Control
+from runtime.pipeline.delivery import Delivery
 from runtime.pipeline.preparer import Preparer
-from runtime.pipeline.work import Pending, Runner, Work
-
-Deliver = Callable[[Pending], None]
+from runtime.pipeline.work import Runner, Work
 
 
 class Inference:
-    """Runs what the preparer has ready and delivers completed frames in order.
+    """Runs what the preparer has ready, and nothing else: its thread waits for nobody.
 
     A backend that fails is opened again, each time after a longer wait. Rows of recorded
     sources are computed again; those of live ones are old by then and are lost.
@@ -26,7 +24,7 @@ class Inference:
     Args:
         runner: the model.
         preparer: has the batches.
-        deliver: takes each completed frame.
+        delivery: takes each forward pass.
         flow: how often and how long.
         again: per source, whether its rows are computed again after a failure.
         patient: whether a failure may be met with waiting at all.
@@ -38,7 +36,7 @@ class Inference:
         preparer: Preparer,
         control: Control,
         monitor: Monitor,
-        deliver: Deliver,
+        delivery: Delivery,
         *,
         flow: FlowOptions,
         again: Sequence[bool],
@@ -48,7 +46,7 @@ class Inference:
         self._preparer = preparer
         self._control = control
         self._monitor = monitor
-        self._deliver = deliver
+        self._delivery = delivery
         self._again = again
         self._limit = flow.failures if patient and runner.can_reopen else 1
         self._backoff = Backoff(flow.backoff_seconds, flow.backoff_most_seconds)
@@ -56,18 +54,21 @@ class Inference:
 
     def work(self) -> None:
         """Until the preparer has no more, or the run stops."""
-        while (work := self._preparer.next()) is not None and not self._control.stopping:
-            results = self._results(work)
-            if results is None and self._control.stopping:
-                return
-            self._hand_out(work, results)
-            self._preparer.give_back(work)
+        try:
+            while (work := self._preparer.next()) is not None and not self._control.stopping:
+                done = self._done(work)
+                if done is None and self._control.stopping:
+                    return
+                self._delivery.put(work.parts, done)
+                self._preparer.give_back(work)
+        finally:
+            self._delivery.end()
 
-    def _results(self, work: Work) -> Sequence[Result] | None:
-        """One result per row, after as many attempts as it takes; None if the rows are lost."""
+    def _done(self, work: Work) -> Any:
+        """The forward pass, after as many attempts as it takes; None if the rows are lost."""
         while True:
             try:
-                results = self._runner.infer(work.load)
+                done = self._runner.forward(work.load)
             except (FoldcamError, MemoryError) as error:
                 if not self._recover(error):
                     return None
@@ -76,7 +77,7 @@ class Inference:
             else:
                 self._failed = 0
                 self._backoff.reset()
-                return results
+                return done
 
     def _recover(self, error: FoldcamError | MemoryError) -> bool:
         """Wait and open the backend again; False when the run stops meanwhile.
@@ -104,28 +105,3 @@ class Inference:
                 continue
             self._monitor.restarted()
             return True
-
-    def _hand_out(self, work: Work, results: Sequence[Result] | None) -> None:
-        at = 0
-        for part in work.parts:
-            pending = part.pending
-            if results is None:
-                pending.lost = True
-            else:
-                own = results[at : at + part.rows]
-                at += part.rows
-                pending.results += own
-                pending.inference_ms += sum(result.timings.inference_ms for result in own)
-            if not part.last:
-                continue
-            if pending.lost:
-                self._monitor.dropped(pending.frame.stream, Cause.failed)
-                continue
-            age = 1e3 * (time.monotonic() - pending.frame.captured)
-            stages = {
-                "wait": pending.waited_ms,
-                "preprocess": pending.prepared_ms,
-                "inference": pending.inference_ms,
-            }
-            self._monitor.processed(pending.frame.stream, age, stages)
-            self._deliver(pending)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from runtime.batch import Batch, shifted
-from runtime.model import FoldedModel, Result
+from runtime.model import FoldedModel, ForwardPass, Result
 from runtime.options import Box
 from runtime.preprocess import Image
 from runtime.sources import Frame
@@ -85,8 +85,12 @@ class Runner(Protocol):
         """Memory for up to so many rows."""
         ...
 
-    def infer(self, load: Load) -> Sequence[Result]:
-        """One result per row."""
+    def forward(self, load: Load) -> Any:
+        """One forward pass; the rows may be used again afterwards."""
+        ...
+
+    def results(self, done: Any) -> Sequence[Result]:
+        """What it says, one result per row."""
         ...
 
     def reopen(self) -> None:
@@ -109,10 +113,14 @@ class ModelRunner:
         """A batch of the model's contract."""
         return Batch(self._model.contract, capacity)
 
-    def infer(self, load: Load) -> list[Result]:
+    def forward(self, load: Load) -> ForwardPass:
         """One forward pass."""
         assert isinstance(load, Batch)
-        return self._model.infer(load)
+        return self._model.forward(load)
+
+    def results(self, done: ForwardPass) -> list[Result]:
+        """What it says."""
+        return self._model.results(done)
 
     def reopen(self) -> None:
         """Open the backend anew."""
@@ -147,10 +155,14 @@ class FunctionRunner:
         """The photographs themselves."""
         return _Photographs(capacity)
 
-    def infer(self, load: Load) -> list[Result]:
+    def forward(self, load: Load) -> list[Result]:
         """One call per region."""
         assert isinstance(load, _Photographs)
         return [self._result(image, box) for image, box in load.regions]
+
+    def results(self, done: list[Result]) -> list[Result]:
+        """They are there already."""
+        return done
 
     def reopen(self) -> None:
         """Never called: `can_reopen` is false."""

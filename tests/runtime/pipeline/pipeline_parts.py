@@ -10,7 +10,7 @@ from pathlib import PurePath
 import numpy as np
 
 from runtime.errors import FoldcamError
-from runtime.model import FoldedModel, Result
+from runtime.model import FoldedModel, ForwardPass
 from runtime.sources import Frame
 
 COLORS = {"red": (200, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 200)}
@@ -156,10 +156,10 @@ class Sized(FoldedModel):
         self.rows: list[int] = []
         self._pause = pause
 
-    def infer(self, batch) -> list[Result]:
+    def forward(self, batch) -> ForwardPass:
         self.rows.append(len(batch.rows))
         self._pause()
-        return super().infer(batch)
+        return super().forward(batch)
 
 
 def until(ready: Callable[[], object], seconds: float = 20.0) -> None:
