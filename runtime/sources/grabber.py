@@ -1,4 +1,4 @@
-"""One attempt at a live source, in a thread of its own that can be left behind.
+"""Attempts at a live source, in a thread that can be left behind.
 
 OpenCV opens and reads in C++ and cannot be interrupted: who must stop at once does not
 wait for it. FFmpeg's own timeouts end such a thread later, and it cleans up after itself.
@@ -6,6 +6,7 @@ wait for it. FFmpeg's own timeouts end such a thread later, and it cleans up aft
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections import deque
@@ -26,14 +27,48 @@ class Picture(NamedTuple):
     at: float
 
 
+class Worker:
+    """A thread that does one piece of work after the other.
+
+    One thread serves all attempts of a source unless it gets stuck: a new one for each
+    would leave the allocator with a little more memory every time.
+
+    Args:
+        name: of the thread.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=f"foldcam {name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread still runs."""
+        return self._thread.is_alive()
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """Do this next; it must not raise."""
+        self._work.put(work)
+
+    def retire(self) -> None:
+        """End after what is being done."""
+        self._work.put(None)
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            work()
+            # Or its pictures would be kept until the next attempt.
+            del work
+
+
 class Grabber:
-    """Opens a capture and reads it until it ends, or until nobody wants it any more.
+    """One attempt: opens a capture and reads it until it ends or nobody wants it any more.
 
     Args:
         open_capture: may raise `FoldcamError`.
         changed: notified whenever there is something new; its lock guards all that is
             public here.
-        name: of the thread.
         newest: whether old pictures give way to new ones while nobody takes them; else the
             source is made to wait.
     """
@@ -42,7 +77,6 @@ class Grabber:
         self,
         open_capture: Callable[[], Capture],
         changed: threading.Condition,
-        name: str,
         *,
         newest: bool,
     ) -> None:
@@ -60,13 +94,6 @@ class Grabber:
         self.over = False
         """Whether nothing more comes."""
         self._wanted = True
-        self._thread = threading.Thread(target=self._work, name=f"foldcam {name}", daemon=True)
-        self._thread.start()
-
-    @property
-    def alive(self) -> bool:
-        """Whether the thread still runs."""
-        return self._thread.is_alive()
 
     def abandon(self) -> None:
         """Nobody wants it any more. Does not wait; call with the condition held."""
@@ -74,12 +101,13 @@ class Grabber:
         self.pictures.clear()
         self._changed.notify_all()
 
-    def join(self, seconds: float) -> bool:
-        """Wait for the thread; whether it has ended."""
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
+    def closed(self, seconds: float) -> bool:
+        """Wait until the capture is closed; whether it is."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.over, seconds)
 
-    def _work(self) -> None:
+    def work(self) -> None:
+        """What a `Worker` does; never raises."""
         try:
             capture = self._open()
         except BaseException as error:

@@ -14,7 +14,7 @@ from runtime.monitor import Cause, State
 from runtime.options import FlowOptions
 from runtime.sources.base import Frame, Link, Skip
 from runtime.sources.capture import Capture
-from runtime.sources.grabber import Grabber, Picture, clause
+from runtime.sources.grabber import Grabber, Picture, Worker, clause
 from runtime.sources.reconnect import Reconnect
 
 CLOSE_SECONDS = 0.5
@@ -61,12 +61,13 @@ class LiveSource:
         self._changed = threading.Condition()
         self._stopped = False
         self._grabber: Grabber | None = None
-        self._left: list[Grabber] = []
+        self._worker: Worker | None = None
+        self._left: list[Worker] = []
 
     @property
     def left_behind(self) -> int:
         """Threads that are still stuck in a capture which nobody wants any more."""
-        self._left = [grabber for grabber in self._left if grabber.alive]
+        self._left = [worker for worker in self._left if worker.alive]
         return len(self._left)
 
     def connect(self) -> None:
@@ -83,7 +84,7 @@ class LiveSource:
             self.fps = _believable(grabber.fps)
         if opened:
             return
-        self._drop()
+        self._close()
         if failure is None:
             raise FoldcamError(
                 f"{self.name} cannot be opened: nothing came within {self._flow.stall_seconds:g} s."
@@ -110,7 +111,7 @@ class LiveSource:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
-        self._drop()
+        self._close()
 
     def __iter__(self) -> Iterator[Frame]:
         machine = Reconnect(self._flow, time.monotonic(), self._random)
@@ -186,8 +187,17 @@ class LiveSource:
         return f"stopped delivering after {count} frames"
 
     def _attempt(self) -> Grabber:
-        newest = self._flow.keep != "every"
-        return Grabber(self._open, self._changed, f"capture {self.stem}", newest=newest)
+        grabber = Grabber(self._open, self._changed, newest=self._flow.keep != "every")
+        if self._worker is None:
+            self._worker = Worker(f"capture {self.stem}")
+        self._worker.submit(grabber.work)
+        return grabber
+
+    def _close(self) -> None:
+        self._drop()
+        if self._worker is not None:
+            self._worker.retire()
+            self._worker = None
 
     def _drop(self) -> None:
         """Give up the present attempt, without waiting long for it."""
@@ -197,8 +207,11 @@ class LiveSource:
         with self._changed:
             grabber.abandon()
         # Closed in most cases before the next attempt: a camera can be open only once.
-        if not grabber.join(0.0 if self._stopped and not grabber.opened else CLOSE_SECONDS):
-            self._left = [each for each in self._left if each.alive] + [grabber]
+        seconds = 0.0 if self._stopped and not grabber.opened else CLOSE_SECONDS
+        if not grabber.closed(seconds) and self._worker is not None:
+            self._worker.retire()
+            self._left = [*(worker for worker in self._left if worker.alive), self._worker]
+            self._worker = None
 
 
 def _believable(fps: float | None) -> float | None:

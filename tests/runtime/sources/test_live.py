@@ -187,6 +187,29 @@ def test_the_first_attempt_can_be_made_at_once():
         source_of(lambda: time.sleep(1) or Fake(1)).connect()
 
 
+def test_a_first_attempt_that_fails_leaves_no_thread_behind():
+    before = threading.active_count()
+    with pytest.raises(FoldcamError):
+        source_of(FoldcamError("cam cannot be opened: away.")).connect()
+    deadline = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() <= before
+
+
+def test_one_thread_serves_all_attempts_that_end_by_themselves():
+    names = set()
+
+    def attempt():
+        names.add(threading.get_ident())
+        return Fake(2)
+
+    source = source_of(*[attempt] * 20, flow=every())
+    with source:
+        assert len(taken(source, 40)) == 40
+    assert len(names) == 1
+
+
 def test_many_cuts_leave_no_thread_behind():
     before = threading.active_count()
     attempts: list[Callable[[], Fake]] = [lambda: Fake(2) for _ in range(100)]
