@@ -23,6 +23,7 @@ from runtime.pipeline import run
 from runtime.pipeline.summary import Summary
 from runtime.seen import Seen
 from runtime.sources import open_source
+from runtime.sources.live import LiveSource
 
 CUTS = {False: 4, True: 100}
 SIZE = "64"
@@ -96,6 +97,7 @@ def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> di
     lost = 0
     with Stream(PICTURE) as stream, FoldedModel.load(model, "cpu", 1) as folded:
         source = open_source(stream.uri, flow=FLOW)
+        assert isinstance(source, LiveSource)
         runner = threading.Thread(
             target=lambda: done.append(
                 run(source, folded, [arrivals], flow=FLOW, monitor=monitor, stop=stop)
@@ -125,7 +127,9 @@ def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> di
             runner.join(30.0)
     if not done:
         raise FoldcamError("The run did not end within 30 s of being stopped.")
-    time.sleep(2 * FLOW.stall_seconds if _stuck() else 0.0)
+    deadline = time.monotonic() + 3 * FLOW.stall_seconds
+    while source.left_behind and time.monotonic() < deadline:
+        time.sleep(0.05)
     settled = resident[round(WARM_UP * cuts) :]
     grows = slope(np.arange(len(settled)), settled)
     (told,) = done[0].streams
@@ -138,7 +142,7 @@ def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> di
             and last.threads <= first.threads + 1
             and last.descriptors <= first.descriptors + 2
             and not (full and grows.distinguishable)
-            and not _stuck()
+            and not source.left_behind
         ),
         "settings": {"cuts": cuts, "flow": asdict(FLOW), "picture": PICTURE},
         "recoveries": len(outages),
@@ -152,7 +156,7 @@ def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> di
         },
         "threads": {"after_three": first.threads, "at_the_end": last.threads},
         "descriptors": {"after_three": first.descriptors, "at_the_end": last.descriptors},
-        "captures_left_behind": len(_stuck()),
+        "captures_left_behind": source.left_behind,
         "resident_mib": round(last.resident / 2**20, 1),
         "kib_per_cut": {name: round(value / 1024, 2) for name, value in asdict(grows).items()},
     }
@@ -172,11 +176,6 @@ def _interrupt(stream: Stream, monitor: Monitor, generator: np.random.Generator)
 
 def _state(monitor: Monitor) -> str:
     return monitor.snapshot().streams[0].state
-
-
-def _stuck() -> list[threading.Thread]:
-    """Threads of captures that nobody wants any more."""
-    return [thread for thread in threading.enumerate() if thread.name.startswith("foldcam capture")]
 
 
 def rows(document: dict[str, Any]) -> list[tuple[str, str]]:
