@@ -67,7 +67,10 @@ class Control:
             return self._changed.wait_for(done, seconds)
 
     def _stop(self) -> None:
-        self._stopping.set()
-        for call in self._on_stop:
-            call()
+        with self._changed:
+            first = not self._stopping.is_set()
+            self._stopping.set()
+        if first:
+            for call in self._on_stop:
+                call()
         self.notify()
