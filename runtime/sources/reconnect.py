@@ -79,7 +79,7 @@ class Reconnect:
             self.deadline = now + seconds
         elif self.state is State.connecting:
             self._fall_back(now, f"nothing came within {seconds:g} s")
-        elif now - self._last >= seconds:
+        elif self.state is State.stalled or now >= self._last + seconds:
             self._fall_back(now, f"delivered nothing for {seconds:g} s")
         else:
             silent = STALLED_AFTER * seconds

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from runtime.backoff import Backoff
 from runtime.monitor import State
@@ -130,6 +132,15 @@ def test_a_frame_that_comes_after_it_was_given_up_changes_nothing():
     assert (it.state, it.deadline) == (State.backoff, 102.0)
 
 
+def test_a_stall_ends_at_its_deadline_however_sums_are_rounded():
+    """118.52 + 10 - 118.52 is less than 10: a deadline that is reached must not come again."""
+    it = machine()
+    it.frame(118.52063703740448)
+    for _ in range(2):
+        it.at(it.deadline)
+    assert it.state is State.backoff
+
+
 def test_a_call_long_after_the_deadline_moves_one_step():
     """As after a suspended laptop: the clock has gone far, and one state follows another."""
     it = machine()
@@ -138,3 +149,46 @@ def test_a_call_long_after_the_deadline_moves_one_step():
     assert it.state is State.backoff
     it.at(2e6)
     assert (it.state, it.deadline) == (State.connecting, 2e6 + 10)
+
+
+ALLOWED = {
+    State.connecting: {State.streaming, State.backoff},
+    State.streaming: {State.stalled, State.backoff},
+    State.stalled: {State.streaming, State.backoff},
+    State.backoff: {State.connecting},
+    State.stopped: set(),
+}
+EVENTS = st.tuples(st.sampled_from(["frame", "failed", "at"]), st.floats(0.0, 40.0))
+
+
+@given(st.lists(EVENTS, max_size=60), st.integers(0, 2**32 - 1))
+def test_whatever_happens_it_goes_only_where_it_may_and_always_has_something_to_do(events, seed):
+    now = 100.0
+    it = Reconnect(FLOW, now, random.Random(seed))
+    for event, later in events:
+        now += later
+        before = it.state
+        getattr(it, event)(*((now, "is away") if event == "failed" else (now,)))
+        assert it.state is before or it.state in ALLOWED[before]
+        if it.state is State.streaming:
+            assert it.reason == ""
+        if it.state in (State.stalled, State.backoff):
+            assert it.reason
+        if it.state is State.backoff and before is not State.backoff:
+            assert 0.499 <= it.deadline - now <= FLOW.backoff_most_seconds + 1e-6
+        # Nobody ever waits longer than for the longest of all deadlines.
+        assert it.deadline - now <= FLOW.stall_seconds + 1e-6
+
+
+@given(st.lists(EVENTS, max_size=40))
+def test_left_alone_it_always_comes_to_another_attempt(events):
+    now, it = 100.0, machine()
+    for event, later in events:
+        now += later
+        getattr(it, event)(*((now, "is away") if event == "failed" else (now,)))
+    for _ in range(4):
+        now = max(now, it.deadline)
+        it.at(now)
+        if it.state is State.connecting:
+            return
+    pytest.fail(f"it stayed {it.state.value}")
