@@ -22,6 +22,7 @@ help: ## list the targets
 	@echo
 	@echo "  PYTHON=python3.12            the interpreter of $(VENV) (3.10 to 3.13); now: $(or $(PYTHON),none found)"
 	@echo "  VENV=.venv                   where the environment goes"
+	@echo "  FULL=1                       make reliability in full, and keep its figures"
 	@echo "  FOLDCAM_TORCH_INDEX=URL      take torch from this index, e.g. the CPU build, without"
 	@echo "                               gigabytes of CUDA: https://download.pytorch.org/whl/cpu"
 
@@ -42,6 +43,10 @@ lint: $(VENV)/.test ## ruff and mypy
 .PHONY: figures
 figures: $(VENV)/.test ## write the tables of README and docs anew from benchmarks/results/
 	$(BIN)/python -m benchmarks.tables
+
+.PHONY: reliability
+reliability: $(VENV)/.test ## cuts, soaks and failures, in short; FULL=1 for the published figures
+	$(BIN)/python -m benchmarks.reliability $(if $(FULL),--full --store)
 
 .PHONY: wheel
 wheel: $(VENV)/.test ## build dist/foldcam-*.whl

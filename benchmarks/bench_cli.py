@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from json import dumps
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from runtime.cli_support import print_json
+from runtime.errors import ExitStatus
 
 bench = typer.Typer(no_args_is_help=True, help="Measure what folding costs.")
 
@@ -141,3 +143,48 @@ def gpu(
         print_json(document)
     else:
         print(text_table(document))
+
+
+@bench.command(epilog="Example: foldcam bench pipeline --out results/pipeline")
+def pipeline(
+    out: Annotated[Path, typer.Option(help="Folder of results.")] = Path("results/pipeline"),
+    model: Annotated[
+        Path | None, typer.Option(help="A folded model; without it, the demo's is made in --out.")
+    ] = None,
+    video: Annotated[
+        Path | None, typer.Option(help="A film; without it, one of the demo's scenes.")
+    ] = None,
+    frames: Annotated[int, typer.Option(help="Of the film at most.", min=1)] = 480,
+    batch: Annotated[int, typer.Option(help="Images per forward pass.", min=1)] = 1,
+    threads: Annotated[int, typer.Option(help="Of the backend.", min=1)] = 1,
+    rounds: Annotated[int, typer.Option(help="Repeats of everything.", min=1)] = 15,
+    seed: Annotated[int, typer.Option(help="Of the order within a round.", min=0)] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Frames per second of a whole run over those of the backend alone on the same frames.
+
+    Exit status 3 if the ratio misses its goal.
+    """
+    from benchmarks.pipeline.study import (
+        RESULT,
+        PipelineOptions,
+        run_pipeline_study,
+        text_table,
+    )
+    from export.progress import ProgressBar
+    from runtime.files import atomic_path
+
+    options = PipelineOptions(
+        model=model, video=video, frames=frames, batch=batch, threads=threads, rounds=rounds,
+        seed=seed,
+    )  # fmt: skip
+    with ProgressBar() as progress:
+        document = run_pipeline_study(out, options, progress)
+    with atomic_path(out / RESULT) as temporary:
+        temporary.write_text(dumps(document, indent=2) + "\n", encoding="utf-8")
+    if as_json:
+        print_json(document)
+    else:
+        print(text_table(document))
+    if not document["passed"]:
+        raise typer.Exit(ExitStatus.GATE_FAILED)

@@ -89,7 +89,10 @@ def run(
     ] = None,
     source: Annotated[
         str | None,
-        typer.Option(help="A path, /dev/videoN, or file:// rtsp:// http:// tcp:// udp://."),
+        typer.Option(
+            help="A path, /dev/videoN, - for raw frames, or file:// v4l2:// csi:// rtsp:// "
+            "http:// tcp:// udp:// test://."
+        ),
     ] = None,
     save: Annotated[
         str | None,
@@ -156,15 +159,22 @@ def run(
     if build and backend not in (BackendChoice.auto, BackendChoice.tensorrt):
         raise typer.BadParameter("--build needs --backend tensorrt or auto.")
     from runtime.default_model import find_model
+    from runtime.monitor import Monitor
+    from runtime.options import FlowOptions
     from runtime.overlay import Style
     from runtime.pipeline import run as run_pipeline
     from runtime.sinks import open_sinks
     from runtime.sinks.table import TableSink
     from runtime.sources import open_source
-    from runtime.status import StatusLine
+    from runtime.status import StatusLine, say_state
+    from runtime.systemd import Notifier
 
+    flow, monitor = FlowOptions(), Monitor()
     # The source first: that no camera is there can be said before a model is loaded.
-    with open_source(camera=camera, file=file, source=source) as opened, ExitStack() as stack:
+    with (
+        open_source(camera=camera, file=file, source=source, flow=flow) as opened,
+        ExitStack() as stack,
+    ):
         path = model if model is not None else find_model()
         if model is None and not quiet:
             print(f"model: {printable(str(path))}", file=sys.stderr)
@@ -180,8 +190,14 @@ def run(
             table = TableSink()
             sinks.append(table)
         status = None if quiet else StatusLine()
+        if opened.live:
+            monitor.listen(say_state)
         try:
-            summary = run_pipeline(opened, folded, sinks, status, style=Style(opacity))
+            with Notifier(monitor):
+                summary = run_pipeline(
+                    opened, folded, sinks, status,
+                    flow=flow, monitor=monitor, style=Style(opacity),
+                )  # fmt: skip
         finally:
             if status is not None:
                 status.clear()
@@ -229,6 +245,14 @@ def doctor(
             "--self-test", help="Build an engine and compare the GPU's answers with the CPU's."
         ),
     ] = False,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            help="Say how this source would be read, without opening it; of csi:// the "
+            "GStreamer pipeline.",
+            show_default=False,
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Look at this machine: what is there, what is missing, and what to do about it.
@@ -239,7 +263,11 @@ def doctor(
     Example: runtime doctor
 
     Example: runtime doctor --self-test model.onnx
+
+    Example: runtime doctor --source "csi://0?size=1920x1080&rate=30"
     """
+    if self_test and source is not None:
+        raise typer.BadParameter("--self-test reads no source.")
     if self_test:
         _self_test(model, json)
         return
@@ -247,9 +275,9 @@ def doctor(
         raise typer.BadParameter("a model is only for --self-test.")
     from dataclasses import asdict
 
-    from runtime.doctor import diagnose, diagnosis_text
+    from runtime.doctor import diagnose, diagnose_source, diagnosis_text
 
-    checks = diagnose()
+    checks = diagnose() if source is None else diagnose_source(source)
     if json:
         print_json({"checks": [asdict(check) for check in checks]})
     else:
@@ -277,10 +305,13 @@ def _load(
     cuda_graph: bool | None,
     build: bool,
 ) -> FoldedModel:
-    from runtime.backends import open_backend
+    from runtime.backends import Backend, open_backend
     from runtime.engine.builder import BuildAbandonedError
     from runtime.engine.progress import BuildLine
     from runtime.model import FoldedModel
+
+    def again() -> Backend:
+        return open_backend(path, provider, threads, library=library, cuda_graph=cuda_graph)
 
     try:
         backend = open_backend(
@@ -292,7 +323,7 @@ def _load(
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(130)
-    return FoldedModel(backend)
+    return FoldedModel(backend, again)
 
 
 def _report(summary: Summary, table: TableSink | None, *, to_stderr: bool, quiet: bool) -> None:

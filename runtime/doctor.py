@@ -48,6 +48,29 @@ def diagnose() -> list[Check]:
     return checks
 
 
+def diagnose_source(uri: str) -> list[Check]:
+    """How a source would be read; nothing is opened.
+
+    Raises:
+        FoldcamError: the address is none.
+    """
+    from runtime.options import SourceOptions
+    from runtime.sources.address import parse_address
+    from runtime.sources.capture import check_possible
+    from runtime.sources.gstreamer import csi_pipeline
+
+    # A size, in case it is raw frames whose size comes by flags.
+    address = parse_address(uri, SourceOptions(width=640, height=480) if uri == "-" else None)
+    checks = [Check("source", OK, address.name), Check("kind", OK, address.kind)]
+    if address.kind == "csi":
+        checks.append(Check("pipeline", OK, csi_pipeline(int(address.target), address.options)))
+    try:
+        check_possible(address)
+    except FoldcamError as error:
+        checks.append(Check("opencv", MISSING, "cannot read it", str(error)))
+    return checks
+
+
 def diagnosis_text(checks: list[Check]) -> str:
     """The report as lines to read."""
     wide = max(len(check.name) for check in checks)

@@ -124,6 +124,13 @@ class Fields:
             self.fail(key, f"holds something other than lists of {count} integers")
         return [[self._integer(key, value, 0, MAX_INTEGER) for value in inner] for inner in values]
 
+    def number_lists(self, key: str, most: int, count: int) -> list[list[float]]:
+        """A list of at most `most` lists of `count` finite numbers."""
+        values = self._short(key, most)
+        if not all(isinstance(value, list) and len(value) == count for value in values):
+            self.fail(key, f"holds something other than lists of {count} numbers")
+        return [[self._number(key, value) for value in inner] for inner in values]
+
     def shape(self, key: str, most: int) -> tuple[int | str, ...]:
         """A list of at most `most` sizes, each a string where it is dynamic."""
         return tuple(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -11,8 +11,9 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from runtime.backends import Array, Backend, Library, Provider, dtype_of, open_backend
+from runtime.backends import Array, Backend, Library, Provider, open_backend
 from runtime.backends.tensors import expected_tensors
+from runtime.batch import Batch, Row
 from runtime.contract import (
     EMBEDDING,
     ESTIMATE,
@@ -89,15 +90,35 @@ class Result:
         row, column = divmod(int(heatmap.argmax()), columns)
         x = self.affine.scale_x * (column + 0.5) * self.input_wh[0] / columns
         y = self.affine.scale_y * (row + 0.5) * self.input_wh[1] / rows
-        # In a letterbox the centre of a cell may lie in the padding beside the frame.
+        # In a letterbox the centre of a cell may lie in the padding beside the region.
+        left, top, width, height = self.box or (0, 0, *self.frame_wh)
         return (
-            min(max(x + self.affine.offset_x, 0.0), float(self.frame_wh[0])),
-            min(max(y + self.affine.offset_y, 0.0), float(self.frame_wh[1])),
+            float(min(max(x + self.affine.offset_x, left), left + width)),
+            float(min(max(y + self.affine.offset_y, top), top + height)),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class ForwardPass:
+    """What the backend returned for a batch.
+
+    Attributes:
+        rows: of the batch.
+        outputs: every output by name, batch first.
+        milliseconds: that it took.
+    """
+
+    rows: Sequence[Row]
+    outputs: dict[str, Array]
+    milliseconds: float
 
 
 class FoldedModel:
     """A folded model, loaded.
+
+    Args:
+        backend: opened.
+        again: opens it anew after a failure; without it a failure is final.
 
     Example:
         >>> with FoldedModel.load("model.onnx") as model:
@@ -106,8 +127,9 @@ class FoldedModel:
         ((7, 7), 'owl')
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, again: Callable[[], Backend] | None = None) -> None:
         self._backend = backend
+        self._again = again
         self.contract: Contract = backend.contract
         """What the model promises."""
 
@@ -134,7 +156,11 @@ class FoldedModel:
             FoldcamError: as `runtime.backends.open_backend`, where the arguments are
                 told in full.
         """
-        return cls(open_backend(path, provider, threads, library=library, cuda_graph=cuda_graph))
+
+        def again() -> Backend:
+            return open_backend(path, provider, threads, library=library, cuda_graph=cuda_graph)
+
+        return cls(again(), again)
 
     @property
     def backend(self) -> str:
@@ -164,22 +190,49 @@ class FoldedModel:
         """
         if not images:
             return []
-        recipe = self.contract.preprocessing
-        batch = np.empty(self._batch_shape(len(images)), dtype_of(self.contract))
-        affines: list[Affine] = []
-        spent: list[float] = []
-        for index, image in enumerate(images):
-            _check_image(image, index)
-            start = time.perf_counter()
-            resized, affine = recipe.resized(image)
-            uint8 = self.contract.input_type == "uint8"
-            batch[index] = resized if uint8 else recipe.normalized(resized)
-            affines.append(affine)
-            spent.append(1e3 * (time.perf_counter() - start))
+        batch = Batch(self.contract, len(images))
+        for image in images:
+            batch.add(image)
+        return self.infer(batch)
+
+    def infer(self, batch: Batch) -> list[Result]:
+        """One forward pass over what was preprocessed elsewhere, such as in another thread.
+
+        Args:
+            batch: of this model's contract; it may be used again as soon as this returns.
+
+        Returns:
+            One result per row.
+
+        Raises:
+            FoldcamError: the backend failed, or the model returned something other than
+                it promises.
+        """
+        return self.results(self.forward(batch))
+
+    def forward(self, batch: Batch) -> ForwardPass:
+        """The forward pass alone, for whoever reads its outputs while the next one runs.
+
+        Raises:
+            FoldcamError: the backend failed.
+        """
+        rows = batch.rows
         start = time.perf_counter()
-        outputs = self._backend.run(batch)
-        inference_ms = 1e3 * (time.perf_counter() - start) / len(images)
-        self._check_outputs(outputs, len(images))
+        outputs = self._backend.run(batch.images) if rows else {}
+        return ForwardPass(rows, outputs, 1e3 * (time.perf_counter() - start))
+
+    def results(self, done: ForwardPass) -> list[Result]:
+        """What a forward pass says, one result per row.
+
+        Raises:
+            FoldcamError: the model returned something other than it promises.
+        """
+        rows, outputs = done.rows, done.outputs
+        if not rows:
+            return []
+        inference_ms = done.milliseconds / len(rows)
+        self._check_outputs(outputs, len(rows))
+        recipe = self.contract.preprocessing
         continuous = self.contract.outcome is not None
         return [
             Result(
@@ -190,15 +243,34 @@ class FoldedModel:
                 labels=[]
                 if continuous
                 else [self.contract.label_of(int(row)) for row in outputs[NEIGHBOR][index]],
-                affine=affines[index],
+                affine=row.affine,
                 input_wh=(recipe.width, recipe.height),
-                frame_wh=(image.shape[1], image.shape[0]),
-                timings=Timings(spent[index], inference_ms),
+                frame_wh=row.frame_wh,
+                timings=Timings(row.preprocess_ms, inference_ms),
                 estimate=float(outputs[ESTIMATE][index]) if continuous else None,
                 heatmap_lower=outputs[HEATMAP_LOWER][index, 0] if continuous else None,
+                box=row.box,
             )
-            for index, image in enumerate(images)
+            for index, row in enumerate(rows)
         ]
+
+    @property
+    def can_reopen(self) -> bool:
+        """Whether `reopen` knows how."""
+        return self._again is not None
+
+    def reopen(self) -> None:
+        """Close the backend and open it anew, after it failed.
+
+        Raises:
+            FoldcamError: it cannot be opened; `reopen` may be called again.
+        """
+        if self._again is None:
+            raise FoldcamError("This model was not told how to open its backend again.")
+        self._backend.close()
+        self._backend = self._again()
+        if self._backend.contract != self.contract:
+            raise FoldcamError("The model's file was replaced by another one: start again.")
 
     def close(self) -> None:
         """Give memory and device back."""
@@ -214,12 +286,6 @@ class FoldedModel:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _batch_shape(self, count: int) -> tuple[int, int, int, int]:
-        height, width = self.contract.preprocessing.height, self.contract.preprocessing.width
-        if self.contract.input_type == "uint8":
-            return count, height, width, 3
-        return count, 3, height, width
 
     def _check_outputs(self, outputs: dict[str, Array], count: int) -> None:
         """The graph's declared shapes may be open: only now is it known what it returns."""
@@ -237,12 +303,3 @@ class FoldedModel:
                 f"The model returned bank row {int(rows.max())} and its metadata describe a bank "
                 f"of {contract.bank.rows}: graph and metadata disagree, so export it again."
             )
-
-
-def _check_image(image: Image, index: int) -> None:
-    shape, dtype = getattr(image, "shape", None), getattr(image, "dtype", None)
-    good = isinstance(image, np.ndarray) and dtype == np.uint8 and image.ndim == 3
-    if not good or image.shape[2] != 3 or 0 in image.shape:
-        raise FoldcamError(
-            f"Image {index} has shape {shape} and dtype {dtype}: give uint8 [H, W, 3] RGB."
-        )

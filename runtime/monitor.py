@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
@@ -26,6 +27,10 @@ class State(str, Enum):
     stalled = "stalled"
     backoff = "backoff"
     stopped = "stopped"
+
+
+Listener = Callable[[str, State, str], None]
+"""Told a source's name, its new state, and why it is not streaming."""
 
 
 class Cause(str, Enum):
@@ -151,6 +156,7 @@ class Monitor:
         self._rate = Rate()
         self._frames = 0
         self._restarts = 0
+        self._listeners: list[Listener] = []
 
     def add_stream(self, name: str, live: bool) -> int:
         """Register a source; the number returned is `Frame.stream` of its frames."""
@@ -168,11 +174,23 @@ class Monitor:
         """A source does something else from now on; `reason` is a clause without credentials."""
         with self._lock:
             source = self._streams[stream]
-            if state is State.streaming and source.state is not State.streaming:
+            before = source.state
+            if state is State.streaming and before in (State.connecting, State.backoff):
                 source.reconnects += source.captured > 0
-            if state is not source.state:
+            if state is not before:
                 source.since = time.monotonic()
             source.state, source.reason = state, reason
+            listeners = list(self._listeners) if state is not before else []
+        for listener in listeners:
+            listener(source.name, state, reason)
+
+    def listen(self, listener: Listener) -> None:
+        """Call `listener(source, state, reason)` whenever a source changes its state.
+
+        It is called by the source's own thread: it must be quick and must not raise.
+        """
+        with self._lock:
+            self._listeners.append(listener)
 
     def captured(self, stream: int, milliseconds: float) -> None:
         """A source delivered a frame after so many milliseconds of work or waiting."""
@@ -180,10 +198,12 @@ class Monitor:
             self._streams[stream].captured += 1
             self._stages["source"].add(milliseconds)
 
-    def dropped(self, stream: int, cause: Cause, count: int = 1) -> None:
-        """Frames of a source were lost."""
+    def dropped(self, stream: int, cause: Cause, count: int = 1, *, early: bool = False) -> None:
+        """Frames of a source were lost; `early`, before `captured` was told of them."""
         with self._lock:
-            self._streams[stream].drops[cause] += count
+            source = self._streams[stream]
+            source.drops[cause] += count
+            source.captured += count if early else 0
 
     def processed(self, stream: int, age_ms: float, stages_ms: dict[str, float]) -> None:
         """A frame's results are ready.

@@ -60,6 +60,11 @@ class FlowOptions:
         backoff_seconds, backoff_most_seconds: first and longest wait before the next attempt.
         failures: of the backend in a row, after which the run ends.
         reconnect: whether a live source that ends is opened again.
+        wait: whether a live source that cannot be opened at the start is waited for, as one
+            that was lost is; otherwise that is an error, since it is most often a mistyped
+            address.
+        gather_seconds: a frame waits at most so long for those of the other live sources,
+            so that they share a forward pass.
     """
 
     keep: Keep = "auto"
@@ -70,6 +75,8 @@ class FlowOptions:
     backoff_most_seconds: float = 30.0
     failures: int = 3
     reconnect: bool = True
+    wait: bool = False
+    gather_seconds: float = 0.02
 
 
 @dataclass(frozen=True)

@@ -55,21 +55,26 @@ class Preprocessing:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
-    def resized(self, image: Image) -> tuple[Image, Affine]:
+    def resized(self, image: Image, out: Image | None = None) -> tuple[Image, Affine]:
         """Resize a frame to the input size.
 
         Args:
             image: `uint8 [H, W, 3]` RGB of any size.
+            out: `uint8 [height, width, 3]` that is written and returned, if given.
 
         Returns:
             `uint8 [height, width, 3]` RGB, and the map from its pixels back to
             the frame's.
         """
+        if out is None:
+            out = np.empty((self.height, self.width, 3), np.uint8)
+        return out, self._resize_into(image, out)
+
+    def _resize_into(self, image: Image, out: Image) -> Affine:
         frame_height, frame_width = image.shape[:2]
         if self.resize == "stretch":
-            return _resize(image, self.width, self.height), Affine(
-                frame_width / self.width, frame_height / self.height, 0.0, 0.0
-            )
+            _resize(image, out)
+            return Affine(frame_width / self.width, frame_height / self.height, 0.0, 0.0)
         if self.resize == "crop":
             scale = min(frame_width / self.width, frame_height / self.height)
             crop_width = max(1, min(frame_width, round(self.width * scale)))
@@ -77,7 +82,8 @@ class Preprocessing:
             left = (frame_width - crop_width) // 2
             top = (frame_height - crop_height) // 2
             region = image[top : top + crop_height, left : left + crop_width]
-            return _resize(region, self.width, self.height), Affine(
+            _resize(region, out)
+            return Affine(
                 crop_width / self.width, crop_height / self.height, float(left), float(top)
             )
         scale = min(self.width / frame_width, self.height / frame_height)
@@ -85,27 +91,33 @@ class Preprocessing:
         inner_height = max(1, min(self.height, round(frame_height * scale)))
         left = (self.width - inner_width) // 2
         top = (self.height - inner_height) // 2
-        canvas = np.empty((self.height, self.width, 3), np.uint8)
-        canvas[:] = self._padding_color()
-        canvas[top : top + inner_height, left : left + inner_width] = _resize(
-            image, inner_width, inner_height
-        )
+        out[:] = self._padding_color()
+        _resize(image, out[top : top + inner_height, left : left + inner_width])
         scale_x, scale_y = frame_width / inner_width, frame_height / inner_height
-        return canvas, Affine(scale_x, scale_y, -left * scale_x, -top * scale_y)
+        return Affine(scale_x, scale_y, -left * scale_x, -top * scale_y)
 
-    def normalized(self, resized: Image) -> npt.NDArray[np.float32]:
+    def normalized(
+        self, resized: Image, out: npt.NDArray[np.float32] | None = None
+    ) -> npt.NDArray[np.float32]:
         """Normalise a resized image.
 
         Args:
             resized: `uint8 [..., height, width, 3]` RGB, one image or a batch.
+            out: `float32 [..., 3, height, width]` that is written and returned, if given.
 
         Returns:
             `float32 [..., 3, height, width]` in the network's colour order.
         """
-        ordered = resized if self.color == "rgb" else resized[..., ::-1]
+        if out is None:
+            *before, height, width, channels = resized.shape
+            out = np.empty((*before, channels, height, width), np.float32)
         scale, shift = self.scale_and_shift()
-        normalized = ordered.astype(np.float32) * scale + shift
-        return np.ascontiguousarray(np.moveaxis(normalized, -1, -3))
+        for channel in range(3):
+            plane = out[..., channel, :, :]
+            of_frame = channel if self.color == "rgb" else 2 - channel
+            np.multiply(resized[..., of_frame], scale[channel], out=plane, dtype=np.float32)
+            plane += shift[channel]
+        return out
 
     def scale_and_shift(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """The normalisation as `pixel * scale + shift`, each `float32 [3]`."""
@@ -119,14 +131,18 @@ class Preprocessing:
         return mean if self.color == "rgb" else mean[::-1]
 
 
-def _resize(image: Image, width: int, height: int) -> Image:
+def _resize(image: Image, out: Image) -> None:
     """Resize without aliasing: area averaging where it shrinks, then linear where it grows."""
+    height, width = out.shape[:2]
     shrunk = (min(image.shape[1], width), min(image.shape[0], height))
+    grows = shrunk != (width, height)
     if shrunk != (image.shape[1], image.shape[0]):
-        image = _as_image(cv2.resize(image, shrunk, interpolation=cv2.INTER_AREA))
-    if shrunk != (width, height):
-        image = _as_image(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR))
-    return image
+        target = None if grows else out
+        image = _as_image(cv2.resize(image, shrunk, target, interpolation=cv2.INTER_AREA))
+    if grows:
+        image = _as_image(cv2.resize(image, (width, height), out, interpolation=cv2.INTER_LINEAR))
+    if image is not out and not np.may_share_memory(image, out):
+        out[:] = image
 
 
 def _as_image(array: npt.ArrayLike) -> Image:

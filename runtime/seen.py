@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from runtime.model import Result
-from runtime.overlay import Heat, Style, draw_caption, heatmap_on_frame, overlay, overlay_both
+from runtime.overlay import Heat, Style, draw_caption, overlay, overlay_both
 from runtime.preprocess import Image
+from runtime.regions.painting import painted_on_frame
 from runtime.sources.base import Frame
 
 
@@ -21,16 +23,24 @@ class Seen:
         results: one per region of it; a whole frame is one region, and a detector may have
             found none.
         style: how the picture is drawn.
+        drawn: told the milliseconds that drawing took.
 
     Attributes:
         frame: as given.
         results: as given, as a tuple.
     """
 
-    def __init__(self, frame: Frame, results: Sequence[Result], style: Style | None = None) -> None:
+    def __init__(
+        self,
+        frame: Frame,
+        results: Sequence[Result],
+        style: Style | None = None,
+        drawn: Callable[[float], None] | None = None,
+    ) -> None:
         self.frame = frame
         self.results = tuple(results)
         self._style = style or Style()
+        self._tell = drawn
         self._lock = threading.Lock()
         self._heat: Heat | None = None
         self._heat_lower: Heat | None = None
@@ -61,7 +71,10 @@ class Seen:
         """
         with self._lock:
             if self._image is None:
+                begun = time.perf_counter()
                 self._image = self._drawn()
+                if self._tell is not None:
+                    self._tell(1e3 * (time.perf_counter() - begun))
             return self._image
 
     @property
@@ -98,7 +111,7 @@ class Seen:
 
     def _hottest_of(self, heatmaps: Sequence[Heat]) -> Heat:
         painted = [
-            heatmap_on_frame(heatmap, result.affine, result.input_wh, result.frame_wh)
+            painted_on_frame(heatmap, result)
             for heatmap, result in zip(heatmaps, self.results, strict=True)
         ]
         if not painted:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 import time
+from collections import Counter
 from typing import TextIO
 
+from runtime.monitor import State
 from runtime.pipeline import Progress
 from runtime.text import printable, shorten
 
@@ -53,10 +56,44 @@ class StatusLine:
 
 
 def status_text(progress: Progress) -> str:
-    """Frames, frames per second, latency and nearest label (or estimate) on one line."""
+    """Frames, frames per second, latency and nearest label (or estimate) on one line.
+
+    Drops are counted there, and sources that do not deliver named.
+    """
+    snapshot = progress.monitor.snapshot()
     total = f"/{progress.expected}" if progress.expected else ""
-    return (
-        f"frame {progress.frames}{total}  {progress.rate.per_second:.1f} fps  "
-        f"p50 {progress.latency.at(0.5):.1f} ms  p99 {progress.latency.at(0.99):.1f} ms  "
-        f"{'estimate' if progress.continuous else 'nearest'}: {printable(progress.answer)}"
-    )
+    parts = [
+        f"frame {progress.frames}{total}",
+        f"{snapshot.fps:.1f} fps",
+        f"p50 {snapshot.latency_ms['p50']:.1f} ms",
+        f"p99 {snapshot.latency_ms['p99']:.1f} ms",
+    ]
+    drops = Counter[str]()
+    for stream in snapshot.streams:
+        drops.update(stream.drops)
+    parts += [f"{count} {cause}" for cause, count in drops.items()]
+    parts += [
+        f"{stream.name}: {stream.state}" + (f" ({stream.reason})" if stream.reason else "")
+        for stream in snapshot.streams
+        if stream.live and stream.state != State.streaming.value
+    ]
+    if progress.frames:
+        answer = "estimate" if progress.continuous else "nearest"
+        parts.append(f"{answer}: {progress.answer}")
+    return printable("  ".join(parts))
+
+
+def say_state(source: str, state: State, reason: str) -> None:
+    """A line on standard error when a source is lost, and when it is there again."""
+    if state in (State.stalled, State.backoff):
+        _say(f"note: {source}: {reason}; trying again.")
+    elif state is State.streaming:
+        _say(f"note: {source} is streaming.")
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):  # nobody may be listening
+        # On a terminal the status line may be there: the note takes its place.
+        clear = "\r\x1b[K" if sys.stderr.isatty() else ""
+        sys.stderr.write(f"{clear}{printable(text)}\n")
+        sys.stderr.flush()

@@ -119,7 +119,7 @@ def run_demo(out: Path, say: Callable[[str], None], seed: int = 0) -> DemoReport
         write_image(views / label / f"{number:03d}.jpg", image)
     made = _write_scenes(photographs, scenes)
     video = out / "scenes.mp4"
-    _write_video(video, [scene.image for scene in made.values()])
+    write_video(video, [scene.image for scene in made.values()])
 
     model = out / "model.onnx"
     say(f"\n$ foldcam export demo --images {views} --out {model}")
@@ -178,7 +178,12 @@ def _write_scenes(photographs: Photographs, folder: Path) -> dict[str, Scene]:
     return made
 
 
-def _write_video(path: Path, images: Sequence[Image]) -> None:
+def write_video(path: Path, images: Sequence[Image]) -> None:
+    """A film in which each picture dissolves into the next, and the last into the first.
+
+    Raises:
+        FoldcamError: it cannot be encoded or written.
+    """
     with atomic_path(path) as temporary:
         writer = cv2.VideoWriter(
             str(temporary),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from runtime.errors import FoldcamError
 from runtime.files import atomic_path
@@ -16,8 +16,15 @@ class StopRequested(Exception):  # noqa: N818  (a wish, not an error)
     """Raised by a sink when the user asked it to stop the run, such as by closing a window."""
 
 
+class NotWritten(Exception):  # noqa: N818  (a loss to be counted, not the end of a sink)
+    """Raised by a sink that did not take this frame and goes on; the text is why, as a clause."""
+
+
 class Sink(Protocol):
     """A context manager that is given every frame's result, in order.
+
+    Each has a thread of its own, except those with an attribute `main_thread` that is true,
+    which are called by the main thread, as windows must be.
 
     It is left without an exception when the run ended or was stopped by the user: then
     its files get their final names. It is left with one when the run failed: then it
@@ -52,7 +59,21 @@ class Sink(Protocol):
 
         Raises:
             FoldcamError: the disk is full or the folder cannot be written.
+            NotWritten: this frame is lost, and the next one is welcome.
             StopRequested: the user asked to stop.
+        """
+        ...
+
+
+@runtime_checkable
+class Reopens(Protocol):
+    """A sink that can go on after it has failed, in a run that does not end for it."""
+
+    def reopen(self) -> None:
+        """Begin anew after `__exit__`; what was finished before stays.
+
+        Raises:
+            FoldcamError: it is not possible yet.
         """
         ...
 

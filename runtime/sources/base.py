@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from runtime.monitor import Cause, Monitor, State
 from runtime.preprocess import Image
 
 
@@ -89,3 +90,42 @@ class Source(Protocol):
         trace: TracebackType | None,
     ) -> None: ...
     def __iter__(self) -> Iterator[Frame]: ...
+
+
+class Link:
+    """What a source tells the run that it is part of; without a monitor nobody listens.
+
+    Args:
+        monitor: of the run.
+        stream: the source's number there.
+    """
+
+    def __init__(self, monitor: Monitor | None = None, stream: int = 0) -> None:
+        self._monitor = monitor
+        self._stream = stream
+
+    def state(self, state: State, reason: str = "") -> None:
+        """It does something else from now on; `reason` is a clause without credentials."""
+        if self._monitor is not None:
+            self._monitor.state(self._stream, state, reason)
+
+    def dropped(self, cause: Cause, count: int = 1) -> None:
+        """Frames were lost before the iteration gave them."""
+        if self._monitor is not None:
+            self._monitor.dropped(self._stream, cause, count, early=True)
+
+
+@runtime_checkable
+class Attached(Protocol):
+    """A source that says what it is doing, and whose iteration ends at once when asked to.
+
+    Sources that are always ready (files) need neither.
+    """
+
+    def attach(self, link: Link) -> None:
+        """Report to a run; called before the iteration."""
+        ...
+
+    def stop(self) -> None:
+        """End the iteration, from any thread, even while it connects or waits."""
+        ...

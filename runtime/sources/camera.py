@@ -1,124 +1,12 @@
-"""Live sources: a camera of this machine, or a stream from the network."""
+"""The cameras of this machine by name, and why one of them cannot be opened."""
 
 from __future__ import annotations
 
 import os
-import sys
-import time
-from collections.abc import Iterator
-from pathlib import Path, PurePath
-from types import TracebackType
+from pathlib import Path
 
-import cv2
-
-from runtime.errors import FoldcamError
 from runtime.images import natural_key
-from runtime.opencv import has, quiet
-from runtime.sources.base import Frame, Skip
-from runtime.sources.video import read_rgb
 from runtime.text import printable
-
-_OPEN_TIMEOUT_MS = 10_000
-_READ_TIMEOUT_MS = 10_000
-
-
-class LiveSource:
-    """Frames as they come. Ends when the camera or stream does.
-
-    Args:
-        capture: opened.
-        name: what the user asked for, without credentials.
-        stem: names the outputs.
-    """
-
-    stills = False
-    live = True
-    frames: int | None = None
-
-    def __init__(self, capture: cv2.VideoCapture, name: str, stem: str) -> None:
-        self._capture = capture
-        self.name = name
-        self.stem = stem
-        self.skipped: list[Skip] = []
-        rate = capture.get(cv2.CAP_PROP_FPS)
-        self.fps: float | None = float(rate) if 0 < rate <= 240 else None
-
-    def __enter__(self) -> LiveSource:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._capture.release()
-
-    def __iter__(self) -> Iterator[Frame]:
-        index = 0
-        first = 0.0
-        while (image := read_rgb(self._capture)) is not None:
-            now = time.monotonic()
-            first = first if index else now
-            yield Frame(image, index, self.name, PurePath(self.stem), now - first, now)
-            index += 1
-        reason = f"stopped delivering after {index} frames" if index else "delivered no frame"
-        self.skipped.append(Skip(self.name, reason))
-
-
-def open_camera(number: int) -> LiveSource:
-    """A camera of this machine.
-
-    Raises:
-        FoldcamError: it cannot be opened; the message lists the cameras that exist.
-    """
-    quiet()
-    linux = sys.platform.startswith("linux")
-    device = Path(f"/dev/video{number}")
-    if not linux or device.exists():
-        backend = cv2.CAP_V4L2 if linux and has("v4l/v4l2") else cv2.CAP_ANY
-        try:
-            capture = cv2.VideoCapture(number, backend)
-            if capture.isOpened():
-                # The newest frame matters, not those that waited in the driver.
-                capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-                return LiveSource(capture, f"camera {number}", f"camera-{number}")
-        except cv2.error:
-            pass
-    raise FoldcamError(camera_failure(number, Path("/dev"), Path("/sys/class/video4linux")))
-
-
-def open_stream(uri: str, name: str, stem: str) -> LiveSource:
-    """A stream that FFmpeg reads (rtsp, http, tcp, udp).
-
-    Args:
-        uri: with credentials, if it needs some.
-        name: the same without credentials.
-        stem: names the outputs.
-
-    Raises:
-        FoldcamError: OpenCV was built without FFmpeg, or nobody answers.
-    """
-    quiet()
-    if not has("FFMPEG"):
-        raise FoldcamError(
-            f"{name} cannot be opened: this OpenCV was built without FFmpeg (see `runtime doctor`)."
-        )
-    limits = [
-        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _OPEN_TIMEOUT_MS,
-        cv2.CAP_PROP_READ_TIMEOUT_MSEC, _READ_TIMEOUT_MS,
-    ]  # fmt: skip
-    try:
-        capture = cv2.VideoCapture(uri, cv2.CAP_FFMPEG, limits)
-        opened = capture.isOpened()
-    except cv2.error:
-        opened = False
-    if not opened:
-        raise FoldcamError(
-            f"{name} cannot be opened: nobody answers there, access is refused, or it is no video "
-            f"stream (waited at most {_OPEN_TIMEOUT_MS // 1000} s)."
-        )
-    return LiveSource(capture, name, stem)
 
 
 def video_devices(dev: Path, sysfs: Path) -> list[tuple[str, str]]:

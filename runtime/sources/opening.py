@@ -2,71 +2,76 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from runtime.errors import FoldcamError
 from runtime.image_format import image_format
 from runtime.images import IMAGE_SUFFIXES
+from runtime.options import Decoding, FlowOptions, SourceOptions
+from runtime.sources.address import Address, parse_address
 from runtime.sources.base import Source
-from runtime.sources.camera import open_camera, open_stream
+from runtime.sources.capture import check_possible, open_capture
 from runtime.sources.images import ImageSource, is_pattern
+from runtime.sources.live import LiveSource
+from runtime.sources.pattern import PatternSource
+from runtime.sources.raw import RawSource
 from runtime.sources.video import VideoSource
-
-_STREAMS = ("rtsp", "rtsps", "http", "https", "tcp", "udp")
-_SCHEMES = ("file", *_STREAMS)
-_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")
+from runtime.sources.views import viewed
 
 
 def open_source(
-    *, camera: int | None = None, file: str | None = None, source: str | None = None
+    uri: str | None = None,
+    options: SourceOptions | None = None,
+    flow: FlowOptions | None = None,
+    *,
+    camera: int | None = None,
+    file: str | None = None,
+    source: str | None = None,
 ) -> Source:
-    """Open what the flags `--camera`, `--file` and `--source` name; exactly one is given.
+    """Open a source by its address; exactly one of `uri`, `camera`, `file`, `source` is given.
 
     Args:
+        uri: a path, a pattern, `-`, `/dev/videoN`, or a URI: `file://`, `v4l2://`, `csi://`,
+            `rtsp://`, `http://`, `tcp://`, `udp://`, `test://`.
+        options: size and rate to ask for, rotation, crop, and which frames to take.
+        flow: when a live source that stops is opened again. None: never, it just ends.
         camera: number of a camera of this machine.
         file: an image, a folder, a pattern, or a video.
-        source: a URI: a path, `file://`, `/dev/videoN`, `rtsp://`, `http://`, `tcp://`, `udp://`.
+        source: as `uri`.
 
     Raises:
-        FoldcamError: it does not exist or cannot be opened.
+        FoldcamError: it does not exist or cannot be opened. A live source with `flow.wait`
+            is waited for instead, unless this machine could never open it.
         ValueError: not exactly one is given.
     """
-    if sum(value is not None for value in (camera, file, source)) != 1:
-        raise ValueError("give exactly one of camera, file and source")
-    if camera is not None:
-        return open_camera(camera)
+    if sum(value is not None for value in (uri, camera, file, source)) != 1:
+        raise ValueError("give exactly one of uri, camera, file and source")
+    options = options or SourceOptions()
+    flow = flow or FlowOptions(reconnect=False)
     if file is not None:
-        return _from_path(file)
-    assert source is not None
-    return _from_uri(source)
+        return viewed(_from_path(file, options.decode), options)
+    text = uri or source or f"/dev/video{camera}"
+    address = parse_address(text, options)
+    return viewed(_opened(address, flow), address.options)
 
 
-def redacted(uri: str) -> str:
-    """The URI without user name and password, for messages and outputs."""
-    return re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@", r"\1***@", uri)
-
-
-def _from_uri(uri: str) -> Source:
-    match = _SCHEME.match(uri)
-    if match is None:
-        return _from_path(uri)
-    scheme = match.group(1).lower()
-    if scheme == "file":
-        return _from_path(unquote(urlsplit(uri).path))
-    if scheme in _STREAMS:
-        return open_stream(uri, redacted(uri), _stem(uri, scheme))
-    raise FoldcamError(
-        f"{redacted(uri)} has the scheme {scheme!r}, which is not supported: use a path, "
-        f"/dev/videoN, or one of {', '.join(f'{name}://' for name in _SCHEMES)}."
+def _opened(address: Address, flow: FlowOptions) -> Source:
+    if address.kind == "path":
+        return _from_path(address.target, address.options.decode)
+    if address.kind == "raw":
+        return RawSource(address)
+    if address.kind == "pattern":
+        return PatternSource(address)
+    check_possible(address)
+    source = LiveSource(
+        lambda: open_capture(address, flow.stall_seconds), address.name, address.stem, flow
     )
+    if not flow.wait:
+        source.connect()
+    return source
 
 
-def _from_path(text: str) -> Source:
-    device = re.fullmatch(r"/dev/video(\d+)", text)
-    if device:
-        return open_camera(int(device.group(1)))
+def _from_path(text: str, decode: Decoding) -> Source:
     path = Path(text)
     try:
         if path.is_dir():
@@ -79,7 +84,7 @@ def _from_path(text: str) -> Source:
         raise FoldcamError(f"{text!r} cannot be opened: {error}.") from error
     if path.suffix.lower() in IMAGE_SUFFIXES or _looks_like_image(path):
         return ImageSource.from_file(path)
-    return VideoSource(path)
+    return VideoSource(path, decode)
 
 
 def _looks_like_image(path: Path) -> bool:
@@ -89,12 +94,3 @@ def _looks_like_image(path: Path) -> bool:
             return path.is_file() and image_format(stream.read(16)) is not None
     except OSError:
         return False
-
-
-def _stem(uri: str, scheme: str) -> str:
-    """A file name for outputs, from the address."""
-    try:
-        host = urlsplit(uri).hostname or ""
-    except ValueError:
-        host = ""
-    return re.sub(r"[^A-Za-z0-9.-]+", "-", f"{scheme}-{host}").strip("-.") or scheme

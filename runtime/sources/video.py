@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path, PurePath
@@ -12,8 +13,10 @@ import numpy as np
 
 from runtime.errors import FoldcamError
 from runtime.opencv import has, quiet
+from runtime.options import Decoding
 from runtime.preprocess import Image
 from runtime.sources.base import Frame, Skip
+from runtime.sources.capture import CvCapture, decoding
 
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg",
@@ -29,6 +32,7 @@ class VideoSource:
 
     Args:
         path: the file.
+        decode: where.
 
     Raises:
         FoldcamError: missing, empty, or not a video that this OpenCV reads.
@@ -37,7 +41,7 @@ class VideoSource:
     stills = False
     live = False
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, decode: Decoding = "auto") -> None:
         self._path = path
         self.name = str(path)
         self.stem = path.stem
@@ -46,8 +50,8 @@ class VideoSource:
         quiet()
         backend = cv2.CAP_FFMPEG if has("FFMPEG") else cv2.CAP_ANY
         try:
-            self._capture = cv2.VideoCapture(str(path), backend)
-            opened = self._capture.isOpened()
+            capture = cv2.VideoCapture(str(path), backend, decoding(decode))
+            opened = capture.isOpened()
         except cv2.error:
             opened = False
         if not opened:
@@ -55,11 +59,13 @@ class VideoSource:
                 f"{path} is not a video that this OpenCV reads, or it is truncated or damaged "
                 "(if a player shows it, convert it: ffmpeg -i FILE -pix_fmt yuv420p out.mp4)."
             )
-        count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        self._handle = capture
+        self._capture = CvCapture(capture)
+        self._reading = threading.Lock()
+        count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
         # Containers without an index report a negative or absurd number.
         self.frames: int | None = int(count) if 0 < count < 1e9 else None
-        rate = self._capture.get(cv2.CAP_PROP_FPS)
-        self.fps: float | None = float(rate) if 0 < rate < 1000 else None
+        self.fps: float | None = self._capture.fps
 
     def __enter__(self) -> VideoSource:
         return self
@@ -70,12 +76,15 @@ class VideoSource:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._capture.release()
+        # A thread that is stuck in a read (on a disk of the network) keeps it.
+        if self._reading.acquire(timeout=1.0):
+            self._capture.release()
+            self._reading.release()
 
     def __iter__(self) -> Iterator[Frame]:
         index = 0
         last = 0.0
-        while (image := read_rgb(self._capture)) is not None:
+        while (image := self._read()) is not None:
             last = max(last, self._timestamp(index))
             yield Frame(image, index, self.name, PurePath(self._path.name), last, time.monotonic())
             index += 1
@@ -86,28 +95,15 @@ class VideoSource:
         elif expected is not None and expected - index > max(2, expected // 100):
             self.skipped.append(Skip(self.name, f"ended early at frame {index} of {expected}"))
 
+    def _read(self) -> Image | None:
+        with self._reading:
+            return self._capture.read()
+
     def _timestamp(self, index: int) -> float:
-        milliseconds = self._capture.get(cv2.CAP_PROP_POS_MSEC)
+        milliseconds = self._handle.get(cv2.CAP_PROP_POS_MSEC)
         if np.isfinite(milliseconds) and milliseconds > 0:
             return float(milliseconds) / 1e3
         return index / self.fps if self.fps else 0.0
-
-
-def read_rgb(capture: cv2.VideoCapture) -> Image | None:
-    """The next frame as `uint8 [H, W, 3]` RGB, or None when there is none.
-
-    A frame that OpenCV reports as read and leaves empty counts as none: a failed read
-    must never reach the network.
-    """
-    try:
-        done, frame = capture.read()
-    except cv2.error:
-        return None
-    array = np.asarray(frame)
-    if not done or array.size == 0 or array.dtype != np.uint8:
-        return None
-    code = cv2.COLOR_GRAY2RGB if array.ndim == 2 else cv2.COLOR_BGR2RGB
-    return np.asarray(cv2.cvtColor(array, code), np.uint8)
 
 
 def _check_file(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -42,7 +43,7 @@ def test_json_summary_is_alone_on_standard_output(runtime, tiny_model, photo, tm
     assert summary["frames"] == 1
     assert summary["labels"] == {"red": 1}
     assert summary["outputs"] == ["out/"]
-    assert set(summary["stages_ms"]) == {"source", "preprocess", "inference", "sinks"}
+    assert {"source", "preprocess", "inference", "sinks"} <= set(summary["stages_ms"])
     assert (tmp_path / "working" / "out" / "a.png").is_file()
 
 
@@ -83,7 +84,7 @@ def test_wrong_usage_exits_2(runtime, arguments):
         (["run", "MODEL", "--camera", "77"], "Camera 77 cannot be opened: "),
         (["run", "MODEL", "--file", "none.jpg"], "none.jpg does not exist"),
         (["run", "MODEL", "--file", "."], "holds no image"),
-        (["run", "MODEL", "--source", "csi://0"], "scheme 'csi'"),
+        (["run", "MODEL", "--source", "csi://0"], "csi://0 cannot be opened: "),
         (["run", "none.onnx", "--file", "PHOTO"], "none.onnx does not exist"),
         (["run", "--file", "PHOTO"], "make demo"),
         (["run", "PHOTO", "--file", "PHOTO"], "not an ONNX file"),
@@ -255,7 +256,7 @@ def test_status_line(tiny_model, video):
     terminal = Terminal()
     status = StatusLine(terminal)
     run(open_source(file=str(video(frames=10))), FoldedModel.load(tiny_model), on_progress=status)
-    assert terminal.getvalue().startswith("\r\x1b[Kframe 1/10  ")
+    assert re.match(r"\r\x1b\[Kframe \d+/10  ", terminal.getvalue())
     assert "p50 " in terminal.getvalue()
     assert "nearest: " in terminal.getvalue()
     log = io.StringIO()

@@ -183,8 +183,10 @@ def test_sink_that_asks_to_stop_ends_the_run_cleanly(tiny_model, video, tmp_path
     source = open_source(file=str(video()))
     sinks = [Stopping(), *open_sinks(source, jsonl=str(tmp_path / "x.jsonl"))]
     summary = run(source, FoldedModel.load(tiny_model), sinks)
-    assert (summary.frames, summary.interrupted) == (4, True)
-    assert len((tmp_path / "x.jsonl").read_text().splitlines()) == 4
+    # Frames that were under way by then are finished, and every sink gets the same ones.
+    assert 4 <= summary.frames < 40
+    assert summary.interrupted
+    assert len((tmp_path / "x.jsonl").read_text().splitlines()) == summary.frames
 
 
 def test_live_video_keeps_real_time(tmp_path, tiny_model):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.server
+import signal
 import socket
 import subprocess
+import sys
+import threading
 import time
 
 import numpy as np
@@ -12,9 +17,9 @@ import pytest
 from runtime.errors import FoldcamError
 from runtime.images import write_image
 from runtime.sources import open_source
+from runtime.sources.address import redacted
 from runtime.sources.camera import camera_failure
 from runtime.sources.images import pattern_root
-from runtime.sources.opening import redacted
 
 
 def test_folder_skips_and_names_what_is_corrupt(photo):
@@ -126,7 +131,7 @@ def test_what_does_not_exist(tmp_path):
             open_source(file=file)
 
 
-@pytest.mark.parametrize("scheme", ["csi", "webrtc", "s3", "gopher"])
+@pytest.mark.parametrize("scheme", ["webrtc", "s3", "gopher"])
 def test_unsupported_scheme_is_named_without_credentials(scheme):
     with pytest.raises(FoldcamError, match=f"scheme '{scheme}'") as caught:
         open_source(source=f"{scheme}://user:secret@host/x")
@@ -134,7 +139,7 @@ def test_unsupported_scheme_is_named_without_credentials(scheme):
 
 
 def test_credentials_are_hidden():
-    assert redacted("rtsp://u:p@h:554/x?a@b") == "rtsp://***@h:554/x?a@b"
+    assert redacted("rtsp://u:p@h:554/x?a@b") == "rtsp://***@h:554/x?***"
     assert redacted("rtsp://h/x@y") == "rtsp://h/x@y"
     assert redacted("rtsp://u:p@ss@h/x") == "rtsp://***@h/x"
 
@@ -206,3 +211,120 @@ def test_images_of_every_format_in_one_folder(tmp_path):
         write_image(tmp_path / f"a.{suffix}", np.zeros((4, 4, 3), np.uint8))
     with open_source(file=str(tmp_path)) as source:
         assert len(list(source)) == 5
+
+
+def silent_server() -> socket.socket:
+    """Takes a connection and says nothing, as a camera behind a broken switch."""
+    server = socket.socket()
+    server.bind(("127.0.0.1", 0))
+    server.listen()
+    return server
+
+
+def test_opencv_that_is_stuck_in_an_open_is_left_behind_and_ends_by_itself():
+    from runtime.options import FlowOptions
+
+    with silent_server() as server:
+        uri = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        source = open_source(uri, flow=FlowOptions(wait=True, stall_seconds=1.5))
+        with source:
+            threading.Timer(0.4, source.stop).start()
+            begun = time.monotonic()
+            assert list(source) == []
+            stopped = time.monotonic() - begun
+        left = source.left_behind
+        deadline = time.monotonic() + 20
+        while source.left_behind and time.monotonic() < deadline:
+            time.sleep(0.05)
+    # Before FFmpeg's timeout, which then ends the thread.
+    assert stopped < 1.5
+    assert left == 1
+    assert source.left_behind == 0
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, -15)])
+def test_the_program_stops_at_once_while_it_connects(
+    tiny_model, child_environment, tmp_path, number, status
+):
+    with silent_server() as server:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "runtime.cli", "run", str(tiny_model),
+             "--source", f"tcp://127.0.0.1:{server.getsockname()[1]}"],
+            env=child_environment(), cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        server.settimeout(30)
+        connection, _ = server.accept()
+        with connection:
+            begun = time.monotonic()
+            child.send_signal(number)
+            _, stderr = child.communicate(timeout=30)
+    assert child.returncode == status
+    assert stderr == ""
+    assert time.monotonic() - begun < 8  # the stall deadline is 10 s
+
+
+def test_motion_jpeg_over_http(tmp_path):
+    import cv2
+
+    _, encoded = cv2.imencode(".jpg", np.full((48, 64, 3), (0, 0, 200), np.uint8))
+    part = (
+        b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(encoded)
+        + encoded.tobytes()
+        + b"\r\n"
+    )
+
+    class Camera(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append((self.path, self.headers.get("Authorization")))
+            if asked[-1][1] is None:
+                self.send_response(401)
+                self.send_header("WWW-Authenticate", 'Basic realm="camera"')
+                self.end_headers()
+                return
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                for _ in range(200):
+                    self.wfile.write(part)
+                    time.sleep(0.005)
+
+        def log_message(self, *_):
+            pass
+
+    asked: list = []
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Camera)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        uri = f"http://me:s%40crit@127.0.0.1:{server.server_port}/live.mjpg?token=42"
+        with open_source(uri) as source:
+            assert source.name == f"http://***@127.0.0.1:{server.server_port}/live.mjpg?***"
+            frame = next(iter(source))
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert frame.image.shape == (48, 64, 3)
+    assert frame.image[20, 20, 0] > 150
+    assert asked[-1] == ("/live.mjpg?token=42", "Basic bWU6c0Bjcml0")
+
+
+def test_a_stream_over_udp():
+    from runtime.options import FlowOptions
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    sender = subprocess.Popen(
+        ["ffmpeg", "-v", "quiet", "-nostdin", "-re", "-f", "lavfi", "-i",
+         "testsrc=size=160x120:rate=25", "-c:v", "mpeg4", "-g", "5", "-f", "mpegts",
+         f"udp://127.0.0.1:{port}?pkt_size=1316"]
+    )  # fmt: skip
+    try:
+        flow = FlowOptions(wait=True, stall_seconds=10)
+        with open_source(f"udp://127.0.0.1:{port}", flow=flow) as source:
+            frame = next(iter(source))
+    finally:
+        sender.kill()
+        sender.wait()
+    assert frame.image.shape == (120, 160, 3)
+    assert frame.image.std() > 20

@@ -1,0 +1,1 @@
+"""How much of the network's speed the pipeline keeps."""

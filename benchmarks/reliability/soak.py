@@ -1,0 +1,131 @@
+"""Many frames of a recorded source: each once, in order, and memory that does not grow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.demo.model import demo_model
+from benchmarks.reliability.footprint import footprint, slope
+from runtime.model import FoldedModel
+from runtime.pipeline import run
+from runtime.seen import Seen
+from runtime.sources import open_source
+from runtime.sources.pattern import number_in
+
+FRAMES = {False: 2_000, True: 100_000}
+SIZE = "64"
+SAMPLES = 400
+WARM_UP = 0.2
+"""Share of the frames after which memory is looked at."""
+DRAWN_EVERY = 50
+TOLD = 20
+GROSS = 2**20 / 1e3
+"""Bytes per frame that are a leak in the short form, too: a MiB per 1,000 frames."""
+
+
+class Witness:
+    """A sink that reads each frame's number from its pixels, draws some, and samples memory."""
+
+    name = "witness"
+    may_skip = False
+    output: str | None = None
+
+    def __init__(self, frames: int, tell: Callable[[str, int, int], None]) -> None:
+        self._frames = frames
+        self._tell = tell
+        self._every = max(1, frames // SAMPLES)
+        self.expected = 0
+        self.out_of_order = 0
+        # Written to now: memory that samples take would be memory that grows.
+        self._steps = np.full(SAMPLES + 1, -1.0)
+        self._resident = np.full(SAMPLES + 1, -1.0)
+        self._sampled = 0
+
+    @property
+    def samples(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Frames, and bytes of resident memory after each."""
+        return self._steps[: self._sampled], self._resident[: self._sampled]
+
+    def __enter__(self) -> Witness:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass
+
+    def write(self, seen: Seen) -> None:
+        """Look at one frame."""
+        number = number_in(seen.frame.image)
+        if number != self.expected or seen.frame.index != number:
+            self.out_of_order += 1
+        self.expected += 1
+        if number % DRAWN_EVERY == 0:
+            assert seen.image.shape == seen.frame.image.shape
+        if number % self._every == 0 and self._sampled < len(self._steps):
+            self._steps[self._sampled] = number
+            self._resident[self._sampled] = footprint().resident
+            self._sampled += 1
+        if number % max(1, self._frames // TOLD) == 0:
+            # Seldom: a progress bar remembers when it was told what.
+            self._tell("frames", number + 1, self._frames)
+
+
+def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> dict[str, Any]:
+    """Run the test pattern through a real folded model."""
+    frames = FRAMES[full]
+    model = demo_model(folder.parent / "model", SIZE)
+    before = footprint()
+    witness = Witness(frames, tell)
+    with FoldedModel.load(model, "cpu", 1) as folded:
+        summary = run(open_source(f"test://?size=160x120&frames={frames}"), folded, [witness])
+    after = footprint()
+    steps, resident = witness.samples
+    begin = round(WARM_UP * len(steps))
+    grows = slope(steps[begin:], resident[begin:])
+    (stream,) = summary.streams
+    once = (
+        summary.frames == stream["captured"] == witness.expected == frames
+        and not stream["drops"]
+        and not witness.out_of_order
+    )
+    # Few frames tell only what is gross: buffers are still being filled.
+    steady = not grows.distinguishable if full else grows.low < GROSS
+    return {
+        "passed": once and steady and after.threads <= before.threads + 1,
+        "settings": {"frames": frames, "network": f"EfficientNet-Lite0, input {SIZE}"},
+        "frames": summary.frames,
+        "lost": frames - summary.frames,
+        "out_of_order": witness.out_of_order,
+        "fps": summary.fps,
+        "resident_mib": round(float(resident[-1]) / 2**20, 1),
+        "bytes_per_thousand_frames": {
+            name: round(1e3 * value, 1) for name, value in asdict(grows).items()
+        },
+    }
+
+
+def rows(document: dict[str, Any]) -> list[tuple[str, str]]:
+    """For the docs."""
+    grows = document["bytes_per_thousand_frames"]
+    return [
+        ("frames of a recorded source", f"{document['frames']:,}"),
+        ("lost", str(document["lost"])),
+        ("out of order or twice", str(document["out_of_order"])),
+        (
+            "resident memory, growth per 1,000 frames (95 % interval)",
+            f"{grows['mean'] / 1024:.2f} KiB ({grows['low'] / 1024:.2f} to "
+            f"{grows['high'] / 1024:.2f})",
+        ),
+        ("resident memory at the end", f"{document['resident_mib']:.0f} MiB"),
+    ]

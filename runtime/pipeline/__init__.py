@@ -1,0 +1,13 @@
+"""From sources through the model to sinks: every stage in a thread of its own.
+
+    reader (one per source) -> Inbox -> preparer -> inference -> delivery -> outlet (per sink)
+
+All queues are bounded. What is overtaken, lost or late is counted by its cause.
+"""
+
+from __future__ import annotations
+
+from runtime.pipeline.run import run
+from runtime.pipeline.summary import Progress, Summary
+
+__all__ = ["Progress", "Summary", "run"]

@@ -1,0 +1,277 @@
+"""Starts the stages of a run, watches over them, and ends them in order."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+
+from runtime.errors import FoldcamError
+from runtime.model import FoldedModel, Result
+from runtime.monitor import Cause, Monitor
+from runtime.options import FlowOptions, RegionOptions
+from runtime.overlay import Style
+from runtime.pipeline.control import Control
+from runtime.pipeline.delivery import Delivery
+from runtime.pipeline.inbox import Inbox
+from runtime.pipeline.inference import Inference
+from runtime.pipeline.outlet import GRACE_SECONDS, Outlet, nobody_left
+from runtime.pipeline.preparer import Preparer
+from runtime.pipeline.reader import Reader
+from runtime.pipeline.summary import Progress, Summary, Tally, nothing_usable, summarized
+from runtime.pipeline.work import Pending, runner_of
+from runtime.preprocess import Image
+from runtime.regions import Regions, open_regions
+from runtime.seen import Seen
+from runtime.sinks import Sink
+from runtime.sources import Source
+from runtime.stopping import StopSignal
+
+TICK_SECONDS = 0.05
+READER_GRACE_SECONDS = 2.0
+MAX_ROWS = 32
+"""Of a forward pass over the regions of frames, unless the user says otherwise."""
+
+
+class Conductor:
+    """One run, whose arguments are those of `runtime.pipeline.run`."""
+
+    def __init__(
+        self,
+        sources: list[Source],
+        model: FoldedModel | Callable[[Image], Result],
+        sinks: Sequence[Sink],
+        on_progress: Callable[[Progress], None] | None,
+        flow: FlowOptions,
+        regions: Regions | RegionOptions | None,
+        monitor: Monitor,
+        style: Style,
+        stop: threading.Event,
+    ) -> None:
+        self._sources = sources
+        self._sinks = sinks
+        self._on_progress = on_progress
+        self._flow = flow
+        self._monitor = monitor
+        self._style = style
+        self._stop = stop
+        self._regions = open_regions(regions) if isinstance(regions, RegionOptions) else regions
+        self._runner = runner_of(model)
+        self._control = Control()
+        self._newest = [_keeps_newest(source, flow) for source in sources]
+        self._tally = Tally(Progress(_expected(sources), monitor))
+        self._outlets: list[Outlet] = []
+        self._reading = False
+        self._delivered = False
+        self._told = -1
+        self._told_at = 0.0
+
+    def run(self) -> Summary:
+        """Start every stage, watch over them, and end them in order."""
+        streams = [self._monitor.add_stream(each.name, each.live) for each in self._sources]
+        begun = time.monotonic()
+        with ExitStack() as stack:
+            signals = stack.enter_context(StopSignal())
+            stack.callback(self._close_unread)
+            for sink in self._sinks:
+                sink.__enter__()
+                outlet = Outlet(sink, self._control, self._monitor, self._flow)
+                self._outlets.append(outlet)
+                stack.push(outlet.leave)
+            inbox, preparer, inference, delivery = self._stages()
+            self._control.when_stopping(inbox.close)
+            readers = [
+                Reader(source, stream, inbox, self._control, self._monitor)
+                for source, stream in zip(self._sources, streams, strict=True)
+            ]
+            for outlet in self._outlets:
+                if not outlet.main_thread:
+                    outlet.thread = self._start(outlet.work, f"sink {outlet.sink.name}")
+            passing = [
+                self._start(lambda: self._deliver_all(delivery), "delivery"),
+                self._start(inference.work, "inference"),
+            ]
+            self._start(preparer.work, "preparer")
+            self._reading = True
+            reading = [self._start(reader.work, f"reader {n}") for n, reader in enumerate(readers)]
+            try:
+                self._watch(signals)
+                self._finish(passing, signals)
+            except BaseException as error:
+                self._control.fail(error)
+                self._abandon()
+                raise
+            finally:
+                deadline = time.monotonic() + READER_GRACE_SECONDS
+                for thread in reading:
+                    thread.join(max(0.0, deadline - time.monotonic()))
+            if not self._tally.progress.frames and not self._control.interrupted:
+                raise FoldcamError(nothing_usable(self._sources))
+        return summarized(
+            self._tally,
+            self._monitor,
+            self._sources,
+            outputs=[
+                outlet.sink.output
+                for outlet in self._outlets
+                if outlet.sink.output and outlet.error is None
+            ],
+            interrupted=self._control.interrupted,
+            seconds=time.monotonic() - begun,
+            empty_boxes=self._regions.empty if self._regions is not None else 0,
+        )
+
+    def _stages(self) -> tuple[Inbox, Preparer, Inference, Delivery]:
+        flow, control, monitor = self._flow, self._control, self._monitor
+        frames = flow.batch or len(self._sources)
+        rows = frames
+        if self._regions is not None and flow.batch is None:
+            rows = min(MAX_ROWS, self._regions.usual * len(self._sources))
+        inbox = Inbox(
+            self._newest,
+            [source.live for source in self._sources],
+            max(flow.queue, frames),
+            flow.gather_seconds,
+            lambda stream: monitor.dropped(stream, Cause.overtaken),
+        )
+        preparer = Preparer(
+            inbox,
+            self._runner,
+            control,
+            monitor,
+            capacity=rows,
+            frames=frames,
+            find=self._regions,
+            tolerant=[source.live for source in self._sources],
+            failures=flow.failures,
+            # What waits there grows old: of live frames one, which is prepared while the
+            # network is busy.
+            ahead=1 if all(self._newest) else 2,
+        )
+        delivery = Delivery(self._runner, control, monitor, self._deliver, room=1)
+        inference = Inference(
+            self._runner,
+            preparer,
+            control,
+            monitor,
+            delivery,
+            flow=flow,
+            again=[not newest for newest in self._newest],
+            patient=not all(source.stills for source in self._sources),
+        )
+        return inbox, preparer, inference, delivery
+
+    def _start(self, work: Callable[[], None], name: str) -> threading.Thread:
+        # Daemons: a thread that is stuck in a library must not keep the process alive.
+        thread = threading.Thread(
+            target=self._control.guarded(work), name=f"foldcam {name}", daemon=True
+        )
+        thread.start()
+        return thread
+
+    def _deliver(self, pending: Pending) -> None:
+        self._tally.add(pending.results)
+        seen = Seen(pending.frame, pending.results, self._style, self._monitor.rendered)
+        for outlet in self._outlets:
+            outlet.put(seen, may_be_lost=self._newest[pending.frame.stream])
+
+    def _deliver_all(self, delivery: Delivery) -> None:
+        try:
+            delivery.work()
+        finally:
+            # Told before the thread has ended, so that nobody waits out a tick for that.
+            self._delivered = True
+
+    def _watch(self, signals: StopSignal) -> None:
+        """Until the last result was delivered or the run stops."""
+        lost = nobody_left(self._outlets)
+        windows = [outlet for outlet in self._outlets if outlet.main_thread]
+
+        def due() -> bool:
+            waiting = any(window.waiting for window in windows)
+            return waiting or self._control.stopping or self._delivered
+
+        while not (self._delivered or self._control.stopping):
+            self._control.wait(due, TICK_SECONDS)
+            self._look(signals)
+            for window in windows:
+                window.pump()
+            self._tell()
+            if (error := lost()) is not None:
+                raise error
+
+    def _close_unread(self) -> None:
+        """Readers close their sources; if a sink could not be entered there are none."""
+        if not self._reading:
+            for source in self._sources:
+                source.__exit__(None, None, None)
+
+    def _look(self, signals: StopSignal) -> None:
+        if signals.requested or self._stop.is_set():
+            self._control.interrupt()
+
+    def _finish(self, passing: list[threading.Thread], signals: StopSignal) -> None:
+        """Let the sinks write what waits."""
+        self._raise_failure()
+        windows = [outlet for outlet in self._outlets if outlet.main_thread]
+        begun = time.monotonic()
+        while alive := [thread for thread in passing if thread.is_alive()]:
+            if time.monotonic() - begun > GRACE_SECONDS:
+                break
+            # It may be waiting for room before a window.
+            for window in windows:
+                window.pump()
+            alive[0].join(TICK_SECONDS)
+        for outlet in self._outlets:
+            outlet.end()
+        for window in windows:
+            while window.pump():
+                pass
+        self._let_write(signals)
+        self._raise_failure()
+        self._tell(last=True)
+
+    def _let_write(self, signals: StopSignal) -> None:
+        """For as long as it takes; once the user wants the end, for `GRACE_SECONDS`."""
+        stopped: float | None = None
+        while writing := [outlet for outlet in self._outlets if outlet.busy]:
+            writing[0].join(TICK_SECONDS)
+            self._look(signals)
+            if self._control.failure is not None:
+                return
+            if self._control.stopping:
+                stopped = stopped or time.monotonic()
+                if time.monotonic() - stopped > GRACE_SECONDS:
+                    return
+
+    def _raise_failure(self) -> None:
+        if self._control.failure is not None:
+            raise self._control.failure
+
+    def _abandon(self) -> None:
+        """Nothing more is written; wait for what is being written."""
+        for outlet in self._outlets:
+            outlet.discard()
+        deadline = time.monotonic() + GRACE_SECONDS
+        for outlet in self._outlets:
+            outlet.join(max(0.0, deadline - time.monotonic()))
+
+    def _tell(self, last: bool = False) -> None:
+        if self._on_progress is None:
+            return
+        frames, now = self._tally.progress.frames, time.monotonic()
+        # A live source that delivers nothing is just what a user wants to see.
+        silent = now - self._told_at > 0.5 and any(source.live for source in self._sources)
+        if last or frames not in (0, self._told) or silent:
+            self._told, self._told_at = frames, now
+            self._on_progress(self._tally.progress)
+
+
+def _keeps_newest(source: Source, flow: FlowOptions) -> bool:
+    return source.live if flow.keep == "auto" else flow.keep == "newest"
+
+
+def _expected(sources: Sequence[Source]) -> int | None:
+    counts = [source.frames for source in sources]
+    return None if None in counts else sum(count for count in counts if count is not None)

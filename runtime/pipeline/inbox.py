@@ -1,0 +1,157 @@
+"""Frames of all sources on their way to the network, in bounded queues."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from runtime.sources import Frame
+
+
+@dataclass
+class _Lane:
+    """One source: `newest` keeps a single frame, else the source waits for room."""
+
+    newest: bool
+    live: bool
+    frames: deque[tuple[Frame, float]] = field(default_factory=deque)
+    open: bool = True
+    flowing: bool = False
+    latest: float = 0.0
+    interval: float = 0.0
+
+    def arrived(self, now: float) -> None:
+        """A frame came: remember at what pace they do."""
+        if self.flowing:
+            gap = now - self.latest
+            self.interval = gap if not self.interval else 0.8 * self.interval + 0.2 * gap
+        self.latest, self.flowing = now, True
+
+    def due(self, deadline: float) -> bool:
+        """Whether a live source's next frame is to be expected before then."""
+        return self.flowing and self.latest + self.interval <= deadline
+
+
+class Inbox:
+    """Where readers put frames and the preparer takes them, from every source in turn.
+
+    Args:
+        newest: per source, whether a frame that was not taken in time is replaced.
+        live: per source, whether its frames come at their own pace.
+        room: frames that wait per source which keeps every one.
+        gather_seconds: how long a frame waits for those of other live sources.
+        overtaken: called with the source's number for every frame that was replaced.
+    """
+
+    def __init__(
+        self,
+        newest: Sequence[bool],
+        live: Sequence[bool],
+        room: int,
+        gather_seconds: float,
+        overtaken: Callable[[int], None],
+    ) -> None:
+        self._lanes = [_Lane(*kind) for kind in zip(newest, live, strict=True)]
+        self._room = max(1, room)
+        self._gather = gather_seconds
+        self._overtaken = overtaken
+        self._changed = threading.Condition()
+        self._closed = False
+        self._next = 0
+
+    def put(self, stream: int, frame: Frame) -> bool:
+        """Hand over a frame; False once nobody takes any more.
+
+        A source that keeps every frame waits here until there is room.
+        """
+        lane = self._lanes[stream]
+        with self._changed:
+            if lane.newest:
+                while lane.frames:
+                    lane.frames.popleft()
+                    self._overtaken(stream)
+            else:
+                self._changed.wait_for(lambda: self._closed or len(lane.frames) < self._room)
+            if self._closed:
+                return False
+            now = time.monotonic()
+            lane.frames.append((frame, now))
+            lane.arrived(now)
+            self._changed.notify_all()
+            return True
+
+    def interrupted(self, stream: int) -> None:
+        """A source delivers nothing for now: others' frames need not wait for its."""
+        with self._changed:
+            self._lanes[stream].flowing = False
+            self._changed.notify_all()
+
+    def finish(self, stream: int) -> None:
+        """A source has ended."""
+        with self._changed:
+            self._lanes[stream].open = self._lanes[stream].flowing = False
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Drop what waits; readers and the preparer end."""
+        with self._changed:
+            self._closed = True
+            for lane in self._lanes:
+                lane.frames.clear()
+            self._changed.notify_all()
+
+    def take(self, most: int) -> list[tuple[Frame, float]]:
+        """Wait for frames and take up to `most`, one of each source in turn.
+
+        Recorded sources are waited for until there are `most`; live ones are given
+        `gather_seconds` for a frame each.
+
+        Returns:
+            Frames with the milliseconds that they waited, in order within each source;
+            none when everything has ended.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._waiting or self._ended)
+            if self._waiting and not self._closed:
+                self._gather_more(most)
+            taken: list[tuple[Frame, float]] = []
+            now = time.monotonic()
+            idle = 0
+            while len(taken) < most and idle < len(self._lanes):
+                lane = self._lanes[self._next]
+                self._next = (self._next + 1) % len(self._lanes)
+                idle += 1
+                if lane.frames:
+                    frame, since = lane.frames.popleft()
+                    taken.append((frame, 1e3 * (now - since)))
+                    idle = 0
+            self._changed.notify_all()
+            return taken
+
+    def _gather_more(self, most: int) -> None:
+        live = any(lane.live for lane in self._lanes)
+        arrived = min(lane.frames[0][1] for lane in self._lanes if lane.frames)
+        deadline = arrived + self._gather
+        while not self._closed and self._waiting < most:
+            if not any(self._awaited(lane, deadline) for lane in self._lanes):
+                return
+            left = deadline - time.monotonic() if live else None
+            if left is not None and left <= 0:
+                return
+            self._changed.wait(left)
+
+    def _awaited(self, lane: _Lane, deadline: float) -> bool:
+        """Whether a source could still add a frame to this batch in time."""
+        room = 1 if lane.newest else self._room
+        return lane.open and len(lane.frames) < room and (not lane.live or lane.due(deadline))
+
+    @property
+    def _waiting(self) -> int:
+        return sum(len(lane.frames) for lane in self._lanes)
+
+    @property
+    def _ended(self) -> bool:
+        return not any(lane.open for lane in self._lanes)

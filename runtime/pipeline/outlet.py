@@ -1,0 +1,218 @@
+"""A sink with a bounded queue and a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+
+from runtime.backoff import Backoff
+from runtime.errors import FoldcamError
+from runtime.monitor import Cause, Monitor
+from runtime.options import FlowOptions
+from runtime.pipeline.control import Control
+from runtime.seen import Seen
+from runtime.sinks.base import NotWritten, Reopens, Sink, StopRequested
+
+GRACE_SECONDS = 10.0
+"""A sink that does not take a result for so long after the run was stopped is given up."""
+
+
+@dataclass(frozen=True)
+class _Item:
+    seen: Seen
+    may_be_lost: bool
+
+
+class Outlet:
+    """Hands results to one sink, in order, without making the network wait for a live source.
+
+    When the queue is full, a result that may be lost gives way: those of live sources,
+    and all that go to a sink that may skip. For the others the network waits.
+
+    A sink that fails on results that may not be lost ends the run. One that fails on a
+    live source's is given up, and opened again later if it offers `reopen`.
+
+    Args:
+        sink: entered and left by the caller.
+        flow: length of the queue, and how long to wait before `reopen`.
+    """
+
+    def __init__(self, sink: Sink, control: Control, monitor: Monitor, flow: FlowOptions) -> None:
+        self.sink = sink
+        self.main_thread = bool(getattr(sink, "main_thread", False))
+        """Whether it must be called by the main thread, as windows must."""
+        self.alive = True
+        """Whether it takes results, or will again."""
+        self._control = control
+        self._monitor = monitor
+        self._number = monitor.add_sink(sink.name)
+        self._room = max(1, flow.queue)
+        self._items: deque[_Item] = deque()
+        self._changed = threading.Condition()
+        self._ended = False
+        self._error: FoldcamError | None = None
+        self._backoff = Backoff(flow.backoff_seconds, flow.backoff_most_seconds)
+        self._retry_at = 0.0
+        self.thread: threading.Thread | None = None
+
+    @property
+    def error(self) -> FoldcamError | None:
+        """Why it does not take results; None if it does."""
+        return self._error
+
+    @property
+    def waiting(self) -> bool:
+        """Whether results wait."""
+        return bool(self._items)
+
+    @property
+    def busy(self) -> bool:
+        """Whether its thread still writes."""
+        return self.thread is not None and self.thread.is_alive()
+
+    def join(self, seconds: float) -> None:
+        """Wait for its thread to end."""
+        if self.thread is not None:
+            self.thread.join(seconds)
+
+    def leave(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the sink, unless it was left when it failed, or is stuck and cannot be."""
+        if self._error is None and not self.busy:
+            self.sink.__exit__(kind, error, trace)
+
+    def put(self, seen: Seen, may_be_lost: bool) -> None:
+        """Queue one frame's results."""
+        item = _Item(seen, may_be_lost or self.sink.may_skip)
+        with self._changed:
+            if len(self._items) >= self._room:
+                if item.may_be_lost and not self._give_way():
+                    self._monitor.lost(self._number, Cause.sink_behind)
+                    return
+                if not item.may_be_lost and not self._wait_for_room():
+                    self._monitor.lost(self._number, Cause.sink_behind)
+                    return
+            self._items.append(item)
+            self._changed.notify_all()
+        if self.main_thread:
+            self._control.notify()
+
+    def end(self) -> None:
+        """No more results come; those that wait are still written."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def discard(self) -> None:
+        """Neither those that wait."""
+        with self._changed:
+            self._items.clear()
+            self._ended = True
+            self._changed.notify_all()
+
+    def work(self) -> None:
+        """Write until `end`: what a sink's own thread does."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: bool(self._items) or self._ended)
+                if not self._items:
+                    return
+            self.pump()
+
+    def pump(self) -> bool:
+        """Write what waits, one result; whether there was one."""
+        with self._changed:
+            if not self._items:
+                return False
+            item = self._items.popleft()
+            self._changed.notify_all()
+        if self._ready():
+            self._write(item)
+        else:
+            self._monitor.lost(self._number, Cause.sink_failed)
+        return True
+
+    def _write(self, item: _Item) -> None:
+        begun = time.monotonic()
+        try:
+            self.sink.write(item.seen)
+        except StopRequested:
+            self._control.interrupt()
+        except NotWritten as loss:
+            self._monitor.lost(self._number, Cause.sink_failed, str(loss))
+        except FoldcamError as error:
+            self._monitor.lost(self._number, Cause.sink_failed, str(error).rstrip("."))
+            if not item.may_be_lost:
+                raise
+            self._give_up(error)
+        else:
+            self._monitor.wrote(self._number, 1e3 * (time.monotonic() - begun))
+
+    def _give_up(self, error: FoldcamError) -> None:
+        self._error = error
+        # What it had begun is removed, as by a run that failed.
+        self.sink.__exit__(type(error), error, error.__traceback__)
+        self.alive = isinstance(self.sink, Reopens)
+        self._retry_at = time.monotonic() + self._backoff.next()
+        self._control.notify()
+
+    def _ready(self) -> bool:
+        """Whether the sink takes results; one that failed is opened again when it is time."""
+        if self._error is None:
+            return True
+        if not isinstance(self.sink, Reopens) or time.monotonic() < self._retry_at:
+            return False
+        try:
+            self.sink.reopen()
+        except FoldcamError as error:
+            self._error = error
+            self._retry_at = time.monotonic() + self._backoff.next()
+            return False
+        self._error = None
+        return True
+
+    def _give_way(self) -> bool:
+        """Drop the oldest result that may be lost; False if there is none."""
+        for item in self._items:
+            if item.may_be_lost:
+                self._items.remove(item)
+                self._monitor.lost(self._number, Cause.sink_behind)
+                return True
+        return False
+
+    def _wait_for_room(self) -> bool:
+        stopped_at: float | None = None
+        while len(self._items) >= self._room and not self._ended:
+            if self._control.failure is not None:
+                return False
+            if self._control.stopping:
+                stopped_at = stopped_at or time.monotonic()
+                if time.monotonic() - stopped_at > GRACE_SECONDS:
+                    return False
+            self._changed.wait(0.1)
+        return not self._ended
+
+
+def nobody_left(outlets: list[Outlet]) -> Callable[[], FoldcamError | None]:
+    """A check whether a run has still somebody to write for.
+
+    Returns:
+        A function that returns the error of the last sink that failed, once neither a sink
+        that keeps results nor one that shows them is left; else None.
+    """
+    keep = any(not outlet.sink.may_skip for outlet in outlets)
+
+    def check() -> FoldcamError | None:
+        if not keep or any(outlet.alive for outlet in outlets):
+            return None
+        return next((outlet.error for outlet in outlets if outlet.error is not None), None)
+
+    return check

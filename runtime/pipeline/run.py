@@ -1,0 +1,66 @@
+"""The one call that runs everything."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+from runtime.model import FoldedModel, Result
+from runtime.monitor import Monitor
+from runtime.options import FlowOptions, RegionOptions
+from runtime.overlay import Style
+from runtime.pipeline.conductor import Conductor
+from runtime.pipeline.summary import Progress, Summary
+from runtime.preprocess import Image
+from runtime.regions import Regions
+from runtime.sinks import Sink
+from runtime.sources import Source
+
+
+def run(
+    sources: Source | Sequence[Source],
+    model: FoldedModel | Callable[[Image], Result],
+    sinks: Sequence[Sink] = (),
+    on_progress: Callable[[Progress], None] | None = None,
+    *,
+    flow: FlowOptions | None = None,
+    regions: Regions | RegionOptions | None = None,
+    monitor: Monitor | None = None,
+    style: Style | None = None,
+    stop: threading.Event | None = None,
+) -> Summary:
+    """Give the frames of all sources to the model and the results to every sink.
+
+    Recorded sources lose no frame, in order: a slow sink slows them down. Of live ones the
+    newest frame counts, and a slow sink loses results; everything lost is counted by its
+    cause. SIGINT, SIGTERM and `stop` end the run at once, whatever it waits for: the sinks
+    are closed and what they wrote is complete.
+
+    Args:
+        sources: one or several; closed at the end, as the sinks are.
+        model: a `FoldedModel`, or any function from a photograph to a `Result`.
+        sinks: each in a thread of its own, except windows.
+        on_progress: called by this thread, at most twenty times a second and once at the end.
+        flow: what is kept, how much may wait, and what happens when something fails.
+        regions: which parts of a frame the network is shown; None: all of it.
+        monitor: told everything; made if not given.
+        style: of overlays.
+        stop: ends the run when it is set.
+
+    Raises:
+        FoldcamError: no source delivered anything, or the model, a region's detector or a
+            sink failed for good.
+
+    Example:
+        >>> with FoldedModel.load("model.onnx") as model:
+        ...     summary = run(open_source("film.mp4"), model)
+        >>> summary.frames
+        250
+    """
+    given = list(sources) if isinstance(sources, Sequence) else [sources]
+    if not given:
+        raise ValueError("a run needs at least one source")
+    return Conductor(
+        given, model, sinks, on_progress, flow or FlowOptions(), regions, monitor or Monitor(),
+        style or Style(), stop or threading.Event(),
+    ).run()  # fmt: skip

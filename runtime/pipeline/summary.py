@@ -1,0 +1,181 @@
+"""What a run tells while it goes on and when it is over."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from runtime.model import Result
+from runtime.monitor import Monitor
+from runtime.sources import Skip, Source
+
+MAX_LABELS = 10
+MAX_COUNTED = 100_000
+"""Labels that are counted at most: of more, only those that are there already."""
+
+
+@dataclass
+class Progress:
+    """A run so far.
+
+    Attributes:
+        expected: frames that the sources expect to deliver, None if unknown.
+        monitor: has rates, latencies, drops and the sources' states.
+        frames: processed.
+        answer: nearest label of the latest region, or its estimate.
+        continuous: whether it is an estimate.
+    """
+
+    expected: int | None
+    monitor: Monitor
+    frames: int = 0
+    answer: str = ""
+    continuous: bool = False
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A finished run.
+
+    Attributes:
+        source: what was read; several are separated by commas.
+        frames: processed.
+        skipped: what could not be read, and why.
+        interrupted: whether the user stopped it.
+        seconds: from the first frame's request to the last sink.
+        fps: frames per second over the whole run.
+        latency_ms: `p50` and `p99` from a frame's capture to its results.
+        stages_ms: mean milliseconds per frame of every stage.
+        labels: the most frequent nearest labels, with the number of their regions.
+        outputs: what was written.
+        estimate: `mean`, `low` and `high` over the regions, None for a model of labels.
+        streams: one per source: frames captured and processed, drops by cause, reconnects.
+        sinks: one per sink: results written, and lost by cause.
+        restarts: of the backend.
+        empty_boxes: regions that lay outside of their frame, or had no area.
+    """
+
+    source: str
+    frames: int
+    skipped: list[Skip]
+    interrupted: bool
+    seconds: float
+    fps: float
+    latency_ms: dict[str, float]
+    stages_ms: dict[str, float]
+    labels: dict[str, int]
+    outputs: list[str]
+    estimate: dict[str, float] | None = None
+    streams: list[dict[str, Any]] = field(default_factory=list)
+    sinks: list[dict[str, Any]] = field(default_factory=list)
+    restarts: int = 0
+    empty_boxes: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+
+class Tally:
+    """Counts what was seen, in memory that does not grow with the run."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._lock = threading.Lock()
+        self._labels: Counter[str] = Counter()
+        self._count, self._sum = 0, 0.0
+        self._low, self._high = math.inf, -math.inf
+        self.progress = progress
+
+    def add(self, results: Sequence[Result]) -> None:
+        """One frame's results."""
+        with self._lock:
+            for result in results:
+                if result.estimate is not None:
+                    self._estimated(result.estimate)
+                elif result.labels[0] in self._labels or len(self._labels) < MAX_COUNTED:
+                    self._labels[result.labels[0]] += 1
+            self.progress.frames += 1
+            if results:
+                self.progress.answer = results[-1].answer
+                self.progress.continuous = results[-1].estimate is not None
+
+    def labels(self) -> dict[str, int]:
+        """The most frequent nearest labels."""
+        with self._lock:
+            return dict(self._labels.most_common(MAX_LABELS))
+
+    def estimate(self) -> dict[str, float] | None:
+        """Mean and range of the estimates; None if there are none that are finite."""
+        with self._lock:
+            if not self._count:
+                return None
+            return {"mean": self._sum / self._count, "low": self._low, "high": self._high}
+
+    def _estimated(self, value: float) -> None:
+        if math.isfinite(value):
+            self._count, self._sum = self._count + 1, self._sum + value
+            self._low, self._high = min(self._low, value), max(self._high, value)
+
+
+def summarized(
+    tally: Tally,
+    monitor: Monitor,
+    sources: Sequence[Source],
+    *,
+    outputs: list[str],
+    interrupted: bool,
+    seconds: float,
+    empty_boxes: int,
+) -> Summary:
+    """The end of a run in numbers."""
+    snapshot = monitor.snapshot()
+    frames = tally.progress.frames
+    return Summary(
+        source=", ".join(source.name for source in sources),
+        frames=frames,
+        skipped=[skip for source in sources for skip in source.skipped],
+        interrupted=interrupted,
+        seconds=round(seconds, 3),
+        fps=round(frames / seconds, 3) if seconds > 0 else 0.0,
+        latency_ms={name: round(snapshot.latency_ms[name], 3) for name in ("p50", "p99")},
+        stages_ms={stage: round(spent, 3) for stage, spent in snapshot.stages_ms.items()},
+        labels=tally.labels(),
+        outputs=outputs,
+        estimate=tally.estimate(),
+        streams=[
+            {
+                "source": stream.name,
+                "captured": stream.captured,
+                "processed": stream.processed,
+                "drops": stream.drops,
+                "reconnects": stream.reconnects,
+            }
+            for stream in snapshot.streams
+        ],
+        sinks=[
+            {
+                "sink": sink.name,
+                "written": sink.written,
+                "drops": sink.drops,
+                "reason": sink.reason,
+            }
+            for sink in snapshot.sinks
+        ],
+        restarts=snapshot.restarts,
+        empty_boxes=empty_boxes,
+    )
+
+
+def nothing_usable(sources: Sequence[Source]) -> str:
+    """One sentence about why no frame came."""
+    names = ", ".join(source.name for source in sources)
+    skipped = [skip for source in sources for skip in source.skipped]
+    if not skipped:
+        return f"{names} has no usable image."
+    first = skipped[0]
+    more = f", and {len(skipped) - 1} more" if len(skipped) > 1 else ""
+    return f"{names} has no usable image: {first.path}: {first.reason}{more}."

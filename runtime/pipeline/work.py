@@ -1,0 +1,181 @@
+"""What travels from the preparer to the inference: a batch, and the frames that it completes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from runtime.batch import Batch, shifted
+from runtime.model import FoldedModel, ForwardPass, Result
+from runtime.options import Box
+from runtime.preprocess import Image
+from runtime.sources import Frame
+
+
+@dataclass(eq=False)
+class Pending:
+    """A frame of which some regions may still be under way.
+
+    Attributes:
+        frame: as captured.
+        waited_ms: in the inbox.
+        prepared_ms: regions and preprocessing.
+        results: of the regions so far.
+        inference_ms: its regions' share of the forward passes.
+        lost: whether a forward pass that held some of it failed.
+    """
+
+    frame: Frame
+    waited_ms: float
+    prepared_ms: float = 0.0
+    results: list[Result] = field(default_factory=list)
+    inference_ms: float = 0.0
+    lost: bool = False
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some rows of a batch that belong to one frame; `last` completes it."""
+
+    pending: Pending
+    rows: int
+    last: bool
+
+
+class Load(Protocol):
+    """Rows for one forward pass."""
+
+    @property
+    def full(self) -> bool:
+        """Whether no further row fits."""
+        ...
+
+    def add(self, image: Image, box: Box | None = None) -> None:
+        """Preprocess one region into the next row."""
+        ...
+
+    def clear(self) -> None:
+        """Forget the rows."""
+        ...
+
+
+@dataclass(eq=False)
+class Work:
+    """One forward pass to be made, in a buffer that comes back afterwards."""
+
+    load: Load
+    parts: list[Part] = field(default_factory=list)
+
+    def clear(self) -> None:
+        """Make it ready for the next rows."""
+        self.load.clear()
+        self.parts = []
+
+
+class Runner(Protocol):
+    """A model as the pipeline sees it."""
+
+    @property
+    def can_reopen(self) -> bool:
+        """Whether a failure may pass."""
+        ...
+
+    def new_load(self, capacity: int) -> Load:
+        """Memory for up to so many rows."""
+        ...
+
+    def forward(self, load: Load) -> Any:
+        """One forward pass; the rows may be used again afterwards."""
+        ...
+
+    def results(self, done: Any) -> Sequence[Result]:
+        """What it says, one result per row."""
+        ...
+
+    def reopen(self) -> None:
+        """Open the backend anew."""
+        ...
+
+
+class ModelRunner:
+    """A `FoldedModel`: rows are preprocessed beside the forward pass before them."""
+
+    def __init__(self, model: FoldedModel) -> None:
+        self._model = model
+
+    @property
+    def can_reopen(self) -> bool:
+        """As the model's."""
+        return self._model.can_reopen
+
+    def new_load(self, capacity: int) -> Batch:
+        """A batch of the model's contract."""
+        return Batch(self._model.contract, capacity)
+
+    def forward(self, load: Load) -> ForwardPass:
+        """One forward pass."""
+        assert isinstance(load, Batch)
+        return self._model.forward(load)
+
+    def results(self, done: ForwardPass) -> list[Result]:
+        """What it says."""
+        return self._model.results(done)
+
+    def reopen(self) -> None:
+        """Open the backend anew."""
+        self._model.reopen()
+
+
+class _Photographs:
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self.regions: list[tuple[Image, Box | None]] = []
+
+    @property
+    def full(self) -> bool:
+        return len(self.regions) == self._capacity
+
+    def add(self, image: Image, box: Box | None = None) -> None:
+        self.regions.append((image, box))
+
+    def clear(self) -> None:
+        self.regions = []
+
+
+class FunctionRunner:
+    """Any function from a photograph to a result, called region by region."""
+
+    can_reopen = False
+
+    def __init__(self, function: Callable[[Image], Result]) -> None:
+        self._function = function
+
+    def new_load(self, capacity: int) -> _Photographs:
+        """The photographs themselves."""
+        return _Photographs(capacity)
+
+    def forward(self, load: Load) -> list[Result]:
+        """One call per region."""
+        assert isinstance(load, _Photographs)
+        return [self._result(image, box) for image, box in load.regions]
+
+    def results(self, done: list[Result]) -> list[Result]:
+        """They are there already."""
+        return done
+
+    def reopen(self) -> None:
+        """Never called: `can_reopen` is false."""
+
+    def _result(self, image: Image, box: Box | None) -> Result:
+        if box is None:
+            return self._function(image)
+        x, y, width, height = box
+        result = self._function(image[y : y + height, x : x + width])
+        frame_wh = (image.shape[1], image.shape[0])
+        return replace(result, affine=shifted(result.affine, x, y), frame_wh=frame_wh, box=box)
+
+
+def runner_of(model: FoldedModel | Callable[[Image], Result]) -> Runner:
+    """The model as the pipeline sees it."""
+    return ModelRunner(model) if isinstance(model, FoldedModel) else FunctionRunner(model)

@@ -1,0 +1,219 @@
+"""A live source that is opened again whenever it stops."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import PurePath
+from types import TracebackType
+
+from runtime.errors import FoldcamError
+from runtime.monitor import Cause, State
+from runtime.options import FlowOptions
+from runtime.sources.base import Frame, Link, Skip
+from runtime.sources.capture import Capture
+from runtime.sources.grabber import Grabber, Picture, Worker, clause
+from runtime.sources.reconnect import Reconnect
+
+CLOSE_SECONDS = 0.5
+"""How long a capture is given to close before its thread is left behind."""
+
+FASTEST = 240.0
+"""Frames per second that a live source may claim."""
+
+
+class LiveSource:
+    """Frames as they come, by a camera or from the network.
+
+    Capture happens in a thread that is left behind when it is stuck; `Reconnect` decides
+    when to try again. Frame numbers go on counting over interruptions.
+
+    Args:
+        open_capture: opens it, in that thread.
+        name: what the user asked for, without credentials.
+        stem: names the outputs.
+        flow: deadlines and waits.
+        generator: of the jitter.
+    """
+
+    stills = False
+    live = True
+    frames: int | None = None
+
+    def __init__(
+        self,
+        open_capture: Callable[[], Capture],
+        name: str,
+        stem: str,
+        flow: FlowOptions,
+        generator: random.Random | None = None,
+    ) -> None:
+        self._open = open_capture
+        self.name = name
+        self.stem = stem
+        self.skipped: list[Skip] = []
+        self.fps: float | None = None
+        self._flow = flow
+        self._random = generator
+        self._link = Link()
+        self._changed = threading.Condition()
+        self._stopped = False
+        self._grabber: Grabber | None = None
+        self._worker: Worker | None = None
+        self._left: list[Worker] = []
+
+    @property
+    def left_behind(self) -> int:
+        """Threads that are still stuck in a capture which nobody wants any more."""
+        self._left = [worker for worker in self._left if worker.alive]
+        return len(self._left)
+
+    def connect(self) -> None:
+        """Make the first attempt now.
+
+        Raises:
+            FoldcamError: it failed.
+        """
+        grabber = self._grabber = self._attempt()
+        deadline = time.monotonic() + self._flow.stall_seconds
+        with self._changed:
+            self._wait(lambda: grabber.opened or grabber.over, deadline)
+            failure, opened = grabber.failure, grabber.opened
+            self.fps = _believable(grabber.fps)
+        if opened:
+            return
+        self._close()
+        if failure is None:
+            raise FoldcamError(
+                f"{self.name} cannot be opened: nothing came within {self._flow.stall_seconds:g} s."
+            )
+        raise failure
+
+    def attach(self, link: Link) -> None:
+        """Report to a run."""
+        self._link = link
+
+    def stop(self) -> None:
+        """End the iteration, from any thread."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def __enter__(self) -> LiveSource:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+        self._close()
+
+    def __iter__(self) -> Iterator[Frame]:
+        machine = Reconnect(self._flow, time.monotonic(), self._random)
+        count, first = 0, 0.0
+        self._link.state(machine.state)
+        with self._changed:
+            if self._grabber is not None:
+                # What came before the run began is no part of it.
+                self._grabber.overtaken = 0
+        while machine.state is not State.stopped:
+            before = machine.state, machine.reason
+            picture = self._step(machine, count)
+            if (machine.state, machine.reason) != before:
+                self._link.state(machine.state, machine.reason)
+            if machine.state in (State.backoff, State.stopped):
+                self._drop()
+            if picture is not None:
+                count += self._overtaken()
+                first = first or picture.at
+                yield Frame(
+                    picture.image, count, self.name, PurePath(self.stem), picture.at - first,
+                    picture.at,
+                )  # fmt: skip
+                count += 1
+        if machine.reason:
+            self.skipped.append(Skip(self.name, machine.reason))
+
+    def _step(self, machine: Reconnect, count: int) -> Picture | None:
+        """Wait for what comes next: a picture, a failure, a deadline, or the end."""
+        if machine.state is State.connecting and self._grabber is None:
+            self._grabber = self._attempt()
+        grabber = self._grabber
+        with self._changed:
+            self._wait(
+                lambda: grabber is not None and bool(grabber.pictures or grabber.over),
+                machine.deadline,
+            )
+            now = time.monotonic()
+            if self._stopped:
+                machine.stop()
+            elif grabber is not None and grabber.pictures:
+                picture = grabber.pictures.popleft()
+                self._changed.notify_all()
+                self.fps = _believable(grabber.fps)
+                machine.frame(now)
+                return picture
+            elif grabber is not None and grabber.over:
+                machine.failed(now, self._ending(grabber, count))
+            else:
+                machine.at(now)
+        return None
+
+    def _overtaken(self) -> int:
+        with self._changed:
+            grabber = self._grabber
+            count = grabber.overtaken if grabber is not None else 0
+            if grabber is not None:
+                grabber.overtaken = 0
+        if count:
+            self._link.dropped(Cause.overtaken, count)
+        return count
+
+    def _wait(self, ready: Callable[[], bool], deadline: float) -> None:
+        self._changed.wait_for(
+            lambda: self._stopped or ready(), max(0.0, deadline - time.monotonic())
+        )
+
+    def _ending(self, grabber: Grabber, count: int) -> str:
+        if grabber.failure is not None:
+            return clause(grabber.failure, self.name)
+        if not count:
+            return "delivered no frame"
+        return f"stopped delivering after {count} frames"
+
+    def _attempt(self) -> Grabber:
+        grabber = Grabber(self._open, self._changed, newest=self._flow.keep != "every")
+        if self._worker is None:
+            self._worker = Worker(f"capture {self.stem}")
+        self._worker.submit(grabber.work)
+        return grabber
+
+    def _close(self) -> None:
+        self._drop()
+        if self._worker is not None:
+            self._worker.retire()
+            self._worker = None
+
+    def _drop(self) -> None:
+        """Give up the present attempt, without waiting long for it."""
+        grabber, self._grabber = self._grabber, None
+        if grabber is None:
+            return
+        with self._changed:
+            grabber.abandon()
+        # Closed in most cases before the next attempt: a camera can be open only once.
+        seconds = 0.0 if self._stopped and not grabber.opened else CLOSE_SECONDS
+        if not grabber.closed(seconds) and self._worker is not None:
+            self._worker.retire()
+            self._left = [*(worker for worker in self._left if worker.alive), self._worker]
+            self._worker = None
+
+
+def _believable(fps: float | None) -> float | None:
+    """Streams without a rate report their clock's, such as 90000."""
+    return fps if fps is not None and fps <= FASTEST else None
