@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import typer
 
 from runtime.errors import ExitStatus, FoldcamError
+from runtime.redaction import redacted
 from runtime.text import printable
 
 # Which extra brings a module that a command needs.
@@ -35,6 +36,8 @@ _EXTRAS = {
     "ray": "ray",
     "starlette": "live",
     "uvicorn": "live",
+    "pyarrow": "parquet",
+    "paho": "mqtt",
     "modelopt": "calibrate",
 }
 
@@ -120,7 +123,7 @@ def print_text(text: str) -> None:
 
 def _say(text: str) -> None:
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
-    safe = printable(text).encode(encoding, "backslashreplace").decode(encoding)
+    safe = printable(redacted(text)).encode(encoding, "backslashreplace").decode(encoding)
     with contextlib.suppress(OSError):  # nobody may be listening
         sys.stderr.write(safe + "\n")
 

@@ -5,7 +5,7 @@ Each module below takes the one class that concerns it; none reads flags or file
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 Keep = Literal["auto", "newest", "every"]
@@ -97,11 +97,11 @@ class ServeOptions:
     Attributes:
         host: loopback unless asked otherwise.
         port: of TCP; 0 takes a free one.
-        token: needed on every route unless the host is loopback.
+        token: needed on every route unless the host is loopback; never shown.
         clients: streams at most; one more is refused.
     """
 
     host: str = "127.0.0.1"
     port: int = 8080
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     clients: int = 64

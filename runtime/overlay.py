@@ -7,7 +7,6 @@ Coordinates are continuous pixels as in `runtime.preprocess`: pixel `i` covers
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import dataclass
 from functools import cache
 
 import cv2
@@ -16,6 +15,7 @@ import numpy.typing as npt
 
 from runtime.errors import FoldcamError
 from runtime.preprocess import Affine, Image
+from runtime.style import Style as Style
 from runtime.text import shorten
 
 Heat = npt.NDArray[np.float32]
@@ -30,19 +30,6 @@ COLORMAPS = {
     "viridis": cv2.COLORMAP_VIRIDIS,
     "jet": cv2.COLORMAP_JET,
 }
-
-
-@dataclass(frozen=True)
-class Style:
-    """How results are drawn into a frame.
-
-    Attributes:
-        opacity: of the hottest place, in [0, 1].
-        colormap: one of `COLORMAPS`; a continuous outcome has its own two colours.
-    """
-
-    opacity: float = 0.6
-    colormap: str = "turbo"
 
 
 def heatmap_on_frame(

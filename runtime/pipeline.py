@@ -12,12 +12,12 @@ from typing import Any
 
 from runtime.errors import FoldcamError
 from runtime.model import Result
-from runtime.overlay import Style
 from runtime.preprocess import Image
 from runtime.seen import Seen
-from runtime.sinks import Sink, StopRequested
+from runtime.sinks import NotWritten, Sink, StopRequested
 from runtime.sources import Frame, Skip, Source
 from runtime.stopping import StopSignal
+from runtime.style import Style
 from runtime.timing import Percentiles, Rate
 
 STAGES = ("source", "preprocess", "inference", "sinks")
@@ -193,6 +193,8 @@ def _to_sinks(
             sink.write(seen)
         except StopRequested as request:
             stopped = request
+        except NotWritten:
+            continue  # the sink has said why
     now = time.monotonic()
     progress.stages["preprocess"].add(result.timings.preprocess_ms)
     progress.stages["inference"].add(result.timings.inference_ms)

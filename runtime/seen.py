@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from runtime.model import Result
-from runtime.overlay import Heat, Style, draw_caption, heatmap_on_frame, overlay, overlay_both
+from runtime.overlay import Heat, draw_caption, heatmap_on_frame, overlay, overlay_both
 from runtime.preprocess import Image
 from runtime.sources.base import Frame
+from runtime.style import Style
 
 
 class Seen:

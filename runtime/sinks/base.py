@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import fcntl
+import os
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from runtime.errors import FoldcamError
 from runtime.files import atomic_path
@@ -14,6 +16,10 @@ from runtime.seen import Seen
 
 class StopRequested(Exception):  # noqa: N818  (a wish, not an error)
     """Raised by a sink when the user asked it to stop the run, such as by closing a window."""
+
+
+class NotWritten(Exception):  # noqa: N818  (a loss to be counted, not the end of a sink)
+    """Raised by a sink that did not take this frame and goes on; the text is why, as a clause."""
 
 
 class Sink(Protocol):
@@ -52,8 +58,35 @@ class Sink(Protocol):
 
         Raises:
             FoldcamError: the disk is full or the folder cannot be written.
+            NotWritten: this frame is lost, and the next one is welcome.
             StopRequested: the user asked to stop.
         """
+        ...
+
+
+@runtime_checkable
+class Reopens(Protocol):
+    """A sink that can go on after it has failed, in a run that does not end for it."""
+
+    def reopen(self) -> None:
+        """Begin anew after `__exit__`; what was finished before stays.
+
+        Raises:
+            FoldcamError: it is not possible yet.
+        """
+        ...
+
+
+class Part(Sink, Protocol):
+    """A sink of one file, which a `Recording` begins and finishes."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file so far."""
+        ...
+
+    def rescue(self) -> None:
+        """Finish the file with what is sound of it, or remove it; never raises."""
         ...
 
 
@@ -75,17 +108,36 @@ class PendingFile:
         self.path = path
         self._stack = ExitStack()
         self.temporary = self._stack.enter_context(atomic_path(path))
+        # Held until this process is gone, however it ends: see `runtime.sinks.orphans`.
+        self._lock = os.open(self.temporary, os.O_RDONLY)
+        with suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    @property
+    def size(self) -> int:
+        """Bytes so far; 0 once it is finished or abandoned."""
+        try:
+            return self.temporary.stat().st_size
+        except OSError:
+            return 0
 
     def finish(self) -> None:
         """Give the file its final name."""
+        self._release()
         self._stack.close()
 
     def abandon(self) -> None:
         """Remove the file. Does nothing after `finish`."""
         # Not the exception that ended the run: atomic_path would translate it as if
         # writing this file had caused it.
+        self._release()
         abandoned = _Abandoned()
         self._stack.__exit__(_Abandoned, abandoned, None)
+
+    def _release(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
 
 def refuse_input(target: Path, source: str) -> None:

@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 from runtime.errors import FoldcamError
 from runtime.image_format import image_format
 from runtime.images import IMAGE_SUFFIXES
+from runtime.redaction import redacted
 from runtime.sources.base import Source
 from runtime.sources.camera import open_camera, open_stream
 from runtime.sources.images import ImageSource, is_pattern
@@ -41,11 +42,6 @@ def open_source(
         return _from_path(file)
     assert source is not None
     return _from_uri(source)
-
-
-def redacted(uri: str) -> str:
-    """The URI without user name and password, for messages and outputs."""
-    return re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@", r"\1***@", uri)
 
 
 def _from_uri(uri: str) -> Source:

@@ -1,0 +1,127 @@
+"""Everything that a `RunConfig` names, opened: sources, model, sinks, and the run itself."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runtime.config import RunConfig, SourceConfig, with_secrets
+from runtime.contract import Contract
+from runtime.default_model import find_model
+from runtime.engine.builder import BuildAbandonedError
+from runtime.engine.progress import BuildLine
+from runtime.errors import FoldcamError
+from runtime.model import FoldedModel
+from runtime.monitor import Monitor
+from runtime.pipeline import Progress, Summary, run
+from runtime.sinks import Sink, open_outputs
+from runtime.sinks.table import TableSink
+from runtime.sources import Source, open_source
+from runtime.text import printable
+
+if TYPE_CHECKING:
+    from runtime.backends import Backend
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a run needs, open.
+
+    Attributes:
+        path: of the model.
+        sources, model, sinks, monitor: see there.
+        table: the sink that remembers photographs for a table at the end; None if there is
+            something else to look at.
+    """
+
+    path: Path
+    sources: Sequence[Source]
+    model: FoldedModel
+    sinks: Sequence[Sink]
+    monitor: Monitor
+    table: TableSink | None
+
+
+@contextmanager
+def opened(config: RunConfig, *, table: bool = False) -> Iterator[Opened]:
+    """Open what a configuration names; what was opened is closed if something else fails.
+
+    Args:
+        config: with secrets or without; `FOLDCAM_TOKEN` is looked up.
+        table: whether photographs without any output get a table.
+
+    Raises:
+        FoldcamError: something does not exist, cannot be read, written or reached.
+    """
+    config = with_secrets(config, os.environ)
+    if not config.sources:
+        raise FoldcamError("There is no source: give --camera, --file, --source or --config.")
+    with ExitStack() as stack:
+        # The sources first: that no camera is there can be said before a model is loaded.
+        sources = [stack.enter_context(open_one(source)) for source in config.sources]
+        path = Path(config.model.path) if config.model.path is not None else find_model()
+        if config.model.path is None and config.log.status:
+            print(f"model: {printable(str(path))}", file=sys.stderr)
+        model = stack.enter_context(FoldedModel(_backend(path, config)))
+        monitor = Monitor()
+        sinks = open_outputs(
+            sources, config.output, config.recording, config.events, contract=model.contract
+        )
+        if config.serve is not None:
+            sinks.append(_live_page(config, monitor, model.contract))
+        remembered = None
+        if table and not sinks and all(source.stills for source in sources):
+            remembered = TableSink()
+            sinks.append(remembered)
+        yield Opened(path, sources, model, sinks, monitor, remembered)
+
+
+def run_opened(
+    config: RunConfig, open_: Opened, on_progress: Callable[[Progress], None] | None = None
+) -> Summary:
+    """Run what `opened` has opened; sources and sinks are closed at the end.
+
+    Raises:
+        FoldcamError: see `runtime.pipeline.run`.
+    """
+    if len(open_.sources) > 1:
+        raise FoldcamError("Several sources at once are not supported yet: give one.")
+    return run(open_.sources[0], open_.model, open_.sinks, on_progress, style=config.style)
+
+
+def open_one(source: SourceConfig) -> Source:
+    """One source of a configuration.
+
+    Raises:
+        FoldcamError: it does not exist or cannot be opened.
+    """
+    return open_source(camera=source.camera, file=source.file, source=source.uri)
+
+
+def _backend(path: Path, config: RunConfig) -> Backend:
+    from runtime.backends import open_backend
+
+    options = config.model
+    try:
+        return open_backend(
+            path, options.provider, options.threads, library=options.backend,
+            cuda_graph=options.cuda_graph, build=options.build, line=BuildLine(),
+        )  # fmt: skip
+    except BuildAbandonedError:
+        # The interpreter's own end would free what the builder's thread still uses.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(130)
+
+
+def _live_page(config: RunConfig, monitor: Monitor, contract: Contract) -> Sink:
+    # By name, because what serves is an extra.
+    page: Any = import_module("runtime.web")
+    sink: Sink = page.LivePage(config.serve, monitor, contract)
+    return sink
