@@ -59,7 +59,7 @@ def parse_broker(uri: str) -> Broker:
     if not parts.hostname or not topic:
         missing = "host" if not parts.hostname else "topic"
         raise FoldcamError(f"{shown} has no {missing}: give mqtt://host:1883/topic.")
-    if set("+#\0") & set(topic) or len(topic.encode("utf-8", "replace")) > 1000:
+    if "#" in uri or set("+#\0") & set(topic) or len(topic.encode("utf-8", "replace")) > 1000:
         raise FoldcamError(f"{shown}: a topic holds neither + nor #, and at most 1000 bytes.")
     options = dict(parse_qsl(parts.query))
     unknown = sorted(set(options) - set(_OPTIONS))
