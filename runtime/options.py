@@ -60,6 +60,11 @@ class FlowOptions:
         backoff_seconds, backoff_most_seconds: first and longest wait before the next attempt.
         failures: of the backend in a row, after which the run ends.
         reconnect: whether a live source that ends is opened again.
+        wait: whether a live source that cannot be opened at the start is waited for, as one
+            that was lost is; otherwise that is an error, since it is most often a mistyped
+            address.
+        gather_seconds: a frame waits at most so long for those of the other live sources,
+            so that they share a forward pass.
     """
 
     keep: Keep = "auto"
@@ -70,6 +75,8 @@ class FlowOptions:
     backoff_most_seconds: float = 30.0
     failures: int = 3
     reconnect: bool = True
+    wait: bool = False
+    gather_seconds: float = 0.02
 
 
 @dataclass(frozen=True)
@@ -97,11 +104,20 @@ class ServeOptions:
     Attributes:
         host: loopback unless asked otherwise.
         port: of TCP; 0 takes a free one.
-        token: needed on every route unless the host is loopback; never shown.
+        token: needed on every route unless the host is loopback; where one is given, it is
+            needed there, too.
         clients: streams at most; one more is refused.
+        names: host names under which a reverse proxy or a name server shows the page;
+            addresses, `localhost` and this machine's own name need not be among them.
+        fps: pictures per second that each stream sends at most; the run's own rate is
+            not touched.
+        thumbnails: folder with one picture or one folder of pictures per label.
     """
 
     host: str = "127.0.0.1"
     port: int = 8080
     token: str | None = field(default=None, repr=False)
     clients: int = 64
+    names: tuple[str, ...] = ()
+    fps: float = 15.0
+    thumbnails: str | None = None

@@ -163,7 +163,7 @@ def _annotation(key: Key) -> Any:
         # A type of its own, so that the help and the parser know the choices.
         members = [(f"choice_{choice}", str(choice)) for choice in choices]
         kind = cast(Any, Enum)(f"{_name(key)}_choice", members, type=str)
-    elif key.path in ("regions.boxes", "output.sinks"):
+    elif key.path == "regions.boxes" or kind == tuple[str, ...]:
         kind = list[str]
     elif key.path in _METAVARS:
         kind = str

@@ -135,6 +135,18 @@ KEYS = (
         "--reconnect/--no-reconnect",
     ),
     Key(
+        "flow.wait",
+        "Whether a live source that cannot be opened at the start is waited for.",
+        "--wait",
+    ),
+    Key(
+        "flow.gather_seconds",
+        "A frame waits at most so long for those of other live sources, to share a pass.",
+        "--gather-seconds",
+        0,
+        60,
+    ),
+    Key(
         "regions.boxes", "A region of the frame to look at: x, y, width, height in pixels.",
         "--region", low=0, high=1 << 20, example="[[0, 0, 320, 240], [320, 0, 320, 240]]",
     ),
@@ -221,6 +233,19 @@ KEYS = (
     Key("serve.token", "Better in token_file or in FOLDCAM_TOKEN.", example='""'),
     Key("serve.token_file", "A file that holds the token.", "--token-file", example='"token.txt"'),
     Key("serve.clients", "Viewers at most.", "--clients", 1, 10**5),
+    Key(
+        "serve.names",
+        "A host name under which a reverse proxy shows the page.",
+        "--serve-name",
+        example='["cameras.example.org"]',
+    ),
+    Key("serve.fps", "Pictures per second and viewer at most.", "--serve-fps", _TINY, 1000),
+    Key(
+        "serve.thumbnails",
+        "A folder with one picture, or one folder of pictures, per label.",
+        "--thumbnails",
+        example='"thumbnails/"',
+    ),
     Key("log.format", "Of log lines.", "--log-format"),
     Key("log.level", "Below it nothing is said.", "--log-level"),
     Key("log.status", "Whether there is a status line."),
