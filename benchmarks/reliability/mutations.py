@@ -22,11 +22,11 @@ SEED = 7
 LIMIT_SECONDS = 20.0
 _WORKERS = 2
 _FULL = {
-    "image": 3200, "video": 1500, "model": 1500, "metadata": 1200, "config": 1200, "rule": 400,
+    "image": 3500, "video": 1600, "model": 1600, "metadata": 1300, "config": 1300, "rule": 400,
     "address": 300, "boxes": 300,
 }  # fmt: skip
 _FULL_HTTP = 2000
-_SHORT_SHARE = 0.1
+_SHORT_SHARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> di
     """Give wrong inputs to long-lived processes.
 
     Args:
-        full: 10,000 inputs, else a tenth.
+        full: 10,000 inputs and more, else a twentieth.
         folder: for inputs; those that did harm stay in `failures/`.
         tell: progress.
     """

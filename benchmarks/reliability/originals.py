@@ -91,7 +91,7 @@ def images() -> dict[str, bytes]:
 def videos(folder: Path) -> dict[str, bytes]:
     """A film of twelve frames in every container that OpenCV writes here, by suffix."""
     found: dict[str, bytes] = {}
-    for suffix, codec in ((".mp4", "mp4v"), (".avi", "MJPG"), (".mkv", "mp4v"), (".webm", "VP80")):
+    for suffix, codec in ((".mp4", "mp4v"), (".avi", "MJPG"), (".mkv", "mp4v"), (".webm", "VP09")):
         path = folder / f"original{suffix}"
         writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 20.0, (64, 48))
         for index in range(12):
