@@ -79,7 +79,7 @@ def table_of(
     table: dict[str, Any] = {}
     for key in KEYS:
         value = given.get(_name(key)) if key.flag else None
-        if value is None or value == []:
+        if value is None or (isinstance(value, (list, tuple)) and not value):
             continue
         flag = str(key.flag).partition("/")[0]
         plain = _plain(key, value, flag)
@@ -113,6 +113,8 @@ def _plain(key: Key, value: Any, flag: str) -> Any:
         return _integers(value, ",", 4, flag)
     if key.path == "regions.boxes":
         return [_integers(text, ",", 4, flag) for text in value]
+    if isinstance(value, tuple):
+        return list(value)
     if key.path == "regions.grid":
         return _integers(value.lower(), "x", 2, flag)
     return value
