@@ -175,7 +175,8 @@ class _Opening:
             return VideoSink(path, source)
         return Recording(
             "video", path, self._recording, source.live,
-            lambda part: VideoSink(part, source), mend_video,
+            # A live source's time begins with its first frame, which the network may have missed.
+            lambda part: VideoSink(part, source, 0.0 if part == path else None), mend_video,
             self._guard(path.parent) if source.live else None,
         )  # fmt: skip
 

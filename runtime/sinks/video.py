@@ -33,6 +33,8 @@ class VideoSink:
     Args:
         path: `.mp4`, `.avi` or `.mkv`.
         source: gives the rate.
+        begun: the timestamp at which the film of a live source begins; the first frame's
+            unless given.
 
     Raises:
         FoldcamError: the folder cannot be written, or the path is the input itself.
@@ -41,12 +43,12 @@ class VideoSink:
     name = "video"
     may_skip = False
 
-    def __init__(self, path: Path, source: Source) -> None:
+    def __init__(self, path: Path, source: Source, begun: float | None = None) -> None:
         refuse_input(path, source.name)
         self._source = source
         self._live = source.live
         self._fps = 0.0
-        self._begun: float | None = None
+        self._begun = begun
         self._writer: cv2.VideoWriter | None = None
         self._frame_wh = (0, 0)
         self._written = 0
