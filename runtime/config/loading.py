@@ -72,12 +72,17 @@ def merged(table: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]
         table: of the file.
         flags: nested in the same way. Sources that are given replace all of the file's. A table
             in place of the list `source` holds options for every source there is.
+
+    Raises:
+        KeyProblem: options of the live page, and nobody asks for it.
     """
     both: dict[str, Any] = dict(table)
     for section, values in flags.items():
         if section == "source":
             continue
         known = both.get(section)
+        if section == "serve" and known is None and "port" not in values:
+            fail("serve", f"has {', '.join(values)} and is not switched on: give --serve")
         both[section] = {**known, **values} if isinstance(known, dict) else values
     sources = flags.get("source", {})
     addresses = sources.get("given") or both.get("source", [])

@@ -80,7 +80,10 @@ class MqttSink:
             while time.monotonic() < deadline and self._client.is_connected() and self._busy():
                 time.sleep(0.01)
         self._client.disconnect()
-        self._client.loop_stop()
+        # Its thread may be waiting for a name server or a host that does not answer.
+        ender = threading.Thread(target=self._client.loop_stop, daemon=True)
+        ender.start()
+        ender.join(_FAREWELL_S)
 
     def write(self, seen: Seen) -> None:
         """Publish one message per region; a frame without regions has one, too.

@@ -115,10 +115,10 @@ class Recording:
     def _is_due(self, part: Part, now: float) -> bool:
         if now < self._begun:
             self._begun = now  # another source's time, or one that began again
-        # Compared with the smaller first, so that a file without limits is never looked at.
-        return now - self._begun >= self._seconds or (
-            self._bytes < float("inf") and part.size >= self._bytes
-        )
+        if now - self._begun >= self._seconds:
+            return True
+        # Without a limit the disk need not be asked.
+        return self._bytes < float("inf") and part.size >= self._bytes
 
     def _next_path(self) -> Path:
         if self._plain and not self._finished:

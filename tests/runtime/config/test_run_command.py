@@ -21,6 +21,7 @@ import pytest
         (["--event", "label is owl"], "event has nowhere to go"),
         (["--serve", "host:99999"], "--serve is 'host:99999' where [HOST:]PORT"),
         (["--serve", "::1"], "--serve"),
+        (["--clients", "3"], "serve has clients and is not switched on: give --serve"),
         (["--every", "0"], "--every is 0 where at least 1"),
     ],
 )

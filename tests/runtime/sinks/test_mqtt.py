@@ -249,6 +249,20 @@ def test_a_broker_that_takes_nothing_stalls_nobody(make_seen):
     server.close()
 
 
+def test_a_host_that_does_not_answer_does_not_hold_up_the_end(monkeypatch):
+    asked = threading.Event()
+
+    def hanging(self):
+        asked.set()
+        time.sleep(60)
+
+    monkeypatch.setattr(paho.Client, "_create_socket", hanging)
+    with sink_of(9):
+        assert asked.wait(10)
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 20
+
+
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
