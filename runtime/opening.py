@@ -70,11 +70,12 @@ def opened(config: RunConfig, *, table: bool = False) -> Iterator[Opened]:
             print(f"model: {printable(str(path))}", file=sys.stderr)
         model = stack.enter_context(FoldedModel(_backend(path, config)))
         monitor = Monitor()
+        # Made first, because it begins no file that would have to be removed if something fails.
+        page = [] if config.serve is None else [_live_page(config, monitor, model.contract)]
         sinks = open_outputs(
             sources, config.output, config.recording, config.events, contract=model.contract
         )
-        if config.serve is not None:
-            sinks.append(_live_page(config, monitor, model.contract))
+        sinks += page
         remembered = None
         if table and not sinks and all(source.stills for source in sources):
             remembered = TableSink()
