@@ -33,7 +33,7 @@ def hottest_region(heat: Heat, level: float = _LEVEL) -> Mask | None:
     if hottest <= 0.0:
         return None
     _, numbers = cv2.connectedComponents((clean >= level * hottest).astype(np.uint8))
-    return (numbers == numbers[row, column]).astype(np.uint8)
+    return np.asarray(numbers == numbers[row, column], np.uint8)
 
 
 def box_of(mask: Mask) -> tuple[int, int, int, int]:
@@ -71,4 +71,4 @@ def draw_box(image: Image, box: tuple[int, int, int, int]) -> None:
 
 def _line(image: Image) -> int:
     """A line's thickness in pixels, by the size of the picture."""
-    return max(1, round(min(image.shape[:2]) / 400))
+    return max(1, round(min(image.shape[0], image.shape[1]) / 400))

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -79,7 +80,7 @@ BOXES = (
 def images() -> dict[str, bytes]:
     """A picture in every format that foldcam reads, by suffix."""
     pixels = _picture(48, 36)
-    kinds = {
+    kinds: dict[str, npt.NDArray[np.integer[Any]]] = {
         ".jpg": pixels, ".png": pixels, ".webp": pixels, ".bmp": pixels, ".tif": pixels,
         ".grey.png": pixels[..., 0], ".deep.png": pixels.astype(np.uint16) * 257,
         ".alpha.png": np.dstack([pixels, pixels[..., :1]]), ".deep.tif": pixels.astype(np.uint16),

@@ -14,7 +14,8 @@ from runtime.errors import FoldcamError
 from runtime.files import write_failure
 from runtime.seen import Seen
 from runtime.sinks.base import PendingFile, refuse_input
-from runtime.sinks.record import place_of, record
+from runtime.sinks.record import place_of
+from runtime.sinks.record import record as record
 
 STDOUT = "-"
 
