@@ -71,4 +71,5 @@ def draw_box(image: Image, box: tuple[int, int, int, int]) -> None:
 
 def _line(image: Image) -> int:
     """A line's thickness in pixels, by the size of the picture."""
-    return max(1, round(min(image.shape[0], image.shape[1]) / 400))
+    short: int = min(image.shape[:2])
+    return max(1, round(short / 400))
