@@ -19,10 +19,11 @@ _MOST_WAITING = 200
 _MOST_EVENTS = 1000
 _BACKOFF_S = (1, 30)
 _FAREWELL_S = 2.0
+_PATIENCE_S = 5.0
 
 
 class MqttSink:
-    """Publishes one message per region of a frame; never waits for the broker.
+    """Publishes one message per region of a frame; a live source never waits for the broker.
 
     While there is no connection, results are lost and counted, and events wait (1000 at most).
     It connects, and connects again, in a thread of its own, with growing pauses. `TOPIC/status`
@@ -31,6 +32,8 @@ class MqttSink:
     Args:
         uri: see `runtime.sinks.broker.parse_broker`.
         embedding: whether messages carry the embedding.
+        patient: for recorded sources, whose frames shall not be lost: wait for the broker, but
+            not for one that was away for five seconds.
 
     Raises:
         FoldcamError: the address is none, or its file of certificates cannot be read.
@@ -40,11 +43,11 @@ class MqttSink:
     name = "mqtt"
     may_skip = False
 
-    def __init__(self, uri: str, embedding: bool = True) -> None:
+    def __init__(self, uri: str, embedding: bool = True, patient: bool = False) -> None:
         import paho.mqtt.client as paho
         from paho.mqtt.enums import CallbackAPIVersion
 
-        self._embedding = embedding
+        self._embedding, self._patient = embedding, patient
         self._broker = parse_broker(uri)
         self.output: str | None = self._broker.shown
         self._paho = paho
@@ -91,6 +94,8 @@ class MqttSink:
         Raises:
             NotWritten: there is no connection, or the broker takes less than there is.
         """
+        if self._patient and not self._has_room():
+            self._wait_for_room()
         if not self._client.is_connected():
             raise NotWritten(self._refused or f"{self._broker.shown} is not connected")
         documents: list[dict[str, Any]] = [
@@ -111,6 +116,18 @@ class MqttSink:
         sent = self._client.publish(f"{self._broker.topic}/events", text, qos=1)
         if sent.rc == self._paho.MQTT_ERR_QUEUE_SIZE:
             log.warning("an event for %s is lost: too many wait", self._broker.shown)
+
+    def _has_room(self) -> bool:
+        with self._lock:
+            return bool(self._client.is_connected()) and self._waiting < _MOST_WAITING // 2
+
+    def _wait_for_room(self) -> None:
+        deadline = time.monotonic() + _PATIENCE_S
+        while not self._has_room() and not self._refused:
+            if time.monotonic() > deadline:
+                self._patient = False
+                return
+            time.sleep(0.002)
 
     def _busy(self) -> bool:
         client: Any = self._client  # the queue is not public, and there is no other way to ask

@@ -120,7 +120,7 @@ class _Opening:
             if output.mqtt is not None:
                 from runtime.sinks.mqtt import MqttSink
 
-                mqtt = MqttSink(output.mqtt, output.embedding)
+                mqtt = MqttSink(output.mqtt, output.embedding, patient=not self._live)
                 tell.append(mqtt.tell)
                 add(mqtt)
             if self._events:

@@ -163,6 +163,28 @@ def test_a_broker_that_is_not_there_yet_is_no_reason_not_to_begin(tmp_path, make
 
 
 @needs_broker
+def test_a_recorded_source_waits_for_the_broker(broker, make_seen):
+    listener = Listener(broker.port)
+    with sink_of(broker.port, patient=True) as sink:
+        for index in range(2000):
+            sink.write(make_seen(index))
+    wait_for(lambda: len(listener.on("cams/door")) == 2000)
+    listener.close()
+
+
+def test_but_not_for_one_that_never_comes(make_seen, monkeypatch):
+    from runtime.sinks import mqtt
+
+    monkeypatch.setattr(mqtt, "_PATIENCE_S", 0.1)
+    with sink_of(free_port(), patient=True) as sink:
+        begun = time.monotonic()
+        for index in range(200):
+            with pytest.raises(NotWritten):
+                sink.write(make_seen(index))
+        assert time.monotonic() - begun < 10
+
+
+@needs_broker
 def test_name_and_password_are_percent_decoded_and_never_said(tmp_path, make_seen, caplog):
     passwords = tmp_path / "passwords"
     subprocess.run(
