@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from export.comparison import ImagePair
 from export.verify import VerifyReport
-from runtime.overlay import draw_caption, heatmap_on_frame, overlay, overlay_both
+from runtime.lettering import draw_caption
+from runtime.overlay import heatmap_on_frame, overlay, overlay_both
 from runtime.preprocess import Affine, Image
 
 _PANEL = 280

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import typer
 
 from runtime.errors import ExitStatus, FoldcamError
+from runtime.redaction import redacted
 from runtime.strict_json import strict_json
 from runtime.text import printable
 
@@ -36,6 +37,8 @@ _EXTRAS = {
     "uvicorn": "live",
     "websockets": "live",
     "prometheus_client": "live",
+    "pyarrow": "parquet",
+    "paho": "mqtt",
     "modelopt": "calibrate",
 }
 
@@ -110,7 +113,7 @@ def print_text(text: str) -> None:
 
 def _say(text: str) -> None:
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
-    safe = printable(text).encode(encoding, "backslashreplace").decode(encoding)
+    safe = printable(redacted(text)).encode(encoding, "backslashreplace").decode(encoding)
     with contextlib.suppress(OSError):  # nobody may be listening
         sys.stderr.write(safe + "\n")
 

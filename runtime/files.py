@@ -38,11 +38,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         with user_errors_for(path):
             yield temporary
-            # mkstemp makes files private; the user's umask decides for a finished one.
-            temporary.chmod(0o666 & ~_umask())
+            give_usual_mode(temporary)
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def give_usual_mode(path: Path) -> None:
+    """Make a temporary file as readable as the user's umask has it: mkstemp makes it private."""
+    path.chmod(0o666 & ~_umask())
 
 
 @contextmanager

@@ -5,7 +5,7 @@ Each module below takes the one class that concerns it; none reads flags or file
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 Keep = Literal["auto", "newest", "every"]
@@ -116,7 +116,7 @@ class ServeOptions:
 
     host: str = "127.0.0.1"
     port: int = 8080
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     clients: int = 64
     names: tuple[str, ...] = ()
     fps: float = 15.0

@@ -6,8 +6,6 @@ Coordinates are continuous pixels as in `runtime.preprocess`: pixel `i` covers
 
 from __future__ import annotations
 
-import unicodedata
-from dataclasses import dataclass
 from functools import cache
 
 import cv2
@@ -16,7 +14,7 @@ import numpy.typing as npt
 
 from runtime.errors import FoldcamError
 from runtime.preprocess import Affine, Image
-from runtime.text import shorten
+from runtime.style import Style as Style
 
 Heat = npt.NDArray[np.float32]
 
@@ -30,19 +28,6 @@ COLORMAPS = {
     "viridis": cv2.COLORMAP_VIRIDIS,
     "jet": cv2.COLORMAP_JET,
 }
-
-
-@dataclass(frozen=True)
-class Style:
-    """How results are drawn into a frame.
-
-    Attributes:
-        opacity: of the hottest place, in [0, 1].
-        colormap: one of `COLORMAPS`; a continuous outcome has its own two colours.
-    """
-
-    opacity: float = 0.6
-    colormap: str = "turbo"
 
 
 def heatmap_on_frame(
@@ -74,7 +59,13 @@ def heatmap_on_frame(
     return painted
 
 
-def overlay(image: Image, heat: Heat, opacity: float = 0.6, colormap: str = "turbo") -> Image:
+def overlay(
+    image: Image,
+    heat: Heat,
+    opacity: float = 0.6,
+    colormap: str = "turbo",
+    threshold: float = 0.0,
+) -> Image:
     """Blend heat over a photograph; the colder, the more of the photograph stays.
 
     Args:
@@ -82,6 +73,7 @@ def overlay(image: Image, heat: Heat, opacity: float = 0.6, colormap: str = "tur
         heat: `float32 [H, W]` in [0, 1].
         opacity: of the hottest place, in [0, 1].
         colormap: one of `COLORMAPS`.
+        threshold: heat below it, in [0, 1], is not painted.
 
     Returns:
         A new `uint8 [H, W, 3]` RGB.
@@ -93,13 +85,17 @@ def overlay(image: Image, heat: Heat, opacity: float = 0.6, colormap: str = "tur
     warm = np.array(heat, np.float32, order="C")
     cv2.patchNaNs(warm, 0.0)
     np.clip(warm, 0.0, 1.0, out=warm)
+    if threshold > 0.0:
+        warm[warm < threshold] = 0.0
     colored = cv2.applyColorMap(cv2.convertScaleAbs(warm, alpha=255.0), _palette(colormap))
     warm *= np.float32(opacity)
     blended = cv2.blendLinear(np.ascontiguousarray(image), colored, np.float32(1.0) - warm, warm)
     return np.asarray(blended, np.uint8)
 
 
-def overlay_both(image: Image, raising: Heat, lowering: Heat, opacity: float = 0.6) -> Image:
+def overlay_both(
+    image: Image, raising: Heat, lowering: Heat, opacity: float = 0.6, threshold: float = 0.0
+) -> Image:
     """Blend what raises an estimate in `WARM` and what lowers it in `COLD` over a photograph.
 
     The photograph is shown in grey: a room of wood is warm and a sky cold already.
@@ -109,6 +105,7 @@ def overlay_both(image: Image, raising: Heat, lowering: Heat, opacity: float = 0
         raising, lowering: `float32 [H, W]` in [0, 1]. Where both are hot, the photograph
             keeps at least `1 - opacity` of itself.
         opacity: of the hottest place, in [0, 1].
+        threshold: heat below it, in [0, 1], is not painted.
 
     Returns:
         A new `uint8 [H, W, 3]` RGB.
@@ -121,6 +118,7 @@ def overlay_both(image: Image, raising: Heat, lowering: Heat, opacity: float = 0
         _check_heat(image, heat, opacity)
         share = np.array(heat, np.float32, order="C")
         cv2.patchNaNs(share, 0.0)
+        share[share < threshold] = 0.0
         shares.append(np.clip(share, 0.0, 1.0))
     # Maps of one network never exceed one together; what is painted on may, by rounding.
     excess = np.maximum(shares[0] + shares[1], 1.0)
@@ -129,42 +127,6 @@ def overlay_both(image: Image, raising: Heat, lowering: Heat, opacity: float = 0
     grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)[..., None]
     blended = grey * (np.float32(1.0) - warm - cold) + colors
     return np.asarray(np.clip(np.rint(blended), 0, 255), np.uint8)
-
-
-def draw_caption(image: Image, text: str) -> Image:
-    """Write one line along the bottom, readable on any background.
-
-    White letters with a black outline on a darkened band; a line that is too long is
-    made smaller, then shortened. OpenCV's fonts are ASCII: accents are dropped, other
-    letters become `?`.
-
-    Args:
-        image: `uint8 [H, W, 3]` RGB, left as it is.
-        text: one line.
-
-    Returns:
-        A new `uint8 [H, W, 3]` RGB.
-    """
-    drawn: Image = image.copy()
-    text = _ascii(text)
-    height, width = image.shape[:2]
-    if not text or height < 16 or width < 16:
-        return drawn
-    font = cv2.FONT_HERSHEY_SIMPLEX
-    scale = max(0.35, min(width, height) / 640.0)
-    text, scale = _fitted(text, font, scale, width - 8)
-    stroke = max(1, round(2 * scale))
-    (_, letters), below = cv2.getTextSize(text, font, scale, stroke)
-    band = min(height, letters + below + 8)
-    drawn[height - band :] = drawn[height - band :] // 3
-    # The outline is the letters' own, grown: OpenCV 5 has another font for thicker strokes,
-    # whose letters are wider, and a text drawn in both falls apart.
-    white = np.zeros((height, width), np.uint8)
-    cv2.putText(white, text, (4, height - below - 4), font, scale, 255, stroke, cv2.LINE_AA)
-    black = cv2.dilate(white, np.ones((3, 3), np.uint8))
-    outlined = cv2.subtract(drawn, cv2.merge([black] * 3))
-    drawn[:] = cv2.add(outlined, cv2.merge([white] * 3))
-    return drawn
 
 
 def _check_heat(image: Image, heat: Heat, opacity: float) -> None:
@@ -205,27 +167,3 @@ def _palette(colormap: str) -> npt.NDArray[np.uint8]:
     blue_first = np.asarray(cv2.applyColorMap(levels, COLORMAPS[colormap]), np.uint8)
     palette: npt.NDArray[np.uint8] = np.ascontiguousarray(blue_first[..., ::-1])
     return palette
-
-
-def _fitted(text: str, font: int, scale: float, width: int) -> tuple[str, float]:
-    # No letter is narrower than a pixel; measuring a long label bit by bit takes seconds.
-    text = shorten(text, max(width, 8))
-    smallest = min(scale, max(0.35, scale * 0.6))
-    while scale > smallest and _text_width(text, font, scale) > width:
-        scale = max(smallest, scale * 0.9)
-    while len(text) > 4 and _text_width(text, font, scale) > width:
-        text = text[:-4].rstrip() + "..."
-    return text, scale
-
-
-def _text_width(text: str, font: int, scale: float) -> int:
-    return cv2.getTextSize(text, font, scale, max(1, round(2 * scale)))[0][0]
-
-
-def _ascii(text: str) -> str:
-    plain = "".join(
-        letter
-        for letter in unicodedata.normalize("NFKD", text)
-        if not unicodedata.combining(letter)
-    )
-    return "".join(letter if " " <= letter <= "~" else "?" for letter in plain)

@@ -8,11 +8,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from runtime.lettering import draw_caption, draw_label
+from runtime.marks import box_of, draw_box, draw_contour, hottest_region
 from runtime.model import Result
-from runtime.overlay import Heat, Style, draw_caption, overlay, overlay_both
+from runtime.overlay import Heat, overlay, overlay_both
 from runtime.preprocess import Image
 from runtime.regions.painting import painted_on_frame
 from runtime.sources.base import Frame
+from runtime.style import Style
 
 
 class Seen:
@@ -80,20 +83,32 @@ class Seen:
     @property
     def caption(self) -> str:
         """Nearest label and its similarity, or the estimate, of the first region."""
-        result = self.result
-        if result is None:
-            return ""
-        if result.estimate is not None:
-            return f"estimate {result.answer}"
-        return f"{result.answer}  {result.similarities[0]:.2f}"
+        return "" if self.result is None else _words(self.result)
 
     def _drawn(self) -> Image:
-        style, lower = self._style, self._painted_lower()
+        style, lower, heat = self._style, self._painted_lower(), self._painted_heat()
+        image = self.frame.image
         if lower is None:
-            blended = overlay(self.frame.image, self._painted_heat(), style.opacity, style.colormap)
+            drawn = overlay(image, heat, style.opacity, style.colormap, style.threshold)
         else:
-            blended = overlay_both(self.frame.image, self._painted_heat(), lower, style.opacity)
-        return draw_caption(blended, self.caption)
+            drawn = overlay_both(image, heat, lower, style.opacity, style.threshold)
+        region = None if style.mark == "none" else hottest_region(heat)
+        if region is not None and style.mark == "contour":
+            draw_contour(drawn, region)
+        elif region is not None:
+            draw_box(drawn, box_of(region))
+        boxed = [result for result in self.results if result.box is not None]
+        if style.boxes:
+            for result in boxed:
+                assert result.box is not None
+                draw_box(drawn, result.box)
+            # Labels last, so that no box crosses one.
+            for result in boxed:
+                assert result.box is not None
+                draw_label(drawn, _words(result), result.box)
+        if style.caption and not (style.boxes and boxed):
+            drawn = draw_caption(drawn, self.caption)
+        return drawn
 
     def _painted_heat(self) -> Heat:
         if self._heat is None:
@@ -120,3 +135,9 @@ class Seen:
         for heat in painted[1:]:
             np.maximum(hottest, heat, out=hottest)
         return hottest
+
+
+def _words(result: Result) -> str:
+    if result.estimate is not None:
+        return f"estimate {result.answer}"
+    return f"{result.answer}  {result.similarities[0]:.2f}"

@@ -24,7 +24,7 @@ else:
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-PINNED_EXTRAS = ("cpu", "live", "export", "demo", "rtx", "dev")
+PINNED_EXTRAS = ("cpu", "live", "export", "demo", "parquet", "mqtt", "rtx", "dev")
 PYTHONS = [
     c.rpartition(" ")[2] for c in PROJECT["classifiers"] if re.fullmatch(r".*Python :: 3\.\d+", c)
 ]
@@ -136,7 +136,8 @@ def test_every_extra_is_a_list_of_valid_requirements() -> None:
 
 def test_the_base_install_has_what_a_device_needs_and_no_more() -> None:
     names = {canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"]}
-    assert names == {"numpy", "typer"}
+    # tomli is the standard library's tomllib for Python 3.10.
+    assert names == {"numpy", "typer", "tomli"}
 
 
 def _pins(version: str) -> dict[str, str]:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from runtime.lettering import draw_caption
 from runtime.model import Result
-from runtime.overlay import draw_caption, heatmap_on_frame, overlay
+from runtime.overlay import heatmap_on_frame, overlay
 from runtime.preprocess import Image
 
 _TILE = 220

@@ -16,7 +16,8 @@ from benchmarks.houses.scores import LOW_IS_GOOD, METRICS
 from benchmarks.localization.report import write_json
 from runtime.files import atomic_path
 from runtime.images import write_image
-from runtime.overlay import draw_caption, heatmap_on_frame, overlay_both
+from runtime.lettering import draw_caption
+from runtime.overlay import heatmap_on_frame, overlay_both
 from runtime.preprocess import Affine, Image
 from runtime.text import number_text
 

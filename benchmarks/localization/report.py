@@ -16,7 +16,8 @@ from benchmarks.localization.methods import METHODS, REFERENCE, TRANSFERRED
 from benchmarks.localization.subjects import Subjects
 from runtime.files import atomic_path
 from runtime.images import write_image
-from runtime.overlay import draw_caption, overlay
+from runtime.lettering import draw_caption
+from runtime.overlay import overlay
 from runtime.preprocess import Image
 
 # Column -> heading and whether low is good.

@@ -1,8 +1,11 @@
-"""Where results go: pictures, videos, JSON lines, a window."""
+"""Where results go: pictures, videos, JSON lines, Parquet, a broker, events, a window.
+
+docs/sinks.md has the protocol with which a user writes the next one.
+"""
 
 from __future__ import annotations
 
-from runtime.sinks.base import Sink, StopRequested
-from runtime.sinks.opening import open_sinks
+from runtime.sinks.base import NotWritten, Reopens, Sink, StopRequested
+from runtime.sinks.opening import open_outputs, open_sinks
 
-__all__ = ["Sink", "StopRequested", "open_sinks"]
+__all__ = ["NotWritten", "Reopens", "Sink", "StopRequested", "open_outputs", "open_sinks"]

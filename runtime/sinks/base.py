@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import fcntl
+import os
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, runtime_checkable
@@ -78,6 +80,19 @@ class Reopens(Protocol):
         ...
 
 
+class Part(Sink, Protocol):
+    """A sink of one file, which a `Recording` begins and finishes."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file so far."""
+        ...
+
+    def rescue(self) -> None:
+        """Finish the file with what is sound of it, or remove it; never raises."""
+        ...
+
+
 class _Abandoned(Exception):  # noqa: N818
     pass
 
@@ -96,17 +111,36 @@ class PendingFile:
         self.path = path
         self._stack = ExitStack()
         self.temporary = self._stack.enter_context(atomic_path(path))
+        # Held until this process is gone, however it ends: see `runtime.sinks.orphans`.
+        self._lock = os.open(self.temporary, os.O_RDONLY)
+        with suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    @property
+    def size(self) -> int:
+        """Bytes so far; 0 once it is finished or abandoned."""
+        try:
+            return self.temporary.stat().st_size
+        except OSError:
+            return 0
 
     def finish(self) -> None:
         """Give the file its final name."""
+        self._release()
         self._stack.close()
 
     def abandon(self) -> None:
         """Remove the file. Does nothing after `finish`."""
         # Not the exception that ended the run: atomic_path would translate it as if
         # writing this file had caused it.
+        self._release()
         abandoned = _Abandoned()
         self._stack.__exit__(_Abandoned, abandoned, None)
+
+    def _release(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
 
 def refuse_input(target: Path, source: str) -> None:

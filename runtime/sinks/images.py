@@ -20,6 +20,7 @@ class ImagesSink:
 
     Args:
         folder: made if it is missing.
+        every: of so many photographs one is written.
 
     Raises:
         FoldcamError: it cannot be written.
@@ -28,8 +29,8 @@ class ImagesSink:
     name = "images"
     may_skip = False
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, every: int = 1) -> None:
+        self._folder, self._every, self._seen = folder, every, 0
         self._used: set[Path] = set()
         self.output: str | None = f"{folder}/"
         # Found out now, not after the model was loaded and the first frame computed.
@@ -50,6 +51,9 @@ class ImagesSink:
 
     def write(self, seen: Seen) -> None:
         """Write one overlay; each is complete before it has its name."""
+        self._seen += 1
+        if (self._seen - 1) % self._every:
+            return
         target = self._unique(seen.frame.name)
         refuse_input(target, seen.frame.source)
         write_image(target, seen.image)

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import json
-import math
+import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO
 
 from runtime.errors import FoldcamError
 from runtime.files import write_failure
-from runtime.model import Result
 from runtime.seen import Seen
 from runtime.sinks.base import PendingFile, refuse_input
-from runtime.sources import Frame
+from runtime.sinks.record import place_of
+from runtime.sinks.record import record as record
 
 STDOUT = "-"
 
 
 class JsonlSink:
-    """Results as JSON lines, each flushed; the file has its name when it is complete.
+    """Results as JSON lines, each written at once; the file has its name when it is complete.
 
     Args:
         target: a path, or `-` for standard output. A device or a named pipe is written
@@ -38,18 +39,24 @@ class JsonlSink:
         self._embedding = embedding
         self._path = Path(target)
         self._file: PendingFile | None = None
-        self._stream: IO[str]
+        self._stream: IO[bytes] | None = None
+        self._good = 0
         self.output: str | None = None if target == STDOUT else target
         try:
-            if target == STDOUT:
-                self._stream = sys.stdout
-            elif self._path.exists() and not self._path.is_file() and not self._path.is_dir():
-                self._stream = self._path.open("w", encoding="utf-8")
-            else:
-                self._file = PendingFile(self._path)
-                self._stream = self._file.temporary.open("w", encoding="utf-8")
+            if target != STDOUT:
+                # Without a buffer: a line that fails is not tried again when the file is closed.
+                if is_direct(target):
+                    self._stream = self._path.open("wb", buffering=0)
+                else:
+                    self._file = PendingFile(self._path)
+                    self._stream = self._file.temporary.open("wb", buffering=0)
         except OSError as error:
             raise FoldcamError(write_failure(self._path, error)) from error
+
+    @property
+    def size(self) -> int:
+        """Bytes of whole lines so far."""
+        return self._good
 
     def __enter__(self) -> JsonlSink:
         return self
@@ -61,7 +68,7 @@ class JsonlSink:
         trace: TracebackType | None,
     ) -> None:
         try:
-            if self._stream is not sys.stdout:
+            if self._stream is not None:
                 self._stream.close()
             if kind is None and self._file is not None:
                 self._file.finish()
@@ -72,6 +79,16 @@ class JsonlSink:
             if self._file is not None:
                 self._file.abandon()
 
+    def rescue(self) -> None:
+        """Finish the file with its whole lines."""
+        with suppress(OSError, FoldcamError):
+            if self._file is not None and self._stream is not None and self._good:
+                self._stream.truncate(self._good)
+                self._stream.close()
+                self._file.finish()
+        with suppress(OSError, FoldcamError):
+            self.__exit__(FoldcamError, None, None)
+
     def write(self, seen: Seen) -> None:
         """Append one line per result; a frame without regions has a line, too."""
         if self._file is not None:
@@ -79,63 +96,43 @@ class JsonlSink:
         lines = [
             json.dumps(record(seen.frame, result, self._embedding), allow_nan=False)
             for result in seen.results
-        ] or [json.dumps({**_place_of(seen.frame), "regions": 0})]
+        ] or [json.dumps({**place_of(seen.frame), "regions": 0})]
+        data = "".join(f"{line}\n" for line in lines).encode()
         try:
-            self._stream.write("\n".join(lines) + "\n")
-            self._stream.flush()
+            if self._stream is None:
+                sys.stdout.write(data.decode())
+                sys.stdout.flush()
+            else:
+                _write_all(self._stream, data)
         except BrokenPipeError:
             raise  # whoever read our output has seen enough
         except OSError as error:
             raise FoldcamError(write_failure(self._path, error)) from error
+        self._good += len(data)
 
 
-def record(frame: Frame, result: Result, embedding: bool = True) -> dict[str, Any]:
-    """One result as a JSON object; a number that is not finite becomes null.
-
-    A continuous outcome has `estimate` and `hottest_lower`, and its neighbors no label.
-    """
-    labels: list[dict[str, str]] = [{"label": label} for label in result.labels]
-    if result.estimate is not None:
-        labels = [{} for _ in result.neighbors]
-    document: dict[str, Any] = {
-        **_place_of(frame),
-        "width": result.frame_wh[0],
-        "height": result.frame_wh[1],
-        "neighbors": [
-            {"row": int(row), **label, "similarity": _number(similarity)}
-            for row, label, similarity in zip(
-                result.neighbors, labels, result.similarities, strict=True
-            )
-        ],
-        "hottest": _place(result.hottest()),
-        "timings_ms": {
-            "preprocess": round(result.timings.preprocess_ms, 3),
-            "inference": round(result.timings.inference_ms, 3),
-        },
-    }
-    if result.box is not None:
-        document["box"] = dict(zip(("x", "y", "width", "height"), result.box, strict=True))
-    if result.estimate is not None:
-        document["estimate"] = _number(result.estimate)
-        document["hottest_lower"] = _place(result.hottest_lower())
-    if embedding:
-        document["embedding"] = [_number(value) for value in result.embedding.tolist()]
-    return document
+def is_direct(target: str) -> bool:
+    """Whether a target is standard output, a device or a pipe: nothing to rename or to rotate."""
+    path = Path(target)
+    return target == STDOUT or (path.exists() and not path.is_file() and not path.is_dir())
 
 
-def _place_of(frame: Frame) -> dict[str, Any]:
-    """Where a frame stands among all others."""
-    return {
-        "source": frame.source,
-        "frame": frame.index,
-        "timestamp": round(frame.timestamp, 6),
-    }
+def mend_jsonl(path: Path) -> bool:
+    """Cut a last line that was not finished; whether any whole line is there."""
+    with path.open("r+b") as stream:
+        end = stream.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - (1 << 16))
+            stream.seek(start)
+            found = stream.read(end - start).rfind(b"\n")
+            if found >= 0:
+                stream.truncate(start + found + 1)
+                return True
+            end = start
+    return False
 
 
-def _place(place: tuple[float, float] | None) -> dict[str, float | None] | None:
-    return None if place is None else {"x": _number(place[0]), "y": _number(place[1])}
-
-
-def _number(value: float) -> float | None:
-    # Nine significant digits give every float32 back exactly.
-    return float(f"{float(value):.9g}") if math.isfinite(value) else None
+def _write_all(stream: IO[bytes], data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[stream.write(view) or 0 :]

@@ -1,16 +1,28 @@
-"""From the flags to sinks."""
+"""From options to sinks."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
+from runtime.contract import Contract
 from runtime.errors import FoldcamError
+from runtime.events.detector import understood
+from runtime.events.options import EventOptions
 from runtime.images import IMAGE_SUFFIXES
+from runtime.output_options import OutputOptions, RecordingOptions
 from runtime.sinks.base import Sink
+from runtime.sinks.custom import open_custom
+from runtime.sinks.events import EventSink
+from runtime.sinks.guard import DiskGuard
 from runtime.sinks.images import ImagesSink, OneImageSink
-from runtime.sinks.jsonl import JsonlSink
-from runtime.sinks.video import VIDEO_OUTPUTS, VideoSink
+from runtime.sinks.jsonl import JsonlSink, is_direct, mend_jsonl
+from runtime.sinks.pictures import PicturesSink, stems_of
+from runtime.sinks.recording import Recording
+from runtime.sinks.streams import OfStream
+from runtime.sinks.video import VIDEO_OUTPUTS, VideoSink, mend_video
 from runtime.sources import Source
 
 
@@ -22,7 +34,7 @@ def open_sinks(
     show: bool = False,
     embedding: bool = True,
 ) -> list[Sink]:
-    """Open what `--save`, `--jsonl` and `--show` ask for.
+    """Open what `--save`, `--jsonl` and `--show` ask for; see `open_outputs`.
 
     Args:
         source: decides what `--save FOLDER` means: pictures of photographs, a video of
@@ -35,35 +47,175 @@ def open_sinks(
     Raises:
         FoldcamError: an output cannot be written or shown; nothing is left behind.
     """
-    sinks: list[Sink] = []
-    with ExitStack() as undo:
-        if show:
-            from runtime.sinks.window import WindowSink
-
-            sinks.append(WindowSink(hold=source.stills))
-            undo.enter_context(sinks[-1])
-        if save is not None:
-            sinks.append(_saver(Path(save), source))
-            undo.enter_context(sinks[-1])
-        if jsonl is not None:
-            sinks.append(JsonlSink(jsonl, embedding))
-            undo.enter_context(sinks[-1])
-        undo.pop_all()
-    return sinks
+    output = OutputOptions(save=save, jsonl=jsonl, show=show, embedding=embedding)
+    return open_outputs([source], output)
 
 
-def _saver(path: Path, source: Source) -> ImagesSink | OneImageSink | VideoSink:
-    suffix = path.suffix.lower()
-    if not path.is_dir():
-        if suffix in VIDEO_OUTPUTS:
+def open_outputs(
+    sources: Sequence[Source],
+    output: OutputOptions,
+    recording: RecordingOptions | None = None,
+    events: Sequence[EventOptions] = (),
+    *,
+    contract: Contract | None = None,
+) -> list[Sink]:
+    """Open every output of a run.
+
+    Args:
+        sources: of the run, opened; `Frame.stream` counts them.
+        output: which outputs.
+        recording: how their files are kept in bounds.
+        events: rules, for `output.events` and `output.mqtt`.
+        contract: of the model; needed for Parquet and for events.
+
+    Raises:
+        FoldcamError: an output cannot be written or shown; nothing is left behind.
+        ValueError: the contract is needed and missing.
+    """
+    return _Opening(sources, output, recording or RecordingOptions(), events, contract).sinks()
+
+
+class _Opening:
+    """What all outputs share while they are opened."""
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        output: OutputOptions,
+        recording: RecordingOptions,
+        events: Sequence[EventOptions],
+        contract: Contract | None,
+    ) -> None:
+        self._sources, self._output, self._recording = sources, output, recording
+        self._events, self._contract = events, contract
+        self._live = any(source.live for source in sources)
+        keep = recording.keep_gb
+        self._keep_bytes = None if keep is None else 1e9 * keep
+        self._guards: dict[Path, DiskGuard] = {}
+
+    def sinks(self) -> list[Sink]:
+        output = self._output
+        opened: list[Sink] = []
+        with ExitStack() as undo:
+
+            def add(sink: Sink) -> None:
+                opened.append(sink)
+                # A sink that was never entered closes nothing but what it has begun.
+                undo.push(sink)
+
+            if output.show:
+                from runtime.sinks.window import WindowSink
+
+                add(WindowSink(hold=all(source.stills for source in self._sources)))
+            if output.save is not None:
+                for sink in self._savers(Path(output.save)):
+                    add(sink)
+            if output.images is not None:
+                add(self._pictures(Path(output.images)))
+            if output.jsonl is not None:
+                add(self._jsonl(output.jsonl))
+            if output.parquet is not None:
+                add(self._parquet(Path(output.parquet)))
+            tell: list[Callable[[dict[str, Any]], None]] = []
+            if output.mqtt is not None:
+                from runtime.sinks.mqtt import MqttSink
+
+                mqtt = MqttSink(output.mqtt, output.embedding, patient=not self._live)
+                tell.append(mqtt.tell)
+                add(mqtt)
+            if self._events:
+                add(self._event_sink(tell))
+            for text in output.sinks:
+                add(open_custom(text, self._sources))
+            undo.pop_all()
+        return opened
+
+    def _guard(self, folder: Path) -> DiskGuard | None:
+        """One guard per folder; none where a frame that is left out could not be had again."""
+        if not self._live:
+            return None
+        if folder not in self._guards:
+            self._guards[folder] = DiskGuard(folder, 1e9 * self._recording.min_free_gb)
+        return self._guards[folder]
+
+    def _savers(self, path: Path) -> list[Sink]:
+        suffix = path.suffix.lower()
+        several = len(self._sources) > 1
+        if not path.is_dir():
+            if suffix in VIDEO_OUTPUTS:
+                if several:
+                    raise FoldcamError(
+                        f"--save {path} names one video, and there are {len(self._sources)} "
+                        "sources: give a folder."
+                    )
+                return [self._video(path, self._sources[0])]
+            if suffix in IMAGE_SUFFIXES:
+                if not several and self._sources[0].stills and self._sources[0].frames == 1:
+                    return [OneImageSink(path)]
+                raise FoldcamError(
+                    f"--save {path} names one picture, and the input has more: give a folder or a "
+                    f"video file ({', '.join(VIDEO_OUTPUTS)})."
+                )
+        sinks: list[Sink] = []
+        # A segment that is cut off by a power failure plays if its container needs no index.
+        ending = ".mkv" if self._recording.rotates else ".mp4"
+        for stream, (source, stem) in enumerate(
+            zip(self._sources, stems_of(self._sources), strict=True)
+        ):
+            saver: Sink
+            if source.stills:
+                saver = ImagesSink(path / stem if several else path)
+            else:
+                saver = self._video(path / f"{stem}{ending}", source)
+            sinks.append(OfStream(saver, stream) if several else saver)
+        return sinks
+
+    def _video(self, path: Path, source: Source) -> Sink:
+        if not source.live and not self._recording.rotates:
             return VideoSink(path, source)
-        if suffix in IMAGE_SUFFIXES:
-            if source.stills and source.frames == 1:
-                return OneImageSink(path)
-            raise FoldcamError(
-                f"--save {path} names one picture, and the input has more: give a folder or a "
-                f"video file ({', '.join(VIDEO_OUTPUTS)})."
-            )
-    if source.stills:
-        return ImagesSink(path)
-    return VideoSink(path / f"{source.stem}.mp4", source)
+        return Recording(
+            "video", path, self._recording, source.live,
+            # A live source's time begins with its first frame, which the network may have missed.
+            lambda part: VideoSink(part, source, 0.0 if part == path else None), mend_video,
+            self._guard(path.parent) if source.live else None,
+        )  # fmt: skip
+
+    def _pictures(self, folder: Path) -> Sink:
+        every = self._output.images_every
+        if all(source.stills for source in self._sources) and len(self._sources) == 1:
+            return ImagesSink(folder, every)
+        return PicturesSink(folder, self._sources, every, self._keep_bytes, self._guard(folder))
+
+    def _jsonl(self, target: str) -> Sink:
+        embedding = self._output.embedding
+        if is_direct(target) or not (self._live or self._recording.rotates):
+            return JsonlSink(target, embedding)
+        path = Path(target)
+        return Recording(
+            "jsonl", path, self._recording, self._live,
+            lambda part: JsonlSink(str(part), embedding), mend_jsonl, self._guard(path.parent),
+        )  # fmt: skip
+
+    def _parquet(self, path: Path) -> Sink:
+        from runtime.sinks.parquet import ParquetSink, mend_parquet
+
+        if self._contract is None:
+            raise ValueError("Parquet needs the model's contract")
+        size = self._contract.bank.embedding_size
+        if not (self._live or self._recording.rotates):
+            return ParquetSink(path, size)
+        return Recording(
+            "parquet", path, self._recording, self._live,
+            lambda part: ParquetSink(part, size), mend_parquet, self._guard(path.parent),
+        )  # fmt: skip
+
+    def _event_sink(self, tell: Sequence[Callable[[dict[str, Any]], None]]) -> Sink:
+        if self._contract is None:
+            raise ValueError("events need the model's contract")
+        contract, folder = self._contract, self._output.events
+        labels = None if contract.outcome is not None else [run.name for run in contract.labels]
+        path = None if folder is None else Path(folder)
+        return EventSink(
+            understood(self._events, labels), self._sources, path, tell,
+            self._keep_bytes, None if path is None else self._guard(path),
+        )  # fmt: skip

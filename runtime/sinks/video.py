@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -32,6 +33,8 @@ class VideoSink:
     Args:
         path: `.mp4`, `.avi` or `.mkv`.
         source: gives the rate.
+        begun: the timestamp at which the film of a live source begins; the first frame's
+            unless given.
 
     Raises:
         FoldcamError: the folder cannot be written, or the path is the input itself.
@@ -40,15 +43,22 @@ class VideoSink:
     name = "video"
     may_skip = False
 
-    def __init__(self, path: Path, source: Source) -> None:
+    def __init__(self, path: Path, source: Source, begun: float | None = None) -> None:
         refuse_input(path, source.name)
+        self._source = source
         self._live = source.live
-        self._fps = source.fps or (STILLS_FPS if source.stills else LIVE_FPS)
+        self._fps = 0.0
+        self._begun = begun
         self._writer: cv2.VideoWriter | None = None
         self._frame_wh = (0, 0)
         self._written = 0
         self._file = PendingFile(path)
         self.output: str | None = str(path)
+
+    @property
+    def size(self) -> int:
+        """Bytes that reached the file; the encoder holds some more back."""
+        return self._file.size
 
     def __enter__(self) -> VideoSink:
         return self
@@ -68,8 +78,21 @@ class VideoSink:
         finally:
             self._file.abandon()
 
+    def rescue(self) -> None:
+        """Finish the film with what can be played of it."""
+        if self._writer is not None:
+            self._writer.release()
+        with suppress(FoldcamError):
+            if self._written and mend_video(self._file.temporary):
+                self._file.finish()
+        self._file.abandon()
+
     def write(self, seen: Seen) -> None:
         """Append one frame; it is fitted into the size of the first one."""
+        if self._writer is None:
+            # A live source may know its rate only once it delivers.
+            source = self._source
+            self._fps = source.fps or (STILLS_FPS if source.stills else LIVE_FPS)
         repeats = self._repeats(seen.frame.timestamp)
         if repeats == 0:
             return
@@ -87,8 +110,14 @@ class VideoSink:
     def _repeats(self, timestamp: float) -> int:
         if not self._live:
             return 1
-        due = round(timestamp * self._fps) + 1 - self._written
-        return max(0, min(due, round(_LONGEST_REPEAT_S * self._fps)))
+        if self._begun is None:
+            self._begun = timestamp
+        due = round((timestamp - self._begun) * self._fps) + 1 - self._written
+        longest = max(1, round(_LONGEST_REPEAT_S * self._fps))
+        if not -longest <= due <= longest:
+            self._begun = timestamp - self._written / self._fps
+            return 1
+        return max(0, due)
 
     def _open(self, image: Image) -> None:
         quiet()
@@ -134,6 +163,18 @@ class VideoSink:
             raise FoldcamError(
                 f"No space left on the disk of {folder}: free some, or write elsewhere."
             )
+
+
+def mend_video(path: Path) -> bool:
+    """Whether a film that was cut off plays; one without an index of its own does not."""
+    quiet()
+    try:
+        capture = cv2.VideoCapture(str(path))
+        playable = capture.isOpened() and bool(capture.read()[0])
+        capture.release()
+    except cv2.error:
+        return False
+    return playable
 
 
 def _fitted(image: Image, frame_wh: tuple[int, int]) -> Image:

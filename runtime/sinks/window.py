@@ -32,7 +32,7 @@ class WindowSink:
 
     name = "window"
     may_skip = True
-    main_thread = True
+    main_thread = True  # toolkits demand it
     output: str | None = None
 
     def __init__(self, hold: bool = False) -> None:

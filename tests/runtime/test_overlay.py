@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from runtime import overlay as overlay_module
+from runtime import lettering
 from runtime.errors import FoldcamError
-from runtime.overlay import COLD, WARM, draw_caption, heatmap_on_frame, overlay, overlay_both
+from runtime.lettering import draw_caption
+from runtime.overlay import COLD, WARM, heatmap_on_frame, overlay, overlay_both
 from runtime.preprocess import Affine, Preprocessing
 
 
@@ -187,8 +188,8 @@ def test_overlay_of_both_refuses_nonsense_and_survives_nan():
 
 def test_a_label_of_any_length_is_measured_few_times(monkeypatch):
     calls = []
-    measure = overlay_module._text_width
-    monkeypatch.setattr(overlay_module, "_text_width", lambda *a: calls.append(1) or measure(*a))
+    measure = lettering._text_width
+    monkeypatch.setattr(lettering, "_text_width", lambda *a: calls.append(1) or measure(*a))
     image = np.zeros((64, 200, 3), np.uint8)
     drawn = draw_caption(image, "x" * 100_000)
     assert drawn.any()

@@ -1,0 +1,26 @@
+"""Everything that a run can be asked: typed, from flags, from a TOML file, or from Python."""
+
+from __future__ import annotations
+
+from runtime.config.loading import config_from, load_config, with_secrets
+from runtime.config.tree import (
+    LogOptions,
+    ModelOptions,
+    RunConfig,
+    ServeConfig,
+    SourceConfig,
+)
+from runtime.output_options import OutputOptions, RecordingOptions
+
+__all__ = [
+    "LogOptions",
+    "ModelOptions",
+    "OutputOptions",
+    "RecordingOptions",
+    "RunConfig",
+    "ServeConfig",
+    "SourceConfig",
+    "config_from",
+    "load_config",
+    "with_secrets",
+]

@@ -1,0 +1,77 @@
+"""A `RunConfig` as JSON values without secrets, and the commented file of `config init`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import MISSING, fields, is_dataclass
+from textwrap import wrap
+from typing import Any, get_type_hints
+
+from runtime.config.keys import KEYS, SECTIONS, Key
+from runtime.config.tree import RunConfig
+from runtime.config.typed import choices_of, element_of
+from runtime.redaction import redacted
+
+_HEAD = """\
+# A run of foldcam. What is commented out has the value shown, or none.
+# Check it with `runtime config check FILE`, use it with `runtime run --config FILE`;
+# flags on the command line come before it.
+"""
+_LISTS = ("source", "event")
+
+
+def public_document(value: Any) -> Any:
+    """A configuration as JSON values; tokens, and credentials in addresses, are `***`."""
+    if is_dataclass(value):
+        return {
+            field.name: "***"
+            if field.name == "token" and getattr(value, field.name)
+            else public_document(getattr(value, field.name))
+            for field in fields(value)
+        }
+    if isinstance(value, tuple):
+        return [public_document(inner) for inner in value]
+    return redacted(value) if isinstance(value, str) else value
+
+
+def commented_file() -> str:
+    """A TOML file that names every key, with its meaning and its default, all commented out."""
+    lines = [_HEAD.rstrip()]
+    for section, meaning in SECTIONS.items():
+        # A table that is switched on by being there is commented out as well.
+        off = "# " if section in (*_LISTS, "serve") else ""
+        header = f"[[{section}]]" if section in _LISTS else f"[{section}]"
+        lines += ["", f"# {meaning}", f"{off}{header}"]
+        for key in KEYS:
+            if key.section == section:
+                lines += [f"# {line}" for line in wrap(_meaning(key), 96)]
+                lines.append(f"#{'' if off == '' else ' '}{key.name} = {_value(key)}")
+    return "\n".join(lines) + "\n"
+
+
+def default_of(path: str) -> Any:
+    """The default of a key, None where there is none."""
+    section, _, name = path.partition(".")
+    for field in fields(element_of(RunConfig, section)):
+        if field.name == name:
+            return None if field.default is MISSING else field.default
+    raise KeyError(path)
+
+
+def type_of(path: str) -> Any:
+    """The type of a key, as its dataclass declares it."""
+    section, _, name = path.partition(".")
+    return get_type_hints(element_of(RunConfig, section))[name]
+
+
+def _meaning(key: Key) -> str:
+    flag = f" ({key.flag.partition('/')[0]})" if key.flag else ""
+    choices = ", ".join(json.dumps(choice) for choice in choices_of(type_of(key.path)))
+    return f"{key.help}{flag}" + (f" One of {choices}." if choices else "")
+
+
+def _value(key: Key) -> str:
+    default = default_of(key.path)
+    if key.example is not None:
+        return key.example
+    return json.dumps(default)

@@ -1,0 +1,174 @@
+"""The flags of `runtime run`, made from the keys of its configuration, and read back into it."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from enum import Enum
+from types import UnionType
+from typing import Annotated, Any, Union, cast, get_args, get_origin
+
+import typer
+
+from runtime.config.dumping import default_of, type_of
+from runtime.config.keys import KEYS, Key
+from runtime.config.typed import KeyProblem, choices_of, read_value
+from runtime.events.language import RuleProblem, event_from_text
+
+_PANELS = {
+    "model": "Model", "source": "Sources", "flow": "Flow", "regions": "Regions",
+    "style": "Drawing", "output": "Outputs", "recording": "Recording", "serve": "Live page",
+    "log": "Log",
+}  # fmt: skip
+_METAVARS = {
+    "source.crop": "X,Y,W,H", "regions.boxes": "X,Y,W,H", "regions.grid": "COLUMNSxROWS",
+    "regions.detector": "MODULE:FUNCTION", "output.sinks": "MODULE:FACTORY",
+    "output.mqtt": "URI",
+}  # fmt: skip
+_ADDRESS = re.compile(r"(?:(\[[0-9A-Fa-f:.%]+\]|[^:\[\]]*):)?(\d{1,5})")
+
+
+def parameters() -> list[inspect.Parameter]:
+    """One parameter per flag, for a typer command; None (or an empty list) means not given."""
+    return [
+        inspect.Parameter(
+            _name(key),
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                _annotation(key),
+                typer.Option(
+                    key.flag,
+                    help=key.help,
+                    show_default=_shown_default(key),
+                    rich_help_panel=_PANELS[key.section],
+                    metavar=_METAVARS.get(key.path),
+                ),
+            ],
+        )
+        for key in KEYS
+        if key.flag is not None
+    ]
+
+
+def table_of(
+    given: Mapping[str, Any],
+    *,
+    model: str | None = None,
+    cameras: list[int] | None = None,
+    file: str | None = None,
+    sources: list[str] | None = None,
+    events: list[str] | None = None,
+    serve: str | None = None,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """What the flags say, as `runtime.config.loading.merged` takes it.
+
+    Args:
+        given: values of the parameters of `parameters`.
+        model: the argument.
+        cameras, file, sources: `--camera`, `--file` and `--source`.
+        events: rules in one line each, see `runtime.events.language`.
+        serve: `[HOST:]PORT`.
+        quiet: no status line.
+
+    Raises:
+        typer.BadParameter: a value cannot be; the message names the flag.
+    """
+    table: dict[str, Any] = {}
+    for key in KEYS:
+        value = given.get(_name(key)) if key.flag else None
+        if value is None or (isinstance(value, (list, tuple)) and not value):
+            continue
+        flag = str(key.flag).partition("/")[0]
+        plain = _plain(key, value, flag)
+        try:
+            read_value(type_of(key.path), plain, key.path)
+        except KeyProblem as problem:
+            raise typer.BadParameter(f"{flag} {problem.reason}.") from None
+        table.setdefault(key.section, {})[key.name] = plain
+    if model is not None:
+        table.setdefault("model", {})["path"] = model
+    addresses: list[dict[str, Any]] = [{"camera": number} for number in cameras or []]
+    addresses += [{"file": file}] if file is not None else []
+    addresses += [{"uri": uri} for uri in sources or []]
+    if addresses:
+        table.setdefault("source", {})["given"] = addresses
+    if events:
+        table["event"] = [_event(text, events) for text in events]
+    if serve is not None:
+        table.setdefault("serve", {}).update(_address(serve))
+    if quiet:
+        table.setdefault("log", {})["status"] = False
+    return table
+
+
+def _plain(key: Key, value: Any, flag: str) -> Any:
+    """A flag's value as TOML would give it."""
+    if isinstance(value, Enum):
+        value = value.value
+        return int(value) if isinstance(choices_of(type_of(key.path))[0], int) else value
+    if key.path == "source.crop":
+        return _integers(value, ",", 4, flag)
+    if key.path == "regions.boxes":
+        return [_integers(text, ",", 4, flag) for text in value]
+    if isinstance(value, tuple):
+        return list(value)
+    if key.path == "regions.grid":
+        return _integers(value.lower(), "x", 2, flag)
+    return value
+
+
+def _integers(text: str, separator: str, count: int, flag: str) -> list[int]:
+    parts = [part.strip() for part in text.split(separator)]
+    if len(parts) != count or not all(re.fullmatch(r"\d{1,9}", part) for part in parts):
+        shown = {4: "x,y,width,height in pixels", 2: "columns and rows, such as 3x2"}[count]
+        raise typer.BadParameter(f"{flag} is {text!r} where {shown} are needed.")
+    return [int(part) for part in parts]
+
+
+def _event(text: str, texts: list[str]) -> dict[str, Any]:
+    try:
+        event = event_from_text(text, f"event-{texts.index(text) + 1}")
+    except RuleProblem as problem:
+        raise typer.BadParameter(f"--event {text!r}: {problem.reason}.") from None
+    return dict(vars(event))
+
+
+def _address(text: str) -> dict[str, Any]:
+    found = _ADDRESS.fullmatch(text)
+    if found is None or int(found[2]) > 65535:
+        raise typer.BadParameter(f"--serve is {text!r} where [HOST:]PORT is needed.")
+    host = {"host": found[1].strip("[]")} if found[1] else {}
+    return {**host, "port": int(found[2])}
+
+
+def _name(key: Key) -> str:
+    return key.path.replace(".", "_")
+
+
+def _shown_default(key: Key) -> str | bool:
+    default = default_of(key.path)
+    if default is None or default == ():
+        return False
+    if isinstance(default, bool):
+        yes, _, no = str(key.flag).partition("/")
+        return (yes if default else no).removeprefix("--") if no else False
+    return str(default)
+
+
+def _annotation(key: Key) -> Any:
+    kind: Any = type_of(key.path)
+    choices = choices_of(kind)
+    if choices:
+        # A type of its own, so that the help and the parser know the choices.
+        members = [(f"choice_{choice}", str(choice)) for choice in choices]
+        kind = cast(Any, Enum)(f"{_name(key)}_choice", members, type=str)
+    elif key.path == "regions.boxes" or kind == tuple[str, ...]:
+        kind = list[str]
+    elif key.path in _METAVARS:
+        kind = str
+    elif get_origin(kind) in (Union, UnionType):
+        kind = get_args(kind)[0]
+    return Union[kind, None]  # noqa: UP007  (a type made at run time)

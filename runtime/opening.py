@@ -1,0 +1,143 @@
+"""Everything that a `RunConfig` names, opened: sources, model, sinks, and the run itself."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runtime.config import RunConfig, SourceConfig, with_secrets
+from runtime.contract import Contract
+from runtime.default_model import find_model
+from runtime.engine.builder import BuildAbandonedError
+from runtime.engine.progress import BuildLine
+from runtime.errors import FoldcamError
+from runtime.model import FoldedModel
+from runtime.monitor import Monitor
+from runtime.options import FlowOptions, RegionOptions
+from runtime.pipeline import Progress, Summary, run
+from runtime.sinks import Sink, open_outputs
+from runtime.sinks.table import TableSink
+from runtime.sources import Source, open_source
+from runtime.status import say_state
+from runtime.systemd import Notifier
+from runtime.text import printable
+
+if TYPE_CHECKING:
+    from runtime.backends import Backend
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a run needs, open.
+
+    Attributes:
+        path: of the model.
+        sources, model, sinks, monitor: see there.
+        table: the sink that remembers photographs for a table at the end; None if there is
+            something else to look at.
+    """
+
+    path: Path
+    sources: Sequence[Source]
+    model: FoldedModel
+    sinks: Sequence[Sink]
+    monitor: Monitor
+    table: TableSink | None
+
+
+@contextmanager
+def opened(config: RunConfig, *, table: bool = False) -> Iterator[Opened]:
+    """Open what a configuration names; what was opened is closed if something else fails.
+
+    Args:
+        config: with secrets or without; `FOLDCAM_TOKEN` is looked up.
+        table: whether photographs without any output get a table.
+
+    Raises:
+        FoldcamError: something does not exist, cannot be read, written or reached.
+    """
+    config = with_secrets(config, os.environ)
+    if not config.sources:
+        raise FoldcamError("There is no source: give --camera, --file, --source or --config.")
+    with ExitStack() as stack:
+        # The sources first: that no camera is there can be said before a model is loaded.
+        sources = [stack.enter_context(open_one(source, config.flow)) for source in config.sources]
+        path = Path(config.model.path) if config.model.path is not None else find_model()
+        if config.model.path is None and config.log.status:
+            print(f"model: {printable(str(path))}", file=sys.stderr)
+        model = stack.enter_context(
+            FoldedModel(_backend(path, config, config.model.build), lambda: _backend(path, config))
+        )
+        monitor = Monitor()
+        if any(source.live for source in sources):
+            monitor.listen(say_state)
+        # Made first, because it begins no file that would have to be removed if something fails.
+        page = [] if config.serve is None else [_live_page(config, monitor, model.contract)]
+        sinks = open_outputs(
+            sources, config.output, config.recording, config.events, contract=model.contract
+        )
+        sinks += page
+        remembered = None
+        if table and not sinks and all(source.stills for source in sources):
+            remembered = TableSink()
+            sinks.append(remembered)
+        yield Opened(path, sources, model, sinks, monitor, remembered)
+
+
+def run_opened(
+    config: RunConfig, open_: Opened, on_progress: Callable[[Progress], None] | None = None
+) -> Summary:
+    """Run what `opened` has opened; sources and sinks are closed at the end.
+
+    Raises:
+        FoldcamError: see `runtime.pipeline.run`.
+    """
+    whole = config.regions == RegionOptions()
+    with Notifier(open_.monitor):
+        return run(
+            open_.sources, open_.model, open_.sinks, on_progress,
+            flow=config.flow, regions=None if whole else config.regions,
+            monitor=open_.monitor, style=config.style,
+        )  # fmt: skip
+
+
+def open_one(source: SourceConfig, flow: FlowOptions) -> Source:
+    """One source of a configuration.
+
+    Args:
+        source: what and how.
+        flow: when it is opened again, if it is live.
+
+    Raises:
+        FoldcamError: it does not exist or cannot be opened.
+    """
+    return open_source(source.uri, source.options, flow, camera=source.camera, file=source.file)
+
+
+def _backend(path: Path, config: RunConfig, build: bool = False) -> Backend:
+    from runtime.backends import open_backend
+
+    options = config.model
+    try:
+        return open_backend(
+            path, options.provider, options.threads, library=options.backend,
+            cuda_graph=options.cuda_graph, build=build, line=BuildLine(),
+        )  # fmt: skip
+    except BuildAbandonedError:
+        # The interpreter's own end would free what the builder's thread still uses.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(130)
+
+
+def _live_page(config: RunConfig, monitor: Monitor, contract: Contract) -> Sink:
+    # By name, because what serves is an extra.
+    page: Any = import_module("runtime.web")
+    sink: Sink = page.LivePage(config.serve, monitor, contract, style=config.style)
+    return sink

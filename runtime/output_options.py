@@ -1,0 +1,56 @@
+"""Where the results of a run go, and how their files are kept in bounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Where results go; any number at once.
+
+    Attributes:
+        save: a folder or a file of overlays: pictures of photographs, else a video.
+        images: a folder of single pictures, also of videos and cameras.
+        images_every: of so many frames one becomes a picture.
+        jsonl: a file, or `-` for standard output.
+        embedding: whether JSON lines (and MQTT messages) carry the embedding.
+        parquet: a file of embeddings, labels and boxes.
+        mqtt: `mqtt://user:password@host:1883/topic`; never shown with its credentials.
+        events: a folder for events and their snapshots.
+        show: open a window.
+        sinks: `module:factory` of sinks of the user's own.
+    """
+
+    save: str | None = None
+    images: str | None = None
+    images_every: int = 1
+    jsonl: str | None = None
+    embedding: bool = True
+    parquet: str | None = None
+    mqtt: str | None = field(default=None, repr=False)
+    events: str | None = None
+    show: bool = False
+    sinks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RecordingOptions:
+    """How files of a long run are kept in bounds.
+
+    Attributes:
+        rotate_minutes, rotate_mb: a file that is as long or as large is finished, and a new one
+            begun; None for never.
+        keep_gb: of each output's finished segments the oldest are removed above this.
+        min_free_gb: with less room on the disk, recording of a live source pauses.
+    """
+
+    rotate_minutes: float | None = None
+    rotate_mb: float | None = None
+    keep_gb: float | None = None
+    min_free_gb: float = 0.5
+
+    @property
+    def rotates(self) -> bool:
+        """Whether files are segments."""
+        return self.rotate_minutes is not None or self.rotate_mb is not None

@@ -1,0 +1,168 @@
+"""Results to an MQTT broker, which may come and go."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from types import TracebackType
+from typing import Any
+
+from runtime.errors import FoldcamError
+from runtime.logs import log
+from runtime.seen import Seen
+from runtime.sinks.base import NotWritten
+from runtime.sinks.broker import Broker, parse_broker
+from runtime.sinks.record import place_of, record
+
+_MOST_WAITING = 200
+_MOST_EVENTS = 1000
+_BACKOFF_S = (1, 30)
+_FAREWELL_S = 2.0
+_PATIENCE_S = 5.0
+
+
+class MqttSink:
+    """Publishes one message per region of a frame; a live source never waits for the broker.
+
+    While there is no connection, results are lost and counted, and events wait (1000 at most).
+    It connects, and connects again, in a thread of its own, with growing pauses. `TOPIC/status`
+    holds `online` or `offline`, the latter also when the process was killed.
+
+    Args:
+        uri: see `runtime.sinks.broker.parse_broker`.
+        embedding: whether messages carry the embedding.
+        patient: for recorded sources, whose frames shall not be lost: wait for the broker, but
+            not for one that was away for five seconds.
+
+    Raises:
+        FoldcamError: the address is none, or its file of certificates cannot be read.
+        ImportError: paho-mqtt is not installed.
+    """
+
+    name = "mqtt"
+    may_skip = False
+
+    def __init__(self, uri: str, embedding: bool = True, patient: bool = False) -> None:
+        import paho.mqtt.client as paho
+        from paho.mqtt.enums import CallbackAPIVersion
+
+        self._embedding, self._patient = embedding, patient
+        self._broker = parse_broker(uri)
+        self.output: str | None = self._broker.shown
+        self._paho = paho
+        self._lock = threading.Lock()
+        self._waiting = 0
+        self._refused = ""
+        self._client = paho.Client(
+            CallbackAPIVersion.VERSION2, client_id=self._broker.client_id or ""
+        )
+        _prepare(self._client, self._broker)
+        self._client.reconnect_delay_set(*_BACKOFF_S)
+        self._client.max_queued_messages_set(_MOST_EVENTS)
+        self._client.will_set(f"{self._broker.topic}/status", "offline", qos=1, retain=True)
+        self._client.on_connect = self._connected
+        self._client.on_disconnect = self._disconnected
+        self._client.on_publish = self._published
+
+    def __enter__(self) -> MqttSink:
+        self._client.connect_async(self._broker.host, self._broker.port, keepalive=30)
+        self._client.loop_start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._client.is_connected():
+            self._client.publish(f"{self._broker.topic}/status", "offline", qos=1, retain=True)
+            # What is on its way gets a moment; a broker that is gone does not hold up the end.
+            deadline = time.monotonic() + _FAREWELL_S
+            while time.monotonic() < deadline and self._client.is_connected() and self._busy():
+                time.sleep(0.01)
+        self._client.disconnect()
+        # Its thread may be waiting for a name server or a host that does not answer.
+        ender = threading.Thread(target=self._client.loop_stop, daemon=True)
+        ender.start()
+        ender.join(_FAREWELL_S)
+
+    def write(self, seen: Seen) -> None:
+        """Publish one message per region; a frame without regions has one, too.
+
+        Raises:
+            NotWritten: there is no connection, or the broker takes less than there is.
+        """
+        if self._patient and not self._has_room():
+            self._wait_for_room()
+        if not self._client.is_connected():
+            raise NotWritten(self._refused or f"{self._broker.shown} is not connected")
+        documents: list[dict[str, Any]] = [
+            record(seen.frame, result, self._embedding) for result in seen.results
+        ] or [{**place_of(seen.frame), "regions": 0}]
+        for document in documents:
+            with self._lock:
+                if self._waiting >= _MOST_WAITING:
+                    raise NotWritten(f"{self._broker.shown} takes less than there is")
+                self._waiting += 1
+            text = json.dumps(document, allow_nan=False)
+            if self._client.publish(self._broker.topic, text, qos=0).rc != 0:
+                self._published()
+
+    def tell(self, event: dict[str, Any]) -> None:
+        """Publish an event; it waits for the connection if there is none."""
+        text = json.dumps(event, allow_nan=False)
+        sent = self._client.publish(f"{self._broker.topic}/events", text, qos=1)
+        if sent.rc == self._paho.MQTT_ERR_QUEUE_SIZE:
+            log.warning("an event for %s is lost: too many wait", self._broker.shown)
+
+    def _has_room(self) -> bool:
+        with self._lock:
+            return bool(self._client.is_connected()) and self._waiting < _MOST_WAITING // 2
+
+    def _wait_for_room(self) -> None:
+        deadline = time.monotonic() + _PATIENCE_S
+        while not self._has_room() and not self._refused:
+            if time.monotonic() > deadline:
+                self._patient = False
+                return
+            time.sleep(0.002)
+
+    def _busy(self) -> bool:
+        client: Any = self._client  # the queue is not public, and there is no other way to ask
+        with self._lock:
+            return self._waiting > 0 or bool(client._out_messages)
+
+    def _connected(self, client: Any, data: Any, flags: Any, reason: Any, extra: Any) -> None:  # noqa: ARG002
+        if reason.is_failure:
+            text = f"{self._broker.shown} refuses the connection: {reason}"
+            if text != self._refused:
+                log.warning("%s", text)
+            self._refused = text
+            return
+        self._refused = ""
+        with self._lock:
+            self._waiting = 0  # what had not been sent went with the old connection
+        log.info("connected to %s", self._broker.shown)
+        client.publish(f"{self._broker.topic}/status", "online", qos=1, retain=True)
+
+    def _disconnected(self, client: Any, data: Any, flags: Any, reason: Any, extra: Any) -> None:  # noqa: ARG002
+        if not self._refused and reason.is_failure:
+            log.warning("%s is gone (%s); trying again", self._broker.shown, reason)
+
+    def _published(self, *_: Any) -> None:
+        with self._lock:
+            self._waiting = max(0, self._waiting - 1)
+
+
+def _prepare(client: Any, broker: Broker) -> None:
+    if broker.user is not None:
+        client.username_pw_set(broker.user, broker.password)
+    if broker.tls:
+        try:
+            client.tls_set(ca_certs=broker.ca)
+        except (OSError, ValueError) as error:  # ssl's errors are OSErrors
+            raise FoldcamError(
+                f"{broker.shown}: the certificates in {broker.ca} cannot be read: {error}."
+            ) from error

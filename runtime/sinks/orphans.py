@@ -1,0 +1,76 @@
+"""What a killed run left behind: its unfinished files get a name if they are sound."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime, timezone
+from pathlib import Path
+
+from runtime.files import give_usual_mode
+from runtime.logs import log
+from runtime.sinks.segments import Segments
+
+_YOUNG_S = 60.0
+
+
+def rescue_orphans(path: Path, segments: Segments, mend: Callable[[Path], bool]) -> list[Path]:
+    """Give unfinished segments of processes that are gone their names.
+
+    A file that a living process writes is locked by it (see `PendingFile`) and left alone.
+
+    Args:
+        path: of the recording, as if it were one file.
+        segments: of that recording.
+        mend: makes the file sound in place, and says whether it is.
+
+    Returns:
+        The files under their new names.
+    """
+    rescued: list[Path] = []
+    # As `atomic_path` names them, of this recording or of one of its segments.
+    stem, suffix = re.escape(path.stem), re.escape(path.suffix)
+    segment = r"-\d{8}T\d{6}Z-\d{6,18}"
+    ours = re.compile(rf"\.({stem}(?:{segment})?)\.[^.]+\.partial{suffix}")
+    if not path.parent.is_dir():
+        return rescued
+    for orphan in sorted(path.parent.glob(".*.partial*")):
+        match = ours.fullmatch(orphan.name)
+        if match is None or not orphan.is_file():
+            continue
+        with suppress(OSError):
+            named = orphan.with_name(f"{match[1]}{path.suffix}")
+            found = _rescue(orphan, named, segments, mend)
+            if found is not None:
+                rescued.append(found)
+    return rescued
+
+
+def _rescue(
+    orphan: Path, named: Path, segments: Segments, mend: Callable[[Path], bool]
+) -> Path | None:
+    lock = os.open(orphan, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return None  # somebody is writing it
+        status = orphan.stat()
+        if status.st_size == 0 and time.time() - status.st_mtime < _YOUNG_S:
+            return None  # perhaps made a moment ago, and not locked yet
+        if not mend(orphan):
+            orphan.unlink()
+            log.warning("removed what an interrupted run left of %s: it is not readable", named)
+            return None
+        if not segments.is_segment(named.name) or named.exists():
+            named = segments.next(datetime.fromtimestamp(status.st_mtime, timezone.utc))
+        give_usual_mode(orphan)
+        orphan.rename(named)
+        log.warning("recovered %s from an interrupted run", named)
+        return named
+    finally:
+        os.close(lock)

@@ -1,0 +1,189 @@
+"""Embeddings, labels and boxes as Parquet, for whoever searches or trains on them later."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from runtime.errors import FoldcamError
+from runtime.files import write_failure
+from runtime.model import Result
+from runtime.seen import Seen
+from runtime.sinks.base import PendingFile, refuse_input
+from runtime.sinks.record import capture_time
+from runtime.sources.base import Frame
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SCHEMA_VERSION = "1"
+_GROUP_BYTES = 8 << 20
+_MOST_ROWS = 4096
+
+
+class ParquetSink:
+    """One row per region of a frame; the file has its name when it is complete.
+
+    Rows wait in memory until a row group is full: at most 4096 of them, and at most 8 MiB of
+    embeddings.
+
+    Args:
+        path: the file.
+        embedding_size: D.
+        flush_rows: rows of a group; chosen by D unless given.
+
+    Raises:
+        FoldcamError: the folder cannot be written.
+        ImportError: pyarrow is not installed.
+    """
+
+    name = "parquet"
+    may_skip = False
+
+    def __init__(self, path: Path, embedding_size: int, flush_rows: int | None = None) -> None:
+        import pyarrow.parquet as pq
+
+        self._path, self._size = path, embedding_size
+        most = max(1, min(_MOST_ROWS, _GROUP_BYTES // (4 * embedding_size)))
+        self._embeddings = np.empty((flush_rows or most, embedding_size), np.float32)
+        self._rows: list[dict[str, Any]] = []
+        self._file = PendingFile(path)
+        self.output: str | None = str(path)
+        self._schema = schema(embedding_size)
+        try:
+            self._writer = pq.ParquetWriter(self._file.temporary, self._schema, compression="zstd")
+        except OSError as error:
+            self._file.abandon()
+            raise FoldcamError(write_failure(path, error)) from error
+
+    @property
+    def size(self) -> int:
+        """Bytes that reached the file, and those of the embeddings that wait."""
+        return self._file.size + 4 * self._size * len(self._rows)
+
+    def __enter__(self) -> ParquetSink:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self._flush()
+            self._close()
+            if kind is None:
+                self._file.finish()
+        except OSError as failure:
+            if kind is None:
+                raise FoldcamError(write_failure(self._path, failure)) from failure
+        finally:
+            self._file.abandon()
+
+    def rescue(self) -> None:
+        """Finish the file with the rows that were written and, if there is room, the others."""
+        with suppress(OSError, FoldcamError):
+            self._flush()
+        with suppress(OSError, FoldcamError):
+            self._close()
+            self._file.finish()
+        self._file.abandon()
+
+    def write(self, seen: Seen) -> None:
+        """Add a row per region; a frame without regions has none."""
+        refuse_input(self._path, seen.frame.source)
+        for result in seen.results:
+            if result.embedding.shape != (self._size,):
+                raise FoldcamError(
+                    f"{self._path}: an embedding has {result.embedding.size} numbers where the "
+                    f"file has {self._size}: write another file for another model."
+                )
+            # Copied: the array may be the backend's own, written over by the next frame.
+            self._embeddings[len(self._rows)] = result.embedding
+            self._rows.append(_row(seen.frame, result))
+            if len(self._rows) == len(self._embeddings):
+                try:
+                    self._flush()
+                except OSError as error:
+                    raise FoldcamError(write_failure(self._path, error)) from error
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        rows, self._rows = self._rows, []
+        if not rows:
+            return
+        values = pa.array(self._embeddings[: len(rows)].reshape(-1))
+        columns = {
+            name: pa.array([row[name] for row in rows], self._schema.field(name).type)
+            for name in rows[0]
+        }
+        columns["embedding"] = pa.FixedSizeListArray.from_arrays(values, self._size)
+        table = pa.table([columns[name] for name in self._schema.names], schema=self._schema)
+        self._writer.write_table(table, row_group_size=len(rows))
+
+    def _close(self) -> None:
+        if self._writer.is_open:
+            self._writer.close()
+
+
+def schema(embedding_size: int) -> pa.Schema:
+    """The columns.
+
+    Args:
+        embedding_size: D; also in the metadata as `embedding_size`, beside the version of this
+            schema, `foldcam_schema`.
+    """
+    import pyarrow as pa
+
+    box = pa.struct([pa.field(name, pa.int32()) for name in ("x", "y", "width", "height")])
+    return pa.schema(
+        [
+            pa.field("source", pa.string(), nullable=False),
+            pa.field("stream", pa.int32(), nullable=False),
+            pa.field("frame", pa.int64(), nullable=False),
+            pa.field("timestamp", pa.float64(), nullable=False),
+            pa.field("time", pa.timestamp("us", "UTC"), nullable=False),
+            pa.field("box", box),
+            pa.field("labels", pa.list_(pa.string()), nullable=False),
+            pa.field("neighbors", pa.list_(pa.int32()), nullable=False),
+            pa.field("similarities", pa.list_(pa.float32()), nullable=False),
+            pa.field("estimate", pa.float32()),
+            pa.field("embedding", pa.list_(pa.float32(), embedding_size), nullable=False),
+        ],
+        metadata={"foldcam_schema": SCHEMA_VERSION, "embedding_size": str(embedding_size)},
+    )
+
+
+def mend_parquet(path: Path) -> bool:
+    """Whether a file is whole: the index of a Parquet file is at its end, and none is made."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        pq.ParquetFile(path).close()
+    except (OSError, pa.ArrowException):
+        return False
+    return True
+
+
+def _row(frame: Frame, result: Result) -> dict[str, Any]:
+    box = result.box
+    return {
+        "source": frame.source.encode("utf-8", "backslashreplace").decode(),
+        "stream": frame.stream,
+        "frame": frame.index,
+        "timestamp": frame.timestamp,
+        "time": capture_time(frame),
+        "box": None if box is None else dict(zip(("x", "y", "width", "height"), box, strict=True)),
+        "labels": [label.encode("utf-8", "backslashreplace").decode() for label in result.labels],
+        "neighbors": result.neighbors.tolist(),
+        "similarities": result.similarities.tolist(),
+        "estimate": result.estimate,
+    }

@@ -1,0 +1,110 @@
+"""Single pictures of a video or a camera: every frame, or one of N."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from runtime.files import user_errors_for
+from runtime.images import write_image
+from runtime.seen import Seen
+from runtime.sinks.base import NotWritten, PendingFile
+from runtime.sinks.guard import DiskGuard
+from runtime.sinks.record import capture_time
+from runtime.sinks.segments import Segments
+from runtime.sources.base import Source
+
+_TRIM_EVERY = 100
+
+
+class PicturesSink:
+    """Overlays as JPEG files, each complete before it has its name.
+
+    A recorded source's are called `film-000000042.jpg`, by frame; a live one's
+    `camera-0-20261126T215914Z-000042.jpg`, by time and number, also over several runs.
+
+    Args:
+        folder: made if it is missing.
+        sources: of the run; `Frame.stream` says which of them a frame is of.
+        every: of so many frames of a source one is written.
+        keep_bytes: of a live source's pictures; the oldest go above it.
+        guard: of the disk; None for sources whose frames must not be lost.
+
+    Raises:
+        FoldcamError: the folder cannot be written.
+    """
+
+    name = "pictures"
+    may_skip = False
+
+    def __init__(
+        self,
+        folder: Path,
+        sources: Sequence[Source],
+        every: int = 1,
+        keep_bytes: float | None = None,
+        guard: DiskGuard | None = None,
+    ) -> None:
+        self._folder, self._every, self._guard = folder, every, guard
+        self.output: str | None = f"{folder}/"
+        with user_errors_for(folder / "picture"):
+            folder.mkdir(parents=True, exist_ok=True)
+        PendingFile(folder / "probe").abandon()
+        self._stems = stems_of(sources)
+        self._segments = {
+            stream: Segments(folder / f"{self._stems[stream]}.jpg", keep_bytes)
+            for stream, source in enumerate(sources)
+            if source.live
+        }
+        self._seen: Counter[int] = Counter()
+        self._written = 0
+
+    def __enter__(self) -> PicturesSink:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for segments in self._segments.values():
+            segments.trim()
+
+    def reopen(self) -> None:
+        """Go on after a failure.
+
+        Raises:
+            FoldcamError: the folder cannot be written yet.
+        """
+        PendingFile(self._folder / "probe").abandon()
+
+    def write(self, seen: Seen) -> None:
+        """Write one picture, or none if it is not this frame's turn."""
+        stream = seen.frame.stream
+        self._seen[stream] += 1
+        if (self._seen[stream] - 1) % self._every:
+            return
+        if self._guard is not None and not self._guard.has_room():
+            raise NotWritten(self._guard.reason)
+        segments = self._segments.get(stream)
+        if segments is None:
+            path = self._folder / f"{self._stems[stream]}-{seen.frame.index:09d}.jpg"
+        else:
+            path = segments.next(capture_time(seen.frame))
+        write_image(path, seen.image)
+        self._written += 1
+        # Listing a folder of a million pictures for each of them would be all that is done.
+        if segments is not None and self._written % _TRIM_EVERY == 0:
+            segments.trim()
+
+
+def stems_of(sources: Sequence[Source]) -> list[str]:
+    """A name for each source's outputs; sources of one name are numbered."""
+    count = Counter(source.stem for source in sources)
+    return [
+        source.stem if count[source.stem] == 1 else f"{source.stem}-{stream}"
+        for stream, source in enumerate(sources)
+    ]

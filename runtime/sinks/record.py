@@ -1,0 +1,77 @@
+"""One result as a JSON object, for files, brokers and events."""
+
+from __future__ import annotations
+
+import math
+import time
+from datetime import datetime, timezone
+from typing import Any
+
+from runtime.model import Result
+from runtime.sources.base import Frame
+
+
+def record(frame: Frame, result: Result, embedding: bool = True) -> dict[str, Any]:
+    """One result as a JSON object; a number that is not finite becomes null.
+
+    A continuous outcome has `estimate` and `hottest_lower`, and its neighbors no label.
+    """
+    labels: list[dict[str, str]] = [{"label": label} for label in result.labels]
+    if result.estimate is not None:
+        labels = [{} for _ in result.neighbors]
+    document: dict[str, Any] = {
+        **place_of(frame),
+        "width": result.frame_wh[0],
+        "height": result.frame_wh[1],
+        "neighbors": [
+            {"row": int(row), **label, "similarity": _number(similarity)}
+            for row, label, similarity in zip(
+                result.neighbors, labels, result.similarities, strict=True
+            )
+        ],
+        "hottest": _place(result.hottest()),
+        "timings_ms": {
+            "preprocess": round(result.timings.preprocess_ms, 3),
+            "inference": round(result.timings.inference_ms, 3),
+        },
+    }
+    if result.box is not None:
+        document["box"] = dict(zip(("x", "y", "width", "height"), result.box, strict=True))
+    if result.estimate is not None:
+        document["estimate"] = _number(result.estimate)
+        document["hottest_lower"] = _place(result.hottest_lower())
+    if embedding:
+        document["embedding"] = [_number(value) for value in result.embedding.tolist()]
+    return document
+
+
+def place_of(frame: Frame) -> dict[str, Any]:
+    """Where and when a frame stands among all others.
+
+    `time` is the moment of its capture by the clock on the wall, UTC, and `age_ms` how long ago
+    that is, by a clock that never jumps.
+    """
+    age = max(0.0, time.monotonic() - frame.captured)
+    return {
+        "source": frame.source,
+        "frame": frame.index,
+        "timestamp": round(frame.timestamp, 6),
+        "stream": frame.stream,
+        "time": capture_time(frame).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "age_ms": round(1e3 * age, 3),
+    }
+
+
+def capture_time(frame: Frame) -> datetime:
+    """When a frame was captured, in UTC: the present by the wall's clock, less the frame's age."""
+    age = max(0.0, time.monotonic() - frame.captured)
+    return datetime.fromtimestamp(time.time() - age, timezone.utc)
+
+
+def _place(place: tuple[float, float] | None) -> dict[str, float | None] | None:
+    return None if place is None else {"x": _number(place[0]), "y": _number(place[1])}
+
+
+def _number(value: float) -> float | None:
+    # Nine significant digits give every float32 back exactly.
+    return float(f"{float(value):.9g}") if math.isfinite(value) else None

@@ -1,0 +1,31 @@
+"""How results are drawn into a frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Colormap = Literal["turbo", "inferno", "viridis", "jet"]
+COLORMAP_NAMES: tuple[Colormap, ...] = get_args(Colormap)
+Mark = Literal["none", "contour", "box"]
+
+
+@dataclass(frozen=True)
+class Style:
+    """How results are drawn into a frame.
+
+    Attributes:
+        opacity: of the hottest place, in [0, 1].
+        colormap: of the heat; a continuous outcome has its own two colours.
+        threshold: heat below it, in [0, 1], is not painted.
+        mark: what is drawn around the hottest region: nothing, its contour or its box.
+        boxes: whether the regions that the network was shown have their boxes and labels.
+        caption: whether the answer is written along the bottom.
+    """
+
+    opacity: float = 0.6
+    colormap: Colormap = "turbo"
+    threshold: float = 0.0
+    mark: Mark = "none"
+    boxes: bool = True
+    caption: bool = True

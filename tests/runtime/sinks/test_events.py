@@ -1,0 +1,234 @@
+"""Events: once per occurrence, with a line and two pictures, however a value flickers."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from runtime.errors import FoldcamError
+from runtime.events.conditions import heat_share
+from runtime.events.detector import Detector, understood
+from runtime.events.language import parse_rule
+from runtime.events.options import EventOptions
+from runtime.images import read_image
+from runtime.output_options import OutputOptions, RecordingOptions
+from runtime.sinks import NotWritten, open_outputs
+
+
+@pytest.fixture
+def fired(make_seen, make_result):
+    """The seconds at which a rule fires, given one value per frame, `every` seconds apart."""
+
+    def fired(when: str, values, every: float = 1.0, **options) -> list[float]:
+        rule = parse_rule(EventOptions("a", when, **{"cooldown_seconds": 0.0, **options}))
+        detector = Detector([rule], [False], [True])
+        base = make_seen(0).frame.captured
+        found = []
+        for index, value in enumerate(values):
+            given = value if isinstance(value, str) else "owl"
+            result = make_result(given, value if isinstance(value, float) else 0.9)
+            seen = make_seen(index, result)
+            object.__setattr__(seen.frame, "captured", base + every * index)
+            found += [every * index for _ in detector.events(seen)]
+        return found
+
+    return fired
+
+
+def test_an_occurrence_is_one_event(fired):
+    assert fired("similarity below 0.4", [0.9, 0.3, 0.3, 0.3, 0.9, 0.9, 0.2]) == [1, 6]
+    assert fired("similarity above 0.4", [0.3, 0.9, 0.9]) == [1]
+    assert fired("label is cat", ["owl", "cat", "cat", "owl", "cat"]) == [1, 4]
+    assert fired("label is not owl", ["owl", "cat", "dog", "owl"]) == [1]
+
+
+def test_a_threshold_is_not_reached_by_equality(fired):
+    assert fired("similarity below 0.5", [0.5]) == []
+    assert fired("similarity above 0.5", [0.5]) == []
+    assert fired("similarity above 0.5", [float("nan")]) == []
+
+
+def test_a_minimum_duration_is_without_a_break(fired):
+    values = [0.3, 0.3, 0.9, 0.3, 0.3, 0.3, 0.3]
+    assert fired("similarity below 0.4", values, for_seconds=2.0) == [5]
+    assert fired("similarity below 0.4", values, for_seconds=5.0) == []
+
+
+def test_hysteresis_holds_a_flickering_value(fired):
+    flicker = [0.39, 0.41] * 50
+    assert len(fired("similarity below 0.4", flicker)) == 50
+    assert fired("similarity below 0.4", flicker, hysteresis=0.05) == [0]
+    assert fired("similarity below 0.4", [*flicker, 0.46, 0.41, 0.39], hysteresis=0.05) == [0, 102]
+    assert fired("similarity above 0.4", [0.41, 0.36, 0.41, 0.34, 0.39, 0.41], hysteresis=0.05) == [
+        0,
+        5,
+    ]
+
+
+def test_a_cool_down_bounds_the_events_of_any_flicker(fired):
+    flicker = ["cat", "owl"] * 50
+    assert fired("label is cat", flicker, cooldown_seconds=30.0) == [0, 30, 60, 90]
+    # What still holds when the cool-down is over is an event then.
+    values = [0.3, 0.9, 0.3, 0.3, 0.3, 0.3, 0.3]
+    assert fired("similarity below 0.4", values, cooldown_seconds=5.0) == [0, 5]
+
+
+def test_a_thousand_flickering_frames_are_few_events_by_default(fired):
+    values = [0.39, 0.41] * 500
+    options = EventOptions("a", "")
+    many = fired("similarity below 0.4", values, 0.04, cooldown_seconds=options.cooldown_seconds)
+    assert len(many) == 4
+
+
+def test_conditions_must_hold_in_one_region(make_seen, make_result):
+    rule = parse_rule(EventOptions("a", "label is owl and similarity above 0.8"))
+    detector = Detector([rule], [True], [False])
+    far = [make_result("owl", 0.3), make_result("cat", 0.95)]
+    assert detector.events(make_seen(0, *far)) == []
+    (event,) = detector.events(make_seen(1, *far, make_result("owl", 0.9, box=(1, 2, 3, 4))))
+    assert event.result.box == (1, 2, 3, 4)
+
+
+def test_streams_are_watched_apart_and_photographs_each_by_itself(make_seen, make_result):
+    rule = parse_rule(EventOptions("a", "similarity below 0.4", cooldown_seconds=100))
+    low = make_result("owl", 0.1)
+    detector = Detector([rule], [False, False, True], [True, False, False])
+    found = [
+        (event.seen.frame.stream, event.number)
+        for index in range(3)
+        for stream in (0, 1, 2)
+        for event in detector.events(make_seen(index, low, seconds=index, stream=stream))
+    ]
+    assert found == [(0, 1), (1, 2), (2, 3), (2, 4), (2, 5)]
+
+
+def test_time_that_goes_back_begins_anew(make_seen, make_result):
+    """A film that is played again, or a source whose time began again."""
+    rule = parse_rule(EventOptions("a", "similarity below 0.4", for_seconds=2, cooldown_seconds=5))
+    detector = Detector([rule], [False], [False])
+    low, high = make_result("owl", 0.1), make_result("owl", 0.9)
+    times = []
+    for seconds, result in [
+        (100, low),
+        (102, low),
+        (103, high),
+        (0, low),
+        (1, low),
+        (2, low),
+        (5, low),
+    ]:
+        times += [seconds for _ in detector.events(make_seen(0, result, seconds=seconds))]
+    assert times == [102, 5]
+
+
+def test_share_of_heat(make_seen, make_result):
+    # One hot quarter of two by two cells, painted bilinearly over 32 x 24.
+    seen = make_seen(0, make_result(heat=[[1, 0], [0, 0]]))
+    whole = heat_share(seen, (0, 0, 32, 24))
+    assert whole == pytest.approx(1.0)
+    left = heat_share(seen, (0, 0, 16, 24))
+    assert left + heat_share(seen, (16, 0, 100, 100)) == pytest.approx(1.0)
+    assert 0.8 < left < 1
+    assert heat_share(seen, (500, 0, 5, 5)) == 0.0
+    assert heat_share(make_seen(0, make_result(heat=[[0, 0]])), (0, 0, 32, 24)) == 0.0
+
+
+def test_heat_and_estimate_as_rules(make_seen, make_result):
+    heat = parse_rule(EventOptions("a", "heat in 0,0,16,24 above 0.8"))
+    dear = parse_rule(EventOptions("b", "estimate above 100"))
+    detector = Detector([heat, dear], [True], [False])
+    seen = make_seen(0, make_result(heat=[[1, 0]], estimate=101.0))
+    assert [event.rule.name for event in detector.events(seen)] == ["a", "b"]
+    seen = make_seen(0, make_result(heat=[[0, 1]], estimate=100.0))
+    assert detector.events(seen) == []
+    assert detector.events(make_seen(0, make_result())) != []  # a model of labels has no estimate
+
+
+def opened(folder, make_source, tiny_contract, rules, **options):
+    events = [EventOptions(name, when, cooldown_seconds=0) for name, when in rules.items()]
+    return open_outputs(
+        [make_source()], OutputOptions(events=str(folder)), RecordingOptions(**options), events,
+        contract=tiny_contract,
+    )  # fmt: skip
+
+
+def test_a_line_and_two_pictures(tmp_path, make_seen, make_result, make_source, contract_with):
+    (sink,) = opened(tmp_path, make_source, contract_with(), {"odd": "similarity below 0.4"})
+    image = np.full((24, 32, 3), (30, 60, 90), np.uint8)
+    with sink:
+        for index, similarity in enumerate([0.9, 0.3, 0.3, 0.9, 0.2]):
+            sink.write(make_seen(index, make_result("owl", similarity), image=image))
+    lines = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert [(line["event"], line["frame"], line["number"]) for line in lines] == [
+        ("odd", 1, 1), ("odd", 4, 2),
+    ]  # fmt: skip
+    assert lines[0]["rule"] == "similarity below 0.4"
+    assert "embedding" not in lines[0]
+    raw, drawn = (read_image(tmp_path / lines[0][kind]) for kind in ("raw", "snapshot"))
+    assert abs(raw.astype(int) - image).max() < 10
+    assert abs(raw.astype(int) - drawn).max() > 50
+    assert len(list(tmp_path.glob("*.jpg"))) == 4
+    # A second run adds to what is there.
+    (sink,) = opened(tmp_path, make_source, contract_with(), {"odd": "similarity below 0.4"})
+    with sink:
+        sink.write(make_seen(0, make_result("owl", 0.1)))
+    assert len((tmp_path / "events.jsonl").read_text().splitlines()) == 3
+    assert len(list(tmp_path.glob("*.jpg"))) == 6
+
+
+def test_snapshots_are_kept_in_bounds(tmp_path, make_seen, make_result, make_source, contract_with):
+    rules = {"odd": "similarity below 0.4"}
+    (sink,) = opened(tmp_path, make_source, contract_with(), rules, keep_gb=5e-6)
+    noise = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
+    with sink:
+        for index in range(40):
+            sink.write(make_seen(index, make_result("owl", 0.1 + 0.8 * (index % 2)), image=noise))
+    for kind in ("odd-2*.jpg", "odd-raw-2*.jpg"):
+        assert 0 < sum(path.stat().st_size for path in tmp_path.glob(kind)) <= 5000
+    assert len((tmp_path / "events.jsonl").read_text().splitlines()) == 20
+
+
+def test_without_room_the_line_is_written_and_the_pictures_counted_as_lost(
+    tmp_path, make_seen, make_result, make_source, contract_with
+):
+    rules = {"odd": "similarity below 0.4"}
+    (sink,) = opened(tmp_path, make_source, contract_with(), rules, min_free_gb=1e6)
+    with sink, pytest.raises(NotWritten, match="are free on the disk"):
+        sink.write(make_seen(0, make_result("owl", 0.1)))
+    assert [path.name for path in tmp_path.iterdir()] == ["events.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("when", "labels", "message"),
+    [
+        ("label is owll", ["owl"], "asks for the label 'owll', which this model's bank does not"),
+        ("label is owl", None, "asks for a label, and this model answers with an estimate"),
+        ("estimate above 3", ["owl"], "asks for an estimate, and this model answers with labels"),
+        ("nonsense", ["owl"], "its when has 'nonsense'"),
+    ],
+)
+def test_a_rule_that_this_model_can_never_meet_is_refused(when, labels, message):
+    with pytest.raises(FoldcamError, match=message):
+        understood([EventOptions("a", when)], labels)
+
+
+def test_the_command_finds_events_in_photographs(runtime, tiny_model, photo, tmp_path):
+    for name, color in (("a", (255, 0, 0)), ("b", (0, 0, 255)), ("c", (250, 10, 10))):
+        photo(f"{name}.png", color)
+    done = runtime(
+        "run", tiny_model, "--file", tmp_path / "photos", "--events", "ev",
+        "--event", "reds: label is red", "--event", "unknown: similarity below 0.2",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "working" / "ev"
+    lines = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    assert [line["source"][-5:] for line in lines] == ["a.png", "c.png"]
+    assert {line["event"] for line in lines} == {"reds"}
+    assert len(list(folder.glob("reds-*.jpg"))) == 4
+    done = runtime(
+        "run", tiny_model, "--file", tmp_path / "photos", "--events", "ev", "--event", "label is rd"
+    )
+    assert done.returncode == 1
+    assert "asks for the label 'rd'" in done.stderr
