@@ -1,8 +1,9 @@
-"""The float and the quantized model timed in turn, one thread, one process."""
+"""The float and the quantized models timed in turn, one thread, one process."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,14 +36,19 @@ class Speed:
 
 def compare_speed(
     reference: onnx.ModelProto,
-    candidate: onnx.ModelProto,
+    candidates: Sequence[onnx.ModelProto],
     contract: Contract,
     images: Images,
     rounds: int = 30,
-) -> Speed:
-    """Time both models in turn on single images with ONNX Runtime's kernels."""
-    runners = [Runner(model, contract, kernels=True, batch=1) for model in (reference, candidate)]
-    ratios = []
+) -> list[Speed]:
+    """Time all models in turn on single images with ONNX Runtime's kernels.
+
+    Returns:
+        One for each candidate, in their order.
+    """
+    models = (reference, *candidates)
+    runners = [Runner(model, contract, kernels=True, batch=1) for model in models]
+    ratios = np.empty((rounds, len(candidates)))
     # The first rounds warm up caches and clocks.
     for turn in range(-3, rounds):
         image = images[turn % len(images)][None]
@@ -52,6 +58,9 @@ def compare_speed(
             list(runner.batches(image))
             spent.append(time.perf_counter() - start)
         if turn >= 0:
-            ratios.append(spent[0] / spent[1])
-    low, middle, high = np.percentile(ratios, [25, 50, 75])
-    return Speed(float(middle), float(low), float(high), rounds)
+            ratios[turn] = spent[0] / np.array(spent[1:])
+    low, middle, high = np.percentile(ratios, [25, 50, 75], axis=0)
+    return [
+        Speed(float(m), float(lo), float(hi), rounds)
+        for lo, m, hi in zip(low, middle, high, strict=True)
+    ]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import math
 import os
 import sys
 from typing import Any, NoReturn
 
 import typer
 
+from runtime.digest import finite
 from runtime.errors import ExitStatus, FoldcamError
 from runtime.text import printable
 
@@ -98,18 +98,7 @@ def missing_extra(error: ImportError) -> str | None:
 
 def print_json(document: dict[str, Any] | list[Any]) -> None:
     """One JSON document on standard output; a number that is not finite is written as null."""
-    sys.stdout.write(json.dumps(_finite(document), indent=2) + "\n")
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(inner) for inner in value]
-    return value
+    sys.stdout.write(json.dumps(finite(document), indent=2) + "\n")
 
 
 def print_text(text: str) -> None:

@@ -133,8 +133,8 @@ def test_residual_networks_and_transformers_build_and_stay_near(name, tmp_path, 
     pytest.importorskip("transformers", reason="needs transformers: foldcam[dev]")
     from benchmarks.architectures import parity
     from benchmarks.architectures.zoo import architectures
-    from calibrate.calibrator import read_contract_of
     from calibrate.quality import Damage
+    from calibrate.source import contract_in
     from calibrate.statistics import gather
     from calibrate.tuning import best_recipe, choose_steps
     from runtime.images import list_images, read_image
@@ -142,7 +142,7 @@ def test_residual_networks_and_transformers_build_and_stay_near(name, tmp_path, 
     monkeypatch.setattr(parity, "_builds", lambda path: None)
     parity.try_architecture(architectures()[name], tmp_path)
     model = onnx.load(tmp_path / "model.onnx")
-    contract = read_contract_of(model)
+    contract = contract_in(model)
     paths = list_images(tmp_path / "pictures", recursive=True)
     images = np.stack([contract.preprocessing.resized(read_image(path))[0] for path in paths])
     placement, damage = find_placement(model), Damage(model, contract, images)
