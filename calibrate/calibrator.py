@@ -18,7 +18,7 @@ from calibrate.quality import Damage, Gate
 from calibrate.rebank import rebank
 from calibrate.selection import read_pictures, select
 from calibrate.source import check_names, contract_in, read_source, write_contract
-from calibrate.speed import Speed, compare_speed
+from calibrate.speed import compare_speed
 from calibrate.statistics import Activation, gather
 from calibrate.store import Store, key_of, tools
 from calibrate.tuning import Choice, best_recipe, choose_steps
@@ -27,6 +27,7 @@ from runtime.contract import Calibration, Contract
 from runtime.digest import digest_of
 from runtime.files import sha256_of_file
 from runtime.gate import Answered, GateFigures, GateLimits, PerImage, failures_of
+from runtime.in_turn import Ratio
 
 Progress = Callable[[str, int, int], None]
 
@@ -66,7 +67,7 @@ class Outcome:
     each: PerImage
     answers: Answered
     gate: Gate
-    speeds: list[Speed]
+    speeds: list[Ratio]
     failures: tuple[str, ...]
 
     @property
@@ -75,7 +76,7 @@ class Outcome:
         return not self.failures
 
     @property
-    def speed(self) -> Speed | None:
+    def speed(self) -> Ratio | None:
         """Of `model`; None where it was not measured."""
         return self.speeds[self.ladder.index(self.chosen)] if self.speeds else None
 
@@ -288,7 +289,7 @@ class _Job:
         onnx.checker.check_model(model, full_check=True)
         return contract
 
-    def _speeds(self, ladder: list[Rung]) -> list[Speed]:
+    def _speeds(self, ladder: list[Rung]) -> list[Ratio]:
         if self._wishes.target != "cpu":
             return []
         models = [self._candidates[rung.kept] for rung in ladder]
