@@ -89,7 +89,7 @@ def select(
         rest = dealt[len(gate) :]
     else:
         gate, rest = _round_robin(test, seed)[:gate_count], _round_robin(train, seed)
-    choosing = min(choice_count, max(len(rest) // 3, len(rest) - count))
+    choosing = min(choice_count, max(FEWEST, len(rest) // 3, len(rest) - count))
     choice, chosen = rest[:choosing], rest[choosing:][:count]
     for what, samples in (
         ("to calibrate on", chosen),
