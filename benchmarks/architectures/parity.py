@@ -77,7 +77,7 @@ def try_architecture(architecture: Architecture, folder: Path) -> Row:
     samples = _pictures(folder / "pictures", height, width)
     torch.manual_seed(0)
     module = architecture.make().eval()
-    settle(module, architecture.size)
+    _settle(module, architecture.size)
     loaded = LoadedModel(
         module, Preprocessing(width, height), "architecture", "", architecture.output
     )
@@ -110,7 +110,7 @@ def try_architecture(architecture: Architecture, folder: Path) -> Row:
 
 
 @torch.no_grad()
-def settle(module: nn.Module, size: tuple[int, int]) -> None:
+def _settle(module: nn.Module, size: tuple[int, int]) -> None:
     """Give every BatchNorm the statistics of its input, as training would."""
     norms = [each for each in module.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm)]
     for norm in norms:

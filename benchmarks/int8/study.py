@@ -28,7 +28,7 @@ from runtime.digest import finite
 from runtime.files import atomic_path, sha256_of_file
 from runtime.gate import failures_of
 from runtime.onnx_file import read_contract
-from runtime.parity import sample_images
+from runtime.parity import clouds
 
 StageProgress = Callable[[str, int, int], None]
 
@@ -120,7 +120,7 @@ def _row(
     told = calibrated(_TENSORRT)
     row: dict[str, Any] = {
         "network": subject.network,
-        "weights": "ImageNet, fine-tuned" if subject.pretrained else "random, trained here",
+        "weights": "ImageNet" if subject.pretrained else "front ImageNet, body random",
         "data": subject.data,
         "folder": folder.name,
         "input": _input(prepared.model),
@@ -225,7 +225,7 @@ def _timed(folder: Path, rounds: int) -> dict[str, Any]:
     names = (_NAIVE, _CPU, _TENSORRT)
     models = [onnx.load(folder / f"{name}.onnx") for name in names]
     # What is on the images does not change how long they take.
-    images = sample_images(replace(contract, input_type="uint8"), 8, 0)
+    images = clouds(contract.preprocessing, 8, 0)
     found = compare_speed(onnx.load(folder / "model.onnx"), models, contract, images, rounds)
     return {name: each.document() for name, each in zip(names, found, strict=True)}
 
