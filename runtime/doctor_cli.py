@@ -184,7 +184,12 @@ def _engine_here(model: Path) -> Path | None:
     """The engine beside a model, where TensorRT and a GPU are here; None for ONNX Runtime."""
     from runtime.engine.device import find_gpu
     from runtime.engine.flavours import installed_versions
+    from runtime.onnx_file import read_contract
 
+    calibration = read_contract(model).calibration
+    # A file in the form for CPUs has no engine.
+    if calibration is not None and calibration.target == "cpu":
+        return None
     if find_gpu() is None or not installed_versions():
         return None
     from runtime.backends.tensorrt.opening import engine_for
