@@ -156,6 +156,7 @@ def int8(
     networks: Annotated[
         str, typer.Option(help="EfficientNet-Lite0, ResNet, ViT, by commas.")
     ] = "EfficientNet-Lite0,ResNet,ViT",
+    on: Annotated[str, typer.Option(help="birds, houses, by commas.")] = "birds,houses",
     rounds: Annotated[int, typer.Option(help="Timed runs of each model.", min=1)] = 60,
     seed: Annotated[int, typer.Option(help="Of the choice of images.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
@@ -169,8 +170,13 @@ def int8(
 
     known = tuple(dict.fromkeys(subject.network for subject in SUBJECTS))
     wanted = {choice("--networks", name, known) for name in networks.split(",")}
+    data_sets = {choice("--on", name, ("birds", "houses")) for name in on.split(",")}
     options = Int8Options(
-        subjects=tuple(subject for subject in SUBJECTS if subject.network in wanted),
+        subjects=tuple(
+            subject
+            for subject in SUBJECTS
+            if subject.network in wanted and subject.data in data_sets
+        ),
         rounds=rounds,
         seed=seed,
     )

@@ -34,7 +34,10 @@ class Ratio:
 
 
 def seconds_in_turn(
-    runs: Sequence[Callable[[int], object]], rounds: int, seed: int = 0
+    runs: Sequence[Callable[[int], object]],
+    rounds: int,
+    seed: int = 0,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> npt.NDArray[np.float64]:
     """Seconds of each run of each program, `float64 [rounds, n]`.
 
@@ -45,15 +48,17 @@ def seconds_in_turn(
         runs: each is given the number of the round.
         rounds: timed; a few before them warm up caches and clocks.
         seed: of the order.
+        clock: seconds; `time.thread_time` where the calling thread does all the work, which
+            other programs on the machine disturb less.
     """
     generator = np.random.default_rng(seed)
     seconds = np.empty((rounds, len(runs)))
     for turn in range(-_WARM_UP, rounds):
         for place in generator.permutation(len(runs)):
-            start = time.perf_counter()
+            start = clock()
             runs[int(place)](turn % rounds)
             if turn >= 0:
-                seconds[turn, place] = time.perf_counter() - start
+                seconds[turn, place] = clock() - start
     return seconds
 
 

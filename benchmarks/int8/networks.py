@@ -9,7 +9,7 @@ starts from random ones.
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -28,9 +28,9 @@ class Front(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        whole = pretrained_backbone()
+        whole: Any = pretrained_backbone()
         self.stem, self.norm, self.activation = whole._conv_stem, whole._bn0, whole._swish
-        self.blocks = nn.ModuleList(list(cast(nn.ModuleList, whole._blocks))[:_BLOCKS])
+        self.blocks = nn.ModuleList(list(whole._blocks)[:_BLOCKS])
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Features of stride 16."""

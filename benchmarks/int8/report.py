@@ -108,7 +108,10 @@ def _tried(document: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for row in document["subjects"]:
         found, half, again = row["tensorrt"], row["float16"], row["rebank"]
         even, bias = found["equalization"], found["damage"]
-        gate = "passes" if not half["failures"] else "fails"
+        told = "nothing left for it"
+        if half is not None:
+            gate = "passes" if not half["failures"] else "fails"
+            told = f"{half['float16_steps']}, {gate}, {_built(half)}"
         yield (
             _name(row),
             "nothing to equalize" if even is None
@@ -116,7 +119,7 @@ def _tried(document: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
                  f"({even['activations']} activations, {_kept(even['taken'])})",
             f"{bias['as_rounded']:.5f} -> {bias['bias_corrected']:.5f} "
             f"({_kept(bias['bias_corrected'] < bias['as_rounded'])})",
-            f"{half['float16_steps']}, {gate}, {_built(half)}",
+            told,
             "-" if again is None
             else f"{_answer(found['figures'])} -> {_answer(again['figures'])} "
                  f"({_kept(again['rebank']['taken'])})",

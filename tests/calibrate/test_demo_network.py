@@ -11,7 +11,11 @@ from export.datasets import load_dataset
 
 pytest.importorskip("efficientnet_lite_pytorch", reason="needs foldcam[demo]")
 
-LIMITED = ("--method", "mse", "--count", "16", "--choice-images", "21", "--gate-images", "28")
+# Of 28 images two are 7 points: recall is not what so few can judge, heatmaps are.
+LIMITED = (
+    *("--method", "mse", "--count", "16", "--choice-images", "21", "--gate-images", "28"),
+    *("--recall-lost", "8"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +52,7 @@ def demo(birds, tmp_path_factory):
 def test_the_demo_network_calibrates_passes_and_is_accepted(foldcam, demo, birds, tmp_path):
     out = tmp_path / "model.int8.onnx"
     status, text, err = foldcam("calibrate", demo, "--images", birds, "--out", out, *LIMITED)
-    assert status == 0, (text, err)
+    assert status == 0, text[text.rindex("FAILED") :] if "FAILED" in text else err
     assert out.stat().st_size < 0.45 * demo.stat().st_size
     assert foldcam("check", out, "--target", "jetpack-6.2")[0] == 0
     pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx: foldcam[rtx]")
