@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from benchmarks.int8.subjects import SUBJECTS
+
 _WAYS = (
     ("naive", "ONNX Runtime's defaults"),
     ("tensorrt", "foldcam, for TensorRT"),
@@ -42,11 +44,17 @@ def markdown_tried(document: Mapping[str, Any]) -> str:
 def setting(document: Mapping[str, Any]) -> str:
     """What was measured, in one sentence."""
     first = document["subjects"][0]["tensorrt"]["images"]
+    measured = {(row["network"], row["data"]) for row in document["subjects"]}
+    missing = [
+        f"{subject.network} on {subject.data}"
+        for subject in SUBJECTS
+        if (subject.network, subject.data) not in measured
+    ]
     return (
         f"On the birds {first['calibration_images']} images calibrate, {first['choice_images']} "
         f"choose, and {first['gate_images']} others judge; ONNX Runtime "
         f"{document['versions']['onnxruntime']}, one thread, {document['rounds']} interleaved runs "
-        "of each model."
+        "of each model." + (f" **Not measured yet:** {', '.join(missing)}." if missing else "")
     )
 
 
