@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import onnx
 from calibrate.base import Base, try_equalizing
 from calibrate.half import float16_steps, with_float16
 from calibrate.ladder import Rung, climb, rank_layers
+from calibrate.outcome import Outcome
 from calibrate.placement import Placement, find_placement
 from calibrate.qdq import Recipe, Step, quantize
 from calibrate.quality import Damage, Gate
@@ -26,59 +27,13 @@ from calibrate.wishes import Wishes
 from runtime.contract import Calibration, Contract
 from runtime.digest import digest_of
 from runtime.files import sha256_of_file
-from runtime.gate import Answered, GateFigures, GateLimits, PerImage, failures_of
+from runtime.gate import GateLimits, failures_of
 from runtime.in_turn import Ratio
 
 Progress = Callable[[str, int, int], None]
 
 # Images on which candidates are searched by, taken from those that calibrate.
 _DAMAGE_IMAGES = 16
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """What a calibration came to.
-
-    Attributes:
-        model: the candidate that was taken, with its metadata; not to be shipped unless
-            `passed`.
-        base: the float model that was rounded, if it is another than the exported one.
-        contract: of `model`.
-        steps: of its activations.
-        report: everything that equal inputs repeat; its hash is in the contract.
-        ladder: every candidate that was tried, with its figures on the images to choose by.
-        chosen: the one that `model` is.
-        figures: of `model`, on the images that judge.
-        each: the same per image.
-        answers: what it answered there.
-        gate: those images and the float model's answers.
-        speeds: of each rung of the ladder; empty where speed was not measured.
-        failures: what is outside the limits, speed included.
-    """
-
-    model: onnx.ModelProto
-    base: onnx.ModelProto | None
-    contract: Contract
-    steps: dict[str, Step]
-    report: dict[str, Any]
-    ladder: list[Rung]
-    chosen: Rung
-    figures: GateFigures
-    each: PerImage
-    answers: Answered
-    gate: Gate
-    speeds: list[Ratio]
-    failures: tuple[str, ...]
-
-    @property
-    def passed(self) -> bool:
-        """Whether it may be shipped."""
-        return not self.failures
-
-    @property
-    def speed(self) -> Ratio | None:
-        """Of `model`; None where it was not measured."""
-        return self.speeds[self.ladder.index(self.chosen)] if self.speeds else None
 
 
 def calibrate(

@@ -12,7 +12,7 @@ from runtime.cli_support import print_json
 from runtime.errors import ExitStatus, FoldcamError
 
 if TYPE_CHECKING:
-    from calibrate.calibrator import Outcome
+    from calibrate.outcome import Outcome
 
 app = typer.Typer(no_args_is_help=True)
 

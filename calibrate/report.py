@@ -12,8 +12,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from calibrate.calibrator import Outcome
 from calibrate.ladder import Rung
+from calibrate.outcome import Outcome
 from calibrate.quality import Gate
 from export.comparison import ImagePair
 from export.verify_picture import picture_of
