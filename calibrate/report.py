@@ -139,8 +139,9 @@ def tried_lines(report: Mapping[str, Any]) -> list[str]:
     found = report["equalization"]
     if found is not None:
         lines.append(
-            f"equalization of {found['activations']} activations: damage {found['as_exported']:.5f}"
-            f" -> {found['equalized']:.5f}, {'kept' if found['taken'] else 'left out'}"
+            f"equalization ({found['activations']} activations): damage "
+            f"{found['as_exported']:.5f} -> {found['equalized']:.5f}, "
+            f"{'kept' if found['taken'] else 'left out'}"
         )
     found = report["damage"]
     if found is not None:

@@ -180,12 +180,12 @@ def test_a_weight_that_is_nan_is_named(foldcam, easy, data, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("labels", "each", "said"), [(("red",), 30, "one label"), (("red", "blue"), 3, "at least 8")]
+    ("labels", "each", "said"), [(("red",), 40, "one label"), (("red", "blue"), 3, "at least 8")]
 )
 def test_too_few_images_or_labels_are_refused(foldcam, easy, data, tmp_path, labels, each, said):
     for label in labels:
         (tmp_path / "few" / label).mkdir(parents=True)
-        files = sorted((data / "train" / label).iterdir()) * 3
+        files = sorted((data / "train" / label).iterdir()) * 4
         for number, path in enumerate(files[:each]):
             shutil.copy(path, tmp_path / "few" / label / f"{number}.png")
     status, _, err = _calibrate(foldcam, easy, tmp_path / "few", tmp_path / "m.onnx")
