@@ -36,6 +36,7 @@ _EXTRAS = {
     "starlette": "live",
     "uvicorn": "live",
     "modelopt": "calibrate",
+    "transformers": "dev",
 }
 
 
