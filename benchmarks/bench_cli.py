@@ -188,3 +188,49 @@ def pipeline(
         print(text_table(document))
     if not document["passed"]:
         raise typer.Exit(ExitStatus.GATE_FAILED)
+
+
+@bench.command(epilog="Example: foldcam bench int8 --out results/int8")
+def int8(
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with CUB_200_2011 and houses.",
+            show_default="the folder that FOLDCAM_DATA names",
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of results.")] = Path("results/int8"),
+    networks: Annotated[
+        str, typer.Option(help="EfficientNet-Lite0, ResNet, ViT, by commas.")
+    ] = "EfficientNet-Lite0,ResNet,ViT",
+    on: Annotated[str, typer.Option(help="birds, houses, by commas.")] = "birds,houses",
+    rounds: Annotated[int, typer.Option(help="Timed runs of each model.", min=1)] = 60,
+    seed: Annotated[int, typer.Option(help="Of the choice of images.", min=0)] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Three networks on birds and houses, quantized naively and by foldcam: cost and gain."""
+    from benchmarks.int8.report import text_table
+    from benchmarks.int8.study import Int8Options, run_int8
+    from benchmarks.int8.subjects import SUBJECTS
+    from export.cli_options import choice
+    from export.progress import ProgressBar
+
+    known = tuple(dict.fromkeys(subject.network for subject in SUBJECTS))
+    wanted = {choice("--networks", name, known) for name in networks.split(",")}
+    data_sets = {choice("--on", name, ("birds", "houses")) for name in on.split(",")}
+    options = Int8Options(
+        subjects=tuple(
+            subject
+            for subject in SUBJECTS
+            if subject.network in wanted and subject.data in data_sets
+        ),
+        rounds=rounds,
+        seed=seed,
+    )
+    with ProgressBar() as progress:
+        document = run_int8(data or _usual_data().parent, out, options, progress)
+    if as_json:
+        print_json(document)
+        return
+    print(text_table(document))
+    print(f"\nWritten to {out}/int8.json")

@@ -19,6 +19,7 @@ from typing import Any
 from benchmarks.architectures.study import RESULT as ARCHITECTURES
 from benchmarks.architectures.study import markdown_table as architectures_table
 from benchmarks.houses import report as houses
+from benchmarks.int8 import report as int8
 from benchmarks.localization.report import markdown_differences, markdown_table
 from benchmarks.overhead import report as overhead
 from benchmarks.pipeline import study as pipeline
@@ -138,6 +139,13 @@ def _houses() -> dict[str, Any]:
     return document
 
 
+def _int8() -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(
+        (RESULTS / "int8" / "int8.json").read_text(encoding="utf-8")
+    )
+    return document
+
+
 def _overhead() -> dict[str, Any]:
     document: dict[str, Any] = json.loads(
         (RESULTS / "overhead" / "overhead.json").read_text(encoding="utf-8")
@@ -167,6 +175,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "architectures": lambda: architectures_table(_architectures()),
     "transfer-variants": _variants,
     "transfer-heads": _heads,
+    "int8": lambda: int8.markdown_table(_int8()),
+    "int8-ladder": lambda: int8.markdown_ladder(_int8()),
+    "int8-setting": lambda: int8.setting(_int8()),
+    "int8-tried": lambda: int8.markdown_tried(_int8()),
     "overhead": lambda: overhead.markdown_table(_overhead()),
     "overhead-setting": lambda: overhead.setting(_overhead()),
     "overhead-probes": lambda: overhead.markdown_probes(_overhead()),

@@ -12,7 +12,7 @@ from runtime.cli_support import print_json
 from runtime.errors import ExitStatus, FoldcamError
 
 if TYPE_CHECKING:
-    from calibrate.calibrator import Outcome
+    from calibrate.outcome import Outcome
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -51,10 +51,23 @@ def calibrate(
     bias_correction: Annotated[
         bool, typer.Option(help="Try it, and keep it if the answers are nearer to the float ones.")
     ] = True,
+    equalization: Annotated[
+        bool, typer.Option(help="Try cross-layer equalization, and keep it if it does so, too.")
+    ] = True,
+    float_type: Annotated[
+        str,
+        typer.Option(
+            "--float",
+            help="fp32, or fp16 for layers kept in float, attention and softmax; for TensorRT.",
+        ),
+    ] = "fp32",
     rebank: Annotated[
         bool, typer.Option("--rebank", help="Embed the bank by the INT8 network, if that helps.")
     ] = False,
     count: Annotated[int, typer.Option(help="Images to calibrate on, at most.", min=8)] = 128,
+    choice_images: Annotated[
+        int, typer.Option(help="Images to choose layers by, at most.", min=8)
+    ] = 128,
     gate_images: Annotated[int, typer.Option(help="Images to judge by, at most.", min=8)] = 256,
     seed: Annotated[int, typer.Option(help="Of the choice of images.")] = 0,
     recall_lost: Annotated[float, typer.Option(help="Limit, in points of recall@1.")] = 1.0,
@@ -66,7 +79,7 @@ def calibrate(
         str | None,
         typer.Option(
             help="Also write a calibration cache for a weakly typed build of this TensorRT, such "
-            "as 10.3.0; it belongs to MODEL.onnx itself.",
+            "as 10.3.0, and the model without Q and DQ that it belongs to.",
             metavar="VERSION",
         ),
     ] = None,
@@ -77,13 +90,14 @@ def calibrate(
     as_json: Json = False,
 ) -> None:
     """Quantize a folded model to int8; status 3 and no model if it costs too much."""
-    from calibrate.calibrator import Wishes
     from calibrate.calibrator import calibrate as run
     from calibrate.placement import TARGETS
     from calibrate.report import document
     from calibrate.store import Store
     from calibrate.thresholds import METHODS
+    from calibrate.wishes import Wishes
     from export.progress import ProgressBar
+    from runtime.contract import PRECISIONS
     from runtime.gate import GateLimits
 
     chosen_target = choice("--target", target, TARGETS)
@@ -93,19 +107,27 @@ def calibrate(
         raise typer.BadParameter("--keep-float auto and none cannot be joined with names.")
     if calibration_cache is not None and chosen_target != "tensorrt":
         raise typer.BadParameter("--calibration-cache needs --target tensorrt.")
+    chosen_float = choice("--float", float_type, PRECISIONS)
+    if chosen_float == "fp16" and chosen_target == "cpu":
+        raise typer.BadParameter("--float fp16 needs --target tensorrt: CPUs have no such kernels.")
+    if chosen_float == "fp16" and calibration_cache is not None:
+        raise typer.BadParameter("--calibration-cache belongs to a float32 model: no --float fp16.")
     if out.suffix != ".onnx":
         raise FoldcamError(f"--out {out}: an INT8 model is an .onnx file.")
     if out.resolve() == model.resolve():
         raise FoldcamError(f"--out {out} is the float model itself: give another name.")
     wishes = Wishes(
         count=count,
+        choice_count=choice_images,
         gate_count=gate_images,
         seed=seed,
         method=chosen_method,
         keep_float=kept,
         correct_biases=bias_correction,
+        equalize=equalization,
         rebank=rebank,
         target=chosen_target,
+        float_type=chosen_float,
         limits=GateLimits(
             recall_lost=recall_lost / 100,
             heatmap_correlation_mean=heatmap_mean,
@@ -143,7 +165,11 @@ def _write(outcome: Outcome, model: Path, out: Path, cache_version: str | None) 
                 temporary.write_text(text, encoding="utf-8")
             plain = out.with_suffix(".float.onnx")
             with atomic_path(plain) as temporary:
-                temporary.write_bytes(model.read_bytes())
+                if outcome.base is None:
+                    temporary.write_bytes(model.read_bytes())
+                else:
+                    # The ranges are those of the equalized network.
+                    onnx.save(outcome.base, temporary)
             written += [beside, plain]
     else:
         # One of an earlier run would be taken for this one's.
@@ -155,7 +181,7 @@ def _write(outcome: Outcome, model: Path, out: Path, cache_version: str | None) 
 
 
 def _print(outcome: Outcome, files: list[Path]) -> None:
-    from calibrate.report import LADDER_HEAD, figure_lines, ladder_lines
+    from calibrate.report import LADDER_HEAD, LADDER_NOTE, figure_lines, ladder_lines
 
     for what, value in figure_lines(outcome):
         print(f"  {what:24} {value}")
@@ -163,6 +189,7 @@ def _print(outcome: Outcome, files: list[Path]) -> None:
     widths = [max(len(line[place]) for line in table) for place in range(len(LADDER_HEAD))]
     for line in table:
         print("  " + "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip())
+    print(f"  {LADDER_NOTE}")
     if outcome.chosen.kept:
         print(f"  kept in float: {', '.join(outcome.chosen.kept)}")
     for path in files:

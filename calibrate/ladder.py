@@ -23,19 +23,17 @@ class Rung:
     Attributes:
         kept: layers in float, the most sensitive first.
         bytes: of the model's file.
-        figures: at the gate.
-        failures: what is outside the limits.
-        speed_ratio: time of the float model over its own; None if unmeasured.
+        figures: on the images to choose by.
+        failures: what is outside the limits to choose by.
     """
 
     kept: tuple[str, ...]
     bytes: int
     figures: GateFigures
     failures: tuple[str, ...]
-    speed_ratio: float | None = None
 
     def document(self) -> dict[str, Any]:
-        """For the report, without the speed, which differs from run to run."""
+        """For the report; speed, which differs from run to run, is told beside it."""
         return {
             "kept": list(self.kept),
             "bytes": self.bytes,
@@ -66,7 +64,7 @@ def rank_layers(
 def climb(
     ranking: Sequence[str], first: Rung, measure: Callable[[tuple[str, ...]], Rung]
 ) -> list[Rung]:
-    """Keep more and more of the ranking's head in float until the gate passes.
+    """Keep more and more of the ranking's head in float until it is good enough to choose.
 
     The number doubles until it does, and is then halved between the last that failed and the
     first that passed. Not every number is tried: that more layers in float are never worse is

@@ -5,18 +5,20 @@ from __future__ import annotations
 import base64
 import html
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from calibrate.calibrator import Outcome
 from calibrate.ladder import Rung
+from calibrate.outcome import Outcome
 from calibrate.quality import Gate
 from export.comparison import ImagePair
 from export.verify_picture import picture_of
 from runtime.files import atomic_path
+from runtime.strict_json import finite
 
 _WORST = 4
 _STYLE = (
@@ -39,6 +41,7 @@ def document(outcome: Outcome) -> dict[str, Any]:
         "passed": outcome.passed,
         "failures": list(outcome.failures),
         "speed": None if outcome.speed is None else outcome.speed.document(),
+        "ladder_speeds": [speed.ratio for speed in outcome.speeds],
         "report_sha256": calibration.report_sha256,
         "report": outcome.report,
     }
@@ -46,7 +49,7 @@ def document(outcome: Outcome) -> dict[str, Any]:
 
 def write_json(path: Path, outcome: Outcome) -> None:
     """Write the document, whole or not at all."""
-    text = json.dumps(_finite(document(outcome)), indent=1) + "\n"
+    text = json.dumps(finite(document(outcome)), indent=1) + "\n"
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -76,6 +79,7 @@ def write_page(path: Path, outcome: Outcome, name: str) -> None:
         f"<style>{_STYLE}</style><h1>{html.escape(name)}</h1>"
         f"<p><b>{html.escape(verdict)}</b></p><table>{rows}</table>"
         f"<h2>Layers kept in float</h2><p>{html.escape(kept)}</p>"
+        f"<p>{html.escape(LADDER_NOTE)}</p>"
         f"<table><tr>{head}</tr>{ladder}</table>"
         "<h2>The worst images</h2><p>Image, float model, INT8 model, difference.</p>"
         f'<img alt="worst images" src="data:image/png;base64,{picture}">\n'
@@ -86,15 +90,22 @@ def write_page(path: Path, outcome: Outcome, name: str) -> None:
 
 def figure_lines(outcome: Outcome) -> list[tuple[str, str]]:
     """What is measured and its value, for printing."""
-    figures = outcome.chosen.figures
+    figures = outcome.figures
     lines = [
-        ("images", f"{figures.images}, none of them used for calibration"),
+        ("images", f"{figures.images}, on which nothing was calibrated or chosen"),
         ("embedding cosine", f"{figures.embedding_cosine_mean:.5f} mean, "
                              f"{figures.embedding_cosine_worst:.5f} worst"),
         ("same neighbor", f"{figures.neighbor_agreement:.1%}"),
     ]  # fmt: skip
     if figures.recall is not None and figures.recall_reference is not None:
-        lines.append(("recall@1", f"{figures.recall:.2%} (float {figures.recall_reference:.2%})"))
+        low, high = figures.recall_lost_low or 0.0, figures.recall_lost_high or 0.0
+        lines.append(
+            (
+                "recall@1",
+                f"{figures.recall:.2%} (float {figures.recall_reference:.2%}; lost, 95 % interval: "
+                f"{100 * low:.1f} to {100 * high:.1f} points)",
+            )
+        )
     if figures.estimate_error is not None and figures.estimate_error_reference is not None:
         lines.append(("estimate's error", f"{figures.estimate_error:.4f} of the range "
                       f"(float {figures.estimate_error_reference:.4f})"))  # fmt: skip
@@ -110,6 +121,7 @@ def figure_lines(outcome: Outcome) -> list[tuple[str, str]]:
                       f"(float {figures.heat_in_box_reference:.1%})"))  # fmt: skip
     clipped = [item["clipped"] for item in outcome.report["activations"]]
     lines.append(("values clipped", f"{max(clipped):.3%} of the worst activation"))
+    lines += [("tried", text) for text in tried_lines(outcome.report)]
     speed = outcome.speed
     told = "not measured; the device is not at hand"
     if speed is not None:
@@ -121,13 +133,50 @@ def figure_lines(outcome: Outcome) -> list[tuple[str, str]]:
     return lines
 
 
+def tried_lines(report: Mapping[str, Any]) -> list[str]:
+    """What was tried on the network, and whether it was kept: by the damage to the answers."""
+    lines = []
+    found = report["equalization"]
+    if found is not None:
+        lines.append(
+            f"equalization ({found['activations']} activations): damage "
+            f"{found['as_exported']:.5f} -> {found['equalized']:.5f}, "
+            f"{'kept' if found['taken'] else 'left out'}"
+        )
+    found = report["damage"]
+    if found is not None:
+        better = found["bias_corrected"] < found["as_rounded"]
+        lines.append(
+            f"bias correction: damage {found['as_rounded']:.5f} -> {found['bias_corrected']:.5f}, "
+            f"{'kept' if better else 'left out'}"
+        )
+    found = report["rebank"]
+    if found is not None:
+        before, after = (found[name]["recall"] for name in ("before", "after"))
+        lines.append(
+            f"bank embedded again: recall@1 {before or 0:.2%} -> {after or 0:.2%} on the images to "
+            f"choose by, {'kept' if found['taken'] else 'left out'}"
+        )
+    if report["settings"]["float_type"] == "fp16":
+        lines.append(f"float16: {report['float16_steps']} steps")
+    return lines
+
+
+LADDER_NOTE = (
+    "Chosen on images of their own, within half of the limits; the images that judge saw only "
+    "the one that was taken."
+)
 LADDER_HEAD = ("layers in float", "MB", "recall@1", "heatmap mean", "5%", "speed", "verdict")
 
 
 def ladder_lines(outcome: Outcome) -> list[tuple[str, ...]]:
     """One line of cells under `LADDER_HEAD` for each candidate, and one for the float model."""
     reference = outcome.chosen.figures.recall_reference
-    lines = [_line(rung, outcome) for rung in outcome.ladder]
+    speeds = [f"{speed.ratio:.2f}" for speed in outcome.speeds] or ["-"] * len(outcome.ladder)
+    lines = [
+        _line(rung, rung is outcome.chosen, speed)
+        for rung, speed in zip(outcome.ladder, speeds, strict=True)
+    ]
     lines.append(
         (
             "all (float model)",
@@ -135,7 +184,7 @@ def ladder_lines(outcome: Outcome) -> list[tuple[str, ...]]:
             "-" if reference is None else f"{reference:.2%}",
             "1",
             "1",
-            "1",
+            "1" if outcome.speeds else "-",
             "",
         )
     )
@@ -169,10 +218,8 @@ def _labels(outcome: Outcome, gate: Gate, place: int) -> tuple[str, str]:
     return contract.label_of(int(rows[0])), contract.label_of(int(rows[1]))
 
 
-def _line(rung: Rung, outcome: Outcome) -> tuple[str, ...]:
+def _line(rung: Rung, taken: bool, speed: str) -> tuple[str, ...]:
     figures = rung.figures
-    chosen = rung.kept == outcome.chosen.kept
-    speed = f"{outcome.speed.ratio:.2f}" if chosen and outcome.speed is not None else "-"
     return (
         str(len(rung.kept)),
         f"{rung.bytes / 1e6:.2f}",
@@ -180,7 +227,7 @@ def _line(rung: Rung, outcome: Outcome) -> tuple[str, ...]:
         f"{figures.heatmap_correlation_mean:.4f}",
         f"{figures.heatmap_correlation_p5:.4f}",
         speed,
-        ("failed" if rung.failures else "passed") + (", taken" if chosen else ""),
+        ("failed" if rung.failures else "passed") + (", taken" if taken else ""),
     )
 
 
@@ -188,14 +235,3 @@ def _png(pairs: list[tuple[str, ImagePair]]) -> bytes:
     done, data = cv2.imencode(".png", picture_of(pairs)[..., ::-1])
     assert done
     return bytes(data.tobytes())
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity."""
-    if isinstance(value, float):
-        return value if np.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(inner) for inner in value]
-    return value

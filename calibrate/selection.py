@@ -1,4 +1,9 @@
-"""Which images calibrate and which ones judge: stratified over the labels, seeded, disjoint."""
+"""Which images calibrate, choose and judge: stratified over the labels, seeded, disjoint.
+
+What is chosen on images looks better on them than it is, so the images that judge choose
+nothing: layers to keep in float are chosen on images of their own, from the side that
+calibrates, and one candidate is judged once.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +27,10 @@ _BANDS = 8
 
 @dataclass(frozen=True)
 class Selection:
-    """Samples of the two parts, which share none."""
+    """Samples of the three parts, which share none."""
 
     calibration: tuple[Sample, ...]
+    choice: tuple[Sample, ...]
     gate: tuple[Sample, ...]
 
 
@@ -48,16 +54,24 @@ class Pictures:
 
 
 def select(
-    data: Path, count: int, gate_count: int, seed: int, *, continuous: bool = False
+    data: Path,
+    count: int,
+    choice_count: int,
+    gate_count: int,
+    seed: int,
+    *,
+    continuous: bool = False,
 ) -> Selection:
     """Choose images of a data set.
 
-    Where the data set has a training and a test part, the first calibrates and the second
-    judges; otherwise each label's images are dealt out to both.
+    Where the data set has a training and a test part, the second judges and the first does the
+    rest; otherwise each label's images are dealt out to both. A third of the first at least is
+    for choosing, if so many are wanted.
 
     Args:
         data: as `export.datasets.load_dataset` reads it.
         count: calibration images at most.
+        choice_count: images to choose by at most.
         gate_count: gate images at most.
         seed: equal seeds choose equal images.
         continuous: whether labels are numbers, which are then stratified by bands of them.
@@ -75,8 +89,13 @@ def select(
         rest = dealt[len(gate) :]
     else:
         gate, rest = _round_robin(test, seed)[:gate_count], _round_robin(train, seed)
-    chosen = rest[:count]
-    for what, samples in (("to calibrate on", chosen), ("to judge by", gate)):
+    choosing = min(choice_count, max(FEWEST, len(rest) // 3, len(rest) - count))
+    choice, chosen = rest[:choosing], rest[choosing:][:count]
+    for what, samples in (
+        ("to calibrate on", chosen),
+        ("to choose by", choice),
+        ("to judge by", gate),
+    ):
         if len(samples) < FEWEST:
             raise FoldcamError(
                 f"{data} gives {len(samples)} images {what}, and at least {FEWEST} are needed: "
@@ -88,10 +107,11 @@ def select(
                 "nobody can be mistaken for another: add images of other labels."
             )
     order = {sample.path: place for place, sample in enumerate((*train, *(test or ())))}
-    return Selection(
-        tuple(sorted(chosen, key=lambda sample: order[sample.path])),
-        tuple(sorted(gate, key=lambda sample: order[sample.path])),
-    )
+
+    def ordered(samples: Sequence[Sample]) -> tuple[Sample, ...]:
+        return tuple(sorted(samples, key=lambda sample: order[sample.path]))
+
+    return Selection(ordered(chosen), ordered(choice), ordered(gate))
 
 
 def read_pictures(samples: Sequence[Sample], preprocessing: Preprocessing) -> Pictures:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 from calibrate.statistics import Activation, load_statistics, save_statistics
 from export.versions import tool_versions
+from runtime.digest import digest_of
 from runtime.files import atomic_path
 
 _TOOLS = ("foldcam", "numpy", "onnx", "onnxruntime")
@@ -18,8 +18,7 @@ _TOOLS = ("foldcam", "numpy", "onnx", "onnxruntime")
 
 def key_of(**parts: Any) -> str:
     """Hexadecimal SHA-256 of values that JSON can hold, by their names."""
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return digest_of(parts)
 
 
 def tools() -> dict[str, str]:

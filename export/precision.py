@@ -8,6 +8,7 @@ float32 and a float16 name, and a cast between the two only where a step needs i
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,9 @@ _HALF = "tensor(float16)"
 _SMALL = 1 << 10
 
 
-def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
+def to_float16(
+    model: onnx.ModelProto, held: Callable[[onnx.GraphProto], set[int]] | None = None
+) -> onnx.ModelProto:
     """Convert a network to float16, with `float32` inputs and outputs of the same names.
 
     Float32 stay: sums, powers and normalisations (see `float32_steps`), operators that know
@@ -37,13 +40,14 @@ def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
 
     Args:
         model: `image` -> `feature_map`, `embedding`. Not changed.
+        held: positions of further nodes that stay float32, of the graph that is converted.
 
     Returns:
         A model in which no operator mixes the two types where ONNX allows one only.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(onnx.inliner.inline_local_functions(model) if model.functions else model)
-    return _Converter(copy, _types(copy)).converted()
+    return _Converter(copy, _types(copy)).converted(held(copy.graph) if held else set())
 
 
 def is_float16(model: onnx.ModelProto) -> bool:
@@ -93,11 +97,11 @@ class _Converter:
         self._half_constants: dict[str, onnx.TensorProto] = {}
         self._taken = set(types) | {name for node in model.graph.node for name in node.output}
 
-    def converted(self) -> onnx.ModelProto:
-        """The model with its nodes in the one type or the other."""
+    def converted(self, held: set[int]) -> onnx.ModelProto:
+        """The model with its nodes in the one type or the other, `held` ones in float32."""
         graph = self._model.graph
         constants = set(self._constants) | {tensor.name for tensor in graph.initializer}
-        kept = steep_nodes(graph, constants)
+        kept = steep_nodes(graph, constants) | held
         for position, node in enumerate(graph.node):
             if position in kept or not self._becomes_half(node):
                 self._keep(node)

@@ -8,8 +8,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from runtime.cli_support import print_json, print_text, run_app
+from runtime.doctor_cli import doctor
 from runtime.engine.cli import build
-from runtime.errors import ExitStatus
 from runtime.run_cli import config_app, run
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
 
 app.command()(run)
 app.command()(build)
+app.command()(doctor)
 app.add_typer(config_app, name="config")
 
 
@@ -65,73 +66,6 @@ def inspect(
         print_json(report)
     else:
         print_text(inspection_text(report))
-
-
-@app.command()
-def doctor(
-    model: Annotated[
-        Path | None,
-        typer.Argument(
-            help="For --self-test: a folded .onnx; without it the one that `run` takes.",
-            show_default=False,
-        ),
-    ] = None,
-    self_test: Annotated[
-        bool,
-        typer.Option(
-            "--self-test", help="Build an engine and compare the GPU's answers with the CPU's."
-        ),
-    ] = False,
-    source: Annotated[
-        str | None,
-        typer.Option(
-            help="Say how this source would be read, without opening it; of csi:// the "
-            "GStreamer pipeline.",
-            show_default=False,
-        ),
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-) -> None:
-    """Look at this machine: what is there, what is missing, and what to do about it.
-
-    With --self-test, run a model on the GPU: the report is made for bug reports. Exit
-    status 3 if an answer is wrong.
-
-    Example: runtime doctor
-
-    Example: runtime doctor --self-test model.onnx
-
-    Example: runtime doctor --source "csi://0?size=1920x1080&rate=30"
-    """
-    if self_test and source is not None:
-        raise typer.BadParameter("--self-test reads no source.")
-    if self_test:
-        _self_test(model, json)
-        return
-    if model is not None:
-        raise typer.BadParameter("a model is only for --self-test.")
-    from dataclasses import asdict
-
-    from runtime.doctor import diagnose, diagnose_source, diagnosis_text
-
-    checks = diagnose() if source is None else diagnose_source(source)
-    if json:
-        print_json({"checks": [asdict(check) for check in checks]})
-    else:
-        print_text(diagnosis_text(checks))
-
-
-def _self_test(model: Path | None, json: bool) -> None:
-    from runtime.default_model import find_model
-    from runtime.self_test import self_test, self_test_text
-
-    report = self_test(model if model is not None else find_model())
-    if json:
-        print_json(report)
-    else:
-        print_text(self_test_text(report))
-    if not report["passed"]:
-        raise typer.Exit(ExitStatus.GATE_FAILED)
 
 
 def main() -> NoReturn:

@@ -40,6 +40,7 @@ _EXTRAS = {
     "pyarrow": "parquet",
     "paho": "mqtt",
     "modelopt": "calibrate",
+    "transformers": "dev",
 }
 
 

@@ -5,7 +5,7 @@ Arrays in, figures out: the workstation and the device fill them from different 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,24 @@ class GateLimits:
     heatmap_correlation_p5: float = 0.9
     speed_ratio: float = 1.0
 
+    def to_choose_by(self, images: int) -> GateLimits:
+        """Limits for choosing among candidates on other images than those that judge.
+
+        Half of every loss: a candidate looks better on the images it was chosen by than on
+        others, and one that only just passed there would often fail where it is judged. Of
+        recall one image may be lost, because a part of one cannot be.
+
+        Args:
+            images: how many there are to choose by.
+        """
+        return replace(
+            self,
+            recall_lost=max(self.recall_lost / 2, 1 / images),
+            estimate_error_added=self.estimate_error_added / 2,
+            heatmap_correlation_mean=(1 + self.heatmap_correlation_mean) / 2,
+            heatmap_correlation_p5=(1 + self.heatmap_correlation_p5) / 2,
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Answered:
@@ -46,7 +64,8 @@ class Answered:
         embedding: `[n, D]`.
         heatmap: `[n, c, h', w']` in [0, 1]; c is 2 for a continuous outcome.
         row: `[n]`, the nearest bank row that is not the image itself.
-        hit: `bool [n]`, whether that row has the image's label; None for a continuous outcome.
+        hit: `bool [m]`, of the m images whose label is known, whether that row has it; None
+            for a continuous outcome, or where no label is known.
         estimate_error: `[n]`, magnitude, as a share of the bank's range; None for labels.
     """
 
@@ -66,6 +85,8 @@ class GateFigures:
         embedding_cosine_mean, embedding_cosine_worst: between the embeddings.
         neighbor_agreement: share of images with the same nearest row.
         recall_reference, recall: recall@1 of each against its bank; None without labels.
+        recall_lost_low, recall_lost_high: 95 % interval of the first minus the second, see
+            `paired_interval`; None without labels.
         estimate_error_reference, estimate_error: mean magnitude; None for labels.
         heatmaps_compared: images whose rows have the same grad-weights in both models; on
             others the heatmaps answer different questions.
@@ -86,6 +107,8 @@ class GateFigures:
     neighbor_agreement: float
     recall_reference: float | None
     recall: float | None
+    recall_lost_low: float | None
+    recall_lost_high: float | None
     estimate_error_reference: float | None
     estimate_error: float | None
     heatmaps_compared: int
@@ -140,6 +163,7 @@ def judge(
     chosen = correlations[same_weights] if same_weights.any() else np.array([np.nan])
     overlaps = shared[same_weights] if same_weights.any() else np.array([np.nan])
     arrays = [got.embedding, got.heatmap]
+    low, high = _recall_interval(reference.hit, got.hit)
     figures = GateFigures(
         images=len(cosines),
         embedding_cosine_mean=float(cosines.mean()),
@@ -147,6 +171,8 @@ def judge(
         neighbor_agreement=float((reference.row == got.row).mean()),
         recall_reference=_mean(reference.hit),
         recall=_mean(got.hit),
+        recall_lost_low=low,
+        recall_lost_high=high,
         estimate_error_reference=_mean(reference.estimate_error),
         estimate_error=_mean(got.estimate_error),
         heatmaps_compared=int(same_weights.sum()),
@@ -208,6 +234,32 @@ def failures_of(
             f"{limits.speed_ratio:g} is wanted"
         )
     return failures
+
+
+def paired_interval(lost: int, gained: int, images: int) -> tuple[float, float]:
+    """95 % interval of the difference of two shares that were measured on the same images.
+
+    Agresti and Min 2005, "Simple improved confidence intervals for comparing matched
+    proportions": Wald's interval after half an image is added to each of the four cells.
+
+    Args:
+        lost: images that only the first counts.
+        gained: images that only the second counts.
+        images: in all, at least 1.
+    """
+    b, c, n = lost + 0.5, gained + 0.5, images + 2
+    middle = (b - c) / n
+    half = 1.96 * float(np.sqrt(b + c - (b - c) ** 2 / n)) / n
+    return max(-1.0, middle - half), min(1.0, middle + half)
+
+
+def _recall_interval(
+    reference: npt.NDArray[np.bool_] | None, got: npt.NDArray[np.bool_] | None
+) -> tuple[float | None, float | None]:
+    if reference is None or got is None or not len(got):
+        return None, None
+    lost, gained = int((reference & ~got).sum()), int((~reference & got).sum())
+    return paired_interval(lost, gained, len(got))
 
 
 def _mean(values: npt.NDArray[Any] | None) -> float | None:

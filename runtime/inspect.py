@@ -82,6 +82,7 @@ def inspection_text(report: dict[str, Any]) -> str:
             f"compression {bank['compression']}, transfer {contract['transfer']}, "
             f"neighbors {contract['neighbors']}, precision {contract['precision']}",
         ),
+        ("quantized", _calibration_text(contract.get("calibration"))),
         ("storage", report["storage"] or ""),
         ("labels", _labels_text(contract["labels"], report["label_count"])),
         ("outcome", _outcome_text(contract.get("outcome"))),
@@ -109,6 +110,16 @@ def _outcome_text(outcome: dict[str, Any] | None) -> str:
     low, median, high = (number_text(outcome[name]) for name in ("low", "median", "high"))
     what = "values" if outcome["transform"] == "none" else "logarithms of the values"
     return f"{low} to {high}, median {median}; kernel over {what}, tau {outcome['tau']:g}"
+
+
+def _calibration_text(calibration: dict[str, Any] | None) -> str:
+    if calibration is None:
+        return ""
+    kept = calibration["kept_float"]
+    return (
+        f"int8 for {calibration['target']}, {kept} layer{'' if kept == 1 else 's'} in float, "
+        f"report {calibration['report_sha256'][:16]}..."
+    )
 
 
 def _labels_text(labels: list[list[Any]], distinct: int) -> str:

@@ -18,6 +18,7 @@ from runtime.contract import (
     SIMILARITY,
     Contract,
 )
+from runtime.preprocess import Preprocessing
 
 MEASURES = {
     EMBEDDING: "1 - cosine",
@@ -94,17 +95,28 @@ def compare(
 
 
 def sample_images(contract: Contract, rows: int, seed: int) -> Array:
+    """Coloured clouds, see `clouds`, as the contract's `image`."""
+    recipe = contract.preprocessing
+    pixels = clouds(recipe, rows, seed)
+    if contract.input_type == "uint8":
+        return pixels
+    batch = np.empty((rows, 3, recipe.height, recipe.width), dtype_of(contract))
+    for index, image in enumerate(pixels):
+        batch[index] = recipe.normalized(image)
+    return batch
+
+
+def clouds(recipe: Preprocessing, rows: int, seed: int) -> Array:
     """Coloured clouds: images that look like none in particular, yet excite every channel.
 
     Args:
-        contract: tells size, dtype and preprocessing.
+        recipe: tells their size.
         rows: their number.
         seed: of the generator.
 
     Returns:
-        As the contract's `image`.
+        `uint8 [rows, height, width, 3]` RGB.
     """
-    recipe = contract.preprocessing
     random = np.random.default_rng(seed)
     frames = np.zeros((rows, recipe.height, recipe.width, 3))
     for cells in (2, 5, 11):
@@ -112,13 +124,8 @@ def sample_images(contract: Contract, rows: int, seed: int) -> Array:
         y = np.arange(recipe.height) * cells // recipe.height
         x = np.arange(recipe.width) * cells // recipe.width
         frames += coarse[:, y][:, :, x]
-    pixels = (frames * (255 / 3)).astype(np.uint8)
-    if contract.input_type == "uint8":
-        return pixels
-    batch = np.empty((rows, 3, recipe.height, recipe.width), dtype_of(contract))
-    for index, image in enumerate(pixels):
-        batch[index] = recipe.normalized(image)
-    return batch
+    pixels: Array = (frames * (255 / 3)).astype(np.uint8)
+    return pixels
 
 
 def _differences(

@@ -15,14 +15,15 @@ def strict_json(document: Any, indent: int | None = None) -> str:
         indent: spaces per level; None gives one line without spaces.
     """
     separators = (",", ":") if indent is None else None
-    return json.dumps(_finite(document), indent=indent, separators=separators, allow_nan=False)
+    return json.dumps(finite(document), indent=indent, separators=separators, allow_nan=False)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The value with null in place of NaN and infinity, which JSON has not."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
+        return {key: finite(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(inner) for inner in value]
+        return [finite(inner) for inner in value]
     return value

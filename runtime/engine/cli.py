@@ -6,17 +6,24 @@ import os
 import sys
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from runtime.cli_support import print_json, print_text
-from runtime.errors import FoldcamError
+from runtime.errors import ExitStatus, FoldcamError
 from runtime.text import printable
 
 if TYPE_CHECKING:
     from runtime.engine.builder import Built
     from runtime.engine.options import BuildOptions
+
+
+class PrecisionChoice(str, Enum):
+    """Which precision an engine has."""
+
+    file = "file"
+    auto = "auto"
 
 
 class FlavourChoice(str, Enum):
@@ -64,13 +71,32 @@ def build(
     timing_cache: Annotated[
         bool, typer.Option(help="Keep measured kernels for the next build.")
     ] = True,
+    precision: Annotated[
+        PrecisionChoice,
+        typer.Option(
+            help="file: the model's own. auto: of birds.fp16.onnx and birds.int8.onnx beside "
+            "birds.onnx the fastest whose answers pass the gate on --images."
+        ),
+    ] = PrecisionChoice.file,
+    candidate: Annotated[
+        list[Path] | None,
+        typer.Option(help="For --precision auto: models of other precisions, other names."),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="For --precision auto: photographs, see `runtime doctor --help`."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Compile a folded model into an engine for the GPU of this device.
 
-    Precision is the file's: what was exported with --precision fp16 is built as fp16.
+    Precision is the file's: what was exported with --precision fp16 is built as fp16. With
+    --precision auto several files are built, and the fastest is kept that passes the gate;
+    exit status 3 and no engine if none does.
 
     Example: runtime build birds.onnx --batch 1,4
+
+    Example: runtime build birds.onnx --precision auto --images photos/
     """
     from runtime.engine.options import MIB, BuildOptions, parse_capabilities, profiles_for
 
@@ -87,6 +113,13 @@ def build(
         )
     except FoldcamError as error:
         raise typer.BadParameter(str(error)) from error
+    if precision is PrecisionChoice.auto:
+        if images is None:
+            raise typer.BadParameter("--precision auto needs --images.")
+        _build_fastest(model, tuple(candidate or ()), images, out, options, flavour, json)
+        return
+    if candidate or images is not None:
+        raise typer.BadParameter("--candidate and --images need --precision auto.")
     built = _build(model, out, options, flavour)
     if json:
         print_json(_document(built))
@@ -120,11 +153,58 @@ def _build(model: Path, out: Path | None, options: BuildOptions, flavour: Flavou
     try:
         return build_engine(model, out or engine_path(model), options, found, line=BuildLine())
     except BuildAbandonedError:
-        # Nothing is half written, and the interpreter's own end would free what the
-        # builder's thread still uses.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(130)
+        _leave_at_once()
+
+
+def _build_fastest(
+    model: Path,
+    candidates: tuple[Path, ...],
+    images: Path,
+    out: Path | None,
+    options: BuildOptions,
+    flavour: FlavourChoice,
+    json: bool,
+) -> None:
+    from runtime.engine.builder import BuildAbandonedError, engine_path
+    from runtime.engine.device import find_gpu
+    from runtime.engine.fastest import AutoWishes, build_fastest, candidates_beside, fastest_text
+    from runtime.engine.flavours import find_flavour
+    from runtime.engine.progress import BuildLine
+    from runtime.onnx_file import read_contract
+    from runtime.progress_line import ProgressLine
+    from runtime.signed_report import write_signed
+
+    read_contract(model)
+    wishes = AutoWishes(
+        model, candidates or candidates_beside(model), images, out or engine_path(model), options
+    )
+    if find_gpu() is None:
+        raise FoldcamError(
+            "--precision auto runs what it builds, and the driver finds no NVIDIA GPU here: build "
+            "on the device."
+        )
+    try:
+        with ProgressLine() as progress:
+            document = build_fastest(
+                wishes, find_flavour(flavour.value), line=BuildLine(), progress=progress
+            )
+    except BuildAbandonedError:
+        _leave_at_once()
+    write_signed(wishes.out.with_suffix(".gate.json"), document)
+    if json:
+        print_json(document)
+    else:
+        print_text(fastest_text(document))
+    if not document["report"]["passed"]:
+        raise typer.Exit(ExitStatus.GATE_FAILED)
+
+
+def _leave_at_once() -> NoReturn:
+    """Nothing is half written, and the interpreter's own end would free what the builder's
+    thread still uses."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(130)
 
 
 def _document(built: Built) -> dict[str, Any]:

@@ -16,6 +16,8 @@ _UNSET = (
     "CONSTANT", "SHAPE", "CAST", "IDENTITY", "QUANTIZE", "DEQUANTIZE", "SHUFFLE", "GATHER",
     "SLICE", "CONCATENATION", "TOPK",
 )  # fmt: skip
+# They are joined with the layer before them.
+_JOINED = ("ACTIVATION", "ELEMENTWISE", "SCALE", "UNARY")
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,10 @@ def _pin_float32(network: Any, flavour: Flavour) -> None:
     single = flavour.member("DataType", "FLOAT")
     skipped = _members(flavour, _UNSET)
     halves = _half_tensors(network, flavour)
+    quantized = _quantized_layers(network, flavour)
     for layer in _layers(network):
+        if layer.name in quantized:
+            continue
         outputs = list(_outputs(layer))
         tensors = [*outputs, *_inputs(layer)]
         if layer.type in skipped or any(tensor.name in halves for tensor in tensors):
@@ -103,6 +108,27 @@ def _pin_float32(network: Any, flavour: Flavour) -> None:
             layer.precision = single
             for index in range(len(outputs)):
                 layer.set_output_type(index, single)
+
+
+def _quantized_layers(network: Any, flavour: Flavour) -> set[str]:
+    """Names of the layers that read rounded values, and of the cheap ones behind them.
+
+    Their kernels take int8 and return it; pinned to float32 they would have to return that.
+    """
+    rounding = _members(flavour, ("DEQUANTIZE",))
+    joined = _members(flavour, _JOINED)
+    rounded: set[str] = set()
+    made: set[str] = set()
+    found: set[str] = set()
+    for layer in _layers(network):
+        names = {tensor.name for tensor in _inputs(layer)}
+        outputs = {tensor.name for tensor in _outputs(layer)}
+        if layer.type in rounding:
+            rounded |= outputs
+        elif names & rounded or (layer.type in joined and names & made):
+            found.add(layer.name)
+            made |= outputs
+    return found
 
 
 def _half_tensors(network: Any, flavour: Flavour) -> set[str]:

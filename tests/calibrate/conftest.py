@@ -16,6 +16,7 @@ from onnx import helper
 
 from export.bank import Bank
 from export.fold import FoldOptions, fold
+from export.opset17 import to_opset_17
 from runtime.cli_support import run_app
 from runtime.contract import LabelRun
 from runtime.foldcam_cli import GROUP, gather
@@ -95,7 +96,7 @@ def data(tmp_path_factory):
 def make_model(hand_built, data):
     """`make_model(outlier, **FoldOptions)`: folded; 1 is harmless, 3000 ruins the second layer."""
 
-    def make(outlier: float = 1.0, **options) -> onnx.ModelProto:
+    def make(outlier: float = 1.0, opset: int = 18, **options) -> onnx.ModelProto:
         from export.datasets import load_dataset
         from runtime.images import read_image
 
@@ -121,7 +122,7 @@ def make_model(hand_built, data):
             "all-triplets",
         )
         return fold(
-            network,
+            network if opset == 18 else to_opset_17(network),
             bank,
             preprocessing=RECIPE,
             layer="join",

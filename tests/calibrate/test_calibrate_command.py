@@ -13,6 +13,8 @@ from onnx import numpy_helper
 
 from runtime.onnx_file import read_contract
 
+PLAIN = ("--no-equalization", "--no-bias-correction")
+
 
 def _calibrate(foldcam, model, data, out, *more):
     status, text, err = foldcam("calibrate", model, "--images", data, "--out", out, *more, "--json")
@@ -35,7 +37,7 @@ def test_naive_quantization_fails_and_leaves_no_model(foldcam, fragile, data, tm
     out = tmp_path / "model.int8.onnx"
     out.write_bytes(b"of an earlier run")
     status, told, _ = _calibrate(
-        foldcam, fragile, data, out, "--keep-float", "none", "--method", "minmax"
+        foldcam, fragile, data, out, "--keep-float", "none", "--method", "minmax", *PLAIN
     )
     assert status == 3
     assert told["failures"]
@@ -45,7 +47,7 @@ def test_naive_quantization_fails_and_leaves_no_model(foldcam, fragile, data, tm
 
 def test_the_layer_that_does_the_damage_is_kept_in_float(foldcam, fragile, data, tmp_path):
     out = tmp_path / "model.int8.onnx"
-    status, told, _ = _calibrate(foldcam, fragile, data, out)
+    status, told, _ = _calibrate(foldcam, fragile, data, out, *PLAIN)
     assert status == 0
     assert told["report"]["kept_float"] == ["second"]
     assert told["report"]["sensitivity"][0][0] == "second"
@@ -178,12 +180,12 @@ def test_a_weight_that_is_nan_is_named(foldcam, easy, data, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("labels", "each", "said"), [(("red",), 30, "one label"), (("red", "blue"), 3, "at least 8")]
+    ("labels", "each", "said"), [(("red",), 40, "one label"), (("red", "blue"), 3, "at least 8")]
 )
 def test_too_few_images_or_labels_are_refused(foldcam, easy, data, tmp_path, labels, each, said):
     for label in labels:
         (tmp_path / "few" / label).mkdir(parents=True)
-        files = sorted((data / "train" / label).iterdir()) * 3
+        files = sorted((data / "train" / label).iterdir()) * 4
         for number, path in enumerate(files[:each]):
             shutil.copy(path, tmp_path / "few" / label / f"{number}.png")
     status, _, err = _calibrate(foldcam, easy, tmp_path / "few", tmp_path / "m.onnx")
@@ -194,9 +196,160 @@ def test_too_few_images_or_labels_are_refused(foldcam, easy, data, tmp_path, lab
 def test_images_of_one_colour_are_refused(foldcam, easy, tmp_path):
     for label in ("red", "blue"):
         (tmp_path / "flat" / label).mkdir(parents=True)
-        for number in range(10):
+        for number in range(20):
             image = np.full((8, 8, 3), 10 * number, np.uint8)
             cv2.imwrite(str(tmp_path / "flat" / label / f"{number}.png"), image)
     status, _, err = _calibrate(foldcam, easy, tmp_path / "flat", tmp_path / "m.onnx")
     assert status == 1
     assert "one colour" in err
+
+
+def test_equalization_is_kept_where_it_helps_and_belongs_to_the_ranges(
+    foldcam, make_model, data, tmp_path, hand_built
+):
+    """A channel 100 times greater than the others ruins the next layer, until it is evened out."""
+    onnx.save(make_model(100.0), tmp_path / "uneven.onnx")
+    out = tmp_path / "m.onnx"
+    status, told, err = _calibrate(
+        foldcam, tmp_path / "uneven.onnx", data, out, "--calibration-cache", "10.3.0"
+    )
+    assert status == 0, err
+    found = told["report"]["equalization"]
+    assert found["taken"]
+    assert found["equalized"] < found["as_exported"] / 2
+    assert abs(found["float"]) < 1e-6
+    # The model without Q and DQ is the equalized one, whose answers are those of the exported.
+    images = np.random.default_rng(0).normal(size=(2, 3, 16, 16)).astype(np.float32)
+    plain = onnx.load(tmp_path / "m.float.onnx")
+    names = {tensor.name for tensor in plain.graph.initializer}
+    assert "first.weight" not in names
+    expected = hand_built.run(onnx.load(tmp_path / "uneven.onnx"), images)
+    assert (hand_built.run(plain, images)["heatmap"] == expected["heatmap"]).all()
+    without = _calibrate(foldcam, tmp_path / "uneven.onnx", data, out, "--no-equalization")[1]
+    assert without["report"]["equalization"] is None
+
+
+def test_images_that_judge_have_chosen_nothing(easy, data):
+    from calibrate.calibrator import calibrate
+    from calibrate.selection import select
+    from calibrate.wishes import Wishes
+
+    parts = select(data, 12, 100, 100, 0)
+    paths = [{sample.path for sample in part}
+             for part in (parts.calibration, parts.choice, parts.gate)]  # fmt: skip
+    assert [len(part) for part in paths] == [12, 18, 30]
+    assert not paths[0] & paths[1] | paths[0] & paths[2] | paths[1] & paths[2]
+    outcome = calibrate(easy, data, Wishes(count=12))
+    report = outcome.report
+    assert [report[f"{name}_images"] for name in ("calibration", "choice", "gate")] == [12, 18, 30]
+    assert {rung["figures"]["images"] for rung in report["ladder"]} == {18}
+    assert report["gate"]["figures"]["images"] == 30
+    # Chosen within half of what the gate allows.
+    assert report["limits_to_choose_by"]["heatmap_correlation_mean"] == pytest.approx(0.99)
+    assert report["limits_to_choose_by"]["heatmap_correlation_p5"] == pytest.approx(0.95)
+
+
+def test_data_of_one_part_are_dealt_out_to_all_three(data):
+    from calibrate.selection import select
+
+    parts = select(data / "train", 100, 100, 9, 0)
+    assert [len(p) for p in (parts.calibration, parts.choice, parts.gate)] == [13, 8, 9]
+
+
+def test_the_report_can_be_hashed_from_its_file(foldcam, easy, data, tmp_path):
+    from runtime.digest import digest_of
+
+    out = tmp_path / "m.onnx"
+    _calibrate(foldcam, easy, data, out)
+    stored = json.loads((tmp_path / "m.report.json").read_text())
+    assert digest_of(stored["report"]) == stored["report_sha256"]
+    assert read_contract(out).calibration.report_sha256 == stored["report_sha256"]
+
+
+def test_an_interrupted_calibration_goes_on_and_leaves_no_model(
+    easy, fragile, data, tmp_path, monkeypatch
+):
+    from calibrate import calibrator
+    from calibrate.store import Store
+    from calibrate.wishes import Wishes
+
+    wishes = Wishes(equalize=False, correct_biases=False)
+    whole = calibrator.calibrate(fragile, data, wishes).model.SerializeToString()
+
+    def stop(stage, done, total):
+        if stage == "sensitivity" and done == 2:
+            raise KeyboardInterrupt
+
+    store = Store(tmp_path / "kept")
+    with pytest.raises(KeyboardInterrupt):
+        calibrator.calibrate(fragile, data, wishes, store=store, progress=stop)
+    kept = sorted(path.suffix for path in (tmp_path / "kept").iterdir())
+    assert kept == [".json", ".npz"]
+
+    def never(*arguments, **options):
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(calibrator, "gather", never)
+    monkeypatch.setattr(calibrator, "choose_steps", never)
+    again = calibrator.calibrate(fragile, data, wishes, store=store)
+    assert again.model.SerializeToString() == whole
+    # Another model finds nothing there.
+    with pytest.raises(AssertionError, match="computed again"):
+        calibrator.calibrate(easy, data, wishes, store=store)
+
+
+def test_a_folded_model_whose_bank_is_gone_is_refused(foldcam, easy, data, tmp_path):
+    model = onnx.load(easy)
+    kept = [t for t in model.graph.initializer if not t.name.startswith("foldcam.bank")]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    onnx.save(model, tmp_path / "bare.onnx")
+    status, _, err = _calibrate(foldcam, tmp_path / "bare.onnx", data, tmp_path / "m.onnx")
+    assert status == 1
+    assert err.strip() == "error: The folded model's bank is missing from its graph."
+
+
+def test_layers_kept_in_float_become_float16(foldcam, fragile, data, tmp_path):
+    out = tmp_path / "m.onnx"
+    status, told, err = _calibrate(foldcam, fragile, data, out, "--float", "fp16", *PLAIN)
+    assert status == 0, err
+    assert told["report"]["kept_float"] == ["second"]
+    assert told["report"]["float16_steps"] >= 1
+    assert read_contract(out).precision == "fp16"
+    made = onnx.load(out)
+    types = {tensor.name: tensor.data_type for tensor in made.graph.initializer}
+    second = next(node for node in made.graph.node if node.name == "second")
+    assert types[second.input[1]] == onnx.TensorProto.FLOAT16
+    first = next(node for node in made.graph.node if node.name == "first")
+    assert first.output[0] == "a"
+    assert foldcam("check", out, "--target", "jetpack-6.2")[0] == 0
+
+
+def test_where_every_layer_is_quantized_nothing_becomes_float16(foldcam, easy, data, tmp_path):
+    out = tmp_path / "m.onnx"
+    _, told, _ = _calibrate(foldcam, easy, data, out, "--float", "fp16")
+    assert told["report"]["float16_steps"] == 0
+    assert read_contract(out).precision == "fp32"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("--float", "fp16", "--target", "cpu"),
+        ("--float", "fp16", "--calibration-cache", "10.3.0"),
+        ("--float", "fp8"),
+    ],
+)
+def test_wrong_usage_of_float16_is_status_2_or_1(foldcam, easy, data, tmp_path, wrong):
+    status, told, _ = _calibrate(foldcam, easy, data, tmp_path / "m.onnx", *wrong)
+    assert status in (1, 2)
+    assert told is None
+
+
+def test_the_form_for_tensorrt_8_6_is_accepted_by_the_checker(foldcam, make_model, data, tmp_path):
+    onnx.save(make_model(opset=17), tmp_path / "old.onnx")
+    out = tmp_path / "m.onnx"
+    status, _, err = _calibrate(foldcam, tmp_path / "old.onnx", data, out)
+    assert status == 0, err
+    assert next(e.version for e in onnx.load(out).opset_import if not e.domain) == 17
+    assert foldcam("check", out, "--target", "jetpack-6.0")[0] == 0

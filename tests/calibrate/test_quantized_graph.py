@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from calibrate.half import float16_steps, with_float16
 from calibrate.placement import find_placement
 from calibrate.qdq import Recipe, quantize, step_for
 from calibrate.tuning import bias_corrections
@@ -133,8 +136,8 @@ def test_residual_networks_and_transformers_build_and_stay_near(name, tmp_path, 
     pytest.importorskip("transformers", reason="needs transformers: foldcam[dev]")
     from benchmarks.architectures import parity
     from benchmarks.architectures.zoo import architectures
-    from calibrate.calibrator import read_contract_of
     from calibrate.quality import Damage
+    from calibrate.source import contract_in
     from calibrate.statistics import gather
     from calibrate.tuning import best_recipe, choose_steps
     from runtime.images import list_images, read_image
@@ -142,7 +145,7 @@ def test_residual_networks_and_transformers_build_and_stay_near(name, tmp_path, 
     monkeypatch.setattr(parity, "_builds", lambda path: None)
     parity.try_architecture(architectures()[name], tmp_path)
     model = onnx.load(tmp_path / "model.onnx")
-    contract = read_contract_of(model)
+    contract = contract_in(model)
     paths = list_images(tmp_path / "pictures", recursive=True)
     images = np.stack([contract.preprocessing.resized(read_image(path))[0] for path in paths])
     placement, damage = find_placement(model), Damage(model, contract, images)
@@ -154,3 +157,40 @@ def test_residual_networks_and_transformers_build_and_stay_near(name, tmp_path, 
     onnx.checker.check_model(made, full_check=True)
     assert min(measured.values()) < 0.05
     _check_builds(made)
+    if name == "Swin":
+        return
+    # The rest in float16: attention of a transformer, a layer kept in float of the other.
+    kept = frozenset({placement.layers[3].name})
+    half = with_float16(quantize(model, placement, replace(recipe, kept=kept)))
+    onnx.checker.check_model(half, full_check=True)
+    assert float16_steps(half) >= (1 if name == "ResNet" else 6)
+    assert damage.of(half) < 0.05
+    _check_builds(half)
+
+
+def test_float16_stands_behind_explicit_casts_and_nothing_comes_between_layer_and_rounding(
+    make_model, tmp_path
+):
+    """`second` is kept in float: it alone is float16, cast to and from float32 at its ends."""
+    from export.check.checker import check_model
+    from export.check.targets import TARGETS
+
+    made = with_float16(_quantized(make_model(), kept=frozenset({"second"})))
+    onnx.checker.check_model(made, full_check=True)
+    by_name = {node.name: node for node in made.graph.node}
+    assert _producer(made, by_name["second"].input[0]).op_type == "Cast"
+    # Its ReLU follows in float16; the next Q takes float32 again.
+    relu = by_name["relu2"]
+    assert relu.input[0] == by_name["second"].output[0]
+    for name in ("first", "third", "fc"):
+        node = by_name[name]
+        assert [_producer(made, i).op_type for i in node.input[:2]] == ["DequantizeLinear"] * 2
+    assert _producer(made, "b").op_type == "Relu"
+    rounded = next(n for n in made.graph.node if n.op_type == "QuantizeLinear" and
+                   n.output[0].startswith("d."))  # fmt: skip
+    assert _producer(made, rounded.input[0]).op_type == "Cast"
+    assert float16_steps(made) == 2
+    _check_builds(made)
+    onnx.save(made, tmp_path / "m.onnx")
+    modern = [target for target in TARGETS if target.version >= (10, 3)]
+    assert check_model(tmp_path / "m.onnx", modern).passed

@@ -177,6 +177,14 @@ def test_inspect_says_how_a_large_bank_is_stored(runtime, make_model, contract_w
     assert "1 of 2 lists searched, 2 rows each; embeddings int8" in done.stdout
 
 
+def test_inspect_says_how_a_model_was_quantized(runtime, make_model, contract_with):
+    from runtime.contract import Calibration
+
+    model = make_model(contract=contract_with(calibration=Calibration("k", "ab" * 32, 1, "cpu")))
+    (line,) = [x for x in runtime("inspect", model).stdout.splitlines() if "quantized" in x]
+    assert "int8 for cpu, 1 layer in float, report abababababababab..." in line
+
+
 def test_inspect_names_a_graph_that_was_changed(runtime, make_model):
     model = make_model(change=lambda model: model.graph.output.pop())
     done = runtime("inspect", model)

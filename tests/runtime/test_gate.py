@@ -69,3 +69,22 @@ def test_the_share_of_heat_in_the_box_is_told_for_both():
     boxes = np.array([[[False, True, False]], [[False, True, False]]])
     figures, _ = judge(_answered(MAPS), _answered(MAPS), np.array([True, True]), boxes)
     assert (figures.heat_in_box_reference, figures.heat_in_box) == (0.5, 0.5)
+
+
+def test_the_interval_of_a_recall_that_fell_by_hand():
+    """Agresti and Min: 3 lost and 1 gained of 98, half an image added to each cell."""
+    from runtime.gate import paired_interval
+
+    low, high = paired_interval(3, 1, 98)
+    middle, half = 0.02, 1.96 * (3.5 + 1.5 - 4 / 100) ** 0.5 / 100
+    assert (low, high) == pytest.approx((middle - half, middle + half))
+    figures, _ = judge(_answered(MAPS), _answered(MAPS, (True, False)), np.array([True, True]))
+    assert figures.recall_lost_low < 0.5 < figures.recall_lost_high
+
+
+def test_candidates_are_chosen_within_half_of_what_is_allowed():
+    limits = GateLimits(recall_lost=0.04, estimate_error_added=0.02).to_choose_by(100)
+    assert (limits.recall_lost, limits.estimate_error_added) == (0.02, 0.01)
+    assert limits.heatmap_correlation_mean == pytest.approx(0.99)
+    # One image is the least that can be lost.
+    assert GateLimits().to_choose_by(20).recall_lost == 0.05

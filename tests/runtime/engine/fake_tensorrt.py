@@ -174,6 +174,7 @@ def _enumerations(module: Any, release: tuple[int, ...]) -> None:
     types = ["FLOAT", "HALF", "INT8", "INT32", "BOOL", "UINT8"]
     module.DataType = IntEnum("DataType", {name: at for at, name in enumerate(types)})
     layers = ["CONVOLUTION", "CAST", "CONSTANT", "REDUCE", "QUANTIZE", "DEQUANTIZE", "TOPK"]
+    layers.append("ACTIVATION")
     module.LayerType = IntEnum("LayerType", {name: at for at, name in enumerate(layers)})
     module.MemoryPoolType = IntEnum("MemoryPoolType", {"WORKSPACE": 0})
     module.DeviceType = IntEnum("DeviceType", {"GPU": 0, "DLA": 1})

@@ -18,6 +18,7 @@ from runtime.engine import builder as builder_module
 from runtime.engine.builder import BuildAbandonedError, build_engine, engine_path
 from runtime.engine.manifest import manifest_path, read_manifest
 from runtime.engine.options import BuildOptions, Profile, profiles_for
+from runtime.engine.precision import Types, hold_to
 from runtime.engine.preflight import load_engine
 from runtime.engine.progress import BuildLine, BuildState
 from runtime.engine.timing_cache import cache_path
@@ -84,6 +85,35 @@ def test_a_weakly_typed_build_may_not_lower_what_the_file_keeps_in_float32(compi
     assert pinned == {"mean"}
     assert layers["mean"].precision == single
     assert layers["mean"].output_types == {0: single}
+
+
+def test_quantized_layers_and_what_is_joined_with_them_are_not_pinned(fake, make_flavour):
+    """INT8 beside FP16 in a weakly typed build: rounded -> conv -> relu stay free for int8."""
+    flavour = make_flavour("10.3.0")
+    kinds, types = flavour.module.LayerType, flavour.module.DataType
+
+    def value(name, dtype=types.FLOAT):
+        return fake.tensor(name, dtype, (1, 4))
+
+    image, small, back, first, active, after = (
+        value(name) for name in ("image", "small", "back", "first", "active", "after")
+    )
+    half = value("half", types.HALF)
+    layers = [
+        fake.Layer("quantize", kinds.QUANTIZE, [image], [small]),
+        fake.Layer("dequantize", kinds.DEQUANTIZE, [small], [back]),
+        fake.Layer("conv", kinds.CONVOLUTION, [back], [first]),
+        fake.Layer("relu", kinds.ACTIVATION, [first], [active]),
+        fake.Layer("mean", kinds.REDUCE, [active], [after]),
+        fake.Layer("other relu", kinds.ACTIVATION, [after], [value("last")]),
+        fake.Layer("to half", kinds.CAST, [image], [half]),
+    ]
+    network = SimpleNamespace(num_layers=len(layers), get_layer=layers.__getitem__)
+    config = SimpleNamespace(set_flag=lambda flag: None)
+    hold_to(Types(fp16=True, int8=True), network, config, SimpleNamespace(), flavour)
+    assert {layer.name for layer in layers if layer.precision is not None} == {
+        "mean", "other relu"
+    }  # fmt: skip
 
 
 def test_a_slow_type_is_said(compile_tiny):

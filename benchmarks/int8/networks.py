@@ -1,0 +1,110 @@
+"""A residual network and a transformer on the features of a pretrained front.
+
+No package of an index carries pretrained weights of residual networks or transformers, and from
+random weights they learn next to nothing from a few hundred photographs: the embeddings stay
+nearly equal, and what rounding changes of such heatmaps is chance. So both stand on the first
+eleven blocks of EfficientNet-Lite0, which carry ImageNet weights, and only what is theirs
+starts from random ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from export.demo_network import PREPROCESSING, pretrained_backbone
+from runtime.parity import clouds
+from runtime.preprocess import Preprocessing
+
+SIZE = 128
+_BLOCKS, _CHANNELS, _CELLS = 11, 112, 8
+_RECIPE = Preprocessing(SIZE, SIZE, mean=PREPROCESSING.mean, std=PREPROCESSING.std)
+
+
+class Front(nn.Module):
+    """Image `float32 [N, 3, 128, 128]` -> features `[N, 112, 8, 8]`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        whole: Any = pretrained_backbone()
+        self.stem, self.norm, self.activation = whole._conv_stem, whole._bn0, whole._swish
+        self.blocks = nn.ModuleList(list(whole._blocks)[:_BLOCKS])
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Features of stride 16."""
+        features: torch.Tensor = self.activation(self.norm(self.stem(image)))
+        for block in self.blocks:
+            features = block(features)
+        return features
+
+
+class ResNetFeatures(nn.Module):
+    """Two stages of residual blocks; image -> pooled `[N, 256]`."""
+
+    preprocessing = _RECIPE
+
+    def __init__(self) -> None:
+        super().__init__()
+        from transformers import ResNetConfig
+        from transformers.models.resnet.modeling_resnet import ResNetStage
+
+        config = ResNetConfig(layer_type="basic")
+        self.front = Front()
+        self.body = nn.Sequential(
+            ResNetStage(config, _CHANNELS, 192, stride=1, depth=2),
+            ResNetStage(config, 192, 256, stride=1, depth=1),
+        )
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Pooled features."""
+        return cast(torch.Tensor, self.body(self.front(image)).mean((2, 3)))
+
+
+class ViTFeatures(nn.Module):
+    """Four blocks of attention over the cells of the front; image -> mean token `[N, 192]`."""
+
+    preprocessing = _RECIPE
+
+    def __init__(self) -> None:
+        super().__init__()
+        from transformers import ViTConfig, ViTModel
+
+        self.front = Front()
+        self.body = ViTModel(
+            ViTConfig(
+                image_size=_CELLS,
+                patch_size=1,
+                num_channels=_CHANNELS,
+                hidden_size=192,
+                num_hidden_layers=4,
+                num_attention_heads=4,
+                intermediate_size=384,
+            ),
+            add_pooling_layer=False,
+        )
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Mean of the cells' tokens."""
+        tokens = self.body(self.front(image)).last_hidden_state[:, 1:]
+        return cast(torch.Tensor, tokens.mean(1))
+
+
+def resnet() -> nn.Module:
+    """The residual network; its normalisations have the statistics of coloured clouds."""
+    torch.manual_seed(0)
+    module = ResNetFeatures().eval()
+    norms = [each for each in module.body.modules() if isinstance(each, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    module.body.train()
+    with torch.no_grad():
+        module(torch.from_numpy(_RECIPE.normalized(clouds(_RECIPE, 16, 0))))
+    return module.eval()
+
+
+def vit() -> nn.Module:
+    """The transformer."""
+    torch.manual_seed(0)
+    return ViTFeatures().eval()

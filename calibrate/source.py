@@ -1,0 +1,68 @@
+"""The float model that is to be quantized: read, and refused where it cannot be."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+
+import onnx
+
+from export.precision import is_float16
+from export.stored_bank import bank_of
+from runtime.contract import METADATA_KEY, Contract, parse_contract
+from runtime.errors import FoldcamError
+from runtime.onnx_file import read_contract
+
+
+def read_source(path: Path) -> tuple[onnx.ModelProto, Contract]:
+    """A folded float32 model and its contract.
+
+    Raises:
+        FoldcamError: not a folded model, quantized already, or in float16.
+    """
+    contract = read_contract(path)
+    try:
+        model = onnx.load(path)
+    except Exception as error:
+        # protobuf's own exceptions; the small reader has looked at the header only.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise FoldcamError(f"{path} cannot be read as ONNX: {reason}") from error
+    if contract.calibration is not None:
+        raise FoldcamError(
+            f"{path} is quantized already: calibrate the float32 model that it was made from."
+        )
+    if contract.precision != "fp32" or is_float16(model):
+        raise FoldcamError(
+            f"{path} is in float16: export it with --precision fp32 and calibrate that."
+        )
+    bank_of(model, contract)
+    return model, contract
+
+
+def check_names(wanted: tuple[str, ...], names: list[str]) -> None:
+    """Whether the layers that are to stay in float exist.
+
+    Raises:
+        FoldcamError: one does not; the message has the nearest names.
+    """
+    if wanted in (("none",), ("auto",)):
+        return
+    for name in wanted:
+        if name not in names:
+            near = get_close_matches(name, names, 3) or names[:3]
+            raise FoldcamError(
+                f"--keep-float: the network has no layer {name!r} that could be quantized; it has "
+                f"{', '.join(near)} and others."
+            )
+
+
+def contract_in(model: onnx.ModelProto) -> Contract:
+    """The contract of a folded model in memory."""
+    entry = next(entry for entry in model.metadata_props if entry.key == METADATA_KEY)
+    return parse_contract(entry.value, "the quantized model")
+
+
+def write_contract(model: onnx.ModelProto, contract: Contract) -> None:
+    """Put a contract into a folded model in memory."""
+    entry = next(entry for entry in model.metadata_props if entry.key == METADATA_KEY)
+    entry.value = contract.to_json()
