@@ -294,7 +294,7 @@ def add(
 
 
 group.command(
-    epilog="Example: foldcam bank merge monday.safetensors tuesday.safetensors --out week.safetensors"
+    epilog="Example: foldcam bank merge a.safetensors b.safetensors --out both.safetensors"
 )(merge)
 group.command(
     epilog="Example: foldcam bank remove bank.safetensors --label 'Jane Doe' --out less.safetensors"
