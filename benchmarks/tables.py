@@ -21,6 +21,7 @@ from benchmarks.architectures.study import markdown_table as architectures_table
 from benchmarks.houses import report as houses
 from benchmarks.localization.report import markdown_differences, markdown_table
 from benchmarks.overhead import report as overhead
+from benchmarks.ray import report as scale_out
 from runtime.files import atomic_path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -144,6 +145,13 @@ def _overhead() -> dict[str, Any]:
     return document
 
 
+def _scale_out() -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(
+        (RESULTS / "ray" / "scaling.json").read_text(encoding="utf-8")
+    )
+    return document
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "readme-cub": lambda: markdown_table(
         _localization(), ("grid_pointing", "insertion", "deletion", "pixel_ap")
@@ -162,6 +170,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "overhead": lambda: overhead.markdown_table(_overhead()),
     "overhead-setting": lambda: overhead.setting(_overhead()),
     "overhead-probes": lambda: overhead.markdown_probes(_overhead()),
+    "scale-out": lambda: scale_out.markdown_table(_scale_out()),
+    "scale-out-setting": lambda: scale_out.setting(_scale_out()),
+    "scale-out-predicted": lambda: scale_out.predicted(_scale_out()),
     "house-methods": lambda: houses.markdown_methods(_houses()),
     "house-differences": lambda: houses.markdown_differences(_houses()),
     "house-masking": lambda: houses.markdown_masking(_houses()),

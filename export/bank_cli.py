@@ -152,7 +152,13 @@ def build(
             keep_shards=shards,
         )
         built = on_ray.built
-        extra = {"shards": on_ray.shards, "shards_resumed": on_ray.resumed}
+        scaled = on_ray.scaled
+        extra = {
+            "shards": scaled.shards,
+            "shards_resumed": scaled.resumed,
+            "stage_seconds": scaled.seconds,
+            "worker_bytes": scaled.worker_bytes,
+        }
     else:
         only_ray = (address, workers, shard_rows, block_rows, compress, shards)
         if any(value is not None for value in only_ray):

@@ -246,8 +246,8 @@ def check_network(bank: Bank, source: BankSource, network: Network) -> None:
         )
     if bank.compression != "none":
         raise FoldcamError(
-            f"The bank was compressed ({bank.compression}), and rows cannot be added to what is "
-            "left: add to the bank that it was made from."
+            f"The bank was compressed ({bank.compression}), and its grad-weights cannot be taken "
+            "again from what is left: use the bank that it was made from."
         )
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,12 +91,16 @@ class ScaledReport:
         notes: what the user should know beside that, one sentence each.
         shards: how many there were.
         resumed: how many of them were there from before.
+        seconds: of each stage's work, without the start of cluster and workers.
+        worker_bytes: the most memory that each worker held; empty if none was needed.
     """
 
     report: BankReport
     notes: list[str]
     shards: int
     resumed: int
+    seconds: dict[str, float]
+    worker_bytes: list[int]
 
 
 def build_bank_on_ray(
@@ -166,6 +171,8 @@ def build_bank_on_ray(
         notes,
         len(data.shards),
         run.resumed,
+        run.seconds,
+        run.worker_bytes,
     )
 
 
@@ -196,6 +203,8 @@ class _Run:
         self._tell = progress or (lambda *_: None)
         self._workers: Workers | None = None
         self.resumed = 0
+        self.seconds: dict[str, float] = {}
+        self.worker_bytes: list[int] = []
 
     def through(self, singletons: SingletonPolicy) -> tuple[ShardedBank, list[str], int]:
         """All passes; returns the bank in shards, notes, and how many rows fell back."""
@@ -225,6 +234,8 @@ class _Run:
                     directed, fallback_rows, note = self._in_blocks(table)
                     notes += [note] if note else []
                     files = self._pull(table, directed)
+                if self._workers is not None:
+                    self.worker_bytes = self._workers.peak_bytes()
             finally:
                 if self._workers is not None:
                     self._workers.close()
@@ -305,10 +316,11 @@ class _Run:
         if self._workers is None:
             count = min(self._options.workers, max(1, len(self._data.shards)))
             self._workers = Workers(self._recipe, self._setting, count)
-        results = []
+        results, started = [], time.perf_counter()
         for result in self._workers.run(method, tasks, describe):
             results.append(result or 0)
             self._tell(f"{stage} (shards)", len(results), len(tasks))
+        self.seconds[stage] = time.perf_counter() - started
         return results
 
     def _file(self, kind: str, number: int) -> Path:

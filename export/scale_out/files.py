@@ -14,7 +14,7 @@ from export.grad_weights import ChannelRule
 from export.kernel import KernelObjective
 from export.model_spec import load_model
 from export.objectives import Objective
-from export.scale_out.engine import ClusterOptions, build_bank_on_ray, forget_shards
+from export.scale_out.engine import ClusterOptions, ScaledReport, build_bank_on_ray, forget_shards
 from export.scale_out.sources import ShardedData
 from export.scale_out.worker import NetworkRecipe
 from export.storage_options import Compression
@@ -27,13 +27,11 @@ class BankOnRay:
 
     Attributes:
         built: as of one machine.
-        shards: how many there were.
-        resumed: how many of them were there from an interrupted build.
+        scaled: how it came about on Ray.
     """
 
     built: BuiltBank
-    shards: int
-    resumed: int
+    scaled: ScaledReport
 
 
 def build_bank_file_on_ray(
@@ -108,4 +106,4 @@ def build_bank_file_on_ray(
     if keep_shards is None:
         forget_shards(folder)
     notes = [*bank_notes(network, report), *made.notes]
-    return BankOnRay(BuiltBank(out, report, notes), made.shards, made.resumed)
+    return BankOnRay(BuiltBank(out, report, notes), made)

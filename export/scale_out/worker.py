@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -159,6 +160,11 @@ class ShardWorker:
                 folder of shards is not seen from here.
         """
         self._network()
+
+    def peak_bytes(self) -> int:
+        """The most memory that this process has held so far."""
+        # Kibibytes on Linux.
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     def embed(self, task: EmbedTask) -> None:
         """First pass: embed a shard's images and write its rows.

@@ -162,6 +162,14 @@ class Workers:
                 yield done.pop(told)
                 told += 1
 
+    def peak_bytes(self) -> list[int]:
+        """The most memory that each process has held so far."""
+        import ray
+
+        with _one_sentence("after its work"):
+            found: list[int] = ray.get([each.peak_bytes.remote() for each in self._actors])
+        return found
+
     def close(self) -> None:
         """Let the processes go."""
         import ray

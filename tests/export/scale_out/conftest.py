@@ -54,6 +54,9 @@ class InProcess:
         for task in tasks:
             yield getattr(self._worker, method)(task)
 
+    def peak_bytes(self) -> list[int]:
+        return [self._worker.peak_bytes()]
+
     def close(self) -> None:
         pass
 

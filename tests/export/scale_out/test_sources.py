@@ -136,7 +136,7 @@ def test_a_label_seen_once_in_a_tar_is_refused_kept_or_dropped(
         build_bank_file_on_ray(net.bent, data, Path("x.safetensors"), goal)
     made = build_bank_file_on_ray(net.bent, data, Path("x.safetensors"), goal, singletons=policy)
     assert made.built.report.bank.rows == rows
-    assert made.resumed == 3
+    assert made.scaled.resumed == 3
 
 
 def test_what_is_wrong_with_a_tar_is_one_sentence(photos, working_directory):
