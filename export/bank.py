@@ -189,7 +189,8 @@ class Bank:
 
             factored = factors(self, int(self.compression.partition(":")[2]))
             del arrays["grad_weights"]
-            arrays |= dict(zip(_FACTORS, (factored.rows, factored.basis), strict=True))
+            for name, array in zip(_FACTORS, (factored.rows, factored.basis), strict=True):
+                arrays[name] = np.ascontiguousarray(array)
         if self.outcome is not None:
             header["outcome"] = {"tau": self.outcome.tau, "transform": self.outcome.transform}
             arrays["values"] = np.ascontiguousarray(self.outcome.values)

@@ -74,7 +74,7 @@ def predicted(document: Mapping[str, Any]) -> str:
 
 
 def _cells(document: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    cells = []
+    cells: list[tuple[str, ...]] = []
     for name, row in document["rows"].items():
         speedup = row["speedup"]
         median = sorted(row["seconds"])[len(row["seconds"]) // 2]

@@ -40,7 +40,7 @@ from export.objectives import Objective
 from export.scale_out.assembly import ShardedBank, assemble
 from export.scale_out.blocks import BLOCK_ROWS, approximation, label_blocks, value_blocks
 from export.scale_out.class_table import ClassTable
-from export.scale_out.shard_files import Floats, Rows, is_whole
+from export.scale_out.shard_files import Floats, Rows, is_whole, write_arrays
 from export.scale_out.sources import ShardedData
 from export.scale_out.streamed_compression import compress
 from export.scale_out.worker import (
@@ -55,7 +55,6 @@ from export.scale_out.worker import (
 from export.scale_out.workers import Workers, cluster
 from export.storage_options import Compression
 from runtime.errors import FoldcamError
-from runtime.files import user_errors_for
 from runtime.preprocess import Preprocessing
 
 _Task = TypeVar("_Task")
@@ -149,17 +148,15 @@ def build_bank_on_ray(
     sha256 = network.sha256()
     place = folder / _fingerprint(sha256, network.layer, preprocessing, data, objective,
                                   channel_rule, options)  # fmt: skip
-    with user_errors_for(place):
-        place.mkdir(parents=True, exist_ok=True)
-        (place / "shards").write_text(f"{len(data.shards)}\n", encoding="utf-8")
     images = probe_of(data.shards, preprocessing, _PROBE_IMAGES)
     probe = network.forward(torch.from_numpy(images))
     head = head_traits(network, probe)
     setting = WorkSetting(
-        preprocessing, batch_size, objective, channel_rule, sha256, head.linear, images,
+        preprocessing, batch_size, objective, channel_rule, sha256, head.linear,
         place.absolute(), "shards",
     )  # fmt: skip
-    run = _Run(network, recipe, data, setting, head, options, progress)
+    write_arrays(setting.probe, {"images": images}, {})
+    run = _Run(network, recipe, data, setting, head, probe, options, progress)
     sharded, notes, fallback_rows = run.through(singletons)
     if compression is None or compression.kind == "none":
         bank, data_sha256 = assemble(sharded, kernel)
@@ -191,6 +188,7 @@ class _Run:
         data: ShardedData,
         setting: WorkSetting,
         head: HeadTraits,
+        probe: Activations,
         options: ClusterOptions,
         progress: StageProgress | None,
     ) -> None:
@@ -199,6 +197,7 @@ class _Run:
         self._data = data
         self._setting = setting
         self._head = head
+        self._probe = probe
         self._options = options
         self._tell = progress or (lambda *_: None)
         self._workers: Workers | None = None
@@ -266,11 +265,8 @@ class _Run:
 
     def _of_classes(self, directions: Floats) -> Floats:
         """A linear head gives one row per label, wherever its Jacobian is taken."""
-        pulled = pull_back_anywhere(self._network, self._probe(), directions)
+        pulled = pull_back_anywhere(self._network, self._probe, directions)
         return scaled_to_unit_maximum(keep_channels(pulled, self._setting.channel_rule))
-
-    def _probe(self) -> Activations:
-        return self._network.forward(torch.from_numpy(self._setting.probe))
 
     def _in_blocks(self, table: ClassTable) -> tuple[list[list[Directed]], int, str | None]:
         """Directions within blocks: for each shard its parts, fallbacks, and what it means."""

@@ -21,7 +21,15 @@ from export.model_spec import load_model
 from export.network import Network
 from export.objectives import Directions, Objective
 from export.scale_out.fetching import shard_batches
-from export.scale_out.shard_files import EmbeddedShard, Floats, Integers, Rows, gather, write_arrays
+from export.scale_out.shard_files import (
+    EmbeddedShard,
+    Floats,
+    Integers,
+    Rows,
+    gather,
+    read_arrays,
+    write_arrays,
+)
 from export.scale_out.sources import Shard
 from runtime.errors import FoldcamError
 from runtime.preprocess import Preprocessing
@@ -67,9 +75,7 @@ class WorkSetting:
         channel_rule: `all` or `positive`.
         network_sha256: of the network that every worker must have.
         linear: whether the head is.
-        probe: `float32 [n, 3, H, W]`, images at which a linear head's Jacobian is taken.
         folder: where the shards' files are, seen by every worker.
-        token: name of a file in it, by which a worker knows that it sees that folder.
     """
 
     preprocessing: Preprocessing
@@ -78,9 +84,15 @@ class WorkSetting:
     channel_rule: ChannelRule
     network_sha256: str
     linear: bool
-    probe: npt.NDArray[np.float32]
     folder: Path
-    token: str
+
+    @property
+    def probe(self) -> Path:
+        """File of the images `float32 [n, 3, H, W]` at which a linear head's Jacobian is taken.
+
+        Workers read it, and know by it that they see the folder.
+        """
+        return self.folder / "probe.safetensors"
 
 
 @dataclass(frozen=True)
@@ -259,7 +271,8 @@ class ShardWorker:
                 gather("directions", [source]) if isinstance(source, Rows) else source
             )
         if self._setting.linear:
-            probe = network.forward(torch.from_numpy(self._setting.probe))
+            images, _ = read_arrays(self._setting.probe)
+            probe = network.forward(torch.from_numpy(images["images"]))
             pulled = (
                 pull_back_anywhere(network, probe, directions)
                 if shard.rows
@@ -292,7 +305,7 @@ class ShardWorker:
     def _network(self) -> Network:
         if self._loaded is None:
             setting = self._setting
-            if not (setting.folder / setting.token).is_file():
+            if not setting.probe.is_file():
                 raise FoldcamError(
                     f"A worker does not see {setting.folder}, where the shards are written: choose "
                     "a place for --out that every machine of the cluster mounts."

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -33,8 +34,14 @@ _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_metrics_collection": "0",
 }
-# Ray binds to loopback alone where it would rather not meet a firewall: asked for on Linux, too.
-_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+# What an own cluster needs, read once, when Ray is imported.
+_OWN = {
+    # Ray binds to loopback alone where it would not meet a firewall: asked for on Linux, too.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+}
+_imported_by_us = False
 
 
 @contextmanager
@@ -48,18 +55,26 @@ def cluster(address: str | None, workers: int) -> Iterator[None]:
         workers: processes that the own cluster has room for.
 
     Raises:
-        FoldcamError: nothing answers at the address, or Ray cannot start.
+        FoldcamError: nothing answers at the address, Ray cannot start, or an own cluster is
+            asked for after Ray was imported, which would then be open to the network.
     """
+    global _imported_by_us
     own = address is None
     if not own and address != "auto":
         _check_answer(address or "")
-    secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    with _environment({**_QUIET, **_LOOPBACK, **secret} if own else _QUIET):
+    imported = "ray" in sys.modules
+    with _environment({**_QUIET, **_OWN} if own else _QUIET):
         import ray
 
+        _imported_by_us = _imported_by_us or (own and not imported)
         if ray.is_initialized():
             yield
             return
+        if own and not _imported_by_us:
+            raise FoldcamError(
+                "Ray was imported before foldcam could bind it to loopback: call ray.init() "
+                "yourself, or name a running cluster."
+            )
         where = {
             "address": "local",
             "num_cpus": workers,
@@ -119,8 +134,8 @@ class Workers:
                 "takes one."
             )
         actor: Any = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=_RETRIES)(ShardWorker)
-        shared = ray.put(setting)
-        self._actors = [actor.remote(recipe, shared) for _ in range(count)]
+        # Both are small: a worker that starts anew gets them again with its task.
+        self._actors = [actor.remote(recipe, setting) for _ in range(count)]
         with _one_sentence("while it loaded the network"):
             ray.get([each.ready.remote() for each in self._actors])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,11 @@ from export.scale_out.sources import load_sharded
 from export.scale_out.workers import cluster
 from runtime.errors import FoldcamError
 
-pytest.importorskip("ray")
-pytestmark = pytest.mark.ray
+# Not imported: an own cluster is bound to loopback when Ray is imported.
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra foldcam[ray]"),
+]
 GOAL = parse_objective("all-triplets")
 
 # Added to the network's file: what happens in a worker and not in the driver.
