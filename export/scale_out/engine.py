@@ -201,6 +201,7 @@ class _Run:
         self._options = options
         self._tell = progress or (lambda *_: None)
         self._workers: Workers | None = None
+        self._grads = "grads"
         self.resumed = 0
         self.seconds: dict[str, float] = {}
         self.worker_bytes: list[int] = []
@@ -256,6 +257,8 @@ class _Run:
         notes = []
         if self._data.listed is None and (dropped := table.drop_singletons(singletons)):
             notes.append(f"{len(dropped)} labels of one image were left out.")
+            # Directions without them are other ones.
+            self._grads = "grads-without-singletons"
         if len(table.labels) < 2:
             raise FoldcamError(
                 "All images have one label: a comparison needs an image of another label, so "
@@ -294,7 +297,7 @@ class _Run:
         return directed, fallback_rows, approximation(len(blocks), sum(table.rows))
 
     def _pull(self, table: ClassTable, directed: list[list[Directed]]) -> list[Path]:
-        files = [self._file("grads", n) for n in range(len(table.paths))]
+        files = [self._file(self._grads, n) for n in range(len(table.paths))]
         tasks = [
             PullTask(self._data.shards[n], table.paths[n], tuple(directed[n]), path)
             for n, path in enumerate(files)

@@ -74,8 +74,10 @@ def build_bank_file_on_ray(
     preprocessing = preprocessing or loaded.preprocessing
     network = loaded.network(layer, (preprocessing.height, preprocessing.width))
     folder = keep_shards or out.with_name(f".{out.name}.shards")
+    name, mark, chosen = spec.partition("#")
     recipe = NetworkRecipe(
-        spec=str(Path(spec).absolute()) if Path(spec).exists() else spec,
+        # Workers may stand in another folder.
+        spec=f"{Path(name).absolute()}{mark}{chosen}" if Path(name).is_file() else spec,
         weights=weights.absolute() if weights else None,
         output=output,
         layer=network.layer,

@@ -28,6 +28,7 @@ _IN_HAND = 2
 """Tasks per worker: the next one waits there while one is done."""
 
 _ANSWER_SECONDS = 5.0
+_START_SECONDS = 900.0
 # Read by Ray when it is imported, or when a cluster starts.
 _QUIET = {
     # Ray reports its use to its makers unless told otherwise.
@@ -137,7 +138,7 @@ class Workers:
         # Both are small: a worker that starts anew gets them again with its task.
         self._actors = [actor.remote(recipe, setting) for _ in range(count)]
         with _one_sentence("while it loaded the network"):
-            ray.get([each.ready.remote() for each in self._actors])
+            ray.get([each.ready.remote() for each in self._actors], timeout=_START_SECONDS)
 
     def run(
         self, method: str, tasks: Sequence[Task], describe: Callable[[Task], str]
@@ -200,6 +201,11 @@ def _one_sentence(when: str) -> Iterator[None]:
 
     try:
         yield
+    except exceptions.GetTimeoutError:
+        raise FoldcamError(
+            f"The cluster did not start all workers within {_START_SECONDS:.0f} seconds: other "
+            "work holds its cores, or MODEL loads slowly there; lower --workers."
+        ) from None
     except exceptions.OutOfMemoryError:
         raise _out_of_memory(when) from None
     except exceptions.RayTaskError as error:
