@@ -153,7 +153,7 @@ def build_bank_on_ray(
     head = head_traits(network, probe)
     setting = WorkSetting(
         preprocessing, batch_size, objective, channel_rule, sha256, head.linear,
-        place.absolute(), "shards",
+        place.absolute(),
     )  # fmt: skip
     write_arrays(setting.probe, {"images": images}, {})
     run = _Run(network, recipe, data, setting, head, probe, options, progress)
