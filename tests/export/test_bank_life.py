@@ -113,7 +113,7 @@ def test_banks_of_another_layer_or_of_values_or_compressed_are_refused(samples, 
     with pytest.raises(FoldcamError, match="layer differs"):
         merge_banks([bank, elsewhere], ["a", "b"])
     smaller = replace(bank, compression="prototypes:1")
-    with pytest.raises(FoldcamError, match="b is compressed"):
+    with pytest.raises(FoldcamError, match="a is compressed"):
         merge_banks([smaller, smaller], ["a", "b"])
 
 
