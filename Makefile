@@ -87,5 +87,5 @@ $(VENV)/.demo: $(VENV)/.torch
 
 $(VENV)/.test: $(VENV)/.torch
 	@echo "Installing foldcam and what the tests need into $(VENV) (some minutes, once)"
-	$(INSTALL) --editable '.[cpu,live,export,demo,evaluate,parquet,mqtt,rtx,dev]'
+	$(INSTALL) --editable '.[cpu,live,export,demo,evaluate,parquet,mqtt,rtx,ray,dev]'
 	@touch $@ $(VENV)/.demo

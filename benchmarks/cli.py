@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchmarks.bench_cli import bench
+from benchmarks.ray.cli import ray
 from runtime.cli_support import print_json
 from runtime.errors import ExitStatus
 
@@ -20,6 +21,7 @@ app = typer.Typer(no_args_is_help=True)
 evaluate = typer.Typer(no_args_is_help=True, help="Measure a folded model on labelled images.")
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(bench, name="bench")
+bench.command(epilog="Example: foldcam bench ray --data CUB_200_2011 --workers 1,2")(ray)
 
 
 @app.command(epilog="Example: foldcam demo --out demo-output")

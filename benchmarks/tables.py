@@ -23,6 +23,7 @@ from benchmarks.int8 import report as int8
 from benchmarks.localization.report import markdown_differences, markdown_table
 from benchmarks.overhead import report as overhead
 from benchmarks.pipeline import study as pipeline
+from benchmarks.ray import report as scale_out
 from runtime.files import atomic_path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -160,6 +161,13 @@ def _pipeline() -> dict[str, Any]:
     return document
 
 
+def _scale_out() -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(
+        (RESULTS / "ray" / "scaling.json").read_text(encoding="utf-8")
+    )
+    return document
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "readme-cub": lambda: markdown_table(
         _localization(), ("grid_pointing", "insertion", "deletion", "pixel_ap")
@@ -184,6 +192,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "overhead-probes": lambda: overhead.markdown_probes(_overhead()),
     "pipeline": lambda: pipeline.markdown_table(_pipeline()),
     "pipeline-setting": lambda: pipeline.setting(_pipeline()),
+    "scale-out": lambda: scale_out.markdown_table(_scale_out()),
+    "scale-out-setting": lambda: scale_out.setting(_scale_out()),
+    "scale-out-predicted": lambda: scale_out.predicted(_scale_out()),
     "house-methods": lambda: houses.markdown_methods(_houses()),
     "house-differences": lambda: houses.markdown_differences(_houses()),
     "house-masking": lambda: houses.markdown_masking(_houses()),

@@ -27,6 +27,8 @@ _FORMAT = "foldcam.bank"
 _SCHEMA_VERSION = 1
 _ARRAYS = ("embeddings", "grad_weights", "grad_index")
 _OPTIONAL_ARRAYS = ("values", "image_hashes")
+# In place of `grad_weights`, where they have a low rank: their product is them.
+_FACTORS = ("grad_rows", "grad_basis")
 _HASH_BYTES = 32
 
 
@@ -162,6 +164,8 @@ class Bank:
     def save(self, path: Path) -> None:
         """Write the bank as safetensors.
 
+        Grad-weights that were compressed to a low rank are written as their factors.
+
         Raises:
             FoldcamError: the file cannot be written.
         """
@@ -180,6 +184,13 @@ class Bank:
             "grad_weights": np.ascontiguousarray(self.grad_weights),
             "grad_index": np.ascontiguousarray(self.grad_index),
         }
+        if self.compression.startswith("rank:"):
+            from export.compression import factors
+
+            factored = factors(self, int(self.compression.partition(":")[2]))
+            del arrays["grad_weights"]
+            for name, array in zip(_FACTORS, (factored.rows, factored.basis), strict=True):
+                arrays[name] = np.ascontiguousarray(array)
         if self.outcome is not None:
             header["outcome"] = {"tau": self.outcome.tau, "transform": self.outcome.transform}
             arrays["values"] = np.ascontiguousarray(self.outcome.values)
@@ -198,8 +209,10 @@ class Bank:
         try:
             with safetensors.safe_open(path, framework="numpy") as stored:
                 header = (stored.metadata() or {}).get(_FORMAT)
-                held = set(stored.keys()) & {*_ARRAYS, *_OPTIONAL_ARRAYS}
+                held = set(stored.keys()) & {*_ARRAYS, *_OPTIONAL_ARRAYS, *_FACTORS}
                 missing = set(_ARRAYS) - held
+                if held.issuperset(_FACTORS):
+                    missing.discard("grad_weights")
                 if header is None or missing:
                     raise FoldcamError(
                         f"{path} is a safetensors file but not a bank: make one with "
@@ -212,6 +225,8 @@ class Bank:
             if path.is_dir():
                 raise FoldcamError(f"{path} is a folder, not a bank.") from None
             raise FoldcamError(f"{path} is not a bank, or it is damaged ({error}).") from error
+        if "grad_weights" not in arrays:
+            arrays["grad_weights"] = arrays["grad_rows"] @ arrays["grad_basis"]
         return _assembled(path, header, arrays)
 
 

@@ -1,4 +1,4 @@
-"""`foldcam bank build|add|stats`: banks as files of their own."""
+"""`foldcam bank build|add|merge|remove|stats`: banks as files of their own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from export.bank_life_cli import merge, remove, stats
+from export.bank_print import print_bank
 from export.cli_options import (
     BatchSize,
     Channels,
@@ -25,24 +27,23 @@ from export.cli_options import (
     Size,
     Split,
     Std,
-    TrainingImages,
     Weights,
     check_image_flags,
     choice,
     goal_of,
+    local_images,
     stdout_kept,
     training_data,
 )
-from runtime.cli_support import print_json
 
 if TYPE_CHECKING:
-    from export.bank import Bank
+    from export.kernel import KernelObjective
+    from export.objectives import Objective
+    from export.scale_out.files import BankOnRay
 
 app = typer.Typer(no_args_is_help=True)
 group = typer.Typer(no_args_is_help=True)
-app.add_typer(group, name="bank", help="Build, extend and inspect banks of training images.")
-
-_MOST_LABELS = 20
+app.add_typer(group, name="bank", help="Build, change and inspect banks of training images.")
 
 
 @app.callback()
@@ -53,7 +54,15 @@ def _program() -> None:
 @group.command(epilog="Example: foldcam bank build demo --images photos/ --out bank.safetensors")
 def build(
     model: Model,
-    images: TrainingImages,
+    images: Annotated[
+        str,
+        typer.Option(
+            help="Training images: class folders, a CSV, or a CUB-200-2011 folder. With --engine "
+            "ray also .tar files of WebDataset (a file, a folder of them, or "
+            "URL/train-{000..099}.tar), and CSVs with URLs.",
+            metavar="DATA",
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="The bank to write.")] = Path("bank.safetensors"),
     weights: Weights = None,
     layer: Layer = None,
@@ -71,6 +80,42 @@ def build(
     singletons: Singletons = "refuse",
     batch_size: BatchSize = 16,
     seed: Seed = 0,
+    engine: Annotated[
+        str, typer.Option(help="local, or ray: several processes, or machines (--address).")
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="HOST:PORT of a running Ray cluster, or auto.", show_default="this machine alone"
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that each load MODEL.", min=1, show_default="2")
+    ] = None,
+    shard_rows: Annotated[
+        int | None, typer.Option(help="Images per shard.", min=1, show_default="512")
+    ] = None,
+    block_rows: Annotated[
+        int | None,
+        typer.Option(
+            help="Rows compared with each other, for objectives other than all-triplets.",
+            min=4,
+            show_default="8192",
+        ),
+    ] = None,
+    compress: Annotated[
+        str | None,
+        typer.Option(
+            help="prototypes:5 (5 rows per label in place of its images), or rank:32 (32 numbers "
+            "per row of grad-weights), read shard by shard.",
+        ),
+    ] = None,
+    shards: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep the shards in this folder, for another --compress later.", metavar="FOLDER"
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Build a bank; interrupted, the same command goes on where it stopped."""
@@ -82,33 +127,121 @@ def build(
     rule = choice("--channels", channels, CHANNEL_RULES)
     check_image_flags(resize, color)
     goal = goal_of(objective, continuous=continuous, log=log, seed=seed)
-    dataset = training_data(images, split, singletons, continuous=continuous)
-    with stdout_kept(), ProgressBar() as progress:
-        loaded = load_model(model, weights, output)
-        built = build_bank_file(
-            loaded,
-            dataset,
+    look = {"size": size, "resize": resize, "color": color, "mean": mean, "std": std}
+    extra: dict[str, Any] = {}
+    if choice("--engine", engine, ("local", "ray")) == "ray":
+        on_ray = _build_on_ray(
+            model,
+            images,
             out,
             goal,
-            preprocessing=with_overrides(
-                loaded.preprocessing, size=size, resize=resize, color=color, mean=mean, std=std
-            ),
+            look,
+            # Flags that are not given keep what the functions say.
+            given={"workers": workers, "address": address, "block_rows": block_rows},
+            shard_rows=shard_rows,
+            compress=compress,
+            split=split,
+            singletons=singletons,
+            continuous=continuous,
+            weights=weights,
+            output=output,
             layer=layer,
             channel_rule=rule,
             batch_size=batch_size,
-            progress=progress,
+            seed=seed,
+            keep_shards=shards,
         )
+        built = on_ray.built
+        scaled = on_ray.scaled
+        extra = {
+            "shards": scaled.shards,
+            "shards_resumed": scaled.resumed,
+            "stage_seconds": scaled.seconds,
+            "worker_bytes": scaled.worker_bytes,
+        }
+    else:
+        only_ray = (address, workers, shard_rows, block_rows, compress, shards)
+        if any(value is not None for value in only_ray):
+            raise typer.BadParameter(
+                "--address, --workers, --shard-rows, --block-rows, --compress and --shards need "
+                "--engine ray."
+            )
+        dataset = training_data(local_images(images), split, singletons, continuous=continuous)
+        with stdout_kept(), ProgressBar() as progress:
+            loaded = load_model(model, weights, output)
+            built = build_bank_file(
+                loaded,
+                dataset,
+                out,
+                goal,
+                preprocessing=with_overrides(loaded.preprocessing, **look),
+                layer=layer,
+                channel_rule=rule,
+                batch_size=batch_size,
+                progress=progress,
+            )
     report = built.report
-    _print(
+    print_bank(
         out,
         report.bank,
         {
+            **extra,
             "fallback_rows": report.fallback_rows,
             "skipped": [{"path": str(s.path), "reason": s.reason} for s in report.skipped],
             "notes": built.notes,
         },
         as_json,
     )
+
+
+def _build_on_ray(
+    model: str,
+    images: str,
+    out: Path,
+    goal: Objective | KernelObjective,
+    look: dict[str, str | None],
+    *,
+    given: dict[str, Any],
+    shard_rows: int | None,
+    compress: str | None,
+    split: str,
+    singletons: str,
+    continuous: bool,
+    weights: Path | None,
+    output: str | None,
+    seed: int,
+    **same: Any,
+) -> BankOnRay:
+    from export.datasets import SINGLETON_POLICIES, SPLITS, handle_singletons
+    from export.model_spec import load_model, with_overrides
+    from export.progress import ProgressBar
+    from export.scale_out.engine import SHARD_ROWS, ClusterOptions
+    from export.scale_out.files import build_bank_file_on_ray
+    from export.scale_out.sources import load_sharded, sharded
+    from export.storage_options import parse_compression
+
+    policy = choice("--singletons", singletons, SINGLETON_POLICIES)
+    rows = shard_rows or SHARD_ROWS
+    data = load_sharded(images, choice("--split", split, SPLITS), rows, continuous=continuous)
+    if data.listed is not None and not continuous:
+        data = sharded(data.name, data.split, handle_singletons(data.listed, policy), rows)
+    told = {name: value for name, value in given.items() if value is not None}
+    with stdout_kept(), ProgressBar() as progress:
+        preprocessing = load_model(model, weights, output).preprocessing
+        return build_bank_file_on_ray(
+            model,
+            data,
+            out,
+            goal,
+            weights=weights,
+            output=output,
+            preprocessing=with_overrides(preprocessing, **look),
+            singletons=policy,
+            compression=parse_compression(compress or "none"),
+            options=ClusterOptions(seed=seed, **told),
+            progress=progress,
+            **same,
+        )
 
 
 @group.command(
@@ -151,7 +284,7 @@ def add(
             batch_size=batch_size,
             progress=progress,
         )
-    _print(
+    print_bank(
         out,
         report.bank,
         {
@@ -166,56 +299,13 @@ def add(
     )
 
 
-@group.command(epilog="Example: foldcam bank stats bank.safetensors --json")
-def stats(
-    bank: Annotated[Path, typer.Argument(help="The bank.", metavar="BANK")],
-    as_json: Json = False,
-) -> None:
-    """Say what is in a bank."""
-    from export.bank import Bank
-
-    _print(bank, Bank.load(bank), {"notes": []}, as_json)
-
-
-def _print(path: Path, bank: Bank, extra: dict[str, Any], as_json: bool) -> None:
-    from export.bank_files import bank_summary
-    from runtime.text import number_text, printable
-
-    summary = bank_summary(bank)
-    if as_json:
-        print_json({"bank": str(path), "bytes": path.stat().st_size, **summary, **extra})
-        return
-    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
-    print(f"  rows         {bank.rows}" + (f", {extra['added']} new" if "added" in extra else ""))
-    print(f"  embedding    {bank.embedding_size} numbers, norm 1")
-    print(
-        f"  grad-weights {bank.channels} channels, {summary['grad_weight_rows']} distinct rows "
-        f"({bank.objective}, channels {bank.channel_rule}, compression {bank.compression})"
-    )
-    if bank.outcome is not None:
-        outcome = bank.outcome.summary()
-        low, high = number_text(outcome.low), number_text(outcome.high)
-        print(f"  values       from {low} to {high}, median {number_text(outcome.median)}")
-    else:
-        counts = summary["labels"]
-        shown = [f"{printable(name)} ({count})" for name, count in counts.items()][:_MOST_LABELS]
-        more = f" and {len(counts) - _MOST_LABELS} more" if len(counts) > _MOST_LABELS else ""
-        print(f"  labels       {len(counts)}: {', '.join(shown)}{more}")
-    if bank.source is None:
-        print("  source       unknown: an older file, which foldcam fold refuses")
-    else:
-        origin, recipe = bank.source.origin, bank.source.preprocessing
-        weights = f" with {origin.weights}" if origin.weights else ""
-        print(f"  network      {printable(origin.network)}{printable(weights)}, hash "
-              f"{origin.network_sha256[:12]}..., layer {printable(bank.source.layer)}")  # fmt: skip
-        print(f"  data         {printable(origin.data)} ({printable(origin.split)}), "
-              f"{recipe.width} x {recipe.height} {recipe.resize}")  # fmt: skip
-    if extra.get("known"):
-        print(f"  {len(extra['known'])} images were in the bank already and were left out")
-    for note in extra["notes"]:
-        print(f"  note: {note}")
-    for item in extra.get("skipped", [])[:10]:
-        print(f"  skipped {item['path']}: {item['reason']}")
+group.command(
+    epilog="Example: foldcam bank merge a.safetensors b.safetensors --out both.safetensors"
+)(merge)
+group.command(
+    epilog="Example: foldcam bank remove bank.safetensors --label 'Jane Doe' --out less.safetensors"
+)(remove)
+group.command(epilog="Example: foldcam bank stats bank.safetensors --map map.png")(stats)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from export.feature_map import UnknownLayerError
 from export.grad_weights import ChannelRule
 from export.kernel import KernelObjective
 from export.model_spec import LoadedModel
+from export.network import Network
 from export.objectives import Objective
 from runtime.errors import FoldcamError
 from runtime.files import user_errors_for
@@ -70,7 +71,7 @@ def build_bank_file(
     Raises:
         FoldcamError: anything about network, data or output that cannot be used.
     """
-    _check_out(out)
+    check_out(out)
     preprocessing = preprocessing or loaded.preprocessing
     network = loaded.network(layer, (preprocessing.height, preprocessing.width))
     report = build_bank(
@@ -113,16 +114,8 @@ def add_to_bank_file(
     Raises:
         FoldcamError: as `add_to_bank`; or a file that cannot be written.
     """
-    _check_out(out)
-    source = needed_source(bank.source, "The bank")
-    recipe = source.preprocessing
-    try:
-        network = loaded.network(source.layer, (recipe.height, recipe.width))
-    except UnknownLayerError:
-        raise FoldcamError(
-            f"The bank was made with another network: {loaded.name} has no layer {source.layer!r}, "
-            "of which the bank's grad-weights are; name the bank's own network."
-        ) from None
+    check_out(out)
+    network = network_of_bank(bank, loaded)
     report = add_to_bank(
         bank,
         network,
@@ -134,6 +127,23 @@ def add_to_bank_file(
     )
     report.bank.save(out)
     return report
+
+
+def network_of_bank(bank: Bank, loaded: LoadedModel) -> Network:
+    """The network that made a bank, cut where the bank's grad-weights are.
+
+    Raises:
+        FoldcamError: it has no such layer, or the bank does not say which.
+    """
+    source = needed_source(bank.source, "The bank")
+    recipe = source.preprocessing
+    try:
+        return loaded.network(source.layer, (recipe.height, recipe.width))
+    except UnknownLayerError:
+        raise FoldcamError(
+            f"The bank was made with another network: {loaded.name} has no layer {source.layer!r}, "
+            "of which the bank's grad-weights are; name the bank's own network."
+        ) from None
 
 
 def bank_summary(bank: Bank) -> dict[str, Any]:
@@ -175,8 +185,12 @@ def _resume_folder(out: Path) -> Path:
     return out.with_name(f".{out.name}.resume")
 
 
-def _check_out(out: Path) -> None:
-    """Before the long pass, what would fail after it."""
+def check_out(out: Path) -> None:
+    """Say before a long pass what would fail after it.
+
+    Raises:
+        FoldcamError: no file of a bank can be written there.
+    """
     if out.suffix != SUFFIX:
         raise FoldcamError(f"--out {out}: a bank is a {SUFFIX} file.")
     if out.is_dir():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from export.bank import Bank, label_runs, scaled_to_unit_maximum
 from export.bank_merge import (
@@ -32,6 +33,7 @@ from export.grad_weights import (
 from export.kernel import KernelObjective
 from export.network import Activations, Network
 from export.objectives import Directions, parse_objective
+from export.onnx_prepare import noise
 from runtime.errors import FoldcamError
 
 _PROBE_IMAGES = 8
@@ -109,7 +111,7 @@ def add_to_bank(
             or values where it has labels, a compressed bank, or no new image.
     """
     source = needed_source(bank.source, "The bank")
-    kernel = _kernel(bank)
+    kernel = kernel_of(bank)
     _check(bank, source, network, dataset.samples)
     fresh, known = new_samples(bank, in_order_of_rows(dataset.samples, kernel))
     probe = _probe(network, source, fresh)
@@ -166,10 +168,46 @@ def add_to_bank(
     )
 
 
-def _kernel(bank: Bank) -> KernelObjective | None:
+def kernel_of(bank: Bank) -> KernelObjective | None:
+    """The objective of a bank with values, None for labels."""
     if bank.outcome is None:
         return None
     return KernelObjective(bank.objective, bank.outcome.tau, bank.outcome.transform)
+
+
+def rederived(bank: Bank, network: Network, seed: int = 0) -> Bank | None:
+    """The bank with all grad-weights taken again from its embeddings as they are now.
+
+    No image is needed: a linear head has one Jacobian for all of them.
+
+    Args:
+        bank: with its source, not compressed.
+        network: the network that made it, cut at the same layer.
+        seed: of sampled triplets, as when the bank was built.
+
+    Returns:
+        None where the head is not linear: each row's Jacobian is its image's own.
+
+    Raises:
+        FoldcamError: another network or layer than the bank's, or one label only.
+    """
+    check_network(bank, needed_source(bank.source, "The bank"), network)
+    probe = network.forward(torch.from_numpy(noise(network.image_size, _PROBE_IMAGES)))
+    if not head_traits(network, probe).linear:
+        return None
+    kernel = kernel_of(bank)
+    _, classes = np.unique(bank.row_labels() or np.zeros(bank.rows), return_inverse=True)
+    classes = classes.astype(np.int64)
+    if kernel is not None and bank.outcome is not None:
+        directions = kernel.directions(bank.embeddings, bank.outcome.values)
+    else:
+        directions = parse_objective(bank.objective, seed).directions(bank.embeddings, classes)
+    pulled, index = _through_linear_head(network, probe, directions, classes)
+    return replace(
+        bank,
+        grad_weights=scaled_to_unit_maximum(keep_channels(pulled, _rule(bank))),
+        grad_index=index.astype(np.int32),
+    )
 
 
 def _rule(bank: Bank) -> ChannelRule:
@@ -182,7 +220,12 @@ def _rule(bank: Bank) -> ChannelRule:
     )
 
 
-def _check(bank: Bank, source: BankSource, network: Network, samples: Sequence[Sample]) -> None:
+def check_network(bank: Bank, source: BankSource, network: Network) -> None:
+    """Refuse a network that did not make the bank.
+
+    Raises:
+        FoldcamError: another network, layer or input size, or a compressed bank.
+    """
     recipe = source.preprocessing
     if network.layer != source.layer:
         raise FoldcamError(
@@ -203,9 +246,13 @@ def _check(bank: Bank, source: BankSource, network: Network, samples: Sequence[S
         )
     if bank.compression != "none":
         raise FoldcamError(
-            f"The bank was compressed ({bank.compression}), and rows cannot be added to what is "
-            "left: add to the bank that it was made from."
+            f"The bank was compressed ({bank.compression}), and its grad-weights cannot be taken "
+            "again from what is left: use the bank that it was made from."
         )
+
+
+def _check(bank: Bank, source: BankSource, network: Network, samples: Sequence[Sample]) -> None:
+    check_network(bank, source, network)
     if bank.outcome is None and any(sample.value is not None for sample in samples):
         raise FoldcamError("The bank has labels and the images have values: give labels.")
 

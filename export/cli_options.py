@@ -157,6 +157,22 @@ def training_data(images: Path, split: str, singletons: str, *, continuous: bool
     return replace(dataset, samples=handle_singletons(dataset.samples, policy))
 
 
+def local_images(text: str) -> Path:
+    """DATA as a path.
+
+    Raises:
+        FoldcamError: it is a URL, or files that only the Ray engine reads.
+    """
+    from export.datasets import URL
+    from runtime.errors import FoldcamError
+
+    if URL.match(text) or text.endswith(".tar"):
+        raise FoldcamError(
+            f"--images {text}: URLs and .tar files are read by foldcam bank build --engine ray."
+        )
+    return Path(text)
+
+
 @contextmanager
 def stdout_kept() -> Iterator[None]:
     """A user's network may print: standard output is for this program's report alone."""

@@ -12,6 +12,7 @@ from export.storage_options import Compression
 from runtime.errors import FoldcamError
 
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -89,15 +90,32 @@ def factors(bank: Bank, rank: int) -> Factors:
     Raises:
         FoldcamError: the rank saves nothing.
     """
-    most = min(bank.grad_weights.shape)
-    if rank >= most:
-        stored, channels = bank.grad_weights.shape
-        raise FoldcamError(
-            f"--compress rank:{rank} saves nothing: the bank has {stored} distinct rows of "
-            f"{channels} grad-weights, so the rank must be below {most}."
-        )
     exact = bank.grad_weights.astype(np.float64)
-    # The right singular vectors, from the K x K products: banks have many more rows than K.
-    _, vectors = np.linalg.eigh(exact.T @ exact)
-    basis = vectors[:, ::-1][:, :rank]
-    return Factors((exact @ basis).astype(np.float32), basis.T.astype(np.float32))
+    basis = basis_of(exact.T @ exact, rank, len(exact))
+    return Factors((exact @ basis.T).astype(np.float32), basis.astype(np.float32))
+
+
+def basis_of(products: Doubles, rank: int, rows: int) -> Doubles:
+    """The basis of `factors`, from products that add up over parts of the rows.
+
+    Args:
+        products: `float64 [K, K]`, the grad-weights' transpose times the grad-weights: banks
+            have many more rows than K, so that its eigenvectors are cheaper than their SVD.
+        rank: r.
+        rows: M, distinct rows of grad-weights.
+
+    Returns:
+        `float64 [r, K]`, the right singular vectors of the greatest singular values.
+
+    Raises:
+        FoldcamError: the rank saves nothing.
+    """
+    channels = len(products)
+    if rank >= min(rows, channels):
+        raise FoldcamError(
+            f"--compress rank:{rank} saves nothing: the bank has {rows} distinct rows of "
+            f"{channels} grad-weights, so the rank must be below {min(rows, channels)}."
+        )
+    _, vectors = np.linalg.eigh(products)
+    basis: Doubles = vectors[:, ::-1][:, :rank].T
+    return basis

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,8 @@ Split = Literal["train", "test", "all"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 SingletonPolicy = Literal["refuse", "keep", "drop"]
 SINGLETON_POLICIES: tuple[SingletonPolicy, ...] = get_args(SingletonPolicy)
+URL = re.compile(r"[a-z][a-z0-9+.-]+(::[a-z][a-z0-9+.-]+)*://", re.IGNORECASE)
+"""What fsspec reads: `https://...`, `s3://...`, `simplecache::s3://...`."""
 _LARGEST_VALUE = 3.4e38
 _SPLIT_FOLDERS: dict[str, Split] = {
     "train": "train", "training": "train", "test": "test", "val": "test", "validation": "test"
@@ -40,19 +43,21 @@ class Sample:
         label: its class.
         box: where the object is, where that is known.
         value: its continuous outcome, such as a price, in place of a class.
+        url: where it is fetched from, if it is no local file; `path` then only names it.
     """
 
     path: Path
     label: str
     box: Box | None = None
     value: float | None = None
+    url: str | None = None
 
 
 @dataclass(frozen=True)
 class SkippedFile:
     """An image that could not be read, and why."""
 
-    path: Path
+    path: Path | str
     reason: str
 
 
@@ -71,7 +76,9 @@ class Dataset:
     samples: tuple[Sample, ...]
 
 
-def load_dataset(path: Path, split: Split = "train", *, continuous: bool = False) -> Dataset:
+def load_dataset(
+    path: Path, split: Split = "train", *, continuous: bool = False, urls: bool = False
+) -> Dataset:
     """Read a data set of any of the known layouts.
 
     Args:
@@ -81,10 +88,12 @@ def load_dataset(path: Path, split: Split = "train", *, continuous: bool = False
         split: the part to take. A data set without splits is all one part, which
             is taken whatever is asked for.
         continuous: whether labels are numbers; then each sample has its `value`.
+        urls: whether a CSV may name images by URL; the caller fetches them.
 
     Raises:
-        FoldcamError: no such path, an unknown layout, a malformed line, no images, or
-            a label that is no finite number where `continuous` needs one.
+        FoldcamError: no such path, an unknown layout, a malformed line, no images, a URL
+            where none is fetched, or a label that is no finite number where `continuous`
+            needs one.
     """
     if not path.exists():
         raise FoldcamError(f"{path} does not exist.")
@@ -94,6 +103,12 @@ def load_dataset(path: Path, split: Split = "train", *, continuous: bool = False
         samples = _read_cub(path, split)
     else:
         samples = _read_folders(path, split)
+    fetched = next((sample.url for sample in samples if sample.url), None)
+    if fetched and not urls:
+        raise FoldcamError(
+            f"{path} names images by URL ({fetched}), which only foldcam bank build --engine ray "
+            "fetches: download them, or build the bank with it and fold that."
+        )
     if not samples:
         raise FoldcamError(
             f"{path} holds no labelled images of the split {split!r}: a data set is a folder with "
@@ -238,7 +253,8 @@ def _csv_sample(
             raise FoldcamError(f"{path}, line {line}: x,y,w,h are not four numbers.") from None
         box = Box(x, y, width, height)
     number = _value(label, f"{path}, line {line}") if continuous else None
-    return Sample(path.parent / image, label, box, number)
+    url = image if URL.match(image) else None
+    return Sample(path.parent / image, label, box, number, url)
 
 
 def _value(label: str, where: str) -> float:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from runtime.errors import FoldcamError
 
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 _ZERO = 1e-8
@@ -47,10 +48,14 @@ class Objective:
         name: as on the command line.
         directions: called with embeddings `float32 [N, D]` of norm 1 and class
             numbers `int64 [N]`.
+        of_sums: where one direction per class follows from the classes' sums of embeddings
+            alone: called with sums `float64 [C, D]` and counts `int64 [C]`, gives
+            `float32 [C, D]`. None where single embeddings are compared.
     """
 
     name: str
     directions: Callable[[Floats, Integers], Directions]
+    of_sums: Callable[[Doubles, Integers], Floats] | None = None
 
 
 def parse_objective(text: str, seed: int = 0) -> Objective:
@@ -67,14 +72,14 @@ def parse_objective(text: str, seed: int = 0) -> Objective:
     """
     kind, _, rest = text.partition(":")
     if text == "all-triplets":
-        return Objective(text, all_triplets)
+        return Objective(text, all_triplets, triplets_of_sums)
     if kind == "sampled":
         if not rest.isdigit() or int(rest) < 1:
             raise FoldcamError(f"Objective {text!r}: give a count of triplets, as in sampled:50.")
         count = int(rest)
         return Objective(text, lambda e, labels: sampled_triplets(e, labels, count, seed))
     if text == "proxy":
-        return Objective(text, class_proxies)
+        return Objective(text, class_proxies, lambda sums, _: proxies_of_sums(sums))
     if kind == "pml":
         from export.metric_learning import directions_of, parse_comparison
 
@@ -104,17 +109,38 @@ def all_triplets(embeddings: Floats, labels: Integers) -> Directions:
     Raises:
         FoldcamError: there is one class only.
     """
-    counts = np.bincount(labels)
+    per_class = triplets_of_sums(class_sums(embeddings, labels), np.bincount(labels))
+    return Directions(per_class[labels], per_class=True)
+
+
+def triplets_of_sums(sums: Doubles, counts: Integers) -> Floats:
+    """`all_triplets`, for each class once.
+
+    Args:
+        sums: `float64 [C, D]`, of each class's embeddings.
+        counts: `int64 [C]`, images of each class, at least 1.
+
+    Returns:
+        `float32 [C, D]`.
+
+    Raises:
+        FoldcamError: there is one class only.
+    """
     if len(counts) < 2:
         raise FoldcamError(
             "All images have one label: a triplet needs an image of another label, so add one."
         )
-    sums = np.zeros((len(counts), embeddings.shape[1]))
-    np.add.at(sums, labels, embeddings.astype(np.float64))
     means = sums / counts[:, None]
-    others = (sums.sum(axis=0) - sums) / (len(labels) - counts)[:, None]
-    per_class = (2.0 * (means - others)).astype(np.float32)
-    return Directions(per_class[labels], per_class=True)
+    others = (sums.sum(axis=0) - sums) / (counts.sum() - counts)[:, None]
+    directions: Floats = (2.0 * (means - others)).astype(np.float32)
+    return directions
+
+
+def class_sums(embeddings: Floats, labels: Integers) -> Doubles:
+    """`float64 [C, D]`: the sum of each class's embeddings; shapes as in `all_triplets`."""
+    sums = np.zeros((int(labels.max()) + 1, embeddings.shape[1]))
+    np.add.at(sums, labels, embeddings.astype(np.float64))
+    return sums
 
 
 def sampled_triplets(embeddings: Floats, labels: Integers, count: int, seed: int) -> Directions:
@@ -153,10 +179,16 @@ def class_proxies(embeddings: Floats, labels: Integers) -> Directions:
         embeddings: `float32 [N, D]` of norm 1.
         labels: `int64 [N]`, class numbers 0..C-1, each present.
     """
-    sums = np.zeros((int(labels.max()) + 1, embeddings.shape[1]))
-    np.add.at(sums, labels, embeddings.astype(np.float64))
-    proxies = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), _ZERO)
-    return Directions(proxies.astype(np.float32)[labels], per_class=True)
+    per_class = proxies_of_sums(class_sums(embeddings, labels))
+    return Directions(per_class[labels], per_class=True)
+
+
+def proxies_of_sums(sums: Doubles) -> Floats:
+    """`class_proxies`, for each class once: `float64 [C, D]` -> `float32 [C, D]`."""
+    proxies: Floats = (
+        sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), _ZERO)
+    ).astype(np.float32)
+    return proxies
 
 
 def _draw_others(

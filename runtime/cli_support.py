@@ -33,6 +33,7 @@ _EXTRAS = {
     "sklearn": "export",
     "tensorrt_rtx": "rtx",
     "ray": "ray",
+    "fsspec": "ray",
     "starlette": "live",
     "uvicorn": "live",
     "websockets": "live",

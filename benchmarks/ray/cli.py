@@ -1,0 +1,39 @@
+"""`foldcam bench ray`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from runtime.cli_support import print_json
+
+
+def ray(
+    data: Annotated[Path, typer.Option(help="Labelled images, as for foldcam bank build.")],
+    model: Annotated[str, typer.Option(help="MODEL.")] = "demo",
+    out: Annotated[Path, typer.Option(help="Folder of results.")] = Path("results/ray"),
+    workers: Annotated[str, typer.Option(help="Numbers of workers, by commas.")] = "1,2",
+    rounds: Annotated[int, typer.Option(help="Builds of each, in turn.", min=1)] = 5,
+    shard_rows: Annotated[int, typer.Option(help="Images per shard.", min=1)] = 16,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Time of bank building by the number of workers, and equality with the local engine."""
+    from benchmarks.ray.report import text_table
+    from benchmarks.ray.study import RayOptions, run_ray
+    from export.cli_options import stdout_kept
+    from export.progress import ProgressBar
+
+    counts = workers.split(",")
+    if not all(part.isascii() and part.isdigit() and 0 < int(part) < 1000 for part in counts):
+        raise typer.BadParameter(f"--workers {workers!r} is not numbers with commas: 1,2.")
+    options = RayOptions(
+        workers=tuple(dict.fromkeys(map(int, counts))), rounds=rounds, shard_rows=shard_rows
+    )
+    with stdout_kept(), ProgressBar() as progress:
+        document = run_ray(model, data, out, options, progress)
+    if as_json:
+        print_json(document)
+    else:
+        print(text_table(document))

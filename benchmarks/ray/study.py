@@ -1,0 +1,182 @@
+"""Bank building on Ray: time by the number of workers, and equality with the local engine."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.bootstrap import bootstrap
+from export.bank import Bank
+from export.bank_files import build_bank_file
+from export.bank_steps import StageProgress
+from export.datasets import Dataset, Split, load_dataset
+from export.model_spec import load_model
+from export.objectives import parse_objective
+from export.scale_out.engine import ClusterOptions
+from export.scale_out.files import BankOnRay, build_bank_file_on_ray
+from export.scale_out.sources import sharded
+from export.scale_out.workers import cluster
+from export.versions import tool_versions
+from runtime.errors import FoldcamError
+from runtime.files import atomic_path
+
+RESULT = "scaling.json"
+_OBJECTIVE = "all-triplets"
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class RayOptions:
+    """What is measured.
+
+    Attributes:
+        workers: numbers of processes; the first is what the others are compared with.
+        rounds: of all of them, in turn.
+        shard_rows: images per shard.
+        split: of the data set.
+        draws: of the bootstrap.
+    """
+
+    workers: tuple[int, ...] = (1, 2)
+    rounds: int = 5
+    shard_rows: int = 16
+    split: Split = "all"
+    draws: int = 2000
+
+
+def run_ray(
+    model: str,
+    data: Path,
+    out: Path,
+    options: RayOptions | None = None,
+    progress: StageProgress | None = None,
+) -> dict[str, Any]:
+    """Build the same bank again and again, in turn with each number of workers and locally.
+
+    Seconds are those of the passes over the images, without the start of the cluster and of
+    the workers, which does not grow with them. Each process has one thread.
+
+    Args:
+        model: MODEL, as `load_model` takes it.
+        data: labelled images.
+        out: folder of the result file.
+        options: what is measured.
+        progress: told after each build.
+
+    Returns:
+        The document that is written as `scaling.json`.
+
+    Raises:
+        FoldcamError: as the engines.
+    """
+    options = options or RayOptions()
+    tell = progress or (lambda *_: None)
+    dataset = load_dataset(data, options.split)
+    seconds: dict[int, list[float]] = {count: [] for count in options.workers}
+    local_seconds: list[float] = []
+    made: BankOnRay | None = None
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with tempfile.TemporaryDirectory() as folder, cluster(None, max(options.workers)):
+            expected = _local(model, dataset, Path(folder), [])
+            for number in range(options.rounds):
+                # Each round in another order, so that none always follows the same one.
+                shift = number % len(options.workers)
+                for count in options.workers[shift:] + options.workers[:shift]:
+                    made = _on_ray(model, dataset, Path(folder), count, options)
+                    seconds[count].append(sum(made.scaled.seconds.values()))
+                _local(model, dataset, Path(folder), local_seconds)
+                tell("rounds", number + 1, options.rounds)
+    finally:
+        torch.set_num_threads(threads)
+    if made is None:
+        raise FoldcamError("Nothing was measured: ask for one round at least.")
+    found = made.built.report.bank
+    document = {
+        "network": load_model(model).name,
+        "data": dataset.name,
+        "images": found.rows,
+        "labels": len(found.labels),
+        "embedding_size": found.embedding_size,
+        "channels": found.channels,
+        "head_linear": made.built.report.head.linear,
+        "objective": found.objective,
+        "shard_rows": options.shard_rows,
+        "rounds": options.rounds,
+        "rows": _rows(seconds, local_seconds, found.rows, options),
+        "worker_mebibytes": round(max(made.scaled.worker_bytes) / 2**20),
+        "difference": _difference(found, expected),
+        "versions": {**tool_versions(), "ray": _ray_version()},
+    }
+    with atomic_path(out / RESULT) as temporary:
+        temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    return document
+
+
+def _rows(
+    seconds: dict[int, list[float]], local: Sequence[float], images: int, options: RayOptions
+) -> dict[str, Any]:
+    first = np.asarray(seconds[options.workers[0]])
+    named = {"local": np.asarray(local)}
+    named |= {str(count): np.asarray(times) for count, times in seconds.items()}
+    rows = {}
+    for name, times in named.items():
+        speedup = bootstrap(first / times, lambda r: float(np.median(r)), options.draws)
+        rows[name] = {
+            "seconds": [round(float(value), 3) for value in times],
+            "images_per_second": round(images / float(np.median(times)), 2),
+            "speedup": {key: round(value, 3) for key, value in vars(speedup).items()},
+        }
+    return rows
+
+
+def _local(model: str, dataset: Dataset, folder: Path, seconds: list[float]) -> Bank:
+    loaded = load_model(model)
+    started = time.perf_counter()
+    built = build_bank_file(
+        loaded,
+        dataset,
+        folder / "local.safetensors",
+        parse_objective(_OBJECTIVE),
+        batch_size=_BATCH,
+    )
+    seconds.append(time.perf_counter() - started)
+    return built.report.bank
+
+
+def _on_ray(
+    model: str, dataset: Dataset, folder: Path, count: int, options: RayOptions
+) -> BankOnRay:
+    samples = tuple(replace(sample, path=sample.path.absolute()) for sample in dataset.samples)
+    return build_bank_file_on_ray(
+        model,
+        sharded(dataset.name, dataset.split, samples, options.shard_rows),
+        folder / "ray.safetensors",
+        parse_objective(_OBJECTIVE),
+        batch_size=_BATCH,
+        options=ClusterOptions(workers=count),
+    )
+
+
+def _difference(found: Bank, expected: Bank) -> dict[str, float]:
+    """The largest difference of any number between two banks of the same rows."""
+    return {
+        "embeddings": float(np.abs(found.embeddings - expected.embeddings).max()),
+        "grad_weights": float(np.abs(found.row_grad_weights() - expected.row_grad_weights()).max()),
+    }
+
+
+def _ray_version() -> str:
+    import ray
+
+    version: str = ray.__version__
+    return version

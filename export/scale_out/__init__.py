@@ -1,0 +1,1 @@
+"""Banks of more images than one machine reads: in shards, on Ray."""

@@ -1,0 +1,204 @@
+"""The Ray engine against the local one; the passes run in this process."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export.bank import Bank
+from export.bank_files import build_bank_file
+from export.compression import factors
+from export.datasets import load_dataset
+from export.kernel import KernelObjective
+from export.model_spec import load_model
+from export.objectives import parse_objective
+from export.scale_out.engine import ClusterOptions
+from export.scale_out.files import build_bank_file_on_ray
+from export.scale_out.sources import load_sharded
+from export.storage_options import Compression
+from runtime.errors import FoldcamError
+
+pytestmark = pytest.mark.usefixtures("in_process")
+KERNEL = KernelObjective("kernel:tau=0.1", 0.1)
+
+
+def _local(model, images, goal, continuous=False):
+    dataset = load_dataset(Path(images), "train", continuous=continuous)
+    return build_bank_file(load_model(model), dataset, Path("local.safetensors"), goal).report
+
+
+def _scaled(model, images, goal, continuous=False, size=5, **more):
+    data = load_sharded(str(images), "train", size, continuous=continuous)
+    return build_bank_file_on_ray(model, data, Path("ray.safetensors"), goal, **more)
+
+
+def assert_same(found: Bank, expected: Bank):
+    np.testing.assert_allclose(found.embeddings, expected.embeddings, atol=1e-5)
+    np.testing.assert_allclose(found.row_grad_weights(), expected.row_grad_weights(), atol=1e-5)
+    assert found.grad_weights.shape == expected.grad_weights.shape
+    np.testing.assert_array_equal(found.image_hashes, expected.image_hashes)
+    assert (found.labels, found.objective) == (expected.labels, expected.objective)
+    assert found.source == expected.source
+
+
+@pytest.mark.parametrize("head", ["linear", "bent"])
+@pytest.mark.parametrize(
+    "goal", ["all-triplets", "proxy", "sampled:3", "pml:TripletMarginLoss:margin=0.5"]
+)
+def test_the_bank_is_that_of_one_machine(net, head, goal, shared_photos):
+    model = getattr(net, head)
+    expected = _local(model, shared_photos, parse_objective(goal))
+    made = _scaled(model, shared_photos, parse_objective(goal))
+    assert_same(Bank.load(Path("ray.safetensors")), expected.bank)
+    report = made.built.report
+    assert (report.head, report.fallback_rows) == (expected.head, expected.fallback_rows)
+    assert (made.scaled.shards, made.scaled.resumed) == (3, 0)
+    assert sorted(path.name for path in Path().glob(".*")) == []
+
+
+@pytest.mark.parametrize("head", ["linear", "bent"])
+def test_values_are_estimated_as_on_one_machine(net, head, shared_photos):
+    paths = sorted(shared_photos.rglob("*.png"))
+    with Path("prices.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows(
+            [("path", "label"), *((str(p), 3 + (7 * n) % 12) for n, p in enumerate(paths))]
+        )
+    expected = _local(getattr(net, head), "prices.csv", KERNEL, continuous=True).bank
+    _scaled(getattr(net, head), "prices.csv", KERNEL, continuous=True)
+    found = Bank.load(Path("ray.safetensors"))
+    np.testing.assert_array_equal(found.outcome.values, expected.outcome.values)
+    assert_same(found, expected)
+
+
+def test_rows_in_blocks_are_near_those_compared_with_all_and_that_is_told(net, shared_photos):
+    goal = parse_objective("pml:TripletMarginLoss:margin=0.5")
+    expected = _local(net.linear, shared_photos, goal).bank
+    made = _scaled(net.linear, shared_photos, goal, options=ClusterOptions(block_rows=4))
+    found = made.built.report.bank
+    np.testing.assert_allclose(found.embeddings, expected.embeddings, atol=1e-5)
+    a, b = found.row_grad_weights(), expected.row_grad_weights()
+    cosines = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    assert np.median(cosines) > 0.8
+    assert any("within 3 blocks of about 4 rows" in note for note in made.built.notes)
+
+
+def test_finished_shards_are_kept_and_a_damaged_one_is_made_again(net, shared_photos):
+    goal = parse_objective("all-triplets")
+    first = _scaled(net.bent, shared_photos, goal, keep_shards=Path("kept"))
+    expected = first.built.report.bank
+    shards = sorted(Path("kept").rglob("rows-*.safetensors"))
+    assert len(shards) == 3
+    flipped = bytearray(shards[0].read_bytes())
+    flipped[-3] ^= 1
+    shards[0].write_bytes(flipped)
+    again = _scaled(net.bent, shared_photos, goal, keep_shards=Path("kept"))
+    assert again.scaled.resumed == 2
+    assert again.built.report.bank.sha256() == expected.sha256()
+
+
+def test_a_shard_that_cannot_be_made_whole_is_named(net, shared_photos, monkeypatch):
+    from export.scale_out import engine
+
+    monkeypatch.setattr(engine, "is_whole", lambda path: path.exists())
+    goal = parse_objective("all-triplets")
+    _scaled(net.linear, shared_photos, goal, keep_shards=Path("kept"))
+    shard = min(Path("kept").rglob("rows-*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-7])
+    with pytest.raises(FoldcamError, match=r"The shard .*rows-00000000.safetensors is damaged"):
+        _scaled(net.linear, shared_photos, goal, keep_shards=Path("kept"))
+
+
+def test_unreadable_images_are_told_and_left_out(net, photos):
+    (photos / "blue" / "broken.png").write_bytes(b"nonsense")
+    expected = _local(net.bent, photos, parse_objective("all-triplets"))
+    made = _scaled(net.bent, photos, parse_objective("all-triplets"))
+    assert_same(made.built.report.bank, expected.bank)
+    (skipped,) = made.built.report.skipped
+    assert str(skipped.path).endswith("broken.png")
+
+
+def test_a_data_set_without_a_readable_image_is_refused(net, photos):
+    for path in photos.rglob("*.png"):
+        path.write_bytes(b"nonsense")
+    with pytest.raises(FoldcamError, match="None of the images could be read; the first"):
+        _scaled(net.linear, photos, parse_objective("all-triplets"))
+
+
+@pytest.mark.parametrize("head", ["linear", "bent"])
+def test_prototypes_are_centroids_of_their_label(net, head, shared_photos):
+    goal = parse_objective("all-triplets")
+    full = _local(getattr(net, head), shared_photos, goal).bank
+    made = _scaled(
+        getattr(net, head), shared_photos, goal, compression=Compression("prototypes", 1)
+    )
+    bank = Bank.load(Path("ray.safetensors"))
+    assert [(run.name, run.count) for run in bank.labels] == [("blue", 1), ("green", 1), ("red", 1)]
+    assert (bank.compression, bank.image_hashes) == ("prototypes:1", None)
+    labels = np.asarray(full.row_labels())
+    for row, name in enumerate(("blue", "green", "red")):
+        middle = full.embeddings[labels == name].mean(0)
+        np.testing.assert_allclose(bank.embeddings[row], middle / np.linalg.norm(middle), atol=1e-5)
+        weights = full.row_grad_weights()[labels == name].mean(0)
+        np.testing.assert_allclose(
+            bank.row_grad_weights()[row], weights / np.abs(weights).max(), atol=1e-5
+        )
+    assert made.built.report.bank.source.origin.data_sha256 == full.source.origin.data_sha256
+
+
+def test_a_label_too_large_for_memory_is_clustered_in_batches(net, shared_photos, monkeypatch):
+    from export.scale_out import streamed_compression
+
+    monkeypatch.setattr(streamed_compression, "_WHOLE", 3)
+    made = _scaled(
+        net.linear,
+        shared_photos,
+        parse_objective("all-triplets"),
+        compression=Compression("prototypes", 2),
+    )
+    bank = made.built.report.bank
+    assert all(1 <= run.count <= 2 for run in bank.labels)
+    np.testing.assert_allclose(np.linalg.norm(bank.embeddings, axis=1), 1, atol=1e-6)
+
+
+def test_a_low_rank_is_the_best_one_and_stored_as_factors(net, shared_photos):
+    goal = parse_objective("pml:TripletMarginLoss:margin=0.5")
+    full = _local(net.bent, shared_photos, goal).bank
+    _scaled(net.bent, shared_photos, goal, compression=Compression("rank", 2))
+    bank = Bank.load(Path("ray.safetensors"))
+    np.testing.assert_allclose(bank.grad_weights, factors(full, 2).product(), atol=1e-5)
+    assert bank.compression == "rank:2"
+    with pytest.raises(FoldcamError, match="--compress rank:6 saves nothing"):
+        _scaled(net.bent, shared_photos, goal, compression=Compression("rank", 6))
+
+
+def test_the_command_reports_shards_and_what_is_left_out(net, shared_photos, foldcam):
+    build = ("bank", "build", net.linear, "--images", shared_photos, "--engine", "ray",
+             "--shard-rows", 5, "--shards", "kept")  # fmt: skip
+    status, out, err = foldcam(*build, "--json")
+    assert status == 0, err
+    document = json.loads(out)
+    assert (document["rows"], document["shards"], document["shards_resumed"]) == (12, 3, 0)
+    status, out, _ = foldcam(*build, "--compress", "prototypes:2", "--json")
+    document = json.loads(out)
+    assert (document["compression"], document["shards_resumed"]) == ("prototypes:2", 3)
+    assert document["rows"] == 6
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "sentence"),
+    [
+        (["--workers", "2"], 2, "need --engine ray"),
+        (["--engine", "spark"], 2, "--engine"),
+        (["--engine", "ray", "--compress", "zip"], 1, "--compress 'zip'"),
+        (["--engine", "ray", "--continuous"], 1, "is not a finite number"),
+    ],
+)
+def test_a_mistake_is_one_sentence(flags, status, sentence, net, shared_photos, foldcam):
+    found, _, err = foldcam("bank", "build", net.linear, "--images", shared_photos, *flags)
+    assert found == status
+    assert sentence in " ".join(err.replace("│", " ").split())
+    assert "Traceback" not in err
