@@ -82,5 +82,5 @@ $(VENV)/.demo: $(VENV)/.torch
 
 $(VENV)/.test: $(VENV)/.torch
 	@echo "Installing foldcam and what the tests need into $(VENV) (some minutes, once)"
-	$(INSTALL) --editable '.[cpu,export,demo,evaluate,rtx,dev]'
+	$(INSTALL) --editable '.[cpu,export,demo,evaluate,rtx,docs,dev]'
 	@touch $@ $(VENV)/.demo

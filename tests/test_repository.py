@@ -24,7 +24,7 @@ else:
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-PINNED_EXTRAS = ("cpu", "export", "demo", "rtx", "dev")
+PINNED_EXTRAS = ("cpu", "export", "demo", "rtx", "docs", "dev")
 PYTHONS = [
     c.rpartition(" ")[2] for c in PROJECT["classifiers"] if re.fullmatch(r".*Python :: 3\.\d+", c)
 ]

@@ -23,7 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "constraints"
-EXTRAS = ("cpu", "export", "demo", "evaluate", "rtx", "dev")
+EXTRAS = ("cpu", "export", "demo", "evaluate", "rtx", "docs", "dev")
 # torch names these with exact versions, and its CPU build has none of them.
 OF_TORCH = re.compile(r"^(nvidia|cuda)-|^triton$")
 
