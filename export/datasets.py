@@ -71,7 +71,7 @@ class Dataset:
     samples: tuple[Sample, ...]
 
 
-def load_dataset(path: Path, split: Split = "train", *, continuous: bool = False) -> Dataset:
+def load_dataset(path: Path | str, split: Split = "train", *, continuous: bool = False) -> Dataset:
     """Read a data set of any of the known layouts.
 
     Args:
@@ -86,6 +86,7 @@ def load_dataset(path: Path, split: Split = "train", *, continuous: bool = False
         FoldcamError: no such path, an unknown layout, a malformed line, no images, or
             a label that is no finite number where `continuous` needs one.
     """
+    path = Path(path)
     if not path.exists():
         raise FoldcamError(f"{path} does not exist.")
     if path.is_file():
@@ -107,6 +108,28 @@ def load_dataset(path: Path, split: Split = "train", *, continuous: bool = False
             for sample in samples
         ]
     return Dataset(_readable(path.resolve().name), split, tuple(samples))
+
+
+def training_data(
+    path: Path | str,
+    split: Split = "train",
+    *,
+    singletons: SingletonPolicy = "refuse",
+    continuous: bool = False,
+) -> Dataset:
+    """Read the images that a bank is built from.
+
+    Args:
+        path, split, continuous: as of `load_dataset`.
+        singletons: see `handle_singletons`; a continuous outcome has no labels to count.
+
+    Raises:
+        FoldcamError: as `load_dataset` and `handle_singletons`.
+    """
+    dataset = load_dataset(path, split, continuous=continuous)
+    if continuous:
+        return dataset
+    return replace(dataset, samples=handle_singletons(dataset.samples, singletons))
 
 
 def handle_singletons(samples: tuple[Sample, ...], policy: SingletonPolicy) -> tuple[Sample, ...]:

@@ -21,6 +21,7 @@ Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 
 _ZERO = 1e-8
+DEFAULT_OBJECTIVE = "all-triplets"
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ app = typer.Typer(no_args_is_help=True)
     epilog="Example: foldcam verify birds.onnx --against birds.fp16.onnx --images CUB_200_2011 "
     "--picture worst.png"
 )
-def verify(
+def verify_model(
     model: Annotated[Path, typer.Argument(help="A folded model.", metavar="MODEL.onnx")],
     against: Annotated[
         list[str] | None,
@@ -55,7 +55,7 @@ def verify(
     """Compare folded models with the network that they came from; status 3 if one is off."""
     from export.datasets import SPLITS
     from export.named_network import is_folded_file
-    from export.verify import verify as compare
+    from export.verify import verify_model as compare
     from export.verify_images import ImagesToVerify, image_paths, noise_images, spread
     from runtime.images import IMAGE_SUFFIXES
     from runtime.onnx_file import read_contract
