@@ -34,14 +34,19 @@ test: $(VENV)/.test ## run the tests
 	$(BIN)/python -m pytest
 
 .PHONY: lint
-lint: $(VENV)/.test ## ruff and mypy
+lint: $(VENV)/.test docs ## ruff, mypy, and the documents' site built strictly
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+.PHONY: docs
+docs: $(VENV)/.test ## the documents as a site, in build/site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 .PHONY: figures
-figures: $(VENV)/.test ## write the tables of README and docs anew from benchmarks/results/
+figures: $(VENV)/.test ## write the tables and pictures of README and docs anew
 	$(BIN)/python -m benchmarks.tables
+	$(BIN)/python tools/architecture.py
 
 .PHONY: wheel
 wheel: $(VENV)/.test ## build dist/foldcam-*.whl

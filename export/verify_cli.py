@@ -24,7 +24,7 @@ app = typer.Typer(no_args_is_help=True)
     epilog="Example: foldcam verify birds.onnx --against birds.fp16.onnx --images CUB_200_2011 "
     "--picture worst.png"
 )
-def verify_model(
+def verify(
     model: Annotated[Path, typer.Argument(help="A folded model.", metavar="MODEL.onnx")],
     against: Annotated[
         list[str] | None,
