@@ -278,8 +278,7 @@ def _load(
     build: bool,
 ) -> FoldedModel:
     from runtime.backends import open_backend
-    from runtime.engine.builder import BuildAbandonedError
-    from runtime.engine.progress import BuildLine
+    from runtime.engine.progress import BuildAbandonedError, BuildLine
     from runtime.model import FoldedModel
 
     try:
