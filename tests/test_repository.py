@@ -145,6 +145,28 @@ def test_an_entry_point_leads_to_something_callable(target: str) -> None:
     assert callable(getattr(importlib.import_module(module), attribute))
 
 
+# The version, which pyproject.toml alone sets
+
+
+def test_the_documents_name_the_wheel_of_this_version() -> None:
+    named = {}
+    for path in (ROOT / "README.md", ROOT / "Dockerfile", *(ROOT / "docs").glob("*.md")):
+        for version in re.findall(r"foldcam-(\d[\w.]*)-py3", path.read_text(encoding="utf-8")):
+            named[path.name, version] = version
+    assert named
+    assert set(named.values()) == {PROJECT["version"]}, named
+
+
+def test_the_changelog_has_the_version_newest_first() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    heads = re.findall(r"^## \[(.+?)\](.*)$", text, re.MULTILINE)
+    assert heads[0] == ("Unreleased", "")
+    versions = [name for name, _ in heads[1:]]
+    assert PROJECT["version"] in versions
+    assert versions == sorted(versions, key=Version, reverse=True)
+    assert all(re.fullmatch(r" - \d{4}-\d\d-\d\d", date) for _, date in heads[1:])
+
+
 # What is in the files
 
 
