@@ -50,6 +50,8 @@ figures: $(VENV)/.test ## write the tables and pictures of README and docs anew
 
 .PHONY: wheel
 wheel: $(VENV)/.test ## build dist/foldcam-*.whl
+	@# What an earlier build left would be packed again, moved and deleted modules included.
+	rm -rf build/lib
 	$(BIN)/python -m build --wheel .
 
 .PHONY: constraints

@@ -37,8 +37,12 @@ def python_versions() -> list[str]:
 def resolve(version: str, keep: bool) -> list[str]:
     """Return the pins `name==version` for one Python version."""
     interpreter = shutil.which(f"python{version}")
-    if interpreter is None:
-        sys.exit(f"python{version} is not on the path: install it, or name other versions.")
+    # A shim of a version manager is on the path even where that version is not to be had.
+    if interpreter is None or subprocess.run([interpreter, "-c", ""], check=False).returncode:
+        sys.exit(
+            f"python{version} is not on the path, or does not start: install it, or name other "
+            "versions."
+        )
     constraints = [FOLDER / "held.txt"]
     if keep and path_of(version).exists():
         constraints.append(path_of(version))
