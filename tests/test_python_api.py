@@ -17,7 +17,7 @@ PACKAGES = ("runtime", "export", "calibrate")
 
 
 def blocks(page: str) -> list[str]:
-    """The Python of a page under docs, block by block."""
+    """The Python of a page, block by block; its path is from docs/."""
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
@@ -75,6 +75,11 @@ def test_the_examples_of_the_api_page_run(beside_the_model):
     names = run("api.md", {"__name__": "api"})
     assert names["folded"].replaced is not None
     assert names["report"].contract.input_type == "uint8"
+
+
+def test_the_example_of_the_readme_runs(beside_the_model):
+    names = run("../README.md", {"__name__": "readme"})
+    assert names["result"].labels == ["red"]
 
 
 @pytest.mark.parametrize("name", ["runtime", "runtime.model", "export"])
