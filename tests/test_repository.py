@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from imports import at_import_time, imported, modules
+from imports import PACKAGES, at_import_time, imported, modules
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -22,7 +22,8 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = SETTINGS["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 PINNED_EXTRAS = ("cpu", "export", "demo", "rtx", "docs", "dev")
 PYTHONS = [
@@ -143,6 +144,29 @@ def _entry_points() -> list[str]:
 def test_an_entry_point_leads_to_something_callable(target: str) -> None:
     module, _, attribute = target.partition(":")
     assert callable(getattr(importlib.import_module(module), attribute))
+
+
+# What is in the wheel
+
+
+def test_every_file_of_a_package_is_in_the_wheel() -> None:
+    data = SETTINGS["tool"]["setuptools"]["package-data"]
+    left_out = []
+    for path in _files():
+        name = path.relative_to(ROOT)
+        # Result files are what the documents' tables are written from, in a checkout.
+        if name.parts[0] not in PACKAGES or name.is_relative_to("benchmarks/results"):
+            continue
+        folder = next(each for each in path.parents if (each / "__init__.py").is_file())
+        if path.suffix == ".py":
+            assert folder == path.parent, f"{name.parent} has no __init__.py and would be left out"
+            continue
+        package = ".".join(folder.relative_to(ROOT).parts)
+        patterns = [*data.get("*", []), *data.get(package, [])]
+        within = path.relative_to(folder)
+        if not any(within.match(pattern) for pattern in patterns):
+            left_out.append(str(name))
+    assert not left_out, f"add them to tool.setuptools.package-data: {', '.join(left_out)}"
 
 
 # The version, which pyproject.toml alone sets
