@@ -35,14 +35,19 @@ test: $(VENV)/.test ## run the tests
 	$(BIN)/python -m pytest
 
 .PHONY: lint
-lint: $(VENV)/.test ## ruff and mypy
+lint: $(VENV)/.test docs ## ruff, mypy, and the documents' site built strictly
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+.PHONY: docs
+docs: $(VENV)/.test ## the documents as a site, in build/site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 .PHONY: figures
-figures: $(VENV)/.test ## write the tables of README and docs anew from benchmarks/results/
+figures: $(VENV)/.test ## write the tables and pictures of README and docs anew
 	$(BIN)/python -m benchmarks.tables
+	$(BIN)/python tools/architecture.py
 
 .PHONY: reliability
 reliability: $(VENV)/.test ## cuts, soaks and failures, in short; FULL=1 for the published figures
@@ -50,6 +55,8 @@ reliability: $(VENV)/.test ## cuts, soaks and failures, in short; FULL=1 for the
 
 .PHONY: wheel
 wheel: $(VENV)/.test ## build dist/foldcam-*.whl
+	@# What an earlier build left would be packed again, moved and deleted modules included.
+	rm -rf build/lib
 	$(BIN)/python -m build --wheel .
 
 .PHONY: constraints
@@ -87,5 +94,5 @@ $(VENV)/.demo: $(VENV)/.torch
 
 $(VENV)/.test: $(VENV)/.torch
 	@echo "Installing foldcam and what the tests need into $(VENV) (some minutes, once)"
-	$(INSTALL) --editable '.[cpu,live,export,demo,evaluate,parquet,mqtt,rtx,ray,dev]'
+	$(INSTALL) --editable '.[cpu,live,export,demo,evaluate,parquet,mqtt,rtx,ray,docs,dev]'
 	@touch $@ $(VENV)/.demo

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -132,13 +131,13 @@ def goal_of(
         FoldcamError: no such objective.
     """
     from export.kernel import DEFAULT_KERNEL, parse_kernel
-    from export.objectives import parse_objective
+    from export.objectives import DEFAULT_OBJECTIVE, parse_objective
 
     if log and not continuous:
         raise typer.BadParameter("--log needs --continuous.")
     if continuous:
         return parse_kernel(objective or DEFAULT_KERNEL, "log" if log else "none")
-    return parse_objective(objective or "all-triplets", seed)
+    return parse_objective(objective or DEFAULT_OBJECTIVE, seed)
 
 
 def training_data(images: Path, split: str, singletons: str, *, continuous: bool) -> Dataset:
@@ -147,14 +146,12 @@ def training_data(images: Path, split: str, singletons: str, *, continuous: bool
     Raises:
         FoldcamError: the data set cannot be read, or has labels of one image.
     """
-    from export.datasets import SINGLETON_POLICIES, SPLITS, handle_singletons, load_dataset
+    from export.datasets import SINGLETON_POLICIES, SPLITS
+    from export.datasets import training_data as read
 
     chosen = choice("--split", split, SPLITS)
     policy = choice("--singletons", singletons, SINGLETON_POLICIES)
-    dataset = load_dataset(images, chosen, continuous=continuous)
-    if continuous:
-        return dataset
-    return replace(dataset, samples=handle_singletons(dataset.samples, policy))
+    return read(images, chosen, singletons=policy, continuous=continuous)
 
 
 def local_images(text: str) -> Path:

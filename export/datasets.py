@@ -77,7 +77,11 @@ class Dataset:
 
 
 def load_dataset(
-    path: Path, split: Split = "train", *, continuous: bool = False, urls: bool = False
+    path: Path | str,
+    split: Split = "train",
+    *,
+    continuous: bool = False,
+    urls: bool = False,
 ) -> Dataset:
     """Read a data set of any of the known layouts.
 
@@ -95,6 +99,7 @@ def load_dataset(
             where none is fetched, or a label that is no finite number where `continuous`
             needs one.
     """
+    path = Path(path)
     if not path.exists():
         raise FoldcamError(f"{path} does not exist.")
     if path.is_file():
@@ -122,6 +127,28 @@ def load_dataset(
             for sample in samples
         ]
     return Dataset(_readable(path.resolve().name), split, tuple(samples))
+
+
+def training_data(
+    path: Path | str,
+    split: Split = "train",
+    *,
+    singletons: SingletonPolicy = "refuse",
+    continuous: bool = False,
+) -> Dataset:
+    """Read the images that a bank is built from.
+
+    Args:
+        path, split, continuous: as of `load_dataset`.
+        singletons: see `handle_singletons`; a continuous outcome has no labels to count.
+
+    Raises:
+        FoldcamError: as `load_dataset` and `handle_singletons`.
+    """
+    dataset = load_dataset(path, split, continuous=continuous)
+    if continuous:
+        return dataset
+    return replace(dataset, samples=handle_singletons(dataset.samples, singletons))
 
 
 def handle_singletons(samples: tuple[Sample, ...], policy: SingletonPolicy) -> tuple[Sample, ...]:

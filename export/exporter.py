@@ -20,10 +20,10 @@ from export.file_size import check_file_size, weight_bytes
 from export.fitted_network import fit_head
 from export.fold import FoldOptions, fold
 from export.grad_weights import ChannelRule
-from export.kernel import KernelObjective
+from export.kernel import DEFAULT_KERNEL, KernelObjective, parse_kernel
 from export.model_spec import LoadedModel
 from export.network import Network
-from export.objectives import Objective
+from export.objectives import DEFAULT_OBJECTIVE, Objective, parse_objective
 from export.onnx_file import OnnxFile
 from export.stored_bank import stored_bank_of
 from export.versions import tool_versions
@@ -59,8 +59,8 @@ class ExportReport:
 def export_model(
     loaded: LoadedModel,
     dataset: Dataset,
-    out: Path,
-    objective: Objective | KernelObjective,
+    out: Path | str,
+    objective: Objective | KernelObjective | None = None,
     *,
     preprocessing: Preprocessing | None = None,
     layer: str | None = None,
@@ -78,7 +78,8 @@ def export_model(
         loaded: the network with its own preprocessing.
         dataset: the training images; a kernel objective needs their values.
         out: the folded model's file, replaced only when everything succeeded.
-        objective: what the directions come from.
+        objective: what the directions come from; None is all triplets of their labels, or
+            the kernel estimate of their values.
         preprocessing: overrides the network's own.
         layer: the feature map's name, or None to find it.
         head_rule: `exact`, or `fitted` for a head that cannot be differentiated, see
@@ -93,6 +94,8 @@ def export_model(
     Raises:
         FoldcamError: anything about network, data or output that cannot be used.
     """
+    out = Path(out)
+    objective = objective or default_objective(dataset)
     if out.suffix != ".onnx":
         raise FoldcamError(f"--out {out}: a folded model is an .onnx file.")
     if opset < OLDEST_OPSET:
@@ -145,6 +148,13 @@ def export_model(
     if contract.bank.storage is not None:
         fidelity = measure_fidelity(report.bank, stored_bank_of(folded, contract))
     return ExportReport(out, contract, report, notes, fidelity)
+
+
+def default_objective(dataset: Dataset) -> Objective | KernelObjective:
+    """All triplets for images with labels, the kernel estimate for images with values."""
+    if all(sample.value is not None for sample in dataset.samples):
+        return parse_kernel(DEFAULT_KERNEL)
+    return parse_objective(DEFAULT_OBJECTIVE)
 
 
 def source_of(

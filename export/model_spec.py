@@ -86,7 +86,46 @@ class LoadedModel:
 BUILT_IN = ("demo", "efficientnet-lite0")
 
 
-def load_model(spec: str, weights: Path | None = None, output: str | None = None) -> LoadedModel:
+def wrap_module(
+    module: nn.Module,
+    *,
+    preprocessing: Preprocessing | None = None,
+    name: str | None = None,
+    output: str | None = None,
+) -> LoadedModel:
+    """A torch module that is in hand, as the exporters take it.
+
+    Args:
+        module: image `float32 [N, 3, H, W]` -> embedding `[N, D]`; put in eval mode.
+        preprocessing: how its images are made. None takes the module's own attribute
+            `preprocessing`, or ImageNet's at 224 x 224.
+        name: what the metadata call it, so that `foldcam verify` finds it again: best the
+            `package.module:factory` that makes it. None takes its class.
+        output: which of its outputs is the embedding, where several could be.
+
+    Raises:
+        FoldcamError: its attribute `preprocessing` is something else.
+    """
+    kind = type(module)
+    name = name or f"{kind.__module__}:{kind.__qualname__}"
+    own = getattr(module, "preprocessing", None)
+    if preprocessing is None and own is not None and not isinstance(own, Preprocessing):
+        raise FoldcamError(
+            f"MODEL {name!r}: its attribute `preprocessing` is not a "
+            "runtime.preprocess.Preprocessing."
+        )
+    return LoadedModel(
+        module.eval(),
+        preprocessing or own or Preprocessing(),
+        f"{name}#{output}" if output else name,
+        "",
+        output,
+    )
+
+
+def load_model(
+    spec: str, weights: Path | str | None = None, output: str | None = None
+) -> LoadedModel:
     """Load the network that `spec` names.
 
     Args:
@@ -103,6 +142,7 @@ def load_model(spec: str, weights: Path | None = None, output: str | None = None
     Raises:
         FoldcamError: nothing of that name, or weights that do not fit.
     """
+    weights = None if weights is None else Path(weights)
     if not Path(spec).exists():
         spec, _, named = spec.partition("#")
         output = output or named or None
@@ -129,21 +169,13 @@ def load_model(spec: str, weights: Path | None = None, output: str | None = None
         module = embedding_network(module, architecture)
     if weights is not None:
         _load_weights(module, weights)
-    preprocessing = getattr(module, "preprocessing", None)
-    if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
-        raise FoldcamError(
-            f"MODEL {spec!r}: its attribute `preprocessing` is not a "
-            "runtime.preprocess.Preprocessing."
-        )
-    if architecture is not None:
-        preprocessing = architecture.preprocessing
-    return LoadedModel(
-        module.eval(),
-        preprocessing or Preprocessing(),
-        f"{name}#{output}" if output else name,
-        weights.name if weights else "",
-        output,
+    wrapped = wrap_module(
+        module,
+        preprocessing=None if architecture is None else architecture.preprocessing,
+        name=name,
+        output=output,
     )
+    return replace(wrapped, weights=weights.name if weights else "")
 
 
 def _onnx(path: Path, output: str | None) -> LoadedModel:

@@ -22,6 +22,7 @@ Doubles = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 _ZERO = 1e-8
+DEFAULT_OBJECTIVE = "all-triplets"
 
 
 @dataclass(frozen=True)

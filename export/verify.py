@@ -76,8 +76,8 @@ class VerifyReport:
         }
 
 
-def verify(
-    model_path: Path,
+def verify_model(
+    model_path: Path | str,
     network: Network | None,
     images: Iterable[NamedImage],
     *,
@@ -105,6 +105,7 @@ def verify(
         FoldcamError: the network is another one than the models', a model cannot be read
             or run, or there are no images.
     """
+    model_path = Path(model_path)
     with ExitStack() as stack:
         main = stack.enter_context(closing(FoldedParty(model_path)))
         others = [stack.enter_context(closing(FoldedParty(path))) for path in against]

@@ -55,7 +55,7 @@ def verify(
     """Compare folded models with the network that they came from; status 3 if one is off."""
     from export.datasets import SPLITS
     from export.named_network import is_folded_file
-    from export.verify import verify as compare
+    from export.verify import verify_model as compare
     from export.verify_images import ImagesToVerify, image_paths, noise_images, spread
     from runtime.images import IMAGE_SUFFIXES
     from runtime.onnx_file import read_contract

@@ -121,10 +121,11 @@ class FoldedModel:
         again: opens it anew after a failure; without it a failure is final.
 
     Example:
+        >>> from runtime import FoldedModel, read_image
         >>> with FoldedModel.load("model.onnx") as model:
-        ...     result = model(read_image("photo.jpg"))
-        >>> result.heatmap.shape, result.labels[0]
-        ((7, 7), 'owl')
+        ...     result = model(read_image("photo.png"))
+        >>> result.heatmap.shape, result.labels
+        ((12, 12), ['red'])
     """
 
     def __init__(self, backend: Backend, again: Callable[[], Backend] | None = None) -> None:

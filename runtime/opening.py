@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from runtime.config import RunConfig, SourceConfig, with_secrets
 from runtime.contract import Contract
 from runtime.default_model import find_model
-from runtime.engine.builder import BuildAbandonedError
-from runtime.engine.progress import BuildLine
+from runtime.engine.progress import BuildAbandonedError, BuildLine
 from runtime.errors import FoldcamError
 from runtime.model import FoldedModel
 from runtime.monitor import Monitor

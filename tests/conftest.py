@@ -7,7 +7,12 @@ import os
 from functools import cache
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# A machine that is busy is no bug.
+hypothesis.settings.register_profile("foldcam", deadline=None)
+hypothesis.settings.load_profile("foldcam")
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA_FIXTURES = {"data_root", "cub_root", "houses_root"}

@@ -25,7 +25,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 # Of this checkout; the installed metadata may be of another.
 COMMANDS = PROJECT["entry-points"][foldcam_cli.GROUP]
 TEXTS = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "Dockerfile")),
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "Dockerfile")),
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 PROGRAMS: dict[str, Any] = {

@@ -7,10 +7,10 @@ import importlib
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from imports import PACKAGES, at_import_time, imported, modules
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -22,14 +22,14 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = SETTINGS["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-PINNED_EXTRAS = ("cpu", "live", "export", "demo", "parquet", "mqtt", "rtx", "ray", "dev")
+PINNED_EXTRAS = ("cpu", "live", "export", "demo", "parquet", "mqtt", "rtx", "ray", "docs", "dev")
 PYTHONS = [
     c.rpartition(" ")[2] for c in PROJECT["classifiers"] if re.fullmatch(r".*Python :: 3\.\d+", c)
 ]
 
-PACKAGES = ("export", "runtime", "calibrate", "benchmarks")
 FORBIDDEN = {
     "runtime": {"export", "calibrate", "benchmarks", "torch", "onnx"},
     "export": {"calibrate", "benchmarks"},
@@ -41,54 +41,7 @@ FORBIDDEN = {
 # Who imports whom
 
 
-def _modules() -> dict[str, Path]:
-    """Return every module of the four packages by its dotted name."""
-    found = {}
-    for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            parts = path.relative_to(ROOT).with_suffix("").parts
-            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
-
-
-MODULES = _modules()
-
-
-def _imported(tree: ast.AST, module: str, path: Path) -> Iterator[str]:
-    """Yield the dotted names that a piece of code imports, also by importlib."""
-    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            source = ".".join([*base, *([node.module] if node.module else [])])
-            for alias in node.names:
-                inner = f"{source}.{alias.name}"
-                yield inner if inner in MODULES else source
-        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
-            name = getattr(node.func, "attr", None) or getattr(node.func, "id", None)
-            if name in {"import_module", "__import__"} and isinstance(node.args[0].value, str):
-                yield node.args[0].value
-
-
-def _at_import_time(tree: ast.Module) -> ast.Module:
-    """Cut off what does not run at import: functions and TYPE_CHECKING blocks."""
-
-    class Prune(ast.NodeTransformer):
-        def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
-            return None
-
-        def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
-            return None
-
-        def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
-            if "TYPE_CHECKING" in ast.unparse(node.test):
-                return node.orelse
-            return self.generic_visit(node)
-
-    Prune().visit(tree)
-    return tree
+MODULES = modules(ROOT)
 
 
 def _parse(module: str) -> ast.Module:
@@ -97,15 +50,16 @@ def _parse(module: str) -> ast.Module:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_a_module_imports_only_what_the_dependency_rule_allows(module: str) -> None:
-    imported = {name.split(".")[0] for name in _imported(_parse(module), module, MODULES[module])}
-    forbidden = imported & FORBIDDEN[module.split(".")[0]]
+    names = imported(_parse(module), module, MODULES[module], MODULES)
+    forbidden = {name.split(".")[0] for name in names} & FORBIDDEN[module.split(".")[0]]
     assert not forbidden, f"{module} imports {', '.join(sorted(forbidden))}"
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
     edges = {
         module: sorted(
-            set(_imported(_at_import_time(_parse(module)), module, path)) & set(MODULES) - {module}
+            set(imported(at_import_time(_parse(module)), module, path, MODULES))
+            & set(MODULES) - {module}
         )
         for module, path in MODULES.items()
     }
@@ -191,6 +145,51 @@ def _entry_points() -> list[str]:
 def test_an_entry_point_leads_to_something_callable(target: str) -> None:
     module, _, attribute = target.partition(":")
     assert callable(getattr(importlib.import_module(module), attribute))
+
+
+# What is in the wheel
+
+
+def test_every_file_of_a_package_is_in_the_wheel() -> None:
+    data = SETTINGS["tool"]["setuptools"]["package-data"]
+    left_out = []
+    for path in _files():
+        name = path.relative_to(ROOT)
+        # Result files are what the documents' tables are written from, in a checkout.
+        if name.parts[0] not in PACKAGES or name.is_relative_to("benchmarks/results"):
+            continue
+        folder = next(each for each in path.parents if (each / "__init__.py").is_file())
+        if path.suffix == ".py":
+            assert folder == path.parent, f"{name.parent} has no __init__.py and would be left out"
+            continue
+        package = ".".join(folder.relative_to(ROOT).parts)
+        patterns = [*data.get("*", []), *data.get(package, [])]
+        within = path.relative_to(folder)
+        if not any(within.match(pattern) for pattern in patterns):
+            left_out.append(str(name))
+    assert not left_out, f"add them to tool.setuptools.package-data: {', '.join(left_out)}"
+
+
+# The version, which pyproject.toml alone sets
+
+
+def test_the_documents_name_the_wheel_of_this_version() -> None:
+    named = {}
+    for path in (ROOT / "README.md", ROOT / "Dockerfile", *(ROOT / "docs").glob("*.md")):
+        for version in re.findall(r"foldcam-(\d[\w.]*)-py3", path.read_text(encoding="utf-8")):
+            named[path.name, version] = version
+    assert named
+    assert set(named.values()) == {PROJECT["version"]}, named
+
+
+def test_the_changelog_has_the_version_newest_first() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    heads = re.findall(r"^## \[(.+?)\](.*)$", text, re.MULTILINE)
+    assert heads[0] == ("Unreleased", "")
+    versions = [name for name, _ in heads[1:]]
+    assert PROJECT["version"] in versions
+    assert versions == sorted(versions, key=Version, reverse=True)
+    assert all(re.fullmatch(r" - \d{4}-\d\d-\d\d", date) for _, date in heads[1:])
 
 
 # What is in the files

@@ -23,7 +23,19 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "constraints"
-EXTRAS = ("cpu", "live", "export", "demo", "evaluate", "parquet", "mqtt", "rtx", "ray", "dev")
+EXTRAS = (
+    "cpu",
+    "live",
+    "export",
+    "demo",
+    "evaluate",
+    "parquet",
+    "mqtt",
+    "rtx",
+    "ray",
+    "docs",
+    "dev",
+)
 # torch names these with exact versions, and its CPU build has none of them.
 OF_TORCH = re.compile(r"^(nvidia|cuda)-|^triton$")
 
@@ -37,8 +49,12 @@ def python_versions() -> list[str]:
 def resolve(version: str, keep: bool) -> list[str]:
     """Return the pins `name==version` for one Python version."""
     interpreter = shutil.which(f"python{version}")
-    if interpreter is None:
-        sys.exit(f"python{version} is not on the path: install it, or name other versions.")
+    # A shim of a version manager is on the path even where that version is not to be had.
+    if interpreter is None or subprocess.run([interpreter, "-c", ""], check=False).returncode:
+        sys.exit(
+            f"python{version} is not on the path, or does not start: install it, or name other "
+            "versions."
+        )
     constraints = [FOLDER / "held.txt"]
     if keep and path_of(version).exists():
         constraints.append(path_of(version))

@@ -17,7 +17,7 @@ from export.datasets import Dataset, Sample
 from export.exporter import export_model
 from export.model_spec import LoadedModel
 from export.objectives import parse_objective
-from export.verify import verify
+from export.verify import verify_model
 from export.verify_images import ImagesToVerify
 from runtime.errors import FoldcamError
 from runtime.preprocess import Preprocessing
@@ -88,7 +88,7 @@ def try_architecture(architecture: Architecture, folder: Path) -> Row:
         parse_objective("all-triplets"),
     )
     contract = report.contract
-    verified = verify(
+    verified = verify_model(
         report.path,
         loaded.network(contract.layer),
         ImagesToVerify([sample.path for sample in samples]),

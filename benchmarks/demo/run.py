@@ -25,7 +25,7 @@ from export.exporter import ExportReport, export_model
 from export.model_spec import LoadedModel, load_model
 from export.objectives import parse_objective
 from export.progress import ProgressBar
-from export.verify import VerifyReport, verify
+from export.verify import VerifyReport, verify_model
 from export.verify_images import images_to_verify
 from runtime.errors import FoldcamError
 from runtime.files import atomic_path
@@ -132,7 +132,7 @@ def run_demo(out: Path, say: Callable[[str], None], seed: int = 0) -> DemoReport
     )
     say(f"\n$ foldcam verify {model} --images {out / 'scenes.csv'}")
     unseen = images_to_verify(load_dataset(out / "scenes.csv", "all"), report.contract, 64)
-    verified = verify(model, loaded.network(report.contract.layer), unseen)
+    verified = verify_model(model, loaded.network(report.contract.layer), unseen)
     say(
         f"embedding cosine {verified.main.embedding_cosine_worst:.7f} and heatmap difference "
         f"{verified.main.heatmap_difference_worst:.1g} at worst: "

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.engine.manifest import ENGINE_SUFFIXES, read_manifest
+from runtime.engine import ENGINE_SUFFIXES
 from runtime.errors import FoldcamError
 from runtime.text import printable
 
@@ -88,6 +88,8 @@ def _model_of(path: Path) -> Path | None:
         return path
     names = [path.with_suffix(".onnx").name]
     with suppress(FoldcamError):  # TensorRT's reason has said it
+        from runtime.engine.manifest import read_manifest
+
         names.insert(0, read_manifest(path).model.name)
     found = [path.with_name(name) for name in names if path.with_name(name).is_file()]
     return found[0] if found else None

@@ -15,11 +15,11 @@ from typing import Any
 
 from runtime.backends.tensors import check_tensors
 from runtime.contract import METADATA_KEY, Contract
+from runtime.engine import ENGINE_SUFFIXES
 from runtime.engine.device import DeviceFacts, find_gpu, find_host
 from runtime.engine.flavours import Flavour
 from runtime.engine.log import OwnedLogger, owned_logger
 from runtime.engine.manifest import (
-    ENGINE_SUFFIXES,
     FileRecord,
     Manifest,
     Target,
@@ -28,7 +28,13 @@ from runtime.engine.manifest import (
 from runtime.engine.network import compute_capabilities, configure, parse_network
 from runtime.engine.options import BuildOptions
 from runtime.engine.precision import hold_to, types_of
-from runtime.engine.progress import BuildLine, BuildState, QuietLine, make_monitor
+from runtime.engine.progress import (
+    BuildAbandonedError,
+    BuildLine,
+    BuildState,
+    QuietLine,
+    make_monitor,
+)
 from runtime.engine.timing_cache import cache_path, load_cache, store_cache
 from runtime.errors import FoldcamError
 from runtime.files import atomic_path, user_errors_for
@@ -37,13 +43,6 @@ from runtime.stopping import StopSignal
 from runtime.version import version
 
 _POLL_S = 0.05
-
-
-class BuildAbandonedError(KeyboardInterrupt):
-    """The user would not wait for the builder, whose thread therefore still runs.
-
-    Nothing was written. The interpreter cannot end in the usual way beside that thread.
-    """
 
 
 @dataclass

@@ -142,9 +142,9 @@ def _profiles(batch: str | None, low: int | None, best: int | None, high: int | 
 
 
 def _build(model: Path, out: Path | None, options: BuildOptions, flavour: FlavourChoice) -> Built:
-    from runtime.engine.builder import BuildAbandonedError, build_engine, engine_path
+    from runtime.engine.builder import build_engine, engine_path
     from runtime.engine.flavours import find_flavour
-    from runtime.engine.progress import BuildLine
+    from runtime.engine.progress import BuildAbandonedError, BuildLine
     from runtime.onnx_file import read_contract
 
     # That the model is none can be said before TensorRT is loaded, which takes seconds.

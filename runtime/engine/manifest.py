@@ -24,7 +24,6 @@ from runtime.onnx_file import TensorInfo
 SCHEMA_VERSION = 1
 # Escaped, a character takes up to three times the bytes that it has in UTF-8.
 MAX_BYTES = 3 * MAX_METADATA_BYTES + (1 << 20)
-ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
 
 EnginePrecision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[EnginePrecision, ...] = get_args(EnginePrecision)

@@ -10,6 +10,14 @@ from typing import Any, TextIO
 
 from runtime.text import printable, shorten
 
+
+class BuildAbandonedError(KeyboardInterrupt):
+    """The user would not wait for the builder, whose thread therefore still runs.
+
+    Nothing was written. The interpreter cannot end in the usual way beside that thread.
+    """
+
+
 _TERMINAL_EVERY_S = 0.2
 _LOG_EVERY_S = 15.0
 

@@ -20,7 +20,7 @@ from export.objectives import parse_objective
 from export.onnx_search import find_normalization
 from export.precision import to_float16
 from export.torch_network import TorchNetwork
-from export.verify import verify
+from export.verify import verify_model
 from export.verify_images import NamedImage
 from export.verify_limits import LIMITS
 from runtime.onnx_file import read_contract
@@ -350,7 +350,7 @@ def _cut(module, networks):
 
 
 def test_verify_measures_a_float16_file_by_its_own_limits(half_file, folded_file, networks):
-    report = verify(half_file, _cut(networks.make_tiny(), networks), _noise(16))
+    report = verify_model(half_file, _cut(networks.make_tiny(), networks), _noise(16))
     assert report.passed, report.failures
     assert report.main.precision == "fp16"
     # Wider than float32's: they are not idle.
@@ -364,7 +364,9 @@ def test_a_float16_file_with_other_weights_fails(constant, half_file, networks, 
     value = numpy_helper.to_array(tensor)
     tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value[::-1]), constant))
     onnx.save(model, tmp_path / "m.onnx")
-    assert not verify(tmp_path / "m.onnx", _cut(networks.make_tiny(), networks), _noise(16)).passed
+    assert not verify_model(
+        tmp_path / "m.onnx", _cut(networks.make_tiny(), networks), _noise(16)
+    ).passed
 
 
 def test_activations_beyond_float16_are_found_by_verify(
@@ -379,7 +381,7 @@ def test_activations_beyond_float16_are_found_by_verify(
     goal = parse_objective("all-triplets")
     options = FoldOptions(precision="fp16")
     export_model(loaded, load_dataset(shared_photos), out, goal, options=options)
-    report = verify(out, _cut(module, networks), _noise(4))
+    report = verify_model(out, _cut(module, networks), _noise(4))
     assert not report.passed
 
 

@@ -16,7 +16,7 @@ from export.model_spec import load_model
 from export.objectives import parse_objective
 from export.program_file import load_program
 from export.torch_network import TorchNetwork
-from export.verify import verify
+from export.verify import verify_model
 from export.verify_images import images_to_verify
 from runtime.errors import FoldcamError
 from runtime.onnx_file import read_contract
@@ -99,7 +99,7 @@ def test_a_program_goes_through_the_whole_export(saved, shared_photos, networks,
     assert contract.normalized
     assert report.contract == contract
     images = images_to_verify(load_dataset(shared_photos), contract, 12)
-    assert verify(out, loaded.network(contract.layer, networks.SIZE), images).passed
+    assert verify_model(out, loaded.network(contract.layer, networks.SIZE), images).passed
 
 
 def test_weights_beside_a_program_are_refused(saved, tmp_path):

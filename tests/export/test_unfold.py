@@ -210,10 +210,10 @@ def test_a_network_that_took_over_a_part_of_the_input_keeps_it(hand_built, rando
 
 
 def test_such_a_network_is_verified_without_its_original(hand_built, random_bank, tmp_path):
-    from export.verify import verify
+    from export.verify import verify_model
     from export.verify_images import noise_images
 
     made, _ = _absorbing(hand_built, random_bank)
     onnx.save(made, tmp_path / "m.onnx")
-    report = verify(tmp_path / "m.onnx", None, noise_images(_contract(made)))
+    report = verify_model(tmp_path / "m.onnx", None, noise_images(_contract(made)))
     assert report.passed, report.failures

@@ -19,7 +19,7 @@ from export.model_spec import LoadedModel
 from export.objectives import parse_objective
 from export.storage_options import StorageOptions, parse_compression, parse_search
 from export.torch_network import TorchNetwork
-from export.verify import verify
+from export.verify import verify_model
 from export.verify_images import images_to_verify
 from runtime.errors import FoldcamError
 from runtime.onnx_file import read_contract
@@ -39,11 +39,11 @@ def images(folded_file, shared_photos):
 def _verify(model, network, images, tmp_path):
     path = tmp_path / "doctored.onnx"
     onnx.save(model, path)
-    return verify(path, network, images).main
+    return verify_model(path, network, images).main
 
 
 def test_an_honest_file_passes(folded_file, network, images):
-    whole = verify(folded_file, network, images, batch_size=5)
+    whole = verify_model(folded_file, network, images, batch_size=5)
     assert whole.passed, whole.failures
     assert whole.reference == "the network it came from"
     report = whole.main
@@ -73,7 +73,7 @@ def test_every_option_verifies(
     goal = parse_objective("sampled:9")
     out = tmp_path / "m.onnx"
     export_model(loaded, load_dataset(shared_photos), out, goal, options=options)
-    report = verify(out, network, images)
+    report = verify_model(out, network, images)
     assert report.passed, report.failures
 
 
@@ -106,7 +106,7 @@ def test_every_way_of_storing_the_bank_verifies(
     goal = parse_objective("sampled:9")
     out = tmp_path / "m.onnx"
     done = export_model(loaded, load_dataset(shared_photos), out, goal, options=options)
-    report = verify(out, network, images).main
+    report = verify_model(out, network, images).main
     assert not report.failures
     assert report.same_neighbor == 1
     assert done.fidelity.queries == 12
@@ -117,7 +117,7 @@ def test_every_way_of_storing_the_bank_verifies(
 
 def test_another_network_is_refused(folded_file, networks, images):
     with pytest.raises(FoldcamError, match="was made from another network"):
-        verify(folded_file, TorchNetwork(networks.make_tiny(seed=1), networks.SIZE), images)
+        verify_model(folded_file, TorchNetwork(networks.make_tiny(seed=1), networks.SIZE), images)
 
 
 def _constant(model, name):
@@ -207,7 +207,7 @@ def test_values_that_are_not_finite_fail(folded_model, network, images, tmp_path
 
 
 def test_the_same_image_twice_may_have_the_same_heatmap_twice(folded_file, network, images):
-    assert verify(folded_file, network, [images[0]] * 3).passed
+    assert verify_model(folded_file, network, [images[0]] * 3).passed
 
 
 def test_images_are_spread_over_the_labels(shared_photos, folded_file):
@@ -221,7 +221,7 @@ def test_without_images_the_noise_is_the_same_every_time(folded_file, network):
     contract = read_contract(folded_file)
     first, again = (images_to_verify(None, contract, 64) for _ in range(2))
     assert all(np.array_equal(a.image, b.image) for a, b in zip(first, again, strict=True))
-    assert verify(folded_file, network, first).passed
+    assert verify_model(folded_file, network, first).passed
 
 
 def test_only_unreadable_images_are_refused(photos, folded_file):
@@ -245,7 +245,7 @@ def priced_file(networks, shared_photos, preprocessing, tmp_path_factory):
 
 
 def test_an_honest_file_of_a_continuous_outcome_passes(priced_file, network, images):
-    report = verify(priced_file, network, images, batch_size=5).main
+    report = verify_model(priced_file, network, images, batch_size=5).main
     assert report.passed, report.failures
     assert report.estimate_difference_worst < 1e-5
     assert report.heatmap_difference_worst < 1e-4
@@ -254,7 +254,7 @@ def test_an_honest_file_of_a_continuous_outcome_passes(priced_file, network, ima
 
 
 def test_a_model_of_labels_has_no_estimate_to_compare(folded_file, network, images):
-    assert verify(folded_file, network, images).main.estimate_difference_worst is None
+    assert verify_model(folded_file, network, images).main.estimate_difference_worst is None
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from export.comparison import ImagePair
-from export.verify import VerifyReport, verify
+from export.verify import VerifyReport, verify_model
 from export.verify_images import ImagesToVerify, image_paths, spread
 from export.verify_picture import worst_picture
 from runtime.errors import FoldcamError
@@ -75,7 +75,7 @@ def test_unreadable_images_are_skipped_and_named_every_time(flat, folded_file):
     for _ in range(2):
         assert len(list(images)) == 11
         assert [item.path.name for item in images.skipped] == ["1.png"]
-    report = verify(folded_file, None, images)
+    report = verify_model(folded_file, None, images)
     assert report.main.images == 11
     (skipped,) = report.document()["skipped"]
     assert skipped["path"] == str(flat / "1.png")
@@ -104,7 +104,7 @@ def report(folded_file, shared_photos):
     contract = read_contract(folded_file)
     images = ImagesToVerify(image_paths(shared_photos, "all"))
     assert contract.outcome is None
-    return verify(folded_file, None, images, against=[folded_file], keep_worst=2)
+    return verify_model(folded_file, None, images, against=[folded_file], keep_worst=2)
 
 
 def test_the_picture_has_a_row_per_image_and_four_panels(report):

@@ -23,7 +23,7 @@ from export.model_spec import LoadedModel
 from export.objectives import parse_objective
 from export.refold import FoldWishes, fold_file
 from export.torch_network import TorchNetwork
-from export.verify import verify
+from export.verify import verify_model
 from export.verify_images import images_to_verify
 from export.verify_limits import precision_of
 from runtime.contract import METADATA_KEY
@@ -89,7 +89,7 @@ def _eighth(path, out, name="trunk.conv.weight", steps=127):
 def test_rounded_models_have_looser_limits(folded_file, network, images, tmp_path):
     half = _half(folded_file, tmp_path / "half.onnx")
     eighth = _eighth(folded_file, tmp_path / "eighth.onnx")
-    report = verify(folded_file, network, images, against=[half, eighth])
+    report = verify_model(folded_file, network, images, against=[half, eighth])
     assert report.passed, report.failures
     assert [pair.precision for pair in report.pairs] == ["fp32", "fp16", "int8"]
     assert [pair.name for pair in report.pairs] == ["model.onnx", "half.onnx", "eighth.onnx"]
@@ -101,7 +101,7 @@ def test_rounded_models_have_looser_limits(folded_file, network, images, tmp_pat
 
 def test_a_model_rounded_too_coarsely_fails_and_is_named(folded_file, network, images, tmp_path):
     coarse = _eighth(folded_file, tmp_path / "coarse.onnx", "fc.weight", steps=1)
-    report = verify(folded_file, network, images, against=[coarse])
+    report = verify_model(folded_file, network, images, against=[coarse])
     assert report.main.passed
     assert not report.passed
     assert all(text.startswith("coarse.onnx: ") for text in report.failures)
@@ -114,7 +114,7 @@ def test_a_half_models_difference_would_fail_an_exact_one(folded_file, network, 
     factors = np.linspace(0.99, 1.01, 6, dtype=np.float32).reshape(6, 1, 1, 1)
     tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * factors, tensor.name))
     onnx.save(model, tmp_path / "pretends.onnx")
-    report = verify(folded_file, network, images, against=[tmp_path / "pretends.onnx"])
+    report = verify_model(folded_file, network, images, against=[tmp_path / "pretends.onnx"])
     assert report.pairs[1].precision == "fp32"
     assert not report.passed
 
@@ -126,7 +126,7 @@ def test_other_options_of_one_bank_are_compared_each_at_its_own(
     options = FoldOptions(transfer=2, neighbors=3, heatmap_size=(20, 9), input_type="uint8")
     other = tmp_path / "other.onnx"
     export_model(loaded, load_dataset(shared_photos), other, GOAL, options=options)
-    report = verify(folded_file, network, images, against=[other])
+    report = verify_model(folded_file, network, images, against=[other])
     assert report.passed, report.failures
     assert report.pairs[1].bank == "the model's"
     assert report.pairs[1].heatmap_difference_worst < 1e-4
@@ -141,7 +141,7 @@ def test_another_bank_is_compared_with_itself(
         loaded, Dataset("few", "train", few), tmp_path / "few.safetensors", GOAL
     )
     fold_file(folded_file, built.report.bank, tmp_path / "few.onnx", FoldWishes(neighbors=2))
-    report = verify(folded_file, network, images, against=[tmp_path / "few.onnx"])
+    report = verify_model(folded_file, network, images, against=[tmp_path / "few.onnx"])
     assert report.passed, report.failures
     assert report.pairs[1].bank == "its own"
     assert report.pairs[1].label_agreement == 1
@@ -173,7 +173,7 @@ def test_models_of_other_networks_are_refused(
 ):
     other = _with_metadata(folded_file, tmp_path / "other.onnx", change)
     with pytest.raises(FoldcamError, match=sentence):
-        verify(folded_file, network, images, against=[other])
+        verify_model(folded_file, network, images, against=[other])
 
 
 def test_an_outcome_and_labels_are_not_compared(
@@ -185,17 +185,17 @@ def test_an_outcome_and_labels_are_not_compared(
     priced = tmp_path / "priced.onnx"
     export_model(loaded, replace(dataset, samples=samples), priced, parse_kernel("kernel"))
     with pytest.raises(FoldcamError, match="the outcome is True in the one and False"):
-        verify(folded_file, network, images, against=[priced])
+        verify_model(folded_file, network, images, against=[priced])
 
 
 def test_an_engine_has_the_backends_own_answer(folded_file, network, images, tmp_path):
     (tmp_path / "m.engine").write_bytes(b"plan")
     with pytest.raises(FoldcamError, match="has no manifest"):
-        verify(folded_file, network, images, against=[tmp_path / "m.engine"])
+        verify_model(folded_file, network, images, against=[tmp_path / "m.engine"])
 
 
 def test_the_network_inside_stands_in_for_the_one_that_is_gone(folded_file, images):
-    report = verify(folded_file, None, images)
+    report = verify_model(folded_file, None, images)
     assert report.passed, report.failures
     assert report.reference == "its own network, unfolded"
 
@@ -215,7 +215,7 @@ def test_what_was_grafted_is_verified_without_the_network(
     value = np.asarray(change(numpy_helper.to_array(tensor).copy()))
     tensor.CopyFrom(numpy_helper.from_array(value, name))
     onnx.save(folded_model, tmp_path / "m.onnx")
-    assert not verify(tmp_path / "m.onnx", None, images).passed
+    assert not verify_model(tmp_path / "m.onnx", None, images).passed
 
 
 def test_a_neighbor_that_is_no_row_fails(folded_model, network, images, tmp_path):
@@ -226,20 +226,20 @@ def test_a_neighbor_that_is_no_row_fails(folded_model, network, images, tmp_path
     folded_model.graph.initializer.append(numpy_helper.from_array(np.int32(500), "far"))
     folded_model.graph.node.append(helper.make_node("Add", ["honest", "far"], ["neighbor"]))
     onnx.save(folded_model, tmp_path / "m.onnx")
-    report = verify(tmp_path / "m.onnx", network, images).main
+    report = verify_model(tmp_path / "m.onnx", network, images).main
     assert not report.rows_exist
     assert "a neighbor is no row of the bank" in report.failures
 
 
 def test_no_images_are_one_sentence(folded_file, network):
     with pytest.raises(FoldcamError, match="no images to compare on"):
-        verify(folded_file, network, [])
+        verify_model(folded_file, network, [])
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 64])
 def test_the_batch_size_changes_nothing(batch_size, folded_file, network, images):
-    reference = verify(folded_file, network, images, batch_size=12).main
-    other = verify(folded_file, network, images, batch_size=batch_size).main
+    reference = verify_model(folded_file, network, images, batch_size=12).main
+    other = verify_model(folded_file, network, images, batch_size=batch_size).main
     for name in ("embedding_cosine_mean", "same_neighbor", "heatmap_correlation_mean", "images"):
         assert getattr(other, name) == pytest.approx(getattr(reference, name), abs=1e-6)
 
@@ -265,7 +265,7 @@ def test_images_are_asked_for_batch_by_batch(folded_file, network, images):
                 yield watched
                 del watched
 
-    assert verify(folded_file, network, stream(), batch_size=4).main.images == 60
+    assert verify_model(folded_file, network, stream(), batch_size=4).main.images == 60
     assert most <= 9  # the batch that is leaving, the one that comes, and the one in hand
 
 

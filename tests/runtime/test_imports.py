@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -21,6 +22,11 @@ class Wall:
             raise ModuleNotFoundError(f'No module named {{name!r}}', name=name)
 sys.meta_path.insert(0, Wall())
 """
+# Each costs a run some milliseconds of its start, and it needs none of them.
+HEAVY_IN_A_RUN = (
+    *("runtime.doctor", "runtime.engine.builder", "runtime.engine.manifest", "runtime.inspect"),
+    *("runtime.self_test", "asyncio", "matplotlib", "rich", "scipy", "tensorrt", "tensorrt_rtx"),
+)
 FORBIDDEN = ("torch", "onnx", "onnxscript", "onnx_ir", "export", "calibrate", "benchmarks")
 
 
@@ -74,3 +80,21 @@ def test_unknown_name_is_an_attribute_error():
 
     with pytest.raises(AttributeError, match="'nothing'"):
         _ = runtime.nothing
+
+
+def test_a_run_loads_neither_the_builder_of_engines_nor_what_only_it_needs(
+    child_environment, tiny_model, tmp_path
+):
+    from runtime import write_image
+
+    photo = tmp_path / "photo.png"
+    write_image(photo, np.zeros((8, 8, 3), np.uint8))
+    arguments = ["runtime", "run", str(tiny_model), "--file", str(photo), "--quiet"]
+    code = (
+        f"import sys; sys.argv = {arguments!r} + ['--save', {str(tmp_path / 'out')!r}]\n"
+        "from runtime.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        f"print(sorted(set({HEAVY_IN_A_RUN!r}) & set(sys.modules)))"
+    )
+    assert fresh(code, child_environment(), FORBIDDEN).splitlines()[-1] == "[]"

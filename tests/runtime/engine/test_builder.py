@@ -15,12 +15,12 @@ from types import SimpleNamespace
 import pytest
 
 from runtime.engine import builder as builder_module
-from runtime.engine.builder import BuildAbandonedError, build_engine, engine_path
+from runtime.engine.builder import build_engine, engine_path
 from runtime.engine.manifest import manifest_path, read_manifest
 from runtime.engine.options import BuildOptions, Profile, profiles_for
 from runtime.engine.precision import Types, hold_to
 from runtime.engine.preflight import load_engine
-from runtime.engine.progress import BuildLine, BuildState
+from runtime.engine.progress import BuildAbandonedError, BuildLine, BuildState
 from runtime.engine.timing_cache import cache_path
 from runtime.errors import FoldcamError
 
