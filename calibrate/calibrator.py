@@ -270,7 +270,7 @@ class _Job:
             "inputs": {**self._inputs, **hashes},
             "calibration_images": len(self._images.samples),
             **{name: len(pictures.samples) for name, pictures in parts.items()},
-            "skipped": [item.path.name for part in everything for item in part.skipped],
+            "skipped": [Path(item.path).name for part in everything for item in part.skipped],
             "quantized_layers": len(self._names) - len(chosen.kept),
             "kept_float": list(chosen.kept),
             "float_bytes": self._model.ByteSize(),

@@ -89,7 +89,9 @@ def draw_map(bank: Bank, layout: BankMap, path: Path) -> None:
     axes = figure.add_subplot()
     if bank.outcome is not None:
         values = bank.outcome.in_units()[layout.rows]
-        drawn = axes.scatter(*layout.points.T, c=values, s=14, cmap="viridis", linewidths=0)
+        drawn = axes.scatter(
+            layout.points[:, 0], layout.points[:, 1], c=values, s=14, cmap="viridis", linewidths=0
+        )
         figure.colorbar(drawn, ax=axes, label="value")
     else:
         _draw_labels(figure, axes, bank, layout)
