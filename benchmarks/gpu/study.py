@@ -149,7 +149,7 @@ def _graphs(
         paths = {"plain": folder / f"plain-{precision}.onnx"}
         onnx.save(plain, paths["plain"])
         for rows in options.rows:
-            bank = _random_bank(network, rows, options.seed)
+            bank = random_bank(network, rows, options.seed)
             folded = fold(
                 exported,
                 bank,
@@ -165,7 +165,8 @@ def _graphs(
     return found
 
 
-def _random_bank(network: TorchNetwork, rows: int, seed: int) -> Bank:
+def random_bank(network: TorchNetwork, rows: int, seed: int) -> Bank:
+    """Random unit vectors of 50 labels: what a search costs, not what it finds."""
     generator = np.random.default_rng(seed)
     embeddings = generator.normal(size=(rows, _SIZE)).astype(np.float32)
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)

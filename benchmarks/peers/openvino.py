@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import onnx
 
+from benchmarks.graphs import save_graph
 from benchmarks.peers.peer import Asked, Floats, Peer
 from runtime.errors import FoldcamError
 
@@ -53,6 +55,32 @@ def _call(command: list[str], what: str) -> None:
         raise FoldcamError(f"Could not {what}: {reason[:300]}.")
 
 
+def for_reciprocam(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same network without what keeps ReciproCAM from cloning its head.
+
+    torch exports a normalisation as a division by an Expand to the size of the input. The
+    clone runs on another batch than the input has, and the division stretches by itself.
+
+    Args:
+        model: the embedding network. Not changed.
+    """
+    found = onnx.ModelProto()
+    found.CopyFrom(model)
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in found.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    for node in [node for node in found.graph.node if node.op_type == "Expand"]:
+        into = readers.get(node.output[0], [])
+        if into and all(reader.op_type in ("Div", "Mul") for reader in into):
+            for reader in into:
+                names = [node.input[0] if n == node.output[0] else n for n in reader.input]
+                del reader.input[:]
+                reader.input.extend(names)
+            found.graph.node.remove(node)
+    return found
+
+
 @dataclass(frozen=True)
 class Answer:
     """What the worker says of one run.
@@ -75,7 +103,7 @@ class Worker:
 
     Args:
         python: as `openvino_python` returns it.
-        plain: the embedding network.
+        plain: the embedding network; a copy for openvino_xai is written beside it.
         methods: names in the worker.
 
     Raises:
@@ -84,9 +112,11 @@ class Worker:
 
     def __init__(self, python: Path, plain: Path, methods: list[str]) -> None:
         self._log = plain.with_name("openvino.log")
+        graph = plain.with_name("openvino.onnx")
+        save_graph(for_reciprocam(onnx.load(plain)), graph)
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [str(python), str(_WORKER), str(plain), ",".join(methods)],
+                [str(python), str(_WORKER), str(graph), ",".join(methods)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
