@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from runtime.bench.cli import bench
 from runtime.cli_support import print_json, print_text, run_app
 from runtime.engine.cli import build
 from runtime.errors import ExitStatus
@@ -33,6 +34,7 @@ app = typer.Typer(
 
 
 app.command()(build)
+app.command()(bench)
 
 
 class ProviderName(str, Enum):

@@ -37,7 +37,7 @@ def machine_facts(root: Path = Path("/"), run: Command | None = None) -> dict[st
         root: where `/proc` and `/sys` are.
         run: calls a command; this machine's own by default.
     """
-    call = run or _called
+    call = run or called
     host = find_host(root / "etc" / "nv_tegra_release")
     facts: dict[str, Any] = {
         "processor": _processor(root),
@@ -62,7 +62,7 @@ def machine_facts(root: Path = Path("/"), run: Command | None = None) -> dict[st
 
 def state(root: Path = Path("/"), run: Command | None = None) -> dict[str, Any]:
     """What changes while a run goes on: clock, temperature, load; unknown values left out."""
-    call = run or _called
+    call = run or called
     found: dict[str, Any] = {
         "clock_mhz": _megahertz(root, "scaling_cur_freq"),
         "temperature_celsius": temperatures(root),
@@ -136,7 +136,8 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _called(command: list[str]) -> str:
+def called(command: list[str]) -> str:
+    """What a command of this machine prints; empty where it fails or does not exist."""
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=_SECONDS, check=False
