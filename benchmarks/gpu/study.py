@@ -168,7 +168,7 @@ def _graphs(
 def random_bank(network: TorchNetwork, rows: int, seed: int) -> Bank:
     """Random unit vectors of 50 labels: what a search costs, not what it finds."""
     generator = np.random.default_rng(seed)
-    embeddings = generator.normal(size=(rows, _SIZE)).astype(np.float32)
+    embeddings = generator.normal(size=(rows, network.embedding_size)).astype(np.float32)
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
     labels = sorted(f"label {number % _LABELS:02d}" for number in range(rows))
     names, classes = np.unique(labels, return_inverse=True)

@@ -62,7 +62,9 @@ def torchcam_gradcam(setting: Setting) -> Peer:
     try:
         from torchcam.methods import GradCAM
     except ImportError as error:
-        raise FoldcamError(f"torch-cam does not import ({error}): pip install 'foldcam[peers]'.") from error
+        raise FoldcamError(
+            f"torch-cam does not import ({error}): pip install 'foldcam[peers]'."
+        ) from error
     network = Tapped(setting)
     extractor = GradCAM(network, "tap")
 
