@@ -40,8 +40,9 @@ lint: $(VENV)/.test ## ruff and mypy
 	$(BIN)/mypy
 
 .PHONY: figures
-figures: $(VENV)/.test ## write the tables of README and docs anew from benchmarks/results/
+figures: $(VENV)/.test ## tables and plots of README and docs, anew from benchmarks/results/
 	$(BIN)/python -m benchmarks.tables
+	$(BIN)/python -m benchmarks.plots
 
 .PHONY: wheel
 wheel: $(VENV)/.test ## build dist/foldcam-*.whl

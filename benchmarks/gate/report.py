@@ -120,6 +120,19 @@ def proof_table(document: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def proof_setting(document: Mapping[str, Any]) -> str:
+    """What was measured, on what, when, and by which command."""
+    cost, machine = document["slowdown_measured"], document["machine"]
+    return (
+        f"{document['subject']}; {document['repeats']} repeats of {document['rounds']} paired "
+        f"rounds a run; {document['extra_products']} extra matrix products cost "
+        f"{100 * (cost['mean'] - 1):.1f} % ({100 * (cost['low'] - 1):.1f} to "
+        f"{100 * (cost['high'] - 1):.1f}); {machine['processor']}"
+        f"{' (virtual machine)' if machine.get('virtual') else ''}, {document['date']}: "
+        f"`{document['command']}`"
+    )
+
+
 def _folding(run: Mapping[str, Any]) -> Mapping[str, Any]:
     (row,) = [row for row in run["judged"] if row["name"] == "folded_over_plain"]
     found: Mapping[str, Any] = row

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.plots import new_figure, save_figure
 from runtime.bench.report import HEADINGS, cells, machine_line
-from runtime.files import atomic_path
 
 _SERIES = {"host": "#d1495b", "inference": "#30638e", "device": "#2a9d8f"}
 _MOST_PANELS = 12
@@ -42,15 +42,10 @@ def setting(document: Mapping[str, Any]) -> str:
     return ", ".join(parts) + command
 
 
-def plot(document: Mapping[str, Any], path: Path) -> None:
+def plot(document: Mapping[str, Any], path: Path, source: str = "") -> None:
     """Every sample over the run, and how they are distributed, one row per run."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     runs = [run for run in document["runs"] if "problem" not in run][:_MOST_PANELS]
-    figure, axes = pyplot.subplots(
+    figure, axes = new_figure(
         len(runs), 2, figsize=(12, 1 + 2.4 * len(runs)), squeeze=False, width_ratios=(3, 2)
     )
     for (over_time, shares), run in zip(axes, runs, strict=True):
@@ -77,7 +72,4 @@ def plot(document: Mapping[str, Any], path: Path) -> None:
     axes[-1][0].set_xlabel("pass")
     axes[-1][1].set_xlabel("ms (dots: p50, p99)")
     figure.suptitle(machine_line(document["machine"]), fontsize=9)
-    figure.tight_layout()
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=100)
-    pyplot.close(figure)
+    save_figure(figure, path, source, 100)

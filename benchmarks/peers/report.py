@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.peer import FOLDCAM, PLAIN
-from runtime.files import atomic_path
+from benchmarks.plots import new_figure, save_figure
 
 _HEADINGS = (
     "method",
@@ -62,6 +62,29 @@ def titles(document: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def notes(document: Mapping[str, Any]) -> str:
+    """What was not measured, and why."""
+    if not document["notes"]:
+        return "Everything that the command knows was measured."
+    return "\n".join(f"- {note}" for note in document["notes"])
+
+
+def differences_table(document: Mapping[str, Any]) -> str:
+    """foldcam minus each other on the same images, paired; bold where it excludes zero."""
+    lines = ["| foldcam minus | grid 2x2 | pixel AP | images |", "|---" * 4 + "|"]
+    for name, row in document["against_foldcam"].items():
+        if "same_maps_as" in document["methods"][name]:
+            continue
+        values = [row["grid_pointing"], row["pixel_ap"]]
+        cells = [
+            f"**{_signed(value)}**" if value["low"] > 0 or value["high"] < 0 else _signed(value)
+            for value in values
+        ]
+        count = document["methods"][name]["images"]
+        lines.append(f"| {name} | {cells[0]} | {cells[1]} | {count} |")
+    return "\n".join(lines)
+
+
 def summary(document: Mapping[str, Any]) -> str:
     """How foldcam compares with Grad-CAM in torch, in sentences that say what came out."""
     found = document["summary"]
@@ -99,15 +122,10 @@ def setting(document: Mapping[str, Any]) -> str:
     )
 
 
-def plot(document: Mapping[str, Any], path: Path) -> None:
+def plot(document: Mapping[str, Any], path: Path, source: str = "") -> None:
     """Cost against quality: both metrics over the time of one image."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     methods = document["methods"]
-    figure, axes = pyplot.subplots(1, 2, figsize=(13, 5.6), sharex=True)
+    figure, axes = new_figure(1, 2, figsize=(13, 5.6), sharex=True)
     for axis, metric, title in zip(
         axes, ("grid_pointing", "pixel_ap"), ("grid pointing, 2 x 2", "pixel AP"), strict=True
     ):
@@ -131,10 +149,7 @@ def plot(document: Mapping[str, Any], path: Path) -> None:
         axis.grid(alpha=0.25)
     device = document["device"]["processor"]
     figure.suptitle(f"Cost against quality on {device}, {document['date']}", fontsize=10)
-    figure.tight_layout()
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=110)
-    pyplot.close(figure)
+    save_figure(figure, path, source, 110)
 
 
 def _groups(

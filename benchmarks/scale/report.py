@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from runtime.files import atomic_path
+from benchmarks.plots import new_figure, save_figure
 
 _PLAIN = "plain_milliseconds"
 _COUNTS = ("exhaustive_rows", "embedding_sizes", "heatmap_sizes", "batches")
@@ -167,14 +167,9 @@ def text(document: Mapping[str, Any]) -> str:
     return "\n\n".join([*parts, predictions_table(document)])
 
 
-def plot(document: Mapping[str, Any], path: Path) -> None:
+def plot(document: Mapping[str, Any], path: Path, source: str = "") -> None:
     """Six panels of curves."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(2, 3, figsize=(14, 8))
+    figure, axes = new_figure(2, 3, figsize=(14, 8))
     _plot_rows(axes[0][0], document)
     _plot_file(axes[0][1], document)
     _plot_cameras(axes[0][2], document)
@@ -199,10 +194,7 @@ def plot(document: Mapping[str, Any], path: Path) -> None:
     figure.suptitle(
         f"{document['device']['processor']}, one thread, {document['date']}", fontsize=10
     )
-    figure.tight_layout()
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=100)
-    pyplot.close(figure)
+    save_figure(figure, path, source, 100)
 
 
 def _plot_rows(axis: Any, document: Mapping[str, Any]) -> None:
