@@ -21,6 +21,8 @@ from runtime.contract import EMBEDDING, IMAGE
 _COMPARED = 3
 _WARM_UP = 5
 _SLOW_RUNS = 2
+# Of the Grad-CAMs with the same maps the one that is soonest done.
+_REFERENCE = "gradcam_head"
 
 
 def localization(
@@ -39,7 +41,10 @@ def localization(
     images, asked = setting.sample()
     scores: dict[str, Scores] = {}
     shared: dict[str, tuple[str, float]] = {}
-    for name, peer in peers.items():
+    folder, key = setting.folder / "maps", questions.key(setting)
+    # The one that the others are compared with comes first.
+    for name in sorted(peers, key=lambda name: name != _REFERENCE):
+        peer = peers[name]
         if name in (PLAIN, "openvino_plain") or name.startswith("torch_plain"):
             continue
         like = _same_answer(name)
@@ -50,7 +55,7 @@ def localization(
         def tell(done: int, total: int, name: str = name) -> None:
             progress(f"localization: {name}", done, total)
 
-        scores[name] = scores_of(peer.explain, questions, tell)
+        scores[name] = scores_of(peer.explain, questions, folder / f"{key}-{name}.npz", tell)
     torch.set_num_threads(1)
     return scores, shared
 
@@ -60,7 +65,7 @@ def _same_answer(name: str) -> str | None:
     if parts[0] != "gradcam" or parts[1] not in ("full", "map", "head"):
         return None
     objective = [part for part in ("similarity", "all_triplets") if name.endswith(part)]
-    return None if objective or name == "gradcam_full" else "gradcam_full"
+    return None if objective or name == _REFERENCE else _REFERENCE
 
 
 def timed(
@@ -118,7 +123,8 @@ def score_cam(
         min(count, questions.count),
     )
     tell = lambda done, total: progress("localization: score_cam", done, total)  # noqa: E731
-    return scores_of(explain, few, tell), seconds[SCORE_CAM]
+    kept = setting.folder / "maps" / f"{few.key(setting)}-{SCORE_CAM}.npz"
+    return scores_of(explain, few, kept, tell), seconds[SCORE_CAM]
 
 
 def _only_run(peer: Peer, image: Floats, asked: Asked) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +16,8 @@ from benchmarks.localization.pixels import pixel_average_precision
 from benchmarks.localization.scores import Scores
 from benchmarks.localization.subjects import Subjects
 from benchmarks.peers.peer import Asked, Floats, Peer
+from benchmarks.peers.setting import Setting
+from runtime.files import atomic_path, sha256_of_file
 from runtime.preprocess import Preprocessing
 
 _REPEATS = 2
@@ -38,6 +42,15 @@ class Questions:
     seed: int
     count: int
 
+    def key(self, setting: Setting) -> str:
+        """A name for everything that the answers depend on besides the method."""
+        digest = hashlib.sha256(f"{self.seed} {self.count} {self.recipe}".encode())
+        for path in (setting.folded, setting.embedder):
+            digest.update(sha256_of_file(path).encode())
+        for image in self.test.images:
+            digest.update(image.tobytes())
+        return digest.hexdigest()[:16]
+
     def grids(self) -> list[Grid]:
         """The 2 x 2 grids that ask for one of the first `count` images."""
         drawn = draw_grids(self.test.labels, SIDE, _REPEATS, self.seed)
@@ -51,6 +64,7 @@ class Questions:
 def scores_of(
     explain: Callable[[Floats, Asked, bool], Floats],
     questions: Questions,
+    kept: Path,
     tell: Callable[[int, int], None] = lambda *_: None,
 ) -> Scores:
     """`grid_pointing` and `pixel_ap` of one way to a heatmap.
@@ -58,10 +72,34 @@ def scores_of(
     Args:
         explain: image, question, whether it is a grid -> heatmap.
         questions: what is asked.
+        kept: where the maps are kept, so that a later call with the same questions goes on
+            from them.
         tell: told images done and in all.
     """
-    recipe, count = questions.recipe, questions.count
     grids = questions.grids()
+    if not kept.is_file():
+        maps, shares = _answers(explain, questions, grids, tell)
+        with atomic_path(kept) as temporary, temporary.open("wb") as file:
+            np.savez(file, maps=maps, shares=shares)
+    with np.load(kept) as stored:
+        maps, shares = stored["maps"], stored["shares"]
+    recipe, count = questions.recipe, questions.count
+    scores = Scores(count)
+    size = (recipe.height, recipe.width)
+    precision = pixel_average_precision(maps, questions.test.boxes[:count], size)
+    scores.statistics["pixel_ap"] = precision.pooled
+    scores.add_values("grid_pointing", per_subject(grids, list(shares), count))
+    return scores
+
+
+def _answers(
+    explain: Callable[[Floats, Asked, bool], Floats],
+    questions: Questions,
+    grids: Sequence[Grid],
+    tell: Callable[[int, int], None],
+) -> tuple[Floats, Floats]:
+    """Heatmaps `[N, h, w]` of the single images, and the share of heat in each grid's cell."""
+    recipe, count = questions.recipe, questions.count
     maps = []
     for number in range(count):
         maps.append(explain(questions.image(number), questions.asked[number], False))
@@ -72,12 +110,7 @@ def scores_of(
         heat = explain(recipe.normalized(picture[None]), questions.asked[grid.asked], True)
         shares.append(grid_pointing(np.maximum(heat, 0), SIDE, SIDE, grid.cell))
         tell(count + number + 1, count + len(grids))
-    scores = Scores(count)
-    size = (recipe.height, recipe.width)
-    precision = pixel_average_precision(np.stack(maps), questions.test.boxes[:count], size)
-    scores.statistics["pixel_ap"] = precision.pooled
-    scores.add_values("grid_pointing", per_subject(grids, shares, count))
-    return scores
+    return np.stack(maps).astype(np.float32), np.asarray(shares, np.float32)
 
 
 def map_difference(one: Peer, other: Peer, images: Sequence[Floats], asked: Asked) -> float:

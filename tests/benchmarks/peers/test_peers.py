@@ -80,11 +80,11 @@ def test_foldcam_points_at_the_colour_that_is_asked_for(document: dict[str, Any]
 def test_how_far_the_gradient_goes_changes_the_time_and_not_the_map(
     document: dict[str, Any],
 ) -> None:
-    for name in TORCH_WAYS - {"gradcam_full"}:
+    for name in TORCH_WAYS - {"gradcam_head"}:
         row = document["methods"][name]
-        assert row["same_maps_as"] == "gradcam_full"
+        assert row["same_maps_as"] == "gradcam_head"
         assert row["largest_map_difference"] < 1e-4
-        assert row["grid_pointing"] == document["methods"]["gradcam_full"]["grid_pointing"]
+        assert row["grid_pointing"] == document["methods"]["gradcam_head"]["grid_pointing"]
 
 
 def test_the_reference_gives_the_maps_that_transfer_must_equal(document: dict[str, Any]) -> None:
