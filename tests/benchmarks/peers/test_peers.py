@@ -15,12 +15,14 @@ import torch
 from onnx import TensorProto, helper
 
 from benchmarks.graphs import NetworkChoice
+from benchmarks.localization.subjects import Subjects
 from benchmarks.peers import choice, libraries, study
 from benchmarks.peers.libraries import score_cam_heat
 from benchmarks.peers.memory import measured
 from benchmarks.peers.openvino import Worker, for_reciprocam, openvino_peers
 from benchmarks.peers.openvino_worker import heat_of
 from benchmarks.peers.peer import Asked
+from benchmarks.peers.quality import Questions, scores_of
 from benchmarks.peers.report import markdown_table, plot, readme_table, summary, text_table, titles
 from benchmarks.peers.setting import Setting
 from benchmarks.peers.study import PeersOptions, run_peers
@@ -118,6 +120,25 @@ def test_the_result_is_written_and_shown(document: dict[str, Any], out: Path) ->
     assert len(titles(document).splitlines()) == 2 + len(document["methods"])
     plot(document, out / "peers.png")
     assert (out / "peers.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_maps_that_were_scored_are_not_made_again(document: dict[str, Any], out: Path) -> None:
+    assert document
+    kept = {path.name.partition("-")[2] for path in (out / "maps").glob("*.npz")}
+    assert {"foldcam.npz", "gradcam_head.npz", "score_cam.npz"} <= kept
+    # Those that share the maps of another have none of their own.
+    assert "gradcam_full.npz" not in kept
+    (path,) = (out / "maps").glob("*-foldcam.npz")
+    recipe = Setting(out, "overhead_squares:make").contract.preprocessing
+    boxes = np.array([[0.0, 0.0, 16.0, 16.0]] * 9)
+    blank = np.zeros((32, 32, 3), np.uint8)
+    subjects = Subjects((blank,) * 9, (blank,) * 9, tuple("aabbccaab"), boxes, ())
+    questions = Questions(subjects, [asked()] * 9, recipe, 0, 9)
+
+    def explain(*_: Any) -> Any:
+        raise AssertionError("what is kept is taken")
+
+    assert 0 <= scores_of(explain, questions, path).intervals(20)["pixel_ap"].mean <= 1
 
 
 def test_memory_is_measured_in_a_process_of_its_own(
