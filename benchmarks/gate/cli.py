@@ -61,6 +61,10 @@ def gate(
     as_json: JsonOption = False,
 ) -> None:
     """Is the folded graph as fast beside the plain one as it was? Exit status 3 if not."""
+    if prove and device != "cpu":
+        raise typer.BadParameter("--prove slows a graph on the CPU: leave --device out.")
+    if prove and update:
+        raise typer.BadParameter("--prove measures a baseline of its own: leave --update out.")
     from benchmarks.gate.run import GateOptions
     from benchmarks.gate.subject import scratch, standard_subject, subject_of, with_precisions
     from export.cli_options import choice

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -14,13 +15,28 @@ from runtime.bench.facts import Command, called
 Read = Callable[[], Mapping[str, float]]
 """Rail -> watts now."""
 
-_PERIOD = 0.05
+_SENSOR_PERIOD = 0.05
+# Asking nvidia-smi starts a program, which must not disturb what is measured.
+_CARD_PERIOD = 1.0
 _CARD = "GPU card"
 # What a Jetson's sensor calls the whole board, by model; the other rails are parts of it.
 _WHOLE = ("VDD_IN", "POM_5V_IN", "VIN_SYS_5V0", "SYS_5V")
 
 
-def find_rails(root: Path = Path("/"), run: Command | None = None) -> Read | None:
+@dataclass(frozen=True)
+class Rails:
+    """What measures power here.
+
+    Attributes:
+        read: rail -> watts now.
+        period: seconds between two readings.
+    """
+
+    read: Read
+    period: float
+
+
+def find_rails(root: Path = Path("/"), run: Command | None = None) -> Rails | None:
     """What measures power here; None where nothing does.
 
     Args:
@@ -33,13 +49,13 @@ def find_rails(root: Path = Path("/"), run: Command | None = None) -> Read | Non
             if (folder / "name").read_text("ascii").strip() == "ina3221":
                 sensors.append(folder)
     if sensors:
-        return lambda: {
-            rail: watts for sensor in sensors for rail, watts in ina3221(sensor).items()
-        }
+
+        def read() -> dict[str, float]:
+            return {rail: watts for sensor in sensors for rail, watts in ina3221(sensor).items()}
+
+        return Rails(read, _SENSOR_PERIOD)
     call = run or called
-    if _card(call):
-        return lambda: _card(call)
-    return None
+    return Rails(lambda: _card(call), _CARD_PERIOD) if _card(call) else None
 
 
 def ina3221(sensor: Path) -> dict[str, float]:
@@ -70,13 +86,11 @@ class PowerMeter:
     """Reads the rails in a thread of its own for as long as a block lasts.
 
     Args:
-        read: as `find_rails` returns it.
-        period: seconds between two readings.
+        rails: as `find_rails` returns them.
     """
 
-    def __init__(self, read: Read, period: float = _PERIOD) -> None:
-        self._read = read
-        self._period = period
+    def __init__(self, rails: Rails) -> None:
+        self._rails = rails
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._measure, daemon=True)
         self.samples: list[dict[str, float]] = []
@@ -106,16 +120,16 @@ class PowerMeter:
 
     def _measure(self) -> None:
         while True:
-            sample = dict(self._read())
+            sample = dict(self._rails.read())
             if sample:
                 self.samples.append(sample)
-            if self._stop.wait(self._period):
+            if self._stop.wait(self._rails.period):
                 return
 
 
-def idle_watts(read: Read, seconds: float) -> dict[str, float]:
+def idle_watts(rails: Rails, seconds: float) -> dict[str, float]:
     """Mean of each rail while nothing runs."""
-    with PowerMeter(read) as meter:
+    with PowerMeter(rails) as meter:
         time.sleep(seconds)
     return meter.watts()
 

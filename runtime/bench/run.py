@@ -17,7 +17,7 @@ from runtime.backends import Backend, Library, Provider, open_backend
 from runtime.backends.choice import is_engine
 from runtime.bench.facts import machine_facts, state
 from runtime.bench.loops import Loop, Timings, synthetic_frames
-from runtime.bench.power import PowerMeter, Read, energy, find_rails, idle_watts
+from runtime.bench.power import PowerMeter, Rails, energy, find_rails, idle_watts
 from runtime.bench.samples import instabilities, summary
 from runtime.errors import FoldcamError
 from runtime.version import version
@@ -98,13 +98,13 @@ def run_bench(
     """
     tell = progress or (lambda *_: None)
     frames = synthetic_frames(*options.frame)
-    read = find_rails()
+    rails = find_rails()
     runs: list[dict[str, Any]] = []
     with _pinned(options.pin):
-        idle = idle_watts(read, _IDLE_SECONDS) if read else {}
+        idle = idle_watts(rails, _IDLE_SECONDS) if rails else {}
         for file in files:
             for target in _fitting(file, options.targets):
-                runs += _runs(file, target, options, frames, read, idle, tell)
+                runs += _runs(file, target, options, frames, rails, idle, tell)
     problems = [run["problem"] for run in runs if "problem" in run]
     if problems and len(problems) == len(runs):
         raise FoldcamError(problems[0])
@@ -138,7 +138,7 @@ def _runs(
     target: Target,
     options: BenchOptions,
     frames: Sequence[Any],
-    read: Read | None,
+    rails: Rails | None,
     idle: dict[str, float],
     tell: StageProgress,
 ) -> list[dict[str, Any]]:
@@ -164,7 +164,7 @@ def _runs(
                 head = {**about, "batch": batch, "mode": mode, "rate": rate or None}
                 stage = f"{file.name}, {target.name}, batch {batch}, {mode.replace('_', ' ')}"
                 try:
-                    found.append(_one(head, loop, rate, options, read, idle, stage, tell))
+                    found.append(_one(head, loop, rate, options, rails, idle, stage, tell))
                 except FoldcamError as error:
                     found.append({**head, "problem": str(error)})
     return found
@@ -175,7 +175,7 @@ def _one(
     loop: Loop,
     rate: float,
     options: BenchOptions,
-    read: Read | None,
+    rails: Rails | None,
     idle: dict[str, float],
     stage: str,
     tell: StageProgress,
@@ -185,10 +185,10 @@ def _one(
 
     before, start = state(), time.perf_counter()
     meter: PowerMeter | None = None
-    if read is None:
+    if rails is None:
         timings = _timed(loop, rate, options, step)
     else:
-        with PowerMeter(read) as meter:
+        with PowerMeter(rails) as meter:
             timings = _timed(loop, rate, options, step)
     seconds, after = time.perf_counter() - start, state()
     run: dict[str, Any] = {**head, "before": before, "after": after}

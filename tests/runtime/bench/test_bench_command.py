@@ -15,6 +15,7 @@ import pytest
 from runtime import cli
 from runtime.bench import run as bench_run
 from runtime.bench.loops import Loop, synthetic_frames
+from runtime.bench.power import Rails
 from runtime.bench.report import text
 from runtime.bench.run import BenchOptions, Target, run_bench
 from runtime.cli_support import run_app
@@ -129,7 +130,8 @@ def test_where_nothing_runs_the_first_problem_is_the_error(tmp_path: Path) -> No
 def test_energy_is_told_where_power_can_be_measured(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench_run, "find_rails", lambda: lambda: {"VDD_IN": 6.0})
+    rails = Rails(lambda: {"VDD_IN": 6.0}, 0.001)
+    monkeypatch.setattr(bench_run, "find_rails", lambda: rails)
     monkeypatch.setattr(bench_run, "_IDLE_SECONDS", 0.01)
     document = run_bench([tiny_model], BenchOptions(**{**vars(QUICK), "rate": 0.0}))
     (run,) = document["runs"]

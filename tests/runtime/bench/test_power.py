@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.bench.power import PowerMeter, energy, find_rails, idle_watts, whole_board
+from runtime.bench.power import PowerMeter, Rails, energy, find_rails, idle_watts, whole_board
 
 
 def sensor(root: Path, number: int, name: str, rails: list[tuple[str, int, int]]) -> None:
@@ -26,11 +26,12 @@ def nothing(_: list[str]) -> str:
 
 def test_the_rails_of_every_sensor_are_read_in_watts(tmp_path: Path) -> None:
     sensor(tmp_path, 0, "thermal", [("X", 1, 1)])
-    rails = [("VDD_IN", 5000, 1200), ("VDD_CPU_GPU_CV", 5000, 400), ("NC", 5000, 9)]
-    sensor(tmp_path, 1, "ina3221", [*rails, ("sum of shunt voltages", 1, 1)])
+    channels = [("VDD_IN", 5000, 1200), ("VDD_CPU_GPU_CV", 5000, 400), ("NC", 5000, 9)]
+    sensor(tmp_path, 1, "ina3221", [*channels, ("sum of shunt voltages", 1, 1)])
     sensor(tmp_path, 2, "ina3221", [("VDD_SOC", 4980, 500)])
-    read = find_rails(tmp_path, nothing)
-    assert read is not None
+    rails = find_rails(tmp_path, nothing)
+    assert rails is not None
+    read = rails.read
     watts = {"VDD_IN": 6.0, "VDD_CPU_GPU_CV": 2.0, "VDD_SOC": 2.49}
     assert read() == pytest.approx(watts)
     # The board's own rail feeds the others: they are not added to it.
@@ -39,9 +40,11 @@ def test_the_rails_of_every_sensor_are_read_in_watts(tmp_path: Path) -> None:
 
 
 def test_a_card_is_asked_by_nvidia_smi(tmp_path: Path) -> None:
-    read = find_rails(tmp_path, lambda _: "71.25\n")
-    assert read is not None
-    assert read() == {"GPU card": 71.25}
+    rails = find_rails(tmp_path, lambda _: "71.25\n")
+    assert rails is not None
+    assert rails.read() == {"GPU card": 71.25}
+    # Each reading starts a program.
+    assert rails.period >= 1
 
 
 @pytest.mark.parametrize("answer", ["", "[N/A]", "no devices"])
@@ -55,7 +58,7 @@ def test_a_meter_averages_what_it_reads_and_stops() -> None:
     def read() -> dict[str, float]:
         return next(values, {})
 
-    with PowerMeter(read, period=0.001) as meter:
+    with PowerMeter(Rails(read, 0.001)) as meter:
         deadline = time.monotonic() + 5
         while len(meter.samples) < 2 and time.monotonic() < deadline:
             time.sleep(0.001)
@@ -63,7 +66,7 @@ def test_a_meter_averages_what_it_reads_and_stops() -> None:
 
 
 def test_idle_power_is_measured_while_nothing_runs() -> None:
-    assert idle_watts(lambda: {"a": 1.5}, 0.01) == {"a": 1.5}
+    assert idle_watts(Rails(lambda: {"a": 1.5}, 0.001), 0.01) == {"a": 1.5}
 
 
 def test_energy_is_power_times_time_over_images() -> None:
