@@ -36,8 +36,6 @@ def localization(
     The Grad-CAMs that are written out differ in time alone: that their maps are the same is
     measured on a few images, and the scores are measured once.
     """
-    # Nothing is timed yet.
-    torch.set_num_threads(2)
     images, asked = setting.sample()
     scores: dict[str, Scores] = {}
     shared: dict[str, tuple[str, float]] = {}
@@ -56,7 +54,6 @@ def localization(
             progress(f"localization: {name}", done, total)
 
         scores[name] = scores_of(peer.explain, questions, folder / f"{key}-{name}.npz", tell)
-    torch.set_num_threads(1)
     return scores, shared
 
 
