@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,10 @@ from benchmarks.cli_support import (
     network_choice,
     usual_data,
 )
+from benchmarks.gate.cli import gate
+from benchmarks.latency.cli import latency
 from benchmarks.peers.cli import peers
+from benchmarks.scale.cli import scale
 from runtime.cli_support import print_json
 
 bench = typer.Typer(no_args_is_help=True, help="Measure what folding costs.")
@@ -26,9 +30,14 @@ def group() -> None:
     """Measure what folding costs."""
 
 
-bench.command(epilog="Example: foldcam bench peers --data CUB_200_2011 --openvino .venv-openvino")(
-    peers
+_COMMANDS: tuple[tuple[Callable[..., None], str], ...] = (
+    (latency, "foldcam bench latency model.onnx --threads 1 --batch 1,8"),
+    (peers, "foldcam bench peers --data CUB_200_2011 --openvino .venv-openvino"),
+    (scale, "foldcam bench scale --data CUB_200_2011 --out results/scale"),
+    (gate, "foldcam bench gate --baseline benchmarks/baselines/cpu-amd-epyc.json"),
 )
+for _command, _example in _COMMANDS:
+    bench.command(epilog=f"Example: {_example}")(_command)
 
 
 @bench.command(epilog="Example: foldcam bench overhead --data CUB_200_2011 --rows 300,10000,100000")
