@@ -45,8 +45,9 @@ docs: $(VENV)/.test ## the documents as a site, in build/site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 .PHONY: figures
-figures: $(VENV)/.test ## write the tables and pictures of README and docs anew
+figures: $(VENV)/.test ## tables, plots and pictures of README and docs, anew
 	$(BIN)/python -m benchmarks.tables
+	$(BIN)/python -m benchmarks.plots
 	$(BIN)/python tools/architecture.py
 
 .PHONY: reliability

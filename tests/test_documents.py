@@ -79,10 +79,21 @@ def flags_of(command: Any) -> set[str]:
 
 
 EVERY_FLAG = set().union(*(flags_of(program) for program in PROGRAMS.values()))
+
+
+def workflow_text(path: Path) -> str:
+    """What the steps of a workflow run, as a block of code."""
+    lines = (line.strip().removeprefix("- run: ") for line in path.read_text("utf-8").splitlines())
+    return "```\n" + "\n".join(lines) + "\n```"
+
+
+SHOWN = {path: path.read_text(encoding="utf-8") for path in TEXTS} | {
+    path: workflow_text(path) for path in sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+}
 LINES = [
     pytest.param(words, id=f"{path.name}: {' '.join(words)}")
-    for path in TEXTS
-    for words in command_lines(path.read_text(encoding="utf-8"))
+    for path, text in SHOWN.items()
+    for words in command_lines(text)
 ]
 
 

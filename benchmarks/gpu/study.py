@@ -20,6 +20,7 @@ from torch import nn
 from benchmarks.bootstrap import bootstrap
 from benchmarks.gpu.gradcam import gradcam_runs
 from benchmarks.gpu.sessions import BoundSession, Device, check_cuda
+from benchmarks.graphs import plain_graph
 from benchmarks.localization.report import write_json
 from export.bank import Bank, label_runs, scaled_to_unit_maximum
 from export.fold import FoldOptions, fold
@@ -27,7 +28,7 @@ from export.precision import to_float16
 from export.projected import ProjectedNetwork
 from export.torch_network import TorchNetwork
 from export.versions import tool_versions
-from runtime.contract import EMBEDDING, Origin, Precision
+from runtime.contract import Origin, Precision
 from runtime.preprocess import Preprocessing
 
 RESULT = "gpu.json"
@@ -144,16 +145,11 @@ def _graphs(
     exported = network.to_onnx()
     found: dict[Precision, dict[str, Path]] = {}
     for precision in options.precisions:
-        plain = to_float16(exported) if precision == "fp16" else onnx.ModelProto()
-        if precision == "fp32":
-            plain.CopyFrom(exported)
-        kept = [value for value in plain.graph.output if value.name == EMBEDDING]
-        del plain.graph.output[:]
-        plain.graph.output.extend(kept)
+        plain = plain_graph(to_float16(exported) if precision == "fp16" else exported)
         paths = {"plain": folder / f"plain-{precision}.onnx"}
         onnx.save(plain, paths["plain"])
         for rows in options.rows:
-            bank = _random_bank(network, rows, options.seed)
+            bank = random_bank(network, rows, options.seed)
             folded = fold(
                 exported,
                 bank,
@@ -169,9 +165,10 @@ def _graphs(
     return found
 
 
-def _random_bank(network: TorchNetwork, rows: int, seed: int) -> Bank:
+def random_bank(network: TorchNetwork, rows: int, seed: int) -> Bank:
+    """Random unit vectors of 50 labels: what a search costs, not what it finds."""
     generator = np.random.default_rng(seed)
-    embeddings = generator.normal(size=(rows, _SIZE)).astype(np.float32)
+    embeddings = generator.normal(size=(rows, network.embedding_size)).astype(np.float32)
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
     labels = sorted(f"label {number % _LABELS:02d}" for number in range(rows))
     names, classes = np.unique(labels, return_inverse=True)

@@ -250,7 +250,7 @@ def grid_scores(
                     shown += list(zip(block, images, maps, strict=True))
         tell(f"grids {side} x {side}", len(grids), len(grids))
         for name in METHODS:
-            scores[name].add_values(metric, _per_subject(grids, values[name], len(test)))
+            scores[name].add_values(metric, per_subject(grids, values[name], len(test)))
     _separate_maps(runner, test, feature_maps, weights, scores)
     return shown
 
@@ -294,7 +294,7 @@ def _separate_maps(
                 continue
             total = float(heat.sum())
             values.append(float(heat[grid.cell].sum()) / total if total > 0 else 0.0)
-        scores[name].add_values("grid_pointing_maps", _per_subject(grids, values, len(test)))
+        scores[name].add_values("grid_pointing_maps", per_subject(grids, values, len(test)))
 
 
 def _perturbation_scores(
@@ -336,7 +336,7 @@ def _perturbation_scores(
         scores[name].add_curves(curves[name])
 
 
-def _per_subject(grids: list[Grid], values: list[float], count: int) -> npt.NDArray[np.float64]:
+def per_subject(grids: list[Grid], values: list[float], count: int) -> npt.NDArray[np.float64]:
     """Mean over the grids that ask for each subject."""
     sums, counts = np.zeros(count), np.zeros(count)
     for grid, value in zip(grids, values, strict=True):

@@ -91,6 +91,17 @@ class Methods:
         """`float32 [N, D]`: the all-triplets direction of the rows' classes."""
         return self._all_triplets[rows]
 
+    def one_triplet(self, question: Question) -> Floats:
+        """`float32 [N, D]`: `-dL/da = 2 (p - n)` of one random triplet per image."""
+        generator = np.random.default_rng(question.seed)
+        values = np.empty((len(question.rows), self._bank.embedding_size), np.float32)
+        for number, row in enumerate(question.rows):
+            same = self._classes == self._classes[row]
+            positive = generator.choice(np.flatnonzero(same))
+            negative = generator.choice(np.flatnonzero(~same))
+            values[number] = 2 * (self._bank.embeddings[positive] - self._bank.embeddings[negative])
+        return values
+
     def grad_weights(self, name: str, activations: Activations, question: Question) -> Floats:
         """`float32 [N, K]` of a method that weights channels.
 
@@ -125,7 +136,7 @@ class Methods:
         return self._pull_back(activations, self.direction(question.rows))
 
     def _one_triplet_before_norm(self, activations: Activations, question: Question) -> Floats:
-        return self._pull_back(activations, self._one_triplet(question))
+        return self._pull_back(activations, self.one_triplet(question))
 
     def _one_triplet_gradcam(self, activations: Activations, question: Question) -> Floats:
         """Plain Grad-CAM: the triplet loss of the normalised embedding, through everything.
@@ -134,7 +145,7 @@ class Methods:
         goes on into the backbone, which the library implementations do and discard.
         """
         through = through_normalization(
-            self._network.head_end(activations), torch.from_numpy(self._one_triplet(question))
+            self._network.head_end(activations), torch.from_numpy(self.one_triplet(question))
         )
         return self._pull_back(activations, through.numpy())
 
@@ -146,17 +157,6 @@ class Methods:
         proxies = sums / np.linalg.norm(sums, axis=1, keepdims=True)
         chosen = proxies[self._classes[question.rows]].astype(np.float32)
         return self._pull_back(activations, chosen)
-
-    def _one_triplet(self, question: Question) -> Floats:
-        """`-dL/da = 2 (p - n)` of one random triplet per image."""
-        generator = np.random.default_rng(question.seed)
-        values = np.empty((len(question.rows), self._bank.embedding_size), np.float32)
-        for number, row in enumerate(question.rows):
-            same = self._classes == self._classes[row]
-            positive = generator.choice(np.flatnonzero(same))
-            negative = generator.choice(np.flatnonzero(~same))
-            values[number] = 2 * (self._bank.embeddings[positive] - self._bank.embeddings[negative])
-        return values
 
     def _pull_back(self, activations: Activations, directions: Floats) -> Floats:
         weights: Floats = self._network.pull_back(activations, torch.from_numpy(directions)).numpy()

@@ -9,35 +9,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 
+from benchmarks.graphs import NetworkChoice, chosen_network, plain_graph, save_graph
+from benchmarks.interleaved import Timed, median_ratio
 from benchmarks.localization.report import write_json
 from benchmarks.localization.study import split_samples
 from benchmarks.localization.subjects import load_subjects
 from benchmarks.overhead.quality import Folded, by_probes, measure_quality, unit_embeddings
 from benchmarks.overhead.rows import REGIONS, augmented_rows
-from benchmarks.overhead.timing import Timed, interleaved, median_ratio, open_session
+from benchmarks.overhead.timing import interleaved, open_session
+from benchmarks.provenance import provenance
 from export.bank import Bank, label_runs, scaled_to_unit_maximum
 from export.datasets import Sample
 from export.embedding_pass import probe_activations
 from export.fold import FoldOptions, fold
 from export.grad_weights import head_traits, pull_back_anywhere
-from export.model_spec import LoadedModel, load_model
 from export.network import Activations, Network
 from export.objectives import all_triplets
 from export.storage_options import StorageOptions
 from export.stored_bank import bank_of, stored_bank_of
-from export.training.trainer import TrainingOptions, train
 from export.versions import tool_versions
-from runtime.contract import EMBEDDING, Contract, Origin
+from runtime.bench.facts import machine_facts
+from runtime.contract import Contract, Origin
 from runtime.errors import FoldcamError
-from runtime.files import atomic_path
 from runtime.onnx_file import read_contract
 from runtime.preprocess import Preprocessing
 
 StageProgress = Callable[[str, int, int], None]
 
-BASE = "efficientnet-lite0"
 PLAIN = "plain"
 _TIMED_IMAGES = 32
 _PROBE_IMAGES = 8
@@ -49,10 +48,7 @@ class OverheadOptions:
 
     Attributes:
         rows: sizes of the banks.
-        model: MODEL, or None to train one with D = 128 first.
-        weights: its weights.
-        preprocessing: overrides the network's own.
-        training: how one is trained.
+        network: which network.
         storage: how the banks are stored and searched.
         rounds: timed runs of each graph.
         seed: of views, regions, grids and draws.
@@ -60,10 +56,7 @@ class OverheadOptions:
     """
 
     rows: tuple[int, ...] = (300, 10_000, 100_000)
-    model: str | None = None
-    weights: Path | None = None
-    preprocessing: Preprocessing | None = None
-    training: TrainingOptions = field(default_factory=TrainingOptions)
+    network: NetworkChoice = field(default_factory=NetworkChoice)
     storage: StorageOptions = field(default_factory=StorageOptions)
     rounds: int = 300
     seed: int = 0
@@ -89,15 +82,16 @@ def run_overhead(
         FoldcamError: unusable data or network, or the folder cannot be written.
     """
     training, testing = split_samples(data, options.seed)
-    loaded = _network(training, out / "net.safetensors", options, progress)
-    recipe = options.preprocessing or loaded.preprocessing
+    choice = options.network
+    loaded = chosen_network(choice, training, out / "net.safetensors", progress)
+    recipe = choice.preprocessing or loaded.preprocessing
     network = loaded.network(None, (recipe.height, recipe.width))
-    probe = _pooling_probe(network, recipe, training)
+    probe = pooling_probe(network, recipe, training)
     test = load_subjects(testing, recipe)
     model = network.to_onnx()
     embedder, plain = out / "embedding.onnx", out / "plain.onnx"
-    _save(model, embedder)
-    _save(_without_feature_map(model), plain)
+    save_graph(model, embedder)
+    save_graph(plain_graph(model), plain)
     rows = augmented_rows(
         network,
         embedder,
@@ -116,7 +110,7 @@ def run_overhead(
     contracts: dict[int, Contract] = {}
     for done, count in enumerate(options.rows):
         progress("folding", done, len(options.rows))
-        bank = _bank(network, probe, rows.embeddings[:count], rows.labels[:count])
+        bank = bank_of_rows(network, probe, rows.embeddings[:count], rows.labels[:count])
         path = out / f"folded-{count}.onnx"
         folded = fold(
             model,
@@ -127,7 +121,7 @@ def run_overhead(
             versions=tool_versions(),
             options=FoldOptions(storage=options.storage),
         )
-        _save(folded, path)
+        save_graph(folded, path)
         contracts[count] = read_contract(path)
         sessions[str(count)] = open_session(path)
         probes[count] = by_probes(bank, stored_bank_of(folded, contracts[count]), unit)
@@ -154,7 +148,7 @@ def run_overhead(
     document: dict[str, Any] = {
         "data": data.resolve().name,
         "images": {"train": len(training), "test": len(test)},
-        "network": loaded.name if options.model else f"{BASE}, fine-tuned",
+        "network": loaded.name if choice.model else choice.title,
         "input": [recipe.width, recipe.height],
         "feature_map": list(network.feature_map_shape),
         "embedding_size": network.embedding_size,
@@ -171,31 +165,15 @@ def run_overhead(
             }
             for count in options.rows
         },
+        **provenance(),
+        "device": machine_facts(),
         "versions": tool_versions(),
     }
     write_json(out / "overhead.json", document)
     return document
 
 
-def _network(
-    training: Sequence[Sample], path: Path, options: OverheadOptions, progress: StageProgress
-) -> LoadedModel:
-    if options.model is not None:
-        return load_model(options.model, options.weights)
-    if not path.is_file():
-        recipe = options.preprocessing
-        train(
-            load_model(BASE),
-            training,
-            path,
-            options.training,
-            preprocessing=recipe,
-            progress=progress,
-        )
-    return load_model(str(path))
-
-
-def _pooling_probe(
+def pooling_probe(
     network: Network, recipe: Preprocessing, samples: Sequence[Sample]
 ) -> Activations:
     """Activations of a few images.
@@ -215,7 +193,20 @@ def _pooling_probe(
     return probe
 
 
-def _bank(network: Network, probe: Activations, embeddings: Any, labels: Sequence[str]) -> Bank:
+def bank_of_rows(
+    network: Network, probe: Activations, embeddings: Any, labels: Sequence[str]
+) -> Bank:
+    """A bank of given embeddings, for a head that pools and projects.
+
+    Args:
+        network: the cut network.
+        probe: as `pooling_probe` returns them.
+        embeddings: `float32 [N, D]` of norm 1.
+        labels: one per row, of at least two.
+
+    Raises:
+        FoldcamError: all rows have one label.
+    """
     if len(set(labels)) < 2:
         raise FoldcamError(f"The first {len(labels)} rows have one label: ask for more --rows.")
     order = np.argsort(np.asarray(labels), kind="stable")
@@ -231,21 +222,6 @@ def _bank(network: Network, probe: Activations, embeddings: Any, labels: Sequenc
         objective="all-triplets",
         network_sha256=network.sha256(),
     )
-
-
-def _without_feature_map(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph that would run without foldcam."""
-    plain = onnx.ModelProto()
-    plain.CopyFrom(model)
-    kept = [value for value in model.graph.output if value.name == EMBEDDING]
-    del plain.graph.output[:]
-    plain.graph.output.extend(kept)
-    return plain
-
-
-def _save(model: onnx.ModelProto, path: Path) -> None:
-    with atomic_path(path) as temporary:
-        onnx.save(model, temporary)
 
 
 def _ratio(seconds: dict[str, Timed], name: str, options: OverheadOptions) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +55,22 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Give memory and device back."""
+        ...
+
+
+@runtime_checkable
+class Resident(Protocol):
+    """A backend that can leave out its copies to and from a GPU, to be timed without them."""
+
+    def run_resident(self, rows: int) -> None:
+        """One forward pass over images that the last `run` left on the GPU.
+
+        Args:
+            rows: as many as that run had.
+
+        Raises:
+            FoldcamError: it runs on the CPU, or the library failed.
+        """
         ...
 
 

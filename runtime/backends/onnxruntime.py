@@ -105,6 +105,22 @@ class OnnxRuntimeBackend:
         except Exception as error:
             raise self._failure(images, error) from error
 
+    def run_resident(self, rows: int) -> None:
+        """The network alone on `rows` images of the last `run`; see `runtime.backends.Resident`."""
+        if self._bound is None:
+            raise FoldcamError(f"{self._path} runs on the {self._device}, where nothing is copied.")
+        most = self._choice.max_batch or rows
+        try:
+            for start in range(0, rows, most):
+                self._bound.run_resident(min(most, rows - start))
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise FoldcamError(
+                f"{self._path} failed in {self._name} on {self._device} with a batch of {rows}: "
+                f"{_reason(error)}."
+            ) from error
+
     def close(self) -> None:
         """Free the session."""
         self._bound = None

@@ -178,6 +178,22 @@ class TensorRTBackend:
                 ) from error
             return outputs
 
+    def run_resident(self, rows: int) -> None:
+        """The network alone on `rows` images of the last `run`; see `runtime.backends.Resident`."""
+        with self._lock:
+            memory = self._memory
+            if memory is None:
+                raise FoldcamError(f"{self._path} was closed.")
+            try:
+                with memory.current():
+                    most = self._tensors.largest_batch
+                    for start in range(0, rows, most):
+                        self._execution(memory, min(most, rows - start)).run_resident()
+            except FoldcamError as error:
+                raise FoldcamError(
+                    f"{self._path} failed in {self._name} with a batch of {rows}: {error}"
+                ) from error
+
     def close(self) -> None:
         """Free graphs, contexts, engine, runtime, buffers and stream, in this order."""
         with self._lock:

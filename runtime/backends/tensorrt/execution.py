@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from runtime.backends.cuda.memory import Buffer, CudaMemory
@@ -58,6 +59,7 @@ class Execution:
         self._messages = messages
         self._graphs = graphs
         self._graph: Any = None
+        self._bare_graph: Any = None
         self._warm = False
         self._tries = 0
         self.batch = 0
@@ -113,7 +115,7 @@ class Execution:
         """
         self._messages.clear()
         if self._warm and self._graph is None and self._graphs.wanted:
-            self._capture()
+            self._graph = self._captured_work(self._enqueue)
         if self._graph is not None:
             self._memory.launch(self._graph)
         else:
@@ -121,25 +123,43 @@ class Execution:
         self._memory.synchronize()
         self._warm = True
 
+    def run_resident(self) -> None:
+        """The network alone, on the images of the last `run`; the outputs stay on the GPU.
+
+        Raises:
+            FoldcamError: TensorRT or CUDA failed.
+        """
+        self._messages.clear()
+        if self._warm and self._bare_graph is None and self._graphs.wanted:
+            self._bare_graph = self._captured_work(self._compute)
+        if self._bare_graph is not None:
+            self._memory.launch(self._bare_graph)
+        else:
+            self._compute()
+        self._memory.synchronize()
+
     def close(self) -> None:
-        """Give graph and context back; again does nothing."""
+        """Give graphs and context back; again does nothing."""
         self._drop_graph()
         self._context = None
 
     def _enqueue(self) -> None:
         self._memory.to_device(self._buffers[IMAGE], self.batch)
-        if not self._context.execute_async_v3(self._memory.stream):
-            self._fail(f"failed with a batch of {self.batch}")
+        self._compute()
         for name in self._tensors.outputs:
             self._memory.to_host(self._buffers[name], self.batch)
 
-    def _capture(self) -> None:
+    def _compute(self) -> None:
+        if not self._context.execute_async_v3(self._memory.stream):
+            self._fail(f"failed with a batch of {self.batch}")
+
+    def _captured_work(self, work: Callable[[], None]) -> Any:
+        """The graph of `work`; None where it cannot be captured, now or for good."""
         try:
-            if not self._capturable():
-                return
-            self._graph = self._memory.capture(self._enqueue)
+            return self._memory.capture(work) if self._capturable() else None
         except FoldcamError as error:
             self._graphs.stop(str(error).rstrip("."))
+            return None
 
     def _capturable(self) -> bool:
         """TensorRT-RTX compiles kernels behind the first runs and can be captured after that."""
@@ -152,9 +172,11 @@ class Execution:
         return False
 
     def _drop_graph(self) -> None:
-        graph, self._graph = self._graph, None
-        if graph is not None:
-            self._memory.release(graph)
+        graphs = self._graph, self._bare_graph
+        self._graph = self._bare_graph = None
+        for graph in graphs:
+            if graph is not None:
+                self._memory.release(graph)
 
     def _fail(self, what: str) -> None:
         raise FoldcamError(f"TensorRT {what}: {self._messages.reason()}.")

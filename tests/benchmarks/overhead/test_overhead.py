@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from itertools import pairwise
@@ -14,64 +13,24 @@ import onnx
 import pytest
 
 from benchmarks.bench_cli import bench
+from benchmarks.graphs import NetworkChoice
+from benchmarks.interleaved import median_ratio
 from benchmarks.overhead.report import markdown_probes, markdown_table, setting, text_table
 from benchmarks.overhead.rows import REGIONS, augmented_rows
 from benchmarks.overhead.study import OverheadOptions, run_overhead
-from benchmarks.overhead.timing import interleaved, median_ratio
+from benchmarks.overhead.timing import interleaved
 from export import storing
 from export.datasets import load_dataset
 from export.model_spec import load_model
 from export.storage_options import SearchOptions, StorageOptions
 from runtime.cli_support import run_app
 from runtime.errors import FoldcamError
-from runtime.images import read_image, write_image
+from runtime.images import read_image
 from runtime.onnx_file import read_contract
 from runtime.preprocess import Preprocessing
 
-COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
-NETWORK = """
-import torch
-from torch import nn
-
-class Colours(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 1)
-        weight = torch.zeros(4, 3)
-        weight[:3] = 1.5 * torch.eye(3) - 0.5
-        self.conv.weight = nn.Parameter(weight.reshape(4, 3, 1, 1))
-        self.conv.bias = nn.Parameter(torch.tensor([-0.6, -0.6, -0.6, 0.05]))
-    def forward(self, image):
-        pooled = torch.nn.functional.avg_pool2d(self.conv(image).relu(), 2).mean(dim=(2, 3))
-        return nn.functional.normalize(pooled, dim=1)
-
-class Squared(Colours):
-    def forward(self, image):
-        pooled = self.conv(image).relu().mean(dim=(2, 3))
-        return nn.functional.normalize(pooled * pooled + pooled, dim=1)
-
-make, squared = Colours, Squared
-"""
 RECIPE = Preprocessing(width=32, height=32, mean=(0.0,) * 3, std=(1.0,) * 3)
 MODULE = "overhead_squares"
-
-
-@pytest.fixture(scope="module")
-def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("squares")
-    generator = np.random.default_rng(0)
-    rows = []
-    for label, colour in COLOURS.items():
-        for number in range(9):
-            image = generator.integers(0, 12, (32, 32, 3), np.uint8)
-            x, y = (int(value) for value in generator.integers(0, 17, 2))
-            image[y : y + 16, x : x + 16] = colour
-            write_image(folder / f"{label}-{number}.png", image)
-            rows.append([f"{label}-{number}.png", label, x, y, 16, 16])
-    with (folder / "squares.csv").open("w", newline="") as stream:
-        csv.writer(stream).writerows([["path", "label", "x", "y", "w", "h"], *rows])
-    (folder / f"{MODULE}.py").write_text(NETWORK)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +38,7 @@ def document(squares: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     out = tmp_path_factory.mktemp("results")
     options = OverheadOptions(
         rows=(30, 700),
-        model=f"{MODULE}:make",
-        preprocessing=RECIPE,
+        network=NetworkChoice(f"{MODULE}:make", preprocessing=RECIPE),
         storage=StorageOptions(SearchOptions("lists", 3), "int8"),
         rounds=12,
         draws=40,
@@ -184,7 +142,7 @@ def test_a_head_that_regions_do_not_fit_is_refused(
     squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(squares)
-    options = OverheadOptions(model=f"{MODULE}:squared", preprocessing=RECIPE)
+    options = OverheadOptions(network=NetworkChoice(f"{MODULE}:squared", preprocessing=RECIPE))
     with pytest.raises(FoldcamError, match="needs a head of average pooling and a linear layer"):
         run_overhead(squares / "squares.csv", tmp_path, options, lambda *_: None)
 

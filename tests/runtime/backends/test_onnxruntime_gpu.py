@@ -385,3 +385,22 @@ def test_real_binding_gives_what_a_plain_run_gives(tiny_model):
         assert set(outputs) == set(plain)
         for name, value in plain.items():
             np.testing.assert_array_equal(outputs[name], value)
+
+
+def test_without_copies_the_bound_tensors_are_run_again(pretended, tiny_model):
+    backend = open_backend(tiny_model, "cuda")
+    images = np.random.default_rng(0).random((2, 3, 8, 8), np.float32)
+    before = backend.run(images)
+    mark = len(pretended.calls)
+    backend.run_resident(2)
+    # Nothing is allocated and nothing bound: what lies there is computed again.
+    assert pretended.calls[mark:] == ["bound"]
+    after = backend.run(images)
+    for name, value in before.items():
+        np.testing.assert_array_equal(after[name], value)
+
+
+def test_on_a_processor_there_are_no_copies_to_leave_out(tiny_model):
+    backend = open_backend(tiny_model, "cpu")
+    with pytest.raises(FoldcamError, match="runs on the cpu, where nothing is copied"):
+        backend.run_resident(1)

@@ -477,3 +477,55 @@ def test_threads_take_turns(open_plan):
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_without_copies_the_network_runs_alone_and_is_captured_by_itself(open_plan, machine):
+    backend = open_plan(profiles=[(1, 1, 4)])
+    backend.run(batch(2))
+    mark = len(machine.calls)
+    backend.run_resident(2)
+    assert since(machine, mark) == [
+        "cudaStreamBeginCapture",
+        "enqueue",
+        "cudaStreamEndCapture",
+        "cudaGraphInstantiateWithFlags",
+        "cudaGraphDestroy",
+        "cudaGraphLaunch",
+        "cudaStreamSynchronize",
+        "computed 2",
+    ]
+    mark = len(machine.calls)
+    backend.run_resident(2)
+    assert since(machine, mark) == ["cudaGraphLaunch", "cudaStreamSynchronize", "computed 2"]
+    # What `run` returns is not touched by it.
+    images = batch(2, seed=5)
+    assert_right(backend.run(images), images)
+    backend.close()
+    assert machine.clean()
+    with pytest.raises(FoldcamError, match=r"birds\.engine was closed"):
+        backend.run_resident(2)
+
+
+def test_without_graphs_and_copies_the_network_is_enqueued(open_plan, machine):
+    backend = open_plan(cuda_graph=False)
+    backend.run(batch(1))
+    mark = len(machine.calls)
+    backend.run_resident(1)
+    assert since(machine, mark) == ["enqueue", "cudaStreamSynchronize", "computed 1"]
+
+
+def test_a_batch_that_run_would_split_is_split_without_copies_too(open_plan, machine):
+    backend = open_plan(profiles=[(1, 2, 2)], cuda_graph=False)
+    backend.run(batch(3))
+    mark = len(machine.calls)
+    backend.run_resident(3)
+    computed = [call for call in since(machine, mark) if call.startswith("computed")]
+    assert computed == ["computed 2", "computed 1"]
+
+
+def test_a_failure_without_copies_names_engine_and_batch(open_plan, trt):
+    backend = open_plan(cuda_graph=False)
+    backend.run(batch(1))
+    trt.fail.add("enqueue")
+    with pytest.raises(FoldcamError, match=r"birds\.engine failed in TensorRT 10.3.0 with a batch"):
+        backend.run_resident(1)

@@ -1,0 +1,67 @@
+"""What the benchmark commands share: flags, and the network that they measure."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from benchmarks.graphs import NetworkChoice
+
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Images with boxes: CUB-200-2011, or a CSV.",
+        show_default="CUB_200_2011 in the folder that FOLDCAM_DATA names",
+    ),
+]
+OutOption = Annotated[Path, typer.Option(help="Folder of results.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+
+def usual_data() -> Path:
+    """`CUB_200_2011` in the folder that FOLDCAM_DATA names.
+
+    Raises:
+        typer.BadParameter: the variable is not set.
+    """
+    folder = os.environ.get("FOLDCAM_DATA")
+    if not folder:
+        raise typer.BadParameter("--data is missing, and FOLDCAM_DATA names no folder.")
+    return Path(folder) / "CUB_200_2011"
+
+
+def counts(text: str, flag: str = "--rows", least: int = 2) -> tuple[int, ...]:
+    """Whole numbers with commas, each once.
+
+    Raises:
+        typer.BadParameter: something else, or a number below `least`.
+    """
+    parts = text.split(",")
+    if not all(part.isascii() and part.isdigit() and 0 < len(part) < 10 for part in parts):
+        raise typer.BadParameter(f"{flag} {text!r} is not numbers with commas: 300,10000.")
+    found = tuple(dict.fromkeys(int(part) for part in parts))
+    if min(found) < least:
+        raise typer.BadParameter(f"{flag} {text!r}: each must be at least {least}.")
+    return found
+
+
+def network_choice(
+    model: str | None, weights: Path | None, size: str | None, epochs: int, seed: int
+) -> NetworkChoice:
+    """The network of `--model`, or one that is trained at 256 x 256 unless `--size` says else."""
+    from dataclasses import replace
+
+    from benchmarks.graphs import BASE, NetworkChoice
+    from export.model_spec import load_model, with_overrides
+    from export.training.trainer import TrainingOptions
+
+    preprocessing = None
+    if size is not None or model is None:
+        base = load_model(model or BASE, weights).preprocessing
+        preprocessing = with_overrides(base, size=size or "256")
+    training = replace(TrainingOptions(), epochs=epochs, seed=seed)
+    return NetworkChoice(model, weights, preprocessing, training)

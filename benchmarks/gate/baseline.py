@@ -1,0 +1,98 @@
+"""What a device measured once, and where that came from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.localization.report import write_json
+from runtime.errors import FoldcamError
+from runtime.fields import Fields
+
+FOLDER = Path(__file__).resolve().parent.parent / "baselines"
+_SCHEMA_VERSION = 1
+_MOST_REPEATS = 10_000
+# What must be the same before milliseconds are compared.
+_MODE = ("processor", "gpu", "machine", "power_mode", "l4t", "governor")
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A stored measurement.
+
+    Attributes:
+        subject: what was measured, in words.
+        device: `cpu` or `cuda`.
+        machine: its facts.
+        versions: of the libraries that ran it.
+        figures: name -> one number per repeat.
+        where: the file, for the messages.
+    """
+
+    subject: str
+    device: str
+    machine: dict[str, Any]
+    versions: dict[str, str]
+    figures: dict[str, list[float]]
+    where: str
+
+    def same_mode(self, machine: Mapping[str, Any], versions: Mapping[str, str]) -> str:
+        """Empty where milliseconds can be compared with it, else what is different."""
+        for key in _MODE:
+            ours, theirs = machine.get(key), self.machine.get(key)
+            if ours != theirs:
+                return f"the {key} is {ours or 'unknown'} and was {theirs or 'unknown'}"
+        for name in sorted({*self.versions, *versions}):
+            ours, theirs = versions.get(name, "absent"), self.versions.get(name, "absent")
+            if ours != theirs:
+                return f"{name} is {ours} and was {theirs}"
+        return ""
+
+
+def read_baseline(path: Path) -> Baseline:
+    """Read a baseline file.
+
+    Raises:
+        FoldcamError: it is missing or is none, with the command that writes one.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FoldcamError(
+            f"There is no baseline {path}: write one on this device with foldcam bench gate "
+            "--update."
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise FoldcamError(f"{path} is no baseline: {error}.") from None
+    fields = Fields(document, where=str(path))
+    if fields.integer("schema_version") != _SCHEMA_VERSION:
+        fields.fail("schema_version", f"is not {_SCHEMA_VERSION}: write it again with --update")
+    fields.section("figures")
+    figures = {
+        name: fields.section("figures").numbers(name, len(values))
+        for name, values in document["figures"].items()
+        if isinstance(values, list) and 0 < len(values) <= _MOST_REPEATS
+    }
+    fields.section("machine")
+    return Baseline(
+        subject=fields.text("subject"),
+        device=fields.text("device"),
+        machine=dict(document["machine"]),
+        versions=fields.texts("versions"),
+        figures=figures,
+        where=str(path),
+    )
+
+
+def write_baseline(path: Path, document: Mapping[str, Any]) -> None:
+    """Write what a run measured, with its provenance, as a baseline.
+
+    Args:
+        path: the file.
+        document: with `subject`, `device`, `machine`, `versions`, `figures`, and what tells
+            where it comes from.
+    """
+    write_json(path, {**document, "schema_version": _SCHEMA_VERSION})

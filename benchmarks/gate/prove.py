@@ -1,0 +1,211 @@
+"""Does the gate catch a slowdown, and does it keep quiet where there is none?
+
+A folded graph gets extra nodes that are calibrated to cost what is to be caught, and the gate
+runs on it and on the graph as it is, each time in a process of its own and, every second time,
+beside a program that keeps the memory and another processor busy.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from benchmarks.gate.baseline import Baseline
+from benchmarks.gate.measure import FOLDED
+from benchmarks.gate.planted import planted
+from benchmarks.gate.run import GateOptions, gate_document, measure_subject
+from benchmarks.gate.subject import Subject
+from benchmarks.graphs import save_graph
+from benchmarks.interleaved import interleaved_runs, median_ratio
+from benchmarks.localization.report import write_json
+from benchmarks.overhead.timing import open_session
+from benchmarks.provenance import provenance
+from runtime.errors import FoldcamError
+
+RESULT = "proof.json"
+RATIO = "folded_over_plain"
+_FIRST = 40
+_ROUNDS = 150
+_CLOSE = 0.003
+_TRIES = 5
+
+_BUSY = """
+import numpy
+block = numpy.zeros(8 << 20, numpy.float32)
+matrix = numpy.ones((256, 256), numpy.float32)
+while True:
+    block += 1
+    matrix @ matrix
+"""
+
+
+@dataclass(frozen=True)
+class ProofOptions:
+    """What is proved.
+
+    Attributes:
+        gate: how each run measures.
+        clean: runs on the graph as it is; none may fail.
+        slowed: runs on the slowed graph; all must fail.
+        slowdown: of the folded/plain ratio, 0.05 for five percent.
+    """
+
+    gate: GateOptions
+    clean: int = 20
+    slowed: int = 10
+    slowdown: float = 0.05
+
+
+def prove(
+    subject: Subject, out: Path, options: ProofOptions, progress: Callable[[str, int, int], None]
+) -> dict[str, Any]:
+    """Run the gate on clean and on slowed graphs.
+
+    Args:
+        subject: what is timed, on the CPU.
+        out: folder of `proof.json` and of the slowed graph.
+        options: see `ProofOptions`.
+        progress: told `(stage, done, total)`.
+
+    Returns:
+        The document that was written: `passed`, what the extra nodes cost, and every run.
+
+    Raises:
+        FoldcamError: the slowdown cannot be calibrated on this machine.
+    """
+    progress("calibrating the slowdown", 0, 1)
+    slow = out / "slowed.onnx"
+    products, cost = calibrated(subject, slow, options.slowdown)
+    slowed = Subject(subject.title, {**subject.files, FOLDED: slow})
+    progress("baseline", 0, 1)
+    first = measure_subject(subject, replace(options.gate, repeats=2 * options.gate.repeats))
+    baseline = Baseline(
+        first["subject"], first["device"], first["machine"], first["versions"], first["figures"],
+        "the proof's baseline",
+    )  # fmt: skip
+    runs = []
+    for kind, count, graphs in (
+        ("clean", options.clean, subject),
+        ("slowed", options.slowed, slowed),
+    ):
+        for number in range(count):
+            progress(f"{kind} runs", number, count)
+            runs.append(_one_run(kind, number, graphs, baseline, options))
+        progress(f"{kind} runs", count, count)
+    false_alarms = sum(run["kind"] == "clean" and not run["passed"] for run in runs)
+    missed = sum(run["kind"] == "slowed" and run["caught"] is False for run in runs)
+    document: dict[str, Any] = {
+        **provenance(),
+        "passed": false_alarms == 0 and missed == 0,
+        "subject": subject.title,
+        "machine": first["machine"],
+        "versions": first["versions"],
+        "clean_runs": options.clean,
+        "false_alarms": false_alarms,
+        "slowed_runs": options.slowed,
+        "missed": missed,
+        "slowdown_wanted": options.slowdown,
+        "slowdown_measured": cost,
+        "extra_products": products,
+        "repeats": options.gate.repeats,
+        "rounds": options.gate.rounds,
+        "margin": options.gate.margin,
+        "baseline": {
+            "ratio": float(np.median(first["figures"][RATIO])),
+            "figures": first["figures"],
+        },
+        "runs": runs,
+    }
+    write_json(out / RESULT, document)
+    return document
+
+
+def _one_run(
+    kind: str, number: int, graphs: Subject, baseline: Baseline, options: ProofOptions
+) -> dict[str, Any]:
+    disturbed = number % 2 == 1 and (os.cpu_count() or 1) > 1
+    gate = replace(options.gate, seed=1000 * (1 + number))
+    with _busy_neighbour(disturbed):
+        found = gate_document(measure_subject(graphs, gate), baseline, gate)
+    failed = [row["name"] for row in found["judged"] if row["outcome"] == "fail"]
+    return {
+        "kind": kind,
+        "disturbed": disturbed,
+        "passed": found["passed"],
+        # Only the ratio of folding counts: another figure would catch it by chance.
+        "caught": RATIO in failed,
+        "failed": failed,
+        "ratios": found["figures"][RATIO],
+        "wall_ratios": found["figures"][f"{RATIO}_wall"],
+        "judged": [
+            {key: row[key] for key in ("name", "now", "bound", "limit", "outcome", "reason")}
+            for row in found["judged"]
+        ],
+    }
+
+
+def calibrated(subject: Subject, path: Path, slowdown: float) -> tuple[int, dict[str, float]]:
+    """Write a slowed graph, and say how many products it has and what they cost.
+
+    Args:
+        subject: the graphs.
+        path: where the slowed one is written.
+        slowdown: wanted, of the folded graph's time.
+
+    Returns:
+        The number of products, and the median ratio of the slowed graph's processor time to the
+        folded one's with its interval.
+
+    Raises:
+        FoldcamError: no length of the chain comes near on this machine.
+    """
+    folded = onnx.load(subject.files[FOLDED])
+    shape = folded.graph.input[0].type.tensor_type.shape.dim
+    image = np.random.default_rng(0).normal(size=(1, *(dim.dim_value for dim in shape[1:])))
+    given = {folded.graph.input[0].name: image.astype(np.float32)}
+    products = _FIRST
+    for _ in range(_TRIES):
+        save_graph(planted(folded, products), path)
+        sessions = {"slow": open_session(path), FOLDED: open_session(subject.files[FOLDED])}
+        runs = {
+            name: (lambda _, session=session: (session.run(None, given), None)[1])
+            for name, session in sessions.items()
+        }
+        seconds = interleaved_runs(runs, _ROUNDS)
+        ratio = median_ratio(seconds["slow"].processor, seconds[FOLDED].processor, 1000)
+        if abs(ratio.mean - 1 - slowdown) <= _CLOSE:
+            return products, vars(ratio)
+        per_product = max(ratio.mean - 1, 1e-4) / products
+        products = max(1, round(slowdown / per_product))
+    raise FoldcamError(
+        f"No chain of products costs {slowdown:.0%} on this machine within {_CLOSE:.1%}; the last "
+        f"of {products} cost {ratio.mean - 1:.1%}: try again when it is quiet."
+    )
+
+
+@contextmanager
+def _busy_neighbour(wanted: bool) -> Iterator[None]:
+    """A program beside the measurement, for as long as the block lasts."""
+    if not wanted:
+        yield
+        return
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-c", _BUSY], env=environment)
+    try:
+        # Not on the processor that the gate binds itself to.
+        others = os.sched_getaffinity(0) - {max(os.sched_getaffinity(0))}
+        if others:
+            os.sched_setaffinity(process.pid, others)
+        yield
+    finally:
+        process.kill()
+        process.wait()

@@ -1,0 +1,139 @@
+"""The gate's verdict, for a terminal and for a job summary or a comment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+NAMES = {
+    "folded_over_plain": "folded / plain, processor time",
+    "folded_over_plain_wall": "folded / plain, wall time",
+    "int8_over_fp16": "INT8 / FP16",
+    "tail_over_plain_tail": "p99 / p50, over the plain graph's",
+    "plain_milliseconds": "plain graph, ms",
+    "folded_milliseconds": "folded graph, ms",
+}
+_HEADINGS = ("", "figure", "baseline", "now", "change", "lower bound", "limit")
+_MARKS = {"pass": "ok", "fail": "SLOWER", "not compared": "-"}
+
+
+def text(document: Mapping[str, Any]) -> str:
+    """A table, and one line for the verdict."""
+    rows = [_HEADINGS, *_cells(document)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    return "\n".join([*lines, *_notes(document), "", sentence(document)])
+
+
+def markdown(document: Mapping[str, Any]) -> str:
+    """The same for a job's page."""
+    head = "passed" if document["passed"] else "**failed**"
+    lines = [f"### Latency gate: {head}", "", sentence(document), ""]
+    lines += ["| " + " | ".join(_HEADINGS) + " |", "|---" * len(_HEADINGS) + "|"]
+    lines += [f"| {' | '.join(cells)} |" for cells in _cells(document)]
+    notes = _notes(document)
+    return "\n".join([*lines, *(["", *(f"- {note}" for note in notes)] if notes else [])]) + "\n"
+
+
+def sentence(document: Mapping[str, Any]) -> str:
+    """The verdict with what it rests on."""
+    machine = document["machine"]
+    device = machine.get("gpu") if document["device"] == "cuda" else machine.get("processor")
+    where = (
+        f"{document['subject']} on {device}, {document['repeats']} repeats of "
+        f"{document['rounds']} paired rounds, against {document['baseline']}"
+    )
+    failed = [row for row in document["judged"] if row["outcome"] == "fail"]
+    if not failed:
+        return f"Nothing is slower: {where}."
+    names = ", ".join(f"{NAMES[row['name']]} {100 * row['change']:+.1f} %" for row in failed)
+    return f"Slower: {names}: {where}."
+
+
+def _notes(document: Mapping[str, Any]) -> list[str]:
+    found: dict[str, list[str]] = {}
+    for row in document["judged"]:
+        if row["reason"]:
+            found.setdefault(row["reason"], []).append(NAMES[row["name"]])
+    return [f"not compared: {' and '.join(names)}: {why}" for why, names in found.items()]
+
+
+def _cells(document: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    return [
+        (
+            _MARKS[row["outcome"]],
+            NAMES[row["name"]],
+            _number(row["baseline"]),
+            _number(row["now"]),
+            "" if row["change"] is None else f"{100 * row['change']:+.1f} %",
+            _number(row["bound"]),
+            _number(row["limit"]),
+        )
+        for row in document["judged"]
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def proof_text(document: Mapping[str, Any]) -> str:
+    """What `--prove` found, in sentences."""
+    cost = document["slowdown_measured"]
+    return (
+        f"{document['extra_products']} extra products slow the folded graph by "
+        f"{100 * (cost['mean'] - 1):.1f} % ({100 * (cost['low'] - 1):.1f} to "
+        f"{100 * (cost['high'] - 1):.1f}).\n"
+        f"caught: {document['slowed_runs'] - document['missed']} of {document['slowed_runs']} "
+        f"slowed runs\n"
+        f"false alarms: {document['false_alarms']} of {document['clean_runs']} clean runs\n"
+        f"{'The gate holds.' if document['passed'] else 'The gate does NOT hold.'}"
+    )
+
+
+def proof_table(document: Mapping[str, Any]) -> str:
+    """Clean and slowed runs, alone and beside a busy program."""
+    lines = [
+        "| runs | beside a busy program | number | called slower | folded / plain of each run |",
+        "|---|---|---|---|---|",
+    ]
+    for kind in ("clean", "slowed"):
+        for disturbed in (False, True):
+            runs = [
+                run
+                for run in document["runs"]
+                if run["kind"] == kind and run["disturbed"] == disturbed
+            ]
+            if not runs:
+                continue
+            ratios = [_folding(run)["now"] for run in runs]
+            called = sum(not run["passed"] if kind == "clean" else run["caught"] for run in runs)
+            lines.append(
+                f"| {kind} | {'yes' if disturbed else 'no'} | {len(runs)} | {called} | "
+                f"{min(ratios):.4f} to {max(ratios):.4f} |"
+            )
+    limit = _folding(document["runs"][0])["limit"]
+    lines.append(f"\nBaseline {document['baseline']['ratio']:.4f}, limit {limit:.4f}.")
+    return "\n".join(lines)
+
+
+def proof_setting(document: Mapping[str, Any]) -> str:
+    """What was measured, on what, when, and by which command."""
+    cost, machine = document["slowdown_measured"], document["machine"]
+    return (
+        f"{document['subject']}; {document['repeats']} repeats of {document['rounds']} paired "
+        f"rounds a run; {document['extra_products']} extra matrix products cost "
+        f"{100 * (cost['mean'] - 1):.1f} % ({100 * (cost['low'] - 1):.1f} to "
+        f"{100 * (cost['high'] - 1):.1f}); {machine['processor']}"
+        f"{' (virtual machine)' if machine.get('virtual') else ''}, {document['date']}: "
+        f"`{document['command']}`"
+    )
+
+
+def _folding(run: Mapping[str, Any]) -> Mapping[str, Any]:
+    (row,) = [row for row in run["judged"] if row["name"] == "folded_over_plain"]
+    found: Mapping[str, Any] = row
+    return found

@@ -1,0 +1,1 @@
+"""`foldcam bench latency`: the timings of `runtime bench`, with a plot."""

@@ -1,0 +1,1 @@
+"""What foldcam is compared with: the tools that would be used otherwise."""

@@ -1,0 +1,111 @@
+"""The files that every peer is built from, so that a fresh process can build one alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.peers.peer import Asked, Floats
+from runtime.contract import Contract
+from runtime.onnx_file import read_contract
+
+if TYPE_CHECKING:
+    from export.bank import Bank
+    from export.torch_network import TorchNetwork
+
+_SAMPLE = "sample.npz"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A folder with one network in every form.
+
+    Attributes:
+        folder: holds `plain.onnx`, `embedding.onnx` (with the feature map), `model.onnx` (folded),
+            and one image with its question.
+        model: MODEL, for torch.
+        weights: its weights.
+    """
+
+    folder: Path
+    model: str
+    weights: Path | None = None
+
+    @property
+    def plain(self) -> Path:
+        """image -> embedding."""
+        return self.folder / "plain.onnx"
+
+    @property
+    def embedder(self) -> Path:
+        """image -> feature map and embedding."""
+        return self.folder / "embedding.onnx"
+
+    @property
+    def folded(self) -> Path:
+        """The folded model."""
+        return self.folder / "model.onnx"
+
+    @cached_property
+    def contract(self) -> Contract:
+        """Of the folded model."""
+        return read_contract(self.folded)
+
+    @cached_property
+    def network(self) -> TorchNetwork:
+        """The network in torch, cut at its feature map.
+
+        Raises:
+            FoldcamError: it is not a torch network.
+        """
+        from export.model_spec import load_model
+        from export.torch_network import TorchNetwork
+        from runtime.errors import FoldcamError
+
+        recipe = self.contract.preprocessing
+        loaded = load_model(self.model, self.weights)
+        network = loaded.network(self.contract.layer, (recipe.height, recipe.width))
+        if not isinstance(network, TorchNetwork):
+            raise FoldcamError(
+                f"{self.model} is no torch network, and Grad-CAM in torch needs one: name a "
+                "module:function, a .pt2 or the file of foldcam train."
+            )
+        return network
+
+    @cached_property
+    def bank(self) -> Bank:
+        """The folded model's rows."""
+        import onnx
+
+        from export.stored_bank import bank_of
+
+        return bank_of(onnx.load(self.folded), self.contract)
+
+    def keep_sample(self, images: Sequence[Floats], asked: Asked) -> None:
+        """Store images and a question for `sample`."""
+        from runtime.files import atomic_path
+
+        arrays: dict[str, npt.NDArray[np.generic]] = {
+            name: np.asarray(value) for name, value in vars(asked).items()
+        }
+        with atomic_path(self.folder / _SAMPLE) as temporary, temporary.open("wb") as file:
+            np.savez(file, images=np.stack(images), **arrays)  # type: ignore[arg-type]
+
+    def sample(self) -> tuple[Floats, Asked]:
+        """Images `float32 [N, 1, 3, H, W]` and a question."""
+        with np.load(self.folder / _SAMPLE) as stored:
+            asked = Asked(
+                row=int(stored["row"]),
+                embedding=stored["embedding"],
+                one_triplet=stored["one_triplet"],
+                similarity=stored["similarity"],
+                all_triplets=stored["all_triplets"],
+            )
+            images: Floats = stored["images"]
+        return images, asked

@@ -1,0 +1,1 @@
+"""What folding costs as everything grows: rows, sizes, batches, cameras, images."""
