@@ -27,11 +27,14 @@ from benchmarks.overhead import report as overhead
 from benchmarks.peers import report as peers
 from benchmarks.pipeline import study as pipeline
 from benchmarks.ray import report as scale_out
+from benchmarks.reliability import __main__ as reliability
+from benchmarks.reliability import report as reliability_report
 from benchmarks.scale import report as scale
 from runtime.files import atomic_path
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+_UNMEASURED = "*Not measured yet.*"
 _BLOCK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
 _GRIDS = ("grid_pointing", "grid_pointing_maps", "grid_pointing_3x3", "insertion", "deletion")
@@ -193,6 +196,10 @@ def _scale_out() -> dict[str, Any]:
     return document
 
 
+def _reliability_table(name: str) -> Callable[[], str]:
+    return lambda: reliability_report.markdown_table(name, _stored(f"reliability/{name}.json"))
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "readme-cub": lambda: markdown_table(
         _localization(), ("grid_pointing", "insertion", "deletion", "pixel_ap")
@@ -239,6 +246,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "gate-setting": lambda: gate.proof_setting(_proof()),
     "latency": lambda: latency.markdown_table(_latency()),
     "latency-setting": lambda: latency.setting(_latency()),
+    **{f"reliability-{name}": _reliability_table(name) for name in reliability.NAMES},
     "house-methods": lambda: houses.markdown_methods(_houses()),
     "house-differences": lambda: houses.markdown_differences(_houses()),
     "house-masking": lambda: houses.markdown_masking(_houses()),
@@ -249,10 +257,20 @@ TABLES: dict[str, Callable[[], str]] = {
 def rewritten(text: str) -> str:
     """A document with every marked table replaced by what the results say.
 
+    Where no result is stored, the document says so.
+
     Raises:
         KeyError: a marker names a table that does not exist.
     """
-    return _BLOCK.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}\n{found[3]}", text)
+    return _BLOCK.sub(lambda found: f"{found[1]}{_table(found[2])}\n{found[3]}", text)
+
+
+def _table(name: str) -> str:
+    make = TABLES[name]
+    try:
+        return make()
+    except FileNotFoundError:
+        return _UNMEASURED
 
 
 def documents() -> list[Path]:
