@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -158,8 +159,10 @@ class Outlet:
 
     def _give_up(self, error: FoldcamError) -> None:
         self._error = error
-        # What it had begun is removed, as by a run that failed.
-        self.sink.__exit__(type(error), error, error.__traceback__)
+        # What it had begun is removed, as by a run that failed; if it cannot be, the others
+        # go on all the same.
+        with suppress(FoldcamError):
+            self.sink.__exit__(type(error), error, error.__traceback__)
         self.alive = isinstance(self.sink, Reopens)
         self._retry_at = time.monotonic() + self._backoff.next()
         self._control.notify()

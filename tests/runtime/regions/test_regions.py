@@ -8,6 +8,8 @@ from pathlib import PurePath
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from runtime.errors import FoldcamError
 from runtime.model import FoldedModel
@@ -37,6 +39,17 @@ def test_boxes_are_rounded_clipped_and_dropped_when_nothing_is_left():
         (2.4, 2.4, 0.05, 5),
     ]
     assert clipped(boxes, 60, 40) == [(1, 3, 11, 10), (0, 0, 5, 5), (55, 35, 5, 5)]
+
+
+FINITE = st.floats(-1e9, 1e9)
+
+
+@given(st.lists(st.tuples(FINITE, FINITE, FINITE, FINITE), max_size=20), st.integers(1, 99))
+def test_whatever_is_found_can_be_cut_out_of_the_frame(boxes, width):
+    for x, y, across, down in clipped(boxes, width, 40):
+        assert 0 <= x < x + across <= width
+        assert 0 <= y < y + down <= 40
+        assert np.zeros((40, width))[y : y + down, x : x + across].size == across * down > 0
 
 
 def test_dropped_boxes_are_counted():
