@@ -135,7 +135,7 @@ def opened(files: Mapping[str, Path], device: str, seed: int) -> dict[str, Run]:
         elif device == "cuda":
             runs[name] = _opened_on_gpu(path, generator)
         else:
-            runs[name] = _opened_on_processor(path, generator)
+            runs[name] = opened_on_processor(path, generator)
     return runs
 
 
@@ -160,7 +160,8 @@ def _opened_on_gpu(path: Path, generator: np.random.Generator) -> Run:
     return lambda _: session.run()
 
 
-def _opened_on_processor(path: Path, generator: np.random.Generator) -> Run:
+def opened_on_processor(path: Path, generator: np.random.Generator) -> Run:
+    """A graph in ONNX Runtime on one thread, with a random image of its own dtype."""
     from benchmarks.overhead.timing import open_session
 
     session = open_session(path)

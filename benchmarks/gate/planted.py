@@ -20,7 +20,7 @@ def planted(model: onnx.ModelProto, products: int) -> onnx.ModelProto:
     range; the chain's maximum is one more output.
 
     Args:
-        model: with a float32 `image` of at least 4096 numbers, run with one image. Not changed.
+        model: with an `image` of at least 4096 numbers, run with one image. Not changed.
         products: length of the chain, from 1 on.
     """
     slow = onnx.ModelProto()
@@ -41,7 +41,9 @@ def planted(model: onnx.ModelProto, products: int) -> onnx.ModelProto:
         helper.make_node(
             "Slice", ["planted.pixels", "planted.start", "planted.end"], ["planted.first"]
         ),
-        helper.make_node("Reshape", ["planted.first", "planted.shape"], ["planted.0"]),
+        # The image may be of bytes.
+        helper.make_node("Cast", ["planted.first"], ["planted.numbers"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Reshape", ["planted.numbers", "planted.shape"], ["planted.0"]),
     ]
     nodes += [
         helper.make_node(
