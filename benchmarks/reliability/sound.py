@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -12,12 +14,11 @@ from runtime.files import sha256_of_file
 
 
 def final_files(folder: Path) -> list[Path]:
-    """Every file with a name of its own; unfinished ones begin with a dot."""
+    """Every file with a name of its own, those of hidden folders too; unfinished ones begin
+    with a dot.
+    """
     return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")
     )
 
 
@@ -74,6 +75,35 @@ def _safetensors(path: Path) -> str | None:
     return None
 
 
+def _arrays(path: Path) -> str | None:
+    import zipfile
+
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            for name in arrays:
+                arrays[name]
+    except zipfile.BadZipFile as error:
+        return str(error)
+    return None
+
+
+def _page(path: Path) -> str | None:
+    """A report: its last tag is closed, and so is every picture within it."""
+    import cv2
+    import numpy as np
+
+    text = path.read_text(encoding="utf-8").rstrip()
+    if not text.endswith(">"):
+        return "its last tag is not closed"
+    for encoded in re.findall(r"data:image/\w+;base64,([^\"']*)", text):
+        data = np.frombuffer(base64.b64decode(encoded, validate=True), np.uint8)
+        if cv2.imdecode(data, cv2.IMREAD_COLOR) is None:
+            return "a picture in it is damaged"
+    return None
+
+
 def _parquet(path: Path) -> str | None:
     import pyarrow.parquet as pq
 
@@ -105,6 +135,8 @@ _READERS: dict[str, Callable[[Path], str | None]] = {
     ".onnx": _model,
     ".safetensors": _safetensors,
     ".parquet": _parquet,
+    ".npz": _arrays,
+    ".html": _page,
     ".mkv": _film,
     ".mp4": _film,
     ".jpg": _picture,
