@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
@@ -26,7 +28,7 @@ def planted(model: onnx.ModelProto, products: int) -> onnx.ModelProto:
     slow = onnx.ModelProto()
     slow.CopyFrom(model)
     matrix = np.linalg.qr(np.random.default_rng(0).normal(size=(_WIDTH, _WIDTH)))[0]
-    constants = {
+    constants: dict[str, Any] = {
         "planted.matrix": matrix.astype(np.float32),
         "planted.flat": np.array([-1], np.int64),
         "planted.start": np.array([0], np.int64),

@@ -47,7 +47,8 @@ def foldcam(setting: Setting) -> Peer:
             embedder.append(open_session(setting.embedder))
         feature_map = embedder[0].run([FEATURE_MAP], {IMAGE: image})[0]
         bank = setting.bank
-        return weighted(bank.grad_weights[bank.grad_index[[asked.row]]], feature_map)[0]
+        heat: Floats = weighted(bank.grad_weights[bank.grad_index[[asked.row]]], feature_map)[0]
+        return heat
 
     title = "foldcam: bank, transfer and heatmap in the graph"
     return Peer(FOLDCAM, title, LIBRARY, run, explain_grid)

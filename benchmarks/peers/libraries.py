@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -108,7 +108,7 @@ def _written_out(network: Tapped) -> Callable[[Floats, Asked], Floats]:
 
     def hook(_: nn.Module, __: Any, output: torch.Tensor) -> None:
         kept["map"] = output.detach()
-        output.register_hook(lambda gradient: kept.update(gradient=gradient.detach()))
+        cast(Any, output).register_hook(lambda gradient: kept.update(gradient=gradient.detach()))
 
     network.tap.register_forward_hook(hook)
 
@@ -116,12 +116,13 @@ def _written_out(network: Tapped) -> Callable[[Floats, Asked], Floats]:
         outputs = network(torch.from_numpy(image))
         network.zero_grad()
         target = _target(asked.similarity)
-        torch.autograd.backward(sum(target(output) for output in outputs), retain_graph=True)
+        loss: Any = sum(target(output) for output in outputs)
+        torch.autograd.backward(loss, retain_graph=True)
         feature_map, gradient = kept["map"].numpy(), kept["gradient"].numpy()
         weights = np.mean(gradient, axis=(2, 3))
         heat = np.maximum((weights[:, :, None, None] * feature_map).sum(axis=1), 0)[0]
         size = image.shape[3], image.shape[2]
-        return _scaled(cv2.resize(_scaled(heat), size))
+        return _scaled(np.asarray(cv2.resize(_scaled(heat), size), np.float32))
 
     return run
 

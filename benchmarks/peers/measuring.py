@@ -47,7 +47,7 @@ def localization(
             continue
         like = _same_answer(name)
         if like is not None and like in scores:
-            shared[name] = like, map_difference(peer, peers[like], images[:_COMPARED], asked)
+            shared[name] = like, map_difference(peer, peers[like], list(images[:_COMPARED]), asked)
             continue
 
         def tell(done: int, total: int, name: str = name) -> None:

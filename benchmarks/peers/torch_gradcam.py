@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -55,7 +55,8 @@ class Halves:
         self._layout = torch.contiguous_format
         if mode == "channels_last":
             self._layout = torch.channels_last
-            trunk, head = (module.to(memory_format=self._layout) for module in (trunk, head))
+            for module in (trunk, head):
+                cast(Any, module).to(memory_format=self._layout)
         self.trunk: Callable[..., Any] = trunk
         self.head: Callable[..., Any] = head
         if mode == "compiled":

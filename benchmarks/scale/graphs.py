@@ -10,9 +10,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import torch
 from torch import nn
 
@@ -129,6 +131,13 @@ class BareGraphs:
         return self._networks[size]
 
 
+def _run_of(session: onnxruntime.InferenceSession, given: dict[str, Any]) -> Run:
+    def run(_: int) -> None:
+        session.run(None, given)
+
+    return run
+
+
 def difference(
     files: Mapping[str, Path], batch: int, rounds: int, seed: int
 ) -> tuple[float, float, float, float]:
@@ -142,7 +151,7 @@ def difference(
         if image is None:
             image = generator.standard_normal((batch, *sizes), np.float32)
         given = {IMAGE: image}
-        runs[name] = lambda _, session=session, given=given: (session.run(None, given), None)[1]
+        runs[name] = _run_of(session, given)
     seconds = interleaved_runs(runs, rounds, seed)
     extra = 1e6 * (seconds["folded"].processor - seconds["plain"].processor)
     low, middle, high = np.percentile(extra, [25, 50, 75])
