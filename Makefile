@@ -23,6 +23,7 @@ help: ## list the targets
 	@echo "  PYTHON=python3.12            the interpreter of $(VENV) (3.10 to 3.13); now: $(or $(PYTHON),none found)"
 	@echo "  VENV=.venv                   where the environment goes"
 	@echo "  FULL=1                       make reliability in full, and keep its figures"
+	@echo "  ONLY=cuts,soak               make reliability of these checks alone"
 	@echo "  FOLDCAM_TORCH_INDEX=URL      take torch from this index, e.g. the CPU build, without"
 	@echo "                               gigabytes of CUDA: https://download.pytorch.org/whl/cpu"
 
@@ -52,7 +53,7 @@ figures: $(VENV)/.test ## tables, plots and pictures of README and docs, anew
 
 .PHONY: reliability
 reliability: $(VENV)/.test ## cuts, soaks and failures, in short; FULL=1 for the published figures
-	$(BIN)/python -m benchmarks.reliability $(if $(FULL),--full --store)
+	$(BIN)/python -m benchmarks.reliability $(if $(FULL),--full --store) $(if $(ONLY),--only $(ONLY))
 
 .PHONY: wheel
 wheel: $(VENV)/.test ## build dist/foldcam-*.whl

@@ -1,70 +1,26 @@
 """Writing plots, and the plots of the documents.
 
-    python -m benchmarks.plots            # draw what is stale in docs/images/
-    python -m benchmarks.plots --check    # exit 1 and name what is stale
-
-Two versions of matplotlib draw the same result a little differently, so that a plot's bytes
-say nothing. Each carries the hash of the result that it was drawn from.
+python -m benchmarks.plots            # draw what is stale in docs/images/
+python -m benchmarks.plots --check    # exit 1 and name what is stale
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import struct
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from runtime.files import atomic_path, sha256_of_file
+from benchmarks.figure import source_of
+from runtime.files import sha256_of_file
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 IMAGES = ROOT / "docs" / "images"
-_KEY = "Source"
 
 Draw = Callable[[Mapping[str, Any], Path, str], None]
-
-
-def new_figure(rows: int, columns: int, **options: Any) -> tuple[Any, Any]:
-    """A figure and its axes, without a display."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot.subplots(rows, columns, **options)
-
-
-def save_figure(figure: Any, path: Path, source: str = "", dpi: int = 100) -> None:
-    """Write a figure as PNG, whole or not at all, and close it.
-
-    Args:
-        figure: of matplotlib.
-        path: the file.
-        source: hash of the result that it was drawn from, kept in the file.
-        dpi: dots per inch.
-    """
-    from matplotlib import pyplot
-
-    figure.tight_layout()
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=dpi, metadata={_KEY: source} if source else None)
-    pyplot.close(figure)
-
-
-def source_of(path: Path) -> str:
-    """The hash that `save_figure` kept in a PNG; empty where there is none."""
-    data = path.read_bytes()
-    place = 8
-    while place + 8 <= len(data):
-        length, kind = struct.unpack(">I4s", data[place : place + 8])
-        body = data[place + 8 : place + 8 + length]
-        if kind == b"tEXt" and body.startswith(_KEY.encode() + b"\0"):
-            return body.partition(b"\0")[2].decode("latin-1")
-        place += 12 + length
-    return ""
 
 
 def _peers(document: Mapping[str, Any], path: Path, source: str) -> None:

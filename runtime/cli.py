@@ -8,9 +8,9 @@ from typing import Annotated, NoReturn
 import typer
 
 from runtime.bench.cli import bench
+from runtime.build_cli import build
 from runtime.cli_support import print_json, print_text, run_app
 from runtime.doctor_cli import doctor
-from runtime.engine.cli import build
 from runtime.run_cli import config_app, run
 
 app = typer.Typer(

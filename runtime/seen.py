@@ -12,8 +12,8 @@ from runtime.lettering import draw_caption, draw_label
 from runtime.marks import box_of, draw_box, draw_contour, hottest_region
 from runtime.model import Result
 from runtime.overlay import Heat, overlay, overlay_both
+from runtime.painting import painted_on_frame
 from runtime.preprocess import Image
-from runtime.regions.painting import painted_on_frame
 from runtime.sources.base import Frame
 from runtime.style import Style
 

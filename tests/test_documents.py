@@ -103,6 +103,8 @@ def test_a_command_line_that_is_shown_parses(words):
     if any("|" in word for word in words):
         assert {word for word in rest if word.startswith("--")} <= flags_of(command)
         return
+    if rest == ["--help"]:
+        return  # which would print and end
     command.make_context(words[-1], rest)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.plots import new_figure, save_figure
+from benchmarks.figure import new_figure, save_figure
 from runtime.bench.report import HEADINGS, cells, machine_line
 
 _SERIES = {"host": "#d1495b", "inference": "#30638e", "device": "#2a9d8f"}

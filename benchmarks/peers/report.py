@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figure import new_figure, save_figure
 from benchmarks.peers.peer import FOLDCAM, PLAIN
-from benchmarks.plots import new_figure, save_figure
 
 _HEADINGS = (
     "method",

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.plots import PLOTS, new_figure, save_figure, source_of, stale
+from benchmarks.figure import new_figure, save_figure, source_of
+from benchmarks.plots import PLOTS, stale
 from benchmarks.tables import ROOT, documents, rewritten
 
 

@@ -16,11 +16,11 @@ from onnx import numpy_helper
 from runtime.backends import open_backend
 from runtime.contract import Calibration
 from runtime.engine.builder import Built, build_engine
-from runtime.engine.fastest import AutoWishes, build_fastest, candidates_beside, fastest_text
 from runtime.engine.manifest import manifest_path
 from runtime.engine.options import BuildOptions
 from runtime.engine.preflight import load_engine
 from runtime.errors import FoldcamError
+from runtime.fastest_engine import AutoWishes, build_fastest, candidates_beside, fastest_text
 from runtime.signed_report import is_intact
 
 INT8 = Calibration("k" * 64, "r" * 64, 0, "tensorrt")

@@ -15,9 +15,9 @@ from runtime.errors import FoldcamError
 from runtime.model import FoldedModel
 from runtime.options import RegionOptions
 from runtime.overlay import heatmap_on_frame
+from runtime.painting import painted_on_frame
 from runtime.pipeline import run
 from runtime.regions import Regions, open_regions
-from runtime.regions.painting import painted_on_frame
 from runtime.regions.regions import clipped
 from runtime.sources import Frame, open_source
 

@@ -167,9 +167,9 @@ def _build_fastest(
 ) -> None:
     from runtime.engine.builder import engine_path
     from runtime.engine.device import find_gpu
-    from runtime.engine.fastest import AutoWishes, build_fastest, candidates_beside, fastest_text
     from runtime.engine.flavours import find_flavour
     from runtime.engine.progress import BuildAbandonedError, BuildLine
+    from runtime.fastest_engine import AutoWishes, build_fastest, candidates_beside, fastest_text
     from runtime.onnx_file import read_contract
     from runtime.progress_line import ProgressLine
     from runtime.signed_report import write_signed
