@@ -50,12 +50,15 @@ PLOTS: dict[str, tuple[str, Draw]] = {
 
 
 def stale() -> list[str]:
-    """Pictures that are missing or were drawn from another result."""
+    """Pictures of stored results that are missing or were drawn from another result."""
     return [
         name
         for name, (result, _) in PLOTS.items()
-        if not (IMAGES / name).is_file()
-        or source_of(IMAGES / name) != sha256_of_file(RESULTS / result)
+        if (RESULTS / result).is_file()
+        and (
+            not (IMAGES / name).is_file()
+            or source_of(IMAGES / name) != sha256_of_file(RESULTS / result)
+        )
     ]
 
 

@@ -34,7 +34,6 @@ from runtime.files import atomic_path
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-_UNMEASURED = "*Not measured yet.*"
 _BLOCK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
 _GRIDS = ("grid_pointing", "grid_pointing_maps", "grid_pointing_3x3", "insertion", "deletion")
@@ -42,6 +41,7 @@ _BOXES = (
     *("pixel_ap", "max_box_acc", "max_box_acc_v2"),
     *("max_box_acc_frozen", "max_box_acc_v2_frozen", "pointing", "heat_in_box"),
 )
+_COST = "Cost against quality of every method"
 _UNSEEN = ("grid_pointing", "grid_pointing_maps", "grid_pointing_3x3")
 
 
@@ -154,25 +154,39 @@ def _int8() -> dict[str, Any]:
     return document
 
 
-def _stored(place: str) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads((RESULTS / place).read_text(encoding="utf-8"))
-    return document
+def _measured(
+    place: str, command: str, render: Callable[[dict[str, Any]], str]
+) -> Callable[[], str]:
+    """A table of a result; where that is not stored yet, which command would write it."""
+
+    def table() -> str:
+        path = RESULTS / place
+        if not path.is_file():
+            return f"*Not measured yet: `{command}` writes `benchmarks/results/{place}`.*"
+        return render(json.loads(path.read_text(encoding="utf-8")))
+
+    return table
 
 
-def _peers() -> dict[str, Any]:
-    return _stored("peers/peers.json")
+def _peers(render: Callable[[dict[str, Any]], str]) -> Callable[[], str]:
+    return _measured("peers/peers.json", "foldcam bench peers", render)
 
 
-def _scale() -> dict[str, Any]:
-    return _stored("scale/scale.json")
+def _scale(render: Callable[[dict[str, Any]], str]) -> Callable[[], str]:
+    return _measured("scale/scale.json", "foldcam bench scale", render)
 
 
-def _proof() -> dict[str, Any]:
-    return _stored("gate/proof.json")
+def _proof(render: Callable[[dict[str, Any]], str]) -> Callable[[], str]:
+    return _measured("gate/proof.json", "foldcam bench gate --prove", render)
 
 
-def _latency() -> dict[str, Any]:
-    return _stored("latency/latency.json")
+def _latency(render: Callable[[dict[str, Any]], str]) -> Callable[[], str]:
+    return _measured("latency/latency.json", "foldcam bench latency", render)
+
+
+def _picture(path: str, what: str) -> Callable[[dict[str, Any]], str]:
+    """A plot, as `benchmarks.plots` draws it from the same result."""
+    return lambda _: f"![{what}]({path})"
 
 
 def _overhead() -> dict[str, Any]:
@@ -182,22 +196,20 @@ def _overhead() -> dict[str, Any]:
     return document
 
 
-def _pipeline() -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(
-        (RESULTS / "pipeline" / pipeline.RESULT).read_text(encoding="utf-8")
-    )
-    return document
+def _pipeline(render: Callable[[dict[str, Any]], str]) -> Callable[[], str]:
+    return _measured(f"pipeline/{pipeline.RESULT}", "foldcam bench pipeline", render)
 
 
-def _scale_out() -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(
-        (RESULTS / "ray" / "scaling.json").read_text(encoding="utf-8")
-    )
-    return document
+def _scale_out(render: Callable[[dict[str, Any]], str]) -> Callable[[], str]:
+    return _measured("ray/scaling.json", "foldcam bench ray", render)
 
 
 def _reliability_table(name: str) -> Callable[[], str]:
-    return lambda: reliability_report.markdown_table(name, _stored(f"reliability/{name}.json"))
+    return _measured(
+        f"reliability/{name}.json",
+        f"make reliability FULL=1 ONLY={name}",
+        lambda document: reliability_report.markdown_table(name, document),
+    )
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -222,31 +234,35 @@ TABLES: dict[str, Callable[[], str]] = {
     "overhead": lambda: overhead.markdown_table(_overhead()),
     "overhead-setting": lambda: overhead.setting(_overhead()),
     "overhead-probes": lambda: overhead.markdown_probes(_overhead()),
-    "pipeline": lambda: pipeline.markdown_table(_pipeline()),
-    "pipeline-setting": lambda: pipeline.setting(_pipeline()),
-    "scale-out": lambda: scale_out.markdown_table(_scale_out()),
-    "scale-out-setting": lambda: scale_out.setting(_scale_out()),
-    "scale-out-predicted": lambda: scale_out.predicted(_scale_out()),
-    "peers-readme": lambda: peers.readme_table(_peers()),
-    "peers": lambda: peers.markdown_table(_peers()),
-    "peers-summary": lambda: peers.summary(_peers()),
-    "peers-setting": lambda: peers.setting(_peers()),
-    "peers-titles": lambda: peers.titles(_peers()),
-    "peers-notes": lambda: peers.notes(_peers()),
-    "peers-differences": lambda: peers.differences_table(_peers()),
-    "scale-setting": lambda: scale.setting(_scale()),
-    "scale-rows": lambda: scale.rows_table(_scale()),
-    "scale-where": lambda: scale.where_table(_scale()),
-    "scale-curves": lambda: scale.curves_table(_scale()),
-    "scale-exponents": lambda: scale.exponents_table(_scale()),
-    "scale-cameras": lambda: scale.cameras_table(_scale()),
-    "scale-building": lambda: scale.building_table(_scale()),
-    "scale-predictions": lambda: scale.predictions_table(_scale()),
-    "gate-proof": lambda: gate.proof_table(_proof()),
-    "gate-setting": lambda: gate.proof_setting(_proof()),
-    "latency": lambda: latency.markdown_table(_latency()),
-    "latency-setting": lambda: latency.setting(_latency()),
+    "pipeline": _pipeline(pipeline.markdown_table),
+    "pipeline-setting": _pipeline(pipeline.setting),
+    "scale-out": _scale_out(scale_out.markdown_table),
+    "scale-out-setting": _scale_out(scale_out.setting),
+    "scale-out-predicted": _scale_out(scale_out.predicted),
     **{f"reliability-{name}": _reliability_table(name) for name in reliability.NAMES},
+    "peers-readme": _peers(peers.readme_table),
+    "peers": _peers(peers.markdown_table),
+    "peers-summary": _peers(peers.summary),
+    "peers-setting": _peers(peers.setting),
+    "peers-titles": _peers(peers.titles),
+    "peers-notes": _peers(peers.notes),
+    "peers-differences": _peers(peers.differences_table),
+    "scale-setting": _scale(scale.setting),
+    "scale-rows": _scale(scale.rows_table),
+    "scale-where": _scale(scale.where_table),
+    "scale-curves": _scale(scale.curves_table),
+    "scale-exponents": _scale(scale.exponents_table),
+    "scale-cameras": _scale(scale.cameras_table),
+    "scale-building": _scale(scale.building_table),
+    "scale-predictions": _scale(scale.predictions_table),
+    "gate-proof": _proof(gate.proof_table),
+    "gate-setting": _proof(gate.proof_setting),
+    "latency": _latency(latency.markdown_table),
+    "latency-setting": _latency(latency.setting),
+    "peers-plot-readme": _peers(_picture("docs/images/peers.png", _COST)),
+    "peers-plot": _peers(_picture("images/peers.png", _COST)),
+    "scale-plot": _scale(_picture("images/scale.png", "Curves of what folding costs")),
+    "latency-plot": _latency(_picture("images/latency.png", "Every sample of the run")),
     "house-methods": lambda: houses.markdown_methods(_houses()),
     "house-differences": lambda: houses.markdown_differences(_houses()),
     "house-masking": lambda: houses.markdown_masking(_houses()),
@@ -257,20 +273,10 @@ TABLES: dict[str, Callable[[], str]] = {
 def rewritten(text: str) -> str:
     """A document with every marked table replaced by what the results say.
 
-    Where no result is stored, the document says so.
-
     Raises:
         KeyError: a marker names a table that does not exist.
     """
-    return _BLOCK.sub(lambda found: f"{found[1]}{_table(found[2])}\n{found[3]}", text)
-
-
-def _table(name: str) -> str:
-    make = TABLES[name]
-    try:
-        return make()
-    except FileNotFoundError:
-        return _UNMEASURED
+    return _BLOCK.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}\n{found[3]}", text)
 
 
 def documents() -> list[Path]:

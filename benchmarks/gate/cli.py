@@ -66,6 +66,7 @@ def gate(
     if prove and update:
         raise typer.BadParameter("--prove measures a baseline of its own: leave --update out.")
     from benchmarks.gate.run import GateOptions
+    from benchmarks.gate.statistics import bound_rank
     from benchmarks.gate.subject import scratch, standard_subject, subject_of, with_precisions
     from export.cli_options import choice
 
@@ -76,6 +77,8 @@ def gate(
         margin=margin,
         absolute_margin=absolute_margin,
     )
+    # First what can fail at once.
+    bound_rank(options.repeats)
     with scratch() as folder:
         place = Path(folder)
         subject = subject_of(model, place) if model else standard_subject(place)

@@ -271,5 +271,7 @@ def test_too_few_repeats_are_said_before_anything_is_measured(
     model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert command(["--model", str(model), "--repeats", "3", "--update"], monkeypatch) == 1
+    flags = ["--model", str(model), "--repeats", "3", "--update", "--baseline", "mine.json"]
+    assert command(flags, monkeypatch) == 1
+    assert not (tmp_path / "mine.json").exists()
     assert "3 repeats are too few" in capfd.readouterr().err
