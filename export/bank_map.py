@@ -89,7 +89,9 @@ def draw_map(bank: Bank, layout: BankMap, path: Path) -> None:
     axes = figure.add_subplot()
     if bank.outcome is not None:
         values = bank.outcome.in_units()[layout.rows]
-        drawn = axes.scatter(*layout.points.T, c=values, s=14, cmap="viridis", linewidths=0)
+        drawn = axes.scatter(
+            layout.points[:, 0], layout.points[:, 1], c=values, s=14, cmap="viridis", linewidths=0
+        )
         figure.colorbar(drawn, ax=axes, label="value")
     else:
         _draw_labels(figure, axes, bank, layout)
@@ -118,7 +120,7 @@ def _draw_labels(figure: Any, axes: Any, bank: Bank, layout: BankMap) -> None:
     texts = []
     for name, color in zip(distinct, colors, strict=True):
         mine = layout.points[names == name]
-        axes.scatter(*mine.T, color=color, s=16, linewidths=0, alpha=0.8)
+        axes.scatter(mine[:, 0], mine[:, 1], color=color, s=16, linewidths=0, alpha=0.8)
         if name in named:
             middle = np.median(mine, axis=0)
             texts.append(

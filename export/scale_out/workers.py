@@ -8,6 +8,7 @@ bring pyarrow, pandas and a planner for streams that do not exist here.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import socket
@@ -86,7 +87,7 @@ def cluster(address: str | None, workers: int) -> Iterator[None]:
             ray.init(
                 **(where if own else {"address": address}),
                 log_to_driver=False,
-                logging_level="ERROR",
+                logging_level=logging.ERROR,
                 configure_logging=False,
             )
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
@@ -128,7 +129,8 @@ class Workers:
     def __init__(self, recipe: NetworkRecipe, setting: WorkSetting, count: int) -> None:
         import ray
 
-        room = int(ray.cluster_resources().get("CPU", 0))
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        room = int(resources.get("CPU", 0))
         if count > room:
             raise FoldcamError(
                 f"--workers {count}: the cluster has {room} processor cores, and each worker "
