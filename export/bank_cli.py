@@ -187,7 +187,7 @@ def build(
         {
             **extra,
             "fallback_rows": report.fallback_rows,
-            "skipped": [{"path": str(s.path), "reason": s.reason} for s in report.skipped],
+            "skipped": [{"path": s.place, "reason": s.reason} for s in report.skipped],
             "notes": built.notes,
         },
         as_json,
@@ -292,7 +292,7 @@ def add(
             "known": [str(path) for path in report.known],
             "rederived": report.rederived,
             "fallback_rows": report.fallback_rows,
-            "skipped": [{"path": str(s.path), "reason": s.reason} for s in report.skipped],
+            "skipped": [{"path": s.place, "reason": s.reason} for s in report.skipped],
             "notes": report.notes(),
         },
         as_json,

@@ -120,7 +120,7 @@ def _draw_labels(figure: Any, axes: Any, bank: Bank, layout: BankMap) -> None:
     texts = []
     for name, color in zip(distinct, colors, strict=True):
         mine = layout.points[names == name]
-        axes.scatter(*mine.T, color=color, s=16, linewidths=0, alpha=0.8)
+        axes.scatter(mine[:, 0], mine[:, 1], color=color, s=16, linewidths=0, alpha=0.8)
         if name in named:
             middle = np.median(mine, axis=0)
             texts.append(

@@ -55,10 +55,22 @@ class Sample:
 
 @dataclass(frozen=True)
 class SkippedFile:
-    """An image that could not be read, and why."""
+    """An image that could not be read, and why.
 
-    path: Path | str
+    Attributes:
+        path: the image file.
+        reason: one sentence.
+        url: where it is, if it is no local file; `path` then only names it.
+    """
+
+    path: Path
     reason: str
+    url: str | None = None
+
+    @property
+    def place(self) -> str:
+        """Where it is, for messages."""
+        return self.url or str(self.path)
 
 
 @dataclass(frozen=True)

@@ -45,8 +45,8 @@ class ShardedBank:
         weights: Floats = arrays["grad_weights"]
         if self.basis is None:
             return weights
-        compressed: Floats = (weights.astype(np.float64) @ self.basis.T).astype(np.float32)
-        return compressed
+        projected: Floats = (weights.astype(np.float64) @ self.basis.T).astype(np.float32)
+        return projected
 
 
 def assemble(sharded: ShardedBank, kernel: KernelObjective | None) -> tuple[Bank, str]:

@@ -96,7 +96,7 @@ def _named(item: SkippedFile, group: _Local) -> SkippedFile:
         if sample.path == item.path and group.places[number] != str(item.path):
             place = group.places[number]
             reason = group.failed.get(number) or item.reason.replace(str(item.path), place)
-            return SkippedFile(place, reason)
+            return SkippedFile(Path(PurePosixPath(place).name), reason, place)
     return item
 
 

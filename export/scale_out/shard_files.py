@@ -69,7 +69,7 @@ class EmbeddedShard:
         }
         if self.values is not None:
             arrays["values"] = self.values
-        skipped = [[str(item.path), item.reason] for item in self.skipped]
+        skipped = [[str(i.path), i.reason, i.url] for i in self.skipped]
         write_arrays(path, arrays, {"labels": self.labels, "skipped": skipped})
 
     @staticmethod
@@ -88,7 +88,9 @@ class EmbeddedShard:
                 labels=tuple((str(name), int(count)) for name, count in header["labels"]),
                 sums=arrays["sums"],
                 values=arrays.get("values"),
-                skipped=tuple(SkippedFile(place, reason) for place, reason in header["skipped"]),
+                skipped=tuple(
+                    SkippedFile(Path(path), reason, url) for path, reason, url in header["skipped"]
+                ),
             )
         except (KeyError, ValueError, TypeError):
             raise _damaged(path, "it is no shard of a bank") from None

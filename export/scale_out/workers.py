@@ -15,7 +15,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from export.scale_out.worker import NetworkRecipe, ShardWorker, WorkSetting
 from runtime.errors import FoldcamError
@@ -129,7 +129,7 @@ class Workers:
     def __init__(self, recipe: NetworkRecipe, setting: WorkSetting, count: int) -> None:
         import ray
 
-        resources: dict[str, float] = cast(Any, ray).cluster_resources()
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         room = int(resources.get("CPU", 0))
         if count > room:
             raise FoldcamError(

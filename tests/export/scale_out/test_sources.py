@@ -102,7 +102,7 @@ def test_an_image_that_cannot_be_fetched_is_named_by_its_url(photos, working_dir
     lines = ["path,label", "none.png,a", "bad.png,a", "photos/red/0.png,b"]
     Path("data.csv").write_text("\n".join(lines))
     (batch,) = shard_batches(load_sharded(f"{served}/data.csv", "train", 9).shards[0], LOOK, 9)
-    assert [str(item.path) for item in batch.loaded.skipped] == [
+    assert [item.place for item in batch.loaded.skipped] == [
         f"{served}/none.png", f"{served}/bad.png"
     ]  # fmt: skip
     assert batch.loaded.skipped[0].reason.startswith(f"{served}/none.png cannot be read")
