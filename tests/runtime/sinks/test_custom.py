@@ -28,11 +28,19 @@ def test_the_example_of_the_documents_runs(runtime, tiny_model, photo, tmp_path)
 @pytest.mark.parametrize(
     ("sink", "code", "message"),
     [
-        ("mine", "", "is not of the form module:function"),
-        ("none_such:make", "", "there is no module 'none_such'"),
-        ("mine:make", "", "mine has no function 'make'"),
+        ("mine", "", "is not written as module:function"),
+        (
+            "none_such:make",
+            "",
+            "cannot be imported: ModuleNotFoundError: No module named 'none_such'",
+        ),
+        ("mine:make", "", "cannot be imported: AttributeError: module 'mine' has no attribute"),
         ("mine:make", "1/0", "cannot be imported: ZeroDivisionError"),
-        ("mine:make", "import none_such", "there is no module 'none_such'"),
+        (
+            "mine:make",
+            "import none_such",
+            "cannot be imported: ModuleNotFoundError: No module named 'none_such'",
+        ),
         ("mine:make", "def make(sources): return 1/0", "failed when it was opened: ZeroDivision"),
         ("mine:make", "def make(sources): return 3", "returned no sink: it has no name"),
     ],
