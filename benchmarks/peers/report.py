@@ -156,7 +156,7 @@ def plot(document: Mapping[str, Any], path: Path, source: str = "") -> None:
         )
         axis.text(0.98, 0.02, beyond, transform=axis.transAxes, fontsize=7.5, ha="right")
         axis.set(xscale="log", xlabel="milliseconds per image, one thread", title=title)
-        axis.margins(x=0.2, y=0.12)
+        axis.margins(x=0.32, y=0.12)
         axis.grid(alpha=0.25)
     device = document["device"]["processor"]
     figure.suptitle(f"Cost against quality on {device}, {document['date']}", fontsize=10)
