@@ -22,7 +22,7 @@ def new_figure(rows: int, columns: int, **options: Any) -> tuple[Any, Any]:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    return pyplot.subplots(rows, columns, **options)
+    return pyplot.subplots(rows, columns, layout="constrained", **options)
 
 
 def save_figure(figure: Any, path: Path, source: str = "", dpi: int = 100) -> None:
@@ -36,7 +36,6 @@ def save_figure(figure: Any, path: Path, source: str = "", dpi: int = 100) -> No
     """
     from matplotlib import pyplot
 
-    figure.tight_layout()
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=dpi, metadata={_KEY: source} if source else None)
     pyplot.close(figure)

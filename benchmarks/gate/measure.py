@@ -93,7 +93,9 @@ def _figures(seconds: Mapping[str, Timed], device: str) -> dict[str, float]:
     if INT8 in seconds and FP16 in seconds:
         found["int8_over_fp16"] = float(np.median(seconds[INT8].wall / seconds[FP16].wall))
     for name, times in seconds.items():
-        found[f"{name}_milliseconds"] = 1e3 * float(np.median(times.wall))
+        # A program that shares the processor doubles the wall time, and the processor's not.
+        by_clock = times.processor if device == "cpu" and name in (PLAIN, FOLDED) else times.wall
+        found[f"{name}_milliseconds"] = 1e3 * float(np.median(by_clock))
     return found
 
 

@@ -10,8 +10,8 @@ NAMES = {
     "folded_over_plain_wall": "folded / plain, wall time",
     "int8_over_fp16": "INT8 / FP16",
     "tail_over_plain_tail": "p99 / p50, over the plain graph's",
-    "plain_milliseconds": "plain graph, ms",
-    "folded_milliseconds": "folded graph, ms",
+    "plain_milliseconds": "plain graph, ms (processor time on a CPU)",
+    "folded_milliseconds": "folded graph, ms (processor time on a CPU)",
 }
 _HEADINGS = ("", "figure", "baseline", "now", "change", "lower bound", "limit")
 _MARKS = {"pass": "ok", "fail": "SLOWER", "not compared": "-"}

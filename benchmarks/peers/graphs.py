@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime
 
-from benchmarks.localization.methods import weighted
 from benchmarks.overhead.timing import open_session
 from benchmarks.peers.peer import FOLDCAM, NO_MAP, PLAIN, Asked, Floats, Peer
 from benchmarks.peers.setting import Setting
@@ -43,6 +42,8 @@ def foldcam(setting: Setting) -> Peer:
         return heat
 
     def explain_grid(image: Floats, asked: Asked) -> Floats:
+        from benchmarks.localization.methods import weighted
+
         if not embedder:
             embedder.append(open_session(setting.embedder))
         feature_map = embedder[0].run([FEATURE_MAP], {IMAGE: image})[0]

@@ -35,7 +35,7 @@ class Tapped(nn.Module):
 
     def __init__(self, setting: Setting) -> None:
         super().__init__()
-        network = setting.network
+        network = setting.users_network
         self.trunk = copy.deepcopy(network.trunk_module)
         self.tap = nn.Identity()
         self.head = copy.deepcopy(network.head_module)
@@ -147,7 +147,7 @@ def score_cam(setting: Setting) -> Peer:
             image, feature_map, lambda batch: forward(torch.from_numpy(batch)).numpy(), asked
         )
 
-    title = f"Score-CAM: {setting.network.feature_map_shape[0]} forward passes per image"
+    title = f"Score-CAM: {setting.contract.feature_map[0]} forward passes per image"
     return Peer("score_cam", title, LIBRARY, run)
 
 

@@ -20,7 +20,7 @@ from runtime.contract import EMBEDDING, IMAGE
 
 _COMPARED = 3
 _WARM_UP = 5
-_SLOW_RUNS = 2
+_SLOW_RUNS = 1
 # Of the Grad-CAMs with the same maps the one that is soonest done.
 _REFERENCE = "gradcam_head"
 
@@ -94,7 +94,7 @@ def score_cam(
 ) -> tuple[Scores, Timed]:
     """Score-CAM on `count` images.
 
-    It is timed in torch, twice; its maps come by ONNX Runtime, which gives the same scores
+    It is timed in torch, once; its maps come by ONNX Runtime, which gives the same scores
     sooner.
     """
     images, asked = setting.sample()

@@ -18,7 +18,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.openvino import METHODS, Worker
 from benchmarks.peers.openvino_worker import memory
 from benchmarks.peers.setting import Setting
 
@@ -43,6 +42,9 @@ def measured(setting: Setting, name: str) -> dict[str, int] | None:
 
 def measured_openvino(python: Path, setting: Setting, name: str) -> dict[str, int]:
     """The same for one of openvino_xai's graphs."""
+    # Not above: it loads torch, which the folded graph is measured without.
+    from benchmarks.peers.openvino import METHODS, Worker
+
     method = METHODS[name][0]
     images, asked = setting.sample()
     worker = Worker(python, setting.plain, [method])

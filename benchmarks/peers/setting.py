@@ -59,24 +59,41 @@ class Setting:
 
     @cached_property
     def network(self) -> TorchNetwork:
-        """The network in torch, cut at its feature map.
+        """The network in torch, cut at its feature map, as foldcam differentiates it.
 
         Raises:
             FoldcamError: it is not a torch network.
         """
+        return self._network(hold=True)
+
+    @cached_property
+    def users_network(self) -> TorchNetwork:
+        """The same as torch differentiates it: through its normalisations.
+
+        foldcam holds their scale constant (`export.held_scales`), which is half of its method
+        and nothing that a Grad-CAM does.
+
+        Raises:
+            FoldcamError: it is not a torch network.
+        """
+        return self._network(hold=False)
+
+    def _network(self, hold: bool) -> TorchNetwork:
+        from torch import nn
+
         from export.model_spec import load_model
         from export.torch_network import TorchNetwork
         from runtime.errors import FoldcamError
 
         recipe = self.contract.preprocessing
         loaded = load_model(self.model, self.weights)
-        network = loaded.network(self.contract.layer, (recipe.height, recipe.width))
-        if not isinstance(network, TorchNetwork):
+        if not isinstance(loaded.source, nn.Module):
             raise FoldcamError(
                 f"{self.model} is no torch network, and Grad-CAM in torch needs one: name a "
                 "module:function, a .pt2 or the file of foldcam train."
             )
-        return network
+        size = (recipe.height, recipe.width)
+        return TorchNetwork(loaded.source, size, self.contract.layer, loaded.output, hold=hold)
 
     @cached_property
     def bank(self) -> Bank:

@@ -102,7 +102,7 @@ def run_peers(
         )
         peers[SCORE_CAM] = Peer(
             SCORE_CAM,
-            f"Score-CAM in torch: {setting.network.feature_map_shape[0]} forward passes per image",
+            f"Score-CAM in torch: {setting.contract.feature_map[0]} forward passes per image",
             f"torch {torch.__version__}",
             peers[PLAIN].run,
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Literal, cast
 
 import torch
@@ -46,7 +45,7 @@ class Halves:
     """
 
     def __init__(self, setting: Setting, mode: Mode, trainable: bool) -> None:
-        network = setting.network
+        network = setting.users_network
         self.normalized = network.normalized
         trunk, head = copy.deepcopy(network.trunk_module), copy.deepcopy(network.head_module)
         for module in (trunk, head):
@@ -153,21 +152,3 @@ def torch_plain(setting: Setting, mode: Mode) -> Peer:
 
     name = "torch_plain" if mode == "eager" else f"torch_plain_{mode}"
     return Peer(name, f"the network alone in torch{_MODES[mode]}", LIBRARY, run)
-
-
-def builders(modes: tuple[Mode, ...]) -> dict[str, Callable[[Setting], Peer]]:
-    """Every Grad-CAM by name, with the plain network in each mode."""
-    found: dict[str, Callable[[Setting], Peer]] = {}
-    for mode in modes:
-        suffix = "" if mode == "eager" else f"_{mode}"
-        found[f"torch_plain{suffix}"] = partial(torch_plain, mode=mode)
-        for reach in REACHES:
-            found[f"gradcam_{reach}{suffix}"] = partial(
-                gradcam, reach=reach, mode=mode, objective="one_triplet"
-            )
-    others: tuple[Objective, ...] = ("similarity", "all_triplets")
-    for objective in others:
-        found[f"gradcam_head_{objective}"] = partial(
-            gradcam, reach="head", mode="eager", objective=objective
-        )
-    return found
