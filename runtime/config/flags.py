@@ -106,9 +106,10 @@ def table_of(
 
 def _plain(key: Key, value: Any, flag: str) -> Any:
     """A flag's value as TOML would give it."""
-    if isinstance(value, Enum):
-        value = value.value
-        return int(value) if isinstance(choices_of(type_of(key.path))[0], int) else value
+    if choices := choices_of(type_of(key.path)):
+        # Some versions of typer give the member, others its text.
+        text = str(value.value if isinstance(value, Enum) else value)
+        return next((choice for choice in choices if str(choice) == text), text)
     if key.path == "source.crop":
         return _integers(value, ",", 4, flag)
     if key.path == "regions.boxes":
