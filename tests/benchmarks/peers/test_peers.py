@@ -247,7 +247,8 @@ def test_a_library_that_does_not_import_is_written_out_and_named_so(
     assert peer.name == "gradcam_pytorch_grad_cam_written_out"
     images, question = setting.sample()
     # Through the normalisation nothing speaks for a similarity that is there already.
-    other = np.array([0.6, 0.8, 0.0, 0.0], np.float32)
+    # The fourth channel is what all images have; it speaks outside of the square.
+    other = np.array([0.0, 0.0, 0.0, 1.0], np.float32)
     heat = peer.run(images[0], dataclasses.replace(question, similarity=other))
     # As large as the image, from 0 to 1.
     assert heat.shape == (32, 32)
