@@ -111,8 +111,10 @@ class Trainee(nn.Module):
         shares = masks.mean(dim=(2, 3))
         image, region = torch.nonzero(shares > 0, as_tuple=True)
         weights = masks[image, region] / shares[image, region][:, None, None]
-        parts = feature_map[image] * weights[:, None]
-        return self.embed(parts, [value[image] for value in context])
+        # Not by `[image]`: its gradient is added up by several threads in the order in which they
+        # come, which on a busy machine is another one each time.
+        parts = feature_map.index_select(0, image) * weights[:, None]
+        return self.embed(parts, [value.index_select(0, image) for value in context])
 
 
 def _start(anatomy: Anatomy, name: str | None) -> Candidate:
