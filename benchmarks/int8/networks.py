@@ -9,17 +9,22 @@ starts from random ones.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import nn
 
+from export.datasets import Sample
 from export.demo_network import PREPROCESSING, pretrained_backbone
-from runtime.parity import clouds
+from runtime.images import read_image
 from runtime.preprocess import Preprocessing
 
 SIZE = 128
 _BLOCKS, _CHANNELS, _CELLS = 11, 112, 8
+# Photographs that tell batch normalisations their statistics.
+_STATISTICS = 128
 _RECIPE = Preprocessing(SIZE, SIZE, mean=PREPROCESSING.mean, std=PREPROCESSING.std)
 
 
@@ -41,7 +46,12 @@ class Front(nn.Module):
 
 
 class ResNetFeatures(nn.Module):
-    """Two stages of residual blocks; image -> pooled `[N, 256]`."""
+    """Two stages of residual blocks; image -> pooled and batch-normalised `[N, 256]`.
+
+    The neck (Luo et al. 2019, "Bag of Tricks and a Strong Baseline for Deep Person
+    Re-identification") takes out what all pooled features share: behind a ReLU that is nearly all
+    of a random network's output, and embeddings that are nearly equal teach it nothing.
+    """
 
     preprocessing = _RECIPE
 
@@ -56,10 +66,11 @@ class ResNetFeatures(nn.Module):
             ResNetStage(config, _CHANNELS, 192, stride=1, depth=2),
             ResNetStage(config, 192, 256, stride=1, depth=1),
         )
+        self.neck = nn.BatchNorm1d(256)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Pooled features."""
-        return cast(torch.Tensor, self.body(self.front(image)).mean((2, 3)))
+        return cast(torch.Tensor, self.neck(self.body(self.front(image)).mean((2, 3))))
 
 
 class ViTFeatures(nn.Module):
@@ -92,19 +103,39 @@ class ViTFeatures(nn.Module):
 
 
 def resnet() -> nn.Module:
-    """The residual network; its normalisations have the statistics of coloured clouds."""
+    """The residual network."""
     torch.manual_seed(0)
-    module = ResNetFeatures().eval()
-    norms = [each for each in module.body.modules() if isinstance(each, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.momentum = 1.0
-    module.body.train()
-    with torch.no_grad():
-        module(torch.from_numpy(_RECIPE.normalized(clouds(_RECIPE, 16, 0))))
-    return module.eval()
+    return ResNetFeatures().eval()
 
 
 def vit() -> nn.Module:
     """The transformer."""
     torch.manual_seed(0)
     return ViTFeatures().eval()
+
+
+def settle(module: nn.Module, samples: Sequence[Sample]) -> None:
+    """Give batch normalisations that were not pretrained the statistics of photographs.
+
+    `foldcam train` keeps the statistics that it finds, which random weights do not have.
+
+    Args:
+        module: as `resnet` and `vit` make it.
+        samples: of the training part; 128 of them, evenly spread, are read.
+
+    Raises:
+        FoldcamError: a photograph cannot be read.
+    """
+    norms = [
+        each
+        for name, each in module.named_modules()
+        if isinstance(each, nn.BatchNorm1d | nn.BatchNorm2d) and not name.startswith("front.")
+    ]
+    chosen = samples[:: max(1, len(samples) // _STATISTICS)]
+    images = np.stack([_RECIPE.resized(read_image(sample.path))[0] for sample in chosen])
+    for norm in norms:
+        norm.momentum = 1.0
+        norm.train()
+    with torch.no_grad():
+        module(torch.from_numpy(_RECIPE.normalized(images)))
+    module.eval()

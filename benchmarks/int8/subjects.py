@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from benchmarks.houses.houses import load_houses, split_houses
 from benchmarks.houses.study import OBJECTIVE, TRAINING
+from benchmarks.int8.networks import settle
 from export.datasets import Dataset, Sample, load_dataset
 from export.exporter import export_model
 from export.kernel import parse_kernel
@@ -25,15 +26,10 @@ DataName = Literal["birds", "houses"]
 
 _KIND = "frontal"
 _BIRDS = TrainingOptions()
-# What starts from random weights may move faster; one front for all is cheap to cache.
-_BODY: dict[str, Any] = {
-    "views": 4,
-    "epochs": 12,
-    "mosaics": 80,
-    "mosaics_per_batch": 4,
-    "learning_rate": 2e-3,
-}
-_BODY_HOUSES: dict[str, Any] = {"learning_rate": 1e-3}
+# A body of random weights: all of it learns, more slowly, and for longer.
+_BODY: dict[str, Any] = {"train_from": "backbone.front.blocks.10", "learning_rate": 6e-4}
+_BODY_BIRDS: dict[str, Any] = {**_BODY, "epochs": 40, "mosaics": 400, "mosaics_per_batch": 8}
+_BODY_HOUSES: dict[str, Any] = {**_BODY, "epochs": 20, "views": 4}
 
 
 @dataclass(frozen=True)
@@ -130,7 +126,8 @@ def _train(
     if subject.data == "houses":
         samples = tuple(replace(s, value=math.log(s.value or 1.0)) for s in samples)
     if not subject.pretrained:
-        options = replace(options, **(_BODY if subject.data == "birds" else _BODY_HOUSES))
+        options = replace(options, **(_BODY_BIRDS if subject.data == "birds" else _BODY_HOUSES))
+        settle(base.module, samples)
     train(
         base,
         samples,
