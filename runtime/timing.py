@@ -22,7 +22,9 @@ class Percentiles:
 
     def __init__(self) -> None:
         bins = math.ceil(math.log(_HIGH_MS / _LOW_MS) / math.log(_STEP)) + 1
-        self._counts = np.zeros(bins, np.int64)
+        # Written to, not only set aside: pages that rare durations touch for the first time
+        # would be memory that grows for days.
+        self._counts = np.full(bins, 0, np.int64)
         self._sum = 0.0
         self.count = 0
         self.most = 0.0
