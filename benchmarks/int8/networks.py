@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from export.demo_network import PREPROCESSING, pretrained_backbone
+from export.models.demo import PREPROCESSING, pretrained_backbone
 from runtime.parity import clouds
 from runtime.preprocess import Preprocessing
 
