@@ -66,9 +66,9 @@ def overhead(
     """Time of the folded graph over the plain one by bank size, and the answers it loses."""
     from benchmarks.overhead.report import text_table
     from benchmarks.overhead.study import OverheadOptions, run_overhead
-    from export.cli_options import choice
+    from export.commands.options import choice
     from export.progress import ProgressBar
-    from export.storage_options import PRECISION_CHOICES, StorageOptions, parse_search
+    from export.storage.options import PRECISION_CHOICES, StorageOptions, parse_search
 
     storage = StorageOptions(
         search=parse_search(search),
@@ -109,7 +109,7 @@ def gpu(
     """Folded graphs and Grad-CAM in torch on one GPU: parity with the CPU, and time."""
     from benchmarks.gpu.report import text_table
     from benchmarks.gpu.study import NETWORKS, GpuOptions, run_gpu
-    from export.cli_options import choice
+    from export.commands.options import choice
     from export.progress import ProgressBar
 
     options = GpuOptions(
@@ -196,7 +196,7 @@ def int8(
     from benchmarks.int8.report import text_table
     from benchmarks.int8.study import Int8Options, run_int8
     from benchmarks.int8.subjects import SUBJECTS
-    from export.cli_options import choice
+    from export.commands.options import choice
     from export.progress import ProgressBar
 
     known = tuple(dict.fromkeys(subject.network for subject in SUBJECTS))

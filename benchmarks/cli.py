@@ -53,7 +53,7 @@ def retrieval(
 ) -> None:
     """The share of images whose nearest bank row has the right label."""
     from benchmarks.retrieval import evaluate_retrieval, load_folded
-    from export.cli_options import choice
+    from export.commands.options import choice
     from export.datasets import SPLITS, load_dataset
     from export.progress import ProgressBar
 
@@ -101,7 +101,7 @@ def localization(
 
     from benchmarks.localization.report import text_table
     from benchmarks.localization.study import StudyOptions, run_study
-    from export.model_spec import load_model, with_overrides
+    from export.models.spec import load_model, with_overrides
     from export.progress import ProgressBar
     from export.training.trainer import TrainingOptions
 

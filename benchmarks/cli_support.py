@@ -56,7 +56,7 @@ def network_choice(
     from dataclasses import replace
 
     from benchmarks.graphs import BASE, NetworkChoice
-    from export.model_spec import load_model, with_overrides
+    from export.models.spec import load_model, with_overrides
     from export.training.trainer import TrainingOptions
 
     preprocessing = None

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 
 from export.datasets import Sample
-from export.model_spec import LoadedModel, load_model
+from export.models.spec import LoadedModel, load_model
 from export.training.trainer import TrainingOptions, train
 from runtime.contract import EMBEDDING
 from runtime.files import atomic_path

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from export.cli_options import Json, choice
+from export.commands.options import Json, choice
 from runtime.cli_support import print_json
 from runtime.errors import ExitStatus, FoldcamError
 

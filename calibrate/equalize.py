@@ -26,7 +26,7 @@ from onnx import numpy_helper
 from calibrate.graph import Floats, GraphView, is_grafted
 from calibrate.placement import Layer, Placement
 from calibrate.statistics import Activation
-from export.graph_names import drop_unused_constants
+from export.onnx_graphs.names import drop_unused_constants
 
 Doubles = npt.NDArray[np.float64]
 

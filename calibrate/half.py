@@ -12,7 +12,7 @@ import onnx
 from onnx import TensorProto
 
 from calibrate.graph import is_grafted
-from export.precision import to_float16
+from export.onnx_graphs.precision import to_float16
 
 _QUANTIZERS = {"QuantizeLinear", "DequantizeLinear"}
 # Cheap steps that TensorRT joins with the quantized layer in front of them.
@@ -26,7 +26,7 @@ _JOINED = {
 def with_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of a quantized folded model whose other steps compute in float16.
 
-    What foldcam grafted, sums and norms stay float32; see `export.float32_steps`.
+    What foldcam grafted, sums and norms stay float32; see `export.onnx_graphs.float32_steps`.
 
     Args:
         model: folded, with Q and DQ in float32.

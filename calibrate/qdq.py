@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from calibrate.graph import GraphView
 from calibrate.placement import Layer, Placement, Target
-from export.graph_names import drop_unused_constants
+from export.onnx_graphs.names import drop_unused_constants
 from runtime.errors import FoldcamError
 
 Floats = npt.NDArray[np.float32]

@@ -13,9 +13,9 @@ from calibrate.graph import with_outputs
 from calibrate.selection import Pictures
 from calibrate.session import Floats, Images, Runner
 from export.datasets import Sample
-from export.embedding_model import FEATURE_MAP
-from export.formulas import scaled_estimate
-from export.stored_bank import bank_of, stored_bank_of
+from export.onnx_graphs.embedding_model import FEATURE_MAP
+from export.storage.in_graph import bank_of, stored_bank_of
+from export.verification.formulas import scaled_estimate
 from runtime.contract import (
     EMBEDDING,
     ESTIMATE,

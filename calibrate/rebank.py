@@ -13,10 +13,10 @@ from calibrate.graph import with_outputs
 from calibrate.selection import read_pictures
 from calibrate.session import Floats, Images, Runner
 from export.datasets import load_dataset
-from export.fold import fold
-from export.refold import FoldWishes, fold_options
-from export.stored_bank import bank_of
-from export.unfold import network_of
+from export.grafting.fold import fold
+from export.grafting.refold import FoldWishes, fold_options
+from export.grafting.unfold import network_of
+from export.storage.in_graph import bank_of
 from runtime.contract import EMBEDDING, Contract
 from runtime.errors import FoldcamError
 

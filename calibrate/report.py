@@ -15,8 +15,8 @@ import numpy as np
 from calibrate.ladder import Rung
 from calibrate.outcome import Outcome
 from calibrate.quality import Gate
-from export.comparison import ImagePair
-from export.verify_picture import picture_of
+from export.verification.comparison import ImagePair
+from export.verification.picture import picture_of
 from runtime.files import atomic_path
 from runtime.strict_json import finite
 

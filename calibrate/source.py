@@ -7,8 +7,8 @@ from pathlib import Path
 
 import onnx
 
-from export.precision import is_float16
-from export.stored_bank import bank_of
+from export.onnx_graphs.precision import is_float16
+from export.storage.in_graph import bank_of
 from runtime.contract import METADATA_KEY, Contract, parse_contract
 from runtime.errors import FoldcamError
 from runtime.onnx_file import read_contract

@@ -28,47 +28,47 @@ if TYPE_CHECKING:
     from export.datasets import training_data as training_data
     from export.exporter import ExportReport as ExportReport
     from export.exporter import export_model as export_model
-    from export.fold import FoldOptions as FoldOptions
-    from export.kernel import parse_kernel as parse_kernel
-    from export.model_spec import LoadedModel as LoadedModel
-    from export.model_spec import load_model as load_model
-    from export.model_spec import wrap_module as wrap_module
-    from export.objectives import parse_objective as parse_objective
-    from export.refold import FoldWishes as FoldWishes
-    from export.refold import fold_file as fold_file
-    from export.storage_options import StorageOptions as StorageOptions
+    from export.grafting.fold import FoldOptions as FoldOptions
+    from export.grafting.refold import FoldWishes as FoldWishes
+    from export.grafting.refold import fold_file as fold_file
+    from export.models.spec import LoadedModel as LoadedModel
+    from export.models.spec import load_model as load_model
+    from export.models.spec import wrap_module as wrap_module
+    from export.objectives.directions import parse_objective as parse_objective
+    from export.objectives.kernel import parse_kernel as parse_kernel
+    from export.storage.options import StorageOptions as StorageOptions
     from export.training.trainer import TrainingOptions as TrainingOptions
     from export.training.trainer import train as train
-    from export.verify import VerifyReport as VerifyReport
-    from export.verify import verify_model as verify_model
-    from export.verify_images import images_to_verify as images_to_verify
+    from export.verification.images import images_to_verify as images_to_verify
+    from export.verification.run import VerifyReport as VerifyReport
+    from export.verification.run import verify_model as verify_model
 
 _HOMES = {
     "Bank": "export.bank",
     "Dataset": "export.datasets",
     "ExportReport": "export.exporter",
-    "FoldOptions": "export.fold",
-    "FoldWishes": "export.refold",
-    "LoadedModel": "export.model_spec",
+    "FoldOptions": "export.grafting.fold",
+    "FoldWishes": "export.grafting.refold",
+    "LoadedModel": "export.models.spec",
     "Sample": "export.datasets",
-    "StorageOptions": "export.storage_options",
+    "StorageOptions": "export.storage.options",
     "TrainingOptions": "export.training.trainer",
-    "VerifyReport": "export.verify",
+    "VerifyReport": "export.verification.run",
     "add_to_bank_file": "export.bank_files",
     "build_bank_file": "export.bank_files",
     "check_model": "export.check.checker",
     "export_model": "export.exporter",
     "find_targets": "export.check.targets",
-    "fold_file": "export.refold",
-    "images_to_verify": "export.verify_images",
+    "fold_file": "export.grafting.refold",
+    "images_to_verify": "export.verification.images",
     "load_dataset": "export.datasets",
-    "load_model": "export.model_spec",
-    "parse_kernel": "export.kernel",
-    "parse_objective": "export.objectives",
+    "load_model": "export.models.spec",
+    "parse_kernel": "export.objectives.kernel",
+    "parse_objective": "export.objectives.directions",
     "train": "export.training.trainer",
     "training_data": "export.datasets",
-    "verify_model": "export.verify",
-    "wrap_module": "export.model_spec",
+    "verify_model": "export.verification.run",
+    "wrap_module": "export.models.spec",
 }
 __all__ = [
     "Bank",

@@ -14,6 +14,7 @@ import safetensors
 from safetensors.numpy import save_file
 
 from export.bank_source import BankSource, read_source
+from export.low_rank import factors
 from runtime.contract import TRANSFORMS, LabelRun, Outcome, Transform
 from runtime.errors import FoldcamError
 from runtime.fields import Fields
@@ -185,9 +186,7 @@ class Bank:
             "grad_index": np.ascontiguousarray(self.grad_index),
         }
         if self.compression.startswith("rank:"):
-            from export.compression import factors
-
-            factored = factors(self, int(self.compression.partition(":")[2]))
+            factored = factors(self.grad_weights, int(self.compression.partition(":")[2]))
             del arrays["grad_weights"]
             for name, array in zip(_FACTORS, (factored.rows, factored.basis), strict=True):
                 arrays[name] = np.ascontiguousarray(array)

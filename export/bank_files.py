@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from export.bank import Bank
-from export.bank_builder import BankReport, build_bank
 from export.bank_source import needed_source
-from export.bank_steps import StageProgress
-from export.bank_update import AddReport, add_to_bank
+from export.banks.builder import BankReport, build_bank
+from export.banks.grad_weights import ChannelRule
+from export.banks.steps import StageProgress
+from export.banks.update import AddReport, add_to_bank
 from export.datasets import Dataset, SingletonPolicy, handle_singletons
 from export.exporter import bank_notes, source_of
-from export.feature_map import UnknownLayerError
-from export.grad_weights import ChannelRule
-from export.kernel import KernelObjective
-from export.model_spec import LoadedModel
-from export.network import Network
-from export.objectives import Objective
+from export.models.spec import LoadedModel
+from export.networks.cut import Network
+from export.networks.feature_map import UnknownLayerError
+from export.objectives.directions import Objective
+from export.objectives.kernel import KernelObjective
 from runtime.errors import FoldcamError
 from runtime.files import user_errors_for
 from runtime.preprocess import Preprocessing

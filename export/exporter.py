@@ -9,23 +9,23 @@ from typing import Literal, get_args
 
 import onnx
 
-from export.bank_builder import BankReport, build_bank
 from export.bank_source import BankSource
-from export.bank_steps import StageProgress
+from export.banks.builder import BankReport, build_bank
+from export.banks.fitted_network import fit_head
+from export.banks.grad_weights import ChannelRule
+from export.banks.steps import StageProgress
 from export.datasets import Dataset
-from export.embedding_model import OLDEST_OPSET
-from export.feature_map import describe
-from export.fidelity import Fidelity, measure_fidelity
-from export.file_size import check_file_size, weight_bytes
-from export.fitted_network import fit_head
-from export.fold import FoldOptions, fold
-from export.grad_weights import ChannelRule
-from export.kernel import DEFAULT_KERNEL, KernelObjective, parse_kernel
-from export.model_spec import LoadedModel
-from export.network import Network
-from export.objectives import DEFAULT_OBJECTIVE, Objective, parse_objective
-from export.onnx_file import OnnxFile
-from export.stored_bank import stored_bank_of
+from export.grafting.fold import FoldOptions, fold
+from export.models.spec import LoadedModel
+from export.networks.cut import Network
+from export.networks.feature_map import describe
+from export.objectives.directions import DEFAULT_OBJECTIVE, Objective, parse_objective
+from export.objectives.kernel import DEFAULT_KERNEL, KernelObjective, parse_kernel
+from export.onnx_graphs.embedding_model import OLDEST_OPSET
+from export.onnx_graphs.file import OnnxFile
+from export.onnx_graphs.file_size import check_file_size, weight_bytes
+from export.storage.fidelity import Fidelity, measure_fidelity
+from export.storage.in_graph import stored_bank_of
 from export.versions import tool_versions
 from runtime.contract import Contract, Origin
 from runtime.errors import FoldcamError
@@ -83,7 +83,7 @@ def export_model(
         preprocessing: overrides the network's own.
         layer: the feature map's name, or None to find it.
         head_rule: `exact`, or `fitted` for a head that cannot be differentiated, see
-            `export.fitted_network`.
+            `export.banks.fitted_network`.
         channel_rule: `all` or `positive`.
         options: how the bank is folded.
         opset: ONNX operator set.

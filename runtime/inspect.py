@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from runtime.backends.tensors import check_tensors, describe
 from runtime.engine import ENGINE_SUFFIXES
 from runtime.engine.report import engine_report, engine_rows
 from runtime.errors import FoldcamError
 from runtime.onnx_file import TensorInfo, read_contract, read_header
+from runtime.tensors import check_tensors, describe
 from runtime.text import number_text, printable, shorten
 
 SHOWN_LABELS = 10

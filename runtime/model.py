@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.backends import Array, Backend, Library, Provider, open_backend
-from runtime.backends.tensors import expected_tensors
 from runtime.batch import Batch, Row
 from runtime.contract import (
     EMBEDDING,
@@ -25,6 +24,7 @@ from runtime.contract import (
 )
 from runtime.errors import FoldcamError
 from runtime.preprocess import Affine, Image
+from runtime.tensors import expected_tensors
 from runtime.text import number_text
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from runtime.backends import Array, Backend, dtype_of
-from runtime.backends.tensors import expected_tensors
 from runtime.contract import (
     EMBEDDING,
     ESTIMATE,
@@ -19,6 +18,7 @@ from runtime.contract import (
     Contract,
 )
 from runtime.preprocess import Preprocessing
+from runtime.tensors import expected_tensors
 
 MEASURES = {
     EMBEDDING: "1 - cosine",

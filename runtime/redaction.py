@@ -1,9 +1,15 @@
-"""Credentials in addresses, taken out of everything that is shown, logged or written."""
+"""Credentials in addresses, taken out of everything that is shown, logged or written.
+
+`redacted` is for running text: it finds the addresses in it and leaves of each what is no secret.
+`bare_address` is for the name of one source, whose query goes as a whole.
+"""
 
 from __future__ import annotations
 
 import re
 from urllib.parse import unquote_plus
+
+from runtime.text import printable
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^\s\"'<>]*)")
 _SECRET = re.compile(
@@ -11,6 +17,8 @@ _SECRET = re.compile(
     re.IGNORECASE,
 )
 _PARAMETER = re.compile(r"([?&;#])([^=&;#?]*)=([^&;#]*)")
+_ONE_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
+_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*)(?::[0-9]{1,5})?")
 _HIDDEN = "***"
 
 
@@ -27,6 +35,36 @@ def redacted(text: str) -> str:
     if "://" not in text:
         return text
     return _ADDRESS.sub(lambda found: f"{found[1]}://{_without_secrets(found[2])}", text)
+
+
+def bare_address(uri: str) -> str:
+    """The URI without user name, password and query, for messages and outputs.
+
+    Whatever does not look like `host:port` is hidden: a password with a `/` in it ends up
+    in the path. Queries are hidden because cameras take tokens there.
+
+    Example:
+        >>> bare_address("rtsp://me:secret@camera:554/live?stream=1")
+        'rtsp://***@camera:554/live?***'
+    """
+    match = _ONE_ADDRESS.match(uri)
+    if match is None:
+        return uri
+    scheme, rest = match.groups()
+    before, mark, _ = rest.partition("?")
+    before, hash_, _ = before.partition("#")
+    authority, slash, path = before.partition("/")
+    secret, at, host = authority.rpartition("@")
+    if "@" in path and (at or not _HOST.fullmatch(authority)):
+        host, slash, path = path.rpartition("@")[2].partition("/")
+        at = "@"
+    elif not at:
+        host = secret or host
+    if not _HOST.fullmatch(host):
+        # What was taken for a host may be the front half of a password.
+        return f"{scheme}://{_HIDDEN}"
+    shown = f"{scheme}://{_HIDDEN + '@' if at else ''}{host}{slash}{path}"
+    return printable(shown) + (f"{mark or hash_}{_HIDDEN}" if mark or hash_ else "")
 
 
 def _without_secrets(rest: str) -> str:

@@ -15,10 +15,10 @@ from torch import nn
 from benchmarks.architectures.zoo import Architecture
 from export.datasets import Dataset, Sample
 from export.exporter import export_model
-from export.model_spec import LoadedModel
-from export.objectives import parse_objective
-from export.verify import verify_model
-from export.verify_images import ImagesToVerify
+from export.models.spec import LoadedModel
+from export.objectives.directions import parse_objective
+from export.verification.images import ImagesToVerify
+from export.verification.run import verify_model
 from runtime.errors import FoldcamError
 from runtime.preprocess import Preprocessing
 

@@ -45,8 +45,8 @@ def make(folder: Path, size: str) -> None:
     from benchmarks.demo.photographs import Photographs
     from export.datasets import load_dataset
     from export.exporter import export_model
-    from export.model_spec import load_model, with_overrides
-    from export.objectives import parse_objective
+    from export.models.spec import load_model, with_overrides
+    from export.objectives.directions import parse_objective
     from runtime.images import write_image
 
     views = folder / "views"

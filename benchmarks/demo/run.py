@@ -22,11 +22,11 @@ from benchmarks.demo.photographs import SCENE_SIZE, SCENES_PER_OBJECT, Photograp
 from benchmarks.localization.metrics import centred_blob, heat_in_box
 from export.datasets import load_dataset
 from export.exporter import ExportReport, export_model
-from export.model_spec import LoadedModel, load_model
-from export.objectives import parse_objective
+from export.models.spec import LoadedModel, load_model
+from export.objectives.directions import parse_objective
 from export.progress import ProgressBar
-from export.verify import VerifyReport, verify_model
-from export.verify_images import images_to_verify
+from export.verification.images import images_to_verify
+from export.verification.run import VerifyReport, verify_model
 from runtime.errors import FoldcamError
 from runtime.files import atomic_path
 from runtime.images import write_image

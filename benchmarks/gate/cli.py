@@ -68,7 +68,7 @@ def gate(
     from benchmarks.gate.run import GateOptions
     from benchmarks.gate.statistics import bound_rank
     from benchmarks.gate.subject import scratch, standard_subject, subject_of, with_precisions
-    from export.cli_options import choice
+    from export.commands.options import choice
 
     options = GateOptions(
         device=choice("--device", device, ("cpu", "cuda")),

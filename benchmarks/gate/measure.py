@@ -144,7 +144,7 @@ def opened(files: Mapping[str, Path], device: str, seed: int) -> dict[str, Run]:
 def _opened_model(path: Path, device: str, generator: np.random.Generator) -> Run:
     from runtime.backends import open_backend
     from runtime.backends.choice import is_engine
-    from runtime.backends.tensors import expected_tensors
+    from runtime.tensors import expected_tensors
 
     backend = open_backend(path, "auto" if is_engine(path) or device != "cpu" else "cpu", 1)
     tensor = expected_tensors(backend.contract)[0]

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 
 from benchmarks.graphs import plain_graph, save_graph
-from export.unfold import network_of
+from export.grafting.unfold import network_of
 from runtime.errors import FoldcamError
 from runtime.onnx_file import read_contract
 
@@ -41,10 +41,10 @@ def standard_subject(folder: Path) -> Subject:
     import torch
 
     from benchmarks.gpu.study import random_bank
-    from export.demo_network import pooled_features
-    from export.fold import FoldOptions, fold
-    from export.projected import ProjectedNetwork
-    from export.torch_network import TorchNetwork
+    from export.grafting.fold import FoldOptions, fold
+    from export.models.demo import pooled_features
+    from export.models.projected import ProjectedNetwork
+    from export.torch_networks.cut import TorchNetwork
     from export.versions import tool_versions
     from runtime.contract import Origin
     from runtime.preprocess import Preprocessing

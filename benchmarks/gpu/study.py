@@ -23,10 +23,10 @@ from benchmarks.gpu.sessions import BoundSession, Device, check_cuda
 from benchmarks.graphs import plain_graph
 from benchmarks.localization.report import write_json
 from export.bank import Bank, label_runs, scaled_to_unit_maximum
-from export.fold import FoldOptions, fold
-from export.precision import to_float16
-from export.projected import ProjectedNetwork
-from export.torch_network import TorchNetwork
+from export.grafting.fold import FoldOptions, fold
+from export.models.projected import ProjectedNetwork
+from export.onnx_graphs.precision import to_float16
+from export.torch_networks.cut import TorchNetwork
 from export.versions import tool_versions
 from runtime.contract import Origin, Precision
 from runtime.preprocess import Preprocessing
@@ -64,7 +64,7 @@ class GpuOptions:
 
 
 def _efficientnet() -> nn.Module:
-    from export.demo_network import pooled_features
+    from export.models.demo import pooled_features
 
     return pooled_features()
 

@@ -12,9 +12,9 @@ import onnx
 
 from benchmarks.houses.houses import House
 from export.bank import Bank
-from export.embedding_pass import embed
-from export.network import Network
-from export.stored_bank import bank_of
+from export.banks.embedding_pass import embed
+from export.networks.cut import Network
+from export.storage.in_graph import bank_of
 from runtime.errors import FoldcamError
 from runtime.images import read_image
 from runtime.model import FoldedModel, Result

@@ -22,8 +22,8 @@ from benchmarks.houses.scores import METRICS, differences, intervals, verdict
 from benchmarks.localization.report import intervals_document
 from export.datasets import Dataset
 from export.exporter import export_model
-from export.kernel import parse_kernel
-from export.model_spec import LoadedModel, load_model
+from export.models.spec import LoadedModel, load_model
+from export.objectives.kernel import parse_kernel
 from export.training.trainer import TrainingOptions, train
 from export.versions import tool_versions
 from runtime.errors import FoldcamError

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from export.datasets import Sample
-from export.demo_network import PREPROCESSING, pretrained_backbone
+from export.models.demo import PREPROCESSING, pretrained_backbone
 from runtime.images import read_image
 from runtime.preprocess import Preprocessing
 

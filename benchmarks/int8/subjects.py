@@ -15,9 +15,9 @@ from benchmarks.houses.study import OBJECTIVE, TRAINING
 from benchmarks.int8.networks import settle
 from export.datasets import Dataset, Sample, load_dataset
 from export.exporter import export_model
-from export.kernel import parse_kernel
-from export.model_spec import load_model, with_overrides
-from export.objectives import parse_objective
+from export.models.spec import load_model, with_overrides
+from export.objectives.directions import parse_objective
+from export.objectives.kernel import parse_kernel
 from export.training.trainer import TrainingOptions, train
 from runtime.files import atomic_path
 

@@ -16,12 +16,12 @@ from benchmarks.localization.methods import METHODS, TRANSFERRED, Methods, Quest
 from benchmarks.localization.metrics import heat_in_box
 from benchmarks.localization.subjects import Subjects
 from export.bank import Bank, scaled_to_unit_maximum
-from export.bank_builder import build_bank
+from export.banks.builder import build_bank
+from export.banks.grad_weights import pull_back_anywhere
 from export.datasets import Sample
-from export.grad_weights import pull_back_anywhere
-from export.network import Activations, Network
-from export.objectives import parse_objective
-from export.torch_network import TorchNetwork
+from export.networks.cut import Activations, Network
+from export.objectives.directions import parse_objective
+from export.torch_networks.cut import TorchNetwork
 from runtime.images import read_image
 from runtime.preprocess import Preprocessing
 

@@ -33,7 +33,7 @@ from benchmarks.localization.perturbation import (
 from benchmarks.localization.scores import Scores, differences
 from benchmarks.localization.subjects import Subjects
 from export.bank import Bank
-from export.network import Activations, Network
+from export.networks.cut import Activations, Network
 from runtime.backends import Backend, open_backend
 from runtime.contract import EMBEDDING, HEATMAP, NEIGHBOR
 from runtime.preprocess import Image, Preprocessing

@@ -15,8 +15,8 @@ import torch
 
 from benchmarks.localization.metrics import centred_blob
 from export.bank import Bank
-from export.network import Activations, Network
-from export.objectives import all_triplets
+from export.networks.cut import Activations, Network
+from export.objectives.directions import all_triplets
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]

@@ -25,14 +25,14 @@ from benchmarks.localization.report import (
 )
 from benchmarks.localization.scores import Scores, Statistic, differences
 from benchmarks.localization.subjects import Subjects, load_subjects
-from export.bank_builder import build_bank
+from export.banks.builder import build_bank
+from export.banks.embedding_pass import embed
 from export.datasets import Dataset, Sample, load_dataset
-from export.embedding_pass import embed
 from export.exporter import export_model
-from export.model_spec import LoadedModel, load_model
-from export.network import Network
-from export.objectives import parse_objective
-from export.stored_bank import bank_of
+from export.models.spec import LoadedModel, load_model
+from export.networks.cut import Network
+from export.objectives.directions import parse_objective
+from export.storage.in_graph import bank_of
 from export.training.trainer import TrainingOptions, train
 from export.versions import tool_versions
 from runtime.errors import FoldcamError

@@ -16,9 +16,9 @@ from benchmarks.localization.methods import weighted
 from benchmarks.localization.metrics import grid_pointing
 from benchmarks.localization.subjects import Subjects
 from export.bank import Bank
-from export.embedding_model import FEATURE_MAP
-from export.fidelity import measure_fidelity
-from export.stored_bank import StoredBank
+from export.onnx_graphs.embedding_model import FEATURE_MAP
+from export.storage.fidelity import measure_fidelity
+from export.storage.in_graph import StoredBank
 from runtime.contract import EMBEDDING, IMAGE, NEIGHBOR
 from runtime.preprocess import Image, Preprocessing
 

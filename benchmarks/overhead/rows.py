@@ -21,8 +21,8 @@ import torch
 
 from benchmarks.overhead.timing import open_session
 from export.datasets import Sample
-from export.embedding_model import FEATURE_MAP
-from export.network import Activations, Network
+from export.networks.cut import Activations, Network
+from export.onnx_graphs.embedding_model import FEATURE_MAP
 from export.training.views import view
 from runtime.contract import EMBEDDING, IMAGE
 from runtime.errors import FoldcamError

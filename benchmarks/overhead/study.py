@@ -20,14 +20,14 @@ from benchmarks.overhead.rows import REGIONS, augmented_rows
 from benchmarks.overhead.timing import interleaved, open_session
 from benchmarks.provenance import provenance
 from export.bank import Bank, label_runs, scaled_to_unit_maximum
+from export.banks.embedding_pass import probe_activations
+from export.banks.grad_weights import head_traits, pull_back_anywhere
 from export.datasets import Sample
-from export.embedding_pass import probe_activations
-from export.fold import FoldOptions, fold
-from export.grad_weights import head_traits, pull_back_anywhere
-from export.network import Activations, Network
-from export.objectives import all_triplets
-from export.storage_options import StorageOptions
-from export.stored_bank import bank_of, stored_bank_of
+from export.grafting.fold import FoldOptions, fold
+from export.networks.cut import Activations, Network
+from export.objectives.directions import all_triplets
+from export.storage.in_graph import bank_of, stored_bank_of
+from export.storage.options import StorageOptions
 from export.versions import tool_versions
 from runtime.bench.facts import machine_facts
 from runtime.contract import Contract, Origin

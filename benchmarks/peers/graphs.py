@@ -8,7 +8,7 @@ import onnxruntime
 from benchmarks.overhead.timing import open_session
 from benchmarks.peers.peer import FOLDCAM, NO_MAP, PLAIN, Asked, Floats, Peer
 from benchmarks.peers.setting import Setting
-from export.embedding_model import FEATURE_MAP
+from export.onnx_graphs.embedding_model import FEATURE_MAP
 from runtime.contract import EMBEDDING, HEATMAP, IMAGE
 
 LIBRARY = f"onnxruntime {onnxruntime.__version__}"

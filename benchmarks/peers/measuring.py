@@ -15,7 +15,7 @@ from benchmarks.peers.libraries import score_cam_heat
 from benchmarks.peers.peer import PLAIN, Asked, Floats, Peer
 from benchmarks.peers.quality import Questions, map_difference, scores_of
 from benchmarks.peers.setting import Setting
-from export.embedding_model import FEATURE_MAP
+from export.onnx_graphs.embedding_model import FEATURE_MAP
 from runtime.contract import EMBEDDING, IMAGE
 
 _COMPARED = 3

@@ -17,7 +17,7 @@ from benchmarks.peers.quality import Questions
 from benchmarks.peers.setting import Setting
 from export.datasets import Dataset
 from export.exporter import export_model
-from export.objectives import parse_objective
+from export.objectives.directions import parse_objective
 from runtime.contract import EMBEDDING, IMAGE, NEIGHBOR
 
 _TIMED_IMAGES = 16

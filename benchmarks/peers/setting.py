@@ -17,7 +17,7 @@ from runtime.onnx_file import read_contract
 
 if TYPE_CHECKING:
     from export.bank import Bank
-    from export.torch_network import TorchNetwork
+    from export.torch_networks.cut import TorchNetwork
 
 _SAMPLE = "sample.npz"
 
@@ -70,8 +70,8 @@ class Setting:
     def users_network(self) -> TorchNetwork:
         """The same as torch differentiates it: through its normalisations.
 
-        foldcam holds their scale constant (`export.held_scales`), which is half of its method
-        and nothing that a Grad-CAM does.
+        foldcam holds their scale constant (`export.torch_networks.held_scales`), which is half of
+        its method and nothing that a Grad-CAM does.
 
         Raises:
             FoldcamError: it is not a torch network.
@@ -81,8 +81,8 @@ class Setting:
     def _network(self, hold: bool) -> TorchNetwork:
         from torch import nn
 
-        from export.model_spec import load_model
-        from export.torch_network import TorchNetwork
+        from export.models.spec import load_model
+        from export.torch_networks.cut import TorchNetwork
         from runtime.errors import FoldcamError
 
         recipe = self.contract.preprocessing
@@ -100,7 +100,7 @@ class Setting:
         """The folded model's rows."""
         import onnx
 
-        from export.stored_bank import bank_of
+        from export.storage.in_graph import bank_of
 
         return bank_of(onnx.load(self.folded), self.contract)
 

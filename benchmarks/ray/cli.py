@@ -22,7 +22,7 @@ def ray(
     """Time of bank building by the number of workers, and equality with the local engine."""
     from benchmarks.ray.report import text_table
     from benchmarks.ray.study import RayOptions, run_ray
-    from export.cli_options import stdout_kept
+    from export.commands.options import stdout_kept
     from export.progress import ProgressBar
 
     counts = workers.split(",")

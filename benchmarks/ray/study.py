@@ -16,10 +16,10 @@ import torch
 from benchmarks.bootstrap import bootstrap
 from export.bank import Bank
 from export.bank_files import build_bank_file
-from export.bank_steps import StageProgress
+from export.banks.steps import StageProgress
 from export.datasets import Dataset, Split, load_dataset
-from export.model_spec import load_model
-from export.objectives import parse_objective
+from export.models.spec import load_model
+from export.objectives.directions import parse_objective
 from export.scale_out.engine import ClusterOptions
 from export.scale_out.files import BankOnRay, build_bank_file_on_ray
 from export.scale_out.sources import sharded

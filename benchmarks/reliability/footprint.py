@@ -53,13 +53,15 @@ class Slope:
 
 
 def slope(steps: npt.ArrayLike, values: npt.ArrayLike, level: float = 0.95) -> Slope:
-    """Least-squares slope through the means of `BLOCKS` blocks, with Student's interval.
+    """Mean growth from block to block of `BLOCKS` blocks' means, with Student's interval.
 
-    Neighbouring samples of resident memory are nearly equal, so the samples themselves would
-    pretend to a certainty that is not there; means of blocks are nearly independent.
+    A level that wanders is as likely as not to end higher than it began, and a line through it
+    looks certain (Granger and Newbold 1974, "Spurious regressions in econometrics"): resident
+    memory takes a page now and then, when more frames than ever before are under way at once.
+    What is independent are its increments, so the interval is theirs.
 
     Args:
-        steps: where the values were taken, rising.
+        steps: where the values were taken, rising evenly.
         values: as many.
         level: of the interval.
 
@@ -72,6 +74,8 @@ def slope(steps: npt.ArrayLike, values: npt.ArrayLike, level: float = 0.95) -> S
     blocks = min(BLOCKS, len(across))
     x = np.array([part.mean() for part in np.array_split(across, blocks)])
     y = np.array([part.mean() for part in np.array_split(up, blocks)])
-    fit = stats.linregress(x, y)
-    reach = float(stats.t.ppf(0.5 + level / 2, blocks - 2)) * float(fit.stderr)
-    return Slope(float(fit.slope), float(fit.slope) - reach, float(fit.slope) + reach)
+    growth = np.diff(y) / np.diff(x)
+    error = float(growth.std(ddof=1)) / np.sqrt(len(growth))
+    reach = float(stats.t.ppf(0.5 + level / 2, len(growth) - 1)) * error
+    mean = float(growth.mean())
+    return Slope(mean, mean - reach, mean + reach)

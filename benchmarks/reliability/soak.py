@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +25,9 @@ SIZE = "64"
 SAMPLES = 400
 WARM_UP = 0.2
 """Share of the frames after which memory is looked at."""
+SLOW = 200
+"""Frames at the beginning on which the sink is slow, so that every queue was full once: memory
+that is needed when they are full for the first time would else be needed at any time later."""
 DRAWN_EVERY = 50
 TOLD = 20
 GROSS = 2**20 / 1e3
@@ -70,6 +74,8 @@ class Witness:
         if number != self.expected or seen.frame.index != number:
             self.out_of_order += 1
         self.expected += 1
+        if number < SLOW:
+            time.sleep(0.01)
         if number % DRAWN_EVERY == 0:
             assert seen.image.shape == seen.frame.image.shape
         if number % self._every == 0 and self._sampled < len(self._steps):

@@ -22,9 +22,9 @@ from benchmarks.gpu.study import random_bank
 from benchmarks.graphs import plain_graph, save_graph
 from benchmarks.interleaved import Run, interleaved_runs
 from benchmarks.overhead.timing import open_session
-from export.fold import FoldOptions, HeatmapSize, fold
-from export.storage_options import StorageOptions
-from export.torch_network import TorchNetwork
+from export.grafting.fold import FoldOptions, HeatmapSize, fold
+from export.storage.options import StorageOptions
+from export.torch_networks.cut import TorchNetwork
 from export.versions import tool_versions
 from runtime.contract import IMAGE, Contract, Origin
 from runtime.onnx_file import read_contract

@@ -24,13 +24,13 @@ from benchmarks.scale.graphs import Added, BareGraphs
 from benchmarks.scale.roofline import DATA_SHEETS, Roofline, measured_roofline
 from benchmarks.scale.rows import grown
 from benchmarks.scale.work import least_microseconds, power_law
-from export.bank_builder import build_bank
+from export.banks.builder import build_bank
+from export.banks.embedding_pass import embed
 from export.datasets import Sample
-from export.embedding_pass import embed
-from export.fold import fold
-from export.network import Network
-from export.objectives import parse_objective
-from export.storage_options import SearchOptions, StorageOptions
+from export.grafting.fold import fold
+from export.networks.cut import Network
+from export.objectives.directions import parse_objective
+from export.storage.options import SearchOptions, StorageOptions
 from export.versions import tool_versions
 from runtime.bench.facts import machine_facts
 from runtime.contract import Contract, Origin

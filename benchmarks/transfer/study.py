@@ -22,13 +22,13 @@ from benchmarks.localization.study import split_samples
 from benchmarks.localization.subjects import Subjects, load_subjects
 from benchmarks.transfer.heads import HEADS, HeadedNetwork
 from export.bank import Bank
-from export.bank_builder import build_bank
+from export.banks.builder import build_bank
 from export.datasets import Sample
-from export.model_spec import LoadedModel
-from export.network import Network
-from export.network_file import trained_architecture
-from export.objectives import parse_objective
-from export.torch_network import TorchNetwork
+from export.models.spec import LoadedModel
+from export.models.trained_file import trained_architecture
+from export.networks.cut import Network
+from export.objectives.directions import parse_objective
+from export.torch_networks.cut import TorchNetwork
 from export.training.trainer import TrainingOptions, train
 from export.versions import tool_versions
 from runtime.preprocess import Preprocessing
@@ -210,7 +210,7 @@ class _Case:
         return self._pulled(through_normalization(unit, torch.from_numpy(directions)).numpy())
 
     def _pulled(self, directions: Floats) -> Floats:
-        from export.grad_weights import pull_back_anywhere
+        from export.banks.grad_weights import pull_back_anywhere
 
         return pull_back_anywhere(self.network, self.singles, directions)
 

@@ -13,10 +13,10 @@ from export.check.rule import Match, Rule, Severity
 from export.check.rules import RULES
 from export.check.sources import FOLDCAM
 from export.check.targets import Target
-from runtime.backends.tensors import check_tensors
 from runtime.contract import METADATA_KEY
 from runtime.errors import FoldcamError
 from runtime.onnx_file import read_contract, read_header
+from runtime.tensors import check_tensors
 from runtime.text import printable
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, MutableMapping
 import onnx
 import torch
 
-from export.embedding_model import opset_of
-from export.onnx_session import Array, NodeRunner, constant_of
+from export.onnx_graphs.embedding_model import opset_of
+from export.onnx_graphs.session import Array, NodeRunner, constant_of
 from export.onnx_torch import arrangement, elementwise, statistics, windows
 from export.onnx_torch.arrangement import to_torch
 from export.onnx_torch.call import Call, Operator, UnsupportedError

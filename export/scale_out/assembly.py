@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from export.bank import Bank, BankOutcome, label_runs
-from export.bank_steps import data_hash
-from export.kernel import KernelObjective
+from export.banks.steps import data_hash
+from export.objectives.kernel import KernelObjective
 from export.scale_out.class_table import ClassTable
 from export.scale_out.shard_files import Doubles, EmbeddedShard, Floats, Integers, read_arrays
 from runtime.contract import LabelRun

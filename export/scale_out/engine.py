@@ -24,19 +24,19 @@ import numpy as np
 import torch
 
 from export.bank import Bank, scaled_to_unit_maximum
-from export.bank_builder import BankReport
-from export.bank_steps import StageProgress
-from export.datasets import SingletonPolicy
-from export.grad_weights import (
+from export.banks.builder import BankReport
+from export.banks.grad_weights import (
     ChannelRule,
     HeadTraits,
     head_traits,
     keep_channels,
     pull_back_anywhere,
 )
-from export.kernel import KernelObjective
-from export.network import Activations, Network
-from export.objectives import Objective
+from export.banks.steps import StageProgress
+from export.datasets import SingletonPolicy
+from export.networks.cut import Activations, Network
+from export.objectives.directions import Objective
+from export.objectives.kernel import KernelObjective
 from export.scale_out.assembly import ShardedBank, assemble
 from export.scale_out.blocks import BLOCK_ROWS, approximation, label_blocks, value_blocks
 from export.scale_out.class_table import ClassTable
@@ -53,7 +53,7 @@ from export.scale_out.worker import (
     probe_of,
 )
 from export.scale_out.workers import Workers, cluster
-from export.storage_options import Compression
+from export.storage.options import Compression
 from runtime.errors import FoldcamError
 from runtime.preprocess import Preprocessing
 

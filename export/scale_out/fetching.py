@@ -17,8 +17,8 @@ from typing import IO
 
 import fsspec
 
+from export.banks.embedding_pass import LoadedBatch, batches
 from export.datasets import Sample, SkippedFile
-from export.embedding_pass import LoadedBatch, batches
 from export.scale_out.sources import ListedShard, Shard, TarShard, read_url, unreadable
 from runtime.errors import FoldcamError
 from runtime.images import IMAGE_SUFFIXES

@@ -7,17 +7,17 @@ from pathlib import Path
 
 from export.bank import Bank
 from export.bank_files import BuiltBank, check_out
-from export.bank_steps import StageProgress
+from export.banks.grad_weights import ChannelRule
+from export.banks.steps import StageProgress
 from export.datasets import Dataset, SingletonPolicy
 from export.exporter import bank_notes, source_of
-from export.grad_weights import ChannelRule
-from export.kernel import KernelObjective
-from export.model_spec import load_model
-from export.objectives import Objective
+from export.models.spec import load_model
+from export.objectives.directions import Objective
+from export.objectives.kernel import KernelObjective
 from export.scale_out.engine import ClusterOptions, ScaledReport, build_bank_on_ray, forget_shards
 from export.scale_out.sources import ShardedData
 from export.scale_out.worker import NetworkRecipe
-from export.storage_options import Compression
+from export.storage.options import Compression
 from runtime.preprocess import Preprocessing
 
 

@@ -2,8 +2,9 @@
 
 `prototypes:N` keeps at most N rows per label: centroids of its embeddings (k-means) with the
 mean of their images' grad-weights. `rank:R` keeps every row, and of its grad-weights the best
-approximation by R basis vectors. Unlike `export.compression`, which shares grad-weights between
-rows that all stay, prototypes replace the rows: at this size embeddings are what does not fit.
+approximation by R basis vectors. Unlike `export.storage.prototypes`, which shares grad-weights
+between rows that all stay, prototypes replace the rows: at this size embeddings are what does not
+fit.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from export.bank import Bank, label_runs, scaled_to_unit_maximum
-from export.bank_steps import unit_rows
-from export.compression import basis_of, factors
-from export.kernel import KernelObjective
+from export.banks.steps import unit_rows
+from export.low_rank import basis_of, factors
+from export.objectives.kernel import KernelObjective
 from export.scale_out.assembly import ShardedBank, assemble
 from export.scale_out.shard_files import Doubles, Floats, Integers, Rows, each_piece
-from export.storage_options import Compression
+from export.storage.options import Compression
 from runtime.errors import FoldcamError
 
 _WHOLE = 1 << 14
@@ -144,11 +145,11 @@ def _sums_of_clusters(
 
 
 def _low_rank(sharded: ShardedBank, rank: int, kernel: KernelObjective | None) -> tuple[Bank, str]:
-    """What `export.compression.factors` does, from products that add up over the shards."""
+    """What `export.low_rank.factors` does, from products that add up over the shards."""
     name = Compression("rank", rank).name
     if sharded.class_weights is not None:
         bank, data_sha256 = assemble(sharded, kernel)
-        weights = factors(bank, rank).product()
+        weights = factors(bank.grad_weights, rank).product()
         return replace(bank, grad_weights=weights, compression=name), data_sha256
     products: Doubles | None = None
     for number in range(len(sharded.table.paths)):

@@ -13,13 +13,13 @@ import numpy.typing as npt
 import torch
 
 from export.bank import label_runs, scaled_to_unit_maximum
-from export.bank_steps import hash_rows, unit_rows, values_of
+from export.banks.grad_weights import ChannelRule, keep_channels, pull_back, pull_back_anywhere
+from export.banks.steps import hash_rows, unit_rows, values_of
 from export.datasets import SkippedFile
-from export.grad_weights import ChannelRule, keep_channels, pull_back, pull_back_anywhere
-from export.kernel import KernelObjective
-from export.model_spec import load_model
-from export.network import Network
-from export.objectives import Directions, Objective
+from export.models.spec import load_model
+from export.networks.cut import Network
+from export.objectives.directions import Directions, Objective
+from export.objectives.kernel import KernelObjective
 from export.scale_out.fetching import shard_batches
 from export.scale_out.shard_files import (
     EmbeddedShard,

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from export.banks.embedding_pass import embed
 from export.datasets import Sample, Split, load_dataset
-from export.embedding_pass import embed
-from export.model_spec import LoadedModel
-from export.network import Network
+from export.models.spec import LoadedModel
+from export.networks.cut import Network
 from export.recall import RECALL_AT, Recall, recall_at_k
 from runtime.errors import FoldcamError
 

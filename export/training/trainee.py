@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import nn
 
-from export.anatomy import Anatomy, context_of, dissect, subgraph
-from export.feature_map import describe
-from export.feature_map_search import Candidate, named_feature_map
+from export.networks.feature_map import describe
+from export.torch_networks.anatomy import Anatomy, context_of, dissect, subgraph
+from export.torch_networks.feature_map_search import Candidate, named_feature_map
 from runtime.errors import FoldcamError
 
 # Of all parameters, the share that learns by default: the last stage and the head.
@@ -33,7 +33,7 @@ class Trainee(nn.Module):
         feature_map_shape: `(K, h, w)`.
 
     Raises:
-        FoldcamError: as `export.anatomy.dissect`; no such layer; nothing lies after
+        FoldcamError: as `export.torch_networks.anatomy.dissect`; no such layer; nothing lies after
             it; or a weight is used on both sides of it.
     """
 

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 
 from export.datasets import Sample, SkippedFile
-from export.model_spec import LoadedModel
-from export.network_file import Architecture, embedding_network, save_network
+from export.models.spec import LoadedModel
+from export.models.trained_file import Architecture, embedding_network, save_network
 from export.training.front_cache import FrontCache, build_front_cache
 from export.training.losses import TrainingLoss, parse_loss
 from export.training.trainee import Trainee

@@ -11,10 +11,10 @@ import numpy as np
 
 from runtime.backends.ort_binding import BoundSession
 from runtime.backends.ort_providers import CPU, CUDA, TENSORRT, Choice, choose
-from runtime.backends.tensors import check_tensors, expected_tensors
 from runtime.contract import IMAGE, Contract
 from runtime.errors import FoldcamError
 from runtime.onnx_file import read_contract, read_header
+from runtime.tensors import check_tensors, expected_tensors
 from runtime.text import printable, shorten
 
 if TYPE_CHECKING:

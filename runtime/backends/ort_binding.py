@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.backends.tensors import expected_tensors
 from runtime.contract import IMAGE, Contract
+from runtime.tensors import expected_tensors
 
 if TYPE_CHECKING:
     from runtime.backends import Array

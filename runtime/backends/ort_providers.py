@@ -9,10 +9,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from runtime.backends.private_folder import cache_root, private_folder
-from runtime.backends.tensors import expected_tensors
 from runtime.contract import IMAGE, Contract
 from runtime.errors import FoldcamError
 from runtime.files import sha256_of_file
+from runtime.tensors import expected_tensors
 
 if TYPE_CHECKING:
     from runtime.backends import Provider

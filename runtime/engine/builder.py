@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runtime.backends.tensors import check_tensors
 from runtime.contract import METADATA_KEY, Contract
 from runtime.engine import ENGINE_SUFFIXES
 from runtime.engine.device import DeviceFacts, find_gpu, find_host
@@ -40,6 +39,7 @@ from runtime.errors import FoldcamError
 from runtime.files import atomic_path, user_errors_for
 from runtime.onnx_file import read_contract, read_header
 from runtime.stopping import StopSignal
+from runtime.tensors import check_tensors
 from runtime.version import version
 
 _POLL_S = 0.05

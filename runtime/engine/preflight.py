@@ -11,13 +11,13 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.backends.tensors import check_tensors
 from runtime.contract import METADATA_KEY
 from runtime.engine.device import DeviceFacts
 from runtime.engine.manifest import Manifest, manifest_path, read_manifest
 from runtime.errors import FoldcamError
 from runtime.files import sha256_of_file
 from runtime.onnx_file import read_header
+from runtime.tensors import check_tensors
 
 # Every version's header is longer; a shorter file makes some of them read past its end.
 MIN_PLAN_BYTES = 64

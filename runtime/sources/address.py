@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, unquote
 
 from runtime.errors import FoldcamError
 from runtime.options import SourceOptions
+from runtime.redaction import bare_address
 from runtime.text import printable, shorten
 
 Kind = Literal["path", "v4l2", "csi", "stream", "pattern", "raw"]
@@ -23,9 +24,7 @@ SCHEMES = ("file", "v4l2", "csi", "test", *STREAMS)
 MAX_SIDE = 16_384
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
-_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*)(?::[0-9]{1,5})?")
 _DEVICE = re.compile(r"/dev/video([0-9]{1,3})")
-_HIDDEN = "***"
 
 
 @dataclass(frozen=True)
@@ -72,9 +71,9 @@ def parse_address(text: str, options: SourceOptions | None = None) -> Address:
         return Address("path", text, "", options, text)
     scheme, rest = match.group(1).lower(), match.group(2)
     if scheme in STREAMS:
-        return Address("stream", redacted(text), _stem(text, scheme), options, text)
+        return Address("stream", bare_address(text), _stem(text, scheme), options, text)
     path, _, query = rest.partition("?")
-    shown = redacted(text)
+    shown = bare_address(text)
     if scheme == "file":
         return _file(path, options, shown)
     if scheme == "v4l2":
@@ -87,32 +86,6 @@ def parse_address(text: str, options: SourceOptions | None = None) -> Address:
         f"{shown} has the scheme {printable(scheme)!r}, which is not supported: use a path, "
         f"/dev/videoN, -, or one of {', '.join(f'{name}://' for name in SCHEMES)}."
     )
-
-
-def redacted(uri: str) -> str:
-    """The URI without user name, password and query, for messages and outputs.
-
-    Whatever does not look like `host:port` is hidden: a password with a `/` in it ends up
-    in the path. Queries are hidden because cameras take tokens there.
-    """
-    match = _SCHEME.match(uri)
-    if match is None:
-        return uri
-    scheme, rest = match.groups()
-    before, mark, _ = rest.partition("?")
-    before, hash_, _ = before.partition("#")
-    authority, slash, path = before.partition("/")
-    secret, at, host = authority.rpartition("@")
-    if "@" in path and (at or not _HOST.fullmatch(authority)):
-        host, slash, path = path.rpartition("@")[2].partition("/")
-        at = "@"
-    elif not at:
-        host = secret or host
-    if not _HOST.fullmatch(host):
-        # What was taken for a host may be the front half of a password.
-        return f"{scheme}://{_HIDDEN}"
-    shown = f"{scheme}://{_HIDDEN + '@' if at else ''}{host}{slash}{path}"
-    return printable(shown) + (f"{mark or hash_}{_HIDDEN}" if mark or hash_ else "")
 
 
 def _raw(options: SourceOptions) -> Address:
@@ -240,7 +213,7 @@ def _query(
 
 def _stem(uri: str, scheme: str) -> str:
     """A file name for outputs, from the address."""
-    host = redacted(uri).partition("://")[2].rpartition("@")[2].partition("/")[0]
+    host = bare_address(uri).partition("://")[2].rpartition("@")[2].partition("/")[0]
     host = host.partition("?")[0].partition("#")[0]
     host = re.sub(r":[0-9]+$", "", host)
     return re.sub(r"[^A-Za-z0-9.-]+", "-", f"{scheme}-{host}").strip("-.") or scheme

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from runtime.web.address import parse_address
 from runtime.web.live_page import LivePage
 
-__all__ = ["LivePage", "parse_address"]
+__all__ = ["LivePage"]

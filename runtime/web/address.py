@@ -14,30 +14,6 @@ from runtime.text import printable, shorten
 _BACKLOG = 64
 # Else the kernel would keep megabytes for every client that does not read.
 _SEND_BUFFER = 1 << 18
-_PORT = re.compile(r"\d{1,5}")
-
-
-def parse_address(text: str, host: str = "127.0.0.1") -> tuple[str, int]:
-    """`8080`, `0.0.0.0:8080`, `[::]:8080` or `box.local:8080` as host and port.
-
-    Args:
-        text: as typed after `--serve`.
-        host: if the text has only a port.
-
-    Raises:
-        FoldcamError: it is none of these.
-    """
-    name, colon, port = text.strip().rpartition(":")
-    if name.startswith("[") and name.endswith("]"):
-        name = name[1:-1]
-    elif ":" in name:
-        raise FoldcamError(f"{_shown(text)}: write an IPv6 address in brackets, as in [::1]:8080.")
-    if not _PORT.fullmatch(port) or int(port) > 65535 or (colon and not name):
-        raise FoldcamError(
-            f"{_shown(text)} is no address to serve on: give PORT or HOST:PORT, as in 8080 or "
-            "0.0.0.0:8080."
-        )
-    return name or host, int(port)
 
 
 def resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int]]:

@@ -11,6 +11,8 @@ import pytest
 from runtime.images import write_image
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
+# Channels of the map are detectors of the three colours, and a constant beside which
+# they count: what speaks for red is red, and less of it when it is blurred.
 NETWORK = """
 import torch
 from torch import nn

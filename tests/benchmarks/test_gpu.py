@@ -11,7 +11,7 @@ import torch
 from benchmarks.gpu.gradcam import gradcam_runs
 from benchmarks.gpu.report import text_table
 from benchmarks.gpu.study import GpuOptions, run_gpu
-from export.torch_network import TorchNetwork
+from export.torch_networks.cut import TorchNetwork
 from runtime.errors import FoldcamError
 
 pytest.importorskip("efficientnet_lite_pytorch", reason="needs foldcam[demo]")

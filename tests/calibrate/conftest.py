@@ -15,8 +15,8 @@ import pytest
 from onnx import helper
 
 from export.bank import Bank
-from export.fold import FoldOptions, fold
-from export.opset17 import to_opset_17
+from export.grafting.fold import FoldOptions, fold
+from export.onnx_graphs.opset17 import to_opset_17
 from runtime.cli_support import run_app
 from runtime.contract import LabelRun
 from runtime.foldcam_cli import GROUP, gather
@@ -153,7 +153,7 @@ def fragile(make_model, tmp_path_factory) -> Path:
 @pytest.fixture
 def foldcam(monkeypatch, capfd):
     """Run the program in this process; returns its status, standard output and error."""
-    commands = {"calibrate": "calibrate.cli:app", "check": "export.check.cli:app"}
+    commands = {"calibrate": "calibrate.cli:app", "check": "export.commands.check:app"}
     app = gather([EntryPoint(name, value, GROUP) for name, value in commands.items()])
 
     def call(*arguments):

@@ -39,8 +39,8 @@ def demo(birds, tmp_path_factory):
     """`foldcam export demo` over them."""
     from export.datasets import load_dataset
     from export.exporter import export_model
-    from export.model_spec import load_model
-    from export.objectives import parse_objective
+    from export.models.spec import load_model
+    from export.objectives.directions import parse_objective
 
     out = tmp_path_factory.mktemp("demo") / "model.onnx"
     export_model(

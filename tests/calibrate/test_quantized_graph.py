@@ -13,7 +13,7 @@ from calibrate.half import float16_steps, with_float16
 from calibrate.placement import find_placement
 from calibrate.qdq import Recipe, quantize, step_for
 from calibrate.tuning import bias_corrections
-from export.graft import PREFIX
+from export.onnx_graphs.writing import PREFIX
 
 
 def _quantized(model, target="tensorrt", **more):

@@ -18,10 +18,10 @@ import torch
 
 from export.bank import Bank, BankOutcome
 from export.exporter import export_model
-from export.model_spec import LoadedModel
-from export.network import Network
-from export.objectives import parse_objective
-from export.torch_network import TorchNetwork
+from export.models.spec import LoadedModel
+from export.networks.cut import Network
+from export.objectives.directions import parse_objective
+from export.torch_networks.cut import TorchNetwork
 from runtime.cli_support import run_app
 from runtime.contract import LabelRun, Transform
 from runtime.foldcam_cli import GROUP, gather
@@ -183,10 +183,10 @@ def working_directory(tmp_path: Path) -> Iterator[Path]:
 
 # As pyproject.toml declares them; the installed metadata may be of another checkout.
 COMMANDS = {
-    "bank": "export.bank_cli:app",
-    "export": "export.cli:app",
-    "fold": "export.fold_cli:app",
-    "verify": "export.verify_cli:app",
+    "bank": "export.commands.bank:app",
+    "export": "export.commands.export:app",
+    "fold": "export.commands.fold:app",
+    "verify": "export.commands.verify:app",
 }
 
 

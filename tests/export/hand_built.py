@@ -10,7 +10,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from export.bank import Bank
-from export.fold import FoldOptions, fold
+from export.grafting.fold import FoldOptions, fold
 from runtime.contract import Origin
 from runtime.preprocess import Preprocessing
 

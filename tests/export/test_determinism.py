@@ -22,10 +22,10 @@ from pathlib import Path
 
 from export.datasets import load_dataset
 from export.exporter import export_model
-from export.fold import FoldOptions
-from export.kernel import parse_kernel
-from export.model_spec import LoadedModel, load_model
-from export.objectives import parse_objective
+from export.grafting.fold import FoldOptions
+from export.objectives.kernel import parse_kernel
+from export.models.spec import LoadedModel, load_model
+from export.objectives.directions import parse_objective
 from runtime.preprocess import Preprocessing
 
 networks_file, photos, folder, which = sys.argv[1:]

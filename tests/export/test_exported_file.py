@@ -13,7 +13,7 @@ import onnx
 import pytest
 import torch
 
-from export.fold import FoldOptions, fold
+from export.grafting.fold import FoldOptions, fold
 from runtime.contract import Origin
 from runtime.errors import FoldcamError
 from runtime.onnx_file import read_contract

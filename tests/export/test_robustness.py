@@ -15,9 +15,9 @@ import pytest
 
 from export.datasets import load_dataset
 from export.exporter import export_model
-from export.fold import FoldOptions, fold
-from export.model_spec import LoadedModel
-from export.objectives import parse_objective
+from export.grafting.fold import FoldOptions, fold
+from export.models.spec import LoadedModel
+from export.objectives.directions import parse_objective
 from runtime import contract as contract_module
 from runtime.contract import LabelRun
 from runtime.errors import FoldcamError

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
-from export import storing
-from export.fold import FoldOptions, fold
-from export.onnx_file import read_onnx
-from export.onnx_network import OnnxNetwork
-from export.storage_options import StorageOptions, parse_compression, parse_search
+from export.grafting.fold import FoldOptions, fold
+from export.onnx_graphs.file import read_onnx
+from export.onnx_networks.cut import OnnxNetwork
+from export.storage import constants as storing
+from export.storage.options import StorageOptions, parse_compression, parse_search
 from runtime.contract import Origin
 from runtime.preprocess import Preprocessing
 
@@ -157,8 +157,8 @@ def test_operands_of_two_precisions_are_refused(logger, hand_built):
 
 @pytest.mark.parametrize("name", ["shared rows", "uint8 bgr", "continuous log"])
 def test_a_swapped_bank_builds(name, logger, hand_built, random_bank):
-    from export.fold import FoldOptions, fold
-    from export.unfold import unfold
+    from export.grafting.fold import FoldOptions, fold
+    from export.grafting.unfold import unfold
     from runtime.contract import METADATA_KEY, parse_contract
 
     settings = dict(VARIANTS[name])

@@ -115,12 +115,12 @@ def test_an_engine_is_judged_in_place_of_the_file_and_without_a_rival_not_timed(
 @pytest.fixture
 def make_manifest_for(tmp_path, make_model, contract_with):
     """Write an engine's plan and manifest, and the model again in the form for TensorRT."""
-    from runtime.backends.tensors import expected_tensors
     from runtime.contract import METADATA_KEY
     from runtime.engine.device import Host
     from runtime.engine.manifest import FileRecord, Manifest, Target, manifest_path
     from runtime.engine.options import BuildOptions
     from runtime.onnx_file import read_contract, read_header
+    from runtime.tensors import expected_tensors
 
     def make(model: Path, calibration: Calibration) -> Path:
         make_model(model.name, contract=contract_with(calibration=calibration))

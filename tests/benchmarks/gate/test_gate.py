@@ -22,7 +22,7 @@ from benchmarks.gate.subject import Subject, subject_of, with_precisions
 from benchmarks.graphs import NetworkChoice, chosen_network
 from export.datasets import load_dataset
 from export.exporter import export_model
-from export.objectives import parse_objective
+from export.objectives.directions import parse_objective
 from runtime.cli_support import run_app
 from runtime.errors import FoldcamError
 from runtime.preprocess import Preprocessing

@@ -13,7 +13,7 @@ from benchmarks.graphs import NetworkChoice, chosen_network
 from benchmarks.latency.report import markdown_table, setting
 from export.datasets import load_dataset
 from export.exporter import export_model
-from export.objectives import parse_objective
+from export.objectives.directions import parse_objective
 from runtime.cli_support import run_app
 from runtime.preprocess import Preprocessing
 

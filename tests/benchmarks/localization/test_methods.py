@@ -17,9 +17,9 @@ from benchmarks.localization.methods import (
     weighted,
 )
 from export.bank import Bank, label_runs, scaled_to_unit_maximum
-from export.network import Network
-from export.objectives import all_triplets
-from export.torch_network import TorchNetwork
+from export.networks.cut import Network
+from export.objectives.directions import all_triplets
+from export.torch_networks.cut import TorchNetwork
 
 
 class _Tiny(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -17,52 +16,13 @@ from runtime.errors import FoldcamError
 from runtime.images import write_image
 from runtime.preprocess import Preprocessing
 
-COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
-# Channels of the map are detectors of the three colours, and a constant beside which
-# they count: what speaks for red is red, and less of it when it is blurred.
-NETWORK = """
-import torch
-from torch import nn
-
-class Colours(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 1)
-        weight = torch.zeros(4, 3)
-        weight[:3] = 1.5 * torch.eye(3) - 0.5
-        self.conv.weight = nn.Parameter(weight.reshape(4, 3, 1, 1))
-        self.conv.bias = nn.Parameter(torch.tensor([-0.6, -0.6, -0.6, 0.05]))
-    def forward(self, image):
-        pooled = torch.nn.functional.avg_pool2d(self.conv(image).relu(), 2).mean(dim=(2, 3))
-        return nn.functional.normalize(pooled, dim=1)
-
-make = Colours
-"""
 RECIPE = Preprocessing(width=32, height=32, mean=(0.0,) * 3, std=(1.0,) * 3)
-
-
-@pytest.fixture(scope="module")
-def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("squares")
-    generator = np.random.default_rng(0)
-    rows = []
-    for label, colour in COLOURS.items():
-        for number in range(9):
-            image = generator.integers(0, 12, (32, 32, 3), np.uint8)
-            x, y = (int(value) for value in generator.integers(0, 17, 2))
-            image[y : y + 16, x : x + 16] = colour
-            write_image(folder / f"{label}-{number}.png", image)
-            rows.append([f"{label}-{number}.png", label, x, y, 16, 16])
-    with (folder / "squares.csv").open("w", newline="") as stream:
-        csv.writer(stream).writerows([["path", "label", "x", "y", "w", "h"], *rows])
-    (folder / "colour_squares.py").write_text(NETWORK)
-    return folder
 
 
 @pytest.fixture(scope="module")
 def document(squares: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("results")
-    options = StudyOptions(model="colour_squares:make", preprocessing=RECIPE, draws=50)
+    options = StudyOptions(model="overhead_squares:make", preprocessing=RECIPE, draws=50)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(squares)
         written = run_study(squares / "squares.csv", out, options, lambda *_: None)
@@ -133,7 +93,7 @@ def test_data_without_a_split_is_split_once_and_each_label_is_on_both_sides(squa
     assert [s.path for s in training] == [s.path for s in again]
     assert not {s.path for s in training} & {s.path for s in testing}
     assert len(testing) == 9
-    assert {s.label for s in training} == {s.label for s in testing} == set(COLOURS)
+    assert {s.label for s in training} == {s.label for s in testing} == {"red", "green", "blue"}
 
 
 def test_labels_with_too_few_images_to_split_are_named(tmp_path: Path) -> None:

@@ -19,10 +19,10 @@ from benchmarks.overhead.report import markdown_probes, markdown_table, setting,
 from benchmarks.overhead.rows import REGIONS, augmented_rows
 from benchmarks.overhead.study import OverheadOptions, run_overhead
 from benchmarks.overhead.timing import interleaved
-from export import storing
 from export.datasets import load_dataset
-from export.model_spec import load_model
-from export.storage_options import SearchOptions, StorageOptions
+from export.models.spec import load_model
+from export.storage import constants as storing
+from export.storage.options import SearchOptions, StorageOptions
 from runtime.cli_support import run_app
 from runtime.errors import FoldcamError
 from runtime.images import read_image

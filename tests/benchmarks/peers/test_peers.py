@@ -30,7 +30,7 @@ from benchmarks.peers.setting import Setting
 from benchmarks.peers.study import PeersOptions, run_peers
 from benchmarks.peers.torch_gradcam import Halves
 from benchmarks.peers.torch_gradcam import heat_of as gradcam_heat
-from export.torch_network import TorchNetwork
+from export.torch_networks.cut import TorchNetwork
 from runtime.errors import FoldcamError
 from runtime.preprocess import Preprocessing
 

@@ -40,15 +40,23 @@ def test_memory_that_grows_is_told_from_noise():
     assert rising.low < 100 < rising.high
 
 
-def test_samples_that_follow_each_other_give_no_false_certainty():
-    """Resident memory wanders: 400 samples of it are not 400 independent ones."""
+def test_a_level_that_wanders_gives_no_false_certainty():
+    """A line through a random walk nearly always looks certain; its increments do not."""
     generator = np.random.default_rng(3)
     found = [
-        slope(np.arange(400.0), np.cumsum(generator.normal(0, 1, 8)).repeat(50)).distinguishable
-        for _ in range(20)
+        slope(np.arange(400.0), np.cumsum(generator.normal(0, 1, 400))).distinguishable
+        for _ in range(200)
     ]
-    plain = [True] * 20
-    assert sum(found) < sum(plain)
+    # Of an interval of 95 % one end is missed in 2.5 % of cases.
+    assert sum(found) <= 12
+
+
+def test_a_page_now_and_then_is_no_growth_and_a_page_in_most_blocks_is():
+    page, steps = 4096.0, np.arange(400.0)
+    now_and_then = page * np.searchsorted([90, 170, 330], steps)
+    often = page * np.searchsorted(np.arange(5, 400, 25), steps)
+    assert not slope(steps, now_and_then).distinguishable
+    assert slope(steps, often).distinguishable
 
 
 def test_a_slope_needs_samples():

@@ -128,7 +128,7 @@ def test_a_folded_model_that_was_changed_breaks_its_contract(tmp_path, folded_mo
 def test_checking_needs_no_torch(tmp_path, examples):
     onnx.save(examples.quantized(), tmp_path / "model.onnx")
     code = (
-        "import sys; from export.check.cli import app\n"
+        "import sys; from export.commands.check import app\n"
         f"sys.argv = ['check', {str(tmp_path / 'model.onnx')!r}, '--target', 'rtx']\n"
         "try:\n    app()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
         "assert 'torch' not in sys.modules and 'onnxruntime' not in sys.modules"
@@ -140,7 +140,8 @@ def test_checking_needs_no_torch(tmp_path, examples):
 def test_an_unusable_file_ends_with_status_1_and_one_line(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"\x08\x07nonsense")
     code = (
-        "import sys\nfrom runtime.cli_support import run_app\nfrom export.check.cli import app\n"
+        "import sys\nfrom runtime.cli_support import run_app\n"
+        "from export.commands.check import app\n"
         f"sys.argv = ['check', {str(tmp_path / 'model.onnx')!r}, '--target', 'all']\n"
         "run_app(app, 'foldcam check')"
     )

@@ -10,8 +10,8 @@ import pytest
 from onnx import TensorProto, helper
 from typer.testing import CliRunner
 
-from export.check.cli import app
 from export.check.targets import TARGETS, find_targets
+from export.commands.check import app
 from runtime.errors import FoldcamError
 
 TEN_AND_LATER = [target.name for target in TARGETS if target.version >= (10, 0)]

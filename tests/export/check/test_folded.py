@@ -10,7 +10,7 @@ import pytest
 
 from export.check.checker import check_model
 from export.check.targets import TARGETS
-from export.fold import FoldOptions, fold
+from export.grafting.fold import FoldOptions, fold
 
 pytest.importorskip("tensorrt_rtx", reason="the list of variants lies in a test that needs it")
 _SPEC = importlib.util.spec_from_file_location(

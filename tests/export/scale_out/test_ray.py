@@ -13,8 +13,8 @@ import pytest
 
 from export.bank_files import build_bank_file
 from export.datasets import load_dataset
-from export.model_spec import load_model
-from export.objectives import parse_objective
+from export.models.spec import load_model
+from export.objectives.directions import parse_objective
 from export.scale_out.engine import ClusterOptions
 from export.scale_out.files import build_bank_file_on_ray
 from export.scale_out.sources import load_sharded

@@ -15,7 +15,7 @@ import pytest
 
 from export.bank import Bank
 from export.datasets import load_dataset
-from export.objectives import parse_objective
+from export.objectives.directions import parse_objective
 from export.scale_out.fetching import shard_batches
 from export.scale_out.files import build_bank_file_on_ray
 from export.scale_out.sources import TarShard, load_sharded

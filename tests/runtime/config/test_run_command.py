@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+import typer
+
+from runtime.config.flags import table_of
 
 
 @pytest.mark.parametrize(
@@ -37,7 +40,6 @@ def test_flags_become_the_tree():
     from typer.main import get_command
 
     from runtime import cli
-    from runtime.config.flags import table_of
     from runtime.config.loading import config_from, merged
 
     command = get_command(cli.app).commands["run"]
@@ -62,6 +64,28 @@ def test_flags_become_the_tree():
     assert (config.events[0].name, config.events[0].for_seconds) == ("odd", 2.0)
     assert (config.log.status, config.log.format) == (False, "json")
     assert config.recording.rotate_minutes == 5.0
+
+
+@pytest.mark.parametrize(
+    ("text", "table"),
+    [
+        ("8080", {"port": 8080}),
+        ("0", {"port": 0}),
+        ("0.0.0.0:80", {"host": "0.0.0.0", "port": 80}),
+        ("[::1]:8080", {"host": "::1", "port": 8080}),
+        ("box.local:9000", {"host": "box.local", "port": 9000}),
+    ],
+)
+def test_an_address_to_serve_on_is_a_port_or_a_host_and_a_port(text, table):
+    assert table_of({}, serve=text)["serve"] == table
+
+
+@pytest.mark.parametrize(
+    "text", ["", "eighty", "0.0.0.0", "1.2.3.4:", "65536", "-1", "1:x", "::1:8"]
+)
+def test_any_other_address_to_serve_on_is_refused(text):
+    with pytest.raises(typer.BadParameter, match=r"where \[HOST:\]PORT is needed"):
+        table_of({}, serve=text)
 
 
 def test_config_init_and_check(runtime, tmp_path):

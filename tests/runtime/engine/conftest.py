@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from runtime.backends.tensors import expected_tensors
 from runtime.contract import METADATA_KEY
 from runtime.engine import log
 from runtime.engine.device import DeviceFacts, Gpu, Host
@@ -22,6 +21,7 @@ from runtime.engine.flavours import Flavour
 from runtime.engine.manifest import FileRecord, Manifest, Target, manifest_path
 from runtime.engine.options import BuildOptions
 from runtime.onnx_file import read_contract, read_header
+from runtime.tensors import expected_tensors
 
 ORIN = DeviceFacts(
     Gpu("Orin", "8.7", True, 4 << 30),

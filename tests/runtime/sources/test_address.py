@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from runtime.errors import FoldcamError
 from runtime.options import SourceOptions
-from runtime.sources.address import SCHEMES, STREAMS, Address, parse_address, redacted
+from runtime.redaction import bare_address
+from runtime.sources.address import SCHEMES, STREAMS, Address, parse_address
 
 
 def test_a_camera_by_number_by_device_and_by_a_lasting_name():
@@ -92,7 +93,7 @@ def test_a_mistake_is_named_without_credentials(uri, message):
     ],
 )
 def test_what_is_shown_of_an_address(uri, shown):
-    assert redacted(uri) == shown
+    assert bare_address(uri) == shown
 
 
 def outcome(text: str) -> Address | str:
@@ -128,7 +129,7 @@ def test_credentials_are_nowhere_but_in_the_target(scheme, user, password, token
     uri = f"{scheme}://{user}:{secret}@camera.local:554/stream/1?token={token}&x={token}"
     found = parse_address(uri)
     assert found.target == uri
-    for shown in (found.name, found.stem, repr(found), redacted(uri)):
+    for shown in (found.name, found.stem, repr(found), bare_address(uri)):
         assert not any(part in shown for part in (user, password, token))
 
 

@@ -16,8 +16,8 @@ import pytest
 
 from runtime.errors import FoldcamError
 from runtime.images import write_image
+from runtime.redaction import bare_address
 from runtime.sources import open_source
-from runtime.sources.address import redacted
 from runtime.sources.camera import camera_failure
 from runtime.sources.images import pattern_root
 
@@ -139,9 +139,9 @@ def test_unsupported_scheme_is_named_without_credentials(scheme):
 
 
 def test_credentials_are_hidden():
-    assert redacted("rtsp://u:p@h:554/x?a@b") == "rtsp://***@h:554/x?***"
-    assert redacted("rtsp://h/x@y") == "rtsp://h/x@y"
-    assert redacted("rtsp://u:p@ss@h/x") == "rtsp://***@h/x"
+    assert bare_address("rtsp://u:p@h:554/x?a@b") == "rtsp://***@h:554/x?***"
+    assert bare_address("rtsp://h/x@y") == "rtsp://h/x@y"
+    assert bare_address("rtsp://u:p@ss@h/x") == "rtsp://***@h/x"
 
 
 def test_file_uri(photo):

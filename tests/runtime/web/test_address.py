@@ -7,32 +7,7 @@ import socket
 import pytest
 
 from runtime.errors import FoldcamError
-from runtime.web.address import HostNames, bind, is_loopback, parse_address, resolve, url_host
-
-
-@pytest.mark.parametrize(
-    ("text", "address"),
-    [
-        ("8080", ("127.0.0.1", 8080)),
-        ("0", ("127.0.0.1", 0)),
-        ("0.0.0.0:80", ("0.0.0.0", 80)),
-        ("[::1]:8080", ("::1", 8080)),
-        ("box.local:9000", ("box.local", 9000)),
-    ],
-)
-def test_an_address_is_a_port_or_a_host_and_a_port(text, address):
-    assert parse_address(text) == address
-
-
-@pytest.mark.parametrize("text", ["", "eighty", ":80", "0.0.0.0", "1.2.3.4:", "65536", "-1", "1:x"])
-def test_anything_else_is_refused_in_one_sentence(text):
-    with pytest.raises(FoldcamError, match="is no address to serve on"):
-        parse_address(text)
-
-
-def test_an_ipv6_address_needs_brackets():
-    with pytest.raises(FoldcamError, match="in brackets"):
-        parse_address("::1:8080")
+from runtime.web.address import HostNames, bind, is_loopback, resolve, url_host
 
 
 @pytest.mark.parametrize(

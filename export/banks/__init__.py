@@ -1,0 +1,1 @@
+"""Making banks: images -> embeddings -> grad-weights; adding, joining, removing, drawing."""

@@ -1,0 +1,87 @@
+"""Grad-weights: (images, directions) -> [N, K], one head-only product per image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from export.networks.cut import Activations, Network
+from runtime.errors import FoldcamError
+
+Floats = npt.NDArray[np.float32]
+ChannelRule = Literal["all", "positive"]
+CHANNEL_RULES: tuple[ChannelRule, ...] = get_args(ChannelRule)
+
+
+@dataclass(frozen=True)
+class HeadTraits:
+    """What the head's Jacobian allows.
+
+    Attributes:
+        linear: it is the same for every image, so that grad-weights follow from
+            the directions alone and no second pass over the images is needed.
+        positional: it weights positions differently, which the spatial mean loses.
+    """
+
+    linear: bool
+    positional: bool
+
+
+def head_traits(network: Network, activations: Activations) -> HeadTraits:
+    """Try the head on a few images."""
+    return HeadTraits(
+        linear=network.head_is_linear(activations),
+        positional=network.head_depends_on_position(activations),
+    )
+
+
+def pull_back(network: Network, activations: Activations, directions: Floats) -> Floats:
+    """Grad-weights of the batch of images that `activations` came from.
+
+    Args:
+        network: the cut network.
+        activations: of N images.
+        directions: `float32 [N, D]`.
+
+    Returns:
+        `float32 [N, K]`, not yet scaled.
+
+    Raises:
+        FoldcamError: they are not finite.
+    """
+    pulled: Floats = network.pull_back(activations, torch.from_numpy(directions)).numpy()
+    if not np.isfinite(pulled).all():
+        raise FoldcamError(
+            "The head's gradient is not finite for some images: its weights or its input overflow."
+        )
+    return pulled
+
+
+def pull_back_anywhere(network: Network, activations: Activations, directions: Floats) -> Floats:
+    """Grad-weights for any number of directions, for a linear head.
+
+    Args:
+        network: a network with a linear head.
+        activations: of any images; where the Jacobian is taken does not matter.
+        directions: `float32 [M, D]`.
+
+    Returns:
+        `float32 [M, K]`, not yet scaled.
+    """
+    size = activations.feature_map.shape[0]
+    padded = -len(directions) % size
+    rows = np.concatenate([directions, np.zeros((padded, directions.shape[1]), np.float32)])
+    pulled = [
+        pull_back(network, activations, rows[start : start + size])
+        for start in range(0, len(rows), size)
+    ]
+    return np.concatenate(pulled)[: len(directions)]
+
+
+def keep_channels(grad_weights: Floats, rule: ChannelRule) -> Floats:
+    """Apply the channel rule: `all`, or `positive` to drop evidence against."""
+    return grad_weights if rule == "all" else np.maximum(grad_weights, 0)

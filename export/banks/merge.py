@@ -1,0 +1,156 @@
+"""The rows of a bank and those of new images, put in one order."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from export.bank import Bank, BankOutcome
+from export.bank_source import BankSource
+from export.banks.embedding_pass import EmbeddingPass
+from export.banks.steps import data_hash, hash_rows, unit_rows, values_of
+from export.datasets import Dataset, Sample
+from export.objectives.kernel import KernelObjective
+from runtime.errors import FoldcamError
+
+Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class MergedRows:
+    """Old and new rows in the new bank's order.
+
+    Attributes:
+        order: `int64 [N]`, for each row its place among the old rows followed by the new.
+        embeddings: `float32 [N, D]` of norm 1.
+        labels: of each row; empty for a continuous outcome.
+        classes: `int64 [N]`, the labels as numbers 0..C-1.
+        outcome: values of the rows, None where they have labels.
+        hashes: `uint8 [N, 32]` of the image files, None where the bank does not know its own.
+    """
+
+    order: Integers
+    embeddings: Floats
+    labels: list[str]
+    classes: Integers
+    outcome: BankOutcome | None
+    hashes: npt.NDArray[np.uint8] | None
+
+
+def in_order_of_rows(samples: Sequence[Sample], kernel: KernelObjective | None) -> list[Sample]:
+    """Samples by label, or by value for a continuous outcome.
+
+    Raises:
+        FoldcamError: a value is needed and missing.
+    """
+    if kernel is None:
+        return sorted(samples, key=lambda sample: sample.label)
+    return sorted(samples, key=lambda sample: values_of([sample])[0])
+
+
+def new_samples(bank: Bank, samples: list[Sample]) -> tuple[list[Sample], list[Path]]:
+    """The samples whose file is not in the bank, and the paths of those that are.
+
+    Raises:
+        FoldcamError: no sample is new.
+    """
+    if bank.image_hashes is None:
+        return samples, []
+    held = {row.tobytes() for row in bank.image_hashes}
+    fresh, known = [], []
+    for sample in samples:
+        try:
+            same = hashlib.sha256(sample.path.read_bytes()).digest() in held
+        except (OSError, ValueError):
+            same = False  # the pass names what is wrong with it
+        if same:
+            known.append(sample.path)
+        else:
+            fresh.append(sample)
+    if not fresh:
+        raise FoldcamError(
+            f"All {len(known)} images are in the bank already: there is nothing to add."
+        )
+    return fresh, known
+
+
+def merge_rows(
+    bank: Bank, found: EmbeddingPass, kept: list[Sample], kernel: KernelObjective | None
+) -> MergedRows:
+    """Old rows and new ones, sorted as in a bank built from scratch over both.
+
+    Args:
+        bank: the old rows.
+        found: what the pass over the new images found.
+        kept: the new images that were read, in the order of `found`.
+        kernel: the objective of a continuous outcome, None for labels.
+
+    Raises:
+        FoldcamError: an embedding of zeros, or a value without a logarithm.
+    """
+    embeddings = np.concatenate([bank.embeddings, unit_rows(found.embeddings)])
+    hashes = None
+    if bank.image_hashes is not None:
+        hashes = np.concatenate([bank.image_hashes, hash_rows(found.hashes)])
+    if kernel is None or bank.outcome is None:
+        names = [*bank.row_labels(), *(sample.label for sample in kept)]
+        # Stable, as in a bank built from scratch: old rows stay before new ones.
+        order = np.asarray(sorted(range(len(names)), key=names.__getitem__), np.int64)
+        labels = [names[place] for place in order]
+        _, classes = np.unique(labels, return_inverse=True)
+        outcome = None
+    else:
+        values = np.concatenate([bank.outcome.values, kernel.on_scale(values_of(kept))])
+        order = np.argsort(values, kind="stable")
+        labels, classes = [], np.zeros(len(values), np.int64)
+        outcome = BankOutcome(values[order], kernel.tau, kernel.transform)
+    return MergedRows(
+        order=order,
+        embeddings=np.ascontiguousarray(embeddings[order]),
+        labels=labels,
+        classes=classes.astype(np.int64),
+        outcome=outcome,
+        hashes=None if hashes is None else hashes[order],
+    )
+
+
+def merged_source(
+    source: BankSource, bank: Bank, dataset: Dataset, found: EmbeddingPass, kept: list[Sample]
+) -> BankSource:
+    """Where a bank with added rows comes from.
+
+    Args:
+        source: of the old bank.
+        bank: the new one, without a source of its own yet.
+        dataset: where the new images came from.
+        found, kept: as in `merge_rows`.
+
+    Returns:
+        The data sets' names joined. The data's hash is the one of a bank built from
+        scratch, where the old rows' image hashes and labels are known.
+    """
+    old = source.origin
+    if bank.image_hashes is not None and bank.outcome is None:
+        hashes = [row.tobytes().hex() for row in bank.image_hashes]
+        data_sha256 = data_hash(hashes, bank.row_labels())
+    else:
+        # What the old rows' files were called is not known any more.
+        added = data_hash(found.hashes, [sample.label for sample in kept])
+        data_sha256 = hashlib.sha256(f"{old.data_sha256} {added}".encode()).hexdigest()
+    origin = replace(
+        old,
+        data=_joined(old.data, dataset.name),
+        split=_joined(old.split, dataset.split),
+        data_sha256=data_sha256,
+    )
+    return replace(source, origin=origin)
+
+
+def _joined(old: str, new: str) -> str:
+    return old if new in old.split(" + ") else f"{old} + {new}"

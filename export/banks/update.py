@@ -1,0 +1,291 @@
+"""New images for a bank that exists: its old rows are not embedded again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from export.bank import Bank, label_runs, scaled_to_unit_maximum
+from export.bank_source import BankSource, needed_source
+from export.banks.embedding_pass import batches, embed, forget
+from export.banks.feature_cache import FeatureCache
+from export.banks.grad_weights import (
+    CHANNEL_RULES,
+    ChannelRule,
+    head_traits,
+    keep_channels,
+    pull_back_anywhere,
+)
+from export.banks.merge import (
+    MergedRows,
+    in_order_of_rows,
+    merge_rows,
+    merged_source,
+    new_samples,
+)
+from export.banks.steps import StageProgress, second_pass, stage_of
+from export.datasets import Dataset, Sample, SkippedFile
+from export.networks.cut import Activations, Network
+from export.objectives.directions import Directions, parse_objective
+from export.objectives.kernel import KernelObjective
+from export.onnx_networks.prepare import noise
+from runtime.errors import FoldcamError
+
+_PROBE_IMAGES = 8
+
+Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class AddReport:
+    """What happened while images were added to a bank.
+
+    Attributes:
+        bank: the new bank.
+        added: rows that are new.
+        rederived: whether the old rows' grad-weights were taken again from all embeddings,
+            so that the bank equals one built from scratch over all images.
+        known: images that are in the bank already, which were left out.
+        skipped: images that could not be read.
+        fallback_rows: rows whose direction is that of all triplets.
+    """
+
+    bank: Bank
+    added: int
+    rederived: bool
+    known: list[Path] = field(default_factory=list)
+    skipped: list[SkippedFile] = field(default_factory=list)
+    fallback_rows: int = 0
+
+    def notes(self) -> list[str]:
+        """What the user should know, one sentence each."""
+        notes = []
+        if not self.rederived:
+            notes.append(
+                "The head is not linear: old rows keep the grad-weights of the comparisons that "
+                "they were built with, and only new rows know the new images."
+            )
+        if self.fallback_rows:
+            notes.append(
+                f"{self.fallback_rows} of {self.bank.rows} rows had no gradient of their own and "
+                "took the all-triplets direction."
+            )
+        return notes
+
+
+def add_to_bank(
+    bank: Bank,
+    network: Network,
+    dataset: Dataset,
+    *,
+    seed: int = 0,
+    batch_size: int = 16,
+    resume_folder: Path | None = None,
+    progress: StageProgress | None = None,
+) -> AddReport:
+    """Add images of new labels, or more images of known ones, to a bank.
+
+    Only the new images go through the network. Their directions are taken against all
+    embeddings, old and new. A head that is linear has one Jacobian for all images, so
+    that the old rows' grad-weights follow exactly from the stored embeddings as well: the
+    bank equals the one that `build_bank` makes of the old images followed by the new.
+    For another head the old rows keep theirs, which speak for the comparisons of old.
+
+    Args:
+        bank: the bank, with its source.
+        network: the network that made it, cut at the same layer.
+        dataset: the new images; with values if the bank has values.
+        seed: of sampled triplets, as when the bank was built.
+        batch_size: images per pass.
+        resume_folder: where finished work is kept until the bank is complete.
+        progress: told after each batch.
+
+    Raises:
+        FoldcamError: another network or layer than the bank's, labels where it has values
+            or values where it has labels, a compressed bank, or no new image.
+    """
+    source = needed_source(bank.source, "The bank")
+    kernel = kernel_of(bank)
+    _check(bank, source, network, dataset.samples)
+    fresh, known = new_samples(bank, in_order_of_rows(dataset.samples, kernel))
+    probe = _probe(network, source, fresh)
+    linear = probe is not None and head_traits(network, probe).linear
+    cache = FeatureCache()
+    found = embed(
+        network,
+        source.preprocessing,
+        fresh,
+        batch_size=batch_size,
+        resume_folder=resume_folder,
+        keep=None if linear else cache.keep,
+        progress=stage_of(progress, "embedding"),
+    )
+    kept = [fresh[position] for position in found.positions]
+    rows = merge_rows(bank, found, kept, kernel)
+    directions = _directions(bank, rows, kernel, seed)
+    # Without a readable image to try the head on, `embed` has raised.
+    assert probe is not None
+    old = rows.order < bank.rows
+    if linear:
+        grad_weights, index = _through_linear_head(network, probe, directions, rows.classes)
+        grad_weights = scaled_to_unit_maximum(keep_channels(grad_weights, _rule(bank)))
+    else:
+        # The pass over the new images found them in the order of `found`.
+        wanted = np.empty((len(kept), bank.embedding_size), np.float32)
+        wanted[rows.order[~old] - bank.rows] = directions.values[~old]
+        pulled = second_pass(
+            network, source.preprocessing, fresh, found, wanted, cache, batch_size, progress
+        )
+        scaled = scaled_to_unit_maximum(keep_channels(pulled, _rule(bank)))
+        new_index = np.arange(len(kept)) + len(bank.grad_weights)
+        index = np.concatenate([bank.grad_index, new_index])[rows.order]
+        grad_weights, index = _in_row_order(np.concatenate([bank.grad_weights, scaled]), index)
+    if resume_folder is not None:
+        forget(resume_folder)
+    made = replace(
+        bank,
+        embeddings=rows.embeddings,
+        grad_weights=grad_weights,
+        grad_index=index.astype(np.int32),
+        labels=() if kernel is not None else label_runs(rows.labels),
+        outcome=rows.outcome,
+        image_hashes=rows.hashes,
+    )
+    made = replace(made, source=merged_source(source, made, dataset, found, kept))
+    return AddReport(
+        bank=made,
+        added=len(kept),
+        rederived=linear,
+        known=known,
+        skipped=found.skipped,
+        fallback_rows=directions.fallback_rows,
+    )
+
+
+def kernel_of(bank: Bank) -> KernelObjective | None:
+    """The objective of a bank with values, None for labels."""
+    if bank.outcome is None:
+        return None
+    return KernelObjective(bank.objective, bank.outcome.tau, bank.outcome.transform)
+
+
+def rederived(bank: Bank, network: Network, seed: int = 0) -> Bank | None:
+    """The bank with all grad-weights taken again from its embeddings as they are now.
+
+    No image is needed: a linear head has one Jacobian for all of them.
+
+    Args:
+        bank: with its source, not compressed.
+        network: the network that made it, cut at the same layer.
+        seed: of sampled triplets, as when the bank was built.
+
+    Returns:
+        None where the head is not linear: each row's Jacobian is its image's own.
+
+    Raises:
+        FoldcamError: another network or layer than the bank's, or one label only.
+    """
+    check_network(bank, needed_source(bank.source, "The bank"), network)
+    probe = network.forward(torch.from_numpy(noise(network.image_size, _PROBE_IMAGES)))
+    if not head_traits(network, probe).linear:
+        return None
+    kernel = kernel_of(bank)
+    _, classes = np.unique(bank.row_labels() or np.zeros(bank.rows), return_inverse=True)
+    classes = classes.astype(np.int64)
+    if kernel is not None and bank.outcome is not None:
+        directions = kernel.directions(bank.embeddings, bank.outcome.values)
+    else:
+        directions = parse_objective(bank.objective, seed).directions(bank.embeddings, classes)
+    pulled, index = _through_linear_head(network, probe, directions, classes)
+    return replace(
+        bank,
+        grad_weights=scaled_to_unit_maximum(keep_channels(pulled, _rule(bank))),
+        grad_index=index.astype(np.int32),
+    )
+
+
+def _rule(bank: Bank) -> ChannelRule:
+    for rule in CHANNEL_RULES:
+        if rule == bank.channel_rule:
+            return rule
+    raise FoldcamError(
+        f"The bank keeps the channels {bank.channel_rule!r}, which this foldcam does not know: "
+        "build it again."
+    )
+
+
+def check_network(bank: Bank, source: BankSource, network: Network) -> None:
+    """Refuse a network that did not make the bank.
+
+    Raises:
+        FoldcamError: another network, layer or input size, or a compressed bank.
+    """
+    recipe = source.preprocessing
+    if network.layer != source.layer:
+        raise FoldcamError(
+            f"The bank's grad-weights are those of the layer {source.layer!r} and the network is "
+            f"cut at {network.layer!r}: cut it at the bank's."
+        )
+    if network.image_size != (recipe.height, recipe.width):
+        height, width = network.image_size
+        raise FoldcamError(
+            f"The bank's images were {recipe.width} x {recipe.height} and the network takes "
+            f"{width} x {height}: build the bank again for that size."
+        )
+    if network.sha256() != bank.network_sha256:
+        raise FoldcamError(
+            f"The bank was made by another network: it names {bank.network_sha256[:12]}... and "
+            f"this one is {network.sha256()[:12]}...; its old rows would not be comparable, so "
+            "build the bank with this network."
+        )
+    if bank.compression != "none":
+        raise FoldcamError(
+            f"The bank was compressed ({bank.compression}), and its grad-weights cannot be taken "
+            "again from what is left: use the bank that it was made from."
+        )
+
+
+def _check(bank: Bank, source: BankSource, network: Network, samples: Sequence[Sample]) -> None:
+    check_network(bank, source, network)
+    if bank.outcome is None and any(sample.value is not None for sample in samples):
+        raise FoldcamError("The bank has labels and the images have values: give labels.")
+
+
+def _directions(
+    bank: Bank, rows: MergedRows, kernel: KernelObjective | None, seed: int
+) -> Directions:
+    if kernel is not None and rows.outcome is not None:
+        return kernel.directions(rows.embeddings, rows.outcome.values)
+    return parse_objective(bank.objective, seed).directions(rows.embeddings, rows.classes)
+
+
+def _probe(network: Network, source: BankSource, samples: list[Sample]) -> Activations | None:
+    for batch in batches(samples, source.preprocessing, _PROBE_IMAGES):
+        if batch.positions:
+            # Two images at least: how the head answers them is compared.
+            images = batch.images if len(batch.images) > 1 else batch.images.repeat(2, 1, 1, 1)
+            return network.forward(images)
+    return None
+
+
+def _through_linear_head(
+    network: Network, probe: Activations, directions: Directions, classes: Integers
+) -> tuple[Floats, Integers]:
+    if not directions.per_class:
+        pulled = pull_back_anywhere(network, probe, directions.values)
+        return pulled, np.arange(len(pulled))
+    _, firsts = np.unique(classes, return_index=True)
+    return pull_back_anywhere(network, probe, directions.values[firsts]), classes
+
+
+def _in_row_order(grad_weights: Floats, index: Integers) -> tuple[Floats, Integers]:
+    """Where no two rows share grad-weights, no index is needed in the graph."""
+    if len(grad_weights) != len(index):
+        return grad_weights, index
+    return grad_weights[index], np.arange(len(index))

@@ -1,0 +1,1 @@
+"""The command lines: flags turned into calls of public functions."""

@@ -1,0 +1,314 @@
+"""`foldcam bank build|add|merge|remove|stats`: banks as files of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from export.commands.bank_life import merge, remove, stats
+from export.commands.bank_report import print_bank
+from export.commands.options import (
+    BatchSize,
+    Channels,
+    Color,
+    Continuous,
+    Json,
+    Layer,
+    Log,
+    Mean,
+    Model,
+    ObjectiveText,
+    Output,
+    Resize,
+    Seed,
+    Singletons,
+    Size,
+    Split,
+    Std,
+    Weights,
+    check_image_flags,
+    choice,
+    goal_of,
+    local_images,
+    stdout_kept,
+    training_data,
+)
+
+if TYPE_CHECKING:
+    from export.objectives.directions import Objective
+    from export.objectives.kernel import KernelObjective
+    from export.scale_out.files import BankOnRay
+
+app = typer.Typer(no_args_is_help=True)
+group = typer.Typer(no_args_is_help=True)
+app.add_typer(group, name="bank", help="Build, change and inspect banks of training images.")
+
+
+@app.callback()
+def _program() -> None:
+    """With a callback, the group keeps its name even where it is the only command."""
+
+
+@group.command(epilog="Example: foldcam bank build demo --images photos/ --out bank.safetensors")
+def build(
+    model: Model,
+    images: Annotated[
+        str,
+        typer.Option(
+            help="Training images: class folders, a CSV, or a CUB-200-2011 folder. With --engine "
+            "ray also .tar files of WebDataset (a file, a folder of them, or "
+            "URL/train-{000..099}.tar), and CSVs with URLs.",
+            metavar="DATA",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The bank to write.")] = Path("bank.safetensors"),
+    weights: Weights = None,
+    layer: Layer = None,
+    output: Output = None,
+    split: Split = "train",
+    objective: ObjectiveText = None,
+    continuous: Continuous = False,
+    log: Log = False,
+    channels: Channels = "all",
+    size: Size = None,
+    resize: Resize = None,
+    color: Color = None,
+    mean: Mean = None,
+    std: Std = None,
+    singletons: Singletons = "refuse",
+    batch_size: BatchSize = 16,
+    seed: Seed = 0,
+    engine: Annotated[
+        str, typer.Option(help="local, or ray: several processes, or machines (--address).")
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="HOST:PORT of a running Ray cluster, or auto.", show_default="this machine alone"
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that each load MODEL.", min=1, show_default="2")
+    ] = None,
+    shard_rows: Annotated[
+        int | None, typer.Option(help="Images per shard.", min=1, show_default="512")
+    ] = None,
+    block_rows: Annotated[
+        int | None,
+        typer.Option(
+            help="Rows compared with each other, for objectives other than all-triplets.",
+            min=4,
+            show_default="8192",
+        ),
+    ] = None,
+    compress: Annotated[
+        str | None,
+        typer.Option(
+            help="prototypes:5 (5 rows per label in place of its images), or rank:32 (32 numbers "
+            "per row of grad-weights), read shard by shard.",
+        ),
+    ] = None,
+    shards: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep the shards in this folder, for another --compress later.", metavar="FOLDER"
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Build a bank; interrupted, the same command goes on where it stopped."""
+    from export.bank_files import build_bank_file
+    from export.banks.grad_weights import CHANNEL_RULES
+    from export.models.spec import load_model, with_overrides
+    from export.progress import ProgressBar
+
+    rule = choice("--channels", channels, CHANNEL_RULES)
+    check_image_flags(resize, color)
+    goal = goal_of(objective, continuous=continuous, log=log, seed=seed)
+    look = {"size": size, "resize": resize, "color": color, "mean": mean, "std": std}
+    extra: dict[str, Any] = {}
+    if choice("--engine", engine, ("local", "ray")) == "ray":
+        on_ray = _build_on_ray(
+            model,
+            images,
+            out,
+            goal,
+            look,
+            # Flags that are not given keep what the functions say.
+            given={"workers": workers, "address": address, "block_rows": block_rows},
+            shard_rows=shard_rows,
+            compress=compress,
+            split=split,
+            singletons=singletons,
+            continuous=continuous,
+            weights=weights,
+            output=output,
+            layer=layer,
+            channel_rule=rule,
+            batch_size=batch_size,
+            seed=seed,
+            keep_shards=shards,
+        )
+        built = on_ray.built
+        scaled = on_ray.scaled
+        extra = {
+            "shards": scaled.shards,
+            "shards_resumed": scaled.resumed,
+            "stage_seconds": scaled.seconds,
+            "worker_bytes": scaled.worker_bytes,
+        }
+    else:
+        only_ray = (address, workers, shard_rows, block_rows, compress, shards)
+        if any(value is not None for value in only_ray):
+            raise typer.BadParameter(
+                "--address, --workers, --shard-rows, --block-rows, --compress and --shards need "
+                "--engine ray."
+            )
+        dataset = training_data(local_images(images), split, singletons, continuous=continuous)
+        with stdout_kept(), ProgressBar() as progress:
+            loaded = load_model(model, weights, output)
+            built = build_bank_file(
+                loaded,
+                dataset,
+                out,
+                goal,
+                preprocessing=with_overrides(loaded.preprocessing, **look),
+                layer=layer,
+                channel_rule=rule,
+                batch_size=batch_size,
+                progress=progress,
+            )
+    report = built.report
+    print_bank(
+        out,
+        report.bank,
+        {
+            **extra,
+            "fallback_rows": report.fallback_rows,
+            "skipped": [{"path": s.place, "reason": s.reason} for s in report.skipped],
+            "notes": built.notes,
+        },
+        as_json,
+    )
+
+
+def _build_on_ray(
+    model: str,
+    images: str,
+    out: Path,
+    goal: Objective | KernelObjective,
+    look: dict[str, str | None],
+    *,
+    given: dict[str, Any],
+    shard_rows: int | None,
+    compress: str | None,
+    split: str,
+    singletons: str,
+    continuous: bool,
+    weights: Path | None,
+    output: str | None,
+    seed: int,
+    **same: Any,
+) -> BankOnRay:
+    from export.datasets import SINGLETON_POLICIES, SPLITS, handle_singletons
+    from export.models.spec import load_model, with_overrides
+    from export.progress import ProgressBar
+    from export.scale_out.engine import SHARD_ROWS, ClusterOptions
+    from export.scale_out.files import build_bank_file_on_ray
+    from export.scale_out.sources import load_sharded, sharded
+    from export.storage.options import parse_compression
+
+    policy = choice("--singletons", singletons, SINGLETON_POLICIES)
+    rows = shard_rows or SHARD_ROWS
+    data = load_sharded(images, choice("--split", split, SPLITS), rows, continuous=continuous)
+    if data.listed is not None and not continuous:
+        data = sharded(data.name, data.split, handle_singletons(data.listed, policy), rows)
+    told = {name: value for name, value in given.items() if value is not None}
+    with stdout_kept(), ProgressBar() as progress:
+        preprocessing = load_model(model, weights, output).preprocessing
+        return build_bank_file_on_ray(
+            model,
+            data,
+            out,
+            goal,
+            weights=weights,
+            output=output,
+            preprocessing=with_overrides(preprocessing, **look),
+            singletons=policy,
+            compression=parse_compression(compress or "none"),
+            options=ClusterOptions(seed=seed, **told),
+            progress=progress,
+            **same,
+        )
+
+
+@group.command(
+    epilog="Example: foldcam bank add bank.safetensors demo --images new/ --out more.safetensors"
+)
+def add(
+    bank: Annotated[Path, typer.Argument(help="The bank.", metavar="BANK")],
+    model: Model,
+    images: Annotated[
+        Path, typer.Option(help="New images: class folders, a CSV, or a CUB-200-2011 folder.")
+    ],
+    out: Annotated[Path, typer.Option(help="The new bank to write.")],
+    weights: Weights = None,
+    output: Output = None,
+    split: Split = "train",
+    singletons: Singletons = "refuse",
+    batch_size: BatchSize = 16,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Add images of new or known labels to a bank, without embedding the old ones again."""
+    from export.bank import Bank
+    from export.bank_files import add_to_bank_file
+    from export.datasets import SINGLETON_POLICIES, SPLITS, load_dataset
+    from export.models.spec import load_model
+    from export.progress import ProgressBar
+
+    chosen = choice("--split", split, SPLITS)
+    policy = choice("--singletons", singletons, SINGLETON_POLICIES)
+    held = Bank.load(bank)
+    dataset = load_dataset(images, chosen, continuous=held.outcome is not None)
+    with stdout_kept(), ProgressBar() as progress:
+        report = add_to_bank_file(
+            held,
+            load_model(model, weights, output),
+            dataset,
+            out,
+            singletons=policy,
+            seed=seed,
+            batch_size=batch_size,
+            progress=progress,
+        )
+    print_bank(
+        out,
+        report.bank,
+        {
+            "added": report.added,
+            "known": [str(path) for path in report.known],
+            "rederived": report.rederived,
+            "fallback_rows": report.fallback_rows,
+            "skipped": [{"path": s.place, "reason": s.reason} for s in report.skipped],
+            "notes": report.notes(),
+        },
+        as_json,
+    )
+
+
+group.command(
+    epilog="Example: foldcam bank merge a.safetensors b.safetensors --out both.safetensors"
+)(merge)
+group.command(
+    epilog="Example: foldcam bank remove bank.safetensors --label 'Jane Doe' --out less.safetensors"
+)(remove)
+group.command(epilog="Example: foldcam bank stats bank.safetensors --map map.png")(stats)
+
+
+if __name__ == "__main__":
+    from runtime.cli_support import run_app
+
+    run_app(app, "foldcam")

@@ -1,0 +1,183 @@
+"""`foldcam bank merge|remove|stats`: what happens to a bank after it was built."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from export.commands.bank_report import print_bank
+from export.commands.options import Json, Output, Seed, Weights, choice, stdout_kept
+from runtime.errors import ExitStatus
+
+if TYPE_CHECKING:
+    from export.bank import Bank
+    from export.networks.cut import Network
+
+OwnModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="MODEL that made the bank: grad-weights are computed anew from the rows as they "
+        "are then, where its head is linear.",
+        metavar="MODEL",
+    ),
+]
+BankFile = Annotated[Path, typer.Argument(help="The bank.", metavar="BANK")]
+
+
+def merge(
+    banks: Annotated[list[Path], typer.Argument(help="Banks of one network.", metavar="BANKS")],
+    out: Annotated[Path, typer.Option(help="The new bank to write.")],
+    model: OwnModel = None,
+    weights: Weights = None,
+    output: Output = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Put banks of one network together; an image that several have is taken once."""
+    from export.bank import Bank
+    from export.bank_files import check_out
+    from export.banks.join import merge_banks
+
+    if len(banks) < 2:
+        raise typer.BadParameter("Merging needs two banks or more.")
+    check_out(out)
+    held = [Bank.load(path) for path in banks]
+    with stdout_kept():
+        network = _network(held[0], model, weights, output)
+        report = merge_banks(held, [str(path) for path in banks], network, seed)
+    report.bank.save(out)
+    extra = {
+        "merged": [str(path) for path in banks],
+        "duplicates": report.duplicates,
+        "conflicts": report.conflicts,
+        "rederived": report.rederived,
+        "notes": report.notes(),
+    }
+    print_bank(out, report.bank, extra, as_json)
+
+
+def remove(
+    bank: BankFile,
+    out: Annotated[Path, typer.Option(help="The new bank to write.")],
+    label: Annotated[list[str] | None, typer.Option(help="Remove this label (repeat it).")] = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(help="Remove this image: its file, or its SHA-256 (repeat it)."),
+    ] = None,
+    images_from: Annotated[
+        Path | None, typer.Option(help="Remove the images of this list: one file or hash a line.")
+    ] = None,
+    report_to: Annotated[
+        Path | None, typer.Option("--report", help="Write the report as JSON to this file, too.")
+    ] = None,
+    model: OwnModel = None,
+    weights: Weights = None,
+    output: Output = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Take images out of a bank, and report what is provably gone and what is not."""
+    from export.bank import Bank
+    from export.bank_files import check_out
+    from export.banks.removal import Selection, image_hashes_of, remove_from_bank
+    from runtime.cli_support import print_json
+    from runtime.files import atomic_path
+
+    named = [*(image or []), *_lines(images_from)]
+    if not (label or named):
+        raise typer.BadParameter("Say what goes: --label, --image or --images-from.")
+    check_out(out)
+    held = Bank.load(bank)
+    selection = Selection(frozenset(label or []), image_hashes_of(named))
+    with stdout_kept():
+        network = _network(held, model, weights, output)
+        report = remove_from_bank(held, selection, network, seed)
+    report.bank.save(out)
+    document = {"bank": str(out), "removed_from": str(bank), **report.document()}
+    if report_to is not None:
+        with atomic_path(report_to) as temporary:
+            temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    if as_json:
+        print_json(document)
+    else:
+        _print_removal(document)
+    if not document["complete"]:
+        raise typer.Exit(ExitStatus.GATE_FAILED)
+
+
+def stats(
+    bank: BankFile,
+    map_to: Annotated[
+        Path | None,
+        typer.Option("--map", help="Draw the rows in two dimensions: .png, .svg or .pdf."),
+    ] = None,
+    map_method: Annotated[str, typer.Option(help="tsne, or pca.")] = "tsne",
+    seed: Annotated[int, typer.Option(help="Of the map.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Say what is in a bank, and draw it."""
+    from export.bank import Bank
+
+    held = Bank.load(bank)
+    extra: dict[str, Any] = {"notes": []}
+    if map_to is not None:
+        from export.banks.picture import MAP_METHODS, bank_map, draw_map
+
+        layout = bank_map(held, choice("--map-method", map_method, MAP_METHODS), seed)
+        draw_map(held, layout, map_to)
+        extra["map"] = str(map_to)
+    print_bank(bank, held, extra, as_json)
+
+
+def _network(
+    bank: Bank, model: str | None, weights: Path | None, output: str | None
+) -> Network | None:
+    """The network that made a bank, if it is named."""
+    if model is None:
+        return None
+    from export.bank_files import network_of_bank
+    from export.models.spec import load_model
+
+    return network_of_bank(bank, load_model(model, weights, output))
+
+
+def _lines(path: Path | None) -> list[str]:
+    if path is None:
+        return []
+    from runtime.errors import FoldcamError
+
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise FoldcamError(f"--images-from {path} cannot be read ({error}).") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _print_removal(document: dict[str, Any]) -> None:
+    from runtime.text import printable
+
+    print(f"{document['bank']}: {document['rows_after']} of {document['rows_before']} rows stay")
+    for item in document["removed"][:20]:
+        name = printable(item["label"] or "value")
+        print(f"  removed      {name}  {item['image_sha256'] or '(image hash unknown)'}")
+    if len(document["removed"]) > 20:
+        print(f"  removed      {len(document['removed']) - 20} more (--json lists all)")
+    for name in document["not_found"]:
+        print(f"  not found    {printable(name)}")
+    for name, held in document["checks"].items():
+        print(f"  {'proved' if held else 'FAILED'}       {name.replace('_', ' ')}")
+    for line in document["traces_in_aggregates"]:
+        print(f"  aggregates   {printable(line)}")
+    for item in document["rows_that_look_alike"]:
+        print(
+            f"  looks alike  {printable(item['label'] or 'value')}  {item['image_sha256']}  "
+            f"cosine {item['similarity']}"
+        )
+    for line in document["not_covered"]:
+        print(f"  not covered  {printable(line)}")
+    print(f"  bank before  {document['sha256_before']}")
+    print(f"  bank after   {document['sha256_after']}")

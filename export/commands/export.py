@@ -1,0 +1,186 @@
+"""`foldcam export`: flags turned into a call of `export.exporter.export_model`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from export.commands.options import (
+    BankPrecision,
+    BatchSize,
+    Channels,
+    Color,
+    Compress,
+    Continuous,
+    HeatmapSizeText,
+    InputTypeText,
+    Json,
+    Layer,
+    Log,
+    Mean,
+    Model,
+    Neighbors,
+    ObjectiveText,
+    Output,
+    Resize,
+    Search,
+    Seed,
+    Singletons,
+    Size,
+    Split,
+    Std,
+    TrainingImages,
+    Transfer,
+    Weights,
+    check_image_flags,
+    choice,
+    goal_of,
+    heatmap_size_of,
+    stdout_kept,
+    storage_of,
+    training_data,
+)
+from runtime.cli_support import print_json
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command(
+    epilog="Example: foldcam export demo --images CUB_200_2011 --out birds.onnx",
+)
+def export(
+    model: Model,
+    images: TrainingImages,
+    out: Annotated[Path, typer.Option(help="The folded model to write.")] = Path("model.onnx"),
+    weights: Weights = None,
+    layer: Layer = None,
+    output: Output = None,
+    head: Annotated[
+        str,
+        typer.Option(help="exact, or fitted: a linear map where the head has no gradient."),
+    ] = "exact",
+    split: Split = "train",
+    objective: ObjectiveText = None,
+    continuous: Continuous = False,
+    log: Log = False,
+    channels: Channels = "all",
+    transfer: Transfer = 1,
+    neighbors: Neighbors = 1,
+    heatmap_size: HeatmapSizeText = "native",
+    input_type: InputTypeText = "float32",
+    precision: Annotated[
+        str, typer.Option(help="fp32, or fp16: half the network's size; verify it on images.")
+    ] = "fp32",
+    size: Size = None,
+    resize: Resize = None,
+    color: Color = None,
+    mean: Mean = None,
+    std: Std = None,
+    singletons: Singletons = "refuse",
+    opset: Annotated[int, typer.Option(help="ONNX operator set of the file.")] = 18,
+    batch_size: BatchSize = 16,
+    search: Search = "auto",
+    compress: Compress = "none",
+    bank_precision: BankPrecision = "auto",
+    bank: Annotated[
+        Path | None,
+        typer.Option(help="Keep the bank in this file, too."),
+    ] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Fold a network and its training images into one ONNX file."""
+    from dataclasses import asdict
+
+    from export.banks.grad_weights import CHANNEL_RULES
+    from export.exporter import HEAD_RULES, export_model, skipped_lines
+    from export.grafting.fold import FoldOptions
+    from export.models.spec import load_model, with_overrides
+    from export.progress import ProgressBar
+    from runtime.contract import INPUT_TYPES, PRECISIONS
+    from runtime.text import number_text
+
+    rule = choice("--channels", channels, CHANNEL_RULES)
+    head_rule = choice("--head", head, HEAD_RULES)
+    options = FoldOptions(
+        transfer=transfer,
+        neighbors=neighbors,
+        heatmap_size=heatmap_size_of(heatmap_size),
+        input_type=choice("--input", input_type, INPUT_TYPES),
+        precision=choice("--precision", precision, PRECISIONS),
+        storage=storage_of(search, compress, bank_precision),
+    )
+    check_image_flags(resize, color)
+    goal = goal_of(objective, continuous=continuous, log=log, seed=seed)
+    dataset = training_data(images, split, singletons, continuous=continuous)
+    with stdout_kept(), ProgressBar() as progress:
+        loaded = load_model(model, weights, output)
+        report = export_model(
+            loaded,
+            dataset,
+            out,
+            goal,
+            preprocessing=with_overrides(
+                loaded.preprocessing, size=size, resize=resize, color=color, mean=mean, std=std
+            ),
+            layer=layer,
+            channel_rule=rule,
+            head_rule=head_rule,
+            options=options,
+            opset=opset,
+            batch_size=batch_size,
+            bank_out=bank,
+            progress=progress,
+        )
+    contract = report.contract
+    summary = {
+        "model": str(report.path),
+        "bytes": report.path.stat().st_size,
+        "layer": contract.layer,
+        "feature_map": list(contract.feature_map),
+        "embedding_size": contract.bank.embedding_size,
+        "normalized": contract.normalized,
+        "precision": contract.precision,
+        "head_linear": report.bank.head.linear,
+        "rows": contract.bank.rows,
+        "grad_weight_rows": contract.bank.grad_weight_rows,
+        "labels": len({run.name for run in contract.labels}),
+        "outcome": None if contract.outcome is None else vars(contract.outcome),
+        "objective": contract.bank.objective,
+        "compression": contract.bank.compression,
+        "storage": None if contract.bank.storage is None else vars(contract.bank.storage),
+        "fidelity": None if report.fidelity is None else asdict(report.fidelity),
+        "fallback_rows": report.bank.fallback_rows,
+        "skipped": [{"path": str(s.path), "reason": s.reason} for s in report.bank.skipped],
+        "notes": report.notes,
+    }
+    if as_json:
+        print_json(summary)
+        return
+    channels_count, height, width = contract.feature_map
+    print(f"{report.path}: {report.path.stat().st_size / 1e6:.1f} MB")
+    print(f"  feature map  {contract.layer} [{channels_count} x {height} x {width}]")
+    print(f"  embedding    {contract.bank.embedding_size} numbers")
+    what = f"of {summary['labels']} labels"
+    if contract.outcome is not None:
+        low, high = number_text(contract.outcome.low), number_text(contract.outcome.high)
+        what = f"with values from {low} to {high}"
+    print(
+        f"  bank         {contract.bank.rows} images {what}, "
+        f"{contract.bank.grad_weight_rows} distinct rows of grad-weights"
+    )
+    if contract.bank.storage is not None:
+        print(f"  storage      {contract.bank.storage.sentence()}")
+    if report.fidelity is not None:
+        print(f"  against all rows in float32: {report.fidelity.sentence()}")
+    for note in report.notes:
+        print(f"  note: {note}")
+    for line in skipped_lines(report.bank):
+        print(f"  {line}")
+    print(f"Next: runtime run {report.path} --file PHOTO --save out/")
+
+
+if __name__ == "__main__":
+    app()

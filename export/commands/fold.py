@@ -1,0 +1,128 @@
+"""`foldcam fold`: a bank's file folded into a network's file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from export.commands.options import (
+    BankPrecision,
+    Json,
+    Search,
+    choice,
+    heatmap_size_of,
+    storage_of,
+)
+from runtime.cli_support import print_json
+
+if TYPE_CHECKING:
+    from export.storage.options import StorageOptions
+
+app = typer.Typer(no_args_is_help=True)
+
+_OWN = "the refolded model's, else {}"
+
+
+@app.command(epilog="Example: foldcam fold birds.onnx --bank new.safetensors --out birds-new.onnx")
+def fold(
+    network: Annotated[
+        Path,
+        typer.Argument(
+            help="A folded model, whose bank is replaced, or an embedding network.",
+            metavar="NETWORK.onnx",
+        ),
+    ],
+    bank: Annotated[Path, typer.Option(help="The bank, from foldcam bank build or add.")],
+    out: Annotated[Path, typer.Option(help="The folded model to write.")] = Path("model.onnx"),
+    transfer: Annotated[
+        int | None,
+        typer.Option(
+            help="Nearest rows whose grad-weights are used.", min=1, show_default=_OWN.format(1)
+        ),
+    ] = None,
+    neighbors: Annotated[
+        int | None,
+        typer.Option(help="Nearest rows reported.", min=1, show_default=_OWN.format(1)),
+    ] = None,
+    heatmap_size: Annotated[
+        str | None,
+        typer.Option(
+            help="native (the feature map's), input, or WIDTHxHEIGHT.",
+            show_default=_OWN.format("native"),
+        ),
+    ] = None,
+    input_type: Annotated[
+        str | None,
+        typer.Option(
+            "--input",
+            help="float32, or uint8 with normalisation in the graph.",
+            show_default=_OWN.format("float32"),
+        ),
+    ] = None,
+    search: Search = "auto",
+    compress: Annotated[
+        str | None,
+        typer.Option(
+            help="Grad-weights: none, rank:R or prototypes:N, as of foldcam export.",
+            show_default=_OWN.format("none"),
+        ),
+    ] = None,
+    bank_precision: BankPrecision = "auto",
+    as_json: Json = False,
+) -> None:
+    """Fold a bank into a network, or swap the bank of a folded model; needs no torch for that."""
+    from export.bank import Bank
+    from export.grafting.refold import FoldWishes, fold_file
+    from runtime.contract import INPUT_TYPES
+
+    wishes = FoldWishes(
+        transfer=transfer,
+        neighbors=neighbors,
+        heatmap_size=None if heatmap_size is None else heatmap_size_of(heatmap_size),
+        input_type=None if input_type is None else choice("--input", input_type, INPUT_TYPES),
+        storage=_storage(network, search, compress, bank_precision),
+    )
+    report = fold_file(network, Bank.load(bank), out, wishes)
+    contract, replaced = report.contract, report.replaced
+    summary = {
+        "model": str(out),
+        "bytes": out.stat().st_size,
+        "rows": contract.bank.rows,
+        "grad_weight_rows": contract.bank.grad_weight_rows,
+        "labels": len({run.name for run in contract.labels}),
+        "transfer": contract.transfer,
+        "neighbors": contract.neighbors,
+        "heatmap_size": list(contract.heatmap_size),
+        "input_type": contract.input_type,
+        "bank_sha256": contract.bank.sha256,
+        "replaced_rows": None if replaced is None else replaced.bank.rows,
+    }
+    if as_json:
+        print_json(summary)
+        return
+    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+    print(f"  bank         {contract.bank.rows} rows of {contract.origin.data}")
+    if replaced is not None:
+        print(f"  in place of  {replaced.bank.rows} rows of {replaced.origin.data}")
+    print(f"Next: foldcam verify {out} --images DATA")
+
+
+def _storage(
+    network: Path, search: str, compress: str | None, bank_precision: str
+) -> StorageOptions:
+    """What the flags say; the compression of a folded model stays unless they do."""
+    from runtime.contract import METADATA_KEY
+    from runtime.onnx_file import read_contract, read_header
+
+    if compress is None:
+        folded = METADATA_KEY in read_header(network).metadata
+        compress = read_contract(network).bank.compression if folded else "none"
+    return storage_of(search, compress, bank_precision)
+
+
+if __name__ == "__main__":
+    from runtime.cli_support import run_app
+
+    run_app(app, "foldcam")

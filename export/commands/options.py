@@ -1,0 +1,198 @@
+"""What the workstation's commands share: their options, and how they read them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from export.datasets import Dataset
+    from export.grafting.fold import HeatmapSize
+    from export.objectives.directions import Objective
+    from export.objectives.kernel import KernelObjective
+    from export.storage.options import StorageOptions
+
+Choice = TypeVar("Choice", bound=str)
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="demo, package.module:factory, a .pt2 file, or an embedding network in .onnx.",
+        metavar="MODEL",
+    ),
+]
+TrainingImages = Annotated[
+    Path, typer.Option(help="Training images: class folders, a CSV, or a CUB-200-2011 folder.")
+]
+Weights = Annotated[
+    Path | None, typer.Option(help="safetensors, or a state dict of plain tensors.")
+]
+Layer = Annotated[
+    str | None, typer.Option(help="Name of the feature map; found by itself if left out.")
+]
+Output = Annotated[
+    str | None,
+    typer.Option(help="Which of the network's outputs is the embedding, if several could be."),
+]
+Split = Annotated[str, typer.Option(help="train, test or all.")]
+ObjectiveText = Annotated[
+    str | None,
+    typer.Option(
+        help="all-triplets, sampled:50, or pml:LOSS; with --continuous kernel:tau=0.1.",
+        show_default="all-triplets",
+    ),
+]
+Continuous = Annotated[
+    bool, typer.Option("--continuous", help="Labels are numbers, such as prices: estimate.")
+]
+Log = Annotated[
+    bool, typer.Option("--log", help="Estimate logarithms (prices), answer in the unit.")
+]
+Channels = Annotated[str, typer.Option(help="all, or positive.")]
+Transfer = Annotated[int, typer.Option(help="Nearest rows whose grad-weights are used.", min=1)]
+Neighbors = Annotated[int, typer.Option(help="Nearest rows reported.", min=1)]
+Search = Annotated[
+    str,
+    typer.Option(
+        help="exhaustive compares every bank row; lists those of the nearest lists, for large "
+        "banks (lists:16 searches more of them than the usual 12); auto takes the faster."
+    ),
+]
+Compress = Annotated[
+    str,
+    typer.Option(
+        help="Grad-weights: none, rank:32 (32 numbers per row), or prototypes:5 (5 rows per "
+        "label). Embeddings stay; what it costs is printed."
+    ),
+]
+BankPrecision = Annotated[
+    str,
+    typer.Option(
+        help="Numbers in which the bank is stored: float32, float16, int8 (embeddings in "
+        "lists; grad-weights take float16), or auto: smaller ones for larger banks."
+    ),
+]
+HeatmapSizeText = Annotated[
+    str, typer.Option(help="native (the feature map's), input, or WIDTHxHEIGHT.")
+]
+InputTypeText = Annotated[
+    str, typer.Option("--input", help="float32, or uint8 with normalisation in the graph.")
+]
+Size = Annotated[str | None, typer.Option(help="Input size, 224 or WIDTHxHEIGHT.")]
+Resize = Annotated[str | None, typer.Option(help="stretch, crop or letterbox.")]
+Color = Annotated[str | None, typer.Option(help="Channel order: rgb or bgr.")]
+Mean = Annotated[str | None, typer.Option(help="Per channel, for pixels in [0, 1].")]
+Std = Annotated[str | None, typer.Option(help="Per channel, for pixels in [0, 1].")]
+Singletons = Annotated[str, typer.Option(help="Labels with one image: refuse, keep or drop.")]
+BatchSize = Annotated[int, typer.Option(help="Images per pass.", min=1)]
+Seed = Annotated[int, typer.Option(help="Of sampled triplets.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+
+def choice(flag: str, value: str, choices: tuple[Choice, ...]) -> Choice:
+    """`value`, if it is one of `choices`; wrong usage otherwise."""
+    for candidate in choices:
+        if value == candidate:
+            return candidate
+    raise typer.BadParameter(f"{flag} {value!r} is not one of {', '.join(choices)}.")
+
+
+def check_image_flags(resize: str | None, color: str | None) -> None:
+    """Wrong usage for a resize rule or a colour order that does not exist."""
+    from runtime.preprocess import COLOR_ORDERS, RESIZE_RULES
+
+    if resize is not None:
+        choice("--resize", resize, RESIZE_RULES)
+    if color is not None:
+        choice("--color", color, COLOR_ORDERS)
+
+
+def heatmap_size_of(text: str) -> HeatmapSize:
+    """`native`, `input`, or WIDTHxHEIGHT as `(height, width)`; wrong usage otherwise."""
+    if text in ("native", "input"):
+        return "native" if text == "native" else "input"
+    width, _, height = text.lower().partition("x")
+    if not (width.isdigit() and height.isdigit()):
+        raise typer.BadParameter(f"--heatmap-size {text!r} is not native, input or WIDTHxHEIGHT.")
+    return int(height), int(width)
+
+
+def goal_of(
+    objective: str | None, *, continuous: bool, log: bool, seed: int
+) -> Objective | KernelObjective:
+    """The objective that the flags name.
+
+    Raises:
+        FoldcamError: no such objective.
+    """
+    from export.objectives.directions import DEFAULT_OBJECTIVE, parse_objective
+    from export.objectives.kernel import DEFAULT_KERNEL, parse_kernel
+
+    if log and not continuous:
+        raise typer.BadParameter("--log needs --continuous.")
+    if continuous:
+        return parse_kernel(objective or DEFAULT_KERNEL, "log" if log else "none")
+    return parse_objective(objective or DEFAULT_OBJECTIVE, seed)
+
+
+def training_data(images: Path, split: str, singletons: str, *, continuous: bool) -> Dataset:
+    """The training images that the flags name.
+
+    Raises:
+        FoldcamError: the data set cannot be read, or has labels of one image.
+    """
+    from export.datasets import SINGLETON_POLICIES, SPLITS
+    from export.datasets import training_data as read
+
+    chosen = choice("--split", split, SPLITS)
+    policy = choice("--singletons", singletons, SINGLETON_POLICIES)
+    return read(images, chosen, singletons=policy, continuous=continuous)
+
+
+def local_images(text: str) -> Path:
+    """DATA as a path.
+
+    Raises:
+        FoldcamError: it is a URL, or files that only the Ray engine reads.
+    """
+    from export.datasets import URL
+    from runtime.errors import FoldcamError
+
+    if URL.match(text) or text.endswith(".tar"):
+        raise FoldcamError(
+            f"--images {text}: URLs and .tar files are read by foldcam bank build --engine ray."
+        )
+    return Path(text)
+
+
+@contextmanager
+def stdout_kept() -> Iterator[None]:
+    """A user's network may print: standard output is for this program's report alone."""
+    with redirect_stdout(sys.stderr):
+        yield
+
+
+def storage_of(search: str, compress: str, bank_precision: str) -> StorageOptions:
+    """How the bank is to be stored.
+
+    Raises:
+        FoldcamError: a flag that cannot be read.
+        typer.BadParameter: an unknown precision.
+    """
+    from export.storage.options import (
+        PRECISION_CHOICES,
+        StorageOptions,
+        parse_compression,
+        parse_search,
+    )
+
+    return StorageOptions(
+        search=parse_search(search),
+        precision=choice("--bank-precision", bank_precision, PRECISION_CHOICES),
+        compression=parse_compression(compress),
+    )

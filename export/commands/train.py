@@ -1,0 +1,123 @@
+"""`foldcam train`: flags turned into calls of public functions."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from export.commands.options import choice
+from runtime.cli_support import print_json
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command(
+    epilog="Example: foldcam train efficientnet-lite0 --images CUB_200_2011 --out net.safetensors"
+)
+def train(
+    model: Annotated[
+        str,
+        typer.Argument(help="efficientnet-lite0, or package.module:factory.", metavar="MODEL"),
+    ],
+    images: Annotated[
+        Path, typer.Option(help="Training images: class folders, a CSV, or a CUB-200-2011 folder.")
+    ],
+    out: Annotated[Path, typer.Option(help="The network to write.")] = Path("net.safetensors"),
+    weights: Annotated[
+        Path | None, typer.Option(help="safetensors, or a state dict of plain tensors.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="train, test or all.")] = "train",
+    embedding_size: Annotated[
+        int, typer.Option(help="Size of a new projection; 0 keeps the network's embedding.", min=0)
+    ] = 128,
+    loss: Annotated[
+        str,
+        typer.Option(help="A loss of pytorch-metric-learning; kernel:tau=0.1 for numbers."),
+    ] = "SupConLoss:temperature=0.14",
+    miner: Annotated[str | None, typer.Option(help="A miner of pytorch-metric-learning.")] = None,
+    epochs: Annotated[int, typer.Option(min=1)] = 30,
+    learning_rate: Annotated[float, typer.Option(help="Of the pretrained part.")] = 1e-3,
+    mosaics: Annotated[
+        int, typer.Option(help="Training pictures made of several; 0 for none.", min=0)
+    ] = 600,
+    views: Annotated[int, typer.Option(help="Views of each image.", min=1)] = 9,
+    train_from: Annotated[
+        str | None, typer.Option(help="Layer after which the network learns.")
+    ] = None,
+    size: Annotated[str | None, typer.Option(help="Input size, 224 or WIDTHxHEIGHT.")] = None,
+    resize: Annotated[str | None, typer.Option(help="stretch, crop or letterbox.")] = None,
+    color: Annotated[str | None, typer.Option(help="Channel order: rgb or bgr.")] = None,
+    mean: Annotated[str | None, typer.Option(help="Per channel, for pixels in [0, 1].")] = None,
+    std: Annotated[str | None, typer.Option(help="Per channel, for pixels in [0, 1].")] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.", min=0)] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Fine-tune a pretrained network into an embedding network."""
+    from contextlib import redirect_stdout
+
+    from export.datasets import SPLITS, load_dataset
+    from export.models.spec import load_model, with_overrides
+    from export.progress import ProgressBar
+    from export.training.report import held_out_recall, recall_text
+    from export.training.trainer import TrainingOptions
+    from export.training.trainer import train as fine_tune
+
+    chosen = choice("--split", split, SPLITS)
+    continuous = loss.partition(":")[0] == "kernel"
+    options = TrainingOptions(
+        embedding_size=embedding_size or None,
+        loss=loss,
+        miner=miner,
+        epochs=epochs,
+        views=views,
+        mosaics=0 if continuous else mosaics,
+        learning_rate=learning_rate,
+        train_from=train_from,
+        seed=seed,
+        device=choice("--device", device, ("auto", "cpu", "cuda")),
+    )
+    dataset = load_dataset(images, chosen, continuous=continuous)
+    # What a user's network prints does not belong into the report.
+    with redirect_stdout(sys.stderr), ProgressBar() as progress:
+        loaded = load_model(model, weights)
+        preprocessing = with_overrides(
+            loaded.preprocessing, size=size, resize=resize, color=color, mean=mean, std=std
+        )
+        report = fine_tune(
+            loaded,
+            dataset.samples,
+            out,
+            options,
+            preprocessing=preprocessing,
+            progress=progress,
+        )
+        recall = None
+        if not continuous:
+            trained = (
+                load_model(str(out))
+                if weights is None and ":" not in model
+                else (load_model(model, out))
+            )
+            recall = held_out_recall(trained, images, chosen, progress)
+    if as_json:
+        print_json(
+            {
+                "network": str(out),
+                "train_from": report.train_from,
+                "steps": report.steps,
+                "resumed_at": report.resumed_at,
+                "recall": recall,
+                "skipped": [{"path": str(s.path), "reason": s.reason} for s in report.skipped],
+            }
+        )
+        return
+    print(f"{out}: learned after layer {report.train_from}, {report.steps} steps")
+    for line in recall_text(recall) if recall else []:
+        print(f"  {line}")
+    for skipped in report.skipped:
+        print(f"  skipped {skipped.path}: {skipped.reason}")
+    print(f"Next: foldcam export {out} --images {images} --out model.onnx")

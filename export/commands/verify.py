@@ -1,0 +1,154 @@
+"""`foldcam verify`: folded models against the network that they came from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from export.commands.options import Json, Output, choice, stdout_kept
+from runtime.cli_support import print_json
+from runtime.errors import ExitStatus, FoldcamError
+
+if TYPE_CHECKING:
+    from export.networks.cut import Network
+    from export.verification.pair_report import PairReport
+    from export.verification.run import VerifyReport
+    from runtime.contract import Contract
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command(
+    epilog="Example: foldcam verify birds.onnx --against birds.fp16.onnx --images CUB_200_2011 "
+    "--picture worst.png"
+)
+def verify(
+    model: Annotated[Path, typer.Argument(help="A folded model.", metavar="MODEL.onnx")],
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Another folded file to compare as well (may be repeated), or the MODEL that "
+            "is the reference; by default the one its metadata names.",
+            metavar="FILE|MODEL",
+        ),
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights of that MODEL.")] = None,
+    output: Output = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="Images to compare on: a folder, class folders, a CSV, a CUB-200-2011 folder "
+            "or one image; seeded noise if left out."
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option(help="train, test or all.")] = "all",
+    most: Annotated[int, typer.Option(help="Images at most.", min=1)] = 64,
+    batch_size: Annotated[int, typer.Option(help="Images per pass.", min=1)] = 8,
+    picture: Annotated[
+        Path | None,
+        typer.Option(help="Write the worst images here, side by side, as a PNG or JPEG."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare folded models with the network that they came from; status 3 if one is off."""
+    from export.datasets import SPLITS
+    from export.models.named import is_folded_file
+    from export.verification.images import ImagesToVerify, image_paths, noise_images, spread
+    from export.verification.run import verify_model as compare
+    from runtime.images import IMAGE_SUFFIXES
+    from runtime.onnx_file import read_contract
+
+    chosen = choice("--split", split, SPLITS)
+    if picture is not None and picture.suffix.lower() not in IMAGE_SUFFIXES:
+        raise typer.BadParameter(f"--picture {picture} has no image suffix, such as .png.")
+    contract = read_contract(model)
+    named = against or []
+    files = [Path(text) for text in named if is_folded_file(text)]
+    specs = [text for text in named if not is_folded_file(text)]
+    if len(specs) > 1:
+        raise typer.BadParameter(f"--against names two networks, {specs[0]} and {specs[1]}.")
+    shown = (
+        ImagesToVerify(spread(image_paths(images, chosen), most))
+        if images
+        else noise_images(contract)
+    )
+    with stdout_kept():
+        network, notes = _network(model, contract, specs[0] if specs else None, weights, output)
+        report = compare(model, network, shown, against=files, batch_size=batch_size)
+    report.notes.extend(notes)
+    if picture is not None:
+        from export.verification.picture import worst_picture
+        from runtime.images import write_image
+
+        write_image(picture, worst_picture(report))
+    if as_json:
+        print_json(report.document())
+    else:
+        _print(report, noise=images is None, picture=picture)
+    if not report.passed:
+        raise typer.Exit(ExitStatus.GATE_FAILED)
+
+
+def _network(
+    model: Path,
+    contract: Contract,
+    spec: str | None,
+    weights: Path | None,
+    output: str | None,
+) -> tuple[Network | None, list[str]]:
+    """The reference's network; where nobody asked for one and it is gone, a note."""
+    from export.models.named import load_network
+
+    try:
+        return load_network(model, contract, spec, weights, output), []
+    except (FoldcamError, ModuleNotFoundError) as error:
+        if (spec, weights, output) != (None, None, None):
+            raise
+        return None, [
+            "The network itself could not be loaded, so that only what was folded onto it is "
+            f"verified: {error}"
+        ]
+
+
+def _print(report: VerifyReport, *, noise: bool, picture: Path | None) -> None:
+    count = report.main.images
+    what = "noise images" if noise else "images"
+    print(f"{report.path} against {report.reference} on {count} {what}")
+    for pair in report.pairs:
+        _print_pair(pair, own_bank=pair is report.main or pair.bank != "its own")
+    for note in report.notes:
+        print(f"  note: {note}")
+    for item in report.skipped[:10]:
+        print(f"  skipped {item.path}: {item.reason}")
+    if picture is not None:
+        print(f"The worst images are in {picture}")
+    print("passed" if report.passed else f"FAILED: {'; '.join(report.failures)}")
+
+
+def _print_pair(pair: PairReport, own_bank: bool) -> None:
+    bank = "" if own_bank else ", compared with its own bank"
+    print(f"{pair.name} ({pair.precision}, {pair.library}{bank})")
+    print(f"  embedding cosine     {pair.embedding_cosine_mean:.7f} mean, "
+          f"{pair.embedding_cosine_worst:.7f} worst")  # fmt: skip
+    label = "" if pair.label_agreement is None else f", same label {pair.label_agreement:.1%}"
+    print(f"  same neighbor        {pair.same_neighbor:.1%}{label}")
+    print(f"  similarity off by    {pair.similarity_difference_worst:.2g} worst, between rows "
+          f"chosen {pair.neighbor_similarity_difference_worst:.2g}")  # fmt: skip
+    if pair.heatmaps_compared:
+        print(f"  heatmap correlation  {pair.heatmap_correlation_mean:.5f} mean, "
+              f"{pair.heatmap_correlation_p5:.5f} at 5%, "
+              f"{pair.heatmap_correlation_worst:.5f} worst")  # fmt: skip
+        print(f"  heatmap difference   {pair.heatmap_difference_mean:.2g} mean, "
+              f"{pair.heatmap_difference_worst:.2g} worst pixel")  # fmt: skip
+    if pair.estimate_difference_worst is not None:
+        print(f"  estimate difference  {pair.estimate_difference_worst:.2g} of the values' "
+              "range, worst")  # fmt: skip
+    print(f"  worst image          {pair.worst_image}")
+
+
+if __name__ == "__main__":
+    from runtime.cli_support import run_app
+
+    run_app(app, "foldcam")

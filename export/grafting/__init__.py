@@ -1,0 +1,1 @@
+"""Fold and unfold: bank, transfer and heatmap grafted onto the network's graph. No torch."""

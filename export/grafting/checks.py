@@ -1,0 +1,103 @@
+"""What an embedding network must be so that a bank can be folded into it."""
+
+from __future__ import annotations
+
+import onnx
+
+from export.bank import Bank
+from export.onnx_graphs.embedding_model import FEATURE_MAP
+from export.onnx_graphs.values import rename
+from runtime.contract import (
+    EMBEDDING,
+    ESTIMATE,
+    HEATMAP,
+    HEATMAP_LOWER,
+    IMAGE,
+    NEIGHBOR,
+    SIMILARITY,
+)
+from runtime.errors import FoldcamError
+from runtime.preprocess import Preprocessing
+
+_OUTPUTS = (HEATMAP, HEATMAP_LOWER, ESTIMATE, NEIGHBOR, SIMILARITY)
+
+
+def feature_map_shape(model: onnx.ModelProto) -> tuple[int, int, int]:
+    """`(K, h, w)` of the model's output `feature_map`.
+
+    Raises:
+        FoldcamError: an output is missing, or the feature map's size is open.
+    """
+    outputs = {value.name: value for value in model.graph.output}
+    for name in (FEATURE_MAP, EMBEDDING):
+        if name not in outputs:
+            raise FoldcamError(
+                f"The model has no output {name!r} (it has {', '.join(outputs)}): fold needs an "
+                "embedding network exported with its feature map."
+            )
+    shape = [dim.dim_value for dim in outputs[FEATURE_MAP].type.tensor_type.shape.dim]
+    if len(shape) != 4 or min(shape[1:]) < 1:
+        raise FoldcamError(f"The output {FEATURE_MAP!r} has no fixed shape [N, K, h, w].")
+    return shape[1], shape[2], shape[3]
+
+
+def check_input(model: onnx.ModelProto, preprocessing: Preprocessing) -> None:
+    """Whether the preprocessing makes what the model takes.
+
+    Args:
+        model: with float images `[N,3,H,W]`, or uint8 images `[N,H,W,3]` where `takes_uint8`.
+        preprocessing: of the images.
+
+    Raises:
+        FoldcamError: other inputs than `image`, or one of another size.
+    """
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in constants]
+    if [value.name for value in inputs] != [IMAGE]:
+        raise FoldcamError(
+            f"The model's inputs are {', '.join(value.name for value in inputs) or 'none'} where "
+            f"fold needs one, {IMAGE!r}."
+        )
+    sizes = [dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim]
+    wanted = [3, preprocessing.height, preprocessing.width]
+    if takes_uint8(model):
+        wanted = [*wanted[1:], 3]
+    # Zero stands for a size that the file leaves open.
+    if len(sizes) != 4 or any(
+        has not in (0, needs) for has, needs in zip(sizes[1:], wanted, strict=True)
+    ):
+        raise FoldcamError(
+            f"The model takes images of shape {sizes[1:]} and its preprocessing makes {wanted}."
+        )
+
+
+def takes_uint8(model: onnx.ModelProto) -> bool:
+    """Whether the normalisation of uint8 images is in the network already."""
+    return any(
+        value.name == IMAGE and value.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+        for value in model.graph.input
+    )
+
+
+def free_names(graph: onnx.GraphProto) -> None:
+    """Rename what in the network has the name of one of the folded model's outputs."""
+    rename(graph, {}, _OUTPUTS)
+
+
+def check_sizes(model: onnx.ModelProto, bank: Bank, channels: int) -> None:
+    """Whether the bank has the network's D and K.
+
+    Raises:
+        FoldcamError: it was made by another network.
+    """
+    outputs = {value.name: value for value in model.graph.output}
+    size = outputs[EMBEDDING].type.tensor_type.shape.dim[1].dim_value
+    for what, has, needs in (
+        ("embeddings of size", bank.embedding_size, size),
+        ("grad-weights for channels", bank.channels, channels),
+    ):
+        if has != needs:
+            raise FoldcamError(
+                f"The bank was made by another network: it holds {what} {has} and the network has "
+                f"{needs}; build the bank with this network."
+            )

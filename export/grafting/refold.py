@@ -1,0 +1,183 @@
+"""A bank's file folded into a network's file: swapping the bank of a model, without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx
+
+from export.bank import Bank
+from export.bank_source import BankSource, needed_source
+from export.grafting.fold import FoldOptions, HeatmapSize, fold
+from export.grafting.unfold import network_of
+from export.networks.feature_map import UnknownLayerError
+from export.onnx_graphs.embedding_model import FEATURE_MAP, marked_network
+from export.storage.options import StorageOptions, parse_compression
+from export.versions import tool_versions
+from runtime.contract import EMBEDDING, METADATA_KEY, Contract, InputType
+from runtime.errors import FoldcamError
+from runtime.files import atomic_path
+from runtime.onnx_file import read_contract, read_header
+
+# What takes part in folding, as opposed to exporting the network.
+_FOLDING_TOOLS = ("foldcam", "numpy", "onnx", "python")
+
+
+@dataclass(frozen=True)
+class FoldWishes:
+    """What the user says of `FoldOptions`; None takes the refolded model's own, or the default."""
+
+    transfer: int | None = None
+    neighbors: int | None = None
+    heatmap_size: HeatmapSize | None = None
+    input_type: InputType | None = None
+    storage: StorageOptions | None = None
+
+
+@dataclass(frozen=True)
+class FoldReport:
+    """What a fold did.
+
+    Attributes:
+        path: the folded model.
+        contract: its contract.
+        replaced: the contract of the folded model whose bank was replaced, else None.
+    """
+
+    path: Path
+    contract: Contract
+    replaced: Contract | None
+
+
+def fold_file(
+    network_path: Path, bank: Bank, out: Path, wishes: FoldWishes | None = None
+) -> FoldReport:
+    """Fold a bank into a network's file, and write the folded model.
+
+    Args:
+        network_path: a folded model, whose bank is taken out; an embedding network as
+            `Network.to_onnx` makes it; or any ONNX network that `load_model` takes. Only
+            the last needs torch.
+        bank: with its source; of that network.
+        out: the folded model's file, which may be `network_path`.
+        wishes: how the bank is folded.
+
+    Raises:
+        FoldcamError: the bank is of another network, D or K, or does not say where it comes
+            from; a file cannot be read or written.
+    """
+    if out.suffix != ".onnx":
+        raise FoldcamError(f"--out {out}: a folded model is an .onnx file.")
+    source = needed_source(bank.source, "The bank")
+    header = read_header(network_path)
+    contract = read_contract(network_path) if METADATA_KEY in header.metadata else None
+    with atomic_path(out) as temporary:
+        if contract is not None:
+            _check_replacement(network_path, contract, bank, source)
+            network = network_of(_load(network_path), contract)
+        else:
+            network = _embedding_network(network_path, bank, source)
+        folded = fold(
+            network,
+            bank,
+            preprocessing=source.preprocessing,
+            layer=source.layer,
+            origin=source.origin,
+            versions=_versions(contract),
+            options=fold_options(wishes or FoldWishes(), contract),
+        )
+        onnx.save(folded, temporary)
+    return FoldReport(out, read_contract(out), contract)
+
+
+def _check_replacement(path: Path, contract: Contract, bank: Bank, source: BankSource) -> None:
+    """Sizes first: they say more than two hashes."""
+    for what, has, needs in (
+        ("D", bank.embedding_size, contract.bank.embedding_size),
+        ("K", bank.channels, contract.feature_map[0]),
+    ):
+        if has != needs:
+            raise FoldcamError(
+                f"The bank has {what} = {has} and the network in {path} has {what} = {needs}: it "
+                "was made by another network, so build the bank with this one."
+            )
+    _check_hash(path, contract.origin.network_sha256, bank)
+    if source.layer != contract.layer:
+        raise FoldcamError(
+            f"The bank's grad-weights are those of the layer {source.layer!r} and {path} was "
+            f"folded at {contract.layer!r}: build the bank with --layer {contract.layer}."
+        )
+    has_size = source.preprocessing.width, source.preprocessing.height
+    needs_size = contract.preprocessing.width, contract.preprocessing.height
+    if has_size != needs_size:
+        raise FoldcamError(
+            f"The bank's images were {has_size[0]} x {has_size[1]} and the network in {path} "
+            f"takes {needs_size[0]} x {needs_size[1]}: build the bank with "
+            f"--size {needs_size[0]}x{needs_size[1]}."
+        )
+
+
+def _check_hash(path: Path, sha256: str, bank: Bank) -> None:
+    if sha256 != bank.network_sha256:
+        raise FoldcamError(
+            f"The bank was made by the network {bank.network_sha256[:12]}... and {path} holds "
+            f"{sha256[:12]}...: build the bank with this network, or name the bank's own."
+        )
+
+
+def _embedding_network(path: Path, bank: Bank, source: BankSource) -> onnx.ModelProto:
+    model = _load(path)
+    outputs = {value.name for value in model.graph.output}
+    marked = marked_network(model)
+    if marked is not None and {FEATURE_MAP, EMBEDDING} <= outputs:
+        _check_hash(path, marked, bank)
+        return model
+    from export.models.spec import load_model
+
+    recipe = source.preprocessing
+    try:
+        network = load_model(str(path)).network(source.layer, (recipe.height, recipe.width))
+    except UnknownLayerError:
+        raise FoldcamError(
+            f"The bank was made with another network, or with its torch module: {path} has no "
+            f"layer {source.layer!r}; build the bank with this file, or swap the bank of a folded "
+            "model."
+        ) from None
+    _check_hash(path, network.sha256(), bank)
+    return network.to_onnx()
+
+
+def _load(path: Path) -> onnx.ModelProto:
+    try:
+        return onnx.load(path)
+    except Exception as error:
+        # protobuf's own exceptions; the small reader has looked at the header only.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise FoldcamError(f"{path} cannot be read as ONNX: {reason}") from error
+
+
+def fold_options(wishes: FoldWishes, contract: Contract | None) -> FoldOptions:
+    """Wishes where there are any, then what the contract says, then the defaults."""
+    given = {name: value for name, value in vars(wishes).items() if value is not None}
+    if contract is None:
+        return replace(FoldOptions(), **given)
+    native = contract.heatmap_size == contract.feature_map[1:]
+    own = FoldOptions(
+        transfer=contract.transfer,
+        neighbors=contract.neighbors,
+        heatmap_size="native" if native else contract.heatmap_size,
+        input_type=contract.input_type,
+        precision=contract.precision,
+        storage=StorageOptions(compression=parse_compression(contract.bank.compression)),
+    )
+    return replace(own, **given)
+
+
+def _versions(contract: Contract | None) -> dict[str, str]:
+    """The network's exporters stay named; what folds now is of now."""
+    here = tool_versions()
+    if contract is None:
+        return here
+    now = {tool: here[tool] for tool in _FOLDING_TOOLS if tool in here}
+    return {**contract.versions, **now}

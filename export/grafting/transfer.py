@@ -1,0 +1,66 @@
+"""Grafting what is taken from the nearest rows: their grad-weights, or the kernel estimate."""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import TensorProto
+
+from export.bank import BankOutcome
+from export.grafting.search import SIMILARITIES
+from export.onnx_graphs.writing import PREFIX, Graft
+from export.storage.in_graph import (
+    BANK_GRAD_BASIS,
+    BANK_GRAD_INDEX,
+    BANK_GRAD_WEIGHTS,
+    BANK_VALUES,
+    StoredBank,
+)
+from runtime.contract import ESTIMATE
+
+
+def graft_transfer(graft: Graft, stored: StoredBank, rows: str, transfer: int, found: int) -> str:
+    """Grad-weights for each image, `float32 [N, 1, K]`.
+
+    Args:
+        graft: of the network's graph.
+        stored: the bank.
+        rows: name of the nearest rows `[N, found]`.
+        transfer: how many of them are averaged.
+        found: how many there are.
+    """
+    used = rows if transfer == found else graft.first_columns(rows, transfer, PREFIX + "used")
+    arrays = stored.arrays
+    if BANK_GRAD_INDEX in arrays:
+        index = graft.constant(BANK_GRAD_INDEX, arrays[BANK_GRAD_INDEX], np.int32)
+        used = graft.node("Gather", [index, used], PREFIX + "grad_rows", axis=0)
+    table = arrays[BANK_GRAD_WEIGHTS]
+    weights = graft.node(
+        "Gather",
+        [graft.constant(BANK_GRAD_WEIGHTS, table, table.dtype), used],
+        PREFIX + "gathered",
+        axis=0,
+    )
+    if table.dtype == np.float16:
+        weights = graft.node("Cast", [weights], PREFIX + "gathered_float", to=TensorProto.FLOAT)
+    if transfer > 1:
+        weights = graft.reduce("ReduceMean", weights, 1, PREFIX + "grad_weights")
+    if stored.storage.rank:
+        basis = graft.constant(BANK_GRAD_BASIS, arrays[BANK_GRAD_BASIS], np.float32)
+        weights = graft.node("MatMul", [weights, basis], PREFIX + "combined_grad_weights")
+    return weights
+
+
+def graft_estimate(graft: Graft, stored: StoredBank, outcome: BankOutcome) -> None:
+    """`estimate [N]` from the similarities to all rows."""
+    tau = graft.constant("tau", outcome.tau, np.float32)
+    logits = graft.node("Div", [SIMILARITIES, tau], PREFIX + "logits")
+    weights = graft.node("Softmax", [logits], PREFIX + "row_weights", axis=1)
+    values = graft.constant(BANK_VALUES, stored.arrays[BANK_VALUES], np.float32)
+    # Values around zero: in half precision the weights do not quite sum to one.
+    centre = graft.constant("centre", [float(np.median(outcome.values))], np.float32)
+    centred = graft.node("Sub", [values, centre], PREFIX + "centred_values")
+    away = graft.node("MatMul", [weights, centred], PREFIX + "away_from_centre")
+    mean = graft.node("Add", [away, centre], PREFIX + "mean_value")
+    if outcome.transform == "log":
+        mean = graft.node("Exp", [mean], PREFIX + "value")
+    graft.node("Reshape", [mean, graft.constant("estimate_shape", [-1], np.int64)], ESTIMATE)

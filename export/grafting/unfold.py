@@ -1,0 +1,135 @@
+"""Unfold: folded ONNX -> the embedding network and the bank it was folded from. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import onnx
+from onnx import TensorProto, helper
+
+from export.bank import Bank
+from export.bank_source import BankSource
+from export.onnx_graphs.embedding_model import BATCH, FEATURE_MAP, mark_network, strip_origin
+from export.onnx_graphs.writing import PREFIX
+from export.storage.in_graph import bank_of
+from runtime.contract import EMBEDDING, IMAGE, Contract
+from runtime.errors import FoldcamError
+
+
+@dataclass(frozen=True)
+class Unfolded:
+    """What a folded model was made of.
+
+    Attributes:
+        network: `image float32 [N,3,H,W]` -> `feature_map [N,K,h,w]`, `embedding [N,D]`.
+        bank: with its source; without the hashes of its images, which a folded model
+            does not hold.
+    """
+
+    network: onnx.ModelProto
+    bank: Bank
+
+
+def unfold(model: onnx.ModelProto, contract: Contract) -> Unfolded:
+    """Take a folded model apart.
+
+    Everything that `fold` grafts carries a name that begins with `foldcam.`; what is left
+    are the network's own nodes, in their order, so that folding the same bank again
+    gives the same bytes.
+
+    Args:
+        model: the folded model. Not changed.
+        contract: its contract.
+
+    Raises:
+        FoldcamError: the graph is not one that `fold` made.
+    """
+    bank = replace(bank_of(model, contract), source=BankSource.of(contract))
+    return Unfolded(network_of(model, contract), bank)
+
+
+def network_of(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
+    """The embedding network inside a folded model; see `unfold`.
+
+    A network whose uint8 images are normalised by grafted nodes alone takes float images
+    again. Where the network's own nodes took over a part of that, it keeps its uint8
+    input `[N,H,W,3]`, into which `fold` can fold as well.
+    """
+    network = onnx.ModelProto()
+    network.CopyFrom(model)
+    graph = network.graph
+    if contract.input_type == "uint8":
+        _restore_input(graph, contract)
+    kept = _read_by_network(graph)
+    _keep(graph.node, lambda node: not _grafted(node.name) or bool(kept & {*node.output}))
+    _keep(graph.initializer, lambda tensor: not _grafted(tensor.name) or tensor.name in kept)
+    _keep(graph.value_info, lambda value: not _grafted(value.name) or value.name in kept)
+    embedding = onnx.ValueInfoProto()
+    embedding.CopyFrom(next(value for value in graph.output if value.name == EMBEDDING))
+    del graph.output[:]
+    shape: list[str | int] = [BATCH, *contract.feature_map]
+    graph.output.append(helper.make_tensor_value_info(FEATURE_MAP, TensorProto.FLOAT, shape))
+    graph.output.append(embedding)
+    # The folded model's metadata goes with the rest.
+    strip_origin(network)
+    mark_network(network, contract.origin.network_sha256)
+    try:
+        onnx.checker.check_model(network, full_check=True)
+    except Exception as error:
+        # The checker and the shape inference behind it raise types of their own.
+        raise FoldcamError(
+            "The embedding network cannot be taken out of the folded model: its graph was "
+            "changed after folding, so export it again."
+        ) from error
+    return network
+
+
+def _grafted(name: str) -> bool:
+    return name.startswith(PREFIX)
+
+
+def _restore_input(graph: onnx.GraphProto, contract: Contract) -> None:
+    """Float images, where one grafted value is all that the network reads of the graft."""
+    own = [node for node in graph.node if not _grafted(node.name)]
+    read = {name for node in own for name in node.input if _grafted(name)}
+    if len(read) != 1 or read & {tensor.name for tensor in graph.initializer}:
+        return
+    (normalized,) = read
+    for node in own:
+        for position, name in enumerate(node.input):
+            if name == normalized:
+                node.input[position] = IMAGE
+    recipe = contract.preprocessing
+    image = next(value for value in graph.input if value.name == IMAGE)
+    shape: list[str | int] = [BATCH, 3, recipe.height, recipe.width]
+    image.CopyFrom(helper.make_tensor_value_info(IMAGE, TensorProto.FLOAT, shape))
+
+
+def _read_by_network(graph: onnx.GraphProto) -> set[str]:
+    """Names of grafted values that the network's own nodes depend on."""
+    producers = {name: node for node in graph.node for name in node.output}
+    waiting = [
+        name
+        for node in graph.node
+        if not _grafted(node.name)
+        for name in node.input
+        if _grafted(name)
+    ]
+    found: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name in found or not _grafted(name):
+            continue
+        found.add(name)
+        if name in producers:
+            waiting.extend(producers[name].input)
+    return found
+
+
+def _keep(items: Any, wanted: Callable[[Any], bool]) -> None:
+    """Leave only the wanted items of a repeated field, in their order."""
+    kept = [item for item in items if wanted(item)]
+    del items[:]
+    items.extend(kept)

@@ -1,0 +1,1 @@
+"""What MODEL names: demo, module:factory, .pt2, .safetensors, .onnx."""

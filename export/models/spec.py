@@ -1,0 +1,349 @@
+"""MODEL on the command line -> a torch module, or an ONNX file, with its preprocessing."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from export.models.program_file import load_program
+from export.models.trained_file import embedding_network, read_architecture, trained_architecture
+from export.networks.cut import Network
+from export.onnx_graphs.file import OnnxFile, read_onnx
+from export.onnx_networks.input import image_input
+from export.torch_networks.cut import TorchNetwork
+from runtime.errors import FoldcamError
+from runtime.preprocess import Preprocessing
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A network and how its images are made.
+
+    Attributes:
+        source: a torch module, image `float32 [N, 3, H, W]` -> embedding `[N, D]`, in eval
+            mode, or an ONNX file.
+        preprocessing: the module's own where it says (attribute `preprocessing`),
+            else ImageNet's at 224 x 224.
+        name: MODEL without folders, for the metadata, with `#OUTPUT` where one is chosen.
+        weights: file name of the weights, empty if there were none.
+        output: which of its outputs is the embedding, where several could be.
+    """
+
+    source: nn.Module | OnnxFile
+    preprocessing: Preprocessing
+    name: str
+    weights: str
+    output: str | None = None
+
+    @property
+    def module(self) -> nn.Module:
+        """The torch module.
+
+        Raises:
+            FoldcamError: the network exists only as an ONNX file.
+        """
+        if isinstance(self.source, OnnxFile):
+            raise FoldcamError(
+                f"MODEL {self.name} is an ONNX file, which can be folded and verified but not "
+                "trained or measured in torch: name the torch module it was exported from."
+            )
+        return self.source
+
+    def network(
+        self,
+        layer: str | None = None,
+        size: tuple[int, int] | None = None,
+        exact: bool = True,
+    ) -> Network:
+        """The network, cut at its feature map.
+
+        Args:
+            layer: name of the feature map, or None to find it.
+            size: `(height, width)` of the input in pixels, by default the preprocessing's.
+            exact: whether the head of an ONNX file has to be differentiable, see
+                `OnnxNetwork`.
+
+        Raises:
+            FoldcamError: as `TorchNetwork` and `OnnxNetwork`.
+        """
+        own = (self.preprocessing.height, self.preprocessing.width)
+        if isinstance(self.source, OnnxFile):
+            # ONNX Runtime is loaded only where it is needed.
+            from export.onnx_networks.cut import OnnxNetwork
+
+            return OnnxNetwork(self.source, size or own, layer, exact)
+        return TorchNetwork(self.source, size or own, layer, self.output)
+
+
+# MODEL names that foldcam brings along.
+BUILT_IN = ("demo", "efficientnet-lite0")
+
+
+def wrap_module(
+    module: nn.Module,
+    *,
+    preprocessing: Preprocessing | None = None,
+    name: str | None = None,
+    output: str | None = None,
+) -> LoadedModel:
+    """A torch module that is in hand, as the exporters take it.
+
+    Args:
+        module: image `float32 [N, 3, H, W]` -> embedding `[N, D]`; put in eval mode.
+        preprocessing: how its images are made. None takes the module's own attribute
+            `preprocessing`, or ImageNet's at 224 x 224.
+        name: what the metadata call it, so that `foldcam verify` finds it again: best the
+            `package.module:factory` that makes it. None takes its class.
+        output: which of its outputs is the embedding, where several could be.
+
+    Raises:
+        FoldcamError: its attribute `preprocessing` is something else.
+    """
+    kind = type(module)
+    name = name or f"{kind.__module__}:{kind.__qualname__}"
+    own = getattr(module, "preprocessing", None)
+    if preprocessing is None and own is not None and not isinstance(own, Preprocessing):
+        raise FoldcamError(
+            f"MODEL {name!r}: its attribute `preprocessing` is not a "
+            "runtime.preprocess.Preprocessing."
+        )
+    return LoadedModel(
+        module.eval(),
+        preprocessing or own or Preprocessing(),
+        f"{name}#{output}" if output else name,
+        "",
+        output,
+    )
+
+
+def load_model(
+    spec: str, weights: Path | str | None = None, output: str | None = None
+) -> LoadedModel:
+    """Load the network that `spec` names.
+
+    Args:
+        spec: `demo`; `efficientnet-lite0` (its pooled features, to train on);
+            `package.module:factory`, a callable without arguments that returns a
+            torch module (the working directory is on the import path); a `.pt2`
+            file; the `.safetensors` file of `foldcam train`; or an embedding network in
+            `.onnx`. As `MODEL#OUTPUT` where the embedding is one output of several.
+        weights: safetensors, or a state dict that torch loads with `weights_only`.
+            For a factory also the file of `foldcam train` that was made from it.
+        output: which of its outputs is the embedding, where several could be; in an `.onnx`
+            file any value inside it as well.
+
+    Raises:
+        FoldcamError: nothing of that name, or weights that do not fit.
+    """
+    weights = None if weights is None else Path(weights)
+    if not Path(spec).exists():
+        spec, _, named = spec.partition("#")
+        output = output or named or None
+    if spec.endswith(".onnx"):
+        if weights is not None:
+            raise FoldcamError(f"{spec} carries its weights: leave --weights out.")
+        return _onnx(Path(spec), output)
+    if spec.endswith(".safetensors"):
+        if weights is not None:
+            raise FoldcamError(f"{spec} carries its weights: leave --weights out.")
+        return _trained(Path(spec))
+    if spec.endswith(".pt2") and weights is not None:
+        raise FoldcamError(f"{spec} carries its weights: leave --weights out.")
+    module = _module(spec)
+    name = Path(spec).name if spec.endswith(".pt2") else spec
+    architecture = None
+    if weights is not None and weights.suffix == ".safetensors":
+        architecture = trained_architecture(weights)
+        if architecture is not None and architecture.base != spec:
+            raise FoldcamError(
+                f"--weights {weights} were trained from {architecture.base!r}, not from {spec!r}."
+            )
+    if architecture is not None:
+        module = embedding_network(module, architecture)
+    if weights is not None:
+        _load_weights(module, weights)
+    wrapped = wrap_module(
+        module,
+        preprocessing=None if architecture is None else architecture.preprocessing,
+        name=name,
+        output=output,
+    )
+    return replace(wrapped, weights=weights.name if weights else "")
+
+
+def _onnx(path: Path, output: str | None) -> LoadedModel:
+    """The network in an ONNX file, whose size is the preprocessing's where it is fixed."""
+    file = read_onnx(path, output)
+    preprocessing = Preprocessing()
+    size = image_input(file.model.graph).size
+    if size is not None:
+        preprocessing = replace(preprocessing, height=size[0], width=size[1])
+    name = path.name if output is None else f"{path.name}#{output}"
+    return LoadedModel(file, preprocessing, name, "", output)
+
+
+def _trained(path: Path) -> LoadedModel:
+    """The network in a file of `foldcam train`."""
+    architecture = read_architecture(path)
+    if architecture.base not in BUILT_IN:
+        # The file may come from elsewhere: it must not choose what code is imported.
+        raise FoldcamError(
+            f"{path} was trained from {architecture.base!r}: name that as MODEL and pass the file "
+            f"with --weights {path}."
+        )
+    module = embedding_network(_module(architecture.base), architecture)
+    _load_weights(module, path)
+    return LoadedModel(module.eval(), architecture.preprocessing, path.name, "")
+
+
+def _module(spec: str) -> nn.Module:
+    if spec == "demo":
+        from export.models.demo import demo_network
+
+        return demo_network()
+    if spec == "efficientnet-lite0":
+        from export.models.demo import pooled_features
+
+        return pooled_features()
+    if spec.endswith(".pt2"):
+        return load_program(Path(spec))
+    if ":" in spec:
+        return _from_factory(spec)
+    raise FoldcamError(
+        f"MODEL {spec!r} is not known: use {', '.join(BUILT_IN)}, package.module:factory, a .pt2 "
+        "file, the .safetensors file of foldcam train, or an embedding network in .onnx."
+    )
+
+
+def with_overrides(
+    preprocessing: Preprocessing,
+    *,
+    size: str | None = None,
+    resize: str | None = None,
+    color: str | None = None,
+    mean: str | None = None,
+    std: str | None = None,
+) -> Preprocessing:
+    """Replace what the command line says otherwise.
+
+    Args:
+        preprocessing: the model's own.
+        size: `224` or `WIDTHxHEIGHT`, in pixels.
+        resize, color: as in `Preprocessing`.
+        mean, std: one number or three, comma-separated, for pixels in [0, 1].
+
+    Raises:
+        FoldcamError: a value that cannot be read.
+    """
+    changes: dict[str, Any] = {}
+    if size is not None:
+        changes["width"], changes["height"] = _parse_size(size)
+    if resize is not None:
+        changes["resize"] = resize
+    if color is not None:
+        changes["color"] = color
+    if mean is not None:
+        changes["mean"] = _parse_channels("--mean", mean)
+    if std is not None:
+        changes["std"] = _parse_channels("--std", std)
+        if min(changes["std"]) <= 0:
+            raise FoldcamError("--std must be above zero.")
+    return replace(preprocessing, **changes)
+
+
+def _from_factory(spec: str) -> nn.Module:
+    module_name, _, attribute = spec.partition(":")
+    working_directory = str(Path.cwd())
+    if working_directory not in sys.path:
+        # Last, so that a folder named like an installed package cannot shadow it.
+        sys.path.append(working_directory)
+    try:
+        imported = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise FoldcamError(
+            f"MODEL {spec!r}: no module {error.name!r} on the import path or in "
+            f"{working_directory}."
+        ) from error
+    except (Exception, SystemExit) as error:
+        raise FoldcamError(f"MODEL {spec!r}: importing it failed ({error!r}).") from error
+    factory = getattr(imported, attribute, None)
+    if factory is None:
+        raise FoldcamError(f"MODEL {spec!r}: {module_name} has no {attribute!r}.")
+    try:
+        module = factory if isinstance(factory, nn.Module) else factory()
+    except FoldcamError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise FoldcamError(f"MODEL {spec!r}: calling it failed ({error!r}).") from error
+    if not isinstance(module, nn.Module):
+        raise FoldcamError(f"MODEL {spec!r} gave {type(module).__name__}, not a torch module.")
+    return module
+
+
+def _load_weights(module: nn.Module, path: Path) -> None:
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise FoldcamError(f"--weights {path} does not exist.") from None
+    except IsADirectoryError:
+        raise FoldcamError(f"--weights {path} is a folder: give the file of the weights.") from None
+    except Exception as error:
+        # Both readers raise many types; what matters is that the file was refused. Their texts
+        # are left out: torch's advises to load the file without weights_only.
+        raise FoldcamError(
+            f"--weights {path} is neither safetensors nor a state dict of plain tensors, or it is "
+            "damaged: save it with safetensors.torch.save_file(network.state_dict(), FILE)."
+        ) from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    tensors = isinstance(state, dict) and all(isinstance(v, torch.Tensor) for v in state.values())
+    if not tensors:
+        raise FoldcamError(f"--weights {path} holds no state dict (name -> tensor).")
+    try:
+        missing, unexpected = module.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise FoldcamError(f"--weights {path} do not fit the network: {reason}") from None
+    if missing or unexpected:
+        raise FoldcamError(
+            f"--weights {path} do not fit the network: {_names('missing', missing)}"
+            f"{'; ' if missing and unexpected else ''}{_names('unexpected', unexpected)}."
+        )
+
+
+def _names(what: str, names: list[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{what} {', '.join(names[:3])}{more}"
+
+
+def _parse_size(text: str) -> tuple[int, int]:
+    parts = text.lower().split("x")
+    if not all(part.isdigit() and 1 <= int(part) <= 1 << 14 for part in parts) or len(parts) > 2:
+        raise FoldcamError(f"--size {text!r} is not a number of pixels, as in 224 or 128x256.")
+    return int(parts[0]), int(parts[-1])
+
+
+def _parse_channels(flag: str, text: str) -> tuple[float, float, float]:
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) == 1:
+        values *= 3
+    if len(values) != 3 or not all(map(math.isfinite, values)):
+        raise FoldcamError(f"{flag} {text!r} is not one number or three, as in 0.485,0.456,0.406.")
+    return values[0], values[1], values[2]

@@ -1,0 +1,129 @@
+"""The file of `foldcam train`: weights as safetensors, the architecture in the header."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from export.models.projected import ProjectedNetwork
+from runtime.contract import preprocessing_from
+from runtime.errors import FoldcamError
+from runtime.fields import Fields
+from runtime.files import atomic_path
+from runtime.preprocess import Preprocessing
+
+_FORMAT = "foldcam.network"
+_SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Enough to build the module again.
+
+    Attributes:
+        base: MODEL of the backbone or network it was made from.
+        embedding_size: `D` of the projection, None where there is none.
+        preprocessing: of the network.
+    """
+
+    base: str
+    embedding_size: int | None
+    preprocessing: Preprocessing
+
+
+def embedding_network(base: nn.Module, architecture: Architecture) -> nn.Module:
+    """The module of an architecture, around a base that is loaded already.
+
+    Raises:
+        FoldcamError: a projection is asked for, and the base gives normalised
+            embeddings or something other than one row of features per image.
+    """
+    if architecture.embedding_size is None:
+        return base
+    recipe = architecture.preprocessing
+    with torch.no_grad():
+        features = base.eval()(torch.randn(2, 3, recipe.height, recipe.width))
+    if not (isinstance(features, torch.Tensor) and features.ndim == 2):
+        raise FoldcamError(f"MODEL {architecture.base!r} does not return features [N, F].")
+    norms = features.norm(dim=1)
+    if bool((norms - 1).abs().max() < 1e-3):
+        raise FoldcamError(
+            f"MODEL {architecture.base!r} returns normalised embeddings: leave out "
+            "--embedding-size to fine-tune it as it is, or name a model that returns its pooled "
+            "features, such as efficientnet-lite0."
+        )
+    return ProjectedNetwork(
+        base, int(features.shape[1]), architecture.embedding_size, architecture.preprocessing
+    )
+
+
+def save_network(
+    path: Path, module: nn.Module, architecture: Architecture, training: dict[str, Any]
+) -> None:
+    """Write weights, architecture and how they were trained.
+
+    Raises:
+        FoldcamError: the file cannot be written.
+    """
+    header = {
+        "schema_version": _SCHEMA_VERSION,
+        "base": architecture.base,
+        "embedding_size": architecture.embedding_size or 0,
+        "preprocessing": asdict(architecture.preprocessing),
+        "training": training,
+    }
+    # Tied weights share memory, which safetensors refuses.
+    tensors = {name: t.detach().cpu().clone() for name, t in module.state_dict().items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={_FORMAT: json.dumps(header, sort_keys=True)})
+
+
+def trained_architecture(path: Path) -> Architecture | None:
+    """The architecture in a safetensors file, or None if it holds weights alone.
+
+    Raises:
+        FoldcamError: the file is missing or damaged, or its header is malformed.
+    """
+    try:
+        with safetensors.safe_open(path, framework="numpy") as stored:
+            text = (stored.metadata() or {}).get(_FORMAT)
+    except FileNotFoundError:
+        raise FoldcamError(f"{path} does not exist.") from None
+    except (safetensors.SafetensorError, OSError) as error:
+        raise FoldcamError(f"{path} is not safetensors, or it is damaged ({error}).") from error
+    if text is None:
+        return None
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FoldcamError(f"{path}: its header is not JSON ({error}).") from None
+    fields = Fields(document, where=f"{path}: header")
+    if fields.integer("schema_version") != _SCHEMA_VERSION:
+        fields.fail("schema_version", f"is not {_SCHEMA_VERSION}: train the network again")
+    return Architecture(
+        fields.text("base"),
+        fields.integer("embedding_size") or None,
+        preprocessing_from(fields.section("preprocessing")),
+    )
+
+
+def read_architecture(path: Path) -> Architecture:
+    """The architecture in a file of `foldcam train`.
+
+    Raises:
+        FoldcamError: as `trained_architecture`, or the file holds weights alone.
+    """
+    architecture = trained_architecture(path)
+    if architecture is None:
+        raise FoldcamError(
+            f"{path} holds weights without an architecture: name the network and pass them with "
+            f"--weights {path.name}."
+        )
+    return architecture

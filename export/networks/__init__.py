@@ -1,0 +1,1 @@
+"""An embedding network, whatever it came from: image -> (feature map, embedding)."""

@@ -1,0 +1,1 @@
+"""Objectives: (embeddings, labels or values) -> directions, without the network."""

@@ -1,0 +1,1 @@
+"""ONNX graphs, whatever is in them: read, searched, written to, other opset or precision."""

@@ -1,0 +1,251 @@
+"""Reading an embedding network from an ONNX file, weights beside it included, and its hash."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnx.inliner
+from onnx import TensorProto, external_data_helper, helper, numpy_helper
+from onnx.external_data_helper import ExternalDataInfo
+
+from export.onnx_graphs.values import graphs, inputs_of, place_of, prune
+from runtime.contract import METADATA_KEY
+from runtime.errors import FoldcamError
+
+# A protocol buffer holds no more; half a megabyte is left for foldcam's own nodes.
+MOST_BYTES = (1 << 31) - (1 << 19)
+_QUANTIZED = {
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "QLinearConv",
+    "QLinearMatMul",
+    "ConvInteger",
+    "MatMulInteger",
+}
+_FUSED = {
+    "BiasGelu",
+    "Conv",
+    "FastGelu",
+    "FusedConv",
+    "FusedGemm",
+    "FusedMatMul",
+    "Gelu",
+    "MultiHeadAttention",
+    "Attention",
+    "QuickGelu",
+    "ReorderInput",
+    "ReorderOutput",
+    "SkipLayerNormalization",
+}
+_OWN_DOMAINS = ("", "ai.onnx")
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """An embedding network that exists only as an ONNX file.
+
+    Attributes:
+        path: the file.
+        model: its message with all weights in it, functions inlined.
+        output: the output that the user names as the embedding, or None to find it.
+    """
+
+    path: Path
+    model: onnx.ModelProto
+    output: str | None = None
+
+
+def read_onnx(path: Path, output: str | None = None) -> OnnxFile:
+    """Read an ONNX file and refuse what can never be folded.
+
+    Args:
+        path: the `.onnx`; weights beside it are read as well.
+        output: name of the embedding among its outputs, or None to find it.
+
+    Raises:
+        FoldcamError: not an ONNX file; a folded or quantized model; an operator of
+            another domain than ONNX's own; weights outside of the file's folder, missing
+            or cut short; more than 2 GB in all.
+    """
+    _check_size(path, 0)
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except FileNotFoundError:
+        raise FoldcamError(f"MODEL {path} does not exist.") from None
+    except IsADirectoryError:
+        raise FoldcamError(f"MODEL {path} is a folder, not an ONNX file.") from None
+    except Exception as error:
+        # The reader raises many types; what matters is that the file was refused.
+        raise FoldcamError(f"MODEL {path} is not an ONNX file, or it is damaged.") from error
+    if not model.graph.output:
+        raise FoldcamError(f"MODEL {path} is not an ONNX file, or it is damaged.")
+    if any(item.key == METADATA_KEY for item in model.metadata_props):
+        raise FoldcamError(
+            f"MODEL {path} is folded already: name the network it was made from, or compare it "
+            f"with `foldcam verify {path}`."
+        )
+    _load_external(model, path)
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+    if output is not None:
+        _end_at(model.graph, output)
+    _check_operators(model.graph)
+    return OnnxFile(path, model, output)
+
+
+def computation_hash(model: onnx.ModelProto, embedding: str) -> str:
+    """SHA-256 of what is computed: nodes, attributes, weights.
+
+    Names of nodes, documentation, metadata and the layout of the file do not count.
+
+    Args:
+        model: with all weights in it.
+        embedding: the output that is used.
+    """
+    digest = hashlib.sha256(f"embedding {embedding};".encode())
+    for item in sorted(model.opset_import, key=lambda item: str(item.domain)):
+        digest.update(f"opset {item.domain} {item.version};".encode())
+    _hash_graph(model.graph, digest)
+    return digest.hexdigest()
+
+
+def _hash_graph(graph: onnx.GraphProto, digest: hashlib._Hash) -> None:
+    for value in [*graph.input, *graph.output]:
+        kind = value.type.tensor_type
+        sizes = [dim.dim_param or dim.dim_value for dim in kind.shape.dim]
+        digest.update(f"value {value.name} {kind.elem_type} {sizes};".encode())
+    for tensor in sorted(graph.initializer, key=lambda tensor: str(tensor.name)):
+        digest.update(f"weight {tensor.name};".encode())
+        _hash_tensor(tensor, digest)
+    for node in graph.node:
+        digest.update(
+            f"node {node.domain} {node.op_type} {list(node.input)} {list(node.output)};".encode()
+        )
+        for attribute in sorted(node.attribute, key=lambda attribute: str(attribute.name)):
+            digest.update(f"attribute {attribute.name} {attribute.type};".encode())
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                _hash_graph(attribute.g, digest)
+            elif attribute.type == onnx.AttributeProto.TENSOR:
+                _hash_tensor(attribute.t, digest)
+            else:
+                digest.update(repr(helper.get_attribute_value(attribute)).encode())
+
+
+def _hash_tensor(tensor: TensorProto, digest: hashlib._Hash) -> None:
+    digest.update(f"{tensor.data_type} {list(tensor.dims)};".encode())
+    if tensor.data_type == TensorProto.STRING:
+        digest.update(repr(list(tensor.string_data)).encode())
+    else:
+        # The numbers have several places in the message: what they are counts.
+        digest.update(numpy_helper.to_array(tensor).tobytes())
+
+
+def _end_at(graph: onnx.GraphProto, output: str) -> None:
+    """Keep what computes one value: of a network that compares two images, one of its twins.
+
+    Raises:
+        FoldcamError: no node has that output.
+    """
+    if not any(output in node.output for node in graph.node):
+        shown = ", ".join(repr(value.name) for value in graph.output)
+        raise FoldcamError(
+            f"The network has no value {output!r} for --output; its outputs: {shown}."
+        )
+    del graph.output[:]
+    graph.output.append(onnx.ValueInfoProto(name=output))
+    prune(graph)
+    used = {name for node in graph.node for name in inputs_of(node)}
+    given = [value for value in graph.input if value.name in used]
+    del graph.input[:]
+    graph.input.extend(given)
+
+
+def _tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
+    every = list(graphs(model.graph))
+    nodes = [node for graph in every for node in graph.node]
+    nodes += [node for function in model.functions for node in function.node]
+    for graph in every:
+        yield from graph.initializer
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.TENSOR:
+                yield attribute.t
+
+
+def _load_external(model: onnx.ModelProto, path: Path) -> None:
+    """Read the weights that lie beside the file, and only there."""
+    folder = path.parent.resolve()
+    outside = [
+        tensor for tensor in _tensors(model) if external_data_helper.uses_external_data(tensor)
+    ]
+    total = 0
+    for tensor in outside:
+        info = ExternalDataInfo(tensor)
+        place = (folder / info.location).resolve()
+        if not place.is_relative_to(folder):
+            raise FoldcamError(
+                f"MODEL {path}: its weight {tensor.name!r} lies in {info.location!r}, outside of "
+                "the file's folder, where nothing is read from."
+            )
+        if not place.is_file():
+            raise FoldcamError(
+                f"MODEL {path}: its weights are in {info.location!r}, which is missing; put that "
+                "file beside it."
+            )
+        start = info.offset or 0
+        length = info.length if info.length is not None else place.stat().st_size - start
+        if start + length > place.stat().st_size:
+            raise FoldcamError(
+                f"MODEL {path}: {info.location!r} ends before the weight {tensor.name!r}: it is "
+                "cut short or belongs to another network."
+            )
+        total += length
+    _check_size(path, total)
+    for tensor in outside:
+        try:
+            external_data_helper.load_external_data_for_tensor(tensor, str(folder))
+        except Exception as error:
+            # onnx's own checks of the place (links, devices) raise a type of their own.
+            first = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+            raise FoldcamError(
+                f"MODEL {path}: the weight {tensor.name!r} cannot be read: {first}."
+            ) from error
+        # The message holds the numbers itself from now on.
+        tensor.data_location = TensorProto.DEFAULT
+        del tensor.external_data[:]
+
+
+def _check_size(path: Path, beside: int) -> None:
+    total = beside + (path.stat().st_size if path.is_file() else 0)
+    if total > MOST_BYTES:
+        raise FoldcamError(
+            f"MODEL {path} has {total / (1 << 30):.2f} GiB with its weights and a folded model, "
+            "one ONNX file, holds at most 2: take a smaller network, or float16 weights."
+        )
+
+
+def _check_operators(graph: onnx.GraphProto) -> None:
+    for inner in graphs(graph):
+        for node in inner.node:
+            if node.domain.startswith("com.microsoft") and node.op_type in _FUSED:
+                raise FoldcamError(
+                    f"The network has {node.op_type} of {node.domain!r} (node {place_of(node)}), "
+                    "which ONNX Runtime's optimizer put together and no other tool can run: give "
+                    "the file from before that, or optimize it at the level ORT_ENABLE_BASIC."
+                )
+            if node.domain not in _OWN_DOMAINS:
+                raise FoldcamError(
+                    f"The network has a custom operator, {node.op_type} of {node.domain!r} (node "
+                    f"{place_of(node)}), which no stock tool can run: export it with ONNX's own "
+                    "operators."
+                )
+            if node.op_type in _QUANTIZED:
+                raise FoldcamError(
+                    f"The network is quantized ({node.op_type}, node {place_of(node)}): fold its "
+                    "float original, and quantize the folded model."
+                )

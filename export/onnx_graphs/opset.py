@@ -1,0 +1,116 @@
+"""An ONNX graph in another operator set, proven to compute the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx.defs
+import onnx.inliner
+import onnx.version_converter
+
+from export.onnx_graphs.embedding_model import OLDEST_OPSET, opset_of
+from export.onnx_graphs.session import GraphSession, reason
+from export.onnx_graphs.values import prune
+from runtime.errors import FoldcamError
+
+
+def in_opset(model: onnx.ModelProto, opset: int, images: np.ndarray) -> onnx.ModelProto:
+    """The graph in that operator set.
+
+    ONNX's converter goes first. Where it gives up, the graph is only called one of the
+    other set: most operators mean the same in both. Last, operators that the other set
+    lacks are spelled out. Whatever comes out is checked, and compared with the original.
+
+    Args:
+        model: the graph, with one input; not changed.
+        opset: the operator set wanted.
+        images: what its input takes, to compare on.
+
+    Returns:
+        The model itself where it is in that set already.
+
+    Raises:
+        FoldcamError: it cannot be said in that set.
+    """
+    if opset_of(model) == opset:
+        return model
+    expected = _outputs(model, images)
+    problem = ""
+    for attempt in (_converted, _relabelled, _spelled_out):
+        try:
+            changed = attempt(model, opset)
+            onnx.checker.check_model(changed, full_check=True)
+            if _agree(expected, _outputs(changed, images), 2e-2 if _is_half(model) else 1e-4):
+                return changed
+            problem = problem or "what comes out computes something else"
+        except Exception as error:
+            # The converter is a C++ library, whose exceptions have no type in common.
+            problem = problem or reason(error)
+    has = opset_of(model)
+    mend = (
+        f"use --opset {has}"
+        if has >= OLDEST_OPSET
+        else f"export it again in opset {OLDEST_OPSET} or later"
+    )
+    raise FoldcamError(
+        f"The network is in ONNX opset {has}, which cannot be converted to {opset} ({problem}): "
+        f"{mend}."
+    )
+
+
+def _converted(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    changed = onnx.version_converter.convert_version(model, opset)
+    for node in changed.graph.node:
+        # The converter forgets to drop it, and it says what is so without it.
+        kept = [a for a in node.attribute if a.name != "noop_with_empty_axes"]
+        if len(kept) < len(node.attribute) and opset < 18 and node.op_type != "ReduceSum":
+            del node.attribute[:]
+            node.attribute.extend(kept)
+    prune(changed.graph)
+    return changed
+
+
+def _relabelled(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    del changed.opset_import[:]
+    changed.opset_import.append(onnx.helper.make_opsetid("", opset))
+    return changed
+
+
+def _spelled_out(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """Operators that the other set lacks, such as Gelu before 20, are written as what they are."""
+    lacking = sorted(
+        {node.op_type for node in model.graph.node if not _exists(str(node.op_type), opset)}
+    )
+    inlined = onnx.inliner.inline_selected_functions(
+        model, [("", name) for name in lacking], inline_schema_functions=True
+    )
+    try:
+        return _converted(inlined, opset)
+    except Exception:
+        # As in `in_opset`: the converter gives up on operators that mean the same.
+        return _relabelled(inlined, opset)
+
+
+def _exists(operator: str, opset: int) -> bool:
+    try:
+        onnx.defs.get_schema(operator, opset)
+    except onnx.defs.SchemaError:
+        return False
+    return True
+
+
+def _outputs(model: onnx.ModelProto, images: np.ndarray) -> list[np.ndarray]:
+    return GraphSession(model, [str(value.name) for value in model.graph.output]).run(images)
+
+
+def _is_half(model: onnx.ModelProto) -> bool:
+    return any(t.data_type == onnx.TensorProto.FLOAT16 for t in model.graph.initializer)
+
+
+def _agree(expected: list[np.ndarray], found: list[np.ndarray], tolerance: float) -> bool:
+    return all(
+        a.shape == b.shape and np.allclose(a, b, rtol=0, atol=tolerance * float(np.abs(a).max()))
+        for a, b in zip(expected, found, strict=True)
+    )

@@ -1,0 +1,246 @@
+"""A network of float32 as a strongly typed network of float16 with float32 ends.
+
+Converters of the libraries join two neighbouring float32 steps by a float16 value, and so
+lose what the steps were kept for; they also clip weights silently. Here every value has a
+float32 and a float16 name, and a cast between the two only where a step needs it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx.inliner
+from onnx import TensorProto, helper, numpy_helper
+
+from export.onnx_graphs.embedding_model import opset_of
+from export.onnx_graphs.float32_steps import FLOAT16_MAX, misfit, steep_nodes
+from export.onnx_graphs.names import drop_unused_constants, names_read, subgraphs
+
+_log = logging.getLogger(__name__)
+
+_HALF = "tensor(float16)"
+# Bytes of a constant that may be a shape, which the inference of others needs.
+_SMALL = 1 << 10
+
+
+def to_float16(
+    model: onnx.ModelProto, held: Callable[[onnx.GraphProto], set[int]] | None = None
+) -> onnx.ModelProto:
+    """Convert a network to float16, with `float32` inputs and outputs of the same names.
+
+    Float32 stay: sums, powers and normalisations (see `float32_steps`), operators that know
+    no float16, control flow, and a node with a constant that float16 cannot hold. Which
+    constants are too great is logged by name. That an activation leaves the range of
+    float16 cannot be seen in the graph: run the result on images.
+
+    Args:
+        model: `image` -> `feature_map`, `embedding`. Not changed.
+        held: positions of further nodes that stay float32, of the graph that is converted.
+
+    Returns:
+        A model in which no operator mixes the two types where ONNX allows one only.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(onnx.inliner.inline_local_functions(model) if model.functions else model)
+    return _Converter(copy, _types(copy)).converted(held(copy.graph) if held else set())
+
+
+def is_float16(model: onnx.ModelProto) -> bool:
+    """Whether a network's weights are in float16 already."""
+    return any(tensor.data_type == TensorProto.FLOAT16 for tensor in model.graph.initializer)
+
+
+def _types(model: onnx.ModelProto) -> dict[str, int]:
+    """The element type of every value, inferred without the weights.
+
+    onnx infers on serialised models, of which none may be larger than 2 GB: a network that
+    float16 would bring below that could not be converted.
+    """
+    graph = model.graph
+    bare = onnx.ModelProto(ir_version=model.ir_version)
+    bare.opset_import.extend(model.opset_import)
+    bare.graph.name = "bare"
+    bare.graph.node.extend(graph.node)
+    bare.graph.input.extend(graph.input)
+    bare.graph.output.extend(graph.output)
+    declared = {value.name for value in graph.input}
+    for tensor in graph.initializer:
+        if len(tensor.raw_data) <= _SMALL:
+            bare.graph.initializer.append(tensor)
+        elif tensor.name not in declared:
+            value = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            bare.graph.input.append(value)
+    inferred = onnx.shape_inference.infer_shapes(bare).graph
+    values = [*inferred.input, *inferred.output, *inferred.value_info]
+    types = {value.name: int(value.type.tensor_type.elem_type) for value in values}
+    types.update((tensor.name, int(tensor.data_type)) for tensor in graph.initializer)
+    return types
+
+
+class _Converter:
+    """One conversion. Every variable value is made in one type, and cast once if need be."""
+
+    def __init__(self, model: onnx.ModelProto, types: dict[str, int]) -> None:
+        self._model = model
+        self._opset = opset_of(model)
+        self._types = types
+        self._constants = _float_constants(model.graph)
+        self._in_half: set[str] = set()
+        self._cast: set[str] = set()
+        self._nodes: list[onnx.NodeProto] = []
+        self._halves: dict[str, str] = {}
+        self._half_constants: dict[str, onnx.TensorProto] = {}
+        self._taken = set(types) | {name for node in model.graph.node for name in node.output}
+
+    def converted(self, held: set[int]) -> onnx.ModelProto:
+        """The model with its nodes in the one type or the other, `held` ones in float32."""
+        graph = self._model.graph
+        constants = set(self._constants) | {tensor.name for tensor in graph.initializer}
+        kept = steep_nodes(graph, constants) | held
+        for position, node in enumerate(graph.node):
+            if position in kept or not self._becomes_half(node):
+                self._keep(node)
+            else:
+                self._convert(node)
+        for value in graph.output:
+            self._single(value.name)
+        del graph.node[:]
+        graph.node.extend(self._nodes)
+        graph.initializer.extend(self._half_constants.values())
+        drop_unused_constants(graph)
+        # Shapes are inferred again by whoever needs them.
+        del graph.value_info[:]
+        return self._model
+
+    def _becomes_half(self, node: onnx.NodeProto) -> bool:
+        if subgraphs(node):
+            return False
+        kinds = self._parameter_kinds(node)
+        if kinds is None:
+            return False
+        inputs, outputs = kinds
+        floats = [kind for kind in inputs if kind is not None]
+        halves = {kind for kind, allowed in floats if allowed}
+        if not outputs and not self._all_in_half(node):
+            # A shape or a comparison: no cast for its sake.
+            return False
+        # An output takes float16 from an input of the same type, not from an attribute.
+        if not halves or not all(kind in halves and allowed for kind, allowed in outputs):
+            return False
+        found = misfit(node, self._constants)
+        if found is not None and found.magnitude > FLOAT16_MAX:
+            _log.warning(
+                "%s holds %g, which float16 cannot: the step that uses it stays float32.",
+                found.constant,
+                found.magnitude,
+            )
+        return found is None
+
+    def _all_in_half(self, node: onnx.NodeProto) -> bool:
+        variable = [name for name in node.input if name and name not in self._constants]
+        floats = [name for name in variable if self._types.get(name) == TensorProto.FLOAT]
+        return all(name in self._in_half for name in floats)
+
+    def _parameter_kinds(
+        self, node: onnx.NodeProto
+    ) -> tuple[list[tuple[str, bool] | None], list[tuple[str, bool]]] | None:
+        """For each input, and each float output: the type's letter, and whether it may be float16.
+
+        None for an input that is no float32; None in all where something is not known.
+        """
+        try:
+            schema = onnx.defs.get_schema(node.op_type, self._opset, node.domain)
+        except onnx.defs.SchemaError:
+            return None
+        inputs: list[tuple[str, bool] | None] = []
+        for position, name in enumerate(node.input):
+            if name and name not in self._types:
+                return None
+            if name and self._types[name] == TensorProto.FLOAT:
+                formal = schema.inputs[min(position, len(schema.inputs) - 1)]
+                inputs.append((formal.type_str, _HALF in formal.types))
+            else:
+                inputs.append(None)
+        outputs: list[tuple[str, bool]] = []
+        for position, name in enumerate(node.output):
+            if name and name not in self._types:
+                return None
+            if name and self._types[name] == TensorProto.FLOAT:
+                formal = schema.outputs[min(position, len(schema.outputs) - 1)]
+                outputs.append((formal.type_str, _HALF in formal.types))
+        return inputs, outputs
+
+    def _convert(self, node: onnx.NodeProto) -> None:
+        kinds = self._parameter_kinds(node)
+        assert kinds is not None
+        for position, kind in enumerate(kinds[0]):
+            if kind is not None:
+                name = node.input[position]
+                node.input[position] = self._half(name) if kind[1] else self._single(name)
+        for position, name in enumerate(node.output):
+            if name and self._types[name] == TensorProto.FLOAT:
+                self._in_half.add(name)
+                node.output[position] = self._half_name(name)
+        self._nodes.append(node)
+
+    def _keep(self, node: onnx.NodeProto) -> None:
+        for name in sorted(names_read([node])):
+            self._single(name)
+        self._nodes.append(node)
+
+    def _single(self, name: str) -> str:
+        """The value in float32: its own name, cast to if it was made in float16."""
+        if name in self._in_half and name not in self._cast:
+            self._cast.add(name)
+            self._append_cast(self._half_name(name), name, TensorProto.FLOAT)
+        return name
+
+    def _half(self, name: str) -> str:
+        half = self._half_name(name)
+        if name in self._constants:
+            if name not in self._half_constants:
+                with np.errstate(under="ignore"):
+                    value = self._constants[name].astype(np.float16)
+                self._half_constants[name] = numpy_helper.from_array(value, half)
+        elif name not in self._in_half and name not in self._cast:
+            self._cast.add(name)
+            self._append_cast(name, half, TensorProto.FLOAT16)
+        return half
+
+    def _half_name(self, name: str) -> str:
+        if name not in self._halves:
+            half = f"{name}.float16"
+            while half in self._taken:
+                half += "_"
+            self._taken.add(half)
+            self._halves[name] = half
+        return self._halves[name]
+
+    def _append_cast(self, source: str, target: str, to: int) -> None:
+        self._nodes.append(helper.make_node("Cast", [source], [target], name=target, to=to))
+
+
+def _float_constants(graph: onnx.GraphProto) -> dict[str, npt.NDArray[Any]]:
+    """Float32 initializers and results of Constant nodes."""
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
+            tensors.update((node.output[0], a.t) for a in node.attribute if a.name == "value")
+    floats = {
+        name: numpy_helper.to_array(tensor)
+        for name, tensor in tensors.items()
+        if tensor.data_type == TensorProto.FLOAT
+    }
+    for node in graph.node:
+        if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
+            for attribute in node.attribute:
+                if attribute.name == "value_float":
+                    floats[node.output[0]] = np.asarray(attribute.f, np.float32)
+                elif attribute.name == "value_floats":
+                    floats[node.output[0]] = np.asarray(attribute.floats, np.float32)
+    return floats

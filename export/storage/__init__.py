@@ -1,0 +1,1 @@
+"""How the graph holds a bank: lists, smaller numbers, prototypes, and what each costs."""

@@ -1,0 +1,1 @@
+"""A torch module as an embedding network: traced, searched, cut, written as ONNX."""

@@ -1,0 +1,1 @@
+"""Folded models against the network and the formulas that they come from."""

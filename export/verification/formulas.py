@@ -1,0 +1,141 @@
+"""What a folded graph must return, computed from the method's formulas in numpy.
+
+    e          = embedding / |embedding|
+    similarity = e . bank rows
+    a          = mean of the grad-weights of the `transfer` most similar rows
+    heatmap    = relu(a . A) / max relu(a . A), or over max|a . A| where both signs are shown
+    estimate   = softmax(similarity / tau) . values
+
+None of it goes through the graph, so that a mistake there is not repeated here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from export.bank import Bank, BankOutcome
+from export.objectives.kernel import kernel_estimates
+from export.storage.in_graph import StoredBank
+from runtime.contract import Contract
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int32]
+
+# Below this the norm of an embedding counts as zero.
+_TINY_NORM = 1e-12
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a folded model must return for a batch of n images.
+
+    Attributes:
+        embedding: `float32 [n, D]`, the network's own output.
+        heatmap: `float32 [n, 1, h', w']`, or `[n, 2, h', w']` for a continuous outcome: what
+            raises it, what lowers it.
+        rows: `int32 [n, max(neighbors, transfer)]`, the most similar bank rows, nearest first.
+        similarities: `float32 [n, N]`, to every bank row.
+        estimate: `float64 [n]`, as `scaled_estimate`; None for a model of labels.
+    """
+
+    embedding: Floats
+    heatmap: Floats
+    rows: Rows
+    similarities: Floats
+    estimate: Doubles | None
+
+
+def expected_outputs(
+    embedding: Floats,
+    feature_map: Floats,
+    bank: Bank,
+    contract: Contract,
+    stored: StoredBank | None = None,
+) -> Expected:
+    """Apply the formulas.
+
+    Args:
+        embedding: `float32 [n, D]`, the network's own output.
+        feature_map: `float32 [n, K, h, w]`.
+        bank: whose rows are compared and transferred.
+        contract: how many rows, and the heatmap's size.
+        stored: how the bank is searched; None for all of its rows.
+    """
+    norms = np.maximum(np.linalg.norm(embedding, axis=1, keepdims=True), _TINY_NORM)
+    unit = embedding / norms
+    similarities = unit @ bank.embeddings.T
+    count = min(bank.rows, max(contract.neighbors, contract.transfer))
+    if stored is None:
+        rows = nearest_rows(similarities, count)
+    else:
+        rows, _ = stored.nearest(unit, count)
+    used = rows[:, : contract.transfer]
+    grad_weights = bank.grad_weights[bank.grad_index[used]].mean(axis=1)
+    signed = np.einsum("nk,nkhw->nhw", grad_weights, feature_map)[:, None]
+    estimate = None
+    if bank.outcome is not None:
+        signed = np.concatenate([signed, -signed], axis=1)
+        values, tau = bank.outcome.values, bank.outcome.tau
+        exact = kernel_estimates(unit, bank.embeddings, values, tau)
+        estimate = exact / value_range(bank.outcome)
+    heat = np.maximum(signed, 0)
+    greatest = heat.max(axis=(1, 2, 3), keepdims=True)
+    heatmap = np.divide(heat, greatest, out=np.zeros_like(heat), where=greatest > 0)
+    return Expected(
+        embedding, resized(heatmap, contract.heatmap_size), rows, similarities, estimate
+    )
+
+
+def nearest_rows(similarities: Floats, count: int) -> Rows:
+    """`int32 [n, count]`: the most similar rows, nearest first; of equal ones the first."""
+    order = np.argsort(-similarities, axis=1, kind="stable")
+    return order[:, :count].astype(np.int32)
+
+
+def scaled_estimate(estimate: npt.NDArray[np.float32], outcome: BankOutcome) -> Doubles:
+    """Estimates in their own unit -> on the kernel's scale, as a share of the values' range.
+
+    Args:
+        estimate: `float32 [n]`, as a folded model returns it.
+        outcome: of the bank.
+    """
+    exact = estimate.astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        on_scale = np.log(exact) if outcome.transform == "log" else exact
+    return on_scale / value_range(outcome)
+
+
+def value_range(outcome: BankOutcome) -> float:
+    """Greatest minus smallest of the bank's values, on the kernel's scale; above zero."""
+    return max(float(outcome.values.max()) - float(outcome.values.min()), 1e-30)
+
+
+def resized(maps: Floats, size: tuple[int, int]) -> Floats:
+    """Resize maps linearly between pixel centres, their edges repeated.
+
+    Args:
+        maps: `float32 [n, c, h, w]`.
+        size: `(height, width)` wanted.
+    """
+    if maps.shape[2:] == size:
+        return maps
+    down = _interpolation(maps.shape[2], size[0])
+    across = _interpolation(maps.shape[3], size[1])
+    made: Floats = (down @ maps.astype(np.float64) @ across.T).astype(np.float32)
+    return made
+
+
+def _interpolation(has: int, wanted: int) -> Doubles:
+    """Matrix `[wanted, has]`."""
+    at = np.clip((np.arange(wanted) + 0.5) * has / wanted - 0.5, 0.0, has - 1.0)
+    low = at.astype(np.int64)
+    high = np.minimum(low + 1, has - 1)
+    matrix = np.zeros((wanted, has))
+    lines = np.arange(wanted)
+    np.add.at(matrix, (lines, low), 1.0 - (at - low))
+    np.add.at(matrix, (lines, high), at - low)
+    return matrix

@@ -1,0 +1,142 @@
+"""The figures of one folded model against the reference, and its verdict."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from export.verification.limits import Limits, Precision
+
+
+@dataclass(frozen=True)
+class PairReport:
+    """A folded model against the reference.
+
+    Attributes:
+        name: the model's file name.
+        library: what ran it.
+        precision: of its numbers, which chose the limits.
+        bank: `model's`, or `its own` where its bank holds other rows than the model's.
+        images: how many.
+        embedding_cosine_mean, embedding_cosine_worst: between the embeddings.
+        same_neighbor: share of images for which both choose the same rows to transfer.
+        label_agreement: share of images whose nearest rows have one label; None for a
+            continuous outcome.
+        neighbor_similarity_difference_worst: between the similarities of the two
+            rows, where they differ.
+        similarity_difference_worst: greatest difference between a reported
+            similarity and the reference's for that row.
+        heatmaps_compared: images whose rows have the same grad-weights; on others the heatmaps
+            answer different questions.
+        heatmap_correlation_mean, heatmap_correlation_p5, heatmap_correlation_worst: Pearson's
+            over those; maps that differ by less than 0.001 everywhere count as 1. NaN where
+            there are none, as are the differences.
+        heatmap_difference_mean, heatmap_difference_worst: greatest absolute difference per
+            image, over those. Of a continuous outcome both heatmaps are compared.
+        heatmaps_vary: whether different images got different heatmaps.
+        finite: whether all outputs are finite.
+        rows_exist: whether every neighbor is a row of the bank.
+        bank_intact: whether the bank in the graph is the one that the metadata describe; None
+            where the file's graph cannot be read.
+        estimate_difference_worst: greatest difference between estimates of a continuous
+            outcome, as a share of the range of the bank's values (of their logarithms where
+            the kernel averages those); None for a model of labels.
+        worst_image: the name of the image on which they differ most.
+        limits: what passes.
+        failures: what is outside the limits, one sentence each.
+    """
+
+    name: str
+    library: str
+    precision: Precision
+    bank: str
+    images: int
+    embedding_cosine_mean: float
+    embedding_cosine_worst: float
+    same_neighbor: float
+    label_agreement: float | None
+    neighbor_similarity_difference_worst: float
+    similarity_difference_worst: float
+    heatmaps_compared: int
+    heatmap_correlation_mean: float
+    heatmap_correlation_p5: float
+    heatmap_correlation_worst: float
+    heatmap_difference_mean: float
+    heatmap_difference_worst: float
+    heatmaps_vary: bool
+    finite: bool
+    rows_exist: bool
+    bank_intact: bool | None
+    estimate_difference_worst: float | None
+    worst_image: str
+    limits: Limits
+    failures: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether every limit holds."""
+        return not self.failures
+
+    def document(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {**asdict(self), "failures": list(self.failures), "passed": self.passed}
+
+
+def failures_of(report: PairReport) -> list[str]:
+    """What of a pair is outside its limits, one sentence each."""
+    limits, failures = report.limits, []
+
+    def at_least(what: str, value: float | None, limit: float) -> None:
+        # Written so that a NaN fails.
+        if value is not None and not value >= limit:
+            failures.append(f"{what} is {value:.6f}, below {limit:g}")
+
+    def at_most(what: str, value: float | None, limit: float) -> None:
+        if value is not None and not value <= limit:
+            failures.append(f"{what} {value:.2g}, above {limit:g}")
+
+    at_least("the worst embedding cosine", report.embedding_cosine_worst, limits.cosine_worst)
+    at_least("the mean embedding cosine", report.embedding_cosine_mean, limits.cosine_mean)
+    if report.heatmaps_compared == 0:
+        failures.append(
+            "no image got the grad-weights of the reference's rows, so that no heatmap could be "
+            "compared"
+        )
+    else:
+        at_most(
+            "the worst heatmap difference is",
+            report.heatmap_difference_worst,
+            limits.heatmap_difference,
+        )
+        at_least(
+            "the mean heatmap correlation",
+            report.heatmap_correlation_mean,
+            limits.heatmap_correlation_mean,
+        )
+    at_least("the share of images with the same label", report.label_agreement,
+             limits.label_agreement)  # fmt: skip
+    at_most(
+        "another neighbor was chosen though its similarity differs by",
+        report.neighbor_similarity_difference_worst,
+        limits.tie,
+    )
+    at_most(
+        "a reported similarity is off by",
+        report.similarity_difference_worst,
+        limits.similarity_difference,
+    )
+    worst = report.estimate_difference_worst
+    if worst is not None and not worst <= limits.estimate_difference:
+        failures.append(
+            f"an estimate is off by {worst:.2g} of the values' range, above "
+            f"{limits.estimate_difference:g}"
+        )
+    if report.bank_intact is False:
+        failures.append("the bank in the graph is not the one that the metadata describe")
+    if not report.rows_exist:
+        failures.append("a neighbor is no row of the bank")
+    if not report.heatmaps_vary:
+        failures.append("all images got the same heatmap: it is frozen")
+    if not report.finite:
+        failures.append("the folded model returned values that are not finite")
+    return failures

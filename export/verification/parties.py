@@ -1,0 +1,207 @@
+"""Who is compared: folded models, and the network that they came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from export.bank import Bank
+from export.grafting.checks import takes_uint8
+from export.grafting.unfold import network_of
+from export.onnx_graphs.embedding_model import FEATURE_MAP
+from export.storage.in_graph import bank_of, is_intact, stored_bank_of
+from export.verification.formulas import scaled_estimate
+from export.verification.limits import Precision, precision_of
+from runtime.backends import Backend, open_backend
+from runtime.contract import (
+    EMBEDDING,
+    ESTIMATE,
+    HEATMAP,
+    HEATMAP_LOWER,
+    IMAGE,
+    NEIGHBOR,
+    SIMILARITY,
+    Contract,
+)
+from runtime.errors import FoldcamError
+
+if TYPE_CHECKING:
+    from export.networks.cut import Network
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a folded model returned for a batch of n images.
+
+    Attributes:
+        embedding: `[n, D]`.
+        heatmap: `[n, 1, h', w']`, or `[n, 2, h', w']` for a continuous outcome.
+        rows: `int32 [n, neighbors]`.
+        similarity: `[n, neighbors]`.
+        estimate: `float64 [n]`, as `formulas.scaled_estimate`; None for a model of labels.
+    """
+
+    embedding: Floats
+    heatmap: Floats
+    rows: npt.NDArray[np.int32]
+    similarity: Floats
+    estimate: npt.NDArray[np.float64] | None
+
+
+class FoldedParty:
+    """A folded model in the library that fits its file.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        name: the file's name.
+        contract: what it promises.
+        bank: what its graph holds; None for an engine, whose graph cannot be read.
+        stored: how its graph holds and searches it; None for an engine.
+
+    Raises:
+        FoldcamError: as `runtime.backends.open_backend`; or its bank is missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.name
+        onnx_file = path.suffix.lower() == ".onnx"
+        self._backend: Backend = open_backend(path, provider="cpu" if onnx_file else "auto")
+        self.contract: Contract = self._backend.contract
+        self.model = onnx.load(path) if onnx_file else None
+        self.bank = None if self.model is None else bank_of(self.model, self.contract)
+        self.stored = None if self.model is None else stored_bank_of(self.model, self.contract)
+
+    @property
+    def library(self) -> str:
+        """What runs it, such as `onnxruntime 1.22 on cpu`."""
+        return f"{self._backend.name} on {self._backend.device}"
+
+    def bank_intact(self) -> bool | None:
+        """Whether the bank in the graph is the one that the metadata describe."""
+        return None if self.model is None else is_intact(self.model, self.contract)
+
+    def precision(self, *, with_bank: bool) -> Precision:
+        """See `verify_limits.precision_of`; an engine counts as rounded to half precision."""
+        return "fp16" if self.model is None else precision_of(self.model, with_bank=with_bank)
+
+    def run(self, resized: npt.NDArray[np.uint8], bank: Bank) -> Answers:
+        """One forward pass.
+
+        Args:
+            resized: `uint8 [n, height, width, 3]` RGB.
+            bank: whose values' range is the unit of the estimates.
+        """
+        contract = self.contract
+        uint8 = contract.input_type == "uint8"
+        outputs = self._backend.run(
+            resized if uint8 else contract.preprocessing.normalized(resized)
+        )
+        heatmap, estimate = outputs[HEATMAP], None
+        if bank.outcome is not None:
+            heatmap = np.concatenate([heatmap, outputs[HEATMAP_LOWER]], axis=1)
+            estimate = scaled_estimate(outputs[ESTIMATE], bank.outcome)
+        return Answers(
+            outputs[EMBEDDING], heatmap, outputs[NEIGHBOR], outputs[SIMILARITY], estimate
+        )
+
+    def close(self) -> None:
+        """Give memory and device back."""
+        self._backend.close()
+
+
+class Source(Protocol):
+    """What embedding and feature map are computed with for the reference."""
+
+    @property
+    def name(self) -> str:
+        """In words, for the report."""
+        ...
+
+    def run(self, resized: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
+        """Images `uint8 [n, H, W, 3]` RGB -> embedding `[n, D]`, feature map `[n, K, h, w]`."""
+        ...
+
+
+class NetworkSource:
+    """The network that the folded model came from.
+
+    Args:
+        network: cut at the model's layer.
+        contract: of the model.
+        path: of the model, for the message.
+
+    Raises:
+        FoldcamError: the network is another one than the model's.
+    """
+
+    def __init__(self, network: Network, contract: Contract, path: Path) -> None:
+        origin, sha256 = contract.origin, network.sha256()
+        if sha256 != origin.network_sha256:
+            raise FoldcamError(
+                f"{path} was made from another network: its metadata names "
+                f"{origin.network_sha256[:12]}... and this one is {sha256[:12]}... "
+                f"(MODEL {origin.network}, weights {origin.weights or 'none'})."
+            )
+        self._network = network
+        self._preprocessing = contract.preprocessing
+
+    @property
+    def name(self) -> str:
+        """See `Source`."""
+        return "the network it came from"
+
+    def run(self, resized: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
+        """See `Source`."""
+        import torch
+
+        images = self._preprocessing.normalized(resized)
+        activations = self._network.forward(torch.from_numpy(images))
+        return activations.embedding.numpy(), activations.feature_map.numpy()
+
+
+class UnfoldedSource:
+    """The network taken out of the folded model itself: for where the original is not at hand.
+
+    It checks everything that was grafted, and not whether the network was exported well.
+
+    Args:
+        model: the folded model.
+        contract: its contract.
+
+    Raises:
+        FoldcamError: the graph was changed after folding.
+    """
+
+    def __init__(self, model: onnx.ModelProto, contract: Contract) -> None:
+        import onnxruntime
+
+        network = network_of(model, contract)
+        self._uint8 = takes_uint8(network)
+        self._preprocessing = contract.preprocessing
+        self._names = [value.name for value in network.graph.output]
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        self._session: Any = onnxruntime.InferenceSession(
+            network.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+
+    @property
+    def name(self) -> str:
+        """See `Source`."""
+        return "its own network, unfolded"
+
+    def run(self, resized: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
+        """See `Source`."""
+        images = resized if self._uint8 else self._preprocessing.normalized(resized)
+        values = dict(zip(self._names, self._session.run(None, {IMAGE: images}), strict=True))
+        return values[EMBEDDING], values[FEATURE_MAP]

@@ -1,0 +1,275 @@
+"""Merging banks, removing images from one, and drawing it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from export.bank import Bank
+from export.bank_files import build_bank_file
+from export.banks.join import merge_banks
+from export.banks.picture import bank_map, draw_map
+from export.banks.removal import Selection, image_hashes_of, remove_from_bank
+from export.datasets import Dataset, load_dataset
+from export.models.spec import LoadedModel
+from export.objectives.directions import parse_objective
+from export.objectives.kernel import KernelObjective
+from runtime.errors import FoldcamError
+
+
+@pytest.fixture
+def samples(shared_photos):
+    return load_dataset(shared_photos).samples
+
+
+@pytest.fixture
+def build(networks, preprocessing, tmp_path):
+    """`build(samples, "Normalized")`: a bank of these images, and `build.loaded`."""
+
+    def make(samples, name="Normalized", goal=None, data="photos"):
+        import torch
+
+        torch.manual_seed(0)
+        loaded = LoadedModel(getattr(networks, name)().eval(), preprocessing, name, "")
+        dataset = Dataset(data, "train", tuple(samples))
+        report = build_bank_file(
+            loaded, dataset, tmp_path / "made.safetensors", goal or parse_objective("all-triplets")
+        ).report
+        make.network = loaded.network()
+        return report.bank
+
+    return make
+
+
+def _assert_equal(found: Bank, expected: Bank, atol: float = 1e-6):
+    np.testing.assert_array_equal(found.image_hashes, expected.image_hashes)
+    np.testing.assert_allclose(found.embeddings, expected.embeddings, atol=atol)
+    np.testing.assert_allclose(found.row_grad_weights(), expected.row_grad_weights(), atol=1e-5)
+    assert found.labels == expected.labels
+
+
+# Merging
+
+
+def test_banks_merged_with_their_network_are_one_built_over_all_images(samples, build):
+    first, second = build(samples[:8]), build(samples[6:], data="more")
+    report = merge_banks([first, second], ["a", "b"], build.network)
+    expected = build(samples)
+    _assert_equal(report.bank, expected)
+    assert (report.duplicates, report.conflicts, report.rederived) == (2, 0, True)
+    assert report.notes() == []
+    assert report.bank.source.origin.data == "photos + more"
+    assert report.bank.source.origin.data_sha256 == expected.source.origin.data_sha256
+    assert report.bank.grad_weights.shape == expected.grad_weights.shape
+
+
+@pytest.mark.parametrize(("name", "given"), [("Normalized", False), ("MlpHead", True)])
+def test_rows_keep_their_grad_weights_where_they_cannot_be_taken_again(samples, build, name, given):
+    first, second = build(samples[:8], name), build(samples[4:], name)
+    report = merge_banks([first, second], ["a", "b"], build.network if given else None)
+    assert not report.rederived
+    assert "keep the grad-weights of their own bank" in report.notes()[0]
+    old = dict(
+        zip((r.tobytes() for r in first.image_hashes), first.row_grad_weights(), strict=True)
+    )
+    for image, row in zip(report.bank.image_hashes, report.bank.row_grad_weights(), strict=True):
+        if image.tobytes() in old:
+            np.testing.assert_array_equal(row, old[image.tobytes()])
+
+
+def test_one_image_under_two_labels_stays_twice_and_is_told(samples, build):
+    other = [replace(samples[0], label="violet"), *samples[4:]]
+    report = merge_banks([build(samples[:8]), build(other)], ["a", "b"])
+    assert report.bank.rows == 13
+    assert (report.duplicates, report.conflicts) == (4, 1)
+    assert "1 images are in the bank under more than one label." in report.notes()
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"network_sha256": "ab" * 32}, "network differs"),
+        ({"objective": "proxy"}, "objective differs"),
+        ({"channel_rule": "positive"}, "channel rule differs"),
+        ({"compression": "rank:2"}, "compression differs"),
+        ({"source": None}, "does not say which layer"),
+    ],
+)
+def test_banks_that_do_not_fit_are_refused_by_what_differs(samples, build, change, what):
+    bank = build(samples)
+    with pytest.raises(FoldcamError, match=what):
+        merge_banks([bank, replace(bank, **change)], ["a", "b"])
+
+
+def test_banks_of_another_layer_or_of_values_or_compressed_are_refused(samples, build):
+    bank = build(samples)
+    elsewhere = replace(bank, source=replace(bank.source, layer="other"))
+    with pytest.raises(FoldcamError, match="layer differs"):
+        merge_banks([bank, elsewhere], ["a", "b"])
+    smaller = replace(bank, compression="prototypes:1")
+    with pytest.raises(FoldcamError, match="a is compressed"):
+        merge_banks([smaller, smaller], ["a", "b"])
+
+
+# Removing
+
+
+def _priced(samples):
+    return [replace(sample, value=float(n)) for n, sample in enumerate(samples)]
+
+
+@pytest.mark.parametrize("goal", [None, KernelObjective("kernel:tau=0.1", 0.1)])
+def test_with_its_network_the_bank_is_the_one_without_those_images(samples, build, goal):
+    samples = _priced(samples) if goal else samples
+    bank = build(samples, goal=goal)
+    gone = [samples[1], samples[6]]
+    report = remove_from_bank(
+        bank, Selection(images=image_hashes_of(str(s.path) for s in gone)), build.network
+    )
+    _assert_equal(report.bank, build([s for s in samples if s not in gone], goal=goal))
+    assert report.recomputed
+    document = report.document()
+    assert document["complete"]
+    assert set(document["checks"].values()) == {True}
+    assert document["traces_in_aggregates"][0].startswith("None: every row of grad-weights")
+    hashes = {hashlib.sha256(s.path.read_bytes()).hexdigest() for s in gone}
+    assert {item["image_sha256"] for item in document["removed"]} == hashes
+    assert (document["rows_before"], document["rows_after"]) == (12, 10)
+
+
+def test_a_label_goes_with_its_rows_and_what_others_keep_of_it_is_said(samples, build):
+    bank = build(samples)
+    report = remove_from_bank(bank, Selection(labels=frozenset(["green", "nobody"])))
+    assert [run.name for run in report.bank.labels] == ["blue", "red"]
+    assert report.bank.grad_weights.shape[0] == 2
+    document = report.document()
+    assert document["not_found"] == ["nobody"]
+    assert document["complete"]
+    assert not document["recomputed"]
+    text = " ".join(document["traces_in_aggregates"])
+    assert "4 removed images were 4 of 12" in text
+    assert "pass --model" in text
+    np.testing.assert_array_equal(report.bank.grad_weights[0], bank.grad_weights[0])
+
+
+def test_the_share_of_one_image_in_its_labels_mean_is_said(samples, build):
+    report = remove_from_bank(
+        build(samples, "MlpHead"), Selection(images=image_hashes_of([str(samples[0].path)])),
+        build.network,
+    )  # fmt: skip
+    text = " ".join(report.traces())
+    assert "label 'blue' come from a comparison with the mean over its 4 images, 1 of which" in text
+    assert "the head is not linear" in text
+
+
+def test_the_same_picture_under_another_hash_fails_the_removal(samples, build, tmp_path):
+    again = tmp_path / "again.png"
+    cv2.imwrite(str(again), cv2.imread(str(samples[0].path)), [cv2.IMWRITE_PNG_COMPRESSION, 0])
+    assert again.read_bytes() != samples[0].path.read_bytes()
+    bank = build([*samples, replace(samples[0], path=again)])
+    report = remove_from_bank(bank, Selection(images=image_hashes_of([str(samples[0].path)])))
+    document = report.document()
+    assert not document["complete"]
+    assert [name for name, held in document["checks"].items() if not held] == [
+        "no_embedding_of_theirs"
+    ]
+    assert document["rows_that_look_alike"][0]["similarity"] == pytest.approx(1)
+    assert (
+        document["rows_that_look_alike"][0]["image_sha256"]
+        == hashlib.sha256(again.read_bytes()).hexdigest()
+    )
+
+
+def test_what_cannot_be_removed_is_one_sentence(samples, build, tmp_path):
+    bank = build(samples)
+    some = Selection(images=frozenset(["ab" * 32]))
+    for made, selection, sentence in [
+        (bank, some, "has none of what is to be removed"),
+        (bank, Selection(labels=frozenset(["red", "blue"])), "Fewer than two labels"),
+        (replace(bank, image_hashes=None), some, "does not know its image files"),
+    ]:
+        with pytest.raises(FoldcamError, match=sentence):
+            remove_from_bank(made, selection)
+    with pytest.raises(FoldcamError, match="neither a readable image file"):
+        image_hashes_of([str(tmp_path / "none.png")])
+
+
+# Drawing
+
+
+@pytest.mark.parametrize("method", ["tsne", "pca"])
+def test_a_map_has_a_point_for_each_row(random_bank, method, tmp_path):
+    bank = random_bank(60, 8, 5)
+    layout = bank_map(bank, method)
+    assert layout.points.shape == (60, 2)
+    assert np.isfinite(layout.points).all()
+    assert (layout.shown is None) == (method == "tsne")
+    draw_map(bank, layout, tmp_path / "map.png")
+    height, width, _ = cv2.imread(str(tmp_path / "map.png")).shape
+    assert (width, height) == (1080, 840)
+
+
+def test_a_large_bank_is_drawn_by_a_sample_and_values_by_colour(random_bank, tmp_path, monkeypatch):
+    monkeypatch.setattr("export.banks.picture._MOST_POINTS", 20)
+    bank = random_bank(50, 4, 3, transform="log")
+    layout = bank_map(bank, "pca")
+    assert len(set(layout.rows.tolist())) == 20
+    draw_map(bank, layout, tmp_path / "map.svg")
+    assert (tmp_path / "map.svg").stat().st_size > 5000
+
+
+def test_what_cannot_be_drawn_is_refused(random_bank, tmp_path):
+    with pytest.raises(FoldcamError, match="the bank has 2"):
+        bank_map(random_bank(2, 4, 3))
+    bank = random_bank(9, 4, 3)
+    with pytest.raises(FoldcamError, match=r"a map is a \.png"):
+        draw_map(bank, bank_map(bank, "pca"), tmp_path / "map.txt")
+
+
+# The commands
+
+
+def test_the_commands_merge_remove_and_draw(samples, build, working_directory, foldcam):
+    build(samples[:8]).save(Path("a.safetensors"))
+    build(samples[4:]).save(Path("b.safetensors"))
+    status, out, err = foldcam(
+        "bank", "merge", "a.safetensors", "b.safetensors", "--out", "c.safetensors", "--json"
+    )
+    assert status == 0, err
+    assert (json.loads(out)["rows"], json.loads(out)["duplicates"]) == (12, 4)
+    Path("list.txt").write_text(f"{samples[0].path}\n\n{samples[1].path}\n")
+    status, out, err = foldcam(
+        "bank", "remove", "c.safetensors", "--images-from", "list.txt", "--label", "red",
+        "--out", "d.safetensors", "--report", "report.json",
+    )  # fmt: skip
+    assert status == 0, err
+    assert "6 of 12 rows stay" in out
+    assert "proved       no image hash of theirs" in out
+    assert "not covered  The old bank's file" in out
+    document = json.loads(Path("report.json").read_text())
+    assert document["sha256_after"] == Bank.load(Path("d.safetensors")).sha256()
+    status, out, _ = foldcam("bank", "stats", "d.safetensors", "--map", "map.png", "--json")
+    assert status == 0
+    assert json.loads(out)["map"] == "map.png"
+    assert Path("map.png").is_file()
+
+
+def test_wrong_usage_is_said(samples, build, working_directory, foldcam):
+    build(samples).save(Path("a.safetensors"))
+    for arguments, sentence in [
+        (["merge", "a.safetensors"], "two banks or more"),
+        (["remove", "a.safetensors"], "--label, --image or --images-from"),
+    ]:
+        status, _, err = foldcam("bank", *arguments, "--out", "x.safetensors")
+        assert status == 2
+        assert sentence in " ".join(err.replace("│", " ").split())
+    status, _, err = foldcam("bank", "remove", "a.safetensors", "--images-from", "none.txt",
+                             "--out", "x.safetensors")  # fmt: skip
+    assert status == 1
+    assert "--images-from none.txt cannot be read" in err
