@@ -53,7 +53,7 @@ class Slope:
 
 
 def slope(steps: npt.ArrayLike, values: npt.ArrayLike, level: float = 0.95) -> Slope:
-    """Mean growth from block to block of `BLOCKS` blocks' means, with Student's interval.
+    """Mean growth from block to block of `BLOCKS` blocks' medians, with Student's interval.
 
     A level that wanders is as likely as not to end higher than it began, and a line through it
     looks certain (Granger and Newbold 1974, "Spurious regressions in econometrics"): resident
@@ -73,9 +73,10 @@ def slope(steps: npt.ArrayLike, values: npt.ArrayLike, level: float = 0.95) -> S
         raise ValueError(f"a slope needs at least three samples, got {len(up)}")
     blocks = min(BLOCKS, len(across))
     x = np.array([part.mean() for part in np.array_split(across, blocks)])
-    y = np.array([part.mean() for part in np.array_split(up, blocks)])
+    # A median has a step that falls into its block on one side of it, and not on both.
+    y = np.array([np.median(part) for part in np.array_split(up, blocks)])
     growth = np.diff(y) / np.diff(x)
-    error = float(growth.std(ddof=1)) / np.sqrt(len(growth))
+    error = float(growth.std(ddof=1) / np.sqrt(len(growth)))
     reach = float(stats.t.ppf(0.5 + level / 2, len(growth) - 1)) * error
     mean = float(growth.mean())
     return Slope(mean, mean - reach, mean + reach)

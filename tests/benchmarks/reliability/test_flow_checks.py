@@ -32,7 +32,7 @@ def with_the_small_model(monkeypatch, small_model):
 def test_memory_that_grows_is_told_from_noise():
     generator = np.random.default_rng(0)
     steps = np.arange(400.0)
-    noise = generator.normal(0, 1e4, 400)
+    noise = generator.normal(0, 5e3, 400)
     flat, rising = slope(steps, noise), slope(steps, noise + 100 * steps)
     assert not flat.distinguishable
     assert flat.low < 0 < flat.high
