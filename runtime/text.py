@@ -6,8 +6,8 @@ import math
 import re
 
 # C0 and C1 controls move the cursor or set the terminal's title; lone surrogates
-# cannot be encoded; bidirectional overrides make a line read as another.
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# cannot be encoded; two separators end a line; bidirectional overrides make it read as another.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
