@@ -19,7 +19,7 @@ from importlib import import_module, util
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from export.progress import ProgressBar
+from benchmarks.reliability.told import Told
 from runtime.errors import ExitStatus, FoldcamError
 from runtime.files import atomic_path
 
@@ -73,10 +73,11 @@ def main() -> None:
     if missing := [name for name in wanted if name not in checks]:
         parser.error(f"no check is called {missing[0]}: there are {', '.join(checks)}")
     documents: dict[str, dict[str, Any]] = {}
-    with tempfile.TemporaryDirectory() as temporary, ProgressBar() as progress:
+    tell = Told()
+    with tempfile.TemporaryDirectory() as temporary:
         folder = given.out or Path(temporary)
         for name in wanted:
-            documents[name] = _run(name, checks[name], given.full, folder, progress)
+            documents[name] = _run(name, checks[name], given.full, folder, tell)
             if given.store and not documents[name].get("skipped"):
                 _store(name, documents[name])
     if given.json:

@@ -116,9 +116,7 @@ def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> di
                 resident[number] = last.resident
                 if number <= SETTLED:
                     first = last
-                if number % max(1, cuts // 10) == 0:
-                    # Seldom: a progress bar remembers when it was told what.
-                    tell("cuts", number, cuts)
+                tell("cuts", number, cuts)
                 if number < cuts:
                     time.sleep(float(generator.uniform(0.05, 0.8)))
                     back = _interrupt(stream, monitor, generator)

@@ -83,7 +83,6 @@ class Witness:
             self._resident[self._sampled] = footprint().resident
             self._sampled += 1
         if number % max(1, self._frames // TOLD) == 0:
-            # Seldom: a progress bar remembers when it was told what.
             self._tell("frames", number + 1, self._frames)
 
 

@@ -14,6 +14,7 @@ from benchmarks.reliability import __main__ as program
 from benchmarks.reliability import cameras, cuts, rtsp, soak
 from benchmarks.reliability.footprint import footprint, slope
 from benchmarks.reliability.stream import Stream, listening
+from benchmarks.reliability.told import Told
 from runtime.errors import FoldcamError
 
 ROOT = Path(__file__).parents[3]
@@ -180,3 +181,13 @@ def test_a_failed_check_ends_with_status_3(monkeypatch, tmp_path, capsys):
     assert ended.value.code == 3
     assert "soak: FAILED" in capsys.readouterr().out
     assert json.loads((tmp_path / "stored" / "soak.json").read_text())["figure"] == 7
+
+
+def test_progress_is_told_seldom_and_at_the_end(capsys):
+    told = Told(pause=60.0)
+    for number in range(1001):
+        told("soak: frames", number, 1000)
+    assert capsys.readouterr().err.splitlines() == [
+        "soak: frames: 0 of 1,000",
+        "soak: frames: 1,000 of 1,000",
+    ]
