@@ -206,7 +206,7 @@ def _cells(document: Mapping[str, Any], names: Sequence[str] | None) -> list[tup
     chosen = sorted(names or methods, key=lambda name: float(methods[name]["milliseconds"]))
     return [
         (
-            f"**{name}**" if name == FOLDCAM and names is not None else name,
+            _named(document, name, bold=name == FOLDCAM and names is not None),
             f"{methods[name]['milliseconds']:,.1f}",
             _ratio(methods[name]),
             _metric(methods[name], "grid_pointing"),
@@ -215,6 +215,14 @@ def _cells(document: Mapping[str, Any], names: Sequence[str] | None) -> list[tup
         )
         for name in chosen
     ]
+
+
+def _named(document: Mapping[str, Any], name: str, *, bold: bool) -> str:
+    """The name, and how many images were scored where that is not all of them."""
+    count = document["methods"][name].get("images")
+    if count is not None and count < document["images"]["explained"]:
+        return f"{name} ({count} images)"
+    return f"**{name}**" if bold else name
 
 
 def _ratio(row: Mapping[str, Any]) -> str:
