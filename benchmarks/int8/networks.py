@@ -23,6 +23,8 @@ from runtime.preprocess import Preprocessing
 
 SIZE = 128
 _BLOCKS, _CHANNELS, _CELLS = 11, 112, 8
+LAST_OF_FRONT = f"backbone.front.blocks.{_BLOCKS - 1}"
+"""The last layer that is pretrained, as `--train-from` names it."""
 # Photographs that tell batch normalisations their statistics.
 _STATISTICS = 128
 _RECIPE = Preprocessing(SIZE, SIZE, mean=PREPROCESSING.mean, std=PREPROCESSING.std)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from benchmarks.houses.houses import load_houses, split_houses
 from benchmarks.houses.study import OBJECTIVE, TRAINING
-from benchmarks.int8.networks import settle
+from benchmarks.int8.networks import LAST_OF_FRONT, settle
 from export.datasets import Dataset, Sample, load_dataset
 from export.exporter import export_model
 from export.models.spec import load_model, with_overrides
@@ -27,7 +27,7 @@ DataName = Literal["birds", "houses"]
 _KIND = "frontal"
 _BIRDS = TrainingOptions()
 # A body of random weights: all of it learns, more slowly, and for longer.
-_BODY: dict[str, Any] = {"train_from": "backbone.front.blocks.10", "learning_rate": 6e-4}
+_BODY: dict[str, Any] = {"train_from": LAST_OF_FRONT, "learning_rate": 6e-4}
 _BODY_BIRDS: dict[str, Any] = {**_BODY, "epochs": 40, "mosaics": 400, "mosaics_per_batch": 8}
 _BODY_HOUSES: dict[str, Any] = {**_BODY, "epochs": 20, "views": 4}
 
