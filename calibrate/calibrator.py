@@ -10,11 +10,12 @@ from typing import Any
 import onnx
 
 from calibrate.base import Base, try_equalizing
+from calibrate.gptq import gptq_levels
 from calibrate.half import float16_steps, with_float16
 from calibrate.ladder import Rung, climb, rank_layers
 from calibrate.outcome import Outcome
 from calibrate.placement import Placement, find_placement
-from calibrate.qdq import Recipe, Step, quantize
+from calibrate.qdq import Levels, Recipe, Step, quantize
 from calibrate.quality import Damage, Gate
 from calibrate.rebank import rebank
 from calibrate.selection import read_pictures, select
@@ -102,9 +103,10 @@ class _Job:
             base = try_equalizing(base, damage, wishes.target, self._equalized_statistics)
         choices = self._choices(base, damage)
         steps = {name: choice.step for name, choice in choices.items()}
-        recipe, corrected = Recipe(steps), None
-        if wishes.correct_biases:
-            recipe, corrected = best_recipe(base.model, base.placement, steps, base.found, damage)
+        recipe, tried = best_recipe(
+            base.model, base.placement, steps, base.found, damage,
+            correct_biases=wishes.correct_biases, levels=self._levels(base),
+        )  # fmt: skip
         chooser = Gate(self._model, self._contract, self._choosers)
         ladder, ranking = self._ladder(base, recipe, chooser, damage)
         chosen = next((rung for rung in ladder if not rung.failures), ladder[-1])
@@ -118,7 +120,7 @@ class _Job:
         report = {
             **self._report(choices, ladder, chosen, ranking),
             "equalization": base.equalization,
-            "damage": corrected,
+            "damage": tried,
             "float16_steps": float16_steps(model),
             "rebank": rebanked,
             "gate": {"figures": figures.document(),
@@ -176,12 +178,25 @@ class _Job:
         self._store.keep_json(key, [asdict(choice) for choice in choices.values()])
         return choices
 
+    def _levels(self, base: Base) -> dict[str, Levels] | None:
+        if not self._wishes.gptq:
+            return None
+        key = key_of(stage="gptq", equalized=base.changed, **self._inputs)
+        levels = self._store.arrays(key)
+        if levels is None:
+            levels = gptq_levels(
+                base.model, self._contract, base.placement, self._images.resized, self._tell
+            )
+            self._store.keep_arrays(key, levels)
+        return levels
+
     def _ranking(self, base: Base, recipe: Recipe, damage: Damage) -> list[tuple[str, float]]:
         key = key_of(
             stage="sensitivity",
             method=self._wishes.method,
             equalized=base.changed,
             biases=bool(recipe.biases),
+            gptq=bool(recipe.levels),
             **self._inputs,
         )
         kept = self._store.json(key)

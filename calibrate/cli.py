@@ -51,6 +51,10 @@ def calibrate(
     bias_correction: Annotated[
         bool, typer.Option(help="Try it, and keep it if the answers are nearer to the float ones.")
     ] = True,
+    gptq: Annotated[
+        bool,
+        typer.Option(help="Try weights rounded so that their errors cancel, and keep it likewise."),
+    ] = True,
     equalization: Annotated[
         bool, typer.Option(help="Try cross-layer equalization, and keep it if it does so, too.")
     ] = True,
@@ -124,6 +128,7 @@ def calibrate(
         method=chosen_method,
         keep_float=kept,
         correct_biases=bias_correction,
+        gptq=gptq,
         equalize=equalization,
         rebank=rebank,
         target=chosen_target,

@@ -25,6 +25,7 @@ from export.onnx_graphs.names import drop_unused_constants
 from runtime.errors import FoldcamError
 
 Floats = npt.NDArray[np.float32]
+Levels = npt.NDArray[np.int8]
 
 LEVELS = 127
 """The greatest int8 that is used: the range is symmetric, so that -128 is not."""
@@ -76,11 +77,20 @@ class Recipe:
         steps: activation -> how it is rounded.
         kept: names of layers that stay in float.
         biases: layer -> what is added to its bias, `float32 [channels]`.
+        levels: layer -> its weight in levels, `int8` of the weight's shape, for the scales of
+            `weight_scales`; the nearest levels where a layer has none.
     """
 
     steps: Mapping[str, Step]
     kept: frozenset[str] = frozenset()
     biases: Mapping[str, Floats] = field(default_factory=dict)
+    levels: Mapping[str, Levels] = field(default_factory=dict)
+
+    def rounded(self, layer: Layer, weight: Floats) -> tuple[Levels, Floats]:
+        """The weight in levels, `int8` of its shape, and its scales `float32 [channels]`."""
+        scales = weight_scales(weight, layer.axis)
+        levels = self.levels.get(layer.name)
+        return nearest_levels(weight, layer.axis, scales) if levels is None else levels, scales
 
 
 def quantize(model: onnx.ModelProto, placement: Placement, recipe: Recipe) -> onnx.ModelProto:
@@ -96,7 +106,7 @@ def quantize(model: onnx.ModelProto, placement: Placement, recipe: Recipe) -> on
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    writer = _Writer(copy, recipe.steps)
+    writer = _Writer(copy, recipe)
     chosen = [layer for layer in placement.layers if layer.name not in recipe.kept]
     names = {layer.name for layer in chosen}
     view = GraphView(model)
@@ -155,21 +165,20 @@ def weight_scales(weight: Floats, axis: int) -> Floats:
     return np.maximum(greatest / LEVELS, _LEAST_SCALE).astype(np.float32)
 
 
-def rounded_weight(weight: Floats, axis: int) -> tuple[npt.NDArray[np.int8], Floats]:
-    """The weight in levels, `int8` of its shape, and its scales `float32 [channels]`."""
-    scales = weight_scales(weight, axis)
+def nearest_levels(weight: Floats, axis: int, scales: Floats) -> Levels:
+    """Each number of a weight rounded to its nearest level."""
     shape = [1] * weight.ndim
     shape[axis] = -1
     levels = np.clip(np.rint(weight / scales.reshape(shape)), -LEVELS, LEVELS)
-    return levels.astype(np.int8), scales
+    return np.asarray(levels, np.int8)
 
 
 class _Writer:
     """Makes every pair once, and puts it after what it reads."""
 
-    def __init__(self, model: onnx.ModelProto, steps: Mapping[str, Step]) -> None:
+    def __init__(self, model: onnx.ModelProto, recipe: Recipe) -> None:
         self._graph = model.graph
-        self._steps = steps
+        self._recipe = recipe
         self._taken = {name for node in self._graph.node for name in (*node.output, node.name)}
         self._taken |= {tensor.name for tensor in self._graph.initializer}
         self._activations: dict[str, str] = {}
@@ -180,7 +189,7 @@ class _Writer:
     def activation(self, name: str) -> str:
         """Add Q and DQ of an activation; returns the rounded activation's name."""
         if name not in self._activations:
-            step = self._steps[name]
+            step = self._recipe.steps[name]
             scale = self._constant(f"{name}.scale", np.float32(step.scale))
             zero = self._zero(step)
             levels, rounded = self._free(f"{name}.int8"), self._free(f"{name}.dequantized")
@@ -199,7 +208,7 @@ class _Writer:
         """Add the levels of a weight and their DQ; returns the rounded weight's name."""
         key = layer.weight, layer.axis
         if key not in self._weights:
-            levels, scales = rounded_weight(weight, layer.axis)
+            levels, scales = self._recipe.rounded(layer, weight)
             stored = self._constant(f"{layer.weight}.int8", levels)
             scale = self._constant(f"{layer.weight}.scales", scales)
             zero = self._constant(f"{layer.weight}.zeros", np.zeros(len(scales), np.int8))

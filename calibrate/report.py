@@ -143,13 +143,7 @@ def tried_lines(report: Mapping[str, Any]) -> list[str]:
             f"{found['as_exported']:.5f} -> {found['equalized']:.5f}, "
             f"{'kept' if found['taken'] else 'left out'}"
         )
-    found = report["damage"]
-    if found is not None:
-        better = found["bias_corrected"] < found["as_rounded"]
-        lines.append(
-            f"bias correction: damage {found['as_rounded']:.5f} -> {found['bias_corrected']:.5f}, "
-            f"{'kept' if better else 'left out'}"
-        )
+    lines += [f"{name}: damage {value}" for name, value in roundings(report["damage"])]
     found = report["rebank"]
     if found is not None:
         before, after = (found[name]["recall"] for name in ("before", "after"))
@@ -160,6 +154,24 @@ def tried_lines(report: Mapping[str, Any]) -> list[str]:
     if report["settings"]["float_type"] == "fp16":
         lines.append(f"float16: {report['float16_steps']} steps")
     return lines
+
+
+_ROUNDINGS = {
+    "as_rounded": "weights to the nearest level",
+    "gptq": "weights by GPTQ",
+    "bias_corrected": "nearest level, biases corrected",
+    "gptq_bias_corrected": "GPTQ, biases corrected",
+}
+
+
+def roundings(damage: Mapping[str, float]) -> list[tuple[str, str]]:
+    """Ways of rounding the weights that were tried, with the damage of each."""
+    least = min(damage, key=lambda name: damage[name])
+    return [
+        (title, f"{damage[name]:.5f}" + (", kept" if name == least else ""))
+        for name, title in _ROUNDINGS.items()
+        if name in damage
+    ]
 
 
 LADDER_NOTE = (

@@ -14,6 +14,7 @@ from runtime.errors import FoldcamError
 
 Floats = npt.NDArray[np.float32]
 Images = npt.NDArray[np.uint8]
+Outputs = dict[str, npt.NDArray[Any]]
 
 
 class Runner:
@@ -51,8 +52,8 @@ class Runner:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise FoldcamError(f"ONNX Runtime cannot run the model: {reason}") from error
 
-    def batches(self, images: Images, **others: Any) -> Iterator[dict[str, npt.NDArray[Any]]]:
-        """Outputs by name, batch by batch.
+    def batches(self, images: Images, **others: Any) -> Iterator[tuple[Images, Outputs]]:
+        """The images of each batch, and the outputs by name.
 
         Args:
             images: `uint8 [n, height, width, 3]` RGB at the network's input size.
@@ -66,9 +67,9 @@ class Runner:
                 else self._contract.preprocessing.normalized(part)
             )
             outputs = self._session.run(None, {IMAGE: ready, **others})
-            yield dict(zip(self.names, outputs, strict=True))
+            yield part, dict(zip(self.names, outputs, strict=True))
 
-    def all(self, images: Images, **others: Any) -> dict[str, npt.NDArray[Any]]:
+    def all(self, images: Images, **others: Any) -> Outputs:
         """Outputs by name for all images at once; see `batches`."""
-        parts = list(self.batches(images, **others))
+        parts = [outputs for _, outputs in self.batches(images, **others)]
         return {name: np.concatenate([part[name] for part in parts]) for name in self.names}

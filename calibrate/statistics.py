@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from calibrate.arrays import load_arrays, save_arrays
 from calibrate.graph import with_outputs
 from calibrate.session import Images, Runner
 from runtime.contract import Contract
 from runtime.errors import FoldcamError
-from runtime.files import atomic_path
 
 Progress = Callable[[str, int, int], None]
 
@@ -68,9 +68,7 @@ def gather(
     runner = Runner(with_outputs(model, inner), contract)
     counters = {name: _Counter() for name in tensors}
     done = 0
-    for outputs in runner.batches(images):
-        size = len(next(iter(outputs.values()))) if outputs else 0
-        part = images[done : done + size]
+    for part, outputs in runner.batches(images):
         for name in tensors:
             values = outputs[name] if name in outputs else contract.preprocessing.normalized(part)
             if not np.isfinite(values).all():
@@ -79,7 +77,7 @@ def gather(
                     f"{done + 1} on, in float32 already: mend the network before quantizing it."
                 )
             counters[name].add(values)
-        done += size
+        done += len(part)
         if progress is not None:
             progress("ranges", done, len(images))
     return {name: counter.activation() for name, counter in counters.items()}
@@ -87,41 +85,36 @@ def gather(
 
 def save_statistics(path: Path, found: Mapping[str, Activation]) -> None:
     """Write statistics to an `.npz` file, whole or not at all."""
-    names = list(found)
-    arrays = {
-        "names": np.array(names),
-        "ranges": np.array([[a.greatest, a.least, a.width] for a in found.values()], np.float64),
-        "histograms": np.stack([found[name].histogram for name in names]),
-        **{f"mean{place}": found[name].channel_mean for place, name in enumerate(names)},
-        **{f"greatest{place}": found[name].channel_greatest for place, name in enumerate(names)},
-    }
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, allow_pickle=False, **arrays)
+    activations = list(found.values())
+    ranges = np.array([[a.greatest, a.least, a.width] for a in activations], np.float64)
+    arrays = {"tensors": np.array(list(found)), "ranges": ranges}
+    arrays["histograms"] = np.stack([activation.histogram for activation in activations])
+    for place, activation in enumerate(activations):
+        arrays[f"mean{place}"] = activation.channel_mean
+        arrays[f"greatest{place}"] = activation.channel_greatest
+    save_arrays(path, arrays)
 
 
 def load_statistics(path: Path) -> dict[str, Activation] | None:
     """Read what `save_statistics` wrote; None where there is none, or it cannot be read."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            ranges = arrays["ranges"]
-            return {
-                str(name): Activation(
-                    greatest=float(ranges[place, 0]),
-                    least=float(ranges[place, 1]),
-                    width=float(ranges[place, 2]),
-                    histogram=np.asarray(arrays["histograms"][place], np.int64),
-                    channel_mean=np.asarray(arrays[f"mean{place}"], np.float64),
-                    channel_greatest=np.asarray(arrays[f"greatest{place}"], np.float64),
-                )
-                for place, name in enumerate(arrays["names"])
-            }
-    except (OSError, ValueError, KeyError, EOFError):
+    arrays = load_arrays(path)
+    if arrays is None:
         return None
-    except Exception as error:
-        # zipfile's own error for half a file.
-        if type(error).__name__ == "BadZipFile":
-            return None
-        raise
+    try:
+        ranges = arrays["ranges"]
+        return {
+            str(name): Activation(
+                greatest=float(ranges[place, 0]),
+                least=float(ranges[place, 1]),
+                width=float(ranges[place, 2]),
+                histogram=np.asarray(arrays["histograms"][place], np.int64),
+                channel_mean=np.asarray(arrays[f"mean{place}"], np.float64),
+                channel_greatest=np.asarray(arrays[f"greatest{place}"], np.float64),
+            )
+            for place, name in enumerate(arrays["tensors"])
+        }
+    except (KeyError, IndexError):
+        return None
 
 
 class _Counter:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
+
+from calibrate.arrays import load_arrays, save_arrays
 from calibrate.statistics import Activation, load_statistics, save_statistics
 from export.versions import tool_versions
 from runtime.digest import digest_of
@@ -47,6 +50,15 @@ class Store:
         """Keep them."""
         if self.folder is not None:
             save_statistics(self.folder / f"{key}.npz", found)
+
+    def arrays(self, key: str) -> dict[str, npt.NDArray[Any]] | None:
+        """Kept arrays by name; None where there are none."""
+        return None if self.folder is None else load_arrays(self.folder / f"{key}.npz")
+
+    def keep_arrays(self, key: str, found: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Keep them."""
+        if self.folder is not None:
+            save_arrays(self.folder / f"{key}.npz", found)
 
     def json(self, key: str) -> Any:
         """A kept document; None where there is none, or half of one."""

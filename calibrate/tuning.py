@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +14,11 @@ from calibrate.placement import Layer, Placement, Target
 from calibrate.qdq import (
     LEVELS,
     UNSIGNED_LEVELS,
+    Levels,
     Recipe,
     Step,
     quantize,
     quantize_activation,
-    rounded_weight,
     step_for,
 )
 from calibrate.quality import Damage
@@ -109,13 +109,19 @@ def choose_steps(
 
 
 def bias_corrections(
-    model: onnx.ModelProto, placement: Placement, found: Mapping[str, Activation]
+    model: onnx.ModelProto, placement: Placement, found: Mapping[str, Activation], recipe: Recipe
 ) -> dict[str, Floats]:
     """What rounding the weights takes from each layer's mean output, to be added to its bias.
 
     `E[(W - Wq) x] = (W - Wq) E[x]` (Nagel et al. 2019, "Data-Free Quantization Through Weight
     Equalization and Bias Correction", with measured means); the borders, where padding
     replaces values, are not treated apart.
+
+    Args:
+        model: folded, float32.
+        placement: of that model.
+        found: statistics of its activations.
+        recipe: which says how weights are rounded.
 
     Returns:
         layer -> `float32 [channels]`; for Conv and Gemm, which have a bias.
@@ -129,7 +135,7 @@ def bias_corrections(
         if layer.operator == "Conv" and weight.ndim != 4:
             # Means are kept per channel for maps only.
             continue
-        levels, scales = rounded_weight(weight, layer.axis)
+        levels, scales = recipe.rounded(layer, weight)
         shape = [1] * weight.ndim
         shape[layer.axis] = -1
         lost = weight.astype(np.float64) - levels * scales.astype(np.float64).reshape(shape)
@@ -143,20 +149,37 @@ def best_recipe(
     steps: Mapping[str, Step],
     found: Mapping[str, Activation],
     damage: Damage,
+    *,
+    correct_biases: bool = True,
+    levels: Mapping[str, Levels] | None = None,
 ) -> tuple[Recipe, dict[str, float]]:
-    """The recipe with or without bias correction, whichever does less damage.
+    """The recipe that does the least damage: rounded in several ways, with and without biases.
+
+    Args:
+        model: folded, float32.
+        placement: of that model.
+        steps: of every activation.
+        found: statistics of every activation.
+        damage: measures on images that are used for calibration only.
+        correct_biases: whether bias correction is tried.
+        levels: other levels than the nearest, which are tried beside them.
 
     Returns:
-        The recipe, and the damage `as_rounded` and `bias_corrected`.
+        The recipe, and the damage of each that was tried; of equals the first is taken. Names:
+        `as_rounded`, `bias_corrected`, and for other levels `gptq`, `gptq_bias_corrected`.
     """
-    plain = Recipe(steps)
-    corrected = Recipe(steps, biases=bias_corrections(model, placement, found))
+    recipes = {"as_rounded": Recipe(steps)}
+    if levels is not None:
+        recipes["gptq"] = Recipe(steps, levels=levels)
+    if correct_biases:
+        for name, plain in list(recipes.items()):
+            biases = bias_corrections(model, placement, found, plain)
+            corrected = "bias_corrected" if name == "as_rounded" else f"{name}_bias_corrected"
+            recipes[corrected] = replace(plain, biases=biases)
     measured = {
-        "as_rounded": damage.of(quantize(model, placement, plain)),
-        "bias_corrected": damage.of(quantize(model, placement, corrected)),
+        name: damage.of(quantize(model, placement, recipe)) for name, recipe in recipes.items()
     }
-    better = measured["bias_corrected"] < measured["as_rounded"]
-    return (corrected if better else plain), measured
+    return recipes[min(measured, key=lambda name: measured[name])], measured
 
 
 def _least(measured: Mapping[str, float]) -> Method:

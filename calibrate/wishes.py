@@ -22,6 +22,7 @@ class Wishes:
         method: of all thresholds; None chooses for each activation by measured damage.
         keep_float: `none`, `auto`, or names of layers.
         correct_biases: whether bias correction is tried.
+        gptq: whether rounding weights by GPTQ is tried.
         equalize: whether cross-layer equalization is tried.
         rebank: whether the bank is embedded again by the quantized network, if that helps.
         target: whose form the model has; speed is measured for `cpu`.
@@ -36,6 +37,7 @@ class Wishes:
     method: Method | None = None
     keep_float: tuple[str, ...] = ("auto",)
     correct_biases: bool = True
+    gptq: bool = True
     equalize: bool = True
     rebank: bool = False
     target: Target = "tensorrt"

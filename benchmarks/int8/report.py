@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from benchmarks.int8.subjects import SUBJECTS
+from calibrate.report import roundings
 
 _WAYS = (
     ("naive", "ONNX Runtime's defaults"),
@@ -33,9 +34,9 @@ def markdown_ladder(document: Mapping[str, Any]) -> str:
 
 
 def markdown_tried(document: Mapping[str, Any]) -> str:
-    """Equalization, bias correction, float16 and the bank embedded again."""
+    """Equalization, ways of rounding, float16 and the bank embedded again."""
     head = (
-        *("network, data", "damage as exported -> equalized", "rounded -> bias corrected"),
+        *("network, data", "damage as exported -> equalized", "weights rounded"),
         *("steps in float16, gate", "recall@1 with the bank embedded again"),
     )
     return _table(head, _tried(document))
@@ -115,7 +116,7 @@ def _ladders(document: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
 def _tried(document: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for row in document["subjects"]:
         found, half, again = row["tensorrt"], row["float16"], row["rebank"]
-        even, bias = found["equalization"], found["damage"]
+        even = found["equalization"]
         told = "nothing left for it"
         if half is not None:
             gate = "passes" if not half["failures"] else "fails"
@@ -125,8 +126,7 @@ def _tried(document: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
             "nothing to equalize" if even is None
             else f"{even['as_exported']:.5f} -> {even['equalized']:.5f} "
                  f"({even['activations']} activations, {_kept(even['taken'])})",
-            f"{bias['as_rounded']:.5f} -> {bias['bias_corrected']:.5f} "
-            f"({_kept(bias['bias_corrected'] < bias['as_rounded'])})",
+            "; ".join(f"{title} {value}" for title, value in roundings(found["damage"])),
             told,
             "-" if again is None
             else f"{_answer(found['figures'])} -> {_answer(again['figures'])} "

@@ -70,7 +70,7 @@ def test_zero_points_are_zero_names_are_unique_and_no_integer_is_wider_than_int8
 
 def test_a_correction_restores_the_mean_that_rounding_took(hand_built):
     """One 1x1 convolution with groups: the mean output is the weights times the mean input."""
-    from calibrate.qdq import rounded_weight
+    from calibrate.qdq import Recipe, nearest_levels, weight_scales
     from calibrate.statistics import _Counter
 
     generator = np.random.default_rng(0)
@@ -86,8 +86,10 @@ def test_a_correction_restores_the_mean_that_rounding_took(hand_built):
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
     counter = _Counter()
     counter.add(images)
-    found = bias_corrections(model, find_placement(model), {"x": counter.activation()})["conv"]
-    levels, scales = rounded_weight(weight, 0)
+    activations = {"x": counter.activation()}
+    found = bias_corrections(model, find_placement(model), activations, Recipe({}))["conv"]
+    scales = weight_scales(weight, 0)
+    levels = nearest_levels(weight, 0, scales)
     lost = (weight - levels * scales.reshape(-1, 1, 1, 1))[:, :, 0, 0]
     for channel in range(4):
         inputs = images[:, 2 * (channel // 2) : 2 * (channel // 2) + 2]

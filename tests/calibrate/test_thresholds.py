@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from calibrate.qdq import Step, rounded_weight, step_for
+from calibrate.qdq import Step, nearest_levels, step_for, weight_scales
 from calibrate.statistics import BINS, _Counter, load_statistics, save_statistics
 from calibrate.thresholds import clipped_share, threshold_of
 
@@ -85,7 +85,8 @@ def test_half_a_file_of_statistics_counts_as_none(tmp_path):
 
 def test_weights_are_rounded_per_channel_and_a_dead_channel_has_a_scale():
     weight = np.array([[127.0, -63.6], [0.0, 0.0], [0.0127, 0.00254]], np.float32)
-    levels, scales = rounded_weight(weight, 0)
+    scales = weight_scales(weight, 0)
+    levels = nearest_levels(weight, 0, scales)
     assert levels.tolist() == [[127, -64], [0, 0], [127, 25]]
     assert scales[0] == 1.0
     assert scales[1] > 0
