@@ -181,14 +181,18 @@ def _labels(axis: Any, points: list[tuple[str, float, float]]) -> None:
     taken: list[float] = []
     low, high = axis.get_ylim()
     step = (high - low) / 26
+    left, right = axis.get_xlim()
     for name, x, y in sorted(points, key=lambda point: point[2]):
         place = y
         while any(abs(place - other) < step for other in taken):
             place += step
         taken.append(place)
+        # From two thirds of the (logarithmic) axis on a name would leave the panel.
+        outer = x > left * (right / left) ** (2 / 3)
         axis.annotate(
-            name, (x, y), xytext=(x * 1.08, place), textcoords="data", fontsize=7.5,
-            va="center", fontweight="bold" if name == FOLDCAM else "normal",
+            name, (x, y), xytext=(x / 1.08 if outer else x * 1.08, place), textcoords="data",
+            fontsize=7.5, va="center", ha="right" if outer else "left",
+            fontweight="bold" if name == FOLDCAM else "normal",
             arrowprops={"arrowstyle": "-", "lw": 0.4, "color": "#888888"},
         )  # fmt: skip
 
