@@ -76,7 +76,7 @@ def test_the_stored_result_shows_what_the_documents_say():
     first = document["subjects"][0]
     assert (first["network"], first["data"]) == ("EfficientNet-Lite0", "birds")
     assert first["naive"]["failures"]
-    assert first["cpu"]["failures"] == []
+    assert first["tensorrt"]["failures"] == []
     assert first["tensorrt"]["checked"]
     assert first["tensorrt"]["tensorrt_rtx"]
     assert first["speed"]["cpu"]["ratio"] >= 1.3
@@ -91,18 +91,21 @@ def test_the_stored_result_shows_what_the_documents_say():
 
 
 @pytest.mark.xfail(reason="recall falls by 2 of 166 photographs, one too many", strict=True)
-def test_int8_for_tensorrt_passes_the_gate_on_birds():
+def test_int8_for_cpus_passes_the_gate_on_birds():
     document = json.loads((RESULTS / "int8" / "int8.json").read_text())
-    assert document["subjects"][0]["tensorrt"]["failures"] == []
+    assert document["subjects"][0]["cpu"]["failures"] == []
 
 
-def test_the_only_model_of_ours_that_the_stored_gates_refuse_is_that_one():
+def test_the_stored_gates_refuse_what_the_documents_say_they_refuse():
     document = json.loads((RESULTS / "int8" / "int8.json").read_text())
     refused = [
         (row["network"], row["data"], form, row[form]["failures"])
         for row in document["subjects"]
-        for form in ("tensorrt", "cpu")
-        if row[form]["failures"]
+        for form in ("tensorrt", "cpu", "float16")
+        if row[form] and row[form]["failures"]
     ]
     told = ["recall@1 falls by 1.20 points, more than 1"]
-    assert refused == [("EfficientNet-Lite0", "birds", "tensorrt", told)]
+    assert refused == [
+        ("EfficientNet-Lite0", "birds", "cpu", told),
+        ("ViT", "birds", "float16", told),
+    ]
