@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from calibrate.graph import Floats, GraphView, with_outputs
 from calibrate.placement import Layer, Placement
-from calibrate.qdq import LEVELS, Levels, weight_scales
+from calibrate.qdq import LEVELS, Levels, nearest_levels, weight_scales
 from calibrate.session import Images, Runner
 from runtime.contract import Contract
 
@@ -87,7 +87,8 @@ def compensated_levels(weight: Floats, axis: int, covariance: Doubles) -> Levels
             in the weight's order.
 
     Returns:
-        `int8` of the weight's shape, for the scales of `qdq.weight_scales`.
+        `int8` of the weight's shape, for the scales of `qdq.weight_scales`; the nearest levels
+        where the covariance is none.
     """
     rows = weight if axis == 0 else weight.T
     groups, inputs = covariance.shape[:2]
@@ -100,7 +101,11 @@ def compensated_levels(weight: Floats, axis: int, covariance: Doubles) -> Levels
     damped = np.take_along_axis(damped, order[:, :, None], 1)
     damped = np.take_along_axis(damped, order[:, None, :], 2)
     left = np.take_along_axis(left, order[:, None, :], 2)
-    factor = np.linalg.cholesky(np.linalg.inv(damped)).swapaxes(1, 2)
+    try:
+        factor = np.linalg.cholesky(np.linalg.inv(damped)).swapaxes(1, 2)
+    except np.linalg.LinAlgError:
+        # Of inputs that never vary the covariance is what rounding left of great numbers.
+        return nearest_levels(weight, axis, weight_scales(weight, axis))
     levels = np.empty_like(left)
     for place in range(inputs):
         column = left[:, :, place]

@@ -77,6 +77,12 @@ def test_an_input_that_never_varies_is_no_trouble():
     assert np.array_equal(compensated_levels(weight, 0, np.zeros((1, 3, 3))), _nearest(weight, 0))
 
 
+def test_what_rounding_leaves_of_a_covariance_is_no_trouble_either():
+    weight = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    covariance = np.diag([-1e-9, 2e-10, -3e-10])[None]
+    assert np.array_equal(compensated_levels(weight, 0, covariance), _nearest(weight, 0))
+
+
 CONVOLUTIONS = [
     {},
     {"stride": (2, 1), "padding": (1, 2)},
