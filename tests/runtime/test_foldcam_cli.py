@@ -83,6 +83,8 @@ def test_no_package_at_all():
         ("raise FoldcamError('a\\x1bb')", 1, "error: a\\x1bb\n"),
         ("raise MemoryError", 1, "error: Not enough memory"),
         ("raise KeyboardInterrupt", 130, ""),
+        ("raise ImportError('x.so: half initialized') from KeyboardInterrupt()", 130, ""),
+        ("raise FoldcamError('the disk is full') from KeyboardInterrupt()", 1, "error: the disk"),
         ("raise BrokenPipeError(32, 'x')", 1, ""),
         ("raise ModuleNotFoundError('x', name='torch.nn')", 1, "foldcam[export]"),
         ("raise ImportError('libGL.so.1: cannot open shared object file')", 1, "headless"),
