@@ -60,10 +60,10 @@ def gptq_levels(
         are left out.
     """
     view = GraphView(model)
-    shapes = [_Inputs.of(view, layer) for layer in placement.layers]
-    usable = [each for each in shapes if each is not None]
     weights = [layer.weight for layer in placement.layers]
-    usable = [each for each in usable if weights.count(each.layer.weight) == 1]
+    alone = [layer for layer in placement.layers if weights.count(layer.weight) == 1]
+    found = (_Inputs.of(view, layer) for layer in alone)
+    usable = [each for each in found if each is not None]
     levels = {}
     # Equal inputs are to give equal bytes, whatever the number of cores.
     with threadpool_limits(1, user_api="blas"):
@@ -114,8 +114,8 @@ def compensated_levels(weight: Floats, axis: int, covariance: Doubles) -> Levels
         left[:, :, place + 1 :] -= error[:, :, None] * factor[:, None, place, place + 1 :]
     found = np.empty_like(levels)
     np.put_along_axis(found, np.broadcast_to(order[:, None, :], levels.shape), levels, 2)
-    flat = found.reshape(rows.shape if rows.ndim == 2 else weight.shape)
-    return (flat if axis == 0 else flat.T).astype(np.int8)
+    like_rows = found.reshape(rows.shape).astype(np.int8)
+    return like_rows if axis == 0 else like_rows.T
 
 
 class _Inputs:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from calibrate.gptq import _Inputs, compensated_levels, gptq_levels
 from calibrate.graph import GraphView, with_outputs
-from calibrate.placement import find_placement
+from calibrate.placement import Placement, find_placement
 from calibrate.qdq import Recipe, nearest_levels, weight_scales
 from calibrate.session import Runner
 from calibrate.source import contract_in
@@ -164,3 +166,13 @@ def test_layers_that_pad_by_a_rule_keep_the_nearest(make_model):
     placement = find_placement(model)
     levels = gptq_levels(model, contract_in(model), placement, images)
     assert set(levels) == {layer.name for layer in placement.layers} - {"second"}
+
+
+def test_layers_that_share_a_weight_keep_the_nearest(make_model):
+    model = make_model()
+    placement = find_placement(model)
+    first = placement.layers[0]
+    shared = Placement((*placement.layers, replace(first, name="again")), placement.joins)
+    images = np.random.default_rng(5).integers(0, 255, (8, 16, 16, 3)).astype(np.uint8)
+    levels = gptq_levels(model, contract_in(model), shared, images)
+    assert set(levels) == {layer.name for layer in placement.layers} - {first.name}
