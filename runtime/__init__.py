@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runtime.lazy import lazy_names
+from runtime.pixel_limit import bound_decoder
 
 if TYPE_CHECKING:
     from runtime.contract import Contract as Contract
@@ -62,4 +63,6 @@ __all__ = [
     "write_image",
 ]
 
+# Before anything of this program can load OpenCV.
+bound_decoder()
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

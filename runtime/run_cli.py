@@ -11,6 +11,7 @@ import typer
 
 from runtime.cli_support import print_json, print_text
 from runtime.config.flags import parameters, table_of
+from runtime.image_listing import in_words
 from runtime.text import number_text, printable
 
 if TYPE_CHECKING:
@@ -90,8 +91,10 @@ def run(
     chosen = _chosen(config, table)
     if json and chosen.output.jsonl == "-":
         raise typer.BadParameter("--json and --jsonl - both write to standard output.")
+    from runtime.errors import FoldcamError
     from runtime.logs import configure
     from runtime.opening import opened, run_opened
+    from runtime.pipeline.summary import unread
     from runtime.status import StatusLine
 
     configure(chosen.log.format, chosen.log.level)
@@ -104,13 +107,15 @@ def run(
                 status.clear()
     if json:
         print_json({"model": str(everything.path), **summary.to_dict()})
-        return
-    _report(
-        summary,
-        everything.table,
-        to_stderr=chosen.output.jsonl == "-",
-        quiet=not chosen.log.status,
-    )
+    else:
+        _report(
+            summary,
+            everything.table,
+            to_stderr=chosen.output.jsonl == "-",
+            quiet=not chosen.log.status,
+        )
+    if names := unread(everything.sources, summary):
+        raise FoldcamError(f"Nothing could be read of {', '.join(map(printable, names))}.")
 
 
 def _with_flags(command: Any) -> Any:
@@ -226,3 +231,7 @@ def _report(summary: Summary, table: TableSink | None, *, to_stderr: bool, quiet
         print(f"skipped {len(summary.skipped)}:", file=sys.stderr)
         for skip in summary.skipped:
             print(f"  {printable(skip.path)}: {printable(skip.reason)}", file=sys.stderr)
+    if summary.left_out:
+        print("left out:", file=sys.stderr)
+        for line in in_words(summary.left_out):
+            print(f"  {printable(line)}", file=sys.stderr)

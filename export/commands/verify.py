@@ -57,11 +57,11 @@ def verify(
     from export.models.named import is_folded_file
     from export.verification.images import ImagesToVerify, image_paths, noise_images, spread
     from export.verification.run import verify_model as compare
-    from runtime.images import IMAGE_SUFFIXES
+    from runtime.images import WRITTEN_SUFFIXES
     from runtime.onnx_file import read_contract
 
     chosen = choice("--split", split, SPLITS)
-    if picture is not None and picture.suffix.lower() not in IMAGE_SUFFIXES:
+    if picture is not None and picture.suffix.lower() not in WRITTEN_SUFFIXES:
         raise typer.BadParameter(f"--picture {picture} has no image suffix, such as .png.")
     contract = read_contract(model)
     named = against or []

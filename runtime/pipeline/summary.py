@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from runtime.image_listing import counted
 from runtime.model import Result
 from runtime.monitor import Monitor
 from runtime.sources import Skip, Source
+from runtime.sources.base import left_out_of
 
 MAX_LABELS = 10
 MAX_COUNTED = 100_000
@@ -57,6 +59,8 @@ class Summary:
         sinks: one per sink: results written, and lost by cause.
         restarts: of the backend.
         empty_boxes: regions that lay outside of their frame, or had no area.
+        left_out: files in folders and patterns that are no pictures: `reason`, `count` and a
+            few `examples` of each kind.
     """
 
     source: str
@@ -74,6 +78,7 @@ class Summary:
     sinks: list[dict[str, Any]] = field(default_factory=list)
     restarts: int = 0
     empty_boxes: int = 0
+    left_out: list[dict[str, Any]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -167,7 +172,19 @@ def summarized(
         ],
         restarts=snapshot.restarts,
         empty_boxes=empty_boxes,
+        left_out=counted(item for source in sources for item in left_out_of(source)),
     )
+
+
+def unread(sources: Sequence[Source], summary: Summary) -> list[str]:
+    """The files and folders that were named and of which nothing was read, though others were."""
+    if summary.interrupted:
+        return []
+    return [
+        source.name
+        for source, stream in zip(sources, summary.streams, strict=True)
+        if not source.live and not stream["processed"] and source.skipped
+    ]
 
 
 def nothing_usable(sources: Sequence[Source]) -> str:

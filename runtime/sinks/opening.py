@@ -11,7 +11,7 @@ from runtime.contract import Contract
 from runtime.errors import FoldcamError
 from runtime.events.detector import understood
 from runtime.events.options import EventOptions
-from runtime.images import IMAGE_SUFFIXES
+from runtime.images import WRITTEN_SUFFIXES
 from runtime.output_options import OutputOptions, RecordingOptions
 from runtime.sinks.base import Sink
 from runtime.sinks.custom import open_custom
@@ -149,7 +149,7 @@ class _Opening:
                         "sources: give a folder."
                     )
                 return [self._video(path, self._sources[0])]
-            if suffix in IMAGE_SUFFIXES:
+            if suffix in WRITTEN_SUFFIXES:
                 if not several and self._sources[0].stills and self._sources[0].frames == 1:
                     return [OneImageSink(path)]
                 raise FoldcamError(

@@ -118,6 +118,11 @@ def _v4l2(path: str, options: SourceOptions, shown: str) -> Address:
         raise FoldcamError(
             f"{shown} names no device: write v4l2:///dev/video0, with three slashes."
         )
+    return device_address(path, options)
+
+
+def device_address(path: str, options: SourceOptions) -> Address:
+    """A camera of this machine by the path of its device, such as `/dev/v4l/by-id/...`."""
     number = _DEVICE.fullmatch(path)
     stem = re.sub(r"[^A-Za-z0-9.-]+", "-", path.rpartition("/")[2]).strip("-.") or "camera"
     return _device(path, options, f"camera-{int(number.group(1))}" if number else stem)

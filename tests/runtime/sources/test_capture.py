@@ -33,7 +33,7 @@ class FakeCv:
         return True
 
     def read(self, buffer: object = None) -> tuple[bool, object]:
-        frame = self.frames.pop(0)
+        frame = self.frames.pop(0) if self.frames else (False, None)
         if isinstance(frame, Exception):
             raise frame
         return frame
