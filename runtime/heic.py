@@ -9,6 +9,7 @@ import numpy as np
 
 from runtime.errors import FoldcamError
 from runtime.preprocess import Image
+from runtime.text import printable
 
 
 def decode_heic(data: bytes, path: Path) -> Image:
@@ -34,11 +35,16 @@ def decode_heic(data: bytes, path: Path) -> Image:
         ) from None
     try:
         picture = open_heif(io.BytesIO(data), convert_hdr_to_8bit=True)
-        decoded = np.asarray(picture)
+        # Copied while the file is open: the picture's own memory goes with it.
+        decoded = np.array(picture, copy=True)
+        width, height = picture.size
     except (ValueError, RuntimeError, OSError, SyntaxError, IndexError, TypeError) as error:
+        # What the library says may have several lines.
+        why = printable(" ".join(str(error).split()))
         raise FoldcamError(
-            f"{path} is truncated or damaged: it cannot be decoded as HEIC ({error})."
+            f"{path} is truncated or damaged: it cannot be decoded as HEIC ({why})."
         ) from None
+    decoded = decoded[:height, :width]
     if decoded.ndim == 2:
         decoded = decoded[..., None]
     if decoded.dtype != np.uint8 or decoded.ndim != 3 or decoded.shape[2] not in (1, 2, 3, 4):

@@ -21,6 +21,7 @@ _JPEG_END = b"\xff\xd9"
 _JPEG_SCAN = 0xDA
 # Markers without a length: TEM, RST0..7, SOI.
 _JPEG_BARE = frozenset({0x01, 0xD8, *range(0xD0, 0xD8)})
+_RUN = 8
 _JPEG_PICTURES = b"MPF\0"
 # No 0xFF among them, which would begin a marker.
 _SPARE = bytes(range(1, 255)) * 16
@@ -81,18 +82,21 @@ def _jpeg_scan(data: bytes) -> int | None:
 
 
 def may_be_filled(image: Image, data: bytes) -> bool:
-    """Whether a decoded JPEG has a corner such as decoders put where the data ran out.
+    """Whether a decoded JPEG ends as decoders let one end whose data ran out.
 
-    It is the middle of every component: grey, unless the file is of four components. Rare in
-    photographs, and no proof.
+    They put the middle of every component there: grey, unless the file has the four of print.
+    A run of such pixels from a corner is rare in photographs, and no proof.
 
     Args:
         image: `uint8 [H, W, 3]`, rotated or not.
         data: the file.
     """
-    if jpeg_components(data) == 4:
-        return True
-    return bool((image[[-1, -1, 0, 0], [-1, 0, -1, 0]] == 128).all(axis=1).any())
+    grey = jpeg_components(data) != 4
+    for line in (image[-1], image[0], image[:, -1], image[:, 0]):
+        for run in (line[:_RUN], line[-_RUN:]):
+            if bool((run == (128 if grey else run[0])).all()):
+                return True
+    return False
 
 
 def with_spare_data(data: bytes) -> bytes | None:

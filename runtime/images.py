@@ -138,7 +138,10 @@ def _as_rgb(array: np.ndarray, path: Path) -> Image:
         band = array[top : top + rows]
         if band.dtype == np.uint16:
             band = (band >> 8).astype(np.uint8)
-        image[top : top + rows] = cv2.cvtColor(band, cv2.COLOR_BGR2RGB)
+        try:
+            image[top : top + rows] = cv2.cvtColor(band, cv2.COLOR_BGR2RGB)
+        except cv2.error:
+            raise MemoryError from None
     return image
 
 

@@ -14,6 +14,7 @@ from runtime.errors import FoldcamError
 
 VARIABLE = "FOLDCAM_MAX_MEGAPIXELS"
 DEFAULT_MEGAPIXELS = 100.0
+_OF_OPENCV = "OPENCV_IO_MAX_IMAGE_PIXELS"
 _MOST_MEGAPIXELS = 1_000_000.0
 
 
@@ -68,4 +69,7 @@ def bound_decoder() -> None:
         most = max_pixels()
     except FoldcamError:
         most = round(1e6 * DEFAULT_MEGAPIXELS)
-    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(most))
+    if os.environ.get(VARIABLE):
+        os.environ[_OF_OPENCV] = str(most)
+    else:
+        os.environ.setdefault(_OF_OPENCV, str(most))

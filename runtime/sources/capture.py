@@ -110,7 +110,13 @@ class CvCapture:
             self._shape = array.shape
         self._decoded = frame
         code = cv2.COLOR_GRAY2RGB if array.ndim == 2 else cv2.COLOR_BGR2RGB
-        return np.asarray(cv2.cvtColor(array, code), np.uint8)
+        try:
+            return np.asarray(cv2.cvtColor(array, code), np.uint8)
+        except (cv2.error, MemoryError):
+            raise FoldcamError(
+                f"{self._name} has frames of {array.shape[1]} x {array.shape[0]} pixels, which "
+                "need more memory than there is."
+            ) from None
 
     def release(self) -> None:
         """Close it."""
