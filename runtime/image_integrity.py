@@ -6,6 +6,7 @@ over grey is a lie, so completeness is checked on the file's own structure first
 
 from __future__ import annotations
 
+import re
 import zlib
 from pathlib import Path
 
@@ -14,13 +15,21 @@ import numpy as np
 from runtime import iso_boxes
 from runtime.errors import FoldcamError
 from runtime.image_format import PNG_SIGNATURE, Format
-from runtime.image_size import gif_frame_end, image_size, jpeg_2000_codestream, jpeg_components
+from runtime.image_size import (
+    gif_frame_end,
+    image_size,
+    jpeg_2000_codestream,
+    jpeg_components,
+    jpeg_is_progressive,
+)
 from runtime.preprocess import Image
 
 _JPEG_END = b"\xff\xd9"
 _JPEG_SCAN = 0xDA
 # Markers without a length: TEM, RST0..7, SOI.
 _JPEG_BARE = frozenset({0x01, 0xD8, *range(0xD0, 0xD8)})
+# What ends a scan: within one, 0xFF is followed by 0x00 or a restart marker.
+_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _RUN = 8
 _JPEG_PICTURES = b"MPF\0"
 # No 0xFF among them, which would begin a marker.
@@ -57,8 +66,10 @@ def _jpeg_complete(data: bytes) -> bool:
     scan = _jpeg_scan(data)
     if scan is None:
         return False
+    if scan < 0:
+        return True
     # Within a scan 0xFF is always followed by 0x00 or a restart marker.
-    return scan < 0 or data.find(_JPEG_END, scan) >= 0
+    return data.find(_JPEG_END, scan) >= 0 and _all_scans(data, scan)
 
 
 def _jpeg_scan(data: bytes) -> int | None:
@@ -79,6 +90,32 @@ def _jpeg_scan(data: bytes) -> int | None:
         else:
             position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
     return None
+
+
+def _all_scans(data: bytes, scan: int) -> bool:
+    """Whether a progressive JPEG has its scans for every coefficient down to the last bit.
+
+    One that was cut off and closed again has lost the last ones, and is decoded as a blur.
+    """
+    if jpeg_is_progressive(data) is not True:
+        return True
+    missing = {(place, band) for place in range(jpeg_components(data) or 0) for band in range(64)}
+    places: dict[int, int] = {}
+    at: int | None = scan
+    while at is not None and at + 6 < len(data):
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == 0xD9:
+            break
+        if marker == _JPEG_SCAN:
+            count = data[at + 4]
+            first, last, bits = data[at + 2 + length - 3 : at + 2 + length]
+            for number in range(count):
+                place = places.setdefault(data[at + 5 + 2 * number], len(places))
+                if bits & 0x0F == 0:
+                    missing -= {(place, band) for band in range(first, last + 1)}
+        end = _MARKER.search(data, at + 2 + length)
+        at = end.start() if end else None
+    return not missing
 
 
 def may_be_filled(image: Image, data: bytes) -> bool:
@@ -108,13 +145,10 @@ def with_spare_data(data: bytes) -> bytes | None:
     position = _jpeg_scan(data)
     if position is None or position < 0:
         return None
-    position += 2
-    while (position := data.find(b"\xff", position)) >= 0 and position + 1 < len(data):
-        marker = data[position + 1]
-        if marker != 0x00 and marker != 0xFF and marker not in range(0xD0, 0xD8):
-            return data[:position] + _SPARE + data[position:]
-        position += 1 if marker == 0xFF else 2
-    return None
+    end = _MARKER.search(data, position + 2)
+    if end is None:
+        return None
+    return data[: end.start()] + _SPARE + data[end.start() :]
 
 
 def is_motion_jpeg(data: bytes) -> bool:

@@ -18,6 +18,7 @@ Size = tuple[int, int]
 
 _STANDS_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _PNM_NUMBER = re.compile(rb"(?:[ \t\r\n]|#[^\r\n]*[\r\n])+([0-9]{1,9})(?![0-9])")
 _MOST_COMPONENTS = 4
 
@@ -48,6 +49,12 @@ def jpeg_components(data: bytes) -> int | None:
     """Components of a JPEG: 1 is grey, 3 colours, 4 those of print; None without a header."""
     position = _jpeg_frame(data)
     return data[position + 9] if position is not None and position + 9 < len(data) else None
+
+
+def jpeg_is_progressive(data: bytes) -> bool | None:
+    """Whether a JPEG comes in several scans of growing detail; None without a header."""
+    position = _jpeg_frame(data)
+    return None if position is None else data[position + 1] in _PROGRESSIVE
 
 
 def _jpeg_frame(data: bytes) -> int | None:

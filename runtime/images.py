@@ -102,17 +102,13 @@ def _by_opencv(data: bytes, kind: Format, path: Path) -> np.ndarray:
     # OpenCV is typed as never returning None here, and does for a damaged file.
     array = np.asarray(decoded)
     if array.ndim != 3:
-        raise FoldcamError(
-            f"{path} is truncated or damaged: it cannot be decoded as {kind}{_without(kind)}."
-        )
+        if kind in _OPTIONAL and not has(_OPTIONAL[kind]):
+            raise FoldcamError(
+                f"{path} is a {kind} picture, and this OpenCV ({cv2.__version__}) was built "
+                "without a decoder for it: convert it to JPEG or PNG, or install a newer OpenCV."
+            )
+        raise FoldcamError(f"{path} is truncated or damaged: it cannot be decoded as {kind}.")
     return array
-
-
-def _without(kind: Format) -> str:
-    """What else can be the reason: decoders that some OpenCV were built without."""
-    if kind not in _OPTIONAL or has(_OPTIONAL[kind]):
-        return ""
-    return f", for which this OpenCV ({cv2.__version__}) was built without a decoder"
 
 
 def _as_promised(array: np.ndarray, size: Size, kind: Format, path: Path) -> np.ndarray:

@@ -21,7 +21,8 @@ from runtime.pixel_limit import VARIABLE, max_pixels
 
 HERE = Path(__file__).parent
 spec = spec_from_file_location("headers", HERE / "headers.py")
-assert spec is not None and spec.loader is not None
+assert spec is not None
+assert spec.loader is not None
 headers = module_from_spec(spec)
 spec.loader.exec_module(headers)
 
@@ -60,7 +61,8 @@ class Reader:
             )  # fmt: skip
 
     def ask(self, how: str, path: Path) -> str:
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.process.stdin.write(f"{how} {path}\n")
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
