@@ -7,6 +7,7 @@ import stat
 import sys
 from pathlib import Path
 
+from runtime.errors import FoldcamError
 from runtime.image_format import (
     FILM_SUFFIXES,
     HEAD_BYTES,
@@ -56,6 +57,9 @@ def is_film(path: Path) -> bool:
 
     The content decides, and the name where the content says nothing. A GIF that is given by
     itself is a film: every frame of it counts.
+
+    Raises:
+        FoldcamError: it is a film under a name that hides all but its first frame.
     """
     suffix = path.suffix.lower()
     try:
@@ -65,7 +69,14 @@ def is_film(path: Path) -> bool:
             if kind == "JPEG":
                 if suffix in FILM_SUFFIXES:
                     return True
-                return is_motion_jpeg(start + stream.read(_MOTION_BYTES))
+                recorded = is_motion_jpeg(start + stream.read(_MOTION_BYTES))
+                if recorded and suffix in IMAGE_SUFFIXES:
+                    # FFmpeg goes by this name, and would read the first of them.
+                    raise FoldcamError(
+                        f"{path} holds several pictures one after the other (Motion JPEG), and "
+                        f"has the name of a single one: rename it to {path.stem}.mjpeg."
+                    )
+                return recorded
     except OSError:
         return suffix not in IMAGE_SUFFIXES
     if kind is not None:

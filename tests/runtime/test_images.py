@@ -273,3 +273,14 @@ def test_device_is_never_replaced(tmp_path):
         with pytest.raises(FoldcamError), atomic_path(path):
             pass
     assert Path("/dev/null").is_char_device()
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_photograph_of_many_bands_keeps_its_colours(tmp_path, deep):
+    """Colours are put in order band by band, so that no second whole picture is needed."""
+    large = np.random.default_rng(5).integers(0, 256, (2500, 2600, 3), np.uint8)
+    given = large.astype(np.uint16) * 256 + 77 if deep else large
+    path = tmp_path / "large.bmp"
+    path = path.with_suffix(".png" if deep else ".bmp")
+    path.write_bytes(encoded(path.suffix, given))
+    np.testing.assert_array_equal(read_image(path), large[..., ::-1])
