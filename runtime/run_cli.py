@@ -142,7 +142,8 @@ def init(
     from runtime.files import atomic_path
 
     if file == "-":
-        print_text(commented_file().rstrip())
+        # Its examples are no secrets, and show how addresses are written.
+        sys.stdout.write(commented_file())
         return
     path = Path(file)
     if path.exists() and not force:

@@ -11,6 +11,7 @@ from typing import Any
 
 from runtime.model import Result
 from runtime.monitor import Monitor
+from runtime.redaction import redacted_value
 from runtime.sources import Skip, Source
 
 MAX_LABELS = 10
@@ -76,8 +77,9 @@ class Summary:
     empty_boxes: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        return asdict(self)
+        """As JSON values, without credentials."""
+        document: dict[str, Any] = redacted_value(asdict(self))
+        return document
 
 
 class Tally:

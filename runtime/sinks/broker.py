@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from runtime.errors import FoldcamError
-from runtime.redaction import redacted
+from runtime.redaction import bare_address
 
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
 _OPTIONS = ("ca", "client_id")
@@ -46,7 +46,7 @@ def parse_broker(uri: str) -> Broker:
     Raises:
         FoldcamError: it is no such address; the message has no credentials.
     """
-    shown = redacted(uri)
+    shown = bare_address(uri)
     try:
         parts = urlsplit(uri)
         port = parts.port
@@ -75,5 +75,5 @@ def parse_broker(uri: str) -> Broker:
         password=None if parts.password is None else unquote(parts.password),
         ca=options.get("ca"),
         client_id=options.get("client_id"),
-        shown=f"{parts.scheme}://{redacted(uri).partition('://')[2].partition('?')[0]}",
+        shown=f"{parts.scheme}://{bare_address(uri).partition('://')[2].partition('?')[0]}",
     )

@@ -14,7 +14,7 @@ from runtime.files import write_failure
 from runtime.model import Result
 from runtime.seen import Seen
 from runtime.sinks.base import PendingFile, refuse_input
-from runtime.sinks.record import capture_time
+from runtime.sinks.record import capture_time, shown_source
 from runtime.sources.base import Frame
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def mend_parquet(path: Path) -> bool:
 def _row(frame: Frame, result: Result) -> dict[str, Any]:
     box = result.box
     return {
-        "source": frame.source.encode("utf-8", "backslashreplace").decode(),
+        "source": shown_source(frame).encode("utf-8", "backslashreplace").decode(),
         "stream": frame.stream,
         "frame": frame.index,
         "timestamp": frame.timestamp,
