@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,15 +39,52 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         with user_errors_for(path):
             yield temporary
-            give_usual_mode(temporary)
+            _make_usual(temporary)
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def give_usual_mode(path: Path) -> None:
-    """Make a temporary file as readable as the user's umask has it: mkstemp makes it private."""
-    path.chmod(0o666 & ~_umask())
+def open_own_file(path: Path) -> int | None:
+    """Open for reading what can only be this user's own file, without following a link.
+
+    Returns:
+        A file descriptor; None for a link, a file with a second name, a device, a pipe, a
+        folder, or another user's.
+
+    Raises:
+        OSError: it does not exist or cannot be read.
+    """
+    try:
+        # Without waiting, which a pipe would do.
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO):
+            return None
+        raise
+    status = os.fstat(file)
+    own = status.st_uid == os.geteuid() and status.st_nlink == 1
+    if stat.S_ISREG(status.st_mode) and own:
+        return file
+    os.close(file)
+    return None
+
+
+def give_usual_mode(file: int) -> None:
+    """Make a temporary file as readable as the user's umask has it: mkstemp makes it private.
+
+    Args:
+        file: a descriptor, which names one file for good; a path may become a link meanwhile.
+    """
+    os.fchmod(file, 0o666 & ~_umask())
+
+
+def _make_usual(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        give_usual_mode(file)
+    finally:
+        os.close(file)
 
 
 @contextmanager

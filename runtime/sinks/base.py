@@ -112,7 +112,7 @@ class PendingFile:
         self._stack = ExitStack()
         self.temporary = self._stack.enter_context(atomic_path(path))
         # Held until this process is gone, however it ends: see `runtime.sinks.orphans`.
-        self._lock = os.open(self.temporary, os.O_RDONLY)
+        self._lock = os.open(self.temporary, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         with suppress(OSError):  # some network file systems have no locks
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
