@@ -143,6 +143,9 @@ class _Sink:
     drops: Counter[Cause] = field(default_factory=Counter)
     reason: str = ""
 
+    def status(self) -> SinkStatus:
+        return SinkStatus(self.name, self.written, _by_cause(self.drops), self.reason)
+
 
 class Monitor:
     """Counts what happens in a run; every method may be called from any thread.
@@ -240,12 +243,30 @@ class Monitor:
         with self._lock:
             self._stages["render"].add(milliseconds)
 
-    def lost(self, sink: int, cause: Cause, reason: str = "") -> None:
-        """A sink did not take one frame's results; `reason` is a clause."""
+    def lost(
+        self, sink: int, cause: Cause, reason: str = "", count: int = 1, *, late: bool = False
+    ) -> None:
+        """A sink did not take one frame's results.
+
+        Args:
+            sink: which.
+            cause: of the loss.
+            reason: a clause.
+            count: of frames.
+            late: the sink took them, and found out later that they did not arrive.
+        """
         reason = redacted(reason)
         with self._lock:
-            self._sinks[sink].drops[cause] += 1
-            self._sinks[sink].reason = reason or self._sinks[sink].reason
+            status = self._sinks[sink]
+            status.drops[cause] += count
+            status.reason = reason or status.reason
+            if late:
+                status.written = max(0, status.written - count)
+
+    def sink(self, sink: int) -> SinkStatus:
+        """One sink as it is now."""
+        with self._lock:
+            return self._sinks[sink].status()
 
     def restarted(self) -> None:
         """The backend was opened again."""
@@ -284,10 +305,7 @@ class Monitor:
                     )
                     for source in self._streams
                 ),
-                sinks=tuple(
-                    SinkStatus(sink.name, sink.written, _by_cause(sink.drops), sink.reason)
-                    for sink in self._sinks
-                ),
+                sinks=tuple(sink.status() for sink in self._sinks),
             )
 
 

@@ -43,7 +43,8 @@ _NAMED_SEGMENT = re.compile(
 _PAIR_IN_PATH = re.compile(r"(^|[/;&,])([^/;&,=]*)=")
 _LOGIN_IN_PATH = re.compile(r"(^|/)[^/?#]*:[^?#]*@", re.DOTALL)
 
-_MOST_KNOWN = 256
+_MOST_KNOWN = 64
+_LONGEST_KNOWN = 2000
 _SHORTEST_WORD = 4
 
 
@@ -128,41 +129,42 @@ class _Known:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._addresses: dict[str, str] = {}
-        self._whole: re.Pattern[str] | None = None
-        self._word: re.Pattern[str] | None = None
+        self._shown: dict[str, str] = {}
+        self._patterns: tuple[re.Pattern[str] | None, re.Pattern[str] | None] | None = None
 
     def add(self, address: str) -> None:
         shown = bare_address(address)
-        if shown == printable(address) or address in self._addresses:
+        if shown == printable(address) or len(address) > _LONGEST_KNOWN:
             return
         with self._lock:
-            if len(self._addresses) >= _MOST_KNOWN:
-                del self._addresses[next(iter(self._addresses))]
-            self._addresses[address] = shown
-            wholes = {form for each in self._addresses for form in _forms(each)}
-            words = {
-                form
-                for each in self._addresses
-                for word in _words(each)
-                for form in _forms(word)
-                if len(form) >= _SHORTEST_WORD
-            }
-            self._whole = _any_of(wholes, "")
-            # Not in the middle of another word: of "open" in "reopened" nothing can be learnt.
-            self._word = _any_of(words, r"\b") if words else None
+            if address not in self._shown:
+                while len(self._shown) >= _MOST_KNOWN:
+                    del self._shown[next(iter(self._shown))]
+                self._shown[address] = shown
+                self._patterns = None
 
     def taken_out(self, text: str, words: bool = True) -> str:
-        whole, word = self._whole, self._word
+        if not self._shown:
+            return text
+        whole, word = self._patterns or self._compiled()
         if whole is not None:
-            text = whole.sub(lambda found: self._shown(found.group()), text)
+            text = whole.sub(self._replacement, text)
         if words and word is not None:
             text = word.sub(_HIDDEN, text)
         return text
 
-    def _shown(self, form: str) -> str:
-        for address, shown in self._addresses.copy().items():
-            if form in _forms(address):
+    def _compiled(self) -> tuple[re.Pattern[str] | None, re.Pattern[str] | None]:
+        with self._lock:
+            words = {word for address in self._shown for word in _words(address)}
+            # Not in the middle of another word: of "open" in "reopened" nothing can be learnt.
+            self._patterns = _any_of(self._shown, 1, ""), _any_of(words, _SHORTEST_WORD, r"\b")
+            return self._patterns
+
+    def _replacement(self, found: re.Match[str]) -> str:
+        with self._lock:
+            known = dict(self._shown)
+        for address, shown in known.items():
+            if found.group() in _forms(address):
                 return shown
         return _HIDDEN
 
@@ -179,7 +181,8 @@ def _forms(text: str) -> set[str]:
         json.dumps(text)[1:-1],
         printable(text),
     }
-    coded = {quote(text, safe=""), quote(text), unquote(text), unquote_plus(text)}
+    coded = {quote(text, safe, errors="surrogateescape") for safe in ("", "/")}
+    coded |= {unquote(text), unquote_plus(text)}
     return (shown | coded) - {""}
 
 
@@ -204,13 +207,15 @@ def _words(address: str) -> Iterable[str]:
         yield found_login.group().rpartition("@")[0].partition(":")[2]
 
 
-def _any_of(texts: set[str], edge: str) -> re.Pattern[str]:
+def _any_of(texts: Iterable[str], least: int, edge: str) -> re.Pattern[str] | None:
     def escaped(text: str) -> str:
         before = edge if text[0].isalnum() else ""
         after = edge if text[-1].isalnum() else ""
         return f"{before}{re.escape(text)}{after}"
 
-    return re.compile("|".join(escaped(text) for text in sorted(texts, key=len, reverse=True)))
+    forms = {form for text in texts for form in _forms(text) if len(form) >= least}
+    longest_first = sorted(forms, key=len, reverse=True)
+    return re.compile("|".join(map(escaped, longest_first))) if forms else None
 
 
 def _without_addresses(text: str) -> str:

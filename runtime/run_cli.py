@@ -11,6 +11,8 @@ import typer
 
 from runtime.cli_support import print_json, print_text
 from runtime.config.flags import parameters, table_of
+from runtime.errors import FoldcamError
+from runtime.redaction import redacted
 from runtime.text import number_text, printable
 
 if TYPE_CHECKING:
@@ -104,13 +106,15 @@ def run(
                 status.clear()
     if json:
         print_json({"model": str(everything.path), **summary.to_dict()})
-        return
-    _report(
-        summary,
-        everything.table,
-        to_stderr=chosen.output.jsonl == "-",
-        quiet=not chosen.log.status,
-    )
+    else:
+        _report(
+            summary,
+            everything.table,
+            to_stderr=chosen.output.jsonl == "-",
+            quiet=not chosen.log.status,
+        )
+    if summary.failures:
+        raise FoldcamError(f"Not everything was written: {'; '.join(summary.failures)}.")
 
 
 def _with_flags(command: Any) -> Any:
@@ -138,7 +142,6 @@ def init(
     Example: runtime config init foldcam.toml
     """
     from runtime.config.dumping import commented_file
-    from runtime.errors import FoldcamError
     from runtime.files import atomic_path
 
     if file == "-":
@@ -223,7 +226,11 @@ def _report(summary: Summary, table: TableSink | None, *, to_stderr: bool, quiet
             print(text, file=sys.stderr)
         else:
             print_text(text)
+    for loss in summary.losses:
+        if loss not in summary.failures:  # those are the error's
+            print(f"note: {printable(loss)}.", file=sys.stderr)
     if summary.skipped:
         print(f"skipped {len(summary.skipped)}:", file=sys.stderr)
         for skip in summary.skipped:
-            print(f"  {printable(skip.path)}: {printable(skip.reason)}", file=sys.stderr)
+            text = redacted(f"{skip.path}: {skip.reason}")
+            print(f"  {printable(text)}", file=sys.stderr)

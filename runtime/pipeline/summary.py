@@ -11,6 +11,7 @@ from typing import Any
 
 from runtime.model import Result
 from runtime.monitor import Monitor
+from runtime.pipeline.outlet import Outcome
 from runtime.redaction import redacted_value
 from runtime.sources import Skip, Source
 
@@ -58,6 +59,9 @@ class Summary:
         sinks: one per sink: results written, and lost by cause.
         restarts: of the backend.
         empty_boxes: regions that lay outside of their frame, or had no area.
+        losses: a sentence for each sink that lost results.
+        failures: those of them that must not be: results of a recorded source were lost, or
+            every result, or the sink had failed at the end.
     """
 
     source: str
@@ -75,6 +79,8 @@ class Summary:
     sinks: list[dict[str, Any]] = field(default_factory=list)
     restarts: int = 0
     empty_boxes: int = 0
+    losses: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values, without credentials."""
@@ -128,7 +134,7 @@ def summarized(
     monitor: Monitor,
     sources: Sequence[Source],
     *,
-    outputs: list[str],
+    outcomes: Sequence[Outcome],
     interrupted: bool,
     seconds: float,
     empty_boxes: int,
@@ -146,7 +152,9 @@ def summarized(
         latency_ms={name: round(snapshot.latency_ms[name], 3) for name in ("p50", "p99")},
         stages_ms={stage: round(spent, 3) for stage, spent in snapshot.stages_ms.items()},
         labels=tally.labels(),
-        outputs=outputs,
+        outputs=[outcome.output for outcome in outcomes if outcome.output],
+        losses=[outcome.loss for outcome in outcomes if outcome.loss],
+        failures=[outcome.loss for outcome in outcomes if outcome.failed],
         estimate=tally.estimate(),
         streams=[
             {

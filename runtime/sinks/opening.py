@@ -13,14 +13,15 @@ from runtime.events.detector import understood
 from runtime.events.options import EventOptions
 from runtime.images import IMAGE_SUFFIXES
 from runtime.output_options import OutputOptions, RecordingOptions
-from runtime.sinks.base import Sink
+from runtime.sinks.base import Part, Sink
 from runtime.sinks.custom import open_custom
 from runtime.sinks.events import EventSink
 from runtime.sinks.guard import DiskGuard
 from runtime.sinks.images import ImagesSink, OneImageSink
-from runtime.sinks.jsonl import JsonlSink, is_direct, mend_jsonl
+from runtime.sinks.jsonl import GrowingJsonlSink, JsonlSink, is_direct, mend_jsonl
 from runtime.sinks.pictures import PicturesSink, stems_of
 from runtime.sinks.recording import Recording
+from runtime.sinks.segments import Segments
 from runtime.sinks.streams import OfStream
 from runtime.sinks.video import VIDEO_OUTPUTS, VideoSink, mend_video
 from runtime.sources import Source
@@ -176,7 +177,10 @@ class _Opening:
         return Recording(
             "video", path, self._recording, source.live,
             # A live source's time begins with its first frame, which the network may have missed.
-            lambda part: VideoSink(part, source, 0.0 if part == path else None), mend_video,
+            lambda part: VideoSink(
+                part, source, 0.0 if part == path else None, another=Segments(path).next
+            ),
+            mend_video,
             self._guard(path.parent) if source.live else None,
         )  # fmt: skip
 
@@ -191,9 +195,15 @@ class _Opening:
         if is_direct(target) or not (self._live or self._recording.rotates):
             return JsonlSink(target, embedding)
         path = Path(target)
+
+        def begin(part: Path) -> Part:
+            if self._live:
+                return GrowingJsonlSink(part, embedding)
+            return JsonlSink(str(part), embedding, Segments(path).next)
+
         return Recording(
-            "jsonl", path, self._recording, self._live,
-            lambda part: JsonlSink(str(part), embedding), mend_jsonl, self._guard(path.parent),
+            "jsonl", path, self._recording, self._live, begin, mend_jsonl,
+            self._guard(path.parent), grows=self._live,
         )  # fmt: skip
 
     def _parquet(self, path: Path) -> Sink:
@@ -206,7 +216,8 @@ class _Opening:
             return ParquetSink(path, size)
         return Recording(
             "parquet", path, self._recording, self._live,
-            lambda part: ParquetSink(part, size), mend_parquet, self._guard(path.parent),
+            lambda part: ParquetSink(part, size, another=Segments(path).next), mend_parquet,
+            self._guard(path.parent),
         )  # fmt: skip
 
     def _event_sink(self, tell: Sequence[Callable[[dict[str, Any]], None]]) -> Sink:

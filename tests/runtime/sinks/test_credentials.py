@@ -15,6 +15,7 @@ from runtime.logs import configure, log
 from runtime.monitor import Cause, Monitor, State
 from runtime.output_options import OutputOptions
 from runtime.pipeline import Progress
+from runtime.pipeline.outlet import Outcome
 from runtime.pipeline.summary import Tally, summarized
 from runtime.sinks import NotWritten, open_outputs
 from runtime.sources.address import parse_address
@@ -79,7 +80,8 @@ def test_no_output_of_a_run_has_it(
     progress = Progress(None, monitor)
     summary = summarized(
         Tally(progress), monitor, [source],
-        outputs=[address], interrupted=False, seconds=1.0, empty_boxes=0,
+        outcomes=[Outcome(address, f"lost {address}", True)],
+        interrupted=False, seconds=1.0, empty_boxes=0,
     )  # fmt: skip
     health = Health(monitor)
     texts = {
