@@ -225,8 +225,9 @@ def playable_frames(path: Path, most: int) -> int:
         most: frames that it should have.
 
     Returns:
-        `most`, if the film says that it has as many, give or take two: Matroska estimates. Else
-        they are decoded and counted, because a film that was cut does not know.
+        `most`, if the film says that it has as many, give or take two (Matroska estimates), and
+        its end can be played. Else they are decoded and counted, because a film that was cut
+        does not know.
     """
     quiet()
     capture = cv2.VideoCapture(str(path))
@@ -234,8 +235,12 @@ def playable_frames(path: Path, most: int) -> int:
         if not capture.isOpened() or not capture.read()[0]:
             return 0
         if most - 2 <= capture.get(cv2.CAP_PROP_FRAME_COUNT) <= 2 * most + 2:
-            return most
-        counted = 1
+            capture.set(cv2.CAP_PROP_POS_FRAMES, max(0, most - 3))
+            if capture.read()[0]:
+                return most
+        capture.release()
+        capture.open(str(path))
+        counted = 0
         while counted < most and capture.grab():
             counted += 1
         return counted
