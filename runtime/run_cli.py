@@ -97,7 +97,7 @@ def run(
     from runtime.status import StatusLine
 
     configure(chosen.log.format, chosen.log.level)
-    with opened(chosen, table=not json) as everything:
+    with opened(chosen, table=not json, config_file=config) as everything:
         status = StatusLine() if chosen.log.status else None
         try:
             summary = run_opened(chosen, everything, status)

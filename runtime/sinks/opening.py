@@ -94,8 +94,18 @@ class _Opening:
         self._keep_bytes = None if keep is None else 1e9 * keep
         self._guards: dict[Path, DiskGuard] = {}
 
+    def _check_folders(self) -> None:
+        """Overlays of photographs have the photographs' names, wherever they are asked for."""
+        save, images = self._output.save, self._output.images
+        stills = all(source.stills for source in self._sources)
+        if save and images and stills and Path(save).resolve() == Path(images).resolve():
+            raise FoldcamError(
+                f"--save and --images would write the same pictures into {save}: give one of them."
+            )
+
     def sinks(self) -> list[Sink]:
         output = self._output
+        self._check_folders()
         opened: list[Sink] = []
         with ExitStack() as undo:
 
