@@ -11,7 +11,6 @@ import typer
 from export.commands.options import Json, choice
 from runtime.at_stake import Read, Written, check_outputs, keep_network
 from runtime.cli_support import print_json
-from runtime.default_model import is_folded
 from runtime.errors import ExitStatus, FoldcamError
 
 if TYPE_CHECKING:
@@ -200,6 +199,7 @@ def _outputs(out: Path, with_cache: bool) -> list[Path]:
 
 def _remove_calibrated(out: Path) -> None:
     """Remove an INT8 model, and nothing else that may have its name."""
+    from runtime.default_model import is_folded
     from runtime.onnx_file import read_contract
 
     with suppress(FoldcamError):

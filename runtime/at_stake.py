@@ -14,9 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from runtime.default_model import is_folded
 from runtime.errors import FoldcamError
-from runtime.onnx_file import read_header
 
 # What lies in a folder of images and is read by its name; a model beside them is not.
 _READ_BY_NAME = re.compile(
@@ -139,6 +137,10 @@ def keep_network(flag: str, path: Path) -> None:
     Raises:
         FoldcamError: an ONNX model without a bank is there.
     """
+    # Not above: every command imports this module, and these bring numpy and OpenCV.
+    from runtime.default_model import is_folded
+    from runtime.onnx_file import read_header
+
     if not path.is_file() or is_folded(path):
         return
     try:
