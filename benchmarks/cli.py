@@ -11,6 +11,7 @@ import typer
 
 from benchmarks.bench_cli import bench
 from benchmarks.ray.cli import ray
+from runtime.at_stake import Read, Written, check_outputs
 from runtime.cli_support import print_json
 from runtime.errors import ExitStatus
 
@@ -105,6 +106,7 @@ def localization(
     from export.progress import ProgressBar
     from export.training.trainer import TrainingOptions
 
+    check_outputs([Read("--data", data)], [Written("--out", out)])
     preprocessing = None
     if model is None:
         preprocessing = with_overrides(load_model("efficientnet-lite0").preprocessing, size=size)
@@ -144,6 +146,7 @@ def transfer(
     from export.progress import ProgressBar
     from export.training.trainer import TrainingOptions
 
+    check_outputs([Read("--data", data)], [Written("--out", out)])
     training = replace(TrainingOptions(), epochs=epochs, seed=seed, views=5, mosaics=200)
     with ProgressBar() as progress:
         document = run_transfer_study(data, out, training, progress)
@@ -186,6 +189,7 @@ def house_price(
     from benchmarks.houses.study import TRAINING, StudyOptions, run_study
     from export.progress import ProgressBar
 
+    check_outputs([Read("--data", data)], [Written("--out", out)])
     options = StudyOptions(
         training=replace(TRAINING, epochs=epochs, seed=seed), seed=seed, draws=draws
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from export.commands.options import Json, choice
+from runtime.at_stake import Read, Written, check_outputs, keep_network
 from runtime.cli_support import print_json
 from runtime.errors import ExitStatus, FoldcamError
 
@@ -118,8 +120,11 @@ def calibrate(
         raise typer.BadParameter("--calibration-cache belongs to a float32 model: no --float fp16.")
     if out.suffix != ".onnx":
         raise FoldcamError(f"--out {out}: an INT8 model is an .onnx file.")
-    if out.resolve() == model.resolve():
-        raise FoldcamError(f"--out {out} is the float model itself: give another name.")
+    check_outputs(
+        [Read("MODEL", model), Read("--images", images)],
+        [Written("--out", path) for path in _outputs(out, calibration_cache is not None)],
+    )
+    keep_network("--out", out)
     wishes = Wishes(
         count=count,
         choice_count=choice_images,
@@ -178,11 +183,28 @@ def _write(outcome: Outcome, model: Path, out: Path, cache_version: str | None) 
             written += [beside, plain]
     else:
         # One of an earlier run would be taken for this one's.
-        out.unlink(missing_ok=True)
+        _remove_calibrated(out)
     report, page = out.with_suffix(".report.json"), out.with_suffix(".report.html")
     write_json(report, outcome)
     write_page(page, outcome, out.name)
     return [*written, report, page]
+
+
+def _outputs(out: Path, with_cache: bool) -> list[Path]:
+    """Every file that may be written."""
+    suffixes = [".report.json", ".report.html"]
+    suffixes += [".calibration.cache", ".float.onnx"] if with_cache else []
+    return [out, *(out.with_suffix(suffix) for suffix in suffixes)]
+
+
+def _remove_calibrated(out: Path) -> None:
+    """Remove an INT8 model, and nothing else that may have its name."""
+    from runtime.default_model import is_folded
+    from runtime.onnx_file import read_contract
+
+    with suppress(FoldcamError):
+        if is_folded(out) and read_contract(out).calibration is not None:
+            out.unlink(missing_ok=True)
 
 
 def _print(outcome: Outcome, files: list[Path]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from runtime.at_stake import Read, Written, check_outputs
 from runtime.cli_support import print_json, print_text
 from runtime.errors import ExitStatus, FoldcamError
 from runtime.text import printable
@@ -113,6 +114,7 @@ def build(
         )
     except FoldcamError as error:
         raise typer.BadParameter(str(error)) from error
+    _check_files(model, tuple(candidate or ()), images, out)
     if precision is PrecisionChoice.auto:
         if images is None:
             raise typer.BadParameter("--precision auto needs --images.")
@@ -125,6 +127,26 @@ def build(
         print_json(_document(built))
     else:
         print_text(_text(built))
+
+
+def _check_files(
+    model: Path, candidates: tuple[Path, ...], images: Path | None, out: Path | None
+) -> None:
+    from runtime.engine.builder import engine_path
+    from runtime.engine.manifest import manifest_path
+
+    engine = out or engine_path(model)
+    outputs = [engine, manifest_path(engine)]
+    if images is not None:
+        outputs.append(engine.with_suffix(".gate.json"))
+    check_outputs(
+        [
+            Read("MODEL", model),
+            *(Read("--candidate", path) for path in candidates),
+            Read("--images", images),
+        ],
+        [Written("--out", path) for path in outputs],
+    )
 
 
 def _profiles(batch: str | None, low: int | None, best: int | None, high: int | None) -> Any:

@@ -6,12 +6,14 @@ import contextlib
 import errno
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from runtime.errors import ExitStatus, FoldcamError
-from runtime.redaction import redacted
+from runtime.redaction import keep_secret, redacted, redacted_value
 from runtime.strict_json import strict_json
 from runtime.text import printable
 
@@ -46,6 +48,30 @@ _EXTRAS = {
 }
 
 
+class _Commands(TyperGroup):
+    """A program whose complaints about flags, which quote what was typed, hold no credentials."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        with _complaints_redacted():
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, context: Any) -> Any:
+        with _complaints_redacted():
+            return super().invoke(context)
+
+
+@contextlib.contextmanager
+def _complaints_redacted() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        # Typer's own classes come from click or from a copy of it, by version.
+        message = getattr(error, "message", None)
+        if hasattr(error, "format_message") and isinstance(message, str):
+            error.message = redacted(message)  # type: ignore[attr-defined]
+        raise
+
+
 def run_app(app: typer.Typer, name: str) -> NoReturn:
     """Run a program and exit with its status; the user's mistakes become one sentence.
 
@@ -53,6 +79,9 @@ def run_app(app: typer.Typer, name: str) -> NoReturn:
         app: the program.
         name: as it is called, for the usage text.
     """
+    for argument in sys.argv[1:]:
+        keep_secret(argument)
+    app.info.cls = _Commands
     try:
         app(prog_name=name)
         status = int(ExitStatus.DONE)
@@ -107,14 +136,16 @@ def missing_extra(error: ImportError) -> str | None:
 
 
 def print_json(document: dict[str, Any] | list[Any]) -> None:
-    """One JSON document on standard output; a number that is not finite is written as null."""
-    sys.stdout.write(strict_json(document, indent=2) + "\n")
+    """One JSON document on standard output, without credentials; NaN and infinity become null."""
+    sys.stdout.write(strict_json(redacted_value(document), indent=2) + "\n")
 
 
 def print_text(text: str) -> None:
-    """Text on standard output; what its encoding lacks is written as escapes."""
+    """Text on standard output, without credentials; what its encoding lacks becomes escapes."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    sys.stdout.write(
+        redacted_value(text).encode(encoding, "backslashreplace").decode(encoding) + "\n"
+    )
 
 
 def _say(text: str) -> None:

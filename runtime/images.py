@@ -6,6 +6,7 @@ their images here, so that none of them can disagree about rotation, alpha or de
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -141,13 +142,19 @@ def _as_rgb(array: np.ndarray, path: Path) -> Image:
     return image
 
 
-def write_image(path: Path | str, image: Image, quality: int = 92) -> None:
+def write_image(
+    path: Path | str,
+    image: Image,
+    quality: int = 92,
+    another: Callable[[], Path] | None = None,
+) -> None:
     """Write an image; the suffix decides the format. Never leaves half a file behind.
 
     Args:
         path: where to; missing folders are made.
         image: `uint8 [H, W, 3]` RGB.
         quality: of JPEG and WebP, 1 to 100.
+        another: gives another name if the name is taken; None writes over what is there.
 
     Raises:
         FoldcamError: the suffix names no format, the folder cannot be written, the
@@ -170,7 +177,7 @@ def write_image(path: Path | str, image: Image, quality: int = 92) -> None:
         height, width = image.shape[:2]
         raise FoldcamError(f"{path}: an image of {width} x {height} cannot be encoded as {suffix}.")
     # Written by Python, not by cv2.imwrite, which hides the reason when it fails.
-    with atomic_path(path) as temporary:
+    with atomic_path(path, another) as temporary:
         temporary.write_bytes(encoded.tobytes())
 
 

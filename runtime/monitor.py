@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
 
+from runtime.redaction import redacted, redacted_value
 from runtime.timing import Percentiles, Rate
 
 STAGES = ("source", "wait", "preprocess", "inference", "render", "sinks")
@@ -142,9 +143,15 @@ class _Sink:
     drops: Counter[Cause] = field(default_factory=Counter)
     reason: str = ""
 
+    def status(self) -> SinkStatus:
+        return SinkStatus(self.name, self.written, _by_cause(self.drops), self.reason)
+
 
 class Monitor:
-    """Counts what happens in a run; every method may be called from any thread."""
+    """Counts what happens in a run; every method may be called from any thread.
+
+    Everything that shows a run reads it here, so credentials are taken out on the way in.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -161,17 +168,18 @@ class Monitor:
     def add_stream(self, name: str, live: bool) -> int:
         """Register a source; the number returned is `Frame.stream` of its frames."""
         with self._lock:
-            self._streams.append(_Stream(name, live))
+            self._streams.append(_Stream(redacted_value(name), live))
             return len(self._streams) - 1
 
     def add_sink(self, name: str) -> int:
         """Register a sink; the number returned names it to `wrote` and `lost`."""
         with self._lock:
-            self._sinks.append(_Sink(name))
+            self._sinks.append(_Sink(redacted_value(name)))
             return len(self._sinks) - 1
 
     def state(self, stream: int, state: State, reason: str = "") -> None:
-        """A source does something else from now on; `reason` is a clause without credentials."""
+        """A source does something else from now on; `reason` is a clause."""
+        reason = redacted(reason)
         with self._lock:
             source = self._streams[stream]
             before = source.state
@@ -235,11 +243,30 @@ class Monitor:
         with self._lock:
             self._stages["render"].add(milliseconds)
 
-    def lost(self, sink: int, cause: Cause, reason: str = "") -> None:
-        """A sink did not take one frame's results."""
+    def lost(
+        self, sink: int, cause: Cause, reason: str = "", count: int = 1, *, late: bool = False
+    ) -> None:
+        """A sink did not take one frame's results.
+
+        Args:
+            sink: which.
+            cause: of the loss.
+            reason: a clause.
+            count: of frames.
+            late: the sink took them, and found out later that they did not arrive.
+        """
+        reason = redacted(reason)
         with self._lock:
-            self._sinks[sink].drops[cause] += 1
-            self._sinks[sink].reason = reason or self._sinks[sink].reason
+            status = self._sinks[sink]
+            status.drops[cause] += count
+            status.reason = reason or status.reason
+            if late:
+                status.written = max(0, status.written - count)
+
+    def sink(self, sink: int) -> SinkStatus:
+        """One sink as it is now."""
+        with self._lock:
+            return self._sinks[sink].status()
 
     def restarted(self) -> None:
         """The backend was opened again."""
@@ -278,10 +305,7 @@ class Monitor:
                     )
                     for source in self._streams
                 ),
-                sinks=tuple(
-                    SinkStatus(sink.name, sink.written, _by_cause(sink.drops), sink.reason)
-                    for sink in self._sinks
-                ),
+                sinks=tuple(sink.status() for sink in self._sinks),
             )
 
 

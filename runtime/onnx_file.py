@@ -8,6 +8,7 @@ its fields are walked without parsing the weights, which are skipped by length.
 from __future__ import annotations
 
 import mmap
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,7 +101,8 @@ def read_contract(path: Path) -> Contract:
     if METADATA_KEY not in header.metadata:
         raise FoldcamError(
             f"{path} is an ONNX model but not a folded one: its metadata has no entry "
-            f"{METADATA_KEY!r}. Make one with: foldcam export MODEL --images DATA --out {path.name}"
+            f"{METADATA_KEY!r}. Make one with: foldcam export {shlex.quote(str(path))} --images "
+            f"DATA --out {shlex.quote(path.with_suffix('.folded.onnx').name)}"
         )
     return parse_contract(header.metadata[METADATA_KEY], str(path))
 

@@ -35,6 +35,7 @@ from export.commands.options import (
     stdout_kept,
     training_data,
 )
+from runtime.at_stake import Read, Written, check_outputs, network_file
 
 if TYPE_CHECKING:
     from export.objectives.directions import Objective
@@ -126,6 +127,14 @@ def build(
 
     rule = choice("--channels", channels, CHANNEL_RULES)
     check_image_flags(resize, color)
+    check_outputs(
+        [
+            Read("MODEL", network_file(model)),
+            Read("--weights", weights),
+            Read("--images", None if "://" in images else images),
+        ],
+        [Written("--out", out)],
+    )
     goal = goal_of(objective, continuous=continuous, log=log, seed=seed)
     look = {"size": size, "resize": resize, "color": color, "mean": mean, "std": std}
     extra: dict[str, Any] = {}
@@ -271,6 +280,15 @@ def add(
 
     chosen = choice("--split", split, SPLITS)
     policy = choice("--singletons", singletons, SINGLETON_POLICIES)
+    check_outputs(
+        [
+            Read("BANK", bank),
+            Read("MODEL", network_file(model)),
+            Read("--weights", weights),
+            Read("--images", images),
+        ],
+        [Written("--out", out)],
+    )
     held = Bank.load(bank)
     dataset = load_dataset(images, chosen, continuous=held.outcome is not None)
     with stdout_kept(), ProgressBar() as progress:

@@ -10,6 +10,7 @@ import typer
 
 from export.commands.bank_report import print_bank
 from export.commands.options import Json, Output, Seed, Weights, choice, stdout_kept
+from runtime.at_stake import Read, Written, check_outputs, network_file
 from runtime.errors import ExitStatus
 
 if TYPE_CHECKING:
@@ -44,6 +45,10 @@ def merge(
 
     if len(banks) < 2:
         raise typer.BadParameter("Merging needs two banks or more.")
+    check_outputs(
+        [*(Read("BANK", path) for path in banks), *_of_model(model, weights)],
+        [Written("--out", out)],
+    )
     check_out(out)
     held = [Bank.load(path) for path in banks]
     with stdout_kept():
@@ -90,6 +95,15 @@ def remove(
     named = [*(image or []), *_lines(images_from)]
     if not (label or named):
         raise typer.BadParameter("Say what goes: --label, --image or --images-from.")
+    check_outputs(
+        [
+            Read("BANK", bank),
+            Read("--images-from", images_from),
+            *(Read("--image", name) for name in image or []),
+            *_of_model(model, weights),
+        ],
+        [Written("--out", out), Written("--report", report_to)],
+    )
     check_out(out)
     held = Bank.load(bank)
     selection = Selection(frozenset(label or []), image_hashes_of(named))
@@ -122,6 +136,7 @@ def stats(
     """Say what is in a bank, and draw it."""
     from export.bank import Bank
 
+    check_outputs([Read("BANK", bank)], [Written("--map", map_to)])
     held = Bank.load(bank)
     extra: dict[str, Any] = {"notes": []}
     if map_to is not None:
@@ -131,6 +146,11 @@ def stats(
         draw_map(held, layout, map_to)
         extra["map"] = str(map_to)
     print_bank(bank, held, extra, as_json)
+
+
+def _of_model(model: str | None, weights: Path | None) -> list[Read]:
+    named = None if model is None else network_file(model)
+    return [Read("--model", named), Read("--weights", weights)]
 
 
 def _network(

@@ -42,6 +42,7 @@ from export.commands.options import (
     storage_of,
     training_data,
 )
+from runtime.at_stake import Read, Written, check_outputs, keep_network, network_file
 from runtime.cli_support import print_json
 
 app = typer.Typer(no_args_is_help=True)
@@ -113,6 +114,15 @@ def export(
         storage=storage_of(search, compress, bank_precision),
     )
     check_image_flags(resize, color)
+    check_outputs(
+        [
+            Read("MODEL", network_file(model)),
+            Read("--weights", weights),
+            Read("--images", images),
+        ],
+        [Written("--out", out), Written("--bank", bank)],
+    )
+    keep_network("--out", out)
     goal = goal_of(objective, continuous=continuous, log=log, seed=seed)
     dataset = training_data(images, split, singletons, continuous=continuous)
     with stdout_kept(), ProgressBar() as progress:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from export.commands.options import choice
+from runtime.at_stake import Read, Written, check_outputs, network_file
 from runtime.cli_support import print_json
 
 app = typer.Typer(no_args_is_help=True)
@@ -66,6 +67,14 @@ def train(
     from export.training.trainer import TrainingOptions
     from export.training.trainer import train as fine_tune
 
+    check_outputs(
+        [
+            Read("MODEL", network_file(model)),
+            Read("--weights", weights),
+            Read("--images", images),
+        ],
+        [Written("--out", out)],
+    )
     chosen = choice("--split", split, SPLITS)
     continuous = loss.partition(":")[0] == "kernel"
     options = TrainingOptions(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from export.commands.options import Json, Output, choice, stdout_kept
+from runtime.at_stake import Read, Written, check_outputs, network_file
 from runtime.cli_support import print_json
 from runtime.errors import ExitStatus, FoldcamError
 
@@ -63,6 +64,15 @@ def verify(
     chosen = choice("--split", split, SPLITS)
     if picture is not None and picture.suffix.lower() not in WRITTEN_SUFFIXES:
         raise typer.BadParameter(f"--picture {picture} has no image suffix, such as .png.")
+    check_outputs(
+        [
+            Read("MODEL", model),
+            *(Read("--against", network_file(name)) for name in against or []),
+            Read("--weights", weights),
+            Read("--images", images),
+        ],
+        [Written("--picture", picture)],
+    )
     contract = read_contract(model)
     named = against or []
     files = [Path(text) for text in named if is_folded_file(text)]

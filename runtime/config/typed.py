@@ -20,7 +20,7 @@ from typing import (
 
 from runtime.config.keys import BY_PATH
 from runtime.errors import FoldcamError
-from runtime.redaction import redacted
+from runtime.redaction import keep_secret, redacted
 from runtime.text import printable, shorten
 
 Tree = TypeVar("Tree")
@@ -97,6 +97,8 @@ def read_value(kind: Any, value: object, key: str) -> Any:
         value = float(value) if abs(value) < 1 << 53 else math.inf
     if type(value) is not kind:
         fail(key, f"is {kind_of(value)} where {_NAMES[kind]} is needed")
+    if isinstance(value, str):
+        keep_secret(value)
     if isinstance(value, str) and ("\0" in value or len(value) > 10_000):
         fail(key, "has a null byte" if "\0" in value else "is too long")
     if kind in (int, float):

@@ -112,11 +112,7 @@ class Conductor:
             self._tally,
             self._monitor,
             self._sources,
-            outputs=[
-                outlet.sink.output
-                for outlet in self._outlets
-                if outlet.sink.output and outlet.error is None
-            ],
+            outcomes=[outlet.outcome() for outlet in self._outlets],
             interrupted=self._control.interrupted,
             seconds=time.monotonic() - begun,
             empty_boxes=self._regions.empty if self._regions is not None else 0,

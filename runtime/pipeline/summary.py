@@ -12,6 +12,8 @@ from typing import Any
 from runtime.image_listing import counted
 from runtime.model import Result
 from runtime.monitor import Monitor
+from runtime.pipeline.outlet import Outcome
+from runtime.redaction import redacted_value
 from runtime.sources import Skip, Source
 from runtime.sources.base import left_out_of
 
@@ -61,6 +63,9 @@ class Summary:
         empty_boxes: regions that lay outside of their frame, or had no area.
         left_out: files in folders and patterns that are no pictures: `reason`, `count` and a
             few `examples` of each kind.
+        losses: a sentence for each sink that lost results.
+        failures: those of them that must not be: results of a recorded source were lost, or
+            every result, or the sink had failed at the end.
     """
 
     source: str
@@ -79,10 +84,13 @@ class Summary:
     restarts: int = 0
     empty_boxes: int = 0
     left_out: list[dict[str, Any]] = field(default_factory=list)
+    losses: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        return asdict(self)
+        """As JSON values, without credentials."""
+        document: dict[str, Any] = redacted_value(asdict(self))
+        return document
 
 
 class Tally:
@@ -131,7 +139,7 @@ def summarized(
     monitor: Monitor,
     sources: Sequence[Source],
     *,
-    outputs: list[str],
+    outcomes: Sequence[Outcome],
     interrupted: bool,
     seconds: float,
     empty_boxes: int,
@@ -149,7 +157,9 @@ def summarized(
         latency_ms={name: round(snapshot.latency_ms[name], 3) for name in ("p50", "p99")},
         stages_ms={stage: round(spent, 3) for stage, spent in snapshot.stages_ms.items()},
         labels=tally.labels(),
-        outputs=outputs,
+        outputs=[outcome.output for outcome in outcomes if outcome.output],
+        losses=[outcome.loss for outcome in outcomes if outcome.loss],
+        failures=[outcome.loss for outcome in outcomes if outcome.failed],
         estimate=tally.estimate(),
         streams=[
             {

@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from runtime.model import Result
+from runtime.redaction import redacted_value
 from runtime.sources.base import Frame
 
 
@@ -53,13 +54,19 @@ def place_of(frame: Frame) -> dict[str, Any]:
     """
     age = max(0.0, time.monotonic() - frame.captured)
     return {
-        "source": frame.source,
+        "source": shown_source(frame),
         "frame": frame.index,
         "timestamp": round(frame.timestamp, 6),
         "stream": frame.stream,
         "time": capture_time(frame).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "age_ms": round(1e3 * age, 3),
     }
+
+
+def shown_source(frame: Frame) -> str:
+    """The file or address that a frame came from, without credentials, also of a user's source."""
+    shown: str = redacted_value(frame.source)
+    return shown
 
 
 def capture_time(frame: Frame) -> datetime:

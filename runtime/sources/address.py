@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, unquote
 
 from runtime.errors import FoldcamError
 from runtime.options import SourceOptions
-from runtime.redaction import bare_address
+from runtime.redaction import bare_address, keep_secret
 from runtime.text import printable, shorten
 
 Kind = Literal["path", "v4l2", "csi", "stream", "pattern", "raw"]
@@ -61,6 +61,7 @@ def parse_address(text: str, options: SourceOptions | None = None) -> Address:
         FoldcamError: the scheme is not known, or a part of the query is; the message
             holds no credentials.
     """
+    keep_secret(text)
     options = options or SourceOptions()
     if text == "-":
         return _raw(options)
