@@ -11,6 +11,8 @@ import typer
 
 from runtime.cli_support import print_json, print_text
 from runtime.config.flags import parameters, table_of
+from runtime.errors import FoldcamError
+from runtime.standard_streams import claim_output
 from runtime.text import number_text, printable
 
 if TYPE_CHECKING:
@@ -94,11 +96,15 @@ def run(
     from runtime.opening import opened, run_opened
     from runtime.status import StatusLine
 
+    if json or chosen.output.jsonl == "-":
+        claim_output()
     configure(chosen.log.format, chosen.log.level)
     with opened(chosen, table=not json) as everything:
         status = StatusLine() if chosen.log.status else None
         try:
             summary = run_opened(chosen, everything, status)
+        except BrokenPipeError:
+            raise FoldcamError("Whoever read the results has gone, which ended the run.") from None
         finally:
             if status is not None:
                 status.clear()
@@ -138,7 +144,6 @@ def init(
     Example: runtime config init foldcam.toml
     """
     from runtime.config.dumping import commented_file
-    from runtime.errors import FoldcamError
     from runtime.files import atomic_path
 
     if file == "-":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +15,7 @@ from runtime.seen import Seen
 from runtime.sinks.base import PendingFile, refuse_input
 from runtime.sinks.record import place_of
 from runtime.sinks.record import record as record
+from runtime.standard_streams import output
 
 STDOUT = "-"
 
@@ -100,8 +100,8 @@ class JsonlSink:
         data = "".join(f"{line}\n" for line in lines).encode()
         try:
             if self._stream is None:
-                sys.stdout.write(data.decode())
-                sys.stdout.flush()
+                output().write(data.decode())
+                output().flush()
             else:
                 _write_all(self._stream, data)
         except BrokenPipeError:
