@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from runtime.errors import FoldcamError
+
+_LONGEST_NAME = 255
 
 
 @contextmanager
@@ -31,7 +34,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             raise FoldcamError(f"{path} is a device or a pipe: give the name of a file.")
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(
-            prefix=f".{path.stem}.", suffix=f".partial{path.suffix}", dir=path.parent
+            prefix=f".{temporary_stem(path)}.", suffix=f".partial{path.suffix}", dir=path.parent
         )
         os.close(handle)
     temporary = Path(name)
@@ -42,6 +45,33 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def refuse_special(path: Path) -> None:
+    """Refuse what only looks like a file: to open a pipe waits for somebody who writes.
+
+    A path that does not exist passes: whoever reads it says so.
+
+    Raises:
+        FoldcamError: it is a pipe, a device or a socket.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise FoldcamError(
+            f"{path} is a pipe, a device or a socket: give the name of a regular file."
+        )
+
+
+def temporary_stem(path: Path) -> str:
+    """What the temporary names of a file begin with: its own stem, cut where that is too long.
+
+    A name may have 255 bytes, and the temporary one adds a few.
+    """
+    room = _LONGEST_NAME - len(os.fsencode(f"..{'x' * 8}.partial{path.suffix}"))
+    return os.fsencode(path.stem)[:room].decode("utf-8", "ignore")
 
 
 def give_usual_mode(path: Path) -> None:

@@ -19,6 +19,7 @@ from export.onnx_graphs.file import OnnxFile, read_onnx
 from export.onnx_networks.input import image_input
 from export.torch_networks.cut import TorchNetwork
 from runtime.errors import FoldcamError
+from runtime.files import refuse_special
 from runtime.preprocess import Preprocessing
 from runtime.user_code import is_mistake
 
@@ -293,6 +294,7 @@ def _from_factory(spec: str) -> nn.Module:
 
 
 def _load_weights(module: nn.Module, path: Path) -> None:
+    refuse_special(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
