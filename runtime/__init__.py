@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runtime.lazy import lazy_names
+from runtime.quiet_libraries import keep_libraries_quiet
 
 if TYPE_CHECKING:
     from runtime.contract import Contract as Contract
@@ -63,3 +64,5 @@ __all__ = [
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)
+
+keep_libraries_quiet()

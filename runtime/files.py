@@ -74,6 +74,23 @@ def temporary_stem(path: Path) -> str:
     return os.fsencode(path.stem)[:room].decode("utf-8", "ignore")
 
 
+def hidden_beside(path: Path, kind: str) -> Path:
+    """Where something that belongs to a file is kept beside it: `.birds.onnx.resume`.
+
+    A name that would be too long is cut, and its hash keeps it apart from others.
+
+    Args:
+        path: the file.
+        kind: what is kept there, such as `resume`.
+    """
+    name, room = os.fsencode(path.name), _LONGEST_NAME - len(f"..{kind}")
+    if len(name) > room:
+        digest = hashlib.sha256(name).hexdigest()[:12]
+        name = name[: room - len(digest) - 1].decode("utf-8", "ignore").encode() + b"."
+        name += digest.encode()
+    return path.with_name(f".{os.fsdecode(name)}.{kind}")
+
+
 def give_usual_mode(path: Path) -> None:
     """Make a temporary file as readable as the user's umask has it: mkstemp makes it private."""
     path.chmod(0o666 & ~_umask())

@@ -9,8 +9,11 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import signal
+import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from types import FrameType
@@ -18,6 +21,10 @@ from typing import Any, NoReturn
 
 from runtime import stopping
 from runtime.standard_streams import claim_output, repair_streams
+
+DEAF_SECONDS = 10.0
+"""A program that is in a library for so long after a signal is ended there."""
+_WATCH = "foldcam signals"
 
 
 def runtime() -> NoReturn:
@@ -51,6 +58,7 @@ def run_program(name: str, load: Callable[[], Callable[..., Any]]) -> NoReturn:
     """
     stopping.install(_leave_at_once)
     repair_streams()
+    _watch_signals()
     if "--json" in sys.argv[1:]:
         claim_output()
     status = 1
@@ -109,8 +117,34 @@ def leave_now(status: int) -> NoReturn:
 
 
 def _left_behind() -> bool:
-    here = threading.current_thread()
-    return any(thread.daemon and thread is not here for thread in threading.enumerate())
+    here = (threading.current_thread().name, _WATCH)
+    return any(thread.daemon and thread.name not in here for thread in threading.enumerate())
+
+
+def _watch_signals() -> None:
+    """End the process if the main thread does not come back from a library after a signal.
+
+    Python calls handlers in its main thread, between two of its own steps: one that waits in a
+    library for a file system that is gone, or computes there for minutes, never hears of it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    hear, tell = socket.socketpair()
+    tell.setblocking(False)
+    signal.set_wakeup_fd(tell.fileno(), warn_on_full_buffer=False)
+
+    def watch() -> None:
+        while True:
+            # `tell` is named so that it is not closed while this waits.
+            for number in hear.recv(16) if tell.fileno() >= 0 else b"":
+                before = time.monotonic()
+                if not stopping.is_ours(number):
+                    continue
+                time.sleep(DEAF_SECONDS)
+                if not stopping.heard_since(before - DEAF_SECONDS):
+                    _leave_at_once(number, None)
+
+    threading.Thread(target=watch, name=_WATCH, daemon=True).start()
 
 
 def _leave_at_once(number: int, frame: FrameType | None) -> None:  # noqa: ARG001

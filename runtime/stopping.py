@@ -16,6 +16,7 @@ from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _REPEAT_S = 5.0
+_handlers: dict[int, Any] = {}
 _caught: list[tuple[int, float]] = []
 
 
@@ -56,6 +57,16 @@ def caught() -> int | None:
     return _caught[-1][0] if _caught else None
 
 
+def is_ours(number: int) -> bool:
+    """Whether a signal is handled here, and by nobody who came later."""
+    return number in _handlers and signal.getsignal(number) == _handlers[number]
+
+
+def heard_since(moment: float) -> bool:
+    """Whether a handler has run since a moment of `time.monotonic`."""
+    return bool(_caught) and _caught[-1][1] >= moment
+
+
 def may_be_interrupted() -> bool:
     """Whether a plain `KeyboardInterrupt` here may come from Ctrl-C.
 
@@ -94,6 +105,7 @@ def install(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
                 continue
             before[number] = signal.signal(number, handler)
+            _handlers[number] = handler
     return before
 
 
@@ -102,6 +114,7 @@ def restore(before: dict[int, Any]) -> None:
     for number, handler in before.items():
         # None: it was not set by Python, and Python cannot set it again.
         signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        _handlers[number] = handler
 
 
 class StopSignal:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-USER_CODE = '''
+USER_CODE = """
 import os, sys
 from runtime import FoldcamError
 
@@ -53,7 +53,7 @@ def interrupted(sources): raise KeyboardInterrupt
 def boxes(image): raise ValueError("no")
 def exit_boxes(image): sys.exit(0)
 def interrupt_boxes(image): raise KeyboardInterrupt
-'''
+"""
 
 
 @pytest.fixture
@@ -218,7 +218,7 @@ def test_a_stream_that_is_closed_harms_no_file(tiny_model, child_environment, tm
 def test_standard_error_that_takes_nothing_does_not_end_a_run(
     tiny_model, child_environment, tmp_path
 ):
-    with open("/dev/full", "w") as full:
+    with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "runtime.cli", "run", "--source",
              "test://?size=64x48&frames=3", str(tiny_model), "--jsonl", "-"],
@@ -261,7 +261,7 @@ def test_a_signal_that_comes_twice_does_not_break_off_the_end(
     stdout, stderr = child.communicate(timeout=60)
     assert child.returncode == 0, stderr
     assert json.loads(stdout)["interrupted"] is True
-    assert sorted(os.listdir(tmp_path)) == ["x.avi", "x.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.avi", "x.jsonl"]
 
 
 def _until_begun(child, folder):
@@ -271,3 +271,29 @@ def _until_begun(child, folder):
             return
         time.sleep(0.02)
     pytest.fail(f"the run ended by itself: {child.stderr.read()}")
+
+
+def test_a_program_that_is_stuck_in_a_library_ends_on_a_signal(child_environment):
+    """The main thread never comes back, so that Python calls no handler."""
+    # A lock that one has already is waited for, whatever signals come.
+    code = (
+        "import ctypes\n"
+        "import runtime.program as program\n"
+        "program.DEAF_SECONDS = 0.5\n"
+        "library = ctypes.CDLL(None)\n"
+        "lock = ctypes.create_string_buffer(128)\n"
+        "library.pthread_mutex_lock(lock)\n"
+        "def app(prog_name):\n"
+        "    print('stuck', flush=True)\n"
+        "    library.pthread_mutex_lock(lock)\n"
+        "program.run_program('x', lambda: app)\n"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], env=child_environment(), stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert child.stdout.readline() == "stuck\n"
+    child.send_signal(signal.SIGTERM)
+    _, stderr = child.communicate(timeout=30)
+    assert child.returncode == 143
+    assert stderr == "stopped by SIGTERM.\n"
