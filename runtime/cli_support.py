@@ -98,6 +98,8 @@ def explain(error: Exception) -> str | None:
         return "Not enough memory: use a smaller model, smaller images or a smaller batch."
     if isinstance(error, ImportError):
         return missing_extra(error)
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return "This process may not have so many open files: raise the limit (ulimit -n 1024)."
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror or error}."
     if isinstance(error, OSError) and error.errno in (

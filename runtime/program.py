@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -71,7 +72,11 @@ def run_program(name: str, load: Callable[[], Callable[..., Any]]) -> NoReturn:
             app(prog_name=name)
 
         status = status_of(call)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            # Not even our own modules could be read.
+            os.write(2, f"error: {error.strerror}: raise the limit (ulimit -n 1024).\n".encode())
+            os._exit(status)
         # A bug. Not left to the interpreter, which would end under the threads that run.
         traceback.print_exc()
     leave(status)
