@@ -6,26 +6,25 @@ program with one sentence.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import errno
 import os
 import signal
-import socket
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
 
 from runtime import stopping
-from runtime.standard_streams import claim_output, repair_streams
+from runtime.standard_streams import claim_output, flush_open_files, repair_streams
 
 DEAF_SECONDS = 10.0
 """A program that is in a library for so long after a signal is ended there."""
-_WATCH = "foldcam signals"
+
+
+_FLUSH_SECONDS = 2.0
 
 
 def runtime() -> NoReturn:
@@ -77,6 +76,8 @@ def run_program(name: str, load: Callable[[], Callable[..., Any]]) -> NoReturn:
             # Not even our own modules could be read.
             os.write(2, f"error: {error.strerror}: raise the limit (ulimit -n 1024).\n".encode())
             os._exit(status)
+        import traceback
+
         # A bug. Not left to the interpreter, which would end under the threads that run.
         traceback.print_exc()
     leave(status)
@@ -86,22 +87,29 @@ def leave(status: int) -> NoReturn:
     """End the process, whatever its threads do.
 
     The interpreter's own end takes a daemon thread down that comes back from a library: that
-    unwinds C++ which forbids it, and the process aborts. So with such a thread there is no
-    such end: what it would do for files is done here, and the rest is the kernel's.
+    unwinds C++ which forbids it, and the process aborts. A signal that arrives meanwhile ends it
+    without a word. So there is no such end: what it would do for threads and files is done
+    here, and the rest is the kernel's.
 
     Args:
         status: to exit with, unless standard output cannot be flushed.
     """
-    stopping.install(_leave_at_once)
+    import atexit
+
     from runtime.cli_support import flushed
 
+    stopping.install(_leave_at_once)
     status = flushed(status)
-    if not _left_behind():
-        sys.exit(status)
     # As the interpreter does: first the threads that it waits for, then what was registered.
     with contextlib.suppress(Exception):
         getattr(threading, "_shutdown", lambda: None)()
         atexit._run_exitfuncs()
+    # The work is done: nothing can ask for its end any more.
+    signal.pthread_sigmask(signal.SIG_BLOCK, stopping.SIGNALS)
+    # In a thread, because one that is stuck in writing a file holds that file's lock.
+    flushing = threading.Thread(target=flush_open_files, daemon=True)
+    flushing.start()
+    flushing.join(_FLUSH_SECONDS)
     leave_now(flushed(status))
 
 
@@ -121,11 +129,6 @@ def leave_now(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _left_behind() -> bool:
-    here = (threading.current_thread().name, _WATCH)
-    return any(thread.daemon and thread.name not in here for thread in threading.enumerate())
-
-
 def _watch_signals() -> None:
     """End the process if the main thread does not come back from a library after a signal.
 
@@ -134,14 +137,13 @@ def _watch_signals() -> None:
     """
     if threading.current_thread() is not threading.main_thread():
         return
-    hear, tell = socket.socketpair()
-    tell.setblocking(False)
-    signal.set_wakeup_fd(tell.fileno(), warn_on_full_buffer=False)
+    hear, tell = os.pipe()
+    os.set_blocking(tell, False)
+    signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
 
     def watch() -> None:
         while True:
-            # `tell` is named so that it is not closed while this waits.
-            for number in hear.recv(16) if tell.fileno() >= 0 else b"":
+            for number in os.read(hear, 16):
                 before = time.monotonic()
                 if not stopping.is_ours(number):
                     continue
@@ -149,7 +151,7 @@ def _watch_signals() -> None:
                 if not stopping.heard_since(before - DEAF_SECONDS):
                     _leave_at_once(number, None)
 
-    threading.Thread(target=watch, name=_WATCH, daemon=True).start()
+    threading.Thread(target=watch, name="foldcam signals", daemon=True).start()
 
 
 def _leave_at_once(number: int, frame: FrameType | None) -> None:  # noqa: ARG001

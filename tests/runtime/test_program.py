@@ -297,3 +297,20 @@ def test_a_program_that_is_stuck_in_a_library_ends_on_a_signal(child_environment
     _, stderr = child.communicate(timeout=30)
     assert child.returncode == 143
     assert stderr == "stopped by SIGTERM.\n"
+
+
+def test_what_waits_in_files_that_nobody_closed_is_written(child_environment, tmp_path):
+    """As by the interpreter's own end, which a program of ours does not have."""
+    code = (
+        "import runtime.program as program\n"
+        "text = open('text', 'w'); text.write('x' * 10)\n"
+        "data = open('data', 'wb'); data.write(b'x' * 10)\n"
+        "program.leave(0)\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code], env=child_environment(), cwd=tmp_path, check=True, timeout=30
+    )
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
+        "text": b"x" * 10,
+        "data": b"x" * 10,
+    }
