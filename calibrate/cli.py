@@ -12,6 +12,7 @@ from export.commands.options import Json, choice
 from runtime.at_stake import Read, Written, check_outputs, keep_network
 from runtime.cli_support import print_json
 from runtime.errors import ExitStatus, FoldcamError
+from runtime.files import hidden_beside
 
 if TYPE_CHECKING:
     from calibrate.outcome import Outcome
@@ -144,7 +145,7 @@ def calibrate(
             heatmap_correlation_p5=heatmap_p5,
         ),
     )
-    store = Store(cache or out.with_name(f".{out.name}.calibration"))
+    store = Store(cache or hidden_beside(out, "calibration"))
     with ProgressBar() as progress:
         outcome = run(model, images, wishes, store=store, progress=progress)
     files = _write(outcome, model, out, calibration_cache)

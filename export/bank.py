@@ -18,7 +18,7 @@ from export.low_rank import factors
 from runtime.contract import TRANSFORMS, LabelRun, Outcome, Transform
 from runtime.errors import FoldcamError
 from runtime.fields import Fields
-from runtime.files import atomic_path
+from runtime.files import atomic_path, refuse_special
 
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int32]
@@ -205,6 +205,7 @@ class Bank:
         Raises:
             FoldcamError: the file is missing, damaged, or not a bank.
         """
+        refuse_special(path)
         try:
             with safetensors.safe_open(path, framework="numpy") as stored:
                 header = (stored.metadata() or {}).get(_FORMAT)

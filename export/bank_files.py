@@ -21,7 +21,7 @@ from export.networks.feature_map import UnknownLayerError
 from export.objectives.directions import Objective
 from export.objectives.kernel import KernelObjective
 from runtime.errors import FoldcamError
-from runtime.files import user_errors_for
+from runtime.files import hidden_beside, user_errors_for
 from runtime.preprocess import Preprocessing
 
 SUFFIX = ".safetensors"
@@ -182,7 +182,7 @@ def _singletons(bank: Bank, dataset: Dataset, policy: SingletonPolicy) -> tuple[
 
 
 def _resume_folder(out: Path) -> Path:
-    return out.with_name(f".{out.name}.resume")
+    return hidden_beside(out, "resume")
 
 
 def check_out(out: Path) -> None:

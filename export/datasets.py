@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from runtime.errors import FoldcamError
+from runtime.files import refuse_special
 from runtime.images import IMAGE_SUFFIXES, list_images
 
 Split = Literal["train", "test", "all"]
@@ -235,6 +236,7 @@ def _read_cub(root: Path, split: Split) -> list[Sample]:
 
 def _cub_table(path: Path) -> dict[str, str]:
     """Lines `key value...` of a CUB list."""
+    refuse_special(path)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:

@@ -29,7 +29,7 @@ from export.storage.in_graph import stored_bank_of
 from export.versions import tool_versions
 from runtime.contract import Contract, Origin
 from runtime.errors import FoldcamError
-from runtime.files import atomic_path
+from runtime.files import atomic_path, hidden_beside
 from runtime.onnx_file import read_contract
 from runtime.preprocess import Preprocessing
 
@@ -125,7 +125,7 @@ def export_model(
             objective,
             channel_rule=channel_rule,
             batch_size=batch_size,
-            resume_folder=out.with_name(f".{out.name}.resume"),
+            resume_folder=hidden_beside(out, "resume"),
             progress=progress,
         )
         source = source_of(report, loaded, dataset, network, preprocessing)

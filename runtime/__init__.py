@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from runtime.lazy import lazy_names
 from runtime.pixel_limit import bound_decoder
+from runtime.quiet_libraries import keep_libraries_quiet
 
 if TYPE_CHECKING:
     from runtime.contract import Contract as Contract
@@ -66,3 +67,5 @@ __all__ = [
 # Before anything of this program can load OpenCV.
 bound_decoder()
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)
+
+keep_libraries_quiet()

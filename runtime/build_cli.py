@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from runtime.at_stake import Read, Written, check_outputs
 from runtime.cli_support import print_json, print_text
 from runtime.errors import ExitStatus, FoldcamError
+from runtime.program import abandon
 from runtime.text import printable
 
 if TYPE_CHECKING:
@@ -175,7 +174,9 @@ def _build(model: Path, out: Path | None, options: BuildOptions, flavour: Flavou
     try:
         return build_engine(model, out or engine_path(model), options, found, line=BuildLine())
     except BuildAbandonedError:
-        _leave_at_once()
+        # Nothing is half written, and the interpreter's own end would free what the builder's
+        # thread still uses.
+        abandon()
 
 
 def _build_fastest(
@@ -211,7 +212,9 @@ def _build_fastest(
                 wishes, find_flavour(flavour.value), line=BuildLine(), progress=progress
             )
     except BuildAbandonedError:
-        _leave_at_once()
+        # Nothing is half written, and the interpreter's own end would free what the builder's
+        # thread still uses.
+        abandon()
     write_signed(wishes.out.with_suffix(".gate.json"), document)
     if json:
         print_json(document)
@@ -219,14 +222,6 @@ def _build_fastest(
         print_text(fastest_text(document))
     if not document["report"]["passed"]:
         raise typer.Exit(ExitStatus.GATE_FAILED)
-
-
-def _leave_at_once() -> NoReturn:
-    """Nothing is half written, and the interpreter's own end would free what the builder's
-    thread still uses."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(130)
 
 
 def _document(built: Built) -> dict[str, Any]:

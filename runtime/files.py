@@ -15,6 +15,7 @@ from runtime.errors import FoldcamError
 
 # What file systems say that have no second names, such as those of memory cards.
 _WITHOUT_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+_LONGEST_NAME = 255
 
 
 @contextmanager
@@ -40,7 +41,7 @@ def atomic_path(path: Path, another: Callable[[], Path] | None = None) -> Iterat
             raise FoldcamError(f"{path} is a device or a pipe: give the name of a file.")
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(
-            prefix=f".{path.stem}.", suffix=f".partial{path.suffix}", dir=path.parent
+            prefix=f".{temporary_stem(path)}.", suffix=f".partial{path.suffix}", dir=path.parent
         )
         os.close(handle)
     temporary = Path(name)
@@ -54,6 +55,50 @@ def atomic_path(path: Path, another: Callable[[], Path] | None = None) -> Iterat
                 _rename_to_free(temporary, path, another)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def refuse_special(path: Path) -> None:
+    """Refuse what only looks like a file: to open a pipe waits for somebody who writes.
+
+    A path that does not exist passes: whoever reads it says so.
+
+    Raises:
+        FoldcamError: it is a pipe, a device or a socket.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise FoldcamError(
+            f"{path} is a pipe, a device or a socket: give the name of a regular file."
+        )
+
+
+def temporary_stem(path: Path) -> str:
+    """What the temporary names of a file begin with: its own stem, cut where that is too long.
+
+    A name may have 255 bytes, and the temporary one adds a few.
+    """
+    room = _LONGEST_NAME - len(os.fsencode(f"..{'x' * 8}.partial{path.suffix}"))
+    return os.fsencode(path.stem)[:room].decode("utf-8", "ignore")
+
+
+def hidden_beside(path: Path, kind: str) -> Path:
+    """Where something that belongs to a file is kept beside it: `.birds.onnx.resume`.
+
+    A name that would be too long is cut, and its hash keeps it apart from others.
+
+    Args:
+        path: the file.
+        kind: what is kept there, such as `resume`.
+    """
+    name, room = os.fsencode(path.name), _LONGEST_NAME - len(f"..{kind}")
+    if len(name) > room:
+        digest = hashlib.sha256(name).hexdigest()[:12]
+        name = name[: room - len(digest) - 1].decode("utf-8", "ignore").encode() + b"."
+        name += digest.encode()
+    return path.with_name(f".{os.fsdecode(name)}.{kind}")
 
 
 def open_own_file(path: Path) -> int | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from runtime.contract import MAX_METADATA_BYTES, METADATA_KEY, Contract, parse_contract
 from runtime.errors import FoldcamError
+from runtime.files import refuse_special
 
 Buffer = bytes | mmap.mmap
 
@@ -69,6 +70,7 @@ def read_header(path: Path) -> OnnxHeader:
         FoldcamError: the file is missing, unreadable, not an ONNX file, or has too many
             or too large metadata.
     """
+    refuse_special(path)
     try:
         with (
             path.open("rb") as stream,

@@ -21,6 +21,7 @@ from runtime.model import FoldedModel
 from runtime.monitor import Monitor
 from runtime.options import FlowOptions, RegionOptions
 from runtime.pipeline import Progress, Summary, run
+from runtime.program import abandon
 from runtime.sinks import Sink, open_outputs
 from runtime.sinks.broker import parse_broker
 from runtime.sinks.events import LINES
@@ -187,9 +188,7 @@ def _backend(path: Path, config: RunConfig, build: bool = False) -> Backend:
         )  # fmt: skip
     except BuildAbandonedError:
         # The interpreter's own end would free what the builder's thread still uses.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(130)
+        abandon()
 
 
 def _live_page(config: RunConfig, monitor: Monitor, contract: Contract) -> Sink:

@@ -14,6 +14,7 @@ from runtime.config.flags import parameters, table_of
 from runtime.errors import FoldcamError
 from runtime.image_listing import in_words
 from runtime.redaction import redacted
+from runtime.standard_streams import claim_output
 from runtime.text import number_text, printable
 
 if TYPE_CHECKING:
@@ -98,11 +99,15 @@ def run(
     from runtime.pipeline.summary import unread
     from runtime.status import StatusLine
 
+    if json or chosen.output.jsonl == "-":
+        claim_output()
     configure(chosen.log.format, chosen.log.level)
     with opened(chosen, table=not json, config_file=config) as everything:
         status = StatusLine() if chosen.log.status else None
         try:
             summary = run_opened(chosen, everything, status)
+        except BrokenPipeError:
+            raise FoldcamError("Whoever read the results has gone, which ended the run.") from None
         finally:
             if status is not None:
                 status.clear()

@@ -169,7 +169,9 @@ def _lines(path: Path | None) -> list[str]:
     if path is None:
         return []
     from runtime.errors import FoldcamError
+    from runtime.files import refuse_special
 
+    refuse_special(path)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

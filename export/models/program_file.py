@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from runtime.errors import FoldcamError
+from runtime.files import refuse_special
 
 _PLAIN_ENTRY = re.compile(
     r"(data/weights/weight_\d+|data/constants/tensor_\d+|byteorder|archive_format"
@@ -84,6 +85,7 @@ def load_program(path: Path) -> nn.Module:
         FoldcamError: the file is missing, is not an exported program, holds
             pickles or anything else that could run code, or is in training mode.
     """
+    refuse_special(path)
     try:
         data = path.read_bytes()
     except OSError as error:

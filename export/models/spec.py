@@ -19,7 +19,9 @@ from export.onnx_graphs.file import OnnxFile, read_onnx
 from export.onnx_networks.input import image_input
 from export.torch_networks.cut import TorchNetwork
 from runtime.errors import FoldcamError
+from runtime.files import refuse_special
 from runtime.preprocess import Preprocessing
+from runtime.user_code import is_mistake
 
 
 @dataclass(frozen=True)
@@ -271,7 +273,9 @@ def _from_factory(spec: str) -> nn.Module:
             f"MODEL {spec!r}: no module {error.name!r} on the import path or in "
             f"{working_directory}."
         ) from error
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        if not is_mistake(error):
+            raise
         raise FoldcamError(f"MODEL {spec!r}: importing it failed ({error!r}).") from error
     factory = getattr(imported, attribute, None)
     if factory is None:
@@ -280,7 +284,9 @@ def _from_factory(spec: str) -> nn.Module:
         module = factory if isinstance(factory, nn.Module) else factory()
     except FoldcamError:
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        if not is_mistake(error):
+            raise
         raise FoldcamError(f"MODEL {spec!r}: calling it failed ({error!r}).") from error
     if not isinstance(module, nn.Module):
         raise FoldcamError(f"MODEL {spec!r} gave {type(module).__name__}, not a torch module.")
@@ -288,6 +294,7 @@ def _from_factory(spec: str) -> nn.Module:
 
 
 def _load_weights(module: nn.Module, path: Path) -> None:
+    refuse_special(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

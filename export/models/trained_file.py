@@ -16,7 +16,7 @@ from export.models.projected import ProjectedNetwork
 from runtime.contract import preprocessing_from
 from runtime.errors import FoldcamError
 from runtime.fields import Fields
-from runtime.files import atomic_path
+from runtime.files import atomic_path, refuse_special
 from runtime.preprocess import Preprocessing
 
 _FORMAT = "foldcam.network"
@@ -91,6 +91,7 @@ def trained_architecture(path: Path) -> Architecture | None:
     Raises:
         FoldcamError: the file is missing or damaged, or its header is malformed.
     """
+    refuse_special(path)
     try:
         with safetensors.safe_open(path, framework="numpy") as stored:
             text = (stored.metadata() or {}).get(_FORMAT)

@@ -15,6 +15,7 @@ from onnx.external_data_helper import ExternalDataInfo
 from export.onnx_graphs.values import graphs, inputs_of, place_of, prune
 from runtime.contract import METADATA_KEY
 from runtime.errors import FoldcamError
+from runtime.files import refuse_special
 
 # A protocol buffer holds no more; half a megabyte is left for foldcam's own nodes.
 MOST_BYTES = (1 << 31) - (1 << 19)
@@ -72,6 +73,7 @@ def read_onnx(path: Path, output: str | None = None) -> OnnxFile:
             another domain than ONNX's own; weights outside of the file's folder, missing
             or cut short; more than 2 GB in all.
     """
+    refuse_special(path)
     _check_size(path, 0)
     try:
         model = onnx.load(str(path), load_external_data=False)

@@ -18,6 +18,7 @@ from export.scale_out.engine import ClusterOptions, ScaledReport, build_bank_on_
 from export.scale_out.sources import ShardedData
 from export.scale_out.worker import NetworkRecipe
 from export.storage.options import Compression
+from runtime.files import hidden_beside
 from runtime.preprocess import Preprocessing
 
 
@@ -73,7 +74,7 @@ def build_bank_file_on_ray(
     loaded = load_model(spec, weights, output)
     preprocessing = preprocessing or loaded.preprocessing
     network = loaded.network(layer, (preprocessing.height, preprocessing.width))
-    folder = keep_shards or out.with_name(f".{out.name}.shards")
+    folder = keep_shards or hidden_beside(out, "shards")
     name, mark, chosen = spec.partition("#")
     recipe = NetworkRecipe(
         # Workers may stand in another folder.

@@ -31,11 +31,7 @@ _IN_HAND = 2
 _ANSWER_SECONDS = 5.0
 _START_SECONDS = 900.0
 # Read by Ray when it is imported, or when a cluster starts.
-_QUIET = {
-    # Ray reports its use to its makers unless told otherwise.
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_enable_metrics_collection": "0",
-}
+_QUIET = {"RAY_enable_metrics_collection": "0"}
 # What an own cluster needs, read once, when Ray is imported.
 _OWN = {
     # Ray binds to loopback alone where it would not meet a firewall: asked for on Linux, too.

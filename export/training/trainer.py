@@ -20,7 +20,7 @@ from export.training.front_cache import FrontCache, build_front_cache
 from export.training.losses import TrainingLoss, parse_loss
 from export.training.trainee import Trainee
 from runtime.errors import FoldcamError
-from runtime.files import atomic_path
+from runtime.files import atomic_path, hidden_beside
 from runtime.images import read_image
 from runtime.preprocess import Image, Preprocessing
 
@@ -136,7 +136,7 @@ def train(
     trainee = Trainee(module, (preprocessing.height, preprocessing.width), options.train_from)
     images, kept, skipped = _read(samples, tell)
     targets = _targets([samples[n] for n in kept], options)
-    folder = out.with_name(f".{out.name}.resume")
+    folder = hidden_beside(out, "resume")
     parts = [groups[n] for n in kept] if groups else None
     batches = _Batches(options, targets, parts)
     work = folder / _fingerprint(base, preprocessing, options, [samples[n] for n in kept], parts)

@@ -91,8 +91,8 @@ class Conductor:
             passing = [
                 self._start(lambda: self._deliver_all(delivery), "delivery"),
                 self._start(inference.work, "inference"),
+                self._start(preparer.work, "preparer"),
             ]
-            self._start(preparer.work, "preparer")
             self._reading = True
             reading = [self._start(reader.work, f"reader {n}") for n, reader in enumerate(readers)]
             try:
@@ -100,7 +100,7 @@ class Conductor:
                 self._finish(passing, signals)
             except BaseException as error:
                 self._control.fail(error)
-                self._abandon()
+                self._abandon(passing)
                 raise
             finally:
                 deadline = time.monotonic() + READER_GRACE_SECONDS
@@ -245,11 +245,17 @@ class Conductor:
         if self._control.failure is not None:
             raise self._control.failure
 
-    def _abandon(self) -> None:
-        """Nothing more is written; wait for what is being written."""
+    def _abandon(self, passing: list[threading.Thread]) -> None:
+        """Nothing more is written; wait for what is being computed and written.
+
+        The model is closed next, and perhaps the process ends: neither may happen to a thread
+        that is inside of a library, unless it is stuck there.
+        """
         for outlet in self._outlets:
             outlet.discard()
         deadline = time.monotonic() + GRACE_SECONDS
+        for thread in passing:
+            thread.join(max(0.0, deadline - time.monotonic()))
         for outlet in self._outlets:
             outlet.join(max(0.0, deadline - time.monotonic()))
 

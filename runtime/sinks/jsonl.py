@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -18,10 +19,13 @@ from runtime.sinks.base import PendingFile, refuse_input
 from runtime.sinks.growing import GrowingLines, is_of_lines
 from runtime.sinks.record import place_of
 from runtime.sinks.record import record as record
+from runtime.standard_streams import output
 
 STDOUT = "-"
 FIRST_KEY = "source"
 """Of every line: by it a file of results is known, which alone is added to or replaced."""
+READER_SECONDS = 10.0
+"""How long a named pipe's reader is waited for."""
 
 
 class JsonlSink:
@@ -54,7 +58,7 @@ class JsonlSink:
             if target != STDOUT:
                 # Without a buffer: a line that fails is not tried again when the file is closed.
                 if is_direct(target):
-                    self._stream = self._path.open("wb", buffering=0)
+                    self._stream = open_direct(self._path)
                 else:
                     check_replaceable(self._path)
                     self._file = PendingFile(self._path, another)
@@ -105,8 +109,8 @@ class JsonlSink:
         data = lines_of(seen, self._embedding)
         try:
             if self._stream is None:
-                sys.stdout.write(data.decode())
-                sys.stdout.flush()
+                output().write(data.decode())
+                output().flush()
             else:
                 _write_all(self._stream, data)
         except BrokenPipeError:
@@ -196,6 +200,31 @@ def is_direct(target: str) -> bool:
     """Whether a target is standard output, a device or a pipe: nothing to rename or to rotate."""
     path = Path(target)
     return target == STDOUT or (path.exists() and not path.is_file() and not path.is_dir())
+
+
+def open_direct(path: Path) -> IO[bytes]:
+    """A device or a named pipe, without a buffer; of a pipe's reader some seconds are waited for.
+
+    Raises:
+        FoldcamError: nobody reads the pipe.
+        OSError: it cannot be opened.
+    """
+    deadline = time.monotonic() + READER_SECONDS
+    while True:
+        try:
+            # Opened the usual way, a pipe waits for its reader without an end.
+            handle = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno != errno.ENXIO or not path.is_fifo():
+                raise
+            if time.monotonic() > deadline:
+                raise FoldcamError(
+                    f"Nobody reads the pipe {path}: start its reader first."
+                ) from None
+            time.sleep(0.05)
+        else:
+            os.set_blocking(handle, True)
+            return os.fdopen(handle, "wb", buffering=0)
 
 
 def mend_jsonl(path: Path) -> bool:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
-from runtime.files import give_usual_mode, open_own_file
+from runtime.files import give_usual_mode, open_own_file, temporary_stem
 from runtime.logs import log
 from runtime.sinks.segments import Segments
 
@@ -35,7 +35,7 @@ def rescue_orphans(path: Path, segments: Segments, mend: Callable[[Path], bool])
     """
     rescued: list[Path] = []
     # As `atomic_path` names them, of this recording or of one of its segments.
-    stem, suffix = re.escape(path.stem), re.escape(path.suffix)
+    stem, suffix = re.escape(temporary_stem(path)), re.escape(path.suffix)
     segment = r"-\d{8}T\d{6}Z-\d{6,18}"
     ours = re.compile(rf"\.({stem}(?:{segment})?)\.[^.]+\.partial{suffix}")
     if not path.parent.is_dir():

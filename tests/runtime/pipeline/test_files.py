@@ -215,7 +215,7 @@ def test_live_video_keeps_real_time(tmp_path, tiny_model):
         assert len(list(film)) == 19
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted_run_is_complete(tiny_model, video, tmp_path, child_environment, number):
     film = video(frames=3000)
     out = tmp_path / "out"
