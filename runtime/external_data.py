@@ -11,29 +11,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.onnx_messages import TENSOR, messages
 from runtime.protobuf import BYTES, VARINT, Buffer, MalformedError, fields
 from runtime.text import printable, shorten
 
-# onnx.proto: for each message the fields that hold others, and which those are.
-_TENSOR = "TensorProto"
-_NESTED: dict[str, dict[int, str]] = {
-    "ModelProto": {7: "GraphProto", 20: "TrainingInfoProto", 25: "FunctionProto"},
-    "TrainingInfoProto": {1: "GraphProto", 2: "GraphProto"},
-    "FunctionProto": {7: "NodeProto", 11: "AttributeProto"},
-    "GraphProto": {1: "NodeProto", 5: _TENSOR, 15: "SparseTensorProto"},
-    "NodeProto": {5: "AttributeProto"},
-    "AttributeProto": {
-        5: _TENSOR, 6: "GraphProto", 10: _TENSOR, 11: "GraphProto",
-        22: "SparseTensorProto", 23: "SparseTensorProto",
-    },
-    "SparseTensorProto": {1: _TENSOR, 2: _TENSOR},
-}  # fmt: skip
 _NAME, _EXTERNAL_DATA, _DATA_LOCATION = 8, 13, 14
 _EXTERNAL = 1
-# As deep as a protocol buffer may be, by its own libraries.
-_DEEPEST = 100
-# A network has fewer; what has more would only keep this reader busy.
-_MOST_FIELDS = 1 << 24
 _LONGEST_LOCATION = 4096
 _MOST_DIGITS = 18
 
@@ -67,25 +50,11 @@ def external_data(buffer: Buffer) -> Iterator[External]:
 
     Raises:
         ExternalDataError: its entries contradict each other, or are no places.
-        MalformedError: no ONNX file, or one nested too deeply.
+        MalformedError: as `runtime.onnx_messages.messages`.
     """
-    left = _MOST_FIELDS
-    stack = [("ModelProto", 0, len(buffer), 1)]
-    while stack:
-        kind, start, end, depth = stack.pop()
-        if depth > _DEEPEST:
-            raise MalformedError
-        if kind == _TENSOR:
-            if (found := _of_tensor(buffer, start, end)) is not None:
-                yield found
-            continue
-        nested = _NESTED[kind]
-        for number, wire, value, stop in fields(buffer, start, end):
-            left -= 1
-            if left < 0:
-                raise MalformedError
-            if wire == BYTES and number in nested:
-                stack.append((nested[number], value, stop, depth + 1))
+    for _, start, end in messages(buffer, {TENSOR}):
+        if (found := _of_tensor(buffer, start, end)) is not None:
+            yield found
 
 
 def checked_places(path: Path, found: Iterable[External]) -> list[Path]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from runtime.contract import MAX_METADATA_BYTES, METADATA_KEY, Contract, parse_contract
 from runtime.errors import FoldcamError
 from runtime.external_data import External, ExternalDataError, checked_places, external_data
+from runtime.onnx_operators import foreign_operators
 from runtime.protobuf import BYTES, VARINT, Buffer, MalformedError, fields, length_delimited
 
 _ELEMENT_TYPES = {
@@ -49,6 +50,7 @@ class OnnxHeader:
         metadata: its entries.
         inputs, outputs: of the graph.
         external: weights that lie in other files, each of which may be read.
+        foreign: operators that may do something else than compute.
     """
 
     opset: int = 0
@@ -57,6 +59,7 @@ class OnnxHeader:
     inputs: list[TensorInfo] = field(default_factory=list)
     outputs: list[TensorInfo] = field(default_factory=list)
     external: tuple[External, ...] = ()
+    foreign: tuple[str, ...] = ()
 
 
 class _MetadataError(Exception):
@@ -81,6 +84,7 @@ def read_header(path: Path) -> OnnxHeader:
             header = _model(buffer)
             header.external = tuple(external_data(buffer))
             checked_places(path, header.external)
+            header.foreign = tuple(foreign_operators(buffer))
     except FileNotFoundError:
         raise FoldcamError(f"{path} does not exist.") from None
     except IsADirectoryError:
@@ -103,13 +107,19 @@ def read_contract(path: Path) -> Contract:
 
     Raises:
         FoldcamError: as `read_header`; or the file is an ONNX model that was not
-            folded, or its metadata is malformed.
+            folded, has operators that may do something else than compute, or its metadata
+            is malformed.
     """
     header = read_header(path)
     if METADATA_KEY not in header.metadata:
         raise FoldcamError(
             f"{path} is an ONNX model but not a folded one: its metadata has no entry "
             f"{METADATA_KEY!r}. Make one with: foldcam export MODEL --images DATA --out {path.name}"
+        )
+    if header.foreign:
+        raise FoldcamError(
+            f"{path} has an operator that is none of ONNX's own, {header.foreign[0]}, and could do "
+            "anything with this machine: it was changed after it was folded; fold it again."
         )
     return parse_contract(header.metadata[METADATA_KEY], str(path))
 
