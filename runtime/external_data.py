@@ -85,8 +85,8 @@ def _place(folder: Path, tensor: External) -> Path:
     if place is None or not place.is_relative_to(folder):
         raise ExternalDataError(
             f"its weight {name} lies in {shown}, outside of the file's folder, where nothing is "
-            "read from: put the weights beside the file, not a link to them, and save it with "
-            "their plain name."
+            "read from: export the network again with its weights beside it, themselves and not a "
+            "link to them."
         )
     if not tensor.read:
         return place

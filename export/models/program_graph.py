@@ -79,8 +79,8 @@ def refuse_document(path: Path, document: Any) -> None:
                 raise FoldcamError(f"{path}: its range_constraints are of no symbols.")
         elif isinstance(value, str) and key not in _FREE and not _is_name(key, value):
             raise FoldcamError(
-                f"{path}: {_shown(value)} is no name, and torch would make code of it: the file "
-                "is damaged or was tampered with."
+                f"{path}: {_shown(value)} is no name, and torch would execute it as Python: the "
+                "file is damaged or was tampered with."
             )
 
 
