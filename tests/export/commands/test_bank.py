@@ -270,10 +270,12 @@ PAIR_KEYS = {
 def test_verify_prints_one_json_document(exported, shared_photos, foldcam):
     shutil.copy(exported, "copy.onnx")
     status, out, _ = foldcam("verify", exported, "--against", "copy.onnx", "--against", "copy.onnx",
-                             "--images", shared_photos, "--most", 5, "--json")  # fmt: skip
+                             "--images", shared_photos, "--most", 5, "--trust-origin",
+                             "--json")  # fmt: skip
     assert status == 0
     document = json.loads(out)
-    assert set(document) == PAIR_KEYS | {"model", "reference", "against", "skipped", "notes"}
+    keys = {"model", "reference", "network_compared", "against", "skipped", "notes"}
+    assert set(document) == PAIR_KEYS | keys
     assert [set(pair) for pair in document["against"]] == [PAIR_KEYS, PAIR_KEYS]
     assert document["reference"] == "the network it came from"
     assert document["images"] == document["against"][0]["images"] == 5
@@ -288,7 +290,8 @@ def test_a_network_that_is_gone_is_told_and_what_is_there_is_verified(
     status, out, _ = foldcam("verify", exported, "--images", shared_photos)
     assert status == 0
     assert "against its own network, unfolded" in out
-    assert "note: The network itself could not be loaded" in out
+    assert "note: Only what was folded onto the network is verified" in out
+    assert foldcam("verify", exported, "--trust-origin")[0] == 1
     status, _, err = foldcam("verify", exported, "--against", model)
     assert status == 1
     assert "no module" in err
