@@ -81,6 +81,7 @@ class _Job:
             data, wishes.count, wishes.choice_count, wishes.gate_count, wishes.seed,
             continuous=self._contract.outcome is not None,
         )  # fmt: skip
+        self._notes = parts.notes
         self._images = read_pictures(parts.calibration, recipe)
         self._choosers = read_pictures(parts.choice, recipe)
         self._judges = read_pictures(parts.gate, recipe)
@@ -286,6 +287,7 @@ class _Job:
             "calibration_images": len(self._images.samples),
             **{name: len(pictures.samples) for name, pictures in parts.items()},
             "skipped": [Path(item.path).name for part in everything for item in part.skipped],
+            "data_notes": list(self._notes),
             "quantized_layers": len(self._names) - len(chosen.kept),
             "kept_float": list(chosen.kept),
             "float_bytes": self._model.ByteSize(),

@@ -10,6 +10,7 @@ import typer
 from export.commands.options import Json, choice
 from runtime.cli_support import print_json
 from runtime.errors import ExitStatus, FoldcamError
+from runtime.text import printable
 
 if TYPE_CHECKING:
     from calibrate.outcome import Outcome
@@ -186,6 +187,8 @@ def _write(outcome: Outcome, model: Path, out: Path, cache_version: str | None) 
 
 
 def _print(outcome: Outcome, files: list[Path]) -> None:
+    for note in outcome.report["data_notes"]:
+        print(f"note: {printable(note)}")
     from calibrate.report import LADDER_HEAD, LADDER_NOTE, figure_lines, ladder_lines
 
     for what, value in figure_lines(outcome):

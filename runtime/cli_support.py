@@ -12,6 +12,7 @@ import typer
 
 from runtime.errors import ExitStatus, FoldcamError
 from runtime.redaction import redacted
+from runtime.repeated import refuse_repeated
 from runtime.strict_json import strict_json
 from runtime.text import printable
 
@@ -54,7 +55,9 @@ def run_app(app: typer.Typer, name: str) -> NoReturn:
         name: as it is called, for the usage text.
     """
     try:
-        app(prog_name=name)
+        command = typer.main.get_command(app)
+        refuse_repeated(command)
+        command(prog_name=name)
         status = int(ExitStatus.DONE)
     except SystemExit as exit_:
         status = _status(exit_)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from export.banks.embedding_pass import EmbeddingPass, batches
 from export.banks.feature_cache import FeatureCache
 from export.banks.grad_weights import pull_back
+from export.banks.numbers import check_finite
 from export.datasets import Sample
 from export.networks.cut import Network
 from export.objectives.kernel import KernelObjective
@@ -89,7 +90,8 @@ def second_pass(
         `float32 [N, K]`, not yet scaled.
 
     Raises:
-        FoldcamError: an image that could be read cannot be read any more.
+        FoldcamError: an image that could be read cannot be read any more, or numbers that are
+            not finite.
     """
     row_of = {position: row for row, position in enumerate(found.positions)}
     grad_weights = np.empty((len(row_of), network.feature_map_shape[0]), np.float32)
@@ -112,20 +114,8 @@ def second_pass(
         grad_weights[rows] = pull_back(network, activations, directions[rows])
         done += len(rows)
         tell("grad-weights", done, len(grad_weights))
+    check_finite(grad_weights, [samples[p] for p in found.positions], "grad-weights")
     return grad_weights
-
-
-def unit_rows(embeddings: Floats) -> Floats:
-    """Embeddings `float32 [N, D]`, each divided by its L2 norm.
-
-    Raises:
-        FoldcamError: an embedding is zero.
-    """
-    norms = np.linalg.norm(embeddings.astype(np.float64), axis=1, keepdims=True)
-    if (norms < 1e-12).any():
-        raise FoldcamError("The network gives an embedding of zeros for some training images.")
-    unit: Floats = (embeddings / norms).astype(np.float32)
-    return unit
 
 
 def stage_of(progress: StageProgress | None, name: str) -> Callable[[int, int], None] | None:
@@ -137,7 +127,7 @@ def stage_of(progress: StageProgress | None, name: str) -> Callable[[int, int], 
 
 
 def hash_rows(hashes: Sequence[str]) -> Hashes:
-    """Hexadecimal SHA-256 of N files as `uint8 [N, 32]`."""
+    """The hexadecimal hashes of N pictures as `uint8 [N, 32]`."""
     return np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(-1, 32)
 
 

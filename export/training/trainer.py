@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from export.datasets import Sample, SkippedFile
+from export.datasets.reading import read_picture
 from export.models.spec import LoadedModel
 from export.models.trained_file import Architecture, embedding_network, save_network
 from export.training.front_cache import FrontCache, build_front_cache
@@ -21,7 +22,6 @@ from export.training.losses import TrainingLoss, parse_loss
 from export.training.trainee import Trainee
 from runtime.errors import FoldcamError
 from runtime.files import atomic_path
-from runtime.images import read_image
 from runtime.preprocess import Image, Preprocessing
 
 StageProgress = Callable[[str, int, int], None]
@@ -383,7 +383,7 @@ def _read(
     skipped: list[SkippedFile] = []
     for number, sample in enumerate(samples):
         try:
-            images.append(read_image(sample.path))
+            images.append(read_picture(sample).image)
             kept.append(number)
         except FoldcamError as error:
             skipped.append(SkippedFile(sample.path, str(error)))
@@ -431,5 +431,6 @@ def _fingerprint(
     for sample in samples:
         status = sample.path.stat()
         stamp = f"{sample.label} {sample.value} {status.st_size} {status.st_mtime_ns}"
-        digest.update(f"{sample.path.name} {stamp};".encode("utf-8", "surrogateescape"))
+        name = sample.name.rpartition("/")[2]
+        digest.update(f"{name} {stamp};".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:16]

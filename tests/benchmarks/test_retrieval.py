@@ -24,14 +24,20 @@ class _Brightness:
 
     def run_batch(self, images: list[np.ndarray[Any, Any]]) -> list[Any]:
         return [
-            SimpleNamespace(labels=["white" if image.mean() > 127 else "black"]) for image in images
+            SimpleNamespace(
+                labels=["white" if image.mean() > 127 else "black"],
+                embedding=np.asarray([image.mean(), 255 - image.mean()], np.float32),
+            )
+            for image in images
         ]
 
 
 @pytest.fixture
 def model() -> Any:
     runs = (SimpleNamespace(name="black"), SimpleNamespace(name="white"))
-    return _Brightness(SimpleNamespace(labels=runs))
+    origin = SimpleNamespace(data="bank", split="train")
+    bank = SimpleNamespace(storage=None)
+    return _Brightness(SimpleNamespace(labels=runs, origin=origin, bank=bank))
 
 
 def _sample(folder: Path, name: str, value: int, label: str) -> Sample:
