@@ -111,11 +111,14 @@ def localization(
 
     from benchmarks.localization.report import text_table
     from benchmarks.localization.study import StudyOptions, run_study
+    from export.commands.options import say_notes
+    from export.datasets import load_dataset
     from export.models.spec import load_model, with_overrides
     from export.progress import ProgressBar
     from export.training.trainer import TrainingOptions
 
     preprocessing = None
+    say_notes(load_dataset(data, "all", boxes="truth"))
     if model is None:
         preprocessing = with_overrides(load_model("efficientnet-lite0").preprocessing, size=size)
     options = StudyOptions(
@@ -151,9 +154,12 @@ def transfer(
     from dataclasses import replace
 
     from benchmarks.transfer.study import run_transfer_study
+    from export.commands.options import say_notes
+    from export.datasets import load_dataset
     from export.progress import ProgressBar
     from export.training.trainer import TrainingOptions
 
+    say_notes(load_dataset(data, "all", boxes="truth"))
     training = replace(TrainingOptions(), epochs=epochs, seed=seed, views=5, mosaics=200)
     with ProgressBar() as progress:
         document = run_transfer_study(data, out, training, progress)

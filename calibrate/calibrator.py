@@ -164,7 +164,8 @@ class _Job:
         key = key_of(stage="ranges", network=which, **self._inputs)
         found = self._store.statistics(key)
         if found is None or list(found) != tensors:
-            found = gather(model, self._contract, tensors, self._images.resized, self._tell)
+            names = [sample.name for sample in self._images.samples]
+            found = gather(model, self._contract, tensors, self._images.resized, self._tell, names)
             self._store.keep_statistics(key, found)
         return found
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from export.banks.numbers import check_finite
 from export.datasets import Sample, SkippedFile
 from export.datasets.reading import read_picture
 from export.models.spec import LoadedModel
@@ -151,7 +152,8 @@ def train(
         seed=options.seed,
         progress=tell,
     )
-    learner = _Learner(trainee, cache, targets, batches, options)
+    read = [samples[n] for n in kept]
+    learner = _Learner(trainee, cache, targets, batches, options, read)
     resumed_at = learner.resume(work / "checkpoint.pt")
     losses: list[float] = []
     for step in range(resumed_at, batches.steps):
@@ -235,7 +237,9 @@ class _Learner:
         targets: _Targets,
         batches: _Batches,
         options: TrainingOptions,
+        samples: Sequence[Sample],
     ) -> None:
+        self._samples = samples
         self._device = _device(options.device)
         self._trainee = trainee.to(self._device)
         self._cache, self._targets, self._batches = cache, targets, batches
@@ -273,6 +277,10 @@ class _Learner:
         embeddings, labels = self._embed(images, views, mosaics)
         loss = self._loss.function(embeddings, labels)
         if not torch.isfinite(loss):
+            whole = embeddings[: len(images)].detach().cpu().numpy()
+            if np.isfinite(whole).any(axis=1).any():
+                # One of the images, and not the training, is at fault.
+                check_finite(whole, [self._samples[number] for number in images])
             raise FoldcamError(
                 f"The loss is not finite at step {step + 1}: lower --learning-rate, or choose "
                 "another --loss."
