@@ -14,15 +14,12 @@ from runtime.errors import FoldcamError
 _NAMED = 5
 
 
-def check_finite(
-    rows: npt.NDArray[Any], samples: Sequence[Sample], what: str = "embeddings"
-) -> None:
+def check_finite(rows: npt.NDArray[Any], samples: Sequence[Sample]) -> None:
     """Refuse numbers of a network that are not finite, and name the pictures.
 
     Args:
-        rows: `[N, ...]`, one row of each sample.
+        rows: `[N, ...]`, embeddings, or values that lead to them, one row of each sample.
         samples: N.
-        what: what the rows are, for the message.
 
     Raises:
         FoldcamError: NaN or infinity in some of them.
@@ -33,12 +30,12 @@ def check_finite(
     bad = [sample for sample, whole in zip(samples, finite, strict=True) if not whole]
     if len(bad) == len(samples):
         raise FoldcamError(
-            f"The network gives {what} that are not finite (NaN or infinity) for every one of the "
-            f"{len(samples)} images, first {bad[0].name}: it or its preprocessing is broken; check "
-            "--weights, --mean and --std."
+            "The network gives embeddings that are not finite (NaN or infinity) for every one of "
+            f"the {len(samples)} images, first {bad[0].name}: it or its preprocessing is broken; "
+            "check --weights, --mean and --std."
         )
     raise FoldcamError(
-        f"The network gives {what} that are not finite (NaN or infinity) for {len(bad)} of "
+        f"The network gives embeddings that are not finite (NaN or infinity) for {len(bad)} of "
         f"{len(samples)} images: {named(bad)}; take {'it' if len(bad) == 1 else 'them'} out of "
         "the data set (a picture of one colour makes some networks divide by zero)."
     )

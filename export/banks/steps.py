@@ -11,7 +11,6 @@ import numpy.typing as npt
 from export.banks.embedding_pass import EmbeddingPass, batches
 from export.banks.feature_cache import FeatureCache
 from export.banks.grad_weights import pull_back
-from export.banks.numbers import check_finite
 from export.datasets import Sample
 from export.networks.cut import Network
 from export.objectives.kernel import KernelObjective
@@ -99,7 +98,8 @@ def second_pass(
     tell = progress or (lambda *_: None)
     for positions, activations in cache:
         rows = [row_of.pop(position) for position in positions]
-        grad_weights[rows] = pull_back(network, activations, directions[rows])
+        images = [samples[position] for position in positions]
+        grad_weights[rows] = pull_back(network, activations, directions[rows], images)
         done += len(rows)
         tell("grad-weights", done, len(grad_weights))
     left = list(row_of.items())
@@ -110,11 +110,11 @@ def second_pass(
                 f"{batch.skipped[0].reason}"
             )
         rows = [left[number][1] for number in batch.positions]
+        images = [samples[left[number][0]] for number in batch.positions]
         activations = network.forward(batch.images)
-        grad_weights[rows] = pull_back(network, activations, directions[rows])
+        grad_weights[rows] = pull_back(network, activations, directions[rows], images)
         done += len(rows)
         tell("grad-weights", done, len(grad_weights))
-    check_finite(grad_weights, [samples[p] for p in found.positions], "grad-weights")
     return grad_weights
 
 

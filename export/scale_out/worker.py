@@ -296,8 +296,8 @@ class ShardWorker:
                 continue
             rows = [row_of.pop(batch.loaded.positions[n]) for n in wanted]
             activations = network.forward(batch.loaded.images[wanted])
-            pulled[rows] = pull_back(network, activations, directions[rows])
-            check_finite(pulled[rows], [batch.samples[n] for n in wanted], "grad-weights")
+            images = [batch.samples[n] for n in wanted]
+            pulled[rows] = pull_back(network, activations, directions[rows], images)
         if row_of:
             raise FoldcamError(
                 f"{len(row_of)} images of {source.name} could be read at first and now cannot: "

@@ -13,6 +13,7 @@ from export.bank import Bank
 from export.banks.alike import alike_notes
 from export.banks.builder import build_bank
 from export.banks.fitted_network import fit_head
+from export.banks.grad_weights import pull_back
 from export.banks.numbers import check_finite, unit_rows
 from export.datasets import Sample, load_dataset
 from export.objectives.directions import parse_objective
@@ -121,3 +122,16 @@ def test_a_bank_whose_rows_are_all_alike_is_said_loudly():
     same[1] = -1
     assert alike_notes(_bank(same[:100])) == []
     assert alike_notes(replace(_bank(same[:1]))) == []
+
+
+def test_a_gradient_that_is_not_finite_names_the_picture(cut, photos, preprocessing):
+    class Overflows:
+        def pull_back(self, activations, directions):
+            weights = torch.ones(len(directions), 3)
+            weights[1, 2] = torch.inf
+            return weights
+
+    samples = load_dataset(photos).samples[:3]
+    directions = np.ones((3, 4), np.float32)
+    with pytest.raises(FoldcamError, match=r"not finite for some images \(.*1\.png\): its"):
+        pull_back(Overflows(), None, directions, samples)
