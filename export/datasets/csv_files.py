@@ -39,10 +39,11 @@ def read_csv(path: Path, *, continuous: bool, boxes: BoxMeaning) -> Reading:
         raise FoldcamError(f"{path} is one image; a data set is a folder or a CSV with path,label.")
     text = _text(path)
     reading = Reading()
+    delimiter = _delimiter(text.partition("\n")[0])
     try:
         rows = csv.reader(
             io.StringIO(text, newline=""),
-            delimiter=_delimiter(text.partition("\n")[0]),
+            delimiter=delimiter,
             skipinitialspace=True,
             # Else a quotation mark that is never closed swallows the rest of the file.
             strict=True,
@@ -51,7 +52,7 @@ def read_csv(path: Path, *, continuous: bool, boxes: BoxMeaning) -> Reading:
         columns = box_columns(header, str(path))
         for cells in rows:
             where = f"{path}, line {rows.line_num}"
-            row = _row(header, cells, where)
+            row = _row(header, cells, where, delimiter)
             if row is not None:
                 part = _part(row, where, reading)
                 sample = _sample(path, row, columns, where, continuous, boxes)
@@ -111,11 +112,17 @@ def _header(path: Path, cells: list[str]) -> list[str]:
     return names
 
 
-def _row(header: list[str], cells: list[str], where: str) -> Row | None:
+def _row(header: list[str], cells: list[str], where: str, delimiter: str) -> Row | None:
     """A row by column; None of a line of blanks or separators alone."""
     cells = [cell.strip() for cell in cells]
     if not any(cells):
         return None
+    # A text may have several lines; rows that an open quotation mark swallowed have columns.
+    if any(delimiter in "".join(cell.splitlines()[1:]) for cell in cells):
+        raise FoldcamError(
+            f"{where}: a cell goes over several lines with separators in them: look for a "
+            "quotation mark that is not closed where it should be."
+        )
     extra = [cell for cell in cells[len(header) :] if cell]
     if extra:
         raise FoldcamError(
@@ -150,11 +157,6 @@ def _sample(
     image, label = row["path"], row["label"]
     if not image or not label:
         raise FoldcamError(f"{where}: path or label is empty.")
-    if "\n" in label or "\r" in label or "\n" in image:
-        raise FoldcamError(
-            f"{where}: path or label has a line break in it: look for a quotation mark that is "
-            "not closed where it should be."
-        )
     box = None if columns is None else columns.box(row, where)
     crop = None if box is None or boxes == "truth" else crop_of(box, where)
     return Sample(

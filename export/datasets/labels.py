@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -10,6 +11,8 @@ from dataclasses import replace
 from export.datasets.samples import Part, Sample
 
 _SHOWN = 5
+# Not line breaks and tabs: a label may be a text, and those are seen.
+_BLANKS = re.compile(r"[^\S\r\n\t\v\f]+")
 
 
 def plain(label: str) -> str:
@@ -19,7 +22,7 @@ def plain(label: str) -> str:
     have meant two: a Mac's archive writes `ü` as `u` and two dots, a spreadsheet leaves a
     blank behind.
     """
-    return " ".join(unicodedata.normalize("NFC", label).split())
+    return _BLANKS.sub(" ", unicodedata.normalize("NFC", label)).strip()
 
 
 def in_plain_form(

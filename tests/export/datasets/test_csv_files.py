@@ -20,7 +20,7 @@ def csv(root, text, encoding="utf-8"):
         ("path,label\n1.jpg,owl\n2.jpg,Smith, John\n", 'line 3 has 3 cells .*as in "Smith, John"'),
         ("path;label\n1.jpg;a;b\n", "line 2 has 3 cells and the header 2 columns"),
         ('path,label\n1.jpg,"owl\n2.jpg,gull\n', "line 3 is not readable as CSV"),
-        ('path,label\n1.jpg,"owl\n2.jpg,"\n3.jpg,gull\n', "line 3: .*has a line break"),
+        ('path,label\n1.jpg,"owl\n2.jpg,"\n3.jpg,gull\n', "line 3: .*goes over several lines"),
         ("path,label,label\n1.jpg,a,b\n", "names the column label twice"),
         ("path,label,x,y\n1.jpg,a,1,2\n", "its columns x,y are a part of a box"),
         ("path,label,x,y,w,h,x1,y1,x2,y2\n", "boxes in two ways"),
