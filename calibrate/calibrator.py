@@ -81,6 +81,7 @@ class _Job:
             data, wishes.count, wishes.choice_count, wishes.gate_count, wishes.seed,
             continuous=self._contract.outcome is not None,
         )  # fmt: skip
+        self._notes = parts.notes
         self._images = read_pictures(parts.calibration, recipe)
         self._choosers = read_pictures(parts.choice, recipe)
         self._judges = read_pictures(parts.gate, recipe)
@@ -163,7 +164,8 @@ class _Job:
         key = key_of(stage="ranges", network=which, **self._inputs)
         found = self._store.statistics(key)
         if found is None or list(found) != tensors:
-            found = gather(model, self._contract, tensors, self._images.resized, self._tell)
+            names = [sample.name for sample in self._images.samples]
+            found = gather(model, self._contract, tensors, self._images.resized, self._tell, names)
             self._store.keep_statistics(key, found)
         return found
 
@@ -286,6 +288,7 @@ class _Job:
             "calibration_images": len(self._images.samples),
             **{name: len(pictures.samples) for name, pictures in parts.items()},
             "skipped": [Path(item.path).name for part in everything for item in part.skipped],
+            "data_notes": list(self._notes),
             "quantized_layers": len(self._names) - len(chosen.kept),
             "kept_float": list(chosen.kept),
             "float_bytes": self._model.ByteSize(),

@@ -13,6 +13,7 @@ from runtime.at_stake import Read, Written, check_outputs, keep_network
 from runtime.cli_support import print_json
 from runtime.errors import ExitStatus, FoldcamError
 from runtime.files import hidden_beside
+from runtime.text import printable
 
 if TYPE_CHECKING:
     from calibrate.outcome import Outcome
@@ -209,6 +210,8 @@ def _remove_calibrated(out: Path) -> None:
 
 
 def _print(outcome: Outcome, files: list[Path]) -> None:
+    for note in outcome.report["data_notes"]:
+        print(f"note: {printable(note)}")
     from calibrate.report import LADDER_HEAD, LADDER_NOTE, figure_lines, ladder_lines
 
     for what, value in figure_lines(outcome):

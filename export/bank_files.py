@@ -14,7 +14,7 @@ from export.banks.grad_weights import ChannelRule
 from export.banks.steps import StageProgress
 from export.banks.update import AddReport, add_to_bank
 from export.datasets import Dataset, SingletonPolicy, handle_singletons
-from export.exporter import bank_notes, source_of
+from export.exporter import bank_notes, normalization_notes, source_of
 from export.models.spec import LoadedModel
 from export.networks.cut import Network
 from export.networks.feature_map import UnknownLayerError
@@ -87,7 +87,8 @@ def build_bank_file(
     source = source_of(report, loaded, dataset, network, preprocessing)
     report = replace(report, bank=replace(report.bank, source=source))
     report.bank.save(out)
-    return BuiltBank(out, report, bank_notes(network, report))
+    notes = [*normalization_notes(loaded, preprocessing), *bank_notes(network, report)]
+    return BuiltBank(out, report, notes)
 
 
 def add_to_bank_file(

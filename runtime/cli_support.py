@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from runtime.errors import ExitStatus, FoldcamError
 from runtime.redaction import keep_secret, redacted, redacted_value
+from runtime.repeated import refuse_repeated
 from runtime.standard_streams import output
 from runtime.stopping import caught, may_be_interrupted, stop_sentence, stop_status
 from runtime.strict_json import strict_json
@@ -89,7 +90,13 @@ def run_app(app: typer.Typer, name: str) -> NoReturn:
     for argument in sys.argv[1:]:
         keep_secret(argument)
     app.info.cls = _Commands
-    sys.exit(flushed(status_of(lambda: app(prog_name=name))))
+
+    def call() -> None:
+        command = typer.main.get_command(app)
+        refuse_repeated(command)
+        command(prog_name=name)
+
+    sys.exit(flushed(status_of(call)))
 
 
 def status_of(call: Callable[[], object]) -> int:

@@ -163,13 +163,13 @@ def split_samples(data: Path, seed: int) -> tuple[list[Sample], list[Sample]]:
     Raises:
         FoldcamError: a label is left without a training or a test image.
     """
-    training = list(load_dataset(data, "train").samples)
-    testing = list(load_dataset(data, "test").samples)
-    seen = {sample.path for sample in training}
-    if all(sample.path not in seen for sample in testing):
+    training = list(load_dataset(data, "train", boxes="truth").samples)
+    testing = list(load_dataset(data, "test", boxes="truth").samples)
+    seen = {sample.identity for sample in training}
+    if all(sample.identity not in seen for sample in testing):
         return training, testing
     generator = np.random.default_rng(seed)
-    everything = list(load_dataset(data, "all").samples)
+    everything = list(load_dataset(data, "all", boxes="truth").samples)
     training, testing = [], []
     for label in sorted({sample.label for sample in everything}):
         members = [sample for sample in everything if sample.label == label]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from export.bank import Bank, BankOutcome, label_runs, scaled_to_unit_maximum
-from export.banks.embedding_pass import embed, forget, probe_activations
+from export.banks.embedding_pass import EmbeddingPass, embed, forget, probe_activations
 from export.banks.feature_cache import FeatureCache
 from export.banks.grad_weights import (
     ChannelRule,
@@ -18,6 +18,7 @@ from export.banks.grad_weights import (
     keep_channels,
     pull_back_anywhere,
 )
+from export.banks.numbers import unit_rows
 from export.banks.steps import (
     StageProgress,
     data_hash,
@@ -25,10 +26,10 @@ from export.banks.steps import (
     in_order,
     second_pass,
     stage_of,
-    unit_rows,
     values_of,
 )
 from export.datasets import Sample, SkippedFile
+from export.datasets.reading import clipped_notes, same_pictures
 from export.networks.cut import Network
 from export.objectives.directions import Objective
 from export.objectives.kernel import KernelObjective
@@ -50,6 +51,7 @@ class BankReport:
         fallback_rows: rows that took the all-triplets direction.
         zero_rows: rows whose grad-weights are all zero (their heatmap is empty).
         data_sha256: of the read files' bytes and labels.
+        remarks: what the pass showed about the data set, one sentence each.
     """
 
     bank: Bank
@@ -58,6 +60,7 @@ class BankReport:
     fallback_rows: int = 0
     zero_rows: int = 0
     data_sha256: str = ""
+    remarks: tuple[str, ...] = ()
 
 
 def build_bank(
@@ -113,7 +116,7 @@ def build_bank(
     kept = [ordered[position] for position in found.positions]
     labels = [sample.label for sample in kept]
     _, classes = np.unique(labels, return_inverse=True)
-    embeddings = unit_rows(found.embeddings)
+    embeddings = unit_rows(found.embeddings, kept)
     outcome = None
     if isinstance(objective, KernelObjective):
         values = objective.transformed(values_of(kept))
@@ -167,4 +170,28 @@ def build_bank(
         fallback_rows=directions.fallback_rows,
         zero_rows=zero_rows,
         data_sha256=data_hash(found.hashes, labels),
+        remarks=remarks(ordered, kept, found),
     )
+
+
+def remarks(
+    samples: Sequence[Sample], kept: Sequence[Sample], found: EmbeddingPass
+) -> tuple[str, ...]:
+    """What a pass over the images showed about the data set, one sentence each.
+
+    Args:
+        samples: what was to be read.
+        kept: what was read, in the order of `found`.
+        found: the pass.
+    """
+    notes = same_pictures(
+        found.hashes, [sample.label for sample in kept], [sample.name for sample in kept]
+    )
+    gone = sorted({sample.label for sample in samples} - {sample.label for sample in kept})
+    if gone and all(sample.value is None for sample in samples):
+        more = f" and {len(gone) - 5} more" if len(gone) > 5 else ""
+        notes.append(
+            f"No image of {', '.join(map(repr, gone[:5]))}{more} could be read: "
+            f"{'this label is' if len(gone) == 1 else 'these labels are'} not in the bank."
+        )
+    return (*notes, *clipped_notes(found.clipped))

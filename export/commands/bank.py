@@ -30,8 +30,11 @@ from export.commands.options import (
     Weights,
     check_image_flags,
     choice,
+    data_document,
     goal_of,
     local_images,
+    say_notes,
+    split_of,
     stdout_kept,
     training_data,
 )
@@ -176,6 +179,7 @@ def build(
                 "--engine ray."
             )
         dataset = training_data(local_images(images), split, singletons, continuous=continuous)
+        extra = data_document(dataset)
         with stdout_kept(), ProgressBar() as progress:
             loaded = load_model(model, weights, output)
             built = build_bank_file(
@@ -221,7 +225,7 @@ def _build_on_ray(
     seed: int,
     **same: Any,
 ) -> BankOnRay:
-    from export.datasets import SINGLETON_POLICIES, SPLITS, handle_singletons
+    from export.datasets import SINGLETON_POLICIES, handle_singletons
     from export.models.spec import load_model, with_overrides
     from export.progress import ProgressBar
     from export.scale_out.engine import SHARD_ROWS, ClusterOptions
@@ -231,7 +235,8 @@ def _build_on_ray(
 
     policy = choice("--singletons", singletons, SINGLETON_POLICIES)
     rows = shard_rows or SHARD_ROWS
-    data = load_sharded(images, choice("--split", split, SPLITS), rows, continuous=continuous)
+    data = load_sharded(images, split_of(split), rows, continuous=continuous)
+    say_notes(data)
     if data.listed is not None and not continuous:
         data = sharded(data.name, data.split, handle_singletons(data.listed, policy), rows)
     told = {name: value for name, value in given.items() if value is not None}
@@ -274,11 +279,11 @@ def add(
     """Add images of new or known labels to a bank, without embedding the old ones again."""
     from export.bank import Bank
     from export.bank_files import add_to_bank_file
-    from export.datasets import SINGLETON_POLICIES, SPLITS, load_dataset
+    from export.datasets import SINGLETON_POLICIES, load_dataset
     from export.models.spec import load_model
     from export.progress import ProgressBar
 
-    chosen = choice("--split", split, SPLITS)
+    chosen = split_of(split)
     policy = choice("--singletons", singletons, SINGLETON_POLICIES)
     check_outputs(
         [
@@ -291,6 +296,7 @@ def add(
     )
     held = Bank.load(bank)
     dataset = load_dataset(images, chosen, continuous=held.outcome is not None)
+    say_notes(dataset)
     with stdout_kept(), ProgressBar() as progress:
         report = add_to_bank_file(
             held,
@@ -307,7 +313,8 @@ def add(
         report.bank,
         {
             "added": report.added,
-            "known": [str(path) for path in report.known],
+            **data_document(dataset),
+            "known": report.known,
             "rederived": report.rederived,
             "fallback_rows": report.fallback_rows,
             "skipped": [{"path": s.place, "reason": s.reason} for s in report.skipped],

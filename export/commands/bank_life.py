@@ -71,7 +71,10 @@ def remove(
     label: Annotated[list[str] | None, typer.Option(help="Remove this label (repeat it).")] = None,
     image: Annotated[
         list[str] | None,
-        typer.Option(help="Remove this image: its file, or its SHA-256 (repeat it)."),
+        typer.Option(
+            help="Remove this image (repeat it): its file, with all crops of it; one crop as "
+            "FILE#X,Y,W,H; or a SHA-256."
+        ),
     ] = None,
     images_from: Annotated[
         Path | None, typer.Option(help="Remove the images of this list: one file or hash a line.")
@@ -88,7 +91,7 @@ def remove(
     """Take images out of a bank, and report what is provably gone and what is not."""
     from export.bank import Bank
     from export.bank_files import check_out
-    from export.banks.removal import Selection, image_hashes_of, remove_from_bank
+    from export.banks.removal import remove_from_bank, selection_of
     from runtime.cli_support import print_json
     from runtime.files import atomic_path
 
@@ -106,7 +109,7 @@ def remove(
     )
     check_out(out)
     held = Bank.load(bank)
-    selection = Selection(frozenset(label or []), image_hashes_of(named))
+    selection = selection_of(label or [], named, held)
     with stdout_kept():
         network = _network(held, model, weights, output)
         report = remove_from_bank(held, selection, network, seed)

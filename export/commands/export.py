@@ -36,6 +36,7 @@ from export.commands.options import (
     Weights,
     check_image_flags,
     choice,
+    data_document,
     goal_of,
     heatmap_size_of,
     stdout_kept,
@@ -165,6 +166,7 @@ def export(
         "fallback_rows": report.bank.fallback_rows,
         "skipped": [{"path": str(s.path), "reason": s.reason} for s in report.bank.skipped],
         "notes": report.notes,
+        **data_document(dataset),
     }
     if as_json:
         print_json(summary)

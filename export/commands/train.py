@@ -30,7 +30,7 @@ def train(
     weights: Annotated[
         Path | None, typer.Option(help="safetensors, or a state dict of plain tensors.")
     ] = None,
-    split: Annotated[str, typer.Option(help="train, test or all.")] = "train",
+    split: Annotated[str, typer.Option(help="train, valid, test or all.")] = "train",
     embedding_size: Annotated[
         int, typer.Option(help="Size of a new projection; 0 keeps the network's embedding.", min=0)
     ] = 128,
@@ -60,7 +60,8 @@ def train(
     """Fine-tune a pretrained network into an embedding network."""
     from contextlib import redirect_stdout
 
-    from export.datasets import SPLITS, load_dataset
+    from export.commands.options import data_document, say_notes, split_of
+    from export.datasets import load_dataset
     from export.models.spec import load_model, with_overrides
     from export.progress import ProgressBar
     from export.training.report import held_out_recall, recall_text
@@ -75,7 +76,7 @@ def train(
         ],
         [Written("--out", out)],
     )
-    chosen = choice("--split", split, SPLITS)
+    chosen = split_of(split)
     continuous = loss.partition(":")[0] == "kernel"
     options = TrainingOptions(
         embedding_size=embedding_size or None,
@@ -90,6 +91,7 @@ def train(
         device=choice("--device", device, ("auto", "cpu", "cuda")),
     )
     dataset = load_dataset(images, chosen, continuous=continuous)
+    say_notes(dataset)
     # What a user's network prints does not belong into the report.
     with redirect_stdout(sys.stderr), ProgressBar() as progress:
         loaded = load_model(model, weights)
@@ -120,6 +122,7 @@ def train(
                 "steps": report.steps,
                 "resumed_at": report.resumed_at,
                 "recall": recall,
+                **data_document(dataset),
                 "skipped": [{"path": str(s.path), "reason": s.reason} for s in report.skipped],
             }
         )

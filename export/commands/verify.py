@@ -6,12 +6,13 @@ the command line says so.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from export.commands.options import Json, Output, choice, stdout_kept
+from export.commands.options import Json, Output, say_notes, split_of, stdout_kept
 from runtime.at_stake import Read, Written, check_outputs, network_file
 from runtime.cli_support import print_json
 from runtime.errors import ExitStatus
@@ -19,6 +20,7 @@ from runtime.text import printable
 
 if TYPE_CHECKING:
     from export.networks.cut import Network
+    from export.verification.images import NamedImage
     from export.verification.pair_report import PairReport
     from export.verification.run import VerifyReport
     from runtime.contract import Contract
@@ -57,7 +59,7 @@ def verify(
             "or one image; seeded noise if left out."
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="train, test or all.")] = "all",
+    split: Annotated[str, typer.Option(help="train, valid, test or all.")] = "all",
     most: Annotated[int, typer.Option(help="Images at most.", min=1)] = 64,
     batch_size: Annotated[int, typer.Option(help="Images per pass.", min=1)] = 8,
     picture: Annotated[
@@ -67,14 +69,13 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Compare folded models with the network that they came from; status 3 if one is off."""
-    from export.datasets import SPLITS
     from export.models.named import is_folded_file
-    from export.verification.images import ImagesToVerify, image_paths, noise_images, spread
+    from export.verification.images import ImagesToVerify, images_of, noise_images, spread
     from export.verification.run import verify_model as compare
     from runtime.images import WRITTEN_SUFFIXES
     from runtime.onnx_file import read_contract
 
-    chosen = choice("--split", split, SPLITS)
+    chosen = split_of(split)
     if picture is not None and picture.suffix.lower() not in WRITTEN_SUFFIXES:
         raise typer.BadParameter(f"--picture {picture} has no image suffix, such as .png.")
     check_outputs(
@@ -101,11 +102,11 @@ def verify(
         raise typer.BadParameter(
             f"{flag} belongs to a network: name it with --against MODEL as well{_named(contract)}."
         )
-    shown = (
-        ImagesToVerify(spread(image_paths(images, chosen), most))
-        if images
-        else noise_images(contract)
-    )
+    shown: Iterable[NamedImage] = noise_images(contract)
+    if images is not None:
+        dataset = images_of(images, chosen)
+        say_notes(dataset)
+        shown = ImagesToVerify(spread(dataset.samples, most))
     with stdout_kept():
         network: Network | None = None
         if specs or trust_origin:

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from export.models.pixel_range import check_unit_range
 from export.models.program_file import load_program
 from export.models.trained_file import embedding_network, read_architecture, trained_architecture
 from export.networks.cut import Network
 from export.onnx_graphs.file import OnnxFile, read_onnx
+from export.onnx_graphs.own_normalization import BYTE_STD, own_normalization
 from export.onnx_networks.input import image_input
 from export.torch_networks.cut import TorchNetwork
 from runtime.errors import FoldcamError
@@ -106,7 +108,7 @@ def wrap_module(
         output: which of its outputs is the embedding, where several could be.
 
     Raises:
-        FoldcamError: its attribute `preprocessing` is something else.
+        FoldcamError: its attribute `preprocessing` is something else, or for pixels of 0 to 255.
     """
     kind = type(module)
     name = name or f"{kind.__module__}:{kind.__qualname__}"
@@ -116,6 +118,8 @@ def wrap_module(
             f"MODEL {name!r}: its attribute `preprocessing` is not a "
             "runtime.preprocess.Preprocessing."
         )
+    if preprocessing is None and own is not None:
+        check_unit_range(own.mean, own.std, f"MODEL {name!r}: its attribute `preprocessing`: ")
     return LoadedModel(
         module.eval(),
         preprocessing or own or Preprocessing(),
@@ -181,9 +185,16 @@ def load_model(
 
 
 def _onnx(path: Path, output: str | None) -> LoadedModel:
-    """The network in an ONNX file, whose size is the preprocessing's where it is fixed."""
+    """The network in an ONNX file, whose size is the preprocessing's where it is fixed.
+
+    A network that normalises its images itself is given them as it takes them.
+    """
     file = read_onnx(path, output)
     preprocessing = Preprocessing()
+    own = own_normalization(file.model.graph)
+    if own is not None:
+        plain = BYTE_STD if own.takes_bytes else 1.0
+        preprocessing = replace(preprocessing, mean=(0.0, 0.0, 0.0), std=(plain, plain, plain))
     size = image_input(file.model.graph).size
     if size is not None:
         preprocessing = replace(preprocessing, height=size[0], width=size[1])
@@ -242,7 +253,7 @@ def with_overrides(
         mean, std: one number or three, comma-separated, for pixels in [0, 1].
 
     Raises:
-        FoldcamError: a value that cannot be read.
+        FoldcamError: a value that cannot be read, or that is for pixels of 0 to 255.
     """
     changes: dict[str, Any] = {}
     if size is not None:
@@ -257,6 +268,7 @@ def with_overrides(
         changes["std"] = _parse_channels("--std", std)
         if min(changes["std"]) <= 0:
             raise FoldcamError("--std must be above zero.")
+    check_unit_range(changes.get("mean"), changes.get("std"))
     return replace(preprocessing, **changes)
 
 

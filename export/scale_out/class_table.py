@@ -24,6 +24,7 @@ class ClassTable:
         sums: for each label the sum of its embeddings, `float64 [D]`.
         values: of each shard's rows, where they have values.
         skipped: images that could not be read.
+        clipped: how many had a box that reached beyond their photograph.
     """
 
     paths: list[Path] = field(default_factory=list)
@@ -32,6 +33,7 @@ class ClassTable:
     sums: dict[str, Doubles] = field(default_factory=dict)
     values: list[Doubles] = field(default_factory=list)
     skipped: list[SkippedFile] = field(default_factory=list)
+    clipped: int = 0
 
     @staticmethod
     def of(paths: Sequence[Path]) -> ClassTable:
@@ -51,6 +53,7 @@ class ClassTable:
         self.paths.append(path)
         self.rows.append(shard.rows)
         self.skipped += shard.skipped
+        self.clipped += shard.clipped
         if shard.values is not None:
             self.values.append(shard.values)
         for (label, count), total in zip(shard.labels, shard.sums, strict=True):

@@ -34,6 +34,7 @@ from export.banks.grad_weights import (
 )
 from export.banks.steps import StageProgress
 from export.datasets import SingletonPolicy
+from export.datasets.reading import clipped_notes, same_pictures
 from export.networks.cut import Activations, Network
 from export.objectives.directions import Objective
 from export.objectives.kernel import KernelObjective
@@ -164,7 +165,15 @@ def build_bank_on_ray(
         bank, data_sha256 = compress(sharded, compression, kernel, options.seed)
     zero_rows = _zero_rows(bank)
     return ScaledReport(
-        BankReport(bank, head, sharded.table.skipped, fallback_rows, zero_rows, data_sha256),
+        BankReport(
+            bank,
+            head,
+            sharded.table.skipped,
+            fallback_rows,
+            zero_rows,
+            data_sha256,
+            (*_repeated(bank), *clipped_notes(sharded.table.clipped)),
+        ),
         notes,
         len(data.shards),
         run.resumed,
@@ -324,6 +333,16 @@ class _Run:
 
     def _file(self, kind: str, number: int) -> Path:
         return self._setting.folder / f"{kind}-{number:08d}.safetensors"
+
+
+def _repeated(bank: Bank) -> list[str]:
+    """Notes on pictures that several rows are of."""
+    if bank.image_hashes is None:
+        return []
+    labels = bank.row_labels()
+    if bank.outcome is not None:
+        labels = [f"{value:g}" for value in bank.outcome.values]
+    return same_pictures([row.tobytes().hex() for row in bank.image_hashes], labels)
 
 
 def _of_labels(table: ClassTable, directions: Floats) -> list[list[Directed]]:

@@ -10,7 +10,7 @@ from export.bank_files import BuiltBank, check_out
 from export.banks.grad_weights import ChannelRule
 from export.banks.steps import StageProgress
 from export.datasets import Dataset, SingletonPolicy
-from export.exporter import bank_notes, source_of
+from export.exporter import bank_notes, normalization_notes, source_of
 from export.models.spec import load_model
 from export.objectives.directions import Objective
 from export.objectives.kernel import KernelObjective
@@ -108,5 +108,9 @@ def build_bank_file_on_ray(
         report = replace(report, bank=Bank.load(out))
     if keep_shards is None:
         forget_shards(folder)
-    notes = [*bank_notes(network, report), *made.notes]
+    notes = [
+        *normalization_notes(loaded, preprocessing),
+        *bank_notes(network, report),
+        *made.notes,
+    ]
     return BankOnRay(BuiltBank(out, report, notes), made)

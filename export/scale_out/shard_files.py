@@ -39,11 +39,12 @@ class EmbeddedShard:
     Attributes:
         embeddings: `float32 [n, D]` of norm 1.
         positions: `int64 [n]`, of each row's image in the shard.
-        image_hashes: `uint8 [n, 32]`, SHA-256 of each image file.
+        image_hashes: `uint8 [n, 32]`, see `export.datasets.reading.picture_hash`.
         labels: runs of consecutive rows, `(label, rows)`.
         sums: `float64 [runs, D]`, of each run's embeddings.
         values: `float64 [n]`, where the images have values.
         skipped: images that could not be read.
+        clipped: how many had a box that reached beyond their photograph.
     """
 
     embeddings: Floats
@@ -53,6 +54,7 @@ class EmbeddedShard:
     sums: Doubles
     values: Doubles | None
     skipped: tuple[SkippedFile, ...]
+    clipped: int = 0
 
     @property
     def rows(self) -> int:
@@ -70,7 +72,8 @@ class EmbeddedShard:
         if self.values is not None:
             arrays["values"] = self.values
         skipped = [[str(i.path), i.reason, i.url] for i in self.skipped]
-        write_arrays(path, arrays, {"labels": self.labels, "skipped": skipped})
+        header = {"labels": self.labels, "skipped": skipped, "clipped": self.clipped}
+        write_arrays(path, arrays, header)
 
     @staticmethod
     def load(path: Path) -> EmbeddedShard:
@@ -91,6 +94,7 @@ class EmbeddedShard:
                 skipped=tuple(
                     SkippedFile(Path(path), reason, url) for path, reason, url in header["skipped"]
                 ),
+                clipped=int(header.get("clipped", 0)),
             )
         except (KeyError, ValueError, TypeError):
             raise _damaged(path, "it is no shard of a bank") from None

@@ -30,7 +30,7 @@ class ListedShard:
     @property
     def name(self) -> str:
         """For messages."""
-        first, last = (sample.url or str(sample.path) for sample in self._ends())
+        first, last = (sample.name for sample in self._ends())
         return first if first == last else f"{first} to {last}"
 
     def stamp(self) -> str:
@@ -40,13 +40,13 @@ class ListedShard:
         """
         lines = []
         for sample in self.samples:
-            state = sample.url or ""
+            state = sample.name if sample.url else ""
             if not state:
                 try:
                     status = sample.path.stat()
-                    state = f"{sample.path} {status.st_size} {status.st_mtime_ns}"
+                    state = f"{sample.name} {status.st_size} {status.st_mtime_ns}"
                 except (OSError, ValueError):  # ValueError: a null byte in the name
-                    state = f"{sample.path} missing"
+                    state = f"{sample.name} missing"
             lines.append(f"{state} {sample.label} {sample.value};")
         return "".join(lines)
 
@@ -94,18 +94,22 @@ class ShardedData:
         split: which part was taken.
         shards: in the data set's order.
         listed: the samples, where they are known before they are read.
+        notes: how the data set was understood, one sentence each.
     """
 
     name: str
     split: Split
     shards: tuple[Shard, ...]
     listed: tuple[Sample, ...] | None
+    notes: tuple[str, ...] = ()
 
 
-def sharded(name: str, split: Split, samples: tuple[Sample, ...], size: int) -> ShardedData:
+def sharded(
+    name: str, split: Split, samples: tuple[Sample, ...], size: int, notes: tuple[str, ...] = ()
+) -> ShardedData:
     """Shards of `size` consecutive images, the last one perhaps smaller."""
     shards = [ListedShard(samples[at : at + size]) for at in range(0, len(samples), size)]
-    return ShardedData(name, split, tuple(shards), samples)
+    return ShardedData(name, split, tuple(shards), samples, notes)
 
 
 def load_sharded(text: str, split: Split, size: int, *, continuous: bool = False) -> ShardedData:
@@ -133,11 +137,11 @@ def load_sharded(text: str, split: Split, size: int, *, continuous: bool = False
         return ShardedData(name, split, tuple(TarShard(url) for url in tars), None)
     if URL.match(text):
         fetched = _remote_csv(text, split, continuous)
-        return sharded(fetched.name, split, fetched.samples, size)
+        return sharded(fetched.name, split, fetched.samples, size, fetched.notes)
     dataset = load_dataset(Path(text), split, continuous=continuous, urls=True)
     # Workers may stand in another folder.
     local = [s if s.url else replace(s, path=s.path.absolute()) for s in dataset.samples]
-    return sharded(dataset.name, split, tuple(local), size)
+    return sharded(dataset.name, split, tuple(local), size, dataset.notes)
 
 
 def _tars(text: str) -> list[str]:

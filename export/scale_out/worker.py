@@ -14,8 +14,9 @@ import torch
 
 from export.bank import label_runs, scaled_to_unit_maximum
 from export.banks.grad_weights import ChannelRule, keep_channels, pull_back, pull_back_anywhere
-from export.banks.steps import hash_rows, unit_rows, values_of
-from export.datasets import SkippedFile
+from export.banks.numbers import check_finite, unit_rows
+from export.banks.steps import hash_rows, values_of
+from export.datasets import Sample, SkippedFile
 from export.models.spec import load_model
 from export.networks.cut import Network
 from export.objectives.directions import Directions, Objective
@@ -189,36 +190,36 @@ class ShardWorker:
         parts: list[Floats] = []
         positions: list[int] = []
         hashes: list[str] = []
-        labels: list[str] = []
+        read: list[Sample] = []
         values: list[float] = []
+        clipped = 0
         skipped: list[SkippedFile] = []
         continuous = isinstance(self._setting.objective, KernelObjective)
         for batch in shard_batches(
             task.shard, self._setting.preprocessing, self._setting.batch_size
         ):
             skipped += batch.loaded.skipped
+            clipped += batch.loaded.clipped
             if not batch.samples:
                 continue
             parts.append(network.forward(batch.loaded.images).embedding.numpy())
             positions += batch.loaded.positions
             hashes += batch.loaded.hashes
-            labels += [sample.label for sample in batch.samples]
+            read += batch.samples
             if continuous:
                 values += values_of(batch.samples)
         embeddings = (
             np.concatenate(parts) if parts else np.zeros((0, network.embedding_size), np.float32)
         )
-        if not np.isfinite(embeddings).all():
-            raise FoldcamError(
-                f"The network gives embeddings that are not finite for images of {task.shard.name}."
-            )
+        check_finite(embeddings, read)
+        labels = [sample.label for sample in read]
         # With values in place of labels the rows keep their order: runs follow from it.
         order = (
             np.arange(len(labels))
             if continuous
             else np.asarray(sorted(range(len(labels)), key=labels.__getitem__), np.int64)
         )
-        unit = unit_rows(embeddings)[order] if parts else embeddings
+        unit = unit_rows(embeddings, read)[order] if parts else embeddings
         runs = label_runs([labels[row] for row in order])
         starts = np.cumsum([0, *(run.count for run in runs)])
         sums = np.zeros((len(runs), network.embedding_size))
@@ -232,6 +233,7 @@ class ShardWorker:
             sums=sums,
             values=np.asarray(values, np.float64) if continuous else None,
             skipped=tuple(skipped),
+            clipped=clipped,
         ).save(task.out)
 
     def direct(self, task: BlockTask) -> int:
@@ -294,7 +296,8 @@ class ShardWorker:
                 continue
             rows = [row_of.pop(batch.loaded.positions[n]) for n in wanted]
             activations = network.forward(batch.loaded.images[wanted])
-            pulled[rows] = pull_back(network, activations, directions[rows])
+            images = [batch.samples[n] for n in wanted]
+            pulled[rows] = pull_back(network, activations, directions[rows], images)
         if row_of:
             raise FoldcamError(
                 f"{len(row_of)} images of {source.name} could be read at first and now cannot: "

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from export.bank import Bank
 from export.banks import embedding_pass
+from export.datasets import reading
 from runtime.onnx_file import read_contract
 
 COMMANDS = {
@@ -162,7 +163,7 @@ def test_images_that_are_there_already_and_unreadable_ones_are_told(bank, model,
 
 def test_an_interrupted_build_resumes_and_cleans_up(model, parts, foldcam, monkeypatch):
     monkeypatch.setattr(embedding_pass, "BLOCK", 3)
-    honest, seen = embedding_pass.read_image, []
+    honest, seen = reading.read_image, []
 
     def read(path):
         seen.append(path)
@@ -170,7 +171,7 @@ def test_an_interrupted_build_resumes_and_cleans_up(model, parts, foldcam, monke
             raise KeyboardInterrupt
         return honest(path)
 
-    monkeypatch.setattr(embedding_pass, "read_image", read)
+    monkeypatch.setattr(reading, "read_image", read)
     build = ("bank", "build", model, "--images", "old", "--out", "deep/b.safetensors")
     status, _, err = foldcam(*build)
     assert status == 130
@@ -261,7 +262,7 @@ PAIR_KEYS = {
     "neighbor_similarity_difference_worst", "similarity_difference_worst",
     "heatmaps_compared", "heatmap_correlation_mean", "heatmap_correlation_p5",
     "heatmap_correlation_worst",
-    "heatmap_difference_mean", "heatmap_difference_worst", "heatmaps_vary", "finite",
+    "heatmap_difference_mean", "heatmap_difference_worst", "heatmaps_vary", "finite", "not_finite",
     "rows_exist", "bank_intact", "estimate_difference_worst", "worst_image", "limits",
     "failures", "passed",
 }  # fmt: skip

@@ -14,6 +14,7 @@ from onnx import numpy_helper
 
 from export.bank import Bank
 from export.banks import embedding_pass
+from export.datasets import reading
 from runtime.onnx_file import read_contract
 
 SOURCE = """
@@ -334,7 +335,7 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing_behind(
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--split", "training"],
+        ["--split", "holdout"],
         ["--channels", "some"],
         ["--input", "float16"],
         ["--heatmap-size", "7"],
@@ -380,7 +381,7 @@ def test_an_interrupted_export_resumes_and_cleans_up(
     model, shared_photos, foldcam, working_directory, monkeypatch
 ):
     monkeypatch.setattr(embedding_pass, "BLOCK", 3)
-    honest, seen = embedding_pass.read_image, []
+    honest, seen = reading.read_image, []
 
     def read(path):
         seen.append(path)
@@ -388,7 +389,7 @@ def test_an_interrupted_export_resumes_and_cleans_up(
             raise KeyboardInterrupt
         return honest(path)
 
-    monkeypatch.setattr(embedding_pass, "read_image", read)
+    monkeypatch.setattr(reading, "read_image", read)
     arguments = ("export", f"{model}:make", "--images", shared_photos)
     status, out, err = foldcam(*arguments)
     assert (status, out) == (130, "")
