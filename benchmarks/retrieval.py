@@ -75,7 +75,7 @@ def evaluate_retrieval(
             except FoldcamError as error:
                 skipped.append((str(sample.path), str(error)))
         for result, label in zip(model.run_batch(images), wanted, strict=True):
-            right.append(result.labels[0] == label)
+            right.append(result.labels[:1] == [label])
             labels.append(label)
         if progress:
             progress("retrieval", min(start + _BATCH, len(samples)), len(samples))

@@ -11,6 +11,7 @@ import typer
 
 from runtime.cli_support import print_json, print_text
 from runtime.config.flags import parameters, table_of
+from runtime.errors import FoldcamError
 from runtime.text import number_text, printable
 
 if TYPE_CHECKING:
@@ -104,13 +105,16 @@ def run(
                 status.clear()
     if json:
         print_json({"model": str(everything.path), **summary.to_dict()})
-        return
-    _report(
-        summary,
-        everything.table,
-        to_stderr=chosen.output.jsonl == "-",
-        quiet=not chosen.log.status,
-    )
+    else:
+        _report(
+            summary,
+            everything.table,
+            to_stderr=chosen.output.jsonl == "-",
+            quiet=not chosen.log.status,
+        )
+    if summary.broken is not None:
+        # Not before: what was written stays, and the report says of how many frames.
+        raise FoldcamError(summary.broken)
 
 
 def _with_flags(command: Any) -> Any:
@@ -138,7 +142,6 @@ def init(
     Example: runtime config init foldcam.toml
     """
     from runtime.config.dumping import commented_file
-    from runtime.errors import FoldcamError
     from runtime.files import atomic_path
 
     if file == "-":
@@ -222,6 +225,9 @@ def _report(summary: Summary, table: TableSink | None, *, to_stderr: bool, quiet
             print(text, file=sys.stderr)
         else:
             print_text(text)
+    for cause, count in summary.unanswered.items():
+        regions = f"{count} region{'' if count == 1 else 's'}"
+        print(f"no answer for {regions}: {cause}", file=sys.stderr)
     if summary.skipped:
         print(f"skipped {len(summary.skipped)}:", file=sys.stderr)
         for skip in summary.skipped:

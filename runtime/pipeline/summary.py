@@ -53,10 +53,14 @@ class Summary:
         labels: the most frequent nearest labels, with the number of their regions.
         outputs: what was written.
         estimate: `mean`, `low` and `high` over the regions, None for a model of labels.
-        streams: one per source: frames captured and processed, drops by cause, reconnects.
+        streams: one per source: frames captured and processed, drops by cause, regions
+            without an answer by cause, reconnects.
         sinks: one per sink: results written, and lost by cause.
         restarts: of the backend.
         empty_boxes: regions that lay outside of their frame, or had no area.
+        unanswered: regions for which the network returned no answer, by cause.
+        broken: one sentence where the model is no longer, or never was, of use: no frame has
+            an answer, or the last ones of a live run have none; None where it is.
     """
 
     source: str
@@ -74,6 +78,8 @@ class Summary:
     sinks: list[dict[str, Any]] = field(default_factory=list)
     restarts: int = 0
     empty_boxes: int = 0
+    unanswered: dict[str, int] = field(default_factory=dict)
+    broken: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -94,6 +100,8 @@ class Tally:
         """One frame's results."""
         with self._lock:
             for result in results:
+                if not result.valid:
+                    continue
                 if result.estimate is not None:
                     self._estimated(result.estimate)
                 elif result.labels[0] in self._labels or len(self._labels) < MAX_COUNTED:
@@ -130,9 +138,13 @@ def summarized(
     interrupted: bool,
     seconds: float,
     empty_boxes: int,
+    broken: str | None,
 ) -> Summary:
     """The end of a run in numbers."""
     snapshot = monitor.snapshot()
+    unanswered: Counter[str] = Counter()
+    for stream in snapshot.streams:
+        unanswered.update(stream.unanswered)
     frames = tally.progress.frames
     return Summary(
         source=", ".join(source.name for source in sources),
@@ -152,6 +164,7 @@ def summarized(
                 "captured": stream.captured,
                 "processed": stream.processed,
                 "drops": stream.drops,
+                "unanswered": stream.unanswered,
                 "reconnects": stream.reconnects,
             }
             for stream in snapshot.streams
@@ -167,6 +180,8 @@ def summarized(
         ],
         restarts=snapshot.restarts,
         empty_boxes=empty_boxes,
+        unanswered=dict(unanswered),
+        broken=broken,
     )
 
 
