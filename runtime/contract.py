@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
 
@@ -19,7 +18,7 @@ from runtime.bank_storage import BankStorage, storage_from
 from runtime.errors import FoldcamError
 from runtime.fields import Fields
 from runtime.preprocess import COLOR_ORDERS, RESIZE_RULES, ColorOrder, Preprocessing, ResizeRule
-from runtime.text import shorten
+from runtime.strict_json import parse_json
 
 METADATA_KEY = "foldcam"
 SCHEMA_VERSION = 1
@@ -27,7 +26,6 @@ MAX_METADATA_BYTES = 64 << 20
 MAX_LABEL_RUNS = 1 << 19
 # Commas, colons and brackets: a label has three.
 _MAX_VALUES = 1 << 21
-_MAX_DIGITS = 1000
 # JSON writes any text, but a file's text is UTF-8, which has no lone surrogates.
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -257,9 +255,7 @@ def parse_contract(text: str, where: str) -> Contract:
     """
     _check_size(text, 0, where)
     try:
-        document = json.loads(text, object_pairs_hook=_without_repetition, parse_int=_integer)
-    except RecursionError:
-        raise FoldcamError(f"{where}: its foldcam metadata is nested too deeply.") from None
+        document = parse_json(text)
     except ValueError as error:
         raise FoldcamError(f"{where}: its foldcam metadata is not JSON ({error}).") from None
     root = Fields(document, where=f"{where}: foldcam metadata")
@@ -314,22 +310,6 @@ def _check_size(text: str, runs: int, where: str) -> None:
             f"{where}: its foldcam metadata has more than {MAX_LABEL_RUNS} labels, or as many "
             "other values: use fewer labels."
         )
-
-
-def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    section = dict(pairs)
-    if len(section) < len(pairs):
-        # Which of the two a reader takes is up to the reader.
-        ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
-        raise ValueError(f"an object has two values for {shorten(name, 80)!r}")
-    return section
-
-
-def _integer(digits: str) -> int:
-    # The time that Python takes grows with the square of their number.
-    if len(digits) > _MAX_DIGITS:
-        raise ValueError(f"an integer has {len(digits)} digits")
-    return int(digits)
 
 
 def preprocessing_from(fields: Fields) -> Preprocessing:
