@@ -37,6 +37,8 @@ class VerifyReport:
         worst: for each pair, the images on which it differs most, worst first.
         skipped: images that could not be read.
         notes: what the user should know, one sentence each.
+        network_compared: whether the reference is the network itself, and not what the folded
+            model holds of it.
     """
 
     path: Path
@@ -45,6 +47,7 @@ class VerifyReport:
     worst: tuple[tuple[ImagePair, ...], ...] = ()
     skipped: tuple[SkippedFile, ...] = ()
     notes: list[str] = field(default_factory=list)
+    network_compared: bool = True
 
     @property
     def main(self) -> PairReport:
@@ -68,6 +71,7 @@ class VerifyReport:
             **self.main.document(),
             "model": str(self.path),
             "reference": self.reference,
+            "network_compared": self.network_compared,
             "against": [pair.document() for pair in self.pairs[1:]],
             "skipped": [{"path": str(s.path), "reason": s.reason} for s in self.skipped],
             "notes": self.notes,
@@ -132,6 +136,7 @@ def verify_model(
         pairs=tuple(pair.report() for pair in pairs),
         worst=tuple(tuple(pair.comparison.worst()) for pair in pairs),
         skipped=skipped,
+        network_compared=network is not None,
     )
 
 

@@ -88,7 +88,7 @@ def test_the_chosen_output_of_several_is_remembered(
     assert status == 0, err
     contract = read_contract(working_directory / "model.onnx")
     assert contract.origin.network == f"{model}:several#other"
-    assert foldcam("verify", "model.onnx", "--images", shared_photos)[0] == 0
+    assert foldcam("verify", "model.onnx", "--images", shared_photos, "--trust-origin")[0] == 0
     status, _, err = foldcam("verify", "model.onnx", "--against", f"{model}:several#mine")
     assert status == 1
     assert "was made from another network" in " ".join(err.split())
@@ -98,7 +98,7 @@ def test_export_then_verify(exported, model, shared_photos, foldcam, working_dir
     contract = read_contract(exported)
     assert contract.origin.network == f"{model}:make"
     assert contract.bank.grad_weight_rows == 3
-    status, out, _ = foldcam("verify", exported, "--images", shared_photos)
+    status, out, _ = foldcam("verify", exported, "--images", shared_photos, "--trust-origin")
     assert status == 0
     assert "passed" in out
     assert [p.name for p in working_directory.iterdir() if p.name.startswith(".")] == []
@@ -124,7 +124,7 @@ def test_what_the_network_prints_goes_to_standard_error(model, shared_photos, fo
     _, out, err = foldcam(*arguments, "--json")
     json.loads(out)
     assert "loading my weights" in err
-    _, out, err = foldcam("verify", "model.onnx", "--json")
+    _, out, err = foldcam("verify", "model.onnx", "--trust-origin", "--json")
     assert json.loads(out)["passed"] is True
     assert "loading my weights" in err
 
@@ -150,7 +150,7 @@ def test_every_flag_reaches_the_file(model, shared_photos, foldcam, working_dire
         "letterbox",
     )
     assert (recipe.mean, recipe.std) == ((0.5,) * 3, (0.25,) * 3)
-    assert foldcam("verify", out, "--images", shared_photos)[0] == 0
+    assert foldcam("verify", out, "--images", shared_photos, "--trust-origin")[0] == 0
 
 
 def test_half_precision_reaches_the_file_and_verifies(
@@ -233,21 +233,43 @@ def test_weights_and_programs_are_found_beside_the_model(
         "export", f"{model}:make", "--images", shared_photos, "--weights", "w.pt"
     )
     assert status == 0, err
-    assert foldcam("verify", "model.onnx")[0] == 0
+    arguments = ("verify", "model.onnx", "--json")
+    document = json.loads(foldcam(*arguments, "--trust-origin")[1])
+    assert (document["network_compared"], document["notes"]) == (True, [])
     (working_directory / "w.pt").unlink()
-    # Then what was folded onto the network is verified, and the rest is said.
-    status, out, _ = foldcam("verify", "model.onnx", "--json")
-    assert status == 0
-    document = json.loads(out)
-    assert document["reference"] == "its own network, unfolded"
-    (note,) = document["notes"]
-    assert "only what was folded onto it" in note
-    assert "neither beside it nor in the working directory" in note
-    assert "--weights PATH" in note
-    # What the user names must be there.
-    status, _, err = foldcam("verify", "model.onnx", "--weights", "w.pt")
+    # What the user asks for must be there.
+    status, _, err = foldcam(*arguments, "--trust-origin")
+    assert status == 1
+    assert "neither beside it nor in the working directory" in err
+    assert "--weights PATH" in err
+    status, _, err = foldcam(*arguments, "--against", f"{model}:make", "--weights", "w.pt")
     assert status == 1
     assert "w.pt does not exist" in err
+
+
+def test_verify_without_a_network_says_what_it_could_not_show(exported, model, foldcam):
+    status, out, _ = foldcam("verify", exported)
+    assert status == 0
+    assert "against its own network, unfolded" in out
+    assert f"--against MODEL (the file says {model}:make; --trust-origin takes its word)" in out
+    assert out.endswith("passed, as far as the file itself can show\n")
+    document = json.loads(foldcam("verify", exported, "--json")[1])
+    assert (document["passed"], document["network_compared"]) == (True, False)
+    assert foldcam("verify", exported, "--against", f"{model}:make")[1].endswith("passed\n")
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("--weights", "w.pt"), "--weights belongs to a network"),
+        (("--output", "y"), "--output belongs to a network"),
+        (("--against", "demo", "--trust-origin"), "leave --trust-origin out"),
+    ],
+)
+def test_flags_of_a_network_that_nobody_named_are_wrong_usage(flags, sentence, exported, foldcam):
+    status, _, err = foldcam("verify", exported, *flags)
+    assert status == 2
+    assert sentence in " ".join(err.replace("│", " ").split())
 
 
 def test_a_tampered_file_fails_the_gate(exported, foldcam):

@@ -71,7 +71,9 @@ def test_a_trained_network_is_exported_and_verified(here: Path, program: typer.T
     folded = run.invoke(program, ["export", *model, "--out", "model.onnx", "--json"])
     assert folded.exit_code == 0, folded.output
     assert json.loads(folded.stdout)["embedding_size"] == 4
-    verified = run.invoke(program, ["verify", "model.onnx", "--images", "photos", "--json"])
+    verified = run.invoke(
+        program, ["verify", "model.onnx", "--images", "photos", "--trust-origin", "--json"]
+    )
     assert verified.exit_code == 0, verified.output
     assert json.loads(verified.stdout)["passed"]
 
