@@ -24,6 +24,10 @@ METADATA_KEY = "foldcam"
 SCHEMA_VERSION = 1
 MAX_METADATA_BYTES = 64 << 20
 MAX_LABEL_RUNS = 1 << 19
+MAX_SIDE = 1 << 14
+"""Pixels of a side of the network's input, and of a heatmap's."""
+MAX_SIZE = 1 << 20
+"""Numbers of an embedding, or channels of a feature map: arrays are made of that size."""
 # Commas, colons and brackets: a label has three.
 _MAX_VALUES = 1 << 21
 # JSON writes any text, but a file's text is UTF-8, which has no lone surrogates.
@@ -275,8 +279,8 @@ def parse_contract(text: str, where: str) -> Contract:
         root.fail("labels", "are not empty although the outcome is continuous")
     if outcome is None and counted != bank.rows:
         root.fail("labels", f"count {counted} rows and bank.rows says {bank.rows}")
-    channels, map_height, map_width = root.integers("feature_map", 3, low=1)
-    heatmap_height, heatmap_width = root.integers("heatmap_size", 2, low=1)
+    channels, map_height, map_width = root.integers("feature_map", 3, low=1, high=MAX_SIZE)
+    heatmap_height, heatmap_width = root.integers("heatmap_size", 2, low=1, high=MAX_SIDE)
     return Contract(
         preprocessing=preprocessing_from(root.section("preprocessing")),
         input_type=root.choice("input_type", INPUT_TYPES),
@@ -325,8 +329,8 @@ def preprocessing_from(fields: Fields) -> Preprocessing:
     resize: ResizeRule = fields.choice("resize", RESIZE_RULES)
     color: ColorOrder = fields.choice("color", COLOR_ORDERS)
     return Preprocessing(
-        width=fields.integer("width", low=1, high=1 << 14),
-        height=fields.integer("height", low=1, high=1 << 14),
+        width=fields.integer("width", low=1, high=MAX_SIDE),
+        height=fields.integer("height", low=1, high=MAX_SIDE),
         resize=resize,
         color=color,
         mean=(mean[0], mean[1], mean[2]),
@@ -335,12 +339,13 @@ def preprocessing_from(fields: Fields) -> Preprocessing:
 
 
 def _bank(fields: Fields) -> BankSummary:
-    rows = fields.integer("rows", low=1)
-    channels = fields.integer("channels", low=1)
+    # Rows are counted in int32 in the graph.
+    rows = fields.integer("rows", low=1, high=(1 << 31) - 1)
+    channels = fields.integer("channels", low=1, high=MAX_SIZE)
     section = fields.optional_section("storage")
     return BankSummary(
         rows=rows,
-        embedding_size=fields.integer("embedding_size", low=1),
+        embedding_size=fields.integer("embedding_size", low=1, high=MAX_SIZE),
         channels=channels,
         grad_weight_rows=fields.integer("grad_weight_rows", low=1, high=rows),
         objective=fields.text("objective"),
