@@ -65,6 +65,7 @@ class StreamStatus:
         processed: frames that went through the network.
         drops: frames lost, by cause; causes that did not occur are left out.
         reconnects: times that it came back.
+        unanswered: regions of its frames for which the network returned no answer, by cause.
         fps: processed frames per second, of late.
         age_ms: age of the latest processed frame when its result was ready, milliseconds.
     """
@@ -80,6 +81,7 @@ class StreamStatus:
     reconnects: int
     fps: float
     age_ms: float
+    unanswered: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,7 @@ class _Stream:
     processed: int = 0
     drops: Counter[Cause] = field(default_factory=Counter)
     reconnects: int = 0
+    unanswered: Counter[str] = field(default_factory=Counter)
     rate: Rate = field(default_factory=Rate)
     age_ms: float = 0.0
 
@@ -232,6 +235,11 @@ class Monitor:
             for stage, milliseconds in stages_ms.items():
                 self._stages[stage].add(milliseconds)
 
+    def unanswered(self, stream: int, cause: str, count: int) -> None:
+        """For so many regions of a frame the network returned no answer."""
+        with self._lock:
+            self._streams[stream].unanswered[cause] += count
+
     def wrote(self, sink: int, milliseconds: float) -> None:
         """A sink took one frame's results, in so many milliseconds."""
         with self._lock:
@@ -302,6 +310,7 @@ class Monitor:
                         reconnects=source.reconnects,
                         fps=source.rate.per_second,
                         age_ms=source.age_ms,
+                        unanswered=dict(source.unanswered),
                     )
                     for source in self._streams
                 ),

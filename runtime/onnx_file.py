@@ -18,6 +18,7 @@ from runtime.errors import FoldcamError
 from runtime.external_data import External, ExternalDataError, checked_places, external_data
 from runtime.files import refuse_special
 from runtime.onnx_operators import foreign_operators
+from runtime.onnx_sizes import SizeError, check_sizes
 from runtime.protobuf import BYTES, VARINT, Buffer, MalformedError, fields, length_delimited
 
 _ELEMENT_TYPES = {
@@ -73,7 +74,8 @@ def read_header(path: Path) -> OnnxHeader:
 
     Raises:
         FoldcamError: the file is missing, unreadable, not an ONNX file, has too many or too
-            large metadata, or has weights in other files that may not or cannot be read.
+            large metadata, states a size that no network needs, or has weights in other files
+            that may not or cannot be read.
     """
     refuse_special(path)
     try:
@@ -85,13 +87,14 @@ def read_header(path: Path) -> OnnxHeader:
             header.external = tuple(external_data(buffer))
             checked_places(path, header.external)
             header.foreign = tuple(foreign_operators(buffer))
+            check_sizes(buffer)
     except FileNotFoundError:
         raise FoldcamError(f"{path} does not exist.") from None
     except IsADirectoryError:
         raise FoldcamError(f"{path} is a folder, not an ONNX file.") from None
     except OSError as error:
         raise FoldcamError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except ExternalDataError as error:
+    except (ExternalDataError, SizeError) as error:
         raise FoldcamError(f"{path}: {error}") from None
     except _MetadataError as error:
         raise FoldcamError(f"{path}: its metadata {error}.") from None

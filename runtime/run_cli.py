@@ -125,6 +125,8 @@ def run(
         problems.append(f"Nothing could be read of {', '.join(map(printable, names))}.")
     if summary.failures:
         problems.append(f"Not everything was written: {'; '.join(summary.failures)}.")
+    if summary.broken is not None:
+        problems.append(summary.broken)
     if problems:
         raise FoldcamError(" ".join(problems))
 
@@ -241,6 +243,9 @@ def _report(summary: Summary, table: TableSink | None, *, to_stderr: bool, quiet
     for loss in summary.losses:
         if loss not in summary.failures:  # those are the error's
             print(f"note: {printable(loss)}.", file=sys.stderr)
+    for cause, count in summary.unanswered.items():
+        regions = f"{count} region{'' if count == 1 else 's'}"
+        print(f"no answer for {regions}: {cause}", file=sys.stderr)
     if summary.skipped:
         print(f"skipped {len(summary.skipped)}:", file=sys.stderr)
         for skip in summary.skipped:

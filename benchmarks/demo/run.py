@@ -270,6 +270,8 @@ def _mean_activations(
 def _score(
     name: str, scene: Scene, result: Result, mean_activation: npt.NDArray[np.float32]
 ) -> SceneScore:
+    if result.error is not None:
+        raise FoldcamError(f"The demo's model gave no answer for {name}: {result.error}.")
     label = result.labels[0]
     boxes = [place.box for place in scene.placements if place.label == label]
     size = scene.image.shape[:2]

@@ -23,6 +23,7 @@ from export.networks.cut import Activations, Network
 from runtime.errors import FoldcamError
 from runtime.files import atomic_path
 from runtime.preprocess import Preprocessing
+from runtime.strict_json import parse_json
 
 Floats = npt.NDArray[np.float32]
 ProgressCallback = Callable[[int, int], None]
@@ -214,7 +215,7 @@ def _stored_block(path: Path | None) -> EmbeddingPass | None:
         return None
     try:
         with safetensors.safe_open(path, framework="numpy") as stored:
-            header = json.loads(stored.metadata()["block"])
+            header = parse_json(stored.metadata()["block"])
             return EmbeddingPass(
                 positions=[int(value) for value in stored.get_tensor("positions")],
                 embeddings=stored.get_tensor("embeddings"),
@@ -222,6 +223,13 @@ def _stored_block(path: Path | None) -> EmbeddingPass | None:
                 skipped=[SkippedFile(Path(p), reason) for p, reason in header["skipped"]],
                 clipped=int(header["clipped"]),
             )
-    except (safetensors.SafetensorError, OSError, KeyError, ValueError, TypeError):
+    except (
+        safetensors.SafetensorError,
+        OSError,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+    ):
         # A damaged block is computed again.
         return None

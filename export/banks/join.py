@@ -102,6 +102,8 @@ def _check(first: Bank, first_name: str, other: Bank, name: str) -> None:
     compared = {
         "network": (first.network_sha256[:12], other.network_sha256[:12]),
         "layer": (first.source.layer, other.source.layer),
+        "number of channels": (first.channels, other.channels),
+        "embedding's size": (first.embedding_size, other.embedding_size),
         "preprocessing": (first.source.preprocessing, other.source.preprocessing),
         "objective": (first.objective, other.objective),
         "channel rule": (first.channel_rule, other.channel_rule),

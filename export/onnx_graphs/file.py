@@ -81,7 +81,14 @@ def read_onnx(path: Path, output: str | None = None) -> OnnxFile:
             f"with `foldcam verify {path}`."
         )
     if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
+        try:
+            model = onnx.inliner.inline_local_functions(model)
+        except Exception as error:
+            # onnx's C++ raises what it likes at functions that call themselves or do not exist.
+            raise FoldcamError(
+                f"MODEL {path}: onnx cannot put its functions in place of their calls: the file "
+                "is damaged."
+            ) from error
     if output is not None:
         _end_at(model.graph, output)
     _check_operators(model.graph)

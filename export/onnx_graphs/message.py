@@ -14,6 +14,7 @@ from typing import Any
 import onnx
 from onnx import TensorProto
 
+from export.onnx_graphs.value_sizes import check_value_sizes, inferred
 from runtime.errors import FoldcamError
 from runtime.external_data import External, ExternalDataError, checked_places
 from runtime.onnx_file import read_header
@@ -35,6 +36,7 @@ def load_message(path: Path) -> onnx.ModelProto:
     try:
         _check_size(path, sum(_length(path, each) for each in header.external))
         model.ParseFromString(path.read_bytes())
+        require_text(model)
         for tensor in tensors(model):
             _embed(tensor, path)
     except FoldcamError:
@@ -47,6 +49,7 @@ def load_message(path: Path) -> onnx.ModelProto:
         raise
     except Exception as error:  # protobuf's DecodeError, whose module has no types
         raise FoldcamError(f"{path} is not an ONNX file, or it is damaged.") from error
+    check_value_sizes(inferred(model), path)
     return model
 
 
@@ -59,6 +62,19 @@ def tensors(message: Any) -> Iterator[TensorProto]:
         if field.type == field.TYPE_MESSAGE:
             for inner in [value] if hasattr(value, "ListFields") else value:
                 yield from tensors(inner)
+
+
+def require_text(message: Any) -> None:
+    """Raise where a name is not UTF-8: protobuf hands it on as bytes, or only fails when read."""
+    for field, value in message.ListFields():
+        if field.type not in (field.TYPE_STRING, field.TYPE_MESSAGE):
+            continue
+        single = isinstance(value, (str, bytes)) or hasattr(value, "ListFields")
+        for each in [value] if single else value:
+            if hasattr(each, "ListFields"):
+                require_text(each)
+            elif not isinstance(each, str):
+                raise UnicodeError
 
 
 def _embed(tensor: TensorProto, path: Path) -> None:

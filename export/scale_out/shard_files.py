@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 from export.datasets import SkippedFile
 from runtime.errors import FoldcamError
 from runtime.files import atomic_path
+from runtime.strict_json import parse_json
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -149,12 +150,17 @@ def read_arrays(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
     """
     try:
         with safetensors.safe_open(path, framework="numpy") as stored:
-            header = json.loads((stored.metadata() or {})[_FORMAT])
+            header = parse_json((stored.metadata() or {})[_FORMAT])
             arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise _damaged(path, "it is missing") from None
-    except (safetensors.SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+    # A dtype that numpy has not is an AttributeError of it.
+    except (
+        safetensors.SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError
+    ) as error:  # fmt: skip
         raise _damaged(path, " ".join(str(error).split())[:100]) from None
+    if not isinstance(header, dict):
+        raise _damaged(path, "its header is no object")
     if header.get("sha256") != _hash(arrays):
         raise _damaged(path, "its hash is another one")
     return arrays, header

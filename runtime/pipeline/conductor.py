@@ -12,6 +12,7 @@ from runtime.model import FoldedModel, Result
 from runtime.monitor import Cause, Monitor
 from runtime.options import FlowOptions, RegionOptions
 from runtime.overlay import Style
+from runtime.pipeline.answers import Answers
 from runtime.pipeline.control import Control
 from runtime.pipeline.delivery import Delivery
 from runtime.pipeline.inbox import Inbox
@@ -61,6 +62,7 @@ class Conductor:
         self._control = Control()
         self._newest = [_keeps_newest(source, flow) for source in sources]
         self._tally = Tally(Progress(_expected(sources), monitor))
+        self._answers = Answers(live=any(source.live for source in sources))
         self._outlets: list[Outlet] = []
         self._reading = False
         self._delivered = False
@@ -108,6 +110,7 @@ class Conductor:
                     thread.join(max(0.0, deadline - time.monotonic()))
             if not self._tally.progress.frames and not self._control.interrupted:
                 raise FoldcamError(nothing_usable(self._sources))
+        self._answers.end()
         return summarized(
             self._tally,
             self._monitor,
@@ -116,6 +119,7 @@ class Conductor:
             interrupted=self._control.interrupted,
             seconds=time.monotonic() - begun,
             empty_boxes=self._regions.empty if self._regions is not None else 0,
+            broken=self._answers.broken,
         )
 
     def _stages(self) -> tuple[Inbox, Preparer, Inference, Delivery]:
@@ -168,6 +172,10 @@ class Conductor:
 
     def _deliver(self, pending: Pending) -> None:
         self._tally.add(pending.results)
+        for cause, count in self._answers.add(pending.results).items():
+            self._monitor.unanswered(pending.frame.stream, cause, count)
+        if self._answers.broken is not None:
+            self._control.end()
         seen = Seen(pending.frame, pending.results, self._style, self._monitor.rendered)
         for outlet in self._outlets:
             outlet.put(seen, may_be_lost=self._newest[pending.frame.stream])

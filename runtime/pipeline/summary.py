@@ -57,7 +57,8 @@ class Summary:
         labels: the most frequent nearest labels, with the number of their regions.
         outputs: what was written.
         estimate: `mean`, `low` and `high` over the regions, None for a model of labels.
-        streams: one per source: frames captured and processed, drops by cause, reconnects.
+        streams: one per source: frames captured and processed, drops by cause, regions
+            without an answer by cause, reconnects.
         sinks: one per sink: results written, and lost by cause.
         restarts: of the backend.
         empty_boxes: regions that lay outside of their frame, or had no area.
@@ -66,6 +67,9 @@ class Summary:
         losses: a sentence for each sink that lost results.
         failures: those of them that must not be: results of a recorded source were lost, or
             every result, or the sink had failed at the end.
+        unanswered: regions for which the network returned no answer, by cause.
+        broken: one sentence where the model is no longer, or never was, of use: no frame has
+            an answer, or the last ones of a live run have none; None where it is.
     """
 
     source: str
@@ -86,6 +90,8 @@ class Summary:
     left_out: list[dict[str, Any]] = field(default_factory=list)
     losses: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    unanswered: dict[str, int] = field(default_factory=dict)
+    broken: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values, without credentials."""
@@ -107,6 +113,8 @@ class Tally:
         """One frame's results."""
         with self._lock:
             for result in results:
+                if not result.valid:
+                    continue
                 if result.estimate is not None:
                     self._estimated(result.estimate)
                 elif result.labels[0] in self._labels or len(self._labels) < MAX_COUNTED:
@@ -143,9 +151,13 @@ def summarized(
     interrupted: bool,
     seconds: float,
     empty_boxes: int,
+    broken: str | None,
 ) -> Summary:
     """The end of a run in numbers."""
     snapshot = monitor.snapshot()
+    unanswered: Counter[str] = Counter()
+    for stream in snapshot.streams:
+        unanswered.update(stream.unanswered)
     frames = tally.progress.frames
     return Summary(
         source=", ".join(source.name for source in sources),
@@ -167,6 +179,7 @@ def summarized(
                 "captured": stream.captured,
                 "processed": stream.processed,
                 "drops": stream.drops,
+                "unanswered": stream.unanswered,
                 "reconnects": stream.reconnects,
             }
             for stream in snapshot.streams
@@ -183,6 +196,8 @@ def summarized(
         restarts=snapshot.restarts,
         empty_boxes=empty_boxes,
         left_out=counted(item for source in sources for item in left_out_of(source)),
+        unanswered=dict(unanswered),
+        broken=broken,
     )
 
 

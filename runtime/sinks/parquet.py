@@ -164,6 +164,7 @@ def schema(embedding_size: int) -> pa.Schema:
             pa.field("neighbors", pa.list_(pa.int32()), nullable=False),
             pa.field("similarities", pa.list_(pa.float32()), nullable=False),
             pa.field("estimate", pa.float32()),
+            pa.field("error", pa.string()),
             pa.field("embedding", pa.list_(pa.float32(), embedding_size), nullable=False),
         ],
         metadata={"foldcam_schema": SCHEMA_VERSION, "embedding_size": str(embedding_size)},
@@ -207,4 +208,5 @@ def _row(frame: Frame, result: Result) -> dict[str, Any]:
         "neighbors": result.neighbors.tolist(),
         "similarities": result.similarities.tolist(),
         "estimate": result.estimate,
+        "error": result.error,
     }

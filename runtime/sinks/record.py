@@ -15,7 +15,8 @@ from runtime.sources.base import Frame
 def record(frame: Frame, result: Result, embedding: bool = True) -> dict[str, Any]:
     """One result as a JSON object; a number that is not finite becomes null.
 
-    A continuous outcome has `estimate` and `hottest_lower`, and its neighbors no label.
+    A continuous outcome has `estimate` and `hottest_lower`, and its neighbors no label. Where
+    the network gave no answer, `error` says why, `neighbors` is empty and `embedding` is null.
     """
     labels: list[dict[str, str]] = [{"label": label} for label in result.labels]
     if result.estimate is not None:
@@ -41,7 +42,11 @@ def record(frame: Frame, result: Result, embedding: bool = True) -> dict[str, An
     if result.estimate is not None:
         document["estimate"] = _number(result.estimate)
         document["hottest_lower"] = _place(result.hottest_lower())
-    if embedding:
+    if result.error is not None:
+        document["error"] = result.error
+    if embedding and result.error is not None:
+        document["embedding"] = None
+    elif embedding:
         document["embedding"] = [_number(value) for value in result.embedding.tolist()]
     return document
 
