@@ -17,6 +17,7 @@ from export.models.trained_file import embedding_network, read_architecture, tra
 from export.networks.cut import Network
 from export.onnx_graphs.file import OnnxFile, read_onnx
 from export.onnx_networks.input import image_input
+from export.onnx_networks.questions import OutputChoiceError
 from export.torch_networks.cut import TorchNetwork
 from runtime.errors import FoldcamError
 from runtime.preprocess import Preprocessing
@@ -76,9 +77,9 @@ class LoadedModel:
         own = (self.preprocessing.height, self.preprocessing.width)
         if isinstance(self.source, OnnxFile):
             # ONNX Runtime is loaded only where it is needed.
-            from export.onnx_networks.cut import OnnxNetwork
+            from export.onnx_networks.opening import open_onnx
 
-            return OnnxNetwork(self.source, size or own, layer, exact)
+            return open_onnx(self.source, size or own, layer, exact)
         return TorchNetwork(self.source, size or own, layer, self.output)
 
 
@@ -182,7 +183,12 @@ def _onnx(path: Path, output: str | None) -> LoadedModel:
     """The network in an ONNX file, whose size is the preprocessing's where it is fixed."""
     file = read_onnx(path, output)
     preprocessing = Preprocessing()
-    size = image_input(file.model.graph).size
+    try:
+        size = image_input(file.model.graph).size
+    except OutputChoiceError as question:
+        from export.onnx_networks.opening import answered
+
+        raise answered(question, file, (preprocessing.height, preprocessing.width)) from None
     if size is not None:
         preprocessing = replace(preprocessing, height=size[0], width=size[1])
     name = path.name if output is None else f"{path.name}#{output}"

@@ -12,6 +12,7 @@ import onnx.inliner
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 from onnx.external_data_helper import ExternalDataInfo
 
+from export.onnx_graphs.canonical import canonical
 from export.onnx_graphs.values import graphs, inputs_of, place_of, prune
 from runtime.contract import METADATA_KEY
 from runtime.errors import FoldcamError
@@ -90,12 +91,25 @@ def read_onnx(path: Path, output: str | None = None) -> OnnxFile:
             f"with `foldcam verify {path}`."
         )
     _load_external(model, path)
+    canonical(model)
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
     if output is not None:
         _end_at(model.graph, output)
     _check_operators(model.graph)
     return OnnxFile(path, model, output)
+
+
+def ending_at(file: OnnxFile, output: str) -> OnnxFile:
+    """The same network up to one of its values, as `read_onnx` gives it with that output.
+
+    Raises:
+        FoldcamError: no node has that output.
+    """
+    model = onnx.ModelProto()
+    model.CopyFrom(file.model)
+    _end_at(model.graph, output)
+    return OnnxFile(file.path, model, output)
 
 
 def computation_hash(model: onnx.ModelProto, embedding: str) -> str:
