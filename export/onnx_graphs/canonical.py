@@ -9,14 +9,19 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, MutableSequence
 
+import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from export.onnx_graphs.values import graphs, inputs_of, place_of
 from runtime.errors import FoldcamError
 
+# Of a sparse constant, written out: no network has one that is larger.
+_MOST_NUMBERS = 1 << 28
+
 
 def canonical(model: onnx.ModelProto) -> None:
-    """Sort the nodes, open the sizes that are no sizes, name each output once.
+    """Sort the nodes, open sizes of -1, write sparse constants out, name each output once.
 
     A model that has that form already is not changed, nor is what it computes.
 
@@ -24,7 +29,8 @@ def canonical(model: onnx.ModelProto) -> None:
         model: changed in place, functions and branches included.
 
     Raises:
-        FoldcamError: a node needs its own result, or two nodes make one value.
+        FoldcamError: a node needs its own result, two nodes make one value, or a sparse
+            constant is damaged or too large.
     """
     for function in model.functions:
         _sort_inside(function.node)
@@ -33,6 +39,7 @@ def canonical(model: onnx.ModelProto) -> None:
     _sort(model.graph.node)
     for graph in graphs(model.graph):
         _open_sizes([*graph.input, *graph.output, *graph.value_info])
+        _write_out(graph)
     named = {str(value.name): value for value in model.graph.output}
     if len(named) < len(model.graph.output):
         once = list(named.values())
@@ -96,3 +103,36 @@ def _open_sizes(values: Iterable[onnx.ValueInfoProto]) -> None:
         for dim in value.type.tensor_type.shape.dim:
             if dim.HasField("dim_value") and dim.dim_value < 1:
                 dim.Clear()
+
+
+def _write_out(graph: onnx.GraphProto) -> None:
+    """Sparse constants as dense ones, which every reader knows."""
+    graph.initializer.extend(_dense(sparse, sparse.values.name) for sparse in
+                             graph.sparse_initializer)  # fmt: skip
+    del graph.sparse_initializer[:]
+    for node in graph.node:
+        for attribute in node.attribute if node.op_type == "Constant" else ():
+            if attribute.name == "sparse_value":
+                dense = _dense(attribute.sparse_tensor, str(node.output[0]))
+                attribute.CopyFrom(onnx.helper.make_attribute("value", dense))
+
+
+def _dense(sparse: onnx.SparseTensorProto, name: str) -> onnx.TensorProto:
+    dims = [int(size) for size in sparse.dims]
+    count = int(np.prod(dims, dtype=object)) if dims else 1
+    if not 0 <= count <= _MOST_NUMBERS:
+        raise FoldcamError(
+            f"The network's sparse constant {name!r} holds {count} numbers when it is written out, "
+            f"and at most {_MOST_NUMBERS} are read."
+        )
+    try:
+        values = numpy_helper.to_array(sparse.values)
+        places = numpy_helper.to_array(sparse.indices)
+        dense = np.zeros(dims, values.dtype)
+        if places.ndim == 2:
+            dense[tuple(places.T)] = values
+        else:
+            dense.reshape(-1)[places] = values
+    except (IndexError, ValueError, TypeError) as error:
+        raise FoldcamError(f"The network's sparse constant {name!r} is damaged.") from error
+    return numpy_helper.from_array(dense, name)

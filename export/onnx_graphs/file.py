@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
+import onnx.defs
 import onnx.inliner
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 from onnx.external_data_helper import ExternalDataInfo
@@ -91,6 +92,7 @@ def read_onnx(path: Path, output: str | None = None) -> OnnxFile:
             f"with `foldcam verify {path}`."
         )
     _load_external(model, path)
+    _check_opset(model, path)
     canonical(model)
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
@@ -240,6 +242,21 @@ def _check_size(path: Path, beside: int) -> None:
         raise FoldcamError(
             f"MODEL {path} has {total / (1 << 30):.2f} GiB with its weights and a folded model, "
             "one ONNX file, holds at most 2: take a smaller network, or float16 weights."
+        )
+
+
+def _check_opset(model: onnx.ModelProto, path: Path) -> None:
+    versions = [item.version for item in model.opset_import if item.domain in _OWN_DOMAINS]
+    newest = onnx.defs.onnx_opset_version()
+    if not versions:
+        raise FoldcamError(
+            f"MODEL {path} does not say in which version of ONNX's operators (opset) it is "
+            "written: export it again."
+        )
+    if not 1 <= max(versions) <= newest:
+        raise FoldcamError(
+            f"MODEL {path} is in ONNX opset {max(versions)}, and {newest} is the newest that this "
+            f"onnx ({onnx.__version__}) knows: export it in opset 18, or install a newer onnx."
         )
 
 

@@ -57,7 +57,7 @@ def answered(question: OutputChoiceError, file: OnnxFile, image_size: Grid) -> F
     tried = f" (tried: {', '.join(map(repr, asked[:_MOST_OFFERED]))}: {reason})" if asked else ""
     return FoldcamError(
         f"{question.problem}, and no value of it was found that could be folded as the embedding "
-        f"of one image{tried}: export the part that embeds one image alone."
+        f"of one image{tried}: export a network that returns one embedding [N, D] per image."
     )
 
 

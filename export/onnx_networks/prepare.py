@@ -133,7 +133,7 @@ def _choose_output(model: onnx.ModelProto, images: Array) -> tuple[str, int]:
         )
     if len(fitting) > 1:
         raise OutputChoiceError(
-            f"The network has {len(fitting)} outputs that could be the embedding",
+            "The network has several outputs that could be the embedding",
             {name: _text(array.shape) for name, array in fitting.items()},
         )
     ((name, array),) = fitting.items()

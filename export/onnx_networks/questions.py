@@ -29,4 +29,6 @@ def offer(choices: Mapping[str, str]) -> str:
     )
     if not shown:
         return ": name a value inside the graph that is one with --output NAME."
-    return f": choose {'one' if len(choices) > 1 else 'it'} with --output: {shown}."
+    return (
+        f": choose one with --output: {shown}." if len(choices) > 1 else f": say --output {shown}."
+    )

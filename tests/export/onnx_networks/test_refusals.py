@@ -41,7 +41,7 @@ REFUSED = {
     ),
     "two outputs": (
         {"outputs": {"y": ("N", 3), "f": ("N", 4)}},
-        r"2 outputs that could be the embedding: .*--output: 'y' \[1 x 3\], 'f' \[1 x 4\]\.",
+        r"several outputs that could be the embedding: .*--output: 'y' \[1 x 3\], 'f' \[1 x 4\]\.",
     ),
     "no embedding": ({"outputs": {"map": ("N", 4, 5, 7)}}, r"'map' \[1 x 4 x 5 x 7\].*--output"),
     "grey images": ({"given": ("N", 1, 12, 16)}, r"shape \? x 1 x 12 x 16"),
