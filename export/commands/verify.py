@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,6 +56,7 @@ def verify(
     """Compare folded models with the network that they came from; status 3 if one is off."""
     from export.datasets import SPLITS
     from export.models.named import is_folded_file
+    from export.progress import ProgressBar
     from export.verification.images import ImagesToVerify, image_paths, noise_images, spread
     from export.verification.run import verify_model as compare
     from runtime.images import IMAGE_SUFFIXES
@@ -64,6 +66,10 @@ def verify(
     if picture is not None and picture.suffix.lower() not in IMAGE_SUFFIXES:
         raise typer.BadParameter(f"--picture {picture} has no image suffix, such as .png.")
     contract = read_contract(model)
+    # Importing torch and tracing the network take a while.
+    print(
+        f"{model} is compared with the network that it came from ...", file=sys.stderr, flush=True
+    )
     named = against or []
     files = [Path(text) for text in named if is_folded_file(text)]
     specs = [text for text in named if not is_folded_file(text)]
@@ -74,9 +80,11 @@ def verify(
         if images
         else noise_images(contract)
     )
-    with stdout_kept():
+    with stdout_kept(), ProgressBar() as progress:
         network, notes = _network(model, contract, specs[0] if specs else None, weights, output)
-        report = compare(model, network, shown, against=files, batch_size=batch_size)
+        report = compare(
+            model, network, shown, against=files, batch_size=batch_size, progress=progress
+        )
     report.notes.extend(notes)
     if picture is not None:
         from export.verification.picture import worst_picture

@@ -63,6 +63,7 @@ class OnnxNetwork(Network):
                 normalized=anatomy.normalized,
                 head_before_normalization=anatomy.head_before_normalization,
                 pooled=anatomy.pooled,
+                finer=anatomy.finer,
             )
         )
         self.notes = prepared.notes

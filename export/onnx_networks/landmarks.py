@@ -44,6 +44,7 @@ class OnnxAnatomy:
         candidates: every value that could be the feature map, in order.
         layer: the chosen one; its name is the value's.
         pooled: the maps behind it that are pooled on ways of their own, if several.
+        finer: the name of a map in front of it that has more positions, if it has few.
         head_end: the name of `z`: the input of the final normalisation, or the
             embedding where there is none or it was not found.
         normalized: whether the network ends in an L2 normalisation.
@@ -54,6 +55,7 @@ class OnnxAnatomy:
     candidates: list[Layer]
     layer: Layer
     pooled: tuple[Layer, ...]
+    finer: str | None
     head_end: str
     normalized: bool
     head_before_normalization: bool
@@ -85,8 +87,9 @@ def dissect_onnx(
         )
     head_end, normalized, before = _find_head_end(prepared, image_size)
     trace = Trace(prepared.model, flow, head_end, image_size)
+    finer = None
     if layer is None:
-        chosen, pooled = _find_feature_map(
+        chosen, pooled, finer = _find_feature_map(
             flow, trace, candidates, head_end, prepared.shapes, exact
         )
     else:
@@ -102,7 +105,7 @@ def dissect_onnx(
     obstacle = inside[0].sentence if inside else None
     if exact and obstacle is not None:
         raise FoldcamError(_offer(obstacle))
-    return OnnxAnatomy(candidates, chosen, pooled, head_end, normalized, before, obstacle)
+    return OnnxAnatomy(candidates, chosen, pooled, finer, head_end, normalized, before, obstacle)
 
 
 def _offer(obstacle: str) -> str:
@@ -189,8 +192,11 @@ def _find_feature_map(
     head_end: str,
     shapes: Mapping[str, Shape],
     exact: bool,
-) -> tuple[Layer, tuple[Layer, ...]]:
-    """The feature map, and the maps behind it if several: `export.networks.feature_map.select`."""
+) -> tuple[Layer, tuple[Layer, ...], str | None]:
+    """The feature map, the maps behind it if several, and a finer one if it has few positions.
+
+    See `export.networks.feature_map.select`.
+    """
     layouts = {candidate.name: candidate.layout for candidate in candidates}
     reached = {
         name
@@ -228,7 +234,8 @@ def _find_feature_map(
     selection = select(steps, names)
     by_name = {candidate.name: candidate for candidate in candidates}
     pooled = tuple(by_name[names[each]] for each in selection.pooled)
-    return by_name[names[selection.position]], pooled
+    finer = None if selection.finer is None else names[selection.finer]
+    return by_name[names[selection.position]], pooled, finer
 
 
 def _rank(shape: Shape) -> int:

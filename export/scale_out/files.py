@@ -9,6 +9,7 @@ from export.bank import Bank
 from export.bank_files import BuiltBank, check_out
 from export.banks.grad_weights import ChannelRule
 from export.banks.steps import StageProgress
+from export.coarse_map import coarse_notes
 from export.datasets import Dataset, SingletonPolicy
 from export.exporter import bank_notes, source_of
 from export.models.spec import load_model
@@ -107,5 +108,5 @@ def build_bank_file_on_ray(
         report = replace(report, bank=Bank.load(out))
     if keep_shards is None:
         forget_shards(folder)
-    notes = [*bank_notes(network, report), *made.notes]
+    notes = [*coarse_notes(loaded, network), *bank_notes(network, report), *made.notes]
     return BankOnRay(BuiltBank(out, report, notes), made)

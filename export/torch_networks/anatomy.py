@@ -44,6 +44,7 @@ class Anatomy:
         candidates: every node that could be the feature map, in order.
         layer: the chosen one.
         pooled: maps behind it that are pooled on ways of their own, if several.
+        finer: the name of a map in front of it that has more positions, if it has few.
         feature_map: the node of its output as `[N, K, h, w]`.
         head_end: the node of `z`: the input of the final normalisation, or the
             embedding where there is none or it was not found.
@@ -59,6 +60,7 @@ class Anatomy:
     candidates: list[Candidate]
     layer: Layer
     pooled: tuple[Layer, ...]
+    finer: str | None
     feature_map: fx.Node
     head_end: fx.Node
     embedding: fx.Node
@@ -94,9 +96,9 @@ def dissect(
     head_end, normalized, before = _find_head_end(whole, image_size, embedding)
     if layer is None:
         answer = find_feature_map(whole, head_end, found, example_images(image_size, 2))
-        chosen, pooled = answer.candidate, answer.pooled
+        chosen, pooled, finer = answer.candidate, answer.pooled, answer.finer
     else:
-        pooled = ()
+        pooled, finer = (), None
         chosen = named_feature_map(whole.graph, found, layer)
     _check_gradient_path(chosen, head_end, found)
     layout = chosen.layer.layout
@@ -110,6 +112,7 @@ def dissect(
         candidates=found,
         layer=chosen.layer,
         pooled=pooled,
+        finer=finer,
         feature_map=feature_map,
         head_end=head_end,
         embedding=embedding,

@@ -83,10 +83,12 @@ class Found:
     Attributes:
         candidate: the feature map.
         pooled: the maps that come from it and are pooled on ways of their own, if several.
+        finer: the name of a map in front of it that has more positions, if it has few.
     """
 
     candidate: Candidate
     pooled: tuple[Layer, ...] = ()
+    finer: str | None = None
 
 
 def candidates(
@@ -169,6 +171,7 @@ def find_feature_map(
     return Found(
         by_node[nodes[selection.position]],
         tuple(by_node[nodes[each]].layer for each in selection.pooled),
+        None if selection.finer is None else names[selection.finer],
     )
 
 

@@ -37,6 +37,10 @@ class ImagesToVerify:
     paths: Sequence[Path]
     skipped: list[SkippedFile] = field(default_factory=list)
 
+    def __len__(self) -> int:
+        """How many files there are."""
+        return len(self.paths)
+
     def __iter__(self) -> Iterator[NamedImage]:
         """Read them in turn.
 

@@ -15,15 +15,18 @@ from export.onnx_graphs.constants import fold_constants
 from export.onnx_graphs.session import GraphSession
 from export.torch_networks.cut import TorchNetwork
 
+# So many that torch's exporter leaves their positions to be computed.
+CHANNELS = 192
+
 
 class _Positions(nn.Module):
     """Tokens with positions learned at another size, as a vision transformer's."""
 
     def __init__(self):
         super().__init__()
-        self.patches = nn.Conv2d(3, 8, 4, 4)
-        self.positions = nn.Parameter(torch.randn(1, 8, 14, 14))
-        self.norm = nn.LayerNorm(8)
+        self.patches = nn.Conv2d(3, CHANNELS, 4, 4)
+        self.positions = nn.Parameter(torch.randn(1, CHANNELS, 14, 14))
+        self.norm = nn.LayerNorm(CHANNELS)
 
     def forward(self, image):
         patches = self.patches(image)
