@@ -15,7 +15,7 @@ import torch
 from torch import fx, nn
 
 from export.networks.answers import check_answers
-from export.networks.feature_map import Layer, describe
+from export.networks.feature_map import Layer
 from export.networks.head_end import judge_normalization
 from export.torch_networks import graph_search
 from export.torch_networks.feature_map_search import (
@@ -99,8 +99,7 @@ def dissect(
         chosen, pooled, finer = answer.candidate, answer.pooled, answer.finer
     else:
         pooled, finer = (), None
-        chosen = named_feature_map(whole.graph, found, layer)
-    _check_gradient_path(chosen, head_end, found)
+        chosen = named_feature_map(whole.graph, found, layer, head_end)
     layout = chosen.layer.layout
     feature_map = add_map(whole, chosen.node, layout)
     program = subgraph(whole, [image], [feature_map, embedding])
@@ -300,14 +299,6 @@ def _ends(whole: fx.GraphModule) -> tuple[fx.Node, fx.Node]:
             "must return one embedding per image."
         )
     return images[0], embedding
-
-
-def _check_gradient_path(chosen: Candidate, head_end: fx.Node, found: list[Candidate]) -> None:
-    if chosen.node not in graph_search.ancestors(head_end):
-        raise FoldcamError(
-            f"Layer {chosen.layer.name!r} has no gradient path to the embedding; choose one of: "
-            f"{describe([candidate.layer for candidate in found])}."
-        )
 
 
 @torch.no_grad()
