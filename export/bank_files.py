@@ -13,6 +13,7 @@ from export.banks.builder import BankReport, build_bank
 from export.banks.grad_weights import ChannelRule
 from export.banks.steps import StageProgress
 from export.banks.update import AddReport, add_to_bank
+from export.coarse_map import coarse_notes
 from export.datasets import Dataset, SingletonPolicy, handle_singletons
 from export.exporter import bank_notes, normalization_notes, source_of
 from export.models.spec import LoadedModel
@@ -87,7 +88,11 @@ def build_bank_file(
     source = source_of(report, loaded, dataset, network, preprocessing)
     report = replace(report, bank=replace(report.bank, source=source))
     report.bank.save(out)
-    notes = [*normalization_notes(loaded, preprocessing), *bank_notes(network, report)]
+    notes = [
+        *normalization_notes(loaded, preprocessing),
+        *coarse_notes(loaded, network),
+        *bank_notes(network, report),
+    ]
     return BuiltBank(out, report, notes)
 
 

@@ -15,6 +15,7 @@ from export.banks.builder import BankReport, build_bank
 from export.banks.fitted_network import fit_head
 from export.banks.grad_weights import ChannelRule
 from export.banks.steps import StageProgress
+from export.coarse_map import coarse_notes
 from export.datasets import Dataset
 from export.grafting.fold import FoldOptions, fold
 from export.models.spec import LoadedModel
@@ -111,6 +112,7 @@ def export_model(
         size = (preprocessing.height, preprocessing.width)
         network = loaded.network(layer, size, exact=head_rule == "exact")
         model = network.to_onnx(opset)
+        coarse = coarse_notes(loaded, network, exact=head_rule == "exact")
         _check_size(model, network, len(dataset.samples), options or FoldOptions())
         if head_rule == "fitted":
             network = fit_head(
@@ -146,6 +148,7 @@ def export_model(
         report.bank.save(bank_out)
     notes = [
         *normalization_notes(loaded, preprocessing, model.graph),
+        *coarse,
         *bank_notes(network, report),
     ]
     contract = read_contract(out)

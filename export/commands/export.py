@@ -167,6 +167,7 @@ def export(
         "skipped": [{"path": str(s.path), "reason": s.reason} for s in report.bank.skipped],
         "notes": report.notes,
         **data_document(dataset),
+        "bank_file": None if bank is None else str(bank),
     }
     if as_json:
         print_json(summary)
@@ -183,6 +184,8 @@ def export(
         f"  bank         {contract.bank.rows} images {what}, "
         f"{contract.bank.grad_weight_rows} distinct rows of grad-weights"
     )
+    if bank is not None:
+        print(f"  bank file    {bank}: {bank.stat().st_size / 1e6:.1f} MB")
     if contract.bank.storage is not None:
         print(f"  storage      {contract.bank.storage.sentence()}")
     if report.fidelity is not None:

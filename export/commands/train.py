@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -92,6 +93,8 @@ def train(
     )
     dataset = load_dataset(images, chosen, continuous=continuous)
     say_notes(dataset)
+    # A file does not choose what code is imported, so that it is named beside its network.
+    stands_alone = weights is None and ":" not in model
     # What a user's network prints does not belong into the report.
     with redirect_stdout(sys.stderr), ProgressBar() as progress:
         loaded = load_model(model, weights)
@@ -108,11 +111,7 @@ def train(
         )
         recall = None
         if not continuous:
-            trained = (
-                load_model(str(out))
-                if weights is None and ":" not in model
-                else (load_model(model, out))
-            )
+            trained = load_model(str(out)) if stands_alone else load_model(model, out)
             recall = held_out_recall(trained, images, chosen, progress)
     if as_json:
         print_json(
@@ -124,12 +123,18 @@ def train(
                 "recall": recall,
                 **data_document(dataset),
                 "skipped": [{"path": str(s.path), "reason": s.reason} for s in report.skipped],
+                "notes": list(loaded.notes),
             }
         )
         return
     print(f"{out}: learned after layer {report.train_from}, {report.steps} steps")
     for line in recall_text(recall) if recall else []:
         print(f"  {line}")
+    for note in loaded.notes:
+        print(f"  note: {note}")
     for skipped in report.skipped:
         print(f"  skipped {skipped.path}: {skipped.reason}")
-    print(f"Next: foldcam export {out} --images {images} --out model.onnx")
+    again = ["foldcam", "export", *([str(out)] if stands_alone else [model, "--weights", str(out)])]
+    again += ["--images", str(images), *(["--split", chosen] if chosen != "train" else [])]
+    again += [*(["--continuous"] if continuous else []), "--out", "model.onnx"]
+    print(f"Next: {shlex.join(again)}")

@@ -6,6 +6,7 @@ the command line says so.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -70,6 +71,7 @@ def verify(
 ) -> None:
     """Compare folded models with the network that they came from; status 3 if one is off."""
     from export.models.named import is_folded_file
+    from export.progress import ProgressBar
     from export.verification.images import ImagesToVerify, images_of, noise_images, spread
     from export.verification.run import verify_model as compare
     from runtime.images import WRITTEN_SUFFIXES
@@ -88,6 +90,8 @@ def verify(
         [Written("--picture", picture)],
     )
     contract = read_contract(model)
+    # Importing torch and tracing the network take a while.
+    print(f"Verifying {model} ...", file=sys.stderr, flush=True)
     named = against or []
     files = [Path(text) for text in named if is_folded_file(text)]
     specs = [text for text in named if not is_folded_file(text)]
@@ -107,7 +111,7 @@ def verify(
         dataset = images_of(images, chosen)
         say_notes(dataset)
         shown = ImagesToVerify(spread(dataset.samples, most))
-    with stdout_kept():
+    with stdout_kept(), ProgressBar() as progress:
         network: Network | None = None
         if specs or trust_origin:
             from export.models.named import load_network, load_origin
@@ -117,7 +121,9 @@ def verify(
                 if specs
                 else load_origin(model, contract, weights, output)
             )
-        report = compare(model, network, shown, against=files, batch_size=batch_size)
+        report = compare(
+            model, network, shown, against=files, batch_size=batch_size, progress=progress
+        )
     if network is None:
         report.notes.append(
             "Only what was folded onto the network is verified, not the network itself: name it "

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
+import onnx.defs
 import onnx.inliner
 from onnx import TensorProto, helper, numpy_helper
 
+from export.onnx_graphs.canonical import canonical
 from export.onnx_graphs.message import load_message
 from export.onnx_graphs.values import graphs, inputs_of, place_of, prune
 from runtime.contract import METADATA_KEY
@@ -80,6 +82,8 @@ def read_onnx(path: Path, output: str | None = None) -> OnnxFile:
             f"MODEL {path} is folded already: name the network it was made from, or compare it "
             f"with `foldcam verify {path}`."
         )
+    _check_opset(model, path)
+    canonical(model)
     if model.functions:
         try:
             model = onnx.inliner.inline_local_functions(model)
@@ -93,6 +97,18 @@ def read_onnx(path: Path, output: str | None = None) -> OnnxFile:
         _end_at(model.graph, output)
     _check_operators(model.graph)
     return OnnxFile(path, model, output)
+
+
+def ending_at(file: OnnxFile, output: str) -> OnnxFile:
+    """The same network up to one of its values, as `read_onnx` gives it with that output.
+
+    Raises:
+        FoldcamError: no node has that output.
+    """
+    model = onnx.ModelProto()
+    model.CopyFrom(file.model)
+    _end_at(model.graph, output)
+    return OnnxFile(file.path, model, output)
 
 
 def computation_hash(model: onnx.ModelProto, embedding: str) -> str:
@@ -160,6 +176,21 @@ def _end_at(graph: onnx.GraphProto, output: str) -> None:
     given = [value for value in graph.input if value.name in used]
     del graph.input[:]
     graph.input.extend(given)
+
+
+def _check_opset(model: onnx.ModelProto, path: Path) -> None:
+    versions = [item.version for item in model.opset_import if item.domain in _OWN_DOMAINS]
+    newest = onnx.defs.onnx_opset_version()
+    if not versions:
+        raise FoldcamError(
+            f"MODEL {path} does not say in which version of ONNX's operators (opset) it is "
+            "written: export it again."
+        )
+    if not 1 <= max(versions) <= newest:
+        raise FoldcamError(
+            f"MODEL {path} is in ONNX opset {max(versions)}, and {newest} is the newest that this "
+            f"onnx ({onnx.__version__}) knows: export it in opset 18, or install a newer onnx."
+        )
 
 
 def _check_operators(graph: onnx.GraphProto) -> None:

@@ -9,6 +9,7 @@ from export.bank import Bank
 from export.bank_files import BuiltBank, check_out
 from export.banks.grad_weights import ChannelRule
 from export.banks.steps import StageProgress
+from export.coarse_map import coarse_notes
 from export.datasets import Dataset, SingletonPolicy
 from export.exporter import bank_notes, normalization_notes, source_of
 from export.models.spec import load_model
@@ -110,6 +111,7 @@ def build_bank_file_on_ray(
         forget_shards(folder)
     notes = [
         *normalization_notes(loaded, preprocessing),
+        *coarse_notes(loaded, network),
         *bank_notes(network, report),
         *made.notes,
     ]

@@ -40,6 +40,10 @@ class ImagesToVerify:
     samples: Sequence[Sample]
     skipped: list[SkippedFile] = field(default_factory=list)
 
+    def __len__(self) -> int:
+        """How many files there are."""
+        return len(self.samples)
+
     def __iter__(self) -> Iterator[NamedImage]:
         """Read them in turn.
 

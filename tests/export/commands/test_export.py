@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -103,6 +104,30 @@ def test_export_then_verify(exported, model, shared_photos, foldcam, working_dir
     assert status == 0
     assert "passed" in out
     assert [p.name for p in working_directory.iterdir() if p.name.startswith(".")] == []
+
+
+def test_export_says_that_it_kept_the_bank(model, shared_photos, foldcam, working_directory):
+    arguments = ("export", f"{model}:make", "--images", shared_photos)
+    status, out, err = foldcam(*arguments, "--bank", "rows.safetensors")
+    assert status == 0, err
+    assert re.search(r"bank file +rows\.safetensors: \d", out)
+    assert (working_directory / "rows.safetensors").is_file()
+    status, out, _ = foldcam(*arguments)
+    assert "bank file" not in out
+    assert json.loads(foldcam(*arguments, "--json")[1])["bank_file"] is None
+
+
+def test_verify_has_a_word_before_it_loads_anything_large(
+    exported, shared_photos, foldcam, monkeypatch
+):
+    def interrupt(*_args, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("export.models.named.load_network", interrupt)
+    status, out, err = foldcam("verify", exported, "--images", shared_photos, "--json")
+    assert status == 130
+    assert out == ""
+    assert f"Verifying {exported} ..." in " ".join(err.split())
 
 
 def test_export_prints_one_json_document(model, shared_photos, foldcam):
