@@ -37,12 +37,16 @@ _ONE_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*)(?::(?:[0-9]{1,5}|port)?)?", re.I)
 _LOOSE_HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(:(\d*|port))?", re.IGNORECASE | re.DOTALL)
 _PARAMETER = re.compile(r"([?&;#/,])([^=&;#?/,]*)=([^&;#]*)")
+# As recorders write it: user=admin_password=secret_channel=1.
+_UNDERSCORED = re.compile(r"_([A-Za-z]+)=([^&;#/]*)")
 _NAMED_SEGMENT = re.compile(
     r"/(token|access_token|api_?key|key|password|passwd|pwd|pass|secret)/([^/?#&;]+)", re.IGNORECASE
 )
 _PAIR_IN_PATH = re.compile(r"(^|[/;&,])([^/;&,=]*)=")
 _LOGIN_IN_PATH = re.compile(r"(^|/)[^/?#]*:[^?#]*@", re.DOTALL)
 
+# As passwords they are known to everybody, and messages need them as words.
+_NAMES = {"password", "passwd", "token"}
 _MOST_KNOWN = 64
 _LONGEST_KNOWN = 2000
 _SHORTEST_WORD = 4
@@ -155,7 +159,7 @@ class _Known:
 
     def _compiled(self) -> tuple[re.Pattern[str] | None, re.Pattern[str] | None]:
         with self._lock:
-            words = {word for address in self._shown for word in _words(address)}
+            words = {word for address in self._shown for word in _words(address)} - _NAMES
             # Not in the middle of another word: of "open" in "reopened" nothing can be learnt.
             self._patterns = _any_of(self._shown, 1, ""), _any_of(words, _SHORTEST_WORD, r"\b")
             return self._patterns
@@ -201,6 +205,9 @@ def _words(address: str) -> Iterable[str]:
         # Of who logs in only the name is lost, which is a word like "admin".
         if _SECRET.search(name) and not _NAME_OF_USER.fullmatch(name):
             yield found[3]
+    for found in _UNDERSCORED.finditer(rest):
+        if _SECRET.search(found[1]) and not _NAME_OF_USER.fullmatch(found[1]):
+            yield re.split(r"_[A-Za-z]+=", found[2], maxsplit=1)[0]
     for found in _NAMED_SEGMENT.finditer(rest):
         yield found[2]
     if found_login := _LOGIN_IN_PATH.search(rest.partition("/")[2]):

@@ -254,6 +254,14 @@ def contract_with() -> Callable[..., Contract]:
     return tiny_contract
 
 
+@pytest.fixture(autouse=True)
+def no_secret_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test typed as a password is an ordinary word in the next."""
+    from runtime import redaction
+
+    monkeypatch.setattr(redaction, "_known", redaction._Known())
+
+
 Program = Callable[..., subprocess.CompletedProcess[str]]
 
 
