@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from runtime.model import Result
+from runtime.unanswered import ZERO
 
 FRAMES_IN_A_ROW = 30
 """Of a live run, of all sources together: then nobody waits for an end that never comes."""
@@ -14,8 +15,9 @@ FRAMES_IN_A_ROW = 30
 class Answers:
     """Watches whether the model answers.
 
-    A recording is read to its end, since a film may begin or end in black; a live run has no
-    end, and stops after `FRAMES_IN_A_ROW` frames without an answer.
+    A picture of which a network makes zeros has no answer, and breaks no model. A recording is
+    read to its end, since a film may begin or end in black; a live run has no end, and stops
+    after `FRAMES_IN_A_ROW` frames without an answer.
 
     Args:
         live: whether the run has no end of its own.
@@ -34,7 +36,8 @@ class Answers:
         """One frame's results; returns how many are no answer, by cause."""
         causes = Counter(result.error for result in results if result.error is not None)
         self._causes.update(causes)
-        if len(results) > causes.total():
+        # Zeros are what a sound network without biases makes of a black picture.
+        if len(results) > causes.total() or ZERO in causes:
             self._answered, self._in_a_row = True, 0
         elif results:
             self._in_a_row += 1

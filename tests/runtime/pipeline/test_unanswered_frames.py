@@ -9,7 +9,7 @@ from pipeline_parts import Given, Kept
 
 from runtime.pipeline import run
 from runtime.pipeline.answers import FRAMES_IN_A_ROW, Answers
-from runtime.unanswered import NAN
+from runtime.unanswered import NAN, ZERO
 
 BLACK = np.zeros((16, 16, 3), np.uint8)
 
@@ -55,3 +55,10 @@ def test_a_result_of_a_users_own_function_is_judged_too(load, without_epsilon):
     assert summary.unanswered == {NAN: 3}
     assert summary.broken is not None
     assert kept.seen[0].result.labels == []
+
+
+def test_black_pictures_break_no_sound_model(load, scaled):
+    summary = run(Given(3), load(scaled(0.0)))
+    assert summary.unanswered == {ZERO: 3}
+    assert summary.labels == {}
+    assert summary.broken is None
