@@ -216,6 +216,7 @@ class Bank:
         Raises:
             FoldcamError: the file is missing, damaged, or not a bank.
         """
+        path = Path(path)
         refuse_special(path)
         return _assembled(path, *read_arrays(path))
 
