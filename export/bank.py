@@ -210,7 +210,7 @@ class Bank:
             save_file(arrays, temporary, metadata={FORMAT: json.dumps(header, sort_keys=True)})
 
     @staticmethod
-    def load(path: Path) -> Bank:
+    def load(path: Path | str) -> Bank:
         """Read a bank.
 
         Raises:
