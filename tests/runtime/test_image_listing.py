@@ -78,8 +78,10 @@ def test_what_is_named_is_taken_by_its_content(mixed):
     found = sort_out_files(named)
     assert [path.name for path in found.pictures] == [".hidden.jpg", "x.jpg_old"]
     assert [(Path(item.path).name, item.reason) for item in found.left_out] == [
-        ("a", "a folder"), ("notes.txt", "of a format that is not read (.txt)"), ("pipe.jpg", "no regular file"),
-    ]  # fmt: skip
+        ("a", "a folder"),
+        ("notes.txt", "of a format that is not read (.txt)"),
+        ("pipe.jpg", "no regular file"),
+    ]
 
 
 def test_a_report_counts_by_reason_and_names_a_few(tmp_path):
