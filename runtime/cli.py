@@ -7,11 +7,11 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from runtime import program
 from runtime.bench.cli import bench
 from runtime.build_cli import build
 from runtime.cli_support import print_json, print_text
 from runtime.doctor_cli import doctor
-from runtime.program import run_program
 from runtime.run_cli import config_app, run
 
 app = typer.Typer(
@@ -73,7 +73,7 @@ def inspect(
 
 def main() -> NoReturn:
     """As `python -m runtime.cli`."""
-    run_program("runtime", lambda: app)
+    program.runtime()
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from runtime import program
 from runtime.cli_support import missing_extra, print_text
 from runtime.errors import FoldcamError
 from runtime.memory import keep_freed_memory
-from runtime.program import run_program
 
 GROUP = "foldcam.commands"
 
@@ -97,7 +97,7 @@ def installed() -> typer.Typer:
 
 def main() -> NoReturn:
     """As `python -m runtime.foldcam_cli`."""
-    run_program("foldcam", installed)
+    program.foldcam()
 
 
 if __name__ == "__main__":

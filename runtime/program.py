@@ -15,13 +15,10 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import Any, NoReturn
 
 from runtime import stopping
 from runtime.standard_streams import claim_output, flush_open_files, repair_streams
-
-if TYPE_CHECKING:
-    import typer
 
 DEAF_SECONDS = 10.0
 """A program that is in a library for so long after a signal is ended there."""
@@ -33,10 +30,11 @@ _FLUSH_SECONDS = 2.0
 def runtime() -> NoReturn:
     """The console script `runtime`."""
 
-    def load() -> typer.Typer:
+    def load() -> Callable[..., Any]:
         from runtime.cli import app
+        from runtime.cli_support import prepared
 
-        return app
+        return prepared(app)
 
     run_program("runtime", load)
 
@@ -44,15 +42,16 @@ def runtime() -> NoReturn:
 def foldcam() -> NoReturn:
     """The console script `foldcam`."""
 
-    def load() -> typer.Typer:
+    def load() -> Callable[..., Any]:
+        from runtime.cli_support import prepared
         from runtime.foldcam_cli import installed
 
-        return installed()
+        return prepared(installed())
 
     run_program("foldcam", load)
 
 
-def run_program(name: str, load: Callable[[], typer.Typer]) -> NoReturn:
+def run_program(name: str, load: Callable[[], Callable[..., Any]]) -> NoReturn:
     """Load a program and run it with the arguments of this process; never returns.
 
     Args:
@@ -66,12 +65,12 @@ def run_program(name: str, load: Callable[[], typer.Typer]) -> NoReturn:
         claim_output()
     status = 1
     try:
-        from runtime.cli_support import call_app, status_of
+        from runtime.cli_support import status_of
 
         def call() -> None:
             app = load()
             stopping.install(stopping.raise_stopped)
-            call_app(app, name)
+            app(prog_name=name)
 
         status = status_of(call)
     except BaseException as error:

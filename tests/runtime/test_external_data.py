@@ -186,6 +186,7 @@ def test_a_place_that_is_left_over_may_not_lead_outside_either(tmp_path):
         read_header(_saved(tmp_path, PLACES["initializer"], tensor))
     tensor = _external(location="absent.bin")
     tensor.data_location = TensorProto.DEFAULT
+    tensor.raw_data = bytes(16)
     assert not read_header(_saved(tmp_path, PLACES["initializer"], tensor)).external[0].read
 
 

@@ -266,7 +266,7 @@ def test_a_signal_that_comes_twice_does_not_break_off_the_end(
 
 def _until_begun(child, folder):
     while child.poll() is None:
-        begun = list(folder.glob(".x.*.jsonl"))
+        begun = list(folder.glob("*x*.jsonl"))
         if begun and begun[0].stat().st_size:
             return
         time.sleep(0.02)

@@ -123,8 +123,10 @@ def test_verify_has_a_word_before_it_loads_anything_large(
     def interrupt(*_args, **_options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("export.models.named.load_network", interrupt)
-    status, out, err = foldcam("verify", exported, "--images", shared_photos, "--json")
+    monkeypatch.setattr("export.models.named.load_origin", interrupt)
+    status, out, err = foldcam(
+        "verify", exported, "--trust-origin", "--images", shared_photos, "--json"
+    )
     assert status == 130
     assert out == ""
     assert f"Verifying {exported} ..." in " ".join(err.split())
