@@ -9,15 +9,13 @@ from typing import Any
 
 import onnx
 
-from calibrate.base import Base, try_equalizing
 from calibrate.gptq import gptq_levels
 from calibrate.half import float16_steps, with_float16
 from calibrate.ladder import Rung, climb, rank_layers
 from calibrate.outcome import Outcome
-from calibrate.placement import Placement, find_placement
+from calibrate.placement import find_placement
 from calibrate.qdq import Levels, Recipe, Step, quantize
 from calibrate.quality import Damage, Gate
-from calibrate.rebank import rebank
 from calibrate.selection import read_pictures, select
 from calibrate.source import check_names, contract_in, read_source, write_contract
 from calibrate.speed import compare_speed
@@ -70,7 +68,7 @@ class _Job:
     def __init__(
         self, path: Path, data: Path, wishes: Wishes, store: Store, progress: Progress | None
     ) -> None:
-        self._data, self._wishes, self._store = data, wishes, store
+        self._wishes, self._store = wishes, store
         self._tell: Progress = progress or (lambda *_: None)
         self._model, self._contract = read_source(path)
         self._placement = find_placement(self._model, wishes.target)
@@ -95,34 +93,27 @@ class _Job:
 
     def run(self) -> Outcome:
         wishes = self._wishes
-        found = self._statistics(self._model, self._placement.tensors(self._model), "exported")
+        found = self._statistics()
         step = max(1, len(self._images.resized) // _DAMAGE_IMAGES)
         damage = Damage(self._model, self._contract, self._images.resized[::step][:_DAMAGE_IMAGES])
-        base = Base(self._model, self._placement, found)
-        if wishes.equalize:
-            base = try_equalizing(base, damage, wishes.target, self._equalized_statistics)
-        choices = self._choices(base, damage)
+        choices = self._choices(found, damage)
         steps = {name: choice.step for name, choice in choices.items()}
         recipe, tried = best_recipe(
-            base.model, base.placement, steps, base.found, damage,
-            correct_biases=wishes.correct_biases, levels=self._levels(base),
+            self._model, self._placement, steps, found, damage,
+            correct_biases=wishes.correct_biases, levels=self._levels(),
         )  # fmt: skip
         chooser = Gate(self._model, self._contract, self._choosers)
-        ladder, ranking = self._ladder(base, recipe, chooser, damage)
+        ladder, ranking = self._ladder(recipe, chooser, damage)
         chosen = next((rung for rung in ladder if not rung.failures), ladder[-1])
-        model, rebanked = self._candidates[chosen.kept], None
-        if wishes.rebank:
-            model, rebanked = self._rebanked(model, chosen, chooser)
+        model = self._candidates[chosen.kept]
         gate = Gate(self._model, self._contract, self._judges)
         self._tell("gate", 0, 1)
         figures, each, answers = gate.figures(model, kernels=self._kernels)
         self._tell("gate", 1, 1)
         report = {
             **self._report(choices, ladder, chosen, ranking),
-            "equalization": base.equalization,
             "damage": tried,
             "float16_steps": float16_steps(model),
-            "rebank": rebanked,
             "gate": {"figures": figures.document(),
                      "failures": failures_of(figures, wishes.limits)},
         }  # fmt: skip
@@ -131,9 +122,7 @@ class _Job:
         ratio = speeds[ladder.index(chosen)].ratio if speeds else None
         return Outcome(
             model=model,
-            base=base.model if base.changed else None,
             contract=contract,
-            steps={name: steps[name] for name in _rounded(base, chosen.kept)},
             report=report,
             ladder=ladder,
             chosen=chosen,
@@ -152,49 +141,42 @@ class _Job:
     def _limits_to_choose_by(self) -> GateLimits:
         return self._wishes.limits.to_choose_by(len(self._choosers.samples))
 
-    def _equalized_statistics(
-        self, model: onnx.ModelProto, tensors: list[str]
-    ) -> dict[str, Activation]:
-        return self._statistics(model, tensors, "equalized")
-
-    def _statistics(
-        self, model: onnx.ModelProto, tensors: list[str], which: str
-    ) -> dict[str, Activation]:
-        key = key_of(stage="ranges", network=which, **self._inputs)
+    def _statistics(self) -> dict[str, Activation]:
+        key = key_of(stage="ranges", **self._inputs)
+        tensors = self._placement.tensors(self._model)
         found = self._store.statistics(key)
         if found is None or list(found) != tensors:
-            found = gather(model, self._contract, tensors, self._images.resized, self._tell)
+            found = gather(self._model, self._contract, tensors, self._images.resized, self._tell)
             self._store.keep_statistics(key, found)
         return found
 
-    def _choices(self, base: Base, damage: Damage) -> dict[str, Choice]:
+    def _choices(self, found: dict[str, Activation], damage: Damage) -> dict[str, Choice]:
         method, target = self._wishes.method, self._wishes.target
-        key = key_of(stage="thresholds", method=method, equalized=base.changed, **self._inputs)
+        key = key_of(stage="thresholds", method=method, **self._inputs)
         kept = self._store.json(key)
         if kept is not None:
             return {item["tensor"]: Choice(**{**item, "step": Step(**item["step"])})
                     for item in kept}  # fmt: skip
-        choices = choose_steps(base.model, base.found, damage, target, method, self._tell)
+        choices = choose_steps(self._model, found, damage, target, method, self._tell)
         self._store.keep_json(key, [asdict(choice) for choice in choices.values()])
         return choices
 
-    def _levels(self, base: Base) -> dict[str, Levels] | None:
+    def _levels(self) -> dict[str, Levels] | None:
         if not self._wishes.gptq:
             return None
-        key = key_of(stage="gptq", equalized=base.changed, **self._inputs)
+        key = key_of(stage="gptq", **self._inputs)
         levels = self._store.arrays(key)
         if levels is None:
             levels = gptq_levels(
-                base.model, self._contract, base.placement, self._images.resized, self._tell
+                self._model, self._contract, self._placement, self._images.resized, self._tell
             )
             self._store.keep_arrays(key, levels)
         return levels
 
-    def _ranking(self, base: Base, recipe: Recipe, damage: Damage) -> list[tuple[str, float]]:
+    def _ranking(self, recipe: Recipe, damage: Damage) -> list[tuple[str, float]]:
         key = key_of(
             stage="sensitivity",
             method=self._wishes.method,
-            equalized=base.changed,
             biases=bool(recipe.biases),
             gptq=bool(recipe.levels),
             **self._inputs,
@@ -202,19 +184,21 @@ class _Job:
         kept = self._store.json(key)
         if kept is not None:
             return [(str(name), float(value)) for name, value in kept]
-        ranking = rank_layers(base.model, base.placement, recipe, damage, self._tell)
+        ranking = rank_layers(self._model, self._placement, recipe, damage, self._tell)
         self._store.keep_json(key, ranking)
         return ranking
 
     def _ladder(
-        self, base: Base, recipe: Recipe, chooser: Gate, damage: Damage
+        self, recipe: Recipe, chooser: Gate, damage: Damage
     ) -> tuple[list[Rung], list[tuple[str, float]]]:
         limits = self._limits_to_choose_by()
 
         def measure(kept: tuple[str, ...]) -> Rung:
             told = f"choosing, {len(kept)} layers in float"
             self._tell(told, 0, 1)
-            candidate = quantize(base.model, base.placement, replace(recipe, kept=frozenset(kept)))
+            candidate = quantize(
+                self._model, self._placement, replace(recipe, kept=frozenset(kept))
+            )
             if self._wishes.float_type == "fp16":
                 candidate = with_float16(candidate)
             figures, _, _ = chooser.figures(candidate, kernels=self._kernels)
@@ -228,20 +212,8 @@ class _Job:
         first = measure(())
         if not first.failures:
             return [first], []
-        ranking = self._ranking(base, recipe, damage)
+        ranking = self._ranking(recipe, damage)
         return climb([name for name, _ in ranking], first, measure), ranking
-
-    def _rebanked(
-        self, model: onnx.ModelProto, chosen: Rung, chooser: Gate
-    ) -> tuple[onnx.ModelProto, dict[str, Any]]:
-        changed = rebank(self._model, model, self._contract, self._data)
-        before, (after, _, _) = chosen.figures, chooser.figures(changed, kernels=self._kernels)
-        better = (after.recall or 0.0, after.neighbor_agreement) > (
-            before.recall or 0.0,
-            before.neighbor_agreement,
-        )
-        told = {"before": before.document(), "after": after.document(), "taken": better}
-        return (changed if better else model), told
 
     def _signed(self, model: onnx.ModelProto, report: dict[str, Any], chosen: Rung) -> Contract:
         """Put key and hash of the report into the model's metadata."""
@@ -294,11 +266,3 @@ class _Job:
             "limits_to_choose_by": asdict(self._limits_to_choose_by()),
             "ladder": [rung.document() for rung in ladder],
         }
-
-
-def _rounded(base: Base, kept: tuple[str, ...]) -> list[str]:
-    """The activations of a candidate that are rounded."""
-    layers = tuple(layer for layer in base.placement.layers if layer.name not in kept)
-    names = {layer.name for layer in layers}
-    joins = tuple(join for join in base.placement.joins if join.layer in names)
-    return Placement(layers, joins).tensors(base.model)

@@ -55,9 +55,6 @@ def calibrate(
         bool,
         typer.Option(help="Try weights rounded so that their errors cancel, and keep it likewise."),
     ] = True,
-    equalization: Annotated[
-        bool, typer.Option(help="Try cross-layer equalization, and keep it if it does so, too.")
-    ] = True,
     float_type: Annotated[
         str,
         typer.Option(
@@ -65,9 +62,6 @@ def calibrate(
             help="fp32, or fp16 for layers kept in float, attention and softmax; for TensorRT.",
         ),
     ] = "fp32",
-    rebank: Annotated[
-        bool, typer.Option("--rebank", help="Embed the bank by the INT8 network, if that helps.")
-    ] = False,
     count: Annotated[int, typer.Option(help="Images to calibrate on, at most.", min=8)] = 128,
     choice_images: Annotated[
         int, typer.Option(help="Images to choose layers by, at most.", min=8)
@@ -79,14 +73,6 @@ def calibrate(
     heatmap_p5: Annotated[
         float, typer.Option(help="Limit, heatmap correlation at the 5th percentile.")
     ] = 0.9,
-    calibration_cache: Annotated[
-        str | None,
-        typer.Option(
-            help="Also write a calibration cache for a weakly typed build of this TensorRT, such "
-            "as 10.3.0, and the model without Q and DQ that it belongs to.",
-            metavar="VERSION",
-        ),
-    ] = None,
     cache: Annotated[
         Path | None,
         typer.Option(help="Folder for what long steps found; beside --out if left out."),
@@ -109,13 +95,9 @@ def calibrate(
     kept = tuple(keep_float or ("auto",))
     if len(kept) > 1 and {"auto", "none"} & set(kept):
         raise typer.BadParameter("--keep-float auto and none cannot be joined with names.")
-    if calibration_cache is not None and chosen_target != "tensorrt":
-        raise typer.BadParameter("--calibration-cache needs --target tensorrt.")
     chosen_float = choice("--float", float_type, PRECISIONS)
     if chosen_float == "fp16" and chosen_target == "cpu":
         raise typer.BadParameter("--float fp16 needs --target tensorrt: CPUs have no such kernels.")
-    if chosen_float == "fp16" and calibration_cache is not None:
-        raise typer.BadParameter("--calibration-cache belongs to a float32 model: no --float fp16.")
     if out.suffix != ".onnx":
         raise FoldcamError(f"--out {out}: an INT8 model is an .onnx file.")
     if out.resolve() == model.resolve():
@@ -129,8 +111,6 @@ def calibrate(
         keep_float=kept,
         correct_biases=bias_correction,
         gptq=gptq,
-        equalize=equalization,
-        rebank=rebank,
         target=chosen_target,
         float_type=chosen_float,
         limits=GateLimits(
@@ -142,7 +122,7 @@ def calibrate(
     store = Store(cache or out.with_name(f".{out.name}.calibration"))
     with ProgressBar() as progress:
         outcome = run(model, images, wishes, store=store, progress=progress)
-    files = _write(outcome, model, out, calibration_cache)
+    files = _write(outcome, out)
     if as_json:
         print_json({**document(outcome), "files": [str(path) for path in files]})
     else:
@@ -151,31 +131,17 @@ def calibrate(
         raise typer.Exit(ExitStatus.GATE_FAILED)
 
 
-def _write(outcome: Outcome, model: Path, out: Path, cache_version: str | None) -> list[Path]:
+def _write(outcome: Outcome, out: Path) -> list[Path]:
     import onnx
 
     from calibrate.report import write_json, write_page
-    from calibrate.trt_cache import calibration_cache
     from runtime.files import atomic_path
 
-    text = None if cache_version is None else calibration_cache(outcome.steps, cache_version)
     written = []
     if outcome.passed:
         with atomic_path(out) as temporary:
             onnx.save(outcome.model, temporary)
         written.append(out)
-        if text is not None:
-            beside = out.with_suffix(".calibration.cache")
-            with atomic_path(beside) as temporary:
-                temporary.write_text(text, encoding="utf-8")
-            plain = out.with_suffix(".float.onnx")
-            with atomic_path(plain) as temporary:
-                if outcome.base is None:
-                    temporary.write_bytes(model.read_bytes())
-                else:
-                    # The ranges are those of the equalized network.
-                    onnx.save(outcome.base, temporary)
-            written += [beside, plain]
     else:
         # One of an earlier run would be taken for this one's.
         out.unlink(missing_ok=True)

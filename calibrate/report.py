@@ -135,22 +135,7 @@ def figure_lines(outcome: Outcome) -> list[tuple[str, str]]:
 
 def tried_lines(report: Mapping[str, Any]) -> list[str]:
     """What was tried on the network, and whether it was kept: by the damage to the answers."""
-    lines = []
-    found = report["equalization"]
-    if found is not None:
-        lines.append(
-            f"equalization ({found['activations']} activations): damage "
-            f"{found['as_exported']:.5f} -> {found['equalized']:.5f}, "
-            f"{'kept' if found['taken'] else 'left out'}"
-        )
-    lines += [f"{name}: damage {value}" for name, value in roundings(report["damage"])]
-    found = report["rebank"]
-    if found is not None:
-        before, after = (found[name]["recall"] for name in ("before", "after"))
-        lines.append(
-            f"bank embedded again: recall@1 {before or 0:.2%} -> {after or 0:.2%} on the images to "
-            f"choose by, {'kept' if found['taken'] else 'left out'}"
-        )
+    lines = [f"{name}: damage {value}" for name, value in roundings(report["damage"])]
     if report["settings"]["float_type"] == "fp16":
         lines.append(f"float16: {report['float16_steps']} steps")
     return lines

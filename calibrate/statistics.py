@@ -33,7 +33,6 @@ class Activation:
         width: of the histogram's bins.
         histogram: `int64 [BINS]`, magnitudes from 0 on, of a regular sample of the values.
         channel_mean: `float64 [C]`; of axis 1 for maps, else of the last axis.
-        channel_greatest: `float64 [C]`, magnitudes.
     """
 
     greatest: float
@@ -41,7 +40,6 @@ class Activation:
     width: float
     histogram: npt.NDArray[np.int64]
     channel_mean: npt.NDArray[np.float64]
-    channel_greatest: npt.NDArray[np.float64]
 
 
 def gather(
@@ -91,7 +89,6 @@ def save_statistics(path: Path, found: Mapping[str, Activation]) -> None:
     arrays["histograms"] = np.stack([activation.histogram for activation in activations])
     for place, activation in enumerate(activations):
         arrays[f"mean{place}"] = activation.channel_mean
-        arrays[f"greatest{place}"] = activation.channel_greatest
     save_arrays(path, arrays)
 
 
@@ -109,7 +106,6 @@ def load_statistics(path: Path) -> dict[str, Activation] | None:
                 width=float(ranges[place, 2]),
                 histogram=np.asarray(arrays["histograms"][place], np.int64),
                 channel_mean=np.asarray(arrays[f"mean{place}"], np.float64),
-                channel_greatest=np.asarray(arrays[f"greatest{place}"], np.float64),
             )
             for place, name in enumerate(arrays["tensors"])
         }
@@ -126,7 +122,6 @@ class _Counter:
         self._range = 0.0
         self._counts = np.zeros(BINS, np.int64)
         self._sum: npt.NDArray[np.float64] | None = None
-        self._channels: npt.NDArray[np.float64] | None = None
         self._per_channel = 0
 
     def add(self, values: npt.NDArray[np.float32]) -> None:
@@ -138,9 +133,6 @@ class _Counter:
         others = tuple(place for place in range(values.ndim) if place != axis)
         total = values.sum(axis=others, dtype=np.float64)
         self._sum = total if self._sum is None else self._sum + total
-        highest = np.abs(values).max(axis=others, initial=0).astype(np.float64)
-        known = self._channels
-        self._channels = highest if known is None else np.maximum(known, highest)
         self._per_channel += values.size // max(1, values.shape[axis])
         if greatest == 0:
             return
@@ -159,12 +151,10 @@ class _Counter:
 
     def activation(self) -> Activation:
         assert self._sum is not None
-        assert self._channels is not None
         return Activation(
             self._greatest,
             self._least,
             self._range / BINS,
             self._counts,
             self._sum / max(1, self._per_channel),
-            self._channels,
         )

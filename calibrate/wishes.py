@@ -23,8 +23,6 @@ class Wishes:
         keep_float: `none`, `auto`, or names of layers.
         correct_biases: whether bias correction is tried.
         gptq: whether rounding weights by GPTQ is tried.
-        equalize: whether cross-layer equalization is tried.
-        rebank: whether the bank is embedded again by the quantized network, if that helps.
         target: whose form the model has; speed is measured for `cpu`.
         float_type: of the weighted layers that are not quantized and of what lies between them.
         limits: of the gate.
@@ -38,8 +36,6 @@ class Wishes:
     keep_float: tuple[str, ...] = ("auto",)
     correct_biases: bool = True
     gptq: bool = True
-    equalize: bool = True
-    rebank: bool = False
     target: Target = "tensorrt"
     float_type: Precision = "fp32"
     limits: GateLimits = field(default_factory=GateLimits)

@@ -132,10 +132,6 @@ def _row(
         "float16": calibrated("float16", float_type="fp16")
         if subject.network == "ViT" or told["kept"]
         else None,
-        # With a bank of INT8 embeddings, where recall means something.
-        "rebank": calibrated("rebank", rebank=True)
-        if subject.pretrained and subject.data == "birds"
-        else None,
     }
     write_json(folder / "row.json", {"key": key, "row": finite(row)})
     return row
@@ -173,9 +169,7 @@ def _calibrated(
         "quantized": report["quantized_layers"],
         "bytes": path.stat().st_size,
         "ladder": report["ladder"],
-        "equalization": report["equalization"],
         "damage": report["damage"],
-        "rebank": report["rebank"],
         "images": {
             name: report[name] for name in ("calibration_images", "choice_images", "gate_images")
         },

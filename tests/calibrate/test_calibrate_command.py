@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 from runtime.onnx_file import read_contract
 
-PLAIN = ("--no-equalization", "--no-bias-correction")
+PLAIN = ("--no-bias-correction",)
 
 
 def _calibrate(foldcam, model, data, out, *more):
@@ -113,40 +113,11 @@ def test_an_image_a_weight_or_the_preprocessing_changes_the_key(
     assert len(set(keys)) == 4
 
 
-def test_the_bank_embedded_by_the_int8_network_is_measured(foldcam, easy, data, tmp_path):
-    status, told, err = _calibrate(foldcam, easy, data, tmp_path / "m.onnx", "--rebank")
-    assert status == 0, err
-    assert {"before", "after", "taken"} <= set(told["report"]["rebank"])
-
-
-def test_a_bank_of_other_images_cannot_be_embedded_again(foldcam, easy, data, tmp_path):
-    other = tmp_path / "other"
-    shutil.copytree(data, other)
-    for path in other.rglob("*.png"):
-        cv2.imwrite(str(path), cv2.imread(str(path))[..., ::-1] // 2)
-    status, _, err = _calibrate(foldcam, easy, other, tmp_path / "m.onnx", "--rebank")
-    assert status == 1
-    assert "--rebank" in err
-
-
 def test_the_speed_is_measured_for_the_cpu_only(foldcam, easy, data, tmp_path):
     _, told, _ = _calibrate(foldcam, easy, data, tmp_path / "m.onnx", "--target", "cpu")
     # Whether so small a network gains by it is another matter.
     assert told["speed"]["ratio"] > 0
     assert _calibrate(foldcam, easy, data, tmp_path / "m.onnx")[1]["speed"] is None
-
-
-def test_the_calibration_cache_holds_the_scales(foldcam, easy, data, tmp_path):
-    out = tmp_path / "m.onnx"
-    _, told, _ = _calibrate(foldcam, easy, data, out, "--calibration-cache", "10.3.0")
-    lines = (tmp_path / "m.calibration.cache").read_text().splitlines()
-    assert lines[0] == "TRT-100300-EntropyCalibration2"
-    stored = {name: np.frombuffer(bytes.fromhex(bits), ">f4")[0]
-              for name, bits in (line.split(": ") for line in lines[1:])}  # fmt: skip
-    wanted = {item["tensor"]: np.float32(item["step"]["scale"])
-              for item in told["report"]["activations"]}  # fmt: skip
-    assert stored == wanted
-    assert (tmp_path / "m.float.onnx").read_bytes() == easy.read_bytes()
 
 
 def test_a_quantized_model_is_refused(foldcam, easy, data, tmp_path):
@@ -204,31 +175,6 @@ def test_images_of_one_colour_are_refused(foldcam, easy, tmp_path):
     assert "one colour" in err
 
 
-def test_equalization_is_kept_where_it_helps_and_belongs_to_the_ranges(
-    foldcam, make_model, data, tmp_path, hand_built
-):
-    """A channel 100 times greater than the others ruins the next layer, until it is evened out."""
-    onnx.save(make_model(100.0), tmp_path / "uneven.onnx")
-    out = tmp_path / "m.onnx"
-    status, told, err = _calibrate(
-        foldcam, tmp_path / "uneven.onnx", data, out, "--calibration-cache", "10.3.0"
-    )
-    assert status == 0, err
-    found = told["report"]["equalization"]
-    assert found["taken"]
-    assert found["equalized"] < found["as_exported"] / 2
-    assert abs(found["float"]) < 1e-6
-    # The model without Q and DQ is the equalized one, whose answers are those of the exported.
-    images = np.random.default_rng(0).normal(size=(2, 3, 16, 16)).astype(np.float32)
-    plain = onnx.load(tmp_path / "m.float.onnx")
-    names = {tensor.name for tensor in plain.graph.initializer}
-    assert "first.weight" not in names
-    expected = hand_built.run(onnx.load(tmp_path / "uneven.onnx"), images)
-    assert (hand_built.run(plain, images)["heatmap"] == expected["heatmap"]).all()
-    without = _calibrate(foldcam, tmp_path / "uneven.onnx", data, out, "--no-equalization")[1]
-    assert without["report"]["equalization"] is None
-
-
 def test_images_that_judge_have_chosen_nothing(easy, data):
     from calibrate.calibrator import calibrate
     from calibrate.selection import select
@@ -273,7 +219,7 @@ def test_an_interrupted_calibration_goes_on_and_leaves_no_model(
     from calibrate.store import Store
     from calibrate.wishes import Wishes
 
-    wishes = Wishes(equalize=False, correct_biases=False)
+    wishes = Wishes(correct_biases=False)
     whole = calibrator.calibrate(fragile, data, wishes).model.SerializeToString()
 
     def stop(stage, done, total):
@@ -338,7 +284,6 @@ def test_where_every_layer_is_quantized_nothing_becomes_float16(foldcam, easy, d
     "wrong",
     [
         ("--float", "fp16", "--target", "cpu"),
-        ("--float", "fp16", "--calibration-cache", "10.3.0"),
         ("--float", "fp8"),
     ],
 )
