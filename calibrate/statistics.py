@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from calibrate.arrays import load_arrays, save_arrays
 from calibrate.graph import with_outputs
 from calibrate.session import Images, Runner
+from export.arrays import load_arrays, save_arrays
 from runtime.contract import Contract
 from runtime.errors import FoldcamError
 

@@ -20,8 +20,7 @@ from export.banks.steps import StageProgress
 from export.datasets import Dataset, Split, load_dataset
 from export.models.spec import load_model
 from export.objectives.directions import parse_objective
-from export.scale_out.engine import ClusterOptions
-from export.scale_out.files import BankOnRay, build_bank_file_on_ray
+from export.scale_out.engine import BankOnRay, build_bank_file_on_ray
 from export.scale_out.sources import sharded
 from export.scale_out.workers import cluster
 from export.versions import tool_versions
@@ -93,7 +92,7 @@ def run_ray(
                 shift = number % len(options.workers)
                 for count in options.workers[shift:] + options.workers[:shift]:
                     made = _on_ray(model, dataset, Path(folder), count, options)
-                    seconds[count].append(sum(made.scaled.seconds.values()))
+                    seconds[count].append(sum(made.seconds.values()))
                 _local(model, dataset, Path(folder), local_seconds)
                 tell("rounds", number + 1, options.rounds)
     finally:
@@ -113,7 +112,7 @@ def run_ray(
         "shard_rows": options.shard_rows,
         "rounds": options.rounds,
         "rows": _rows(seconds, local_seconds, found.rows, options),
-        "worker_mebibytes": round(max(made.scaled.worker_bytes) / 2**20),
+        "worker_mebibytes": round(max(made.worker_bytes) / 2**20),
         "difference": _difference(found, expected),
         "versions": {**tool_versions(), "ray": _ray_version()},
     }
@@ -163,7 +162,7 @@ def _on_ray(
         folder / "ray.safetensors",
         parse_objective(_OBJECTIVE),
         batch_size=_BATCH,
-        options=ClusterOptions(workers=count),
+        workers=count,
     )
 
 

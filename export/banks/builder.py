@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from export.bank import Bank, BankOutcome, label_runs, scaled_to_unit_maximum
 from export.banks.embedding_pass import embed, forget, probe_activations
@@ -29,11 +30,14 @@ from export.banks.steps import (
     values_of,
 )
 from export.datasets import Sample, SkippedFile
-from export.networks.cut import Network
-from export.objectives.directions import Objective
+from export.networks.cut import Activations, Network
+from export.objectives.directions import Directions, Objective
 from export.objectives.kernel import KernelObjective
 from runtime.errors import FoldcamError
 from runtime.preprocess import Preprocessing
+
+Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
 
 # Enough images to try the head on, few enough to cost nothing.
 _PROBE_IMAGES = 8
@@ -87,13 +91,8 @@ def build_bank(
         FoldcamError: no readable image, one label or value only, a value that cannot be
             used, numbers that are not finite.
     """
-    kernel = objective if isinstance(objective, KernelObjective) else None
-    if kernel is not None and channel_rule == "positive":
-        raise FoldcamError(
-            "--channels positive leaves nothing that lowers an estimate: leave it out for a "
-            "continuous outcome."
-        )
-    ordered = in_order(samples, kernel)
+    check_rule(objective, channel_rule)
+    ordered = in_order(samples, objective if isinstance(objective, KernelObjective) else None)
     probe = probe_activations(network, preprocessing, ordered, _PROBE_IMAGES)
     head = head_traits(network, probe) if probe is not None else None
     cache = FeatureCache()
@@ -112,35 +111,22 @@ def build_bank(
     assert head is not None
     kept = [ordered[position] for position in found.positions]
     labels = [sample.label for sample in kept]
-    _, classes = np.unique(labels, return_inverse=True)
-    embeddings = unit_rows(found.embeddings)
+    embeddings, classes = unit_rows(found.embeddings), class_numbers(labels)
     outcome = None
     if isinstance(objective, KernelObjective):
         values = objective.transformed(values_of(kept))
         outcome = BankOutcome(values, objective.tau, objective.transform)
         directions = objective.directions(embeddings, values)
     else:
-        directions = objective.directions(embeddings, classes.astype(np.int64))
-    if head.linear and directions.per_class:
-        _, firsts = np.unique(classes, return_index=True)
-        grad_weights = pull_back_anywhere(network, probe, directions.values[firsts])
-        index = classes.astype(np.int32)
-    else:
-        if head.linear:
-            grad_weights = pull_back_anywhere(network, probe, directions.values)
-        else:
-            grad_weights = second_pass(
-                network,
-                preprocessing,
-                ordered,
-                found,
-                directions.values,
-                cache,
-                batch_size,
-                progress,
-            )
-        index = np.arange(len(labels), dtype=np.int32)
-    scaled = scaled_to_unit_maximum(keep_channels(grad_weights, channel_rule))
+        directions = objective.directions(embeddings, classes)
+
+    def at_each_image(wanted: Floats) -> Floats:
+        return second_pass(
+            network, preprocessing, ordered, found, wanted, cache, batch_size, progress
+        )
+
+    weights, index = grad_weights_of(network, probe, head, directions, classes, at_each_image)
+    scaled = scaled_to_unit_maximum(keep_channels(weights, channel_rule))
     bank = Bank(
         embeddings=embeddings,
         grad_weights=scaled,
@@ -152,19 +138,81 @@ def build_bank(
         outcome=outcome,
         image_hashes=hash_rows(found.hashes),
     )
-    zero_rows = int(np.count_nonzero(np.abs(scaled).max(axis=1)[index] == 0))
+    report = BankReport(
+        bank=bank,
+        head=head,
+        skipped=found.skipped,
+        fallback_rows=directions.fallback_rows,
+        zero_rows=zero_rows_of(bank),
+        data_sha256=data_hash(found.hashes, labels),
+    )
+    if resume_folder is not None:
+        forget(resume_folder)
+    return report
+
+
+def check_rule(objective: Objective | KernelObjective, channel_rule: ChannelRule) -> None:
+    """Refuse a channel rule that empties half of a continuous outcome's answer.
+
+    Raises:
+        FoldcamError: it does.
+    """
+    if isinstance(objective, KernelObjective) and channel_rule == "positive":
+        raise FoldcamError(
+            "--channels positive leaves nothing that lowers an estimate: leave it out for a "
+            "continuous outcome."
+        )
+
+
+def class_numbers(labels: Sequence[str]) -> Integers:
+    """`int64 [N]`: labels as numbers 0..C-1 in their sorted order."""
+    _, classes = np.unique(labels, return_inverse=True)
+    return classes.astype(np.int64)
+
+
+def grad_weights_of(
+    network: Network,
+    probe: Activations,
+    head: HeadTraits,
+    directions: Directions,
+    classes: Integers,
+    at_each_image: Callable[[Floats], Floats],
+) -> tuple[Floats, npt.NDArray[np.int32]]:
+    """Directions pulled through the head, which a linear head does without any image.
+
+    Args:
+        network: the cut network.
+        probe: activations of any images.
+        head: its traits.
+        directions: of N rows.
+        classes: `int64 [N]`, label numbers 0..C-1.
+        at_each_image: for another head: directions `float32 [N, D]` -> `float32 [N, K]`.
+
+    Returns:
+        `float32 [M, K]`, not yet scaled, and the one of each row, `int32 [N]`.
+    """
+    if head.linear and directions.per_class:
+        _, firsts = np.unique(classes, return_index=True)
+        return pull_back_anywhere(network, probe, directions.values[firsts]), classes.astype(
+            np.int32
+        )
+    if head.linear:
+        weights = pull_back_anywhere(network, probe, directions.values)
+    else:
+        weights = at_each_image(directions.values)
+    return weights, np.arange(len(weights), dtype=np.int32)
+
+
+def zero_rows_of(bank: Bank) -> int:
+    """How many rows have grad-weights that are all zero.
+
+    Raises:
+        FoldcamError: all have.
+    """
+    zero_rows = int(np.count_nonzero(np.abs(bank.grad_weights).max(axis=1)[bank.grad_index] == 0))
     if zero_rows == bank.rows:
         raise FoldcamError(
             "All grad-weights are zero: the feature map has no gradient path to the embedding; "
             "choose another --layer."
         )
-    if resume_folder is not None:
-        forget(resume_folder)
-    return BankReport(
-        bank=bank,
-        head=head,
-        skipped=found.skipped,
-        fallback_rows=directions.fallback_rows,
-        zero_rows=zero_rows,
-        data_sha256=data_hash(found.hashes, labels),
-    )
+    return zero_rows

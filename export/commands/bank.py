@@ -39,7 +39,7 @@ from export.commands.options import (
 if TYPE_CHECKING:
     from export.objectives.directions import Objective
     from export.objectives.kernel import KernelObjective
-    from export.scale_out.files import BankOnRay
+    from export.scale_out.engine import BankOnRay
 
 app = typer.Typer(no_args_is_help=True)
 group = typer.Typer(no_args_is_help=True)
@@ -152,12 +152,11 @@ def build(
             keep_shards=shards,
         )
         built = on_ray.built
-        scaled = on_ray.scaled
         extra = {
-            "shards": scaled.shards,
-            "shards_resumed": scaled.resumed,
-            "stage_seconds": scaled.seconds,
-            "worker_bytes": scaled.worker_bytes,
+            "shards": on_ray.shards,
+            "shards_resumed": on_ray.resumed,
+            "stage_seconds": on_ray.seconds,
+            "worker_bytes": on_ray.worker_bytes,
         }
     else:
         only_ray = (address, workers, shard_rows, block_rows, compress, shards)
@@ -215,8 +214,7 @@ def _build_on_ray(
     from export.datasets import SINGLETON_POLICIES, SPLITS, handle_singletons
     from export.models.spec import load_model, with_overrides
     from export.progress import ProgressBar
-    from export.scale_out.engine import SHARD_ROWS, ClusterOptions
-    from export.scale_out.files import build_bank_file_on_ray
+    from export.scale_out.engine import SHARD_ROWS, build_bank_file_on_ray
     from export.scale_out.sources import load_sharded, sharded
     from export.storage.options import parse_compression
 
@@ -225,7 +223,6 @@ def _build_on_ray(
     data = load_sharded(images, choice("--split", split, SPLITS), rows, continuous=continuous)
     if data.listed is not None and not continuous:
         data = sharded(data.name, data.split, handle_singletons(data.listed, policy), rows)
-    told = {name: value for name, value in given.items() if value is not None}
     with stdout_kept(), ProgressBar() as progress:
         preprocessing = load_model(model, weights, output).preprocessing
         return build_bank_file_on_ray(
@@ -238,8 +235,9 @@ def _build_on_ray(
             preprocessing=with_overrides(preprocessing, **look),
             singletons=policy,
             compression=parse_compression(compress or "none"),
-            options=ClusterOptions(seed=seed, **told),
+            seed=seed,
             progress=progress,
+            **{name: value for name, value in given.items() if value is not None},
             **same,
         )
 

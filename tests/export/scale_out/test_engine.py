@@ -16,8 +16,7 @@ from export.low_rank import factors
 from export.models.spec import load_model
 from export.objectives.directions import parse_objective
 from export.objectives.kernel import KernelObjective
-from export.scale_out.engine import ClusterOptions
-from export.scale_out.files import build_bank_file_on_ray
+from export.scale_out.engine import build_bank_file_on_ray
 from export.scale_out.sources import load_sharded
 from export.storage.options import Compression
 from runtime.errors import FoldcamError
@@ -56,7 +55,7 @@ def test_the_bank_is_that_of_one_machine(net, head, goal, shared_photos):
     assert_same(Bank.load(Path("ray.safetensors")), expected.bank)
     report = made.built.report
     assert (report.head, report.fallback_rows) == (expected.head, expected.fallback_rows)
-    assert (made.scaled.shards, made.scaled.resumed) == (3, 0)
+    assert (made.shards, made.resumed) == (3, 0)
     assert sorted(path.name for path in Path().glob(".*")) == []
 
 
@@ -77,7 +76,7 @@ def test_values_are_estimated_as_on_one_machine(net, head, shared_photos):
 def test_rows_in_blocks_are_near_those_compared_with_all_and_that_is_told(net, shared_photos):
     goal = parse_objective("pml:TripletMarginLoss:margin=0.5")
     expected = _local(net.linear, shared_photos, goal).bank
-    made = _scaled(net.linear, shared_photos, goal, options=ClusterOptions(block_rows=4))
+    made = _scaled(net.linear, shared_photos, goal, block_rows=4)
     found = made.built.report.bank
     np.testing.assert_allclose(found.embeddings, expected.embeddings, atol=1e-5)
     a, b = found.row_grad_weights(), expected.row_grad_weights()
@@ -90,26 +89,25 @@ def test_finished_shards_are_kept_and_a_damaged_one_is_made_again(net, shared_ph
     goal = parse_objective("all-triplets")
     first = _scaled(net.bent, shared_photos, goal, keep_shards=Path("kept"))
     expected = first.built.report.bank
-    shards = sorted(Path("kept").rglob("rows-*.safetensors"))
+    shards = sorted(Path("kept").rglob("rows-*"))
     assert len(shards) == 3
     flipped = bytearray(shards[0].read_bytes())
     flipped[-3] ^= 1
     shards[0].write_bytes(flipped)
     again = _scaled(net.bent, shared_photos, goal, keep_shards=Path("kept"))
-    assert again.scaled.resumed == 2
+    assert again.resumed == 2
     assert again.built.report.bank.sha256() == expected.sha256()
 
 
 def test_a_shard_that_cannot_be_made_whole_is_named(net, shared_photos, monkeypatch):
-    from export.scale_out import engine
+    from export.scale_out.work import Worker
 
-    monkeypatch.setattr(engine, "is_whole", lambda path: path.exists())
-    goal = parse_objective("all-triplets")
-    _scaled(net.linear, shared_photos, goal, keep_shards=Path("kept"))
-    shard = min(Path("kept").rglob("rows-*.safetensors"))
-    shard.write_bytes(shard.read_bytes()[:-7])
-    with pytest.raises(FoldcamError, match=r"The shard .*rows-00000000.safetensors is damaged"):
-        _scaled(net.linear, shared_photos, goal, keep_shards=Path("kept"))
+    def cut(worker, task):
+        task.out.write_bytes(b"PK half of a shard")
+
+    monkeypatch.setattr(Worker, "embed", cut)
+    with pytest.raises(FoldcamError, match=r"The shard .*rows-00000000.npz is damaged or missing"):
+        _scaled(net.linear, shared_photos, parse_objective("all-triplets"))
 
 
 def test_unreadable_images_are_told_and_left_out(net, photos):
@@ -149,10 +147,7 @@ def test_prototypes_are_centroids_of_their_label(net, head, shared_photos):
     assert made.built.report.bank.source.origin.data_sha256 == full.source.origin.data_sha256
 
 
-def test_a_label_too_large_for_memory_is_clustered_in_batches(net, shared_photos, monkeypatch):
-    from export.scale_out import streamed_compression
-
-    monkeypatch.setattr(streamed_compression, "_WHOLE", 3)
+def test_several_prototypes_of_a_label_have_norm_1(net, shared_photos):
     made = _scaled(
         net.linear,
         shared_photos,

@@ -15,8 +15,7 @@ from export.bank_files import build_bank_file
 from export.datasets import load_dataset
 from export.models.spec import load_model
 from export.objectives.directions import parse_objective
-from export.scale_out.engine import ClusterOptions
-from export.scale_out.files import build_bank_file_on_ray
+from export.scale_out.engine import build_bank_file_on_ray
 from export.scale_out.sources import load_sharded
 from export.scale_out.workers import cluster
 from runtime.errors import FoldcamError
@@ -96,7 +95,7 @@ def _on_ray(model, images, workers=1, size=4, **more):
         load_sharded(str(images), "train", size),
         Path("r.safetensors"),
         GOAL,
-        options=ClusterOptions(workers=workers),
+        workers=workers,
         batch_size=4,
         **more,
     )

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from export.bank import Bank
+from export.banks.embedding_pass import batches
 from export.datasets import load_dataset
 from export.objectives.directions import parse_objective
-from export.scale_out.fetching import shard_batches
-from export.scale_out.files import build_bank_file_on_ray
-from export.scale_out.sources import TarShard, load_sharded
+from export.scale_out.engine import build_bank_file_on_ray
+from export.scale_out.sources import Shard, load_sharded, local_shard
 from runtime.errors import FoldcamError
 from runtime.preprocess import Preprocessing
 
@@ -60,21 +60,20 @@ def served(working_directory):
         server.shutdown()
 
 
-def _labels_and_images(shard, size=3):
-    read = list(shard_batches(shard, LOOK, size))
-    labels = [sample.label for batch in read for sample in batch.samples]
-    return labels, np.concatenate([batch.loaded.images.numpy() for batch in read]), read
+def _labels_and_images(shard):
+    with local_shard(shard) as local:
+        (read,) = batches(local.samples, LOOK, 99)
+        return [local.samples[place].label for place in read.positions], read.images.numpy()
 
 
 def test_tars_are_shards_with_the_same_images_and_labels(photos, working_directory):
     _tars(photos, working_directory / "tars")
     data = load_sharded("tars", "train", 99)
-    assert [Path(shard.url).name for shard in data.shards] == [
+    assert [Path(shard.tar).name for shard in data.shards] == [
         "train-000.tar", "train-001.tar", "train-002.tar"
     ]  # fmt: skip
-    labels, images, read = _labels_and_images(data.shards[0])
+    labels, images = _labels_and_images(data.shards[0])
     assert labels == ["blue"] * 4 + ["green"]
-    assert [p for batch in read for p in batch.loaded.positions] == [0, 1, 2, 3, 4]
     (plain,) = load_sharded(str(photos), "train", 5).shards[:1]
     expected = _labels_and_images(plain)
     np.testing.assert_array_equal(images, expected[1])
@@ -91,7 +90,7 @@ def test_a_csv_and_its_images_are_fetched(photos, working_directory, served):
     assert [sample.url for sample in data.listed[:2]] == [
         f"{served}/{paths[0]}", f"{served}/{paths[1]}"
     ]  # fmt: skip
-    labels, images, _ = _labels_and_images(data.shards[1])
+    labels, images = _labels_and_images(data.shards[1])
     expected = _labels_and_images(load_sharded(str(photos), "train", 6).shards[1])
     assert labels == expected[0]
     np.testing.assert_array_equal(images, expected[1])
@@ -101,13 +100,13 @@ def test_an_image_that_cannot_be_fetched_is_named_by_its_url(photos, working_dir
     Path("bad.png").write_bytes(b"nonsense")
     lines = ["path,label", "none.png,a", "bad.png,a", "photos/red/0.png,b"]
     Path("data.csv").write_text("\n".join(lines))
-    (batch,) = shard_batches(load_sharded(f"{served}/data.csv", "train", 9).shards[0], LOOK, 9)
-    assert [item.place for item in batch.loaded.skipped] == [
-        f"{served}/none.png", f"{served}/bad.png"
-    ]  # fmt: skip
-    assert batch.loaded.skipped[0].reason.startswith(f"{served}/none.png cannot be read")
-    assert batch.loaded.skipped[1].reason.startswith(f"{served}/bad.png is not an image")
-    assert batch.loaded.positions == [2]
+    with local_shard(load_sharded(f"{served}/data.csv", "train", 9).shards[0]) as local:
+        (batch,) = batches(local.samples, LOOK, 9)
+        skipped = [local.named(item) for item in batch.skipped]
+    assert [item.place for item in skipped] == [f"{served}/none.png", f"{served}/bad.png"]
+    assert skipped[0].reason.startswith(f"{served}/none.png cannot be read")
+    assert skipped[1].reason.startswith(f"{served}/bad.png is not an image")
+    assert batch.positions == [2]
 
 
 @pytest.mark.usefixtures("in_process")
@@ -133,7 +132,7 @@ def test_a_label_seen_once_in_a_tar_is_refused_kept_or_dropped(net, photos, work
     (photos / "white" / "0.png").write_bytes((photos / "red" / "0.png").read_bytes())
     _tars(photos, working_directory / "tars")
     data, goal = load_sharded("tars", "train", 5), parse_objective("all-triplets")
-    with pytest.raises(FoldcamError, match=r"1 of the labels have one .* \('white'\)"):
+    with pytest.raises(FoldcamError, match=r"1 label has one image only \('white'\)"):
         build_bank_file_on_ray(net.bent, data, Path("x.safetensors"), goal)
     banks = {}
     for policy in ("keep", "drop"):
@@ -141,7 +140,7 @@ def test_a_label_seen_once_in_a_tar_is_refused_kept_or_dropped(net, photos, work
             net.bent, data, Path("x.safetensors"), goal, singletons=policy, keep_shards=Path("kept")
         )
         banks[policy] = made.built.report.bank
-    assert made.scaled.resumed == 3
+    assert made.resumed == 3
     assert "1 labels of one image were left out." in made.built.notes
     assert (banks["keep"].rows, banks["drop"].rows) == (13, 12)
     np.testing.assert_allclose(banks["drop"].grad_weights, without.grad_weights, atol=1e-5)
@@ -152,13 +151,13 @@ def test_what_is_wrong_with_a_tar_is_one_sentence(photos, working_directory):
     whole = Path("tars/train-000.tar").read_bytes()
     Path("cut.tar").write_bytes(whole[: len(whole) // 2 + 100])
     with pytest.raises(FoldcamError, match=r"cut.tar (is not a complete .tar file|cannot be read)"):
-        list(shard_batches(TarShard("cut.tar"), LOOK, 4))
+        _labels_and_images(Shard(tar="cut.tar"))
     with tarfile.open("bare.tar", "w") as archive:
         _add(archive, "a.png", (photos / "red" / "0.png").read_bytes())
     with pytest.raises(FoldcamError, match=r"bare\.tar: a has no label"):
-        list(shard_batches(TarShard("bare.tar"), LOOK, 4))
+        _labels_and_images(Shard(tar="bare.tar"))
     with pytest.raises(FoldcamError, match=r"none\.tar cannot be read"):
-        TarShard("none.tar").stamp()
+        Shard(tar="none.tar").stamp()
 
 
 def test_what_no_engine_or_only_ray_reads_is_refused(working_directory, foldcam, served):

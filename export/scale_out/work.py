@@ -1,0 +1,162 @@
+"""What one worker does with one shard, and the checked file that it leaves."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from export.arrays import load_arrays, save_arrays
+from export.banks.embedding_pass import EmbeddingPass, batches
+from export.banks.feature_cache import FeatureCache
+from export.banks.steps import hash_rows, second_pass, unit_rows
+from export.models.spec import load_model
+from export.networks.cut import Network
+from export.scale_out.sources import Shard, local_shard
+from runtime.errors import FoldcamError
+from runtime.preprocess import Preprocessing
+
+Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A shard and the file to write; for the second pass with `positions` and `directions`.
+
+    `int64 [n]` are the positions of the images in the shard whose directions, `float32 [n, D]`,
+    are pulled back.
+    """
+
+    shard: Shard
+    out: Path
+    positions: Integers | None = None
+    directions: Floats | None = None
+
+
+@dataclass
+class Worker:
+    """A process that has the network; one that was killed and started again loads it again.
+
+    Attributes:
+        spec, weights, output, layer: how any process of any machine loads the network.
+        modules: folder where `package.module:factory` is looked for beside the import path.
+        network_sha256: of the network that every worker must have.
+        preprocessing: how an image becomes its input.
+        batch_size: images per pass.
+        folder: where the shards' files are, which every worker must see.
+    """
+
+    spec: str
+    weights: Path | None
+    output: str | None
+    layer: str
+    modules: str
+    network_sha256: str
+    preprocessing: Preprocessing
+    batch_size: int
+    folder: Path
+
+    def ready(self) -> None:
+        """Load the network.
+
+        Raises:
+            FoldcamError: it cannot be loaded here, is another one than the driver's, or the folder
+                of shards is not found from here.
+        """
+        if not self.folder.is_dir():
+            raise FoldcamError(
+                f"A worker does not see {self.folder}, where the shards are written: choose a "
+                "place for --out that every machine of the cluster mounts."
+            )
+        found = self._network.sha256()
+        if found != self.network_sha256:
+            raise FoldcamError(
+                f"A worker has another network: {self.spec} is {found[:12]}... there and "
+                f"{self.network_sha256[:12]}... here; give every machine the same code and the "
+                "same weights."
+            )
+
+    def embed(self, task: Task) -> None:
+        """First pass: write a shard's rows, in the data set's order.
+
+        Raises:
+            FoldcamError: embeddings that are zero or not finite, or a shard that cannot be read or
+                written.
+        """
+        self.ready()
+        parts = [np.zeros((0, self._network.embedding_size), np.float32)]
+        found = EmbeddingPass()
+        with local_shard(task.shard) as local:
+            for batch in batches(local.samples, self.preprocessing, self.batch_size):
+                found.positions += batch.positions
+                found.hashes += batch.hashes
+                found.skipped += map(local.named, batch.skipped)
+                if batch.positions:
+                    parts.append(self._network.forward(batch.images).embedding.numpy())
+            kept = [local.samples[position] for position in found.positions]
+        embeddings = np.concatenate(parts)
+        if not np.isfinite(embeddings).all():
+            raise FoldcamError(
+                f"The network gives embeddings that are not finite for images of {task.shard.name}."
+            )
+        skipped = [[str(item.path), item.reason, item.url] for item in found.skipped]
+        arrays: Arrays = {
+            "embeddings": unit_rows(embeddings),
+            "positions": np.asarray(found.positions, np.int64),
+            "image_hashes": hash_rows(found.hashes),
+            "values": np.asarray([s.value for s in kept], np.float64),
+            "texts": np.asarray(json.dumps([[s.label for s in kept], skipped])),
+        }
+        save_arrays(task.out, arrays)
+
+    def pull(self, task: Task) -> None:
+        """Second pass: pull each image's direction through the head, at that image.
+
+        Raises:
+            FoldcamError: an image that could be read cannot be read any more.
+        """
+        self.ready()
+        assert task.positions is not None
+        assert task.directions is not None
+        found = EmbeddingPass(positions=task.positions.tolist())
+        with local_shard(task.shard) as local:
+            pulled = second_pass(
+                self._network, self.preprocessing, local.samples, found, task.directions,
+                FeatureCache(), self.batch_size, None,
+            )  # fmt: skip
+        save_arrays(task.out, {"grad_weights": pulled})
+
+    def peak_bytes(self) -> int:
+        """The most memory that this process has held so far; Linux counts in kibibytes."""
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    @cached_property
+    def _network(self) -> Network:
+        if self.modules not in sys.path:
+            sys.path.append(self.modules)
+        size = (self.preprocessing.height, self.preprocessing.width)
+        return load_model(self.spec, self.weights, self.output).network(self.layer, size)
+
+
+def load_shard(path: Path) -> Arrays:
+    """What a task wrote.
+
+    Raises:
+        FoldcamError: it is missing or not what was written.
+    """
+    arrays = load_arrays(path)
+    if arrays is None:
+        raise FoldcamError(
+            f"The shard {path} is damaged or missing: remove it and run foldcam bank build again, "
+            "which makes that shard alone again."
+        )
+    return arrays
