@@ -92,7 +92,7 @@ def run_ray(
                 shift = number % len(options.workers)
                 for count in options.workers[shift:] + options.workers[:shift]:
                     made = _on_ray(model, dataset, Path(folder), count, options)
-                    seconds[count].append(sum(made.seconds.values()))
+                    seconds[count].append(sum(made.figures["stage_seconds"].values()))
                 _local(model, dataset, Path(folder), local_seconds)
                 tell("rounds", number + 1, options.rounds)
     finally:
@@ -112,7 +112,7 @@ def run_ray(
         "shard_rows": options.shard_rows,
         "rounds": options.rounds,
         "rows": _rows(seconds, local_seconds, found.rows, options),
-        "worker_mebibytes": round(max(made.worker_bytes) / 2**20),
+        "worker_mebibytes": round(max(made.figures["worker_bytes"]) / 2**20),
         "difference": _difference(found, expected),
         "versions": {**tool_versions(), "ray": _ray_version()},
     }

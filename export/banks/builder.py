@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ from export.banks.steps import (
 )
 from export.datasets import Sample, SkippedFile
 from export.networks.cut import Activations, Network
+from export.objectives.blocks import directions_in_blocks
 from export.objectives.directions import Directions, Objective
 from export.objectives.kernel import KernelObjective
 from runtime.errors import FoldcamError
@@ -111,44 +113,116 @@ def build_bank(
     assert head is not None
     kept = [ordered[position] for position in found.positions]
     labels = [sample.label for sample in kept]
-    embeddings, classes = unit_rows(found.embeddings), class_numbers(labels)
     outcome = None
     if isinstance(objective, KernelObjective):
         values = objective.transformed(values_of(kept))
         outcome = BankOutcome(values, objective.tau, objective.transform)
-        directions = objective.directions(embeddings, values)
-    else:
-        directions = objective.directions(embeddings, classes)
+    rows = BankRows(unit_rows(found.embeddings), labels, hash_rows(found.hashes), outcome)
+    # One block of all rows is exact.
+    directions, _ = directions_in_blocks(
+        objective, rows.embeddings, rows.classes, outcome.values if outcome else None, len(kept), 0
+    )
 
     def at_each_image(wanted: Floats) -> Floats:
         return second_pass(
             network, preprocessing, ordered, found, wanted, cache, batch_size, progress
         )
 
-    weights, index = grad_weights_of(network, probe, head, directions, classes, at_each_image)
-    scaled = scaled_to_unit_maximum(keep_channels(weights, channel_rule))
-    bank = Bank(
-        embeddings=embeddings,
-        grad_weights=scaled,
-        grad_index=index,
-        labels=() if outcome is not None else label_runs(labels),
-        objective=objective.name,
-        channel_rule=channel_rule,
-        network_sha256=network.sha256(),
-        outcome=outcome,
-        image_hashes=hash_rows(found.hashes),
-    )
-    report = BankReport(
-        bank=bank,
-        head=head,
-        skipped=found.skipped,
-        fallback_rows=directions.fallback_rows,
-        zero_rows=zero_rows_of(bank),
-        data_sha256=data_hash(found.hashes, labels),
-    )
+    report = bank_of_rows(
+        network, probe, head, rows, directions, objective.name, channel_rule, at_each_image,
+        found.skipped,
+    )  # fmt: skip
     if resume_folder is not None:
         forget(resume_folder)
     return report
+
+
+@dataclass(frozen=True, eq=False)
+class BankRows:
+    """What is known of a bank's rows before their grad-weights, in the bank's order.
+
+    Attributes:
+        embeddings: `float32 [N, D]` of norm 1.
+        labels: of each row; of a continuous outcome as they were read.
+        hashes: `uint8 [N, 32]`, SHA-256 of each image file.
+        outcome: of a continuous outcome.
+    """
+
+    embeddings: Floats
+    labels: Sequence[str]
+    hashes: npt.NDArray[np.uint8]
+    outcome: BankOutcome | None
+
+    @cached_property
+    def classes(self) -> Integers:
+        """`int64 [N]`: labels as numbers 0..C-1 in their sorted order."""
+        _, classes = np.unique(self.labels, return_inverse=True)
+        return classes.astype(np.int64)
+
+
+def bank_of_rows(
+    network: Network,
+    probe: Activations,
+    head: HeadTraits,
+    rows: BankRows,
+    directions: Directions,
+    objective: str,
+    channel_rule: ChannelRule,
+    at_each_image: Callable[[Floats], Floats],
+    skipped: list[SkippedFile],
+) -> BankReport:
+    """Directions pulled through the head, which a linear head does without any image; the bank.
+
+    Args:
+        network: the cut network.
+        probe: activations of any images.
+        head: its traits.
+        rows: N of them.
+        directions: of the rows.
+        objective: the name of what they come from.
+        channel_rule: see `keep_channels`.
+        at_each_image: for a head that is not linear: directions `float32 [N, D]` ->
+            `float32 [N, K]`, not yet scaled.
+        skipped: images that could not be read, for the report.
+
+    Raises:
+        FoldcamError: all grad-weights are zero.
+    """
+    index = np.arange(len(rows.labels))
+    if head.linear and directions.per_class:
+        _, firsts = np.unique(rows.classes, return_index=True)
+        weights = pull_back_anywhere(network, probe, directions.values[firsts])
+        index = rows.classes
+    elif head.linear:
+        weights = pull_back_anywhere(network, probe, directions.values)
+    else:
+        weights = at_each_image(directions.values)
+    scaled = scaled_to_unit_maximum(keep_channels(weights, channel_rule))
+    bank = Bank(
+        embeddings=rows.embeddings,
+        grad_weights=scaled,
+        grad_index=index.astype(np.int32),
+        labels=() if rows.outcome is not None else label_runs(list(rows.labels)),
+        objective=objective,
+        channel_rule=channel_rule,
+        network_sha256=network.sha256(),
+        outcome=rows.outcome,
+        image_hashes=rows.hashes,
+    )
+    zero_rows = int(np.count_nonzero(np.abs(scaled).max(axis=1)[index] == 0))
+    if zero_rows == bank.rows:
+        raise FoldcamError(
+            "All grad-weights are zero: the feature map has no gradient path to the embedding; "
+            "choose another --layer."
+        )
+    return BankReport(
+        bank=bank,
+        head=head,
+        skipped=skipped,
+        fallback_rows=directions.fallback_rows,
+        zero_rows=zero_rows,
+        data_sha256=data_hash((row.tobytes().hex() for row in rows.hashes), rows.labels),
+    )
 
 
 def check_rule(objective: Objective | KernelObjective, channel_rule: ChannelRule) -> None:
@@ -162,57 +236,3 @@ def check_rule(objective: Objective | KernelObjective, channel_rule: ChannelRule
             "--channels positive leaves nothing that lowers an estimate: leave it out for a "
             "continuous outcome."
         )
-
-
-def class_numbers(labels: Sequence[str]) -> Integers:
-    """`int64 [N]`: labels as numbers 0..C-1 in their sorted order."""
-    _, classes = np.unique(labels, return_inverse=True)
-    return classes.astype(np.int64)
-
-
-def grad_weights_of(
-    network: Network,
-    probe: Activations,
-    head: HeadTraits,
-    directions: Directions,
-    classes: Integers,
-    at_each_image: Callable[[Floats], Floats],
-) -> tuple[Floats, npt.NDArray[np.int32]]:
-    """Directions pulled through the head, which a linear head does without any image.
-
-    Args:
-        network: the cut network.
-        probe: activations of any images.
-        head: its traits.
-        directions: of N rows.
-        classes: `int64 [N]`, label numbers 0..C-1.
-        at_each_image: for another head: directions `float32 [N, D]` -> `float32 [N, K]`.
-
-    Returns:
-        `float32 [M, K]`, not yet scaled, and the one of each row, `int32 [N]`.
-    """
-    if head.linear and directions.per_class:
-        _, firsts = np.unique(classes, return_index=True)
-        return pull_back_anywhere(network, probe, directions.values[firsts]), classes.astype(
-            np.int32
-        )
-    if head.linear:
-        weights = pull_back_anywhere(network, probe, directions.values)
-    else:
-        weights = at_each_image(directions.values)
-    return weights, np.arange(len(weights), dtype=np.int32)
-
-
-def zero_rows_of(bank: Bank) -> int:
-    """How many rows have grad-weights that are all zero.
-
-    Raises:
-        FoldcamError: all have.
-    """
-    zero_rows = int(np.count_nonzero(np.abs(bank.grad_weights).max(axis=1)[bank.grad_index] == 0))
-    if zero_rows == bank.rows:
-        raise FoldcamError(
-            "All grad-weights are zero: the feature map has no gradient path to the embedding; "
-            "choose another --layer."
-        )
-    return zero_rows

@@ -130,7 +130,7 @@ def build(
     look = {"size": size, "resize": resize, "color": color, "mean": mean, "std": std}
     extra: dict[str, Any] = {}
     if choice("--engine", engine, ("local", "ray")) == "ray":
-        on_ray = _build_on_ray(
+        built, extra = _build_on_ray(
             model,
             images,
             out,
@@ -151,13 +151,6 @@ def build(
             seed=seed,
             keep_shards=shards,
         )
-        built = on_ray.built
-        extra = {
-            "shards": on_ray.shards,
-            "shards_resumed": on_ray.resumed,
-            "stage_seconds": on_ray.seconds,
-            "worker_bytes": on_ray.worker_bytes,
-        }
     else:
         only_ray = (address, workers, shard_rows, block_rows, compress, shards)
         if any(value is not None for value in only_ray):

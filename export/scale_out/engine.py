@@ -14,27 +14,20 @@ import hashlib
 import json
 import shutil
 import sys
-import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from export.arrays import load_arrays
-from export.bank import Bank, BankOutcome, label_runs, scaled_to_unit_maximum
+from export.bank import Bank, BankOutcome
 from export.bank_files import BuiltBank, check_out
-from export.banks.builder import (
-    BankReport,
-    check_rule,
-    class_numbers,
-    grad_weights_of,
-    zero_rows_of,
-)
-from export.banks.grad_weights import ChannelRule, head_traits, keep_channels
-from export.banks.steps import StageProgress, data_hash, in_order
+from export.banks.builder import BankRows, bank_of_rows, check_rule
+from export.banks.grad_weights import ChannelRule, head_traits
+from export.banks.steps import StageProgress, in_order
 from export.datasets import Dataset, Sample, SingletonPolicy, SkippedFile, handle_singletons
 from export.exporter import bank_notes, source_of
 from export.low_rank import factors
@@ -44,8 +37,8 @@ from export.objectives.blocks import BLOCK_ROWS, directions_in_blocks
 from export.objectives.directions import Objective
 from export.objectives.kernel import KernelObjective
 from export.onnx_networks.prepare import noise
-from export.scale_out.sources import ShardedData
-from export.scale_out.work import Floats, Integers, Task, Worker, load_shard
+from export.scale_out.sources import Shard, ShardedData
+from export.scale_out.work import Arrays, Floats, Integers, Task, Worker, load_shard
 from export.scale_out.workers import Workers
 from export.storage.options import Compression
 from export.storage.prototypes import prototype_rows
@@ -57,23 +50,16 @@ SHARD_ROWS = 512
 """Images per shard: what a killed worker costs at most."""
 
 
-@dataclass(frozen=True)
-class BankOnRay:
+class BankOnRay(NamedTuple):
     """A bank that was built on Ray and written.
 
-    Attributes:
-        built: as of one machine.
-        shards: how many there were.
-        resumed: how many of them were there from before.
-        seconds: of each stage's work, without the start of cluster and workers.
-        worker_bytes: the most memory that each worker held; empty if none was needed.
+    `figures` has `shards`, how many of them were there from before (`shards_resumed`),
+    `stage_seconds` without the start of cluster and workers, and `worker_bytes`, the most memory
+    that each worker held (empty if none was needed).
     """
 
     built: BuiltBank
-    shards: int
-    resumed: int
-    seconds: dict[str, float]
-    worker_bytes: list[int]
+    figures: dict[str, Any]
 
 
 def build_bank_file_on_ray(
@@ -104,22 +90,18 @@ def build_bank_file_on_ray(
         data: the training images.
         out: the bank's file. Shards are beside it until it is written.
         objective: what the directions come from.
-        weights, output, layer: as in `load_model` and `LoadedModel.network`.
-        preprocessing: overrides the network's own.
-        channel_rule: `all` or `positive`.
-        batch_size: images per pass.
+        weights, output: as in `load_model`.
+        preprocessing, layer, channel_rule, batch_size: as in `build_bank_file`.
         singletons: what to do with labels of one image, where labels are read by the workers.
         compression: makes the bank smaller; None for all rows.
         address, workers: as in `workers.cluster`.
         block_rows, seed: as in `directions_in_blocks`.
-        keep_shards: a folder in which the shards stay, from which another bank of the same images
-            is made without embedding anything again.
+        keep_shards: a folder in which the shards stay, for another bank of the same images.
         progress: called after each shard.
 
     Raises:
-        FoldcamError: anything about network, data or output that cannot be used; a cluster that
-            cannot be reached, a worker with another network, or one that dies of its shard again
-            and again.
+        FoldcamError: anything about network, data, output or cluster that cannot be used, or a
+            worker that dies of its shard again and again.
     """
     check_out(out)
     check_rule(objective, channel_rule)
@@ -130,28 +112,46 @@ def build_bank_file_on_ray(
     look = preprocessing or loaded.preprocessing
     network = loaded.network(layer, (look.height, look.width))
     kept = keep_shards or out.with_name(f".{out.name}.shards")
+    folder = (kept / _fingerprint(network, look, data)).absolute()
+    with user_errors_for(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    # Workers may stand in another folder.
     name, mark, chosen = spec.partition("#")
+    place = f"{Path(name).absolute()}{mark}{chosen}" if Path(name).is_file() else spec
     worker = Worker(
-        # Workers may stand in another folder.
-        spec=f"{Path(name).absolute()}{mark}{chosen}" if Path(name).is_file() else spec,
-        weights=weights.absolute() if weights else None,
-        output=output,
-        layer=network.layer,
-        modules=str(Path.cwd()),
-        network_sha256=network.sha256(),
-        preprocessing=look,
-        batch_size=batch_size,
-        folder=(kept / _fingerprint(network, look, data)).absolute(),
-    )
-    with user_errors_for(worker.folder):
-        worker.folder.mkdir(parents=True, exist_ok=True)
-    processes = Workers(worker, address, min(workers, len(data.shards)))
-    passes = _Passes(data, worker.folder, processes, progress or (lambda *_: None))
+        place, weights.absolute() if weights else None, output, network.layer, str(Path.cwd()),
+        network.sha256(), look, batch_size, folder,
+    )  # fmt: skip
+    processes = Workers(worker, address, min(workers, len(data.shards)), progress)
     try:
-        report, notes = passes.report(
-            network, objective, channel_rule, singletons, block_rows, seed
-        )
-        worker_bytes = processes.peak_bytes()
+        files = [folder / f"rows-{number:08d}.npz" for number in range(len(data.shards))]
+        resumed = processes.do("embedding", "embed", list(map(Task, data.shards, files)))
+        found = [load_shard(path) for path in files]
+        policy = singletons if data.listed is None else "keep"
+        rows, order, skipped, notes = _rows(found, objective, policy)
+        directions, more = directions_in_blocks(
+            objective, rows.embeddings, rows.classes,
+            rows.outcome.values if rows.outcome else None, block_rows, seed,
+        )  # fmt: skip
+        probe = network.forward(torch.from_numpy(noise(network.image_size, 8)))
+
+        def at_each_image(wanted: Floats) -> Floats:
+            positions = [arrays["positions"] for arrays in found]
+            tasks = _second_tasks(data.shards, folder, positions, order, wanted)
+            processes.do("grad-weights", "pull", tasks)
+            pulled = np.concatenate([load_shard(task.out)["grad_weights"] for task in tasks])
+            return np.asarray(pulled[order], np.float32)
+
+        report = bank_of_rows(
+            network, probe, head_traits(network, probe), rows, directions, objective.name,
+            channel_rule, at_each_image, skipped,
+        )  # fmt: skip
+        figures = {
+            "shards": len(data.shards),
+            "shards_resumed": resumed,
+            "stage_seconds": processes.seconds,
+            "worker_bytes": processes.peak_bytes(),
+        }
     finally:
         processes.close()
     # The samples themselves are no part of a bank's source.
@@ -161,109 +161,34 @@ def build_bank_file_on_ray(
     report = replace(report, bank=Bank.load(out))
     if keep_shards is None:
         shutil.rmtree(kept, ignore_errors=True)
-    built = BuiltBank(out, report, [*bank_notes(network, report), *notes])
-    return BankOnRay(built, len(data.shards), passes.resumed, passes.seconds, worker_bytes)
+    notes = [*bank_notes(network, report), *notes, *more]
+    return BankOnRay(BuiltBank(out, report, notes), figures)
 
 
-@dataclass
-class _Passes:
-    """The passes of one build."""
-
-    data: ShardedData
-    folder: Path
-    workers: Workers
-    progress: StageProgress
-    resumed: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def report(
-        self,
-        network: Network,
-        objective: Objective | KernelObjective,
-        channel_rule: ChannelRule,
-        singletons: SingletonPolicy,
-        block_rows: int,
-        seed: int,
-    ) -> tuple[BankReport, list[str]]:
-        """The bank as one machine builds it, and what the user should know beside that."""
-        shards = self.data.shards
-        files = [self.folder / f"rows-{n:08d}.npz" for n in range(len(shards))]
-        self.resumed = self._map("embedding", "embed", list(map(Task, shards, files)))
-        found = [load_shard(path) for path in files]
-        embeddings, hashes, values = (
-            np.concatenate([arrays[name] for arrays in found])
-            for name in ("embeddings", "image_hashes", "values")
-        )
-        texts = [json.loads(str(arrays["texts"])) for arrays in found]
-        # Each label once in memory, however many rows have it.
-        labels = [sys.intern(label) for names, _ in texts for label in names]
-        skipped = [SkippedFile(Path(path), *rest) for _, each in texts for path, *rest in each]
-        if not labels:
-            raise FoldcamError(f"None of the images could be read; the first: {skipped[0].reason}")
-        notes: list[str] = []
-        outcome = None
-        if isinstance(objective, KernelObjective):
-            order = np.argsort(values, kind="stable")
-            on_scale = objective.transformed(list(values[order]))
-            outcome = BankOutcome(on_scale, objective.tau, objective.transform)
-        else:
-            policy = singletons if self.data.listed is None else "keep"
-            order, notes = _by_label(labels, policy)
-        labels = [labels[row] for row in order]
-        embeddings, hashes = embeddings[order], hashes[order]
-        classes = class_numbers(labels)
-        directions, more = directions_in_blocks(
-            objective, embeddings, classes, outcome.values if outcome else None, block_rows, seed
-        )
-        probe = network.forward(torch.from_numpy(noise(network.image_size, 8)))
-        head = head_traits(network, probe)
-        weights, index = grad_weights_of(
-            network, probe, head, directions, classes,
-            lambda wanted: self._at_each_image(wanted, [a["positions"] for a in found], order),
-        )  # fmt: skip
-        bank = Bank(
-            embeddings=embeddings,
-            grad_weights=scaled_to_unit_maximum(keep_channels(weights, channel_rule)),
-            grad_index=index,
-            labels=() if outcome else label_runs(labels),
-            objective=objective.name,
-            channel_rule=channel_rule,
-            network_sha256=network.sha256(),
-            outcome=outcome,
-            image_hashes=hashes,
-        )
-        sha256 = data_hash((row.tobytes().hex() for row in hashes), labels)
-        zero_rows = zero_rows_of(bank)
-        report = BankReport(bank, head, skipped, directions.fallback_rows, zero_rows, sha256)
-        return report, [*notes, *more]
-
-    def _at_each_image(
-        self, directions: Floats, positions: Sequence[Integers], order: Integers
-    ) -> Floats:
-        """`float32 [N, K]` for a head that is not linear, in the bank's order."""
-        ends = np.cumsum([len(each) for each in positions])
-        by_shard = np.zeros((ends[-1], directions.shape[1]), np.float32)
-        by_shard[order] = directions
-        tasks = []
-        for number, part in enumerate(np.split(by_shard, ends[:-1])):
-            # Its name says what it was made of: other directions give another file.
-            digest = hashlib.sha256(part.tobytes()).hexdigest()[:16]
-            path = self.folder / f"grads-{number:08d}-{digest}.npz"
-            tasks.append(Task(self.data.shards[number], path, positions[number], part))
-        self._map("grad-weights", "pull", tasks)
-        pulled = np.concatenate([load_shard(task.out)["grad_weights"] for task in tasks])
-        return np.asarray(pulled[order], np.float32)
-
-    def _map(self, stage: str, method: str, tasks: list[Task]) -> int:
-        """Do what is left to do; how many tasks were done before."""
-        left = [task for task in tasks if load_arrays(task.out) is None]
-        if left:
-            self.workers.start()
-            started = time.perf_counter()
-            for done, _ in enumerate(self.workers.run(method, left), 1):
-                self.progress(f"{stage} (shards)", done, len(left))
-            self.seconds[stage] = time.perf_counter() - started
-        return len(tasks) - len(left)
+def _rows(
+    found: Sequence[Arrays], objective: Objective | KernelObjective, singletons: SingletonPolicy
+) -> tuple[BankRows, Integers, list[SkippedFile], list[str]]:
+    """All shards' rows in the bank's order, that order, what was skipped, and notes."""
+    embeddings, hashes, values = (
+        np.concatenate([arrays[name] for arrays in found])
+        for name in ("embeddings", "image_hashes", "values")
+    )
+    texts = [json.loads(str(arrays["texts"])) for arrays in found]
+    # Each label once in memory, however many rows have it.
+    labels = [sys.intern(label) for names, _ in texts for label in names]
+    skipped = [SkippedFile(Path(path), *rest) for _, each in texts for path, *rest in each]
+    if not labels:
+        raise FoldcamError(f"None of the images could be read; the first: {skipped[0].reason}")
+    notes: list[str] = []
+    outcome = None
+    if isinstance(objective, KernelObjective):
+        order = np.argsort(values, kind="stable")
+        on_scale = objective.transformed(list(values[order]))
+        outcome = BankOutcome(on_scale, objective.tau, objective.transform)
+    else:
+        order, notes = _by_label(labels, singletons)
+    rows = BankRows(embeddings[order], [labels[row] for row in order], hashes[order], outcome)
+    return rows, order, skipped, notes
 
 
 def _by_label(labels: Sequence[str], singletons: SingletonPolicy) -> tuple[Integers, list[str]]:
@@ -276,6 +201,25 @@ def _by_label(labels: Sequence[str], singletons: SingletonPolicy) -> tuple[Integ
     in_order([Sample(Path(), label) for label in {labels[row] for row in rows}], None)
     notes = [f"{len(dropped)} labels of one image were left out."] if dropped else []
     return np.asarray(sorted(rows, key=labels.__getitem__), np.int64), notes
+
+
+def _second_tasks(
+    shards: Sequence[Shard],
+    folder: Path,
+    positions: Sequence[Integers],
+    order: Integers,
+    directions: Floats,
+) -> list[Task]:
+    ends = np.cumsum([len(each) for each in positions])
+    by_shard = np.zeros((ends[-1], directions.shape[1]), np.float32)
+    by_shard[order] = directions
+    tasks = []
+    for number, part in enumerate(np.split(by_shard, ends[:-1])):
+        # Its name says what it was made of: other directions give another file.
+        digest = hashlib.sha256(part.tobytes()).hexdigest()[:16]
+        path = folder / f"grads-{number:08d}-{digest}.npz"
+        tasks.append(Task(shards[number], path, positions[number], part))
+    return tasks
 
 
 def _compressed(bank: Bank, compression: Compression | None, seed: int) -> Bank:

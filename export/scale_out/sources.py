@@ -25,8 +25,7 @@ from runtime.images import IMAGE_SUFFIXES, natural_key
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _MOST_TARS = 1_000_000
-_AT_ONCE = 8
-"""URLs fetched at the same time."""
+_URLS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,7 @@ class Shard:
 
     Attributes:
         samples: in the data set's order, local files or URLs; empty for a tar.
-        tar: path or URL of a WebDataset tar, with `KEY.jpg` and `KEY.cls` or `KEY.json` for each
-            image, whose labels are known only when it is read.
+        tar: path or URL of a WebDataset tar, whose labels are known only when it is read.
     """
 
     samples: tuple[Sample, ...] = ()
@@ -45,10 +43,8 @@ class Shard:
     @property
     def name(self) -> str:
         """For messages."""
-        if self.tar:
-            return self.tar
-        first, last = (s.url or str(s.path) for s in (self.samples[0], self.samples[-1]))
-        return first if first == last else f"{first} to {last}"
+        ends = [s.url or str(s.path) for s in (*self.samples[:1], *self.samples[1:][-1:])]
+        return self.tar or " to ".join(ends)
 
     def stamp(self) -> str:
         """What changes when the images do: names, sizes and times; a URL's content is not read."""
@@ -124,11 +120,7 @@ class LocalShard:
 
 @contextmanager
 def local_shard(shard: Shard) -> Iterator[LocalShard]:
-    """Fetch a shard for as long as the block lasts.
-
-    Raises:
-        FoldcamError: a tar that cannot be read, or an image in it without a label.
-    """
+    """Fetch a shard for as long as the block lasts; refuse a tar that is cut or lacks a label."""
     with tempfile.TemporaryDirectory(prefix="foldcam-") as name:
         folder = Path(name)
         if shard.tar:
@@ -143,15 +135,14 @@ def local_shard(shard: Shard) -> Iterator[LocalShard]:
             except FoldcamError as error:
                 local.failed[sample.path] = str(error)
 
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
+        with ThreadPoolExecutor(_URLS_AT_ONCE) as pool:
             list(pool.map(fetch, (sample for sample in local.samples if sample.url)))
         yield local
 
 
 def _read(url: str) -> bytes:
     with _fetched(url), fsspec.open(url, "rb") as stream:
-        data: bytes = stream.read()
-    return data
+        return bytes(stream.read())
 
 
 @contextmanager
@@ -178,10 +169,9 @@ def _fetched(url: str) -> Iterator[None]:
 
 def _state(path: Path) -> str:
     try:
-        status = path.stat()
+        return f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}"
     except (OSError, ValueError):  # ValueError: a null byte in the name
         return f"{path} missing"
-    return f"{path} {status.st_size} {status.st_mtime_ns}"
 
 
 def _tars(text: str) -> list[str]:
@@ -200,12 +190,11 @@ def _expanded(text: str) -> list[str]:
     match = _BRACES.search(text)
     if match is None:
         return [text]
-    first, last = match[1], match[2]
+    first, last = match.groups()
     if not 0 <= int(last) - int(first) < _MOST_TARS:
         raise FoldcamError(f"{text}: {match[0]} names no files, or more than {_MOST_TARS:,}.")
     numbers = (str(n).zfill(len(first)) for n in range(int(first), int(last) + 1))
-    parts = (text[: match.start()] + number + text[match.end() :] for number in numbers)
-    return [name for part in parts for name in _expanded(part)]
+    return [name for n in numbers for name in _expanded(_BRACES.sub(n, text, count=1))]
 
 
 def _remote_csv(url: str, split: Split, continuous: bool) -> Dataset:
@@ -257,14 +246,11 @@ def _key(member: tarfile.TarInfo) -> str:
 
 
 def _label(tar: str, key: str, group: dict[str, tuple[str, bytes]]) -> str:
-    label = ""
     try:
-        if ".cls" in group:
-            label = group[".cls"][1].decode("utf-8", "replace").strip()
-        elif ".json" in group:
-            label = str(json.loads(group[".json"][1])["label"]).strip()
+        _, text = group.get(".cls") or ("", str(json.loads(group[".json"][1])["label"]).encode())
     except (ValueError, KeyError, TypeError):
-        label = ""
+        text = b""
+    label = text.decode("utf-8", "replace").strip()
     if not label:
         raise FoldcamError(
             f"{tar}: {key} has no label: an image needs KEY.cls, or KEY.json with a "

@@ -30,10 +30,9 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A shard and the file to write; for the second pass with `positions` and `directions`.
+    """A shard and the file to write; for the second pass with its images' directions.
 
-    `int64 [n]` are the positions of the images in the shard whose directions, `float32 [n, D]`,
-    are pulled back.
+    `positions` `int64 [n]` are those of the images in the shard, `directions` `float32 [n, D]`.
     """
 
     shard: Shard
@@ -50,8 +49,7 @@ class Worker:
         spec, weights, output, layer: how any process of any machine loads the network.
         modules: folder where `package.module:factory` is looked for beside the import path.
         network_sha256: of the network that every worker must have.
-        preprocessing: how an image becomes its input.
-        batch_size: images per pass.
+        preprocessing, batch_size: how images become its input, and how many at once.
         folder: where the shards' files are, which every worker must see.
     """
 
@@ -66,33 +64,11 @@ class Worker:
     folder: Path
 
     def ready(self) -> None:
-        """Load the network.
-
-        Raises:
-            FoldcamError: it cannot be loaded here, is another one than the driver's, or the folder
-                of shards is not found from here.
-        """
-        if not self.folder.is_dir():
-            raise FoldcamError(
-                f"A worker does not see {self.folder}, where the shards are written: choose a "
-                "place for --out that every machine of the cluster mounts."
-            )
-        found = self._network.sha256()
-        if found != self.network_sha256:
-            raise FoldcamError(
-                f"A worker has another network: {self.spec} is {found[:12]}... there and "
-                f"{self.network_sha256[:12]}... here; give every machine the same code and the "
-                "same weights."
-            )
+        """Load the network; refuse another one than the driver's, and a folder not found here."""
+        _ = self._network
 
     def embed(self, task: Task) -> None:
-        """First pass: write a shard's rows, in the data set's order.
-
-        Raises:
-            FoldcamError: embeddings that are zero or not finite, or a shard that cannot be read or
-                written.
-        """
-        self.ready()
+        """First pass: write a shard's rows, in the data set's order, unless they are not finite."""
         parts = [np.zeros((0, self._network.embedding_size), np.float32)]
         found = EmbeddingPass()
         with local_shard(task.shard) as local:
@@ -119,16 +95,17 @@ class Worker:
         save_arrays(task.out, arrays)
 
     def pull(self, task: Task) -> None:
-        """Second pass: pull each image's direction through the head, at that image.
-
-        Raises:
-            FoldcamError: an image that could be read cannot be read any more.
-        """
-        self.ready()
+        """Second pass: pull directions through the head at each image, which must be there yet."""
         assert task.positions is not None
         assert task.directions is not None
         found = EmbeddingPass(positions=task.positions.tolist())
         with local_shard(task.shard) as local:
+            for place in found.positions:
+                if local.samples[place].path in local.failed:
+                    raise FoldcamError(
+                        f"{local.failed[local.samples[place].path]} It could be read at first: run "
+                        "the command again when it can."
+                    )
             pulled = second_pass(
                 self._network, self.preprocessing, local.samples, found, task.directions,
                 FeatureCache(), self.batch_size, None,
@@ -141,18 +118,27 @@ class Worker:
 
     @cached_property
     def _network(self) -> Network:
+        if not self.folder.is_dir():
+            raise FoldcamError(
+                f"A worker does not see {self.folder}, where the shards are written: choose a "
+                "place for --out that every machine of the cluster mounts."
+            )
         if self.modules not in sys.path:
             sys.path.append(self.modules)
         size = (self.preprocessing.height, self.preprocessing.width)
-        return load_model(self.spec, self.weights, self.output).network(self.layer, size)
+        network = load_model(self.spec, self.weights, self.output).network(self.layer, size)
+        found = network.sha256()
+        if found != self.network_sha256:
+            raise FoldcamError(
+                f"A worker has another network: {self.spec} is {found[:12]}... there and "
+                f"{self.network_sha256[:12]}... here; give every machine the same code and the "
+                "same weights."
+            )
+        return network
 
 
 def load_shard(path: Path) -> Arrays:
-    """What a task wrote.
-
-    Raises:
-        FoldcamError: it is missing or not what was written.
-    """
+    """What a task wrote; refuse a file that is missing or damaged."""
     arrays = load_arrays(path)
     if arrays is None:
         raise FoldcamError(

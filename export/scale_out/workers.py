@@ -1,8 +1,4 @@
-"""Workers on Ray: a cluster, actors on it that Ray restarts, and their tasks.
-
-Plain actors and not Ray Data: what a shard's work yields is a file, and nothing flows between
-the passes but sums and directions.
-"""
+"""Workers on Ray: a cluster, actors on it that Ray restarts, and their tasks."""
 
 from __future__ import annotations
 
@@ -11,10 +7,13 @@ import os
 import secrets
 import socket
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from export.arrays import load_arrays
+from export.banks.steps import StageProgress
 from export.scale_out.work import Task, Worker
 from runtime.errors import FoldcamError
 
@@ -23,12 +22,10 @@ _RETRIES = 3
 
 _ANSWER_SECONDS = 5.0
 _START_SECONDS = 900.0
-# Read by Ray when it is imported, or when a cluster starts. It reports its use to its makers
-# unless it is asked not to.
+# Read by Ray when it is imported: it reports its use to its makers unless it is asked not to.
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_enable_metrics_collection": "0"}
-# What an own cluster needs, read once, when Ray is imported.
+# For an own cluster. Ray binds to loopback alone where it would not meet a firewall, by the first.
 _OWN = {
-    # Ray binds to loopback alone where it would not meet a firewall: asked for on Linux, too.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": secrets.token_hex(32),
@@ -41,10 +38,9 @@ def cluster(address: str | None, workers: int) -> Iterator[None]:
     """A Ray cluster for as long as the block lasts; one that this process has stays as it is.
 
     Args:
-        address: HOST:PORT of one that runs, or `auto` for the one of this machine; None starts one
-            of this machine's cores alone: bound to loopback, without dashboard, behind a token
-            that nobody else has.
-        workers: processes that the own cluster has room for.
+        address: HOST:PORT of one that runs, or `auto`; None starts one of this machine's cores
+            alone: bound to loopback, without dashboard, behind a token that nobody else has.
+        workers: processes that an own cluster has room for.
 
     Raises:
         FoldcamError: nothing answers at the address, Ray cannot start, or an own cluster is asked
@@ -87,25 +83,37 @@ def cluster(address: str | None, workers: int) -> Iterator[None]:
 
 
 class Workers:
-    """Processes that each have the network, on a cluster that starts when there is work.
+    """`count` processes that start as `worker`, on a cluster that starts when there is work.
 
-    Args:
-        worker: as each process starts.
-        address: as in `cluster`.
-        count: how many.
+    `seconds` are those of each stage, without the start.
     """
 
-    def __init__(self, worker: Worker, address: str | None, count: int) -> None:
+    def __init__(
+        self, worker: Worker, address: str | None, count: int, progress: StageProgress | None
+    ) -> None:
         self._worker, self._address, self._count = worker, address, count
+        self._progress = progress or (lambda *_: None)
         self._stack = ExitStack()
         self._actors: list[Any] = []
+        self.seconds: dict[str, float] = {}
 
-    def start(self) -> None:
-        """Have every process load the network; nothing where they have.
+    def do(self, stage: str, method: str, tasks: Sequence[Task]) -> int:
+        """Do the tasks whose files are not there, and return how many were.
 
         Raises:
-            FoldcamError: as `cluster` and `Worker.ready`; or the cluster has no room.
+            FoldcamError: as `cluster` and the methods of `Worker`; the cluster has no room, or a
+                worker died of a task again and again.
         """
+        left = [task for task in tasks if load_arrays(task.out) is None]
+        if left:
+            self._start()
+            started = time.perf_counter()
+            for done, _ in enumerate(self._results(method, left), 1):
+                self._progress(f"{stage} (shards)", done, len(left))
+            self.seconds[stage] = time.perf_counter() - started
+        return len(tasks) - len(left)
+
+    def _start(self) -> None:
         if self._actors:
             return
         self._stack.enter_context(cluster(self._address, self._count))
@@ -124,15 +132,10 @@ class Workers:
         with _one_sentence("while it loaded the network"):
             ray.get([each.ready.remote() for each in self._actors], timeout=_START_SECONDS)
 
-    def run(self, method: str, tasks: Sequence[Task]) -> Iterator[None]:
-        """Give each task to a worker that is free; yields after each one that is done.
-
-        Raises:
-            FoldcamError: what the worker raised; or it died of a task again and again.
-        """
+    def _results(self, method: str, tasks: Sequence[Task]) -> Iterator[None]:
+        """Each task goes to a worker that is free; yields after each one that is done."""
         import ray
 
-        self.start()
         left, free = list(reversed(tasks)), list(self._actors)
         flying: dict[Any, tuple[Task, Any]] = {}
         while left or flying:
@@ -153,8 +156,7 @@ class Workers:
         import ray
 
         with _one_sentence("after its work"):
-            found: list[int] = ray.get([each.peak_bytes.remote() for each in self._actors])
-        return found
+            return list(ray.get([each.peak_bytes.remote() for each in self._actors]))
 
     def close(self) -> None:
         """Let the processes and an own cluster go."""
@@ -166,44 +168,38 @@ def _one_sentence(when: str) -> Iterator[None]:
     """Errors of workers as the user's, where they are."""
     from ray import exceptions
 
-    out_of_memory = FoldcamError(
-        f"A worker ran out of memory {when}: lower --batch-size or --workers and run the command "
-        "again; what is finished is kept."
-    )
+    what = ""
     try:
         yield
     except exceptions.GetTimeoutError:
-        raise FoldcamError(
-            f"The cluster did not start all workers within {_START_SECONDS:.0f} seconds: other "
-            "work holds its cores, or MODEL loads slowly there; lower --workers."
-        ) from None
+        what = f"did not start within {_START_SECONDS:.0f} seconds (is the cluster busy?)"
     except exceptions.OutOfMemoryError:
-        raise out_of_memory from None
+        what = "ran out of memory"
     except exceptions.RayTaskError as error:
         cause = error.cause
         if isinstance(cause, FoldcamError):
             raise FoldcamError(str(cause)) from None
-        if isinstance(cause, MemoryError) or "can't allocate memory" in str(cause):
-            raise out_of_memory from None
-        raise cause from None
+        if not isinstance(cause, MemoryError) and "can't allocate memory" not in str(cause):
+            raise cause from None
+        what = "ran out of memory"
     except exceptions.RayActorError:
+        what = f"died {_RETRIES + 1} times"
+    if what:
         raise FoldcamError(
-            f"A worker died {_RETRIES + 1} times {when}: it was killed, most often for want of "
-            "memory, or the network crashes there; what is finished is kept, so lower "
-            "--batch-size or --workers and run the command again."
-        ) from None
+            f"A worker {what} {when}: lower --batch-size or --workers and run the command again; "
+            "what is finished is kept."
+        )
 
 
 def _check_answer(address: str) -> None:
     """Before Ray, which tries for a minute."""
-    if "://" in address:
-        raise FoldcamError(
-            f"--address {address}: give HOST:PORT of the cluster's head (the port that ray start "
-            "--head printed, usually 6379), from a machine of the cluster."
-        )
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise FoldcamError(f"--address {address!r} is not HOST:PORT, as in 10.0.0.5:6379, or auto.")
+    if "://" in address or not host or not port.isdigit():
+        raise FoldcamError(
+            f"--address {address!r} is not HOST:PORT: give HOST:PORT of the cluster's head (the "
+            "port that ray start --head printed, usually 6379), from a machine of the cluster, or "
+            "auto."
+        )
     try:
         socket.create_connection((host, int(port)), _ANSWER_SECONDS).close()
     except (OSError, OverflowError) as error:

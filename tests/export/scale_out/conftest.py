@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from export.scale_out import engine
+from export.scale_out.workers import Workers
 
 SOURCE = """
 import torch
@@ -40,24 +41,15 @@ def bent():
 """
 
 
-class InProcess:
-    """In place of `workers.Workers`: the same work, in this process."""
+class InProcess(Workers):
+    """The same work in this process."""
 
-    def __init__(self, worker: Any, address: str | None, count: int) -> None:
-        self._worker = worker
-
-    def start(self) -> None:
+    def _start(self) -> None:
         self._worker.ready()
 
-    def run(self, method: str, tasks: list[Any]) -> Any:
+    def _results(self, method: str, tasks: list[Any]) -> Any:
         for task in tasks:
             yield getattr(self._worker, method)(task)
-
-    def peak_bytes(self) -> list[int]:
-        return [self._worker.peak_bytes()]
-
-    def close(self) -> None:
-        pass
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ def test_the_bank_is_that_of_one_machine(net, head, goal, shared_photos):
     assert_same(Bank.load(Path("ray.safetensors")), expected.bank)
     report = made.built.report
     assert (report.head, report.fallback_rows) == (expected.head, expected.fallback_rows)
-    assert (made.shards, made.resumed) == (3, 0)
+    assert (made.figures["shards"], made.figures["shards_resumed"]) == (3, 0)
     assert sorted(path.name for path in Path().glob(".*")) == []
 
 
@@ -95,7 +95,7 @@ def test_finished_shards_are_kept_and_a_damaged_one_is_made_again(net, shared_ph
     flipped[-3] ^= 1
     shards[0].write_bytes(flipped)
     again = _scaled(net.bent, shared_photos, goal, keep_shards=Path("kept"))
-    assert again.resumed == 2
+    assert again.figures["shards_resumed"] == 2
     assert again.built.report.bank.sha256() == expected.sha256()
 
 

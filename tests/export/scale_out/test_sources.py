@@ -140,7 +140,7 @@ def test_a_label_seen_once_in_a_tar_is_refused_kept_or_dropped(net, photos, work
             net.bent, data, Path("x.safetensors"), goal, singletons=policy, keep_shards=Path("kept")
         )
         banks[policy] = made.built.report.bank
-    assert made.resumed == 3
+    assert made.figures["shards_resumed"] == 3
     assert "1 labels of one image were left out." in made.built.notes
     assert (banks["keep"].rows, banks["drop"].rows) == (13, 12)
     np.testing.assert_allclose(banks["drop"].grad_weights, without.grad_weights, atol=1e-5)
