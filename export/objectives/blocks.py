@@ -43,6 +43,12 @@ def directions_in_blocks(
         blocks = [np.arange(len(embeddings))]
     else:
         blocks = label_blocks(classes, size, seed)
+    if len(blocks) == 1:
+        # Without a copy of all rows.
+        if isinstance(objective, Objective):
+            return objective.directions(embeddings, classes), []
+        assert values is not None
+        return objective.directions(embeddings, values), []
     found = []
     for rows in blocks:
         if isinstance(objective, Objective):
@@ -61,8 +67,7 @@ def directions_in_blocks(
         f"{ceil(len(embeddings) / len(blocks)):,} rows and not with every row: positives are those "
         "of the label, negatives and neighbours a sample."
     )
-    notes = [note] if len(blocks) > 1 else []
-    return Directions(everything, found[0].per_class, fallbacks), notes
+    return Directions(everything, fallback_rows=fallbacks), [note]
 
 
 def label_blocks(classes: Integers, size: int, seed: int) -> list[Integers]:

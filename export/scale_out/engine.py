@@ -1,10 +1,7 @@
 """`foldcam bank build --engine ray`: two map passes over shards, and one bank of their files.
 
-1. Map: every worker embeds shards and writes their rows.
-2. Reduce: the driver has all rows, and finds their directions as one machine does.
-3. Map: directions are pulled through the head at each image. Where the head is linear this step
-   needs no image and no worker.
-
+Workers embed shards and write their rows. The driver has all rows, and finds their directions as
+one machine does. Where the head is not linear, workers pull directions through it at each image.
 Every result is a file that is written whole; what is there is not made again.
 """
 
@@ -30,18 +27,16 @@ from export.banks.grad_weights import ChannelRule, head_traits
 from export.banks.steps import StageProgress, in_order
 from export.datasets import Dataset, Sample, SingletonPolicy, SkippedFile, handle_singletons
 from export.exporter import bank_notes, source_of
-from export.low_rank import factors
 from export.models.spec import load_model
-from export.networks.cut import Network
 from export.objectives.blocks import BLOCK_ROWS, directions_in_blocks
 from export.objectives.directions import Objective
 from export.objectives.kernel import KernelObjective
 from export.onnx_networks.prepare import noise
-from export.scale_out.sources import Shard, ShardedData
+from export.scale_out.sources import ShardedData
 from export.scale_out.work import Arrays, Floats, Integers, Task, Worker, load_shard
 from export.scale_out.workers import Workers
 from export.storage.options import Compression
-from export.storage.prototypes import prototype_rows
+from export.storage.prototypes import compressed
 from runtime.errors import FoldcamError
 from runtime.files import user_errors_for
 from runtime.preprocess import Preprocessing
@@ -53,9 +48,8 @@ SHARD_ROWS = 512
 class BankOnRay(NamedTuple):
     """A bank that was built on Ray and written.
 
-    `figures` has `shards`, how many of them were there from before (`shards_resumed`),
-    `stage_seconds` without the start of cluster and workers, and `worker_bytes`, the most memory
-    that each worker held (empty if none was needed).
+    `figures` has `shards`, of which `shards_resumed` were there from before, `stage_seconds`
+    without the start of cluster and workers, and `worker_bytes`, the most that each one held.
     """
 
     built: BuiltBank
@@ -112,7 +106,9 @@ def build_bank_file_on_ray(
     look = preprocessing or loaded.preprocessing
     network = loaded.network(layer, (look.height, look.width))
     kept = keep_shards or out.with_name(f".{out.name}.shards")
-    folder = (kept / _fingerprint(network, look, data)).absolute()
+    stamps = f"{network.sha256()} {network.layer} {look}" + "|".join(s.stamp() for s in data.shards)
+    digest = hashlib.sha256(stamps.encode("utf-8", "surrogateescape")).hexdigest()
+    folder = (kept / digest[:16]).absolute()
     with user_errors_for(folder):
         folder.mkdir(parents=True, exist_ok=True)
     # Workers may stand in another folder.
@@ -122,8 +118,7 @@ def build_bank_file_on_ray(
         place, weights.absolute() if weights else None, output, network.layer, str(Path.cwd()),
         network.sha256(), look, batch_size, folder,
     )  # fmt: skip
-    processes = Workers(worker, address, min(workers, len(data.shards)), progress)
-    try:
+    with Workers(worker, address, min(workers, len(data.shards)), progress) as processes:
         files = [folder / f"rows-{number:08d}.npz" for number in range(len(data.shards))]
         resumed = processes.do("embedding", "embed", list(map(Task, data.shards, files)))
         found = [load_shard(path) for path in files]
@@ -137,7 +132,14 @@ def build_bank_file_on_ray(
 
         def at_each_image(wanted: Floats) -> Floats:
             positions = [arrays["positions"] for arrays in found]
-            tasks = _second_tasks(data.shards, folder, positions, order, wanted)
+            ends = np.cumsum([len(each) for each in positions])
+            by_shard = np.zeros((ends[-1], wanted.shape[1]), np.float32)
+            by_shard[order] = wanted
+            parts = np.split(by_shard, ends[:-1])
+            # A file's name says what it was made of: other directions give another one.
+            names = [f"{hashlib.sha256(part.tobytes()).hexdigest()[:16]}.npz" for part in parts]
+            outs = [folder / f"grads-{n:08d}-{name}" for n, name in enumerate(names)]
+            tasks = list(map(Task, data.shards, outs, positions, parts))
             processes.do("grad-weights", "pull", tasks)
             pulled = np.concatenate([load_shard(task.out)["grad_weights"] for task in tasks])
             return np.asarray(pulled[order], np.float32)
@@ -152,11 +154,9 @@ def build_bank_file_on_ray(
             "stage_seconds": processes.seconds,
             "worker_bytes": processes.peak_bytes(),
         }
-    finally:
-        processes.close()
     # The samples themselves are no part of a bank's source.
     source = source_of(report, loaded, Dataset(data.name, data.split, ()), network, look)
-    replace(_compressed(report.bank, compression, seed), source=source).save(out)
+    replace(compressed(report.bank, compression, seed), source=source).save(out)
     # As everyone reads it: factors are multiplied out again.
     report = replace(report, bank=Bank.load(out))
     if keep_shards is None:
@@ -170,7 +170,7 @@ def _rows(
 ) -> tuple[BankRows, Integers, list[SkippedFile], list[str]]:
     """All shards' rows in the bank's order, that order, what was skipped, and notes."""
     embeddings, hashes, values = (
-        np.concatenate([arrays[name] for arrays in found])
+        np.concatenate([arrays.pop(name) for arrays in found])
         for name in ("embeddings", "image_hashes", "values")
     )
     texts = [json.loads(str(arrays["texts"])) for arrays in found]
@@ -179,16 +179,15 @@ def _rows(
     skipped = [SkippedFile(Path(path), *rest) for _, each in texts for path, *rest in each]
     if not labels:
         raise FoldcamError(f"None of the images could be read; the first: {skipped[0].reason}")
-    notes: list[str] = []
-    outcome = None
+    outcome, notes = None, list[str]()
     if isinstance(objective, KernelObjective):
         order = np.argsort(values, kind="stable")
         on_scale = objective.transformed(list(values[order]))
         outcome = BankOutcome(on_scale, objective.tau, objective.transform)
     else:
         order, notes = _by_label(labels, singletons)
-    rows = BankRows(embeddings[order], [labels[row] for row in order], hashes[order], outcome)
-    return rows, order, skipped, notes
+    names = [labels[row] for row in order]
+    return BankRows(embeddings[order], names, hashes[order], outcome), order, skipped, notes
 
 
 def _by_label(labels: Sequence[str], singletons: SingletonPolicy) -> tuple[Integers, list[str]]:
@@ -201,38 +200,3 @@ def _by_label(labels: Sequence[str], singletons: SingletonPolicy) -> tuple[Integ
     in_order([Sample(Path(), label) for label in {labels[row] for row in rows}], None)
     notes = [f"{len(dropped)} labels of one image were left out."] if dropped else []
     return np.asarray(sorted(rows, key=labels.__getitem__), np.int64), notes
-
-
-def _second_tasks(
-    shards: Sequence[Shard],
-    folder: Path,
-    positions: Sequence[Integers],
-    order: Integers,
-    directions: Floats,
-) -> list[Task]:
-    ends = np.cumsum([len(each) for each in positions])
-    by_shard = np.zeros((ends[-1], directions.shape[1]), np.float32)
-    by_shard[order] = directions
-    tasks = []
-    for number, part in enumerate(np.split(by_shard, ends[:-1])):
-        # Its name says what it was made of: other directions give another file.
-        digest = hashlib.sha256(part.tobytes()).hexdigest()[:16]
-        path = folder / f"grads-{number:08d}-{digest}.npz"
-        tasks.append(Task(shards[number], path, positions[number], part))
-    return tasks
-
-
-def _compressed(bank: Bank, compression: Compression | None, seed: int) -> Bank:
-    if compression is None or compression.kind == "none":
-        return bank
-    if compression.kind == "prototypes":
-        return prototype_rows(bank, compression.size, seed)
-    weights = factors(bank.grad_weights, compression.size).product()
-    return replace(bank, grad_weights=weights, compression=compression.name)
-
-
-def _fingerprint(network: Network, preprocessing: Preprocessing, data: ShardedData) -> str:
-    digest = hashlib.sha256(f"{network.sha256()} {network.layer} {preprocessing}".encode())
-    for shard in data.shards:
-        digest.update(f"{shard.stamp()}|".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()[:16]

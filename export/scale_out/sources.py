@@ -30,11 +30,9 @@ _URLS_AT_ONCE = 8
 
 @dataclass(frozen=True)
 class Shard:
-    """Images that one worker reads.
+    """Images that one worker reads: `samples` in the data set's order, local files or URLs.
 
-    Attributes:
-        samples: in the data set's order, local files or URLs; empty for a tar.
-        tar: path or URL of a WebDataset tar, whose labels are known only when it is read.
+    Or path or URL of a WebDataset `tar`, whose labels are known only when it is read.
     """
 
     samples: tuple[Sample, ...] = ()
@@ -73,7 +71,7 @@ def sharded(name: str, split: Split, samples: tuple[Sample, ...], size: int) -> 
 
 
 def load_sharded(text: str, split: Split, size: int, *, continuous: bool = False) -> ShardedData:
-    """List a data set.
+    """List a data set; raises as `load_dataset`, or for a URL that cannot be read.
 
     Args:
         text: what `load_dataset` takes, whose CSV may name images by URL; the URL of such a CSV; a
@@ -81,9 +79,6 @@ def load_sharded(text: str, split: Split, size: int, *, continuous: bool = False
         split: the part to take; of tars all of it.
         size: images per shard; of tars one shard is one file.
         continuous: whether labels are numbers.
-
-    Raises:
-        FoldcamError: as `load_dataset`; or a URL that cannot be read.
     """
     if tars := _tars(text):
         if continuous:
@@ -181,9 +176,8 @@ def _tars(text: str) -> list[str]:
         return names if URL.match(text) else [str(Path(name).absolute()) for name in names]
     if _BRACES.search(text):
         raise FoldcamError(f"{text}: a pattern names .tar files, such as train-{{000..099}}.tar.")
-    if URL.match(text):
-        return []
-    return [str(path.absolute()) for path in sorted(Path(text).glob("*.tar"), key=natural_key)]
+    found = [] if URL.match(text) else sorted(Path(text).glob("*.tar"), key=natural_key)
+    return [str(path.absolute()) for path in found]
 
 
 def _expanded(text: str) -> list[str]:

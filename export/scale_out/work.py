@@ -30,10 +30,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A shard and the file to write; for the second pass with its images' directions.
-
-    `positions` `int64 [n]` are those of the images in the shard, `directions` `float32 [n, D]`.
-    """
+    """A shard and the file to write; in the second pass `int64 [n]` images, `float32 [n, D]`."""
 
     shard: Shard
     out: Path
@@ -100,12 +97,9 @@ class Worker:
         assert task.directions is not None
         found = EmbeddingPass(positions=task.positions.tolist())
         with local_shard(task.shard) as local:
-            for place in found.positions:
-                if local.samples[place].path in local.failed:
-                    raise FoldcamError(
-                        f"{local.failed[local.samples[place].path]} It could be read at first: run "
-                        "the command again when it can."
-                    )
+            paths = [local.samples[place].path for place in found.positions]
+            if lost := [local.failed[path] for path in paths if path in local.failed]:
+                raise FoldcamError(f"{lost[0]} It could be read at first: run the command again.")
             pulled = second_pass(
                 self._network, self.preprocessing, local.samples, found, task.directions,
                 FeatureCache(), self.batch_size, None,

@@ -43,17 +43,15 @@ def cluster(address: str | None, workers: int) -> Iterator[None]:
         workers: processes that an own cluster has room for.
 
     Raises:
-        FoldcamError: nothing answers at the address, Ray cannot start, or an own cluster is asked
-            for after Ray was imported, which would then be open to the network.
+        FoldcamError: nothing answers, Ray cannot start, or an own cluster is asked for after Ray
+            was imported, which would then be open to the network.
     """
     global _imported_by_us
-    own = address is None
+    own, imported = address is None, "ray" in sys.modules
     if address is not None and address != "auto":
         _check_answer(address)
-    imported = "ray" in sys.modules
     for name, value in ({**_QUIET, **_OWN} if own else _QUIET).items():
-        # What the user has set stays.
-        os.environ.setdefault(name, value)
+        os.environ.setdefault(name, value)  # what the user has set stays
     import ray
 
     _imported_by_us = _imported_by_us or (own and not imported)
@@ -82,27 +80,26 @@ def cluster(address: str | None, workers: int) -> Iterator[None]:
         ray.shutdown()
 
 
-class Workers:
+class Workers(ExitStack):
     """`count` processes that start as `worker`, on a cluster that starts when there is work.
 
-    `seconds` are those of each stage, without the start.
+    With the block they go, and so does an own cluster. `seconds` are those of each stage's work.
     """
 
     def __init__(
         self, worker: Worker, address: str | None, count: int, progress: StageProgress | None
     ) -> None:
+        super().__init__()
         self._worker, self._address, self._count = worker, address, count
         self._progress = progress or (lambda *_: None)
-        self._stack = ExitStack()
         self._actors: list[Any] = []
         self.seconds: dict[str, float] = {}
 
     def do(self, stage: str, method: str, tasks: Sequence[Task]) -> int:
-        """Do the tasks whose files are not there, and return how many were.
+        """Do the tasks whose files are not there; returns how many were.
 
         Raises:
-            FoldcamError: as `cluster` and the methods of `Worker`; the cluster has no room, or a
-                worker died of a task again and again.
+            FoldcamError: as `cluster` and `Worker`, or a worker died of a task again and again.
         """
         left = [task for task in tasks if load_arrays(task.out) is None]
         if left:
@@ -116,7 +113,7 @@ class Workers:
     def _start(self) -> None:
         if self._actors:
             return
-        self._stack.enter_context(cluster(self._address, self._count))
+        self.enter_context(cluster(self._address, self._count))
         import ray
 
         room = int(ray.cluster_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
@@ -128,7 +125,7 @@ class Workers:
         actor: Any = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=_RETRIES)(Worker)
         self._actors = [actor.remote(**vars(self._worker)) for _ in range(self._count)]
         for each in self._actors:
-            self._stack.callback(ray.kill, each)
+            self.callback(ray.kill, each)
         with _one_sentence("while it loaded the network"):
             ray.get([each.ready.remote() for each in self._actors], timeout=_START_SECONDS)
 
@@ -157,10 +154,6 @@ class Workers:
 
         with _one_sentence("after its work"):
             return list(ray.get([each.peak_bytes.remote() for each in self._actors]))
-
-    def close(self) -> None:
-        """Let the processes and an own cluster go."""
-        self._stack.close()
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from export.bank import Bank, label_runs, scaled_to_unit_maximum
 from export.banks.steps import unit_rows
+from export.low_rank import factors
 from export.storage.options import Compression
 from runtime.errors import FoldcamError
 
@@ -97,6 +98,20 @@ def prototype_rows(bank: Bank, per_label: int, seed: int = 0) -> Bank:
         compression=found.compression,
         image_hashes=None,
     )
+
+
+def compressed(bank: Bank, compression: Compression | None, seed: int = 0) -> Bank:
+    """A smaller bank: `prototype_rows`, or grad-weights of a low rank.
+
+    Raises:
+        FoldcamError: as `prototype_rows` and `low_rank.factors`.
+    """
+    if compression is None or compression.kind == "none":
+        return bank
+    if compression.kind == "prototypes":
+        return prototype_rows(bank, compression.size, seed)
+    weights = factors(bank.grad_weights, compression.size).product()
+    return replace(bank, grad_weights=weights, compression=compression.name)
 
 
 def _means(rows: Floats, clusters: npt.NDArray[np.int32]) -> Floats:
