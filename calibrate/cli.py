@@ -21,71 +21,102 @@ app = typer.Typer(no_args_is_help=True)
     epilog="Example: foldcam calibrate birds.onnx --images CUB_200_2011 --out birds.int8.onnx"
 )
 def calibrate(
-    model: Annotated[Path, typer.Argument(help="A folded model, float32.", metavar="MODEL.onnx")],
+    model: Annotated[
+        Path,
+        typer.Argument(help="The folded float32 model to quantize.", metavar="MODEL.onnx"),
+    ],
     images: Annotated[
         Path,
         typer.Option(
-            help="Labelled images like the device's: class folders, a CSV, or a CUB-200-2011 "
-            "folder. A training part calibrates and a test part judges; else both are drawn."
+            help="Labelled images like those of the device: class folders, a CSV, or a "
+            "CUB-200-2011 folder. A training part calibrates and a test part judges; data without "
+            "parts are dealt out to both."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The INT8 model; written only if the gate passes.")],
+    out: Annotated[
+        Path, typer.Option(help="Where the INT8 model is written, if it passes the gate.")
+    ],
     target: Annotated[
         str,
         typer.Option(
-            help="tensorrt: int8 as every TensorRT from 8.6 on takes it. cpu: uint8 activations "
-            "for ONNX Runtime, and speed is measured here."
+            help="tensorrt writes int8 as every TensorRT from 8.6 on takes it. cpu writes uint8 "
+            "activations for ONNX Runtime, and measures the speed here."
         ),
     ] = "tensorrt",
     method: Annotated[
-        str, typer.Option(help="auto (by measured damage), minmax, percentile, entropy or mse.")
+        str,
+        typer.Option(
+            help="How ranges are cut: minmax, percentile, entropy or mse; auto takes, for each "
+            "activation, the one that changes the answers least."
+        ),
     ] = "auto",
     keep_float: Annotated[
         list[str] | None,
         typer.Option(
-            help="auto keeps the fewest layers in float with which the gate passes; none; or a "
-            "layer's name (may be repeated).",
+            help="Layers that stay float: auto keeps the fewest with which the gate passes, none "
+            "keeps none, and a name keeps that layer (may be repeated).",
             show_default="auto",
         ),
     ] = None,
     bias_correction: Annotated[
-        bool, typer.Option(help="Try it, and keep it if the answers are nearer to the float ones.")
+        bool,
+        typer.Option(
+            help="Bias correction is tried, and kept if the answers are nearer to the float ones."
+        ),
     ] = True,
     gptq: Annotated[
         bool,
-        typer.Option(help="Try weights rounded so that their errors cancel, and keep it likewise."),
+        typer.Option(
+            help="GPTQ, which rounds weights so that their errors cancel, is tried, and kept if "
+            "the answers are nearer to the float ones."
+        ),
     ] = True,
     float_type: Annotated[
         str,
         typer.Option(
             "--float",
-            help="fp32, or fp16 for layers kept in float, attention and softmax; for TensorRT.",
+            help="The type of layers that stay float, of attention and of softmax: fp32, or fp16 "
+            "for TensorRT.",
         ),
     ] = "fp32",
-    count: Annotated[int, typer.Option(help="Images to calibrate on, at most.", min=8)] = 128,
-    choice_images: Annotated[
-        int, typer.Option(help="Images to choose layers by, at most.", min=8)
+    count: Annotated[
+        int, typer.Option(help="The greatest number of images to calibrate on.", min=8)
     ] = 128,
-    gate_images: Annotated[int, typer.Option(help="Images to judge by, at most.", min=8)] = 256,
-    seed: Annotated[int, typer.Option(help="Of the choice of images.")] = 0,
-    recall_lost: Annotated[float, typer.Option(help="Limit, in points of recall@1.")] = 1.0,
-    heatmap_mean: Annotated[float, typer.Option(help="Limit, mean heatmap correlation.")] = 0.98,
+    choice_images: Annotated[
+        int, typer.Option(help="The greatest number of images to choose layers by.", min=8)
+    ] = 128,
+    gate_images: Annotated[
+        int, typer.Option(help="The greatest number of images to judge by.", min=8)
+    ] = 256,
+    seed: Annotated[int, typer.Option(help="The seed by which the images are drawn.")] = 0,
+    recall_lost: Annotated[
+        float, typer.Option(help="The greatest loss of recall@1 that passes, in points.")
+    ] = 1.0,
+    heatmap_mean: Annotated[
+        float, typer.Option(help="The least mean correlation of the heatmaps that passes.")
+    ] = 0.98,
     heatmap_p5: Annotated[
-        float, typer.Option(help="Limit, heatmap correlation at the 5th percentile.")
+        float,
+        typer.Option(
+            help="The least correlation of the heatmaps that passes at the 5th percentile."
+        ),
     ] = 0.9,
     cache: Annotated[
         Path | None,
-        typer.Option(help="Folder for what long steps found; beside --out if left out."),
+        typer.Option(
+            help="The folder that keeps results of long steps for a later run.",
+            show_default="beside --out",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Quantize a folded model to int8; status 3 and no model if it costs too much."""
     from calibrate.calibrator import calibrate as run
+    from calibrate.options import CalibrationOptions
     from calibrate.placement import TARGETS
     from calibrate.report import document
     from calibrate.store import Store
     from calibrate.thresholds import METHODS
-    from calibrate.wishes import Wishes
     from export.progress import ProgressBar
     from runtime.contract import PRECISIONS
     from runtime.gate import GateLimits
@@ -102,7 +133,7 @@ def calibrate(
         raise FoldcamError(f"--out {out}: an INT8 model is an .onnx file.")
     if out.resolve() == model.resolve():
         raise FoldcamError(f"--out {out} is the float model itself: give another name.")
-    wishes = Wishes(
+    options = CalibrationOptions(
         count=count,
         choice_count=choice_images,
         gate_count=gate_images,
@@ -121,7 +152,7 @@ def calibrate(
     )
     store = Store(cache or out.with_name(f".{out.name}.calibration"))
     with ProgressBar() as progress:
-        outcome = run(model, images, wishes, store=store, progress=progress)
+        outcome = run(model, images, options, store=store, progress=progress)
     files = _write(outcome, out)
     if as_json:
         print_json({**document(outcome), "files": [str(path) for path in files]})

@@ -59,7 +59,7 @@ def write_page(path: Path, outcome: Outcome, name: str) -> None:
 
     Args:
         path: of the page.
-        outcome: what to tell.
+        outcome: what is reported.
         name: of the model.
     """
     verdict = "passed" if outcome.passed else "FAILED: " + "; ".join(outcome.failures)
@@ -123,13 +123,13 @@ def figure_lines(outcome: Outcome) -> list[tuple[str, str]]:
     lines.append(("values clipped", f"{max(clipped):.3%} of the worst activation"))
     lines += [("tried", text) for text in tried_lines(outcome.report)]
     speed = outcome.speed
-    told = "not measured; the device is not at hand"
+    measured = "not measured; the device is not at hand"
     if speed is not None:
-        told = (
+        measured = (
             f"{speed.ratio:.2f} times the float model's, {speed.low:.2f} to {speed.high:.2f} "
             "(ONNX Runtime, CPU, one thread)"
         )
-    lines.append(("speed", told))
+    lines.append(("speed", measured))
     return lines
 
 
@@ -160,8 +160,8 @@ def roundings(damage: Mapping[str, float]) -> list[tuple[str, str]]:
 
 
 LADDER_NOTE = (
-    "Chosen on images of their own, within half of the limits; the images that judge saw only "
-    "the one that was taken."
+    "Chosen on images of their own, within half of the limits; only the one that was taken was "
+    "compared on the images that judge."
 )
 LADDER_HEAD = ("layers in float", "MB", "recall@1", "heatmap mean", "5%", "speed", "verdict")
 

@@ -56,7 +56,7 @@ def gather(
         contract: its contract.
         tensors: names of float32 activations; a graph input may be among them.
         images: `uint8 [n, height, width, 3]` RGB at the input size.
-        progress: told after each batch.
+        progress: called after each batch.
 
     Raises:
         FoldcamError: an activation holds NaN or infinity.
@@ -72,7 +72,7 @@ def gather(
             if not np.isfinite(values).all():
                 raise FoldcamError(
                     f"The activation {name!r} holds NaN or infinity on the images from number "
-                    f"{done + 1} on, in float32 already: mend the network before quantizing it."
+                    f"{done + 1} on, in float32 already: fix the network before quantizing it."
                 )
             counters[name].add(values)
         done += len(part)
@@ -143,7 +143,7 @@ class _Counter:
             self._counts = np.concatenate(
                 [self._counts.reshape(-1, 2).sum(axis=1), np.zeros(BINS // 2, np.int64)]
             )
-        # An odd step meets every channel and column in turn.
+        # An odd step meets every channel and column, one after the other.
         step = max(1, values.size // _SAMPLE) | 1
         magnitudes = np.abs(values.reshape(-1)[::step].astype(np.float64))
         bins = np.minimum((magnitudes * (BINS / self._range)).astype(np.int64), BINS - 1)

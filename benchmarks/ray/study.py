@@ -38,7 +38,7 @@ class RayOptions:
 
     Attributes:
         workers: numbers of processes; the first is what the others are compared with.
-        rounds: of all of them, in turn.
+        rounds: how often all of them are built; they alternate.
         shard_rows: images per shard.
         split: of the data set.
         draws: of the bootstrap.
@@ -58,7 +58,7 @@ def run_ray(
     options: RayOptions | None = None,
     progress: StageProgress | None = None,
 ) -> dict[str, Any]:
-    """Build the same bank again and again, in turn with each number of workers and locally.
+    """Build the same bank again and again, alternately with each number of workers and locally.
 
     Seconds are those of the passes over the images, without the start of the cluster and of
     the workers, which does not grow with them. Each process has one thread.
@@ -68,7 +68,7 @@ def run_ray(
         data: labelled images.
         out: folder of the result file.
         options: what is measured.
-        progress: told after each build.
+        progress: called after each build.
 
     Returns:
         The document that is written as `scaling.json`.
@@ -77,7 +77,7 @@ def run_ray(
         FoldcamError: as the engines.
     """
     options = options or RayOptions()
-    tell = progress or (lambda *_: None)
+    report = progress or (lambda *_: None)
     dataset = load_dataset(data, options.split)
     seconds: dict[int, list[float]] = {count: [] for count in options.workers}
     local_seconds: list[float] = []
@@ -94,7 +94,7 @@ def run_ray(
                     made = _on_ray(model, dataset, Path(folder), count, options)
                     seconds[count].append(sum(made.figures["stage_seconds"].values()))
                 _local(model, dataset, Path(folder), local_seconds)
-                tell("rounds", number + 1, options.rounds)
+                report("rounds", number + 1, options.rounds)
     finally:
         torch.set_num_threads(threads)
     if made is None:

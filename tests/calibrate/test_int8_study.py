@@ -53,7 +53,7 @@ def test_tensorrt_refuses_what_onnxruntime_writes_and_builds_foldcams(measured):
     assert row["naive"]["tensorrt_rtx_error"]
 
 
-def test_a_second_call_measures_only_the_times_anew(measured, monkeypatch):
+def test_a_second_call_measures_only_the_times_again(measured, monkeypatch):
     root, out, options, document = measured
 
     def never(*arguments, **choices):
@@ -102,8 +102,8 @@ def test_the_stored_gates_refuse_what_the_documents_say_they_refuse():
         for form in ("tensorrt", "cpu", "float16")
         if row[form] and row[form]["failures"]
     ]
-    told = ["recall@1 falls by 1.20 points, more than 1"]
+    failure = ["recall@1 falls by 1.20 points, more than 1"]
     assert refused == [
-        ("EfficientNet-Lite0", "birds", "cpu", told),
-        ("ViT", "birds", "float16", told),
+        ("EfficientNet-Lite0", "birds", "cpu", failure),
+        ("ViT", "birds", "float16", failure),
     ]

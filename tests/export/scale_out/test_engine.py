@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +74,7 @@ def test_values_are_estimated_as_on_one_machine(net, head, shared_photos):
     assert_same(found, expected)
 
 
-def test_rows_in_blocks_are_near_those_compared_with_all_and_that_is_told(net, shared_photos):
+def test_rows_in_blocks_are_near_those_compared_with_all_and_that_is_reported(net, shared_photos):
     goal = parse_objective("pml:TripletMarginLoss:margin=0.5")
     expected = _local(net.linear, shared_photos, goal).bank
     made = _scaled(net.linear, shared_photos, goal, block_rows=4)
@@ -99,6 +100,41 @@ def test_finished_shards_are_kept_and_a_damaged_one_is_made_again(net, shared_ph
     assert again.built.report.bank.sha256() == expected.sha256()
 
 
+@pytest.mark.parametrize("head", ["linear", "bent"])
+def test_kept_shards_serve_another_objective(net, head, shared_photos):
+    _scaled(getattr(net, head), shared_photos, parse_objective("all-triplets"),
+            keep_shards=Path("kept"))  # fmt: skip
+    other = parse_objective("proxy")
+    made = _scaled(getattr(net, head), shared_photos, other, keep_shards=Path("kept"))
+    assert made.figures["shards_resumed"] == 3
+    assert_same(made.built.report.bank, _local(getattr(net, head), shared_photos, other).bank)
+
+
+def test_an_image_that_is_gone_before_the_second_pass_is_named(net, photos, monkeypatch):
+    from export.scale_out.work import Worker
+
+    pull = Worker.pull
+
+    def after_a_loss(worker, task):
+        (photos / "red" / "0.png").unlink(missing_ok=True)
+        pull(worker, task)
+
+    monkeypatch.setattr(Worker, "pull", after_a_loss)
+    with pytest.raises(FoldcamError, match=r"red/0.png could be read at first and now cannot"):
+        _scaled(net.bent, photos, parse_objective("all-triplets"))
+    assert not Path("ray.safetensors").exists()
+
+
+def test_data_of_one_label_are_refused_before_anything_is_embedded(net, photos, monkeypatch):
+    from export.scale_out.work import Worker
+
+    for name in ("blue", "green"):
+        shutil.rmtree(photos / name)
+    monkeypatch.setattr(Worker, "embed", lambda *_: pytest.fail("embedded"))
+    with pytest.raises(FoldcamError, match="All images have one label"):
+        _scaled(net.bent, photos, parse_objective("all-triplets"))
+
+
 def test_a_shard_that_cannot_be_made_whole_is_named(net, shared_photos, monkeypatch):
     from export.scale_out.work import Worker
 
@@ -110,7 +146,7 @@ def test_a_shard_that_cannot_be_made_whole_is_named(net, shared_photos, monkeypa
         _scaled(net.linear, shared_photos, parse_objective("all-triplets"))
 
 
-def test_unreadable_images_are_told_and_left_out(net, photos):
+def test_unreadable_images_are_reported_and_left_out(net, photos):
     (photos / "blue" / "broken.png").write_bytes(b"nonsense")
     expected = _local(net.bent, photos, parse_objective("all-triplets"))
     made = _scaled(net.bent, photos, parse_objective("all-triplets"))

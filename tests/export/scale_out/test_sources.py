@@ -32,7 +32,7 @@ def _add(archive, name, data):
 
 
 def _tars(photos: Path, folder: Path, each: int = 5) -> Path:
-    """The photographs as WebDataset shards, labels as `.cls` and as `.json` in turn."""
+    """The photographs as WebDataset shards, labels as `.cls` and as `.json` alternately."""
     folder.mkdir()
     paths = sorted(photos.rglob("*.png"))
     for at in range(0, len(paths), each):
@@ -123,7 +123,7 @@ def test_a_bank_of_tars_over_http_is_that_of_the_folders(net, photos, working_di
 
 
 @pytest.mark.usefixtures("in_process")
-def test_a_label_seen_once_in_a_tar_is_refused_kept_or_dropped(net, photos, working_directory):
+def test_a_label_of_one_image_in_a_tar_is_refused_kept_or_dropped(net, photos, working_directory):
     plain = load_sharded(str(photos), "train", 5)
     without = build_bank_file_on_ray(
         net.bent, plain, Path("y.safetensors"), parse_objective("all-triplets")

@@ -1,4 +1,4 @@
-"""What the user decides of a calibration."""
+"""The options of a calibration."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from runtime.gate import GateLimits
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What the user decides.
+class CalibrationOptions:
+    """What the user decides of a calibration.
 
     Attributes:
         count, choice_count, gate_count: images at most, to calibrate on, to choose by, and to
