@@ -11,6 +11,7 @@ import typer
 
 from benchmarks.bench_cli import bench
 from benchmarks.ray.cli import ray
+from runtime.at_stake import Read, Written, check_outputs
 from runtime.cli_support import print_json
 from runtime.errors import ExitStatus
 
@@ -48,21 +49,31 @@ def demo(
 def retrieval(
     model: Annotated[Path, typer.Argument(help="A folded model.", metavar="MODEL.onnx")],
     images: Annotated[Path, typer.Option(help="Labelled images that are not in the bank.")],
-    split: Annotated[str, typer.Option(help="train, test or all.")] = "test",
+    split: Annotated[str, typer.Option(help="train, valid, test or all.")] = "test",
+    bank: Annotated[
+        Path | None,
+        typer.Option(
+            help="The bank of the model: its own images are known by their files' hashes, and "
+            "not by their embeddings."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """The share of images whose nearest bank row has the right label."""
-    from benchmarks.retrieval import evaluate_retrieval, load_folded
-    from export.commands.options import choice
-    from export.datasets import SPLITS, load_dataset
+    """The share of images whose nearest bank row, other than their own, has the right label."""
+    from benchmarks.retrieval import evaluate_retrieval, load_folded, rows_of_model
+    from export.commands.options import data_document, say_notes, split_of
+    from export.datasets import load_dataset
     from export.progress import ProgressBar
 
-    dataset = load_dataset(images, choice("--split", split, SPLITS))
+    dataset = load_dataset(images, split_of(split))
+    say_notes(dataset)
     with load_folded(model) as folded, ProgressBar() as progress:
-        report = evaluate_retrieval(folded, dataset, progress)
+        report = evaluate_retrieval(folded, dataset, progress, rows_of_model(model, bank))
     if as_json:
-        print_json(report.document())
+        print_json({**report.document(), **data_document(dataset)})
         return
+    for note in report.notes:
+        print(f"note: {note}")
     for label, (count, share) in report.per_label.items():
         print(f"{label:<32} {share:6.1%} of {count}")
     low, high = report.recall_at_1.low, report.recall_at_1.high
@@ -101,11 +112,15 @@ def localization(
 
     from benchmarks.localization.report import text_table
     from benchmarks.localization.study import StudyOptions, run_study
+    from export.commands.options import say_notes
+    from export.datasets import load_dataset
     from export.models.spec import load_model, with_overrides
     from export.progress import ProgressBar
     from export.training.trainer import TrainingOptions
 
+    check_outputs([Read("--data", data)], [Written("--out", out)])
     preprocessing = None
+    say_notes(load_dataset(data, "all", boxes="truth"))
     if model is None:
         preprocessing = with_overrides(load_model("efficientnet-lite0").preprocessing, size=size)
     options = StudyOptions(
@@ -141,9 +156,13 @@ def transfer(
     from dataclasses import replace
 
     from benchmarks.transfer.study import run_transfer_study
+    from export.commands.options import say_notes
+    from export.datasets import load_dataset
     from export.progress import ProgressBar
     from export.training.trainer import TrainingOptions
 
+    check_outputs([Read("--data", data)], [Written("--out", out)])
+    say_notes(load_dataset(data, "all", boxes="truth"))
     training = replace(TrainingOptions(), epochs=epochs, seed=seed, views=5, mosaics=200)
     with ProgressBar() as progress:
         document = run_transfer_study(data, out, training, progress)
@@ -186,6 +205,7 @@ def house_price(
     from benchmarks.houses.study import TRAINING, StudyOptions, run_study
     from export.progress import ProgressBar
 
+    check_outputs([Read("--data", data)], [Written("--out", out)])
     options = StudyOptions(
         training=replace(TRAINING, epochs=epochs, seed=seed), seed=seed, draws=draws
     )

@@ -84,6 +84,7 @@ class _Job:
             data, options.count, options.choice_count, options.gate_count, options.seed,
             continuous=self._contract.outcome is not None,
         )  # fmt: skip
+        self._notes = parts.notes
         self._images = read_pictures(parts.calibration, recipe)
         self._choosers = read_pictures(parts.choice, recipe)
         self._judges = read_pictures(parts.gate, recipe)
@@ -151,8 +152,9 @@ class _Job:
         tensors = self._placement.tensors(self._model)
         found = self._store.statistics(key)
         if found is None or list(found) != tensors:
+            names = [sample.name for sample in self._images.samples]
             found = gather(
-                self._model, self._contract, tensors, self._images.resized, self._progress
+                self._model, self._contract, tensors, self._images.resized, self._progress, names
             )
             self._store.keep_statistics(key, found)
         return found
@@ -265,6 +267,7 @@ class _Job:
             "calibration_images": len(self._images.samples),
             **{name: len(pictures.samples) for name, pictures in parts.items()},
             "skipped": [Path(item.path).name for part in everything for item in part.skipped],
+            "data_notes": list(self._notes),
             "quantized_layers": len(self._names) - len(chosen.kept),
             "kept_float": list(chosen.kept),
             "float_bytes": self._model.ByteSize(),

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from export.commands.options import Json, choice
+from runtime.at_stake import Read, Written, check_outputs, keep_network
 from runtime.cli_support import print_json
 from runtime.errors import ExitStatus, FoldcamError
+from runtime.files import hidden_beside
+from runtime.text import printable
 
 if TYPE_CHECKING:
     from calibrate.outcome import Outcome
@@ -131,8 +135,12 @@ def calibrate(
         raise typer.BadParameter("--float fp16 needs --target tensorrt: CPUs have no such kernels.")
     if out.suffix != ".onnx":
         raise FoldcamError(f"--out {out}: an INT8 model is an .onnx file.")
-    if out.resolve() == model.resolve():
-        raise FoldcamError(f"--out {out} is the float model itself: give another name.")
+    report, page = _reports(out)
+    check_outputs(
+        [Read("MODEL", model), Read("--images", images)],
+        [Written("--out", path) for path in (out, report, page)],
+    )
+    keep_network("--out", out)
     options = CalibrationOptions(
         count=count,
         choice_count=choice_images,
@@ -150,7 +158,7 @@ def calibrate(
             heatmap_correlation_p5=heatmap_p5,
         ),
     )
-    store = Store(cache or out.with_name(f".{out.name}.calibration"))
+    store = Store(cache or hidden_beside(out, "calibration"))
     with ProgressBar() as progress:
         outcome = run(model, images, options, store=store, progress=progress)
     files = _write(outcome, out)
@@ -175,14 +183,31 @@ def _write(outcome: Outcome, out: Path) -> list[Path]:
         written.append(out)
     else:
         # One of an earlier run would be taken for this one's.
-        out.unlink(missing_ok=True)
-    report, page = out.with_suffix(".report.json"), out.with_suffix(".report.html")
+        _remove_calibrated(out)
+    report, page = _reports(out)
     write_json(report, outcome)
     write_page(page, outcome, out.name)
     return [*written, report, page]
 
 
+def _reports(out: Path) -> tuple[Path, Path]:
+    """The files of the report beside the model."""
+    return out.with_suffix(".report.json"), out.with_suffix(".report.html")
+
+
+def _remove_calibrated(out: Path) -> None:
+    """Remove an INT8 model, and nothing else that may have its name."""
+    from runtime.default_model import is_folded
+    from runtime.onnx_file import read_contract
+
+    with suppress(FoldcamError):
+        if is_folded(out) and read_contract(out).calibration is not None:
+            out.unlink(missing_ok=True)
+
+
 def _print(outcome: Outcome, files: list[Path]) -> None:
+    for note in outcome.report["data_notes"]:
+        print(f"note: {printable(note)}")
     from calibrate.report import LADDER_HEAD, LADDER_NOTE, figure_lines, ladder_lines
 
     for what, value in figure_lines(outcome):

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from export.datasets import Sample, SkippedFile, load_dataset
+from export.datasets.reading import read_picture
 from runtime.errors import FoldcamError
-from runtime.images import read_image
 from runtime.preprocess import Affine, Preprocessing
 
 FEWEST = 8
@@ -27,11 +27,12 @@ _BANDS = 8
 
 @dataclass(frozen=True)
 class Selection:
-    """Samples of the three parts, which share none."""
+    """Samples of the three parts, which share none, and how the data set was understood."""
 
     calibration: tuple[Sample, ...]
     choice: tuple[Sample, ...]
     gate: tuple[Sample, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,9 +80,10 @@ def select(
     Raises:
         FoldcamError: the data cannot be read, are too few, or of one label.
     """
-    train = load_dataset(data, "train", continuous=continuous).samples
+    dataset = load_dataset(data, "train", continuous=continuous)
+    train = dataset.samples
     test = _test_part(data, continuous)
-    if test is None or {sample.path for sample in test} & {sample.path for sample in train}:
+    if test is None or {s.identity for s in test} & {s.identity for s in train}:
         # One part only. Half of each label at most judges, and never more than was asked for.
         dealt = _round_robin(train, seed)
         most = max(1, len(dealt) // 2)
@@ -106,12 +108,12 @@ def select(
                 f"{data} gives images {what} of one label only ({samples[0].label!r}), on which "
                 "nobody can be mistaken for another: add images of other labels."
             )
-    order = {sample.path: place for place, sample in enumerate((*train, *(test or ())))}
+    order = {sample.identity: place for place, sample in enumerate((*train, *(test or ())))}
 
     def ordered(samples: Sequence[Sample]) -> tuple[Sample, ...]:
-        return tuple(sorted(samples, key=lambda sample: order[sample.path]))
+        return tuple(sorted(samples, key=lambda sample: order[sample.identity]))
 
-    return Selection(ordered(chosen), ordered(choice), ordered(gate))
+    return Selection(ordered(chosen), ordered(choice), ordered(gate), dataset.notes)
 
 
 def read_pictures(samples: Sequence[Sample], preprocessing: Preprocessing) -> Pictures:
@@ -124,12 +126,12 @@ def read_pictures(samples: Sequence[Sample], preprocessing: Preprocessing) -> Pi
     digest = hashlib.sha256()
     for sample in samples:
         try:
-            image, affine = preprocessing.resized(read_image(sample.path))
-            data = sample.path.read_bytes()
-        except (FoldcamError, OSError) as error:
+            picture = read_picture(sample)
+        except FoldcamError as error:
             skipped.append(SkippedFile(sample.path, str(error)))
             continue
-        digest.update(hashlib.sha256(data).digest() + sample.label.encode() + b"\0")
+        image, affine = preprocessing.resized(picture.image)
+        digest.update(bytes.fromhex(picture.sha256) + sample.label.encode() + b"\0")
         read.append(sample)
         resized.append(image)
         affines.append(affine)

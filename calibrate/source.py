@@ -7,6 +7,7 @@ from pathlib import Path
 
 import onnx
 
+from export.onnx_graphs.message import load_message
 from export.onnx_graphs.precision import is_float16
 from export.storage.in_graph import bank_of
 from runtime.contract import METADATA_KEY, Contract, parse_contract
@@ -21,12 +22,7 @@ def read_source(path: Path) -> tuple[onnx.ModelProto, Contract]:
         FoldcamError: not a folded model, quantized already, or in float16.
     """
     contract = read_contract(path)
-    try:
-        model = onnx.load(path)
-    except Exception as error:
-        # protobuf's own exceptions; the small reader has looked at the header only.
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise FoldcamError(f"{path} cannot be read as ONNX: {reason}") from error
+    model = load_message(path)
     if contract.calibration is not None:
         raise FoldcamError(
             f"{path} is quantized already: calibrate the float32 model that it was made from."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +49,7 @@ def gather(
     tensors: Sequence[str],
     images: Images,
     progress: Progress | None = None,
+    names: Sequence[str] = (),
 ) -> dict[str, Activation]:
     """Run a float model over images and describe some of its activations.
 
@@ -57,6 +59,7 @@ def gather(
         tensors: names of float32 activations; a graph input may be among them.
         images: `uint8 [n, height, width, 3]` RGB at the input size.
         progress: called after each batch.
+        names: of the images, for the message.
 
     Raises:
         FoldcamError: an activation holds NaN or infinity.
@@ -71,14 +74,22 @@ def gather(
             values = outputs[name] if name in outputs else contract.preprocessing.normalized(part)
             if not np.isfinite(values).all():
                 raise FoldcamError(
-                    f"The activation {name!r} holds NaN or infinity on the images from number "
-                    f"{done + 1} on, in float32 already: fix the network before quantizing it."
+                    f"The activation {name!r} holds NaN or infinity {_where(values, done, names)}, "
+                    "in float32 already: take that image out of the data set if it is one of one "
+                    "colour, or repair the network before quantizing it."
                 )
             counters[name].add(values)
         done += len(part)
         if progress is not None:
             progress("ranges", done, len(images))
     return {name: counter.activation() for name, counter in counters.items()}
+
+
+def _where(values: npt.NDArray[Any], done: int, names: Sequence[str]) -> str:
+    """On which images of a batch an activation is not finite."""
+    rows = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
+    here = [names[done + int(row)] for row in rows[:3] if done + int(row) < len(names)]
+    return f"on {', '.join(here)}" if here else f"on the images from number {done + 1} on"
 
 
 def save_statistics(path: Path, found: Mapping[str, Activation]) -> None:

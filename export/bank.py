@@ -4,33 +4,43 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import safetensors
 from safetensors.numpy import save_file
 
+from export.bank_arrays import (
+    EMBEDDINGS,
+    FORMAT,
+    GRAD_BASIS,
+    GRAD_INDEX,
+    GRAD_ROWS,
+    GRAD_WEIGHTS,
+    HASH_BYTES,
+    IMAGE_HASHES,
+    VALUES,
+    read_arrays,
+)
 from export.bank_source import BankSource, read_source
 from export.low_rank import factors
 from runtime.contract import TRANSFORMS, LabelRun, Outcome, Transform
 from runtime.errors import FoldcamError
 from runtime.fields import Fields
-from runtime.files import atomic_path
+from runtime.files import atomic_path, refuse_special
+from runtime.strict_json import parse_json
+from runtime.text import shorten
 
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int32]
 Hashes = npt.NDArray[np.uint8]
 
-_FORMAT = "foldcam.bank"
 _SCHEMA_VERSION = 1
-_ARRAYS = ("embeddings", "grad_weights", "grad_index")
-_OPTIONAL_ARRAYS = ("values", "image_hashes")
-# In place of `grad_weights`, where they have a low rank: their product is them.
-_FACTORS = ("grad_rows", "grad_basis")
-_HASH_BYTES = 32
+_CHANNEL_RULES = ("all", "positive")
+_COMPRESSIONS = re.compile(r"none|rank:[1-9][0-9]{0,8}|prototypes:[1-9][0-9]{0,8}")
 
 
 @dataclass(frozen=True)
@@ -50,7 +60,8 @@ class BankOutcome:
     def in_units(self) -> npt.NDArray[np.float64]:
         """`float64 [N]`: the values in their own unit."""
         exact = self.values.astype(np.float64)
-        return np.exp(exact) if self.transform == "log" else exact
+        with np.errstate(over="ignore"):  # of a bank that is about to be refused
+            return np.exp(exact) if self.transform == "log" else exact
 
     def summary(self) -> Outcome:
         """For the contract."""
@@ -105,7 +116,7 @@ class Bank:
             )
         if self.grad_index.min() < 0 or self.grad_index.max() >= self.grad_weights.shape[0]:
             raise FoldcamError("The bank's index points outside its grad-weights.")
-        if self.image_hashes is not None and self.image_hashes.shape != (rows, _HASH_BYTES):
+        if self.image_hashes is not None and self.image_hashes.shape != (rows, HASH_BYTES):
             raise FoldcamError(
                 f"The bank has {rows} rows and image hashes of shape {self.image_hashes.shape}."
             )
@@ -181,22 +192,22 @@ class Bank:
         if self.source is not None:
             header["source"] = self.source.document()
         arrays: dict[str, npt.NDArray[Any]] = {
-            "embeddings": np.ascontiguousarray(self.embeddings),
-            "grad_weights": np.ascontiguousarray(self.grad_weights),
-            "grad_index": np.ascontiguousarray(self.grad_index),
+            EMBEDDINGS: np.ascontiguousarray(self.embeddings),
+            GRAD_WEIGHTS: np.ascontiguousarray(self.grad_weights),
+            GRAD_INDEX: np.ascontiguousarray(self.grad_index),
         }
         if self.compression.startswith("rank:"):
             factored = factors(self.grad_weights, int(self.compression.partition(":")[2]))
-            del arrays["grad_weights"]
-            for name, array in zip(_FACTORS, (factored.rows, factored.basis), strict=True):
-                arrays[name] = np.ascontiguousarray(array)
+            del arrays[GRAD_WEIGHTS]
+            arrays[GRAD_ROWS] = np.ascontiguousarray(factored.rows)
+            arrays[GRAD_BASIS] = np.ascontiguousarray(factored.basis)
         if self.outcome is not None:
             header["outcome"] = {"tau": self.outcome.tau, "transform": self.outcome.transform}
-            arrays["values"] = np.ascontiguousarray(self.outcome.values)
+            arrays[VALUES] = np.ascontiguousarray(self.outcome.values)
         if self.image_hashes is not None:
-            arrays["image_hashes"] = np.ascontiguousarray(self.image_hashes)
+            arrays[IMAGE_HASHES] = np.ascontiguousarray(self.image_hashes)
         with atomic_path(path) as temporary:
-            save_file(arrays, temporary, metadata={_FORMAT: json.dumps(header, sort_keys=True)})
+            save_file(arrays, temporary, metadata={FORMAT: json.dumps(header, sort_keys=True)})
 
     @staticmethod
     def load(path: Path) -> Bank:
@@ -205,34 +216,14 @@ class Bank:
         Raises:
             FoldcamError: the file is missing, damaged, or not a bank.
         """
-        try:
-            with safetensors.safe_open(path, framework="numpy") as stored:
-                header = (stored.metadata() or {}).get(_FORMAT)
-                held = set(stored.keys()) & {*_ARRAYS, *_OPTIONAL_ARRAYS, *_FACTORS}
-                missing = set(_ARRAYS) - held
-                if held.issuperset(_FACTORS):
-                    missing.discard("grad_weights")
-                if header is None or missing:
-                    raise FoldcamError(
-                        f"{path} is a safetensors file but not a bank: make one with "
-                        "foldcam bank build, or foldcam export --bank."
-                    )
-                arrays: dict[str, Any] = {name: stored.get_tensor(name) for name in held}
-        except FileNotFoundError:
-            raise FoldcamError(f"{path} does not exist.") from None
-        except (safetensors.SafetensorError, OSError) as error:
-            if path.is_dir():
-                raise FoldcamError(f"{path} is a folder, not a bank.") from None
-            raise FoldcamError(f"{path} is not a bank, or it is damaged ({error}).") from error
-        if "grad_weights" not in arrays:
-            arrays["grad_weights"] = arrays["grad_rows"] @ arrays["grad_basis"]
-        return _assembled(path, header, arrays)
+        refuse_special(path)
+        return _assembled(path, *read_arrays(path))
 
 
-def _assembled(path: Path, header: str, arrays: dict[str, Any]) -> Bank:
+def _assembled(path: Path, header: str, arrays: dict[str, npt.NDArray[Any]]) -> Bank:
     try:
-        document = json.loads(header)
-    except (ValueError, RecursionError) as error:
+        document = parse_json(header)
+    except ValueError as error:
         raise FoldcamError(f"{path}: its header is not JSON ({error}).") from error
     fields = Fields(document, where=f"{path}: header")
     if fields.integer("schema_version") != _SCHEMA_VERSION:
@@ -240,28 +231,41 @@ def _assembled(path: Path, header: str, arrays: dict[str, Any]) -> Bank:
     section = fields.optional_section("outcome")
     outcome = None
     if section is not None:
-        if "values" not in arrays:
+        if VALUES not in arrays:
             fields.fail("outcome", "is there and the values are missing: build the bank again")
         outcome = BankOutcome(
-            values=np.asarray(arrays["values"], np.float32),
+            values=arrays[VALUES],
             tau=section.number("tau"),
             transform=section.choice("transform", TRANSFORMS),
         )
+        if not np.isfinite(outcome.in_units()).all():
+            fields.fail("outcome", "has values that are no logarithms: build the bank again")
     source = fields.optional_section("source")
-    hashes = arrays.get("image_hashes")
     return Bank(
-        embeddings=np.asarray(arrays["embeddings"], np.float32),
-        grad_weights=np.asarray(arrays["grad_weights"], np.float32),
-        grad_index=np.asarray(arrays["grad_index"], np.int32),
+        embeddings=arrays[EMBEDDINGS],
+        grad_weights=arrays[GRAD_WEIGHTS],
+        grad_index=arrays[GRAD_INDEX],
         labels=tuple(LabelRun(name, count) for name, count in fields.runs("labels")),
         objective=fields.text("objective"),
-        channel_rule=fields.text("channel_rule"),
-        compression=fields.text("compression"),
+        channel_rule=fields.choice("channel_rule", _CHANNEL_RULES),
+        compression=_compression(fields, *arrays[GRAD_WEIGHTS].shape),
         network_sha256=fields.text("network_sha256"),
         outcome=outcome,
         source=None if source is None else read_source(source),
-        image_hashes=None if hashes is None else np.asarray(hashes, np.uint8),
+        image_hashes=arrays.get(IMAGE_HASHES),
     )
+
+
+def _compression(fields: Fields, rows: int, channels: int) -> str:
+    name = fields.text("compression")
+    kind, _, size = name.partition(":")
+    if not _COMPRESSIONS.fullmatch(name) or (kind == "rank" and int(size) >= min(rows, channels)):
+        fields.fail(
+            "compression",
+            f"is {shorten(name, 40)!r}, which is no compression of {rows} rows of {channels} "
+            "grad-weights: build the bank again",
+        )
+    return name
 
 
 def label_runs(sorted_labels: list[str]) -> tuple[LabelRun, ...]:

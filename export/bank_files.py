@@ -13,15 +13,16 @@ from export.banks.builder import BankReport, build_bank
 from export.banks.grad_weights import ChannelRule
 from export.banks.steps import StageProgress
 from export.banks.update import AddReport, add_to_bank
+from export.coarse_map import coarse_notes
 from export.datasets import Dataset, SingletonPolicy, handle_singletons
-from export.exporter import bank_notes, source_of
+from export.exporter import bank_notes, normalization_notes, source_of
 from export.models.spec import LoadedModel
 from export.networks.cut import Network
 from export.networks.feature_map import UnknownLayerError
 from export.objectives.directions import Objective
 from export.objectives.kernel import KernelObjective
 from runtime.errors import FoldcamError
-from runtime.files import user_errors_for
+from runtime.files import hidden_beside, user_errors_for
 from runtime.preprocess import Preprocessing
 
 SUFFIX = ".safetensors"
@@ -87,7 +88,12 @@ def build_bank_file(
     source = source_of(report, loaded, dataset, network, preprocessing)
     report = replace(report, bank=replace(report.bank, source=source))
     report.bank.save(out)
-    return BuiltBank(out, report, bank_notes(network, report))
+    notes = [
+        *normalization_notes(loaded, preprocessing),
+        *coarse_notes(loaded, network),
+        *bank_notes(network, report),
+    ]
+    return BuiltBank(out, report, notes)
 
 
 def add_to_bank_file(
@@ -182,7 +188,7 @@ def _singletons(bank: Bank, dataset: Dataset, policy: SingletonPolicy) -> tuple[
 
 
 def _resume_folder(out: Path) -> Path:
-    return out.with_name(f".{out.name}.resume")
+    return hidden_beside(out, "resume")
 
 
 def check_out(out: Path) -> None:

@@ -10,10 +10,12 @@ from typing import Literal, get_args
 import onnx
 
 from export.bank_source import BankSource
+from export.banks.alike import alike_notes
 from export.banks.builder import BankReport, build_bank
 from export.banks.fitted_network import fit_head
 from export.banks.grad_weights import ChannelRule
 from export.banks.steps import StageProgress
+from export.coarse_map import coarse_notes
 from export.datasets import Dataset
 from export.grafting.fold import FoldOptions, fold
 from export.models.spec import LoadedModel
@@ -24,12 +26,13 @@ from export.objectives.kernel import DEFAULT_KERNEL, KernelObjective, parse_kern
 from export.onnx_graphs.embedding_model import OLDEST_OPSET
 from export.onnx_graphs.file import OnnxFile
 from export.onnx_graphs.file_size import check_file_size, weight_bytes
+from export.onnx_graphs.own_normalization import own_normalization
 from export.storage.fidelity import Fidelity, measure_fidelity
 from export.storage.in_graph import stored_bank_of
 from export.versions import tool_versions
 from runtime.contract import Contract, Origin
 from runtime.errors import FoldcamError
-from runtime.files import atomic_path
+from runtime.files import atomic_path, hidden_beside
 from runtime.onnx_file import read_contract
 from runtime.preprocess import Preprocessing
 
@@ -109,6 +112,7 @@ def export_model(
         size = (preprocessing.height, preprocessing.width)
         network = loaded.network(layer, size, exact=head_rule == "exact")
         model = network.to_onnx(opset)
+        coarse = coarse_notes(loaded, network, exact=head_rule == "exact")
         _check_size(model, network, len(dataset.samples), options or FoldOptions())
         if head_rule == "fitted":
             network = fit_head(
@@ -125,7 +129,7 @@ def export_model(
             objective,
             channel_rule=channel_rule,
             batch_size=batch_size,
-            resume_folder=out.with_name(f".{out.name}.resume"),
+            resume_folder=hidden_beside(out, "resume"),
             progress=progress,
         )
         source = source_of(report, loaded, dataset, network, preprocessing)
@@ -142,7 +146,11 @@ def export_model(
         onnx.save(folded, temporary)
     if bank_out is not None:
         report.bank.save(bank_out)
-    notes = [*_assumed(loaded, preprocessing), *bank_notes(network, report)]
+    notes = [
+        *normalization_notes(loaded, preprocessing, model.graph),
+        *coarse,
+        *bank_notes(network, report),
+    ]
     contract = read_contract(out)
     fidelity = None
     if contract.bank.storage is not None:
@@ -203,11 +211,32 @@ def _stage(progress: StageProgress | None, name: str) -> Callable[[int, int], No
     return lambda done, total: tell(name, done, total)
 
 
-def _assumed(loaded: LoadedModel, preprocessing: Preprocessing) -> list[str]:
-    """An ONNX file cannot say how its images are made, which nobody would notice."""
+def normalization_notes(
+    loaded: LoadedModel, preprocessing: Preprocessing, graph: onnx.GraphProto | None = None
+) -> list[str]:
+    """What is known of how a network's images are normalised, which nobody would notice.
+
+    Args:
+        loaded: the network.
+        preprocessing: how its images are made.
+        graph: the network in ONNX; None takes the file that it came from, if any.
+    """
+    if graph is None and isinstance(loaded.source, OnnxFile):
+        graph = loaded.source.model.graph
+    own = None if graph is None else own_normalization(graph)
+    if own is not None:
+        if own.fits(preprocessing):
+            return [
+                f"The network normalises its images itself ({own.text}): that is what it is given "
+                f"({own.flags})."
+            ]
+        return [
+            f"WARNING: the network normalises its images itself ({own.text}), and another "
+            f"normalisation comes before it: pass {own.flags}."
+        ]
     usual = Preprocessing()
-    own = (preprocessing.mean, preprocessing.std) != (usual.mean, usual.std)
-    if own or not isinstance(loaded.source, OnnxFile):
+    chosen = (preprocessing.mean, preprocessing.std) != (usual.mean, usual.std)
+    if chosen or not isinstance(loaded.source, OnnxFile):
         return []
     return [
         "An ONNX file does not say how its images are normalised: ImageNet's mean and standard "
@@ -217,7 +246,7 @@ def _assumed(loaded: LoadedModel, preprocessing: Preprocessing) -> list[str]:
 
 def bank_notes(network: Network, report: BankReport) -> list[str]:
     """What the user should know about how a bank came about, one sentence each."""
-    notes = list(network.notes)
+    notes = [*alike_notes(report.bank), *report.remarks, *network.notes]
     if not network.head_before_normalization:
         notes.append(
             "The embedding is normalised but the place was not found: directions went through "

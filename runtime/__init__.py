@@ -15,6 +15,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runtime.lazy import lazy_names
+from runtime.pixel_limit import bound_decoder
+from runtime.quiet_libraries import keep_libraries_quiet
 
 if TYPE_CHECKING:
     from runtime.contract import Contract as Contract
@@ -62,4 +64,8 @@ __all__ = [
     "write_image",
 ]
 
+# Before anything of this program can load OpenCV.
+bound_decoder()
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)
+
+keep_libraries_quiet()

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from runtime.at_stake import Read, Written, check_outputs
 from runtime.cli_support import print_json, print_text
 from runtime.errors import ExitStatus, FoldcamError
+from runtime.program import abandon
 from runtime.text import printable
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ def build(
         )
     except FoldcamError as error:
         raise typer.BadParameter(str(error)) from error
+    _check_files(model, tuple(candidate or ()), images, out)
     if precision is PrecisionChoice.auto:
         if images is None:
             raise typer.BadParameter("--precision auto needs --images.")
@@ -125,6 +126,26 @@ def build(
         print_json(_document(built))
     else:
         print_text(_text(built))
+
+
+def _check_files(
+    model: Path, candidates: tuple[Path, ...], images: Path | None, out: Path | None
+) -> None:
+    from runtime.engine.builder import engine_path
+    from runtime.engine.manifest import manifest_path
+
+    engine = out or engine_path(model)
+    outputs = [engine, manifest_path(engine)]
+    if images is not None:
+        outputs.append(engine.with_suffix(".gate.json"))
+    check_outputs(
+        [
+            Read("MODEL", model),
+            *(Read("--candidate", path) for path in candidates),
+            Read("--images", images),
+        ],
+        [Written("--out", path) for path in outputs],
+    )
 
 
 def _profiles(batch: str | None, low: int | None, best: int | None, high: int | None) -> Any:
@@ -153,7 +174,9 @@ def _build(model: Path, out: Path | None, options: BuildOptions, flavour: Flavou
     try:
         return build_engine(model, out or engine_path(model), options, found, line=BuildLine())
     except BuildAbandonedError:
-        _leave_at_once()
+        # Nothing is half written, and the interpreter's own end would free what the builder's
+        # thread still uses.
+        abandon()
 
 
 def _build_fastest(
@@ -189,7 +212,9 @@ def _build_fastest(
                 wishes, find_flavour(flavour.value), line=BuildLine(), progress=progress
             )
     except BuildAbandonedError:
-        _leave_at_once()
+        # Nothing is half written, and the interpreter's own end would free what the builder's
+        # thread still uses.
+        abandon()
     write_signed(wishes.out.with_suffix(".gate.json"), document)
     if json:
         print_json(document)
@@ -197,14 +222,6 @@ def _build_fastest(
         print_text(fastest_text(document))
     if not document["report"]["passed"]:
         raise typer.Exit(ExitStatus.GATE_FAILED)
-
-
-def _leave_at_once() -> NoReturn:
-    """Nothing is half written, and the interpreter's own end would free what the builder's
-    thread still uses."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(130)
 
 
 def _document(built: Built) -> dict[str, Any]:

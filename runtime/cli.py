@@ -9,8 +9,9 @@ import typer
 
 from runtime.bench.cli import bench
 from runtime.build_cli import build
-from runtime.cli_support import print_json, print_text, run_app
+from runtime.cli_support import print_json, print_text
 from runtime.doctor_cli import doctor
+from runtime.program import run_program
 from runtime.run_cli import config_app, run
 
 app = typer.Typer(
@@ -71,8 +72,8 @@ def inspect(
 
 
 def main() -> NoReturn:
-    """The console script `runtime`."""
-    run_app(app, "runtime")
+    """As `python -m runtime.cli`."""
+    run_program("runtime", lambda: app)
 
 
 if __name__ == "__main__":

@@ -6,15 +6,25 @@ import contextlib
 import errno
 import os
 import sys
+import traceback
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from runtime.errors import ExitStatus, FoldcamError
-from runtime.redaction import redacted
+from runtime.redaction import keep_secret, redacted, redacted_value
+from runtime.repeated import refuse_repeated
+from runtime.standard_streams import output
+from runtime.stopping import caught, may_be_interrupted, stop_sentence, stop_status
 from runtime.strict_json import strict_json
 from runtime.text import printable
 
+# The status that typer gives to Ctrl-C.
+_INTERRUPTED = 130
+# Whose way of ending a program SystemExit is.
+_OURS = {"click", "typer", "runtime", "export", "calibrate", "benchmarks", "_frozen_importlib"}
 # Which extra brings a module that a command needs.
 _EXTRAS = {
     "cv2": "cpu",
@@ -46,30 +56,75 @@ _EXTRAS = {
 }
 
 
+class _Commands(TyperGroup):
+    """A program whose complaints about flags, which quote what was typed, hold no credentials."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        with _complaints_redacted():
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, context: Any) -> Any:
+        with _complaints_redacted():
+            return super().invoke(context)
+
+
+@contextlib.contextmanager
+def _complaints_redacted() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        # Typer's own classes come from click or from a copy of it, by version.
+        message = getattr(error, "message", None)
+        if hasattr(error, "format_message") and isinstance(message, str):
+            error.message = redacted(message)  # type: ignore[attr-defined]
+        raise
+
+
 def run_app(app: typer.Typer, name: str) -> NoReturn:
     """Run a program and exit with its status; the user's mistakes become one sentence.
 
     Args:
-        app: the program.
+        app: the program, a `typer.Typer`.
         name: as it is called, for the usage text.
     """
+    for argument in sys.argv[1:]:
+        keep_secret(argument)
+    app.info.cls = _Commands
+
+    def call() -> None:
+        command = typer.main.get_command(app)
+        refuse_repeated(command)
+        command(prog_name=name)
+
+    sys.exit(flushed(status_of(call)))
+
+
+def status_of(call: Callable[[], object]) -> int:
+    """Call a program and return its exit status; what is wrong is said on standard error.
+
+    Raises:
+        Exception: a bug.
+    """
     try:
-        app(prog_name=name)
-        status = int(ExitStatus.DONE)
+        call()
     except SystemExit as exit_:
+        if (place := _foreign(exit_)) is not None:
+            say(f"error: {place} ended the program by SystemExit({exit_.code!r}).")
+            return int(ExitStatus.USER_ERROR)
         status = _status(exit_)
-    except KeyboardInterrupt:
-        status = 130
+        # The command line's library makes its own status of an interruption.
+        return _stopped(exit_) if status == _INTERRUPTED else status
+    except KeyboardInterrupt as error:
+        return _stopped(error)
     except Exception as error:
-        if _of_an_interrupt(error):
-            status = 130
-        else:
-            sentence = explain(error)
-            if sentence is None:
-                raise
-            _say(f"error: {sentence}")
-            status = int(ExitStatus.USER_ERROR)
-    sys.exit(_flushed(status))
+        if _interrupt(error) is not None:
+            return _stopped(error)
+        sentence = explain(error)
+        if sentence is None:
+            raise
+        say(f"error: {sentence}")
+        return int(ExitStatus.USER_ERROR)
+    return int(ExitStatus.DONE)
 
 
 def explain(error: Exception) -> str | None:
@@ -80,9 +135,16 @@ def explain(error: Exception) -> str | None:
         return "Not enough memory: use a smaller model, smaller images or a smaller batch."
     if isinstance(error, ImportError):
         return missing_extra(error)
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return "This process may not have so many open files: raise the limit (ulimit -n 1024)."
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror or error}."
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+    if isinstance(error, OSError) and error.errno in (
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EIO,
+        errno.EBADF,
+    ):
         return _stdout_failure(error)
     return None
 
@@ -107,38 +169,62 @@ def missing_extra(error: ImportError) -> str | None:
 
 
 def print_json(document: dict[str, Any] | list[Any]) -> None:
-    """One JSON document on standard output; a number that is not finite is written as null."""
-    sys.stdout.write(strict_json(document, indent=2) + "\n")
+    """One JSON document on standard output, without credentials; NaN and infinity become null."""
+    output().write(strict_json(redacted_value(document), indent=2) + "\n")
 
 
 def print_text(text: str) -> None:
-    """Text on standard output; what its encoding lacks is written as escapes."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    """Text on standard output, without credentials; what its encoding lacks becomes escapes."""
+    stream = output()
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    stream.write(redacted_value(text).encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """One line on standard error, without credentials and control characters."""
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
     safe = printable(redacted(text)).encode(encoding, "backslashreplace").decode(encoding)
     with contextlib.suppress(OSError):  # nobody may be listening
         sys.stderr.write(safe + "\n")
 
 
-def _of_an_interrupt(error: BaseException) -> bool:
-    """Whether a library made its own error of Ctrl-C, as some do while they are imported."""
+def _interrupt(error: BaseException) -> KeyboardInterrupt | None:
+    """The interruption of which a library made an error of its own, as some do when imported."""
     if isinstance(error, FoldcamError):
-        return False
+        return None
     before: BaseException | None = error
     while before is not None:
         if isinstance(before, KeyboardInterrupt):
-            return True
+            return before
         before = before.__cause__ or before.__context__
-    return False
+    return None
+
+
+def _foreign(error: BaseException) -> str | None:
+    """Where an exception was raised, if not by us or by the library of the command line."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    if not frames:
+        return None
+    frame, line = frames[-1]
+    module = str(frame.f_globals.get("__name__", ""))
+    if module.partition(".")[0] in _OURS:
+        return None
+    return f"Line {line} of {frame.f_code.co_filename}"
 
 
 def _stdout_failure(error: OSError) -> str:
     # Files of our own are written behind `user_errors_for`, which names them.
     return f"Standard output cannot be written: {error.strerror}."
+
+
+def _stopped(error: BaseException) -> int:
+    interrupt = _interrupt(error)
+    if caught() is None and interrupt is not None and not may_be_interrupted():
+        place = _foreign(interrupt) or "A function"
+        say(f"error: {place} raised KeyboardInterrupt, though nobody pressed Ctrl-C.")
+        return int(ExitStatus.USER_ERROR)
+    say(stop_sentence())
+    return stop_status()
 
 
 def _status(exit_: SystemExit) -> int:
@@ -147,15 +233,26 @@ def _status(exit_: SystemExit) -> int:
     return exit_.code if isinstance(exit_.code, int) else 1
 
 
-def _flushed(status: int) -> int:
-    """Flush now: at the interpreter's end a reader that went away would cost a traceback."""
+def flushed(status: int) -> int:
+    """Flush now: at the interpreter's end a reader that went away would cost a traceback.
+
+    Args:
+        status: of the program so far.
+
+    Returns:
+        It, or 1 if what was written to standard output is lost.
+    """
     try:
-        sys.stdout.flush()
+        output().flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return status or 1
+        _let_go()
+        return status or int(ExitStatus.USER_ERROR)
     except OSError as error:
-        _say(f"error: {_stdout_failure(error)}")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        say(f"error: {_stdout_failure(error)}")
+        _let_go()
         return status or int(ExitStatus.USER_ERROR)
     return status
+
+
+def _let_go() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output().fileno())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
 
@@ -19,15 +18,18 @@ from runtime.bank_storage import BankStorage, storage_from
 from runtime.errors import FoldcamError
 from runtime.fields import Fields
 from runtime.preprocess import COLOR_ORDERS, RESIZE_RULES, ColorOrder, Preprocessing, ResizeRule
-from runtime.text import shorten
+from runtime.strict_json import parse_json
 
 METADATA_KEY = "foldcam"
 SCHEMA_VERSION = 1
 MAX_METADATA_BYTES = 64 << 20
 MAX_LABEL_RUNS = 1 << 19
+MAX_SIDE = 1 << 14
+"""Pixels of a side of the network's input, and of a heatmap's."""
+MAX_SIZE = 1 << 20
+"""Numbers of an embedding, or channels of a feature map: arrays are made of that size."""
 # Commas, colons and brackets: a label has three.
 _MAX_VALUES = 1 << 21
-_MAX_DIGITS = 1000
 # JSON writes any text, but a file's text is UTF-8, which has no lone surrogates.
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -257,9 +259,7 @@ def parse_contract(text: str, where: str) -> Contract:
     """
     _check_size(text, 0, where)
     try:
-        document = json.loads(text, object_pairs_hook=_without_repetition, parse_int=_integer)
-    except RecursionError:
-        raise FoldcamError(f"{where}: its foldcam metadata is nested too deeply.") from None
+        document = parse_json(text)
     except ValueError as error:
         raise FoldcamError(f"{where}: its foldcam metadata is not JSON ({error}).") from None
     root = Fields(document, where=f"{where}: foldcam metadata")
@@ -279,8 +279,8 @@ def parse_contract(text: str, where: str) -> Contract:
         root.fail("labels", "are not empty although the outcome is continuous")
     if outcome is None and counted != bank.rows:
         root.fail("labels", f"count {counted} rows and bank.rows says {bank.rows}")
-    channels, map_height, map_width = root.integers("feature_map", 3, low=1)
-    heatmap_height, heatmap_width = root.integers("heatmap_size", 2, low=1)
+    channels, map_height, map_width = root.integers("feature_map", 3, low=1, high=MAX_SIZE)
+    heatmap_height, heatmap_width = root.integers("heatmap_size", 2, low=1, high=MAX_SIDE)
     return Contract(
         preprocessing=preprocessing_from(root.section("preprocessing")),
         input_type=root.choice("input_type", INPUT_TYPES),
@@ -316,22 +316,6 @@ def _check_size(text: str, runs: int, where: str) -> None:
         )
 
 
-def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    section = dict(pairs)
-    if len(section) < len(pairs):
-        # Which of the two a reader takes is up to the reader.
-        ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
-        raise ValueError(f"an object has two values for {shorten(name, 80)!r}")
-    return section
-
-
-def _integer(digits: str) -> int:
-    # The time that Python takes grows with the square of their number.
-    if len(digits) > _MAX_DIGITS:
-        raise ValueError(f"an integer has {len(digits)} digits")
-    return int(digits)
-
-
 def preprocessing_from(fields: Fields) -> Preprocessing:
     """The preprocessing section of a document.
 
@@ -345,8 +329,8 @@ def preprocessing_from(fields: Fields) -> Preprocessing:
     resize: ResizeRule = fields.choice("resize", RESIZE_RULES)
     color: ColorOrder = fields.choice("color", COLOR_ORDERS)
     return Preprocessing(
-        width=fields.integer("width", low=1, high=1 << 14),
-        height=fields.integer("height", low=1, high=1 << 14),
+        width=fields.integer("width", low=1, high=MAX_SIDE),
+        height=fields.integer("height", low=1, high=MAX_SIDE),
         resize=resize,
         color=color,
         mean=(mean[0], mean[1], mean[2]),
@@ -355,12 +339,13 @@ def preprocessing_from(fields: Fields) -> Preprocessing:
 
 
 def _bank(fields: Fields) -> BankSummary:
-    rows = fields.integer("rows", low=1)
-    channels = fields.integer("channels", low=1)
+    # Rows are counted in int32 in the graph.
+    rows = fields.integer("rows", low=1, high=(1 << 31) - 1)
+    channels = fields.integer("channels", low=1, high=MAX_SIZE)
     section = fields.optional_section("storage")
     return BankSummary(
         rows=rows,
-        embedding_size=fields.integer("embedding_size", low=1),
+        embedding_size=fields.integer("embedding_size", low=1, high=MAX_SIZE),
         channels=channels,
         grad_weight_rows=fields.integer("grad_weight_rows", low=1, high=rows),
         objective=fields.text("objective"),

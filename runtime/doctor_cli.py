@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from runtime.at_stake import Read, Written, check_outputs
 from runtime.cli_support import print_json, print_text
 from runtime.errors import ExitStatus, FoldcamError
 
@@ -179,10 +180,20 @@ def _gate(
         raise FoldcamError(
             f"--against {against} is an engine, and there is no TensorRT with a GPU here."
         )
+    path = report or model.with_suffix(".gate.json")
+    check_outputs(
+        [
+            Read("MODEL", model),
+            Read("--reference", floats),
+            Read("--images", images),
+            Read("--engine", engine),
+            Read("--against", against),
+        ],
+        [Written("--report", path)],
+    )
     files = GateFiles(model, floats, images, engine, against)
     with ProgressLine() as progress:
         document = gate_on_device(files, GateSettings(limits=limits, threads=threads), progress)
-    path = report or model.with_suffix(".gate.json")
     write_signed(path, document)
     if json:
         print_json(document)

@@ -6,15 +6,15 @@ Its commands come from the packages by entry point (group `foldcam.commands`, ea
 
 from __future__ import annotations
 
-import sys
 from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, NoReturn
 
 import typer
 
-from runtime.cli_support import missing_extra, print_text, run_app
+from runtime.cli_support import missing_extra, print_text
 from runtime.errors import FoldcamError
 from runtime.memory import keep_freed_memory
+from runtime.program import run_program
 
 GROUP = "foldcam.commands"
 
@@ -85,15 +85,19 @@ def _add_missing(root: typer.Typer, name: str, sentence: str) -> None:
     )(explain)
 
 
-def main() -> NoReturn:
-    """The console script `foldcam`."""
+def installed() -> typer.Typer:
+    """The program out of everything that is installed.
+
+    Raises:
+        FoldcamError: nothing is.
+    """
     keep_freed_memory()
-    try:
-        root = gather(list(entry_points(group=GROUP)))
-    except FoldcamError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    run_app(root, "foldcam")
+    return gather(list(entry_points(group=GROUP)))
+
+
+def main() -> NoReturn:
+    """As `python -m runtime.foldcam_cli`."""
+    run_program("foldcam", installed)
 
 
 if __name__ == "__main__":

@@ -1,100 +1,87 @@
-"""What an image file is, and whether it is all there.
-
-Decoders fill what a cut-off file lacks with grey and call it a success; a heatmap
-over grey is a lie, so completeness is checked on the file's own structure first.
-"""
+"""What an image file is: by its content, and, where nobody has looked yet, by its name."""
 
 from __future__ import annotations
 
-import struct
-import zlib
-from pathlib import Path
+import re
 from typing import Literal
 
-from runtime.errors import FoldcamError
+Format = Literal[
+    "JPEG", "PNG", "WebP", "BMP", "TIFF", "GIF", "AVIF", "HEIC", "JPEG 2000", "PNM"
+]  # fmt: skip
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif",
+    ".heic", ".heif", ".hif", ".jp2", ".pgm", ".ppm", ".pbm", ".pnm",
+)  # fmt: skip
+"""Names under which pictures are looked for in folders, in small letters."""
 
-Format = Literal["JPEG", "PNG", "WebP", "BMP", "TIFF"]
-MAX_IMAGE_BYTES = 1 << 30
+FILM_SUFFIXES = (
+    ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg",
+    ".wmv", ".flv", ".3gp", ".ogv", ".mjpeg", ".mjpg",
+)  # fmt: skip
+"""Names of films, in small letters."""
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_JPEG_END = b"\xff\xd9"
-_JPEG_SCAN = 0xDA
-# Markers without a length: TEM, RST0..7, SOI.
-_JPEG_BARE = frozenset({0x01, 0xD8, *range(0xD0, 0xD8)})
+READABLE = "JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF, HEIC, JPEG 2000 or PGM/PPM"
+HEAD_BYTES = 256
+"""So much of a file's start says what it is."""
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+JP2_SIGNATURE = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
+JP2_CODESTREAM = b"\xff\x4f\xff\x51"
+_PNM = re.compile(rb"P[1-6][ \t\r\n#]")
+_AVIF_BRANDS = frozenset({b"avif", b"avis"})
+# mif1 and msf1 are what any still picture in this container may call itself.
+_HEIC_BRANDS = frozenset(
+    {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"mif2",
+     b"msf1"}
+)  # fmt: skip
+
+_FILM_BRANDS = frozenset(
+    {b"isom", b"iso2", b"iso3", b"iso4", b"iso5", b"iso6", b"mp41", b"mp42", b"avc1", b"qt  ",
+     b"M4V ", b"3gp4", b"3gp5", b"3gp6", b"dash", b"MSNV"}
+)  # fmt: skip
 
 
 def image_format(data: bytes) -> Format | None:
-    """The format by the file's first bytes, or None."""
+    """The format by the file's first bytes (`HEAD_BYTES` are enough), or None."""
     if data.startswith(b"\xff\xd8\xff"):
         return "JPEG"
-    if data.startswith(_PNG_SIGNATURE):
+    if data.startswith(PNG_SIGNATURE):
         return "PNG"
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WebP"
     if data.startswith(b"BM"):
         return "BMP"
-    if data[:4] in (b"II*\0", b"MM\0*"):
+    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return "TIFF"
-    return None
+    if data[:6] in (b"GIF87a", b"GIF89a"):
+        return "GIF"
+    if data.startswith((JP2_SIGNATURE, JP2_CODESTREAM)):
+        return "JPEG 2000"
+    if _PNM.match(data):
+        return "PNM"
+    return _in_iso_container(data)
 
 
-def check_complete(data: bytes, kind: Format, path: Path) -> None:
-    """Refuse a file that was cut off, or whose own checksums disagree.
+def film_format(data: bytes) -> bool:
+    """Whether a file's first bytes are those of a common container of films."""
+    if data[4:8] == b"ftyp":
+        return _in_iso_container(data) is None
+    return data.startswith(b"\x1a\x45\xdf\xa3") or (data[:4] == b"RIFF" and data[8:12] == b"AVI ")
 
-    BMP and TIFF need no check: their decoders refuse a cut-off file.
 
-    Raises:
-        FoldcamError: truncated or damaged.
+def _in_iso_container(data: bytes) -> Format | None:
+    """AVIF and HEIC share MP4's container; the brands in its first box tell them apart.
+
+    A film reader takes a HEIC, too, and delivers the first of its tiles.
     """
-    complete = True
-    if kind == "JPEG":
-        complete = _jpeg_complete(data)
-    elif kind == "PNG":
-        complete = _png_complete(data, path)
-    elif kind == "WebP":
-        complete = len(data) >= 12 and len(data) >= 8 + struct.unpack_from("<I", data, 4)[0]
-    if not complete:
-        raise FoldcamError(f"{path} is truncated: the {kind} file ends before the image does.")
-
-
-def _jpeg_complete(data: bytes) -> bool:
-    """Whether an end-of-image marker follows the image's own first scan.
-
-    The header is walked segment by segment, because the thumbnail in the EXIF
-    segment is a JPEG with an end-of-image marker of its own.
-    """
-    position = 2
-    while position + 4 <= len(data):
-        if data[position] != 0xFF:
-            return True  # damaged rather than cut off: the decoder's business
-        marker = data[position + 1]
-        if marker == 0xFF or marker in _JPEG_BARE:
-            position += 1 if marker == 0xFF else 2
-        elif marker == _JPEG_SCAN:
-            # Within a scan 0xFF is always followed by 0x00 or a restart marker.
-            return data.find(_JPEG_END, position) >= 0
-        else:
-            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return False
-
-
-def _png_complete(data: bytes, path: Path) -> bool:
-    position = len(_PNG_SIGNATURE)
-    while position + 12 <= len(data):
-        length = int.from_bytes(data[position : position + 4], "big")
-        name = data[position + 4 : position + 8]
-        end = position + 12 + length
-        if end > len(data):
-            return False
-        # Upper-case first letter: a chunk that the image cannot do without.
-        if name[:1].isupper():
-            stored = int.from_bytes(data[end - 4 : end], "big")
-            if zlib.crc32(memoryview(data)[position + 4 : end - 4]) != stored:
-                raise FoldcamError(
-                    f"{path} is damaged: the checksum of its PNG chunk "
-                    f"{name.decode('ascii', 'replace')} is wrong."
-                )
-        if name == b"IEND":
-            return True
-        position = end
-    return False
+    if data[4:8] != b"ftyp":
+        return None
+    length = int.from_bytes(data[:4], "big")
+    major = data[8:12]
+    brands = {major} | {data[at : at + 4] for at in range(16, min(length, len(data)) - 3, 4)}
+    # A film may name a still's brand among those that it is compatible with.
+    if major in _FILM_BRANDS:
+        return None
+    if brands & _AVIF_BRANDS:
+        return "AVIF"
+    return "HEIC" if brands & _HEIC_BRANDS else None

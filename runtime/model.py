@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -26,6 +26,7 @@ from runtime.errors import FoldcamError
 from runtime.preprocess import Affine, Image
 from runtime.tensors import expected_tensors
 from runtime.text import number_text
+from runtime.unanswered import reasons
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,15 @@ class Timings:
 class Result:
     """What one forward pass says of one image.
 
+    Where the network returned numbers that are no answer (NaN, infinity, an embedding of zeros),
+    `error` says so and `valid` is false: there are no neighbors, similarities, labels and no
+    estimate, the heatmaps are zeros, and only the embedding is as it was returned.
+
     Attributes:
         embedding: `float32 [D]`, the network's own output.
         heatmap: `float32 [h', w']` in [0, 1], over the network's input.
         neighbors: `int32 [k]`, bank rows, nearest first.
-        similarities: `float32 [k]`, cosine to those rows.
+        similarities: `float32 [k]`, cosine to those rows, in [-1, 1].
         labels: their `k` labels; empty for a continuous outcome.
         affine: maps pixels of the network's input to pixels of the frame.
         input_wh: width and height of the network's input in pixels.
@@ -55,6 +60,8 @@ class Result:
         estimate: of a continuous outcome, in its own unit; None for a model of labels.
         heatmap_lower: `float32 [h', w']` in [0, 1], what lowers the estimate, as `heatmap`
             is what raises it; both are shares of one maximum. None for a model of labels.
+        error: why there is no answer, as a clause such as `the network returned NaN`; None
+            where there is one.
     """
 
     embedding: npt.NDArray[np.float32]
@@ -69,10 +76,18 @@ class Result:
     estimate: float | None = None
     heatmap_lower: npt.NDArray[np.float32] | None = None
     box: tuple[int, int, int, int] | None = None
+    error: str | None = None
+
+    @property
+    def valid(self) -> bool:
+        """Whether there is an answer; `error` says why not."""
+        return self.error is None
 
     @property
     def answer(self) -> str:
-        """The nearest row's label, or the estimate in digits."""
+        """The nearest row's label, or the estimate in digits; `no answer` where there is none."""
+        if self.error is not None:
+            return "no answer"
         return self.labels[0] if self.estimate is None else number_text(self.estimate)
 
     def hottest(self) -> tuple[float, float] | None:
@@ -96,6 +111,31 @@ class Result:
             float(min(max(x + self.affine.offset_x, left), left + width)),
             float(min(max(y + self.affine.offset_y, top), top + height)),
         )
+
+
+def judged(result: Result) -> Result:
+    """A result whose numbers are an answer, or one that says why they are none."""
+    others = [result.heatmap, result.heatmap_lower, result.estimate]
+    (reason,) = reasons(
+        result.embedding[None],
+        result.similarities[None],
+        [np.asarray(each, np.float32)[None] for each in others if each is not None],
+    )
+    return result if reason is None else _without_answer(result, reason)
+
+
+def _without_answer(result: Result, reason: str) -> Result:
+    lower = result.heatmap_lower
+    return replace(
+        result,
+        heatmap=np.zeros_like(result.heatmap),
+        heatmap_lower=None if lower is None else np.zeros_like(lower),
+        neighbors=result.neighbors[:0],
+        similarities=result.similarities[:0],
+        labels=[],
+        estimate=None,
+        error=reason,
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,7 +263,7 @@ class FoldedModel:
         return ForwardPass(rows, outputs, 1e3 * (time.perf_counter() - start))
 
     def results(self, done: ForwardPass) -> list[Result]:
-        """What a forward pass says, one result per row.
+        """What a forward pass says, one result per row; `Result.error` where that is nothing.
 
         Raises:
             FoldcamError: the model returned something other than it promises.
@@ -235,14 +275,18 @@ class FoldedModel:
         self._check_outputs(outputs, len(rows))
         recipe = self.contract.preprocessing
         continuous = self.contract.outcome is not None
-        return [
+        wrong = _wrong_rows(outputs, continuous)
+        self._check_neighbors(outputs[NEIGHBOR], wrong)
+        # Rounding may go beyond what a cosine can be.
+        similarities = np.clip(outputs[SIMILARITY], -1.0, 1.0)
+        results = [
             Result(
                 embedding=outputs[EMBEDDING][index],
                 heatmap=outputs[HEATMAP][index, 0],
                 neighbors=outputs[NEIGHBOR][index],
-                similarities=outputs[SIMILARITY][index],
+                similarities=similarities[index],
                 labels=[]
-                if continuous
+                if continuous or wrong[index] is not None
                 else [self.contract.label_of(int(row)) for row in outputs[NEIGHBOR][index]],
                 affine=row.affine,
                 input_wh=(recipe.width, recipe.height),
@@ -253,6 +297,10 @@ class FoldedModel:
                 box=row.box,
             )
             for index, row in enumerate(rows)
+        ]
+        return [
+            result if reason is None else _without_answer(result, reason)
+            for result, reason in zip(results, wrong, strict=True)
         ]
 
     @property
@@ -298,9 +346,19 @@ class FoldedModel:
                     f"The model returned {name!r} of shape {list(outputs[name].shape)} where its "
                     f"metadata promise {list(shape)}: export it again."
                 )
-        rows = outputs[NEIGHBOR]
-        if rows.min() < 0 or rows.max() >= contract.bank.rows:
+
+    def _check_neighbors(self, neighbors: Array, wrong: Sequence[str | None]) -> None:
+        """Where the numbers are no answer, a library may return any row."""
+        known = self.contract.bank.rows
+        rows = neighbors[[reason is None for reason in wrong]]
+        outside = rows[(rows < 0) | (rows >= known)]
+        if outside.size:
             raise FoldcamError(
-                f"The model returned bank row {int(rows.max())} and its metadata describe a bank "
-                f"of {contract.bank.rows}: graph and metadata disagree, so export it again."
+                f"The model returned bank row {int(outside.max())} and its metadata describe a "
+                f"bank of {known}: graph and metadata disagree, so export it again."
             )
+
+
+def _wrong_rows(outputs: dict[str, Array], continuous: bool) -> list[str | None]:
+    names = (HEATMAP, HEATMAP_LOWER, ESTIMATE) if continuous else (HEATMAP,)
+    return reasons(outputs[EMBEDDING], outputs[SIMILARITY], [outputs[name] for name in names])

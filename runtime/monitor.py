@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
 
+from runtime.redaction import redacted, redacted_value
 from runtime.timing import Percentiles, Rate
 
 STAGES = ("source", "wait", "preprocess", "inference", "render", "sinks")
@@ -64,6 +65,7 @@ class StreamStatus:
         processed: frames that went through the network.
         drops: frames lost, by cause; causes that did not occur are left out.
         reconnects: times that it came back.
+        unanswered: regions of its frames for which the network returned no answer, by cause.
         fps: processed frames per second, of late.
         age_ms: age of the latest processed frame when its result was ready, milliseconds.
     """
@@ -79,6 +81,7 @@ class StreamStatus:
     reconnects: int
     fps: float
     age_ms: float
+    unanswered: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,7 @@ class _Stream:
     processed: int = 0
     drops: Counter[Cause] = field(default_factory=Counter)
     reconnects: int = 0
+    unanswered: Counter[str] = field(default_factory=Counter)
     rate: Rate = field(default_factory=Rate)
     age_ms: float = 0.0
 
@@ -142,9 +146,15 @@ class _Sink:
     drops: Counter[Cause] = field(default_factory=Counter)
     reason: str = ""
 
+    def status(self) -> SinkStatus:
+        return SinkStatus(self.name, self.written, _by_cause(self.drops), self.reason)
+
 
 class Monitor:
-    """Counts what happens in a run; every method may be called from any thread."""
+    """Counts what happens in a run; every method may be called from any thread.
+
+    Everything that shows a run reads it here, so credentials are taken out on the way in.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -161,17 +171,18 @@ class Monitor:
     def add_stream(self, name: str, live: bool) -> int:
         """Register a source; the number returned is `Frame.stream` of its frames."""
         with self._lock:
-            self._streams.append(_Stream(name, live))
+            self._streams.append(_Stream(redacted_value(name), live))
             return len(self._streams) - 1
 
     def add_sink(self, name: str) -> int:
         """Register a sink; the number returned names it to `wrote` and `lost`."""
         with self._lock:
-            self._sinks.append(_Sink(name))
+            self._sinks.append(_Sink(redacted_value(name)))
             return len(self._sinks) - 1
 
     def state(self, stream: int, state: State, reason: str = "") -> None:
-        """A source does something else from now on; `reason` is a clause without credentials."""
+        """A source does something else from now on; `reason` is a clause."""
+        reason = redacted(reason)
         with self._lock:
             source = self._streams[stream]
             before = source.state
@@ -224,6 +235,11 @@ class Monitor:
             for stage, milliseconds in stages_ms.items():
                 self._stages[stage].add(milliseconds)
 
+    def unanswered(self, stream: int, cause: str, count: int) -> None:
+        """For so many regions of a frame the network returned no answer."""
+        with self._lock:
+            self._streams[stream].unanswered[cause] += count
+
     def wrote(self, sink: int, milliseconds: float) -> None:
         """A sink took one frame's results, in so many milliseconds."""
         with self._lock:
@@ -235,11 +251,30 @@ class Monitor:
         with self._lock:
             self._stages["render"].add(milliseconds)
 
-    def lost(self, sink: int, cause: Cause, reason: str = "") -> None:
-        """A sink did not take one frame's results."""
+    def lost(
+        self, sink: int, cause: Cause, reason: str = "", count: int = 1, *, late: bool = False
+    ) -> None:
+        """A sink did not take one frame's results.
+
+        Args:
+            sink: which.
+            cause: of the loss.
+            reason: a clause.
+            count: of frames.
+            late: the sink took them, and found out later that they did not arrive.
+        """
+        reason = redacted(reason)
         with self._lock:
-            self._sinks[sink].drops[cause] += 1
-            self._sinks[sink].reason = reason or self._sinks[sink].reason
+            status = self._sinks[sink]
+            status.drops[cause] += count
+            status.reason = reason or status.reason
+            if late:
+                status.written = max(0, status.written - count)
+
+    def sink(self, sink: int) -> SinkStatus:
+        """One sink as it is now."""
+        with self._lock:
+            return self._sinks[sink].status()
 
     def restarted(self) -> None:
         """The backend was opened again."""
@@ -275,13 +310,11 @@ class Monitor:
                         reconnects=source.reconnects,
                         fps=source.rate.per_second,
                         age_ms=source.age_ms,
+                        unanswered=dict(source.unanswered),
                     )
                     for source in self._streams
                 ),
-                sinks=tuple(
-                    SinkStatus(sink.name, sink.written, _by_cause(sink.drops), sink.reason)
-                    for sink in self._sinks
-                ),
+                sinks=tuple(sink.status() for sink in self._sinks),
             )
 
 

@@ -3,23 +3,24 @@
 A device with TensorRT alone has neither onnx nor onnxruntime, yet needs the
 contract. An ONNX file is one protocol-buffer message (onnx.proto, `ModelProto`);
 its fields are walked without parsing the weights, which are skipped by length.
+It goes before every library: what it refuses, no other parser opens.
 """
 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtime.contract import MAX_METADATA_BYTES, METADATA_KEY, Contract, parse_contract
 from runtime.errors import FoldcamError
+from runtime.external_data import External, ExternalDataError, checked_places, external_data
+from runtime.files import refuse_special
+from runtime.onnx_operators import foreign_operators
+from runtime.onnx_sizes import SizeError, check_sizes
+from runtime.protobuf import BYTES, VARINT, Buffer, MalformedError, fields, length_delimited
 
-Buffer = bytes | mmap.mmap
-
-# Of one message: a graph has fewer nodes and weights than that.
-_MAX_FIELDS = 1 << 20
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _ELEMENT_TYPES = {
     1: "float32",
     2: "uint8",
@@ -44,17 +45,24 @@ class TensorInfo:
 
 @dataclass
 class OnnxHeader:
-    """What can be known of an ONNX file without its weights."""
+    """What can be known of an ONNX file without its weights.
+
+    Attributes:
+        opset: of ONNX's own operators.
+        producer: the tool that wrote it.
+        metadata: its entries.
+        inputs, outputs: of the graph.
+        external: weights that lie in other files, each of which may be read.
+        foreign: operators that may do something else than compute.
+    """
 
     opset: int = 0
     producer: str = ""
     metadata: dict[str, str] = field(default_factory=dict)
     inputs: list[TensorInfo] = field(default_factory=list)
     outputs: list[TensorInfo] = field(default_factory=list)
-
-
-class _MalformedError(Exception):
-    pass
+    external: tuple[External, ...] = ()
+    foreign: tuple[str, ...] = ()
 
 
 class _MetadataError(Exception):
@@ -65,24 +73,32 @@ def read_header(path: Path) -> OnnxHeader:
     """Read metadata, opset, inputs and outputs of an ONNX file.
 
     Raises:
-        FoldcamError: the file is missing, unreadable, not an ONNX file, or has too many
-            or too large metadata.
+        FoldcamError: the file is missing, unreadable, not an ONNX file, has too many or too
+            large metadata, states a size that no network needs, or has weights in other files
+            that may not or cannot be read.
     """
+    refuse_special(path)
     try:
         with (
             path.open("rb") as stream,
             mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as buffer,
         ):
             header = _model(buffer)
+            header.external = tuple(external_data(buffer))
+            checked_places(path, header.external)
+            header.foreign = tuple(foreign_operators(buffer))
+            check_sizes(buffer)
     except FileNotFoundError:
         raise FoldcamError(f"{path} does not exist.") from None
     except IsADirectoryError:
         raise FoldcamError(f"{path} is a folder, not an ONNX file.") from None
     except OSError as error:
         raise FoldcamError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (ExternalDataError, SizeError) as error:
+        raise FoldcamError(f"{path}: {error}") from None
     except _MetadataError as error:
         raise FoldcamError(f"{path}: its metadata {error}.") from None
-    except (_MalformedError, ValueError, IndexError):
+    except (MalformedError, ValueError, IndexError):
         raise FoldcamError(f"{path} is not an ONNX file, or it is damaged.") from None
     if not header.outputs:
         raise FoldcamError(f"{path} is not an ONNX file, or it is damaged.")
@@ -94,20 +110,27 @@ def read_contract(path: Path) -> Contract:
 
     Raises:
         FoldcamError: as `read_header`; or the file is an ONNX model that was not
-            folded, or its metadata is malformed.
+            folded, has operators that may do something else than compute, or its metadata
+            is malformed.
     """
     header = read_header(path)
     if METADATA_KEY not in header.metadata:
         raise FoldcamError(
             f"{path} is an ONNX model but not a folded one: its metadata has no entry "
-            f"{METADATA_KEY!r}. Make one with: foldcam export MODEL --images DATA --out {path.name}"
+            f"{METADATA_KEY!r}. Make one with: foldcam export {shlex.quote(str(path))} --images "
+            f"DATA --out {shlex.quote(path.with_suffix('.folded.onnx').name)}"
+        )
+    if header.foreign:
+        raise FoldcamError(
+            f"{path} has an operator that is none of ONNX's own, {header.foreign[0]}, and could do "
+            "anything with this machine: it was changed after it was folded; fold it again."
         )
     return parse_contract(header.metadata[METADATA_KEY], str(path))
 
 
 def _model(buffer: Buffer) -> OnnxHeader:
     header = OnnxHeader()
-    for number, start, end in _length_delimited(buffer, 0, len(buffer)):
+    for number, start, end in length_delimited(buffer, 0, len(buffer)):
         if number == 2:
             header.producer = _text(buffer, start, end)
         elif number == 7:
@@ -126,7 +149,7 @@ def _model(buffer: Buffer) -> OnnxHeader:
 
 
 def _graph(buffer: Buffer, start: int, end: int, header: OnnxHeader) -> None:
-    for number, inner, stop in _length_delimited(buffer, start, end):
+    for number, inner, stop in length_delimited(buffer, start, end):
         if number == 11:
             header.inputs.append(_value_info(buffer, inner, stop))
         elif number == 12:
@@ -136,11 +159,11 @@ def _graph(buffer: Buffer, start: int, end: int, header: OnnxHeader) -> None:
 def _value_info(buffer: Buffer, start: int, end: int) -> TensorInfo:
     name, dtype = "", "unknown"
     shape: list[int | str] = []
-    for number, inner, stop in _length_delimited(buffer, start, end):
+    for number, inner, stop in length_delimited(buffer, start, end):
         if number == 1:
             name = _text(buffer, inner, stop)
         elif number == 2:
-            for kind, low, high in _length_delimited(buffer, inner, stop):
+            for kind, low, high in length_delimited(buffer, inner, stop):
                 if kind == 1:
                     dtype, shape = _tensor_type(buffer, low, high)
     return TensorInfo(name, dtype, tuple(shape))
@@ -149,38 +172,38 @@ def _value_info(buffer: Buffer, start: int, end: int) -> TensorInfo:
 def _tensor_type(buffer: Buffer, start: int, end: int) -> tuple[str, list[int | str]]:
     dtype = "unknown"
     shape: list[int | str] = []
-    for number, wire, value, stop in _fields(buffer, start, end):
-        if number == 1 and wire == _VARINT:
+    for number, wire, value, stop in fields(buffer, start, end):
+        if number == 1 and wire == VARINT:
             dtype = _ELEMENT_TYPES.get(value, f"type {value}")
-        elif number == 2 and wire == _BYTES:
-            for kind, low, high in _length_delimited(buffer, value, stop):
+        elif number == 2 and wire == BYTES:
+            for kind, low, high in length_delimited(buffer, value, stop):
                 if kind == 1:
                     shape.append(_dimension(buffer, low, high))
     return dtype, shape
 
 
 def _dimension(buffer: Buffer, start: int, end: int) -> int | str:
-    for number, wire, value, stop in _fields(buffer, start, end):
-        if number == 1 and wire == _VARINT:
+    for number, wire, value, stop in fields(buffer, start, end):
+        if number == 1 and wire == VARINT:
             return value
-        if number == 2 and wire == _BYTES:
+        if number == 2 and wire == BYTES:
             return _text(buffer, value, stop)
     return "?"
 
 
 def _opset(buffer: Buffer, start: int, end: int) -> tuple[str, int]:
     domain, version = "", 0
-    for number, wire, value, stop in _fields(buffer, start, end):
-        if number == 1 and wire == _BYTES:
+    for number, wire, value, stop in fields(buffer, start, end):
+        if number == 1 and wire == BYTES:
             domain = _text(buffer, value, stop)
-        elif number == 2 and wire == _VARINT:
+        elif number == 2 and wire == VARINT:
             version = value
     return domain, version
 
 
 def _entry(buffer: Buffer, start: int, end: int) -> tuple[str, str]:
     key = value = ""
-    for number, inner, stop in _length_delimited(buffer, start, end):
+    for number, inner, stop in length_delimited(buffer, start, end):
         if number == 1:
             key = _text(buffer, inner, stop)
         elif number == 2:
@@ -195,59 +218,5 @@ def _entry(buffer: Buffer, start: int, end: int) -> tuple[str, str]:
 
 def _text(buffer: Buffer, start: int, end: int) -> str:
     if end - start > MAX_METADATA_BYTES:
-        raise _MalformedError
+        raise MalformedError
     return bytes(buffer[start:end]).decode("utf-8", errors="replace")
-
-
-def _length_delimited(buffer: Buffer, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    for number, wire, value, stop in _fields(buffer, start, end):
-        if wire == _BYTES:
-            yield number, value, stop
-
-
-def _fields(buffer: Buffer, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """Walk one message.
-
-    Yields:
-        `(field number, wire type, value, stop)`: for a length-delimited field,
-        `value` and `stop` are its first byte and the byte after its last.
-    """
-    position, count = start, 0
-    while position < end:
-        count += 1
-        if count > _MAX_FIELDS:
-            raise _MalformedError
-        key, position = _varint(buffer, position, end)
-        number, wire = key >> 3, key & 7
-        if number == 0:
-            raise _MalformedError
-        if wire == _VARINT:
-            value, position = _varint(buffer, position, end)
-            yield number, wire, value, position
-        elif wire == _BYTES:
-            length, position = _varint(buffer, position, end)
-            if length > end - position:
-                raise _MalformedError
-            yield number, wire, position, position + length
-            position += length
-        elif wire in (_FIXED64, _FIXED32):
-            size = 8 if wire == _FIXED64 else 4
-            if size > end - position:
-                raise _MalformedError
-            yield number, wire, position, position + size
-            position += size
-        else:
-            raise _MalformedError
-
-
-def _varint(buffer: Buffer, position: int, end: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        if position >= end or shift > 63:
-            raise _MalformedError
-        byte = buffer[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7

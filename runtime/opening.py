@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runtime.at_stake import Read, Written, check_outputs
 from runtime.config import RunConfig, SourceConfig, with_secrets
 from runtime.contract import Contract
 from runtime.default_model import find_model
@@ -20,9 +21,14 @@ from runtime.model import FoldedModel
 from runtime.monitor import Monitor
 from runtime.options import FlowOptions, RegionOptions
 from runtime.pipeline import Progress, Summary, run
+from runtime.program import abandon
 from runtime.sinks import Sink, open_outputs
+from runtime.sinks.broker import parse_broker
+from runtime.sinks.events import LINES
+from runtime.sinks.jsonl import is_direct
 from runtime.sinks.table import TableSink
 from runtime.sources import Source, open_source
+from runtime.sources.address import parse_address
 from runtime.status import say_state
 from runtime.systemd import Notifier
 from runtime.text import printable
@@ -51,12 +57,15 @@ class Opened:
 
 
 @contextmanager
-def opened(config: RunConfig, *, table: bool = False) -> Iterator[Opened]:
+def opened(
+    config: RunConfig, *, table: bool = False, config_file: Path | None = None
+) -> Iterator[Opened]:
     """Open what a configuration names; what was opened is closed if something else fails.
 
     Args:
         config: with secrets or without; `FOLDCAM_TOKEN` is looked up.
         table: whether photographs without any output get a table.
+        config_file: that the configuration was read from, which is no output.
 
     Raises:
         FoldcamError: something does not exist, cannot be read, written or reached.
@@ -64,10 +73,12 @@ def opened(config: RunConfig, *, table: bool = False) -> Iterator[Opened]:
     config = with_secrets(config, os.environ)
     if not config.sources:
         raise FoldcamError("There is no source: give --camera, --file, --source or --config.")
+    check_files(config, config_file)
     with ExitStack() as stack:
         # The sources first: that no camera is there can be said before a model is loaded.
         sources = [stack.enter_context(open_one(source, config.flow)) for source in config.sources]
         path = Path(config.model.path) if config.model.path is not None else find_model()
+        check_files(config, config_file, path)
         if config.model.path is None and config.log.status:
             print(f"model: {printable(str(path))}", file=sys.stderr)
         model = stack.enter_context(
@@ -87,6 +98,53 @@ def opened(config: RunConfig, *, table: bool = False) -> Iterator[Opened]:
             remembered = TableSink()
             sinks.append(remembered)
         yield Opened(path, sources, model, sinks, monitor, remembered)
+
+
+def check_files(config: RunConfig, config_file: Path | None, model: Path | None = None) -> None:
+    """Refuse a run whose outputs would destroy what it reads, or each other.
+
+    Args:
+        config: what the run is asked.
+        config_file: that it was read from.
+        model: that was found, where the configuration names none.
+
+    Raises:
+        FoldcamError: an output is an input, or another output.
+    """
+    output = config.output
+    named = model if config.model.path is None else Path(config.model.path)
+    reads = [
+        Read("the model", named),
+        Read("the engine", None if named is None else named.with_suffix(".engine")),
+        Read("the configuration", config_file),
+        Read("the token file", None if config.serve is None else config.serve.token_file),
+        Read("the file of boxes", config.regions.file),
+        *(Read("the input", _file_of(source)) for source in config.sources),
+    ]
+    if output.mqtt is not None:
+        with suppress(FoldcamError):  # said where it is opened
+            reads.append(Read("the file of certificates", parse_broker(output.mqtt).ca))
+    jsonl = None if output.jsonl is None or is_direct(output.jsonl) else output.jsonl
+    save = output.save if output.save is not None and not Path(output.save).is_dir() else None
+    events = None if output.events is None else Path(output.events) / LINES
+    check_outputs(
+        reads,
+        [
+            Written("--save", save),
+            Written("--jsonl", jsonl),
+            Written("--parquet", output.parquet),
+            Written("--events", events),
+        ],
+    )
+
+
+def _file_of(source: SourceConfig) -> str | None:
+    if source.file is not None or source.uri is None:
+        return source.file
+    with suppress(FoldcamError):  # said where it is opened
+        address = parse_address(source.uri, source.options)
+        return address.target if address.kind == "path" else None
+    return None
 
 
 def run_opened(
@@ -130,9 +188,7 @@ def _backend(path: Path, config: RunConfig, build: bool = False) -> Backend:
         )  # fmt: skip
     except BuildAbandonedError:
         # The interpreter's own end would free what the builder's thread still uses.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(130)
+        abandon()
 
 
 def _live_page(config: RunConfig, monitor: Monitor, contract: Contract) -> Sink:

@@ -11,6 +11,10 @@ import typer
 
 from runtime.cli_support import print_json, print_text
 from runtime.config.flags import parameters, table_of
+from runtime.errors import FoldcamError
+from runtime.image_listing import in_words
+from runtime.redaction import redacted
+from runtime.standard_streams import claim_output
 from runtime.text import number_text, printable
 
 if TYPE_CHECKING:
@@ -92,25 +96,39 @@ def run(
         raise typer.BadParameter("--json and --jsonl - both write to standard output.")
     from runtime.logs import configure
     from runtime.opening import opened, run_opened
+    from runtime.pipeline.summary import unread
     from runtime.status import StatusLine
 
+    if json or chosen.output.jsonl == "-":
+        claim_output()
     configure(chosen.log.format, chosen.log.level)
-    with opened(chosen, table=not json) as everything:
+    with opened(chosen, table=not json, config_file=config) as everything:
         status = StatusLine() if chosen.log.status else None
         try:
             summary = run_opened(chosen, everything, status)
+        except BrokenPipeError:
+            raise FoldcamError("Whoever read the results has gone, which ended the run.") from None
         finally:
             if status is not None:
                 status.clear()
     if json:
         print_json({"model": str(everything.path), **summary.to_dict()})
-        return
-    _report(
-        summary,
-        everything.table,
-        to_stderr=chosen.output.jsonl == "-",
-        quiet=not chosen.log.status,
-    )
+    else:
+        _report(
+            summary,
+            everything.table,
+            to_stderr=chosen.output.jsonl == "-",
+            quiet=not chosen.log.status,
+        )
+    problems = []
+    if names := unread(everything.sources, summary):
+        problems.append(f"Nothing could be read of {', '.join(map(printable, names))}.")
+    if summary.failures:
+        problems.append(f"Not everything was written: {'; '.join(summary.failures)}.")
+    if summary.broken is not None:
+        problems.append(summary.broken)
+    if problems:
+        raise FoldcamError(" ".join(problems))
 
 
 def _with_flags(command: Any) -> Any:
@@ -138,11 +156,11 @@ def init(
     Example: runtime config init foldcam.toml
     """
     from runtime.config.dumping import commented_file
-    from runtime.errors import FoldcamError
     from runtime.files import atomic_path
 
     if file == "-":
-        print_text(commented_file().rstrip())
+        # Its examples are no secrets, and show how addresses are written.
+        sys.stdout.write(commented_file())
         return
     path = Path(file)
     if path.exists() and not force:
@@ -222,7 +240,18 @@ def _report(summary: Summary, table: TableSink | None, *, to_stderr: bool, quiet
             print(text, file=sys.stderr)
         else:
             print_text(text)
+    for loss in summary.losses:
+        if loss not in summary.failures:  # those are the error's
+            print(f"note: {printable(loss)}.", file=sys.stderr)
+    for cause, count in summary.unanswered.items():
+        regions = f"{count} region{'' if count == 1 else 's'}"
+        print(f"no answer for {regions}: {cause}", file=sys.stderr)
     if summary.skipped:
         print(f"skipped {len(summary.skipped)}:", file=sys.stderr)
         for skip in summary.skipped:
-            print(f"  {printable(skip.path)}: {printable(skip.reason)}", file=sys.stderr)
+            text = redacted(f"{skip.path}: {skip.reason}")
+            print(f"  {printable(text)}", file=sys.stderr)
+    if summary.left_out:
+        print("left out:", file=sys.stderr)
+        for line in in_words(summary.left_out):
+            print(f"  {printable(line)}", file=sys.stderr)

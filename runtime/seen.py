@@ -82,7 +82,10 @@ class Seen:
 
     @property
     def caption(self) -> str:
-        """Nearest label and its similarity, or the estimate, of the first region."""
+        """Nearest label and its similarity, or the estimate, of the first region.
+
+        Where the network gave no answer, that and why.
+        """
         return "" if self.result is None else _words(self.result)
 
     def _drawn(self) -> Image:
@@ -138,6 +141,8 @@ class Seen:
 
 
 def _words(result: Result) -> str:
+    if result.error is not None:
+        return f"{result.answer}: {result.error}"
     if result.estimate is not None:
         return f"estimate {result.answer}"
     return f"{result.answer}  {result.similarities[0]:.2f}"

@@ -71,6 +71,8 @@ def status_text(progress: Progress) -> str:
     drops = Counter[str]()
     for stream in snapshot.streams:
         drops.update(stream.drops)
+    unanswered = sum(sum(stream.unanswered.values()) for stream in snapshot.streams)
+    drops.update({"without an answer": unanswered} if unanswered else {})
     parts += [f"{count} {cause}" for cause, count in drops.items()]
     parts += [
         f"{stream.name}: {stream.state}" + (f" ({stream.reason})" if stream.reason else "")

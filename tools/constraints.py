@@ -26,6 +26,7 @@ FOLDER = ROOT / "constraints"
 EXTRAS = (
     "cpu",
     "live",
+    "heic",
     "export",
     "demo",
     "evaluate",

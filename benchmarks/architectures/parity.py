@@ -91,7 +91,7 @@ def try_architecture(architecture: Architecture, folder: Path) -> Row:
     verified = verify_model(
         report.path,
         loaded.network(contract.layer),
-        ImagesToVerify([sample.path for sample in samples]),
+        ImagesToVerify(samples),
     ).main
     return Row(
         what=architecture.what,

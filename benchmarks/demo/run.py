@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -35,6 +36,11 @@ from runtime.preprocess import Image
 
 _FRAMES_PER_SCENE = 10
 _FRAME_RATE = 12.5
+_OWN_PICTURE = re.compile(r"([0-9]{3}\.jpg|scene-[0-9]{2}\.png)")
+_FILES = (
+    "model.onnx", "scenes.csv", "scenes.mp4", "scenes.jsonl", "annotated.mp4",
+    "contact-sheet.png", "summary.jpg",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,7 @@ def run_demo(out: Path, say: Callable[[str], None], seed: int = 0) -> DemoReport
     Raises:
         FoldcamError: a package is missing or the folder cannot be written.
     """
+    _check_own(out)
     photographs = Photographs(seed)
     views, scenes = out / "views", out / "scenes"
     say(f"Writing views of eight photographs to {views} and unseen scenes to {scenes}")
@@ -152,6 +159,20 @@ def run_demo(out: Path, say: Callable[[str], None], seed: int = 0) -> DemoReport
     # One scene per object, small enough for a README.
     write_image(out / "summary.jpg", contact_sheet(pictures[::SCENES_PER_OBJECT]), quality=85)
     return DemoReport(model, scores, verified, sheet)
+
+
+def _check_own(out: Path) -> None:
+    """Refuse a folder in which something else than an earlier demo has one of its names."""
+    for name in ("views", "scenes", "overlays"):
+        for item in (out / name).rglob("*"):
+            if not item.is_dir() and not _OWN_PICTURE.fullmatch(item.name):
+                raise FoldcamError(
+                    f"{item} is none of the demo's files, and {out / name} would be removed: give "
+                    "another --out."
+                )
+    taken = [out / name for name in _FILES if (out / name).exists()]
+    if taken and not (out / "views").is_dir():
+        raise FoldcamError(f"{taken[0]} was not written by a demo: give another --out.")
 
 
 def _clear(out: Path) -> None:
@@ -249,6 +270,8 @@ def _mean_activations(
 def _score(
     name: str, scene: Scene, result: Result, mean_activation: npt.NDArray[np.float32]
 ) -> SceneScore:
+    if result.error is not None:
+        raise FoldcamError(f"The demo's model gave no answer for {name}: {result.error}.")
     label = result.labels[0]
     boxes = [place.box for place in scene.placements if place.label == label]
     size = scene.image.shape[:2]

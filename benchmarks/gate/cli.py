@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchmarks.cli_support import JsonOption, OutOption
+from runtime.at_stake import Read, Written, check_outputs
 from runtime.cli_support import print_json, print_text
 from runtime.errors import ExitStatus
 from runtime.files import atomic_path
@@ -78,6 +79,11 @@ def gate(
         absolute_margin=absolute_margin,
     )
     # First what can fail at once.
+    check_outputs(
+        [Read("--model", model), Read("--int8", int8), Read("--fp16", fp16),
+         Read("--baseline", None if update else baseline)],
+        [Written("--markdown", markdown), Written("--baseline", baseline if update else None)],
+    )  # fmt: skip
     bound_rank(options.repeats)
     with scratch() as folder:
         place = Path(folder)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 
 from benchmarks.gate.baseline import Baseline
 from benchmarks.gate.measure import FOLDED, opened_on_processor
@@ -28,6 +27,7 @@ from benchmarks.graphs import save_graph
 from benchmarks.interleaved import interleaved_runs
 from benchmarks.localization.report import write_json
 from benchmarks.provenance import provenance
+from export.onnx_graphs.message import load_message
 from runtime.errors import FoldcamError
 
 RESULT = "proof.json"
@@ -168,7 +168,7 @@ def calibrated(subject: Subject, path: Path, slowdown: float) -> tuple[int, dict
     Raises:
         FoldcamError: no length of the chain comes near on this machine.
     """
-    folded = onnx.load(subject.files[FOLDED])
+    folded = load_message(subject.files[FOLDED])
     products = _FIRST
     for _ in range(_TRIES):
         save_graph(planted(folded, products), path)

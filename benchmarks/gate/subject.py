@@ -6,10 +6,9 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import onnx
-
 from benchmarks.graphs import plain_graph, save_graph
 from export.grafting.unfold import network_of
+from export.onnx_graphs.message import load_message
 from runtime.errors import FoldcamError
 from runtime.onnx_file import read_contract
 
@@ -78,7 +77,7 @@ def subject_of(model: Path, folder: Path) -> Subject:
     contract = read_contract(model)
     recipe, bank = contract.preprocessing, contract.bank
     plain = folder / "plain.onnx"
-    save_graph(plain_graph(network_of(onnx.load(model), contract)), plain)
+    save_graph(plain_graph(network_of(load_message(model), contract)), plain)
     title = (
         f"{contract.origin.network}, {recipe.width} x {recipe.height}, D = {bank.embedding_size}, "
         f"{bank.rows} rows"

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 
 from benchmarks.houses.houses import House
 from export.bank import Bank
 from export.banks.embedding_pass import embed
 from export.networks.cut import Network
+from export.onnx_graphs.message import load_message
 from export.storage.in_graph import bank_of
 from runtime.errors import FoldcamError
 from runtime.images import read_image
@@ -96,7 +96,7 @@ def log_estimates(results: Sequence[Result]) -> Doubles:
 
 def folded_bank(path: Path, model: FoldedModel) -> Bank:
     """The bank inside a folded model."""
-    return bank_of(onnx.load(path), model.contract)
+    return bank_of(load_message(path), model.contract)
 
 
 def untrained_embeddings(

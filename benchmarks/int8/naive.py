@@ -11,6 +11,7 @@ import onnx
 
 from calibrate.graph import is_grafted, name_of
 from calibrate.selection import Pictures
+from export.onnx_graphs.message import load_message
 from runtime.contract import IMAGE, Contract
 
 
@@ -60,4 +61,4 @@ def quantize_naively(
             )
         finally:
             logging.disable(logging.NOTSET)
-        return onnx.load(path)
+        return load_message(path)

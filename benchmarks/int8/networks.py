@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 from export.datasets import Sample
+from export.datasets.reading import read_picture
 from export.models.demo import PREPROCESSING, pretrained_backbone
-from runtime.images import read_image
 from runtime.preprocess import Preprocessing
 
 SIZE = 128
@@ -134,7 +134,7 @@ def settle(module: nn.Module, samples: Sequence[Sample]) -> None:
         if isinstance(each, nn.BatchNorm1d | nn.BatchNorm2d) and not name.startswith("front.")
     ]
     chosen = samples[:: max(1, len(samples) // _STATISTICS)]
-    images = np.stack([_RECIPE.resized(read_image(sample.path))[0] for sample in chosen])
+    images = np.stack([_RECIPE.resized(read_picture(sample).image)[0] for sample in chosen])
     for norm in norms:
         norm.momentum = 1.0
         norm.train()

@@ -23,6 +23,7 @@ from calibrate.speed import compare_speed
 from calibrate.store import Store, key_of, tools
 from export.check.checker import check_model
 from export.check.targets import TARGETS
+from export.onnx_graphs.message import load_message
 from export.versions import tool_versions
 from runtime.files import atomic_path, sha256_of_file
 from runtime.gate import failures_of
@@ -226,10 +227,10 @@ def _timed(folder: Path, rounds: int) -> dict[str, Any]:
     """Times of the float model over those of the others in ONNX Runtime, one thread."""
     contract = read_contract(folder / "model.onnx")
     names = (_NAIVE, _CPU, _TENSORRT)
-    models = [onnx.load(folder / f"{name}.onnx") for name in names]
+    models = [load_message(folder / f"{name}.onnx") for name in names]
     # What is on the images does not change how long they take.
     images = clouds(contract.preprocessing, 8, 0)
-    found = compare_speed(onnx.load(folder / "model.onnx"), models, contract, images, rounds)
+    found = compare_speed(load_message(folder / "model.onnx"), models, contract, images, rounds)
     return {name: each.document() for name, each in zip(names, found, strict=True)}
 
 

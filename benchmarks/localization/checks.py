@@ -19,10 +19,10 @@ from export.bank import Bank, scaled_to_unit_maximum
 from export.banks.builder import build_bank
 from export.banks.grad_weights import pull_back_anywhere
 from export.datasets import Sample
+from export.datasets.reading import read_picture
 from export.networks.cut import Activations, Network
 from export.objectives.directions import parse_objective
 from export.torch_networks.cut import TorchNetwork
-from runtime.images import read_image
 from runtime.preprocess import Preprocessing
 
 Floats = npt.NDArray[np.float32]
@@ -69,7 +69,7 @@ def stability(
         (part, runner.activations([test.resized[n] for n in part]))
         for part in np.array_split(chosen, -(-len(chosen) // _BATCH))
     ]
-    images = [read_image(sample.path) for sample in samples[:8]]
+    images = [read_picture(sample).image for sample in samples[:8]]
     probe = runner.activations([preprocessing.resized(image)[0] for image in images])
     linear = network.head_is_linear(probe)
     maps: dict[str, list[Floats]] = {}

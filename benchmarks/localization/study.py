@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 
 from benchmarks.localization.checks import randomization, stability
 from benchmarks.localization.evaluate import Runner, evaluate_localization, grid_scores
@@ -32,6 +31,7 @@ from export.exporter import export_model
 from export.models.spec import LoadedModel, load_model
 from export.networks.cut import Network
 from export.objectives.directions import parse_objective
+from export.onnx_graphs.message import load_message
 from export.storage.in_graph import bank_of
 from export.training.trainer import TrainingOptions, train
 from export.versions import tool_versions
@@ -103,7 +103,7 @@ def run_study(
         progress=progress,
     )
     network = loaded.network(report.contract.layer, (recipe.height, recipe.width))
-    bank = bank_of(onnx.load(model), report.contract)
+    bank = bank_of(load_message(model), report.contract)
     result = evaluate_localization(
         network,
         bank,
@@ -163,13 +163,13 @@ def split_samples(data: Path, seed: int) -> tuple[list[Sample], list[Sample]]:
     Raises:
         FoldcamError: a label is left without a training or a test image.
     """
-    training = list(load_dataset(data, "train").samples)
-    testing = list(load_dataset(data, "test").samples)
-    seen = {sample.path for sample in training}
-    if all(sample.path not in seen for sample in testing):
+    training = list(load_dataset(data, "train", boxes="truth").samples)
+    testing = list(load_dataset(data, "test", boxes="truth").samples)
+    seen = {sample.identity for sample in training}
+    if all(sample.identity not in seen for sample in testing):
         return training, testing
     generator = np.random.default_rng(seed)
-    everything = list(load_dataset(data, "all").samples)
+    everything = list(load_dataset(data, "all", boxes="truth").samples)
     training, testing = [], []
     for label in sorted({sample.label for sample in everything}):
         members = [sample for sample in everything if sample.label == label]

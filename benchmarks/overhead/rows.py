@@ -21,13 +21,13 @@ import torch
 
 from benchmarks.overhead.timing import open_session
 from export.datasets import Sample
+from export.datasets.reading import read_picture
 from export.networks.cut import Activations, Network
 from export.onnx_graphs.embedding_model import FEATURE_MAP
 from export.training.views import view
 from runtime.contract import EMBEDDING, IMAGE
 from runtime.errors import FoldcamError
 from runtime.files import atomic_path
-from runtime.images import read_image
 from runtime.preprocess import Preprocessing
 
 Floats = npt.NDArray[np.float32]
@@ -124,7 +124,7 @@ def _view_rows(
     for position, sample in enumerate(samples):
         generator = np.random.default_rng([seed, number, position])
         try:
-            image = view(read_image(sample.path), number, generator)
+            image = view(read_picture(sample).image, number, generator)
         except FoldcamError:
             continue
         resized, _ = preprocessing.resized(image)
@@ -164,5 +164,5 @@ def _fingerprint(
 ) -> str:
     digest = hashlib.sha256(f"{network.sha256()} {preprocessing} {seed} {REGIONS}".encode())
     for sample in samples:
-        digest.update(f"{sample.path.name} {sample.label};".encode())
+        digest.update(f"{sample.name.rpartition('/')[2]} {sample.label};".encode())
     return digest.hexdigest()[:16]

@@ -14,6 +14,7 @@ import onnx
 
 from benchmarks.graphs import save_graph
 from benchmarks.peers.peer import Asked, Floats, Peer
+from export.onnx_graphs.message import load_message
 from runtime.errors import FoldcamError
 
 _WORKER = Path(__file__).with_name("openvino_worker.py")
@@ -113,7 +114,7 @@ class Worker:
     def __init__(self, python: Path, plain: Path, methods: list[str]) -> None:
         self._log = plain.with_name("openvino.log")
         graph = plain.with_name("openvino.onnx")
-        save_graph(for_reciprocam(onnx.load(plain)), graph)
+        save_graph(for_reciprocam(load_message(plain)), graph)
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [str(python), str(_WORKER), str(graph), ",".join(methods)],

@@ -98,11 +98,10 @@ class Setting:
     @cached_property
     def bank(self) -> Bank:
         """The folded model's rows."""
-        import onnx
-
+        from export.onnx_graphs.message import load_message
         from export.storage.in_graph import bank_of
 
-        return bank_of(onnx.load(self.folded), self.contract)
+        return bank_of(load_message(self.folded), self.contract)
 
     def keep_sample(self, images: Sequence[Floats], asked: Asked) -> None:
         """Store images and a question for `sample`."""

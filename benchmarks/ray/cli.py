@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from runtime.at_stake import Read, Written, check_outputs
 from runtime.cli_support import print_json
 
 
@@ -28,6 +29,7 @@ def ray(
     counts = workers.split(",")
     if not all(part.isascii() and part.isdigit() and 0 < int(part) < 1000 for part in counts):
         raise typer.BadParameter(f"--workers {workers!r} is not numbers with commas: 1,2.")
+    check_outputs([Read("--data", data)], [Written("--out", out)])
     options = RayOptions(
         workers=tuple(dict.fromkeys(map(int, counts))), rounds=rounds, shard_rows=shard_rows
     )

@@ -27,6 +27,7 @@ from benchmarks.scale.work import least_microseconds, power_law
 from export.banks.builder import build_bank
 from export.banks.embedding_pass import embed
 from export.datasets import Sample
+from export.datasets.reading import read_picture
 from export.grafting.fold import fold
 from export.networks.cut import Network
 from export.objectives.directions import parse_objective
@@ -34,7 +35,6 @@ from export.storage.options import SearchOptions, StorageOptions
 from export.versions import tool_versions
 from runtime.bench.facts import machine_facts
 from runtime.contract import Contract, Origin
-from runtime.images import read_image
 from runtime.onnx_file import read_contract
 from runtime.preprocess import Preprocessing
 
@@ -107,7 +107,7 @@ def run_scale(
     files = _folded_files(network, probe, model, recipe, training, out, options, progress)
     roofline = measured_roofline()
     given = [
-        recipe.normalized(recipe.resized(read_image(sample.path))[0][None])
+        recipe.normalized(recipe.resized(read_picture(sample).image)[0][None])
         for sample in testing[:_TIMED_IMAGES]
     ]
     rows = _rows(files, plain, given, roofline, options, progress)

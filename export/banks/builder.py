@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from export.bank import Bank, BankOutcome, label_runs, scaled_to_unit_maximum
-from export.banks.embedding_pass import embed, forget, probe_activations
+from export.banks.embedding_pass import EmbeddingPass, embed, forget, probe_activations
 from export.banks.feature_cache import FeatureCache
 from export.banks.grad_weights import (
     ChannelRule,
@@ -20,6 +20,7 @@ from export.banks.grad_weights import (
     keep_channels,
     pull_back_anywhere,
 )
+from export.banks.numbers import unit_rows
 from export.banks.steps import (
     StageProgress,
     data_hash,
@@ -27,10 +28,10 @@ from export.banks.steps import (
     in_order,
     second_pass,
     stage_of,
-    unit_rows,
     values_of,
 )
 from export.datasets import Sample, SkippedFile
+from export.datasets.reading import clipped_notes, same_pictures
 from export.networks.cut import Activations, Network
 from export.objectives.blocks import directions_in_blocks
 from export.objectives.directions import Directions, Objective
@@ -56,6 +57,7 @@ class BankReport:
         fallback_rows: rows that took the all-triplets direction.
         zero_rows: rows whose grad-weights are all zero (their heatmap is empty).
         data_sha256: of the read files' bytes and labels.
+        remarks: what the pass showed about the data set, one sentence each.
     """
 
     bank: Bank
@@ -64,6 +66,7 @@ class BankReport:
     fallback_rows: int = 0
     zero_rows: int = 0
     data_sha256: str = ""
+    remarks: tuple[str, ...] = ()
 
 
 def build_bank(
@@ -117,7 +120,7 @@ def build_bank(
     if isinstance(objective, KernelObjective):
         values = objective.transformed(values_of(kept))
         outcome = BankOutcome(values, objective.tau, objective.transform)
-    rows = BankRows(unit_rows(found.embeddings), labels, hash_rows(found.hashes), outcome)
+    rows = BankRows(unit_rows(found.embeddings, kept), labels, hash_rows(found.hashes), outcome)
     # One block of all rows is exact.
     directions, _ = directions_in_blocks(
         objective, rows.embeddings, rows.classes, outcome.values if outcome else None, len(kept), 0
@@ -130,7 +133,7 @@ def build_bank(
 
     report = bank_of_rows(
         network, probe, head, rows, directions, objective.name, channel_rule, at_each_image,
-        found.skipped,
+        found.skipped, remarks(ordered, kept, found),
     )  # fmt: skip
     if resume_folder is not None:
         forget(resume_folder)
@@ -144,7 +147,7 @@ class BankRows:
     Attributes:
         embeddings: `float32 [N, D]` of norm 1.
         labels: of each row; of a continuous outcome as they were read.
-        hashes: `uint8 [N, 32]`, SHA-256 of each image file.
+        hashes: `uint8 [N, 32]`, see `export.datasets.reading.picture_hash`.
         outcome: of a continuous outcome.
     """
 
@@ -170,6 +173,7 @@ def bank_of_rows(
     channel_rule: ChannelRule,
     at_each_image: Callable[[Floats], Floats],
     skipped: list[SkippedFile],
+    remarks: tuple[str, ...],
 ) -> BankReport:
     """Directions pulled through the head, which a linear head does without any image; the bank.
 
@@ -184,6 +188,7 @@ def bank_of_rows(
         at_each_image: for a head that is not linear: directions `float32 [N, D]` ->
             `float32 [N, K]`, not yet scaled.
         skipped: images that could not be read, for the report.
+        remarks: what the pass showed about the data set, for the report.
 
     Raises:
         FoldcamError: all grad-weights are zero.
@@ -222,7 +227,52 @@ def bank_of_rows(
         fallback_rows=directions.fallback_rows,
         zero_rows=zero_rows,
         data_sha256=data_hash((row.tobytes().hex() for row in rows.hashes), rows.labels),
+        remarks=remarks,
     )
+
+
+def remarks(
+    samples: Sequence[Sample], kept: Sequence[Sample], found: EmbeddingPass
+) -> tuple[str, ...]:
+    """What a pass over the images showed about the data set, one sentence each.
+
+    Args:
+        samples: what was to be read.
+        kept: what was read, in the order of `found`.
+        found: the pass.
+    """
+    valued = any(sample.value is not None for sample in samples)
+    return remarks_on(
+        found.hashes,
+        [sample.label for sample in kept],
+        [sample.name for sample in kept],
+        () if valued else {sample.label for sample in samples} - {sample.label for sample in kept},
+        found.clipped,
+    )
+
+
+def remarks_on(
+    hashes: Sequence[str],
+    labels: Sequence[str],
+    names: Sequence[str],
+    gone: Iterable[str],
+    clipped: int,
+) -> tuple[str, ...]:
+    """The same of a pass whose samples are elsewhere.
+
+    Args:
+        hashes, labels, names: of each picture that was read.
+        gone: labels of which no image could be read; none of a continuous outcome.
+        clipped: how many boxes reached beyond their photograph.
+    """
+    notes = same_pictures(hashes, labels, names)
+    if gone := sorted(gone):
+        more = f" and {len(gone) - 5} more" if len(gone) > 5 else ""
+        notes.append(
+            f"No image of {', '.join(map(repr, gone[:5]))}{more} could be read: "
+            f"{'this label is' if len(gone) == 1 else 'these labels are'} not in the bank."
+        )
+    return (*notes, *clipped_notes(clipped))
 
 
 def check_rule(objective: Objective | KernelObjective, channel_rule: ChannelRule) -> None:

@@ -16,12 +16,14 @@ import safetensors
 import torch
 from safetensors.numpy import save_file
 
+from export.banks.numbers import check_finite
 from export.datasets import Sample, SkippedFile
+from export.datasets.reading import read_picture
 from export.networks.cut import Activations, Network
 from runtime.errors import FoldcamError
 from runtime.files import atomic_path
-from runtime.images import read_image
 from runtime.preprocess import Preprocessing
+from runtime.strict_json import parse_json
 
 Floats = npt.NDArray[np.float32]
 ProgressCallback = Callable[[int, int], None]
@@ -33,12 +35,21 @@ BLOCK = 128
 
 @dataclass(frozen=True)
 class LoadedBatch:
-    """Preprocessed images and where they stand in the list of samples."""
+    """Preprocessed images and where they stand in the list of samples.
+
+    Attributes:
+        positions: of the images that were read.
+        images: `float32 [n, 3, H, W]`.
+        hashes: of each, see `export.datasets.reading.picture_hash`.
+        skipped: images that could not be read.
+        clipped: how many had a box that reached beyond their photograph.
+    """
 
     positions: list[int]
     images: torch.Tensor
     hashes: list[str]
     skipped: list[SkippedFile]
+    clipped: int = 0
 
 
 @dataclass
@@ -48,14 +59,16 @@ class EmbeddingPass:
     Attributes:
         positions: which samples were read, in order.
         embeddings: `float32 [N, D]`, the network's own output.
-        hashes: SHA-256 of each read file.
+        hashes: of each picture that was read, see `export.datasets.reading.picture_hash`.
         skipped: samples that could not be read.
+        clipped: how many had a box that reached beyond their photograph.
     """
 
     positions: list[int] = field(default_factory=list)
     embeddings: Floats = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     hashes: list[str] = field(default_factory=list)
     skipped: list[SkippedFile] = field(default_factory=list)
+    clipped: int = 0
 
 
 def batches(
@@ -68,20 +81,20 @@ def batches(
     """Read and preprocess samples[start:stop] in batches; unreadable ones are named, not fatal."""
     stop = len(samples) if stop is None else stop
     for first in range(start, stop, size):
-        positions, images, hashes, skipped = [], [], [], []
+        positions, images, hashes, skipped, clipped = [], [], [], [], 0
         for position in range(first, min(first + size, stop)):
-            path = samples[position].path
             try:
-                image = read_image(path)
+                picture = read_picture(samples[position])
             except FoldcamError as error:
-                skipped.append(SkippedFile(path, str(error)))
+                skipped.append(SkippedFile(samples[position].path, str(error)))
                 continue
-            resized, _ = preprocessing.resized(image)
+            resized, _ = preprocessing.resized(picture.image)
             positions.append(position)
             images.append(preprocessing.normalized(resized))
-            hashes.append(hashlib.sha256(path.read_bytes()).hexdigest())
+            hashes.append(picture.sha256)
+            clipped += picture.clipped
         stacked = np.stack(images) if images else np.zeros((0, 3, 1, 1), np.float32)
-        yield LoadedBatch(positions, torch.from_numpy(stacked), hashes, skipped)
+        yield LoadedBatch(positions, torch.from_numpy(stacked), hashes, skipped, clipped)
 
 
 def embed(
@@ -130,6 +143,7 @@ def embed(
                 block.positions += batch.positions
                 block.hashes += batch.hashes
                 block.skipped += batch.skipped
+                block.clipped += batch.clipped
                 if progress:
                     progress(start + len(block.positions) + len(block.skipped), len(samples))
             block.embeddings = (
@@ -140,6 +154,7 @@ def embed(
         result.positions += block.positions
         result.hashes += block.hashes
         result.skipped += block.skipped
+        result.clipped += block.clipped
         parts.append(block.embeddings)
         if progress:
             progress(stop, len(samples))
@@ -149,8 +164,7 @@ def embed(
             f"None of the {len(samples)} images could be read; the first: "
             f"{result.skipped[0].reason}"
         )
-    if not np.isfinite(result.embeddings).all():
-        raise FoldcamError("The network gives embeddings that are not finite for some images.")
+    check_finite(result.embeddings, [samples[position] for position in result.positions])
     return result
 
 
@@ -177,7 +191,7 @@ def _fingerprint(network: Network, preprocessing: Preprocessing, samples: Sequen
             stamp = f"{status.st_size} {status.st_mtime_ns}"
         except (OSError, ValueError):  # ValueError: a null byte in the name
             stamp = "missing"
-        line = f"{sample.path} {stamp} {sample.label};"
+        line = f"{sample.name} {stamp} {sample.label};"
         digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:16]
 
@@ -186,6 +200,7 @@ def _store_block(path: Path, block: EmbeddingPass) -> None:
     header = {
         "hashes": block.hashes,
         "skipped": [[str(item.path), item.reason] for item in block.skipped],
+        "clipped": block.clipped,
     }
     arrays: dict[str, npt.NDArray[Any]] = {
         "positions": np.asarray(block.positions, np.int64),
@@ -200,13 +215,21 @@ def _stored_block(path: Path | None) -> EmbeddingPass | None:
         return None
     try:
         with safetensors.safe_open(path, framework="numpy") as stored:
-            header = json.loads(stored.metadata()["block"])
+            header = parse_json(stored.metadata()["block"])
             return EmbeddingPass(
                 positions=[int(value) for value in stored.get_tensor("positions")],
                 embeddings=stored.get_tensor("embeddings"),
                 hashes=list(header["hashes"]),
                 skipped=[SkippedFile(Path(p), reason) for p, reason in header["skipped"]],
+                clipped=int(header["clipped"]),
             )
-    except (safetensors.SafetensorError, OSError, KeyError, ValueError, TypeError):
+    except (
+        safetensors.SafetensorError,
+        OSError,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+    ):
         # A damaged block is computed again.
         return None

@@ -17,6 +17,7 @@ import onnx
 import torch
 
 from export.banks.embedding_pass import batches
+from export.banks.numbers import check_finite
 from export.datasets import Sample
 from export.networks.cut import Activations, Landmarks, Network
 from runtime.errors import FoldcamError
@@ -121,6 +122,9 @@ def fit_head(
             activations = network.forward(batch.images)
             pooled = activations.feature_map.mean(dim=(2, 3)).double().numpy()
             ends = network.head_end(activations).double().numpy()
+            check_finite(
+                np.concatenate([pooled, ends], axis=1), [spread[n] for n in batch.positions]
+            )
             held = (seen + np.arange(len(pooled))) % _HELD_OUT == _HELD_OUT - 1
             fitted.add(pooled[~held], ends[~held])
             held_out.add(pooled[held], ends[held])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -9,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from export.banks.numbers import named
+from export.datasets import Sample
 from export.networks.cut import Activations, Network
 from runtime.errors import FoldcamError
 
@@ -39,13 +42,19 @@ def head_traits(network: Network, activations: Activations) -> HeadTraits:
     )
 
 
-def pull_back(network: Network, activations: Activations, directions: Floats) -> Floats:
+def pull_back(
+    network: Network,
+    activations: Activations,
+    directions: Floats,
+    samples: Sequence[Sample] | None = None,
+) -> Floats:
     """Grad-weights of the batch of images that `activations` came from.
 
     Args:
         network: the cut network.
         activations: of N images.
         directions: `float32 [N, D]`.
+        samples: the images, for the message.
 
     Returns:
         `float32 [N, K]`, not yet scaled.
@@ -54,9 +63,12 @@ def pull_back(network: Network, activations: Activations, directions: Floats) ->
         FoldcamError: they are not finite.
     """
     pulled: Floats = network.pull_back(activations, torch.from_numpy(directions)).numpy()
-    if not np.isfinite(pulled).all():
+    bad = np.flatnonzero(~np.isfinite(pulled).all(axis=1))
+    if len(bad):
+        which = f" ({named([samples[int(row)] for row in bad])})" if samples else ""
         raise FoldcamError(
-            "The head's gradient is not finite for some images: its weights or its input overflow."
+            f"The head's gradient is not finite for some images{which}: its weights or its input "
+            "overflow."
         )
     return pulled
 

@@ -11,6 +11,7 @@ from export.bank import Bank
 from export.bank_source import needed_source
 from export.banks.rows import rows_of, stacked, with_data_hash
 from export.banks.update import rederived
+from export.datasets.labels import twins
 from export.networks.cut import Network
 from runtime.errors import FoldcamError
 
@@ -48,6 +49,7 @@ class MergeReport:
                 f"Rows keep the grad-weights of their own bank, which know nothing of the other "
                 f"banks' images: {why}."
             )
+        notes += twins(self.bank.row_labels())
         if self.conflicts:
             notes.append(f"{self.conflicts} images are in the bank under more than one label.")
         return notes
@@ -100,6 +102,8 @@ def _check(first: Bank, first_name: str, other: Bank, name: str) -> None:
     compared = {
         "network": (first.network_sha256[:12], other.network_sha256[:12]),
         "layer": (first.source.layer, other.source.layer),
+        "number of channels": (first.channels, other.channels),
+        "embedding's size": (first.embedding_size, other.embedding_size),
         "preprocessing": (first.source.preprocessing, other.source.preprocessing),
         "objective": (first.objective, other.objective),
         "channel rule": (first.channel_rule, other.channel_rule),

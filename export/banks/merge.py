@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +12,10 @@ import numpy.typing as npt
 from export.bank import Bank, BankOutcome
 from export.bank_source import BankSource
 from export.banks.embedding_pass import EmbeddingPass
-from export.banks.steps import data_hash, hash_rows, unit_rows, values_of
+from export.banks.numbers import unit_rows
+from export.banks.steps import data_hash, hash_rows, values_of
 from export.datasets import Dataset, Sample
+from export.datasets.reading import sample_hash
 from export.objectives.kernel import KernelObjective
 from runtime.errors import FoldcamError
 
@@ -54,8 +55,8 @@ def in_order_of_rows(samples: Sequence[Sample], kernel: KernelObjective | None) 
     return sorted(samples, key=lambda sample: values_of([sample])[0])
 
 
-def new_samples(bank: Bank, samples: list[Sample]) -> tuple[list[Sample], list[Path]]:
-    """The samples whose file is not in the bank, and the paths of those that are.
+def new_samples(bank: Bank, samples: list[Sample]) -> tuple[list[Sample], list[str]]:
+    """The samples whose picture is not in the bank, and the names of those that are.
 
     Raises:
         FoldcamError: no sample is new.
@@ -66,11 +67,11 @@ def new_samples(bank: Bank, samples: list[Sample]) -> tuple[list[Sample], list[P
     fresh, known = [], []
     for sample in samples:
         try:
-            same = hashlib.sha256(sample.path.read_bytes()).digest() in held
-        except (OSError, ValueError):
+            same = bytes.fromhex(sample_hash(sample)) in held
+        except FoldcamError:
             same = False  # the pass names what is wrong with it
         if same:
-            known.append(sample.path)
+            known.append(sample.name)
         else:
             fresh.append(sample)
     if not fresh:
@@ -94,7 +95,7 @@ def merge_rows(
     Raises:
         FoldcamError: an embedding of zeros, or a value without a logarithm.
     """
-    embeddings = np.concatenate([bank.embeddings, unit_rows(found.embeddings)])
+    embeddings = np.concatenate([bank.embeddings, unit_rows(found.embeddings, kept)])
     hashes = None
     if bank.image_hashes is not None:
         hashes = np.concatenate([bank.image_hashes, hash_rows(found.hashes)])

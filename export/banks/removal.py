@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ import numpy as np
 from export.bank import Bank
 from export.banks.rows import file_hashes, rows_of, with_data_hash
 from export.banks.update import rederived
+from export.datasets.reading import PHOTOGRAPH_DIGITS, picture_hash
+from export.datasets.samples import Box
 from export.networks.cut import Network
 from runtime.errors import FoldcamError
 from runtime.files import sha256_of_file
@@ -21,6 +24,7 @@ _ALIKE = 0.995
 """Cosine from which a row that stays is named as perhaps the same picture, coded again."""
 
 _MOST_ALIKE = 20
+_CROP = re.compile(r"-?\d+,-?\d+,\d+,\d+")
 
 
 @dataclass(frozen=True)
@@ -29,11 +33,21 @@ class Selection:
 
     Attributes:
         labels: every row of these labels.
-        images: rows of these image files, by hexadecimal SHA-256.
+        images: rows of these image files, by hexadecimal SHA-256; of their crops, too.
+        crops: rows of exactly these pictures, by the hash that `picture_hash` gives.
     """
 
     labels: frozenset[str] = frozenset()
     images: frozenset[str] = frozenset()
+    crops: frozenset[str] = frozenset()
+
+    def photographs(self) -> frozenset[str]:
+        """What the hashes of all crops of the images begin with."""
+        return frozenset(image[:PHOTOGRAPH_DIGITS] for image in self.images)
+
+    def holds(self, picture: str) -> bool:
+        """Whether a row of this hash is to be removed."""
+        return picture in self.crops or picture[:PHOTOGRAPH_DIGITS] in self.photographs()
 
 
 @dataclass(frozen=True)
@@ -66,11 +80,11 @@ class RemovalReport:
         hashes = self.bank.image_hashes
         old_hashes = self.before.image_hashes
         gone_images = set() if old_hashes is None else {row.tobytes() for row in old_hashes[gone]}
-        wanted = {bytes.fromhex(image) for image in self.selection.images} | gone_images
+        kept = [] if hashes is None else [row.tobytes() for row in hashes]
         labels = {run.name for run in self.bank.labels}
         return {
-            "no_image_hash_of_theirs": hashes is None
-            or not wanted & {row.tobytes() for row in hashes},
+            "no_image_hash_of_theirs": not gone_images & set(kept)
+            and not any(self.selection.holds(row.hex()) for row in kept),
             "no_label_that_was_to_go": not labels & self.selection.labels,
             "no_embedding_of_theirs": not theirs & {row.tobytes() for row in self.bank.embeddings},
             "no_grad_weights_of_theirs_alone": set(self.bank.grad_index.tolist())
@@ -161,7 +175,7 @@ class RemovalReport:
             "network_sha256": self.bank.network_sha256,
             "asked_for": {
                 "labels": sorted(self.selection.labels),
-                "image_sha256": sorted(self.selection.images),
+                "image_sha256": sorted(self.selection.images | self.selection.crops),
             },
             "not_found": self.not_found,
             "checks": self.checks(),
@@ -193,14 +207,19 @@ def remove_from_bank(
     labels = bank.row_labels()
     if selection.labels and not labels:
         raise FoldcamError("The bank has values and no labels: name images.")
-    hashes = file_hashes(bank, "images cannot be found in it") if selection.images else []
+    named = selection.images | selection.crops
+    hashes = file_hashes(bank, "images cannot be found in it") if named else []
     gone = [
         row
         for row in range(bank.rows)
-        if (labels and labels[row] in selection.labels)
-        or (hashes and hashes[row] in selection.images)
+        if (labels and labels[row] in selection.labels) or (hashes and selection.holds(hashes[row]))
     ]
-    not_found = [*sorted(selection.labels - set(labels)), *sorted(selection.images - set(hashes))]
+    there = {picture[:PHOTOGRAPH_DIGITS] for picture in hashes}
+    not_found = [
+        *sorted(selection.labels - set(labels)),
+        *sorted(image for image in selection.images if image[:PHOTOGRAPH_DIGITS] not in there),
+        *sorted(selection.crops - set(hashes)),
+    ]
     if not gone:
         raise FoldcamError(
             f"The bank has none of what is to be removed ({', '.join(not_found[:3])}"
@@ -223,6 +242,33 @@ def remove_from_bank(
         again is not None,
         network is not None,
     )
+
+
+def selection_of(labels: Iterable[str], names: Iterable[str], bank: Bank) -> Selection:
+    """What is to be removed from a bank, as people name it.
+
+    Args:
+        labels: labels.
+        names: image files, whose crops go with them; one crop as `photo.jpg#x,y,w,h`; or
+            hexadecimal hashes, of a file or as reports name a row.
+        bank: which knows whether a hash is a row's.
+
+    Raises:
+        FoldcamError: a name that is none of them.
+    """
+    rows = set() if bank.image_hashes is None else {r.tobytes().hex() for r in bank.image_hashes}
+    images: set[str] = set()
+    crops: set[str] = set()
+    for name in names:
+        path, _, box = name.strip().rpartition("#")
+        if _CROP.fullmatch(box) and not Path(name.strip()).exists():
+            (photograph,) = image_hashes_of([path])
+            crops.add(picture_hash(photograph, Box(*map(int, box.split(",")))))
+            continue
+        (found,) = image_hashes_of([name])
+        is_row = found == name.strip().lower() and found in rows
+        (crops if is_row else images).add(found)
+    return Selection(frozenset(labels), frozenset(images), frozenset(crops))
 
 
 def image_hashes_of(names: Iterable[str]) -> frozenset[str]:

@@ -89,7 +89,8 @@ def second_pass(
         `float32 [N, K]`, not yet scaled.
 
     Raises:
-        FoldcamError: an image that could be read cannot be read any more.
+        FoldcamError: an image that could be read cannot be read any more, or numbers that are
+            not finite.
     """
     row_of = {position: row for row, position in enumerate(found.positions)}
     grad_weights = np.empty((len(row_of), network.feature_map_shape[0]), np.float32)
@@ -97,7 +98,8 @@ def second_pass(
     tell = progress or (lambda *_: None)
     for positions, activations in cache:
         rows = [row_of.pop(position) for position in positions]
-        grad_weights[rows] = pull_back(network, activations, directions[rows])
+        images = [samples[position] for position in positions]
+        grad_weights[rows] = pull_back(network, activations, directions[rows], images)
         done += len(rows)
         tell("grad-weights", done, len(grad_weights))
     left = list(row_of.items())
@@ -108,24 +110,12 @@ def second_pass(
                 f"{batch.skipped[0].reason}"
             )
         rows = [left[number][1] for number in batch.positions]
+        images = [samples[left[number][0]] for number in batch.positions]
         activations = network.forward(batch.images)
-        grad_weights[rows] = pull_back(network, activations, directions[rows])
+        grad_weights[rows] = pull_back(network, activations, directions[rows], images)
         done += len(rows)
         tell("grad-weights", done, len(grad_weights))
     return grad_weights
-
-
-def unit_rows(embeddings: Floats) -> Floats:
-    """Embeddings `float32 [N, D]`, each divided by its L2 norm.
-
-    Raises:
-        FoldcamError: an embedding is zero.
-    """
-    norms = np.linalg.norm(embeddings.astype(np.float64), axis=1, keepdims=True)
-    if (norms < 1e-12).any():
-        raise FoldcamError("The network gives an embedding of zeros for some training images.")
-    unit: Floats = (embeddings / norms).astype(np.float32)
-    return unit
 
 
 def stage_of(progress: StageProgress | None, name: str) -> Callable[[int, int], None] | None:
@@ -137,7 +127,7 @@ def stage_of(progress: StageProgress | None, name: str) -> Callable[[int, int], 
 
 
 def hash_rows(hashes: Sequence[str]) -> Hashes:
-    """Hexadecimal SHA-256 of N files as `uint8 [N, 32]`."""
+    """The hexadecimal hashes of N pictures as `uint8 [N, 32]`."""
     return np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(-1, 32)
 
 

@@ -12,6 +12,8 @@ import torch
 
 from export.bank import Bank, label_runs, scaled_to_unit_maximum
 from export.bank_source import BankSource, needed_source
+from export.banks.alike import alike_notes
+from export.banks.builder import remarks
 from export.banks.embedding_pass import batches, embed, forget
 from export.banks.feature_cache import FeatureCache
 from export.banks.grad_weights import (
@@ -30,6 +32,7 @@ from export.banks.merge import (
 )
 from export.banks.steps import StageProgress, second_pass, stage_of
 from export.datasets import Dataset, Sample, SkippedFile
+from export.datasets.labels import twins
 from export.networks.cut import Activations, Network
 from export.objectives.directions import Directions, parse_objective
 from export.objectives.kernel import KernelObjective
@@ -54,18 +57,20 @@ class AddReport:
         known: images that are in the bank already, which were left out.
         skipped: images that could not be read.
         fallback_rows: rows whose direction is that of all triplets.
+        remarks: what the pass showed about the new images, one sentence each.
     """
 
     bank: Bank
     added: int
     rederived: bool
-    known: list[Path] = field(default_factory=list)
+    known: list[str] = field(default_factory=list)
     skipped: list[SkippedFile] = field(default_factory=list)
     fallback_rows: int = 0
+    remarks: tuple[str, ...] = ()
 
     def notes(self) -> list[str]:
         """What the user should know, one sentence each."""
-        notes = []
+        notes = [*self.remarks, *alike_notes(self.bank)]
         if not self.rederived:
             notes.append(
                 "The head is not linear: old rows keep the grad-weights of the comparisons that "
@@ -165,6 +170,7 @@ def add_to_bank(
         known=known,
         skipped=found.skipped,
         fallback_rows=directions.fallback_rows,
+        remarks=(*remarks(fresh, kept, found), *twins(made.row_labels())),
     )
 
 

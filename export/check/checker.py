@@ -7,17 +7,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx
+import onnx.checker
+
 from export.check.loading import load_view
 from export.check.model_view import ModelView
 from export.check.rule import Match, Rule, Severity
 from export.check.rules import RULES
-from export.check.sources import FOLDCAM
+from export.check.sources import FOLDCAM, ONNX_IR
 from export.check.targets import Target
 from runtime.contract import METADATA_KEY
 from runtime.errors import FoldcamError
 from runtime.onnx_file import read_contract, read_header
 from runtime.tensors import check_tensors
 from runtime.text import printable
+
+# ONNX demands an order of the nodes; TensorRT and ONNX Runtime sort them.
+_UNSORTED = "topologically sorted"
 
 
 @dataclass(frozen=True)
@@ -125,11 +131,36 @@ def check_model(path: Path | str, targets: Sequence[Target]) -> CheckReport:
     view = load_view(path)
     folded = any(entry.key == METADATA_KEY for entry in view.model.metadata_props)
     broken = _broken_contract(path) if folded else []
+    found = [[*broken, *_findings(view, target)] for target in targets]
+    # Its one sentence says less than a rule's, so it is asked where no rule has found any.
+    invalid = [] if all(map(_has_error, found)) else _invalid(path)
     reports = tuple(
-        TargetReport(target, tuple(_sorted([*broken, *_findings(view, target)])))
-        for target in targets
+        TargetReport(target, tuple(_sorted(each if _has_error(each) else each + invalid)))
+        for target, each in zip(targets, found, strict=True)
     )
     return CheckReport(path, view.opset, len(view.nodes), folded, reports)
+
+
+def _has_error(findings: list[Finding]) -> bool:
+    return any(finding.severity == "error" for finding in findings)
+
+
+def _invalid(path: Path) -> list[Finding]:
+    """What ONNX's own checker finds in a file: no reader has to take one that it refuses."""
+    try:
+        onnx.checker.check_model(str(path))
+    except MemoryError:
+        raise
+    except Exception as error:  # its ValidationError, and what damaged messages make it raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0].strip().rstrip(".")
+        if _UNSORTED in reason:
+            return []
+        remedy = "the file is damaged, or a faulty tool wrote it: export the network again"
+        return [
+            Finding("error", "invalid", "", "", f"it is no valid ONNX file: {printable(reason)}",
+                    remedy, ONNX_IR, "documented")
+        ]  # fmt: skip
+    return []
 
 
 def _findings(view: ModelView, target: Target) -> list[Finding]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from pathlib import PurePosixPath, PureWindowsPath
 
 import onnx
 from onnx import TensorProto
@@ -191,19 +190,10 @@ def undefined_input(view: ModelView, _: Target) -> Iterator[Match]:
 
 def external_data(view: ModelView, _: Target) -> Iterator[Match]:
     """Match a model whose constants lie in other files. Details `{files}`, `{count}`."""
-    places = [place for tensor in _external(view) if not _escapes(place := _location(tensor))]
+    places = [_location(tensor) for tensor in _external(view)]
     if places:
         files = list(dict.fromkeys(printable(place) for place in places))
         yield Match("", details={"files": ", ".join(files[:3]), "count": len(places)})
-
-
-def external_outside(view: ModelView, _: Target) -> Iterator[Match]:
-    """Match a model that names files outside of its own folder. Details `{file}`."""
-    for tensor in _external(view):
-        place = _location(tensor)
-        if _escapes(place):
-            yield Match("", details={"file": printable(place) or "no file at all"})
-            return
 
 
 def not_folded(view: ModelView, _: Target) -> Iterator[Match]:
@@ -249,12 +239,3 @@ def _external(view: ModelView) -> Iterator[TensorProto]:
 
 def _location(tensor: TensorProto) -> str:
     return next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-
-
-def _escapes(place: str) -> bool:
-    if not place:
-        return True
-    return any(
-        path.is_absolute() or ".." in path.parts or bool(path.anchor)
-        for path in (PurePosixPath(place), PureWindowsPath(place))
-    )

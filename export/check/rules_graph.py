@@ -100,15 +100,6 @@ GRAPH_RULES = (
         "parser",
     ),
     Rule(
-        "external-data-outside",
-        "error",
-        match.external_outside,
-        "its constants are said to lie outside of the model's folder, in {file}",
-        "do not use this file: save the model again, as one file or with its data beside it",
-        sources.ONNX_EXTERNAL,
-        "documented",
-    ),
-    Rule(
         "external-data",
         "warning",
         match.external_data,

@@ -30,11 +30,15 @@ from export.commands.options import (
     Weights,
     check_image_flags,
     choice,
+    data_document,
     goal_of,
     local_images,
+    say_notes,
+    split_of,
     stdout_kept,
     training_data,
 )
+from runtime.at_stake import Read, Written, check_outputs, network_file
 
 if TYPE_CHECKING:
     from export.objectives.directions import Objective
@@ -126,6 +130,14 @@ def build(
 
     rule = choice("--channels", channels, CHANNEL_RULES)
     check_image_flags(resize, color)
+    check_outputs(
+        [
+            Read("MODEL", network_file(model)),
+            Read("--weights", weights),
+            Read("--images", None if "://" in images else images),
+        ],
+        [Written("--out", out)],
+    )
     goal = goal_of(objective, continuous=continuous, log=log, seed=seed)
     look = {"size": size, "resize": resize, "color": color, "mean": mean, "std": std}
     extra: dict[str, Any] = {}
@@ -159,6 +171,7 @@ def build(
                 "--engine ray."
             )
         dataset = training_data(local_images(images), split, singletons, continuous=continuous)
+        extra = data_document(dataset)
         with stdout_kept(), ProgressBar() as progress:
             loaded = load_model(model, weights, output)
             built = build_bank_file(
@@ -204,7 +217,7 @@ def _build_on_ray(
     seed: int,
     **same: Any,
 ) -> BankOnRay:
-    from export.datasets import SINGLETON_POLICIES, SPLITS, handle_singletons
+    from export.datasets import SINGLETON_POLICIES, handle_singletons
     from export.models.spec import load_model, with_overrides
     from export.progress import ProgressBar
     from export.scale_out.engine import SHARD_ROWS, build_bank_file_on_ray
@@ -213,9 +226,11 @@ def _build_on_ray(
 
     policy = choice("--singletons", singletons, SINGLETON_POLICIES)
     rows = shard_rows or SHARD_ROWS
-    data = load_sharded(images, choice("--split", split, SPLITS), rows, continuous=continuous)
+    data = load_sharded(images, split_of(split), rows, continuous=continuous)
+    say_notes(data)
     if data.listed is not None and not continuous:
-        data = sharded(data.name, data.split, handle_singletons(data.listed, policy), rows)
+        samples = handle_singletons(data.listed, policy)
+        data = sharded(data.name, data.split, samples, rows, data.notes)
     with stdout_kept(), ProgressBar() as progress:
         preprocessing = load_model(model, weights, output).preprocessing
         return build_bank_file_on_ray(
@@ -256,14 +271,24 @@ def add(
     """Add images of new or known labels to a bank, without embedding the old ones again."""
     from export.bank import Bank
     from export.bank_files import add_to_bank_file
-    from export.datasets import SINGLETON_POLICIES, SPLITS, load_dataset
+    from export.datasets import SINGLETON_POLICIES, load_dataset
     from export.models.spec import load_model
     from export.progress import ProgressBar
 
-    chosen = choice("--split", split, SPLITS)
+    chosen = split_of(split)
     policy = choice("--singletons", singletons, SINGLETON_POLICIES)
+    check_outputs(
+        [
+            Read("BANK", bank),
+            Read("MODEL", network_file(model)),
+            Read("--weights", weights),
+            Read("--images", images),
+        ],
+        [Written("--out", out)],
+    )
     held = Bank.load(bank)
     dataset = load_dataset(images, chosen, continuous=held.outcome is not None)
+    say_notes(dataset)
     with stdout_kept(), ProgressBar() as progress:
         report = add_to_bank_file(
             held,
@@ -280,7 +305,8 @@ def add(
         report.bank,
         {
             "added": report.added,
-            "known": [str(path) for path in report.known],
+            **data_document(dataset),
+            "known": report.known,
             "rederived": report.rederived,
             "fallback_rows": report.fallback_rows,
             "skipped": [{"path": s.place, "reason": s.reason} for s in report.skipped],

@@ -10,6 +10,7 @@ import typer
 
 from export.commands.bank_report import print_bank
 from export.commands.options import Json, Output, Seed, Weights, choice, stdout_kept
+from runtime.at_stake import Read, Written, check_outputs, network_file
 from runtime.errors import ExitStatus
 
 if TYPE_CHECKING:
@@ -44,6 +45,10 @@ def merge(
 
     if len(banks) < 2:
         raise typer.BadParameter("Merging needs two banks or more.")
+    check_outputs(
+        [*(Read("BANK", path) for path in banks), *_of_model(model, weights)],
+        [Written("--out", out)],
+    )
     check_out(out)
     held = [Bank.load(path) for path in banks]
     with stdout_kept():
@@ -66,7 +71,10 @@ def remove(
     label: Annotated[list[str] | None, typer.Option(help="Remove this label (repeat it).")] = None,
     image: Annotated[
         list[str] | None,
-        typer.Option(help="Remove this image: its file, or its SHA-256 (repeat it)."),
+        typer.Option(
+            help="Remove this image (repeat it): its file, with all crops of it; one crop as "
+            "FILE#X,Y,W,H; or a SHA-256."
+        ),
     ] = None,
     images_from: Annotated[
         Path | None, typer.Option(help="Remove the images of this list: one file or hash a line.")
@@ -83,16 +91,25 @@ def remove(
     """Take images out of a bank, and report what is provably gone and what is not."""
     from export.bank import Bank
     from export.bank_files import check_out
-    from export.banks.removal import Selection, image_hashes_of, remove_from_bank
+    from export.banks.removal import remove_from_bank, selection_of
     from runtime.cli_support import print_json
     from runtime.files import atomic_path
 
     named = [*(image or []), *_lines(images_from)]
     if not (label or named):
         raise typer.BadParameter("Say what goes: --label, --image or --images-from.")
+    check_outputs(
+        [
+            Read("BANK", bank),
+            Read("--images-from", images_from),
+            *(Read("--image", name) for name in image or []),
+            *_of_model(model, weights),
+        ],
+        [Written("--out", out), Written("--report", report_to)],
+    )
     check_out(out)
     held = Bank.load(bank)
-    selection = Selection(frozenset(label or []), image_hashes_of(named))
+    selection = selection_of(label or [], named, held)
     with stdout_kept():
         network = _network(held, model, weights, output)
         report = remove_from_bank(held, selection, network, seed)
@@ -122,6 +139,7 @@ def stats(
     """Say what is in a bank, and draw it."""
     from export.bank import Bank
 
+    check_outputs([Read("BANK", bank)], [Written("--map", map_to)])
     held = Bank.load(bank)
     extra: dict[str, Any] = {"notes": []}
     if map_to is not None:
@@ -131,6 +149,11 @@ def stats(
         draw_map(held, layout, map_to)
         extra["map"] = str(map_to)
     print_bank(bank, held, extra, as_json)
+
+
+def _of_model(model: str | None, weights: Path | None) -> list[Read]:
+    named = None if model is None else network_file(model)
+    return [Read("--model", named), Read("--weights", weights)]
 
 
 def _network(
@@ -149,7 +172,9 @@ def _lines(path: Path | None) -> list[str]:
     if path is None:
         return []
     from runtime.errors import FoldcamError
+    from runtime.files import refuse_special
 
+    refuse_special(path)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

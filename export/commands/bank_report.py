@@ -16,7 +16,7 @@ _MOST_LABELS = 20
 def print_bank(path: Path, bank: Bank, extra: dict[str, Any], as_json: bool) -> None:
     """What is in a bank, and what happened to it; `extra` is added to the JSON document."""
     from export.bank_files import bank_summary
-    from runtime.text import number_text, printable
+    from runtime.text import number_text, printable, shorten
 
     summary = bank_summary(bank)
     if as_json:
@@ -25,9 +25,10 @@ def print_bank(path: Path, bank: Bank, extra: dict[str, Any], as_json: bool) -> 
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     print(f"  rows         {bank.rows}" + (f", {extra['added']} new" if "added" in extra else ""))
     print(f"  embedding    {bank.embedding_size} numbers, norm 1")
+    objective = printable(shorten(bank.objective, 80))
     print(
         f"  grad-weights {bank.channels} channels, {summary['grad_weight_rows']} distinct rows "
-        f"({bank.objective}, channels {bank.channel_rule}, compression {bank.compression})"
+        f"({objective}, channels {bank.channel_rule}, compression {bank.compression})"
     )
     if bank.outcome is not None:
         outcome = bank.outcome.summary()

@@ -36,12 +36,14 @@ from export.commands.options import (
     Weights,
     check_image_flags,
     choice,
+    data_document,
     goal_of,
     heatmap_size_of,
     stdout_kept,
     storage_of,
     training_data,
 )
+from runtime.at_stake import Read, Written, check_outputs, keep_network, network_file
 from runtime.cli_support import print_json
 
 app = typer.Typer(no_args_is_help=True)
@@ -113,6 +115,15 @@ def export(
         storage=storage_of(search, compress, bank_precision),
     )
     check_image_flags(resize, color)
+    check_outputs(
+        [
+            Read("MODEL", network_file(model)),
+            Read("--weights", weights),
+            Read("--images", images),
+        ],
+        [Written("--out", out), Written("--bank", bank)],
+    )
+    keep_network("--out", out)
     goal = goal_of(objective, continuous=continuous, log=log, seed=seed)
     dataset = training_data(images, split, singletons, continuous=continuous)
     with stdout_kept(), ProgressBar() as progress:
@@ -155,6 +166,8 @@ def export(
         "fallback_rows": report.bank.fallback_rows,
         "skipped": [{"path": str(s.path), "reason": s.reason} for s in report.bank.skipped],
         "notes": report.notes,
+        **data_document(dataset),
+        "bank_file": None if bank is None else str(bank),
     }
     if as_json:
         print_json(summary)
@@ -171,6 +184,8 @@ def export(
         f"  bank         {contract.bank.rows} images {what}, "
         f"{contract.bank.grad_weight_rows} distinct rows of grad-weights"
     )
+    if bank is not None:
+        print(f"  bank file    {bank}: {bank.stat().st_size / 1e6:.1f} MB")
     if contract.bank.storage is not None:
         print(f"  storage      {contract.bank.storage.sentence()}")
     if report.fidelity is not None:

@@ -15,6 +15,7 @@ from export.commands.options import (
     heatmap_size_of,
     storage_of,
 )
+from runtime.at_stake import Read, Written, check_outputs, keep_network
 from runtime.cli_support import print_json
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ def fold(
     from export.grafting.refold import FoldWishes, fold_file
     from runtime.contract import INPUT_TYPES
 
+    check_outputs([Read("NETWORK", network), Read("--bank", bank)], [Written("--out", out)])
+    keep_network("--out", out)
     wishes = FoldWishes(
         transfer=transfer,
         neighbors=neighbors,

@@ -6,15 +6,17 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
     from export.datasets import Dataset
+    from export.datasets import Split as SplitName
     from export.grafting.fold import HeatmapSize
     from export.objectives.directions import Objective
     from export.objectives.kernel import KernelObjective
+    from export.scale_out.sources import ShardedData
     from export.storage.options import StorageOptions
 
 Choice = TypeVar("Choice", bound=str)
@@ -39,7 +41,7 @@ Output = Annotated[
     str | None,
     typer.Option(help="Which of the network's outputs is the embedding, if several could be."),
 ]
-Split = Annotated[str, typer.Option(help="train, test or all.")]
+Split = Annotated[str, typer.Option(help="train, valid, test or all.")]
 ObjectiveText = Annotated[
     str | None,
     typer.Option(
@@ -140,18 +142,43 @@ def goal_of(
     return parse_objective(objective or DEFAULT_OBJECTIVE, seed)
 
 
+def split_of(text: str) -> SplitName:
+    """What `--split` names, in any of the words for it; wrong usage otherwise."""
+    from export.datasets import SPLITS
+    from export.datasets.splits import part_named
+
+    return part_named(text) or choice("--split", text, SPLITS)
+
+
 def training_data(images: Path, split: str, singletons: str, *, continuous: bool) -> Dataset:
-    """The training images that the flags name.
+    """The training images that the flags name; says how the data set was understood.
 
     Raises:
         FoldcamError: the data set cannot be read, or has labels of one image.
     """
-    from export.datasets import SINGLETON_POLICIES, SPLITS
+    from export.datasets import SINGLETON_POLICIES
     from export.datasets import training_data as read
 
-    chosen = choice("--split", split, SPLITS)
     policy = choice("--singletons", singletons, SINGLETON_POLICIES)
-    return read(images, chosen, singletons=policy, continuous=continuous)
+    dataset = read(images, split_of(split), singletons=policy, continuous=continuous)
+    say_notes(dataset)
+    return dataset
+
+
+def say_notes(dataset: Dataset | ShardedData) -> None:
+    """How a data set was understood, on standard error, before the long work begins."""
+    from runtime.text import printable
+
+    for note in dataset.notes:
+        print(f"note: {printable(f'{dataset.name}: {note}')}", file=sys.stderr, flush=True)
+
+
+def data_document(dataset: Dataset) -> dict[str, Any]:
+    """The same for `--json`."""
+    return {
+        "data_notes": list(dataset.notes),
+        "left_out": [{"path": item.place, "reason": item.reason} for item in dataset.left_out],
+    }
 
 
 def local_images(text: str) -> Path:

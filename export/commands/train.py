@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,7 @@ from typing import Annotated
 import typer
 
 from export.commands.options import choice
+from runtime.at_stake import Read, Written, check_outputs, network_file
 from runtime.cli_support import print_json
 
 app = typer.Typer(no_args_is_help=True)
@@ -29,7 +31,7 @@ def train(
     weights: Annotated[
         Path | None, typer.Option(help="safetensors, or a state dict of plain tensors.")
     ] = None,
-    split: Annotated[str, typer.Option(help="train, test or all.")] = "train",
+    split: Annotated[str, typer.Option(help="train, valid, test or all.")] = "train",
     embedding_size: Annotated[
         int, typer.Option(help="Size of a new projection; 0 keeps the network's embedding.", min=0)
     ] = 128,
@@ -59,14 +61,23 @@ def train(
     """Fine-tune a pretrained network into an embedding network."""
     from contextlib import redirect_stdout
 
-    from export.datasets import SPLITS, load_dataset
+    from export.commands.options import data_document, say_notes, split_of
+    from export.datasets import load_dataset
     from export.models.spec import load_model, with_overrides
     from export.progress import ProgressBar
     from export.training.report import held_out_recall, recall_text
     from export.training.trainer import TrainingOptions
     from export.training.trainer import train as fine_tune
 
-    chosen = choice("--split", split, SPLITS)
+    check_outputs(
+        [
+            Read("MODEL", network_file(model)),
+            Read("--weights", weights),
+            Read("--images", images),
+        ],
+        [Written("--out", out)],
+    )
+    chosen = split_of(split)
     continuous = loss.partition(":")[0] == "kernel"
     options = TrainingOptions(
         embedding_size=embedding_size or None,
@@ -81,6 +92,9 @@ def train(
         device=choice("--device", device, ("auto", "cpu", "cuda")),
     )
     dataset = load_dataset(images, chosen, continuous=continuous)
+    say_notes(dataset)
+    # A file does not choose what code is imported, so that it is named beside its network.
+    stands_alone = weights is None and ":" not in model
     # What a user's network prints does not belong into the report.
     with redirect_stdout(sys.stderr), ProgressBar() as progress:
         loaded = load_model(model, weights)
@@ -97,11 +111,7 @@ def train(
         )
         recall = None
         if not continuous:
-            trained = (
-                load_model(str(out))
-                if weights is None and ":" not in model
-                else (load_model(model, out))
-            )
+            trained = load_model(str(out)) if stands_alone else load_model(model, out)
             recall = held_out_recall(trained, images, chosen, progress)
     if as_json:
         print_json(
@@ -111,13 +121,20 @@ def train(
                 "steps": report.steps,
                 "resumed_at": report.resumed_at,
                 "recall": recall,
+                **data_document(dataset),
                 "skipped": [{"path": str(s.path), "reason": s.reason} for s in report.skipped],
+                "notes": list(loaded.notes),
             }
         )
         return
     print(f"{out}: learned after layer {report.train_from}, {report.steps} steps")
     for line in recall_text(recall) if recall else []:
         print(f"  {line}")
+    for note in loaded.notes:
+        print(f"  note: {note}")
     for skipped in report.skipped:
         print(f"  skipped {skipped.path}: {skipped.reason}")
-    print(f"Next: foldcam export {out} --images {images} --out model.onnx")
+    again = ["foldcam", "export", *([str(out)] if stands_alone else [model, "--weights", str(out)])]
+    again += ["--images", str(images), *(["--split", chosen] if chosen != "train" else [])]
+    again += [*(["--continuous"] if continuous else []), "--out", "model.onnx"]
+    print(f"Next: {shlex.join(again)}")

@@ -1,18 +1,27 @@
-"""`foldcam verify`: folded models against the network that they came from."""
+"""`foldcam verify`: folded models against the network that they came from.
+
+A file never chooses code: the network that the metadata name is imported or opened only where
+the command line says so.
+"""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from export.commands.options import Json, Output, choice, stdout_kept
+from export.commands.options import Json, Output, say_notes, split_of, stdout_kept
+from runtime.at_stake import Read, Written, check_outputs, network_file
 from runtime.cli_support import print_json
-from runtime.errors import ExitStatus, FoldcamError
+from runtime.errors import ExitStatus
+from runtime.text import printable
 
 if TYPE_CHECKING:
     from export.networks.cut import Network
+    from export.verification.images import NamedImage
     from export.verification.pair_report import PairReport
     from export.verification.run import VerifyReport
     from runtime.contract import Contract
@@ -21,8 +30,8 @@ app = typer.Typer(no_args_is_help=True)
 
 
 @app.command(
-    epilog="Example: foldcam verify birds.onnx --against birds.fp16.onnx --images CUB_200_2011 "
-    "--picture worst.png"
+    epilog="Example: foldcam verify birds.onnx --against demo --against birds.fp16.onnx "
+    "--images CUB_200_2011 --picture worst.png"
 )
 def verify(
     model: Annotated[Path, typer.Argument(help="A folded model.", metavar="MODEL.onnx")],
@@ -30,12 +39,20 @@ def verify(
         list[str] | None,
         typer.Option(
             help="Another folded file to compare as well (may be repeated), or the MODEL that "
-            "is the reference; by default the one its metadata names.",
+            "is the reference; without one the network inside the file itself.",
             metavar="FILE|MODEL",
         ),
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of that MODEL.")] = None,
     output: Output = None,
+    trust_origin: Annotated[
+        bool,
+        typer.Option(
+            "--trust-origin",
+            help="Load the network that the file's own metadata name, and its weights: code "
+            "that the author of the file chose.",
+        ),
+    ] = False,
     images: Annotated[
         Path | None,
         typer.Option(
@@ -43,7 +60,7 @@ def verify(
             "or one image; seeded noise if left out."
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="train, test or all.")] = "all",
+    split: Annotated[str, typer.Option(help="train, valid, test or all.")] = "all",
     most: Annotated[int, typer.Option(help="Images at most.", min=1)] = 64,
     batch_size: Annotated[int, typer.Option(help="Images per pass.", min=1)] = 8,
     picture: Annotated[
@@ -53,31 +70,65 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Compare folded models with the network that they came from; status 3 if one is off."""
-    from export.datasets import SPLITS
     from export.models.named import is_folded_file
-    from export.verification.images import ImagesToVerify, image_paths, noise_images, spread
+    from export.progress import ProgressBar
+    from export.verification.images import ImagesToVerify, images_of, noise_images, spread
     from export.verification.run import verify_model as compare
-    from runtime.images import IMAGE_SUFFIXES
+    from runtime.images import WRITTEN_SUFFIXES
     from runtime.onnx_file import read_contract
 
-    chosen = choice("--split", split, SPLITS)
-    if picture is not None and picture.suffix.lower() not in IMAGE_SUFFIXES:
+    chosen = split_of(split)
+    if picture is not None and picture.suffix.lower() not in WRITTEN_SUFFIXES:
         raise typer.BadParameter(f"--picture {picture} has no image suffix, such as .png.")
+    check_outputs(
+        [
+            Read("MODEL", model),
+            *(Read("--against", network_file(name)) for name in against or []),
+            Read("--weights", weights),
+            Read("--images", images),
+        ],
+        [Written("--picture", picture)],
+    )
     contract = read_contract(model)
+    # Importing torch and tracing the network take a while.
+    print(f"Verifying {model} ...", file=sys.stderr, flush=True)
     named = against or []
     files = [Path(text) for text in named if is_folded_file(text)]
     specs = [text for text in named if not is_folded_file(text)]
     if len(specs) > 1:
         raise typer.BadParameter(f"--against names two networks, {specs[0]} and {specs[1]}.")
-    shown = (
-        ImagesToVerify(spread(image_paths(images, chosen), most))
-        if images
-        else noise_images(contract)
-    )
-    with stdout_kept():
-        network, notes = _network(model, contract, specs[0] if specs else None, weights, output)
-        report = compare(model, network, shown, against=files, batch_size=batch_size)
-    report.notes.extend(notes)
+    if specs and trust_origin:
+        raise typer.BadParameter(
+            f"--against names the network {specs[0]}: leave --trust-origin out."
+        )
+    if not specs and not trust_origin and (weights, output) != (None, None):
+        flag = "--output" if weights is None else "--weights"
+        raise typer.BadParameter(
+            f"{flag} belongs to a network: name it with --against MODEL as well{_named(contract)}."
+        )
+    shown: Iterable[NamedImage] = noise_images(contract)
+    if images is not None:
+        dataset = images_of(images, chosen)
+        say_notes(dataset)
+        shown = ImagesToVerify(spread(dataset.samples, most))
+    with stdout_kept(), ProgressBar() as progress:
+        network: Network | None = None
+        if specs or trust_origin:
+            from export.models.named import load_network, load_origin
+
+            network = (
+                load_network(model, contract, specs[0], weights, output)
+                if specs
+                else load_origin(model, contract, weights, output)
+            )
+        report = compare(
+            model, network, shown, against=files, batch_size=batch_size, progress=progress
+        )
+    if network is None:
+        report.notes.append(
+            "Only what was folded onto the network is verified, not the network itself: name it "
+            f"with --against MODEL{_named(contract)}."
+        )
     if picture is not None:
         from export.verification.picture import worst_picture
         from runtime.images import write_image
@@ -91,25 +142,15 @@ def verify(
         raise typer.Exit(ExitStatus.GATE_FAILED)
 
 
-def _network(
-    model: Path,
-    contract: Contract,
-    spec: str | None,
-    weights: Path | None,
-    output: str | None,
-) -> tuple[Network | None, list[str]]:
-    """The reference's network; where nobody asked for one and it is gone, a note."""
-    from export.models.named import load_network
-
-    try:
-        return load_network(model, contract, spec, weights, output), []
-    except (FoldcamError, ModuleNotFoundError) as error:
-        if (spec, weights, output) != (None, None, None):
-            raise
-        return None, [
-            "The network itself could not be loaded, so that only what was folded onto it is "
-            f"verified: {error}"
-        ]
+def _named(contract: Contract) -> str:
+    """What the metadata say about the network, for the end of a sentence."""
+    origin = contract.origin
+    weights = f" with --weights {origin.weights}" if origin.weights else ""
+    return printable(
+        f" (the file says {origin.network}{weights}; --trust-origin takes its word)"
+        if origin.network
+        else ""
+    )
 
 
 def _print(report: VerifyReport, *, noise: bool, picture: Path | None) -> None:
@@ -124,7 +165,10 @@ def _print(report: VerifyReport, *, noise: bool, picture: Path | None) -> None:
         print(f"  skipped {item.path}: {item.reason}")
     if picture is not None:
         print(f"The worst images are in {picture}")
-    print("passed" if report.passed else f"FAILED: {'; '.join(report.failures)}")
+    if not report.passed:
+        print(f"FAILED: {'; '.join(report.failures)}")
+    else:
+        print("passed" if report.network_compared else "passed, as far as the file itself can show")
 
 
 def _print_pair(pair: PairReport, own_bank: bool) -> None:

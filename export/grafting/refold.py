@@ -13,6 +13,7 @@ from export.grafting.fold import FoldOptions, HeatmapSize, fold
 from export.grafting.unfold import network_of
 from export.networks.feature_map import UnknownLayerError
 from export.onnx_graphs.embedding_model import FEATURE_MAP, marked_network
+from export.onnx_graphs.message import load_message
 from export.storage.options import StorageOptions, parse_compression
 from export.versions import tool_versions
 from runtime.contract import EMBEDDING, METADATA_KEY, Contract, InputType
@@ -75,7 +76,7 @@ def fold_file(
     with atomic_path(out) as temporary:
         if contract is not None:
             _check_replacement(network_path, contract, bank, source)
-            network = network_of(_load(network_path), contract)
+            network = network_of(load_message(network_path), contract)
         else:
             network = _embedding_network(network_path, bank, source)
         folded = fold(
@@ -127,7 +128,7 @@ def _check_hash(path: Path, sha256: str, bank: Bank) -> None:
 
 
 def _embedding_network(path: Path, bank: Bank, source: BankSource) -> onnx.ModelProto:
-    model = _load(path)
+    model = load_message(path)
     outputs = {value.name for value in model.graph.output}
     marked = marked_network(model)
     if marked is not None and {FEATURE_MAP, EMBEDDING} <= outputs:
@@ -146,15 +147,6 @@ def _embedding_network(path: Path, bank: Bank, source: BankSource) -> onnx.Model
         ) from None
     _check_hash(path, network.sha256(), bank)
     return network.to_onnx()
-
-
-def _load(path: Path) -> onnx.ModelProto:
-    try:
-        return onnx.load(path)
-    except Exception as error:
-        # protobuf's own exceptions; the small reader has looked at the header only.
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise FoldcamError(f"{path} cannot be read as ONNX: {reason}") from error
 
 
 def fold_options(wishes: FoldWishes, contract: Contract | None) -> FoldOptions:

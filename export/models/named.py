@@ -1,4 +1,4 @@
-"""The network that a folded model's metadata names, found again."""
+"""The network that a folded model came from: as the user names it, or as its metadata do."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from export.networks.feature_map import UnknownLayerError
 from runtime.contract import METADATA_KEY, Contract
 from runtime.errors import FoldcamError
 from runtime.onnx_file import read_header
+from runtime.text import printable
 
 if TYPE_CHECKING:
     from export.networks.cut import Network
@@ -32,18 +33,17 @@ def is_folded_file(text: str) -> bool:
 def load_network(
     model_path: Path,
     contract: Contract,
-    spec: str | None = None,
+    spec: str,
     weights: Path | None = None,
     output: str | None = None,
 ) -> Network:
-    """The network that a folded model came from, cut where the model is.
+    """The network that the user names, cut where a folded model is.
 
     Args:
-        model_path: the folded model; files that its metadata names are looked for beside
-            it and in the working directory.
+        model_path: the folded model.
         contract: of that model.
-        spec: MODEL, or None for the one that the metadata names.
-        weights: of that MODEL, or None for those that the metadata name.
+        spec: MODEL.
+        weights: of that MODEL.
         output: which of the network's outputs is the embedding, where several could be.
 
     Raises:
@@ -51,15 +51,6 @@ def load_network(
     """
     from export.models.spec import load_model
 
-    if spec is None:
-        origin = contract.origin
-        spec = origin.network
-        # FILE#OUTPUT where the embedding is one output of several.
-        file, mark, named = spec.partition("#")
-        if file.endswith(_FILES):
-            spec = f"{_beside(model_path, file, '--against')}{mark}{named}"
-        if origin.weights and weights is None:
-            weights = _beside(model_path, origin.weights, "--weights")
     recipe = contract.preprocessing
     loaded = load_model(spec, weights, output)
     try:
@@ -71,12 +62,44 @@ def load_network(
         ) from None
 
 
+def load_origin(
+    model_path: Path,
+    contract: Contract,
+    weights: Path | None = None,
+    output: str | None = None,
+) -> Network:
+    """The network that the metadata name: only for a user who trusts the file's author.
+
+    What they name as `module:function` is imported and called. Files are looked for beside the
+    model and in the working directory, by their plain names.
+
+    Args:
+        model_path: the folded model.
+        contract: of that model.
+        weights: of that network, or None for those that the metadata name.
+        output: as in `load_network`.
+
+    Raises:
+        FoldcamError: it cannot be found or loaded.
+    """
+    origin = contract.origin
+    spec = origin.network
+    # FILE#OUTPUT where the embedding is one output of several.
+    file, mark, named = spec.partition("#")
+    if file.endswith(_FILES):
+        spec = f"{_beside(model_path, file, '--against')}{mark}{named}"
+    if origin.weights and weights is None:
+        weights = _beside(model_path, origin.weights, "--weights")
+    return load_network(model_path, contract, spec, weights, output)
+
+
 def _beside(model: Path, name: str, flag: str) -> Path:
-    """A file that the metadata names without its folder: beside the model, or here."""
-    for folder in (model.parent, Path()):
-        if (folder / name).is_file():
-            return folder / name
+    """A file that the metadata name, which has to be a plain name."""
+    if Path(name).name == name and "\0" not in name:
+        for folder in (model.parent, Path()):
+            if (folder / name).is_file():
+                return folder / name
     raise FoldcamError(
-        f"{model} was made from {name}, which is neither beside it nor in the working directory: "
-        f"say where it is with {flag} PATH."
+        f"{model} was made from {printable(name)}, which is neither beside it nor in the working "
+        f"directory: say where it is with {flag} PATH."
     )

@@ -9,17 +9,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
+from export.models.pixel_range import check_unit_range
 from export.models.program_file import load_program
 from export.models.trained_file import embedding_network, read_architecture, trained_architecture
+from export.models.weights import load_weights
 from export.networks.cut import Network
 from export.onnx_graphs.file import OnnxFile, read_onnx
+from export.onnx_graphs.own_normalization import BYTE_STD, own_normalization
 from export.onnx_networks.input import image_input
+from export.onnx_networks.questions import OutputChoiceError
 from export.torch_networks.cut import TorchNetwork
 from runtime.errors import FoldcamError
 from runtime.preprocess import Preprocessing
+from runtime.user_code import is_mistake
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class LoadedModel:
         name: MODEL without folders, for the metadata, with `#OUTPUT` where one is chosen.
         weights: file name of the weights, empty if there were none.
         output: which of its outputs is the embedding, where several could be.
+        notes: what the user should know about how it was loaded, one sentence each.
     """
 
     source: nn.Module | OnnxFile
@@ -41,6 +46,7 @@ class LoadedModel:
     name: str
     weights: str
     output: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def module(self) -> nn.Module:
@@ -73,12 +79,17 @@ class LoadedModel:
         Raises:
             FoldcamError: as `TorchNetwork` and `OnnxNetwork`.
         """
+        network = self._cut(layer, size, exact)
+        network.notes = (*self.notes, *network.notes)
+        return network
+
+    def _cut(self, layer: str | None, size: tuple[int, int] | None, exact: bool) -> Network:
         own = (self.preprocessing.height, self.preprocessing.width)
         if isinstance(self.source, OnnxFile):
             # ONNX Runtime is loaded only where it is needed.
-            from export.onnx_networks.cut import OnnxNetwork
+            from export.onnx_networks.opening import open_onnx
 
-            return OnnxNetwork(self.source, size or own, layer, exact)
+            return open_onnx(self.source, size or own, layer, exact)
         return TorchNetwork(self.source, size or own, layer, self.output)
 
 
@@ -104,7 +115,7 @@ def wrap_module(
         output: which of its outputs is the embedding, where several could be.
 
     Raises:
-        FoldcamError: its attribute `preprocessing` is something else.
+        FoldcamError: its attribute `preprocessing` is something else, or for pixels of 0 to 255.
     """
     kind = type(module)
     name = name or f"{kind.__module__}:{kind.__qualname__}"
@@ -114,6 +125,8 @@ def wrap_module(
             f"MODEL {name!r}: its attribute `preprocessing` is not a "
             "runtime.preprocess.Preprocessing."
         )
+    if preprocessing is None and own is not None:
+        check_unit_range(own.mean, own.std, f"MODEL {name!r}: its attribute `preprocessing`: ")
     return LoadedModel(
         module.eval(),
         preprocessing or own or Preprocessing(),
@@ -167,22 +180,33 @@ def load_model(
             )
     if architecture is not None:
         module = embedding_network(module, architecture)
-    if weights is not None:
-        _load_weights(module, weights)
+    note = None if weights is None else load_weights(module, weights)
     wrapped = wrap_module(
         module,
         preprocessing=None if architecture is None else architecture.preprocessing,
         name=name,
         output=output,
     )
-    return replace(wrapped, weights=weights.name if weights else "")
+    return replace(wrapped, weights=weights.name if weights else "", notes=(note,) if note else ())
 
 
 def _onnx(path: Path, output: str | None) -> LoadedModel:
-    """The network in an ONNX file, whose size is the preprocessing's where it is fixed."""
+    """The network in an ONNX file, whose size is the preprocessing's where it is fixed.
+
+    A network that normalises its images itself is given them as it takes them.
+    """
     file = read_onnx(path, output)
     preprocessing = Preprocessing()
-    size = image_input(file.model.graph).size
+    own = own_normalization(file.model.graph)
+    if own is not None:
+        plain = BYTE_STD if own.takes_bytes else 1.0
+        preprocessing = replace(preprocessing, mean=(0.0, 0.0, 0.0), std=(plain, plain, plain))
+    try:
+        size = image_input(file.model.graph).size
+    except OutputChoiceError as question:
+        from export.onnx_networks.opening import answered
+
+        raise answered(question, file, (preprocessing.height, preprocessing.width)) from None
     if size is not None:
         preprocessing = replace(preprocessing, height=size[0], width=size[1])
     name = path.name if output is None else f"{path.name}#{output}"
@@ -199,7 +223,7 @@ def _trained(path: Path) -> LoadedModel:
             f"with --weights {path}."
         )
     module = embedding_network(_module(architecture.base), architecture)
-    _load_weights(module, path)
+    load_weights(module, path)
     return LoadedModel(module.eval(), architecture.preprocessing, path.name, "")
 
 
@@ -240,7 +264,7 @@ def with_overrides(
         mean, std: one number or three, comma-separated, for pixels in [0, 1].
 
     Raises:
-        FoldcamError: a value that cannot be read.
+        FoldcamError: a value that cannot be read, or that is for pixels of 0 to 255.
     """
     changes: dict[str, Any] = {}
     if size is not None:
@@ -255,6 +279,7 @@ def with_overrides(
         changes["std"] = _parse_channels("--std", std)
         if min(changes["std"]) <= 0:
             raise FoldcamError("--std must be above zero.")
+    check_unit_range(changes.get("mean"), changes.get("std"))
     return replace(preprocessing, **changes)
 
 
@@ -271,7 +296,9 @@ def _from_factory(spec: str) -> nn.Module:
             f"MODEL {spec!r}: no module {error.name!r} on the import path or in "
             f"{working_directory}."
         ) from error
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        if not is_mistake(error):
+            raise
         raise FoldcamError(f"MODEL {spec!r}: importing it failed ({error!r}).") from error
     factory = getattr(imported, attribute, None)
     if factory is None:
@@ -280,54 +307,13 @@ def _from_factory(spec: str) -> nn.Module:
         module = factory if isinstance(factory, nn.Module) else factory()
     except FoldcamError:
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        if not is_mistake(error):
+            raise
         raise FoldcamError(f"MODEL {spec!r}: calling it failed ({error!r}).") from error
     if not isinstance(module, nn.Module):
         raise FoldcamError(f"MODEL {spec!r} gave {type(module).__name__}, not a torch module.")
     return module
-
-
-def _load_weights(module: nn.Module, path: Path) -> None:
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state: Any = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise FoldcamError(f"--weights {path} does not exist.") from None
-    except IsADirectoryError:
-        raise FoldcamError(f"--weights {path} is a folder: give the file of the weights.") from None
-    except Exception as error:
-        # Both readers raise many types; what matters is that the file was refused. Their texts
-        # are left out: torch's advises to load the file without weights_only.
-        raise FoldcamError(
-            f"--weights {path} is neither safetensors nor a state dict of plain tensors, or it is "
-            "damaged: save it with safetensors.torch.save_file(network.state_dict(), FILE)."
-        ) from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    tensors = isinstance(state, dict) and all(isinstance(v, torch.Tensor) for v in state.values())
-    if not tensors:
-        raise FoldcamError(f"--weights {path} holds no state dict (name -> tensor).")
-    try:
-        missing, unexpected = module.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise FoldcamError(f"--weights {path} do not fit the network: {reason}") from None
-    if missing or unexpected:
-        raise FoldcamError(
-            f"--weights {path} do not fit the network: {_names('missing', missing)}"
-            f"{'; ' if missing and unexpected else ''}{_names('unexpected', unexpected)}."
-        )
-
-
-def _names(what: str, names: list[str]) -> str:
-    if not names:
-        return ""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{what} {', '.join(names[:3])}{more}"
 
 
 def _parse_size(text: str) -> tuple[int, int]:

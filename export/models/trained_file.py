@@ -16,8 +16,9 @@ from export.models.projected import ProjectedNetwork
 from runtime.contract import preprocessing_from
 from runtime.errors import FoldcamError
 from runtime.fields import Fields
-from runtime.files import atomic_path
+from runtime.files import atomic_path, refuse_special
 from runtime.preprocess import Preprocessing
+from runtime.strict_json import parse_json
 
 _FORMAT = "foldcam.network"
 _SCHEMA_VERSION = 1
@@ -91,6 +92,7 @@ def trained_architecture(path: Path) -> Architecture | None:
     Raises:
         FoldcamError: the file is missing or damaged, or its header is malformed.
     """
+    refuse_special(path)
     try:
         with safetensors.safe_open(path, framework="numpy") as stored:
             text = (stored.metadata() or {}).get(_FORMAT)
@@ -101,8 +103,8 @@ def trained_architecture(path: Path) -> Architecture | None:
     if text is None:
         return None
     try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        document = parse_json(text)
+    except ValueError as error:
         raise FoldcamError(f"{path}: its header is not JSON ({error}).") from None
     fields = Fields(document, where=f"{path}: header")
     if fields.integer("schema_version") != _SCHEMA_VERSION:

@@ -48,6 +48,8 @@ class Landmarks:
             not found; directions are then pulled through it.
         pooled: layers behind the feature map that are pooled on ways of their own, where
             they are several.
+        finer: a layer of more positions that everything passes, where the feature map was
+            found and has few; nobody tried it yet.
     """
 
     image_size: tuple[int, int]
@@ -58,6 +60,7 @@ class Landmarks:
     normalized: bool
     head_before_normalization: bool
     pooled: tuple[Layer, ...] = ()
+    finer: str | None = None
 
 
 class Network(ABC):
@@ -81,6 +84,7 @@ class Network(ABC):
         self.normalized = landmarks.normalized
         self.head_before_normalization = landmarks.head_before_normalization
         self.pooled = landmarks.pooled
+        self.finer = landmarks.finer
 
     @abstractmethod
     def _trunk(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:

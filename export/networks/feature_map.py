@@ -8,6 +8,7 @@ everything spatial that the embedding depends on must pass.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -26,6 +27,8 @@ Grid = tuple[int, int]
 _MOST_SKIPPED = 16
 # Positions of a map over those of another behind it: one stage of a network at most.
 _MUCH_FINER = 4
+FEW_CELLS = 25
+"""A map of fewer positions shows little: at 3 x 3 a heatmap names a ninth of the image."""
 
 
 @dataclass(frozen=True)
@@ -204,10 +207,13 @@ class Selection:
         position: of the feature map among the steps.
         pooled: positions of the maps that are pooled on ways of their own, where they are
             several that all come from the feature map.
+        finer: position of the last map of `FEW_CELLS` or more that everything spatial passes,
+            where the feature map has fewer.
     """
 
     position: int
     pooled: tuple[int, ...] = ()
+    finer: int | None = None
 
 
 def select(steps: Sequence[Step], names: Sequence[str]) -> Selection:
@@ -238,18 +244,25 @@ def select(steps: Sequence[Step], names: Sequence[str]) -> Selection:
             "No feature map was found through which alone the embedding depends on the image: "
             f"choose one with --layer: {describe(list(layers.values()))}."
         )
+    finer = None
+    if _cells(layers[found]) < FEW_CELLS:
+        finer = choose(steps, FEW_CELLS)
     if all(each == found for each in pooled):
-        return Selection(found)
-    areas = {each: layers[each].shape[1] * layers[each].shape[2] for each in (found, *pooled)}
+        return Selection(found, finer=finer)
+    areas = {each: _cells(layers[each]) for each in (found, *pooled)}
     if areas[found] > _MUCH_FINER * min(areas.values()):
         raise FoldcamError(
             f"{len(pooled)} feature maps of different depth lead to the embedding: choose one "
             f"with --layer: {describe([layers[each] for each in pooled])}."
         )
-    return Selection(found, tuple(pooled))
+    return Selection(found, tuple(pooled), finer)
 
 
-def choose(steps: Sequence[Step]) -> int | None:
+def _cells(layer: Layer) -> int:
+    return layer.shape[1] * layer.shape[2]
+
+
+def choose(steps: Sequence[Step], least: int = 0) -> int | None:
     """The position of the feature map.
 
     It is the last spatial value that everything spatial must pass: no path on which the
@@ -257,6 +270,10 @@ def choose(steps: Sequence[Step]) -> int | None:
     several pooling branches, after an attention pooling's weights are multiplied in, and
     before the attention through which a class token looks at the patches. A squeeze and
     excitation, which pools and flows back into the map, is no way around.
+
+    Args:
+        steps: the graph.
+        least: cells that it must have; coarser maps are passed over.
 
     Returns:
         None where there is no such value: two networks side by side, each with a map
@@ -283,7 +300,7 @@ def choose(steps: Sequence[Step]) -> int | None:
             again = step.view and any(source in same for source in step.inputs)
             if again and step.layout.kind != "nchw":
                 same.add(position)
-            elif min(step.layout.shape) > 1:
+            elif min(step.layout.shape) > 1 and math.prod(step.layout.shape[1:]) >= least:
                 raw = position
                 if _is_activation(position, steps, users):
                     chosen = position

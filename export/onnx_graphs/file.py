@@ -1,23 +1,22 @@
-"""Reading an embedding network from an ONNX file, weights beside it included, and its hash."""
+"""Reading an embedding network from an ONNX file, and its hash."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
+import onnx.defs
 import onnx.inliner
-from onnx import TensorProto, external_data_helper, helper, numpy_helper
-from onnx.external_data_helper import ExternalDataInfo
+from onnx import TensorProto, helper, numpy_helper
 
+from export.onnx_graphs.canonical import canonical
+from export.onnx_graphs.message import load_message
 from export.onnx_graphs.values import graphs, inputs_of, place_of, prune
 from runtime.contract import METADATA_KEY
 from runtime.errors import FoldcamError
 
-# A protocol buffer holds no more; half a megabyte is left for foldcam's own nodes.
-MOST_BYTES = (1 << 31) - (1 << 19)
 _QUANTIZED = {
     "QuantizeLinear",
     "DequantizeLinear",
@@ -72,16 +71,10 @@ def read_onnx(path: Path, output: str | None = None) -> OnnxFile:
             another domain than ONNX's own; weights outside of the file's folder, missing
             or cut short; more than 2 GB in all.
     """
-    _check_size(path, 0)
     try:
-        model = onnx.load(str(path), load_external_data=False)
-    except FileNotFoundError:
-        raise FoldcamError(f"MODEL {path} does not exist.") from None
-    except IsADirectoryError:
-        raise FoldcamError(f"MODEL {path} is a folder, not an ONNX file.") from None
-    except Exception as error:
-        # The reader raises many types; what matters is that the file was refused.
-        raise FoldcamError(f"MODEL {path} is not an ONNX file, or it is damaged.") from error
+        model = load_message(path)
+    except FoldcamError as error:
+        raise FoldcamError(f"MODEL {error}") from error
     if not model.graph.output:
         raise FoldcamError(f"MODEL {path} is not an ONNX file, or it is damaged.")
     if any(item.key == METADATA_KEY for item in model.metadata_props):
@@ -89,13 +82,33 @@ def read_onnx(path: Path, output: str | None = None) -> OnnxFile:
             f"MODEL {path} is folded already: name the network it was made from, or compare it "
             f"with `foldcam verify {path}`."
         )
-    _load_external(model, path)
+    _check_opset(model, path)
+    canonical(model)
     if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
+        try:
+            model = onnx.inliner.inline_local_functions(model)
+        except Exception as error:
+            # onnx's C++ raises what it likes at functions that call themselves or do not exist.
+            raise FoldcamError(
+                f"MODEL {path}: onnx cannot put its functions in place of their calls: the file "
+                "is damaged."
+            ) from error
     if output is not None:
         _end_at(model.graph, output)
     _check_operators(model.graph)
     return OnnxFile(path, model, output)
+
+
+def ending_at(file: OnnxFile, output: str) -> OnnxFile:
+    """The same network up to one of its values, as `read_onnx` gives it with that output.
+
+    Raises:
+        FoldcamError: no node has that output.
+    """
+    model = onnx.ModelProto()
+    model.CopyFrom(file.model)
+    _end_at(model.graph, output)
+    return OnnxFile(file.path, model, output)
 
 
 def computation_hash(model: onnx.ModelProto, embedding: str) -> str:
@@ -165,67 +178,18 @@ def _end_at(graph: onnx.GraphProto, output: str) -> None:
     graph.input.extend(given)
 
 
-def _tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
-    every = list(graphs(model.graph))
-    nodes = [node for graph in every for node in graph.node]
-    nodes += [node for function in model.functions for node in function.node]
-    for graph in every:
-        yield from graph.initializer
-    for node in nodes:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.TENSOR:
-                yield attribute.t
-
-
-def _load_external(model: onnx.ModelProto, path: Path) -> None:
-    """Read the weights that lie beside the file, and only there."""
-    folder = path.parent.resolve()
-    outside = [
-        tensor for tensor in _tensors(model) if external_data_helper.uses_external_data(tensor)
-    ]
-    total = 0
-    for tensor in outside:
-        info = ExternalDataInfo(tensor)
-        place = (folder / info.location).resolve()
-        if not place.is_relative_to(folder):
-            raise FoldcamError(
-                f"MODEL {path}: its weight {tensor.name!r} lies in {info.location!r}, outside of "
-                "the file's folder, where nothing is read from."
-            )
-        if not place.is_file():
-            raise FoldcamError(
-                f"MODEL {path}: its weights are in {info.location!r}, which is missing; put that "
-                "file beside it."
-            )
-        start = info.offset or 0
-        length = info.length if info.length is not None else place.stat().st_size - start
-        if start + length > place.stat().st_size:
-            raise FoldcamError(
-                f"MODEL {path}: {info.location!r} ends before the weight {tensor.name!r}: it is "
-                "cut short or belongs to another network."
-            )
-        total += length
-    _check_size(path, total)
-    for tensor in outside:
-        try:
-            external_data_helper.load_external_data_for_tensor(tensor, str(folder))
-        except Exception as error:
-            # onnx's own checks of the place (links, devices) raise a type of their own.
-            first = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
-            raise FoldcamError(
-                f"MODEL {path}: the weight {tensor.name!r} cannot be read: {first}."
-            ) from error
-        # The message holds the numbers itself from now on.
-        tensor.data_location = TensorProto.DEFAULT
-        del tensor.external_data[:]
-
-
-def _check_size(path: Path, beside: int) -> None:
-    total = beside + (path.stat().st_size if path.is_file() else 0)
-    if total > MOST_BYTES:
+def _check_opset(model: onnx.ModelProto, path: Path) -> None:
+    versions = [item.version for item in model.opset_import if item.domain in _OWN_DOMAINS]
+    newest = onnx.defs.onnx_opset_version()
+    if not versions:
         raise FoldcamError(
-            f"MODEL {path} has {total / (1 << 30):.2f} GiB with its weights and a folded model, "
-            "one ONNX file, holds at most 2: take a smaller network, or float16 weights."
+            f"MODEL {path} does not say in which version of ONNX's operators (opset) it is "
+            "written: export it again."
+        )
+    if not 1 <= max(versions) <= newest:
+        raise FoldcamError(
+            f"MODEL {path} is in ONNX opset {max(versions)}, and {newest} is the newest that this "
+            f"onnx ({onnx.__version__}) knows: export it in opset 18, or install a newer onnx."
         )
 
 

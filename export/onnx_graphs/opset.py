@@ -39,6 +39,7 @@ def in_opset(model: onnx.ModelProto, opset: int, images: np.ndarray) -> onnx.Mod
     for attempt in (_converted, _relabelled, _spelled_out):
         try:
             changed = attempt(model, opset)
+            _declare(changed, expected)
             onnx.checker.check_model(changed, full_check=True)
             if _agree(expected, _outputs(changed, images), 2e-2 if _is_half(model) else 1e-4):
                 return changed
@@ -99,6 +100,17 @@ def _exists(operator: str, opset: int) -> bool:
     except onnx.defs.SchemaError:
         return False
     return True
+
+
+def _declare(model: onnx.ModelProto, arrays: list[np.ndarray]) -> None:
+    """Say how many dimensions the outputs have, which nobody infers behind a Reshape to sizes
+    that the graph computes, and without which a file is not valid."""
+    for value, array in zip(model.graph.output, arrays, strict=True):
+        if not value.type.tensor_type.HasField("shape"):
+            kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+            value.CopyFrom(
+                onnx.helper.make_tensor_value_info(value.name, kind, [None] * array.ndim)
+            )
 
 
 def _outputs(model: onnx.ModelProto, images: np.ndarray) -> list[np.ndarray]:

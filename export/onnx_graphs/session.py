@@ -101,13 +101,19 @@ class NodeRunner:
                 self._sessions[key] = self._session(node, feeds)
             session = self._sessions[key]
             outputs = [str(name) for name in node.output if name]
-            return dict(zip(outputs, session.run(outputs, feeds), strict=True))
+            found = dict(zip(outputs, session.run(outputs, feeds), strict=True))
         except FoldcamError:
             raise
         except Exception as error:
             raise FoldcamError(
                 f"{node.op_type} (node {place_of(node)}) fails: {reason(error)}."
             ) from error
+        if not all(isinstance(array, np.ndarray) for array in found.values()):
+            raise FoldcamError(
+                f"{node.op_type} (node {place_of(node)}) returns a sequence or an optional value: "
+                "export the network with tensors alone there."
+            )
+        return found
 
     def _session(self, node: onnx.NodeProto, feeds: Mapping[str, Array]) -> Any:
         given = [

@@ -12,7 +12,14 @@ PREPARED = "network.prepared."
 """Before the names of what foldcam adds to a network to make it fit for folding; what the
 fold itself adds has another prefix and can be taken out again."""
 
-RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial"}
+RANDOM = {
+    "RandomNormal",
+    "RandomUniform",
+    "RandomNormalLike",
+    "RandomUniformLike",
+    "Multinomial",
+    "Bernoulli",
+}
 
 
 def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

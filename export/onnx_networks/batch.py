@@ -24,13 +24,16 @@ MANY = 3
 _DATA_DEPENDENT = {"NonZero", "Compress", "NonMaxSuppression", "Unique", "StringSplit"}
 
 
-def open_batch(model: onnx.ModelProto, images: Array, unit: int) -> dict[str, Shape]:
+def open_batch(
+    model: onnx.ModelProto, images: Array, unit: int, *, is_open: bool
+) -> dict[str, Shape]:
     """Make the batch dynamic.
 
     Args:
         model: with the input `image`; nodes are rewritten in place where needed.
         images: `MANY` times `unit` images, all different.
         unit: images in the batch that the file was made for, 1 where it is open.
+        is_open: whether the file leaves its batch open, so that its constants should not hold one.
 
     Returns:
         The shape of every value that depends on the image.
@@ -56,6 +59,8 @@ def open_batch(model: onnx.ModelProto, images: Array, unit: int) -> dict[str, Sh
             _refuse_data_dependent(node, flow)
             _refuse_training(node)
             rewrite = _fitting(node, flow, runner, values, shapes, unit)
+            if rewrite is None:
+                raise FoldcamError(_blame(node, runner, values, None if is_open else unit))
             nodes.extend(rewrite.nodes)
             model.graph.initializer.extend(
                 numpy_helper.from_array(value, name) for name, value in rewrite.constants.items()
@@ -96,10 +101,10 @@ def _fitting(
     values: Values,
     shapes: Mapping[str, Shape],
     unit: int,
-) -> Rewrite:
+) -> Rewrite | None:
     """The node itself, or the first rewrite of it whose batch comes out as its images do.
 
-    Its outputs are added to the values.
+    Its outputs are added to the values. None where nothing fits.
     """
     carries = any(name in shapes and shapes[name].axis is not None for name in node.input)
     must = carries and any(flow.holds_image(str(name)) for name in node.output)
@@ -132,9 +137,33 @@ def _fitting(
         values.few.update(found)
         values.many.update(many)
         return rewrite
-    raise FoldcamError(
-        f"The network was made for a batch of {unit} and cannot take another: {node.op_type} (node "
-        f"{place_of(node)}) mixes or drops images; export it with a dynamic first dimension."
+    return None
+
+
+def _blame(node: onnx.NodeProto, runner: NodeRunner, values: Values, made_for: int | None) -> str:
+    """Why a node keeps the batch from being opened.
+
+    Args:
+        node: the node.
+        runner, values: to compute it with.
+        made_for: the batch that the file is written for, None where it leaves it open.
+    """
+    place = f"{node.op_type} (node {place_of(node)})"
+    if made_for is not None:
+        return (
+            f"The network was made for a batch of {made_for} and cannot take another: {place} "
+            "mixes or drops images; export it with a dynamic first dimension."
+        )
+    try:
+        runner.run(node, values.many)
+    except FoldcamError as error:
+        return (
+            f"The network leaves its batch open, but {place} takes one image at a time "
+            f"({str(error).rstrip('.')}): let its sizes follow the image's first dimension."
+        )
+    return (
+        f"{place} mixes or drops images of a batch, so that an image's embedding would depend on "
+        "the others beside it: export the network without that node."
     )
 
 

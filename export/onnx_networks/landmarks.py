@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -23,7 +23,7 @@ from export.onnx_graphs.session import GraphSession
 from export.onnx_graphs.values import Flow
 from export.onnx_networks.prepare import Prepared, noise
 from export.onnx_networks.rewrite import Shape
-from export.onnx_networks.trace import Trace
+from export.onnx_networks.trace import Obstacle, Trace
 from export.onnx_torch.arrangement import to_torch
 from export.torch_networks.feature_map_search import is_spread
 from runtime.contract import IMAGE
@@ -44,6 +44,7 @@ class OnnxAnatomy:
         candidates: every value that could be the feature map, in order.
         layer: the chosen one; its name is the value's.
         pooled: the maps behind it that are pooled on ways of their own, if several.
+        finer: the name of a map in front of it that has more positions, if it has few.
         head_end: the name of `z`: the input of the final normalisation, or the
             embedding where there is none or it was not found.
         normalized: whether the network ends in an L2 normalisation.
@@ -54,6 +55,7 @@ class OnnxAnatomy:
     candidates: list[Layer]
     layer: Layer
     pooled: tuple[Layer, ...]
+    finer: str | None
     head_end: str
     normalized: bool
     head_before_normalization: bool
@@ -85,30 +87,40 @@ def dissect_onnx(
         )
     head_end, normalized, before = _find_head_end(prepared, image_size)
     trace = Trace(prepared.model, flow, head_end, image_size)
+    finer = None
     if layer is None:
-        chosen, pooled = _find_feature_map(
+        chosen, pooled, finer = _find_feature_map(
             flow, trace, candidates, head_end, prepared.shapes, exact
         )
     else:
         pooled = ()
-        chosen = _named(flow, candidates, layer)
-    path = flow.after(chosen.name) & flow.needed_for([head_end], [chosen.name])
-    if not path:
-        raise FoldcamError(
-            f"Layer {chosen.name!r} has no gradient path to the embedding; choose one of: "
-            f"{describe(candidates)}."
-        )
-    inside = [each for each in trace.obstacles if each.number in path]
+        chosen = _named(flow, candidates, layer, head_end)
+    inside = _between(chosen.name, flow, trace, head_end)
     obstacle = inside[0].sentence if inside else None
     if exact and obstacle is not None:
-        raise FoldcamError(_offer(obstacle))
-    return OnnxAnatomy(candidates, chosen, pooled, head_end, normalized, before, obstacle)
+        behind = [
+            each
+            for each in candidates
+            if each.name in trace.gradients
+            and is_spread(trace.gradients[each.name], each.layout)
+            and not _between(each.name, flow, trace, head_end)
+        ]
+        raise FoldcamError(_offer(obstacle, behind))
+    return OnnxAnatomy(candidates, chosen, pooled, finer, head_end, normalized, before, obstacle)
 
 
-def _offer(obstacle: str) -> str:
+def _between(name: str, flow: Flow, trace: Trace, head_end: str) -> list[Obstacle]:
+    """Where the gradient ends between a layer and the head's end."""
+    path = flow.after(name) & flow.needed_for([head_end], [name])
+    return [each for each in trace.obstacles if each.number in path]
+
+
+def _offer(obstacle: str, behind: Sequence[Layer] = ()) -> str:
+    """What helps: a linear map, or a layer behind the obstacle where there is one."""
+    other = f"; or --layer, one of those behind it: {describe(behind, 4)}" if behind else ""
     return (
         f"The head cannot be differentiated: {obstacle}; --head fitted takes a linear map fitted "
-        "to the training images in its place (or choose another --layer)."
+        f"to the training images in its place{other}."
     )
 
 
@@ -167,13 +179,23 @@ def _find_head_end(prepared: Prepared, image_size: Grid) -> tuple[str, bool, boo
     return prepared.embedding, unit, not unit
 
 
-def _named(flow: Flow, candidates: list[Layer], layer: str) -> Layer:
+def _named(flow: Flow, candidates: list[Layer], layer: str, head_end: str) -> Layer:
     nodes = {str(node.name): node for node in flow.nodes if node.name}
     names = [layer, *(nodes[layer].output if layer in nodes else [])]
+    usable = [
+        each
+        for each in candidates
+        if flow.after(each.name) & flow.needed_for([head_end], [each.name])
+    ]
+    choices = describe(usable)
     for candidate in reversed(candidates):
-        if candidate.name in names:
+        if candidate.name in names and candidate in usable:
             return candidate
-    choices = describe(candidates)
+        if candidate.name in names:
+            raise FoldcamError(
+                f"Layer {candidate.name!r} has no gradient path to the embedding; choose one of: "
+                f"{choices}."
+            )
     if layer in nodes or layer in flow.producer:
         raise FoldcamError(
             f"Layer {layer!r} has no spatial output with a gradient path to the embedding; "
@@ -189,8 +211,11 @@ def _find_feature_map(
     head_end: str,
     shapes: Mapping[str, Shape],
     exact: bool,
-) -> tuple[Layer, tuple[Layer, ...]]:
-    """The feature map, and the maps behind it if several: `export.networks.feature_map.select`."""
+) -> tuple[Layer, tuple[Layer, ...], str | None]:
+    """The feature map, the maps behind it if several, and a finer one if it has few positions.
+
+    See `export.networks.feature_map.select`.
+    """
     layouts = {candidate.name: candidate.layout for candidate in candidates}
     reached = {
         name
@@ -228,7 +253,8 @@ def _find_feature_map(
     selection = select(steps, names)
     by_name = {candidate.name: candidate for candidate in candidates}
     pooled = tuple(by_name[names[each]] for each in selection.pooled)
-    return by_name[names[selection.position]], pooled
+    finer = None if selection.finer is None else names[selection.finer]
+    return by_name[names[selection.position]], pooled, finer
 
 
 def _rank(shape: Shape) -> int:

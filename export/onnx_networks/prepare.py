@@ -6,16 +6,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
+from export.onnx_graphs.constants import fold_constants
 from export.onnx_graphs.embedding_model import BATCH, OLDEST_OPSET, opset_of
 from export.onnx_graphs.file import OnnxFile
 from export.onnx_graphs.opset import in_opset
-from export.onnx_graphs.session import Array, GraphSession, NodeRunner
-from export.onnx_graphs.values import Flow, prune
+from export.onnx_graphs.sequences import replace_sequences
+from export.onnx_graphs.session import Array, GraphSession
+from export.onnx_graphs.values import prune
 from export.onnx_networks.batch import MANY, open_batch
 from export.onnx_networks.branches import name_nodes_apart, settle_branches
 from export.onnx_networks.input import image_input, take_image
+from export.onnx_networks.questions import OutputChoiceError
+from export.onnx_networks.randomness import refuse_random
 from export.onnx_networks.rewrite import Shape
 from runtime.errors import FoldcamError
 
@@ -67,6 +71,8 @@ def prepare(file: OnnxFile, image_size: tuple[int, int]) -> Prepared:
     name_nodes_apart(model.graph)
     embedding, size = _choose_output(model, images[:unit])
     prune(model.graph)
+    refuse_random(model.graph)
+    replace_sequences(model)
     notes = []
     if opset_of(model) < OLDEST_OPSET:
         notes.append(f"The file is in ONNX opset {opset_of(model)}: converted to {OLDEST_OPSET}.")
@@ -74,11 +80,18 @@ def prepare(file: OnnxFile, image_size: tuple[int, int]) -> Prepared:
     single = GraphSession(model, [embedding])
     expected = [single.run(images[at * unit : (at + 1) * unit])[0] for at in range(MANY)]
     before = model.SerializeToString(deterministic=True)
-    shapes = open_batch(model, images, unit)
+    shapes = open_batch(model, images, unit, is_open=given.batch is None)
     if model.SerializeToString(deterministic=True) != before:
-        notes.append(f"The file was made for a batch of {unit}: its batch was made dynamic.")
+        notes.append(
+            f"Constants of the file hold a batch of {unit}, though it leaves its batch open: they "
+            "were made dynamic."
+            if given.batch is None
+            else f"The file was made for a batch of {unit}: its batch was made dynamic."
+        )
     _fix_batch(model, BATCH)
-    _fold_numbers(model)
+    # The search for the normalisation reads a temperature off, and TensorRT lacks operators
+    # that some networks need for their constants.
+    fold_constants(model)
     _check_batch(model, embedding, images, expected)
     return Prepared(model, embedding, size, shapes, tuple(notes))
 
@@ -101,54 +114,49 @@ def _fix_batch(model: onnx.ModelProto, batch: int | str) -> None:
         value.type.tensor_type.ClearField("shape")
 
 
-def _fold_numbers(model: onnx.ModelProto) -> None:
-    """Compute what is one number whatever the image, such as the exponential of a temperature.
-
-    The search for the normalisation reads it off.
-    """
-    flow = Flow(model.graph)
-    runner = NodeRunner(model.opset_import, model.ir_version)
-    values = {str(t.name): numpy_helper.to_array(t) for t in model.graph.initializer}
-    kept = []
-    for node in flow.nodes:
-        if not all(name in flow.fixed for name in node.output if name):
-            kept.append(node)
-            continue
-        found = runner.run(node, values)
-        values.update(found)
-        if all(array.size == 1 for array in found.values()):
-            model.graph.initializer.extend(
-                numpy_helper.from_array(np.asarray(array), name) for name, array in found.items()
-            )
-        else:
-            kept.append(node)
-    del model.graph.node[:]
-    model.graph.node.extend(kept)
-    prune(model.graph)
-
-
 def _choose_output(model: onnx.ModelProto, images: Array) -> tuple[str, int]:
     """Make the embedding the graph's one output; returns its name and `D`."""
     names = [str(value.name) for value in model.graph.output]
-    arrays = dict(zip(names, GraphSession(model, names).run(images), strict=True))
+    found = dict(zip(names, GraphSession(model, names).run(images), strict=True))
+    # Sequences and maps come as lists.
+    arrays = {name: each for name, each in found.items() if isinstance(each, np.ndarray)}
     fitting = {name: array for name, array in arrays.items() if _is_embedding(array, len(images))}
-    shown = ", ".join(f"{name!r} [{_text(array.shape)}]" for name, array in arrays.items())
     if not fitting:
-        raise FoldcamError(
+        shown = ", ".join(
+            f"{name!r} [{_text(arrays[name].shape) if name in arrays else 'a sequence'}]"
+            for name in names
+        )
+        raise OutputChoiceError(
             f"The network's output{'s are' if len(names) > 1 else ' is'} {shown}, and an embedding "
-            "has the shape [N, D] in float32 or float16: name one, or a value inside the graph, "
-            "with --output NAME."
+            "has the shape [N, D] in float32 or float16",
+            _inner_embeddings(model, images),
         )
     if len(fitting) > 1:
-        raise FoldcamError(
-            f"The network has {len(fitting)} outputs that could be the embedding ({shown}): choose "
-            "one with --output."
+        raise OutputChoiceError(
+            "The network has several outputs that could be the embedding",
+            {name: _text(array.shape) for name, array in fitting.items()},
         )
     ((name, array),) = fitting.items()
     del model.graph.output[:]
     kind = TensorProto.FLOAT16 if array.dtype == np.float16 else TensorProto.FLOAT
     model.graph.output.append(helper.make_tensor_value_info(name, kind, None))
     return name, array.size // len(images)
+
+
+def _inner_embeddings(model: onnx.ModelProto, images: Array) -> dict[str, str]:
+    """Values inside the graph that could be the embedding, the last first, and their shapes."""
+    names = [str(name) for node in model.graph.node for name in node.output if name]
+    try:
+        found = zip(names, GraphSession(model, names).run(images), strict=True)
+    except FoldcamError:
+        # A value that only exists inside of what ONNX Runtime puts together.
+        return {}
+    fitting = {
+        name: _text(array.shape)
+        for name, array in found
+        if isinstance(array, np.ndarray) and _is_embedding(array, len(images))
+    }
+    return dict(reversed(fitting.items()))
 
 
 def _is_embedding(array: Array, count: int) -> bool:
@@ -180,8 +188,9 @@ def _check_batch(
         worst = float(np.abs(found.reshape(rows, -1) - wanted).max()) / size
     if not worst <= tolerance:
         raise FoldcamError(
-            f"The network gives other embeddings in a batch of {rows} than image by image: export "
-            "it again with a dynamic first dimension."
+            f"The network gives other embeddings in a batch of {rows} than image by image, and no "
+            "single node explains it: export it again, after eval() and with a dynamic first "
+            "dimension."
             if np.isfinite(worst)
             else "The network's embedding of a noise image is not finite."
         )

@@ -90,7 +90,9 @@ def rewrites(
     elif node.op_type == "Squeeze" and len(node.input) == 1 and axis is not None:
         sizes = values.few[node.input[0]].shape
         axes = [at for at, size in enumerate(sizes) if size == 1 and at != axis]
-        yield _with_input(node, 1, np.asarray(axes, np.int64))
+        # No axes at all would mean every one of them.
+        same = helper.make_node("Identity", [node.input[0]], [output], node.name)
+        yield _with_input(node, 1, np.asarray(axes, np.int64)) if axes else Rewrite([same], {})
     elif node.op_type == "Concat":
         yield _expanded_concat(node, values, shapes)
     elif node.op_type == "Expand" and axis is not None:

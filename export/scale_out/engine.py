@@ -8,9 +8,7 @@ Every result is a file that is written whole; what is there is not made again.
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,23 +20,25 @@ import torch
 
 from export.bank import Bank, BankOutcome
 from export.bank_files import BuiltBank, check_out
-from export.banks.builder import BankRows, bank_of_rows, check_rule
+from export.banks.builder import BankRows, bank_of_rows, check_rule, remarks_on
 from export.banks.grad_weights import ChannelRule, head_traits
 from export.banks.steps import StageProgress, in_order
-from export.datasets import Dataset, Sample, SingletonPolicy, SkippedFile, handle_singletons
-from export.exporter import bank_notes, source_of
+from export.coarse_map import coarse_notes
+from export.datasets import Dataset, Sample, SingletonPolicy, handle_singletons
+from export.datasets.labels import twins
+from export.exporter import bank_notes, normalization_notes, source_of
 from export.models.spec import load_model
 from export.objectives.blocks import BLOCK_ROWS, directions_in_blocks
 from export.objectives.directions import Objective
 from export.objectives.kernel import KernelObjective
 from export.onnx_networks.prepare import noise
 from export.scale_out.sources import ShardedData
-from export.scale_out.work import Arrays, Floats, Integers, Task, Worker, load_shard
+from export.scale_out.work import Floats, Integers, ShardRows, Task, Worker, load_pulled, load_rows
 from export.scale_out.workers import Workers
 from export.storage.options import Compression
 from export.storage.prototypes import compressed
 from runtime.errors import FoldcamError
-from runtime.files import user_errors_for
+from runtime.files import hidden_beside, user_errors_for
 from runtime.preprocess import Preprocessing
 
 SHARD_ROWS = 512
@@ -49,7 +49,8 @@ class BankOnRay(NamedTuple):
     """A bank that was built on Ray and written.
 
     `figures` has `shards`, of which `shards_resumed` were there from before, `stage_seconds`
-    without the start of cluster and workers, and `worker_bytes`, the most that each one held.
+    without the start of cluster and workers, `worker_bytes`, the most that each one held, and
+    `data_notes`, how the data set was understood.
     """
 
     built: BuiltBank
@@ -105,7 +106,7 @@ def build_bank_file_on_ray(
     loaded = load_model(spec, weights, output)
     look = preprocessing or loaded.preprocessing
     network = loaded.network(layer, (look.height, look.width))
-    kept = keep_shards or out.with_name(f".{out.name}.shards")
+    kept = keep_shards or hidden_beside(out, "shards")
     stamps = f"{network.sha256()} {network.layer} {look}" + "|".join(s.stamp() for s in data.shards)
     digest = hashlib.sha256(stamps.encode("utf-8", "surrogateescape")).hexdigest()
     folder = (kept / digest[:16]).absolute()
@@ -121,9 +122,9 @@ def build_bank_file_on_ray(
     with Workers(worker, address, min(workers, len(data.shards)), progress) as processes:
         files = [folder / f"rows-{number:08d}.npz" for number in range(len(data.shards))]
         resumed = processes.do("embedding", "embed", list(map(Task, data.shards, files)))
-        found = [load_shard(path) for path in files]
+        found = [load_rows(path) for path in files]
         policy = singletons if data.listed is None else "keep"
-        rows, order, skipped, notes = _rows(found, objective, policy)
+        rows, order, remarks, notes = _rows(found, objective, policy)
         directions, more = directions_in_blocks(
             objective, rows.embeddings, rows.classes,
             rows.outcome.values if rows.outcome else None, block_rows, seed,
@@ -131,7 +132,7 @@ def build_bank_file_on_ray(
         probe = network.forward(torch.from_numpy(noise(network.image_size, 8)))
 
         def at_each_image(wanted: Floats) -> Floats:
-            positions = [arrays["positions"] for arrays in found]
+            positions = [each.arrays["positions"] for each in found]
             ends = np.cumsum([len(each) for each in positions])
             by_shard = np.zeros((ends[-1], wanted.shape[1]), np.float32)
             by_shard[order] = wanted
@@ -141,18 +142,19 @@ def build_bank_file_on_ray(
             outs = [folder / f"grads-{n:08d}-{name}" for n, name in enumerate(names)]
             tasks = list(map(Task, data.shards, outs, positions, parts))
             processes.do("grad-weights", "pull", tasks)
-            pulled = np.concatenate([load_shard(task.out)["grad_weights"] for task in tasks])
-            return np.asarray(pulled[order], np.float32)
+            shapes = [(len(part), network.feature_map_shape[0]) for part in parts]
+            return np.concatenate(list(map(load_pulled, outs, shapes)))[order]
 
         report = bank_of_rows(
             network, probe, head_traits(network, probe), rows, directions, objective.name,
-            channel_rule, at_each_image, skipped,
+            channel_rule, at_each_image, [item for each in found for item in each.skipped], remarks,
         )  # fmt: skip
         figures = {
             "shards": len(data.shards),
             "shards_resumed": resumed,
             "stage_seconds": processes.seconds,
             "worker_bytes": processes.peak_bytes(),
+            "data_notes": list(data.notes),
         }
     # The samples themselves are no part of a bank's source.
     source = source_of(report, loaded, Dataset(data.name, data.split, ()), network, look)
@@ -161,33 +163,41 @@ def build_bank_file_on_ray(
     report = replace(report, bank=Bank.load(out))
     if keep_shards is None:
         shutil.rmtree(kept, ignore_errors=True)
-    notes = [*bank_notes(network, report), *notes, *more]
+    notes = [
+        *normalization_notes(loaded, look), *coarse_notes(loaded, network),
+        *bank_notes(network, report), *notes, *more,
+        # Of tars nobody knew the labels before.
+        *(twins(rows.labels) if data.listed is None else ()),
+    ]  # fmt: skip
     return BankOnRay(BuiltBank(out, report, notes), figures)
 
 
 def _rows(
-    found: Sequence[Arrays], objective: Objective | KernelObjective, singletons: SingletonPolicy
-) -> tuple[BankRows, Integers, list[SkippedFile], list[str]]:
-    """All shards' rows in the bank's order, that order, what was skipped, and notes."""
+    found: Sequence[ShardRows], objective: Objective | KernelObjective, singletons: SingletonPolicy
+) -> tuple[BankRows, Integers, tuple[str, ...], list[str]]:
+    """All shards' rows in the bank's order, that order, remarks on the data set, and notes."""
+    labels, names, wanted, skipped = (
+        [item for each in found for item in getattr(each, name)]
+        for name in ("labels", "names", "wanted", "skipped")
+    )
+    if not labels:
+        first = f" could be read; the first: {skipped[0].reason}" if skipped else " is there."
+        raise FoldcamError(f"None of the images{first}" if skipped else f"No image{first}")
     embeddings, hashes, values = (
-        np.concatenate([arrays.pop(name) for arrays in found])
+        np.concatenate([each.arrays.pop(name) for each in found])
         for name in ("embeddings", "image_hashes", "values")
     )
-    texts = [json.loads(str(arrays["texts"])) for arrays in found]
-    # Each label once in memory, however many rows have it.
-    labels = [sys.intern(label) for names, _ in texts for label in names]
-    skipped = [SkippedFile(Path(path), *rest) for _, each in texts for path, *rest in each]
-    if not labels:
-        raise FoldcamError(f"None of the images could be read; the first: {skipped[0].reason}")
-    outcome, notes = None, list[str]()
+    outcome, notes, gone = None, list[str](), set(wanted) - set(labels)
     if isinstance(objective, KernelObjective):
-        order = np.argsort(values, kind="stable")
+        order, gone = np.argsort(values, kind="stable"), set()
         on_scale = objective.transformed(list(values[order]))
         outcome = BankOutcome(on_scale, objective.tau, objective.transform)
     else:
         order, notes = _by_label(labels, singletons)
-    names = [labels[row] for row in order]
-    return BankRows(embeddings[order], names, hashes[order], outcome), order, skipped, notes
+    labels, names, hashes = [labels[n] for n in order], [names[n] for n in order], hashes[order]
+    clipped = sum(each.clipped for each in found)
+    remarks = remarks_on([row.tobytes().hex() for row in hashes], labels, names, gone, clipped)
+    return BankRows(embeddings[order], labels, hashes, outcome), order, remarks, notes
 
 
 def _by_label(labels: Sequence[str], singletons: SingletonPolicy) -> tuple[Integers, list[str]]:

@@ -6,7 +6,6 @@ a temporary one for as long as its shard is worked on.
 
 from __future__ import annotations
 
-import json
 import re
 import tarfile
 import tempfile
@@ -20,8 +19,10 @@ from pathlib import Path, PurePosixPath
 import fsspec
 
 from export.datasets import URL, Dataset, Sample, SkippedFile, Split, load_dataset
+from export.datasets.labels import plain
 from runtime.errors import FoldcamError
 from runtime.images import IMAGE_SUFFIXES, natural_key
+from runtime.strict_json import parse_json
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _MOST_TARS = 1_000_000
@@ -41,13 +42,13 @@ class Shard:
     @property
     def name(self) -> str:
         """For messages."""
-        ends = [s.url or str(s.path) for s in (*self.samples[:1], *self.samples[1:][-1:])]
+        ends = [sample.name for sample in (*self.samples[:1], *self.samples[1:][-1:])]
         return self.tar or " to ".join(ends)
 
     def stamp(self) -> str:
         """What changes when the images do: names, sizes and times; a URL's content is not read."""
         if not self.tar:
-            return "".join(f"{s.url or _state(s.path)} {s.label} {s.value};" for s in self.samples)
+            return "".join(f"{_state(s)} {s.label} {s.value};" for s in self.samples)
         with _fetched(self.tar):
             system, path = fsspec.core.url_to_fs(self.tar)
             details = system.info(path)
@@ -56,18 +57,24 @@ class Shard:
 
 @dataclass(frozen=True)
 class ShardedData:
-    """A data set as shards in its order; `listed` has the samples where they are known."""
+    """A data set as shards in its order; `listed` has the samples where they are known.
+
+    `notes` say how it was understood, one sentence each.
+    """
 
     name: str
     split: Split
     shards: tuple[Shard, ...]
     listed: tuple[Sample, ...] | None
+    notes: tuple[str, ...] = ()
 
 
-def sharded(name: str, split: Split, samples: tuple[Sample, ...], size: int) -> ShardedData:
+def sharded(
+    name: str, split: Split, samples: tuple[Sample, ...], size: int, notes: tuple[str, ...] = ()
+) -> ShardedData:
     """Shards of `size` consecutive images, the last one perhaps smaller."""
     shards = (Shard(samples[at : at + size]) for at in range(0, len(samples), size))
-    return ShardedData(name, split, tuple(shards), samples)
+    return ShardedData(name, split, tuple(shards), samples, notes)
 
 
 def load_sharded(text: str, split: Split, size: int, *, continuous: bool = False) -> ShardedData:
@@ -94,7 +101,7 @@ def load_sharded(text: str, split: Split, size: int, *, continuous: bool = False
         dataset = load_dataset(Path(text), split, continuous=continuous, urls=True)
     # Workers may stand in another folder.
     samples = [s if s.url else replace(s, path=s.path.absolute()) for s in dataset.samples]
-    return sharded(dataset.name, split, tuple(samples), size)
+    return sharded(dataset.name, split, tuple(samples), size, dataset.notes)
 
 
 @dataclass
@@ -121,17 +128,19 @@ def local_shard(shard: Shard) -> Iterator[LocalShard]:
         if shard.tar:
             yield LocalShard(list(_members(shard.tar, folder)))
             return
-        samples = enumerate(shard.samples)
-        local = LocalShard([replace(s, path=folder / str(n)) if s.url else s for n, s in samples])
+        # A photograph of several crops is fetched once.
+        copies = {s.url: folder / str(n) for n, s in enumerate(shard.samples) if s.url}
+        samples = [replace(s, path=copies[s.url]) if s.url else s for s in shard.samples]
+        local = LocalShard(samples)
 
-        def fetch(sample: Sample) -> None:
+        def fetch(url: str) -> None:
             try:
-                sample.path.write_bytes(_read(sample.url or ""))
+                copies[url].write_bytes(_read(url))
             except FoldcamError as error:
-                local.failed[sample.path] = str(error)
+                local.failed[copies[url]] = str(error)
 
         with ThreadPoolExecutor(_URLS_AT_ONCE) as pool:
-            list(pool.map(fetch, (sample for sample in local.samples if sample.url)))
+            list(pool.map(fetch, copies))
         yield local
 
 
@@ -162,11 +171,14 @@ def _fetched(url: str) -> Iterator[None]:
         raise FoldcamError(f"{url} cannot be read ({reason[:200]}).") from None
 
 
-def _state(path: Path) -> str:
+def _state(sample: Sample) -> str:
+    if sample.url:
+        return sample.name
     try:
-        return f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}"
+        status = sample.path.stat()
+        return f"{sample.name} {status.st_size} {status.st_mtime_ns}"
     except (OSError, ValueError):  # ValueError: a null byte in the name
-        return f"{path} missing"
+        return f"{sample.name} missing"
 
 
 def _tars(text: str) -> list[str]:
@@ -206,9 +218,16 @@ def _remote_csv(url: str, split: Split, continuous: bool) -> Dataset:
             dataset = load_dataset(copy, split, continuous=continuous, urls=True)
         except FoldcamError as error:
             raise FoldcamError(str(error).replace(str(copy), url)) from None
-    places = (s.url or f"{base}/{s.path.relative_to(folder).as_posix()}" for s in dataset.samples)
-    samples = (replace(s, url=place) for s, place in zip(dataset.samples, places, strict=True))
-    return replace(dataset, samples=tuple(samples))
+    samples = (
+        replace(
+            s,
+            url=s.url or f"{base}/{s.path.relative_to(folder).as_posix()}",
+            where=s.where.replace(str(copy), url),
+        )
+        for s in dataset.samples
+    )
+    notes = (note.replace(str(copy), url) for note in dataset.notes)
+    return replace(dataset, samples=tuple(samples), notes=tuple(notes))
 
 
 def _members(tar: str, folder: Path) -> Iterator[Sample]:
@@ -241,10 +260,11 @@ def _key(member: tarfile.TarInfo) -> str:
 
 def _label(tar: str, key: str, group: dict[str, tuple[str, bytes]]) -> str:
     try:
-        _, text = group.get(".cls") or ("", str(json.loads(group[".json"][1])["label"]).encode())
+        found = group[".cls"][1] if ".cls" in group else group[".json"][1]
+        text = found.decode("utf-8", "replace")
+        label = plain(text if ".cls" in group else str(parse_json(text)["label"]))
     except (ValueError, KeyError, TypeError):
-        text = b""
-    label = text.decode("utf-8", "replace").strip()
+        label = ""
     if not label:
         raise FoldcamError(
             f"{tar}: {key} has no label: an image needs KEY.cls, or KEY.json with a "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,15 @@ import numpy.typing as npt
 from export.arrays import load_arrays, save_arrays
 from export.banks.embedding_pass import EmbeddingPass, batches
 from export.banks.feature_cache import FeatureCache
-from export.banks.steps import hash_rows, second_pass, unit_rows
+from export.banks.numbers import check_finite, unit_rows
+from export.banks.steps import hash_rows, second_pass
+from export.datasets import SkippedFile
 from export.models.spec import load_model
 from export.networks.cut import Network
 from export.scale_out.sources import Shard, local_shard
 from runtime.errors import FoldcamError
 from runtime.preprocess import Preprocessing
+from runtime.strict_json import parse_json
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
@@ -73,21 +76,25 @@ class Worker:
                 found.positions += batch.positions
                 found.hashes += batch.hashes
                 found.skipped += map(local.named, batch.skipped)
+                found.clipped += batch.clipped
                 if batch.positions:
                     parts.append(self._network.forward(batch.images).embedding.numpy())
             kept = [local.samples[position] for position in found.positions]
         embeddings = np.concatenate(parts)
-        if not np.isfinite(embeddings).all():
-            raise FoldcamError(
-                f"The network gives embeddings that are not finite for images of {task.shard.name}."
-            )
-        skipped = [[str(item.path), item.reason, item.url] for item in found.skipped]
+        check_finite(embeddings, kept)
+        texts = {
+            "labels": [sample.label for sample in kept],
+            "names": [sample.name for sample in kept],
+            "wanted": sorted({sample.label for sample in local.samples}),
+            "skipped": [[str(item.path), item.reason, item.url] for item in found.skipped],
+            "clipped": found.clipped,
+        }
         arrays: Arrays = {
-            "embeddings": unit_rows(embeddings),
+            "embeddings": unit_rows(embeddings, kept),
             "positions": np.asarray(found.positions, np.int64),
             "image_hashes": hash_rows(found.hashes),
             "values": np.asarray([s.value for s in kept], np.float64),
-            "texts": np.asarray(json.dumps([[s.label for s in kept], skipped])),
+            "texts": np.asarray(json.dumps(texts)),
         }
         save_arrays(task.out, arrays)
 
@@ -131,12 +138,52 @@ class Worker:
         return network
 
 
-def load_shard(path: Path) -> Arrays:
-    """What a task wrote; refuse a file that is missing or damaged."""
-    arrays = load_arrays(path)
-    if arrays is None:
-        raise FoldcamError(
-            f"The shard {path} is damaged or missing: remove it and run foldcam bank build again, "
-            "which makes that shard alone again."
-        )
-    return arrays
+@dataclass(frozen=True)
+class ShardRows:
+    """What the first pass found: n rows, labels of all images, and what could not be read.
+
+    `arrays` are `embeddings` `float32 [n, D]` of norm 1, `positions` `int64 [n]` in the shard,
+    `image_hashes` `uint8 [n, 32]`, and `values` `float64 [n]`, NaN of a label; `clipped` counts
+    boxes that reached beyond their photograph.
+    """
+
+    arrays: Arrays
+    labels: list[str]
+    names: list[str]
+    wanted: list[str]
+    skipped: list[SkippedFile]
+    clipped: int
+
+
+def load_rows(path: Path) -> ShardRows:
+    """What `Worker.embed` wrote; refuse a file that is missing, damaged or something else."""
+    names = ("embeddings", "positions", "image_hashes", "values")
+    arrays = load_arrays(path) or {}
+    try:
+        texts = parse_json(str(arrays.pop("texts")))
+        skipped = [SkippedFile(Path(place), *rest) for place, *rest in texts.pop("skipped")]
+        rows = ShardRows({name: arrays[name] for name in names}, **texts, skipped=skipped)
+        # Each label once in memory, however many rows have it.
+        labels = list(map(sys.intern, rows.labels))
+        lengths = {*map(len, rows.arrays.values()), len(labels), len(rows.names)}
+    except (LookupError, ValueError, TypeError, AttributeError):
+        raise damaged(path) from None
+    if len(lengths) > 1:
+        raise damaged(path)
+    return replace(rows, labels=labels)
+
+
+def load_pulled(path: Path, shape: tuple[int, int]) -> Floats:
+    """Grad-weights that `Worker.pull` wrote, `float32 [n, K]` of that shape; else refuse."""
+    pulled = (load_arrays(path) or {}).get("grad_weights")
+    if pulled is None or pulled.shape != shape:
+        raise damaged(path)
+    return pulled
+
+
+def damaged(path: Path) -> FoldcamError:
+    """One sentence about a shard's file."""
+    return FoldcamError(
+        f"The shard {path} is damaged or missing: remove it and run foldcam bank build again, "
+        "which makes that shard alone again."
+    )

@@ -22,8 +22,8 @@ _RETRIES = 3
 
 _ANSWER_SECONDS = 5.0
 _START_SECONDS = 900.0
-# Read by Ray when it is imported: it reports its use to its makers unless it is asked not to.
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_enable_metrics_collection": "0"}
+# Read by Ray when it is imported, or when a cluster starts.
+_QUIET = {"RAY_enable_metrics_collection": "0"}
 # For an own cluster. Ray binds to loopback alone where it would not meet a firewall, by the first.
 _OWN = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from export.bank import Bank, label_runs, scaled_to_unit_maximum
-from export.banks.steps import unit_rows
+from export.banks.numbers import unit_rows
 from export.low_rank import factors
 from export.storage.options import Compression
 from runtime.errors import FoldcamError

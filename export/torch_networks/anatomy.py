@@ -15,7 +15,7 @@ import torch
 from torch import fx, nn
 
 from export.networks.answers import check_answers
-from export.networks.feature_map import Layer, describe
+from export.networks.feature_map import Layer
 from export.networks.head_end import judge_normalization
 from export.torch_networks import graph_search
 from export.torch_networks.feature_map_search import (
@@ -44,6 +44,7 @@ class Anatomy:
         candidates: every node that could be the feature map, in order.
         layer: the chosen one.
         pooled: maps behind it that are pooled on ways of their own, if several.
+        finer: the name of a map in front of it that has more positions, if it has few.
         feature_map: the node of its output as `[N, K, h, w]`.
         head_end: the node of `z`: the input of the final normalisation, or the
             embedding where there is none or it was not found.
@@ -59,6 +60,7 @@ class Anatomy:
     candidates: list[Candidate]
     layer: Layer
     pooled: tuple[Layer, ...]
+    finer: str | None
     feature_map: fx.Node
     head_end: fx.Node
     embedding: fx.Node
@@ -94,11 +96,10 @@ def dissect(
     head_end, normalized, before = _find_head_end(whole, image_size, embedding)
     if layer is None:
         answer = find_feature_map(whole, head_end, found, example_images(image_size, 2))
-        chosen, pooled = answer.candidate, answer.pooled
+        chosen, pooled, finer = answer.candidate, answer.pooled, answer.finer
     else:
-        pooled = ()
-        chosen = named_feature_map(whole.graph, found, layer)
-    _check_gradient_path(chosen, head_end, found)
+        pooled, finer = (), None
+        chosen = named_feature_map(whole.graph, found, layer, head_end)
     layout = chosen.layer.layout
     feature_map = add_map(whole, chosen.node, layout)
     program = subgraph(whole, [image], [feature_map, embedding])
@@ -110,6 +111,7 @@ def dissect(
         candidates=found,
         layer=chosen.layer,
         pooled=pooled,
+        finer=finer,
         feature_map=feature_map,
         head_end=head_end,
         embedding=embedding,
@@ -297,14 +299,6 @@ def _ends(whole: fx.GraphModule) -> tuple[fx.Node, fx.Node]:
             "must return one embedding per image."
         )
     return images[0], embedding
-
-
-def _check_gradient_path(chosen: Candidate, head_end: fx.Node, found: list[Candidate]) -> None:
-    if chosen.node not in graph_search.ancestors(head_end):
-        raise FoldcamError(
-            f"Layer {chosen.layer.name!r} has no gradient path to the embedding; choose one of: "
-            f"{describe([candidate.layer for candidate in found])}."
-        )
 
 
 @torch.no_grad()

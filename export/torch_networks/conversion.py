@@ -13,6 +13,7 @@ import onnx.version_converter
 import torch
 from torch import fx
 
+from export.onnx_graphs.constants import fold_constants
 from export.onnx_graphs.embedding_model import BATCH, FEATURE_MAP, opset_of, strip_origin
 from export.onnx_graphs.opset17 import to_opset_17
 from export.onnx_graphs.rewrites import global_pools, sizes_of
@@ -78,6 +79,8 @@ def to_onnx(
         EMBEDDING: (embedding_size,),
     }
     _static_shapes_but_batch(model, shapes)
+    # The exporter leaves what it finds too large, such as positions brought to another size.
+    fold_constants(model)
     global_pools(model.graph, sizes_of(model.graph))
     return model if opset_of(model) == opset else _converted(model, opset)
 

@@ -60,6 +60,7 @@ class TorchNetwork(Network):
                 normalized=anatomy.normalized,
                 head_before_normalization=anatomy.head_before_normalization,
                 pooled=anatomy.pooled,
+                finer=anatomy.finer,
             )
         )
         feature_map = anatomy.feature_map

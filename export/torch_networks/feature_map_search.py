@@ -83,10 +83,12 @@ class Found:
     Attributes:
         candidate: the feature map.
         pooled: the maps that come from it and are pooled on ways of their own, if several.
+        finer: the name of a map in front of it that has more positions, if it has few.
     """
 
     candidate: Candidate
     pooled: tuple[Layer, ...] = ()
+    finer: str | None = None
 
 
 def candidates(
@@ -169,15 +171,44 @@ def find_feature_map(
     return Found(
         by_node[nodes[selection.position]],
         tuple(by_node[nodes[each]].layer for each in selection.pooled),
+        None if selection.finer is None else names[selection.finer],
     )
 
 
-def named_feature_map(graph: fx.Graph, found: Sequence[Candidate], layer: str) -> Candidate:
+def named_feature_map(
+    graph: fx.Graph, found: Sequence[Candidate], layer: str, head_end: fx.Node
+) -> Candidate:
     """The candidate that `--layer` names: a node, or a module's last spatial output.
 
+    Args:
+        graph: of the module.
+        found: the candidates.
+        layer: the name.
+        head_end: what the gradient is taken of.
+
     Raises:
-        FoldcamError: no such name; the message lists the candidates with shapes.
+        FoldcamError: no such name, or no way from there to the embedding; the message lists
+            those that can be named, with shapes.
     """
+    on_the_way = ancestors(head_end)
+    usable = [candidate for candidate in found if candidate.node in on_the_way]
+    choices = describe([candidate.layer for candidate in usable])
+    chosen = _called(found, layer)
+    if chosen is not None and chosen.node in on_the_way:
+        return chosen
+    if chosen is not None:
+        raise FoldcamError(
+            f"Layer {layer!r} has no gradient path to the embedding; choose one of: {choices}."
+        )
+    if any(layer in (*module_paths(node), node.name) for node in graph.nodes):
+        raise FoldcamError(
+            f"Layer {layer!r} has no spatial output with a gradient path to the embedding; "
+            f"choose one of: {choices}."
+        )
+    raise UnknownLayerError(f"The network has no layer {layer!r}; choose one of: {choices}.")
+
+
+def _called(found: Sequence[Candidate], layer: str) -> Candidate | None:
     for candidate in reversed(found):
         if layer == candidate.layer.name:
             return candidate
@@ -187,13 +218,7 @@ def named_feature_map(graph: fx.Graph, found: Sequence[Candidate], layer: str) -
     for candidate in reversed(found):
         if any(path == layer for path in module_paths(candidate.node)):
             return Candidate(Layer(layer, candidate.layer.layout), candidate.node)
-    choices = describe([candidate.layer for candidate in found])
-    if any(layer in (*module_paths(node), node.name) for node in graph.nodes):
-        raise FoldcamError(
-            f"Layer {layer!r} has no spatial output with a gradient path to the embedding; "
-            f"choose one of: {choices}."
-        )
-    raise UnknownLayerError(f"The network has no layer {layer!r}; choose one of: {choices}.")
+    return None
 
 
 def _layouts(

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from export.torch_networks.input_advice import advice
 from runtime.errors import FoldcamError
 
 WRAPPED = "wrapped_network"
@@ -77,11 +78,15 @@ def embedding_only(module: nn.Module, images: torch.Tensor, output: str | None =
         FoldcamError: the module cannot run on such images; no output is an embedding, or
             several are and none is named; no output has that name.
     """
+    keyword = _keyword(module)
+
+    def run(given: torch.Tensor) -> Any:
+        return module(given) if keyword is None else module(**{keyword: given})
+
     try:
-        # Some networks normalise the image in its own place.
-        given, keyword = images.clone(), _keyword(module)
         with torch.no_grad():
-            returned = module(given) if keyword is None else module(**{keyword: given})
+            # Some networks normalise the image in its own place.
+            returned = run(images.clone())
     except FoldcamError:
         raise
     except Exception as error:
@@ -89,8 +94,8 @@ def embedding_only(module: nn.Module, images: torch.Tensor, output: str | None =
         lines = str(error).strip().splitlines() or [type(error).__name__]
         shape = " x ".join(str(size) for size in images.shape)
         raise FoldcamError(
-            f"The network cannot run on images [{shape}]: {lines[0].rstrip('.')}. --size sets "
-            "height and width."
+            f"The network cannot run on images [{shape}]: {lines[0].rstrip('.')}"
+            f"{advice(run, images)}."
         ) from error
     found = {_name(place): (place, value) for place, value in _tensors(returned)}
     count = len(images)

@@ -63,9 +63,9 @@ def recall_text(recall: dict[str, dict[str, Any]]) -> list[str]:
 
 def _test_samples(data: Path, training: Sequence[Sample]) -> list[Sample]:
     """The test split, where the data set has one that is another than the training split."""
-    seen = {sample.path for sample in training}
+    seen = {sample.identity for sample in training}
     try:
-        return [s for s in load_dataset(data, "test").samples if s.path not in seen]
+        return [s for s in load_dataset(data, "test").samples if s.identity not in seen]
     except FoldcamError:
         return []
 

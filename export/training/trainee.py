@@ -124,7 +124,7 @@ def _start(anatomy: Anatomy, name: str | None) -> Candidate:
     if not before:
         raise FoldcamError("The network has no layer before its feature map to train from.")
     if name is not None:
-        found = named_feature_map(anatomy.whole.graph, anatomy.candidates, name)
+        found = named_feature_map(anatomy.whole.graph, anatomy.candidates, name, anatomy.head_end)
         if all(found.node is not candidate.node for candidate in before):
             raise FoldcamError(
                 f"--train-from {name!r} does not lie before the feature map; choose one of: "

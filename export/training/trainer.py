@@ -13,15 +13,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from export.banks.numbers import check_finite
 from export.datasets import Sample, SkippedFile
+from export.datasets.reading import read_picture
 from export.models.spec import LoadedModel
 from export.models.trained_file import Architecture, embedding_network, save_network
 from export.training.front_cache import FrontCache, build_front_cache
 from export.training.losses import TrainingLoss, parse_loss
 from export.training.trainee import Trainee
 from runtime.errors import FoldcamError
-from runtime.files import atomic_path
-from runtime.images import read_image
+from runtime.files import atomic_path, hidden_beside
 from runtime.preprocess import Image, Preprocessing
 
 StageProgress = Callable[[str, int, int], None]
@@ -136,7 +137,7 @@ def train(
     trainee = Trainee(module, (preprocessing.height, preprocessing.width), options.train_from)
     images, kept, skipped = _read(samples, tell)
     targets = _targets([samples[n] for n in kept], options)
-    folder = out.with_name(f".{out.name}.resume")
+    folder = hidden_beside(out, "resume")
     parts = [groups[n] for n in kept] if groups else None
     batches = _Batches(options, targets, parts)
     work = folder / _fingerprint(base, preprocessing, options, [samples[n] for n in kept], parts)
@@ -151,7 +152,8 @@ def train(
         seed=options.seed,
         progress=tell,
     )
-    learner = _Learner(trainee, cache, targets, batches, options)
+    read = [samples[n] for n in kept]
+    learner = _Learner(trainee, cache, targets, batches, options, read)
     resumed_at = learner.resume(work / "checkpoint.pt")
     losses: list[float] = []
     for step in range(resumed_at, batches.steps):
@@ -235,7 +237,9 @@ class _Learner:
         targets: _Targets,
         batches: _Batches,
         options: TrainingOptions,
+        samples: Sequence[Sample],
     ) -> None:
+        self._samples = samples
         self._device = _device(options.device)
         self._trainee = trainee.to(self._device)
         self._cache, self._targets, self._batches = cache, targets, batches
@@ -273,6 +277,10 @@ class _Learner:
         embeddings, labels = self._embed(images, views, mosaics)
         loss = self._loss.function(embeddings, labels)
         if not torch.isfinite(loss):
+            whole = embeddings[: len(images)].detach().cpu().numpy()
+            if np.isfinite(whole).any(axis=1).any():
+                # One of the images, and not the training, is at fault.
+                check_finite(whole, [self._samples[number] for number in images])
             raise FoldcamError(
                 f"The loss is not finite at step {step + 1}: lower --learning-rate, or choose "
                 "another --loss."
@@ -383,7 +391,7 @@ def _read(
     skipped: list[SkippedFile] = []
     for number, sample in enumerate(samples):
         try:
-            images.append(read_image(sample.path))
+            images.append(read_picture(sample).image)
             kept.append(number)
         except FoldcamError as error:
             skipped.append(SkippedFile(sample.path, str(error)))
@@ -431,5 +439,6 @@ def _fingerprint(
     for sample in samples:
         status = sample.path.stat()
         stamp = f"{sample.label} {sample.value} {status.st_size} {status.st_mtime_ns}"
-        digest.update(f"{sample.path.name} {stamp};".encode("utf-8", "surrogateescape"))
+        name = sample.name.rpartition("/")[2]
+        digest.update(f"{name} {stamp};".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:16]

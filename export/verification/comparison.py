@@ -83,7 +83,8 @@ class Comparison:
         self._estimates: list[float] = []
         self._first: tuple[bytes, bytes] | None = None
         self._images_vary = self._heatmaps_vary = False
-        self._finite = self._rows_exist = True
+        self._rows_exist = True
+        self._not_finite: list[str] = []
 
     def add(
         self, answers: Answers, expected: Expected, names: Sequence[str], images: Sequence[Image]
@@ -100,7 +101,8 @@ class Comparison:
         if answers.estimate is not None and expected.estimate is not None:
             arrays.append(answers.estimate)
             self._estimates.extend(np.abs(answers.estimate - expected.estimate).tolist())
-        self._finite = self._finite and all(bool(np.isfinite(array).all()) for array in arrays)
+        finite = np.all([np.isfinite(a).reshape(len(a), -1).all(axis=1) for a in arrays], axis=0)
+        self._not_finite += [name for name, whole in zip(names, finite, strict=True) if not whole]
         for place, (name, image) in enumerate(zip(names, images, strict=True)):
             self._add_one(answers, expected, place, name, image)
 
@@ -142,7 +144,8 @@ class Comparison:
             heatmap_difference_worst=float(np.max(differences)),
             # The same image twice may have the same heatmap twice.
             heatmaps_vary=self._heatmaps_vary or not self._images_vary,
-            finite=self._finite,
+            finite=not self._not_finite,
+            not_finite=tuple(self._not_finite),
             rows_exist=self._rows_exist,
             bank_intact=bank_intact,
             estimate_difference_worst=float(np.max(self._estimates)) if self._estimates else None,

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from export.datasets import Dataset, SkippedFile, Split, load_dataset
+from export.datasets import Dataset, Sample, SkippedFile, Split, load_dataset
+from export.datasets.folders import tree_of
+from export.datasets.left_out import summary
+from export.datasets.reading import read_picture
 from runtime.contract import Contract
 from runtime.errors import FoldcamError
-from runtime.images import IMAGE_SUFFIXES, list_images, read_image
+from runtime.images import IMAGE_SUFFIXES
 from runtime.preprocess import Image
 
 _NOISE_IMAGES = 16
@@ -30,12 +33,16 @@ class ImagesToVerify:
     """Files that are read when they are asked for; unreadable ones are named, not fatal.
 
     Attributes:
-        paths: the files.
+        samples: the images; labels play no part.
         skipped: those that could not be read, once they were asked for.
     """
 
-    paths: Sequence[Path]
+    samples: Sequence[Sample]
     skipped: list[SkippedFile] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        """How many files there are."""
+        return len(self.samples)
 
     def __iter__(self) -> Iterator[NamedImage]:
         """Read them in turn.
@@ -44,14 +51,14 @@ class ImagesToVerify:
             FoldcamError: at the end, if none of them could be read.
         """
         self.skipped.clear()
-        for path in self.paths:
+        for sample in self.samples:
             try:
-                image = read_image(path)
+                image = read_picture(sample).image
             except FoldcamError as error:
-                self.skipped.append(SkippedFile(path, str(error)))
+                self.skipped.append(SkippedFile(sample.path, str(error)))
                 continue
-            yield NamedImage(str(path), image)
-        if len(self.skipped) == len(self.paths):
+            yield NamedImage(sample.name, image)
+        if len(self.skipped) == len(self.samples):
             reason = self.skipped[0].reason if self.skipped else "there are none"
             raise FoldcamError(f"None of the images could be read: {reason}")
 
@@ -68,27 +75,30 @@ def images_to_verify(
     """
     if dataset is None:
         return noise_images(contract)
-    return ImagesToVerify(spread([sample.path for sample in dataset.samples], most))
+    return ImagesToVerify(spread(dataset.samples, most))
 
 
-def image_paths(path: Path, split: Split) -> list[Path]:
-    """The images of a data set, of a plain folder, or one image.
+def images_of(path: Path, split: Split) -> Dataset:
+    """The images of a data set, of a plain folder, or one image; without labels in the last two.
 
     Raises:
         FoldcamError: no such path, or no images in it.
     """
     if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
-        return [path]
+        return Dataset(path.name, split, (Sample(path, ""),))
     is_plain = path.is_dir() and not (path / "images.txt").is_file()
-    if is_plain and list_images(path, recursive=False):
-        return list_images(path)
-    return [sample.path for sample in load_dataset(path, split).samples]
+    if is_plain and tree_of(path, recursive=False).images:
+        tree = tree_of(path)
+        samples = tuple(Sample(image, "") for image in tree.images)
+        notes = tuple(summary(tree.left_out, path))
+        return Dataset(path.name, split, samples, notes, tuple(tree.left_out))
+    return load_dataset(path, split)
 
 
-def spread(paths: Sequence[Path], most: int) -> list[Path]:
-    """At most `most` of the paths, at equal steps."""
-    step = max(1, len(paths) // most)
-    return list(paths[::step][:most])
+def spread(samples: Sequence[Sample], most: int) -> list[Sample]:
+    """At most `most` of the samples, at equal steps."""
+    step = max(1, len(samples) // most)
+    return list(samples[::step][:most])
 
 
 def noise_images(contract: Contract) -> list[NamedImage]:

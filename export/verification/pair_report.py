@@ -44,6 +44,7 @@ class PairReport:
         worst_image: the name of the image on which they differ most.
         limits: what passes.
         failures: what is outside the limits, one sentence each.
+        not_finite: names of the images for which an output is not finite.
     """
 
     name: str
@@ -71,6 +72,7 @@ class PairReport:
     worst_image: str
     limits: Limits
     failures: tuple[str, ...] = ()
+    not_finite: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -138,5 +140,9 @@ def failures_of(report: PairReport) -> list[str]:
     if not report.heatmaps_vary:
         failures.append("all images got the same heatmap: it is frozen")
     if not report.finite:
-        failures.append("the folded model returned values that are not finite")
+        more = len(report.not_finite) - 3
+        failures.append(
+            "the folded model returned values that are not finite for "
+            f"{', '.join(report.not_finite[:3])}{f' and {more} more images' if more > 0 else ''}"
+        )
     return failures

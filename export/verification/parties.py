@@ -14,6 +14,7 @@ from export.bank import Bank
 from export.grafting.checks import takes_uint8
 from export.grafting.unfold import network_of
 from export.onnx_graphs.embedding_model import FEATURE_MAP
+from export.onnx_graphs.message import load_message
 from export.storage.in_graph import bank_of, is_intact, stored_bank_of
 from export.verification.formulas import scaled_estimate
 from export.verification.limits import Precision, precision_of
@@ -77,7 +78,7 @@ class FoldedParty:
         onnx_file = path.suffix.lower() == ".onnx"
         self._backend: Backend = open_backend(path, provider="cpu" if onnx_file else "auto")
         self.contract: Contract = self._backend.contract
-        self.model = onnx.load(path) if onnx_file else None
+        self.model = load_message(path) if onnx_file else None
         self.bank = None if self.model is None else bank_of(self.model, self.contract)
         self.stored = None if self.model is None else stored_bank_of(self.model, self.contract)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import islice
@@ -37,6 +37,8 @@ class VerifyReport:
         worst: for each pair, the images on which it differs most, worst first.
         skipped: images that could not be read.
         notes: what the user should know, one sentence each.
+        network_compared: whether the reference is the network itself, and not what the folded
+            model holds of it.
     """
 
     path: Path
@@ -45,6 +47,7 @@ class VerifyReport:
     worst: tuple[tuple[ImagePair, ...], ...] = ()
     skipped: tuple[SkippedFile, ...] = ()
     notes: list[str] = field(default_factory=list)
+    network_compared: bool = True
 
     @property
     def main(self) -> PairReport:
@@ -68,6 +71,7 @@ class VerifyReport:
             **self.main.document(),
             "model": str(self.path),
             "reference": self.reference,
+            "network_compared": self.network_compared,
             "against": [pair.document() for pair in self.pairs[1:]],
             "skipped": [{"path": str(s.path), "reason": s.reason} for s in self.skipped],
             "notes": self.notes,
@@ -84,6 +88,7 @@ def verify_model(
     against: Sequence[Path] = (),
     batch_size: int = 8,
     keep_worst: int = 3,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> VerifyReport:
     """Compare folded models with the network and the bank that they come from.
 
@@ -100,6 +105,7 @@ def verify_model(
             quantized, with another storage of the bank, or with another bank.
         batch_size: images per pass.
         keep_worst: images to keep of each pair.
+        progress: called after each batch with the images done and in all, where these are known.
 
     Raises:
         FoldcamError: the network is another one than the models', a model cannot be read
@@ -120,11 +126,16 @@ def verify_model(
             source = UnfoldedSource(main.model, main.contract)
         pairs = [_Pair(main, main.bank, "its own", keep_worst)]
         pairs += [_Pair(other, *_bank_for(other, main, main.bank), keep_worst) for other in others]
+        total = len(images) if isinstance(images, Sized) else 0
+        done = 0
         for batch in _batches(images, batch_size):
             resized = np.stack([main.contract.preprocessing.resized(i.image)[0] for i in batch])
             embedding, feature_map = source.run(resized)
             for pair in pairs:
                 pair.compare(resized, embedding, feature_map, [item.name for item in batch])
+            done += len(batch)
+            if progress is not None and total:
+                progress("comparing", done, total)
     skipped = tuple(images.skipped) if isinstance(images, ImagesToVerify) else ()
     return VerifyReport(
         path=model_path,
@@ -132,6 +143,7 @@ def verify_model(
         pairs=tuple(pair.report() for pair in pairs),
         worst=tuple(tuple(pair.comparison.worst()) for pair in pairs),
         skipped=skipped,
+        network_compared=network is not None,
     )
 
 

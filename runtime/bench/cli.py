@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from runtime.at_stake import Read, Written, check_outputs
 from runtime.cli_support import print_json, print_text
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def bench(
     options = bench_options(
         backend, provider, batch, threads, pin, passes, warm_up, rate, frame, cuda_graph
     )
+    check_outputs([Read("MODEL", file) for file in files], [Written("--out", out)])
     document = run_bench(files, options, progress_line())
     if out is not None:
         write_document(out, document)

@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 from runtime.config.keys import KEYS, SECTIONS, Key
 from runtime.config.tree import RunConfig
 from runtime.config.typed import choices_of, element_of
-from runtime.redaction import redacted
+from runtime.redaction import keep_secret, redacted_value
 
 _HEAD = """\
 # A run of foldcam. What is commented out has the value shown, or none.
@@ -31,7 +31,9 @@ def public_document(value: Any) -> Any:
         }
     if isinstance(value, tuple):
         return [public_document(inner) for inner in value]
-    return redacted(value) if isinstance(value, str) else value
+    if isinstance(value, str):
+        keep_secret(value)
+    return redacted_value(value)
 
 
 def commented_file() -> str:

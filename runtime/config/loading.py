@@ -12,6 +12,7 @@ from runtime.config.tree import RunConfig
 from runtime.config.typed import KeyProblem, fail, read_table
 from runtime.errors import FoldcamError
 from runtime.events.language import RuleProblem, parse_rule
+from runtime.files import refuse_special
 
 # The file's tables are called for what one of them is.
 _TABLES = {"sources": "source", "events": "event"}
@@ -107,6 +108,7 @@ def with_secrets(config: RunConfig, environment: Mapping[str, str]) -> RunConfig
     token = environment.get("FOLDCAM_TOKEN") or None
     if config.serve.token_file is not None:
         path = Path(config.serve.token_file)
+        refuse_special(path)
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, ValueError) as error:

@@ -20,7 +20,7 @@ from typing import (
 
 from runtime.config.keys import BY_PATH
 from runtime.errors import FoldcamError
-from runtime.redaction import redacted
+from runtime.redaction import keep_secret, redacted
 from runtime.text import printable, shorten
 
 Tree = TypeVar("Tree")
@@ -97,6 +97,8 @@ def read_value(kind: Any, value: object, key: str) -> Any:
         value = float(value) if abs(value) < 1 << 53 else math.inf
     if type(value) is not kind:
         fail(key, f"is {kind_of(value)} where {_NAMES[kind]} is needed")
+    if isinstance(value, str):
+        keep_secret(value)
     if isinstance(value, str) and ("\0" in value or len(value) > 10_000):
         fail(key, "has a null byte" if "\0" in value else "is too long")
     if kind in (int, float):
@@ -140,8 +142,12 @@ def _choice(choices: tuple[Any, ...], value: object, key: str) -> Any:
         if value == choice and type(value) is type(choice):
             return choice
     shown = ", ".join(str(choice) for choice in choices)
-    given = shorten(repr(value), 60) if isinstance(value, (str, int, float)) else kind_of(value)
-    near = difflib.get_close_matches(str(value)[:60], [str(choice) for choice in choices], 1)
+    if isinstance(value, int) and abs(value) >= 1 << 63:
+        given = "a huge integer"
+    else:
+        plain = isinstance(value, (str, int, float))
+        given = shorten(repr(value), 60) if plain else kind_of(value)
+    near = difflib.get_close_matches(given[:60], [str(choice) for choice in choices], 1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     fail(key, f"is {given} where one of {shown} is needed{hint}")
 
@@ -162,18 +168,18 @@ def _tuple(kinds: tuple[Any, ...], value: object, key: str) -> tuple[Any, ...]:
 
 
 def _check_range(value: float, key: str) -> None:
-    if not math.isfinite(value):
+    # Integers come from a file at any length, and `math` takes few of those.
+    if isinstance(value, float) and not math.isfinite(value):
         fail(key, "is not finite")
     limits = BY_PATH.get(_plain(key))
-    if limits is None:
-        if isinstance(value, int) and abs(value) >= 1 << 53:
-            fail(key, "is too large")
-        return
-    if limits.low is not None and value < limits.low:
-        wanted = f"at least {limits.low:g}" if limits.low > 1e-6 or limits.low == 0 else "above 0"
+    low, high = (None, None) if limits is None else (limits.low, limits.high)
+    if low is not None and value < low:
+        wanted = f"at least {low:g}" if low > 1e-6 or low == 0 else "above 0"
         fail(key, f"is {_number(value)} where {wanted} is needed")
-    if limits.high is not None and value > limits.high:
-        fail(key, f"is {_number(value)} where at most {limits.high:g} is allowed")
+    if high is not None and value > high:
+        fail(key, f"is {_number(value)} where at most {high:g} is allowed")
+    if isinstance(value, int) and abs(value) >= 1 << 53:
+        fail(key, "is too large")
 
 
 def _number(value: float) -> str:

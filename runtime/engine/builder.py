@@ -40,6 +40,7 @@ from runtime.files import atomic_path, user_errors_for
 from runtime.onnx_file import read_contract, read_header
 from runtime.stopping import StopSignal
 from runtime.tensors import check_tensors
+from runtime.text import printable
 from runtime.version import version
 
 _POLL_S = 0.05
@@ -135,6 +136,13 @@ def _read(model: Path) -> tuple[Contract, dict[str, Any], bytes]:
     contract = read_contract(model)
     header = read_header(model)
     check_tensors(contract, header.inputs, header.outputs, str(model))
+    if header.external:
+        # The parser gets bytes, and would look for other files in the working directory.
+        raise FoldcamError(
+            f"{model} has weights in other files ({printable(header.external[0].location)}) and an "
+            "engine is built from one file: save it as one on the workstation, with "
+            "onnx.save_model(onnx.load_model(FILE), OUT)."
+        )
     metadata: dict[str, Any] = json.loads(header.metadata[METADATA_KEY])
     try:
         return contract, metadata, model.read_bytes()

@@ -19,6 +19,7 @@ from runtime.engine.flavours import FLAVOUR_NAMES, FlavourName, title_of, wanted
 from runtime.engine.options import MAX_BATCH, BuildOptions, Profile
 from runtime.errors import FoldcamError
 from runtime.fields import Fields
+from runtime.files import refuse_special
 from runtime.onnx_file import TensorInfo
 
 SCHEMA_VERSION = 1
@@ -185,6 +186,7 @@ def read_manifest(engine: Path) -> Manifest:
     """
     path = manifest_path(engine)
     mend = f"build the engine again with: runtime build MODEL.onnx --out {engine}"
+    refuse_special(path)
     try:
         with path.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)

@@ -15,7 +15,7 @@ from runtime.contract import METADATA_KEY
 from runtime.engine.device import DeviceFacts
 from runtime.engine.manifest import Manifest, manifest_path, read_manifest
 from runtime.errors import FoldcamError
-from runtime.files import sha256_of_file
+from runtime.files import refuse_special, sha256_of_file
 from runtime.onnx_file import read_header
 from runtime.tensors import check_tensors
 
@@ -137,6 +137,7 @@ def _check_machine(path: Path, manifest: Manifest, device: DeviceFacts, mend: st
 
 
 def _read_plan(path: Path, manifest: Manifest, mend: str) -> bytes:
+    refuse_special(path)
     try:
         plan = path.read_bytes()
     except OSError as error:

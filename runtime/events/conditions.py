@@ -18,6 +18,9 @@ def holds(rule: Rule, seen: Seen, begun: bool) -> Result | None:
     """
     slack = rule.hysteresis if begun else 0.0
     for result in seen.results:
+        # Not even `label is not owl` holds of a region without a label.
+        if not result.valid:
+            continue
         if all(_holds(condition, seen, result, slack) for condition in rule.conditions):
             return result
     return None

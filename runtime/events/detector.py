@@ -84,6 +84,9 @@ class Detector:
     def events(self, seen: Seen) -> list[Event]:
         """The events of one frame, in the order of the rules; frames of a source in order."""
         found: list[Event] = []
+        if seen.results and not any(result.valid for result in seen.results):
+            # Nothing is known of it: what has begun neither goes on nor ends by such a frame.
+            return found
         stream = seen.frame.stream
         for rule in self._rules:
             if self._stills[stream]:

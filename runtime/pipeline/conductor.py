@@ -12,6 +12,7 @@ from runtime.model import FoldedModel, Result
 from runtime.monitor import Cause, Monitor
 from runtime.options import FlowOptions, RegionOptions
 from runtime.overlay import Style
+from runtime.pipeline.answers import Answers
 from runtime.pipeline.control import Control
 from runtime.pipeline.delivery import Delivery
 from runtime.pipeline.inbox import Inbox
@@ -61,6 +62,7 @@ class Conductor:
         self._control = Control()
         self._newest = [_keeps_newest(source, flow) for source in sources]
         self._tally = Tally(Progress(_expected(sources), monitor))
+        self._answers = Answers(live=any(source.live for source in sources))
         self._outlets: list[Outlet] = []
         self._reading = False
         self._delivered = False
@@ -91,8 +93,8 @@ class Conductor:
             passing = [
                 self._start(lambda: self._deliver_all(delivery), "delivery"),
                 self._start(inference.work, "inference"),
+                self._start(preparer.work, "preparer"),
             ]
-            self._start(preparer.work, "preparer")
             self._reading = True
             reading = [self._start(reader.work, f"reader {n}") for n, reader in enumerate(readers)]
             try:
@@ -100,7 +102,7 @@ class Conductor:
                 self._finish(passing, signals)
             except BaseException as error:
                 self._control.fail(error)
-                self._abandon()
+                self._abandon(passing)
                 raise
             finally:
                 deadline = time.monotonic() + READER_GRACE_SECONDS
@@ -108,18 +110,16 @@ class Conductor:
                     thread.join(max(0.0, deadline - time.monotonic()))
             if not self._tally.progress.frames and not self._control.interrupted:
                 raise FoldcamError(nothing_usable(self._sources))
+        self._answers.end()
         return summarized(
             self._tally,
             self._monitor,
             self._sources,
-            outputs=[
-                outlet.sink.output
-                for outlet in self._outlets
-                if outlet.sink.output and outlet.error is None
-            ],
+            outcomes=[outlet.outcome() for outlet in self._outlets],
             interrupted=self._control.interrupted,
             seconds=time.monotonic() - begun,
             empty_boxes=self._regions.empty if self._regions is not None else 0,
+            broken=self._answers.broken,
         )
 
     def _stages(self) -> tuple[Inbox, Preparer, Inference, Delivery]:
@@ -172,6 +172,10 @@ class Conductor:
 
     def _deliver(self, pending: Pending) -> None:
         self._tally.add(pending.results)
+        for cause, count in self._answers.add(pending.results).items():
+            self._monitor.unanswered(pending.frame.stream, cause, count)
+        if self._answers.broken is not None:
+            self._control.end()
         seen = Seen(pending.frame, pending.results, self._style, self._monitor.rendered)
         for outlet in self._outlets:
             outlet.put(seen, may_be_lost=self._newest[pending.frame.stream])
@@ -249,11 +253,17 @@ class Conductor:
         if self._control.failure is not None:
             raise self._control.failure
 
-    def _abandon(self) -> None:
-        """Nothing more is written; wait for what is being written."""
+    def _abandon(self, passing: list[threading.Thread]) -> None:
+        """Nothing more is written; wait for what is being computed and written.
+
+        The model is closed next, and perhaps the process ends: neither may happen to a thread
+        that is inside of a library, unless it is stuck there.
+        """
         for outlet in self._outlets:
             outlet.discard()
         deadline = time.monotonic() + GRACE_SECONDS
+        for thread in passing:
+            thread.join(max(0.0, deadline - time.monotonic()))
         for outlet in self._outlets:
             outlet.join(max(0.0, deadline - time.monotonic()))
 

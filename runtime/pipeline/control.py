@@ -32,6 +32,10 @@ class Control:
         self.interrupted = self.interrupted or self.failure is None
         self._stop()
 
+    def end(self) -> None:
+        """Nothing more is to be processed: what was is still written."""
+        self._stop()
+
     def fail(self, error: BaseException) -> None:
         """It cannot go on."""
         with self._changed:

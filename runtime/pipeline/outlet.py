@@ -16,10 +16,25 @@ from runtime.monitor import Cause, Monitor
 from runtime.options import FlowOptions
 from runtime.pipeline.control import Control
 from runtime.seen import Seen
-from runtime.sinks.base import NotWritten, Reopens, Sink, StopRequested
+from runtime.sinks.base import Loses, NotWritten, Reopens, Sink, StopRequested
 
 GRACE_SECONDS = 10.0
 """A sink that does not take a result for so long after the run was stopped is given up."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a sink has to say at the end.
+
+    Attributes:
+        output: what it wrote, in words; None if nothing stays.
+        loss: a sentence, without a full stop; empty if nothing was lost.
+        failed: whether it lost what must not be lost: results of a recorded source, or all.
+    """
+
+    output: str | None
+    loss: str
+    failed: bool
 
 
 @dataclass(frozen=True)
@@ -58,6 +73,9 @@ class Outlet:
         self._error: FoldcamError | None = None
         self._backoff = Backoff(flow.backoff_seconds, flow.backoff_most_seconds)
         self._retry_at = 0.0
+        self._late = 0
+        self._owes = False
+        self._owed = 0
         self.thread: threading.Thread | None = None
 
     @property
@@ -87,19 +105,49 @@ class Outlet:
         trace: TracebackType | None,
     ) -> None:
         """Leave the sink, unless it was left when it failed, or is stuck and cannot be."""
-        if self._error is None and not self.busy:
-            self.sink.__exit__(kind, error, trace)
+        if self.busy and self._error is None:
+            self._error = FoldcamError(
+                f"{self.sink.name} did not take a result for {GRACE_SECONDS:g} seconds."
+            )
+            # What it holds on to, and what waits behind that.
+            self._lost(Cause.sink_behind, str(self._error).rstrip("."), 1 + len(self._items))
+        if self._error is None:
+            try:
+                self.sink.__exit__(kind, error, trace)
+            finally:
+                self._add_late_losses()
+
+    def outcome(self) -> Outcome:
+        """What it wrote and lost; final once it was left."""
+        status = self._monitor.sink(self._number)
+        lost = sum(status.drops.values())
+        # One that cannot go on has removed what it had begun.
+        kept = self._error is None or isinstance(self.sink, Reopens)
+        some = status.written > 0 or lost == 0
+        sentence = ""
+        if lost and not self.sink.may_skip:
+            reason = status.reason or ", ".join(status.drops)
+            sentence = (
+                f"{status.name} lost {lost} of {status.written + lost} "
+                f"result{'' if status.written + lost == 1 else 's'}: {reason}"
+            )
+        return Outcome(
+            self.sink.output if kept and some else None,
+            sentence,
+            bool(sentence) and (self._owed > 0 or status.written == 0 or self._error is not None),
+        )
 
     def put(self, seen: Seen, may_be_lost: bool) -> None:
         """Queue one frame's results."""
         item = _Item(seen, may_be_lost or self.sink.may_skip)
+        self._owes = self._owes or not item.may_be_lost
         with self._changed:
             if len(self._items) >= self._room:
                 if item.may_be_lost and not self._give_way():
                     self._monitor.lost(self._number, Cause.sink_behind)
                     return
                 if not item.may_be_lost and not self._wait_for_room():
-                    self._monitor.lost(self._number, Cause.sink_behind)
+                    self._lost(Cause.sink_behind)
                     return
             self._items.append(item)
             self._changed.notify_all()
@@ -139,6 +187,7 @@ class Outlet:
             self._write(item)
         else:
             self._monitor.lost(self._number, Cause.sink_failed)
+        self._add_late_losses()
         return True
 
     def _write(self, item: _Item) -> None:
@@ -149,6 +198,7 @@ class Outlet:
             self._control.interrupt()
         except NotWritten as loss:
             self._monitor.lost(self._number, Cause.sink_failed, str(loss))
+            self._owed += not item.may_be_lost
         except FoldcamError as error:
             self._monitor.lost(self._number, Cause.sink_failed, str(error).rstrip("."))
             if not item.may_be_lost:
@@ -156,6 +206,18 @@ class Outlet:
             self._give_up(error)
         else:
             self._monitor.wrote(self._number, 1e3 * (time.monotonic() - begun))
+
+    def _lost(self, cause: Cause, reason: str = "", count: int = 1, late: bool = False) -> None:
+        """Losses of which it is not known whose they are: if any are owed, these are."""
+        self._monitor.lost(self._number, cause, reason, count, late=late)
+        self._owed += count if self._owes else 0
+
+    def _add_late_losses(self) -> None:
+        if isinstance(self.sink, Loses):
+            total, reason = self.sink.losses()
+            if total > self._late:
+                self._lost(Cause.sink_failed, reason, total - self._late, late=True)
+                self._late = total
 
     def _give_up(self, error: FoldcamError) -> None:
         self._error = error

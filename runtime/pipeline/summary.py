@@ -9,9 +9,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from runtime.image_listing import counted
 from runtime.model import Result
 from runtime.monitor import Monitor
+from runtime.pipeline.outlet import Outcome
+from runtime.redaction import redacted_value
 from runtime.sources import Skip, Source
+from runtime.sources.base import left_out_of
 
 MAX_LABELS = 10
 MAX_COUNTED = 100_000
@@ -53,10 +57,19 @@ class Summary:
         labels: the most frequent nearest labels, with the number of their regions.
         outputs: what was written.
         estimate: `mean`, `low` and `high` over the regions, None for a model of labels.
-        streams: one per source: frames captured and processed, drops by cause, reconnects.
+        streams: one per source: frames captured and processed, drops by cause, regions
+            without an answer by cause, reconnects.
         sinks: one per sink: results written, and lost by cause.
         restarts: of the backend.
         empty_boxes: regions that lay outside of their frame, or had no area.
+        left_out: files in folders and patterns that are no pictures: `reason`, `count` and a
+            few `examples` of each kind.
+        losses: a sentence for each sink that lost results.
+        failures: those of them that must not be: results of a recorded source were lost, or
+            every result, or the sink had failed at the end.
+        unanswered: regions for which the network returned no answer, by cause.
+        broken: one sentence where the model is no longer, or never was, of use: no frame has
+            an answer, or the last ones of a live run have none; None where it is.
     """
 
     source: str
@@ -74,10 +87,16 @@ class Summary:
     sinks: list[dict[str, Any]] = field(default_factory=list)
     restarts: int = 0
     empty_boxes: int = 0
+    left_out: list[dict[str, Any]] = field(default_factory=list)
+    losses: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    unanswered: dict[str, int] = field(default_factory=dict)
+    broken: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        return asdict(self)
+        """As JSON values, without credentials."""
+        document: dict[str, Any] = redacted_value(asdict(self))
+        return document
 
 
 class Tally:
@@ -94,6 +113,8 @@ class Tally:
         """One frame's results."""
         with self._lock:
             for result in results:
+                if not result.valid:
+                    continue
                 if result.estimate is not None:
                     self._estimated(result.estimate)
                 elif result.labels[0] in self._labels or len(self._labels) < MAX_COUNTED:
@@ -126,13 +147,17 @@ def summarized(
     monitor: Monitor,
     sources: Sequence[Source],
     *,
-    outputs: list[str],
+    outcomes: Sequence[Outcome],
     interrupted: bool,
     seconds: float,
     empty_boxes: int,
+    broken: str | None,
 ) -> Summary:
     """The end of a run in numbers."""
     snapshot = monitor.snapshot()
+    unanswered: Counter[str] = Counter()
+    for stream in snapshot.streams:
+        unanswered.update(stream.unanswered)
     frames = tally.progress.frames
     return Summary(
         source=", ".join(source.name for source in sources),
@@ -144,7 +169,9 @@ def summarized(
         latency_ms={name: round(snapshot.latency_ms[name], 3) for name in ("p50", "p99")},
         stages_ms={stage: round(spent, 3) for stage, spent in snapshot.stages_ms.items()},
         labels=tally.labels(),
-        outputs=outputs,
+        outputs=[outcome.output for outcome in outcomes if outcome.output],
+        losses=[outcome.loss for outcome in outcomes if outcome.loss],
+        failures=[outcome.loss for outcome in outcomes if outcome.failed],
         estimate=tally.estimate(),
         streams=[
             {
@@ -152,6 +179,7 @@ def summarized(
                 "captured": stream.captured,
                 "processed": stream.processed,
                 "drops": stream.drops,
+                "unanswered": stream.unanswered,
                 "reconnects": stream.reconnects,
             }
             for stream in snapshot.streams
@@ -167,7 +195,21 @@ def summarized(
         ],
         restarts=snapshot.restarts,
         empty_boxes=empty_boxes,
+        left_out=counted(item for source in sources for item in left_out_of(source)),
+        unanswered=dict(unanswered),
+        broken=broken,
     )
+
+
+def unread(sources: Sequence[Source], summary: Summary) -> list[str]:
+    """The files and folders that were named and of which nothing was read, though others were."""
+    if summary.interrupted:
+        return []
+    return [
+        source.name
+        for source, stream in zip(sources, summary.streams, strict=True)
+        if not source.live and not stream["processed"] and source.skipped
+    ]
 
 
 def nothing_usable(sources: Sequence[Source]) -> str:

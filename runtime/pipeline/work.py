@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from runtime.batch import Batch, shifted
-from runtime.model import FoldedModel, ForwardPass, Result
+from runtime.model import FoldedModel, ForwardPass, Result, judged
 from runtime.options import Box
 from runtime.preprocess import Image
 from runtime.sources import Frame
@@ -169,9 +169,9 @@ class FunctionRunner:
 
     def _result(self, image: Image, box: Box | None) -> Result:
         if box is None:
-            return self._function(image)
+            return judged(self._function(image))
         x, y, width, height = box
-        result = self._function(image[y : y + height, x : x + width])
+        result = judged(self._function(image[y : y + height, x : x + width]))
         frame_wh = (image.shape[1], image.shape[0])
         return replace(result, affine=shifted(result.affine, x, y), frame_wh=frame_wh, box=box)
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from runtime.errors import FoldcamError
 from runtime.fields import Fields
+from runtime.files import refuse_special
 from runtime.sources import Frame
 
 MAX_BOXES = 10_000
@@ -35,6 +36,7 @@ class BoxFile:
     def __init__(self, path: Path) -> None:
         self.name = f"The file of boxes {path}"
         self._boxes: dict[tuple[int, int | str], npt.NDArray[np.float32]] = {}
+        refuse_special(path)
         try:
             with path.open("rb") as lines:
                 for number, line in enumerate(lines, start=1):

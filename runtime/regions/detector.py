@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy.typing as npt
 
-from runtime.errors import FoldcamError
 from runtime.sources import Frame
 from runtime.text import printable
-from runtime.user_code import load_function, mistake
+from runtime.user_code import load_function, mistakes_of
 
 
 class Detector:
@@ -31,10 +30,6 @@ class Detector:
         Raises:
             FoldcamError: the function raised something.
         """
-        try:
+        with mistakes_of(f"{self.name} failed on frame {frame.index} of {frame.source}"):
             boxes: npt.ArrayLike = self._function(frame.image)
-        except Exception as error:
-            raise FoldcamError(
-                f"{self.name} failed on frame {frame.index} of {frame.source}: {mistake(error)}."
-            ) from error
         return boxes

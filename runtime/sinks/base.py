@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import fcntl
 import os
-from contextlib import ExitStack, suppress
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, runtime_checkable
 
 from runtime.errors import FoldcamError
-from runtime.files import atomic_path
+from runtime.files import atomic_path, open_own_file, user_errors_for
 from runtime.seen import Seen
+
+_LONGEST_LOOK_S = 5.0
 
 
 class StopRequested(Exception):  # noqa: N818  (a wish, not an error)
@@ -80,6 +85,15 @@ class Reopens(Protocol):
         ...
 
 
+@runtime_checkable
+class Loses(Protocol):
+    """A sink that finds out later that results which it took did not arrive."""
+
+    def losses(self) -> tuple[int, str]:
+        """How many so far, and why the latest, as a clause; asked again after `__exit__`."""
+        ...
+
+
 class Part(Sink, Protocol):
     """A sink of one file, which a `Recording` begins and finishes."""
 
@@ -100,21 +114,35 @@ class _Abandoned(Exception):  # noqa: N818
 class PendingFile:
     """A file under a temporary name that is either finished or abandoned.
 
+    It is locked until it has its name or this process is gone, however that ends: so another run
+    sees that somebody writes it, and what a killed run left can be told from what is being
+    written (see `runtime.sinks.orphans`).
+
     Args:
         path: the final name.
+        another: gives another name if the name is taken at the end. None replaces what has the
+            name; then nobody else may be writing the same file.
 
     Raises:
-        FoldcamError: the folder cannot be written.
+        FoldcamError: the folder cannot be written, or another run is writing this file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, another: Callable[[], Path] | None = None) -> None:
         self.path = path
+        self._another = another
+        self._lock = -1
         self._stack = ExitStack()
-        self.temporary = self._stack.enter_context(atomic_path(path))
-        # Held until this process is gone, however it ends: see `runtime.sinks.orphans`.
-        self._lock = os.open(self.temporary, os.O_RDONLY)
-        with suppress(OSError):  # some network file systems have no locks
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if another is not None:
+            self._begin()
+            return
+        with user_errors_for(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with _alone_in(path.parent):
+            if _is_being_written(path):
+                raise FoldcamError(
+                    f"Another run is writing {path}: wait for its end, or choose another output."
+                )
+            self._begin()
 
     @property
     def size(self) -> int:
@@ -125,22 +153,101 @@ class PendingFile:
             return 0
 
     def finish(self) -> None:
-        """Give the file its final name."""
-        self._release()
-        self._stack.close()
+        """Give the file its final name, which is `path` from then on."""
+        try:
+            self._stack.close()
+        finally:
+            self._release()
 
     def abandon(self) -> None:
         """Remove the file. Does nothing after `finish`."""
         # Not the exception that ended the run: atomic_path would translate it as if
         # writing this file had caused it.
-        self._release()
         abandoned = _Abandoned()
         self._stack.__exit__(_Abandoned, abandoned, None)
+        self._release()
+
+    def __del__(self) -> None:
+        self._release()
+
+    def _begin(self) -> None:
+        another = None if self._another is None else self._next
+        self.temporary = self._stack.enter_context(atomic_path(self.path, another))
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._lock = os.open(self.temporary, flags)
+        with suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _next(self) -> Path:
+        assert self._another is not None
+        self.path = self._another()
+        return self.path
 
     def _release(self) -> None:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder, and find out whether files can be made in it, before any work is done.
+
+    Raises:
+        FoldcamError: they cannot.
+    """
+    inside = folder / "foldcam-probe"
+    with user_errors_for(inside):
+        folder.mkdir(parents=True, exist_ok=True)
+    with suppress(_Abandoned), atomic_path(inside, lambda: inside):
+        raise _Abandoned
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Between looking whether a file is being written and beginning it nobody else does so."""
+    handle = -1
+    with suppress(OSError):  # no locks there, or the folder cannot be read: atomic_path says so
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        deadline = time.monotonic() + _LONGEST_LOOK_S
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.01)
+    try:
+        yield
+    finally:
+        if handle >= 0:
+            os.close(handle)
+
+
+def _is_being_written(path: Path) -> bool:
+    """Whether an unfinished file of this name is locked by somebody."""
+    ours = re.compile(rf"\.{re.escape(path.stem)}\.[^.]+\.partial{re.escape(path.suffix)}")
+    try:
+        found = [item for item in path.parent.iterdir() if ours.fullmatch(item.name)]
+    except OSError:
+        return False
+    return any(map(_is_locked, found))
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        file = open_own_file(path)
+    except OSError:
+        return False
+    if file is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(file)
+    return False
 
 
 def refuse_input(target: Path, source: str) -> None:

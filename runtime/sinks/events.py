@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from runtime.errors import FoldcamError
 from runtime.events.detector import Detector, Event
 from runtime.events.language import Rule
-from runtime.files import user_errors_for, write_failure
-from runtime.images import write_image
 from runtime.seen import Seen
-from runtime.sinks.base import NotWritten, PendingFile
+from runtime.sinks.base import NotWritten, check_writable
+from runtime.sinks.growing import GrowingLines
 from runtime.sinks.guard import DiskGuard
 from runtime.sinks.record import capture_time, record
 from runtime.sinks.segments import Segments
@@ -27,8 +24,8 @@ LINES = "events.jsonl"
 class EventSink:
     """Writes a line and two pictures per event.
 
-    `FOLDER/events.jsonl` grows by one whole line at a time and is never begun anew: it may be
-    read while it is written. `FOLDER/NAME-20261126T215914Z-000042.jpg` is the overlay,
+    `FOLDER/events.jsonl` grows by one whole line at a time, over all runs: it may be read while
+    it is written. `FOLDER/NAME-20261126T215914Z-000042.jpg` is the overlay,
     and the same with `-raw` the frame as it came.
 
     Args:
@@ -60,12 +57,12 @@ class EventSink:
         )
         self._folder, self._tell, self._guard = folder, tuple(tell), guard
         self.output: str | None = None if folder is None else f"{folder}/"
+        self._lines: GrowingLines | None = None
         self._overlays: dict[str, Segments] = {}
         self._raws: dict[str, Segments] = {}
         if folder is not None:
-            with user_errors_for(folder / LINES):
-                folder.mkdir(parents=True, exist_ok=True)
-            PendingFile(folder / "probe").abandon()
+            check_writable(folder)
+            self._lines = GrowingLines(folder / LINES, "event", follow=False)
             for rule in rules:
                 self._overlays[rule.name] = Segments(folder / f"{rule.name}.jpg", keep_bytes)
                 self._raws[rule.name] = Segments(folder / f"{rule.name}-raw.jpg", keep_bytes)
@@ -79,7 +76,8 @@ class EventSink:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        pass
+        if self._lines is not None:
+            self._lines.close()
 
     def reopen(self) -> None:
         """Go on after a failure.
@@ -88,7 +86,7 @@ class EventSink:
             FoldcamError: the folder cannot be written yet.
         """
         if self._folder is not None:
-            PendingFile(self._folder / "probe").abandon()
+            check_writable(self._folder)
 
     def write(self, seen: Seen) -> None:
         """Look for events in one frame, and tell them."""
@@ -100,7 +98,8 @@ class EventSink:
                     document.update(self._snapshots(event))
                 else:
                     lost = self._guard.reason
-                _append(self._folder / LINES, document)
+                assert self._lines is not None
+                self._lines.append(f"{json.dumps(document, allow_nan=False)}\n".encode())
             for tell in self._tell:
                 tell(document)
         if lost:
@@ -110,9 +109,10 @@ class EventSink:
         name, frame = event.rule.name, event.seen.frame
         when = capture_time(frame)
         overlay, raw = self._overlays[name], self._raws[name]
-        paths = {"snapshot": overlay.next(when), "raw": raw.next(when)}
-        write_image(paths["snapshot"], event.seen.image)
-        write_image(paths["raw"], frame.image)
+        paths = {
+            "snapshot": overlay.write_image(event.seen.image, when),
+            "raw": raw.write_image(frame.image, when),
+        }
         overlay.trim()
         raw.trim()
         return {kind: path.name for kind, path in paths.items()}
@@ -126,19 +126,3 @@ def event_document(event: Event) -> dict[str, Any]:
         "number": event.number,
         **record(event.seen.frame, event.result, embedding=False),
     }
-
-
-def _append(path: Path, document: dict[str, Any]) -> None:
-    data = (json.dumps(document, allow_nan=False) + "\n").encode()
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            # One call, so that the line is there as a whole or not at all when we are killed.
-            if os.write(handle, data) != len(data):
-                raise FoldcamError(
-                    f"No space left on the disk of {path.parent}: free some, or write elsewhere."
-                )
-        finally:
-            os.close(handle)
-    except OSError as error:
-        raise FoldcamError(write_failure(path, error)) from error

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path, PurePath
 from types import TracebackType
 
-from runtime.files import user_errors_for
 from runtime.images import write_image
 from runtime.seen import Seen
-from runtime.sinks.base import PendingFile, refuse_input
+from runtime.sinks.base import PendingFile, check_writable, refuse_input
 
 _KEPT_SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -34,9 +33,9 @@ class ImagesSink:
         self._used: set[Path] = set()
         self.output: str | None = f"{folder}/"
         # Found out now, not after the model was loaded and the first frame computed.
-        with user_errors_for(folder / "overlay"):
-            folder.mkdir(parents=True, exist_ok=True)
-        PendingFile(folder / "probe").abandon()
+        check_writable(folder)
+        # Two runs at once would write over each other's pictures of the same names.
+        self._claim = PendingFile(folder / "overlays")
 
     def __enter__(self) -> ImagesSink:
         return self
@@ -47,7 +46,7 @@ class ImagesSink:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        pass
+        self._claim.abandon()
 
     def write(self, seen: Seen) -> None:
         """Write one overlay; each is complete before it has its name."""
@@ -81,7 +80,7 @@ class OneImageSink:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.output: str | None = str(path)
-        PendingFile(path).abandon()
+        self._claim = PendingFile(path)
 
     def __enter__(self) -> OneImageSink:
         return self
@@ -92,7 +91,7 @@ class OneImageSink:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        pass
+        self._claim.abandon()
 
     def write(self, seen: Seen) -> None:
         """Write the overlay."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import sys
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -14,10 +16,16 @@ from runtime.errors import FoldcamError
 from runtime.files import write_failure
 from runtime.seen import Seen
 from runtime.sinks.base import PendingFile, refuse_input
+from runtime.sinks.growing import GrowingLines, is_of_lines
 from runtime.sinks.record import place_of
 from runtime.sinks.record import record as record
+from runtime.standard_streams import output
 
 STDOUT = "-"
+FIRST_KEY = "source"
+"""Of every line: by it a file of results is known, which alone is added to or replaced."""
+READER_SECONDS = 10.0
+"""How long a named pipe's reader is waited for."""
 
 
 class JsonlSink:
@@ -27,15 +35,19 @@ class JsonlSink:
         target: a path, or `-` for standard output. A device or a named pipe is written
             directly.
         embedding: whether each line carries the embedding.
+        another: gives another name if the name is taken at the end; None replaces the file.
 
     Raises:
-        FoldcamError: the folder cannot be written.
+        FoldcamError: the folder cannot be written, another run is writing the file, or there is
+            a file which holds something else.
     """
 
     name = "jsonl"
     may_skip = False
 
-    def __init__(self, target: str, embedding: bool = True) -> None:
+    def __init__(
+        self, target: str, embedding: bool = True, another: Callable[[], Path] | None = None
+    ) -> None:
         self._embedding = embedding
         self._path = Path(target)
         self._file: PendingFile | None = None
@@ -46,9 +58,10 @@ class JsonlSink:
             if target != STDOUT:
                 # Without a buffer: a line that fails is not tried again when the file is closed.
                 if is_direct(target):
-                    self._stream = self._path.open("wb", buffering=0)
+                    self._stream = open_direct(self._path)
                 else:
-                    self._file = PendingFile(self._path)
+                    check_replaceable(self._path)
+                    self._file = PendingFile(self._path, another)
                     self._stream = self._file.temporary.open("wb", buffering=0)
         except OSError as error:
             raise FoldcamError(write_failure(self._path, error)) from error
@@ -93,15 +106,11 @@ class JsonlSink:
         """Append one line per result; a frame without regions has a line, too."""
         if self._file is not None:
             refuse_input(self._path, seen.frame.source)
-        lines = [
-            json.dumps(record(seen.frame, result, self._embedding), allow_nan=False)
-            for result in seen.results
-        ] or [json.dumps({**place_of(seen.frame), "regions": 0})]
-        data = "".join(f"{line}\n" for line in lines).encode()
+        data = lines_of(seen, self._embedding)
         try:
             if self._stream is None:
-                sys.stdout.write(data.decode())
-                sys.stdout.flush()
+                output().write(data.decode())
+                output().flush()
             else:
                 _write_all(self._stream, data)
         except BrokenPipeError:
@@ -111,10 +120,111 @@ class JsonlSink:
         self._good += len(data)
 
 
+class GrowingJsonlSink:
+    """Results of a live source, added to a file that may be read while it grows.
+
+    What is there stays, over any number of runs: frames that went by cannot be had again.
+
+    Args:
+        path: the file.
+        embedding: whether each line carries the embedding.
+
+    Raises:
+        FoldcamError: the folder cannot be written, another run is writing the file, or it holds
+            something else.
+    """
+
+    name = "jsonl"
+    may_skip = False
+
+    def __init__(self, path: Path, embedding: bool = True) -> None:
+        self._embedding = embedding
+        self._lines = GrowingLines(path, FIRST_KEY, alone=True)
+        self._size = 0
+        self.output: str | None = str(path)
+
+    @property
+    def size(self) -> int:
+        """Bytes added so far."""
+        return self._size
+
+    def __enter__(self) -> GrowingJsonlSink:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._lines.close()
+
+    def rescue(self) -> None:
+        """Nothing to rescue: every line is there as a whole or not at all."""
+        self._lines.close()
+
+    def write(self, seen: Seen) -> None:
+        """Append one line per result; a frame without regions has a line, too."""
+        data = lines_of(seen, self._embedding)
+        self._lines.append(data)
+        self._size += len(data)
+
+
+def lines_of(seen: Seen, embedding: bool) -> bytes:
+    """One line per result; a frame without regions has a line, too."""
+    lines = [
+        json.dumps(record(seen.frame, result, embedding), allow_nan=False)
+        for result in seen.results
+    ] or [json.dumps({**place_of(seen.frame), "regions": 0})]
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def check_replaceable(path: Path) -> None:
+    """Refuse to replace a file that holds no results.
+
+    Raises:
+        FoldcamError: it holds something else, such as a network or a photograph.
+    """
+    try:
+        with path.open("rb") as stream:
+            known = is_of_lines(stream.fileno(), f'{{"{FIRST_KEY}"'.encode())
+    except OSError:
+        return  # not there, or not readable: writing says so
+    if not known:
+        raise FoldcamError(
+            f"{path} exists and holds no results: choose another name, or remove it first."
+        )
+
+
 def is_direct(target: str) -> bool:
     """Whether a target is standard output, a device or a pipe: nothing to rename or to rotate."""
     path = Path(target)
     return target == STDOUT or (path.exists() and not path.is_file() and not path.is_dir())
+
+
+def open_direct(path: Path) -> IO[bytes]:
+    """A device or a named pipe, without a buffer; of a pipe's reader some seconds are waited for.
+
+    Raises:
+        FoldcamError: nobody reads the pipe.
+        OSError: it cannot be opened.
+    """
+    deadline = time.monotonic() + READER_SECONDS
+    while True:
+        try:
+            # Opened the usual way, a pipe waits for its reader without an end.
+            handle = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno != errno.ENXIO or not path.is_fifo():
+                raise
+            if time.monotonic() > deadline:
+                raise FoldcamError(
+                    f"Nobody reads the pipe {path}: start its reader first."
+                ) from None
+            time.sleep(0.05)
+        else:
+            os.set_blocking(handle, True)
+            return os.fdopen(handle, "wb", buffering=0)
 
 
 def mend_jsonl(path: Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -52,12 +53,19 @@ class MqttSink:
         self.output: str | None = self._broker.shown
         self._paho = paho
         self._lock = threading.Lock()
-        self._waiting = 0
+        # Numbers of messages that are not sent yet.
+        self._results: set[int] = set()
+        self._events: set[int] = set()
+        self._lost, self._lost_events = 0, 0
         self._refused = ""
-        self._client = paho.Client(
+        self._left = False
+        self._client = _client_class(paho, lambda: self._left)(
             CallbackAPIVersion.VERSION2, client_id=self._broker.client_id or ""
         )
-        _prepare(self._client, self._broker)
+        try:
+            _prepare(self._client, self._broker)
+        except ValueError as error:
+            raise FoldcamError(f"{self._broker.shown} cannot be used: {error}.") from error
         self._client.reconnect_delay_set(*_BACKOFF_S)
         self._client.max_queued_messages_set(_MOST_EVENTS)
         self._client.will_set(f"{self._broker.topic}/status", "offline", qos=1, retain=True)
@@ -82,6 +90,8 @@ class MqttSink:
             deadline = time.monotonic() + _FAREWELL_S
             while time.monotonic() < deadline and self._client.is_connected() and self._busy():
                 time.sleep(0.01)
+        self._count_unsent()
+        self._left = True
         self._client.disconnect()
         # Its thread may be waiting for a name server or a host that does not answer.
         ender = threading.Thread(target=self._client.loop_stop, daemon=True)
@@ -102,24 +112,50 @@ class MqttSink:
             record(seen.frame, result, self._embedding) for result in seen.results
         ] or [{**place_of(seen.frame), "regions": 0}]
         for document in documents:
-            with self._lock:
-                if self._waiting >= _MOST_WAITING:
-                    raise NotWritten(f"{self._broker.shown} takes less than there is")
-                self._waiting += 1
             text = json.dumps(document, allow_nan=False)
-            if self._client.publish(self._broker.topic, text, qos=0).rc != 0:
-                self._published()
+            with self._lock:
+                if len(self._results) >= _MOST_WAITING:
+                    raise NotWritten(f"{self._broker.shown} takes less than there is")
+                sent = self._client.publish(self._broker.topic, text, qos=0)
+                if sent.rc != self._paho.MQTT_ERR_SUCCESS:
+                    raise NotWritten(f"{self._broker.shown} is not connected")
+                self._results.add(sent.mid)
 
     def tell(self, event: dict[str, Any]) -> None:
         """Publish an event; it waits for the connection if there is none."""
         text = json.dumps(event, allow_nan=False)
-        sent = self._client.publish(f"{self._broker.topic}/events", text, qos=1)
-        if sent.rc == self._paho.MQTT_ERR_QUEUE_SIZE:
+        with self._lock:
+            sent = self._client.publish(f"{self._broker.topic}/events", text, qos=1)
+            refused = sent.rc == self._paho.MQTT_ERR_QUEUE_SIZE
+            if refused:
+                self._lost_events += 1
+            else:
+                self._events.add(sent.mid)
+        if refused:
             log.warning("an event for %s is lost: too many wait", self._broker.shown)
+
+    def losses(self) -> tuple[int, str]:
+        """Results and events that were taken and not sent, and why."""
+        with self._lock:
+            waiting = len(self._events) if self._left else 0
+            results, events = self._lost, self._lost_events + waiting
+        return results + events, self._why_lost(events)
+
+    def _why_lost(self, events: int) -> str:
+        why = self._refused or f"{self._broker.shown} was away"
+        if events:
+            why += f"; {events} event{'' if events == 1 else 's'} did not get there"
+        return why
+
+    def _count_unsent(self) -> None:
+        """What waits now is lost: its connection is gone, or will be."""
+        with self._lock:
+            self._lost += len(self._results)
+            self._results.clear()
 
     def _has_room(self) -> bool:
         with self._lock:
-            return bool(self._client.is_connected()) and self._waiting < _MOST_WAITING // 2
+            return bool(self._client.is_connected()) and len(self._results) < _MOST_WAITING // 2
 
     def _wait_for_room(self) -> None:
         deadline = time.monotonic() + _PATIENCE_S
@@ -132,7 +168,7 @@ class MqttSink:
     def _busy(self) -> bool:
         client: Any = self._client  # the queue is not public, and there is no other way to ask
         with self._lock:
-            return self._waiting > 0 or bool(client._out_messages)
+            return bool(self._results) or bool(client._out_messages)
 
     def _connected(self, client: Any, data: Any, flags: Any, reason: Any, extra: Any) -> None:  # noqa: ARG002
         if reason.is_failure:
@@ -142,8 +178,7 @@ class MqttSink:
             self._refused = text
             return
         self._refused = ""
-        with self._lock:
-            self._waiting = 0  # what had not been sent went with the old connection
+        self._count_unsent()  # it went with the old connection
         log.info("connected to %s", self._broker.shown)
         client.publish(f"{self._broker.topic}/status", "online", qos=1, retain=True)
 
@@ -151,9 +186,32 @@ class MqttSink:
         if not self._refused and reason.is_failure:
             log.warning("%s is gone (%s); trying again", self._broker.shown, reason)
 
-    def _published(self, *_: Any) -> None:
+    def _published(self, client: Any, data: Any, number: int, *_: Any) -> None:  # noqa: ARG002
         with self._lock:
-            self._waiting = max(0, self._waiting - 1)
+            self._results.discard(number)
+            self._events.discard(number)
+
+
+def _client_class(paho: Any, left: Callable[[], bool]) -> Any:
+    """The library's client, whose thread does not die with a traceback.
+
+    While it connects, `disconnect` takes away the socket that it is about to use; and what a name
+    server or a broker answers can be stranger than the library expects.
+    """
+
+    class Client(paho.Client):  # type: ignore[misc]
+        def _thread_main(self) -> None:
+            while True:
+                try:
+                    super()._thread_main()
+                    return
+                except Exception as error:
+                    if left():
+                        return
+                    log.warning("the connection to the broker failed: %s; trying again", error)
+                    time.sleep(_BACKOFF_S[0])
+
+    return Client
 
 
 def _prepare(client: Any, broker: Broker) -> None:

@@ -11,16 +11,17 @@ from runtime.contract import Contract
 from runtime.errors import FoldcamError
 from runtime.events.detector import understood
 from runtime.events.options import EventOptions
-from runtime.images import IMAGE_SUFFIXES
+from runtime.images import WRITTEN_SUFFIXES
 from runtime.output_options import OutputOptions, RecordingOptions
-from runtime.sinks.base import Sink
+from runtime.sinks.base import Part, Sink
 from runtime.sinks.custom import open_custom
 from runtime.sinks.events import EventSink
 from runtime.sinks.guard import DiskGuard
 from runtime.sinks.images import ImagesSink, OneImageSink
-from runtime.sinks.jsonl import JsonlSink, is_direct, mend_jsonl
+from runtime.sinks.jsonl import GrowingJsonlSink, JsonlSink, is_direct, mend_jsonl
 from runtime.sinks.pictures import PicturesSink, stems_of
 from runtime.sinks.recording import Recording
+from runtime.sinks.segments import Segments
 from runtime.sinks.streams import OfStream
 from runtime.sinks.video import VIDEO_OUTPUTS, VideoSink, mend_video
 from runtime.sources import Source
@@ -93,8 +94,18 @@ class _Opening:
         self._keep_bytes = None if keep is None else 1e9 * keep
         self._guards: dict[Path, DiskGuard] = {}
 
+    def _check_folders(self) -> None:
+        """Overlays of photographs have the photographs' names, wherever they are asked for."""
+        save, images = self._output.save, self._output.images
+        stills = all(source.stills for source in self._sources)
+        if save and images and stills and Path(save).resolve() == Path(images).resolve():
+            raise FoldcamError(
+                f"--save and --images would write the same pictures into {save}: give one of them."
+            )
+
     def sinks(self) -> list[Sink]:
         output = self._output
+        self._check_folders()
         opened: list[Sink] = []
         with ExitStack() as undo:
 
@@ -149,7 +160,7 @@ class _Opening:
                         "sources: give a folder."
                     )
                 return [self._video(path, self._sources[0])]
-            if suffix in IMAGE_SUFFIXES:
+            if suffix in WRITTEN_SUFFIXES:
                 if not several and self._sources[0].stills and self._sources[0].frames == 1:
                     return [OneImageSink(path)]
                 raise FoldcamError(
@@ -176,7 +187,10 @@ class _Opening:
         return Recording(
             "video", path, self._recording, source.live,
             # A live source's time begins with its first frame, which the network may have missed.
-            lambda part: VideoSink(part, source, 0.0 if part == path else None), mend_video,
+            lambda part: VideoSink(
+                part, source, 0.0 if part == path else None, another=Segments(path).next
+            ),
+            mend_video,
             self._guard(path.parent) if source.live else None,
         )  # fmt: skip
 
@@ -191,9 +205,15 @@ class _Opening:
         if is_direct(target) or not (self._live or self._recording.rotates):
             return JsonlSink(target, embedding)
         path = Path(target)
+
+        def begin(part: Path) -> Part:
+            if self._live:
+                return GrowingJsonlSink(part, embedding)
+            return JsonlSink(str(part), embedding, Segments(path).next)
+
         return Recording(
-            "jsonl", path, self._recording, self._live,
-            lambda part: JsonlSink(str(part), embedding), mend_jsonl, self._guard(path.parent),
+            "jsonl", path, self._recording, self._live, begin, mend_jsonl,
+            self._guard(path.parent), grows=self._live,
         )  # fmt: skip
 
     def _parquet(self, path: Path) -> Sink:
@@ -206,7 +226,8 @@ class _Opening:
             return ParquetSink(path, size)
         return Recording(
             "parquet", path, self._recording, self._live,
-            lambda part: ParquetSink(part, size), mend_parquet, self._guard(path.parent),
+            lambda part: ParquetSink(part, size, another=Segments(path).next), mend_parquet,
+            self._guard(path.parent),
         )  # fmt: skip
 
     def _event_sink(self, tell: Sequence[Callable[[dict[str, Any]], None]]) -> Sink:

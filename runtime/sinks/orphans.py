@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
-from runtime.files import give_usual_mode
+from runtime.files import give_usual_mode, open_own_file, temporary_stem
 from runtime.logs import log
 from runtime.sinks.segments import Segments
 
@@ -21,7 +21,9 @@ _YOUNG_S = 60.0
 def rescue_orphans(path: Path, segments: Segments, mend: Callable[[Path], bool]) -> list[Path]:
     """Give unfinished segments of processes that are gone their names.
 
-    A file that a living process writes is locked by it (see `PendingFile`) and left alone.
+    A file that a living process writes is locked by it (see `PendingFile`) and left alone. So is
+    whatever is no regular file of this user's with one name: in a folder that somebody else
+    prepared, such a name may be a link to a file that must stay as it is.
 
     Args:
         path: of the recording, as if it were one file.
@@ -33,14 +35,14 @@ def rescue_orphans(path: Path, segments: Segments, mend: Callable[[Path], bool])
     """
     rescued: list[Path] = []
     # As `atomic_path` names them, of this recording or of one of its segments.
-    stem, suffix = re.escape(path.stem), re.escape(path.suffix)
+    stem, suffix = re.escape(temporary_stem(path)), re.escape(path.suffix)
     segment = r"-\d{8}T\d{6}Z-\d{6,18}"
     ours = re.compile(rf"\.({stem}(?:{segment})?)\.[^.]+\.partial{suffix}")
     if not path.parent.is_dir():
         return rescued
     for orphan in sorted(path.parent.glob(".*.partial*")):
         match = ours.fullmatch(orphan.name)
-        if match is None or not orphan.is_file():
+        if match is None:
             continue
         with suppress(OSError):
             named = orphan.with_name(f"{match[1]}{path.suffix}")
@@ -53,24 +55,42 @@ def rescue_orphans(path: Path, segments: Segments, mend: Callable[[Path], bool])
 def _rescue(
     orphan: Path, named: Path, segments: Segments, mend: Callable[[Path], bool]
 ) -> Path | None:
-    lock = os.open(orphan, os.O_RDONLY)
+    file = open_own_file(orphan)
+    if file is None:
+        log.warning(
+            "left %s alone: it is no file of this user's own (a link, or another's)", orphan
+        )
+        return None
     try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return None  # somebody is writing it
-        status = orphan.stat()
+        status = os.fstat(file)
         if status.st_size == 0 and time.time() - status.st_mtime < _YOUNG_S:
             return None  # perhaps made a moment ago, and not locked yet
-        if not mend(orphan):
+        # The very file that was checked, whatever has its name by now.
+        checked = Path(f"/proc/self/fd/{file}")
+        if not checked.exists():
+            return None
+        sound = mend(checked)
+        if not _is_still(orphan, status):
+            return None
+        if not sound:
             orphan.unlink()
             log.warning("removed what an interrupted run left of %s: it is not readable", named)
             return None
-        if not segments.is_segment(named.name) or named.exists():
+        if not segments.is_segment(named.name) or os.path.lexists(named):
             named = segments.next(datetime.fromtimestamp(status.st_mtime, timezone.utc))
-        give_usual_mode(orphan)
+        give_usual_mode(file)
         orphan.rename(named)
         log.warning("recovered %s from an interrupted run", named)
         return named
     finally:
-        os.close(lock)
+        os.close(file)
+
+
+def _is_still(path: Path, status: os.stat_result) -> bool:
+    """Whether a name is still that of the file which was opened."""
+    now = path.lstat()
+    return (now.st_dev, now.st_ino) == (status.st_dev, status.st_ino)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +15,7 @@ from runtime.files import write_failure
 from runtime.model import Result
 from runtime.seen import Seen
 from runtime.sinks.base import PendingFile, refuse_input
-from runtime.sinks.record import capture_time
+from runtime.sinks.record import capture_time, shown_source
 from runtime.sources.base import Frame
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class ParquetSink:
         path: the file.
         embedding_size: D.
         flush_rows: rows of a group; chosen by D unless given.
+        another: gives another name if the name is taken at the end; None replaces the file.
 
     Raises:
         FoldcamError: the folder cannot be written.
@@ -44,14 +46,21 @@ class ParquetSink:
     name = "parquet"
     may_skip = False
 
-    def __init__(self, path: Path, embedding_size: int, flush_rows: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        embedding_size: int,
+        flush_rows: int | None = None,
+        another: Callable[[], Path] | None = None,
+    ) -> None:
         import pyarrow.parquet as pq
 
         self._path, self._size = path, embedding_size
         most = max(1, min(_MOST_ROWS, _GROUP_BYTES // (4 * embedding_size)))
         self._embeddings = np.empty((flush_rows or most, embedding_size), np.float32)
         self._rows: list[dict[str, Any]] = []
-        self._file = PendingFile(path)
+        _check_replaceable(path)
+        self._file = PendingFile(path, another)
         self.output: str | None = str(path)
         self._schema = schema(embedding_size)
         try:
@@ -155,10 +164,23 @@ def schema(embedding_size: int) -> pa.Schema:
             pa.field("neighbors", pa.list_(pa.int32()), nullable=False),
             pa.field("similarities", pa.list_(pa.float32()), nullable=False),
             pa.field("estimate", pa.float32()),
+            pa.field("error", pa.string()),
             pa.field("embedding", pa.list_(pa.float32(), embedding_size), nullable=False),
         ],
         metadata={"foldcam_schema": SCHEMA_VERSION, "embedding_size": str(embedding_size)},
     )
+
+
+def _check_replaceable(path: Path) -> None:
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(4) if path.is_file() else b""
+    except OSError:
+        return  # not there, or not readable: writing says so
+    if start not in (b"", b"PAR1"):
+        raise FoldcamError(
+            f"{path} exists and is no Parquet file: choose another name, or remove it first."
+        )
 
 
 def mend_parquet(path: Path) -> bool:
@@ -176,7 +198,7 @@ def mend_parquet(path: Path) -> bool:
 def _row(frame: Frame, result: Result) -> dict[str, Any]:
     box = result.box
     return {
-        "source": frame.source.encode("utf-8", "backslashreplace").decode(),
+        "source": shown_source(frame).encode("utf-8", "backslashreplace").decode(),
         "stream": frame.stream,
         "frame": frame.index,
         "timestamp": frame.timestamp,
@@ -186,4 +208,5 @@ def _row(frame: Frame, result: Result) -> dict[str, Any]:
         "neighbors": result.neighbors.tolist(),
         "similarities": result.similarities.tolist(),
         "estimate": result.estimate,
+        "error": result.error,
     }

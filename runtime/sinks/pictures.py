@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from runtime.files import user_errors_for
 from runtime.images import write_image
 from runtime.seen import Seen
-from runtime.sinks.base import NotWritten, PendingFile
+from runtime.sinks.base import NotWritten, PendingFile, check_writable
 from runtime.sinks.guard import DiskGuard
 from runtime.sinks.record import capture_time
 from runtime.sinks.segments import Segments
@@ -49,10 +48,14 @@ class PicturesSink:
     ) -> None:
         self._folder, self._every, self._guard = folder, every, guard
         self.output: str | None = f"{folder}/"
-        with user_errors_for(folder / "picture"):
-            folder.mkdir(parents=True, exist_ok=True)
-        PendingFile(folder / "probe").abandon()
+        check_writable(folder)
         self._stems = stems_of(sources)
+        # A recorded source's names are always the same: two runs at once would mix theirs.
+        self._claims = [
+            PendingFile(folder / self._stems[stream])
+            for stream, source in enumerate(sources)
+            if not source.live
+        ]
         self._segments = {
             stream: Segments(folder / f"{self._stems[stream]}.jpg", keep_bytes)
             for stream, source in enumerate(sources)
@@ -70,6 +73,8 @@ class PicturesSink:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        for claim in self._claims:
+            claim.abandon()
         for segments in self._segments.values():
             segments.trim()
 
@@ -79,7 +84,7 @@ class PicturesSink:
         Raises:
             FoldcamError: the folder cannot be written yet.
         """
-        PendingFile(self._folder / "probe").abandon()
+        check_writable(self._folder)
 
     def write(self, seen: Seen) -> None:
         """Write one picture, or none if it is not this frame's turn."""
@@ -92,9 +97,9 @@ class PicturesSink:
         segments = self._segments.get(stream)
         if segments is None:
             path = self._folder / f"{self._stems[stream]}-{seen.frame.index:09d}.jpg"
+            write_image(path, seen.image)
         else:
-            path = segments.next(capture_time(seen.frame))
-        write_image(path, seen.image)
+            segments.write_image(seen.image, capture_time(seen.frame))
         self._written += 1
         # Listing a folder of a million pictures for each of them would be all that is done.
         if segments is not None and self._written % _TRIM_EVERY == 0:

@@ -8,13 +8,15 @@ from datetime import datetime, timezone
 from typing import Any
 
 from runtime.model import Result
+from runtime.redaction import redacted_value
 from runtime.sources.base import Frame
 
 
 def record(frame: Frame, result: Result, embedding: bool = True) -> dict[str, Any]:
     """One result as a JSON object; a number that is not finite becomes null.
 
-    A continuous outcome has `estimate` and `hottest_lower`, and its neighbors no label.
+    A continuous outcome has `estimate` and `hottest_lower`, and its neighbors no label. Where
+    the network gave no answer, `error` says why, `neighbors` is empty and `embedding` is null.
     """
     labels: list[dict[str, str]] = [{"label": label} for label in result.labels]
     if result.estimate is not None:
@@ -40,7 +42,11 @@ def record(frame: Frame, result: Result, embedding: bool = True) -> dict[str, An
     if result.estimate is not None:
         document["estimate"] = _number(result.estimate)
         document["hottest_lower"] = _place(result.hottest_lower())
-    if embedding:
+    if result.error is not None:
+        document["error"] = result.error
+    if embedding and result.error is not None:
+        document["embedding"] = None
+    elif embedding:
         document["embedding"] = [_number(value) for value in result.embedding.tolist()]
     return document
 
@@ -53,13 +59,19 @@ def place_of(frame: Frame) -> dict[str, Any]:
     """
     age = max(0.0, time.monotonic() - frame.captured)
     return {
-        "source": frame.source,
+        "source": shown_source(frame),
         "frame": frame.index,
         "timestamp": round(frame.timestamp, 6),
         "stream": frame.stream,
         "time": capture_time(frame).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "age_ms": round(1e3 * age, 3),
     }
+
+
+def shown_source(frame: Frame) -> str:
+    """The file or address that a frame came from, without credentials, also of a user's source."""
+    shown: str = redacted_value(frame.source)
+    return shown
 
 
 def capture_time(frame: Frame) -> datetime:

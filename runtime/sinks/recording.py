@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -9,7 +10,7 @@ from types import TracebackType
 from runtime.errors import FoldcamError
 from runtime.output_options import RecordingOptions
 from runtime.seen import Seen
-from runtime.sinks.base import NotWritten, Part, PendingFile
+from runtime.sinks.base import Loses, NotWritten, Part, PendingFile, check_writable
 from runtime.sinks.guard import DiskGuard
 from runtime.sinks.orphans import rescue_orphans
 from runtime.sinks.segments import Segments
@@ -18,8 +19,9 @@ from runtime.sinks.segments import Segments
 class Recording:
     """A sink of files, each begun and finished in turn.
 
-    Without rotation the first file has the path's own name; after a pause (no room, an error)
-    the next ones have the names of segments, so that nothing is written over.
+    Without rotation the first file has the path's own name. What a live source gave before is
+    never replaced: where that name is taken (by an earlier run, or after a pause), files have the
+    names of segments. A file that grows is gone on with instead.
 
     Args:
         name: of the sink.
@@ -30,6 +32,7 @@ class Recording:
         open_part: begins a file.
         mend: makes an unfinished file of a killed run sound, and says whether it is.
         guard: of the disk; None for a source whose frames must not be lost.
+        grows: whether a part adds to the file that is there, under its final name.
 
     Raises:
         FoldcamError: the folder cannot be written.
@@ -46,22 +49,27 @@ class Recording:
         open_part: Callable[[Path], Part],
         mend: Callable[[Path], bool],
         guard: DiskGuard | None = None,
+        grows: bool = False,
     ) -> None:
         self.name = name
-        self._path, self._live = path, live
+        self._path, self._live, self._grows = path, live, grows
         self._open_part, self._guard = open_part, guard
         minutes, megabytes = options.rotate_minutes, options.rotate_mb
         self._seconds = float("inf") if minutes is None else 60.0 * minutes
         self._bytes = float("inf") if megabytes is None else 1e6 * megabytes
         self._plain = not options.rotates
-        PendingFile(path).abandon()
+        self._check()
         keep = None if options.keep_gb is None else 1e9 * options.keep_gb
         self._segments = Segments(path, keep)
         rescue_orphans(path, self._segments, mend)
         self._part: Part | None = None
         self._begun = 0.0
         self._finished = 0
+        self._lost, self._reason = 0, ""
         self.output: str | None = str(path) if self._plain else self._segments.pattern
+        if grows and self._plain:
+            # Now, and not at the first frame: another run may be writing this file.
+            self._part = open_part(path)
 
     def __enter__(self) -> Recording:
         return self
@@ -75,11 +83,18 @@ class Recording:
         part, self._part = self._part, None
         if part is None:
             return
-        if kind is not None and self._live:
-            part.rescue()
-        else:
-            part.__exit__(kind, error, trace)
+        try:
+            if kind is not None and self._live:
+                part.rescue()
+            else:
+                part.__exit__(kind, error, trace)
+        finally:
+            self._add_losses(part)
         self._segments.trim()
+
+    def losses(self) -> tuple[int, str]:
+        """Results that were taken and are in no file that can be read, and why."""
+        return self._lost, self._reason
 
     def reopen(self) -> None:
         """Go on after a failure, in a new file.
@@ -87,7 +102,7 @@ class Recording:
         Raises:
             FoldcamError: the folder cannot be written yet.
         """
-        PendingFile(self._path).abandon()
+        self._check()
 
     def write(self, seen: Seen) -> None:
         """Append one frame to the file that is due.
@@ -120,10 +135,26 @@ class Recording:
         # Without a limit the disk need not be asked.
         return self._bytes < float("inf") and part.size >= self._bytes
 
+    def _check(self) -> None:
+        check_writable(self._path.parent)
+        if self._path.is_dir() or (self._path.exists() and not self._path.is_file()):
+            PendingFile(self._path).abandon()  # says what is wrong
+
     def _next_path(self) -> Path:
-        if self._plain and not self._finished:
+        if self._plain and self._grows:
             return self._path
+        taken = self._finished or (self._live and os.path.lexists(self._path))
+        if self._plain and not taken:
+            return self._path
+        if self._plain:
+            more = self._segments.pattern
+            self.output = f"{self._path} and {more}" if self._finished else more
         return self._segments.next()
+
+    def _add_losses(self, part: Part) -> None:
+        if isinstance(part, Loses):
+            lost, reason = part.losses()
+            self._lost, self._reason = self._lost + lost, reason or self._reason
 
     def _finish(self) -> None:
         part, self._part = self._part, None
@@ -134,4 +165,5 @@ class Recording:
             part.rescue()  # the run goes on, whatever there is of this file
         else:
             part.__exit__(None, None, None)
+        self._add_losses(part)
         self._segments.trim()

@@ -8,7 +8,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from runtime.errors import FoldcamError
+from runtime.images import write_image
 from runtime.logs import log
+from runtime.preprocess import Image
 
 
 class Segments:
@@ -47,6 +49,23 @@ class Segments:
         self._number += 1
         name = f"{self._path.stem}-{stamp(begun)}-{self._number:06d}{self._path.suffix}"
         return self._path.with_name(name)
+
+    def write_image(self, image: Image, begun: datetime) -> Path:
+        """Write a picture under the next name that is free, and say which that was.
+
+        Several runs may write into one folder: none takes a name that another has given.
+
+        Raises:
+            FoldcamError: the folder cannot be written, the disk is full.
+        """
+        names = [self.next(begun)]
+
+        def another() -> Path:
+            names.append(self.next(begun))
+            return names[-1]
+
+        write_image(names[0], image, another=another)
+        return names[-1]
 
     def is_segment(self, name: str) -> bool:
         """Whether a file name is one of these."""

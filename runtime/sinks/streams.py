@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 
 from runtime.seen import Seen
-from runtime.sinks.base import Reopens, Sink
+from runtime.sinks.base import Loses, Reopens, Sink
 
 
 class OfStream:
@@ -37,6 +37,10 @@ class OfStream:
         trace: TracebackType | None,
     ) -> None:
         self._sink.__exit__(kind, error, trace)
+
+    def losses(self) -> tuple[int, str]:
+        """Of the sink, if it finds out."""
+        return self._sink.losses() if isinstance(self._sink, Loses) else (0, "")
 
     def reopen(self) -> None:
         """Of the sink, if it can.

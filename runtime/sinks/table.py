@@ -17,7 +17,7 @@ class Row:
 
     name: str
     answer: str
-    similarity: float
+    similarity: float | None
     milliseconds: float
 
 
@@ -48,9 +48,11 @@ class TableSink:
         result = seen.result
         if result is not None and len(self.rows) < MAX_ROWS:
             spent = result.timings.preprocess_ms + result.timings.inference_ms
-            similarity = float(result.similarities[0])
-            self.rows.append(Row(str(seen.frame.name), result.answer, similarity, spent))
-            self._heading = "nearest label" if result.estimate is None else "estimate"
+            similarity = float(result.similarities[0]) if result.valid else None
+            answer = result.answer if result.error is None else f"no answer: {result.error}"
+            self.rows.append(Row(str(seen.frame.name), answer, similarity, spent))
+            if result.valid:
+                self._heading = "nearest label" if result.estimate is None else "estimate"
 
     def __str__(self) -> str:
         names = [shorten(printable(row.name), 48) for row in self.rows]
@@ -59,7 +61,8 @@ class TableSink:
         broad = max(map(len, [self._heading, *answers]))
         lines = [f"{'image':{wide}}  {self._heading:{broad}}  similarity      ms"]
         for name, answer, row in zip(names, answers, self.rows, strict=True):
+            similarity = "-" if row.similarity is None else f"{row.similarity:.3f}"
             lines.append(
-                f"{name:{wide}}  {answer:{broad}}  {row.similarity:10.3f}  {row.milliseconds:6.1f}"
+                f"{name:{wide}}  {answer:{broad}}  {similarity:>10}  {row.milliseconds:6.1f}"
             )
         return "\n".join(lines)

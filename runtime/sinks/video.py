@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +12,8 @@ from types import TracebackType
 import cv2
 
 from runtime.errors import FoldcamError
+from runtime.files import no_room
+from runtime.logs import log
 from runtime.opencv import quiet
 from runtime.preprocess import Image, Preprocessing
 from runtime.seen import Seen
@@ -21,6 +25,10 @@ LIVE_FPS = 25.0
 STILLS_FPS = 1.0
 _LONGEST_REPEAT_S = 10.0
 _ROOM_BYTES = 1 << 20
+# Left on the disk of a live film, so that its end, without which some films do not play, can
+# still be written: the encoder never says that a disk is full, and writes nothing more after it.
+_MARGIN_BYTES = 8 << 20
+_MARGIN_SHARE = 1 / 16
 
 
 class VideoSink:
@@ -28,22 +36,31 @@ class VideoSink:
 
     A recorded source gives one frame each at its own rate. A live source is written at
     a constant rate in real time: frames are repeated or left out by their timestamps,
-    so that a slow network does not make a fast film.
+    so that a slow network does not make a fast film. Its film is ended before the disk is full,
+    and of one that was cut all the same what can be played is kept, and the rest counted.
 
     Args:
         path: `.mp4`, `.avi` or `.mkv`.
         source: gives the rate.
         begun: the timestamp at which the film of a live source begins; the first frame's
             unless given.
+        another: gives another name if the name is taken at the end; None replaces the file.
 
     Raises:
-        FoldcamError: the folder cannot be written, or the path is the input itself.
+        FoldcamError: the folder cannot be written, another run is writing the file, or the path
+            is the input itself.
     """
 
     name = "video"
     may_skip = False
 
-    def __init__(self, path: Path, source: Source, begun: float | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        source: Source,
+        begun: float | None = None,
+        another: Callable[[], Path] | None = None,
+    ) -> None:
         refuse_input(path, source.name)
         self._source = source
         self._live = source.live
@@ -52,7 +69,9 @@ class VideoSink:
         self._writer: cv2.VideoWriter | None = None
         self._frame_wh = (0, 0)
         self._written = 0
-        self._file = PendingFile(path)
+        self._results = 0
+        self._lost, self._reason = 0, ""
+        self._file = PendingFile(path, another)
         self.output: str | None = str(path)
 
     @property
@@ -73,8 +92,11 @@ class VideoSink:
             if self._writer is not None:
                 self._writer.release()
             if kind is None and self._written:
-                self._check_playable()
-                self._file.finish()
+                if self._live:
+                    self._keep_playable()
+                else:
+                    self._check_playable()
+                    self._file.finish()
         finally:
             self._file.abandon()
 
@@ -83,17 +105,28 @@ class VideoSink:
         if self._writer is not None:
             self._writer.release()
         with suppress(FoldcamError):
-            if self._written and mend_video(self._file.temporary):
-                self._file.finish()
+            if self._written:
+                self._keep_playable()
         self._file.abandon()
 
+    def losses(self) -> tuple[int, str]:
+        """Results that were taken and cannot be played, and why."""
+        return self._lost, self._reason
+
     def write(self, seen: Seen) -> None:
-        """Append one frame; it is fitted into the size of the first one."""
+        """Append one frame; it is fitted into the size of the first one.
+
+        Raises:
+            FoldcamError: it cannot be encoded, or a live film's disk is nearly full.
+        """
+        if self._live:
+            self._check_margin()
         if self._writer is None:
             # A live source may know its rate only once it delivers.
             source = self._source
             self._fps = source.fps or (STILLS_FPS if source.stills else LIVE_FPS)
         repeats = self._repeats(seen.frame.timestamp)
+        self._results += 1
         if repeats == 0:
             return
         image = seen.image
@@ -145,24 +178,76 @@ class VideoSink:
 
     def _check_playable(self) -> None:
         """OpenCV's writer reports no error, not even a full disk: read the file back."""
-        capture = cv2.VideoCapture(str(self._file.temporary))
-        playable = capture.isOpened() and capture.read()[0]
-        counted = capture.get(cv2.CAP_PROP_FRAME_COUNT) if playable else 0
-        capture.release()
-        # Matroska's count is an estimate, which may be off by a frame.
-        if not playable or counted < self._written - 2:
+        counted = playable_frames(self._file.temporary, self._written)
+        if counted < self._written:
             self._check_room()
             raise FoldcamError(
-                f"{self._file.path} could not be written completely ({int(counted)} of "
+                f"{self._file.path} could not be written completely ({counted} of "
                 f"{self._written} frames): check the disk, or write elsewhere."
             )
+
+    def _keep_playable(self) -> None:
+        counted = playable_frames(self._file.temporary, self._written)
+        if counted:
+            self._file.finish()
+        if counted < self._written:
+            missing = self._written - counted
+            self._lost = max(1, round(self._results * missing / self._written))
+            self._reason = (
+                f"{counted} of {self._written} frames of {self._file.path} can be played: its "
+                "disk was full or failed"
+            )
+            if not counted and self._file.path.suffix.lower() == ".mp4":
+                self._reason += ", and an .mp4 that was cut cannot be played (an .mkv can)"
+            log.warning("%s", self._reason)
+
+    def _check_margin(self) -> None:
+        folder = self._file.path.parent
+        try:
+            disk = os.statvfs(folder)
+        except OSError:
+            return  # the disk itself is gone
+        margin = min(_MARGIN_BYTES, _MARGIN_SHARE * disk.f_blocks * disk.f_frsize)
+        if disk.f_bavail * disk.f_frsize < margin:
+            raise FoldcamError(no_room(folder))
 
     def _check_room(self) -> None:
         folder = self._file.path.parent
         if shutil.disk_usage(folder).free < _ROOM_BYTES:
-            raise FoldcamError(
-                f"No space left on the disk of {folder}: free some, or write elsewhere."
-            )
+            raise FoldcamError(no_room(folder))
+
+
+def playable_frames(path: Path, most: int) -> int:
+    """How many frames of a film can be played, from its first one.
+
+    Args:
+        path: of the film.
+        most: frames that it should have.
+
+    Returns:
+        `most`, if the film says that it has as many, give or take two (Matroska estimates), and
+        its end can be played. Else they are decoded and counted, because a film that was cut
+        does not know.
+    """
+    quiet()
+    capture = cv2.VideoCapture(str(path))
+    try:
+        if not capture.isOpened() or not capture.read()[0]:
+            return 0
+        if most - 2 <= capture.get(cv2.CAP_PROP_FRAME_COUNT) <= 2 * most + 2:
+            capture.set(cv2.CAP_PROP_POS_FRAMES, max(0, most - 3))
+            if capture.read()[0]:
+                return most
+        capture.release()
+        capture.open(str(path))
+        counted = 0
+        while counted < most and capture.grab():
+            counted += 1
+        return counted
+    except cv2.error:
+        return 0
+    finally:
+        capture.release()
 
 
 def mend_video(path: Path) -> bool:

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, unquote
 
 from runtime.errors import FoldcamError
 from runtime.options import SourceOptions
-from runtime.redaction import bare_address
+from runtime.redaction import bare_address, keep_secret
 from runtime.text import printable, shorten
 
 Kind = Literal["path", "v4l2", "csi", "stream", "pattern", "raw"]
@@ -61,6 +61,7 @@ def parse_address(text: str, options: SourceOptions | None = None) -> Address:
         FoldcamError: the scheme is not known, or a part of the query is; the message
             holds no credentials.
     """
+    keep_secret(text)
     options = options or SourceOptions()
     if text == "-":
         return _raw(options)
@@ -118,6 +119,11 @@ def _v4l2(path: str, options: SourceOptions, shown: str) -> Address:
         raise FoldcamError(
             f"{shown} names no device: write v4l2:///dev/video0, with three slashes."
         )
+    return device_address(path, options)
+
+
+def device_address(path: str, options: SourceOptions) -> Address:
+    """A camera of this machine by the path of its device, such as `/dev/v4l/by-id/...`."""
     number = _DEVICE.fullmatch(path)
     stem = re.sub(r"[^A-Za-z0-9.-]+", "-", path.rpartition("/")[2]).strip("-.") or "camera"
     return _device(path, options, f"camera-{int(number.group(1))}" if number else stem)

@@ -8,6 +8,7 @@ from pathlib import PurePath
 from types import TracebackType
 from typing import Protocol, runtime_checkable
 
+from runtime.image_listing import LeftOut
 from runtime.monitor import Cause, Monitor, State
 from runtime.preprocess import Image
 
@@ -42,6 +43,14 @@ class Skip:
 
     path: str
     reason: str
+
+
+def undecodable(count: int) -> str:
+    """The clause for frames of a film or camera that were left out."""
+    return (
+        f"{count} frame{'' if count == 1 else 's'} of it cannot be decoded and "
+        f"{'was' if count == 1 else 'were'} left out"
+    )
 
 
 class Source(Protocol):
@@ -113,6 +122,21 @@ class Link:
         """Frames were lost before the iteration gave them."""
         if self._monitor is not None:
             self._monitor.dropped(self._stream, cause, count, early=True)
+
+
+@runtime_checkable
+class Selective(Protocol):
+    """A source that chose among what it found."""
+
+    @property
+    def left_out(self) -> list[LeftOut]:
+        """What was there and is not given."""
+        ...
+
+
+def left_out_of(source: Source) -> list[LeftOut]:
+    """What a source found and left out; none where it had no choice."""
+    return source.left_out if isinstance(source, Selective) else []
 
 
 @runtime_checkable

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Protocol
 
@@ -13,10 +15,16 @@ import numpy as np
 from runtime.errors import FoldcamError
 from runtime.opencv import has, quiet
 from runtime.options import Decoding, SourceOptions
+from runtime.pixel_limit import check_pixels
 from runtime.preprocess import Image
 from runtime.sources.address import Address
 from runtime.sources.camera import camera_failure
 from runtime.sources.gstreamer import csi_pipeline
+
+FAILED_READS = 100
+"""Failed reads in a row that are the end of a source."""
+FAILING_SECONDS = 2.0
+"""Or so long without a picture, of a live source."""
 
 _DEV, _SYSFS = Path("/dev"), Path("/sys/class/video4linux")
 
@@ -27,6 +35,11 @@ class Capture(Protocol):
     @property
     def fps(self) -> float | None:
         """Frames per second as it claims; None if it does not."""
+        ...
+
+    @property
+    def bad(self) -> int:
+        """Pictures so far that could not be decoded, and were followed by one that could."""
         ...
 
     def read(self) -> Image | None:
@@ -41,20 +54,45 @@ class Capture(Protocol):
 class CvCapture:
     """A `cv2.VideoCapture`. Decoded pictures go through one buffer that is used again.
 
+    OpenCV says the same, "not read", of a picture that cannot be decoded and of the end. It
+    is asked again: behind a bad picture the next one comes, behind the end nothing does, and
+    nothing comes at once.
+
     Args:
         capture: opened.
+        name: for messages.
+        live: whether a read that fails slowly is the end, too: nothing came for so long.
     """
 
-    def __init__(self, capture: cv2.VideoCapture) -> None:
+    def __init__(
+        self, capture: cv2.VideoCapture, name: str = "the source", *, live: bool = True
+    ) -> None:
         self._capture = capture
+        self._name = name
+        self._failing_seconds = FAILING_SECONDS if live else math.inf
+        self._shape: tuple[int, ...] = ()
+        self.bad = 0
         self._decoded: cv2.typing.MatLike | None = None
         rate = capture.get(cv2.CAP_PROP_FPS)
         self.fps: float | None = float(rate) if 0 < rate <= 1000 else None
 
     def read(self) -> Image | None:
-        """The next picture.
+        """The next picture; those before it that cannot be decoded are counted.
 
-        One that OpenCV reports as read and leaves empty counts as none: a failed read
+        Raises:
+            FoldcamError: it has more pixels than foldcam takes.
+        """
+        failed, begun = 0, time.monotonic()
+        while (image := self._read_once()) is None:
+            failed += 1
+            # A camera that is unplugged may take its time for every failure.
+            if failed >= FAILED_READS or time.monotonic() - begun > self._failing_seconds:
+                return None
+        self.bad += failed
+        return image
+
+    def _read_once(self) -> Image | None:
+        """One that OpenCV reports as read and leaves empty counts as none: a failed read
         must never reach the network.
         """
         try:
@@ -67,9 +105,18 @@ class CvCapture:
         array = np.asarray(frame)
         if not done or array.size == 0 or array.dtype != np.uint8:
             return None
+        if array.shape != self._shape:
+            check_pixels(array.shape[1], array.shape[0], self._name)
+            self._shape = array.shape
         self._decoded = frame
         code = cv2.COLOR_GRAY2RGB if array.ndim == 2 else cv2.COLOR_BGR2RGB
-        return np.asarray(cv2.cvtColor(array, code), np.uint8)
+        try:
+            return np.asarray(cv2.cvtColor(array, code), np.uint8)
+        except (cv2.error, MemoryError):
+            raise FoldcamError(
+                f"{self._name} has frames of {array.shape[1]} x {array.shape[0]} pixels, which "
+                "need more memory than there is."
+            ) from None
 
     def release(self) -> None:
         """Close it."""
@@ -122,7 +169,7 @@ def _open_camera(address: Address) -> CvCapture:
             capture = cv2.VideoCapture(address.target if number is None else number, backend)
             if capture.isOpened():
                 _ask(capture, address.options)
-                return CvCapture(capture)
+                return CvCapture(capture, address.name)
         except cv2.error:
             pass
     if number is None:
@@ -159,7 +206,7 @@ def _open_csi(address: Address) -> CvCapture:
             f"{address.name} cannot be opened: its GStreamer pipeline does not start (is the "
             "sensor configured, and nvargus-daemon running?)."
         )
-    return CvCapture(capture)
+    return CvCapture(capture, address.name)
 
 
 def _open_stream(address: Address, timeout: float) -> CvCapture:
@@ -177,7 +224,7 @@ def _open_stream(address: Address, timeout: float) -> CvCapture:
             f"{address.name} cannot be opened: nobody answers there, access is refused, or it is "
             f"no video stream (waited at most {timeout:g} s)."
         )
-    return CvCapture(capture)
+    return CvCapture(capture, address.name)
 
 
 def decoding(decode: Decoding) -> list[int]:

@@ -87,6 +87,8 @@ class Grabber:
         """Those that wait, oldest first."""
         self.overtaken = 0
         """Pictures that gave way; whoever counts them sets it back."""
+        self.bad = 0
+        """Pictures that could not be decoded; whoever counts them sets it back."""
         self.opened = False
         self.fps: float | None = None
         self.failure: BaseException | None = None
@@ -118,8 +120,10 @@ class Grabber:
             with self._changed:
                 self.opened, self.fps = True, capture.fps
                 self._changed.notify_all()
+            counted = 0
             while self._wanted and (image := capture.read()) is not None:
-                self._hand_over(Picture(image, time.monotonic()))
+                bad, counted = capture.bad - counted, capture.bad
+                self._hand_over(Picture(image, time.monotonic()), bad)
                 del image
         except BaseException as error:
             failure = error
@@ -127,8 +131,9 @@ class Grabber:
             capture.release()
             self._end(failure)
 
-    def _hand_over(self, picture: Picture) -> None:
+    def _hand_over(self, picture: Picture, bad: int) -> None:
         with self._changed:
+            self.bad += bad
             if self._newest:
                 # Read on, or what waits in the network's buffers would be old by then.
                 while len(self.pictures) >= _ROOM:

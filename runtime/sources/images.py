@@ -9,7 +9,9 @@ from pathlib import Path, PurePath
 from types import TracebackType
 
 from runtime.errors import FoldcamError
-from runtime.images import IMAGE_SUFFIXES, list_images, natural_key, read_image
+from runtime.image_format import IMAGE_SUFFIXES
+from runtime.image_listing import LeftOut, counted, in_words, sort_out, sort_out_files
+from runtime.images import read_image
 from runtime.sources.base import Frame, Skip
 
 _MAGIC = frozenset("*?[")
@@ -22,19 +24,23 @@ class ImageSource:
         paths: the files.
         root: folder to which the frames' names are relative.
         name: what the user asked for.
+        left_out: what was found beside them and not taken.
     """
 
     stills = True
     live = False
     fps: float | None = None
 
-    def __init__(self, paths: Sequence[Path], root: Path, name: str) -> None:
+    def __init__(
+        self, paths: Sequence[Path], root: Path, name: str, left_out: Sequence[LeftOut] = ()
+    ) -> None:
         self._paths = list(paths)
         self._root = root
         self.name = name
         self.stem = root.name or "images"
         self.frames: int | None = len(self._paths)
         self.skipped: list[Skip] = []
+        self.left_out = list(left_out)
 
     @classmethod
     def from_file(cls, path: Path) -> ImageSource:
@@ -48,26 +54,33 @@ class ImageSource:
         Raises:
             FoldcamError: it holds none, or cannot be read.
         """
-        paths = list_images(folder)
-        if not paths:
+        found = sort_out(folder)
+        left_out = found.without_films()
+        if not found.pictures:
             raise FoldcamError(
                 f"{folder} holds no image (looked for {', '.join(IMAGE_SUFFIXES)}, in its "
-                "folders too)."
+                f"folders too){_besides(left_out)}."
             )
-        return cls(paths, folder, str(folder))
+        return cls(found.pictures, folder, str(folder), left_out)
 
     @classmethod
     def from_pattern(cls, pattern: str) -> ImageSource:
-        """Every file that a pattern such as `photos/**/*.jpg` names.
+        """Every picture that a pattern such as `photos/**/*.jpg` names.
 
         Raises:
             FoldcamError: it names none.
         """
         paths = [Path(found) for found in glob.glob(pattern, recursive=True)]  # noqa: PTH207
-        paths = sorted((path for path in paths if path.is_file()), key=natural_key)
+        if "**" in pattern:
+            # It names the folders beside what lies in them.
+            paths = [path for path in paths if not path.is_dir()]
         if not paths:
             raise FoldcamError(f"No file matches {pattern!r}.")
-        return cls(paths, pattern_root(pattern), pattern)
+        found = sort_out_files(paths)
+        left_out = found.without_films()
+        if not found.pictures:
+            raise FoldcamError(f"No picture matches {pattern!r}{_besides(left_out)}.")
+        return cls(found.pictures, pattern_root(pattern), pattern, left_out)
 
     def __enter__(self) -> ImageSource:
         return self
@@ -96,6 +109,11 @@ class ImageSource:
             return PurePath(path.relative_to(self._root))
         except ValueError:
             return PurePath(path.name)
+
+
+def _besides(left_out: Sequence[LeftOut]) -> str:
+    """What was there instead, as the end of a sentence."""
+    return f"; left out: {'; '.join(in_words(counted(left_out)))}" if left_out else ""
 
 
 def is_pattern(text: str) -> bool:

@@ -12,7 +12,7 @@ from types import TracebackType
 from runtime.errors import FoldcamError
 from runtime.monitor import Cause, State
 from runtime.options import FlowOptions
-from runtime.sources.base import Frame, Link, Skip
+from runtime.sources.base import Frame, Link, Skip, undecodable
 from runtime.sources.capture import Capture
 from runtime.sources.grabber import Grabber, Picture, Worker, clause
 from runtime.sources.reconnect import Reconnect
@@ -60,6 +60,7 @@ class LiveSource:
         self._link = Link()
         self._changed = threading.Condition()
         self._stopped = False
+        self._undecoded = 0
         self._grabber: Grabber | None = None
         self._worker: Worker | None = None
         self._left: list[Worker] = []
@@ -120,7 +121,7 @@ class LiveSource:
         with self._changed:
             if self._grabber is not None:
                 # What came before the run began is no part of it.
-                self._grabber.overtaken = 0
+                self._grabber.overtaken = self._grabber.bad = 0
         while machine.state is not State.stopped:
             before = machine.state, machine.reason
             picture = self._step(machine, count)
@@ -129,13 +130,15 @@ class LiveSource:
             if machine.state in (State.backoff, State.stopped):
                 self._drop()
             if picture is not None:
-                count += self._overtaken()
+                count += self._overtaken() + self._bad()
                 first = first or picture.at
                 yield Frame(
                     picture.image, count, self.name, PurePath(self.stem), picture.at - first,
                     picture.at,
                 )  # fmt: skip
                 count += 1
+        if self._undecoded:
+            self.skipped.append(Skip(self.name, undecodable(self._undecoded)))
         if machine.reason:
             self.skipped.append(Skip(self.name, machine.reason))
 
@@ -172,6 +175,17 @@ class LiveSource:
                 grabber.overtaken = 0
         if count:
             self._link.dropped(Cause.overtaken, count)
+        return count
+
+    def _bad(self) -> int:
+        with self._changed:
+            grabber = self._grabber
+            count = grabber.bad if grabber is not None else 0
+            if grabber is not None:
+                grabber.bad = 0
+        if count:
+            self._link.dropped(Cause.unreadable, count)
+            self._undecoded += count
         return count
 
     def _wait(self, ready: Callable[[], bool], deadline: float) -> None:

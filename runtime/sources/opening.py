@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from runtime.errors import FoldcamError
-from runtime.image_format import image_format
-from runtime.images import IMAGE_SUFFIXES
-from runtime.options import Decoding, FlowOptions, SourceOptions
-from runtime.sources.address import Address, parse_address
+from runtime.options import FlowOptions, SourceOptions
+from runtime.sources.address import Address, device_address, parse_address
 from runtime.sources.base import Source
 from runtime.sources.capture import check_possible, open_capture
 from runtime.sources.images import ImageSource, is_pattern
+from runtime.sources.kinds import CAMERA, is_film, special_file
 from runtime.sources.live import LiveSource
 from runtime.sources.pattern import PatternSource
 from runtime.sources.raw import RawSource
@@ -49,7 +48,7 @@ def open_source(
     options = options or SourceOptions()
     flow = flow or FlowOptions(reconnect=False)
     if file is not None:
-        return viewed(_from_path(file, options.decode), options)
+        return viewed(_from_path(file, options, flow), options)
     text = uri or source or f"/dev/video{camera}"
     address = parse_address(text, options)
     return viewed(_opened(address, flow), address.options)
@@ -57,11 +56,15 @@ def open_source(
 
 def _opened(address: Address, flow: FlowOptions) -> Source:
     if address.kind == "path":
-        return _from_path(address.target, address.options.decode)
+        return _from_path(address.target, address.options, flow)
     if address.kind == "raw":
         return RawSource(address)
     if address.kind == "pattern":
         return PatternSource(address)
+    return _live(address, flow)
+
+
+def _live(address: Address, flow: FlowOptions) -> Source:
     check_possible(address)
     source = LiveSource(
         lambda: open_capture(address, flow.stall_seconds), address.name, address.stem, flow
@@ -71,7 +74,7 @@ def _opened(address: Address, flow: FlowOptions) -> Source:
     return source
 
 
-def _from_path(text: str, decode: Decoding) -> Source:
+def _from_path(text: str, options: SourceOptions, flow: FlowOptions) -> Source:
     path = Path(text)
     try:
         if path.is_dir():
@@ -79,18 +82,20 @@ def _from_path(text: str, decode: Decoding) -> Source:
         if not path.exists():
             if is_pattern(text):
                 return ImageSource.from_pattern(text)
-            raise FoldcamError(f"{text} does not exist.")
+            raise FoldcamError(_missing(text))
+        special = special_file(path)
     except (OSError, ValueError) as error:
         raise FoldcamError(f"{text!r} cannot be opened: {error}.") from error
-    if path.suffix.lower() in IMAGE_SUFFIXES or _looks_like_image(path):
-        return ImageSource.from_file(path)
-    return VideoSource(path, decode)
+    if special == CAMERA:
+        return _live(device_address(text, options), flow)
+    if special is not None:
+        raise FoldcamError(f"{text} {special}.")
+    if is_film(path):
+        return VideoSource(path, options.decode)
+    return ImageSource.from_file(path)
 
 
-def _looks_like_image(path: Path) -> bool:
-    """A photograph without a suffix is still one."""
-    try:
-        with path.open("rb") as stream:
-            return path.is_file() and image_format(stream.read(16)) is not None
-    except OSError:
-        return False
+def _missing(text: str) -> str:
+    if text.isascii() and text.isdigit():
+        return f"{text} does not exist; a camera by its number is --camera {text}."
+    return f"{text} does not exist."

@@ -12,19 +12,19 @@ import cv2
 import numpy as np
 
 from runtime.errors import FoldcamError
+from runtime.image_format import HEAD_BYTES, image_format
+from runtime.image_size import image_size
+from runtime.monitor import Cause
 from runtime.opencv import has, quiet
 from runtime.options import Decoding
+from runtime.pixel_limit import check_pixels
 from runtime.preprocess import Image
-from runtime.sources.base import Frame, Skip
+from runtime.sources.base import Frame, Link, Skip, undecodable
 from runtime.sources.capture import CvCapture, decoding
-
-VIDEO_SUFFIXES = (
-    ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg",
-    ".wmv", ".flv", ".3gp", ".ogv", ".mjpeg", ".mjpg", ".gif",
-)  # fmt: skip
 
 # A text file that tells FFmpeg to open other files and addresses is no video.
 _PLAYLISTS = (b"#EXTM3U", b"ffconcat")
+_HEADER_BYTES = 1 << 20
 
 
 class VideoSource:
@@ -48,9 +48,11 @@ class VideoSource:
         self.skipped: list[Skip] = []
         _check_file(path)
         quiet()
+        # FFmpeg takes what stands before a colon for a protocol, unless a slash comes first.
+        opened_as = str(path.absolute())
         backend = cv2.CAP_FFMPEG if has("FFMPEG") else cv2.CAP_ANY
         try:
-            capture = cv2.VideoCapture(str(path), backend, decoding(decode))
+            capture = cv2.VideoCapture(opened_as, backend, decoding(decode))
             opened = capture.isOpened()
         except cv2.error:
             opened = False
@@ -59,13 +61,26 @@ class VideoSource:
                 f"{path} is not a video that this OpenCV reads, or it is truncated or damaged "
                 "(if a player shows it, convert it: ffmpeg -i FILE -pix_fmt yuv420p out.mp4)."
             )
+        sides = cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT
+        width, height = (_whole(capture.get(side)) for side in sides)
+        check_pixels(width, height, path)
         self._handle = capture
-        self._capture = CvCapture(capture)
+        self._capture = CvCapture(capture, str(path), live=False)
         self._reading = threading.Lock()
+        self._link = Link()
+        self._stopped = False
         count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
         # Containers without an index report a negative or absurd number.
         self.frames: int | None = int(count) if 0 < count < 1e9 else None
         self.fps: float | None = self._capture.fps
+
+    def attach(self, link: Link) -> None:
+        """Tell a run of frames that cannot be decoded."""
+        self._link = link
+
+    def stop(self) -> None:
+        """End the iteration after the present frame."""
+        self._stopped = True
 
     def __enter__(self) -> VideoSource:
         return self
@@ -82,12 +97,21 @@ class VideoSource:
             self._reading.release()
 
     def __iter__(self) -> Iterator[Frame]:
-        index = 0
+        index = bad = 0
         last = 0.0
-        while (image := self._read()) is not None:
+        while not self._stopped and (image := self._read()) is not None:
+            if self._capture.bad > bad:
+                # Numbers go on counting over what was there and could not be decoded.
+                index += self._capture.bad - bad
+                self._link.dropped(Cause.unreadable, self._capture.bad - bad)
+                bad = self._capture.bad
             last = max(last, self._timestamp(index))
             yield Frame(image, index, self.name, PurePath(self._path.name), last, time.monotonic())
             index += 1
+        if bad:
+            self.skipped.append(Skip(self.name, undecodable(bad)))
+        if self._stopped:
+            return
         expected = self.frames
         # Some containers only estimate their length from duration and rate.
         if index == 0:
@@ -106,16 +130,30 @@ class VideoSource:
         return index / self.fps if self.fps else 0.0
 
 
+def _whole(value: float) -> int:
+    return int(value) if 0 < value < 1e9 else 0
+
+
 def _check_file(path: Path) -> None:
     if not path.is_file():
         reason = "is a folder" if path.is_dir() else "does not exist"
         raise FoldcamError(f"{path} {reason}.")
     try:
         with path.open("rb") as stream:
-            start = stream.read(16)
+            start = stream.read(HEAD_BYTES)
     except OSError as error:
         raise FoldcamError(f"{path} cannot be read: {error.strerror or error}.") from error
     if not start:
         raise FoldcamError(f"{path} is empty (0 bytes).")
     if start.startswith(_PLAYLISTS):
         raise FoldcamError(f"{path} is a playlist, not a video: give the video itself.")
+    kind = image_format(start)
+    if kind in ("HEIC", "AVIF"):
+        # FFmpeg would take the first of its tiles for a film of one frame.
+        raise FoldcamError(f"{path} is a {kind} picture, not a video.")
+    if kind is not None:
+        # A film of pictures; FFmpeg decodes the first one already when it opens the file.
+        with path.open("rb") as stream:
+            size = image_size(stream.read(_HEADER_BYTES), kind)
+        if size is not None:
+            check_pixels(*size, path)

@@ -10,10 +10,11 @@ import cv2
 import numpy as np
 
 from runtime.errors import FoldcamError
+from runtime.image_listing import LeftOut
 from runtime.monitor import Cause
 from runtime.options import ROTATIONS, Box, Rotation, SourceOptions
 from runtime.preprocess import Image
-from runtime.sources.base import Attached, Frame, Link, Skip, Source
+from runtime.sources.base import Attached, Frame, Link, Skip, Source, left_out_of
 
 _TURNS = {
     90: cv2.ROTATE_90_CLOCKWISE,
@@ -54,6 +55,11 @@ class View:
     def skipped(self) -> list[Skip]:
         """As the source's."""
         return self._source.skipped
+
+    @property
+    def left_out(self) -> list[LeftOut]:
+        """As the source's."""
+        return left_out_of(self._source)
 
     def attach(self, link: Link) -> None:
         """Report to a run, as the source does."""

@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from runtime.errors import FoldcamError
 from runtime.text import printable, shorten
 
-_BACKLOG = 64
+BACKLOG = 1024
+"""Connections that wait to be accepted."""
 # Else the kernel would keep megabytes for every client that does not read.
 _SEND_BUFFER = 1 << 18
 
@@ -54,7 +55,7 @@ def bind(family: socket.AddressFamily, place: tuple[str, int]) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         listener.bind(place)
-        listener.listen(_BACKLOG)
+        listener.listen(BACKLOG)
         listener.setblocking(False)
     except OSError as error:
         listener.close()

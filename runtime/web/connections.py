@@ -7,6 +7,8 @@ So their number is bounded, and one that neither asks nor reads is ended.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any, cast
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -16,7 +18,8 @@ REQUEST_SECONDS = 10.0
 ANSWER_SECONDS = 30.0
 STUCK_SECONDS = 15.0
 SWEEP_SECONDS = 2.0
-_SPARE = 32
+# An answer that takes longer gives way to whoever has not been answered at all.
+PATIENT_SECONDS = 5.0
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 10\r\n"
     b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: 26\r\n\r\n"
@@ -24,16 +27,18 @@ _FULL = (
 )[:-1]
 
 
-def bounded_protocol(clients: int) -> type[H11Protocol]:
-    """uvicorn's HTTP, with at most so many watching clients and some more connections.
+def bounded_protocol(most: int) -> type[H11Protocol]:
+    """uvicorn's HTTP with so many connections at most.
+
+    One that is too many takes the place of one that waits, so that whoever opens connections
+    and asks for nothing keeps nobody else out.
 
     Args:
-        clients: WebSockets that are allowed; each browser asks over HTTP beside it.
+        most: connections, WebSockets among them.
     """
-    most = 2 * clients + _SPARE
 
     class BoundedProtocol(H11Protocol):
-        """Refuses the connection that is one too many."""
+        """Makes room for itself, or refuses."""
 
         # Since when it has waited for a request, or has answered one.
         since = 0.0
@@ -41,9 +46,16 @@ def bounded_protocol(clients: int) -> type[H11Protocol]:
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             self.since = self.loop.time()
-            if len(self.connections) > most:
-                transport.write(_FULL)
-                transport.close()
+            if len(self.connections) <= most:
+                return
+            given_way = _idlest(self.connections, self, self.since)
+            if given_way is not None:
+                given_way.transport.abort()
+                # It leaves by itself, but only after those that come now were counted.
+                self.connections.discard(given_way)
+                return
+            transport.write(_FULL)
+            transport.close()
 
         def data_received(self, data: bytes) -> None:
             if not self.transport.is_closing():
@@ -57,6 +69,34 @@ def bounded_protocol(clients: int) -> type[H11Protocol]:
             self.since = self.loop.time()
 
     return BoundedProtocol
+
+
+def _idlest(connections: Iterable[object], new: object, now: float) -> H11Protocol | None:
+    """Which connection gives way to a new one; None if all are being answered.
+
+    One that asks for nothing before one that takes its answer slowly; of these one of the
+    address that has the most; of these the one that has waited longest. WebSockets never: their
+    number has a bound of its own.
+    """
+    waiting = [
+        each
+        for each in connections
+        if isinstance(each, H11Protocol)
+        and each is not new
+        and (not _answering(each) or now - cast(Any, each).since > PATIENT_SECONDS)
+    ]
+    of_address = Counter(_address(each) for each in waiting)
+    return min(
+        waiting,
+        key=lambda each: (
+            _answering(each), -of_address[_address(each)], cast(Any, each).since
+        ),
+        default=None,
+    )  # fmt: skip
+
+
+def _address(connection: H11Protocol) -> str:
+    return connection.client[0] if connection.client else ""
 
 
 async def end_the_stuck(state: ServerState) -> None:
@@ -93,5 +133,8 @@ def _overdue(connection: object, now: float) -> bool:
     if not isinstance(connection, H11Protocol):
         return False
     since = cast(Any, connection).since
-    answering = connection.cycle is not None and not connection.cycle.response_complete
-    return bool(now - since > (ANSWER_SECONDS if answering else REQUEST_SECONDS))
+    return bool(now - since > (ANSWER_SECONDS if _answering(connection) else REQUEST_SECONDS))
+
+
+def _answering(connection: H11Protocol) -> bool:
+    return connection.cycle is not None and not connection.cycle.response_complete

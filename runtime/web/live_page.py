@@ -21,6 +21,7 @@ from runtime.seen import Seen
 from runtime.strict_json import strict_json
 from runtime.web.access import Access
 from runtime.web.address import HostNames, bind, is_loopback, resolve, url_host
+from runtime.web.descriptors import budget
 from runtime.web.health import Health
 from runtime.web.history import History
 from runtime.web.latest import Latest
@@ -51,7 +52,8 @@ class LivePage:
 
     Raises:
         FoldcamError: the extra `live` is not installed, a needed token is missing or weak,
-            the folder of thumbnails does not fit the model.
+            the folder of thumbnails does not fit the model, or this process may have too few
+            open files.
 
     Example:
         >>> with LivePage(ServeOptions(port=0), Monitor(), model.contract) as page:
@@ -76,6 +78,7 @@ class LivePage:
         self._family, self._place = resolve(options.host, options.port)
         self._access = Access(options.token, is_loopback(self._place[0]))
         self._hosts = HostNames(options.host, options.names)
+        self._budget = budget(options.clients)
         self._latest = Latest()
         self._history = History()
         folder = None if options.thumbnails is None else Path(options.thumbnails)
@@ -108,7 +111,7 @@ class LivePage:
             ThreadPoolExecutor(1, thread_name_prefix=f"live-page-{work}")
             for work in ("pictures", "answers")
         ]
-        self._server = ServerThread(self._make, self._options.clients)
+        self._server = ServerThread(self._make, self._budget.connections)
         try:
             self._server.start(listener)
         except BaseException:
@@ -204,7 +207,7 @@ def _shown(
         thumbnails=Thumbnails(folder, contract),
         contract=contract,
         style=style,
-        clients=page._options.clients,
+        clients=page._budget.viewers,
         needs_token=page._access.needs_token,
     )
 

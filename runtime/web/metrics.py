@@ -98,6 +98,11 @@ def _of_streams(snapshot: Snapshot) -> Iterable[Metric]:
     dropped = CounterMetricFamily(
         "foldcam_frames_dropped", "Frames lost, by cause.", labels=[*labels, "cause"]
     )
+    unanswered = CounterMetricFamily(
+        "foldcam_regions_unanswered",
+        "Regions for which the network returned no answer, by cause.",
+        labels=[*labels, "cause"],
+    )
     reconnects = CounterMetricFamily(
         "foldcam_source_reconnects", "Times that a source came back.", labels=labels
     )
@@ -121,9 +126,11 @@ def _of_streams(snapshot: Snapshot) -> Iterable[Metric]:
         age.add_metric(values, 1e-3 * stream.age_ms)
         for cause, count in stream.drops.items():
             dropped.add_metric([*values, cause], count)
+        for cause, count in stream.unanswered.items():
+            unanswered.add_metric([*values, cause], count)
         for one in State:
             state.add_metric([*values, one.value], float(one.value == stream.state))
-    return captured, processed, dropped, reconnects, rate, age, state
+    return captured, processed, dropped, unanswered, reconnects, rate, age, state
 
 
 def _of_sinks(snapshot: Snapshot) -> Iterable[Metric]:

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from runtime.errors import FoldcamError
+from runtime.web.address import BACKLOG
 from runtime.web.connections import abort_all, bounded_protocol, end_the_stuck
 from runtime.web.guard import MAX_HEADERS
 from runtime.web.stream import MAX_MESSAGE
@@ -22,6 +23,7 @@ from runtime.web.stream import MAX_MESSAGE
 _START_SECONDS = 20.0
 _STOP_SECONDS = 5.0
 _GRACE_SECONDS = 0.3
+_AT_ONCE = 2
 _log = logging.getLogger(__name__)
 Task = Callable[[], Coroutine[Any, Any, None]]
 
@@ -32,12 +34,12 @@ class ServerThread:
     Args:
         make: builds the application and the tasks that run beside it; called in the
             server's event loop.
-        clients: WebSockets that are allowed.
+        connections: at most; see `runtime.web.descriptors`.
     """
 
-    def __init__(self, make: Callable[[], tuple[ASGIApp, list[Task]]], clients: int) -> None:
+    def __init__(self, make: Callable[[], tuple[ASGIApp, list[Task]]], connections: int) -> None:
         self._make = make
-        self._clients = clients
+        self._connections = connections
         self._thread: threading.Thread | None = None
         self._ready = threading.Event()
         self._server: uvicorn.Server | None = None
@@ -90,7 +92,7 @@ class ServerThread:
         # Its loggers would print a traceback for a client that breaks off.
         config = uvicorn.Config(
             app,
-            http=bounded_protocol(self._clients),
+            http=bounded_protocol(self._connections),
             ws=WebSocketsSansIOProtocol,
             ws_max_size=MAX_MESSAGE,
             ws_per_message_deflate=False,
@@ -104,11 +106,13 @@ class ServerThread:
             server_header=False,
             timeout_keep_alive=10,
             timeout_graceful_shutdown=2,
+            # So many are accepted before the first of them can give way to another.
+            backlog=_AT_ONCE,
         )
         self._server = server = uvicorn.Server(config)
         tasks = [asyncio.ensure_future(job()) for job in jobs]
         tasks.append(asyncio.ensure_future(end_the_stuck(server.server_state)))
-        tasks.append(asyncio.ensure_future(self._tell_when_up(server)))
+        tasks.append(asyncio.ensure_future(self._tell_when_up(server, listener)))
         tasks.append(asyncio.ensure_future(_abort_at_end(server)))
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))
         try:
@@ -124,9 +128,11 @@ class ServerThread:
                 task.cancel()
             await asyncio.gather(serving, *tasks, return_exceptions=True)
 
-    async def _tell_when_up(self, server: uvicorn.Server) -> None:
+    async def _tell_when_up(self, server: uvicorn.Server, listener: socket.socket) -> None:
         while not server.started:
             await asyncio.sleep(0.005)
+        # asyncio gave the kernel its number of those that wait to be accepted: far too few.
+        listener.listen(BACKLOG)
         self._ready.set()
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from runtime.contract import Contract
 from runtime.errors import FoldcamError
-from runtime.images import IMAGE_SUFFIXES, list_images, natural_key, read_image
+from runtime.images import list_images, natural_key, read_image
 from runtime.preprocess import Image
 from runtime.web.packet import encode_jpeg
 
@@ -82,12 +82,7 @@ class Thumbnails:
 
 
 def _first_image(folder: Path) -> Path | None:
-    found = [
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-    ]
-    return min(found, key=natural_key) if found else None
+    return next(iter(list_images(folder, recursive=False)), None)
 
 
 def _square(image: Image) -> Image:

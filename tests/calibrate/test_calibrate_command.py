@@ -33,16 +33,20 @@ def test_a_model_that_int8_hardly_changes_passes(foldcam, easy, data, tmp_path):
     assert foldcam("check", out, "--target", "jetpack-6.2")[0] == 0
 
 
-def test_naive_quantization_fails_and_leaves_no_model(foldcam, fragile, data, tmp_path):
+def test_naive_quantization_fails_and_leaves_no_model(foldcam, easy, fragile, data, tmp_path):
     out = tmp_path / "model.int8.onnx"
-    out.write_bytes(b"of an earlier run")
-    status, found, _ = _calibrate(
-        foldcam, fragile, data, out, "--keep-float", "none", "--method", "minmax", *PLAIN
-    )
+    # Of an earlier run: it would be taken for this one's.
+    assert _calibrate(foldcam, easy, data, out)[0] == 0
+    naive = ("--keep-float", "none", "--method", "minmax", *PLAIN)
+    status, found, _ = _calibrate(foldcam, fragile, data, out, *naive)
     assert status == 3
     assert found["failures"]
     assert not out.exists()
     assert (tmp_path / "model.int8.report.json").is_file()
+    # What is no INT8 model is not removed.
+    out.write_bytes(easy.read_bytes())
+    assert _calibrate(foldcam, fragile, data, out, *naive)[0] == 3
+    assert out.read_bytes() == easy.read_bytes()
 
 
 def test_the_layer_that_does_the_damage_is_kept_in_float(foldcam, fragile, data, tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from calibrate.qdq import Step, nearest_levels, step_for, weight_scales
-from calibrate.statistics import BINS, _Counter, load_statistics, save_statistics
+from calibrate.statistics import BINS, _Counter, _where, load_statistics, save_statistics
 from calibrate.thresholds import clipped_share, threshold_of
 
 
@@ -97,3 +97,10 @@ def test_steps_are_symmetric_for_tensorrt_and_unsigned_for_cpus():
     assert step_for(127.0, negative=False, target="tensorrt") == Step(1.0, 0, False)
     assert step_for(255.0, negative=False, target="cpu") == Step(1.0, 0, True)
     assert step_for(127.0, negative=True, target="cpu") == Step(1.0, 128, True)
+
+
+def test_the_image_on_which_an_activation_is_not_finite_is_named():
+    values = np.ones((3, 2, 2), np.float32)
+    values[1, 0, 1] = np.nan
+    assert _where(values, 4, [f"{n}.png" for n in range(9)]) == "on 5.png"
+    assert _where(values, 4, ()) == "on the images from number 5 on"

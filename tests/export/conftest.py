@@ -183,6 +183,7 @@ def working_directory(tmp_path: Path) -> Iterator[Path]:
 
 # As pyproject.toml declares them; the installed metadata may be of another checkout.
 COMMANDS = {
+    "train": "export.commands.train:app",
     "bank": "export.commands.bank:app",
     "export": "export.commands.export:app",
     "fold": "export.commands.fold:app",

@@ -60,7 +60,9 @@ def graph(
                 attributes[name] = numbers
         made = output.split(",")
         nodes.append(
-            helper.make_node(operator, inputs.split(","), made, f"n_{made[0]}", **attributes)
+            helper.make_node(
+                operator, inputs.split(",") if inputs else [], made, f"n_{made[0]}", **attributes
+            )
         )
     inputs = [helper.make_tensor_value_info("x", dtype, list(given))]
     if listed:

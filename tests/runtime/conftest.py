@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -188,10 +188,78 @@ def make_model(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
+def _without_epsilon(model: onnx.ModelProto) -> None:
+    """The embedding is the network's own normalisation, and 0 / 0 of a black picture."""
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            for at, name in enumerate(names):
+                names[at] = {"embedding": "plain", "safe_norm": "norm", "e": "embedding"}.get(
+                    name, name
+                )
+    kept = [node for node in model.graph.node if list(node.output) != ["norm"]]
+    at = next(i for i, node in enumerate(kept) if list(node.output) == ["plain"]) + 1
+    kept.insert(at, helper.make_node("ReduceL2", ["plain", "one"], ["norm"], keepdims=1))
+    kept = [node for node in kept if node.op_type != "Max" or "norm" not in node.output]
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+
+
+def _scaled(factor: float) -> Callable[[onnx.ModelProto], None]:
+    """Every embedding becomes so many times as long; a NaN or infinity goes everywhere."""
+
+    def change(model: onnx.ModelProto) -> None:
+        model.graph.initializer.append(
+            numpy_helper.from_array(np.array(factor, np.float32), "factor")
+        )
+        for node in model.graph.node:
+            if list(node.output) == ["embedding"]:
+                node.output[0] = "plain"
+        at = next(i for i, node in enumerate(model.graph.node) if "plain" in node.output) + 1
+        model.graph.node.insert(at, helper.make_node("Mul", ["plain", "factor"], ["embedding"]))
+
+    return change
+
+
+@pytest.fixture
+def without_epsilon() -> Callable[[onnx.ModelProto], None]:
+    """For `make_model(change=...)`: a black picture gives NaN."""
+    return _without_epsilon
+
+
+@pytest.fixture
+def scaled() -> Callable[[float], Callable[[onnx.ModelProto], None]]:
+    """`make_model(change=scaled(1e30))`: embeddings so many times as long."""
+    return _scaled
+
+
+@pytest.fixture
+def load(make_model: Callable[..., Path]) -> Iterator[Callable[..., Any]]:
+    """`load(change)`: a tiny model with a changed graph, opened."""
+    from runtime.model import FoldedModel
+
+    opened: list[FoldedModel] = []
+
+    def load(change: Any, contract: Contract | None = None) -> FoldedModel:
+        opened.append(FoldedModel.load(make_model(change=change, contract=contract), "cpu", 1))
+        return opened[-1]
+
+    yield load
+    for model in opened:
+        model.close()
+
+
 @pytest.fixture
 def contract_with() -> Callable[..., Contract]:
     """`contract_with(resize="crop")`: the tiny contract with fields replaced."""
     return tiny_contract
+
+
+@pytest.fixture(autouse=True)
+def no_secret_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test typed as a password is an ordinary word in the next."""
+    from runtime import redaction
+
+    monkeypatch.setattr(redaction, "_known", redaction._Known())
 
 
 Program = Callable[..., subprocess.CompletedProcess[str]]

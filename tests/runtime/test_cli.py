@@ -137,7 +137,7 @@ def test_hostile_labels_cannot_steer_the_terminal(runtime, make_model, contract_
 
 
 def test_reader_that_goes_away(tiny_model, video, child_environment):
-    """`runtime ... | head -1` ends quietly."""
+    """`runtime ... | head -1` ends with one sentence."""
     child = subprocess.Popen(
         [sys.executable, "-m", "runtime.cli", "run", str(tiny_model),
          "--file", str(video(frames=400)), "--jsonl", "-", "--quiet"],
@@ -147,8 +147,10 @@ def test_reader_that_goes_away(tiny_model, video, child_environment):
     assert child.stderr is not None
     child.stdout.readline()
     child.stdout.close()
-    assert child.wait(timeout=30) != 0
-    assert child.stderr.read() == ""
+    assert child.wait(timeout=30) == 1
+    assert child.stderr.read() == (
+        "error: Whoever read the results has gone, which ended the run.\n"
+    )
     child.stderr.close()
 
 

@@ -289,3 +289,22 @@ def test_two_contracts_in_one_file_are_refused(tiny_model, tmp_path):
     onnx.save(model, tmp_path / "m.onnx")
     with pytest.raises(FoldcamError, match="holds two entries 'foldcam'"):
         read_header(tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("bank", "embedding_size"), 2**40),
+        (("bank", "channels"), 2**52),
+        (("bank", "rows"), 2**31),
+        (("feature_map", 0), 2**50),
+        (("feature_map", 2), 2**30),
+        (("heatmap_size", 0), 2**20),
+        (("preprocessing", "width"), 2**20),
+    ],
+)
+def test_a_size_that_no_network_has_is_refused_before_arrays_are_made(place, value, whole):
+    section, key = place
+    whole[section][key] = value
+    with pytest.raises(FoldcamError, match=f"{value}, outside 1 to "):
+        parse_contract(json.dumps(whole), "m.onnx")

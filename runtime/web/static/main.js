@@ -71,11 +71,13 @@ function showAnswer({ results, more }) {
   nearest.show(first?.neighbors ?? []);
   let spoken = "no region";
   if (first) {
-    const estimated = first.estimate !== undefined;
+    // Where the network returned NaN, there is neither a label nor a number.
+    const estimated = first.estimate !== undefined && first.error === undefined;
     const regions = results.length + more;
     find("answer").textContent = estimated ? `estimate ${first.answer}` : first.answer;
+    const similarity = first.neighbors[0]?.similarity;
     find("similarity").textContent =
-      (estimated ? "" : (first.neighbors[0]?.similarity ?? 0).toFixed(2)) +
+      (first.error ?? (estimated || similarity === undefined ? "" : (similarity ?? 0).toFixed(2))) +
       (regions > 1 ? `  first of ${regions} regions` : "");
     find("estimate").hidden = !estimated;
     if (estimated) find("estimate-value").textContent = first.answer;

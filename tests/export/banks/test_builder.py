@@ -13,7 +13,7 @@ import torch
 from export.banks import embedding_pass
 from export.banks.builder import build_bank
 from export.banks.feature_cache import FeatureCache
-from export.datasets import Sample, load_dataset
+from export.datasets import Sample, load_dataset, reading
 from export.networks.cut import Activations
 from export.objectives.directions import parse_objective
 from export.objectives.kernel import KernelObjective, parse_kernel
@@ -132,7 +132,7 @@ def _count_reads(monkeypatch):
         reads.append(path)
         return read_image(path)
 
-    monkeypatch.setattr(embedding_pass, "read_image", read)
+    monkeypatch.setattr(reading, "read_image", read)
     return reads
 
 

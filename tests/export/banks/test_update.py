@@ -15,7 +15,7 @@ from export.bank_source import BankSource
 from export.banks import embedding_pass
 from export.banks.builder import build_bank
 from export.banks.update import add_to_bank
-from export.datasets import Dataset, Sample, load_dataset
+from export.datasets import Dataset, Sample, load_dataset, reading
 from export.objectives.directions import parse_objective
 from export.objectives.kernel import KernelObjective
 from runtime.contract import Origin
@@ -56,7 +56,7 @@ def _count_reads(monkeypatch):
         reads.append(path)
         return read_image(path)
 
-    monkeypatch.setattr(embedding_pass, "read_image", read)
+    monkeypatch.setattr(reading, "read_image", read)
     return reads
 
 
@@ -132,7 +132,7 @@ def test_a_head_that_is_not_linear_keeps_the_old_rows(samples, make, cut):
     scratch = make(samples, "MlpHead")
     assert not report.rederived
     assert "old rows keep the grad-weights" in report.notes()[0]
-    assert report.known == [samples[0].path]
+    assert report.known == [str(samples[0].path)]
     np.testing.assert_allclose(report.bank.embeddings, scratch.embeddings, atol=1e-6)
     rows = report.bank.row_grad_weights()
     np.testing.assert_array_equal(rows[:8], bank.row_grad_weights())
@@ -184,7 +184,7 @@ def test_the_new_bank_knows_where_it_comes_from(samples, make, cut, tmp_path):
 def test_an_image_that_is_there_already_is_left_out(samples, make, cut):
     bank = make(samples[:8])
     report = add_to_bank(bank, cut("Normalized"), _data(samples[4:]))
-    assert report.known == [sample.path for sample in samples[4:8]]
+    assert report.known == [str(sample.path) for sample in samples[4:8]]
     _assert_equal(report.bank, make(samples))
     with pytest.raises(FoldcamError, match="All 8 images are in the bank already"):
         add_to_bank(bank, cut("Normalized"), _data(samples[:8]))

@@ -14,7 +14,7 @@ SCALE = np.array(0.1, np.float32)
 # Tested by behaviour in test_findings.py, test_files.py and test_folded.py.
 ELSEWHERE = {
     "opset-too-new", "not-of-the-opset", "undated-operator", "external-data", "dynamic-size",
-    "external-data-outside", "bfloat16", "int64-range", "dla",
+    "bfloat16", "int64-range", "dla",
 }  # fmt: skip
 
 

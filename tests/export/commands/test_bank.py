@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from export.bank import Bank
 from export.banks import embedding_pass
+from export.datasets import reading
 from runtime.onnx_file import read_contract
 
 COMMANDS = {
@@ -162,7 +163,7 @@ def test_images_that_are_there_already_and_unreadable_ones_are_told(bank, model,
 
 def test_an_interrupted_build_resumes_and_cleans_up(model, parts, foldcam, monkeypatch):
     monkeypatch.setattr(embedding_pass, "BLOCK", 3)
-    honest, seen = embedding_pass.read_image, []
+    honest, seen = reading.read_image, []
 
     def read(path):
         seen.append(path)
@@ -170,7 +171,7 @@ def test_an_interrupted_build_resumes_and_cleans_up(model, parts, foldcam, monke
             raise KeyboardInterrupt
         return honest(path)
 
-    monkeypatch.setattr(embedding_pass, "read_image", read)
+    monkeypatch.setattr(reading, "read_image", read)
     build = ("bank", "build", model, "--images", "old", "--out", "deep/b.safetensors")
     status, _, err = foldcam(*build)
     assert status == 130
@@ -261,7 +262,7 @@ PAIR_KEYS = {
     "neighbor_similarity_difference_worst", "similarity_difference_worst",
     "heatmaps_compared", "heatmap_correlation_mean", "heatmap_correlation_p5",
     "heatmap_correlation_worst",
-    "heatmap_difference_mean", "heatmap_difference_worst", "heatmaps_vary", "finite",
+    "heatmap_difference_mean", "heatmap_difference_worst", "heatmaps_vary", "finite", "not_finite",
     "rows_exist", "bank_intact", "estimate_difference_worst", "worst_image", "limits",
     "failures", "passed",
 }  # fmt: skip
@@ -270,10 +271,12 @@ PAIR_KEYS = {
 def test_verify_prints_one_json_document(exported, shared_photos, foldcam):
     shutil.copy(exported, "copy.onnx")
     status, out, _ = foldcam("verify", exported, "--against", "copy.onnx", "--against", "copy.onnx",
-                             "--images", shared_photos, "--most", 5, "--json")  # fmt: skip
+                             "--images", shared_photos, "--most", 5, "--trust-origin",
+                             "--json")  # fmt: skip
     assert status == 0
     document = json.loads(out)
-    assert set(document) == PAIR_KEYS | {"model", "reference", "against", "skipped", "notes"}
+    keys = {"model", "reference", "network_compared", "against", "skipped", "notes"}
+    assert set(document) == PAIR_KEYS | keys
     assert [set(pair) for pair in document["against"]] == [PAIR_KEYS, PAIR_KEYS]
     assert document["reference"] == "the network it came from"
     assert document["images"] == document["against"][0]["images"] == 5
@@ -288,7 +291,8 @@ def test_a_network_that_is_gone_is_told_and_what_is_there_is_verified(
     status, out, _ = foldcam("verify", exported, "--images", shared_photos)
     assert status == 0
     assert "against its own network, unfolded" in out
-    assert "note: The network itself could not be loaded" in out
+    assert "note: Only what was folded onto the network is verified" in out
+    assert foldcam("verify", exported, "--trust-origin")[0] == 1
     status, _, err = foldcam("verify", exported, "--against", model)
     assert status == 1
     assert "no module" in err

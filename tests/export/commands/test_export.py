@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from onnx import numpy_helper
 
 from export.bank import Bank
 from export.banks import embedding_pass
+from export.datasets import reading
 from runtime.onnx_file import read_contract
 
 SOURCE = """
@@ -88,7 +90,7 @@ def test_the_chosen_output_of_several_is_remembered(
     assert status == 0, err
     contract = read_contract(working_directory / "model.onnx")
     assert contract.origin.network == f"{model}:several#other"
-    assert foldcam("verify", "model.onnx", "--images", shared_photos)[0] == 0
+    assert foldcam("verify", "model.onnx", "--images", shared_photos, "--trust-origin")[0] == 0
     status, _, err = foldcam("verify", "model.onnx", "--against", f"{model}:several#mine")
     assert status == 1
     assert "was made from another network" in " ".join(err.split())
@@ -98,10 +100,34 @@ def test_export_then_verify(exported, model, shared_photos, foldcam, working_dir
     contract = read_contract(exported)
     assert contract.origin.network == f"{model}:make"
     assert contract.bank.grad_weight_rows == 3
-    status, out, _ = foldcam("verify", exported, "--images", shared_photos)
+    status, out, _ = foldcam("verify", exported, "--images", shared_photos, "--trust-origin")
     assert status == 0
     assert "passed" in out
     assert [p.name for p in working_directory.iterdir() if p.name.startswith(".")] == []
+
+
+def test_export_says_that_it_kept_the_bank(model, shared_photos, foldcam, working_directory):
+    arguments = ("export", f"{model}:make", "--images", shared_photos)
+    status, out, err = foldcam(*arguments, "--bank", "rows.safetensors")
+    assert status == 0, err
+    assert re.search(r"bank file +rows\.safetensors: \d", out)
+    assert (working_directory / "rows.safetensors").is_file()
+    status, out, _ = foldcam(*arguments)
+    assert "bank file" not in out
+    assert json.loads(foldcam(*arguments, "--json")[1])["bank_file"] is None
+
+
+def test_verify_has_a_word_before_it_loads_anything_large(
+    exported, shared_photos, foldcam, monkeypatch
+):
+    def interrupt(*_args, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("export.models.named.load_network", interrupt)
+    status, out, err = foldcam("verify", exported, "--images", shared_photos, "--json")
+    assert status == 130
+    assert out == ""
+    assert f"Verifying {exported} ..." in " ".join(err.split())
 
 
 def test_export_prints_one_json_document(model, shared_photos, foldcam):
@@ -124,7 +150,7 @@ def test_what_the_network_prints_goes_to_standard_error(model, shared_photos, fo
     _, out, err = foldcam(*arguments, "--json")
     json.loads(out)
     assert "loading my weights" in err
-    _, out, err = foldcam("verify", "model.onnx", "--json")
+    _, out, err = foldcam("verify", "model.onnx", "--trust-origin", "--json")
     assert json.loads(out)["passed"] is True
     assert "loading my weights" in err
 
@@ -150,7 +176,7 @@ def test_every_flag_reaches_the_file(model, shared_photos, foldcam, working_dire
         "letterbox",
     )
     assert (recipe.mean, recipe.std) == ((0.5,) * 3, (0.25,) * 3)
-    assert foldcam("verify", out, "--images", shared_photos)[0] == 0
+    assert foldcam("verify", out, "--images", shared_photos, "--trust-origin")[0] == 0
 
 
 def test_half_precision_reaches_the_file_and_verifies(
@@ -233,21 +259,43 @@ def test_weights_and_programs_are_found_beside_the_model(
         "export", f"{model}:make", "--images", shared_photos, "--weights", "w.pt"
     )
     assert status == 0, err
-    assert foldcam("verify", "model.onnx")[0] == 0
+    arguments = ("verify", "model.onnx", "--json")
+    document = json.loads(foldcam(*arguments, "--trust-origin")[1])
+    assert (document["network_compared"], document["notes"]) == (True, [])
     (working_directory / "w.pt").unlink()
-    # Then what was folded onto the network is verified, and the rest is said.
-    status, out, _ = foldcam("verify", "model.onnx", "--json")
-    assert status == 0
-    document = json.loads(out)
-    assert document["reference"] == "its own network, unfolded"
-    (note,) = document["notes"]
-    assert "only what was folded onto it" in note
-    assert "neither beside it nor in the working directory" in note
-    assert "--weights PATH" in note
-    # What the user names must be there.
-    status, _, err = foldcam("verify", "model.onnx", "--weights", "w.pt")
+    # What the user asks for must be there.
+    status, _, err = foldcam(*arguments, "--trust-origin")
+    assert status == 1
+    assert "neither beside it nor in the working directory" in err
+    assert "--weights PATH" in err
+    status, _, err = foldcam(*arguments, "--against", f"{model}:make", "--weights", "w.pt")
     assert status == 1
     assert "w.pt does not exist" in err
+
+
+def test_verify_without_a_network_says_what_it_could_not_show(exported, model, foldcam):
+    status, out, _ = foldcam("verify", exported)
+    assert status == 0
+    assert "against its own network, unfolded" in out
+    assert f"--against MODEL (the file says {model}:make; --trust-origin takes its word)" in out
+    assert out.endswith("passed, as far as the file itself can show\n")
+    document = json.loads(foldcam("verify", exported, "--json")[1])
+    assert (document["passed"], document["network_compared"]) == (True, False)
+    assert foldcam("verify", exported, "--against", f"{model}:make")[1].endswith("passed\n")
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("--weights", "w.pt"), "--weights belongs to a network"),
+        (("--output", "y"), "--output belongs to a network"),
+        (("--against", "demo", "--trust-origin"), "leave --trust-origin out"),
+    ],
+)
+def test_flags_of_a_network_that_nobody_named_are_wrong_usage(flags, sentence, exported, foldcam):
+    status, _, err = foldcam("verify", exported, *flags)
+    assert status == 2
+    assert sentence in " ".join(err.replace("│", " ").split())
 
 
 def test_a_tampered_file_fails_the_gate(exported, foldcam):
@@ -312,7 +360,7 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing_behind(
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--split", "training"],
+        ["--split", "holdout"],
         ["--channels", "some"],
         ["--input", "float16"],
         ["--heatmap-size", "7"],
@@ -358,7 +406,7 @@ def test_an_interrupted_export_resumes_and_cleans_up(
     model, shared_photos, foldcam, working_directory, monkeypatch
 ):
     monkeypatch.setattr(embedding_pass, "BLOCK", 3)
-    honest, seen = embedding_pass.read_image, []
+    honest, seen = reading.read_image, []
 
     def read(path):
         seen.append(path)
@@ -366,7 +414,7 @@ def test_an_interrupted_export_resumes_and_cleans_up(
             raise KeyboardInterrupt
         return honest(path)
 
-    monkeypatch.setattr(embedding_pass, "read_image", read)
+    monkeypatch.setattr(reading, "read_image", read)
     arguments = ("export", f"{model}:make", "--images", shared_photos)
     status, out, err = foldcam(*arguments)
     assert (status, out) == (130, "")

@@ -31,7 +31,9 @@ def test_a_file_from_elsewhere_is_folded_and_verified(
     contract = read_contract(working_directory / "model.onnx")
     assert contract.origin.network == "embedding.onnx"
     onnx.checker.check_model(str(working_directory / "model.onnx"), full_check=True)
-    status, out, err = foldcam("verify", "model.onnx", "--images", shared_photos, "--json")
+    status, out, err = foldcam(
+        "verify", "model.onnx", "--images", shared_photos, "--trust-origin", "--json"
+    )
     assert status == 0, err
     assert json.loads(out)["passed"]
 
@@ -43,7 +45,7 @@ def test_another_file_is_not_taken_for_the_network(
     assert foldcam("export", "embedding.onnx", "--images", shared_photos)[0] == 0
     other = onnx_files.plain(w1=onnx_files.weights(9, 4, 3))
     onnx_files.save(other, working_directory)
-    status, _, err = foldcam("verify", "model.onnx", "--images", shared_photos)
+    status, _, err = foldcam("verify", "model.onnx", "--images", shared_photos, "--trust-origin")
     assert status == 1
     assert "was made from another network" in err
 
@@ -60,7 +62,7 @@ def test_one_output_of_several_is_chosen_and_remembered(
     contract = read_contract(working_directory / "model.onnx")
     assert contract.origin.network == "embedding.onnx#f"
     assert contract.bank.embedding_size == 4
-    assert foldcam("verify", "model.onnx", "--images", shared_photos)[0] == 0
+    assert foldcam("verify", "model.onnx", "--images", shared_photos, "--trust-origin")[0] == 0
 
 
 def test_a_head_without_a_gradient_is_folded_with_a_fitted_map(
@@ -83,7 +85,7 @@ def test_a_head_without_a_gradient_is_folded_with_a_fitted_map(
     assert any("ImageNet's mean" in note for note in notes)
     status, out, _ = foldcam("export", *arguments, "--mean", "0.5", "--std", "0.5")
     assert not any("ImageNet's mean" in note for note in json.loads(out)["notes"])
-    assert foldcam("verify", "model.onnx", "--images", shared_photos)[0] == 0
+    assert foldcam("verify", "model.onnx", "--images", shared_photos, "--trust-origin")[0] == 0
 
 
 def test_a_head_that_is_neither_exact_nor_fitted_is_wrong_usage(shared_photos, foldcam):

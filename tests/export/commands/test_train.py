@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -71,9 +72,30 @@ def test_a_trained_network_is_exported_and_verified(here: Path, program: typer.T
     folded = run.invoke(program, ["export", *model, "--out", "model.onnx", "--json"])
     assert folded.exit_code == 0, folded.output
     assert json.loads(folded.stdout)["embedding_size"] == 4
-    verified = run.invoke(program, ["verify", "model.onnx", "--images", "photos", "--json"])
+    verified = run.invoke(
+        program, ["verify", "model.onnx", "--images", "photos", "--trust-origin", "--json"]
+    )
     assert verified.exit_code == 0, verified.output
     assert json.loads(verified.stdout)["passed"]
+
+
+@pytest.mark.parametrize("split", ["train", "all"])
+def test_the_command_that_train_ends_with_works_as_it_is(
+    split: str, here: Path, program: typer.Typer
+) -> None:
+    run, out = CliRunner(), ["--out", "my net.safetensors"]
+    (here / "photos").rename(here / "my photos")
+    made = run.invoke(
+        program,
+        ["train", "pooled_network:make", "--images", "my photos", *QUICK, "--split", split, *out],
+    )
+    assert made.exit_code == 0, made.output
+    (line,) = [line for line in made.stdout.splitlines() if line.startswith("Next: ")]
+    words = shlex.split(line.removeprefix("Next: "))
+    assert words[0] == "foldcam"
+    folded = run.invoke(program, [*words[1:], "--json"])
+    assert folded.exit_code == 0, folded.output
+    assert json.loads(folded.stdout)["rows"] == (8 if split == "train" else 12)
 
 
 def test_a_wrong_device_is_wrong_usage(here: Path, program: typer.Typer) -> None:

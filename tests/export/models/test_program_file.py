@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import pickle
@@ -13,6 +14,7 @@ import torch
 from export.datasets import load_dataset
 from export.exporter import export_model
 from export.models.program_file import load_program
+from export.models.program_operators import ATEN
 from export.models.spec import load_model
 from export.objectives.directions import parse_objective
 from export.torch_networks.cut import TorchNetwork
@@ -159,6 +161,22 @@ FACTORY = {
         ("target", "_operator.call", "not an operator"),
         ("target", "math.factorial", "not an operator"),
         ("target", "#evil:run", "not an operator"),
+        ("target", "torch.ops.aten.from_file.default", "not an operator"),
+        ("target", "torch.ops.aten.set_.source_Storage", "not an operator"),
+        ("target", "torch.ops.aten.resize_.default", "not an operator"),
+        ("target", "torch.ops.aten.rand.default", "not an operator"),
+        ("target", "torch.ops.aten.bernoulli_.float", "not an operator"),
+        ("target", "torch.ops.aten._unsafe_index.Tensor", "not an operator"),
+        ("target", "torch.ops.aten.relu.out", "not an operator"),
+        ("target", "torch.ops.aten.max.dim_max", "not an operator"),
+        ("target", "torch.ops.aten.relu.none_such", "not an operator"),
+        ("target", "torch.ops.higher_order.print", "not an operator"),
+        ("target", "torch.ops.higher_order.call_torchbind", "not an operator"),
+        ("target", "torch.ops.higher_order.triton_kernel_wrapper_mutation", "not an operator"),
+        ("target", "torch.ops.prims.device_put.default", "not an operator"),
+        ("target", "torch.sym_fresh_size", "not an operator"),
+        ("target", "_operator.pow", "not an operator"),
+        ("target", "_operator.lshift", "not an operator"),
         ("expr_str", "__import__('os').system('id')", "not an expression"),
         ("expr_str", "s0.__class__", "not an expression"),
         ("expr_str", "exec('1')", "not an expression"),
@@ -190,6 +208,149 @@ def test_a_graph_that_could_run_code_is_refused_unloaded(
     assert before.encode() in content or isinstance(value, list)  # the edit took place
     with pytest.raises(FoldcamError, match=sentence):
         load_program(path)
+
+
+EVIL = "x=open('executed.txt','w')"
+GETATTR = 'c") or getattr(__import__("os"), "system")("touch executed.txt") or ("'
+
+
+def _replaced(old, new):
+    """An edit of the graph's document as a text."""
+
+    def edit(document):
+        text = json.dumps(document)
+        assert old in text
+        changed = json.loads(text.replace(old, new))
+        document.clear()
+        document.update(changed)
+
+    return edit
+
+
+def _part(document):
+    """The node that runs a part of the graph."""
+    (node,) = [
+        node
+        for node in document["graph_module"]["graph"]["nodes"]
+        if node["target"] == "torch.ops.higher_order.wrap_with_set_grad_enabled"
+    ]
+    return node
+
+
+def _with_operator(document):
+    arg = {"as_operator": "torch.ops.aten.from_file.default"}
+    _part(document)["inputs"].append({"name": "", "arg": arg, "kind": 1})
+
+
+def _with_kwarg(document):
+    """An argument by name at a part of the graph: torch writes both into Python."""
+    _part(document)["inputs"].append(
+        {"name": f"a={EVIL[2:]}, b", "arg": {"as_bool": False}, "kind": 2}
+    )
+
+
+def _with_key(document):
+    tree = {"type": "builtins.dict", "context": json.dumps([EVIL]), "children_spec": []}
+    spec = json.dumps([1, {"type": "builtins.tuple", "context": "null", "children_spec": [tree]}])
+    _set_everywhere(document, "in_spec", spec)
+
+
+class _WithoutGradient(torch.nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, image):
+        with torch.no_grad():
+            features = image * 2
+        return self.inner(features)
+
+
+@pytest.fixture(scope="module")
+def with_a_part(networks, tmp_path_factory):
+    """A program with a part that runs without gradients; not to be changed."""
+    path = tmp_path_factory.mktemp("pt2") / "net.pt2"
+    return _save(_WithoutGradient(networks.make_tiny()).eval(), path, networks.SIZE)
+
+
+def test_a_part_without_gradients_loads(with_a_part, networks):
+    with zipfile.ZipFile(with_a_part) as archive:
+        graph = next(name for name in archive.namelist() if name.endswith(GRAPH))
+        assert b"wrap_with_set_grad_enabled" in archive.read(graph)
+    assert load_program(with_a_part)(torch.zeros(1, 3, *networks.SIZE)).shape == (1, 4)
+
+
+@pytest.mark.parametrize(
+    ("edit", "sentence"),
+    [
+        (_replaced('"image"', f'"image, {EVIL}"'), "is no name"),
+        (_replaced('"submod_', f'"{EVIL} or submod_'), "is no name"),
+        (_with_kwarg, "is no name"),
+        (_with_operator, "is not an operator"),
+        (_replaced('"forward_arg_names": ["image"]', f'"forward_arg_names": ["{EVIL}"]'),
+         "is no name"),
+        (_replaced('"parameter_name": "', f'"parameter_name": {json.dumps(GETATTR)[:-1]}'),
+         "is no name"),
+        (_with_key, "plain keys"),
+        (lambda d: d.update(range_constraints={"u99999999999": {"min_val": 1, "max_val": 2}}),
+         "of no symbols"),
+    ],
+    ids=["value", "part", "argument", "operator", "arguments", "weight", "key", "symbol"],
+)  # fmt: skip
+def test_a_name_that_torch_would_write_into_python_is_refused_unloaded(
+    edit, sentence, with_a_part, working_directory, never_loaded
+):
+    path = _doctored(with_a_part, working_directory / "x.pt2", edit)
+    with pytest.raises(FoldcamError, match=sentence):
+        load_program(path)
+    assert not (working_directory / "executed.txt").exists()
+
+
+def test_torch_itself_would_run_such_a_name(with_a_part, working_directory, networks):
+    """Else the test above could not fail."""
+    path = _doctored(with_a_part, working_directory / "x.pt2", _with_kwarg)
+    with contextlib.suppress(TypeError):  # the part takes no such argument; by then it is too late
+        torch.export.load(path).module(check_guards=False)(torch.zeros(2, 3, *networks.SIZE))
+    assert (working_directory / "executed.txt").exists()
+
+
+def test_guards_are_not_run(saved, working_directory, networks):
+    path = _doctored(saved, working_directory / "x.pt2", lambda d: d.update(guards_code=[EVIL[2:]]))
+    network = TorchNetwork(load_program(path), networks.SIZE)
+    network.forward(torch.zeros(1, 3, *networks.SIZE))
+    assert not (working_directory / "executed.txt").exists()
+
+
+def test_torch_reads_what_was_looked_at(saved, tmp_path, networks):
+    """zipfile finds the table of contents from the end, torch by its offset in the file."""
+    evil = _doctored(
+        saved, tmp_path / "evil.pt2",
+        lambda d: _set_everywhere(d, "target", "torch.ops.aten.from_file.default"),
+    )  # fmt: skip
+    both = tmp_path / "both.pt2"
+    both.write_bytes(evil.read_bytes() + saved.read_bytes())
+    assert load_program(both)(torch.zeros(1, 3, *networks.SIZE)).shape == (1, 4)
+
+
+def test_every_operator_on_the_list_only_computes():
+    """None draws random numbers unless it says so, and none takes a text that could be a path."""
+    texts = {
+        "UPLO", "a", "approximate", "assert_msg", "b", "driver", "el", "equation", "indexing",
+        "interpolation", "mode", "norm", "ord", "pad_mode", "padding", "reduce", "rounding_mode",
+        "self", "separator", "side", "string", "substr",
+    }  # fmt: skip
+    # Dropout has a switch, which has to be off; attention and recurrence have a dropout of 0.
+    random = ("dropout", "attention", "lstm", "gru", "rnn_")
+    for name in ATEN:
+        packet = getattr(torch.ops.aten, name, None)
+        for form in [] if packet is None else packet.overloads():
+            operator = getattr(packet, form)
+            if torch.Tag.nondeterministic_seeded in operator.tags:
+                assert any(word in name for word in random), operator
+            for argument in operator._schema.arguments:
+                if "str" in str(argument.type) and "Tensor" not in str(argument.type):
+                    assert argument.name in texts, (operator, argument.name)
+    assert "from_file" not in ATEN
 
 
 def _tensors(value):

@@ -205,7 +205,7 @@ def test_one_twin_of_a_network_that_compares_two_images_is_taken(onnx_files, tmp
     made.graph.input.append(other)
     path = onnx_files.save(made, tmp_path)
     with pytest.raises(
-        FoldcamError, match=r"takes 2 inputs \('x', 'other'\).* 'f2', --output 'f', or"
+        FoldcamError, match=r"takes 2 inputs \('x', 'other'\).* --output: 'f2', 'f'\."
     ):
         OnnxNetwork(read_onnx(path), onnx_files.SIZE)
     for output in ("f", "f2"):

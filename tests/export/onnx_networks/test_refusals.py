@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import onnx
 import pytest
 import torch
 
+from export.models.spec import load_model, with_overrides
 from export.onnx_graphs.file import read_onnx
 from export.onnx_networks.cut import OnnxNetwork
+from export.onnx_networks.head import OnnxHead
 from runtime.errors import FoldcamError
 
 REFUSED = {
@@ -41,7 +45,7 @@ REFUSED = {
     ),
     "two outputs": (
         {"outputs": {"y": ("N", 3), "f": ("N", 4)}},
-        r"2 outputs that could be the embedding \('y' \[1 x 3\], 'f' \[1 x 4\]\): .*--output",
+        r"several outputs that could be the embedding: .*--output: 'y' \[1 x 3\], 'f' \[1 x 4\]\.",
     ),
     "no embedding": ({"outputs": {"map": ("N", 4, 5, 7)}}, r"'map' \[1 x 4 x 5 x 7\].*--output"),
     "grey images": ({"given": ("N", 1, 12, 16)}, r"shape \? x 1 x 12 x 16"),
@@ -124,3 +128,64 @@ def test_a_head_with_an_operator_outside_the_table_is_named_and_the_way_out_offe
     assert network.head_end(activations).shape == (2, 3)
     with pytest.raises(FoldcamError, match="CumSum"):
         network.pull_back(activations, torch.ones(2, 3))
+
+
+def _rounded_between(onnx_files):
+    """An operator without a gradient between an early map and a late one."""
+    head = [
+        "CumSum map,one -> summed reverse=1 exclusive=1",
+        "MaxPool summed -> small kernel_shape=2,2 strides=2,2",
+        "Relu small -> late",
+        "GlobalAveragePool late -> p",
+        "Flatten p -> f",
+        "Gemm f,w1 -> y",
+    ]
+    return onnx_files.plain(head, one=np.array(1, np.int64))
+
+
+def test_layers_behind_what_has_no_gradient_are_named_and_work(onnx_files, tmp_path):
+    file = read_onnx(onnx_files.save(_rounded_between(onnx_files), tmp_path))
+    with pytest.raises(FoldcamError, match=r"CumSum .*or --layer, one of those") as caught:
+        OnnxNetwork(file, onnx_files.SIZE, "map")
+    names = re.findall(r"(\w+) \[\d+ x ", str(caught.value).partition("--layer")[2])
+    assert names
+    for name in names:
+        assert OnnxNetwork(file, onnx_files.SIZE, name).layer == name
+
+
+@pytest.mark.parametrize("layer", ["nope", "f"])
+def test_every_layer_that_is_listed_can_be_taken(layer, onnx_files, tmp_path):
+    file = read_onnx(onnx_files.save(onnx_files.STYLES["transformer"](), tmp_path))
+    with pytest.raises(FoldcamError, match="choose one of") as caught:
+        OnnxNetwork(file, onnx_files.SIZE, layer)
+    names = re.findall(r"(\w+) \[\d+ x ", str(caught.value).partition("choose one of")[2])
+    assert len(names) > 3
+    for name in names:
+        assert OnnxNetwork(file, onnx_files.SIZE, name).layer == name
+
+
+def test_the_size_that_is_advised_is_taken(onnx_files, tmp_path):
+    path = str(onnx_files.save(onnx_files.plain(given=("N", 3, 32, 20)), tmp_path))
+    loaded = load_model(path)
+    with pytest.raises(FoldcamError, match="32 pixels and no others") as caught:
+        loaded.network(size=(64, 64))
+    size = re.search(r"--size (\S+)\.", str(caught.value)).group(1)
+    recipe = with_overrides(loaded.preprocessing, size=size)
+    assert loaded.network(size=(recipe.height, recipe.width)).embedding_size == 3
+
+
+def test_a_head_that_torch_computes_otherwise_can_be_fitted_as_advised(
+    onnx_files, tmp_path, monkeypatch, random_images
+):
+    file = read_onnx(onnx_files.save(onnx_files.plain(), tmp_path))
+    exact = OnnxHead.__call__
+
+    def off(self, *values):
+        z, embedding = exact(self, *values)
+        return z, embedding + 1
+
+    monkeypatch.setattr(OnnxHead, "__call__", off)
+    with pytest.raises(FoldcamError, match=r"gives another 'y' than ONNX Runtime.*--head fitted"):
+        OnnxNetwork(file, onnx_files.SIZE)
+    network = OnnxNetwork(file, onnx_files.SIZE, exact=False)
+    assert network.forward(random_images(2, onnx_files.SIZE)).embedding.shape == (2, 3)

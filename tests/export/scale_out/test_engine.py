@@ -155,6 +155,76 @@ def test_unreadable_images_are_reported_and_left_out(net, photos):
     assert str(skipped.path).endswith("broken.png")
 
 
+@pytest.fixture
+def crops(photos):
+    """A CSV of boxes: one reaches beyond, one is there under two labels, a label is lost."""
+    (photos / "blue" / "broken.png").write_bytes(b"nonsense")
+    rows = [
+        f"{label}/{number}.png,{label},{x},1,9,12"
+        for label in ("blue", "green", "red") for number in range(3) for x in (0, 8)
+    ]  # fmt: skip
+    rows += [
+        "red/0.png,blue,0,1,9,12",
+        "red/1.png,red,15,-3,400,12",
+        "blue/broken.png,lost,0,0,4,4",
+    ]
+    table = photos / "crops.csv"
+    table.write_text("path,label,x,y,w,h\n" + "\n".join(rows) + "\n")
+    return table
+
+
+@pytest.mark.parametrize("head", ["linear", "bent"])
+def test_crops_are_rows_and_what_the_data_show_is_said_as_on_one_machine(net, head, crops):
+    goal, model = parse_objective("all-triplets"), getattr(net, head)
+    dataset = load_dataset(crops)
+    expected = build_bank_file(load_model(model), dataset, Path("local.safetensors"), goal)
+    made = _scaled(model, crops, goal).built
+    assert_same(made.report.bank, expected.report.bank)
+    assert len({row.tobytes() for row in made.report.bank.image_hashes}) == 19
+    assert made.report.bank.rows == 20
+    assert made.report.remarks == expected.report.remarks
+    assert made.notes == expected.notes
+    said = "\n".join(made.notes)
+    for sentence in (
+        "The same picture under different labels, 1 time: ", "red/0.png#0,1,9,12 (red)",
+        "No image of 'lost' could be read: this label is not in the bank.",
+        "1 box reaches beyond the photograph",
+    ):  # fmt: skip
+        assert sentence in said
+
+
+def test_another_box_is_another_shard(net, crops):
+    goal = parse_objective("all-triplets")
+    _scaled(net.linear, crops, goal, keep_shards=Path("kept"))
+    crops.write_text(
+        crops.read_text().replace("blue/0.png,blue,0,1,9,12", "blue/0.png,blue,1,1,9,12")
+    )
+    made = _scaled(net.linear, crops, goal, keep_shards=Path("kept"))
+    assert made.figures["shards_resumed"] == 0
+    assert any("21 of 21 rows have a box" in note for note in made.figures["data_notes"])
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"other": np.zeros(3)},
+        {"texts": np.asarray("no JSON")},
+        {"texts": np.asarray('{"labels": [], "labels": []}')},
+        {"texts": np.asarray("[1, 2]")},
+        {"texts": np.asarray('{"skipped": [[]]}')},
+    ],
+)
+def test_a_file_that_is_no_shard_is_refused_in_one_sentence(
+    net, shared_photos, monkeypatch, arrays
+):
+    from export.arrays import save_arrays
+    from export.scale_out.work import Worker
+
+    monkeypatch.setattr(Worker, "embed", lambda _, task: save_arrays(task.out, arrays))
+    with pytest.raises(FoldcamError, match=r"The shard .*rows-00000000.npz is damaged or missing"):
+        _scaled(net.linear, shared_photos, parse_objective("all-triplets"))
+
+
 def test_a_data_set_without_a_readable_image_is_refused(net, photos):
     for path in photos.rglob("*.png"):
         path.write_bytes(b"nonsense")

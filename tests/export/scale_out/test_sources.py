@@ -8,6 +8,7 @@ import io
 import json
 import tarfile
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,53 @@ def test_an_image_that_cannot_be_fetched_is_named_by_its_url(photos, working_dir
     assert skipped[0].reason.startswith(f"{served}/none.png cannot be read")
     assert skipped[1].reason.startswith(f"{served}/bad.png is not an image")
     assert batch.positions == [2]
+
+
+def test_crops_behind_a_url_are_parts_of_one_copy(photos, working_directory, served):
+    lines = ["path,label,x,y,w,h", "photos/red/0.png,a,0,0,5,6", "photos/red/0.png,b,4,2,6,5",
+             "photos/red/0.png,b,900,0,5,5"]  # fmt: skip
+    Path("data.csv").write_text("\n".join(lines))
+    data = load_sharded(f"{served}/data.csv", "train", 9)
+    assert any("3 of 3 rows have a box" in note for note in data.notes)
+    url = f"{served}/photos/red/0.png"
+    assert [s.name for s in data.listed[:2]] == [f"{url}#0,0,5,6", f"{url}#4,2,6,5"]
+    with local_shard(data.shards[0]) as local:
+        assert len({sample.path for sample in local.samples}) == 1
+        (batch,) = batches(local.samples, LOOK, 9)
+        (skipped,) = map(local.named, batch.skipped)
+    assert batch.positions == [0, 1]
+    assert skipped.place == url
+    assert skipped.reason.startswith(f"{served}/data.csv, line 4: the box 900,0,5,5 lies outside")
+    (plain,) = batches([replace(s, path=photos / "red" / "0.png", url=None)
+                        for s in data.listed[:2]], LOOK, 9)  # fmt: skip
+    assert batch.hashes == plain.hashes
+    np.testing.assert_array_equal(batch.images, plain.images)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_what_tars_show_is_said(net, photos, working_directory):
+    for name in ("Red", "gone"):
+        (photos / name).mkdir()
+        for number in (0, 1):
+            data = (photos / "red" / f"{number}.png").read_bytes() if name == "Red" else b"nonsense"
+            (photos / name / f"{number}.png").write_bytes(data)
+    _tars(photos, working_directory / "tars")
+    made = build_bank_file_on_ray(
+        net.linear, load_sharded("tars", "train", 5), Path("x.safetensors"),
+        parse_objective("all-triplets"),
+    ).built  # fmt: skip
+    said = "\n".join(made.notes)
+    assert "The same picture under different labels, 2 times: " in said
+    assert "train-000.tar#Red/0.png (Red)" in said
+    assert "No image of 'gone' could be read" in said
+    assert "'Red' (2) and 'red' (4)" in said
+    with tarfile.open("empty.tar", "w") as archive:
+        _add(archive, "notes.txt", b"nothing")
+    with pytest.raises(FoldcamError, match=r"^No image is there\.$"):
+        build_bank_file_on_ray(
+            net.linear, load_sharded("empty.tar", "train", 5), Path("y.safetensors"),
+            parse_objective("all-triplets"),
+        )  # fmt: skip
 
 
 @pytest.mark.usefixtures("in_process")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import namedtuple
 from dataclasses import dataclass
 
@@ -113,3 +114,49 @@ def test_torchscript_is_refused_in_one_sentence():
     script = torch.jit.trace(Returns(ONE["alone"]).eval(), torch.randn(2, 3, 8, 8))
     with pytest.raises(FoldcamError, match="TorchScript"):
         TorchNetwork(script, (8, 8))
+
+
+class _Sound(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv1d(1, 4, 9, 4)
+
+    def forward(self, wave):
+        return self.first(wave).mean(2)
+
+
+class _Grey(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(1, 4, 3)
+
+    def forward(self, image):
+        return self.first(image).mean((2, 3))
+
+
+class _Sized(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 4, 4)
+        self.head = nn.Linear(4 * 28 * 28, 3)
+
+    def forward(self, image):
+        return self.head(self.first(image).flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("module", "sentence"),
+    [
+        (_Sound, "it takes no images .* such as sound"),
+        (_Grey, "it takes grey images"),
+        (_Sized, r"it runs at --size 112\.$"),
+    ],
+)
+def test_what_a_network_runs_on_is_tried_before_it_is_advised(module, sentence):
+    with pytest.raises(FoldcamError, match=sentence) as caught:
+        TorchNetwork(module().eval(), (40, 40))
+    assert "\n" not in str(caught.value)
+    size = re.search(r"--size (\d+)", str(caught.value))
+    if size:
+        side = int(size.group(1))
+        assert TorchNetwork(module().eval(), (side, side)).embedding_size == 3

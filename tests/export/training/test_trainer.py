@@ -20,7 +20,7 @@ from export.models.trained_file import (
 )
 from export.training.losses import kernel_loss, parse_loss
 from export.training.trainee import Trainee
-from export.training.trainer import TrainingOptions, train
+from export.training.trainer import TrainingOptions, _Learner, train
 from export.training.views import draw_mosaic, region_masks, view
 from runtime.errors import FoldcamError
 from runtime.images import write_image
@@ -262,3 +262,21 @@ def test_plain_weights_are_no_network(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(2)}, path)
     with pytest.raises(FoldcamError, match="without an architecture"):
         load_model(str(path))
+
+
+def test_a_picture_for_which_the_network_gives_nan_is_named(
+    samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed = _Learner._embed
+
+    def broken(
+        learner: _Learner, images: np.ndarray, views: np.ndarray, mosaics: np.ndarray
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        embeddings, labels = embed(learner, images, views, mosaics)
+        bad = torch.zeros(len(embeddings), 1)
+        bad[np.flatnonzero(images == 7)] = torch.nan
+        return embeddings + bad, labels
+
+    monkeypatch.setattr(_Learner, "_embed", broken)
+    with pytest.raises(FoldcamError, match=rf"not finite .*{samples[7].path.name}"):
+        train(loaded(), samples, tmp_path / "net.safetensors", OPTIONS)

@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
+from export.datasets import Sample
 from export.verification.comparison import ImagePair
-from export.verification.images import ImagesToVerify, image_paths, spread
+from export.verification.images import ImagesToVerify, images_of, spread
 from export.verification.picture import worst_picture
 from export.verification.run import VerifyReport, verify_model
 from runtime.errors import FoldcamError
@@ -25,17 +26,22 @@ def flat(shared_photos, tmp_path):
     return tmp_path / "flat"
 
 
+def paths(dataset):
+    """The files of a data set."""
+    return [sample.path for sample in dataset.samples]
+
+
 def test_a_plain_folder_needs_no_labels(flat):
-    assert len(image_paths(flat, "all")) == 12
+    assert len(images_of(flat, "all").samples) == 12
 
 
 def test_class_folders_tables_and_single_images_are_taken(shared_photos, tmp_path):
-    assert len(image_paths(shared_photos, "all")) == 12
+    assert len(images_of(shared_photos, "all").samples) == 12
     first = sorted(shared_photos.rglob("*.png"))[0]
-    assert image_paths(first, "all") == [first]
+    assert paths(images_of(first, "all")) == [first]
     table = tmp_path / "t.csv"
     table.write_text(f"path,label,split\n{first},a,test\n{first},b,train\n")
-    assert image_paths(table, "test") == [first]
+    assert paths(images_of(table, "test")) == [first]
 
 
 def test_a_cub_folder_is_read_by_its_lists(shared_photos, tmp_path):
@@ -51,27 +57,27 @@ def test_a_cub_folder_is_read_by_its_lists(shared_photos, tmp_path):
         "train_test_split": "1 1",
     }.items():
         (root / f"{name}.txt").write_text(text + "\n")
-    assert image_paths(root, "all") == [root / "images" / "a" / "1.png"]
+    assert paths(images_of(root, "all")) == [root / "images" / "a" / "1.png"]
 
 
 @pytest.mark.parametrize(("name", "sentence"), [("none", "does not exist"), ("", "no labelled")])
 def test_what_holds_no_images_is_refused(name, sentence, tmp_path):
     with pytest.raises(FoldcamError, match=sentence):
-        image_paths(tmp_path / name, "all")
+        images_of(tmp_path / name, "all")
 
 
 @pytest.mark.parametrize(("count", "most"), [(0, 3), (3, 3), (10, 3), (11, 5), (4, 9)])
 def test_the_images_are_spread_over_all(count, most, tmp_path):
-    paths = [tmp_path / str(number) for number in range(count)]
-    chosen = spread(paths, most)
+    samples = [Sample(tmp_path / str(number), "") for number in range(count)]
+    chosen = spread(samples, most)
     assert len(chosen) == min(count, most)
-    assert chosen == sorted(set(chosen), key=paths.index)
-    assert not chosen or chosen[0] == paths[0]
+    assert chosen == sorted(set(chosen), key=samples.index)
+    assert not chosen or chosen[0] == samples[0]
 
 
 def test_unreadable_images_are_skipped_and_named_every_time(flat, folded_file):
     (flat / "1.png").write_bytes(b"")
-    images = ImagesToVerify(image_paths(flat, "all"))
+    images = ImagesToVerify(images_of(flat, "all").samples)
     for _ in range(2):
         assert len(list(images)) == 11
         assert [item.path.name for item in images.skipped] == ["1.png"]
@@ -84,7 +90,7 @@ def test_unreadable_images_are_skipped_and_named_every_time(flat, folded_file):
 
 def test_only_unreadable_images_are_one_sentence(tmp_path):
     with pytest.raises(FoldcamError, match=r"None of the images could be read: .*does not exist"):
-        list(ImagesToVerify([tmp_path / "a.png", tmp_path / "b.png"]))
+        list(ImagesToVerify([Sample(tmp_path / "a.png", ""), Sample(tmp_path / "b.png", "")]))
     with pytest.raises(FoldcamError, match="there are none"):
         list(ImagesToVerify([]))
 
@@ -102,7 +108,7 @@ def _pair(name, size=(20, 40), maps=1, **changes):
 @pytest.fixture
 def report(folded_file, shared_photos):
     contract = read_contract(folded_file)
-    images = ImagesToVerify(image_paths(shared_photos, "all"))
+    images = ImagesToVerify(images_of(shared_photos, "all").samples)
     assert contract.outcome is None
     return verify_model(folded_file, None, images, against=[folded_file], keep_worst=2)
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import onnx
 import pytest
 
 from runtime.engine import builder as builder_module
@@ -375,6 +376,22 @@ def test_the_output_may_not_be_the_model_or_a_folder(compile_tiny, tmp_path, mak
     with pytest.raises(FoldcamError, match="is a file where a folder is needed"):
         compile_tiny("10.3.0")
     assert made.model.read_bytes() == before
+
+
+def test_a_model_with_external_data_is_refused_until_it_is_one_file(compile_tiny, make_model):
+    """The parser gets bytes: it would look for the weights in the working directory."""
+    made = compile_tiny.made
+    made.model = make_model("tiny.onnx")
+    onnx.save(onnx.load(made.model), made.model, save_as_external_data=True, location="w.bin",
+              size_threshold=0)  # fmt: skip
+    with pytest.raises(FoldcamError, match=r"has weights in other files \(w\.bin\)"):
+        compile_tiny("10.3.0")
+    assert calls(made, "parse") == []
+    # As the message says.
+    onnx.save_model(onnx.load_model(made.model), made.model.with_name("one.onnx"))
+    made.model = made.model.with_name("one.onnx")
+    compile_tiny("10.3.0")
+    assert len(calls(made, "parse")) == 1
 
 
 def test_an_engine_goes_beside_its_model_unless_told():

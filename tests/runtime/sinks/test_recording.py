@@ -293,7 +293,8 @@ def test_what_a_killed_run_was_writing_is_recovered_by_the_next(
     # A living writer's files are left alone.
     options = OutputOptions(save=str(out), jsonl=str(out / "x.jsonl"))
     open_outputs([make_source()], options, RecordingOptions(rotate_minutes=10))
-    assert all(".partial" in name for name in names(out))
+    # Lines may be read while they are written; a film has its name when it can be played.
+    assert [".partial" in name for name in names(out)] == [True, False]
     child.send_signal(signal.SIGKILL)
     child.wait()
     child.stdout.close()
@@ -355,3 +356,37 @@ def test_pictures_of_a_live_source_are_kept_in_bounds(tmp_path, make_seen, make_
             sink.write(make_seen(index, image=noise))
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 20_000
     assert names(tmp_path)[-1].endswith("-000150.jpg")
+
+
+def test_two_live_runs_in_one_folder_keep_every_picture_and_film(tmp_path, make_seen, make_source):
+    """Names never collide: each takes the next one that is free."""
+    options = OutputOptions(save=str(tmp_path / "cam.mkv"), images=str(tmp_path / "pictures"))
+    runs = [open_outputs([make_source()], options) for _ in range(2)]
+    for sinks in runs:
+        for sink in sinks:
+            sink.__enter__()
+    for index in range(10):
+        for sinks in runs:
+            for sink in sinks:
+                sink.write(make_seen(index, seconds=index / 20))
+    for sinks in runs:
+        for sink in sinks:
+            sink.__exit__(None, None, None)
+    assert len(names(tmp_path / "pictures")) == 20
+    films = [path for path in tmp_path.iterdir() if path.suffix == ".mkv"]
+    assert len(films) == 2
+    for film in films:
+        with open_source(file=str(film)) as source:
+            assert len(list(source)) == 10
+
+
+def test_a_live_recording_replaces_none_of_an_earlier_run(tmp_path, make_seen, make_source):
+    options = OutputOptions(save=str(tmp_path / "cam.mkv"))
+    written = []
+    for _ in range(3):
+        (sink,) = open_outputs([make_source()], options)
+        with sink:
+            sink.write(make_seen(0))
+        written.append(sink.output)
+    assert len(names(tmp_path)) == 3
+    assert written == [str(tmp_path / "cam.mkv"), *[str(tmp_path / "cam-*.mkv")] * 2]

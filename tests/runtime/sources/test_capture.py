@@ -33,7 +33,7 @@ class FakeCv:
         return True
 
     def read(self, buffer: object = None) -> tuple[bool, object]:
-        frame = self.frames.pop(0)
+        frame = self.frames.pop(0) if self.frames else (False, None)
         if isinstance(frame, Exception):
             raise frame
         return frame
@@ -65,6 +65,43 @@ def test_pictures_are_rgb_in_memory_of_their_own():
 )
 def test_a_failed_read_is_no_picture(failed):
     assert capture.CvCapture(FakeCv(failed)).read() is None
+
+
+def test_a_bad_picture_is_skipped_and_counted_and_the_end_is_the_end():
+    good, bad = (True, np.full((2, 3, 3), 7, np.uint8)), (False, None)
+    found = capture.CvCapture(FakeCv(bad, good, good, bad, cv2.error("x"), good, *[bad] * 500))
+    assert [found.read() is not None for _ in range(3)] == [True] * 3
+    assert found.bad == 3
+    # What follows is no bad picture, for no good one comes behind it.
+    assert found.read() is None
+    assert found.bad == 3
+
+
+def test_as_many_failures_in_a_row_are_the_end():
+    good, bad = (True, np.full((2, 3, 3), 7, np.uint8)), (False, None)
+    most = capture.FAILED_READS
+    assert capture.CvCapture(FakeCv(*[bad] * (most - 1), good)).read() is not None
+    assert capture.CvCapture(FakeCv(*[bad] * most, good)).read() is None
+
+
+@pytest.mark.parametrize(("live", "comes"), [(True, False), (False, True)])
+def test_a_live_source_that_fails_slowly_has_ended_and_a_file_has_not(monkeypatch, live, comes):
+    class Slow(FakeCv):
+        def read(self, buffer: object = None) -> tuple[bool, object]:
+            clock[0] += 1.5
+            return super().read(buffer)
+
+    clock = [100.0]
+    monkeypatch.setattr(capture.time, "monotonic", lambda: clock[0])
+    fake = Slow((False, None), (False, None), (True, np.zeros((2, 2, 3), np.uint8)))
+    assert (capture.CvCapture(fake, live=live).read() is not None) == comes
+
+
+def test_frames_above_the_limit_of_pixels_are_refused(monkeypatch):
+    monkeypatch.setenv("FOLDCAM_MAX_MEGAPIXELS", "0.0001")
+    found = capture.CvCapture(FakeCv((True, np.zeros((20, 20, 3), np.uint8))), "film")
+    with pytest.raises(FoldcamError, match="film has 20 x 20 pixels"):
+        found.read()
 
 
 def test_grey_pictures_become_rgb():

@@ -22,6 +22,7 @@ class Fake:
     """Delivers grey pictures; then ends, raises, or hangs until it is let go."""
 
     fps = 25.0
+    bad = 0
 
     def __init__(self, pictures: int, then: str = "end", pause: float = 0.0) -> None:
         self.pictures = pictures

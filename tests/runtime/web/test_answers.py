@@ -102,8 +102,8 @@ def test_names_of_metrics_tell_their_units(serve, make_seen):
     served = serve()
     served.feed(make_seen())
     units = re.compile(
-        r"(seconds|hertz|bytes|info|up|clients|state|captured|processed|dropped|reconnects|"
-        r"restarts|written|lost|fds|created)$"
+        r"(seconds|hertz|bytes|info|up|clients|state|captured|processed|dropped|unanswered|"
+        r"reconnects|restarts|written|lost|fds|created)$"
     )
     assert [name for name in families(served) if not units.search(name)] == []
 

@@ -312,7 +312,9 @@ def test_an_answer_that_is_not_fetched_is_ended(serve, make_seen, monkeypatch):
             time.sleep(0.05)
 
 
-def test_there_is_a_limit_to_connections(serve):
+def test_a_connection_that_is_one_too_many_is_refused_if_nobody_can_give_way(serve, monkeypatch):
+    """As if all others were being answered."""
+    monkeypatch.setattr(connections, "_idlest", lambda *_: None)
     served = serve(clients=1)
     held = [socket.create_connection((served.host, served.port), timeout=10) for _ in range(40)]
     try:
@@ -335,3 +337,18 @@ def test_there_is_a_limit_to_connections(serve):
             break
         except OSError:
             assert time.monotonic() < deadline
+
+
+def test_there_is_a_limit_to_connections(serve):
+    served = serve(clients=1)
+    held = [socket.create_connection((served.host, served.port), timeout=10) for _ in range(40)]
+    try:
+        # The oldest six have given way.
+        for one in held[:6]:
+            with contextlib.suppress(ConnectionResetError):
+                assert one.recv(1) == b""
+        assert select.select(held[6:], [], [], 0.5)[0] == []
+        assert len(served.page._server._server.server_state.connections) == 34
+    finally:
+        for one in held:
+            one.close()

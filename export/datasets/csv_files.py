@@ -1,0 +1,170 @@
+"""A CSV of images: path, label, and perhaps a box and a split."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+from pathlib import Path
+from typing import Literal
+
+from export.datasets.boxes import BOX_COLUMNS, USED, BoxColumns, box_columns, crop_of
+from export.datasets.samples import Part, Reading, Sample
+from export.datasets.splits import KNOWN, part_named
+from export.datasets.values import value_of
+from runtime.errors import FoldcamError
+from runtime.images import IMAGE_SUFFIXES
+
+BoxMeaning = Literal["crop", "truth"]
+URL = re.compile(r"[a-z][a-z0-9+.-]+(::[a-z][a-z0-9+.-]+)*://", re.IGNORECASE)
+"""What fsspec reads: `https://...`, `s3://...`, `simplecache::s3://...`."""
+
+Row = dict[str, str]
+
+
+def read_csv(path: Path, *, continuous: bool, boxes: BoxMeaning) -> Reading:
+    """Read the rows of a CSV.
+
+    Args:
+        path: the file; its relative paths start beside it.
+        continuous: whether labels are numbers.
+        boxes: whether a box is the part of the photograph that is the image (`crop`), or
+            where the object is in it (`truth`).
+
+    Raises:
+        FoldcamError: no such columns, or a row that cannot be meant, by its line.
+    """
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        raise FoldcamError(f"{path} is one image; a data set is a folder or a CSV with path,label.")
+    text = _text(path)
+    reading = Reading()
+    delimiter = _delimiter(text.partition("\n")[0])
+    try:
+        rows = csv.reader(
+            io.StringIO(text, newline=""),
+            delimiter=delimiter,
+            skipinitialspace=True,
+            # Else a quotation mark that is never closed swallows the rest of the file.
+            strict=True,
+        )
+        header = _header(path, next(rows, []))
+        columns = box_columns(header, str(path))
+        for cells in rows:
+            where = f"{path}, line {rows.line_num}"
+            row = _row(header, cells, where, delimiter)
+            if row is not None:
+                part = _part(row, where, reading)
+                sample = _sample(path, row, columns, where, continuous, boxes)
+                reading.samples.append((part, sample))
+    except csv.Error as error:
+        raise FoldcamError(
+            f"{path}, line {rows.line_num} is not readable as CSV ({error}): look for a quotation "
+            "mark that is not closed; one within a quoted cell is written twice."
+        ) from None
+    unused = [name for name in header if name and name not in {"path", "label", "split", *USED}]
+    if columns is not None and boxes == "crop":
+        boxed = sum(sample.crop is not None for _, sample in reading.samples)
+        reading.notes.append(
+            f"{boxed} of {len(reading.samples)} rows have a box ({columns.text}): each is that "
+            "part of its photograph."
+        )
+    if unused:
+        reading.notes.append(f"The columns {', '.join(unused[:10])} mean nothing here.")
+    return reading
+
+
+def _text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise FoldcamError(f"{path} cannot be read: {error.strerror or error}.") from None
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    else:
+        encoding = "utf-8-sig"
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise FoldcamError(
+            f"{path} is not a readable CSV file: line {line} is not UTF-8, which it has to be; "
+            "save it as 'CSV UTF-8', or convert it: iconv -f CP1252 -t UTF-8."
+        ) from None
+
+
+def _delimiter(header: str) -> str:
+    """What separates the columns: spreadsheets of many countries write semicolons."""
+    return max(",;\t", key=header.count)
+
+
+def _header(path: Path, cells: list[str]) -> list[str]:
+    # Spreadsheets and people write `Path; Label`.
+    names = [cell.strip().lower() for cell in cells]
+    if not {"path", "label"} <= set(names):
+        raise FoldcamError(
+            f"{path}: its first line must name the columns path,label (and optionally a box, "
+            f"{BOX_COLUMNS}, and split)."
+        )
+    twice = sorted({name for name in names if name and names.count(name) > 1})
+    if twice:
+        raise FoldcamError(f"{path}: its first line names the column {twice[0]} twice.")
+    return names
+
+
+def _row(header: list[str], cells: list[str], where: str, delimiter: str) -> Row | None:
+    """A row by column; None of a line of blanks or separators alone."""
+    cells = [cell.strip() for cell in cells]
+    if not any(cells):
+        return None
+    # A text may have several lines; rows that an open quotation mark swallowed have columns.
+    if any(delimiter in "".join(cell.splitlines()[1:]) for cell in cells):
+        raise FoldcamError(
+            f"{where}: a cell goes over several lines with separators in them: look for a "
+            "quotation mark that is not closed where it should be."
+        )
+    extra = [cell for cell in cells[len(header) :] if cell]
+    if extra:
+        raise FoldcamError(
+            f"{where} has {len(cells)} cells and the header {len(header)} columns "
+            f"({extra[0][:40]!r} is too many): put a cell that holds a comma or another separator "
+            'into quotation marks, as in "Smith, John".'
+        )
+    return dict(zip(header, [*cells, *[""] * (len(header) - len(cells))], strict=False))
+
+
+def _part(row: Row, where: str, reading: Reading) -> Part | None:
+    text = row.get("split", "")
+    if not text:
+        return None
+    part = part_named(text)
+    if part is None:
+        raise FoldcamError(f"{where}: the split {text[:40]!r} is not known: write {KNOWN}.")
+    written = reading.names.setdefault(part, [])
+    if text not in written:
+        written.append(text)
+    return part
+
+
+def _sample(
+    path: Path,
+    row: Row,
+    columns: BoxColumns | None,
+    where: str,
+    continuous: bool,
+    boxes: BoxMeaning,
+) -> Sample:
+    image, label = row["path"], row["label"]
+    if not image or not label:
+        raise FoldcamError(f"{where}: path or label is empty.")
+    box = None if columns is None else columns.box(row, where)
+    crop = None if box is None or boxes == "truth" else crop_of(box, where)
+    return Sample(
+        path=path.parent / image,
+        label=label,
+        box=box if boxes == "truth" else None,
+        value=value_of(label, where) if continuous else None,
+        url=image if URL.match(image) else None,
+        crop=crop,
+        where=where,
+    )

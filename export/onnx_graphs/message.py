@@ -1,0 +1,114 @@
+"""An ONNX file as one message in memory, with the weights that lie beside it.
+
+The only place where foldcam's own packages parse an ONNX file and open what it names: `onnx.load`
+leaves external data of functions, sparse tensors and training graphs to whoever runs the model,
+who would look for them in the working directory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import TensorProto
+
+from export.onnx_graphs.value_sizes import check_value_sizes, inferred
+from runtime.errors import FoldcamError
+from runtime.external_data import External, ExternalDataError, checked_places
+from runtime.onnx_file import read_header
+
+# A protocol buffer holds no more; half a megabyte is left for foldcam's own nodes.
+MOST_BYTES = (1 << 31) - (1 << 19)
+
+
+def load_message(path: Path) -> onnx.ModelProto:
+    """Read an ONNX file and the weights beside it; the message names no other file any more.
+
+    Raises:
+        FoldcamError: as `runtime.onnx_file.read_header`; or more than 2 GiB in all. The
+            message begins with the path.
+    """
+    _check_size(path, 0)
+    header = read_header(path)
+    model = onnx.ModelProto()
+    try:
+        _check_size(path, sum(_length(path, each) for each in header.external))
+        model.ParseFromString(path.read_bytes())
+        require_text(model)
+        for tensor in tensors(model):
+            _embed(tensor, path)
+    except FoldcamError:
+        raise
+    except ExternalDataError as error:
+        raise FoldcamError(f"{path}: {error}") from None
+    except OSError as error:
+        raise FoldcamError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # protobuf's DecodeError, whose module has no types
+        raise FoldcamError(f"{path} is not an ONNX file, or it is damaged.") from error
+    check_value_sizes(inferred(model), path)
+    return model
+
+
+def tensors(message: Any) -> Iterator[TensorProto]:
+    """Every tensor of a message, in whatever field of it and its inner messages."""
+    if isinstance(message, TensorProto):
+        yield message
+        return
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_MESSAGE:
+            for inner in [value] if hasattr(value, "ListFields") else value:
+                yield from tensors(inner)
+
+
+def require_text(message: Any) -> None:
+    """Raise where a name is not UTF-8: protobuf hands it on as bytes, or only fails when read."""
+    for field, value in message.ListFields():
+        if field.type not in (field.TYPE_STRING, field.TYPE_MESSAGE):
+            continue
+        single = isinstance(value, (str, bytes)) or hasattr(value, "ListFields")
+        for each in [value] if single else value:
+            if hasattr(each, "ListFields"):
+                require_text(each)
+            elif not isinstance(each, str):
+                raise UnicodeError
+
+
+def _embed(tensor: TensorProto, path: Path) -> None:
+    if tensor.data_location != TensorProto.EXTERNAL:
+        return
+    # From the message itself, which is what was parsed, and checked once more.
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    offset, length = entries.get("offset", "0"), entries.get("length")
+    found = External(
+        tensor.name,
+        entries.get("location", ""),
+        int(offset),
+        None if length is None else int(length),
+        True,
+    )
+    (place,) = checked_places(path, [found])
+    with place.open("rb") as stream:
+        stream.seek(found.offset)
+        tensor.raw_data = stream.read() if found.length is None else stream.read(found.length)
+    tensor.data_location = TensorProto.DEFAULT
+    del tensor.external_data[:]
+
+
+def _length(path: Path, found: External) -> int:
+    if not found.read:
+        return 0
+    (place,) = checked_places(path, [found])
+    return place.stat().st_size - found.offset if found.length is None else found.length
+
+
+def _check_size(path: Path, beside: int) -> None:
+    total = beside + (path.stat().st_size if path.is_file() else 0)
+    if total > MOST_BYTES:
+        raise FoldcamError(
+            f"{path} has {total / (1 << 30):.2f} GiB with its weights and a folded model, "
+            "one ONNX file, holds at most 2: take a smaller network, or float16 weights."
+        )

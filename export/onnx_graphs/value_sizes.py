@@ -1,0 +1,104 @@
+"""Types and shapes of all values of a graph, and whether one of them is larger than may be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import onnx.inliner
+import onnx.shape_inference
+from onnx import TensorProto, helper
+
+from export.onnx_graphs.values import graphs
+from runtime.errors import FoldcamError
+from runtime.onnx_sizes import most_bytes, too_large
+from runtime.text import printable, shorten
+
+# Larger constants say nothing about shapes, and would be copied.
+_SHAPE_ELEMENTS = 1 << 12
+_LONGEST_LIST = 1 << 16
+_HALF = {TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.INT16, TensorProto.UINT16}
+_BYTE = {TensorProto.BOOL, TensorProto.INT8, TensorProto.UINT8}
+
+
+def inferred(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model without its large constants, with types and shapes as far as onnx infers them."""
+    return _typed(_light(model))
+
+
+def check_value_sizes(typed: onnx.ModelProto, path: Path) -> None:
+    """Refuse a network of which one value would be larger, for one image, than may be.
+
+    Args:
+        typed: of `inferred`.
+        path: the file, for the message.
+
+    Raises:
+        FoldcamError: names the value.
+    """
+    most = most_bytes()
+    for graph in graphs(typed.graph):
+        for value in [*graph.input, *graph.output, *graph.value_info]:
+            kind = value.type.tensor_type
+            size = 2 if kind.elem_type in _HALF else 1 if kind.elem_type in _BYTE else 4
+            for dim in kind.shape.dim:
+                size *= max(1, dim.dim_value)
+            if size > most:
+                what = f"the value {printable(shorten(value.name, 80))!r}"
+                raise FoldcamError(f"{path}: {too_large(what, size)}")
+
+
+def _light(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its large constants turned into inputs of their type and shape."""
+    light = onnx.ModelProto(ir_version=model.ir_version)
+    light.opset_import.extend(model.opset_import)
+    light.functions.extend(model.functions)
+    light.graph.name = model.graph.name or "graph"
+    light.graph.node.extend(model.graph.node)
+    light.graph.input.extend(model.graph.input)
+    light.graph.output.extend(model.graph.output)
+    light.graph.value_info.extend(model.graph.value_info)
+    inputs = {value.name for value in model.graph.input}
+    for tensor in model.graph.initializer:
+        elements = 1
+        for size in tensor.dims:
+            elements *= size
+        if elements <= _SHAPE_ELEMENTS and tensor.data_location != TensorProto.EXTERNAL:
+            light.graph.initializer.append(tensor)
+        elif tensor.name not in inputs:
+            light.graph.input.append(
+                helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+            )
+    return light
+
+
+def _typed(light: onnx.ModelProto) -> onnx.ModelProto:
+    # Whatever a hostile or merely wrong graph makes onnx's C++ raise, the rules that need
+    # no types still hold.
+    try:
+        if light.functions:
+            light = onnx.inliner.inline_local_functions(light)
+    except Exception:
+        return light
+    for keep_types in (True, False):
+        if not keep_types:
+            # Types written by an earlier tool may contradict the graph.
+            del light.graph.value_info[:]
+        try:
+            plain = onnx.shape_inference.infer_shapes(light)
+        except Exception:
+            continue
+        # Values of lists are kept number by number: of some kilobytes of nodes they may take
+        # all memory there is.
+        if _has_long_lists(plain):
+            return plain
+        try:
+            return onnx.shape_inference.infer_shapes(light, data_prop=True)
+        except Exception:
+            return plain
+    return light
+
+
+def _has_long_lists(typed: onnx.ModelProto) -> bool:
+    shapes = [value.type.tensor_type.shape.dim for value in typed.graph.value_info]
+    return any(len(dims) == 1 and dims[0].dim_value > _LONGEST_LIST for dims in shapes)

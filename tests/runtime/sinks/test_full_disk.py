@@ -1,0 +1,106 @@
+"""A disk that is full for a short time costs what could not be written then, and no more."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from runtime.errors import FoldcamError
+from runtime.output_options import OutputOptions, RecordingOptions
+from runtime.sinks import open_outputs
+from runtime.sinks.video import VideoSink, playable_frames
+from runtime.sources import open_source
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 12 MB, which only root can make."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(folder)]
+    try:
+        made = subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except OSError:
+        made = False
+    if not made:
+        pytest.skip("no disk can be mounted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill(disk: Path, but: int = 0) -> None:
+    free = os.statvfs(disk)
+    (disk / "filler").write_bytes(b"x" * (free.f_bavail * free.f_frsize - but))
+
+
+def noise(seed: int) -> np.ndarray:
+    cells = np.random.default_rng(seed).integers(0, 256, (60, 80, 3), np.uint8)
+    return np.repeat(np.repeat(cells, 4, 0), 4, 1)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
+def test_a_live_film_is_ended_before_the_disk_is_full_and_goes_on(
+    disk, suffix, make_source, make_seen
+):
+    options = OutputOptions(save=str(disk / f"x{suffix}"))
+    (sink,) = open_outputs([make_source()], options, RecordingOptions(min_free_gb=0))
+    with sink:
+        for index in range(120):
+            if index == 60:
+                fill(disk, but=300_000)
+            if index == 70:
+                (disk / "filler").unlink()
+            seen = make_seen(index, seconds=index / 20, image=noise(index))
+            if 60 <= index < 70:
+                with pytest.raises(FoldcamError, match="No space left"):
+                    sink.write(seen)
+            else:
+                sink.write(seen)
+    films = sorted(disk.glob("x*"))
+    assert len(films) == 2
+    shown = sum(len(list(open_source(file=str(film)))) for film in films)
+    assert shown >= 120 - 10 - 2
+    assert sink.losses() == (0, "")
+
+
+@pytest.mark.parametrize(("suffix", "least"), [(".mkv", 30), (".avi", 30), (".mp4", 0)])
+def test_of_a_film_that_was_cut_what_plays_is_kept_and_the_rest_counted(
+    disk, suffix, least, make_source, make_seen, monkeypatch
+):
+    """The disk fills between two looks at it: the encoder writes nothing more, and says nothing."""
+    monkeypatch.setattr(VideoSink, "_check_margin", lambda self: None)
+    options = OutputOptions(save=str(disk / f"x{suffix}"))
+    (sink,) = open_outputs([make_source()], options, RecordingOptions(min_free_gb=0))
+    with sink:
+        for index in range(120):
+            if index == 60:
+                fill(disk)
+            if index == 70:
+                (disk / "filler").unlink()
+            sink.write(make_seen(index, seconds=index / 20, image=noise(index)))
+    lost, reason = sink.losses()
+    films = list(disk.glob("x*"))
+    shown = len(list(open_source(file=str(films[0])))) if films else 0
+    assert shown >= least
+    assert abs(lost - (120 - shown)) <= 1
+    assert f"{shown} of 120 frames of" in reason
+    assert [path.name for path in disk.iterdir()] == ([f"x{suffix}"] if shown else [])
+
+
+def test_a_count_that_a_film_makes_up_is_not_believed(disk):
+    path = disk / "x.mkv"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 20.0, (320, 240))
+    for index in range(40):
+        writer.write(noise(index))
+    writer.release()
+    assert playable_frames(path, 40) == 40
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert 0 < playable_frames(path, 40) < 40
+    path.write_bytes(b"no film")
+    assert playable_frames(path, 40) == 0

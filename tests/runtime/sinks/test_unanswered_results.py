@@ -1,0 +1,68 @@
+"""A result that is no answer: every output says why, and no event fires on it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from runtime.events.detector import Detector
+from runtime.events.language import parse_rule
+from runtime.events.options import EventOptions
+from runtime.sinks.record import record
+from runtime.sinks.table import TableSink
+from runtime.unanswered import NAN
+from runtime.web.packet import answers
+
+
+@pytest.mark.parametrize(
+    "when",
+    ["label is owl", "label is not owl", "similarity below 0.5", "similarity above -1",
+     "heat in 0,0,32,24 below 1"],
+)  # fmt: skip
+def test_no_event_fires_on_it(make_seen, make_result, when):
+    broken = replace(make_result(), labels=[], error=NAN, similarities=np.empty(0, np.float32))
+    detector = Detector([parse_rule(EventOptions("a", when))], [True], [False])
+    assert detector.events(make_seen(0, broken)) == []
+
+
+def test_one_such_frame_neither_ends_an_occurrence_nor_begins_another(make_seen, make_result):
+    broken = replace(make_result(), labels=[], error=NAN)
+    rule = parse_rule(EventOptions("a", "label is owl", cooldown_seconds=0.0))
+    detector = Detector([rule], [False], [True])
+    frames = [make_seen(n, broken if n == 2 else make_result(), seconds=float(n)) for n in range(5)]
+    assert [len(detector.events(seen)) for seen in frames] == [1, 0, 0, 0, 0]
+
+
+def test_every_output_says_why(make_seen, make_result):
+    broken = replace(
+        make_result(embedding=[np.nan] * 3), labels=[], error=NAN,
+        neighbors=np.empty(0, np.int32), similarities=np.empty(0, np.float32),
+    )  # fmt: skip
+    seen = make_seen(0, broken)
+    line = json.loads(json.dumps(record(seen.frame, broken), allow_nan=False))
+    assert (line["error"], line["neighbors"], line["embedding"]) == (NAN, [], None)
+    (answer,) = answers(seen)
+    assert (answer["answer"], answer["error"]) == ("no answer", NAN)
+    assert seen.caption == "no answer: the network returned NaN"
+    assert seen.image.shape == seen.frame.image.shape
+    table = TableSink()
+    table.write(seen)
+    table.write(make_seen(1))
+    assert "no answer: the network returned NaN           -" in str(table)
+    assert "owl" in str(table)
+
+
+def test_parquet_has_a_column_for_it(make_seen, make_result, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    from runtime.sinks.parquet import ParquetSink
+
+    broken = replace(make_result(), labels=[], error=NAN, neighbors=np.empty(0, np.int32))
+    with ParquetSink(tmp_path / "x.parquet", 3) as sink:
+        sink.write(make_seen(0, broken))
+        sink.write(make_seen(1))
+    rows = parquet.read_table(tmp_path / "x.parquet").to_pylist()
+    assert [row["error"] for row in rows] == [NAN, None]
+    assert [row["labels"] for row in rows] == [[], ["owl", "other"]]

@@ -1,0 +1,102 @@
+"""Modules of the user's that are named like others' do no harm to either program."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = (
+    "json", "numpy", "onnx", "onnxruntime", "typing", "cv2", "typer", "click", "torch",
+    "safetensors", "re", "os", "pathlib", "dataclasses", "inspect", "types", "enum", "random",
+    "string", "tomllib", "tomli", "logging", "tempfile", "zipfile", "rich", "yaml", "pyarrow",
+    "secrets", "socket", "email", "queue", "select", "copy", "ast", "sitecustomize",
+    "usercustomize",
+)  # fmt: skip
+PROGRAMS = {"foldcam": "runtime.foldcam_cli", "runtime": "runtime.cli"}
+
+
+@pytest.fixture
+def shadowed(tmp_path):
+    """A working directory full of modules and packages that leave a mark when they are run."""
+    work = tmp_path / "work"
+    work.mkdir()
+    code = f"open({str(tmp_path / 'marks')!r}, 'a').write(__name__ + chr(10))\n"
+    for number, name in enumerate(NAMES):
+        if number % 3:
+            (work / f"{name}.py").write_text(code)
+        else:
+            (work / name).mkdir()
+            (work / name / "__init__.py").write_text(code)
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", values[:1], values[1:])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(made, work / "plain.onnx")
+    return work
+
+
+def _call(program, work, *arguments):
+    """As the console script does it, whose own folder is first on the import path."""
+    script = work.parent / program
+    script.write_text(f"import sys\nfrom {PROGRAMS[program]} import main\nsys.exit(main())\n")
+    settings = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "FOLDCAM_MODEL")}
+    done = subprocess.run(
+        [sys.executable, str(script), *arguments],
+        cwd=work, env=settings, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr, done.stderr
+    marks = work.parent / "marks"
+    assert not marks.exists(), f"executed: {marks.read_text().split()}"
+    return done
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "status", "said"),
+    [
+        ("foldcam", ("--help",), 0, "export"),
+        ("foldcam", ("export", "--help"), 0, "--images"),
+        ("foldcam", ("check", "plain.onnx", "--target", "jetpack-6.2"), 0, "plain.onnx"),
+        ("foldcam", ("export", "nothing:make", "--images", "."), 1, ""),
+        ("runtime", ("--help",), 0, "inspect"),
+        ("runtime", ("doctor",), None, "python"),
+        ("runtime", ("inspect", "plain.onnx"), 1, "not a folded one"),
+        ("runtime", ("run", "plain.onnx", "--file", "none.png"), 1, "none.png"),
+    ],
+)
+def test_modules_in_the_working_directory_shadow_nothing(
+    program, arguments, status, said, shadowed
+):
+    done = _call(program, shadowed, *arguments)
+    assert status is None or done.returncode == status, done.stderr
+    assert said in (done.stdout + done.stderr).lower()
+
+
+def test_a_network_of_the_working_directory_still_loads_beside_them(shadowed, tmp_path):
+    """Then the folder is on the import path, and last."""
+    (shadowed / "mine.py").write_text(
+        "import json, numpy, torch\nfrom torch import nn\n"
+        "def make():\n    assert hasattr(json, 'dumps') and hasattr(numpy, 'array')\n"
+        "    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1),\n"
+        "                         nn.Flatten(), nn.Linear(4, 4))\n"
+    )
+    import cv2
+
+    for label in "ab":
+        for number in range(2):
+            folder = tmp_path / "photos" / label
+            folder.mkdir(parents=True, exist_ok=True)
+            generator = np.random.default_rng([ord(label), number])
+            picture = generator.integers(0, 255, (16, 16, 3)).astype(np.uint8)
+            cv2.imwrite(str(folder / f"{number}.png"), picture)
+    done = _call(
+        "foldcam", shadowed, "export", "mine:make", "--images", str(tmp_path / "photos"),
+        "--size", "16", "--out", str(tmp_path / "model.onnx"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
