@@ -210,12 +210,13 @@ class Bank:
             save_file(arrays, temporary, metadata={FORMAT: json.dumps(header, sort_keys=True)})
 
     @staticmethod
-    def load(path: Path) -> Bank:
+    def load(path: Path | str) -> Bank:
         """Read a bank.
 
         Raises:
             FoldcamError: the file is missing, damaged, or not a bank.
         """
+        path = Path(path)
         refuse_special(path)
         return _assembled(path, *read_arrays(path))
 

@@ -87,16 +87,24 @@ def run_app(app: typer.Typer, name: str) -> NoReturn:
         app: the program, a `typer.Typer`.
         name: as it is called, for the usage text.
     """
+    sys.exit(flushed(status_of(lambda: call_app(app, name))))
+
+
+def call_app(app: typer.Typer, name: str) -> None:
+    """Call a program with the arguments of this process, as typer does, and a little stricter.
+
+    A flag that takes one value and is given twice is refused, and what typer complains of
+    holds no credentials.
+
+    Args:
+        app, name: as in `run_app`.
+    """
     for argument in sys.argv[1:]:
         keep_secret(argument)
     app.info.cls = _Commands
-
-    def call() -> None:
-        command = typer.main.get_command(app)
-        refuse_repeated(command)
-        command(prog_name=name)
-
-    sys.exit(flushed(status_of(call)))
+    command = typer.main.get_command(app)
+    refuse_repeated(command)
+    command(prog_name=name)
 
 
 def status_of(call: Callable[[], object]) -> int:

@@ -20,7 +20,17 @@ from runtime.image_format import FILM_SUFFIXES, HEAD_BYTES, IMAGE_SUFFIXES, imag
 EXAMPLES = 3
 """Files that a report names for each reason."""
 # What archivers and disk stations leave beside pictures: their own copies of them.
-_OF_SYSTEMS = frozenset({"__macosx", "@eadir", "#recycle", "$recycle.bin"})
+_OF_SYSTEMS = frozenset(
+    {
+        "__macosx",
+        "@eadir",
+        "#recycle",
+        "$recycle.bin",
+        "system volume information",
+        "lost+found",
+        "__pycache__",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -153,8 +163,8 @@ def _no_folder(path: Path, recursive: bool) -> str | None:
     """Why a folder is not looked into; None if it is, empty if nobody expects that it is."""
     if path.name.startswith("."):
         return "hidden"
-    if path.name.lower() in _OF_SYSTEMS:
-        return "a folder of the system's own"
+    if path.name.strip().casefold() in _OF_SYSTEMS:
+        return "a folder of the system"
     if not recursive:
         return ""
     return "a link to a folder, which is not followed" if path.is_symlink() else None
@@ -177,7 +187,7 @@ def _add(found: Listing, path: Path, named: bool = False) -> None:
             reason = f"with the content of a picture ({kind}), and not the name of one ({suffix})"
             found.left_out.append(LeftOut(str(path), reason))
         else:
-            reason = f"no picture ({suffix})" if suffix else "no picture"
+            reason = f"of a format that is not read ({suffix})" if suffix else "without a suffix"
             found.left_out.append(LeftOut(str(path), reason))
 
 

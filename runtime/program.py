@@ -15,10 +15,13 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from runtime import stopping
 from runtime.standard_streams import claim_output, flush_open_files, repair_streams
+
+if TYPE_CHECKING:
+    import typer
 
 DEAF_SECONDS = 10.0
 """A program that is in a library for so long after a signal is ended there."""
@@ -30,7 +33,7 @@ _FLUSH_SECONDS = 2.0
 def runtime() -> NoReturn:
     """The console script `runtime`."""
 
-    def load() -> Callable[..., Any]:
+    def load() -> typer.Typer:
         from runtime.cli import app
 
         return app
@@ -41,7 +44,7 @@ def runtime() -> NoReturn:
 def foldcam() -> NoReturn:
     """The console script `foldcam`."""
 
-    def load() -> Callable[..., Any]:
+    def load() -> typer.Typer:
         from runtime.foldcam_cli import installed
 
         return installed()
@@ -49,7 +52,7 @@ def foldcam() -> NoReturn:
     run_program("foldcam", load)
 
 
-def run_program(name: str, load: Callable[[], Callable[..., Any]]) -> NoReturn:
+def run_program(name: str, load: Callable[[], typer.Typer]) -> NoReturn:
     """Load a program and run it with the arguments of this process; never returns.
 
     Args:
@@ -63,12 +66,12 @@ def run_program(name: str, load: Callable[[], Callable[..., Any]]) -> NoReturn:
         claim_output()
     status = 1
     try:
-        from runtime.cli_support import status_of
+        from runtime.cli_support import call_app, status_of
 
         def call() -> None:
             app = load()
             stopping.install(stopping.raise_stopped)
-            app(prog_name=name)
+            call_app(app, name)
 
         status = status_of(call)
     except BaseException as error:

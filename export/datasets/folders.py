@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from export.datasets.left_out import (
-    BROKEN_LINK,
-    HIDDEN,
-    LINK,
-    NO_CLASS,
-    SPECIAL,
-    other_format,
-    stray,
-)
+from export.datasets.left_out import NO_CLASS
 from export.datasets.samples import Part, Reading, Sample, SkippedFile
 from export.datasets.splits import part_named
 from runtime.errors import FoldcamError
-from runtime.images import IMAGE_SUFFIXES, natural_key
+from runtime.image_listing import LeftOut, sort_out
 
 
 @dataclass
@@ -69,41 +59,8 @@ def tree_of(folder: Path, recursive: bool = True) -> Tree:
     Raises:
         FoldcamError: a folder that cannot be read.
     """
-
-    def refuse(error: OSError) -> None:
-        raise FoldcamError(f"{error.filename} cannot be read: {error.strerror}.") from error
-
-    tree = Tree()
-    for parent, folders, names in os.walk(folder, onerror=refuse):
-        inner = []
-        for name in sorted(folders):
-            path = Path(parent) / name
-            reason = stray(name) or (LINK if path.is_symlink() else None)
-            if reason is not None:
-                tree.left_out.append(SkippedFile(path, reason))
-            else:
-                inner.append(name)
-        folders[:] = inner if recursive else []
-        for name in sorted(names):
-            path = Path(parent) / name
-            reason = not_read(path)
-            if reason is None:
-                tree.images.append(path)
-            else:
-                tree.left_out.append(SkippedFile(path, reason))
-    tree.images.sort(key=natural_key)
-    return tree
-
-
-def not_read(path: Path) -> str | None:
-    """Why a file is no image by its name and kind; None if it is one."""
-    if path.name.startswith("."):
-        return HIDDEN
-    if path.suffix.lower() not in IMAGE_SUFFIXES:
-        return other_format(path)
-    if path.is_file():
-        return None
-    return BROKEN_LINK if path.is_symlink() else SPECIAL
+    listing = sort_out(folder, recursive)
+    return Tree(listing.pictures, _skipped(listing.without_films()))
 
 
 def readable(name: str) -> str:
@@ -113,21 +70,16 @@ def readable(name: str) -> str:
 
 def _class_folders(root: Path, reading: Reading) -> list[Path]:
     """The folders in a folder; whatever else is there is left out."""
-    folders = []
-    for path in sorted(_entries(root)):
-        reason = stray(path.name) if path.is_dir() else not_read(path) or NO_CLASS
-        if reason is None:
-            folders.append(path)
-        else:
-            reading.left_out.append(SkippedFile(path, reason))
-    return folders
+    listing = sort_out(root, recursive=False)
+    loose = [LeftOut(str(path), NO_CLASS) for path in listing.pictures]
+    found = _skipped([*listing.without_films(), *loose])
+    reading.left_out += sorted(found, key=lambda item: item.path)
+    apart = {item.path for item in found}
+    return [path for path in sorted(root.iterdir()) if path.is_dir() and path not in apart]
 
 
-def _entries(root: Path) -> Iterator[Path]:
-    try:
-        yield from root.iterdir()
-    except OSError as error:
-        raise FoldcamError(f"{root} cannot be read: {error.strerror}.") from error
+def _skipped(left_out: list[LeftOut]) -> list[SkippedFile]:
+    return [SkippedFile(Path(item.path), item.reason) for item in left_out]
 
 
 def _read_classes(folders: list[Path], part: Part | None, reading: Reading) -> None:

@@ -4,41 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from export.datasets.samples import SkippedFile
 
-HIDDEN = "hidden"
-SYSTEM = "a folder of the system"
-LINK = "a link to a folder"
-BROKEN_LINK = "a link that leads nowhere"
 NO_CLASS = "in no class folder"
-SPECIAL = "no regular file"
 _SHOWN = 5
-_SYSTEM_FOLDERS = frozenset(
-    {
-        "__macosx",
-        "@eadir",
-        "#recycle",
-        "$recycle.bin",
-        "system volume information",
-        "lost+found",
-        "__pycache__",
-    }
-)
-
-
-def stray(name: str) -> str | None:
-    """Why a folder of this name is no part of a data set; None if it may be."""
-    if name.startswith("."):
-        return HIDDEN
-    return SYSTEM if name.strip().casefold() in _SYSTEM_FOLDERS else None
-
-
-def other_format(path: PurePath) -> str:
-    """The kind of a file that is not read."""
-    suffix = path.suffix.lower()
-    return f"of a format that is not read ({suffix})" if suffix else "without a suffix"
 
 
 def summary(left_out: Sequence[SkippedFile], root: Path) -> list[str]:

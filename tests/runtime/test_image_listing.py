@@ -55,14 +55,14 @@ def test_every_entry_of_a_folder_is_a_picture_a_film_or_left_out_with_a_reason(m
     assert reasons == {
         ".hidden.jpg": "hidden",
         ".thumbs": "hidden",
-        "__MACOSX": "a folder of the system's own",
-        "a/@eaDir": "a folder of the system's own",
-        "a/labels.csv": "no picture (.csv)",
+        "__MACOSX": "a folder of the system",
+        "a/@eaDir": "a folder of the system",
+        "a/labels.csv": "of a format that is not read (.csv)",
         "linked": "a link to a folder, which is not followed",
         "lost.jpg": "a link that leads nowhere",
-        "notes.txt": "no picture (.txt)",
+        "notes.txt": "of a format that is not read (.txt)",
         "pipe.jpg": "no regular file",
-        "README": "no picture",
+        "README": "without a suffix",
         "round": "a link to a folder, which is not followed",
         "x.jpg_old": "with the content of a picture (JPEG), and not the name of one (.jpg_old)",
     }
@@ -78,8 +78,10 @@ def test_what_is_named_is_taken_by_its_content(mixed):
     found = sort_out_files(named)
     assert [path.name for path in found.pictures] == [".hidden.jpg", "x.jpg_old"]
     assert [(Path(item.path).name, item.reason) for item in found.left_out] == [
-        ("a", "a folder"), ("notes.txt", "no picture (.txt)"), ("pipe.jpg", "no regular file"),
-    ]  # fmt: skip
+        ("a", "a folder"),
+        ("notes.txt", "of a format that is not read (.txt)"),
+        ("pipe.jpg", "no regular file"),
+    ]
 
 
 def test_a_report_counts_by_reason_and_names_a_few(tmp_path):
@@ -88,10 +90,12 @@ def test_a_report_counts_by_reason_and_names_a_few(tmp_path):
     (tmp_path / ".x").touch()
     counts = counted(sort_out(tmp_path).left_out)
     assert [(entry["reason"], entry["count"]) for entry in counts] == [
-        ("no picture (.txt)", 5), ("hidden", 1),
+        ("of a format that is not read (.txt)", 5), ("hidden", 1),
     ]  # fmt: skip
     assert counts[0]["examples"] == [str(tmp_path / f"{n}.txt") for n in range(EXAMPLES)]
-    assert in_words(counts)[0].startswith(f"5 no picture (.txt): {tmp_path}/0.txt, ")
+    assert in_words(counts)[0].startswith(
+        f"5 of a format that is not read (.txt): {tmp_path}/0.txt, "
+    )
     assert in_words(counts)[0].endswith(", ...")
     assert in_words(counts)[1] == f"1 hidden: {tmp_path}/.x"
 
@@ -127,11 +131,11 @@ def test_a_run_reports_what_it_left_out(runtime, tiny_model, tmp_path, pattern):
     document = json.loads(done.stdout)
     assert document["frames"] == 2
     assert {(entry["reason"], entry["count"]) for entry in document["left_out"]} == {
-        ("no picture (.txt)", 1), ("a film, which is given by itself", 1),
+        ("of a format that is not read (.txt)", 1), ("a film, which is given by itself", 1),
     }  # fmt: skip
     done = runtime("run", tiny_model, "--file", given, "--quiet")
     assert "left out:" in done.stderr
-    assert f"1 no picture (.txt): {folder}/notes.txt" in done.stderr
+    assert f"1 of a format that is not read (.txt): {folder}/notes.txt" in done.stderr
 
 
 def test_a_named_file_that_was_left_out_is_in_the_status(runtime, tiny_model, photo, tmp_path):

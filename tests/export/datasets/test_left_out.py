@@ -31,7 +31,7 @@ def test_every_file_that_is_left_out_is_listed_with_its_reason(mixed):
         ".3.jpg": "hidden",
         "6.jpg": "in no class folder",
         "notes.txt": "of a format that is not read (.txt)",
-        "linked": "a link to a folder",
+        "linked": "a link to a folder, which is not followed",
         "gone.jpg": "a link that leads nowhere",
     }
 
