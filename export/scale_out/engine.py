@@ -181,8 +181,9 @@ def _rows(
         for name in ("labels", "names", "wanted", "skipped")
     )
     if not labels:
-        first = f" could be read; the first: {skipped[0].reason}" if skipped else " is there."
-        raise FoldcamError(f"None of the images{first}" if skipped else f"No image{first}")
+        if not skipped:
+            raise FoldcamError("No image is there.")
+        raise FoldcamError(f"None of the images could be read; the first: {skipped[0].reason}")
     embeddings, hashes, values = (
         np.concatenate([each.arrays.pop(name) for each in found])
         for name in ("embeddings", "image_hashes", "values")
