@@ -17,16 +17,16 @@ from runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
     from calibrate.calibrator import calibrate as calibrate
+    from calibrate.options import CalibrationOptions as CalibrationOptions
     from calibrate.outcome import Outcome as Outcome
     from calibrate.store import Store as Store
-    from calibrate.wishes import Wishes as Wishes
 
 _HOMES = {
+    "CalibrationOptions": "calibrate.options",
     "Outcome": "calibrate.outcome",
     "Store": "calibrate.store",
-    "Wishes": "calibrate.wishes",
     "calibrate": "calibrate.calibrator",
 }
-__all__ = ["Outcome", "Store", "Wishes", "calibrate"]
+__all__ = ["CalibrationOptions", "Outcome", "Store", "calibrate"]
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -9,22 +9,20 @@ from typing import Any
 
 import onnx
 
-from calibrate.base import Base, try_equalizing
 from calibrate.gptq import gptq_levels
 from calibrate.half import float16_steps, with_float16
 from calibrate.ladder import Rung, climb, rank_layers
+from calibrate.options import CalibrationOptions
 from calibrate.outcome import Outcome
-from calibrate.placement import Placement, find_placement
+from calibrate.placement import find_placement
 from calibrate.qdq import Levels, Recipe, Step, quantize
 from calibrate.quality import Damage, Gate
-from calibrate.rebank import rebank
 from calibrate.selection import read_pictures, select
 from calibrate.source import check_names, contract_in, read_source, write_contract
 from calibrate.speed import compare_speed
 from calibrate.statistics import Activation, gather
 from calibrate.store import Store, key_of, tools
 from calibrate.tuning import Choice, best_recipe, choose_steps
-from calibrate.wishes import Wishes
 from runtime.contract import Calibration, Contract
 from runtime.digest import digest_of
 from runtime.files import sha256_of_file
@@ -40,7 +38,7 @@ _DAMAGE_IMAGES = 16
 def calibrate(
     path: Path,
     data: Path,
-    wishes: Wishes | None = None,
+    options: CalibrationOptions | None = None,
     *,
     store: Store | None = None,
     progress: Progress | None = None,
@@ -54,31 +52,36 @@ def calibrate(
     Args:
         path: the folded model, float32.
         data: labelled images, see `selection.select`.
-        wishes: what the user decides.
+        options: what the user decides.
         store: where results of the long steps are kept for a later run.
-        progress: told what is being done.
+        progress: called with the step, how much of it is done, and how much there is.
 
     Raises:
         FoldcamError: model or images cannot be used, see the modules.
     """
-    return _Job(path, data, wishes or Wishes(), store or Store(None), progress).run()
+    return _Job(path, data, options or CalibrationOptions(), store or Store(None), progress).run()
 
 
 class _Job:
     """One calibration: reads everything first, then the long steps, each kept when it is done."""
 
     def __init__(
-        self, path: Path, data: Path, wishes: Wishes, store: Store, progress: Progress | None
+        self,
+        path: Path,
+        data: Path,
+        options: CalibrationOptions,
+        store: Store,
+        progress: Progress | None,
     ) -> None:
-        self._data, self._wishes, self._store = data, wishes, store
-        self._tell: Progress = progress or (lambda *_: None)
+        self._options, self._store = options, store
+        self._progress: Progress = progress or (lambda *_: None)
         self._model, self._contract = read_source(path)
-        self._placement = find_placement(self._model, wishes.target)
+        self._placement = find_placement(self._model, options.target)
         self._names = [layer.name for layer in self._placement.layers]
-        check_names(wishes.keep_float, self._names)
+        check_names(options.keep_float, self._names)
         recipe = self._contract.preprocessing
         parts = select(
-            data, wishes.count, wishes.choice_count, wishes.gate_count, wishes.seed,
+            data, options.count, options.choice_count, options.gate_count, options.seed,
             continuous=self._contract.outcome is not None,
         )  # fmt: skip
         self._notes = parts.notes
@@ -89,52 +92,43 @@ class _Job:
             "model": sha256_of_file(path),
             "images": self._images.sha256,
             "preprocessing": asdict(recipe),
-            "target": wishes.target,
+            "target": options.target,
             "tools": tools(),
         }
         self._candidates: dict[tuple[str, ...], onnx.ModelProto] = {}
 
     def run(self) -> Outcome:
-        wishes = self._wishes
-        found = self._statistics(self._model, self._placement.tensors(self._model), "exported")
+        options = self._options
+        found = self._statistics()
         step = max(1, len(self._images.resized) // _DAMAGE_IMAGES)
         damage = Damage(self._model, self._contract, self._images.resized[::step][:_DAMAGE_IMAGES])
-        base = Base(self._model, self._placement, found)
-        if wishes.equalize:
-            base = try_equalizing(base, damage, wishes.target, self._equalized_statistics)
-        choices = self._choices(base, damage)
+        choices = self._choices(found, damage)
         steps = {name: choice.step for name, choice in choices.items()}
         recipe, tried = best_recipe(
-            base.model, base.placement, steps, base.found, damage,
-            correct_biases=wishes.correct_biases, levels=self._levels(base),
+            self._model, self._placement, steps, found, damage,
+            correct_biases=options.correct_biases, levels=self._levels(),
         )  # fmt: skip
         chooser = Gate(self._model, self._contract, self._choosers)
-        ladder, ranking = self._ladder(base, recipe, chooser, damage)
+        ladder, ranking = self._ladder(recipe, chooser, damage)
         chosen = next((rung for rung in ladder if not rung.failures), ladder[-1])
-        model, rebanked = self._candidates[chosen.kept], None
-        if wishes.rebank:
-            model, rebanked = self._rebanked(model, chosen, chooser)
+        model = self._candidates[chosen.kept]
         gate = Gate(self._model, self._contract, self._judges)
-        self._tell("gate", 0, 1)
+        self._progress("gate", 0, 1)
         figures, each, answers = gate.figures(model, kernels=self._kernels)
-        self._tell("gate", 1, 1)
+        self._progress("gate", 1, 1)
         report = {
             **self._report(choices, ladder, chosen, ranking),
-            "equalization": base.equalization,
             "damage": tried,
             "float16_steps": float16_steps(model),
-            "rebank": rebanked,
             "gate": {"figures": figures.document(),
-                     "failures": failures_of(figures, wishes.limits)},
+                     "failures": failures_of(figures, options.limits)},
         }  # fmt: skip
         contract = self._signed(model, report, chosen)
         speeds = self._speeds(ladder)
         ratio = speeds[ladder.index(chosen)].ratio if speeds else None
         return Outcome(
             model=model,
-            base=base.model if base.changed else None,
             contract=contract,
-            steps={name: steps[name] for name in _rounded(base, chosen.kept)},
             report=report,
             ladder=ladder,
             chosen=chosen,
@@ -143,60 +137,55 @@ class _Job:
             answers=answers,
             gate=gate,
             speeds=speeds,
-            failures=tuple(failures_of(figures, wishes.limits, ratio)),
+            failures=tuple(failures_of(figures, options.limits, ratio)),
         )
 
     @property
     def _kernels(self) -> bool:
-        return self._wishes.target == "cpu"
+        return self._options.target == "cpu"
 
     def _limits_to_choose_by(self) -> GateLimits:
-        return self._wishes.limits.to_choose_by(len(self._choosers.samples))
+        return self._options.limits.to_choose_by(len(self._choosers.samples))
 
-    def _equalized_statistics(
-        self, model: onnx.ModelProto, tensors: list[str]
-    ) -> dict[str, Activation]:
-        return self._statistics(model, tensors, "equalized")
-
-    def _statistics(
-        self, model: onnx.ModelProto, tensors: list[str], which: str
-    ) -> dict[str, Activation]:
-        key = key_of(stage="ranges", network=which, **self._inputs)
+    def _statistics(self) -> dict[str, Activation]:
+        key = key_of(stage="ranges", **self._inputs)
+        tensors = self._placement.tensors(self._model)
         found = self._store.statistics(key)
         if found is None or list(found) != tensors:
             names = [sample.name for sample in self._images.samples]
-            found = gather(model, self._contract, tensors, self._images.resized, self._tell, names)
+            found = gather(
+                self._model, self._contract, tensors, self._images.resized, self._progress, names
+            )
             self._store.keep_statistics(key, found)
         return found
 
-    def _choices(self, base: Base, damage: Damage) -> dict[str, Choice]:
-        method, target = self._wishes.method, self._wishes.target
-        key = key_of(stage="thresholds", method=method, equalized=base.changed, **self._inputs)
+    def _choices(self, found: dict[str, Activation], damage: Damage) -> dict[str, Choice]:
+        method, target = self._options.method, self._options.target
+        key = key_of(stage="thresholds", method=method, **self._inputs)
         kept = self._store.json(key)
         if kept is not None:
             return {item["tensor"]: Choice(**{**item, "step": Step(**item["step"])})
                     for item in kept}  # fmt: skip
-        choices = choose_steps(base.model, base.found, damage, target, method, self._tell)
+        choices = choose_steps(self._model, found, damage, target, method, self._progress)
         self._store.keep_json(key, [asdict(choice) for choice in choices.values()])
         return choices
 
-    def _levels(self, base: Base) -> dict[str, Levels] | None:
-        if not self._wishes.gptq:
+    def _levels(self) -> dict[str, Levels] | None:
+        if not self._options.gptq:
             return None
-        key = key_of(stage="gptq", equalized=base.changed, **self._inputs)
+        key = key_of(stage="gptq", **self._inputs)
         levels = self._store.arrays(key)
         if levels is None:
             levels = gptq_levels(
-                base.model, self._contract, base.placement, self._images.resized, self._tell
+                self._model, self._contract, self._placement, self._images.resized, self._progress
             )
             self._store.keep_arrays(key, levels)
         return levels
 
-    def _ranking(self, base: Base, recipe: Recipe, damage: Damage) -> list[tuple[str, float]]:
+    def _ranking(self, recipe: Recipe, damage: Damage) -> list[tuple[str, float]]:
         key = key_of(
             stage="sensitivity",
-            method=self._wishes.method,
-            equalized=base.changed,
+            method=self._options.method,
             biases=bool(recipe.biases),
             gptq=bool(recipe.levels),
             **self._inputs,
@@ -204,46 +193,36 @@ class _Job:
         kept = self._store.json(key)
         if kept is not None:
             return [(str(name), float(value)) for name, value in kept]
-        ranking = rank_layers(base.model, base.placement, recipe, damage, self._tell)
+        ranking = rank_layers(self._model, self._placement, recipe, damage, self._progress)
         self._store.keep_json(key, ranking)
         return ranking
 
     def _ladder(
-        self, base: Base, recipe: Recipe, chooser: Gate, damage: Damage
+        self, recipe: Recipe, chooser: Gate, damage: Damage
     ) -> tuple[list[Rung], list[tuple[str, float]]]:
         limits = self._limits_to_choose_by()
 
         def measure(kept: tuple[str, ...]) -> Rung:
-            told = f"choosing, {len(kept)} layers in float"
-            self._tell(told, 0, 1)
-            candidate = quantize(base.model, base.placement, replace(recipe, kept=frozenset(kept)))
-            if self._wishes.float_type == "fp16":
+            step = f"choosing, {len(kept)} layers in float"
+            self._progress(step, 0, 1)
+            candidate = quantize(
+                self._model, self._placement, replace(recipe, kept=frozenset(kept))
+            )
+            if self._options.float_type == "fp16":
                 candidate = with_float16(candidate)
             figures, _, _ = chooser.figures(candidate, kernels=self._kernels)
             self._candidates[kept] = candidate
-            self._tell(told, 1, 1)
+            self._progress(step, 1, 1)
             return Rung(kept, candidate.ByteSize(), figures, tuple(failures_of(figures, limits)))
 
-        wanted = self._wishes.keep_float
+        wanted = self._options.keep_float
         if wanted != ("auto",):
             return [measure(() if wanted == ("none",) else wanted)], []
         first = measure(())
         if not first.failures:
             return [first], []
-        ranking = self._ranking(base, recipe, damage)
+        ranking = self._ranking(recipe, damage)
         return climb([name for name, _ in ranking], first, measure), ranking
-
-    def _rebanked(
-        self, model: onnx.ModelProto, chosen: Rung, chooser: Gate
-    ) -> tuple[onnx.ModelProto, dict[str, Any]]:
-        changed = rebank(self._model, model, self._contract, self._data)
-        before, (after, _, _) = chosen.figures, chooser.figures(changed, kernels=self._kernels)
-        better = (after.recall or 0.0, after.neighbor_agreement) > (
-            before.recall or 0.0,
-            before.neighbor_agreement,
-        )
-        told = {"before": before.document(), "after": after.document(), "taken": better}
-        return (changed if better else model), told
 
     def _signed(self, model: onnx.ModelProto, report: dict[str, Any], chosen: Rung) -> Contract:
         """Put key and hash of the report into the model's metadata."""
@@ -254,7 +233,7 @@ class _Job:
                 str(report["key"]),
                 digest_of(report),
                 len(chosen.kept),
-                self._wishes.target,
+                self._options.target,
             ),
         )
         write_contract(model, contract)
@@ -262,12 +241,12 @@ class _Job:
         return contract
 
     def _speeds(self, ladder: list[Rung]) -> list[Ratio]:
-        if self._wishes.target != "cpu":
+        if self._options.target != "cpu":
             return []
         models = [self._candidates[rung.kept] for rung in ladder]
-        self._tell("speed", 0, 1)
+        self._progress("speed", 0, 1)
         speeds = compare_speed(self._model, models, self._contract, self._judges.resized)
-        self._tell("speed", 1, 1)
+        self._progress("speed", 1, 1)
         return speeds
 
     def _report(
@@ -279,7 +258,7 @@ class _Job:
     ) -> dict[str, Any]:
         parts = {"choice_images": self._choosers, "gate_images": self._judges}
         hashes = {name: pictures.sha256 for name, pictures in parts.items()}
-        settings = self._wishes.document()
+        settings = self._options.document()
         everything = (self._images, self._choosers, self._judges)
         return {
             "key": key_of(settings=settings, **hashes, **self._inputs),
@@ -297,11 +276,3 @@ class _Job:
             "limits_to_choose_by": asdict(self._limits_to_choose_by()),
             "ladder": [rung.document() for rung in ladder],
         }
-
-
-def _rounded(base: Base, kept: tuple[str, ...]) -> list[str]:
-    """The activations of a candidate that are rounded."""
-    layers = tuple(layer for layer in base.placement.layers if layer.name not in kept)
-    names = {layer.name for layer in layers}
-    joins = tuple(join for join in base.placement.joins if join.layer in names)
-    return Placement(layers, joins).tensors(base.model)

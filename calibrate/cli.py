@@ -25,85 +25,102 @@ app = typer.Typer(no_args_is_help=True)
     epilog="Example: foldcam calibrate birds.onnx --images CUB_200_2011 --out birds.int8.onnx"
 )
 def calibrate(
-    model: Annotated[Path, typer.Argument(help="A folded model, float32.", metavar="MODEL.onnx")],
+    model: Annotated[
+        Path,
+        typer.Argument(help="The folded float32 model to quantize.", metavar="MODEL.onnx"),
+    ],
     images: Annotated[
         Path,
         typer.Option(
-            help="Labelled images like the device's: class folders, a CSV, or a CUB-200-2011 "
-            "folder. A training part calibrates and a test part judges; else both are drawn."
+            help="Labelled images like those of the device: class folders, a CSV, or a "
+            "CUB-200-2011 folder. A training part calibrates and a test part judges; data without "
+            "parts are dealt out to both."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The INT8 model; written only if the gate passes.")],
+    out: Annotated[
+        Path, typer.Option(help="Where the INT8 model is written, if it passes the gate.")
+    ],
     target: Annotated[
         str,
         typer.Option(
-            help="tensorrt: int8 as every TensorRT from 8.6 on takes it. cpu: uint8 activations "
-            "for ONNX Runtime, and speed is measured here."
+            help="tensorrt writes int8 as every TensorRT from 8.6 on takes it. cpu writes uint8 "
+            "activations for ONNX Runtime, and measures the speed here."
         ),
     ] = "tensorrt",
     method: Annotated[
-        str, typer.Option(help="auto (by measured damage), minmax, percentile, entropy or mse.")
+        str,
+        typer.Option(
+            help="How ranges are cut: minmax, percentile, entropy or mse; auto takes, for each "
+            "activation, the one that changes the answers least."
+        ),
     ] = "auto",
     keep_float: Annotated[
         list[str] | None,
         typer.Option(
-            help="auto keeps the fewest layers in float with which the gate passes; none; or a "
-            "layer's name (may be repeated).",
+            help="Layers that stay float: auto keeps the fewest with which the gate passes, none "
+            "keeps none, and a name keeps that layer (may be repeated).",
             show_default="auto",
         ),
     ] = None,
     bias_correction: Annotated[
-        bool, typer.Option(help="Try it, and keep it if the answers are nearer to the float ones.")
+        bool,
+        typer.Option(
+            help="Bias correction is tried, and kept if the answers are nearer to the float ones."
+        ),
     ] = True,
     gptq: Annotated[
         bool,
-        typer.Option(help="Try weights rounded so that their errors cancel, and keep it likewise."),
-    ] = True,
-    equalization: Annotated[
-        bool, typer.Option(help="Try cross-layer equalization, and keep it if it does so, too.")
+        typer.Option(
+            help="GPTQ, which rounds weights so that their errors cancel, is tried, and kept if "
+            "the answers are nearer to the float ones."
+        ),
     ] = True,
     float_type: Annotated[
         str,
         typer.Option(
             "--float",
-            help="fp32, or fp16 for layers kept in float, attention and softmax; for TensorRT.",
+            help="The type of layers that stay float, of attention and of softmax: fp32, or fp16 "
+            "for TensorRT.",
         ),
     ] = "fp32",
-    rebank: Annotated[
-        bool, typer.Option("--rebank", help="Embed the bank by the INT8 network, if that helps.")
-    ] = False,
-    count: Annotated[int, typer.Option(help="Images to calibrate on, at most.", min=8)] = 128,
-    choice_images: Annotated[
-        int, typer.Option(help="Images to choose layers by, at most.", min=8)
+    count: Annotated[
+        int, typer.Option(help="The greatest number of images to calibrate on.", min=8)
     ] = 128,
-    gate_images: Annotated[int, typer.Option(help="Images to judge by, at most.", min=8)] = 256,
-    seed: Annotated[int, typer.Option(help="Of the choice of images.")] = 0,
-    recall_lost: Annotated[float, typer.Option(help="Limit, in points of recall@1.")] = 1.0,
-    heatmap_mean: Annotated[float, typer.Option(help="Limit, mean heatmap correlation.")] = 0.98,
+    choice_images: Annotated[
+        int, typer.Option(help="The greatest number of images to choose layers by.", min=8)
+    ] = 128,
+    gate_images: Annotated[
+        int, typer.Option(help="The greatest number of images to judge by.", min=8)
+    ] = 256,
+    seed: Annotated[int, typer.Option(help="The seed by which the images are drawn.")] = 0,
+    recall_lost: Annotated[
+        float, typer.Option(help="The greatest loss of recall@1 that passes, in points.")
+    ] = 1.0,
+    heatmap_mean: Annotated[
+        float, typer.Option(help="The least mean correlation of the heatmaps that passes.")
+    ] = 0.98,
     heatmap_p5: Annotated[
-        float, typer.Option(help="Limit, heatmap correlation at the 5th percentile.")
-    ] = 0.9,
-    calibration_cache: Annotated[
-        str | None,
+        float,
         typer.Option(
-            help="Also write a calibration cache for a weakly typed build of this TensorRT, such "
-            "as 10.3.0, and the model without Q and DQ that it belongs to.",
-            metavar="VERSION",
+            help="The least correlation of the heatmaps that passes at the 5th percentile."
         ),
-    ] = None,
+    ] = 0.9,
     cache: Annotated[
         Path | None,
-        typer.Option(help="Folder for what long steps found; beside --out if left out."),
+        typer.Option(
+            help="The folder that keeps results of long steps for a later run.",
+            show_default="beside --out",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Quantize a folded model to int8; status 3 and no model if it costs too much."""
     from calibrate.calibrator import calibrate as run
+    from calibrate.options import CalibrationOptions
     from calibrate.placement import TARGETS
     from calibrate.report import document
     from calibrate.store import Store
     from calibrate.thresholds import METHODS
-    from calibrate.wishes import Wishes
     from export.progress import ProgressBar
     from runtime.contract import PRECISIONS
     from runtime.gate import GateLimits
@@ -113,21 +130,18 @@ def calibrate(
     kept = tuple(keep_float or ("auto",))
     if len(kept) > 1 and {"auto", "none"} & set(kept):
         raise typer.BadParameter("--keep-float auto and none cannot be joined with names.")
-    if calibration_cache is not None and chosen_target != "tensorrt":
-        raise typer.BadParameter("--calibration-cache needs --target tensorrt.")
     chosen_float = choice("--float", float_type, PRECISIONS)
     if chosen_float == "fp16" and chosen_target == "cpu":
         raise typer.BadParameter("--float fp16 needs --target tensorrt: CPUs have no such kernels.")
-    if chosen_float == "fp16" and calibration_cache is not None:
-        raise typer.BadParameter("--calibration-cache belongs to a float32 model: no --float fp16.")
     if out.suffix != ".onnx":
         raise FoldcamError(f"--out {out}: an INT8 model is an .onnx file.")
+    report, page = _reports(out)
     check_outputs(
         [Read("MODEL", model), Read("--images", images)],
-        [Written("--out", path) for path in _outputs(out, calibration_cache is not None)],
+        [Written("--out", path) for path in (out, report, page)],
     )
     keep_network("--out", out)
-    wishes = Wishes(
+    options = CalibrationOptions(
         count=count,
         choice_count=choice_images,
         gate_count=gate_images,
@@ -136,8 +150,6 @@ def calibrate(
         keep_float=kept,
         correct_biases=bias_correction,
         gptq=gptq,
-        equalize=equalization,
-        rebank=rebank,
         target=chosen_target,
         float_type=chosen_float,
         limits=GateLimits(
@@ -148,8 +160,8 @@ def calibrate(
     )
     store = Store(cache or hidden_beside(out, "calibration"))
     with ProgressBar() as progress:
-        outcome = run(model, images, wishes, store=store, progress=progress)
-    files = _write(outcome, model, out, calibration_cache)
+        outcome = run(model, images, options, store=store, progress=progress)
+    files = _write(outcome, out)
     if as_json:
         print_json({**document(outcome), "files": [str(path) for path in files]})
     else:
@@ -158,45 +170,29 @@ def calibrate(
         raise typer.Exit(ExitStatus.GATE_FAILED)
 
 
-def _write(outcome: Outcome, model: Path, out: Path, cache_version: str | None) -> list[Path]:
+def _write(outcome: Outcome, out: Path) -> list[Path]:
     import onnx
 
     from calibrate.report import write_json, write_page
-    from calibrate.trt_cache import calibration_cache
     from runtime.files import atomic_path
 
-    text = None if cache_version is None else calibration_cache(outcome.steps, cache_version)
     written = []
     if outcome.passed:
         with atomic_path(out) as temporary:
             onnx.save(outcome.model, temporary)
         written.append(out)
-        if text is not None:
-            beside = out.with_suffix(".calibration.cache")
-            with atomic_path(beside) as temporary:
-                temporary.write_text(text, encoding="utf-8")
-            plain = out.with_suffix(".float.onnx")
-            with atomic_path(plain) as temporary:
-                if outcome.base is None:
-                    temporary.write_bytes(model.read_bytes())
-                else:
-                    # The ranges are those of the equalized network.
-                    onnx.save(outcome.base, temporary)
-            written += [beside, plain]
     else:
         # One of an earlier run would be taken for this one's.
         _remove_calibrated(out)
-    report, page = out.with_suffix(".report.json"), out.with_suffix(".report.html")
+    report, page = _reports(out)
     write_json(report, outcome)
     write_page(page, outcome, out.name)
     return [*written, report, page]
 
 
-def _outputs(out: Path, with_cache: bool) -> list[Path]:
-    """Every file that may be written."""
-    suffixes = [".report.json", ".report.html"]
-    suffixes += [".calibration.cache", ".float.onnx"] if with_cache else []
-    return [out, *(out.with_suffix(suffix) for suffix in suffixes)]
+def _reports(out: Path) -> tuple[Path, Path]:
+    """The files of the report beside the model."""
+    return out.with_suffix(".report.json"), out.with_suffix(".report.html")
 
 
 def _remove_calibrated(out: Path) -> None:

@@ -52,7 +52,7 @@ def gptq_levels(
         contract: its contract.
         placement: of that model.
         images: `uint8 [n, height, width, 3]` RGB at the input size.
-        progress: told after each layer.
+        progress: called after each layer.
 
     Returns:
         layer -> `int8` of the weight's shape, for `Recipe.levels`. Layers that share a weight,

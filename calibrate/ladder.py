@@ -33,7 +33,7 @@ class Rung:
     failures: tuple[str, ...]
 
     def document(self) -> dict[str, Any]:
-        """For the report; speed, which differs from run to run, is told beside it."""
+        """For the report; speed, which differs from run to run, is reported beside it."""
         return {
             "kept": list(self.kept),
             "bytes": self.bytes,

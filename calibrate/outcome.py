@@ -8,7 +8,6 @@ from typing import Any
 import onnx
 
 from calibrate.ladder import Rung
-from calibrate.qdq import Step
 from calibrate.quality import Gate
 from runtime.contract import Contract
 from runtime.gate import Answered, GateFigures, PerImage
@@ -22,9 +21,7 @@ class Outcome:
     Attributes:
         model: the candidate that was taken, with its metadata; not to be shipped unless
             `passed`.
-        base: the float model that was rounded, if it is another than the exported one.
         contract: of `model`.
-        steps: of its activations.
         report: everything that equal inputs repeat; its hash is in the contract.
         ladder: every candidate that was tried, with its figures on the images to choose by.
         chosen: the one that `model` is.
@@ -37,9 +34,7 @@ class Outcome:
     """
 
     model: onnx.ModelProto
-    base: onnx.ModelProto | None
     contract: Contract
-    steps: dict[str, Step]
     report: dict[str, Any]
     ladder: list[Rung]
     chosen: Rung

@@ -100,7 +100,7 @@ class Gate:
         """Compare a candidate.
 
         Args:
-            candidate: made from the reference; perhaps with a bank of its own embeddings.
+            candidate: made from the reference.
             kernels: see `session.Runner`.
         """
         answered, rows = self._answers(candidate, kernels=kernels)

@@ -59,7 +59,7 @@ def write_page(path: Path, outcome: Outcome, name: str) -> None:
 
     Args:
         path: of the page.
-        outcome: what to tell.
+        outcome: what is reported.
         name: of the model.
     """
     verdict = "passed" if outcome.passed else "FAILED: " + "; ".join(outcome.failures)
@@ -123,34 +123,19 @@ def figure_lines(outcome: Outcome) -> list[tuple[str, str]]:
     lines.append(("values clipped", f"{max(clipped):.3%} of the worst activation"))
     lines += [("tried", text) for text in tried_lines(outcome.report)]
     speed = outcome.speed
-    told = "not measured; the device is not at hand"
+    measured = "not measured; the device is not at hand"
     if speed is not None:
-        told = (
+        measured = (
             f"{speed.ratio:.2f} times the float model's, {speed.low:.2f} to {speed.high:.2f} "
             "(ONNX Runtime, CPU, one thread)"
         )
-    lines.append(("speed", told))
+    lines.append(("speed", measured))
     return lines
 
 
 def tried_lines(report: Mapping[str, Any]) -> list[str]:
     """What was tried on the network, and whether it was kept: by the damage to the answers."""
-    lines = []
-    found = report["equalization"]
-    if found is not None:
-        lines.append(
-            f"equalization ({found['activations']} activations): damage "
-            f"{found['as_exported']:.5f} -> {found['equalized']:.5f}, "
-            f"{'kept' if found['taken'] else 'left out'}"
-        )
-    lines += [f"{name}: damage {value}" for name, value in roundings(report["damage"])]
-    found = report["rebank"]
-    if found is not None:
-        before, after = (found[name]["recall"] for name in ("before", "after"))
-        lines.append(
-            f"bank embedded again: recall@1 {before or 0:.2%} -> {after or 0:.2%} on the images to "
-            f"choose by, {'kept' if found['taken'] else 'left out'}"
-        )
+    lines = [f"{name}: damage {value}" for name, value in roundings(report["damage"])]
     if report["settings"]["float_type"] == "fp16":
         lines.append(f"float16: {report['float16_steps']} steps")
     return lines
@@ -175,8 +160,8 @@ def roundings(damage: Mapping[str, float]) -> list[tuple[str, str]]:
 
 
 LADDER_NOTE = (
-    "Chosen on images of their own, within half of the limits; the images that judge saw only "
-    "the one that was taken."
+    "Chosen on images of their own, within half of the limits; only the one that was taken was "
+    "compared on the images that judge."
 )
 LADDER_HEAD = ("layers in float", "MB", "recall@1", "heatmap mean", "5%", "speed", "verdict")
 

@@ -158,7 +158,7 @@ def _test_part(data: Path, continuous: bool) -> tuple[Sample, ...] | None:
 
 
 def _round_robin(samples: Sequence[Sample], seed: int) -> list[Sample]:
-    """Shuffled within each label, then one of every label in turn."""
+    """Shuffled within each label, then one of every label, again and again."""
     generator = np.random.default_rng(seed)
     groups: dict[object, list[Sample]] = {}
     for sample in samples:

@@ -1,4 +1,4 @@
-"""The float and the quantized models timed in turn, one thread, one process."""
+"""The float and the quantized models timed alternately, in one thread of one process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def compare_speed(
     images: Images,
     rounds: int = 30,
 ) -> list[Ratio]:
-    """Time all models in turn on single images with ONNX Runtime's kernels.
+    """Time all models alternately on single images with ONNX Runtime's kernels.
 
     The clock is the thread's own: it does all the work, and the machine may be busy.
 

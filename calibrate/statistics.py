@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from calibrate.arrays import load_arrays, save_arrays
 from calibrate.graph import with_outputs
 from calibrate.session import Images, Runner
+from export.arrays import load_arrays, save_arrays
 from runtime.contract import Contract
 from runtime.errors import FoldcamError
 
@@ -34,7 +34,6 @@ class Activation:
         width: of the histogram's bins.
         histogram: `int64 [BINS]`, magnitudes from 0 on, of a regular sample of the values.
         channel_mean: `float64 [C]`; of axis 1 for maps, else of the last axis.
-        channel_greatest: `float64 [C]`, magnitudes.
     """
 
     greatest: float
@@ -42,7 +41,6 @@ class Activation:
     width: float
     histogram: npt.NDArray[np.int64]
     channel_mean: npt.NDArray[np.float64]
-    channel_greatest: npt.NDArray[np.float64]
 
 
 def gather(
@@ -60,7 +58,7 @@ def gather(
         contract: its contract.
         tensors: names of float32 activations; a graph input may be among them.
         images: `uint8 [n, height, width, 3]` RGB at the input size.
-        progress: told after each batch.
+        progress: called after each batch.
         names: of the images, for the message.
 
     Raises:
@@ -102,7 +100,6 @@ def save_statistics(path: Path, found: Mapping[str, Activation]) -> None:
     arrays["histograms"] = np.stack([activation.histogram for activation in activations])
     for place, activation in enumerate(activations):
         arrays[f"mean{place}"] = activation.channel_mean
-        arrays[f"greatest{place}"] = activation.channel_greatest
     save_arrays(path, arrays)
 
 
@@ -120,7 +117,6 @@ def load_statistics(path: Path) -> dict[str, Activation] | None:
                 width=float(ranges[place, 2]),
                 histogram=np.asarray(arrays["histograms"][place], np.int64),
                 channel_mean=np.asarray(arrays[f"mean{place}"], np.float64),
-                channel_greatest=np.asarray(arrays[f"greatest{place}"], np.float64),
             )
             for place, name in enumerate(arrays["tensors"])
         }
@@ -137,7 +133,6 @@ class _Counter:
         self._range = 0.0
         self._counts = np.zeros(BINS, np.int64)
         self._sum: npt.NDArray[np.float64] | None = None
-        self._channels: npt.NDArray[np.float64] | None = None
         self._per_channel = 0
 
     def add(self, values: npt.NDArray[np.float32]) -> None:
@@ -149,9 +144,6 @@ class _Counter:
         others = tuple(place for place in range(values.ndim) if place != axis)
         total = values.sum(axis=others, dtype=np.float64)
         self._sum = total if self._sum is None else self._sum + total
-        highest = np.abs(values).max(axis=others, initial=0).astype(np.float64)
-        known = self._channels
-        self._channels = highest if known is None else np.maximum(known, highest)
         self._per_channel += values.size // max(1, values.shape[axis])
         if greatest == 0:
             return
@@ -162,7 +154,7 @@ class _Counter:
             self._counts = np.concatenate(
                 [self._counts.reshape(-1, 2).sum(axis=1), np.zeros(BINS // 2, np.int64)]
             )
-        # An odd step meets every channel and column in turn.
+        # An odd step meets every channel and column, one after the other.
         step = max(1, values.size // _SAMPLE) | 1
         magnitudes = np.abs(values.reshape(-1)[::step].astype(np.float64))
         bins = np.minimum((magnitudes * (BINS / self._range)).astype(np.int64), BINS - 1)
@@ -170,12 +162,10 @@ class _Counter:
 
     def activation(self) -> Activation:
         assert self._sum is not None
-        assert self._channels is not None
         return Activation(
             self._greatest,
             self._least,
             self._range / BINS,
             self._counts,
             self._sum / max(1, self._per_channel),
-            self._channels,
         )

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy.typing as npt
 
-from calibrate.arrays import load_arrays, save_arrays
 from calibrate.statistics import Activation, load_statistics, save_statistics
+from export.arrays import load_arrays, save_arrays
 from export.versions import tool_versions
 from runtime.digest import digest_of
 from runtime.files import atomic_path

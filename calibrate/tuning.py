@@ -73,7 +73,7 @@ def choose_steps(
         target: whose form the steps have.
         method: for all; None tries every method on each activation and takes the one with the
             least damage. Of equals the first of `METHODS`.
-        progress: told after each activation.
+        progress: called after each activation.
     """
     chosen = {}
     for done, (tensor, activation) in enumerate(found.items(), 1):

@@ -25,7 +25,7 @@ SIZE = 128
 _BLOCKS, _CHANNELS, _CELLS = 11, 112, 8
 LAST_OF_FRONT = f"backbone.front.blocks.{_BLOCKS - 1}"
 """The last layer that is pretrained, as `--train-from` names it."""
-# Photographs that tell batch normalisations their statistics.
+# Photographs from which batch normalisations take their statistics.
 _STATISTICS = 128
 _RECIPE = Preprocessing(SIZE, SIZE, mean=PREPROCESSING.mean, std=PREPROCESSING.std)
 

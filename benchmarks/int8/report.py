@@ -34,11 +34,8 @@ def markdown_ladder(document: Mapping[str, Any]) -> str:
 
 
 def markdown_tried(document: Mapping[str, Any]) -> str:
-    """Equalization, ways of rounding, float16 and the bank embedded again."""
-    head = (
-        *("network, data", "damage as exported -> equalized", "weights rounded"),
-        *("steps in float16, gate", "recall@1 with the bank embedded again"),
-    )
+    """Ways of rounding the weights, and float16."""
+    head = ("network, data", "weights rounded", "steps in float16, gate")
     return _table(head, _tried(document))
 
 
@@ -115,23 +112,16 @@ def _ladders(document: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
 
 def _tried(document: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for row in document["subjects"]:
-        found, half, again = row["tensorrt"], row["float16"], row["rebank"]
-        even = found["equalization"]
-        told = "nothing left for it"
+        found, half = row["tensorrt"], row["float16"]
+        float16 = "nothing left for it"
         if half is not None:
             gate = "passes" if not half["failures"] else "fails"
-            told = f"{half['float16_steps']}, {gate}, {_built(half)}"
+            float16 = f"{half['float16_steps']}, {gate}, {_built(half)}"
         yield (
             _name(row),
-            "nothing to equalize" if even is None
-            else f"{even['as_exported']:.5f} -> {even['equalized']:.5f} "
-                 f"({even['activations']} activations, {_kept(even['taken'])})",
             "; ".join(f"{title} {value}" for title, value in roundings(found["damage"])),
-            told,
-            "-" if again is None
-            else f"{_answer(found['figures'])} -> {_answer(again['figures'])} "
-                 f"({_kept(again['rebank']['taken'])})",
-        )  # fmt: skip
+            float16,
+        )
 
 
 def _name(row: Mapping[str, Any]) -> str:
@@ -153,10 +143,6 @@ def _built(found: Mapping[str, Any]) -> str:
     if "tensorrt_rtx" not in found:
         return "-"
     return {True: "builds", False: "refused", None: "not tried"}[found["tensorrt_rtx"]]
-
-
-def _kept(taken: bool) -> str:
-    return "kept" if taken else "left out"
 
 
 def _table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:

@@ -15,12 +15,12 @@ from benchmarks.int8.naive import quantize_naively
 from benchmarks.int8.subjects import SUBJECTS, Prepared, Subject, prepare
 from benchmarks.localization.report import write_json
 from calibrate.calibrator import calibrate
+from calibrate.options import CalibrationOptions
 from calibrate.quality import Gate
 from calibrate.selection import read_pictures, select
 from calibrate.source import read_source
 from calibrate.speed import compare_speed
 from calibrate.store import Store, key_of, tools
-from calibrate.wishes import Wishes
 from export.check.checker import check_model
 from export.check.targets import TARGETS
 from export.onnx_graphs.message import load_message
@@ -45,7 +45,7 @@ class Int8Options:
 
     Attributes:
         subjects: networks and data.
-        count, choice_count, gate_count, seed: as `calibrate.wishes.Wishes`.
+        count, choice_count, gate_count, seed: as `calibrate.options.CalibrationOptions`.
         rounds: timed runs of each model.
     """
 
@@ -63,13 +63,13 @@ def run_int8(
     """Quantize every subject naively and with foldcam, and write what it cost.
 
     Networks, models and figures of each subject are kept in `out`, from which a later call
-    goes on; the times are measured anew each time, at the end.
+    goes on; the times are measured again each time, at the end.
 
     Args:
         root: folder of the data sets, as FOLDCAM_DATA.
         out: folder of results: `int8.json`, and one folder per subject.
         options: see `Int8Options`.
-        progress: told `(stage, done, total)`.
+        progress: called with `(stage, done, total)`.
 
     Returns:
         The document that was written.
@@ -111,14 +111,14 @@ def _row(
         return kept
     subject = prepared.subject
 
-    def tell(stage: str, done: int, total: int) -> None:
+    def report(stage: str, done: int, total: int) -> None:
         progress(f"{subject.slug}: {stage}", done, total)
 
     def calibrated(name: str, **changes: Any) -> dict[str, Any]:
-        wishes = replace(_wishes(options), **changes)
-        return _calibrated(prepared, folder, name, wishes, tell)
+        chosen = replace(_calibration(options), **changes)
+        return _calibrated(prepared, folder, name, chosen, report)
 
-    told = calibrated(_TENSORRT)
+    tensorrt = calibrated(_TENSORRT)
     row: dict[str, Any] = {
         "network": subject.network,
         "weights": "ImageNet" if subject.pretrained else "front ImageNet, body random",
@@ -127,23 +127,19 @@ def _row(
         "input": _input(prepared.model),
         "float_bytes": prepared.model.stat().st_size,
         _NAIVE: _naive(prepared, folder, options),
-        _TENSORRT: told,
+        _TENSORRT: tensorrt,
         _CPU: calibrated(_CPU, target=_CPU),
         # Convolutions that are all quantized leave nothing that could be float16.
         "float16": calibrated("float16", float_type="fp16")
-        if subject.network == "ViT" or told["kept"]
-        else None,
-        # With a bank of INT8 embeddings, where recall means something.
-        "rebank": calibrated("rebank", rebank=True)
-        if subject.pretrained and subject.data == "birds"
+        if subject.network == "ViT" or tensorrt["kept"]
         else None,
     }
     write_json(folder / "row.json", {"key": key, "row": finite(row)})
     return row
 
 
-def _wishes(options: Int8Options) -> Wishes:
-    return Wishes(
+def _calibration(options: Int8Options) -> CalibrationOptions:
+    return CalibrationOptions(
         count=options.count,
         choice_count=options.choice_count,
         gate_count=options.gate_count,
@@ -152,21 +148,25 @@ def _wishes(options: Int8Options) -> Wishes:
 
 
 def _calibrated(
-    prepared: Prepared, folder: Path, name: str, wishes: Wishes, tell: StageProgress
+    prepared: Prepared,
+    folder: Path,
+    name: str,
+    options: CalibrationOptions,
+    progress: StageProgress,
 ) -> dict[str, Any]:
     """One calibration as `foldcam calibrate` does it, and what it came to."""
     store = Store(folder / "calibration")
     outcome = calibrate(
         prepared.model,
         prepared.images,
-        wishes,
+        options,
         store=store,
-        progress=lambda stage, done, of: tell(f"{name}, {stage}", done, of),
+        progress=lambda stage, done, of: progress(f"{name}, {stage}", done, of),
     )
     path = folder / f"{name}.onnx"
     _save(outcome.model, path)
     report = outcome.report
-    told = {
+    document = {
         "figures": outcome.figures.document(),
         # Speed, which is timed apart, is not among them.
         "failures": report["gate"]["failures"],
@@ -174,18 +174,16 @@ def _calibrated(
         "quantized": report["quantized_layers"],
         "bytes": path.stat().st_size,
         "ladder": report["ladder"],
-        "equalization": report["equalization"],
         "damage": report["damage"],
-        "rebank": report["rebank"],
         "images": {
             name: report[name] for name in ("calibration_images", "choice_images", "gate_images")
         },
         "float16_steps": report["float16_steps"],
         "methods": _counted(report["activations"]),
     }
-    if wishes.target == _TENSORRT:
-        told |= _accepted(path)
-    return told
+    if options.target == _TENSORRT:
+        document |= _accepted(path)
+    return document
 
 
 def _naive(prepared: Prepared, folder: Path, options: Int8Options) -> dict[str, Any]:
@@ -202,7 +200,7 @@ def _naive(prepared: Prepared, folder: Path, options: Int8Options) -> dict[str, 
     figures, _, _ = Gate(model, contract, judges).figures(naive, kernels=True)
     return {
         "figures": figures.document(),
-        "failures": failures_of(figures, Wishes().limits),
+        "failures": failures_of(figures, CalibrationOptions().limits),
         "bytes": path.stat().st_size,
         **_accepted(path),
     }

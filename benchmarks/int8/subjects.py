@@ -90,7 +90,7 @@ def prepare(subject: Subject, root: Path, folder: Path, progress: StageProgress)
         subject: which.
         root: folder of the data sets, as FOLDCAM_DATA.
         folder: of this subject.
-        progress: told `(stage, done, total)`.
+        progress: called with `(stage, done, total)`.
 
     Raises:
         FoldcamError: the data are missing, or the folder cannot be written.

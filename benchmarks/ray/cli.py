@@ -16,7 +16,7 @@ def ray(
     model: Annotated[str, typer.Option(help="MODEL.")] = "demo",
     out: Annotated[Path, typer.Option(help="Folder of results.")] = Path("results/ray"),
     workers: Annotated[str, typer.Option(help="Numbers of workers, by commas.")] = "1,2",
-    rounds: Annotated[int, typer.Option(help="Builds of each, in turn.", min=1)] = 5,
+    rounds: Annotated[int, typer.Option(help="Builds of each; they alternate.", min=1)] = 5,
     shard_rows: Annotated[int, typer.Option(help="Images per shard.", min=1)] = 16,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:

@@ -20,8 +20,7 @@ from export.banks.steps import StageProgress
 from export.datasets import Dataset, Split, load_dataset
 from export.models.spec import load_model
 from export.objectives.directions import parse_objective
-from export.scale_out.engine import ClusterOptions
-from export.scale_out.files import BankOnRay, build_bank_file_on_ray
+from export.scale_out.engine import BankOnRay, build_bank_file_on_ray
 from export.scale_out.sources import sharded
 from export.scale_out.workers import cluster
 from export.versions import tool_versions
@@ -39,7 +38,7 @@ class RayOptions:
 
     Attributes:
         workers: numbers of processes; the first is what the others are compared with.
-        rounds: of all of them, in turn.
+        rounds: how often all of them are built; they alternate.
         shard_rows: images per shard.
         split: of the data set.
         draws: of the bootstrap.
@@ -59,7 +58,7 @@ def run_ray(
     options: RayOptions | None = None,
     progress: StageProgress | None = None,
 ) -> dict[str, Any]:
-    """Build the same bank again and again, in turn with each number of workers and locally.
+    """Build the same bank again and again, alternately with each number of workers and locally.
 
     Seconds are those of the passes over the images, without the start of the cluster and of
     the workers, which does not grow with them. Each process has one thread.
@@ -69,7 +68,7 @@ def run_ray(
         data: labelled images.
         out: folder of the result file.
         options: what is measured.
-        progress: told after each build.
+        progress: called after each build.
 
     Returns:
         The document that is written as `scaling.json`.
@@ -78,7 +77,7 @@ def run_ray(
         FoldcamError: as the engines.
     """
     options = options or RayOptions()
-    tell = progress or (lambda *_: None)
+    report = progress or (lambda *_: None)
     dataset = load_dataset(data, options.split)
     seconds: dict[int, list[float]] = {count: [] for count in options.workers}
     local_seconds: list[float] = []
@@ -93,9 +92,9 @@ def run_ray(
                 shift = number % len(options.workers)
                 for count in options.workers[shift:] + options.workers[:shift]:
                     made = _on_ray(model, dataset, Path(folder), count, options)
-                    seconds[count].append(sum(made.scaled.seconds.values()))
+                    seconds[count].append(sum(made.figures["stage_seconds"].values()))
                 _local(model, dataset, Path(folder), local_seconds)
-                tell("rounds", number + 1, options.rounds)
+                report("rounds", number + 1, options.rounds)
     finally:
         torch.set_num_threads(threads)
     if made is None:
@@ -113,7 +112,7 @@ def run_ray(
         "shard_rows": options.shard_rows,
         "rounds": options.rounds,
         "rows": _rows(seconds, local_seconds, found.rows, options),
-        "worker_mebibytes": round(max(made.scaled.worker_bytes) / 2**20),
+        "worker_mebibytes": round(max(made.figures["worker_bytes"]) / 2**20),
         "difference": _difference(found, expected),
         "versions": {**tool_versions(), "ray": _ray_version()},
     }
@@ -163,7 +162,7 @@ def _on_ray(
         folder / "ray.safetensors",
         parse_objective(_OBJECTIVE),
         batch_size=_BATCH,
-        options=ClusterOptions(workers=count),
+        workers=count,
     )
 
 

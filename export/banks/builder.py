@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from export.bank import Bank, BankOutcome, label_runs, scaled_to_unit_maximum
 from export.banks.embedding_pass import EmbeddingPass, embed, forget, probe_activations
@@ -30,11 +32,15 @@ from export.banks.steps import (
 )
 from export.datasets import Sample, SkippedFile
 from export.datasets.reading import clipped_notes, same_pictures
-from export.networks.cut import Network
-from export.objectives.directions import Objective
+from export.networks.cut import Activations, Network
+from export.objectives.blocks import directions_in_blocks
+from export.objectives.directions import Directions, Objective
 from export.objectives.kernel import KernelObjective
 from runtime.errors import FoldcamError
 from runtime.preprocess import Preprocessing
+
+Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
 
 # Enough images to try the head on, few enough to cost nothing.
 _PROBE_IMAGES = 8
@@ -90,13 +96,8 @@ def build_bank(
         FoldcamError: no readable image, one label or value only, a value that cannot be
             used, numbers that are not finite.
     """
-    kernel = objective if isinstance(objective, KernelObjective) else None
-    if kernel is not None and channel_rule == "positive":
-        raise FoldcamError(
-            "--channels positive leaves nothing that lowers an estimate: leave it out for a "
-            "continuous outcome."
-        )
-    ordered = in_order(samples, kernel)
+    check_rule(objective, channel_rule)
+    ordered = in_order(samples, objective if isinstance(objective, KernelObjective) else None)
     probe = probe_activations(network, preprocessing, ordered, _PROBE_IMAGES)
     head = head_traits(network, probe) if probe is not None else None
     cache = FeatureCache()
@@ -115,45 +116,103 @@ def build_bank(
     assert head is not None
     kept = [ordered[position] for position in found.positions]
     labels = [sample.label for sample in kept]
-    _, classes = np.unique(labels, return_inverse=True)
-    embeddings = unit_rows(found.embeddings, kept)
     outcome = None
     if isinstance(objective, KernelObjective):
         values = objective.transformed(values_of(kept))
         outcome = BankOutcome(values, objective.tau, objective.transform)
-        directions = objective.directions(embeddings, values)
-    else:
-        directions = objective.directions(embeddings, classes.astype(np.int64))
+    rows = BankRows(unit_rows(found.embeddings, kept), labels, hash_rows(found.hashes), outcome)
+    # One block of all rows is exact.
+    directions, _ = directions_in_blocks(
+        objective, rows.embeddings, rows.classes, outcome.values if outcome else None, len(kept), 0
+    )
+
+    def at_each_image(wanted: Floats) -> Floats:
+        return second_pass(
+            network, preprocessing, ordered, found, wanted, cache, batch_size, progress
+        )
+
+    report = bank_of_rows(
+        network, probe, head, rows, directions, objective.name, channel_rule, at_each_image,
+        found.skipped, remarks(ordered, kept, found),
+    )  # fmt: skip
+    if resume_folder is not None:
+        forget(resume_folder)
+    return report
+
+
+@dataclass(frozen=True, eq=False)
+class BankRows:
+    """What is known of a bank's rows before their grad-weights, in the bank's order.
+
+    Attributes:
+        embeddings: `float32 [N, D]` of norm 1.
+        labels: of each row; of a continuous outcome as they were read.
+        hashes: `uint8 [N, 32]`, see `export.datasets.reading.picture_hash`.
+        outcome: of a continuous outcome.
+    """
+
+    embeddings: Floats
+    labels: Sequence[str]
+    hashes: npt.NDArray[np.uint8]
+    outcome: BankOutcome | None
+
+    @cached_property
+    def classes(self) -> Integers:
+        """`int64 [N]`: labels as numbers 0..C-1 in their sorted order."""
+        _, classes = np.unique(self.labels, return_inverse=True)
+        return classes.astype(np.int64)
+
+
+def bank_of_rows(
+    network: Network,
+    probe: Activations,
+    head: HeadTraits,
+    rows: BankRows,
+    directions: Directions,
+    objective: str,
+    channel_rule: ChannelRule,
+    at_each_image: Callable[[Floats], Floats],
+    skipped: list[SkippedFile],
+    remarks: tuple[str, ...],
+) -> BankReport:
+    """Directions pulled through the head, which a linear head does without any image; the bank.
+
+    Args:
+        network: the cut network.
+        probe: activations of any images.
+        head: its traits.
+        rows: N of them.
+        directions: of the rows.
+        objective: the name of what they come from.
+        channel_rule: see `keep_channels`.
+        at_each_image: for a head that is not linear: directions `float32 [N, D]` ->
+            `float32 [N, K]`, not yet scaled.
+        skipped: images that could not be read, for the report.
+        remarks: what the pass showed about the data set, for the report.
+
+    Raises:
+        FoldcamError: all grad-weights are zero.
+    """
+    index = np.arange(len(rows.labels))
     if head.linear and directions.per_class:
-        _, firsts = np.unique(classes, return_index=True)
-        grad_weights = pull_back_anywhere(network, probe, directions.values[firsts])
-        index = classes.astype(np.int32)
+        _, firsts = np.unique(rows.classes, return_index=True)
+        weights = pull_back_anywhere(network, probe, directions.values[firsts])
+        index = rows.classes
+    elif head.linear:
+        weights = pull_back_anywhere(network, probe, directions.values)
     else:
-        if head.linear:
-            grad_weights = pull_back_anywhere(network, probe, directions.values)
-        else:
-            grad_weights = second_pass(
-                network,
-                preprocessing,
-                ordered,
-                found,
-                directions.values,
-                cache,
-                batch_size,
-                progress,
-            )
-        index = np.arange(len(labels), dtype=np.int32)
-    scaled = scaled_to_unit_maximum(keep_channels(grad_weights, channel_rule))
+        weights = at_each_image(directions.values)
+    scaled = scaled_to_unit_maximum(keep_channels(weights, channel_rule))
     bank = Bank(
-        embeddings=embeddings,
+        embeddings=rows.embeddings,
         grad_weights=scaled,
-        grad_index=index,
-        labels=() if outcome is not None else label_runs(labels),
-        objective=objective.name,
+        grad_index=index.astype(np.int32),
+        labels=() if rows.outcome is not None else label_runs(list(rows.labels)),
+        objective=objective,
         channel_rule=channel_rule,
         network_sha256=network.sha256(),
-        outcome=outcome,
-        image_hashes=hash_rows(found.hashes),
+        outcome=rows.outcome,
+        image_hashes=rows.hashes,
     )
     zero_rows = int(np.count_nonzero(np.abs(scaled).max(axis=1)[index] == 0))
     if zero_rows == bank.rows:
@@ -161,16 +220,14 @@ def build_bank(
             "All grad-weights are zero: the feature map has no gradient path to the embedding; "
             "choose another --layer."
         )
-    if resume_folder is not None:
-        forget(resume_folder)
     return BankReport(
         bank=bank,
         head=head,
-        skipped=found.skipped,
+        skipped=skipped,
         fallback_rows=directions.fallback_rows,
         zero_rows=zero_rows,
-        data_sha256=data_hash(found.hashes, labels),
-        remarks=remarks(ordered, kept, found),
+        data_sha256=data_hash((row.tobytes().hex() for row in rows.hashes), rows.labels),
+        remarks=remarks,
     )
 
 
@@ -184,14 +241,48 @@ def remarks(
         kept: what was read, in the order of `found`.
         found: the pass.
     """
-    notes = same_pictures(
-        found.hashes, [sample.label for sample in kept], [sample.name for sample in kept]
+    valued = any(sample.value is not None for sample in samples)
+    return remarks_on(
+        found.hashes,
+        [sample.label for sample in kept],
+        [sample.name for sample in kept],
+        () if valued else {sample.label for sample in samples} - {sample.label for sample in kept},
+        found.clipped,
     )
-    gone = sorted({sample.label for sample in samples} - {sample.label for sample in kept})
-    if gone and all(sample.value is None for sample in samples):
+
+
+def remarks_on(
+    hashes: Sequence[str],
+    labels: Sequence[str],
+    names: Sequence[str],
+    gone: Iterable[str],
+    clipped: int,
+) -> tuple[str, ...]:
+    """The same of a pass whose samples are elsewhere.
+
+    Args:
+        hashes, labels, names: of each picture that was read.
+        gone: labels of which no image could be read; none of a continuous outcome.
+        clipped: how many boxes reached beyond their photograph.
+    """
+    notes = same_pictures(hashes, labels, names)
+    if gone := sorted(gone):
         more = f" and {len(gone) - 5} more" if len(gone) > 5 else ""
         notes.append(
             f"No image of {', '.join(map(repr, gone[:5]))}{more} could be read: "
             f"{'this label is' if len(gone) == 1 else 'these labels are'} not in the bank."
         )
-    return (*notes, *clipped_notes(found.clipped))
+    return (*notes, *clipped_notes(clipped))
+
+
+def check_rule(objective: Objective | KernelObjective, channel_rule: ChannelRule) -> None:
+    """Refuse a channel rule that empties half of a continuous outcome's answer.
+
+    Raises:
+        FoldcamError: it does.
+    """
+    if isinstance(objective, KernelObjective) and channel_rule == "positive":
+        raise FoldcamError(
+            "--channels positive leaves nothing that lowers an estimate: leave it out for a "
+            "continuous outcome."
+        )

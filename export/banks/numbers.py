@@ -24,11 +24,12 @@ def check_finite(rows: npt.NDArray[Any], samples: Sequence[Sample]) -> None:
     Raises:
         FoldcamError: NaN or infinity in some of them.
     """
-    finite = np.isfinite(rows).reshape(len(rows), -1).all(axis=1)
+    finite = np.isfinite(rows).all(axis=tuple(range(1, rows.ndim)))
     if finite.all():
         return
     bad = [sample for sample, whole in zip(samples, finite, strict=True) if not whole]
-    if len(bad) == len(samples):
+    # One picture says nothing of the network.
+    if 1 < len(bad) == len(samples):
         raise FoldcamError(
             "The network gives embeddings that are not finite (NaN or infinity) for every one of "
             f"the {len(samples)} images, first {bad[0].name}: it or its preprocessing is broken; "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -131,7 +131,7 @@ def hash_rows(hashes: Sequence[str]) -> Hashes:
     return np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(-1, 32)
 
 
-def data_hash(hashes: Sequence[str], labels: Sequence[str]) -> str:
+def data_hash(hashes: Iterable[str], labels: Iterable[str]) -> str:
     """SHA-256 over each row's image hash and label, in row order."""
     digest = hashlib.sha256()
     for image, label in zip(hashes, labels, strict=True):

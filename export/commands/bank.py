@@ -43,7 +43,7 @@ from runtime.at_stake import Read, Written, check_outputs, network_file
 if TYPE_CHECKING:
     from export.objectives.directions import Objective
     from export.objectives.kernel import KernelObjective
-    from export.scale_out.files import BankOnRay
+    from export.scale_out.engine import BankOnRay
 
 app = typer.Typer(no_args_is_help=True)
 group = typer.Typer(no_args_is_help=True)
@@ -142,7 +142,7 @@ def build(
     look = {"size": size, "resize": resize, "color": color, "mean": mean, "std": std}
     extra: dict[str, Any] = {}
     if choice("--engine", engine, ("local", "ray")) == "ray":
-        on_ray = _build_on_ray(
+        built, extra = _build_on_ray(
             model,
             images,
             out,
@@ -163,14 +163,6 @@ def build(
             seed=seed,
             keep_shards=shards,
         )
-        built = on_ray.built
-        scaled = on_ray.scaled
-        extra = {
-            "shards": scaled.shards,
-            "shards_resumed": scaled.resumed,
-            "stage_seconds": scaled.seconds,
-            "worker_bytes": scaled.worker_bytes,
-        }
     else:
         only_ray = (address, workers, shard_rows, block_rows, compress, shards)
         if any(value is not None for value in only_ray):
@@ -228,8 +220,7 @@ def _build_on_ray(
     from export.datasets import SINGLETON_POLICIES, handle_singletons
     from export.models.spec import load_model, with_overrides
     from export.progress import ProgressBar
-    from export.scale_out.engine import SHARD_ROWS, ClusterOptions
-    from export.scale_out.files import build_bank_file_on_ray
+    from export.scale_out.engine import SHARD_ROWS, build_bank_file_on_ray
     from export.scale_out.sources import load_sharded, sharded
     from export.storage.options import parse_compression
 
@@ -238,8 +229,8 @@ def _build_on_ray(
     data = load_sharded(images, split_of(split), rows, continuous=continuous)
     say_notes(data)
     if data.listed is not None and not continuous:
-        data = sharded(data.name, data.split, handle_singletons(data.listed, policy), rows)
-    told = {name: value for name, value in given.items() if value is not None}
+        samples = handle_singletons(data.listed, policy)
+        data = sharded(data.name, data.split, samples, rows, data.notes)
     with stdout_kept(), ProgressBar() as progress:
         preprocessing = load_model(model, weights, output).preprocessing
         return build_bank_file_on_ray(
@@ -252,8 +243,9 @@ def _build_on_ray(
             preprocessing=with_overrides(preprocessing, **look),
             singletons=policy,
             compression=parse_compression(compress or "none"),
-            options=ClusterOptions(seed=seed, **told),
+            seed=seed,
             progress=progress,
+            **{name: value for name, value in given.items() if value is not None},
             **same,
         )
 

@@ -140,7 +140,8 @@ def triplets_of_sums(sums: Doubles, counts: Integers) -> Floats:
 def class_sums(embeddings: Floats, labels: Integers) -> Doubles:
     """`float64 [C, D]`: the sum of each class's embeddings; shapes as in `all_triplets`."""
     sums = np.zeros((int(labels.max()) + 1, embeddings.shape[1]))
-    np.add.at(sums, labels, embeddings.astype(np.float64))
+    # Added up in float64 without a copy of all rows in it.
+    np.add.at(sums, labels, embeddings)
     return sums
 
 

@@ -1,383 +1,213 @@
-"""The bank of any number of images: two map passes over shards and one small reduce.
+"""`foldcam bank build --engine ray`: two map passes over shards, and one bank of their files.
 
-1. Map: every worker embeds shards and writes their rows with the sums of each label.
-2. Reduce: the sums of all shards, one vector per label, give one direction per label. (An
-   objective that compares single rows compares them within blocks instead: `blocks`.)
-3. Map: the directions are pulled through the head. All rows of a label share them where the
-   head is linear: then this step needs no image and no worker.
-
+Workers embed shards and write their rows. The driver has all rows, and finds their directions as
+one machine does. Where the head is not linear, workers pull directions through it at each image.
 Every result is a file that is written whole; what is there is not made again.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from export.bank import Bank, scaled_to_unit_maximum
-from export.banks.builder import BankReport
-from export.banks.grad_weights import (
-    ChannelRule,
-    HeadTraits,
-    head_traits,
-    keep_channels,
-    pull_back_anywhere,
-)
-from export.banks.steps import StageProgress
-from export.datasets import SingletonPolicy
-from export.datasets.reading import clipped_notes, same_pictures
-from export.networks.cut import Activations, Network
+from export.bank import Bank, BankOutcome
+from export.bank_files import BuiltBank, check_out
+from export.banks.builder import BankRows, bank_of_rows, check_rule, remarks_on
+from export.banks.grad_weights import ChannelRule, head_traits
+from export.banks.steps import StageProgress, in_order
+from export.coarse_map import coarse_notes
+from export.datasets import Dataset, Sample, SingletonPolicy, handle_singletons
+from export.datasets.labels import twins
+from export.exporter import bank_notes, normalization_notes, source_of
+from export.models.spec import load_model
+from export.objectives.blocks import BLOCK_ROWS, directions_in_blocks
 from export.objectives.directions import Objective
 from export.objectives.kernel import KernelObjective
-from export.scale_out.assembly import ShardedBank, assemble
-from export.scale_out.blocks import BLOCK_ROWS, approximation, label_blocks, value_blocks
-from export.scale_out.class_table import ClassTable
-from export.scale_out.shard_files import Floats, Rows, is_whole, write_arrays
+from export.onnx_networks.prepare import noise
 from export.scale_out.sources import ShardedData
-from export.scale_out.streamed_compression import compress
-from export.scale_out.worker import (
-    BlockTask,
-    Directed,
-    EmbedTask,
-    NetworkRecipe,
-    PullTask,
-    WorkSetting,
-    probe_of,
-)
-from export.scale_out.workers import Workers, cluster
+from export.scale_out.work import Floats, Integers, ShardRows, Task, Worker, load_pulled, load_rows
+from export.scale_out.workers import Workers
 from export.storage.options import Compression
+from export.storage.prototypes import compressed
 from runtime.errors import FoldcamError
+from runtime.files import hidden_beside, user_errors_for
 from runtime.preprocess import Preprocessing
 
-_Task = TypeVar("_Task")
-
-_PROBE_IMAGES = 8
 SHARD_ROWS = 512
 """Images per shard: what a killed worker costs at most."""
 
 
-@dataclass(frozen=True)
-class ClusterOptions:
-    """Where and how the work is done.
+class BankOnRay(NamedTuple):
+    """A bank that was built on Ray and written.
 
-    Attributes:
-        address: of a running Ray cluster, or None for this machine alone.
-        workers: processes that have the network.
-        block_rows: rows that are compared with each other, for objectives that compare rows.
-        seed: of the blocks.
+    `figures` has `shards`, of which `shards_resumed` were there from before, `stage_seconds`
+    without the start of cluster and workers, `worker_bytes`, the most that each one held, and
+    `data_notes`, how the data set was understood.
     """
 
-    address: str | None = None
-    workers: int = 2
-    block_rows: int = BLOCK_ROWS
-    seed: int = 0
+    built: BuiltBank
+    figures: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class ScaledReport:
-    """What happened while a bank was built on Ray.
-
-    Attributes:
-        report: as of one machine.
-        notes: what the user should know beside that, one sentence each.
-        shards: how many there were.
-        resumed: how many of them were there from before.
-        seconds: of each stage's work, without the start of cluster and workers.
-        worker_bytes: the most memory that each worker held; empty if none was needed.
-    """
-
-    report: BankReport
-    notes: list[str]
-    shards: int
-    resumed: int
-    seconds: dict[str, float]
-    worker_bytes: list[int]
-
-
-def build_bank_on_ray(
-    network: Network,
-    recipe: NetworkRecipe,
-    preprocessing: Preprocessing,
+def build_bank_file_on_ray(
+    spec: str,
     data: ShardedData,
+    out: Path,
     objective: Objective | KernelObjective,
-    folder: Path,
     *,
+    weights: Path | None = None,
+    output: str | None = None,
+    preprocessing: Preprocessing | None = None,
+    layer: str | None = None,
     channel_rule: ChannelRule = "all",
     batch_size: int = 16,
     singletons: SingletonPolicy = "refuse",
     compression: Compression | None = None,
-    options: ClusterOptions | None = None,
+    address: str | None = None,
+    workers: int = 2,
+    block_rows: int = BLOCK_ROWS,
+    seed: int = 0,
+    keep_shards: Path | None = None,
     progress: StageProgress | None = None,
-) -> ScaledReport:
-    """Build a bank with workers on Ray; the result is that of `bank_builder.build_bank`.
+) -> BankOnRay:
+    """Build a bank and write it; interrupted, the same call goes on where it stopped.
 
     Args:
-        network: the cut network, as the driver has it.
-        recipe: how the workers load the same one.
-        preprocessing: how an image becomes its input.
+        spec: MODEL, as `load_model` takes it: every worker loads it by itself.
         data: the training images.
+        out: the bank's file. Shards are beside it until it is written.
         objective: what the directions come from.
-        folder: where the shards are written; every worker must see it.
-        channel_rule: `all` or `positive`.
-        batch_size: images per pass.
+        weights, output: as in `load_model`.
+        preprocessing, layer, channel_rule, batch_size: as in `build_bank_file`.
         singletons: what to do with labels of one image, where labels are read by the workers.
-        compression: makes the bank smaller while it is read from the shards, so that its
-            rows are never held together; None for all rows.
-        options: where and how the work is done.
-        progress: told after each shard.
+        compression: makes the bank smaller; None for all rows.
+        address, workers: as in `workers.cluster`.
+        block_rows, seed: as in `directions_in_blocks`.
+        keep_shards: a folder in which the shards stay, for another bank of the same images.
+        progress: called after each shard.
 
     Raises:
-        FoldcamError: as `build_bank`; or a cluster that cannot be reached, a worker with
-            another network, or one that dies of its shard again and again.
+        FoldcamError: anything about network, data, output or cluster that cannot be used, or a
+            worker that dies of its shard again and again.
     """
-    options = options or ClusterOptions()
-    kernel = objective if isinstance(objective, KernelObjective) else None
-    if kernel is not None and channel_rule == "positive":
-        raise FoldcamError(
-            "--channels positive leaves nothing that lowers an estimate: leave it out for a "
-            "continuous outcome."
-        )
-    sha256 = network.sha256()
-    place = folder / _fingerprint(sha256, network.layer, preprocessing, data, objective,
-                                  channel_rule, options)  # fmt: skip
-    images = probe_of(data.shards, preprocessing, _PROBE_IMAGES)
-    probe = network.forward(torch.from_numpy(images))
-    head = head_traits(network, probe)
-    setting = WorkSetting(
-        preprocessing, batch_size, objective, channel_rule, sha256, head.linear,
-        place.absolute(),
+    check_out(out)
+    check_rule(objective, channel_rule)
+    if data.listed is not None:
+        # What cannot work is refused before hours of work.
+        in_order(data.listed, objective if isinstance(objective, KernelObjective) else None)
+    loaded = load_model(spec, weights, output)
+    look = preprocessing or loaded.preprocessing
+    network = loaded.network(layer, (look.height, look.width))
+    kept = keep_shards or hidden_beside(out, "shards")
+    stamps = f"{network.sha256()} {network.layer} {look}" + "|".join(s.stamp() for s in data.shards)
+    digest = hashlib.sha256(stamps.encode("utf-8", "surrogateescape")).hexdigest()
+    folder = (kept / digest[:16]).absolute()
+    with user_errors_for(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    # Workers may stand in another folder.
+    name, mark, chosen = spec.partition("#")
+    place = f"{Path(name).absolute()}{mark}{chosen}" if Path(name).is_file() else spec
+    worker = Worker(
+        place, weights.absolute() if weights else None, output, network.layer, str(Path.cwd()),
+        network.sha256(), look, batch_size, folder,
     )  # fmt: skip
-    write_arrays(setting.probe, {"images": images}, {})
-    run = _Run(network, recipe, data, setting, head, probe, options, progress)
-    sharded, notes, fallback_rows = run.through(singletons)
-    if compression is None or compression.kind == "none":
-        bank, data_sha256 = assemble(sharded, kernel)
-    else:
-        bank, data_sha256 = compress(sharded, compression, kernel, options.seed)
-    zero_rows = _zero_rows(bank)
-    return ScaledReport(
-        BankReport(
-            bank,
-            head,
-            sharded.table.skipped,
-            fallback_rows,
-            zero_rows,
-            data_sha256,
-            (*_repeated(bank), *clipped_notes(sharded.table.clipped)),
-        ),
-        notes,
-        len(data.shards),
-        run.resumed,
-        run.seconds,
-        run.worker_bytes,
+    with Workers(worker, address, min(workers, len(data.shards)), progress) as processes:
+        files = [folder / f"rows-{number:08d}.npz" for number in range(len(data.shards))]
+        resumed = processes.do("embedding", "embed", list(map(Task, data.shards, files)))
+        found = [load_rows(path) for path in files]
+        policy = singletons if data.listed is None else "keep"
+        rows, order, remarks, notes = _rows(found, objective, policy)
+        directions, more = directions_in_blocks(
+            objective, rows.embeddings, rows.classes,
+            rows.outcome.values if rows.outcome else None, block_rows, seed,
+        )  # fmt: skip
+        probe = network.forward(torch.from_numpy(noise(network.image_size, 8)))
+
+        def at_each_image(wanted: Floats) -> Floats:
+            positions = [each.arrays["positions"] for each in found]
+            ends = np.cumsum([len(each) for each in positions])
+            by_shard = np.zeros((ends[-1], wanted.shape[1]), np.float32)
+            by_shard[order] = wanted
+            parts = np.split(by_shard, ends[:-1])
+            # A file's name says what it was made of: other directions give another one.
+            names = [f"{hashlib.sha256(part.tobytes()).hexdigest()[:16]}.npz" for part in parts]
+            outs = [folder / f"grads-{n:08d}-{name}" for n, name in enumerate(names)]
+            tasks = list(map(Task, data.shards, outs, positions, parts))
+            processes.do("grad-weights", "pull", tasks)
+            shapes = [(len(part), network.feature_map_shape[0]) for part in parts]
+            return np.concatenate(list(map(load_pulled, outs, shapes)))[order]
+
+        report = bank_of_rows(
+            network, probe, head_traits(network, probe), rows, directions, objective.name,
+            channel_rule, at_each_image, [item for each in found for item in each.skipped], remarks,
+        )  # fmt: skip
+        figures = {
+            "shards": len(data.shards),
+            "shards_resumed": resumed,
+            "stage_seconds": processes.seconds,
+            "worker_bytes": processes.peak_bytes(),
+            "data_notes": list(data.notes),
+        }
+    # The samples themselves are no part of a bank's source.
+    source = source_of(report, loaded, Dataset(data.name, data.split, ()), network, look)
+    replace(compressed(report.bank, compression, seed), source=source).save(out)
+    # As everyone reads it: factors are multiplied out again.
+    report = replace(report, bank=Bank.load(out))
+    if keep_shards is None:
+        shutil.rmtree(kept, ignore_errors=True)
+    notes = [
+        *normalization_notes(loaded, look), *coarse_notes(loaded, network),
+        *bank_notes(network, report), *notes, *more,
+        # Of tars nobody knew the labels before.
+        *(twins(rows.labels) if data.listed is None else ()),
+    ]  # fmt: skip
+    return BankOnRay(BuiltBank(out, report, notes), figures)
+
+
+def _rows(
+    found: Sequence[ShardRows], objective: Objective | KernelObjective, singletons: SingletonPolicy
+) -> tuple[BankRows, Integers, tuple[str, ...], list[str]]:
+    """All shards' rows in the bank's order, that order, remarks on the data set, and notes."""
+    labels, names, wanted, skipped = (
+        [item for each in found for item in getattr(each, name)]
+        for name in ("labels", "names", "wanted", "skipped")
     )
+    if not labels:
+        if not skipped:
+            raise FoldcamError("No image is there.")
+        raise FoldcamError(f"None of the images could be read; the first: {skipped[0].reason}")
+    embeddings, hashes, values = (
+        np.concatenate([each.arrays.pop(name) for each in found])
+        for name in ("embeddings", "image_hashes", "values")
+    )
+    outcome, notes, gone = None, list[str](), set(wanted) - set(labels)
+    if isinstance(objective, KernelObjective):
+        order, gone = np.argsort(values, kind="stable"), set()
+        on_scale = objective.transformed(list(values[order]))
+        outcome = BankOutcome(on_scale, objective.tau, objective.transform)
+    else:
+        order, notes = _by_label(labels, singletons)
+    labels, names, hashes = [labels[n] for n in order], [names[n] for n in order], hashes[order]
+    clipped = sum(each.clipped for each in found)
+    remarks = remarks_on([row.tobytes().hex() for row in hashes], labels, names, gone, clipped)
+    return BankRows(embeddings[order], labels, hashes, outcome), order, remarks, notes
 
 
-def forget_shards(folder: Path) -> None:
-    """Remove the shards: the bank is written."""
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-class _Run:
-    """The passes of one build."""
-
-    def __init__(
-        self,
-        network: Network,
-        recipe: NetworkRecipe,
-        data: ShardedData,
-        setting: WorkSetting,
-        head: HeadTraits,
-        probe: Activations,
-        options: ClusterOptions,
-        progress: StageProgress | None,
-    ) -> None:
-        self._network = network
-        self._recipe = recipe
-        self._data = data
-        self._setting = setting
-        self._head = head
-        self._probe = probe
-        self._options = options
-        self._tell = progress or (lambda *_: None)
-        self._workers: Workers | None = None
-        self._grads = "grads"
-        self.resumed = 0
-        self.seconds: dict[str, float] = {}
-        self.worker_bytes: list[int] = []
-
-    def through(self, singletons: SingletonPolicy) -> tuple[ShardedBank, list[str], int]:
-        """All passes; returns the bank in shards, notes, and how many rows fell back."""
-        setting, objective = self._setting, self._setting.objective
-        embedded = [self._file("rows", n) for n in range(len(self._data.shards))]
-        tasks = [
-            EmbedTask(shard, path)
-            for shard, path in zip(self._data.shards, embedded, strict=True)
-            if not is_whole(path)
-        ]
-        self.resumed = len(embedded) - len(tasks)
-        with cluster(self._options.address, self._options.workers):
-            try:
-                self._map("embed", tasks, lambda task: task.shard.name, "embedding")
-                table = ClassTable.of(embedded)
-                notes = self._check(table, singletons)
-                fallback_rows = 0
-                class_weights: Floats | None = None
-                files: list[Path] = []
-                if isinstance(objective, Objective) and objective.of_sums is not None:
-                    directions = objective.of_sums(table.stacked_sums(), table.counts())
-                    if self._head.linear:
-                        class_weights = self._of_classes(directions)
-                    else:
-                        files = self._pull(table, _of_labels(table, directions))
-                else:
-                    directed, fallback_rows, note = self._in_blocks(table)
-                    notes += [note] if note else []
-                    files = self._pull(table, directed)
-                if self._workers is not None:
-                    self.worker_bytes = self._workers.peak_bytes()
-            finally:
-                if self._workers is not None:
-                    self._workers.close()
-        sharded = ShardedBank(
-            table, class_weights, files, objective.name, setting.channel_rule,
-            setting.network_sha256,
-        )  # fmt: skip
-        return sharded, notes, fallback_rows
-
-    def _check(self, table: ClassTable, singletons: SingletonPolicy) -> list[str]:
-        if not sum(table.rows):
-            raise FoldcamError(
-                f"None of the images could be read; the first: {table.skipped[0].reason}"
-            )
-        objective = self._setting.objective
-        if isinstance(objective, KernelObjective):
-            objective.transformed(list(np.concatenate(table.values)))
-            return []
-        notes = []
-        if self._data.listed is None and (dropped := table.drop_singletons(singletons)):
-            notes.append(f"{len(dropped)} labels of one image were left out.")
-            # Directions without them are other ones.
-            self._grads = "grads-without-singletons"
-        if len(table.labels) < 2:
-            raise FoldcamError(
-                "All images have one label: a comparison needs an image of another label, so "
-                "add one."
-            )
-        return notes
-
-    def _of_classes(self, directions: Floats) -> Floats:
-        """A linear head gives one row per label, wherever its Jacobian is taken."""
-        pulled = pull_back_anywhere(self._network, self._probe, directions)
-        return scaled_to_unit_maximum(keep_channels(pulled, self._setting.channel_rule))
-
-    def _in_blocks(self, table: ClassTable) -> tuple[list[list[Directed]], int, str | None]:
-        """Directions within blocks: for each shard its parts, fallbacks, and what it means."""
-        objective, size = self._setting.objective, self._options.block_rows
-        kernel = objective if isinstance(objective, KernelObjective) else None
-        if kernel is not None:
-            blocks = value_blocks(table.values, size)
-        else:
-            blocks = label_blocks(table, size, self._options.seed)
-        tasks, directed = [], [list[Directed]() for _ in table.paths]
-        for number, block in enumerate(blocks):
-            out, at = self._file("directions", number), 0
-            values = None
-            if kernel is not None:
-                exact = np.concatenate([table.values[shard][rows] for shard, rows in block.shards])
-                values = kernel.on_scale(list(exact))
-            tasks.append(BlockTask(block.pieces(table), block.classes, values, out))
-            for shard, rows in block.shards:
-                directed[shard].append(Directed(Rows(out, at + np.arange(len(rows))), rows))
-                at += len(rows)
-        fallback_rows = sum(
-            self._map("direct", tasks, lambda task: f"the comparisons of {task.out.name}",
-                      "directions")
-        )  # fmt: skip
-        return directed, fallback_rows, approximation(len(blocks), sum(table.rows))
-
-    def _pull(self, table: ClassTable, directed: list[list[Directed]]) -> list[Path]:
-        files = [self._file(self._grads, n) for n in range(len(table.paths))]
-        tasks = [
-            PullTask(self._data.shards[n], table.paths[n], tuple(directed[n]), path)
-            for n, path in enumerate(files)
-            if not is_whole(path)
-        ]
-        self._map("pull", tasks, lambda task: task.shard.name, "grad-weights")
-        return files
-
-    def _map(
-        self, method: str, tasks: list[_Task], describe: Callable[[_Task], str], stage: str
-    ) -> list[int]:
-        """Results of all tasks. Workers start with the first task that is left to do."""
-        if not tasks:
-            return []
-        if self._workers is None:
-            count = min(self._options.workers, max(1, len(self._data.shards)))
-            self._workers = Workers(self._recipe, self._setting, count)
-        results, started = [], time.perf_counter()
-        for result in self._workers.run(method, tasks, describe):
-            results.append(result or 0)
-            self._tell(f"{stage} (shards)", len(results), len(tasks))
-        self.seconds[stage] = time.perf_counter() - started
-        return results
-
-    def _file(self, kind: str, number: int) -> Path:
-        return self._setting.folder / f"{kind}-{number:08d}.safetensors"
-
-
-def _repeated(bank: Bank) -> list[str]:
-    """Notes on pictures that several rows are of."""
-    if bank.image_hashes is None:
-        return []
-    labels = bank.row_labels()
-    if bank.outcome is not None:
-        labels = [f"{value:g}" for value in bank.outcome.values]
-    return same_pictures([row.tobytes().hex() for row in bank.image_hashes], labels)
-
-
-def _of_labels(table: ClassTable, directions: Floats) -> list[list[Directed]]:
-    """For each shard the directions of its labels."""
-    directed = [list[Directed]() for _ in table.paths]
-    for label, direction in zip(table.labels, directions, strict=True):
-        for shard, start, stop in table.runs[label]:
-            rows = np.arange(start, stop)
-            directed[shard].append(Directed(direction[None], rows))
-    return directed
-
-
-def _zero_rows(bank: Bank) -> int:
-    zero_rows = int(np.count_nonzero(np.abs(bank.grad_weights).max(axis=1)[bank.grad_index] == 0))
-    if zero_rows == bank.rows:
-        raise FoldcamError(
-            "All grad-weights are zero: the feature map has no gradient path to the embedding; "
-            "choose another --layer."
-        )
-    return zero_rows
-
-
-def _fingerprint(
-    sha256: str,
-    layer: str,
-    preprocessing: Preprocessing,
-    data: ShardedData,
-    objective: Objective | KernelObjective,
-    channel_rule: ChannelRule,
-    options: ClusterOptions,
-) -> str:
-    transform = objective.transform if isinstance(objective, KernelObjective) else ""
-    head = [sha256, layer, str(preprocessing), objective.name, transform, channel_rule,
-            str(options.block_rows), str(options.seed)]  # fmt: skip
-    digest = hashlib.sha256(json.dumps(head).encode())
-    for shard in data.shards:
-        digest.update(f"{shard.stamp()}|".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()[:16]
+def _by_label(labels: Sequence[str], singletons: SingletonPolicy) -> tuple[Integers, list[str]]:
+    """Rows in the bank's order, without those that are to be dropped, and a note on them."""
+    single = {label for label, count in Counter(labels).items() if count == 1}
+    kept = handle_singletons(tuple(Sample(Path(), label) for label in sorted(single)), singletons)
+    dropped = single - {sample.label for sample in kept}
+    rows = [row for row, label in enumerate(labels) if label not in dropped]
+    # A bank of one label is refused there.
+    in_order([Sample(Path(), label) for label in {labels[row] for row in rows}], None)
+    notes = [f"{len(dropped)} labels of one image were left out."] if dropped else []
+    return np.asarray(sorted(rows, key=labels.__getitem__), np.int64), notes

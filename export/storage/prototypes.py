@@ -1,4 +1,4 @@
-"""Fewer rows of grad-weights: prototypes, which the images of a label share."""
+"""Prototypes: fewer rows of grad-weights that images share, or rows that stand for images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from export.bank import Bank, scaled_to_unit_maximum
+from export.bank import Bank, label_runs, scaled_to_unit_maximum
+from export.banks.numbers import unit_rows
+from export.low_rank import factors
 from export.storage.options import Compression
 from runtime.errors import FoldcamError
 
@@ -61,3 +63,60 @@ def with_prototypes(bank: Bank, per_label: int, seed: int = 0) -> Bank:
         grad_index=index,
         compression=Compression("prototypes", per_label).name,
     )
+
+
+def prototype_rows(bank: Bank, per_label: int, seed: int = 0) -> Bank:
+    """At most `per_label` rows for each label in place of its images.
+
+    Unlike `with_prototypes`, which keeps every embedding, rows are replaced: by the centroids of
+    a label's embeddings, with the mean of their images' grad-weights. The bank no longer knows
+    single images.
+
+    Args:
+        bank: of labels.
+        per_label: at least 1.
+        seed: of k-means.
+
+    Raises:
+        FoldcamError: the bank has a continuous outcome.
+    """
+    single = np.arange(bank.rows, dtype=np.int32)
+    nothing = np.zeros((bank.rows, 1), np.float32)
+    found = with_prototypes(replace(bank, grad_weights=nothing, grad_index=single), per_label, seed)
+    _, firsts = np.unique(found.grad_index, return_index=True)
+    weights, index = bank.grad_weights, bank.grad_index[firsts]
+    if len(weights) == bank.rows:
+        weights = scaled_to_unit_maximum(_means(bank.row_grad_weights(), found.grad_index))
+        index = single[: len(firsts)]
+    names = bank.row_labels()
+    return replace(
+        bank,
+        embeddings=unit_rows(_means(bank.embeddings, found.grad_index)),
+        grad_weights=weights,
+        grad_index=index,
+        labels=label_runs([names[row] for row in firsts]),
+        compression=found.compression,
+        image_hashes=None,
+    )
+
+
+def compressed(bank: Bank, compression: Compression | None, seed: int = 0) -> Bank:
+    """A smaller bank: `prototype_rows`, or grad-weights of a low rank.
+
+    Raises:
+        FoldcamError: as `prototype_rows` and `low_rank.factors`.
+    """
+    if compression is None or compression.kind == "none":
+        return bank
+    if compression.kind == "prototypes":
+        return prototype_rows(bank, compression.size, seed)
+    weights = factors(bank.grad_weights, compression.size).product()
+    return replace(bank, grad_weights=weights, compression=compression.name)
+
+
+def _means(rows: Floats, clusters: npt.NDArray[np.int32]) -> Floats:
+    """`float32 [clusters, columns]`, of the rows of each cluster."""
+    sums = np.zeros((int(clusters.max()) + 1, rows.shape[1]))
+    np.add.at(sums, clusters, rows.astype(np.float64))
+    means: Floats = (sums / np.bincount(clusters)[:, None]).astype(np.float32)
+    return means

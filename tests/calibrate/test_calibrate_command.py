@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 from runtime.onnx_file import read_contract
 
-PLAIN = ("--no-equalization", "--no-bias-correction")
+PLAIN = ("--no-bias-correction",)
 
 
 def _calibrate(foldcam, model, data, out, *more):
@@ -23,35 +23,39 @@ def _calibrate(foldcam, model, data, out, *more):
 
 def test_a_model_that_int8_hardly_changes_passes(foldcam, easy, data, tmp_path):
     out = tmp_path / "model.int8.onnx"
-    status, told, err = _calibrate(foldcam, easy, data, out)
-    assert (status, told["failures"]) == (0, []), err
+    status, found, err = _calibrate(foldcam, easy, data, out)
+    assert (status, found["failures"]) == (0, []), err
     contract = read_contract(out)
-    assert contract.calibration.report_sha256 == told["report_sha256"]
+    assert contract.calibration.report_sha256 == found["report_sha256"]
     assert contract.calibration.kept_float == 0
-    assert told["report"]["gate_images"] == 30
+    assert found["report"]["gate_images"] == 30
     assert (tmp_path / "model.int8.report.html").read_text().count("data:image/png") == 1
     assert foldcam("check", out, "--target", "jetpack-6.2")[0] == 0
 
 
-def test_naive_quantization_fails_and_leaves_no_model(foldcam, fragile, data, tmp_path):
+def test_naive_quantization_fails_and_leaves_no_model(foldcam, easy, fragile, data, tmp_path):
     out = tmp_path / "model.int8.onnx"
-    out.write_bytes(b"of an earlier run")
-    status, told, _ = _calibrate(
-        foldcam, fragile, data, out, "--keep-float", "none", "--method", "minmax", *PLAIN
-    )
+    # Of an earlier run: it would be taken for this one's.
+    assert _calibrate(foldcam, easy, data, out)[0] == 0
+    naive = ("--keep-float", "none", "--method", "minmax", *PLAIN)
+    status, found, _ = _calibrate(foldcam, fragile, data, out, *naive)
     assert status == 3
-    assert told["failures"]
+    assert found["failures"]
     assert not out.exists()
     assert (tmp_path / "model.int8.report.json").is_file()
+    # What is no INT8 model is not removed.
+    out.write_bytes(easy.read_bytes())
+    assert _calibrate(foldcam, fragile, data, out, *naive)[0] == 3
+    assert out.read_bytes() == easy.read_bytes()
 
 
 def test_the_layer_that_does_the_damage_is_kept_in_float(foldcam, fragile, data, tmp_path):
     out = tmp_path / "model.int8.onnx"
-    status, told, _ = _calibrate(foldcam, fragile, data, out, *PLAIN)
+    status, found, _ = _calibrate(foldcam, fragile, data, out, *PLAIN)
     assert status == 0
-    assert told["report"]["kept_float"] == ["second"]
-    assert told["report"]["sensitivity"][0][0] == "second"
-    assert [len(rung["kept"]) for rung in told["report"]["ladder"]] == [0, 1]
+    assert found["report"]["kept_float"] == ["second"]
+    assert found["report"]["sensitivity"][0][0] == "second"
+    assert [len(rung["kept"]) for rung in found["report"]["ladder"]] == [0, 1]
     made = onnx.load(out)
     second = next(node for node in made.graph.node if node.name == "second")
     assert list(second.input) == ["b", "second.weight"]
@@ -59,8 +63,8 @@ def test_the_layer_that_does_the_damage_is_kept_in_float(foldcam, fragile, data,
 
 def test_a_named_layer_is_kept_and_an_unknown_one_refused(foldcam, easy, data, tmp_path):
     out = tmp_path / "model.int8.onnx"
-    _, told, _ = _calibrate(foldcam, easy, data, out, "--keep-float", "third")
-    assert told["report"]["kept_float"] == ["third"]
+    _, found, _ = _calibrate(foldcam, easy, data, out, "--keep-float", "third")
+    assert found["report"]["kept_float"] == ["third"]
     status, _, err = _calibrate(foldcam, easy, data, out, "--keep-float", "thrid")
     assert status == 1
     assert "third" in err
@@ -113,40 +117,11 @@ def test_an_image_a_weight_or_the_preprocessing_changes_the_key(
     assert len(set(keys)) == 4
 
 
-def test_the_bank_embedded_by_the_int8_network_is_measured(foldcam, easy, data, tmp_path):
-    status, told, err = _calibrate(foldcam, easy, data, tmp_path / "m.onnx", "--rebank")
-    assert status == 0, err
-    assert {"before", "after", "taken"} <= set(told["report"]["rebank"])
-
-
-def test_a_bank_of_other_images_cannot_be_embedded_again(foldcam, easy, data, tmp_path):
-    other = tmp_path / "other"
-    shutil.copytree(data, other)
-    for path in other.rglob("*.png"):
-        cv2.imwrite(str(path), cv2.imread(str(path))[..., ::-1] // 2)
-    status, _, err = _calibrate(foldcam, easy, other, tmp_path / "m.onnx", "--rebank")
-    assert status == 1
-    assert "--rebank" in err
-
-
 def test_the_speed_is_measured_for_the_cpu_only(foldcam, easy, data, tmp_path):
-    _, told, _ = _calibrate(foldcam, easy, data, tmp_path / "m.onnx", "--target", "cpu")
+    _, found, _ = _calibrate(foldcam, easy, data, tmp_path / "m.onnx", "--target", "cpu")
     # Whether so small a network gains by it is another matter.
-    assert told["speed"]["ratio"] > 0
+    assert found["speed"]["ratio"] > 0
     assert _calibrate(foldcam, easy, data, tmp_path / "m.onnx")[1]["speed"] is None
-
-
-def test_the_calibration_cache_holds_the_scales(foldcam, easy, data, tmp_path):
-    out = tmp_path / "m.onnx"
-    _, told, _ = _calibrate(foldcam, easy, data, out, "--calibration-cache", "10.3.0")
-    lines = (tmp_path / "m.calibration.cache").read_text().splitlines()
-    assert lines[0] == "TRT-100300-EntropyCalibration2"
-    stored = {name: np.frombuffer(bytes.fromhex(bits), ">f4")[0]
-              for name, bits in (line.split(": ") for line in lines[1:])}  # fmt: skip
-    wanted = {item["tensor"]: np.float32(item["step"]["scale"])
-              for item in told["report"]["activations"]}  # fmt: skip
-    assert stored == wanted
-    assert (tmp_path / "m.float.onnx").read_bytes() == easy.read_bytes()
 
 
 def test_a_quantized_model_is_refused(foldcam, easy, data, tmp_path):
@@ -204,42 +179,17 @@ def test_images_of_one_colour_are_refused(foldcam, easy, tmp_path):
     assert "one colour" in err
 
 
-def test_equalization_is_kept_where_it_helps_and_belongs_to_the_ranges(
-    foldcam, make_model, data, tmp_path, hand_built
-):
-    """A channel 100 times greater than the others ruins the next layer, until it is evened out."""
-    onnx.save(make_model(100.0), tmp_path / "uneven.onnx")
-    out = tmp_path / "m.onnx"
-    status, told, err = _calibrate(
-        foldcam, tmp_path / "uneven.onnx", data, out, "--calibration-cache", "10.3.0"
-    )
-    assert status == 0, err
-    found = told["report"]["equalization"]
-    assert found["taken"]
-    assert found["equalized"] < found["as_exported"] / 2
-    assert abs(found["float"]) < 1e-6
-    # The model without Q and DQ is the equalized one, whose answers are those of the exported.
-    images = np.random.default_rng(0).normal(size=(2, 3, 16, 16)).astype(np.float32)
-    plain = onnx.load(tmp_path / "m.float.onnx")
-    names = {tensor.name for tensor in plain.graph.initializer}
-    assert "first.weight" not in names
-    expected = hand_built.run(onnx.load(tmp_path / "uneven.onnx"), images)
-    assert (hand_built.run(plain, images)["heatmap"] == expected["heatmap"]).all()
-    without = _calibrate(foldcam, tmp_path / "uneven.onnx", data, out, "--no-equalization")[1]
-    assert without["report"]["equalization"] is None
-
-
 def test_images_that_judge_have_chosen_nothing(easy, data):
     from calibrate.calibrator import calibrate
+    from calibrate.options import CalibrationOptions
     from calibrate.selection import select
-    from calibrate.wishes import Wishes
 
     parts = select(data, 12, 100, 100, 0)
     paths = [{sample.path for sample in part}
              for part in (parts.calibration, parts.choice, parts.gate)]  # fmt: skip
     assert [len(part) for part in paths] == [12, 18, 30]
     assert not paths[0] & paths[1] | paths[0] & paths[2] | paths[1] & paths[2]
-    outcome = calibrate(easy, data, Wishes(count=12))
+    outcome = calibrate(easy, data, CalibrationOptions(count=12))
     report = outcome.report
     assert [report[f"{name}_images"] for name in ("calibration", "choice", "gate")] == [12, 18, 30]
     assert {rung["figures"]["images"] for rung in report["ladder"]} == {18}
@@ -270,11 +220,11 @@ def test_an_interrupted_calibration_goes_on_and_leaves_no_model(
     easy, fragile, data, tmp_path, monkeypatch
 ):
     from calibrate import calibrator
+    from calibrate.options import CalibrationOptions
     from calibrate.store import Store
-    from calibrate.wishes import Wishes
 
-    wishes = Wishes(equalize=False, correct_biases=False)
-    whole = calibrator.calibrate(fragile, data, wishes).model.SerializeToString()
+    options = CalibrationOptions(correct_biases=False)
+    whole = calibrator.calibrate(fragile, data, options).model.SerializeToString()
 
     def stop(stage, done, total):
         if stage == "sensitivity" and done == 2:
@@ -282,7 +232,7 @@ def test_an_interrupted_calibration_goes_on_and_leaves_no_model(
 
     store = Store(tmp_path / "kept")
     with pytest.raises(KeyboardInterrupt):
-        calibrator.calibrate(fragile, data, wishes, store=store, progress=stop)
+        calibrator.calibrate(fragile, data, options, store=store, progress=stop)
     kept = sorted(path.suffix for path in (tmp_path / "kept").iterdir())
     # Thresholds; ranges and rounded weights.
     assert kept == [".json", ".npz", ".npz"]
@@ -293,11 +243,11 @@ def test_an_interrupted_calibration_goes_on_and_leaves_no_model(
     monkeypatch.setattr(calibrator, "gptq_levels", never)
     monkeypatch.setattr(calibrator, "gather", never)
     monkeypatch.setattr(calibrator, "choose_steps", never)
-    again = calibrator.calibrate(fragile, data, wishes, store=store)
+    again = calibrator.calibrate(fragile, data, options, store=store)
     assert again.model.SerializeToString() == whole
     # Another model finds nothing there.
     with pytest.raises(AssertionError, match="computed again"):
-        calibrator.calibrate(easy, data, wishes, store=store)
+        calibrator.calibrate(easy, data, options, store=store)
 
 
 def test_a_folded_model_whose_bank_is_gone_is_refused(foldcam, easy, data, tmp_path):
@@ -313,10 +263,10 @@ def test_a_folded_model_whose_bank_is_gone_is_refused(foldcam, easy, data, tmp_p
 
 def test_layers_kept_in_float_become_float16(foldcam, fragile, data, tmp_path):
     out = tmp_path / "m.onnx"
-    status, told, err = _calibrate(foldcam, fragile, data, out, "--float", "fp16", *PLAIN)
+    status, found, err = _calibrate(foldcam, fragile, data, out, "--float", "fp16", *PLAIN)
     assert status == 0, err
-    assert told["report"]["kept_float"] == ["second"]
-    assert told["report"]["float16_steps"] >= 1
+    assert found["report"]["kept_float"] == ["second"]
+    assert found["report"]["float16_steps"] >= 1
     assert read_contract(out).precision == "fp16"
     made = onnx.load(out)
     types = {tensor.name: tensor.data_type for tensor in made.graph.initializer}
@@ -329,8 +279,8 @@ def test_layers_kept_in_float_become_float16(foldcam, fragile, data, tmp_path):
 
 def test_where_every_layer_is_quantized_nothing_becomes_float16(foldcam, easy, data, tmp_path):
     out = tmp_path / "m.onnx"
-    _, told, _ = _calibrate(foldcam, easy, data, out, "--float", "fp16")
-    assert told["report"]["float16_steps"] == 0
+    _, found, _ = _calibrate(foldcam, easy, data, out, "--float", "fp16")
+    assert found["report"]["float16_steps"] == 0
     assert read_contract(out).precision == "fp32"
 
 
@@ -338,14 +288,13 @@ def test_where_every_layer_is_quantized_nothing_becomes_float16(foldcam, easy, d
     "wrong",
     [
         ("--float", "fp16", "--target", "cpu"),
-        ("--float", "fp16", "--calibration-cache", "10.3.0"),
         ("--float", "fp8"),
     ],
 )
 def test_wrong_usage_of_float16_is_status_2_or_1(foldcam, easy, data, tmp_path, wrong):
-    status, told, _ = _calibrate(foldcam, easy, data, tmp_path / "m.onnx", *wrong)
+    status, found, _ = _calibrate(foldcam, easy, data, tmp_path / "m.onnx", *wrong)
     assert status in (1, 2)
-    assert told is None
+    assert found is None
 
 
 def test_the_form_for_tensorrt_8_6_is_accepted_by_the_checker(foldcam, make_model, data, tmp_path):

@@ -26,10 +26,10 @@ def birds(cub_root, tmp_path_factory):
         writer = csv.writer(stream)
         writer.writerow(("path", "label", "split"))
         for split, each in (("train", 6), ("test", 4)):
-            seen: dict[str, int] = {}
+            counts: dict[str, int] = {}
             for sample in load_dataset(cub_root, split).samples:
-                seen[sample.label] = seen.get(sample.label, 0) + 1
-                if seen[sample.label] <= each:
+                counts[sample.label] = counts.get(sample.label, 0) + 1
+                if counts[sample.label] <= each:
                     writer.writerow((sample.path, sample.label, split))
     return path
 

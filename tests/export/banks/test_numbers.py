@@ -17,8 +17,8 @@ from export.banks.grad_weights import pull_back
 from export.banks.numbers import check_finite, unit_rows
 from export.datasets import Sample, load_dataset
 from export.objectives.directions import parse_objective
-from export.scale_out.sources import ListedShard
-from export.scale_out.worker import EmbedTask, ShardWorker, WorkSetting
+from export.scale_out.sources import Shard
+from export.scale_out.work import Task, Worker
 from export.torch_networks.cut import TorchNetwork
 from runtime.contract import LabelRun
 from runtime.errors import FoldcamError
@@ -72,19 +72,22 @@ def test_fitting_a_head_names_the_picture(photos, blank, network, plain):
 
 def test_a_worker_names_the_picture(photos, blank, network, plain, tmp_path):
     samples = load_dataset(photos).samples
-    setting = WorkSetting(
-        plain, 4, parse_objective("all-triplets"), "all", network.sha256(), True, tmp_path
-    )
-    worker = ShardWorker(None, setting)
-    worker._loaded = network
+    worker = Worker("", None, None, "", "", "", plain, 4, tmp_path)
+    worker._network = network
     with pytest.raises(FoldcamError, match=r"not finite .*blank\.png"):
-        worker.embed(EmbedTask(ListedShard(samples), tmp_path / "shard"))
+        worker.embed(Task(Shard(samples), tmp_path / "shard"))
 
 
 def test_a_network_that_is_broken_for_every_picture_is_called_broken(tmp_path):
     samples = [Sample(tmp_path / f"{n}.png", "a") for n in range(3)]
     with pytest.raises(FoldcamError, match=r"every one of the 3 images, first .*0\.png: it or its"):
         check_finite(np.full((3, 2), np.nan), samples)
+
+
+def test_one_bad_picture_alone_does_not_make_the_network_broken(tmp_path):
+    with pytest.raises(FoldcamError, match=r"for 1 of 1 images: .*a\.png; take it out"):
+        check_finite(np.full((1, 2), np.nan), [Sample(tmp_path / "a.png", "a")])
+    check_finite(np.zeros((0, 2)), [])
 
 
 def test_many_pictures_are_counted_and_the_first_named(tmp_path):

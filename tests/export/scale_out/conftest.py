@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 import pytest
 
 from export.scale_out import engine
-from export.scale_out.worker import ShardWorker
+from export.scale_out.workers import Workers
 
 SOURCE = """
 import torch
@@ -43,28 +41,20 @@ def bent():
 """
 
 
-class InProcess:
-    """In place of `workers.Workers`: the same work, in this process."""
+class InProcess(Workers):
+    """The same work in this process."""
 
-    def __init__(self, recipe: Any, setting: Any, count: int) -> None:
-        self._worker = ShardWorker(recipe, setting)
+    def _start(self) -> None:
         self._worker.ready()
 
-    def run(self, method: str, tasks: list[Any], describe: Callable[[Any], str]) -> Any:
+    def _results(self, method: str, tasks: list[Any]) -> Any:
         for task in tasks:
             yield getattr(self._worker, method)(task)
-
-    def peak_bytes(self) -> list[int]:
-        return [self._worker.peak_bytes()]
-
-    def close(self) -> None:
-        pass
 
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "Workers", InProcess)
-    monkeypatch.setattr(engine, "cluster", lambda address, workers: nullcontext())
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,7 @@ from export.low_rank import factors
 from export.models.spec import load_model
 from export.objectives.directions import parse_objective
 from export.objectives.kernel import KernelObjective
-from export.scale_out.engine import ClusterOptions
-from export.scale_out.files import build_bank_file_on_ray
+from export.scale_out.engine import build_bank_file_on_ray
 from export.scale_out.sources import load_sharded
 from export.storage.options import Compression
 from runtime.errors import FoldcamError
@@ -56,7 +56,7 @@ def test_the_bank_is_that_of_one_machine(net, head, goal, shared_photos):
     assert_same(Bank.load(Path("ray.safetensors")), expected.bank)
     report = made.built.report
     assert (report.head, report.fallback_rows) == (expected.head, expected.fallback_rows)
-    assert (made.scaled.shards, made.scaled.resumed) == (3, 0)
+    assert (made.figures["shards"], made.figures["shards_resumed"]) == (3, 0)
     assert sorted(path.name for path in Path().glob(".*")) == []
 
 
@@ -74,10 +74,10 @@ def test_values_are_estimated_as_on_one_machine(net, head, shared_photos):
     assert_same(found, expected)
 
 
-def test_rows_in_blocks_are_near_those_compared_with_all_and_that_is_told(net, shared_photos):
+def test_rows_in_blocks_are_near_those_compared_with_all_and_that_is_reported(net, shared_photos):
     goal = parse_objective("pml:TripletMarginLoss:margin=0.5")
     expected = _local(net.linear, shared_photos, goal).bank
-    made = _scaled(net.linear, shared_photos, goal, options=ClusterOptions(block_rows=4))
+    made = _scaled(net.linear, shared_photos, goal, block_rows=4)
     found = made.built.report.bank
     np.testing.assert_allclose(found.embeddings, expected.embeddings, atol=1e-5)
     a, b = found.row_grad_weights(), expected.row_grad_weights()
@@ -90,35 +90,139 @@ def test_finished_shards_are_kept_and_a_damaged_one_is_made_again(net, shared_ph
     goal = parse_objective("all-triplets")
     first = _scaled(net.bent, shared_photos, goal, keep_shards=Path("kept"))
     expected = first.built.report.bank
-    shards = sorted(Path("kept").rglob("rows-*.safetensors"))
+    shards = sorted(Path("kept").rglob("rows-*"))
     assert len(shards) == 3
     flipped = bytearray(shards[0].read_bytes())
     flipped[-3] ^= 1
     shards[0].write_bytes(flipped)
     again = _scaled(net.bent, shared_photos, goal, keep_shards=Path("kept"))
-    assert again.scaled.resumed == 2
+    assert again.figures["shards_resumed"] == 2
     assert again.built.report.bank.sha256() == expected.sha256()
 
 
+@pytest.mark.parametrize("head", ["linear", "bent"])
+def test_kept_shards_serve_another_objective(net, head, shared_photos):
+    _scaled(getattr(net, head), shared_photos, parse_objective("all-triplets"),
+            keep_shards=Path("kept"))  # fmt: skip
+    other = parse_objective("proxy")
+    made = _scaled(getattr(net, head), shared_photos, other, keep_shards=Path("kept"))
+    assert made.figures["shards_resumed"] == 3
+    assert_same(made.built.report.bank, _local(getattr(net, head), shared_photos, other).bank)
+
+
+def test_an_image_that_is_gone_before_the_second_pass_is_named(net, photos, monkeypatch):
+    from export.scale_out.work import Worker
+
+    pull = Worker.pull
+
+    def after_a_loss(worker, task):
+        (photos / "red" / "0.png").unlink(missing_ok=True)
+        pull(worker, task)
+
+    monkeypatch.setattr(Worker, "pull", after_a_loss)
+    with pytest.raises(FoldcamError, match=r"red/0.png could be read at first and now cannot"):
+        _scaled(net.bent, photos, parse_objective("all-triplets"))
+    assert not Path("ray.safetensors").exists()
+
+
+def test_data_of_one_label_are_refused_before_anything_is_embedded(net, photos, monkeypatch):
+    from export.scale_out.work import Worker
+
+    for name in ("blue", "green"):
+        shutil.rmtree(photos / name)
+    monkeypatch.setattr(Worker, "embed", lambda *_: pytest.fail("embedded"))
+    with pytest.raises(FoldcamError, match="All images have one label"):
+        _scaled(net.bent, photos, parse_objective("all-triplets"))
+
+
 def test_a_shard_that_cannot_be_made_whole_is_named(net, shared_photos, monkeypatch):
-    from export.scale_out import engine
+    from export.scale_out.work import Worker
 
-    monkeypatch.setattr(engine, "is_whole", lambda path: path.exists())
-    goal = parse_objective("all-triplets")
-    _scaled(net.linear, shared_photos, goal, keep_shards=Path("kept"))
-    shard = min(Path("kept").rglob("rows-*.safetensors"))
-    shard.write_bytes(shard.read_bytes()[:-7])
-    with pytest.raises(FoldcamError, match=r"The shard .*rows-00000000.safetensors is damaged"):
-        _scaled(net.linear, shared_photos, goal, keep_shards=Path("kept"))
+    def cut(worker, task):
+        task.out.write_bytes(b"PK half of a shard")
+
+    monkeypatch.setattr(Worker, "embed", cut)
+    with pytest.raises(FoldcamError, match=r"The shard .*rows-00000000.npz is damaged or missing"):
+        _scaled(net.linear, shared_photos, parse_objective("all-triplets"))
 
 
-def test_unreadable_images_are_told_and_left_out(net, photos):
+def test_unreadable_images_are_reported_and_left_out(net, photos):
     (photos / "blue" / "broken.png").write_bytes(b"nonsense")
     expected = _local(net.bent, photos, parse_objective("all-triplets"))
     made = _scaled(net.bent, photos, parse_objective("all-triplets"))
     assert_same(made.built.report.bank, expected.bank)
     (skipped,) = made.built.report.skipped
     assert str(skipped.path).endswith("broken.png")
+
+
+@pytest.fixture
+def crops(photos):
+    """A CSV of boxes: one reaches beyond, one is there under two labels, a label is lost."""
+    (photos / "blue" / "broken.png").write_bytes(b"nonsense")
+    rows = [
+        f"{label}/{number}.png,{label},{x},1,9,12"
+        for label in ("blue", "green", "red") for number in range(3) for x in (0, 8)
+    ]  # fmt: skip
+    rows += [
+        "red/0.png,blue,0,1,9,12",
+        "red/1.png,red,15,-3,400,12",
+        "blue/broken.png,lost,0,0,4,4",
+    ]
+    table = photos / "crops.csv"
+    table.write_text("path,label,x,y,w,h\n" + "\n".join(rows) + "\n")
+    return table
+
+
+@pytest.mark.parametrize("head", ["linear", "bent"])
+def test_crops_are_rows_and_what_the_data_show_is_said_as_on_one_machine(net, head, crops):
+    goal, model = parse_objective("all-triplets"), getattr(net, head)
+    dataset = load_dataset(crops)
+    expected = build_bank_file(load_model(model), dataset, Path("local.safetensors"), goal)
+    made = _scaled(model, crops, goal).built
+    assert_same(made.report.bank, expected.report.bank)
+    assert len({row.tobytes() for row in made.report.bank.image_hashes}) == 19
+    assert made.report.bank.rows == 20
+    assert made.report.remarks == expected.report.remarks
+    assert made.notes == expected.notes
+    said = "\n".join(made.notes)
+    for sentence in (
+        "The same picture under different labels, 1 time: ", "red/0.png#0,1,9,12 (red)",
+        "No image of 'lost' could be read: this label is not in the bank.",
+        "1 box reaches beyond the photograph",
+    ):  # fmt: skip
+        assert sentence in said
+
+
+def test_another_box_is_another_shard(net, crops):
+    goal = parse_objective("all-triplets")
+    _scaled(net.linear, crops, goal, keep_shards=Path("kept"))
+    crops.write_text(
+        crops.read_text().replace("blue/0.png,blue,0,1,9,12", "blue/0.png,blue,1,1,9,12")
+    )
+    made = _scaled(net.linear, crops, goal, keep_shards=Path("kept"))
+    assert made.figures["shards_resumed"] == 0
+    assert any("21 of 21 rows have a box" in note for note in made.figures["data_notes"])
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"other": np.zeros(3)},
+        {"texts": np.asarray("no JSON")},
+        {"texts": np.asarray('{"labels": [], "labels": []}')},
+        {"texts": np.asarray("[1, 2]")},
+        {"texts": np.asarray('{"skipped": [[]]}')},
+    ],
+)
+def test_a_file_that_is_no_shard_is_refused_in_one_sentence(
+    net, shared_photos, monkeypatch, arrays
+):
+    from export.arrays import save_arrays
+    from export.scale_out.work import Worker
+
+    monkeypatch.setattr(Worker, "embed", lambda _, task: save_arrays(task.out, arrays))
+    with pytest.raises(FoldcamError, match=r"The shard .*rows-00000000.npz is damaged or missing"):
+        _scaled(net.linear, shared_photos, parse_objective("all-triplets"))
 
 
 def test_a_data_set_without_a_readable_image_is_refused(net, photos):
@@ -149,10 +253,7 @@ def test_prototypes_are_centroids_of_their_label(net, head, shared_photos):
     assert made.built.report.bank.source.origin.data_sha256 == full.source.origin.data_sha256
 
 
-def test_a_label_too_large_for_memory_is_clustered_in_batches(net, shared_photos, monkeypatch):
-    from export.scale_out import streamed_compression
-
-    monkeypatch.setattr(streamed_compression, "_WHOLE", 3)
+def test_several_prototypes_of_a_label_have_norm_1(net, shared_photos):
     made = _scaled(
         net.linear,
         shared_photos,

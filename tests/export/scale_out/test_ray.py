@@ -15,11 +15,11 @@ from export.bank_files import build_bank_file
 from export.datasets import load_dataset
 from export.models.spec import load_model
 from export.objectives.directions import parse_objective
-from export.scale_out.engine import ClusterOptions
-from export.scale_out.files import build_bank_file_on_ray
+from export.scale_out.engine import build_bank_file_on_ray
 from export.scale_out.sources import load_sharded
 from export.scale_out.workers import cluster
 from runtime.errors import FoldcamError
+from runtime.images import write_image
 
 # Not imported: an own cluster is bound to loopback when Ray is imported.
 pytestmark = [
@@ -96,7 +96,7 @@ def _on_ray(model, images, workers=1, size=4, **more):
         load_sharded(str(images), "train", size),
         Path("r.safetensors"),
         GOAL,
-        options=ClusterOptions(workers=workers),
+        workers=workers,
         batch_size=4,
         **more,
     )
@@ -147,6 +147,33 @@ def test_what_goes_wrong_in_a_worker_is_one_sentence(
     with pytest.raises(FoldcamError, match=sentence):
         _on_ray(net.bent.replace(":bent", f":{kind}"), shared_photos)
     assert not Path("r.safetensors").exists()
+
+
+def test_crops_are_rows_and_what_the_data_show_is_said(net, photos):
+    rows = [f"{label}/{n}.png,{label},{x},1,9,12"
+            for label in ("blue", "red") for n in range(3) for x in (0, 8)]  # fmt: skip
+    rows += ["red/0.png,blue,0,1,9,12", "red/1.png,red,15,-3,400,12"]
+    table = photos / "crops.csv"
+    table.write_text("path,label,x,y,w,h\n" + "\n".join(rows) + "\n")
+    dataset = load_dataset(table)
+    expected = build_bank_file(load_model(net.bent), dataset, Path("l.safetensors"), GOAL)
+    made = _on_ray(net.bent, table, workers=2).built
+    _assert_same(made.report.bank, expected.report.bank)
+    assert made.notes == expected.notes
+    assert any("The same picture under different labels" in note for note in made.notes)
+    assert any("1 box reaches beyond" in note for note in made.notes)
+
+
+def test_a_picture_whose_embedding_is_not_finite_is_named(net, photos):
+    source = "\n\nclass Torn(Net):\n    def forward(self, image):\n" + (
+        "        steps = (image[:, :, 1:] - image[:, :, :-1]).abs().amax((1, 2, 3), keepdim=True)\n"
+        "        return super().forward(image * (steps / steps))\n\n\n"
+        "def torn():\n    torch.manual_seed(0)\n    return Torn(False)\n"
+    )
+    net.path.write_text(net.path.read_text() + source)
+    write_image(photos / "red" / "blank.png", np.zeros((20, 24, 3), np.uint8))
+    with pytest.raises(FoldcamError, match=r"not finite .*1 of \d images: .*red/blank\.png"):
+        _on_ray(net.bent.replace(":bent", ":torn"), photos)
 
 
 def test_more_workers_than_cores_are_refused(net, shared_photos):

@@ -8,17 +8,18 @@ import io
 import json
 import tarfile
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from export.bank import Bank
+from export.banks.embedding_pass import batches
 from export.datasets import load_dataset
 from export.objectives.directions import parse_objective
-from export.scale_out.fetching import shard_batches
-from export.scale_out.files import build_bank_file_on_ray
-from export.scale_out.sources import TarShard, load_sharded
+from export.scale_out.engine import build_bank_file_on_ray
+from export.scale_out.sources import Shard, load_sharded, local_shard
 from runtime.errors import FoldcamError
 from runtime.preprocess import Preprocessing
 
@@ -32,7 +33,7 @@ def _add(archive, name, data):
 
 
 def _tars(photos: Path, folder: Path, each: int = 5) -> Path:
-    """The photographs as WebDataset shards, labels as `.cls` and as `.json` in turn."""
+    """The photographs as WebDataset shards, labels as `.cls` and as `.json` alternately."""
     folder.mkdir()
     paths = sorted(photos.rglob("*.png"))
     for at in range(0, len(paths), each):
@@ -60,21 +61,20 @@ def served(working_directory):
         server.shutdown()
 
 
-def _labels_and_images(shard, size=3):
-    read = list(shard_batches(shard, LOOK, size))
-    labels = [sample.label for batch in read for sample in batch.samples]
-    return labels, np.concatenate([batch.loaded.images.numpy() for batch in read]), read
+def _labels_and_images(shard):
+    with local_shard(shard) as local:
+        (read,) = batches(local.samples, LOOK, 99)
+        return [local.samples[place].label for place in read.positions], read.images.numpy()
 
 
 def test_tars_are_shards_with_the_same_images_and_labels(photos, working_directory):
     _tars(photos, working_directory / "tars")
     data = load_sharded("tars", "train", 99)
-    assert [Path(shard.url).name for shard in data.shards] == [
+    assert [Path(shard.tar).name for shard in data.shards] == [
         "train-000.tar", "train-001.tar", "train-002.tar"
     ]  # fmt: skip
-    labels, images, read = _labels_and_images(data.shards[0])
+    labels, images = _labels_and_images(data.shards[0])
     assert labels == ["blue"] * 4 + ["green"]
-    assert [p for batch in read for p in batch.loaded.positions] == [0, 1, 2, 3, 4]
     (plain,) = load_sharded(str(photos), "train", 5).shards[:1]
     expected = _labels_and_images(plain)
     np.testing.assert_array_equal(images, expected[1])
@@ -91,7 +91,7 @@ def test_a_csv_and_its_images_are_fetched(photos, working_directory, served):
     assert [sample.url for sample in data.listed[:2]] == [
         f"{served}/{paths[0]}", f"{served}/{paths[1]}"
     ]  # fmt: skip
-    labels, images, _ = _labels_and_images(data.shards[1])
+    labels, images = _labels_and_images(data.shards[1])
     expected = _labels_and_images(load_sharded(str(photos), "train", 6).shards[1])
     assert labels == expected[0]
     np.testing.assert_array_equal(images, expected[1])
@@ -101,13 +101,60 @@ def test_an_image_that_cannot_be_fetched_is_named_by_its_url(photos, working_dir
     Path("bad.png").write_bytes(b"nonsense")
     lines = ["path,label", "none.png,a", "bad.png,a", "photos/red/0.png,b"]
     Path("data.csv").write_text("\n".join(lines))
-    (batch,) = shard_batches(load_sharded(f"{served}/data.csv", "train", 9).shards[0], LOOK, 9)
-    assert [item.place for item in batch.loaded.skipped] == [
-        f"{served}/none.png", f"{served}/bad.png"
-    ]  # fmt: skip
-    assert batch.loaded.skipped[0].reason.startswith(f"{served}/none.png cannot be read")
-    assert batch.loaded.skipped[1].reason.startswith(f"{served}/bad.png is not an image")
-    assert batch.loaded.positions == [2]
+    with local_shard(load_sharded(f"{served}/data.csv", "train", 9).shards[0]) as local:
+        (batch,) = batches(local.samples, LOOK, 9)
+        skipped = [local.named(item) for item in batch.skipped]
+    assert [item.place for item in skipped] == [f"{served}/none.png", f"{served}/bad.png"]
+    assert skipped[0].reason.startswith(f"{served}/none.png cannot be read")
+    assert skipped[1].reason.startswith(f"{served}/bad.png is not an image")
+    assert batch.positions == [2]
+
+
+def test_crops_behind_a_url_are_parts_of_one_copy(photos, working_directory, served):
+    lines = ["path,label,x,y,w,h", "photos/red/0.png,a,0,0,5,6", "photos/red/0.png,b,4,2,6,5",
+             "photos/red/0.png,b,900,0,5,5"]  # fmt: skip
+    Path("data.csv").write_text("\n".join(lines))
+    data = load_sharded(f"{served}/data.csv", "train", 9)
+    assert any("3 of 3 rows have a box" in note for note in data.notes)
+    url = f"{served}/photos/red/0.png"
+    assert [s.name for s in data.listed[:2]] == [f"{url}#0,0,5,6", f"{url}#4,2,6,5"]
+    with local_shard(data.shards[0]) as local:
+        assert len({sample.path for sample in local.samples}) == 1
+        (batch,) = batches(local.samples, LOOK, 9)
+        (skipped,) = map(local.named, batch.skipped)
+    assert batch.positions == [0, 1]
+    assert skipped.place == url
+    assert skipped.reason.startswith(f"{served}/data.csv, line 4: the box 900,0,5,5 lies outside")
+    (plain,) = batches([replace(s, path=photos / "red" / "0.png", url=None)
+                        for s in data.listed[:2]], LOOK, 9)  # fmt: skip
+    assert batch.hashes == plain.hashes
+    np.testing.assert_array_equal(batch.images, plain.images)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_what_tars_show_is_said(net, photos, working_directory):
+    for name in ("Red", "gone"):
+        (photos / name).mkdir()
+        for number in (0, 1):
+            data = (photos / "red" / f"{number}.png").read_bytes() if name == "Red" else b"nonsense"
+            (photos / name / f"{number}.png").write_bytes(data)
+    _tars(photos, working_directory / "tars")
+    made = build_bank_file_on_ray(
+        net.linear, load_sharded("tars", "train", 5), Path("x.safetensors"),
+        parse_objective("all-triplets"),
+    ).built  # fmt: skip
+    said = "\n".join(made.notes)
+    assert "The same picture under different labels, 2 times: " in said
+    assert "train-000.tar#Red/0.png (Red)" in said
+    assert "No image of 'gone' could be read" in said
+    assert "'Red' (2) and 'red' (4)" in said
+    with tarfile.open("empty.tar", "w") as archive:
+        _add(archive, "notes.txt", b"nothing")
+    with pytest.raises(FoldcamError, match=r"^No image is there\.$"):
+        build_bank_file_on_ray(
+            net.linear, load_sharded("empty.tar", "train", 5), Path("y.safetensors"),
+            parse_objective("all-triplets"),
+        )  # fmt: skip
 
 
 @pytest.mark.usefixtures("in_process")
@@ -124,7 +171,7 @@ def test_a_bank_of_tars_over_http_is_that_of_the_folders(net, photos, working_di
 
 
 @pytest.mark.usefixtures("in_process")
-def test_a_label_seen_once_in_a_tar_is_refused_kept_or_dropped(net, photos, working_directory):
+def test_a_label_of_one_image_in_a_tar_is_refused_kept_or_dropped(net, photos, working_directory):
     plain = load_sharded(str(photos), "train", 5)
     without = build_bank_file_on_ray(
         net.bent, plain, Path("y.safetensors"), parse_objective("all-triplets")
@@ -133,7 +180,7 @@ def test_a_label_seen_once_in_a_tar_is_refused_kept_or_dropped(net, photos, work
     (photos / "white" / "0.png").write_bytes((photos / "red" / "0.png").read_bytes())
     _tars(photos, working_directory / "tars")
     data, goal = load_sharded("tars", "train", 5), parse_objective("all-triplets")
-    with pytest.raises(FoldcamError, match=r"1 of the labels have one .* \('white'\)"):
+    with pytest.raises(FoldcamError, match=r"1 label has one image only \('white'\)"):
         build_bank_file_on_ray(net.bent, data, Path("x.safetensors"), goal)
     banks = {}
     for policy in ("keep", "drop"):
@@ -141,7 +188,7 @@ def test_a_label_seen_once_in_a_tar_is_refused_kept_or_dropped(net, photos, work
             net.bent, data, Path("x.safetensors"), goal, singletons=policy, keep_shards=Path("kept")
         )
         banks[policy] = made.built.report.bank
-    assert made.scaled.resumed == 3
+    assert made.figures["shards_resumed"] == 3
     assert "1 labels of one image were left out." in made.built.notes
     assert (banks["keep"].rows, banks["drop"].rows) == (13, 12)
     np.testing.assert_allclose(banks["drop"].grad_weights, without.grad_weights, atol=1e-5)
@@ -152,13 +199,13 @@ def test_what_is_wrong_with_a_tar_is_one_sentence(photos, working_directory):
     whole = Path("tars/train-000.tar").read_bytes()
     Path("cut.tar").write_bytes(whole[: len(whole) // 2 + 100])
     with pytest.raises(FoldcamError, match=r"cut.tar (is not a complete .tar file|cannot be read)"):
-        list(shard_batches(TarShard("cut.tar"), LOOK, 4))
+        _labels_and_images(Shard(tar="cut.tar"))
     with tarfile.open("bare.tar", "w") as archive:
         _add(archive, "a.png", (photos / "red" / "0.png").read_bytes())
     with pytest.raises(FoldcamError, match=r"bare\.tar: a has no label"):
-        list(shard_batches(TarShard("bare.tar"), LOOK, 4))
+        _labels_and_images(Shard(tar="bare.tar"))
     with pytest.raises(FoldcamError, match=r"none\.tar cannot be read"):
-        TarShard("none.tar").stamp()
+        Shard(tar="none.tar").stamp()
 
 
 def test_what_no_engine_or_only_ray_reads_is_refused(working_directory, foldcam, served):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,11 +30,18 @@ def save_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
 
 def load_arrays(path: Path) -> dict[str, npt.NDArray[Any]] | None:
     """Read what `save_arrays` wrote; None where there is none, or it cannot be read."""
+    if not path.is_file():
+        # To open a pipe waits for somebody who writes.
+        return None
     try:
         with np.load(path, allow_pickle=False) as members:
             return {
                 str(name): np.asarray(members[str(place)])
                 for place, name in enumerate(members["names"])
             }
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    # What numpy, zipfile and zlib say of damage and of what is no such file.
+    except (
+        OSError, ValueError, LookupError, EOFError, TypeError, AttributeError, RuntimeError,
+        struct.error, zipfile.BadZipFile, zlib.error,
+    ):  # fmt: skip
         return None

@@ -1,4 +1,4 @@
-"""What the user decides of a calibration."""
+"""The options of a calibration."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from runtime.gate import GateLimits
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What the user decides.
+class CalibrationOptions:
+    """What the user decides of a calibration.
 
     Attributes:
         count, choice_count, gate_count: images at most, to calibrate on, to choose by, and to
@@ -23,8 +23,6 @@ class Wishes:
         keep_float: `none`, `auto`, or names of layers.
         correct_biases: whether bias correction is tried.
         gptq: whether rounding weights by GPTQ is tried.
-        equalize: whether cross-layer equalization is tried.
-        rebank: whether the bank is embedded again by the quantized network, if that helps.
         target: whose form the model has; speed is measured for `cpu`.
         float_type: of the weighted layers that are not quantized and of what lies between them.
         limits: of the gate.
@@ -38,8 +36,6 @@ class Wishes:
     keep_float: tuple[str, ...] = ("auto",)
     correct_biases: bool = True
     gptq: bool = True
-    equalize: bool = True
-    rebank: bool = False
     target: Target = "tensorrt"
     float_type: Precision = "fp32"
     limits: GateLimits = field(default_factory=GateLimits)
