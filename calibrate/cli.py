@@ -197,8 +197,7 @@ def _reports(out: Path) -> tuple[Path, Path]:
 
 def _remove_calibrated(out: Path) -> None:
     """Remove an INT8 model, and nothing else that may have its name."""
-    from runtime.default_model import is_folded
-    from runtime.onnx_file import read_contract
+    from runtime.onnx_file import is_folded, read_contract
 
     with suppress(FoldcamError):
         if is_folded(out) and read_contract(out).calibration is not None:

@@ -138,8 +138,7 @@ def keep_network(flag: str, path: Path) -> None:
         FoldcamError: an ONNX model without a bank is there.
     """
     # Not above: every command imports this module, and these bring numpy and OpenCV.
-    from runtime.default_model import is_folded
-    from runtime.onnx_file import read_header
+    from runtime.onnx_file import is_folded, read_header
 
     if not path.is_file() or is_folded(path):
         return

@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from runtime import program
+from runtime import entry
 from runtime.bench.cli import bench
 from runtime.build_cli import build
 from runtime.cli_support import print_json, print_text
@@ -73,7 +73,7 @@ def inspect(
 
 def main() -> NoReturn:
     """As `python -m runtime.cli`."""
-    program.runtime()
+    entry.runtime()
 
 
 if __name__ == "__main__":

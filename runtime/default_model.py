@@ -6,9 +6,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from runtime.contract import METADATA_KEY
 from runtime.errors import FoldcamError
-from runtime.onnx_file import read_header
+from runtime.onnx_file import is_folded
 
 VARIABLE = "FOLDCAM_MODEL"
 DEMO_MODEL = Path("demo-output") / "model.onnx"
@@ -45,11 +44,3 @@ def find_model(environment: Mapping[str, str] = os.environ, folder: Path | None 
         "No model is named and none is here: make one with `make demo` in a checkout of foldcam, "
         "or with `foldcam export demo --images FOLDER --out model.onnx`."
     )
-
-
-def is_folded(path: Path) -> bool:
-    """Whether a file is an ONNX model with foldcam's metadata."""
-    try:
-        return path.is_file() and METADATA_KEY in read_header(path).metadata
-    except (FoldcamError, OSError):
-        return False

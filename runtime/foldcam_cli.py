@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from runtime import program
+from runtime import entry
 from runtime.cli_support import missing_extra, print_text
 from runtime.errors import FoldcamError
 from runtime.memory import keep_freed_memory
@@ -97,7 +97,7 @@ def installed() -> typer.Typer:
 
 def main() -> NoReturn:
     """As `python -m runtime.foldcam_cli`."""
-    program.foldcam()
+    entry.foldcam()
 
 
 if __name__ == "__main__":

@@ -105,6 +105,14 @@ def read_header(path: Path) -> OnnxHeader:
     return header
 
 
+def is_folded(path: Path) -> bool:
+    """Whether a file is an ONNX model with foldcam's metadata."""
+    try:
+        return path.is_file() and METADATA_KEY in read_header(path).metadata
+    except (FoldcamError, OSError):
+        return False
+
+
 def read_contract(path: Path) -> Contract:
     """The contract of a folded model.
 

@@ -27,30 +27,6 @@ DEAF_SECONDS = 10.0
 _FLUSH_SECONDS = 2.0
 
 
-def runtime() -> NoReturn:
-    """The console script `runtime`."""
-
-    def load() -> Callable[..., Any]:
-        from runtime.cli import app
-        from runtime.cli_support import prepared
-
-        return prepared(app)
-
-    run_program("runtime", load)
-
-
-def foldcam() -> NoReturn:
-    """The console script `foldcam`."""
-
-    def load() -> Callable[..., Any]:
-        from runtime.cli_support import prepared
-        from runtime.foldcam_cli import installed
-
-        return prepared(installed())
-
-    run_program("foldcam", load)
-
-
 def run_program(name: str, load: Callable[[], Callable[..., Any]]) -> NoReturn:
     """Load a program and run it with the arguments of this process; never returns.
 
