@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runtime.quiet_libraries import keep_libraries_quiet
+from foldcam.runtime.system.quiet_libraries import keep_libraries_quiet
 
 # Modules of this package import the libraries themselves, before anything else of ours.
 keep_libraries_quiet()

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.cli_support import (
+from foldcam.benchmarks.cli_support import (
     DataOption,
     JsonOption,
     OutOption,
@@ -17,12 +17,12 @@ from benchmarks.cli_support import (
     network_choice,
     usual_data,
 )
-from benchmarks.gate.cli import gate
-from benchmarks.latency.cli import latency
-from benchmarks.peers.cli import peers
-from benchmarks.scale.cli import scale
-from runtime.cli_support import print_json
-from runtime.errors import ExitStatus
+from foldcam.benchmarks.gate.cli import gate
+from foldcam.benchmarks.latency.cli import latency
+from foldcam.benchmarks.peers.cli import peers
+from foldcam.benchmarks.scale.cli import scale
+from foldcam.runtime.errors import ExitStatus
+from foldcam.runtime.system.command import print_json
 
 bench = typer.Typer(no_args_is_help=True, help="Measure what folding costs.")
 
@@ -64,11 +64,11 @@ def overhead(
     as_json: JsonOption = False,
 ) -> None:
     """Time of the folded graph over the plain one by bank size, and the answers it loses."""
-    from benchmarks.overhead.report import text_table
-    from benchmarks.overhead.study import OverheadOptions, run_overhead
-    from export.commands.options import choice
-    from export.progress import ProgressBar
-    from export.storage.options import PRECISION_CHOICES, StorageOptions, parse_search
+    from foldcam.benchmarks.overhead.report import text_table
+    from foldcam.benchmarks.overhead.study import OverheadOptions, run_overhead
+    from foldcam.export.commands.options import choice
+    from foldcam.export.progress import ProgressBar
+    from foldcam.export.storage.options import PRECISION_CHOICES, StorageOptions, parse_search
 
     storage = StorageOptions(
         search=parse_search(search),
@@ -107,10 +107,10 @@ def gpu(
     as_json: JsonOption = False,
 ) -> None:
     """Folded graphs and Grad-CAM in torch on one GPU: parity with the CPU, and time."""
-    from benchmarks.gpu.report import text_table
-    from benchmarks.gpu.study import NETWORKS, GpuOptions, run_gpu
-    from export.commands.options import choice
-    from export.progress import ProgressBar
+    from foldcam.benchmarks.gpu.report import text_table
+    from foldcam.benchmarks.gpu.study import NETWORKS, GpuOptions, run_gpu
+    from foldcam.export.commands.options import choice
+    from foldcam.export.progress import ProgressBar
 
     options = GpuOptions(
         device=choice("--device", device, ("cuda", "cpu")),
@@ -149,14 +149,14 @@ def pipeline(
 
     Exit status 3 if the ratio misses its goal.
     """
-    from benchmarks.pipeline.study import (
+    from foldcam.benchmarks.pipeline.study import (
         RESULT,
         PipelineOptions,
         run_pipeline_study,
         text_table,
     )
-    from export.progress import ProgressBar
-    from runtime.files import atomic_path
+    from foldcam.export.progress import ProgressBar
+    from foldcam.runtime.system.files import atomic_path
 
     options = PipelineOptions(
         model=model, video=video, frames=frames, batch=batch, threads=threads, rounds=rounds,
@@ -193,11 +193,11 @@ def int8(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Three networks on birds and houses, quantized naively and by foldcam: cost and gain."""
-    from benchmarks.int8.report import text_table
-    from benchmarks.int8.study import Int8Options, run_int8
-    from benchmarks.int8.subjects import SUBJECTS
-    from export.commands.options import choice
-    from export.progress import ProgressBar
+    from foldcam.benchmarks.int8.report import text_table
+    from foldcam.benchmarks.int8.study import Int8Options, run_int8
+    from foldcam.benchmarks.int8.subjects import SUBJECTS
+    from foldcam.export.commands.options import choice
+    from foldcam.export.progress import ProgressBar
 
     known = tuple(dict.fromkeys(subject.network for subject in SUBJECTS))
     wanted = {choice("--networks", name, known) for name in networks.split(",")}

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchmarks.bench_cli import bench
-from benchmarks.ray.cli import ray
-from runtime.at_stake import Read, Written, check_outputs
-from runtime.cli_support import print_json
-from runtime.errors import ExitStatus
+from foldcam.benchmarks.bench_cli import bench
+from foldcam.benchmarks.ray.cli import ray
+from foldcam.runtime.at_stake import Read, Written, check_outputs
+from foldcam.runtime.errors import ExitStatus
+from foldcam.runtime.system.command import print_json
 
 if TYPE_CHECKING:
-    from benchmarks.demo.run import DemoReport
+    from foldcam.benchmarks.demo.run import DemoReport
 
 app = typer.Typer(no_args_is_help=True)
 evaluate = typer.Typer(no_args_is_help=True, help="Measure a folded model on labelled images.")
@@ -32,7 +32,7 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """The main job, end to end, on photographs that a package carries."""
-    from benchmarks.demo.run import run_demo
+    from foldcam.benchmarks.demo.run import run_demo
 
     report = run_demo(out, lambda line: print(line, file=sys.stderr, flush=True), seed)
     if as_json:
@@ -60,10 +60,10 @@ def retrieval(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """The share of images whose nearest bank row, other than their own, has the right label."""
-    from benchmarks.retrieval import evaluate_retrieval, load_folded, rows_of_model
-    from export.commands.options import data_document, say_notes, split_of
-    from export.datasets import load_dataset
-    from export.progress import ProgressBar
+    from foldcam.benchmarks.retrieval import evaluate_retrieval, load_folded, rows_of_model
+    from foldcam.export.commands.options import data_document, say_notes, split_of
+    from foldcam.export.datasets import load_dataset
+    from foldcam.export.progress import ProgressBar
 
     dataset = load_dataset(images, split_of(split))
     say_notes(dataset)
@@ -110,13 +110,13 @@ def localization(
     """Grid pointing, insertion, deletion, pixel AP, boxes: every method, with intervals."""
     from dataclasses import replace
 
-    from benchmarks.localization.report import text_table
-    from benchmarks.localization.study import StudyOptions, run_study
-    from export.commands.options import say_notes
-    from export.datasets import load_dataset
-    from export.models.spec import load_model, with_overrides
-    from export.progress import ProgressBar
-    from export.training.trainer import TrainingOptions
+    from foldcam.benchmarks.localization.report import text_table
+    from foldcam.benchmarks.localization.study import StudyOptions, run_study
+    from foldcam.export.commands.options import say_notes
+    from foldcam.export.datasets import load_dataset
+    from foldcam.export.models.spec import load_model, with_overrides
+    from foldcam.export.progress import ProgressBar
+    from foldcam.export.training.trainer import TrainingOptions
 
     check_outputs([Read("--data", data)], [Written("--out", out)])
     preprocessing = None
@@ -155,11 +155,11 @@ def transfer(
     """Which rows, channels, objective and head: grid pointing on the training half alone."""
     from dataclasses import replace
 
-    from benchmarks.transfer.study import run_transfer_study
-    from export.commands.options import say_notes
-    from export.datasets import load_dataset
-    from export.progress import ProgressBar
-    from export.training.trainer import TrainingOptions
+    from foldcam.benchmarks.transfer.study import run_transfer_study
+    from foldcam.export.commands.options import say_notes
+    from foldcam.export.datasets import load_dataset
+    from foldcam.export.progress import ProgressBar
+    from foldcam.export.training.trainer import TrainingOptions
 
     check_outputs([Read("--data", data)], [Written("--out", out)])
     say_notes(load_dataset(data, "all", boxes="truth"))
@@ -201,9 +201,9 @@ def house_price(
     """A price from photographs: estimates, and whether what raises and lowers them does."""
     from dataclasses import replace
 
-    from benchmarks.houses.report import text_table
-    from benchmarks.houses.study import TRAINING, StudyOptions, run_study
-    from export.progress import ProgressBar
+    from foldcam.benchmarks.houses.report import text_table
+    from foldcam.benchmarks.houses.study import TRAINING, StudyOptions, run_study
+    from foldcam.export.progress import ProgressBar
 
     check_outputs([Read("--data", data)], [Written("--out", out)])
     options = StudyOptions(
@@ -227,8 +227,8 @@ def architectures(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Fold networks of many kinds, compare them with torch, and build them with TensorRT RTX."""
-    from benchmarks.architectures.study import failed, markdown_table, run_architectures
-    from export.progress import ProgressBar
+    from foldcam.benchmarks.architectures.study import failed, markdown_table, run_architectures
+    from foldcam.export.progress import ProgressBar
 
     with ProgressBar() as progress:
         document = run_architectures(out, progress)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from benchmarks.graphs import NetworkChoice
+    from foldcam.benchmarks.graphs import NetworkChoice
 
 DataOption = Annotated[
     Path | None,
@@ -55,9 +55,9 @@ def network_choice(
     """The network of `--model`, or one that is trained at 256 x 256 unless `--size` says else."""
     from dataclasses import replace
 
-    from benchmarks.graphs import BASE, NetworkChoice
-    from export.models.spec import load_model, with_overrides
-    from export.training.trainer import TrainingOptions
+    from foldcam.benchmarks.graphs import BASE, NetworkChoice
+    from foldcam.export.models.spec import load_model, with_overrides
+    from foldcam.export.training.trainer import TrainingOptions
 
     preprocessing = None
     if size is not None or model is None:

@@ -10,7 +10,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from runtime.files import atomic_path
+from foldcam.runtime.system.files import atomic_path
 
 _KEY = "Source"
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import onnx
 
-from export.datasets import Sample
-from export.models.spec import LoadedModel, load_model
-from export.training.trainer import TrainingOptions, train
-from runtime.contract import EMBEDDING
-from runtime.files import atomic_path
-from runtime.preprocess import Preprocessing
+from foldcam.export.datasets import Sample
+from foldcam.export.models.spec import LoadedModel, load_model
+from foldcam.export.training.trainer import TrainingOptions, train
+from foldcam.runtime.contract.schema import EMBEDDING
+from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.files import atomic_path
 
 BASE = "efficientnet-lite0"
 

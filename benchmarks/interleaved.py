@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.bootstrap import Interval, bootstrap
+from foldcam.benchmarks.bootstrap import Interval, bootstrap
 
 Times = npt.NDArray[np.float64]
 

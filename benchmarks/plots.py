@@ -1,7 +1,7 @@
 """Writing plots, and the plots of the documents.
 
-python -m benchmarks.plots            # draw what is stale in docs/images/
-python -m benchmarks.plots --check    # exit 1 and name what is stale
+python -m foldcam.benchmarks.plots            # draw what is stale in docs/images/
+python -m foldcam.benchmarks.plots --check    # exit 1 and name what is stale
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figure import source_of
-from runtime.files import sha256_of_file
+from foldcam.benchmarks.figure import source_of
+from foldcam.runtime.system.files import sha256_of_file
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -24,19 +24,19 @@ Draw = Callable[[Mapping[str, Any], Path, str], None]
 
 
 def _peers(document: Mapping[str, Any], path: Path, source: str) -> None:
-    from benchmarks.peers.report import plot
+    from foldcam.benchmarks.peers.report import plot
 
     plot(document, path, source)
 
 
 def _scale(document: Mapping[str, Any], path: Path, source: str) -> None:
-    from benchmarks.scale.report import plot
+    from foldcam.benchmarks.scale.report import plot
 
     plot(document, path, source)
 
 
 def _latency(document: Mapping[str, Any], path: Path, source: str) -> None:
-    from benchmarks.latency.report import plot
+    from foldcam.benchmarks.latency.report import plot
 
     plot(document, path, source)
 

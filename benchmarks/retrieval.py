@@ -14,15 +14,15 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from benchmarks.bootstrap import Interval, bootstrap
-from export.bank import Bank
-from export.datasets import Dataset
-from export.datasets.reading import read_picture
-from export.storage.in_graph import bank_of
-from runtime.contract import Contract
-from runtime.errors import FoldcamError
-from runtime.model import FoldedModel
-from runtime.onnx_file import read_contract
+from foldcam.benchmarks.bootstrap import Interval, bootstrap
+from foldcam.export.bank import Bank
+from foldcam.export.datasets import Dataset
+from foldcam.export.datasets.reading import read_picture
+from foldcam.export.storage.in_graph import bank_of
+from foldcam.runtime.contract.onnx_file import read_contract
+from foldcam.runtime.contract.schema import Contract
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.model import FoldedModel
 
 _BATCH = 8
 # Cosine from which a row is the image's own; a bank of smaller numbers is less exact.

@@ -1,7 +1,7 @@
 """Writes the tables of README and docs from stored result files, between markers.
 
-    python -m benchmarks.tables            # rewrite what differs
-    python -m benchmarks.tables --check    # exit 1 and name what differs
+    python -m foldcam.benchmarks.tables            # rewrite what differs
+    python -m foldcam.benchmarks.tables --check    # exit 1 and name what differs
 
 A marker is `<!-- table: NAME -->`, closed by `<!-- /table -->`; NAME is a key of `TABLES`.
 """
@@ -16,21 +16,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.architectures.study import RESULT as ARCHITECTURES
-from benchmarks.architectures.study import markdown_table as architectures_table
-from benchmarks.gate import report as gate
-from benchmarks.houses import report as houses
-from benchmarks.int8 import report as int8
-from benchmarks.latency import report as latency
-from benchmarks.localization.report import markdown_differences, markdown_table
-from benchmarks.overhead import report as overhead
-from benchmarks.peers import report as peers
-from benchmarks.pipeline import study as pipeline
-from benchmarks.ray import report as scale_out
-from benchmarks.reliability import __main__ as reliability
-from benchmarks.reliability import report as reliability_report
-from benchmarks.scale import report as scale
-from runtime.files import atomic_path
+from foldcam.benchmarks.architectures.study import RESULT as ARCHITECTURES
+from foldcam.benchmarks.architectures.study import markdown_table as architectures_table
+from foldcam.benchmarks.gate import report as gate
+from foldcam.benchmarks.houses import report as houses
+from foldcam.benchmarks.int8 import report as int8
+from foldcam.benchmarks.latency import report as latency
+from foldcam.benchmarks.localization.report import markdown_differences, markdown_table
+from foldcam.benchmarks.overhead import report as overhead
+from foldcam.benchmarks.peers import report as peers
+from foldcam.benchmarks.pipeline import study as pipeline
+from foldcam.benchmarks.ray import report as scale_out
+from foldcam.benchmarks.reliability import __main__ as reliability
+from foldcam.benchmarks.reliability import report as reliability_report
+from foldcam.benchmarks.scale import report as scale
+from foldcam.runtime.system.files import atomic_path
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

@@ -1,7 +1,7 @@
 """INT8 for a folded model, gated on what it costs.
 
 Example:
-    >>> from calibrate import calibrate
+    >>> from foldcam.calibrate import calibrate
     >>> outcome = calibrate(Path("model.onnx"), Path("photos/"))
     >>> outcome.passed, outcome.failures
     (True, ())
@@ -13,19 +13,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runtime.lazy import lazy_names
+from foldcam.runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from calibrate.calibrator import calibrate as calibrate
-    from calibrate.options import CalibrationOptions as CalibrationOptions
-    from calibrate.outcome import Outcome as Outcome
-    from calibrate.store import Store as Store
+    from foldcam.calibrate.calibrator import calibrate as calibrate
+    from foldcam.calibrate.options import CalibrationOptions as CalibrationOptions
+    from foldcam.calibrate.outcome import Outcome as Outcome
+    from foldcam.calibrate.store import Store as Store
 
 _HOMES = {
-    "CalibrationOptions": "calibrate.options",
-    "Outcome": "calibrate.outcome",
-    "Store": "calibrate.store",
-    "calibrate": "calibrate.calibrator",
+    "CalibrationOptions": "foldcam.calibrate.options",
+    "Outcome": "foldcam.calibrate.outcome",
+    "Store": "foldcam.calibrate.store",
+    "calibrate": "foldcam.calibrate.calibrator",
 }
 __all__ = ["CalibrationOptions", "Outcome", "Store", "calibrate"]
 

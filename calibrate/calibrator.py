@@ -9,25 +9,25 @@ from typing import Any
 
 import onnx
 
-from calibrate.gptq import gptq_levels
-from calibrate.half import float16_steps, with_float16
-from calibrate.ladder import Rung, climb, rank_layers
-from calibrate.options import CalibrationOptions
-from calibrate.outcome import Outcome
-from calibrate.placement import find_placement
-from calibrate.qdq import Levels, Recipe, Step, quantize
-from calibrate.quality import Damage, Gate
-from calibrate.selection import read_pictures, select
-from calibrate.source import check_names, contract_in, read_source, write_contract
-from calibrate.speed import compare_speed
-from calibrate.statistics import Activation, gather
-from calibrate.store import Store, key_of, tools
-from calibrate.tuning import Choice, best_recipe, choose_steps
-from runtime.contract import Calibration, Contract
-from runtime.digest import digest_of
-from runtime.files import sha256_of_file
-from runtime.gate import GateLimits, failures_of
-from runtime.in_turn import Ratio
+from foldcam.calibrate.gptq import gptq_levels
+from foldcam.calibrate.half import float16_steps, with_float16
+from foldcam.calibrate.ladder import Rung, climb, rank_layers
+from foldcam.calibrate.options import CalibrationOptions
+from foldcam.calibrate.outcome import Outcome
+from foldcam.calibrate.placement import find_placement
+from foldcam.calibrate.qdq import Levels, Recipe, Step, quantize
+from foldcam.calibrate.quality import Damage, Gate
+from foldcam.calibrate.selection import read_pictures, select
+from foldcam.calibrate.source import check_names, contract_in, read_source, write_contract
+from foldcam.calibrate.speed import compare_speed
+from foldcam.calibrate.statistics import Activation, gather
+from foldcam.calibrate.store import Store, key_of, tools
+from foldcam.calibrate.tuning import Choice, best_recipe, choose_steps
+from foldcam.runtime.contract.schema import Calibration, Contract
+from foldcam.runtime.gate.interleaved import Ratio
+from foldcam.runtime.gate.verdict import GateLimits, failures_of
+from foldcam.runtime.system.digest import digest_of
+from foldcam.runtime.system.files import sha256_of_file
 
 Progress = Callable[[str, int, int], None]
 

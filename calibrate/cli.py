@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from export.commands.options import Json, choice
-from runtime.at_stake import Read, Written, check_outputs, keep_network
-from runtime.cli_support import print_json
-from runtime.errors import ExitStatus, FoldcamError
-from runtime.files import hidden_beside
-from runtime.text import printable
+from foldcam.export.commands.options import Json, choice
+from foldcam.runtime.at_stake import Read, Written, check_outputs, keep_network
+from foldcam.runtime.errors import ExitStatus, FoldcamError
+from foldcam.runtime.system.command import print_json
+from foldcam.runtime.system.files import hidden_beside
+from foldcam.runtime.system.text import printable
 
 if TYPE_CHECKING:
-    from calibrate.outcome import Outcome
+    from foldcam.calibrate.outcome import Outcome
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -115,15 +115,15 @@ def calibrate(
     as_json: Json = False,
 ) -> None:
     """Quantize a folded model to int8; status 3 and no model if it costs too much."""
-    from calibrate.calibrator import calibrate as run
-    from calibrate.options import CalibrationOptions
-    from calibrate.placement import TARGETS
-    from calibrate.report import document
-    from calibrate.store import Store
-    from calibrate.thresholds import METHODS
-    from export.progress import ProgressBar
-    from runtime.contract import PRECISIONS
-    from runtime.gate import GateLimits
+    from foldcam.calibrate.calibrator import calibrate as run
+    from foldcam.calibrate.options import CalibrationOptions
+    from foldcam.calibrate.placement import TARGETS
+    from foldcam.calibrate.report import document
+    from foldcam.calibrate.store import Store
+    from foldcam.calibrate.thresholds import METHODS
+    from foldcam.export.progress import ProgressBar
+    from foldcam.runtime.contract.schema import PRECISIONS
+    from foldcam.runtime.gate.verdict import GateLimits
 
     chosen_target = choice("--target", target, TARGETS)
     chosen_method = None if method == "auto" else choice("--method", method, METHODS)
@@ -173,8 +173,8 @@ def calibrate(
 def _write(outcome: Outcome, out: Path) -> list[Path]:
     import onnx
 
-    from calibrate.report import write_json, write_page
-    from runtime.files import atomic_path
+    from foldcam.calibrate.report import write_json, write_page
+    from foldcam.runtime.system.files import atomic_path
 
     written = []
     if outcome.passed:
@@ -197,7 +197,7 @@ def _reports(out: Path) -> tuple[Path, Path]:
 
 def _remove_calibrated(out: Path) -> None:
     """Remove an INT8 model, and nothing else that may have its name."""
-    from runtime.onnx_file import is_folded, read_contract
+    from foldcam.runtime.contract.onnx_file import is_folded, read_contract
 
     with suppress(FoldcamError):
         if is_folded(out) and read_contract(out).calibration is not None:
@@ -207,7 +207,7 @@ def _remove_calibrated(out: Path) -> None:
 def _print(outcome: Outcome, files: list[Path]) -> None:
     for note in outcome.report["data_notes"]:
         print(f"note: {printable(note)}")
-    from calibrate.report import LADDER_HEAD, LADDER_NOTE, figure_lines, ladder_lines
+    from foldcam.calibrate.report import LADDER_HEAD, LADDER_NOTE, figure_lines, ladder_lines
 
     for what, value in figure_lines(outcome):
         print(f"  {what:24} {value}")

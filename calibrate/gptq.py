@@ -18,11 +18,11 @@ import onnx
 from onnx import helper
 from threadpoolctl import threadpool_limits
 
-from calibrate.graph import Floats, GraphView, with_outputs
-from calibrate.placement import Layer, Placement
-from calibrate.qdq import LEVELS, Levels, nearest_levels, weight_scales
-from calibrate.session import Images, Runner
-from runtime.contract import Contract
+from foldcam.calibrate.graph import Floats, GraphView, with_outputs
+from foldcam.calibrate.placement import Layer, Placement
+from foldcam.calibrate.qdq import LEVELS, Levels, nearest_levels, weight_scales
+from foldcam.calibrate.session import Images, Runner
+from foldcam.runtime.contract.schema import Contract
 
 Progress = Callable[[str, int, int], None]
 Doubles = npt.NDArray[np.float64]

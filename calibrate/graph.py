@@ -7,7 +7,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from export.onnx_graphs.writing import PREFIX
+from foldcam.export.onnx_graphs.writing import PREFIX
 
 Floats = npt.NDArray[np.float32]
 
@@ -79,6 +79,6 @@ def with_outputs(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
 
 
 def _reads(node: onnx.NodeProto) -> set[str]:
-    from export.onnx_graphs.names import names_read
+    from foldcam.export.onnx_graphs.names import names_read
 
     return names_read([node])

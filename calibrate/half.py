@@ -11,8 +11,8 @@ from __future__ import annotations
 import onnx
 from onnx import TensorProto
 
-from calibrate.graph import is_grafted
-from export.onnx_graphs.precision import to_float16
+from foldcam.calibrate.graph import is_grafted
+from foldcam.export.onnx_graphs.precision import to_float16
 
 _QUANTIZERS = {"QuantizeLinear", "DequantizeLinear"}
 # Cheap steps that TensorRT joins with the quantized layer in front of them.

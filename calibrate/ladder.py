@@ -8,10 +8,10 @@ from typing import Any
 
 import onnx
 
-from calibrate.placement import Placement
-from calibrate.qdq import Recipe, quantize
-from calibrate.quality import Damage
-from runtime.gate import GateFigures
+from foldcam.calibrate.placement import Placement
+from foldcam.calibrate.qdq import Recipe, quantize
+from foldcam.calibrate.quality import Damage
+from foldcam.runtime.gate.verdict import GateFigures
 
 Progress = Callable[[str, int, int], None]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from calibrate.placement import Target
-from calibrate.thresholds import Method
-from runtime.contract import Precision
-from runtime.gate import GateLimits
+from foldcam.calibrate.placement import Target
+from foldcam.calibrate.thresholds import Method
+from foldcam.runtime.contract.schema import Precision
+from foldcam.runtime.gate.verdict import GateLimits
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from typing import Any
 
 import onnx
 
-from calibrate.ladder import Rung
-from calibrate.quality import Gate
-from runtime.contract import Contract
-from runtime.gate import Answered, GateFigures, PerImage
-from runtime.in_turn import Ratio
+from foldcam.calibrate.ladder import Rung
+from foldcam.calibrate.quality import Gate
+from foldcam.runtime.contract.schema import Contract
+from foldcam.runtime.gate.interleaved import Ratio
+from foldcam.runtime.gate.verdict import Answered, GateFigures, PerImage
 
 
 @dataclass(frozen=True, eq=False)

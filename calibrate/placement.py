@@ -13,8 +13,8 @@ from typing import Literal, get_args
 
 import onnx
 
-from calibrate.graph import GraphView, is_grafted, name_of
-from runtime.errors import FoldcamError
+from foldcam.calibrate.graph import GraphView, is_grafted, name_of
+from foldcam.runtime.errors import FoldcamError
 
 Target = Literal["tensorrt", "cpu"]
 TARGETS: tuple[Target, ...] = get_args(Target)

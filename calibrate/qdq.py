@@ -19,10 +19,10 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from calibrate.graph import GraphView
-from calibrate.placement import Layer, Placement, Target
-from export.onnx_graphs.names import drop_unused_constants
-from runtime.errors import FoldcamError
+from foldcam.calibrate.graph import GraphView
+from foldcam.calibrate.placement import Layer, Placement, Target
+from foldcam.export.onnx_graphs.names import drop_unused_constants
+from foldcam.runtime.errors import FoldcamError
 
 Floats = npt.NDArray[np.float32]
 Levels = npt.NDArray[np.int8]

@@ -9,22 +9,22 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from calibrate.graph import with_outputs
-from calibrate.selection import Pictures
-from calibrate.session import Floats, Images, Runner
-from export.datasets import Sample
-from export.onnx_graphs.embedding_model import FEATURE_MAP
-from export.storage.in_graph import bank_of, stored_bank_of
-from export.verification.formulas import scaled_estimate
-from runtime.contract import (
+from foldcam.calibrate.graph import with_outputs
+from foldcam.calibrate.selection import Pictures
+from foldcam.calibrate.session import Floats, Images, Runner
+from foldcam.export.datasets import Sample
+from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP
+from foldcam.export.storage.in_graph import bank_of, stored_bank_of
+from foldcam.export.verification.formulas import scaled_estimate
+from foldcam.runtime.contract.schema import (
     EMBEDDING,
     ESTIMATE,
     HEATMAP,
     HEATMAP_LOWER,
     Contract,
 )
-from runtime.gate import Answered, GateFigures, PerImage, judge
-from runtime.preprocess import Affine
+from foldcam.runtime.gate.verdict import Answered, GateFigures, PerImage, judge
+from foldcam.runtime.images.preprocess import Affine
 
 # An image this near to a bank row is that row.
 _OWN_ROW = 0.9999

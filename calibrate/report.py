@@ -12,13 +12,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from calibrate.ladder import Rung
-from calibrate.outcome import Outcome
-from calibrate.quality import Gate
-from export.verification.comparison import ImagePair
-from export.verification.picture import picture_of
-from runtime.files import atomic_path
-from runtime.strict_json import finite
+from foldcam.calibrate.ladder import Rung
+from foldcam.calibrate.outcome import Outcome
+from foldcam.calibrate.quality import Gate
+from foldcam.export.verification.comparison import ImagePair
+from foldcam.export.verification.picture import picture_of
+from foldcam.runtime.system.files import atomic_path
+from foldcam.runtime.system.strict_json import finite
 
 _WORST = 4
 _STYLE = (

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from export.datasets import Sample, SkippedFile, load_dataset
-from export.datasets.reading import read_picture
-from runtime.errors import FoldcamError
-from runtime.preprocess import Affine, Preprocessing
+from foldcam.export.datasets import Sample, SkippedFile, load_dataset
+from foldcam.export.datasets.reading import read_picture
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Affine, Preprocessing
 
 FEWEST = 8
 """Images below which neither ranges nor the gate's figures mean anything."""

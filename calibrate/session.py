@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from runtime.contract import IMAGE, Contract
-from runtime.errors import FoldcamError
+from foldcam.runtime.contract.schema import IMAGE, Contract
+from foldcam.runtime.errors import FoldcamError
 
 Floats = npt.NDArray[np.float32]
 Images = npt.NDArray[np.uint8]

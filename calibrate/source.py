@@ -7,12 +7,12 @@ from pathlib import Path
 
 import onnx
 
-from export.onnx_graphs.message import load_message
-from export.onnx_graphs.precision import is_float16
-from export.storage.in_graph import bank_of
-from runtime.contract import METADATA_KEY, Contract, parse_contract
-from runtime.errors import FoldcamError
-from runtime.onnx_file import read_contract
+from foldcam.export.onnx_graphs.message import load_message
+from foldcam.export.onnx_graphs.precision import is_float16
+from foldcam.export.storage.in_graph import bank_of
+from foldcam.runtime.contract.onnx_file import read_contract
+from foldcam.runtime.contract.schema import METADATA_KEY, Contract, parse_contract
+from foldcam.runtime.errors import FoldcamError
 
 
 def read_source(path: Path) -> tuple[onnx.ModelProto, Contract]:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 import onnx
 
-from calibrate.session import Images, Runner
-from runtime.contract import Contract
-from runtime.in_turn import Ratio, ratio_of, seconds_in_turn
+from foldcam.calibrate.session import Images, Runner
+from foldcam.runtime.contract.schema import Contract
+from foldcam.runtime.gate.interleaved import Ratio, ratio_of, seconds_in_turn
 
 
 def compare_speed(

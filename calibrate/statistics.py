@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from calibrate.graph import with_outputs
-from calibrate.session import Images, Runner
-from export.arrays import load_arrays, save_arrays
-from runtime.contract import Contract
-from runtime.errors import FoldcamError
+from foldcam.calibrate.graph import with_outputs
+from foldcam.calibrate.session import Images, Runner
+from foldcam.export.arrays import load_arrays, save_arrays
+from foldcam.runtime.contract.schema import Contract
+from foldcam.runtime.errors import FoldcamError
 
 Progress = Callable[[str, int, int], None]
 

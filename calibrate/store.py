@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy.typing as npt
 
-from calibrate.statistics import Activation, load_statistics, save_statistics
-from export.arrays import load_arrays, save_arrays
-from export.versions import tool_versions
-from runtime.digest import digest_of
-from runtime.files import atomic_path
+from foldcam.calibrate.statistics import Activation, load_statistics, save_statistics
+from foldcam.export.arrays import load_arrays, save_arrays
+from foldcam.export.versions import tool_versions
+from foldcam.runtime.system.digest import digest_of
+from foldcam.runtime.system.files import atomic_path
 
 _TOOLS = ("foldcam", "numpy", "onnx", "onnxruntime")
 

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from calibrate.graph import Floats, GraphView
-from calibrate.placement import Layer, Placement, Target
-from calibrate.qdq import (
+from foldcam.calibrate.graph import Floats, GraphView
+from foldcam.calibrate.placement import Layer, Placement, Target
+from foldcam.calibrate.qdq import (
     LEVELS,
     UNSIGNED_LEVELS,
     Levels,
@@ -21,9 +21,9 @@ from calibrate.qdq import (
     quantize_activation,
     step_for,
 )
-from calibrate.quality import Damage
-from calibrate.statistics import Activation
-from calibrate.thresholds import METHODS, Method, clipped_share, thresholds_of
+from foldcam.calibrate.quality import Damage
+from foldcam.calibrate.statistics import Activation
+from foldcam.calibrate.thresholds import METHODS, Method, clipped_share, thresholds_of
 
 Progress = Callable[[str, int, int], None]
 

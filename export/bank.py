@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save_file
 
-from export.bank_arrays import (
+from foldcam.export.bank_arrays import (
     EMBEDDINGS,
     FORMAT,
     GRAD_BASIS,
@@ -25,14 +25,14 @@ from export.bank_arrays import (
     VALUES,
     read_arrays,
 )
-from export.bank_source import BankSource, read_source
-from export.low_rank import factors
-from runtime.contract import TRANSFORMS, LabelRun, Outcome, Transform
-from runtime.errors import FoldcamError
-from runtime.fields import Fields
-from runtime.files import atomic_path, refuse_special
-from runtime.strict_json import parse_json
-from runtime.text import shorten
+from foldcam.export.bank_source import BankSource, read_source
+from foldcam.export.low_rank import factors
+from foldcam.runtime.contract.fields import Fields
+from foldcam.runtime.contract.schema import TRANSFORMS, LabelRun, Outcome, Transform
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.files import atomic_path, refuse_special
+from foldcam.runtime.system.strict_json import parse_json
+from foldcam.runtime.system.text import shorten
 
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int32]

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import safetensors
 
-from runtime.errors import FoldcamError
+from foldcam.runtime.errors import FoldcamError
 
 EMBEDDINGS, GRAD_WEIGHTS, GRAD_INDEX = "embeddings", "grad_weights", "grad_index"
 VALUES, IMAGE_HASHES = "values", "image_hashes"

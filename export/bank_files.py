@@ -7,23 +7,23 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from export.bank import Bank
-from export.bank_source import needed_source
-from export.banks.builder import BankReport, build_bank
-from export.banks.grad_weights import ChannelRule
-from export.banks.steps import StageProgress
-from export.banks.update import AddReport, add_to_bank
-from export.coarse_map import coarse_notes
-from export.datasets import Dataset, SingletonPolicy, handle_singletons
-from export.exporter import bank_notes, normalization_notes, source_of
-from export.models.spec import LoadedModel
-from export.networks.cut import Network
-from export.networks.feature_map import UnknownLayerError
-from export.objectives.directions import Objective
-from export.objectives.kernel import KernelObjective
-from runtime.errors import FoldcamError
-from runtime.files import hidden_beside, user_errors_for
-from runtime.preprocess import Preprocessing
+from foldcam.export.bank import Bank
+from foldcam.export.bank_source import needed_source
+from foldcam.export.banks.builder import BankReport, build_bank
+from foldcam.export.banks.grad_weights import ChannelRule
+from foldcam.export.banks.steps import StageProgress
+from foldcam.export.banks.update import AddReport, add_to_bank
+from foldcam.export.coarse_map import coarse_notes
+from foldcam.export.datasets import Dataset, SingletonPolicy, handle_singletons
+from foldcam.export.exporter import bank_notes, normalization_notes, source_of
+from foldcam.export.models.spec import LoadedModel
+from foldcam.export.networks.cut import Network
+from foldcam.export.networks.feature_map import UnknownLayerError
+from foldcam.export.objectives.directions import Objective
+from foldcam.export.objectives.kernel import KernelObjective
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.files import hidden_beside, user_errors_for
 
 SUFFIX = ".safetensors"
 

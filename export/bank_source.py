@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from runtime.contract import Contract, Origin, origin_from, preprocessing_from
-from runtime.errors import FoldcamError
-from runtime.fields import Fields
-from runtime.preprocess import Preprocessing
+from foldcam.runtime.contract.fields import Fields
+from foldcam.runtime.contract.schema import Contract, Origin, origin_from, preprocessing_from
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Preprocessing
 
 
 @dataclass(frozen=True)

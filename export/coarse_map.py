@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from export.models.spec import LoadedModel
-from export.networks.cut import Network
-from export.networks.feature_map import FEW_CELLS
-from runtime.errors import FoldcamError
+from foldcam.export.models.spec import LoadedModel
+from foldcam.export.networks.cut import Network
+from foldcam.export.networks.feature_map import FEW_CELLS
+from foldcam.runtime.errors import FoldcamError
 
 
 def coarse_notes(loaded: LoadedModel, network: Network, *, exact: bool = True) -> list[str]:

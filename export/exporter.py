@@ -9,32 +9,32 @@ from typing import Literal, get_args
 
 import onnx
 
-from export.bank_source import BankSource
-from export.banks.alike import alike_notes
-from export.banks.builder import BankReport, build_bank
-from export.banks.fitted_network import fit_head
-from export.banks.grad_weights import ChannelRule
-from export.banks.steps import StageProgress
-from export.coarse_map import coarse_notes
-from export.datasets import Dataset
-from export.grafting.fold import FoldOptions, fold
-from export.models.spec import LoadedModel
-from export.networks.cut import Network
-from export.networks.feature_map import describe
-from export.objectives.directions import DEFAULT_OBJECTIVE, Objective, parse_objective
-from export.objectives.kernel import DEFAULT_KERNEL, KernelObjective, parse_kernel
-from export.onnx_graphs.embedding_model import OLDEST_OPSET
-from export.onnx_graphs.file import OnnxFile
-from export.onnx_graphs.file_size import check_file_size, weight_bytes
-from export.onnx_graphs.own_normalization import own_normalization
-from export.storage.fidelity import Fidelity, measure_fidelity
-from export.storage.in_graph import stored_bank_of
-from export.versions import tool_versions
-from runtime.contract import Contract, Origin
-from runtime.errors import FoldcamError
-from runtime.files import atomic_path, hidden_beside
-from runtime.onnx_file import read_contract
-from runtime.preprocess import Preprocessing
+from foldcam.export.bank_source import BankSource
+from foldcam.export.banks.alike import alike_notes
+from foldcam.export.banks.builder import BankReport, build_bank
+from foldcam.export.banks.fitted_network import fit_head
+from foldcam.export.banks.grad_weights import ChannelRule
+from foldcam.export.banks.steps import StageProgress
+from foldcam.export.coarse_map import coarse_notes
+from foldcam.export.datasets import Dataset
+from foldcam.export.grafting.fold import FoldOptions, fold
+from foldcam.export.models.spec import LoadedModel
+from foldcam.export.networks.cut import Network
+from foldcam.export.networks.feature_map import describe
+from foldcam.export.objectives.directions import DEFAULT_OBJECTIVE, Objective, parse_objective
+from foldcam.export.objectives.kernel import DEFAULT_KERNEL, KernelObjective, parse_kernel
+from foldcam.export.onnx_graphs.embedding_model import OLDEST_OPSET
+from foldcam.export.onnx_graphs.file import OnnxFile
+from foldcam.export.onnx_graphs.file_size import check_file_size, weight_bytes
+from foldcam.export.onnx_graphs.own_normalization import own_normalization
+from foldcam.export.storage.fidelity import Fidelity, measure_fidelity
+from foldcam.export.storage.in_graph import stored_bank_of
+from foldcam.export.versions import tool_versions
+from foldcam.runtime.contract.onnx_file import read_contract
+from foldcam.runtime.contract.schema import Contract, Origin
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.files import atomic_path, hidden_beside
 
 HeadRule = Literal["exact", "fitted"]
 HEAD_RULES: tuple[HeadRule, ...] = get_args(HeadRule)

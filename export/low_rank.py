@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from runtime.errors import FoldcamError
+from foldcam.runtime.errors import FoldcamError
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]

@@ -1,7 +1,7 @@
 """The device: folded ONNX or engine -> frames with embedding and heatmap. No torch, no onnx.
 
 Example:
-    >>> from runtime import FoldedModel, read_image
+    >>> from foldcam.runtime import FoldedModel, read_image
     >>> model = FoldedModel.load("model.onnx")
     >>> result = model(read_image("photo.png"))
     >>> result.labels
@@ -14,39 +14,39 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runtime.lazy import lazy_names
-from runtime.pixel_limit import bound_decoder
-from runtime.quiet_libraries import keep_libraries_quiet
+from foldcam.runtime.images.pixel_limit import bound_decoder
+from foldcam.runtime.lazy import lazy_names
+from foldcam.runtime.system.quiet_libraries import keep_libraries_quiet
 
 if TYPE_CHECKING:
-    from runtime.contract import Contract as Contract
-    from runtime.errors import FoldcamError as FoldcamError
-    from runtime.images import read_image as read_image
-    from runtime.images import write_image as write_image
-    from runtime.inspect import inspect_model as inspect_model
-    from runtime.model import FoldedModel as FoldedModel
-    from runtime.model import Result as Result
-    from runtime.model import Timings as Timings
-    from runtime.onnx_file import read_contract as read_contract
-    from runtime.overlay import heatmap_on_frame as heatmap_on_frame
-    from runtime.picture import draw_result as draw_result
-    from runtime.preprocess import Affine as Affine
-    from runtime.preprocess import Preprocessing as Preprocessing
+    from foldcam.runtime.contract.onnx_file import read_contract as read_contract
+    from foldcam.runtime.contract.schema import Contract as Contract
+    from foldcam.runtime.drawing.overlay import heatmap_on_frame as heatmap_on_frame
+    from foldcam.runtime.drawing.picture import draw_result as draw_result
+    from foldcam.runtime.engine.inspect import inspect_model as inspect_model
+    from foldcam.runtime.errors import FoldcamError as FoldcamError
+    from foldcam.runtime.images.files import read_image as read_image
+    from foldcam.runtime.images.files import write_image as write_image
+    from foldcam.runtime.images.preprocess import Affine as Affine
+    from foldcam.runtime.images.preprocess import Preprocessing as Preprocessing
+    from foldcam.runtime.model import FoldedModel as FoldedModel
+    from foldcam.runtime.model import Result as Result
+    from foldcam.runtime.model import Timings as Timings
 
 _HOMES = {
-    "Affine": "runtime.preprocess",
-    "Contract": "runtime.contract",
-    "FoldcamError": "runtime.errors",
-    "FoldedModel": "runtime.model",
-    "Preprocessing": "runtime.preprocess",
-    "Result": "runtime.model",
-    "Timings": "runtime.model",
-    "draw_result": "runtime.picture",
-    "heatmap_on_frame": "runtime.overlay",
-    "inspect_model": "runtime.inspect",
-    "read_contract": "runtime.onnx_file",
-    "read_image": "runtime.images",
-    "write_image": "runtime.images",
+    "Affine": "foldcam.runtime.images.preprocess",
+    "Contract": "foldcam.runtime.contract.schema",
+    "FoldcamError": "foldcam.runtime.errors",
+    "FoldedModel": "foldcam.runtime.model",
+    "Preprocessing": "foldcam.runtime.images.preprocess",
+    "Result": "foldcam.runtime.model",
+    "Timings": "foldcam.runtime.model",
+    "draw_result": "foldcam.runtime.drawing.picture",
+    "heatmap_on_frame": "foldcam.runtime.drawing.overlay",
+    "inspect_model": "foldcam.runtime.engine.inspect",
+    "read_contract": "foldcam.runtime.contract.onnx_file",
+    "read_image": "foldcam.runtime.images.files",
+    "write_image": "foldcam.runtime.images.files",
 }
 __all__ = [
     "Affine",

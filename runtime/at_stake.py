@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from runtime.errors import FoldcamError
+from foldcam.runtime.errors import FoldcamError
 
 # What lies in a folder of images and is read by its name; a model beside them is not.
 _READ_BY_NAME = re.compile(
@@ -138,7 +138,7 @@ def keep_network(flag: str, path: Path) -> None:
         FoldcamError: an ONNX model without a bank is there.
     """
     # Not above: every command imports this module, and these bring numpy and OpenCV.
-    from runtime.onnx_file import is_folded, read_header
+    from foldcam.runtime.contract.onnx_file import is_folded, read_header
 
     if not path.is_file() or is_folded(path):
         return

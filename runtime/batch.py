@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runtime.backends import Array, dtype_of
-from runtime.contract import Contract
-from runtime.errors import FoldcamError
-from runtime.options import Box
-from runtime.preprocess import Affine, Image
+from foldcam.runtime.backends import Array, dtype_of
+from foldcam.runtime.contract.schema import Contract
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Affine, Image
+from foldcam.runtime.options import Box
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from runtime.backends import Array, Backend, Library, Provider, open_backend
-from runtime.batch import Batch, Row
-from runtime.contract import (
+from foldcam.runtime.backends import Array, Backend, Library, Provider, open_backend
+from foldcam.runtime.batch import Batch, Row
+from foldcam.runtime.contract.schema import (
     EMBEDDING,
     ESTIMATE,
     HEATMAP,
@@ -22,11 +22,11 @@ from runtime.contract import (
     SIMILARITY,
     Contract,
 )
-from runtime.errors import FoldcamError
-from runtime.preprocess import Affine, Image
-from runtime.tensors import expected_tensors
-from runtime.text import number_text
-from runtime.unanswered import reasons
+from foldcam.runtime.contract.tensors import expected_tensors
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Affine, Image
+from foldcam.runtime.system.text import number_text
+from foldcam.runtime.unanswered import reasons
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class FoldedModel:
         again: opens it anew after a failure; without it a failure is final.
 
     Example:
-        >>> from runtime import FoldedModel, read_image
+        >>> from foldcam.runtime import FoldedModel, read_image
         >>> with FoldedModel.load("model.onnx") as model:
         ...     result = model(read_image("photo.png"))
         >>> result.heatmap.shape, result.labels

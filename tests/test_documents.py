@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from runtime import cli, foldcam_cli
+from foldcam.runtime.cli import foldcam as foldcam_cli
+from foldcam.runtime.cli import runtime as cli
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -82,7 +82,7 @@ def test_the_example_of_the_readme_runs(beside_the_model):
     assert names["result"].labels == ["red"]
 
 
-@pytest.mark.parametrize("name", ["runtime", "runtime.model", "export"])
+@pytest.mark.parametrize("name", ["runtime", "foldcam.runtime.model", "export"])
 def test_the_examples_of_docstrings_run(name, beside_the_model):
     results = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
     assert results.attempted

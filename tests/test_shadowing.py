@@ -20,7 +20,7 @@ NAMES = (
     "secrets", "socket", "email", "queue", "select", "copy", "ast", "sitecustomize",
     "usercustomize",
 )  # fmt: skip
-PROGRAMS = {"foldcam": "runtime.foldcam_cli", "runtime": "runtime.cli"}
+PROGRAMS = {"foldcam": "foldcam.runtime.cli.foldcam", "runtime": "foldcam.runtime.cli.runtime"}
 
 
 @pytest.fixture

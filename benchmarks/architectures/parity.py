@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.architectures.zoo import Architecture
-from export.datasets import Dataset, Sample
-from export.exporter import export_model
-from export.models.spec import LoadedModel
-from export.objectives.directions import parse_objective
-from export.verification.images import ImagesToVerify
-from export.verification.run import verify_model
-from runtime.errors import FoldcamError
-from runtime.preprocess import Preprocessing
+from foldcam.benchmarks.architectures.zoo import Architecture
+from foldcam.export.datasets import Dataset, Sample
+from foldcam.export.exporter import export_model
+from foldcam.export.models.spec import LoadedModel
+from foldcam.export.objectives.directions import parse_objective
+from foldcam.export.verification.images import ImagesToVerify
+from foldcam.export.verification.run import verify_model
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Preprocessing
 
 _LABELS = 3
 _PER_LABEL = 4
@@ -141,6 +141,6 @@ def _pictures(folder: Path, height: int, width: int) -> tuple[Sample, ...]:
 def _builds(path: Path) -> bool | None:
     if importlib.util.find_spec("tensorrt_rtx") is None:
         return None
-    from benchmarks.architectures.rtx import build_error
+    from foldcam.benchmarks.architectures.rtx import build_error
 
     return build_error(path.read_bytes()) is None

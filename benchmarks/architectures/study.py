@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.architectures.parity import try_architecture
-from benchmarks.architectures.zoo import architectures
-from benchmarks.localization.report import write_json
-from export.versions import tool_versions
+from foldcam.benchmarks.architectures.parity import try_architecture
+from foldcam.benchmarks.architectures.zoo import architectures
+from foldcam.benchmarks.localization.report import write_json
+from foldcam.export.versions import tool_versions
 
 RESULT = "architectures.json"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from benchmarks.architectures import small
+from foldcam.benchmarks.architectures import small
 
 _TRANSFORMER: dict[str, Any] = {
     "hidden_size": 48,

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from runtime.lettering import draw_caption
-from runtime.model import Result
-from runtime.overlay import heatmap_on_frame, overlay
-from runtime.preprocess import Image
+from foldcam.runtime.drawing.overlay import heatmap_on_frame, overlay
+from foldcam.runtime.drawing.text import draw_caption
+from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.model import Result
 
 _TILE = 220
 _GAP = 6

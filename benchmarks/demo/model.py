@@ -1,6 +1,6 @@
 """The demo's folded model for whoever needs a real network and has no photographs of their own.
 
-python -m benchmarks.demo.model FOLDER [--size 224]
+python -m foldcam.benchmarks.demo.model FOLDER [--size 224]
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from runtime.errors import FoldcamError
+from foldcam.runtime.errors import FoldcamError
 
 
 def demo_model(folder: Path, size: str = "224") -> Path:
@@ -28,7 +28,14 @@ def demo_model(folder: Path, size: str = "224") -> Path:
     """
     model = _path(folder, size)
     if not model.exists():
-        command = [sys.executable, "-m", "benchmarks.demo.model", str(folder), "--size", size]
+        command = [
+            sys.executable,
+            "-m",
+            "foldcam.benchmarks.demo.model",
+            str(folder),
+            "--size",
+            size,
+        ]
         path = os.pathsep.join(path for path in sys.path if path)
         done = subprocess.run(
             command, check=False, capture_output=True, text=True,
@@ -42,12 +49,12 @@ def demo_model(folder: Path, size: str = "224") -> Path:
 
 def make(folder: Path, size: str) -> None:
     """Write the views and fold the model."""
-    from benchmarks.demo.photographs import Photographs
-    from export.datasets import load_dataset
-    from export.exporter import export_model
-    from export.models.spec import load_model, with_overrides
-    from export.objectives.directions import parse_objective
-    from runtime.images import write_image
+    from foldcam.benchmarks.demo.photographs import Photographs
+    from foldcam.export.datasets import load_dataset
+    from foldcam.export.exporter import export_model
+    from foldcam.export.models.spec import load_model, with_overrides
+    from foldcam.export.objectives.directions import parse_objective
+    from foldcam.runtime.images.files import write_image
 
     views = folder / "views"
     for number, (label, image) in enumerate(Photographs(0).views()):

@@ -16,9 +16,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from runtime.errors import FoldcamError
-from runtime.images import read_image
-from runtime.preprocess import Image
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.files import read_image
+from foldcam.runtime.images.preprocess import Image
 
 # label -> (photograph of the views, photograph of the scenes). The motorcycle
 # exists twice, seen from two places.

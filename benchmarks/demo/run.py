@@ -18,21 +18,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks.demo.contact_sheet import Picture, contact_sheet
-from benchmarks.demo.photographs import SCENE_SIZE, SCENES_PER_OBJECT, Photographs, Scene
-from benchmarks.localization.metrics import centred_blob, heat_in_box
-from export.datasets import load_dataset
-from export.exporter import ExportReport, export_model
-from export.models.spec import LoadedModel, load_model
-from export.objectives.directions import parse_objective
-from export.progress import ProgressBar
-from export.verification.images import images_to_verify
-from export.verification.run import VerifyReport, verify_model
-from runtime.errors import FoldcamError
-from runtime.files import atomic_path
-from runtime.images import write_image
-from runtime.model import FoldedModel, Result
-from runtime.preprocess import Image
+from foldcam.benchmarks.demo.contact_sheet import Picture, contact_sheet
+from foldcam.benchmarks.demo.photographs import SCENE_SIZE, SCENES_PER_OBJECT, Photographs, Scene
+from foldcam.benchmarks.localization.metrics import centred_blob, heat_in_box
+from foldcam.export.datasets import load_dataset
+from foldcam.export.exporter import ExportReport, export_model
+from foldcam.export.models.spec import LoadedModel, load_model
+from foldcam.export.objectives.directions import parse_objective
+from foldcam.export.progress import ProgressBar
+from foldcam.export.verification.images import images_to_verify
+from foldcam.export.verification.run import VerifyReport, verify_model
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.files import write_image
+from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.model import FoldedModel, Result
+from foldcam.runtime.system.files import atomic_path
 
 _FRAMES_PER_SCENE = 10
 _FRAME_RATE = 12.5
@@ -233,7 +233,7 @@ def _export(loaded: LoadedModel, views: Path, model: Path) -> ExportReport:
 def _runtime(say: Callable[[str], None], arguments: list[str]) -> None:
     """Run the device's program as a user would, in a process of its own."""
     say(f"\n$ runtime run {' '.join(arguments)}")
-    program = [sys.executable, "-m", "runtime.cli", "run", *arguments]
+    program = [sys.executable, "-m", "foldcam.runtime", "run", *arguments]
     # Standard output is for the report (--json); what the program prints is for people.
     done = subprocess.run(program, check=False, stdout=sys.stderr, env=_environment())
     if done.returncode != 0:

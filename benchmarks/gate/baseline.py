@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.localization.report import write_json
-from runtime.errors import FoldcamError
-from runtime.fields import Fields
+from foldcam.benchmarks.localization.report import write_json
+from foldcam.runtime.contract.fields import Fields
+from foldcam.runtime.errors import FoldcamError
 
 FOLDER = Path(__file__).resolve().parent.parent / "baselines"
 _SCHEMA_VERSION = 1

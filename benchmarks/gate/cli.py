@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from benchmarks.cli_support import JsonOption, OutOption
-from runtime.at_stake import Read, Written, check_outputs
-from runtime.cli_support import print_json, print_text
-from runtime.errors import ExitStatus
-from runtime.files import atomic_path
+from foldcam.benchmarks.cli_support import JsonOption, OutOption
+from foldcam.runtime.at_stake import Read, Written, check_outputs
+from foldcam.runtime.errors import ExitStatus
+from foldcam.runtime.system.command import print_json, print_text
+from foldcam.runtime.system.files import atomic_path
 
 if TYPE_CHECKING:
-    from benchmarks.gate.run import GateOptions
-    from benchmarks.gate.subject import Subject
+    from foldcam.benchmarks.gate.run import GateOptions
+    from foldcam.benchmarks.gate.subject import Subject
 
 
 def gate(
@@ -66,10 +66,15 @@ def gate(
         raise typer.BadParameter("--prove slows a graph on the CPU: leave --device out.")
     if prove and update:
         raise typer.BadParameter("--prove measures a baseline of its own: leave --update out.")
-    from benchmarks.gate.run import GateOptions
-    from benchmarks.gate.statistics import bound_rank
-    from benchmarks.gate.subject import scratch, standard_subject, subject_of, with_precisions
-    from export.commands.options import choice
+    from foldcam.benchmarks.gate.run import GateOptions
+    from foldcam.benchmarks.gate.statistics import bound_rank
+    from foldcam.benchmarks.gate.subject import (
+        scratch,
+        standard_subject,
+        subject_of,
+        with_precisions,
+    )
+    from foldcam.export.commands.options import choice
 
     options = GateOptions(
         device=choice("--device", device, ("cpu", "cuda")),
@@ -106,11 +111,11 @@ def _gate(
 ) -> None:
     from dataclasses import replace
 
-    from benchmarks.gate.baseline import read_baseline, write_baseline
-    from benchmarks.gate.report import markdown as in_markdown
-    from benchmarks.gate.report import text
-    from benchmarks.gate.run import gate_document, measure_subject
-    from benchmarks.localization.report import write_json
+    from foldcam.benchmarks.gate.baseline import read_baseline, write_baseline
+    from foldcam.benchmarks.gate.report import markdown as in_markdown
+    from foldcam.benchmarks.gate.report import text
+    from foldcam.benchmarks.gate.run import gate_document, measure_subject
+    from foldcam.benchmarks.localization.report import write_json
 
     path = baseline or _usual_baseline(options.device)
     if update:
@@ -140,9 +145,9 @@ def _gate(
 def _prove(
     subject: Subject, out: Path, options: GateOptions, clean: int, slowed: int, as_json: bool
 ) -> None:
-    from benchmarks.gate.prove import ProofOptions, prove
-    from benchmarks.gate.report import proof_text
-    from export.progress import ProgressBar
+    from foldcam.benchmarks.gate.prove import ProofOptions, prove
+    from foldcam.benchmarks.gate.report import proof_text
+    from foldcam.export.progress import ProgressBar
 
     with ProgressBar() as progress:
         document = prove(subject, out, ProofOptions(options, clean, slowed), progress)
@@ -155,8 +160,8 @@ def _prove(
 
 
 def _usual_baseline(device: str) -> Path:
-    from benchmarks.gate.baseline import FOLDER
-    from runtime.bench.facts import device_name, machine_facts
+    from foldcam.benchmarks.gate.baseline import FOLDER
+    from foldcam.runtime.bench.facts import device_name, machine_facts
 
     facts = machine_facts()
     if device == "cpu":

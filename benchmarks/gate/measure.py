@@ -1,6 +1,6 @@
 """The gate's timing, in a process of its own that holds nothing but the graphs.
 
-    python -m benchmarks.gate.measure REPEATS ROUNDS DEVICE SEED NAME=FILE ...
+    python -m foldcam.benchmarks.gate.measure REPEATS ROUNDS DEVICE SEED NAME=FILE ...
 
 prints one JSON document: for each repeat the median ratios, and what the machine was.
 """
@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.interleaved import Run, Timed, interleaved_runs
-from runtime.bench.facts import machine_facts
-from runtime.errors import FoldcamError
+from foldcam.benchmarks.interleaved import Run, Timed, interleaved_runs
+from foldcam.runtime.bench.facts import machine_facts
+from foldcam.runtime.errors import FoldcamError
 
 PLAIN, FOLDED, INT8, FP16 = "plain", "folded", "int8", "fp16"
 _WARM_UP = 5
@@ -47,7 +47,7 @@ def measured(
     Raises:
         FoldcamError: a graph cannot be run, with the reason.
     """
-    command = [sys.executable, "-m", "benchmarks.gate.measure"]
+    command = [sys.executable, "-m", "foldcam.benchmarks.gate.measure"]
     command += [str(repeats), str(rounds), device, str(seed)]
     command += [f"{name}={path}" for name, path in files.items()]
     # NumPy's library reads it when it is loaded; the probes are to run on one thread, too.
@@ -142,9 +142,9 @@ def opened(files: Mapping[str, Path], device: str, seed: int) -> dict[str, Run]:
 
 
 def _opened_model(path: Path, device: str, generator: np.random.Generator) -> Run:
-    from runtime.backends import open_backend
-    from runtime.backends.choice import is_engine
-    from runtime.tensors import expected_tensors
+    from foldcam.runtime.backends import open_backend
+    from foldcam.runtime.backends.choice import is_engine
+    from foldcam.runtime.contract.tensors import expected_tensors
 
     backend = open_backend(path, "auto" if is_engine(path) or device != "cpu" else "cpu", 1)
     tensor = expected_tensors(backend.contract)[0]
@@ -153,8 +153,8 @@ def _opened_model(path: Path, device: str, generator: np.random.Generator) -> Ru
 
 
 def _opened_on_gpu(path: Path, generator: np.random.Generator) -> Run:
-    from benchmarks.gpu.sessions import BoundSession
-    from runtime.onnx_file import read_header
+    from foldcam.benchmarks.gpu.sessions import BoundSession
+    from foldcam.runtime.contract.onnx_file import read_header
 
     given = read_header(path).inputs[0]
     image = _image([int(size) for size in given.shape[1:]], given.dtype, generator)
@@ -164,7 +164,7 @@ def _opened_on_gpu(path: Path, generator: np.random.Generator) -> Run:
 
 def opened_on_processor(path: Path, generator: np.random.Generator) -> Run:
     """A graph in ONNX Runtime on one thread, with a random image of its own dtype."""
-    from benchmarks.overhead.timing import open_session
+    from foldcam.benchmarks.overhead.timing import open_session
 
     session = open_session(path)
     (given,) = session.get_inputs()

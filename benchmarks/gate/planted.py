@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from runtime.contract import IMAGE
+from foldcam.runtime.contract.schema import IMAGE
 
 BURNED = "planted"
 """Output that keeps the extra nodes from being removed as dead."""

@@ -18,17 +18,17 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gate.baseline import Baseline
-from benchmarks.gate.measure import FOLDED, opened_on_processor
-from benchmarks.gate.planted import planted
-from benchmarks.gate.run import GateOptions, gate_document, measure_subject
-from benchmarks.gate.subject import Subject
-from benchmarks.graphs import save_graph
-from benchmarks.interleaved import interleaved_runs
-from benchmarks.localization.report import write_json
-from benchmarks.provenance import provenance
-from export.onnx_graphs.message import load_message
-from runtime.errors import FoldcamError
+from foldcam.benchmarks.gate.baseline import Baseline
+from foldcam.benchmarks.gate.measure import FOLDED, opened_on_processor
+from foldcam.benchmarks.gate.planted import planted
+from foldcam.benchmarks.gate.run import GateOptions, gate_document, measure_subject
+from foldcam.benchmarks.gate.subject import Subject
+from foldcam.benchmarks.graphs import save_graph
+from foldcam.benchmarks.interleaved import interleaved_runs
+from foldcam.benchmarks.localization.report import write_json
+from foldcam.benchmarks.provenance import provenance
+from foldcam.export.onnx_graphs.message import load_message
+from foldcam.runtime.errors import FoldcamError
 
 RESULT = "proof.json"
 RATIO = "folded_over_plain"

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gate.baseline import Baseline
-from benchmarks.gate.measure import measured
-from benchmarks.gate.statistics import Judged, bound_rank, judge
-from benchmarks.gate.subject import Subject
-from benchmarks.provenance import provenance
-from runtime.errors import FoldcamError
+from foldcam.benchmarks.gate.baseline import Baseline
+from foldcam.benchmarks.gate.measure import measured
+from foldcam.benchmarks.gate.statistics import Judged, bound_rank, judge
+from foldcam.benchmarks.gate.subject import Subject
+from foldcam.benchmarks.provenance import provenance
+from foldcam.runtime.errors import FoldcamError
 
 RATIOS = ("folded_over_plain", "folded_over_plain_wall", "int8_over_fp16")
 TAIL = "tail_over_plain_tail"

@@ -23,7 +23,7 @@ from typing import Literal
 
 import numpy as np
 
-from runtime.errors import FoldcamError
+from foldcam.runtime.errors import FoldcamError
 
 LEVEL = 0.02
 """Greatest probability that a figure whose true median is the limit is said to lie above it."""

@@ -6,11 +6,11 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.graphs import plain_graph, save_graph
-from export.grafting.unfold import network_of
-from export.onnx_graphs.message import load_message
-from runtime.errors import FoldcamError
-from runtime.onnx_file import read_contract
+from foldcam.benchmarks.graphs import plain_graph, save_graph
+from foldcam.export.grafting.unfold import network_of
+from foldcam.export.onnx_graphs.message import load_message
+from foldcam.runtime.contract.onnx_file import read_contract
+from foldcam.runtime.errors import FoldcamError
 
 _ROWS = 300
 _SIZE = 224
@@ -39,14 +39,14 @@ def standard_subject(folder: Path) -> Subject:
     """
     import torch
 
-    from benchmarks.gpu.study import random_bank
-    from export.grafting.fold import FoldOptions, fold
-    from export.models.demo import pooled_features
-    from export.models.projected import ProjectedNetwork
-    from export.torch_networks.cut import TorchNetwork
-    from export.versions import tool_versions
-    from runtime.contract import Origin
-    from runtime.preprocess import Preprocessing
+    from foldcam.benchmarks.gpu.study import random_bank
+    from foldcam.export.grafting.fold import FoldOptions, fold
+    from foldcam.export.models.demo import pooled_features
+    from foldcam.export.models.projected import ProjectedNetwork
+    from foldcam.export.torch_networks.cut import TorchNetwork
+    from foldcam.export.versions import tool_versions
+    from foldcam.runtime.contract.schema import Origin
+    from foldcam.runtime.images.preprocess import Preprocessing
 
     torch.manual_seed(0)
     recipe = Preprocessing(_SIZE, _SIZE)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from runtime.errors import FoldcamError
+from foldcam.runtime.errors import FoldcamError
 
 Device = Literal["cuda", "cpu"]
 _CUDA = "CUDAExecutionProvider"

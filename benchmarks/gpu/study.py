@@ -17,19 +17,19 @@ import onnxruntime
 import torch
 from torch import nn
 
-from benchmarks.bootstrap import bootstrap
-from benchmarks.gpu.gradcam import gradcam_runs
-from benchmarks.gpu.sessions import BoundSession, Device, check_cuda
-from benchmarks.graphs import plain_graph
-from benchmarks.localization.report import write_json
-from export.bank import Bank, label_runs, scaled_to_unit_maximum
-from export.grafting.fold import FoldOptions, fold
-from export.models.projected import ProjectedNetwork
-from export.onnx_graphs.precision import to_float16
-from export.torch_networks.cut import TorchNetwork
-from export.versions import tool_versions
-from runtime.contract import Origin, Precision
-from runtime.preprocess import Preprocessing
+from foldcam.benchmarks.bootstrap import bootstrap
+from foldcam.benchmarks.gpu.gradcam import gradcam_runs
+from foldcam.benchmarks.gpu.sessions import BoundSession, Device, check_cuda
+from foldcam.benchmarks.graphs import plain_graph
+from foldcam.benchmarks.localization.report import write_json
+from foldcam.export.bank import Bank, label_runs, scaled_to_unit_maximum
+from foldcam.export.grafting.fold import FoldOptions, fold
+from foldcam.export.models.projected import ProjectedNetwork
+from foldcam.export.onnx_graphs.precision import to_float16
+from foldcam.export.torch_networks.cut import TorchNetwork
+from foldcam.export.versions import tool_versions
+from foldcam.runtime.contract.schema import Origin, Precision
+from foldcam.runtime.images.preprocess import Preprocessing
 
 RESULT = "gpu.json"
 _SIZE = 128
@@ -64,7 +64,7 @@ class GpuOptions:
 
 
 def _efficientnet() -> nn.Module:
-    from export.models.demo import pooled_features
+    from foldcam.export.models.demo import pooled_features
 
     return pooled_features()
 

@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.houses.houses import House
-from export.bank import Bank
-from export.banks.embedding_pass import embed
-from export.networks.cut import Network
-from export.onnx_graphs.message import load_message
-from export.storage.in_graph import bank_of
-from runtime.errors import FoldcamError
-from runtime.images import read_image
-from runtime.model import FoldedModel, Result
-from runtime.preprocess import Image, Preprocessing
+from foldcam.benchmarks.houses.houses import House
+from foldcam.export.bank import Bank
+from foldcam.export.banks.embedding_pass import embed
+from foldcam.export.networks.cut import Network
+from foldcam.export.onnx_graphs.message import load_message
+from foldcam.export.storage.in_graph import bank_of
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.files import read_image
+from foldcam.runtime.images.preprocess import Image, Preprocessing
+from foldcam.runtime.model import FoldedModel, Result
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]

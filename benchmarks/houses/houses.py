@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from export.datasets import Sample
-from runtime.errors import FoldcamError
-from runtime.images import IMAGE_SUFFIXES
+from foldcam.export.datasets import Sample
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.files import IMAGE_SUFFIXES
 
 KINDS = ("frontal", "kitchen", "bedroom", "bathroom")
 _CSV = "houses.csv"

@@ -14,11 +14,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.bootstrap import Interval, bootstrap
-from benchmarks.houses.estimates import Answers, log_estimates, run
-from benchmarks.localization.perturbation import cell_ranks
-from runtime.model import FoldedModel
-from runtime.preprocess import Image
+from foldcam.benchmarks.bootstrap import Interval, bootstrap
+from foldcam.benchmarks.houses.estimates import Answers, log_estimates, run
+from foldcam.benchmarks.localization.perturbation import cell_ranks
+from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.model import FoldedModel
 
 Doubles = npt.NDArray[np.float64]
 Cells = npt.NDArray[np.bool_]

@@ -10,16 +10,16 @@ from typing import Any
 import cv2
 import numpy as np
 
-from benchmarks.houses.estimates import FOLDED, METHODS, Answers, Doubles
-from benchmarks.houses.houses import KINDS, House
-from benchmarks.houses.scores import LOW_IS_GOOD, METRICS
-from benchmarks.localization.report import write_json
-from runtime.files import atomic_path
-from runtime.images import write_image
-from runtime.lettering import draw_caption
-from runtime.overlay import heatmap_on_frame, overlay_both
-from runtime.preprocess import Affine, Image
-from runtime.text import number_text
+from foldcam.benchmarks.houses.estimates import FOLDED, METHODS, Answers, Doubles
+from foldcam.benchmarks.houses.houses import KINDS, House
+from foldcam.benchmarks.houses.scores import LOW_IS_GOOD, METRICS
+from foldcam.benchmarks.localization.report import write_json
+from foldcam.runtime.drawing.overlay import heatmap_on_frame, overlay_both
+from foldcam.runtime.drawing.text import draw_caption
+from foldcam.runtime.images.files import write_image
+from foldcam.runtime.images.preprocess import Affine, Image
+from foldcam.runtime.system.files import atomic_path
+from foldcam.runtime.system.text import number_text
 
 ALL_KINDS = ("combined", *KINDS)
 _HEADINGS = {

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.bootstrap import IndexArray, Interval, bootstrap_of, paired_bootstrap_of
+from foldcam.benchmarks.bootstrap import IndexArray, Interval, bootstrap_of, paired_bootstrap_of
 
 Doubles = npt.NDArray[np.float64]
 Metric = Callable[[Doubles, Doubles], float]

@@ -13,21 +13,21 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.houses import estimates as of
-from benchmarks.houses.estimates import FOLDED, METHODS, Answers, Doubles
-from benchmarks.houses.houses import KINDS, House, Houses, load_houses, split_houses
-from benchmarks.houses.masking import SHARE, measure_masking, summarize
-from benchmarks.houses.report import Shown, write_report
-from benchmarks.houses.scores import METRICS, differences, intervals, verdict
-from benchmarks.localization.report import intervals_document
-from export.datasets import Dataset
-from export.exporter import export_model
-from export.models.spec import LoadedModel, load_model
-from export.objectives.kernel import parse_kernel
-from export.training.trainer import TrainingOptions, train
-from export.versions import tool_versions
-from runtime.errors import FoldcamError
-from runtime.model import FoldedModel
+from foldcam.benchmarks.houses import estimates as of
+from foldcam.benchmarks.houses.estimates import FOLDED, METHODS, Answers, Doubles
+from foldcam.benchmarks.houses.houses import KINDS, House, Houses, load_houses, split_houses
+from foldcam.benchmarks.houses.masking import SHARE, measure_masking, summarize
+from foldcam.benchmarks.houses.report import Shown, write_report
+from foldcam.benchmarks.houses.scores import METRICS, differences, intervals, verdict
+from foldcam.benchmarks.localization.report import intervals_document
+from foldcam.export.datasets import Dataset
+from foldcam.export.exporter import export_model
+from foldcam.export.models.spec import LoadedModel, load_model
+from foldcam.export.objectives.kernel import parse_kernel
+from foldcam.export.training.trainer import TrainingOptions, train
+from foldcam.export.versions import tool_versions
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.model import FoldedModel
 
 StageProgress = Callable[[str, int, int], None]
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import onnx
 
-from calibrate.graph import is_grafted, name_of
-from calibrate.selection import Pictures
-from export.onnx_graphs.message import load_message
-from runtime.contract import IMAGE, Contract
+from foldcam.calibrate.graph import is_grafted, name_of
+from foldcam.calibrate.selection import Pictures
+from foldcam.export.onnx_graphs.message import load_message
+from foldcam.runtime.contract.schema import IMAGE, Contract
 
 
 def quantize_naively(

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from export.datasets import Sample
-from export.datasets.reading import read_picture
-from export.models.demo import PREPROCESSING, pretrained_backbone
-from runtime.preprocess import Preprocessing
+from foldcam.export.datasets import Sample
+from foldcam.export.datasets.reading import read_picture
+from foldcam.export.models.demo import PREPROCESSING, pretrained_backbone
+from foldcam.runtime.images.preprocess import Preprocessing
 
 SIZE = 128
 _BLOCKS, _CHANNELS, _CELLS = 11, 112, 8

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from benchmarks.int8.subjects import SUBJECTS
-from calibrate.report import roundings
+from foldcam.benchmarks.int8.subjects import SUBJECTS
+from foldcam.calibrate.report import roundings
 
 _WAYS = (
     ("naive", "ONNX Runtime's defaults"),

@@ -11,25 +11,25 @@ from typing import Any
 
 import onnx
 
-from benchmarks.int8.naive import quantize_naively
-from benchmarks.int8.subjects import SUBJECTS, Prepared, Subject, prepare
-from benchmarks.localization.report import write_json
-from calibrate.calibrator import calibrate
-from calibrate.options import CalibrationOptions
-from calibrate.quality import Gate
-from calibrate.selection import read_pictures, select
-from calibrate.source import read_source
-from calibrate.speed import compare_speed
-from calibrate.store import Store, key_of, tools
-from export.check.checker import check_model
-from export.check.targets import TARGETS
-from export.onnx_graphs.message import load_message
-from export.versions import tool_versions
-from runtime.files import atomic_path, sha256_of_file
-from runtime.gate import failures_of
-from runtime.onnx_file import read_contract
-from runtime.parity import clouds
-from runtime.strict_json import finite
+from foldcam.benchmarks.int8.naive import quantize_naively
+from foldcam.benchmarks.int8.subjects import SUBJECTS, Prepared, Subject, prepare
+from foldcam.benchmarks.localization.report import write_json
+from foldcam.calibrate.calibrator import calibrate
+from foldcam.calibrate.options import CalibrationOptions
+from foldcam.calibrate.quality import Gate
+from foldcam.calibrate.selection import read_pictures, select
+from foldcam.calibrate.source import read_source
+from foldcam.calibrate.speed import compare_speed
+from foldcam.calibrate.store import Store, key_of, tools
+from foldcam.export.check.checker import check_model
+from foldcam.export.check.targets import TARGETS
+from foldcam.export.onnx_graphs.message import load_message
+from foldcam.export.versions import tool_versions
+from foldcam.runtime.contract.onnx_file import read_contract
+from foldcam.runtime.gate.parity import clouds
+from foldcam.runtime.gate.verdict import failures_of
+from foldcam.runtime.system.files import atomic_path, sha256_of_file
+from foldcam.runtime.system.strict_json import finite
 
 StageProgress = Callable[[str, int, int], None]
 
@@ -213,7 +213,7 @@ def _accepted(path: Path) -> dict[str, Any]:
     error = None
     tried = importlib.util.find_spec("tensorrt_rtx") is not None
     if tried:
-        from benchmarks.architectures.rtx import build_error
+        from foldcam.benchmarks.architectures.rtx import build_error
 
         error = build_error(path.read_bytes())
     return {

@@ -10,16 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.houses.houses import load_houses, split_houses
-from benchmarks.houses.study import OBJECTIVE, TRAINING
-from benchmarks.int8.networks import LAST_OF_FRONT, settle
-from export.datasets import Dataset, Sample, load_dataset
-from export.exporter import export_model
-from export.models.spec import load_model, with_overrides
-from export.objectives.directions import parse_objective
-from export.objectives.kernel import parse_kernel
-from export.training.trainer import TrainingOptions, train
-from runtime.files import atomic_path
+from foldcam.benchmarks.houses.houses import load_houses, split_houses
+from foldcam.benchmarks.houses.study import OBJECTIVE, TRAINING
+from foldcam.benchmarks.int8.networks import LAST_OF_FRONT, settle
+from foldcam.export.datasets import Dataset, Sample, load_dataset
+from foldcam.export.exporter import export_model
+from foldcam.export.models.spec import load_model, with_overrides
+from foldcam.export.objectives.directions import parse_objective
+from foldcam.export.objectives.kernel import parse_kernel
+from foldcam.export.training.trainer import TrainingOptions, train
+from foldcam.runtime.system.files import atomic_path
 
 StageProgress = Callable[[str, int, int], None]
 DataName = Literal["birds", "houses"]
@@ -58,8 +58,8 @@ class Subject:
 
 _NETWORKS = (
     ("EfficientNet-Lite0", "efficientnet-lite0", True),
-    ("ResNet", "benchmarks.int8.networks:resnet", False),
-    ("ViT", "benchmarks.int8.networks:vit", False),
+    ("ResNet", "foldcam.benchmarks.int8.networks:resnet", False),
+    ("ViT", "foldcam.benchmarks.int8.networks:vit", False),
 )
 SUBJECTS = tuple(
     Subject(name, spec, pretrained, data, "256" if pretrained and data == "birds" else None)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.cli_support import JsonOption, OutOption
-from runtime.bench.cli import (
+from foldcam.benchmarks.cli_support import JsonOption, OutOption
+from foldcam.runtime.bench.cli import (
     BackendsOption,
     BatchesOption,
     CudaGraphOption,
@@ -20,7 +20,7 @@ from runtime.bench.cli import (
     bench_options,
     write_document,
 )
-from runtime.cli_support import print_json, print_text
+from foldcam.runtime.system.command import print_json, print_text
 
 
 def latency(
@@ -39,12 +39,12 @@ def latency(
     as_json: JsonOption = False,
 ) -> None:
     """Time folded models as `runtime bench` does, and write table and plot as well."""
-    from benchmarks.latency.report import markdown_table, plot, setting
-    from benchmarks.provenance import provenance
-    from export.progress import ProgressBar
-    from runtime.bench.report import text
-    from runtime.bench.run import run_bench
-    from runtime.files import atomic_path
+    from foldcam.benchmarks.latency.report import markdown_table, plot, setting
+    from foldcam.benchmarks.provenance import provenance
+    from foldcam.export.progress import ProgressBar
+    from foldcam.runtime.bench.report import text
+    from foldcam.runtime.bench.run import run_bench
+    from foldcam.runtime.system.files import atomic_path
 
     options = bench_options(
         backend, provider, batch, threads, pin, passes, warm_up, rate, frame, cuda_graph

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.figure import new_figure, save_figure
-from runtime.bench.report import HEADINGS, cells, machine_line
+from foldcam.benchmarks.figure import new_figure, save_figure
+from foldcam.runtime.bench.report import HEADINGS, cells, machine_line
 
 _SERIES = {"host": "#d1495b", "inference": "#30638e", "device": "#2a9d8f"}
 _MOST_PANELS = 12

@@ -30,7 +30,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from benchmarks.localization.geometry import (
+from foldcam.benchmarks.localization.geometry import (
     FloatArray,
     Size,
     as_boxes,

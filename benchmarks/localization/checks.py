@@ -11,19 +11,19 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from benchmarks.localization.evaluate import Runner
-from benchmarks.localization.methods import METHODS, TRANSFERRED, Methods, Question
-from benchmarks.localization.metrics import heat_in_box
-from benchmarks.localization.subjects import Subjects
-from export.bank import Bank, scaled_to_unit_maximum
-from export.banks.builder import build_bank
-from export.banks.grad_weights import pull_back_anywhere
-from export.datasets import Sample
-from export.datasets.reading import read_picture
-from export.networks.cut import Activations, Network
-from export.objectives.directions import parse_objective
-from export.torch_networks.cut import TorchNetwork
-from runtime.preprocess import Preprocessing
+from foldcam.benchmarks.localization.evaluate import Runner
+from foldcam.benchmarks.localization.methods import METHODS, TRANSFERRED, Methods, Question
+from foldcam.benchmarks.localization.metrics import heat_in_box
+from foldcam.benchmarks.localization.subjects import Subjects
+from foldcam.export.bank import Bank, scaled_to_unit_maximum
+from foldcam.export.banks.builder import build_bank
+from foldcam.export.banks.grad_weights import pull_back_anywhere
+from foldcam.export.datasets import Sample
+from foldcam.export.datasets.reading import read_picture
+from foldcam.export.networks.cut import Activations, Network
+from foldcam.export.objectives.directions import parse_objective
+from foldcam.export.torch_networks.cut import TorchNetwork
+from foldcam.runtime.images.preprocess import Preprocessing
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]

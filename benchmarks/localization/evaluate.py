@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks.bootstrap import Interval
-from benchmarks.localization.boxes import FrozenLevels, box_accuracy
-from benchmarks.localization.grids import Grid, draw_grids, grid_image
-from benchmarks.localization.methods import (
+from foldcam.benchmarks.bootstrap import Interval
+from foldcam.benchmarks.localization.boxes import FrozenLevels, box_accuracy
+from foldcam.benchmarks.localization.grids import Grid, draw_grids, grid_image
+from foldcam.benchmarks.localization.methods import (
     METHODS,
     ON_GRID,
     TRANSFERRED,
@@ -24,19 +24,19 @@ from benchmarks.localization.methods import (
     image_free,
     weighted,
 )
-from benchmarks.localization.metrics import grid_pointing
-from benchmarks.localization.perturbation import (
+from foldcam.benchmarks.localization.metrics import grid_pointing
+from foldcam.benchmarks.localization.perturbation import (
     PerturbationCurves,
     cell_ranks,
     insertion_deletion,
 )
-from benchmarks.localization.scores import Scores, differences
-from benchmarks.localization.subjects import Subjects
-from export.bank import Bank
-from export.networks.cut import Activations, Network
-from runtime.backends import Backend, open_backend
-from runtime.contract import EMBEDDING, HEATMAP, NEIGHBOR
-from runtime.preprocess import Image, Preprocessing
+from foldcam.benchmarks.localization.scores import Scores, differences
+from foldcam.benchmarks.localization.subjects import Subjects
+from foldcam.export.bank import Bank
+from foldcam.export.networks.cut import Activations, Network
+from foldcam.runtime.backends import Backend, open_backend
+from foldcam.runtime.contract.schema import EMBEDDING, HEATMAP, NEIGHBOR
+from foldcam.runtime.images.preprocess import Image, Preprocessing
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runtime.errors import FoldcamError
-from runtime.preprocess import Image, Preprocessing
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Image, Preprocessing
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks.localization.metrics import centred_blob
-from export.bank import Bank
-from export.networks.cut import Activations, Network
-from export.objectives.directions import all_triplets
+from foldcam.benchmarks.localization.metrics import centred_blob
+from foldcam.export.bank import Bank
+from foldcam.export.networks.cut import Activations, Network
+from foldcam.export.objectives.directions import all_triplets
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]

@@ -17,8 +17,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from benchmarks.localization.boxes import BoxAccuracy, FrozenLevels, box_accuracy
-from benchmarks.localization.geometry import (
+from foldcam.benchmarks.localization.boxes import BoxAccuracy, FrozenLevels, box_accuracy
+from foldcam.benchmarks.localization.geometry import (
     FloatArray,
     Size,
     as_box,
@@ -26,13 +26,13 @@ from benchmarks.localization.geometry import (
     as_size,
     coverage,
 )
-from benchmarks.localization.perturbation import (
+from foldcam.benchmarks.localization.perturbation import (
     CurvePool,
     PerturbationCurves,
     cell_ranks,
     insertion_deletion,
 )
-from benchmarks.localization.pixels import PixelPrecision, pixel_average_precision
+from foldcam.benchmarks.localization.pixels import PixelPrecision, pixel_average_precision
 
 __all__ = [
     "BoxAccuracy",

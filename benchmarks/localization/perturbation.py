@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from benchmarks.localization.geometry import FloatArray, as_heatmap
+from foldcam.benchmarks.localization.geometry import FloatArray, as_heatmap
 
 Images = NDArray[Any]
 ScoreFunction = Callable[[Images], ArrayLike]

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from benchmarks.localization.boxes import RESOLUTION
-from benchmarks.localization.geometry import (
+from foldcam.benchmarks.localization.boxes import RESOLUTION
+from foldcam.benchmarks.localization.geometry import (
     FloatArray,
     Size,
     as_boxes,

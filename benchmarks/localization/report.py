@@ -10,15 +10,15 @@ from typing import Any
 import cv2
 import numpy as np
 
-from benchmarks.bootstrap import Interval
-from benchmarks.localization.evaluate import LocalizationResult
-from benchmarks.localization.methods import METHODS, REFERENCE, TRANSFERRED
-from benchmarks.localization.subjects import Subjects
-from runtime.files import atomic_path
-from runtime.images import write_image
-from runtime.lettering import draw_caption
-from runtime.overlay import overlay
-from runtime.preprocess import Image
+from foldcam.benchmarks.bootstrap import Interval
+from foldcam.benchmarks.localization.evaluate import LocalizationResult
+from foldcam.benchmarks.localization.methods import METHODS, REFERENCE, TRANSFERRED
+from foldcam.benchmarks.localization.subjects import Subjects
+from foldcam.runtime.drawing.overlay import overlay
+from foldcam.runtime.drawing.text import draw_caption
+from foldcam.runtime.images.files import write_image
+from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.system.files import atomic_path
 
 # Column -> heading and whether low is good.
 METRICS: dict[str, tuple[str, bool]] = {
@@ -139,7 +139,7 @@ def write_sheets(folder: Path, test: Subjects, result: LocalizationResult) -> li
     """Contact sheets: best, typical and worst images by share of heat, and the grids."""
     maps = result.heatmaps
     size = test.resized[0].shape[:2]
-    from benchmarks.localization.metrics import grid_pointing, heat_in_box
+    from foldcam.benchmarks.localization.metrics import grid_pointing, heat_in_box
 
     shares = [
         heat_in_box(heat, box, (size[0], size[1]))

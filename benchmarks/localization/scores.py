@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.bootstrap import Interval, bootstrap_of, paired_bootstrap_of
-from benchmarks.localization.boxes import FrozenLevels, box_accuracy
-from benchmarks.localization.metrics import heat_in_box, pointing
-from benchmarks.localization.perturbation import CurvePool, PerturbationCurves
-from benchmarks.localization.pixels import pixel_average_precision
-from benchmarks.localization.subjects import Subjects
+from foldcam.benchmarks.bootstrap import Interval, bootstrap_of, paired_bootstrap_of
+from foldcam.benchmarks.localization.boxes import FrozenLevels, box_accuracy
+from foldcam.benchmarks.localization.metrics import heat_in_box, pointing
+from foldcam.benchmarks.localization.perturbation import CurvePool, PerturbationCurves
+from foldcam.benchmarks.localization.pixels import pixel_average_precision
+from foldcam.benchmarks.localization.subjects import Subjects
 
 Floats = npt.NDArray[np.float32]
 Statistic = Callable[[npt.NDArray[np.intp]], float]

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.localization.checks import randomization, stability
-from benchmarks.localization.evaluate import Runner, evaluate_localization, grid_scores
-from benchmarks.localization.methods import METHODS, TRANSFERRED, Methods
-from benchmarks.localization.report import (
+from foldcam.benchmarks.localization.checks import randomization, stability
+from foldcam.benchmarks.localization.evaluate import Runner, evaluate_localization, grid_scores
+from foldcam.benchmarks.localization.methods import METHODS, TRANSFERRED, Methods
+from foldcam.benchmarks.localization.report import (
     intervals_document,
     markdown_differences,
     markdown_table,
@@ -22,22 +22,22 @@ from benchmarks.localization.report import (
     write_json,
     write_sheets,
 )
-from benchmarks.localization.scores import Scores, Statistic, differences
-from benchmarks.localization.subjects import Subjects, load_subjects
-from export.banks.builder import build_bank
-from export.banks.embedding_pass import embed
-from export.datasets import Dataset, Sample, load_dataset
-from export.exporter import export_model
-from export.models.spec import LoadedModel, load_model
-from export.networks.cut import Network
-from export.objectives.directions import parse_objective
-from export.onnx_graphs.message import load_message
-from export.storage.in_graph import bank_of
-from export.training.trainer import TrainingOptions, train
-from export.versions import tool_versions
-from runtime.errors import FoldcamError
-from runtime.files import atomic_path
-from runtime.preprocess import Preprocessing
+from foldcam.benchmarks.localization.scores import Scores, Statistic, differences
+from foldcam.benchmarks.localization.subjects import Subjects, load_subjects
+from foldcam.export.banks.builder import build_bank
+from foldcam.export.banks.embedding_pass import embed
+from foldcam.export.datasets import Dataset, Sample, load_dataset
+from foldcam.export.exporter import export_model
+from foldcam.export.models.spec import LoadedModel, load_model
+from foldcam.export.networks.cut import Network
+from foldcam.export.objectives.directions import parse_objective
+from foldcam.export.onnx_graphs.message import load_message
+from foldcam.export.storage.in_graph import bank_of
+from foldcam.export.training.trainer import TrainingOptions, train
+from foldcam.export.versions import tool_versions
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.files import atomic_path
 
 StageProgress = Callable[[str, int, int], None]
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from export.datasets import Sample
-from runtime.errors import FoldcamError
-from runtime.images import read_image
-from runtime.preprocess import Image, Preprocessing
+from foldcam.export.datasets import Sample
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.files import read_image
+from foldcam.runtime.images.preprocess import Image, Preprocessing
 
 
 @dataclass(frozen=True)

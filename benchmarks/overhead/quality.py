@@ -10,17 +10,17 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from benchmarks.bootstrap import Interval, bootstrap, paired_bootstrap
-from benchmarks.localization.grids import draw_grids, grid_image
-from benchmarks.localization.methods import weighted
-from benchmarks.localization.metrics import grid_pointing
-from benchmarks.localization.subjects import Subjects
-from export.bank import Bank
-from export.onnx_graphs.embedding_model import FEATURE_MAP
-from export.storage.fidelity import measure_fidelity
-from export.storage.in_graph import StoredBank
-from runtime.contract import EMBEDDING, IMAGE, NEIGHBOR
-from runtime.preprocess import Image, Preprocessing
+from foldcam.benchmarks.bootstrap import Interval, bootstrap, paired_bootstrap
+from foldcam.benchmarks.localization.grids import draw_grids, grid_image
+from foldcam.benchmarks.localization.methods import weighted
+from foldcam.benchmarks.localization.metrics import grid_pointing
+from foldcam.benchmarks.localization.subjects import Subjects
+from foldcam.export.bank import Bank
+from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP
+from foldcam.export.storage.fidelity import measure_fidelity
+from foldcam.export.storage.in_graph import StoredBank
+from foldcam.runtime.contract.schema import EMBEDDING, IMAGE, NEIGHBOR
+from foldcam.runtime.images.preprocess import Image, Preprocessing
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]

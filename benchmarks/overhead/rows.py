@@ -19,16 +19,16 @@ import numpy.typing as npt
 import onnxruntime
 import torch
 
-from benchmarks.overhead.timing import open_session
-from export.datasets import Sample
-from export.datasets.reading import read_picture
-from export.networks.cut import Activations, Network
-from export.onnx_graphs.embedding_model import FEATURE_MAP
-from export.training.views import view
-from runtime.contract import EMBEDDING, IMAGE
-from runtime.errors import FoldcamError
-from runtime.files import atomic_path
-from runtime.preprocess import Preprocessing
+from foldcam.benchmarks.overhead.timing import open_session
+from foldcam.export.datasets import Sample
+from foldcam.export.datasets.reading import read_picture
+from foldcam.export.networks.cut import Activations, Network
+from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP
+from foldcam.export.training.views import view
+from foldcam.runtime.contract.schema import EMBEDDING, IMAGE
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.files import atomic_path
 
 Floats = npt.NDArray[np.float32]
 StageProgress = Callable[[str, int, int], None]

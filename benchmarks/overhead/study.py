@@ -10,30 +10,30 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.graphs import NetworkChoice, chosen_network, plain_graph, save_graph
-from benchmarks.interleaved import Timed, median_ratio
-from benchmarks.localization.report import write_json
-from benchmarks.localization.study import split_samples
-from benchmarks.localization.subjects import load_subjects
-from benchmarks.overhead.quality import Folded, by_probes, measure_quality, unit_embeddings
-from benchmarks.overhead.rows import REGIONS, augmented_rows
-from benchmarks.overhead.timing import interleaved, open_session
-from benchmarks.provenance import provenance
-from export.bank import Bank, label_runs, scaled_to_unit_maximum
-from export.banks.embedding_pass import probe_activations
-from export.banks.grad_weights import head_traits, pull_back_anywhere
-from export.datasets import Sample
-from export.grafting.fold import FoldOptions, fold
-from export.networks.cut import Activations, Network
-from export.objectives.directions import all_triplets
-from export.storage.in_graph import bank_of, stored_bank_of
-from export.storage.options import StorageOptions
-from export.versions import tool_versions
-from runtime.bench.facts import machine_facts
-from runtime.contract import Contract, Origin
-from runtime.errors import FoldcamError
-from runtime.onnx_file import read_contract
-from runtime.preprocess import Preprocessing
+from foldcam.benchmarks.graphs import NetworkChoice, chosen_network, plain_graph, save_graph
+from foldcam.benchmarks.interleaved import Timed, median_ratio
+from foldcam.benchmarks.localization.report import write_json
+from foldcam.benchmarks.localization.study import split_samples
+from foldcam.benchmarks.localization.subjects import load_subjects
+from foldcam.benchmarks.overhead.quality import Folded, by_probes, measure_quality, unit_embeddings
+from foldcam.benchmarks.overhead.rows import REGIONS, augmented_rows
+from foldcam.benchmarks.overhead.timing import interleaved, open_session
+from foldcam.benchmarks.provenance import provenance
+from foldcam.export.bank import Bank, label_runs, scaled_to_unit_maximum
+from foldcam.export.banks.embedding_pass import probe_activations
+from foldcam.export.banks.grad_weights import head_traits, pull_back_anywhere
+from foldcam.export.datasets import Sample
+from foldcam.export.grafting.fold import FoldOptions, fold
+from foldcam.export.networks.cut import Activations, Network
+from foldcam.export.objectives.directions import all_triplets
+from foldcam.export.storage.in_graph import bank_of, stored_bank_of
+from foldcam.export.storage.options import StorageOptions
+from foldcam.export.versions import tool_versions
+from foldcam.runtime.bench.facts import machine_facts
+from foldcam.runtime.contract.onnx_file import read_contract
+from foldcam.runtime.contract.schema import Contract, Origin
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Preprocessing
 
 StageProgress = Callable[[str, int, int], None]
 

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from benchmarks.interleaved import Timed, interleaved_runs
-from runtime.contract import IMAGE
+from foldcam.benchmarks.interleaved import Timed, interleaved_runs
+from foldcam.runtime.contract.schema import IMAGE
 
 
 def open_session(model: Path) -> onnxruntime.InferenceSession:

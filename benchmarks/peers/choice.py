@@ -7,8 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 
-from benchmarks.peers.peer import FOLDCAM, PLAIN, Peer
-from benchmarks.peers.setting import Setting
+from foldcam.benchmarks.peers.peer import FOLDCAM, PLAIN, Peer
+from foldcam.benchmarks.peers.setting import Setting
 
 SCORE_CAM = "score_cam"
 Builder = Callable[[Setting], Peer]
@@ -54,5 +54,7 @@ def _lazy(module: str, name: str, **options: str) -> Builder:
 
 
 def _build(module: str, name: str, options: dict[str, str], setting: Setting) -> Peer:
-    found: Peer = getattr(import_module(f"benchmarks.peers.{module}"), name)(setting, **options)
+    found: Peer = getattr(import_module(f"foldcam.benchmarks.peers.{module}"), name)(
+        setting, **options
+    )
     return found

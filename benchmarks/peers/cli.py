@@ -7,8 +7,14 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.cli_support import DataOption, JsonOption, OutOption, network_choice, usual_data
-from runtime.cli_support import print_json, print_text
+from foldcam.benchmarks.cli_support import (
+    DataOption,
+    JsonOption,
+    OutOption,
+    network_choice,
+    usual_data,
+)
+from foldcam.runtime.system.command import print_json, print_text
 
 
 def peers(
@@ -43,9 +49,9 @@ def peers(
     as_json: JsonOption = False,
 ) -> None:
     """Time, memory and localization of foldcam, Grad-CAM in torch, and other tools."""
-    from benchmarks.peers.report import plot, text_table
-    from benchmarks.peers.study import PeersOptions, run_peers
-    from export.progress import ProgressBar
+    from foldcam.benchmarks.peers.report import plot, text_table
+    from foldcam.benchmarks.peers.study import PeersOptions, run_peers
+    from foldcam.export.progress import ProgressBar
 
     options = PeersOptions(
         network=network_choice(model, weights, size, epochs, seed),

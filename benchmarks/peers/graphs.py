@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime
 
-from benchmarks.overhead.timing import open_session
-from benchmarks.peers.peer import FOLDCAM, NO_MAP, PLAIN, Asked, Floats, Peer
-from benchmarks.peers.setting import Setting
-from export.onnx_graphs.embedding_model import FEATURE_MAP
-from runtime.contract import EMBEDDING, HEATMAP, IMAGE
+from foldcam.benchmarks.overhead.timing import open_session
+from foldcam.benchmarks.peers.peer import FOLDCAM, NO_MAP, PLAIN, Asked, Floats, Peer
+from foldcam.benchmarks.peers.setting import Setting
+from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP
+from foldcam.runtime.contract.schema import EMBEDDING, HEATMAP, IMAGE
 
 LIBRARY = f"onnxruntime {onnxruntime.__version__}"
 _TRIPLET_SEED = 7
@@ -42,7 +42,7 @@ def foldcam(setting: Setting) -> Peer:
         return heat
 
     def explain_grid(image: Floats, asked: Asked) -> Floats:
-        from benchmarks.localization.methods import weighted
+        from foldcam.benchmarks.localization.methods import weighted
 
         if not embedder:
             embedder.append(open_session(setting.embedder))
@@ -100,7 +100,7 @@ def _cluster_weights(setting: Setting, belongs: Floats, count: int) -> Floats:
     """
     import torch
 
-    from benchmarks.localization.methods import Methods, Question, through_normalization
+    from foldcam.benchmarks.localization.methods import Methods, Question, through_normalization
 
     network, bank = setting.network, setting.bank
     rows = np.arange(bank.rows)

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.peers.peer import Asked, Floats, Peer
-from benchmarks.peers.setting import Setting
-from benchmarks.peers.torch_gradcam import LIBRARY
-from runtime.errors import FoldcamError
+from foldcam.benchmarks.peers.peer import Asked, Floats, Peer
+from foldcam.benchmarks.peers.setting import Setting
+from foldcam.benchmarks.peers.torch_gradcam import LIBRARY
+from foldcam.runtime.errors import FoldcamError
 
 _SCORE_CAM_BATCH = 16
 

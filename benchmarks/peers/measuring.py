@@ -6,17 +6,17 @@ import cv2
 import numpy as np
 import torch
 
-from benchmarks.graphs import StageProgress
-from benchmarks.interleaved import Run, Timed, interleaved_runs
-from benchmarks.localization.scores import Scores
-from benchmarks.overhead.timing import open_session
-from benchmarks.peers.choice import SCORE_CAM, builders
-from benchmarks.peers.libraries import score_cam_heat
-from benchmarks.peers.peer import PLAIN, Asked, Floats, Peer
-from benchmarks.peers.quality import Questions, map_difference, scores_of
-from benchmarks.peers.setting import Setting
-from export.onnx_graphs.embedding_model import FEATURE_MAP
-from runtime.contract import EMBEDDING, IMAGE
+from foldcam.benchmarks.graphs import StageProgress
+from foldcam.benchmarks.interleaved import Run, Timed, interleaved_runs
+from foldcam.benchmarks.localization.scores import Scores
+from foldcam.benchmarks.overhead.timing import open_session
+from foldcam.benchmarks.peers.choice import SCORE_CAM, builders
+from foldcam.benchmarks.peers.libraries import score_cam_heat
+from foldcam.benchmarks.peers.peer import PLAIN, Asked, Floats, Peer
+from foldcam.benchmarks.peers.quality import Questions, map_difference, scores_of
+from foldcam.benchmarks.peers.setting import Setting
+from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP
+from foldcam.runtime.contract.schema import EMBEDDING, IMAGE
 
 _COMPARED = 3
 _WARM_UP = 5

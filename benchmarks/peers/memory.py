@@ -1,6 +1,6 @@
 """Memory of one peer in a process of its own.
 
-    python -m benchmarks.peers.memory FOLDER MODEL WEIGHTS NAME
+    python -m foldcam.benchmarks.peers.memory FOLDER MODEL WEIGHTS NAME
 
 prints `{"loaded": ..., "peak": ...}` in bytes: resident once the peer is built, and at the peak
 of its runs. The peak before the runs is forgotten (`/proc/self/clear_refs`), because exporting
@@ -18,8 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.openvino_worker import memory
-from benchmarks.peers.setting import Setting
+from foldcam.benchmarks.peers.openvino_worker import memory
+from foldcam.benchmarks.peers.setting import Setting
 
 _RUNS = 3
 
@@ -31,7 +31,7 @@ def measured(setting: Setting, name: str) -> dict[str, int] | None:
         setting: with a sample.
         name: of `benchmarks.peers.choice.builders`.
     """
-    command = [sys.executable, "-m", "benchmarks.peers.memory"]
+    command = [sys.executable, "-m", "foldcam.benchmarks.peers.memory"]
     command += [str(setting.folder), setting.model, str(setting.weights or ""), name]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -43,7 +43,7 @@ def measured(setting: Setting, name: str) -> dict[str, int] | None:
 def measured_openvino(python: Path, setting: Setting, name: str) -> dict[str, int]:
     """The same for one of openvino_xai's graphs."""
     # Not above: it loads torch, which the folded graph is measured without.
-    from benchmarks.peers.openvino import METHODS, Worker
+    from foldcam.benchmarks.peers.openvino import METHODS, Worker
 
     method = METHODS[name][0]
     images, asked = setting.sample()
@@ -56,7 +56,7 @@ def measured_openvino(python: Path, setting: Setting, name: str) -> dict[str, in
 
 
 def _measure(setting: Setting, name: str) -> dict[str, Any]:
-    from benchmarks.peers.choice import builders
+    from foldcam.benchmarks.peers.choice import builders
 
     images, asked = setting.sample()
     peer = builders()[name](setting)

@@ -12,10 +12,10 @@ from typing import IO, Any
 import numpy as np
 import onnx
 
-from benchmarks.graphs import save_graph
-from benchmarks.peers.peer import Asked, Floats, Peer
-from export.onnx_graphs.message import load_message
-from runtime.errors import FoldcamError
+from foldcam.benchmarks.graphs import save_graph
+from foldcam.benchmarks.peers.peer import Asked, Floats, Peer
+from foldcam.export.onnx_graphs.message import load_message
+from foldcam.runtime.errors import FoldcamError
 
 _WORKER = Path(__file__).with_name("openvino_worker.py")
 _PACKAGES = ("openvino", "openvino-xai")

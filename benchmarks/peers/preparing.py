@@ -7,18 +7,24 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.graphs import NetworkChoice, StageProgress, chosen_network, plain_graph, save_graph
-from benchmarks.localization.methods import Methods, Question
-from benchmarks.localization.study import split_samples
-from benchmarks.localization.subjects import Subjects, load_subjects
-from benchmarks.overhead.timing import open_session
-from benchmarks.peers.peer import Asked
-from benchmarks.peers.quality import Questions
-from benchmarks.peers.setting import Setting
-from export.datasets import Dataset
-from export.exporter import export_model
-from export.objectives.directions import parse_objective
-from runtime.contract import EMBEDDING, IMAGE, NEIGHBOR
+from foldcam.benchmarks.graphs import (
+    NetworkChoice,
+    StageProgress,
+    chosen_network,
+    plain_graph,
+    save_graph,
+)
+from foldcam.benchmarks.localization.methods import Methods, Question
+from foldcam.benchmarks.localization.study import split_samples
+from foldcam.benchmarks.localization.subjects import Subjects, load_subjects
+from foldcam.benchmarks.overhead.timing import open_session
+from foldcam.benchmarks.peers.peer import Asked
+from foldcam.benchmarks.peers.quality import Questions
+from foldcam.benchmarks.peers.setting import Setting
+from foldcam.export.datasets import Dataset
+from foldcam.export.exporter import export_model
+from foldcam.export.objectives.directions import parse_objective
+from foldcam.runtime.contract.schema import EMBEDDING, IMAGE, NEIGHBOR
 
 _TIMED_IMAGES = 16
 

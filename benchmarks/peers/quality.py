@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.localization.evaluate import per_subject
-from benchmarks.localization.grids import Grid, draw_grids, grid_image
-from benchmarks.localization.metrics import grid_pointing
-from benchmarks.localization.pixels import pixel_average_precision
-from benchmarks.localization.scores import Scores
-from benchmarks.localization.subjects import Subjects
-from benchmarks.peers.peer import Asked, Floats, Peer
-from benchmarks.peers.setting import Setting
-from runtime.files import atomic_path, sha256_of_file
-from runtime.preprocess import Preprocessing
+from foldcam.benchmarks.localization.evaluate import per_subject
+from foldcam.benchmarks.localization.grids import Grid, draw_grids, grid_image
+from foldcam.benchmarks.localization.metrics import grid_pointing
+from foldcam.benchmarks.localization.pixels import pixel_average_precision
+from foldcam.benchmarks.localization.scores import Scores
+from foldcam.benchmarks.localization.subjects import Subjects
+from foldcam.benchmarks.peers.peer import Asked, Floats, Peer
+from foldcam.benchmarks.peers.setting import Setting
+from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.files import atomic_path, sha256_of_file
 
 _REPEATS = 2
 SIDE = 2

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figure import new_figure, save_figure
-from benchmarks.peers.peer import FOLDCAM, PLAIN
+from foldcam.benchmarks.figure import new_figure, save_figure
+from foldcam.benchmarks.peers.peer import FOLDCAM, PLAIN
 
 _HEADINGS = (
     "method",

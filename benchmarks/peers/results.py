@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.bootstrap import Interval, paired_bootstrap_of
-from benchmarks.interleaved import Timed, median_ratio
-from benchmarks.localization.scores import Scores
-from benchmarks.peers.peer import FOLDCAM, PLAIN, Peer
+from foldcam.benchmarks.bootstrap import Interval, paired_bootstrap_of
+from foldcam.benchmarks.interleaved import Timed, median_ratio
+from foldcam.benchmarks.localization.scores import Scores
+from foldcam.benchmarks.peers.peer import FOLDCAM, PLAIN, Peer
 
 
 @dataclass(frozen=True)

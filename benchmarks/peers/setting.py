@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.peers.peer import Asked, Floats
-from runtime.contract import Contract
-from runtime.onnx_file import read_contract
+from foldcam.benchmarks.peers.peer import Asked, Floats
+from foldcam.runtime.contract.onnx_file import read_contract
+from foldcam.runtime.contract.schema import Contract
 
 if TYPE_CHECKING:
-    from export.bank import Bank
-    from export.torch_networks.cut import TorchNetwork
+    from foldcam.export.bank import Bank
+    from foldcam.export.torch_networks.cut import TorchNetwork
 
 _SAMPLE = "sample.npz"
 
@@ -81,9 +81,9 @@ class Setting:
     def _network(self, hold: bool) -> TorchNetwork:
         from torch import nn
 
-        from export.models.spec import load_model
-        from export.torch_networks.cut import TorchNetwork
-        from runtime.errors import FoldcamError
+        from foldcam.export.models.spec import load_model
+        from foldcam.export.torch_networks.cut import TorchNetwork
+        from foldcam.runtime.errors import FoldcamError
 
         recipe = self.contract.preprocessing
         loaded = load_model(self.model, self.weights)
@@ -98,14 +98,14 @@ class Setting:
     @cached_property
     def bank(self) -> Bank:
         """The folded model's rows."""
-        from export.onnx_graphs.message import load_message
-        from export.storage.in_graph import bank_of
+        from foldcam.export.onnx_graphs.message import load_message
+        from foldcam.export.storage.in_graph import bank_of
 
         return bank_of(load_message(self.folded), self.contract)
 
     def keep_sample(self, images: Sequence[Floats], asked: Asked) -> None:
         """Store images and a question for `sample`."""
-        from runtime.files import atomic_path
+        from foldcam.runtime.system.files import atomic_path
 
         arrays: dict[str, npt.NDArray[np.generic]] = {
             name: np.asarray(value) for name, value in vars(asked).items()

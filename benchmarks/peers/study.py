@@ -11,21 +11,21 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_limits
 
-from benchmarks.graphs import NetworkChoice, StageProgress
-from benchmarks.localization.report import write_json
-from benchmarks.peers.choice import SCORE_CAM, builders, can_compile
-from benchmarks.peers.measuring import localization, score_cam, timed
-from benchmarks.peers.memory import measured, measured_openvino
-from benchmarks.peers.openvino import METHODS as OPENVINO
-from benchmarks.peers.openvino import Worker, openvino_peers, openvino_python
-from benchmarks.peers.peer import FOLDCAM, PLAIN, Peer
-from benchmarks.peers.preparing import prepared
-from benchmarks.peers.results import Measured, differences, method, speedups
-from benchmarks.peers.setting import Setting
-from benchmarks.provenance import provenance
-from export.versions import tool_versions
-from runtime.bench.facts import machine_facts
-from runtime.errors import FoldcamError
+from foldcam.benchmarks.graphs import NetworkChoice, StageProgress
+from foldcam.benchmarks.localization.report import write_json
+from foldcam.benchmarks.peers.choice import SCORE_CAM, builders, can_compile
+from foldcam.benchmarks.peers.measuring import localization, score_cam, timed
+from foldcam.benchmarks.peers.memory import measured, measured_openvino
+from foldcam.benchmarks.peers.openvino import METHODS as OPENVINO
+from foldcam.benchmarks.peers.openvino import Worker, openvino_peers, openvino_python
+from foldcam.benchmarks.peers.peer import FOLDCAM, PLAIN, Peer
+from foldcam.benchmarks.peers.preparing import prepared
+from foldcam.benchmarks.peers.results import Measured, differences, method, speedups
+from foldcam.benchmarks.peers.setting import Setting
+from foldcam.benchmarks.provenance import provenance
+from foldcam.export.versions import tool_versions
+from foldcam.runtime.bench.facts import machine_facts
+from foldcam.runtime.errors import FoldcamError
 
 RESULT = "peers.json"
 

@@ -9,8 +9,8 @@ from typing import Any, Literal, cast
 import torch
 from torch import nn
 
-from benchmarks.peers.peer import NO_MAP, Asked, Floats, Peer
-from benchmarks.peers.setting import Setting
+from foldcam.benchmarks.peers.peer import NO_MAP, Asked, Floats, Peer
+from foldcam.benchmarks.peers.setting import Setting
 
 Reach = Literal["full", "map", "head"]
 Mode = Literal["eager", "channels_last", "compiled"]

@@ -16,19 +16,19 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.bootstrap import bootstrap
-from benchmarks.demo.model import demo_model
-from benchmarks.demo.photographs import Photographs
-from benchmarks.demo.run import write_video
-from runtime.backends import Backend, open_backend
-from runtime.batch import Batch
-from runtime.errors import FoldcamError
-from runtime.model import FoldedModel
-from runtime.options import FlowOptions
-from runtime.pipeline import run
-from runtime.sinks import Sink
-from runtime.sinks.jsonl import JsonlSink
-from runtime.sources import open_source
+from foldcam.benchmarks.bootstrap import bootstrap
+from foldcam.benchmarks.demo.model import demo_model
+from foldcam.benchmarks.demo.photographs import Photographs
+from foldcam.benchmarks.demo.run import write_video
+from foldcam.runtime.backends import Backend, open_backend
+from foldcam.runtime.batch import Batch
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.model import FoldedModel
+from foldcam.runtime.options import FlowOptions
+from foldcam.runtime.pipeline import run
+from foldcam.runtime.sinks import Sink
+from foldcam.runtime.sinks.jsonl import JsonlSink
+from foldcam.runtime.sources import open_source
 
 GOAL = 0.95
 RESULT = "pipeline.json"

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from runtime.at_stake import Read, Written, check_outputs
-from runtime.cli_support import print_json
+from foldcam.runtime.at_stake import Read, Written, check_outputs
+from foldcam.runtime.system.command import print_json
 
 
 def ray(
@@ -21,10 +21,10 @@ def ray(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Time of bank building by the number of workers, and equality with the local engine."""
-    from benchmarks.ray.report import text_table
-    from benchmarks.ray.study import RayOptions, run_ray
-    from export.commands.options import stdout_kept
-    from export.progress import ProgressBar
+    from foldcam.benchmarks.ray.report import text_table
+    from foldcam.benchmarks.ray.study import RayOptions, run_ray
+    from foldcam.export.commands.options import stdout_kept
+    from foldcam.export.progress import ProgressBar
 
     counts = workers.split(",")
     if not all(part.isascii() and part.isdigit() and 0 < int(part) < 1000 for part in counts):

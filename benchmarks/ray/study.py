@@ -13,19 +13,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.bootstrap import bootstrap
-from export.bank import Bank
-from export.bank_files import build_bank_file
-from export.banks.steps import StageProgress
-from export.datasets import Dataset, Split, load_dataset
-from export.models.spec import load_model
-from export.objectives.directions import parse_objective
-from export.scale_out.engine import BankOnRay, build_bank_file_on_ray
-from export.scale_out.sources import sharded
-from export.scale_out.workers import cluster
-from export.versions import tool_versions
-from runtime.errors import FoldcamError
-from runtime.files import atomic_path
+from foldcam.benchmarks.bootstrap import bootstrap
+from foldcam.export.bank import Bank
+from foldcam.export.bank_files import build_bank_file
+from foldcam.export.banks.steps import StageProgress
+from foldcam.export.datasets import Dataset, Split, load_dataset
+from foldcam.export.models.spec import load_model
+from foldcam.export.objectives.directions import parse_objective
+from foldcam.export.scale_out.engine import BankOnRay, build_bank_file_on_ray
+from foldcam.export.scale_out.sources import sharded
+from foldcam.export.scale_out.workers import cluster
+from foldcam.export.versions import tool_versions
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.files import atomic_path
 
 RESULT = "scaling.json"
 _OBJECTIVE = "all-triplets"

@@ -1,8 +1,8 @@
 """Runs the reliability checks, short or in full.
 
-    python -m benchmarks.reliability                       # short, as in CI
-    python -m benchmarks.reliability --full --store        # keep the figures
-    python -m benchmarks.reliability --only cuts,soak
+    python -m foldcam.benchmarks.reliability                       # short, as in CI
+    python -m foldcam.benchmarks.reliability --full --store        # keep the figures
+    python -m foldcam.benchmarks.reliability --only cuts,soak
 
 Exit status 3 if a check failed.
 """
@@ -19,9 +19,9 @@ from importlib import import_module, util
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from benchmarks.reliability.told import Told
-from runtime.errors import ExitStatus, FoldcamError
-from runtime.files import atomic_path
+from foldcam.benchmarks.reliability.told import Told
+from foldcam.runtime.errors import ExitStatus, FoldcamError
+from foldcam.runtime.system.files import atomic_path
 
 NAMES = ("soak", "cuts", "cameras", "rtsp", "mutations", "kills", "clients", "page")
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "reliability"
@@ -42,8 +42,10 @@ class Check(Protocol):
 
 def available() -> dict[str, Check]:
     """The checks that are there, by name."""
-    found = [name for name in NAMES if util.find_spec(f"benchmarks.reliability.{name}")]
-    return {name: cast(Check, import_module(f"benchmarks.reliability.{name}")) for name in found}
+    found = [name for name in NAMES if util.find_spec(f"foldcam.benchmarks.reliability.{name}")]
+    return {
+        name: cast(Check, import_module(f"foldcam.benchmarks.reliability.{name}")) for name in found
+    }
 
 
 def text_of(name: str, check: Check, document: dict[str, Any]) -> str:
@@ -59,8 +61,8 @@ def text_of(name: str, check: Check, document: dict[str, Any]) -> str:
 def main() -> None:
     """Run the checks that are asked for."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.reliability", description=(__doc__ or "").splitlines()[0],
-        epilog="Example: python -m benchmarks.reliability --full --only cuts --store",
+        prog="python -m foldcam.benchmarks.reliability", description=(__doc__ or "").splitlines()[0],
+        epilog="Example: python -m foldcam.benchmarks.reliability --full --only cuts --store",
     )  # fmt: skip
     parser.add_argument("--full", action="store_true", help="the form whose figures are published")
     parser.add_argument("--only", default="", help=f"some of {', '.join(NAMES)}, by commas")

@@ -13,18 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.demo.model import demo_model
-from benchmarks.reliability.stream import Stream
-from runtime.backends import open_backend
-from runtime.batch import Batch
-from runtime.errors import FoldcamError
-from runtime.model import FoldedModel, ForwardPass
-from runtime.monitor import Monitor
-from runtime.options import FlowOptions
-from runtime.pipeline import run
-from runtime.pipeline.summary import Summary
-from runtime.seen import Seen
-from runtime.sources import open_source
+from foldcam.benchmarks.demo.model import demo_model
+from foldcam.benchmarks.reliability.stream import Stream
+from foldcam.runtime.backends import open_backend
+from foldcam.runtime.batch import Batch
+from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.model import FoldedModel, ForwardPass
+from foldcam.runtime.options import FlowOptions
+from foldcam.runtime.pipeline import run
+from foldcam.runtime.pipeline.summary import Summary
+from foldcam.runtime.sources import open_source
+from foldcam.runtime.system.monitor import Monitor
 
 SECONDS = {False: 3.0, True: 20.0}
 """Of each of the three parts: both, one, both again."""

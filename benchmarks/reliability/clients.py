@@ -19,16 +19,16 @@ from typing import Any
 
 from starlette.routing import Route, WebSocketRoute
 
-from benchmarks.demo.model import demo_model
-from benchmarks.reliability.film_server import write_film
-from benchmarks.reliability.still_page import still_page
-from runtime.model import FoldedModel
-from runtime.monitor import Monitor
-from runtime.options import ServeOptions
-from runtime.pipeline import run
-from runtime.seen import Seen
-from runtime.sources import open_source
-from runtime.web import LivePage
+from foldcam.benchmarks.demo.model import demo_model
+from foldcam.benchmarks.reliability.film_server import write_film
+from foldcam.benchmarks.reliability.still_page import still_page
+from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.model import FoldedModel
+from foldcam.runtime.options import ServeOptions
+from foldcam.runtime.pipeline import run
+from foldcam.runtime.sources import open_source
+from foldcam.runtime.system.monitor import Monitor
+from foldcam.runtime.web import LivePage
 
 VIEWERS = 50
 STALLED = 5
@@ -190,7 +190,7 @@ def _watched_fps(model: FoldedModel, film: Path) -> tuple[float, dict[str, Any]]
     with LivePage(options, Monitor(), model.contract) as page:
         port = page.url.rstrip("/").rpartition(":")[2]
         command = [
-            sys.executable, "-m", "benchmarks.reliability.viewers", "127.0.0.1", port,
+            sys.executable, "-m", "foldcam.benchmarks.reliability.viewers", "127.0.0.1", port,
             "--watching", str(VIEWERS - STALLED), "--stalled", str(STALLED),
         ]  # fmt: skip
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as viewers:

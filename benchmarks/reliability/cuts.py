@@ -12,18 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.demo.model import demo_model
-from benchmarks.reliability.footprint import footprint, slope
-from benchmarks.reliability.stream import Stream
-from runtime.errors import FoldcamError
-from runtime.model import FoldedModel
-from runtime.monitor import Monitor, State
-from runtime.options import FlowOptions
-from runtime.pipeline import run
-from runtime.pipeline.summary import Summary
-from runtime.seen import Seen
-from runtime.sources import open_source
-from runtime.sources.live import LiveSource
+from foldcam.benchmarks.demo.model import demo_model
+from foldcam.benchmarks.reliability.footprint import footprint, slope
+from foldcam.benchmarks.reliability.stream import Stream
+from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.model import FoldedModel
+from foldcam.runtime.options import FlowOptions
+from foldcam.runtime.pipeline import run
+from foldcam.runtime.pipeline.summary import Summary
+from foldcam.runtime.sources import open_source
+from foldcam.runtime.sources.live import LiveSource
+from foldcam.runtime.system.monitor import Monitor, State
 
 CUTS = {False: 4, True: 100}
 SIZE = "64"

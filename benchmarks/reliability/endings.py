@@ -1,7 +1,7 @@
 """Runs that fail while frames are in flight: each ends in order, with one sentence.
 
-    python -m benchmarks.reliability.endings          # 200 runs of each kind
-    python -m benchmarks.reliability.endings 20
+    python -m foldcam.benchmarks.reliability.endings          # 200 runs of each kind
+    python -m foldcam.benchmarks.reliability.endings 20
 
 Exit status 3 if a run ended by a signal, or said something else.
 """
@@ -16,15 +16,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.reliability.originals import folded_model
-from benchmarks.reliability.told import Told
-from runtime.errors import ExitStatus
+from foldcam.benchmarks.reliability.originals import folded_model
+from foldcam.benchmarks.reliability.told import Told
+from foldcam.runtime.errors import ExitStatus
 
 RUNS = 200
 _SOURCE = "test://?size=320x240&frames=2000"
 _LIMIT_SECONDS = 120.0
 _OWN_CODE = """
-from runtime import FoldcamError
+from foldcam.runtime import FoldcamError
 
 class Full:
     name, may_skip, output = "full", False, None
@@ -76,7 +76,7 @@ def endings(kind: str, runs: int, model: Path, folder: Path) -> Sequence[Ending]
     command = [
         sys.executable,
         "-m",
-        "runtime.cli",
+        "foldcam.runtime.cli.runtime",
         "run",
         str(model),
         "--source",

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.reliability.mutants import mutated_bytes, mutated_json
+from foldcam.benchmarks.reliability.mutants import mutated_bytes, mutated_json
 
 _DTYPES = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "I64", "I32", "I8", "U8", "BOOL", "X")
 _TEXTS = (

@@ -1,6 +1,6 @@
 """A run whose cameras are films, behind a live page: in a process that can be killed.
 
-python -m benchmarks.reliability.film_server MODEL FILM... --port 8080
+python -m foldcam.benchmarks.reliability.film_server MODEL FILM... --port 8080
 
 Each film is played again and again at `--fps`, as one live stream.
 """
@@ -16,15 +16,15 @@ from pathlib import Path, PurePath
 import cv2
 import numpy as np
 
-from benchmarks.demo.photographs import Photographs
-from runtime.errors import FoldcamError
-from runtime.model import FoldedModel
-from runtime.monitor import Cause, Monitor, State
-from runtime.options import ServeOptions
-from runtime.preprocess import Image
-from runtime.seen import Seen
-from runtime.sources import Frame
-from runtime.web import LivePage
+from foldcam.benchmarks.demo.photographs import Photographs
+from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.model import FoldedModel
+from foldcam.runtime.options import ServeOptions
+from foldcam.runtime.sources import Frame
+from foldcam.runtime.system.monitor import Cause, Monitor, State
+from foldcam.runtime.web import LivePage
 
 WIDTH, HEIGHT = 640, 480
 _SECONDS_EACH = 3.0

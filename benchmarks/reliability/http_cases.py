@@ -1,6 +1,6 @@
 """Requests that no browser sends, by the thousand: from a seed, always the same ones.
 
-python -m benchmarks.reliability.http_cases --count 2000 --seed 0
+python -m foldcam.benchmarks.reliability.http_cases --count 2000 --seed 0
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
 
-from benchmarks.reliability.still_page import still_page
-from runtime.options import ServeOptions
+from foldcam.benchmarks.reliability.still_page import still_page
+from foldcam.runtime.options import ServeOptions
 
 _HOST = b"Host: 127.0.0.1\r\n"
 _UPGRADE = (
@@ -226,14 +226,14 @@ def fuzz(seed: int, count: int, seconds: float = 300.0) -> dict[str, Any]:
             logged.append(record.getMessage())
 
     handler = Keep(logging.WARNING)
-    logging.getLogger("runtime.web").addHandler(handler)
+    logging.getLogger("foldcam.runtime.web").addHandler(handler)
     try:
         with still_page(ServeOptions(port=0)) as page:
             port = int(page.url.rstrip("/").rpartition(":")[2])
             cases = islice(http_cases(seed), count)
             outcome = run_http_cases("127.0.0.1", port, cases, seconds)
     finally:
-        logging.getLogger("runtime.web").removeHandler(handler)
+        logging.getLogger("foldcam.runtime.web").removeHandler(handler)
     document = outcome.to_dict()
     document["passed"] = outcome.passed and not logged and outcome.sent == count
     return {**document, "seed": seed, "logged": logged[:20]}

@@ -15,9 +15,9 @@ from importlib import util
 from pathlib import Path
 from typing import Any
 
-from benchmarks.reliability import originals
-from benchmarks.reliability.sound import final_files, problem_of, same_as, unfinished_files
-from runtime.errors import FoldcamError
+from foldcam.benchmarks.reliability import originals
+from foldcam.benchmarks.reliability.sound import final_files, problem_of, same_as, unfinished_files
+from foldcam.runtime.errors import FoldcamError
 
 SEED = 11
 _KILLS = 50
@@ -206,8 +206,8 @@ def _commands(folder: Path, out: Path, full: bool) -> list[Command]:
     model = originals.folded_model(folder)
     pictures = originals.dataset(folder / "more", images_each=16)
     film = _film(folder / "film.avi", _FILM_FRAMES if full else _FILM_FRAMES // 3)
-    runtime = [sys.executable, "-m", "runtime.cli"]
-    foldcam = [sys.executable, "-m", "runtime.foldcam_cli"]
+    runtime = [sys.executable, "-m", "foldcam.runtime"]
+    foldcam = [sys.executable, "-m", "foldcam"]
     export = originals.export_command(folder / "images", out / "model.onnx")
     commands = [
         Command(

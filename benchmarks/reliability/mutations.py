@@ -15,8 +15,8 @@ from importlib import import_module, util
 from pathlib import Path
 from typing import Any
 
-from benchmarks.reliability import originals
-from benchmarks.reliability.mutants import mutated_bytes, mutated_json, mutated_text
+from foldcam.benchmarks.reliability import originals
+from foldcam.benchmarks.reliability.mutants import mutated_bytes, mutated_json, mutated_text
 
 SEED = 7
 LIMIT_SECONDS = 20.0
@@ -67,7 +67,7 @@ def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> di
     counts = {
         kind: max(1, round(count * (1.0 if full else _SHORT_SHARE)))
         for kind, count in _FULL.items()
-        if kind != "boxes" or util.find_spec("runtime.regions") is not None
+        if kind != "boxes" or util.find_spec("foldcam.runtime.regions") is not None
     }
     http = _http(round(_FULL_HTTP * (1.0 if full else _SHORT_SHARE)))
     total = sum(counts.values())
@@ -243,7 +243,7 @@ class _Victim:
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.reliability.victim"],
+                [sys.executable, "-m", "foldcam.benchmarks.reliability.victim"],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             )  # fmt: skip
         return self._process
@@ -262,7 +262,7 @@ class _Victim:
 
 def _http(count: int) -> dict[str, Any] | None:
     """Wrong requests to the live page, where it is; None where it is not."""
-    name = "benchmarks.reliability.http_cases"
+    name = "foldcam.benchmarks.reliability.http_cases"
     if util.find_spec(name) is None:
         return None
     cases: Any = import_module(name)

@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from runtime.contract import METADATA_KEY
-from runtime.errors import FoldcamError
-from runtime.onnx_file import read_header
+from foldcam.runtime.contract.onnx_file import read_header
+from foldcam.runtime.contract.schema import METADATA_KEY
+from foldcam.runtime.errors import FoldcamError
 
-NETWORK = "benchmarks.architectures.small:NeckNetwork"
+NETWORK = "foldcam.benchmarks.architectures.small:NeckNetwork"
 SIZE = "48"
 
 CONFIG = """\
@@ -139,7 +139,7 @@ def folded_model(folder: Path, kind: str = "float32") -> Path:
 def export_command(images_: Path, out: Path) -> list[str]:
     """`foldcam export` of a small network."""
     return [
-        sys.executable, "-m", "runtime.foldcam_cli", "export", NETWORK, "--images", str(images_),
+        sys.executable, "-m", "foldcam", "export", NETWORK, "--images", str(images_),
         "--size", SIZE, "--out", str(out),
     ]  # fmt: skip
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
-from benchmarks.demo.model import demo_model
-from benchmarks.demo.photographs import OBJECTS
-from benchmarks.reliability.browser import (
+from foldcam.benchmarks.demo.model import demo_model
+from foldcam.benchmarks.demo.photographs import OBJECTS
+from foldcam.benchmarks.reliability.browser import (
     DESKTOP,
     PHONE,
     WAIT_MS,
@@ -26,9 +26,9 @@ from benchmarks.reliability.browser import (
     wait_for_body,
     why_no_browser,
 )
-from benchmarks.reliability.film_server import write_film
-from runtime.images import write_image
-from runtime.web.address import bind, resolve
+from foldcam.benchmarks.reliability.film_server import write_film
+from foldcam.runtime.images.files import write_image
+from foldcam.runtime.web.address import bind, resolve
 
 _RESTARTS = {False: 1, True: 5}
 _FPS = 10.0
@@ -117,7 +117,7 @@ class _Server:
         ]
         thumbnails = _thumbnails(folder / "thumbnails")
         self._command = [
-            sys.executable, "-m", "benchmarks.reliability.film_server", str(model),
+            sys.executable, "-m", "foldcam.benchmarks.reliability.film_server", str(model),
             *map(str, films), "--port", str(self._port), "--fps", str(_FPS),
             "--thumbnails", str(thumbnails),
         ]  # fmt: skip
@@ -146,7 +146,7 @@ class _Server:
 
 
 def _thumbnails(folder: Path) -> Path:
-    from benchmarks.demo.photographs import Photographs
+    from foldcam.benchmarks.demo.photographs import Photographs
 
     for label, image in Photographs(0).views():
         if not (folder / f"{label}.jpg").exists():

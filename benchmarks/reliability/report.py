@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.reliability.__main__ import available
+from foldcam.benchmarks.reliability.__main__ import available
 
 
 def markdown_table(name: str, document: dict[str, Any]) -> str:

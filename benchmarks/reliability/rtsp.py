@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from benchmarks.demo.model import demo_model
-from benchmarks.reliability.stream import free_port, listening
-from runtime.errors import FoldcamError
+from foldcam.benchmarks.demo.model import demo_model
+from foldcam.benchmarks.reliability.stream import free_port, listening
+from foldcam.runtime.errors import FoldcamError
 
 RESTARTS = {False: 1, True: 10}
 SIZE = "64"
@@ -131,7 +131,7 @@ def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> di
     try:
         server.start()
         process = subprocess.Popen(
-            [sys.executable, "-m", "runtime.cli", "run", str(model), "--source", server.uri,
+            [sys.executable, "-m", "foldcam.runtime", "run", str(model), "--source", server.uri,
              "--jsonl", "-", "--no-embedding", "--threads", "1"],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},

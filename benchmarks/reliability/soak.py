@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.demo.model import demo_model
-from benchmarks.reliability.footprint import footprint, slope
-from runtime.model import FoldedModel
-from runtime.pipeline import run
-from runtime.seen import Seen
-from runtime.sources import open_source
-from runtime.sources.pattern import number_in
+from foldcam.benchmarks.demo.model import demo_model
+from foldcam.benchmarks.reliability.footprint import footprint, slope
+from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.model import FoldedModel
+from foldcam.runtime.pipeline import run
+from foldcam.runtime.sources import open_source
+from foldcam.runtime.sources.pattern import number_in
 
 FRAMES = {False: 2_000, True: 100_000}
 SIZE = "64"

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
-from runtime.errors import FoldcamError
-from runtime.files import sha256_of_file
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.files import sha256_of_file
 
 
 def final_files(folder: Path) -> list[Path]:
@@ -55,7 +55,7 @@ def _model(path: Path) -> str | None:
     import numpy as np
     import onnx
 
-    from runtime.model import FoldedModel
+    from foldcam.runtime.model import FoldedModel
 
     onnx.checker.check_model(str(path))
     with FoldedModel.load(path, "cpu", threads=1) as model:
@@ -112,7 +112,7 @@ def _parquet(path: Path) -> str | None:
 
 
 def _film(path: Path) -> str | None:
-    from runtime.sources import open_source
+    from foldcam.runtime.sources import open_source
 
     with open_source(file=str(path)) as source:
         frames = iter(source)
@@ -123,7 +123,7 @@ def _film(path: Path) -> str | None:
 
 
 def _picture(path: Path) -> str | None:
-    from runtime.images import read_image
+    from foldcam.runtime.images.files import read_image
 
     read_image(path)
     return None

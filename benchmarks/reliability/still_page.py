@@ -9,14 +9,14 @@ from pathlib import PurePath
 
 import numpy as np
 
-from runtime.contract import BankSummary, Contract, LabelRun, Origin
-from runtime.model import Result, Timings
-from runtime.monitor import Monitor, State
-from runtime.options import ServeOptions
-from runtime.preprocess import Affine, Preprocessing
-from runtime.seen import Seen
-from runtime.sources import Frame
-from runtime.web import LivePage
+from foldcam.runtime.contract.schema import BankSummary, Contract, LabelRun, Origin
+from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.images.preprocess import Affine, Preprocessing
+from foldcam.runtime.model import Result, Timings
+from foldcam.runtime.options import ServeOptions
+from foldcam.runtime.sources import Frame
+from foldcam.runtime.system.monitor import Monitor, State
+from foldcam.runtime.web import LivePage
 
 _NOTHING = "0" * 64
 

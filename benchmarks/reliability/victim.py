@@ -1,6 +1,6 @@
 """A long-lived process that reads one input after the other: what a mutant is given to.
 
-    python -m benchmarks.reliability.victim
+    python -m foldcam.benchmarks.reliability.victim
 
 Each line on standard input is a kind and a path; each answer one JSON line on standard
 output. Whoever asks ends the process when no answer comes in time.
@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from runtime.errors import FoldcamError
+from foldcam.runtime.errors import FoldcamError
 
 _MEMORY = 6 << 30
 _FRAMES = 50
@@ -25,14 +25,14 @@ _FRAMES = 50
 
 def read_image(path: Path) -> None:
     """As every photograph is read."""
-    from runtime.images import read_image
+    from foldcam.runtime.images.files import read_image
 
     read_image(path)
 
 
 def read_video(path: Path) -> None:
     """As a recorded source."""
-    from runtime.sources import open_source
+    from foldcam.runtime.sources import open_source
 
     with open_source(file=str(path)) as source:
         for _ in islice(source, _FRAMES):
@@ -43,8 +43,8 @@ def read_model(path: Path) -> None:
     """Inspected, then loaded and run."""
     import numpy as np
 
-    from runtime.inspect import inspect_model, inspection_text
-    from runtime.model import FoldedModel
+    from foldcam.runtime.engine.inspect import inspect_model, inspection_text
+    from foldcam.runtime.model import FoldedModel
 
     inspection_text(inspect_model(path))
     with FoldedModel.load(path, "cpu", threads=1) as model:
@@ -53,22 +53,22 @@ def read_model(path: Path) -> None:
 
 def read_metadata(path: Path) -> None:
     """As the document in a model."""
-    from runtime.contract import parse_contract
+    from foldcam.runtime.contract.schema import parse_contract
 
     parse_contract(path.read_bytes().decode("utf-8", "surrogateescape"), "the document")
 
 
 def read_config(path: Path) -> None:
     """As `runtime run --config`."""
-    from runtime.config import load_config
-    from runtime.config.dumping import public_document
+    from foldcam.runtime.config import load_config
+    from foldcam.runtime.config.dumping import public_document
 
     json.dumps(public_document(load_config(path)))
 
 
 def read_rule(path: Path) -> None:
     """As `--event`."""
-    from runtime.events.language import RuleProblem, event_from_text
+    from foldcam.runtime.events.language import RuleProblem, event_from_text
 
     try:
         event_from_text(path.read_bytes().decode("utf-8", "replace"), "event-1")
@@ -78,8 +78,8 @@ def read_rule(path: Path) -> None:
 
 def read_address(path: Path) -> None:
     """As `--mqtt`, and as a text in a message."""
-    from runtime.redaction import redacted
-    from runtime.sinks.broker import parse_broker
+    from foldcam.runtime.sinks.broker import parse_broker
+    from foldcam.runtime.system.redaction import redacted
 
     text = path.read_bytes().decode("utf-8", "replace")
     redacted(text)
@@ -90,7 +90,7 @@ def read_boxes(path: Path) -> None:
     """As `--boxes`."""
     from importlib import import_module
 
-    box_file: Any = import_module("runtime.regions.box_file")
+    box_file: Any = import_module("foldcam.runtime.regions.box_file")
     box_file.BoxFile(path)
 
 

@@ -1,6 +1,6 @@
 """Many viewers of one live page, in a process of their own; some read nothing any more.
 
-python -m benchmarks.reliability.viewers 127.0.0.1 8080 --watching 45 --stalled 5
+python -m foldcam.benchmarks.reliability.viewers 127.0.0.1 8080 --watching 45 --stalled 5
 
 They receive pictures and answer that they have shown them; none is decoded, since the
 browsers of a real page do that on other machines. Prints `ready` when all are connected, and

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.overhead.timing import open_session
-from runtime.contract import IMAGE
+from foldcam.benchmarks.overhead.timing import open_session
+from foldcam.runtime.contract.schema import IMAGE
 
 
 def cameras(

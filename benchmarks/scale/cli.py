@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.cli_support import (
+from foldcam.benchmarks.cli_support import (
     DataOption,
     JsonOption,
     OutOption,
@@ -15,7 +15,7 @@ from benchmarks.cli_support import (
     network_choice,
     usual_data,
 )
-from runtime.cli_support import print_json, print_text
+from foldcam.runtime.system.command import print_json, print_text
 
 
 def scale(
@@ -49,9 +49,9 @@ def scale(
     as_json: JsonOption = False,
 ) -> None:
     """What folding costs as rows, sizes, batches, cameras and images grow, and where it goes."""
-    from benchmarks.scale.report import plot, text
-    from benchmarks.scale.study import ScaleOptions, run_scale
-    from export.progress import ProgressBar
+    from foldcam.benchmarks.scale.report import plot, text
+    from foldcam.benchmarks.scale.study import ScaleOptions, run_scale
+    from foldcam.export.progress import ProgressBar
 
     options = ScaleOptions(
         network=network_choice(model, weights, size, epochs, seed),

@@ -18,17 +18,17 @@ import onnxruntime
 import torch
 from torch import nn
 
-from benchmarks.gpu.study import random_bank
-from benchmarks.graphs import plain_graph, save_graph
-from benchmarks.interleaved import Run, interleaved_runs
-from benchmarks.overhead.timing import open_session
-from export.grafting.fold import FoldOptions, HeatmapSize, fold
-from export.storage.options import StorageOptions
-from export.torch_networks.cut import TorchNetwork
-from export.versions import tool_versions
-from runtime.contract import IMAGE, Contract, Origin
-from runtime.onnx_file import read_contract
-from runtime.preprocess import Preprocessing
+from foldcam.benchmarks.gpu.study import random_bank
+from foldcam.benchmarks.graphs import plain_graph, save_graph
+from foldcam.benchmarks.interleaved import Run, interleaved_runs
+from foldcam.benchmarks.overhead.timing import open_session
+from foldcam.export.grafting.fold import FoldOptions, HeatmapSize, fold
+from foldcam.export.storage.options import StorageOptions
+from foldcam.export.torch_networks.cut import TorchNetwork
+from foldcam.export.versions import tool_versions
+from foldcam.runtime.contract.onnx_file import read_contract
+from foldcam.runtime.contract.schema import IMAGE, Contract, Origin
+from foldcam.runtime.images.preprocess import Preprocessing
 
 _STRIDE = 32
 _SIDE = 224

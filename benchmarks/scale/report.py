@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figure import new_figure, save_figure
+from foldcam.benchmarks.figure import new_figure, save_figure
 
 _PLAIN = "plain_milliseconds"
 _COUNTS = ("exhaustive_rows", "embedding_sizes", "heatmap_sizes", "batches")

@@ -11,32 +11,38 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.graphs import NetworkChoice, StageProgress, chosen_network, plain_graph, save_graph
-from benchmarks.interleaved import median_ratio
-from benchmarks.localization.report import write_json
-from benchmarks.localization.study import split_samples
-from benchmarks.overhead.rows import augmented_rows
-from benchmarks.overhead.study import bank_of_rows, pooling_probe
-from benchmarks.overhead.timing import interleaved, open_session
-from benchmarks.provenance import provenance
-from benchmarks.scale.cameras import cameras
-from benchmarks.scale.graphs import Added, BareGraphs
-from benchmarks.scale.roofline import DATA_SHEETS, Roofline, measured_roofline
-from benchmarks.scale.rows import grown
-from benchmarks.scale.work import least_microseconds, power_law
-from export.banks.builder import build_bank
-from export.banks.embedding_pass import embed
-from export.datasets import Sample
-from export.datasets.reading import read_picture
-from export.grafting.fold import fold
-from export.networks.cut import Network
-from export.objectives.directions import parse_objective
-from export.storage.options import SearchOptions, StorageOptions
-from export.versions import tool_versions
-from runtime.bench.facts import machine_facts
-from runtime.contract import Contract, Origin
-from runtime.onnx_file import read_contract
-from runtime.preprocess import Preprocessing
+from foldcam.benchmarks.graphs import (
+    NetworkChoice,
+    StageProgress,
+    chosen_network,
+    plain_graph,
+    save_graph,
+)
+from foldcam.benchmarks.interleaved import median_ratio
+from foldcam.benchmarks.localization.report import write_json
+from foldcam.benchmarks.localization.study import split_samples
+from foldcam.benchmarks.overhead.rows import augmented_rows
+from foldcam.benchmarks.overhead.study import bank_of_rows, pooling_probe
+from foldcam.benchmarks.overhead.timing import interleaved, open_session
+from foldcam.benchmarks.provenance import provenance
+from foldcam.benchmarks.scale.cameras import cameras
+from foldcam.benchmarks.scale.graphs import Added, BareGraphs
+from foldcam.benchmarks.scale.roofline import DATA_SHEETS, Roofline, measured_roofline
+from foldcam.benchmarks.scale.rows import grown
+from foldcam.benchmarks.scale.work import least_microseconds, power_law
+from foldcam.export.banks.builder import build_bank
+from foldcam.export.banks.embedding_pass import embed
+from foldcam.export.datasets import Sample
+from foldcam.export.datasets.reading import read_picture
+from foldcam.export.grafting.fold import fold
+from foldcam.export.networks.cut import Network
+from foldcam.export.objectives.directions import parse_objective
+from foldcam.export.storage.options import SearchOptions, StorageOptions
+from foldcam.export.versions import tool_versions
+from foldcam.runtime.bench.facts import machine_facts
+from foldcam.runtime.contract.onnx_file import read_contract
+from foldcam.runtime.contract.schema import Contract, Origin
+from foldcam.runtime.images.preprocess import Preprocessing
 
 RESULT = "scale.json"
 _TIMED_IMAGES = 16

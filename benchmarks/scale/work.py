@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.scale.roofline import Roofline
-from runtime.contract import Contract
+from foldcam.benchmarks.scale.roofline import Roofline
+from foldcam.runtime.contract.schema import Contract
 
 _BYTES = {"float32": 4, "float16": 2, "int8": 1}
 # Taking four codes out of an int32 and scaling them costs a few operations a number.

@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from export.models.demo import PREPROCESSING, pretrained_backbone
+from foldcam.export.models.demo import PREPROCESSING, pretrained_backbone
 
 HEADS = ("linear", "mlp", "layernorm", "attention", "flatten", "depthwise")
 """Linear over the average: exact; a LayerNorm in between too, with its scale held constant.

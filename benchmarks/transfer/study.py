@@ -12,26 +12,26 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from benchmarks.bootstrap import Interval, bootstrap, paired_bootstrap
-from benchmarks.localization.evaluate import Runner
-from benchmarks.localization.grids import Grid, draw_grids, grid_image
-from benchmarks.localization.methods import Methods, through_normalization, weighted
-from benchmarks.localization.metrics import grid_pointing
-from benchmarks.localization.report import write_json
-from benchmarks.localization.study import split_samples
-from benchmarks.localization.subjects import Subjects, load_subjects
-from benchmarks.transfer.heads import HEADS, HeadedNetwork
-from export.bank import Bank
-from export.banks.builder import build_bank
-from export.datasets import Sample
-from export.models.spec import LoadedModel
-from export.models.trained_file import trained_architecture
-from export.networks.cut import Network
-from export.objectives.directions import parse_objective
-from export.torch_networks.cut import TorchNetwork
-from export.training.trainer import TrainingOptions, train
-from export.versions import tool_versions
-from runtime.preprocess import Preprocessing
+from foldcam.benchmarks.bootstrap import Interval, bootstrap, paired_bootstrap
+from foldcam.benchmarks.localization.evaluate import Runner
+from foldcam.benchmarks.localization.grids import Grid, draw_grids, grid_image
+from foldcam.benchmarks.localization.methods import Methods, through_normalization, weighted
+from foldcam.benchmarks.localization.metrics import grid_pointing
+from foldcam.benchmarks.localization.report import write_json
+from foldcam.benchmarks.localization.study import split_samples
+from foldcam.benchmarks.localization.subjects import Subjects, load_subjects
+from foldcam.benchmarks.transfer.heads import HEADS, HeadedNetwork
+from foldcam.export.bank import Bank
+from foldcam.export.banks.builder import build_bank
+from foldcam.export.datasets import Sample
+from foldcam.export.models.spec import LoadedModel
+from foldcam.export.models.trained_file import trained_architecture
+from foldcam.export.networks.cut import Network
+from foldcam.export.objectives.directions import parse_objective
+from foldcam.export.torch_networks.cut import TorchNetwork
+from foldcam.export.training.trainer import TrainingOptions, train
+from foldcam.export.versions import tool_versions
+from foldcam.runtime.images.preprocess import Preprocessing
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
@@ -116,7 +116,7 @@ class _Case:
         torch.manual_seed(options.seed)
         module = HeadedNetwork(head)
         recipe = module.preprocessing
-        loaded = LoadedModel(module.eval(), recipe, f"benchmarks.transfer.heads:{head}", "")
+        loaded = LoadedModel(module.eval(), recipe, f"foldcam.benchmarks.transfer.heads:{head}", "")
         path = out / f"{head}.safetensors"
         # The module is trained in place.
         train(
@@ -210,7 +210,7 @@ class _Case:
         return self._pulled(through_normalization(unit, torch.from_numpy(directions)).numpy())
 
     def _pulled(self, directions: Floats) -> Floats:
-        from export.banks.grad_weights import pull_back_anywhere
+        from foldcam.export.banks.grad_weights import pull_back_anywhere
 
         return pull_back_anywhere(self.network, self.singles, directions)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from export.bank import Bank
+from foldcam.export.bank import Bank
 
 ALIKE = 0.999
 """Cosine above which two embeddings of different pictures are hardly different."""

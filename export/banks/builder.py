@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from export.bank import Bank, BankOutcome, label_runs, scaled_to_unit_maximum
-from export.banks.embedding_pass import EmbeddingPass, embed, forget, probe_activations
-from export.banks.feature_cache import FeatureCache
-from export.banks.grad_weights import (
+from foldcam.export.bank import Bank, BankOutcome, label_runs, scaled_to_unit_maximum
+from foldcam.export.banks.embedding_pass import EmbeddingPass, embed, forget, probe_activations
+from foldcam.export.banks.feature_cache import FeatureCache
+from foldcam.export.banks.grad_weights import (
     ChannelRule,
     HeadTraits,
     head_traits,
     keep_channels,
     pull_back_anywhere,
 )
-from export.banks.numbers import unit_rows
-from export.banks.steps import (
+from foldcam.export.banks.numbers import unit_rows
+from foldcam.export.banks.steps import (
     StageProgress,
     data_hash,
     hash_rows,
@@ -30,14 +30,14 @@ from export.banks.steps import (
     stage_of,
     values_of,
 )
-from export.datasets import Sample, SkippedFile
-from export.datasets.reading import clipped_notes, same_pictures
-from export.networks.cut import Activations, Network
-from export.objectives.blocks import directions_in_blocks
-from export.objectives.directions import Directions, Objective
-from export.objectives.kernel import KernelObjective
-from runtime.errors import FoldcamError
-from runtime.preprocess import Preprocessing
+from foldcam.export.datasets import Sample, SkippedFile
+from foldcam.export.datasets.reading import clipped_notes, same_pictures
+from foldcam.export.networks.cut import Activations, Network
+from foldcam.export.objectives.blocks import directions_in_blocks
+from foldcam.export.objectives.directions import Directions, Objective
+from foldcam.export.objectives.kernel import KernelObjective
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Preprocessing
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]

@@ -16,14 +16,14 @@ import safetensors
 import torch
 from safetensors.numpy import save_file
 
-from export.banks.numbers import check_finite
-from export.datasets import Sample, SkippedFile
-from export.datasets.reading import read_picture
-from export.networks.cut import Activations, Network
-from runtime.errors import FoldcamError
-from runtime.files import atomic_path
-from runtime.preprocess import Preprocessing
-from runtime.strict_json import parse_json
+from foldcam.export.banks.numbers import check_finite
+from foldcam.export.datasets import Sample, SkippedFile
+from foldcam.export.datasets.reading import read_picture
+from foldcam.export.networks.cut import Activations, Network
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.files import atomic_path
+from foldcam.runtime.system.strict_json import parse_json
 
 Floats = npt.NDArray[np.float32]
 ProgressCallback = Callable[[int, int], None]

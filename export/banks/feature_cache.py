@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from export.networks.cut import Activations
+from foldcam.export.networks.cut import Activations
 
 LIMIT_BYTES = 1 << 30
 """Memory for kept feature maps: about 4,000 images of 1280 x 7 x 7."""

@@ -16,12 +16,12 @@ import numpy.typing as npt
 import onnx
 import torch
 
-from export.banks.embedding_pass import batches
-from export.banks.numbers import check_finite
-from export.datasets import Sample
-from export.networks.cut import Activations, Landmarks, Network
-from runtime.errors import FoldcamError
-from runtime.preprocess import Preprocessing
+from foldcam.export.banks.embedding_pass import batches
+from foldcam.export.banks.numbers import check_finite
+from foldcam.export.datasets import Sample
+from foldcam.export.networks.cut import Activations, Landmarks, Network
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Preprocessing
 
 Doubles = npt.NDArray[np.float64]
 

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from export.banks.numbers import named
-from export.datasets import Sample
-from export.networks.cut import Activations, Network
-from runtime.errors import FoldcamError
+from foldcam.export.banks.numbers import named
+from foldcam.export.datasets import Sample
+from foldcam.export.networks.cut import Activations, Network
+from foldcam.runtime.errors import FoldcamError
 
 Floats = npt.NDArray[np.float32]
 ChannelRule = Literal["all", "positive"]

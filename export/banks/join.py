@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from export.bank import Bank
-from export.bank_source import needed_source
-from export.banks.rows import rows_of, stacked, with_data_hash
-from export.banks.update import rederived
-from export.datasets.labels import twins
-from export.networks.cut import Network
-from runtime.errors import FoldcamError
+from foldcam.export.bank import Bank
+from foldcam.export.bank_source import needed_source
+from foldcam.export.banks.rows import rows_of, stacked, with_data_hash
+from foldcam.export.banks.update import rederived
+from foldcam.export.datasets.labels import twins
+from foldcam.export.networks.cut import Network
+from foldcam.runtime.errors import FoldcamError
 
 
 @dataclass(frozen=True)

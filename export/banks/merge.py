@@ -9,15 +9,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from export.bank import Bank, BankOutcome
-from export.bank_source import BankSource
-from export.banks.embedding_pass import EmbeddingPass
-from export.banks.numbers import unit_rows
-from export.banks.steps import data_hash, hash_rows, values_of
-from export.datasets import Dataset, Sample
-from export.datasets.reading import sample_hash
-from export.objectives.kernel import KernelObjective
-from runtime.errors import FoldcamError
+from foldcam.export.bank import Bank, BankOutcome
+from foldcam.export.bank_source import BankSource
+from foldcam.export.banks.embedding_pass import EmbeddingPass
+from foldcam.export.banks.numbers import unit_rows
+from foldcam.export.banks.steps import data_hash, hash_rows, values_of
+from foldcam.export.datasets import Dataset, Sample
+from foldcam.export.datasets.reading import sample_hash
+from foldcam.export.objectives.kernel import KernelObjective
+from foldcam.runtime.errors import FoldcamError
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from export.datasets import Sample
-from runtime.errors import FoldcamError
+from foldcam.export.datasets import Sample
+from foldcam.runtime.errors import FoldcamError
 
 _NAMED = 5
 

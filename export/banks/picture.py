@@ -9,10 +9,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from export.bank import Bank
-from runtime.errors import FoldcamError
-from runtime.files import atomic_path
-from runtime.text import printable, shorten
+from foldcam.export.bank import Bank
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.files import atomic_path
+from foldcam.runtime.system.text import printable, shorten
 
 MapMethod = Literal["tsne", "pca"]
 MAP_METHODS: tuple[MapMethod, ...] = get_args(MapMethod)

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from export.bank import Bank
-from export.banks.rows import file_hashes, rows_of, with_data_hash
-from export.banks.update import rederived
-from export.datasets.reading import PHOTOGRAPH_DIGITS, picture_hash
-from export.datasets.samples import Box
-from export.networks.cut import Network
-from runtime.errors import FoldcamError
-from runtime.files import sha256_of_file
+from foldcam.export.bank import Bank
+from foldcam.export.banks.rows import file_hashes, rows_of, with_data_hash
+from foldcam.export.banks.update import rederived
+from foldcam.export.datasets.reading import PHOTOGRAPH_DIGITS, picture_hash
+from foldcam.export.datasets.samples import Box
+from foldcam.export.networks.cut import Network
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.files import sha256_of_file
 
 _ALIKE = 0.995
 """Cosine from which a row that stays is named as perhaps the same picture, coded again."""

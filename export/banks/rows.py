@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from export.bank import Bank, BankOutcome, label_runs
-from export.banks.steps import data_hash
-from runtime.errors import FoldcamError
+from foldcam.export.bank import Bank, BankOutcome, label_runs
+from foldcam.export.banks.steps import data_hash
+from foldcam.runtime.errors import FoldcamError
 
 Integers = npt.NDArray[np.int64]
 

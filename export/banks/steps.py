@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from export.banks.embedding_pass import EmbeddingPass, batches
-from export.banks.feature_cache import FeatureCache
-from export.banks.grad_weights import pull_back
-from export.datasets import Sample
-from export.networks.cut import Network
-from export.objectives.kernel import KernelObjective
-from runtime.errors import FoldcamError
-from runtime.preprocess import Preprocessing
+from foldcam.export.banks.embedding_pass import EmbeddingPass, batches
+from foldcam.export.banks.feature_cache import FeatureCache
+from foldcam.export.banks.grad_weights import pull_back
+from foldcam.export.datasets import Sample
+from foldcam.export.networks.cut import Network
+from foldcam.export.objectives.kernel import KernelObjective
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Preprocessing
 
 Floats = npt.NDArray[np.float32]
 Hashes = npt.NDArray[np.uint8]

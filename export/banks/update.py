@@ -10,34 +10,34 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from export.bank import Bank, label_runs, scaled_to_unit_maximum
-from export.bank_source import BankSource, needed_source
-from export.banks.alike import alike_notes
-from export.banks.builder import remarks
-from export.banks.embedding_pass import batches, embed, forget
-from export.banks.feature_cache import FeatureCache
-from export.banks.grad_weights import (
+from foldcam.export.bank import Bank, label_runs, scaled_to_unit_maximum
+from foldcam.export.bank_source import BankSource, needed_source
+from foldcam.export.banks.alike import alike_notes
+from foldcam.export.banks.builder import remarks
+from foldcam.export.banks.embedding_pass import batches, embed, forget
+from foldcam.export.banks.feature_cache import FeatureCache
+from foldcam.export.banks.grad_weights import (
     CHANNEL_RULES,
     ChannelRule,
     head_traits,
     keep_channels,
     pull_back_anywhere,
 )
-from export.banks.merge import (
+from foldcam.export.banks.merge import (
     MergedRows,
     in_order_of_rows,
     merge_rows,
     merged_source,
     new_samples,
 )
-from export.banks.steps import StageProgress, second_pass, stage_of
-from export.datasets import Dataset, Sample, SkippedFile
-from export.datasets.labels import twins
-from export.networks.cut import Activations, Network
-from export.objectives.directions import Directions, parse_objective
-from export.objectives.kernel import KernelObjective
-from export.onnx_networks.prepare import noise
-from runtime.errors import FoldcamError
+from foldcam.export.banks.steps import StageProgress, second_pass, stage_of
+from foldcam.export.datasets import Dataset, Sample, SkippedFile
+from foldcam.export.datasets.labels import twins
+from foldcam.export.networks.cut import Activations, Network
+from foldcam.export.objectives.directions import Directions, parse_objective
+from foldcam.export.objectives.kernel import KernelObjective
+from foldcam.export.onnx_networks.prepare import noise
+from foldcam.runtime.errors import FoldcamError
 
 _PROBE_IMAGES = 8
 

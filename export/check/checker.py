@@ -10,17 +10,17 @@ from typing import Any
 import onnx
 import onnx.checker
 
-from export.check.loading import load_view
-from export.check.model_view import ModelView
-from export.check.rule import Match, Rule, Severity
-from export.check.rules import RULES
-from export.check.sources import FOLDCAM, ONNX_IR
-from export.check.targets import Target
-from runtime.contract import METADATA_KEY
-from runtime.errors import FoldcamError
-from runtime.onnx_file import read_contract, read_header
-from runtime.tensors import check_tensors
-from runtime.text import printable
+from foldcam.export.check.loading import load_view
+from foldcam.export.check.model_view import ModelView
+from foldcam.export.check.rule import Match, Rule, Severity
+from foldcam.export.check.rules import RULES
+from foldcam.export.check.sources import FOLDCAM, ONNX_IR
+from foldcam.export.check.targets import Target
+from foldcam.runtime.contract.onnx_file import read_contract, read_header
+from foldcam.runtime.contract.schema import METADATA_KEY
+from foldcam.runtime.contract.tensors import check_tensors
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.text import printable
 
 # ONNX demands an order of the nodes; TensorRT and ONNX Runtime sort them.
 _UNSORTED = "topologically sorted"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import onnx
 
-from export.check.model_view import ModelView
-from export.onnx_graphs.message import require_text
-from export.onnx_graphs.value_sizes import check_value_sizes, inferred
-from runtime.errors import FoldcamError
-from runtime.onnx_file import read_header
+from foldcam.export.check.model_view import ModelView
+from foldcam.export.onnx_graphs.message import require_text
+from foldcam.export.onnx_graphs.value_sizes import check_value_sizes, inferred
+from foldcam.runtime.contract.onnx_file import read_header
+from foldcam.runtime.errors import FoldcamError
 
 # A protocol-buffer message ends there, and so does every parser of one.
 MAX_BYTES = (1 << 31) - 1

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import onnx
 from onnx import TensorProto
 
-from export.check.model_view import ModelView, Node
-from export.check.operators import DLA_FREE, DLA_OPERATORS, first_version, support
-from export.check.rule import Match, at
-from export.check.targets import Target
-from runtime.contract import METADATA_KEY
-from runtime.text import printable
+from foldcam.export.check.model_view import ModelView, Node
+from foldcam.export.check.operators import DLA_FREE, DLA_OPERATORS, first_version, support
+from foldcam.export.check.rule import Match, at
+from foldcam.export.check.targets import Target
+from foldcam.runtime.contract.schema import METADATA_KEY
+from foldcam.runtime.system.text import printable
 
 MOST_TOPK = 3840
 # A window must be smaller than that in one and two dimensions.

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from export.check.model_view import ModelView, Node, type_name
-from export.check.rule import Match, at
-from export.check.targets import Target
+from foldcam.export.check.model_view import ModelView, Node, type_name
+from foldcam.export.check.rule import Match, at
+from foldcam.export.check.targets import Target
 
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _QUANTIZED_TYPES = {"int8", "int4", "float8e4m3fn", "float4e2m1"}

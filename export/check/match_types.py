@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from export.check.model_view import ModelView, Node, type_name
-from export.check.rule import Match, Matcher, at
-from export.check.targets import Target
+from foldcam.export.check.model_view import ModelView, Node, type_name
+from foldcam.export.check.rule import Match, Matcher, at
+from foldcam.export.check.targets import Target
 
 # Operators that TensorRT refuses when these inputs differ in type; all inputs where None.
 # BatchNormalization, Clip and Pow convert by themselves.

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from runtime.text import printable, shorten
+from foldcam.runtime.system.text import printable, shorten
 
 Shape = tuple[int | None, ...]
 # Above it a constant is looked at for its type and shape alone.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from export.check.targets import Target, Version
+from foldcam.export.check.targets import Target, Version
 
 Support = Literal["yes", "no", "unknown"]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from export.check.checker import CheckReport, Finding
-from export.check.rule import SEVERITIES, Severity
+from foldcam.export.check.checker import CheckReport, Finding
+from foldcam.export.check.rule import SEVERITIES, Severity
 
 # Of one rule and one sentence of advice; a quantized network has the same mistake 60 times.
 _MOST_PLACES = 5

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from export.check.model_view import ModelView, Node
-from export.check.targets import Flavour, Target, Version
+from foldcam.export.check.model_view import ModelView, Node
+from foldcam.export.check.targets import Flavour, Target, Version
 
 Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")

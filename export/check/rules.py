@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from export.check.rule import Rule
-from export.check.rules_graph import GRAPH_RULES
-from export.check.rules_operators import OPERATOR_RULES
-from export.check.rules_quantized import QUANTIZED_RULES
-from export.check.rules_types import TYPE_RULES
+from foldcam.export.check.rule import Rule
+from foldcam.export.check.rules_graph import GRAPH_RULES
+from foldcam.export.check.rules_operators import OPERATOR_RULES
+from foldcam.export.check.rules_quantized import QUANTIZED_RULES
+from foldcam.export.check.rules_types import TYPE_RULES
 
 RULES: tuple[Rule, ...] = (*GRAPH_RULES, *OPERATOR_RULES, *TYPE_RULES, *QUANTIZED_RULES)

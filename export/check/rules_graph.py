@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from export.check import match_graph as match
-from export.check import sources
-from export.check.rule import Rule
+from foldcam.export.check import match_graph as match
+from foldcam.export.check import sources
+from foldcam.export.check.rule import Rule
 
 GRAPH_RULES = (
     Rule(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from export.check import match_graph as match
-from export.check import sources
-from export.check.rule import (
+from foldcam.export.check import match_graph as match
+from foldcam.export.check import sources
+from foldcam.export.check.rule import (
     Rule,
     attribute_outside,
     every_entry,
@@ -13,7 +13,7 @@ from export.check.rule import (
     not_constant,
     on,
 )
-from export.check.targets import Version
+from foldcam.export.check.targets import Version
 
 _REDUCTIONS = (
     "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean",

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from runtime.errors import FoldcamError
+from foldcam.runtime.errors import FoldcamError
 
 Version = tuple[int, int]
 Flavour = Literal["tensorrt", "tensorrt_rtx"]

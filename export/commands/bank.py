@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from export.commands.bank_life import merge, remove, stats
-from export.commands.bank_report import print_bank
-from export.commands.options import (
+from foldcam.export.commands.bank_life import merge, remove, stats
+from foldcam.export.commands.bank_report import print_bank
+from foldcam.export.commands.options import (
     BatchSize,
     Channels,
     Color,
@@ -38,12 +38,12 @@ from export.commands.options import (
     stdout_kept,
     training_data,
 )
-from runtime.at_stake import Read, Written, check_outputs, network_file
+from foldcam.runtime.at_stake import Read, Written, check_outputs, network_file
 
 if TYPE_CHECKING:
-    from export.objectives.directions import Objective
-    from export.objectives.kernel import KernelObjective
-    from export.scale_out.engine import BankOnRay
+    from foldcam.export.objectives.directions import Objective
+    from foldcam.export.objectives.kernel import KernelObjective
+    from foldcam.export.scale_out.engine import BankOnRay
 
 app = typer.Typer(no_args_is_help=True)
 group = typer.Typer(no_args_is_help=True)
@@ -123,10 +123,10 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Build a bank; interrupted, the same command goes on where it stopped."""
-    from export.bank_files import build_bank_file
-    from export.banks.grad_weights import CHANNEL_RULES
-    from export.models.spec import load_model, with_overrides
-    from export.progress import ProgressBar
+    from foldcam.export.bank_files import build_bank_file
+    from foldcam.export.banks.grad_weights import CHANNEL_RULES
+    from foldcam.export.models.spec import load_model, with_overrides
+    from foldcam.export.progress import ProgressBar
 
     rule = choice("--channels", channels, CHANNEL_RULES)
     check_image_flags(resize, color)
@@ -217,12 +217,12 @@ def _build_on_ray(
     seed: int,
     **same: Any,
 ) -> BankOnRay:
-    from export.datasets import SINGLETON_POLICIES, handle_singletons
-    from export.models.spec import load_model, with_overrides
-    from export.progress import ProgressBar
-    from export.scale_out.engine import SHARD_ROWS, build_bank_file_on_ray
-    from export.scale_out.sources import load_sharded, sharded
-    from export.storage.options import parse_compression
+    from foldcam.export.datasets import SINGLETON_POLICIES, handle_singletons
+    from foldcam.export.models.spec import load_model, with_overrides
+    from foldcam.export.progress import ProgressBar
+    from foldcam.export.scale_out.engine import SHARD_ROWS, build_bank_file_on_ray
+    from foldcam.export.scale_out.sources import load_sharded, sharded
+    from foldcam.export.storage.options import parse_compression
 
     policy = choice("--singletons", singletons, SINGLETON_POLICIES)
     rows = shard_rows or SHARD_ROWS
@@ -269,11 +269,11 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Add images of new or known labels to a bank, without embedding the old ones again."""
-    from export.bank import Bank
-    from export.bank_files import add_to_bank_file
-    from export.datasets import SINGLETON_POLICIES, load_dataset
-    from export.models.spec import load_model
-    from export.progress import ProgressBar
+    from foldcam.export.bank import Bank
+    from foldcam.export.bank_files import add_to_bank_file
+    from foldcam.export.datasets import SINGLETON_POLICIES, load_dataset
+    from foldcam.export.models.spec import load_model
+    from foldcam.export.progress import ProgressBar
 
     chosen = split_of(split)
     policy = choice("--singletons", singletons, SINGLETON_POLICIES)
@@ -326,6 +326,6 @@ group.command(epilog="Example: foldcam bank stats bank.safetensors --map map.png
 
 
 if __name__ == "__main__":
-    from runtime.cli_support import run_app
+    from foldcam.runtime.system.command import run_app
 
     run_app(app, "foldcam")

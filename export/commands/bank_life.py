@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from export.commands.bank_report import print_bank
-from export.commands.options import Json, Output, Seed, Weights, choice, stdout_kept
-from runtime.at_stake import Read, Written, check_outputs, network_file
-from runtime.errors import ExitStatus
+from foldcam.export.commands.bank_report import print_bank
+from foldcam.export.commands.options import Json, Output, Seed, Weights, choice, stdout_kept
+from foldcam.runtime.at_stake import Read, Written, check_outputs, network_file
+from foldcam.runtime.errors import ExitStatus
 
 if TYPE_CHECKING:
-    from export.bank import Bank
-    from export.networks.cut import Network
+    from foldcam.export.bank import Bank
+    from foldcam.export.networks.cut import Network
 
 OwnModel = Annotated[
     str | None,
@@ -39,9 +39,9 @@ def merge(
     as_json: Json = False,
 ) -> None:
     """Put banks of one network together; an image that several have is taken once."""
-    from export.bank import Bank
-    from export.bank_files import check_out
-    from export.banks.join import merge_banks
+    from foldcam.export.bank import Bank
+    from foldcam.export.bank_files import check_out
+    from foldcam.export.banks.join import merge_banks
 
     if len(banks) < 2:
         raise typer.BadParameter("Merging needs two banks or more.")
@@ -89,11 +89,11 @@ def remove(
     as_json: Json = False,
 ) -> None:
     """Take images out of a bank, and report what is provably gone and what is not."""
-    from export.bank import Bank
-    from export.bank_files import check_out
-    from export.banks.removal import remove_from_bank, selection_of
-    from runtime.cli_support import print_json
-    from runtime.files import atomic_path
+    from foldcam.export.bank import Bank
+    from foldcam.export.bank_files import check_out
+    from foldcam.export.banks.removal import remove_from_bank, selection_of
+    from foldcam.runtime.system.command import print_json
+    from foldcam.runtime.system.files import atomic_path
 
     named = [*(image or []), *_lines(images_from)]
     if not (label or named):
@@ -137,13 +137,13 @@ def stats(
     as_json: Json = False,
 ) -> None:
     """Say what is in a bank, and draw it."""
-    from export.bank import Bank
+    from foldcam.export.bank import Bank
 
     check_outputs([Read("BANK", bank)], [Written("--map", map_to)])
     held = Bank.load(bank)
     extra: dict[str, Any] = {"notes": []}
     if map_to is not None:
-        from export.banks.picture import MAP_METHODS, bank_map, draw_map
+        from foldcam.export.banks.picture import MAP_METHODS, bank_map, draw_map
 
         layout = bank_map(held, choice("--map-method", map_method, MAP_METHODS), seed)
         draw_map(held, layout, map_to)
@@ -162,8 +162,8 @@ def _network(
     """The network that made a bank, if it is named."""
     if model is None:
         return None
-    from export.bank_files import network_of_bank
-    from export.models.spec import load_model
+    from foldcam.export.bank_files import network_of_bank
+    from foldcam.export.models.spec import load_model
 
     return network_of_bank(bank, load_model(model, weights, output))
 
@@ -171,8 +171,8 @@ def _network(
 def _lines(path: Path | None) -> list[str]:
     if path is None:
         return []
-    from runtime.errors import FoldcamError
-    from runtime.files import refuse_special
+    from foldcam.runtime.errors import FoldcamError
+    from foldcam.runtime.system.files import refuse_special
 
     refuse_special(path)
     try:
@@ -183,7 +183,7 @@ def _lines(path: Path | None) -> list[str]:
 
 
 def _print_removal(document: dict[str, Any]) -> None:
-    from runtime.text import printable
+    from foldcam.runtime.system.text import printable
 
     print(f"{document['bank']}: {document['rows_after']} of {document['rows_before']} rows stay")
     for item in document["removed"][:20]:

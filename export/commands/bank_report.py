@@ -5,18 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtime.cli_support import print_json
+from foldcam.runtime.system.command import print_json
 
 if TYPE_CHECKING:
-    from export.bank import Bank
+    from foldcam.export.bank import Bank
 
 _MOST_LABELS = 20
 
 
 def print_bank(path: Path, bank: Bank, extra: dict[str, Any], as_json: bool) -> None:
     """What is in a bank, and what happened to it; `extra` is added to the JSON document."""
-    from export.bank_files import bank_summary
-    from runtime.text import number_text, printable, shorten
+    from foldcam.export.bank_files import bank_summary
+    from foldcam.runtime.system.text import number_text, printable, shorten
 
     summary = bank_summary(bank)
     if as_json:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from runtime.cli_support import print_json, print_text
-from runtime.errors import ExitStatus, FoldcamError
+from foldcam.runtime.errors import ExitStatus, FoldcamError
+from foldcam.runtime.system.command import print_json, print_text
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -26,9 +26,9 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Check on the workstation whether a device's TensorRT will read a model."""
-    from export.check.checker import check_model
-    from export.check.report import report_text
-    from export.check.targets import find_targets
+    from foldcam.export.check.checker import check_model
+    from foldcam.export.check.report import report_text
+    from foldcam.export.check.targets import find_targets
 
     try:
         targets = find_targets(target)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from export.commands.options import (
+from foldcam.export.commands.options import (
     BankPrecision,
     BatchSize,
     Channels,
@@ -43,8 +43,8 @@ from export.commands.options import (
     storage_of,
     training_data,
 )
-from runtime.at_stake import Read, Written, check_outputs, keep_network, network_file
-from runtime.cli_support import print_json
+from foldcam.runtime.at_stake import Read, Written, check_outputs, keep_network, network_file
+from foldcam.runtime.system.command import print_json
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -96,13 +96,13 @@ def export(
     """Fold a network and its training images into one ONNX file."""
     from dataclasses import asdict
 
-    from export.banks.grad_weights import CHANNEL_RULES
-    from export.exporter import HEAD_RULES, export_model, skipped_lines
-    from export.grafting.fold import FoldOptions
-    from export.models.spec import load_model, with_overrides
-    from export.progress import ProgressBar
-    from runtime.contract import INPUT_TYPES, PRECISIONS
-    from runtime.text import number_text
+    from foldcam.export.banks.grad_weights import CHANNEL_RULES
+    from foldcam.export.exporter import HEAD_RULES, export_model, skipped_lines
+    from foldcam.export.grafting.fold import FoldOptions
+    from foldcam.export.models.spec import load_model, with_overrides
+    from foldcam.export.progress import ProgressBar
+    from foldcam.runtime.contract.schema import INPUT_TYPES, PRECISIONS
+    from foldcam.runtime.system.text import number_text
 
     rule = choice("--channels", channels, CHANNEL_RULES)
     head_rule = choice("--head", head, HEAD_RULES)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from export.commands.options import (
+from foldcam.export.commands.options import (
     BankPrecision,
     Json,
     Search,
@@ -15,11 +15,11 @@ from export.commands.options import (
     heatmap_size_of,
     storage_of,
 )
-from runtime.at_stake import Read, Written, check_outputs, keep_network
-from runtime.cli_support import print_json
+from foldcam.runtime.at_stake import Read, Written, check_outputs, keep_network
+from foldcam.runtime.system.command import print_json
 
 if TYPE_CHECKING:
-    from export.storage.options import StorageOptions
+    from foldcam.export.storage.options import StorageOptions
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -74,9 +74,9 @@ def fold(
     as_json: Json = False,
 ) -> None:
     """Fold a bank into a network, or swap the bank of a folded model; needs no torch for that."""
-    from export.bank import Bank
-    from export.grafting.refold import FoldWishes, fold_file
-    from runtime.contract import INPUT_TYPES
+    from foldcam.export.bank import Bank
+    from foldcam.export.grafting.refold import FoldWishes, fold_file
+    from foldcam.runtime.contract.schema import INPUT_TYPES
 
     check_outputs([Read("NETWORK", network), Read("--bank", bank)], [Written("--out", out)])
     keep_network("--out", out)
@@ -116,8 +116,8 @@ def _storage(
     network: Path, search: str, compress: str | None, bank_precision: str
 ) -> StorageOptions:
     """What the flags say; the compression of a folded model stays unless they do."""
-    from runtime.contract import METADATA_KEY
-    from runtime.onnx_file import read_contract, read_header
+    from foldcam.runtime.contract.onnx_file import read_contract, read_header
+    from foldcam.runtime.contract.schema import METADATA_KEY
 
     if compress is None:
         folded = METADATA_KEY in read_header(network).metadata
@@ -126,6 +126,6 @@ def _storage(
 
 
 if __name__ == "__main__":
-    from runtime.cli_support import run_app
+    from foldcam.runtime.system.command import run_app
 
     run_app(app, "foldcam")

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 if TYPE_CHECKING:
-    from export.datasets import Dataset
-    from export.datasets import Split as SplitName
-    from export.grafting.fold import HeatmapSize
-    from export.objectives.directions import Objective
-    from export.objectives.kernel import KernelObjective
-    from export.scale_out.sources import ShardedData
-    from export.storage.options import StorageOptions
+    from foldcam.export.datasets import Dataset
+    from foldcam.export.datasets import Split as SplitName
+    from foldcam.export.grafting.fold import HeatmapSize
+    from foldcam.export.objectives.directions import Objective
+    from foldcam.export.objectives.kernel import KernelObjective
+    from foldcam.export.scale_out.sources import ShardedData
+    from foldcam.export.storage.options import StorageOptions
 
 Choice = TypeVar("Choice", bound=str)
 
@@ -106,7 +106,7 @@ def choice(flag: str, value: str, choices: tuple[Choice, ...]) -> Choice:
 
 def check_image_flags(resize: str | None, color: str | None) -> None:
     """Wrong usage for a resize rule or a colour order that does not exist."""
-    from runtime.preprocess import COLOR_ORDERS, RESIZE_RULES
+    from foldcam.runtime.images.preprocess import COLOR_ORDERS, RESIZE_RULES
 
     if resize is not None:
         choice("--resize", resize, RESIZE_RULES)
@@ -132,8 +132,8 @@ def goal_of(
     Raises:
         FoldcamError: no such objective.
     """
-    from export.objectives.directions import DEFAULT_OBJECTIVE, parse_objective
-    from export.objectives.kernel import DEFAULT_KERNEL, parse_kernel
+    from foldcam.export.objectives.directions import DEFAULT_OBJECTIVE, parse_objective
+    from foldcam.export.objectives.kernel import DEFAULT_KERNEL, parse_kernel
 
     if log and not continuous:
         raise typer.BadParameter("--log needs --continuous.")
@@ -144,8 +144,8 @@ def goal_of(
 
 def split_of(text: str) -> SplitName:
     """What `--split` names, in any of the words for it; wrong usage otherwise."""
-    from export.datasets import SPLITS
-    from export.datasets.splits import part_named
+    from foldcam.export.datasets import SPLITS
+    from foldcam.export.datasets.splits import part_named
 
     return part_named(text) or choice("--split", text, SPLITS)
 
@@ -156,8 +156,8 @@ def training_data(images: Path, split: str, singletons: str, *, continuous: bool
     Raises:
         FoldcamError: the data set cannot be read, or has labels of one image.
     """
-    from export.datasets import SINGLETON_POLICIES
-    from export.datasets import training_data as read
+    from foldcam.export.datasets import SINGLETON_POLICIES
+    from foldcam.export.datasets import training_data as read
 
     policy = choice("--singletons", singletons, SINGLETON_POLICIES)
     dataset = read(images, split_of(split), singletons=policy, continuous=continuous)
@@ -167,7 +167,7 @@ def training_data(images: Path, split: str, singletons: str, *, continuous: bool
 
 def say_notes(dataset: Dataset | ShardedData) -> None:
     """How a data set was understood, on standard error, before the long work begins."""
-    from runtime.text import printable
+    from foldcam.runtime.system.text import printable
 
     for note in dataset.notes:
         print(f"note: {printable(f'{dataset.name}: {note}')}", file=sys.stderr, flush=True)
@@ -187,8 +187,8 @@ def local_images(text: str) -> Path:
     Raises:
         FoldcamError: it is a URL, or files that only the Ray engine reads.
     """
-    from export.datasets import URL
-    from runtime.errors import FoldcamError
+    from foldcam.export.datasets import URL
+    from foldcam.runtime.errors import FoldcamError
 
     if URL.match(text) or text.endswith(".tar"):
         raise FoldcamError(
@@ -211,7 +211,7 @@ def storage_of(search: str, compress: str, bank_precision: str) -> StorageOption
         FoldcamError: a flag that cannot be read.
         typer.BadParameter: an unknown precision.
     """
-    from export.storage.options import (
+    from foldcam.export.storage.options import (
         PRECISION_CHOICES,
         StorageOptions,
         parse_compression,

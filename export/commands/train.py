@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from export.commands.options import choice
-from runtime.at_stake import Read, Written, check_outputs, network_file
-from runtime.cli_support import print_json
+from foldcam.export.commands.options import choice
+from foldcam.runtime.at_stake import Read, Written, check_outputs, network_file
+from foldcam.runtime.system.command import print_json
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -61,13 +61,13 @@ def train(
     """Fine-tune a pretrained network into an embedding network."""
     from contextlib import redirect_stdout
 
-    from export.commands.options import data_document, say_notes, split_of
-    from export.datasets import load_dataset
-    from export.models.spec import load_model, with_overrides
-    from export.progress import ProgressBar
-    from export.training.report import held_out_recall, recall_text
-    from export.training.trainer import TrainingOptions
-    from export.training.trainer import train as fine_tune
+    from foldcam.export.commands.options import data_document, say_notes, split_of
+    from foldcam.export.datasets import load_dataset
+    from foldcam.export.models.spec import load_model, with_overrides
+    from foldcam.export.progress import ProgressBar
+    from foldcam.export.training.report import held_out_recall, recall_text
+    from foldcam.export.training.trainer import TrainingOptions
+    from foldcam.export.training.trainer import train as fine_tune
 
     check_outputs(
         [

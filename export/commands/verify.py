@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from export.commands.options import Json, Output, say_notes, split_of, stdout_kept
-from runtime.at_stake import Read, Written, check_outputs, network_file
-from runtime.cli_support import print_json
-from runtime.errors import ExitStatus
-from runtime.text import printable
+from foldcam.export.commands.options import Json, Output, say_notes, split_of, stdout_kept
+from foldcam.runtime.at_stake import Read, Written, check_outputs, network_file
+from foldcam.runtime.errors import ExitStatus
+from foldcam.runtime.system.command import print_json
+from foldcam.runtime.system.text import printable
 
 if TYPE_CHECKING:
-    from export.networks.cut import Network
-    from export.verification.images import NamedImage
-    from export.verification.pair_report import PairReport
-    from export.verification.run import VerifyReport
-    from runtime.contract import Contract
+    from foldcam.export.networks.cut import Network
+    from foldcam.export.verification.images import NamedImage
+    from foldcam.export.verification.pair_report import PairReport
+    from foldcam.export.verification.run import VerifyReport
+    from foldcam.runtime.contract.schema import Contract
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -70,12 +70,12 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Compare folded models with the network that they came from; status 3 if one is off."""
-    from export.models.named import is_folded_file
-    from export.progress import ProgressBar
-    from export.verification.images import ImagesToVerify, images_of, noise_images, spread
-    from export.verification.run import verify_model as compare
-    from runtime.images import WRITTEN_SUFFIXES
-    from runtime.onnx_file import read_contract
+    from foldcam.export.models.named import is_folded_file
+    from foldcam.export.progress import ProgressBar
+    from foldcam.export.verification.images import ImagesToVerify, images_of, noise_images, spread
+    from foldcam.export.verification.run import verify_model as compare
+    from foldcam.runtime.contract.onnx_file import read_contract
+    from foldcam.runtime.images.files import WRITTEN_SUFFIXES
 
     chosen = split_of(split)
     if picture is not None and picture.suffix.lower() not in WRITTEN_SUFFIXES:
@@ -114,7 +114,7 @@ def verify(
     with stdout_kept(), ProgressBar() as progress:
         network: Network | None = None
         if specs or trust_origin:
-            from export.models.named import load_network, load_origin
+            from foldcam.export.models.named import load_network, load_origin
 
             network = (
                 load_network(model, contract, specs[0], weights, output)
@@ -130,8 +130,8 @@ def verify(
             f"with --against MODEL{_named(contract)}."
         )
     if picture is not None:
-        from export.verification.picture import worst_picture
-        from runtime.images import write_image
+        from foldcam.export.verification.picture import worst_picture
+        from foldcam.runtime.images.files import write_image
 
         write_image(picture, worst_picture(report))
     if as_json:
@@ -193,6 +193,6 @@ def _print_pair(pair: PairReport, own_bank: bool) -> None:
 
 
 if __name__ == "__main__":
-    from runtime.cli_support import run_app
+    from foldcam.runtime.system.command import run_app
 
     run_app(app, "foldcam")

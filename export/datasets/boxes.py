@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from export.datasets.samples import Box
-from runtime.errors import FoldcamError
+from foldcam.export.datasets.samples import Box
+from foldcam.runtime.errors import FoldcamError
 
 _KINDS: tuple[tuple[str, str, str, str], ...] = (
     ("x", "y", "w", "h"),

@@ -9,12 +9,12 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from export.datasets.boxes import BOX_COLUMNS, USED, BoxColumns, box_columns, crop_of
-from export.datasets.samples import Part, Reading, Sample
-from export.datasets.splits import KNOWN, part_named
-from export.datasets.values import value_of
-from runtime.errors import FoldcamError
-from runtime.images import IMAGE_SUFFIXES
+from foldcam.export.datasets.boxes import BOX_COLUMNS, USED, BoxColumns, box_columns, crop_of
+from foldcam.export.datasets.samples import Part, Reading, Sample
+from foldcam.export.datasets.splits import KNOWN, part_named
+from foldcam.export.datasets.values import value_of
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.files import IMAGE_SUFFIXES
 
 BoxMeaning = Literal["crop", "truth"]
 URL = re.compile(r"[a-z][a-z0-9+.-]+(::[a-z][a-z0-9+.-]+)*://", re.IGNORECASE)

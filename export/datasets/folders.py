@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from export.datasets.left_out import NO_CLASS
-from export.datasets.samples import Part, Reading, Sample, SkippedFile
-from export.datasets.splits import part_named
-from runtime.errors import FoldcamError
-from runtime.image_listing import LeftOut, sort_out
+from foldcam.export.datasets.left_out import NO_CLASS
+from foldcam.export.datasets.samples import Part, Reading, Sample, SkippedFile
+from foldcam.export.datasets.splits import part_named
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.listing import LeftOut, sort_out
 
 
 @dataclass

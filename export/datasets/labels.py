@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 
-from export.datasets.samples import Part, Sample
+from foldcam.export.datasets.samples import Part, Sample
 
 _SHOWN = 5
 # Not line breaks and tabs: a label may be a text, and those are seen.

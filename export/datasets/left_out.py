@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from export.datasets.samples import SkippedFile
+from foldcam.export.datasets.samples import SkippedFile
 
 NO_CLASS = "in no class folder"
 _SHOWN = 5

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from export.datasets.csv_files import BoxMeaning, read_csv
-from export.datasets.cub import read_cub
-from export.datasets.folders import read_folders, readable
-from export.datasets.labels import in_plain_form, twins
-from export.datasets.left_out import summary
-from export.datasets.samples import Dataset, Reading, Split
-from export.datasets.singletons import SingletonPolicy, handle_singletons
-from export.datasets.splits import parts_text, take
-from export.datasets.values import value_of
-from runtime.errors import FoldcamError
+from foldcam.export.datasets.csv_files import BoxMeaning, read_csv
+from foldcam.export.datasets.cub import read_cub
+from foldcam.export.datasets.folders import read_folders, readable
+from foldcam.export.datasets.labels import in_plain_form, twins
+from foldcam.export.datasets.left_out import summary
+from foldcam.export.datasets.samples import Dataset, Reading, Split
+from foldcam.export.datasets.singletons import SingletonPolicy, handle_singletons
+from foldcam.export.datasets.splits import parts_text, take
+from foldcam.export.datasets.values import value_of
+from foldcam.runtime.errors import FoldcamError
 
 
 def load_dataset(

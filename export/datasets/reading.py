@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from export.datasets.samples import Box, Sample, crop_text
-from runtime.errors import FoldcamError
-from runtime.files import sha256_of_file
-from runtime.images import read_image
-from runtime.preprocess import Image
+from foldcam.export.datasets.samples import Box, Sample, crop_text
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.files import read_image
+from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.system.files import sha256_of_file
 
 PHOTOGRAPH_DIGITS = 32
 """Hexadecimal digits of a picture's hash that all crops of one file have in common."""

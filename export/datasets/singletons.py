@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Literal, get_args
 
-from export.datasets.samples import Sample
-from runtime.errors import FoldcamError
+from foldcam.export.datasets.samples import Sample
+from foldcam.runtime.errors import FoldcamError
 
 SingletonPolicy = Literal["refuse", "keep", "drop"]
 SINGLETON_POLICIES: tuple[SingletonPolicy, ...] = get_args(SingletonPolicy)

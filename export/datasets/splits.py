@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from export.datasets.samples import Part, Reading, Sample, Split
+from foldcam.export.datasets.samples import Part, Reading, Sample, Split
 
 _NAMES: dict[str, Part] = {
     "train": "train",

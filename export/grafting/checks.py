@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import onnx
 
-from export.bank import Bank
-from export.onnx_graphs.embedding_model import FEATURE_MAP
-from export.onnx_graphs.values import rename
-from runtime.contract import (
+from foldcam.export.bank import Bank
+from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP
+from foldcam.export.onnx_graphs.values import rename
+from foldcam.runtime.contract.schema import (
     EMBEDDING,
     ESTIMATE,
     HEATMAP,
@@ -16,8 +16,8 @@ from runtime.contract import (
     NEIGHBOR,
     SIMILARITY,
 )
-from runtime.errors import FoldcamError
-from runtime.preprocess import Preprocessing
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Preprocessing
 
 _OUTPUTS = (HEATMAP, HEATMAP_LOWER, ESTIMATE, NEIGHBOR, SIMILARITY)
 

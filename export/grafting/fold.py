@@ -26,27 +26,27 @@ from typing import Literal
 import onnx
 from onnx import TensorProto, helper
 
-from export.bank import Bank
-from export.grafting.checks import (
+from foldcam.export.bank import Bank
+from foldcam.export.grafting.checks import (
     check_input,
     check_sizes,
     feature_map_shape,
     free_names,
     takes_uint8,
 )
-from export.grafting.heat import graft_heatmap, graft_two_heatmaps
-from export.grafting.input import graft_uint8_input
-from export.grafting.search import graft_neighbors, graft_unit_embedding
-from export.grafting.transfer import graft_estimate, graft_transfer
-from export.onnx_graphs.embedding_model import BATCH, opset_of, strip_origin
-from export.onnx_graphs.file_size import check_file_size, weight_bytes
-from export.onnx_graphs.normalization import find_normalization, has_unit_norm
-from export.onnx_graphs.precision import is_float16, to_float16
-from export.onnx_graphs.writing import Graft
-from export.storage.constants import store
-from export.storage.in_graph import BANK_GRAD_WEIGHTS, StoredBank
-from export.storage.options import StorageOptions
-from runtime.contract import (
+from foldcam.export.grafting.heat import graft_heatmap, graft_two_heatmaps
+from foldcam.export.grafting.input import graft_uint8_input
+from foldcam.export.grafting.search import graft_neighbors, graft_unit_embedding
+from foldcam.export.grafting.transfer import graft_estimate, graft_transfer
+from foldcam.export.onnx_graphs.embedding_model import BATCH, opset_of, strip_origin
+from foldcam.export.onnx_graphs.file_size import check_file_size, weight_bytes
+from foldcam.export.onnx_graphs.normalization import find_normalization, has_unit_norm
+from foldcam.export.onnx_graphs.precision import is_float16, to_float16
+from foldcam.export.onnx_graphs.writing import Graft
+from foldcam.export.storage.constants import store
+from foldcam.export.storage.in_graph import BANK_GRAD_WEIGHTS, StoredBank
+from foldcam.export.storage.options import StorageOptions
+from foldcam.runtime.contract.schema import (
     EMBEDDING,
     ESTIMATE,
     HEATMAP,
@@ -60,8 +60,8 @@ from runtime.contract import (
     Origin,
     Precision,
 )
-from runtime.errors import FoldcamError
-from runtime.preprocess import Preprocessing
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Preprocessing
 
 _log = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ def fold(
         options: see `FoldOptions`.
 
     Returns:
-        The folded model, whose outputs and metadata are those of `runtime.contract`.
+        The folded model, whose outputs and metadata are those of `runtime.contract.schema`.
 
     Raises:
         FoldcamError: the bank is of another D or K, the model lacks an output, the bank

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from export.onnx_graphs.embedding_model import FEATURE_MAP
-from export.onnx_graphs.writing import PREFIX, Graft
-from runtime.contract import HEATMAP, HEATMAP_LOWER
+from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP
+from foldcam.export.onnx_graphs.writing import PREFIX, Graft
+from foldcam.runtime.contract.schema import HEATMAP, HEATMAP_LOWER
 
 # Below this an image's greatest heat counts as zero.
 _TINY_HEAT = 1e-20

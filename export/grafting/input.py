@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto, helper
 
-from export.onnx_graphs.embedding_model import BATCH
-from export.onnx_graphs.first_convolution import first_convolution
-from export.onnx_graphs.writing import PREFIX, Graft
-from runtime.contract import IMAGE
-from runtime.preprocess import Preprocessing
+from foldcam.export.onnx_graphs.embedding_model import BATCH
+from foldcam.export.onnx_graphs.first_convolution import first_convolution
+from foldcam.export.onnx_graphs.writing import PREFIX, Graft
+from foldcam.runtime.contract.schema import IMAGE
+from foldcam.runtime.images.preprocess import Preprocessing
 
 
 def graft_uint8_input(graft: Graft, preprocessing: Preprocessing) -> None:

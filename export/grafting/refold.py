@@ -7,19 +7,19 @@ from pathlib import Path
 
 import onnx
 
-from export.bank import Bank
-from export.bank_source import BankSource, needed_source
-from export.grafting.fold import FoldOptions, HeatmapSize, fold
-from export.grafting.unfold import network_of
-from export.networks.feature_map import UnknownLayerError
-from export.onnx_graphs.embedding_model import FEATURE_MAP, marked_network
-from export.onnx_graphs.message import load_message
-from export.storage.options import StorageOptions, parse_compression
-from export.versions import tool_versions
-from runtime.contract import EMBEDDING, METADATA_KEY, Contract, InputType
-from runtime.errors import FoldcamError
-from runtime.files import atomic_path
-from runtime.onnx_file import read_contract, read_header
+from foldcam.export.bank import Bank
+from foldcam.export.bank_source import BankSource, needed_source
+from foldcam.export.grafting.fold import FoldOptions, HeatmapSize, fold
+from foldcam.export.grafting.unfold import network_of
+from foldcam.export.networks.feature_map import UnknownLayerError
+from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP, marked_network
+from foldcam.export.onnx_graphs.message import load_message
+from foldcam.export.storage.options import StorageOptions, parse_compression
+from foldcam.export.versions import tool_versions
+from foldcam.runtime.contract.onnx_file import read_contract, read_header
+from foldcam.runtime.contract.schema import EMBEDDING, METADATA_KEY, Contract, InputType
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.files import atomic_path
 
 # What takes part in folding, as opposed to exporting the network.
 _FOLDING_TOOLS = ("foldcam", "numpy", "onnx", "python")
@@ -134,7 +134,7 @@ def _embedding_network(path: Path, bank: Bank, source: BankSource) -> onnx.Model
     if marked is not None and {FEATURE_MAP, EMBEDDING} <= outputs:
         _check_hash(path, marked, bank)
         return model
-    from export.models.spec import load_model
+    from foldcam.export.models.spec import load_model
 
     recipe = source.preprocessing
     try:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto
 
-from export.onnx_graphs.writing import PREFIX, Graft
-from export.storage.in_graph import (
+from foldcam.export.onnx_graphs.writing import PREFIX, Graft
+from foldcam.export.storage.in_graph import (
     BANK_CENTROIDS,
     BANK_CODE_SCALES,
     BANK_CODE_STEPS,
@@ -14,8 +14,8 @@ from export.storage.in_graph import (
     BANK_LIST_ROWS,
     StoredBank,
 )
-from export.storage.packed_codes import BASE, MOVE, PAIR, PLANES
-from runtime.contract import EMBEDDING, NEIGHBOR, SIMILARITY
+from foldcam.export.storage.packed_codes import BASE, MOVE, PAIR, PLANES
+from foldcam.runtime.contract.schema import EMBEDDING, NEIGHBOR, SIMILARITY
 
 SIMILARITIES = PREFIX + "similarities"
 """`float32 [N, rows]` to every row; only an exhaustive search makes it."""

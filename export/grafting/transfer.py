@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto
 
-from export.bank import BankOutcome
-from export.grafting.search import SIMILARITIES
-from export.onnx_graphs.writing import PREFIX, Graft
-from export.storage.in_graph import (
+from foldcam.export.bank import BankOutcome
+from foldcam.export.grafting.search import SIMILARITIES
+from foldcam.export.onnx_graphs.writing import PREFIX, Graft
+from foldcam.export.storage.in_graph import (
     BANK_GRAD_BASIS,
     BANK_GRAD_INDEX,
     BANK_GRAD_WEIGHTS,
     BANK_VALUES,
     StoredBank,
 )
-from runtime.contract import ESTIMATE
+from foldcam.runtime.contract.schema import ESTIMATE
 
 
 def graft_transfer(graft: Graft, stored: StoredBank, rows: str, transfer: int, found: int) -> str:

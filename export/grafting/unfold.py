@@ -9,13 +9,18 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper
 
-from export.bank import Bank
-from export.bank_source import BankSource
-from export.onnx_graphs.embedding_model import BATCH, FEATURE_MAP, mark_network, strip_origin
-from export.onnx_graphs.writing import PREFIX
-from export.storage.in_graph import bank_of
-from runtime.contract import EMBEDDING, IMAGE, Contract
-from runtime.errors import FoldcamError
+from foldcam.export.bank import Bank
+from foldcam.export.bank_source import BankSource
+from foldcam.export.onnx_graphs.embedding_model import (
+    BATCH,
+    FEATURE_MAP,
+    mark_network,
+    strip_origin,
+)
+from foldcam.export.onnx_graphs.writing import PREFIX
+from foldcam.export.storage.in_graph import bank_of
+from foldcam.runtime.contract.schema import EMBEDDING, IMAGE, Contract
+from foldcam.runtime.errors import FoldcamError
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export.networks.feature_map import UnknownLayerError
-from runtime.contract import METADATA_KEY, Contract
-from runtime.errors import FoldcamError
-from runtime.onnx_file import read_header
-from runtime.text import printable
+from foldcam.export.networks.feature_map import UnknownLayerError
+from foldcam.runtime.contract.onnx_file import read_header
+from foldcam.runtime.contract.schema import METADATA_KEY, Contract
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.text import printable
 
 if TYPE_CHECKING:
-    from export.networks.cut import Network
+    from foldcam.export.networks.cut import Network
 
 _ENGINES = (".engine", ".plan", ".trt")
 _FILES = (".pt2", ".safetensors", ".onnx")
@@ -49,7 +49,7 @@ def load_network(
     Raises:
         FoldcamError: it cannot be found or loaded.
     """
-    from export.models.spec import load_model
+    from foldcam.export.models.spec import load_model
 
     recipe = contract.preprocessing
     loaded = load_model(spec, weights, output)

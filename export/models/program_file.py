@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from export.models.program_graph import refuse_document
-from runtime.errors import FoldcamError
-from runtime.files import refuse_special
+from foldcam.export.models.program_graph import refuse_document
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.files import refuse_special
 
 _PLAIN_ENTRY = re.compile(
     r"(data/weights/weight_\d+|data/constants/tensor_\d+|byteorder|archive_format"

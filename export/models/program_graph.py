@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from export.models.program_operators import is_allowed
-from runtime.errors import FoldcamError
-from runtime.text import printable, shorten
+from foldcam.export.models.program_operators import is_allowed
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.text import printable, shorten
 
 _SYMBOL = re.compile(r"Symbol\('[suz]\d+'((, )(positive|nonnegative|integer)=(True|False))*\)")
 _EXPRESSION = re.compile(r"[\w\s+\-*/%(),]*")

@@ -11,19 +11,23 @@ from typing import Any
 
 from torch import nn
 
-from export.models.pixel_range import check_unit_range
-from export.models.program_file import load_program
-from export.models.trained_file import embedding_network, read_architecture, trained_architecture
-from export.models.weights import load_weights
-from export.networks.cut import Network
-from export.onnx_graphs.file import OnnxFile, read_onnx
-from export.onnx_graphs.own_normalization import BYTE_STD, own_normalization
-from export.onnx_networks.input import image_input
-from export.onnx_networks.questions import OutputChoiceError
-from export.torch_networks.cut import TorchNetwork
-from runtime.errors import FoldcamError
-from runtime.preprocess import Preprocessing
-from runtime.user_code import is_mistake
+from foldcam.export.models.pixel_range import check_unit_range
+from foldcam.export.models.program_file import load_program
+from foldcam.export.models.trained_file import (
+    embedding_network,
+    read_architecture,
+    trained_architecture,
+)
+from foldcam.export.models.weights import load_weights
+from foldcam.export.networks.cut import Network
+from foldcam.export.onnx_graphs.file import OnnxFile, read_onnx
+from foldcam.export.onnx_graphs.own_normalization import BYTE_STD, own_normalization
+from foldcam.export.onnx_networks.input import image_input
+from foldcam.export.onnx_networks.questions import OutputChoiceError
+from foldcam.export.torch_networks.cut import TorchNetwork
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.user_code import is_mistake
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ class LoadedModel:
         own = (self.preprocessing.height, self.preprocessing.width)
         if isinstance(self.source, OnnxFile):
             # ONNX Runtime is loaded only where it is needed.
-            from export.onnx_networks.opening import open_onnx
+            from foldcam.export.onnx_networks.opening import open_onnx
 
             return open_onnx(self.source, size or own, layer, exact)
         return TorchNetwork(self.source, size or own, layer, self.output)
@@ -123,7 +127,7 @@ def wrap_module(
     if preprocessing is None and own is not None and not isinstance(own, Preprocessing):
         raise FoldcamError(
             f"MODEL {name!r}: its attribute `preprocessing` is not a "
-            "runtime.preprocess.Preprocessing."
+            "foldcam.runtime.images.preprocess.Preprocessing."
         )
     if preprocessing is None and own is not None:
         check_unit_range(own.mean, own.std, f"MODEL {name!r}: its attribute `preprocessing`: ")
@@ -204,7 +208,7 @@ def _onnx(path: Path, output: str | None) -> LoadedModel:
     try:
         size = image_input(file.model.graph).size
     except OutputChoiceError as question:
-        from export.onnx_networks.opening import answered
+        from foldcam.export.onnx_networks.opening import answered
 
         raise answered(question, file, (preprocessing.height, preprocessing.width)) from None
     if size is not None:
@@ -229,11 +233,11 @@ def _trained(path: Path) -> LoadedModel:
 
 def _module(spec: str) -> nn.Module:
     if spec == "demo":
-        from export.models.demo import demo_network
+        from foldcam.export.models.demo import demo_network
 
         return demo_network()
     if spec == "efficientnet-lite0":
-        from export.models.demo import pooled_features
+        from foldcam.export.models.demo import pooled_features
 
         return pooled_features()
     if spec.endswith(".pt2"):

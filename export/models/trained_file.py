@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from export.models.projected import ProjectedNetwork
-from runtime.contract import preprocessing_from
-from runtime.errors import FoldcamError
-from runtime.fields import Fields
-from runtime.files import atomic_path, refuse_special
-from runtime.preprocess import Preprocessing
-from runtime.strict_json import parse_json
+from foldcam.export.models.projected import ProjectedNetwork
+from foldcam.runtime.contract.fields import Fields
+from foldcam.runtime.contract.schema import preprocessing_from
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.files import atomic_path, refuse_special
+from foldcam.runtime.system.strict_json import parse_json
 
 _FORMAT = "foldcam.network"
 _SCHEMA_VERSION = 1

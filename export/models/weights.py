@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from runtime.errors import FoldcamError
-from runtime.files import refuse_special
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.files import refuse_special
 
 # Where training scripts keep the weights beside their optimizer's state.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import onnx
 import torch
 
-from export.networks.feature_map import Layer
+from foldcam.export.networks.feature_map import Layer
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from runtime.errors import FoldcamError
+from foldcam.runtime.errors import FoldcamError
 
 
 class UnknownLayerError(FoldcamError):

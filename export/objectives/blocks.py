@@ -12,8 +12,8 @@ from math import ceil
 
 import numpy as np
 
-from export.objectives.directions import Directions, Floats, Integers, Objective
-from export.objectives.kernel import KernelObjective
+from foldcam.export.objectives.directions import Directions, Floats, Integers, Objective
+from foldcam.export.objectives.kernel import KernelObjective
 
 BLOCK_ROWS = 8192
 """Rows of a block: their similarities take 256 MiB in float32."""

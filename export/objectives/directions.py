@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from runtime.errors import FoldcamError
+from foldcam.runtime.errors import FoldcamError
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -82,7 +82,7 @@ def parse_objective(text: str, seed: int = 0) -> Objective:
     if text == "proxy":
         return Objective(text, class_proxies, lambda sums, _: proxies_of_sums(sums))
     if kind == "pml":
-        from export.objectives.metric_learning import directions_of, parse_comparison
+        from foldcam.export.objectives.metric_learning import directions_of, parse_comparison
 
         comparison = parse_comparison(rest)
         return Objective(text, lambda e, labels: directions_of(comparison, e, labels))

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from export.objectives.directions import Directions
-from runtime.contract import Transform
-from runtime.errors import FoldcamError
+from foldcam.export.objectives.directions import Directions
+from foldcam.runtime.contract.schema import Transform
+from foldcam.runtime.errors import FoldcamError
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]

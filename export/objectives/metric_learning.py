@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from export.objectives.directions import Directions, all_triplets
-from runtime.errors import FoldcamError
+from foldcam.export.objectives.directions import Directions, all_triplets
+from foldcam.runtime.errors import FoldcamError
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]

@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from export.onnx_graphs.values import graphs, inputs_of, place_of
-from runtime.errors import FoldcamError
+from foldcam.export.onnx_graphs.values import graphs, inputs_of, place_of
+from foldcam.runtime.errors import FoldcamError
 
 # Of a sparse constant, written out: no network has one that is larger.
 _MOST_NUMBERS = 1 << 28

@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from export.onnx_graphs.session import Array, NodeRunner
-from export.onnx_graphs.values import Flow, prune
+from foldcam.export.onnx_graphs.session import Array, NodeRunner
+from foldcam.export.onnx_graphs.values import Flow, prune
 
 # A result larger than what it is computed from makes the file larger: up to this it may be.
 MOST_BYTES = 1 << 24

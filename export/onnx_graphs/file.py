@@ -11,11 +11,11 @@ import onnx.defs
 import onnx.inliner
 from onnx import TensorProto, helper, numpy_helper
 
-from export.onnx_graphs.canonical import canonical
-from export.onnx_graphs.message import load_message
-from export.onnx_graphs.values import graphs, inputs_of, place_of, prune
-from runtime.contract import METADATA_KEY
-from runtime.errors import FoldcamError
+from foldcam.export.onnx_graphs.canonical import canonical
+from foldcam.export.onnx_graphs.message import load_message
+from foldcam.export.onnx_graphs.values import graphs, inputs_of, place_of, prune
+from foldcam.runtime.contract.schema import METADATA_KEY
+from foldcam.runtime.errors import FoldcamError
 
 _QUANTIZED = {
     "QuantizeLinear",

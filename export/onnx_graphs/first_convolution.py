@@ -15,9 +15,9 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from export.onnx_graphs.names import drop_unused_constants
-from export.onnx_graphs.writing import Graft
-from runtime.contract import IMAGE
+from foldcam.export.onnx_graphs.names import drop_unused_constants
+from foldcam.export.onnx_graphs.writing import Graft
+from foldcam.runtime.contract.schema import IMAGE
 
 Floats = npt.NDArray[np.float64]
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from export.onnx_graphs.normalization import find_normalization
-from runtime.contract import EMBEDDING
+from foldcam.export.onnx_graphs.normalization import find_normalization
+from foldcam.runtime.contract.schema import EMBEDDING
 
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 FLOAT16_SMALLEST_NORMAL = float(np.finfo(np.float16).smallest_normal)

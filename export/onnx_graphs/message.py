@@ -14,10 +14,10 @@ from typing import Any
 import onnx
 from onnx import TensorProto
 
-from export.onnx_graphs.value_sizes import check_value_sizes, inferred
-from runtime.errors import FoldcamError
-from runtime.external_data import External, ExternalDataError, checked_places
-from runtime.onnx_file import read_header
+from foldcam.export.onnx_graphs.value_sizes import check_value_sizes, inferred
+from foldcam.runtime.contract.external_data import External, ExternalDataError, checked_places
+from foldcam.runtime.contract.onnx_file import read_header
+from foldcam.runtime.errors import FoldcamError
 
 # A protocol buffer holds no more; half a megabyte is left for foldcam's own nodes.
 MOST_BYTES = (1 << 31) - (1 << 19)
@@ -27,7 +27,7 @@ def load_message(path: Path) -> onnx.ModelProto:
     """Read an ONNX file and the weights beside it; the message names no other file any more.
 
     Raises:
-        FoldcamError: as `runtime.onnx_file.read_header`; or more than 2 GiB in all. The
+        FoldcamError: as `runtime.contract.onnx_file.read_header`; or more than 2 GiB in all. The
             message begins with the path.
     """
     _check_size(path, 0)

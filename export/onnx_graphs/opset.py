@@ -8,10 +8,10 @@ import onnx.defs
 import onnx.inliner
 import onnx.version_converter
 
-from export.onnx_graphs.embedding_model import OLDEST_OPSET, opset_of
-from export.onnx_graphs.session import GraphSession, reason
-from export.onnx_graphs.values import prune
-from runtime.errors import FoldcamError
+from foldcam.export.onnx_graphs.embedding_model import OLDEST_OPSET, opset_of
+from foldcam.export.onnx_graphs.session import GraphSession, reason
+from foldcam.export.onnx_graphs.values import prune
+from foldcam.runtime.errors import FoldcamError
 
 
 def in_opset(model: onnx.ModelProto, opset: int, images: np.ndarray) -> onnx.ModelProto:

@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from export.onnx_graphs.embedding_model import opset_of
-from export.onnx_graphs.names import drop_unused_constants, subgraphs
-from runtime.errors import FoldcamError
+from foldcam.export.onnx_graphs.embedding_model import opset_of
+from foldcam.export.onnx_graphs.names import drop_unused_constants, subgraphs
+from foldcam.runtime.errors import FoldcamError
 
 _REDUCTIONS = {
     "ReduceL1",

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from runtime.preprocess import Preprocessing
+from foldcam.runtime.images.preprocess import Preprocessing
 
 Doubles = npt.NDArray[np.float64]
 

@@ -17,9 +17,9 @@ import onnx
 import onnx.inliner
 from onnx import TensorProto, helper, numpy_helper
 
-from export.onnx_graphs.embedding_model import opset_of
-from export.onnx_graphs.float32_steps import FLOAT16_MAX, misfit, steep_nodes
-from export.onnx_graphs.names import drop_unused_constants, names_read, subgraphs
+from foldcam.export.onnx_graphs.embedding_model import opset_of
+from foldcam.export.onnx_graphs.float32_steps import FLOAT16_MAX, misfit, steep_nodes
+from foldcam.export.onnx_graphs.names import drop_unused_constants, names_read, subgraphs
 
 _log = logging.getLogger(__name__)
 

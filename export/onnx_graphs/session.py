@@ -10,8 +10,8 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from export.onnx_graphs.values import inputs_of, place_of
-from runtime.errors import FoldcamError
+from foldcam.export.onnx_graphs.values import inputs_of, place_of
+from foldcam.runtime.errors import FoldcamError
 
 Array = npt.NDArray[Any]
 _FATAL = 4

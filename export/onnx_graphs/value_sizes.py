@@ -9,10 +9,10 @@ import onnx.inliner
 import onnx.shape_inference
 from onnx import TensorProto, helper
 
-from export.onnx_graphs.values import graphs
-from runtime.errors import FoldcamError
-from runtime.onnx_sizes import most_bytes, too_large
-from runtime.text import printable, shorten
+from foldcam.export.onnx_graphs.values import graphs
+from foldcam.runtime.contract.onnx_sizes import most_bytes, too_large
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.text import printable, shorten
 
 # Larger constants say nothing about shapes, and would be copied.
 _SHAPE_ELEMENTS = 1 << 12

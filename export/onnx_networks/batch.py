@@ -13,11 +13,11 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from export.onnx_graphs.session import Array, NodeRunner
-from export.onnx_graphs.values import Flow, place_of
-from export.onnx_networks.rewrite import Rewrite, Shape, Values, rewrites
-from runtime.contract import IMAGE
-from runtime.errors import FoldcamError
+from foldcam.export.onnx_graphs.session import Array, NodeRunner
+from foldcam.export.onnx_graphs.values import Flow, place_of
+from foldcam.export.onnx_networks.rewrite import Rewrite, Shape, Values, rewrites
+from foldcam.runtime.contract.schema import IMAGE
+from foldcam.runtime.errors import FoldcamError
 
 MANY = 3
 # How many numbers they return depends on what the numbers are.

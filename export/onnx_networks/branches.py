@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from export.onnx_graphs.session import Array, GraphSession
-from export.onnx_graphs.values import PREPARED, Flow, graphs
+from foldcam.export.onnx_graphs.session import Array, GraphSession
+from foldcam.export.onnx_graphs.values import PREPARED, Flow, graphs
 
 
 def settle_branches(model: onnx.ModelProto, images: Array) -> None:

@@ -9,20 +9,20 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from export.networks.cut import Activations, Landmarks, Network
-from export.networks.feature_map import Layout
-from export.onnx_graphs.embedding_model import BATCH, FEATURE_MAP, strip_origin
-from export.onnx_graphs.file import OnnxFile, computation_hash
-from export.onnx_graphs.opset import in_opset
-from export.onnx_graphs.rewrites import global_pools
-from export.onnx_graphs.session import GraphSession
-from export.onnx_graphs.values import PREPARED, rename
-from export.onnx_networks.head import OnnxHead
-from export.onnx_networks.landmarks import dissect_onnx
-from export.onnx_networks.prepare import noise, prepare
-from export.onnx_torch.arrangement import to_torch
-from runtime.contract import EMBEDDING
-from runtime.errors import FoldcamError
+from foldcam.export.networks.cut import Activations, Landmarks, Network
+from foldcam.export.networks.feature_map import Layout
+from foldcam.export.onnx_graphs.embedding_model import BATCH, FEATURE_MAP, strip_origin
+from foldcam.export.onnx_graphs.file import OnnxFile, computation_hash
+from foldcam.export.onnx_graphs.opset import in_opset
+from foldcam.export.onnx_graphs.rewrites import global_pools
+from foldcam.export.onnx_graphs.session import GraphSession
+from foldcam.export.onnx_graphs.values import PREPARED, rename
+from foldcam.export.onnx_networks.head import OnnxHead
+from foldcam.export.onnx_networks.landmarks import dissect_onnx
+from foldcam.export.onnx_networks.prepare import noise, prepare
+from foldcam.export.onnx_torch.arrangement import to_torch
+from foldcam.runtime.contract.schema import EMBEDDING
+from foldcam.runtime.errors import FoldcamError
 
 
 class OnnxNetwork(Network):

@@ -6,15 +6,15 @@ import onnx
 import torch
 from onnx import numpy_helper
 
-from export.networks.feature_map import Layer
-from export.onnx_graphs.normalization import scales_of
-from export.onnx_graphs.values import Flow, place_of
-from export.onnx_networks.prepare import Prepared
-from export.onnx_networks.rewrite import Shape
-from export.onnx_torch.arrangement import to_torch
-from export.onnx_torch.call import UnsupportedError
-from export.onnx_torch.interpreter import Interpreter
-from runtime.errors import FoldcamError
+from foldcam.export.networks.feature_map import Layer
+from foldcam.export.onnx_graphs.normalization import scales_of
+from foldcam.export.onnx_graphs.values import Flow, place_of
+from foldcam.export.onnx_networks.prepare import Prepared
+from foldcam.export.onnx_networks.rewrite import Shape
+from foldcam.export.onnx_torch.arrangement import to_torch
+from foldcam.export.onnx_torch.call import UnsupportedError
+from foldcam.export.onnx_torch.interpreter import Interpreter
+from foldcam.runtime.errors import FoldcamError
 
 
 class OnnxHead:

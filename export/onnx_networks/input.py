@@ -9,11 +9,11 @@ from typing import Literal, NoReturn
 import onnx
 from onnx import TensorProto, helper
 
-from export.onnx_graphs.embedding_model import BATCH
-from export.onnx_graphs.values import PREPARED, graphs, inputs_of, rename
-from export.onnx_networks.questions import OutputChoiceError
-from runtime.contract import IMAGE
-from runtime.errors import FoldcamError
+from foldcam.export.onnx_graphs.embedding_model import BATCH
+from foldcam.export.onnx_graphs.values import PREPARED, graphs, inputs_of, rename
+from foldcam.export.onnx_networks.questions import OutputChoiceError
+from foldcam.runtime.contract.schema import IMAGE
+from foldcam.runtime.errors import FoldcamError
 
 _FLOATS = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
 

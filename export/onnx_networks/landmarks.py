@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from export.networks.feature_map import (
+from foldcam.export.networks.feature_map import (
     Grid,
     Layer,
     Step,
@@ -17,17 +17,17 @@ from export.networks.feature_map import (
     read_layouts,
     select,
 )
-from export.networks.head_end import judge_normalization
-from export.onnx_graphs.normalization import ends_in_layer_norm, find_normalization
-from export.onnx_graphs.session import GraphSession
-from export.onnx_graphs.values import Flow
-from export.onnx_networks.prepare import Prepared, noise
-from export.onnx_networks.rewrite import Shape
-from export.onnx_networks.trace import Obstacle, Trace
-from export.onnx_torch.arrangement import to_torch
-from export.torch_networks.feature_map_search import is_spread
-from runtime.contract import IMAGE
-from runtime.errors import FoldcamError
+from foldcam.export.networks.head_end import judge_normalization
+from foldcam.export.onnx_graphs.normalization import ends_in_layer_norm, find_normalization
+from foldcam.export.onnx_graphs.session import GraphSession
+from foldcam.export.onnx_graphs.values import Flow
+from foldcam.export.onnx_networks.prepare import Prepared, noise
+from foldcam.export.onnx_networks.rewrite import Shape
+from foldcam.export.onnx_networks.trace import Obstacle, Trace
+from foldcam.export.onnx_torch.arrangement import to_torch
+from foldcam.export.torch_networks.feature_map_search import is_spread
+from foldcam.runtime.contract.schema import IMAGE
+from foldcam.runtime.errors import FoldcamError
 
 # Operators that only arrange their input's numbers anew.
 _VIEWS = {"Reshape", "Flatten", "Transpose", "Identity", "Unsqueeze", "Squeeze", "Dropout", "Cast"}

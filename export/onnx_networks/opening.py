@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from export.networks.feature_map import Grid
-from export.onnx_graphs.file import OnnxFile, ending_at
-from export.onnx_networks.cut import OnnxNetwork
-from export.onnx_networks.input import image_input
-from export.onnx_networks.questions import OutputChoiceError, offer
-from runtime.errors import FoldcamError
+from foldcam.export.networks.feature_map import Grid
+from foldcam.export.onnx_graphs.file import OnnxFile, ending_at
+from foldcam.export.onnx_networks.cut import OnnxNetwork
+from foldcam.export.onnx_networks.input import image_input
+from foldcam.export.onnx_networks.questions import OutputChoiceError, offer
+from foldcam.runtime.errors import FoldcamError
 
 # Values that are tried where the outputs themselves are no embedding, and that are offered.
 _MOST_INNER = 8

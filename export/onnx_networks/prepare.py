@@ -8,20 +8,20 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from export.onnx_graphs.constants import fold_constants
-from export.onnx_graphs.embedding_model import BATCH, OLDEST_OPSET, opset_of
-from export.onnx_graphs.file import OnnxFile
-from export.onnx_graphs.opset import in_opset
-from export.onnx_graphs.sequences import replace_sequences
-from export.onnx_graphs.session import Array, GraphSession
-from export.onnx_graphs.values import prune
-from export.onnx_networks.batch import MANY, open_batch
-from export.onnx_networks.branches import name_nodes_apart, settle_branches
-from export.onnx_networks.input import image_input, take_image
-from export.onnx_networks.questions import OutputChoiceError
-from export.onnx_networks.randomness import refuse_random
-from export.onnx_networks.rewrite import Shape
-from runtime.errors import FoldcamError
+from foldcam.export.onnx_graphs.constants import fold_constants
+from foldcam.export.onnx_graphs.embedding_model import BATCH, OLDEST_OPSET, opset_of
+from foldcam.export.onnx_graphs.file import OnnxFile
+from foldcam.export.onnx_graphs.opset import in_opset
+from foldcam.export.onnx_graphs.sequences import replace_sequences
+from foldcam.export.onnx_graphs.session import Array, GraphSession
+from foldcam.export.onnx_graphs.values import prune
+from foldcam.export.onnx_networks.batch import MANY, open_batch
+from foldcam.export.onnx_networks.branches import name_nodes_apart, settle_branches
+from foldcam.export.onnx_networks.input import image_input, take_image
+from foldcam.export.onnx_networks.questions import OutputChoiceError
+from foldcam.export.onnx_networks.randomness import refuse_random
+from foldcam.export.onnx_networks.rewrite import Shape
+from foldcam.runtime.errors import FoldcamError
 
 
 @dataclass(frozen=True)

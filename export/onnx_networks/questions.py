@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from runtime.errors import FoldcamError
+from foldcam.runtime.errors import FoldcamError
 
 
 class OutputChoiceError(FoldcamError):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import onnx
 from onnx import numpy_helper
 
-from export.onnx_graphs.session import Array, constant_of
-from export.onnx_graphs.values import RANDOM, graphs, place_of
-from runtime.errors import FoldcamError
+from foldcam.export.onnx_graphs.session import Array, constant_of
+from foldcam.export.onnx_graphs.values import RANDOM, graphs, place_of
+from foldcam.runtime.errors import FoldcamError
 
 
 def refuse_random(graph: onnx.GraphProto) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from export.onnx_graphs.session import Array
-from export.onnx_graphs.values import PREPARED
+from foldcam.export.onnx_graphs.session import Array
+from foldcam.export.onnx_graphs.values import PREPARED
 
 _ELEMENTWISE = {"Add", "Sub", "Mul", "Div", "Where"}
 

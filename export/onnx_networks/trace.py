@@ -9,14 +9,14 @@ import onnx
 import torch
 from onnx import numpy_helper
 
-from export.networks.feature_map import Grid
-from export.onnx_graphs.values import Flow, place_of
-from export.onnx_networks.prepare import noise
-from export.onnx_torch.arrangement import to_torch
-from export.onnx_torch.call import UnsupportedError
-from export.onnx_torch.interpreter import Interpreter
-from runtime.contract import IMAGE
-from runtime.errors import FoldcamError
+from foldcam.export.networks.feature_map import Grid
+from foldcam.export.onnx_graphs.values import Flow, place_of
+from foldcam.export.onnx_networks.prepare import noise
+from foldcam.export.onnx_torch.arrangement import to_torch
+from foldcam.export.onnx_torch.call import UnsupportedError
+from foldcam.export.onnx_torch.interpreter import Interpreter
+from foldcam.runtime.contract.schema import IMAGE
+from foldcam.runtime.errors import FoldcamError
 
 # The operator was computed in float16, or summed in another order.
 _TOLERANCE = 1e-3

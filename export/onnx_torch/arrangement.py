@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 from torch.nn import functional
 
-from export.onnx_torch.call import Call, Operator, Result, UnsupportedError
+from foldcam.export.onnx_torch.call import Call, Operator, Result, UnsupportedError
 
 
 def dtype_of(element_type: int) -> torch.dtype:

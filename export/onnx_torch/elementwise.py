@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from export.onnx_torch.call import Call, Operator, UnsupportedError
+from foldcam.export.onnx_torch.call import Call, Operator, UnsupportedError
 
 
 def _unary(function: Callable[[Tensor], Tensor]) -> Operator:

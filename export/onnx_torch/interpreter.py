@@ -7,12 +7,12 @@ from collections.abc import Mapping, MutableMapping
 import onnx
 import torch
 
-from export.onnx_graphs.embedding_model import opset_of
-from export.onnx_graphs.session import Array, NodeRunner, constant_of
-from export.onnx_torch import arrangement, elementwise, statistics, windows
-from export.onnx_torch.arrangement import to_torch
-from export.onnx_torch.call import Call, Operator, UnsupportedError
-from runtime.errors import FoldcamError
+from foldcam.export.onnx_graphs.embedding_model import opset_of
+from foldcam.export.onnx_graphs.session import Array, NodeRunner, constant_of
+from foldcam.export.onnx_torch import arrangement, elementwise, statistics, windows
+from foldcam.export.onnx_torch.arrangement import to_torch
+from foldcam.export.onnx_torch.call import Call, Operator, UnsupportedError
+from foldcam.runtime.errors import FoldcamError
 
 OPERATORS: dict[str, Operator] = {
     **arrangement.OPERATORS,

@@ -8,7 +8,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from export.onnx_torch.call import Call, Operator, UnsupportedError
+from foldcam.export.onnx_torch.call import Call, Operator, UnsupportedError
 
 _Reduction = Callable[[Tensor, tuple[int, ...], bool], Tensor]
 

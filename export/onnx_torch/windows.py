@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from export.onnx_torch.call import Call, Operator, UnsupportedError
+from foldcam.export.onnx_torch.call import Call, Operator, UnsupportedError
 
 _CONV = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 _TRANSPOSED: dict[int, Any] = {

@@ -18,28 +18,36 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from export.bank import Bank, BankOutcome
-from export.bank_files import BuiltBank, check_out
-from export.banks.builder import BankRows, bank_of_rows, check_rule, remarks_on
-from export.banks.grad_weights import ChannelRule, head_traits
-from export.banks.steps import StageProgress, in_order
-from export.coarse_map import coarse_notes
-from export.datasets import Dataset, Sample, SingletonPolicy, handle_singletons
-from export.datasets.labels import twins
-from export.exporter import bank_notes, normalization_notes, source_of
-from export.models.spec import load_model
-from export.objectives.blocks import BLOCK_ROWS, directions_in_blocks
-from export.objectives.directions import Objective
-from export.objectives.kernel import KernelObjective
-from export.onnx_networks.prepare import noise
-from export.scale_out.sources import ShardedData
-from export.scale_out.work import Floats, Integers, ShardRows, Task, Worker, load_pulled, load_rows
-from export.scale_out.workers import Workers
-from export.storage.options import Compression
-from export.storage.prototypes import compressed
-from runtime.errors import FoldcamError
-from runtime.files import hidden_beside, user_errors_for
-from runtime.preprocess import Preprocessing
+from foldcam.export.bank import Bank, BankOutcome
+from foldcam.export.bank_files import BuiltBank, check_out
+from foldcam.export.banks.builder import BankRows, bank_of_rows, check_rule, remarks_on
+from foldcam.export.banks.grad_weights import ChannelRule, head_traits
+from foldcam.export.banks.steps import StageProgress, in_order
+from foldcam.export.coarse_map import coarse_notes
+from foldcam.export.datasets import Dataset, Sample, SingletonPolicy, handle_singletons
+from foldcam.export.datasets.labels import twins
+from foldcam.export.exporter import bank_notes, normalization_notes, source_of
+from foldcam.export.models.spec import load_model
+from foldcam.export.objectives.blocks import BLOCK_ROWS, directions_in_blocks
+from foldcam.export.objectives.directions import Objective
+from foldcam.export.objectives.kernel import KernelObjective
+from foldcam.export.onnx_networks.prepare import noise
+from foldcam.export.scale_out.sources import ShardedData
+from foldcam.export.scale_out.work import (
+    Floats,
+    Integers,
+    ShardRows,
+    Task,
+    Worker,
+    load_pulled,
+    load_rows,
+)
+from foldcam.export.scale_out.workers import Workers
+from foldcam.export.storage.options import Compression
+from foldcam.export.storage.prototypes import compressed
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.files import hidden_beside, user_errors_for
 
 SHARD_ROWS = 512
 """Images per shard: what a killed worker costs at most."""

@@ -18,11 +18,11 @@ from pathlib import Path, PurePosixPath
 
 import fsspec
 
-from export.datasets import URL, Dataset, Sample, SkippedFile, Split, load_dataset
-from export.datasets.labels import plain
-from runtime.errors import FoldcamError
-from runtime.images import IMAGE_SUFFIXES, natural_key
-from runtime.strict_json import parse_json
+from foldcam.export.datasets import URL, Dataset, Sample, SkippedFile, Split, load_dataset
+from foldcam.export.datasets.labels import plain
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.files import IMAGE_SUFFIXES, natural_key
+from foldcam.runtime.system.strict_json import parse_json
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _MOST_TARS = 1_000_000

@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from export.arrays import load_arrays, save_arrays
-from export.banks.embedding_pass import EmbeddingPass, batches
-from export.banks.feature_cache import FeatureCache
-from export.banks.numbers import check_finite, unit_rows
-from export.banks.steps import hash_rows, second_pass
-from export.datasets import SkippedFile
-from export.models.spec import load_model
-from export.networks.cut import Network
-from export.scale_out.sources import Shard, local_shard
-from runtime.errors import FoldcamError
-from runtime.preprocess import Preprocessing
-from runtime.strict_json import parse_json
+from foldcam.export.arrays import load_arrays, save_arrays
+from foldcam.export.banks.embedding_pass import EmbeddingPass, batches
+from foldcam.export.banks.feature_cache import FeatureCache
+from foldcam.export.banks.numbers import check_finite, unit_rows
+from foldcam.export.banks.steps import hash_rows, second_pass
+from foldcam.export.datasets import SkippedFile
+from foldcam.export.models.spec import load_model
+from foldcam.export.networks.cut import Network
+from foldcam.export.scale_out.sources import Shard, local_shard
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.strict_json import parse_json
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from export.arrays import load_arrays
-from export.banks.steps import StageProgress
-from export.scale_out.work import Task, Worker
-from runtime.errors import FoldcamError
+from foldcam.export.arrays import load_arrays
+from foldcam.export.banks.steps import StageProgress
+from foldcam.export.scale_out.work import Task, Worker
+from foldcam.runtime.errors import FoldcamError
 
 _RETRIES = 3
 """How often Ray gives a task again to a worker that dies of it."""

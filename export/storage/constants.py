@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from export.bank import Bank
-from export.low_rank import factors
-from export.storage.in_graph import (
+from foldcam.export.bank import Bank
+from foldcam.export.low_rank import factors
+from foldcam.export.storage.in_graph import (
     BANK_CENTROIDS,
     BANK_CODE_SCALES,
     BANK_CODE_STEPS,
@@ -22,17 +22,17 @@ from export.storage.in_graph import (
     StoredBank,
     sha256_of,
 )
-from export.storage.lists import balanced_lists
-from export.storage.options import (
+from foldcam.export.storage.lists import balanced_lists
+from foldcam.export.storage.options import (
     ROWS_PER_LIST,
     StorageOptions,
     precision_of_embeddings,
     precision_of_grad_weights,
     searches_lists,
 )
-from export.storage.packed_codes import pack
-from export.storage.prototypes import with_prototypes
-from runtime.bank_storage import BankStorage
+from foldcam.export.storage.packed_codes import pack
+from foldcam.export.storage.prototypes import with_prototypes
+from foldcam.runtime.contract.bank_storage import BankStorage
 
 Array = npt.NDArray[Any]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from export.bank import Bank
-from export.storage.in_graph import StoredBank
+from foldcam.export.bank import Bank
+from foldcam.export.storage.in_graph import StoredBank
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]

@@ -17,12 +17,12 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from export.bank import Bank, BankOutcome
-from export.onnx_graphs.writing import PREFIX
-from export.storage.packed_codes import PackedRows, unpack, words_per_row
-from runtime.bank_storage import BankStorage
-from runtime.contract import Contract
-from runtime.errors import FoldcamError
+from foldcam.export.bank import Bank, BankOutcome
+from foldcam.export.onnx_graphs.writing import PREFIX
+from foldcam.export.storage.packed_codes import PackedRows, unpack, words_per_row
+from foldcam.runtime.contract.bank_storage import BankStorage
+from foldcam.runtime.contract.schema import Contract
+from foldcam.runtime.errors import FoldcamError
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]

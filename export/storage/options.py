@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from runtime.bank_storage import Precision
-from runtime.errors import FoldcamError
+from foldcam.runtime.contract.bank_storage import Precision
+from foldcam.runtime.errors import FoldcamError
 
 SearchChoice = Literal["auto", "exhaustive", "lists"]
 PrecisionChoice = Literal["auto", "float32", "float16", "int8"]

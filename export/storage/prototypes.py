@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from export.bank import Bank, label_runs, scaled_to_unit_maximum
-from export.banks.numbers import unit_rows
-from export.low_rank import factors
-from export.storage.options import Compression
-from runtime.errors import FoldcamError
+from foldcam.export.bank import Bank, label_runs, scaled_to_unit_maximum
+from foldcam.export.banks.numbers import unit_rows
+from foldcam.export.low_rank import factors
+from foldcam.export.storage.options import Compression
+from foldcam.runtime.errors import FoldcamError
 
 Floats = npt.NDArray[np.float32]
 

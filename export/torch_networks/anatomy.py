@@ -14,20 +14,20 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
-from export.networks.answers import check_answers
-from export.networks.feature_map import Layer
-from export.networks.head_end import judge_normalization
-from export.torch_networks import graph_search
-from export.torch_networks.feature_map_search import (
+from foldcam.export.networks.answers import check_answers
+from foldcam.export.networks.feature_map import Layer
+from foldcam.export.networks.head_end import judge_normalization
+from foldcam.export.torch_networks import graph_search
+from foldcam.export.torch_networks.feature_map_search import (
     Candidate,
     candidates,
     find_feature_map,
     named_feature_map,
 )
-from export.torch_networks.inference_module import inference_module, tidy_graph
-from export.torch_networks.map_view import add_map, lead_through_map
-from export.torch_networks.outputs import embedding_only
-from runtime.errors import FoldcamError
+from foldcam.export.torch_networks.inference_module import inference_module, tidy_graph
+from foldcam.export.torch_networks.map_view import add_map, lead_through_map
+from foldcam.export.torch_networks.outputs import embedding_only
+from foldcam.runtime.errors import FoldcamError
 
 _log = logging.getLogger(__name__)
 

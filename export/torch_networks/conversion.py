@@ -13,13 +13,13 @@ import onnx.version_converter
 import torch
 from torch import fx
 
-from export.onnx_graphs.constants import fold_constants
-from export.onnx_graphs.embedding_model import BATCH, FEATURE_MAP, opset_of, strip_origin
-from export.onnx_graphs.opset17 import to_opset_17
-from export.onnx_graphs.rewrites import global_pools, sizes_of
-from export.onnx_graphs.values import rename
-from runtime.contract import EMBEDDING, IMAGE
-from runtime.errors import FoldcamError
+from foldcam.export.onnx_graphs.constants import fold_constants
+from foldcam.export.onnx_graphs.embedding_model import BATCH, FEATURE_MAP, opset_of, strip_origin
+from foldcam.export.onnx_graphs.opset17 import to_opset_17
+from foldcam.export.onnx_graphs.rewrites import global_pools, sizes_of
+from foldcam.export.onnx_graphs.values import rename
+from foldcam.runtime.contract.schema import EMBEDDING, IMAGE
+from foldcam.runtime.errors import FoldcamError
 
 # In front of the names of the ends until no value inside can have the same.
 _PENDING = "foldcam.end."

@@ -8,11 +8,11 @@ import onnx
 import torch
 from torch import nn
 
-from export.networks.cut import Landmarks, Network
-from export.onnx_graphs.embedding_model import mark_network
-from export.torch_networks.anatomy import context_of, dissect, subgraph
-from export.torch_networks.conversion import to_onnx
-from export.torch_networks.held_scales import hold_scales
+from foldcam.export.networks.cut import Landmarks, Network
+from foldcam.export.onnx_graphs.embedding_model import mark_network
+from foldcam.export.torch_networks.anatomy import context_of, dissect, subgraph
+from foldcam.export.torch_networks.conversion import to_onnx
+from foldcam.export.torch_networks.held_scales import hold_scales
 
 
 class TorchNetwork(Network):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from export.networks.feature_map import (
+from foldcam.export.networks.feature_map import (
     Layer,
     Layout,
     Step,
@@ -19,8 +19,13 @@ from export.networks.feature_map import (
     read_layouts,
     select,
 )
-from export.torch_networks.graph_search import ancestors, descendants, module_path, module_paths
-from runtime.errors import FoldcamError
+from foldcam.export.torch_networks.graph_search import (
+    ancestors,
+    descendants,
+    module_path,
+    module_paths,
+)
+from foldcam.runtime.errors import FoldcamError
 
 # Operators that only arrange their input's numbers anew.
 _VIEWS = {

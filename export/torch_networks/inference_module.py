@@ -8,8 +8,8 @@ import torch
 from torch import fx, nn
 from torch.nn.utils import parametrize
 
-from export.torch_networks.outputs import unwrapped
-from runtime.errors import FoldcamError
+from foldcam.export.torch_networks.outputs import unwrapped
+from foldcam.runtime.errors import FoldcamError
 
 
 def inference_module(module: nn.Module) -> nn.Module:

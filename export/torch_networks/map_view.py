@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from export.networks.feature_map import Layout
+from foldcam.export.networks.feature_map import Layout
 
 _aten = torch.ops.aten
 _TO_THE_END = 2**63 - 1

@@ -10,8 +10,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from export.torch_networks.input_advice import advice
-from runtime.errors import FoldcamError
+from foldcam.export.torch_networks.input_advice import advice
+from foldcam.runtime.errors import FoldcamError
 
 WRAPPED = "wrapped_network"
 """Attribute of `EmbeddingOnly` under which the network itself is found."""

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from export.training.trainee import Trainee
-from export.training.views import MAX_CELLS, draw_mosaic, region_masks, view
-from runtime.files import atomic_path, user_errors_for
-from runtime.preprocess import Image, Preprocessing
+from foldcam.export.training.trainee import Trainee
+from foldcam.export.training.views import MAX_CELLS, draw_mosaic, region_masks, view
+from foldcam.runtime.images.preprocess import Image, Preprocessing
+from foldcam.runtime.system.files import atomic_path, user_errors_for
 
 StageProgress = Callable[[str, int, int], None]
 Halves = npt.NDArray[np.float16]

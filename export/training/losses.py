@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from runtime.errors import FoldcamError
+from foldcam.runtime.errors import FoldcamError
 
 EmbeddingLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Called with embeddings `float32 [B, D]` of norm 1 and labels `[B]`."""

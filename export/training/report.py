@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from export.banks.embedding_pass import embed
-from export.datasets import Sample, Split, load_dataset
-from export.models.spec import LoadedModel
-from export.networks.cut import Network
-from export.recall import RECALL_AT, Recall, recall_at_k
-from runtime.errors import FoldcamError
+from foldcam.export.banks.embedding_pass import embed
+from foldcam.export.datasets import Sample, Split, load_dataset
+from foldcam.export.models.spec import LoadedModel
+from foldcam.export.networks.cut import Network
+from foldcam.export.recall import RECALL_AT, Recall, recall_at_k
+from foldcam.runtime.errors import FoldcamError
 
 _BATCH = 16
 

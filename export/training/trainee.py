@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import nn
 
-from export.networks.feature_map import describe
-from export.torch_networks.anatomy import Anatomy, context_of, dissect, subgraph
-from export.torch_networks.feature_map_search import Candidate, named_feature_map
-from runtime.errors import FoldcamError
+from foldcam.export.networks.feature_map import describe
+from foldcam.export.torch_networks.anatomy import Anatomy, context_of, dissect, subgraph
+from foldcam.export.torch_networks.feature_map_search import Candidate, named_feature_map
+from foldcam.runtime.errors import FoldcamError
 
 # Of all parameters, the share that learns by default: the last stage and the head.
 _TRAINED_SHARE = 0.4

@@ -13,17 +13,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from export.banks.numbers import check_finite
-from export.datasets import Sample, SkippedFile
-from export.datasets.reading import read_picture
-from export.models.spec import LoadedModel
-from export.models.trained_file import Architecture, embedding_network, save_network
-from export.training.front_cache import FrontCache, build_front_cache
-from export.training.losses import TrainingLoss, parse_loss
-from export.training.trainee import Trainee
-from runtime.errors import FoldcamError
-from runtime.files import atomic_path, hidden_beside
-from runtime.preprocess import Image, Preprocessing
+from foldcam.export.banks.numbers import check_finite
+from foldcam.export.datasets import Sample, SkippedFile
+from foldcam.export.datasets.reading import read_picture
+from foldcam.export.models.spec import LoadedModel
+from foldcam.export.models.trained_file import Architecture, embedding_network, save_network
+from foldcam.export.training.front_cache import FrontCache, build_front_cache
+from foldcam.export.training.losses import TrainingLoss, parse_loss
+from foldcam.export.training.trainee import Trainee
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Image, Preprocessing
+from foldcam.runtime.system.files import atomic_path, hidden_beside
 
 StageProgress = Callable[[str, int, int], None]
 Classes = npt.NDArray[np.int64]

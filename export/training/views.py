@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from runtime.preprocess import Image, Preprocessing
+from foldcam.runtime.images.preprocess import Image, Preprocessing
 
 MAX_CELLS = 9
 

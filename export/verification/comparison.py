@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from export.bank import Bank
-from export.verification.formulas import Expected
-from export.verification.limits import Limits, Precision
-from export.verification.pair_report import PairReport, failures_of
-from export.verification.parties import Answers
-from runtime.contract import Contract
-from runtime.preprocess import Image
+from foldcam.export.bank import Bank
+from foldcam.export.verification.formulas import Expected
+from foldcam.export.verification.limits import Limits, Precision
+from foldcam.export.verification.pair_report import PairReport, failures_of
+from foldcam.export.verification.parties import Answers
+from foldcam.runtime.contract.schema import Contract
+from foldcam.runtime.images.preprocess import Image
 
 Floats = npt.NDArray[np.float32]
 

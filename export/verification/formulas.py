@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from export.bank import Bank, BankOutcome
-from export.objectives.kernel import kernel_estimates
-from export.storage.in_graph import StoredBank
-from runtime.contract import Contract
+from foldcam.export.bank import Bank, BankOutcome
+from foldcam.export.objectives.kernel import kernel_estimates
+from foldcam.export.storage.in_graph import StoredBank
+from foldcam.runtime.contract.schema import Contract
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from export.datasets import Dataset, Sample, SkippedFile, Split, load_dataset
-from export.datasets.folders import tree_of
-from export.datasets.left_out import summary
-from export.datasets.reading import read_picture
-from runtime.contract import Contract
-from runtime.errors import FoldcamError
-from runtime.images import IMAGE_SUFFIXES
-from runtime.preprocess import Image
+from foldcam.export.datasets import Dataset, Sample, SkippedFile, Split, load_dataset
+from foldcam.export.datasets.folders import tree_of
+from foldcam.export.datasets.left_out import summary
+from foldcam.export.datasets.reading import read_picture
+from foldcam.runtime.contract.schema import Contract
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.files import IMAGE_SUFFIXES
+from foldcam.runtime.images.preprocess import Image
 
 _NOISE_IMAGES = 16
 

@@ -14,7 +14,7 @@ from typing import Literal
 import onnx
 from onnx import TensorProto
 
-from export.onnx_graphs.writing import PREFIX
+from foldcam.export.onnx_graphs.writing import PREFIX
 
 Precision = Literal["fp32", "fp16", "int8"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from export.verification.limits import Limits, Precision
+from foldcam.export.verification.limits import Limits, Precision
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,16 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from export.bank import Bank
-from export.grafting.checks import takes_uint8
-from export.grafting.unfold import network_of
-from export.onnx_graphs.embedding_model import FEATURE_MAP
-from export.onnx_graphs.message import load_message
-from export.storage.in_graph import bank_of, is_intact, stored_bank_of
-from export.verification.formulas import scaled_estimate
-from export.verification.limits import Precision, precision_of
-from runtime.backends import Backend, open_backend
-from runtime.contract import (
+from foldcam.export.bank import Bank
+from foldcam.export.grafting.checks import takes_uint8
+from foldcam.export.grafting.unfold import network_of
+from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP
+from foldcam.export.onnx_graphs.message import load_message
+from foldcam.export.storage.in_graph import bank_of, is_intact, stored_bank_of
+from foldcam.export.verification.formulas import scaled_estimate
+from foldcam.export.verification.limits import Precision, precision_of
+from foldcam.runtime.backends import Backend, open_backend
+from foldcam.runtime.contract.schema import (
     EMBEDDING,
     ESTIMATE,
     HEATMAP,
@@ -29,10 +29,10 @@ from runtime.contract import (
     SIMILARITY,
     Contract,
 )
-from runtime.errors import FoldcamError
+from foldcam.runtime.errors import FoldcamError
 
 if TYPE_CHECKING:
-    from export.networks.cut import Network
+    from foldcam.export.networks.cut import Network
 
 Floats = npt.NDArray[np.float32]
 

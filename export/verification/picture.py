@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from export.verification.comparison import ImagePair
-from export.verification.run import VerifyReport
-from runtime.lettering import draw_caption
-from runtime.overlay import heatmap_on_frame, overlay, overlay_both
-from runtime.preprocess import Affine, Image
+from foldcam.export.verification.comparison import ImagePair
+from foldcam.export.verification.run import VerifyReport
+from foldcam.runtime.drawing.overlay import heatmap_on_frame, overlay, overlay_both
+from foldcam.runtime.drawing.text import draw_caption
+from foldcam.runtime.images.preprocess import Affine, Image
 
 _PANEL = 280
 _GAP = 6

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from export.bank import Bank
-from export.datasets import SkippedFile
-from export.verification.comparison import Comparison, ImagePair
-from export.verification.formulas import expected_outputs
-from export.verification.images import ImagesToVerify, NamedImage
-from export.verification.limits import LIMITS
-from export.verification.pair_report import PairReport
-from export.verification.parties import FoldedParty, NetworkSource, Source, UnfoldedSource
-from runtime.errors import FoldcamError
+from foldcam.export.bank import Bank
+from foldcam.export.datasets import SkippedFile
+from foldcam.export.verification.comparison import Comparison, ImagePair
+from foldcam.export.verification.formulas import expected_outputs
+from foldcam.export.verification.images import ImagesToVerify, NamedImage
+from foldcam.export.verification.limits import LIMITS
+from foldcam.export.verification.pair_report import PairReport
+from foldcam.export.verification.parties import FoldedParty, NetworkSource, Source, UnfoldedSource
+from foldcam.runtime.errors import FoldcamError
 
 if TYPE_CHECKING:
-    from export.networks.cut import Network
+    from foldcam.export.networks.cut import Network
 
 
 @dataclass(frozen=True)

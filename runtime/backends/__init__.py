@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_chec
 import numpy as np
 import numpy.typing as npt
 
-from runtime.contract import Contract
-from runtime.errors import FoldcamError
+from foldcam.runtime.contract.schema import Contract
+from foldcam.runtime.errors import FoldcamError
 
 if TYPE_CHECKING:
-    from runtime.engine.progress import BuildLine
+    from foldcam.runtime.engine.progress import BuildLine
 
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
 PROVIDERS: tuple[Provider, ...] = get_args(Provider)
@@ -111,7 +111,7 @@ def open_backend(
         raise FoldcamError(f"{library!r} is no backend: use one of {', '.join(LIBRARIES)}.")
     if threads is not None and threads < 1:
         raise FoldcamError(f"threads is {threads}: give at least 1.")
-    from runtime.backends.choice import open_named
+    from foldcam.runtime.backends.choice import open_named
 
     return open_named(path, library, provider, threads, cuda_graph, build, line)
 

@@ -7,13 +7,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.engine import ENGINE_SUFFIXES
-from runtime.errors import FoldcamError
-from runtime.text import printable
+from foldcam.runtime.engine import ENGINE_SUFFIXES
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.text import printable
 
 if TYPE_CHECKING:
-    from runtime.backends import Backend, Library, Provider
-    from runtime.engine.progress import BuildLine
+    from foldcam.runtime.backends import Backend, Library, Provider
+    from foldcam.runtime.engine.progress import BuildLine
 
 
 def is_engine(path: Path) -> bool:
@@ -67,14 +67,14 @@ def _onnxruntime(
     cuda_graph: bool | None,
     aloud: bool = False,
 ) -> Backend:
-    from runtime.backends.onnxruntime import OnnxRuntimeBackend
+    from foldcam.runtime.backends.onnxruntime import OnnxRuntimeBackend
 
     # Not unless asked: ONNX Runtime can capture only what lies on the GPU as a whole.
     return OnnxRuntimeBackend(path, provider, threads, bool(cuda_graph), aloud)
 
 
 def _tensorrt(path: Path, cuda_graph: bool | None, build: bool, line: BuildLine | None) -> Backend:
-    from runtime.backends.tensorrt.opening import engine_for, open_engine
+    from foldcam.runtime.backends.tensorrt.opening import engine_for, open_engine
 
     graph = cuda_graph is not False
     if is_engine(path):
@@ -88,7 +88,7 @@ def _model_of(path: Path) -> Path | None:
         return path
     names = [path.with_suffix(".onnx").name]
     with suppress(FoldcamError):  # TensorRT's reason has said it
-        from runtime.engine.manifest import read_manifest
+        from foldcam.runtime.engine.manifest import read_manifest
 
         names.insert(0, read_manifest(path).model.name)
     found = [path.with_name(name) for name in names if path.with_name(name).is_file()]

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.backends.ort_binding import BoundSession
-from runtime.backends.ort_providers import CPU, CUDA, TENSORRT, Choice, choose
-from runtime.contract import IMAGE, Contract
-from runtime.errors import FoldcamError
-from runtime.onnx_file import read_contract, read_header
-from runtime.tensors import check_tensors, expected_tensors
-from runtime.text import printable, shorten
+from foldcam.runtime.backends.ort_binding import BoundSession
+from foldcam.runtime.backends.ort_providers import CPU, CUDA, TENSORRT, Choice, choose
+from foldcam.runtime.contract.onnx_file import read_contract, read_header
+from foldcam.runtime.contract.schema import IMAGE, Contract
+from foldcam.runtime.contract.tensors import check_tensors, expected_tensors
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.text import printable, shorten
 
 if TYPE_CHECKING:
-    from runtime.backends import Array, Provider
+    from foldcam.runtime.backends import Array, Provider
 
 _FATAL = 4
 _TITLES = {CUDA: "CUDA", TENSORRT: "TensorRT"}

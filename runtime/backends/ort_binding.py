@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.contract import IMAGE, Contract
-from runtime.tensors import expected_tensors
+from foldcam.runtime.contract.schema import IMAGE, Contract
+from foldcam.runtime.contract.tensors import expected_tensors
 
 if TYPE_CHECKING:
-    from runtime.backends import Array
+    from foldcam.runtime.backends import Array
 
 _MAX_SIZES = 4
 _NOT_CAPTURED = -1

@@ -8,14 +8,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from runtime.backends.private_folder import cache_root, private_folder
-from runtime.contract import IMAGE, Contract
-from runtime.errors import FoldcamError
-from runtime.files import sha256_of_file
-from runtime.tensors import expected_tensors
+from foldcam.runtime.backends.private_folder import cache_root, private_folder
+from foldcam.runtime.contract.schema import IMAGE, Contract
+from foldcam.runtime.contract.tensors import expected_tensors
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.files import sha256_of_file
 
 if TYPE_CHECKING:
-    from runtime.backends import Provider
+    from foldcam.runtime.backends import Provider
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"

@@ -11,8 +11,8 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from runtime.errors import FoldcamError
-from runtime.files import user_errors_for
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.files import user_errors_for
 
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 

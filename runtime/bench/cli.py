@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from runtime.at_stake import Read, Written, check_outputs
-from runtime.cli_support import print_json, print_text
+from foldcam.runtime.at_stake import Read, Written, check_outputs
+from foldcam.runtime.system.command import print_json, print_text
 
 if TYPE_CHECKING:
-    from runtime.bench.run import BenchOptions
+    from foldcam.runtime.bench.run import BenchOptions
 
 FilesArgument = Annotated[
     list[Path],
@@ -78,8 +78,8 @@ def bench(
 
     Example: runtime bench model.fp16.engine model.int8.engine --out timings.json
     """
-    from runtime.bench.report import text
-    from runtime.bench.run import run_bench
+    from foldcam.runtime.bench.report import text
+    from foldcam.runtime.bench.run import run_bench
 
     options = bench_options(
         backend, provider, batch, threads, pin, passes, warm_up, rate, frame, cuda_graph
@@ -111,8 +111,8 @@ def bench_options(
     Raises:
         typer.BadParameter: a flag has another form.
     """
-    from runtime.backends import LIBRARIES, PROVIDERS, Library, Provider
-    from runtime.bench.run import BenchOptions, Target
+    from foldcam.runtime.backends import LIBRARIES, PROVIDERS, Library, Provider
+    from foldcam.runtime.bench.run import BenchOptions, Target
 
     libraries: list[Library | None] = [None]
     if backend is not None:
@@ -163,7 +163,7 @@ def write_document(path: Path, document: dict[str, Any]) -> None:
     """Write the result as JSON, whole or not at all."""
     import json
 
-    from runtime.files import atomic_path
+    from foldcam.runtime.system.files import atomic_path
 
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -11,8 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from runtime.engine.device import find_gpu, find_host
-from runtime.text import printable, shorten
+from foldcam.runtime.engine.device import find_gpu, find_host
+from foldcam.runtime.system.text import printable, shorten
 
 Command = Callable[[list[str]], str]
 """A command line -> what it printed; empty where it failed or does not exist."""

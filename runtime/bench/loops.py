@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from runtime.backends import Array, Backend, Resident
-from runtime.model import FoldedModel
-from runtime.preprocess import Image
+from foldcam.runtime.backends import Array, Backend, Resident
+from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.model import FoldedModel
 
 Tell = Callable[[int, int], None]
 

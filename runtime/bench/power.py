@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from runtime.bench.facts import Command, called
+from foldcam.runtime.bench.facts import Command, called
 
 Read = Callable[[], Mapping[str, float]]
 """Rail -> watts now."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from runtime.text import printable
+from foldcam.runtime.system.text import printable
 
 HEADINGS = (
     "file", "runs on", "precision", "batch", "mode", "what", "p50", "p90", "p99", "max", "iqr",

@@ -13,14 +13,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from runtime.backends import Backend, Library, Provider, open_backend
-from runtime.backends.choice import is_engine
-from runtime.bench.facts import machine_facts, state
-from runtime.bench.loops import Loop, Timings, synthetic_frames
-from runtime.bench.power import PowerMeter, Rails, energy, find_rails, idle_watts
-from runtime.bench.samples import instabilities, summary
-from runtime.errors import FoldcamError
-from runtime.version import version
+from foldcam.runtime.backends import Backend, Library, Provider, open_backend
+from foldcam.runtime.backends.choice import is_engine
+from foldcam.runtime.bench.facts import machine_facts, state
+from foldcam.runtime.bench.loops import Loop, Timings, synthetic_frames
+from foldcam.runtime.bench.power import PowerMeter, Rails, energy, find_rails, idle_watts
+from foldcam.runtime.bench.samples import instabilities, summary
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.version import version
 
 StageProgress = Callable[[str, int, int], None]
 
@@ -229,7 +229,7 @@ def _clock_reasons(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 def precision_of(file: Path, backend: Backend) -> str:
     """What the file computes in: an engine's manifest knows, an `.onnx` says it itself."""
     if is_engine(file):
-        from runtime.engine.manifest import read_manifest
+        from foldcam.runtime.engine.manifest import read_manifest
 
         return str(read_manifest(file).precision)
     found = str(getattr(backend.contract, "precision", "fp32"))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from runtime.config.loading import config_from, load_config, with_secrets
-from runtime.config.tree import (
+from foldcam.runtime.config.loading import config_from, load_config, with_secrets
+from foldcam.runtime.config.tree import (
     LogOptions,
     ModelOptions,
     RunConfig,
     ServeConfig,
     SourceConfig,
 )
-from runtime.output_options import OutputOptions, RecordingOptions
+from foldcam.runtime.output_options import OutputOptions, RecordingOptions
 
 __all__ = [
     "LogOptions",

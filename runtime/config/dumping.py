@@ -7,10 +7,10 @@ from dataclasses import MISSING, fields, is_dataclass
 from textwrap import wrap
 from typing import Any, get_type_hints
 
-from runtime.config.keys import KEYS, SECTIONS, Key
-from runtime.config.tree import RunConfig
-from runtime.config.typed import choices_of, element_of
-from runtime.redaction import keep_secret, redacted_value
+from foldcam.runtime.config.keys import KEYS, SECTIONS, Key
+from foldcam.runtime.config.tree import RunConfig
+from foldcam.runtime.config.typed import choices_of, element_of
+from foldcam.runtime.system.redaction import keep_secret, redacted_value
 
 _HEAD = """\
 # A run of foldcam. What is commented out has the value shown, or none.

@@ -11,10 +11,10 @@ from typing import Annotated, Any, Union, cast, get_args, get_origin
 
 import typer
 
-from runtime.config.dumping import default_of, type_of
-from runtime.config.keys import KEYS, Key
-from runtime.config.typed import KeyProblem, choices_of, read_value
-from runtime.events.language import RuleProblem, event_from_text
+from foldcam.runtime.config.dumping import default_of, type_of
+from foldcam.runtime.config.keys import KEYS, Key
+from foldcam.runtime.config.typed import KeyProblem, choices_of, read_value
+from foldcam.runtime.events.language import RuleProblem, event_from_text
 
 _PANELS = {
     "model": "Model", "source": "Sources", "flow": "Flow", "regions": "Regions",

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from runtime.config.toml_file import line_of, read_toml
-from runtime.config.tree import RunConfig
-from runtime.config.typed import KeyProblem, fail, read_table
-from runtime.errors import FoldcamError
-from runtime.events.language import RuleProblem, parse_rule
-from runtime.files import refuse_special
+from foldcam.runtime.config.toml_file import line_of, read_toml
+from foldcam.runtime.config.tree import RunConfig
+from foldcam.runtime.config.typed import KeyProblem, fail, read_table
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.events.language import RuleProblem, parse_rule
+from foldcam.runtime.system.files import refuse_special
 
 # The file's tables are called for what one of them is.
 _TABLES = {"sources": "source", "events": "event"}

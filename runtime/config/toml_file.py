@@ -8,8 +8,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from runtime.errors import FoldcamError
-from runtime.text import printable
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.text import printable
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -1,6 +1,6 @@
 """Everything that a run can be asked, as one typed value.
 
-    >>> from runtime.config import OutputOptions, RunConfig, SourceConfig
+    >>> from foldcam.runtime.config import OutputOptions, RunConfig, SourceConfig
     >>> RunConfig(sources=(SourceConfig(camera=0),), output=OutputOptions(jsonl="out.jsonl"))
 
 Flags and TOML files are read into it by `runtime.config.loading`; `runtime.config.keys` says
@@ -12,11 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
-from runtime.events.options import EventOptions
-from runtime.logs import LogFormat, LogLevel
-from runtime.options import FlowOptions, RegionOptions, ServeOptions, SourceOptions
-from runtime.output_options import OutputOptions, RecordingOptions
-from runtime.style import Style
+from foldcam.runtime.drawing.style import Style
+from foldcam.runtime.events.options import EventOptions
+from foldcam.runtime.options import FlowOptions, RegionOptions, ServeOptions, SourceOptions
+from foldcam.runtime.output_options import OutputOptions, RecordingOptions
+from foldcam.runtime.system.logs import LogFormat, LogLevel
 
 BackendName = Literal["auto", "tensorrt", "onnxruntime"]
 ProviderName = Literal["auto", "cpu", "cuda", "tensorrt"]

@@ -18,10 +18,10 @@ from typing import (
     get_type_hints,
 )
 
-from runtime.config.keys import BY_PATH
-from runtime.errors import FoldcamError
-from runtime.redaction import keep_secret, redacted
-from runtime.text import printable, shorten
+from foldcam.runtime.config.keys import BY_PATH
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.redaction import keep_secret, redacted
+from foldcam.runtime.system.text import printable, shorten
 
 Tree = TypeVar("Tree")
 _MOST_ITEMS = 10_000

@@ -13,35 +13,35 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runtime.contract import METADATA_KEY, Contract
-from runtime.engine import ENGINE_SUFFIXES
-from runtime.engine.device import DeviceFacts, find_gpu, find_host
-from runtime.engine.flavours import Flavour
-from runtime.engine.log import OwnedLogger, owned_logger
-from runtime.engine.manifest import (
+from foldcam.runtime.contract.onnx_file import read_contract, read_header
+from foldcam.runtime.contract.schema import METADATA_KEY, Contract
+from foldcam.runtime.contract.tensors import check_tensors
+from foldcam.runtime.engine import ENGINE_SUFFIXES
+from foldcam.runtime.engine.device import DeviceFacts, find_gpu, find_host
+from foldcam.runtime.engine.flavours import Flavour
+from foldcam.runtime.engine.log import OwnedLogger, owned_logger
+from foldcam.runtime.engine.manifest import (
     FileRecord,
     Manifest,
     Target,
     manifest_path,
 )
-from runtime.engine.network import compute_capabilities, configure, parse_network
-from runtime.engine.options import BuildOptions
-from runtime.engine.precision import hold_to, types_of
-from runtime.engine.progress import (
+from foldcam.runtime.engine.network import compute_capabilities, configure, parse_network
+from foldcam.runtime.engine.options import BuildOptions
+from foldcam.runtime.engine.precision import hold_to, types_of
+from foldcam.runtime.engine.progress import (
     BuildAbandonedError,
     BuildLine,
     BuildState,
     QuietLine,
     make_monitor,
 )
-from runtime.engine.timing_cache import cache_path, load_cache, store_cache
-from runtime.errors import FoldcamError
-from runtime.files import atomic_path, user_errors_for
-from runtime.onnx_file import read_contract, read_header
-from runtime.stopping import StopSignal
-from runtime.tensors import check_tensors
-from runtime.text import printable
-from runtime.version import version
+from foldcam.runtime.engine.timing_cache import cache_path, load_cache, store_cache
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.files import atomic_path, user_errors_for
+from foldcam.runtime.system.stopping import StopSignal
+from foldcam.runtime.system.text import printable
+from foldcam.runtime.system.version import version
 
 _POLL_S = 0.05
 

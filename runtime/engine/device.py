@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runtime.engine.flavours import FlavourName, installed_versions
+from foldcam.runtime.engine.flavours import FlavourName, installed_versions
 
 _DRIVER = "libcuda.so.1"
 _L4T_RELEASE = Path("/etc/nv_tegra_release")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal, get_args
 
-from runtime.errors import FoldcamError
-from runtime.text import printable, shorten
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.text import printable, shorten
 
 FlavourName = Literal["tensorrt", "tensorrt_rtx"]
 FLAVOUR_NAMES: tuple[FlavourName, ...] = get_args(FlavourName)

@@ -11,8 +11,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from runtime.engine.flavours import Flavour, FlavourName
-from runtime.text import printable, shorten
+from foldcam.runtime.engine.flavours import Flavour, FlavourName
+from foldcam.runtime.system.text import printable, shorten
 
 _ERROR, _WARNING = 1, 2  # of ILogger.Severity; 0 is an internal error
 _KEPT = 500

@@ -13,14 +13,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from runtime.contract import MAX_METADATA_BYTES, Contract, parse_contract
-from runtime.engine.device import Host
-from runtime.engine.flavours import FLAVOUR_NAMES, FlavourName, title_of, wanted_for
-from runtime.engine.options import MAX_BATCH, BuildOptions, Profile
-from runtime.errors import FoldcamError
-from runtime.fields import Fields
-from runtime.files import refuse_special
-from runtime.onnx_file import TensorInfo
+from foldcam.runtime.contract.fields import Fields
+from foldcam.runtime.contract.onnx_file import TensorInfo
+from foldcam.runtime.contract.schema import MAX_METADATA_BYTES, Contract, parse_contract
+from foldcam.runtime.engine.device import Host
+from foldcam.runtime.engine.flavours import FLAVOUR_NAMES, FlavourName, title_of, wanted_for
+from foldcam.runtime.engine.options import MAX_BATCH, BuildOptions, Profile
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.files import refuse_special
 
 SCHEMA_VERSION = 1
 # Escaped, a character takes up to three times the bytes that it has in UTF-8.

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from runtime.engine.device import Gpu
-from runtime.engine.flavours import Flavour
-from runtime.engine.log import OwnedLogger
-from runtime.engine.options import MIB, BuildOptions
-from runtime.engine.precision import Types
-from runtime.errors import FoldcamError
-from runtime.onnx_file import TensorInfo
-from runtime.text import printable, shorten
+from foldcam.runtime.contract.onnx_file import TensorInfo
+from foldcam.runtime.engine.device import Gpu
+from foldcam.runtime.engine.flavours import Flavour
+from foldcam.runtime.engine.log import OwnedLogger
+from foldcam.runtime.engine.options import MIB, BuildOptions
+from foldcam.runtime.engine.precision import Types
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.text import printable, shorten
 
 _DTYPES = {
     "FLOAT": "float32",

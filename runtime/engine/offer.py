@@ -11,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.engine.builder import engine_path
-from runtime.engine.device import DeviceFacts
-from runtime.engine.flavours import Wanted
-from runtime.engine.manifest import Manifest, read_manifest
-from runtime.engine.options import BuildOptions
-from runtime.engine.preflight import check_engine
-from runtime.errors import FoldcamError
+from foldcam.runtime.engine.builder import engine_path
+from foldcam.runtime.engine.device import DeviceFacts
+from foldcam.runtime.engine.flavours import Wanted
+from foldcam.runtime.engine.manifest import Manifest, read_manifest
+from foldcam.runtime.engine.options import BuildOptions
+from foldcam.runtime.engine.preflight import check_engine
+from foldcam.runtime.errors import FoldcamError
 
 Check = Callable[[Path, DeviceFacts, Path | None], Manifest]
 

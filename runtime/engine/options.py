@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.errors import FoldcamError
+from foldcam.runtime.errors import FoldcamError
 
 MAX_BATCH = 1024
 MIB = 1 << 20

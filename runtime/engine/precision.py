@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from runtime.engine.flavours import Flavour
-from runtime.engine.manifest import EnginePrecision
-from runtime.errors import FoldcamError
+from foldcam.runtime.engine.flavours import Flavour
+from foldcam.runtime.engine.manifest import EnginePrecision
+from foldcam.runtime.errors import FoldcamError
 
 _QUANTIZED = ("QUANTIZE", "DEQUANTIZE")
 # They move values and compute none, or have a type of their own that may not be set.

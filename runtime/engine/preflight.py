@@ -11,13 +11,13 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.contract import METADATA_KEY
-from runtime.engine.device import DeviceFacts
-from runtime.engine.manifest import Manifest, manifest_path, read_manifest
-from runtime.errors import FoldcamError
-from runtime.files import refuse_special, sha256_of_file
-from runtime.onnx_file import read_header
-from runtime.tensors import check_tensors
+from foldcam.runtime.contract.onnx_file import read_header
+from foldcam.runtime.contract.schema import METADATA_KEY
+from foldcam.runtime.contract.tensors import check_tensors
+from foldcam.runtime.engine.device import DeviceFacts
+from foldcam.runtime.engine.manifest import Manifest, manifest_path, read_manifest
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.files import refuse_special, sha256_of_file
 
 # Every version's header is longer; a shorter file makes some of them read past its end.
 MIN_PLAN_BYTES = 64

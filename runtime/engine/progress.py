@@ -8,7 +8,7 @@ import threading
 import time
 from typing import Any, TextIO
 
-from runtime.text import printable, shorten
+from foldcam.runtime.system.text import printable, shorten
 
 
 class BuildAbandonedError(KeyboardInterrupt):

@@ -6,16 +6,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from runtime.engine.manifest import (
+from foldcam.runtime.engine.manifest import (
     Manifest,
     manifest_path,
     read_manifest,
     tensor_record,
 )
-from runtime.engine.offer import duration_text
-from runtime.engine.options import MIB, Profile
-from runtime.engine.preflight import check_files
-from runtime.errors import FoldcamError
+from foldcam.runtime.engine.offer import duration_text
+from foldcam.runtime.engine.options import MIB, Profile
+from foldcam.runtime.engine.preflight import check_files
+from foldcam.runtime.errors import FoldcamError
 
 _SHOWN_LAYERS = 5
 

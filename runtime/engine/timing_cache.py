@@ -12,9 +12,9 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from runtime.engine.flavours import Flavour
-from runtime.errors import FoldcamError
-from runtime.files import atomic_path
+from foldcam.runtime.engine.flavours import Flavour
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.files import atomic_path
 
 MAX_BYTES = 512 << 20
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from runtime.events.language import Condition, LabelIs, Rule, Threshold
-from runtime.model import Result
-from runtime.seen import Seen
+from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.events.language import Condition, LabelIs, Rule, Threshold
+from foldcam.runtime.model import Result
 
 
 def holds(rule: Rule, seen: Seen, begun: bool) -> Result | None:

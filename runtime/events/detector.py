@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runtime.errors import FoldcamError
-from runtime.events.conditions import holds
-from runtime.events.language import LabelIs, Rule, RuleProblem, Threshold, parse_rule
-from runtime.events.options import EventOptions
-from runtime.model import Result
-from runtime.seen import Seen
+from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.events.conditions import holds
+from foldcam.runtime.events.language import LabelIs, Rule, RuleProblem, Threshold, parse_rule
+from foldcam.runtime.events.options import EventOptions
+from foldcam.runtime.model import Result
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, NoReturn
 
-from runtime.events.options import EventOptions
+from foldcam.runtime.events.options import EventOptions
 
 Quantity = Literal["similarity", "estimate", "heat"]
 _TOKEN = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"|(,)|([^\s,"]+))')

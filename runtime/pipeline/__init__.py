@@ -7,7 +7,7 @@ All queues are bounded. What is overtaken, lost or late is counted by its cause.
 
 from __future__ import annotations
 
-from runtime.pipeline.run import run
-from runtime.pipeline.summary import Progress, Summary
+from foldcam.runtime.pipeline.run import run
+from foldcam.runtime.pipeline.summary import Progress, Summary
 
 __all__ = ["Progress", "Summary", "run"]

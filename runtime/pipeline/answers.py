@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from runtime.model import Result
-from runtime.unanswered import ZERO
+from foldcam.runtime.model import Result
+from foldcam.runtime.unanswered import ZERO
 
 FRAMES_IN_A_ROW = 30
 """Of a live run, of all sources together: then nobody waits for an end that never comes."""

@@ -7,27 +7,27 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from runtime.errors import FoldcamError
-from runtime.model import FoldedModel, Result
-from runtime.monitor import Cause, Monitor
-from runtime.options import FlowOptions, RegionOptions
-from runtime.overlay import Style
-from runtime.pipeline.answers import Answers
-from runtime.pipeline.control import Control
-from runtime.pipeline.delivery import Delivery
-from runtime.pipeline.inbox import Inbox
-from runtime.pipeline.inference import Inference
-from runtime.pipeline.outlet import GRACE_SECONDS, Outlet, nobody_left
-from runtime.pipeline.preparer import Preparer
-from runtime.pipeline.reader import Reader
-from runtime.pipeline.summary import Progress, Summary, Tally, nothing_usable, summarized
-from runtime.pipeline.work import Pending, runner_of
-from runtime.preprocess import Image
-from runtime.regions import Regions, open_regions
-from runtime.seen import Seen
-from runtime.sinks import Sink
-from runtime.sources import Source
-from runtime.stopping import StopSignal
+from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.overlay import Style
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.model import FoldedModel, Result
+from foldcam.runtime.options import FlowOptions, RegionOptions
+from foldcam.runtime.pipeline.answers import Answers
+from foldcam.runtime.pipeline.control import Control
+from foldcam.runtime.pipeline.delivery import Delivery
+from foldcam.runtime.pipeline.inbox import Inbox
+from foldcam.runtime.pipeline.inference import Inference
+from foldcam.runtime.pipeline.outlet import GRACE_SECONDS, Outlet, nobody_left
+from foldcam.runtime.pipeline.preparer import Preparer
+from foldcam.runtime.pipeline.reader import Reader
+from foldcam.runtime.pipeline.summary import Progress, Summary, Tally, nothing_usable, summarized
+from foldcam.runtime.pipeline.work import Pending, runner_of
+from foldcam.runtime.regions import Regions, open_regions
+from foldcam.runtime.sinks import Sink
+from foldcam.runtime.sources import Source
+from foldcam.runtime.system.monitor import Cause, Monitor
+from foldcam.runtime.system.stopping import StopSignal
 
 TICK_SECONDS = 0.05
 READER_GRACE_SECONDS = 2.0

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from runtime.model import Result
-from runtime.monitor import Cause, Monitor
-from runtime.pipeline.control import Control
-from runtime.pipeline.work import Part, Pending, Runner
+from foldcam.runtime.model import Result
+from foldcam.runtime.pipeline.control import Control
+from foldcam.runtime.pipeline.work import Part, Pending, Runner
+from foldcam.runtime.system.monitor import Cause, Monitor
 
 Deliver = Callable[[Pending], None]
 _LOOK_SECONDS = 0.1

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from runtime.sources import Frame
+from foldcam.runtime.sources import Frame
 
 
 @dataclass

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from runtime.backoff import Backoff
-from runtime.errors import FoldcamError
-from runtime.monitor import Monitor
-from runtime.options import FlowOptions
-from runtime.pipeline.control import Control
-from runtime.pipeline.delivery import Delivery
-from runtime.pipeline.preparer import Preparer
-from runtime.pipeline.work import Runner, Work
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.options import FlowOptions
+from foldcam.runtime.pipeline.control import Control
+from foldcam.runtime.pipeline.delivery import Delivery
+from foldcam.runtime.pipeline.preparer import Preparer
+from foldcam.runtime.pipeline.work import Runner, Work
+from foldcam.runtime.system.backoff import Backoff
+from foldcam.runtime.system.monitor import Monitor
 
 
 class Inference:

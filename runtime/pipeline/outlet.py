@@ -10,13 +10,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 
-from runtime.backoff import Backoff
-from runtime.errors import FoldcamError
-from runtime.monitor import Cause, Monitor
-from runtime.options import FlowOptions
-from runtime.pipeline.control import Control
-from runtime.seen import Seen
-from runtime.sinks.base import Loses, NotWritten, Reopens, Sink, StopRequested
+from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.options import FlowOptions
+from foldcam.runtime.pipeline.control import Control
+from foldcam.runtime.sinks.base import Loses, NotWritten, Reopens, Sink, StopRequested
+from foldcam.runtime.system.backoff import Backoff
+from foldcam.runtime.system.monitor import Cause, Monitor
 
 GRACE_SECONDS = 10.0
 """A sink that does not take a result for so long after the run was stopped is given up."""

@@ -6,13 +6,13 @@ import queue
 import time
 from collections.abc import Callable, Sequence
 
-from runtime.errors import FoldcamError
-from runtime.monitor import Cause, Monitor
-from runtime.options import Box
-from runtime.pipeline.control import Control
-from runtime.pipeline.inbox import Inbox
-from runtime.pipeline.work import Part, Pending, Runner, Work
-from runtime.sources import Frame
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.options import Box
+from foldcam.runtime.pipeline.control import Control
+from foldcam.runtime.pipeline.inbox import Inbox
+from foldcam.runtime.pipeline.work import Part, Pending, Runner, Work
+from foldcam.runtime.sources import Frame
+from foldcam.runtime.system.monitor import Cause, Monitor
 
 Find = Callable[[Frame], Sequence[Box]]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from runtime.monitor import Cause, Monitor, State
-from runtime.pipeline.control import Control
-from runtime.pipeline.inbox import Inbox
-from runtime.sources import Attached, Link, Source
+from foldcam.runtime.pipeline.control import Control
+from foldcam.runtime.pipeline.inbox import Inbox
+from foldcam.runtime.sources import Attached, Link, Source
+from foldcam.runtime.system.monitor import Cause, Monitor, State
 
 
 class _InboxLink(Link):

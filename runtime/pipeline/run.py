@@ -5,16 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from runtime.model import FoldedModel, Result
-from runtime.monitor import Monitor
-from runtime.options import FlowOptions, RegionOptions
-from runtime.overlay import Style
-from runtime.pipeline.conductor import Conductor
-from runtime.pipeline.summary import Progress, Summary
-from runtime.preprocess import Image
-from runtime.regions import Regions
-from runtime.sinks import Sink
-from runtime.sources import Source
+from foldcam.runtime.drawing.overlay import Style
+from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.model import FoldedModel, Result
+from foldcam.runtime.options import FlowOptions, RegionOptions
+from foldcam.runtime.pipeline.conductor import Conductor
+from foldcam.runtime.pipeline.summary import Progress, Summary
+from foldcam.runtime.regions import Regions
+from foldcam.runtime.sinks import Sink
+from foldcam.runtime.sources import Source
+from foldcam.runtime.system.monitor import Monitor
 
 
 def run(

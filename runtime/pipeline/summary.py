@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from runtime.image_listing import counted
-from runtime.model import Result
-from runtime.monitor import Monitor
-from runtime.pipeline.outlet import Outcome
-from runtime.redaction import redacted_value
-from runtime.sources import Skip, Source
-from runtime.sources.base import left_out_of
+from foldcam.runtime.images.listing import counted
+from foldcam.runtime.model import Result
+from foldcam.runtime.pipeline.outlet import Outcome
+from foldcam.runtime.sources import Skip, Source
+from foldcam.runtime.sources.base import left_out_of
+from foldcam.runtime.system.monitor import Monitor
+from foldcam.runtime.system.redaction import redacted_value
 
 MAX_LABELS = 10
 MAX_COUNTED = 100_000

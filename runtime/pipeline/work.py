@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from runtime.batch import Batch, shifted
-from runtime.model import FoldedModel, ForwardPass, Result, judged
-from runtime.options import Box
-from runtime.preprocess import Image
-from runtime.sources import Frame
+from foldcam.runtime.batch import Batch, shifted
+from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.model import FoldedModel, ForwardPass, Result, judged
+from foldcam.runtime.options import Box
+from foldcam.runtime.sources import Frame
 
 
 @dataclass(eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runtime.regions.opening import open_regions
-from runtime.regions.regions import Finder, Regions
+from foldcam.runtime.regions.opening import open_regions
+from foldcam.runtime.regions.regions import Finder, Regions
 
 __all__ = ["Finder", "Regions", "open_regions"]

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from runtime.errors import FoldcamError
-from runtime.fields import Fields
-from runtime.files import refuse_special
-from runtime.sources import Frame
+from foldcam.runtime.contract.fields import Fields
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.sources import Frame
+from foldcam.runtime.system.files import refuse_special
 
 MAX_BOXES = 10_000
 """Per frame."""

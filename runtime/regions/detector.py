@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy.typing as npt
 
-from runtime.sources import Frame
-from runtime.text import printable
-from runtime.user_code import load_function, mistakes_of
+from foldcam.runtime.sources import Frame
+from foldcam.runtime.system.text import printable
+from foldcam.runtime.system.user_code import load_function, mistakes_of
 
 
 class Detector:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from runtime.options import Box
-from runtime.sources import Frame
+from foldcam.runtime.options import Box
+from foldcam.runtime.sources import Frame
 
 
 class FixedBoxes:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runtime.errors import FoldcamError
-from runtime.options import RegionOptions
-from runtime.regions.box_file import BoxFile
-from runtime.regions.detector import Detector
-from runtime.regions.finders import FixedBoxes, Grid
-from runtime.regions.regions import Regions
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.options import RegionOptions
+from foldcam.runtime.regions.box_file import BoxFile
+from foldcam.runtime.regions.detector import Detector
+from foldcam.runtime.regions.finders import FixedBoxes, Grid
+from foldcam.runtime.regions.regions import Regions
 
 OFTEN = 8
 """Boxes on a frame, where nothing is known of it."""

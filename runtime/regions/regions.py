@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from runtime.errors import FoldcamError
-from runtime.options import Box
-from runtime.sources import Frame
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.options import Box
+from foldcam.runtime.sources import Frame
 
 
 class Finder(Protocol):

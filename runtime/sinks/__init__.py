@@ -5,7 +5,7 @@ docs/sinks.md has the protocol with which a user writes the next one.
 
 from __future__ import annotations
 
-from runtime.sinks.base import NotWritten, Reopens, Sink, StopRequested
-from runtime.sinks.opening import open_outputs, open_sinks
+from foldcam.runtime.sinks.base import NotWritten, Reopens, Sink, StopRequested
+from foldcam.runtime.sinks.opening import open_outputs, open_sinks
 
 __all__ = ["NotWritten", "Reopens", "Sink", "StopRequested", "open_outputs", "open_sinks"]

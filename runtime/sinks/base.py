@@ -12,9 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, runtime_checkable
 
-from runtime.errors import FoldcamError
-from runtime.files import atomic_path, open_own_file, user_errors_for
-from runtime.seen import Seen
+from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.files import atomic_path, open_own_file, user_errors_for
 
 _LONGEST_LOOK_S = 5.0
 

@@ -7,9 +7,9 @@ import re
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from runtime.errors import FoldcamError
-from runtime.redaction import bare_address, keep_secret
-from runtime.text import printable
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.redaction import bare_address, keep_secret
+from foldcam.runtime.system.text import printable
 
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
 _OPTIONS = ("ca", "client_id")

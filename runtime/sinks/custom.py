@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
-from runtime.errors import FoldcamError
-from runtime.seen import Seen
-from runtime.sinks.base import NotWritten, Reopens, Sink, StopRequested
-from runtime.sources.base import Source
-from runtime.text import printable
-from runtime.user_code import load_function, mistakes_of
+from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.sinks.base import NotWritten, Reopens, Sink, StopRequested
+from foldcam.runtime.sources.base import Source
+from foldcam.runtime.system.text import printable
+from foldcam.runtime.system.user_code import load_function, mistakes_of
 
 _NEEDED = ("name", "may_skip", "output", "write", "__enter__", "__exit__")
 

@@ -8,15 +8,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from runtime.events.detector import Detector, Event
-from runtime.events.language import Rule
-from runtime.seen import Seen
-from runtime.sinks.base import NotWritten, check_writable
-from runtime.sinks.growing import GrowingLines
-from runtime.sinks.guard import DiskGuard
-from runtime.sinks.record import capture_time, record
-from runtime.sinks.segments import Segments
-from runtime.sources.base import Source
+from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.events.detector import Detector, Event
+from foldcam.runtime.events.language import Rule
+from foldcam.runtime.sinks.base import NotWritten, check_writable
+from foldcam.runtime.sinks.growing import GrowingLines
+from foldcam.runtime.sinks.guard import DiskGuard
+from foldcam.runtime.sinks.record import capture_time, record
+from foldcam.runtime.sinks.segments import Segments
+from foldcam.runtime.sources.base import Source
 
 LINES = "events.jsonl"
 

@@ -10,9 +10,9 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from runtime.errors import FoldcamError
-from runtime.files import user_errors_for, write_failure
-from runtime.logs import log
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.files import user_errors_for, write_failure
+from foldcam.runtime.system.logs import log
 
 _BLOCK = 1 << 16
 

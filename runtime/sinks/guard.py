@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from runtime.logs import log
+from foldcam.runtime.system.logs import log
 
 _EVERY_S = 1.0
 _MARGIN = 1.1

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path, PurePath
 from types import TracebackType
 
-from runtime.images import write_image
-from runtime.seen import Seen
-from runtime.sinks.base import PendingFile, check_writable, refuse_input
+from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.images.files import write_image
+from foldcam.runtime.sinks.base import PendingFile, check_writable, refuse_input
 
 _KEPT_SUFFIXES = (".jpg", ".jpeg", ".png")
 

@@ -12,14 +12,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from runtime.errors import FoldcamError
-from runtime.files import write_failure
-from runtime.seen import Seen
-from runtime.sinks.base import PendingFile, refuse_input
-from runtime.sinks.growing import GrowingLines, is_of_lines
-from runtime.sinks.record import place_of
-from runtime.sinks.record import record as record
-from runtime.standard_streams import output
+from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.sinks.base import PendingFile, refuse_input
+from foldcam.runtime.sinks.growing import GrowingLines, is_of_lines
+from foldcam.runtime.sinks.record import place_of
+from foldcam.runtime.sinks.record import record as record
+from foldcam.runtime.system.files import write_failure
+from foldcam.runtime.system.standard_streams import output
 
 STDOUT = "-"
 FIRST_KEY = "source"

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from runtime.errors import FoldcamError
-from runtime.logs import log
-from runtime.seen import Seen
-from runtime.sinks.base import NotWritten
-from runtime.sinks.broker import Broker, parse_broker
-from runtime.sinks.record import place_of, record
+from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.sinks.base import NotWritten
+from foldcam.runtime.sinks.broker import Broker, parse_broker
+from foldcam.runtime.sinks.record import place_of, record
+from foldcam.runtime.system.logs import log
 
 _MOST_WAITING = 200
 _MOST_EVENTS = 1000

@@ -7,24 +7,24 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from runtime.contract import Contract
-from runtime.errors import FoldcamError
-from runtime.events.detector import understood
-from runtime.events.options import EventOptions
-from runtime.images import WRITTEN_SUFFIXES
-from runtime.output_options import OutputOptions, RecordingOptions
-from runtime.sinks.base import Part, Sink
-from runtime.sinks.custom import open_custom
-from runtime.sinks.events import EventSink
-from runtime.sinks.guard import DiskGuard
-from runtime.sinks.images import ImagesSink, OneImageSink
-from runtime.sinks.jsonl import GrowingJsonlSink, JsonlSink, is_direct, mend_jsonl
-from runtime.sinks.pictures import PicturesSink, stems_of
-from runtime.sinks.recording import Recording
-from runtime.sinks.segments import Segments
-from runtime.sinks.streams import OfStream
-from runtime.sinks.video import VIDEO_OUTPUTS, VideoSink, mend_video
-from runtime.sources import Source
+from foldcam.runtime.contract.schema import Contract
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.events.detector import understood
+from foldcam.runtime.events.options import EventOptions
+from foldcam.runtime.images.files import WRITTEN_SUFFIXES
+from foldcam.runtime.output_options import OutputOptions, RecordingOptions
+from foldcam.runtime.sinks.base import Part, Sink
+from foldcam.runtime.sinks.custom import open_custom
+from foldcam.runtime.sinks.events import EventSink
+from foldcam.runtime.sinks.guard import DiskGuard
+from foldcam.runtime.sinks.images import ImagesSink, OneImageSink
+from foldcam.runtime.sinks.jsonl import GrowingJsonlSink, JsonlSink, is_direct, mend_jsonl
+from foldcam.runtime.sinks.pictures import PicturesSink, stems_of
+from foldcam.runtime.sinks.recording import Recording
+from foldcam.runtime.sinks.segments import Segments
+from foldcam.runtime.sinks.streams import OfStream
+from foldcam.runtime.sinks.video import VIDEO_OUTPUTS, VideoSink, mend_video
+from foldcam.runtime.sources import Source
 
 
 def open_sinks(
@@ -115,7 +115,7 @@ class _Opening:
                 undo.push(sink)
 
             if output.show:
-                from runtime.sinks.window import WindowSink
+                from foldcam.runtime.sinks.window import WindowSink
 
                 add(WindowSink(hold=all(source.stills for source in self._sources)))
             if output.save is not None:
@@ -129,7 +129,7 @@ class _Opening:
                 add(self._parquet(Path(output.parquet)))
             tell: list[Callable[[dict[str, Any]], None]] = []
             if output.mqtt is not None:
-                from runtime.sinks.mqtt import MqttSink
+                from foldcam.runtime.sinks.mqtt import MqttSink
 
                 mqtt = MqttSink(output.mqtt, output.embedding, patient=not self._live)
                 tell.append(mqtt.tell)
@@ -217,7 +217,7 @@ class _Opening:
         )  # fmt: skip
 
     def _parquet(self, path: Path) -> Sink:
-        from runtime.sinks.parquet import ParquetSink, mend_parquet
+        from foldcam.runtime.sinks.parquet import ParquetSink, mend_parquet
 
         if self._contract is None:
             raise ValueError("Parquet needs the model's contract")

@@ -11,9 +11,9 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
-from runtime.files import give_usual_mode, open_own_file, temporary_stem
-from runtime.logs import log
-from runtime.sinks.segments import Segments
+from foldcam.runtime.sinks.segments import Segments
+from foldcam.runtime.system.files import give_usual_mode, open_own_file, temporary_stem
+from foldcam.runtime.system.logs import log
 
 _YOUNG_S = 60.0
 

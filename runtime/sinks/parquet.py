@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.errors import FoldcamError
-from runtime.files import write_failure
-from runtime.model import Result
-from runtime.seen import Seen
-from runtime.sinks.base import PendingFile, refuse_input
-from runtime.sinks.record import capture_time, shown_source
-from runtime.sources.base import Frame
+from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.model import Result
+from foldcam.runtime.sinks.base import PendingFile, refuse_input
+from foldcam.runtime.sinks.record import capture_time, shown_source
+from foldcam.runtime.sources.base import Frame
+from foldcam.runtime.system.files import write_failure
 
 if TYPE_CHECKING:
     import pyarrow as pa

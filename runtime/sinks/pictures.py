@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from runtime.images import write_image
-from runtime.seen import Seen
-from runtime.sinks.base import NotWritten, PendingFile, check_writable
-from runtime.sinks.guard import DiskGuard
-from runtime.sinks.record import capture_time
-from runtime.sinks.segments import Segments
-from runtime.sources.base import Source
+from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.images.files import write_image
+from foldcam.runtime.sinks.base import NotWritten, PendingFile, check_writable
+from foldcam.runtime.sinks.guard import DiskGuard
+from foldcam.runtime.sinks.record import capture_time
+from foldcam.runtime.sinks.segments import Segments
+from foldcam.runtime.sources.base import Source
 
 _TRIM_EVERY = 100
 

@@ -7,9 +7,9 @@ import time
 from datetime import datetime, timezone
 from typing import Any
 
-from runtime.model import Result
-from runtime.redaction import redacted_value
-from runtime.sources.base import Frame
+from foldcam.runtime.model import Result
+from foldcam.runtime.sources.base import Frame
+from foldcam.runtime.system.redaction import redacted_value
 
 
 def record(frame: Frame, result: Result, embedding: bool = True) -> dict[str, Any]:

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from runtime.errors import FoldcamError
-from runtime.output_options import RecordingOptions
-from runtime.seen import Seen
-from runtime.sinks.base import Loses, NotWritten, Part, PendingFile, check_writable
-from runtime.sinks.guard import DiskGuard
-from runtime.sinks.orphans import rescue_orphans
-from runtime.sinks.segments import Segments
+from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.output_options import RecordingOptions
+from foldcam.runtime.sinks.base import Loses, NotWritten, Part, PendingFile, check_writable
+from foldcam.runtime.sinks.guard import DiskGuard
+from foldcam.runtime.sinks.orphans import rescue_orphans
+from foldcam.runtime.sinks.segments import Segments
 
 
 class Recording:

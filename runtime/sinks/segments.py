@@ -7,10 +7,10 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
-from runtime.errors import FoldcamError
-from runtime.images import write_image
-from runtime.logs import log
-from runtime.preprocess import Image
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.files import write_image
+from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.system.logs import log
 
 
 class Segments:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from runtime.seen import Seen
-from runtime.sinks.base import Loses, Reopens, Sink
+from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.sinks.base import Loses, Reopens, Sink
 
 
 class OfStream:

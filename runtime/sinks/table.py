@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import TracebackType
 
-from runtime.seen import Seen
-from runtime.text import printable, shorten
+from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.system.text import printable, shorten
 
 MAX_ROWS = 10_000
 

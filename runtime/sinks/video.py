@@ -11,14 +11,14 @@ from types import TracebackType
 
 import cv2
 
-from runtime.errors import FoldcamError
-from runtime.files import no_room
-from runtime.logs import log
-from runtime.opencv import quiet
-from runtime.preprocess import Image, Preprocessing
-from runtime.seen import Seen
-from runtime.sinks.base import PendingFile, refuse_input
-from runtime.sources import Source
+from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.opencv import quiet
+from foldcam.runtime.images.preprocess import Image, Preprocessing
+from foldcam.runtime.sinks.base import PendingFile, refuse_input
+from foldcam.runtime.sources import Source
+from foldcam.runtime.system.files import no_room
+from foldcam.runtime.system.logs import log
 
 VIDEO_OUTPUTS = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
 LIVE_FPS = 25.0

@@ -11,10 +11,10 @@ from types import TracebackType
 
 import cv2
 
-from runtime.errors import FoldcamError
-from runtime.opencv import has
-from runtime.seen import Seen
-from runtime.sinks.base import StopRequested
+from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.opencv import has
+from foldcam.runtime.sinks.base import StopRequested
 
 _TITLE = "foldcam (q to stop)"
 _STOP_KEYS = (ord("q"), 27)

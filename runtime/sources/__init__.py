@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runtime.sources.base import Attached, Frame, Link, Skip, Source
-from runtime.sources.opening import open_source
+from foldcam.runtime.sources.base import Attached, Frame, Link, Skip, Source
+from foldcam.runtime.sources.opening import open_source
 
 __all__ = ["Attached", "Frame", "Link", "Skip", "Source", "open_source"]

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from urllib.parse import parse_qsl, unquote
 
-from runtime.errors import FoldcamError
-from runtime.options import SourceOptions
-from runtime.redaction import bare_address, keep_secret
-from runtime.text import printable, shorten
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.options import SourceOptions
+from foldcam.runtime.system.redaction import bare_address, keep_secret
+from foldcam.runtime.system.text import printable, shorten
 
 Kind = Literal["path", "v4l2", "csi", "stream", "pattern", "raw"]
 STREAMS = ("rtsp", "rtsps", "http", "https", "tcp", "udp")

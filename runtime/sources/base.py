@@ -8,9 +8,9 @@ from pathlib import PurePath
 from types import TracebackType
 from typing import Protocol, runtime_checkable
 
-from runtime.image_listing import LeftOut
-from runtime.monitor import Cause, Monitor, State
-from runtime.preprocess import Image
+from foldcam.runtime.images.listing import LeftOut
+from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.system.monitor import Cause, Monitor, State
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from runtime.images import natural_key
-from runtime.text import printable
+from foldcam.runtime.images.files import natural_key
+from foldcam.runtime.system.text import printable
 
 
 def video_devices(dev: Path, sysfs: Path) -> list[tuple[str, str]]:

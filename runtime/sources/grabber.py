@@ -13,9 +13,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from runtime.errors import FoldcamError
-from runtime.preprocess import Image
-from runtime.sources.capture import Capture
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.sources.capture import Capture
 
 _ROOM = 2
 

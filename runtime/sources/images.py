@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 from types import TracebackType
 
-from runtime.errors import FoldcamError
-from runtime.image_format import IMAGE_SUFFIXES
-from runtime.image_listing import LeftOut, counted, in_words, sort_out, sort_out_files
-from runtime.images import read_image
-from runtime.sources.base import Frame, Skip
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.files import read_image
+from foldcam.runtime.images.format import IMAGE_SUFFIXES
+from foldcam.runtime.images.listing import LeftOut, counted, in_words, sort_out, sort_out_files
+from foldcam.runtime.sources.base import Frame, Skip
 
 _MAGIC = frozenset("*?[")
 

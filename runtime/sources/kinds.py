@@ -7,15 +7,15 @@ import stat
 import sys
 from pathlib import Path
 
-from runtime.errors import FoldcamError
-from runtime.image_format import (
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.format import (
     FILM_SUFFIXES,
     HEAD_BYTES,
     IMAGE_SUFFIXES,
     film_format,
     image_format,
 )
-from runtime.image_integrity import is_motion_jpeg
+from foldcam.runtime.images.integrity import is_motion_jpeg
 
 CAMERA = "is a camera"
 _VIDEO4LINUX = 81

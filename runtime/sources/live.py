@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import PurePath
 from types import TracebackType
 
-from runtime.errors import FoldcamError
-from runtime.monitor import Cause, State
-from runtime.options import FlowOptions
-from runtime.sources.base import Frame, Link, Skip, undecodable
-from runtime.sources.capture import Capture
-from runtime.sources.grabber import Grabber, Picture, Worker, clause
-from runtime.sources.reconnect import Reconnect
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.options import FlowOptions
+from foldcam.runtime.sources.base import Frame, Link, Skip, undecodable
+from foldcam.runtime.sources.capture import Capture
+from foldcam.runtime.sources.grabber import Grabber, Picture, Worker, clause
+from foldcam.runtime.sources.reconnect import Reconnect
+from foldcam.runtime.system.monitor import Cause, State
 
 CLOSE_SECONDS = 0.5
 """How long a capture is given to close before its thread is left behind."""

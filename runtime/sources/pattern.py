@@ -10,10 +10,10 @@ from types import TracebackType
 
 import numpy as np
 
-from runtime.errors import FoldcamError
-from runtime.preprocess import Image
-from runtime.sources.address import Address
-from runtime.sources.base import Frame, Link, Skip
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.sources.address import Address
+from foldcam.runtime.sources.base import Frame, Link, Skip
 
 WIDTH, HEIGHT = 640, 480
 BITS = 48

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import random
 
-from runtime.backoff import Backoff
-from runtime.monitor import State
-from runtime.options import FlowOptions
+from foldcam.runtime.options import FlowOptions
+from foldcam.runtime.system.backoff import Backoff
+from foldcam.runtime.system.monitor import State
 
 STALLED_AFTER = 0.5
 """Share of the stall deadline after which a silent source is called stalled."""

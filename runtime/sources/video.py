@@ -11,16 +11,16 @@ from types import TracebackType
 import cv2
 import numpy as np
 
-from runtime.errors import FoldcamError
-from runtime.image_format import HEAD_BYTES, image_format
-from runtime.image_size import image_size
-from runtime.monitor import Cause
-from runtime.opencv import has, quiet
-from runtime.options import Decoding
-from runtime.pixel_limit import check_pixels
-from runtime.preprocess import Image
-from runtime.sources.base import Frame, Link, Skip, undecodable
-from runtime.sources.capture import CvCapture, decoding
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.format import HEAD_BYTES, image_format
+from foldcam.runtime.images.opencv import has, quiet
+from foldcam.runtime.images.pixel_limit import check_pixels
+from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.images.size import image_size
+from foldcam.runtime.options import Decoding
+from foldcam.runtime.sources.base import Frame, Link, Skip, undecodable
+from foldcam.runtime.sources.capture import CvCapture, decoding
+from foldcam.runtime.system.monitor import Cause
 
 # A text file that tells FFmpeg to open other files and addresses is no video.
 _PLAYLISTS = (b"#EXTM3U", b"ffconcat")

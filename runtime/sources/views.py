@@ -9,12 +9,12 @@ from types import TracebackType
 import cv2
 import numpy as np
 
-from runtime.errors import FoldcamError
-from runtime.image_listing import LeftOut
-from runtime.monitor import Cause
-from runtime.options import ROTATIONS, Box, Rotation, SourceOptions
-from runtime.preprocess import Image
-from runtime.sources.base import Attached, Frame, Link, Skip, Source, left_out_of
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.listing import LeftOut
+from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.options import ROTATIONS, Box, Rotation, SourceOptions
+from foldcam.runtime.sources.base import Attached, Frame, Link, Skip, Source, left_out_of
+from foldcam.runtime.system.monitor import Cause
 
 _TURNS = {
     90: cv2.ROTATE_90_CLOCKWISE,

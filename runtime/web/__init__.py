@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from runtime.web.live_page import LivePage
+from foldcam.runtime.web.live_page import LivePage
 
 __all__ = ["LivePage"]

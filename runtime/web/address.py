@@ -8,8 +8,8 @@ import re
 import socket
 from collections.abc import Iterable
 
-from runtime.errors import FoldcamError
-from runtime.text import printable, shorten
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.text import printable, shorten
 
 BACKLOG = 1024
 """Connections that wait to be accepted."""

@@ -11,8 +11,8 @@ import time
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
-from runtime.web.latest import Latest
-from runtime.web.packet import encode_packet
+from foldcam.runtime.web.latest import Latest
+from foldcam.runtime.web.packet import encode_packet
 
 CREDIT = 2
 _log = logging.getLogger(__name__)

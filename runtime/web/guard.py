@@ -15,9 +15,9 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from runtime.web.access import Access, same_origin
-from runtime.web.address import HostNames
-from runtime.web.login import LOGIN_POLICY, login_page
+from foldcam.runtime.web.access import Access, same_origin
+from foldcam.runtime.web.address import HostNames
+from foldcam.runtime.web.login import LOGIN_POLICY, login_page
 
 MAX_HEADERS = 16 << 10
 MAX_BODY = 2048

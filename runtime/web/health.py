@@ -6,7 +6,7 @@ import threading
 import time
 from dataclasses import dataclass
 
-from runtime.monitor import Monitor, Snapshot, State, StreamStatus
+from foldcam.runtime.system.monitor import Monitor, Snapshot, State, StreamStatus
 
 LIVE_PATIENCE = 15.0
 RECORDED_PATIENCE = 120.0

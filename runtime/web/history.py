@@ -6,8 +6,8 @@ import threading
 from collections import Counter, deque
 from typing import Any
 
-from runtime.monitor import Snapshot
-from runtime.timing import Percentiles
+from foldcam.runtime.system.monitor import Snapshot
+from foldcam.runtime.system.timing import Percentiles
 
 SECONDS = 300
 MINUTES = 1440

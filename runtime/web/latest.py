@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from runtime.seen import Seen
+from foldcam.runtime.drawing.drawn import Seen
 
 
 @dataclass(frozen=True)

@@ -11,28 +11,28 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from runtime.cli_support import missing_extra
-from runtime.contract import Contract
-from runtime.errors import FoldcamError
-from runtime.monitor import Monitor
-from runtime.options import ServeOptions
-from runtime.overlay import Style
-from runtime.seen import Seen
-from runtime.strict_json import strict_json
-from runtime.web.access import Access
-from runtime.web.address import HostNames, bind, is_loopback, resolve, url_host
-from runtime.web.descriptors import budget
-from runtime.web.health import Health
-from runtime.web.history import History
-from runtime.web.latest import Latest
-from runtime.web.thumbnails import Thumbnails
+from foldcam.runtime.contract.schema import Contract
+from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.overlay import Style
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.options import ServeOptions
+from foldcam.runtime.system.command import missing_extra
+from foldcam.runtime.system.monitor import Monitor
+from foldcam.runtime.system.strict_json import strict_json
+from foldcam.runtime.web.access import Access
+from foldcam.runtime.web.address import HostNames, bind, is_loopback, resolve, url_host
+from foldcam.runtime.web.descriptors import budget
+from foldcam.runtime.web.health import Health
+from foldcam.runtime.web.history import History
+from foldcam.runtime.web.latest import Latest
+from foldcam.runtime.web.thumbnails import Thumbnails
 
 if TYPE_CHECKING:
     from starlette.routing import BaseRoute
     from starlette.types import ASGIApp
 
-    from runtime.web.routes import Shown
-    from runtime.web.server import ServerThread, Task
+    from foldcam.runtime.web.routes import Shown
+    from foldcam.runtime.web.server import ServerThread, Task
 
 _log = logging.getLogger(__name__)
 MIN_FPS, MAX_FPS = 0.1, 120.0
@@ -103,7 +103,7 @@ class LivePage:
         Raises:
             FoldcamError: the port is in use or not allowed.
         """
-        from runtime.web.server import ServerThread
+        from foldcam.runtime.web.server import ServerThread
 
         listener = bind(self._family, self._place)
         self._place = (self._place[0], int(listener.getsockname()[1]))
@@ -161,9 +161,9 @@ class LivePage:
         self._server, self._executors = None, []
 
     def _make(self) -> tuple[ASGIApp, list[Task]]:
-        from runtime.web.broadcast import Broadcast
-        from runtime.web.guard import Guard
-        from runtime.web.routes import make_app, status_document
+        from foldcam.runtime.web.broadcast import Broadcast
+        from foldcam.runtime.web.guard import Guard
+        from foldcam.runtime.web.routes import make_app, status_document
 
         pictures, others = self._executors
         broadcast = Broadcast(self._latest, pictures, self._options.fps)
@@ -193,8 +193,8 @@ def _shown(
         import uvicorn  # noqa: F401
         import websockets  # noqa: F401
 
-        from runtime.web.metrics import Metrics
-        from runtime.web.routes import Shown
+        from foldcam.runtime.web.metrics import Metrics
+        from foldcam.runtime.web.routes import Shown
     except ImportError as error:
         raise FoldcamError(missing_extra(error) or f"The live page needs {error.name}.") from error
     health = Health(monitor)

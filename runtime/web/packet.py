@@ -18,12 +18,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from runtime.errors import FoldcamError
-from runtime.model import Result
-from runtime.preprocess import Image
-from runtime.seen import Seen
-from runtime.sinks.jsonl import record
-from runtime.strict_json import strict_json
+from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.model import Result
+from foldcam.runtime.sinks.jsonl import record
+from foldcam.runtime.system.strict_json import strict_json
 
 LONGEST_SIDE = 960
 QUALITY = 80

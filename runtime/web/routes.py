@@ -19,19 +19,19 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from runtime.contract import Contract
-from runtime.monitor import Monitor
-from runtime.overlay import COLD, COLORMAPS, WARM, Style
-from runtime.strict_json import strict_json
-from runtime.version import version
-from runtime.web.broadcast import Broadcast
-from runtime.web.health import Health
-from runtime.web.history import History
-from runtime.web.latest import Latest
-from runtime.web.metrics import CONTENT_TYPE, Metrics
-from runtime.web.packet import answers, encode_jpeg
-from runtime.web.stream import serve_stream
-from runtime.web.thumbnails import Thumbnails
+from foldcam.runtime.contract.schema import Contract
+from foldcam.runtime.drawing.overlay import COLD, COLORMAPS, WARM, Style
+from foldcam.runtime.system.monitor import Monitor
+from foldcam.runtime.system.strict_json import strict_json
+from foldcam.runtime.system.version import version
+from foldcam.runtime.web.broadcast import Broadcast
+from foldcam.runtime.web.health import Health
+from foldcam.runtime.web.history import History
+from foldcam.runtime.web.latest import Latest
+from foldcam.runtime.web.metrics import CONTENT_TYPE, Metrics
+from foldcam.runtime.web.packet import answers, encode_jpeg
+from foldcam.runtime.web.stream import serve_stream
+from foldcam.runtime.web.thumbnails import Thumbnails
 
 _TYPES = {
     "html": "text/html; charset=utf-8",
@@ -220,7 +220,7 @@ def _json(document: dict[str, Any]) -> Response:
 
 def _static_files() -> dict[str, bytes]:
     """The page's own files, read once: no request ever becomes a path."""
-    folder = resources.files("runtime.web") / "static"
+    folder = resources.files("foldcam.runtime.web") / "static"
     return {
         item.name: item.read_bytes()
         for item in sorted(folder.iterdir(), key=lambda item: item.name)

@@ -14,11 +14,11 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from runtime.errors import FoldcamError
-from runtime.web.address import BACKLOG
-from runtime.web.connections import abort_all, bounded_protocol, end_the_stuck
-from runtime.web.guard import MAX_HEADERS
-from runtime.web.stream import MAX_MESSAGE
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.web.address import BACKLOG
+from foldcam.runtime.web.connections import abort_all, bounded_protocol, end_the_stuck
+from foldcam.runtime.web.guard import MAX_HEADERS
+from foldcam.runtime.web.stream import MAX_MESSAGE
 
 _START_SECONDS = 20.0
 _STOP_SECONDS = 5.0

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from runtime.web.broadcast import Broadcast, Client
+from foldcam.runtime.web.broadcast import Broadcast, Client
 
 MAX_MESSAGE = 1024
 PATIENCE = 20.0

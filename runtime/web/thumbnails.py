@@ -9,11 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from runtime.contract import Contract
-from runtime.errors import FoldcamError
-from runtime.images import list_images, natural_key, read_image
-from runtime.preprocess import Image
-from runtime.web.packet import encode_jpeg
+from foldcam.runtime.contract.schema import Contract
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.files import list_images, natural_key, read_image
+from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.web.packet import encode_jpeg
 
 SIDE = 96
 _KEPT = 512

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.images import write_image
+from foldcam.runtime.images.files import write_image
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 # Channels of the map are detectors of the three colours, and a constant beside which

@@ -10,9 +10,9 @@ import pytest
 
 pytest.importorskip("skimage", reason="the demo's photographs come with scikit-image")
 
-from benchmarks.demo.photographs import OBJECTS, SCENES_PER_OBJECT, Photographs
-from benchmarks.demo.run import DemoReport, run_demo
-from runtime.onnx_file import read_contract
+from foldcam.benchmarks.demo.photographs import OBJECTS, SCENES_PER_OBJECT, Photographs
+from foldcam.benchmarks.demo.run import DemoReport, run_demo
+from foldcam.runtime.contract.onnx_file import read_contract
 
 
 @pytest.fixture(scope="session")

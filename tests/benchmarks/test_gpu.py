@@ -8,11 +8,11 @@ import onnxruntime
 import pytest
 import torch
 
-from benchmarks.gpu.gradcam import gradcam_runs
-from benchmarks.gpu.report import text_table
-from benchmarks.gpu.study import GpuOptions, run_gpu
-from export.torch_networks.cut import TorchNetwork
-from runtime.errors import FoldcamError
+from foldcam.benchmarks.gpu.gradcam import gradcam_runs
+from foldcam.benchmarks.gpu.report import text_table
+from foldcam.benchmarks.gpu.study import GpuOptions, run_gpu
+from foldcam.export.torch_networks.cut import TorchNetwork
+from foldcam.runtime.errors import FoldcamError
 
 pytest.importorskip("efficientnet_lite_pytorch", reason="needs foldcam[demo]")
 

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from benchmarks.reliability import kills
-from runtime.errors import FoldcamError
+from foldcam.benchmarks.reliability import kills
+from foldcam.runtime.errors import FoldcamError
 
 # Writes in small steps, so that a kill in between is likely; the second renames at the end.
 CARELESS = """

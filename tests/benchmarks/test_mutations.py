@@ -8,13 +8,13 @@ import signal
 
 import pytest
 
-from benchmarks.reliability import mutations, originals, sound
-from benchmarks.reliability.mutants import mutated_bytes, mutated_json, mutated_text
-from runtime.config import config_from
-from runtime.config.toml_file import parse_toml
-from runtime.events.language import event_from_text
-from runtime.images import write_image
-from runtime.sinks.broker import parse_broker
+from foldcam.benchmarks.reliability import mutations, originals, sound
+from foldcam.benchmarks.reliability.mutants import mutated_bytes, mutated_json, mutated_text
+from foldcam.runtime.config import config_from
+from foldcam.runtime.config.toml_file import parse_toml
+from foldcam.runtime.events.language import event_from_text
+from foldcam.runtime.images.files import write_image
+from foldcam.runtime.sinks.broker import parse_broker
 
 
 def test_one_seed_gives_one_corpus():
@@ -32,8 +32,8 @@ def test_one_seed_gives_one_corpus():
 
 
 def test_the_originals_are_right(tmp_path):
-    from runtime.images import read_image
-    from runtime.sources import open_source
+    from foldcam.runtime.images.files import read_image
+    from foldcam.runtime.sources import open_source
 
     config_from(parse_toml(originals.CONFIG, "x"))
     for number, rule in enumerate(originals.RULES):

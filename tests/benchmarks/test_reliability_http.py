@@ -8,9 +8,9 @@ from itertools import islice
 
 import pytest
 
-from benchmarks.reliability import clients
-from benchmarks.reliability.http_cases import fuzz, http_cases, run_http_cases
-from runtime.web.access import Access
+from foldcam.benchmarks.reliability import clients
+from foldcam.benchmarks.reliability.http_cases import fuzz, http_cases, run_http_cases
+from foldcam.runtime.web.access import Access
 
 
 def test_a_seed_yields_the_same_requests_and_another_one_others():

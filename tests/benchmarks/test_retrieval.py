@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.retrieval import evaluate_retrieval
-from export.bank import Bank
-from export.banks.steps import hash_rows
-from export.datasets import Dataset, Sample
-from export.datasets.reading import read_picture
-from runtime.contract import LabelRun
-from runtime.errors import FoldcamError
-from runtime.images import write_image
+from foldcam.benchmarks.retrieval import evaluate_retrieval
+from foldcam.export.bank import Bank
+from foldcam.export.banks.steps import hash_rows
+from foldcam.export.datasets import Dataset, Sample
+from foldcam.export.datasets.reading import read_picture
+from foldcam.runtime.contract.schema import LabelRun
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.files import write_image
 
 
 @dataclass

@@ -14,13 +14,13 @@ import onnx
 import pytest
 from onnx import helper
 
-from export.bank import Bank
-from export.grafting.fold import FoldOptions, fold
-from export.onnx_graphs.opset17 import to_opset_17
-from runtime.cli_support import run_app
-from runtime.contract import LabelRun
-from runtime.foldcam_cli import GROUP, gather
-from runtime.preprocess import Preprocessing
+from foldcam.export.bank import Bank
+from foldcam.export.grafting.fold import FoldOptions, fold
+from foldcam.export.onnx_graphs.opset17 import to_opset_17
+from foldcam.runtime.cli.foldcam import GROUP, gather
+from foldcam.runtime.contract.schema import LabelRun
+from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.command import run_app
 
 SIZE = 16
 K, D = 6, 4
@@ -97,8 +97,8 @@ def make_model(hand_built, data):
     """`make_model(outlier, **FoldOptions)`: folded; 1 is harmless, 3000 ruins the second layer."""
 
     def make(outlier: float = 1.0, opset: int = 18, **options) -> onnx.ModelProto:
-        from export.datasets import load_dataset
-        from runtime.images import read_image
+        from foldcam.export.datasets import load_dataset
+        from foldcam.runtime.images.files import read_image
 
         constants = _constants(outlier)
         network = _network(hand_built, constants)
@@ -153,7 +153,10 @@ def fragile(make_model, tmp_path_factory) -> Path:
 @pytest.fixture
 def foldcam(monkeypatch, capfd):
     """Run the program in this process; returns its status, standard output and error."""
-    commands = {"calibrate": "calibrate.cli:app", "check": "export.commands.check:app"}
+    commands = {
+        "calibrate": "foldcam.calibrate.cli:app",
+        "check": "foldcam.export.commands.check:app",
+    }
     app = gather([EntryPoint(name, value, GROUP) for name, value in commands.items()])
 
     def call(*arguments):

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from runtime.onnx_file import read_contract
+from foldcam.runtime.contract.onnx_file import read_contract
 
 PLAIN = ("--no-bias-correction",)
 
@@ -86,7 +86,7 @@ def test_an_image_a_weight_or_the_preprocessing_changes_the_key(
 ):
     from dataclasses import replace
 
-    from runtime.contract import METADATA_KEY, parse_contract
+    from foldcam.runtime.contract.schema import METADATA_KEY, parse_contract
 
     def key(model, images):
         out = tmp_path / "out.onnx"
@@ -180,9 +180,9 @@ def test_images_of_one_colour_are_refused(foldcam, easy, tmp_path):
 
 
 def test_images_that_judge_have_chosen_nothing(easy, data):
-    from calibrate.calibrator import calibrate
-    from calibrate.options import CalibrationOptions
-    from calibrate.selection import select
+    from foldcam.calibrate.calibrator import calibrate
+    from foldcam.calibrate.options import CalibrationOptions
+    from foldcam.calibrate.selection import select
 
     parts = select(data, 12, 100, 100, 0)
     paths = [{sample.path for sample in part}
@@ -200,14 +200,14 @@ def test_images_that_judge_have_chosen_nothing(easy, data):
 
 
 def test_data_of_one_part_are_dealt_out_to_all_three(data):
-    from calibrate.selection import select
+    from foldcam.calibrate.selection import select
 
     parts = select(data / "train", 100, 100, 9, 0)
     assert [len(p) for p in (parts.calibration, parts.choice, parts.gate)] == [13, 8, 9]
 
 
 def test_the_report_can_be_hashed_from_its_file(foldcam, easy, data, tmp_path):
-    from runtime.digest import digest_of
+    from foldcam.runtime.system.digest import digest_of
 
     out = tmp_path / "m.onnx"
     _calibrate(foldcam, easy, data, out)
@@ -219,9 +219,9 @@ def test_the_report_can_be_hashed_from_its_file(foldcam, easy, data, tmp_path):
 def test_an_interrupted_calibration_goes_on_and_leaves_no_model(
     easy, fragile, data, tmp_path, monkeypatch
 ):
-    from calibrate import calibrator
-    from calibrate.options import CalibrationOptions
-    from calibrate.store import Store
+    from foldcam.calibrate import calibrator
+    from foldcam.calibrate.options import CalibrationOptions
+    from foldcam.calibrate.store import Store
 
     options = CalibrationOptions(correct_biases=False)
     whole = calibrator.calibrate(fragile, data, options).model.SerializeToString()

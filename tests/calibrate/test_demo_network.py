@@ -7,7 +7,7 @@ import csv
 import onnx
 import pytest
 
-from export.datasets import load_dataset
+from foldcam.export.datasets import load_dataset
 
 pytest.importorskip("efficientnet_lite_pytorch", reason="needs foldcam[demo]")
 
@@ -37,10 +37,10 @@ def birds(cub_root, tmp_path_factory):
 @pytest.fixture(scope="module")
 def demo(birds, tmp_path_factory):
     """`foldcam export demo` over them."""
-    from export.datasets import load_dataset
-    from export.exporter import export_model
-    from export.models.spec import load_model
-    from export.objectives.directions import parse_objective
+    from foldcam.export.datasets import load_dataset
+    from foldcam.export.exporter import export_model
+    from foldcam.export.models.spec import load_model
+    from foldcam.export.objectives.directions import parse_objective
 
     out = tmp_path_factory.mktemp("demo") / "model.onnx"
     export_model(
@@ -56,17 +56,17 @@ def test_the_demo_network_calibrates_passes_and_is_accepted(foldcam, demo, birds
     assert out.stat().st_size < 0.45 * demo.stat().st_size
     assert foldcam("check", out, "--target", "jetpack-6.2")[0] == 0
     pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx: foldcam[rtx]")
-    from benchmarks.architectures.rtx import build_error
+    from foldcam.benchmarks.architectures.rtx import build_error
 
     assert build_error(out.read_bytes()) is None
 
 
 def test_naive_quantization_of_the_same_network_fails_the_gate(demo, birds):
-    from benchmarks.int8.naive import quantize_naively
-    from calibrate.quality import Gate
-    from calibrate.selection import read_pictures, select
-    from calibrate.source import read_source
-    from runtime.gate import GateLimits, failures_of
+    from foldcam.benchmarks.int8.naive import quantize_naively
+    from foldcam.calibrate.quality import Gate
+    from foldcam.calibrate.selection import read_pictures, select
+    from foldcam.calibrate.source import read_source
+    from foldcam.runtime.gate.verdict import GateLimits, failures_of
 
     model, contract = read_source(demo)
     parts = select(birds, 16, 21, 28, 0)

@@ -9,12 +9,12 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from calibrate.gptq import _Inputs, compensated_levels, gptq_levels
-from calibrate.graph import GraphView, with_outputs
-from calibrate.placement import Placement, find_placement
-from calibrate.qdq import Recipe, nearest_levels, weight_scales
-from calibrate.session import Runner
-from calibrate.source import contract_in
+from foldcam.calibrate.gptq import _Inputs, compensated_levels, gptq_levels
+from foldcam.calibrate.graph import GraphView, with_outputs
+from foldcam.calibrate.placement import Placement, find_placement
+from foldcam.calibrate.qdq import Recipe, nearest_levels, weight_scales
+from foldcam.calibrate.session import Runner
+from foldcam.calibrate.source import contract_in
 
 
 def _nearest(weight, axis):

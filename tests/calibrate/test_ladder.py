@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from calibrate.ladder import Rung, climb
+from foldcam.calibrate.ladder import Rung, climb
 
 RANKING = [f"layer{place}" for place in range(20)]
 

@@ -9,11 +9,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from calibrate.half import float16_steps, with_float16
-from calibrate.placement import find_placement
-from calibrate.qdq import Recipe, quantize, step_for
-from calibrate.tuning import bias_corrections
-from export.onnx_graphs.writing import PREFIX
+from foldcam.calibrate.half import float16_steps, with_float16
+from foldcam.calibrate.placement import find_placement
+from foldcam.calibrate.qdq import Recipe, quantize, step_for
+from foldcam.calibrate.tuning import bias_corrections
+from foldcam.export.onnx_graphs.writing import PREFIX
 
 
 def _quantized(model, target="tensorrt", **more):
@@ -70,8 +70,8 @@ def test_zero_points_are_zero_names_are_unique_and_no_integer_is_wider_than_int8
 
 def test_a_correction_restores_the_mean_that_rounding_took(hand_built):
     """One 1x1 convolution with groups: the mean output is the weights times the mean input."""
-    from calibrate.qdq import Recipe, nearest_levels, weight_scales
-    from calibrate.statistics import _Counter
+    from foldcam.calibrate.qdq import Recipe, nearest_levels, weight_scales
+    from foldcam.calibrate.statistics import _Counter
 
     generator = np.random.default_rng(0)
     weight = generator.normal(size=(4, 2, 1, 1)).astype(np.float32)
@@ -107,8 +107,8 @@ VARIANTS = {
 @pytest.mark.parametrize("kept", [frozenset(), frozenset({"second"})])
 @pytest.mark.parametrize("name", VARIANTS)
 def test_tensorrt_rtx_builds_it_and_the_checker_finds_nothing(name, kept, make_model, tmp_path):
-    from export.check.checker import check_model
-    from export.check.targets import TARGETS
+    from foldcam.export.check.checker import check_model
+    from foldcam.export.check.targets import TARGETS
 
     made = _quantized(make_model(**VARIANTS[name]), kept=kept)
     _check_builds(made)
@@ -136,13 +136,13 @@ def _check_builds(made):
 @pytest.mark.parametrize("name", ["ResNet", "ViT", "Swin"])
 def test_residual_networks_and_transformers_build_and_stay_near(name, tmp_path, monkeypatch):
     pytest.importorskip("transformers", reason="needs transformers: foldcam[dev]")
-    from benchmarks.architectures import parity
-    from benchmarks.architectures.zoo import architectures
-    from calibrate.quality import Damage
-    from calibrate.source import contract_in
-    from calibrate.statistics import gather
-    from calibrate.tuning import best_recipe, choose_steps
-    from runtime.images import list_images, read_image
+    from foldcam.benchmarks.architectures import parity
+    from foldcam.benchmarks.architectures.zoo import architectures
+    from foldcam.calibrate.quality import Damage
+    from foldcam.calibrate.source import contract_in
+    from foldcam.calibrate.statistics import gather
+    from foldcam.calibrate.tuning import best_recipe, choose_steps
+    from foldcam.runtime.images.files import list_images, read_image
 
     monkeypatch.setattr(parity, "_builds", lambda path: None)
     parity.try_architecture(architectures()[name], tmp_path)
@@ -174,8 +174,8 @@ def test_float16_stands_behind_explicit_casts_and_nothing_comes_between_layer_an
     make_model, tmp_path
 ):
     """`second` is kept in float: it alone is float16, cast to and from float32 at its ends."""
-    from export.check.checker import check_model
-    from export.check.targets import TARGETS
+    from foldcam.export.check.checker import check_model
+    from foldcam.export.check.targets import TARGETS
 
     made = with_float16(_quantized(make_model(), kept=frozenset({"second"})))
     onnx.checker.check_model(made, full_check=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from calibrate.qdq import Step, nearest_levels, step_for, weight_scales
-from calibrate.statistics import BINS, _Counter, _where, load_statistics, save_statistics
-from calibrate.thresholds import clipped_share, threshold_of
+from foldcam.calibrate.qdq import Step, nearest_levels, step_for, weight_scales
+from foldcam.calibrate.statistics import BINS, _Counter, _where, load_statistics, save_statistics
+from foldcam.calibrate.thresholds import clipped_share, threshold_of
 
 
 def _activation(values):

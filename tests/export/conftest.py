@@ -16,16 +16,16 @@ import onnx
 import pytest
 import torch
 
-from export.bank import Bank, BankOutcome
-from export.exporter import export_model
-from export.models.spec import LoadedModel
-from export.networks.cut import Network
-from export.objectives.directions import parse_objective
-from export.torch_networks.cut import TorchNetwork
-from runtime.cli_support import run_app
-from runtime.contract import LabelRun, Transform
-from runtime.foldcam_cli import GROUP, gather
-from runtime.preprocess import Preprocessing
+from foldcam.export.bank import Bank, BankOutcome
+from foldcam.export.exporter import export_model
+from foldcam.export.models.spec import LoadedModel
+from foldcam.export.networks.cut import Network
+from foldcam.export.objectives.directions import parse_objective
+from foldcam.export.torch_networks.cut import TorchNetwork
+from foldcam.runtime.cli.foldcam import GROUP, gather
+from foldcam.runtime.contract.schema import LabelRun, Transform
+from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.command import run_app
 
 COLORS = {"blue": (30, 60, 220), "green": (40, 200, 60), "red": (220, 40, 30)}
 
@@ -149,7 +149,7 @@ def folded_file(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """A folded model of `tinynet:make` and the photographs; not to be changed."""
-    from export.datasets import load_dataset
+    from foldcam.export.datasets import load_dataset
 
     out = tmp_path_factory.mktemp("folded") / "model.onnx"
     loaded = LoadedModel(networks.make_tiny(), preprocessing, "tinynet:make", "")
@@ -183,11 +183,11 @@ def working_directory(tmp_path: Path) -> Iterator[Path]:
 
 # As pyproject.toml declares them; the installed metadata may be of another checkout.
 COMMANDS = {
-    "train": "export.commands.train:app",
-    "bank": "export.commands.bank:app",
-    "export": "export.commands.export:app",
-    "fold": "export.commands.fold:app",
-    "verify": "export.commands.verify:app",
+    "train": "foldcam.export.commands.train:app",
+    "bank": "foldcam.export.commands.bank:app",
+    "export": "foldcam.export.commands.export:app",
+    "fold": "foldcam.export.commands.fold:app",
+    "verify": "foldcam.export.commands.verify:app",
 }
 
 

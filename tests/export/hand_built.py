@@ -9,10 +9,10 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from export.bank import Bank
-from export.grafting.fold import FoldOptions, fold
-from runtime.contract import Origin
-from runtime.preprocess import Preprocessing
+from foldcam.export.bank import Bank
+from foldcam.export.grafting.fold import FoldOptions, fold
+from foldcam.runtime.contract.schema import Origin
+from foldcam.runtime.images.preprocess import Preprocessing
 
 HEIGHT, WIDTH = 14, 21
 K, H, W, D = 4, 7, 7, 3

@@ -13,10 +13,10 @@ import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
-from runtime.cli import main as runtime_main
-from runtime.cli_support import run_app
-from runtime.config.toml_file import tomllib
-from runtime.foldcam_cli import GROUP, gather
+from foldcam.runtime.cli.foldcam import GROUP, gather
+from foldcam.runtime.cli.runtime import main as runtime_main
+from foldcam.runtime.config.toml_file import tomllib
+from foldcam.runtime.system.command import run_app
 
 ROOT = Path(__file__).resolve().parents[2]
 DECLARED = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"][GROUP]

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from export.bank import Bank, BankOutcome, label_runs, scaled_to_unit_maximum
-from runtime.contract import LabelRun, Outcome
-from runtime.errors import FoldcamError
+from foldcam.export.bank import Bank, BankOutcome, label_runs, scaled_to_unit_maximum
+from foldcam.runtime.contract.schema import LabelRun, Outcome
+from foldcam.runtime.errors import FoldcamError
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ import pytest
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
-from benchmarks.reliability.file_mutants import mutated_safetensors
-from export.bank import Bank, BankOutcome
-from export.bank_source import BankSource
-from export.commands.bank import app
-from runtime.contract import LabelRun, Origin
-from runtime.errors import FoldcamError
-from runtime.preprocess import Preprocessing
+from foldcam.benchmarks.reliability.file_mutants import mutated_safetensors
+from foldcam.export.bank import Bank, BankOutcome
+from foldcam.export.bank_source import BankSource
+from foldcam.export.commands.bank import app
+from foldcam.runtime.contract.schema import LabelRun, Origin
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Preprocessing
 
 LONE = "\ud800"
 

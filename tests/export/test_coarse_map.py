@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from export.coarse_map import coarse_notes
-from export.models.spec import load_model, wrap_module
+from foldcam.export.coarse_map import coarse_notes
+from foldcam.export.models.spec import load_model, wrap_module
 
 
 class _Stages(nn.Module):

@@ -20,13 +20,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from export.datasets import load_dataset
-from export.exporter import export_model
-from export.grafting.fold import FoldOptions
-from export.objectives.kernel import parse_kernel
-from export.models.spec import LoadedModel, load_model
-from export.objectives.directions import parse_objective
-from runtime.preprocess import Preprocessing
+from foldcam.export.datasets import load_dataset
+from foldcam.export.exporter import export_model
+from foldcam.export.grafting.fold import FoldOptions
+from foldcam.export.objectives.kernel import parse_kernel
+from foldcam.export.models.spec import LoadedModel, load_model
+from foldcam.export.objectives.directions import parse_objective
+from foldcam.runtime.images.preprocess import Preprocessing
 
 networks_file, photos, folder, which = sys.argv[1:]
 folder = Path(folder)

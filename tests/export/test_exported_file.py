@@ -13,11 +13,11 @@ import onnx
 import pytest
 import torch
 
-from export.grafting.fold import FoldOptions, fold
-from runtime.contract import Origin
-from runtime.errors import FoldcamError
-from runtime.onnx_file import read_contract
-from runtime.preprocess import Preprocessing
+from foldcam.export.grafting.fold import FoldOptions, fold
+from foldcam.runtime.contract.onnx_file import read_contract
+from foldcam.runtime.contract.schema import Origin
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Preprocessing
 
 ORIGIN = Origin("net:make", "", "0" * 64, "data", "train", "1" * 64)
 

@@ -14,20 +14,20 @@ import numpy as np
 import onnx
 import pytest
 
-from export.datasets import load_dataset
-from export.exporter import export_model
-from export.grafting.fold import FoldOptions, fold
-from export.models.spec import LoadedModel
-from export.objectives.directions import parse_objective
-from runtime import contract as contract_module
-from runtime.contract import LabelRun
-from runtime.errors import FoldcamError
-from runtime.model import FoldedModel
-from runtime.onnx_file import read_contract
-from runtime.pipeline import run as run_pipeline
-from runtime.preprocess import Preprocessing
-from runtime.sinks import open_sinks
-from runtime.sources import open_source
+from foldcam.export.datasets import load_dataset
+from foldcam.export.exporter import export_model
+from foldcam.export.grafting.fold import FoldOptions, fold
+from foldcam.export.models.spec import LoadedModel
+from foldcam.export.objectives.directions import parse_objective
+from foldcam.runtime.contract import schema as contract_module
+from foldcam.runtime.contract.onnx_file import read_contract
+from foldcam.runtime.contract.schema import LabelRun
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.model import FoldedModel
+from foldcam.runtime.pipeline import run as run_pipeline
+from foldcam.runtime.sinks import open_sinks
+from foldcam.runtime.sources import open_source
 
 # Heads that end in a normalisation, divide by a bare norm, or do neither.
 NETWORKS = ["Normalized", "PlainConv", "NeckNormalized"]

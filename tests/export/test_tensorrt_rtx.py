@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
-from export.grafting.fold import FoldOptions, fold
-from export.onnx_graphs.file import read_onnx
-from export.onnx_networks.cut import OnnxNetwork
-from export.storage import constants as storing
-from export.storage.options import StorageOptions, parse_compression, parse_search
-from runtime.contract import Origin
-from runtime.preprocess import Preprocessing
+from foldcam.export.grafting.fold import FoldOptions, fold
+from foldcam.export.onnx_graphs.file import read_onnx
+from foldcam.export.onnx_networks.cut import OnnxNetwork
+from foldcam.export.storage import constants as storing
+from foldcam.export.storage.options import StorageOptions, parse_compression, parse_search
+from foldcam.runtime.contract.schema import Origin
+from foldcam.runtime.images.preprocess import Preprocessing
 
 trt = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx: pip install foldcam[rtx]")
 
@@ -157,9 +157,9 @@ def test_operands_of_two_precisions_are_refused(logger, hand_built):
 
 @pytest.mark.parametrize("name", ["shared rows", "uint8 bgr", "continuous log"])
 def test_a_swapped_bank_builds(name, logger, hand_built, random_bank):
-    from export.grafting.fold import FoldOptions, fold
-    from export.grafting.unfold import unfold
-    from runtime.contract import METADATA_KEY, parse_contract
+    from foldcam.export.grafting.fold import FoldOptions, fold
+    from foldcam.export.grafting.unfold import unfold
+    from foldcam.runtime.contract.schema import METADATA_KEY, parse_contract
 
     settings = dict(VARIANTS[name])
     shared, transform = settings.pop("shared", False), settings.pop("transform", None)

@@ -11,13 +11,13 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from runtime.backends import open_backend
-from runtime.backends.cuda import find_cuda
-from runtime.engine.builder import build_engine
-from runtime.engine.device import find_gpu
-from runtime.engine.flavours import find_flavour, installed_versions
-from runtime.engine.options import BuildOptions, Profile
-from runtime.parity import compare, sample_images
+from foldcam.runtime.backends import open_backend
+from foldcam.runtime.backends.cuda import find_cuda
+from foldcam.runtime.engine.builder import build_engine
+from foldcam.runtime.engine.device import find_gpu
+from foldcam.runtime.engine.flavours import find_flavour, installed_versions
+from foldcam.runtime.engine.options import BuildOptions, Profile
+from foldcam.runtime.gate.parity import compare, sample_images
 
 pytestmark = pytest.mark.gpu
 

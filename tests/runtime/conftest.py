@@ -22,8 +22,15 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from runtime.contract import METADATA_KEY, BankSummary, Contract, LabelRun, Origin, Outcome
-from runtime.preprocess import Preprocessing
+from foldcam.runtime.contract.schema import (
+    METADATA_KEY,
+    BankSummary,
+    Contract,
+    LabelRun,
+    Origin,
+    Outcome,
+)
+from foldcam.runtime.images.preprocess import Preprocessing
 
 ROOT = Path(__file__).parents[2]
 SIZE = 8
@@ -235,7 +242,7 @@ def scaled() -> Callable[[float], Callable[[onnx.ModelProto], None]]:
 @pytest.fixture
 def load(make_model: Callable[..., Path]) -> Iterator[Callable[..., Any]]:
     """`load(change)`: a tiny model with a changed graph, opened."""
-    from runtime.model import FoldedModel
+    from foldcam.runtime.model import FoldedModel
 
     opened: list[FoldedModel] = []
 
@@ -257,7 +264,7 @@ def contract_with() -> Callable[..., Contract]:
 @pytest.fixture(autouse=True)
 def no_secret_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
     """What one test typed as a password is an ordinary word in the next."""
-    from runtime import redaction
+    from foldcam.runtime.system import redaction
 
     monkeypatch.setattr(redaction, "_known", redaction._Known())
 
@@ -275,7 +282,7 @@ def runtime(tmp_path: Path) -> Program:
         options.setdefault("cwd", folder)
         options.setdefault("capture_output", True)
         return subprocess.run(
-            [sys.executable, "-m", "runtime.cli", *map(str, arguments)],
+            [sys.executable, "-m", "foldcam.runtime", *map(str, arguments)],
             text=True, timeout=60, check=False, env=environment(**options.pop("env", {})),
             **options,
         )  # fmt: skip
@@ -308,7 +315,7 @@ def solid(color: tuple[int, int, int], height: int = 40, width: int = 60) -> np.
 @pytest.fixture
 def photo(tmp_path: Path) -> Callable[..., Path]:
     """`photo("sub/a.png", (255, 0, 0))` writes a photograph of one colour."""
-    from runtime.images import write_image
+    from foldcam.runtime.images.files import write_image
 
     def write(name: str, color: tuple[int, int, int] = (200, 30, 20), **size: int) -> Path:
         path = tmp_path / "photos" / name

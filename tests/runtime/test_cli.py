@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime.bank_storage import BankStorage
-from runtime.cli_support import print_json
+from foldcam.runtime.contract.bank_storage import BankStorage
+from foldcam.runtime.system.command import print_json
 
 
 def test_table_of_photographs(runtime, tiny_model, photo, tmp_path):
@@ -121,7 +121,7 @@ def test_camera_without_a_camera_needs_no_model(runtime):
 
 
 def test_hostile_labels_cannot_steer_the_terminal(runtime, make_model, contract_with, photo):
-    from runtime.contract import LabelRun
+    from foldcam.runtime.contract.schema import LabelRun
 
     labels = tuple(LabelRun(f"\x1b[2J\n{i}\ud800", 1) for i in range(3))
     text = contract_with(labels=labels).to_json().encode("utf-8", "backslashreplace").decode()
@@ -139,7 +139,7 @@ def test_hostile_labels_cannot_steer_the_terminal(runtime, make_model, contract_
 def test_reader_that_goes_away(tiny_model, video, child_environment):
     """`runtime ... | head -1` ends with one sentence."""
     child = subprocess.Popen(
-        [sys.executable, "-m", "runtime.cli", "run", str(tiny_model),
+        [sys.executable, "-m", "foldcam.runtime", "run", str(tiny_model),
          "--file", str(video(frames=400)), "--jsonl", "-", "--quiet"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=child_environment(),
     )  # fmt: skip
@@ -180,7 +180,7 @@ def test_inspect_says_how_a_large_bank_is_stored(runtime, make_model, contract_w
 
 
 def test_inspect_says_how_a_model_was_quantized(runtime, make_model, contract_with):
-    from runtime.contract import Calibration
+    from foldcam.runtime.contract.schema import Calibration
 
     model = make_model(contract=contract_with(calibration=Calibration("k", "ab" * 32, 1, "cpu")))
     (line,) = [x for x in runtime("inspect", model).stdout.splitlines() if "quantized" in x]
@@ -242,7 +242,7 @@ def test_help_takes_little_processor_time(child_environment):
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         return usage.ru_utime + usage.ru_stime
 
-    command = [sys.executable, "-m", "runtime.cli", "--help"]
+    command = [sys.executable, "-m", "foldcam.runtime", "--help"]
     times = []
     for _ in range(3):
         before = spent()
@@ -254,10 +254,10 @@ def test_help_takes_little_processor_time(child_environment):
 def test_status_line(tiny_model, video):
     import io
 
-    from runtime import FoldedModel
-    from runtime.pipeline import run
-    from runtime.sources import open_source
-    from runtime.status import StatusLine
+    from foldcam.runtime import FoldedModel
+    from foldcam.runtime.pipeline import run
+    from foldcam.runtime.pipeline.status import StatusLine
+    from foldcam.runtime.sources import open_source
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:

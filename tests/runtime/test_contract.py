@@ -10,10 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.bank_storage import BankStorage
-from runtime.contract import BankSummary, Contract, LabelRun, Origin, Outcome, parse_contract
-from runtime.errors import FoldcamError
-from runtime.preprocess import Preprocessing
+from foldcam.runtime.contract.bank_storage import BankStorage
+from foldcam.runtime.contract.schema import (
+    BankSummary,
+    Contract,
+    LabelRun,
+    Origin,
+    Outcome,
+    parse_contract,
+)
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Preprocessing
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

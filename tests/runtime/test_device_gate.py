@@ -13,14 +13,20 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from runtime.backends import open_backend
-from runtime.contract import BankSummary, Calibration
-from runtime.device_gate import DeviceGate
-from runtime.doctor_gate import GateFiles, GateSettings, float_model_of, gate_on_device, gate_text
-from runtime.errors import FoldcamError
-from runtime.gate import GateLimits
-from runtime.gate_images import read_gate_images
-from runtime.signed_report import is_intact
+from foldcam.runtime.backends import open_backend
+from foldcam.runtime.contract.schema import BankSummary, Calibration
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.gate.device import DeviceGate
+from foldcam.runtime.gate.doctor import (
+    GateFiles,
+    GateSettings,
+    float_model_of,
+    gate_on_device,
+    gate_text,
+)
+from foldcam.runtime.gate.images import read_gate_images
+from foldcam.runtime.gate.signed_report import is_intact
+from foldcam.runtime.gate.verdict import GateLimits
 
 CALIBRATED = Calibration("k" * 64, "r" * 64, 0, "cpu")
 ANY_SPEED = GateSettings(GateLimits(speed_ratio=0.0), rounds=3, threads=1)
@@ -115,12 +121,12 @@ def test_an_engine_is_judged_in_place_of_the_file_and_without_a_rival_not_timed(
 @pytest.fixture
 def make_manifest_for(tmp_path, make_model, contract_with):
     """Write an engine's plan and manifest, and the model again in the form for TensorRT."""
-    from runtime.contract import METADATA_KEY
-    from runtime.engine.device import Host
-    from runtime.engine.manifest import FileRecord, Manifest, Target, manifest_path
-    from runtime.engine.options import BuildOptions
-    from runtime.onnx_file import read_contract, read_header
-    from runtime.tensors import expected_tensors
+    from foldcam.runtime.contract.onnx_file import read_contract, read_header
+    from foldcam.runtime.contract.schema import METADATA_KEY
+    from foldcam.runtime.contract.tensors import expected_tensors
+    from foldcam.runtime.engine.device import Host
+    from foldcam.runtime.engine.manifest import FileRecord, Manifest, Target, manifest_path
+    from foldcam.runtime.engine.options import BuildOptions
 
     def make(model: Path, calibration: Calibration) -> Path:
         make_model(model.name, contract=contract_with(calibration=calibration))
@@ -189,7 +195,7 @@ def test_images_of_the_bank_do_not_find_themselves(make_model, contract_with, ph
 def test_grad_weights_of_one_row_per_label_are_the_same_for_other_rows_of_it(
     make_model, contract_with, photo, tmp_path
 ):
-    from runtime.contract import LabelRun
+    from foldcam.runtime.contract.schema import LabelRun
 
     for number in range(8):
         photo(f"{number}.png", (200, 150 + number, 0))
@@ -271,7 +277,7 @@ def test_it_needs_neither_torch_nor_onnx(pair, photos, child_environment):
         "sys.meta_path.insert(0, Wall())\n"
         f"sys.argv = ['runtime', 'doctor', '--gate', {str(model)!r}, '--images', {str(photos)!r},\n"
         f"    '--json']\n"
-        "from runtime.cli import main; main()"
+        "from foldcam.runtime.cli.runtime import main; main()"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], env=child_environment(), capture_output=True, text=True,

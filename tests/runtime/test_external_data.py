@@ -11,9 +11,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from runtime.backends import open_backend
-from runtime.errors import FoldcamError
-from runtime.onnx_file import read_header
+from foldcam.runtime.backends import open_backend
+from foldcam.runtime.contract.onnx_file import read_header
+from foldcam.runtime.errors import FoldcamError
 
 OUTSIDE = "outside of the file's folder"
 

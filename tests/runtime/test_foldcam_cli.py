@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from runtime.errors import FoldcamError
-from runtime.foldcam_cli import gather
+from foldcam.runtime.cli.foldcam import gather
+from foldcam.runtime.errors import FoldcamError
 
 PART = '''
 import typer
@@ -97,8 +97,8 @@ def test_no_package_at_all():
 def test_how_programs_end(tmp_path, child_environment, body, status, said):
     script = tmp_path / "program.py"
     script.write_text(
-        "import typer\nfrom runtime.errors import FoldcamError\n"
-        "from runtime.cli_support import run_app\n"
+        "import typer\nfrom foldcam.runtime.errors import FoldcamError\n"
+        "from foldcam.runtime.system.command import run_app\n"
         "app = typer.Typer(pretty_exceptions_enable=False)\n"
         f"@app.command()\ndef go() -> None:\n    {body}\n"
         "run_app(app, 'program')\n"
@@ -118,7 +118,7 @@ def test_how_programs_end(tmp_path, child_environment, body, status, said):
 def test_full_standard_output_is_reported(child_environment, unbuffered):
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "runtime.cli", "--version"],
+            [sys.executable, "-m", "foldcam.runtime", "--version"],
             env=child_environment(PYTHONUNBUFFERED=unbuffered),
             stdout=full, stderr=subprocess.PIPE, text=True, check=False,
         )  # fmt: skip

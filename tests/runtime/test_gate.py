@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from runtime.gate import Answered, GateLimits, failures_of, judge
+from foldcam.runtime.gate.verdict import Answered, GateLimits, failures_of, judge
 
 
 def _answered(heat, hit=(True, True), embedding=((1, 0), (0, 1)), rows=(0, 1)):
@@ -73,7 +73,7 @@ def test_the_share_of_heat_in_the_box_is_told_for_both():
 
 def test_the_interval_of_a_recall_that_fell_by_hand():
     """Agresti and Min: 3 lost and 1 gained of 98, half an image added to each cell."""
-    from runtime.gate import paired_interval
+    from foldcam.runtime.gate.verdict import paired_interval
 
     low, high = paired_interval(3, 1, 98)
     middle, half = 0.02, 1.96 * (3.5 + 1.5 - 4 / 100) ** 0.5 / 100

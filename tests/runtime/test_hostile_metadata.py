@@ -12,8 +12,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from runtime import contract as contract_module
-from runtime.contract import (
+from foldcam.runtime.contract import schema as contract_module
+from foldcam.runtime.contract.onnx_file import read_contract, read_header
+from foldcam.runtime.contract.schema import (
     METADATA_KEY,
     BankSummary,
     Contract,
@@ -22,9 +23,8 @@ from runtime.contract import (
     Outcome,
     parse_contract,
 )
-from runtime.errors import FoldcamError
-from runtime.onnx_file import read_contract, read_header
-from runtime.preprocess import Preprocessing
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Preprocessing
 
 LONE = "name \udcff\ud800 of bytes"
 TEXTS = [
@@ -265,7 +265,7 @@ def test_every_character_survives_the_document(text):
 
 
 def test_an_entry_of_100_megabytes_is_refused_by_name(tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setattr("runtime.onnx_file.MAX_METADATA_BYTES", 1 << 20)
+    monkeypatch.setattr("foldcam.runtime.contract.onnx_file.MAX_METADATA_BYTES", 1 << 20)
     model = onnx.load(tiny_model)
     model.metadata_props.add(key="other", value="x" * (2 << 20))
     onnx.save(model, tmp_path / "m.onnx")

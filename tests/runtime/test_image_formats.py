@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from runtime.errors import FoldcamError
-from runtime.image_format import film_format, image_format
-from runtime.image_integrity import may_be_filled
-from runtime.image_size import image_size
-from runtime.images import read_image
-from runtime.sources import open_source
-from runtime.sources.video import VideoSource
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.files import read_image
+from foldcam.runtime.images.format import film_format, image_format
+from foldcam.runtime.images.integrity import may_be_filled
+from foldcam.runtime.images.size import image_size
+from foldcam.runtime.sources import open_source
+from foldcam.runtime.sources.video import VideoSource
 
 spec = spec_from_file_location("headers", Path(__file__).parent / "headers.py")
 assert spec is not None
@@ -183,11 +183,11 @@ def test_brands_tell_stills_from_films(brands, kind):
 
 
 def test_an_opencv_without_a_decoder_is_named(tmp_path, monkeypatch):
-    import runtime.images
+    import foldcam.runtime.images.files
 
     path = tmp_path / "a.avif"
     path.write_bytes(headers.encoded("avif"))
     monkeypatch.setattr(cv2, "imdecode", lambda *_: None)
-    monkeypatch.setattr(runtime.images, "has", lambda option: option != "AVIF")
+    monkeypatch.setattr(foldcam.runtime.images.files, "has", lambda option: option != "AVIF")
     with pytest.raises(FoldcamError, match="built without a decoder"):
         read_image(path)

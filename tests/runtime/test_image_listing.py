@@ -11,10 +11,17 @@ import cv2
 import numpy as np
 import pytest
 
-from runtime.errors import FoldcamError
-from runtime.image_listing import EXAMPLES, counted, in_words, list_images, sort_out, sort_out_files
-from runtime.images import write_image
-from runtime.sources import open_source
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.files import write_image
+from foldcam.runtime.images.listing import (
+    EXAMPLES,
+    counted,
+    in_words,
+    list_images,
+    sort_out,
+    sort_out_files,
+)
+from foldcam.runtime.sources import open_source
 
 
 def jpeg() -> bytes:
@@ -111,8 +118,8 @@ def test_a_folder_without_a_picture_says_what_is_there_instead(tmp_path):
 
 @pytest.mark.parametrize("options", [{}, {"every": 2}])
 def test_a_source_says_what_it_left_out_however_it_is_looked_at(mixed, options):
-    from runtime.options import SourceOptions
-    from runtime.sources.base import left_out_of
+    from foldcam.runtime.options import SourceOptions
+    from foldcam.runtime.sources.base import left_out_of
 
     with open_source(str(mixed), SourceOptions(**options)) as source:
         assert len(left_out_of(source)) == 13
@@ -154,7 +161,7 @@ def test_a_named_file_that_was_left_out_is_in_the_status(runtime, tiny_model, ph
 def test_thumbnails_take_the_same_pictures(mixed, tmp_path):
     from types import SimpleNamespace
 
-    from runtime.web.thumbnails import Thumbnails
+    from foldcam.runtime.web.thumbnails import Thumbnails
 
     folder = tmp_path / "thumbnails"
     (folder / "red").mkdir(parents=True)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runtime.errors import FoldcamError
-from runtime.images import list_images, read_image, write_image
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.files import list_images, read_image, write_image
 
 FORMATS = (".jpg", ".png", ".webp", ".bmp", ".tiff")
 
@@ -154,8 +154,8 @@ def test_truncated_jpeg_with_a_whole_thumbnail_is_refused(tmp_path):
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
 def test_completeness_is_not_left_to_the_decoder(tmp_path, suffix):
     """OpenCV 4 fills the rest of a cut JPEG with grey and calls it read; 5 refuses it."""
-    from runtime.image_format import image_format
-    from runtime.image_integrity import check_complete
+    from foldcam.runtime.images.format import image_format
+    from foldcam.runtime.images.integrity import check_complete
 
     data = encoded(suffix, noise())
     kind = image_format(data)
@@ -267,7 +267,7 @@ def test_writing_where_nothing_can_be_written(tmp_path):
 def test_device_is_never_replaced(tmp_path):
     from pathlib import Path
 
-    from runtime.files import atomic_path
+    from foldcam.runtime.system.files import atomic_path
 
     for path in (Path("/dev/null"), tmp_path):
         with pytest.raises(FoldcamError), atomic_path(path):

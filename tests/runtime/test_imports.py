@@ -24,8 +24,21 @@ sys.meta_path.insert(0, Wall())
 """
 # Each costs a run some milliseconds of its start, and it needs none of them.
 HEAVY_IN_A_RUN = (
-    *("runtime.doctor", "runtime.engine.builder", "runtime.engine.manifest", "runtime.inspect"),
-    *("runtime.self_test", "asyncio", "matplotlib", "rich", "scipy", "tensorrt", "tensorrt_rtx"),
+    *(
+        "foldcam.runtime.cli.machine",
+        "foldcam.runtime.engine.builder",
+        "foldcam.runtime.engine.manifest",
+        "foldcam.runtime.engine.inspect",
+    ),
+    *(
+        "foldcam.runtime.gate.self_test",
+        "asyncio",
+        "matplotlib",
+        "rich",
+        "scipy",
+        "tensorrt",
+        "tensorrt_rtx",
+    ),
 )
 FORBIDDEN = ("torch", "onnx", "onnxscript", "onnx_ir", "export", "calibrate", "benchmarks")
 
@@ -45,7 +58,7 @@ def test_every_module_imports_without_torch_and_onnx(child_environment):
 
 
 def test_help_answers_without_anything_heavy(child_environment):
-    code = "import sys; sys.argv = ['runtime', '--help']\nfrom runtime.cli import main; main()"
+    code = "import sys; sys.argv = ['runtime', '--help']\nfrom foldcam.runtime.cli.runtime import main; main()"
     heavy = (*FORBIDDEN, "numpy", "cv2", "onnxruntime")
     assert "Usage" in fresh(code, child_environment(), heavy)
 
@@ -53,13 +66,13 @@ def test_help_answers_without_anything_heavy(child_environment):
 def test_inspect_needs_no_onnxruntime(child_environment, tiny_model):
     code = (
         f"import sys; sys.argv = ['runtime', 'inspect', {str(tiny_model)!r}]\n"
-        "from runtime.cli import main; main()"
+        "from foldcam.runtime.cli.runtime import main; main()"
     )
     assert "bank" in fresh(code, child_environment(), (*FORBIDDEN, "onnxruntime"))
 
 
 def test_doctor_survives_a_bare_machine(child_environment):
-    code = "import sys; sys.argv = ['runtime', 'doctor']\nfrom runtime.cli import main; main()"
+    code = "import sys; sys.argv = ['runtime', 'doctor']\nfrom foldcam.runtime.cli.runtime import main; main()"
     out = fresh(code, child_environment(), (*FORBIDDEN, "onnxruntime", "cv2", "tensorrt_rtx"))
     assert "missing  onnxruntime" in out
     assert "missing  opencv" in out
@@ -69,14 +82,14 @@ def test_import_is_cheap_and_lazy(child_environment):
     code = (
         "import runtime\n"
         "assert not {'cv2', 'numpy', 'onnxruntime'} & set(sys.modules)\n"
-        "from runtime import FoldedModel, read_image\n"
+        "from foldcam.runtime import FoldedModel, read_image\n"
         "assert 'onnxruntime' not in sys.modules and 'cv2' in sys.modules\nprint('ok')"
     )
     assert fresh(code, child_environment()) == "ok\n"
 
 
 def test_unknown_name_is_an_attribute_error():
-    import runtime
+    import foldcam.runtime
 
     with pytest.raises(AttributeError, match="'nothing'"):
         _ = runtime.nothing
@@ -85,14 +98,14 @@ def test_unknown_name_is_an_attribute_error():
 def test_a_run_loads_neither_the_builder_of_engines_nor_what_only_it_needs(
     child_environment, tiny_model, tmp_path
 ):
-    from runtime import write_image
+    from foldcam.runtime import write_image
 
     photo = tmp_path / "photo.png"
     write_image(photo, np.zeros((8, 8, 3), np.uint8))
     arguments = ["runtime", "run", str(tiny_model), "--file", str(photo), "--quiet"]
     code = (
         f"import sys; sys.argv = {arguments!r} + ['--save', {str(tmp_path / 'out')!r}]\n"
-        "from runtime.cli import app\nfrom runtime.cli_support import run_app\n"
+        "from foldcam.runtime.cli.runtime import app\nfrom foldcam.runtime.system.command import run_app\n"
         "try: run_app(app, 'runtime')\n"
         "except SystemExit as end: assert end.code == 0\n"
         f"print(sorted(set({HEAVY_IN_A_RUN!r}) & set(sys.modules)))"

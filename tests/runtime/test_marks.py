@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from runtime.lettering import draw_label
-from runtime.marks import box_of, draw_box, draw_contour, hottest_region
-from runtime.overlay import overlay, overlay_both
+from foldcam.runtime.drawing.marks import box_of, draw_box, draw_contour, hottest_region
+from foldcam.runtime.drawing.overlay import overlay, overlay_both
+from foldcam.runtime.drawing.text import draw_label
 
 
 def heat_of(*spots: tuple[int, int, int, int, float]) -> np.ndarray:

@@ -10,7 +10,7 @@ import pytest
 _ROUNDS = """
 import resource, sys
 import numpy as np
-from runtime.memory import keep_freed_memory
+from foldcam.runtime.system.memory import keep_freed_memory
 
 taken = keep_freed_memory() if sys.argv[1] == "keep" else True
 np.ones(1 << 22)

@@ -7,8 +7,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from runtime import FoldcamError, FoldedModel
-from runtime.backends import open_backend
+from foldcam.runtime import FoldcamError, FoldedModel
+from foldcam.runtime.backends import open_backend
 
 
 def quartered() -> np.ndarray:

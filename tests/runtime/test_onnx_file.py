@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runtime.contract import METADATA_KEY
-from runtime.errors import FoldcamError
-from runtime.onnx_file import read_contract, read_header
+from foldcam.runtime.contract.onnx_file import read_contract, read_header
+from foldcam.runtime.contract.schema import METADATA_KEY
+from foldcam.runtime.errors import FoldcamError
 
 
 def test_agrees_with_onnx(tiny_model):

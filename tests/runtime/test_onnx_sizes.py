@@ -7,9 +7,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from runtime.errors import FoldcamError
-from runtime.onnx_file import read_header
-from runtime.onnx_sizes import VARIABLE
+from foldcam.runtime.contract.onnx_file import read_header
+from foldcam.runtime.contract.onnx_sizes import VARIABLE
+from foldcam.runtime.errors import FoldcamError
 
 HUGE = 1 << 31
 

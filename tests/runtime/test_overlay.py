@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from runtime import lettering
-from runtime.errors import FoldcamError
-from runtime.lettering import draw_caption
-from runtime.overlay import COLD, WARM, heatmap_on_frame, overlay, overlay_both
-from runtime.preprocess import Affine, Preprocessing
+from foldcam.runtime.drawing import text as lettering
+from foldcam.runtime.drawing.overlay import COLD, WARM, heatmap_on_frame, overlay, overlay_both
+from foldcam.runtime.drawing.text import draw_caption
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Affine, Preprocessing
 
 
 def test_stretch_interpolates_between_cell_centres():
@@ -84,7 +84,7 @@ def test_what_the_network_saw_is_painted_back_in_place(resize, width, height):
 
 
 def test_hottest_is_where_the_painted_maximum_is(tiny_model):
-    from runtime import FoldedModel
+    from foldcam.runtime import FoldedModel
 
     image = np.zeros((40, 80, 3), np.uint8)
     image[20:, 60:, 0] = 255

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from runtime.errors import FoldcamError
-from runtime.images import read_image
-from runtime.pixel_limit import VARIABLE, max_pixels
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.files import read_image
+from foldcam.runtime.images.pixel_limit import VARIABLE, max_pixels
 
 HERE = Path(__file__).parent
 spec = spec_from_file_location("headers", HERE / "headers.py")
@@ -147,7 +147,7 @@ def test_opencv_has_the_same_limit(child_environment, tmp_path):
     path = tmp_path / "black.png"
     path.write_bytes(huge_png(1100))
     program = (
-        "import sys, runtime.images, cv2\n"
+        "import sys, foldcam.runtime.images.files, cv2\n"
         "try:\n    print(cv2.imread(sys.argv[1]) is None)\nexcept cv2.error:\n    print(True)"
     )
     for limit, refused in (("1", "True"), ("2", "False")):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from runtime.preprocess import Affine, Preprocessing
+from foldcam.runtime.images.preprocess import Affine, Preprocessing
 
 
 @pytest.mark.parametrize(

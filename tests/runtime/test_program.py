@@ -13,7 +13,7 @@ import pytest
 
 USER_CODE = """
 import os, sys
-from runtime import FoldcamError
+from foldcam.runtime import FoldcamError
 
 class Sink:
     name, may_skip, output = "own", False, None
@@ -70,7 +70,7 @@ def started(code: str, *arguments: object) -> list[str]:
     """A program in a process that first runs some code."""
     return [
         sys.executable, "-c", f"import sys; sys.argv[0] = 'runtime'\n{code}\n"
-        "from runtime.program import runtime; runtime()", *map(str, arguments),
+        "from foldcam.runtime.system.program import runtime; runtime()", *map(str, arguments),
     ]  # fmt: skip
 
 
@@ -130,7 +130,7 @@ def test_a_run_that_fails_with_frames_in_flight_ends_in_order(
     """It aborted in a third of the runs: a thread came back from a library too late."""
     for _ in range(12):
         done = subprocess.run(
-            [sys.executable, "-m", "runtime.cli", "run", str(tiny_model),
+            [sys.executable, "-m", "foldcam.runtime", "run", str(tiny_model),
              "--source", "test://?size=320x240&frames=2000", "--quiet", *end],
             env=child_environment(OMP_NUM_THREADS="1"), cwd=own_code, capture_output=True,
             text=True, timeout=60, check=False,
@@ -144,7 +144,7 @@ def test_a_program_ends_beside_a_thread_that_is_stuck_in_a_library(child_environ
     """The thread comes back from C++ while the interpreter ends; what is registered still runs."""
     code = (
         "import atexit, threading, sys\n"
-        "import runtime.program as program\n"
+        "import foldcam.runtime.system.program as program\n"
         "atexit.register(lambda: print('registered'))\n"
         "gone = threading.Event()\n"
         "def stuck():\n"
@@ -174,7 +174,7 @@ def test_a_program_ends_beside_a_thread_that_is_stuck_in_a_library(child_environ
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("module", ["typer", "runtime.run_cli"])
+@pytest.mark.parametrize("module", ["typer", "foldcam.runtime.cli.run"])
 def test_a_signal_during_start_up_is_one_sentence(child_environment, number, module):
     code = (
         "import os, sys\n"
@@ -197,7 +197,7 @@ def test_a_signal_during_start_up_is_one_sentence(child_environment, number, mod
 def test_a_stream_that_is_closed_harms_no_file(tiny_model, child_environment, tmp_path, closed):
     """Its number would be the first file's, into which libraries would then print."""
     done = subprocess.run(
-        ["bash", "-c", f'exec "$@" {closed}', "bash", sys.executable, "-m", "runtime.cli", "run",
+        ["bash", "-c", f'exec "$@" {closed}', "bash", sys.executable, "-m", "foldcam.runtime", "run",
          str(tiny_model), "--source", "test://?size=64x48&frames=3", "--jsonl", "x.jsonl"],
         env=child_environment(), cwd=tmp_path, capture_output=True, text=True, timeout=60,
         check=False,
@@ -220,7 +220,7 @@ def test_standard_error_that_takes_nothing_does_not_end_a_run(
 ):
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "runtime.cli", "run", "--source",
+            [sys.executable, "-m", "foldcam.runtime", "run", "--source",
              "test://?size=64x48&frames=3", str(tiny_model), "--jsonl", "-"],
             env=child_environment(), cwd=tmp_path, stdout=subprocess.PIPE, stderr=full, text=True,
             timeout=60, check=False,
@@ -232,7 +232,7 @@ def test_standard_error_that_takes_nothing_does_not_end_a_run(
 def test_a_program_that_is_to_outlive_its_terminal_does(tiny_model, child_environment, tmp_path):
     """`nohup` has SIGHUP ignored, which stays so."""
     child = subprocess.Popen(
-        ["nohup", sys.executable, "-m", "runtime.cli", "run", str(tiny_model), "--source",
+        ["nohup", sys.executable, "-m", "foldcam.runtime", "run", str(tiny_model), "--source",
          "test://?size=64x48&rate=20&frames=60", "--jsonl", "x.jsonl", "--json"],
         env=child_environment(), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True,
@@ -249,7 +249,7 @@ def test_a_signal_that_comes_twice_does_not_break_off_the_end(
 ):
     """`timeout` signals a process and its group; systemd may send SIGHUP after SIGTERM."""
     child = subprocess.Popen(
-        [sys.executable, "-m", "runtime.cli", "run", str(tiny_model), "--source",
+        [sys.executable, "-m", "foldcam.runtime", "run", str(tiny_model), "--source",
          "test://?size=64x48&rate=20", "--jsonl", "x.jsonl", "--save", "x.avi", "--json"],
         env=child_environment(), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True,
@@ -278,7 +278,7 @@ def test_a_program_that_is_stuck_in_a_library_ends_on_a_signal(child_environment
     # A lock that one has already is waited for, whatever signals come.
     code = (
         "import ctypes\n"
-        "import runtime.program as program\n"
+        "import foldcam.runtime.system.program as program\n"
         "program.DEAF_SECONDS = 0.5\n"
         "library = ctypes.CDLL(None)\n"
         "lock = ctypes.create_string_buffer(128)\n"
@@ -302,7 +302,7 @@ def test_a_program_that_is_stuck_in_a_library_ends_on_a_signal(child_environment
 def test_what_waits_in_files_that_nobody_closed_is_written(child_environment, tmp_path):
     """As by the interpreter's own end, which a program of ours does not have."""
     code = (
-        "import runtime.program as program\n"
+        "import foldcam.runtime.system.program as program\n"
         "text = open('text', 'w'); text.write('x' * 10)\n"
         "data = open('data', 'wb'); data.write(b'x' * 10)\n"
         "program.leave(0)\n"

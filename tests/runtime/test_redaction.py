@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 import pytest
 
-from runtime.logs import configure, log
-from runtime.redaction import bare_address, keep_secret, redacted, redacted_value
+from foldcam.runtime.system.logs import configure, log
+from foldcam.runtime.system.redaction import bare_address, keep_secret, redacted, redacted_value
 
 SECRET = "7hush up'\"<qz9>#x"
 HARD = [

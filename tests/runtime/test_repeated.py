@@ -8,7 +8,7 @@ from typing import Annotated
 import pytest
 import typer
 
-from runtime.cli_support import run_app
+from foldcam.runtime.system.command import run_app
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_flags_that_add_up_or_say_the_same_twice_are_taken(program):
       "--device", "cpu"])],
 )  # fmt: skip
 def test_the_device_program_refuses_it_in_its_commands(program_of, flags, monkeypatch, capfd):
-    from runtime.cli import app
+    from foldcam.runtime.cli.runtime import app
 
     monkeypatch.setattr(sys, "argv", [program_of, *flags])
     with pytest.raises(SystemExit) as caught:

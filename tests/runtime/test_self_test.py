@@ -7,11 +7,11 @@ import json
 import numpy as np
 import pytest
 
-from runtime.backends import open_backend
-from runtime.engine.device import Gpu
-from runtime.errors import FoldcamError
-from runtime.parity import compare, sample_images
-from runtime.self_test import AbsentError, self_test, self_test_text
+from foldcam.runtime.backends import open_backend
+from foldcam.runtime.engine.device import Gpu
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.gate.parity import compare, sample_images
+from foldcam.runtime.gate.self_test import AbsentError, self_test, self_test_text
 
 GPU = Gpu("Orin", "8.7", True, 1 << 30)
 
@@ -101,7 +101,7 @@ def test_ties_may_change_places_and_then_maps_are_not_compared(tiny_model):
     reference = open_backend(tiny_model, "cpu")
     similar = reference.run(grey)["similarity"]
     assert similar[0, 0] == similar[0, 1]
-    from runtime.parity import _differences
+    from foldcam.runtime.gate.parity import _differences
 
     found = Doctored(tiny_model, change)
     result = _differences(reference.run(grey), found.run(grey), 2e-3)
@@ -173,7 +173,7 @@ def test_nothing_to_test_is_said(tiny_model):
 
 
 def test_without_a_gpu_the_program_says_what_is_missing(runtime, tiny_model):
-    from runtime.engine.device import find_gpu
+    from foldcam.runtime.engine.device import find_gpu
 
     if find_gpu() is not None:
         pytest.skip("this machine has a GPU")
@@ -189,13 +189,13 @@ def test_without_a_gpu_the_program_says_what_is_missing(runtime, tiny_model):
 def test_exit_status_is_the_verdict(monkeypatch, capsys, tiny_model, passed, status):
     import typer.testing
 
-    from runtime.cli import app
+    from foldcam.runtime.cli.runtime import app
 
     report = self_test(
         tiny_model, lambda: GPU,
         {"x": lambda m, f: (Doctored(m, right if passed else add("heatmap", 1.0)), "fp32")},
     )  # fmt: skip
-    monkeypatch.setattr("runtime.self_test.self_test", lambda model: report)
+    monkeypatch.setattr("foldcam.runtime.gate.self_test.self_test", lambda model: report)
     done = typer.testing.CliRunner().invoke(app, ["doctor", "--self-test", str(tiny_model)])
     assert done.exit_code == status
     assert ("PASSED" if passed else "FAILED") in done.stdout

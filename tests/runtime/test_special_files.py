@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from runtime.errors import FoldcamError
-from runtime.files import atomic_path, hidden_beside, refuse_special, temporary_stem
-from runtime.sinks import jsonl
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.sinks import jsonl
+from foldcam.runtime.system.files import atomic_path, hidden_beside, refuse_special, temporary_stem
 
 
 @pytest.mark.parametrize(

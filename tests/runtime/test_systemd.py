@@ -12,8 +12,8 @@ from dataclasses import replace
 
 import pytest
 
-from runtime.monitor import Monitor, Snapshot, State
-from runtime.systemd import Notifier, healthy, status_of
+from foldcam.runtime.system.monitor import Monitor, Snapshot, State
+from foldcam.runtime.system.systemd import Notifier, healthy, status_of
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_a_service_tells_when_it_is_ready_and_when_it_ends(
 ):
     path, heard = manager
     child = subprocess.Popen(
-        [sys.executable, "-m", "runtime.cli", "run", str(tiny_model), "--quiet",
+        [sys.executable, "-m", "foldcam.runtime", "run", str(tiny_model), "--quiet",
          "--source", "test://?size=64x48&rate=50"],
         env=child_environment(NOTIFY_SOCKET=path, WATCHDOG_USEC="400000"), cwd=tmp_path,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

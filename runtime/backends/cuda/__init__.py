@@ -6,11 +6,11 @@ CUDA graphs. Where it is missing, or does not fit the driver, pycuda serves alon
 
 from __future__ import annotations
 
-from runtime.backends.cuda.bindings import CudaBindings, CudaDevice, CudaError
-from runtime.backends.cuda.cuda_python import load_cuda_python
-from runtime.backends.cuda.pycuda import load_pycuda
-from runtime.errors import FoldcamError
-from runtime.text import printable, shorten
+from foldcam.runtime.backends.cuda.bindings import CudaBindings, CudaDevice, CudaError
+from foldcam.runtime.backends.cuda.cuda_python import load_cuda_python
+from foldcam.runtime.backends.cuda.pycuda import load_pycuda
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.text import printable, shorten
 
 __all__ = ["CudaBindings", "CudaDevice", "CudaError", "find_cuda"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime.backends.cuda.bindings import (
+from foldcam.runtime.backends.cuda.bindings import (
     NON_BLOCKING,
     Bytes,
     CudaBindings,

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.backends.cuda import CudaBindings, CudaDevice, CudaError, find_cuda
-from runtime.errors import FoldcamError
+from foldcam.runtime.backends.cuda import CudaBindings, CudaDevice, CudaError, find_cuda
+from foldcam.runtime.errors import FoldcamError
 
 if TYPE_CHECKING:
-    from runtime.backends import Array
+    from foldcam.runtime.backends import Array
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,15 +10,15 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from runtime.backends.cuda.bindings import (
+from foldcam.runtime.backends.cuda.bindings import (
     NON_BLOCKING,
     Bytes,
     CudaBindings,
     CudaDevice,
     CudaError,
 )
-from runtime.errors import FoldcamError
-from runtime.text import printable, shorten
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.text import printable, shorten
 
 
 def load_pycuda() -> CudaBindings:

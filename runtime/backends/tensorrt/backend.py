@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from runtime.backends.cuda.memory import Buffer, CudaMemory
-from runtime.backends.tensorrt.execution import Execution
-from runtime.backends.tensorrt.messages import Logged, Messages, error_recorder
-from runtime.backends.tensorrt.tensors import read_tensors
-from runtime.contract import IMAGE, Contract
-from runtime.errors import FoldcamError
-from runtime.text import printable
+from foldcam.runtime.backends.cuda.memory import Buffer, CudaMemory
+from foldcam.runtime.backends.tensorrt.execution import Execution
+from foldcam.runtime.backends.tensorrt.messages import Logged, Messages, error_recorder
+from foldcam.runtime.backends.tensorrt.tensors import read_tensors
+from foldcam.runtime.contract.schema import IMAGE, Contract
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.text import printable
 
 if TYPE_CHECKING:
-    from runtime.backends import Array
+    from foldcam.runtime.backends import Array
 
 _MAX_CONTEXTS = 4
 # Until 10 an optimization profile serves one context at a time.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from runtime.backends.cuda.memory import Buffer, CudaMemory
-from runtime.backends.tensorrt.messages import Messages
-from runtime.backends.tensorrt.tensors import EngineTensors
-from runtime.contract import IMAGE
-from runtime.errors import FoldcamError
+from foldcam.runtime.backends.cuda.memory import Buffer, CudaMemory
+from foldcam.runtime.backends.tensorrt.messages import Messages
+from foldcam.runtime.backends.tensorrt.tensors import EngineTensors
+from foldcam.runtime.contract.schema import IMAGE
+from foldcam.runtime.errors import FoldcamError
 
 _TRIES = 50
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from runtime.text import printable, shorten
+from foldcam.runtime.system.text import printable, shorten
 
 _KEPT = 20
 

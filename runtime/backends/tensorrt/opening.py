@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.backends.cuda.memory import CudaMemory
-from runtime.backends.tensorrt.backend import CheckedPlan, TensorRTBackend
-from runtime.errors import FoldcamError
+from foldcam.runtime.backends.cuda.memory import CudaMemory
+from foldcam.runtime.backends.tensorrt.backend import CheckedPlan, TensorRTBackend
+from foldcam.runtime.errors import FoldcamError
 
 if TYPE_CHECKING:
-    from runtime.engine.progress import BuildLine
+    from foldcam.runtime.engine.progress import BuildLine
 
 
 def open_engine(
@@ -28,10 +28,10 @@ def open_engine(
         FoldcamError: it does not fit, as `runtime.engine.preflight.load_engine` says, or
             as `TensorRTBackend`.
     """
-    from runtime.engine.device import device_facts
-    from runtime.engine.flavours import find_flavour, wanted_for
-    from runtime.engine.log import owned_logger
-    from runtime.engine.preflight import load_engine
+    from foldcam.runtime.engine.device import device_facts
+    from foldcam.runtime.engine.flavours import find_flavour, wanted_for
+    from foldcam.runtime.engine.log import owned_logger
+    from foldcam.runtime.engine.preflight import load_engine
 
     checked = load_engine(path, device_facts(), model)
     contract = checked.manifest.contract(str(path))
@@ -52,11 +52,11 @@ def engine_for(model: Path, build: bool, line: BuildLine | None = None) -> Path:
         FoldcamError: there is no GPU, none fits and none may be built (the message says what
             would be built and how long it took the last time), or the build failed.
     """
-    from runtime.engine.builder import build_engine
-    from runtime.engine.device import device_facts
-    from runtime.engine.flavours import find_flavour
-    from runtime.engine.offer import decide, make_offer
-    from runtime.onnx_file import read_contract
+    from foldcam.runtime.contract.onnx_file import read_contract
+    from foldcam.runtime.engine.builder import build_engine
+    from foldcam.runtime.engine.device import device_facts
+    from foldcam.runtime.engine.flavours import find_flavour
+    from foldcam.runtime.engine.offer import decide, make_offer
 
     # That the model is none can be said before TensorRT is loaded, which takes seconds.
     read_contract(model)

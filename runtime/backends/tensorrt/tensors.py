@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from runtime.contract import IMAGE, Contract
-from runtime.errors import FoldcamError
-from runtime.onnx_file import TensorInfo
-from runtime.tensors import check_tensors, expected_tensors
+from foldcam.runtime.contract.onnx_file import TensorInfo
+from foldcam.runtime.contract.schema import IMAGE, Contract
+from foldcam.runtime.contract.tensors import check_tensors, expected_tensors
+from foldcam.runtime.errors import FoldcamError
 
 _BATCH = "N"
 # By name: the numbers behind TensorRT's enumeration are no promise.

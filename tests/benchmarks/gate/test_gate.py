@@ -12,20 +12,20 @@ import onnx
 import onnxruntime
 import pytest
 
-from benchmarks.bench_cli import bench
-from benchmarks.gate import prove
-from benchmarks.gate.baseline import read_baseline, write_baseline
-from benchmarks.gate.planted import BURNED, planted
-from benchmarks.gate.report import markdown, proof_table, proof_text, text
-from benchmarks.gate.run import GateOptions, gate_document, judged, measure_subject, verdict
-from benchmarks.gate.subject import Subject, subject_of, with_precisions
-from benchmarks.graphs import NetworkChoice, chosen_network
-from export.datasets import load_dataset
-from export.exporter import export_model
-from export.objectives.directions import parse_objective
-from runtime.cli_support import run_app
-from runtime.errors import FoldcamError
-from runtime.preprocess import Preprocessing
+from foldcam.benchmarks.bench_cli import bench
+from foldcam.benchmarks.gate import prove
+from foldcam.benchmarks.gate.baseline import read_baseline, write_baseline
+from foldcam.benchmarks.gate.planted import BURNED, planted
+from foldcam.benchmarks.gate.report import markdown, proof_table, proof_text, text
+from foldcam.benchmarks.gate.run import GateOptions, gate_document, judged, measure_subject, verdict
+from foldcam.benchmarks.gate.subject import Subject, subject_of, with_precisions
+from foldcam.benchmarks.graphs import NetworkChoice, chosen_network
+from foldcam.export.datasets import load_dataset
+from foldcam.export.exporter import export_model
+from foldcam.export.objectives.directions import parse_objective
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.command import run_app
 
 QUICK = GateOptions(repeats=6, rounds=8)
 RECIPE = Preprocessing(width=64, height=64, mean=(0.0,) * 3, std=(1.0,) * 3)

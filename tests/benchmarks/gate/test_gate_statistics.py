@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.gate.statistics import LEAST_REPEATS, bound_rank, judge, lower_bound
-from runtime.errors import FoldcamError
+from foldcam.benchmarks.gate.statistics import LEAST_REPEATS, bound_rank, judge, lower_bound
+from foldcam.runtime.errors import FoldcamError
 
 
 @pytest.mark.parametrize(

@@ -12,15 +12,15 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="needs matplotlib: pip install foldcam[evaluate]")
 
-from benchmarks.houses.houses import KINDS
-from benchmarks.houses.study import TRAINING, StudyOptions, run_study
-from runtime.images import read_image
-from runtime.onnx_file import read_contract
+from foldcam.benchmarks.houses.houses import KINDS
+from foldcam.benchmarks.houses.study import TRAINING, StudyOptions, run_study
+from foldcam.runtime.contract.onnx_file import read_contract
+from foldcam.runtime.images.files import read_image
 
 SOURCE = """
 import torch
 from torch import nn
-from runtime.preprocess import Preprocessing
+from foldcam.runtime.images.preprocess import Preprocessing
 
 
 class Tiny(nn.Module):
@@ -139,7 +139,7 @@ def test_the_same_seed_gives_the_same_numbers(study, houses, options, tmp_path):
 
 
 def test_the_table_is_readable(study):
-    from benchmarks.houses.report import text_table
+    from foldcam.benchmarks.houses.report import text_table
 
     _, document, _ = study
     text = text_table(document)
@@ -149,8 +149,8 @@ def test_the_table_is_readable(study):
 
 
 def test_a_folder_of_something_else_is_one_sentence(tmp_path, monkeypatch, capfd):
-    from benchmarks.cli import app
-    from runtime.cli_support import run_app
+    from foldcam.benchmarks.cli import app
+    from foldcam.runtime.system.command import run_app
 
     arguments = ["evaluate", "house-price", "--data", str(tmp_path), "--out", str(tmp_path / "o")]
     monkeypatch.setattr(sys, "argv", ["foldcam", *arguments, "--json"])

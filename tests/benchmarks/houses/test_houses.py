@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.houses.houses import KINDS, load_houses, split_houses
-from runtime.errors import FoldcamError
+from foldcam.benchmarks.houses.houses import KINDS, load_houses, split_houses
+from foldcam.runtime.errors import FoldcamError
 
 
 @pytest.fixture

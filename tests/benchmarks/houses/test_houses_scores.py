@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.bootstrap import Interval
-from benchmarks.houses.estimates import nearest_neighbors, ridge
-from benchmarks.houses.scores import (
+from foldcam.benchmarks.bootstrap import Interval
+from foldcam.benchmarks.houses.estimates import nearest_neighbors, ridge
+from foldcam.benchmarks.houses.scores import (
     METRICS,
     differences,
     intervals,
@@ -17,7 +17,7 @@ from benchmarks.houses.scores import (
     rank_correlation,
     verdict,
 )
-from benchmarks.houses.study import combined
+from foldcam.benchmarks.houses.study import combined
 
 PRICES = np.log([100.0, 200.0, 400.0, 800.0])
 
@@ -83,7 +83,7 @@ def test_ridge_finds_a_linear_law():
 
 
 def test_combined_is_the_mean_of_the_log_estimates():
-    from benchmarks.houses.estimates import METHODS
+    from foldcam.benchmarks.houses.estimates import METHODS
 
     kinds = {
         kind: {name: np.array([value, 2 * value]) for name in METHODS}

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks.houses.estimates import Answers, log_estimates, run
-from benchmarks.houses.masking import blurred, hottest, measure_masking, summarize
-from runtime.errors import FoldcamError
+from foldcam.benchmarks.houses.estimates import Answers, log_estimates, run
+from foldcam.benchmarks.houses.masking import blurred, hottest, measure_masking, summarize
+from foldcam.runtime.errors import FoldcamError
 
 SIDE, CELLS = 70, 7
 

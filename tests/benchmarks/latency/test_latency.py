@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.bench_cli import bench
-from benchmarks.graphs import NetworkChoice, chosen_network
-from benchmarks.latency.report import markdown_table, setting
-from export.datasets import load_dataset
-from export.exporter import export_model
-from export.objectives.directions import parse_objective
-from runtime.cli_support import run_app
-from runtime.preprocess import Preprocessing
+from foldcam.benchmarks.bench_cli import bench
+from foldcam.benchmarks.graphs import NetworkChoice, chosen_network
+from foldcam.benchmarks.latency.report import markdown_table, setting
+from foldcam.export.datasets import load_dataset
+from foldcam.export.exporter import export_model
+from foldcam.export.objectives.directions import parse_objective
+from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.command import run_app
 
 RECIPE = Preprocessing(width=32, height=32, mean=(0.0,) * 3, std=(1.0,) * 3)
 

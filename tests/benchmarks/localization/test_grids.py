@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.localization.grids import Grid, draw_grids, grid_image
-from runtime.errors import FoldcamError
-from runtime.preprocess import Preprocessing
+from foldcam.benchmarks.localization.grids import Grid, draw_grids, grid_image
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Preprocessing
 
 LABELS = ["a"] * 3 + ["b"] * 3 + ["c"] * 2 + ["d"] * 2
 

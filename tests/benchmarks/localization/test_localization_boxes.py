@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.bootstrap import bootstrap_of, paired_bootstrap_of
-from benchmarks.localization.geometry import resize_bilinear, unit_range
-from benchmarks.localization.metrics import (
+from foldcam.benchmarks.bootstrap import bootstrap_of, paired_bootstrap_of
+from foldcam.benchmarks.localization.geometry import resize_bilinear, unit_range
+from foldcam.benchmarks.localization.metrics import (
     FrozenLevels,
     box_accuracy,
 )

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from benchmarks.localization.geometry import coverage, resize_bilinear, unit_range
+from foldcam.benchmarks.localization.geometry import coverage, resize_bilinear, unit_range
 
 untimed = settings(deadline=None)  # no test asserts time
 

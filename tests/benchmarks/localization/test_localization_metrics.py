@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from benchmarks.localization.metrics import (
+from foldcam.benchmarks.localization.metrics import (
     centred_blob,
     grid_pointing,
     heat_in_box,

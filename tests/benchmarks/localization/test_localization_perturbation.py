@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.localization.metrics import (
+from foldcam.benchmarks.localization.metrics import (
     CurvePool,
     PerturbationCurves,
     cell_ranks,

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from benchmarks.bootstrap import bootstrap_of
-from benchmarks.localization.metrics import (
+from foldcam.benchmarks.bootstrap import bootstrap_of
+from foldcam.benchmarks.localization.metrics import (
     box_accuracy,
     pixel_average_precision,
 )

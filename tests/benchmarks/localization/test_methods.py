@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.localization.methods import (
+from foldcam.benchmarks.localization.methods import (
     METHODS,
     REFERENCE,
     TRANSFERRED,
@@ -16,10 +16,10 @@ from benchmarks.localization.methods import (
     through_normalization,
     weighted,
 )
-from export.bank import Bank, label_runs, scaled_to_unit_maximum
-from export.networks.cut import Network
-from export.objectives.directions import all_triplets
-from export.torch_networks.cut import TorchNetwork
+from foldcam.export.bank import Bank, label_runs, scaled_to_unit_maximum
+from foldcam.export.networks.cut import Network
+from foldcam.export.objectives.directions import all_triplets
+from foldcam.export.torch_networks.cut import TorchNetwork
 
 
 class _Tiny(nn.Module):

@@ -9,12 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.localization.methods import METHODS, REFERENCE, TRANSFERRED
-from benchmarks.localization.report import METRICS, markdown_differences, markdown_table, text_table
-from benchmarks.localization.study import StudyOptions, run_study, split_samples
-from runtime.errors import FoldcamError
-from runtime.images import write_image
-from runtime.preprocess import Preprocessing
+from foldcam.benchmarks.localization.methods import METHODS, REFERENCE, TRANSFERRED
+from foldcam.benchmarks.localization.report import (
+    METRICS,
+    markdown_differences,
+    markdown_table,
+    text_table,
+)
+from foldcam.benchmarks.localization.study import StudyOptions, run_study, split_samples
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.files import write_image
+from foldcam.runtime.images.preprocess import Preprocessing
 
 RECIPE = Preprocessing(width=32, height=32, mean=(0.0,) * 3, std=(1.0,) * 3)
 

@@ -12,22 +12,22 @@ import numpy as np
 import onnx
 import pytest
 
-from benchmarks.bench_cli import bench
-from benchmarks.graphs import NetworkChoice
-from benchmarks.interleaved import median_ratio
-from benchmarks.overhead.report import markdown_probes, markdown_table, setting, text_table
-from benchmarks.overhead.rows import REGIONS, augmented_rows
-from benchmarks.overhead.study import OverheadOptions, run_overhead
-from benchmarks.overhead.timing import interleaved
-from export.datasets import load_dataset
-from export.models.spec import load_model
-from export.storage import constants as storing
-from export.storage.options import SearchOptions, StorageOptions
-from runtime.cli_support import run_app
-from runtime.errors import FoldcamError
-from runtime.images import read_image
-from runtime.onnx_file import read_contract
-from runtime.preprocess import Preprocessing
+from foldcam.benchmarks.bench_cli import bench
+from foldcam.benchmarks.graphs import NetworkChoice
+from foldcam.benchmarks.interleaved import median_ratio
+from foldcam.benchmarks.overhead.report import markdown_probes, markdown_table, setting, text_table
+from foldcam.benchmarks.overhead.rows import REGIONS, augmented_rows
+from foldcam.benchmarks.overhead.study import OverheadOptions, run_overhead
+from foldcam.benchmarks.overhead.timing import interleaved
+from foldcam.export.datasets import load_dataset
+from foldcam.export.models.spec import load_model
+from foldcam.export.storage import constants as storing
+from foldcam.export.storage.options import SearchOptions, StorageOptions
+from foldcam.runtime.contract.onnx_file import read_contract
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.files import read_image
+from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.command import run_app
 
 RECIPE = Preprocessing(width=32, height=32, mean=(0.0,) * 3, std=(1.0,) * 3)
 MODULE = "overhead_squares"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.reliability.endings import KINDS, Ending, endings
-from benchmarks.reliability.originals import folded_model
+from foldcam.benchmarks.reliability.endings import KINDS, Ending, endings
+from foldcam.benchmarks.reliability.originals import folded_model
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.reliability import __main__ as program
-from benchmarks.reliability import cameras, cuts, rtsp, soak
-from benchmarks.reliability.footprint import footprint, slope
-from benchmarks.reliability.stream import Stream, listening
-from benchmarks.reliability.told import Told
-from runtime.errors import FoldcamError
+from foldcam.benchmarks.reliability import __main__ as program
+from foldcam.benchmarks.reliability import cameras, cuts, rtsp, soak
+from foldcam.benchmarks.reliability.footprint import footprint, slope
+from foldcam.benchmarks.reliability.stream import Stream, listening
+from foldcam.benchmarks.reliability.told import Told
+from foldcam.runtime.errors import FoldcamError
 
 ROOT = Path(__file__).parents[3]
 
@@ -81,8 +81,8 @@ def test_the_soak_finds_every_frame_once(monkeypatch, tmp_path):
 
 
 def test_the_soak_notices_a_frame_that_is_missing(monkeypatch, tmp_path):
-    from runtime.options import SourceOptions
-    from runtime.sources import open_source
+    from foldcam.runtime.options import SourceOptions
+    from foldcam.runtime.sources import open_source
 
     monkeypatch.setattr(soak, "FRAMES", {False: 60})
     monkeypatch.setattr(soak, "open_source", lambda uri: open_source(uri, SourceOptions(every=2)))
@@ -155,7 +155,7 @@ def test_ffmpeg_that_refuses_is_named():
 
 def test_the_program_knows_its_checks_and_refuses_others():
     assert {"soak", "cuts", "cameras", "rtsp"} <= set(program.available())
-    command = [sys.executable, "-m", "benchmarks.reliability"]
+    command = [sys.executable, "-m", "foldcam.benchmarks.reliability"]
     done = subprocess.run(
         [*command, "--only", "dance"], capture_output=True, text=True, check=False, cwd=ROOT
     )

@@ -8,14 +8,14 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.pipeline.study import (
+from foldcam.benchmarks.pipeline.study import (
     PipelineOptions,
     markdown_table,
     run_pipeline_study,
     setting,
     text_table,
 )
-from runtime.errors import FoldcamError
+from foldcam.runtime.errors import FoldcamError
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_both_run_over_the_same_frames_in_every_round(small_model, film, tmp_pat
 
 
 def test_what_is_no_film_is_refused(small_model, tmp_path):
-    from runtime.images import write_image
+    from foldcam.runtime.images.files import write_image
 
     write_image(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
     options = PipelineOptions(model=small_model, video=tmp_path / "a.png")

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.graphs import NetworkChoice
-from benchmarks.scale.report import plot, predictions_table, text
-from benchmarks.scale.roofline import DATA_SHEETS, Roofline, measured_roofline
-from benchmarks.scale.rows import grown
-from benchmarks.scale.study import ScaleOptions, run_scale
-from benchmarks.scale.work import least_microseconds, parts_of, power_law
-from runtime.bank_storage import BankStorage
-from runtime.contract import BankSummary, Contract, LabelRun, Origin
-from runtime.preprocess import Preprocessing
+from foldcam.benchmarks.graphs import NetworkChoice
+from foldcam.benchmarks.scale.report import plot, predictions_table, text
+from foldcam.benchmarks.scale.roofline import DATA_SHEETS, Roofline, measured_roofline
+from foldcam.benchmarks.scale.rows import grown
+from foldcam.benchmarks.scale.study import ScaleOptions, run_scale
+from foldcam.benchmarks.scale.work import least_microseconds, parts_of, power_law
+from foldcam.runtime.contract.bank_storage import BankStorage
+from foldcam.runtime.contract.schema import BankSummary, Contract, LabelRun, Origin
+from foldcam.runtime.images.preprocess import Preprocessing
 
 RECIPE = Preprocessing(width=32, height=32, mean=(0.0,) * 3, std=(1.0,) * 3)
 

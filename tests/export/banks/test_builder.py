@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from export.banks import embedding_pass
-from export.banks.builder import build_bank
-from export.banks.feature_cache import FeatureCache
-from export.datasets import Sample, load_dataset, reading
-from export.networks.cut import Activations
-from export.objectives.directions import parse_objective
-from export.objectives.kernel import KernelObjective, parse_kernel
-from runtime.errors import FoldcamError
-from runtime.images import read_image
+from foldcam.export.banks import embedding_pass
+from foldcam.export.banks.builder import build_bank
+from foldcam.export.banks.feature_cache import FeatureCache
+from foldcam.export.datasets import Sample, load_dataset, reading
+from foldcam.export.networks.cut import Activations
+from foldcam.export.objectives.directions import parse_objective
+from foldcam.export.objectives.kernel import KernelObjective, parse_kernel
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.files import read_image
 
 
 @pytest.fixture
@@ -313,7 +313,7 @@ def test_a_head_that_is_not_linear_needs_a_second_pass_only_beyond_the_cache(
 ):
     expected = build(samples, "MlpHead").bank.sha256()
     monkeypatch.setattr(
-        "export.banks.builder.FeatureCache", lambda: FeatureCache(limit_bytes=limit)
+        "foldcam.export.banks.builder.FeatureCache", lambda: FeatureCache(limit_bytes=limit)
     )
     reads = _count_reads(monkeypatch)
     assert build(samples, "MlpHead").bank.sha256() == expected

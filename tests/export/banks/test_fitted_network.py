@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from export.banks.fitted_network import Moments, fit_head
-from export.banks.grad_weights import head_traits
-from export.datasets import load_dataset
-from runtime.errors import FoldcamError
+from foldcam.export.banks.fitted_network import Moments, fit_head
+from foldcam.export.banks.grad_weights import head_traits
+from foldcam.export.datasets import load_dataset
+from foldcam.runtime.errors import FoldcamError
 
 
 def test_the_moments_give_the_regression_of_all_rows_at_once():

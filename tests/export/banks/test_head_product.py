@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from export.banks.grad_weights import head_traits, keep_channels, pull_back, pull_back_anywhere
-from runtime.errors import FoldcamError
+from foldcam.export.banks.grad_weights import (
+    head_traits,
+    keep_channels,
+    pull_back,
+    pull_back_anywhere,
+)
+from foldcam.runtime.errors import FoldcamError
 
 #        name               linear positional
 HEADS = [

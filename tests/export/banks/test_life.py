@@ -11,16 +11,16 @@ import cv2
 import numpy as np
 import pytest
 
-from export.bank import Bank
-from export.bank_files import build_bank_file
-from export.banks.join import merge_banks
-from export.banks.picture import bank_map, draw_map
-from export.banks.removal import Selection, image_hashes_of, remove_from_bank
-from export.datasets import Dataset, load_dataset
-from export.models.spec import LoadedModel
-from export.objectives.directions import parse_objective
-from export.objectives.kernel import KernelObjective
-from runtime.errors import FoldcamError
+from foldcam.export.bank import Bank
+from foldcam.export.bank_files import build_bank_file
+from foldcam.export.banks.join import merge_banks
+from foldcam.export.banks.picture import bank_map, draw_map
+from foldcam.export.banks.removal import Selection, image_hashes_of, remove_from_bank
+from foldcam.export.datasets import Dataset, load_dataset
+from foldcam.export.models.spec import LoadedModel
+from foldcam.export.objectives.directions import parse_objective
+from foldcam.export.objectives.kernel import KernelObjective
+from foldcam.runtime.errors import FoldcamError
 
 
 @pytest.fixture
@@ -216,7 +216,7 @@ def test_a_map_has_a_point_for_each_row(random_bank, method, tmp_path):
 
 
 def test_a_large_bank_is_drawn_by_a_sample_and_values_by_colour(random_bank, tmp_path, monkeypatch):
-    monkeypatch.setattr("export.banks.picture._MOST_POINTS", 20)
+    monkeypatch.setattr("foldcam.export.banks.picture._MOST_POINTS", 20)
     bank = random_bank(50, 4, 3, transform="log")
     layout = bank_map(bank, "pca")
     assert len(set(layout.rows.tolist())) == 20

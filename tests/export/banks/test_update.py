@@ -10,17 +10,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from export.bank import Bank
-from export.bank_source import BankSource
-from export.banks import embedding_pass
-from export.banks.builder import build_bank
-from export.banks.update import add_to_bank
-from export.datasets import Dataset, Sample, load_dataset, reading
-from export.objectives.directions import parse_objective
-from export.objectives.kernel import KernelObjective
-from runtime.contract import Origin
-from runtime.errors import FoldcamError
-from runtime.images import read_image
+from foldcam.export.bank import Bank
+from foldcam.export.bank_source import BankSource
+from foldcam.export.banks import embedding_pass
+from foldcam.export.banks.builder import build_bank
+from foldcam.export.banks.update import add_to_bank
+from foldcam.export.datasets import Dataset, Sample, load_dataset, reading
+from foldcam.export.objectives.directions import parse_objective
+from foldcam.export.objectives.kernel import KernelObjective
+from foldcam.runtime.contract.schema import Origin
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.files import read_image
 
 
 @pytest.fixture

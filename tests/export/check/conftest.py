@@ -10,8 +10,8 @@ from types import ModuleType
 import onnx
 import pytest
 
-from export.check.checker import TargetReport, check_model
-from export.check.targets import find_targets
+from foldcam.export.check.checker import TargetReport, check_model
+from foldcam.export.check.targets import find_targets
 
 
 @pytest.fixture(scope="session")

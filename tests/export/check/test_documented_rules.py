@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from export.check.rules import RULES
+from foldcam.export.check.rules import RULES
 
 FLOAT, INT64, UINT8 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.UINT8
 ANY = [("y", FLOAT, ["a", "b", "c", "d"])]

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from export.check.checker import check_model
-from export.check.report import report_text
-from export.check.targets import find_targets
-from runtime.errors import FoldcamError
+from foldcam.export.check.checker import check_model
+from foldcam.export.check.report import report_text
+from foldcam.export.check.targets import find_targets
+from foldcam.runtime.errors import FoldcamError
 
 TARGETS = find_targets(["jetpack-6.2"])
 
@@ -49,7 +49,7 @@ def test_a_graph_without_nodes_is_refused(tmp_path):
 
 def test_a_file_beyond_the_limit_says_how_to_save_it(tmp_path, examples, monkeypatch):
     onnx.save(examples.quantized(), tmp_path / "model.onnx")
-    monkeypatch.setattr("export.check.loading.MAX_BYTES", 10)
+    monkeypatch.setattr("foldcam.export.check.loading.MAX_BYTES", 10)
     with pytest.raises(FoldcamError, match="external data"):
         check_model(tmp_path / "model.onnx", TARGETS)
 
@@ -200,7 +200,7 @@ def test_a_folded_model_that_was_changed_breaks_its_contract(tmp_path, folded_mo
 def test_checking_needs_no_torch(tmp_path, examples):
     onnx.save(examples.quantized(), tmp_path / "model.onnx")
     code = (
-        "import sys; from export.commands.check import app\n"
+        "import sys; from foldcam.export.commands.check import app\n"
         f"sys.argv = ['check', {str(tmp_path / 'model.onnx')!r}, '--target', 'rtx']\n"
         "try:\n    app()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
         "assert 'torch' not in sys.modules and 'onnxruntime' not in sys.modules"
@@ -212,8 +212,8 @@ def test_checking_needs_no_torch(tmp_path, examples):
 def test_an_unusable_file_ends_with_status_1_and_one_line(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"\x08\x07nonsense")
     code = (
-        "import sys\nfrom runtime.cli_support import run_app\n"
-        "from export.commands.check import app\n"
+        "import sys\nfrom foldcam.runtime.system.command import run_app\n"
+        "from foldcam.export.commands.check import app\n"
         f"sys.argv = ['check', {str(tmp_path / 'model.onnx')!r}, '--target', 'all']\n"
         "run_app(app, 'foldcam check')"
     )

@@ -10,9 +10,9 @@ import pytest
 from onnx import TensorProto, helper
 from typer.testing import CliRunner
 
-from export.check.targets import TARGETS, find_targets
-from export.commands.check import app
-from runtime.errors import FoldcamError
+from foldcam.export.check.targets import TARGETS, find_targets
+from foldcam.export.commands.check import app
+from foldcam.runtime.errors import FoldcamError
 
 TEN_AND_LATER = [target.name for target in TARGETS if target.version >= (10, 0)]
 

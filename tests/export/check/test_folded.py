@@ -8,9 +8,9 @@ from pathlib import Path
 import onnx
 import pytest
 
-from export.check.checker import check_model
-from export.check.targets import TARGETS
-from export.grafting.fold import FoldOptions, fold
+from foldcam.export.check.checker import check_model
+from foldcam.export.check.targets import TARGETS
+from foldcam.export.grafting.fold import FoldOptions, fold
 
 pytest.importorskip("tensorrt_rtx", reason="the list of variants lies in a test that needs it")
 _SPEC = importlib.util.spec_from_file_location(

@@ -6,8 +6,8 @@ import warnings
 
 import pytest
 
-from export.check.checker import check_model
-from export.check.targets import find_targets
+from foldcam.export.check.checker import check_model
+from foldcam.export.check.targets import find_targets
 
 trt = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx: pip install foldcam[rtx]")
 

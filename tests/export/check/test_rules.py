@@ -8,9 +8,9 @@ from pathlib import Path
 import onnx
 import pytest
 
-from export.check.checker import check_model
-from export.check.rules import RULES
-from export.check.targets import TARGETS, find_targets
+from foldcam.export.check.checker import check_model
+from foldcam.export.check.rules import RULES
+from foldcam.export.check.targets import TARGETS, find_targets
 
 trt = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx: pip install foldcam[rtx]")
 
@@ -88,7 +88,7 @@ def test_what_a_rule_allows_is_built(name, tmp_path, logger):
 
 
 def test_the_operators_of_rtx_are_those_that_its_parser_says_it_has(logger):
-    from export.check.operators import support
+    from foldcam.export.check.operators import support
 
     builder = trt.Builder(logger)
     network = builder.create_network(0)

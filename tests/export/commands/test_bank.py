@@ -14,22 +14,22 @@ import pytest
 from onnx import numpy_helper
 from safetensors.numpy import load_file, save_file
 
-from export.bank import Bank
-from export.banks import embedding_pass
-from export.datasets import reading
-from runtime.onnx_file import read_contract
+from foldcam.export.bank import Bank
+from foldcam.export.banks import embedding_pass
+from foldcam.export.datasets import reading
+from foldcam.runtime.contract.onnx_file import read_contract
 
 COMMANDS = {
-    "bank": "export.commands.bank:app",
-    "export": "export.commands.export:app",
-    "fold": "export.commands.fold:app",
-    "verify": "export.commands.verify:app",
+    "bank": "foldcam.export.commands.bank:app",
+    "export": "foldcam.export.commands.export:app",
+    "fold": "foldcam.export.commands.fold:app",
+    "verify": "foldcam.export.commands.verify:app",
 }
 SOURCE = """
 import sys
 sys.path.insert(0, {folder!r})
 from networks import make_tiny, SIZE
-from runtime.preprocess import Preprocessing
+from foldcam.runtime.images.preprocess import Preprocessing
 sys.path.pop(0)
 
 def make(seed=0):

@@ -7,12 +7,12 @@ import shutil
 
 import pytest
 
-from export.bank import Bank
+from foldcam.export.bank import Bank
 
 SOURCE = """
 import torch
 from torch import nn
-from runtime.preprocess import Preprocessing
+from foldcam.runtime.images.preprocess import Preprocessing
 
 
 class Net(nn.Module):

@@ -13,17 +13,17 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from export.bank import Bank
-from export.banks import embedding_pass
-from export.datasets import reading
-from runtime.onnx_file import read_contract
+from foldcam.export.bank import Bank
+from foldcam.export.banks import embedding_pass
+from foldcam.export.datasets import reading
+from foldcam.runtime.contract.onnx_file import read_contract
 
 SOURCE = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {folder!r})
 from networks import make_tiny, SIZE
-from runtime.preprocess import Preprocessing
+from foldcam.runtime.images.preprocess import Preprocessing
 sys.path.pop(0)
 
 def make(seed=0):
@@ -123,7 +123,7 @@ def test_verify_has_a_word_before_it_loads_anything_large(
     def interrupt(*_args, **_options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("export.models.named.load_origin", interrupt)
+    monkeypatch.setattr("foldcam.export.models.named.load_origin", interrupt)
     status, out, err = foldcam(
         "verify", exported, "--trust-origin", "--images", shared_photos, "--json"
     )

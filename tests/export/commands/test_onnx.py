@@ -8,10 +8,10 @@ import numpy as np
 import onnx
 import pytest
 
-from export.models.spec import load_model
-from runtime.errors import FoldcamError
-from runtime.onnx_file import read_contract
-from runtime.preprocess import Preprocessing
+from foldcam.export.models.spec import load_model
+from foldcam.runtime.contract.onnx_file import read_contract
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Preprocessing
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 NETWORK = """
 from torch import nn
-from runtime.preprocess import Preprocessing
+from foldcam.runtime.images.preprocess import Preprocessing
 
 class Tiny(nn.Module):
     preprocessing = Preprocessing(32, 32)
@@ -54,7 +54,7 @@ def foldcam(folder, *arguments, **environment):
     kept = {**os.environ, "PYTHONPATH": f"{folder / 'code'}{os.pathsep}{ROOT}"}
     return subprocess.run(
         [sys.executable, "-c", "import sys; sys.argv[0] = 'foldcam'\n"
-         "from runtime.program import foldcam; foldcam()", *map(str, arguments)],
+         "from foldcam.runtime.system.program import foldcam; foldcam()", *map(str, arguments)],
         env={**kept, "OMP_NUM_THREADS": "1", **environment}, cwd=folder, capture_output=True,
         text=True, timeout=120, check=False,
     )  # fmt: skip
@@ -104,8 +104,8 @@ def test_a_network_that_ends_the_program_is_an_error(workplace, photos):
 # One process for all, since each would load torch again.
 EACH = """
 import json, sys
-from runtime.cli_support import run_app
-from runtime.foldcam_cli import installed
+from foldcam.runtime.system.command import run_app
+from foldcam.runtime.cli.foldcam import installed
 app = installed()
 for arguments in json.loads(sys.argv[1]):
     sys.argv[1:] = arguments

@@ -11,10 +11,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from export.commands.export import app as export_app
-from export.commands.train import app as train_app
-from export.commands.verify import app as verify_app
-from runtime.images import write_image
+from foldcam.export.commands.export import app as export_app
+from foldcam.export.commands.train import app as train_app
+from foldcam.export.commands.verify import app as verify_app
+from foldcam.runtime.images.files import write_image
 
 FACTORY = """
 import torch

@@ -8,18 +8,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from export.bank_source import BankSource
-from export.banks.builder import build_bank
-from export.banks.removal import remove_from_bank, selection_of
-from export.banks.update import add_to_bank
-from export.datasets import Dataset, Sample, load_dataset
-from export.datasets.reading import picture_hash, read_picture
-from export.datasets.samples import Box
-from export.objectives.directions import parse_objective
-from export.verification.images import ImagesToVerify, images_of
-from runtime.contract import Origin
-from runtime.errors import FoldcamError
-from runtime.images import read_image, write_image
+from foldcam.export.bank_source import BankSource
+from foldcam.export.banks.builder import build_bank
+from foldcam.export.banks.removal import remove_from_bank, selection_of
+from foldcam.export.banks.update import add_to_bank
+from foldcam.export.datasets import Dataset, Sample, load_dataset
+from foldcam.export.datasets.reading import picture_hash, read_picture
+from foldcam.export.datasets.samples import Box
+from foldcam.export.objectives.directions import parse_objective
+from foldcam.export.verification.images import ImagesToVerify, images_of
+from foldcam.runtime.contract.schema import Origin
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.files import read_image, write_image
 
 COLORS = ((220, 40, 30), (40, 200, 60), (30, 60, 220), (200, 200, 40))
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from export.datasets import Box, load_dataset
-from runtime.errors import FoldcamError
+from foldcam.export.datasets import Box, load_dataset
+from foldcam.runtime.errors import FoldcamError
 
 
 def csv(root, text, encoding="utf-8"):

@@ -6,8 +6,8 @@ import unicodedata
 
 import pytest
 
-from export.datasets import load_dataset
-from export.datasets.labels import plain, twins
+from foldcam.export.datasets import load_dataset
+from foldcam.export.datasets.labels import plain, twins
 
 
 def csv(root, *names):

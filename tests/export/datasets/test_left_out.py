@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from export.datasets import load_dataset
-from export.verification.images import images_of
-from runtime.errors import FoldcamError
+from foldcam.export.datasets import load_dataset
+from foldcam.export.verification.images import images_of
+from foldcam.runtime.errors import FoldcamError
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from export.datasets import load_dataset
-from export.datasets.splits import part_named
-from runtime.errors import FoldcamError
+from foldcam.export.datasets import load_dataset
+from foldcam.export.datasets.splits import part_named
+from foldcam.runtime.errors import FoldcamError
 
 
 def touch(root, *names):

@@ -8,12 +8,12 @@ import numpy as np
 import onnx
 import pytest
 
-from export.bank import BankOutcome
-from export.storage.in_graph import BANK_VALUES, bank_of
-from runtime.contract import Outcome
-from runtime.errors import FoldcamError
-from runtime.onnx_file import read_contract, read_header
-from runtime.preprocess import Preprocessing
+from foldcam.export.bank import BankOutcome
+from foldcam.export.storage.in_graph import BANK_VALUES, bank_of
+from foldcam.runtime.contract.onnx_file import read_contract, read_header
+from foldcam.runtime.contract.schema import Outcome
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Preprocessing
 
 OUTPUTS = ("embedding", "heatmap", "neighbor", "similarity", "heatmap_lower", "estimate")
 
@@ -158,7 +158,7 @@ def test_a_networks_own_tensor_of_that_name_does_not_collide(name, images, hand_
         for names in (node.input, node.output):
             for position, old in enumerate(names):
                 names[position] = name if old == "pooled" else old
-    from export.grafting.fold import fold
+    from foldcam.export.grafting.fold import fold
 
     made = fold(
         model,

@@ -9,9 +9,9 @@ import onnx
 import pytest
 from onnx import helper
 
-from export.grafting.fold import FoldOptions, fold
-from export.onnx_graphs.normalization import find_normalization
-from runtime.preprocess import Preprocessing
+from foldcam.export.grafting.fold import FoldOptions, fold
+from foldcam.export.onnx_graphs.normalization import find_normalization
+from foldcam.runtime.images.preprocess import Preprocessing
 
 HEIGHT, WIDTH = 9, 11
 RECIPE = {"mean": (0.1, 0.5, 0.9), "std": (0.2, 0.3, 0.4)}

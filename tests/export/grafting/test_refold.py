@@ -14,19 +14,19 @@ import onnx
 import pytest
 from typer.testing import CliRunner
 
-from export.bank import Bank
-from export.bank_files import add_to_bank_file, build_bank_file
-from export.commands.fold import app
-from export.datasets import Dataset, load_dataset
-from export.exporter import export_model
-from export.grafting.fold import FoldOptions
-from export.grafting.refold import FoldWishes, fold_file
-from export.models.spec import LoadedModel
-from export.objectives.directions import parse_objective
-from runtime.errors import FoldcamError
-from runtime.images import read_image
-from runtime.model import FoldedModel
-from runtime.onnx_file import read_contract
+from foldcam.export.bank import Bank
+from foldcam.export.bank_files import add_to_bank_file, build_bank_file
+from foldcam.export.commands.fold import app
+from foldcam.export.datasets import Dataset, load_dataset
+from foldcam.export.exporter import export_model
+from foldcam.export.grafting.fold import FoldOptions
+from foldcam.export.grafting.refold import FoldWishes, fold_file
+from foldcam.export.models.spec import LoadedModel
+from foldcam.export.objectives.directions import parse_objective
+from foldcam.runtime.contract.onnx_file import read_contract
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.files import read_image
+from foldcam.runtime.model import FoldedModel
 
 ROOT = Path(__file__).resolve().parents[3]
 GOAL = parse_objective("all-triplets")
@@ -233,7 +233,7 @@ def test_swapping_a_bank_never_loads_torch(folded_file, bank_file, tmp_path):
     program = (
         "import sys\n"
         "sys.modules['torch'] = None\n"
-        "from export.commands.fold import app\n"
+        "from foldcam.export.commands.fold import app\n"
         "app(sys.argv[1:], standalone_mode=False)\n"
         "assert not [name for name in sys.modules if name.startswith('torch.')]\n"
     )

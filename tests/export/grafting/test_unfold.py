@@ -8,13 +8,13 @@ import numpy as np
 import onnx
 import pytest
 
-from export.grafting.fold import FoldOptions, fold
-from export.grafting.unfold import unfold
-from export.onnx_graphs.embedding_model import mark_network, marked_network, strip_origin
-from export.onnx_graphs.writing import PREFIX
-from runtime.contract import METADATA_KEY, parse_contract
-from runtime.errors import FoldcamError
-from runtime.preprocess import Preprocessing
+from foldcam.export.grafting.fold import FoldOptions, fold
+from foldcam.export.grafting.unfold import unfold
+from foldcam.export.onnx_graphs.embedding_model import mark_network, marked_network, strip_origin
+from foldcam.export.onnx_graphs.writing import PREFIX
+from foldcam.runtime.contract.schema import METADATA_KEY, parse_contract
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Preprocessing
 
 VARIANTS = {
     "plain": {},
@@ -121,7 +121,7 @@ def test_another_bank_takes_the_place_of_the_first(hand_built, random_bank):
 
 
 def test_a_torch_network_comes_back_byte_for_byte(folded_model, networks):
-    from export.torch_networks.cut import TorchNetwork
+    from foldcam.export.torch_networks.cut import TorchNetwork
 
     network = TorchNetwork(networks.make_tiny(), networks.SIZE)
     contract = _contract(folded_model)
@@ -167,7 +167,7 @@ def test_a_mark_is_replaced_and_nothing_else(hand_built):
 
 
 def test_the_options_of_a_refolded_model_are_its_own():
-    from export.grafting.refold import FoldWishes, fold_options
+    from foldcam.export.grafting.refold import FoldWishes, fold_options
 
     assert fold_options(FoldWishes(neighbors=4), None) == replace(FoldOptions(), neighbors=4)
 
@@ -210,8 +210,8 @@ def test_a_network_that_took_over_a_part_of_the_input_keeps_it(hand_built, rando
 
 
 def test_such_a_network_is_verified_without_its_original(hand_built, random_bank, tmp_path):
-    from export.verification.images import noise_images
-    from export.verification.run import verify_model
+    from foldcam.export.verification.images import noise_images
+    from foldcam.export.verification.run import verify_model
 
     made, _ = _absorbing(hand_built, random_bank)
     onnx.save(made, tmp_path / "m.onnx")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
-from export.models.spec import with_overrides, wrap_module
-from runtime.errors import FoldcamError
-from runtime.preprocess import Preprocessing
+from foldcam.export.models.spec import with_overrides, wrap_module
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Preprocessing
 
 
 @pytest.mark.parametrize(

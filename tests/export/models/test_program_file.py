@@ -11,18 +11,18 @@ import zipfile
 import pytest
 import torch
 
-from export.datasets import load_dataset
-from export.exporter import export_model
-from export.models.program_file import load_program
-from export.models.program_operators import ATEN
-from export.models.spec import load_model
-from export.objectives.directions import parse_objective
-from export.torch_networks.cut import TorchNetwork
-from export.verification.images import images_to_verify
-from export.verification.run import verify_model
-from runtime.errors import FoldcamError
-from runtime.onnx_file import read_contract
-from runtime.preprocess import Preprocessing
+from foldcam.export.datasets import load_dataset
+from foldcam.export.exporter import export_model
+from foldcam.export.models.program_file import load_program
+from foldcam.export.models.program_operators import ATEN
+from foldcam.export.models.spec import load_model
+from foldcam.export.objectives.directions import parse_objective
+from foldcam.export.torch_networks.cut import TorchNetwork
+from foldcam.export.verification.images import images_to_verify
+from foldcam.export.verification.run import verify_model
+from foldcam.runtime.contract.onnx_file import read_contract
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Preprocessing
 
 GRAPH, WEIGHTS = "models/model.json", "data/weights/model_weights_config.json"
 

@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from export.models.spec import load_model, with_overrides
-from runtime.errors import FoldcamError
-from runtime.preprocess import Preprocessing
+from foldcam.export.models.spec import load_model, with_overrides
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Preprocessing
 
 FACTORIES = """
 from torch import nn
-from runtime.preprocess import Preprocessing
+from foldcam.runtime.images.preprocess import Preprocessing
 def make(): return nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
 def prepared():
     module = make()
@@ -66,7 +66,7 @@ def test_a_module_may_say_how_its_images_are_made(module_file):
         ("fails", "calling it failed .*no licence"),
         ("leaves", "calling it failed .*SystemExit"),
         ("nothing", "gave int, not a torch module"),
-        ("odd", "not a runtime.preprocess.Preprocessing"),
+        ("odd", "not a foldcam.runtime.images.preprocess.Preprocessing"),
     ],
 )
 def test_a_factory_that_does_not_work_is_named(attribute, sentence, module_file):

@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from export.models.spec import load_model
-from export.models.weights import load_weights
-from runtime.errors import FoldcamError
+from foldcam.export.models.spec import load_model
+from foldcam.export.models.weights import load_weights
+from foldcam.runtime.errors import FoldcamError
 
 
 class _Named(nn.Module):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from export.torch_networks.cut import TorchNetwork
-from runtime.errors import FoldcamError
+from foldcam.export.torch_networks.cut import TorchNetwork
+from foldcam.runtime.errors import FoldcamError
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export.objectives.blocks import directions_in_blocks, label_blocks, value_blocks
-from export.objectives.directions import parse_objective
+from foldcam.export.objectives.blocks import directions_in_blocks, label_blocks, value_blocks
+from foldcam.export.objectives.directions import parse_objective
 
 
 def _classes(*counts: int) -> np.ndarray:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from export.objectives.directions import all_triplets, parse_objective, sampled_triplets
-from runtime.errors import FoldcamError
+from foldcam.export.objectives.directions import all_triplets, parse_objective, sampled_triplets
+from foldcam.runtime.errors import FoldcamError
 
 LABELS = np.array([0, 0, 0, 1, 1, 1, 1, 2, 2, 2])
 LOSSES = [

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from export.objectives import kernel
-from export.objectives.directions import parse_objective
-from export.objectives.kernel import KernelObjective, kernel_estimates, parse_kernel
-from runtime.errors import FoldcamError
+from foldcam.export.objectives import kernel
+from foldcam.export.objectives.directions import parse_objective
+from foldcam.export.objectives.kernel import KernelObjective, kernel_estimates, parse_kernel
+from foldcam.runtime.errors import FoldcamError
 
 VALUES = np.array([1, 2, 2, 5, 7, 11, 12, 20, 21, 40], np.float32)
 

@@ -8,9 +8,9 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from export.onnx_graphs.file import computation_hash, read_onnx
-from runtime.contract import METADATA_KEY
-from runtime.errors import FoldcamError
+from foldcam.export.onnx_graphs.file import computation_hash, read_onnx
+from foldcam.runtime.contract.schema import METADATA_KEY
+from foldcam.runtime.errors import FoldcamError
 
 
 @pytest.fixture

@@ -7,15 +7,15 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from export import exporter
-from export.datasets import load_dataset
-from export.exporter import export_model
-from export.grafting.fold import FoldOptions
-from export.models.spec import LoadedModel
-from export.objectives.directions import parse_objective
-from export.onnx_graphs import file_size
-from export.onnx_graphs.file_size import check_file_size, weight_bytes
-from runtime.errors import FoldcamError
+from foldcam.export import exporter
+from foldcam.export.datasets import load_dataset
+from foldcam.export.exporter import export_model
+from foldcam.export.grafting.fold import FoldOptions
+from foldcam.export.models.spec import LoadedModel
+from foldcam.export.objectives.directions import parse_objective
+from foldcam.export.onnx_graphs import file_size
+from foldcam.export.onnx_graphs.file_size import check_file_size, weight_bytes
+from foldcam.runtime.errors import FoldcamError
 
 MESSAGE = r"would be .* GB \(network .*bank of 12 images .*--precision fp16.*--compress"
 

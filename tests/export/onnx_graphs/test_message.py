@@ -10,8 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export.onnx_graphs.message import load_message, tensors
-from runtime.errors import FoldcamError
+from foldcam.export.onnx_graphs.message import load_message, tensors
+from foldcam.runtime.errors import FoldcamError
 
 ROOT = Path(__file__).resolve().parents[3]
 

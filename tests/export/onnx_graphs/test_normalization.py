@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from export.onnx_graphs.normalization import find_normalization
+from foldcam.export.onnx_graphs.normalization import find_normalization
 
 CONSTANTS = {
     "axes": np.array([1], np.int64),

@@ -13,11 +13,11 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from torch.nn import functional
 
-from export.grafting.fold import FoldOptions, fold
-from export.onnx_graphs.opset17 import to_opset_17
-from export.torch_networks.cut import TorchNetwork
-from runtime.errors import FoldcamError
-from runtime.preprocess import Preprocessing
+from foldcam.export.grafting.fold import FoldOptions, fold
+from foldcam.export.onnx_graphs.opset17 import to_opset_17
+from foldcam.export.torch_networks.cut import TorchNetwork
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Preprocessing
 
 PADS = np.array([0, 0, 1, 0, 0, 0, 2, 1])
 CASES = {
@@ -202,7 +202,7 @@ def test_every_variant_of_a_network_that_converters_give_up_on(
 
 def test_the_demo_network_is_written_in_17(hand_built, random_bank):
     pytest.importorskip("efficientnet_lite_pytorch")
-    from export.models.demo import PREPROCESSING, demo_network
+    from foldcam.export.models.demo import PREPROCESSING, demo_network
 
     network = TorchNetwork(demo_network(), (224, 224))
     _forms_of_17(

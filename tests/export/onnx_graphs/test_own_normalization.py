@@ -7,10 +7,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export.exporter import normalization_notes
-from export.models.spec import load_model, with_overrides
-from export.onnx_graphs.own_normalization import own_normalization
-from runtime.preprocess import Preprocessing
+from foldcam.export.exporter import normalization_notes
+from foldcam.export.models.spec import load_model, with_overrides
+from foldcam.export.onnx_graphs.own_normalization import own_normalization
+from foldcam.runtime.images.preprocess import Preprocessing
 
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 

@@ -11,20 +11,20 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from export.bank import scaled_to_unit_maximum
-from export.datasets import load_dataset
-from export.exporter import export_model
-from export.grafting.fold import FoldOptions, fold
-from export.models.spec import LoadedModel
-from export.objectives.directions import parse_objective
-from export.onnx_graphs.normalization import find_normalization
-from export.onnx_graphs.precision import to_float16
-from export.torch_networks.cut import TorchNetwork
-from export.verification.images import NamedImage
-from export.verification.limits import LIMITS
-from export.verification.run import verify_model
-from runtime.onnx_file import read_contract
-from runtime.preprocess import Preprocessing
+from foldcam.export.bank import scaled_to_unit_maximum
+from foldcam.export.datasets import load_dataset
+from foldcam.export.exporter import export_model
+from foldcam.export.grafting.fold import FoldOptions, fold
+from foldcam.export.models.spec import LoadedModel
+from foldcam.export.objectives.directions import parse_objective
+from foldcam.export.onnx_graphs.normalization import find_normalization
+from foldcam.export.onnx_graphs.precision import to_float16
+from foldcam.export.torch_networks.cut import TorchNetwork
+from foldcam.export.verification.images import NamedImage
+from foldcam.export.verification.limits import LIMITS
+from foldcam.export.verification.run import verify_model
+from foldcam.runtime.contract.onnx_file import read_contract
+from foldcam.runtime.images.preprocess import Preprocessing
 
 F16, F32 = TensorProto.FLOAT16, TensorProto.FLOAT
 

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from export.onnx_graphs.rewrites import global_pools, sizes_of
+from foldcam.export.onnx_graphs.rewrites import global_pools, sizes_of
 
 
 def _pool(**attributes):

@@ -12,8 +12,8 @@ import onnxruntime
 import pytest
 import torch
 
-from export.onnx_graphs.file import read_onnx
-from export.onnx_networks.cut import OnnxNetwork
+from foldcam.export.onnx_graphs.file import read_onnx
+from foldcam.export.onnx_networks.cut import OnnxNetwork
 
 
 @pytest.fixture(scope="module")

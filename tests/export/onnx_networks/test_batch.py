@@ -7,8 +7,8 @@ import onnx
 import pytest
 import torch
 
-from export.onnx_graphs.file import read_onnx
-from export.onnx_networks.cut import OnnxNetwork
+from foldcam.export.onnx_graphs.file import read_onnx
+from foldcam.export.onnx_networks.cut import OnnxNetwork
 
 
 def test_a_batch_that_was_exported_as_four_serves_one(

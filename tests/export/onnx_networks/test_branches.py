@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 import pytest
 
-from export.onnx_graphs.file import read_onnx
-from export.onnx_networks.cut import OnnxNetwork
-from runtime.errors import FoldcamError
+from foldcam.export.onnx_graphs.file import read_onnx
+from foldcam.export.onnx_networks.cut import OnnxNetwork
+from foldcam.runtime.errors import FoldcamError
 
 
 def _with_branch(made, level):

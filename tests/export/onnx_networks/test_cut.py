@@ -7,10 +7,10 @@ import onnx
 import pytest
 import torch
 
-from export.onnx_graphs.embedding_model import opset_of
-from export.onnx_graphs.file import read_onnx
-from export.onnx_networks.cut import OnnxNetwork
-from runtime.errors import FoldcamError
+from foldcam.export.onnx_graphs.embedding_model import opset_of
+from foldcam.export.onnx_graphs.file import read_onnx
+from foldcam.export.onnx_networks.cut import OnnxNetwork
+from foldcam.runtime.errors import FoldcamError
 
 #  style                      layer    shape        normalized
 FOUND = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from export.onnx_graphs.file import read_onnx
-from export.onnx_networks.cut import OnnxNetwork
-from export.torch_networks.cut import TorchNetwork
+from foldcam.export.onnx_graphs.file import read_onnx
+from foldcam.export.onnx_networks.cut import OnnxNetwork
+from foldcam.export.torch_networks.cut import TorchNetwork
 
 PARITY = [
     "PlainConv",

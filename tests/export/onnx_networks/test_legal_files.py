@@ -9,8 +9,8 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from export.models.spec import load_model
-from runtime.errors import FoldcamError
+from foldcam.export.models.spec import load_model
+from foldcam.runtime.errors import FoldcamError
 
 POOLED = ["GlobalAveragePool map -> p", "Flatten p -> f"]
 

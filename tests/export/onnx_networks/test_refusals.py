@@ -9,11 +9,11 @@ import onnx
 import pytest
 import torch
 
-from export.models.spec import load_model, with_overrides
-from export.onnx_graphs.file import read_onnx
-from export.onnx_networks.cut import OnnxNetwork
-from export.onnx_networks.head import OnnxHead
-from runtime.errors import FoldcamError
+from foldcam.export.models.spec import load_model, with_overrides
+from foldcam.export.onnx_graphs.file import read_onnx
+from foldcam.export.onnx_networks.cut import OnnxNetwork
+from foldcam.export.onnx_networks.head import OnnxHead
+from foldcam.runtime.errors import FoldcamError
 
 REFUSED = {
     "no map": ({"head": ["Flatten x -> f", "Gemm f,w2 -> y"]}, "no spatial feature map"),

@@ -8,9 +8,9 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
-from export.onnx_graphs.session import NodeRunner
-from export.onnx_torch.call import UnsupportedError
-from export.onnx_torch.interpreter import OPERATORS, Interpreter
+from foldcam.export.onnx_graphs.session import NodeRunner
+from foldcam.export.onnx_torch.call import UnsupportedError
+from foldcam.export.onnx_torch.interpreter import OPERATORS, Interpreter
 
 RNG = np.random.default_rng(0)
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from export.scale_out import engine
-from export.scale_out.workers import Workers
+from foldcam.export.scale_out import engine
+from foldcam.export.scale_out.workers import Workers
 
 SOURCE = """
 import torch
 from torch import nn
 from torch.nn import functional
-from runtime.preprocess import Preprocessing
+from foldcam.runtime.images.preprocess import Preprocessing
 
 
 class Net(nn.Module):

@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.bank import Bank
-from export.bank_files import build_bank_file
-from export.datasets import load_dataset
-from export.low_rank import factors
-from export.models.spec import load_model
-from export.objectives.directions import parse_objective
-from export.objectives.kernel import KernelObjective
-from export.scale_out.engine import build_bank_file_on_ray
-from export.scale_out.sources import load_sharded
-from export.storage.options import Compression
-from runtime.errors import FoldcamError
+from foldcam.export.bank import Bank
+from foldcam.export.bank_files import build_bank_file
+from foldcam.export.datasets import load_dataset
+from foldcam.export.low_rank import factors
+from foldcam.export.models.spec import load_model
+from foldcam.export.objectives.directions import parse_objective
+from foldcam.export.objectives.kernel import KernelObjective
+from foldcam.export.scale_out.engine import build_bank_file_on_ray
+from foldcam.export.scale_out.sources import load_sharded
+from foldcam.export.storage.options import Compression
+from foldcam.runtime.errors import FoldcamError
 
 pytestmark = pytest.mark.usefixtures("in_process")
 KERNEL = KernelObjective("kernel:tau=0.1", 0.1)
@@ -111,7 +111,7 @@ def test_kept_shards_serve_another_objective(net, head, shared_photos):
 
 
 def test_an_image_that_is_gone_before_the_second_pass_is_named(net, photos, monkeypatch):
-    from export.scale_out.work import Worker
+    from foldcam.export.scale_out.work import Worker
 
     pull = Worker.pull
 
@@ -126,7 +126,7 @@ def test_an_image_that_is_gone_before_the_second_pass_is_named(net, photos, monk
 
 
 def test_data_of_one_label_are_refused_before_anything_is_embedded(net, photos, monkeypatch):
-    from export.scale_out.work import Worker
+    from foldcam.export.scale_out.work import Worker
 
     for name in ("blue", "green"):
         shutil.rmtree(photos / name)
@@ -136,7 +136,7 @@ def test_data_of_one_label_are_refused_before_anything_is_embedded(net, photos, 
 
 
 def test_a_shard_that_cannot_be_made_whole_is_named(net, shared_photos, monkeypatch):
-    from export.scale_out.work import Worker
+    from foldcam.export.scale_out.work import Worker
 
     def cut(worker, task):
         task.out.write_bytes(b"PK half of a shard")
@@ -217,8 +217,8 @@ def test_another_box_is_another_shard(net, crops):
 def test_a_file_that_is_no_shard_is_refused_in_one_sentence(
     net, shared_photos, monkeypatch, arrays
 ):
-    from export.arrays import save_arrays
-    from export.scale_out.work import Worker
+    from foldcam.export.arrays import save_arrays
+    from foldcam.export.scale_out.work import Worker
 
     monkeypatch.setattr(Worker, "embed", lambda _, task: save_arrays(task.out, arrays))
     with pytest.raises(FoldcamError, match=r"The shard .*rows-00000000.npz is damaged or missing"):

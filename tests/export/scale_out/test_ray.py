@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.bank_files import build_bank_file
-from export.datasets import load_dataset
-from export.models.spec import load_model
-from export.objectives.directions import parse_objective
-from export.scale_out.engine import build_bank_file_on_ray
-from export.scale_out.sources import load_sharded
-from export.scale_out.workers import cluster
-from runtime.errors import FoldcamError
-from runtime.images import write_image
+from foldcam.export.bank_files import build_bank_file
+from foldcam.export.datasets import load_dataset
+from foldcam.export.models.spec import load_model
+from foldcam.export.objectives.directions import parse_objective
+from foldcam.export.scale_out.engine import build_bank_file_on_ray
+from foldcam.export.scale_out.sources import load_sharded
+from foldcam.export.scale_out.workers import cluster
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.files import write_image
 
 # Not imported: an own cluster is bound to loopback when Ray is imported.
 pytestmark = [

@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.bank import Bank
-from export.banks.embedding_pass import batches
-from export.datasets import load_dataset
-from export.objectives.directions import parse_objective
-from export.scale_out.engine import build_bank_file_on_ray
-from export.scale_out.sources import Shard, load_sharded, local_shard
-from runtime.errors import FoldcamError
-from runtime.preprocess import Preprocessing
+from foldcam.export.bank import Bank
+from foldcam.export.banks.embedding_pass import batches
+from foldcam.export.datasets import load_dataset
+from foldcam.export.objectives.directions import parse_objective
+from foldcam.export.scale_out.engine import build_bank_file_on_ray
+from foldcam.export.scale_out.sources import Shard, load_sharded, local_shard
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Preprocessing
 
 LOOK = Preprocessing(16, 12)
 

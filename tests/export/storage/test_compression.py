@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export.bank import Bank
-from export.low_rank import factors
-from export.storage.options import parse_compression
-from export.storage.prototypes import with_prototypes
-from runtime.contract import LabelRun
-from runtime.errors import FoldcamError
+from foldcam.export.bank import Bank
+from foldcam.export.low_rank import factors
+from foldcam.export.storage.options import parse_compression
+from foldcam.export.storage.prototypes import with_prototypes
+from foldcam.runtime.contract.schema import LabelRun
+from foldcam.runtime.errors import FoldcamError
 
 
 @pytest.fixture

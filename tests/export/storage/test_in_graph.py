@@ -10,13 +10,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export.bank import Bank
-from export.grafting.fold import FoldOptions, fold
-from export.storage import constants as storing
-from export.storage.constants import store
-from export.storage.fidelity import measure_fidelity
-from export.storage.in_graph import bank_of, is_intact, stored_bank_of
-from export.storage.options import (
+from foldcam.export.bank import Bank
+from foldcam.export.grafting.fold import FoldOptions, fold
+from foldcam.export.storage import constants as storing
+from foldcam.export.storage.constants import store
+from foldcam.export.storage.fidelity import measure_fidelity
+from foldcam.export.storage.in_graph import bank_of, is_intact, stored_bank_of
+from foldcam.export.storage.options import (
     Compression,
     SearchOptions,
     StorageOptions,
@@ -24,9 +24,9 @@ from export.storage.options import (
     precision_of_embeddings,
     searches_lists,
 )
-from runtime.contract import LabelRun
-from runtime.errors import FoldcamError
-from runtime.onnx_file import read_contract
+from foldcam.runtime.contract.onnx_file import read_contract
+from foldcam.runtime.contract.schema import LabelRun
+from foldcam.runtime.errors import FoldcamError
 
 LISTS = SearchOptions("lists", 2)
 PRECISIONS = ("float32", "float16", "int8")
@@ -154,8 +154,8 @@ def test_lists_of_codes_fold_in_the_older_opset(short_lists, images, hand_built,
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_every_embedding_size_is_searched(size, precision, short_lists, random_bank, hand_built):
     """Sizes that four does not divide, through a graph that takes embeddings as they are."""
-    from export.grafting.search import graft_neighbors, graft_unit_embedding
-    from export.onnx_graphs.writing import Graft
+    from foldcam.export.grafting.search import graft_neighbors, graft_unit_embedding
+    from foldcam.export.onnx_graphs.writing import Graft
 
     generator = np.random.default_rng(size)
     bank = random_bank(31, size, 4, seed=size)

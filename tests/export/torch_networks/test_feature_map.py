@@ -6,9 +6,9 @@ import onnx
 import pytest
 import torch
 
-from export.models.spec import load_model
-from export.torch_networks.cut import TorchNetwork
-from runtime.errors import FoldcamError
+from foldcam.export.models.spec import load_model
+from foldcam.export.torch_networks.cut import TorchNetwork
+from foldcam.runtime.errors import FoldcamError
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from export.models.spec import load_model
-from export.torch_networks.cut import TorchNetwork
-from export.torch_networks.held_scales import layer_norm_with_held_scale, rms_norm_with_held_scale
+from foldcam.export.models.spec import load_model
+from foldcam.export.torch_networks.cut import TorchNetwork
+from foldcam.export.torch_networks.held_scales import (
+    layer_norm_with_held_scale,
+    rms_norm_with_held_scale,
+)
 
 SIZE = (8, 8)
 

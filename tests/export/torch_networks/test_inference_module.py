@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from export.torch_networks.cut import TorchNetwork
-from runtime.errors import FoldcamError
+from foldcam.export.torch_networks.cut import TorchNetwork
+from foldcam.runtime.errors import FoldcamError
 
 SIZE = (8, 12)
 

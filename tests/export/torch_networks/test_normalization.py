@@ -9,10 +9,10 @@ import onnx
 import pytest
 import torch
 
-from export.grafting.fold import fold
-from export.onnx_graphs.normalization import find_normalization, has_unit_norm
-from export.torch_networks.cut import TorchNetwork
-from runtime.contract import Origin
+from foldcam.export.grafting.fold import fold
+from foldcam.export.onnx_graphs.normalization import find_normalization, has_unit_norm
+from foldcam.export.torch_networks.cut import TorchNetwork
+from foldcam.runtime.contract.schema import Origin
 
 NORMALIZED = [
     "Normalized",

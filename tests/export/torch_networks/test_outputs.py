@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from export.torch_networks.cut import TorchNetwork
-from export.torch_networks.outputs import embedding_only
-from runtime.errors import FoldcamError
+from foldcam.export.torch_networks.cut import TorchNetwork
+from foldcam.export.torch_networks.outputs import embedding_only
+from foldcam.runtime.errors import FoldcamError
 
 Pair = namedtuple("Pair", "features embedding")
 

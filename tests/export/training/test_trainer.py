@@ -10,21 +10,21 @@ import pytest
 import torch
 from torch import nn
 
-from export.datasets import Sample
-from export.models.spec import LoadedModel, load_model
-from export.models.trained_file import (
+from foldcam.export.datasets import Sample
+from foldcam.export.models.spec import LoadedModel, load_model
+from foldcam.export.models.trained_file import (
     Architecture,
     embedding_network,
     save_network,
     trained_architecture,
 )
-from export.training.losses import kernel_loss, parse_loss
-from export.training.trainee import Trainee
-from export.training.trainer import TrainingOptions, _Learner, train
-from export.training.views import draw_mosaic, region_masks, view
-from runtime.errors import FoldcamError
-from runtime.images import write_image
-from runtime.preprocess import Preprocessing
+from foldcam.export.training.losses import kernel_loss, parse_loss
+from foldcam.export.training.trainee import Trainee
+from foldcam.export.training.trainer import TrainingOptions, _Learner, train
+from foldcam.export.training.views import draw_mosaic, region_masks, view
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.files import write_image
+from foldcam.runtime.images.preprocess import Preprocessing
 
 RECIPE = Preprocessing(width=16, height=16, mean=(0.5,) * 3, std=(0.5,) * 3)
 OPTIONS = TrainingOptions(

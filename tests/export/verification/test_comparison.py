@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from export.bank import Bank, BankOutcome
-from export.verification.comparison import Comparison
-from export.verification.formulas import (
+from foldcam.export.bank import Bank, BankOutcome
+from foldcam.export.verification.comparison import Comparison
+from foldcam.export.verification.formulas import (
     Expected,
     expected_outputs,
     nearest_rows,
@@ -20,10 +20,10 @@ from export.verification.formulas import (
     scaled_estimate,
     value_range,
 )
-from export.verification.limits import LIMITS
-from export.verification.parties import Answers
-from runtime.contract import BankSummary, Contract, LabelRun, Origin
-from runtime.preprocess import Preprocessing
+from foldcam.export.verification.limits import LIMITS
+from foldcam.export.verification.parties import Answers
+from foldcam.runtime.contract.schema import BankSummary, Contract, LabelRun, Origin
+from foldcam.runtime.images.preprocess import Preprocessing
 
 BANK = Bank(
     np.array([[1, 0], [0, 1], [0.6, 0.8]], np.float32),

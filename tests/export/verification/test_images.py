@@ -6,14 +6,14 @@ import cv2
 import numpy as np
 import pytest
 
-from export.datasets import Sample
-from export.verification.comparison import ImagePair
-from export.verification.images import ImagesToVerify, images_of, spread
-from export.verification.picture import worst_picture
-from export.verification.run import VerifyReport, verify_model
-from runtime.errors import FoldcamError
-from runtime.images import write_image
-from runtime.onnx_file import read_contract
+from foldcam.export.datasets import Sample
+from foldcam.export.verification.comparison import ImagePair
+from foldcam.export.verification.images import ImagesToVerify, images_of, spread
+from foldcam.export.verification.picture import worst_picture
+from foldcam.export.verification.run import VerifyReport, verify_model
+from foldcam.runtime.contract.onnx_file import read_contract
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.files import write_image
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_maps_of_both_signs_are_painted_together():
 def test_the_command_writes_the_picture(folded_file, shared_photos, tmp_path):
     from typer.testing import CliRunner
 
-    from export.commands.verify import app
+    from foldcam.export.commands.verify import app
 
     out = tmp_path / "deep" / "worst.png"
     arguments = [str(folded_file), "--images", str(shared_photos), "--picture", str(out)]

@@ -14,21 +14,21 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export.bank_files import build_bank_file
-from export.datasets import Dataset, load_dataset
-from export.exporter import export_model
-from export.grafting.fold import FoldOptions
-from export.grafting.refold import FoldWishes, fold_file
-from export.models.spec import LoadedModel
-from export.objectives.directions import parse_objective
-from export.objectives.kernel import parse_kernel
-from export.torch_networks.cut import TorchNetwork
-from export.verification.images import images_to_verify
-from export.verification.limits import precision_of
-from export.verification.run import verify_model
-from runtime.contract import METADATA_KEY
-from runtime.errors import FoldcamError
-from runtime.onnx_file import read_contract
+from foldcam.export.bank_files import build_bank_file
+from foldcam.export.datasets import Dataset, load_dataset
+from foldcam.export.exporter import export_model
+from foldcam.export.grafting.fold import FoldOptions
+from foldcam.export.grafting.refold import FoldWishes, fold_file
+from foldcam.export.models.spec import LoadedModel
+from foldcam.export.objectives.directions import parse_objective
+from foldcam.export.objectives.kernel import parse_kernel
+from foldcam.export.torch_networks.cut import TorchNetwork
+from foldcam.export.verification.images import images_to_verify
+from foldcam.export.verification.limits import precision_of
+from foldcam.export.verification.run import verify_model
+from foldcam.runtime.contract.onnx_file import read_contract
+from foldcam.runtime.contract.schema import METADATA_KEY
+from foldcam.runtime.errors import FoldcamError
 
 ROOT = Path(__file__).resolve().parents[3]
 GOAL = parse_objective("all-triplets")
@@ -293,7 +293,7 @@ def test_without_torch_there_is_still_something_to_verify(folded_file, shared_ph
     program = (
         "import sys\n"
         "sys.modules['torch'] = None\n"
-        "from export.commands.verify import app\n"
+        "from foldcam.export.commands.verify import app\n"
         "app(sys.argv[1:], standalone_mode=False)\n"
     )
     ran = subprocess.run(

@@ -10,19 +10,19 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from export.datasets import load_dataset
-from export.exporter import export_model
-from export.grafting.fold import FoldOptions
-from export.models.spec import LoadedModel
-from export.objectives.directions import parse_objective
-from export.objectives.kernel import parse_kernel
-from export.storage import constants as storing
-from export.storage.options import StorageOptions, parse_compression, parse_search
-from export.torch_networks.cut import TorchNetwork
-from export.verification.images import images_to_verify
-from export.verification.run import verify_model
-from runtime.errors import FoldcamError
-from runtime.onnx_file import read_contract
+from foldcam.export.datasets import load_dataset
+from foldcam.export.exporter import export_model
+from foldcam.export.grafting.fold import FoldOptions
+from foldcam.export.models.spec import LoadedModel
+from foldcam.export.objectives.directions import parse_objective
+from foldcam.export.objectives.kernel import parse_kernel
+from foldcam.export.storage import constants as storing
+from foldcam.export.storage.options import StorageOptions, parse_compression, parse_search
+from foldcam.export.torch_networks.cut import TorchNetwork
+from foldcam.export.verification.images import images_to_verify
+from foldcam.export.verification.run import verify_model
+from foldcam.runtime.contract.onnx_file import read_contract
+from foldcam.runtime.errors import FoldcamError
 
 
 @pytest.fixture(scope="session")
@@ -283,7 +283,7 @@ def test_tampered_values_fail(priced_file, network, images, tmp_path):
 
 
 def test_the_nearest_price_rules_a_cold_kernel(priced_file, images):
-    from runtime.model import FoldedModel
+    from foldcam.runtime.model import FoldedModel
 
     with FoldedModel.load(priced_file) as model:
         results = [model(item.image) for item in images]

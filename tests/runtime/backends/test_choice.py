@@ -8,15 +8,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from runtime.backends import open_backend
-from runtime.backends.cuda.cuda_python import _CudaPython
-from runtime.backends.cuda.memory import CudaMemory
-from runtime.engine.device import DeviceFacts, Gpu, find_host
-from runtime.engine.manifest import FileRecord, Manifest, Target, manifest_path
-from runtime.engine.options import BuildOptions, Profile
-from runtime.errors import FoldcamError
-from runtime.files import sha256_of_file
-from runtime.onnx_file import read_contract, read_header
+from foldcam.runtime.backends import open_backend
+from foldcam.runtime.backends.cuda.cuda_python import _CudaPython
+from foldcam.runtime.backends.cuda.memory import CudaMemory
+from foldcam.runtime.contract.onnx_file import read_contract, read_header
+from foldcam.runtime.engine.device import DeviceFacts, Gpu, find_host
+from foldcam.runtime.engine.manifest import FileRecord, Manifest, Target, manifest_path
+from foldcam.runtime.engine.options import BuildOptions, Profile
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.files import sha256_of_file
 
 VERSION = "10.3.0"
 
@@ -31,12 +31,12 @@ def gpu(monkeypatch, machine, cuda_python, trt, logger):
         name="tensorrt", version=VERSION, module=trt, title=f"TensorRT {VERSION}", rtx=False,
         release=(10, 3, 0), wanted="tensorrt",
     )  # fmt: skip
-    facts = "runtime.engine.device.device_facts"
+    facts = "foldcam.runtime.engine.device.device_facts"
     monkeypatch.setattr(facts, lambda: DeviceFacts(state.here, find_host(), {"tensorrt": VERSION}))
-    monkeypatch.setattr("runtime.engine.flavours.find_flavour", lambda wanted: flavour)
-    monkeypatch.setattr("runtime.engine.log.owned_logger", lambda found: logger)
+    monkeypatch.setattr("foldcam.runtime.engine.flavours.find_flavour", lambda wanted: flavour)
+    monkeypatch.setattr("foldcam.runtime.engine.log.owned_logger", lambda found: logger)
     monkeypatch.setattr(
-        "runtime.backends.tensorrt.opening.CudaMemory",
+        "foldcam.runtime.backends.tensorrt.opening.CudaMemory",
         lambda: CudaMemory(_CudaPython(cuda_python)),
     )
     return state
@@ -45,7 +45,7 @@ def gpu(monkeypatch, machine, cuda_python, trt, logger):
 @pytest.fixture
 def with_engine(tiny_model, tmp_path, make_plan):
     """`with_engine()` copies the tiny model and puts an engine of the pretended kind beside it."""
-    from runtime.version import version
+    from foldcam.runtime.system.version import version
 
     def make() -> Path:
         model = tmp_path / "tiny.onnx"
@@ -168,7 +168,7 @@ def test_missing_engine_is_built_only_where_that_is_allowed(
         gpu.built.append(out.name)
         write_engine(model, make_plan(), "0.0.1")
 
-    monkeypatch.setattr("runtime.engine.builder.build_engine", build)
+    monkeypatch.setattr("foldcam.runtime.engine.builder.build_engine", build)
     with pytest.raises(FoldcamError, match=r"has no engine.*--build, or run `runtime build"):
         open_backend(model, library="tensorrt")
     assert gpu.built == []

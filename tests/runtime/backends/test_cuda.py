@@ -9,13 +9,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from runtime.backends import cuda as package
-from runtime.backends.cuda import find_cuda
-from runtime.backends.cuda.cuda_python import _CudaPython, load_cuda_python
-from runtime.backends.cuda.memory import CudaMemory
-from runtime.backends.cuda.pycuda import _PyCuda
-from runtime.engine.device import find_gpu
-from runtime.errors import FoldcamError
+from foldcam.runtime.backends import cuda as package
+from foldcam.runtime.backends.cuda import find_cuda
+from foldcam.runtime.backends.cuda.cuda_python import _CudaPython, load_cuda_python
+from foldcam.runtime.backends.cuda.memory import CudaMemory
+from foldcam.runtime.backends.cuda.pycuda import _PyCuda
+from foldcam.runtime.engine.device import find_gpu
+from foldcam.runtime.errors import FoldcamError
 
 
 @pytest.fixture

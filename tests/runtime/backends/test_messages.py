@@ -6,11 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from runtime.backends.cuda.cuda_python import _CudaPython
-from runtime.backends.cuda.memory import CudaMemory
-from runtime.backends.tensorrt.backend import CheckedPlan, TensorRTBackend
-from runtime.backends.tensorrt.messages import Messages, error_recorder, explain
-from runtime.errors import FoldcamError
+from foldcam.runtime.backends.cuda.cuda_python import _CudaPython
+from foldcam.runtime.backends.cuda.memory import CudaMemory
+from foldcam.runtime.backends.tensorrt.backend import CheckedPlan, TensorRTBackend
+from foldcam.runtime.backends.tensorrt.messages import Messages, error_recorder, explain
+from foldcam.runtime.errors import FoldcamError
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,11 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from runtime.backends import open_backend
-from runtime.backends.ort_binding import BoundSession
-from runtime.backends.private_folder import private_folder
-from runtime.errors import FoldcamError
-from runtime.onnx_file import read_contract
+from foldcam.runtime.backends import open_backend
+from foldcam.runtime.backends.ort_binding import BoundSession
+from foldcam.runtime.backends.private_folder import private_folder
+from foldcam.runtime.contract.onnx_file import read_contract
+from foldcam.runtime.errors import FoldcamError
 
 CUDA, TENSORRT, CPU = (f"{name}ExecutionProvider" for name in ("CUDA", "Tensorrt", "CPU"))
 
@@ -140,7 +140,7 @@ class Binding:
 @pytest.fixture
 def pretended(monkeypatch, tmp_path):
     module = Pretended()
-    monkeypatch.setattr("runtime.backends.onnxruntime._import", lambda: module)
+    monkeypatch.setattr("foldcam.runtime.backends.onnxruntime._import", lambda: module)
     cache = tmp_path / "cache"
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     # The folders of pytest may be made with any umask.

@@ -10,11 +10,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from runtime.backends.cuda.cuda_python import _CudaPython
-from runtime.backends.cuda.memory import CudaMemory
-from runtime.backends.cuda.pycuda import _PyCuda
-from runtime.backends.tensorrt.backend import CheckedPlan, TensorRTBackend
-from runtime.errors import FoldcamError
+from foldcam.runtime.backends.cuda.cuda_python import _CudaPython
+from foldcam.runtime.backends.cuda.memory import CudaMemory
+from foldcam.runtime.backends.cuda.pycuda import _PyCuda
+from foldcam.runtime.backends.tensorrt.backend import CheckedPlan, TensorRTBackend
+from foldcam.runtime.errors import FoldcamError
 
 PATH = Path("birds.engine")
 

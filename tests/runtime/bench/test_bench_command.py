@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime import cli
-from runtime.bench import run as bench_run
-from runtime.bench.loops import Loop, synthetic_frames
-from runtime.bench.power import Rails
-from runtime.bench.report import text
-from runtime.bench.run import BenchOptions, Target, run_bench
-from runtime.cli_support import run_app
-from runtime.errors import FoldcamError
+from foldcam.runtime.bench import run as bench_run
+from foldcam.runtime.bench.loops import Loop, synthetic_frames
+from foldcam.runtime.bench.power import Rails
+from foldcam.runtime.bench.report import text
+from foldcam.runtime.bench.run import BenchOptions, Target, run_bench
+from foldcam.runtime.cli import runtime as cli
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.command import run_app
 
 QUICK = BenchOptions(passes=12, warm_up=2, rate=200.0, frame=(32, 24), threads=1)
 
@@ -55,7 +55,7 @@ class OnGpu:
 
 @pytest.fixture
 def contract(tiny_model: Path) -> Any:
-    from runtime.onnx_file import read_contract
+    from foldcam.runtime.contract.onnx_file import read_contract
 
     return read_contract(tiny_model)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.bench.facts import device_name, machine_facts, state, temperatures
+from foldcam.runtime.bench.facts import device_name, machine_facts, state, temperatures
 
 
 def write(root: Path, files: dict[str, str]) -> None:

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from runtime.bench.power import PowerMeter, Rails, energy, find_rails, idle_watts, whole_board
+from foldcam.runtime.bench.power import (
+    PowerMeter,
+    Rails,
+    energy,
+    find_rails,
+    idle_watts,
+    whole_board,
+)
 
 
 def sensor(root: Path, number: int, name: str, rails: list[tuple[str, int, int]]) -> None:

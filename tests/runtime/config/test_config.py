@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from runtime.config import RunConfig, SourceConfig, config_from, load_config, with_secrets
-from runtime.config.dumping import commented_file, default_of, public_document, type_of
-from runtime.config.keys import KEYS
-from runtime.config.loading import merged
-from runtime.config.toml_file import line_of, parse_toml
-from runtime.config.typed import KeyProblem, element_of
-from runtime.errors import FoldcamError
-from runtime.events.options import EventOptions
+from foldcam.runtime.config import RunConfig, SourceConfig, config_from, load_config, with_secrets
+from foldcam.runtime.config.dumping import commented_file, default_of, public_document, type_of
+from foldcam.runtime.config.keys import KEYS
+from foldcam.runtime.config.loading import merged
+from foldcam.runtime.config.toml_file import line_of, parse_toml
+from foldcam.runtime.config.typed import KeyProblem, element_of
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.events.options import EventOptions
 
 FULL = """
 [model]
@@ -189,8 +189,8 @@ def test_the_commented_file_is_right_and_changes_nothing(write):
 
 def test_each_commented_value_is_right_by_itself():
     """Every value that the file shows can be switched on."""
-    from runtime.config.dumping import _value
-    from runtime.config.typed import read_value
+    from foldcam.runtime.config.dumping import _value
+    from foldcam.runtime.config.typed import read_value
 
     for key in KEYS:
         value = parse_toml(f"x = {_value(key)}", "x")["x"]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.config import config_from
-from runtime.config.dumping import type_of
-from runtime.config.keys import KEYS
-from runtime.config.toml_file import parse_toml
-from runtime.config.typed import KeyProblem
-from runtime.errors import FoldcamError
+from foldcam.runtime.config import config_from
+from foldcam.runtime.config.dumping import type_of
+from foldcam.runtime.config.keys import KEYS
+from foldcam.runtime.config.toml_file import parse_toml
+from foldcam.runtime.config.typed import KeyProblem
+from foldcam.runtime.errors import FoldcamError
 
 HOSTILE = [
     "9" * 400, "-" + "9" * 400, "0x" + "f" * 4000, "9" * 20, "nan", "inf", "-inf", "1e308",

@@ -7,7 +7,7 @@ import json
 import pytest
 import typer
 
-from runtime.config.flags import table_of
+from foldcam.runtime.config.flags import table_of
 
 
 @pytest.mark.parametrize(
@@ -39,8 +39,8 @@ def test_wrong_flags_exit_2_and_are_named(runtime, arguments, message):
 def test_flags_become_the_tree():
     from typer.main import get_command
 
-    from runtime import cli
-    from runtime.config.loading import config_from, merged
+    from foldcam.runtime.cli import runtime as cli
+    from foldcam.runtime.config.loading import config_from, merged
 
     command = get_command(cli.app).commands["run"]
     words = (

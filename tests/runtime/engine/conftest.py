@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-from runtime.contract import METADATA_KEY
-from runtime.engine import log
-from runtime.engine.device import DeviceFacts, Gpu, Host
-from runtime.engine.flavours import Flavour
-from runtime.engine.manifest import FileRecord, Manifest, Target, manifest_path
-from runtime.engine.options import BuildOptions
-from runtime.onnx_file import read_contract, read_header
-from runtime.tensors import expected_tensors
+from foldcam.runtime.contract.onnx_file import read_contract, read_header
+from foldcam.runtime.contract.schema import METADATA_KEY
+from foldcam.runtime.contract.tensors import expected_tensors
+from foldcam.runtime.engine import log
+from foldcam.runtime.engine.device import DeviceFacts, Gpu, Host
+from foldcam.runtime.engine.flavours import Flavour
+from foldcam.runtime.engine.manifest import FileRecord, Manifest, Target, manifest_path
+from foldcam.runtime.engine.options import BuildOptions
 
 ORIN = DeviceFacts(
     Gpu("Orin", "8.7", True, 4 << 30),
@@ -64,7 +64,7 @@ def make_flavour(fake: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[
 def rtx() -> Flavour:
     """The TensorRT-RTX that is really installed."""
     pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx: pip install foldcam[rtx]")
-    from runtime.engine.flavours import find_flavour
+    from foldcam.runtime.engine.flavours import find_flavour
 
     return find_flavour("rtx")
 

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from runtime.engine.builder import build_engine
-from runtime.engine.device import DeviceFacts, Gpu, Host
-from runtime.engine.flavours import find_flavour
-from runtime.engine.options import BuildOptions, profiles_for
-from runtime.engine.preflight import load_engine
-from runtime.errors import FoldcamError
+from foldcam.runtime.engine.builder import build_engine
+from foldcam.runtime.engine.device import DeviceFacts, Gpu, Host
+from foldcam.runtime.engine.flavours import find_flavour
+from foldcam.runtime.engine.options import BuildOptions, profiles_for
+from foldcam.runtime.engine.preflight import load_engine
+from foldcam.runtime.errors import FoldcamError
 
 pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx: pip install foldcam[rtx]")
 
@@ -152,7 +152,7 @@ def start_build(make_variant, child_environment):
 
     def start(model):
         process = subprocess.Popen(
-            [sys.executable, "-m", "runtime.cli", "build", str(model), "--flavour", "rtx",
+            [sys.executable, "-m", "foldcam.runtime", "build", str(model), "--flavour", "rtx",
              "--batch", MANY],
             env=child_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
@@ -185,7 +185,7 @@ def write_bytes(path, content):
     os.kill(os.getpid(), signal.SIGKILL)
 Path.write_bytes = write_bytes
 sys.argv = ["runtime", "build", {model!r}, "--flavour", "rtx"]
-from runtime.cli import main
+from foldcam.runtime.cli.runtime import main
 main()
 """
 

@@ -15,15 +15,15 @@ from types import SimpleNamespace
 import onnx
 import pytest
 
-from runtime.engine import builder as builder_module
-from runtime.engine.builder import build_engine, engine_path
-from runtime.engine.manifest import manifest_path, read_manifest
-from runtime.engine.options import BuildOptions, Profile, profiles_for
-from runtime.engine.precision import Types, hold_to
-from runtime.engine.preflight import load_engine
-from runtime.engine.progress import BuildAbandonedError, BuildLine, BuildState
-from runtime.engine.timing_cache import cache_path
-from runtime.errors import FoldcamError
+from foldcam.runtime.engine import builder as builder_module
+from foldcam.runtime.engine.builder import build_engine, engine_path
+from foldcam.runtime.engine.manifest import manifest_path, read_manifest
+from foldcam.runtime.engine.options import BuildOptions, Profile, profiles_for
+from foldcam.runtime.engine.precision import Types, hold_to
+from foldcam.runtime.engine.preflight import load_engine
+from foldcam.runtime.engine.progress import BuildAbandonedError, BuildLine, BuildState
+from foldcam.runtime.engine.timing_cache import cache_path
+from foldcam.runtime.errors import FoldcamError
 
 
 @pytest.fixture(autouse=True)
@@ -261,7 +261,7 @@ def test_progress_comes_from_the_monitor_and_from_the_clock_without_one(compile_
 
 def test_the_line_shows_time_and_phase(monkeypatch):
     stream, clock = io.StringIO(), iter([0.0, 1.0, 16.0, 40.0])
-    monkeypatch.setattr("runtime.engine.progress.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("foldcam.runtime.engine.progress.time.monotonic", lambda: next(clock))
     line, state = BuildLine(stream), BuildState()
     line.say("compiling")
     line.tick(state)  # one second: too early for a log

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from runtime.engine.device import find_gpu, find_host
+from foldcam.runtime.engine.device import find_gpu, find_host
 
 ATTRIBUTES = {18: 1, 75: 8, 76: 7}
 

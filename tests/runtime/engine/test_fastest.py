@@ -13,15 +13,20 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from runtime.backends import open_backend
-from runtime.contract import Calibration
-from runtime.engine.builder import Built, build_engine
-from runtime.engine.manifest import manifest_path
-from runtime.engine.options import BuildOptions
-from runtime.engine.preflight import load_engine
-from runtime.errors import FoldcamError
-from runtime.fastest_engine import AutoWishes, build_fastest, candidates_beside, fastest_text
-from runtime.signed_report import is_intact
+from foldcam.runtime.backends import open_backend
+from foldcam.runtime.contract.schema import Calibration
+from foldcam.runtime.engine.builder import Built, build_engine
+from foldcam.runtime.engine.manifest import manifest_path
+from foldcam.runtime.engine.options import BuildOptions
+from foldcam.runtime.engine.preflight import load_engine
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.gate.fastest_engine import (
+    AutoWishes,
+    build_fastest,
+    candidates_beside,
+    fastest_text,
+)
+from foldcam.runtime.gate.signed_report import is_intact
 
 INT8 = Calibration("k" * 64, "r" * 64, 0, "tensorrt")
 

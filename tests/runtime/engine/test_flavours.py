@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from runtime.engine.flavours import Flavour, find_flavour, installed_versions, release_of
-from runtime.errors import FoldcamError
+from foldcam.runtime.engine.flavours import Flavour, find_flavour, installed_versions, release_of
+from foldcam.runtime.errors import FoldcamError
 
 
 def modules(**versions):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from runtime.engine.log import Messages, owned_logger
+from foldcam.runtime.engine.log import Messages, owned_logger
 
 
 def test_a_flavour_has_one_logger_that_stays(make_flavour):

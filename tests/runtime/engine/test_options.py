@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.engine.options import (
+from foldcam.runtime.engine.options import (
     MAX_BATCH,
     BuildOptions,
     Profile,
@@ -16,7 +16,7 @@ from runtime.engine.options import (
     parse_sizes,
     profiles_for,
 )
-from runtime.errors import FoldcamError
+from foldcam.runtime.errors import FoldcamError
 
 
 def test_each_size_gets_a_profile_that_starts_where_the_last_one_ended():

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.events.language import (
+from foldcam.runtime.events.language import (
     LabelIs,
     RuleProblem,
     Threshold,
     event_from_text,
     parse_rule,
 )
-from runtime.events.options import EventOptions
+from foldcam.runtime.events.options import EventOptions
 
 
 def conditions(when: str):

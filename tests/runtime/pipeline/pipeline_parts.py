@@ -9,9 +9,9 @@ from pathlib import PurePath
 
 import numpy as np
 
-from runtime.errors import FoldcamError
-from runtime.model import FoldedModel, ForwardPass
-from runtime.sources import Frame
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.model import FoldedModel, ForwardPass
+from foldcam.runtime.sources import Frame
 
 COLORS = {"red": (200, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 200)}
 

@@ -8,10 +8,10 @@ import time
 import pytest
 from pipeline_parts import Flaky, Given, Kept
 
-from runtime.backends import open_backend
-from runtime.errors import FoldcamError
-from runtime.options import FlowOptions
-from runtime.pipeline import run
+from foldcam.runtime.backends import open_backend
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.options import FlowOptions
+from foldcam.runtime.pipeline import run
 
 QUICK = FlowOptions(backoff_seconds=0.01, backoff_most_seconds=0.02)
 LOST = FoldcamError("m.onnx failed in flaky on cpu: out of memory.")
@@ -76,7 +76,7 @@ def test_who_cannot_be_opened_again_fails_at_once(flaky):
 
 
 def test_nobody_waits_for_a_photograph(flaky, photo):
-    from runtime.sources import open_source
+    from foldcam.runtime.sources import open_source
 
     backend = flaky(LOST)
     with pytest.raises(FoldcamError, match=r"^m\.onnx failed"):

@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 import pytest
 
-from runtime import FoldcamError, FoldedModel, read_image
-from runtime.pipeline import run
-from runtime.sinks import StopRequested, open_sinks
-from runtime.sources import open_source
-from runtime.timing import Percentiles
+from foldcam.runtime import FoldcamError, FoldedModel, read_image
+from foldcam.runtime.pipeline import run
+from foldcam.runtime.sinks import StopRequested, open_sinks
+from foldcam.runtime.sources import open_source
+from foldcam.runtime.system.timing import Percentiles
 
 
 def go(model: Path, file: object, **outputs: object):
@@ -43,7 +43,7 @@ def test_overlays_mirror_the_folders_and_never_collide(tiny_model, photo, tmp_pa
 def test_overlay_has_heat_where_the_label_is(tiny_model, tmp_path):
     image = np.full((200, 200, 3), 40, np.uint8)
     image[100:, 100:, 0] = 255
-    from runtime import write_image
+    from foldcam.runtime import write_image
 
     write_image(tmp_path / "in" / "a.png", image)
     go(tiny_model, tmp_path / "in", save=str(tmp_path / "out"))
@@ -194,7 +194,7 @@ def test_live_video_keeps_real_time(tmp_path, tiny_model):
     """Ten frames a second into a 20 fps film: each is written twice."""
     from pathlib import PurePath
 
-    from runtime.sources import Frame
+    from foldcam.runtime.sources import Frame
 
     class Live:
         name, stem, stills, live, frames, fps, skipped = "cam", "cam", False, True, None, 20.0, []
@@ -221,7 +221,7 @@ def test_interrupted_run_is_complete(tiny_model, video, tmp_path, child_environm
     film = video(frames=3000)
     out = tmp_path / "out"
     child = subprocess.Popen(
-        [sys.executable, "-m", "runtime.cli", "run", str(tiny_model), "--file", str(film),
+        [sys.executable, "-m", "foldcam.runtime", "run", str(tiny_model), "--file", str(film),
          "--save", str(out / "v.mp4"), "--jsonl", str(out / "x.jsonl"), "--json"],
         env=child_environment(), cwd=tmp_path, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -249,7 +249,7 @@ def limited(megabytes: float) -> str:
     return (
         f"import resource, sys; n = int({megabytes} * 2**20); "
         "resource.setrlimit(resource.RLIMIT_FSIZE, (n, n)); "
-        "from runtime.cli import main; main()"
+        "from foldcam.runtime.cli.runtime import main; main()"
     )
 
 
@@ -302,7 +302,7 @@ def test_window_without_display_or_toolkit(tiny_model, photo, monkeypatch):
 
 def test_display_that_does_not_answer(monkeypatch):
     """Qt would abort the process, past every `except`."""
-    from runtime.sinks import window
+    from foldcam.runtime.sinks import window
 
     monkeypatch.setattr(window, "has", lambda option: True)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
@@ -363,7 +363,7 @@ def test_a_model_of_labels_has_no_estimate_in_its_json(tiny_model, photo, tmp_pa
 
 
 def test_the_overlay_of_a_continuous_outcome_has_both_colours(tiny_estimator, tmp_path):
-    from runtime import write_image
+    from foldcam.runtime import write_image
 
     image = np.full((200, 200, 3), 90, np.uint8)
     image[:100, :100] = (220, 90, 90)
@@ -378,9 +378,9 @@ def test_the_overlay_of_a_continuous_outcome_has_both_colours(tiny_estimator, tm
 
 
 def test_table_and_status_show_the_estimate(tiny_estimator, photo):
-    from runtime.pipeline import Progress
-    from runtime.sinks.table import TableSink
-    from runtime.status import status_text
+    from foldcam.runtime.pipeline import Progress
+    from foldcam.runtime.pipeline.status import status_text
+    from foldcam.runtime.sinks.table import TableSink
 
     table, seen = TableSink(), []
     source = open_source(file=str(photo("a.png", (255, 0, 0))))
@@ -410,6 +410,6 @@ def test_table_and_status_show_the_estimate(tiny_estimator, photo):
     ],
 )
 def test_numbers_are_short_to_read(value, text):
-    from runtime.text import number_text
+    from foldcam.runtime.system.text import number_text
 
     assert number_text(value) == text

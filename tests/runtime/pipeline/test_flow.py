@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from pipeline_parts import Given, Kept, Reopened, Sized, foldcam_threads, until
 
-from runtime.backends import open_backend
-from runtime.errors import FoldcamError
-from runtime.model import FoldedModel
-from runtime.monitor import Monitor
-from runtime.options import FlowOptions
-from runtime.pipeline import run
-from runtime.sources import open_source
-from runtime.sources.pattern import number_in
+from foldcam.runtime.backends import open_backend
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.model import FoldedModel
+from foldcam.runtime.options import FlowOptions
+from foldcam.runtime.pipeline import run
+from foldcam.runtime.sources import open_source
+from foldcam.runtime.sources.pattern import number_in
+from foldcam.runtime.system.monitor import Monitor
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_a_sink_that_may_skip_never_stalls_a_recorded_one(model):
 
 
 def test_a_sink_that_hangs_does_not_keep_a_stopped_run(model, monkeypatch):
-    from runtime.pipeline import conductor, outlet
+    from foldcam.runtime.pipeline import conductor, outlet
 
     for module in (outlet, conductor):
         monkeypatch.setattr(module, "GRACE_SECONDS", 0.3)
@@ -158,7 +158,7 @@ def test_a_sink_that_hangs_does_not_keep_a_stopped_run(model, monkeypatch):
 
 
 def test_a_sink_may_leave_a_frame_out_and_go_on(model):
-    from runtime.sinks.base import NotWritten
+    from foldcam.runtime.sinks.base import NotWritten
 
     def leave_out(seen):
         if seen.frame.index in (3, 4):
@@ -181,7 +181,7 @@ def test_windows_are_written_to_by_the_main_thread(model):
 
 
 def test_a_window_that_is_closed_ends_the_run(model):
-    from runtime.sinks import StopRequested
+    from foldcam.runtime.sinks import StopRequested
 
     def close(seen):
         raise StopRequested
@@ -396,7 +396,7 @@ def test_a_run_needs_a_source(model):
 
 
 def test_a_detector_that_stumbles_on_a_camera_costs_one_frame(model):
-    from runtime.regions import Regions
+    from foldcam.runtime.regions import Regions
 
     def find(frame):
         if frame.index % 2:
@@ -413,7 +413,7 @@ def test_a_detector_that_stumbles_on_a_camera_costs_one_frame(model):
 
 
 def test_a_detector_that_always_fails_ends_even_a_camera(model):
-    from runtime.regions import Regions
+    from foldcam.runtime.regions import Regions
 
     def find(frame):
         raise FoldcamError("no weights")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from runtime.pipeline.inbox import Inbox
+from foldcam.runtime.pipeline.inbox import Inbox
 
 
 def box(newest, live=None, room=3, gather=0.0):

@@ -9,12 +9,12 @@ import time
 import pytest
 from pipeline_parts import Given, Kept, Reopened
 
-from runtime.errors import FoldcamError
-from runtime.model import FoldedModel
-from runtime.options import FlowOptions
-from runtime.pipeline import run
-from runtime.sinks import NotWritten
-from runtime.sinks.broker import parse_broker
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.model import FoldedModel
+from foldcam.runtime.options import FlowOptions
+from foldcam.runtime.pipeline import run
+from foldcam.runtime.sinks import NotWritten
+from foldcam.runtime.sinks.broker import parse_broker
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_the_program_says_what_a_broker_that_is_not_there_lost(
     ],
 )  # fmt: skip
 def test_malformed_addresses_of_a_broker_are_one_sentence(uri):
-    from runtime.sinks.mqtt import MqttSink
+    from foldcam.runtime.sinks.mqtt import MqttSink
 
     if uri == "mqtts://host/t?ca=":
         parse_broker(uri)  # an empty option is none

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.errors import FoldcamError
-from runtime.model import FoldedModel
-from runtime.options import RegionOptions
-from runtime.overlay import heatmap_on_frame
-from runtime.painting import painted_on_frame
-from runtime.pipeline import run
-from runtime.regions import Regions, open_regions
-from runtime.regions.regions import clipped
-from runtime.sources import Frame, open_source
+from foldcam.runtime.drawing.overlay import heatmap_on_frame
+from foldcam.runtime.drawing.painting import painted_on_frame
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.model import FoldedModel
+from foldcam.runtime.options import RegionOptions
+from foldcam.runtime.pipeline import run
+from foldcam.runtime.regions import Regions, open_regions
+from foldcam.runtime.regions.regions import clipped
+from foldcam.runtime.sources import Frame, open_source
 
 
 def frame(width: int = 60, height: int = 40, index: int = 0, **changes) -> Frame:
@@ -207,8 +207,8 @@ class Kept:
 
 def go(path, image, boxes, **flow):
     """The results of one picture's regions."""
-    from runtime.images import write_image
-    from runtime.options import FlowOptions
+    from foldcam.runtime.images.files import write_image
+    from foldcam.runtime.options import FlowOptions
 
     write_image(path.parent / "one.png", image)
     kept = Kept()

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime.model import Result, Timings
-from runtime.preprocess import Affine
-from runtime.seen import Seen
-from runtime.sources.base import Frame
+from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.images.preprocess import Affine
+from foldcam.runtime.model import Result, Timings
+from foldcam.runtime.sources.base import Frame
 
 W, H = 32, 24
 

@@ -10,20 +10,20 @@ import subprocess
 import pyarrow.parquet as pq
 import pytest
 
-from runtime.events.options import EventOptions
-from runtime.logs import configure, log
-from runtime.monitor import Cause, Monitor, State
-from runtime.output_options import OutputOptions
-from runtime.pipeline import Progress
-from runtime.pipeline.outlet import Outcome
-from runtime.pipeline.summary import Tally, summarized
-from runtime.sinks import NotWritten, open_outputs
-from runtime.sources.address import parse_address
-from runtime.status import status_text
-from runtime.systemd import status_of as systemd_status
-from runtime.web.health import Health
-from runtime.web.metrics import Metrics
-from runtime.web.packet import answers
+from foldcam.runtime.events.options import EventOptions
+from foldcam.runtime.output_options import OutputOptions
+from foldcam.runtime.pipeline import Progress
+from foldcam.runtime.pipeline.outlet import Outcome
+from foldcam.runtime.pipeline.status import status_text
+from foldcam.runtime.pipeline.summary import Tally, summarized
+from foldcam.runtime.sinks import NotWritten, open_outputs
+from foldcam.runtime.sources.address import parse_address
+from foldcam.runtime.system.logs import configure, log
+from foldcam.runtime.system.monitor import Cause, Monitor, State
+from foldcam.runtime.system.systemd import status_of as systemd_status
+from foldcam.runtime.web.health import Health
+from foldcam.runtime.web.metrics import Metrics
+from foldcam.runtime.web.packet import answers
 
 SECRET = "Zx7'q\"<k>h"
 PARTS = ("Zx7", "k>h", "Zx7%27")

@@ -7,14 +7,14 @@ import json
 import numpy as np
 import pytest
 
-from runtime.errors import FoldcamError
-from runtime.events.conditions import heat_share
-from runtime.events.detector import Detector, understood
-from runtime.events.language import parse_rule
-from runtime.events.options import EventOptions
-from runtime.images import read_image
-from runtime.output_options import OutputOptions, RecordingOptions
-from runtime.sinks import NotWritten, open_outputs
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.events.conditions import heat_share
+from foldcam.runtime.events.detector import Detector, understood
+from foldcam.runtime.events.language import parse_rule
+from foldcam.runtime.events.options import EventOptions
+from foldcam.runtime.images.files import read_image
+from foldcam.runtime.output_options import OutputOptions, RecordingOptions
+from foldcam.runtime.sinks import NotWritten, open_outputs
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 import pytest
 
-from runtime.errors import FoldcamError
-from runtime.output_options import OutputOptions, RecordingOptions
-from runtime.sinks import open_outputs
-from runtime.sinks.video import VideoSink, playable_frames
-from runtime.sources import open_source
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.output_options import OutputOptions, RecordingOptions
+from foldcam.runtime.sinks import open_outputs
+from foldcam.runtime.sinks.video import VideoSink, playable_frames
+from foldcam.runtime.sources import open_source
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from runtime.errors import FoldcamError
-from runtime.output_options import OutputOptions, RecordingOptions
-from runtime.sinks import open_outputs
-from runtime.sinks.growing import GrowingLines
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.output_options import OutputOptions, RecordingOptions
+from foldcam.runtime.sinks import open_outputs
+from foldcam.runtime.sinks.growing import GrowingLines
 
 
 def line(number: int) -> bytes:
@@ -95,7 +95,7 @@ def test_a_file_of_another_kind_is_not_touched(tmp_path, content, make_source):
 
 
 def test_events_are_not_written_through_a_link(tmp_path, make_source, contract_with):
-    from runtime.events.options import EventOptions
+    from foldcam.runtime.events.options import EventOptions
 
     (tmp_path / "events").mkdir()
     victim = tmp_path / "victim"
@@ -146,7 +146,7 @@ def test_a_service_that_is_restarted_keeps_its_results(tiny_model, tmp_path, chi
     counts = []
     for signal_number in (signal.SIGTERM, signal.SIGKILL, signal.SIGTERM):
         child = subprocess.Popen(
-            [sys.executable, "-m", "runtime.cli", "run", str(tiny_model), "--source",
+            [sys.executable, "-m", "foldcam.runtime", "run", str(tiny_model), "--source",
              "test://?size=64x48&rate=50", "--jsonl", path.name, "--quiet"],
             cwd=tmp_path, env=child_environment(),
         )  # fmt: skip

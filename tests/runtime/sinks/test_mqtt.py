@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from runtime.errors import FoldcamError
-from runtime.sinks import NotWritten
-from runtime.sinks.broker import parse_broker
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.sinks import NotWritten
+from foldcam.runtime.sinks.broker import parse_broker
 
 paho = pytest.importorskip("paho.mqtt.client")
 BROKER = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
@@ -101,7 +101,7 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
 
 
 def sink_of(port: int, login: str = "", **options: Any):
-    from runtime.sinks.mqtt import MqttSink
+    from foldcam.runtime.sinks.mqtt import MqttSink
 
     return MqttSink(f"mqtt://{login}127.0.0.1:{port}/cams/door", **options)
 
@@ -173,7 +173,7 @@ def test_a_recorded_source_waits_for_the_broker(broker, make_seen):
 
 
 def test_but_not_for_one_that_never_comes(make_seen, monkeypatch):
-    from runtime.sinks import mqtt
+    from foldcam.runtime.sinks import mqtt
 
     monkeypatch.setattr(mqtt, "_PATIENCE_S", 0.1)
     with sink_of(free_port(), patient=True) as sink:
@@ -192,7 +192,7 @@ def test_name_and_password_are_percent_decoded_and_never_said(tmp_path, make_see
     )
     broker = Broker(tmp_path, f"allow_anonymous false\npassword_file {passwords}")
     broker.start()
-    from runtime.logs import log
+    from foldcam.runtime.system.logs import log
 
     log.propagate = True
     listener = Listener(broker.port, username="me@home", password="p@ss/w:rd")
@@ -215,7 +215,7 @@ def test_name_and_password_are_percent_decoded_and_never_said(tmp_path, make_see
 @needs_broker
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
 def test_tls_checks_the_certificate(tmp_path, make_seen):
-    from runtime.sinks.mqtt import MqttSink
+    from foldcam.runtime.sinks.mqtt import MqttSink
 
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
     subprocess.run(

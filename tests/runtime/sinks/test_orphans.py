@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime.output_options import OutputOptions, RecordingOptions
-from runtime.sinks import open_outputs
+from foldcam.runtime.output_options import OutputOptions, RecordingOptions
+from foldcam.runtime.sinks import open_outputs
 
 NAME = ".seen.abcdefgh.partial.jsonl"
 CONTENT = b'{"whole": 1}\n{"cut'
@@ -63,7 +63,7 @@ def test_a_name_that_becomes_a_link_while_it_is_looked_at(
     folder = tmp_path / "out"
     folder.mkdir()
     (folder / NAME).write_bytes(CONTENT)
-    from runtime.sinks import opening
+    from foldcam.runtime.sinks import opening
 
     def swap(path: Path) -> bool:
         (folder / NAME).unlink()

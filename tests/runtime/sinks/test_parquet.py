@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from runtime.errors import FoldcamError
-from runtime.output_options import OutputOptions, RecordingOptions
-from runtime.sinks import open_outputs
-from runtime.sinks.parquet import ParquetSink, mend_parquet
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.output_options import OutputOptions, RecordingOptions
+from foldcam.runtime.sinks import open_outputs
+from foldcam.runtime.sinks.parquet import ParquetSink, mend_parquet
 
 pq = pytest.importorskip("pyarrow.parquet")
 
@@ -79,7 +79,7 @@ def test_another_embedding_size_is_refused(tmp_path, make_seen):
 
 
 def test_segments_of_a_live_run(tmp_path, make_seen, make_source, tiny_model):
-    from runtime import FoldedModel
+    from foldcam.runtime import FoldedModel
 
     with FoldedModel.load(tiny_model) as model:
         (sink,) = open_outputs(

@@ -15,14 +15,14 @@ import cv2
 import numpy as np
 import pytest
 
-from runtime.errors import FoldcamError
-from runtime.output_options import OutputOptions, RecordingOptions
-from runtime.sinks import NotWritten, open_outputs
-from runtime.sinks.guard import DiskGuard
-from runtime.sinks.jsonl import JsonlSink, mend_jsonl
-from runtime.sinks.recording import Recording
-from runtime.sinks.segments import Segments
-from runtime.sources import open_source
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.output_options import OutputOptions, RecordingOptions
+from foldcam.runtime.sinks import NotWritten, open_outputs
+from foldcam.runtime.sinks.guard import DiskGuard
+from foldcam.runtime.sinks.jsonl import JsonlSink, mend_jsonl
+from foldcam.runtime.sinks.recording import Recording
+from foldcam.runtime.sinks.segments import Segments
+from foldcam.runtime.sources import open_source
 
 
 def names(folder: Path) -> list[str]:
@@ -133,7 +133,7 @@ def test_recording_pauses_before_the_disk_is_full_and_resumes(tmp_path, make_see
     disk = Disk()
     sink = jsonl(tmp_path / "a.jsonl", guard=disk.guard(tmp_path, 1e9))
     lost, reasons, named = [], set(), []
-    from runtime.logs import log
+    from foldcam.runtime.system.logs import log
 
     log.propagate = True
     with sink:
@@ -172,7 +172,7 @@ def test_the_guard_looks_once_a_second_and_survives_a_disk_that_is_gone(tmp_path
 
 
 def test_a_failed_write_of_a_live_source_keeps_the_whole_lines(tmp_path, make_seen, monkeypatch):
-    from runtime.sinks import jsonl as module
+    from foldcam.runtime.sinks import jsonl as module
 
     sink = jsonl(tmp_path / "a.jsonl")
     written = module._write_all
@@ -261,8 +261,8 @@ import importlib.util
 spec = importlib.util.spec_from_file_location("fake", {conftest!r})
 fake = importlib.util.module_from_spec(spec); spec.loader.exec_module(fake)
 import numpy as np
-from runtime.output_options import OutputOptions, RecordingOptions
-from runtime.sinks import open_outputs
+from foldcam.runtime.output_options import OutputOptions, RecordingOptions
+from foldcam.runtime.sinks import open_outputs
 folder = Path(sys.argv[1])
 sinks = open_outputs(
     [fake.source_of()], OutputOptions(save=str(folder), jsonl=str(folder / "x.jsonl")),

@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from runtime.events.detector import Detector
-from runtime.events.language import parse_rule
-from runtime.events.options import EventOptions
-from runtime.sinks.record import record
-from runtime.sinks.table import TableSink
-from runtime.unanswered import NAN
-from runtime.web.packet import answers
+from foldcam.runtime.events.detector import Detector
+from foldcam.runtime.events.language import parse_rule
+from foldcam.runtime.events.options import EventOptions
+from foldcam.runtime.sinks.record import record
+from foldcam.runtime.sinks.table import TableSink
+from foldcam.runtime.unanswered import NAN
+from foldcam.runtime.web.packet import answers
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_every_output_says_why(make_seen, make_result):
 
 def test_parquet_has_a_column_for_it(make_seen, make_result, tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
-    from runtime.sinks.parquet import ParquetSink
+    from foldcam.runtime.sinks.parquet import ParquetSink
 
     broken = replace(make_result(), labels=[], error=NAN, neighbors=np.empty(0, np.int32))
     with ParquetSink(tmp_path / "x.parquet", 3) as sink:

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.errors import FoldcamError
-from runtime.options import SourceOptions
-from runtime.redaction import bare_address
-from runtime.sources.address import SCHEMES, STREAMS, Address, parse_address
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.options import SourceOptions
+from foldcam.runtime.sources.address import SCHEMES, STREAMS, Address, parse_address
+from foldcam.runtime.system.redaction import bare_address
 
 
 def test_a_camera_by_number_by_device_and_by_a_lasting_name():

@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 import pytest
 
-from runtime.errors import FoldcamError
-from runtime.monitor import Monitor
-from runtime.options import FlowOptions
-from runtime.sources import Link, open_source
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.options import FlowOptions
+from foldcam.runtime.sources import Link, open_source
+from foldcam.runtime.system.monitor import Monitor
 
 BAD = (5, 6, 17)
 

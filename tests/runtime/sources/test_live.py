@@ -9,11 +9,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from runtime.errors import FoldcamError
-from runtime.monitor import Monitor
-from runtime.options import FlowOptions
-from runtime.sources import Link
-from runtime.sources.live import LiveSource
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.options import FlowOptions
+from foldcam.runtime.sources import Link
+from foldcam.runtime.sources.live import LiveSource
+from foldcam.runtime.system.monitor import Monitor
 
 QUICK = FlowOptions(stall_seconds=0.3, backoff_seconds=0.02, backoff_most_seconds=0.05, wait=True)
 

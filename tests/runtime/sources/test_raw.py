@@ -9,9 +9,9 @@ import time
 import numpy as np
 import pytest
 
-from runtime.options import SourceOptions
-from runtime.sources.address import parse_address
-from runtime.sources.raw import RawSource
+from foldcam.runtime.options import SourceOptions
+from foldcam.runtime.sources.address import parse_address
+from foldcam.runtime.sources.raw import RawSource
 
 ADDRESS = parse_address("-", SourceOptions(width=3, height=2, fps=10.0))
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.backoff import Backoff
-from runtime.monitor import State
-from runtime.options import FlowOptions
-from runtime.sources.reconnect import Reconnect
+from foldcam.runtime.options import FlowOptions
+from foldcam.runtime.sources.reconnect import Reconnect
+from foldcam.runtime.system.backoff import Backoff
+from foldcam.runtime.system.monitor import State
 
 FLOW = FlowOptions(stall_seconds=10.0, backoff_seconds=1.0, backoff_most_seconds=8.0)
 

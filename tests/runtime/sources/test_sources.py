@@ -14,12 +14,12 @@ import time
 import numpy as np
 import pytest
 
-from runtime.errors import FoldcamError
-from runtime.images import write_image
-from runtime.redaction import bare_address
-from runtime.sources import open_source
-from runtime.sources.camera import camera_failure
-from runtime.sources.images import pattern_root
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.files import write_image
+from foldcam.runtime.sources import open_source
+from foldcam.runtime.sources.camera import camera_failure
+from foldcam.runtime.sources.images import pattern_root
+from foldcam.runtime.system.redaction import bare_address
 
 
 def test_folder_skips_and_names_what_is_corrupt(photo):
@@ -222,7 +222,7 @@ def silent_server() -> socket.socket:
 
 
 def test_opencv_that_is_stuck_in_an_open_is_left_behind_and_ends_by_itself():
-    from runtime.options import FlowOptions
+    from foldcam.runtime.options import FlowOptions
 
     with silent_server() as server:
         uri = f"tcp://127.0.0.1:{server.getsockname()[1]}"
@@ -248,7 +248,7 @@ def test_the_program_stops_at_once_while_it_connects(
 ):
     with silent_server() as server:
         child = subprocess.Popen(
-            [sys.executable, "-m", "runtime.cli", "run", str(tiny_model),
+            [sys.executable, "-m", "foldcam.runtime", "run", str(tiny_model),
              "--source", f"tcp://127.0.0.1:{server.getsockname()[1]}"],
             env=child_environment(), cwd=tmp_path, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
@@ -310,7 +310,7 @@ def test_motion_jpeg_over_http(tmp_path):
 
 
 def test_a_stream_over_udp():
-    from runtime.options import FlowOptions
+    from foldcam.runtime.options import FlowOptions
 
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from runtime.errors import FoldcamError
-from runtime.monitor import Monitor
-from runtime.options import SourceOptions
-from runtime.sources import Attached, Link, open_source
-from runtime.sources.pattern import number_in
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.options import SourceOptions
+from foldcam.runtime.sources import Attached, Link, open_source
+from foldcam.runtime.sources.pattern import number_in
+from foldcam.runtime.system.monitor import Monitor
 
 #   1 2 3
 #   4 5 6
@@ -19,7 +19,7 @@ SMALL = np.repeat(np.arange(1, 7, dtype=np.uint8).reshape(2, 3, 1), 3, axis=2)
 @pytest.fixture
 def numbered(tmp_path):
     """`numbered(n)`: a folder of n pictures of 3 x 2 pixels, numbered 1 to 6 plus 10 each."""
-    from runtime.images import write_image
+    from foldcam.runtime.images.files import write_image
 
     def write(count: int = 1):
         for number in range(count):

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime.contract import Contract
-from runtime.model import Result, Timings
-from runtime.monitor import Monitor, State
-from runtime.options import ServeOptions
-from runtime.preprocess import Affine
-from runtime.seen import Seen
-from runtime.sources import Frame
-from runtime.web import LivePage
+from foldcam.runtime.contract.schema import Contract
+from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.images.preprocess import Affine
+from foldcam.runtime.model import Result, Timings
+from foldcam.runtime.options import ServeOptions
+from foldcam.runtime.sources import Frame
+from foldcam.runtime.system.monitor import Monitor, State
+from foldcam.runtime.web import LivePage
 
 
 def make_seen(

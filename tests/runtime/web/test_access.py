@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.errors import FoldcamError
-from runtime.web.access import Access, same_origin
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.web.access import Access, same_origin
 
 TOKEN = "0123456789abcdef"
 

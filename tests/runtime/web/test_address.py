@@ -6,8 +6,8 @@ import socket
 
 import pytest
 
-from runtime.errors import FoldcamError
-from runtime.web.address import HostNames, bind, is_loopback, resolve, url_host
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.web.address import HostNames, bind, is_loopback, resolve, url_host
 
 
 @pytest.mark.parametrize(

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from runtime.errors import FoldcamError
-from runtime.images import write_image
-from runtime.monitor import Cause, Monitor, State
-from runtime.web import health
-from runtime.web import history as history_module
-from runtime.web.health import Health
-from runtime.web.history import History
-from runtime.web.thumbnails import SIDE, Thumbnails
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.files import write_image
+from foldcam.runtime.system.monitor import Cause, Monitor, State
+from foldcam.runtime.web import health
+from foldcam.runtime.web import history as history_module
+from foldcam.runtime.web.health import Health
+from foldcam.runtime.web.history import History
+from foldcam.runtime.web.thumbnails import SIDE, Thumbnails
 
 
 def test_latest_is_the_newest_result_of_every_stream(serve, make_seen):

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from benchmarks.reliability.browser import (
+from foldcam.benchmarks.reliability.browser import (
     DESKTOP,
     PHONE,
     cells,
@@ -17,9 +17,9 @@ from benchmarks.reliability.browser import (
     wait_for_body,
     why_no_browser,
 )
-from runtime.overlay import WARM, Style, overlay
-from runtime.seen import Seen
-from runtime.web import broadcast
+from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.overlay import WARM, Style, overlay
+from foldcam.runtime.web import broadcast
 
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect
@@ -123,7 +123,7 @@ def test_labels_from_the_model_are_text_and_never_markup(serve, look, make_seen)
 
 
 def test_regions_have_boxes_and_heat_stays_within_them(serve, look, make_seen):
-    from runtime.preprocess import Affine
+    from foldcam.runtime.images.preprocess import Affine
 
     served = serve()
     frame = make_seen(size=(320, 240))
@@ -154,7 +154,7 @@ def test_an_old_picture_is_shown_as_old(serve, look, make_seen):
 
 
 def test_a_source_that_is_not_streaming_is_named(serve, look, make_seen):
-    from runtime.monitor import State
+    from foldcam.runtime.system.monitor import State
 
     served = serve()
     served.feed(make_seen())
@@ -249,9 +249,9 @@ def test_a_hidden_page_is_sent_no_pictures(serve, look, make_seen, monkeypatch):
 
 
 def test_the_style_that_the_run_was_given_is_where_the_page_begins(contract_with, look, make_seen):
-    from runtime.monitor import Monitor
-    from runtime.options import ServeOptions
-    from runtime.web import LivePage
+    from foldcam.runtime.options import ServeOptions
+    from foldcam.runtime.system.monitor import Monitor
+    from foldcam.runtime.web import LivePage
 
     style = Style(opacity=0.35, colormap="viridis")
     with LivePage(ServeOptions(port=0), Monitor(), contract_with(), style=style) as page_:

@@ -13,8 +13,8 @@ import urllib.request
 
 import pytest
 
-from runtime.errors import FoldcamError
-from runtime.web import descriptors
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.web import descriptors
 
 
 def opened(served, count, sent=b""):
@@ -88,7 +88,7 @@ def test_a_small_limit_of_open_files_is_one_sentence_or_a_smaller_page(
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [
-        sys.executable, "-m", "runtime.cli", "run", str(tiny_model), "--source",
+        sys.executable, "-m", "foldcam.runtime", "run", str(tiny_model), "--source",
         "test://?size=64x48&rate=20", "--quiet", "--serve", str(port),
     ]  # fmt: skip
     child = subprocess.Popen(

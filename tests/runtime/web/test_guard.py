@@ -207,7 +207,7 @@ def test_a_fault_of_ours_is_one_line_in_the_log_and_a_plain_500(serve, caplog, m
 
     monkeypatch.setattr(served.page._shown.health, "look", broken)
     assert served.get("/healthz").status == 500
-    lines = [record for record in caplog.records if record.name == "runtime.web.guard"]
+    lines = [record for record in caplog.records if record.name == "foldcam.runtime.web.guard"]
     assert [record.getMessage() for record in lines[:1]] == [
         "a request failed: ZeroDivisionError: by nothing"
     ]

@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from runtime.errors import FoldcamError
-from runtime.monitor import Monitor
-from runtime.options import ServeOptions
-from runtime.web import LivePage, broadcast
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.options import ServeOptions
+from foldcam.runtime.system.monitor import Monitor
+from foldcam.runtime.web import LivePage, broadcast
 
 
 def test_it_is_a_sink_that_may_miss_results_and_leaves_nothing(serve):
@@ -56,10 +56,12 @@ def test_a_port_in_use_is_one_sentence(serve, contract_with):
 
 
 def test_where_it_is_served_is_logged_without_the_token(contract_with, caplog, token):
-    caplog.set_level("INFO", "runtime.web")
+    caplog.set_level("INFO", "foldcam.runtime.web")
     with LivePage(ServeOptions(port=0, token=token), Monitor(), contract_with()) as page:
         assert page.url.startswith("http://127.0.0.1:")
-    said = [record.getMessage() for record in caplog.records if "runtime.web" in record.name]
+    said = [
+        record.getMessage() for record in caplog.records if "foldcam.runtime.web" in record.name
+    ]
     assert said == [f"the live page is at {page.url}"]
 
 
@@ -111,9 +113,9 @@ def test_without_the_extra_it_says_what_to_install(child_environment):
         "        if name.partition('.')[0] in {blocked!r}:\n"
         "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
         "sys.meta_path.insert(0, Wall())\n"
-        "from runtime.web import LivePage\n"
-        "from runtime.monitor import Monitor\n"
-        "from runtime.options import ServeOptions\n"
+        "from foldcam.runtime.web import LivePage\n"
+        "from foldcam.runtime.system.monitor import Monitor\n"
+        "from foldcam.runtime.options import ServeOptions\n"
         "try:\n"
         "    LivePage(ServeOptions(port=0), Monitor(), None)\n"
         "except Exception as error:\n"
@@ -138,7 +140,7 @@ def test_the_help_does_not_load_it(child_environment):
         "        if name.partition('.')[0] in ('starlette', 'uvicorn', 'prometheus_client'):\n"
         "            raise ModuleNotFoundError(name)\n"
         "sys.meta_path.insert(0, Wall())\n"
-        "from runtime.cli import main; main()"
+        "from foldcam.runtime.cli.runtime import main; main()"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], env=child_environment(), capture_output=True, text=True,

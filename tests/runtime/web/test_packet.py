@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from runtime.overlay import heatmap_on_frame
-from runtime.preprocess import Affine, Preprocessing
-from runtime.seen import Seen
-from runtime.web.packet import LONGEST_SIDE, encode_packet
+from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.overlay import heatmap_on_frame
+from foldcam.runtime.images.preprocess import Affine, Preprocessing
+from foldcam.runtime.web.packet import LONGEST_SIDE, encode_packet
 
 
 def parse(data: bytes):

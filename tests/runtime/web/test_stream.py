@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from runtime.web import broadcast, connections, stream
+from foldcam.runtime.web import broadcast, connections, stream
 
 
 def header_of(data: bytes):
@@ -111,7 +111,7 @@ def test_a_frame_that_cannot_be_encoded_is_left_out_and_said_once(serve, make_se
             time.sleep(0.05)
         served.feed(make_seen(3))
         assert pictures(client, 1) == [3]
-    said = [record for record in caplog.records if record.name == "runtime.web.broadcast"]
+    said = [record for record in caplog.records if record.name == "foldcam.runtime.web.broadcast"]
     assert len(said) == 1
     assert "frame 0 of stream 0 is not shown" in said[0].getMessage()
 

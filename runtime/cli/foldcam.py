@@ -1,0 +1,104 @@
+"""`foldcam`: the program of the workstation.
+
+Its commands come from the packages by entry point (group `foldcam.commands`, each a
+`typer.Typer`), so that no package imports another for its command line.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+from typing import Annotated, NoReturn
+
+import typer
+
+from foldcam.runtime.cli import entry
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.command import missing_extra, print_text
+from foldcam.runtime.system.memory import keep_freed_memory
+
+GROUP = "foldcam.commands"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from foldcam.runtime.system.version import version
+
+        print_text(f"foldcam {version()}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+def gather(points: list[EntryPoint]) -> typer.Typer:
+    """One program out of the packages' programs; their commands stand side by side.
+
+    A package whose import fails leaves a command under its entry point's name, which
+    says what to install.
+
+    Args:
+        points: of the group `foldcam.commands`.
+    """
+    root = typer.Typer(
+        name="foldcam",
+        help="Fold the training images' grad-weights into an embedding network's ONNX graph."
+        "\n\nExample: foldcam export demo --images photos/ --out model.onnx",
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+    )
+    root.callback()(_options)
+    for point in sorted(points, key=lambda point: point.name):
+        try:
+            part = point.load()
+        except ImportError as error:
+            sentence = missing_extra(error)
+            if sentence is None:
+                raise
+            _add_missing(root, point.name, sentence)
+            continue
+        root.registered_commands.extend(part.registered_commands)
+        root.registered_groups.extend(part.registered_groups)
+    if not root.registered_commands and not root.registered_groups:
+        raise FoldcamError(
+            "foldcam's commands are not installed: pip install 'foldcam[export]', or in a "
+            "checkout pip install -e '.[export]'."
+        )
+    return root
+
+
+def _add_missing(root: typer.Typer, name: str, sentence: str) -> None:
+    def explain() -> None:
+        raise FoldcamError(sentence)
+
+    # Whatever flags were given, the answer is the same. The help does not repeat the
+    # sentence: typer would read the brackets in it as markup.
+    root.command(
+        name,
+        help="Not available: something that it needs is not installed.",
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    )(explain)
+
+
+def installed() -> typer.Typer:
+    """The program out of everything that is installed.
+
+    Raises:
+        FoldcamError: nothing is.
+    """
+    keep_freed_memory()
+    return gather(list(entry_points(group=GROUP)))
+
+
+def main() -> NoReturn:
+    """As `python -m foldcam.runtime.cli.foldcam`."""
+    entry.foldcam()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,223 @@
+"""What this machine has, what it lacks, and what to do about it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module, metadata, util
+from pathlib import Path
+
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.text import printable, shorten
+from foldcam.runtime.system.version import version
+
+Status = str
+OK, MISSING, OPTIONAL = "ok", "missing", "optional"
+
+_L4T_RELEASE = Path("/etc/nv_tegra_release")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report.
+
+    Attributes:
+        name: what was looked for.
+        status: `ok`, `missing` (needed), or `optional` (absent, needed for some uses).
+        detail: what was found.
+        advice: what to do, empty if nothing.
+    """
+
+    name: str
+    status: Status
+    detail: str
+    advice: str = ""
+
+
+def diagnose() -> list[Check]:
+    """Look at everything. A check that itself fails becomes a line of the report."""
+    checks: list[Check] = []
+    for look in (
+        _python, _machine, _numpy, _opencv, _onnxruntime, _tensorrt, _cuda_bindings, _cameras,
+        _display, _model,
+    ):  # fmt: skip
+        checks.extend(_guarded(look))
+    return checks
+
+
+def diagnose_source(uri: str) -> list[Check]:
+    """How a source would be read; nothing is opened.
+
+    Raises:
+        FoldcamError: the address is none.
+    """
+    from foldcam.runtime.options import SourceOptions
+    from foldcam.runtime.sources.address import parse_address
+    from foldcam.runtime.sources.capture import check_possible
+    from foldcam.runtime.sources.gstreamer import csi_pipeline
+
+    # A size, in case it is raw frames whose size comes by flags.
+    address = parse_address(uri, SourceOptions(width=640, height=480) if uri == "-" else None)
+    checks = [Check("source", OK, address.name), Check("kind", OK, address.kind)]
+    if address.kind == "csi":
+        checks.append(Check("pipeline", OK, csi_pipeline(int(address.target), address.options)))
+    try:
+        check_possible(address)
+    except FoldcamError as error:
+        checks.append(Check("opencv", MISSING, "cannot read it", str(error)))
+    return checks
+
+
+def diagnosis_text(checks: list[Check]) -> str:
+    """The report as lines to read."""
+    wide = max(len(check.name) for check in checks)
+    lines: list[str] = []
+    for check in checks:
+        lines.append(f"{check.status:9}{check.name:{wide}}  {printable(check.detail)}")
+        if check.advice:
+            lines.append(f"{'':9}{'':{wide}}  -> {printable(check.advice)}")
+    return "\n".join(lines)
+
+
+def _guarded(look: Callable[[], list[Check]]) -> list[Check]:
+    try:
+        return look()
+    except Exception as error:  # a broken installation is just what a doctor meets
+        reason = shorten(f"{type(error).__name__}: {error}".splitlines()[0], 200)
+        return [Check(look.__name__.strip("_"), MISSING, f"installed but broken ({reason})")]
+
+
+def _python() -> list[Check]:
+    found = f"{platform.python_version()} ({sys.executable})"
+    good = sys.version_info >= (3, 10)
+    advice = "" if good else "foldcam needs Python 3.10 or later"
+    return [
+        Check("foldcam", OK, version()),
+        Check("python", OK if good else MISSING, found, advice),
+    ]
+
+
+def _machine() -> list[Check]:
+    checks = [Check("platform", OK, f"{platform.platform()}, {os.cpu_count()} processors")]
+    if _L4T_RELEASE.exists():
+        release = _L4T_RELEASE.read_text("utf-8", "replace").splitlines()
+        checks.append(Check("jetpack", OK, shorten(release[0] if release else "L4T", 100)))
+    return checks
+
+
+def _numpy() -> list[Check]:
+    import numpy
+
+    return [Check("numpy", OK, numpy.__version__)]
+
+
+def _opencv() -> list[Check]:
+    if not _present("cv2"):
+        return [
+            Check(
+                "opencv",
+                MISSING,
+                "not installed",
+                "pip install 'foldcam[cpu]'; on a Jetson use JetPack's own: make the environment "
+                "with `python3 -m venv --system-site-packages`",
+            )
+        ]
+    import cv2
+
+    from foldcam.runtime.images.opencv import has
+
+    checks = [Check("opencv", OK, cv2.__version__)]
+    for option, name, loss in (
+        ("FFMPEG", "opencv ffmpeg", "no video files and no network streams"),
+        ("GStreamer", "opencv gstreamer", "no csi:// cameras; JetPack's own OpenCV has it"),
+        ("v4l/v4l2", "opencv v4l2", "no USB cameras on Linux"),
+        ("GUI", "opencv windows", "no --show; pip install 'foldcam[window]' has windows"),
+    ):
+        there = has(option)
+        checks.append(
+            Check(name, OK if there else OPTIONAL, "yes" if there else "no", "" if there else loss)
+        )
+    return checks
+
+
+def _onnxruntime() -> list[Check]:
+    if not _present("onnxruntime"):
+        advice = "pip install 'foldcam[cpu]', or 'foldcam[gpu]' for CUDA"
+        return [Check("onnxruntime", MISSING, "not installed", advice)]
+    onnxruntime = import_module("onnxruntime")
+    providers = ", ".join(
+        name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers()
+    )
+    return [Check("onnxruntime", OK, f"{onnxruntime.__version__} ({providers})")]
+
+
+def _tensorrt() -> list[Check]:
+    checks: list[Check] = []
+    for name, advice in (
+        ("tensorrt", "comes with JetPack; elsewhere: pip install tensorrt"),
+        ("tensorrt_rtx", "for RTX cards: pip install 'foldcam[rtx]'"),
+    ):
+        checks.append(_optional_module(name, name, advice))
+    return checks
+
+
+def _cuda_bindings() -> list[Check]:
+    return [
+        _optional_module(
+            "cuda",
+            "cuda-bindings",
+            "for TensorRT: pip install 'cuda-bindings==12.*' on JetPack 6, 13.* on JetPack 7",
+        ),
+        _optional_module("pycuda", "pycuda", "not needed where cuda-bindings is"),
+    ]
+
+
+def _optional_module(module: str, name: str, advice: str) -> Check:
+    if not _present(module):
+        return Check(name, OPTIONAL, "not installed", advice)
+    try:
+        found = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        # Asked of the module only now: importing TensorRT takes seconds.
+        found = str(getattr(import_module(module), "__version__", "version unknown"))
+    return Check(name, OK, found)
+
+
+def _cameras() -> list[Check]:
+    from foldcam.runtime.sources.camera import video_devices
+
+    devices = video_devices(Path("/dev"), Path("/sys/class/video4linux"))
+    if not devices:
+        return [Check("cameras", OPTIONAL, "none (/dev/video*)", "plug one in, or use --file PATH")]
+    listed = ", ".join(f"{path} ({name})" if name else path for path, name in devices)
+    locked = [path for path, _ in devices if not os.access(path, os.R_OK | os.W_OK)]
+    if locked:
+        advice = f"no permission for {locked[0]}: sudo usermod -aG video $USER, then log in again"
+        return [Check("cameras", MISSING, listed, advice)]
+    return [Check("cameras", OK, listed)]
+
+
+def _display() -> list[Check]:
+    found = os.environ.get("WAYLAND_DISPLAY") or os.environ.get("DISPLAY")
+    if found or not sys.platform.startswith("linux"):
+        return [Check("display", OK, found or "yes")]
+    return [Check("display", OPTIONAL, "none", "only --show needs one")]
+
+
+def _model() -> list[Check]:
+    from foldcam.runtime.pipeline.default_model import find_model
+
+    try:
+        return [Check("default model", OK, str(find_model()))]
+    except FoldcamError as error:
+        return [Check("default model", OPTIONAL, "none", str(error))]
+
+
+def _present(module: str) -> bool:
+    try:
+        return util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False

@@ -1,0 +1,257 @@
+"""`runtime run` and `runtime config`: flags and files turned into a `RunConfig`, and run."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from foldcam.runtime.config.flags import parameters, table_of
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.listing import in_words
+from foldcam.runtime.system.command import print_json, print_text
+from foldcam.runtime.system.redaction import redacted
+from foldcam.runtime.system.standard_streams import claim_output
+from foldcam.runtime.system.text import number_text, printable
+
+if TYPE_CHECKING:
+    from foldcam.runtime.config import RunConfig
+    from foldcam.runtime.pipeline import Summary
+    from foldcam.runtime.sinks.table import TableSink
+
+config_app = typer.Typer(
+    no_args_is_help=True,
+    help="Write or check a file for `runtime run --config`.\n\n"
+    "Example: runtime config init foldcam.toml",
+)
+
+
+def run(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="A folded model (.onnx) or its engine (.engine). Without it: $FOLDCAM_MODEL, the "
+            "only one in this folder, or the demo's.",
+            show_default=False,
+        ),
+    ] = None,
+    camera: Annotated[
+        list[int] | None,
+        typer.Option(help="A camera of this machine, by number; several times.", min=0),
+    ] = None,
+    file: Annotated[
+        str | None,
+        typer.Option(help="An image, a folder, a pattern in quotes, or a video."),
+    ] = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A path, /dev/videoN, - for raw frames, or file:// v4l2:// csi:// rtsp:// "
+            "http:// tcp:// udp:// test://; several times."
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="A TOML file (see `runtime config init`); flags come before it."),
+    ] = None,
+    event: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A rule, such as 'unknown: similarity below 0.4 for 2s cooldown 60s'; several "
+            "times.",
+            rich_help_panel="Outputs",
+        ),
+    ] = None,
+    serve: Annotated[
+        str | None,
+        typer.Option(
+            help="Serve the live page; any host but loopback needs a token.",
+            metavar="[HOST:]PORT",
+            rich_help_panel="Live page",
+        ),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No status line.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the summary as one JSON document.")
+    ] = False,
+    **flags: Any,
+) -> None:
+    """Show what a folded model sees, and where it looks.
+
+    Example: runtime run model.onnx --camera 0 --save out/
+
+    Example: runtime run model.onnx --file photos/ --save out/ --jsonl out/results.jsonl
+
+    Example: runtime run model.engine --config foldcam.toml --serve 8080
+    """
+    table = table_of(
+        flags, model=model, cameras=camera, file=file, sources=source, events=event, serve=serve,
+        quiet=quiet,
+    )  # fmt: skip
+    chosen = _chosen(config, table)
+    if json and chosen.output.jsonl == "-":
+        raise typer.BadParameter("--json and --jsonl - both write to standard output.")
+    from foldcam.runtime.pipeline.opening import opened, run_opened
+    from foldcam.runtime.pipeline.status import StatusLine
+    from foldcam.runtime.pipeline.summary import unread
+    from foldcam.runtime.system.logs import configure
+
+    if json or chosen.output.jsonl == "-":
+        claim_output()
+    configure(chosen.log.format, chosen.log.level)
+    with opened(chosen, table=not json, config_file=config) as everything:
+        status = StatusLine() if chosen.log.status else None
+        try:
+            summary = run_opened(chosen, everything, status)
+        except BrokenPipeError:
+            raise FoldcamError("Whoever read the results has gone, which ended the run.") from None
+        finally:
+            if status is not None:
+                status.clear()
+    if json:
+        print_json({"model": str(everything.path), **summary.to_dict()})
+    else:
+        _report(
+            summary,
+            everything.table,
+            to_stderr=chosen.output.jsonl == "-",
+            quiet=not chosen.log.status,
+        )
+    problems = []
+    if names := unread(everything.sources, summary):
+        problems.append(f"Nothing could be read of {', '.join(map(printable, names))}.")
+    if summary.failures:
+        problems.append(f"Not everything was written: {'; '.join(summary.failures)}.")
+    if summary.broken is not None:
+        problems.append(summary.broken)
+    if problems:
+        raise FoldcamError(" ".join(problems))
+
+
+def _with_flags(command: Any) -> Any:
+    """The command with a parameter for every key of the configuration in place of `**flags`."""
+    signature = inspect.signature(command, eval_str=True)
+    own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+    every = [*own, *parameters()]
+    command.__signature__ = signature.replace(parameters=every)
+    command.__annotations__ = {each.name: each.annotation for each in every}
+    return command
+
+
+run = _with_flags(run)
+
+
+@config_app.command()
+def init(
+    file: Annotated[
+        str, typer.Argument(help="The file to write; - is standard output.")
+    ] = "foldcam.toml",
+    force: Annotated[bool, typer.Option("--force", help="Write over a file.")] = False,
+) -> None:
+    """Write a file that names every key, with its meaning and its default.
+
+    Example: runtime config init foldcam.toml
+    """
+    from foldcam.runtime.config.dumping import commented_file
+    from foldcam.runtime.system.files import atomic_path
+
+    if file == "-":
+        # Its examples are no secrets, and show how addresses are written.
+        sys.stdout.write(commented_file())
+        return
+    path = Path(file)
+    if path.exists() and not force:
+        raise FoldcamError(f"{path} exists: give another name, or --force.")
+    with atomic_path(path) as temporary:
+        temporary.write_text(commented_file(), encoding="utf-8")
+    print_text(f"wrote {printable(str(path))}")
+
+
+@config_app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="A TOML file.", show_default=False)],
+    json: Annotated[
+        bool, typer.Option("--json", help="Print all values, without secrets.")
+    ] = False,
+) -> None:
+    """Say whether a file is right, and if not, which key is at fault.
+
+    Nothing that it names is opened.
+
+    Example: runtime config check foldcam.toml
+    """
+    from foldcam.runtime.config import load_config
+    from foldcam.runtime.config.dumping import public_document
+
+    loaded = load_config(file)
+    if json:
+        print_json(public_document(loaded))
+    else:
+        count = len(loaded.sources)
+        print_text(
+            f"{printable(str(file))} is right: {count} source{'' if count == 1 else 's'}, "
+            f"{len(loaded.events)} event{'' if len(loaded.events) == 1 else 's'}"
+        )
+
+
+def _chosen(file: Path | None, table: dict[str, Any]) -> RunConfig:
+    """File and flags together; what flags alone get wrong is wrong usage."""
+    from foldcam.runtime.config.loading import config_from, load_config, merged
+    from foldcam.runtime.config.typed import KeyProblem
+
+    sources = table.get("source", {}).get("given", [])
+    kinds = {name for source in sources for name in source}
+    if len(kinds) > 1:
+        raise typer.BadParameter("give only one of --camera, --file and --source.")
+    if file is None and not sources:
+        raise typer.BadParameter("give one of --camera, --file and --source, or --config.")
+    try:
+        if file is not None:
+            return load_config(file, table)
+        return config_from(merged({}, table))
+    except KeyProblem as problem:
+        raise typer.BadParameter(str(problem)) from None
+
+
+def _report(summary: Summary, table: TableSink | None, *, to_stderr: bool, quiet: bool) -> None:
+    """The end of a run in words; skipped files are counted and named even when quiet."""
+    lines: list[str] = []
+    if table is not None:
+        lines += [str(table), ""]
+    frames = f"{summary.frames} frame{'' if summary.frames == 1 else 's'}"
+    lines.append(
+        f"{frames} in {summary.seconds:.1f} s ({summary.fps:.1f} fps), latency p50 "
+        f"{summary.latency_ms['p50']:.1f} ms, p99 {summary.latency_ms['p99']:.1f} ms"
+        + (", stopped by the user" if summary.interrupted else "")
+    )
+    if table is None and summary.labels:
+        seen = ", ".join(f"{label} ({count})" for label, count in summary.labels.items())
+        lines.append(f"nearest: {printable(seen)}")
+    if table is None and summary.estimate is not None:
+        mean, low, high = (number_text(summary.estimate[key]) for key in ("mean", "low", "high"))
+        lines.append(f"estimate: {mean} on average ({low} to {high})")
+    lines += [f"wrote {printable(output)}" for output in summary.outputs]
+    if not quiet or table is not None:
+        text = "\n".join(lines)
+        if to_stderr:
+            print(text, file=sys.stderr)
+        else:
+            print_text(text)
+    for loss in summary.losses:
+        if loss not in summary.failures:  # those are the error's
+            print(f"note: {printable(loss)}.", file=sys.stderr)
+    for cause, count in summary.unanswered.items():
+        regions = f"{count} region{'' if count == 1 else 's'}"
+        print(f"no answer for {regions}: {cause}", file=sys.stderr)
+    if summary.skipped:
+        print(f"skipped {len(summary.skipped)}:", file=sys.stderr)
+        for skip in summary.skipped:
+            text = redacted(f"{skip.path}: {skip.reason}")
+            print(f"  {printable(text)}", file=sys.stderr)
+    if summary.left_out:
+        print("left out:", file=sys.stderr)
+        for line in in_words(summary.left_out):
+            print(f"  {printable(line)}", file=sys.stderr)

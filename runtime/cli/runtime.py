@@ -1,0 +1,80 @@
+"""`runtime`: the program of the device. Flags in, calls of public functions out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from foldcam.runtime.bench.cli import bench
+from foldcam.runtime.cli import entry
+from foldcam.runtime.cli.build import build
+from foldcam.runtime.cli.doctor import doctor
+from foldcam.runtime.cli.run import config_app, run
+from foldcam.runtime.system.command import print_json, print_text
+
+app = typer.Typer(
+    name="runtime",
+    help="Run a folded model on photographs, videos and cameras: embedding and heatmap from one "
+    "forward pass.\n\nExample: runtime run model.onnx --file photos/ --save out/",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+app.command()(run)
+app.command()(build)
+app.command()(bench)
+app.command()(doctor)
+app.add_typer(config_app, name="config")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from foldcam.runtime.system.version import version
+
+        print_text(f"foldcam {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def inspect(
+    file: Annotated[
+        Path,
+        typer.Argument(help="A folded model (.onnx) or an engine (.engine).", show_default=False),
+    ],
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Print what a folded model promises: tensors, preprocessing, bank, labels, origin.
+
+    Of an engine also what it was built with and for; nothing of it is deserialised.
+
+    Example: runtime inspect model.onnx
+    """
+    from foldcam.runtime.engine.inspect import inspect_model, inspection_text
+
+    report = inspect_model(file)
+    if json:
+        print_json(report)
+    else:
+        print_text(inspection_text(report))
+
+
+def main() -> NoReturn:
+    """As `python -m foldcam.runtime.cli.runtime`."""
+    entry.runtime()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Contract: what a folded model promises, read from its file without onnx, and checked."""

@@ -1,0 +1,407 @@
+"""What a folded model promises: its tensors, and the JSON document `foldcam` in its metadata.
+
+The document travels in the ONNX file's `metadata_props`, so that stock tools read
+the file unchanged and the device needs no second file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from foldcam.runtime.contract.bank_storage import BankStorage, storage_from
+from foldcam.runtime.contract.fields import Fields
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import (
+    COLOR_ORDERS,
+    RESIZE_RULES,
+    ColorOrder,
+    Preprocessing,
+    ResizeRule,
+)
+from foldcam.runtime.system.strict_json import parse_json
+
+METADATA_KEY = "foldcam"
+SCHEMA_VERSION = 1
+MAX_METADATA_BYTES = 64 << 20
+MAX_LABEL_RUNS = 1 << 19
+MAX_SIDE = 1 << 14
+"""Pixels of a side of the network's input, and of a heatmap's."""
+MAX_SIZE = 1 << 20
+"""Numbers of an embedding, or channels of a feature map: arrays are made of that size."""
+# Commas, colons and brackets: a label has three.
+_MAX_VALUES = 1 << 21
+# JSON writes any text, but a file's text is UTF-8, which has no lone surrogates.
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+IMAGE = "image"
+EMBEDDING = "embedding"
+HEATMAP = "heatmap"
+NEIGHBOR = "neighbor"
+SIMILARITY = "similarity"
+HEATMAP_LOWER = "heatmap_lower"
+ESTIMATE = "estimate"
+
+InputType = Literal["float32", "uint8"]
+INPUT_TYPES: tuple[InputType, ...] = get_args(InputType)
+Precision = Literal["fp32", "fp16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+Transform = Literal["none", "log"]
+TRANSFORMS: tuple[Transform, ...] = get_args(Transform)
+
+
+@dataclass(frozen=True)
+class BankSummary:
+    """What the folded bank holds.
+
+    Attributes:
+        rows: number of training images, `N`.
+        embedding_size: `D`.
+        channels: `K`, channels of the feature map.
+        grad_weight_rows: distinct rows of grad-weights (at most `rows`).
+        objective: what the directions came from, as on the command line.
+        channel_rule: which channels are kept (`all`, `positive`).
+        compression: `none`, or what was done to make the bank smaller.
+        sha256: of the bank's arrays and labels, before they were stored.
+        storage: how the graph stores and searches it; None for float32 rows, all searched.
+    """
+
+    rows: int
+    embedding_size: int
+    channels: int
+    grad_weight_rows: int
+    objective: str
+    channel_rule: str
+    compression: str
+    sha256: str
+    storage: BankStorage | None = None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the model came from: enough to verify it, and no path of the exporting machine.
+
+    Attributes:
+        network: MODEL as on the command line, file names without their folder.
+        weights: file name of the weights, empty if there was none.
+        network_sha256: of the network's parameters and buffers.
+        data: name of the data set's folder or file.
+        split: which part of it is the bank.
+        data_sha256: of the images' bytes and labels.
+    """
+
+    network: str
+    weights: str
+    network_sha256: str
+    data: str
+    split: str
+    data_sha256: str
+
+
+@dataclass(frozen=True)
+class LabelRun:
+    """`count` consecutive bank rows carry the label `name` (rows are sorted by label)."""
+
+    name: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A continuous outcome, such as a price, in place of labels.
+
+    `estimate` is the mean of the bank's values, weighted by
+    `softmax(similarity / tau)` over all rows.
+
+    Attributes:
+        tau: temperature of the kernel, in units of cosine.
+        transform: what is averaged: the values (`none`), or their logarithms
+            (`log`), whose mean is then exponentiated.
+        low, median, high: of the bank's values, in their own unit.
+    """
+
+    tau: float
+    transform: Transform
+    low: float
+    median: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How a quantized model came about.
+
+    Attributes:
+        key: hash of network, images, preprocessing, method and versions.
+        report_sha256: of the gate's report, as canonical JSON.
+        kept_float: layers that were left in float.
+        target: whose form the quantized steps have, `tensorrt` or `cpu`.
+    """
+
+    key: str
+    report_sha256: str
+    kept_float: int
+    target: str
+
+
+@dataclass(frozen=True)
+class Contract:
+    """Everything that the device must know about a folded model.
+
+    Attributes:
+        preprocessing: how a frame becomes `image`.
+        input_type: dtype of `image`: `float32 [N,3,H,W]` or `uint8 [N,H,W,3]` RGB.
+        layer: the feature map's name in the network.
+        feature_map: `(K, h, w)`.
+        normalized: whether the network itself ends in an L2 normalisation.
+        heatmap_size: `(height, width)` of the output `heatmap` (and `heatmap_lower`).
+        transfer: number of rows whose grad-weights are used.
+        neighbors: number of rows reported in `neighbor` and `similarity`.
+        bank: summary of the bank.
+        labels: runs of bank rows with one label, in row order; empty for a continuous
+            outcome.
+        origin: network and data.
+        versions: tool -> version that took part in the export.
+        outcome: the continuous outcome, None for a model of labels. With it the model
+            has the outputs `heatmap_lower` and `estimate`.
+        precision: of the network's own steps; inputs and outputs are float32 either way.
+        calibration: of a quantized model, else None.
+    """
+
+    preprocessing: Preprocessing
+    input_type: InputType
+    layer: str
+    feature_map: tuple[int, int, int]
+    normalized: bool
+    heatmap_size: tuple[int, int]
+    transfer: int
+    neighbors: int
+    bank: BankSummary
+    labels: tuple[LabelRun, ...]
+    origin: Origin
+    versions: dict[str, str] = field(default_factory=dict)
+    outcome: Outcome | None = None
+    precision: Precision = "fp32"
+    calibration: Calibration | None = None
+
+    def __post_init__(self) -> None:
+        ends = np.cumsum([run.count for run in self.labels], dtype=np.int64)
+        object.__setattr__(self, "_label_ends", ends)
+
+    def label_of(self, row: int) -> str:
+        """The label of bank row `row`.
+
+        Raises:
+            IndexError: the bank has no such row, or its rows have no labels.
+        """
+        if not 0 <= row < self.bank.rows or not self.labels:
+            raise IndexError(f"bank row {row} of {self.bank.rows}")
+        ends: npt.NDArray[np.int64] = cast(Any, self)._label_ends
+        return self.labels[int(np.searchsorted(ends, row, side="right"))].name
+
+    def to_json(self) -> str:
+        """The metadata document, deterministic for equal contracts.
+
+        Raises:
+            FoldcamError: it would be too large to be read again, or holds a number that
+                JSON has not.
+        """
+        document: dict[str, Any] = {
+            "schema_version": SCHEMA_VERSION,
+            "preprocessing": {
+                "width": self.preprocessing.width,
+                "height": self.preprocessing.height,
+                "resize": self.preprocessing.resize,
+                "color": self.preprocessing.color,
+                "mean": list(self.preprocessing.mean),
+                "std": list(self.preprocessing.std),
+            },
+            "input_type": self.input_type,
+            "layer": self.layer,
+            "feature_map": list(self.feature_map),
+            "normalized": self.normalized,
+            "heatmap_size": list(self.heatmap_size),
+            "transfer": self.transfer,
+            "neighbors": self.neighbors,
+            "bank": _bank_document(self.bank),
+            "labels": [[run.name, run.count] for run in self.labels],
+            "origin": vars(self.origin),
+            "versions": self.versions,
+            "precision": self.precision,
+        }
+        if self.outcome is not None:
+            document["outcome"] = vars(self.outcome)
+        if self.calibration is not None:
+            document["calibration"] = vars(self.calibration)
+        try:
+            text = json.dumps(
+                document,
+                ensure_ascii=False,
+                allow_nan=False,
+                sort_keys=True,
+                separators=(",", ":"),
+            )
+        except ValueError as error:
+            raise FoldcamError(f"The foldcam metadata cannot be written: {error}.") from None
+        text = _SURROGATE.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
+        _check_size(text, len(self.labels), "The model to be written")
+        return text
+
+
+def parse_contract(text: str, where: str) -> Contract:
+    """Read the metadata document.
+
+    Args:
+        text: the JSON document.
+        where: the file it came from, for the error messages.
+
+    Raises:
+        FoldcamError: not JSON, another schema version, a missing or wrong value.
+    """
+    _check_size(text, 0, where)
+    try:
+        document = parse_json(text)
+    except ValueError as error:
+        raise FoldcamError(f"{where}: its foldcam metadata is not JSON ({error}).") from None
+    root = Fields(document, where=f"{where}: foldcam metadata")
+    version = root.integer("schema_version", low=0)
+    if version != SCHEMA_VERSION:
+        raise FoldcamError(
+            f"{where}: its foldcam metadata has schema version {version} and this foldcam reads "
+            f"{SCHEMA_VERSION}: export the model again, or install the foldcam that wrote it."
+        )
+    bank = _bank(root.section("bank"))
+    labels = tuple(LabelRun(*run) for run in root.runs("labels", MAX_LABEL_RUNS))
+    section = root.optional_section("outcome")
+    calibrated = root.optional_section("calibration")
+    outcome = None if section is None else _outcome(section)
+    counted = sum(run.count for run in labels)
+    if outcome is not None and labels:
+        root.fail("labels", "are not empty although the outcome is continuous")
+    if outcome is None and counted != bank.rows:
+        root.fail("labels", f"count {counted} rows and bank.rows says {bank.rows}")
+    channels, map_height, map_width = root.integers("feature_map", 3, low=1, high=MAX_SIZE)
+    heatmap_height, heatmap_width = root.integers("heatmap_size", 2, low=1, high=MAX_SIDE)
+    return Contract(
+        preprocessing=preprocessing_from(root.section("preprocessing")),
+        input_type=root.choice("input_type", INPUT_TYPES),
+        layer=root.text("layer"),
+        feature_map=(channels, map_height, map_width),
+        normalized=root.boolean("normalized"),
+        heatmap_size=(heatmap_height, heatmap_width),
+        transfer=root.integer("transfer", low=1, high=bank.rows),
+        neighbors=root.integer("neighbors", low=1, high=bank.rows),
+        bank=bank,
+        labels=labels,
+        origin=origin_from(root.section("origin")),
+        versions=root.texts("versions"),
+        outcome=outcome,
+        # Files of before there was a choice do not say.
+        precision=root.optional_choice("precision", PRECISIONS, "fp32"),
+        calibration=None if calibrated is None else _calibration(calibrated),
+    )
+
+
+def _check_size(text: str, runs: int, where: str) -> None:
+    size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+    if size > MAX_METADATA_BYTES:
+        raise FoldcamError(
+            f"{where}: its foldcam metadata is {size >> 20} MiB, more than the "
+            f"{MAX_METADATA_BYTES >> 20} MiB allowed: use fewer or shorter labels."
+        )
+    # Counted in the text, because parsing a hostile one takes the time that this saves.
+    if runs > MAX_LABEL_RUNS or sum(map(text.count, ",:[{")) > _MAX_VALUES:
+        raise FoldcamError(
+            f"{where}: its foldcam metadata has more than {MAX_LABEL_RUNS} labels, or as many "
+            "other values: use fewer labels."
+        )
+
+
+def preprocessing_from(fields: Fields) -> Preprocessing:
+    """The preprocessing section of a document.
+
+    Raises:
+        FoldcamError: a value is missing or wrong; the message names it.
+    """
+    mean = fields.numbers("mean", 3)
+    std = fields.numbers("std", 3)
+    if min(abs(value) for value in std) < 1e-9:
+        fields.fail("std", "must not be zero")
+    resize: ResizeRule = fields.choice("resize", RESIZE_RULES)
+    color: ColorOrder = fields.choice("color", COLOR_ORDERS)
+    return Preprocessing(
+        width=fields.integer("width", low=1, high=MAX_SIDE),
+        height=fields.integer("height", low=1, high=MAX_SIDE),
+        resize=resize,
+        color=color,
+        mean=(mean[0], mean[1], mean[2]),
+        std=(std[0], std[1], std[2]),
+    )
+
+
+def _bank(fields: Fields) -> BankSummary:
+    # Rows are counted in int32 in the graph.
+    rows = fields.integer("rows", low=1, high=(1 << 31) - 1)
+    channels = fields.integer("channels", low=1, high=MAX_SIZE)
+    section = fields.optional_section("storage")
+    return BankSummary(
+        rows=rows,
+        embedding_size=fields.integer("embedding_size", low=1, high=MAX_SIZE),
+        channels=channels,
+        grad_weight_rows=fields.integer("grad_weight_rows", low=1, high=rows),
+        objective=fields.text("objective"),
+        channel_rule=fields.text("channel_rule"),
+        compression=fields.text("compression"),
+        sha256=fields.text("sha256"),
+        storage=None if section is None else storage_from(section, rows, channels),
+    )
+
+
+def _bank_document(bank: BankSummary) -> dict[str, Any]:
+    document = {name: value for name, value in vars(bank).items() if name != "storage"}
+    if bank.storage is not None:
+        document["storage"] = vars(bank.storage)
+    return document
+
+
+def _calibration(fields: Fields) -> Calibration:
+    return Calibration(
+        key=fields.text("key"),
+        report_sha256=fields.text("report_sha256"),
+        kept_float=fields.integer("kept_float", low=0),
+        target=fields.text("target"),
+    )
+
+
+def _outcome(fields: Fields) -> Outcome:
+    tau = fields.number("tau")
+    if tau <= 0:
+        fields.fail("tau", f"is {tau:g} and must be above zero")
+    transform: Transform = fields.choice("transform", TRANSFORMS)
+    low, median, high = (fields.number(name) for name in ("low", "median", "high"))
+    if not low <= median <= high:
+        fields.fail("median", f"is {median:g}, which does not lie between low and high")
+    if transform == "log" and low <= 0:
+        fields.fail("low", f"is {low:g}, which has no logarithm")
+    return Outcome(tau, transform, low, median, high)
+
+
+def origin_from(fields: Fields) -> Origin:
+    """The origin section of a document.
+
+    Raises:
+        FoldcamError: a value is missing or wrong; the message names it.
+    """
+    return Origin(
+        network=fields.text("network"),
+        weights=fields.text("weights"),
+        network_sha256=fields.text("network_sha256"),
+        data=fields.text("data"),
+        split=fields.text("split"),
+        data_sha256=fields.text("data_sha256"),
+    )

@@ -1,0 +1,98 @@
+"""Whether a model has the tensors that its contract promises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from foldcam.runtime.contract.onnx_file import TensorInfo
+from foldcam.runtime.contract.schema import (
+    EMBEDDING,
+    ESTIMATE,
+    HEATMAP,
+    HEATMAP_LOWER,
+    IMAGE,
+    NEIGHBOR,
+    SIMILARITY,
+    Contract,
+)
+from foldcam.runtime.errors import FoldcamError
+
+_BATCH = "N"
+
+
+def check_tensors(
+    contract: Contract, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo], where: str
+) -> None:
+    """Compare names, dtypes and sizes; a size that the file leaves open passes.
+
+    Args:
+        contract: what the metadata promise.
+        inputs, outputs: what the graph has.
+        where: the file, for the messages.
+
+    Raises:
+        FoldcamError: names the first tensor that is missing or different.
+    """
+    expected_input, expected_outputs = expected_tensors(contract)
+    for kind, found, expected in (
+        ("input", inputs, [expected_input]),
+        ("output", outputs, expected_outputs),
+    ):
+        by_name = {tensor.name: tensor for tensor in found}
+        for tensor in expected:
+            if tensor.name not in by_name:
+                names = ", ".join(by_name) or "none"
+                raise FoldcamError(
+                    f"{where}: the {kind} {tensor.name!r} is missing (it has: {names}): "
+                    "the file was changed after folding, so export it again."
+                )
+            _check(tensor, by_name[tensor.name], kind, where)
+    extra = [tensor.name for tensor in inputs if tensor.name != IMAGE]
+    if extra:
+        raise FoldcamError(
+            f"{where}: it needs the input {extra[0]!r} besides {IMAGE!r}: "
+            "the file was changed after folding, so export it again."
+        )
+
+
+def expected_tensors(contract: Contract) -> tuple[TensorInfo, list[TensorInfo]]:
+    """The input and the outputs that the contract promises; the batch size is `N`."""
+    height, width = contract.preprocessing.height, contract.preprocessing.width
+    if contract.input_type == "uint8":
+        image = TensorInfo(IMAGE, "uint8", (_BATCH, height, width, 3))
+    else:
+        image = TensorInfo(IMAGE, "float32", (_BATCH, 3, height, width))
+    heatmap = (_BATCH, 1, *contract.heatmap_size)
+    outputs = [
+        TensorInfo(EMBEDDING, "float32", (_BATCH, contract.bank.embedding_size)),
+        TensorInfo(HEATMAP, "float32", heatmap),
+        TensorInfo(NEIGHBOR, "int32", (_BATCH, contract.neighbors)),
+        TensorInfo(SIMILARITY, "float32", (_BATCH, contract.neighbors)),
+    ]
+    if contract.outcome is not None:
+        outputs.append(TensorInfo(HEATMAP_LOWER, "float32", heatmap))
+        outputs.append(TensorInfo(ESTIMATE, "float32", (_BATCH,)))
+    return image, outputs
+
+
+def _check(expected: TensorInfo, found: TensorInfo, kind: str, where: str) -> None:
+    same = len(expected.shape) == len(found.shape) and all(
+        isinstance(have, str) or want in (_BATCH, have)
+        for want, have in zip(expected.shape, found.shape, strict=True)
+    )
+    if found.dtype == expected.dtype and same:
+        if kind == "input" and isinstance(found.shape[0], int):
+            raise FoldcamError(
+                f"{where}: the batch size of {found.name!r} is fixed at {found.shape[0]} where "
+                "it must be dynamic: export it again with a dynamic batch."
+            )
+        return
+    raise FoldcamError(
+        f"{where}: the {kind} {found.name!r} is {describe(found)} where its metadata promise "
+        f"{describe(expected)}: the file was changed after folding, so export it again."
+    )
+
+
+def describe(tensor: TensorInfo) -> str:
+    """dtype and shape, such as `float32 [N, 3, 224, 224]`."""
+    return f"{tensor.dtype} [{', '.join(str(size) for size in tensor.shape)}]"

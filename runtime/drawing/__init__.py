@@ -1,0 +1,1 @@
+"""Heat, regions and text drawn onto a frame."""

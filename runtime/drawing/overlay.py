@@ -1,0 +1,169 @@
+"""Heat painted over the photograph it came from.
+
+Coordinates are continuous pixels as in `runtime.images.preprocess`: pixel `i` covers
+`[i, i + 1)` and its centre lies at `i + 0.5`, on the frame as on the heatmap.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from foldcam.runtime.drawing.style import Style as Style
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Affine, Image
+
+Heat = npt.NDArray[np.float32]
+
+# Colours of `overlay_both`, RGB: far apart for the colour-blind, too.
+WARM = (255, 96, 0)
+COLD = (0, 96, 255)
+
+COLORMAPS = {
+    "turbo": cv2.COLORMAP_TURBO,
+    "inferno": cv2.COLORMAP_INFERNO,
+    "viridis": cv2.COLORMAP_VIRIDIS,
+    "jet": cv2.COLORMAP_JET,
+}
+
+
+def heatmap_on_frame(
+    heatmap: Heat, affine: Affine, input_wh: tuple[int, int], frame_wh: tuple[int, int]
+) -> Heat:
+    """Paint a heatmap back through the preprocessing, bilinearly.
+
+    Within the part of the frame that the network saw, the heatmap's border cells are
+    continued outwards; outside of it (beside a centre crop) the heat is zero.
+
+    Args:
+        heatmap: `float32 [h', w']`, covering the network's whole input.
+        affine: maps pixels of the network's input to pixels of the frame.
+        input_wh: width and height of the network's input.
+        frame_wh: width and height of the frame.
+
+    Returns:
+        `float32 [H, W]` of the frame, with the heatmap's range of values.
+    """
+    across = _interpolation(
+        frame_wh[0], heatmap.shape[1], affine.scale_x, affine.offset_x, input_wh[0]
+    )
+    down = _interpolation(
+        frame_wh[1], heatmap.shape[0], affine.scale_y, affine.offset_y, input_wh[1]
+    )
+    # The map is axis-aligned, so bilinear is two small matrix products. OpenCV's warps
+    # round positions to 1/32 of a heatmap cell, which shows as steps on a large frame.
+    painted: Heat = down @ (np.asarray(heatmap, np.float32) @ across.T)
+    return painted
+
+
+def overlay(
+    image: Image,
+    heat: Heat,
+    opacity: float = 0.6,
+    colormap: str = "turbo",
+    threshold: float = 0.0,
+) -> Image:
+    """Blend heat over a photograph; the colder, the more of the photograph stays.
+
+    Args:
+        image: `uint8 [H, W, 3]` RGB.
+        heat: `float32 [H, W]` in [0, 1].
+        opacity: of the hottest place, in [0, 1].
+        colormap: one of `COLORMAPS`.
+        threshold: heat below it, in [0, 1], is not painted.
+
+    Returns:
+        A new `uint8 [H, W, 3]` RGB.
+
+    Raises:
+        FoldcamError: unknown colour map, opacity outside [0, 1], or sizes that differ.
+    """
+    _check_heat(image, heat, opacity)
+    warm = np.array(heat, np.float32, order="C")
+    cv2.patchNaNs(warm, 0.0)
+    np.clip(warm, 0.0, 1.0, out=warm)
+    if threshold > 0.0:
+        warm[warm < threshold] = 0.0
+    colored = cv2.applyColorMap(cv2.convertScaleAbs(warm, alpha=255.0), _palette(colormap))
+    warm *= np.float32(opacity)
+    blended = cv2.blendLinear(np.ascontiguousarray(image), colored, np.float32(1.0) - warm, warm)
+    return np.asarray(blended, np.uint8)
+
+
+def overlay_both(
+    image: Image, raising: Heat, lowering: Heat, opacity: float = 0.6, threshold: float = 0.0
+) -> Image:
+    """Blend what raises an estimate in `WARM` and what lowers it in `COLD` over a photograph.
+
+    The photograph is shown in grey: a room of wood is warm and a sky cold already.
+
+    Args:
+        image: `uint8 [H, W, 3]` RGB.
+        raising, lowering: `float32 [H, W]` in [0, 1]. Where both are hot, the photograph
+            keeps at least `1 - opacity` of itself.
+        opacity: of the hottest place, in [0, 1].
+        threshold: heat below it, in [0, 1], is not painted.
+
+    Returns:
+        A new `uint8 [H, W, 3]` RGB.
+
+    Raises:
+        FoldcamError: opacity outside [0, 1], or sizes that differ.
+    """
+    shares = []
+    for heat in (raising, lowering):
+        _check_heat(image, heat, opacity)
+        share = np.array(heat, np.float32, order="C")
+        cv2.patchNaNs(share, 0.0)
+        share[share < threshold] = 0.0
+        shares.append(np.clip(share, 0.0, 1.0))
+    # Maps of one network never exceed one together; what is painted on may, by rounding.
+    excess = np.maximum(shares[0] + shares[1], 1.0)
+    warm, cold = ((share * np.float32(opacity) / excess)[..., None] for share in shares)
+    colors = warm * np.asarray(WARM, np.float32) + cold * np.asarray(COLD, np.float32)
+    grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)[..., None]
+    blended = grey * (np.float32(1.0) - warm - cold) + colors
+    return np.asarray(np.clip(np.rint(blended), 0, 255), np.uint8)
+
+
+def _check_heat(image: Image, heat: Heat, opacity: float) -> None:
+    if not 0.0 <= opacity <= 1.0:
+        raise FoldcamError(f"opacity is {opacity}: give a number from 0 to 1.")
+    if heat.shape != image.shape[:2]:
+        raise FoldcamError(
+            f"The heat is {heat.shape[1]} x {heat.shape[0]} and the image "
+            f"{image.shape[1]} x {image.shape[0]}: paint it with heatmap_on_frame first."
+        )
+
+
+def _interpolation(
+    frame_size: int, cells: int, scale: float, offset: float, input_size: int
+) -> Heat:
+    """Matrix `[frame_size, cells]` that takes a row of cells to a row of frame pixels."""
+    centres = np.arange(frame_size) + 0.5
+    within = (centres - offset) / scale  # on the network's input
+    positions = np.clip(within * cells / input_size - 0.5, 0.0, cells - 1.0)
+    left = np.minimum(positions.astype(np.int64), max(0, cells - 2))
+    right = np.minimum(left + 1, cells - 1)
+    share = positions - left
+    # A hair's width of tolerance: the crop's edges are whole pixels up to rounding.
+    seen = (within >= -1e-6) & (within <= input_size + 1e-6)
+    matrix = np.zeros((frame_size, cells), np.float32)
+    rows = np.arange(frame_size)
+    np.add.at(matrix, (rows, left), np.where(seen, 1.0 - share, 0.0))
+    np.add.at(matrix, (rows, right), np.where(seen, share, 0.0))
+    return matrix
+
+
+@cache
+def _palette(colormap: str) -> npt.NDArray[np.uint8]:
+    """The colour map as `uint8 [256, 1, 3]` RGB."""
+    if colormap not in COLORMAPS:
+        raise FoldcamError(f"{colormap!r} is no colour map: use one of {', '.join(COLORMAPS)}.")
+    levels = np.arange(256, dtype=np.uint8)[:, None]
+    blue_first = np.asarray(cv2.applyColorMap(levels, COLORMAPS[colormap]), np.uint8)
+    palette: npt.NDArray[np.uint8] = np.ascontiguousarray(blue_first[..., ::-1])
+    return palette

@@ -1,0 +1,77 @@
+"""Photographs of a folder for a gate on the device, labelled by their folders' names."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from foldcam.runtime.contract.schema import Contract
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.files import list_images, read_image
+from foldcam.runtime.images.preprocess import Image
+
+FEWEST = 8
+"""Images below which no figure of a gate means anything."""
+
+
+@dataclass(frozen=True, eq=False)
+class GateImages:
+    """What a gate is held on.
+
+    Attributes:
+        names: of the files, relative to the folder.
+        images: at the network's input size, `uint8 [height, width, 3]` RGB each.
+        labels: of each, None where its folder's name is no label of the bank.
+        sha256: of names and bytes, in their order.
+        skipped: files that could not be read, and why.
+    """
+
+    names: tuple[str, ...]
+    images: tuple[Image, ...]
+    labels: tuple[str | None, ...]
+    sha256: str
+    skipped: tuple[tuple[str, str], ...]
+
+
+def read_gate_images(
+    folder: Path, contract: Contract, tell: Callable[[int, int], None]
+) -> GateImages:
+    """Read a folder and bring its images to the input size, as a run on the device does.
+
+    Args:
+        folder: of images, at any depth; `<label>/<file>` where recall is to be measured.
+        contract: of the model.
+        tell: `(done, total)`.
+
+    Raises:
+        FoldcamError: no such folder, or too few images in it can be read.
+    """
+    known = {run.name for run in contract.labels}
+    paths = list_images(folder)
+    names, images, labels, skipped = [], [], [], []
+    digest = hashlib.sha256()
+    for done, path in enumerate(paths, 1):
+        name = path.relative_to(folder).as_posix()
+        try:
+            image, _ = contract.preprocessing.resized(read_image(path))
+            data = path.read_bytes()
+        except (FoldcamError, OSError) as error:
+            skipped.append((name, str(error).replace(f"{folder}/", "")))
+            continue
+        digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
+        digest.update(hashlib.sha256(data).digest())
+        names.append(name)
+        images.append(image)
+        labels.append(path.parent.name if path.parent.name in known else None)
+        tell(done, len(paths))
+    if len(images) < FEWEST:
+        reason = f" ({skipped[0][1].rstrip('.')})" if skipped else ""
+        raise FoldcamError(
+            f"{folder} holds {len(images)} images that can be read{reason}, and a gate needs at "
+            f"least {FEWEST}: add some that took no part in export and calibration."
+        )
+    return GateImages(
+        tuple(names), tuple(images), tuple(labels), digest.hexdigest(), tuple(skipped)
+    )

@@ -1,0 +1,220 @@
+"""`runtime doctor --self-test`: is what runs on this GPU what the CPU says?
+
+The report is made to be pasted into a bug report: everything that decides the answer
+is in it, and no path of the machine.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from foldcam.runtime.backends import Backend, open_backend
+from foldcam.runtime.contract.onnx_file import read_contract
+from foldcam.runtime.engine.device import Gpu, find_gpu, find_host
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.gate.parity import Difference, compare
+from foldcam.runtime.system.files import sha256_of_file
+from foldcam.runtime.system.text import printable, shorten
+from foldcam.runtime.system.version import version
+
+# name of the candidate -> opened backend and its precision; the folder is for what it builds
+Opener = Callable[[Path, Path], tuple[Backend, str]]
+
+
+class AbsentError(FoldcamError):
+    """A candidate's library is not installed: nothing to test, and nothing wrong."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One way of running the model on the GPU.
+
+    Attributes:
+        name: such as `tensorrt`.
+        library: name and version; empty if it did not start.
+        precision: of the computation.
+        differences: to ONNX Runtime on the CPU, per output.
+        problem: why it could not be compared; empty if it was.
+        absent: whether that is because its library is not here.
+    """
+
+    name: str
+    library: str
+    precision: str
+    differences: list[Difference]
+    problem: str
+    absent: bool = False
+
+    @property
+    def good(self) -> bool:
+        """Whether it ran and every output is right."""
+        return not self.problem and all(each.good for each in self.differences)
+
+
+def self_test(
+    model: Path,
+    find: Callable[[], Gpu | None] = find_gpu,
+    candidates: dict[str, Opener] | None = None,
+) -> dict[str, Any]:
+    """Build an engine, run it and ONNX Runtime with CUDA, and compare both with the CPU.
+
+    Args:
+        model: a folded `.onnx`.
+        find: looks for the GPU.
+        candidates: what is tested, by name; None is TensorRT and CUDA.
+
+    Returns:
+        JSON values: `passed`, `versions`, `device`, `model`, and `verdicts`, one for each
+        candidate.
+
+    Raises:
+        FoldcamError: the model is none, there is no GPU, no ONNX Runtime, or no candidate.
+    """
+    contract = read_contract(model)
+    gpu = find()
+    if gpu is None:
+        raise FoldcamError(
+            "The self-test needs an NVIDIA GPU and its driver finds none here: look at "
+            "`nvidia-smi` (on a Jetson: /etc/nv_tegra_release), and `runtime doctor` for the rest."
+        )
+    with closing(open_backend(model, "cpu")) as reference:
+        verdicts = [
+            _verdict(name, opener, model, reference)
+            for name, opener in (candidates or CANDIDATES).items()
+        ]
+    present = [verdict for verdict in verdicts if not verdict.absent]
+    if not present:
+        reasons = "; ".join(verdict.problem.rstrip(".") for verdict in verdicts)
+        raise FoldcamError(f"Nothing here can run on {gpu.name}: {reasons}.")
+    bank = contract.bank
+    return {
+        "passed": all(verdict.good for verdict in present),
+        "versions": _versions(),
+        "device": {
+            "name": gpu.name,
+            "compute_capability": gpu.compute_capability,
+            "integrated": gpu.integrated,
+        },
+        "model": {
+            "sha256": sha256_of_file(model),
+            "input": contract.input_type,
+            "size": [contract.preprocessing.width, contract.preprocessing.height],
+            "bank": [bank.rows, bank.embedding_size, bank.channels],
+            "network": contract.origin.network,
+        },
+        "verdicts": [_record(verdict) for verdict in verdicts],
+    }
+
+
+def self_test_text(report: dict[str, Any]) -> str:
+    """The report as lines to read and to paste."""
+    device, model = report["device"], report["model"]
+    rows, dimensions, channels = model["bank"]
+    lines = [
+        f"foldcam self-test: {'PASSED' if report['passed'] else 'FAILED'}",
+        f"device   {device['name']}, compute capability {device['compute_capability']}",
+        "versions " + ", ".join(f"{name} {value}" for name, value in report["versions"].items()),
+        f"model    {model['network']}, {model['input']} {' x '.join(map(str, model['size']))}, "
+        f"bank of {rows} rows, D = {dimensions}, K = {channels}, {model['sha256'][:16]}",
+    ]
+    for verdict in report["verdicts"]:
+        outcome = "right" if verdict["good"] else "WRONG"
+        if verdict["problem"]:
+            outcome = "not here" if verdict["absent"] else "DID NOT RUN"
+            lines.append(f"{verdict['name']}: {outcome}: {verdict['problem']}")
+            continue
+        lines.append(f"{verdict['name']} ({verdict['library']}, {verdict['precision']}): {outcome}")
+        for each in verdict["differences"]:
+            mark = " " if each["good"] else "!"
+            worst = each["worst"] if math.isfinite(each["worst"]) else "not finite"
+            shown = worst if isinstance(worst, str) else f"{worst:.2e}"
+            lines.append(
+                f" {mark} {each['output']:14} worst {shown:>10}  allowed {each['allowed']:.0e}  "
+                f"({each['measure']})"
+            )
+    return "\n".join(printable(line) for line in lines)
+
+
+def _verdict(name: str, opener: Opener, model: Path, reference: Backend) -> Verdict:
+    library = precision = ""
+    with tempfile.TemporaryDirectory(prefix="foldcam-") as folder:
+        try:
+            backend, precision = opener(model, Path(folder))
+            with closing(backend):
+                library = backend.name
+                return Verdict(name, library, precision, compare(reference, backend, precision), "")
+        except FoldcamError as error:
+            # Without the folders of this machine: the text is for others to read.
+            text = str(error)
+            for place in (f"{folder}/", f"{model.parent}/", f"{Path.home()}/"):
+                text = text.replace(place, "")
+            absent = isinstance(error, AbsentError)
+            return Verdict(name, library, precision, [], shorten(text, 500), absent)
+
+
+def _tensorrt(model: Path, folder: Path) -> tuple[Backend, str]:
+    from foldcam.runtime.backends.tensorrt.opening import open_engine
+    from foldcam.runtime.engine.builder import build_engine
+    from foldcam.runtime.engine.flavours import find_flavour, installed_versions
+    from foldcam.runtime.engine.options import BuildOptions, Profile
+    from foldcam.runtime.engine.progress import BuildLine
+
+    if not installed_versions():
+        raise AbsentError("TensorRT is not installed.")
+    engine = folder / "self-test.engine"
+    options = BuildOptions(profiles=(Profile(1, 1, 4),))
+    built = build_engine(model, engine, options, find_flavour("auto"), line=BuildLine())
+    return open_engine(engine, model=model), built.manifest.precision
+
+
+def _cuda(model: Path, folder: Path) -> tuple[Backend, str]:  # noqa: ARG001
+    import onnxruntime
+
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        raise AbsentError("this onnxruntime has no CUDA.")
+    backend = open_backend(model, "cuda")
+    return backend, getattr(backend.contract, "precision", "fp32")
+
+
+CANDIDATES: dict[str, Opener] = {"tensorrt": _tensorrt, "onnxruntime-cuda": _cuda}
+
+
+def _versions() -> dict[str, str]:
+    host = find_host()
+    found = {"foldcam": version(), "python": platform.python_version()}
+    for name in (
+        "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt_rtx_cu13", "cuda-bindings",
+        "cuda-python", "pycuda", "numpy",
+    ):  # fmt: skip
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    # JetPack's own modules have no package that pip knows.
+    for name in ("tensorrt", "onnxruntime"):
+        module = sys.modules.get(name)
+        if module is not None:
+            found.setdefault(name, str(getattr(module, "__version__", "unknown")))
+    found["platform"] = f"{host.system} {host.machine}" + (f" L4T {host.l4t}" if host.l4t else "")
+    return found
+
+
+def _record(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "name": verdict.name,
+        "library": verdict.library,
+        "precision": verdict.precision,
+        "good": verdict.good,
+        "absent": verdict.absent,
+        "problem": verdict.problem,
+        "differences": [each.to_dict() for each in verdict.differences],
+    }

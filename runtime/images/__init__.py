@@ -1,0 +1,1 @@
+"""Photographs: read, written, and made into the network's input in one way everywhere."""

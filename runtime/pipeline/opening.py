@@ -1,0 +1,198 @@
+"""Everything that a `RunConfig` names, opened: sources, model, sinks, and the run itself."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from foldcam.runtime.at_stake import Read, Written, check_outputs
+from foldcam.runtime.config import RunConfig, SourceConfig, with_secrets
+from foldcam.runtime.contract.schema import Contract
+from foldcam.runtime.engine.progress import BuildAbandonedError, BuildLine
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.model import FoldedModel
+from foldcam.runtime.options import FlowOptions, RegionOptions
+from foldcam.runtime.pipeline import Progress, Summary, run
+from foldcam.runtime.pipeline.default_model import find_model
+from foldcam.runtime.pipeline.status import say_state
+from foldcam.runtime.sinks import Sink, open_outputs
+from foldcam.runtime.sinks.broker import parse_broker
+from foldcam.runtime.sinks.events import LINES
+from foldcam.runtime.sinks.jsonl import is_direct
+from foldcam.runtime.sinks.table import TableSink
+from foldcam.runtime.sources import Source, open_source
+from foldcam.runtime.sources.address import parse_address
+from foldcam.runtime.system.monitor import Monitor
+from foldcam.runtime.system.program import abandon
+from foldcam.runtime.system.systemd import Notifier
+from foldcam.runtime.system.text import printable
+
+if TYPE_CHECKING:
+    from foldcam.runtime.backends import Backend
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a run needs, open.
+
+    Attributes:
+        path: of the model.
+        sources, model, sinks, monitor: see there.
+        table: the sink that remembers photographs for a table at the end; None if there is
+            something else to look at.
+    """
+
+    path: Path
+    sources: Sequence[Source]
+    model: FoldedModel
+    sinks: Sequence[Sink]
+    monitor: Monitor
+    table: TableSink | None
+
+
+@contextmanager
+def opened(
+    config: RunConfig, *, table: bool = False, config_file: Path | None = None
+) -> Iterator[Opened]:
+    """Open what a configuration names; what was opened is closed if something else fails.
+
+    Args:
+        config: with secrets or without; `FOLDCAM_TOKEN` is looked up.
+        table: whether photographs without any output get a table.
+        config_file: that the configuration was read from, which is no output.
+
+    Raises:
+        FoldcamError: something does not exist, cannot be read, written or reached.
+    """
+    config = with_secrets(config, os.environ)
+    if not config.sources:
+        raise FoldcamError("There is no source: give --camera, --file, --source or --config.")
+    check_files(config, config_file)
+    with ExitStack() as stack:
+        # The sources first: that no camera is there can be said before a model is loaded.
+        sources = [stack.enter_context(open_one(source, config.flow)) for source in config.sources]
+        path = Path(config.model.path) if config.model.path is not None else find_model()
+        check_files(config, config_file, path)
+        if config.model.path is None and config.log.status:
+            print(f"model: {printable(str(path))}", file=sys.stderr)
+        model = stack.enter_context(
+            FoldedModel(_backend(path, config, config.model.build), lambda: _backend(path, config))
+        )
+        monitor = Monitor()
+        if any(source.live for source in sources):
+            monitor.listen(say_state)
+        # Made first, because it begins no file that would have to be removed if something fails.
+        page = [] if config.serve is None else [_live_page(config, monitor, model.contract)]
+        sinks = open_outputs(
+            sources, config.output, config.recording, config.events, contract=model.contract
+        )
+        sinks += page
+        remembered = None
+        if table and not sinks and all(source.stills for source in sources):
+            remembered = TableSink()
+            sinks.append(remembered)
+        yield Opened(path, sources, model, sinks, monitor, remembered)
+
+
+def check_files(config: RunConfig, config_file: Path | None, model: Path | None = None) -> None:
+    """Refuse a run whose outputs would destroy what it reads, or each other.
+
+    Args:
+        config: what the run is asked.
+        config_file: that it was read from.
+        model: that was found, where the configuration names none.
+
+    Raises:
+        FoldcamError: an output is an input, or another output.
+    """
+    output = config.output
+    named = model if config.model.path is None else Path(config.model.path)
+    reads = [
+        Read("the model", named),
+        Read("the engine", None if named is None else named.with_suffix(".engine")),
+        Read("the configuration", config_file),
+        Read("the token file", None if config.serve is None else config.serve.token_file),
+        Read("the file of boxes", config.regions.file),
+        *(Read("the input", _file_of(source)) for source in config.sources),
+    ]
+    if output.mqtt is not None:
+        with suppress(FoldcamError):  # said where it is opened
+            reads.append(Read("the file of certificates", parse_broker(output.mqtt).ca))
+    jsonl = None if output.jsonl is None or is_direct(output.jsonl) else output.jsonl
+    save = output.save if output.save is not None and not Path(output.save).is_dir() else None
+    events = None if output.events is None else Path(output.events) / LINES
+    check_outputs(
+        reads,
+        [
+            Written("--save", save),
+            Written("--jsonl", jsonl),
+            Written("--parquet", output.parquet),
+            Written("--events", events),
+        ],
+    )
+
+
+def _file_of(source: SourceConfig) -> str | None:
+    if source.file is not None or source.uri is None:
+        return source.file
+    with suppress(FoldcamError):  # said where it is opened
+        address = parse_address(source.uri, source.options)
+        return address.target if address.kind == "path" else None
+    return None
+
+
+def run_opened(
+    config: RunConfig, open_: Opened, on_progress: Callable[[Progress], None] | None = None
+) -> Summary:
+    """Run what `opened` has opened; sources and sinks are closed at the end.
+
+    Raises:
+        FoldcamError: see `runtime.pipeline.run`.
+    """
+    whole = config.regions == RegionOptions()
+    with Notifier(open_.monitor):
+        return run(
+            open_.sources, open_.model, open_.sinks, on_progress,
+            flow=config.flow, regions=None if whole else config.regions,
+            monitor=open_.monitor, style=config.style,
+        )  # fmt: skip
+
+
+def open_one(source: SourceConfig, flow: FlowOptions) -> Source:
+    """One source of a configuration.
+
+    Args:
+        source: what and how.
+        flow: when it is opened again, if it is live.
+
+    Raises:
+        FoldcamError: it does not exist or cannot be opened.
+    """
+    return open_source(source.uri, source.options, flow, camera=source.camera, file=source.file)
+
+
+def _backend(path: Path, config: RunConfig, build: bool = False) -> Backend:
+    from foldcam.runtime.backends import open_backend
+
+    options = config.model
+    try:
+        return open_backend(
+            path, options.provider, options.threads, library=options.backend,
+            cuda_graph=options.cuda_graph, build=build, line=BuildLine(),
+        )  # fmt: skip
+    except BuildAbandonedError:
+        # The interpreter's own end would free what the builder's thread still uses.
+        abandon()
+
+
+def _live_page(config: RunConfig, monitor: Monitor, contract: Contract) -> Sink:
+    # By name, because what serves is an extra.
+    page: Any = import_module("foldcam.runtime.web")
+    sink: Sink = page.LivePage(config.serve, monitor, contract, style=config.style)
+    return sink

@@ -1,0 +1,101 @@
+"""The live status line."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+import time
+from collections import Counter
+from typing import TextIO
+
+from foldcam.runtime.pipeline import Progress
+from foldcam.runtime.system.monitor import State
+from foldcam.runtime.system.text import printable, shorten
+
+_TERMINAL_EVERY_S = 0.1
+_LOG_EVERY_S = 5.0
+
+
+class StatusLine:
+    """Rewrites one line on a terminal; elsewhere writes a line every few seconds.
+
+    Args:
+        stream: standard error unless given.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        self._terminal = self._stream.isatty()
+        self._every = _TERMINAL_EVERY_S if self._terminal else _LOG_EVERY_S
+        # The first line of a log comes after one period, so that short runs stay silent.
+        self._last = float("-inf") if self._terminal else time.monotonic()
+        self._shown = False
+
+    def __call__(self, progress: Progress) -> None:
+        """Show the run so far, if the last time is long enough ago."""
+        now = time.monotonic()
+        if now - self._last < self._every:
+            return
+        self._last = now
+        text = status_text(progress)
+        if self._terminal:
+            text = shorten(text, shutil.get_terminal_size().columns - 1)
+            self._stream.write(f"\r\x1b[K{text}")
+        else:
+            self._stream.write(f"{text}\n")
+        self._stream.flush()
+        self._shown = True
+
+    def clear(self) -> None:
+        """Leave an empty line for what is printed next."""
+        if self._terminal and self._shown:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+            self._shown = False
+
+
+def status_text(progress: Progress) -> str:
+    """Frames, frames per second, latency and nearest label (or estimate) on one line.
+
+    Drops are counted there, and sources that do not deliver named.
+    """
+    snapshot = progress.monitor.snapshot()
+    total = f"/{progress.expected}" if progress.expected else ""
+    parts = [
+        f"frame {progress.frames}{total}",
+        f"{snapshot.fps:.1f} fps",
+        f"p50 {snapshot.latency_ms['p50']:.1f} ms",
+        f"p99 {snapshot.latency_ms['p99']:.1f} ms",
+    ]
+    drops = Counter[str]()
+    for stream in snapshot.streams:
+        drops.update(stream.drops)
+    unanswered = sum(sum(stream.unanswered.values()) for stream in snapshot.streams)
+    drops.update({"without an answer": unanswered} if unanswered else {})
+    parts += [f"{count} {cause}" for cause, count in drops.items()]
+    parts += [
+        f"{stream.name}: {stream.state}" + (f" ({stream.reason})" if stream.reason else "")
+        for stream in snapshot.streams
+        if stream.live and stream.state != State.streaming.value
+    ]
+    if progress.frames:
+        answer = "estimate" if progress.continuous else "nearest"
+        parts.append(f"{answer}: {progress.answer}")
+    return printable("  ".join(parts))
+
+
+def say_state(source: str, state: State, reason: str) -> None:
+    """A line on standard error when a source is lost, and when it is there again."""
+    if state in (State.stalled, State.backoff):
+        _say(f"note: {source}: {reason}; trying again.")
+    elif state is State.streaming:
+        _say(f"note: {source} is streaming.")
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):  # nobody may be listening
+        # On a terminal the status line may be there: the note takes its place.
+        clear = "\r\x1b[K" if sys.stderr.isatty() else ""
+        sys.stderr.write(f"{clear}{printable(text)}\n")
+        sys.stderr.flush()

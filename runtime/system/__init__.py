@@ -1,0 +1,1 @@
+"""The process and its machine: files, logs, signals, memory, systemd, user code."""
