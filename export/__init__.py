@@ -1,7 +1,7 @@
 """The workstation: network + training images -> folded ONNX.
 
 Example:
-    >>> from foldcam.export import export_model, load_model, training_data
+    >>> from foldcam import export_model, load_model, training_data
     >>> network = load_model("my_network:make_network")
     >>> report = export_model(network, training_data("photos"), "model.onnx")
     >>> report.contract.bank.rows

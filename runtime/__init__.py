@@ -1,7 +1,7 @@
 """The device: folded ONNX or engine -> frames with embedding and heatmap. No torch, no onnx.
 
 Example:
-    >>> from foldcam.runtime import FoldedModel, read_image
+    >>> from foldcam import FoldedModel, read_image
     >>> model = FoldedModel.load("model.onnx")
     >>> result = model(read_image("photo.png"))
     >>> result.labels

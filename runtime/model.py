@@ -161,7 +161,7 @@ class FoldedModel:
         again: opens it anew after a failure; without it a failure is final.
 
     Example:
-        >>> from foldcam.runtime import FoldedModel, read_image
+        >>> from foldcam import FoldedModel, read_image
         >>> with FoldedModel.load("model.onnx") as model:
         ...     result = model(read_image("photo.png"))
         >>> result.heatmap.shape, result.labels

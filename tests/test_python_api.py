@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import foldcam
+
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("runtime", "export", "calibrate")
+PACKAGES = ("foldcam.runtime", "foldcam.export", "foldcam.calibrate")
 
 
 def blocks(page: str) -> list[str]:
@@ -82,7 +84,9 @@ def test_the_example_of_the_readme_runs(beside_the_model):
     assert names["result"].labels == ["red"]
 
 
-@pytest.mark.parametrize("name", ["runtime", "foldcam.runtime.model", "export"])
+@pytest.mark.parametrize(
+    "name", ["foldcam", "foldcam.runtime", "foldcam.runtime.model", "foldcam.export"]
+)
 def test_the_examples_of_docstrings_run(name, beside_the_model):
     results = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
     assert results.attempted
@@ -92,13 +96,21 @@ def test_the_examples_of_docstrings_run(name, beside_the_model):
 @pytest.mark.parametrize("package", PACKAGES)
 def test_the_public_names_are_those_of_the_api_page(package):
     text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
-    (section,) = re.findall(rf"^## `{package}`.*?$(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    pattern = rf"^## `{package}`.*?$(.*?)(?=^## |\Z)"
+    (section,) = re.findall(pattern, text, re.MULTILINE | re.DOTALL)
     table = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", section.split("```")[0], re.MULTILINE)
     listed = {name for cell in table for name in re.findall(r"`(\w+)`", cell)}
     assert listed == set(importlib.import_module(package).__all__)
 
 
-@pytest.mark.parametrize("package", PACKAGES)
+def test_the_package_itself_offers_the_names_of_runtime_and_export():
+    parts = [importlib.import_module(f"foldcam.{part}") for part in ("runtime", "export")]
+    assert set(foldcam.__all__) == {name for part in parts for name in part.__all__}
+    for part in parts:
+        assert all(getattr(foldcam, name) is getattr(part, name) for name in part.__all__)
+
+
+@pytest.mark.parametrize("package", ["foldcam", *PACKAGES])
 def test_a_public_name_is_documented_and_listed(package):
     module = importlib.import_module(package)
     assert list(module.__all__) == sorted(module.__all__)

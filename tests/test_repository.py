@@ -162,7 +162,7 @@ def test_every_file_of_a_package_is_in_the_wheel() -> None:
         if path.suffix == ".py":
             assert folder == path.parent, f"{name.parent} has no __init__.py and would be left out"
             continue
-        package = ".".join(folder.relative_to(ROOT).parts)
+        package = ".".join(("foldcam", *folder.relative_to(ROOT).parts))
         patterns = [*data.get("*", []), *data.get(package, [])]
         within = path.relative_to(folder)
         if not any(within.match(pattern) for pattern in patterns):

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+# Installed as foldcam.export and so on; here they are named as the folders are.
 PACKAGES = ("export", "runtime", "calibrate", "benchmarks")
+PREFIX = "foldcam."
 
 
 def modules(root: Path = ROOT) -> dict[str, Path]:
@@ -21,7 +23,7 @@ def modules(root: Path = ROOT) -> dict[str, Path]:
 
 
 def imported(tree: ast.AST, module: str, path: Path, known: Mapping[str, object]) -> Iterator[str]:
-    """The dotted names that a piece of code imports, also by importlib.
+    """The dotted names that a piece of code imports, also by importlib; ours without `foldcam.`.
 
     Args:
         tree: the code.
@@ -33,17 +35,17 @@ def imported(tree: ast.AST, module: str, path: Path, known: Mapping[str, object]
     package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from (alias.name.removeprefix(PREFIX) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
-            source = ".".join([*base, *([node.module] if node.module else [])])
+            source = ".".join([*base, *([node.module] if node.module else [])]).removeprefix(PREFIX)
             for alias in node.names:
                 inner = f"{source}.{alias.name}"
                 yield inner if inner in known else source
         elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
             name = getattr(node.func, "attr", None) or getattr(node.func, "id", None)
             if name in {"import_module", "__import__"} and isinstance(node.args[0].value, str):
-                yield node.args[0].value
+                yield node.args[0].value.removeprefix(PREFIX)
 
 
 def at_import_time(tree: ast.Module) -> ast.Module:

@@ -61,9 +61,10 @@ def text_of(name: str, check: Check, document: dict[str, Any]) -> str:
 def main() -> None:
     """Run the checks that are asked for."""
     parser = argparse.ArgumentParser(
-        prog="python -m foldcam.benchmarks.reliability", description=(__doc__ or "").splitlines()[0],
+        prog="python -m foldcam.benchmarks.reliability",
+        description=(__doc__ or "").splitlines()[0],
         epilog="Example: python -m foldcam.benchmarks.reliability --full --only cuts --store",
-    )  # fmt: skip
+    )
     parser.add_argument("--full", action="store_true", help="the form whose figures are published")
     parser.add_argument("--only", default="", help=f"some of {', '.join(NAMES)}, by commas")
     parser.add_argument("--out", type=Path, help="folder for what the checks make; kept")

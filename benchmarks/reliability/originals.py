@@ -139,8 +139,8 @@ def folded_model(folder: Path, kind: str = "float32") -> Path:
 def export_command(images_: Path, out: Path) -> list[str]:
     """`foldcam export` of a small network."""
     return [
-        sys.executable, "-m", "foldcam", "export", NETWORK, "--images", str(images_),
-        "--size", SIZE, "--out", str(out),
+        sys.executable, "-m", "foldcam", "export", NETWORK,
+        "--images", str(images_), "--size", SIZE, "--out", str(out),
     ]  # fmt: skip
 
 

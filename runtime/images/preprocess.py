@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -133,6 +132,9 @@ class Preprocessing:
 
 def _resize(image: Image, out: Image) -> None:
     """Resize without aliasing: area averaging where it shrinks, then linear where it grows."""
+    # Loaded here, so that naming a model in Python does not load OpenCV.
+    import cv2
+
     height, width = out.shape[:2]
     shrunk = (min(image.shape[1], width), min(image.shape[0], height))
     grows = shrunk != (width, height)

@@ -72,9 +72,9 @@ def test_the_wheel_carries_the_page(tmp_path):
     copy.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy / name)
-    shutil.copytree(
-        ROOT / "runtime", copy / "runtime", ignore=shutil.ignore_patterns("__pycache__")
-    )
+    shutil.copytree(ROOT / "src", copy / "src", symlinks=True)
+    for part in ("benchmarks", "calibrate", "export", "runtime"):
+        shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
     subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, copy],
         check=True, capture_output=True,
@@ -82,4 +82,4 @@ def test_the_wheel_carries_the_page(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    assert {f"runtime/web/static/{path.name}" for path in FILES} <= names
+    assert {f"foldcam/runtime/web/static/{path.name}" for path in FILES} <= names
