@@ -83,7 +83,9 @@ def test_no_library_that_we_load_calls_home(tmp_path):
     assert {name for name in left if not name.startswith(".cache/matplotlib/")} == set()
 
 
-@pytest.mark.parametrize("package", ["runtime", "export", "calibrate", "benchmarks"])
+@pytest.mark.parametrize(
+    "package", ["foldcam", "foldcam.runtime", "foldcam.export", "foldcam.calibrate"]
+)
 def test_reports_are_off_before_a_library_can_be_imported(package, tmp_path):
     code = f"import {package}, os; print(*(os.environ[name] for name in {VARIABLES!r}))"
     done = subprocess.run(
@@ -94,7 +96,7 @@ def test_reports_are_off_before_a_library_can_be_imported(package, tmp_path):
 
 
 def test_who_wants_to_report_may(tmp_path):
-    code = "import runtime, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    code = "import foldcam, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**environment(tmp_path), "ORT_DISABLE_TELEMETRY": "0"}, capture_output=True,

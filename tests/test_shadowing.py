@@ -18,8 +18,10 @@ NAMES = (
     "safetensors", "re", "os", "pathlib", "dataclasses", "inspect", "types", "enum", "random",
     "string", "tomllib", "tomli", "logging", "tempfile", "zipfile", "rich", "yaml", "pyarrow",
     "secrets", "socket", "email", "queue", "select", "copy", "ast", "sitecustomize",
-    "usercustomize",
+    "usercustomize", "export", "runtime", "calibrate", "benchmarks", "foldcam",
 )  # fmt: skip
+# As our folders are called at the top of the repository, and as a user's own may be.
+OURS = ("export.py", "runtime/__init__.py", "calibrate/__init__.py", "benchmarks/__init__.py")
 PROGRAMS = {"foldcam": "foldcam.runtime.cli.foldcam", "runtime": "foldcam.runtime.cli.runtime"}
 
 
@@ -100,3 +102,27 @@ def test_a_network_of_the_working_directory_still_loads_beside_them(shadowed, tm
         "--size", "16", "--out", str(tmp_path / "model.onnx"),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("program", ["foldcam", "runtime"])
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["export", "--help"]])
+def test_a_project_may_have_modules_named_as_our_folders(program, arguments, tmp_path):
+    """Even first on the import path, where a script's own folder and PYTHONPATH are."""
+    for name in OURS:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("raise SystemExit('executed ' + __file__)\n")
+    script = tmp_path / "mine.py"
+    script.write_text(
+        "import foldcam, sys\n"
+        "foldcam.FoldedModel, foldcam.read_image, foldcam.export_model\n"
+        f"sys.argv = [{program!r}, *{arguments!r}]\n"
+        f"from {PROGRAMS[program]} import main\nmain()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, env={**os.environ, "PYTHONPATH": "."},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    known = arguments[0] == "--help" or (program == "runtime") == (arguments[0] == "run")
+    assert done.returncode == (0 if known else 2), done.stderr
+    assert "executed" not in done.stdout + done.stderr

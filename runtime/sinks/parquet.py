@@ -16,7 +16,7 @@ from foldcam.runtime.model import Result
 from foldcam.runtime.sinks.base import PendingFile, refuse_input
 from foldcam.runtime.sinks.record import capture_time, shown_source
 from foldcam.runtime.sources.base import Frame
-from foldcam.runtime.system.files import write_failure
+from foldcam.runtime.system.files import refuse_special, write_failure
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -173,6 +173,7 @@ def schema(embedding_size: int) -> pa.Schema:
 
 def _check_replaceable(path: Path) -> None:
     try:
+        refuse_special(path)  # to open a pipe waits for somebody who writes
         with path.open("rb") as stream:
             start = stream.read(4) if path.is_file() else b""
     except OSError:

@@ -1,7 +1,7 @@
 """Signals that ask for the end: Ctrl-C, SIGTERM, and SIGHUP, which a closed terminal sends.
 
-A program of ours installs handlers that raise `Stopped` (see `runtime.system.program`), so that every
-`finally` between there and here removes what is unfinished. A run asks for more time: within
+A program of ours installs handlers that raise `Stopped` (see `runtime.system.program`), so that
+every `finally` between there and here removes what is unfinished. A run asks for more time: within
 `StopSignal` the first signal is only remembered, and the current frame is finished.
 """
 

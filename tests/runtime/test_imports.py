@@ -108,7 +108,8 @@ def test_a_run_loads_neither_the_builder_of_engines_nor_what_only_it_needs(
     arguments = ["runtime", "run", str(tiny_model), "--file", str(photo), "--quiet"]
     code = (
         f"import sys; sys.argv = {arguments!r} + ['--save', {str(tmp_path / 'out')!r}]\n"
-        "from foldcam.runtime.cli.runtime import app\nfrom foldcam.runtime.system.command import run_app\n"
+        "from foldcam.runtime.cli.runtime import app\n"
+        "from foldcam.runtime.system.command import run_app\n"
         "try: run_app(app, 'runtime')\n"
         "except SystemExit as end: assert end.code == 0\n"
         f"print(sorted(set({HEAVY_IN_A_RUN!r}) & set(sys.modules)))"

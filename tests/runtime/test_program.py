@@ -70,7 +70,7 @@ def started(code: str, *arguments: object) -> list[str]:
     """A program in a process that first runs some code."""
     return [
         sys.executable, "-c", f"import sys; sys.argv[0] = 'runtime'\n{code}\n"
-        "from foldcam.runtime.system.program import runtime; runtime()", *map(str, arguments),
+        "from foldcam.runtime.cli.entry import runtime; runtime()", *map(str, arguments),
     ]  # fmt: skip
 
 
@@ -197,8 +197,8 @@ def test_a_signal_during_start_up_is_one_sentence(child_environment, number, mod
 def test_a_stream_that_is_closed_harms_no_file(tiny_model, child_environment, tmp_path, closed):
     """Its number would be the first file's, into which libraries would then print."""
     done = subprocess.run(
-        ["bash", "-c", f'exec "$@" {closed}', "bash", sys.executable, "-m", "foldcam.runtime", "run",
-         str(tiny_model), "--source", "test://?size=64x48&frames=3", "--jsonl", "x.jsonl"],
+        ["bash", "-c", f'exec "$@" {closed}', "bash", sys.executable, "-m", "foldcam.runtime",
+         "run", str(tiny_model), "--source", "test://?size=64x48&frames=3", "--jsonl", "x.jsonl"],
         env=child_environment(), cwd=tmp_path, capture_output=True, text=True, timeout=60,
         check=False,
     )  # fmt: skip

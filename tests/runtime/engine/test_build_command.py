@@ -14,7 +14,8 @@ def test_help_shows_an_example_and_imports_no_tensorrt(runtime, child_environmen
     assert "Example: runtime build birds.onnx --batch 1,4" in runtime("build", "--help").stdout
     code = (
         "import sys; sys.argv = ['runtime', 'build', '--help']\n"
-        "from foldcam.runtime.cli.runtime import app\nfrom foldcam.runtime.system.command import run_app\n"
+        "from foldcam.runtime.cli.runtime import app\n"
+        "from foldcam.runtime.system.command import run_app\n"
         "try:\n    run_app(app, 'runtime')\nexcept SystemExit:\n    pass\n"
         "assert not {'tensorrt', 'tensorrt_rtx', 'numpy'} & set(sys.modules)\n"
     )
