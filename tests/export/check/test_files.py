@@ -141,8 +141,7 @@ def _foreign(made):
 
 @pytest.mark.parametrize(
     "damage",
-    [_short, _huge, _negative, _untyped, _unmade, _twice, _few_inputs, _future, _no_version,
-     _no_type, _foreign],
+    [_untyped, _unmade, _twice, _few_inputs, _future, _no_version, _no_type, _foreign],
 )  # fmt: skip
 def test_a_file_that_no_reader_takes_does_not_pass(damage, tmp_path, examples):
     made = examples.model([examples.node("Add", "x big")], {"big": np.ones((3, 8, 8), np.float32)})
@@ -155,6 +154,16 @@ def test_a_file_that_no_reader_takes_does_not_pass(damage, tmp_path, examples):
     (finding,) = [f for f in report.findings if f.severity == "error"]
     assert finding.rule == "invalid"
     assert finding.sentence.startswith("it is no valid ONNX file: ")
+
+
+@pytest.mark.parametrize("damage", [_short, _huge, _negative])
+def test_a_file_whose_sizes_cannot_be_is_refused_before_it_is_parsed(damage, tmp_path, examples):
+    made = examples.model([examples.node("Add", "x big")], {"big": np.ones((3, 8, 8), np.float32)})
+    damage(made)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(made.SerializeToString())
+    with pytest.raises(FoldcamError, match=r"'big' .* the file is damaged"):
+        check_model(path, TARGETS)
 
 
 def test_nodes_that_readers_sort_themselves_are_no_error(tmp_path, examples):

@@ -82,7 +82,7 @@ def test_no_output_of_a_run_has_it(
     summary = summarized(
         Tally(progress), monitor, [source],
         outcomes=[Outcome(address, f"lost {address}", True)],
-        interrupted=False, seconds=1.0, empty_boxes=0,
+        interrupted=False, seconds=1.0, empty_boxes=0, broken=None,
     )  # fmt: skip
     health = Health(monitor)
     texts = {
