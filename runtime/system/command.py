@@ -24,7 +24,7 @@ from foldcam.runtime.system.text import printable
 # The status that typer gives to Ctrl-C.
 _INTERRUPTED = 130
 # Whose way of ending a program SystemExit is.
-_OURS = {"click", "typer", "foldcam", "_frozen_importlib"}
+_OURS = {"click", "typer", "rich", "foldcam", "_frozen_importlib"}
 # Which extra brings a module that a command needs.
 _EXTRAS = {
     "cv2": "cpu",

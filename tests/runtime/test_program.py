@@ -314,3 +314,14 @@ def test_what_waits_in_files_that_nobody_closed_is_written(child_environment, tm
         "text": b"x" * 10,
         "data": b"x" * 10,
     }
+
+
+def test_a_help_whose_reader_goes_away_blames_nobody(child_environment):
+    """rich, which prints the help, ends the program by itself when its pipe is closed."""
+    done = subprocess.run(
+        ["bash", "-c", '"$@" | true', "bash", sys.executable, "-m", "foldcam.runtime",
+         "run", "--help"],
+        env=child_environment(), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert "rich" not in done.stderr
+    assert "SystemExit" not in done.stderr
