@@ -114,7 +114,8 @@ def event_table(text: str, name: str) -> dict[str, Any]:
 
     Args:
         text: `KEY=VALUE,KEY=VALUE` with the keys of `EventRule`. What has no `=` is one more
-            value of the key before it; a value with a comma or `=` stands in double quotes.
+            value of the key before it: a label with `=` needs its key. A label with a comma stands
+            in double quotes.
         name: the rule's name if the text has none.
 
     Raises:

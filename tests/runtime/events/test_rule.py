@@ -36,7 +36,7 @@ def rule_of(table: dict) -> EventRule:
             EventRule("a", not_label=("owl",)),
         ),
         (
-            'name=a,label="gull, herring",cat,label="a=b",7,label="a \\"b\\""',
+            'name=a,label="gull, herring",cat,label=a=b,7,"a \\"b\\""',
             '''name="a"\nlabel=["gull, herring", "cat", "a=b", "7", 'a "b"']''',
             EventRule("a", label=("gull, herring", "cat", "a=b", "7", 'a "b"')),
         ),
