@@ -216,7 +216,7 @@ def _commands(folder: Path, out: Path, full: bool) -> list[Command]:
              "--save", str(out / "videos"), "--jsonl", str(out / "lines.jsonl"),
              "--parquet", str(out / "rows.parquet"), "--images", str(out / "pictures"),
              "--images-every", "10", "--rotate-mb", "0.2", "--events", str(out / "events"),
-             "--event", "any: similarity above -1 cooldown 1s"],
+             "--event", "name=any,similarity_above=-1,cooldown_seconds=1"],
         ),
         Command("foldcam export", [*export, "--bank", str(out / "bank.safetensors")]),
     ]  # fmt: skip

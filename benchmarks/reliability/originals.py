@@ -50,11 +50,13 @@ rotate_minutes = 60
 keep_gb = 10.5
 [[event]]
 name = "unknown"
-when = 'similarity below 0.4 and label is not "snowy owl", cat'
+similarity_below = 0.4
+not_label = ["snowy owl", "cat"]
 for_seconds = 2.0
 [[event]]
 name = "door"
-when = "heat in 0,0,320,240 above 0.3"
+heat_in = [0, 0, 320, 240]
+heat_above = 0.3
 hysteresis = 0.05
 [serve]
 port = 8080
@@ -62,9 +64,9 @@ port = 8080
 format = "json"
 """
 RULES = (
-    "unknown: similarity below 0.4 for 2s cooldown 1.5m hysteresis 0.05",
-    'label is not owl, "snowy \\"owl\\"" and similarity above 0.8',
-    "door: heat in 0,0,320,240 above 0.3 and estimate below -1e3",
+    "name=unknown,similarity_below=0.4,for_seconds=2,cooldown_seconds=90,hysteresis=0.05",
+    'not_label=owl,"snowy \\"owl\\"",similarity_above=0.8',
+    "name=door,heat_in=0,0,320,240,heat_above=0.3,estimate_below=-1e3",
 )
 ADDRESSES = (
     "mqtt://user:p%40ss@broker:1883/cameras/door?client_id=me",

@@ -68,12 +68,14 @@ def read_config(path: Path) -> None:
 
 def read_rule(path: Path) -> None:
     """As `--event`."""
-    from foldcam.runtime.events.language import RuleProblem, event_from_text
+    import typer
+
+    from foldcam.runtime.config.flags import event_table
 
     try:
-        event_from_text(path.read_bytes().decode("utf-8", "replace"), "event-1")
-    except RuleProblem as problem:
-        raise FoldcamError(problem.reason) from None
+        event_table(path.read_bytes().decode("utf-8", "replace"), "event-1")
+    except typer.BadParameter as problem:
+        raise FoldcamError(problem.message) from None
 
 
 def read_address(path: Path) -> None:

@@ -60,8 +60,11 @@ def run(
     event: Annotated[
         list[str] | None,
         typer.Option(
-            help="A rule, such as 'unknown: similarity below 0.4 for 2s cooldown 60s'; several "
-            "times.",
+            help="A rule for events, such as 'name=unknown, similarity_below=0.4, for_seconds=2, "
+            "cooldown_seconds=60', with the keys of an event table in a file (see `runtime config "
+            "init -`). Several labels are separated by commas; a label that holds a comma stands "
+            "in double quotes: 'label=owl, \"gull, herring\"'. The option may be repeated.",
+            metavar="KEY=VALUE,...",
             rich_help_panel="Outputs",
         ),
     ] = None,

@@ -10,9 +10,11 @@ from foldcam.runtime.config.tree import (
     ServeConfig,
     SourceConfig,
 )
+from foldcam.runtime.events.rule import EventRule
 from foldcam.runtime.output_options import OutputOptions, RecordingOptions
 
 __all__ = [
+    "EventRule",
     "LogOptions",
     "ModelOptions",
     "OutputOptions",

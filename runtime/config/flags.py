@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import re
+import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from enum import Enum
 from types import UnionType
 from typing import Annotated, Any, Union, cast, get_args, get_origin
@@ -13,8 +15,9 @@ import typer
 
 from foldcam.runtime.config.dumping import default_of, type_of
 from foldcam.runtime.config.keys import KEYS, Key
-from foldcam.runtime.config.typed import KeyProblem, choices_of, read_value
-from foldcam.runtime.events.language import RuleProblem, event_from_text
+from foldcam.runtime.config.typed import KeyProblem, choices_of, read_table, read_value
+from foldcam.runtime.events.rule import EventRule
+from foldcam.runtime.system.text import shorten
 
 _PANELS = {
     "model": "Model", "source": "Sources", "flow": "Flow", "regions": "Regions",
@@ -69,7 +72,7 @@ def table_of(
         given: values of the parameters of `parameters`.
         model: the argument.
         cameras, file, sources: `--camera`, `--file` and `--source`.
-        events: rules in one line each, see `runtime.events.language`.
+        events: `--event`, see `event_table`.
         serve: `[HOST:]PORT`.
         quiet: no status line.
 
@@ -96,12 +99,64 @@ def table_of(
     if addresses:
         table.setdefault("source", {})["given"] = addresses
     if events:
-        table["event"] = [_event(text, events) for text in events]
+        table["event"] = [
+            event_table(text, f"event-{number}") for number, text in enumerate(events, start=1)
+        ]
     if serve is not None:
         table.setdefault("serve", {}).update(_address(serve))
     if quiet:
         table.setdefault("log", {})["status"] = False
     return table
+
+
+def event_table(text: str, name: str) -> dict[str, Any]:
+    """The table of one `--event`, as TOML would give it.
+
+    Args:
+        text: `KEY=VALUE,KEY=VALUE` with the keys of `EventRule`. What has no `=` is one more
+            value of the key before it: a label with `=` needs its key. A label with a comma stands
+            in double quotes.
+        name: the rule's name if the text has none.
+
+    Raises:
+        typer.BadParameter: it is no rule; the message names the key.
+    """
+    shown = f"--event {shorten(text, 80)!r}"
+    lexer = shlex.shlex(text, posix=True)
+    lexer.whitespace, lexer.whitespace_split = ",", True
+    lexer.commenters, lexer.quotes = "", '"'
+    table: dict[str, Any] = {"name": name}
+    given: dict[str, list[Any]] = {}
+    key = ""
+    try:
+        for part in lexer:
+            before, equals, value = part.partition("=")
+            key = before.strip() if equals else key
+            if not key:
+                raise typer.BadParameter(
+                    f"{shown} needs the form KEY=VALUE, such as "
+                    "name=unknown,similarity_below=0.4,for_seconds=2,cooldown_seconds=60."
+                )
+            given.setdefault(key, []).append(_scalar(key, (value if equals else part).strip()))
+    except ValueError:
+        raise typer.BadParameter(f"{shown} ends within a quote or behind a backslash.") from None
+    table |= {key: values if len(values) > 1 else values[0] for key, values in given.items()}
+    try:
+        read_table(EventRule, table, "event")
+    except KeyProblem as problem:
+        message = re.sub(r"(^|you mean )event\.", r"\1", str(problem))
+        raise typer.BadParameter(f"{shown}: {message}") from None
+    return table
+
+
+def _scalar(key: str, text: str) -> str | int | float:
+    """A number where the key needs one and the text is one."""
+    if key in ("name", "label", "not_label"):
+        return text
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def _plain(key: Key, value: Any, flag: str) -> Any:
@@ -127,14 +182,6 @@ def _integers(text: str, separator: str, count: int, flag: str) -> list[int]:
         shown = {4: "x,y,width,height in pixels", 2: "columns and rows, such as 3x2"}[count]
         raise typer.BadParameter(f"{flag} is {text!r} where {shown} are needed.")
     return [int(part) for part in parts]
-
-
-def _event(text: str, texts: list[str]) -> dict[str, Any]:
-    try:
-        event = event_from_text(text, f"event-{texts.index(text) + 1}")
-    except RuleProblem as problem:
-        raise typer.BadParameter(f"--event {text!r}: {problem.reason}.") from None
-    return dict(vars(event))
 
 
 def _address(text: str) -> dict[str, Any]:

@@ -49,7 +49,7 @@ SECTIONS = {
     "style": "How results are drawn into a frame.",
     "output": "Where results go; any number at once.",
     "recording": "How the files of a long run are kept in bounds.",
-    "event": "What shall be noticed. Repeat the table for several rules.",
+    "event": "A rule for events: all conditions given must hold. Repeat the table for more rules.",
     "serve": "The live page. The table switches it on.",
     "log": "What is said on standard error.",
 }
@@ -199,7 +199,7 @@ KEYS = (
         "--mqtt", example='"mqtt://user:password@broker/cameras/door"',
     ),
     Key(
-        "output.events", "A folder for events.jsonl and snapshots; needs a rule.",
+        "output.events", "A folder for events.jsonl and snapshots; it needs a rule (--event).",
         "--events", example='"events/"',
     ),
     Key("output.show", "Open a window.", "--show"),
@@ -223,11 +223,64 @@ KEYS = (
         "recording.min_free_gb", "Pause the recording of live sources below so much free space.",
         "--min-free-gb", 0, 1e6,
     ),
-    Key("event.name", "Names the rule.", example='"unknown"'),
-    Key("event.when", "The condition.", example='"similarity below 0.4"'),
-    Key("event.for_seconds", "How long it must hold.", None, 0, 1e6),
-    Key("event.cooldown_seconds", "Silence after an event.", None, 0, 1e7),
-    Key("event.hysteresis", "How far a number must go back past its threshold.", None, 0, 1e12),
+    Key(
+        "event.name",
+        "The rule's name: letters, digits, dots, dashes and underscores. Files are named by it.",
+        example='"unknown"',
+    ),
+    Key(
+        "event.label", "The nearest label must be this one, or one of these.",
+        example='["owl", "snowy owl"]',
+    ),
+    Key("event.not_label", "The nearest label must be none of these.", example='"owl"'),
+    Key(
+        "event.similarity_below",
+        "The similarity to the nearest row, a cosine from -1 to 1, must be below this.",
+        None, -1, 1, "0.4",
+    ),
+    Key(
+        "event.similarity_above",
+        "The similarity to the nearest row, a cosine from -1 to 1, must be above this.",
+        None, -1, 1, "0.8",
+    ),
+    Key(
+        "event.estimate_below", "The estimate of a continuous outcome must be below this.",
+        None, -1e30, 1e30, "100000.0",
+    ),
+    Key(
+        "event.estimate_above", "The estimate of a continuous outcome must be above this.",
+        None, -1e30, 1e30, "300000.0",
+    ),
+    Key(
+        "event.heat_in",
+        "A box of the frame, x, y, width and height in pixels, for heat_above or heat_below.",
+        None, 0, 1 << 20, "[0, 0, 320, 240]",
+    ),
+    Key(
+        "event.heat_below",
+        "The share of the frame's heat in the box heat_in, 0 to 1, must be below this.",
+        None, 0, 1, "0.1",
+    ),
+    Key(
+        "event.heat_above",
+        "The share of the frame's heat in the box heat_in, 0 to 1, must be above this.",
+        None, 0, 1, "0.3",
+    ),
+    Key(
+        "event.for_seconds",
+        "All conditions must hold for so many seconds without a break.",
+        None, 0, 1e6,
+    ),
+    Key(
+        "event.cooldown_seconds",
+        "For so many seconds after an event the rule gives no other.",
+        None, 0, 1e7,
+    ),
+    Key(
+        "event.hysteresis",
+        "A number must go back past its limit by so much before its condition ends.",
+        None, 0, 1e12,
+    ),
     Key("serve.host", "Loopback unless given; any other needs a token."),
     Key("serve.port", "Of TCP; 0 takes a free one.", None, 0, 65535),
     Key("serve.token", "Better in token_file or in FOLDCAM_TOKEN.", example='""'),
@@ -251,3 +304,8 @@ KEYS = (
     Key("log.status", "Whether there is a status line."),
 )  # fmt: skip
 BY_PATH = {key.path: key for key in KEYS}
+# What replaced keys of earlier versions, as the hint of the message that refuses them.
+REPLACED = {
+    "event.when": "conditions are keys of their own, such as similarity_below = 0.4 or "
+    'label = "owl"; see docs/sinks.md',
+}

@@ -11,7 +11,6 @@ from foldcam.runtime.config.toml_file import line_of, read_toml
 from foldcam.runtime.config.tree import RunConfig
 from foldcam.runtime.config.typed import KeyProblem, fail, read_table
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.events.language import RuleProblem, parse_rule
 from foldcam.runtime.system.files import refuse_special
 
 # The file's tables are called for what one of them is.
@@ -130,10 +129,6 @@ def _check_regions(config: RunConfig) -> None:
 def _check_events(config: RunConfig) -> None:
     names = [event.name for event in config.events]
     for index, event in enumerate(config.events):
-        try:
-            parse_rule(event)
-        except RuleProblem as problem:
-            fail(f"event[{index}].{problem.field}", problem.reason)
         if event.name in names[:index]:
             fail(f"event[{index}].name", f"is {event.name!r}, as that of another event")
     if config.output.events is not None and not config.events:

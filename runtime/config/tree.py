@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from foldcam.runtime.drawing.style import Style
-from foldcam.runtime.events.options import EventOptions
+from foldcam.runtime.events.rule import EventRule
 from foldcam.runtime.options import FlowOptions, RegionOptions, ServeOptions, SourceOptions
 from foldcam.runtime.output_options import OutputOptions, RecordingOptions
 from foldcam.runtime.system.logs import LogFormat, LogLevel
@@ -110,6 +110,6 @@ class RunConfig:
     style: Style = field(default_factory=Style)
     output: OutputOptions = field(default_factory=OutputOptions)
     recording: RecordingOptions = field(default_factory=RecordingOptions)
-    events: tuple[EventOptions, ...] = ()
+    events: tuple[EventRule, ...] = ()
     serve: ServeConfig | None = None
     log: LogOptions = field(default_factory=LogOptions)

@@ -18,8 +18,9 @@ from typing import (
     get_type_hints,
 )
 
-from foldcam.runtime.config.keys import BY_PATH
+from foldcam.runtime.config.keys import BY_PATH, REPLACED
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.events.rule import RuleProblem
 from foldcam.runtime.system.redaction import keep_secret, redacted
 from foldcam.runtime.system.text import printable, shorten
 
@@ -74,7 +75,10 @@ def read_table(
             values[field.name] = read_value(hints[field.name], table[shown], joined(key, shown))
         elif field.default is MISSING and field.default_factory is MISSING:
             fail(joined(key, shown), "is missing")
-    return cls(**values)
+    try:
+        return cls(**values)
+    except RuleProblem as problem:
+        fail(joined(key, problem.key), problem.reason)
 
 
 def read_value(kind: Any, value: object, key: str) -> Any:
@@ -153,6 +157,8 @@ def _choice(choices: tuple[Any, ...], value: object, key: str) -> Any:
 
 
 def _tuple(kinds: tuple[Any, ...], value: object, key: str) -> tuple[Any, ...]:
+    if kinds == (str, ...) and isinstance(value, str):
+        value = [value]
     if not isinstance(value, list):
         fail(key, f"is {kind_of(value)} where an array is needed")
     if kinds[-1] is Ellipsis:
@@ -174,7 +180,7 @@ def _check_range(value: float, key: str) -> None:
     limits = BY_PATH.get(_plain(key))
     low, high = (None, None) if limits is None else (limits.low, limits.high)
     if low is not None and value < low:
-        wanted = f"at least {low:g}" if low > 1e-6 or low == 0 else "above 0"
+        wanted = "above 0" if 0 < low < 1e-6 else f"at least {low:g}"
         fail(key, f"is {_number(value)} where {wanted} is needed")
     if high is not None and value > high:
         fail(key, f"is {_number(value)} where at most {high:g} is allowed")
@@ -192,6 +198,8 @@ def _plain(key: str) -> str:
 
 
 def _suggestion(given: str, key: str, known: list[str]) -> str:
+    if replaced := REPLACED.get(_plain(joined(key, given))):
+        return f" ({replaced})"
     near = difflib.get_close_matches(given[:80], known, 1, 0.5)
     if near:
         return f" (did you mean {joined(key, near[0])}?)"

@@ -1,1 +1,1 @@
-"""What a run shall notice: an unknown object, a label, heat in a place, an estimate."""
+"""Events of a run, such as an unknown object, a label, heat in a box or a high estimate."""

@@ -1,4 +1,4 @@
-"""Events out of frames: once per occurrence, however much a value flickers."""
+"""Finds events in frames: one per occurrence, however much a value flickers."""
 
 from __future__ import annotations
 
@@ -7,94 +7,93 @@ from dataclasses import dataclass
 
 from foldcam.runtime.drawing.drawn import Seen
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.events.conditions import holds
-from foldcam.runtime.events.language import LabelIs, Rule, RuleProblem, Threshold, parse_rule
-from foldcam.runtime.events.options import EventOptions
+from foldcam.runtime.events.rule import EventRule
 from foldcam.runtime.model import Result
 
 
 @dataclass(frozen=True, eq=False)
 class Event:
-    """A rule that was met.
+    """A rule whose conditions were met.
 
     Attributes:
-        rule: which.
-        number: of the event among those of its rule in this run, from 1.
+        rule: the rule.
+        number: counts the events of this rule in this run, from 1.
         seen: the frame.
-        result: the region.
+        result: the region of the frame in which the conditions hold.
     """
 
-    rule: Rule
+    rule: EventRule
     number: int
     seen: Seen
     result: Result
 
 
 class Watch:
-    """One rule on one source, by that source's own seconds.
+    """Follows one rule on one source, by that source's own times.
 
     Args:
-        rule: what is waited for.
+        rule: the rule.
     """
 
-    def __init__(self, rule: Rule) -> None:
+    def __init__(self, rule: EventRule) -> None:
         self._rule = rule
         self._since: float | None = None
-        self._told = False
+        self._reported = False
         self._silent_until = -float("inf")
 
     def update(self, seen: Seen, now: float) -> Result | None:
-        """The region that makes this frame an event; None if it is none.
+        """The region that makes this frame an event, or None.
 
         Args:
             seen: the next frame.
-            now: its time in seconds. Where it goes back, waiting begins anew.
+            now: its time in seconds. Where times go back, waiting begins again.
         """
-        result = holds(self._rule, seen, begun=self._since is not None)
+        result = matching_region(self._rule, seen, begun=self._since is not None)
         if result is None:
-            self._since, self._told = None, False
+            self._since, self._reported = None, False
             return None
         if self._since is None or now < self._since:
             self._since = now
         self._silent_until = min(self._silent_until, now + self._rule.cooldown_seconds)
         waited = now - self._since >= self._rule.for_seconds
-        if self._told or not waited or now < self._silent_until:
+        if self._reported or not waited or now < self._silent_until:
             return None
-        self._told = True
+        self._reported = True
         self._silent_until = now + self._rule.cooldown_seconds
         return result
 
 
 class Detector:
-    """Every rule on every source of a run.
+    """Follows every rule on every source of a run.
 
     Args:
-        rules: understood.
-        stills: per source, whether its frames are photographs: each may be an event, and times
-            mean nothing.
-        live: per source, whether time is that of capture, not the recording's.
+        rules: the rules; their names differ.
+        stills: per source, whether its frames are photographs. Each photograph may be an event,
+            and times mean nothing.
+        live: per source, whether the time of capture counts, not that of the recording.
     """
 
-    def __init__(self, rules: Sequence[Rule], stills: Sequence[bool], live: Sequence[bool]) -> None:
+    def __init__(
+        self, rules: Sequence[EventRule], stills: Sequence[bool], live: Sequence[bool]
+    ) -> None:
         self._rules = tuple(rules)
         self._stills, self._live = tuple(stills), tuple(live)
         self._watches: dict[tuple[int, str], Watch] = {}
         self._counts = {rule.name: 0 for rule in rules}
 
     def events(self, seen: Seen) -> list[Event]:
-        """The events of one frame, in the order of the rules; frames of a source in order."""
+        """The events of one frame, in the order of the rules; frames of a source come in order."""
         found: list[Event] = []
         if seen.results and not any(result.valid for result in seen.results):
-            # Nothing is known of it: what has begun neither goes on nor ends by such a frame.
+            # Nothing is known about it: such a frame neither begins nor ends an occurrence.
             return found
-        stream = seen.frame.stream
+        frame = seen.frame
         for rule in self._rules:
-            if self._stills[stream]:
-                result = holds(rule, seen, begun=False)
+            if self._stills[frame.stream]:
+                result = matching_region(rule, seen, begun=False)
             else:
-                watch = self._watches.setdefault((stream, rule.name), Watch(rule))
-                frame = seen.frame
-                now = frame.captured if self._live[stream] else frame.timestamp
+                watch = self._watches.setdefault((frame.stream, rule.name), Watch(rule))
+                now = frame.captured if self._live[frame.stream] else frame.timestamp
                 result = watch.update(seen, now)
             if result is not None:
                 self._counts[rule.name] += 1
@@ -102,48 +101,82 @@ class Detector:
         return found
 
 
-def understood(events: Sequence[EventOptions], labels: Sequence[str] | None) -> list[Rule]:
-    """The rules of a run, held against what the model can answer.
+def matching_region(rule: EventRule, seen: Seen, begun: bool) -> Result | None:
+    """The first region in which all conditions of a rule hold; None if there is none.
 
     Args:
-        events: as the user wrote them.
-        labels: of the model's bank; None for a continuous outcome.
+        rule: the rule.
+        seen: the frame with its regions.
+        begun: whether they held on the frame before. Then a number must go back past its limit
+            by the rule's hysteresis before its condition ends.
+    """
+    slack = rule.hysteresis if begun else 0.0
+    for result in seen.results:
+        # A region without an answer meets no condition, not even `not_label`.
+        if result.valid and _holds(rule, seen, result, slack):
+            return result
+    return None
+
+
+def heat_share(seen: Seen, box: tuple[int, int, int, int]) -> float:
+    """The share of a frame's heat, in [0, 1], that lies in a box; 0 if the frame has no heat.
+
+    Args:
+        seen: the frame.
+        box: `(x, y, width, height)` in pixels; outside of the frame there is no heat.
+    """
+    total = float(seen.heat.sum(dtype="float64"))
+    x, y, width, height = box
+    inside = float(seen.heat[y : y + height, x : x + width].sum(dtype="float64"))
+    return inside / total if total > 0.0 else 0.0
+
+
+def check_possible(rules: Sequence[EventRule], labels: Sequence[str] | None) -> None:
+    """Refuse rules that a model can never meet.
+
+    Args:
+        rules: the rules of a run.
+        labels: the labels of the model's bank; None for a continuous outcome.
 
     Raises:
-        FoldcamError: a rule is none, or can never be met by this model.
+        FoldcamError: a rule needs a label or an estimate that this model does not give.
     """
-    rules: list[Rule] = []
-    for options in events:
-        try:
-            rule = parse_rule(options)
-        except RuleProblem as problem:
+    for rule in rules:
+        wanted = {*rule.label, *rule.not_label}
+        if labels is None and wanted:
             raise FoldcamError(
-                f"The event {options.name!r}: its {problem.field} {problem.reason}."
-            ) from None
-        for condition in rule.conditions:
-            _check_possible(rule, condition, labels)
-        rules.append(rule)
-    return rules
-
-
-def _check_possible(
-    rule: Rule, condition: LabelIs | Threshold, labels: Sequence[str] | None
-) -> None:
-    about_labels = isinstance(condition, LabelIs)
-    if about_labels and labels is None:
-        raise FoldcamError(
-            f"The event {rule.name!r} asks for a label, and this model answers with an estimate: "
-            "use `estimate above NUMBER`."
-        )
-    if isinstance(condition, LabelIs) and labels is not None:
-        unknown = sorted(condition.labels - set(labels))
-        if unknown:
+                f"The event {rule.name!r} asks for a label, and this model answers with an "
+                "estimate: use estimate_above or estimate_below."
+            )
+        if labels is not None and (unknown := sorted(wanted - set(labels))):
             raise FoldcamError(
                 f"The event {rule.name!r} asks for the label {unknown[0]!r}, which this model's "
                 "bank does not have (see `runtime inspect`)."
             )
-    if isinstance(condition, Threshold) and condition.quantity == "estimate" and labels is not None:
-        raise FoldcamError(
-            f"The event {rule.name!r} asks for an estimate, and this model answers with labels: "
-            "use `label is NAME` or `similarity below NUMBER`."
+        if labels is not None and (rule.estimate_above, rule.estimate_below) != (None, None):
+            raise FoldcamError(
+                f"The event {rule.name!r} asks for an estimate, and this model answers with "
+                "labels: use label or similarity_below."
+            )
+
+
+def _holds(rule: EventRule, seen: Seen, result: Result, slack: float) -> bool:
+    label = result.labels[0] if result.labels else None
+    similarity = float(result.similarities[0]) if len(result.similarities) else None
+    return (
+        (not rule.label or label in rule.label)
+        and (not rule.not_label or (label is not None and label not in rule.not_label))
+        and _within(similarity, rule.similarity_above, rule.similarity_below, slack)
+        and _within(result.estimate, rule.estimate_above, rule.estimate_below, slack)
+        and (
+            rule.heat_in is None
+            or _within(heat_share(seen, rule.heat_in), rule.heat_above, rule.heat_below, slack)
         )
+    )
+
+
+def _within(value: float | None, above: float | None, below: float | None, slack: float) -> bool:
+    """Whether a value lies beyond the limits that are given; a missing one or NaN does not."""
+    if value is None:
+        return above is None and below is None
+    return (above is None or value > above - slack) and (below is None or value < below + slack)

@@ -1,4 +1,4 @@
-"""Events to a folder, with snapshots, and to whoever else wants to know."""
+"""Writes events to a folder, with snapshots, and hands them to callbacks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from foldcam.runtime.drawing.drawn import Seen
 from foldcam.runtime.events.detector import Detector, Event
-from foldcam.runtime.events.language import Rule
+from foldcam.runtime.events.rule import EventRule
 from foldcam.runtime.sinks.base import NotWritten, check_writable
 from foldcam.runtime.sinks.growing import GrowingLines
 from foldcam.runtime.sinks.guard import DiskGuard
@@ -25,16 +25,17 @@ class EventSink:
     """Writes a line and two pictures per event.
 
     `FOLDER/events.jsonl` grows by one whole line at a time, over all runs: it may be read while
-    it is written. `FOLDER/NAME-20261126T215914Z-000042.jpg` is the overlay,
-    and the same with `-raw` the frame as it came.
+    it is written. `FOLDER/NAME-20261126T215914Z-000042.jpg` is the overlay, and the file with
+    `-raw` behind NAME is the frame as it came.
 
     Args:
-        rules: understood.
-        sources: of the run.
-        folder: None writes nothing and only tells.
-        tell: each gets every event's document.
-        keep_bytes: of each rule's overlays, and of its raw frames; the oldest go above it.
-        guard: of the disk; None for sources whose frames must not be lost.
+        rules: the rules of the run.
+        sources: the sources of the run.
+        folder: where lines and pictures go; None writes nothing and only calls the callbacks.
+        callbacks: each is called with every event's document, see `event_document`.
+        keep_bytes: the size that the overlays of one rule may have, and its raw frames; above it
+            the oldest are removed.
+        guard: watches the free space; None for sources whose frames must not be lost.
 
     Raises:
         FoldcamError: the folder cannot be written.
@@ -45,17 +46,17 @@ class EventSink:
 
     def __init__(
         self,
-        rules: Sequence[Rule],
+        rules: Sequence[EventRule],
         sources: Sequence[Source],
         folder: Path | None,
-        tell: Sequence[Callable[[dict[str, Any]], None]] = (),
+        callbacks: Sequence[Callable[[dict[str, Any]], None]] = (),
         keep_bytes: float | None = None,
         guard: DiskGuard | None = None,
     ) -> None:
         self._detector = Detector(
             rules, [source.stills for source in sources], [source.live for source in sources]
         )
-        self._folder, self._tell, self._guard = folder, tuple(tell), guard
+        self._folder, self._callbacks, self._guard = folder, tuple(callbacks), guard
         self.output: str | None = None if folder is None else f"{folder}/"
         self._lines: GrowingLines | None = None
         self._overlays: dict[str, Segments] = {}
@@ -89,7 +90,7 @@ class EventSink:
             check_writable(self._folder)
 
     def write(self, seen: Seen) -> None:
-        """Look for events in one frame, and tell them."""
+        """Find the events of one frame, write them and call the callbacks."""
         lost = ""
         for event in self._detector.events(seen):
             document = event_document(event)
@@ -100,8 +101,8 @@ class EventSink:
                     lost = self._guard.reason
                 assert self._lines is not None
                 self._lines.append(f"{json.dumps(document, allow_nan=False)}\n".encode())
-            for tell in self._tell:
-                tell(document)
+            for callback in self._callbacks:
+                callback(document)
         if lost:
             raise NotWritten(lost)
 
@@ -119,10 +120,10 @@ class EventSink:
 
 
 def event_document(event: Event) -> dict[str, Any]:
-    """An event as JSON values: `event`, `rule`, `number`, and the region's record."""
+    """An event as JSON values: `event`, `rule` (its conditions), `number`, the region's record."""
     return {
         "event": event.rule.name,
-        "rule": event.rule.text,
+        "rule": event.rule.conditions,
         "number": event.number,
         **record(event.seen.frame, event.result, embedding=False),
     }

@@ -9,8 +9,8 @@ from typing import Any
 
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.events.detector import understood
-from foldcam.runtime.events.options import EventOptions
+from foldcam.runtime.events.detector import check_possible
+from foldcam.runtime.events.rule import EventRule
 from foldcam.runtime.images.files import WRITTEN_SUFFIXES
 from foldcam.runtime.output_options import OutputOptions, RecordingOptions
 from foldcam.runtime.sinks.base import Part, Sink
@@ -56,7 +56,7 @@ def open_outputs(
     sources: Sequence[Source],
     output: OutputOptions,
     recording: RecordingOptions | None = None,
-    events: Sequence[EventOptions] = (),
+    events: Sequence[EventRule] = (),
     *,
     contract: Contract | None = None,
 ) -> list[Sink]:
@@ -84,7 +84,7 @@ class _Opening:
         sources: Sequence[Source],
         output: OutputOptions,
         recording: RecordingOptions,
-        events: Sequence[EventOptions],
+        events: Sequence[EventRule],
         contract: Contract | None,
     ) -> None:
         self._sources, self._output, self._recording = sources, output, recording
@@ -236,7 +236,8 @@ class _Opening:
         contract, folder = self._contract, self._output.events
         labels = None if contract.outcome is not None else [run.name for run in contract.labels]
         path = None if folder is None else Path(folder)
+        check_possible(self._events, labels)
         return EventSink(
-            understood(self._events, labels), self._sources, path, tell,
-            self._keep_bytes, None if path is None else self._guard(path),
+            self._events, self._sources, path, tell, self._keep_bytes,
+            None if path is None else self._guard(path),
         )  # fmt: skip

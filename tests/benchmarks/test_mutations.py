@@ -11,8 +11,8 @@ import pytest
 from foldcam.benchmarks.reliability import mutations, originals, sound
 from foldcam.benchmarks.reliability.mutants import mutated_bytes, mutated_json, mutated_text
 from foldcam.runtime.config import config_from
+from foldcam.runtime.config.flags import event_table
 from foldcam.runtime.config.toml_file import parse_toml
-from foldcam.runtime.events.language import event_from_text
 from foldcam.runtime.images.files import write_image
 from foldcam.runtime.sinks.broker import parse_broker
 
@@ -37,7 +37,7 @@ def test_the_originals_are_right(tmp_path):
 
     config_from(parse_toml(originals.CONFIG, "x"))
     for number, rule in enumerate(originals.RULES):
-        event_from_text(rule, f"event-{number}")
+        event_table(rule, f"event-{number}")
     parse_broker(originals.ADDRESSES[0])
     for name, data in originals.images().items():
         path = tmp_path / f"x{name}"
@@ -61,8 +61,8 @@ def case(kind: str, data: bytes, suffix: str = ".x") -> mutations.Case:
 
 def test_answers_are_attributed_to_their_inputs(tmp_path, tally):
     given = [
-        case("rule", b"label is owl"), case("rule", b"nonsense"), case("no such kind", b"x"),
-        case("rule", b"similarity below 0"),
+        case("rule", b"label=owl"), case("rule", b"nonsense"), case("no such kind", b"x"),
+        case("rule", b"similarity_below=0"),
     ]  # fmt: skip
     with mutations._Victim(tmp_path / "worker") as victim:
         for each in given:
@@ -82,13 +82,13 @@ def test_a_process_that_dies_or_hangs_is_replaced(tmp_path, monkeypatch):
     with mutations._Victim(tmp_path) as victim:
         victim._started().kill()
         victim._started().wait()
-        assert victim.read(case("rule", b"label is owl"))["outcome"] == "crashed"
-        assert victim.read(case("rule", b"label is owl"))["outcome"] == "read"
+        assert victim.read(case("rule", b"label=owl"))["outcome"] == "crashed"
+        assert victim.read(case("rule", b"label=owl"))["outcome"] == "read"
         os.kill(victim._started().pid, signal.SIGSTOP)
         monkeypatch.setattr(mutations, "LIMIT_SECONDS", 0.2)
-        assert victim.read(case("rule", b"label is owl"))["outcome"] == "hung"
+        assert victim.read(case("rule", b"label=owl"))["outcome"] == "hung"
         monkeypatch.undo()
-        assert victim.read(case("rule", b"label is owl"))["outcome"] == "read"
+        assert victim.read(case("rule", b"label=owl"))["outcome"] == "read"
 
 
 def test_a_partial_file_would_be_found(tmp_path, tiny_pictures):

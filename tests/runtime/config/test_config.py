@@ -15,7 +15,7 @@ from foldcam.runtime.config.loading import merged
 from foldcam.runtime.config.toml_file import line_of, parse_toml
 from foldcam.runtime.config.typed import KeyProblem, element_of
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.events.options import EventOptions
+from foldcam.runtime.events.rule import EventRule
 
 FULL = """
 [model]
@@ -44,7 +44,7 @@ events = "events/"
 
 [[event]]
 name = "unknown"
-when = "similarity below 0.4"
+similarity_below = 0.4
 hysteresis = 0.05
 
 [serve]
@@ -96,7 +96,7 @@ def test_a_file_becomes_the_tree(write):
     assert config.flow.stall_seconds == 5.0
     assert isinstance(config.flow.stall_seconds, float)
     assert config.style.mark == "contour"
-    assert config.events == (EventOptions("unknown", "similarity below 0.4", hysteresis=0.05),)
+    assert config.events == (EventRule("unknown", similarity_below=0.4, hysteresis=0.05),)
     assert config.serve is not None
     assert config.serve.port == 0
     assert load_config(write("")) == RunConfig()
@@ -141,11 +141,18 @@ def test_flags_come_before_the_file(write):
          r"line 5: source\[1\].every is 0 where at least 1"),
         ("[[source]]\ncamera = -1\n", r"source\[0\].camera is -1"),
         ("[[source]]\ncamera = 0\nrotate = 45\n", "rotate is 45 where one of 0, 90, 180, 270"),
-        ("[[event]]\nname = 'a'\n", r"event\[0\].when is missing"),
-        ("[[event]]\nname = 'a/b'\nwhen = 'label is x'\n", r"line 2: event\[0\].name must be of"),
-        ("[[event]]\nname = 'a'\nwhen = '__import__(1)'\n", r"line 3: event\[0\].when has '__i"),
+        ("[[event]]\nname = 'a'\n", r"line 1: event\[0\].label is missing, and so is every other"),
+        ("[[event]]\nname = 'a/b'\nlabel = 'x'\n", r"line 2: event\[0\].name must be of"),
+        ("[[event]]\nname = 'a'\nwhen = 'label is x'\n",
+         r"line 3: event\[0\].when is unknown \(conditions are keys of .*similarity_below = 0.4"),
+        ("[[event]]\nname = 'a'\nlabl = 'x'\n",
+         r"line 3: event\[0\].labl is unknown \(did you mean event\[0\].label\?\)"),
+        ("[[event]]\nname = 'a'\nsimilarity_above = 0.1\n[[event]]\nname='b'\nheat_in=[0,0,5,0]\n"
+         "heat_above = 0.5\n", r"line 6: event\[1\].heat_in has no area"),
+        ("[[event]]\nname = 'a'\nlabel = 'x'\n[[event]]\nname = 'a'\nlabel = 'y'\n",
+         r"line 5: event\[1\].name is 'a', as that of another event"),
         ("[output]\nevents = 'e'\n", "output.events needs an event"),
-        ("[[event]]\nname = 'a'\nwhen = 'label is x'\n", "event has nowhere to go"),
+        ("[[event]]\nname = 'a'\nlabel = 'x'\n", "event has nowhere to go"),
         ("[model]\nbuild = true\n", "model.build needs model.backend"),
         ("[flow]\nbackoff_seconds = 50\n", "flow.backoff_most_seconds is below"),
         ("[serve]\nport = 70000\n", "serve.port is 70000"),

@@ -16,7 +16,7 @@ HOSTILE = [
     "-1e308", '"\\u0000"', '"' + "9" * 5000 + '"', "[" * 50 + "]" * 50,
 ]  # fmt: skip
 # What such a table needs beside the number.
-LISTS = {"source": 'uri = "x"', "event": 'name = "a"\nwhen = "label is owl"'}
+LISTS = {"source": 'uri = "x"', "event": 'name = "a"\nlabel = "owl"'}
 
 
 def numeric_keys() -> list[str]:

@@ -20,8 +20,15 @@ from foldcam.runtime.config.flags import table_of
         (["--region", "1,2,3,4", "--grid", "2x2"], "regions has boxes and grid"),
         (["--rotate", "45"], "--rotate"),
         (["--keep", "sometimes"], "--keep"),
-        (["--event", "x: weather above 3", "--events", "e"], "'weather' where label"),
-        (["--event", "label is owl"], "event has nowhere to go"),
+        (
+            ["--event", "name=x,weather=3", "--events", "e"],
+            "weather is unknown (known here: name, label",
+        ),
+        (["--event", "label=owl"], "event has nowhere to go"),
+        (
+            ["--event", "label is owl"],
+            "needs the form KEY=VALUE, such as name=unknown,similarity_b",
+        ),
         (["--serve", "host:99999"], "--serve is 'host:99999' where [HOST:]PORT"),
         (["--serve", "::1"], "--serve"),
         (["--clients", "3"], "serve has clients and is not switched on: give --serve"),
@@ -50,7 +57,11 @@ def test_flags_become_the_tree():
     context = command.make_context("run", [*words.split(), "--camera", "0"])
     flags = {name: value for name, value in context.params.items() if "_" in name}
     table = table_of(
-        flags, cameras=[0, 1], serve="[::1]:99", events=["odd: label is not owl for 2s"], quiet=True
+        flags,
+        cameras=[0, 1],
+        serve="[::1]:99",
+        events=["name=odd,not_label=owl,for_seconds=2"],
+        quiet=True,
     )
     table["output"]["events"] = "e"
     config = config_from(merged({}, table))

@@ -10,7 +10,7 @@ import subprocess
 import pyarrow.parquet as pq
 import pytest
 
-from foldcam.runtime.events.options import EventOptions
+from foldcam.runtime.events.rule import EventRule
 from foldcam.runtime.output_options import OutputOptions
 from foldcam.runtime.pipeline import Progress
 from foldcam.runtime.pipeline.outlet import Outcome
@@ -61,7 +61,7 @@ def test_no_output_of_a_run_has_it(
         events=str(tmp_path / "events"), images=str(tmp_path / "pictures"),
     )  # fmt: skip
     contract = contract_with()
-    rules = [EventOptions(name="any", when="similarity below 1")]
+    rules = [EventRule("any", similarity_below=1)]
     size = contract.bank.embedding_size
     seen = make_seen(0, make_result(embedding=[1.0] * size), source=address)
     try:

@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.events.conditions import heat_share
-from foldcam.runtime.events.detector import Detector, understood
-from foldcam.runtime.events.language import parse_rule
-from foldcam.runtime.events.options import EventOptions
+from foldcam.runtime.events.detector import Detector, check_possible, heat_share
+from foldcam.runtime.events.rule import EventRule
 from foldcam.runtime.images.files import read_image
 from foldcam.runtime.output_options import OutputOptions, RecordingOptions
 from foldcam.runtime.sinks import NotWritten, open_outputs
@@ -21,8 +19,8 @@ from foldcam.runtime.sinks import NotWritten, open_outputs
 def fired(make_seen, make_result):
     """The seconds at which a rule fires, given one value per frame, `every` seconds apart."""
 
-    def fired(when: str, values, every: float = 1.0, **options) -> list[float]:
-        rule = parse_rule(EventOptions("a", when, **{"cooldown_seconds": 0.0, **options}))
+    def fired(values, every: float = 1.0, **keys) -> list[float]:
+        rule = EventRule("a", **{"cooldown_seconds": 0.0, **keys})
         detector = Detector([rule], [False], [True])
         base = make_seen(0).frame.captured
         found = []
@@ -38,30 +36,33 @@ def fired(make_seen, make_result):
 
 
 def test_an_occurrence_is_one_event(fired):
-    assert fired("similarity below 0.4", [0.9, 0.3, 0.3, 0.3, 0.9, 0.9, 0.2]) == [1, 6]
-    assert fired("similarity above 0.4", [0.3, 0.9, 0.9]) == [1]
-    assert fired("label is cat", ["owl", "cat", "cat", "owl", "cat"]) == [1, 4]
-    assert fired("label is not owl", ["owl", "cat", "dog", "owl"]) == [1]
+    assert fired([0.9, 0.3, 0.3, 0.3, 0.9, 0.9, 0.2], similarity_below=0.4) == [1, 6]
+    assert fired([0.3, 0.9, 0.9], similarity_above=0.4) == [1]
+    assert fired(["owl", "cat", "cat", "owl", "cat"], label=("cat",)) == [1, 4]
+    assert fired(["owl", "cat", "dog", "owl"], not_label=("owl",)) == [1]
+    assert fired(["owl", "cat", "dog", "owl", "dog"], label=("cat", "dog")) == [1, 4]
+    assert fired(["owl", "cat", "dog", "owl", "cat"], not_label=("owl", "cat")) == [2]
+    assert fired([0.3, 0.5, 0.9, 0.5], similarity_above=0.4, similarity_below=0.8) == [1, 3]
 
 
 def test_a_threshold_is_not_reached_by_equality(fired):
-    assert fired("similarity below 0.5", [0.5]) == []
-    assert fired("similarity above 0.5", [0.5]) == []
-    assert fired("similarity above 0.5", [float("nan")]) == []
+    assert fired([0.5], similarity_below=0.5) == []
+    assert fired([0.5], similarity_above=0.5) == []
+    assert fired([float("nan")], similarity_above=0.5) == []
 
 
 def test_a_minimum_duration_is_without_a_break(fired):
     values = [0.3, 0.3, 0.9, 0.3, 0.3, 0.3, 0.3]
-    assert fired("similarity below 0.4", values, for_seconds=2.0) == [5]
-    assert fired("similarity below 0.4", values, for_seconds=5.0) == []
+    assert fired(values, for_seconds=2.0, similarity_below=0.4) == [5]
+    assert fired(values, for_seconds=5.0, similarity_below=0.4) == []
 
 
 def test_hysteresis_holds_a_flickering_value(fired):
     flicker = [0.39, 0.41] * 50
-    assert len(fired("similarity below 0.4", flicker)) == 50
-    assert fired("similarity below 0.4", flicker, hysteresis=0.05) == [0]
-    assert fired("similarity below 0.4", [*flicker, 0.46, 0.41, 0.39], hysteresis=0.05) == [0, 102]
-    assert fired("similarity above 0.4", [0.41, 0.36, 0.41, 0.34, 0.39, 0.41], hysteresis=0.05) == [
+    assert len(fired(flicker, similarity_below=0.4)) == 50
+    assert fired(flicker, hysteresis=0.05, similarity_below=0.4) == [0]
+    assert fired([*flicker, 0.46, 0.41, 0.39], hysteresis=0.05, similarity_below=0.4) == [0, 102]
+    assert fired([0.41, 0.36, 0.41, 0.34, 0.39, 0.41], hysteresis=0.05, similarity_above=0.4) == [
         0,
         5,
     ]
@@ -69,21 +70,21 @@ def test_hysteresis_holds_a_flickering_value(fired):
 
 def test_a_cool_down_bounds_the_events_of_any_flicker(fired):
     flicker = ["cat", "owl"] * 50
-    assert fired("label is cat", flicker, cooldown_seconds=30.0) == [0, 30, 60, 90]
+    assert fired(flicker, cooldown_seconds=30.0, label=("cat",)) == [0, 30, 60, 90]
     # What still holds when the cool-down is over is an event then.
     values = [0.3, 0.9, 0.3, 0.3, 0.3, 0.3, 0.3]
-    assert fired("similarity below 0.4", values, cooldown_seconds=5.0) == [0, 5]
+    assert fired(values, cooldown_seconds=5.0, similarity_below=0.4) == [0, 5]
 
 
 def test_a_thousand_flickering_frames_are_few_events_by_default(fired):
     values = [0.39, 0.41] * 500
-    options = EventOptions("a", "")
-    many = fired("similarity below 0.4", values, 0.04, cooldown_seconds=options.cooldown_seconds)
+    default = EventRule("a", label=("owl",)).cooldown_seconds
+    many = fired(values, 0.04, cooldown_seconds=default, similarity_below=0.4)
     assert len(many) == 4
 
 
 def test_conditions_must_hold_in_one_region(make_seen, make_result):
-    rule = parse_rule(EventOptions("a", "label is owl and similarity above 0.8"))
+    rule = EventRule("a", label=("owl",), similarity_above=0.8)
     detector = Detector([rule], [True], [False])
     far = [make_result("owl", 0.3), make_result("cat", 0.95)]
     assert detector.events(make_seen(0, *far)) == []
@@ -92,7 +93,7 @@ def test_conditions_must_hold_in_one_region(make_seen, make_result):
 
 
 def test_streams_are_watched_apart_and_photographs_each_by_itself(make_seen, make_result):
-    rule = parse_rule(EventOptions("a", "similarity below 0.4", cooldown_seconds=100))
+    rule = EventRule("a", similarity_below=0.4, cooldown_seconds=100)
     low = make_result("owl", 0.1)
     detector = Detector([rule], [False, False, True], [True, False, False])
     found = [
@@ -104,9 +105,9 @@ def test_streams_are_watched_apart_and_photographs_each_by_itself(make_seen, mak
     assert found == [(0, 1), (1, 2), (2, 3), (2, 4), (2, 5)]
 
 
-def test_time_that_goes_back_begins_anew(make_seen, make_result):
+def test_time_that_goes_back_begins_again(make_seen, make_result):
     """A film that is played again, or a source whose time began again."""
-    rule = parse_rule(EventOptions("a", "similarity below 0.4", for_seconds=2, cooldown_seconds=5))
+    rule = EventRule("a", similarity_below=0.4, for_seconds=2, cooldown_seconds=5)
     detector = Detector([rule], [False], [False])
     low, high = make_result("owl", 0.1), make_result("owl", 0.9)
     times = []
@@ -136,26 +137,38 @@ def test_share_of_heat(make_seen, make_result):
 
 
 def test_heat_and_estimate_as_rules(make_seen, make_result):
-    heat = parse_rule(EventOptions("a", "heat in 0,0,16,24 above 0.8"))
-    dear = parse_rule(EventOptions("b", "estimate above 100"))
+    heat = EventRule("a", heat_in=(0, 0, 16, 24), heat_above=0.8)
+    dear = EventRule("b", estimate_above=100)
     detector = Detector([heat, dear], [True], [False])
     seen = make_seen(0, make_result(heat=[[1, 0]], estimate=101.0))
     assert [event.rule.name for event in detector.events(seen)] == ["a", "b"]
     seen = make_seen(0, make_result(heat=[[0, 1]], estimate=100.0))
     assert detector.events(seen) == []
     assert detector.events(make_seen(0, make_result())) != []  # a model of labels has no estimate
+    cold = EventRule("a", heat_in=(0, 0, 16, 24), heat_below=0.2)
+    cheap = EventRule("b", estimate_below=100)
+    band = EventRule("c", estimate_above=50, estimate_below=100)
+    detector = Detector([cold, cheap, band], [True], [False])
+    for heat, estimate, names in (
+        ([[0, 1]], 99.0, ["a", "b", "c"]), ([[1, 0]], 50.0, ["b"]), ([[1, 0]], 100.0, []),
+        ([[1, 0]], float("nan"), []),
+    ):  # fmt: skip
+        seen = make_seen(0, make_result(heat=heat, estimate=estimate))
+        assert [event.rule.name for event in detector.events(seen)] == names
 
 
-def opened(folder, make_source, tiny_contract, rules, **options):
-    events = [EventOptions(name, when, cooldown_seconds=0) for name, when in rules.items()]
+ODD = EventRule("odd", similarity_below=0.4, cooldown_seconds=0)
+
+
+def opened(folder, make_source, tiny_contract, **options):
     return open_outputs(
-        [make_source()], OutputOptions(events=str(folder)), RecordingOptions(**options), events,
+        [make_source()], OutputOptions(events=str(folder)), RecordingOptions(**options), [ODD],
         contract=tiny_contract,
     )  # fmt: skip
 
 
 def test_a_line_and_two_pictures(tmp_path, make_seen, make_result, make_source, contract_with):
-    (sink,) = opened(tmp_path, make_source, contract_with(), {"odd": "similarity below 0.4"})
+    (sink,) = opened(tmp_path, make_source, contract_with())
     image = np.full((24, 32, 3), (30, 60, 90), np.uint8)
     with sink:
         for index, similarity in enumerate([0.9, 0.3, 0.3, 0.9, 0.2]):
@@ -164,14 +177,14 @@ def test_a_line_and_two_pictures(tmp_path, make_seen, make_result, make_source, 
     assert [(line["event"], line["frame"], line["number"]) for line in lines] == [
         ("odd", 1, 1), ("odd", 4, 2),
     ]  # fmt: skip
-    assert lines[0]["rule"] == "similarity below 0.4"
+    assert lines[0]["rule"] == {"similarity_below": 0.4}
     assert "embedding" not in lines[0]
     raw, drawn = (read_image(tmp_path / lines[0][kind]) for kind in ("raw", "snapshot"))
     assert abs(raw.astype(int) - image).max() < 10
     assert abs(raw.astype(int) - drawn).max() > 50
     assert len(list(tmp_path.glob("*.jpg"))) == 4
     # A second run adds to what is there.
-    (sink,) = opened(tmp_path, make_source, contract_with(), {"odd": "similarity below 0.4"})
+    (sink,) = opened(tmp_path, make_source, contract_with())
     with sink:
         sink.write(make_seen(0, make_result("owl", 0.1)))
     assert len((tmp_path / "events.jsonl").read_text().splitlines()) == 3
@@ -179,8 +192,7 @@ def test_a_line_and_two_pictures(tmp_path, make_seen, make_result, make_source, 
 
 
 def test_snapshots_are_kept_in_bounds(tmp_path, make_seen, make_result, make_source, contract_with):
-    rules = {"odd": "similarity below 0.4"}
-    (sink,) = opened(tmp_path, make_source, contract_with(), rules, keep_gb=5e-6)
+    (sink,) = opened(tmp_path, make_source, contract_with(), keep_gb=5e-6)
     noise = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
     with sink:
         for index in range(40):
@@ -193,25 +205,26 @@ def test_snapshots_are_kept_in_bounds(tmp_path, make_seen, make_result, make_sou
 def test_without_room_the_line_is_written_and_the_pictures_counted_as_lost(
     tmp_path, make_seen, make_result, make_source, contract_with
 ):
-    rules = {"odd": "similarity below 0.4"}
-    (sink,) = opened(tmp_path, make_source, contract_with(), rules, min_free_gb=1e6)
+    (sink,) = opened(tmp_path, make_source, contract_with(), min_free_gb=1e6)
     with sink, pytest.raises(NotWritten, match="are free on the disk"):
         sink.write(make_seen(0, make_result("owl", 0.1)))
     assert [path.name for path in tmp_path.iterdir()] == ["events.jsonl"]
 
 
 @pytest.mark.parametrize(
-    ("when", "labels", "message"),
+    ("keys", "labels", "message"),
     [
-        ("label is owll", ["owl"], "asks for the label 'owll', which this model's bank does not"),
-        ("label is owl", None, "asks for a label, and this model answers with an estimate"),
-        ("estimate above 3", ["owl"], "asks for an estimate, and this model answers with labels"),
-        ("nonsense", ["owl"], "its when has 'nonsense'"),
+        ({"label": ("owll",)}, ["owl"], "asks for the label 'owll', which this model's bank does"),
+        ({"not_label": ("owl", "ct")}, ["owl"], "asks for the label 'ct', which this model's bank"),
+        ({"label": ("owl",)}, None, "asks for a label, and this model answers with an estimate"),
+        ({"not_label": ("owl",)}, None, "asks for a label, and this model answers with an estim"),
+        ({"estimate_above": 3}, ["owl"], "asks for an estimate, and this model answers with lab"),
+        ({"estimate_below": 3}, ["owl"], "asks for an estimate, and this model answers with lab"),
     ],
 )
-def test_a_rule_that_this_model_can_never_meet_is_refused(when, labels, message):
+def test_a_rule_that_this_model_can_never_meet_is_refused(keys, labels, message):
     with pytest.raises(FoldcamError, match=message):
-        understood([EventOptions("a", when)], labels)
+        check_possible([EventRule("a", **keys)], labels)
 
 
 def test_the_command_finds_events_in_photographs(runtime, tiny_model, photo, tmp_path):
@@ -219,7 +232,7 @@ def test_the_command_finds_events_in_photographs(runtime, tiny_model, photo, tmp
         photo(f"{name}.png", color)
     done = runtime(
         "run", tiny_model, "--file", tmp_path / "photos", "--events", "ev",
-        "--event", "reds: label is red", "--event", "unknown: similarity below 0.2",
+        "--event", "name=reds,label=red", "--event", "name=unknown,similarity_below=0.2",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "working" / "ev"
@@ -228,7 +241,7 @@ def test_the_command_finds_events_in_photographs(runtime, tiny_model, photo, tmp
     assert {line["event"] for line in lines} == {"reds"}
     assert len(list(folder.glob("reds-*.jpg"))) == 4
     done = runtime(
-        "run", tiny_model, "--file", tmp_path / "photos", "--events", "ev", "--event", "label is rd"
+        "run", tiny_model, "--file", tmp_path / "photos", "--events", "ev", "--event", "label=rd"
     )
     assert done.returncode == 1
     assert "asks for the label 'rd'" in done.stderr

@@ -95,13 +95,13 @@ def test_a_file_of_another_kind_is_not_touched(tmp_path, content, make_source):
 
 
 def test_events_are_not_written_through_a_link(tmp_path, make_source, contract_with):
-    from foldcam.runtime.events.options import EventOptions
+    from foldcam.runtime.events.rule import EventRule
 
     (tmp_path / "events").mkdir()
     victim = tmp_path / "victim"
     victim.write_bytes(b"")
     (tmp_path / "events" / "events.jsonl").symlink_to(victim)
-    rules = [EventOptions(name="any", when="similarity below 1")]
+    rules = [EventRule("any", similarity_below=1)]
     options = OutputOptions(events=str(tmp_path / "events"))
     with pytest.raises(FoldcamError, match="symbolic link"):
         open_outputs([make_source()], options, events=rules, contract=contract_with())

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from foldcam.runtime.events.detector import Detector
-from foldcam.runtime.events.language import parse_rule
-from foldcam.runtime.events.options import EventOptions
+from foldcam.runtime.events.rule import EventRule
 from foldcam.runtime.sinks.record import record
 from foldcam.runtime.sinks.table import TableSink
 from foldcam.runtime.unanswered import NAN
@@ -18,19 +17,19 @@ from foldcam.runtime.web.packet import answers
 
 
 @pytest.mark.parametrize(
-    "when",
-    ["label is owl", "label is not owl", "similarity below 0.5", "similarity above -1",
-     "heat in 0,0,32,24 below 1"],
+    "keys",
+    [{"label": ("owl",)}, {"not_label": ("owl",)}, {"similarity_below": 0.5},
+     {"similarity_above": -1}, {"heat_in": (0, 0, 32, 24), "heat_below": 1}],
 )  # fmt: skip
-def test_no_event_fires_on_it(make_seen, make_result, when):
+def test_no_event_fires_on_it(make_seen, make_result, keys):
     broken = replace(make_result(), labels=[], error=NAN, similarities=np.empty(0, np.float32))
-    detector = Detector([parse_rule(EventOptions("a", when))], [True], [False])
+    detector = Detector([EventRule("a", **keys)], [True], [False])
     assert detector.events(make_seen(0, broken)) == []
 
 
 def test_one_such_frame_neither_ends_an_occurrence_nor_begins_another(make_seen, make_result):
     broken = replace(make_result(), labels=[], error=NAN)
-    rule = parse_rule(EventOptions("a", "label is owl", cooldown_seconds=0.0))
+    rule = EventRule("a", label=("owl",), cooldown_seconds=0.0)
     detector = Detector([rule], [False], [True])
     frames = [make_seen(n, broken if n == 2 else make_result(), seconds=float(n)) for n in range(5)]
     assert [len(detector.events(seen)) for seen in frames] == [1, 0, 0, 0, 0]
