@@ -1,17 +1,16 @@
-"""Events to a folder, with snapshots, and to whoever else wants to know."""
+"""Events to a folder, with snapshots, and to the callbacks of other sinks."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from foldcam.runtime.drawing.drawn import Seen
 from foldcam.runtime.events.detector import Detector, Event
 from foldcam.runtime.events.language import Rule
-from foldcam.runtime.sinks.base import NotWritten, check_writable
+from foldcam.runtime.sinks.base import NotWritten, Sink, check_writable
 from foldcam.runtime.sinks.growing import GrowingLines
 from foldcam.runtime.sinks.guard import DiskGuard
 from foldcam.runtime.sinks.record import capture_time, record
@@ -21,7 +20,7 @@ from foldcam.runtime.sources.base import Source
 LINES = "events.jsonl"
 
 
-class EventSink:
+class EventSink(Sink):
     """Writes a line and two pictures per event.
 
     `FOLDER/events.jsonl` grows by one whole line at a time, over all runs: it may be read while
@@ -31,8 +30,8 @@ class EventSink:
     Args:
         rules: understood.
         sources: of the run.
-        folder: None writes nothing and only tells.
-        tell: each gets every event's document.
+        folder: None writes nothing; only the callbacks hear of events.
+        callbacks: each is called with every event's document.
         keep_bytes: of each rule's overlays, and of its raw frames; the oldest go above it.
         guard: of the disk; None for sources whose frames must not be lost.
 
@@ -41,22 +40,21 @@ class EventSink:
     """
 
     name = "events"
-    may_skip = False
 
     def __init__(
         self,
         rules: Sequence[Rule],
         sources: Sequence[Source],
         folder: Path | None,
-        tell: Sequence[Callable[[dict[str, Any]], None]] = (),
+        callbacks: Sequence[Callable[[dict[str, Any]], None]] = (),
         keep_bytes: float | None = None,
         guard: DiskGuard | None = None,
     ) -> None:
         self._detector = Detector(
             rules, [source.stills for source in sources], [source.live for source in sources]
         )
-        self._folder, self._tell, self._guard = folder, tuple(tell), guard
-        self.output: str | None = None if folder is None else f"{folder}/"
+        self._folder, self._callbacks, self._guard = folder, tuple(callbacks), guard
+        self.output = None if folder is None else f"{folder}/"
         self._lines: GrowingLines | None = None
         self._overlays: dict[str, Segments] = {}
         self._raws: dict[str, Segments] = {}
@@ -67,15 +65,8 @@ class EventSink:
                 self._overlays[rule.name] = Segments(folder / f"{rule.name}.jpg", keep_bytes)
                 self._raws[rule.name] = Segments(folder / f"{rule.name}-raw.jpg", keep_bytes)
 
-    def __enter__(self) -> EventSink:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self, failed: bool) -> None:  # noqa: ARG002
+        """Let go of the file of lines, which stays whatever happened."""
         if self._lines is not None:
             self._lines.close()
 
@@ -89,7 +80,7 @@ class EventSink:
             check_writable(self._folder)
 
     def write(self, seen: Seen) -> None:
-        """Look for events in one frame, and tell them."""
+        """Look for events in one frame, write them and pass them to the callbacks."""
         lost = ""
         for event in self._detector.events(seen):
             document = event_document(event)
@@ -100,8 +91,8 @@ class EventSink:
                     lost = self._guard.reason
                 assert self._lines is not None
                 self._lines.append(f"{json.dumps(document, allow_nan=False)}\n".encode())
-            for tell in self._tell:
-                tell(document)
+            for callback in self._callbacks:
+                callback(document)
         if lost:
             raise NotWritten(lost)
 
