@@ -133,6 +133,15 @@ class _Opening:
                 mqtt = MqttSink(output.mqtt, output.embedding, patient=not self._live)
                 callbacks.append(mqtt.publish_event)
                 add(mqtt)
+            if output.webhook is not None:
+                from foldcam.runtime.sinks.webhook import WebhookSink
+
+                add(
+                    WebhookSink(
+                        output.webhook, output.webhook_token_file, output.embedding,
+                        patient=not self._live,
+                    )
+                )  # fmt: skip
             if self._events:
                 add(self._event_sink(callbacks))
             for text in output.sinks:
