@@ -14,9 +14,11 @@ class OutputOptions:
         images: a folder of single pictures, also of videos and cameras.
         images_every: of so many frames one becomes a picture.
         jsonl: a file, or `-` for standard output.
-        embedding: whether JSON lines (and MQTT messages) carry the embedding.
+        embedding: whether JSON lines (also of MQTT and the webhook) carry the embedding.
         parquet: a file of embeddings, labels and boxes.
         mqtt: `mqtt://user:password@host:1883/topic`; never shown with its credentials.
+        webhook: `https://host/path`, to which JSON lines are posted; never shown with its secrets.
+        webhook_token_file: a file whose first line is the webhook's token.
         events: a folder for events and their snapshots.
         show: open a window.
         sinks: `module:factory` of sinks of the user's own.
@@ -29,6 +31,8 @@ class OutputOptions:
     embedding: bool = True
     parquet: str | None = None
     mqtt: str | None = field(default=None, repr=False)
+    webhook: str | None = field(default=None, repr=False)
+    webhook_token_file: str | None = None
     events: str | None = None
     show: bool = False
     sinks: tuple[str, ...] = ()

@@ -23,6 +23,7 @@ from foldcam.runtime.model import FoldedModel, ForwardPass
 from foldcam.runtime.options import FlowOptions
 from foldcam.runtime.pipeline import run
 from foldcam.runtime.pipeline.summary import Summary
+from foldcam.runtime.sinks import Sink
 from foldcam.runtime.sources import open_source
 from foldcam.runtime.system.monitor import Monitor
 
@@ -57,7 +58,7 @@ class _Camera:
     ages: list[float] = field(default_factory=list)
 
 
-class Watch:
+class Watch(Sink):
     """A sink that knows each camera by its colour."""
 
     name = "watch"

@@ -26,6 +26,7 @@ from foldcam.runtime.drawing.drawn import Seen
 from foldcam.runtime.model import FoldedModel
 from foldcam.runtime.options import ServeOptions
 from foldcam.runtime.pipeline import run
+from foldcam.runtime.sinks import Sink
 from foldcam.runtime.sources import open_source
 from foldcam.runtime.system.monitor import Monitor
 from foldcam.runtime.web import LivePage
@@ -149,7 +150,7 @@ def _ask(port: int, method: str, path: str, headers: dict[str, str]) -> int:
         client.close()
 
 
-class _Lent:
+class _Lent(Sink):
     """A page as a sink that stays open when the run ends."""
 
     name = "live page"

@@ -21,6 +21,7 @@ from foldcam.runtime.model import FoldedModel
 from foldcam.runtime.options import FlowOptions
 from foldcam.runtime.pipeline import run
 from foldcam.runtime.pipeline.summary import Summary
+from foldcam.runtime.sinks import Sink
 from foldcam.runtime.sources import open_source
 from foldcam.runtime.sources.live import LiveSource
 from foldcam.runtime.system.monitor import Monitor, State
@@ -38,7 +39,7 @@ LONGEST_SECONDS = 30.0
 FLOW = FlowOptions(stall_seconds=2.0, backoff_seconds=0.1, backoff_most_seconds=1.0, wait=True)
 
 
-class Arrivals:
+class Arrivals(Sink):
     """A sink that knows when the latest frame came, and whether any was no picture."""
 
     name = "arrivals"

@@ -18,6 +18,7 @@ from foldcam.benchmarks.reliability.footprint import footprint, slope
 from foldcam.runtime.drawing.drawn import Seen
 from foldcam.runtime.model import FoldedModel
 from foldcam.runtime.pipeline import run
+from foldcam.runtime.sinks import Sink
 from foldcam.runtime.sources import open_source
 from foldcam.runtime.sources.pattern import number_in
 
@@ -35,7 +36,7 @@ GROSS = 2**20 / 1e3
 """Bytes per frame that are a leak in the short form, too: a MiB per 1,000 frames."""
 
 
-class Witness:
+class Witness(Sink):
     """A sink that reads each frame's number from its pixels, draws some, and samples memory."""
 
     name = "witness"

@@ -199,6 +199,17 @@ KEYS = (
         "--mqtt", example='"mqtt://user:password@broker/cameras/door"',
     ),
     Key(
+        "output.webhook",
+        "Post each JSON line to this web address, https:// or http://; default: to none.",
+        "--webhook", example='"https://example.org/hooks/door"',
+    ),
+    Key(
+        "output.webhook_token_file",
+        "The file whose first line is sent to the webhook as a bearer token; default: the "
+        "environment variable FOLDCAM_WEBHOOK_TOKEN, if it is set.",
+        "--webhook-token-file", example='"webhook-token.txt"',
+    ),
+    Key(
         "output.events", "A folder for events.jsonl and snapshots; it needs a rule (--event).",
         "--events", example='"events/"',
     ),

@@ -1,6 +1,6 @@
 """Where results go: pictures, videos, JSON lines, Parquet, a broker, events, a window.
 
-docs/sinks.md has the protocol with which a user writes the next one.
+docs/extending.md says how to write the next one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The interface of a sink, and a file that appears only when it is complete."""
+"""The base class of all sinks, and a file that appears only when it is complete."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import fcntl
 import os
 import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 from foldcam.runtime.drawing.drawn import Seen
 from foldcam.runtime.errors import FoldcamError
@@ -19,7 +20,7 @@ from foldcam.runtime.system.files import atomic_path, open_own_file, user_errors
 _LONGEST_LOOK_S = 5.0
 
 
-class StopRequested(Exception):  # noqa: N818  (a wish, not an error)
+class StopRequested(Exception):  # noqa: N818  (a request, not an error)
     """Raised by a sink when the user asked it to stop the run, such as by closing a window."""
 
 
@@ -27,49 +28,67 @@ class NotWritten(Exception):  # noqa: N818  (a loss to be counted, not the end o
     """Raised by a sink that did not take this frame and goes on; the text is why, as a clause."""
 
 
-class Sink(Protocol):
-    """A context manager that is given every frame's result, in order.
+class Sink(ABC):
+    """Takes every frame's result, in order. A subclass needs one method: `write`.
 
-    Each has a thread of its own, except those with an attribute `main_thread` that is true,
-    which are called by the main thread, as windows must be.
+    A sink is a context manager: it is entered before the first frame and left after the last one.
+    One thread calls it, which is its own unless `main_thread` is true. A sink that can go on after
+    it has failed has a method `reopen` as well (see `Reopens`).
 
-    It is left without an exception when the run ended or was stopped by the user: then
-    its files get their final names. It is left with one when the run failed: then it
-    removes what it has begun.
+    Attributes:
+        name: a word for status lines and messages, such as `video`.
+        may_skip: whether it may miss results while it is busy, also those of recorded sources (a
+            window may).
+        main_thread: whether the main thread must call it, as toolkits of windows demand.
+        output: what it writes, in words for the summary; None if nothing stays.
     """
 
-    @property
-    def name(self) -> str:
-        """A word for status and messages, such as `video`."""
-        ...
+    name: str = "sink"
+    may_skip: bool = False
+    main_thread: bool = False
+    output: str | None = None
 
-    @property
-    def may_skip(self) -> bool:
-        """Whether it may miss results while it is busy, of recorded sources, too (a window)."""
-        ...
+    @abstractmethod
+    def write(self, seen: Seen) -> None:
+        """Take one frame and its results.
 
-    @property
-    def output(self) -> str | None:
-        """What it writes, in words for the summary; None if nothing stays."""
-        ...
+        Raises:
+            FoldcamError: the sink cannot go on: the disk is full, the folder cannot be written.
+            NotWritten: this frame is lost, and the next one is welcome.
+            StopRequested: the user asked to stop.
+        """
 
-    def __enter__(self) -> Sink: ...
+    def close(self, failed: bool) -> None:  # noqa: B027  (most sinks have nothing to end)
+        """End; called once, after the last frame or after a failure.
+
+        Args:
+            failed: False when the run ended or was stopped by its user: then files get their final
+                names. True when the run or this sink failed: then what was begun is removed.
+
+        Raises:
+            FoldcamError: the output cannot be finished.
+        """
+
+    def losses(self) -> tuple[int, str]:
+        """How many frames `write` took that did not arrive all the same, and why the latest.
+
+        It is asked for again after `close`. The reason is a clause without a full stop.
+        """
+        return 0, ""
+
+    def __enter__(self: _SinkType) -> _SinkType:
+        return self
+
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None: ...
+    ) -> None:
+        self.close(failed=kind is not None)
 
-    def write(self, seen: Seen) -> None:
-        """Take one frame and its results.
 
-        Raises:
-            FoldcamError: the disk is full or the folder cannot be written.
-            NotWritten: this frame is lost, and the next one is welcome.
-            StopRequested: the user asked to stop.
-        """
-        ...
+_SinkType = TypeVar("_SinkType", bound=Sink)
 
 
 @runtime_checkable
@@ -77,7 +96,7 @@ class Reopens(Protocol):
     """A sink that can go on after it has failed, in a run that does not end for it."""
 
     def reopen(self) -> None:
-        """Begin anew after `__exit__`; what was finished before stays.
+        """Begin again after `close`; what was finished before stays.
 
         Raises:
             FoldcamError: it is not possible yet.
@@ -87,24 +106,24 @@ class Reopens(Protocol):
 
 @runtime_checkable
 class Loses(Protocol):
-    """A sink that finds out later that results which it took did not arrive."""
+    """What has `losses`, as every `Sink` does; a user's sink that inherits nothing may not."""
 
     def losses(self) -> tuple[int, str]:
-        """How many so far, and why the latest, as a clause; asked again after `__exit__`."""
+        """See `Sink.losses`."""
         ...
 
 
-class Part(Sink, Protocol):
+class Part(Sink):
     """A sink of one file, which a `Recording` begins and finishes."""
 
     @property
+    @abstractmethod
     def size(self) -> int:
         """Bytes of the file so far."""
-        ...
 
+    @abstractmethod
     def rescue(self) -> None:
         """Finish the file with what is sound of it, or remove it; never raises."""
-        ...
 
 
 class _Abandoned(Exception):  # noqa: N818

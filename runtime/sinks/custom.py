@@ -8,7 +8,7 @@ from typing import Any
 
 from foldcam.runtime.drawing.drawn import Seen
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.sinks.base import NotWritten, Reopens, Sink, StopRequested
+from foldcam.runtime.sinks.base import Loses, NotWritten, Reopens, Sink, StopRequested
 from foldcam.runtime.sources.base import Source
 from foldcam.runtime.system.text import printable
 from foldcam.runtime.system.user_code import load_function, mistakes_of
@@ -24,7 +24,7 @@ def open_custom(text: str, sources: Sequence[Source]) -> Sink:
         sources: opened.
 
     Returns:
-        The sink, with whatever it raises as one sentence.
+        The sink; whatever it raises becomes one sentence.
 
     Raises:
         FoldcamError: it cannot be imported, is no function, failed, or returned no sink.
@@ -35,37 +35,31 @@ def open_custom(text: str, sources: Sequence[Source]) -> Sink:
         sink = factory(sources)
     missing = [name for name in _NEEDED if not hasattr(sink, name)]
     if missing:
-        raise FoldcamError(f"{shown} returned no sink: it has no {missing[0]} (see docs/sinks.md).")
-    return (_ReopeningSink if isinstance(sink, Reopens) else CustomSink)(sink, shown)
+        raise FoldcamError(
+            f"{shown} returned no sink: it has no {missing[0]}; inherit from "
+            "foldcam.runtime.sinks.Sink (see docs/extending.md)."
+        )
+    with mistakes_of(f"{shown} failed when it was opened"):
+        return CustomSink(sink, shown)
 
 
-class CustomSink:
+class CustomSink(Sink):
     """A user's sink, whose mistakes are errors of the run like any other.
 
     Args:
-        sink: the user's.
+        sink: the user's: a `Sink`, or an object with its attributes and methods.
         shown: how messages begin.
     """
 
     def __init__(self, sink: Any, shown: str) -> None:
         self.sink = sink
         self._shown = shown
+        self.name, self.may_skip = str(sink.name), bool(sink.may_skip)
         self.main_thread = bool(getattr(sink, "main_thread", False))
-
-    @property
-    def name(self) -> str:
-        """As the user's."""
-        return str(self.sink.name)
-
-    @property
-    def may_skip(self) -> bool:
-        """As the user's."""
-        return bool(self.sink.may_skip)
-
-    @property
-    def output(self) -> str | None:
-        """As the user's."""
-        return None if self.sink.output is None else str(self.sink.output)
+        self._take_output()
+        if isinstance(sink, Reopens):
+            # Only then: the run asks a sink with this method again after it has failed.
+            self.reopen = self._reopen
 
     def __enter__(self) -> CustomSink:
         with mistakes_of(f"{self._shown} failed when it was entered"):
@@ -80,6 +74,7 @@ class CustomSink:
     ) -> None:
         with mistakes_of(f"{self._shown} failed when it was left"):
             self.sink.__exit__(kind, error, trace)
+            self._take_output()
 
     def write(self, seen: Seen) -> None:
         """Give the user's sink one frame.
@@ -93,11 +88,21 @@ class CustomSink:
                 self.sink.write(seen)
             except (StopRequested, NotWritten, BrokenPipeError) as sign:
                 signs.append(sign)
+            self._take_output()
         if signs:
             raise signs[0]
 
+    def losses(self) -> tuple[int, str]:
+        """Those of the user's sink, if it counts them."""
+        if not isinstance(self.sink, Loses):
+            return 0, ""
+        with mistakes_of(f"{self._shown} failed when it was asked for its losses"):
+            count, reason = self.sink.losses()
+            return int(count), str(reason)
 
-class _ReopeningSink(CustomSink):
-    def reopen(self) -> None:
+    def _reopen(self) -> None:
         with mistakes_of(f"{self._shown} failed when it was opened again"):
             self.sink.reopen()
+
+    def _take_output(self) -> None:
+        self.output = None if self.sink.output is None else str(self.sink.output)

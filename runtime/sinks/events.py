@@ -1,17 +1,16 @@
-"""Writes events to a folder, with snapshots, and hands them to callbacks."""
+"""Events to a folder, with snapshots, and to the callbacks of other sinks."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from foldcam.runtime.drawing.drawn import Seen
 from foldcam.runtime.events.detector import Detector, Event
 from foldcam.runtime.events.rule import EventRule
-from foldcam.runtime.sinks.base import NotWritten, check_writable
+from foldcam.runtime.sinks.base import NotWritten, Sink, check_writable
 from foldcam.runtime.sinks.growing import GrowingLines
 from foldcam.runtime.sinks.guard import DiskGuard
 from foldcam.runtime.sinks.record import capture_time, record
@@ -21,7 +20,7 @@ from foldcam.runtime.sources.base import Source
 LINES = "events.jsonl"
 
 
-class EventSink:
+class EventSink(Sink):
     """Writes a line and two pictures per event.
 
     `FOLDER/events.jsonl` grows by one whole line at a time, over all runs: it may be read while
@@ -42,7 +41,6 @@ class EventSink:
     """
 
     name = "events"
-    may_skip = False
 
     def __init__(
         self,
@@ -57,7 +55,7 @@ class EventSink:
             rules, [source.stills for source in sources], [source.live for source in sources]
         )
         self._folder, self._callbacks, self._guard = folder, tuple(callbacks), guard
-        self.output: str | None = None if folder is None else f"{folder}/"
+        self.output = None if folder is None else f"{folder}/"
         self._lines: GrowingLines | None = None
         self._overlays: dict[str, Segments] = {}
         self._raws: dict[str, Segments] = {}
@@ -68,15 +66,8 @@ class EventSink:
                 self._overlays[rule.name] = Segments(folder / f"{rule.name}.jpg", keep_bytes)
                 self._raws[rule.name] = Segments(folder / f"{rule.name}-raw.jpg", keep_bytes)
 
-    def __enter__(self) -> EventSink:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self, failed: bool) -> None:  # noqa: ARG002
+        """Let go of the file of lines, which stays whatever happened."""
         if self._lines is not None:
             self._lines.close()
 

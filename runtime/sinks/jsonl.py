@@ -9,12 +9,11 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import IO
 
 from foldcam.runtime.drawing.drawn import Seen
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.sinks.base import PendingFile, refuse_input
+from foldcam.runtime.sinks.base import Part, PendingFile, refuse_input
 from foldcam.runtime.sinks.growing import GrowingLines, is_of_lines
 from foldcam.runtime.sinks.record import place_of
 from foldcam.runtime.sinks.record import record as record
@@ -28,7 +27,7 @@ READER_SECONDS = 10.0
 """How long a named pipe's reader is waited for."""
 
 
-class JsonlSink:
+class JsonlSink(Part):
     """Results as JSON lines, each written at once; the file has its name when it is complete.
 
     Args:
@@ -43,7 +42,6 @@ class JsonlSink:
     """
 
     name = "jsonl"
-    may_skip = False
 
     def __init__(
         self, target: str, embedding: bool = True, another: Callable[[], Path] | None = None
@@ -53,7 +51,7 @@ class JsonlSink:
         self._file: PendingFile | None = None
         self._stream: IO[bytes] | None = None
         self._good = 0
-        self.output: str | None = None if target == STDOUT else target
+        self.output = None if target == STDOUT else target
         try:
             if target != STDOUT:
                 # Without a buffer: a line that fails is not tried again when the file is closed.
@@ -71,22 +69,15 @@ class JsonlSink:
         """Bytes of whole lines so far."""
         return self._good
 
-    def __enter__(self) -> JsonlSink:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self, failed: bool) -> None:
+        """Give the file its name, or remove it after a failure."""
         try:
             if self._stream is not None:
                 self._stream.close()
-            if kind is None and self._file is not None:
+            if not failed and self._file is not None:
                 self._file.finish()
         except OSError as failure:
-            if kind is None:
+            if not failed:
                 raise FoldcamError(write_failure(self._path, failure)) from failure
         finally:
             if self._file is not None:
@@ -100,7 +91,7 @@ class JsonlSink:
                 self._stream.close()
                 self._file.finish()
         with suppress(OSError, FoldcamError):
-            self.__exit__(FoldcamError, None, None)
+            self.close(failed=True)
 
     def write(self, seen: Seen) -> None:
         """Append one line per result; a frame without regions has a line, too."""
@@ -120,7 +111,7 @@ class JsonlSink:
         self._good += len(data)
 
 
-class GrowingJsonlSink:
+class GrowingJsonlSink(Part):
     """Results of a live source, added to a file that may be read while it grows.
 
     What is there stays, over any number of runs: frames that went by cannot be had again.
@@ -135,28 +126,20 @@ class GrowingJsonlSink:
     """
 
     name = "jsonl"
-    may_skip = False
 
     def __init__(self, path: Path, embedding: bool = True) -> None:
         self._embedding = embedding
         self._lines = GrowingLines(path, FIRST_KEY, alone=True)
         self._size = 0
-        self.output: str | None = str(path)
+        self.output = str(path)
 
     @property
     def size(self) -> int:
         """Bytes added so far."""
         return self._size
 
-    def __enter__(self) -> GrowingJsonlSink:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self, failed: bool) -> None:  # noqa: ARG002
+        """Let others write; the lines stay whatever happened."""
         self._lines.close()
 
     def rescue(self) -> None:
@@ -227,7 +210,7 @@ def open_direct(path: Path) -> IO[bytes]:
             return os.fdopen(handle, "wb", buffering=0)
 
 
-def mend_jsonl(path: Path) -> bool:
+def repair_jsonl(path: Path) -> bool:
     """Cut a last line that was not finished; whether any whole line is there."""
     with path.open("r+b") as stream:
         end = stream.seek(0, os.SEEK_END)

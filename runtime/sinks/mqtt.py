@@ -6,12 +6,11 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
 from foldcam.runtime.drawing.drawn import Seen
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.sinks.base import NotWritten
+from foldcam.runtime.sinks.base import NotWritten, Sink
 from foldcam.runtime.sinks.broker import Broker, parse_broker
 from foldcam.runtime.sinks.record import place_of, record
 from foldcam.runtime.system.logs import log
@@ -23,7 +22,7 @@ _FAREWELL_S = 2.0
 _PATIENCE_S = 5.0
 
 
-class MqttSink:
+class MqttSink(Sink):
     """Publishes one message per region of a frame; a live source never waits for the broker.
 
     While there is no connection, results are lost and counted, and events wait (1000 at most).
@@ -42,7 +41,6 @@ class MqttSink:
     """
 
     name = "mqtt"
-    may_skip = False
 
     def __init__(self, uri: str, embedding: bool = True, patient: bool = False) -> None:
         import paho.mqtt.client as paho
@@ -50,7 +48,7 @@ class MqttSink:
 
         self._embedding, self._patient = embedding, patient
         self._broker = parse_broker(uri)
-        self.output: str | None = self._broker.shown
+        self.output = self._broker.shown
         self._paho = paho
         self._lock = threading.Lock()
         # Numbers of messages that are not sent yet.
@@ -78,12 +76,8 @@ class MqttSink:
         self._client.loop_start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self, failed: bool) -> None:  # noqa: ARG002
+        """Say goodbye to the broker, and count what was not sent."""
         if self._client.is_connected():
             self._client.publish(f"{self._broker.topic}/status", "offline", qos=1, retain=True)
             # What is on its way gets a moment; a broker that is gone does not hold up the end.
@@ -121,7 +115,7 @@ class MqttSink:
                     raise NotWritten(f"{self._broker.shown} is not connected")
                 self._results.add(sent.mid)
 
-    def tell(self, event: dict[str, Any]) -> None:
+    def publish_event(self, event: dict[str, Any]) -> None:
         """Publish an event; it waits for the connection if there is none."""
         text = json.dumps(event, allow_nan=False)
         with self._lock:

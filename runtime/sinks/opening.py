@@ -17,13 +17,12 @@ from foldcam.runtime.sinks.base import Part, Sink
 from foldcam.runtime.sinks.custom import open_custom
 from foldcam.runtime.sinks.events import EventSink
 from foldcam.runtime.sinks.guard import DiskGuard
-from foldcam.runtime.sinks.images import ImagesSink, OneImageSink
-from foldcam.runtime.sinks.jsonl import GrowingJsonlSink, JsonlSink, is_direct, mend_jsonl
-from foldcam.runtime.sinks.pictures import PicturesSink, stems_of
+from foldcam.runtime.sinks.jsonl import GrowingJsonlSink, JsonlSink, is_direct, repair_jsonl
+from foldcam.runtime.sinks.pictures import PicturesSink, names_one_picture, stems_of
 from foldcam.runtime.sinks.recording import Recording
 from foldcam.runtime.sinks.segments import Segments
 from foldcam.runtime.sinks.streams import OfStream
-from foldcam.runtime.sinks.video import VIDEO_OUTPUTS, VideoSink, mend_video
+from foldcam.runtime.sinks.video import VIDEO_OUTPUTS, VideoSink, is_playable
 from foldcam.runtime.sources import Source
 
 
@@ -127,15 +126,24 @@ class _Opening:
                 add(self._jsonl(output.jsonl))
             if output.parquet is not None:
                 add(self._parquet(Path(output.parquet)))
-            tell: list[Callable[[dict[str, Any]], None]] = []
+            callbacks: list[Callable[[dict[str, Any]], None]] = []
             if output.mqtt is not None:
                 from foldcam.runtime.sinks.mqtt import MqttSink
 
                 mqtt = MqttSink(output.mqtt, output.embedding, patient=not self._live)
-                tell.append(mqtt.tell)
+                callbacks.append(mqtt.publish_event)
                 add(mqtt)
+            if output.webhook is not None:
+                from foldcam.runtime.sinks.webhook import WebhookSink
+
+                add(
+                    WebhookSink(
+                        output.webhook, output.webhook_token_file, output.embedding,
+                        patient=not self._live,
+                    )
+                )  # fmt: skip
             if self._events:
-                add(self._event_sink(tell))
+                add(self._event_sink(callbacks))
             for text in output.sinks:
                 add(open_custom(text, self._sources))
             undo.pop_all()
@@ -161,8 +169,8 @@ class _Opening:
                     )
                 return [self._video(path, self._sources[0])]
             if suffix in WRITTEN_SUFFIXES:
-                if not several and self._sources[0].stills and self._sources[0].frames == 1:
-                    return [OneImageSink(path)]
+                if names_one_picture(path, self._sources):
+                    return [PicturesSink(path, self._sources)]
                 raise FoldcamError(
                     f"--save {path} names one picture, and the input has more: give a folder or a "
                     f"video file ({', '.join(VIDEO_OUTPUTS)})."
@@ -175,7 +183,7 @@ class _Opening:
         ):
             saver: Sink
             if source.stills:
-                saver = ImagesSink(path / stem if several else path)
+                saver = PicturesSink(path / stem if several else path, [source])
             else:
                 saver = self._video(path / f"{stem}{ending}", source)
             sinks.append(OfStream(saver, stream) if several else saver)
@@ -190,15 +198,14 @@ class _Opening:
             lambda part: VideoSink(
                 part, source, 0.0 if part == path else None, another=Segments(path).next
             ),
-            mend_video,
+            is_playable,
             self._guard(path.parent) if source.live else None,
         )  # fmt: skip
 
     def _pictures(self, folder: Path) -> Sink:
-        every = self._output.images_every
-        if all(source.stills for source in self._sources) and len(self._sources) == 1:
-            return ImagesSink(folder, every)
-        return PicturesSink(folder, self._sources, every, self._keep_bytes, self._guard(folder))
+        return PicturesSink(
+            folder, self._sources, self._output.images_every, self._keep_bytes, self._guard(folder)
+        )
 
     def _jsonl(self, target: str) -> Sink:
         embedding = self._output.embedding
@@ -212,12 +219,12 @@ class _Opening:
             return JsonlSink(str(part), embedding, Segments(path).next)
 
         return Recording(
-            "jsonl", path, self._recording, self._live, begin, mend_jsonl,
+            "jsonl", path, self._recording, self._live, begin, repair_jsonl,
             self._guard(path.parent), grows=self._live,
         )  # fmt: skip
 
     def _parquet(self, path: Path) -> Sink:
-        from foldcam.runtime.sinks.parquet import ParquetSink, mend_parquet
+        from foldcam.runtime.sinks.parquet import ParquetSink, is_whole_parquet
 
         if self._contract is None:
             raise ValueError("Parquet needs the model's contract")
@@ -226,11 +233,11 @@ class _Opening:
             return ParquetSink(path, size)
         return Recording(
             "parquet", path, self._recording, self._live,
-            lambda part: ParquetSink(part, size, another=Segments(path).next), mend_parquet,
+            lambda part: ParquetSink(part, size, another=Segments(path).next), is_whole_parquet,
             self._guard(path.parent),
         )  # fmt: skip
 
-    def _event_sink(self, tell: Sequence[Callable[[dict[str, Any]], None]]) -> Sink:
+    def _event_sink(self, callbacks: Sequence[Callable[[dict[str, Any]], None]]) -> Sink:
         if self._contract is None:
             raise ValueError("events need the model's contract")
         contract, folder = self._contract, self._output.events
@@ -238,6 +245,6 @@ class _Opening:
         path = None if folder is None else Path(folder)
         check_possible(self._events, labels)
         return EventSink(
-            self._events, self._sources, path, tell, self._keep_bytes,
+            self._events, self._sources, path, callbacks, self._keep_bytes,
             None if path is None else self._guard(path),
         )  # fmt: skip

@@ -18,7 +18,7 @@ from foldcam.runtime.system.logs import log
 _YOUNG_S = 60.0
 
 
-def rescue_orphans(path: Path, segments: Segments, mend: Callable[[Path], bool]) -> list[Path]:
+def rescue_orphans(path: Path, segments: Segments, repair: Callable[[Path], bool]) -> list[Path]:
     """Give unfinished segments of processes that are gone their names.
 
     A file that a living process writes is locked by it (see `PendingFile`) and left alone. So is
@@ -28,7 +28,7 @@ def rescue_orphans(path: Path, segments: Segments, mend: Callable[[Path], bool])
     Args:
         path: of the recording, as if it were one file.
         segments: of that recording.
-        mend: makes the file sound in place, and says whether it is.
+        repair: makes the file sound in place, and returns whether it is.
 
     Returns:
         The files under their new names.
@@ -46,14 +46,14 @@ def rescue_orphans(path: Path, segments: Segments, mend: Callable[[Path], bool])
             continue
         with suppress(OSError):
             named = orphan.with_name(f"{match[1]}{path.suffix}")
-            found = _rescue(orphan, named, segments, mend)
+            found = _rescue(orphan, named, segments, repair)
             if found is not None:
                 rescued.append(found)
     return rescued
 
 
 def _rescue(
-    orphan: Path, named: Path, segments: Segments, mend: Callable[[Path], bool]
+    orphan: Path, named: Path, segments: Segments, repair: Callable[[Path], bool]
 ) -> Path | None:
     file = open_own_file(orphan)
     if file is None:
@@ -73,7 +73,7 @@ def _rescue(
         checked = Path(f"/proc/self/fd/{file}")
         if not checked.exists():
             return None
-        sound = mend(checked)
+        sound = repair(checked)
         if not _is_still(orphan, status):
             return None
         if not sound:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy as np
 from foldcam.runtime.drawing.drawn import Seen
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.model import Result
-from foldcam.runtime.sinks.base import PendingFile, refuse_input
+from foldcam.runtime.sinks.base import Part, PendingFile, refuse_input
 from foldcam.runtime.sinks.record import capture_time, shown_source
 from foldcam.runtime.sources.base import Frame
 from foldcam.runtime.system.files import refuse_special, write_failure
@@ -26,7 +25,7 @@ _GROUP_BYTES = 8 << 20
 _MOST_ROWS = 4096
 
 
-class ParquetSink:
+class ParquetSink(Part):
     """One row per region of a frame; the file has its name when it is complete.
 
     Rows wait in memory until a row group is full: at most 4096 of them, and at most 8 MiB of
@@ -44,7 +43,6 @@ class ParquetSink:
     """
 
     name = "parquet"
-    may_skip = False
 
     def __init__(
         self,
@@ -61,7 +59,7 @@ class ParquetSink:
         self._rows: list[dict[str, Any]] = []
         _check_replaceable(path)
         self._file = PendingFile(path, another)
-        self.output: str | None = str(path)
+        self.output = str(path)
         self._schema = schema(embedding_size)
         try:
             self._writer = pq.ParquetWriter(self._file.temporary, self._schema, compression="zstd")
@@ -74,23 +72,16 @@ class ParquetSink:
         """Bytes that reached the file, and those of the embeddings that wait."""
         return self._file.size + 4 * self._size * len(self._rows)
 
-    def __enter__(self) -> ParquetSink:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self, failed: bool) -> None:
+        """Write what waits and give the file its name, or remove it after a failure."""
         try:
-            if kind is None:
+            if not failed:
                 self._flush()
             self._close()
-            if kind is None:
+            if not failed:
                 self._file.finish()
         except OSError as failure:
-            if kind is None:
+            if not failed:
                 raise FoldcamError(write_failure(self._path, failure)) from failure
         finally:
             self._file.abandon()
@@ -184,7 +175,7 @@ def _check_replaceable(path: Path) -> None:
         )
 
 
-def mend_parquet(path: Path) -> bool:
+def is_whole_parquet(path: Path) -> bool:
     """Whether a file is whole: the index of a Parquet file is at its end, and none is made."""
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -1,78 +1,84 @@
-"""Single pictures of a video or a camera: every frame, or one of N."""
+"""Overlays as single pictures."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
-from types import TracebackType
+from pathlib import Path, PurePath
 
 from foldcam.runtime.drawing.drawn import Seen
-from foldcam.runtime.images.files import write_image
-from foldcam.runtime.sinks.base import NotWritten, PendingFile, check_writable
+from foldcam.runtime.images.files import WRITTEN_SUFFIXES, write_image
+from foldcam.runtime.sinks.base import (
+    NotWritten,
+    PendingFile,
+    Sink,
+    check_writable,
+    refuse_input,
+)
 from foldcam.runtime.sinks.guard import DiskGuard
 from foldcam.runtime.sinks.record import capture_time
 from foldcam.runtime.sinks.segments import Segments
 from foldcam.runtime.sources.base import Source
 
+_KEPT_SUFFIXES = (".jpg", ".jpeg", ".png")
 _TRIM_EVERY = 100
 
 
-class PicturesSink:
-    """Overlays as JPEG files, each complete before it has its name.
+class PicturesSink(Sink):
+    """Overlays of frames, each complete before it has its name.
 
-    A recorded source's are called `film-000000042.jpg`, by frame; a live one's
-    `camera-0-20261126T215914Z-000042.jpg`, by time and number, also over several runs.
+    - One photograph and the name of a picture: that very name.
+    - One source of photographs: the folder mirrors the folders of the input. JPEG stays JPEG,
+      everything else becomes PNG, and two inputs never share an output.
+    - Otherwise JPEG files: `film-000000042.jpg` of a recorded source, by frame, and
+      `camera-0-20261126T215914Z-000042.jpg` of a live one, by time and number, which goes on over
+      several runs.
 
     Args:
-        folder: made if it is missing.
+        target: a folder, made if it is missing; of a single photograph also a file.
         sources: of the run; `Frame.stream` says which of them a frame is of.
-        every: of so many frames of a source one is written.
-        keep_bytes: of a live source's pictures; the oldest go above it.
+        every: one of so many frames of a source is written.
+        keep_bytes: of a live source's pictures the oldest are removed above this; None keeps all.
         guard: of the disk; None for sources whose frames must not be lost.
 
     Raises:
-        FoldcamError: the folder cannot be written.
+        FoldcamError: the target cannot be written, or another run writes the same names.
     """
 
     name = "pictures"
-    may_skip = False
 
     def __init__(
         self,
-        folder: Path,
+        target: Path,
         sources: Sequence[Source],
         every: int = 1,
         keep_bytes: float | None = None,
         guard: DiskGuard | None = None,
     ) -> None:
-        self._folder, self._every, self._guard = folder, every, guard
-        self.output: str | None = f"{folder}/"
-        check_writable(folder)
+        self._target, self._every, self._guard = target, every, guard
+        self._single = names_one_picture(target, sources)
+        self._mirrors = len(sources) == 1 and sources[0].stills
         self._stems = stems_of(sources)
-        # A recorded source's names are always the same: two runs at once would mix theirs.
-        self._claims = [
-            PendingFile(folder / self._stems[stream])
-            for stream, source in enumerate(sources)
-            if not source.live
-        ]
-        self._segments = {
-            stream: Segments(folder / f"{self._stems[stream]}.jpg", keep_bytes)
-            for stream, source in enumerate(sources)
-            if source.live
-        }
-        self._seen: Counter[int] = Counter()
+        self._used: set[Path] = set()
+        self._count: Counter[int] = Counter()
         self._written = 0
+        self.output = str(target) if self._single else f"{target}/"
+        live = {stream for stream, source in enumerate(sources) if source.live}
+        if self._single:
+            claimed = [target]
+        else:
+            # Found out now, not after the model was loaded and the first frame computed.
+            check_writable(target)
+            stems = set(range(len(sources))) - live
+            claimed = [target / ("overlays" if self._mirrors else self._stems[n]) for n in stems]
+        # Names that are always the same: two runs at once would mix their pictures.
+        self._claims = [PendingFile(path) for path in claimed]
+        self._segments = {
+            n: Segments(target / f"{self._stems[n]}.jpg", keep_bytes) for n in sorted(live)
+        }
 
-    def __enter__(self) -> PicturesSink:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self, failed: bool) -> None:  # noqa: ARG002
+        """Let others write; the pictures stay whatever happened."""
         for claim in self._claims:
             claim.abandon()
         for segments in self._segments.values():
@@ -84,26 +90,57 @@ class PicturesSink:
         Raises:
             FoldcamError: the folder cannot be written yet.
         """
-        check_writable(self._folder)
+        check_writable(self._target.parent if self._single else self._target)
 
     def write(self, seen: Seen) -> None:
         """Write one picture, or none if it is not this frame's turn."""
         stream = seen.frame.stream
-        self._seen[stream] += 1
-        if (self._seen[stream] - 1) % self._every:
+        self._count[stream] += 1
+        if (self._count[stream] - 1) % self._every:
             return
         if self._guard is not None and not self._guard.has_room():
             raise NotWritten(self._guard.reason)
-        segments = self._segments.get(stream)
+        segments = None if self._mirrors else self._segments.get(stream)
         if segments is None:
-            path = self._folder / f"{self._stems[stream]}-{seen.frame.index:09d}.jpg"
+            path = self._path_of(seen)
+            refuse_input(path, seen.frame.source)
             write_image(path, seen.image)
-        else:
-            segments.write_image(seen.image, capture_time(seen.frame))
+            return
+        segments.write_image(seen.image, capture_time(seen.frame))
         self._written += 1
         # Listing a folder of a million pictures for each of them would be all that is done.
-        if segments is not None and self._written % _TRIM_EVERY == 0:
+        if self._written % _TRIM_EVERY == 0:
             segments.trim()
+
+    def _path_of(self, seen: Seen) -> Path:
+        if self._single:
+            return self._target
+        if self._mirrors:
+            return self._mirrored(seen.frame.name)
+        return self._target / f"{self._stems[seen.frame.stream]}-{seen.frame.index:09d}.jpg"
+
+    def _mirrored(self, name: PurePath) -> Path:
+        # A pattern may reach above its root; an output never leaves the folder.
+        parts = [part for part in name.parts if part not in ("..", name.anchor)]
+        path = self._target.joinpath(*parts)
+        if path.suffix.lower() not in _KEPT_SUFFIXES:
+            path = path.with_name(f"{path.name}.png")
+        stem, number = path.stem, 1
+        while path in self._used:
+            number += 1
+            path = path.with_name(f"{stem}-{number}{path.suffix}")
+        self._used.add(path)
+        return path
+
+
+def names_one_picture(target: Path, sources: Sequence[Source]) -> bool:
+    """Whether the input is one photograph and the target the name of its overlay."""
+    return (
+        target.suffix.lower() in WRITTEN_SUFFIXES
+        and not target.is_dir()
+        and [source.frames for source in sources if source.stills] == [1]
+        and len(sources) == 1
+    )
 
 
 def stems_of(sources: Sequence[Source]) -> list[str]:

@@ -5,23 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 
 from foldcam.runtime.drawing.drawn import Seen
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.output_options import RecordingOptions
-from foldcam.runtime.sinks.base import Loses, NotWritten, Part, PendingFile, check_writable
+from foldcam.runtime.sinks.base import NotWritten, Part, PendingFile, Sink, check_writable
 from foldcam.runtime.sinks.guard import DiskGuard
 from foldcam.runtime.sinks.orphans import rescue_orphans
 from foldcam.runtime.sinks.segments import Segments
 
 
-class Recording:
-    """A sink of files, each begun and finished in turn.
+class Recording(Sink):
+    """A sink of files, one begun when the one before is finished.
 
     Without rotation the first file has the path's own name. What a live source gave before is
     never replaced: where that name is taken (by an earlier run, or after a pause), files have the
-    names of segments. A file that grows is gone on with instead.
+    names of segments. A file that grows is continued instead.
 
     Args:
         name: of the sink.
@@ -30,15 +29,13 @@ class Recording:
         live: frames cannot be had again. Then a failed run keeps what is sound, times are those
             of capture, and a guard may pause it.
         open_part: begins a file.
-        mend: makes an unfinished file of a killed run sound, and says whether it is.
+        repair: makes an unfinished file of a killed run sound, and returns whether it is.
         guard: of the disk; None for a source whose frames must not be lost.
         grows: whether a part adds to the file that is there, under its final name.
 
     Raises:
         FoldcamError: the folder cannot be written.
     """
-
-    may_skip = False
 
     def __init__(
         self,
@@ -47,7 +44,7 @@ class Recording:
         options: RecordingOptions,
         live: bool,
         open_part: Callable[[Path], Part],
-        mend: Callable[[Path], bool],
+        repair: Callable[[Path], bool],
         guard: DiskGuard | None = None,
         grows: bool = False,
     ) -> None:
@@ -61,33 +58,26 @@ class Recording:
         self._check()
         keep = None if options.keep_gb is None else 1e9 * options.keep_gb
         self._segments = Segments(path, keep)
-        rescue_orphans(path, self._segments, mend)
+        rescue_orphans(path, self._segments, repair)
         self._part: Part | None = None
         self._begun = 0.0
         self._finished = 0
         self._lost, self._reason = 0, ""
-        self.output: str | None = str(path) if self._plain else self._segments.pattern
+        self.output = str(path) if self._plain else self._segments.pattern
         if grows and self._plain:
             # Now, and not at the first frame: another run may be writing this file.
             self._part = open_part(path)
 
-    def __enter__(self) -> Recording:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self, failed: bool) -> None:
+        """Finish the file; after a failure keep what is sound of a live source's."""
         part, self._part = self._part, None
         if part is None:
             return
         try:
-            if kind is not None and self._live:
+            if failed and self._live:
                 part.rescue()
             else:
-                part.__exit__(kind, error, trace)
+                part.close(failed)
         finally:
             self._add_losses(part)
         self._segments.trim()
@@ -152,9 +142,8 @@ class Recording:
         return self._segments.next()
 
     def _add_losses(self, part: Part) -> None:
-        if isinstance(part, Loses):
-            lost, reason = part.losses()
-            self._lost, self._reason = self._lost + lost, reason or self._reason
+        lost, reason = part.losses()
+        self._lost, self._reason = self._lost + lost, reason or self._reason
 
     def _finish(self) -> None:
         part, self._part = self._part, None
@@ -164,6 +153,6 @@ class Recording:
         if self._live:
             part.rescue()  # the run goes on, whatever there is of this file
         else:
-            part.__exit__(None, None, None)
+            part.close(failed=False)
         self._add_losses(part)
         self._segments.trim()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-
 from foldcam.runtime.drawing.drawn import Seen
-from foldcam.runtime.sinks.base import Loses, Reopens, Sink
+from foldcam.runtime.sinks.base import Reopens, Sink
 
 
-class OfStream:
+class OfStream(Sink):
     """Gives a sink the frames of one source, and no others.
 
     Args:
@@ -19,31 +17,21 @@ class OfStream:
     def __init__(self, sink: Sink, stream: int) -> None:
         self._sink, self._stream = sink, stream
         self.name = f"{sink.name} {stream}"
-        self.may_skip = sink.may_skip
+        self.may_skip, self.output = sink.may_skip, sink.output
 
-    @property
-    def output(self) -> str | None:
-        """Of the sink."""
-        return self._sink.output
-
-    def __enter__(self) -> OfStream:
-        self._sink.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._sink.__exit__(kind, error, trace)
+    def close(self, failed: bool) -> None:
+        """End the sink."""
+        try:
+            self._sink.close(failed)
+        finally:
+            self.output = self._sink.output
 
     def losses(self) -> tuple[int, str]:
-        """Of the sink, if it finds out."""
-        return self._sink.losses() if isinstance(self._sink, Loses) else (0, "")
+        """Those of the sink."""
+        return self._sink.losses()
 
     def reopen(self) -> None:
-        """Of the sink, if it can.
+        """Open the sink again, if it can be.
 
         Raises:
             FoldcamError: it cannot be opened again yet.
@@ -55,3 +43,4 @@ class OfStream:
         """Pass a frame on, if it is of the source."""
         if seen.frame.stream == self._stream:
             self._sink.write(seen)
+            self.output = self._sink.output

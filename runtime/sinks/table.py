@@ -1,11 +1,11 @@
-"""What was seen, kept for a table at the end."""
+"""Results that are kept for a table at the end."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import TracebackType
 
 from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.sinks.base import Sink
 from foldcam.runtime.system.text import printable, shorten
 
 MAX_ROWS = 10_000
@@ -21,27 +21,14 @@ class Row:
     milliseconds: float
 
 
-class TableSink:
+class TableSink(Sink):
     """Remembers the first `MAX_ROWS` frames, so that its memory stays bounded."""
 
     name = "table"
-    may_skip = False
-    output: str | None = None
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
         self._heading = "nearest label"
-
-    def __enter__(self) -> TableSink:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        pass
 
     def write(self, seen: Seen) -> None:
         """Remember one frame."""

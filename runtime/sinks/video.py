@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 
 import cv2
 
@@ -15,7 +14,7 @@ from foldcam.runtime.drawing.drawn import Seen
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.opencv import quiet
 from foldcam.runtime.images.preprocess import Image, Preprocessing
-from foldcam.runtime.sinks.base import PendingFile, refuse_input
+from foldcam.runtime.sinks.base import Part, PendingFile, refuse_input
 from foldcam.runtime.sources import Source
 from foldcam.runtime.system.files import no_room
 from foldcam.runtime.system.logs import log
@@ -31,7 +30,7 @@ _MARGIN_BYTES = 8 << 20
 _MARGIN_SHARE = 1 / 16
 
 
-class VideoSink:
+class VideoSink(Part):
     """A video of the overlays, which has its name only when it can be played.
 
     A recorded source gives one frame each at its own rate. A live source is written at
@@ -52,7 +51,6 @@ class VideoSink:
     """
 
     name = "video"
-    may_skip = False
 
     def __init__(
         self,
@@ -72,26 +70,19 @@ class VideoSink:
         self._results = 0
         self._lost, self._reason = 0, ""
         self._file = PendingFile(path, another)
-        self.output: str | None = str(path)
+        self.output = str(path)
 
     @property
     def size(self) -> int:
         """Bytes that reached the file; the encoder holds some more back."""
         return self._file.size
 
-    def __enter__(self) -> VideoSink:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self, failed: bool) -> None:
+        """Give the film its name if it can be played, or remove it after a failure."""
         try:
             if self._writer is not None:
                 self._writer.release()
-            if kind is None and self._written:
+            if not failed and self._written:
                 if self._live:
                     self._keep_playable()
                 else:
@@ -250,7 +241,7 @@ def playable_frames(path: Path, most: int) -> int:
         capture.release()
 
 
-def mend_video(path: Path) -> bool:
+def is_playable(path: Path) -> bool:
     """Whether a film that was cut off plays; one without an index of its own does not."""
     quiet()
     try:

@@ -7,20 +7,19 @@ import re
 import socket
 import sys
 from contextlib import suppress
-from types import TracebackType
 
 import cv2
 
 from foldcam.runtime.drawing.drawn import Seen
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.opencv import has
-from foldcam.runtime.sinks.base import StopRequested
+from foldcam.runtime.sinks.base import Sink, StopRequested
 
 _TITLE = "foldcam (q to stop)"
 _STOP_KEYS = (ord("q"), 27)
 
 
-class WindowSink:
+class WindowSink(Sink):
     """Shows every frame; `q`, Esc or closing the window ends the run.
 
     Args:
@@ -33,7 +32,6 @@ class WindowSink:
     name = "window"
     may_skip = True
     main_thread = True  # toolkits demand it
-    output: str | None = None
 
     def __init__(self, hold: bool = False) -> None:
         self._hold = hold
@@ -48,16 +46,9 @@ class WindowSink:
                 "--show cannot open a window: the display refused it; use --save PATH instead."
             ) from error
 
-    def __enter__(self) -> WindowSink:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is None and self._hold and self._shown:
+    def close(self, failed: bool) -> None:
+        """Close the window; the last photograph stays until a key is pressed."""
+        if not failed and self._hold and self._shown:
             while self._visible() and cv2.waitKey(100) < 0:
                 pass
         cv2.destroyAllWindows()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
 from types import TracebackType
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 from foldcam.runtime.images.listing import LeftOut
 from foldcam.runtime.images.preprocess import Image
@@ -53,56 +55,8 @@ def undecodable(count: int) -> str:
     )
 
 
-class Source(Protocol):
-    """A context manager that iterates over frames once."""
-
-    @property
-    def name(self) -> str:
-        """File, folder, pattern or URI, without credentials."""
-        ...
-
-    @property
-    def stem(self) -> str:
-        """A file name without suffix that names its outputs."""
-        ...
-
-    @property
-    def stills(self) -> bool:
-        """Whether every frame is a photograph of its own, not part of a sequence."""
-        ...
-
-    @property
-    def live(self) -> bool:
-        """Whether frames come at their own pace and cannot be asked for again."""
-        ...
-
-    @property
-    def frames(self) -> int | None:
-        """How many are expected, None if that cannot be known."""
-        ...
-
-    @property
-    def fps(self) -> float | None:
-        """Frames per second of a sequence, None if there is none."""
-        ...
-
-    @property
-    def skipped(self) -> list[Skip]:
-        """What could not be delivered; complete once the iteration has ended."""
-        ...
-
-    def __enter__(self) -> Source: ...
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
-    def __iter__(self) -> Iterator[Frame]: ...
-
-
 class Link:
-    """What a source tells the run that it is part of; without a monitor nobody listens.
+    """How a source reports to the run that it is part of; without a monitor nobody listens.
 
     Args:
         monitor: of the run.
@@ -124,32 +78,84 @@ class Link:
             self._monitor.dropped(self._stream, cause, count, early=True)
 
 
-@runtime_checkable
-class Selective(Protocol):
-    """A source that chose among what it found."""
+class Source(ABC):
+    """Frames, given once and in order. A subclass needs one method: `__iter__`.
 
-    @property
-    def left_out(self) -> list[LeftOut]:
-        """What was there and is not given."""
-        ...
+    A source is a context manager: it is entered before the iteration and left after it.
+
+    Args:
+        name: file, folder, pattern or URI, without credentials.
+        stem: a file name without suffix that names its outputs; the last part of `name` without
+            its suffix unless given.
+
+    Attributes:
+        stills: whether every frame is a photograph of its own, not part of a sequence.
+        live: whether frames come at their own pace and cannot be asked for again.
+        frames: how many are expected; None if that cannot be known.
+        fps: frames per second of a sequence; None if there is none, or none yet.
+        skipped: what could not be delivered; complete once the iteration has ended.
+        left_out: what was there and is not given.
+    """
+
+    stills: bool = False
+    live: bool = False
+    frames: int | None = None
+    fps: float | None = None
+
+    def __init__(self, name: str, stem: str | None = None) -> None:
+        self.name = name
+        self.stem = PurePath(name).stem if stem is None else stem
+        self.skipped: list[Skip] = []
+        self.left_out: list[LeftOut] = []
+        self._link = Link()
+        self._stopped = threading.Event()
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Frame]:
+        """Give every frame; end soon after `stop`, which is when `_stopped` is set."""
+
+    def close(self) -> None:  # noqa: B027  (most sources have nothing to close)
+        """Let go of what was opened; called once, after the iteration."""
+
+    def attach(self, link: Link) -> None:
+        """Report to a run from now on; called before the iteration."""
+        self._link = link
+
+    def stop(self) -> None:
+        """End the iteration, from any thread, even while it connects or waits."""
+        self._stopped.set()
+
+    def __enter__(self: _SourceType) -> _SourceType:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+_SourceType = TypeVar("_SourceType", bound=Source)
 
 
 def left_out_of(source: Source) -> list[LeftOut]:
-    """What a source found and left out; none where it had no choice."""
-    return source.left_out if isinstance(source, Selective) else []
+    """What a source found and left out; none of a user's source that inherits nothing."""
+    return getattr(source, "left_out", [])
 
 
 @runtime_checkable
 class Attached(Protocol):
-    """A source that says what it is doing, and whose iteration ends at once when asked to.
+    """What can be attached and stopped, as every `Source` can.
 
-    Sources that are always ready (files) need neither.
+    A user's source that inherits nothing may do without: it is then asked frame by frame.
     """
 
     def attach(self, link: Link) -> None:
-        """Report to a run; called before the iteration."""
+        """See `Source.attach`."""
         ...
 
     def stop(self) -> None:
-        """End the iteration, from any thread, even while it connects or waits."""
+        """See `Source.stop`."""
         ...

@@ -124,7 +124,7 @@ class CvCapture:
 
 
 def check_possible(address: Address) -> None:
-    """Raise what no waiting would mend.
+    """Raise what no waiting would fix.
 
     Raises:
         FoldcamError: this OpenCV lacks what the source needs.

@@ -6,18 +6,17 @@ import glob
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
-from types import TracebackType
 
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.files import read_image
 from foldcam.runtime.images.format import IMAGE_SUFFIXES
 from foldcam.runtime.images.listing import LeftOut, counted, in_words, sort_out, sort_out_files
-from foldcam.runtime.sources.base import Frame, Skip
+from foldcam.runtime.sources.base import Frame, Skip, Source
 
 _MAGIC = frozenset("*?[")
 
 
-class ImageSource:
+class ImageSource(Source):
     """Photographs in a fixed order. One that cannot be read is skipped and remembered.
 
     Args:
@@ -28,18 +27,14 @@ class ImageSource:
     """
 
     stills = True
-    live = False
-    fps: float | None = None
 
     def __init__(
         self, paths: Sequence[Path], root: Path, name: str, left_out: Sequence[LeftOut] = ()
     ) -> None:
+        super().__init__(name, root.name or "images")
         self._paths = list(paths)
         self._root = root
-        self.name = name
-        self.stem = root.name or "images"
-        self.frames: int | None = len(self._paths)
-        self.skipped: list[Skip] = []
+        self.frames = len(self._paths)
         self.left_out = list(left_out)
 
     @classmethod
@@ -82,20 +77,11 @@ class ImageSource:
             raise FoldcamError(f"No picture matches {pattern!r}{_besides(left_out)}.")
         return cls(found.pictures, pattern_root(pattern), pattern, left_out)
 
-    def __enter__(self) -> ImageSource:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        pass
-
     def __iter__(self) -> Iterator[Frame]:
         index = 0
         for path in self._paths:
+            if self._stopped.is_set():
+                return
             try:
                 image = read_image(path)
             except FoldcamError as error:

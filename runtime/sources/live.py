@@ -7,11 +7,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import PurePath
-from types import TracebackType
 
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.options import FlowOptions
-from foldcam.runtime.sources.base import Frame, Link, Skip, undecodable
+from foldcam.runtime.sources.base import Frame, Skip, Source, undecodable
 from foldcam.runtime.sources.capture import Capture
 from foldcam.runtime.sources.grabber import Grabber, Picture, Worker, clause
 from foldcam.runtime.sources.reconnect import Reconnect
@@ -24,7 +23,7 @@ FASTEST = 240.0
 """Frames per second that a live source may claim."""
 
 
-class LiveSource:
+class LiveSource(Source):
     """Frames as they come, by a camera or from the network.
 
     Capture happens in a thread that is left behind when it is stuck; `Reconnect` decides
@@ -38,9 +37,7 @@ class LiveSource:
         generator: of the jitter.
     """
 
-    stills = False
     live = True
-    frames: int | None = None
 
     def __init__(
         self,
@@ -50,16 +47,11 @@ class LiveSource:
         flow: FlowOptions,
         generator: random.Random | None = None,
     ) -> None:
+        super().__init__(name, stem)
         self._open = open_capture
-        self.name = name
-        self.stem = stem
-        self.skipped: list[Skip] = []
-        self.fps: float | None = None
         self._flow = flow
         self._random = generator
-        self._link = Link()
         self._changed = threading.Condition()
-        self._stopped = False
         self._undecoded = 0
         self._grabber: Grabber | None = None
         self._worker: Worker | None = None
@@ -92,25 +84,14 @@ class LiveSource:
             )
         raise failure
 
-    def attach(self, link: Link) -> None:
-        """Report to a run."""
-        self._link = link
-
     def stop(self) -> None:
         """End the iteration, from any thread."""
         with self._changed:
-            self._stopped = True
+            super().stop()
             self._changed.notify_all()
 
-    def __enter__(self) -> LiveSource:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Stop, and close the capture."""
         self.stop()
         self._close()
 
@@ -153,7 +134,7 @@ class LiveSource:
                 machine.deadline,
             )
             now = time.monotonic()
-            if self._stopped:
+            if self._stopped.is_set():
                 machine.stop()
             elif grabber is not None and grabber.pictures:
                 picture = grabber.pictures.popleft()
@@ -190,7 +171,7 @@ class LiveSource:
 
     def _wait(self, ready: Callable[[], bool], deadline: float) -> None:
         self._changed.wait_for(
-            lambda: self._stopped or ready(), max(0.0, deadline - time.monotonic())
+            lambda: self._stopped.is_set() or ready(), max(0.0, deadline - time.monotonic())
         )
 
     def _ending(self, grabber: Grabber, count: int) -> str:
@@ -221,7 +202,7 @@ class LiveSource:
         with self._changed:
             grabber.abandon()
         # Closed in most cases before the next attempt: a camera can be open only once.
-        seconds = 0.0 if self._stopped and not grabber.opened else CLOSE_SECONDS
+        seconds = 0.0 if self._stopped.is_set() and not grabber.opened else CLOSE_SECONDS
         if not grabber.closed(seconds) and self._worker is not None:
             self._worker.retire()
             self._left = [*(worker for worker in self._left if worker.alive), self._worker]

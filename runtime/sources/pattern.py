@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import PurePath
-from types import TracebackType
 
 import numpy as np
 
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.sources.address import Address
-from foldcam.runtime.sources.base import Frame, Link, Skip
+from foldcam.runtime.sources.base import Frame, Source
 
 WIDTH, HEIGHT = 640, 480
 BITS = 48
@@ -21,7 +19,7 @@ _STRIPE = 1
 _STEP = 7
 
 
-class PatternSource:
+class PatternSource(Source):
     """Colourful noise that wanders; the first row of pixels holds the number in binary.
 
     With a rate it is live, like a camera; without one it is as fast as it is read, like a
@@ -34,11 +32,9 @@ class PatternSource:
         FoldcamError: it is too narrow for the number.
     """
 
-    stills = False
-
     def __init__(self, address: Address) -> None:
         options = address.options
-        self.name, self.stem = address.name, address.stem
+        super().__init__(address.name, address.stem)
         self.width, self.height = options.width or WIDTH, options.height or HEIGHT
         if self.width < BITS or self.height < 2:
             raise FoldcamError(
@@ -46,9 +42,7 @@ class PatternSource:
                 "were asked for."
             )
         self.live = options.fps is not None
-        self.fps: float | None = options.fps
-        self.frames: int | None = address.frames
-        self.skipped: list[Skip] = []
+        self.fps, self.frames = options.fps, address.frames
         random = np.random.default_rng(address.seed)
         # Coarse noise, so that there is something to see; twice as wide and high as a
         # frame, which is a window on it.
@@ -58,25 +52,6 @@ class PatternSource:
         self._noise: Image = np.ascontiguousarray(
             cells.repeat(16, axis=0).repeat(16, axis=1)[: 2 * self.height, : 2 * self.width]
         )
-        self._stopped = threading.Event()
-
-    def attach(self, link: Link) -> None:
-        """It has nothing to tell: it always streams."""
-
-    def stop(self) -> None:
-        """End the iteration."""
-        self._stopped.set()
-
-    def __enter__(self) -> PatternSource:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        pass
 
     def __iter__(self) -> Iterator[Frame]:
         begun, index = time.monotonic(), 0

@@ -5,23 +5,21 @@ from __future__ import annotations
 import os
 import select
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import PurePath
-from types import TracebackType
 
 import numpy as np
 
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.sources.address import Address
-from foldcam.runtime.sources.base import Frame, Link, Skip
+from foldcam.runtime.sources.base import Frame, Skip, Source
 
 _LOOK_SECONDS = 0.2
 
 
-class RawSource:
+class RawSource(Source):
     """RGB24 pictures of one size, one after the other, until the input ends.
 
     Nothing is lost: who writes too fast is made to wait by the pipe. What is left at the
@@ -32,38 +30,14 @@ class RawSource:
         descriptor: to read from; standard input unless given.
     """
 
-    stills = False
-    live = False
-    frames: int | None = None
-
     def __init__(self, address: Address, descriptor: int | None = None) -> None:
         options = address.options
         if options.width is None or options.height is None:
             raise FoldcamError(f"{address.name} needs a width and a height.")
-        self.name, self.stem = address.name, address.stem
-        self.fps: float | None = options.fps
-        self.skipped: list[Skip] = []
+        super().__init__(address.name, address.stem)
+        self.fps = options.fps
         self._shape = (options.height, options.width, 3)
         self._descriptor = sys.stdin.fileno() if descriptor is None else descriptor
-        self._stopped = threading.Event()
-
-    def attach(self, link: Link) -> None:
-        """It has nothing to tell."""
-
-    def stop(self) -> None:
-        """End the iteration."""
-        self._stopped.set()
-
-    def __enter__(self) -> RawSource:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        pass
 
     def __iter__(self) -> Iterator[Frame]:
         index = 0

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path, PurePath
-from types import TracebackType
 
 import cv2
 import numpy as np
@@ -18,7 +17,7 @@ from foldcam.runtime.images.pixel_limit import check_pixels
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.images.size import image_size
 from foldcam.runtime.options import Decoding
-from foldcam.runtime.sources.base import Frame, Link, Skip, undecodable
+from foldcam.runtime.sources.base import Frame, Skip, Source, undecodable
 from foldcam.runtime.sources.capture import CvCapture, decoding
 from foldcam.runtime.system.monitor import Cause
 
@@ -27,7 +26,7 @@ _PLAYLISTS = (b"#EXTM3U", b"ffconcat")
 _HEADER_BYTES = 1 << 20
 
 
-class VideoSource:
+class VideoSource(Source):
     """A video file; nothing is dropped. One that ends early is reported, not hidden.
 
     Args:
@@ -38,14 +37,9 @@ class VideoSource:
         FoldcamError: missing, empty, or not a video that this OpenCV reads.
     """
 
-    stills = False
-    live = False
-
     def __init__(self, path: Path, decode: Decoding = "auto") -> None:
+        super().__init__(str(path), path.stem)
         self._path = path
-        self.name = str(path)
-        self.stem = path.stem
-        self.skipped: list[Skip] = []
         _check_file(path)
         quiet()
         # FFmpeg takes what stands before a colon for a protocol, unless a slash comes first.
@@ -67,30 +61,13 @@ class VideoSource:
         self._handle = capture
         self._capture = CvCapture(capture, str(path), live=False)
         self._reading = threading.Lock()
-        self._link = Link()
-        self._stopped = False
         count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
         # Containers without an index report a negative or absurd number.
-        self.frames: int | None = int(count) if 0 < count < 1e9 else None
-        self.fps: float | None = self._capture.fps
+        self.frames = int(count) if 0 < count < 1e9 else None
+        self.fps = self._capture.fps
 
-    def attach(self, link: Link) -> None:
-        """Tell a run of frames that cannot be decoded."""
-        self._link = link
-
-    def stop(self) -> None:
-        """End the iteration after the present frame."""
-        self._stopped = True
-
-    def __enter__(self) -> VideoSource:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close the file."""
         # A thread that is stuck in a read (on a disk of the network) keeps it.
         if self._reading.acquire(timeout=1.0):
             self._capture.release()
@@ -99,7 +76,7 @@ class VideoSource:
     def __iter__(self) -> Iterator[Frame]:
         index = bad = 0
         last = 0.0
-        while not self._stopped and (image := self._read()) is not None:
+        while not self._stopped.is_set() and (image := self._read()) is not None:
             if self._capture.bad > bad:
                 # Numbers go on counting over what was there and could not be decoded.
                 index += self._capture.bad - bad
@@ -110,7 +87,7 @@ class VideoSource:
             index += 1
         if bad:
             self.skipped.append(Skip(self.name, undecodable(bad)))
-        if self._stopped:
+        if self._stopped.is_set():
             return
         expected = self.frames
         # Some containers only estimate their length from duration and rate.

@@ -1,4 +1,4 @@
-"""Sources seen through something: turned, cut out, thinned. The numbers stay the capture's."""
+"""Sources whose pictures are rotated, cropped or thinned. The numbers stay the capture's."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import cv2
 import numpy as np
 
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.images.listing import LeftOut
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.options import ROTATIONS, Box, Rotation, SourceOptions
-from foldcam.runtime.sources.base import Attached, Frame, Link, Skip, Source, left_out_of
+from foldcam.runtime.sources.base import Attached, Frame, Link, Source, left_out_of
 from foldcam.runtime.system.monitor import Cause
 
 _TURNS = {
@@ -23,7 +22,7 @@ _TURNS = {
 }
 
 
-class View:
+class View(Source):
     """A source whose pictures are changed on their way, or some of whose frames are left out.
 
     Args:
@@ -33,37 +32,19 @@ class View:
     """
 
     def __init__(self, source: Source, change: Callable[[Image], Image], every: int = 1) -> None:
+        super().__init__(source.name, source.stem)
         self._source = source
         self._change = change
         self._every = every
-        self._link = Link()
-        self.name, self.stem = source.name, source.stem
         self.stills, self.live = source.stills, source.live
-
-    @property
-    def frames(self) -> int | None:
-        """Those that are kept."""
-        count = self._source.frames
-        return None if count is None else -(-count // self._every)
-
-    @property
-    def fps(self) -> float | None:
-        """Of those that are kept."""
-        return None if self._source.fps is None else self._source.fps / self._every
-
-    @property
-    def skipped(self) -> list[Skip]:
-        """As the source's."""
-        return self._source.skipped
-
-    @property
-    def left_out(self) -> list[LeftOut]:
-        """As the source's."""
-        return left_out_of(self._source)
+        # Of what is kept; the lists are the source's own, which it fills.
+        self.frames = None if source.frames is None else -(-source.frames // every)
+        self.skipped, self.left_out = source.skipped, left_out_of(source)
+        self._take_rate()
 
     def attach(self, link: Link) -> None:
         """Report to a run, as the source does."""
-        self._link = link
+        super().attach(link)
         if isinstance(self._source, Attached):
             self._source.attach(link)
 
@@ -89,11 +70,16 @@ class View:
             if number % self._every:
                 self._link.dropped(Cause.skipped)
             else:
+                self._take_rate()
                 yield replace(frame, image=self._change(frame.image))
+
+    def _take_rate(self) -> None:
+        """A live source may know its rate only once it delivers."""
+        self.fps = None if self._source.fps is None else self._source.fps / self._every
 
 
 def viewed(source: Source, options: SourceOptions) -> Source:
-    """The source as the options want it seen: rotated, then cropped, then thinned.
+    """The source as the options ask: rotated, then cropped, then thinned.
 
     Raises:
         FoldcamError: a rotation that is none, a crop without area, or `every` below 1.

@@ -16,6 +16,7 @@ from foldcam.runtime.drawing.drawn import Seen
 from foldcam.runtime.drawing.overlay import Style
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.options import ServeOptions
+from foldcam.runtime.sinks import Sink
 from foldcam.runtime.system.command import missing_extra
 from foldcam.runtime.system.monitor import Monitor
 from foldcam.runtime.system.strict_json import strict_json
@@ -39,7 +40,7 @@ MIN_FPS, MAX_FPS = 0.1, 120.0
 MAX_CLIENTS = 1000
 
 
-class LivePage:
+class LivePage(Sink):
     """Serves a page with the newest frames while it is entered.
 
     `write` stores a reference and returns: whatever the clients do, the run does not wait.

@@ -113,7 +113,7 @@ def test_each_region_is_a_message_and_the_run_says_that_it_lives(broker, make_se
         wait_for(sink._client.is_connected)
         sink.write(make_seen(3, make_result("owl", 0.5), make_result("cat", box=(1, 2, 3, 4))))
         sink.write(make_seen(4))
-        sink.tell({"event": "unknown"})
+        sink.publish_event({"event": "unknown"})
     wait_for(lambda: listener.on("cams/door/status") == ["online", "offline"])
     documents = [json.loads(payload) for payload in listener.on("cams/door")]
     listener.close()
@@ -136,7 +136,7 @@ def test_a_broker_that_goes_and_comes_back_loses_results_but_no_event(broker, ma
         for index in range(50):
             with pytest.raises(NotWritten, match="is not connected"):
                 sink.write(make_seen(index))
-        sink.tell({"event": "while away"})
+        sink.publish_event({"event": "while away"})
         assert time.monotonic() - begun < 5  # it never waits
         broker.start()
         listener = Listener(broker.port)

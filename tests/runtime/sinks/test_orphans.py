@@ -70,8 +70,8 @@ def test_a_name_that_becomes_a_link_while_it_is_looked_at(
         (folder / NAME).symlink_to(victim)
         return real(path)
 
-    real = opening.mend_jsonl
-    monkeypatch.setattr(opening, "mend_jsonl", swap)
+    real = opening.repair_jsonl
+    monkeypatch.setattr(opening, "repair_jsonl", swap)
     open_run(folder, make_source)
     assert victim.read_bytes() == CONTENT
     assert (folder / NAME).is_symlink()

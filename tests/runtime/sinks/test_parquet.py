@@ -8,7 +8,7 @@ import pytest
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.output_options import OutputOptions, RecordingOptions
 from foldcam.runtime.sinks import open_outputs
-from foldcam.runtime.sinks.parquet import ParquetSink, mend_parquet
+from foldcam.runtime.sinks.parquet import ParquetSink, is_whole_parquet
 
 pq = pytest.importorskip("pyarrow.parquet")
 
@@ -99,11 +99,11 @@ def test_a_cut_file_is_not_whole(tmp_path, make_seen):
     path = tmp_path / "e.parquet"
     with ParquetSink(path, 3) as sink:
         sink.write(make_seen(0))
-    assert mend_parquet(path)
+    assert is_whole_parquet(path)
     path.write_bytes(path.read_bytes()[:-5])
-    assert not mend_parquet(path)
+    assert not is_whole_parquet(path)
     path.write_bytes(b"")
-    assert not mend_parquet(path)
+    assert not is_whole_parquet(path)
 
 
 def test_the_command_writes_it(runtime, tiny_model, photo, tmp_path):

@@ -19,7 +19,7 @@ from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.output_options import OutputOptions, RecordingOptions
 from foldcam.runtime.sinks import NotWritten, open_outputs
 from foldcam.runtime.sinks.guard import DiskGuard
-from foldcam.runtime.sinks.jsonl import JsonlSink, mend_jsonl
+from foldcam.runtime.sinks.jsonl import JsonlSink, repair_jsonl
 from foldcam.runtime.sinks.recording import Recording
 from foldcam.runtime.sinks.segments import Segments
 from foldcam.runtime.sources import open_source
@@ -41,7 +41,7 @@ def lines_of(folder: Path, suffix: str = ".jsonl") -> list[list[int]]:
 def jsonl(path: Path, live: bool = True, guard: DiskGuard | None = None, **options) -> Recording:
     return Recording(
         "jsonl", path, RecordingOptions(**options), live, lambda part: JsonlSink(str(part)),
-        mend_jsonl, guard,
+        repair_jsonl, guard,
     )  # fmt: skip
 
 
@@ -327,7 +327,7 @@ def test_lines_cut_in_the_middle_are_mended(tmp_path):
     for content, kept in ((b"a\nb\nhal", b"a\nb\n"), (b"a\n", b"a\n"), (b"x" * 200_000, None),
                           (b"a\n" + b"x" * 200_000, b"a\n"), (b"", None)):  # fmt: skip
         path.write_bytes(content)
-        assert mend_jsonl(path) is (kept is not None)
+        assert repair_jsonl(path) is (kept is not None)
         assert kept is None or path.read_bytes() == kept
 
 
