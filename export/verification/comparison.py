@@ -16,14 +16,11 @@ from foldcam.export.verification.formulas import Expected
 from foldcam.export.verification.limits import Limits, Precision
 from foldcam.export.verification.pair_report import PairReport, failures_of
 from foldcam.export.verification.parties import Answers
+from foldcam.runtime.comparison.figures import agreement, cosines, map_correlations
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.images.preprocess import Image
 
 Floats = npt.NDArray[np.float32]
-
-# Maps that differ by less everywhere count as equal: where a map is nearly constant, the
-# correlation is one of rounding errors.
-_SAME_MAP = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,12 +28,13 @@ class ImagePair:
     """One image with both heatmaps, for looking at.
 
     Attributes:
-        name: of the image.
+        name: the image's name.
         image: `uint8 [height, width, 3]` RGB, at the network's input size.
         expected, got: heatmaps `float32 [c, h', w']`; c is 2 for a continuous outcome.
         cosine: between the embeddings.
         difference: greatest absolute difference of a pixel.
-        labels: of the nearest rows, the reference's and the model's; empty for values.
+        labels: the labels of the nearest rows, the reference's and the model's; empty for
+            values.
     """
 
     name: str
@@ -79,6 +77,7 @@ class Comparison:
         self._ties: list[float] = []
         self._offsets: list[float] = []
         self._correlations: list[float] = []
+        self._blank: list[bool] = []
         self._differences: list[float] = []
         self._estimates: list[float] = []
         self._first: tuple[bytes, bytes] | None = None
@@ -94,7 +93,7 @@ class Comparison:
         Args:
             answers: the model's.
             expected: the reference's.
-            names: of the images.
+            names: the images' names.
             images: each `uint8 [height, width, 3]` RGB at the network's input size.
         """
         arrays: list[npt.NDArray[Any]] = [answers.embedding, answers.heatmap, answers.similarity]
@@ -103,8 +102,10 @@ class Comparison:
             self._estimates.extend(np.abs(answers.estimate - expected.estimate).tolist())
         finite = np.all([np.isfinite(a).reshape(len(a), -1).all(axis=1) for a in arrays], axis=0)
         self._not_finite += [name for name, whole in zip(names, finite, strict=True) if not whole]
+        cosine = cosines(answers.embedding, expected.embedding)
+        self._cosines += cosine.tolist()
         for place, (name, image) in enumerate(zip(names, images, strict=True)):
-            self._add_one(answers, expected, place, name, image)
+            self._add_one(answers, expected, place, name, image, float(cosine[place]))
 
     def worst(self) -> list[ImagePair]:
         """The kept images, worst first."""
@@ -121,25 +122,19 @@ class Comparison:
         bank_intact: bool | None,
     ) -> PairReport:
         """Figures and verdict over everything that was added, at least one image."""
-        compared = len(self._differences)
-        correlations = self._correlations if compared else [np.nan]
-        differences = self._differences if compared else [np.nan]
+        differences = self._differences or [np.nan]
+        cosine, correlation = np.array(self._cosines), np.array(self._correlations)
         report = PairReport(
+            **vars(agreement(cosine, correlation, np.array(self._blank, np.bool_))),
             name=name,
             library=library,
             precision=precision,
             bank=bank,
-            images=len(self._cosines),
-            embedding_cosine_mean=float(np.mean(self._cosines)),
-            embedding_cosine_worst=float(np.min(self._cosines)),
+            images=len(cosine),
             same_neighbor=float(np.mean(self._same)),
             label_agreement=float(np.mean(self._agreements)) if self._agreements else None,
             neighbor_similarity_difference_worst=float(np.max(self._ties)),
             similarity_difference_worst=float(np.max(self._offsets)),
-            heatmaps_compared=compared,
-            heatmap_correlation_mean=float(np.mean(correlations)),
-            heatmap_correlation_p5=float(np.percentile(correlations, 5)),
-            heatmap_correlation_worst=float(np.min(correlations)),
             heatmap_difference_mean=float(np.mean(differences)),
             heatmap_difference_worst=float(np.max(differences)),
             # The same image twice may have the same heatmap twice.
@@ -155,14 +150,18 @@ class Comparison:
         return PairReport(**{**vars(report), "failures": tuple(failures_of(report))})
 
     def _add_one(
-        self, answers: Answers, expected: Expected, place: int, name: str, image: Image
+        self,
+        answers: Answers,
+        expected: Expected,
+        place: int,
+        name: str,
+        image: Image,
+        cosine: float,
     ) -> None:
         ours, theirs = answers.rows[place], expected.rows[place]
         inside = np.clip(ours, 0, self._bank.rows - 1)
         self._rows_exist = self._rows_exist and bool((inside == ours).all())
         scores = expected.similarities[place]
-        cosine = _cosine(answers.embedding[place], expected.embedding[place])
-        self._cosines.append(cosine)
         self._offsets.append(float(np.abs(answers.similarity[place] - scores[inside]).max()))
         gaps = scores[inside] - scores[theirs[: len(inside)]]
         self._ties.append(float(np.abs(gaps).max()))
@@ -181,14 +180,14 @@ class Comparison:
         difference = float(np.abs(got - wanted).max())
         if comparable:
             self._differences.append(difference)
-            self._correlations.append(_correlation(got, wanted, difference))
-        seen = image.tobytes(), got.tobytes()
-        self._first = self._first or seen
-        self._images_vary = self._images_vary or seen[0] != self._first[0]
-        self._heatmaps_vary = self._heatmaps_vary or seen[1] != self._first[1]
-        self._keep_if_worst(
-            ImagePair(name, image, wanted, got, cosine, difference, labels),
-        )
+            correlation, blank = map_correlations(got[None], wanted[None])
+            self._correlations.append(float(correlation[0]))
+            self._blank.append(bool(blank[0]))
+        pixels, heat = image.tobytes(), got.tobytes()
+        self._first = self._first or (pixels, heat)
+        self._images_vary = self._images_vary or pixels != self._first[0]
+        self._heatmaps_vary = self._heatmaps_vary or heat != self._first[1]
+        self._keep_if_worst(ImagePair(name, image, wanted, got, cosine, difference, labels))
 
     def _keep_if_worst(self, pair: ImagePair) -> None:
         # The number decides between equals, so that images are never compared.
@@ -197,23 +196,3 @@ class Comparison:
             heapq.heappush(self._worst, item)
         elif self._keep:
             heapq.heappushpop(self._worst, item)
-
-
-def _cosine(a: Floats, b: Floats) -> float:
-    a64, b64 = a.astype(np.float64), b.astype(np.float64)
-    with np.errstate(invalid="ignore", over="ignore"):
-        norms = np.linalg.norm(a64) * np.linalg.norm(b64)
-        if norms != 0:
-            return float(a64 @ b64 / norms)
-    return float(np.array_equal(a64, b64))
-
-
-def _correlation(a: Floats, b: Floats, difference: float) -> float:
-    """Pearson's over all pixels; NaN where a value is not finite."""
-    if difference < _SAME_MAP:
-        return 1.0
-    with np.errstate(invalid="ignore"):
-        a64, b64 = (x.astype(np.float64).ravel() - x.mean(dtype=np.float64) for x in (a, b))
-        norms = np.linalg.norm(a64) * np.linalg.norm(b64)
-        # A map without any shape has nothing in common with one that has some.
-        return float(a64 @ b64 / norms) if norms != 0 else 0.0

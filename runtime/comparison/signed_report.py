@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from foldcam.runtime.backends import Backend
+from foldcam.runtime.comparison.images import GateImages
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.engine.device import find_gpu, find_host
 from foldcam.runtime.engine.manifest import Manifest
-from foldcam.runtime.gate.images import GateImages
 from foldcam.runtime.system.digest import digest_of
 from foldcam.runtime.system.files import atomic_path, sha256_of_file
 from foldcam.runtime.system.strict_json import finite

@@ -1,8 +1,8 @@
-"""`runtime doctor --gate`: what a quantized model costs on this device, in the engine built here.
+"""What a model of another precision costs on this device, in the engine that was built here.
 
 The float32 model in ONNX Runtime on the CPU is the reference. Candidates are compared with it
-on photographs, and timed in turn with the float model in the same library. Needs neither torch
-nor onnx.
+on photographs, and timed alternately with the float model in the same library. Needs neither
+torch nor onnx.
 """
 
 from __future__ import annotations
@@ -12,9 +12,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from foldcam.runtime.backends import Array, Backend, dtype_of
+from foldcam.runtime.comparison.figures import (
+    Answered,
+    Booleans,
+    Doubles,
+    GateFigures,
+    PerImage,
+    compare_answers,
+    nearest_other,
+    own_rows,
+    same_rows,
+)
+from foldcam.runtime.comparison.images import GateImages
+from foldcam.runtime.comparison.interleaved import Ratio, ratio_of, seconds_interleaved
+from foldcam.runtime.comparison.verdict import GateLimits, failures_of
 from foldcam.runtime.contract.schema import (
     EMBEDDING,
     ESTIMATE,
@@ -25,33 +38,21 @@ from foldcam.runtime.contract.schema import (
     Contract,
 )
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.gate.images import GateImages
-from foldcam.runtime.gate.interleaved import Ratio, ratio_of, seconds_in_turn
-from foldcam.runtime.gate.verdict import (
-    Answered,
-    GateFigures,
-    GateLimits,
-    PerImage,
-    failures_of,
-    judge,
-)
 from foldcam.runtime.images.preprocess import Image
 
 Progress = Callable[[str, int, int], None]
 
-# An image this near to a bank row is that row.
-_OWN_ROW = 0.9999
 _TIMED_IMAGES = 16
 
 
 @dataclass(frozen=True, eq=False)
 class DeviceVerdict:
-    """What one candidate costs here.
+    """What one candidate costs on this device.
 
     Attributes:
-        figures: against the reference.
-        each: per image.
-        speed: time of the rival over the candidate's; None without a rival.
+        figures: the candidate against the reference.
+        each: the same per image.
+        speed: the rival's time over the candidate's; None without a rival.
         failures: what is outside the limits.
         in_bank: images that are bank rows themselves and whose next row is not known, because
             the model reports one neighbor: they are left out of recall.
@@ -74,16 +75,14 @@ class DeviceGate:
 
     Args:
         reference: the float32 model, on the CPU.
-        images: read with its contract.
-        progress: told `(stage, done, total)`.
+        images: were read with its contract.
+        progress: called with `(stage, done, total)`.
     """
 
     def __init__(self, reference: Backend, images: GateImages, progress: Progress) -> None:
-        self._contract, self._images, self._tell = reference.contract, images, progress
+        self._contract, self._images, self._progress = reference.contract, images, progress
         self._expected = self._ask("reference", reference)
-        similarity = self._expected[SIMILARITY][:, 0]
-        nearest = self._expected[NEIGHBOR][:, 0]
-        self._own = np.where(similarity > _OWN_ROW, nearest, -1).astype(np.int64)
+        self._own = own_rows(self._expected[NEIGHBOR], self._expected[SIMILARITY])
 
     def judge(
         self,
@@ -96,51 +95,54 @@ class DeviceGate:
         """Compare and time one candidate.
 
         Args:
-            candidate: made from the reference.
+            candidate: was made from the reference.
             rival: what it has to be faster than; None leaves speed unmeasured.
             limits: what passes.
-            name: for the progress.
-            rounds: timed pairs.
+            name: what the progress calls it.
+            rounds: timed pairs of runs.
 
         Raises:
             FoldcamError: it is not of the same network, or a backend failed.
         """
         check_pair(self._contract, candidate.contract)
         found = self._ask(name, candidate)
-        expected = self._expected
-        rows, other_rows = self._row(expected), self._row(found)
-        unknown = (self._own >= 0) & (expected[NEIGHBOR].shape[1] == 1)
-        figures, each = judge(
-            self._answered(expected, rows, ~unknown),
-            self._answered(found, other_rows, ~unknown),
+        unknown = (self._own >= 0) & (self._expected[NEIGHBOR].shape[1] == 1)
+        figures, each = compare_answers(
+            self._answered(self._expected, ~unknown),
+            self._answered(found, ~unknown),
             self._same_weights(found),
         )
-        speed = None
+        speed = ratio = None
         if rival is not None:
-            speed = self._timed(candidate, rival, name, rounds)
-        ratio = None if speed is None else speed.ratio
+            seconds = self.seconds((rival, candidate), f"{name}, speed", rounds)
+            speed = ratio_of(seconds[:, 0], seconds[:, 1])
+            ratio = speed.ratio
         failures = tuple(failures_of(figures, limits, ratio))
         return DeviceVerdict(figures, each, speed, failures, int(unknown.sum()))
+
+    def seconds(self, backends: Sequence[Backend], stage: str, rounds: int) -> Doubles:
+        """Seconds of each backend for single images, run alternately: `[rounds, backends]`."""
+        batches = [_ready(image, self._contract) for image in self._images.images[:_TIMED_IMAGES]]
+
+        def run_of(backend: Backend) -> Callable[[int], object]:
+            return lambda turn: backend.run(batches[turn % len(batches)])
+
+        self._progress(stage, 0, rounds)
+        seconds = seconds_interleaved([run_of(backend) for backend in backends], rounds)
+        self._progress(stage, rounds, rounds)
+        return seconds
 
     def _ask(self, name: str, backend: Backend) -> dict[str, Array]:
         """Every output for every image, one image per pass as from a camera."""
         parts: list[dict[str, Array]] = []
         images = self._images.images
         for done, image in enumerate(images, 1):
-            parts.append(backend.run(ready(image, self._contract)))
-            self._tell(name, done, len(images))
+            parts.append(backend.run(_ready(image, self._contract)))
+            self._progress(name, done, len(images))
         return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
-    def _row(self, outputs: dict[str, Array]) -> npt.NDArray[np.int64]:
-        """The nearest row that is not the image itself, as far as rows are reported."""
-        rows = outputs[NEIGHBOR]
-        others = (rows != self._own[:, None]).argmax(axis=1)
-        return np.take_along_axis(rows, others[:, None], 1)[:, 0].astype(np.int64)
-
-    def _answered(
-        self, outputs: dict[str, Array], rows: npt.NDArray[np.int64], counted: npt.NDArray[np.bool_]
-    ) -> Answered:
-        contract = self._contract
+    def _answered(self, outputs: dict[str, Array], counted: Booleans) -> Answered:
+        contract, rows = self._contract, nearest_other(outputs[NEIGHBOR], self._own)
         heat, hit, error = outputs[HEATMAP], None, None
         if contract.outcome is not None:
             heat = np.concatenate([heat, outputs[HEATMAP_LOWER]], axis=1)
@@ -151,7 +153,7 @@ class DeviceGate:
             hit = np.array(hits, np.bool_) if hits else None
         return Answered(outputs[EMBEDDING], heat, rows, hit, error)
 
-    def _estimate_moved(self, outputs: dict[str, Array]) -> npt.NDArray[np.float64]:
+    def _estimate_moved(self, outputs: dict[str, Array]) -> Doubles:
         """How far the estimate is from the reference's, as a share of the bank's range.
 
         The true values are not known here. By the triangle inequality the error cannot grow by
@@ -167,7 +169,7 @@ class DeviceGate:
                 given, wanted = np.log(given), np.log(wanted)
         return np.asarray(np.abs(given - wanted) / max(ends[1] - ends[0], 1e-30), np.float64)
 
-    def _same_weights(self, found: dict[str, Array]) -> npt.NDArray[np.bool_]:
+    def _same_weights(self, found: dict[str, Array]) -> Booleans:
         """Whether both answers rest on the same grad-weights, as far as rows are reported."""
         contract = self._contract
         used = min(contract.transfer, contract.neighbors)
@@ -180,18 +182,10 @@ class DeviceGate:
                 np.array([[place[contract.label_of(int(r))] for r in rows] for rows in found_rows])
                 for found_rows in pair
             ]
-        ours, theirs = (np.sort(rows, axis=1) for rows in pair)
-        return np.asarray((ours == theirs).all(axis=1))
-
-    def _timed(self, candidate: Backend, rival: Backend, name: str, rounds: int) -> Ratio:
-        batches = [ready(image, self._contract) for image in self._images.images[:_TIMED_IMAGES]]
-        self._tell(f"{name}, speed", 0, rounds)
-        seconds = seconds_in_turn(_runs((rival, candidate), batches), rounds)
-        self._tell(f"{name}, speed", rounds, rounds)
-        return ratio_of(seconds[:, 0], seconds[:, 1])
+        return same_rows(*pair)
 
 
-def ready(image: Image, contract: Contract) -> Array:
+def _ready(image: Image, contract: Contract) -> Array:
     """An image at the input size as a batch of one, as the contract's `image`."""
     if contract.input_type == "uint8":
         return image[None]
@@ -221,10 +215,3 @@ def check_pair(reference: Contract, candidate: Contract) -> None:
                 f"Reference and quantized model have another {what}: give the float32 model that "
                 "the quantized one was calibrated from."
             )
-
-
-def _runs(backends: Sequence[Backend], batches: Sequence[Array]) -> list[Callable[[int], object]]:
-    def run_of(backend: Backend) -> Callable[[int], object]:
-        return lambda turn: backend.run(batches[turn % len(batches)])
-
-    return [run_of(backend) for backend in backends]

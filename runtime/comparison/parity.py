@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from foldcam.runtime.backends import Array, Backend, dtype_of
+from foldcam.runtime.comparison.figures import cosines
 from foldcam.runtime.contract.schema import (
     EMBEDDING,
     ESTIMATE,
@@ -74,8 +75,8 @@ def compare(
     Args:
         reference: whose answers count as right.
         tested: the other one; its contract must be the same.
-        precision: `fp32`, `fp16` or `int8`: of the tested one.
-        batches: images of each run; every run has images of its own.
+        precision: the tested one's, `fp32`, `fp16` or `int8`.
+        batches: the number of images in each run; every run has images of its own.
 
     Raises:
         FoldcamError: one of them failed.
@@ -110,9 +111,9 @@ def clouds(recipe: Preprocessing, rows: int, seed: int) -> Array:
     """Coloured clouds: images that look like none in particular, yet excite every channel.
 
     Args:
-        recipe: tells their size.
+        recipe: its size is theirs.
         rows: their number.
-        seed: of the generator.
+        seed: the generator's seed.
 
     Returns:
         `uint8 [rows, height, width, 3]` RGB.
@@ -136,7 +137,7 @@ def _differences(
     # Rows as similar as one another may change places, and then their heatmaps differ rightly.
     same = ~other.any(axis=1)
     result = {
-        EMBEDDING: _worst(_cosine_distance(expected[EMBEDDING], found[EMBEDDING])),
+        EMBEDDING: _worst(1 - cosines(expected[EMBEDDING], found[EMBEDDING])),
         SIMILARITY: _worst(near),
         NEIGHBOR: float((other & ~(near <= tie)).mean()),
     }
@@ -147,13 +148,6 @@ def _differences(
         scale = np.maximum(np.abs(expected[ESTIMATE]), _TINY)
         result[ESTIMATE] = _worst(np.abs(expected[ESTIMATE] - found[ESTIMATE]) / scale)
     return result
-
-
-def _cosine_distance(a: Array, b: Array) -> Array:
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    distance: Array = 1 - (a * b).sum(axis=1) / np.maximum(norms, _TINY)
-    return distance
 
 
 def _worst(values: Array) -> float:

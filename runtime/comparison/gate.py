@@ -1,46 +1,54 @@
-"""The gate on this device as one call: files in, a signed report out."""
+"""`runtime gate` as one call: files in, a signed report out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from foldcam.runtime.backends import Backend, Provider, open_backend
 from foldcam.runtime.backends.choice import is_engine
-from foldcam.runtime.contract.onnx_file import read_contract
-from foldcam.runtime.contract.schema import Contract
-from foldcam.runtime.engine.manifest import read_manifest
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.gate.device import DeviceGate, DeviceVerdict, Progress, check_pair
-from foldcam.runtime.gate.images import GateImages, read_gate_images
-from foldcam.runtime.gate.signed_report import (
+from foldcam.runtime.comparison.device_gate import DeviceGate, DeviceVerdict, Progress, check_pair
+from foldcam.runtime.comparison.images import GateImages, read_gate_images
+from foldcam.runtime.comparison.signed_report import (
     device_facts,
     engine_facts,
     image_facts,
     model_facts,
     signed,
 )
-from foldcam.runtime.gate.verdict import GateLimits
+from foldcam.runtime.comparison.verdict import GateLimits
+from foldcam.runtime.contract.onnx_file import read_contract
+from foldcam.runtime.contract.schema import Contract
+from foldcam.runtime.engine.manifest import read_manifest
+from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.text import printable
 
-# opens the engine of a model; the second is the model it has to be of
+# opens an engine; the second path is the model that it has to be built from
 OpenEngine = Callable[[Path, Path], Backend]
+
+
+def open_in_tensorrt(engine: Path, model: Path) -> Backend:
+    """Open an engine, and check that it was built from the model where that is still there."""
+    from foldcam.runtime.backends.tensorrt.opening import open_engine
+
+    return open_engine(engine, model=model if model.is_file() else None)
 
 
 @dataclass(frozen=True)
 class GateFiles:
-    """What takes part.
+    """The files that are compared.
 
     Attributes:
         model: the quantized model.
         reference: the float32 model that it was calibrated from.
         images: folder of photographs.
         engine: built from `model`; None judges the model in ONNX Runtime.
-        rival: engine of the float model, which the other has to be faster than; None leaves
-            an engine's speed unmeasured. In ONNX Runtime it is the reference.
+        rival: an engine of the float model, which the other has to be faster than; None leaves
+            an engine's speed unmeasured. In ONNX Runtime the reference is the rival.
     """
 
     model: Path
@@ -57,8 +65,8 @@ class GateSettings:
     Attributes:
         limits: what passes.
         provider: what ONNX Runtime computes on, where there is no engine.
-        threads: of ONNX Runtime on the CPU; None leaves it to the library.
-        rounds: timed pairs.
+        threads: threads of ONNX Runtime on the CPU; None leaves their number to the library.
+        rounds: timed pairs of runs.
     """
 
     limits: GateLimits = field(default_factory=GateLimits)
@@ -86,15 +94,15 @@ def gate_on_device(
     files: GateFiles,
     settings: GateSettings | None = None,
     progress: Progress | None = None,
-    engines: OpenEngine | None = None,
+    engines: OpenEngine = open_in_tensorrt,
 ) -> dict[str, Any]:
     """Judge a quantized model where it is to run.
 
     Args:
-        files: what takes part.
+        files: the files that are compared.
         settings: how it is judged.
-        progress: told `(stage, done, total)`.
-        engines: opens engines; None is TensorRT.
+        progress: called with `(stage, done, total)`.
+        engines: opens engines; TensorRT unless given.
 
     Returns:
         The signed report.
@@ -103,11 +111,10 @@ def gate_on_device(
         FoldcamError: a file cannot be used, or the models do not belong together.
     """
     settings = settings or GateSettings()
-    tell = progress or (lambda *_: None)
+    progress = progress or (lambda *_: None)
     contract, reference = read_contract(files.model), read_contract(files.reference)
     _check(files, contract, reference)
-    opener = engines or _tensorrt
-    images = read_gate_images(files.images, reference, lambda done, of: tell("images", done, of))
+    images = read_gate_images(files.images, reference, partial(progress, "images"))
     with ExitStack() as stack:
 
         def opened(backend: Backend) -> Backend:
@@ -117,14 +124,14 @@ def gate_on_device(
         expected = opened(open_backend(files.reference, "cpu", settings.threads))
         rival: Backend | None = None
         if files.engine is not None:
-            candidate = opened(opener(files.engine, files.model))
+            candidate = opened(engines(files.engine, files.model))
             if files.rival is not None:
-                rival = opened(opener(files.rival, _built_from(files.rival)))
+                rival = opened(engines(files.rival, _built_from(files.rival)))
         else:
             provider, threads = settings.provider, settings.threads
             candidate = opened(open_backend(files.model, provider, threads))
             rival = opened(open_backend(files.reference, provider, threads))
-        gate = DeviceGate(expected, images, tell)
+        gate = DeviceGate(expected, images, progress)
         verdict = gate.judge(candidate, rival, settings.limits, "gate", settings.rounds)
         report = {
             "passed": verdict.passed,
@@ -133,7 +140,7 @@ def gate_on_device(
             "in_bank": verdict.in_bank,
             "worst": worst_images(verdict, images),
             "speed": None if verdict.speed is None else verdict.speed.document(),
-            "speed_against": None if rival is None else _against(files),
+            "speed_against": None if rival is None else (files.rival or files.reference).name,
             "limits": asdict(settings.limits),
             "model": model_facts(files.model, contract),
             "reference": model_facts(files.reference, reference),
@@ -175,7 +182,9 @@ def gate_text(document: dict[str, Any]) -> str:
         f"heatmap    correlation {_shown(figures['heatmap_correlation_mean'])} mean, "
         f"{_shown(figures['heatmap_correlation_p5'])} at 5 %, "
         f"{_shown(figures['heatmap_correlation_worst'])} worst "
-        f"({figures['heatmaps_compared']} images with the same grad-weights)",
+        f"({figures['heatmaps_compared']} images with the same grad-weights"
+        + (f", of which {figures['heatmaps_blank']} are blank in both)"
+           if figures["heatmaps_blank"] else ")"),
         f"speed      {_speed(report)}",
         *(f"worst      {name}: cosine {cosine:.4f}, heatmap {_shown(correlation)}"
           for name, cosine, correlation in report["worst"]),
@@ -233,15 +242,5 @@ def _check(files: GateFiles, contract: Contract, reference: Contract) -> None:
             raise FoldcamError(f"{engine} is no engine: give what `runtime build` wrote.")
 
 
-def _against(files: GateFiles) -> str:
-    return files.reference.name if files.rival is None else files.rival.name
-
-
 def _built_from(engine: Path) -> Path:
     return engine.with_name(read_manifest(engine).model.name)
-
-
-def _tensorrt(engine: Path, model: Path) -> Backend:
-    from foldcam.runtime.backends.tensorrt.opening import open_engine
-
-    return open_engine(engine, model=model if model.is_file() else None)

@@ -1,4 +1,4 @@
-"""`runtime doctor --self-test`: is what runs on this GPU what the CPU says?
+"""`runtime self-test`: are this GPU's answers those of the processor?
 
 The report is made to be pasted into a bug report: everything that decides the answer
 is in it, and no path of the machine.
@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from foldcam.runtime.backends import Backend, open_backend
+from foldcam.runtime.comparison.parity import Difference, compare
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.engine.device import Gpu, find_gpu, find_host
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.gate.parity import Difference, compare
 from foldcam.runtime.system.files import sha256_of_file
 from foldcam.runtime.system.text import printable, shorten
 from foldcam.runtime.system.version import version
 
-# name of the candidate -> opened backend and its precision; the folder is for what it builds
+# model, folder for what it builds -> opened backend and its precision
 Opener = Callable[[Path, Path], tuple[Backend, str]]
 
 
@@ -41,7 +41,7 @@ class Verdict:
     Attributes:
         name: such as `tensorrt`.
         library: name and version; empty if it did not start.
-        precision: of the computation.
+        precision: the computation's precision.
         differences: to ONNX Runtime on the CPU, per output.
         problem: why it could not be compared; empty if it was.
         absent: whether that is because its library is not here.
@@ -70,7 +70,8 @@ def self_test(
     Args:
         model: a folded `.onnx`.
         find: looks for the GPU.
-        candidates: what is tested, by name; None is TensorRT and CUDA.
+        candidates: the ways to run the model that are tested, by name; TensorRT and CUDA unless
+            given.
 
     Returns:
         JSON values: `passed`, `versions`, `device`, `model`, and `verdicts`, one for each
