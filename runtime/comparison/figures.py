@@ -180,6 +180,12 @@ def agreement(cosine: Doubles, correlation: Doubles, blank: Booleans) -> Agreeme
     )
 
 
+def compared_text(compared: int, blank: int) -> str:
+    """How many heatmaps were compared, for a line of text; see `Agreement`."""
+    apart = f", {blank} of them blank in both" if blank else ""
+    return f"{compared} images with the same grad-weights{apart}"
+
+
 def same_rows(ours: npt.NDArray[Any], theirs: npt.NDArray[Any]) -> Booleans:
     """`bool [n]`: whether both, `[n, k]`, name the same rows, in whatever order."""
     return np.asarray((np.sort(ours, axis=1) == np.sort(theirs, axis=1)).all(axis=1))

@@ -12,6 +12,7 @@ from typing import Any
 from foldcam.runtime.backends import Backend, Provider, open_backend
 from foldcam.runtime.backends.choice import is_engine
 from foldcam.runtime.comparison.device_gate import DeviceGate, DeviceVerdict, Progress, check_pair
+from foldcam.runtime.comparison.figures import compared_text
 from foldcam.runtime.comparison.images import GateImages, read_gate_images
 from foldcam.runtime.comparison.signed_report import (
     device_facts,
@@ -182,9 +183,7 @@ def gate_text(document: dict[str, Any]) -> str:
         f"heatmap    correlation {_shown(figures['heatmap_correlation_mean'])} mean, "
         f"{_shown(figures['heatmap_correlation_p5'])} at 5 %, "
         f"{_shown(figures['heatmap_correlation_worst'])} worst "
-        f"({figures['heatmaps_compared']} images with the same grad-weights"
-        + (f", of which {figures['heatmaps_blank']} are blank in both)"
-           if figures["heatmaps_blank"] else ")"),
+        f"({compared_text(figures['heatmaps_compared'], figures['heatmaps_blank'])})",
         f"speed      {_speed(report)}",
         *(f"worst      {name}: cosine {cosine:.4f}, heatmap {_shown(correlation)}"
           for name, cosine, correlation in report["worst"]),
