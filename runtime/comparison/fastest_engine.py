@@ -2,7 +2,7 @@
 
 Each candidate is a file, because precision lives in the file: what was exported with
 `--precision fp16`, and what `foldcam calibrate` wrote. Each is built, judged against the
-float32 model on photographs (`runtime.comparison.device_gate`), and timed alternately with the
+float32 model on photographs (`runtime.comparison.gate`), and timed alternately with the
 others.
 """
 
@@ -20,8 +20,15 @@ from typing import Any
 import numpy as np
 
 from foldcam.runtime.backends import Backend, open_backend
-from foldcam.runtime.comparison.device_gate import DeviceGate, DeviceVerdict, Progress, check_pair
-from foldcam.runtime.comparison.gate import OpenEngine, open_in_tensorrt, worst_images
+from foldcam.runtime.comparison.gate import (
+    DeviceGate,
+    DeviceVerdict,
+    OpenEngine,
+    Progress,
+    check_pair,
+    open_in_tensorrt,
+    worst_images,
+)
 from foldcam.runtime.comparison.images import GateImages, read_gate_images
 from foldcam.runtime.comparison.signed_report import (
     device_facts,

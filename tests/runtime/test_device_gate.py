@@ -14,8 +14,8 @@ import pytest
 from onnx import numpy_helper
 
 from foldcam.runtime.backends import open_backend
-from foldcam.runtime.comparison.device_gate import DeviceGate
 from foldcam.runtime.comparison.gate import (
+    DeviceGate,
     GateFiles,
     GateSettings,
     float_model_of,

@@ -8,8 +8,13 @@ import numpy as np
 import pytest
 
 from foldcam.runtime.backends import open_backend
-from foldcam.runtime.comparison.parity import compare, sample_images
-from foldcam.runtime.comparison.self_test import AbsentError, self_test, self_test_text
+from foldcam.runtime.comparison.self_test import (
+    AbsentError,
+    compare,
+    sample_images,
+    self_test,
+    self_test_text,
+)
 from foldcam.runtime.engine.device import Gpu
 from foldcam.runtime.errors import FoldcamError
 
@@ -101,7 +106,7 @@ def test_ties_may_change_places_and_then_maps_are_not_compared(tiny_model):
     reference = open_backend(tiny_model, "cpu")
     similar = reference.run(grey)["similarity"]
     assert similar[0, 0] == similar[0, 1]
-    from foldcam.runtime.comparison.parity import _differences
+    from foldcam.runtime.comparison.self_test import _differences
 
     found = Doctored(tiny_model, change)
     result = _differences(reference.run(grey), found.run(grey), 2e-3)
