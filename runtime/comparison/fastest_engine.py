@@ -27,7 +27,7 @@ from foldcam.runtime.comparison.gate import (
     Progress,
     check_pair,
     open_in_tensorrt,
-    worst_images,
+    verdict_record,
 )
 from foldcam.runtime.comparison.images import GateImages, read_gate_images
 from foldcam.runtime.comparison.signed_report import (
@@ -47,6 +47,7 @@ from foldcam.runtime.engine.progress import BuildLine
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.files import user_errors_for
 
+_NOT_JUDGED: dict[str, Any] = {"passed": False, "failures": [], "figures": None, "worst": []}
 _SUFFIXES = (".fp16.onnx", ".int8.onnx")
 
 
@@ -249,10 +250,7 @@ def _record(each: _Candidate, images: GateImages) -> dict[str, Any]:
         "engine": None if each.manifest is None else engine_facts(each.engine, each.manifest),
         "problem": each.problem,
         "milliseconds": each.milliseconds,
-        "passed": each.passed,
-        "failures": [] if verdict is None else list(verdict.failures),
-        "figures": None if verdict is None else verdict.figures.document(),
-        "worst": [] if verdict is None else worst_images(verdict, images),
+        **(_NOT_JUDGED if verdict is None else verdict_record(verdict, images)),
     }
 
 

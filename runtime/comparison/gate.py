@@ -60,7 +60,7 @@ Progress = Callable[[str, int, int], None]
 # opens an engine; the second path is the model that it has to be built from
 OpenEngine = Callable[[Path, Path], Backend]
 
-_TIMED_IMAGES = 16
+_TIMED_IMAGES, _WORST_IMAGES = 16, 4
 
 
 def open_in_tensorrt(engine: Path, model: Path) -> Backend:
@@ -330,11 +330,8 @@ def gate_on_device(
         gate = DeviceGate(expected, images, progress)
         verdict = gate.judge(candidate, rival, settings.limits, "gate", settings.rounds)
         report = {
-            "passed": verdict.passed,
-            "failures": list(verdict.failures),
-            "figures": verdict.figures.document(),
+            **verdict_record(verdict, images),
             "in_bank": verdict.in_bank,
-            "worst": worst_images(verdict, images),
             "speed": None if verdict.speed is None else verdict.speed.document(),
             "speed_against": None if rival is None else (files.rival or files.reference).name,
             "limits": asdict(settings.limits),
@@ -349,13 +346,19 @@ def gate_on_device(
     return signed(report)
 
 
-def worst_images(verdict: DeviceVerdict, images: GateImages, count: int = 4) -> list[Any]:
-    """`[name, cosine, heatmap correlation]` of the images that lost most, worst first."""
+def verdict_record(verdict: DeviceVerdict, images: GateImages) -> dict[str, Any]:
+    """What a report says of a verdict, with the images that lost most, worst first."""
     each = verdict.each
-    return [
-        [printable(images.names[n]), float(each.cosine[n]), float(each.correlation[n])]
-        for n in each.worst(count)
-    ]
+    return {
+        "passed": verdict.passed,
+        "failures": list(verdict.failures),
+        "figures": verdict.figures.document(),
+        # name, cosine, correlation of the heatmaps
+        "worst": [
+            [printable(images.names[n]), float(each.cosine[n]), float(each.correlation[n])]
+            for n in each.worst(_WORST_IMAGES)
+        ],
+    }
 
 
 def gate_text(document: dict[str, Any]) -> str:

@@ -23,10 +23,10 @@ from foldcam.runtime.comparison.gate import (
     gate_text,
 )
 from foldcam.runtime.comparison.images import read_gate_images
-from foldcam.runtime.comparison.signed_report import is_intact
 from foldcam.runtime.comparison.verdict import GateLimits
 from foldcam.runtime.contract.schema import BankSummary, Calibration
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.digest import digest_of
 
 CALIBRATED = Calibration("k" * 64, "r" * 64, 0, "cpu")
 ANY_SPEED = GateSettings(GateLimits(speed_ratio=0.0), rounds=3, threads=1)
@@ -166,9 +166,9 @@ def test_the_digest_covers_the_report_and_anybody_can_compute_it(pair, photos, r
         [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
     )
     assert shown.stdout.strip() == document["sha256"]
-    assert is_intact(document)
+    assert document["sha256"] == digest_of(document["report"])
     document["report"]["figures"]["recall"] = 0.5
-    assert not is_intact(document)
+    assert document["sha256"] != digest_of(document["report"])
 
 
 def test_the_float_model_is_found_beside_the_quantized_one(pair, tmp_path):
