@@ -23,9 +23,9 @@ from foldcam.calibrate.speed import compare_speed
 from foldcam.calibrate.statistics import Activation, gather
 from foldcam.calibrate.store import Store, key_of, tools
 from foldcam.calibrate.tuning import Choice, best_recipe, choose_steps
+from foldcam.runtime.comparison.interleaved import Ratio
+from foldcam.runtime.comparison.verdict import GateLimits, failures_of
 from foldcam.runtime.contract.schema import Calibration, Contract
-from foldcam.runtime.gate.interleaved import Ratio
-from foldcam.runtime.gate.verdict import GateLimits, failures_of
 from foldcam.runtime.system.digest import digest_of
 from foldcam.runtime.system.files import sha256_of_file
 

@@ -122,8 +122,8 @@ def calibrate(
     from foldcam.calibrate.store import Store
     from foldcam.calibrate.thresholds import METHODS
     from foldcam.export.progress import ProgressBar
+    from foldcam.runtime.comparison.verdict import GateLimits
     from foldcam.runtime.contract.schema import PRECISIONS
-    from foldcam.runtime.gate.verdict import GateLimits
 
     chosen_target = choice("--target", target, TARGETS)
     chosen_method = None if method == "auto" else choice("--method", method, METHODS)

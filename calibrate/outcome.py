@@ -9,9 +9,9 @@ import onnx
 
 from foldcam.calibrate.ladder import Rung
 from foldcam.calibrate.quality import Gate
+from foldcam.runtime.comparison.figures import Answered, GateFigures, PerImage
+from foldcam.runtime.comparison.interleaved import Ratio
 from foldcam.runtime.contract.schema import Contract
-from foldcam.runtime.gate.interleaved import Ratio
-from foldcam.runtime.gate.verdict import Answered, GateFigures, PerImage
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,17 @@ from foldcam.export.datasets import Sample
 from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP
 from foldcam.export.storage.in_graph import bank_of, stored_bank_of
 from foldcam.export.verification.formulas import scaled_estimate
+from foldcam.runtime.comparison.figures import (
+    Answered,
+    GateFigures,
+    PerImage,
+    compare_answers,
+    cosines,
+    map_correlations,
+    nearest_other,
+    own_rows,
+    same_rows,
+)
 from foldcam.runtime.contract.schema import (
     EMBEDDING,
     ESTIMATE,
@@ -23,11 +34,8 @@ from foldcam.runtime.contract.schema import (
     HEATMAP_LOWER,
     Contract,
 )
-from foldcam.runtime.gate.verdict import Answered, GateFigures, PerImage, judge
 from foldcam.runtime.images.preprocess import Affine
 
-# An image this near to a bank row is that row.
-_OWN_ROW = 0.9999
 _TINY = 1e-12
 
 
@@ -63,12 +71,10 @@ class Damage:
     def of_runner(self, runner: Runner, **inputs: Any) -> float:
         """See `of`."""
         found = runner.all(self._images, **inputs)
-        cosines = (_unit(found[EMBEDDING]) * self._embedding).sum(axis=1)
-        heat = self._heat_of(found[FEATURE_MAP])
-        a, b = (x - x.mean(axis=1, keepdims=True) for x in (heat, self._heat))
-        norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-        correlations = np.where(norms > 0, (a * b).sum(axis=1) / np.maximum(norms, _TINY), 1.0)
-        lost = float(np.mean((1 - cosines) + (1 - correlations)))
+        cosine = cosines(self._embedding, found[EMBEDDING])
+        # This heat is of any scale, so that only maps without any heat are blank.
+        correlation, _ = map_correlations(self._heat, self._heat_of(found[FEATURE_MAP]), same=0)
+        lost = float(np.mean((1 - cosine) + (1 - correlation)))
         return lost if np.isfinite(lost) else float("inf")
 
     def _heat_of(self, feature_map: Floats) -> Floats:
@@ -104,9 +110,8 @@ class Gate:
             kernels: see `session.Runner`.
         """
         answered, rows = self._answers(candidate, kernels=kernels)
-        ours, theirs = (np.sort(self._grad_index[found], axis=1) for found in (rows, self._rows))
-        same = np.asarray((ours == theirs).all(axis=1))
-        figures, each = judge(self.reference, answered, same, self._boxes)
+        same = same_rows(self._grad_index[rows], self._grad_index[self._rows])
+        figures, each = compare_answers(self.reference, answered, same, self._boxes)
         return figures, each, answered
 
     def _answers(
@@ -122,10 +127,8 @@ class Gate:
         most = min(contract.transfer + 1, stored.most_neighbors())
         rows, similarity = stored.nearest(unit, most)
         if self._own is None:
-            # Images of the bank would find themselves, whatever became of the rest.
-            self._own = np.where(similarity[:, 0] > _OWN_ROW, rows[:, 0], -1).astype(np.int64)
-        others = (rows != self._own[:, None]).argmax(axis=1)
-        row = np.take_along_axis(rows, others[:, None], 1)[:, 0].astype(np.int64)
+            self._own = own_rows(rows, similarity)
+        row = nearest_other(rows, self._own)
         heat, hit, error = found[HEATMAP], None, None
         if outcome is None:
             labels = [sample.label for sample in self.pictures.samples]

@@ -17,6 +17,7 @@ from foldcam.calibrate.outcome import Outcome
 from foldcam.calibrate.quality import Gate
 from foldcam.export.verification.comparison import ImagePair
 from foldcam.export.verification.picture import picture_of
+from foldcam.runtime.comparison.figures import compared_text
 from foldcam.runtime.system.files import atomic_path
 from foldcam.runtime.system.strict_json import finite
 
@@ -112,7 +113,7 @@ def figure_lines(outcome: Outcome) -> list[tuple[str, str]]:
     lines += [
         ("heatmap correlation", f"{figures.heatmap_correlation_mean:.5f} mean, "
          f"{figures.heatmap_correlation_p5:.5f} at 5%, {figures.heatmap_correlation_worst:.5f} "
-         f"worst ({figures.heatmaps_compared} images with the same grad-weights)"),
+         f"worst ({compared_text(figures.heatmaps_compared, figures.heatmaps_blank)})"),
         ("heat in the same places", f"{figures.heat_shared_mean:.1%} mean, "
          f"{figures.heat_shared_worst:.1%} worst"),
     ]  # fmt: skip

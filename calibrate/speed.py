@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import onnx
 
 from foldcam.calibrate.session import Images, Runner
+from foldcam.runtime.comparison.interleaved import Ratio, ratio_of, seconds_interleaved
 from foldcam.runtime.contract.schema import Contract
-from foldcam.runtime.gate.interleaved import Ratio, ratio_of, seconds_in_turn
 
 
 def compare_speed(
@@ -27,7 +27,7 @@ def compare_speed(
         Time of the float model over that of each candidate, in their order.
     """
     runs = [_run(model, contract, images) for model in (reference, *candidates)]
-    seconds = seconds_in_turn(runs, rounds, clock=time.thread_time)
+    seconds = seconds_interleaved(runs, rounds, clock=time.thread_time)
     return [ratio_of(seconds[:, 0], seconds[:, place]) for place in range(1, len(runs))]
 
 

@@ -25,9 +25,9 @@ from foldcam.export.check.checker import check_model
 from foldcam.export.check.targets import TARGETS
 from foldcam.export.onnx_graphs.message import load_message
 from foldcam.export.versions import tool_versions
+from foldcam.runtime.comparison.self_test import clouds
+from foldcam.runtime.comparison.verdict import failures_of
 from foldcam.runtime.contract.onnx_file import read_contract
-from foldcam.runtime.gate.parity import clouds
-from foldcam.runtime.gate.verdict import failures_of
 from foldcam.runtime.system.files import atomic_path, sha256_of_file
 from foldcam.runtime.system.strict_json import finite
 

@@ -172,6 +172,8 @@ def _print(report: VerifyReport, *, noise: bool, picture: Path | None) -> None:
 
 
 def _print_pair(pair: PairReport, own_bank: bool) -> None:
+    from foldcam.runtime.comparison.figures import compared_text
+
     bank = "" if own_bank else ", compared with its own bank"
     print(f"{pair.name} ({pair.precision}, {pair.library}{bank})")
     print(f"  embedding cosine     {pair.embedding_cosine_mean:.7f} mean, "
@@ -183,7 +185,8 @@ def _print_pair(pair: PairReport, own_bank: bool) -> None:
     if pair.heatmaps_compared:
         print(f"  heatmap correlation  {pair.heatmap_correlation_mean:.5f} mean, "
               f"{pair.heatmap_correlation_p5:.5f} at 5%, "
-              f"{pair.heatmap_correlation_worst:.5f} worst")  # fmt: skip
+              f"{pair.heatmap_correlation_worst:.5f} worst "
+              f"({compared_text(pair.heatmaps_compared, pair.heatmaps_blank)})")  # fmt: skip
         print(f"  heatmap difference   {pair.heatmap_difference_mean:.2g} mean, "
               f"{pair.heatmap_difference_worst:.2g} worst pixel")  # fmt: skip
     if pair.estimate_difference_worst is not None:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from foldcam.export.bank import Bank
 from foldcam.export.storage.in_graph import StoredBank
+from foldcam.runtime.comparison.figures import cosines
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
@@ -68,7 +69,7 @@ def measure_fidelity(bank: Bank, stored: StoredBank, queries: Floats | None = No
     between = np.einsum("qd,qd->q", queries, bank.embeddings[found])
     best = np.einsum("qd,qd->q", queries, bank.embeddings[exact])
     labels = np.repeat(np.arange(len(bank.labels)), [run.count for run in bank.labels])
-    cosines = _cosines(
+    between_weights = _cosines(
         bank.grad_weights,
         bank.grad_index[exact].astype(np.int64),
         stored.grad_weights(),
@@ -80,8 +81,8 @@ def measure_fidelity(bank: Bank, stored: StoredBank, queries: Floats | None = No
         same_label=float(np.mean(labels[exact] == labels[found])) if bank.labels else None,
         similarity_lost_mean=float(np.mean(best - between)),
         similarity_error_worst=float(np.abs(reported - between).max()),
-        grad_weights_cosine_mean=float(cosines.mean()),
-        grad_weights_cosine_worst=float(cosines.min()),
+        grad_weights_cosine_mean=float(between_weights.mean()),
+        grad_weights_cosine_worst=float(between_weights.min()),
     )
 
 
@@ -117,9 +118,5 @@ def _cosines(
 ) -> npt.NDArray[np.float64]:
     """Of each pair of rows; two rows of zeros agree. Pairs that occur often are taken once."""
     pairs, places = np.unique(np.stack([exact_rows, stored_rows]), axis=1, return_inverse=True)
-    a, b = exact[pairs[0]].astype(np.float64), stored[pairs[1]].astype(np.float64)
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    products = np.einsum("pk,pk->p", a, b)
-    both_zero = ~a.any(axis=1) & ~b.any(axis=1)
-    cosines = np.divide(products, norms, out=both_zero.astype(np.float64), where=norms > 0)
-    return np.asarray(cosines[places.ravel()])
+    found = cosines(exact[pairs[0]], stored[pairs[1]])
+    return np.asarray(found[places.ravel()])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,14 +17,11 @@ from foldcam.export.verification.formulas import Expected
 from foldcam.export.verification.limits import Limits, Precision
 from foldcam.export.verification.pair_report import PairReport, failures_of
 from foldcam.export.verification.parties import Answers
+from foldcam.runtime.comparison.figures import agreement, cosines, map_correlations, same_rows
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.images.preprocess import Image
 
 Floats = npt.NDArray[np.float32]
-
-# Maps that differ by less everywhere count as equal: where a map is nearly constant, the
-# correlation is one of rounding errors.
-_SAME_MAP = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,12 +29,13 @@ class ImagePair:
     """One image with both heatmaps, for looking at.
 
     Attributes:
-        name: of the image.
+        name: the image's name.
         image: `uint8 [height, width, 3]` RGB, at the network's input size.
         expected, got: heatmaps `float32 [c, h', w']`; c is 2 for a continuous outcome.
         cosine: between the embeddings.
         difference: greatest absolute difference of a pixel.
-        labels: of the nearest rows, the reference's and the model's; empty for values.
+        labels: the labels of the nearest rows, the reference's and the model's; empty for
+            values.
     """
 
     name: str
@@ -66,21 +65,12 @@ class Comparison:
 
     def __init__(self, bank: Bank, contract: Contract, keep_worst: int) -> None:
         self._bank = bank
-        self._labels = np.repeat(
-            np.arange(len(bank.labels)), [run.count for run in bank.labels]
-        ).astype(np.int64)
+        self._labels = np.repeat(np.arange(len(bank.labels)), [run.count for run in bank.labels])
         self._contract = contract
         self._keep = keep_worst
         self._number = itertools.count()
         self._worst: list[tuple[float, int, ImagePair]] = []
-        self._cosines: list[float] = []
-        self._same: list[bool] = []
-        self._agreements: list[bool] = []
-        self._ties: list[float] = []
-        self._offsets: list[float] = []
-        self._correlations: list[float] = []
-        self._differences: list[float] = []
-        self._estimates: list[float] = []
+        self._found: defaultdict[str, list[npt.NDArray[Any]]] = defaultdict(list)
         self._first: tuple[bytes, bytes] | None = None
         self._images_vary = self._heatmaps_vary = False
         self._rows_exist = True
@@ -94,17 +84,57 @@ class Comparison:
         Args:
             answers: the model's.
             expected: the reference's.
-            names: of the images.
+            names: the images' names.
             images: each `uint8 [height, width, 3]` RGB at the network's input size.
         """
+        found: dict[str, npt.NDArray[Any]] = {}
         arrays: list[npt.NDArray[Any]] = [answers.embedding, answers.heatmap, answers.similarity]
         if answers.estimate is not None and expected.estimate is not None:
             arrays.append(answers.estimate)
-            self._estimates.extend(np.abs(answers.estimate - expected.estimate).tolist())
+            found["estimate"] = np.abs(answers.estimate - expected.estimate)
         finite = np.all([np.isfinite(a).reshape(len(a), -1).all(axis=1) for a in arrays], axis=0)
         self._not_finite += [name for name, whole in zip(names, finite, strict=True) if not whole]
+        rows = np.clip(answers.rows, 0, self._bank.rows - 1)
+        self._rows_exist = self._rows_exist and bool((rows == answers.rows).all())
+        wanted = expected.rows[:, : rows.shape[1]]
+        scores = np.take_along_axis(expected.similarities, rows, 1)
+        best = np.take_along_axis(expected.similarities, wanted, 1)
+        found["offset"] = np.abs(answers.similarity - scores).max(axis=1)
+        found["tie"] = np.abs(scores - best).max(axis=1)
+        nearest = None
+        if len(self._labels):
+            nearest = self._labels[np.stack([wanted[:, 0], rows[:, 0]], axis=1)]
+            found["label"] = nearest[:, 0] == nearest[:, 1]
+        # What is reported of the rows that are transferred.
+        used, index = self._contract.transfer, self._bank.grad_index
+        found["same"] = same_rows(answers.rows[:, :used], wanted[:, :used])
+        # Rows that share their grad-weights must give the same heatmap.
+        compared = same_rows(index[rows[:, :used]], index[wanted[:, :used]])
+        found["cosine"] = cosines(answers.embedding, expected.embedding)
+        difference = np.abs(answers.heatmap - expected.heatmap).max(axis=(1, 2, 3))
+        difference = difference.astype(np.float64)
+        correlation, blank = map_correlations(answers.heatmap, expected.heatmap)
+        found["difference"], found["correlation"] = difference[compared], correlation[compared]
+        found["blank"] = blank[compared]
+        for name, values in found.items():
+            self._found[name].append(values)
         for place, (name, image) in enumerate(zip(names, images, strict=True)):
-            self._add_one(answers, expected, place, name, image)
+            labels = ("", "")
+            if nearest is not None:
+                labels = tuple(self._bank.labels[number].name for number in nearest[place])
+            got = answers.heatmap[place]
+            self._note_whether_they_vary(image, got)
+            self._keep_if_worst(
+                ImagePair(
+                    name,
+                    image,
+                    expected.heatmap[place],
+                    got,
+                    float(found["cosine"][place]),
+                    float(difference[place]),
+                    labels,
+                )
+            )
 
     def worst(self) -> list[ImagePair]:
         """The kept images, worst first."""
@@ -121,74 +151,40 @@ class Comparison:
         bank_intact: bool | None,
     ) -> PairReport:
         """Figures and verdict over everything that was added, at least one image."""
-        compared = len(self._differences)
-        correlations = self._correlations if compared else [np.nan]
-        differences = self._differences if compared else [np.nan]
+        found = {key: np.concatenate(parts) for key, parts in self._found.items()}
+        differences = found["difference"] if len(found["difference"]) else np.array([np.nan])
         report = PairReport(
+            **vars(agreement(found["cosine"], found["correlation"], found["blank"])),
             name=name,
             library=library,
             precision=precision,
             bank=bank,
-            images=len(self._cosines),
-            embedding_cosine_mean=float(np.mean(self._cosines)),
-            embedding_cosine_worst=float(np.min(self._cosines)),
-            same_neighbor=float(np.mean(self._same)),
-            label_agreement=float(np.mean(self._agreements)) if self._agreements else None,
-            neighbor_similarity_difference_worst=float(np.max(self._ties)),
-            similarity_difference_worst=float(np.max(self._offsets)),
-            heatmaps_compared=compared,
-            heatmap_correlation_mean=float(np.mean(correlations)),
-            heatmap_correlation_p5=float(np.percentile(correlations, 5)),
-            heatmap_correlation_worst=float(np.min(correlations)),
-            heatmap_difference_mean=float(np.mean(differences)),
-            heatmap_difference_worst=float(np.max(differences)),
+            images=len(found["cosine"]),
+            same_neighbor=float(found["same"].mean()),
+            label_agreement=float(found["label"].mean()) if "label" in found else None,
+            neighbor_similarity_difference_worst=float(found["tie"].max()),
+            similarity_difference_worst=float(found["offset"].max()),
+            heatmap_difference_mean=float(differences.mean()),
+            heatmap_difference_worst=float(differences.max()),
             # The same image twice may have the same heatmap twice.
             heatmaps_vary=self._heatmaps_vary or not self._images_vary,
             finite=not self._not_finite,
             not_finite=tuple(self._not_finite),
             rows_exist=self._rows_exist,
             bank_intact=bank_intact,
-            estimate_difference_worst=float(np.max(self._estimates)) if self._estimates else None,
+            estimate_difference_worst=float(found["estimate"].max())
+            if "estimate" in found
+            else None,
             worst_image=self.worst()[0].name if self._worst else "",
             limits=limits,
         )
         return PairReport(**{**vars(report), "failures": tuple(failures_of(report))})
 
-    def _add_one(
-        self, answers: Answers, expected: Expected, place: int, name: str, image: Image
-    ) -> None:
-        ours, theirs = answers.rows[place], expected.rows[place]
-        inside = np.clip(ours, 0, self._bank.rows - 1)
-        self._rows_exist = self._rows_exist and bool((inside == ours).all())
-        scores = expected.similarities[place]
-        cosine = _cosine(answers.embedding[place], expected.embedding[place])
-        self._cosines.append(cosine)
-        self._offsets.append(float(np.abs(answers.similarity[place] - scores[inside]).max()))
-        gaps = scores[inside] - scores[theirs[: len(inside)]]
-        self._ties.append(float(np.abs(gaps).max()))
-        labels = ("", "")
-        if len(self._labels):
-            nearest = self._labels[theirs[0]], self._labels[inside[0]]
-            self._agreements.append(bool(nearest[0] == nearest[1]))
-            labels = (self._bank.labels[nearest[0]].name, self._bank.labels[nearest[1]].name)
-        # What is reported of the rows that are transferred, in whatever order.
-        used = min(len(ours), self._contract.transfer)
-        self._same.append(set(ours[:used].tolist()) == set(theirs[:used].tolist()))
-        # Rows that share their grad-weights must give the same heatmap.
-        index = self._bank.grad_index
-        comparable = np.array_equal(np.sort(index[inside[:used]]), np.sort(index[theirs[:used]]))
-        got, wanted = answers.heatmap[place], expected.heatmap[place]
-        difference = float(np.abs(got - wanted).max())
-        if comparable:
-            self._differences.append(difference)
-            self._correlations.append(_correlation(got, wanted, difference))
-        seen = image.tobytes(), got.tobytes()
-        self._first = self._first or seen
-        self._images_vary = self._images_vary or seen[0] != self._first[0]
-        self._heatmaps_vary = self._heatmaps_vary or seen[1] != self._first[1]
-        self._keep_if_worst(
-            ImagePair(name, image, wanted, got, cosine, difference, labels),
-        )
+    def _note_whether_they_vary(self, image: Image, heatmap: Floats) -> None:
+        pair = image.tobytes(), heatmap.tobytes()
+        self._first = self._first or pair
+        self._images_vary = self._images_vary or pair[0] != self._first[0]
+        self._heatmaps_vary = self._heatmaps_vary or pair[1] != self._first[1]
 
     def _keep_if_worst(self, pair: ImagePair) -> None:
         # The number decides between equals, so that images are never compared.
@@ -197,23 +193,3 @@ class Comparison:
             heapq.heappush(self._worst, item)
         elif self._keep:
             heapq.heappushpop(self._worst, item)
-
-
-def _cosine(a: Floats, b: Floats) -> float:
-    a64, b64 = a.astype(np.float64), b.astype(np.float64)
-    with np.errstate(invalid="ignore", over="ignore"):
-        norms = np.linalg.norm(a64) * np.linalg.norm(b64)
-        if norms != 0:
-            return float(a64 @ b64 / norms)
-    return float(np.array_equal(a64, b64))
-
-
-def _correlation(a: Floats, b: Floats, difference: float) -> float:
-    """Pearson's over all pixels; NaN where a value is not finite."""
-    if difference < _SAME_MAP:
-        return 1.0
-    with np.errstate(invalid="ignore"):
-        a64, b64 = (x.astype(np.float64).ravel() - x.mean(dtype=np.float64) for x in (a, b))
-        norms = np.linalg.norm(a64) * np.linalg.norm(b64)
-        # A map without any shape has nothing in common with one that has some.
-        return float(a64 @ b64 / norms) if norms != 0 else 0.0

@@ -6,19 +6,19 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from foldcam.export.verification.limits import Limits, Precision
+from foldcam.runtime.comparison.figures import Agreement
 
 
 @dataclass(frozen=True)
-class PairReport:
+class PairReport(Agreement):
     """A folded model against the reference.
 
     Attributes:
         name: the model's file name.
         library: what ran it.
-        precision: of its numbers, which chose the limits.
+        precision: the precision of its numbers, which chose the limits.
         bank: `model's`, or `its own` where its bank holds other rows than the model's.
         images: how many.
-        embedding_cosine_mean, embedding_cosine_worst: between the embeddings.
         same_neighbor: share of images for which both choose the same rows to transfer.
         label_agreement: share of images whose nearest rows have one label; None for a
             continuous outcome.
@@ -26,13 +26,9 @@ class PairReport:
             rows, where they differ.
         similarity_difference_worst: greatest difference between a reported
             similarity and the reference's for that row.
-        heatmaps_compared: images whose rows have the same grad-weights; on others the heatmaps
-            answer different questions.
-        heatmap_correlation_mean, heatmap_correlation_p5, heatmap_correlation_worst: Pearson's
-            over those; maps that differ by less than 0.001 everywhere count as 1. NaN where
-            there are none, as are the differences.
         heatmap_difference_mean, heatmap_difference_worst: greatest absolute difference per
-            image, over those. Of a continuous outcome both heatmaps are compared.
+            image, over those that are compared; NaN where none can be. For a continuous outcome
+            both heatmaps are compared.
         heatmaps_vary: whether different images got different heatmaps.
         finite: whether all outputs are finite.
         rows_exist: whether every neighbor is a row of the bank.
@@ -52,16 +48,10 @@ class PairReport:
     precision: Precision
     bank: str
     images: int
-    embedding_cosine_mean: float
-    embedding_cosine_worst: float
     same_neighbor: float
     label_agreement: float | None
     neighbor_similarity_difference_worst: float
     similarity_difference_worst: float
-    heatmaps_compared: int
-    heatmap_correlation_mean: float
-    heatmap_correlation_p5: float
-    heatmap_correlation_worst: float
     heatmap_difference_mean: float
     heatmap_difference_worst: float
     heatmaps_vary: bool

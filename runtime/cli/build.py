@@ -84,7 +84,7 @@ def build(
     ] = None,
     images: Annotated[
         Path | None,
-        typer.Option(help="For --precision auto: photographs, see `runtime doctor --help`."),
+        typer.Option(help="For --precision auto: photographs, see `runtime gate --help`."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -188,22 +188,22 @@ def _build_fastest(
     flavour: FlavourChoice,
     json: bool,
 ) -> None:
+    from foldcam.runtime.comparison.fastest_engine import (
+        FastestOptions,
+        build_fastest,
+        candidates_beside,
+        fastest_text,
+    )
+    from foldcam.runtime.comparison.signed_report import write_signed
     from foldcam.runtime.contract.onnx_file import read_contract
     from foldcam.runtime.engine.builder import engine_path
     from foldcam.runtime.engine.device import find_gpu
     from foldcam.runtime.engine.flavours import find_flavour
     from foldcam.runtime.engine.progress import BuildAbandonedError, BuildLine
-    from foldcam.runtime.gate.fastest_engine import (
-        AutoWishes,
-        build_fastest,
-        candidates_beside,
-        fastest_text,
-    )
-    from foldcam.runtime.gate.signed_report import write_signed
     from foldcam.runtime.system.progress_line import ProgressLine
 
     read_contract(model)
-    wishes = AutoWishes(
+    fastest = FastestOptions(
         model, candidates or candidates_beside(model), images, out or engine_path(model), options
     )
     if find_gpu() is None:
@@ -214,13 +214,13 @@ def _build_fastest(
     try:
         with ProgressLine() as progress:
             document = build_fastest(
-                wishes, find_flavour(flavour.value), line=BuildLine(), progress=progress
+                fastest, find_flavour(flavour.value), line=BuildLine(), progress=progress
             )
     except BuildAbandonedError:
         # Nothing is half written, and the interpreter's own end would free what the builder's
         # thread still uses.
         abandon()
-    write_signed(wishes.out.with_suffix(".gate.json"), document)
+    write_signed(fastest.out.with_suffix(".gate.json"), document)
     if json:
         print_json(document)
     else:

@@ -10,7 +10,7 @@ import typer
 from foldcam.runtime.bench.cli import bench
 from foldcam.runtime.cli import entry
 from foldcam.runtime.cli.build import build
-from foldcam.runtime.cli.doctor import doctor
+from foldcam.runtime.cli.device import doctor, gate, self_test
 from foldcam.runtime.cli.run import config_app, run
 from foldcam.runtime.system.command import print_json, print_text
 
@@ -27,7 +27,10 @@ app = typer.Typer(
 app.command()(run)
 app.command()(build)
 app.command()(bench)
-app.command()(doctor)
+# The two flags that became commands are named by `doctor` itself, whatever stands beside them.
+app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(doctor)
+app.command()(self_test)
+app.command()(gate)
 app.add_typer(config_app, name="config")
 
 

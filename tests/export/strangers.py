@@ -14,7 +14,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 from foldcam.runtime.cli.foldcam import GROUP, gather
-from foldcam.runtime.cli.runtime import main as runtime_main
+from foldcam.runtime.cli.runtime import app as runtime
 from foldcam.runtime.config.toml_file import tomllib
 from foldcam.runtime.system.command import run_app
 
@@ -27,8 +27,8 @@ RUNTIME = (
     "build {file}",
     "build {file} --precision auto --candidate {file} --images {photos}",
     "doctor {file}",
-    "doctor --self-test {file}",
-    "doctor --gate {file} --images {photos}",
+    "self-test {file}",
+    "gate {file} --images {photos}",
 )
 FOLDCAM = (
     "verify {file} --most 2",
@@ -62,10 +62,7 @@ def main() -> None:
             status = None
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 try:
-                    if program == "runtime":
-                        status = runtime_main()
-                    else:
-                        run_app(app, "foldcam")
+                    run_app(runtime if program == "runtime" else app, program)
                 except SystemExit as end:
                     status = end.code
             print(json.dumps([line, Path(file).name, status, err.getvalue()]), flush=True)

@@ -1,4 +1,4 @@
-"""`runtime doctor --gate`: figures by hand, the verdict, the signed report, and what is refused."""
+"""`runtime gate`: figures by hand, the verdict, the signed report, and what is refused."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ import pytest
 from onnx import numpy_helper
 
 from foldcam.runtime.backends import open_backend
-from foldcam.runtime.contract.schema import BankSummary, Calibration
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.gate.device import DeviceGate
-from foldcam.runtime.gate.doctor import (
+from foldcam.runtime.comparison.gate import (
+    DeviceGate,
     GateFiles,
     GateSettings,
     float_model_of,
     gate_on_device,
     gate_text,
 )
-from foldcam.runtime.gate.images import read_gate_images
-from foldcam.runtime.gate.signed_report import is_intact
-from foldcam.runtime.gate.verdict import GateLimits
+from foldcam.runtime.comparison.images import read_gate_images
+from foldcam.runtime.comparison.verdict import GateLimits
+from foldcam.runtime.contract.schema import BankSummary, Calibration
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.digest import digest_of
 
 CALIBRATED = Calibration("k" * 64, "r" * 64, 0, "cpu")
 ANY_SPEED = GateSettings(GateLimits(speed_ratio=0.0), rounds=3, threads=1)
@@ -152,7 +152,7 @@ def test_the_digest_covers_the_report_and_anybody_can_compute_it(pair, photos, r
     reference, model = pair()
     path = tmp_path / "report.json"
     done = runtime(
-        "doctor", "--gate", model, "--images", photos, "--reference", reference, "--report", path,
+        "gate", model, "--images", photos, "--reference", reference, "--report", path,
         "--threads", 1,
     )  # fmt: skip
     # Which of two tiny models is faster is chance.
@@ -166,9 +166,9 @@ def test_the_digest_covers_the_report_and_anybody_can_compute_it(pair, photos, r
         [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
     )
     assert shown.stdout.strip() == document["sha256"]
-    assert is_intact(document)
+    assert document["sha256"] == digest_of(document["report"])
     document["report"]["figures"]["recall"] = 0.5
-    assert not is_intact(document)
+    assert document["sha256"] != digest_of(document["report"])
 
 
 def test_the_float_model_is_found_beside_the_quantized_one(pair, tmp_path):
@@ -251,19 +251,32 @@ def test_what_cannot_be_judged_is_one_sentence(pair, photos, photo, runtime, tmp
     few.mkdir()
     (few / "broken.png").write_bytes(b"no picture")
     for arguments, said in (
-        (("--gate", reference, "--images", photos, "--reference", reference), "not quantized"),
-        (("--gate", model, "--images", photos, "--reference", model), "quantized itself"),
-        (("--gate", model, "--images", few), "at least 8"),
-        (("--gate", model, "--images", tmp_path / "none"), "not a folder"),
-        (("--gate", model, "--images", photos, "--against", "x.engine"), "no TensorRT"),
+        ((reference, "--images", photos, "--reference", reference), "not quantized"),
+        ((model, "--images", photos, "--reference", model), "quantized itself"),
+        ((model, "--images", few), "at least 8"),
+        ((model, "--images", tmp_path / "none"), "not a folder"),
+        ((model, "--images", photos, "--against", "x.engine"), "no TensorRT"),
     ):
-        done = runtime("doctor", *arguments)
+        done = runtime("gate", *arguments)
         assert (done.returncode, done.stdout) == (1, ""), arguments
         assert said in done.stderr
         assert done.stderr.count("\n") == 1
+    assert runtime("gate", "--images", photos).returncode == 2
+    assert runtime("gate", model).returncode == 2
     assert runtime("doctor", "--images", photos).returncode == 2
-    assert runtime("doctor", "--gate", model).returncode == 2
-    assert runtime("doctor", "--gate", "--self-test", model, "--images", photos).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (("--gate", "x.onnx", "--images", "photos"), "runtime gate MODEL --images DIR"),
+        (("x.onnx", "--self-test", "--json"), "runtime self-test MODEL"),
+    ],
+)
+def test_flags_that_became_commands_are_named(arguments, command, runtime):
+    done = runtime("doctor", *arguments)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert command in done.stderr
 
 
 def test_it_needs_neither_torch_nor_onnx(pair, photos, child_environment):
@@ -275,7 +288,7 @@ def test_it_needs_neither_torch_nor_onnx(pair, photos, child_environment):
         "        if name.partition('.')[0] in ('torch', 'onnx', 'export', 'calibrate'):\n"
         "            raise ModuleNotFoundError(name, name=name)\n"
         "sys.meta_path.insert(0, Wall())\n"
-        f"sys.argv = ['runtime', 'doctor', '--gate', {str(model)!r}, '--images', {str(photos)!r},\n"
+        f"sys.argv = ['runtime', 'gate', {str(model)!r}, '--images', {str(photos)!r},\n"
         f"    '--json']\n"
         "from foldcam.runtime.cli.runtime import main; main()"
     )

@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 
 from foldcam.runtime.backends import open_backend
+from foldcam.runtime.comparison.self_test import (
+    AbsentError,
+    compare,
+    sample_images,
+    self_test,
+    self_test_text,
+)
 from foldcam.runtime.engine.device import Gpu
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.gate.parity import compare, sample_images
-from foldcam.runtime.gate.self_test import AbsentError, self_test, self_test_text
 
 GPU = Gpu("Orin", "8.7", True, 1 << 30)
 
@@ -101,7 +106,7 @@ def test_ties_may_change_places_and_then_maps_are_not_compared(tiny_model):
     reference = open_backend(tiny_model, "cpu")
     similar = reference.run(grey)["similarity"]
     assert similar[0, 0] == similar[0, 1]
-    from foldcam.runtime.gate.parity import _differences
+    from foldcam.runtime.comparison.self_test import _differences
 
     found = Doctored(tiny_model, change)
     result = _differences(reference.run(grey), found.run(grey), 2e-3)
@@ -177,7 +182,7 @@ def test_without_a_gpu_the_program_says_what_is_missing(runtime, tiny_model):
 
     if find_gpu() is not None:
         pytest.skip("this machine has a GPU")
-    done = runtime("doctor", "--self-test", tiny_model)
+    done = runtime("self-test", tiny_model)
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.startswith("error: The self-test needs an NVIDIA GPU")
@@ -195,7 +200,7 @@ def test_exit_status_is_the_verdict(monkeypatch, capsys, tiny_model, passed, sta
         tiny_model, lambda: GPU,
         {"x": lambda m, f: (Doctored(m, right if passed else add("heatmap", 1.0)), "fp32")},
     )  # fmt: skip
-    monkeypatch.setattr("foldcam.runtime.gate.self_test.self_test", lambda model: report)
-    done = typer.testing.CliRunner().invoke(app, ["doctor", "--self-test", str(tiny_model)])
+    monkeypatch.setattr("foldcam.runtime.comparison.self_test.self_test", lambda model: report)
+    done = typer.testing.CliRunner().invoke(app, ["self-test", str(tiny_model)])
     assert done.exit_code == status
     assert ("PASSED" if passed else "FAILED") in done.stdout

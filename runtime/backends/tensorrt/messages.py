@@ -43,8 +43,8 @@ _KNOWN: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         ),
         (
             r"Cuda Runtime \(([^)]*illegal memory access[^)]*)",
-            "a kernel failed ({0}): start the program anew, and report it with `runtime doctor "
-            "--self-test`",
+            "a kernel failed ({0}): start the program again, and report it with "
+            "`runtime self-test`",
         ),
     )
 )

@@ -260,7 +260,7 @@ PAIR_KEYS = {
     "name", "library", "precision", "bank", "images", "embedding_cosine_mean",
     "embedding_cosine_worst", "same_neighbor", "label_agreement",
     "neighbor_similarity_difference_worst", "similarity_difference_worst",
-    "heatmaps_compared", "heatmap_correlation_mean", "heatmap_correlation_p5",
+    "heatmaps_compared", "heatmaps_blank", "heatmap_correlation_mean", "heatmap_correlation_p5",
     "heatmap_correlation_worst",
     "heatmap_difference_mean", "heatmap_difference_worst", "heatmaps_vary", "finite", "not_finite",
     "rows_exist", "bank_intact", "estimate_difference_worst", "worst_image", "limits",

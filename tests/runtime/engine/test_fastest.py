@@ -14,19 +14,19 @@ import pytest
 from onnx import numpy_helper
 
 from foldcam.runtime.backends import open_backend
+from foldcam.runtime.comparison.fastest_engine import (
+    FastestOptions,
+    build_fastest,
+    candidates_beside,
+    fastest_text,
+)
 from foldcam.runtime.contract.schema import Calibration
 from foldcam.runtime.engine.builder import Built, build_engine
 from foldcam.runtime.engine.manifest import manifest_path
 from foldcam.runtime.engine.options import BuildOptions
 from foldcam.runtime.engine.preflight import load_engine
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.gate.fastest_engine import (
-    AutoWishes,
-    build_fastest,
-    candidates_beside,
-    fastest_text,
-)
-from foldcam.runtime.gate.signed_report import is_intact
+from foldcam.runtime.system.digest import digest_of
 
 INT8 = Calibration("k" * 64, "r" * 64, 0, "tensorrt")
 
@@ -94,10 +94,11 @@ def auto(make_model, contract_with, make_flavour, orin, photos, tmp_path):
             return opened[-1]
 
         out = tmp_path / "out" / "tiny.engine"
-        wishes = AutoWishes(model, candidates_beside(model), photos, out, BuildOptions(), rounds=7)
+        found = candidates_beside(model)
+        options = FastestOptions(model, found, photos, out, BuildOptions(), rounds=7)
         flavour = make_flavour("10.3.0", half=True, quantized=True)
-        document = build_fastest(wishes, flavour, build=build, engines=engines)
-        assert is_intact(document)
+        document = build_fastest(options, flavour, build=build, engines=engines)
+        assert document["sha256"] == digest_of(document["report"])
         assert all(each.closed for each in opened)
         return document, out, paths
 
@@ -157,6 +158,6 @@ def test_without_a_gpu_or_candidates_it_is_one_sentence(runtime, make_model, con
 def test_a_candidate_of_another_network_is_refused(make_model, contract_with, make_flavour, photos):
     model = make_model("tiny.onnx")
     other = make_model("other.onnx", contract=contract_with(layer="other"))
-    wishes = AutoWishes(model, (other,), photos, model.with_suffix(".engine"), BuildOptions())
+    chosen = FastestOptions(model, (other,), photos, model.with_suffix(".engine"), BuildOptions())
     with pytest.raises(FoldcamError, match="another layer"):
-        build_fastest(wishes, make_flavour("10.3.0"))
+        build_fastest(chosen, make_flavour("10.3.0"))

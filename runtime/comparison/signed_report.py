@@ -15,31 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from foldcam.runtime.backends import Backend
+from foldcam.runtime.comparison.images import GateImages
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.engine.device import find_gpu, find_host
 from foldcam.runtime.engine.manifest import Manifest
-from foldcam.runtime.gate.images import GateImages
 from foldcam.runtime.system.digest import digest_of
 from foldcam.runtime.system.files import atomic_path, sha256_of_file
 from foldcam.runtime.system.strict_json import finite
 from foldcam.runtime.system.version import version
 
-REPORT, DIGEST = "report", "sha256"
-
 
 def signed(report: dict[str, Any]) -> dict[str, Any]:
     """The report with its digest: `report`, and `sha256` of it as `runtime.system.digest` says."""
     plain = finite(report)
-    return {REPORT: plain, DIGEST: digest_of(plain)}
-
-
-def is_intact(document: Any) -> bool:
-    """Whether a document that `signed` made is as it was."""
-    return (
-        isinstance(document, dict)
-        and set(document) == {REPORT, DIGEST}
-        and digest_of(document[REPORT]) == document[DIGEST]
-    )
+    return {"report": plain, "sha256": digest_of(plain)}
 
 
 def write_signed(path: Path, document: dict[str, Any]) -> None:

@@ -18,13 +18,13 @@ FEWEST = 8
 
 @dataclass(frozen=True, eq=False)
 class GateImages:
-    """What a gate is held on.
+    """The photographs that a gate measures on.
 
     Attributes:
-        names: of the files, relative to the folder.
+        names: the files' names, relative to the folder.
         images: at the network's input size, `uint8 [height, width, 3]` RGB each.
-        labels: of each, None where its folder's name is no label of the bank.
-        sha256: of names and bytes, in their order.
+        labels: one for each image, None where its folder's name is no label of the bank.
+        sha256: digest of the names and bytes, in their order.
         skipped: files that could not be read, and why.
     """
 
@@ -36,14 +36,14 @@ class GateImages:
 
 
 def read_gate_images(
-    folder: Path, contract: Contract, tell: Callable[[int, int], None]
+    folder: Path, contract: Contract, progress: Callable[[int, int], None]
 ) -> GateImages:
     """Read a folder and bring its images to the input size, as a run on the device does.
 
     Args:
-        folder: of images, at any depth; `<label>/<file>` where recall is to be measured.
-        contract: of the model.
-        tell: `(done, total)`.
+        folder: holds images, at any depth; `<label>/<file>` where recall is to be measured.
+        contract: the model's contract.
+        progress: called with `(done, total)`.
 
     Raises:
         FoldcamError: no such folder, or too few images in it can be read.
@@ -65,7 +65,7 @@ def read_gate_images(
         names.append(name)
         images.append(image)
         labels.append(path.parent.name if path.parent.name in known else None)
-        tell(done, len(paths))
+        progress(done, len(paths))
     if len(images) < FEWEST:
         reason = f" ({skipped[0][1].rstrip('.')})" if skipped else ""
         raise FoldcamError(

@@ -1,4 +1,4 @@
-"""`runtime doctor --self-test`: is what runs on this GPU what the CPU says?
+"""`runtime self-test`: are this GPU's answers those of the processor?
 
 The report is made to be pasted into a bug report: everything that decides the answer
 is in it, and no path of the machine.
@@ -12,26 +12,77 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from foldcam.runtime.backends import Backend, open_backend
+import numpy as np
+
+from foldcam.runtime.backends import Array, Backend, dtype_of, open_backend
+from foldcam.runtime.comparison.figures import cosines
 from foldcam.runtime.contract.onnx_file import read_contract
+from foldcam.runtime.contract.schema import (
+    EMBEDDING,
+    ESTIMATE,
+    HEATMAP,
+    HEATMAP_LOWER,
+    NEIGHBOR,
+    SIMILARITY,
+    Contract,
+)
+from foldcam.runtime.contract.tensors import expected_tensors
 from foldcam.runtime.engine.device import Gpu, find_gpu, find_host
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.gate.parity import Difference, compare
+from foldcam.runtime.images.preprocess import Preprocessing
 from foldcam.runtime.system.files import sha256_of_file
 from foldcam.runtime.system.text import printable, shorten
 from foldcam.runtime.system.version import version
 
-# name of the candidate -> opened backend and its precision; the folder is for what it builds
+_MEASURES = {
+    EMBEDDING: "1 - cosine",
+    HEATMAP: "absolute",
+    HEATMAP_LOWER: "absolute",
+    SIMILARITY: "absolute",
+    NEIGHBOR: "share of other rows",
+    ESTIMATE: "relative",
+}
+# fp32 leaves room for TensorFloat-32, whose mantissa has the 10 bits of fp16.
+_ALLOWED = {
+    "fp32": {EMBEDDING: 1e-3, HEATMAP: 0.02, SIMILARITY: 2e-3, ESTIMATE: 0.01},
+    "fp16": {EMBEDDING: 5e-3, HEATMAP: 0.05, SIMILARITY: 1e-2, ESTIMATE: 0.03},
+    "int8": {EMBEDDING: 0.03, HEATMAP: 0.2, SIMILARITY: 0.05, ESTIMATE: 0.2},
+}
+_TINY = 1e-12
+
+# model, folder for what it builds -> opened backend and its precision
 Opener = Callable[[Path, Path], tuple[Backend, str]]
 
 
 class AbsentError(FoldcamError):
     """A candidate's library is not installed: nothing to test, and nothing wrong."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One output, over all images.
+
+    Attributes:
+        output: its name.
+        measure: how the difference is taken, such as `absolute`.
+        worst: over all images; infinite where a value is not finite.
+        allowed: as much as the precision explains.
+    """
+
+    output: str
+    measure: str
+    worst: float
+    allowed: float
+
+    @property
+    def good(self) -> bool:
+        """Whether it is within what is allowed."""
+        return self.worst <= self.allowed
 
 
 @dataclass(frozen=True)
@@ -41,7 +92,7 @@ class Verdict:
     Attributes:
         name: such as `tensorrt`.
         library: name and version; empty if it did not start.
-        precision: of the computation.
+        precision: the computation's precision.
         differences: to ONNX Runtime on the CPU, per output.
         problem: why it could not be compared; empty if it was.
         absent: whether that is because its library is not here.
@@ -59,6 +110,11 @@ class Verdict:
         """Whether it ran and every output is right."""
         return not self.problem and all(each.good for each in self.differences)
 
+    def document(self) -> dict[str, Any]:
+        """As JSON values."""
+        differences = [{**asdict(each), "good": each.good} for each in self.differences]
+        return {**asdict(self), "good": self.good, "differences": differences}
+
 
 def self_test(
     model: Path,
@@ -70,7 +126,8 @@ def self_test(
     Args:
         model: a folded `.onnx`.
         find: looks for the GPU.
-        candidates: what is tested, by name; None is TensorRT and CUDA.
+        candidates: the ways to run the model that are tested, by name; TensorRT and CUDA unless
+            given.
 
     Returns:
         JSON values: `passed`, `versions`, `device`, `model`, and `verdicts`, one for each
@@ -111,7 +168,7 @@ def self_test(
             "bank": [bank.rows, bank.embedding_size, bank.channels],
             "network": contract.origin.network,
         },
-        "verdicts": [_record(verdict) for verdict in verdicts],
+        "verdicts": [verdict.document() for verdict in verdicts],
     }
 
 
@@ -142,6 +199,104 @@ def self_test_text(report: dict[str, Any]) -> str:
                 f"({each['measure']})"
             )
     return "\n".join(printable(line) for line in lines)
+
+
+def compare(
+    reference: Backend, tested: Backend, precision: str, batches: tuple[int, ...] = (1, 1, 1, 3, 3)
+) -> list[Difference]:
+    """Run both on the same images and compare every output that the contract promises.
+
+    The default batches take a backend with CUDA graphs through all of its ways: enqueued,
+    captured, replayed, and another batch size.
+
+    Args:
+        reference: whose answers count as right.
+        tested: the other one; its contract must be the same.
+        precision: the tested one's, `fp32`, `fp16` or `int8`.
+        batches: the number of images in each run; every run has images of its own.
+
+    Raises:
+        FoldcamError: one of them failed.
+    """
+    contract = reference.contract
+    allowed = _ALLOWED[precision]
+    worst = {tensor.name: 0.0 for tensor in expected_tensors(contract)[1]}
+    for number, rows in enumerate(batches):
+        images = sample_images(contract, rows, number)
+        expected, found = reference.run(images), tested.run(images)
+        for name, value in _differences(expected, found, allowed[SIMILARITY]).items():
+            worst[name] = max(worst[name], value)
+    return [
+        Difference(name, _MEASURES[name], value, _allowed(allowed, name))
+        for name, value in worst.items()
+    ]
+
+
+def sample_images(contract: Contract, rows: int, seed: int) -> Array:
+    """Coloured clouds, see `clouds`, as the contract's `image`."""
+    recipe = contract.preprocessing
+    pixels = clouds(recipe, rows, seed)
+    if contract.input_type == "uint8":
+        return pixels
+    batch = np.empty((rows, 3, recipe.height, recipe.width), dtype_of(contract))
+    for index, image in enumerate(pixels):
+        batch[index] = recipe.normalized(image)
+    return batch
+
+
+def clouds(recipe: Preprocessing, rows: int, seed: int) -> Array:
+    """Coloured clouds: images that look like none in particular, yet excite every channel.
+
+    Args:
+        recipe: its size is theirs.
+        rows: their number.
+        seed: the generator's seed.
+
+    Returns:
+        `uint8 [rows, height, width, 3]` RGB.
+    """
+    random = np.random.default_rng(seed)
+    frames = np.zeros((rows, recipe.height, recipe.width, 3))
+    for cells in (2, 5, 11):
+        coarse = random.random((rows, cells, cells, 3))
+        y = np.arange(recipe.height) * cells // recipe.height
+        x = np.arange(recipe.width) * cells // recipe.width
+        frames += coarse[:, y][:, :, x]
+    pixels: Array = (frames * (255 / 3)).astype(np.uint8)
+    return pixels
+
+
+def _differences(
+    expected: dict[str, Array], found: dict[str, Array], tie: float
+) -> dict[str, float]:
+    near = np.abs(expected[SIMILARITY] - found[SIMILARITY])
+    other = expected[NEIGHBOR] != found[NEIGHBOR]
+    # Rows as similar as one another may change places, and then their heatmaps differ rightly.
+    same = ~other.any(axis=1)
+    result = {
+        EMBEDDING: _worst(1 - cosines(expected[EMBEDDING], found[EMBEDDING])),
+        SIMILARITY: _worst(near),
+        NEIGHBOR: float((other & ~(near <= tie)).mean()),
+    }
+    for name in (HEATMAP, HEATMAP_LOWER):
+        if name in expected:
+            result[name] = _worst(np.abs(expected[name] - found[name])[same])
+    if ESTIMATE in expected:
+        scale = np.maximum(np.abs(expected[ESTIMATE]), _TINY)
+        result[ESTIMATE] = _worst(np.abs(expected[ESTIMATE] - found[ESTIMATE]) / scale)
+    return result
+
+
+def _worst(values: Array) -> float:
+    if values.size == 0:
+        return 0.0
+    return float(values.max()) if np.isfinite(values).all() else float("inf")
+
+
+def _allowed(allowed: dict[str, float], name: str) -> float:
+    if name == NEIGHBOR:
+        return 0.0
+    return allowed[HEATMAP if name == HEATMAP_LOWER else name]
 
 
 def _verdict(name: str, opener: Opener, model: Path, reference: Backend) -> Verdict:
@@ -206,15 +361,3 @@ def _versions() -> dict[str, str]:
             found.setdefault(name, str(getattr(module, "__version__", "unknown")))
     found["platform"] = f"{host.system} {host.machine}" + (f" L4T {host.l4t}" if host.l4t else "")
     return found
-
-
-def _record(verdict: Verdict) -> dict[str, Any]:
-    return {
-        "name": verdict.name,
-        "library": verdict.library,
-        "precision": verdict.precision,
-        "good": verdict.good,
-        "absent": verdict.absent,
-        "problem": verdict.problem,
-        "differences": [each.to_dict() for each in verdict.differences],
-    }

@@ -1,4 +1,4 @@
-"""Times of several programs that are to be compared: run in turn, in one process."""
+"""Times of several programs that are to be compared: run alternately, in one process."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Ratio:
         return dict(vars(self))
 
 
-def seconds_in_turn(
+def seconds_interleaved(
     runs: Sequence[Callable[[int], object]],
     rounds: int,
     seed: int = 0,
@@ -41,14 +41,14 @@ def seconds_in_turn(
 ) -> npt.NDArray[np.float64]:
     """Seconds of each run of each program, `float64 [rounds, n]`.
 
-    Within a round all meet the same load of the machine, in an order that is drawn anew, so
+    Within a round all meet the same load of the machine, in an order that is drawn again, so
     that none always follows the one that emptied the caches.
 
     Args:
-        runs: each is given the number of the round.
-        rounds: timed; a few before them warm up caches and clocks.
-        seed: of the order.
-        clock: seconds; `time.thread_time` where the calling thread does all the work, which
+        runs: the programs; each is called with the number of the round.
+        rounds: timed rounds; a few before them warm up caches and clocks.
+        seed: seed of the order.
+        clock: gives seconds; `time.thread_time` where the calling thread does all the work, which
             other programs on the machine disturb less.
     """
     generator = np.random.default_rng(seed)

@@ -1,8 +1,9 @@
-"""`runtime build --precision auto`: of the engines of one network the fastest that passes.
+"""`runtime build --precision auto`: the fastest engine of a network that passes the gate.
 
 Each candidate is a file, because precision lives in the file: what was exported with
 `--precision fp16`, and what `foldcam calibrate` wrote. Each is built, judged against the
-float32 model on photographs (`runtime.gate.device`), and those that pass are timed in turn.
+float32 model on photographs (`runtime.comparison.gate`), and timed alternately with the
+others.
 """
 
 from __future__ import annotations
@@ -12,12 +13,31 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from foldcam.runtime.backends import Backend, open_backend
+from foldcam.runtime.comparison.gate import (
+    DeviceGate,
+    DeviceVerdict,
+    OpenEngine,
+    Progress,
+    check_pair,
+    open_in_tensorrt,
+    verdict_record,
+)
+from foldcam.runtime.comparison.images import GateImages, read_gate_images
+from foldcam.runtime.comparison.signed_report import (
+    device_facts,
+    engine_facts,
+    image_facts,
+    model_facts,
+    signed,
+)
+from foldcam.runtime.comparison.verdict import GateLimits
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.engine.builder import Built, build_engine
 from foldcam.runtime.engine.flavours import Flavour
@@ -25,42 +45,31 @@ from foldcam.runtime.engine.manifest import Manifest, manifest_path
 from foldcam.runtime.engine.options import BuildOptions
 from foldcam.runtime.engine.progress import BuildLine
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.gate.device import DeviceGate, DeviceVerdict, Progress, check_pair, ready
-from foldcam.runtime.gate.doctor import OpenEngine, worst_images
-from foldcam.runtime.gate.images import GateImages, read_gate_images
-from foldcam.runtime.gate.interleaved import seconds_in_turn
-from foldcam.runtime.gate.signed_report import (
-    device_facts,
-    engine_facts,
-    image_facts,
-    model_facts,
-    signed,
-)
-from foldcam.runtime.gate.verdict import GateLimits
 from foldcam.runtime.system.files import user_errors_for
 
+_NOT_JUDGED: dict[str, Any] = {"passed": False, "failures": [], "figures": None, "worst": []}
 _SUFFIXES = (".fp16.onnx", ".int8.onnx")
 
 
 @dataclass(frozen=True)
-class AutoWishes:
-    """What the user decides.
+class FastestOptions:
+    """What is built and how it is judged.
 
     Attributes:
         model: the float32 model, the reference.
         candidates: models of the same network in other precisions.
         images: folder of photographs that took no part in export and calibration.
         out: where the winner's engine goes.
-        options: of every build.
+        build: options of every build.
         limits: what passes.
-        rounds: timed runs of each.
+        rounds: timed runs of each candidate.
     """
 
     model: Path
     candidates: tuple[Path, ...]
     images: Path
     out: Path
-    options: BuildOptions
+    build: BuildOptions
     limits: GateLimits = field(default_factory=GateLimits)
     rounds: int = 100
 
@@ -96,25 +105,25 @@ def candidates_beside(model: Path) -> tuple[Path, ...]:
 
 
 def build_fastest(
-    wishes: AutoWishes,
+    options: FastestOptions,
     flavour: Flavour,
     *,
     line: BuildLine | None = None,
     progress: Progress | None = None,
     build: Callable[..., Built] = build_engine,
-    engines: OpenEngine | None = None,
+    engines: OpenEngine = open_in_tensorrt,
 ) -> dict[str, Any]:
     """Build every candidate, judge each, time those that pass, and keep the fastest.
 
-    The engine appears at `wishes.out`, with its manifest, if one passes; otherwise nothing does.
+    The engine appears at `options.out`, with its manifest, if one passes; otherwise nothing does.
 
     Args:
-        wishes: what the user decides.
+        options: what is built and how it is judged.
         flavour: the TensorRT to build with.
-        line: where builds are shown.
-        progress: told `(stage, done, total)`.
-        build: as `build_engine`.
-        engines: opens an engine of a model; None is TensorRT.
+        line: shows the builds.
+        progress: called with `(stage, done, total)`.
+        build: builds an engine, as `build_engine` does.
+        engines: opens engines; TensorRT unless given.
 
     Returns:
         The signed report: `chosen` is the file name of the winner, or None.
@@ -123,41 +132,43 @@ def build_fastest(
         FoldcamError: a file cannot be used, the models do not belong together, or no candidate
             can be built.
     """
-    tell = progress or (lambda *_: None)
-    reference = read_contract(wishes.model)
+    progress = progress or (lambda *_: None)
+    reference = read_contract(options.model)
     if reference.calibration is not None or reference.precision != "fp32":
         raise FoldcamError(
-            f"{wishes.model} is not float32: --precision auto compares with the float32 model."
+            f"{options.model} is not float32: --precision auto compares with the float32 model."
         )
-    for path in wishes.candidates:
+    for path in options.candidates:
         check_pair(reference, read_contract(path))
-    images = read_gate_images(wishes.images, reference, lambda n, of: tell("images", n, of))
-    wishes.out.parent.mkdir(parents=True, exist_ok=True)
-    with user_errors_for(wishes.out):
-        folder = tempfile.TemporaryDirectory(prefix=".foldcam-", dir=wishes.out.parent)
+    images = read_gate_images(options.images, reference, partial(progress, "images"))
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    with user_errors_for(options.out):
+        folder = tempfile.TemporaryDirectory(prefix=".foldcam-", dir=options.out.parent)
     with folder as name, ExitStack() as stack:
         found = [
-            _built(path, Path(name) / str(number) / wishes.out.name, wishes, flavour, line, build)
-            for number, path in enumerate(wishes.candidates)
+            _built(path, Path(name) / str(number) / options.out.name, options, flavour, line, build)
+            for number, path in enumerate(options.candidates)
         ]
         if not any(each.manifest for each in found):
             reasons = "; ".join(f"{each.model.name}: {each.problem.rstrip('.')}" for each in found)
             raise FoldcamError(f"No candidate can be built here ({reasons}).")
-        opened = _judged(found, wishes, images, tell, engines or _tensorrt, stack)
-        winner = _fastest(found, opened, images, wishes, tell)
+        with closing(open_backend(options.model, "cpu")) as expected:
+            gate = DeviceGate(expected, images, progress)
+        opened = _judged(found, gate, options.limits, engines, stack)
+        winner = _fastest(found, opened, gate, options.rounds)
         facts = device_facts(next(iter(opened.values()))) if opened else None
-        report = _report(wishes, reference, images, found, winner, facts)
+        report = _report(options, reference, images, found, winner, facts)
         # Engines are closed before their files move.
         stack.close()
         if winner is not None:
-            _keep(winner.engine, wishes.out)
+            _keep(winner.engine, options.out)
     return signed(report)
 
 
 def _built(
     model: Path,
     engine: Path,
-    wishes: AutoWishes,
+    options: FastestOptions,
     flavour: Flavour,
     line: BuildLine | None,
     build: Callable[..., Built],
@@ -170,7 +181,7 @@ def _built(
         )
         return candidate
     try:
-        candidate.manifest = build(model, engine, wishes.options, flavour, line=line).manifest
+        candidate.manifest = build(model, engine, options.build, flavour, line=line).manifest
     except FoldcamError as error:
         # What one candidate lacks must not keep the other from being used.
         candidate.problem = str(error)
@@ -179,23 +190,20 @@ def _built(
 
 def _judged(
     found: Sequence[_Candidate],
-    wishes: AutoWishes,
-    images: GateImages,
-    tell: Progress,
+    gate: DeviceGate,
+    limits: GateLimits,
     engines: OpenEngine,
     stack: ExitStack,
 ) -> dict[Path, Backend]:
     """Give every candidate that was built its verdict; returns the opened engines by model."""
     opened: dict[Path, Backend] = {}
-    with closing(open_backend(wishes.model, "cpu")) as expected:
-        gate = DeviceGate(expected, images, tell)
     for each in found:
         if each.manifest is None:
             continue
         try:
             backend = engines(each.engine, each.model)
             stack.enter_context(closing(backend))
-            each.verdict = gate.judge(backend, None, wishes.limits, each.model.name)
+            each.verdict = gate.judge(backend, None, limits, each.model.name)
             opened[each.model] = backend
         except FoldcamError as error:
             each.problem = str(error)
@@ -203,23 +211,12 @@ def _judged(
 
 
 def _fastest(
-    found: Sequence[_Candidate],
-    opened: dict[Path, Backend],
-    images: GateImages,
-    wishes: AutoWishes,
-    tell: Progress,
+    found: Sequence[_Candidate], opened: dict[Path, Backend], gate: DeviceGate, rounds: int
 ) -> _Candidate | None:
     running = [each for each in found if each.model in opened]
     if not running:
         return None
-    batches = [ready(image, read_contract(wishes.model)) for image in images.images[:16]]
-
-    def run_of(backend: Backend) -> Callable[[int], object]:
-        return lambda turn: backend.run(batches[turn % len(batches)])
-
-    tell("speed", 0, wishes.rounds)
-    seconds = seconds_in_turn([run_of(opened[each.model]) for each in running], wishes.rounds)
-    tell("speed", wishes.rounds, wishes.rounds)
+    seconds = gate.seconds([opened[each.model] for each in running], "speed", rounds)
     for each, middle in zip(running, np.median(seconds, axis=0), strict=True):
         each.milliseconds = 1e3 * float(middle)
     passed = [each for each in running if each.passed]
@@ -227,7 +224,7 @@ def _fastest(
 
 
 def _report(
-    wishes: AutoWishes,
+    options: FastestOptions,
     reference: Any,
     images: GateImages,
     found: Sequence[_Candidate],
@@ -237,9 +234,9 @@ def _report(
     return {
         "passed": winner is not None,
         "chosen": None if winner is None else winner.model.name,
-        "engine": None if winner is None else wishes.out.name,
-        "limits": asdict(wishes.limits),
-        "reference": model_facts(wishes.model, reference),
+        "engine": None if winner is None else options.out.name,
+        "limits": asdict(options.limits),
+        "reference": model_facts(options.model, reference),
         "candidates": [_record(each, images) for each in found],
         "images": image_facts(images),
         "device": facts,
@@ -253,10 +250,7 @@ def _record(each: _Candidate, images: GateImages) -> dict[str, Any]:
         "engine": None if each.manifest is None else engine_facts(each.engine, each.manifest),
         "problem": each.problem,
         "milliseconds": each.milliseconds,
-        "passed": each.passed,
-        "failures": [] if verdict is None else list(verdict.failures),
-        "figures": None if verdict is None else verdict.figures.document(),
-        "worst": [] if verdict is None else worst_images(verdict, images),
+        **(_NOT_JUDGED if verdict is None else verdict_record(verdict, images)),
     }
 
 
@@ -278,9 +272,3 @@ def _keep(engine: Path, out: Path) -> None:
         # The manifest last: beside an older one a new plan is refused, never trusted.
         shutil.move(engine, out)
         shutil.move(manifest_path(engine), manifest_path(out))
-
-
-def _tensorrt(engine: Path, model: Path) -> Backend:
-    from foldcam.runtime.backends.tensorrt.opening import open_engine
-
-    return open_engine(engine, model=model)

@@ -1,1 +1,0 @@
-"""Comparing two models' answers: the gate, the self-test, the fastest engine."""
