@@ -47,13 +47,13 @@ docs: $(VENV)/.test ## the documents as a site, in build/site/
 
 .PHONY: figures
 figures: $(VENV)/.test ## tables, plots and pictures of README and docs, anew
-	$(BIN)/python -m foldcam.benchmarks.tables
-	$(BIN)/python -m foldcam.benchmarks.plots
+	$(BIN)/python -m foldcam.benchmarks.studies.tables
+	$(BIN)/python -m foldcam.benchmarks.studies.plots
 	$(BIN)/python tools/architecture.py
 
 .PHONY: reliability
 reliability: $(VENV)/.test ## cuts, soaks and failures, in short; FULL=1 for the published figures
-	$(BIN)/python -m foldcam.benchmarks.reliability $(if $(FULL),--full --store) $(if $(ONLY),--only $(ONLY))
+	$(BIN)/python -m foldcam.benchmarks.studies.reliability $(if $(FULL),--full --store) $(if $(ONLY),--only $(ONLY))
 
 .PHONY: wheel
 wheel: $(VENV)/.test ## build dist/foldcam-*.whl

@@ -1,4 +1,4 @@
-"""What the benchmark commands share: flags, and the network that they measure."""
+"""What the benchmark commands share: options, and the network that they measure."""
 
 from __future__ import annotations
 
@@ -14,12 +14,22 @@ if TYPE_CHECKING:
 DataOption = Annotated[
     Path | None,
     typer.Option(
-        help="Images with boxes: CUB-200-2011, or a CSV.",
+        help="Images with boxes: a CUB-200-2011 folder or a CSV file.",
         show_default="CUB_200_2011 in the folder that FOLDCAM_DATA names",
     ),
 ]
-OutOption = Annotated[Path, typer.Option(help="Folder of results.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+OutOption = Annotated[Path, typer.Option(help="Folder that the results are written into.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on standard output.")
+]
+WeightsOption = Annotated[Path | None, typer.Option(help="File with the weights of MODEL.")]
+SizeOption = Annotated[
+    str | None, typer.Option(help="Input size of the network in pixels: 256 or WIDTHxHEIGHT.")
+]
+EpochsOption = Annotated[int, typer.Option(help="Number of training epochs.", min=1)]
+SeedOption = Annotated[int, typer.Option(help="Seed of everything that is drawn.", min=0)]
+DrawsOption = Annotated[int, typer.Option(help="Number of bootstrap resamples.", min=1)]
+RowsOption = Annotated[str, typer.Option(help="Numbers of bank rows, separated by commas.")]
 
 
 def usual_data() -> Path:

@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from foldcam.benchmarks.bench_cli import bench
+from foldcam.benchmarks.cli import bench
 from foldcam.benchmarks.gate import prove
 from foldcam.benchmarks.gate.baseline import read_baseline, write_baseline
 from foldcam.benchmarks.gate.planted import BURNED, planted

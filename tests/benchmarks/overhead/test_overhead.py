@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
-from foldcam.benchmarks.bench_cli import bench
+from foldcam.benchmarks.cli import bench
 from foldcam.benchmarks.graphs import NetworkChoice
 from foldcam.benchmarks.interleaved import median_ratio
 from foldcam.benchmarks.overhead.report import markdown_probes, markdown_table, setting, text_table
