@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,7 +20,9 @@ from foldcam.benchmarks.cli_support import (
     SizeOption,
     WeightsOption,
     counts,
+    has_studies,
     network_choice,
+    study,
     usual_data,
 )
 from foldcam.benchmarks.gate.cli import gate
@@ -42,7 +42,7 @@ from foldcam.runtime.bench.cli import (
     bench_options,
     write_document,
 )
-from foldcam.runtime.errors import ExitStatus, FoldcamError
+from foldcam.runtime.errors import ExitStatus
 from foldcam.runtime.system.command import print_json, print_text
 
 if TYPE_CHECKING:
@@ -402,21 +402,17 @@ STUDIES = {
 
 def _add_studies() -> None:
     """Add the commands of a checkout, or hidden ones that say where they run."""
-    if find_spec("foldcam.benchmarks.studies") is not None:
-        # By name: the linter refuses an import of a study by a module that is installed.
-        import_module("foldcam.benchmarks.studies.cli").add_commands(bench, evaluate)
+    if has_studies():
+        study("cli", "foldcam").add_commands(bench, evaluate)
         return
-    for group_name, group_app in (("bench", bench), ("evaluate", evaluate)):
+    for group_app, group_name in ((bench, "bench"), (evaluate, "evaluate")):
         for name in STUDIES[group_name]:
             _add_missing_study(group_app, f"foldcam {group_name} {name}")
 
 
 def _add_missing_study(group_app: typer.Typer, command: str) -> None:
     def explain() -> None:
-        raise FoldcamError(
-            f"{command} is a study of the project, which is not installed with it: run it from "
-            "a checkout of the repository."
-        )
+        study("cli", command)
 
     group_app.command(
         command.rpartition(" ")[2],

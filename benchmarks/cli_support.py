@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from foldcam.runtime.errors import FoldcamError
 
 if TYPE_CHECKING:
     from foldcam.benchmarks.graphs import NetworkChoice
@@ -30,6 +34,29 @@ EpochsOption = Annotated[int, typer.Option(help="Number of training epochs.", mi
 SeedOption = Annotated[int, typer.Option(help="Seed of everything that is drawn.", min=0)]
 DrawsOption = Annotated[int, typer.Option(help="Number of bootstrap resamples.", min=1)]
 RowsOption = Annotated[str, typer.Option(help="Numbers of bank rows, separated by commas.")]
+
+
+def has_studies() -> bool:
+    """Whether this is a checkout, which holds the studies; the wheel does not."""
+    return find_spec("foldcam.benchmarks.studies") is not None
+
+
+def study(name: str, command: str) -> Any:
+    """A module of the studies, loaded by name: what is installed must import none of them.
+
+    Args:
+        name: the module below `foldcam.benchmarks.studies`.
+        command: what the user typed, for the message.
+
+    Raises:
+        FoldcamError: this is not a checkout.
+    """
+    if not has_studies():
+        raise FoldcamError(
+            f"{command} is a study of the project, which is not installed with it: run it from "
+            "a checkout of the repository."
+        )
+    return import_module(f"foldcam.benchmarks.studies.{name}")
 
 
 def usual_data() -> Path:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foldcam.benchmarks.cli_support import JsonOption, OutOption
+from foldcam.benchmarks.cli_support import JsonOption, OutOption, study
 from foldcam.runtime.at_stake import Read, Written, check_outputs
 from foldcam.runtime.errors import ExitStatus
 from foldcam.runtime.system.command import print_json, print_text
@@ -33,7 +33,8 @@ def gate(
         bool,
         typer.Option(
             "--prove",
-            help="Check the gate itself: it must catch a graph slowed down by 5 % and pass others.",
+            help="In a checkout, check the gate itself: it must catch a graph that is slowed "
+            "down by 5 %, and pass others.",
         ),
     ] = False,
     model: Annotated[
@@ -98,6 +99,8 @@ def gate(
         absolute_margin=absolute_margin,
     )
     # First what can fail at once.
+    if prove:
+        study("gate", "foldcam bench gate --prove")
     check_outputs(
         [Read("--model", model), Read("--int8", int8), Read("--fp16", fp16),
          Read("--baseline", None if update else baseline)],
@@ -159,16 +162,15 @@ def _gate(
 def _prove(
     subject: Subject, out: Path, options: GateOptions, clean: int, slowed: int, as_json: bool
 ) -> None:
-    from foldcam.benchmarks.gate.prove import ProofOptions, prove
-    from foldcam.benchmarks.gate.report import proof_text
+    proof = study("gate", "foldcam bench gate --prove")
     from foldcam.export.progress import ProgressBar
 
     with ProgressBar() as progress:
-        document = prove(subject, out, ProofOptions(options, clean, slowed), progress)
+        document = proof.prove(subject, out, proof.ProofOptions(options, clean, slowed), progress)
     if as_json:
         print_json(document)
     else:
-        print_text(proof_text(document))
+        print_text(proof.proof_text(document))
     if not document["passed"]:
         raise typer.Exit(ExitStatus.GATE_FAILED)
 

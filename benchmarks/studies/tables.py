@@ -16,11 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from foldcam.benchmarks.gate import report as gate
 from foldcam.benchmarks.houses import report as houses
 from foldcam.benchmarks.latency import report as latency
 from foldcam.benchmarks.localization.report import markdown_differences, markdown_table
 from foldcam.benchmarks.overhead import report as overhead
+from foldcam.benchmarks.studies import gate
 from foldcam.benchmarks.studies.architectures.study import RESULT as ARCHITECTURES
 from foldcam.benchmarks.studies.architectures.study import markdown_table as architectures_table
 from foldcam.benchmarks.studies.int8 import report as int8

@@ -1,4 +1,4 @@
-"""Does the gate catch a slowdown, and does it keep quiet where there is none?
+"""`foldcam bench gate --prove`: does the gate catch a slowdown, and nothing else?
 
 A folded graph gets extra nodes that are calibrated to cost what is to be caught, and the gate
 runs on it and on the graph as it is, each time in a process of its own and, every second time,
@@ -10,17 +10,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+from onnx import helper, numpy_helper
 
 from foldcam.benchmarks.gate.baseline import Baseline
 from foldcam.benchmarks.gate.measure import FOLDED, opened_on_processor
-from foldcam.benchmarks.gate.planted import planted
 from foldcam.benchmarks.gate.run import GateOptions, gate_document, measure_subject
 from foldcam.benchmarks.gate.subject import Subject
 from foldcam.benchmarks.graphs import save_graph
@@ -28,6 +29,7 @@ from foldcam.benchmarks.interleaved import interleaved_runs
 from foldcam.benchmarks.localization.report import write_json
 from foldcam.benchmarks.provenance import provenance
 from foldcam.export.onnx_graphs.message import load_message
+from foldcam.runtime.contract.schema import IMAGE
 from foldcam.runtime.errors import FoldcamError
 
 RESULT = "proof.json"
@@ -46,6 +48,10 @@ while True:
     block += 1
     matrix @ matrix
 """
+
+BURNED = "planted"
+"""Output that keeps the extra nodes from being removed as dead."""
+_ROWS, _WIDTH = 16, 256
 
 
 @dataclass(frozen=True)
@@ -216,3 +222,106 @@ def _busy_neighbour(wanted: bool) -> Iterator[None]:
     finally:
         process.kill()
         process.wait()
+
+
+def planted(model: onnx.ModelProto, products: int) -> onnx.ModelProto:
+    """The graph with a chain of matrix products of the image's first pixels behind it.
+
+    Each multiplies `[16, 256]` by an orthogonal `[256, 256]`, which keeps the numbers in
+    range; the chain's maximum is one more output.
+
+    Args:
+        model: with an `image` of at least 4096 numbers, run with one image. Not changed.
+        products: length of the chain, from 1 on.
+    """
+    slow = onnx.ModelProto()
+    slow.CopyFrom(model)
+    matrix = np.linalg.qr(np.random.default_rng(0).normal(size=(_WIDTH, _WIDTH)))[0]
+    constants: dict[str, Any] = {
+        "planted.matrix": matrix.astype(np.float32),
+        "planted.flat": np.array([-1], np.int64),
+        "planted.start": np.array([0], np.int64),
+        "planted.end": np.array([_ROWS * _WIDTH], np.int64),
+        "planted.shape": np.array([_ROWS, _WIDTH], np.int64),
+    }
+    slow.graph.initializer.extend(
+        numpy_helper.from_array(value, name) for name, value in constants.items()
+    )
+    nodes = [
+        helper.make_node("Reshape", [IMAGE, "planted.flat"], ["planted.pixels"]),
+        helper.make_node(
+            "Slice", ["planted.pixels", "planted.start", "planted.end"], ["planted.first"]
+        ),
+        # The image may be of bytes.
+        helper.make_node("Cast", ["planted.first"], ["planted.numbers"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Reshape", ["planted.numbers", "planted.shape"], ["planted.0"]),
+    ]
+    nodes += [
+        helper.make_node(
+            "MatMul", [f"planted.{number}", "planted.matrix"], [f"planted.{number + 1}"]
+        )
+        for number in range(products)
+    ]
+    nodes.append(helper.make_node("ReduceMax", [f"planted.{products}"], [BURNED], keepdims=0))
+    slow.graph.node.extend(nodes)
+    slow.graph.output.append(helper.make_tensor_value_info(BURNED, onnx.TensorProto.FLOAT, []))
+    return slow
+
+
+def proof_text(document: Mapping[str, Any]) -> str:
+    """What `--prove` found, in sentences."""
+    cost = document["slowdown_measured"]
+    return (
+        f"{document['extra_products']} extra products slow the folded graph by "
+        f"{100 * (cost['mean'] - 1):.1f} % ({100 * (cost['low'] - 1):.1f} to "
+        f"{100 * (cost['high'] - 1):.1f}).\n"
+        f"caught: {document['slowed_runs'] - document['missed']} of {document['slowed_runs']} "
+        f"slowed runs\n"
+        f"false alarms: {document['false_alarms']} of {document['clean_runs']} clean runs\n"
+        f"{'The gate holds.' if document['passed'] else 'The gate does NOT hold.'}"
+    )
+
+
+def proof_table(document: Mapping[str, Any]) -> str:
+    """Clean and slowed runs, alone and beside a busy program."""
+    lines = [
+        "| runs | beside a busy program | number | called slower | folded / plain of each run |",
+        "|---|---|---|---|---|",
+    ]
+    for kind in ("clean", "slowed"):
+        for disturbed in (False, True):
+            runs = [
+                run
+                for run in document["runs"]
+                if run["kind"] == kind and run["disturbed"] == disturbed
+            ]
+            if not runs:
+                continue
+            ratios = [_folding(run)["now"] for run in runs]
+            called = sum(not run["passed"] if kind == "clean" else run["caught"] for run in runs)
+            lines.append(
+                f"| {kind} | {'yes' if disturbed else 'no'} | {len(runs)} | {called} | "
+                f"{min(ratios):.4f} to {max(ratios):.4f} |"
+            )
+    limit = _folding(document["runs"][0])["limit"]
+    lines.append(f"\nBaseline {document['baseline']['ratio']:.4f}, limit {limit:.4f}.")
+    return "\n".join(lines)
+
+
+def proof_setting(document: Mapping[str, Any]) -> str:
+    """What was measured, on what, when, and by which command."""
+    cost, machine = document["slowdown_measured"], document["machine"]
+    return (
+        f"{document['subject']}; {document['repeats']} repeats of {document['rounds']} paired "
+        f"rounds a run; {document['extra_products']} extra matrix products cost "
+        f"{100 * (cost['mean'] - 1):.1f} % ({100 * (cost['low'] - 1):.1f} to "
+        f"{100 * (cost['high'] - 1):.1f}); {machine['processor']}"
+        f"{' (virtual machine)' if machine.get('virtual') else ''}, {document['date']}: "
+        f"`{document['command']}`"
+    )
+
+
+def _folding(run: Mapping[str, Any]) -> Mapping[str, Any]:
+    (row,) = [row for row in run["judged"] if row["name"] == "folded_over_plain"]
+    found: Mapping[str, Any] = row
+    return found
