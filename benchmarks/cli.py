@@ -294,8 +294,8 @@ def overhead(
     from foldcam.benchmarks.overhead.report import text_table
     from foldcam.benchmarks.overhead.study import OverheadOptions, run_overhead
     from foldcam.export.commands.options import choice
+    from foldcam.export.grafting.options import PRECISION_CHOICES, StorageOptions, parse_search
     from foldcam.export.progress import ProgressBar
-    from foldcam.export.storage.options import PRECISION_CHOICES, StorageOptions, parse_search
 
     storage = StorageOptions(
         search=parse_search(search),

@@ -25,8 +25,8 @@ from foldcam.benchmarks.localization.report import write_json
 from foldcam.export.bank import Bank, label_runs, scaled_to_unit_maximum
 from foldcam.export.grafting.fold import FoldOptions, fold
 from foldcam.export.models.projected import ProjectedNetwork
+from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.export.onnx_graphs.precision import to_float16
-from foldcam.export.torch_networks.cut import TorchNetwork
 from foldcam.export.versions import tool_versions
 from foldcam.runtime.contract.schema import Origin, Precision
 from foldcam.runtime.images.preprocess import Preprocessing

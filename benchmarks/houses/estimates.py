@@ -12,9 +12,9 @@ import numpy.typing as npt
 from foldcam.benchmarks.houses.houses import House
 from foldcam.export.bank import Bank
 from foldcam.export.banks.embedding_pass import embed
+from foldcam.export.grafting.in_graph import bank_of
 from foldcam.export.networks.cut import Network
 from foldcam.export.onnx_graphs.message import load_message
-from foldcam.export.storage.in_graph import bank_of
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.files import read_image
 from foldcam.runtime.images.preprocess import Image, Preprocessing

@@ -21,8 +21,8 @@ from foldcam.export.banks.grad_weights import pull_back_anywhere
 from foldcam.export.datasets import Sample
 from foldcam.export.datasets.reading import read_picture
 from foldcam.export.networks.cut import Activations, Network
+from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.export.objectives.directions import parse_objective
-from foldcam.export.torch_networks.cut import TorchNetwork
 from foldcam.runtime.images.preprocess import Preprocessing
 
 Floats = npt.NDArray[np.float32]

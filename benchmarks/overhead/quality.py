@@ -16,9 +16,9 @@ from foldcam.benchmarks.localization.methods import weighted
 from foldcam.benchmarks.localization.metrics import grid_pointing
 from foldcam.benchmarks.localization.subjects import Subjects
 from foldcam.export.bank import Bank
+from foldcam.export.grafting.fidelity import measure_fidelity
+from foldcam.export.grafting.in_graph import StoredBank
 from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP
-from foldcam.export.storage.fidelity import measure_fidelity
-from foldcam.export.storage.in_graph import StoredBank
 from foldcam.runtime.contract.schema import EMBEDDING, IMAGE, NEIGHBOR
 from foldcam.runtime.images.preprocess import Image, Preprocessing
 

@@ -17,7 +17,7 @@ from foldcam.runtime.contract.schema import Contract
 
 if TYPE_CHECKING:
     from foldcam.export.bank import Bank
-    from foldcam.export.torch_networks.cut import TorchNetwork
+    from foldcam.export.networks.torch_cut import TorchNetwork
 
 _SAMPLE = "sample.npz"
 
@@ -70,7 +70,7 @@ class Setting:
     def users_network(self) -> TorchNetwork:
         """The same as torch differentiates it: through its normalisations.
 
-        foldcam holds their scale constant (`export.torch_networks.held_scales`), which is half of
+        foldcam holds their scale constant (`export.networks.held_scales`), which is half of
         its method and nothing that a Grad-CAM does.
 
         Raises:
@@ -82,7 +82,7 @@ class Setting:
         from torch import nn
 
         from foldcam.export.models.spec import load_model
-        from foldcam.export.torch_networks.cut import TorchNetwork
+        from foldcam.export.networks.torch_cut import TorchNetwork
         from foldcam.runtime.errors import FoldcamError
 
         recipe = self.contract.preprocessing
@@ -98,8 +98,8 @@ class Setting:
     @cached_property
     def bank(self) -> Bank:
         """The folded model's rows."""
+        from foldcam.export.grafting.in_graph import bank_of
         from foldcam.export.onnx_graphs.message import load_message
-        from foldcam.export.storage.in_graph import bank_of
 
         return bank_of(load_message(self.folded), self.contract)
 

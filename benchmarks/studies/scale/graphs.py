@@ -23,8 +23,8 @@ from foldcam.benchmarks.graphs import plain_graph, save_graph
 from foldcam.benchmarks.interleaved import Run, interleaved_runs
 from foldcam.benchmarks.overhead.timing import open_session
 from foldcam.export.grafting.fold import FoldOptions, HeatmapSize, fold
-from foldcam.export.storage.options import StorageOptions
-from foldcam.export.torch_networks.cut import TorchNetwork
+from foldcam.export.grafting.options import StorageOptions
+from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.export.versions import tool_versions
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import IMAGE, Contract, Origin

@@ -35,9 +35,9 @@ from foldcam.export.banks.embedding_pass import embed
 from foldcam.export.datasets import Sample
 from foldcam.export.datasets.reading import read_picture
 from foldcam.export.grafting.fold import fold
+from foldcam.export.grafting.options import SearchOptions, StorageOptions
 from foldcam.export.networks.cut import Network
 from foldcam.export.objectives.directions import parse_objective
-from foldcam.export.storage.options import SearchOptions, StorageOptions
 from foldcam.export.versions import tool_versions
 from foldcam.runtime.bench.facts import machine_facts
 from foldcam.runtime.contract.onnx_file import read_contract

@@ -27,8 +27,8 @@ from foldcam.export.datasets import Sample
 from foldcam.export.models.spec import LoadedModel
 from foldcam.export.models.trained_file import trained_architecture
 from foldcam.export.networks.cut import Network
+from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.export.objectives.directions import parse_objective
-from foldcam.export.torch_networks.cut import TorchNetwork
 from foldcam.export.training.trainer import TrainingOptions, train
 from foldcam.export.versions import tool_versions
 from foldcam.runtime.images.preprocess import Preprocessing

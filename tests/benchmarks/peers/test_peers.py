@@ -37,7 +37,7 @@ from foldcam.benchmarks.studies.peers.setting import Setting
 from foldcam.benchmarks.studies.peers.study import PeersOptions, run_peers
 from foldcam.benchmarks.studies.peers.torch_gradcam import Halves
 from foldcam.benchmarks.studies.peers.torch_gradcam import heat_of as gradcam_heat
-from foldcam.export.torch_networks.cut import TorchNetwork
+from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
 

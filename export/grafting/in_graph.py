@@ -18,8 +18,8 @@ import onnx
 from onnx import numpy_helper
 
 from foldcam.export.bank import Bank, BankOutcome
+from foldcam.export.grafting.packed_codes import PackedRows, unpack, words_per_row
 from foldcam.export.onnx_graphs.writing import PREFIX
-from foldcam.export.storage.packed_codes import PackedRows, unpack, words_per_row
 from foldcam.runtime.contract.bank_storage import BankStorage
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.errors import FoldcamError

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from foldcam.export.bank import Bank
+from foldcam.export.grafting.options import parse_compression
+from foldcam.export.grafting.prototypes import with_prototypes
 from foldcam.export.low_rank import factors
-from foldcam.export.storage.options import parse_compression
-from foldcam.export.storage.prototypes import with_prototypes
 from foldcam.runtime.contract.schema import LabelRun
 from foldcam.runtime.errors import FoldcamError
 

@@ -14,19 +14,19 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
+from foldcam.export.networks import graph_search
 from foldcam.export.networks.answers import check_answers
 from foldcam.export.networks.feature_map import Layer
-from foldcam.export.networks.head_end import judge_normalization
-from foldcam.export.torch_networks import graph_search
-from foldcam.export.torch_networks.feature_map_search import (
+from foldcam.export.networks.feature_map_search import (
     Candidate,
     candidates,
     find_feature_map,
     named_feature_map,
 )
-from foldcam.export.torch_networks.inference_module import inference_module, tidy_graph
-from foldcam.export.torch_networks.map_view import add_map, lead_through_map
-from foldcam.export.torch_networks.outputs import embedding_only
+from foldcam.export.networks.head_end import judge_normalization
+from foldcam.export.networks.inference_module import inference_module, tidy_graph
+from foldcam.export.networks.map_view import add_map, lead_through_map
+from foldcam.export.networks.outputs import embedding_only
 from foldcam.runtime.errors import FoldcamError
 
 _log = logging.getLogger(__name__)
@@ -205,7 +205,7 @@ def _find_head_end(
         return source, unit, True
     if graph_search.ends_in_layer_norm(embedding):
         # All its rows have one norm, yet it belongs to the head: see
-        # `export.torch_networks.held_scales`.
+        # `export.networks.held_scales`.
         return embedding, False, True
     if unit:
         _log.warning(

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from foldcam.export.models.spec import load_model
-from foldcam.export.torch_networks.cut import TorchNetwork
+from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.runtime.errors import FoldcamError
 
 

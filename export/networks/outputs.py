@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from foldcam.export.torch_networks.input_advice import advice
+from foldcam.export.networks.input_advice import advice
 from foldcam.runtime.errors import FoldcamError
 
 WRAPPED = "wrapped_network"

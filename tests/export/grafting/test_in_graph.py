@@ -11,12 +11,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from foldcam.export.bank import Bank
+from foldcam.export.grafting import constants as storing
+from foldcam.export.grafting.constants import store
+from foldcam.export.grafting.fidelity import measure_fidelity
 from foldcam.export.grafting.fold import FoldOptions, fold
-from foldcam.export.storage import constants as storing
-from foldcam.export.storage.constants import store
-from foldcam.export.storage.fidelity import measure_fidelity
-from foldcam.export.storage.in_graph import bank_of, is_intact, stored_bank_of
-from foldcam.export.storage.options import (
+from foldcam.export.grafting.in_graph import bank_of, is_intact, stored_bank_of
+from foldcam.export.grafting.options import (
     Compression,
     SearchOptions,
     StorageOptions,

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from foldcam.export.torch_networks.cut import TorchNetwork
+from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.runtime.errors import FoldcamError
 
 SIZE = (8, 12)

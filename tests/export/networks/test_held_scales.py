@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from foldcam.export.models.spec import load_model
-from foldcam.export.torch_networks.cut import TorchNetwork
-from foldcam.export.torch_networks.held_scales import (
+from foldcam.export.networks.held_scales import (
     layer_norm_with_held_scale,
     rms_norm_with_held_scale,
 )
+from foldcam.export.networks.torch_cut import TorchNetwork
 
 SIZE = (8, 8)
 

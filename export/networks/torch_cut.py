@@ -8,11 +8,11 @@ import onnx
 import torch
 from torch import nn
 
+from foldcam.export.networks.anatomy import context_of, dissect, subgraph
+from foldcam.export.networks.conversion import to_onnx
 from foldcam.export.networks.cut import Landmarks, Network
+from foldcam.export.networks.held_scales import hold_scales
 from foldcam.export.onnx_graphs.embedding_model import mark_network
-from foldcam.export.torch_networks.anatomy import context_of, dissect, subgraph
-from foldcam.export.torch_networks.conversion import to_onnx
-from foldcam.export.torch_networks.held_scales import hold_scales
 
 
 class TorchNetwork(Network):
@@ -27,7 +27,7 @@ class TorchNetwork(Network):
         layer: name of the feature map, or None to find it.
         output: which of the module's outputs is the embedding, where several could be.
         hold: whether normalisations inside the head are differentiated with their scale
-            held constant, see `export.torch_networks.held_scales`. Without it for comparison.
+            held constant, see `export.networks.held_scales`. Without it for comparison.
 
     Attributes:
         program: the whole graph, image -> (feature map, embedding).

@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from foldcam.export.bank import Bank
-from foldcam.export.low_rank import factors
-from foldcam.export.storage.in_graph import (
+from foldcam.export.grafting.in_graph import (
     BANK_CENTROIDS,
     BANK_CODE_SCALES,
     BANK_CODE_STEPS,
@@ -22,16 +21,17 @@ from foldcam.export.storage.in_graph import (
     StoredBank,
     sha256_of,
 )
-from foldcam.export.storage.lists import balanced_lists
-from foldcam.export.storage.options import (
+from foldcam.export.grafting.lists import balanced_lists
+from foldcam.export.grafting.options import (
     ROWS_PER_LIST,
     StorageOptions,
     precision_of_embeddings,
     precision_of_grad_weights,
     searches_lists,
 )
-from foldcam.export.storage.packed_codes import pack
-from foldcam.export.storage.prototypes import with_prototypes
+from foldcam.export.grafting.packed_codes import pack
+from foldcam.export.grafting.prototypes import with_prototypes
+from foldcam.export.low_rank import factors
 from foldcam.runtime.contract.bank_storage import BankStorage
 
 Array = npt.NDArray[Any]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from foldcam.export.torch_networks.outputs import WRAPPED
+from foldcam.export.networks.outputs import WRAPPED
 
 # Operators that hand on their first input's values unchanged (in eval mode), or
 # multiplied by one positive constant: the direction of each row survives them.

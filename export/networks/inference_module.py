@@ -8,7 +8,7 @@ import torch
 from torch import fx, nn
 from torch.nn.utils import parametrize
 
-from foldcam.export.torch_networks.outputs import unwrapped
+from foldcam.export.networks.outputs import unwrapped
 from foldcam.runtime.errors import FoldcamError
 
 

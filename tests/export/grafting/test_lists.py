@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foldcam.export.storage.lists import balanced_lists
+from foldcam.export.grafting.lists import balanced_lists
 
 
 def _unit(rows):

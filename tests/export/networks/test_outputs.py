@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from foldcam.export.torch_networks.cut import TorchNetwork
-from foldcam.export.torch_networks.outputs import embedding_only
+from foldcam.export.networks.outputs import embedding_only
+from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.runtime.errors import FoldcamError
 
 Pair = namedtuple("Pair", "features embedding")

@@ -19,7 +19,7 @@ from foldcam.export.networks.feature_map import (
     read_layouts,
     select,
 )
-from foldcam.export.torch_networks.graph_search import (
+from foldcam.export.networks.graph_search import (
     ancestors,
     descendants,
     module_path,

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from foldcam.export.bank import Bank
-from foldcam.export.storage.in_graph import StoredBank
+from foldcam.export.grafting.in_graph import StoredBank
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from foldcam.export.bank import Bank, label_runs, scaled_to_unit_maximum
 from foldcam.export.banks.numbers import unit_rows
+from foldcam.export.grafting.options import Compression
 from foldcam.export.low_rank import factors
-from foldcam.export.storage.options import Compression
 from foldcam.runtime.errors import FoldcamError
 
 Floats = npt.NDArray[np.float32]

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from foldcam.export.grafting.fold import fold
+from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.export.onnx_graphs.normalization import find_normalization, has_unit_norm
-from foldcam.export.torch_networks.cut import TorchNetwork
 from foldcam.runtime.contract.schema import Origin
 
 NORMALIZED = [

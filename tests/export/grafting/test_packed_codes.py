@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foldcam.export.storage.packed_codes import PackedRows, pack, unpack, words_per_row
+from foldcam.export.grafting.packed_codes import PackedRows, pack, unpack, words_per_row
 
 
 def test_a_word_holds_its_codes_by_hand():
