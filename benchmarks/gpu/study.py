@@ -101,7 +101,7 @@ def run_gpu(
     Args:
         out: folder of `gpu.json`, which is written after each network and batch.
         options: see `GpuOptions`.
-        progress: told `(stage, done, total)`.
+        progress: called with `(stage, done, total)`.
 
     Returns:
         The document: under `cases` for each network, precision and batch the median
@@ -236,7 +236,7 @@ def _cases(
 def _interleaved(
     runs: dict[str, Callable[[], None]], options: GpuOptions
 ) -> dict[str, Sequence[float]]:
-    """Seconds of each; the order within a round is drawn anew."""
+    """Seconds of each; the order within a round is drawn again each time."""
     generator = np.random.default_rng(options.seed)
     names = list(runs)
     seconds: dict[str, list[float]] = {name: [] for name in names}

@@ -72,13 +72,13 @@ def ask(model: FoldedModel, houses: Sequence[House], kind: str, progress: StageP
 
 
 def run(
-    model: FoldedModel, images: Sequence[Image], tell: Callable[[int], None] = lambda _: None
+    model: FoldedModel, images: Sequence[Image], on_progress: Callable[[int], None] = lambda _: None
 ) -> list[Result]:
-    """The folded model's results, in batches; `tell` is told the images done."""
+    """The folded model's results, in batches; `on_progress` is called with the images done."""
     results: list[Result] = []
     for start in range(0, len(images), _BATCH):
         results += model.run_batch(images[start : start + _BATCH])
-        tell(len(results))
+        on_progress(len(results))
     return results
 
 

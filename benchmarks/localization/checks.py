@@ -118,7 +118,7 @@ def randomization(
     """The model-randomization check (Adebayo et al. 2018): shuffled weights must move the map.
 
     Weights are shuffled within their tensors from the output downwards, the bank is
-    built anew with the broken network, and its maps are compared with the intact ones.
+    built again with the broken network, and its maps are compared with the intact ones.
 
     Args:
         module: the network.

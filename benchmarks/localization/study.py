@@ -80,7 +80,7 @@ def run_study(
         out: folder of results: `localization.json`, tables, plot, contact sheets,
             and the trained network and folded model.
         options: see `StudyOptions`.
-        progress: told `(stage, done, total)`.
+        progress: called with `(stage, done, total)`.
 
     Returns:
         The document that was written.

@@ -73,7 +73,7 @@ def run_overhead(
         out: folder of results: `overhead.json`, the graphs, and the rows made on the way,
             from which a later call goes on.
         options: see `OverheadOptions`.
-        progress: told `(stage, done, total)`.
+        progress: called with `(stage, done, total)`.
 
     Returns:
         The document that was written.
@@ -135,7 +135,7 @@ def run_overhead(
         test,
         seed=options.seed,
         draws=options.draws,
-        tell=lambda done, total: progress("grids", done, total),
+        on_progress=lambda done, total: progress("grids", done, total),
     )
     # Timed last, when nothing else is left to do.
     seconds = interleaved(

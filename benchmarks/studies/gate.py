@@ -80,7 +80,7 @@ def prove(
         subject: what is timed, on the CPU.
         out: folder of `proof.json` and of the slowed graph.
         options: see `ProofOptions`.
-        progress: told `(stage, done, total)`.
+        progress: called with `(stage, done, total)`.
 
     Returns:
         The document that was written: `passed`, what the extra nodes cost, and every run.

@@ -20,7 +20,7 @@ def run_architectures(out: Path, progress: Callable[[str, int, int], None]) -> d
 
     Args:
         out: folder of the result.
-        progress: told `(stage, done, total)`.
+        progress: called with `(stage, done, total)`.
 
     Returns:
         The document that was written: `architectures.<name>.<field of Row>`.

@@ -50,10 +50,10 @@ def localization(
             shared[name] = like, map_difference(peer, peers[like], list(images[:_COMPARED]), asked)
             continue
 
-        def tell(done: int, total: int, name: str = name) -> None:
+        def on_progress(done: int, total: int, name: str = name) -> None:
             progress(f"localization: {name}", done, total)
 
-        scores[name] = scores_of(peer.explain, questions, folder / f"{key}-{name}.npz", tell)
+        scores[name] = scores_of(peer.explain, questions, folder / f"{key}-{name}.npz", on_progress)
     return scores, shared
 
 
@@ -119,9 +119,9 @@ def score_cam(
         questions.seed,
         min(count, questions.count),
     )
-    tell = lambda done, total: progress("localization: score_cam", done, total)  # noqa: E731
+    on_progress = lambda done, total: progress("localization: score_cam", done, total)  # noqa: E731
     kept = setting.folder / "maps" / f"{few.key(setting)}-{SCORE_CAM}.npz"
-    return scores_of(explain, few, kept, tell), seconds[SCORE_CAM]
+    return scores_of(explain, few, kept, on_progress), seconds[SCORE_CAM]
 
 
 def _only_run(peer: Peer, image: Floats, asked: Asked) -> None:

@@ -45,7 +45,7 @@ def prepared(
         choice: which network.
         explained: test images that are explained; None takes all.
         seed: of triplets and grids.
-        progress: told `(stage, done, total)`.
+        progress: called with `(stage, done, total)`.
 
     Returns:
         The files, the questions, and the facts of both for the result.

@@ -65,7 +65,7 @@ def scores_of(
     explain: Callable[[Floats, Asked, bool], Floats],
     questions: Questions,
     kept: Path,
-    tell: Callable[[int, int], None] = lambda *_: None,
+    on_progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Scores:
     """`grid_pointing` and `pixel_ap` of one way to a heatmap.
 
@@ -74,11 +74,11 @@ def scores_of(
         questions: what is asked.
         kept: where the maps are kept, so that a later call with the same questions goes on
             from them.
-        tell: told images done and in all.
+        on_progress: called with the images done and in all.
     """
     grids = questions.grids()
     if not kept.is_file():
-        maps, shares = _answers(explain, questions, grids, tell)
+        maps, shares = _answers(explain, questions, grids, on_progress)
         with atomic_path(kept) as temporary, temporary.open("wb") as file:
             np.savez(file, maps=maps, shares=shares)
     with np.load(kept) as stored:
@@ -96,20 +96,20 @@ def _answers(
     explain: Callable[[Floats, Asked, bool], Floats],
     questions: Questions,
     grids: Sequence[Grid],
-    tell: Callable[[int, int], None],
+    on_progress: Callable[[int, int], None],
 ) -> tuple[Floats, Floats]:
     """Heatmaps `[N, h, w]` of the single images, and the share of heat in each grid's cell."""
     recipe, count = questions.recipe, questions.count
     maps = []
     for number in range(count):
         maps.append(explain(questions.image(number), questions.asked[number], False))
-        tell(number + 1, count + len(grids))
+        on_progress(number + 1, count + len(grids))
     shares = []
     for number, grid in enumerate(grids):
         picture = grid_image(grid, questions.test.images, recipe)
         heat = explain(recipe.normalized(picture[None]), questions.asked[grid.asked], True)
         shares.append(grid_pointing(np.maximum(heat, 0), SIDE, SIDE, grid.cell))
-        tell(count + number + 1, count + len(grids))
+        on_progress(count + number + 1, count + len(grids))
     return np.stack(maps).astype(np.float32), np.asarray(shares, np.float32)
 
 

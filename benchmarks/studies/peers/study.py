@@ -62,13 +62,13 @@ def run_peers(
     """Time, memory and localization of foldcam and of what would be used otherwise.
 
     Everything runs on one thread; in each round every peer sees the same image once, in an
-    order that is drawn anew.
+    order that is drawn again each time.
 
     Args:
         data: a CUB-200-2011 folder, or a CSV with boxes; as `evaluate localization`.
         out: folder of results: `peers.json`, the plot, the network and its graphs.
         options: see `PeersOptions`.
-        progress: told `(stage, done, total)`.
+        progress: called with `(stage, done, total)`.
 
     Returns:
         The document that was written.

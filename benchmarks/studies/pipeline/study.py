@@ -63,14 +63,14 @@ class PipelineOptions:
 def run_pipeline_study(
     out: Path,
     options: PipelineOptions,
-    tell: Callable[[str, int, int], None] | None = None,
+    on_progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Measure, and write `pipeline.json` into a folder.
 
     Args:
         out: where result, model and film go.
         options: what is measured.
-        tell: told the stage, what is done and how much there is.
+        on_progress: called with the stage, what is done and how much there is.
 
     Raises:
         FoldcamError: no video, or no model.
@@ -92,8 +92,8 @@ def run_pipeline_study(
                     seconds[name][number] = _alone(backend, batches)
                 else:
                     seconds[name][number] = _whole(folded, video, name, out, options, count)
-            if tell is not None:
-                tell("rounds", number + 1, options.rounds)
+            if on_progress is not None:
+                on_progress("rounds", number + 1, options.rounds)
     document = {
         "settings": {
             **asdict(options),

@@ -28,7 +28,7 @@ def cameras(
         images: `float32 [1, 3, H, W]` each.
         numbers: of cameras.
         frames: of each camera.
-        progress: told `(stage, done, total)`.
+        progress: called with `(stage, done, total)`.
 
     Returns:
         Number of cameras -> `frames_per_second` of all of them, `p50` and `p99` of one

@@ -92,7 +92,7 @@ def run_scale(
         out: folder of results: `scale.json`, and the network, rows and graphs, from which a
             later call goes on.
         options: see `ScaleOptions`.
-        progress: told `(stage, done, total)`.
+        progress: called with `(stage, done, total)`.
 
     Returns:
         The document that was written.

@@ -52,7 +52,7 @@ def run_transfer_study(
         data: images with boxes, as for `foldcam evaluate localization`.
         out: folder of the result `transfer.json` and of the trained networks.
         training: how each head's network is trained.
-        progress: told `(stage, done, total)`.
+        progress: called with `(stage, done, total)`.
 
     Returns:
         The document that was written: `variants` for the linear head, `heads`.
