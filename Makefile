@@ -36,10 +36,11 @@ test: $(VENV)/.test ## run the tests
 	$(BIN)/python -m pytest
 
 .PHONY: lint
-lint: $(VENV)/.test docs ## ruff, mypy, and the documents' site built strictly
+lint: $(VENV)/.test docs ## ruff, mypy, who imports whom, and the documents' site built strictly
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 .PHONY: docs
 docs: $(VENV)/.test ## the documents as a site, in build/site/
@@ -47,13 +48,13 @@ docs: $(VENV)/.test ## the documents as a site, in build/site/
 
 .PHONY: figures
 figures: $(VENV)/.test ## tables, plots and pictures of README and docs, anew
-	$(BIN)/python -m foldcam.benchmarks.tables
-	$(BIN)/python -m foldcam.benchmarks.plots
+	$(BIN)/python -m foldcam.benchmarks.studies.tables
+	$(BIN)/python -m foldcam.benchmarks.studies.plots
 	$(BIN)/python tools/architecture.py
 
 .PHONY: reliability
 reliability: $(VENV)/.test ## cuts, soaks and failures, in short; FULL=1 for the published figures
-	$(BIN)/python -m foldcam.benchmarks.reliability $(if $(FULL),--full --store) $(if $(ONLY),--only $(ONLY))
+	$(BIN)/python -m foldcam.benchmarks.studies.reliability $(if $(FULL),--full --store) $(if $(ONLY),--only $(ONLY))
 
 .PHONY: wheel
 wheel: $(VENV)/.test ## build dist/foldcam-*.whl
@@ -67,7 +68,7 @@ constraints: $(VENV)/.python ## resolve constraints/py3.*.txt anew (needs python
 
 .PHONY: clean
 clean: ## remove the environment, builds, caches and the demo's output
-	rm -rf $(VENV) build dist demo-output *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist demo-output *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment, built in steps; each stamp is written when its step has succeeded.

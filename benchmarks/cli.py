@@ -1,4 +1,4 @@
-"""`foldcam demo`, `evaluate` and `bench`: flags turned into calls of public functions."""
+"""`foldcam demo`, `evaluate` and `bench`: options turned into calls of public functions."""
 
 from __future__ import annotations
 
@@ -9,27 +9,67 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foldcam.benchmarks.bench_cli import bench
-from foldcam.benchmarks.ray.cli import ray
+from foldcam.benchmarks.cli_support import (
+    DataOption,
+    DrawsOption,
+    EpochsOption,
+    JsonOption,
+    OutOption,
+    RowsOption,
+    SeedOption,
+    SizeOption,
+    WeightsOption,
+    counts,
+    has_studies,
+    network_choice,
+    study,
+    usual_data,
+)
+from foldcam.benchmarks.gate.cli import gate
 from foldcam.runtime.at_stake import Read, Written, check_outputs
+from foldcam.runtime.bench.cli import (
+    BackendsOption,
+    BatchesOption,
+    CudaGraphOption,
+    FilesArgument,
+    FrameOption,
+    PassesOption,
+    PinOption,
+    ProvidersOption,
+    RateOption,
+    ThreadsOption,
+    WarmUpOption,
+    bench_options,
+    write_document,
+)
 from foldcam.runtime.errors import ExitStatus
-from foldcam.runtime.system.command import print_json
+from foldcam.runtime.system.command import print_json, print_text
 
 if TYPE_CHECKING:
     from foldcam.benchmarks.demo.run import DemoReport
 
 app = typer.Typer(no_args_is_help=True)
 evaluate = typer.Typer(no_args_is_help=True, help="Measure a folded model on labelled images.")
+bench = typer.Typer(no_args_is_help=True, help="Measure what folding costs.")
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(bench, name="bench")
-bench.command(epilog="Example: foldcam bench ray --data CUB_200_2011 --workers 1,2")(ray)
+bench.command(
+    epilog="Example: foldcam bench gate --baseline benchmarks/baselines/cpu-amd-epyc.json"
+)(gate)
+
+
+@bench.callback()
+def group() -> None:
+    """Measure what folding costs."""
 
 
 @app.command(epilog="Example: foldcam demo --out demo-output")
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for all that is made.")] = Path("demo-output"),
-    seed: Annotated[int, typer.Option(help="Of views and scenes.", min=0)] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder that everything is written into.")] = Path(
+        "demo-output"
+    ),
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
 ) -> None:
     """The main job, end to end, on photographs that a package carries."""
     from foldcam.benchmarks.demo.run import run_demo
@@ -47,17 +87,23 @@ def demo(
     epilog="Example: foldcam evaluate retrieval birds.onnx --images CUB_200_2011 --split test"
 )
 def retrieval(
-    model: Annotated[Path, typer.Argument(help="A folded model.", metavar="MODEL.onnx")],
-    images: Annotated[Path, typer.Option(help="Labelled images that are not in the bank.")],
-    split: Annotated[str, typer.Option(help="train, valid, test or all.")] = "test",
+    model: Annotated[
+        Path, typer.Argument(help="The folded model to measure.", metavar="MODEL.onnx")
+    ],
+    images: Annotated[
+        Path, typer.Option(help="Labelled images to measure on, which are not in the bank.")
+    ],
+    split: Annotated[
+        str, typer.Option(help="Split of the images to measure on: train, valid, test or all.")
+    ] = "test",
     bank: Annotated[
         Path | None,
         typer.Option(
-            help="The bank of the model: its own images are known by their files' hashes, and "
-            "not by their embeddings."
+            help="Bank of the model; its own images are then recognised by the hashes of their "
+            "files instead of by their embeddings."
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """The share of images whose nearest bank row, other than their own, has the right label."""
     from foldcam.benchmarks.retrieval import evaluate_retrieval, load_folded, rows_of_model
@@ -91,21 +137,24 @@ def retrieval(
     epilog="Example: foldcam evaluate localization --data CUB_200_2011 --out results/cub"
 )
 def localization(
-    data: Annotated[Path, typer.Option(help="Images with boxes: CUB-200-2011, or a CSV.")],
-    out: Annotated[Path, typer.Option(help="Folder of results.")] = Path("results/localization"),
+    data: Annotated[
+        Path, typer.Option(help="Images with boxes: a CUB-200-2011 folder or a CSV file.")
+    ],
+    out: OutOption = Path("results/localization"),
     model: Annotated[
         str | None,
-        typer.Option(help="MODEL to explain; without it, one is trained on the training half."),
+        typer.Option(help="MODEL to explain; without it, one is trained on the training split."),
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help="Weights of that MODEL.")] = None,
-    size: Annotated[str, typer.Option(help="Input size, 256 or WIDTHxHEIGHT.")] = "256",
-    epochs: Annotated[int, typer.Option(help="Of training.", min=1)] = 30,
-    seed: Annotated[int, typer.Option(help="Of training, grids and triplets.", min=0)] = 0,
-    draws: Annotated[int, typer.Option(help="Of the bootstrap.", min=1)] = 2000,
+    weights: WeightsOption = None,
+    size: Annotated[str, typer.Option(help="Input size in pixels: 256 or WIDTHxHEIGHT.")] = "256",
+    epochs: EpochsOption = 30,
+    seed: SeedOption = 0,
+    draws: DrawsOption = 2000,
     unseen: Annotated[
-        bool, typer.Option(help="Train a second network without two of the labels.")
+        bool,
+        typer.Option(help="Also train a network without two of the labels and measure it on them."),
     ] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Grid pointing, insertion, deletion, pixel AP, boxes: every method, with intervals."""
     from dataclasses import replace
@@ -143,60 +192,18 @@ def localization(
 
 
 @evaluate.command(
-    epilog="Example: foldcam evaluate transfer --data CUB_200_2011 --out results/transfer"
-)
-def transfer(
-    data: Annotated[Path, typer.Option(help="Images with boxes: CUB-200-2011, or a CSV.")],
-    out: Annotated[Path, typer.Option(help="Folder of results.")] = Path("results/transfer"),
-    epochs: Annotated[int, typer.Option(help="Of training, per head.", min=1)] = 15,
-    seed: Annotated[int, typer.Option(help="Of folds, training and grids.", min=0)] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
-) -> None:
-    """Which rows, channels, objective and head: grid pointing on the training half alone."""
-    from dataclasses import replace
-
-    from foldcam.benchmarks.transfer.study import run_transfer_study
-    from foldcam.export.commands.options import say_notes
-    from foldcam.export.datasets import load_dataset
-    from foldcam.export.progress import ProgressBar
-    from foldcam.export.training.trainer import TrainingOptions
-
-    check_outputs([Read("--data", data)], [Written("--out", out)])
-    say_notes(load_dataset(data, "all", boxes="truth"))
-    training = replace(TrainingOptions(), epochs=epochs, seed=seed, views=5, mosaics=200)
-    with ProgressBar() as progress:
-        document = run_transfer_study(data, out, training, progress)
-    if as_json:
-        print_json(document)
-        return
-    for name, row in document["variants"].items():
-        value, gap = row["grid_pointing"], row["difference"]
-        print(
-            f"{name:<48}{value['mean']:6.3f}  {gap['mean']:+.3f} [{gap['low']:+.3f}, "
-            f"{gap['high']:+.3f}]"
-        )
-    print()
-    for name, row in document["heads"].items():
-        print(
-            f"{name:<12} transferred {row['transferred']['mean']:.3f}, own gradient "
-            f"{row['aggregated_backprop']['mean']:.3f}, maps correlate "
-            f"{row['map_correlation']:.3f}; with the gradient by position "
-            f"{row['position_correlation']:.3f}"
-        )
-    print(f"Written to {out}/transfer.json")
-
-
-@evaluate.command(
     "house-price",
     epilog="Example: foldcam evaluate house-price --data houses --out results/houses",
 )
 def house_price(
-    data: Annotated[Path, typer.Option(help="Folder of houses: houses.csv or HousesInfo.txt.")],
-    out: Annotated[Path, typer.Option(help="Folder of results.")] = Path("results/houses"),
-    epochs: Annotated[int, typer.Option(help="Of training.", min=1)] = 8,
-    seed: Annotated[int, typer.Option(help="Of split, training and masks.", min=0)] = 0,
-    draws: Annotated[int, typer.Option(help="Of the bootstrap.", min=1)] = 2000,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    data: Annotated[
+        Path, typer.Option(help="Folder of houses, with houses.csv or HousesInfo.txt in it.")
+    ],
+    out: OutOption = Path("results/houses"),
+    epochs: EpochsOption = 8,
+    seed: SeedOption = 0,
+    draws: DrawsOption = 2000,
+    as_json: JsonOption = False,
 ) -> None:
     """A price from photographs: estimates, and whether what raises and lowers them does."""
     from dataclasses import replace
@@ -219,25 +226,141 @@ def house_price(
     print(f"Written to {out}: house-price.json, tables, plot, contact sheet, folded models")
 
 
-@evaluate.command(epilog="Example: foldcam evaluate architectures --out results/architectures")
-def architectures(
-    out: Annotated[Path, typer.Option(help="Folder of the result.")] = Path(
-        "results/architectures"
-    ),
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+@bench.command(epilog="Example: foldcam bench latency model.onnx --threads 1 --batch 1,8")
+def latency(
+    files: FilesArgument,
+    out: OutOption = Path("results/latency"),
+    backend: BackendsOption = None,
+    provider: ProvidersOption = "auto",
+    batch: BatchesOption = "1",
+    threads: ThreadsOption = None,
+    pin: PinOption = None,
+    passes: PassesOption = 300,
+    warm_up: WarmUpOption = 30,
+    rate: RateOption = 30.0,
+    frame: FrameOption = "1280x720",
+    cuda_graph: CudaGraphOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Fold networks of many kinds, compare them with torch, and build them with TensorRT RTX."""
-    from foldcam.benchmarks.architectures.study import failed, markdown_table, run_architectures
+    """Time folded models as `runtime bench` does, and write table and plot as well."""
+    from foldcam.benchmarks.latency.report import markdown_table, plot, setting
+    from foldcam.benchmarks.provenance import provenance
     from foldcam.export.progress import ProgressBar
+    from foldcam.runtime.bench.report import text
+    from foldcam.runtime.bench.run import run_bench
+    from foldcam.runtime.system.files import atomic_path
 
+    options = bench_options(
+        backend, provider, batch, threads, pin, passes, warm_up, rate, frame, cuda_graph
+    )
     with ProgressBar() as progress:
-        document = run_architectures(out, progress)
+        document = {**run_bench(files, options, progress), **provenance()}
+    write_document(out / "latency.json", document)
+    with atomic_path(out / "latency.md") as temporary:
+        page = f"{setting(document)}\n\n{markdown_table(document)}\n"
+        temporary.write_text(page, encoding="utf-8")
+    plot(document, out / "latency.png")
     if as_json:
         print_json(document)
     else:
-        print(markdown_table(document))
-    if failed(document):
-        raise typer.Exit(ExitStatus.GATE_FAILED)
+        print_text(text(document))
+        print_text(f"Written to {out}: latency.json, latency.md, latency.png")
+
+
+@bench.command(epilog="Example: foldcam bench overhead --data CUB_200_2011 --rows 300,10000,100000")
+def overhead(
+    data: DataOption = None,
+    rows: RowsOption = "300,10000,100000",
+    out: OutOption = Path("results/overhead"),
+    model: Annotated[
+        str | None,
+        typer.Option(help="MODEL to fold; without it, one with D = 128 is trained in --out."),
+    ] = None,
+    weights: WeightsOption = None,
+    size: SizeOption = None,
+    epochs: EpochsOption = 30,
+    search: Annotated[
+        str, typer.Option(help="How the bank is searched, as in foldcam export --search.")
+    ] = "auto",
+    bank_precision: Annotated[
+        str, typer.Option(help="Precision of the bank, as in foldcam export --bank-precision.")
+    ] = "auto",
+    rounds: Annotated[int, typer.Option(help="Number of timed runs of each graph.", min=1)] = 300,
+    seed: SeedOption = 0,
+    draws: DrawsOption = 2000,
+    as_json: JsonOption = False,
+) -> None:
+    """Time of the folded graph over the plain one by bank size, and the answers it loses."""
+    from foldcam.benchmarks.overhead.report import text_table
+    from foldcam.benchmarks.overhead.study import OverheadOptions, run_overhead
+    from foldcam.export.commands.options import choice
+    from foldcam.export.grafting.options import PRECISION_CHOICES, StorageOptions, parse_search
+    from foldcam.export.progress import ProgressBar
+
+    storage = StorageOptions(
+        search=parse_search(search),
+        precision=choice("--bank-precision", bank_precision, PRECISION_CHOICES),
+    )
+    options = OverheadOptions(
+        rows=counts(rows),
+        network=network_choice(model, weights, size, epochs, seed),
+        storage=storage,
+        rounds=rounds,
+        seed=seed,
+        draws=draws,
+    )
+    with ProgressBar() as progress:
+        document = run_overhead(data or usual_data(), out, options, progress)
+    if as_json:
+        print_json(document)
+        return
+    print(text_table(document))
+    print(f"\nplain graph {document['plain_milliseconds']} ms on one thread")
+    print(f"Written to {out}/overhead.json")
+
+
+@bench.command(epilog="Example: foldcam bench gpu --out results/gpu")
+def gpu(
+    out: OutOption = Path("results/gpu"),
+    device: Annotated[
+        str, typer.Option(help="Where to run: cuda, or cpu to try it without a GPU.")
+    ] = "cuda",
+    rows: RowsOption = "300,10000,100000",
+    batches: Annotated[
+        str, typer.Option(help="Numbers of images per pass, separated by commas.")
+    ] = "1,8",
+    networks: Annotated[
+        str,
+        typer.Option(
+            help="EfficientNet-Lite0, ResNet-50 (needs transformers), or both with a comma."
+        ),
+    ] = "EfficientNet-Lite0,ResNet-50",
+    rounds: Annotated[int, typer.Option(help="Number of timed runs of each method.", min=1)] = 200,
+    size: Annotated[int, typer.Option(help="Side of the square input in pixels.", min=32)] = 224,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Folded graphs and Grad-CAM in torch on one GPU: parity with the CPU, and time."""
+    from foldcam.benchmarks.gpu.report import text_table
+    from foldcam.benchmarks.gpu.study import NETWORKS, GpuOptions, run_gpu
+    from foldcam.export.commands.options import choice
+    from foldcam.export.progress import ProgressBar
+
+    options = GpuOptions(
+        device=choice("--device", device, ("cuda", "cpu")),
+        networks=tuple(choice("--networks", name, tuple(NETWORKS)) for name in networks.split(",")),
+        rows=counts(rows),
+        batches=counts(batches, "--batches", 1),
+        rounds=rounds,
+        size=size,
+        seed=seed,
+    )
+    with ProgressBar() as progress:
+        document = run_gpu(out, options, progress)
+    if as_json:
+        print_json(document)
+    else:
+        print(text_table(document))
 
 
 def _print_demo(report: DemoReport) -> None:
@@ -268,6 +391,38 @@ def _print_demo(report: DemoReport) -> None:
 
 def _short(folder: Path) -> Path:
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+
+
+# The commands of the studies, which the wheel does not hold.
+STUDIES = {
+    "bench": ("int8", "peers", "pipeline", "ray", "scale"),
+    "evaluate": ("architectures", "transfer"),
+}
+
+
+def _add_studies() -> None:
+    """Add the commands of a checkout, or hidden ones that say where they run."""
+    if has_studies():
+        study("cli", "foldcam").add_commands(bench, evaluate)
+        return
+    for group_app, group_name in ((bench, "bench"), (evaluate, "evaluate")):
+        for name in STUDIES[group_name]:
+            _add_missing_study(group_app, f"foldcam {group_name} {name}")
+
+
+def _add_missing_study(group_app: typer.Typer, command: str) -> None:
+    def explain() -> None:
+        study("cli", command)
+
+    group_app.command(
+        command.rpartition(" ")[2],
+        hidden=True,
+        add_help_option=False,
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    )(explain)
+
+
+_add_studies()
 
 
 if __name__ == "__main__":

@@ -1,12 +1,16 @@
-"""What the benchmark commands share: flags, and the network that they measure."""
+"""What the benchmark commands share: options, and the network that they measure."""
 
 from __future__ import annotations
 
 import os
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from foldcam.runtime.errors import FoldcamError
 
 if TYPE_CHECKING:
     from foldcam.benchmarks.graphs import NetworkChoice
@@ -14,12 +18,45 @@ if TYPE_CHECKING:
 DataOption = Annotated[
     Path | None,
     typer.Option(
-        help="Images with boxes: CUB-200-2011, or a CSV.",
+        help="Images with boxes: a CUB-200-2011 folder or a CSV file.",
         show_default="CUB_200_2011 in the folder that FOLDCAM_DATA names",
     ),
 ]
-OutOption = Annotated[Path, typer.Option(help="Folder of results.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+OutOption = Annotated[Path, typer.Option(help="Folder that the results are written into.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on standard output.")
+]
+WeightsOption = Annotated[Path | None, typer.Option(help="File with the weights of MODEL.")]
+SizeOption = Annotated[
+    str | None, typer.Option(help="Input size of the network in pixels: 256 or WIDTHxHEIGHT.")
+]
+EpochsOption = Annotated[int, typer.Option(help="Number of training epochs.", min=1)]
+SeedOption = Annotated[int, typer.Option(help="Seed of everything that is drawn.", min=0)]
+DrawsOption = Annotated[int, typer.Option(help="Number of bootstrap resamples.", min=1)]
+RowsOption = Annotated[str, typer.Option(help="Numbers of bank rows, separated by commas.")]
+
+
+def has_studies() -> bool:
+    """Whether this is a checkout, which holds the studies; the wheel does not."""
+    return find_spec("foldcam.benchmarks.studies") is not None
+
+
+def study(name: str, command: str) -> Any:
+    """A module of the studies, loaded by name: what is installed must import none of them.
+
+    Args:
+        name: the module below `foldcam.benchmarks.studies`.
+        command: what the user typed, for the message.
+
+    Raises:
+        FoldcamError: this is not a checkout.
+    """
+    if not has_studies():
+        raise FoldcamError(
+            f"{command} is a study of the project, which is not installed with it: run it from "
+            "a checkout of the repository."
+        )
+    return import_module(f"foldcam.benchmarks.studies.{name}")
 
 
 def usual_data() -> Path:

@@ -51,7 +51,7 @@ def chosen_network(
         choice: see `NetworkChoice`.
         samples: to train on.
         path: where a trained network is kept; one that is there is taken.
-        progress: told `(stage, done, total)`.
+        progress: called with `(stage, done, total)`.
 
     Raises:
         FoldcamError: an unusable network, or data that it cannot learn from.

@@ -37,19 +37,19 @@ def interleaved_runs(
     rounds: int,
     seed: int = 0,
     warm_up: int = 10,
-    tell: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Timed]:
     """Seconds of each run, all of them once in every round.
 
-    The order within a round is drawn anew, so that none always follows the one that
+    The order within a round is drawn again each time, so that none always follows the one that
     emptied the caches.
 
     Args:
-        runs: name -> what is timed, told the number of the round.
+        runs: name -> what is timed, called with the number of the round.
         rounds: timed rounds.
         seed: of the orders.
         warm_up: rounds before, untimed.
-        tell: told rounds done and in all.
+        on_progress: called with the rounds done and in all.
     """
     generator = np.random.default_rng(seed)
     names = list(runs)
@@ -65,8 +65,8 @@ def interleaved_runs(
                     wall,
                     processor,
                 )
-        if tell and number >= 0:
-            tell(number + 1, rounds)
+        if on_progress and number >= 0:
+            on_progress(number + 1, rounds)
     return seconds
 
 

@@ -18,7 +18,7 @@ from foldcam.benchmarks.bootstrap import Interval, bootstrap
 from foldcam.export.bank import Bank
 from foldcam.export.datasets import Dataset
 from foldcam.export.datasets.reading import read_picture
-from foldcam.export.storage.in_graph import bank_of
+from foldcam.export.grafting.in_graph import bank_of
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.errors import FoldcamError

@@ -13,8 +13,8 @@ from foldcam.calibrate.graph import with_outputs
 from foldcam.calibrate.selection import Pictures
 from foldcam.calibrate.session import Floats, Images, Runner
 from foldcam.export.datasets import Sample
+from foldcam.export.grafting.in_graph import bank_of, stored_bank_of
 from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP
-from foldcam.export.storage.in_graph import bank_of, stored_bank_of
 from foldcam.export.verification.formulas import scaled_estimate
 from foldcam.runtime.comparison.figures import (
     Answered,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import onnx
 
+from foldcam.export.grafting.in_graph import bank_of
 from foldcam.export.onnx_graphs.message import load_message
 from foldcam.export.onnx_graphs.precision import is_float16
-from foldcam.export.storage.in_graph import bank_of
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import METADATA_KEY, Contract, parse_contract
 from foldcam.runtime.errors import FoldcamError

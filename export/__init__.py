@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from foldcam.export.exporter import ExportReport as ExportReport
     from foldcam.export.exporter import export_model as export_model
     from foldcam.export.grafting.fold import FoldOptions as FoldOptions
+    from foldcam.export.grafting.options import StorageOptions as StorageOptions
     from foldcam.export.grafting.refold import FoldWishes as FoldWishes
     from foldcam.export.grafting.refold import fold_file as fold_file
     from foldcam.export.models.spec import LoadedModel as LoadedModel
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from foldcam.export.models.spec import wrap_module as wrap_module
     from foldcam.export.objectives.directions import parse_objective as parse_objective
     from foldcam.export.objectives.kernel import parse_kernel as parse_kernel
-    from foldcam.export.storage.options import StorageOptions as StorageOptions
     from foldcam.export.training.trainer import TrainingOptions as TrainingOptions
     from foldcam.export.training.trainer import train as train
     from foldcam.export.verification.images import images_to_verify as images_to_verify
@@ -51,7 +51,7 @@ _HOMES = {
     "FoldWishes": "foldcam.export.grafting.refold",
     "LoadedModel": "foldcam.export.models.spec",
     "Sample": "foldcam.export.datasets",
-    "StorageOptions": "foldcam.export.storage.options",
+    "StorageOptions": "foldcam.export.grafting.options",
     "TrainingOptions": "foldcam.export.training.trainer",
     "VerifyReport": "foldcam.export.verification.run",
     "add_to_bank_file": "foldcam.export.bank_files",

@@ -17,7 +17,9 @@ from foldcam.export.banks.grad_weights import ChannelRule
 from foldcam.export.banks.steps import StageProgress
 from foldcam.export.coarse_map import coarse_notes
 from foldcam.export.datasets import Dataset
+from foldcam.export.grafting.fidelity import Fidelity, measure_fidelity
 from foldcam.export.grafting.fold import FoldOptions, fold
+from foldcam.export.grafting.in_graph import stored_bank_of
 from foldcam.export.models.spec import LoadedModel
 from foldcam.export.networks.cut import Network
 from foldcam.export.networks.feature_map import describe
@@ -27,8 +29,6 @@ from foldcam.export.onnx_graphs.embedding_model import OLDEST_OPSET
 from foldcam.export.onnx_graphs.file import OnnxFile
 from foldcam.export.onnx_graphs.file_size import check_file_size, weight_bytes
 from foldcam.export.onnx_graphs.own_normalization import own_normalization
-from foldcam.export.storage.fidelity import Fidelity, measure_fidelity
-from foldcam.export.storage.in_graph import stored_bank_of
 from foldcam.export.versions import tool_versions
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import Contract, Origin

@@ -17,7 +17,7 @@ SECONDS = 15
 EVERYTHING = f"""
 import time
 begun = time.monotonic()
-import foldcam.benchmarks.peers.graphs, calibrate, export, runtime
+import foldcam.benchmarks.studies.peers.graphs, calibrate, export, runtime
 import numpy as np, onnx
 from importlib import import_module, util
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
+import os
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
+import grimp
+import networkx as nx
 import pytest
-from imports import PACKAGES, at_import_time, imported, modules
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -30,52 +32,59 @@ PYTHONS = [
     c.rpartition(" ")[2] for c in PROJECT["classifiers"] if re.fullmatch(r".*Python :: 3\.\d+", c)
 ]
 
-FORBIDDEN = {
-    "runtime": {"export", "calibrate", "benchmarks", "torch", "onnx"},
-    "export": {"calibrate", "benchmarks"},
-    "calibrate": {"benchmarks"},
-    "benchmarks": set(),
-}
+PACKAGES = ("runtime", "export", "calibrate", "benchmarks")
 
 
-# Who imports whom
+# Who imports whom: `make lint` holds the sources against the contracts of pyproject.toml.
 
 
-MODULES = modules(ROOT)
+def _linted(folder: Path) -> str:
+    """What the linter says of a `foldcam` below a folder, by this project's own contracts."""
+    (folder / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
+    done = subprocess.run(
+        [sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c()",
+         "--no-logo", "--no-cache"],
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(folder)}, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert "Contracts:" in done.stdout, done.stdout + done.stderr
+    return done.stdout
 
 
-def _parse(module: str) -> ast.Module:
-    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_a_module_imports_only_what_the_dependency_rule_allows(module: str) -> None:
-    names = imported(_parse(module), module, MODULES[module], MODULES)
-    forbidden = {name.split(".")[0] for name in names} & FORBIDDEN[module.split(".")[0]]
-    assert not forbidden, f"{module} imports {', '.join(sorted(forbidden))}"
+@pytest.mark.parametrize(
+    ("module", "text", "broken"),
+    [
+        ("runtime/a.py", "def f():\n    import foldcam.export\n", "runtime < export"),
+        ("export/a.py", "if TYPE_CHECKING:\n    import foldcam.calibrate\n", "runtime < export"),
+        ("calibrate/a.py", "import foldcam.benchmarks\n", "runtime < export"),
+        ("runtime/a.py", "def f():\n    import torch\n", "neither torch nor onnx"),
+        ("runtime/a.py", "if TYPE_CHECKING:\n    from onnx import helper\n", "neither torch nor"),
+        ("benchmarks/a.py", "def f():\n    import foldcam.benchmarks.studies\n", "no study"),
+        ("export/a.py", "def f():\n    import foldcam.export.b\n", "in a circle"),
+    ],
+)
+def test_the_linter_refuses_what_the_dependency_rule_forbids(tmp_path, module, text, broken):
+    for name in (*PACKAGES, "benchmarks/studies"):
+        (tmp_path / "foldcam" / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "foldcam" / name / "__init__.py").touch()
+    (tmp_path / "foldcam" / "__init__.py").touch()
+    (tmp_path / "foldcam/export/b.py").write_text("import foldcam.export.a\n")
+    (tmp_path / "foldcam/export/a.py").touch()
+    (tmp_path / "foldcam" / module).write_text("from typing import TYPE_CHECKING\n" + text)
+    verdicts = re.findall(r"^(.*) (KEPT|BROKEN)\b", _linted(tmp_path), re.MULTILINE)
+    assert [broken in name for name, verdict in verdicts if verdict == "BROKEN"] == [True], verdicts
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    edges = {
-        module: sorted(
-            set(imported(at_import_time(_parse(module)), module, path, MODULES))
-            & set(MODULES) - {module}
-        )
-        for module, path in MODULES.items()
-    }
-    done: set[str] = set()
-
-    def visit(module: str, trail: tuple[str, ...]) -> None:
-        assert module not in trail, "circle: " + " -> ".join(
-            [*trail[trail.index(module) :], module]
-        )
-        if module not in done:
-            for other in edges[module]:
-                visit(other, (*trail, module))
-            done.add(module)
-
-    for module in edges:
-        visit(module, ())
+    # The linter compares neighbours; this also finds a package and a module inside it.
+    graph = grimp.build_graph("foldcam", exclude_type_checking_imports=False, cache_dir=None)
+    imports = nx.DiGraph(
+        (module, other)
+        for module in graph.modules
+        for other in graph.find_modules_directly_imported_by(module)
+    )
+    found = [sorted(part) for part in nx.strongly_connected_components(imports) if len(part) > 1]
+    assert not found
 
 
 # What is installed
@@ -155,7 +164,7 @@ def test_every_file_of_a_package_is_in_the_wheel() -> None:
     left_out = []
     for path in _files():
         name = path.relative_to(ROOT)
-        # Result files are what the documents' tables are written from, in a checkout.
+        # Studies and their results are what the documents rest on, in a checkout.
         if name.parts[0] not in PACKAGES or name.is_relative_to("benchmarks/results"):
             continue
         folder = next(each for each in path.parents if (each / "__init__.py").is_file())
@@ -168,6 +177,96 @@ def test_every_file_of_a_package_is_in_the_wheel() -> None:
         if not any(within.match(pattern) for pattern in patterns):
             left_out.append(str(name))
     assert not left_out, f"add them to tool.setuptools.package-data: {', '.join(left_out)}"
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with nothing in it but the wheel of this checkout, installed."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    for path in _files():
+        name = path.relative_to(ROOT)
+        if name.parts[0] in (*PACKAGES, "src", "pyproject.toml", "README.md", "LICENSE"):
+            place = source / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_symlink():
+                place.symlink_to(path.readlink())
+            elif path.suffix in {".py", ".toml", ".md", ".typed"} or "static" in name.parts:
+                place.write_bytes(path.read_bytes())
+    for link in (ROOT / "src" / "foldcam").iterdir():
+        if link.is_symlink():
+            (source / "src" / "foldcam" / link.name).symlink_to(link.readlink())
+    for command in (
+        ["build", "--wheel", "--no-isolation", "--outdir", str(folder), str(source)],
+        ["pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(folder / "site"),
+         "--find-links", str(folder), "foldcam"],
+    ):  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-m", *command], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_the_wheel_is_one_package_without_studies_and_results(bare: Path) -> None:
+    with zipfile.ZipFile(next(bare.glob("*.whl"))) as wheel:
+        names = wheel.namelist()
+    assert {
+        name.split("/")[0].removesuffix(f"-{PROJECT['version']}.dist-info") for name in names
+    } == {"foldcam"}
+    assert not [name for name in names if "studies" in name or "results" in name]
+    assert {f"foldcam/{name}/__init__.py" for name in PACKAGES} <= set(names)
+    packages = {path.name for path in (bare / "site").iterdir() if path.suffix != ".dist-info"}
+    assert packages - {"bin"} == {"foldcam"}
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "said"),
+    [
+        ("foldcam", ("--help",), "export"),
+        ("foldcam", ("bench", "--help"), "overhead"),
+        ("foldcam", ("evaluate", "--help"), "localization"),
+        ("runtime", ("--help",), "inspect"),
+    ],
+)
+def test_the_wheel_shows_its_commands_and_no_study(bare, program, arguments, said):
+    done = _installed(bare, program, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert said in done.stdout
+    assert not re.search(
+        r"\b(peers|scale|int8|ray|pipeline|transfer|architectures)\b *  ", done.stdout
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("bench", "peers", "--data", "anything"),
+        ("bench", "ray", "--help"),
+        ("evaluate", "transfer"),
+        ("bench", "gate", "--prove"),
+    ],
+)
+def test_a_study_says_that_it_runs_from_a_checkout(bare, arguments):
+    done = _installed(bare, "foldcam", *arguments)
+    assert done.returncode == 1, done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith(f"error: foldcam {arguments[0]} {arguments[1]}")
+    assert "a checkout of the repository" in line
+
+
+def _installed(bare: Path, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command of what the wheel holds; other packages are this environment's."""
+    script = bare / "call.py"
+    script.write_text(
+        f"import foldcam, sys\nassert foldcam.__file__.startswith({str(bare)!r})\n"
+        f"from foldcam.runtime.cli.entry import {program} as main\nsys.exit(main())\n"
+    )
+    return subprocess.run(
+        [sys.executable, str(script), *arguments],
+        cwd=bare, env={**os.environ, "PYTHONPATH": str(bare / "site"), "COLUMNS": "200"},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
 
 
 # The version, which pyproject.toml alone sets

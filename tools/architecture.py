@@ -19,10 +19,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import grimp
 import networkx as nx
 from diagram import Node, svg
-from imports import PACKAGES, ROOT, edges, modules
 
+ROOT = Path(__file__).resolve().parent.parent
+# Installed as foldcam.export and so on; here they are named as the folders are.
+PACKAGES = ("export", "runtime", "calibrate", "benchmarks")
 DOCUMENT = ROOT / "docs" / "architecture.md"
 IMAGES = ROOT / "docs" / "images"
 _BLOCK = re.compile(r"(<!-- rooms -->\n).*?(<!-- /rooms -->)", re.DOTALL)
@@ -85,13 +88,24 @@ class Room:
         return re.split(r"[/ ]", self.name)[0]
 
 
-def known_edges(root: Path = ROOT) -> dict[str, set[str]]:
-    """Who imports whom, without the packages' own `__init__`, which only list public names."""
-    found = edges(modules(root))
+def known_edges() -> dict[str, set[str]]:
+    """Who imports whom, inside functions and for types too.
+
+    The packages' own `__init__` are left out: they only list public names.
+    """
+    graph = grimp.build_graph("foldcam", exclude_type_checking_imports=False, cache_dir=None)
+    found = {
+        module.removeprefix("foldcam."): {
+            other.removeprefix("foldcam.")
+            for other in graph.find_modules_directly_imported_by(module)
+        }
+        for module in graph.modules
+    }
+    left_out = {"foldcam", *PACKAGES}
     return {
-        module: imported - set(PACKAGES)
-        for module, imported in found.items()
-        if module not in PACKAGES
+        module: found[module] - left_out
+        for module in sorted(found)
+        if module.split(".")[0] in PACKAGES and module not in left_out
     }
 
 
@@ -190,10 +204,9 @@ def room_table(imports: Mapping[str, set[str]]) -> str:
 
 def _said_of(room: Room) -> str:
     """The first line of the folder's docstring; of loose modules their names."""
-    known = modules()
-    folder = room.name.replace("/", ".")
-    if folder in known:
-        text = ast.get_docstring(ast.parse(known[folder].read_text(encoding="utf-8")))
+    package = ROOT / room.name / "__init__.py"
+    if package.is_file():
+        text = ast.get_docstring(ast.parse(package.read_text(encoding="utf-8")))
         return (text or "").splitlines()[0].replace("|", "\\|")
     return ", ".join(f"`{module.split('.')[-1]}`" for module in room.modules)
 

@@ -111,7 +111,7 @@ def run_demo(out: Path, say: Callable[[str], None], seed: int = 0) -> DemoReport
     Args:
         out: folder for everything that is made; what an earlier demo left in it is
             replaced.
-        say: told what happens, one line each.
+        say: called with one line of text for each step.
         seed: of views and scenes.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foldcam.benchmarks.cli_support import JsonOption, OutOption
+from foldcam.benchmarks.cli_support import JsonOption, OutOption, study
 from foldcam.runtime.at_stake import Read, Written, check_outputs
 from foldcam.runtime.errors import ExitStatus
 from foldcam.runtime.system.command import print_json, print_text
@@ -22,42 +22,57 @@ def gate(
     baseline: Annotated[
         Path | None,
         typer.Option(
-            help="What this device measured once.",
+            help="File with what this device measured before.",
             show_default="benchmarks/baselines/, named after the device",
         ),
     ] = None,
     update: Annotated[
-        bool, typer.Option("--update", help="Measure, and write the baseline anew.")
+        bool, typer.Option("--update", help="Measure, and write the baseline again.")
     ] = False,
     prove: Annotated[
         bool,
         typer.Option(
             "--prove",
-            help="Slow a graph down by 5 % and see it caught; run clean ones and see none caught.",
+            help="In a checkout, check the gate itself: it must catch a graph that is slowed "
+            "down by 5 %, and pass others.",
         ),
     ] = False,
     model: Annotated[
         Path | None,
-        typer.Option(help="A folded .onnx; without it EfficientNet-Lite0 with 300 random rows."),
+        typer.Option(
+            help="Folded .onnx file; without it, EfficientNet-Lite0 with 300 random rows is timed."
+        ),
     ] = None,
     int8: Annotated[
-        Path | None, typer.Option(help="An INT8 model or engine, timed against --fp16.")
+        Path | None, typer.Option(help="INT8 model or engine that is timed against --fp16.")
     ] = None,
-    fp16: Annotated[Path | None, typer.Option(help="An FP16 model or engine.")] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    fp16: Annotated[
+        Path | None, typer.Option(help="FP16 model or engine that --int8 is compared with.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where to run: cpu or cuda.")] = "cpu",
     repeats: Annotated[
-        int, typer.Option(help="Times that the graphs are opened anew.", min=1)
+        int, typer.Option(help="Number of times that the graphs are opened again.", min=1)
     ] = 10,
-    rounds: Annotated[int, typer.Option(help="Paired runs in each repeat.", min=5)] = 60,
-    margin: Annotated[float, typer.Option(help="How far a ratio may rise.", min=0.0)] = 0.025,
+    rounds: Annotated[int, typer.Option(help="Number of paired runs in each repeat.", min=5)] = 60,
+    margin: Annotated[
+        float, typer.Option(help="How far a ratio may rise, as a share of it.", min=0.0)
+    ] = 0.025,
     absolute_margin: Annotated[
-        float, typer.Option(help="How far milliseconds may rise.", min=0.0)
+        float,
+        typer.Option(help="How far a time in milliseconds may rise, as a share of it.", min=0.0),
     ] = 0.15,
-    clean: Annotated[int, typer.Option(help="Of --prove: runs that must pass.", min=1)] = 20,
-    slowed: Annotated[int, typer.Option(help="Of --prove: runs that must fail.", min=1)] = 10,
+    clean: Annotated[
+        int, typer.Option(help="Number of runs of --prove on the graph as it is.", min=1)
+    ] = 20,
+    slowed: Annotated[
+        int, typer.Option(help="Number of runs of --prove on the slowed graph.", min=1)
+    ] = 10,
     out: OutOption = Path("results/gate"),
     markdown: Annotated[
-        Path | None, typer.Option(help="Write the verdict as Markdown: a job summary, a comment.")
+        Path | None,
+        typer.Option(
+            help="File to write the verdict into as Markdown, for a job summary or a comment."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -84,6 +99,8 @@ def gate(
         absolute_margin=absolute_margin,
     )
     # First what can fail at once.
+    if prove:
+        study("gate", "foldcam bench gate --prove")
     check_outputs(
         [Read("--model", model), Read("--int8", int8), Read("--fp16", fp16),
          Read("--baseline", None if update else baseline)],
@@ -145,16 +162,15 @@ def _gate(
 def _prove(
     subject: Subject, out: Path, options: GateOptions, clean: int, slowed: int, as_json: bool
 ) -> None:
-    from foldcam.benchmarks.gate.prove import ProofOptions, prove
-    from foldcam.benchmarks.gate.report import proof_text
+    proof = study("gate", "foldcam bench gate --prove")
     from foldcam.export.progress import ProgressBar
 
     with ProgressBar() as progress:
-        document = prove(subject, out, ProofOptions(options, clean, slowed), progress)
+        document = proof.prove(subject, out, proof.ProofOptions(options, clean, slowed), progress)
     if as_json:
         print_json(document)
     else:
-        print_text(proof_text(document))
+        print_text(proof.proof_text(document))
     if not document["passed"]:
         raise typer.Exit(ExitStatus.GATE_FAILED)
 

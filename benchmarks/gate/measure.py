@@ -36,7 +36,7 @@ def measured(
 
     Args:
         files: `plain` and `folded`, and `int8` and `fp16` where both are there.
-        repeats: times that everything is opened anew.
+        repeats: times that everything is opened again.
         rounds: paired runs in each repeat.
         device: `cpu` (one thread, on one processor) or `cuda`.
         seed: of images and orders.

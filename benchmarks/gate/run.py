@@ -32,7 +32,7 @@ class GateOptions:
 
     Attributes:
         device: `cpu` or `cuda`.
-        repeats: times that everything is opened anew.
+        repeats: times that everything is opened again.
         rounds: paired runs in each.
         margin: of the ratios.
         tail_margin: of p99 over p50, relative to the plain graph's.

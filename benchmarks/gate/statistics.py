@@ -1,8 +1,8 @@
 """Has a figure risen? An exact test over repeats that assumes nothing about the noise.
 
 The figure of one repeat is a median over paired rounds: within a round the compared graphs run
-one after the other, in an order that is drawn anew, so that both meet the same load, and a
-round that something disturbed is outvoted. Every repeat opens its graphs anew, because where a
+one after the other, in an order drawn for each round, so that both meet the same load, and a
+round that something disturbed is outvoted. Every repeat opens its graphs again, because where a
 graph's weights lie in memory decides up to a percent of its time, and stays as it is until the
 graph is opened again: rounds cannot show that, repeats can.
 

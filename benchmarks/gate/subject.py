@@ -43,7 +43,7 @@ def standard_subject(folder: Path) -> Subject:
     from foldcam.export.grafting.fold import FoldOptions, fold
     from foldcam.export.models.demo import pooled_features
     from foldcam.export.models.projected import ProjectedNetwork
-    from foldcam.export.torch_networks.cut import TorchNetwork
+    from foldcam.export.networks.torch_cut import TorchNetwork
     from foldcam.export.versions import tool_versions
     from foldcam.runtime.contract.schema import Origin
     from foldcam.runtime.images.preprocess import Preprocessing

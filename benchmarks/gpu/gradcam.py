@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from foldcam.export.torch_networks.cut import TorchNetwork
+from foldcam.export.networks.torch_cut import TorchNetwork
 
 
 def gradcam_runs(

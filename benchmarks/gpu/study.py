@@ -25,8 +25,8 @@ from foldcam.benchmarks.localization.report import write_json
 from foldcam.export.bank import Bank, label_runs, scaled_to_unit_maximum
 from foldcam.export.grafting.fold import FoldOptions, fold
 from foldcam.export.models.projected import ProjectedNetwork
+from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.export.onnx_graphs.precision import to_float16
-from foldcam.export.torch_networks.cut import TorchNetwork
 from foldcam.export.versions import tool_versions
 from foldcam.runtime.contract.schema import Origin, Precision
 from foldcam.runtime.images.preprocess import Preprocessing
@@ -101,7 +101,7 @@ def run_gpu(
     Args:
         out: folder of `gpu.json`, which is written after each network and batch.
         options: see `GpuOptions`.
-        progress: told `(stage, done, total)`.
+        progress: called with `(stage, done, total)`.
 
     Returns:
         The document: under `cases` for each network, precision and batch the median
@@ -236,7 +236,7 @@ def _cases(
 def _interleaved(
     runs: dict[str, Callable[[], None]], options: GpuOptions
 ) -> dict[str, Sequence[float]]:
-    """Seconds of each; the order within a round is drawn anew."""
+    """Seconds of each; the order within a round is drawn again each time."""
     generator = np.random.default_rng(options.seed)
     names = list(runs)
     seconds: dict[str, list[float]] = {name: [] for name in names}

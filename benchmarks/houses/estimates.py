@@ -12,9 +12,9 @@ import numpy.typing as npt
 from foldcam.benchmarks.houses.houses import House
 from foldcam.export.bank import Bank
 from foldcam.export.banks.embedding_pass import embed
+from foldcam.export.grafting.in_graph import bank_of
 from foldcam.export.networks.cut import Network
 from foldcam.export.onnx_graphs.message import load_message
-from foldcam.export.storage.in_graph import bank_of
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.files import read_image
 from foldcam.runtime.images.preprocess import Image, Preprocessing
@@ -72,13 +72,13 @@ def ask(model: FoldedModel, houses: Sequence[House], kind: str, progress: StageP
 
 
 def run(
-    model: FoldedModel, images: Sequence[Image], tell: Callable[[int], None] = lambda _: None
+    model: FoldedModel, images: Sequence[Image], on_progress: Callable[[int], None] = lambda _: None
 ) -> list[Result]:
-    """The folded model's results, in batches; `tell` is told the images done."""
+    """The folded model's results, in batches; `on_progress` is called with the images done."""
     results: list[Result] = []
     for start in range(0, len(images), _BATCH):
         results += model.run_batch(images[start : start + _BATCH])
-        tell(len(results))
+        on_progress(len(results))
     return results
 
 

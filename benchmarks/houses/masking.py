@@ -34,7 +34,7 @@ def measure_masking(
     model: FoldedModel,
     answers: Answers,
     seed: int,
-    tell: Callable[[int, int], None] = lambda *_: None,
+    on_progress: Callable[[int, int], None] = lambda *_: None,
 ) -> dict[str, Doubles]:
     """Change of each house's log estimate under each mask.
 
@@ -42,7 +42,7 @@ def measure_masking(
         model: the folded model that gave the answers.
         answers: for one photograph of each house, at least two houses.
         seed: of the controls.
-        tell: told masks done and in all.
+        on_progress: called with the masks done and in all.
 
     Returns:
         `float64 [H]` for `raising`, `lowering`, `random`, `other_raising` and
@@ -74,7 +74,7 @@ def measure_masking(
             pictures = [blurred(*pair) for pair in zip(answers.images, cells, strict=True)]
             parts.append(log_estimates(run(model, pictures)) - answers.log_estimates)
             done += 1
-            tell(done, total)
+            on_progress(done, total)
         changes[name] = np.mean(parts, axis=0)
     return changes
 

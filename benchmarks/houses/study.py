@@ -75,7 +75,7 @@ def run_study(
         out: folder of results: `house-price.json` and `.md`, scatter plot, contact sheet,
             the trained network and one folded model per kind of photograph.
         options: see `StudyOptions`.
-        progress: told `(stage, done, total)`.
+        progress: called with `(stage, done, total)`.
 
     Returns:
         The document that was written.

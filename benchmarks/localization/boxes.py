@@ -64,7 +64,7 @@ class BoxAccuracy:
     """IoU of every image at every threshold, and the accuracies that follow from them.
 
     Every method takes ``indices``, ``int [M]`` images with repetition (all of them by default),
-    so that a bootstrap can resample images and choose the threshold anew each time:
+    so that a bootstrap can resample images and choose the threshold again each time:
     ``bootstrap_of(accuracy.max_box_acc_v2, accuracy.count)``.
 
     Attributes:

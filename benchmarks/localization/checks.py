@@ -21,8 +21,8 @@ from foldcam.export.banks.grad_weights import pull_back_anywhere
 from foldcam.export.datasets import Sample
 from foldcam.export.datasets.reading import read_picture
 from foldcam.export.networks.cut import Activations, Network
+from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.export.objectives.directions import parse_objective
-from foldcam.export.torch_networks.cut import TorchNetwork
 from foldcam.runtime.images.preprocess import Preprocessing
 
 Floats = npt.NDArray[np.float32]
@@ -118,7 +118,7 @@ def randomization(
     """The model-randomization check (Adebayo et al. 2018): shuffled weights must move the map.
 
     Weights are shuffled within their tensors from the output downwards, the bank is
-    built anew with the broken network, and its maps are compared with the intact ones.
+    built again with the broken network, and its maps are compared with the intact ones.
 
     Args:
         module: the network.

@@ -96,12 +96,12 @@ def evaluate_localization(
         train: images on which the frozen thresholds are chosen.
         seed: of grids, triplets and random maps.
         draws: of the bootstrap.
-        progress: told `(stage, done, total)`.
+        progress: called with `(stage, done, total)`.
 
     Raises:
         FoldcamError: the model cannot be run, or all images have one label.
     """
-    tell = progress or (lambda *_: None)
+    on_progress = progress or (lambda *_: None)
     runner = Runner(network, Methods(network, bank), preprocessing, seed)
     size = (preprocessing.height, preprocessing.width)
     with closing(open_backend(model, provider="cpu")) as backend:
@@ -113,18 +113,18 @@ def evaluate_localization(
         frozen = _frozen_levels(runner, bank, train, size)
         scores = {name: Scores(len(test)) for name in METHODS}
         for done, name in enumerate(METHODS):
-            tell("boxes", done, len(METHODS))
+            on_progress("boxes", done, len(METHODS))
             scores[name].add_boxes(maps[name], test, size, frozen[name])
-        tell("boxes", len(METHODS), len(METHODS))
-        shown = grid_scores(runner, test, rows, scores, tell)
-        _perturbation_scores(runner, backend, test, rows, maps, scores, tell)
+        on_progress("boxes", len(METHODS), len(METHODS))
+        shown = grid_scores(runner, test, rows, scores, on_progress)
+        _perturbation_scores(runner, backend, test, rows, maps, scores, on_progress)
     others = {name: scores[name] for name in METHODS if name != TRANSFERRED}
     labels = np.asarray(bank.row_labels())
-    tell("bootstrap", 0, 2)
+    on_progress("bootstrap", 0, 2)
     methods = {name: scores[name].intervals(draws) for name in METHODS}
-    tell("bootstrap", 1, 2)
+    on_progress("bootstrap", 1, 2)
     versus = differences(scores[TRANSFERRED], others, draws)
-    tell("bootstrap", 2, 2)
+    on_progress("bootstrap", 2, 2)
     return LocalizationResult(
         images=len(test),
         recall_at_1=float(np.mean(labels[rows] == np.asarray(test.labels))),
@@ -213,7 +213,7 @@ def grid_scores(
     test: Subjects,
     rows: Integers,
     scores: dict[str, Scores],
-    tell: StageProgress,
+    on_progress: StageProgress,
 ) -> list[tuple[Grid, Image, Floats]]:
     """Grid pointing through the network (2 x 2 and 3 x 3) and on separate feature maps.
 
@@ -222,7 +222,7 @@ def grid_scores(
         test: images to stand in grids.
         rows: `int64 [N]`, the row that the folded graph returned for each.
         scores: method -> where to add the metrics.
-        tell: told `(stage, done, total)`.
+        on_progress: called with `(stage, done, total)`.
 
     Returns:
         The 2 x 2 grids with their pictures and transferred heatmaps.
@@ -233,7 +233,7 @@ def grid_scores(
         grids = draw_grids(test.labels, side, _GRID_REPEATS[side], runner.seed)
         values: dict[str, list[float]] = {name: [] for name in METHODS}
         for start in range(0, len(grids), _BATCH):
-            tell(f"grids {side} x {side}", start, len(grids))
+            on_progress(f"grids {side} x {side}", start, len(grids))
             block = grids[start : start + _BATCH]
             asked = [grid.asked for grid in block]
             images = [grid_image(grid, test.images, runner.preprocessing) for grid in block]
@@ -248,7 +248,7 @@ def grid_scores(
                     values[name].append(grid_pointing(heat, side, side, grid.cell))
                 if name == TRANSFERRED and side == 2:
                     shown += list(zip(block, images, maps, strict=True))
-        tell(f"grids {side} x {side}", len(grids), len(grids))
+        on_progress(f"grids {side} x {side}", len(grids), len(grids))
         for name in METHODS:
             scores[name].add_values(metric, per_subject(grids, values[name], len(test)))
     _separate_maps(runner, test, feature_maps, weights, scores)
@@ -304,14 +304,14 @@ def _perturbation_scores(
     rows: Integers,
     maps: dict[str, Floats],
     scores: dict[str, Scores],
-    tell: StageProgress,
+    on_progress: StageProgress,
 ) -> None:
     """Insertion and deletion of the contrast `e . v`: own class against the others."""
     directions = runner.methods.direction(rows)
     curves: dict[str, list[PerturbationCurves]] = {name: [] for name in METHODS}
     sigma = max(runner.preprocessing.width, runner.preprocessing.height) / 10
     for number, image in enumerate(test.resized):
-        tell("insertion and deletion", number, len(test))
+        on_progress("insertion and deletion", number, len(test))
         blurred = np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), np.uint8)
         planes = np.moveaxis(image, -1, 0), np.moveaxis(blurred, -1, 0)
 
@@ -331,7 +331,7 @@ def _perturbation_scores(
             if key not in measured:
                 measured[key] = insertion_deletion(contrast, *planes, order, _PERTURBATION_STEPS)
             curves[name].append(measured[key])
-    tell("insertion and deletion", len(test), len(test))
+    on_progress("insertion and deletion", len(test), len(test))
     for name in METHODS:
         scores[name].add_curves(curves[name])
 

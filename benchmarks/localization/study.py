@@ -28,11 +28,11 @@ from foldcam.export.banks.builder import build_bank
 from foldcam.export.banks.embedding_pass import embed
 from foldcam.export.datasets import Dataset, Sample, load_dataset
 from foldcam.export.exporter import export_model
+from foldcam.export.grafting.in_graph import bank_of
 from foldcam.export.models.spec import LoadedModel, load_model
 from foldcam.export.networks.cut import Network
 from foldcam.export.objectives.directions import parse_objective
 from foldcam.export.onnx_graphs.message import load_message
-from foldcam.export.storage.in_graph import bank_of
 from foldcam.export.training.trainer import TrainingOptions, train
 from foldcam.export.versions import tool_versions
 from foldcam.runtime.errors import FoldcamError
@@ -80,7 +80,7 @@ def run_study(
         out: folder of results: `localization.json`, tables, plot, contact sheets,
             and the trained network and folded model.
         options: see `StudyOptions`.
-        progress: told `(stage, done, total)`.
+        progress: called with `(stage, done, total)`.
 
     Returns:
         The document that was written.

@@ -16,9 +16,9 @@ from foldcam.benchmarks.localization.methods import weighted
 from foldcam.benchmarks.localization.metrics import grid_pointing
 from foldcam.benchmarks.localization.subjects import Subjects
 from foldcam.export.bank import Bank
+from foldcam.export.grafting.fidelity import measure_fidelity
+from foldcam.export.grafting.in_graph import StoredBank
 from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP
-from foldcam.export.storage.fidelity import measure_fidelity
-from foldcam.export.storage.in_graph import StoredBank
 from foldcam.runtime.contract.schema import EMBEDDING, IMAGE, NEIGHBOR
 from foldcam.runtime.images.preprocess import Image, Preprocessing
 
@@ -96,7 +96,7 @@ def measure_quality(
     *,
     seed: int,
     draws: int,
-    tell: Callable[[int, int], None],
+    on_progress: Callable[[int, int], None],
 ) -> dict[int, Quality]:
     """Ask every model about every image, and about the image in grids of four.
 
@@ -108,7 +108,7 @@ def measure_quality(
         test: images that are not in the banks.
         seed: of grids and draws.
         draws: of the bootstrap.
-        tell: told grids done and in all.
+        on_progress: called with the grids done and in all.
     """
     labels = np.asarray(test.labels)
     exact, found = {}, {}
@@ -117,7 +117,7 @@ def measure_quality(
         exact[rows] = (unit @ model.bank.embeddings.T).argmax(axis=1).astype(np.int64)
         answers = [model.session.run([NEIGHBOR], {IMAGE: x})[0][0, 0] for x in given]
         found[rows] = np.asarray(answers, np.int64)
-    shares = _grid_shares(models, exact, found, embedder, preprocessing, test, seed, tell)
+    shares = _grid_shares(models, exact, found, embedder, preprocessing, test, seed, on_progress)
     result = {}
     for rows, model in models.items():
         names = np.asarray(model.bank.row_labels())
@@ -141,7 +141,7 @@ def _grid_shares(
     preprocessing: Preprocessing,
     test: Subjects,
     seed: int,
-    tell: Callable[[int, int], None],
+    on_progress: Callable[[int, int], None],
 ) -> dict[int, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
     """Per model: grid pointing of the exact rows and of the found ones, mean per image."""
     grids = draw_grids(test.labels, 2, _REPEATS, seed)
@@ -151,7 +151,7 @@ def _grid_shares(
         weights[rows] = model.bank.row_grad_weights()[exact[rows]], ours[found[rows]]
     sums = {rows: np.zeros((2, len(test))) for rows in models}
     for start in range(0, len(grids), _BATCH):
-        tell(start, len(grids))
+        on_progress(start, len(grids))
         block = grids[start : start + _BATCH]
         asked = [grid.asked for grid in block]
         images: list[Image] = [grid_image(grid, test.images, preprocessing) for grid in block]
@@ -162,5 +162,5 @@ def _grid_shares(
                 maps = weighted(weights[rows][side][asked], feature_map)
                 for grid, heat in zip(block, maps, strict=True):
                     sums[rows][side, grid.asked] += grid_pointing(heat, 2, 2, grid.cell)
-    tell(len(grids), len(grids))
+    on_progress(len(grids), len(grids))
     return {rows: (total[0] / _REPEATS, total[1] / _REPEATS) for rows, total in sums.items()}

@@ -77,18 +77,18 @@ def augmented_rows(
         count: rows wanted.
         cache: folder for finished views.
         seed: of views and rectangles.
-        progress: told `(stage, done, total)`.
+        progress: called with `(stage, done, total)`.
 
     Raises:
         FoldcamError: no photograph can be read, or the head weights positions differently.
     """
-    tell = progress or (lambda *_: None)
+    on_progress = progress or (lambda *_: None)
     key = _fingerprint(network, preprocessing, samples, seed)
     views = max(1, -(-count // (len(samples) * REGIONS)))
     found: list[tuple[npt.NDArray[np.int64], Floats]] = []
     session = None
     for number in range(views):
-        tell("augmented rows", number, views)
+        on_progress("augmented rows", number, views)
         stored = cache / f"{key}-{number:04d}.npz"
         if not stored.is_file():
             session = session or open_session(model)
@@ -97,7 +97,7 @@ def augmented_rows(
                 np.savez(file, positions=positions, rows=rows)
         with np.load(stored) as arrays:
             found.append((arrays["positions"], arrays["rows"]))
-    tell("augmented rows", views, views)
+    on_progress("augmented rows", views, views)
     # [regions, views, images]: all whole views come before the first rectangle.
     order = [
         (position, rows[place, region])

@@ -24,10 +24,10 @@ from foldcam.export.banks.embedding_pass import probe_activations
 from foldcam.export.banks.grad_weights import head_traits, pull_back_anywhere
 from foldcam.export.datasets import Sample
 from foldcam.export.grafting.fold import FoldOptions, fold
+from foldcam.export.grafting.in_graph import bank_of, stored_bank_of
+from foldcam.export.grafting.options import StorageOptions
 from foldcam.export.networks.cut import Activations, Network
 from foldcam.export.objectives.directions import all_triplets
-from foldcam.export.storage.in_graph import bank_of, stored_bank_of
-from foldcam.export.storage.options import StorageOptions
 from foldcam.export.versions import tool_versions
 from foldcam.runtime.bench.facts import machine_facts
 from foldcam.runtime.contract.onnx_file import read_contract
@@ -73,7 +73,7 @@ def run_overhead(
         out: folder of results: `overhead.json`, the graphs, and the rows made on the way,
             from which a later call goes on.
         options: see `OverheadOptions`.
-        progress: told `(stage, done, total)`.
+        progress: called with `(stage, done, total)`.
 
     Returns:
         The document that was written.
@@ -135,7 +135,7 @@ def run_overhead(
         test,
         seed=options.seed,
         draws=options.draws,
-        tell=lambda done, total: progress("grids", done, total),
+        on_progress=lambda done, total: progress("grids", done, total),
     )
     # Timed last, when nothing else is left to do.
     seconds = interleaved(

@@ -26,7 +26,7 @@ def interleaved(
     images: Sequence[npt.NDArray[np.float32]],
     rounds: int,
     seed: int = 0,
-    tell: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Timed]:
     """Seconds of each session; all see the same image in a round."""
 
@@ -34,4 +34,4 @@ def interleaved(
         session.run(None, {IMAGE: images[number % len(images)]})
 
     runs = {name: partial(run, session) for name, session in sessions.items()}
-    return interleaved_runs(runs, rounds, seed, tell=tell)
+    return interleaved_runs(runs, rounds, seed, on_progress=on_progress)

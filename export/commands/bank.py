@@ -218,11 +218,11 @@ def _build_on_ray(
     **same: Any,
 ) -> BankOnRay:
     from foldcam.export.datasets import SINGLETON_POLICIES, handle_singletons
+    from foldcam.export.grafting.options import parse_compression
     from foldcam.export.models.spec import load_model, with_overrides
     from foldcam.export.progress import ProgressBar
     from foldcam.export.scale_out.engine import SHARD_ROWS, build_bank_file_on_ray
     from foldcam.export.scale_out.sources import load_sharded, sharded
-    from foldcam.export.storage.options import parse_compression
 
     policy = choice("--singletons", singletons, SINGLETON_POLICIES)
     rows = shard_rows or SHARD_ROWS

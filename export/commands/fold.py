@@ -19,7 +19,7 @@ from foldcam.runtime.at_stake import Read, Written, check_outputs, keep_network
 from foldcam.runtime.system.command import print_json
 
 if TYPE_CHECKING:
-    from foldcam.export.storage.options import StorageOptions
+    from foldcam.export.grafting.options import StorageOptions
 
 app = typer.Typer(no_args_is_help=True)
 

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from foldcam.export.datasets import Dataset
     from foldcam.export.datasets import Split as SplitName
     from foldcam.export.grafting.fold import HeatmapSize
+    from foldcam.export.grafting.options import StorageOptions
     from foldcam.export.objectives.directions import Objective
     from foldcam.export.objectives.kernel import KernelObjective
     from foldcam.export.scale_out.sources import ShardedData
-    from foldcam.export.storage.options import StorageOptions
 
 Choice = TypeVar("Choice", bound=str)
 
@@ -211,7 +211,7 @@ def storage_of(search: str, compress: str, bank_precision: str) -> StorageOption
         FoldcamError: a flag that cannot be read.
         typer.BadParameter: an unknown precision.
     """
-    from foldcam.export.storage.options import (
+    from foldcam.export.grafting.options import (
         PRECISION_CHOICES,
         StorageOptions,
         parse_compression,

@@ -1,1 +1,1 @@
-"""Fold and unfold: bank, transfer and heatmap grafted onto the network's graph. No torch."""
+"""Fold and unfold: bank, transfer and heatmap on the network's graph, and how it holds a bank."""

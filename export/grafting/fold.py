@@ -34,8 +34,11 @@ from foldcam.export.grafting.checks import (
     free_names,
     takes_uint8,
 )
+from foldcam.export.grafting.constants import store
 from foldcam.export.grafting.heat import graft_heatmap, graft_two_heatmaps
+from foldcam.export.grafting.in_graph import BANK_GRAD_WEIGHTS, StoredBank
 from foldcam.export.grafting.input import graft_uint8_input
+from foldcam.export.grafting.options import StorageOptions
 from foldcam.export.grafting.search import graft_neighbors, graft_unit_embedding
 from foldcam.export.grafting.transfer import graft_estimate, graft_transfer
 from foldcam.export.onnx_graphs.embedding_model import BATCH, opset_of, strip_origin
@@ -43,9 +46,6 @@ from foldcam.export.onnx_graphs.file_size import check_file_size, weight_bytes
 from foldcam.export.onnx_graphs.normalization import find_normalization, has_unit_norm
 from foldcam.export.onnx_graphs.precision import is_float16, to_float16
 from foldcam.export.onnx_graphs.writing import Graft
-from foldcam.export.storage.constants import store
-from foldcam.export.storage.in_graph import BANK_GRAD_WEIGHTS, StoredBank
-from foldcam.export.storage.options import StorageOptions
 from foldcam.runtime.contract.schema import (
     EMBEDDING,
     ESTIMATE,

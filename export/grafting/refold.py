@@ -10,11 +10,11 @@ import onnx
 from foldcam.export.bank import Bank
 from foldcam.export.bank_source import BankSource, needed_source
 from foldcam.export.grafting.fold import FoldOptions, HeatmapSize, fold
+from foldcam.export.grafting.options import StorageOptions, parse_compression
 from foldcam.export.grafting.unfold import network_of
 from foldcam.export.networks.feature_map import UnknownLayerError
 from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP, marked_network
 from foldcam.export.onnx_graphs.message import load_message
-from foldcam.export.storage.options import StorageOptions, parse_compression
 from foldcam.export.versions import tool_versions
 from foldcam.runtime.contract.onnx_file import read_contract, read_header
 from foldcam.runtime.contract.schema import EMBEDDING, METADATA_KEY, Contract, InputType

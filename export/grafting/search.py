@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto
 
-from foldcam.export.onnx_graphs.writing import PREFIX, Graft
-from foldcam.export.storage.in_graph import (
+from foldcam.export.grafting.in_graph import (
     BANK_CENTROIDS,
     BANK_CODE_SCALES,
     BANK_CODE_STEPS,
@@ -14,7 +13,8 @@ from foldcam.export.storage.in_graph import (
     BANK_LIST_ROWS,
     StoredBank,
 )
-from foldcam.export.storage.packed_codes import BASE, MOVE, PAIR, PLANES
+from foldcam.export.grafting.packed_codes import BASE, MOVE, PAIR, PLANES
+from foldcam.export.onnx_graphs.writing import PREFIX, Graft
 from foldcam.runtime.contract.schema import EMBEDDING, NEIGHBOR, SIMILARITY
 
 SIMILARITIES = PREFIX + "similarities"

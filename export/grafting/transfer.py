@@ -6,15 +6,15 @@ import numpy as np
 from onnx import TensorProto
 
 from foldcam.export.bank import BankOutcome
-from foldcam.export.grafting.search import SIMILARITIES
-from foldcam.export.onnx_graphs.writing import PREFIX, Graft
-from foldcam.export.storage.in_graph import (
+from foldcam.export.grafting.in_graph import (
     BANK_GRAD_BASIS,
     BANK_GRAD_INDEX,
     BANK_GRAD_WEIGHTS,
     BANK_VALUES,
     StoredBank,
 )
+from foldcam.export.grafting.search import SIMILARITIES
+from foldcam.export.onnx_graphs.writing import PREFIX, Graft
 from foldcam.runtime.contract.schema import ESTIMATE
 
 

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper
 
 from foldcam.export.bank import Bank
 from foldcam.export.bank_source import BankSource
+from foldcam.export.grafting.in_graph import bank_of
 from foldcam.export.onnx_graphs.embedding_model import (
     BATCH,
     FEATURE_MAP,
@@ -18,7 +19,6 @@ from foldcam.export.onnx_graphs.embedding_model import (
     strip_origin,
 )
 from foldcam.export.onnx_graphs.writing import PREFIX
-from foldcam.export.storage.in_graph import bank_of
 from foldcam.runtime.contract.schema import EMBEDDING, IMAGE, Contract
 from foldcam.runtime.errors import FoldcamError
 

@@ -20,11 +20,11 @@ from foldcam.export.models.trained_file import (
 )
 from foldcam.export.models.weights import load_weights
 from foldcam.export.networks.cut import Network
+from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.export.onnx_graphs.file import OnnxFile, read_onnx
 from foldcam.export.onnx_graphs.own_normalization import BYTE_STD, own_normalization
 from foldcam.export.onnx_networks.input import image_input
 from foldcam.export.onnx_networks.questions import OutputChoiceError
-from foldcam.export.torch_networks.cut import TorchNetwork
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
 from foldcam.runtime.system.user_code import is_mistake

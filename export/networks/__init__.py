@@ -1,1 +1,1 @@
-"""An embedding network, whatever it came from: image -> (feature map, embedding)."""
+"""An embedding network, whatever it came from; a torch module is traced, searched and cut."""

@@ -99,7 +99,7 @@ class OnnxHead:
 
 
 def _held_scales(prepared: Prepared, node: onnx.NodeProto) -> list[str]:
-    """The norms that a product scales its rows by, see `export.torch_networks.held_scales`."""
+    """The norms that a product scales its rows by, see `export.networks.held_scales`."""
     whole = prepared.shapes.get(str(node.output[0]))
     held = []
     for name in scales_of(prepared.model.graph, node):

@@ -17,6 +17,7 @@ from foldcam.export.networks.feature_map import (
     read_layouts,
     select,
 )
+from foldcam.export.networks.feature_map_search import is_spread
 from foldcam.export.networks.head_end import judge_normalization
 from foldcam.export.onnx_graphs.normalization import ends_in_layer_norm, find_normalization
 from foldcam.export.onnx_graphs.session import GraphSession
@@ -25,7 +26,6 @@ from foldcam.export.onnx_networks.prepare import Prepared, noise
 from foldcam.export.onnx_networks.rewrite import Shape
 from foldcam.export.onnx_networks.trace import Obstacle, Trace
 from foldcam.export.onnx_torch.arrangement import to_torch
-from foldcam.export.torch_networks.feature_map_search import is_spread
 from foldcam.runtime.contract.schema import IMAGE
 from foldcam.runtime.errors import FoldcamError
 
@@ -174,7 +174,7 @@ def _find_head_end(prepared: Prepared, image_size: Grid) -> tuple[str, bool, boo
         return source, True, True
     if ends_in_layer_norm(prepared.model.graph, prepared.embedding):
         # All its rows have one norm, yet it belongs to the head: see
-        # `export.torch_networks.held_scales`.
+        # `export.networks.held_scales`.
         return prepared.embedding, False, True
     return prepared.embedding, unit, not unit
 

@@ -27,6 +27,8 @@ from foldcam.export.coarse_map import coarse_notes
 from foldcam.export.datasets import Dataset, Sample, SingletonPolicy, handle_singletons
 from foldcam.export.datasets.labels import twins
 from foldcam.export.exporter import bank_notes, normalization_notes, source_of
+from foldcam.export.grafting.options import Compression
+from foldcam.export.grafting.prototypes import compressed
 from foldcam.export.models.spec import load_model
 from foldcam.export.objectives.blocks import BLOCK_ROWS, directions_in_blocks
 from foldcam.export.objectives.directions import Objective
@@ -43,8 +45,6 @@ from foldcam.export.scale_out.work import (
     load_rows,
 )
 from foldcam.export.scale_out.workers import Workers
-from foldcam.export.storage.options import Compression
-from foldcam.export.storage.prototypes import compressed
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
 from foldcam.runtime.system.files import hidden_beside, user_errors_for

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import nn
 
+from foldcam.export.networks.anatomy import Anatomy, context_of, dissect, subgraph
 from foldcam.export.networks.feature_map import describe
-from foldcam.export.torch_networks.anatomy import Anatomy, context_of, dissect, subgraph
-from foldcam.export.torch_networks.feature_map_search import Candidate, named_feature_map
+from foldcam.export.networks.feature_map_search import Candidate, named_feature_map
 from foldcam.runtime.errors import FoldcamError
 
 # Of all parameters, the share that learns by default: the last stage and the head.
@@ -33,7 +33,7 @@ class Trainee(nn.Module):
         feature_map_shape: `(K, h, w)`.
 
     Raises:
-        FoldcamError: as `export.torch_networks.anatomy.dissect`; no such layer; nothing lies after
+        FoldcamError: as `export.networks.anatomy.dissect`; no such layer; nothing lies after
             it; or a weight is used on both sides of it.
     """
 

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from foldcam.export.bank import Bank, BankOutcome
+from foldcam.export.grafting.in_graph import StoredBank
 from foldcam.export.objectives.kernel import kernel_estimates
-from foldcam.export.storage.in_graph import StoredBank
 from foldcam.runtime.contract.schema import Contract
 
 Floats = npt.NDArray[np.float32]

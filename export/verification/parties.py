@@ -12,10 +12,10 @@ import onnx
 
 from foldcam.export.bank import Bank
 from foldcam.export.grafting.checks import takes_uint8
+from foldcam.export.grafting.in_graph import bank_of, is_intact, stored_bank_of
 from foldcam.export.grafting.unfold import network_of
 from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP
 from foldcam.export.onnx_graphs.message import load_message
-from foldcam.export.storage.in_graph import bank_of, is_intact, stored_bank_of
 from foldcam.export.verification.formulas import scaled_estimate
 from foldcam.export.verification.limits import Precision, precision_of
 from foldcam.runtime.backends import Backend, open_backend

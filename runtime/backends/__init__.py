@@ -3,75 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
-from foldcam.runtime.contract.schema import Contract
+from foldcam.runtime.backends.interface import LIBRARIES as LIBRARIES
+from foldcam.runtime.backends.interface import PROVIDERS as PROVIDERS
+from foldcam.runtime.backends.interface import Array as Array
+from foldcam.runtime.backends.interface import Backend as Backend
+from foldcam.runtime.backends.interface import Library as Library
+from foldcam.runtime.backends.interface import Provider as Provider
+from foldcam.runtime.backends.interface import Resident as Resident
+from foldcam.runtime.backends.interface import dtype_of as dtype_of
 from foldcam.runtime.errors import FoldcamError
 
 if TYPE_CHECKING:
     from foldcam.runtime.engine.progress import BuildLine
-
-Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
-PROVIDERS: tuple[Provider, ...] = get_args(Provider)
-Library = Literal["auto", "tensorrt", "onnxruntime"]
-LIBRARIES: tuple[Library, ...] = get_args(Library)
-Array = npt.NDArray[Any]
-
-
-class Backend(Protocol):
-    """A loaded folded model."""
-
-    @property
-    def name(self) -> str:
-        """The library and its version, such as `onnxruntime 1.22`."""
-        ...
-
-    @property
-    def device(self) -> str:
-        """What it runs on, such as `cpu` or `cuda`."""
-        ...
-
-    @property
-    def contract(self) -> Contract:
-        """What the model promises; its tensors were checked against it."""
-        ...
-
-    def run(self, images: Array) -> dict[str, Array]:
-        """One forward pass.
-
-        Args:
-            images: as the contract's `image`: `float32 [N,3,H,W]` or `uint8 [N,H,W,3]`.
-
-        Returns:
-            Every output of the model by name, batch first.
-
-        Raises:
-            FoldcamError: the library failed, for example for lack of memory.
-        """
-        ...
-
-    def close(self) -> None:
-        """Give memory and device back."""
-        ...
-
-
-@runtime_checkable
-class Resident(Protocol):
-    """A backend that can leave out its copies to and from a GPU, to be timed without them."""
-
-    def run_resident(self, rows: int) -> None:
-        """One forward pass over images that the last `run` left on the GPU.
-
-        Args:
-            rows: as many as that run had.
-
-        Raises:
-            FoldcamError: it runs on the CPU, or the library failed.
-        """
-        ...
 
 
 def open_backend(
@@ -114,8 +59,3 @@ def open_backend(
     from foldcam.runtime.backends.choice import open_named
 
     return open_named(path, library, provider, threads, cuda_graph, build, line)
-
-
-def dtype_of(contract: Contract) -> np.dtype[Any]:
-    """dtype of the model's input."""
-    return np.dtype(contract.input_type)

@@ -12,7 +12,7 @@ from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.text import printable
 
 if TYPE_CHECKING:
-    from foldcam.runtime.backends import Backend, Library, Provider
+    from foldcam.runtime.backends.interface import Backend, Library, Provider
     from foldcam.runtime.engine.progress import BuildLine
 
 

@@ -18,7 +18,7 @@ from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.text import printable, shorten
 
 if TYPE_CHECKING:
-    from foldcam.runtime.backends import Array, Provider
+    from foldcam.runtime.backends.interface import Array, Provider
 
 _FATAL = 4
 _TITLES = {CUDA: "CUDA", TENSORRT: "TensorRT"}

@@ -13,7 +13,7 @@ from foldcam.runtime.contract.schema import IMAGE, Contract
 from foldcam.runtime.contract.tensors import expected_tensors
 
 if TYPE_CHECKING:
-    from foldcam.runtime.backends import Array
+    from foldcam.runtime.backends.interface import Array
 
 _MAX_SIZES = 4
 _NOT_CAPTURED = -1

@@ -15,7 +15,7 @@ from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.files import sha256_of_file
 
 if TYPE_CHECKING:
-    from foldcam.runtime.backends import Provider
+    from foldcam.runtime.backends.interface import Provider
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"

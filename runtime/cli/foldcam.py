@@ -11,10 +11,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from foldcam.runtime.cli import entry
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.system.command import missing_extra, print_text
+from foldcam.runtime.system.command import missing_extra, prepared, print_text
 from foldcam.runtime.system.memory import keep_freed_memory
+from foldcam.runtime.system.program import run_program
 
 GROUP = "foldcam.commands"
 
@@ -97,7 +97,7 @@ def installed() -> typer.Typer:
 
 def main() -> NoReturn:
     """As `python -m foldcam.runtime.cli.foldcam`."""
-    entry.foldcam()
+    run_program("foldcam", lambda: prepared(installed()))
 
 
 if __name__ == "__main__":

@@ -8,11 +8,11 @@ from typing import Annotated, NoReturn
 import typer
 
 from foldcam.runtime.bench.cli import bench
-from foldcam.runtime.cli import entry
 from foldcam.runtime.cli.build import build
 from foldcam.runtime.cli.device import doctor, gate, self_test
 from foldcam.runtime.cli.run import config_app, run
-from foldcam.runtime.system.command import print_json, print_text
+from foldcam.runtime.system.command import prepared, print_json, print_text
+from foldcam.runtime.system.program import run_program
 
 app = typer.Typer(
     name="runtime",
@@ -76,7 +76,7 @@ def inspect(
 
 def main() -> NoReturn:
     """As `python -m foldcam.runtime.cli.runtime`."""
-    entry.runtime()
+    run_program("runtime", lambda: prepared(app))
 
 
 if __name__ == "__main__":

@@ -6,13 +6,13 @@ import json
 
 import pytest
 
-from foldcam.benchmarks.architectures.parity import try_architecture
-from foldcam.benchmarks.architectures.study import RESULT, failed, markdown_table
-from foldcam.benchmarks.tables import RESULTS
+from foldcam.benchmarks.studies.architectures.parity import try_architecture
+from foldcam.benchmarks.studies.architectures.study import RESULT, failed, markdown_table
+from foldcam.benchmarks.studies.tables import RESULTS
 
 pytest.importorskip("transformers", reason="needs transformers: pip install foldcam[dev]")
 
-from foldcam.benchmarks.architectures.zoo import architectures
+from foldcam.benchmarks.studies.architectures.zoo import architectures
 
 # Where a person who knows the architecture would look: (K, h, w), and a part of its name.
 FEATURE_MAPS = {

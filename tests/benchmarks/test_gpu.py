@@ -11,7 +11,7 @@ import torch
 from foldcam.benchmarks.gpu.gradcam import gradcam_runs
 from foldcam.benchmarks.gpu.report import text_table
 from foldcam.benchmarks.gpu.study import GpuOptions, run_gpu
-from foldcam.export.torch_networks.cut import TorchNetwork
+from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.runtime.errors import FoldcamError
 
 pytest.importorskip("efficientnet_lite_pytorch", reason="needs foldcam[demo]")

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from foldcam.benchmarks.reliability import kills
+from foldcam.benchmarks.studies.reliability import kills
 from foldcam.runtime.errors import FoldcamError
 
 # Writes in small steps, so that a kill in between is likely; the second renames at the end.

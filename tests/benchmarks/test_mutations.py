@@ -8,8 +8,8 @@ import signal
 
 import pytest
 
-from foldcam.benchmarks.reliability import mutations, originals, sound
-from foldcam.benchmarks.reliability.mutants import mutated_bytes, mutated_json, mutated_text
+from foldcam.benchmarks.studies.reliability import mutations, originals, sound
+from foldcam.benchmarks.studies.reliability.mutants import mutated_bytes, mutated_json, mutated_text
 from foldcam.runtime.config import config_from
 from foldcam.runtime.config.flags import event_table
 from foldcam.runtime.config.toml_file import parse_toml

@@ -8,8 +8,8 @@ from itertools import islice
 
 import pytest
 
-from foldcam.benchmarks.reliability import clients
-from foldcam.benchmarks.reliability.http_cases import fuzz, http_cases, run_http_cases
+from foldcam.benchmarks.studies.reliability import clients
+from foldcam.benchmarks.studies.reliability.http_cases import fuzz, http_cases, run_http_cases
 from foldcam.runtime.web.access import Access
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from foldcam.benchmarks import tables
 from foldcam.benchmarks.figure import new_figure, save_figure, source_of
-from foldcam.benchmarks.plots import PLOTS, stale
-from foldcam.benchmarks.tables import RESULTS, ROOT, documents, rewritten
+from foldcam.benchmarks.studies import tables
+from foldcam.benchmarks.studies.plots import PLOTS, stale
+from foldcam.benchmarks.studies.tables import RESULTS, ROOT, documents, rewritten
 
 
 @pytest.mark.parametrize("path", documents(), ids=lambda path: path.name)

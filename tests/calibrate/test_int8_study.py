@@ -7,17 +7,17 @@ import shutil
 
 import pytest
 
-from foldcam.benchmarks.int8 import study
-from foldcam.benchmarks.int8.report import (
+from foldcam.benchmarks.studies.int8 import study
+from foldcam.benchmarks.studies.int8.report import (
     markdown_ladder,
     markdown_table,
     markdown_tried,
     setting,
     text_table,
 )
-from foldcam.benchmarks.int8.study import Int8Options, run_int8
-from foldcam.benchmarks.int8.subjects import SUBJECTS, Subject
-from foldcam.benchmarks.tables import RESULTS
+from foldcam.benchmarks.studies.int8.study import Int8Options, run_int8
+from foldcam.benchmarks.studies.int8.subjects import SUBJECTS, Subject
+from foldcam.benchmarks.studies.tables import RESULTS
 
 TINY = Subject("Tiny", "nothing that could be trained", False, "birds")
 

@@ -20,8 +20,8 @@ from foldcam.export.bank import Bank, BankOutcome
 from foldcam.export.exporter import export_model
 from foldcam.export.models.spec import LoadedModel
 from foldcam.export.networks.cut import Network
+from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.export.objectives.directions import parse_objective
-from foldcam.export.torch_networks.cut import TorchNetwork
 from foldcam.runtime.cli.foldcam import GROUP, gather
 from foldcam.runtime.contract.schema import LabelRun, Transform
 from foldcam.runtime.images.preprocess import Preprocessing

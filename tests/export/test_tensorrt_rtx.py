@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
+from foldcam.export.grafting import constants as storing
 from foldcam.export.grafting.fold import FoldOptions, fold
+from foldcam.export.grafting.options import StorageOptions, parse_compression, parse_search
 from foldcam.export.onnx_graphs.file import read_onnx
 from foldcam.export.onnx_networks.cut import OnnxNetwork
-from foldcam.export.storage import constants as storing
-from foldcam.export.storage.options import StorageOptions, parse_compression, parse_search
 from foldcam.runtime.contract.schema import Origin
 from foldcam.runtime.images.preprocess import Preprocessing
 

@@ -14,7 +14,7 @@ from foldcam.runtime.backends.cuda import CudaBindings, CudaDevice, CudaError, f
 from foldcam.runtime.errors import FoldcamError
 
 if TYPE_CHECKING:
-    from foldcam.runtime.backends import Array
+    from foldcam.runtime.backends.interface import Array
 
 
 @dataclass(frozen=True, eq=False)

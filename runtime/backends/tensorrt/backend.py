@@ -21,7 +21,7 @@ from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.text import printable
 
 if TYPE_CHECKING:
-    from foldcam.runtime.backends import Array
+    from foldcam.runtime.backends.interface import Array
 
 _MAX_CONTEXTS = 4
 # Until 10 an optimization profile serves one context at a time.

@@ -12,14 +12,14 @@ import onnx
 import onnxruntime
 import pytest
 
-from foldcam.benchmarks.bench_cli import bench
-from foldcam.benchmarks.gate import prove
+from foldcam.benchmarks.cli import bench
 from foldcam.benchmarks.gate.baseline import read_baseline, write_baseline
-from foldcam.benchmarks.gate.planted import BURNED, planted
-from foldcam.benchmarks.gate.report import markdown, proof_table, proof_text, text
+from foldcam.benchmarks.gate.report import markdown, text
 from foldcam.benchmarks.gate.run import GateOptions, gate_document, judged, measure_subject, verdict
 from foldcam.benchmarks.gate.subject import Subject, subject_of, with_precisions
 from foldcam.benchmarks.graphs import NetworkChoice, chosen_network
+from foldcam.benchmarks.studies import gate as proof
+from foldcam.benchmarks.studies.gate import BURNED, planted, proof_table, proof_text
 from foldcam.export.datasets import load_dataset
 from foldcam.export.exporter import export_model
 from foldcam.export.objectives.directions import parse_objective
@@ -210,12 +210,12 @@ def test_the_proof_counts_what_was_caught_and_what_was_not(
             "versions": {}, "figures": {**figures, **ratio}, "repeats": 6, "rounds": 8,
         }  # fmt: skip
 
-    monkeypatch.setattr(prove, "measure_subject", measured)
+    monkeypatch.setattr(proof, "measure_subject", measured)
     monkeypatch.setattr(
-        prove, "calibrated", lambda *_: (9, {"mean": 1.05, "low": 1.049, "high": 1.051})
+        proof, "calibrated", lambda *_: (9, {"mean": 1.05, "low": 1.049, "high": 1.051})
     )
-    options = prove.ProofOptions(QUICK, clean=3, slowed=2)
-    document = prove.prove(subject, tmp_path, options, lambda *_: None)
+    options = proof.ProofOptions(QUICK, clean=3, slowed=2)
+    document = proof.prove(subject, tmp_path, options, lambda *_: None)
     assert seen == ["clean"] * 4 + ["slow"] * 2
     assert document["passed"]
     assert (document["false_alarms"], document["missed"]) == (0, 0)
@@ -227,9 +227,9 @@ def test_the_proof_counts_what_was_caught_and_what_was_not(
 def test_a_slowdown_is_calibrated_by_measuring_it(subject: Subject, tmp_path: Path) -> None:
     # Tiny graphs are noisy: a doubling is found where five percent might not be.
     monkey = pytest.MonkeyPatch()
-    monkey.setattr(prove, "_CLOSE", 0.5)
+    monkey.setattr(proof, "_CLOSE", 0.5)
     with monkey.context():
-        products, cost = prove.calibrated(subject, tmp_path / "slow.onnx", 1.0)
+        products, cost = proof.calibrated(subject, tmp_path / "slow.onnx", 1.0)
     monkey.undo()
     assert products >= 1
     assert 1.5 <= cost["mean"] <= 2.5

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from foldcam.benchmarks.bench_cli import bench
+from foldcam.benchmarks.cli import bench
 from foldcam.benchmarks.graphs import NetworkChoice, chosen_network
 from foldcam.benchmarks.latency.report import markdown_table, setting
 from foldcam.export.datasets import load_dataset

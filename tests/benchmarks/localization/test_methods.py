@@ -18,8 +18,8 @@ from foldcam.benchmarks.localization.methods import (
 )
 from foldcam.export.bank import Bank, label_runs, scaled_to_unit_maximum
 from foldcam.export.networks.cut import Network
+from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.export.objectives.directions import all_triplets
-from foldcam.export.torch_networks.cut import TorchNetwork
 
 
 class _Tiny(nn.Module):

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
-from foldcam.benchmarks.bench_cli import bench
+from foldcam.benchmarks.cli import bench
 from foldcam.benchmarks.graphs import NetworkChoice
 from foldcam.benchmarks.interleaved import median_ratio
 from foldcam.benchmarks.overhead.report import markdown_probes, markdown_table, setting, text_table
@@ -20,9 +20,9 @@ from foldcam.benchmarks.overhead.rows import REGIONS, augmented_rows
 from foldcam.benchmarks.overhead.study import OverheadOptions, run_overhead
 from foldcam.benchmarks.overhead.timing import interleaved
 from foldcam.export.datasets import load_dataset
+from foldcam.export.grafting import constants as storing
+from foldcam.export.grafting.options import SearchOptions, StorageOptions
 from foldcam.export.models.spec import load_model
-from foldcam.export.storage import constants as storing
-from foldcam.export.storage.options import SearchOptions, StorageOptions
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.files import read_image

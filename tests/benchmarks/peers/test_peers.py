@@ -18,14 +18,14 @@ from onnx import TensorProto, helper
 
 from foldcam.benchmarks.graphs import NetworkChoice
 from foldcam.benchmarks.localization.subjects import Subjects
-from foldcam.benchmarks.peers import choice, libraries, study
-from foldcam.benchmarks.peers.libraries import score_cam_heat
-from foldcam.benchmarks.peers.memory import measured
-from foldcam.benchmarks.peers.openvino import Worker, for_reciprocam, openvino_peers
-from foldcam.benchmarks.peers.openvino_worker import heat_of
-from foldcam.benchmarks.peers.peer import Asked
-from foldcam.benchmarks.peers.quality import Questions, scores_of
-from foldcam.benchmarks.peers.report import (
+from foldcam.benchmarks.studies.peers import choice, libraries, study
+from foldcam.benchmarks.studies.peers.libraries import score_cam_heat
+from foldcam.benchmarks.studies.peers.memory import measured
+from foldcam.benchmarks.studies.peers.openvino import Worker, for_reciprocam, openvino_peers
+from foldcam.benchmarks.studies.peers.openvino_worker import heat_of
+from foldcam.benchmarks.studies.peers.peer import Asked
+from foldcam.benchmarks.studies.peers.quality import Questions, scores_of
+from foldcam.benchmarks.studies.peers.report import (
     markdown_table,
     plot,
     readme_table,
@@ -33,11 +33,11 @@ from foldcam.benchmarks.peers.report import (
     text_table,
     titles,
 )
-from foldcam.benchmarks.peers.setting import Setting
-from foldcam.benchmarks.peers.study import PeersOptions, run_peers
-from foldcam.benchmarks.peers.torch_gradcam import Halves
-from foldcam.benchmarks.peers.torch_gradcam import heat_of as gradcam_heat
-from foldcam.export.torch_networks.cut import TorchNetwork
+from foldcam.benchmarks.studies.peers.setting import Setting
+from foldcam.benchmarks.studies.peers.study import PeersOptions, run_peers
+from foldcam.benchmarks.studies.peers.torch_gradcam import Halves
+from foldcam.benchmarks.studies.peers.torch_gradcam import heat_of as gradcam_heat
+from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
 
@@ -195,9 +195,9 @@ def test_gradcam_goes_through_the_normalisation_as_torch_does(
 def test_what_runs_the_folded_graph_loads_no_torch(document: dict[str, Any], out: Path) -> None:
     assert document
     code = (
-        "import sys; from pathlib import Path; import foldcam.benchmarks.peers.memory\n"
-        "from foldcam.benchmarks.peers.choice import builders\n"
-        "from foldcam.benchmarks.peers.setting import Setting\n"
+        "import sys; from pathlib import Path; import foldcam.benchmarks.studies.peers.memory\n"
+        "from foldcam.benchmarks.studies.peers.choice import builders\n"
+        "from foldcam.benchmarks.studies.peers.setting import Setting\n"
         f"setting = Setting(Path({str(out)!r}), 'x'); images, asked = setting.sample()\n"
         "for name in ('plain', 'foldcam'): builders()[name](setting).run(images[0], asked)\n"
         "assert 'torch' not in sys.modules"

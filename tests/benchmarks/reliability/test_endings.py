@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from foldcam.benchmarks.reliability.endings import KINDS, Ending, endings
-from foldcam.benchmarks.reliability.originals import folded_model
+from foldcam.benchmarks.studies.reliability.endings import KINDS, Ending, endings
+from foldcam.benchmarks.studies.reliability.originals import folded_model
 
 
 @pytest.fixture(scope="module")

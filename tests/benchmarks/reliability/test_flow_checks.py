@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from foldcam.benchmarks.reliability import __main__ as program
-from foldcam.benchmarks.reliability import cameras, cuts, rtsp, soak
-from foldcam.benchmarks.reliability.footprint import footprint, slope
-from foldcam.benchmarks.reliability.stream import Stream, listening
-from foldcam.benchmarks.reliability.told import Told
+from foldcam.benchmarks.studies.reliability import __main__ as program
+from foldcam.benchmarks.studies.reliability import cameras, cuts, rtsp, soak
+from foldcam.benchmarks.studies.reliability.footprint import footprint, slope
+from foldcam.benchmarks.studies.reliability.stream import Stream, listening
+from foldcam.benchmarks.studies.reliability.told import Told
 from foldcam.runtime.errors import FoldcamError
 
 ROOT = Path(__file__).parents[3]
@@ -155,7 +155,7 @@ def test_ffmpeg_that_refuses_is_named():
 
 def test_the_program_knows_its_checks_and_refuses_others():
     assert {"soak", "cuts", "cameras", "rtsp"} <= set(program.available())
-    command = [sys.executable, "-m", "foldcam.benchmarks.reliability"]
+    command = [sys.executable, "-m", "foldcam.benchmarks.studies.reliability"]
     done = subprocess.run(
         [*command, "--only", "dance"], capture_output=True, text=True, check=False, cwd=ROOT
     )

@@ -16,10 +16,10 @@ from foldcam.export.banks.fitted_network import fit_head
 from foldcam.export.banks.grad_weights import pull_back
 from foldcam.export.banks.numbers import check_finite, unit_rows
 from foldcam.export.datasets import Sample, load_dataset
+from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.export.objectives.directions import parse_objective
 from foldcam.export.scale_out.sources import Shard
 from foldcam.export.scale_out.work import Task, Worker
-from foldcam.export.torch_networks.cut import TorchNetwork
 from foldcam.runtime.contract.schema import LabelRun
 from foldcam.runtime.errors import FoldcamError
 

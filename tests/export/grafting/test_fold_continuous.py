@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from foldcam.export.bank import BankOutcome
-from foldcam.export.storage.in_graph import BANK_VALUES, bank_of
+from foldcam.export.grafting.in_graph import BANK_VALUES, bank_of
 from foldcam.runtime.contract.onnx_file import read_contract, read_header
 from foldcam.runtime.contract.schema import Outcome
 from foldcam.runtime.errors import FoldcamError

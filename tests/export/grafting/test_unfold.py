@@ -121,7 +121,7 @@ def test_another_bank_takes_the_place_of_the_first(hand_built, random_bank):
 
 
 def test_a_torch_network_comes_back_byte_for_byte(folded_model, networks):
-    from foldcam.export.torch_networks.cut import TorchNetwork
+    from foldcam.export.networks.torch_cut import TorchNetwork
 
     network = TorchNetwork(networks.make_tiny(), networks.SIZE)
     contract = _contract(folded_model)

@@ -16,8 +16,8 @@ from foldcam.export.exporter import export_model
 from foldcam.export.models.program_file import load_program
 from foldcam.export.models.program_operators import ATEN
 from foldcam.export.models.spec import load_model
+from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.export.objectives.directions import parse_objective
-from foldcam.export.torch_networks.cut import TorchNetwork
 from foldcam.export.verification.images import images_to_verify
 from foldcam.export.verification.run import verify_model
 from foldcam.runtime.contract.onnx_file import read_contract

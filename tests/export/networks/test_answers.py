@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from foldcam.export.torch_networks.cut import TorchNetwork
+from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.runtime.errors import FoldcamError
 
 

@@ -14,8 +14,8 @@ from torch import nn
 from torch.nn import functional
 
 from foldcam.export.grafting.fold import FoldOptions, fold
+from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.export.onnx_graphs.opset17 import to_opset_17
-from foldcam.export.torch_networks.cut import TorchNetwork
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
 

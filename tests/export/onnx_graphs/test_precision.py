@@ -16,10 +16,10 @@ from foldcam.export.datasets import load_dataset
 from foldcam.export.exporter import export_model
 from foldcam.export.grafting.fold import FoldOptions, fold
 from foldcam.export.models.spec import LoadedModel
+from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.export.objectives.directions import parse_objective
 from foldcam.export.onnx_graphs.normalization import find_normalization
 from foldcam.export.onnx_graphs.precision import to_float16
-from foldcam.export.torch_networks.cut import TorchNetwork
 from foldcam.export.verification.images import NamedImage
 from foldcam.export.verification.limits import LIMITS
 from foldcam.export.verification.run import verify_model

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.export.onnx_graphs.file import read_onnx
 from foldcam.export.onnx_networks.cut import OnnxNetwork
-from foldcam.export.torch_networks.cut import TorchNetwork
 
 PARITY = [
     "PlainConv",

@@ -13,13 +13,13 @@ import pytest
 from foldcam.export.bank import Bank
 from foldcam.export.bank_files import build_bank_file
 from foldcam.export.datasets import load_dataset
+from foldcam.export.grafting.options import Compression
 from foldcam.export.low_rank import factors
 from foldcam.export.models.spec import load_model
 from foldcam.export.objectives.directions import parse_objective
 from foldcam.export.objectives.kernel import KernelObjective
 from foldcam.export.scale_out.engine import build_bank_file_on_ray
 from foldcam.export.scale_out.sources import load_sharded
-from foldcam.export.storage.options import Compression
 from foldcam.runtime.errors import FoldcamError
 
 pytestmark = pytest.mark.usefixtures("in_process")

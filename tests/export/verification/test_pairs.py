@@ -20,9 +20,9 @@ from foldcam.export.exporter import export_model
 from foldcam.export.grafting.fold import FoldOptions
 from foldcam.export.grafting.refold import FoldWishes, fold_file
 from foldcam.export.models.spec import LoadedModel
+from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.export.objectives.directions import parse_objective
 from foldcam.export.objectives.kernel import parse_kernel
-from foldcam.export.torch_networks.cut import TorchNetwork
 from foldcam.export.verification.images import images_to_verify
 from foldcam.export.verification.limits import precision_of
 from foldcam.export.verification.run import verify_model

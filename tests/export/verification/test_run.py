@@ -12,13 +12,13 @@ from onnx import helper, numpy_helper
 
 from foldcam.export.datasets import load_dataset
 from foldcam.export.exporter import export_model
+from foldcam.export.grafting import constants as storing
 from foldcam.export.grafting.fold import FoldOptions
+from foldcam.export.grafting.options import StorageOptions, parse_compression, parse_search
 from foldcam.export.models.spec import LoadedModel
+from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.export.objectives.directions import parse_objective
 from foldcam.export.objectives.kernel import parse_kernel
-from foldcam.export.storage import constants as storing
-from foldcam.export.storage.options import StorageOptions, parse_compression, parse_search
-from foldcam.export.torch_networks.cut import TorchNetwork
 from foldcam.export.verification.images import images_to_verify
 from foldcam.export.verification.run import verify_model
 from foldcam.runtime.contract.onnx_file import read_contract

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from foldcam.benchmarks.reliability.browser import (
+from foldcam.benchmarks.studies.reliability.browser import (
     DESKTOP,
     PHONE,
     cells,

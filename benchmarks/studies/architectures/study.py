@@ -1,0 +1,66 @@
+"""`foldcam evaluate architectures`: every architecture of the zoo, as a table."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from foldcam.benchmarks.localization.report import write_json
+from foldcam.benchmarks.studies.architectures.parity import try_architecture
+from foldcam.benchmarks.studies.architectures.zoo import architectures
+from foldcam.export.versions import tool_versions
+
+RESULT = "architectures.json"
+
+
+def run_architectures(out: Path, progress: Callable[[str, int, int], None]) -> dict[str, Any]:
+    """Export, verify and compile every architecture.
+
+    Args:
+        out: folder of the result.
+        progress: called with `(stage, done, total)`.
+
+    Returns:
+        The document that was written: `architectures.<name>.<field of Row>`.
+
+    Raises:
+        FoldcamError: one of them cannot be exported, or the folder cannot be written.
+    """
+    zoo = architectures()
+    rows: dict[str, Any] = {}
+    for number, (name, architecture) in enumerate(zoo.items()):
+        with tempfile.TemporaryDirectory() as folder:
+            rows[name] = try_architecture(architecture, Path(folder)).document()
+        progress("architectures", number + 1, len(zoo))
+    document = {"architectures": rows, "versions": tool_versions()}
+    write_json(out / RESULT, document)
+    return document
+
+
+def markdown_table(document: dict[str, Any]) -> str:
+    """The table of README."""
+    lines = [
+        "| network | what is peculiar | feature map found | D | cosine to torch | heatmap differs "
+        "by | TensorRT RTX |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, row in document["architectures"].items():
+        built = {True: "builds", False: "**fails**", None: "not tried"}[row["tensorrt_rtx"]]
+        shape = " x ".join(map(str, row["feature_map"]))
+        lines.append(
+            f"| {name} | {row['what']} | `{row['layer']}` {shape} | {row['embedding_size']} | "
+            f"{row['embedding_cosine_worst']:.6f} | {row['heatmap_difference_worst']:.0e} | "
+            f"{built} |"
+        )
+    return "\n".join(lines)
+
+
+def failed(document: dict[str, Any]) -> list[str]:
+    """Names of the architectures that `foldcam verify` or TensorRT RTX refuse."""
+    return [
+        name
+        for name, row in document["architectures"].items()
+        if not row["passed"] or row["tensorrt_rtx"] is False
+    ]

@@ -1,0 +1,327 @@
+"""`foldcam bench gate --prove`: does the gate catch a slowdown, and nothing else?
+
+A folded graph gets extra nodes that are calibrated to cost what is to be caught, and the gate
+runs on it and on the graph as it is, each time in a process of its own and, every second time,
+beside a program that keeps the memory and another processor busy.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from foldcam.benchmarks.gate.baseline import Baseline
+from foldcam.benchmarks.gate.measure import FOLDED, opened_on_processor
+from foldcam.benchmarks.gate.run import GateOptions, gate_document, measure_subject
+from foldcam.benchmarks.gate.subject import Subject
+from foldcam.benchmarks.graphs import save_graph
+from foldcam.benchmarks.interleaved import interleaved_runs
+from foldcam.benchmarks.localization.report import write_json
+from foldcam.benchmarks.provenance import provenance
+from foldcam.export.onnx_graphs.message import load_message
+from foldcam.runtime.contract.schema import IMAGE
+from foldcam.runtime.errors import FoldcamError
+
+RESULT = "proof.json"
+RATIO = "folded_over_plain"
+_FIRST = 40
+_ROUNDS = 50
+_OPENINGS = 7
+_CLOSE = 0.003
+_TRIES = 5
+
+_BUSY = """
+import numpy
+block = numpy.zeros(8 << 20, numpy.float32)
+matrix = numpy.ones((256, 256), numpy.float32)
+while True:
+    block += 1
+    matrix @ matrix
+"""
+
+BURNED = "planted"
+"""Output that keeps the extra nodes from being removed as dead."""
+_ROWS, _WIDTH = 16, 256
+
+
+@dataclass(frozen=True)
+class ProofOptions:
+    """What is proved.
+
+    Attributes:
+        gate: how each run measures.
+        clean: runs on the graph as it is; none may fail.
+        slowed: runs on the slowed graph; all must fail.
+        slowdown: of the folded/plain ratio, 0.05 for five percent.
+    """
+
+    gate: GateOptions
+    clean: int = 20
+    slowed: int = 10
+    slowdown: float = 0.05
+
+
+def prove(
+    subject: Subject, out: Path, options: ProofOptions, progress: Callable[[str, int, int], None]
+) -> dict[str, Any]:
+    """Run the gate on clean and on slowed graphs.
+
+    Args:
+        subject: what is timed, on the CPU.
+        out: folder of `proof.json` and of the slowed graph.
+        options: see `ProofOptions`.
+        progress: called with `(stage, done, total)`.
+
+    Returns:
+        The document that was written: `passed`, what the extra nodes cost, and every run.
+
+    Raises:
+        FoldcamError: the slowdown cannot be calibrated on this machine.
+    """
+    progress("calibrating the slowdown", 0, 1)
+    slow = out / "slowed.onnx"
+    products, cost = calibrated(subject, slow, options.slowdown)
+    slowed = Subject(subject.title, {**subject.files, FOLDED: slow})
+    progress("baseline", 0, 1)
+    first = measure_subject(subject, replace(options.gate, repeats=2 * options.gate.repeats))
+    baseline = Baseline(
+        first["subject"], first["device"], first["machine"], first["versions"], first["figures"],
+        "the proof's baseline",
+    )  # fmt: skip
+    runs = []
+    for kind, count, graphs in (
+        ("clean", options.clean, subject),
+        ("slowed", options.slowed, slowed),
+    ):
+        for number in range(count):
+            progress(f"{kind} runs", number, count)
+            runs.append(_one_run(kind, number, graphs, baseline, options))
+        progress(f"{kind} runs", count, count)
+    false_alarms = sum(run["kind"] == "clean" and not run["passed"] for run in runs)
+    missed = sum(run["kind"] == "slowed" and run["caught"] is False for run in runs)
+    document: dict[str, Any] = {
+        **provenance(),
+        "passed": false_alarms == 0 and missed == 0,
+        "subject": subject.title,
+        "machine": first["machine"],
+        "versions": first["versions"],
+        "clean_runs": options.clean,
+        "false_alarms": false_alarms,
+        "slowed_runs": options.slowed,
+        "missed": missed,
+        "slowdown_wanted": options.slowdown,
+        "slowdown_measured": cost,
+        "extra_products": products,
+        "repeats": options.gate.repeats,
+        "rounds": options.gate.rounds,
+        "margin": options.gate.margin,
+        "baseline": {
+            "ratio": float(np.median(first["figures"][RATIO])),
+            "figures": first["figures"],
+        },
+        "runs": runs,
+    }
+    write_json(out / RESULT, document)
+    return document
+
+
+def _one_run(
+    kind: str, number: int, graphs: Subject, baseline: Baseline, options: ProofOptions
+) -> dict[str, Any]:
+    disturbed = number % 2 == 1 and (os.cpu_count() or 1) > 1
+    gate = replace(options.gate, seed=1000 * (1 + number))
+    with _busy_neighbour(disturbed):
+        found = gate_document(measure_subject(graphs, gate), baseline, gate)
+    failed = [row["name"] for row in found["judged"] if row["outcome"] == "fail"]
+    return {
+        "kind": kind,
+        "disturbed": disturbed,
+        "passed": found["passed"],
+        # Only the ratio of folding counts: another figure would catch it by chance.
+        "caught": RATIO in failed,
+        "failed": failed,
+        "ratios": found["figures"][RATIO],
+        "wall_ratios": found["figures"][f"{RATIO}_wall"],
+        "judged": [
+            {key: row[key] for key in ("name", "now", "bound", "limit", "outcome", "reason")}
+            for row in found["judged"]
+        ],
+    }
+
+
+def calibrated(subject: Subject, path: Path, slowdown: float) -> tuple[int, dict[str, float]]:
+    """Write a slowed graph, and say how many products it has and what they cost.
+
+    Args:
+        subject: the graphs.
+        path: where the slowed one is written.
+        slowdown: wanted, of the folded graph's time.
+
+    Returns:
+        The number of products, and the ratio of the slowed graph's processor time to the folded
+        one's: `mean`, `low` and `high` over several openings of both.
+
+    Raises:
+        FoldcamError: no length of the chain comes near on this machine.
+    """
+    folded = load_message(subject.files[FOLDED])
+    products = _FIRST
+    for _ in range(_TRIES):
+        save_graph(planted(folded, products), path)
+        cost = _cost(path, subject.files[FOLDED])
+        if abs(cost["mean"] - 1 - slowdown) <= _CLOSE:
+            return products, cost
+        per_product = max(cost["mean"] - 1, 1e-4) / products
+        products = max(1, round(slowdown / per_product))
+    raise FoldcamError(
+        f"No chain of products costs {slowdown:.0%} on this machine within {_CLOSE:.1%}; the last "
+        f"of {products} cost {cost['mean'] - 1:.1%}: try again when it is quiet."
+    )
+
+
+def _cost(slow: Path, folded: Path) -> dict[str, float]:
+    """Ratio of the processor times: median over openings, and the least and the greatest of them.
+
+    As in the gate, an opening is worth up to a percent, and a hundred rounds do not show it.
+    """
+    ratios = []
+    for opening in range(_OPENINGS):
+        runs = {
+            name: opened_on_processor(file, np.random.default_rng(0))
+            for name, file in (("slow", slow), (FOLDED, folded))
+        }
+        seconds = interleaved_runs(runs, _ROUNDS, opening)
+        ratios.append(float(np.median(seconds["slow"].processor / seconds[FOLDED].processor)))
+    return {"mean": float(np.median(ratios)), "low": min(ratios), "high": max(ratios)}
+
+
+@contextmanager
+def _busy_neighbour(wanted: bool) -> Iterator[None]:
+    """A program beside the measurement, for as long as the block lasts."""
+    if not wanted:
+        yield
+        return
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-c", _BUSY], env=environment)
+    try:
+        # Not on the processor that the gate binds itself to.
+        others = os.sched_getaffinity(0) - {max(os.sched_getaffinity(0))}
+        if others:
+            os.sched_setaffinity(process.pid, others)
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def planted(model: onnx.ModelProto, products: int) -> onnx.ModelProto:
+    """The graph with a chain of matrix products of the image's first pixels behind it.
+
+    Each multiplies `[16, 256]` by an orthogonal `[256, 256]`, which keeps the numbers in
+    range; the chain's maximum is one more output.
+
+    Args:
+        model: with an `image` of at least 4096 numbers, run with one image. Not changed.
+        products: length of the chain, from 1 on.
+    """
+    slow = onnx.ModelProto()
+    slow.CopyFrom(model)
+    matrix = np.linalg.qr(np.random.default_rng(0).normal(size=(_WIDTH, _WIDTH)))[0]
+    constants: dict[str, Any] = {
+        "planted.matrix": matrix.astype(np.float32),
+        "planted.flat": np.array([-1], np.int64),
+        "planted.start": np.array([0], np.int64),
+        "planted.end": np.array([_ROWS * _WIDTH], np.int64),
+        "planted.shape": np.array([_ROWS, _WIDTH], np.int64),
+    }
+    slow.graph.initializer.extend(
+        numpy_helper.from_array(value, name) for name, value in constants.items()
+    )
+    nodes = [
+        helper.make_node("Reshape", [IMAGE, "planted.flat"], ["planted.pixels"]),
+        helper.make_node(
+            "Slice", ["planted.pixels", "planted.start", "planted.end"], ["planted.first"]
+        ),
+        # The image may be of bytes.
+        helper.make_node("Cast", ["planted.first"], ["planted.numbers"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Reshape", ["planted.numbers", "planted.shape"], ["planted.0"]),
+    ]
+    nodes += [
+        helper.make_node(
+            "MatMul", [f"planted.{number}", "planted.matrix"], [f"planted.{number + 1}"]
+        )
+        for number in range(products)
+    ]
+    nodes.append(helper.make_node("ReduceMax", [f"planted.{products}"], [BURNED], keepdims=0))
+    slow.graph.node.extend(nodes)
+    slow.graph.output.append(helper.make_tensor_value_info(BURNED, onnx.TensorProto.FLOAT, []))
+    return slow
+
+
+def proof_text(document: Mapping[str, Any]) -> str:
+    """What `--prove` found, in sentences."""
+    cost = document["slowdown_measured"]
+    return (
+        f"{document['extra_products']} extra products slow the folded graph by "
+        f"{100 * (cost['mean'] - 1):.1f} % ({100 * (cost['low'] - 1):.1f} to "
+        f"{100 * (cost['high'] - 1):.1f}).\n"
+        f"caught: {document['slowed_runs'] - document['missed']} of {document['slowed_runs']} "
+        f"slowed runs\n"
+        f"false alarms: {document['false_alarms']} of {document['clean_runs']} clean runs\n"
+        f"{'The gate holds.' if document['passed'] else 'The gate does NOT hold.'}"
+    )
+
+
+def proof_table(document: Mapping[str, Any]) -> str:
+    """Clean and slowed runs, alone and beside a busy program."""
+    lines = [
+        "| runs | beside a busy program | number | called slower | folded / plain of each run |",
+        "|---|---|---|---|---|",
+    ]
+    for kind in ("clean", "slowed"):
+        for disturbed in (False, True):
+            runs = [
+                run
+                for run in document["runs"]
+                if run["kind"] == kind and run["disturbed"] == disturbed
+            ]
+            if not runs:
+                continue
+            ratios = [_folding(run)["now"] for run in runs]
+            called = sum(not run["passed"] if kind == "clean" else run["caught"] for run in runs)
+            lines.append(
+                f"| {kind} | {'yes' if disturbed else 'no'} | {len(runs)} | {called} | "
+                f"{min(ratios):.4f} to {max(ratios):.4f} |"
+            )
+    limit = _folding(document["runs"][0])["limit"]
+    lines.append(f"\nBaseline {document['baseline']['ratio']:.4f}, limit {limit:.4f}.")
+    return "\n".join(lines)
+
+
+def proof_setting(document: Mapping[str, Any]) -> str:
+    """What was measured, on what, when, and by which command."""
+    cost, machine = document["slowdown_measured"], document["machine"]
+    return (
+        f"{document['subject']}; {document['repeats']} repeats of {document['rounds']} paired "
+        f"rounds a run; {document['extra_products']} extra matrix products cost "
+        f"{100 * (cost['mean'] - 1):.1f} % ({100 * (cost['low'] - 1):.1f} to "
+        f"{100 * (cost['high'] - 1):.1f}); {machine['processor']}"
+        f"{' (virtual machine)' if machine.get('virtual') else ''}, {document['date']}: "
+        f"`{document['command']}`"
+    )
+
+
+def _folding(run: Mapping[str, Any]) -> Mapping[str, Any]:
+    (row,) = [row for row in run["judged"] if row["name"] == "folded_over_plain"]
+    found: Mapping[str, Any] = row
+    return found

@@ -1,0 +1,259 @@
+"""`foldcam bench int8` as one call: train, export, quantize in several ways, judge, time."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from foldcam.benchmarks.localization.report import write_json
+from foldcam.benchmarks.studies.int8.naive import quantize_naively
+from foldcam.benchmarks.studies.int8.subjects import SUBJECTS, Prepared, Subject, prepare
+from foldcam.calibrate.calibrator import calibrate
+from foldcam.calibrate.options import CalibrationOptions
+from foldcam.calibrate.quality import Gate
+from foldcam.calibrate.selection import read_pictures, select
+from foldcam.calibrate.source import read_source
+from foldcam.calibrate.speed import compare_speed
+from foldcam.calibrate.store import Store, key_of, tools
+from foldcam.export.check.checker import check_model
+from foldcam.export.check.targets import TARGETS
+from foldcam.export.onnx_graphs.message import load_message
+from foldcam.export.versions import tool_versions
+from foldcam.runtime.comparison.self_test import clouds
+from foldcam.runtime.comparison.verdict import failures_of
+from foldcam.runtime.contract.onnx_file import read_contract
+from foldcam.runtime.system.files import atomic_path, sha256_of_file
+from foldcam.runtime.system.strict_json import finite
+
+StageProgress = Callable[[str, int, int], None]
+
+RESULT = "int8.json"
+_NAIVE, _CPU, _TENSORRT = "naive", "cpu", "tensorrt"
+# Opset 18 is for JetPack 6.1 and later.
+_SINCE = (10, 3)
+
+
+@dataclass(frozen=True)
+class Int8Options:
+    """What is measured.
+
+    Attributes:
+        subjects: networks and data.
+        count, choice_count, gate_count, seed: as `calibrate.options.CalibrationOptions`.
+        rounds: timed runs of each model.
+    """
+
+    subjects: tuple[Subject, ...] = SUBJECTS
+    count: int = 128
+    choice_count: int = 128
+    gate_count: int = 256
+    seed: int = 0
+    rounds: int = 60
+
+
+def run_int8(
+    root: Path, out: Path, options: Int8Options, progress: StageProgress
+) -> dict[str, Any]:
+    """Quantize every subject naively and with foldcam, and write what it cost.
+
+    Networks, models and figures of each subject are kept in `out`, from which a later call
+    goes on; the times are measured again each time, at the end.
+
+    Args:
+        root: folder of the data sets, as FOLDCAM_DATA.
+        out: folder of results: `int8.json`, and one folder per subject.
+        options: see `Int8Options`.
+        progress: called with `(stage, done, total)`.
+
+    Returns:
+        The document that was written.
+
+    Raises:
+        FoldcamError: data or a network cannot be used, or the folder cannot be written.
+    """
+    rows = []
+    for subject in options.subjects:
+        folder = out / subject.slug
+        folder.mkdir(parents=True, exist_ok=True)
+        prepared = prepare(subject, root, folder, progress)
+        rows.append(_row(prepared, folder, options, progress))
+    for done, row in enumerate(rows):
+        progress("timing", done, len(rows))
+        row["speed"] = _timed(out / row["folder"], options.rounds)
+    progress("timing", len(rows), len(rows))
+    document = {
+        "subjects": rows,
+        "images": {
+            name: getattr(options, name) for name in ("count", "choice_count", "gate_count")
+        },
+        "rounds": options.rounds,
+        "versions": {**tool_versions(), **tools()},
+    }
+    write_json(out / RESULT, finite(document))
+    return document
+
+
+def _row(
+    prepared: Prepared, folder: Path, options: Int8Options, progress: StageProgress
+) -> dict[str, Any]:
+    settings = {name: value for name, value in asdict(options).items() if name != "subjects"}
+    key = key_of(
+        model=sha256_of_file(prepared.model), settings={**settings, "rounds": 0}, tools=tools()
+    )
+    kept = _kept(folder / "row.json", key)
+    if kept is not None:
+        return kept
+    subject = prepared.subject
+
+    def report(stage: str, done: int, total: int) -> None:
+        progress(f"{subject.slug}: {stage}", done, total)
+
+    def calibrated(name: str, **changes: Any) -> dict[str, Any]:
+        chosen = replace(_calibration(options), **changes)
+        return _calibrated(prepared, folder, name, chosen, report)
+
+    tensorrt = calibrated(_TENSORRT)
+    row: dict[str, Any] = {
+        "network": subject.network,
+        "weights": "ImageNet" if subject.pretrained else "front ImageNet, body random",
+        "data": subject.data,
+        "folder": folder.name,
+        "input": _input(prepared.model),
+        "float_bytes": prepared.model.stat().st_size,
+        _NAIVE: _naive(prepared, folder, options),
+        _TENSORRT: tensorrt,
+        _CPU: calibrated(_CPU, target=_CPU),
+        # Convolutions that are all quantized leave nothing that could be float16.
+        "float16": calibrated("float16", float_type="fp16")
+        if subject.network == "ViT" or tensorrt["kept"]
+        else None,
+    }
+    write_json(folder / "row.json", {"key": key, "row": finite(row)})
+    return row
+
+
+def _calibration(options: Int8Options) -> CalibrationOptions:
+    return CalibrationOptions(
+        count=options.count,
+        choice_count=options.choice_count,
+        gate_count=options.gate_count,
+        seed=options.seed,
+    )
+
+
+def _calibrated(
+    prepared: Prepared,
+    folder: Path,
+    name: str,
+    options: CalibrationOptions,
+    progress: StageProgress,
+) -> dict[str, Any]:
+    """One calibration as `foldcam calibrate` does it, and what it came to."""
+    store = Store(folder / "calibration")
+    outcome = calibrate(
+        prepared.model,
+        prepared.images,
+        options,
+        store=store,
+        progress=lambda stage, done, of: progress(f"{name}, {stage}", done, of),
+    )
+    path = folder / f"{name}.onnx"
+    _save(outcome.model, path)
+    report = outcome.report
+    document = {
+        "figures": outcome.figures.document(),
+        # Speed, which is timed apart, is not among them.
+        "failures": report["gate"]["failures"],
+        "kept": report["kept_float"],
+        "quantized": report["quantized_layers"],
+        "bytes": path.stat().st_size,
+        "ladder": report["ladder"],
+        "damage": report["damage"],
+        "images": {
+            name: report[name] for name in ("calibration_images", "choice_images", "gate_images")
+        },
+        "float16_steps": report["float16_steps"],
+        "methods": _counted(report["activations"]),
+    }
+    if options.target == _TENSORRT:
+        document |= _accepted(path)
+    return document
+
+
+def _naive(prepared: Prepared, folder: Path, options: Int8Options) -> dict[str, Any]:
+    model, contract = read_source(prepared.model)
+    parts = select(
+        prepared.images, options.count, options.choice_count, options.gate_count, options.seed,
+        continuous=contract.outcome is not None,
+    )  # fmt: skip
+    pictures = read_pictures(parts.calibration, contract.preprocessing)
+    judges = read_pictures(parts.gate, contract.preprocessing)
+    naive = quantize_naively(model, contract, pictures)
+    path = folder / f"{_NAIVE}.onnx"
+    _save(naive, path)
+    figures, _, _ = Gate(model, contract, judges).figures(naive, kernels=True)
+    return {
+        "figures": figures.document(),
+        "failures": failures_of(figures, CalibrationOptions().limits),
+        "bytes": path.stat().st_size,
+        **_accepted(path),
+    }
+
+
+def _accepted(path: Path) -> dict[str, Any]:
+    """What foldcam's checker and TensorRT-RTX's real parser and builder say of a file."""
+    targets = [target for target in TARGETS if target.version >= _SINCE]
+    checked = check_model(path, targets)
+    error = None
+    tried = importlib.util.find_spec("tensorrt_rtx") is not None
+    if tried:
+        from foldcam.benchmarks.studies.architectures.rtx import build_error
+
+        error = build_error(path.read_bytes())
+    return {
+        "checked": checked.passed,
+        "tensorrt_rtx": (error is None) if tried else None,
+        "tensorrt_rtx_error": error,
+    }
+
+
+def _timed(folder: Path, rounds: int) -> dict[str, Any]:
+    """Times of the float model over those of the others in ONNX Runtime, one thread."""
+    contract = read_contract(folder / "model.onnx")
+    names = (_NAIVE, _CPU, _TENSORRT)
+    models = [load_message(folder / f"{name}.onnx") for name in names]
+    # What is on the images does not change how long they take.
+    images = clouds(contract.preprocessing, 8, 0)
+    found = compare_speed(load_message(folder / "model.onnx"), models, contract, images, rounds)
+    return {name: each.document() for name, each in zip(names, found, strict=True)}
+
+
+def _counted(activations: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for each in activations:
+        counts[each["method"]] = counts.get(each["method"], 0) + 1
+    return dict(sorted(counts.items()))
+
+
+def _input(model: Path) -> list[int]:
+    recipe = read_contract(model).preprocessing
+    return [recipe.width, recipe.height]
+
+
+def _kept(path: Path, key: str) -> dict[str, Any] | None:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return document["row"] if document.get("key") == key else None
+
+
+def _save(model: onnx.ModelProto, path: Path) -> None:
+    with atomic_path(path) as temporary:
+        onnx.save(model, temporary)

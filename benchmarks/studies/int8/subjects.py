@@ -1,0 +1,154 @@
+"""The networks that are quantized: trained, exported, and the data they are judged on."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from foldcam.benchmarks.houses.houses import load_houses, split_houses
+from foldcam.benchmarks.houses.study import OBJECTIVE, TRAINING
+from foldcam.benchmarks.studies.int8.networks import LAST_OF_FRONT, settle
+from foldcam.export.datasets import Dataset, Sample, load_dataset
+from foldcam.export.exporter import export_model
+from foldcam.export.models.spec import load_model, with_overrides
+from foldcam.export.objectives.directions import parse_objective
+from foldcam.export.objectives.kernel import parse_kernel
+from foldcam.export.training.trainer import TrainingOptions, train
+from foldcam.runtime.system.files import atomic_path
+
+StageProgress = Callable[[str, int, int], None]
+DataName = Literal["birds", "houses"]
+
+_KIND = "frontal"
+_BIRDS = TrainingOptions()
+# A body of random weights: all of it learns, more slowly, and for longer.
+_BODY: dict[str, Any] = {"train_from": LAST_OF_FRONT, "learning_rate": 6e-4}
+_BODY_BIRDS: dict[str, Any] = {**_BODY, "epochs": 40, "mosaics": 400, "mosaics_per_batch": 8}
+_BODY_HOUSES: dict[str, Any] = {**_BODY, "epochs": 20, "views": 4}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One network on one data set.
+
+    Attributes:
+        network: its name.
+        spec: MODEL that it is trained from.
+        pretrained: whether all of that has pretrained weights.
+        data: what it is trained and judged on.
+        size: of its input in pixels, None for its own.
+    """
+
+    network: str
+    spec: str
+    pretrained: bool
+    data: DataName
+    size: str | None = None
+
+    @property
+    def slug(self) -> str:
+        """For a folder."""
+        return f"{self.network.lower()}-{self.data}"
+
+
+_NETWORKS = (
+    ("EfficientNet-Lite0", "efficientnet-lite0", True),
+    ("ResNet", "foldcam.benchmarks.studies.int8.networks:resnet", False),
+    ("ViT", "foldcam.benchmarks.studies.int8.networks:vit", False),
+)
+SUBJECTS = tuple(
+    Subject(name, spec, pretrained, data, "256" if pretrained and data == "birds" else None)
+    for data in ("birds", "houses")
+    for name, spec, pretrained in _NETWORKS
+)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A subject ready to be calibrated.
+
+    Attributes:
+        subject: which.
+        model: the folded float model.
+        images: for `foldcam calibrate --images`.
+    """
+
+    subject: Subject
+    model: Path
+    images: Path
+
+
+def prepare(subject: Subject, root: Path, folder: Path, progress: StageProgress) -> Prepared:
+    """Train and export, or take what an earlier call left in the folder.
+
+    Args:
+        subject: which.
+        root: folder of the data sets, as FOLDCAM_DATA.
+        folder: of this subject.
+        progress: called with `(stage, done, total)`.
+
+    Raises:
+        FoldcamError: the data are missing, or the folder cannot be written.
+    """
+    model, weights = folder / "model.onnx", folder / "net.safetensors"
+    if subject.data == "birds":
+        images = root / "CUB_200_2011"
+        samples = load_dataset(images, "train").samples
+    else:
+        images = folder / "houses.csv"
+        samples = _houses(root / "houses", images)
+    if not model.is_file():
+        if not weights.is_file():
+            _train(subject, samples, weights, progress)
+        continuous = subject.data == "houses"
+        built_in = subject.spec == "efficientnet-lite0"
+        loaded = load_model(str(weights)) if built_in else load_model(subject.spec, weights)
+        export_model(
+            loaded,
+            Dataset(images.name, "train", samples),
+            model,
+            parse_kernel(OBJECTIVE, "log") if continuous else parse_objective("all-triplets"),
+            progress=lambda stage, done, of: progress(f"{subject.slug}: {stage}", done, of),
+        )
+    return Prepared(subject, model, images)
+
+
+def _train(
+    subject: Subject, samples: tuple[Sample, ...], weights: Path, progress: StageProgress
+) -> None:
+    base = load_model(subject.spec)
+    options = _BIRDS if subject.data == "birds" else TRAINING
+    if subject.data == "houses":
+        samples = tuple(replace(s, value=math.log(s.value or 1.0)) for s in samples)
+    if not subject.pretrained:
+        options = replace(options, **(_BODY_BIRDS if subject.data == "birds" else _BODY_HOUSES))
+        settle(base.module, samples)
+    train(
+        base,
+        samples,
+        weights,
+        options,
+        preprocessing=with_overrides(base.preprocessing, size=subject.size),
+        progress=lambda stage, done, of: progress(f"{subject.slug}: {stage}", done, of),
+    )
+
+
+def _houses(root: Path, path: Path) -> tuple[Sample, ...]:
+    """The training samples; all of them go into a CSV with their split."""
+    houses = load_houses(root)
+    training, test = split_houses(houses.houses, 0)
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(("path", "label", "split"))
+    for split, part in (("train", training), ("test", test)):
+        for house in part:
+            sample = house.sample(_KIND)
+            writer.writerow((sample.path.resolve(), sample.label, split))
+    with atomic_path(path) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8")
+    return tuple(house.sample(_KIND) for house in training)

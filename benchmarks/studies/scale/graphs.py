@@ -1,0 +1,159 @@
+"""Folded graphs of any size on a network with next to no backbone.
+
+What foldcam adds does not depend on what stands before the feature map. Behind a backbone of
+milliseconds the microseconds of a small bank drown; behind one convolution they can be timed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import nn
+
+from foldcam.benchmarks.gpu.study import random_bank
+from foldcam.benchmarks.graphs import plain_graph, save_graph
+from foldcam.benchmarks.interleaved import Run, interleaved_runs
+from foldcam.benchmarks.overhead.timing import open_session
+from foldcam.export.grafting.fold import FoldOptions, HeatmapSize, fold
+from foldcam.export.grafting.options import StorageOptions
+from foldcam.export.networks.torch_cut import TorchNetwork
+from foldcam.export.versions import tool_versions
+from foldcam.runtime.contract.onnx_file import read_contract
+from foldcam.runtime.contract.schema import IMAGE, Contract, Origin
+from foldcam.runtime.images.preprocess import Preprocessing
+
+_STRIDE = 32
+_SIDE = 224
+_CHANNELS = 1280
+
+
+class Bare(nn.Module):
+    """One convolution, pooled and projected: `[N, 3, 224, 224]` -> `[N, D]` of norm 1."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, _CHANNELS, 4, _STRIDE)
+        self.projection = nn.Linear(_CHANNELS, size, bias=False)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Image -> embedding."""
+        pooled = self.convolution(image).relu().mean((2, 3))
+        return nn.functional.normalize(self.projection(pooled), dim=1)
+
+
+@dataclass(frozen=True)
+class Added:
+    """What folding adds to one pass, by the processor's clock.
+
+    Attributes:
+        microseconds: median over paired rounds of folded less plain.
+        low, high: quartiles of the same.
+        plain_microseconds: median of the plain graph.
+        bytes_added: by the file.
+        folding_seconds: to store the bank and make the graph.
+    """
+
+    microseconds: float
+    low: float
+    high: float
+    plain_microseconds: float
+    bytes_added: int
+    folding_seconds: float
+
+
+class BareGraphs:
+    """Plain and folded graphs of bare networks.
+
+    Args:
+        folder: where they are written.
+        seed: of weights, banks and images.
+    """
+
+    def __init__(self, folder: Path, seed: int = 0) -> None:
+        self._folder = folder
+        self._seed = seed
+        self._networks: dict[int, tuple[TorchNetwork, onnx.ModelProto, Path]] = {}
+
+    def added(
+        self,
+        rows: int,
+        size: int = 128,
+        *,
+        heatmap: HeatmapSize = "native",
+        storage: StorageOptions | None = None,
+        batch: int = 1,
+        rounds: int = 100,
+    ) -> tuple[Added, Contract]:
+        """Fold a random bank, and time it against the plain graph.
+
+        Args:
+            rows: of the bank.
+            size: `D`.
+            heatmap: as `FoldOptions.heatmap_size`.
+            storage: of the bank.
+            batch: images in a pass; the times are of the pass.
+            rounds: paired runs.
+        """
+        network, model, plain = self._network(size)
+        recipe = Preprocessing(_SIDE, _SIDE)
+        start = time.perf_counter()
+        folded = fold(
+            model,
+            random_bank(network, rows, self._seed),
+            preprocessing=recipe,
+            layer=network.layer,
+            origin=Origin("bare", "", network.sha256(), "random", "all", ""),
+            versions=tool_versions(),
+            options=FoldOptions(heatmap_size=heatmap, storage=storage or StorageOptions()),
+        )
+        seconds = time.perf_counter() - start
+        path = self._folder / "bare-folded.onnx"
+        save_graph(folded, path)
+        added = difference({"plain": plain, "folded": path}, batch, rounds, self._seed)
+        grown = path.stat().st_size - plain.stat().st_size
+        return Added(*added, bytes_added=grown, folding_seconds=seconds), read_contract(path)
+
+    def _network(self, size: int) -> tuple[TorchNetwork, onnx.ModelProto, Path]:
+        if size not in self._networks:
+            torch.manual_seed(self._seed)
+            network = TorchNetwork(Bare(size).eval(), (_SIDE, _SIDE))
+            model, plain = network.to_onnx(), self._folder / f"bare-{size}.onnx"
+            save_graph(plain_graph(model), plain)
+            self._networks[size] = network, model, plain
+        return self._networks[size]
+
+
+def _run_of(session: onnxruntime.InferenceSession, given: dict[str, Any]) -> Run:
+    def run(_: int) -> None:
+        session.run(None, given)
+
+    return run
+
+
+def difference(
+    files: Mapping[str, Path], batch: int, rounds: int, seed: int
+) -> tuple[float, float, float, float]:
+    """Microseconds of `folded` less `plain`: median and quartiles; and of `plain`, the median."""
+    generator = np.random.default_rng(seed)
+    runs: dict[str, Run] = {}
+    image = None
+    for name, path in files.items():
+        session = open_session(path)
+        sizes = session.get_inputs()[0].shape[1:]
+        if image is None:
+            image = generator.standard_normal((batch, *sizes), np.float32)
+        given = {IMAGE: image}
+        runs[name] = _run_of(session, given)
+    seconds = interleaved_runs(runs, rounds, seed)
+    extra = 1e6 * (seconds["folded"].processor - seconds["plain"].processor)
+    low, middle, high = np.percentile(extra, [25, 50, 75])
+    plain = 1e6 * float(np.median(seconds["plain"].processor))
+    return float(middle), float(low), float(high), plain

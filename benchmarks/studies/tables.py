@@ -1,0 +1,307 @@
+"""Writes the tables of README and docs from stored result files, between markers.
+
+    python -m foldcam.benchmarks.studies.tables            # rewrite what differs
+    python -m foldcam.benchmarks.studies.tables --check    # exit 1 and name what differs
+
+A marker is `<!-- table: NAME -->`, closed by `<!-- /table -->`; NAME is a key of `TABLES`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from foldcam.benchmarks.houses import report as houses
+from foldcam.benchmarks.latency import report as latency
+from foldcam.benchmarks.localization.report import markdown_differences, markdown_table
+from foldcam.benchmarks.overhead import report as overhead
+from foldcam.benchmarks.studies import gate
+from foldcam.benchmarks.studies.architectures.study import RESULT as ARCHITECTURES
+from foldcam.benchmarks.studies.architectures.study import markdown_table as architectures_table
+from foldcam.benchmarks.studies.int8 import report as int8
+from foldcam.benchmarks.studies.peers import report as peers
+from foldcam.benchmarks.studies.pipeline import study as pipeline
+from foldcam.benchmarks.studies.ray import report as scale_out
+from foldcam.benchmarks.studies.reliability import __main__ as reliability
+from foldcam.benchmarks.studies.reliability import report as reliability_report
+from foldcam.benchmarks.studies.scale import report as scale
+from foldcam.runtime.system.files import atomic_path
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+_BLOCK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
+
+_GRIDS = ("grid_pointing", "grid_pointing_maps", "grid_pointing_3x3", "insertion", "deletion")
+_BOXES = (
+    *("pixel_ap", "max_box_acc", "max_box_acc_v2"),
+    *("max_box_acc_frozen", "max_box_acc_v2_frozen", "pointing", "heat_in_box"),
+)
+_COST = "Cost against quality of every method"
+_UNSEEN = ("grid_pointing", "grid_pointing_maps", "grid_pointing_3x3")
+
+
+def _localization() -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(
+        (RESULTS / "cub" / "localization.json").read_text(encoding="utf-8")
+    )
+    return document
+
+
+def _architectures() -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(
+        (RESULTS / "architectures" / ARCHITECTURES).read_text(encoding="utf-8")
+    )
+    return document
+
+
+def _stability() -> str:
+    rows = _localization()["stability"]
+    lines = ["| heatmap | spread of its cells | spread of its heat in the box |", "|---|---|---|"]
+    lines += [
+        f"| {name} | {row['map_spread']:.4f} | {row['heat_in_box_spread']:.4f} |"
+        for name, row in rows.items()
+    ]
+    return "\n".join(lines)
+
+
+def _randomization() -> str:
+    rows = _localization()["randomization"]
+    names = list(next(iter(rows.values())))
+    lines = ["| weights shuffled | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    lines += [
+        f"| {float(share):.0%} | " + " | ".join(f"{row[name]:.2f}" for name in names) + " |"
+        for share, row in rows.items()
+    ]
+    return "\n".join(lines)
+
+
+def _setting() -> str:
+    document = _localization()
+    training = document["training"]
+    building = document["bank_building"]
+    return "\n".join(
+        [
+            "| what | value |",
+            "|---|---|",
+            f"| network | {document['network']}, input {document['input'][0]} x "
+            f"{document['input'][1]}, feature map {' x '.join(map(str, document['feature_map']))}, "
+            f"D = {training['embedding_size']} |",
+            f"| training | {training['loss']}, {training['epochs']} epochs, {training['views']} "
+            f"views, {training['mosaics']} mosaics, seed {training['seed']} |",
+            f"| images | {document['images']['train']} training and {document['images']['test']} "
+            f"test images of {document['labels']} species |",
+            f"| recall@1 on the test images | {document['recall_at_1']:.3f} |",
+            f"| bank building / one embedding pass | {building['ratio']:.2f} (median of "
+            f"{len(building['pass_seconds'])} interleaved pairs) |",
+            f"| minutes for everything | {document['minutes']} |",
+        ]
+    )
+
+
+def _transfer() -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(
+        (RESULTS / "transfer" / "transfer.json").read_text(encoding="utf-8")
+    )
+    return document
+
+
+def _variants() -> str:
+    lines = ["| transfer | grid 2x2 | minus the default |", "|---|---|---|"]
+    lines += [
+        f"| {name} | {_interval(row['grid_pointing'])} | {_interval(row['difference'], '+')} |"
+        for name, row in sorted(
+            _transfer()["variants"].items(), key=lambda item: item[0] != "nearest row, all channels"
+        )
+    ]
+    return "\n".join(lines)
+
+
+def _heads() -> str:
+    lines = [
+        "| head | recall@1 | transferred | own gradient | difference | maps | by position |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {name} | {row['recall_at_1']:.3f} | {_interval(row['transferred'])} | "
+        f"{_interval(row['aggregated_backprop'])} | {_interval(row['difference'], '+')} | "
+        f"{row['map_correlation']:.3f} | {row['position_correlation']:.3f} |"
+        for name, row in _transfer()["heads"].items()
+    ]
+    return "\n".join(lines)
+
+
+def _interval(value: dict[str, float], sign: str = "") -> str:
+    mean, low, high = (format(value[name], f"{sign}.3f") for name in ("mean", "low", "high"))
+    return f"{mean} ({low} to {high})"
+
+
+def _houses() -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(
+        (RESULTS / "houses" / "house-price.json").read_text(encoding="utf-8")
+    )
+    return document
+
+
+def _int8() -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(
+        (RESULTS / "int8" / "int8.json").read_text(encoding="utf-8")
+    )
+    return document
+
+
+def _measured(
+    place: str, command: str, render: Callable[[dict[str, Any]], str]
+) -> Callable[[], str]:
+    """A table of a result; where that is not stored yet, which command would write it."""
+
+    def table() -> str:
+        path = RESULTS / place
+        if not path.is_file():
+            return f"*Not measured yet: `{command}` writes `benchmarks/results/{place}`.*"
+        return render(json.loads(path.read_text(encoding="utf-8")))
+
+    return table
+
+
+def _peers(render: Callable[[dict[str, Any]], str]) -> Callable[[], str]:
+    return _measured("peers/peers.json", "foldcam bench peers", render)
+
+
+def _scale(render: Callable[[dict[str, Any]], str]) -> Callable[[], str]:
+    return _measured("scale/scale.json", "foldcam bench scale", render)
+
+
+def _proof(render: Callable[[dict[str, Any]], str]) -> Callable[[], str]:
+    return _measured("gate/proof.json", "foldcam bench gate --prove", render)
+
+
+def _latency(render: Callable[[dict[str, Any]], str]) -> Callable[[], str]:
+    return _measured("latency/latency.json", "foldcam bench latency", render)
+
+
+def _picture(path: str, what: str) -> Callable[[dict[str, Any]], str]:
+    """A plot, as `benchmarks.studies.plots` draws it from the same result."""
+    return lambda _: f"![{what}]({path})"
+
+
+def _overhead() -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(
+        (RESULTS / "overhead" / "overhead.json").read_text(encoding="utf-8")
+    )
+    return document
+
+
+def _pipeline(render: Callable[[dict[str, Any]], str]) -> Callable[[], str]:
+    return _measured(f"pipeline/{pipeline.RESULT}", "foldcam bench pipeline", render)
+
+
+def _scale_out(render: Callable[[dict[str, Any]], str]) -> Callable[[], str]:
+    return _measured("ray/scaling.json", "foldcam bench ray", render)
+
+
+def _reliability_table(name: str) -> Callable[[], str]:
+    return _measured(
+        f"reliability/{name}.json",
+        f"make reliability FULL=1 ONLY={name}",
+        lambda document: reliability_report.markdown_table(name, document),
+    )
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "readme-cub": lambda: markdown_table(
+        _localization(), ("grid_pointing", "insertion", "deletion", "pixel_ap")
+    ),
+    "cub-setting": _setting,
+    "cub-grids": lambda: markdown_table(_localization(), _GRIDS),
+    "cub-boxes": lambda: markdown_table(_localization(), _BOXES),
+    "cub-grid-differences": lambda: markdown_differences(_localization(), _GRIDS),
+    "cub-box-differences": lambda: markdown_differences(_localization(), _BOXES),
+    "cub-unseen": lambda: markdown_table(_localization()["unseen"], _UNSEEN),
+    "cub-stability": _stability,
+    "cub-randomization": _randomization,
+    "architectures": lambda: architectures_table(_architectures()),
+    "transfer-variants": _variants,
+    "transfer-heads": _heads,
+    "int8": lambda: int8.markdown_table(_int8()),
+    "int8-ladder": lambda: int8.markdown_ladder(_int8()),
+    "int8-setting": lambda: int8.setting(_int8()),
+    "int8-tried": lambda: int8.markdown_tried(_int8()),
+    "overhead": lambda: overhead.markdown_table(_overhead()),
+    "overhead-setting": lambda: overhead.setting(_overhead()),
+    "overhead-probes": lambda: overhead.markdown_probes(_overhead()),
+    "pipeline": _pipeline(pipeline.markdown_table),
+    "pipeline-setting": _pipeline(pipeline.setting),
+    "scale-out": _scale_out(scale_out.markdown_table),
+    "scale-out-setting": _scale_out(scale_out.setting),
+    "scale-out-predicted": _scale_out(scale_out.predicted),
+    **{f"reliability-{name}": _reliability_table(name) for name in reliability.NAMES},
+    "peers-readme": _peers(peers.readme_table),
+    "peers": _peers(peers.markdown_table),
+    "peers-summary": _peers(peers.summary),
+    "peers-setting": _peers(peers.setting),
+    "peers-titles": _peers(peers.titles),
+    "peers-notes": _peers(peers.notes),
+    "peers-differences": _peers(peers.differences_table),
+    "scale-setting": _scale(scale.setting),
+    "scale-rows": _scale(scale.rows_table),
+    "scale-where": _scale(scale.where_table),
+    "scale-curves": _scale(scale.curves_table),
+    "scale-exponents": _scale(scale.exponents_table),
+    "scale-cameras": _scale(scale.cameras_table),
+    "scale-building": _scale(scale.building_table),
+    "scale-predictions": _scale(scale.predictions_table),
+    "gate-proof": _proof(gate.proof_table),
+    "gate-setting": _proof(gate.proof_setting),
+    "latency": _latency(latency.markdown_table),
+    "latency-setting": _latency(latency.setting),
+    "peers-plot-readme": _peers(_picture("docs/images/peers.png", _COST)),
+    "peers-plot": _peers(_picture("images/peers.png", _COST)),
+    "scale-plot": _scale(_picture("images/scale.png", "Curves of what folding costs")),
+    "latency-plot": _latency(_picture("images/latency.png", "Every sample of the run")),
+    "house-methods": lambda: houses.markdown_methods(_houses()),
+    "house-differences": lambda: houses.markdown_differences(_houses()),
+    "house-masking": lambda: houses.markdown_masking(_houses()),
+    "house-mask-differences": lambda: houses.markdown_mask_differences(_houses()),
+}
+
+
+def rewritten(text: str) -> str:
+    """A document with every marked table replaced by what the results say.
+
+    Raises:
+        KeyError: a marker names a table that does not exist.
+    """
+    return _BLOCK.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}\n{found[3]}", text)
+
+
+def documents() -> list[Path]:
+    """The files that may hold tables."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def main() -> None:
+    """Rewrite the documents, or check them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    stale = []
+    for path in documents():
+        before = path.read_text(encoding="utf-8")
+        after = rewritten(before)
+        if before != after:
+            stale.append(path)
+            if not check:
+                with atomic_path(path) as temporary:
+                    temporary.write_text(after, encoding="utf-8")
+    for path in stale:
+        print(f"{path.relative_to(ROOT)}: {'differs from the results' if check else 'rewritten'}")
+    sys.exit(1 if check and stale else 0)
+
+
+if __name__ == "__main__":
+    main()

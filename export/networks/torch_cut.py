@@ -1,0 +1,102 @@
+"""A torch module as an embedding network: exported to a flat graph and cut in two."""
+
+from __future__ import annotations
+
+import hashlib
+
+import onnx
+import torch
+from torch import nn
+
+from foldcam.export.networks.anatomy import context_of, dissect, subgraph
+from foldcam.export.networks.conversion import to_onnx
+from foldcam.export.networks.cut import Landmarks, Network
+from foldcam.export.networks.held_scales import hold_scales
+from foldcam.export.onnx_graphs.embedding_model import mark_network
+
+
+class TorchNetwork(Network):
+    """A torch module in eval mode, exported and cut at its feature map.
+
+    The module is left in eval mode, in float32, on the CPU, with frozen parameters.
+
+    Args:
+        module: image `float32 [N, 3, H, W]` -> embedding `[N, D]`, or a structure (dictionary,
+            tuple, dataclass) that holds it.
+        image_size: `(height, width)` of the input in pixels.
+        layer: name of the feature map, or None to find it.
+        output: which of the module's outputs is the embedding, where several could be.
+        hold: whether normalisations inside the head are differentiated with their scale
+            held constant, see `export.networks.held_scales`. Without it for comparison.
+
+    Attributes:
+        program: the whole graph, image -> (feature map, embedding).
+        trunk_module: image -> feature map, and what else the head needs.
+        head_module: those -> the head's end, and the embedding.
+
+    Raises:
+        FoldcamError: torch cannot export the module; it has no feature map; the
+            named layer does not exist or does not lead to the embedding; the
+            output is not one embedding per image.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        image_size: tuple[int, int],
+        layer: str | None = None,
+        output: str | None = None,
+        *,
+        hold: bool = True,
+    ) -> None:
+        anatomy = dissect(module, image_size, layer, output)
+        super().__init__(
+            Landmarks(
+                image_size=image_size,
+                candidates=[candidate.layer for candidate in anatomy.candidates],
+                layer=anatomy.layer.name,
+                feature_map_shape=anatomy.layer.shape,
+                embedding_size=int(anatomy.embedding.meta["val"].shape[1]),
+                normalized=anatomy.normalized,
+                head_before_normalization=anatomy.head_before_normalization,
+                pooled=anatomy.pooled,
+                finer=anatomy.finer,
+            )
+        )
+        feature_map = anatomy.feature_map
+        ends = [anatomy.head_end, anatomy.embedding]
+        context = context_of(anatomy.whole, feature_map, ends)
+        self.trunk_module = subgraph(anatomy.whole, [anatomy.image], [feature_map, *context])
+        self.head_module = subgraph(anatomy.whole, [feature_map, *context], ends)
+        if hold:
+            hold_scales(self.head_module)
+        self.program = anatomy.program
+
+    def _trunk(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        outputs: tuple[torch.Tensor, ...] = self.trunk_module(images)
+        return outputs
+
+    def _head(
+        self, feature_map: torch.Tensor, *context: torch.Tensor | int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        ends: tuple[torch.Tensor, torch.Tensor] = self.head_module(feature_map, *context)
+        return ends
+
+    def to_onnx(self, opset: int = 18) -> onnx.ModelProto:
+        """See `Network.to_onnx`."""
+        model = to_onnx(
+            self.program, self.image_size, self.feature_map_shape, self.embedding_size, opset
+        )
+        # So that a bank can be folded into the file later, without torch.
+        mark_network(model, self.sha256())
+        return model
+
+    def sha256(self) -> str:
+        """Hash of the parameters, the buffers and the operators with their arguments."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.program.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        for node in self.program.graph.nodes:
+            digest.update(f"{node.op} {node.target} {node.args} {node.kwargs};".encode())
+        return digest.hexdigest()

@@ -1,1 +1,0 @@
-"""How the graph holds a bank: lists, smaller numbers, prototypes, and what each costs."""
