@@ -1,4 +1,4 @@
-"""How a bank is to be stored and searched: what the flags say, before a bank is seen."""
+"""How a bank is to be stored and searched: what the flags say, before a bank is read."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.events.conditions import holds
 from foldcam.runtime.events.language import LabelIs, Rule, RuleProblem, Threshold, parse_rule
@@ -20,13 +20,13 @@ class Event:
     Attributes:
         rule: which.
         number: of the event among those of its rule in this run, from 1.
-        seen: the frame.
+        item: the frame.
         result: the region.
     """
 
     rule: Rule
     number: int
-    seen: Seen
+    item: FrameResults
     result: Result
 
 
@@ -43,14 +43,14 @@ class Watch:
         self._told = False
         self._silent_until = -float("inf")
 
-    def update(self, seen: Seen, now: float) -> Result | None:
+    def update(self, item: FrameResults, now: float) -> Result | None:
         """The region that makes this frame an event; None if it is none.
 
         Args:
-            seen: the next frame.
+            item: the next frame.
             now: its time in seconds. Where it goes back, waiting begins anew.
         """
-        result = holds(self._rule, seen, begun=self._since is not None)
+        result = holds(self._rule, item, begun=self._since is not None)
         if result is None:
             self._since, self._told = None, False
             return None
@@ -81,24 +81,24 @@ class Detector:
         self._watches: dict[tuple[int, str], Watch] = {}
         self._counts = {rule.name: 0 for rule in rules}
 
-    def events(self, seen: Seen) -> list[Event]:
+    def events(self, item: FrameResults) -> list[Event]:
         """The events of one frame, in the order of the rules; frames of a source in order."""
         found: list[Event] = []
-        if seen.results and not any(result.valid for result in seen.results):
+        if item.results and not any(result.valid for result in item.results):
             # Nothing is known of it: what has begun neither goes on nor ends by such a frame.
             return found
-        stream = seen.frame.stream
+        stream = item.frame.stream
         for rule in self._rules:
             if self._stills[stream]:
-                result = holds(rule, seen, begun=False)
+                result = holds(rule, item, begun=False)
             else:
                 watch = self._watches.setdefault((stream, rule.name), Watch(rule))
-                frame = seen.frame
+                frame = item.frame
                 now = frame.captured if self._live[stream] else frame.timestamp
-                result = watch.update(seen, now)
+                result = watch.update(item, now)
             if result is not None:
                 self._counts[rule.name] += 1
-                found.append(Event(rule, self._counts[rule.name], seen, result))
+                found.append(Event(rule, self._counts[rule.name], item, result))
         return found
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.drawing.overlay import Style
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Image
@@ -176,9 +176,9 @@ class Conductor:
             self._monitor.unanswered(pending.frame.stream, cause, count)
         if self._answers.broken is not None:
             self._control.end()
-        seen = Seen(pending.frame, pending.results, self._style, self._monitor.rendered)
+        item = FrameResults(pending.frame, pending.results, self._style, self._monitor.rendered)
         for outlet in self._outlets:
-            outlet.put(seen, may_be_lost=self._newest[pending.frame.stream])
+            outlet.put(item, may_be_lost=self._newest[pending.frame.stream])
 
     def _deliver_all(self, delivery: Delivery) -> None:
         try:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, runtime_checkable
 
-from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.files import atomic_path, open_own_file, user_errors_for
 
@@ -61,7 +61,7 @@ class Sink(Protocol):
         trace: TracebackType | None,
     ) -> None: ...
 
-    def write(self, seen: Seen) -> None:
+    def write(self, item: FrameResults) -> None:
         """Take one frame and its results.
 
         Raises:

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.events.detector import Detector, Event
 from foldcam.runtime.events.language import Rule
 from foldcam.runtime.sinks.base import NotWritten, check_writable
@@ -88,10 +88,10 @@ class EventSink:
         if self._folder is not None:
             check_writable(self._folder)
 
-    def write(self, seen: Seen) -> None:
+    def write(self, item: FrameResults) -> None:
         """Look for events in one frame, and tell them."""
         lost = ""
-        for event in self._detector.events(seen):
+        for event in self._detector.events(item):
             document = event_document(event)
             if self._folder is not None:
                 if self._guard is None or self._guard.has_room():
@@ -106,11 +106,11 @@ class EventSink:
             raise NotWritten(lost)
 
     def _snapshots(self, event: Event) -> dict[str, str]:
-        name, frame = event.rule.name, event.seen.frame
+        name, frame = event.rule.name, event.item.frame
         when = capture_time(frame)
         overlay, raw = self._overlays[name], self._raws[name]
         paths = {
-            "snapshot": overlay.write_image(event.seen.image, when),
+            "snapshot": overlay.write_image(event.item.image, when),
             "raw": raw.write_image(frame.image, when),
         }
         overlay.trim()
@@ -124,5 +124,5 @@ def event_document(event: Event) -> dict[str, Any]:
         "event": event.rule.name,
         "rule": event.rule.text,
         "number": event.number,
-        **record(event.seen.frame, event.result, embedding=False),
+        **record(event.item.frame, event.result, embedding=False),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path, PurePath
 from types import TracebackType
 
-from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.images.files import write_image
 from foldcam.runtime.sinks.base import PendingFile, check_writable, refuse_input
 
@@ -48,14 +48,14 @@ class ImagesSink:
     ) -> None:
         self._claim.abandon()
 
-    def write(self, seen: Seen) -> None:
+    def write(self, item: FrameResults) -> None:
         """Write one overlay; each is complete before it has its name."""
         self._seen += 1
         if (self._seen - 1) % self._every:
             return
-        target = self._unique(seen.frame.name)
-        refuse_input(target, seen.frame.source)
-        write_image(target, seen.image)
+        target = self._unique(item.frame.name)
+        refuse_input(target, item.frame.source)
+        write_image(target, item.image)
 
     def _unique(self, name: PurePath) -> Path:
         # A pattern may reach above its root; an output never leaves the folder.
@@ -93,7 +93,7 @@ class OneImageSink:
     ) -> None:
         self._claim.abandon()
 
-    def write(self, seen: Seen) -> None:
+    def write(self, item: FrameResults) -> None:
         """Write the overlay."""
-        refuse_input(self._path, seen.frame.source)
-        write_image(self._path, seen.image)
+        refuse_input(self._path, item.frame.source)
+        write_image(self._path, item.image)

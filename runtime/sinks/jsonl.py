@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.sinks.base import PendingFile, refuse_input
 from foldcam.runtime.sinks.growing import GrowingLines, is_of_lines
@@ -102,11 +102,11 @@ class JsonlSink:
         with suppress(OSError, FoldcamError):
             self.__exit__(FoldcamError, None, None)
 
-    def write(self, seen: Seen) -> None:
+    def write(self, item: FrameResults) -> None:
         """Append one line per result; a frame without regions has a line, too."""
         if self._file is not None:
-            refuse_input(self._path, seen.frame.source)
-        data = lines_of(seen, self._embedding)
+            refuse_input(self._path, item.frame.source)
+        data = lines_of(item, self._embedding)
         try:
             if self._stream is None:
                 output().write(data.decode())
@@ -163,19 +163,19 @@ class GrowingJsonlSink:
         """Nothing to rescue: every line is there as a whole or not at all."""
         self._lines.close()
 
-    def write(self, seen: Seen) -> None:
+    def write(self, item: FrameResults) -> None:
         """Append one line per result; a frame without regions has a line, too."""
-        data = lines_of(seen, self._embedding)
+        data = lines_of(item, self._embedding)
         self._lines.append(data)
         self._size += len(data)
 
 
-def lines_of(seen: Seen, embedding: bool) -> bytes:
+def lines_of(item: FrameResults, embedding: bool) -> bytes:
     """One line per result; a frame without regions has a line, too."""
     lines = [
-        json.dumps(record(seen.frame, result, embedding), allow_nan=False)
-        for result in seen.results
-    ] or [json.dumps({**place_of(seen.frame), "regions": 0})]
+        json.dumps(record(item.frame, result, embedding), allow_nan=False)
+        for result in item.results
+    ] or [json.dumps({**place_of(item.frame), "regions": 0})]
     return "".join(f"{line}\n" for line in lines).encode()
 
 

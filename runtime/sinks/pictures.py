@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.images.files import write_image
 from foldcam.runtime.sinks.base import NotWritten, PendingFile, check_writable
 from foldcam.runtime.sinks.guard import DiskGuard
@@ -86,9 +86,9 @@ class PicturesSink:
         """
         check_writable(self._folder)
 
-    def write(self, seen: Seen) -> None:
+    def write(self, item: FrameResults) -> None:
         """Write one picture, or none if it is not this frame's turn."""
-        stream = seen.frame.stream
+        stream = item.frame.stream
         self._seen[stream] += 1
         if (self._seen[stream] - 1) % self._every:
             return
@@ -96,10 +96,10 @@ class PicturesSink:
             raise NotWritten(self._guard.reason)
         segments = self._segments.get(stream)
         if segments is None:
-            path = self._folder / f"{self._stems[stream]}-{seen.frame.index:09d}.jpg"
-            write_image(path, seen.image)
+            path = self._folder / f"{self._stems[stream]}-{item.frame.index:09d}.jpg"
+            write_image(path, item.image)
         else:
-            segments.write_image(seen.image, capture_time(seen.frame))
+            segments.write_image(item.image, capture_time(item.frame))
         self._written += 1
         # Listing a folder of a million pictures for each of them would be all that is done.
         if segments is not None and self._written % _TRIM_EVERY == 0:

@@ -18,7 +18,7 @@ from foldcam.runtime.model import Result
 from foldcam.runtime.sources.base import Frame
 
 
-class Seen:
+class FrameResults:
     """One frame's results; heat and picture are computed once, on first use, by any thread.
 
     Args:
