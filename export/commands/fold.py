@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -17,9 +18,6 @@ from foldcam.export.commands.options import (
 )
 from foldcam.runtime.at_stake import Read, Written, check_outputs, keep_network
 from foldcam.runtime.system.command import print_json
-
-if TYPE_CHECKING:
-    from foldcam.export.storage.options import StorageOptions
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -75,19 +73,24 @@ def fold(
 ) -> None:
     """Fold a bank into a network, or swap the bank of a folded model; needs no torch for that."""
     from foldcam.export.bank import Bank
-    from foldcam.export.grafting.refold import FoldWishes, fold_file
+    from foldcam.export.grafting.refold import fold_file, stored_options
     from foldcam.runtime.contract.schema import INPUT_TYPES
 
     check_outputs([Read("NETWORK", network), Read("--bank", bank)], [Written("--out", out)])
     keep_network("--out", out)
-    wishes = FoldWishes(
-        transfer=transfer,
-        neighbors=neighbors,
-        heatmap_size=None if heatmap_size is None else heatmap_size_of(heatmap_size),
-        input_type=None if input_type is None else choice("--input", input_type, INPUT_TYPES),
-        storage=_storage(network, search, compress, bank_precision),
-    )
-    report = fold_file(network, Bank.load(bank), out, wishes)
+    options = stored_options(network)
+    if transfer is not None:
+        options = replace(options, transfer=transfer)
+    if neighbors is not None:
+        options = replace(options, neighbors=neighbors)
+    if heatmap_size is not None:
+        options = replace(options, heatmap_size=heatmap_size_of(heatmap_size))
+    if input_type is not None:
+        options = replace(options, input_type=choice("--input", input_type, INPUT_TYPES))
+    storage = storage_of(search, compress or "none", bank_precision)
+    if compress is None:
+        storage = replace(storage, compression=options.storage.compression)
+    report = fold_file(network, Bank.load(bank), out, replace(options, storage=storage))
     contract, replaced = report.contract, report.replaced
     summary = {
         "model": str(out),
@@ -110,19 +113,6 @@ def fold(
     if replaced is not None:
         print(f"  in place of  {replaced.bank.rows} rows of {replaced.origin.data}")
     print(f"Next: foldcam verify {out} --images DATA")
-
-
-def _storage(
-    network: Path, search: str, compress: str | None, bank_precision: str
-) -> StorageOptions:
-    """What the flags say; the compression of a folded model stays unless they do."""
-    from foldcam.runtime.contract.onnx_file import read_contract, read_header
-    from foldcam.runtime.contract.schema import METADATA_KEY
-
-    if compress is None:
-        folded = METADATA_KEY in read_header(network).metadata
-        compress = read_contract(network).bank.compression if folded else "none"
-    return storage_of(search, compress, bank_precision)
 
 
 if __name__ == "__main__":
