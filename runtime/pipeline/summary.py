@@ -11,7 +11,7 @@ from typing import Any
 
 from foldcam.runtime.images.listing import counted
 from foldcam.runtime.model import Result
-from foldcam.runtime.pipeline.outlet import Outcome
+from foldcam.runtime.pipeline.sink_thread import Outcome
 from foldcam.runtime.sources import Skip, Source
 from foldcam.runtime.sources.base import left_out_of
 from foldcam.runtime.system.monitor import Monitor

@@ -141,9 +141,9 @@ def test_a_sink_that_may_skip_never_stalls_a_recorded_one(model):
 
 
 def test_a_sink_that_hangs_does_not_keep_a_stopped_run(model, monkeypatch):
-    from foldcam.runtime.pipeline import conductor, outlet
+    from foldcam.runtime.pipeline import conductor, sink_thread
 
-    for module in (outlet, conductor):
+    for module in (sink_thread, conductor):
         monkeypatch.setattr(module, "GRACE_SECONDS", 0.3)
     let_go, stop = threading.Event(), threading.Event()
     dead, quick = Kept(lambda item: let_go.wait(30)), Kept()

@@ -13,7 +13,7 @@ import pytest
 from foldcam.runtime.events.options import EventOptions
 from foldcam.runtime.output_options import OutputOptions
 from foldcam.runtime.pipeline import Progress
-from foldcam.runtime.pipeline.outlet import Outcome
+from foldcam.runtime.pipeline.sink_thread import Outcome
 from foldcam.runtime.pipeline.status import status_text
 from foldcam.runtime.pipeline.summary import Tally, summarized
 from foldcam.runtime.sinks import NotWritten, open_outputs

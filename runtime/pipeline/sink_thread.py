@@ -43,7 +43,7 @@ class _Queued:
     may_be_lost: bool
 
 
-class Outlet:
+class SinkThread:
     """Hands results to one sink, in order, without making the network wait for a live source.
 
     When the queue is full, a result that may be lost gives way: those of live sources,
@@ -266,18 +266,21 @@ class Outlet:
         return not self._ended
 
 
-def nobody_left(outlets: list[Outlet]) -> Callable[[], FoldcamError | None]:
+def nobody_left(sink_threads: list[SinkThread]) -> Callable[[], FoldcamError | None]:
     """A check whether a run has still somebody to write for.
 
     Returns:
         A function that returns the error of the last sink that failed, once neither a sink
         that keeps results nor one that shows them is left; else None.
     """
-    keep = any(not outlet.sink.may_skip for outlet in outlets)
+    keep = any(not sink_thread.sink.may_skip for sink_thread in sink_threads)
 
     def check() -> FoldcamError | None:
-        if not keep or any(outlet.alive for outlet in outlets):
+        if not keep or any(sink_thread.alive for sink_thread in sink_threads):
             return None
-        return next((outlet.error for outlet in outlets if outlet.error is not None), None)
+        return next(
+            (sink_thread.error for sink_thread in sink_threads if sink_thread.error is not None),
+            None,
+        )
 
     return check
