@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from foldcam.runtime.drawing.marks import box_of, draw_box, draw_contour, hottest_region
+from foldcam.runtime.drawing.outlines import box_of, draw_box, draw_contour, hottest_region
 from foldcam.runtime.drawing.overlay import Heat, overlay, overlay_both
 from foldcam.runtime.drawing.painting import painted_on_frame
 from foldcam.runtime.drawing.style import Style
