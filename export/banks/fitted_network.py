@@ -19,7 +19,7 @@ import torch
 from foldcam.export.banks.embedding_pass import batches
 from foldcam.export.banks.numbers import check_finite
 from foldcam.export.datasets import Sample
-from foldcam.export.networks.cut import Activations, Landmarks, Network
+from foldcam.export.networks.cut import Activations, CutPoints, Network
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
 
@@ -45,7 +45,7 @@ class FittedNetwork(Network):
 
     def __init__(self, network: Network, weights: Doubles, explained: float) -> None:
         super().__init__(
-            Landmarks(
+            CutPoints(
                 network.image_size,
                 network.candidates,
                 network.layer,
