@@ -1,4 +1,4 @@
-"""Who is compared: folded models, and the network that they came from."""
+"""The folded models that are compared, and the network that is their reference."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Answers:
     estimate: npt.NDArray[np.float64] | None
 
 
-class FoldedParty:
+class ComparedModel:
     """A folded model in the library that fits its file.
 
     Args:
