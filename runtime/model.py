@@ -158,7 +158,7 @@ class FoldedModel:
 
     Args:
         backend: opened.
-        again: opens it anew after a failure; without it a failure is final.
+        again: opens it again after a failure; without it a failure is final.
 
     Example:
         >>> from foldcam import FoldedModel, read_image
@@ -194,8 +194,8 @@ class FoldedModel:
             cuda_graph: whether runs on a GPU are captured; None does so in TensorRT alone.
 
         Raises:
-            FoldcamError: as `runtime.backends.open_backend`, where the arguments are
-                told in full.
+            FoldcamError: as `runtime.backends.open_backend`, which describes all
+                arguments.
         """
 
         def again() -> Backend:
@@ -309,13 +309,13 @@ class FoldedModel:
         return self._again is not None
 
     def reopen(self) -> None:
-        """Close the backend and open it anew, after it failed.
+        """Close the backend and open it again after it failed.
 
         Raises:
             FoldcamError: it cannot be opened; `reopen` may be called again.
         """
         if self._again is None:
-            raise FoldcamError("This model was not told how to open its backend again.")
+            raise FoldcamError("This model was made without a way to open its backend again.")
         self._backend.close()
         self._backend = self._again()
         if self._backend.contract != self.contract:

@@ -90,7 +90,7 @@ def build_bank(
         channel_rule: see `keep_channels`.
         batch_size: images per pass.
         resume_folder: where finished work is kept until the bank is complete.
-        progress: told after each batch.
+        progress: called after each batch.
 
     Raises:
         FoldcamError: no readable image, one label or value only, a value that cannot be

@@ -117,7 +117,7 @@ def embed(
         resume_folder: where finished blocks are kept until `forget`; a later call
             with the same network, preprocessing and files goes on from them.
         keep: given the positions and activations of each batch that is run.
-        progress: told after each batch.
+        progress: called after each batch.
 
     Raises:
         FoldcamError: no sample could be read, or the embeddings are not finite.

@@ -109,7 +109,7 @@ def add_to_bank(
         seed: of sampled triplets, as when the bank was built.
         batch_size: images per pass.
         resume_folder: where finished work is kept until the bank is complete.
-        progress: told after each batch.
+        progress: called after each batch.
 
     Raises:
         FoldcamError: another network or layer than the bank's, labels where it has values

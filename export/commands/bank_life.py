@@ -21,7 +21,7 @@ OwnModel = Annotated[
     str | None,
     typer.Option(
         "--model",
-        help="MODEL that made the bank: grad-weights are computed anew from the rows as they "
+        help="MODEL that made the bank: grad-weights are computed again from the rows as they "
         "are then, where its head is linear.",
         metavar="MODEL",
     ),

@@ -1,4 +1,4 @@
-"""An embedding network seen as image -> (feature map, embedding), cut at the feature map.
+"""An embedding network as image -> (feature map, embedding), cut at the feature map.
 
 The trunk, image -> feature map, is never differentiated. The head, feature map ->
 embedding, is a torch function through which directions are pulled back. Where the two

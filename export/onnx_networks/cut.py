@@ -26,7 +26,7 @@ from foldcam.runtime.errors import FoldcamError
 
 
 class OnnxNetwork(Network):
-    """An ONNX graph cut at its feature map; it is never written anew through torch.
+    """An ONNX graph cut at its feature map; it is never written again through torch.
 
     The trunk runs in ONNX Runtime, the head node by node in torch.
 

@@ -29,7 +29,7 @@ from foldcam.export.torch_networks.feature_map_search import is_spread
 from foldcam.runtime.contract.schema import IMAGE
 from foldcam.runtime.errors import FoldcamError
 
-# Operators that only arrange their input's numbers anew.
+# Operators that only rearrange their input's numbers.
 _VIEWS = {"Reshape", "Flatten", "Transpose", "Identity", "Unsqueeze", "Squeeze", "Dropout", "Cast"}
 _CONVOLUTIONS = {"Conv", "ConvTranspose"}
 _POOLINGS = {"MaxPool", "AveragePool", "Resize", "Upsample", "DepthToSpace", "SpaceToDepth"}

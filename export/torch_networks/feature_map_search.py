@@ -27,7 +27,7 @@ from foldcam.export.torch_networks.graph_search import (
 )
 from foldcam.runtime.errors import FoldcamError
 
-# Operators that only arrange their input's numbers anew.
+# Operators that only rearrange their input's numbers.
 _VIEWS = {
     torch.ops.aten.view.default,
     torch.ops.aten.reshape.default,

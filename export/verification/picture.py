@@ -29,7 +29,7 @@ def worst_picture(report: VerifyReport) -> Image:
     Returns:
         `uint8 [H, W, 3]` RGB: four panels beside each other in each row, in the network's
         aspect ratio. The difference is painted over grey, from nothing to its own maximum,
-        which the caption tells.
+        which the caption names.
     """
     return picture_of(
         [

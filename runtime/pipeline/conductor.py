@@ -66,8 +66,8 @@ class Conductor:
         self._sink_threads: list[SinkThread] = []
         self._reading = False
         self._delivered = False
-        self._told = -1
-        self._told_at = 0.0
+        self._reported = -1
+        self._reported_at = 0.0
 
     def run(self) -> Summary:
         """Start every stage, watch over them, and end them in order."""
@@ -186,7 +186,7 @@ class Conductor:
         try:
             delivery.work()
         finally:
-            # Told before the thread has ended, so that nobody waits out a tick for that.
+            # Before the thread has ended, so that nobody waits out a tick for that.
             self._delivered = True
 
     def _watch(self, signals: StopSignal) -> None:
@@ -203,7 +203,7 @@ class Conductor:
             self._look(signals)
             for window in windows:
                 window.pump()
-            self._tell()
+            self._report_progress()
             if (error := lost()) is not None:
                 raise error
 
@@ -236,7 +236,7 @@ class Conductor:
                 pass
         self._let_write(signals)
         self._raise_failure()
-        self._tell(last=True)
+        self._report_progress(last=True)
 
     def _let_write(self, signals: StopSignal) -> None:
         """For as long as it takes; once the user wants the end, for `GRACE_SECONDS`."""
@@ -269,14 +269,14 @@ class Conductor:
         for sink_thread in self._sink_threads:
             sink_thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _tell(self, last: bool = False) -> None:
+    def _report_progress(self, last: bool = False) -> None:
         if self._on_progress is None:
             return
         frames, now = self._tally.progress.frames, time.monotonic()
         # A live source that delivers nothing is just what a user wants to see.
-        silent = now - self._told_at > 0.5 and any(source.live for source in self._sources)
-        if last or frames not in (0, self._told) or silent:
-            self._told, self._told_at = frames, now
+        silent = now - self._reported_at > 0.5 and any(source.live for source in self._sources)
+        if last or frames not in (0, self._reported) or silent:
+            self._reported, self._reported_at = frames, now
             self._on_progress(self._tally.progress)
 
 

@@ -1,4 +1,4 @@
-"""What a run tells while it goes on and when it is over."""
+"""The status during a run and the summary at its end."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Summary:
 
 
 class Tally:
-    """Counts what was seen, in memory that does not grow with the run."""
+    """Counts labels, frames and times in memory that does not grow with the run."""
 
     def __init__(self, progress: Progress) -> None:
         self._lock = threading.Lock()

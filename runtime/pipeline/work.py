@@ -94,7 +94,7 @@ class Runner(Protocol):
         ...
 
     def reopen(self) -> None:
-        """Open the backend anew."""
+        """Open the backend again."""
         ...
 
 
@@ -123,7 +123,7 @@ class ModelRunner:
         return self._model.results(done)
 
     def reopen(self) -> None:
-        """Open the backend anew."""
+        """Open the backend again."""
         self._model.reopen()
 
 

@@ -31,7 +31,7 @@ class State(str, Enum):
 
 
 Listener = Callable[[str, State, str], None]
-"""Told a source's name, its new state, and why it is not streaming."""
+"""Called with a source's name, its new state, and why it is not streaming."""
 
 
 class Cause(str, Enum):
@@ -210,7 +210,7 @@ class Monitor:
             self._stages["source"].add(milliseconds)
 
     def dropped(self, stream: int, cause: Cause, count: int = 1, *, early: bool = False) -> None:
-        """Frames of a source were lost; `early`, before `captured` was told of them."""
+        """Frames of a source were lost; `early`, before `captured` counted them."""
         with self._lock:
             source = self._streams[stream]
             source.drops[cause] += count

@@ -22,7 +22,7 @@ _WAITING = (State.connecting.value, State.backoff.value)
 
 
 class Notifier:
-    """Tells systemd how a run is, while it is entered.
+    """Reports the state of a run to systemd while the context is entered.
 
     The watchdog is fed as long as results come, the backend is being opened again, or no
     source has anything to give because it is connecting or waiting to try again: a
