@@ -21,7 +21,7 @@ from foldcam.runtime.system.command import print_json
 
 app = typer.Typer(no_args_is_help=True)
 
-_OWN = "the refolded model's, else {}"
+_OWN = "that of the folded model, else {}"
 
 
 @app.command(epilog="Example: foldcam fold birds.onnx --bank new.safetensors --out birds-new.onnx")
@@ -29,26 +29,37 @@ def fold(
     network: Annotated[
         Path,
         typer.Argument(
-            help="A folded model, whose bank is replaced, or an embedding network.",
+            help="The folded model whose bank is replaced, or an embedding network.",
             metavar="NETWORK.onnx",
         ),
     ],
-    bank: Annotated[Path, typer.Option(help="The bank, from foldcam bank build or add.")],
-    out: Annotated[Path, typer.Option(help="The folded model to write.")] = Path("model.onnx"),
+    bank: Annotated[
+        Path, typer.Option(help="Reads the bank that foldcam bank build or add wrote.")
+    ],
+    out: Annotated[Path, typer.Option(help="Writes the folded model to this .onnx file.")] = Path(
+        "model.onnx"
+    ),
     transfer: Annotated[
         int | None,
         typer.Option(
-            help="Nearest rows whose grad-weights are used.", min=1, show_default=_OWN.format(1)
+            help="Sets the number of nearest bank rows whose grad-weights are averaged.",
+            min=1,
+            show_default=_OWN.format(1),
         ),
     ] = None,
     neighbors: Annotated[
         int | None,
-        typer.Option(help="Nearest rows reported.", min=1, show_default=_OWN.format(1)),
+        typer.Option(
+            help="Sets the number of nearest bank rows that the model returns.",
+            min=1,
+            show_default=_OWN.format(1),
+        ),
     ] = None,
     heatmap_size: Annotated[
         str | None,
         typer.Option(
-            help="native (the feature map's), input, or WIDTHxHEIGHT.",
+            help="Sets the size of the heatmap: native (the feature map's), input, or "
+            "WIDTHxHEIGHT.",
             show_default=_OWN.format("native"),
         ),
     ] = None,
@@ -56,7 +67,8 @@ def fold(
         str | None,
         typer.Option(
             "--input",
-            help="float32, or uint8 with normalisation in the graph.",
+            help="Sets the type of the model's input: float32, or uint8 with normalisation in the "
+            "graph.",
             show_default=_OWN.format("float32"),
         ),
     ] = None,
@@ -64,7 +76,7 @@ def fold(
     compress: Annotated[
         str | None,
         typer.Option(
-            help="Grad-weights: none, rank:R or prototypes:N, as of foldcam export.",
+            help="Compresses the grad-weights: none, rank:R or prototypes:N, as in foldcam export.",
             show_default=_OWN.format("none"),
         ),
     ] = None,
