@@ -57,7 +57,7 @@ class Result:
         timings: what it took.
         box: the region `(x, y, width, height)` of the frame, in its pixels, that the network
             was shown; None for the whole frame.
-        estimate: of a continuous outcome, in its own unit; None for a model of labels.
+        estimate: the estimate of a continuous outcome, in its own unit; None for a model of labels.
         heatmap_lower: `float32 [h', w']` in [0, 1], what lowers the estimate, as `heatmap`
             is what raises it; both are shares of one maximum. None for a model of labels.
         error: why there is no answer, as a clause such as `the network returned NaN`; None
@@ -143,7 +143,7 @@ class ForwardPass:
     """What the backend returned for a batch.
 
     Attributes:
-        rows: of the batch.
+        rows: the rows of the batch.
         outputs: every output by name, batch first.
         milliseconds: that it took.
     """
@@ -189,7 +189,7 @@ class FoldedModel:
         Args:
             path: the file.
             provider: what ONNX Runtime computes on.
-            threads: on the CPU; None leaves it to the library.
+            threads: the number of CPU threads; None leaves it to the library.
             library: None takes TensorRT for an engine and ONNX Runtime for an `.onnx`.
             cuda_graph: whether runs on a GPU are captured; None does so in TensorRT alone.
 
@@ -240,7 +240,7 @@ class FoldedModel:
         """One forward pass over what was preprocessed elsewhere, such as in another thread.
 
         Args:
-            batch: of this model's contract; it may be used again as soon as this returns.
+            batch: the batch of this model's contract; it may be used again as soon as this returns.
 
         Returns:
             One result per row.

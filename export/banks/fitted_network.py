@@ -181,7 +181,7 @@ class Moments:
         """`W [D, K]` and `b [D]` of `y = W x + b`.
 
         Args:
-            share: of the mean variance of `x`, added to each; the intercept is free.
+            share: the share of the mean variance of `x`, added to each; the intercept is free.
         """
         mean_x, mean_y = self._x / self._count, self._y / self._count
         covariance = self._xx / self._count - np.outer(mean_x, mean_x)

@@ -198,7 +198,7 @@ def remove_from_bank(
         network: the network that made it. With it, and with a linear head, all grad-weights
             are taken again from the rows that are left; else they stay, and the report says
             what part the removed images had in them.
-        seed: of sampled triplets, as when the bank was built.
+        seed: the seed of sampled triplets, as when the bank was built.
 
     Raises:
         FoldcamError: none of it is in the bank, nothing would be left to compare, images are

@@ -204,7 +204,7 @@ class Selection:
     """The feature map of a graph.
 
     Attributes:
-        position: of the feature map among the steps.
+        position: the position of the feature map among the steps.
         pooled: positions of the maps that are pooled on ways of their own, where they are
             several that all come from the feature map.
         finer: position of the last map of `FEW_CELLS` or more that everything spatial passes,

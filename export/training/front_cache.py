@@ -56,14 +56,14 @@ def build_front_cache(
 
     Args:
         trainee: gives the front.
-        preprocessing: of the network.
+        preprocessing: the preprocessing of the network.
         images: the photographs, `uint8 [H, W, 3]` RGB.
         classes: `int64 [N]`; mosaics are of different classes.
         folder: where finished parts are kept; the caller keys it by everything
             that the parts depend on.
         views: per photograph.
         mosaics: in all; a quarter of them 3 x 3, the others 2 x 2.
-        seed: of the crops and mosaics.
+        seed: the seed of the crops and mosaics.
         progress: called with `(stage, done, total)`.
 
     Raises:

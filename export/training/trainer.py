@@ -50,12 +50,12 @@ class TrainingOptions:
             `labels_per_batch * images_per_label` images.
         views: cached views per image: plain, mirrored, then random crops.
         mosaics: cached mosaics in all, 0 for none.
-        mosaics_per_batch: of them in each batch.
-        learning_rate: of the pretrained part at its peak.
-        weight_decay: of AdamW.
+        mosaics_per_batch: the number of mosaics in each batch.
+        learning_rate: the learning rate of the pretrained part at its peak.
+        weight_decay: the weight decay of AdamW.
         average: factor of the running average of the weights that is kept.
         train_from: layer after which the network learns, or None to choose.
-        seed: of everything random.
+        seed: the seed of all random choices.
         device: `auto`, `cpu` or `cuda`.
     """
 
@@ -429,7 +429,7 @@ def _fingerprint(
     samples: Sequence[Sample],
     groups: Sequence[str] | None,
 ) -> str:
-    """Of everything that the cache and the checkpoints depend on."""
+    """The hash of everything that the cache and the checkpoints depend on."""
     digest = hashlib.sha256(
         f"{base.name} {base.weights} {preprocessing} {options} {groups}".encode()
     )

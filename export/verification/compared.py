@@ -138,8 +138,8 @@ class NetworkSource:
 
     Args:
         network: cut at the model's layer.
-        contract: of the model.
-        path: of the model, for the message.
+        contract: the contract of the model.
+        path: the path of the model, for the message.
 
     Raises:
         FoldcamError: the network is another one than the model's.

@@ -15,9 +15,9 @@ class PairReport:
     Attributes:
         name: the model's file name.
         library: what ran it.
-        precision: of its numbers, which chose the limits.
+        precision: the precision of its numbers, which chose the limits.
         bank: `model's`, or `its own` where its bank holds other rows than the model's.
-        images: how many.
+        images: the number of images compared.
         embedding_cosine_mean, embedding_cosine_worst: between the embeddings.
         same_neighbor: share of images for which both choose the same rows to transfer.
         label_agreement: share of images whose nearest rows have one label; None for a

@@ -61,7 +61,7 @@ class VerifyReport:
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """Of every pair; those of the other models begin with their name."""
+        """The failures of every pair; those of the other models begin with their name."""
         others = (f"{pair.name}: {text}" for pair in self.pairs[1:] for text in pair.failures)
         return (*self.main.failures, *others)
 

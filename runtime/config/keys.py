@@ -291,7 +291,7 @@ KEYS = (
     Key(
         "recording.keep_gb",
         "Removes the oldest segments of each output beyond this many gigabytes (default: "
-        "none).",
+        "keeps all).",
         "--keep-gb", 1e-6, 1e6, "50.0",
     ),
     Key(
@@ -339,6 +339,6 @@ KEYS = (
     ),
     Key("log.format", "Chooses the format of log lines.", "--log-format"),
     Key("log.level", "Leaves out log messages below this level.", "--log-level"),
-    Key("log.status", "Shows a status line on a terminal."),
+    Key("log.status", "Shows a status line."),
 )  # fmt: skip
 BY_PATH = {key.path: key for key in KEYS}

@@ -17,7 +17,7 @@ def draw_result(image: Image, result: Result, opacity: float = 0.6) -> Image:
     Args:
         image: `uint8 [H, W, 3]` RGB, the one that `result` is of.
         result: what a `FoldedModel` said of it.
-        opacity: of the hottest place, in [0, 1].
+        opacity: the opacity of the hottest place, in [0, 1].
 
     Returns:
         A new `uint8 [H, W, 3]` RGB; for a continuous outcome, what raises the estimate is

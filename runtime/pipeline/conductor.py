@@ -32,7 +32,7 @@ from foldcam.runtime.system.stopping import StopSignal
 TICK_SECONDS = 0.05
 READER_GRACE_SECONDS = 2.0
 MAX_ROWS = 32
-"""Of a forward pass over the regions of frames, unless the user says otherwise."""
+"""Rows of a forward pass over the regions of frames, unless the user chooses otherwise."""
 
 
 class Conductor:

@@ -44,7 +44,7 @@ def run(
         flow: what is kept, how much may wait, and what happens when something fails.
         regions: which parts of a frame the network is shown; None: all of it.
         monitor: receives every event of the run; one is made if it is None.
-        style: of overlays.
+        style: the style of overlays.
         stop: ends the run when it is set.
 
     Raises:

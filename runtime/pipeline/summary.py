@@ -60,7 +60,7 @@ class Summary:
         streams: one per source: frames captured and processed, drops by cause, regions
             without an answer by cause, reconnects.
         sinks: one per sink: results written, and lost by cause.
-        restarts: of the backend.
+        restarts: the restarts of the backend.
         empty_boxes: regions that lay outside of their frame, or had no area.
         left_out: files in folders and patterns that are no pictures: `reason`, `count` and a
             few `examples` of each kind.

@@ -101,10 +101,10 @@ class Snapshot:
     Attributes:
         seconds: since it began.
         frames: processed, of all sources.
-        fps: of late, of all sources.
+        fps: the recent rate of all sources together, in frames per second.
         latency_ms: `p50`, `p90`, `p99`, `max` from a frame's capture to its result.
         stages_ms: mean of every stage of `STAGES` in milliseconds per frame.
-        restarts: of the backend.
+        restarts: the restarts of the backend.
         streams: one per source.
         sinks: one per sink.
     """
@@ -220,7 +220,7 @@ class Monitor:
         """A frame's results are ready.
 
         Args:
-            stream: of the frame.
+            stream: the stream of the frame.
             age_ms: milliseconds since it was captured.
             stages_ms: milliseconds in some of `STAGES`.
         """
@@ -258,9 +258,9 @@ class Monitor:
 
         Args:
             sink: which.
-            cause: of the loss.
+            cause: the cause of the loss.
             reason: a clause.
-            count: of frames.
+            count: the count of frames.
             late: the sink took them, and found out later that they did not arrive.
         """
         reason = redacted(reason)

@@ -30,7 +30,7 @@ class Notifier:
     results is.
 
     Args:
-        monitor: of the run.
+        monitor: the monitor of the run.
         environment: with `NOTIFY_SOCKET` and `WATCHDOG_USEC`; the process's unless given.
     """
 
