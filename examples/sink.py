@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.sinks import Sink
 from foldcam.runtime.sources import Source
 
@@ -28,9 +28,9 @@ class CountingSink(Sink):
         self._counts: Counter[str] = Counter()
         self.output = str(path)
 
-    def write(self, seen: Seen) -> None:
+    def write(self, item: FrameResults) -> None:
         """Count one frame's answers, one per region."""
-        self._counts.update(result.answer for result in seen.results)
+        self._counts.update(result.answer for result in item.results)
 
     def close(self, failed: bool) -> None:
         """Write the counts, unless the run failed."""

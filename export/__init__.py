@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from foldcam.export.exporter import export_model as export_model
     from foldcam.export.grafting.fold import FoldOptions as FoldOptions
     from foldcam.export.grafting.options import StorageOptions as StorageOptions
-    from foldcam.export.grafting.refold import FoldWishes as FoldWishes
     from foldcam.export.grafting.refold import fold_file as fold_file
+    from foldcam.export.grafting.refold import stored_options as stored_options
     from foldcam.export.models.spec import LoadedModel as LoadedModel
     from foldcam.export.models.spec import load_model as load_model
     from foldcam.export.models.spec import wrap_module as wrap_module
@@ -48,7 +48,6 @@ _HOMES = {
     "Dataset": "foldcam.export.datasets",
     "ExportReport": "foldcam.export.exporter",
     "FoldOptions": "foldcam.export.grafting.fold",
-    "FoldWishes": "foldcam.export.grafting.refold",
     "LoadedModel": "foldcam.export.models.spec",
     "Sample": "foldcam.export.datasets",
     "StorageOptions": "foldcam.export.grafting.options",
@@ -65,6 +64,7 @@ _HOMES = {
     "load_model": "foldcam.export.models.spec",
     "parse_kernel": "foldcam.export.objectives.kernel",
     "parse_objective": "foldcam.export.objectives.directions",
+    "stored_options": "foldcam.export.grafting.refold",
     "train": "foldcam.export.training.trainer",
     "training_data": "foldcam.export.datasets",
     "verify_model": "foldcam.export.verification.run",
@@ -75,7 +75,6 @@ __all__ = [
     "Dataset",
     "ExportReport",
     "FoldOptions",
-    "FoldWishes",
     "LoadedModel",
     "Sample",
     "StorageOptions",
@@ -92,6 +91,7 @@ __all__ = [
     "load_model",
     "parse_kernel",
     "parse_objective",
+    "stored_options",
     "train",
     "training_data",
     "verify_model",

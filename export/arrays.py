@@ -19,8 +19,8 @@ def save_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     """Write arrays to an `.npz` file, whole or not at all.
 
     Args:
-        path: of the file.
-        arrays: by any names; they become members `0`, `1`, ... beside one of names, because
+        path: the path of the file.
+        arrays: under any names; they become members `0`, `1`, ... beside one of names, because
             names of nodes are no names of files.
     """
     members = {str(place): array for place, array in enumerate(arrays.values())}

@@ -67,7 +67,7 @@ def build_bank_file(
         layer: the feature map's name, or None to find it.
         channel_rule: `all` or `positive`.
         batch_size: images per pass.
-        progress: told after each batch.
+        progress: called after each batch.
 
     Raises:
         FoldcamError: anything about network, data or output that cannot be used.

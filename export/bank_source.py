@@ -52,7 +52,7 @@ def needed_source(source: BankSource | None, where: str) -> BankSource:
     """The source of a bank that must have one.
 
     Args:
-        source: of the bank.
+        source: the source of the bank.
         where: the bank's file, for the message.
 
     Raises:

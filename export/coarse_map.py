@@ -30,8 +30,8 @@ def coarse_notes(loaded: LoadedModel, network: Network, *, exact: bool = True) -
         return [f"{note}."]
     _, height, width = finer.feature_map_shape
     return [
-        f"{note}: --layer {finer.layer} has {height} x {width} (an earlier layer: it sees finer, "
-        "and less of what things are)."
+        f"{note}: --layer {finer.layer} has {height} x {width} (an earlier layer: its "
+        "heatmaps are finer, and its features less specific)."
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -14,7 +14,7 @@ from foldcam.export.banks.alike import alike_notes
 from foldcam.export.banks.builder import BankReport, build_bank
 from foldcam.export.banks.fitted_network import fit_head
 from foldcam.export.banks.grad_weights import ChannelRule
-from foldcam.export.banks.steps import StageProgress
+from foldcam.export.banks.steps import StageProgress, stage_of
 from foldcam.export.coarse_map import coarse_notes
 from foldcam.export.datasets import Dataset
 from foldcam.export.grafting.fidelity import Fidelity, measure_fidelity
@@ -92,7 +92,7 @@ def export_model(
         opset: ONNX operator set.
         batch_size: images per pass.
         bank_out: where to keep the bank as well.
-        progress: told after each batch.
+        progress: called after each batch.
 
     Raises:
         FoldcamError: anything about network, data or output that cannot be used.
@@ -120,7 +120,7 @@ def export_model(
                 preprocessing,
                 dataset.samples,
                 batch_size=batch_size,
-                progress=_stage(progress, "fitting the head"),
+                progress=stage_of(progress, "fitting the head"),
             )
         report = build_bank(
             network,
@@ -202,13 +202,6 @@ def _check_size(model: onnx.ModelProto, network: Network, rows: int, options: Fo
     number = sizes.get(options.storage.precision, 1)
     least = number * rows * network.embedding_size + 4 * network.feature_map_shape[0]
     check_file_size(network_bytes, least, rows)
-
-
-def _stage(progress: StageProgress | None, name: str) -> Callable[[int, int], None] | None:
-    if progress is None:
-        return None
-    tell = progress
-    return lambda done, total: tell(name, done, total)
 
 
 def normalization_notes(

@@ -19,6 +19,6 @@ class ExitStatus(IntEnum):
 class FoldcamError(Exception):
     """The user's input or environment is at fault.
 
-    The message is one sentence that says what is wrong, where, and how to mend
+    The message is one sentence that says what is wrong, where, and how to fix
     it. The command line prints it without a traceback and exits with status 1.
     """

@@ -57,7 +57,7 @@ class Result:
         timings: what it took.
         box: the region `(x, y, width, height)` of the frame, in its pixels, that the network
             was shown; None for the whole frame.
-        estimate: of a continuous outcome, in its own unit; None for a model of labels.
+        estimate: the estimate of a continuous outcome, in its own unit; None for a model of labels.
         heatmap_lower: `float32 [h', w']` in [0, 1], what lowers the estimate, as `heatmap`
             is what raises it; both are shares of one maximum. None for a model of labels.
         error: why there is no answer, as a clause such as `the network returned NaN`; None
@@ -143,7 +143,7 @@ class ForwardPass:
     """What the backend returned for a batch.
 
     Attributes:
-        rows: of the batch.
+        rows: the rows of the batch.
         outputs: every output by name, batch first.
         milliseconds: that it took.
     """
@@ -158,7 +158,7 @@ class FoldedModel:
 
     Args:
         backend: opened.
-        again: opens it anew after a failure; without it a failure is final.
+        again: opens it again after a failure; without it a failure is final.
 
     Example:
         >>> from foldcam import FoldedModel, read_image
@@ -189,13 +189,13 @@ class FoldedModel:
         Args:
             path: the file.
             provider: what ONNX Runtime computes on.
-            threads: on the CPU; None leaves it to the library.
+            threads: the number of CPU threads; None leaves it to the library.
             library: None takes TensorRT for an engine and ONNX Runtime for an `.onnx`.
             cuda_graph: whether runs on a GPU are captured; None does so in TensorRT alone.
 
         Raises:
-            FoldcamError: as `runtime.backends.open_backend`, where the arguments are
-                told in full.
+            FoldcamError: as `runtime.backends.open_backend`, which describes all
+                arguments.
         """
 
         def again() -> Backend:
@@ -240,7 +240,7 @@ class FoldedModel:
         """One forward pass over what was preprocessed elsewhere, such as in another thread.
 
         Args:
-            batch: of this model's contract; it may be used again as soon as this returns.
+            batch: the batch of this model's contract; it may be used again as soon as this returns.
 
         Returns:
             One result per row.
@@ -309,13 +309,13 @@ class FoldedModel:
         return self._again is not None
 
     def reopen(self) -> None:
-        """Close the backend and open it anew, after it failed.
+        """Close the backend and open it again after it failed.
 
         Raises:
             FoldcamError: it cannot be opened; `reopen` may be called again.
         """
         if self._again is None:
-            raise FoldcamError("This model was not told how to open its backend again.")
+            raise FoldcamError("This model was made without a way to open its backend again.")
         self._backend.close()
         self._backend = self._again()
         if self._backend.contract != self.contract:

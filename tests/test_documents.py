@@ -126,6 +126,21 @@ def test_a_command_or_flag_that_is_named_exists(path):
             assert shown <= EVERY_FLAG | FOREIGN, code
 
 
+@pytest.mark.parametrize(
+    "words",
+    [*(["foldcam", name] for name in ("export", "bank", "fold", "train", "verify")),
+     ["runtime", "run"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_help_text_is_a_sentence(words):
+    command, _ = command_of(words)
+    for each in (command, *getattr(command, "commands", {}).values()):
+        for parameter in each.params:
+            text = (getattr(parameter, "help", None) or "").partition("  [default")[0].strip()
+            wrong = not text[:1].isupper() or text[-1:] != "." or text.startswith("Of ")
+            assert not (text and wrong), f"{each.name} {parameter.name}: {text}"
+
+
 def test_every_make_target_that_is_named_exists():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z]+):.*## ", makefile, re.MULTILINE))

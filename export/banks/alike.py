@@ -19,7 +19,7 @@ def least_cosine(bank: Bank) -> float:
 
 
 def alike_notes(bank: Bank) -> list[str]:
-    """A warning where no two rows can be told apart; else nothing."""
+    """A warning where no two rows can be distinguished; else nothing."""
     if bank.rows < 2 or (least := least_cosine(bank)) <= ALIKE:
         return []
     return [

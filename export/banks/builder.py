@@ -90,7 +90,7 @@ def build_bank(
         channel_rule: see `keep_channels`.
         batch_size: images per pass.
         resume_folder: where finished work is kept until the bank is complete.
-        progress: told after each batch.
+        progress: called after each batch.
 
     Raises:
         FoldcamError: no readable image, one label or value only, a value that cannot be
@@ -146,9 +146,9 @@ class BankRows:
 
     Attributes:
         embeddings: `float32 [N, D]` of norm 1.
-        labels: of each row; of a continuous outcome as they were read.
+        labels: the labels of each row; of a continuous outcome as they were read.
         hashes: `uint8 [N, 32]`, see `export.datasets.reading.picture_hash`.
-        outcome: of a continuous outcome.
+        outcome: describes a continuous outcome; None for labels.
     """
 
     embeddings: Floats
@@ -182,7 +182,7 @@ def bank_of_rows(
         probe: activations of any images.
         head: its traits.
         rows: N of them.
-        directions: of the rows.
+        directions: the directions of the rows.
         objective: the name of what they come from.
         channel_rule: see `keep_channels`.
         at_each_image: for a head that is not linear: directions `float32 [N, D]` ->
@@ -261,7 +261,7 @@ def remarks_on(
     """The same of a pass whose samples are elsewhere.
 
     Args:
-        hashes, labels, names: of each picture that was read.
+        hashes, labels, names: the hashes, labels and names of each picture that was read.
         gone: labels of which no image could be read; none of a continuous outcome.
         clipped: how many boxes reached beyond their photograph.
     """

@@ -38,9 +38,9 @@ class LoadedBatch:
     """Preprocessed images and where they stand in the list of samples.
 
     Attributes:
-        positions: of the images that were read.
+        positions: the positions of the images that were read.
         images: `float32 [n, 3, H, W]`.
-        hashes: of each, see `export.datasets.reading.picture_hash`.
+        hashes: the hash of each, see `export.datasets.reading.picture_hash`.
         skipped: images that could not be read.
         clipped: how many had a box that reached beyond their photograph.
     """
@@ -59,7 +59,7 @@ class EmbeddingPass:
     Attributes:
         positions: which samples were read, in order.
         embeddings: `float32 [N, D]`, the network's own output.
-        hashes: of each picture that was read, see `export.datasets.reading.picture_hash`.
+        hashes: the hash of each picture that was read, see `export.datasets.reading.picture_hash`.
         skipped: samples that could not be read.
         clipped: how many had a box that reached beyond their photograph.
     """
@@ -117,7 +117,7 @@ def embed(
         resume_folder: where finished blocks are kept until `forget`; a later call
             with the same network, preprocessing and files goes on from them.
         keep: given the positions and activations of each batch that is run.
-        progress: told after each batch.
+        progress: called after each batch.
 
     Raises:
         FoldcamError: no sample could be read, or the embeddings are not finite.

@@ -16,7 +16,7 @@ class FeatureCache:
     """Keeps batches of activations until the limit is reached; later ones are let go.
 
     Args:
-        limit_bytes: of all kept tensors together.
+        limit_bytes: the largest size of all kept tensors together.
     """
 
     def __init__(self, limit_bytes: int = LIMIT_BYTES) -> None:
@@ -28,7 +28,7 @@ class FeatureCache:
         """Keep a batch if it still fits.
 
         Args:
-            positions: of its images in the list of samples.
+            positions: the positions of its images in the list of samples.
             activations: one row per position.
         """
         tensors = [activations.feature_map, activations.embedding, *activations.context]

@@ -19,7 +19,7 @@ import torch
 from foldcam.export.banks.embedding_pass import batches
 from foldcam.export.banks.numbers import check_finite
 from foldcam.export.datasets import Sample
-from foldcam.export.networks.cut import Activations, Landmarks, Network
+from foldcam.export.networks.cut import Activations, CutPoints, Network
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
 
@@ -45,7 +45,7 @@ class FittedNetwork(Network):
 
     def __init__(self, network: Network, weights: Doubles, explained: float) -> None:
         super().__init__(
-            Landmarks(
+            CutPoints(
                 network.image_size,
                 network.candidates,
                 network.layer,
@@ -181,7 +181,7 @@ class Moments:
         """`W [D, K]` and `b [D]` of `y = W x + b`.
 
         Args:
-            share: of the mean variance of `x`, added to each; the intercept is free.
+            share: the share of the mean variance of `x`, added to each; the intercept is free.
         """
         mean_x, mean_y = self._x / self._count, self._y / self._count
         covariance = self._xx / self._count - np.outer(mean_x, mean_x)

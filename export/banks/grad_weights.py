@@ -52,7 +52,7 @@ def pull_back(
 
     Args:
         network: the cut network.
-        activations: of N images.
+        activations: the activations of N images.
         directions: `float32 [N, D]`.
         samples: the images, for the message.
 
@@ -78,7 +78,7 @@ def pull_back_anywhere(network: Network, activations: Activations, directions: F
 
     Args:
         network: a network with a linear head.
-        activations: of any images; where the Jacobian is taken does not matter.
+        activations: the activations of any images; where the Jacobian is taken does not matter.
         directions: `float32 [M, D]`.
 
     Returns:

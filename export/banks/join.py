@@ -62,10 +62,10 @@ def merge_banks(
 
     Args:
         banks: two or more, each with its source.
-        names: of them, for messages.
+        names: their names, for messages.
         network: the network that made them. With it, and with a linear head, grad-weights are
             taken again from all rows' embeddings; else each row keeps its own.
-        seed: of sampled triplets, as when the banks were built.
+        seed: the seed of sampled triplets, as when the banks were built.
 
     Raises:
         FoldcamError: banks that do not fit each other; the message names what differs.

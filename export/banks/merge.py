@@ -30,7 +30,7 @@ class MergedRows:
     Attributes:
         order: `int64 [N]`, for each row its place among the old rows followed by the new.
         embeddings: `float32 [N, D]` of norm 1.
-        labels: of each row; empty for a continuous outcome.
+        labels: the labels of each row; empty for a continuous outcome.
         classes: `int64 [N]`, the labels as numbers 0..C-1.
         outcome: values of the rows, None where they have labels.
         hashes: `uint8 [N, 32]` of the image files, None where the bank does not know its own.
@@ -127,7 +127,7 @@ def merged_source(
     """Where a bank with added rows comes from.
 
     Args:
-        source: of the old bank.
+        source: the source of the old bank.
         bank: the new one, without a source of its own yet.
         dataset: where the new images came from.
         found, kept: as in `merge_rows`.

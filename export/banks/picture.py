@@ -49,7 +49,7 @@ def bank_map(bank: Bank, method: MapMethod = "tsne", seed: int = 0) -> BankMap:
         bank: at least three rows.
         method: `tsne` keeps neighbours together (van der Maaten and Hinton 2008); `pca` is a
             projection, to scale.
-        seed: of t-SNE, and of the rows that stand for a large bank.
+        seed: the seed of t-SNE, and of the rows that stand for a large bank.
 
     Raises:
         FoldcamError: too few rows.

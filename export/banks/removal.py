@@ -114,7 +114,7 @@ class RemovalReport:
         """What of the removed images is still in numbers that stand for many images."""
         if self.recomputed:
             return [
-                "None: every row of grad-weights was computed anew from the embeddings that are "
+                "None: every row of grad-weights was computed again from the embeddings that are "
                 "left, so that the bank is the one that would have been built without these images."
             ]
         why = (
@@ -127,7 +127,7 @@ class RemovalReport:
             return [
                 "The remaining rows' grad-weights were computed from weighted means over all rows, "
                 f"in which the {len(self.removed)} removed images had a part; they were not "
-                f"computed anew, {why}."
+                f"computed again, {why}."
             ]
         names = self.before.row_labels()
         every, gone = Counter(names), Counter(names[row] for row in self.removed)
@@ -142,7 +142,7 @@ class RemovalReport:
             f"labels, in which the {len(self.removed)} removed images were {len(self.removed)} of "
             f"{self.before.rows}."
         )
-        lines.append(f"These were not computed anew, {why}.")
+        lines.append(f"These were not computed again, {why}.")
         return lines
 
     def limits(self) -> list[str]:
@@ -198,7 +198,7 @@ def remove_from_bank(
         network: the network that made it. With it, and with a linear head, all grad-weights
             are taken again from the rows that are left; else they stay, and the report says
             what part the removed images had in them.
-        seed: of sampled triplets, as when the bank was built.
+        seed: the seed of sampled triplets, as when the bank was built.
 
     Raises:
         FoldcamError: none of it is in the bank, nothing would be left to compare, images are

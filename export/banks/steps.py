@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -83,7 +84,7 @@ def second_pass(
         directions: `float32 [N, D]`, one per image that was found.
         cache: what that pass kept.
         batch_size: images per pass.
-        progress: told after each batch.
+        progress: called after each batch.
 
     Returns:
         `float32 [N, K]`, not yet scaled.
@@ -95,13 +96,13 @@ def second_pass(
     row_of = {position: row for row, position in enumerate(found.positions)}
     grad_weights = np.empty((len(row_of), network.feature_map_shape[0]), np.float32)
     done = 0
-    tell = progress or (lambda *_: None)
+    progress = progress or (lambda *_: None)
     for positions, activations in cache:
         rows = [row_of.pop(position) for position in positions]
         images = [samples[position] for position in positions]
         grad_weights[rows] = pull_back(network, activations, directions[rows], images)
         done += len(rows)
-        tell("grad-weights", done, len(grad_weights))
+        progress("grad-weights", done, len(grad_weights))
     left = list(row_of.items())
     for batch in batches([samples[position] for position, _ in left], preprocessing, batch_size):
         if batch.skipped:
@@ -114,16 +115,13 @@ def second_pass(
         activations = network.forward(batch.images)
         grad_weights[rows] = pull_back(network, activations, directions[rows], images)
         done += len(rows)
-        tell("grad-weights", done, len(grad_weights))
+        progress("grad-weights", done, len(grad_weights))
     return grad_weights
 
 
 def stage_of(progress: StageProgress | None, name: str) -> Callable[[int, int], None] | None:
     """The progress of one stage, as `embedding_pass.embed` takes it."""
-    if progress is None:
-        return None
-    tell = progress
-    return lambda done, total: tell(name, done, total)
+    return None if progress is None else partial(progress, name)
 
 
 def hash_rows(hashes: Sequence[str]) -> Hashes:

@@ -106,10 +106,10 @@ def add_to_bank(
         bank: the bank, with its source.
         network: the network that made it, cut at the same layer.
         dataset: the new images; with values if the bank has values.
-        seed: of sampled triplets, as when the bank was built.
+        seed: the seed of sampled triplets, as when the bank was built.
         batch_size: images per pass.
         resume_folder: where finished work is kept until the bank is complete.
-        progress: told after each batch.
+        progress: called after each batch.
 
     Raises:
         FoldcamError: another network or layer than the bank's, labels where it has values
@@ -189,7 +189,7 @@ def rederived(bank: Bank, network: Network, seed: int = 0) -> Bank | None:
     Args:
         bank: with its source, not compressed.
         network: the network that made it, cut at the same layer.
-        seed: of sampled triplets, as when the bank was built.
+        seed: the seed of sampled triplets, as when the bank was built.
 
     Returns:
         None where the head is not linear: each row's Jacobian is its image's own.

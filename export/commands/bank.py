@@ -61,13 +61,15 @@ def build(
     images: Annotated[
         str,
         typer.Option(
-            help="Training images: class folders, a CSV, or a CUB-200-2011 folder. With --engine "
-            "ray also .tar files of WebDataset (a file, a folder of them, or "
-            "URL/train-{000..099}.tar), and CSVs with URLs.",
+            help="Reads training images from class folders, a CSV, or a CUB-200-2011 folder. With "
+            "--engine ray also from .tar files of WebDataset (a file, a folder of them, or "
+            "URL/train-{000..099}.tar), and from CSVs with URLs.",
             metavar="DATA",
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The bank to write.")] = Path("bank.safetensors"),
+    out: Annotated[Path, typer.Option(help="Writes the bank to this .safetensors file.")] = Path(
+        "bank.safetensors"
+    ),
     weights: Weights = None,
     layer: Layer = None,
     output: Output = None,
@@ -85,24 +87,34 @@ def build(
     batch_size: BatchSize = 16,
     seed: Seed = 0,
     engine: Annotated[
-        str, typer.Option(help="local, or ray: several processes, or machines (--address).")
+        str,
+        typer.Option(
+            help="Builds the bank with local, in this process, or with ray, in several "
+            "processes or on several machines (--address)."
+        ),
     ] = "local",
     address: Annotated[
         str | None,
         typer.Option(
-            help="HOST:PORT of a running Ray cluster, or auto.", show_default="this machine alone"
+            help="Connects to a running Ray cluster at HOST:PORT, or finds one with auto.",
+            show_default="this machine alone",
         ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Processes that each load MODEL.", min=1, show_default="2")
+        int | None,
+        typer.Option(
+            help="Sets the number of processes, each of which loads MODEL.", min=1, show_default="2"
+        ),
     ] = None,
     shard_rows: Annotated[
-        int | None, typer.Option(help="Images per shard.", min=1, show_default="512")
+        int | None,
+        typer.Option(help="Sets the number of images per shard.", min=1, show_default="512"),
     ] = None,
     block_rows: Annotated[
         int | None,
         typer.Option(
-            help="Rows compared with each other, for objectives other than all-triplets.",
+            help="Sets the number of rows that are compared with each other, for objectives other "
+            "than all-triplets.",
             min=4,
             show_default="8192",
         ),
@@ -110,19 +122,20 @@ def build(
     compress: Annotated[
         str | None,
         typer.Option(
-            help="prototypes:5 (5 rows per label in place of its images), or rank:32 (32 numbers "
-            "per row of grad-weights), read shard by shard.",
+            help="Compresses the bank shard by shard: prototypes:5 (5 rows per label in place of "
+            "its images), or rank:32 (32 numbers per row of grad-weights) (default: none).",
         ),
     ] = None,
     shards: Annotated[
         Path | None,
         typer.Option(
-            help="Keep the shards in this folder, for another --compress later.", metavar="FOLDER"
+            help="Keeps the shards in this folder for another --compress later (default: removed).",
+            metavar="FOLDER",
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Build a bank; interrupted, the same command goes on where it stopped."""
+    """Build a bank. After an interruption the same command goes on where it stopped."""
     from foldcam.export.bank_files import build_bank_file
     from foldcam.export.banks.grad_weights import CHANNEL_RULES
     from foldcam.export.models.spec import load_model, with_overrides
@@ -254,12 +267,13 @@ def _build_on_ray(
     epilog="Example: foldcam bank add bank.safetensors demo --images new/ --out more.safetensors"
 )
 def add(
-    bank: Annotated[Path, typer.Argument(help="The bank.", metavar="BANK")],
+    bank: Annotated[Path, typer.Argument(help="The bank to add to.", metavar="BANK")],
     model: Model,
     images: Annotated[
-        Path, typer.Option(help="New images: class folders, a CSV, or a CUB-200-2011 folder.")
+        Path,
+        typer.Option(help="Reads new images from class folders, a CSV, or a CUB-200-2011 folder."),
     ],
-    out: Annotated[Path, typer.Option(help="The new bank to write.")],
+    out: Annotated[Path, typer.Option(help="Writes the new bank to this .safetensors file.")],
     weights: Weights = None,
     output: Output = None,
     split: Split = "train",

@@ -21,24 +21,26 @@ OwnModel = Annotated[
     str | None,
     typer.Option(
         "--model",
-        help="MODEL that made the bank: grad-weights are computed anew from the rows as they "
-        "are then, where its head is linear.",
+        help="Names the MODEL that made the bank; if its head is linear, the grad-weights are "
+        "computed again from the rows of the new bank (default: they stay).",
         metavar="MODEL",
     ),
 ]
-BankFile = Annotated[Path, typer.Argument(help="The bank.", metavar="BANK")]
+BankFile = Annotated[Path, typer.Argument(help="The bank to read.", metavar="BANK")]
 
 
 def merge(
-    banks: Annotated[list[Path], typer.Argument(help="Banks of one network.", metavar="BANKS")],
-    out: Annotated[Path, typer.Option(help="The new bank to write.")],
+    banks: Annotated[
+        list[Path], typer.Argument(help="Two or more banks of one network.", metavar="BANKS")
+    ],
+    out: Annotated[Path, typer.Option(help="Writes the new bank to this .safetensors file.")],
     model: OwnModel = None,
     weights: Weights = None,
     output: Output = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Put banks of one network together; an image that several have is taken once."""
+    """Merge banks of one network; an image that is in several banks is taken once."""
     from foldcam.export.bank import Bank
     from foldcam.export.bank_files import check_out
     from foldcam.export.banks.join import merge_banks
@@ -67,20 +69,23 @@ def merge(
 
 def remove(
     bank: BankFile,
-    out: Annotated[Path, typer.Option(help="The new bank to write.")],
-    label: Annotated[list[str] | None, typer.Option(help="Remove this label (repeat it).")] = None,
+    out: Annotated[Path, typer.Option(help="Writes the new bank to this .safetensors file.")],
+    label: Annotated[
+        list[str] | None, typer.Option(help="Removes this label; may be repeated.")
+    ] = None,
     image: Annotated[
         list[str] | None,
         typer.Option(
-            help="Remove this image (repeat it): its file, with all crops of it; one crop as "
-            "FILE#X,Y,W,H; or a SHA-256."
+            help="Removes this image (may be repeated): its file, with all crops of it; one crop "
+            "as FILE#X,Y,W,H; or a SHA-256."
         ),
     ] = None,
     images_from: Annotated[
-        Path | None, typer.Option(help="Remove the images of this list: one file or hash a line.")
+        Path | None,
+        typer.Option(help="Removes the images that this file lists, one file or hash per line."),
     ] = None,
     report_to: Annotated[
-        Path | None, typer.Option("--report", help="Write the report as JSON to this file, too.")
+        Path | None, typer.Option("--report", help="Also writes the report as JSON to this file.")
     ] = None,
     model: OwnModel = None,
     weights: Weights = None,
@@ -130,10 +135,15 @@ def stats(
     bank: BankFile,
     map_to: Annotated[
         Path | None,
-        typer.Option("--map", help="Draw the rows in two dimensions: .png, .svg or .pdf."),
+        typer.Option(
+            "--map",
+            help="Draws the rows in 2-D to this .png, .svg or .pdf file (default: none).",
+        ),
     ] = None,
-    map_method: Annotated[str, typer.Option(help="tsne, or pca.")] = "tsne",
-    seed: Annotated[int, typer.Option(help="Of the map.")] = 0,
+    map_method: Annotated[
+        str, typer.Option(help="Chooses the method that lays out the map: tsne, or pca.")
+    ] = "tsne",
+    seed: Annotated[int, typer.Option(help="Sets the seed of the map.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Say what is in a bank, and draw it."""

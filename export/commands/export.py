@@ -55,13 +55,18 @@ app = typer.Typer(no_args_is_help=True)
 def export(
     model: Model,
     images: TrainingImages,
-    out: Annotated[Path, typer.Option(help="The folded model to write.")] = Path("model.onnx"),
+    out: Annotated[Path, typer.Option(help="Writes the folded model to this .onnx file.")] = Path(
+        "model.onnx"
+    ),
     weights: Weights = None,
     layer: Layer = None,
     output: Output = None,
     head: Annotated[
         str,
-        typer.Option(help="exact, or fitted: a linear map where the head has no gradient."),
+        typer.Option(
+            help="Chooses how directions pass the head: exact, by its gradient, or fitted, by a "
+            "linear map fitted to it, for a head without a gradient."
+        ),
     ] = "exact",
     split: Split = "train",
     objective: ObjectiveText = None,
@@ -73,7 +78,11 @@ def export(
     heatmap_size: HeatmapSizeText = "native",
     input_type: InputTypeText = "float32",
     precision: Annotated[
-        str, typer.Option(help="fp32, or fp16: half the network's size; verify it on images.")
+        str,
+        typer.Option(
+            help="Sets the precision of the network: fp32, or fp16 for half its size, to be "
+            "verified on images."
+        ),
     ] = "fp32",
     size: Size = None,
     resize: Resize = None,
@@ -81,14 +90,16 @@ def export(
     mean: Mean = None,
     std: Std = None,
     singletons: Singletons = "refuse",
-    opset: Annotated[int, typer.Option(help="ONNX operator set of the file.")] = 18,
+    opset: Annotated[
+        int, typer.Option(help="Sets the ONNX operator set of the file; TensorRT 8.6 needs 17.")
+    ] = 18,
     batch_size: BatchSize = 16,
     search: Search = "auto",
     compress: Compress = "none",
     bank_precision: BankPrecision = "auto",
     bank: Annotated[
         Path | None,
-        typer.Option(help="Keep the bank in this file, too."),
+        typer.Option(help="Also writes the bank to this .safetensors file."),
     ] = None,
     seed: Seed = 0,
     as_json: Json = False,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -18,12 +19,9 @@ from foldcam.export.commands.options import (
 from foldcam.runtime.at_stake import Read, Written, check_outputs, keep_network
 from foldcam.runtime.system.command import print_json
 
-if TYPE_CHECKING:
-    from foldcam.export.grafting.options import StorageOptions
-
 app = typer.Typer(no_args_is_help=True)
 
-_OWN = "the refolded model's, else {}"
+_OWN = "that of the folded model, else {}"
 
 
 @app.command(epilog="Example: foldcam fold birds.onnx --bank new.safetensors --out birds-new.onnx")
@@ -31,26 +29,37 @@ def fold(
     network: Annotated[
         Path,
         typer.Argument(
-            help="A folded model, whose bank is replaced, or an embedding network.",
+            help="The folded model whose bank is replaced, or an embedding network.",
             metavar="NETWORK.onnx",
         ),
     ],
-    bank: Annotated[Path, typer.Option(help="The bank, from foldcam bank build or add.")],
-    out: Annotated[Path, typer.Option(help="The folded model to write.")] = Path("model.onnx"),
+    bank: Annotated[
+        Path, typer.Option(help="Reads the bank that foldcam bank build or add wrote.")
+    ],
+    out: Annotated[Path, typer.Option(help="Writes the folded model to this .onnx file.")] = Path(
+        "model.onnx"
+    ),
     transfer: Annotated[
         int | None,
         typer.Option(
-            help="Nearest rows whose grad-weights are used.", min=1, show_default=_OWN.format(1)
+            help="Sets the number of nearest bank rows whose grad-weights are averaged.",
+            min=1,
+            show_default=_OWN.format(1),
         ),
     ] = None,
     neighbors: Annotated[
         int | None,
-        typer.Option(help="Nearest rows reported.", min=1, show_default=_OWN.format(1)),
+        typer.Option(
+            help="Sets the number of nearest bank rows that the model returns.",
+            min=1,
+            show_default=_OWN.format(1),
+        ),
     ] = None,
     heatmap_size: Annotated[
         str | None,
         typer.Option(
-            help="native (the feature map's), input, or WIDTHxHEIGHT.",
+            help="Sets the size of the heatmap: native (the feature map's), input, or "
+            "WIDTHxHEIGHT.",
             show_default=_OWN.format("native"),
         ),
     ] = None,
@@ -58,7 +67,8 @@ def fold(
         str | None,
         typer.Option(
             "--input",
-            help="float32, or uint8 with normalisation in the graph.",
+            help="Sets the type of the model's input: float32, or uint8 with normalisation in the "
+            "graph.",
             show_default=_OWN.format("float32"),
         ),
     ] = None,
@@ -66,7 +76,7 @@ def fold(
     compress: Annotated[
         str | None,
         typer.Option(
-            help="Grad-weights: none, rank:R or prototypes:N, as of foldcam export.",
+            help="Compresses the grad-weights: none, rank:R or prototypes:N, as in foldcam export.",
             show_default=_OWN.format("none"),
         ),
     ] = None,
@@ -75,19 +85,24 @@ def fold(
 ) -> None:
     """Fold a bank into a network, or swap the bank of a folded model; needs no torch for that."""
     from foldcam.export.bank import Bank
-    from foldcam.export.grafting.refold import FoldWishes, fold_file
+    from foldcam.export.grafting.refold import fold_file, stored_options
     from foldcam.runtime.contract.schema import INPUT_TYPES
 
     check_outputs([Read("NETWORK", network), Read("--bank", bank)], [Written("--out", out)])
     keep_network("--out", out)
-    wishes = FoldWishes(
-        transfer=transfer,
-        neighbors=neighbors,
-        heatmap_size=None if heatmap_size is None else heatmap_size_of(heatmap_size),
-        input_type=None if input_type is None else choice("--input", input_type, INPUT_TYPES),
-        storage=_storage(network, search, compress, bank_precision),
-    )
-    report = fold_file(network, Bank.load(bank), out, wishes)
+    options = stored_options(network)
+    if transfer is not None:
+        options = replace(options, transfer=transfer)
+    if neighbors is not None:
+        options = replace(options, neighbors=neighbors)
+    if heatmap_size is not None:
+        options = replace(options, heatmap_size=heatmap_size_of(heatmap_size))
+    if input_type is not None:
+        options = replace(options, input_type=choice("--input", input_type, INPUT_TYPES))
+    storage = storage_of(search, compress or "none", bank_precision)
+    if compress is None:
+        storage = replace(storage, compression=options.storage.compression)
+    report = fold_file(network, Bank.load(bank), out, replace(options, storage=storage))
     contract, replaced = report.contract, report.replaced
     summary = {
         "model": str(out),
@@ -110,19 +125,6 @@ def fold(
     if replaced is not None:
         print(f"  in place of  {replaced.bank.rows} rows of {replaced.origin.data}")
     print(f"Next: foldcam verify {out} --images DATA")
-
-
-def _storage(
-    network: Path, search: str, compress: str | None, bank_precision: str
-) -> StorageOptions:
-    """What the flags say; the compression of a folded model stays unless they do."""
-    from foldcam.runtime.contract.onnx_file import read_contract, read_header
-    from foldcam.runtime.contract.schema import METADATA_KEY
-
-    if compress is None:
-        folded = METADATA_KEY in read_header(network).metadata
-        compress = read_contract(network).bank.compression if folded else "none"
-    return storage_of(search, compress, bank_precision)
 
 
 if __name__ == "__main__":

@@ -24,76 +24,133 @@ Choice = TypeVar("Choice", bound=str)
 Model = Annotated[
     str,
     typer.Argument(
-        help="demo, package.module:factory, a .pt2 file, or an embedding network in .onnx.",
+        help="The embedding network: demo, package.module:factory, a .pt2 file, or an .onnx file.",
         metavar="MODEL",
     ),
 ]
 TrainingImages = Annotated[
-    Path, typer.Option(help="Training images: class folders, a CSV, or a CUB-200-2011 folder.")
+    Path,
+    typer.Option(help="Reads training images from class folders, a CSV, or a CUB-200-2011 folder."),
 ]
 Weights = Annotated[
-    Path | None, typer.Option(help="safetensors, or a state dict of plain tensors.")
+    Path | None,
+    typer.Option(help="Loads weights from a .safetensors file or a state dict of plain tensors."),
 ]
 Layer = Annotated[
-    str | None, typer.Option(help="Name of the feature map; found by itself if left out.")
+    str | None,
+    typer.Option(
+        help="Takes the layer of this name as the feature map (default: it is searched for)."
+    ),
 ]
 Output = Annotated[
     str | None,
-    typer.Option(help="Which of the network's outputs is the embedding, if several could be."),
+    typer.Option(help="Names the output that is the embedding, where several could be."),
 ]
-Split = Annotated[str, typer.Option(help="train, valid, test or all.")]
+Split = Annotated[str, typer.Option(help="Takes this part of the data: train, valid, test or all.")]
 ObjectiveText = Annotated[
     str | None,
     typer.Option(
-        help="all-triplets, sampled:50, or pml:LOSS; with --continuous kernel:tau=0.1.",
+        help="Sets the objective of the directions: all-triplets, sampled:50, or pml:LOSS; "
+        "with --continuous kernel:tau=0.1, which is its default.",
         show_default="all-triplets",
     ),
 ]
 Continuous = Annotated[
-    bool, typer.Option("--continuous", help="Labels are numbers, such as prices: estimate.")
+    bool,
+    typer.Option(
+        "--continuous",
+        help="Reads labels as numbers, such as prices; the model then returns an estimate.",
+    ),
 ]
 Log = Annotated[
-    bool, typer.Option("--log", help="Estimate logarithms (prices), answer in the unit.")
+    bool,
+    typer.Option(
+        "--log",
+        help="Estimates logarithms of the values (for prices) and answers in the values' unit.",
+    ),
 ]
-Channels = Annotated[str, typer.Option(help="all, or positive.")]
-Transfer = Annotated[int, typer.Option(help="Nearest rows whose grad-weights are used.", min=1)]
-Neighbors = Annotated[int, typer.Option(help="Nearest rows reported.", min=1)]
+Channels = Annotated[
+    str, typer.Option(help="Chooses the channels whose grad-weights are kept: all, or positive.")
+]
+Transfer = Annotated[
+    int,
+    typer.Option(
+        help="Sets the number of nearest bank rows whose grad-weights are averaged.", min=1
+    ),
+]
+Neighbors = Annotated[
+    int, typer.Option(help="Sets the number of nearest bank rows that the model returns.", min=1)
+]
 Search = Annotated[
     str,
     typer.Option(
-        help="exhaustive compares every bank row; lists those of the nearest lists, for large "
-        "banks (lists:16 searches more of them than the usual 12); auto takes the faster."
+        help="Chooses how the nearest bank rows are found: exhaustive compares every row; "
+        "lists compares the rows of the 12 nearest lists, for large banks (lists:16 of "
+        "16); auto takes the faster."
     ),
 ]
 Compress = Annotated[
     str,
     typer.Option(
-        help="Grad-weights: none, rank:32 (32 numbers per row), or prototypes:5 (5 rows per "
-        "label). Embeddings stay; what it costs is printed."
+        help="Compresses the grad-weights: none, rank:32 (32 numbers per row), or prototypes:5 (5 "
+        "rows per label). Embeddings stay as they are, and the loss of accuracy is printed."
     ),
 ]
 BankPrecision = Annotated[
     str,
     typer.Option(
-        help="Numbers in which the bank is stored: float32, float16, int8 (embeddings in "
-        "lists; grad-weights take float16), or auto: smaller ones for larger banks."
+        help="Sets the type in which the bank is stored: float32, float16, int8 (for "
+        "embeddings in lists, with grad-weights in float16), or auto, which takes smaller"
+        " types for larger banks."
     ),
 ]
 HeatmapSizeText = Annotated[
-    str, typer.Option(help="native (the feature map's), input, or WIDTHxHEIGHT.")
+    str,
+    typer.Option(
+        help="Sets the size of the heatmap: native (the feature map's), input, or WIDTHxHEIGHT."
+    ),
 ]
 InputTypeText = Annotated[
-    str, typer.Option("--input", help="float32, or uint8 with normalisation in the graph.")
+    str,
+    typer.Option(
+        "--input",
+        help="Sets the type of the model's input: float32, or uint8 with the normalisation in "
+        "the graph.",
+    ),
 ]
-Size = Annotated[str | None, typer.Option(help="Input size, 224 or WIDTHxHEIGHT.")]
-Resize = Annotated[str | None, typer.Option(help="stretch, crop or letterbox.")]
-Color = Annotated[str | None, typer.Option(help="Channel order: rgb or bgr.")]
-Mean = Annotated[str | None, typer.Option(help="Per channel, for pixels in [0, 1].")]
-Std = Annotated[str | None, typer.Option(help="Per channel, for pixels in [0, 1].")]
-Singletons = Annotated[str, typer.Option(help="Labels with one image: refuse, keep or drop.")]
-BatchSize = Annotated[int, typer.Option(help="Images per pass.", min=1)]
-Seed = Annotated[int, typer.Option(help="Of sampled triplets.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Size = Annotated[
+    str | None,
+    typer.Option(
+        help="Sets the input size in pixels, 224 or WIDTHxHEIGHT (default: the network's)."
+    ),
+]
+Resize = Annotated[
+    str | None,
+    typer.Option(help="Sets the resize rule: stretch, crop or letterbox (default: the network's)."),
+]
+Color = Annotated[
+    str | None,
+    typer.Option(
+        help="Sets the channel order of the network's input: rgb or bgr (default: the network's)."
+    ),
+]
+Mean = Annotated[
+    str | None,
+    typer.Option(help="Sets the mean per channel of pixels in [0, 1] (default: the network's)."),
+]
+Std = Annotated[
+    str | None,
+    typer.Option(
+        help="Sets the standard deviation per channel of pixels in [0, 1] (default: the network's)."
+    ),
+]
+Singletons = Annotated[
+    str,
+    typer.Option(help="Chooses what happens to labels with a single image: refuse, keep or drop."),
+]
+BatchSize = Annotated[int, typer.Option(help="Sets the number of images per forward pass.", min=1)]
+Seed = Annotated[int, typer.Option(help="Sets the seed of the sampled triplets.")]
+Json = Annotated[bool, typer.Option("--json", help="Prints one JSON document to standard output.")]
 
 
 def choice(flag: str, value: str, choices: tuple[Choice, ...]) -> Choice:

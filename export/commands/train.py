@@ -22,41 +22,109 @@ app = typer.Typer(no_args_is_help=True)
 def train(
     model: Annotated[
         str,
-        typer.Argument(help="efficientnet-lite0, or package.module:factory.", metavar="MODEL"),
+        typer.Argument(
+            help="The network to train: efficientnet-lite0, or package.module:factory.",
+            metavar="MODEL",
+        ),
     ],
     images: Annotated[
-        Path, typer.Option(help="Training images: class folders, a CSV, or a CUB-200-2011 folder.")
+        Path,
+        typer.Option(
+            help="Reads training images from class folders, a CSV, or a CUB-200-2011 folder."
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="The network to write.")] = Path("net.safetensors"),
+    out: Annotated[Path, typer.Option(help="Writes the network to this .safetensors file.")] = Path(
+        "net.safetensors"
+    ),
     weights: Annotated[
-        Path | None, typer.Option(help="safetensors, or a state dict of plain tensors.")
+        Path | None,
+        typer.Option(
+            help="Loads weights from a .safetensors file or a state dict of plain tensors."
+        ),
     ] = None,
-    split: Annotated[str, typer.Option(help="train, valid, test or all.")] = "train",
+    split: Annotated[
+        str, typer.Option(help="Takes this part of the data: train, valid, test or all.")
+    ] = "train",
     embedding_size: Annotated[
-        int, typer.Option(help="Size of a new projection; 0 keeps the network's embedding.", min=0)
+        int,
+        typer.Option(
+            help="Sets the size of the embedding, made by a new projection; 0 keeps the network's "
+            "own.",
+            min=0,
+        ),
     ] = 128,
     loss: Annotated[
         str,
-        typer.Option(help="A loss of pytorch-metric-learning; kernel:tau=0.1 for numbers."),
+        typer.Option(
+            help="Chooses a loss of pytorch-metric-learning, or kernel:tau=0.1 for numbers."
+        ),
     ] = "SupConLoss:temperature=0.14",
-    miner: Annotated[str | None, typer.Option(help="A miner of pytorch-metric-learning.")] = None,
-    epochs: Annotated[int, typer.Option(min=1)] = 30,
-    learning_rate: Annotated[float, typer.Option(help="Of the pretrained part.")] = 1e-3,
-    mosaics: Annotated[
-        int, typer.Option(help="Training pictures made of several; 0 for none.", min=0)
-    ] = 600,
-    views: Annotated[int, typer.Option(help="Views of each image.", min=1)] = 9,
-    train_from: Annotated[
-        str | None, typer.Option(help="Layer after which the network learns.")
+    miner: Annotated[
+        str | None, typer.Option(help="Chooses a miner of pytorch-metric-learning (default: none).")
     ] = None,
-    size: Annotated[str | None, typer.Option(help="Input size, 224 or WIDTHxHEIGHT.")] = None,
-    resize: Annotated[str | None, typer.Option(help="stretch, crop or letterbox.")] = None,
-    color: Annotated[str | None, typer.Option(help="Channel order: rgb or bgr.")] = None,
-    mean: Annotated[str | None, typer.Option(help="Per channel, for pixels in [0, 1].")] = None,
-    std: Annotated[str | None, typer.Option(help="Per channel, for pixels in [0, 1].")] = None,
-    seed: Annotated[int, typer.Option(help="Of everything random.", min=0)] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    epochs: Annotated[
+        int, typer.Option(help="Sets the number of passes over the training images.", min=1)
+    ] = 30,
+    learning_rate: Annotated[
+        float, typer.Option(help="Sets the learning rate of the pretrained part.")
+    ] = 1e-3,
+    mosaics: Annotated[
+        int,
+        typer.Option(
+            help="Sets the number of training pictures that are mosaics of several images; 0 makes"
+            " none.",
+            min=0,
+        ),
+    ] = 600,
+    views: Annotated[
+        int, typer.Option(help="Sets the number of augmented views of each image.", min=1)
+    ] = 9,
+    train_from: Annotated[
+        str | None,
+        typer.Option(
+            help="Trains what comes after this layer (default: the last one behind which at least "
+            "40 % of the parameters lie)."
+        ),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="Sets the input size in pixels, 224 or WIDTHxHEIGHT (default: the network's)."
+        ),
+    ] = None,
+    resize: Annotated[
+        str | None,
+        typer.Option(
+            help="Sets the resize rule: stretch, crop or letterbox (default: the network's)."
+        ),
+    ] = None,
+    color: Annotated[
+        str | None,
+        typer.Option(
+            help="Sets the channel order of the network's input: rgb or bgr (default: the "
+            "network's)."
+        ),
+    ] = None,
+    mean: Annotated[
+        str | None,
+        typer.Option(
+            help="Sets the mean per channel of pixels in [0, 1] (default: the network's)."
+        ),
+    ] = None,
+    std: Annotated[
+        str | None,
+        typer.Option(
+            help="Sets the standard deviation per channel of pixels in [0, 1] (default: the "
+            "network's)."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Sets the seed of all random choices.", min=0)] = 0,
+    device: Annotated[
+        str, typer.Option(help="Chooses the device that trains: auto, cpu or cuda.")
+    ] = "auto",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Prints one JSON document to standard output.")
+    ] = False,
 ) -> None:
     """Fine-tune a pretrained network into an embedding network."""
     from contextlib import redirect_stdout

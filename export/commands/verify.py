@@ -34,38 +34,48 @@ app = typer.Typer(no_args_is_help=True)
     "--images CUB_200_2011 --picture worst.png"
 )
 def verify(
-    model: Annotated[Path, typer.Argument(help="A folded model.", metavar="MODEL.onnx")],
+    model: Annotated[
+        Path, typer.Argument(help="The folded model to verify.", metavar="MODEL.onnx")
+    ],
     against: Annotated[
         list[str] | None,
         typer.Option(
-            help="Another folded file to compare as well (may be repeated), or the MODEL that "
-            "is the reference; without one the network inside the file itself.",
+            help="Compares with another folded file as well (may be repeated), or names the MODEL "
+            "that is the reference. By default the reference is the network inside the file.",
             metavar="FILE|MODEL",
         ),
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help="Weights of that MODEL.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Loads the weights of that MODEL from this file.")
+    ] = None,
     output: Output = None,
     trust_origin: Annotated[
         bool,
         typer.Option(
             "--trust-origin",
-            help="Load the network that the file's own metadata name, and its weights: code "
-            "that the author of the file chose.",
+            help="Loads the network and the weights that the file's own metadata name, which runs "
+            "code that the author of the file chose.",
         ),
     ] = False,
     images: Annotated[
         Path | None,
         typer.Option(
-            help="Images to compare on: a folder, class folders, a CSV, a CUB-200-2011 folder "
-            "or one image; seeded noise if left out."
+            help="Compares on these images: a folder, class folders, a CSV, a CUB-200-2011 folder "
+            "or one image (default: seeded noise)."
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="train, valid, test or all.")] = "all",
-    most: Annotated[int, typer.Option(help="Images at most.", min=1)] = 64,
-    batch_size: Annotated[int, typer.Option(help="Images per pass.", min=1)] = 8,
+    split: Annotated[
+        str, typer.Option(help="Takes this part of the data: train, valid, test or all.")
+    ] = "all",
+    most: Annotated[int, typer.Option(help="Limits the number of images.", min=1)] = 64,
+    batch_size: Annotated[
+        int, typer.Option(help="Sets the number of images per forward pass.", min=1)
+    ] = 8,
     picture: Annotated[
         Path | None,
-        typer.Option(help="Write the worst images here, side by side, as a PNG or JPEG."),
+        typer.Option(
+            help="Writes the worst images side by side to this PNG or JPEG file (default: none)."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

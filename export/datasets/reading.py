@@ -100,9 +100,9 @@ def same_pictures(
     """Notes on pictures that are there more than once.
 
     Args:
-        hashes: of each picture.
-        labels: of each, or its value as text.
-        names: of each; None takes the beginning of the hash.
+        hashes: the hash of each picture.
+        labels: the label of each, or its value as text.
+        names: the name of each; None takes the beginning of the hash.
     """
     groups: dict[str, list[int]] = defaultdict(list)
     for number, digest in enumerate(hashes):

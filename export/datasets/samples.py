@@ -79,7 +79,7 @@ class Dataset:
     """Labelled images.
 
     Attributes:
-        name: of the folder or file.
+        name: the name of the folder or file.
         split: which part was taken.
         samples: in a fixed order.
         notes: how the data set was understood, one sentence each.

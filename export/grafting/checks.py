@@ -46,7 +46,7 @@ def check_input(model: onnx.ModelProto, preprocessing: Preprocessing) -> None:
 
     Args:
         model: with float images `[N,3,H,W]`, or uint8 images `[N,H,W,3]` where `takes_uint8`.
-        preprocessing: of the images.
+        preprocessing: the preprocessing of the images.
 
     Raises:
         FoldcamError: other inputs than `image`, or one of another size.

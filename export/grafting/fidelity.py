@@ -116,7 +116,7 @@ def _found(stored: StoredBank, queries: Floats, own: Integers | None) -> tuple[I
 def _cosines(
     exact: Floats, exact_rows: Integers, stored: Floats, stored_rows: Integers
 ) -> npt.NDArray[np.float64]:
-    """Of each pair of rows; two rows of zeros agree. Pairs that occur often are taken once."""
+    """The cosine of each pair of rows; two rows of zeros agree. Each pair is computed once."""
     pairs, places = np.unique(np.stack([exact_rows, stored_rows]), axis=1, return_inverse=True)
     found = cosines(exact[pairs[0]], stored[pairs[1]])
     return np.asarray(found[places.ravel()])

@@ -81,7 +81,7 @@ class FoldOptions:
         heatmap_size: `native` (the feature map's), `input`, or `(height, width)`.
         input_type: `float32` preprocessed, or `uint8` RGB with the preprocessing's
             normalisation in the graph.
-        precision: of the network's own steps. With `fp16` inputs, outputs, and all that
+        precision: precision of the network's own steps. With `fp16` inputs, outputs, and all that
             is grafted stay float32.
         storage: how the bank is stored and searched.
     """

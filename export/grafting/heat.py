@@ -21,7 +21,7 @@ def graft_heatmap(
     """`heatmap`: what is positive in `a . A`, over its maximum.
 
     Args:
-        graft: of the network's graph.
+        graft: adds nodes to the network's graph.
         grad_weights: name of `a`, `float32 [N, 1, K]`.
         feature_map: `(K, h, w)`.
         heatmap_size: `(height, width)` of the output.

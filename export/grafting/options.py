@@ -1,4 +1,4 @@
-"""How a bank is to be stored and searched: what the flags say, before a bank is seen."""
+"""How a bank is to be stored and searched: what the flags say, before a bank is read."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ PRECISION_CHOICES: tuple[PrecisionChoice, ...] = get_args(PrecisionChoice)
 CompressionKind = Literal["none", "rank", "prototypes"]
 
 DEFAULT_PROBES = 12
-"""Of lists of about a hundred rows; docs/overhead.md has what more and fewer of them find."""
+"""How many lists, of about a hundred rows each, are searched; see docs/overhead.md."""
 
 ROWS_PER_LIST = 100
-"""About; more where the centroids themselves become many."""
+"""Approximate; lists are longer where the centroids themselves become many."""
 
 # Rows of the bank over those in the lists that are searched, from which lists pay.
 _WORTH_IT = 1.25
@@ -69,8 +69,8 @@ class StorageOptions:
         search: which rows are compared.
         precision: the numbers in which embeddings and grad-weights are stored; `auto` takes
             smaller ones for larger banks.
-        compression: of the grad-weights.
-        seed: of lists and prototypes.
+        compression: the compression of the grad-weights.
+        seed: the seed of lists and prototypes.
     """
 
     search: SearchOptions = field(default_factory=SearchOptions)

@@ -24,9 +24,9 @@ def with_prototypes(bank: Bank, per_label: int, seed: int = 0) -> Bank:
     than that keeps them.
 
     Args:
-        bank: of labels.
+        bank: the bank of labels.
         per_label: at least 1.
-        seed: of k-means.
+        seed: the seed of k-means.
 
     Raises:
         FoldcamError: the bank has a continuous outcome.
@@ -73,9 +73,9 @@ def prototype_rows(bank: Bank, per_label: int, seed: int = 0) -> Bank:
     single images.
 
     Args:
-        bank: of labels.
+        bank: the bank of labels.
         per_label: at least 1.
-        seed: of k-means.
+        seed: the seed of k-means.
 
     Raises:
         FoldcamError: the bank has a continuous outcome.

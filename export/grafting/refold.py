@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 
 from foldcam.export.bank import Bank
 from foldcam.export.bank_source import BankSource, needed_source
-from foldcam.export.grafting.fold import FoldOptions, HeatmapSize, fold
+from foldcam.export.grafting.fold import FoldOptions, fold
 from foldcam.export.grafting.options import StorageOptions, parse_compression
 from foldcam.export.grafting.unfold import network_of
 from foldcam.export.networks.feature_map import UnknownLayerError
@@ -17,23 +17,12 @@ from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP, marked_netwo
 from foldcam.export.onnx_graphs.message import load_message
 from foldcam.export.versions import tool_versions
 from foldcam.runtime.contract.onnx_file import read_contract, read_header
-from foldcam.runtime.contract.schema import EMBEDDING, METADATA_KEY, Contract, InputType
+from foldcam.runtime.contract.schema import EMBEDDING, METADATA_KEY, Contract
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.files import atomic_path
 
 # What takes part in folding, as opposed to exporting the network.
 _FOLDING_TOOLS = ("foldcam", "numpy", "onnx", "python")
-
-
-@dataclass(frozen=True)
-class FoldWishes:
-    """What the user says of `FoldOptions`; None takes the refolded model's own, or the default."""
-
-    transfer: int | None = None
-    neighbors: int | None = None
-    heatmap_size: HeatmapSize | None = None
-    input_type: InputType | None = None
-    storage: StorageOptions | None = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +41,7 @@ class FoldReport:
 
 
 def fold_file(
-    network_path: Path, bank: Bank, out: Path, wishes: FoldWishes | None = None
+    network_path: Path, bank: Bank, out: Path, options: FoldOptions | None = None
 ) -> FoldReport:
     """Fold a bank into a network's file, and write the folded model.
 
@@ -62,7 +51,7 @@ def fold_file(
             the last needs torch.
         bank: with its source; of that network.
         out: the folded model's file, which may be `network_path`.
-        wishes: how the bank is folded.
+        options: how the bank is folded; None takes `stored_options` of the network.
 
     Raises:
         FoldcamError: the bank is of another network, D or K, or does not say where it comes
@@ -86,7 +75,7 @@ def fold_file(
             layer=source.layer,
             origin=source.origin,
             versions=_versions(contract),
-            options=fold_options(wishes or FoldWishes(), contract),
+            options=options or _options_of(contract),
         )
         onnx.save(folded, temporary)
     return FoldReport(out, read_contract(out), contract)
@@ -149,13 +138,25 @@ def _embedding_network(path: Path, bank: Bank, source: BankSource) -> onnx.Model
     return network.to_onnx()
 
 
-def fold_options(wishes: FoldWishes, contract: Contract | None) -> FoldOptions:
-    """Wishes where there are any, then what the contract says, then the defaults."""
-    given = {name: value for name, value in vars(wishes).items() if value is not None}
+def stored_options(network_path: Path) -> FoldOptions:
+    """How the bank of a folded model is folded; the defaults for a network without a bank.
+
+    Args:
+        network_path: an ONNX file. To change some options and keep the others, pass
+            `dataclasses.replace(stored_options(path), neighbors=5)` to `fold_file`.
+
+    Raises:
+        FoldcamError: the file cannot be read.
+    """
+    folded = METADATA_KEY in read_header(network_path).metadata
+    return _options_of(read_contract(network_path) if folded else None)
+
+
+def _options_of(contract: Contract | None) -> FoldOptions:
     if contract is None:
-        return replace(FoldOptions(), **given)
+        return FoldOptions()
     native = contract.heatmap_size == contract.feature_map[1:]
-    own = FoldOptions(
+    return FoldOptions(
         transfer=contract.transfer,
         neighbors=contract.neighbors,
         heatmap_size="native" if native else contract.heatmap_size,
@@ -163,7 +164,6 @@ def fold_options(wishes: FoldWishes, contract: Contract | None) -> FoldOptions:
         precision=contract.precision,
         storage=StorageOptions(compression=parse_compression(contract.bank.compression)),
     )
-    return replace(own, **given)
 
 
 def _versions(contract: Contract | None) -> dict[str, str]:

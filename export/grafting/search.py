@@ -41,7 +41,7 @@ def graft_neighbors(graft: Graft, stored: StoredBank, unit: str, found: int, rep
     """The nearest `found` rows, of which the first `reported` are the outputs.
 
     Args:
-        graft: of the network's graph.
+        graft: adds nodes to the network's graph.
         stored: the bank.
         unit: name of `e`, `float32 [N, D]`.
         found: rows looked for, at most `stored.most_neighbors()`.
@@ -209,9 +209,9 @@ def _nearest(graft: Graft, scores: str, found: int, final: bool) -> tuple[str, s
     """Places `[N, found]` of the greatest scores, and the scores.
 
     Args:
-        graft: of the network's graph.
+        graft: adds nodes to the network's graph.
         scores: name of `float32 [N, places]`.
-        found: how many.
+        found: the number of rows that are found.
         final: whether the scores are the output `similarity`.
     """
     where = PREFIX + ("rows" if scores == SIMILARITIES else "places")

@@ -22,7 +22,7 @@ def graft_transfer(graft: Graft, stored: StoredBank, rows: str, transfer: int, f
     """Grad-weights for each image, `float32 [N, 1, K]`.
 
     Args:
-        graft: of the network's graph.
+        graft: adds nodes to the network's graph.
         stored: the bank.
         rows: name of the nearest rows `[N, found]`.
         transfer: how many of them are averaged.

@@ -41,9 +41,9 @@ def load_network(
 
     Args:
         model_path: the folded model.
-        contract: of that model.
+        contract: the contract of that model.
         spec: MODEL.
-        weights: of that MODEL.
+        weights: the weights of that MODEL.
         output: which of the network's outputs is the embedding, where several could be.
 
     Raises:
@@ -75,8 +75,8 @@ def load_origin(
 
     Args:
         model_path: the folded model.
-        contract: of that model.
-        weights: of that network, or None for those that the metadata name.
+        contract: the contract of that model.
+        weights: the weights of that network, or None for those that the metadata name.
         output: as in `load_network`.
 
     Raises:

@@ -18,7 +18,7 @@ class ProjectedNetwork(nn.Module):
         backbone: image `float32 [N, 3, H, W]` -> features `[N, F]`, not normalised.
         features: `F`.
         size: `D`.
-        preprocessing: of the backbone.
+        preprocessing: the preprocessing of the backbone.
     """
 
     def __init__(

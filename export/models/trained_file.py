@@ -31,7 +31,7 @@ class Architecture:
     Attributes:
         base: MODEL of the backbone or network it was made from.
         embedding_size: `D` of the projection, None where there is none.
-        preprocessing: of the network.
+        preprocessing: the preprocessing of the network.
     """
 
     base: str

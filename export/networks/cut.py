@@ -1,4 +1,4 @@
-"""An embedding network seen as image -> (feature map, embedding), cut at the feature map.
+"""An embedding network as image -> (feature map, embedding), cut at the feature map.
 
 The trunk, image -> feature map, is never differentiated. The head, feature map ->
 embedding, is a torch function through which directions are pulled back. Where the two
@@ -33,7 +33,7 @@ class Activations:
 
 
 @dataclass(frozen=True)
-class Landmarks:
+class CutPoints:
     """Where a network is cut, and what its ends are.
 
     Attributes:
@@ -67,7 +67,7 @@ class Network(ABC):
     """An embedding network in inference mode, cut at its feature map.
 
     Args:
-        landmarks: where it is cut; its attributes are the network's own as well.
+        points: where it is cut; its attributes are the network's own as well.
 
     Attributes:
         notes: what the user should know about how it was cut, one sentence each.
@@ -75,16 +75,16 @@ class Network(ABC):
 
     notes: tuple[str, ...] = ()
 
-    def __init__(self, landmarks: Landmarks) -> None:
-        self.image_size = landmarks.image_size
-        self.candidates = landmarks.candidates
-        self.layer = landmarks.layer
-        self.feature_map_shape = landmarks.feature_map_shape
-        self.embedding_size = landmarks.embedding_size
-        self.normalized = landmarks.normalized
-        self.head_before_normalization = landmarks.head_before_normalization
-        self.pooled = landmarks.pooled
-        self.finer = landmarks.finer
+    def __init__(self, points: CutPoints) -> None:
+        self.image_size = points.image_size
+        self.candidates = points.candidates
+        self.layer = points.layer
+        self.feature_map_shape = points.feature_map_shape
+        self.embedding_size = points.embedding_size
+        self.normalized = points.normalized
+        self.head_before_normalization = points.head_before_normalization
+        self.pooled = points.pooled
+        self.finer = points.finer
 
     @abstractmethod
     def _trunk(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:

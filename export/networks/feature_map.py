@@ -78,7 +78,7 @@ class Step:
         spread: whether the embedding's gradient reaches more than one of its positions.
         linear: whether it is a convolution's or a matrix product's own output, before
             normalisation and activation.
-        view: whether it only arranges its input's numbers anew.
+        view: whether it only rearranges its input's numbers.
     """
 
     inputs: tuple[int, ...]
@@ -142,7 +142,7 @@ class Value:
         inputs: positions of the values that it is computed from.
         spatial: whether its last two dimensions are positions for certain: what
             convolutions, pools and resizing return.
-        view: whether it only arranges its input's numbers anew.
+        view: whether it only rearranges its input's numbers.
         transposed: whether it does so by exchanging dimensions.
         tokens_first: whether the batch is the second dimension, and not the first.
     """
@@ -204,7 +204,7 @@ class Selection:
     """The feature map of a graph.
 
     Attributes:
-        position: of the feature map among the steps.
+        position: the position of the feature map among the steps.
         pooled: positions of the maps that are pooled on ways of their own, where they are
             several that all come from the feature map.
         finer: position of the last map of `FEW_CELLS` or more that everything spatial passes,

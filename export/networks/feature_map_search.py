@@ -27,7 +27,7 @@ from foldcam.export.networks.graph_search import (
 )
 from foldcam.runtime.errors import FoldcamError
 
-# Operators that only arrange their input's numbers anew.
+# Operators that only rearrange their input's numbers.
 _VIEWS = {
     torch.ops.aten.view.default,
     torch.ops.aten.reshape.default,
@@ -102,7 +102,7 @@ def candidates(
     """All spatial nodes between image and embedding, in the order of the graph.
 
     Args:
-        graph: of the module.
+        graph: the graph of the module.
         image, embedding: its ends.
         image_size: `(height, width)` of the input in pixels.
     """
@@ -186,7 +186,7 @@ def named_feature_map(
     """The candidate that `--layer` names: a node, or a module's last spatial output.
 
     Args:
-        graph: of the module.
+        graph: the graph of the module.
         found: the candidates.
         layer: the name.
         head_end: what the gradient is taken of.

@@ -1,4 +1,4 @@
-"""Whether an embedding is normalised, told by its numbers."""
+"""Whether an embedding is normalised, judged by its numbers."""
 
 from __future__ import annotations
 

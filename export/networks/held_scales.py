@@ -1,6 +1,6 @@
 """Normalisations inside a head, differentiated with their scale held constant.
 
-An L2 or layer normalisation cannot tell `z` from `2 z`, so its Jacobian removes the
+An L2 or layer normalisation maps `z` and `2 z` to the same value, so its Jacobian removes the
 component along its own output, which is the very evidence for a similarity. For the
 final normalisation the head ends before it. One in the middle (the last LayerNorm of a
 transformer, the first of two normalisations around a whitening) is differentiated as

@@ -69,7 +69,7 @@ def embedding_only(module: nn.Module, images: torch.Tensor, output: str | None =
     """The module itself where it returns `[N, D]` alone, else wrapped to do so.
 
     Args:
-        module: in inference mode.
+        module: a module in inference mode.
         images: `float32 [N, 3, H, W]` to try it on, N above 1.
         output: which of its outputs is the embedding, as in the message that lists them;
             needed where several are `[N, D]` or `[N, D, 1, 1]`.

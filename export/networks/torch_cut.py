@@ -8,10 +8,10 @@ import onnx
 import torch
 from torch import nn
 
-from foldcam.export.networks.anatomy import context_of, dissect, subgraph
 from foldcam.export.networks.conversion import to_onnx
-from foldcam.export.networks.cut import Landmarks, Network
+from foldcam.export.networks.cut import CutPoints, Network
 from foldcam.export.networks.held_scales import hold_scales
+from foldcam.export.networks.traced_graph import context_of, subgraph, trace_module
 from foldcam.export.onnx_graphs.embedding_model import mark_network
 
 
@@ -49,28 +49,28 @@ class TorchNetwork(Network):
         *,
         hold: bool = True,
     ) -> None:
-        anatomy = dissect(module, image_size, layer, output)
+        traced = trace_module(module, image_size, layer, output)
         super().__init__(
-            Landmarks(
+            CutPoints(
                 image_size=image_size,
-                candidates=[candidate.layer for candidate in anatomy.candidates],
-                layer=anatomy.layer.name,
-                feature_map_shape=anatomy.layer.shape,
-                embedding_size=int(anatomy.embedding.meta["val"].shape[1]),
-                normalized=anatomy.normalized,
-                head_before_normalization=anatomy.head_before_normalization,
-                pooled=anatomy.pooled,
-                finer=anatomy.finer,
+                candidates=[candidate.layer for candidate in traced.candidates],
+                layer=traced.layer.name,
+                feature_map_shape=traced.layer.shape,
+                embedding_size=int(traced.embedding.meta["val"].shape[1]),
+                normalized=traced.normalized,
+                head_before_normalization=traced.head_before_normalization,
+                pooled=traced.pooled,
+                finer=traced.finer,
             )
         )
-        feature_map = anatomy.feature_map
-        ends = [anatomy.head_end, anatomy.embedding]
-        context = context_of(anatomy.whole, feature_map, ends)
-        self.trunk_module = subgraph(anatomy.whole, [anatomy.image], [feature_map, *context])
-        self.head_module = subgraph(anatomy.whole, [feature_map, *context], ends)
+        feature_map = traced.feature_map
+        ends = [traced.head_end, traced.embedding]
+        context = context_of(traced.whole, feature_map, ends)
+        self.trunk_module = subgraph(traced.whole, [traced.image], [feature_map, *context])
+        self.head_module = subgraph(traced.whole, [feature_map, *context], ends)
         if hold:
             hold_scales(self.head_module)
-        self.program = anatomy.program
+        self.program = traced.program
 
     def _trunk(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         outputs: tuple[torch.Tensor, ...] = self.trunk_module(images)

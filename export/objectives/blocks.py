@@ -35,7 +35,7 @@ def directions_in_blocks(
         classes: `int64 [N]`, ascending label numbers 0..C-1; not read for values.
         values: `float32 [N]` of a continuous outcome, on the kernel's scale.
         size: rows per block, about.
-        seed: of the draw.
+        seed: the seed of the draw.
     """
     if values is not None:
         blocks = value_blocks(len(embeddings), size)
@@ -76,7 +76,7 @@ def label_blocks(classes: Integers, size: int, seed: int) -> list[Integers]:
     Args:
         classes: `int64 [N]`, ascending label numbers.
         size: rows per block, about.
-        seed: of the draw.
+        seed: the seed of the draw.
 
     Returns:
         The rows of each block, ascending; all of them where one block is enough.

@@ -71,7 +71,7 @@ def parse_objective(text: str, seed: int = 0) -> Objective:
         text: `all-triplets`, `sampled:50`, `proxy`, or `pml:TripletMarginLoss` with
             optional arguments and miner,
             `pml:TripletMarginLoss:margin=0.1+MultiSimilarityMiner`.
-        seed: of the sampled triplets.
+        seed: the seed of the sampled triplets.
 
     Raises:
         FoldcamError: no such objective, or a loss that cannot be used.

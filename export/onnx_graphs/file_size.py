@@ -29,8 +29,8 @@ def check_file_size(network_bytes: int, bank_bytes: int, rows: int) -> None:
     """Refuse a folded model that is too large.
 
     Args:
-        network_bytes: of the network's weights.
-        bank_bytes: of the bank's constants, or the least that they will be.
+        network_bytes: the size of the network's weights.
+        bank_bytes: the size of the bank's constants, or the least that they will be.
         rows: number of training images.
 
     Raises:

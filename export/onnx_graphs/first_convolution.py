@@ -44,7 +44,7 @@ class FirstConvolution:
         """Take over scale, shift and order of the channels.
 
         Args:
-            graft: of the network's graph.
+            graft: adds nodes to the network's graph.
             scale, shift: `float64 [3]`, for the channels in the network's order.
             order: the image's channel that each of the network's channels takes; must be
                 `[0, 1, 2]` where `group` is not 1.

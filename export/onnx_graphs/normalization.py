@@ -154,7 +154,7 @@ class _Search:
         return False
 
     def _axes(self, node: onnx.NodeProto) -> list[int]:
-        """Of a reduction: an attribute before opset 18, a constant since."""
+        """The axes of a reduction: an attribute before opset 18, a constant since."""
         if len(node.input) > 1:
             tensor = self._constant(node.input[1])
             return [] if tensor is None else [int(n) for n in numpy_helper.to_array(tensor)]

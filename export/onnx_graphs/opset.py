@@ -48,14 +48,14 @@ def in_opset(model: onnx.ModelProto, opset: int, images: np.ndarray) -> onnx.Mod
             # The converter is a C++ library, whose exceptions have no type in common.
             problem = problem or reason(error)
     has = opset_of(model)
-    mend = (
+    remedy = (
         f"use --opset {has}"
         if has >= OLDEST_OPSET
         else f"export it again in opset {OLDEST_OPSET} or later"
     )
     raise FoldcamError(
         f"The network is in ONNX opset {has}, which cannot be converted to {opset} ({problem}): "
-        f"{mend}."
+        f"{remedy}."
     )
 
 

@@ -38,7 +38,7 @@ def to_opset_17(model: onnx.ModelProto) -> onnx.ModelProto:
     """Write a model of opset 18 in opset 17.
 
     Args:
-        model: of opset 18. Not changed.
+        model: a model of opset 18. It is not changed.
 
     Raises:
         FoldcamError: an operator, or its form, has no equal in opset 17; it is named.

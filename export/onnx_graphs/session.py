@@ -71,8 +71,8 @@ class NodeRunner:
     """Computes single nodes as ONNX Runtime does, whatever the operator.
 
     Args:
-        opsets: of the model that the nodes are from.
-        ir_version: of that model.
+        opsets: the opsets of the model that the nodes are from.
+        ir_version: the IR version of that model.
     """
 
     def __init__(self, opsets: Sequence[onnx.OperatorSetIdProto], ir_version: int) -> None:

@@ -30,7 +30,7 @@ def check_value_sizes(typed: onnx.ModelProto, path: Path) -> None:
     """Refuse a network of which one value would be larger, for one image, than may be.
 
     Args:
-        typed: of `inferred`.
+        typed: the result of `inferred`.
         path: the file, for the message.
 
     Raises:

@@ -13,7 +13,7 @@ from foldcam.export.onnx_graphs.values import PREPARED, Flow, graphs
 def settle_branches(model: onnx.ModelProto, images: Array) -> None:
     """Replace each If whose condition asks for sizes or constants alone.
 
-    Exporters write one where they cannot tell how large a dimension is, as for `squeeze`.
+    Exporters write one where they do not know how large a dimension is, as for `squeeze`.
 
     Args:
         model: with one input; changed in place.

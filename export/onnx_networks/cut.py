@@ -9,7 +9,7 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from foldcam.export.networks.cut import Activations, Landmarks, Network
+from foldcam.export.networks.cut import Activations, CutPoints, Network
 from foldcam.export.networks.feature_map import Layout
 from foldcam.export.onnx_graphs.embedding_model import BATCH, FEATURE_MAP, strip_origin
 from foldcam.export.onnx_graphs.file import OnnxFile, computation_hash
@@ -17,8 +17,8 @@ from foldcam.export.onnx_graphs.opset import in_opset
 from foldcam.export.onnx_graphs.rewrites import global_pools
 from foldcam.export.onnx_graphs.session import GraphSession
 from foldcam.export.onnx_graphs.values import PREPARED, rename
+from foldcam.export.onnx_networks.cut_points import find_cut_points
 from foldcam.export.onnx_networks.head import OnnxHead
-from foldcam.export.onnx_networks.landmarks import dissect_onnx
 from foldcam.export.onnx_networks.prepare import noise, prepare
 from foldcam.export.onnx_torch.arrangement import to_torch
 from foldcam.runtime.contract.schema import EMBEDDING
@@ -26,7 +26,7 @@ from foldcam.runtime.errors import FoldcamError
 
 
 class OnnxNetwork(Network):
-    """An ONNX graph cut at its feature map; it is never written anew through torch.
+    """An ONNX graph cut at its feature map; it is never written again through torch.
 
     The trunk runs in ONNX Runtime, the head node by node in torch.
 
@@ -52,28 +52,28 @@ class OnnxNetwork(Network):
     ) -> None:
         self._file = file
         self._prepared = prepared = prepare(file, image_size)
-        anatomy = dissect_onnx(prepared, image_size, layer, exact)
+        points = find_cut_points(prepared, image_size, layer, exact)
         super().__init__(
-            Landmarks(
+            CutPoints(
                 image_size=image_size,
-                candidates=anatomy.candidates,
-                layer=anatomy.layer.name,
-                feature_map_shape=anatomy.layer.shape,
+                candidates=points.candidates,
+                layer=points.layer.name,
+                feature_map_shape=points.layer.shape,
                 embedding_size=prepared.embedding_size,
-                normalized=anatomy.normalized,
-                head_before_normalization=anatomy.head_before_normalization,
-                pooled=anatomy.pooled,
-                finer=anatomy.finer,
+                normalized=points.normalized,
+                head_before_normalization=points.head_before_normalization,
+                pooled=points.pooled,
+                finer=points.finer,
             )
         )
         self.notes = prepared.notes
-        self._layout = anatomy.layer.layout
-        self._obstacle = anatomy.obstacle
+        self._layout = points.layer.layout
+        self._obstacle = points.obstacle
         self._graph_head: OnnxHead | None = None
-        ends = [anatomy.layer.name, anatomy.head_end, prepared.embedding]
+        ends = [points.layer.name, points.head_end, prepared.embedding]
         if self._obstacle is None:
-            self._graph_head = OnnxHead(prepared, anatomy.layer, anatomy.head_end)
-            ends = [anatomy.layer.name, *self._graph_head.context]
+            self._graph_head = OnnxHead(prepared, points.layer, points.head_end)
+            ends = [points.layer.name, *self._graph_head.context]
         self._session = GraphSession(prepared.model, ends)
         wrong = self._wrong_head()
         if wrong is not None and exact:
@@ -81,7 +81,7 @@ class OnnxNetwork(Network):
         if wrong is not None:
             # Then it runs in ONNX Runtime like one that has no gradient.
             self._graph_head, self._obstacle = None, wrong
-            ends = [anatomy.layer.name, anatomy.head_end, prepared.embedding]
+            ends = [points.layer.name, points.head_end, prepared.embedding]
             self._session = GraphSession(prepared.model, ends)
 
     def _trunk(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -23,7 +23,7 @@ class ImageInput:
     """The one input of a network.
 
     Attributes:
-        name: in the file.
+        name: its name in the file.
         kind: channels first or last.
         size: `(height, width)` in pixels, None where the file leaves it open.
         batch: the batch that the file was made for, None where it is open.

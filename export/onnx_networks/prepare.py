@@ -32,7 +32,7 @@ class Prepared:
         model: the file's own graph, pruned to what the embedding needs.
         embedding: the name of its one output.
         embedding_size: `D`.
-        shapes: of every value that depends on the image.
+        shapes: the shapes of every value that depends on the image.
         notes: what was changed in the graph, one sentence each.
     """
 

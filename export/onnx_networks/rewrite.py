@@ -79,7 +79,7 @@ def rewrites(
         node: the node.
         few: its outputs on the unit's images.
         values: what it reads.
-        shapes: of the values that depend on the image.
+        shapes: the shapes of the values that depend on the image.
         unit: images in the batch that the file was made for.
     """
     axis = shapes[node.input[0]].axis if node.input and node.input[0] in shapes else None

@@ -27,7 +27,7 @@ class Obstacle:
     """A node through which no gradient passes.
 
     Attributes:
-        number: of the node in the graph.
+        number: the number of the node in the graph.
         sentence: which operator and node it is, and why.
     """
 

@@ -1,4 +1,4 @@
-"""Operators that arrange numbers anew, and those that compute shapes."""
+"""Operators that rearrange numbers, and those that compute shapes."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ class Interpreter:
 
 
 class _Arrays(Mapping[str, Array]):
-    """Tensors seen as arrays, only those that are asked for."""
+    """Tensors as arrays, converted only when they are asked for."""
 
     def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
         self._tensors = tensors

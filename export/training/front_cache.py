@@ -56,15 +56,15 @@ def build_front_cache(
 
     Args:
         trainee: gives the front.
-        preprocessing: of the network.
+        preprocessing: the preprocessing of the network.
         images: the photographs, `uint8 [H, W, 3]` RGB.
         classes: `int64 [N]`; mosaics are of different classes.
         folder: where finished parts are kept; the caller keys it by everything
             that the parts depend on.
         views: per photograph.
         mosaics: in all; a quarter of them 3 x 3, the others 2 x 2.
-        seed: of the crops and mosaics.
-        progress: told `(stage, done, total)`.
+        seed: the seed of the crops and mosaics.
+        progress: called with `(stage, done, total)`.
 
     Raises:
         FoldcamError: the folder cannot be written.
@@ -78,11 +78,11 @@ def build_front_cache(
             generator = np.random.default_rng([seed, 0, number, index])
             return preprocessing.resized(view(images[index], number, generator))[0]
 
-        def tell(done: int, number: int = number) -> None:
+        def embedded(done: int, number: int = number) -> None:
             progress("views", number * len(images) + done, views * len(images))
 
         stored.append(
-            _part(trainee, preprocessing, folder, f"view-{number}", len(images), shown, tell)
+            _part(trainee, preprocessing, folder, f"view-{number}", len(images), shown, embedded)
         )
     drawn = [
         draw_mosaic(
@@ -121,20 +121,20 @@ def _part(
     name: str,
     count: int,
     shown: Callable[[int], Image],
-    tell: Callable[[int], None],
+    progress: Callable[[int], None],
 ) -> list[Halves]:
     """The front's values for `count` pictures, from disk where they are finished."""
     index = folder / f"{name}.json"
     if index.exists():
         values = json.loads(index.read_text())
-        tell(count)
+        progress(count)
         return [np.load(folder / f"{name}-{n}.npy", allow_pickle=False) for n in range(values)]
     rows: list[list[Halves]] = []
     for start in range(0, count, _BATCH):
         batch = np.stack([shown(n) for n in range(start, min(start + _BATCH, count))])
         found = trainee.run_front(torch.from_numpy(preprocessing.normalized(batch)))
         rows.append([_half(value.numpy()) for value in found])
-        tell(min(start + _BATCH, count))
+        progress(min(start + _BATCH, count))
     parts = [np.concatenate([row[n] for row in rows]) for n in range(len(rows[0]))]
     for number, part in enumerate(parts):
         with atomic_path(folder / f"{name}-{number}.npy") as temporary:

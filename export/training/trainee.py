@@ -7,9 +7,14 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import nn
 
-from foldcam.export.networks.anatomy import Anatomy, context_of, dissect, subgraph
 from foldcam.export.networks.feature_map import describe
 from foldcam.export.networks.feature_map_search import Candidate, named_feature_map
+from foldcam.export.networks.traced_graph import (
+    TracedGraph,
+    context_of,
+    subgraph,
+    trace_module,
+)
 from foldcam.runtime.errors import FoldcamError
 
 # Of all parameters, the share that learns by default: the last stage and the head.
@@ -33,25 +38,25 @@ class Trainee(nn.Module):
         feature_map_shape: `(K, h, w)`.
 
     Raises:
-        FoldcamError: as `export.networks.anatomy.dissect`; no such layer; nothing lies after
-            it; or a weight is used on both sides of it.
+        FoldcamError: `trace_module` cannot export the module; there is no such layer; nothing
+            lies after it; or a weight is used on both sides of it.
     """
 
     def __init__(
         self, module: nn.Module, image_size: tuple[int, int], train_from: str | None = None
     ) -> None:
         super().__init__()
-        anatomy = dissect(module, image_size)
-        start = _start(anatomy, train_from)
+        traced = trace_module(module, image_size)
+        start = _start(traced, train_from)
         self.train_from = start.layer.name
-        self.feature_map_shape = anatomy.layer.shape
-        feature_map, end = anatomy.feature_map, anatomy.head_end
-        context = context_of(anatomy.whole, start.node, [feature_map, end])
-        head_context = context_of(anatomy.whole, feature_map, [end])
-        self.whole = anatomy.whole
-        self.front = subgraph(anatomy.whole, [anatomy.image], [start.node, *context])
-        self.middle = subgraph(anatomy.whole, [start.node, *context], [feature_map, *head_context])
-        self.head = subgraph(anatomy.whole, [feature_map, *head_context], [end])
+        self.feature_map_shape = traced.layer.shape
+        feature_map, end = traced.feature_map, traced.head_end
+        context = context_of(traced.whole, start.node, [feature_map, end])
+        head_context = context_of(traced.whole, feature_map, [end])
+        self.whole = traced.whole
+        self.front = subgraph(traced.whole, [traced.image], [start.node, *context])
+        self.middle = subgraph(traced.whole, [start.node, *context], [feature_map, *head_context])
+        self.head = subgraph(traced.whole, [feature_map, *head_context], [end])
         frozen = {id(parameter) for parameter in self.front.parameters()}
         self.learning = _unique([*self.middle.named_parameters(), *self.head.named_parameters()])
         if not self.learning:
@@ -117,28 +122,28 @@ class Trainee(nn.Module):
         return self.embed(parts, [value.index_select(0, image) for value in context])
 
 
-def _start(anatomy: Anatomy, name: str | None) -> Candidate:
-    before = anatomy.candidates
-    limit = before.index(next(c for c in before if c.layer.name == anatomy.layer.name))
+def _start(traced: TracedGraph, name: str | None) -> Candidate:
+    before = traced.candidates
+    limit = before.index(next(c for c in before if c.layer.name == traced.layer.name))
     before = before[:limit]
     if not before:
         raise FoldcamError("The network has no layer before its feature map to train from.")
     if name is not None:
-        found = named_feature_map(anatomy.whole.graph, anatomy.candidates, name, anatomy.head_end)
+        found = named_feature_map(traced.whole.graph, traced.candidates, name, traced.head_end)
         if all(found.node is not candidate.node for candidate in before):
             raise FoldcamError(
                 f"--train-from {name!r} does not lie before the feature map; choose one of: "
                 f"{describe([candidate.layer for candidate in before])}."
             )
         return found
-    total = sum(parameter.numel() for parameter in anatomy.whole.parameters())
+    total = sum(parameter.numel() for parameter in traced.whole.parameters())
     for candidate in reversed(before):
-        ends = [anatomy.head_end]
-        context = context_of(anatomy.whole, candidate.node, ends)
+        ends = [traced.head_end]
+        context = context_of(traced.whole, candidate.node, ends)
         # A cut that needs more than the layer itself lies inside of a block.
         if context:
             continue
-        rest = subgraph(anatomy.whole, [candidate.node], ends)
+        rest = subgraph(traced.whole, [candidate.node], ends)
         if sum(p.numel() for _, p in _unique(rest.named_parameters())) >= _TRAINED_SHARE * total:
             return candidate
     return before[0]

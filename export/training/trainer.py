@@ -50,12 +50,12 @@ class TrainingOptions:
             `labels_per_batch * images_per_label` images.
         views: cached views per image: plain, mirrored, then random crops.
         mosaics: cached mosaics in all, 0 for none.
-        mosaics_per_batch: of them in each batch.
-        learning_rate: of the pretrained part at its peak.
-        weight_decay: of AdamW.
+        mosaics_per_batch: the number of mosaics in each batch.
+        learning_rate: the learning rate of the pretrained part at its peak.
+        weight_decay: the weight decay of AdamW.
         average: factor of the running average of the weights that is kept.
         train_from: layer after which the network learns, or None to choose.
-        seed: of everything random.
+        seed: the seed of all random choices.
         device: `auto`, `cpu` or `cuda`.
     """
 
@@ -121,7 +121,7 @@ def train(
         groups: one per sample: each batch is of one group (kinds of photographs
             whose values are not to be compared with each other's).
         preprocessing: overrides the base's own.
-        progress: told `(stage, done, total)`.
+        progress: called with `(stage, done, total)`.
 
     Raises:
         FoldcamError: unreadable data, too few labels, a network or loss that
@@ -130,12 +130,12 @@ def train(
     if out.suffix != ".safetensors":
         raise FoldcamError(f"--out {out}: a trained network is a .safetensors file.")
     preprocessing = preprocessing or base.preprocessing
-    tell = progress or (lambda *_: None)
+    progress = progress or (lambda *_: None)
     torch.manual_seed(options.seed)
     architecture = Architecture(base.name, options.embedding_size, preprocessing)
     module = embedding_network(base.module, architecture)
     trainee = Trainee(module, (preprocessing.height, preprocessing.width), options.train_from)
-    images, kept, skipped = _read(samples, tell)
+    images, kept, skipped = _read(samples, progress)
     targets = _targets([samples[n] for n in kept], options)
     folder = hidden_beside(out, "resume")
     parts = [groups[n] for n in kept] if groups else None
@@ -150,7 +150,7 @@ def train(
         views=options.views,
         mosaics=options.mosaics,
         seed=options.seed,
-        progress=tell,
+        progress=progress,
     )
     read = [samples[n] for n in kept]
     learner = _Learner(trainee, cache, targets, batches, options, read)
@@ -158,7 +158,7 @@ def train(
     losses: list[float] = []
     for step in range(resumed_at, batches.steps):
         losses.append(learner.step(step))
-        tell("training", step + 1, batches.steps)
+        progress("training", step + 1, batches.steps)
         if (step + 1) % batches.steps_per_epoch == 0:
             learner.checkpoint(work / "checkpoint.pt", step + 1)
     learner.use_average()
@@ -315,7 +315,7 @@ class _Learner:
         try:
             state: dict[str, Any] = torch.load(path, map_location=self._device, weights_only=True)
         except Exception:
-            # Damaged: training begins anew.
+            # Damaged: training begins again.
             return 0
         with torch.no_grad():
             for name, parameter in self._trainee.learning:
@@ -384,7 +384,7 @@ class _Learner:
 
 
 def _read(
-    samples: Sequence[Sample], tell: StageProgress
+    samples: Sequence[Sample], progress: StageProgress
 ) -> tuple[list[Image], list[int], list[SkippedFile]]:
     images: list[Image] = []
     kept: list[int] = []
@@ -395,7 +395,7 @@ def _read(
             kept.append(number)
         except FoldcamError as error:
             skipped.append(SkippedFile(sample.path, str(error)))
-        tell("reading", number + 1, len(samples))
+        progress("reading", number + 1, len(samples))
     if not images:
         raise FoldcamError(f"None of the images could be read; the first: {skipped[0].reason}")
     return images, kept, skipped
@@ -429,7 +429,7 @@ def _fingerprint(
     samples: Sequence[Sample],
     groups: Sequence[str] | None,
 ) -> str:
-    """Of everything that the cache and the checkpoints depend on."""
+    """The hash of everything that the cache and the checkpoints depend on."""
     digest = hashlib.sha256(
         f"{base.name} {base.weights} {preprocessing} {options} {groups}".encode()
     )

@@ -101,7 +101,7 @@ def scaled_estimate(estimate: npt.NDArray[np.float32], outcome: BankOutcome) -> 
 
     Args:
         estimate: `float32 [n]`, as a folded model returns it.
-        outcome: of the bank.
+        outcome: the outcome of the bank.
     """
     exact = estimate.astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -71,7 +71,7 @@ def images_to_verify(
     Args:
         dataset: labels play no part.
         contract: whose input size the noise has, about.
-        most: how many at most.
+        most: the largest number of images.
     """
     if dataset is None:
         return noise_images(contract)

@@ -18,7 +18,7 @@ class PairReport(Agreement):
         library: what ran it.
         precision: the precision of its numbers, which chose the limits.
         bank: `model's`, or `its own` where its bank holds other rows than the model's.
-        images: how many.
+        images: the number of images compared.
         same_neighbor: share of images for which both choose the same rows to transfer.
         label_agreement: share of images whose nearest rows have one label; None for a
             continuous outcome.

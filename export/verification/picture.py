@@ -29,7 +29,7 @@ def worst_picture(report: VerifyReport) -> Image:
     Returns:
         `uint8 [H, W, 3]` RGB: four panels beside each other in each row, in the network's
         aspect ratio. The difference is painted over grey, from nothing to its own maximum,
-        which the caption tells.
+        which the caption names.
     """
     return picture_of(
         [
@@ -61,7 +61,7 @@ def _row(model: str, pair: ImagePair) -> Image:
 
 
 def _enlarged(image: Image) -> Image:
-    """To a height at which a caption can be read; pixels stay square."""
+    """Enlarge to a height at which a caption can be read; pixels stay square."""
     height, width = image.shape[:2]
     scale = _PANEL / max(1, min(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))

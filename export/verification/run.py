@@ -14,12 +14,17 @@ import numpy.typing as npt
 
 from foldcam.export.bank import Bank
 from foldcam.export.datasets import SkippedFile
+from foldcam.export.verification.compared import (
+    ComparedModel,
+    NetworkSource,
+    Source,
+    UnfoldedSource,
+)
 from foldcam.export.verification.comparison import Comparison, ImagePair
 from foldcam.export.verification.formulas import expected_outputs
 from foldcam.export.verification.images import ImagesToVerify, NamedImage
 from foldcam.export.verification.limits import LIMITS
 from foldcam.export.verification.pair_report import PairReport
-from foldcam.export.verification.parties import FoldedParty, NetworkSource, Source, UnfoldedSource
 from foldcam.runtime.errors import FoldcamError
 
 if TYPE_CHECKING:
@@ -56,7 +61,7 @@ class VerifyReport:
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """Of every pair; those of the other models begin with their name."""
+        """The failures of every pair; those of the other models begin with their name."""
         others = (f"{pair.name}: {text}" for pair in self.pairs[1:] for text in pair.failures)
         return (*self.main.failures, *others)
 
@@ -113,8 +118,8 @@ def verify_model(
     """
     model_path = Path(model_path)
     with ExitStack() as stack:
-        main = stack.enter_context(closing(FoldedParty(model_path)))
-        others = [stack.enter_context(closing(FoldedParty(path))) for path in against]
+        main = stack.enter_context(closing(ComparedModel(model_path)))
+        others = [stack.enter_context(closing(ComparedModel(path))) for path in against]
         if main.bank is None or main.model is None:
             raise FoldcamError(f"{model_path} is not an .onnx file, whose bank could be read.")
         for other in others:
@@ -150,11 +155,11 @@ def verify_model(
 class _Pair:
     """One folded model and its comparison with the reference."""
 
-    def __init__(self, party: FoldedParty, bank: Bank, whose: str, keep_worst: int) -> None:
-        self._party = party
+    def __init__(self, model: ComparedModel, bank: Bank, whose: str, keep_worst: int) -> None:
+        self._model = model
         self._bank = bank
         self._whose = whose
-        self.comparison = Comparison(bank, party.contract, keep_worst)
+        self.comparison = Comparison(bank, model.contract, keep_worst)
 
     def compare(
         self,
@@ -163,27 +168,27 @@ class _Pair:
         feature_map: npt.NDArray[np.float32],
         names: list[str],
     ) -> None:
-        party = self._party
-        stored = party.stored if self._whose == "its own" else None
-        expected = expected_outputs(embedding, feature_map, self._bank, party.contract, stored)
-        answers = party.run(resized, self._bank)
+        model = self._model
+        stored = model.stored if self._whose == "its own" else None
+        expected = expected_outputs(embedding, feature_map, self._bank, model.contract, stored)
+        answers = model.run(resized, self._bank)
         self.comparison.add(answers, expected, names, list(resized))
 
     def report(self) -> PairReport:
-        party = self._party
+        model = self._model
         # Compared with its own bank, how a file stores the rows costs nothing.
-        precision = party.precision(with_bank=self._whose != "its own")
+        precision = model.precision(with_bank=self._whose != "its own")
         return self.comparison.report(
             LIMITS[precision],
             precision,
-            name=party.name,
-            library=party.library,
+            name=model.name,
+            library=model.library,
             bank=self._whose,
-            bank_intact=party.bank_intact(),
+            bank_intact=model.bank_intact(),
         )
 
 
-def _bank_for(other: FoldedParty, main: FoldedParty, bank: Bank) -> tuple[Bank, str]:
+def _bank_for(other: ComparedModel, main: ComparedModel, bank: Bank) -> tuple[Bank, str]:
     """The model's bank where both hold the same rows, perhaps stored otherwise."""
     mine, theirs = main.contract, other.contract
     same = (
@@ -203,7 +208,7 @@ def _bank_for(other: FoldedParty, main: FoldedParty, bank: Bank) -> tuple[Bank, 
     return other.bank, "its own"
 
 
-def _check_comparable(main: FoldedParty, other: FoldedParty) -> None:
+def _check_comparable(main: ComparedModel, other: ComparedModel) -> None:
     mine, theirs = main.contract, other.contract
     for what, has, needs in (
         ("network", theirs.origin.network_sha256[:12], mine.origin.network_sha256[:12]),

@@ -33,29 +33,31 @@ def run(
     model: Annotated[
         str | None,
         typer.Argument(
-            help="A folded model (.onnx) or its engine (.engine). Without it: $FOLDCAM_MODEL, the "
-            "only one in this folder, or the demo's.",
+            help="The folded model (.onnx) or engine (.engine) that runs. The default is "
+            "$FOLDCAM_MODEL, the only model in this folder, or the demo's.",
             show_default=False,
         ),
     ] = None,
     camera: Annotated[
         list[int] | None,
-        typer.Option(help="A camera of this machine, by number; several times.", min=0),
+        typer.Option(help="Opens a camera of this machine by its number; may be repeated.", min=0),
     ] = None,
     file: Annotated[
         str | None,
-        typer.Option(help="An image, a folder, a pattern in quotes, or a video."),
+        typer.Option(help="Reads an image, a folder, a pattern in quotes, or a video."),
     ] = None,
     source: Annotated[
         list[str] | None,
         typer.Option(
-            help="A path, /dev/videoN, - for raw frames, or file:// v4l2:// csi:// rtsp:// "
-            "http:// tcp:// udp:// test://; several times."
+            help="Opens a path, /dev/videoN, - for raw frames, or an address (file:// v4l2:// "
+            "csi:// rtsp:// http:// tcp:// udp:// test://); may be repeated."
         ),
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(help="A TOML file (see `runtime config init`); flags come before it."),
+        typer.Option(
+            help="Reads options from a TOML file (see `runtime config init`); flags override it."
+        ),
     ] = None,
     event: Annotated[
         list[str] | None,
@@ -71,18 +73,19 @@ def run(
     serve: Annotated[
         str | None,
         typer.Option(
-            help="Serve the live page; any host but loopback needs a token.",
+            help="Serves the live page on this port; a host other than loopback needs a token. By "
+            "default there is no page.",
             metavar="[HOST:]PORT",
             rich_help_panel="Live page",
         ),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No status line.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Shows no status line.")] = False,
     json: Annotated[
-        bool, typer.Option("--json", help="Print the summary as one JSON document.")
+        bool, typer.Option("--json", help="Prints the summary as one JSON document.")
     ] = False,
     **flags: Any,
 ) -> None:
-    """Show what a folded model sees, and where it looks.
+    """Run a folded model on images, videos or cameras, and show its answers and heatmaps.
 
     Example: runtime run model.onnx --camera 0 --save out/
 
@@ -150,9 +153,9 @@ run = _with_flags(run)
 @config_app.command()
 def init(
     file: Annotated[
-        str, typer.Argument(help="The file to write; - is standard output.")
+        str, typer.Argument(help="The file to write; - writes to standard output.")
     ] = "foldcam.toml",
-    force: Annotated[bool, typer.Option("--force", help="Write over a file.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrites an existing file.")] = False,
 ) -> None:
     """Write a file that names every key, with its meaning and its default.
 
@@ -175,9 +178,9 @@ def init(
 
 @config_app.command()
 def check(
-    file: Annotated[Path, typer.Argument(help="A TOML file.", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="The TOML file to check.", show_default=False)],
     json: Annotated[
-        bool, typer.Option("--json", help="Print all values, without secrets.")
+        bool, typer.Option("--json", help="Prints all values, without secrets.")
     ] = False,
 ) -> None:
     """Say whether a file is right, and if not, which key is at fault.
@@ -231,8 +234,8 @@ def _report(summary: Summary, table: TableSink | None, *, to_stderr: bool, quiet
         + (", stopped by the user" if summary.interrupted else "")
     )
     if table is None and summary.labels:
-        seen = ", ".join(f"{label} ({count})" for label, count in summary.labels.items())
-        lines.append(f"nearest: {printable(seen)}")
+        counts = ", ".join(f"{label} ({count})" for label, count in summary.labels.items())
+        lines.append(f"nearest: {printable(counts)}")
     if table is None and summary.estimate is not None:
         mean, low, high = (number_text(summary.estimate[key]) for key in ("mean", "low", "high"))
         lines.append(f"estimate: {mean} on average ({low} to {high})")

@@ -42,165 +42,233 @@ class Key:
 
 
 SECTIONS = {
-    "model": "What runs, and on what.",
-    "source": "Where frames come from. Repeat the table for several sources at once.",
-    "flow": "How frames go through, and what happens when something fails.",
-    "regions": "Which parts of a frame the network is shown; nothing here: all of it.",
+    "model": "The model, and the library and processor that run it.",
+    "source": "A source of frames. Repeat the table for several sources at once.",
+    "flow": "How frames are queued, and what happens when something fails.",
+    "regions": "The parts of a frame that the network gets. By default it gets the whole frame.",
     "style": "How results are drawn into a frame.",
-    "output": "Where results go; any number at once.",
+    "output": "The outputs, any number of them at once.",
     "recording": "How the files of a long run are kept in bounds.",
     "event": "A rule for events: all conditions given must hold. Repeat the table for more rules.",
     "serve": "The live page. The table switches it on.",
-    "log": "What is said on standard error.",
+    "log": "The messages on standard error.",
 }
 
 KEYS = (
-    Key("model.path", "A folded model (.onnx) or its engine (.engine).", example='"model.onnx"'),
+    Key(
+        "model.path",
+        "The folded model (.onnx) or engine (.engine) that runs.",
+        example='"model.onnx"',
+    ),
     Key(
         "model.backend",
-        "Which library runs it. Unless given: TensorRT an .engine, ONNX Runtime an .onnx. auto "
-        "tries TensorRT, CUDA and the CPU in turn, and says so.",
-        "--backend",
-        example='"auto"',
+        "Chooses the library that runs the model. By default an .engine runs in TensorRT and "
+        "an .onnx in ONNX Runtime; auto tries TensorRT, CUDA and the CPU in this order and "
+        "reports its choice.",
+        "--backend", example='"auto"',
     ),
     Key(
         "model.provider",
-        "What ONNX Runtime computes on: auto is CUDA where it works, else the CPU; tensorrt is "
-        "ONNX Runtime's own.",
+        "Chooses what ONNX Runtime computes on. auto takes CUDA where it works and the CPU "
+        "otherwise; tensorrt is ONNX Runtime's own TensorRT provider.",
         "--provider",
     ),
-    Key("model.threads", "Threads on the CPU.", "--threads", low=1, high=4096, example="2"),
+    Key(
+        "model.threads",
+        "Limits the number of CPU threads; by default the library decides.",
+        "--threads", low=1, high=4096, example="2",
+    ),
     Key(
         "model.cuda_graph",
-        "Whether runs on a GPU are captured and replayed; unless given, in TensorRT only.",
-        "--cuda-graph/--no-cuda-graph",
-        example="true",
+        "Captures GPU runs as a CUDA graph and replays them; by default only in TensorRT.",
+        "--cuda-graph/--no-cuda-graph", example="true",
     ),
     Key(
         "model.build",
-        "Let backend tensorrt build a missing engine: minutes.",
+        "Lets backend tensorrt build a missing engine, which takes minutes.",
         "--build",
     ),
-    Key("source.camera", "A camera of this machine, by number.", low=0, high=255, example="0"),
-    Key("source.file", "An image, a folder, a pattern, or a video.", example='"photos/*.jpg"'),
+    Key(
+        "source.camera",
+        "Opens a camera of this machine by its number.",
+        low=0, high=255, example="0",
+    ),
+    Key(
+        "source.file",
+        "Reads an image, a folder, a pattern, or a video.",
+        example='"photos/*.jpg"',
+    ),
     Key(
         "source.uri",
-        "A path, /dev/videoN, or an address such as rtsp://camera/stream.",
+        "Opens a path, /dev/videoN, or an address such as rtsp://camera/stream.",
         example='"rtsp://user:password@camera/stream"',
     ),
     Key(
-        "source.width", "Asked of a camera, in pixels; needed for raw frames.",
+        "source.width",
+        "Requests this frame width in pixels from a camera (default: the camera's own); raw "
+        "frames need it.",
         "--width", low=1, high=1 << 15, example="1280",
     ),
     Key(
-        "source.height", "Asked of a camera, in pixels; needed for raw frames.",
+        "source.height",
+        "Requests this frame height in pixels from a camera (default: the camera's own); raw "
+        "frames need it.",
         "--height", low=1, high=1 << 15, example="720",
     ),
-    Key("source.fps", "Asked of a camera, frames per second.", "--fps", _TINY, 1000, "30.0"),
-    Key("source.codec", "Asked of a camera, a FourCC.", "--codec", example='"MJPG"'),
-    Key("source.transport", "Of RTSP.", "--transport"),
-    Key("source.decode", "Where video is decoded, if there is a choice.", "--decode"),
-    Key("source.rotate", "Degrees clockwise, before anything else.", "--rotate"),
     Key(
-        "source.crop", "Part of the rotated frame that is kept: x, y, width, height in pixels.",
+        "source.fps",
+        "Requests this rate in frames per second from a camera (default: the camera's own).",
+        "--fps", _TINY, 1000, "30.0",
+    ),
+    Key(
+        "source.codec",
+        "Requests this codec, a FourCC such as MJPG, from a camera (default: the camera's "
+        "own).",
+        "--codec", example='"MJPG"',
+    ),
+    Key("source.transport", "Chooses the transport protocol of RTSP streams.", "--transport"),
+    Key(
+        "source.decode",
+        "Chooses where video is decoded, on machines that offer both.",
+        "--decode",
+    ),
+    Key(
+        "source.rotate",
+        "Rotates each frame clockwise by this many degrees, before anything else.",
+        "--rotate",
+    ),
+    Key(
+        "source.crop",
+        "Keeps only this part of the rotated frame: x, y, width, height in pixels (default: "
+        "all of it).",
         "--crop", low=0, high=1 << 20, example="[0, 0, 640, 480]",
     ),
-    Key("source.every", "Of so many frames one is processed.", "--every", low=1, high=10**9),
+    Key("source.every", "Processes one frame out of this many.", "--every", low=1, high=10**9),
     Key(
         "flow.keep",
-        "newest drops frames that a newer one has overtaken, every drops none; auto is the first "
-        "for live sources and the second for recorded ones.",
+        "Chooses which frames are processed: newest drops frames that a newer one has "
+        "overtaken, every drops none, and auto is newest for live sources and every for "
+        "recorded ones.",
         "--keep",
     ),
-    Key("flow.queue", "Frames that may wait between two stages.", "--queue", 1, 1024),
-    Key("flow.batch", "Images per forward pass at most.", "--batch", 1, 4096, "2"),
     Key(
-        "flow.stall_seconds", "A live source silent for so long is opened again.",
+        "flow.queue",
+        "Limits the number of frames that wait between two stages.",
+        "--queue", 1, 1024,
+    ),
+    Key(
+        "flow.batch",
+        "Limits the images per forward pass; the default is the number of sources, or of "
+        "regions in a frame.",
+        "--batch", 1, 4096, "2",
+    ),
+    Key(
+        "flow.stall_seconds",
+        "Opens a live source again after it has delivered nothing for this many seconds.",
         "--stall-seconds", _TINY, 1e6,
     ),
     Key(
-        "flow.backoff_seconds", "First wait before a source is tried again.",
+        "flow.backoff_seconds",
+        "Sets the first wait, in seconds, before a source is tried again.",
         "--backoff-seconds", 0, 1e6,
     ),
     Key(
-        "flow.backoff_most_seconds", "Longest wait before a source is tried again.",
+        "flow.backoff_most_seconds",
+        "Sets the longest wait, in seconds, before a source is tried again.",
         "--backoff-most-seconds", 0, 1e6,
     ),
     Key(
-        "flow.failures", "Failures of the backend in a row that end the run.",
+        "flow.failures",
+        "Ends the run after the backend has failed this many times in a row.",
         "--failures", 1, 10**6,
     ),
-    Key(
-        "flow.reconnect", "Whether a live source that ends is opened again.",
-        "--reconnect/--no-reconnect",
-    ),
-    Key(
-        "flow.wait",
-        "Whether a live source that cannot be opened at the start is waited for.",
-        "--wait",
-    ),
+    Key("flow.reconnect", "Opens a live source again when it ends.", "--reconnect/--no-reconnect"),
+    Key("flow.wait", "Waits for a live source that cannot be opened at the start.", "--wait"),
     Key(
         "flow.gather_seconds",
-        "A frame waits at most so long for those of other live sources, to share a pass.",
-        "--gather-seconds",
-        0,
-        60,
+        "Lets a frame wait at most this many seconds for frames of other live sources, so "
+        "that they share a forward pass.",
+        "--gather-seconds", 0, 60,
     ),
     Key(
-        "regions.boxes", "A region of the frame to look at: x, y, width, height in pixels.",
+        "regions.boxes",
+        "Runs the network on this region of the frame: x, y, width, height in pixels "
+        "(default: the whole frame).",
         "--region", low=0, high=1 << 20, example="[[0, 0, 320, 240], [320, 0, 320, 240]]",
     ),
     Key(
-        "regions.grid", "Equal cells to look at: columns and rows.",
+        "regions.grid",
+        "Runs the network on the cells of an equal grid of this many columns and rows "
+        "(default: no grid).",
         "--grid", low=1, high=64, example="[3, 2]",
     ),
     Key(
-        "regions.detector", "module:function, a frame to the boxes of its regions.",
+        "regions.detector",
+        "Runs the network on the boxes that your function (module:function) returns for each "
+        "frame (default: none).",
         "--detector", example='"my_package.detector:find"',
     ),
     Key(
-        "regions.file", "A JSONL file of boxes, one line per frame.",
+        "regions.file",
+        "Runs the network on the boxes in this JSONL file, which has one line per frame "
+        "(default: none).",
         "--boxes", example='"boxes.jsonl"',
     ),
-    Key("style.opacity", "Of the heat at its hottest place, 0 to 1.", "--opacity", 0, 1),
-    Key("style.colormap", "Of the heat.", "--colormap"),
-    Key("style.threshold", "Heat below it, 0 to 1, is not painted.", "--threshold", 0, 1),
-    Key("style.mark", "Drawn around the hottest region.", "--mark"),
-    Key("style.boxes", "Draw the regions' boxes and labels.", "--draw-boxes/--no-draw-boxes"),
-    Key("style.caption", "Write the answer along the bottom.", "--caption/--no-caption"),
+    Key(
+        "style.opacity",
+        "Sets the opacity of the hottest place of the heatmap, 0 to 1.",
+        "--opacity", 0, 1,
+    ),
+    Key("style.colormap", "Sets the colors of the heatmap.", "--colormap"),
+    Key("style.threshold", "Does not paint heat below this value, 0 to 1.", "--threshold", 0, 1),
+    Key("style.mark", "Chooses what is drawn around the hottest region.", "--mark"),
+    Key("style.boxes", "Draws the regions' boxes and labels.", "--draw-boxes/--no-draw-boxes"),
+    Key(
+        "style.caption",
+        "Writes the answer along the bottom of the picture.",
+        "--caption/--no-caption",
+    ),
     Key(
         "output.save",
-        "Where overlays go: a folder, or a video file (.mp4 .avi .mkv).",
+        "Writes overlays to this folder or video file (.mp4 .avi .mkv) (default: nowhere).",
         "--save", example='"out/"',
     ),
     Key(
-        "output.images", "A folder of single overlays, also of videos and cameras.",
+        "output.images",
+        "Writes overlays as single pictures to this folder, also for videos and cameras "
+        "(default: nowhere).",
         "--images", example='"pictures/"',
     ),
     Key(
-        "output.images_every", "Of so many frames one becomes a single overlay.",
+        "output.images_every",
+        "Writes one single picture for every so many frames.",
         "--images-every", 1, 10**9,
     ),
     Key(
         "output.jsonl",
-        "One JSON line per frame to this file, or to standard output with -.",
+        "Writes one JSON line per frame to this file, or to standard output with - (default: "
+        "nowhere).",
         "--jsonl", example='"results.jsonl"',
     ),
     Key(
-        "output.embedding", "Whether JSON lines and MQTT messages carry the embedding.",
+        "output.embedding",
+        "Includes the embedding in JSON lines and MQTT messages.",
         "--embedding/--no-embedding",
     ),
     Key(
-        "output.parquet", "Embeddings, labels and boxes to this Parquet file.",
+        "output.parquet",
+        "Writes embeddings, labels and boxes to this Parquet file (default: nowhere).",
         "--parquet", example='"embeddings.parquet"',
     ),
     Key(
-        "output.mqtt", "Results to a broker: mqtt://host:1883/topic, mqtts:// with TLS.",
+        "output.mqtt",
+        "Publishes results to an MQTT broker: mqtt://host:1883/topic, or mqtts:// with TLS "
+        "(default: none).",
         "--mqtt", example='"mqtt://user:password@broker/cameras/door"',
     ),
     Key(
         "output.webhook",
-        "Post each JSON line to this web address, https:// or http://; default: to none.",
+        "Posts each JSON line to this web address, https:// or http://; default: to none.",
         "--webhook", example='"https://example.org/hooks/door"',
     ),
     Key(
@@ -210,28 +278,37 @@ KEYS = (
         "--webhook-token-file", example='"webhook-token.txt"',
     ),
     Key(
-        "output.events", "A folder for events.jsonl and snapshots; it needs a rule (--event).",
+        "output.events",
+        "Writes events.jsonl and snapshots to this folder, and needs a rule (default: "
+        "nowhere).",
         "--events", example='"events/"',
     ),
-    Key("output.show", "Open a window.", "--show"),
+    Key("output.show", "Opens a window that shows the overlays.", "--show"),
     Key(
-        "output.sinks", "module:factory, a sink of your own.",
+        "output.sinks",
+        "Sends results to a sink of your own, made by module:factory (default: none).",
         "--sink", example='["my_package.sinks:make"]',
     ),
     Key(
-        "recording.rotate_minutes", "Begin a new file after so many minutes.",
+        "recording.rotate_minutes",
+        "Begins a new file after this many minutes (default: never).",
         "--rotate-minutes", 0.001, 1e6, "60.0",
     ),
     Key(
-        "recording.rotate_mb", "Begin a new file after so many megabytes.",
+        "recording.rotate_mb",
+        "Begins a new file after this many megabytes (default: never).",
         "--rotate-mb", 0.001, 1e9, "500.0",
     ),
     Key(
-        "recording.keep_gb", "Of each output remove the oldest segments above so many gigabytes.",
+        "recording.keep_gb",
+        "Removes the oldest segments of each output beyond this many gigabytes (default: "
+        "keeps all).",
         "--keep-gb", 1e-6, 1e6, "50.0",
     ),
     Key(
-        "recording.min_free_gb", "Pause the recording of live sources below so much free space.",
+        "recording.min_free_gb",
+        "Pauses the recording of live sources while the disk has less than this many "
+        "gigabytes free.",
         "--min-free-gb", 0, 1e6,
     ),
     Key(
@@ -292,27 +369,41 @@ KEYS = (
         "A number must go back past its limit by so much before its condition ends.",
         None, 0, 1e12,
     ),
-    Key("serve.host", "Loopback unless given; any other needs a token."),
-    Key("serve.port", "Of TCP; 0 takes a free one.", None, 0, 65535),
-    Key("serve.token", "Better in token_file or in FOLDCAM_TOKEN.", example='""'),
-    Key("serve.token_file", "A file that holds the token.", "--token-file", example='"token.txt"'),
-    Key("serve.clients", "Viewers at most.", "--clients", 1, 10**5),
+    Key(
+        "serve.host",
+        "The address on which the page is served; any other than loopback needs a token.",
+    ),
+    Key("serve.port", "The TCP port of the page; 0 takes a free one.", None, 0, 65535),
+    Key(
+        "serve.token",
+        "The token that viewers need; token_file or FOLDCAM_TOKEN is a better place for it.",
+        example='""',
+    ),
+    Key(
+        "serve.token_file",
+        "Reads the token that viewers need from this file (default: FOLDCAM_TOKEN, if set).",
+        "--token-file", example='"token.txt"',
+    ),
+    Key("serve.clients", "Limits the number of viewers at a time.", "--clients", 1, 10**5),
     Key(
         "serve.names",
-        "A host name under which a reverse proxy shows the page.",
-        "--serve-name",
-        example='["cameras.example.org"]',
+        "Allows a host name under which a reverse proxy shows the page (default: none).",
+        "--serve-name", example='["cameras.example.org"]',
     ),
-    Key("serve.fps", "Pictures per second and viewer at most.", "--serve-fps", _TINY, 1000),
+    Key(
+        "serve.fps",
+        "Limits the pictures per second that each viewer is sent.",
+        "--serve-fps", _TINY, 1000,
+    ),
     Key(
         "serve.thumbnails",
-        "A folder with one picture, or one folder of pictures, per label.",
-        "--thumbnails",
-        example='"thumbnails/"',
+        "Shows pictures of the labels from this folder, which has one picture, or one folder "
+        "of pictures, per label (default: none).",
+        "--thumbnails", example='"thumbnails/"',
     ),
-    Key("log.format", "Of log lines.", "--log-format"),
-    Key("log.level", "Below it nothing is said.", "--log-level"),
-    Key("log.status", "Whether there is a status line."),
+    Key("log.format", "Chooses the format of log lines.", "--log-format"),
+    Key("log.level", "Leaves out log messages below this level.", "--log-level"),
+    Key("log.status", "Shows a status line."),
 )  # fmt: skip
 BY_PATH = {key.path: key for key in KEYS}
 # What replaced keys of earlier versions, as the hint of the message that refuses them.

@@ -52,7 +52,7 @@ def storage_from(fields: Fields, rows: int, channels: int) -> BankStorage:
 
     Args:
         fields: the section.
-        rows: of the bank.
+        rows: the rows of the bank.
         channels: K of the grad-weights.
 
     Raises:

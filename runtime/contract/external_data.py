@@ -30,9 +30,9 @@ class External:
     """A tensor whose numbers lie in another file.
 
     Attributes:
-        name: of the tensor, perhaps empty.
+        name: the name of the tensor, perhaps empty.
         location: the file, relative to the ONNX file's folder.
-        offset: of its first byte.
+        offset: the offset of its first byte.
         length: in bytes; None for all to the end of that file.
         read: whether the tensor says that its numbers are there. A leftover entry is not read,
             but some readers join the pieces of a tensor that is written twice.

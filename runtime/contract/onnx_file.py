@@ -65,10 +65,10 @@ class OnnxHeader:
     """What can be known of an ONNX file without its weights.
 
     Attributes:
-        opset: of ONNX's own operators.
+        opset: the opset of ONNX's own operators.
         producer: the tool that wrote it.
         metadata: its entries.
-        inputs, outputs: of the graph.
+        inputs, outputs: the inputs and outputs of the graph.
         external: weights that lie in other files, each of which may be read.
         foreign: operators that may do something else than compute.
     """

@@ -264,7 +264,7 @@ def _signed(number: int) -> int:
 
 
 def _product(numbers: list[float] | list[int]) -> int:
-    """Of those above 1; the others are open sizes, or leave a size as it is."""
+    """The product of the numbers above 1; the others are open sizes, or change nothing."""
     result = 1
     for number in numbers:
         if math.isinf(number):

@@ -122,7 +122,7 @@ class Outcome:
         tau: temperature of the kernel, in units of cosine.
         transform: what is averaged: the values (`none`), or their logarithms
             (`log`), whose mean is then exponentiated.
-        low, median, high: of the bank's values, in their own unit.
+        low, median, high: the lowest, median and highest of the bank's values, in their own unit.
     """
 
     tau: float
@@ -169,8 +169,8 @@ class Contract:
         versions: tool -> version that took part in the export.
         outcome: the continuous outcome, None for a model of labels. With it the model
             has the outputs `heatmap_lower` and `estimate`.
-        precision: of the network's own steps; inputs and outputs are float32 either way.
-        calibration: of a quantized model, else None.
+        precision: precision of the network's own steps; inputs and outputs are always float32.
+        calibration: the calibration of a quantized model, else None.
     """
 
     preprocessing: Preprocessing

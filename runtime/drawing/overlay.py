@@ -71,7 +71,7 @@ def overlay(
     Args:
         image: `uint8 [H, W, 3]` RGB.
         heat: `float32 [H, W]` in [0, 1].
-        opacity: of the hottest place, in [0, 1].
+        opacity: the opacity of the hottest place, in [0, 1].
         colormap: one of `COLORMAPS`.
         threshold: heat below it, in [0, 1], is not painted.
 
@@ -104,7 +104,7 @@ def overlay_both(
         image: `uint8 [H, W, 3]` RGB.
         raising, lowering: `float32 [H, W]` in [0, 1]. Where both are hot, the photograph
             keeps at least `1 - opacity` of itself.
-        opacity: of the hottest place, in [0, 1].
+        opacity: the opacity of the hottest place, in [0, 1].
         threshold: heat below it, in [0, 1], is not painted.
 
     Returns:

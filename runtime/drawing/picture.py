@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
-from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.drawing.overlay import Style
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.model import Result
@@ -17,7 +17,7 @@ def draw_result(image: Image, result: Result, opacity: float = 0.6) -> Image:
     Args:
         image: `uint8 [H, W, 3]` RGB, the one that `result` is of.
         result: what a `FoldedModel` said of it.
-        opacity: of the hottest place, in [0, 1].
+        opacity: the opacity of the hottest place, in [0, 1].
 
     Returns:
         A new `uint8 [H, W, 3]` RGB; for a continuous outcome, what raises the estimate is
@@ -27,4 +27,4 @@ def draw_result(image: Image, result: Result, opacity: float = 0.6) -> Image:
         FoldcamError: the result is of an image of another size, or the opacity is out of range.
     """
     frame = Frame(image, 0, "", PurePath("image"), 0.0, 0.0)
-    return Seen(frame, [result], Style(opacity)).image
+    return FrameResults(frame, [result], Style(opacity)).image

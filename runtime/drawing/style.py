@@ -15,8 +15,8 @@ class Style:
     """How results are drawn into a frame.
 
     Attributes:
-        opacity: of the hottest place, in [0, 1].
-        colormap: of the heat; a continuous outcome has its own two colours.
+        opacity: the opacity of the hottest place, in [0, 1].
+        colormap: the colormap of the heat; a continuous outcome has its own two colours.
         threshold: heat below it, in [0, 1], is not painted.
         mark: what is drawn around the hottest region: nothing, its contour or its box.
         boxes: whether the regions that the network was shown have their boxes and labels.

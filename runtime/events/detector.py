@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.events.rule import EventRule
 from foldcam.runtime.model import Result
@@ -18,13 +18,13 @@ class Event:
     Attributes:
         rule: the rule.
         number: counts the events of this rule in this run, from 1.
-        seen: the frame.
+        item: the frame.
         result: the region of the frame in which the conditions hold.
     """
 
     rule: EventRule
     number: int
-    seen: Seen
+    item: FrameResults
     result: Result
 
 
@@ -41,14 +41,14 @@ class Watch:
         self._reported = False
         self._silent_until = -float("inf")
 
-    def update(self, seen: Seen, now: float) -> Result | None:
+    def update(self, item: FrameResults, now: float) -> Result | None:
         """The region that makes this frame an event, or None.
 
         Args:
-            seen: the next frame.
+            item: the next frame.
             now: its time in seconds. Where times go back, waiting begins again.
         """
-        result = matching_region(self._rule, seen, begun=self._since is not None)
+        result = matching_region(self._rule, item, begun=self._since is not None)
         if result is None:
             self._since, self._reported = None, False
             return None
@@ -81,53 +81,53 @@ class Detector:
         self._watches: dict[tuple[int, str], Watch] = {}
         self._counts = {rule.name: 0 for rule in rules}
 
-    def events(self, seen: Seen) -> list[Event]:
+    def events(self, item: FrameResults) -> list[Event]:
         """The events of one frame, in the order of the rules; frames of a source come in order."""
         found: list[Event] = []
-        if seen.results and not any(result.valid for result in seen.results):
+        if item.results and not any(result.valid for result in item.results):
             # Nothing is known about it: such a frame neither begins nor ends an occurrence.
             return found
-        frame = seen.frame
+        frame = item.frame
         for rule in self._rules:
             if self._stills[frame.stream]:
-                result = matching_region(rule, seen, begun=False)
+                result = matching_region(rule, item, begun=False)
             else:
                 watch = self._watches.setdefault((frame.stream, rule.name), Watch(rule))
                 now = frame.captured if self._live[frame.stream] else frame.timestamp
-                result = watch.update(seen, now)
+                result = watch.update(item, now)
             if result is not None:
                 self._counts[rule.name] += 1
-                found.append(Event(rule, self._counts[rule.name], seen, result))
+                found.append(Event(rule, self._counts[rule.name], item, result))
         return found
 
 
-def matching_region(rule: EventRule, seen: Seen, begun: bool) -> Result | None:
+def matching_region(rule: EventRule, item: FrameResults, begun: bool) -> Result | None:
     """The first region in which all conditions of a rule hold; None if there is none.
 
     Args:
         rule: the rule.
-        seen: the frame with its regions.
+        item: the frame with its regions.
         begun: whether they held on the frame before. Then a number must go back past its limit
             by the rule's hysteresis before its condition ends.
     """
     slack = rule.hysteresis if begun else 0.0
-    for result in seen.results:
+    for result in item.results:
         # A region without an answer meets no condition, not even `not_label`.
-        if result.valid and _holds(rule, seen, result, slack):
+        if result.valid and _holds(rule, item, result, slack):
             return result
     return None
 
 
-def heat_share(seen: Seen, box: tuple[int, int, int, int]) -> float:
+def heat_share(item: FrameResults, box: tuple[int, int, int, int]) -> float:
     """The share of a frame's heat, in [0, 1], that lies in a box; 0 if the frame has no heat.
 
     Args:
-        seen: the frame.
+        item: the frame.
         box: `(x, y, width, height)` in pixels; outside of the frame there is no heat.
     """
-    total = float(seen.heat.sum(dtype="float64"))
+    total = float(item.heat.sum(dtype="float64"))
     x, y, width, height = box
-    inside = float(seen.heat[y : y + height, x : x + width].sum(dtype="float64"))
+    inside = float(item.heat[y : y + height, x : x + width].sum(dtype="float64"))
     return inside / total if total > 0.0 else 0.0
 
 
@@ -160,7 +160,7 @@ def check_possible(rules: Sequence[EventRule], labels: Sequence[str] | None) -> 
             )
 
 
-def _holds(rule: EventRule, seen: Seen, result: Result, slack: float) -> bool:
+def _holds(rule: EventRule, item: FrameResults, result: Result, slack: float) -> bool:
     label = result.labels[0] if result.labels else None
     similarity = float(result.similarities[0]) if len(result.similarities) else None
     return (
@@ -170,7 +170,7 @@ def _holds(rule: EventRule, seen: Seen, result: Result, slack: float) -> bool:
         and _within(result.estimate, rule.estimate_above, rule.estimate_below, slack)
         and (
             rule.heat_in is None
-            or _within(heat_share(seen, rule.heat_in), rule.heat_above, rule.heat_below, slack)
+            or _within(heat_share(item, rule.heat_in), rule.heat_above, rule.heat_below, slack)
         )
     )
 

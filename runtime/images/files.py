@@ -153,7 +153,7 @@ def write_image(
     Args:
         path: where to; missing folders are made.
         image: `uint8 [H, W, 3]` RGB.
-        quality: of JPEG and WebP, 1 to 100.
+        quality: the quality of JPEG and WebP, 1 to 100.
         another: gives another name if the name is taken; None writes over what is there.
 
     Raises:

@@ -70,7 +70,7 @@ def film_format(data: bytes) -> bool:
 
 
 def _in_iso_container(data: bytes) -> Format | None:
-    """AVIF and HEIC share MP4's container; the brands in its first box tell them apart.
+    """AVIF and HEIC share MP4's container; the brands in its first box distinguish them.
 
     A film reader takes a HEIC, too, and delivers the first of its tiles.
     """

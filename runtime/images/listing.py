@@ -47,7 +47,7 @@ class Listing:
 
     Attributes:
         pictures: by their names; whether each can be read shows when it is.
-        films: by their names.
+        films: the videos, judged by their names.
         left_out: everything else, hidden files and links to folders included. What lies in a
             folder that was left out is not listed on its own.
     """

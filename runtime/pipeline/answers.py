@@ -9,7 +9,7 @@ from foldcam.runtime.model import Result
 from foldcam.runtime.unanswered import ZERO
 
 FRAMES_IN_A_ROW = 30
-"""Of a live run, of all sources together: then nobody waits for an end that never comes."""
+"""Frames of all sources of a live run without an answer, after which the run ends."""
 
 
 class Answers:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.drawing.overlay import Style
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Image
@@ -18,9 +18,9 @@ from foldcam.runtime.pipeline.control import Control
 from foldcam.runtime.pipeline.delivery import Delivery
 from foldcam.runtime.pipeline.inbox import Inbox
 from foldcam.runtime.pipeline.inference import Inference
-from foldcam.runtime.pipeline.outlet import GRACE_SECONDS, Outlet, nobody_left
 from foldcam.runtime.pipeline.preparer import Preparer
 from foldcam.runtime.pipeline.reader import Reader
+from foldcam.runtime.pipeline.sink_thread import GRACE_SECONDS, SinkThread, nobody_left
 from foldcam.runtime.pipeline.summary import Progress, Summary, Tally, nothing_usable, summarized
 from foldcam.runtime.pipeline.work import Pending, runner_of
 from foldcam.runtime.regions import Regions, open_regions
@@ -32,7 +32,7 @@ from foldcam.runtime.system.stopping import StopSignal
 TICK_SECONDS = 0.05
 READER_GRACE_SECONDS = 2.0
 MAX_ROWS = 32
-"""Of a forward pass over the regions of frames, unless the user says otherwise."""
+"""Rows of a forward pass over the regions of frames, unless the user chooses otherwise."""
 
 
 class Conductor:
@@ -63,11 +63,11 @@ class Conductor:
         self._newest = [_keeps_newest(source, flow) for source in sources]
         self._tally = Tally(Progress(_expected(sources), monitor))
         self._answers = Answers(live=any(source.live for source in sources))
-        self._outlets: list[Outlet] = []
+        self._sink_threads: list[SinkThread] = []
         self._reading = False
         self._delivered = False
-        self._told = -1
-        self._told_at = 0.0
+        self._reported = -1
+        self._reported_at = 0.0
 
     def run(self) -> Summary:
         """Start every stage, watch over them, and end them in order."""
@@ -78,18 +78,20 @@ class Conductor:
             stack.callback(self._close_unread)
             for sink in self._sinks:
                 sink.__enter__()
-                outlet = Outlet(sink, self._control, self._monitor, self._flow)
-                self._outlets.append(outlet)
-                stack.push(outlet.leave)
+                sink_thread = SinkThread(sink, self._control, self._monitor, self._flow)
+                self._sink_threads.append(sink_thread)
+                stack.push(sink_thread.leave)
             inbox, preparer, inference, delivery = self._stages()
             self._control.when_stopping(inbox.close)
             readers = [
                 Reader(source, stream, inbox, self._control, self._monitor)
                 for source, stream in zip(self._sources, streams, strict=True)
             ]
-            for outlet in self._outlets:
-                if not outlet.main_thread:
-                    outlet.thread = self._start(outlet.work, f"sink {outlet.sink.name}")
+            for sink_thread in self._sink_threads:
+                if not sink_thread.main_thread:
+                    sink_thread.thread = self._start(
+                        sink_thread.work, f"sink {sink_thread.sink.name}"
+                    )
             passing = [
                 self._start(lambda: self._deliver_all(delivery), "delivery"),
                 self._start(inference.work, "inference"),
@@ -115,7 +117,7 @@ class Conductor:
             self._tally,
             self._monitor,
             self._sources,
-            outcomes=[outlet.outcome() for outlet in self._outlets],
+            outcomes=[sink_thread.outcome() for sink_thread in self._sink_threads],
             interrupted=self._control.interrupted,
             seconds=time.monotonic() - begun,
             empty_boxes=self._regions.empty if self._regions is not None else 0,
@@ -176,21 +178,21 @@ class Conductor:
             self._monitor.unanswered(pending.frame.stream, cause, count)
         if self._answers.broken is not None:
             self._control.end()
-        seen = Seen(pending.frame, pending.results, self._style, self._monitor.rendered)
-        for outlet in self._outlets:
-            outlet.put(seen, may_be_lost=self._newest[pending.frame.stream])
+        item = FrameResults(pending.frame, pending.results, self._style, self._monitor.rendered)
+        for sink_thread in self._sink_threads:
+            sink_thread.put(item, may_be_lost=self._newest[pending.frame.stream])
 
     def _deliver_all(self, delivery: Delivery) -> None:
         try:
             delivery.work()
         finally:
-            # Told before the thread has ended, so that nobody waits out a tick for that.
+            # Before the thread has ended, so that nobody waits out a tick for that.
             self._delivered = True
 
     def _watch(self, signals: StopSignal) -> None:
         """Until the last result was delivered or the run stops."""
-        lost = nobody_left(self._outlets)
-        windows = [outlet for outlet in self._outlets if outlet.main_thread]
+        lost = nobody_left(self._sink_threads)
+        windows = [sink_thread for sink_thread in self._sink_threads if sink_thread.main_thread]
 
         def due() -> bool:
             waiting = any(window.waiting for window in windows)
@@ -201,7 +203,7 @@ class Conductor:
             self._look(signals)
             for window in windows:
                 window.pump()
-            self._tell()
+            self._report_progress()
             if (error := lost()) is not None:
                 raise error
 
@@ -218,7 +220,7 @@ class Conductor:
     def _finish(self, passing: list[threading.Thread], signals: StopSignal) -> None:
         """Let the sinks write what waits."""
         self._raise_failure()
-        windows = [outlet for outlet in self._outlets if outlet.main_thread]
+        windows = [sink_thread for sink_thread in self._sink_threads if sink_thread.main_thread]
         begun = time.monotonic()
         while alive := [thread for thread in passing if thread.is_alive()]:
             if time.monotonic() - begun > GRACE_SECONDS:
@@ -227,19 +229,19 @@ class Conductor:
             for window in windows:
                 window.pump()
             alive[0].join(TICK_SECONDS)
-        for outlet in self._outlets:
-            outlet.end()
+        for sink_thread in self._sink_threads:
+            sink_thread.end()
         for window in windows:
             while window.pump():
                 pass
         self._let_write(signals)
         self._raise_failure()
-        self._tell(last=True)
+        self._report_progress(last=True)
 
     def _let_write(self, signals: StopSignal) -> None:
         """For as long as it takes; once the user wants the end, for `GRACE_SECONDS`."""
         stopped: float | None = None
-        while writing := [outlet for outlet in self._outlets if outlet.busy]:
+        while writing := [sink_thread for sink_thread in self._sink_threads if sink_thread.busy]:
             writing[0].join(TICK_SECONDS)
             self._look(signals)
             if self._control.failure is not None:
@@ -259,22 +261,22 @@ class Conductor:
         The model is closed next, and perhaps the process ends: neither may happen to a thread
         that is inside of a library, unless it is stuck there.
         """
-        for outlet in self._outlets:
-            outlet.discard()
+        for sink_thread in self._sink_threads:
+            sink_thread.discard()
         deadline = time.monotonic() + GRACE_SECONDS
         for thread in passing:
             thread.join(max(0.0, deadline - time.monotonic()))
-        for outlet in self._outlets:
-            outlet.join(max(0.0, deadline - time.monotonic()))
+        for sink_thread in self._sink_threads:
+            sink_thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _tell(self, last: bool = False) -> None:
+    def _report_progress(self, last: bool = False) -> None:
         if self._on_progress is None:
             return
         frames, now = self._tally.progress.frames, time.monotonic()
         # A live source that delivers nothing is just what a user wants to see.
-        silent = now - self._told_at > 0.5 and any(source.live for source in self._sources)
-        if last or frames not in (0, self._told) or silent:
-            self._told, self._told_at = frames, now
+        silent = now - self._reported_at > 0.5 and any(source.live for source in self._sources)
+        if last or frames not in (0, self._reported) or silent:
+            self._reported, self._reported_at = frames, now
             self._on_progress(self._tally.progress)
 
 

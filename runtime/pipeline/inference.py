@@ -25,7 +25,7 @@ class Inference:
         runner: the model.
         preparer: has the batches.
         delivery: takes each forward pass.
-        flow: how often and how long.
+        flow: how often a failed pass is tried again, and the waits between.
         again: per source, whether its rows are computed again after a failure.
         patient: whether a failure may be met with waiting at all.
     """

@@ -42,7 +42,7 @@ class Opened:
     """What a run needs, open.
 
     Attributes:
-        path: of the model.
+        path: the path of the model.
         sources, model, sinks, monitor: see there.
         table: the sink that remembers photographs for a table at the end; None if there is
             something else to look at.

@@ -28,7 +28,7 @@ class Preparer:
         find: the regions of a frame; None shows the network whole frames.
         tolerant: per source, whether a frame on which `find` fails is left out, as a
             camera's is, or ends the run.
-        failures: of `find` in a row, after which the run ends in any case.
+        failures: the failures of `find` in a row, after which the run ends in any case.
         ahead: forward passes that wait.
     """
 

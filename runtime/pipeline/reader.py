@@ -12,7 +12,7 @@ from foldcam.runtime.system.monitor import Cause, Monitor, State
 
 
 class _InboxLink(Link):
-    """Tells the inbox, too, that a source's frames need not be waited for."""
+    """Also informs the inbox that it need not wait for a source's frames."""
 
     def __init__(self, monitor: Monitor, stream: int, inbox: Inbox) -> None:
         super().__init__(monitor, stream)

@@ -43,8 +43,8 @@ def run(
         on_progress: called by this thread, at most twenty times a second and once at the end.
         flow: what is kept, how much may wait, and what happens when something fails.
         regions: which parts of a frame the network is shown; None: all of it.
-        monitor: told everything; made if not given.
-        style: of overlays.
+        monitor: receives every event of the run; one is made if it is None.
+        style: the style of overlays.
         stop: ends the run when it is set.
 
     Raises:

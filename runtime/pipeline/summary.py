@@ -1,4 +1,4 @@
-"""What a run tells while it goes on and when it is over."""
+"""The status during a run and the summary at its end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from foldcam.runtime.images.listing import counted
 from foldcam.runtime.model import Result
-from foldcam.runtime.pipeline.outlet import Outcome
+from foldcam.runtime.pipeline.sink_thread import Outcome
 from foldcam.runtime.sources import Skip, Source
 from foldcam.runtime.sources.base import left_out_of
 from foldcam.runtime.system.monitor import Monitor
@@ -60,7 +60,7 @@ class Summary:
         streams: one per source: frames captured and processed, drops by cause, regions
             without an answer by cause, reconnects.
         sinks: one per sink: results written, and lost by cause.
-        restarts: of the backend.
+        restarts: the restarts of the backend.
         empty_boxes: regions that lay outside of their frame, or had no area.
         left_out: files in folders and patterns that are no pictures: `reason`, `count` and a
             few `examples` of each kind.
@@ -100,7 +100,7 @@ class Summary:
 
 
 class Tally:
-    """Counts what was seen, in memory that does not grow with the run."""
+    """Counts labels, frames and times in memory that does not grow with the run."""
 
     def __init__(self, progress: Progress) -> None:
         self._lock = threading.Lock()

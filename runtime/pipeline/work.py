@@ -19,9 +19,9 @@ class Pending:
 
     Attributes:
         frame: as captured.
-        waited_ms: in the inbox.
+        waited_ms: the time in the inbox, in milliseconds.
         prepared_ms: regions and preprocessing.
-        results: of the regions so far.
+        results: the results of the regions so far.
         inference_ms: its regions' share of the forward passes.
         lost: whether a forward pass that held some of it failed.
     """
@@ -94,7 +94,7 @@ class Runner(Protocol):
         ...
 
     def reopen(self) -> None:
-        """Open the backend anew."""
+        """Open the backend again."""
         ...
 
 
@@ -123,7 +123,7 @@ class ModelRunner:
         return self._model.results(done)
 
     def reopen(self) -> None:
-        """Open the backend anew."""
+        """Open the backend again."""
         self._model.reopen()
 
 

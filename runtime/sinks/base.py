@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, TypeVar, runtime_checkable
 
-from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.files import atomic_path, open_own_file, user_errors_for
 
@@ -49,7 +49,7 @@ class Sink(ABC):
     output: str | None = None
 
     @abstractmethod
-    def write(self, seen: Seen) -> None:
+    def write(self, item: FrameResults) -> None:
         """Take one frame and its results.
 
         Raises:

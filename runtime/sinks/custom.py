@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
-from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.sinks.base import Loses, NotWritten, Reopens, Sink, StopRequested
 from foldcam.runtime.sources.base import Source
@@ -76,16 +76,16 @@ class CustomSink(Sink):
             self.sink.__exit__(kind, error, trace)
             self._take_output()
 
-    def write(self, seen: Seen) -> None:
+    def write(self, item: FrameResults) -> None:
         """Give the user's sink one frame.
 
         Raises:
             FoldcamError: it raised something.
         """
         signs: list[Exception] = []
-        with mistakes_of(f"{self._shown} failed on frame {seen.frame.index}"):
+        with mistakes_of(f"{self._shown} failed on frame {item.frame.index}"):
             try:
-                self.sink.write(seen)
+                self.sink.write(item)
             except (StopRequested, NotWritten, BrokenPipeError) as sign:
                 signs.append(sign)
             self._take_output()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.events.detector import Detector, Event
 from foldcam.runtime.events.rule import EventRule
 from foldcam.runtime.sinks.base import NotWritten, Sink, check_writable
@@ -80,10 +80,10 @@ class EventSink(Sink):
         if self._folder is not None:
             check_writable(self._folder)
 
-    def write(self, seen: Seen) -> None:
+    def write(self, item: FrameResults) -> None:
         """Find the events of one frame, write them and call the callbacks."""
         lost = ""
-        for event in self._detector.events(seen):
+        for event in self._detector.events(item):
             document = event_document(event)
             if self._folder is not None:
                 if self._guard is None or self._guard.has_room():
@@ -98,11 +98,11 @@ class EventSink(Sink):
             raise NotWritten(lost)
 
     def _snapshots(self, event: Event) -> dict[str, str]:
-        name, frame = event.rule.name, event.seen.frame
+        name, frame = event.rule.name, event.item.frame
         when = capture_time(frame)
         overlay, raw = self._overlays[name], self._raws[name]
         paths = {
-            "snapshot": overlay.write_image(event.seen.image, when),
+            "snapshot": overlay.write_image(event.item.image, when),
             "raw": raw.write_image(frame.image, when),
         }
         overlay.trim()
@@ -116,5 +116,5 @@ def event_document(event: Event) -> dict[str, Any]:
         "event": event.rule.name,
         "rule": event.rule.conditions,
         "number": event.number,
-        **record(event.seen.frame, event.result, embedding=False),
+        **record(event.item.frame, event.result, embedding=False),
     }

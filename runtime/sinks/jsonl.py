@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.sinks.base import Part, PendingFile, refuse_input
 from foldcam.runtime.sinks.growing import GrowingLines, is_of_lines
@@ -93,11 +93,11 @@ class JsonlSink(Part):
         with suppress(OSError, FoldcamError):
             self.close(failed=True)
 
-    def write(self, seen: Seen) -> None:
+    def write(self, item: FrameResults) -> None:
         """Append one line per result; a frame without regions has a line, too."""
         if self._file is not None:
-            refuse_input(self._path, seen.frame.source)
-        data = lines_of(seen, self._embedding)
+            refuse_input(self._path, item.frame.source)
+        data = lines_of(item, self._embedding)
         try:
             if self._stream is None:
                 output().write(data.decode())
@@ -105,7 +105,7 @@ class JsonlSink(Part):
             else:
                 _write_all(self._stream, data)
         except BrokenPipeError:
-            raise  # whoever read our output has seen enough
+            raise  # whoever read our output has item enough
         except OSError as error:
             raise FoldcamError(write_failure(self._path, error)) from error
         self._good += len(data)
@@ -146,19 +146,19 @@ class GrowingJsonlSink(Part):
         """Nothing to rescue: every line is there as a whole or not at all."""
         self._lines.close()
 
-    def write(self, seen: Seen) -> None:
+    def write(self, item: FrameResults) -> None:
         """Append one line per result; a frame without regions has a line, too."""
-        data = lines_of(seen, self._embedding)
+        data = lines_of(item, self._embedding)
         self._lines.append(data)
         self._size += len(data)
 
 
-def lines_of(seen: Seen, embedding: bool) -> bytes:
+def lines_of(item: FrameResults, embedding: bool) -> bytes:
     """One line per result; a frame without regions has a line, too."""
     lines = [
-        json.dumps(record(seen.frame, result, embedding), allow_nan=False)
-        for result in seen.results
-    ] or [json.dumps({**place_of(seen.frame), "regions": 0})]
+        json.dumps(record(item.frame, result, embedding), allow_nan=False)
+        for result in item.results
+    ] or [json.dumps({**place_of(item.frame), "regions": 0})]
     return "".join(f"{line}\n" for line in lines).encode()
 
 

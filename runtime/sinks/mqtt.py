@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.sinks.base import NotWritten, Sink
 from foldcam.runtime.sinks.broker import Broker, parse_broker
@@ -92,7 +92,7 @@ class MqttSink(Sink):
         ender.start()
         ender.join(_FAREWELL_S)
 
-    def write(self, seen: Seen) -> None:
+    def write(self, item: FrameResults) -> None:
         """Publish one message per region; a frame without regions has one, too.
 
         Raises:
@@ -103,8 +103,8 @@ class MqttSink(Sink):
         if not self._client.is_connected():
             raise NotWritten(self._refused or f"{self._broker.shown} is not connected")
         documents: list[dict[str, Any]] = [
-            record(seen.frame, result, self._embedding) for result in seen.results
-        ] or [{**place_of(seen.frame), "regions": 0}]
+            record(item.frame, result, self._embedding) for result in item.results
+        ] or [{**place_of(item.frame), "regions": 0}]
         for document in documents:
             text = json.dumps(document, allow_nan=False)
             with self._lock:

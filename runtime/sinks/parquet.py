@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.model import Result
 from foldcam.runtime.sinks.base import Part, PendingFile, refuse_input
@@ -95,10 +95,10 @@ class ParquetSink(Part):
             self._file.finish()
         self._file.abandon()
 
-    def write(self, seen: Seen) -> None:
+    def write(self, item: FrameResults) -> None:
         """Add a row per region; a frame without regions has none."""
-        refuse_input(self._path, seen.frame.source)
-        for result in seen.results:
+        refuse_input(self._path, item.frame.source)
+        for result in item.results:
             if result.embedding.shape != (self._size,):
                 raise FoldcamError(
                     f"{self._path}: an embedding has {result.embedding.size} numbers where the "
@@ -106,7 +106,7 @@ class ParquetSink(Part):
                 )
             # Copied: the array may be the backend's own, written over by the next frame.
             self._embeddings[len(self._rows)] = result.embedding
-            self._rows.append(_row(seen.frame, result))
+            self._rows.append(_row(item.frame, result))
             if len(self._rows) == len(self._embeddings):
                 try:
                     self._flush()

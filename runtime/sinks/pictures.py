@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
-from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.images.files import WRITTEN_SUFFIXES, write_image
 from foldcam.runtime.sinks.base import (
     NotWritten,
@@ -92,9 +92,9 @@ class PicturesSink(Sink):
         """
         check_writable(self._target.parent if self._single else self._target)
 
-    def write(self, seen: Seen) -> None:
+    def write(self, item: FrameResults) -> None:
         """Write one picture, or none if it is not this frame's turn."""
-        stream = seen.frame.stream
+        stream = item.frame.stream
         self._count[stream] += 1
         if (self._count[stream] - 1) % self._every:
             return
@@ -102,22 +102,22 @@ class PicturesSink(Sink):
             raise NotWritten(self._guard.reason)
         segments = None if self._mirrors else self._segments.get(stream)
         if segments is None:
-            path = self._path_of(seen)
-            refuse_input(path, seen.frame.source)
-            write_image(path, seen.image)
+            path = self._path_of(item)
+            refuse_input(path, item.frame.source)
+            write_image(path, item.image)
             return
-        segments.write_image(seen.image, capture_time(seen.frame))
+        segments.write_image(item.image, capture_time(item.frame))
         self._written += 1
         # Listing a folder of a million pictures for each of them would be all that is done.
         if self._written % _TRIM_EVERY == 0:
             segments.trim()
 
-    def _path_of(self, seen: Seen) -> Path:
+    def _path_of(self, item: FrameResults) -> Path:
         if self._single:
             return self._target
         if self._mirrors:
-            return self._mirrored(seen.frame.name)
-        return self._target / f"{self._stems[seen.frame.stream]}-{seen.frame.index:09d}.jpg"
+            return self._mirrored(item.frame.name)
+        return self._target / f"{self._stems[item.frame.stream]}-{item.frame.index:09d}.jpg"
 
     def _mirrored(self, name: PurePath) -> Path:
         # A pattern may reach above its root; an output never leaves the folder.

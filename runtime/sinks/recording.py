@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.output_options import RecordingOptions
 from foldcam.runtime.sinks.base import NotWritten, Part, PendingFile, Sink, check_writable
@@ -94,7 +94,7 @@ class Recording(Sink):
         """
         self._check()
 
-    def write(self, seen: Seen) -> None:
+    def write(self, item: FrameResults) -> None:
         """Append one frame to the file that is due.
 
         Raises:
@@ -104,14 +104,14 @@ class Recording(Sink):
         if self._guard is not None and not self._guard.has_room():
             self._finish()
             raise NotWritten(self._guard.reason)
-        now = seen.frame.captured if self._live else seen.frame.timestamp
+        now = item.frame.captured if self._live else item.frame.timestamp
         if self._part is not None and self._is_due(self._part, now):
             self._finish()
         if self._part is None:
             self._part = self._open_part(self._next_path())
             self._begun = now
         try:
-            self._part.write(seen)
+            self._part.write(item)
         except FoldcamError:
             if self._live:
                 self._finish()

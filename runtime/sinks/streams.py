@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.sinks.base import Reopens, Sink
 
 
@@ -39,8 +39,8 @@ class OfStream(Sink):
         if isinstance(self._sink, Reopens):
             self._sink.reopen()
 
-    def write(self, seen: Seen) -> None:
+    def write(self, item: FrameResults) -> None:
         """Pass a frame on, if it is of the source."""
-        if seen.frame.stream == self._stream:
-            self._sink.write(seen)
+        if item.frame.stream == self._stream:
+            self._sink.write(item)
             self.output = self._sink.output

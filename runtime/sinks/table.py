@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.sinks.base import Sink
 from foldcam.runtime.system.text import printable, shorten
 
@@ -30,14 +30,14 @@ class TableSink(Sink):
         self.rows: list[Row] = []
         self._heading = "nearest label"
 
-    def write(self, seen: Seen) -> None:
+    def write(self, item: FrameResults) -> None:
         """Remember one frame."""
-        result = seen.result
+        result = item.result
         if result is not None and len(self.rows) < MAX_ROWS:
             spent = result.timings.preprocess_ms + result.timings.inference_ms
             similarity = float(result.similarities[0]) if result.valid else None
             answer = result.answer if result.error is None else f"no answer: {result.error}"
-            self.rows.append(Row(str(seen.frame.name), answer, similarity, spent))
+            self.rows.append(Row(str(item.frame.name), answer, similarity, spent))
             if result.valid:
                 self._heading = "nearest label" if result.estimate is None else "estimate"
 

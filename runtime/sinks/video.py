@@ -10,7 +10,7 @@ from pathlib import Path
 
 import cv2
 
-from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.opencv import quiet
 from foldcam.runtime.images.preprocess import Image, Preprocessing
@@ -104,7 +104,7 @@ class VideoSink(Part):
         """Results that were taken and cannot be played, and why."""
         return self._lost, self._reason
 
-    def write(self, seen: Seen) -> None:
+    def write(self, item: FrameResults) -> None:
         """Append one frame; it is fitted into the size of the first one.
 
         Raises:
@@ -116,11 +116,11 @@ class VideoSink(Part):
             # A live source may know its rate only once it delivers.
             source = self._source
             self._fps = source.fps or (STILLS_FPS if source.stills else LIVE_FPS)
-        repeats = self._repeats(seen.frame.timestamp)
+        repeats = self._repeats(item.frame.timestamp)
         self._results += 1
         if repeats == 0:
             return
-        image = seen.image
+        image = item.image
         if self._writer is None:
             self._open(image)
         assert self._writer is not None

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
-from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.sinks.base import NotWritten, Sink
 from foldcam.runtime.sinks.jsonl import lines_of
@@ -87,13 +87,13 @@ class WebhookSink(Sink):
         self._thread.start()
         return self
 
-    def write(self, seen: Seen) -> None:
+    def write(self, item: FrameResults) -> None:
         """Queue one frame's lines.
 
         Raises:
             NotWritten: too many wait, because the server is away or too slow.
         """
-        lines = lines_of(seen, self._embedding).splitlines()
+        lines = lines_of(item, self._embedding).splitlines()
         with self._changed:
             while self._patient and self._is_full() and self._patience() > 0:
                 self._changed.wait(min(0.1, self._patience()))

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import cv2
 
-from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.opencv import has
 from foldcam.runtime.sinks.base import Sink, StopRequested
@@ -53,9 +53,9 @@ class WindowSink(Sink):
                 pass
         cv2.destroyAllWindows()
 
-    def write(self, seen: Seen) -> None:
+    def write(self, item: FrameResults) -> None:
         """Show one frame."""
-        cv2.imshow(_TITLE, cv2.cvtColor(seen.image, cv2.COLOR_RGB2BGR))
+        cv2.imshow(_TITLE, cv2.cvtColor(item.image, cv2.COLOR_RGB2BGR))
         self._shown = True
         if cv2.waitKey(1) & 0xFF in _STOP_KEYS or not self._visible():
             self._hold = False

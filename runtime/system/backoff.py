@@ -15,8 +15,8 @@ class Backoff:
 
     Args:
         first: seconds of the first wait at most.
-        most: of any wait.
-        generator: of the jitter.
+        most: the longest wait.
+        generator: draws the jitter.
     """
 
     def __init__(self, first: float, most: float, generator: random.Random | None = None) -> None:

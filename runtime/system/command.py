@@ -242,7 +242,7 @@ def flushed(status: int) -> int:
     """Flush now: at the interpreter's end a reader that went away would cost a traceback.
 
     Args:
-        status: of the program so far.
+        status: the status of the program so far.
 
     Returns:
         It, or 1 if what was written to standard output is lost.

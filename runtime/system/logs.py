@@ -58,7 +58,7 @@ def configure(
     """Say where log lines go and how they look; a second call replaces the first.
 
     Args:
-        format: of each line.
+        format: the format of each line.
         level: below which nothing is written.
         stream: standard error unless given.
     """

@@ -15,7 +15,7 @@ def keep_freed_memory() -> bool:
     """Keep freed blocks of up to 1 GiB for the next use, instead of handing them back.
 
     torch frees a network's activations after every batch and asks for the same sizes again.
-    glibc hands such large blocks back at once, so that the kernel clears every page anew: that
+    glibc hands such large blocks back at once, so that the kernel clears every page again: that
     was a quarter of the processor time of an EfficientNet on 256 x 256 images. In exchange the
     process stays as large as it once was.
 

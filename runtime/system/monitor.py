@@ -31,7 +31,7 @@ class State(str, Enum):
 
 
 Listener = Callable[[str, State, str], None]
-"""Told a source's name, its new state, and why it is not streaming."""
+"""Called with a source's name, its new state, and why it is not streaming."""
 
 
 class Cause(str, Enum):
@@ -101,10 +101,10 @@ class Snapshot:
     Attributes:
         seconds: since it began.
         frames: processed, of all sources.
-        fps: of late, of all sources.
+        fps: the recent rate of all sources together, in frames per second.
         latency_ms: `p50`, `p90`, `p99`, `max` from a frame's capture to its result.
         stages_ms: mean of every stage of `STAGES` in milliseconds per frame.
-        restarts: of the backend.
+        restarts: the restarts of the backend.
         streams: one per source.
         sinks: one per sink.
     """
@@ -210,7 +210,7 @@ class Monitor:
             self._stages["source"].add(milliseconds)
 
     def dropped(self, stream: int, cause: Cause, count: int = 1, *, early: bool = False) -> None:
-        """Frames of a source were lost; `early`, before `captured` was told of them."""
+        """Frames of a source were lost; `early`, before `captured` counted them."""
         with self._lock:
             source = self._streams[stream]
             source.drops[cause] += count
@@ -220,7 +220,7 @@ class Monitor:
         """A frame's results are ready.
 
         Args:
-            stream: of the frame.
+            stream: the stream of the frame.
             age_ms: milliseconds since it was captured.
             stages_ms: milliseconds in some of `STAGES`.
         """
@@ -258,9 +258,9 @@ class Monitor:
 
         Args:
             sink: which.
-            cause: of the loss.
+            cause: the cause of the loss.
             reason: a clause.
-            count: of frames.
+            count: the count of frames.
             late: the sink took them, and found out later that they did not arrive.
         """
         reason = redacted(reason)

@@ -115,13 +115,13 @@ def _watch_signals() -> None:
     """
     if threading.current_thread() is not threading.main_thread():
         return
-    hear, tell = os.pipe()
-    os.set_blocking(tell, False)
-    signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
 
     def watch() -> None:
         while True:
-            for number in os.read(hear, 16):
+            for number in os.read(reading, 16):
                 before = time.monotonic()
                 if not stopping.is_ours(number):
                     continue

@@ -22,7 +22,7 @@ _WAITING = (State.connecting.value, State.backoff.value)
 
 
 class Notifier:
-    """Tells systemd how a run is, while it is entered.
+    """Reports the state of a run to systemd while the context is entered.
 
     The watchdog is fed as long as results come, the backend is being opened again, or no
     source has anything to give because it is connecting or waiting to try again: a
@@ -30,7 +30,7 @@ class Notifier:
     results is.
 
     Args:
-        monitor: of the run.
+        monitor: the monitor of the run.
         environment: with `NOTIFY_SOCKET` and `WATCHDOG_USEC`; the process's unless given.
     """
 

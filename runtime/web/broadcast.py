@@ -139,11 +139,11 @@ class Broadcast:
                 continue
             loop = asyncio.get_running_loop()
             try:
-                data = await loop.run_in_executor(self._executor, encode_packet, newest.seen)
+                data = await loop.run_in_executor(self._executor, encode_packet, newest.item)
             except Exception as error:
                 # Whatever is wrong with one frame, the next one may be shown; said once.
                 if before is None or before.data:
-                    said = (newest.seen.frame.index, stream, type(error).__name__, error)
+                    said = (newest.item.frame.index, stream, type(error).__name__, error)
                     _log.warning("frame %d of stream %d is not shown: %s: %s", *said)
                 data = b""
             encoded = True

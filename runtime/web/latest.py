@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.frame_results import FrameResults
 
 
 @dataclass(frozen=True)
@@ -15,12 +15,12 @@ class Newest:
     """The newest frame of one stream.
 
     Attributes:
-        seen: frame and results.
+        item: frame and results.
         arrived: `time.monotonic()` when the page was given it.
         count: frames that the page was given of this stream, with this one.
     """
 
-    seen: Seen
+    item: FrameResults
     arrived: float
     count: int
 
@@ -33,17 +33,17 @@ class Latest:
         self._newest: dict[int, Newest] = {}
         self._on_change: Callable[[], None] | None = None
 
-    def put(self, seen: Seen) -> float:
+    def put(self, item: FrameResults) -> float:
         """Replace a stream's newest frame; returns its age in milliseconds."""
         now = time.monotonic()
-        stream = seen.frame.stream
+        stream = item.frame.stream
         with self._lock:
             before = self._newest.get(stream)
-            self._newest[stream] = Newest(seen, now, before.count + 1 if before else 1)
+            self._newest[stream] = Newest(item, now, before.count + 1 if before else 1)
             on_change, self._on_change = self._on_change, None
         if on_change is not None:
             on_change()
-        return 1e3 * (now - seen.frame.captured)
+        return 1e3 * (now - item.frame.captured)
 
     def of(self, stream: int) -> Newest | None:
         """The newest frame of a stream; None if there was none."""

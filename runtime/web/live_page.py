@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from foldcam.runtime.contract.schema import Contract
-from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.drawing.overlay import Style
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.options import ServeOptions
@@ -138,15 +138,15 @@ class LivePage(Sink):
         self._close()
         self.__enter__()
 
-    def write(self, seen: Seen) -> None:
+    def write(self, item: FrameResults) -> None:
         """Make a frame its stream's newest.
 
         Raises:
             FoldcamError: the server has ended by itself.
         """
-        milliseconds = self._latest.put(seen)
+        milliseconds = self._latest.put(item)
         self._history.saw(milliseconds)
-        self._shown.metrics.saw(seen.frame.stream, milliseconds)
+        self._shown.metrics.saw(item.frame.stream, milliseconds)
         if self._server is not None and self._server.failure:
             raise FoldcamError(f"The live page is no longer served: {self._server.failure}.")
 

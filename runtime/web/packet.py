@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.model import Result
@@ -31,7 +31,7 @@ _MAX_CELLS = 1 << 16
 _MAX_RESULTS = 64
 
 
-def encode_packet(seen: Seen) -> bytes:
+def encode_packet(item: FrameResults) -> bytes:
     """Encode a frame and its results.
 
     The picture is made smaller, so that its longer side has at most `LONGEST_SIDE` pixels.
@@ -39,8 +39,8 @@ def encode_packet(seen: Seen) -> bytes:
     Raises:
         FoldcamError: the picture cannot be encoded.
     """
-    results = seen.results[:_MAX_RESULTS]
-    picture = encode_jpeg(_fitted(seen.frame.image), QUALITY)
+    results = item.results[:_MAX_RESULTS]
+    picture = encode_jpeg(_fitted(item.frame.image), QUALITY)
     maps = [
         (result, lower, cells)
         for result in results
@@ -50,13 +50,13 @@ def encode_packet(seen: Seen) -> bytes:
     most = math.isqrt(_MAX_CELLS // max(1, len(maps)))
     cells = [_as_bytes(heat, most) for _, _, heat in maps]
     header = {
-        "stream": seen.frame.stream,
-        "number": seen.frame.index,
-        "captured": seen.frame.captured,
+        "stream": item.frame.stream,
+        "number": item.frame.index,
+        "captured": item.frame.captured,
         "encoded": time.monotonic(),
         "picture": len(picture),
-        "results": answers(seen),
-        "more": len(seen.results) - len(results),
+        "results": answers(item),
+        "more": len(item.results) - len(results),
         "maps": [
             {
                 "rows": heat.shape[0],
@@ -74,11 +74,11 @@ def encode_packet(seen: Seen) -> bytes:
     )
 
 
-def answers(seen: Seen) -> list[dict[str, Any]]:
+def answers(item: FrameResults) -> list[dict[str, Any]]:
     """The results as JSON values, without embeddings; `answer` is what a reader wants first."""
     return [
-        {"answer": result.answer, **record(seen.frame, result, embedding=False)}
-        for result in seen.results[:_MAX_RESULTS]
+        {"answer": result.answer, **record(item.frame, result, embedding=False)}
+        for result in item.results[:_MAX_RESULTS]
     ]
 
 

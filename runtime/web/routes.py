@@ -109,7 +109,7 @@ def make_app(shown: Shown, broadcast: Broadcast, executor: Executor) -> Router:
             return PlainTextResponse("There is no picture of this stream.\n", 404)
         work = asyncio.get_running_loop().run_in_executor
         data = await work(executor, _snapshot, shown, int(number))
-        name = f"foldcam-{number}-{newest.seen.frame.index}.jpg"
+        name = f"foldcam-{number}-{newest.item.frame.index}.jpg"
         return Response(
             data, media_type="image/jpeg",
             headers={"content-disposition": f'inline; filename="{name}"'},
@@ -191,11 +191,11 @@ def _latest(shown: Shown) -> dict[str, Any]:
     return {
         "streams": [
             {
-                "stream": newest.seen.frame.stream,
-                "name": dict(enumerate(names)).get(newest.seen.frame.stream),
-                "frame": newest.seen.frame.index,
-                "age_ms": round(1e3 * (now - newest.seen.frame.captured), 3),
-                "results": answers(newest.seen),
+                "stream": newest.item.frame.stream,
+                "name": dict(enumerate(names)).get(newest.item.frame.stream),
+                "frame": newest.item.frame.index,
+                "age_ms": round(1e3 * (now - newest.item.frame.captured), 3),
+                "results": answers(newest.item),
             }
             for newest in shown.latest.all()
         ]
@@ -209,7 +209,7 @@ def _snapshot(shown: Shown, stream: int) -> bytes:
         assert newest is not None
         kept = shown.snapshots.get(stream)
         if kept is None or kept[0] != newest.count:
-            kept = (newest.count, encode_jpeg(newest.seen.image, _SNAPSHOT_QUALITY))
+            kept = (newest.count, encode_jpeg(newest.item.image, _SNAPSHOT_QUALITY))
             shown.snapshots[stream] = kept
         return kept[1]
 

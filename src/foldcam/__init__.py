@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from foldcam.export import Dataset as Dataset
     from foldcam.export import ExportReport as ExportReport
     from foldcam.export import FoldOptions as FoldOptions
-    from foldcam.export import FoldWishes as FoldWishes
     from foldcam.export import LoadedModel as LoadedModel
     from foldcam.export import Sample as Sample
     from foldcam.export import StorageOptions as StorageOptions
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from foldcam.export import load_model as load_model
     from foldcam.export import parse_kernel as parse_kernel
     from foldcam.export import parse_objective as parse_objective
+    from foldcam.export import stored_options as stored_options
     from foldcam.export import train as train
     from foldcam.export import training_data as training_data
     from foldcam.export import verify_model as verify_model
@@ -65,7 +65,6 @@ _HOMES = {
     "Dataset": "foldcam.export",
     "ExportReport": "foldcam.export",
     "FoldOptions": "foldcam.export",
-    "FoldWishes": "foldcam.export",
     "FoldcamError": "foldcam.runtime",
     "FoldedModel": "foldcam.runtime",
     "LoadedModel": "foldcam.export",
@@ -92,6 +91,7 @@ _HOMES = {
     "parse_objective": "foldcam.export",
     "read_contract": "foldcam.runtime",
     "read_image": "foldcam.runtime",
+    "stored_options": "foldcam.export",
     "train": "foldcam.export",
     "training_data": "foldcam.export",
     "verify_model": "foldcam.export",
@@ -105,7 +105,6 @@ __all__ = [
     "Dataset",
     "ExportReport",
     "FoldOptions",
-    "FoldWishes",
     "FoldcamError",
     "FoldedModel",
     "LoadedModel",
@@ -132,6 +131,7 @@ __all__ = [
     "parse_objective",
     "read_contract",
     "read_image",
+    "stored_options",
     "train",
     "training_data",
     "verify_model",

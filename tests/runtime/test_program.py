@@ -19,26 +19,26 @@ class Sink:
     name, may_skip, output = "own", False, None
     def __enter__(self): return self
     def __exit__(self, *_): pass
-    def write(self, seen): pass
+    def write(self, item): pass
 
 class Exits(Sink):
-    def write(self, seen): sys.exit(0)
+    def write(self, item): sys.exit(0)
 
 class Interrupts(Sink):
-    def write(self, seen): raise KeyboardInterrupt
+    def write(self, item): raise KeyboardInterrupt
 
 class Breaks(Sink):
-    def write(self, seen): raise ValueError("the shelf\\x1b[2J is full")
+    def write(self, item): raise ValueError("the shelf\\x1b[2J is full")
 
 class Full(Sink):
-    def write(self, seen):
-        if seen.frame.index == 3: raise FoldcamError("the shelf is full")
+    def write(self, item):
+        if item.frame.index == 3: raise FoldcamError("the shelf is full")
 
 class Leaves(Sink):
     def __exit__(self, *_): raise SystemExit(7)
 
 class Talks(Sink):
-    def write(self, seen):
+    def write(self, item):
         print("{garbage")
         os.system("echo garbage of a child")
 

@@ -17,7 +17,7 @@ from foldcam.benchmarks.demo.model import demo_model
 from foldcam.benchmarks.studies.reliability.stream import Stream
 from foldcam.runtime.backends import open_backend
 from foldcam.runtime.batch import Batch
-from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.model import FoldedModel, ForwardPass
 from foldcam.runtime.options import FlowOptions
@@ -79,7 +79,7 @@ class Watch(Sink):
     ) -> None:
         pass
 
-    def write(self, seen: Seen) -> None:
+    def write(self, seen: FrameResults) -> None:
         """Look at one frame."""
         frame, now = seen.frame, time.monotonic()
         camera = self.cameras[frame.stream]

@@ -22,7 +22,7 @@ from starlette.routing import Route, WebSocketRoute
 from foldcam.benchmarks.demo.model import demo_model
 from foldcam.benchmarks.studies.reliability.film_server import write_film
 from foldcam.benchmarks.studies.reliability.still_page import still_page
-from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.model import FoldedModel
 from foldcam.runtime.options import ServeOptions
 from foldcam.runtime.pipeline import run
@@ -171,7 +171,7 @@ class _Lent(Sink):
     ) -> None:
         pass
 
-    def write(self, seen: Seen) -> None:
+    def write(self, seen: FrameResults) -> None:
         self._page.write(seen)
 
 

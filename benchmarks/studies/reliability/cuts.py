@@ -15,7 +15,7 @@ import numpy as np
 from foldcam.benchmarks.demo.model import demo_model
 from foldcam.benchmarks.studies.reliability.footprint import footprint, slope
 from foldcam.benchmarks.studies.reliability.stream import Stream
-from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.model import FoldedModel
 from foldcam.runtime.options import FlowOptions
@@ -65,7 +65,7 @@ class Arrivals(Sink):
     ) -> None:
         pass
 
-    def write(self, seen: Seen) -> None:
+    def write(self, seen: FrameResults) -> None:
         """Count one frame."""
         frame = seen.frame
         with self._changed:

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from foldcam.benchmarks.demo.photographs import Photographs
-from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.model import FoldedModel
@@ -125,7 +125,7 @@ def serve(
                     {"preprocess": spent.preprocess_ms, "inference": spent.inference_ms},
                 )  # fmt: skip
                 handed = time.monotonic()
-                page.write(Seen(frame, [result]))
+                page.write(FrameResults(frame, [result]))
                 monitor.wrote(sink, 1e3 * (time.monotonic() - handed))
             due = number + 1
 

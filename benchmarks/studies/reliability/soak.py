@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from foldcam.benchmarks.demo.model import demo_model
 from foldcam.benchmarks.studies.reliability.footprint import footprint, slope
-from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.model import FoldedModel
 from foldcam.runtime.pipeline import run
 from foldcam.runtime.sinks import Sink
@@ -76,7 +76,7 @@ class Witness(Sink):
     ) -> None:
         pass
 
-    def write(self, seen: Seen) -> None:
+    def write(self, seen: FrameResults) -> None:
         """Look at one frame."""
         number = number_in(seen.frame.image)
         if number != self.expected or seen.frame.index != number:

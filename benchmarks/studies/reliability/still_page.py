@@ -10,7 +10,7 @@ from pathlib import PurePath
 import numpy as np
 
 from foldcam.runtime.contract.schema import BankSummary, Contract, LabelRun, Origin
-from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.images.preprocess import Affine, Preprocessing
 from foldcam.runtime.model import Result, Timings
 from foldcam.runtime.options import ServeOptions
@@ -49,7 +49,7 @@ def _contract() -> Contract:
     )
 
 
-def _seen() -> Seen:
+def _seen() -> FrameResults:
     generator = np.random.default_rng(0)
     image = generator.integers(0, 256, (240, 320, 3), np.uint8)
     result = Result(
@@ -64,4 +64,4 @@ def _seen() -> Seen:
         timings=Timings(1.0, 1.0),
     )
     frame = Frame(image, 0, "still", PurePath("still"), 0.0, time.monotonic())
-    return Seen(frame, [result])
+    return FrameResults(frame, [result])

@@ -20,7 +20,7 @@ from foldcam.export.commands.fold import app
 from foldcam.export.datasets import Dataset, load_dataset
 from foldcam.export.exporter import export_model
 from foldcam.export.grafting.fold import FoldOptions
-from foldcam.export.grafting.refold import FoldWishes, fold_file
+from foldcam.export.grafting.refold import fold_file, stored_options
 from foldcam.export.models.spec import LoadedModel
 from foldcam.export.objectives.directions import parse_objective
 from foldcam.runtime.contract.onnx_file import read_contract
@@ -107,8 +107,8 @@ def test_the_models_own_options_are_the_default(
     assert [n.name for n in after.graph.node] == [n.name for n in before.graph.node]
     named = ({t.name: t for t in m.graph.initializer} for m in (before, after))
     assert next(named) == next(named)
-    wishes = FoldWishes(transfer=1, neighbors=5, heatmap_size=(8, 9))
-    contract = fold_file(path, Bank.load(bank_file), tmp_path / "other.onnx", wishes).contract
+    options = replace(stored_options(path), transfer=1, neighbors=5, heatmap_size=(8, 9))
+    contract = fold_file(path, Bank.load(bank_file), tmp_path / "other.onnx", options).contract
     assert (contract.transfer, contract.neighbors) == (1, 5)
     assert (contract.heatmap_size, contract.input_type) == ((8, 9), input_type)
     assert contract.precision == precision
@@ -120,7 +120,12 @@ def test_a_network_that_absorbed_its_normalisation_stays_with_uint8(
     path = tmp_path / "m.onnx"
     export_model(loaded, two_labels, path, GOAL, options=FoldOptions(input_type="uint8"))
     with pytest.raises(FoldcamError, match="in its first convolution: pass --input uint8"):
-        fold_file(path, Bank.load(bank_file), tmp_path / "o.onnx", FoldWishes(input_type="float32"))
+        fold_file(
+            path,
+            Bank.load(bank_file),
+            tmp_path / "o.onnx",
+            replace(stored_options(path), input_type="float32"),
+        )
 
 
 def test_an_embedding_network_that_says_which_it_is(

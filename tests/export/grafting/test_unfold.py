@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 from foldcam.export.grafting.fold import FoldOptions, fold
+from foldcam.export.grafting.refold import stored_options
 from foldcam.export.grafting.unfold import unfold
 from foldcam.export.onnx_graphs.embedding_model import mark_network, marked_network, strip_origin
 from foldcam.export.onnx_graphs.writing import PREFIX
@@ -166,10 +167,10 @@ def test_a_mark_is_replaced_and_nothing_else(hand_built):
     assert onnx.checker.check_model(model) is None
 
 
-def test_the_options_of_a_refolded_model_are_its_own():
-    from foldcam.export.grafting.refold import FoldWishes, fold_options
-
-    assert fold_options(FoldWishes(neighbors=4), None) == replace(FoldOptions(), neighbors=4)
+def test_the_options_of_a_refolded_model_are_its_own(hand_built, random_bank, tmp_path):
+    folded, _ = _folded(hand_built, random_bank, "plain")
+    onnx.save(unfold(folded, _contract(folded)).network, tmp_path / "network.onnx")
+    assert stored_options(tmp_path / "network.onnx") == FoldOptions()
 
 
 def _absorbing(hand_built, random_bank):

@@ -26,7 +26,7 @@ FOUND = {
 
 
 @pytest.mark.parametrize("style", FOUND)
-def test_the_landmarks_of_every_style_are_found(style, opened):
+def test_feature_map_and_head_are_found_in_every_style(style, opened):
     network, _ = opened(style)
     layer, shape, normalized = FOUND[style]
     assert (network.layer, network.feature_map_shape) == (layer, shape)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from foldcam.export.bank import Bank, BankOutcome
+from foldcam.export.verification.compared import Answers
 from foldcam.export.verification.comparison import Comparison
 from foldcam.export.verification.formulas import (
     Expected,
@@ -21,7 +22,6 @@ from foldcam.export.verification.formulas import (
     value_range,
 )
 from foldcam.export.verification.limits import LIMITS
-from foldcam.export.verification.parties import Answers
 from foldcam.runtime.contract.schema import BankSummary, Contract, LabelRun, Origin
 from foldcam.runtime.images.preprocess import Preprocessing
 

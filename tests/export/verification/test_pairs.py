@@ -18,7 +18,7 @@ from foldcam.export.bank_files import build_bank_file
 from foldcam.export.datasets import Dataset, load_dataset
 from foldcam.export.exporter import export_model
 from foldcam.export.grafting.fold import FoldOptions
-from foldcam.export.grafting.refold import FoldWishes, fold_file
+from foldcam.export.grafting.refold import fold_file, stored_options
 from foldcam.export.models.spec import LoadedModel
 from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.export.objectives.directions import parse_objective
@@ -140,7 +140,12 @@ def test_another_bank_is_compared_with_itself(
     built = build_bank_file(
         loaded, Dataset("few", "train", few), tmp_path / "few.safetensors", GOAL
     )
-    fold_file(folded_file, built.report.bank, tmp_path / "few.onnx", FoldWishes(neighbors=2))
+    fold_file(
+        folded_file,
+        built.report.bank,
+        tmp_path / "few.onnx",
+        replace(stored_options(folded_file), neighbors=2),
+    )
     report = verify_model(folded_file, network, images, against=[tmp_path / "few.onnx"])
     assert report.passed, report.failures
     assert report.pairs[1].bank == "its own"

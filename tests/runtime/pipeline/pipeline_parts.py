@@ -63,19 +63,19 @@ class Kept:
     """A sink that keeps what it gets, and may be slow, hang or fail.
 
     Args:
-        act: called with every `Seen` before it is kept.
+        act: called with every `FrameResults` before it is kept.
         may_skip: as of a window.
     """
 
     output = None
 
     def __init__(
-        self, act: Callable[[object], object] = lambda seen: None, may_skip: bool = False,
+        self, act: Callable[[object], object] = lambda item: None, may_skip: bool = False,
         name: str = "kept",
     ) -> None:  # fmt: skip
         self.name = name
         self.may_skip = may_skip
-        self.seen: list = []
+        self.items: list = []
         self.left: list = []
         self._act = act
 
@@ -85,13 +85,13 @@ class Kept:
     def __exit__(self, kind, error, trace):
         self.left.append(kind)
 
-    def write(self, seen) -> None:
-        self._act(seen)
-        self.seen.append(seen)
+    def write(self, item) -> None:
+        self._act(item)
+        self.items.append(item)
 
     @property
     def indices(self) -> list[int]:
-        return [seen.frame.index for seen in self.seen]
+        return [item.frame.index for item in self.items]
 
 
 class Reopened(Kept):

@@ -177,8 +177,8 @@ def test_sink_that_asks_to_stop_ends_the_run_cleanly(tiny_model, video, tmp_path
         def __exit__(self, *_):
             pass
 
-        def write(self, seen):
-            if seen.frame.index == 3:
+        def write(self, item):
+            if item.frame.index == 3:
                 raise StopRequested
 
     source = open_source(file=str(video()))

@@ -32,14 +32,14 @@ def no_thread_is_left():
 
 
 def test_a_recorded_source_loses_none_in_order_however_slow_a_sink_is(model):
-    slow = Kept(lambda seen: time.sleep(0.004))
+    slow = Kept(lambda item: time.sleep(0.004))
     quick, behind = Kept(), Given(60)
     most = []
 
-    def look(seen):
-        most.append(behind.delivered - len(quick.seen))
+    def look(item):
+        most.append(behind.delivered - len(quick.items))
 
-    slow._act = lambda seen: (time.sleep(0.004), look(seen))
+    slow._act = lambda item: (time.sleep(0.004), look(item))
     summary = run(behind, model, [slow, quick])
     assert slow.indices == quick.indices == list(range(60))
     assert summary.streams[0]["drops"] == {}
@@ -52,14 +52,14 @@ def test_frames_keep_their_own_pixels(model):
     """Buffers go round: a frame must not be overwritten while a slow sink holds it."""
     wrong = []
 
-    def look(seen):
+    def look(item):
         time.sleep(0.002)
-        if number_in(seen.frame.image) != seen.frame.index:
-            wrong.append(seen.frame.index)
+        if number_in(item.frame.image) != item.frame.index:
+            wrong.append(item.frame.index)
 
     kept = Kept(look)
     run(open_source("test://?size=64x32&frames=60"), model, [kept])
-    assert (wrong, len(kept.seen)) == ([], 60)
+    assert (wrong, len(kept.items)) == ([], 60)
 
 
 def test_stages_overlap(tiny_model):
@@ -111,7 +111,7 @@ def test_both_can_be_overridden(tiny_model):
 
 def test_a_slow_sink_never_stalls_a_live_source(model):
     let_go = threading.Event()
-    dead, quick = Kept(lambda seen: let_go.wait(30), name="dead"), Kept(name="quick")
+    dead, quick = Kept(lambda item: let_go.wait(30), name="dead"), Kept(name="quick")
     source = Given(40, live=True, before=lambda index: time.sleep(0.004))
     monitor = Monitor()
 
@@ -122,9 +122,9 @@ def test_a_slow_sink_never_stalls_a_live_source(model):
     threading.Thread(target=release).start()
     summary = run(source, model, [dead, quick], monitor=monitor)
     told = {sink["sink"]: sink for sink in summary.sinks}
-    assert len(quick.seen) == summary.frames
-    assert told["dead"]["drops"]["sink behind"] == summary.frames - len(dead.seen)
-    assert told["dead"]["written"] == len(dead.seen) < summary.frames
+    assert len(quick.items) == summary.frames
+    assert told["dead"]["drops"]["sink behind"] == summary.frames - len(dead.items)
+    assert told["dead"]["written"] == len(dead.items) < summary.frames
     # It is given the newest of what it missed.
     assert dead.indices[-1] == quick.indices[-1]
     assert dead.indices == sorted(dead.indices)
@@ -132,21 +132,21 @@ def test_a_slow_sink_never_stalls_a_live_source(model):
 
 def test_a_sink_that_may_skip_never_stalls_a_recorded_one(model):
     let_go = threading.Event()
-    window = Kept(lambda seen: let_go.wait(30), may_skip=True, name="window")
-    lines = Kept(lambda seen: len(lines.seen) == 39 and let_go.set(), name="lines")
+    window = Kept(lambda item: let_go.wait(30), may_skip=True, name="window")
+    lines = Kept(lambda item: len(lines.items) == 39 and let_go.set(), name="lines")
     summary = run(Given(40), model, [window, lines])
     assert lines.indices == list(range(40))
-    assert len(window.seen) < 40
-    assert summary.sinks[0]["drops"]["sink behind"] == 40 - len(window.seen)
+    assert len(window.items) < 40
+    assert summary.sinks[0]["drops"]["sink behind"] == 40 - len(window.items)
 
 
 def test_a_sink_that_hangs_does_not_keep_a_stopped_run(model, monkeypatch):
-    from foldcam.runtime.pipeline import conductor, outlet
+    from foldcam.runtime.pipeline import conductor, sink_thread
 
-    for module in (outlet, conductor):
+    for module in (sink_thread, conductor):
         monkeypatch.setattr(module, "GRACE_SECONDS", 0.3)
     let_go, stop = threading.Event(), threading.Event()
-    dead, quick = Kept(lambda seen: let_go.wait(30)), Kept()
+    dead, quick = Kept(lambda item: let_go.wait(30)), Kept()
     threading.Timer(0.2, stop.set).start()
     source = Given(10**9, live=True, before=lambda index: time.sleep(0.002))
     summary = run(source, model, [dead, quick], stop=stop)
@@ -160,8 +160,8 @@ def test_a_sink_that_hangs_does_not_keep_a_stopped_run(model, monkeypatch):
 def test_a_sink_may_leave_a_frame_out_and_go_on(model):
     from foldcam.runtime.sinks.base import NotWritten
 
-    def leave_out(seen):
-        if seen.frame.index in (3, 4):
+    def leave_out(item):
+        if item.frame.index in (3, 4):
             raise NotWritten("the broker is busy")
 
     kept = Kept(leave_out)
@@ -173,7 +173,7 @@ def test_a_sink_may_leave_a_frame_out_and_go_on(model):
 
 def test_windows_are_written_to_by_the_main_thread(model):
     threads = set()
-    window = Kept(lambda seen: threads.add(threading.current_thread()), may_skip=True)
+    window = Kept(lambda item: threads.add(threading.current_thread()), may_skip=True)
     window.main_thread = True
     run(Given(60, before=lambda index: time.sleep(0.002)), model, [window])
     assert threads == {threading.main_thread()}
@@ -183,7 +183,7 @@ def test_windows_are_written_to_by_the_main_thread(model):
 def test_a_window_that_is_closed_ends_the_run(model):
     from foldcam.runtime.sinks import StopRequested
 
-    def close(seen):
+    def close(item):
         raise StopRequested
 
     window = Kept(close, may_skip=True)
@@ -193,8 +193,8 @@ def test_a_window_that_is_closed_ends_the_run(model):
 
 
 def test_a_sink_that_fails_on_a_recorded_source_ends_the_run(model):
-    def fail(seen):
-        if seen.frame.index == 3:
+    def fail(item):
+        if item.frame.index == 3:
             raise FoldcamError("the disk is full")
 
     failing, other = Kept(fail), Kept()
@@ -204,7 +204,7 @@ def test_a_sink_that_fails_on_a_recorded_source_ends_the_run(model):
 
 
 def test_a_sink_that_fails_on_a_live_one_is_closed_and_the_others_go_on(model):
-    def fail(seen):
+    def fail(item):
         raise FoldcamError("the disk is full.")
 
     failing, other = Kept(fail, name="video"), Kept()
@@ -214,13 +214,13 @@ def test_a_sink_that_fails_on_a_live_one_is_closed_and_the_others_go_on(model):
     assert failing.left == [FoldcamError]
     assert summary.sinks[0]["reason"] == "the disk is full"
     assert summary.sinks[0]["drops"]["sink failed"] >= 1
-    assert len(other.seen) == summary.frames > 5
+    assert len(other.items) == summary.frames > 5
 
 
 def test_it_is_opened_again_if_it_offers_that(model):
     broken = [3]
 
-    def fail(seen):
+    def fail(item):
         if broken[0]:
             broken[0] -= 1
             raise FoldcamError("away")
@@ -230,12 +230,12 @@ def test_it_is_opened_again_if_it_offers_that(model):
     flow = FlowOptions(backoff_seconds=0.01, backoff_most_seconds=0.02)
     run(source, model, [sink, Kept()], flow=flow)
     assert sink.reopened == 3
-    assert sink.seen[-1].frame.index == 299
+    assert sink.items[-1].frame.index == 299
     assert sink.left == [FoldcamError] * 3 + [None]
 
 
 def test_what_a_failed_sink_removed_is_not_said_to_be_written(model):
-    def fail(seen):
+    def fail(item):
         raise FoldcamError("the disk is full")
 
     failing, other = Kept(fail), Kept()
@@ -245,7 +245,7 @@ def test_what_a_failed_sink_removed_is_not_said_to_be_written(model):
 
 
 def test_without_anybody_left_to_write_for_the_run_ends(model):
-    def fail(seen):
+    def fail(item):
         raise FoldcamError("the disk is full")
 
     source = Given(10**9, live=True, before=lambda index: time.sleep(0.002))
@@ -254,18 +254,18 @@ def test_without_anybody_left_to_write_for_the_run_ends(model):
 
 
 def test_who_only_looks_keeps_it_going(model):
-    def fail(seen):
+    def fail(item):
         raise FoldcamError("the disk is full")
 
     page = Kept(may_skip=True)
     source = Given(100, live=True, before=lambda index: time.sleep(0.002))
     summary = run(source, model, [Kept(fail), page])
-    assert page.seen[-1].frame.index == 99
+    assert page.items[-1].frame.index == 99
     assert summary.frames > 10
 
 
 def test_a_bug_in_a_sink_is_not_swallowed(model):
-    def bug(seen):
+    def bug(item):
         raise ZeroDivisionError("a bug")
 
     with pytest.raises(ZeroDivisionError):
@@ -280,10 +280,10 @@ def test_sources_share_a_pass_and_are_never_mixed(tiny_model):
         summary = run(sources, model, [kept])
     assert model.rows == [3] * 20
     for stream, color in enumerate(colors):
-        own = [seen for seen in kept.seen if seen.frame.stream == stream]
-        assert [seen.frame.index for seen in own] == list(range(20))
-        assert {seen.result.labels[0] for seen in own} == {color}
-        assert {seen.frame.source for seen in own} == {color}
+        own = [item for item in kept.items if item.frame.stream == stream]
+        assert [item.frame.index for item in own] == list(range(20))
+        assert {item.result.labels[0] for item in own} == {color}
+        assert {item.frame.source for item in own} == {color}
     assert summary.frames == 60
     assert summary.source == "red, green, blue"
     assert [stream["processed"] for stream in summary.streams] == [20, 20, 20]
@@ -293,7 +293,7 @@ def test_a_source_that_ends_early_holds_nobody_up(tiny_model):
     kept = Kept()
     with Sized(open_backend(tiny_model, "cpu", 1)) as model:
         run([Given(3), Given(30, color="blue")], model, [kept])
-    assert [seen.frame.index for seen in kept.seen if seen.frame.stream] == list(range(30))
+    assert [item.frame.index for item in kept.items if item.frame.stream] == list(range(30))
 
 
 def test_a_live_source_that_hangs_does_not_disturb_the_other(model):
@@ -304,7 +304,7 @@ def test_a_live_source_that_hangs_does_not_disturb_the_other(model):
     sources = [hanging, flowing]
     threading.Thread(target=lambda: (until(lambda: flowing.closed), let_go.set())).start()
     run(sources, model, [kept], stop=stop)
-    assert [s.frame.index for s in kept.seen if s.frame.stream == 1][-1] == 99
+    assert [s.frame.index for s in kept.items if s.frame.stream == 1][-1] == 99
 
 
 def test_recorded_frames_fill_batches_as_asked(tiny_model):
@@ -321,7 +321,7 @@ def test_batches_give_what_single_frames_give(tiny_model):
         with FoldedModel.load(tiny_model, "cpu", 1) as model:
             source = open_source("test://?size=64x32&frames=12")
             run(source, model, [kept], flow=FlowOptions(batch=batch))
-        return [seen.result for seen in kept.seen]
+        return [item.result for item in kept.items]
 
     for one, many in zip(results(1), results(5), strict=True):
         np.testing.assert_allclose(one.embedding, many.embedding, atol=1e-6)
@@ -330,11 +330,11 @@ def test_batches_give_what_single_frames_give(tiny_model):
 
 def test_it_stops_when_told_with_what_was_begun_written(model):
     stop, kept = threading.Event(), Kept()
-    kept._act = lambda seen: seen.frame.index == 20 and stop.set()
+    kept._act = lambda item: item.frame.index == 20 and stop.set()
     summary = run(Given(10**9), model, [kept], stop=stop)
     assert summary.interrupted
-    assert summary.frames == len(kept.seen) == summary.sinks[0]["written"]
-    assert kept.indices == list(range(len(kept.seen)))
+    assert summary.frames == len(kept.items) == summary.sinks[0]["written"]
+    assert kept.indices == list(range(len(kept.items)))
     assert kept.left == [None]
 
 
@@ -350,7 +350,7 @@ def test_it_stops_at_once_while_a_source_is_stuck(model):
 
 def test_the_monitor_is_told_everything(model):
     monitor = Monitor()
-    kept = Kept(lambda seen: seen.image)
+    kept = Kept(lambda item: item.image)
     run(Given(10), model, [kept], monitor=monitor)
     now = monitor.snapshot()
     assert now.frames == 10

@@ -27,12 +27,12 @@ def pause(index: int) -> None:
     time.sleep(0.02)
 
 
-def refuse(seen) -> None:
+def refuse(item) -> None:
     raise NotWritten("nobody is there")
 
 
-def refuse_odd(seen) -> None:
-    if seen.frame.index % 2:
+def refuse_odd(item) -> None:
+    if item.frame.index % 2:
         raise NotWritten("it was busy")
 
 
@@ -91,8 +91,8 @@ def test_what_is_found_out_at_the_end_counts(model):
 
 
 def test_a_sink_that_failed_and_did_not_come_back_is_a_failure(model):
-    def fail(seen):
-        if seen.frame.index == 2:
+    def fail(item):
+        if item.frame.index == 2:
             raise FoldcamError("No space left on the disk of out: free some, or write elsewhere.")
 
     flow = FlowOptions(keep="newest", backoff_seconds=60.0, backoff_most_seconds=60.0)

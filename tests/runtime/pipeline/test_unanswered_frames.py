@@ -22,7 +22,7 @@ def test_a_film_with_black_frames_is_read_to_its_end_and_they_are_counted(load, 
 
     kept = Kept()
     summary = run(Dark(50), load(without_epsilon), [kept])
-    assert summary.frames == len(kept.seen) == 50
+    assert summary.frames == len(kept.items) == 50
     assert summary.unanswered == {NAN: FRAMES_IN_A_ROW + 5}
     assert summary.streams[0]["unanswered"] == summary.unanswered
     assert sum(summary.labels.values()) == 50 - FRAMES_IN_A_ROW - 5
@@ -54,7 +54,7 @@ def test_a_result_of_a_users_own_function_is_judged_too(load, without_epsilon):
     summary = run(Given(3), own, [kept])
     assert summary.unanswered == {NAN: 3}
     assert summary.broken is not None
-    assert kept.seen[0].result.labels == []
+    assert kept.items[0].result.labels == []
 
 
 def test_black_pictures_break_no_sound_model(load, scaled):

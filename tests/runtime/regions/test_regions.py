@@ -193,7 +193,7 @@ class Kept:
     name, may_skip, output = "kept", False, None
 
     def __init__(self) -> None:
-        self.seen: list = []
+        self.items: list = []
 
     def __enter__(self):
         return self
@@ -201,8 +201,8 @@ class Kept:
     def __exit__(self, *_):
         pass
 
-    def write(self, seen):
-        self.seen.append(seen)
+    def write(self, item):
+        self.items.append(item)
 
 
 def go(path, image, boxes, **flow):
@@ -220,8 +220,8 @@ def go(path, image, boxes, **flow):
             regions=RegionOptions(boxes=tuple(boxes)),
             flow=FlowOptions(**flow),
         )
-    (seen,) = kept.seen
-    return seen
+    (item,) = kept.items
+    return item
 
 
 @pytest.mark.parametrize("rule", ["stretch", "crop", "letterbox"])
@@ -233,8 +233,8 @@ def test_a_region_is_painted_as_its_own_picture_would_be(make_model, contract_wi
     x, y, width, height = box
     with FoldedModel.load(path, "cpu", 1) as model:
         alone = model(np.ascontiguousarray(image[y : y + height, x : x + width]))
-    seen = go(path, image, [box])
-    (result,) = seen.results
+    item = go(path, image, [box])
+    (result,) = item.results
     np.testing.assert_array_equal(result.heatmap, alone.heatmap)
     assert (result.box, result.frame_wh) == (box, (30, 40))
     assert result.affine.scale_x == alone.affine.scale_x
@@ -246,7 +246,7 @@ def test_a_region_is_painted_as_its_own_picture_would_be(make_model, contract_wi
     beside = painted.copy()
     beside[y : y + height, x : x + width] = 0
     assert not beside.any()
-    np.testing.assert_array_equal(seen.heat, painted)
+    np.testing.assert_array_equal(item.heat, painted)
 
 
 def test_exact_heat_of_a_region_under_a_letterbox(make_model, contract_with):
@@ -255,17 +255,17 @@ def test_exact_heat_of_a_region_under_a_letterbox(make_model, contract_with):
     image = np.zeros((20, 20, 3), np.uint8)
     image[10:14, 6:10, 0] = 200
     image[10:14, 10:14, 0] = 100
-    seen = go(path, image, [(6, 10, 8, 4)])
-    (result,) = seen.results
+    item = go(path, image, [(6, 10, 8, 4)])
+    (result,) = item.results
     # Each quarter of the input is half padding, so the columns keep their ratio of 2 to 1.
     np.testing.assert_allclose(result.heatmap, [[1, 0.5], [1, 0.5]], atol=1e-6)
     # One pixel of the input is one of the frame; row 0 of the input would be row 8 of it.
     assert result.affine == (1.0, 1.0, 6.0, 8.0)
     # Cell centres lie at x = 8 and x = 12; between them it falls off, outside it is flat.
     expected = np.interp(np.arange(6, 14) + 0.5, [8, 12], [1.0, 0.5])
-    np.testing.assert_allclose(seen.heat[10:14, 6:14], np.tile(expected, (4, 1)), atol=1e-6)
-    assert not seen.heat[8:10].any()
-    assert not seen.heat[14:16].any()
+    np.testing.assert_allclose(item.heat[10:14, 6:14], np.tile(expected, (4, 1)), atol=1e-6)
+    assert not item.heat[8:10].any()
+    assert not item.heat[14:16].any()
     assert result.hottest() == (8.0, 10.0)
 
 
@@ -290,11 +290,11 @@ def test_more_regions_than_a_batch_holds_are_split_and_stay_together(tiny_model,
         image[:, 10 * number : 10 * number + 10, number % 3] = 200
     boxes = [(10 * number, 0, 10, 8) for number in range(7)]
     for batch in (1, 2, 3, 7, 20):
-        seen = go(path, image, boxes, batch=batch)
-        assert [result.labels[0] for result in seen.results] == [
+        item = go(path, image, boxes, batch=batch)
+        assert [result.labels[0] for result in item.results] == [
             ("red", "green", "blue")[number % 3] for number in range(7)
         ]
-        assert [result.box for result in seen.results] == boxes
+        assert [result.box for result in item.results] == boxes
 
 
 def test_frames_without_regions_go_on_in_order(tiny_model, video):
@@ -302,11 +302,11 @@ def test_frames_without_regions_go_on_in_order(tiny_model, video):
     regions = Regions(lambda frame: [(0, 0, 8, 8)] * (frame.index % 3), "every third has none", 2)
     with FoldedModel.load(tiny_model) as model:
         summary = run(open_source(str(video(frames=20))), model, [kept], regions=regions)
-    assert [seen.frame.index for seen in kept.seen] == list(range(20))
-    assert [len(seen.results) for seen in kept.seen] == [index % 3 for index in range(20)]
+    assert [item.frame.index for item in kept.items] == list(range(20))
+    assert [len(item.results) for item in kept.items] == [index % 3 for index in range(20)]
     assert summary.frames == 20
     assert sum(summary.labels.values()) == sum(index % 3 for index in range(20))
-    assert not kept.seen[0].heat.any()
+    assert not kept.items[0].heat.any()
 
 
 def test_a_plain_function_gets_the_regions_too(tiny_model, photo):
@@ -318,6 +318,6 @@ def test_a_plain_function_gets_the_regions_too(tiny_model, photo):
             [kept],
             regions=RegionOptions(grid=(3, 2)),
         )
-    results = kept.seen[0].results
+    results = kept.items[0].results
     assert [result.box for result in results][:2] == [(0, 0, 20, 20), (20, 0, 20, 20)]
     assert results[1].affine.offset_x == 20

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.images.preprocess import Affine
 from foldcam.runtime.model import Result, Timings
 from foldcam.runtime.sources.base import Frame
@@ -55,13 +55,13 @@ def seen_of(
     stream: int = 0,
     image: Any = None,
     source: str = "cam",
-) -> Seen:
+) -> FrameResults:
     """A frame of `seconds` after the first one, whose results are given (one owl unless)."""
     pixels = np.full((H, W, 3), 40, np.uint8) if image is None else image
     captured = time.monotonic() - 1000.0 + seconds
     frame = Frame(pixels, index, source, PurePath("cam"), seconds, captured, stream)
     size = (pixels.shape[1], pixels.shape[0])
-    return Seen(frame, [replace(each, frame_wh=size) for each in results or (result_of(),)])
+    return FrameResults(frame, [replace(each, frame_wh=size) for each in results or (result_of(),)])
 
 
 def source_of(**changes: Any) -> Any:
@@ -79,7 +79,7 @@ def make_result() -> Callable[..., Result]:
 
 
 @pytest.fixture
-def make_seen() -> Callable[..., Seen]:
+def make_item() -> Callable[..., FrameResults]:
     return seen_of
 
 

@@ -13,7 +13,7 @@ import pytest
 from foldcam.runtime.events.rule import EventRule
 from foldcam.runtime.output_options import OutputOptions
 from foldcam.runtime.pipeline import Progress
-from foldcam.runtime.pipeline.outlet import Outcome
+from foldcam.runtime.pipeline.sink_thread import Outcome
 from foldcam.runtime.pipeline.status import status_text
 from foldcam.runtime.pipeline.summary import Tally, summarized
 from foldcam.runtime.sinks import NotWritten, open_outputs
@@ -47,7 +47,7 @@ def assert_silent(text: str) -> None:
 
 @pytest.mark.parametrize("address", ADDRESSES)
 def test_no_output_of_a_run_has_it(
-    address, tmp_path, make_seen, make_result, make_source, contract_with
+    address, tmp_path, make_item, make_result, make_source, contract_with
 ):
     spoken = "Zx7 k>h" if "Zx7 k>h" in address else SECRET
     name = parse_address(address).name
@@ -63,14 +63,14 @@ def test_no_output_of_a_run_has_it(
     contract = contract_with()
     rules = [EventRule("any", similarity_below=1)]
     size = contract.bank.embedding_size
-    seen = make_seen(0, make_result(embedding=[1.0] * size), source=address)
+    item = make_item(0, make_result(embedding=[1.0] * size), source=address)
     try:
         monitor = Monitor()
         stream = monitor.add_stream(address, True)
         for sink in open_outputs([source], options, events=rules, contract=contract):
             with sink:
                 number = monitor.add_sink(sink.name)
-                sink.write(seen)
+                sink.write(item)
                 monitor.lost(number, Cause.sink_failed, f"{address} is gone, as is {spoken}")
         monitor.state(stream, State.backoff, f"cannot open '{address}'")
         log.warning("%s failed: %s", address, NotWritten(f"login {spoken}"))
@@ -94,7 +94,7 @@ def test_no_output_of_a_run_has_it(
         "status": status_text(progress),
         "health": health.look().reason,
         "metrics": Metrics(monitor, lambda: 0, lambda: True).text().decode(),
-        "live page": json.dumps(answers(seen)) + json.dumps(monitor.snapshot().to_dict()),
+        "live page": json.dumps(answers(item)) + json.dumps(monitor.snapshot().to_dict()),
         "systemd": systemd_status(monitor.snapshot()),
         "names": " ".join(str(path) for path in tmp_path.rglob("*")),
     }

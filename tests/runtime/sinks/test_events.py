@@ -16,20 +16,20 @@ from foldcam.runtime.sinks import NotWritten, open_outputs
 
 
 @pytest.fixture
-def fired(make_seen, make_result):
+def fired(make_item, make_result):
     """The seconds at which a rule fires, given one value per frame, `every` seconds apart."""
 
     def fired(values, every: float = 1.0, **keys) -> list[float]:
         rule = EventRule("a", **{"cooldown_seconds": 0.0, **keys})
         detector = Detector([rule], [False], [True])
-        base = make_seen(0).frame.captured
+        base = make_item(0).frame.captured
         found = []
         for index, value in enumerate(values):
             given = value if isinstance(value, str) else "owl"
             result = make_result(given, value if isinstance(value, float) else 0.9)
-            seen = make_seen(index, result)
-            object.__setattr__(seen.frame, "captured", base + every * index)
-            found += [every * index for _ in detector.events(seen)]
+            item = make_item(index, result)
+            object.__setattr__(item.frame, "captured", base + every * index)
+            found += [every * index for _ in detector.events(item)]
         return found
 
     return fired
@@ -83,29 +83,29 @@ def test_a_thousand_flickering_frames_are_few_events_by_default(fired):
     assert len(many) == 4
 
 
-def test_conditions_must_hold_in_one_region(make_seen, make_result):
+def test_conditions_must_hold_in_one_region(make_item, make_result):
     rule = EventRule("a", label=("owl",), similarity_above=0.8)
     detector = Detector([rule], [True], [False])
     far = [make_result("owl", 0.3), make_result("cat", 0.95)]
-    assert detector.events(make_seen(0, *far)) == []
-    (event,) = detector.events(make_seen(1, *far, make_result("owl", 0.9, box=(1, 2, 3, 4))))
+    assert detector.events(make_item(0, *far)) == []
+    (event,) = detector.events(make_item(1, *far, make_result("owl", 0.9, box=(1, 2, 3, 4))))
     assert event.result.box == (1, 2, 3, 4)
 
 
-def test_streams_are_watched_apart_and_photographs_each_by_itself(make_seen, make_result):
+def test_streams_are_watched_apart_and_photographs_each_by_itself(make_item, make_result):
     rule = EventRule("a", similarity_below=0.4, cooldown_seconds=100)
     low = make_result("owl", 0.1)
     detector = Detector([rule], [False, False, True], [True, False, False])
     found = [
-        (event.seen.frame.stream, event.number)
+        (event.item.frame.stream, event.number)
         for index in range(3)
         for stream in (0, 1, 2)
-        for event in detector.events(make_seen(index, low, seconds=index, stream=stream))
+        for event in detector.events(make_item(index, low, seconds=index, stream=stream))
     ]
     assert found == [(0, 1), (1, 2), (2, 3), (2, 4), (2, 5)]
 
 
-def test_time_that_goes_back_begins_again(make_seen, make_result):
+def test_time_that_goes_back_begins_again(make_item, make_result):
     """A film that is played again, or a source whose time began again."""
     rule = EventRule("a", similarity_below=0.4, for_seconds=2, cooldown_seconds=5)
     detector = Detector([rule], [False], [False])
@@ -120,31 +120,31 @@ def test_time_that_goes_back_begins_again(make_seen, make_result):
         (2, low),
         (5, low),
     ]:
-        times += [seconds for _ in detector.events(make_seen(0, result, seconds=seconds))]
+        times += [seconds for _ in detector.events(make_item(0, result, seconds=seconds))]
     assert times == [102, 5]
 
 
-def test_share_of_heat(make_seen, make_result):
+def test_share_of_heat(make_item, make_result):
     # One hot quarter of two by two cells, painted bilinearly over 32 x 24.
-    seen = make_seen(0, make_result(heat=[[1, 0], [0, 0]]))
-    whole = heat_share(seen, (0, 0, 32, 24))
+    item = make_item(0, make_result(heat=[[1, 0], [0, 0]]))
+    whole = heat_share(item, (0, 0, 32, 24))
     assert whole == pytest.approx(1.0)
-    left = heat_share(seen, (0, 0, 16, 24))
-    assert left + heat_share(seen, (16, 0, 100, 100)) == pytest.approx(1.0)
+    left = heat_share(item, (0, 0, 16, 24))
+    assert left + heat_share(item, (16, 0, 100, 100)) == pytest.approx(1.0)
     assert 0.8 < left < 1
-    assert heat_share(seen, (500, 0, 5, 5)) == 0.0
-    assert heat_share(make_seen(0, make_result(heat=[[0, 0]])), (0, 0, 32, 24)) == 0.0
+    assert heat_share(item, (500, 0, 5, 5)) == 0.0
+    assert heat_share(make_item(0, make_result(heat=[[0, 0]])), (0, 0, 32, 24)) == 0.0
 
 
-def test_heat_and_estimate_as_rules(make_seen, make_result):
+def test_heat_and_estimate_as_rules(make_item, make_result):
     heat = EventRule("a", heat_in=(0, 0, 16, 24), heat_above=0.8)
     dear = EventRule("b", estimate_above=100)
     detector = Detector([heat, dear], [True], [False])
-    seen = make_seen(0, make_result(heat=[[1, 0]], estimate=101.0))
-    assert [event.rule.name for event in detector.events(seen)] == ["a", "b"]
-    seen = make_seen(0, make_result(heat=[[0, 1]], estimate=100.0))
-    assert detector.events(seen) == []
-    assert detector.events(make_seen(0, make_result())) != []  # a model of labels has no estimate
+    item = make_item(0, make_result(heat=[[1, 0]], estimate=101.0))
+    assert [event.rule.name for event in detector.events(item)] == ["a", "b"]
+    item = make_item(0, make_result(heat=[[0, 1]], estimate=100.0))
+    assert detector.events(item) == []
+    assert detector.events(make_item(0, make_result())) != []  # a model of labels has no estimate
     cold = EventRule("a", heat_in=(0, 0, 16, 24), heat_below=0.2)
     cheap = EventRule("b", estimate_below=100)
     band = EventRule("c", estimate_above=50, estimate_below=100)
@@ -153,8 +153,8 @@ def test_heat_and_estimate_as_rules(make_seen, make_result):
         ([[0, 1]], 99.0, ["a", "b", "c"]), ([[1, 0]], 50.0, ["b"]), ([[1, 0]], 100.0, []),
         ([[1, 0]], float("nan"), []),
     ):  # fmt: skip
-        seen = make_seen(0, make_result(heat=heat, estimate=estimate))
-        assert [event.rule.name for event in detector.events(seen)] == names
+        item = make_item(0, make_result(heat=heat, estimate=estimate))
+        assert [event.rule.name for event in detector.events(item)] == names
 
 
 ODD = EventRule("odd", similarity_below=0.4, cooldown_seconds=0)
@@ -167,12 +167,12 @@ def opened(folder, make_source, tiny_contract, **options):
     )  # fmt: skip
 
 
-def test_a_line_and_two_pictures(tmp_path, make_seen, make_result, make_source, contract_with):
+def test_a_line_and_two_pictures(tmp_path, make_item, make_result, make_source, contract_with):
     (sink,) = opened(tmp_path, make_source, contract_with())
     image = np.full((24, 32, 3), (30, 60, 90), np.uint8)
     with sink:
         for index, similarity in enumerate([0.9, 0.3, 0.3, 0.9, 0.2]):
-            sink.write(make_seen(index, make_result("owl", similarity), image=image))
+            sink.write(make_item(index, make_result("owl", similarity), image=image))
     lines = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     assert [(line["event"], line["frame"], line["number"]) for line in lines] == [
         ("odd", 1, 1), ("odd", 4, 2),
@@ -186,28 +186,28 @@ def test_a_line_and_two_pictures(tmp_path, make_seen, make_result, make_source, 
     # A second run adds to what is there.
     (sink,) = opened(tmp_path, make_source, contract_with())
     with sink:
-        sink.write(make_seen(0, make_result("owl", 0.1)))
+        sink.write(make_item(0, make_result("owl", 0.1)))
     assert len((tmp_path / "events.jsonl").read_text().splitlines()) == 3
     assert len(list(tmp_path.glob("*.jpg"))) == 6
 
 
-def test_snapshots_are_kept_in_bounds(tmp_path, make_seen, make_result, make_source, contract_with):
+def test_snapshots_are_kept_in_bounds(tmp_path, make_item, make_result, make_source, contract_with):
     (sink,) = opened(tmp_path, make_source, contract_with(), keep_gb=5e-6)
     noise = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
     with sink:
         for index in range(40):
-            sink.write(make_seen(index, make_result("owl", 0.1 + 0.8 * (index % 2)), image=noise))
+            sink.write(make_item(index, make_result("owl", 0.1 + 0.8 * (index % 2)), image=noise))
     for kind in ("odd-2*.jpg", "odd-raw-2*.jpg"):
         assert 0 < sum(path.stat().st_size for path in tmp_path.glob(kind)) <= 5000
     assert len((tmp_path / "events.jsonl").read_text().splitlines()) == 20
 
 
 def test_without_room_the_line_is_written_and_the_pictures_counted_as_lost(
-    tmp_path, make_seen, make_result, make_source, contract_with
+    tmp_path, make_item, make_result, make_source, contract_with
 ):
     (sink,) = opened(tmp_path, make_source, contract_with(), min_free_gb=1e6)
     with sink, pytest.raises(NotWritten, match="are free on the disk"):
-        sink.write(make_seen(0, make_result("owl", 0.1)))
+        sink.write(make_item(0, make_result("owl", 0.1)))
     assert [path.name for path in tmp_path.iterdir()] == ["events.jsonl"]
 
 

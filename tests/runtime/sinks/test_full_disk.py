@@ -46,7 +46,7 @@ def noise(seed: int) -> np.ndarray:
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
 def test_a_live_film_is_ended_before_the_disk_is_full_and_goes_on(
-    disk, suffix, make_source, make_seen
+    disk, suffix, make_source, make_item
 ):
     options = OutputOptions(save=str(disk / f"x{suffix}"))
     (sink,) = open_outputs([make_source()], options, RecordingOptions(min_free_gb=0))
@@ -56,12 +56,12 @@ def test_a_live_film_is_ended_before_the_disk_is_full_and_goes_on(
                 fill(disk, but=300_000)
             if index == 70:
                 (disk / "filler").unlink()
-            seen = make_seen(index, seconds=index / 20, image=noise(index))
+            item = make_item(index, seconds=index / 20, image=noise(index))
             if 60 <= index < 70:
                 with pytest.raises(FoldcamError, match="No space left"):
-                    sink.write(seen)
+                    sink.write(item)
             else:
-                sink.write(seen)
+                sink.write(item)
     films = sorted(disk.glob("x*"))
     assert len(films) == 2
     shown = sum(len(list(open_source(file=str(film)))) for film in films)
@@ -71,7 +71,7 @@ def test_a_live_film_is_ended_before_the_disk_is_full_and_goes_on(
 
 @pytest.mark.parametrize(("suffix", "least"), [(".mkv", 30), (".avi", 30), (".mp4", 0)])
 def test_of_a_film_that_was_cut_what_plays_is_kept_and_the_rest_counted(
-    disk, suffix, least, make_source, make_seen, monkeypatch
+    disk, suffix, least, make_source, make_item, monkeypatch
 ):
     """The disk fills between two looks at it: the encoder writes nothing more, and says nothing."""
     monkeypatch.setattr(VideoSink, "_check_margin", lambda self: None)
@@ -83,7 +83,7 @@ def test_of_a_film_that_was_cut_what_plays_is_kept_and_the_rest_counted(
                 fill(disk)
             if index == 70:
                 (disk / "filler").unlink()
-            sink.write(make_seen(index, seconds=index / 20, image=noise(index)))
+            sink.write(make_item(index, seconds=index / 20, image=noise(index)))
     lost, reason = sink.losses()
     films = list(disk.glob("x*"))
     shown = len(list(open_source(file=str(films[0])))) if films else 0

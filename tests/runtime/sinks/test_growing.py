@@ -108,16 +108,16 @@ def test_events_are_not_written_through_a_link(tmp_path, make_source, contract_w
     assert victim.read_bytes() == b""
 
 
-def test_two_runs_do_not_add_to_one_file(tmp_path, make_source, make_seen):
+def test_two_runs_do_not_add_to_one_file(tmp_path, make_source, make_item):
     options = OutputOptions(jsonl=str(tmp_path / "x.jsonl"))
     (first,) = open_outputs([make_source()], options)
     with first:
-        first.write(make_seen(0))
+        first.write(make_item(0))
         with pytest.raises(FoldcamError, match="Another run is writing"):
             open_outputs([make_source()], options)
     (second,) = open_outputs([make_source()], options)
     with second:
-        second.write(make_seen(1))
+        second.write(make_item(1))
     assert frames_in(tmp_path / "x.jsonl") == [0, 1]
 
 
@@ -131,11 +131,11 @@ def test_a_file_that_was_rotated_away_is_begun_again_at_its_place(tmp_path):
     assert (frames_in(tmp_path / "x.jsonl.1"), frames_in(path)) == ([1], [2])
 
 
-def test_rotated_lines_can_be_read_while_they_are_written(tmp_path, make_source, make_seen):
+def test_rotated_lines_can_be_read_while_they_are_written(tmp_path, make_source, make_item):
     options = OutputOptions(jsonl=str(tmp_path / "x.jsonl"))
     (sink,) = open_outputs([make_source()], options, RecordingOptions(rotate_minutes=1))
     with sink:
-        sink.write(make_seen(0))
+        sink.write(make_item(0))
         (segment,) = tmp_path.glob("x-*.jsonl")
         assert frames_in(segment) == [0]
 

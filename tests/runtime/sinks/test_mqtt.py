@@ -107,12 +107,12 @@ def sink_of(port: int, login: str = "", **options: Any):
 
 
 @needs_broker
-def test_each_region_is_a_message_and_the_run_says_that_it_lives(broker, make_seen, make_result):
+def test_each_region_is_a_message_and_the_run_says_that_it_lives(broker, make_item, make_result):
     listener = Listener(broker.port)
     with sink_of(broker.port, embedding=False) as sink:
         wait_for(sink._client.is_connected)
-        sink.write(make_seen(3, make_result("owl", 0.5), make_result("cat", box=(1, 2, 3, 4))))
-        sink.write(make_seen(4))
+        sink.write(make_item(3, make_result("owl", 0.5), make_result("cat", box=(1, 2, 3, 4))))
+        sink.write(make_item(4))
         sink.publish_event({"event": "unknown"})
     wait_for(lambda: listener.on("cams/door/status") == ["online", "offline"])
     documents = [json.loads(payload) for payload in listener.on("cams/door")]
@@ -126,7 +126,7 @@ def test_each_region_is_a_message_and_the_run_says_that_it_lives(broker, make_se
 
 
 @needs_broker
-def test_a_broker_that_goes_and_comes_back_loses_results_but_no_event(broker, make_seen):
+def test_a_broker_that_goes_and_comes_back_loses_results_but_no_event(broker, make_item):
     with sink_of(broker.port) as sink:
         sink._client.reconnect_delay_set(1, 1)
         wait_for(sink._client.is_connected)
@@ -135,13 +135,13 @@ def test_a_broker_that_goes_and_comes_back_loses_results_but_no_event(broker, ma
         begun = time.monotonic()
         for index in range(50):
             with pytest.raises(NotWritten, match="is not connected"):
-                sink.write(make_seen(index))
+                sink.write(make_item(index))
         sink.publish_event({"event": "while away"})
         assert time.monotonic() - begun < 5  # it never waits
         broker.start()
         listener = Listener(broker.port)
         wait_for(sink._client.is_connected)
-        sink.write(make_seen(99))
+        sink.write(make_item(99))
         wait_for(lambda: listener.on("cams/door") and listener.on("cams/door/events"))
     listener.close()
     assert json.loads(listener.on("cams/door")[0])["frame"] == 99
@@ -149,30 +149,30 @@ def test_a_broker_that_goes_and_comes_back_loses_results_but_no_event(broker, ma
 
 
 @needs_broker
-def test_a_broker_that_is_not_there_yet_is_no_reason_not_to_begin(tmp_path, make_seen):
+def test_a_broker_that_is_not_there_yet_is_no_reason_not_to_begin(tmp_path, make_item):
     broker = Broker(tmp_path)
     begun = time.monotonic()
     with sink_of(broker.port) as sink:
         with pytest.raises(NotWritten):
-            sink.write(make_seen(0))
+            sink.write(make_item(0))
         assert time.monotonic() - begun < 5
         broker.start()
         wait_for(sink._client.is_connected)
-        sink.write(make_seen(1))
+        sink.write(make_item(1))
     broker.stop()
 
 
 @needs_broker
-def test_a_recorded_source_waits_for_the_broker(broker, make_seen):
+def test_a_recorded_source_waits_for_the_broker(broker, make_item):
     listener = Listener(broker.port)
     with sink_of(broker.port, patient=True) as sink:
         for index in range(2000):
-            sink.write(make_seen(index))
+            sink.write(make_item(index))
     wait_for(lambda: len(listener.on("cams/door")) == 2000)
     listener.close()
 
 
-def test_but_not_for_one_that_never_comes(make_seen, monkeypatch):
+def test_but_not_for_one_that_never_comes(make_item, monkeypatch):
     from foldcam.runtime.sinks import mqtt
 
     monkeypatch.setattr(mqtt, "_PATIENCE_S", 0.1)
@@ -180,12 +180,12 @@ def test_but_not_for_one_that_never_comes(make_seen, monkeypatch):
         begun = time.monotonic()
         for index in range(200):
             with pytest.raises(NotWritten):
-                sink.write(make_seen(index))
+                sink.write(make_item(index))
         assert time.monotonic() - begun < 10
 
 
 @needs_broker
-def test_name_and_password_are_percent_decoded_and_never_said(tmp_path, make_seen, caplog):
+def test_name_and_password_are_percent_decoded_and_never_said(tmp_path, make_item, caplog):
     passwords = tmp_path / "passwords"
     subprocess.run(
         ["mosquitto_passwd", "-b", "-c", str(passwords), "me@home", "p@ss/w:rd"], check=True
@@ -198,7 +198,7 @@ def test_name_and_password_are_percent_decoded_and_never_said(tmp_path, make_see
     listener = Listener(broker.port, username="me@home", password="p@ss/w:rd")
     with sink_of(broker.port, "me%40home:p%40ss%2Fw%3Ard@") as sink:
         wait_for(sink._client.is_connected)
-        sink.write(make_seen(0))
+        sink.write(make_item(0))
         wait_for(lambda: listener.on("cams/door"))
         assert "***@127.0.0.1" in str(sink.output)
         assert "p@ss" not in str(sink.output)
@@ -206,7 +206,7 @@ def test_name_and_password_are_percent_decoded_and_never_said(tmp_path, make_see
     with sink_of(broker.port, "me%40home:wrong@") as sink:
         wait_for(lambda: sink._refused)
         with pytest.raises(NotWritten, match="refuses the connection") as caught:
-            sink.write(make_seen(0))
+            sink.write(make_item(0))
     broker.stop()
     assert "wrong" not in str(caught.value) + caplog.text
     assert "p@ss" not in caplog.text
@@ -214,7 +214,7 @@ def test_name_and_password_are_percent_decoded_and_never_said(tmp_path, make_see
 
 @needs_broker
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
-def test_tls_checks_the_certificate(tmp_path, make_seen):
+def test_tls_checks_the_certificate(tmp_path, make_item):
     from foldcam.runtime.sinks.mqtt import MqttSink
 
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
@@ -229,7 +229,7 @@ def test_tls_checks_the_certificate(tmp_path, make_seen):
     uri = f"mqtts://localhost:{broker.port}/cams/door"
     with MqttSink(f"{uri}?ca={certificate}") as sink:
         wait_for(sink._client.is_connected)
-        sink.write(make_seen(0))
+        sink.write(make_item(0))
     with MqttSink(uri) as sink:
         time.sleep(0.5)
         assert not sink._client.is_connected()
@@ -238,7 +238,7 @@ def test_tls_checks_the_certificate(tmp_path, make_seen):
         MqttSink(f"{uri}?ca={tmp_path}/none.pem")
 
 
-def test_a_broker_that_takes_nothing_stalls_nobody(make_seen):
+def test_a_broker_that_takes_nothing_stalls_nobody(make_item):
     """It accepts the connection and then reads no more: what waits is bounded."""
     server = socket.create_server(("127.0.0.1", 0))
     server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -254,12 +254,12 @@ def test_a_broker_that_takes_nothing_stalls_nobody(make_seen):
     thread.start()
     with sink_of(server.getsockname()[1]) as sink:
         wait_for(sink._client.is_connected)
-        seen = make_seen(0)
-        object.__setattr__(seen.frame, "source", "x" * 50_000)
+        item = make_item(0)
+        object.__setattr__(item.frame, "source", "x" * 50_000)
         reasons, begun = [], time.monotonic()
         for _ in range(2000):
             try:
-                sink.write(seen)
+                sink.write(item)
             except NotWritten as reason:
                 reasons.append(str(reason))
         assert len(reasons) > 1000

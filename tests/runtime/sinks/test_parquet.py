@@ -13,18 +13,18 @@ from foldcam.runtime.sinks.parquet import ParquetSink, is_whole_parquet
 pq = pytest.importorskip("pyarrow.parquet")
 
 
-def test_rows_are_exactly_what_was_seen(tmp_path, make_seen, make_result):
+def test_rows_are_exactly_what_was_seen(tmp_path, make_item, make_result):
     path = tmp_path / "e.parquet"
     values = np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)
     values[1, 2] = np.nan
     with ParquetSink(path, 5) as sink:
-        first = make_seen(4, make_result("öwl", 0.25, embedding=values[0]), seconds=1.5, stream=1)
+        first = make_item(4, make_result("öwl", 0.25, embedding=values[0]), seconds=1.5, stream=1)
         sink.write(first)
         boxes = [(1, 2, 3, 4), (5, 6, 7, 8)]
         sink.write(
-            make_seen(5, *[make_result(embedding=values[1 + n], box=boxes[n]) for n in (0, 1)])
+            make_item(5, *[make_result(embedding=values[1 + n], box=boxes[n]) for n in (0, 1)])
         )
-        sink.write(make_seen(6, make_result(embedding=values[0], estimate=12.5)))
+        sink.write(make_item(6, make_result(embedding=values[0], estimate=12.5)))
         assert not path.exists()
     table = pq.read_table(path)
     assert table.num_rows == 4
@@ -43,14 +43,14 @@ def test_rows_are_exactly_what_was_seen(tmp_path, make_seen, make_result):
     assert metadata[b"foldcam_schema"] == b"1"
 
 
-def test_row_groups_are_bounded_and_arrays_are_copied(tmp_path, make_seen, make_result):
+def test_row_groups_are_bounded_and_arrays_are_copied(tmp_path, make_item, make_result):
     path = tmp_path / "e.parquet"
     reused = np.zeros(3, np.float32)
     result = make_result(embedding=reused)
     with ParquetSink(path, 3, flush_rows=4) as sink:
         for index in range(10):
             result.embedding[:] = index
-            sink.write(make_seen(index, result))
+            sink.write(make_item(index, result))
     file = pq.ParquetFile(path)
     assert [file.metadata.row_group(n).num_rows for n in range(3)] == [4, 4, 2]
     assert [row[0] for row in file.read()["embedding"].to_pylist()] == list(range(10))
@@ -58,10 +58,10 @@ def test_row_groups_are_bounded_and_arrays_are_copied(tmp_path, make_seen, make_
 
 
 def test_a_failed_run_leaves_nothing_and_a_run_without_frames_an_empty_table(
-    tmp_path, make_seen, make_result
+    tmp_path, make_item, make_result
 ):
     sink = ParquetSink(tmp_path / "a" / "e.parquet", 3)
-    sink.write(make_seen(0))
+    sink.write(make_item(0))
     sink.__exit__(RuntimeError, RuntimeError(), None)
     assert list((tmp_path / "a").iterdir()) == []
     with ParquetSink(tmp_path / "empty.parquet", 3):
@@ -69,16 +69,16 @@ def test_a_failed_run_leaves_nothing_and_a_run_without_frames_an_empty_table(
     assert pq.read_table(tmp_path / "empty.parquet").num_rows == 0
 
 
-def test_another_embedding_size_is_refused(tmp_path, make_seen):
+def test_another_embedding_size_is_refused(tmp_path, make_item):
     with (
         pytest.raises(FoldcamError, match="has 3 numbers where the file has 4"),
         ParquetSink(tmp_path / "e.parquet", 4) as sink,
     ):
-        sink.write(make_seen(0))
+        sink.write(make_item(0))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_segments_of_a_live_run(tmp_path, make_seen, make_source, tiny_model):
+def test_segments_of_a_live_run(tmp_path, make_item, make_source, tiny_model):
     from foldcam.runtime import FoldedModel
 
     with FoldedModel.load(tiny_model) as model:
@@ -90,15 +90,15 @@ def test_segments_of_a_live_run(tmp_path, make_seen, make_source, tiny_model):
         )
     with sink:
         for index in range(7):
-            sink.write(make_seen(index, seconds=30.0 * index))
+            sink.write(make_item(index, seconds=30.0 * index))
     frames = [pq.read_table(path)["frame"].to_pylist() for path in sorted(tmp_path.iterdir())]
     assert frames == [[0, 1], [2, 3], [4, 5], [6]]
 
 
-def test_a_cut_file_is_not_whole(tmp_path, make_seen):
+def test_a_cut_file_is_not_whole(tmp_path, make_item):
     path = tmp_path / "e.parquet"
     with ParquetSink(path, 3) as sink:
-        sink.write(make_seen(0))
+        sink.write(make_item(0))
     assert is_whole_parquet(path)
     path.write_bytes(path.read_bytes()[:-5])
     assert not is_whole_parquet(path)

@@ -45,10 +45,10 @@ def jsonl(path: Path, live: bool = True, guard: DiskGuard | None = None, **optio
     )  # fmt: skip
 
 
-def test_segments_by_time_have_all_frames_in_order(tmp_path, make_seen):
+def test_segments_by_time_have_all_frames_in_order(tmp_path, make_item):
     with jsonl(tmp_path / "a.jsonl", rotate_minutes=1) as sink:
         for index in range(10):
-            sink.write(make_seen(index, seconds=20.0 * index))
+            sink.write(make_item(index, seconds=20.0 * index))
     assert lines_of(tmp_path) == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
     for number, name in enumerate(names(tmp_path), start=1):
         assert name.endswith(f"Z-{number:06d}.jsonl")
@@ -56,27 +56,27 @@ def test_segments_by_time_have_all_frames_in_order(tmp_path, make_seen):
     assert sink.output == str(tmp_path / "a-*.jsonl")
 
 
-def test_segments_by_size(tmp_path, make_seen):
+def test_segments_by_size(tmp_path, make_item):
     with jsonl(tmp_path / "a.jsonl", rotate_mb=0.001) as sink:
         for index in range(9):
-            sink.write(make_seen(index))
+            sink.write(make_item(index))
     frames = lines_of(tmp_path)
     assert [frame for each in frames for frame in each] == list(range(9))
     assert len(frames) > 2
     assert all(path.stat().st_size < 2000 for path in tmp_path.iterdir())
 
 
-def test_a_recorded_source_rotates_by_its_own_time(tmp_path, make_seen):
+def test_a_recorded_source_rotates_by_its_own_time(tmp_path, make_item):
     with jsonl(tmp_path / "a.jsonl", live=False, rotate_minutes=1) as sink:
         for index in range(4):
-            sink.write(make_seen(index, seconds=40.0 * index))
+            sink.write(make_item(index, seconds=40.0 * index))
     assert lines_of(tmp_path) == [[0, 1], [2, 3]]
 
 
-def test_a_second_run_goes_on_counting_and_overwrites_nothing(tmp_path, make_seen):
+def test_a_second_run_goes_on_counting_and_overwrites_nothing(tmp_path, make_item):
     for _ in range(3):
         with jsonl(tmp_path / "a.jsonl", rotate_minutes=1) as sink:
-            sink.write(make_seen(0))
+            sink.write(make_item(0))
     assert [name[-12:-6] for name in names(tmp_path)] == ["000001", "000002", "000003"]
 
 
@@ -104,10 +104,10 @@ def test_only_segments_of_its_own_are_removed_and_the_newest_never(tmp_path):
     assert set(others) <= set(names(tmp_path))
 
 
-def test_the_oldest_segments_go_while_it_runs(tmp_path, make_seen):
+def test_the_oldest_segments_go_while_it_runs(tmp_path, make_item):
     with jsonl(tmp_path / "a.jsonl", rotate_minutes=1, keep_gb=3e-6) as sink:
         for index in range(60):
-            sink.write(make_seen(index, seconds=20.0 * index))
+            sink.write(make_item(index, seconds=20.0 * index))
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 3000
     assert lines_of(tmp_path)[-1][-1] == 59
 
@@ -129,7 +129,7 @@ class Disk:
         return DiskGuard(folder, least, free, clock)
 
 
-def test_recording_pauses_before_the_disk_is_full_and_resumes(tmp_path, make_seen, caplog):
+def test_recording_pauses_before_the_disk_is_full_and_resumes(tmp_path, make_item, caplog):
     disk = Disk()
     sink = jsonl(tmp_path / "a.jsonl", guard=disk.guard(tmp_path, 1e9))
     lost, reasons, named = [], set(), []
@@ -140,7 +140,7 @@ def test_recording_pauses_before_the_disk_is_full_and_resumes(tmp_path, make_see
         for index, free in enumerate([5e9, 2e9, 0.9e9, 0.8e9, 1.05e9, 1.2e9, 3e9]):
             disk.free = free
             try:
-                sink.write(make_seen(index))
+                sink.write(make_item(index))
             except NotWritten as reason:
                 lost.append(index)
                 reasons.add(str(reason))
@@ -171,7 +171,7 @@ def test_the_guard_looks_once_a_second_and_survives_a_disk_that_is_gone(tmp_path
     assert DiskGuard(tmp_path, 0).has_room()
 
 
-def test_a_failed_write_of_a_live_source_keeps_the_whole_lines(tmp_path, make_seen, monkeypatch):
+def test_a_failed_write_of_a_live_source_keeps_the_whole_lines(tmp_path, make_item, monkeypatch):
     from foldcam.runtime.sinks import jsonl as module
 
     sink = jsonl(tmp_path / "a.jsonl")
@@ -182,24 +182,24 @@ def test_a_failed_write_of_a_live_source_keeps_the_whole_lines(tmp_path, make_se
         raise OSError(28, "No space left on device")
 
     with sink:
-        sink.write(make_seen(0))
+        sink.write(make_item(0))
         with monkeypatch.context() as patch:
             patch.setattr(module, "_write_all", failing)
             with pytest.raises(FoldcamError, match="No space left"):
-                sink.write(make_seen(1))
+                sink.write(make_item(1))
         sink.reopen()
-        sink.write(make_seen(2))
+        sink.write(make_item(2))
     assert lines_of(tmp_path) == [[2], [0]]
     assert "a.jsonl" in names(tmp_path)
 
 
 def test_a_failed_run_keeps_what_a_live_source_gave_and_nothing_of_a_recorded_one(
-    tmp_path, make_seen
+    tmp_path, make_item
 ):
     for live in (True, False):
         folder = tmp_path / str(live)
         sink = jsonl(folder / "a.jsonl", live, rotate_minutes=1)
-        sink.write(make_seen(0))
+        sink.write(make_item(0))
         sink.__exit__(RuntimeError, RuntimeError(), None)
         assert len(names(folder)) == live
 
@@ -210,11 +210,11 @@ def outputs(make_source, folder: Path, live: bool = True, several: int = 1, **op
     return open_outputs(sources, OutputOptions(save=str(folder)), recording)
 
 
-def test_rotated_videos_play_and_have_every_frame(tmp_path, make_seen, make_source):
+def test_rotated_videos_play_and_have_every_frame(tmp_path, make_item, make_source):
     (sink,) = outputs(make_source, tmp_path, live=False, rotate_minutes=1 / 60)
     with sink:
         for index in range(50):
-            sink.write(make_seen(index, seconds=index / 20))
+            sink.write(make_item(index, seconds=index / 20))
     counts = []
     for path in sorted(tmp_path.iterdir()):
         assert path.suffix == ".mkv"
@@ -223,33 +223,33 @@ def test_rotated_videos_play_and_have_every_frame(tmp_path, make_seen, make_sour
     assert counts == [20, 20, 10]
 
 
-def test_two_cameras_have_a_video_each(tmp_path, make_seen, make_source):
+def test_two_cameras_have_a_video_each(tmp_path, make_item, make_source):
     sinks = outputs(make_source, tmp_path, several=2)
     assert [sink.name for sink in sinks] == ["video 0", "video 1"]
     for sink in sinks:
         with sink:
             for index in range(6):
-                sink.write(make_seen(index, seconds=index / 20, stream=index % 2))
+                sink.write(make_item(index, seconds=index / 20, stream=index % 2))
     assert names(tmp_path) == ["cam-0.mp4", "cam-1.mp4"]
     with pytest.raises(FoldcamError, match="names one video, and there are 2 sources"):
         outputs(make_source, tmp_path / "one.mp4", several=2)
 
 
-def test_a_pause_or_a_clock_that_goes_back_does_not_fill_a_video(tmp_path, make_seen, make_source):
+def test_a_pause_or_a_clock_that_goes_back_does_not_fill_a_video(tmp_path, make_item, make_source):
     (sink,) = outputs(make_source, tmp_path / "v.avi")
     times = [0.0, 0.05, 0.1, 3600.0, 3600.05, 3600.1, 5.0, 5.05, 5.1]
     with sink:
         for index, seconds in enumerate(times):
-            sink.write(make_seen(index, seconds=seconds))
+            sink.write(make_item(index, seconds=seconds))
     with open_source(file=str(tmp_path / "v.avi")) as film:
         assert len(list(film)) == len(times)
 
 
-def test_a_short_outage_is_filled_so_that_the_film_keeps_time(tmp_path, make_seen, make_source):
+def test_a_short_outage_is_filled_so_that_the_film_keeps_time(tmp_path, make_item, make_source):
     (sink,) = outputs(make_source, tmp_path / "v.avi")
     with sink:
         for index, seconds in enumerate([0.0, 0.05, 2.0]):
-            sink.write(make_seen(index, seconds=seconds))
+            sink.write(make_item(index, seconds=seconds))
     with open_source(file=str(tmp_path / "v.avi")) as film:
         assert len(list(film)) == 41
 
@@ -281,7 +281,7 @@ for index in range(100_000):
 
 
 def test_what_a_killed_run_was_writing_is_recovered_by_the_next(
-    tmp_path, make_seen, make_source, child_environment
+    tmp_path, make_item, make_source, child_environment
 ):
     out = tmp_path / "out"
     code = KILLED.format(conftest=str(Path(__file__).with_name("conftest.py")))
@@ -331,7 +331,7 @@ def test_lines_cut_in_the_middle_are_mended(tmp_path):
         assert kept is None or path.read_bytes() == kept
 
 
-def test_pictures_every_so_many_frames_of_two_sources(tmp_path, make_seen, make_source):
+def test_pictures_every_so_many_frames_of_two_sources(tmp_path, make_item, make_source):
     sources = [make_source(live=False, stem="a"), make_source(stem="b")]
     (sink,) = open_outputs(
         sources, OutputOptions(images=str(tmp_path), images_every=3), RecordingOptions()
@@ -339,26 +339,26 @@ def test_pictures_every_so_many_frames_of_two_sources(tmp_path, make_seen, make_
     with sink:
         for index in range(7):
             for stream in (0, 1):
-                sink.write(make_seen(index, seconds=index, stream=stream))
+                sink.write(make_item(index, seconds=index, stream=stream))
     found = names(tmp_path)
     assert found[:3] == ["a-000000000.jpg", "a-000000003.jpg", "a-000000006.jpg"]
     assert [name[-10:] for name in found[3:]] == ["000001.jpg", "000002.jpg", "000003.jpg"]
     assert cv2.imread(str(tmp_path / found[0])).shape == (24, 32, 3)
 
 
-def test_pictures_of_a_live_source_are_kept_in_bounds(tmp_path, make_seen, make_source):
+def test_pictures_of_a_live_source_are_kept_in_bounds(tmp_path, make_item, make_source):
     noise = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
     (sink,) = open_outputs(
         [make_source()], OutputOptions(images=str(tmp_path)), RecordingOptions(keep_gb=20e-6)
     )
     with sink:
         for index in range(150):
-            sink.write(make_seen(index, image=noise))
+            sink.write(make_item(index, image=noise))
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 20_000
     assert names(tmp_path)[-1].endswith("-000150.jpg")
 
 
-def test_two_live_runs_in_one_folder_keep_every_picture_and_film(tmp_path, make_seen, make_source):
+def test_two_live_runs_in_one_folder_keep_every_picture_and_film(tmp_path, make_item, make_source):
     """Names never collide: each takes the next one that is free."""
     options = OutputOptions(save=str(tmp_path / "cam.mkv"), images=str(tmp_path / "pictures"))
     runs = [open_outputs([make_source()], options) for _ in range(2)]
@@ -368,7 +368,7 @@ def test_two_live_runs_in_one_folder_keep_every_picture_and_film(tmp_path, make_
     for index in range(10):
         for sinks in runs:
             for sink in sinks:
-                sink.write(make_seen(index, seconds=index / 20))
+                sink.write(make_item(index, seconds=index / 20))
     for sinks in runs:
         for sink in sinks:
             sink.__exit__(None, None, None)
@@ -380,13 +380,13 @@ def test_two_live_runs_in_one_folder_keep_every_picture_and_film(tmp_path, make_
             assert len(list(source)) == 10
 
 
-def test_a_live_recording_replaces_none_of_an_earlier_run(tmp_path, make_seen, make_source):
+def test_a_live_recording_replaces_none_of_an_earlier_run(tmp_path, make_item, make_source):
     options = OutputOptions(save=str(tmp_path / "cam.mkv"))
     written = []
     for _ in range(3):
         (sink,) = open_outputs([make_source()], options)
         with sink:
-            sink.write(make_seen(0))
+            sink.write(make_item(0))
         written.append(sink.output)
     assert len(names(tmp_path)) == 3
     assert written == [str(tmp_path / "cam.mkv"), *[str(tmp_path / "cam-*.mkv")] * 2]

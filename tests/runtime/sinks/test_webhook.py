@@ -109,11 +109,11 @@ def wait_for(ready: Callable[[], object], seconds: float = 10.0) -> None:
         time.sleep(0.005)
 
 
-def test_each_line_is_posted_in_order_as_in_the_file(web, make_seen, make_result):
+def test_each_line_is_posted_in_order_as_in_the_file(web, make_item, make_result):
     with WebhookSink(f"http://127.0.0.1:{web.port}/hooks/a?b=c", embedding=False) as sink:
-        sink.write(make_seen(0, make_result("owl", 0.5), make_result("cat", box=(1, 2, 3, 4))))
+        sink.write(make_item(0, make_result("owl", 0.5), make_result("cat", box=(1, 2, 3, 4))))
         for index in range(1, 30):
-            sink.write(make_seen(index))
+            sink.write(make_item(index))
     assert web.frames == [0, 0, *range(1, 30)]
     first, second = (json.loads(body) for body in web.bodies[:2])
     assert first["neighbors"][0] == {"row": 7, "label": "owl", "similarity": 0.5}
@@ -126,16 +126,16 @@ def test_each_line_is_posted_in_order_as_in_the_file(web, make_seen, make_result
     assert sink.losses() == (0, "")
 
 
-def test_a_server_that_goes_and_comes_back_misses_nothing(web, make_seen, caplog):
+def test_a_server_that_goes_and_comes_back_misses_nothing(web, make_item, caplog):
     webhook.log.propagate = True
     with WebhookSink(f"http://127.0.0.1:{web.port}/") as sink:
-        sink.write(make_seen(0))
+        sink.write(make_item(0))
         wait_for(lambda: web.bodies)
         port, before = web.port, web.frames
         web.stop()
         begun = time.monotonic()
         for index in range(1, 50):
-            sink.write(make_seen(index))
+            sink.write(make_item(index))
         assert time.monotonic() - begun < 5  # it never waits
         time.sleep(0.2)
         back = Web(port)
@@ -147,12 +147,12 @@ def test_a_server_that_goes_and_comes_back_misses_nothing(web, make_seen, caplog
     assert "takes results again" in caplog.text
 
 
-def test_500s_are_tried_again_with_the_same_key(web, make_seen):
+def test_500s_are_tried_again_with_the_same_key(web, make_item):
     keys: list[str] = []
     web.answer = lambda number: 503 if number % 3 else 200
     with WebhookSink(f"http://127.0.0.1:{web.port}/", patient=True) as sink:
         for index in range(20):
-            sink.write(make_seen(index))
+            sink.write(make_item(index))
     keys = [headers["Idempotency-Key"] for headers in web.headers]
     assert web.frames == list(range(20))
     assert web.asked == 60
@@ -160,29 +160,29 @@ def test_500s_are_tried_again_with_the_same_key(web, make_seen):
     assert sink.losses() == (0, "")
 
 
-def test_a_frame_on_which_the_server_always_fails_does_not_hold_up_the_others(web, make_seen):
+def test_a_frame_on_which_the_server_always_fails_does_not_hold_up_the_others(web, make_item):
     web.answer = lambda number: 500 if number <= webhook._MOST_ANSWERS else 200
     with WebhookSink(f"http://127.0.0.1:{web.port}/x", patient=True) as sink:
         for index in range(3):
-            sink.write(make_seen(index))
+            sink.write(make_item(index))
     assert web.frames == [1, 2]
     shown = f"http://127.0.0.1:{web.port}/***"
     assert sink.losses() == (1, f"{shown} answers 500 (Internal Server Error)")
 
 
 @pytest.mark.parametrize("status", [301, 400, 401, 404, 413])
-def test_a_no_is_not_asked_again(web, make_seen, status):
+def test_a_no_is_not_asked_again(web, make_item, status):
     web.answer = lambda number: status if number == 1 else 200
     with WebhookSink(f"http://127.0.0.1:{web.port}/", patient=True) as sink:
         for index in range(3):
-            sink.write(make_seen(index))
+            sink.write(make_item(index))
     assert (web.frames, web.asked) == ([1, 2], 3)
     lost, reason = sink.losses()
     assert lost == 1
     assert f"answers {status} (" in reason
 
 
-def test_a_slow_server_is_waited_for_by_recorded_sources_only(web, make_seen, monkeypatch):
+def test_a_slow_server_is_waited_for_by_recorded_sources_only(web, make_item, monkeypatch):
     monkeypatch.setattr(webhook, "_MOST_WAITING", 10)
     monkeypatch.setattr(webhook, "_FAREWELL_S", 0.3)
 
@@ -193,14 +193,14 @@ def test_a_slow_server_is_waited_for_by_recorded_sources_only(web, make_seen, mo
     web.answer = slow
     with WebhookSink(f"http://127.0.0.1:{web.port}/", patient=True) as sink:
         for index in range(30):
-            sink.write(make_seen(index))
+            sink.write(make_item(index))
     assert web.frames == list(range(30))
     web.bodies.clear()
     reasons, begun = [], time.monotonic()
     with WebhookSink(f"http://127.0.0.1:{web.port}/") as sink:
         for index in range(100):
             try:
-                sink.write(make_seen(index))
+                sink.write(make_item(index))
             except NotWritten as reason:
                 reasons.append(str(reason))
         assert time.monotonic() - begun < 2
@@ -214,7 +214,7 @@ def test_a_slow_server_is_waited_for_by_recorded_sources_only(web, make_seen, mo
     assert lost == 0 or "is slow" in reason
 
 
-def test_a_server_that_never_answers_stalls_nobody(make_seen, monkeypatch):
+def test_a_server_that_never_answers_stalls_nobody(make_item, monkeypatch):
     monkeypatch.setattr(webhook, "_TIMEOUT_S", 0.2)
     monkeypatch.setattr(webhook, "_PATIENCE_S", 0.5)
     monkeypatch.setattr(webhook, "_FAREWELL_S", 0.5)
@@ -223,7 +223,7 @@ def test_a_server_that_never_answers_stalls_nobody(make_seen, monkeypatch):
         with WebhookSink(f"http://127.0.0.1:{server.getsockname()[1]}/", patient=True) as sink:
             for index in range(100):
                 try:
-                    sink.write(make_seen(index))
+                    sink.write(make_item(index))
                 except NotWritten as reason:
                     refused.append(str(reason))
         assert time.monotonic() - begun < 8
@@ -233,7 +233,7 @@ def test_a_server_that_never_answers_stalls_nobody(make_seen, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["file", "variable", "address"])
-def test_a_token_is_sent_and_shown_nowhere(web, make_seen, tmp_path, monkeypatch, caplog, kind):
+def test_a_token_is_sent_and_shown_nowhere(web, make_item, tmp_path, monkeypatch, caplog, kind):
     webhook.log.propagate = True
     login, file = "", None
     if kind == "file":
@@ -246,7 +246,7 @@ def test_a_token_is_sent_and_shown_nowhere(web, make_seen, tmp_path, monkeypatch
     web.answer = lambda number: 500 if number == 1 else 401 if number == 3 else 200
     with WebhookSink(f"http://{login}127.0.0.1:{web.port}/T0/s3cret-path?k=s3cret-q", file) as sink:
         for index in range(3):
-            sink.write(make_seen(index))
+            sink.write(make_item(index))
     assert len(web.bodies) == 2
     sent = web.headers[0]["Authorization"]
     expected = base64.b64encode(b"me@home:s3cret-token").decode()
@@ -306,7 +306,7 @@ def test_addresses_in_full():
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
-def test_tls_checks_the_certificate(tmp_path, make_seen, monkeypatch):
+def test_tls_checks_the_certificate(tmp_path, make_item, monkeypatch):
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj",
@@ -319,7 +319,7 @@ def test_tls_checks_the_certificate(tmp_path, make_seen, monkeypatch):
     web = Web(context=context)
     monkeypatch.setattr(webhook, "_FAREWELL_S", 0.5)
     with WebhookSink(f"https://localhost:{web.port}/") as sink:
-        sink.write(make_seen(0))
+        sink.write(make_item(0))
         wait_for(lambda: sink._failure)
     assert web.bodies == []
     lost, reason = sink.losses()
@@ -327,7 +327,7 @@ def test_tls_checks_the_certificate(tmp_path, make_seen, monkeypatch):
     assert "has a certificate that is not trusted" in reason
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     with WebhookSink(f"https://localhost:{web.port}/", patient=True) as sink:
-        sink.write(make_seen(1))
+        sink.write(make_item(1))
     web.stop()
     assert web.frames == [1]
 

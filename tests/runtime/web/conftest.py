@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from foldcam.runtime.contract.schema import Contract
-from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.images.preprocess import Affine
 from foldcam.runtime.model import Result, Timings
 from foldcam.runtime.options import ServeOptions
@@ -22,14 +22,14 @@ from foldcam.runtime.system.monitor import Monitor, State
 from foldcam.runtime.web import LivePage
 
 
-def make_seen(
+def make_item(
     index: int = 0,
     *,
     stream: int = 0,
     size: tuple[int, int] = (64, 48),
     colour: tuple[int, int, int] = (40, 80, 120),
     **changes: Any,
-) -> Seen:
+) -> FrameResults:
     """A frame of one colour with heat at its upper left."""
     width, height = size
     image = np.full((height, width, 3), colour, np.uint8)
@@ -47,7 +47,7 @@ def make_seen(
     frame = Frame(
         image, index, "camera-0", PurePath("camera-0"), 0.04 * index, time.monotonic(), stream
     )
-    return Seen(frame, [dataclasses.replace(result, **changes)])
+    return FrameResults(frame, [dataclasses.replace(result, **changes)])
 
 
 class Served:
@@ -60,8 +60,8 @@ class Served:
         self.host, self.port = "127.0.0.1", int(port)
         self.authority = f"{host}:{port}"
 
-    def feed(self, *seen: Seen) -> None:
-        for one in seen:
+    def feed(self, *items: FrameResults) -> None:
+        for one in items:
             self.monitor.captured(one.frame.stream, 1.0)
             self.monitor.processed(one.frame.stream, 5.0, {"inference": 4.0})
             self.page.write(one)
@@ -106,10 +106,10 @@ def serve(contract_with: Callable[..., Contract]) -> Iterator[Callable[..., Serv
         page.__exit__(None, None, None)
 
 
-@pytest.fixture(name="make_seen")
-def _make_seen() -> Callable[..., Seen]:
-    """`make_seen(7, stream=1, size=(64, 48))`: a frame with results written by hand."""
-    return make_seen
+@pytest.fixture(name="make_item")
+def _make_item() -> Callable[..., FrameResults]:
+    """`make_item(7, stream=1, size=(64, 48))`: a frame with results written by hand."""
+    return make_item
 
 
 @pytest.fixture

@@ -24,19 +24,19 @@ from foldcam.runtime.web.history import History
 from foldcam.runtime.web.thumbnails import SIDE, Thumbnails
 
 
-def test_latest_is_the_newest_result_of_every_stream(serve, make_seen):
+def test_latest_is_the_newest_result_of_every_stream(serve, make_item):
     served = serve(streams=2)
     assert json.loads(served.get("/api/latest").content) == {"streams": []}
-    served.feed(make_seen(3, stream=1), make_seen(4, stream=1))
+    served.feed(make_item(3, stream=1), make_item(4, stream=1))
     (only,) = json.loads(served.get("/api/latest").content)["streams"]
     assert (only["stream"], only["name"], only["frame"]) == (1, "camera-1", 4)
     assert only["results"][0]["neighbors"][0]["label"] == "red"
     assert only["age_ms"] >= 0
 
 
-def test_status_is_the_monitors_snapshot(serve, make_seen):
+def test_status_is_the_monitors_snapshot(serve, make_item):
     served = serve()
-    served.feed(make_seen(), make_seen(1))
+    served.feed(make_item(), make_item(1))
     served.monitor.dropped(0, Cause.overtaken, 3)
     status = json.loads(served.get("/api/status").content)
     assert status["frames"] == 2
@@ -44,22 +44,22 @@ def test_status_is_the_monitors_snapshot(serve, make_seen):
     assert status["streams"][0]["drops"] == {"overtaken": 3}
 
 
-def test_a_snapshot_is_the_drawn_picture_in_full_size(serve, make_seen):
+def test_a_snapshot_is_the_drawn_picture_in_full_size(serve, make_item):
     served = serve()
     assert served.get("/api/snapshot.jpg").status == 404
-    seen = make_seen(size=(1600, 900))
-    served.feed(seen)
+    item = make_item(size=(1600, 900))
+    served.feed(item)
     answer = served.get("/api/snapshot.jpg?stream=0")
     assert answer.getheader("content-type") == "image/jpeg"
     drawn = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
     assert drawn.shape == (900, 1600, 3)
-    assert abs(drawn[::9, ::9].astype(int) - seen.image[::9, ::9]).mean() < 3
+    assert abs(drawn[::9, ::9].astype(int) - item.image[::9, ::9]).mean() < 3
 
 
 @pytest.mark.parametrize("stream", ["1", "-1", "x", "", "0x0", "²", "99999999999999999999"])
-def test_a_stream_that_is_not_there_has_no_snapshot(serve, make_seen, stream):
+def test_a_stream_that_is_not_there_has_no_snapshot(serve, make_item, stream):
     served = serve()
-    served.feed(make_seen())
+    served.feed(make_item())
     assert served.get(f"/api/snapshot.jpg?stream={quote(stream)}").status == 404
 
 
@@ -68,9 +68,9 @@ def families(served):
     return {family.name: family for family in text_string_to_metric_families(text)}
 
 
-def test_metrics_are_what_prometheus_reads(serve, make_seen):
+def test_metrics_are_what_prometheus_reads(serve, make_item):
     served = serve(streams=2)
-    served.feed(make_seen(), make_seen(1), make_seen(stream=1))
+    served.feed(make_item(), make_item(1), make_item(stream=1))
     served.monitor.dropped(0, Cause.overtaken, 2)
     served.monitor.lost(served.monitor.add_sink("video"), Cause.sink_behind)
     served.monitor.state(1, State.backoff, "refused")
@@ -98,9 +98,9 @@ def test_metrics_are_what_prometheus_reads(serve, make_seen):
     assert found["foldcam_up"].samples[0].value == 1
 
 
-def test_names_of_metrics_tell_their_units(serve, make_seen):
+def test_names_of_metrics_tell_their_units(serve, make_item):
     served = serve()
-    served.feed(make_seen())
+    served.feed(make_item())
     units = re.compile(
         r"(seconds|hertz|bytes|info|up|clients|state|captured|processed|dropped|unanswered|"
         r"reconnects|restarts|written|lost|fds|created)$"
@@ -108,22 +108,22 @@ def test_names_of_metrics_tell_their_units(serve, make_seen):
     assert [name for name in families(served) if not units.search(name)] == []
 
 
-def test_counters_only_grow(serve, make_seen):
+def test_counters_only_grow(serve, make_item):
     served = serve()
     before = -1.0
     for index in range(3):
-        served.feed(make_seen(index))
+        served.feed(make_item(index))
         now = families(served)["foldcam_frames_processed"].samples[0].value
         assert now > before
         before = now
 
 
-def test_healthz_is_503_with_a_reason_unless_frames_get_through(serve, make_seen):
+def test_healthz_is_503_with_a_reason_unless_frames_get_through(serve, make_item):
     served = serve()
     answer = served.get("/healthz")
     assert answer.status == 503
     assert answer.content == b"camera-0: no frame has been processed yet\n"
-    served.feed(make_seen())
+    served.feed(make_item())
     assert served.get("/healthz").status == 200
     served.monitor.state(0, State.stalled, "nothing came for 10 s")
     answer = served.get("/healthz")

@@ -17,7 +17,7 @@ from foldcam.benchmarks.studies.reliability.browser import (
     wait_for_body,
     why_no_browser,
 )
-from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.drawing.overlay import WARM, Style, overlay
 from foldcam.runtime.web import broadcast
 
@@ -56,16 +56,16 @@ def grid(page, width: int, height: int) -> np.ndarray:
     return np.array(cells(page, width, height)).reshape(height, width, 3)
 
 
-def test_the_blend_is_that_of_the_overlay(serve, look, make_seen):
+def test_the_blend_is_that_of_the_overlay(serve, look, make_item):
     served = serve()
     heat = np.array([[1.0, 0.2], [0.0, 0.6]], np.float32)
-    seen = make_seen(size=(320, 240), colour=(90, 140, 60), heatmap=heat)
-    served.feed(seen)
+    item = make_item(size=(320, 240), colour=(90, 140, 60), heatmap=heat)
+    served.feed(item)
     page = look(served)
     wait_for_body(page, "picture", "live")
     slide(page, "opacity", 70)
     drawn = grid(page, 32, 24)
-    expected = overlay(seen.frame.image, seen.heat, 0.7, "turbo")
+    expected = overlay(item.frame.image, item.heat, 0.7, "turbo")
     # Means of 10 x 10 pixels; JPEG and the canvas' own smoothing are off by a little.
     means = expected.reshape(24, 10, 32, 10, 3).mean((1, 3))
     assert abs(drawn - means).mean() < 3
@@ -75,10 +75,10 @@ def test_the_blend_is_that_of_the_overlay(serve, look, make_seen):
     assert page.complaints == []
 
 
-def test_below_the_threshold_there_is_no_heat(serve, look, make_seen):
+def test_below_the_threshold_there_is_no_heat(serve, look, make_item):
     served = serve()
     heat = np.array([[1.0, 0.0]], np.float32)
-    served.feed(make_seen(size=(320, 240), heatmap=heat))
+    served.feed(make_item(size=(320, 240), heatmap=heat))
     page = look(served)
     wait_for_body(page, "picture", "live")
     slide(page, "opacity", 100)
@@ -89,12 +89,12 @@ def test_below_the_threshold_there_is_no_heat(serve, look, make_seen):
     assert row[16:].max() < 8
 
 
-def test_an_estimate_has_two_colours_and_its_range(serve, look, make_seen, outcome_with):
+def test_an_estimate_has_two_colours_and_its_range(serve, look, make_item, outcome_with):
     served = serve(outcome_with())
     raising = np.array([[1.0, 0.0]], np.float32)
     lowering = np.array([[0.0, 1.0]], np.float32)
     served.feed(
-        make_seen(size=(320, 240), labels=[], estimate=512.25, heatmap=raising,
+        make_item(size=(320, 240), labels=[], estimate=512.25, heatmap=raising,
                   heatmap_lower=lowering)
     )  # fmt: skip
     page = look(served)
@@ -111,10 +111,10 @@ def test_an_estimate_has_two_colours_and_its_range(serve, look, make_seen, outco
     assert page.complaints == []
 
 
-def test_labels_from_the_model_are_text_and_never_markup(serve, look, make_seen):
+def test_labels_from_the_model_are_text_and_never_markup(serve, look, make_item):
     served = serve()
     hostile = "<img src=x onerror=alert(1)>"
-    served.feed(make_seen(labels=[hostile, "green"]))
+    served.feed(make_item(labels=[hostile, "green"]))
     page = look(served)
     wait_for_body(page, "picture", "live")
     assert page.locator("#nearest .name").first.inner_text() == hostile
@@ -122,16 +122,16 @@ def test_labels_from_the_model_are_text_and_never_markup(serve, look, make_seen)
     assert page.locator("#nearest img[onerror]").count() == 0
 
 
-def test_regions_have_boxes_and_heat_stays_within_them(serve, look, make_seen):
+def test_regions_have_boxes_and_heat_stays_within_them(serve, look, make_item):
     from foldcam.runtime.images.preprocess import Affine
 
     served = serve()
-    frame = make_seen(size=(320, 240))
-    one = make_seen(
+    frame = make_item(size=(320, 240))
+    one = make_item(
         size=(320, 240), box=(40, 60, 80, 80), affine=Affine(10.0, 10.0, 40.0, 60.0),
         heatmap=np.ones((2, 2), np.float32),
     ).results[0]  # fmt: skip
-    served.feed(Seen(frame.frame, [one]))
+    served.feed(FrameResults(frame.frame, [one]))
     page = look(served)
     wait_for_body(page, "picture", "live")
     slide(page, "opacity", 100)
@@ -141,32 +141,32 @@ def test_regions_have_boxes_and_heat_stays_within_them(serve, look, make_seen):
     assert away[:, 30:].max() < 8
 
 
-def test_an_old_picture_is_shown_as_old(serve, look, make_seen):
+def test_an_old_picture_is_shown_as_old(serve, look, make_item):
     served = serve()
-    served.feed(make_seen())
+    served.feed(make_item())
     page = look(served)
     wait_for_body(page, "picture", "live")
     wait_for_body(page, "picture", "stale")
     assert page.locator("#badge").inner_text() == "stale"
     assert re.fullmatch(r"[1-9][\d.]* s old", page.locator("#age").inner_text())
-    served.feed(make_seen(1))
+    served.feed(make_item(1))
     wait_for_body(page, "picture", "live")
 
 
-def test_a_source_that_is_not_streaming_is_named(serve, look, make_seen):
+def test_a_source_that_is_not_streaming_is_named(serve, look, make_item):
     from foldcam.runtime.system.monitor import State
 
     served = serve()
-    served.feed(make_seen())
+    served.feed(make_item())
     served.monitor.state(0, State.backoff, "the camera refused")
     page = look(served)
     expect(page.locator("#badge")).to_have_text("backoff")
     assert "the camera refused" in page.locator("#sources").inner_text()
 
 
-def test_the_token_is_asked_for_once_and_is_in_no_address(serve, look, make_seen, token):
+def test_the_token_is_asked_for_once_and_is_in_no_address(serve, look, make_item, token):
     served = serve(token=token)
-    served.feed(make_seen())
+    served.feed(make_item())
     page = look(served)
     asked = []
     page.on("request", lambda request: asked.append(request.url))
@@ -182,9 +182,9 @@ def test_the_token_is_asked_for_once_and_is_in_no_address(serve, look, make_seen
     assert page.locator("#token").is_visible()
 
 
-def test_it_reconnects_after_the_page_was_served_anew(serve, look, make_seen):
+def test_it_reconnects_after_the_page_was_served_anew(serve, look, make_item):
     served = serve()
-    served.feed(make_seen())
+    served.feed(make_item())
     page = look(served)
     wait_for_body(page, "picture", "live")
     served.page.__exit__(None, None, None)
@@ -194,12 +194,12 @@ def test_it_reconnects_after_the_page_was_served_anew(serve, look, make_seen):
     served.page.reopen()
     wait_for_body(page, "link", "open")
     for index in range(1, 40):
-        served.feed(make_seen(index))
+        served.feed(make_item(index))
         time.sleep(0.05)
     wait_for_body(page, "picture", "live")
 
 
-def test_one_viewer_too_many_is_told_so(serve, look, make_seen):
+def test_one_viewer_too_many_is_told_so(serve, look, make_item):
     served = serve(clients=1)
     with served.watch() as first:
         first.recv(5)
@@ -207,9 +207,9 @@ def test_one_viewer_too_many_is_told_so(serve, look, make_seen):
         expect(page.locator("#link-text")).to_have_text("too many viewers, trying again")
 
 
-def test_a_phone_has_everything_within_its_width(serve, look, make_seen):
+def test_a_phone_has_everything_within_its_width(serve, look, make_item):
     served = serve(streams=3)
-    served.feed(make_seen(labels=["a-label-without-any-space-" * 4, "green"]))
+    served.feed(make_item(labels=["a-label-without-any-space-" * 4, "green"]))
     page = look(served, **PHONE)
     wait_for_body(page, "picture", "live")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -220,17 +220,17 @@ def test_a_phone_has_everything_within_its_width(serve, look, make_seen):
     assert small == []
 
 
-def test_a_hidden_page_is_sent_no_pictures(serve, look, make_seen, monkeypatch):
+def test_a_hidden_page_is_sent_no_pictures(serve, look, make_item, monkeypatch):
     encoded: list[int] = []
     encode = broadcast.encode_packet
 
-    def counted(seen):
-        encoded.append(seen.frame.index)
-        return encode(seen)
+    def counted(item):
+        encoded.append(item.frame.index)
+        return encode(item)
 
     monkeypatch.setattr(broadcast, "encode_packet", counted)
     served = serve()
-    served.feed(make_seen())
+    served.feed(make_item())
     page = look(served)
     wait_for_body(page, "picture", "live")
     hide = (
@@ -239,7 +239,7 @@ def test_a_hidden_page_is_sent_no_pictures(serve, look, make_seen, monkeypatch):
     )
     page.evaluate(hide, True)
     page.wait_for_timeout(500)
-    served.feed(make_seen(1))
+    served.feed(make_item(1))
     page.wait_for_timeout(500)
     assert encoded == [0]
     page.evaluate(hide, False)
@@ -248,14 +248,14 @@ def test_a_hidden_page_is_sent_no_pictures(serve, look, make_seen, monkeypatch):
     assert encoded == [0, 1]
 
 
-def test_the_style_that_the_run_was_given_is_where_the_page_begins(contract_with, look, make_seen):
+def test_the_style_that_the_run_was_given_is_where_the_page_begins(contract_with, look, make_item):
     from foldcam.runtime.options import ServeOptions
     from foldcam.runtime.system.monitor import Monitor
     from foldcam.runtime.web import LivePage
 
     style = Style(opacity=0.35, colormap="viridis")
     with LivePage(ServeOptions(port=0), Monitor(), contract_with(), style=style) as page_:
-        page_.write(make_seen())
+        page_.write(make_item())
 
         class At:
             port = page_._place[1]

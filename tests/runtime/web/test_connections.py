@@ -29,9 +29,9 @@ def opened(served, count, sent=b""):
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: 127"])
-def test_connections_that_ask_for_nothing_give_way(serve, make_seen, sent):
+def test_connections_that_ask_for_nothing_give_way(serve, make_item, sent):
     served = serve(clients=4)
-    served.feed(make_seen())
+    served.feed(make_item())
     # Three times as many as there may be.
     idle = opened(served, 120, sent)
     try:
@@ -46,14 +46,14 @@ def test_connections_that_ask_for_nothing_give_way(serve, make_seen, sent):
             connection.close()
 
 
-def test_a_viewer_that_is_watching_does_not_give_way(serve, make_seen):
+def test_a_viewer_that_is_watching_does_not_give_way(serve, make_item):
     served = serve(clients=2)
     with served.watch() as viewer:
         viewer.recv(timeout=10)
         viewer.send('{"watch": 0}')
         idle = opened(served, 120)
         try:
-            served.feed(make_seen(1))
+            served.feed(make_item(1))
             assert served.get("/healthz").status == 200
             deadline = time.monotonic() + 20
             while not isinstance(viewer.recv(timeout=10), bytes):

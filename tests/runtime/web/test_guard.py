@@ -32,9 +32,9 @@ def status(answer: bytes) -> int:
     return int(answer.split(b" ", 2)[1])
 
 
-def test_without_the_token_every_route_answers_401(serve, make_seen, token):
+def test_without_the_token_every_route_answers_401(serve, make_item, token):
     served = serve(host="0.0.0.0", token=token)
-    served.feed(make_seen())
+    served.feed(make_item())
     for path in paths(served):
         for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"):
             answer = served.get(path, method)
@@ -49,9 +49,9 @@ def test_without_the_token_every_route_answers_401(serve, make_seen, token):
     assert any(isinstance(route, WebSocketRoute) for route in served.page.routes())
 
 
-def test_with_the_token_every_route_answers(serve, make_seen, token):
+def test_with_the_token_every_route_answers(serve, make_item, token):
     served = serve(host="0.0.0.0", token=token)
-    served.feed(make_seen())
+    served.feed(make_item())
     bearer = {"Authorization": f"Bearer {token}"}
     for route in served.page.routes():
         if isinstance(route, Route):

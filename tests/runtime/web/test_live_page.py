@@ -20,10 +20,10 @@ def test_it_is_a_sink_that_may_miss_results_and_leaves_nothing(serve):
     assert (page.name, page.may_skip, page.output) == ("live page", True, None)
 
 
-def test_writing_does_not_wait_for_the_encoder(serve, make_seen, monkeypatch):
+def test_writing_does_not_wait_for_the_encoder(serve, make_item, monkeypatch):
     encoding, release = threading.Event(), threading.Event()
 
-    def stuck(seen):
+    def stuck(item):
         encoding.set()
         release.wait(10)
         return b"\0\0\0\0"
@@ -33,19 +33,19 @@ def test_writing_does_not_wait_for_the_encoder(serve, make_seen, monkeypatch):
     with served.watch() as client:
         client.recv(5)
         client.send('{"watch": 0}')
-        served.feed(make_seen(0))
+        served.feed(make_item(0))
         assert encoding.wait(10)
         for index in range(1, 100):
-            served.feed(make_seen(index))
+            served.feed(make_item(index))
         assert not release.is_set()
         assert served.page._latest.of(0).count == 100
         release.set()
 
 
-def test_only_the_newest_frame_of_each_stream_is_kept(serve, make_seen):
+def test_only_the_newest_frame_of_each_stream_is_kept(serve, make_item):
     served = serve(streams=2)
-    served.feed(*(make_seen(index, stream=index % 2) for index in range(10)))
-    assert [newest.seen.frame.index for newest in served.page._latest.all()] == [8, 9]
+    served.feed(*(make_item(index, stream=index % 2) for index in range(10)))
+    assert [newest.item.frame.index for newest in served.page._latest.all()] == [8, 9]
 
 
 def test_a_port_in_use_is_one_sentence(serve, contract_with):
@@ -65,12 +65,12 @@ def test_where_it_is_served_is_logged_without_the_token(contract_with, caplog, t
     assert said == [f"the live page is at {page.url}"]
 
 
-def test_the_port_is_free_again_at_once(contract_with, make_seen):
+def test_the_port_is_free_again_at_once(contract_with, make_item):
     port = 0
     for _ in range(3):
         with LivePage(ServeOptions(port=port), Monitor(), contract_with()) as page:
             port = page._place[1]
-            page.write(make_seen())
+            page.write(make_item())
 
 
 def test_serving_to_others_without_a_token_is_refused(contract_with):
@@ -91,7 +91,7 @@ def test_options_out_of_range_are_named(contract_with, wrong, message):
         LivePage(ServeOptions(**wrong), Monitor(), contract_with())
 
 
-def test_a_server_that_died_is_said_and_can_be_opened_again(serve, make_seen):
+def test_a_server_that_died_is_said_and_can_be_opened_again(serve, make_item):
     served = serve()
     loop = served.page._server._loop
     loop.call_soon_threadsafe(loop.stop)
@@ -99,9 +99,9 @@ def test_a_server_that_died_is_said_and_can_be_opened_again(serve, make_seen):
     while not served.page._server.failure and time.monotonic() < deadline:
         time.sleep(0.01)
     with pytest.raises(FoldcamError, match="The live page is no longer served"):
-        served.feed(make_seen())
+        served.feed(make_item())
     served.page.reopen()
-    served.feed(make_seen(9))
+    served.feed(make_item(9))
     assert served.get("/healthz").status == 200
 
 

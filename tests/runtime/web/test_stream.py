@@ -72,15 +72,15 @@ def test_the_status_comes_every_second(serve):
     assert status["clients"] == 1
 
 
-def test_who_watches_nothing_is_sent_no_picture_and_none_is_encoded(serve, make_seen, monkeypatch):
+def test_who_watches_nothing_is_sent_no_picture_and_none_is_encoded(serve, make_item, monkeypatch):
     encoded = []
     encode = broadcast.encode_packet
-    monkeypatch.setattr(broadcast, "encode_packet", lambda seen: encoded.append(1) or encode(seen))
+    monkeypatch.setattr(broadcast, "encode_packet", lambda item: encoded.append(1) or encode(item))
     served = serve()
     with served.watch() as client:
         client.recv(5)
         for index in range(20):
-            served.feed(make_seen(index))
+            served.feed(make_item(index))
             time.sleep(0.01)
         assert isinstance(client.recv(5), str)
         assert encoded == []
@@ -89,12 +89,12 @@ def test_who_watches_nothing_is_sent_no_picture_and_none_is_encoded(serve, make_
         assert encoded == [1]
 
 
-def test_a_frame_is_encoded_once_for_all_who_watch(serve, make_seen, monkeypatch):
+def test_a_frame_is_encoded_once_for_all_who_watch(serve, make_item, monkeypatch):
     encoded = []
     encode = broadcast.encode_packet
-    monkeypatch.setattr(broadcast, "encode_packet", lambda seen: encoded.append(1) or encode(seen))
+    monkeypatch.setattr(broadcast, "encode_packet", lambda item: encoded.append(1) or encode(item))
     served = serve()
-    served.feed(make_seen(3))
+    served.feed(make_item(3))
     with served.watch() as one, served.watch() as two, served.watch() as three:
         for client in (one, two, three):
             say(client, watch=0)
@@ -102,28 +102,28 @@ def test_a_frame_is_encoded_once_for_all_who_watch(serve, make_seen, monkeypatch
     assert encoded == [1]
 
 
-def test_a_frame_that_cannot_be_encoded_is_left_out_and_said_once(serve, make_seen, caplog):
+def test_a_frame_that_cannot_be_encoded_is_left_out_and_said_once(serve, make_item, caplog):
     served = serve(fps=100)
     with served.watch() as client:
         say(client, watch=0)
         for index in range(3):
-            served.feed(make_seen(index, size=(0, 0)))
+            served.feed(make_item(index, size=(0, 0)))
             time.sleep(0.05)
-        served.feed(make_seen(3))
+        served.feed(make_item(3))
         assert pictures(client, 1) == [3]
     said = [record for record in caplog.records if record.name == "foldcam.runtime.web.broadcast"]
     assert len(said) == 1
     assert "frame 0 of stream 0 is not shown" in said[0].getMessage()
 
 
-def test_a_client_that_shows_nothing_is_sent_two_pictures_and_then_the_newest(serve, make_seen):
+def test_a_client_that_shows_nothing_is_sent_two_pictures_and_then_the_newest(serve, make_item):
     served = serve(fps=100)
     with served.watch() as slow, served.watch() as quick:
         say(slow, watch=0)
         say(quick, watch=0)
         seen = []
         for index in range(30):
-            served.feed(make_seen(index))
+            served.feed(make_item(index))
             seen += pictures(quick, 1)
             say(quick, shown=True)
         assert seen == list(range(30))
@@ -132,28 +132,28 @@ def test_a_client_that_shows_nothing_is_sent_two_pictures_and_then_the_newest(se
         assert pictures(slow, 1) == [29]
 
 
-def test_shown_gives_no_more_credit_than_there_was(serve, make_seen):
+def test_shown_gives_no_more_credit_than_there_was(serve, make_item):
     served = serve(fps=100)
     with served.watch() as client:
         for _ in range(5):
             say(client, shown=True)
         say(client, watch=0)
         for index in range(10):
-            served.feed(make_seen(index))
+            served.feed(make_item(index))
             time.sleep(0.03)
         assert pictures(client, 2) == [0, 1]
         with pytest.raises(TimeoutError):
             until_silence(client)
 
 
-def test_no_more_pictures_are_sent_than_were_asked_for(serve, make_seen):
+def test_no_more_pictures_are_sent_than_were_asked_for(serve, make_item):
     served = serve(fps=10)
     begun = time.monotonic()
     with served.watch() as client:
         say(client, watch=0)
         count = 0
         while time.monotonic() - begun < 1.0:
-            served.feed(make_seen(count))
+            served.feed(make_item(count))
             count += 1
             time.sleep(0.005)
             try:
@@ -167,9 +167,9 @@ def test_no_more_pictures_are_sent_than_were_asked_for(serve, make_seen):
     assert count > 20
 
 
-def test_each_stream_is_watched_by_itself(serve, make_seen):
+def test_each_stream_is_watched_by_itself(serve, make_item):
     served = serve(streams=2)
-    served.feed(make_seen(5, stream=0), make_seen(8, stream=1))
+    served.feed(make_item(5, stream=0), make_item(8, stream=1))
     with served.watch() as client:
         say(client, watch=1)
         assert pictures(client, 1) == [8]
@@ -178,7 +178,7 @@ def test_each_stream_is_watched_by_itself(serve, make_seen):
         say(client, shown=True, watch=1)
         assert pictures(client, 1) == [8]
         say(client, watch=7)
-        served.feed(make_seen(6, stream=0), make_seen(9, stream=1))
+        served.feed(make_item(6, stream=0), make_item(9, stream=1))
         assert isinstance(client.recv(5), str)
 
 
@@ -217,10 +217,10 @@ def test_a_message_too_long_ends_the_connection(serve):
     assert closed.value.rcvd.code == 1009
 
 
-def test_who_owes_an_answer_for_too_long_is_disconnected(serve, make_seen, monkeypatch):
+def test_who_owes_an_answer_for_too_long_is_disconnected(serve, make_item, monkeypatch):
     monkeypatch.setattr(stream, "PATIENCE", 0.2)
     served = serve()
-    served.feed(make_seen())
+    served.feed(make_item())
     with served.watch() as client:
         say(client, watch=0)
         with pytest.raises(ConnectionClosed) as closed:
@@ -245,7 +245,7 @@ def handshake(served) -> socket.socket:
     return client
 
 
-def test_a_stalled_client_costs_the_others_nothing(serve, make_seen):
+def test_a_stalled_client_costs_the_others_nothing(serve, make_item):
     served = serve(fps=100)
     stalled = [handshake(served) for _ in range(5)]
     try:
@@ -253,7 +253,7 @@ def test_a_stalled_client_costs_the_others_nothing(serve, make_seen):
             say(client, watch=0)
             got = []
             for index in range(40):
-                served.feed(make_seen(index, size=(640, 480)))
+                served.feed(make_item(index, size=(640, 480)))
                 got += pictures(client, 1)
                 say(client, shown=True)
             assert got == list(range(40))
@@ -262,9 +262,9 @@ def test_a_stalled_client_costs_the_others_nothing(serve, make_seen):
             one.close()
 
 
-def test_leaving_is_quick_with_clients_that_never_read(serve, make_seen):
+def test_leaving_is_quick_with_clients_that_never_read(serve, make_item):
     served = serve()
-    served.feed(make_seen(size=(640, 480)))
+    served.feed(make_item(size=(640, 480)))
     clients = [handshake(served) for _ in range(5)]
     clients += [socket.create_connection((served.host, served.port)) for _ in range(5)]
     while len(served.page._server._server.server_state.connections) < 10:
@@ -291,14 +291,14 @@ def test_a_connection_that_asks_nothing_is_ended(serve, monkeypatch):
             assert client.recv(1) == b""
 
 
-def test_an_answer_that_is_not_fetched_is_ended(serve, make_seen, monkeypatch):
+def test_an_answer_that_is_not_fetched_is_ended(serve, make_item, monkeypatch):
     monkeypatch.setattr(connections, "STUCK_SECONDS", 0.2)
     monkeypatch.setattr(connections, "SWEEP_SECONDS", 0.1)
     served = serve()
-    seen = make_seen(size=(1200, 1200))
+    item = make_item(size=(1200, 1200))
     # Noise does not compress: more than the buffers of a socket hold.
-    seen.frame.image[:] = np.random.default_rng(0).integers(0, 256, (1200, 1200, 3), np.uint8)
-    served.feed(seen)
+    item.frame.image[:] = np.random.default_rng(0).integers(0, 256, (1200, 1200, 3), np.uint8)
+    served.feed(item)
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         client.connect((served.host, served.port))

@@ -1,4 +1,4 @@
-"""Who is compared: folded models, and the network that they came from."""
+"""The folded models that are compared, and the network that is their reference."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Answers:
     estimate: npt.NDArray[np.float64] | None
 
 
-class FoldedParty:
+class ComparedModel:
     """A folded model in the library that fits its file.
 
     Args:
@@ -138,8 +138,8 @@ class NetworkSource:
 
     Args:
         network: cut at the model's layer.
-        contract: of the model.
-        path: of the model, for the message.
+        contract: the contract of the model.
+        path: the path of the model, for the message.
 
     Raises:
         FoldcamError: the network is another one than the model's.

@@ -1,4 +1,4 @@
-"""What is drawn around things: the hottest region, and the regions that the network was shown."""
+"""Boxes and contours around the hottest region and around the regions that the network gets."""
 
 from __future__ import annotations
 

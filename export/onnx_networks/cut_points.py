@@ -29,7 +29,7 @@ from foldcam.export.onnx_torch.arrangement import to_torch
 from foldcam.runtime.contract.schema import IMAGE
 from foldcam.runtime.errors import FoldcamError
 
-# Operators that only arrange their input's numbers anew.
+# Operators that only rearrange their input's numbers.
 _VIEWS = {"Reshape", "Flatten", "Transpose", "Identity", "Unsqueeze", "Squeeze", "Dropout", "Cast"}
 _CONVOLUTIONS = {"Conv", "ConvTranspose"}
 _POOLINGS = {"MaxPool", "AveragePool", "Resize", "Upsample", "DepthToSpace", "SpaceToDepth"}
@@ -37,8 +37,8 @@ _LINEAR = _CONVOLUTIONS | {"MatMul", "Gemm"}
 
 
 @dataclass(frozen=True)
-class OnnxAnatomy:
-    """The landmarks of an ONNX graph.
+class OnnxCutPoints:
+    """Where an ONNX graph is cut: its feature map and the end of its head.
 
     Attributes:
         candidates: every value that could be the feature map, in order.
@@ -62,10 +62,10 @@ class OnnxAnatomy:
     obstacle: str | None
 
 
-def dissect_onnx(
+def find_cut_points(
     prepared: Prepared, image_size: tuple[int, int], layer: str | None, exact: bool
-) -> OnnxAnatomy:
-    """Find the landmarks.
+) -> OnnxCutPoints:
+    """Find the feature map and the end of the head.
 
     Args:
         prepared: the graph.
@@ -106,7 +106,7 @@ def dissect_onnx(
             and not _between(each.name, flow, trace, head_end)
         ]
         raise FoldcamError(_offer(obstacle, behind))
-    return OnnxAnatomy(candidates, chosen, pooled, finer, head_end, normalized, before, obstacle)
+    return OnnxCutPoints(candidates, chosen, pooled, finer, head_end, normalized, before, obstacle)
 
 
 def _between(name: str, flow: Flow, trace: Trace, head_end: str) -> list[Obstacle]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from foldcam.runtime.drawing.marks import box_of, draw_box, draw_contour, hottest_region
+from foldcam.runtime.drawing.outlines import box_of, draw_box, draw_contour, hottest_region
 from foldcam.runtime.drawing.overlay import Heat, overlay, overlay_both
 from foldcam.runtime.drawing.painting import painted_on_frame
 from foldcam.runtime.drawing.style import Style
@@ -18,7 +18,7 @@ from foldcam.runtime.model import Result
 from foldcam.runtime.sources.base import Frame
 
 
-class Seen:
+class FrameResults:
     """One frame's results; heat and picture are computed once, on first use, by any thread.
 
     Args:
@@ -26,7 +26,7 @@ class Seen:
         results: one per region of it; a whole frame is one region, and a detector may have
             found none.
         style: how the picture is drawn.
-        drawn: told the milliseconds that drawing took.
+        drawn: called with the milliseconds that drawing took.
 
     Attributes:
         frame: as given.
@@ -43,7 +43,7 @@ class Seen:
         self.frame = frame
         self.results = tuple(results)
         self._style = style or Style()
-        self._tell = drawn
+        self._on_drawn = drawn
         self._lock = threading.Lock()
         self._heat: Heat | None = None
         self._heat_lower: Heat | None = None
@@ -76,8 +76,8 @@ class Seen:
             if self._image is None:
                 begun = time.perf_counter()
                 self._image = self._drawn()
-                if self._tell is not None:
-                    self._tell(1e3 * (time.perf_counter() - begun))
+                if self._on_drawn is not None:
+                    self._on_drawn(1e3 * (time.perf_counter() - begun))
             return self._image
 
     @property

@@ -33,8 +33,8 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Anatomy:
-    """A module's graph and its landmarks.
+class TracedGraph:
+    """A module's graph, with its feature map and the end of its head.
 
     Attributes:
         whole: the graph, image -> embedding, sharing the module's parameters. All that
@@ -68,13 +68,13 @@ class Anatomy:
     head_before_normalization: bool
 
 
-def dissect(
+def trace_module(
     module: nn.Module,
     image_size: tuple[int, int],
     layer: str | None = None,
     output: str | None = None,
-) -> Anatomy:
-    """Export a module and find its landmarks.
+) -> TracedGraph:
+    """Export a module to a graph and find its feature map and the end of its head.
 
     The module is left in eval mode, in float32, on the CPU, with frozen parameters.
 
@@ -104,7 +104,7 @@ def dissect(
     feature_map = add_map(whole, chosen.node, layout)
     program = subgraph(whole, [image], [feature_map, embedding])
     lead_through_map(whole, chosen.node, feature_map, layout)
-    return Anatomy(
+    return TracedGraph(
         whole=whole,
         program=program,
         image=image,
@@ -205,7 +205,7 @@ def _find_head_end(
         return source, unit, True
     if graph_search.ends_in_layer_norm(embedding):
         # All its rows have one norm, yet it belongs to the head: see
-        # `export.networks.held_scales`.
+        # `export.torch_networks.held_scales`.
         return embedding, False, True
     if unit:
         _log.warning(

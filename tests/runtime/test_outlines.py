@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foldcam.runtime.drawing.marks import box_of, draw_box, draw_contour, hottest_region
+from foldcam.runtime.drawing.outlines import box_of, draw_box, draw_contour, hottest_region
 from foldcam.runtime.drawing.overlay import overlay, overlay_both
 from foldcam.runtime.drawing.text import draw_label
 

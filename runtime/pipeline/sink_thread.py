@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 
-from foldcam.runtime.drawing.drawn import Seen
+from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.options import FlowOptions
 from foldcam.runtime.pipeline.control import Control
@@ -38,12 +38,12 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class _Item:
-    seen: Seen
+class _Queued:
+    item: FrameResults
     may_be_lost: bool
 
 
-class Outlet:
+class SinkThread:
     """Hands results to one sink, in order, without making the network wait for a live source.
 
     When the queue is full, a result that may be lost gives way: those of live sources,
@@ -67,7 +67,7 @@ class Outlet:
         self._monitor = monitor
         self._number = monitor.add_sink(sink.name)
         self._room = max(1, flow.queue)
-        self._items: deque[_Item] = deque()
+        self._items: deque[_Queued] = deque()
         self._changed = threading.Condition()
         self._ended = False
         self._error: FoldcamError | None = None
@@ -137,19 +137,19 @@ class Outlet:
             bool(sentence) and (self._owed > 0 or status.written == 0 or self._error is not None),
         )
 
-    def put(self, seen: Seen, may_be_lost: bool) -> None:
+    def put(self, item: FrameResults, may_be_lost: bool) -> None:
         """Queue one frame's results."""
-        item = _Item(seen, may_be_lost or self.sink.may_skip)
-        self._owes = self._owes or not item.may_be_lost
+        queued = _Queued(item, may_be_lost or self.sink.may_skip)
+        self._owes = self._owes or not queued.may_be_lost
         with self._changed:
             if len(self._items) >= self._room:
-                if item.may_be_lost and not self._give_way():
+                if queued.may_be_lost and not self._give_way():
                     self._monitor.lost(self._number, Cause.sink_behind)
                     return
-                if not item.may_be_lost and not self._wait_for_room():
+                if not queued.may_be_lost and not self._wait_for_room():
                     self._lost(Cause.sink_behind)
                     return
-            self._items.append(item)
+            self._items.append(queued)
             self._changed.notify_all()
         if self.main_thread:
             self._control.notify()
@@ -181,27 +181,27 @@ class Outlet:
         with self._changed:
             if not self._items:
                 return False
-            item = self._items.popleft()
+            queued = self._items.popleft()
             self._changed.notify_all()
         if self._ready():
-            self._write(item)
+            self._write(queued)
         else:
             self._monitor.lost(self._number, Cause.sink_failed)
         self._add_late_losses()
         return True
 
-    def _write(self, item: _Item) -> None:
+    def _write(self, queued: _Queued) -> None:
         begun = time.monotonic()
         try:
-            self.sink.write(item.seen)
+            self.sink.write(queued.item)
         except StopRequested:
             self._control.interrupt()
         except NotWritten as loss:
             self._monitor.lost(self._number, Cause.sink_failed, str(loss))
-            self._owed += not item.may_be_lost
+            self._owed += not queued.may_be_lost
         except FoldcamError as error:
             self._monitor.lost(self._number, Cause.sink_failed, str(error).rstrip("."))
-            if not item.may_be_lost:
+            if not queued.may_be_lost:
                 raise
             self._give_up(error)
         else:
@@ -246,9 +246,9 @@ class Outlet:
 
     def _give_way(self) -> bool:
         """Drop the oldest result that may be lost; False if there is none."""
-        for item in self._items:
-            if item.may_be_lost:
-                self._items.remove(item)
+        for queued in self._items:
+            if queued.may_be_lost:
+                self._items.remove(queued)
                 self._monitor.lost(self._number, Cause.sink_behind)
                 return True
         return False
@@ -266,18 +266,21 @@ class Outlet:
         return not self._ended
 
 
-def nobody_left(outlets: list[Outlet]) -> Callable[[], FoldcamError | None]:
+def nobody_left(sink_threads: list[SinkThread]) -> Callable[[], FoldcamError | None]:
     """A check whether a run has still somebody to write for.
 
     Returns:
         A function that returns the error of the last sink that failed, once neither a sink
         that keeps results nor one that shows them is left; else None.
     """
-    keep = any(not outlet.sink.may_skip for outlet in outlets)
+    keep = any(not sink_thread.sink.may_skip for sink_thread in sink_threads)
 
     def check() -> FoldcamError | None:
-        if not keep or any(outlet.alive for outlet in outlets):
+        if not keep or any(sink_thread.alive for sink_thread in sink_threads):
             return None
-        return next((outlet.error for outlet in outlets if outlet.error is not None), None)
+        return next(
+            (sink_thread.error for sink_thread in sink_threads if sink_thread.error is not None),
+            None,
+        )
 
     return check
