@@ -9,7 +9,7 @@ import onnx
 import onnx.checker
 
 from foldcam.export.check.report import CheckReport, Finding, TargetReport
-from foldcam.export.check.rules import FOLDCAM, ONNX_IR, RULES, SEVERITIES
+from foldcam.export.check.rules import RULES, SEVERITIES, SOURCES
 from foldcam.export.check.targets import Target
 from foldcam.export.check.view import ModelView, load_view
 from foldcam.runtime.contract.onnx_file import read_contract, read_header
@@ -84,7 +84,7 @@ def _invalid(path: Path) -> list[Finding]:
                 "invalid",
                 f"it is no valid ONNX file: {reason}",
                 "the file is damaged, or a faulty tool wrote it: export the network again",
-                ONNX_IR,
+                "onnx_ir",
             )
     return []
 
@@ -96,12 +96,13 @@ def _broken_contract(path: Path) -> list[Finding]:
         check_tensors(contract, header.inputs, header.outputs, str(path))
     except FoldcamError as error:
         remedy = "export or fold it again, and change nothing in the file afterwards"
-        return _error("contract", str(error), remedy, FOLDCAM)
+        return _error("contract", str(error), remedy, "foldcam")
     return []
 
 
 def _error(rule: str, sentence: str, remedy: str, source: str) -> list[Finding]:
-    return [Finding("error", rule, "", "", printable(sentence), remedy, source, "documented")]
+    text = printable(sentence)
+    return [Finding("error", rule, "", "", text, remedy, SOURCES[source], "documented")]
 
 
 def _has_error(findings: list[Finding]) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +20,14 @@ from foldcam.export.check.targets import Target, first_version
 from foldcam.export.check.view import ModelView, Node, type_name
 from foldcam.runtime.contract.schema import METADATA_KEY
 
+Array = npt.NDArray[Any]
 MOST_TOPK = 3840
 # A window in one or two dimensions must be smaller than that.
 POOL_WINDOW = 100_000
-INTEGER_OPERATORS = "QLinearConv QLinearMatMul DynamicQuantizeLinear MatMulInteger ConvInteger"
+# The rule "integer-operator" says more about them than that they are unknown.
+_INTEGER_OPERATORS = (
+    "QLinearConv", "QLinearMatMul", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger",
+)  # fmt: skip
 _READ_UINT8 = ("Cast", "Shape", "Size", "DequantizeLinear")
 _AFTER_CONVOLUTION = ("BatchNormalization", "Relu", "Clip", "Identity")
 # What TensorRT gives to DLA by itself, the column "Orin DLA support through TensorRT" of
@@ -50,7 +54,7 @@ class Place:
         """Type of an input of the node; empty where it is unknown."""
         return self.view.dtype(self.node.input(index))
 
-    def array(self, index: int) -> npt.NDArray[Any] | None:
+    def array(self, index: int) -> Array | None:
         """Value of an input of the node that is a constant; None where it is none."""
         return self.view.array(self.node.input(index))
 
@@ -61,34 +65,19 @@ Test = Callable[[Place], "Details | bool | None"]
 Matcher = Callable[[ModelView, Target], Iterator[tuple[Node, Details]]]
 
 
-def _tested(place: Place, where: Test) -> Iterator[tuple[Node, Details]]:
-    found = where(place)
-    if found is not None and found is not False:
-        yield place.node, {} if found is True else found
-
-
-def model(where: Test) -> Matcher:
-    """Match the model as a whole."""
-    return lambda view, target: _tested(Place(view, target, WHOLE), where)
-
-
-def nodes(operators: str = "", where: Test = lambda _: True) -> Matcher:
-    """Match nodes of these standard operators, separated by blanks; of all, if none is named."""
+def places(on: str, where: Test) -> Matcher:
+    """Match the places `on`, as rules.toml names them, for which `where` finds something."""
 
     def find(view: ModelView, target: Target) -> Iterator[tuple[Node, Details]]:
-        for node in view.of(*operators.split()):
-            yield from _tested(Place(view, target, node), where)
-
-    return find
-
-
-def foreign_nodes(where: Test) -> Matcher:
-    """Match operators of other domains than ONNX's."""
-
-    def find(view: ModelView, target: Target) -> Iterator[tuple[Node, Details]]:
-        for node in view.nodes:
-            if not node.standard:
-                yield from _tested(Place(view, target, node), where)
+        looked_at: Iterable[Node] = view.of(*on.split())
+        if on == "the model":
+            looked_at = [WHOLE]
+        elif on == "other domains":
+            looked_at = [node for node in view.nodes if not node.standard]
+        for node in looked_at:
+            found = where(Place(view, target, node))
+            if found is not None and found is not False:
+                yield node, {} if found is True else found
 
     return find
 
@@ -104,11 +93,10 @@ def types(*names: str) -> Matcher:
             if readers:
                 yield readers[0], {"type": kind, "value": name}
         for node in view.nodes:
-            made = {name: view.made_type(node, name) for name in node.outputs if name}
-            first = next((name for name, kind in made.items() if kind in names), "")
-            passed_on = any(view.dtype(name) in names for name in node.inputs if name)
+            first = next((name for name in node.outputs if view.dtype(name) in names), "")
+            passed_on = any(view.dtype(name) in names for name in node.inputs)
             if first and first not in view.constants and not passed_on:
-                yield node, {"type": made[first], "value": first}
+                yield node, {"type": view.dtype(first), "value": first}
 
     return find
 
@@ -125,7 +113,12 @@ def constants(*names: str) -> Matcher:
     return find
 
 
-def attribute(name: str, default: object, allowed: tuple[object, ...]) -> Test:
+def always(_: Place) -> bool:
+    """A test that finds something at every place."""
+    return True
+
+
+def attribute(name: str, default: object, allowed: Sequence[object]) -> Test:
     """Test for an attribute, or an entry of it, with a value that is not allowed: `{found}`."""
 
     def test(at: Place) -> Details | None:
@@ -136,26 +129,32 @@ def attribute(name: str, default: object, allowed: tuple[object, ...]) -> Test:
     return test
 
 
-def constant_with(index: int, bad: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> Test:
-    """Test for an input that is a constant and holds a bad number: `{found}`."""
-
-    def test(at: Place) -> Details | None:
-        stored = at.array(index)
-        if stored is None:
-            return None
-        values = stored.astype(np.float32, copy=False)
-        wrong = values[bad(values)]
-        return {"found": float(wrong.flat[0])} if wrong.size else None
-
-    return test
-
-
 # Tests and matchers of single rules
+
+
+def opset_too_new(at: Place) -> bool:
+    """A model of an opset above what the target's parser reads."""
+    return at.view.opset > at.target.newest_opset
+
+
+def opset_too_old(at: Place) -> bool:
+    """A model of an opset below what the target's parser reads."""
+    return at.view.opset < at.target.oldest_opset
+
+
+def unknown_name(at: Place) -> bool:
+    """An operator, of whatever domain, whose name the target's parser does not know."""
+    return not at.target.knows(at.node.op)
+
+
+def known_name(at: Place) -> bool:
+    """An operator, of whatever domain, whose name the target's parser knows."""
+    return bool(at.target.knows(at.node.op))
 
 
 def unknown_operator(at: Place) -> Details | None:
     """An operator that the target's parser does not know: `{since}`."""
-    if at.target.knows(at.node.op) is not False or at.node.op in INTEGER_OPERATORS.split():
+    if at.target.knows(at.node.op) is not False or at.node.op in _INTEGER_OPERATORS:
         return None
     first = first_version(at.node.op)
     later = first is not None and first > at.target.version
@@ -309,7 +308,7 @@ def uint8_not_cast(at: Place) -> Details | None:
 def uint8_made(at: Place) -> Details | None:
     """What makes a uint8 tensor that is no output of the graph: `{value}`."""
     for name in at.node.outputs:
-        if at.view.made_type(at.node, name) == "uint8" and not at.view.is_output(name):
+        if at.view.dtype(name) == "uint8" and not at.view.is_output(name):
             return {"value": name}
     return None
 
@@ -319,6 +318,30 @@ def int64_outputs(view: ModelView, _: Target) -> Iterator[tuple[Node, Details]]:
     for value in view.outputs:
         if type_name(value.type.tensor_type.elem_type) == "int64":
             yield WHOLE, {"value": value.name}
+
+
+def _first_bad(stored: Array | None, good: Callable[[Array], Array]) -> Details | None:
+    """The first number of a constant that is not good: `{found}`."""
+    if stored is None:
+        return None
+    values = stored.astype(np.float32, copy=False)
+    wrong = values[~good(values)]
+    return {"found": float(wrong.flat[0])} if wrong.size else None
+
+
+def nonzero_zero_point(at: Place) -> Details | None:
+    """Q or DQ whose zero point is not zero: `{found}`."""
+    return _first_bad(at.array(2), lambda values: values == 0)
+
+
+def scale_not_positive(at: Place) -> Details | None:
+    """Q or DQ with a scale of zero or below, or with none that is a number: `{found}`."""
+    return _first_bad(at.array(1), lambda values: values > 0)
+
+
+def int32_dequantized(at: Place) -> bool:
+    """DequantizeLinear of an int32 tensor."""
+    return at.dtype(0) == "int32"
 
 
 def uint8_dequantized(at: Place) -> bool:

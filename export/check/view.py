@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,8 +22,6 @@ from foldcam.runtime.system.text import printable, shorten
 
 # A protocol-buffer message ends there, and so does every parser of one.
 MAX_BYTES = (1 << 31) - 1
-# Of a larger constant only the type and the shape are used.
-_MOST_ELEMENTS = 1 << 24
 _STANDARD_DOMAINS = ("", "ai.onnx")
 _GRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 
@@ -126,14 +123,10 @@ class ModelView:
         """Type of a value such as `float16`; empty where it is unknown."""
         if name in self.constants:
             return type_name(self.constants[name].data_type)
-        value = self._values.get(name)
-        return "" if value is None else type_name(value.type.tensor_type.elem_type)
-
-    def made_type(self, node: Node, name: str) -> str:
-        """Type of an output of a node, also where inference failed and the node is a Cast."""
-        if node.standard and node.op == "Cast":
+        value, node = self._values.get(name), self.producers.get(name)
+        if value is None and node is not None and node.standard and node.op == "Cast":
             return type_name(int(node.attributes.get("to", 0)))
-        return self.dtype(name)
+        return "" if value is None else type_name(value.type.tensor_type.elem_type)
 
     def is_output(self, *names: str) -> bool:
         """Whether one of these values is an output of the model."""
@@ -156,11 +149,9 @@ class ModelView:
         return self._stored_name(name) in self.constants
 
     def array(self, name: str) -> npt.NDArray[Any] | None:
-        """The value of a constant; None if it is none, is outside the file, huge or damaged."""
+        """The value of a constant; None if it is none, is outside the file, or is damaged."""
         tensor = self.constants.get(self._stored_name(name))
         if tensor is None or tensor.data_location == TensorProto.EXTERNAL:
-            return None
-        if not 0 <= math.prod(tensor.dims) <= _MOST_ELEMENTS:
             return None
         try:
             return np.asarray(numpy_helper.to_array(tensor))
