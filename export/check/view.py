@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from foldcam.export.onnx_graphs.message import require_text
+from foldcam.export.onnx_graphs.message import parse_message
 from foldcam.export.onnx_graphs.value_sizes import check_value_sizes, inferred
 from foldcam.export.onnx_graphs.values import graphs
 from foldcam.runtime.contract.onnx_file import read_header
@@ -180,14 +180,7 @@ def load_view(path: Path) -> ModelView:
             f"{path} is {path.stat().st_size / 2**30:.1f} GiB and one ONNX file cannot exceed 2 "
             "GiB: save it with external data (onnx.save_model, save_as_external_data=True)."
         )
-    try:
-        model = onnx.ModelProto()
-        model.ParseFromString(path.read_bytes())
-        require_text(model)
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:  # protobuf's DecodeError, whose module has no types
-        raise FoldcamError(f"{path} is not an ONNX file, or it is damaged.") from error
+    model = parse_message(path)
     if not model.graph.node or not model.graph.output:
         raise FoldcamError(f"{path} holds no network: its graph has no nodes or no outputs.")
     typed = inferred(model)
