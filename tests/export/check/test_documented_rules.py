@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from inspect import isfunction
+from pathlib import Path
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
+from foldcam.export.check import matchers, rules
 from foldcam.export.check.rules import RULES
 
 FLOAT, INT64, UINT8 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.UINT8
@@ -153,3 +157,14 @@ def test_the_identity_of_a_residual_that_is_not_quantized_is_named(examples, che
     made.graph.node[-1].input[1] = "x"
     (finding,) = [f for f in checked(made, "rtx").findings if f.rule == "residual"]
     assert (finding.severity, finding.operator) == ("info", "Add")
+
+
+def test_every_function_of_the_matchers_is_named_by_a_rule():
+    table = Path(rules.__file__).with_name("rules.toml").read_text(encoding="utf-8")
+    general = {"places", "always", "attribute", "types", "constants"}
+    own = {
+        name
+        for name, value in vars(matchers).items()
+        if isfunction(value) and value.__module__ == matchers.__name__ and name[0] != "_"
+    }
+    assert {name for name in own - general if f'"{name}"' not in table} == set()
