@@ -11,26 +11,25 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from foldcam.export.check.loading import load_view
-from foldcam.export.check.model_view import ModelView, Node
-from foldcam.export.check.rule import Rule, on
+from foldcam.export.check.matchers import Details, Place, nodes
+from foldcam.export.check.rules import Rule
 from foldcam.export.check.targets import Target
+from foldcam.export.check.view import load_view
 
 
-def long_strides(_: ModelView, node: Node) -> dict[str, object] | None:
+def long_strides(at: Place) -> Details | None:
     """Details for the braces of the rule's sentence, where a stride is longer than two."""
-    strides = node.attributes.get("strides") or []
+    strides = at.node.attributes.get("strides") or []
     entries = list(strides) if isinstance(strides, (list, tuple)) else []
     return {"strides": entries} if max(entries, default=1) > 2 else None
 
 
 RULE = Rule(
     id="long-strides",
-    severity="info",
-    matches=on("Conv", test=long_strides),
-    sentence="{operator} has strides {strides}, and skips pixels on {target}",
+    matches=nodes("Conv", where=long_strides),
+    sentence="{node.op} has strides {strides}, and skips pixels on {target.title}",
     remedy="use two convolutions of stride two",
-    source="https://github.com/onnx/onnx-tensorrt/blob/main/docs/operators.md",
+    severity="info",
     verified="documented",
     since=(8, 6),
 )
@@ -39,10 +38,11 @@ RULE = Rule(
 def main(path: Path) -> None:
     """Apply the rule to a file, for one TensorRT."""
     target = Target("jetpack-6.2", (10, 3))
+    view = load_view(path)
     if RULE.holds_for(target):
-        for match in RULE.matches(load_view(path), target):
-            values = {"target": target.title, "operator": match.operator, **match.details}
-            print(f"{match.node}: {RULE.sentence.format(**values)}; {RULE.remedy}")
+        for node, details in RULE.matches(view, target):
+            sentence = RULE.sentence.format(node=node, target=target, view=view, **details)
+            print(f"{node.name}: {sentence}; {RULE.remedy}")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,107 @@
-"""The report of `foldcam check` as lines to read."""
+"""What `foldcam check` found: for Python, for `--json` and as lines to read."""
 
 from __future__ import annotations
 
-from foldcam.export.check.checker import CheckReport, Finding
-from foldcam.export.check.rule import SEVERITIES, Severity
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
-# Of one rule and one sentence of advice; a quantized network has the same mistake 60 times.
+from foldcam.export.check.rules import SEVERITIES, Severity
+from foldcam.export.check.targets import Target
+
+# Places that are listed for one rule and one advice: a quantized network has the same mistake
+# 60 times.
 _MOST_PLACES = 5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One rule met at one place.
+
+    Attributes:
+        severity: `error`, `warning` or `info`.
+        rule: the rule's id.
+        node: name of the node; empty for the model as a whole.
+        operator: the node's operator, or empty.
+        sentence: what is wrong.
+        remedy: how to avoid it.
+        source: where the fact is published.
+        verified: `parser`, `builder` (confirmed with TensorRT-RTX in foldcam's tests), or
+            `documented`.
+    """
+
+    severity: Severity
+    rule: str
+    node: str
+    operator: str
+    sentence: str
+    remedy: str
+    source: str
+    verified: str
+
+
+@dataclass(frozen=True)
+class TargetReport:
+    """What was found for one target, errors first."""
+
+    target: Target
+    findings: tuple[Finding, ...]
+
+    def count(self, severity: Severity) -> int:
+        """The number of findings of this severity."""
+        return sum(finding.severity == severity for finding in self.findings)
+
+    @property
+    def passed(self) -> bool:
+        """Whether there is no error."""
+        return not self.count("error")
+
+    def document(self) -> dict[str, Any]:
+        """The target's part of `--json`."""
+        return {
+            "tensorrt": self.target.number,
+            "flavour": self.target.flavour,
+            "oldest_opset": self.target.oldest_opset,
+            "newest_opset": self.target.newest_opset,
+            "passed": self.passed,
+            **{f"{severity}s": self.count(severity) for severity in SEVERITIES},
+            "findings": [asdict(finding) for finding in self.findings],
+        }
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """A model against all targets asked for.
+
+    Attributes:
+        path: the file.
+        opset: the version of ONNX's own operators.
+        nodes: number of operators, those of subgraphs included.
+        folded: whether it has foldcam's metadata.
+        targets: one report each.
+    """
+
+    path: Path
+    opset: int
+    nodes: int
+    folded: bool
+    targets: tuple[TargetReport, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether no target has an error."""
+        return all(report.passed for report in self.targets)
+
+    def document(self) -> dict[str, Any]:
+        """The document of `--json`."""
+        return {
+            "model": str(self.path),
+            "opset": self.opset,
+            "nodes": self.nodes,
+            "folded": self.folded,
+            "passed": self.passed,
+            "targets": {report.target.name: report.document() for report in self.targets},
+        }
 
 
 def report_text(report: CheckReport) -> str:
@@ -22,9 +117,9 @@ def report_text(report: CheckReport) -> str:
     wide = max(len(one.target.name) for one in report.targets)
     for one in report.targets:
         counts = ", ".join(
-            _counted(one.count(severity), severity)
-            for severity in ("error", "warning")
-            if one.count(severity)
+            f"{number} {severity}{'' if number == 1 else 's'}"
+            for severity in SEVERITIES[:2]
+            if (number := one.count(severity))
         )
         verdict = "passed" if one.passed else "FAILED"
         lines.append(
@@ -33,18 +128,19 @@ def report_text(report: CheckReport) -> str:
     return "\n".join(lines)
 
 
-def _grouped(report: CheckReport, severity: Severity) -> list[tuple[list[Finding], list[str]]]:
+def _grouped(
+    report: CheckReport, severity: Severity
+) -> list[tuple[list[Finding], tuple[str, ...]]]:
     """Findings of one rule with one remedy together, with the targets that have them all."""
-    places: dict[tuple[str, str, tuple[str, ...]], list[Finding]] = {}
-    holders: dict[Finding, list[str]] = {}
+    holders: dict[Finding, dict[str, None]] = {}
     for one in report.targets:
         for finding in one.findings:
             if finding.severity == severity:
-                holders.setdefault(finding, []).append(one.target.name)
+                holders.setdefault(finding, {})[one.target.name] = None
+    groups: dict[tuple[str, str, tuple[str, ...]], list[Finding]] = {}
     for finding, targets in holders.items():
-        key = (finding.rule, finding.remedy, tuple(dict.fromkeys(targets)))
-        places.setdefault(key, []).append(finding)
-    return [(found, list(key[2])) for key, found in places.items()]
+        groups.setdefault((finding.rule, finding.remedy, tuple(targets)), []).append(finding)
+    return [(found, targets) for (_, _, targets), found in groups.items()]
 
 
 def _finding_lines(places: list[Finding]) -> list[str]:
@@ -56,8 +152,4 @@ def _finding_lines(places: list[Finding]) -> list[str]:
     if len(places) > _MOST_PLACES:
         lines.append(f"  where   ... and {len(places) - _MOST_PLACES} more (--json lists them all)")
     confirmed = "" if first.verified == "documented" else " (confirmed with TensorRT-RTX)"
-    return [*lines, f"  mend    {first.remedy}", f"  source  {first.source}{confirmed}"]
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+    return [*lines, f"  fix     {first.remedy}", f"  source  {first.source}{confirmed}"]

@@ -1,4 +1,4 @@
-"""The TensorRT versions that a model may meet, and what each promises to read."""
+"""The TensorRT versions that a model may meet, and the opsets and operators that each reads."""
 
 from __future__ import annotations
 
@@ -21,14 +21,53 @@ _NEWEST_OPSET: tuple[tuple[Version, int], ...] = (
 )  # fmt: skip
 _OLDEST: Version = (8, 5)
 
+# The operators that each parser knows, after the same tables of the releases 8.5, 10.15 and
+# 11.2 and after its docs/Changelog.md, which dates the additions between them.
+_KNOWN_SINCE: dict[Version, str] = {
+    (8, 5): """
+        Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization
+        Cast Ceil Celu Clip Concat Constant ConstantOfShape Conv ConvTranspose Cos Cosh CumSum
+        DepthToSpace DequantizeLinear Div Dropout Einsum Elu Equal Erf Exp Expand EyeLike Flatten
+        Floor Gather GatherElements GatherND Gemm GlobalAveragePool GlobalLpPool GlobalMaxPool
+        Greater GreaterOrEqual GridSample GRU HardSigmoid HardSwish Identity If ImageScaler
+        InstanceNormalization IsNaN LeakyRelu Less LessOrEqual Log LogSoftmax Loop LRN LSTM
+        LpNormalization LpPool MatMul Max MaxPool Mean MeanVarianceNormalization Min Mod Mul Neg
+        NonMaxSuppression NonZero Not OneHot Or Pad ParametricSoftplus Pow PRelu QuantizeLinear
+        RandomNormal RandomNormalLike RandomUniform RandomUniformLike Range Reciprocal ReduceL1
+        ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum
+        ReduceSumSquare Relu Reshape Resize ReverseSequence RNN RoiAlign Round ScaledTanh Scan
+        Scatter ScatterElements ScatterND Selu Shape Shrink Sigmoid Sign Sin Sinh Size Slice
+        Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Tan Tanh ThresholdedRelu
+        Tile TopK Transpose Trilu Unsqueeze Upsample Where Xor
+        """,
+    (8, 6): "GroupNormalization LayerNormalization IsInf",
+    (10, 0): "Hardmax",
+    (10, 1): "DeformConv",
+    (10, 4): "BlackmanWindow HammingWindow HannWindow",
+    (10, 5): "STFT",
+    (10, 14): "Attention",
+    (10, 15): "RMSNormalization RotaryEmbedding TensorScatter CastLike Gelu Mish",
+    (11, 2): "DFT Swish",
+}
+_SINCE = {name: since for since, names in _KNOWN_SINCE.items() for name in names.split()}
+# Operators that no changelog dates: the last table without them.
+_LAST_WITHOUT: dict[str, Version] = {
+    **dict.fromkeys(("CastLike", "Gelu", "Mish"), (8, 6)),
+    **dict.fromkeys(("DFT", "Swish"), (10, 15)),
+}
+# Not in TensorRT-RTX 1.7, although its parser is that of TensorRT 11: it lacks their plugins.
+# Measured with `OnnxParser.supports_operator` and its parser.
+_NOT_IN_RTX = {"DeformConv", "DFT", "NonZero", "RoiAlign"}
+
 
 @dataclass(frozen=True)
 class Target:
     """One TensorRT on one kind of machine.
 
     Attributes:
-        name: as on the command line.
-        version: of TensorRT; of RTX that of the standard TensorRT whose parser it shares.
+        name: the name on the command line.
+        version: major and minor number of TensorRT; for RTX those of the standard TensorRT
+            whose parser it shares.
         flavour: `tensorrt`, or `tensorrt_rtx`.
         dla: boards of this target that have DLA cores which this TensorRT can use; empty
             for none.
@@ -51,10 +90,26 @@ class Target:
 
     @property
     def title(self) -> str:
-        """For a sentence, such as `TensorRT 10.3`."""
-        if self.flavour == "tensorrt_rtx":
-            return "TensorRT-RTX"
-        return f"TensorRT {self.version[0]}.{self.version[1]}"
+        """The name in a sentence, such as `TensorRT 10.3`."""
+        return "TensorRT-RTX" if self.flavour == "tensorrt_rtx" else f"TensorRT {self.number}"
+
+    @property
+    def number(self) -> str:
+        """The version as text, such as `10.3`."""
+        return ".".join(map(str, self.version))
+
+    def knows(self, operator: str) -> bool | None:
+        """Whether its parser reads one of ONNX's own operators; None where no table says."""
+        if self.flavour == "tensorrt_rtx" and operator in _NOT_IN_RTX:
+            return False
+        if self.version >= _SINCE.get(operator, (99, 0)):
+            return True
+        return None if self.version > _LAST_WITHOUT.get(operator, (99, 0)) else False
+
+
+def first_version(operator: str) -> Version | None:
+    """The first TensorRT that is documented to read an operator; None where none is."""
+    return _SINCE.get(operator)
 
 
 _ORIN = "Orin NX and AGX Orin"
@@ -77,26 +132,23 @@ TARGETS = (
 
 
 def find_targets(names: list[str]) -> tuple[Target, ...]:
-    """The targets of these names, each once, in the table's order.
+    """Look targets up by name.
 
     Args:
-        names: of the table, `desktop-MAJOR.MINOR` for any other TensorRT from 8.5 on, or
+        names: names of `TARGETS`, `desktop-MAJOR.MINOR` for any other TensorRT from 8.5 on, or
             `all` for the whole table.
 
+    Returns:
+        Each target once, in the order of the table, others last.
+
     Raises:
-        FoldcamError: a name is unknown; the message lists them.
+        FoldcamError: a name is unknown; the message lists the known ones.
     """
     if ALL in names:
         return TARGETS
-    known = {target.name: target for target in TARGETS}
-    found = {name: known.get(name) or _desktop(name) for name in names}
-    order = list(known)
-    return tuple(
-        sorted(
-            found.values(),
-            key=lambda target: order.index(target.name) if target.name in known else len(order),
-        )
-    )
+    table = {target.name for target in TARGETS}
+    others = [name for name in dict.fromkeys(names) if name not in table]
+    return (*(each for each in TARGETS if each.name in names), *map(_desktop, others))
 
 
 def _desktop(name: str) -> Target:

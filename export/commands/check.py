@@ -15,15 +15,26 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.command(epilog="Example: foldcam check birds.onnx --target jetpack-6.2")
 def check(
-    model: Annotated[Path, typer.Argument(help="Any ONNX file.", metavar="MODEL.onnx")],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            help="The ONNX file to check, folded by foldcam or not.", metavar="MODEL.onnx"
+        ),
+    ],
     target: Annotated[
         list[str],
         typer.Option(
-            help="jetpack-6.0, 6.1, 6.2, 7.0, 7.1 or 7.2, desktop-10.x, desktop-11, rtx, or all; "
-            "may be repeated."
+            help="The device whose TensorRT is to read the model: jetpack-6.0, 6.1, 6.2, 7.0, 7.1 "
+            "or 7.2, desktop-10.x, desktop-11, rtx, or all. It may be given several times and has "
+            "no default."
         ),
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="Print one JSON document instead of text. Without it, text is printed."
+        ),
+    ] = False,
 ) -> None:
     """Check on the workstation whether a device's TensorRT will read a model."""
     from foldcam.export.check.checker import check_model

@@ -205,7 +205,7 @@ def _find_head_end(
         return source, unit, True
     if graph_search.ends_in_layer_norm(embedding):
         # All its rows have one norm, yet it belongs to the head: see
-        # `export.torch_networks.held_scales`.
+        # `export.networks.held_scales`.
         return embedding, False, True
     if unit:
         _log.warning(

@@ -32,24 +32,37 @@ def load_message(path: Path) -> onnx.ModelProto:
     """
     _check_size(path, 0)
     header = read_header(path)
-    model = onnx.ModelProto()
     try:
         _check_size(path, sum(_length(path, each) for each in header.external))
-        model.ParseFromString(path.read_bytes())
-        require_text(model)
+        model = parse_message(path)
         for tensor in tensors(model):
             _embed(tensor, path)
-    except FoldcamError:
-        raise
     except ExternalDataError as error:
         raise FoldcamError(f"{path}: {error}") from None
     except OSError as error:
         raise FoldcamError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise FoldcamError(f"{path} is not an ONNX file, or it is damaged.") from error
+    check_value_sizes(inferred(model), path)
+    return model
+
+
+def parse_message(path: Path) -> onnx.ModelProto:
+    """Parse an ONNX file; weights beside it stay where they are.
+
+    Raises:
+        FoldcamError: the file is no ONNX file, or it is damaged.
+        OSError: it cannot be read.
+    """
+    model = onnx.ModelProto()
+    data = path.read_bytes()
+    try:
+        model.ParseFromString(data)
+        require_text(model)
     except MemoryError:
         raise
     except Exception as error:  # protobuf's DecodeError, whose module has no types
         raise FoldcamError(f"{path} is not an ONNX file, or it is damaged.") from error
-    check_value_sizes(inferred(model), path)
     return model
 
 

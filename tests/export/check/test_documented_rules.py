@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from inspect import isfunction
+from pathlib import Path
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
+from foldcam.export.check import matchers, rules
 from foldcam.export.check.rules import RULES
 
 FLOAT, INT64, UINT8 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.UINT8
@@ -14,7 +18,7 @@ SCALE = np.array(0.1, np.float32)
 # Tested by behaviour in test_findings.py, test_files.py and test_folded.py.
 ELSEWHERE = {
     "opset-too-new", "not-of-the-opset", "undated-operator", "external-data", "dynamic-size",
-    "bfloat16", "int64-range", "dla",
+    "bfloat16", "dla",
 }  # fmt: skip
 
 
@@ -27,17 +31,6 @@ def _cast(e, to, opset=23):
     return e.model(nodes, opset=opset)
 
 
-def _computed(e, op, before, name, value, outputs=ANY):
-    """The operator with its input `name` computed from a constant."""
-    at = before.split().index(name)
-    nodes = [e.node("Abs", "raw", name), e.node(op, before)]
-    rest = {n: np.array(v, np.int64) for n, v in (("start", [0]), ("end", [1]))}
-    rest["pads"] = np.array([1, 1], np.int64)
-    used = {n: v for n, v in rest.items() if n in before.split()}
-    assert at > 0
-    return e.model(nodes, {"raw": np.array(value, np.int64), **used}, outputs=outputs, opset=21)
-
-
 def _function(e):
     made = e.model([helper.make_node("Mine", ["x"], ["y"], domain="d")], domains=["d"], opset=17)
     inner = helper.make_node("Relu", ["a"], ["b"])
@@ -45,14 +38,6 @@ def _function(e):
         helper.make_function("d", "Mine", ["a"], ["b"], [inner], [helper.make_opsetid("", 17)])
     )
     return made
-
-
-def _onehot(e):
-    inputs = [("x", INT64, [4]), ("depth", INT64, [])]
-    values = {"v": np.array([0, 1], np.float32)}
-    return e.model(
-        [e.node("OneHot", "x depth v")], values, inputs, [("y", FLOAT, ["a", "b"])], opset=18
-    )
 
 
 def _attention(e):
@@ -86,31 +71,6 @@ CASES = {
     "opset-too-old": ("jetpack-6.2", lambda e: _relu(e, opset=8), None, lambda e: _relu(e)),
     "local-function": ("jetpack-6.0", _function, "jetpack-6.2", _function),
     "not-folded": ("rtx", lambda e: _relu(e), None, None),
-    "slice-axes": (
-        "desktop-10.2",
-        lambda e: _computed(e, "Slice", "x start end axes", "axes", [3]),
-        "jetpack-6.2",
-        lambda e: _computed(e, "Slice", "x start end axes", "axes", [3]),
-    ),
-    "pad-axes": (
-        "jetpack-6.2",
-        lambda e: _computed(e, "Pad", "x pads - axes", "axes", [3]),
-        "jetpack-7.0",
-        lambda e: _computed(e, "Pad", "x pads - axes", "axes", [3]),
-    ),
-    "squeeze-axes": (
-        "jetpack-6.2",
-        lambda e: _computed(e, "Squeeze", "x axes", "axes", [0], [("y", FLOAT, [3, 8, 8])]),
-        "jetpack-7.0",
-        lambda e: _computed(e, "Squeeze", "x axes", "axes", [0], [("y", FLOAT, [3, 8, 8])]),
-    ),
-    "cumsum-axis": (
-        "jetpack-6.2",
-        lambda e: _computed(e, "CumSum", "x axis", "axis", 3),
-        "jetpack-7.0",
-        lambda e: _computed(e, "CumSum", "x axis", "axis", 3),
-    ),
-    "onehot-depth-input": ("rtx", _onehot, None, lambda e: _relu(e)),
     "resize-cubic": (
         "jetpack-6.2",
         lambda e: e.resize(mode="cubic"),
@@ -197,3 +157,14 @@ def test_the_identity_of_a_residual_that_is_not_quantized_is_named(examples, che
     made.graph.node[-1].input[1] = "x"
     (finding,) = [f for f in checked(made, "rtx").findings if f.rule == "residual"]
     assert (finding.severity, finding.operator) == ("info", "Add")
+
+
+def test_every_function_of_the_matchers_is_named_by_a_rule():
+    table = Path(rules.__file__).with_name("rules.toml").read_text(encoding="utf-8")
+    general = {"places", "always", "attribute", "types", "constants"}
+    own = {
+        name
+        for name, value in vars(matchers).items()
+        if isfunction(value) and value.__module__ == matchers.__name__ and name[0] != "_"
+    }
+    assert {name for name in own - general if f'"{name}"' not in table} == set()

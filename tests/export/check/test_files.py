@@ -49,7 +49,7 @@ def test_a_graph_without_nodes_is_refused(tmp_path):
 
 def test_a_file_beyond_the_limit_says_how_to_save_it(tmp_path, examples, monkeypatch):
     onnx.save(examples.quantized(), tmp_path / "model.onnx")
-    monkeypatch.setattr("foldcam.export.check.loading.MAX_BYTES", 10)
+    monkeypatch.setattr("foldcam.export.check.view.MAX_BYTES", 10)
     with pytest.raises(FoldcamError, match="external data"):
         check_model(tmp_path / "model.onnx", TARGETS)
 

@@ -1,4 +1,4 @@
-"""What the user is told: which node, why, and how to mend it, for which target."""
+"""What the user reads: which node, why, and how to fix it, for which target."""
 
 from __future__ import annotations
 
@@ -113,19 +113,17 @@ def test_axes_as_an_input_in_opset_17_are_not_of_that_opset(examples, checked):
     assert "the input number 2 of ReduceMean" in finding.sentence
 
 
-def test_bfloat16_and_int64_beyond_32_bits_concern_8_6_alone(examples, checked):
+def test_bfloat16_concerns_8_6_alone(examples, checked):
     nodes = [
         examples.node("Cast", "x", "h", to=TensorProto.BFLOAT16),
         examples.node("Cast", "h", "f", to=TensorProto.FLOAT),
-        examples.node("Cast", "big", "g", to=TensorProto.FLOAT),
-        examples.node("Add", "f g"),
+        examples.node("Add", "f f"),
     ]
-    made = examples.model(nodes, {"big": np.full(8, 2**40)}, opset=17)
+    made = examples.model(nodes, opset=17)
     old = {f.rule: f for f in checked(made, "jetpack-6.0").findings}
     assert old["bfloat16"].node == "Cast to h"
-    assert str(2**40) in old["int64-range"].sentence
     new = {f.rule for f in checked(made, "jetpack-6.2").findings}
-    assert not {"bfloat16", "int64-range"} & new
+    assert "bfloat16" not in new
 
 
 def test_the_open_end_of_a_slice_is_no_large_index(examples, checked):
@@ -219,7 +217,7 @@ def test_the_exit_status_is_3_with_errors_and_0_without(forbidden, allowed):
 def test_the_text_names_node_remedy_and_verdict_per_target(forbidden):
     text = _run(forbidden, "--target", "jetpack-6.2", "--target", "rtx").stdout
     assert "TopK TopK to y index: TopK asks for the 4000 greatest" in text
-    assert "mend    export with fewer --neighbors" in text
+    assert "fix     export with fewer --neighbors" in text
     assert "for     jetpack-6.2, rtx" in text
     assert "FAILED  1 error" in text
 

@@ -13,8 +13,8 @@ trt = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx: pip instal
 
 # The parser lets it pass, though uint8 is documented for inputs and outputs alone.
 DOCUMENTED_ONLY = {"test_equal_uint8"}
-# The number of the opset is a promise of the documents, and the cast is the builder's to refuse.
-NOT_OF_THE_PARSER = {"opset-too-new", "opset-too-old", "quantized-cast"}
+# The number of the opset is a promise of the documents.
+NOT_OF_THE_PARSER = {"opset-too-new", "opset-too-old"}
 
 
 @pytest.fixture(scope="module")

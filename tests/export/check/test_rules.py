@@ -88,13 +88,11 @@ def test_what_a_rule_allows_is_built(name, tmp_path, logger):
 
 
 def test_the_operators_of_rtx_are_those_that_its_parser_says_it_has(logger):
-    from foldcam.export.check.operators import support
-
     builder = trt.Builder(logger)
     network = builder.create_network(0)
     parser = trt.OnnxParser(network, logger)
     names = {s.name for s in onnx.defs.get_all_schemas_with_history() if s.domain == ""}
-    differ = {n for n in names if (support(n, RTX[0]) == "yes") != parser.supports_operator(n)}
+    differ = {n for n in names if RTX[0].knows(n) != parser.supports_operator(n)}
     # It says that it reads the first two, and then lacks the plugin; the last two are not in
     # any published table.
     assert differ == {"NonZero", "RoiAlign", "CausalConvWithState", "LinearAttention"}
