@@ -36,16 +36,27 @@ def arrows(text: str) -> int:
     return text.count("marker-end")
 
 
-@pytest.mark.parametrize("path", architecture.wanted(), ids=lambda path: path.name)
-def test_pictures_and_table_are_those_of_the_imports(path):
-    wanted = architecture.wanted()[path]
-    assert path.read_text(encoding="utf-8") == wanted, f"{path.name} is stale: make figures"
+@pytest.fixture(scope="module")
+def known_edges():
+    return architecture.known_edges()
 
 
-def test_every_module_and_file_that_the_page_names_exists():
+@pytest.fixture(scope="module")
+def wanted():
+    found = architecture.wanted()
+    assert set(found) == set(architecture.FILES)
+    return found
+
+
+@pytest.mark.parametrize("path", architecture.FILES, ids=lambda path: path.name)
+def test_pictures_and_table_are_those_of_the_imports(path, wanted):
+    assert path.read_text(encoding="utf-8") == wanted[path], f"{path.name} is stale: make figures"
+
+
+def test_every_module_and_file_that_the_page_names_exists(known_edges):
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     text = text[: text.index("<!-- rooms -->")] + text[text.index("<!-- /rooms -->") :]
-    stems = {module.rpartition(".")[2] for module in architecture.known_edges()}
+    stems = {module.rpartition(".")[2] for module in known_edges}
     tables = [row for row in text.splitlines() if row.startswith("|")]
     for row in tables:
         *_, where = row.strip("| ").split(" | ")
@@ -58,8 +69,8 @@ def test_every_module_and_file_that_the_page_names_exists():
         assert path.is_dir() or path.with_suffix(".py").exists(), name
 
 
-def test_no_rooms_import_each_other_in_a_circle_that_is_not_known():
-    graph = architecture.room_graph(architecture.known_edges())
+def test_no_rooms_import_each_other_in_a_circle_that_is_not_known(known_edges):
+    graph = architecture.room_graph(known_edges)
     assert architecture.circles(graph) == KNOWN_CIRCLES
 
 
@@ -90,8 +101,8 @@ def test_rooms_that_import_each_other_stand_in_one_box():
     assert arrows(architecture.rooms_picture(imports)) == 1
 
 
-def test_every_package_is_in_the_picture_of_packages():
-    text = architecture.packages_picture(architecture.known_edges())
+def test_every_package_is_in_the_picture_of_packages(known_edges):
+    text = architecture.packages_picture(known_edges)
     assert set(PACKAGES) <= set(names(text))
 
 

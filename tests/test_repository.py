@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from imports import PACKAGES, at_import_time, imported, modules
+from imports import PACKAGES, at_import_time, imported, modules, parsed
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -45,7 +45,7 @@ MODULES = modules(ROOT)
 
 
 def _parse(module: str) -> ast.Module:
-    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    return parsed(MODULES[module])
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -58,7 +58,14 @@ def test_a_module_imports_only_what_the_dependency_rule_allows(module: str) -> N
 def test_no_modules_import_each_other_in_a_circle() -> None:
     edges = {
         module: sorted(
-            set(imported(at_import_time(_parse(module)), module, path, MODULES))
+            set(
+                imported(
+                    at_import_time(ast.parse(path.read_text(encoding="utf-8"))),
+                    module,
+                    path,
+                    MODULES,
+                )
+            )
             & set(MODULES) - {module}
         )
         for module, path in MODULES.items()

@@ -21,10 +21,12 @@ from pathlib import Path
 
 import networkx as nx
 from diagram import Node, svg
-from imports import PACKAGES, ROOT, edges, modules
+from imports import PACKAGES, ROOT, edges, modules, parsed
 
 DOCUMENT = ROOT / "docs" / "architecture.md"
 IMAGES = ROOT / "docs" / "images"
+# What this program writes.
+FILES = (*(IMAGES / f"{name}.svg" for name in ("packages", "rooms", "how-it-works")), DOCUMENT)
 _BLOCK = re.compile(r"(<!-- rooms -->\n).*?(<!-- /rooms -->)", re.DOTALL)
 # What the picture of the packages says of each.
 PURPOSE = {
@@ -193,7 +195,7 @@ def _said_of(room: Room) -> str:
     known = modules()
     folder = room.name.replace("/", ".")
     if folder in known:
-        text = ast.get_docstring(ast.parse(known[folder].read_text(encoding="utf-8")))
+        text = ast.get_docstring(parsed(known[folder]))
         return (text or "").splitlines()[0].replace("|", "\\|")
     return ", ".join(f"`{module.split('.')[-1]}`" for module in room.modules)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,6 +21,12 @@ def modules(root: Path = ROOT) -> dict[str, Path]:
             parts = path.relative_to(root).with_suffix("").parts
             found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    """A module's syntax tree, parsed once: hundreds of tests read them. Nobody may change it."""
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def imported(tree: ast.AST, module: str, path: Path, known: Mapping[str, object]) -> Iterator[str]:
@@ -72,7 +79,7 @@ def edges(known: Mapping[str, Path]) -> dict[str, set[str]]:
     return {
         module: {
             name
-            for name in imported(ast.parse(path.read_text(encoding="utf-8")), module, path, known)
+            for name in imported(parsed(path), module, path, known)
             if name in known and name != module
         }
         for module, path in known.items()
