@@ -14,6 +14,9 @@ FOLDCAM_TORCH_INDEX ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL = $(PIP) install $$(test -t 1 || echo --quiet --progress-bar off) --constraint "$$(cat $(VENV)/constraints)"
+# Each worker runs the tests of one file after the other; `WORKERS=0` runs all in one process.
+WORKERS ?= auto
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 INPUTS := pyproject.toml $(wildcard constraints/*.txt)
 
 .PHONY: help
@@ -22,6 +25,7 @@ help: ## list the targets
 	@echo
 	@echo "  PYTHON=python3.12            the interpreter of $(VENV) (3.10 to 3.13); now: $(or $(PYTHON),none found)"
 	@echo "  VENV=.venv                   where the environment goes"
+	@echo "  WORKERS=auto                 processes that run the tests: one per processor core; 0: none but pytest's own"
 	@echo "  FULL=1                       make reliability in full, and keep its figures"
 	@echo "  ONLY=cuts,soak               make reliability of these checks alone"
 	@echo "  FOLDCAM_TORCH_INDEX=URL      take torch from this index, e.g. the CPU build, without"
@@ -31,9 +35,20 @@ help: ## list the targets
 demo: $(VENV)/.demo ## photographs with heatmaps in demo-output/, from a fresh clone in minutes
 	$(BIN)/foldcam demo --out demo-output
 
+.PHONY: check
+check: $(VENV)/.test ## before each commit: ruff, mypy and the fast tests, in two minutes
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(PYTEST) -m "not slow"
+
 .PHONY: test
-test: $(VENV)/.test ## run the tests
-	$(BIN)/python -m pytest
+test: $(VENV)/.test ## run all tests
+	$(PYTEST)
+
+.PHONY: slow
+slow: $(VENV)/.test ## run all tests, and list those that take long in tests/slow.txt
+	$(PYTEST) --store-slow
 
 .PHONY: lint
 lint: $(VENV)/.test docs ## ruff, mypy, who imports whom, and the documents' site built strictly

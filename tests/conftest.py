@@ -1,21 +1,100 @@
-"""What every test may ask for: the photographs, and an NVIDIA GPU."""
+"""What every test may ask for: the photographs, an NVIDIA GPU, and files that are made once."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
+import logging
 import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
 import hypothesis
 import pytest
+from filelock import FileLock
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA_FIXTURES = {"data_root", "cub_root", "houses_root"}
+# `make slow` lists in slow.txt the tests that take longer than this, and the files whose tests
+# share something that takes longer to make.
+SLOW_SECONDS = 1.5
+SLOW_SETUP_SECONDS = 3.0
+SLOW_HEAD = """\
+# Tests and files of tests that take long, with seconds for all their cases together.
+# `make check` leaves them out, and parallel runs begin with their files.
+# Written by `make slow`; tests that were not run keep their lines.
+"""
+SLOW = Path(__file__).with_name("slow.txt")
+
+# Each worker computes in its share of the processors: more threads than processors only wait
+# for each other. The libraries read these when they are imported, and child processes inherit
+# them.
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+for _name in (
+    *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"),
+    "OPENCV_FOR_THREADS_NUM",
+):
+    os.environ.setdefault(_name, str(max(1, len(os.sched_getaffinity(0)) // _WORKERS)))
 
 # A machine that is busy is no bug.
 hypothesis.settings.register_profile("foldcam", deadline=None)
 hypothesis.settings.load_profile("foldcam")
 
-ROOT = Path(__file__).resolve().parent.parent
-DATA_FIXTURES = {"data_root", "cub_root", "houses_root"}
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--store-slow`, which rewrites the list of slow tests."""
+    parser.addoption(
+        "--store-slow",
+        action="store_true",
+        help=f"Write the tests that took more than {SLOW_SECONDS:g} s into tests/slow.txt.",
+    )
+
+
+def _function(nodeid: str) -> str:
+    """The test without its parameters, which are too many to list."""
+    return nodeid.partition("[")[0]
+
+
+def _slow_tests() -> dict[str, float]:
+    """Seconds of each test or file of the list, all cases of a test together."""
+    rows = [line.split() for line in SLOW.read_text(encoding="utf-8").splitlines()]
+    return {row[1]: float(row[0]) for row in rows if row and row[0] != "#"}
+
+
+class _Durations:
+    """Adds up how long the tests take, and writes the list."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.slow: set[str] = set()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        name = _function(report.nodeid)
+        file = name.partition("::")[0]
+        self.seconds[name] += report.duration
+        self.seconds[file] += report.duration
+        if report.when == "call" and report.duration > SLOW_SECONDS:
+            self.slow.add(name)
+        if report.when == "setup" and report.duration > SLOW_SETUP_SECONDS:
+            # Without this test the next one of the file would wait as long.
+            self.slow.add(file)
+
+    def pytest_sessionfinish(self) -> None:
+        # What was not run keeps its line.
+        rows = {name: time for name, time in _slow_tests().items() if name not in self.seconds}
+        for name in self.slow:
+            if name.partition("::")[0] not in self.slow - {name}:
+                rows[name] = self.seconds[name]
+        lines = [f"{rows[name]:6.1f} {name}\n" for name in sorted(rows)]
+        SLOW.write_text(SLOW_HEAD + "".join(lines), encoding="utf-8")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Watch the durations where the list is to be rewritten."""
+    if config.getoption("--store-slow") and "PYTEST_XDIST_WORKER" not in os.environ:
+        config.pluginmanager.register(_Durations())
 
 
 @cache
@@ -33,16 +112,71 @@ def gpus() -> int:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what reads the photographs `data`, so that `-m "not data"` leaves it out."""
+    """Mark what reads the photographs `data`, and what is listed in slow.txt `slow`.
+
+    The files whose tests take longest come first, so that no worker begins with one while the
+    others have nothing left to do.
+    """
+    slow = _slow_tests()
+    seconds: dict[Path, float] = defaultdict(float)
+    counted = set()
     for item in items:
         if DATA_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.data)
+        name = _function(item.nodeid)
+        for listed in {name, name.partition("::")[0]} & slow.keys():
+            item.add_marker(pytest.mark.slow)
+            if listed not in counted:
+                counted.add(listed)
+                seconds[item.path] += slow[listed]
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: -seconds[item.path])
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test marked `gpu` where there is none."""
     if item.get_closest_marker("gpu") and not gpus():
         pytest.skip("needs an NVIDIA GPU, and the CUDA driver reports none")
+
+
+@pytest.fixture(autouse=True)
+def _logging_of_this_test_alone() -> Iterator[None]:
+    """Give the program's logger back as it was: a command that ran in this process sets it up."""
+    log = logging.getLogger("foldcam")
+    before = (log.level, log.propagate, list(log.handlers), logging.raiseExceptions)
+    yield
+    log.setLevel(before[0])
+    log.propagate, log.handlers[:], logging.raiseExceptions = before[1:]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_old_is_searched_for_garbage() -> None:
+    """Leave what lives already out of later searches: with torch loaded each takes a second."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`made_once("name", make)`: a folder that `make(folder)` fills, once for all workers.
+
+    Nobody may change what lies in it.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # Each worker has a folder of its own in the one of the whole run.
+        root = root.parent
+
+    def once(name: str, make: Callable[[Path], object]) -> Path:
+        folder, done = root / f"shared-{name}", root / f"shared-{name}.done"
+        with FileLock(root / f"shared-{name}.lock"):
+            if not done.exists():
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return once
 
 
 def _folder(path: Path) -> Path:

@@ -59,7 +59,13 @@ def test_every_job_ends_by_itself(job: dict[str, Any]) -> None:
 
 
 def test_tests_run_on_every_python_and_on_both_kinds_of_processor() -> None:
-    (job,) = loaded(ROOT / ".github" / "workflows" / "tests.yml")["jobs"].values()
+    jobs = loaded(ROOT / ".github" / "workflows" / "tests.yml")["jobs"]
+    assert set(jobs) == {"check", "tests"}
+    job = jobs["tests"]
+    assert [step["run"] for step in job["steps"] if "run" in step][-2:] == [
+        "make lint",
+        "make test",
+    ]
     matrix = job["strategy"]["matrix"]
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert matrix["python"] == re.findall(r"Python :: (3\.\d+)", project)

@@ -94,7 +94,8 @@ def _prefix(names: Collection[str], wanted: Collection[str]) -> str:
     while not set(wanted) & {name.removeprefix(prefix) for name in names}:
         rest = [name.removeprefix(prefix) for name in names]
         more = next((each for each in _PREFIXES if all(n.startswith(each) for n in rest)), None)
-        if more is None:
+        # All names of an empty file begin with every prefix, again and again.
+        if more is None or not rest:
             return ""
         prefix += more
     return prefix
