@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from foldcam.export.check.matchers import Details, Place, nodes
+from foldcam.export.check.matchers import Details, Place, places
 from foldcam.export.check.rules import Rule
 from foldcam.export.check.targets import Target
 from foldcam.export.check.view import load_view
@@ -26,9 +26,10 @@ def long_strides(at: Place) -> Details | None:
 
 RULE = Rule(
     id="long-strides",
-    matches=nodes("Conv", where=long_strides),
+    matches=places("Conv", long_strides),
     sentence="{node.op} has strides {strides}, and skips pixels on {target.title}",
     remedy="use two convolutions of stride two",
+    source="https://github.com/onnx/onnx-tensorrt/blob/main/docs/operators.md",
     severity="info",
     verified="documented",
     since=(8, 6),
