@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 
 from foldcam.benchmarks.bootstrap import Interval, bootstrap
 from foldcam.export.bank import Bank
 from foldcam.export.datasets import Dataset
 from foldcam.export.datasets.reading import read_picture
 from foldcam.export.grafting.in_graph import bank_of
+from foldcam.export.onnx_graphs.message import load_message
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.errors import FoldcamError
@@ -207,7 +207,7 @@ def rows_of_model(path: Path, bank: Path | None = None) -> Bank:
     """
     contract = read_contract(path)
     if bank is None:
-        return bank_of(onnx.load(path), contract)
+        return bank_of(load_message(path), contract)
     given = Bank.load(bank)
     if given.row_labels() != [r.name for r in contract.labels for _ in range(r.count)]:
         raise FoldcamError(
