@@ -214,7 +214,11 @@ def test_the_wheel_is_one_package_without_studies_and_results(bare: Path) -> Non
     assert {
         name.split("/")[0].removesuffix(f"-{PROJECT['version']}.dist-info") for name in names
     } == {"foldcam"}
-    assert not [name for name in names if "studies" in name or "results" in name]
+    assert not [
+        name
+        for name in names
+        if name.startswith(("foldcam/benchmarks/studies/", "foldcam/benchmarks/results/"))
+    ]
     assert {f"foldcam/{name}/__init__.py" for name in PACKAGES} <= set(names)
     packages = {path.name for path in (bare / "site").iterdir() if path.suffix != ".dist-info"}
     assert packages - {"bin"} == {"foldcam"}
