@@ -185,7 +185,7 @@ def read_manifest(engine: Path) -> Manifest:
             missing or wrong; the message says how to build the engine again.
     """
     path = manifest_path(engine)
-    mend = f"build the engine again with: runtime build MODEL.onnx --out {engine}"
+    remedy = f"build the engine again with: runtime build MODEL.onnx --out {engine}"
     refuse_special(path)
     try:
         with path.open("rb") as stream:
@@ -193,26 +193,26 @@ def read_manifest(engine: Path) -> Manifest:
     except FileNotFoundError:
         raise FoldcamError(
             f"{engine} has no manifest ({path.name} is not beside it), so nothing is known of "
-            f"it: {mend}"
+            f"it: {remedy}"
         ) from None
     except OSError as error:
         raise FoldcamError(f"{path} cannot be read: {error.strerror or error}.") from error
     if len(content) > MAX_BYTES:
-        raise FoldcamError(f"{path} is larger than any manifest: {mend}")
+        raise FoldcamError(f"{path} is larger than any manifest: {remedy}")
     try:
         document = json.loads(content.decode("utf-8"), parse_int=_integer)
     except (ValueError, RecursionError):
-        raise FoldcamError(f"{path} is not JSON, or it is damaged: {mend}") from None
+        raise FoldcamError(f"{path} is not JSON, or it is damaged: {remedy}") from None
     root = Fields(document, where=str(path))
     version = root.integer("schema_version")
     if version != SCHEMA_VERSION:
         raise FoldcamError(
-            f"{path} has schema version {version} and this foldcam reads {SCHEMA_VERSION}: {mend}"
+            f"{path} has schema version {version} and this foldcam reads {SCHEMA_VERSION}: {remedy}"
         )
     manifest = _parse(root, document)
     if root.text("metadata_sha256") != _sha256_of(manifest.metadata):
         raise FoldcamError(
-            f"{path}: the model's metadata in it were changed after the engine was built: {mend}"
+            f"{path}: the model's metadata in it were changed after the engine was built: {remedy}"
         )
     return manifest
 

@@ -1,7 +1,7 @@
 """Whether an engine fits, asked before any of its bytes reach TensorRT.
 
 A plan is executable. What TensorRT says of one that does not fit is a tag number, or a
-crash; here each reason is a sentence with both values and the command that mends it.
+crash; here each reason is a sentence with both values and the command that fixes it.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ def load_engine(path: Path, device: DeviceFacts, onnx: Path | None = None) -> Ch
 
     Raises:
         FoldcamError: it is missing, damaged, changed, or of another TensorRT, GPU,
-            platform or model; the message has both values and what mends it.
+            platform or model; the message has both values and what fixes it.
     """
     _check_present(path)
     manifest = read_manifest(path)
-    mend = _mend(path, manifest, onnx)
-    _check_machine(path, manifest, device, mend)
-    plan = _read_plan(path, manifest, mend)
-    _check_manifest(path, manifest, mend)
-    _check_model(path, manifest, onnx, mend)
+    remedy = _remedy(path, manifest, onnx)
+    _check_machine(path, manifest, device, remedy)
+    plan = _read_plan(path, manifest, remedy)
+    _check_manifest(path, manifest, remedy)
+    _check_model(path, manifest, onnx, remedy)
     return CheckedEngine(path, manifest, plan)
 
 
@@ -74,10 +74,10 @@ def check_files(path: Path) -> Manifest:
     """
     _check_present(path)
     manifest = read_manifest(path)
-    mend = _mend(path, manifest, None)
-    _read_plan(path, manifest, mend)
-    _check_manifest(path, manifest, mend)
-    _check_model(path, manifest, None, mend)
+    remedy = _remedy(path, manifest, None)
+    _read_plan(path, manifest, remedy)
+    _check_manifest(path, manifest, remedy)
+    _check_model(path, manifest, None, remedy)
     return manifest
 
 
@@ -92,18 +92,18 @@ def _check_present(path: Path) -> None:
         raise FoldcamError(f"{path} is a device or a pipe, not an engine.")
 
 
-def _check_machine(path: Path, manifest: Manifest, device: DeviceFacts, mend: str) -> None:
+def _check_machine(path: Path, manifest: Manifest, device: DeviceFacts, remedy: str) -> None:
     installed = device.tensorrt.get(manifest.flavour)
     if installed is None:
         others = ", ".join(f"{name} {v}" for name, v in device.tensorrt.items()) or "none"
         raise FoldcamError(
             f"{path} needs {manifest.title}, whose module {manifest.flavour} is not installed here "
-            f"(found: {others}): install it, or build for what is here: {mend}"
+            f"(found: {others}): install it, or build for what is here: {remedy}"
         )
     if installed != manifest.version:
         raise FoldcamError(
             f"{path} was built by {manifest.title} and this machine has version {installed}: "
-            f"engines fit one version only, so build it again: {mend}"
+            f"engines fit one version only, so build it again: {remedy}"
         )
     # A plan of TensorRT-RTX is made to be carried from machine to machine.
     portable = manifest.flavour == "tensorrt_rtx"
@@ -115,13 +115,13 @@ def _check_machine(path: Path, manifest: Manifest, device: DeviceFacts, mend: st
             if built != here:
                 raise FoldcamError(
                     f"{path} was built {what} {built or 'an unknown platform'} and this machine is "
-                    f"{here}: engines do not move between platforms, so build it here: {mend}"
+                    f"{here}: engines do not move between platforms, so build it here: {remedy}"
                 )
         built, here = (host.l4t or "no Jetson Linux" for host in (manifest.host, device.host))
         if built != here:
             raise FoldcamError(
                 f"{path} was built under Jetson Linux (L4T) {built} and this machine has {here}: "
-                f"build it again after changing JetPack: {mend}"
+                f"build it again after changing JetPack: {remedy}"
             )
     if device.gpu is None:
         raise FoldcamError(
@@ -132,11 +132,11 @@ def _check_machine(path: Path, manifest: Manifest, device: DeviceFacts, mend: st
     if not manifest.target.serves(capability):
         raise FoldcamError(
             f"{path} was built for compute capability {manifest.target} and {device.gpu.name} has "
-            f"{capability}: build it for this GPU: {mend}"
+            f"{capability}: build it for this GPU: {remedy}"
         )
 
 
-def _read_plan(path: Path, manifest: Manifest, mend: str) -> bytes:
+def _read_plan(path: Path, manifest: Manifest, remedy: str) -> bytes:
     refuse_special(path)
     try:
         plan = path.read_bytes()
@@ -144,29 +144,29 @@ def _read_plan(path: Path, manifest: Manifest, mend: str) -> bytes:
         raise FoldcamError(f"{path} cannot be read: {error.strerror or error}.") from error
     size, expected = len(plan), manifest.plan.bytes
     if size == 0:
-        raise FoldcamError(f"{path} is empty (its manifest says {expected} bytes): {mend}")
+        raise FoldcamError(f"{path} is empty (its manifest says {expected} bytes): {remedy}")
     if size < expected:
         raise FoldcamError(
             f"{path} is cut off: it has {size} of the {expected} bytes that its manifest says, so "
-            f"copy it again, or build it again: {mend}"
+            f"copy it again, or build it again: {remedy}"
         )
     if size > expected:
         raise FoldcamError(
             f"{path} has {size} bytes where its manifest says {expected}: it is another engine "
-            f"or was added to, so build it again: {mend}"
+            f"or was added to, so build it again: {remedy}"
         )
     found = hashlib.sha256(plan).hexdigest()
     if found != manifest.plan.sha256:
         raise FoldcamError(
             f"{path} was changed after it was built (SHA-256 {found[:12]}..., its manifest says "
-            f"{manifest.plan.sha256[:12]}...): do not run it, build it again: {mend}"
+            f"{manifest.plan.sha256[:12]}...): do not run it, build it again: {remedy}"
         )
     if size < MIN_PLAN_BYTES:
-        raise FoldcamError(f"{path} has {size} bytes, too few for any engine: {mend}")
+        raise FoldcamError(f"{path} has {size} bytes, too few for any engine: {remedy}")
     return plan
 
 
-def _check_manifest(path: Path, manifest: Manifest, mend: str) -> None:
+def _check_manifest(path: Path, manifest: Manifest, remedy: str) -> None:
     where = str(manifest_path(path))
     contract = manifest.contract(where)
     try:
@@ -174,16 +174,16 @@ def _check_manifest(path: Path, manifest: Manifest, mend: str) -> None:
     except FoldcamError as error:
         # The remedy of an ONNX file is to export it again; an engine's is to build it again.
         fact = str(error).partition(": the file was changed")[0]
-        raise FoldcamError(f"{fact}: build it again: {mend}") from None
+        raise FoldcamError(f"{fact}: build it again: {remedy}") from None
     promised = manifest.metadata.get("precision")
     if not _agrees(manifest.precision, promised):
         raise FoldcamError(
             f"{where} says that the engine computes in {manifest.precision} and the model's "
-            f"metadata say {promised}: build it again: {mend}"
+            f"metadata say {promised}: build it again: {remedy}"
         )
 
 
-def _check_model(path: Path, manifest: Manifest, onnx: Path | None, mend: str) -> None:
+def _check_model(path: Path, manifest: Manifest, onnx: Path | None, remedy: str) -> None:
     beside = path.with_name(manifest.model.name)
     if onnx is None and not beside.is_file():
         return
@@ -192,14 +192,14 @@ def _check_model(path: Path, manifest: Manifest, onnx: Path | None, mend: str) -
     if not _agrees(manifest.precision, promised):
         raise FoldcamError(
             f"{path} computes in {manifest.precision} and {model} is now {promised}: build it "
-            f"again: {mend}"
+            f"again: {remedy}"
         )
     found = sha256_of_file(model)
     if found != manifest.model.sha256:
         raise FoldcamError(
             f"{path} was built from another {manifest.model.name} (SHA-256 "
             f"{manifest.model.sha256[:12]}...) than {model} (SHA-256 {found[:12]}...): build it "
-            f"again: {mend}"
+            f"again: {remedy}"
         )
 
 
@@ -217,5 +217,5 @@ def _agrees(built: str, promised: object) -> bool:
     return promised not in ("fp32", "fp16") or built in ("int8", promised)
 
 
-def _mend(path: Path, manifest: Manifest, onnx: Path | None) -> str:
+def _remedy(path: Path, manifest: Manifest, onnx: Path | None) -> str:
     return manifest.rebuild(onnx or path.with_name(manifest.model.name), path)

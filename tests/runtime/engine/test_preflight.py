@@ -248,7 +248,7 @@ def test_a_portable_engine_runs_on_every_gpu_it_was_built_for(capability, make_e
     assert load_engine(engine, here).plan == engine.read_bytes()
 
 
-def test_the_command_that_mends_repeats_the_options(make_engine, orin):
+def test_the_command_that_fixes_it_repeats_the_options(make_engine, orin):
     options = BuildOptions((Profile(1, 2, 4),), workspace=512 << 20, dla_core=1)
     engine = make_engine(options=options)
     with pytest.raises(FoldcamError) as caught:

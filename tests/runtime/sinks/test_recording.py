@@ -322,7 +322,7 @@ def test_what_cannot_be_read_of_a_killed_run_is_removed(tmp_path, make_source):
     assert names(tmp_path) == [foreign.name]
 
 
-def test_lines_cut_in_the_middle_are_mended(tmp_path):
+def test_lines_cut_in_the_middle_are_repaired(tmp_path):
     path = tmp_path / "x"
     for content, kept in ((b"a\nb\nhal", b"a\nb\n"), (b"a\n", b"a\n"), (b"x" * 200_000, None),
                           (b"a\n" + b"x" * 200_000, b"a\n"), (b"", None)):  # fmt: skip
