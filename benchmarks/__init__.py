@@ -1,8 +1,1 @@
-"""Latency, overhead, localization, house price, peers; tables and plots."""
-
-from __future__ import annotations
-
-from foldcam.runtime.system.quiet_libraries import keep_libraries_quiet
-
-# Modules of this package import the libraries themselves, before anything else of ours.
-keep_libraries_quiet()
+"""Latency, overhead, localization and house prices; studies of a checkout."""

@@ -1,4 +1,4 @@
-"""What every test may ask for: the photographs, an NVIDIA GPU, and files that are made once."""
+"""What every test may ask for: the photographs, and an NVIDIA GPU."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import gc
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import hypothesis
 import pytest
-from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA_FIXTURES = {"data_root", "cub_root", "houses_root"}
@@ -154,29 +153,6 @@ def _nothing_old_is_searched_for_garbage() -> None:
     """Leave what lives already out of later searches: with torch loaded each takes a second."""
     gc.collect()
     gc.freeze()
-
-
-@pytest.fixture(scope="session")
-def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """`made_once("name", make)`: a folder that `make(folder)` fills, once for all workers.
-
-    Nobody may change what lies in it.
-    """
-    root = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        # Each worker has a folder of its own in the one of the whole run.
-        root = root.parent
-
-    def once(name: str, make: Callable[[Path], object]) -> Path:
-        folder, done = root / f"shared-{name}", root / f"shared-{name}.done"
-        with FileLock(root / f"shared-{name}.lock"):
-            if not done.exists():
-                folder.mkdir()
-                make(folder)
-                done.touch()
-        return folder
-
-    return once
 
 
 def _folder(path: Path) -> Path:

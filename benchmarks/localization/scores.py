@@ -18,8 +18,6 @@ from foldcam.benchmarks.localization.subjects import Subjects
 Floats = npt.NDArray[np.float32]
 Statistic = Callable[[npt.NDArray[np.intp]], float]
 
-LOWER_IS_BETTER = frozenset({"deletion"})
-
 
 @dataclass
 class Scores:
