@@ -356,7 +356,8 @@ RULES: dict[str, Rule] = {
     "Sum": _elementwise(*[None] * _MOST_TERMS),
     "Swish": _elementwise(_swish),
     "Tanh": _elementwise(_tanh),
-    **dict.fromkeys(("And", "Ceil", "Equal", "Floor", "Greater", "GreaterOrEqual"), _FLAT),
-    **dict.fromkeys(("IsInf", "IsNaN", "Less", "LessOrEqual", "Not", "Or", "Round", "Sign"), _FLAT),
+    **dict.fromkeys(("And", "ArgMax", "ArgMin", "Ceil", "Equal", "Floor", "Greater"), _FLAT),
+    **dict.fromkeys(("GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "Not"), _FLAT),
+    **dict.fromkeys(("Or", "Round", "Sign"), _FLAT),
     "Where": _elementwise(None, _branch((1.0, 0.0)), _branch((0.0, 1.0))),
 }

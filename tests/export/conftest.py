@@ -59,6 +59,12 @@ def onnx_files() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def pulled_back() -> ModuleType:
+    """tests/export/pulled_back.py: grad-weights from a graph, and the same from torch."""
+    return _load("pulled_back")
+
+
+@pytest.fixture(scope="session")
 def cut(networks: ModuleType) -> Callable[..., Network]:
     """`cut("PlainConv")`: the cut network of that class, made once per session."""
     made: dict[tuple[str, str | None], Network] = {}
