@@ -19,6 +19,7 @@ from foldcam.export.adjoints.step import Step
 from foldcam.export.adjoints.tape import BATCH_SIZE, ObstacleError, Tape
 from foldcam.export.onnx_graphs.embedding_model import opset_of
 from foldcam.export.onnx_graphs.normalization import scales_of
+from foldcam.export.onnx_graphs.precision import name_made
 from foldcam.export.onnx_graphs.values import Flow
 from foldcam.export.onnx_graphs.writing import Graft
 from foldcam.runtime.errors import FoldcamError
@@ -32,7 +33,8 @@ def graft_pull_back(
     Args:
         graft: adds nodes to the network's graph.
         source: name of `s`, with the batch as its first axis longer than 1: `[N, K]`,
-            `[N, K, 1, 1]`, or an attention's `[N, H, Q, d]` or `[N * H, Q, d]`.
+            `[N, K, 1, 1]`, or an attention's `[N, H, Q, d]` or `[N * H, Q, d]`. The names are
+            those of the network before `to_float16`, if it was converted.
         end: name of `z [N, D]`, whatever axes of 1 it has: the input of the final L2
             normalisation, or the embedding.
         direction: name of `v`, `float32 [N, D]`.
@@ -77,6 +79,7 @@ def obstacle_to_pull_back(
 
 
 def _graft(graft: Graft, source: str, end: str, direction: str, row: int | None) -> str:
+    source, end = (name_made(graft.graph, name) for name in (source, end))
     tape = Tape(graft)
     steps = _steps(tape, graft.graph, source, end, row)
     if end not in tape.rows:

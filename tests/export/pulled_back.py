@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from foldcam.export.grafting.pull_back import graft_pull_back
 from foldcam.export.networks.feature_map import Layer, Layout
 from foldcam.export.onnx_graphs.embedding_model import opset_of
+from foldcam.export.onnx_graphs.values import Flow
 from foldcam.export.onnx_graphs.writing import Graft
 from foldcam.export.onnx_networks.head import OnnxHead
 from foldcam.export.onnx_torch.interpreter import Interpreter
@@ -53,19 +54,30 @@ def directions(count, size, seed=3):
     return np.random.default_rng(seed).normal(size=(count, size)).astype(np.float32)
 
 
-def by_interpreter(model, source, end, value, direction):
-    """The gradient of `direction . end` by torch, of a graph that begins with `source`."""
+def by_interpreter(model, source, end, feeds, direction):
+    """The gradient of `direction . end` with respect to `source`, node by node in torch.
+
+    Normalisations of one operator are differentiated with their scale held.
+    """
+    flow = Flow(model.graph)
+    head = sorted(flow.after(source) & flow.needed_for([end], [source]))
+    read = {name for number in head for name in flow.inputs[number]} | {source}
+    read -= {name for number in head for name in flow.nodes[number].output}
     values = {
         str(tensor.name): torch.from_numpy(numpy_helper.to_array(tensor).copy())
         for tensor in model.graph.initializer
+        if tensor.name in read
     }
-    values = {n: v.float() if v.dtype == torch.float16 else v for n, v in values.items()}
-    leaf = torch.from_numpy(value.astype(np.float32)).requires_grad_(True)
-    values[source] = leaf
+    given = {name: value for name, value in feeds.items() if name in read}
+    others = sorted(read - set(values) - set(given))
+    given.update(zip(others, run(model, others, feeds) if others else (), strict=True))
+    values.update({name: torch.from_numpy(np.array(value)) for name, value in given.items()})
+    values[source].requires_grad_(True)
     with torch.enable_grad():
-        Interpreter(model, hold=True).run(list(model.graph.node), values)
+        interpreter = Interpreter(model, hold=True)
+        interpreter.run([flow.nodes[number] for number in head], values)
         wanted = torch.from_numpy(direction).reshape(values[end].shape)
-        (gradient,) = torch.autograd.grad(values[end], leaf, grad_outputs=wanted)
+        (gradient,) = torch.autograd.grad(values[end], values[source], grad_outputs=wanted)
     return gradient.numpy()
 
 
