@@ -20,6 +20,7 @@ from foldcam.export.adjoints.tape import BATCH_SIZE, ObstacleError, Tape
 from foldcam.export.onnx_graphs.embedding_model import opset_of
 from foldcam.export.onnx_graphs.normalization import scales_of
 from foldcam.export.onnx_graphs.precision import name_made
+from foldcam.export.onnx_graphs.value_sizes import inferred_in_batch
 from foldcam.export.onnx_graphs.values import Flow
 from foldcam.export.onnx_graphs.writing import Graft
 from foldcam.runtime.errors import FoldcamError
@@ -69,8 +70,8 @@ def obstacle_to_pull_back(
     Returns:
         A clause that names operator and node: `MaxPool (node 'pool'), an operator that ...`.
     """
-    scratch = onnx.GraphProto()
-    scratch.CopyFrom(model.graph)
+    # A copy without the weights, of which no rule reads the numbers.
+    scratch = inferred_in_batch(model.graph, opset_of(model), BATCH_SIZE).graph
     try:
         _graft(Graft(scratch, opset_of(model)), source, end, "direction", row)
     except ObstacleError as error:
@@ -113,8 +114,11 @@ def _steps(
     """The nodes between source and end, with what of them is held; fills in `tape.rows`."""
     sizes = tape.sizes_of(source)
     tape.rows[source] = None
-    if row is not None and sizes[-2] > 1:
-        tape.rows[source] = Row(len(sizes) - 2, sizes[-2], row % sizes[-2])
+    if row is not None:
+        if len(sizes) < 3 or not -sizes[-2] <= row < sizes[-2]:
+            raise ObstacleError(f"the value {source!r} has no row {row}")
+        if sizes[-2] > 1:
+            tape.rows[source] = Row(len(sizes) - 2, sizes[-2], row % sizes[-2])
     flow = Flow(graph)
     between = flow.after(source) & flow.needed_for([end], [source])
     steps = []

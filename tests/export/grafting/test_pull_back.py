@@ -485,3 +485,4 @@ def test_a_source_that_is_not_on_the_way_is_refused(head):
     prepared, end = head("gate")
     assert "does not depend on" in str(obstacle_to_pull_back(prepared.model, end, "s"))
     assert "sizes" in str(obstacle_to_pull_back(prepared.model, "nothing", end))
+    assert "no row 3" in str(obstacle_to_pull_back(prepared.model, "s", end, row=3))
