@@ -28,7 +28,9 @@ def blank_maps(maps: Floats, evidence: bool) -> npt.NDArray[np.bool_]:
     return np.asarray(flat.max(axis=1) <= (0 if evidence else flat.min(axis=1)))
 
 
-def ranks_of(maps: Floats, evidence: bool, seed: int, shape: tuple[int, int] | None = None) -> Ranks:
+def ranks_of(
+    maps: Floats, evidence: bool, seed: int, shape: tuple[int, int] | None = None
+) -> Ranks:
     """Rank the cells of each map, 0 the hottest.
 
     Args:

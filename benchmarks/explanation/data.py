@@ -74,9 +74,7 @@ def read_parts(
     return _measurable(training, testing, most, notes)
 
 
-def halves(
-    samples: Sequence[Sample], seed: int
-) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+def halves(samples: Sequence[Sample], seed: int) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
     """A seeded half of each label, the larger one first, and the other."""
     generator = np.random.default_rng(seed)
     first: list[Sample] = []
@@ -90,9 +88,7 @@ def halves(
     return tuple(first), tuple(second)
 
 
-def _measurable(
-    training: Dataset, testing: Dataset, most: int | None, notes: list[str]
-) -> Parts:
+def _measurable(training: Dataset, testing: Dataset, most: int | None, notes: list[str]) -> Parts:
     labels = {sample.label for sample in training.samples}
     if len(labels) < 2:
         raise FoldcamError(

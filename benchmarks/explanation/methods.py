@@ -13,7 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from foldcam.benchmarks.localization.methods import Methods, Question, through_normalization, weighted
+from foldcam.benchmarks.localization.methods import (
+    Methods,
+    Question,
+    through_normalization,
+    weighted,
+)
 from foldcam.benchmarks.localization.metrics import centred_blob
 from foldcam.export.bank import Bank
 from foldcam.export.networks.cut import Activations, Network
@@ -98,10 +103,10 @@ def heatmap_by_mean(asked: Asked) -> Floats:
 def one_triplet_gradcam(asked: Asked) -> Floats:
     """Plain Grad-CAM at `A`: one drawn triplet, its own gradient, through the normalisation."""
     drawn = Methods(asked.network, asked.bank)
-    triplets = [
-        drawn.one_triplet(Question(asked.rows[[place]], int(asked.drawn(place, 1).integers(1 << 31))))
-        for place in range(len(asked.rows))
-    ]
+    triplets = []
+    for place in range(len(asked.rows)):
+        seed = int(asked.drawn(place, 1).integers(1 << 31))
+        triplets.append(drawn.one_triplet(Question(asked.rows[[place]], seed)))
     through = through_normalization(
         asked.network.head_end(asked.activations), torch.from_numpy(np.concatenate(triplets))
     )
@@ -111,12 +116,14 @@ def one_triplet_gradcam(asked: Asked) -> Floats:
 
 def mean_activation(asked: Asked) -> Floats:
     """Mean over channels: sees objects, asks nothing."""
-    return asked.feature_map.mean(axis=1)
+    mean: Floats = asked.feature_map.mean(axis=1)
+    return mean
 
 
 def mean_magnitude(asked: Asked) -> Floats:
     """Mean over channels of `|A|`, for features of both signs."""
-    return np.abs(asked.feature_map).mean(axis=1)
+    mean: Floats = np.abs(asked.feature_map).mean(axis=1)
+    return mean
 
 
 def attention(asked: Asked) -> Floats | None:

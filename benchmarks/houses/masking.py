@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from foldcam.benchmarks.bootstrap import Interval, bootstrap
 from foldcam.benchmarks.houses.estimates import Answers, log_estimates, run
-from foldcam.benchmarks.localization.blurring import Cells, CellBlur, hottest
+from foldcam.benchmarks.localization.blurring import CellBlur, Cells, hottest
 from foldcam.runtime.model import FoldedModel
 
 Doubles = npt.NDArray[np.float64]

@@ -52,7 +52,7 @@ class CellBlur:
         )
         soft = cv2.GaussianBlur(mask[self._window], (0, 0), _EDGE * self._side)
         mixed = self._sharp + self._away * np.asarray(soft)[..., None]
-        result = self._image.copy()
+        result: Image = self._image.copy()
         result[self._window] = np.rint(mixed).astype(np.uint8)
         return result
 
