@@ -217,11 +217,11 @@ def _shown(
     shown = []
     for place in range(count):
         number = int(order[place * (len(order) - 1) // max(1, count - 1)])
-        right = "" if damage.before[number, _RIGHT] else " (wrong)"
+        name = kept[number].label + ("" if damage.before[number, _RIGHT] else " (wrong)")
         shown.append(
             Shown(
                 subject.view(kept[number]).image,
-                f"{kept[number].label}{right}: {lost[number, 0]:+.2f}, other {lost[number, 1]:+.2f}",
+                f"{name}: costs {lost[number, 0]:.2f}, other {lost[number, 1]:.2f}",
                 {name: each[number] for name, each in maps.items()},
                 evidence,
             )

@@ -150,18 +150,14 @@ class Subject:
     def embed(self, images: Sequence[Image]) -> Floats:
         """`float32 [N, D]`, as the network returns them, of pictures at the input's size."""
         parts = [
-            self._plain.run(self.preprocessing.normalized(np.stack(images[start : start + BATCH])))[
-                0
-            ]
+            self._plain.run(self._input(images[start : start + BATCH]))[0]
             for start in range(0, len(images), BATCH)
         ]
         return np.concatenate(parts)
 
     def activations(self, images: Sequence[Image]) -> Activations:
         """One forward pass in torch, up to and from the feature map."""
-        return self.network.forward(
-            torch.from_numpy(self.preprocessing.normalized(np.stack(images)))
-        )
+        return self.network.forward(torch.from_numpy(self._input(images)))
 
     def maps(self, images: Sequence[Image], numbers: Sequence[int]) -> dict[str, Floats]:
         """Every method's maps of a batch; methods that the network has no map for are left out.
@@ -176,7 +172,7 @@ class Subject:
         folded = run_folded(self._backend, self.preprocessing, images)
         looked = None
         if self._attention is not None:
-            looked = self._attention(self.preprocessing.normalized(np.stack(images)))
+            looked = self._attention(self._input(images))
         asked = Asked(
             network=self.network,
             bank=self.bank,
@@ -189,6 +185,9 @@ class Subject:
         )
         found = {method.name: method.maps(asked) for method in METHODS}
         return {name: maps for name, maps in found.items() if maps is not None}
+
+    def _input(self, images: Sequence[Image]) -> Floats:
+        return self.preprocessing.normalized(np.stack(images))
 
     def _mean_map(
         self, samples: Sequence[Sample], progress: Callable[[int, int], None] | None
