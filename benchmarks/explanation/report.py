@@ -132,8 +132,8 @@ def notes_of(document: Mapping[str, Any], obstacle: str | None) -> list[str]:
         notes.append(f"Nothing was replaced on the feature map: {obstacle}")
     if not document["curves"]:
         notes.append(
-            "Insertion and deletion are undefined: pictures that are blurred as a whole have no "
-            "less contrast."
+            "Insertion and deletion are undefined: pictures that are blurred as a whole have "
+            "hardly less contrast."
         )
     return notes
 
