@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -21,20 +21,63 @@ from foldcam.runtime.system.files import atomic_path
 
 _TILE = 176
 _STEP = percent(HEADLINE)
-_COLUMNS = (
-    "contrast lost",
-    "minus other's",
-    "minus shifted",
-    "labels lost",
-    "other's",
-    "shifted",
-    "margin lost",
-    "minus other's",
-    "on map: lost",
-    "minus other's",
-    "insertion",
-    "deletion",
-    "blank",
+
+
+class Column(NamedTuple):
+    """A column of the tables.
+
+    Attributes:
+        heading: in Markdown.
+        short: two lines of it for a terminal, None where it is not shown there.
+        path: where its intervals lie below a method.
+        form: of its numbers.
+    """
+
+    heading: str
+    short: tuple[str, str] | None
+    path: tuple[str, ...]
+    form: str
+
+
+_PICTURE, _ON_MAP = ("picture", _STEP), ("on_feature_map", _STEP)
+COLUMNS = (
+    Column("contrast lost", ("contrast", "lost"), (*_PICTURE, "contrast_lost", "own"), "+.3f"),
+    Column(
+        "minus another's map",
+        ("minus", "other's"),
+        (*_PICTURE, "contrast_lost", "minus_other"),
+        "+.3f",
+    ),
+    Column(
+        "minus its map shifted",
+        ("minus", "shifted"),
+        (*_PICTURE, "contrast_lost", "minus_shifted"),
+        "+.3f",
+    ),
+    Column("labels lost", ("labels", "lost"), (*_PICTURE, "label_lost", "own"), ".0%"),
+    Column("by another's map", ("by", "other's"), (*_PICTURE, "label_lost", "other"), ".0%"),
+    Column("by its map shifted", ("by", "shifted"), (*_PICTURE, "label_lost", "shifted"), ".0%"),
+    Column("margin lost", None, (*_PICTURE, "margin_lost", "own"), "+.3f"),
+    Column(
+        "margin: minus another's map",
+        ("margin:", "-other's"),
+        (*_PICTURE, "margin_lost", "minus_other"),
+        "+.3f",
+    ),
+    Column(
+        "on the feature map: contrast lost",
+        None,
+        (*_ON_MAP, "contrast_lost", "own"),
+        "+.3f",
+    ),
+    Column(
+        "on the feature map: minus another's",
+        ("on map:", "-other's"),
+        (*_ON_MAP, "contrast_lost", "minus_other"),
+        "+.3f",
+    ),
+    Column("insertion", ("inser-", "tion"), ("curves", "insertion"), ".3f"),
+    Column("deletion", ("dele-", "tion"), ("curves", "deletion"), ".3f"),
 )
 
 
@@ -139,19 +182,27 @@ def notes_of(document: Mapping[str, Any], obstacle: str | None) -> list[str]:
 
 
 def text_table(document: Mapping[str, Any]) -> str:
-    """One line for each method, hottest fifth hidden, for a terminal."""
-    rows = _rows(document)
-    width = max(len(name) for name in rows) + 1
-    lines = [" " * width + " ".join(f"{head:>13}" for head in _COLUMNS)]
-    lines += [f"{name:<{width}}" + " ".join(f"{c:>13}" for c in row) for name, row in rows.items()]
-    return "\n".join(lines)
+    """One line for each method, the hottest fifth hidden, for a terminal."""
+    shown = [column for column in COLUMNS if column.short is not None]
+    width = max(map(len, document["methods"])) + 1
+    heads = [[column.short[line] for column in shown if column.short] for line in (0, 1)]
+    rows = [("", [*heads[0], "blank"]), ("", [*heads[1], "maps"])]
+    for name in document["methods"]:
+        cells = [_number(_value(document, name, column), column.form) for column in shown]
+        rows.append((name, [*cells, str(document["blank"][name])]))
+    return "\n".join(
+        f"{name:<{width}}" + "".join(f"{cell:>9}" for cell in cells) + f"{blank:>6}"
+        for name, (*cells, blank) in rows
+    )
 
 
 def markdown_table(document: Mapping[str, Any]) -> str:
     """The same with intervals, as Markdown."""
-    lines = ["| method | " + " | ".join(_COLUMNS) + " |", "|---" * (len(_COLUMNS) + 1) + "|"]
-    for name, row in _rows(document, intervals=True).items():
-        lines.append(f"| {name} | " + " | ".join(row) + " |")
+    heads = ["method", *(column.heading for column in COLUMNS), "blank maps"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for name in document["methods"]:
+        cells = [_interval(_value(document, name, column), column.form) for column in COLUMNS]
+        lines.append("| " + " | ".join([name, *cells, str(document["blank"][name])]) + " |")
     return "\n".join(lines)
 
 
@@ -164,52 +215,24 @@ def write_results(out: Path, document: Mapping[str, Any]) -> None:
         temporary.write_text(page, encoding="utf-8")
 
 
-def _rows(document: Mapping[str, Any], intervals: bool = False) -> dict[str, list[str]]:
-    rows = {}
-    for name in document["methods"]:
-        here = document["picture"][name][_STEP]
-        on_map = document["on_feature_map"]
-        there = {} if on_map is None else on_map[name][_STEP]
-        curves = document["curves"].get(name, {})
-        cells = [
-            _signed(here["contrast_lost"].get(form), intervals)
-            for form in ("own", "minus_other", "minus_shifted")
-        ]
-        cells += [
-            _share(here.get("label_lost", {}).get(form), intervals)
-            for form in ("own", "other", "shifted")
-        ]
-        cells += [
-            _signed(here["margin_lost"].get(form), intervals) for form in ("own", "minus_other")
-        ]
-        cells += [
-            _signed(there.get("contrast_lost", {}).get(form), intervals)
-            for form in ("own", "minus_other")
-        ]
-        cells += [_plain(curves.get(metric), intervals) for metric in ("insertion", "deletion")]
-        rows[name] = [*cells, str(document["blank"][name])]
-    return rows
+def _value(document: Mapping[str, Any], name: str, column: Column) -> Mapping[str, float] | None:
+    """The interval of a method in a column, None where it was not measured."""
+    first, *rest = column.path
+    found = (document[first] or {}).get(name)
+    for key in rest:
+        found = None if found is None else found.get(key)
+    return found
 
 
-def _signed(value: Mapping[str, float] | None, interval: bool) -> str:
-    return _number(value, interval, "+.3f")
+def _number(value: Mapping[str, float] | None, form: str) -> str:
+    return "-" if value is None else format(value["mean"], form)
 
 
-def _share(value: Mapping[str, float] | None, interval: bool) -> str:
-    return _number(value, interval, ".0%")
-
-
-def _plain(value: Mapping[str, float] | None, interval: bool) -> str:
-    return _number(value, interval, ".3f")
-
-
-def _number(value: Mapping[str, float] | None, interval: bool, form: str) -> str:
+def _interval(value: Mapping[str, float] | None, form: str) -> str:
     if value is None:
         return "-"
-    text = format(value["mean"], form)
-    if not interval:
-        return text
-    return f"{text} ({format(value['low'], form)} to {format(value['high'], form)})"
+    low, high = format(value["low"], form), format(value["high"], form)
+    return f"{format(value['mean'], form)} ({low} to {high})"
 
 
 def contact_sheet(shown: Sequence[Shown]) -> Image:

@@ -59,7 +59,7 @@ def test_it_prints_a_table_and_a_verdict_and_writes_what_it_is_asked_for(
         "--images", wandering, "--draws", 20, "--most", 9, "--sheet", "maps.png", "--out", "results"
     )
     assert status == 0
-    assert out.splitlines()[1].startswith("contribution")
+    assert out.splitlines()[2].startswith("contribution")
     assert out.splitlines()[-1].startswith("The heat ")
     document = json.loads((tmp_path / "results" / "explanation.json").read_text())
     assert document["images"]["test"] == 9

@@ -124,7 +124,9 @@ def test_tables_have_a_line_for_each_method_and_a_sheet_a_row_for_each_picture(
     wandering_result: Explanation,
 ) -> None:
     document = wandering_result.document
-    assert len(text_table(document).splitlines()) == 1 + len(document["methods"])
+    lines = text_table(document).splitlines()
+    assert len(lines) == 2 + len(document["methods"])
+    assert max(map(len, lines)) < 120
     assert len(markdown_table(document).splitlines()) == 2 + len(document["methods"])
     sheet = contact_sheet(wandering_result.shown)
     assert sheet.dtype == np.uint8
