@@ -238,6 +238,13 @@ def explanation(
         str,
         typer.Option(help="How directions pass the head, as in foldcam export: exact or fitted."),
     ] = "exact",
+    grad_weights: Annotated[
+        str,
+        typer.Option(
+            help="Whose gradient weighs the channels: transferred from the nearest training image, "
+            "the image's own, or auto, as foldcam export chooses."
+        ),
+    ] = "auto",
     size: SizeOption = None,
     resize: Resize = None,
     color: Color = None,
@@ -262,6 +269,7 @@ def explanation(
     from foldcam.export.exporter import HEAD_RULES
     from foldcam.export.models.spec import load_model, with_overrides
     from foldcam.export.progress import ProgressBar
+    from foldcam.runtime.contract.schema import GRAD_WEIGHTS_RULES
     from foldcam.runtime.images.files import WRITTEN_SUFFIXES, write_image
 
     if sheet is not None and sheet.suffix.lower() not in WRITTEN_SUFFIXES:
@@ -269,6 +277,9 @@ def explanation(
     check_image_flags(resize, color)
     policy = choice("--singletons", singletons, SINGLETON_POLICIES)
     head_rule = choice("--head", head, HEAD_RULES)
+    rule = None
+    if grad_weights != "auto":
+        rule = choice("--grad-weights", grad_weights, GRAD_WEIGHTS_RULES)
     check_outputs(
         [
             Read("MODEL", network_file(model)),
@@ -289,6 +300,7 @@ def explanation(
             ),
             layer=layer,
             head_rule=head_rule,
+            grad_weights=rule,
             seed=seed,
             draws=draws,
         )

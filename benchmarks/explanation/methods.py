@@ -22,12 +22,10 @@ from foldcam.benchmarks.localization.methods import (
 from foldcam.benchmarks.localization.metrics import centred_blob
 from foldcam.export.bank import Bank
 from foldcam.export.networks.cut import Activations, Network
-from foldcam.runtime.contract.schema import HEATMAP
+from foldcam.runtime.contract.schema import CONTRIBUTION, HEATMAP
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
-
-CONTRIBUTION = "contribution"
 
 
 @dataclass(frozen=True)

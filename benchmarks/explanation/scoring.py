@@ -27,7 +27,7 @@ class Scorer:
         _, firsts, classes = np.unique(
             self._labels.astype(str), return_index=True, return_inverse=True
         )
-        directions = all_triplets(bank.embeddings, classes.astype(np.int64)).values / 2
+        directions = all_triplets(bank.embeddings, classes.astype(np.int64)).values
         self._directions = {str(self._labels[row]): directions[row] for row in firsts}
 
     def direction(self, label: str) -> Floats:

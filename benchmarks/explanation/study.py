@@ -35,6 +35,7 @@ from foldcam.export.datasets import Sample
 from foldcam.export.exporter import HeadRule
 from foldcam.export.models.spec import LoadedModel
 from foldcam.export.versions import tool_versions
+from foldcam.runtime.contract.schema import GradWeightsRule
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
 
@@ -53,6 +54,7 @@ class ExplanationOptions:
         preprocessing: overrides the network's own.
         layer: name of the feature map, None to find it.
         head_rule: see `foldcam.export.exporter.export_model`.
+        grad_weights: see the same; None takes what is usual for the network.
         seed: of controls, of equal cells and of what methods draw.
         draws: of the bootstrap.
     """
@@ -60,6 +62,7 @@ class ExplanationOptions:
     preprocessing: Preprocessing | None = None
     layer: str | None = None
     head_rule: HeadRule = "exact"
+    grad_weights: GradWeightsRule | None = None
     seed: int = 0
     draws: int = 2000
 
@@ -97,7 +100,8 @@ def run_explanation(
         tempfile.TemporaryDirectory(prefix="foldcam-explanation-") as folder,
         Subject(
             loaded, parts.training, Path(folder), preprocessing=recipe, layer=options.layer,
-            head_rule=options.head_rule, seed=options.seed, progress=progress,
+            head_rule=options.head_rule, grad_weights=options.grad_weights, seed=options.seed,
+            progress=progress,
         ) as subject,
     ):  # fmt: skip
         kept, maps, skipped = _maps(subject, parts.testing.samples, progress)
@@ -137,6 +141,7 @@ def run_explanation(
         "input": [recipe.width, recipe.height],
         "layer": subject.network.layer,
         "feature_map": list(subject.network.feature_map_shape),
+        "explanation": None if subject.explanation is None else vars(subject.explanation),
         "map": list(maps[METHODS[0].name].shape[1:]),
         "contrast": round(float(in_picture.before[:, 0].mean()), 5),
         "methods": list(maps),

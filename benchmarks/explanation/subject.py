@@ -19,9 +19,7 @@ from foldcam.benchmarks.localization.blurring import photograph_window
 from foldcam.benchmarks.localization.evaluate import run_folded
 from foldcam.export.bank import Bank
 from foldcam.export.banks.builder import build_bank
-from foldcam.export.banks.embedding_pass import batches
 from foldcam.export.banks.fitted_network import fit_head
-from foldcam.export.banks.steps import stage_of
 from foldcam.export.datasets import Dataset, Sample
 from foldcam.export.datasets.reading import read_picture
 from foldcam.export.exporter import HeadRule, export_model
@@ -30,16 +28,13 @@ from foldcam.export.networks.cut import Activations, Network
 from foldcam.export.objectives.directions import parse_objective
 from foldcam.export.onnx_graphs.session import GraphSession
 from foldcam.runtime.backends import open_backend
-from foldcam.runtime.contract.schema import EMBEDDING, NEIGHBOR
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.contract.schema import EMBEDDING, NEIGHBOR, GradWeightsRule
 from foldcam.runtime.images.preprocess import Image, Preprocessing
 
 Floats = npt.NDArray[np.float32]
 StageProgress = Callable[[str, int, int], None]
 
 BATCH = 16
-# Enough for a mean picture, whatever the size of the data set.
-_MEAN_IMAGES = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +61,7 @@ class Subject:
         folder: for the folded model.
         preprocessing: how an image becomes its input.
         layer: name of its feature map, None to find it.
-        head_rule: see `export_model`.
+        head_rule, grad_weights: see `export_model`.
         seed: of what the methods draw.
         progress: called with `(stage, done, total)`.
 
@@ -76,6 +71,7 @@ class Subject:
         mean_map: `float32 [K, h, w]`, the mean feature map of training images.
         has_attention: whether a class token looks at patches.
         notes: what was said at export.
+        explanation: what the folded model's maps are made of.
 
     Raises:
         FoldcamError: anything about network or data that cannot be used.
@@ -90,6 +86,7 @@ class Subject:
         preprocessing: Preprocessing,
         layer: str | None,
         head_rule: HeadRule,
+        grad_weights: GradWeightsRule | None,
         seed: int,
         progress: StageProgress,
     ) -> None:
@@ -99,11 +96,12 @@ class Subject:
         model = folder / "model.onnx"
         report = export_model(
             loaded, training, model, objective, preprocessing=preprocessing, layer=layer,
-            head_rule=head_rule, progress=progress,
+            head_rule=head_rule, grad_weights=grad_weights, progress=progress,
         )  # fmt: skip
         self.notes = tuple(report.notes)
+        self.explanation = report.contract.explanation
         size = (preprocessing.height, preprocessing.width)
-        network = loaded.network(layer, size, exact=head_rule == "exact")
+        network = loaded.network(layer, size, exact=head_rule == "exact", summands=False)
         graph = network.to_onnx()
         if head_rule == "fitted":
             network = fit_head(network, preprocessing, training.samples)
@@ -112,7 +110,8 @@ class Subject:
             network, preprocessing, training.samples, objective,
             progress=lambda stage, done, total: progress(f"{stage}, by mean", done, total),
         ).bank  # fmt: skip
-        self.mean_map = self._mean_map(training.samples, stage_of(progress, "mean picture"))
+        assert self.bank.mean_summands is not None
+        self.mean_map: Floats = self.bank.mean_summands
         self._plain = GraphSession(plain_graph(graph), [EMBEDDING])
         grid = (network.feature_map_shape[1], network.feature_map_shape[2])
         self._attention = find_class_attention(graph, size, grid)
@@ -188,21 +187,3 @@ class Subject:
 
     def _input(self, images: Sequence[Image]) -> Floats:
         return self.preprocessing.normalized(np.stack(images))
-
-    def _mean_map(
-        self, samples: Sequence[Sample], progress: Callable[[int, int], None] | None
-    ) -> Floats:
-        count = min(len(samples), _MEAN_IMAGES)
-        spread = [samples[place * len(samples) // count] for place in range(count)]
-        total, seen = np.zeros(self.network.feature_map_shape), 0
-        for done, batch in enumerate(batches(spread, self.preprocessing, BATCH)):
-            if batch.positions:
-                maps = self.network.forward(batch.images).feature_map.numpy()
-                total += maps.sum(axis=0, dtype=np.float64)
-                seen += len(maps)
-            if progress is not None:
-                progress(min((done + 1) * BATCH, count), count)
-        if not seen:
-            raise FoldcamError("None of the training images can be read.")
-        mean: Floats = (total / seen).astype(np.float32)
-        return mean
