@@ -102,7 +102,7 @@ def blurred(
     curves: dict[str, list[PerturbationCurves]] = {name: [] for name in ranks}
     for number, label in enumerate(labels):
         view = views(number)
-        blur = CellBlur(view.image, view.window)
+        blur = CellBlur(view.image, view.window, whole=True)
         own = {name: orders[number] for name, orders in ranks.items()}
         hidden = hidden_cells(own)
         images = [view.image, *(blur(mask) for mask in hidden.masks)]

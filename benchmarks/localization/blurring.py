@@ -26,10 +26,15 @@ class CellBlur:
         image: `uint8 [H, W, 3]`, which the grid of cells covers.
         window: slices of rows and columns that hold the photograph, where the rest is padding.
             Only they are blurred, so that no padding runs into the photograph.
+        whole: whether cells are hidden whole, with the soft edge outside of them; else the edge
+            lies half on each side, and a lone cell keeps some of what it shows.
     """
 
-    def __init__(self, image: Image, window: tuple[slice, slice] | None = None) -> None:
+    def __init__(
+        self, image: Image, window: tuple[slice, slice] | None = None, *, whole: bool = False
+    ) -> None:
         self._image = image
+        self._whole = whole
         self._window = window or (slice(0, image.shape[0]), slice(0, image.shape[1]))
         part = image[self._window]
         self._side = max(part.shape[:2])
@@ -50,8 +55,11 @@ class CellBlur:
         mask = cv2.resize(
             cells.astype(np.float32), (width, height), interpolation=cv2.INTER_NEAREST
         )
-        soft = cv2.GaussianBlur(mask[self._window], (0, 0), _EDGE * self._side)
-        mixed = self._sharp + self._away * np.asarray(soft)[..., None]
+        soft = np.asarray(cv2.GaussianBlur(mask[self._window], (0, 0), _EDGE * self._side))
+        if self._whole:
+            # Along a border the soft mask is one half.
+            soft = np.minimum(2 * soft, 1)
+        mixed = self._sharp + self._away * soft[..., None]
         result: Image = self._image.copy()
         result[self._window] = np.rint(mixed).astype(np.uint8)
         return result

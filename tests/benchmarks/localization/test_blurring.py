@@ -27,6 +27,19 @@ def test_only_the_given_cells_are_blurred():
     assert after[33:37, 33:37].std() < 0.5 * image[33:37, 33:37].std()
 
 
+def test_cells_are_hidden_whole_where_that_is_asked_for():
+    image = np.zeros((SIDE, SIDE, 3), np.uint8)
+    image[::2] = 255
+    cells = np.zeros((CELLS, CELLS), bool)
+    cells[3, 3] = True
+    everything = CellBlur(image)(np.ones((CELLS, CELLS), bool))
+    whole, half = (CellBlur(image, whole=each)(cells) for each in (True, False))
+    inside = (slice(30, 40), slice(30, 40))
+    assert np.abs(whole[inside].astype(int) - everything[inside]).max() <= 20
+    assert np.abs(half[inside].astype(int) - everything[inside]).max() > 60
+    np.testing.assert_array_equal(whole[:20], image[:20])
+
+
 def test_padding_is_neither_blurred_nor_runs_into_the_photograph():
     recipe = Preprocessing(width=70, height=70, resize="letterbox", mean=(1.0, 1.0, 1.0))
     photograph = np.zeros((35, 70, 3), np.uint8)
