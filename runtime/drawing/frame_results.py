@@ -14,7 +14,7 @@ from foldcam.runtime.drawing.painting import painted_on_frame
 from foldcam.runtime.drawing.style import Style
 from foldcam.runtime.drawing.text import draw_caption, draw_label
 from foldcam.runtime.images.preprocess import Image
-from foldcam.runtime.model import Result
+from foldcam.runtime.result import Result
 from foldcam.runtime.sources.base import Frame
 
 

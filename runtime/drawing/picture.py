@@ -7,7 +7,7 @@ from pathlib import PurePath
 from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.drawing.overlay import Style
 from foldcam.runtime.images.preprocess import Image
-from foldcam.runtime.model import Result
+from foldcam.runtime.result import Result
 from foldcam.runtime.sources.base import Frame
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.model import Result
+from foldcam.runtime.result import Result
 from foldcam.runtime.sinks.base import Part, PendingFile, refuse_input
 from foldcam.runtime.sinks.record import capture_time, shown_source
 from foldcam.runtime.sources.base import Frame

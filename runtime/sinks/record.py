@@ -7,7 +7,7 @@ import time
 from datetime import datetime, timezone
 from typing import Any
 
-from foldcam.runtime.model import Result
+from foldcam.runtime.result import Result
 from foldcam.runtime.sources.base import Frame
 from foldcam.runtime.system.redaction import redacted_value
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Image
-from foldcam.runtime.model import Result
+from foldcam.runtime.result import Result
 from foldcam.runtime.sinks.jsonl import record
 from foldcam.runtime.system.strict_json import strict_json
 
