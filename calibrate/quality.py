@@ -28,6 +28,7 @@ from foldcam.runtime.comparison.figures import (
     same_rows,
 )
 from foldcam.runtime.contract.schema import (
+    CONTRIBUTION,
     EMBEDDING,
     ESTIMATE,
     HEATMAP,
@@ -119,6 +120,8 @@ class Gate:
     ) -> tuple[Answered, npt.NDArray[np.int32]]:
         contract, outcome = self._contract, self._contract.outcome
         names = [EMBEDDING, HEATMAP] + ([HEATMAP_LOWER, ESTIMATE] if outcome else [])
+        signed = CONTRIBUTION in contract.optional_outputs
+        names += [CONTRIBUTION] if signed else []
         found = Runner(with_outputs(model, names), contract, kernels=kernels).all(
             self.pictures.resized
         )
@@ -138,7 +141,9 @@ class Gate:
         else:
             heat = np.concatenate([heat, found[HEATMAP_LOWER]], axis=1)
             error = _estimate_errors(found[ESTIMATE], self.pictures.samples, model, contract)
-        return Answered(found[EMBEDDING], heat, row, hit, error), rows[:, : contract.transfer]
+        contribution = found[CONTRIBUTION][:, 0] if signed else None
+        answered = Answered(found[EMBEDDING], heat, row, hit, error, contribution)
+        return answered, rows[:, : contract.transfer]
 
 
 def _estimate_errors(
