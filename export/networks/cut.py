@@ -14,6 +14,7 @@ import onnx
 import torch
 
 from foldcam.export.networks.feature_map import Layer
+from foldcam.runtime.contract.schema import SummandKind
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,12 @@ class Network(ABC):
 
     Attributes:
         notes: what the user should know about how it was cut, one sentence each.
+        summands: what kind of sum over positions its feature map are the summands of; `none`
+            where it is the last spatial activation.
     """
 
     notes: tuple[str, ...] = ()
+    summands: SummandKind = "none"
 
     def __init__(self, points: CutPoints) -> None:
         self.image_size = points.image_size

@@ -72,7 +72,7 @@ class OnnxNetwork(Network):
         self._graph_head: OnnxHead | None = None
         ends = [points.layer.name, points.head_end, prepared.embedding]
         if self._obstacle is None:
-            self._graph_head = OnnxHead(prepared, points.layer, points.head_end)
+            self._graph_head = OnnxHead(prepared, points.layer.name, points.head_end)
             ends = [points.layer.name, *self._graph_head.context]
         self._session = GraphSession(prepared.model, ends)
         wrong = self._wrong_head()

@@ -172,11 +172,13 @@ class Explanation:
             images, or `none`.
         grad_weights: `transferred` from the nearest training image, or the image's `own`, which
             the graph computes.
+        query: of an attention, the token that the embedding reads, such as the class token.
     """
 
     summands: SummandKind
     baseline: Baseline
     grad_weights: GradWeightsRule
+    query: int = 0
 
 
 @dataclass(frozen=True)
@@ -423,6 +425,7 @@ def _explanation(fields: Fields) -> Explanation:
         summands=fields.choice("summands", SUMMAND_KINDS),
         baseline=fields.choice("baseline", BASELINES),
         grad_weights=fields.choice("grad_weights", GRAD_WEIGHTS_RULES),
+        query=fields.integer("query", high=MAX_SIZE),
     )
 
 
