@@ -211,8 +211,8 @@ def self_test_text(report: dict[str, Any]) -> str:
             worst = each["worst"] if math.isfinite(each["worst"]) else "not finite"
             shown = worst if isinstance(worst, str) else f"{worst:.2e}"
             lines.append(
-                f" {mark} {each['output']:{wide}} worst {shown:>10}  allowed {each['allowed']:.0e}  "
-                f"({each['measure']})"
+                f" {mark} {each['output']:{wide}} worst {shown:>10}  "
+                f"allowed {each['allowed']:.0e}  ({each['measure']})"
             )
     return "\n".join(printable(line) for line in lines)
 
