@@ -28,6 +28,7 @@ from foldcam.runtime.comparison.figures import (
     same_rows,
 )
 from foldcam.runtime.contract.schema import (
+    CONTRIBUTION,
     EMBEDDING,
     ESTIMATE,
     HEATMAP,
@@ -43,7 +44,8 @@ class Damage:
     """How far a candidate's embedding and heat are from the float model's, on a few images.
 
     The heat is that of the float model's grad-weights on both feature maps, so that a change of
-    neighbors does not hide what happened to the map.
+    neighbors does not hide what happened to the map. Where the graph computes the image's own
+    grad-weights, it is the graph's contributions.
 
     Args:
         model: folded, float32.
@@ -53,12 +55,18 @@ class Damage:
 
     def __init__(self, model: onnx.ModelProto, contract: Contract, images: Images) -> None:
         self._contract, self._images = contract, images
-        bank = bank_of(model, contract)
-        found = Runner(with_outputs(model, [EMBEDDING, FEATURE_MAP]), contract).all(images)
+        bank, explained = bank_of(model, contract), contract.explanation
+        self._map = FEATURE_MAP
+        if explained is not None and explained.grad_weights == "own":
+            self._map = CONTRIBUTION
+        found = self.runner(model).all(images)
         self._embedding = _unit(found[EMBEDDING])
         rows, _ = stored_bank_of(model, contract).nearest(self._embedding, contract.transfer)
         self._weights = bank.grad_weights[bank.grad_index[rows]].mean(axis=1)
-        self._heat = self._heat_of(found[FEATURE_MAP])
+        self._usual: Floats | float = 0.0
+        if bank.mean_summands is not None:
+            self._usual = bank.mean_summands.reshape(len(bank.mean_summands), -1)
+        self._heat = self._heat_of(found[self._map])
 
     def of(self, model: onnx.ModelProto, **inputs: Any) -> float:
         """Mean over the images of `(1 - cosine) + (1 - correlation)`; infinite for NaN."""
@@ -66,20 +74,22 @@ class Damage:
 
     def runner(self, model: onnx.ModelProto) -> Runner:
         """For a model with inputs of its own, which is asked several times."""
-        return Runner(with_outputs(model, [EMBEDDING, FEATURE_MAP]), self._contract)
+        return Runner(with_outputs(model, [EMBEDDING, self._map]), self._contract)
 
     def of_runner(self, runner: Runner, **inputs: Any) -> float:
         """See `of`."""
         found = runner.all(self._images, **inputs)
         cosine = cosines(self._embedding, found[EMBEDDING])
         # This heat is of any scale, so that only maps without any heat are blank.
-        correlation, _ = map_correlations(self._heat, self._heat_of(found[FEATURE_MAP]), same=0)
+        correlation, _ = map_correlations(self._heat, self._heat_of(found[self._map]), same=0)
         lost = float(np.mean((1 - cosine) + (1 - correlation)))
         return lost if np.isfinite(lost) else float("inf")
 
     def _heat_of(self, feature_map: Floats) -> Floats:
         flat = feature_map.reshape(*feature_map.shape[:2], -1)
-        signed = np.einsum("nk,nkp->np", self._weights, flat)
+        signed = flat[:, 0]
+        if self._map == FEATURE_MAP:
+            signed = np.einsum("nk,nkp->np", self._weights, flat - self._usual)
         heat = signed if self._contract.outcome is not None else np.maximum(signed, 0)
         return np.asarray(heat, np.float32)
 
@@ -119,6 +129,8 @@ class Gate:
     ) -> tuple[Answered, npt.NDArray[np.int32]]:
         contract, outcome = self._contract, self._contract.outcome
         names = [EMBEDDING, HEATMAP] + ([HEATMAP_LOWER, ESTIMATE] if outcome else [])
+        signed = CONTRIBUTION in contract.optional_outputs
+        names += [CONTRIBUTION] if signed else []
         found = Runner(with_outputs(model, names), contract, kernels=kernels).all(
             self.pictures.resized
         )
@@ -138,7 +150,9 @@ class Gate:
         else:
             heat = np.concatenate([heat, found[HEATMAP_LOWER]], axis=1)
             error = _estimate_errors(found[ESTIMATE], self.pictures.samples, model, contract)
-        return Answered(found[EMBEDDING], heat, row, hit, error), rows[:, : contract.transfer]
+        contribution = found[CONTRIBUTION][:, 0] if signed else None
+        answered = Answered(found[EMBEDDING], heat, row, hit, error, contribution)
+        return answered, rows[:, : contract.transfer]
 
 
 def _estimate_errors(

@@ -117,6 +117,11 @@ def figure_lines(outcome: Outcome) -> list[tuple[str, str]]:
         ("heat in the same places", f"{figures.heat_shared_mean:.1%} mean, "
          f"{figures.heat_shared_worst:.1%} worst"),
     ]  # fmt: skip
+    if figures.contribution_correlation_mean is not None:
+        lines.append(("contribution correlation",
+                      f"{figures.contribution_correlation_mean:.5f} mean, "
+                      f"{figures.contribution_correlation_p5:.5f} at 5%, "
+                      f"{figures.contribution_correlation_worst:.5f} worst"))  # fmt: skip
     if figures.heat_in_box is not None and figures.heat_in_box_reference is not None:
         lines.append(("heat in the box", f"{figures.heat_in_box:.1%} "
                       f"(float {figures.heat_in_box_reference:.1%})"))  # fmt: skip

@@ -22,13 +22,23 @@ from foldcam.export.bank_arrays import (
     GRAD_WEIGHTS,
     HASH_BYTES,
     IMAGE_HASHES,
+    MEAN_SUMMANDS,
     VALUES,
     read_arrays,
 )
 from foldcam.export.bank_source import BankSource, read_source
 from foldcam.export.low_rank import factors
 from foldcam.runtime.contract.fields import Fields
-from foldcam.runtime.contract.schema import TRANSFORMS, LabelRun, Outcome, Transform
+from foldcam.runtime.contract.schema import (
+    GRAD_WEIGHTS_RULES,
+    SUMMAND_KINDS,
+    TRANSFORMS,
+    GradWeightsRule,
+    LabelRun,
+    Outcome,
+    SummandKind,
+    Transform,
+)
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.files import atomic_path, refuse_special
 from foldcam.runtime.system.strict_json import parse_json
@@ -80,7 +90,8 @@ class Bank:
 
     Attributes:
         embeddings: `float32 [N, D]`, each row of L2 norm 1.
-        grad_weights: `float32 [M, K]`, each row scaled to `max|a| = 1` or all zero.
+        grad_weights: `float32 [M, K]`, the rows `a`, so that `a . S_p` has the unit of
+            `v . z`; where `rule` is `own`, the directions `v` themselves, `float32 [M, D]`.
         grad_index: `int32 [N]`, the row of `grad_weights` for each embedding.
         labels: runs of consecutive rows with one label; empty for a continuous outcome.
         objective: what the directions came from, e.g. `all-triplets`.
@@ -90,6 +101,12 @@ class Bank:
         outcome: values of the rows, where they have values in place of labels.
         source: network, data, layer and preprocessing; None where an older file or a
             hand-made bank does not say. No part of the hash.
+        summands: what kind of sum over positions the grad-weights belong to, `none` where there
+            is none; None in banks of before there was a choice, whose rows have no unit.
+        rule: `transferred`, or `own` where the graph computes each image's grad-weights.
+        mean_summands: `float32 [K', h, w]`, the mean of the summands over the training images,
+            None where it is not known. No part of the hash: sums in another order differ in
+            the last digit.
         image_hashes: `uint8 [N, 32]`, SHA-256 of each row's image file, by which an image
             is known again; None where rows are not images. No part of the hash.
     """
@@ -105,6 +122,9 @@ class Bank:
     outcome: BankOutcome | None = None
     source: BankSource | None = None
     image_hashes: Hashes | None = None
+    summands: SummandKind | None = None
+    rule: GradWeightsRule = "transferred"
+    mean_summands: Floats | None = None
 
     def __post_init__(self) -> None:
         if self.embeddings.ndim != 2 or self.grad_weights.ndim != 2 or not self.embeddings.size:
@@ -134,6 +154,8 @@ class Bank:
             if not 0 < self.outcome.tau < np.inf:
                 raise FoldcamError(f"The bank's tau is {self.outcome.tau}, not above zero.")
             arrays.append(("values", self.outcome.values))
+        if self.mean_summands is not None:
+            arrays.append(("mean summands", self.mean_summands))
         for name, array in arrays:
             if not np.isfinite(array).all():
                 raise FoldcamError(f"The bank's {name} hold values that are not finite.")
@@ -150,7 +172,7 @@ class Bank:
 
     @property
     def channels(self) -> int:
-        """K, channels of the feature map."""
+        """Numbers in a row of grad-weights: K, channels of the feature map, or D of directions."""
         return int(self.grad_weights.shape[1])
 
     def row_labels(self) -> list[str]:
@@ -168,6 +190,8 @@ class Bank:
             digest.update(f"{array.dtype} {array.shape};".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
         digest.update(json.dumps([[run.name, run.count] for run in self.labels]).encode())
+        if self.summands is not None:
+            digest.update(f"{self.summands} {self.rule};".encode())
         if self.outcome is not None:
             digest.update(f"{self.outcome.tau!r} {self.outcome.transform};".encode())
             digest.update(np.ascontiguousarray(self.outcome.values).tobytes())
@@ -189,6 +213,8 @@ class Bank:
             "compression": self.compression,
             "network_sha256": self.network_sha256,
         }
+        if self.summands is not None:
+            header["summands"], header["rule"] = self.summands, self.rule
         if self.source is not None:
             header["source"] = self.source.document()
         arrays: dict[str, npt.NDArray[Any]] = {
@@ -204,6 +230,8 @@ class Bank:
         if self.outcome is not None:
             header["outcome"] = {"tau": self.outcome.tau, "transform": self.outcome.transform}
             arrays[VALUES] = np.ascontiguousarray(self.outcome.values)
+        if self.mean_summands is not None:
+            arrays[MEAN_SUMMANDS] = np.ascontiguousarray(self.mean_summands)
         if self.image_hashes is not None:
             arrays[IMAGE_HASHES] = np.ascontiguousarray(self.image_hashes)
         with atomic_path(path) as temporary:
@@ -254,6 +282,9 @@ def _assembled(path: Path, header: str, arrays: dict[str, npt.NDArray[Any]]) -> 
         outcome=outcome,
         source=None if source is None else read_source(source),
         image_hashes=arrays.get(IMAGE_HASHES),
+        summands=fields.choice("summands", SUMMAND_KINDS) if "summands" in fields else None,
+        rule=fields.optional_choice("rule", GRAD_WEIGHTS_RULES, "transferred"),
+        mean_summands=arrays.get(MEAN_SUMMANDS),
     )
 
 
@@ -278,18 +309,3 @@ def label_runs(sorted_labels: list[str]) -> tuple[LabelRun, ...]:
         else:
             runs.append(LabelRun(label, 1))
     return tuple(runs)
-
-
-def scaled_to_unit_maximum(grad_weights: Floats) -> Floats:
-    """Scale each row to `max|a| = 1`; a row of zeros stays zero.
-
-    Heatmaps are normalised per image, so a positive factor per row changes
-    nothing; raw gradients of 1e-7 would vanish in FP16.
-    """
-    # float64, because dividing denormals by denormals in float32 loses the row.
-    exact = grad_weights.astype(np.float64)
-    largest = np.abs(exact).max(axis=1, keepdims=True)
-    scaled: Floats = np.divide(exact, largest, out=np.zeros_like(exact), where=largest > 0).astype(
-        np.float32
-    )
-    return scaled

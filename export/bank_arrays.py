@@ -18,7 +18,7 @@ import safetensors
 from foldcam.runtime.errors import FoldcamError
 
 EMBEDDINGS, GRAD_WEIGHTS, GRAD_INDEX = "embeddings", "grad_weights", "grad_index"
-VALUES, IMAGE_HASHES = "values", "image_hashes"
+VALUES, IMAGE_HASHES, MEAN_SUMMANDS = "values", "image_hashes", "mean_summands"
 # In place of `grad_weights`, where they have a low rank: their product is them.
 GRAD_ROWS, GRAD_BASIS = "grad_rows", "grad_basis"
 FORMAT = "foldcam.bank"
@@ -48,6 +48,8 @@ _SCHEMA = {
     GRAD_INDEX: _Expected(_INTEGERS, ("N",)),
     VALUES: _Expected(_FLOATS, ("N",)),
     IMAGE_HASHES: _Expected(_BYTES, ("N", HASH_BYTES)),
+    # Its channels are K only where the rows are no directions.
+    MEAN_SUMMANDS: _Expected(_FLOATS, ("channels", "height", "width")),
 }
 
 

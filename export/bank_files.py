@@ -144,7 +144,8 @@ def network_of_bank(bank: Bank, loaded: LoadedModel) -> Network:
     source = needed_source(bank.source, "The bank")
     recipe = source.preprocessing
     try:
-        return loaded.network(source.layer, (recipe.height, recipe.width))
+        size = (recipe.height, recipe.width)
+        return loaded.network(source.layer, size, summands=bank.summands is not None)
     except UnknownLayerError:
         raise FoldcamError(
             f"The bank was made with another network: {loaded.name} has no layer {source.layer!r}, "

@@ -6,7 +6,7 @@ import torch
 
 from foldcam.export.models.spec import LoadedModel
 from foldcam.export.networks.cut import Network
-from foldcam.export.networks.feature_map import FEW_CELLS
+from foldcam.runtime.contract.explanation import FEW_CELLS
 from foldcam.runtime.errors import FoldcamError
 
 

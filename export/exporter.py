@@ -31,7 +31,7 @@ from foldcam.export.onnx_graphs.file_size import check_file_size, weight_bytes
 from foldcam.export.onnx_graphs.own_normalization import own_normalization
 from foldcam.export.versions import tool_versions
 from foldcam.runtime.contract.onnx_file import read_contract
-from foldcam.runtime.contract.schema import Contract, Origin
+from foldcam.runtime.contract.schema import Contract, GradWeightsRule, Origin
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
 from foldcam.runtime.system.files import atomic_path, hidden_beside
@@ -69,6 +69,7 @@ def export_model(
     layer: str | None = None,
     head_rule: HeadRule = "exact",
     channel_rule: ChannelRule = "all",
+    grad_weights: GradWeightsRule | None = None,
     options: FoldOptions | None = None,
     opset: int = 18,
     batch_size: int = 16,
@@ -88,6 +89,8 @@ def export_model(
         head_rule: `exact`, or `fitted` for a head that cannot be differentiated, see
             `export.banks.fitted_network`.
         channel_rule: `all` or `positive`.
+        grad_weights: `transferred` from the nearest training image, or the image's `own`; None
+            takes `default_grad_weights` of the network.
         options: how the bank is folded.
         opset: ONNX operator set.
         batch_size: images per pass.
@@ -122,12 +125,14 @@ def export_model(
                 batch_size=batch_size,
                 progress=stage_of(progress, "fitting the head"),
             )
+        rule = grad_weights or default_grad_weights(network, model)
         report = build_bank(
             network,
             preprocessing,
             dataset.samples,
             objective,
             channel_rule=channel_rule,
+            rule=rule,
             batch_size=batch_size,
             resume_folder=hidden_beside(out, "resume"),
             progress=progress,
@@ -156,6 +161,17 @@ def export_model(
     if contract.bank.storage is not None:
         fidelity = measure_fidelity(report.bank, stored_bank_of(folded, contract))
     return ExportReport(out, contract, report, notes, fidelity)
+
+
+def default_grad_weights(network: Network, model: onnx.ModelProto) -> GradWeightsRule:
+    """What measured better for the kind of head, see docs/method.md.
+
+    Args:
+        network: the cut network.
+        model: the same in ONNX.
+    """
+    del model
+    return "own" if network.summands == "attention" else "transferred"
 
 
 def default_objective(dataset: Dataset) -> Objective | KernelObjective:

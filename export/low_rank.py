@@ -43,9 +43,23 @@ def factors(grad_weights: Floats, rank: int) -> Factors:
     Raises:
         FoldcamError: the rank saves nothing.
     """
-    exact = grad_weights.astype(np.float64)
+    scales = row_scales(grad_weights)[:, None].astype(np.float64)
+    # Every row counts alike, whatever its size.
+    exact = grad_weights / scales
     basis = basis_of(exact.T @ exact, rank, len(exact))
-    return Factors((exact @ basis.T).astype(np.float32), basis.astype(np.float32))
+    return Factors((exact @ basis.T * scales).astype(np.float32), basis.astype(np.float32))
+
+
+def row_scales(rows: Floats) -> Floats:
+    """`float32 [M]`: for each row the power of two that is just below its greatest magnitude.
+
+    Rows over their scale are of size 1 to 2, and times it exactly what they were: raw gradients
+    of 1e-7 would vanish in half precision. The scale of a row of zeros is 1.
+    """
+    greatest = np.abs(rows).max(axis=1, initial=0.0)
+    _, exponents = np.frexp(np.where(greatest > 0, greatest, 1.0))
+    scales: Floats = np.ldexp(np.float32(1.0), exponents - 1).astype(np.float32)
+    return scales
 
 
 def basis_of(products: Doubles, rank: int, rows: int) -> Doubles:

@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     from foldcam.runtime.drawing.picture import draw_result as draw_result
     from foldcam.runtime.engine.inspect import inspect_model as inspect_model
     from foldcam.runtime.errors import FoldcamError as FoldcamError
+    from foldcam.runtime.evidence import Share as Share
     from foldcam.runtime.images.files import read_image as read_image
     from foldcam.runtime.images.files import write_image as write_image
     from foldcam.runtime.images.preprocess import Affine as Affine
     from foldcam.runtime.images.preprocess import Preprocessing as Preprocessing
     from foldcam.runtime.model import FoldedModel as FoldedModel
-    from foldcam.runtime.model import Result as Result
-    from foldcam.runtime.model import Timings as Timings
+    from foldcam.runtime.result import Result as Result
+    from foldcam.runtime.result import Timings as Timings
 
 _HOMES = {
     "Affine": "foldcam.runtime.images.preprocess",
@@ -39,8 +40,9 @@ _HOMES = {
     "FoldcamError": "foldcam.runtime.errors",
     "FoldedModel": "foldcam.runtime.model",
     "Preprocessing": "foldcam.runtime.images.preprocess",
-    "Result": "foldcam.runtime.model",
-    "Timings": "foldcam.runtime.model",
+    "Result": "foldcam.runtime.result",
+    "Share": "foldcam.runtime.evidence",
+    "Timings": "foldcam.runtime.result",
     "draw_result": "foldcam.runtime.drawing.picture",
     "heatmap_on_frame": "foldcam.runtime.drawing.overlay",
     "inspect_model": "foldcam.runtime.engine.inspect",
@@ -55,6 +57,7 @@ __all__ = [
     "FoldedModel",
     "Preprocessing",
     "Result",
+    "Share",
     "Timings",
     "draw_result",
     "heatmap_on_frame",

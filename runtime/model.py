@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -14,128 +14,29 @@ import numpy.typing as npt
 from foldcam.runtime.backends import Array, Backend, Library, Provider, open_backend
 from foldcam.runtime.batch import Batch, Row
 from foldcam.runtime.contract.schema import (
+    CONTRAST,
+    CONTRIBUTION,
     EMBEDDING,
     ESTIMATE,
     HEATMAP,
     HEATMAP_LOWER,
     NEIGHBOR,
+    RUNNER_UP,
+    RUNNER_UP_SIMILARITY,
     SIMILARITY,
     Contract,
 )
 from foldcam.runtime.contract.tensors import expected_tensors
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.images.preprocess import Affine, Image
-from foldcam.runtime.system.text import number_text
+from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.result import Result as Result
+from foldcam.runtime.result import Timings as Timings
+from foldcam.runtime.result import without_answer
 from foldcam.runtime.unanswered import reasons
 
-
-@dataclass(frozen=True)
-class Timings:
-    """Milliseconds spent on one image; a batch's inference is divided by its images."""
-
-    preprocess_ms: float
-    inference_ms: float
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """What one forward pass says of one image.
-
-    Where the network returned numbers that are no answer (NaN, infinity, an embedding of zeros),
-    `error` says so and `valid` is false: there are no neighbors, similarities, labels and no
-    estimate, the heatmaps are zeros, and only the embedding is as it was returned.
-
-    Attributes:
-        embedding: `float32 [D]`, the network's own output.
-        heatmap: `float32 [h', w']` in [0, 1], over the network's input.
-        neighbors: `int32 [k]`, bank rows, nearest first.
-        similarities: `float32 [k]`, cosine to those rows, in [-1, 1].
-        labels: their `k` labels; empty for a continuous outcome.
-        affine: maps pixels of the network's input to pixels of the frame.
-        input_wh: width and height of the network's input in pixels.
-        frame_wh: width and height of the image in pixels.
-        timings: what it took.
-        box: the region `(x, y, width, height)` of the frame, in its pixels, that the network
-            was shown; None for the whole frame.
-        estimate: the estimate of a continuous outcome, in its own unit; None for a model of labels.
-        heatmap_lower: `float32 [h', w']` in [0, 1], what lowers the estimate, as `heatmap`
-            is what raises it; both are shares of one maximum. None for a model of labels.
-        error: why there is no answer, as a clause such as `the network returned NaN`; None
-            where there is one.
-    """
-
-    embedding: npt.NDArray[np.float32]
-    heatmap: npt.NDArray[np.float32]
-    neighbors: npt.NDArray[np.int32]
-    similarities: npt.NDArray[np.float32]
-    labels: list[str]
-    affine: Affine
-    input_wh: tuple[int, int]
-    frame_wh: tuple[int, int]
-    timings: Timings
-    estimate: float | None = None
-    heatmap_lower: npt.NDArray[np.float32] | None = None
-    box: tuple[int, int, int, int] | None = None
-    error: str | None = None
-
-    @property
-    def valid(self) -> bool:
-        """Whether there is an answer; `error` says why not."""
-        return self.error is None
-
-    @property
-    def answer(self) -> str:
-        """The nearest row's label, or the estimate in digits; `no answer` where there is none."""
-        if self.error is not None:
-            return "no answer"
-        return self.labels[0] if self.estimate is None else number_text(self.estimate)
-
-    def hottest(self) -> tuple[float, float] | None:
-        """Centre `(x, y)` in frame pixels of the heatmap's maximum; None if nothing is hot."""
-        return self._hottest_of(self.heatmap)
-
-    def hottest_lower(self) -> tuple[float, float] | None:
-        """As `hottest`, of `heatmap_lower`; None for a model of labels, too."""
-        return None if self.heatmap_lower is None else self._hottest_of(self.heatmap_lower)
-
-    def _hottest_of(self, heatmap: npt.NDArray[np.float32]) -> tuple[float, float] | None:
-        if heatmap.size == 0 or not heatmap.max() > 0.0:
-            return None
-        rows, columns = heatmap.shape
-        row, column = divmod(int(heatmap.argmax()), columns)
-        x = self.affine.scale_x * (column + 0.5) * self.input_wh[0] / columns
-        y = self.affine.scale_y * (row + 0.5) * self.input_wh[1] / rows
-        # In a letterbox the centre of a cell may lie in the padding beside the region.
-        left, top, width, height = self.box or (0, 0, *self.frame_wh)
-        return (
-            float(min(max(x + self.affine.offset_x, left), left + width)),
-            float(min(max(y + self.affine.offset_y, top), top + height)),
-        )
-
-
-def judged(result: Result) -> Result:
-    """A result whose numbers are an answer, or one that says why they are none."""
-    others = [result.heatmap, result.heatmap_lower, result.estimate]
-    (reason,) = reasons(
-        result.embedding[None],
-        result.similarities[None],
-        [np.asarray(each, np.float32)[None] for each in others if each is not None],
-    )
-    return result if reason is None else _without_answer(result, reason)
-
-
-def _without_answer(result: Result, reason: str) -> Result:
-    lower = result.heatmap_lower
-    return replace(
-        result,
-        heatmap=np.zeros_like(result.heatmap),
-        heatmap_lower=None if lower is None else np.zeros_like(lower),
-        neighbors=result.neighbors[:0],
-        similarities=result.similarities[:0],
-        labels=[],
-        estimate=None,
-        error=reason,
-    )
+_COSINES = (SIMILARITY, RUNNER_UP_SIMILARITY)
+_JUDGED = (HEATMAP, HEATMAP_LOWER, ESTIMATE, CONTRIBUTION, CONTRAST)
+"""Outputs in which a number that is not finite is no answer; beside embedding and similarity."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -268,38 +169,27 @@ class FoldedModel:
         Raises:
             FoldcamError: the model returned something other than it promises.
         """
-        rows, outputs = done.rows, done.outputs
+        rows = done.rows
         if not rows:
             return []
         inference_ms = done.milliseconds / len(rows)
-        self._check_outputs(outputs, len(rows))
-        recipe = self.contract.preprocessing
-        continuous = self.contract.outcome is not None
-        wrong = _wrong_rows(outputs, continuous)
-        self._check_neighbors(outputs[NEIGHBOR], wrong)
+        outputs = self._promised(done.outputs, len(rows))
+        wrong = _wrong_rows(outputs)
+        right = [reason is None for reason in wrong]
+        self._check_rows(outputs[NEIGHBOR][right])
+        if RUNNER_UP in outputs:
+            self._check_rows(outputs[RUNNER_UP][right])
         # Rounding may go beyond what a cosine can be.
-        similarities = np.clip(outputs[SIMILARITY], -1.0, 1.0)
+        outputs = {
+            name: np.clip(array, -1.0, 1.0) if name in _COSINES else array
+            for name, array in outputs.items()
+        }
         results = [
-            Result(
-                embedding=outputs[EMBEDDING][index],
-                heatmap=outputs[HEATMAP][index, 0],
-                neighbors=outputs[NEIGHBOR][index],
-                similarities=similarities[index],
-                labels=[]
-                if continuous or wrong[index] is not None
-                else [self.contract.label_of(int(row)) for row in outputs[NEIGHBOR][index]],
-                affine=row.affine,
-                input_wh=(recipe.width, recipe.height),
-                frame_wh=row.frame_wh,
-                timings=Timings(row.preprocess_ms, inference_ms),
-                estimate=float(outputs[ESTIMATE][index]) if continuous else None,
-                heatmap_lower=outputs[HEATMAP_LOWER][index, 0] if continuous else None,
-                box=row.box,
-            )
-            for index, row in enumerate(rows)
+            self._result(outputs, index, row, inference_ms, answered)
+            for index, (row, answered) in enumerate(zip(rows, right, strict=True))
         ]
         return [
-            result if reason is None else _without_answer(result, reason)
+            result if reason is None else without_answer(result, reason)
             for result, reason in zip(results, wrong, strict=True)
         ]
 
@@ -336,21 +226,21 @@ class FoldedModel:
     ) -> None:
         self.close()
 
-    def _check_outputs(self, outputs: dict[str, Array], count: int) -> None:
-        """The graph's declared shapes may be open: only now is it known what it returns."""
-        contract = self.contract
-        for tensor in expected_tensors(contract)[1]:
+    def _promised(self, outputs: dict[str, Array], count: int) -> dict[str, Array]:
+        """The outputs of the contract. Declared shapes may be open: only now are they known."""
+        promised = expected_tensors(self.contract)[1]
+        for tensor in promised:
             name, shape = tensor.name, (count, *tensor.shape[1:])
             if outputs[name].shape != shape:
                 raise FoldcamError(
                     f"The model returned {name!r} of shape {list(outputs[name].shape)} where its "
                     f"metadata promise {list(shape)}: export it again."
                 )
+        return {tensor.name: outputs[tensor.name] for tensor in promised}
 
-    def _check_neighbors(self, neighbors: Array, wrong: Sequence[str | None]) -> None:
-        """Where the numbers are no answer, a library may return any row."""
+    def _check_rows(self, rows: Array) -> None:
+        """Of right answers alone: where the numbers are none, a library may return any row."""
         known = self.contract.bank.rows
-        rows = neighbors[[reason is None for reason in wrong]]
         outside = rows[(rows < 0) | (rows >= known)]
         if outside.size:
             raise FoldcamError(
@@ -358,7 +248,50 @@ class FoldedModel:
                 f"bank of {known}: graph and metadata disagree, so export it again."
             )
 
+    def _result(
+        self, outputs: dict[str, Array], index: int, row: Row, inference_ms: float, answered: bool
+    ) -> Result:
+        """One row of the outputs; without an answer, no row of the bank is looked up."""
+        contract = self.contract
+        recipe, continuous = contract.preprocessing, contract.outcome is not None
+        labelled = answered and not continuous
+        runner_up = int(outputs[RUNNER_UP][index]) if RUNNER_UP in outputs else None
 
-def _wrong_rows(outputs: dict[str, Array], continuous: bool) -> list[str | None]:
-    names = (HEATMAP, HEATMAP_LOWER, ESTIMATE) if continuous else (HEATMAP,)
-    return reasons(outputs[EMBEDDING], outputs[SIMILARITY], [outputs[name] for name in names])
+        def map_of(name: str) -> npt.NDArray[np.float32] | None:
+            return outputs[name][index, 0] if name in outputs else None
+
+        return Result(
+            embedding=outputs[EMBEDDING][index],
+            heatmap=outputs[HEATMAP][index, 0],
+            neighbors=outputs[NEIGHBOR][index],
+            similarities=outputs[SIMILARITY][index],
+            labels=[contract.label_of(int(each)) for each in outputs[NEIGHBOR][index]]
+            if labelled
+            else [],
+            affine=row.affine,
+            input_wh=(recipe.width, recipe.height),
+            frame_wh=row.frame_wh,
+            timings=Timings(row.preprocess_ms, inference_ms),
+            estimate=float(outputs[ESTIMATE][index]) if continuous else None,
+            heatmap_lower=map_of(HEATMAP_LOWER),
+            box=row.box,
+            contribution=map_of(CONTRIBUTION),
+            contrast=map_of(CONTRAST),
+            runner_up=runner_up,
+            runner_up_label=None
+            if runner_up is None or not labelled
+            else contract.label_of(runner_up),
+            runner_up_similarity=float(outputs[RUNNER_UP_SIMILARITY][index])
+            if RUNNER_UP_SIMILARITY in outputs
+            else None,
+        )
+
+
+def _wrong_rows(outputs: dict[str, Array]) -> list[str | None]:
+    similarities = outputs[SIMILARITY]
+    if RUNNER_UP_SIMILARITY in outputs:
+        similarities = np.concatenate(
+            [similarities, outputs[RUNNER_UP_SIMILARITY][:, None]], axis=1
+        )
+    maps = [outputs[name] for name in _JUDGED if name in outputs]
+    return reasons(outputs[EMBEDDING], similarities, maps)

@@ -22,7 +22,7 @@ from foldcam.benchmarks.gpu.gradcam import gradcam_runs
 from foldcam.benchmarks.gpu.sessions import BoundSession, Device, check_cuda
 from foldcam.benchmarks.graphs import plain_graph
 from foldcam.benchmarks.localization.report import write_json
-from foldcam.export.bank import Bank, label_runs, scaled_to_unit_maximum
+from foldcam.export.bank import Bank, label_runs
 from foldcam.export.grafting.fold import FoldOptions, fold
 from foldcam.export.models.projected import ProjectedNetwork
 from foldcam.export.networks.torch_cut import TorchNetwork
@@ -175,7 +175,7 @@ def random_bank(network: TorchNetwork, rows: int, seed: int) -> Bank:
     weights = generator.normal(size=(len(names), network.feature_map_shape[0]))
     return Bank(
         embeddings=embeddings,
-        grad_weights=scaled_to_unit_maximum(weights.astype(np.float32)),
+        grad_weights=weights.astype(np.float32),
         grad_index=classes.astype(np.int32),
         labels=label_runs(labels),
         objective="random",

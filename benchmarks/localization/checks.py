@@ -15,7 +15,7 @@ from foldcam.benchmarks.localization.evaluate import Runner
 from foldcam.benchmarks.localization.methods import METHODS, TRANSFERRED, Methods, Question
 from foldcam.benchmarks.localization.metrics import heat_in_box
 from foldcam.benchmarks.localization.subjects import Subjects
-from foldcam.export.bank import Bank, scaled_to_unit_maximum
+from foldcam.export.bank import Bank
 from foldcam.export.banks.builder import build_bank
 from foldcam.export.banks.grad_weights import pull_back_anywhere
 from foldcam.export.datasets import Sample
@@ -165,7 +165,7 @@ def _resampled(network: Network, bank: Bank, probe: Activations, objective: str,
     grad_weights = pull_back_anywhere(network, probe, directions.values)
     return replace(
         bank,
-        grad_weights=scaled_to_unit_maximum(grad_weights),
+        grad_weights=grad_weights,
         grad_index=np.arange(bank.rows, dtype=np.int32),
         objective=objective,
     )

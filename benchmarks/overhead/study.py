@@ -19,7 +19,7 @@ from foldcam.benchmarks.overhead.quality import Folded, by_probes, measure_quali
 from foldcam.benchmarks.overhead.rows import REGIONS, augmented_rows
 from foldcam.benchmarks.overhead.timing import interleaved, open_session
 from foldcam.benchmarks.provenance import provenance
-from foldcam.export.bank import Bank, label_runs, scaled_to_unit_maximum
+from foldcam.export.bank import Bank, label_runs
 from foldcam.export.banks.embedding_pass import probe_activations
 from foldcam.export.banks.grad_weights import head_traits, pull_back_anywhere
 from foldcam.export.datasets import Sample
@@ -216,7 +216,7 @@ def bank_of_rows(
     grad_weights = pull_back_anywhere(network, probe, directions.values[firsts])
     return Bank(
         embeddings=np.ascontiguousarray(embeddings[order]),
-        grad_weights=scaled_to_unit_maximum(grad_weights),
+        grad_weights=grad_weights,
         grad_index=classes.astype(np.int32),
         labels=label_runs(ordered),
         objective="all-triplets",

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.export.bank import Bank, BankOutcome, label_runs, scaled_to_unit_maximum
+from foldcam.export.bank import Bank, BankOutcome, label_runs
 from foldcam.export.banks.embedding_pass import EmbeddingPass, embed, forget, probe_activations
 from foldcam.export.banks.feature_cache import FeatureCache
 from foldcam.export.banks.grad_weights import (
@@ -36,6 +36,7 @@ from foldcam.export.networks.cut import Activations, Network
 from foldcam.export.objectives.blocks import directions_in_blocks
 from foldcam.export.objectives.directions import Directions, Objective
 from foldcam.export.objectives.kernel import KernelObjective
+from foldcam.runtime.contract.schema import GradWeightsRule
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
 
@@ -76,6 +77,7 @@ def build_bank(
     objective: Objective | KernelObjective,
     *,
     channel_rule: ChannelRule = "all",
+    rule: GradWeightsRule = "transferred",
     batch_size: int = 16,
     resume_folder: Path | None = None,
     progress: StageProgress | None = None,
@@ -88,6 +90,7 @@ def build_bank(
         samples: the training images; a kernel objective needs their values.
         objective: embeddings and labels (or values) -> directions.
         channel_rule: see `keep_channels`.
+        rule: `own` keeps the directions themselves, which the graph pulls back at each image.
         batch_size: images per pass.
         resume_folder: where finished work is kept until the bank is complete.
         progress: called after each batch.
@@ -96,7 +99,7 @@ def build_bank(
         FoldcamError: no readable image, one label or value only, a value that cannot be
             used, numbers that are not finite.
     """
-    check_rule(objective, channel_rule)
+    check_rule(objective, channel_rule, rule)
     ordered = in_order(samples, objective if isinstance(objective, KernelObjective) else None)
     probe = probe_activations(network, preprocessing, ordered, _PROBE_IMAGES)
     head = head_traits(network, probe) if probe is not None else None
@@ -108,7 +111,7 @@ def build_bank(
         batch_size=batch_size,
         resume_folder=resume_folder,
         # A linear head takes its grad-weights from the directions alone.
-        keep=None if head is not None and head.linear else cache.keep,
+        keep=None if rule == "own" or (head is not None and head.linear) else cache.keep,
         progress=stage_of(progress, "embedding"),
     )
     # Without a readable image to try the head on, `embed` has raised.
@@ -133,7 +136,7 @@ def build_bank(
 
     report = bank_of_rows(
         network, probe, head, rows, directions, objective.name, channel_rule, at_each_image,
-        found.skipped, remarks(ordered, kept, found),
+        found.skipped, remarks(ordered, kept, found), rule, found.mean_map(),
     )  # fmt: skip
     if resume_folder is not None:
         forget(resume_folder)
@@ -174,6 +177,8 @@ def bank_of_rows(
     at_each_image: Callable[[Floats], Floats],
     skipped: list[SkippedFile],
     remarks: tuple[str, ...],
+    rule: GradWeightsRule = "transferred",
+    mean_summands: Floats | None = None,
 ) -> BankReport:
     """Directions pulled through the head, which a linear head does without any image; the bank.
 
@@ -189,23 +194,27 @@ def bank_of_rows(
             `float32 [N, K]`, not yet scaled.
         skipped: images that could not be read, for the report.
         remarks: what the pass showed about the data set, for the report.
+        rule: see `build_bank`.
+        mean_summands: `float32 [K', h, w]`, the mean of the feature maps.
 
     Raises:
         FoldcamError: all grad-weights are zero.
     """
     index = np.arange(len(rows.labels))
-    if head.linear and directions.per_class:
+    wanted = directions.values
+    if directions.per_class and (head.linear or rule == "own"):
         _, firsts = np.unique(rows.classes, return_index=True)
-        weights = pull_back_anywhere(network, probe, directions.values[firsts])
-        index = rows.classes
+        wanted, index = wanted[firsts], rows.classes
+    if rule == "own":
+        weights = wanted
     elif head.linear:
-        weights = pull_back_anywhere(network, probe, directions.values)
+        weights = pull_back_anywhere(network, probe, wanted)
     else:
-        weights = at_each_image(directions.values)
-    scaled = scaled_to_unit_maximum(keep_channels(weights, channel_rule))
+        weights = at_each_image(wanted)
+    weights = keep_channels(weights, channel_rule)
     bank = Bank(
         embeddings=rows.embeddings,
-        grad_weights=scaled,
+        grad_weights=weights,
         grad_index=index.astype(np.int32),
         labels=() if rows.outcome is not None else label_runs(list(rows.labels)),
         objective=objective,
@@ -213,8 +222,11 @@ def bank_of_rows(
         network_sha256=network.sha256(),
         outcome=rows.outcome,
         image_hashes=rows.hashes,
+        summands=network.summands,
+        rule=rule,
+        mean_summands=mean_summands,
     )
-    zero_rows = int(np.count_nonzero(np.abs(scaled).max(axis=1)[index] == 0))
+    zero_rows = int(np.count_nonzero(np.abs(weights).max(axis=1)[index] == 0))
     if zero_rows == bank.rows:
         raise FoldcamError(
             "All grad-weights are zero: the feature map has no gradient path to the embedding; "
@@ -275,12 +287,21 @@ def remarks_on(
     return (*notes, *clipped_notes(clipped))
 
 
-def check_rule(objective: Objective | KernelObjective, channel_rule: ChannelRule) -> None:
-    """Refuse a channel rule that empties half of a continuous outcome's answer.
+def check_rule(
+    objective: Objective | KernelObjective,
+    channel_rule: ChannelRule,
+    rule: GradWeightsRule = "transferred",
+) -> None:
+    """Refuse a channel rule that empties half of a continuous outcome's answer, or has no meaning.
 
     Raises:
         FoldcamError: it does.
     """
+    if rule == "own" and channel_rule == "positive":
+        raise FoldcamError(
+            "--channels positive chooses among the bank's grad-weights, and with --grad-weights "
+            "own the graph computes them: leave one of the two out."
+        )
     if isinstance(objective, KernelObjective) and channel_rule == "positive":
         raise FoldcamError(
             "--channels positive leaves nothing that lowers an estimate: leave it out for a "

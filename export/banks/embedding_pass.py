@@ -26,6 +26,7 @@ from foldcam.runtime.system.files import atomic_path
 from foldcam.runtime.system.strict_json import parse_json
 
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 ProgressCallback = Callable[[int, int], None]
 """Called with images done and images in all."""
 
@@ -62,6 +63,7 @@ class EmbeddingPass:
         hashes: the hash of each picture that was read, see `export.datasets.reading.picture_hash`.
         skipped: samples that could not be read.
         clipped: how many had a box that reached beyond their photograph.
+        summed: `float64 [K', h, w]`, the sum of the feature maps of all that were read.
     """
 
     positions: list[int] = field(default_factory=list)
@@ -69,6 +71,19 @@ class EmbeddingPass:
     hashes: list[str] = field(default_factory=list)
     skipped: list[SkippedFile] = field(default_factory=list)
     clipped: int = 0
+    summed: Doubles | None = None
+
+    def add_maps(self, maps: npt.NDArray[Any]) -> None:
+        """Add feature maps `[n, K', h, w]` to the sum."""
+        added = maps.sum(axis=0, dtype=np.float64)
+        self.summed = added if self.summed is None else self.summed + added
+
+    def mean_map(self) -> Floats | None:
+        """`float32 [K', h, w]`, the mean of the feature maps."""
+        if self.summed is None or not self.positions:
+            return None
+        mean: Floats = (self.summed / len(self.positions)).astype(np.float32)
+        return mean
 
 
 def batches(
@@ -138,6 +153,7 @@ def embed(
                 if batch.positions:
                     activations = network.forward(batch.images)
                     rows.append(activations.embedding.numpy())
+                    block.add_maps(activations.feature_map.numpy())
                     if keep:
                         keep(batch.positions, activations)
                 block.positions += batch.positions
@@ -155,6 +171,8 @@ def embed(
         result.hashes += block.hashes
         result.skipped += block.skipped
         result.clipped += block.clipped
+        if block.summed is not None:
+            result.add_maps(block.summed[None])
         parts.append(block.embeddings)
         if progress:
             progress(stop, len(samples))
@@ -184,7 +202,9 @@ def forget(resume_folder: Path) -> None:
 
 
 def _fingerprint(network: Network, preprocessing: Preprocessing, samples: Sequence[Sample]) -> str:
-    digest = hashlib.sha256(f"{network.sha256()} {network.layer} {preprocessing}".encode())
+    digest = hashlib.sha256(
+        f"{network.sha256()} {network.layer} {network.summands} {preprocessing}".encode()
+    )
     for sample in samples:
         try:
             status = sample.path.stat()
@@ -206,6 +226,8 @@ def _store_block(path: Path, block: EmbeddingPass) -> None:
         "positions": np.asarray(block.positions, np.int64),
         "embeddings": np.ascontiguousarray(block.embeddings),
     }
+    if block.summed is not None:
+        arrays["summed"] = block.summed
     with atomic_path(path) as temporary:
         save_file(arrays, temporary, metadata={"block": json.dumps(header)})
 
@@ -222,6 +244,7 @@ def _stored_block(path: Path | None) -> EmbeddingPass | None:
                 hashes=list(header["hashes"]),
                 skipped=[SkippedFile(Path(p), reason) for p, reason in header["skipped"]],
                 clipped=int(header["clipped"]),
+                summed=stored.get_tensor("summed") if "summed" in stored.keys() else None,  # noqa: SIM118
             )
     except (
         safetensors.SafetensorError,

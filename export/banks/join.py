@@ -105,6 +105,8 @@ def _check(first: Bank, first_name: str, other: Bank, name: str) -> None:
         "number of channels": (first.channels, other.channels),
         "embedding's size": (first.embedding_size, other.embedding_size),
         "preprocessing": (first.source.preprocessing, other.source.preprocessing),
+        "sum over positions": (first.summands, other.summands),
+        "grad-weights": (first.rule, other.rule),
         "objective": (first.objective, other.objective),
         "channel rule": (first.channel_rule, other.channel_rule),
         "outcome": (kinds[0], kinds[1]),

@@ -12,6 +12,7 @@ from foldcam.export.bank import Bank, BankOutcome, label_runs
 from foldcam.export.banks.steps import data_hash
 from foldcam.runtime.errors import FoldcamError
 
+Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 
 
@@ -60,7 +61,27 @@ def stacked(banks: Sequence[Bank]) -> Bank:
         labels=label_runs([labels[row] for row in order]) if labels else (),
         outcome=outcome,
         image_hashes=np.concatenate(hashes)[order] if len(hashes) == len(banks) else None,
+        mean_summands=mixed_mean([(bank.mean_summands, bank.rows) for bank in banks]),
     )
+
+
+def mixed_mean(parts: Sequence[tuple[Floats | None, int]]) -> Floats | None:
+    """The mean over the images of several sets, from the mean and the number of each.
+
+    Args:
+        parts: `float32 [K', h, w]` and how many images it is of.
+
+    Returns:
+        None where one of them is not known.
+    """
+    known = [(mean.astype(np.float64), count) for mean, count in parts if mean is not None]
+    if len(known) < len(parts):
+        return None
+    total = sum(count for _, count in known)
+    mixed: Floats = (np.sum([mean * count for mean, count in known], axis=0) / total).astype(
+        np.float32
+    )
+    return mixed
 
 
 def with_data_hash(bank: Bank, **origin: str) -> Bank:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from foldcam.export.bank import Bank, label_runs, scaled_to_unit_maximum
+from foldcam.export.bank import Bank, label_runs
 from foldcam.export.bank_source import BankSource, needed_source
 from foldcam.export.banks.alike import alike_notes
 from foldcam.export.banks.builder import remarks
@@ -30,6 +30,7 @@ from foldcam.export.banks.merge import (
     merged_source,
     new_samples,
 )
+from foldcam.export.banks.rows import mixed_mean
 from foldcam.export.banks.steps import StageProgress, second_pass, stage_of
 from foldcam.export.datasets import Dataset, Sample, SkippedFile
 from foldcam.export.datasets.labels import twins
@@ -139,7 +140,7 @@ def add_to_bank(
     old = rows.order < bank.rows
     if linear:
         grad_weights, index = _through_linear_head(network, probe, directions, rows.classes)
-        grad_weights = scaled_to_unit_maximum(keep_channels(grad_weights, _rule(bank)))
+        grad_weights = keep_channels(grad_weights, _rule(bank))
     else:
         # The pass over the new images found them in the order of `found`.
         wanted = np.empty((len(kept), bank.embedding_size), np.float32)
@@ -147,10 +148,10 @@ def add_to_bank(
         pulled = second_pass(
             network, source.preprocessing, fresh, found, wanted, cache, batch_size, progress
         )
-        scaled = scaled_to_unit_maximum(keep_channels(pulled, _rule(bank)))
+        added = keep_channels(pulled, _rule(bank))
         new_index = np.arange(len(kept)) + len(bank.grad_weights)
         index = np.concatenate([bank.grad_index, new_index])[rows.order]
-        grad_weights, index = _in_row_order(np.concatenate([bank.grad_weights, scaled]), index)
+        grad_weights, index = _in_row_order(np.concatenate([bank.grad_weights, added]), index)
     if resume_folder is not None:
         forget(resume_folder)
     made = replace(
@@ -161,6 +162,7 @@ def add_to_bank(
         labels=() if kernel is not None else label_runs(rows.labels),
         outcome=rows.outcome,
         image_hashes=rows.hashes,
+        mean_summands=mixed_mean([(bank.mean_summands, bank.rows), (found.mean_map(), len(kept))]),
     )
     made = replace(made, source=merged_source(source, made, dataset, found, kept))
     return AddReport(
@@ -211,7 +213,7 @@ def rederived(bank: Bank, network: Network, seed: int = 0) -> Bank | None:
     pulled, index = _through_linear_head(network, probe, directions, classes)
     return replace(
         bank,
-        grad_weights=scaled_to_unit_maximum(keep_channels(pulled, _rule(bank))),
+        grad_weights=keep_channels(pulled, _rule(bank)),
         grad_index=index.astype(np.int32),
     )
 

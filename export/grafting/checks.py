@@ -5,21 +5,44 @@ from __future__ import annotations
 import onnx
 
 from foldcam.export.bank import Bank
-from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP
+from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP, marked_summands
 from foldcam.export.onnx_graphs.values import rename
 from foldcam.runtime.contract.schema import (
+    CONTRAST,
+    CONTRIBUTION,
     EMBEDDING,
     ESTIMATE,
     HEATMAP,
     HEATMAP_LOWER,
     IMAGE,
     NEIGHBOR,
+    RUNNER_UP,
+    RUNNER_UP_SIMILARITY,
     SIMILARITY,
+    SummandKind,
 )
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
 
-_OUTPUTS = (HEATMAP, HEATMAP_LOWER, ESTIMATE, NEIGHBOR, SIMILARITY)
+_OUTPUTS = (
+    HEATMAP,
+    HEATMAP_LOWER,
+    ESTIMATE,
+    NEIGHBOR,
+    SIMILARITY,
+    CONTRIBUTION,
+    CONTRAST,
+    RUNNER_UP,
+    RUNNER_UP_SIMILARITY,
+)
+
+_SUMMANDS: dict[SummandKind, str] = {
+    "pool": "the summands of a pool",
+    "depthwise": "the summands of a depthwise kernel",
+    "linear": "the summands of a linear layer",
+    "attention": "the summands of an attention",
+    "none": "its last spatial activation",
+}
 
 
 def feature_map_shape(model: onnx.ModelProto) -> tuple[int, int, int]:
@@ -84,6 +107,21 @@ def free_names(graph: onnx.GraphProto) -> None:
     rename(graph, {}, _OUTPUTS)
 
 
+def check_summands(model: onnx.ModelProto, bank: Bank) -> None:
+    """Whether the bank's grad-weights belong to the model's feature map.
+
+    Raises:
+        FoldcamError: they belong to another sum over positions, or to none.
+    """
+    kind, _ = marked_summands(model)
+    needed = "none" if bank.summands is None else bank.summands
+    if kind != needed:
+        raise FoldcamError(
+            f"The bank's grad-weights are those of {_SUMMANDS[needed]} and the network's feature "
+            f"map is {_SUMMANDS[kind]}: build the bank with this network again."
+        )
+
+
 def check_sizes(model: onnx.ModelProto, bank: Bank, channels: int) -> None:
     """Whether the bank has the network's D and K.
 
@@ -92,9 +130,10 @@ def check_sizes(model: onnx.ModelProto, bank: Bank, channels: int) -> None:
     """
     outputs = {value.name: value for value in model.graph.output}
     size = outputs[EMBEDDING].type.tensor_type.shape.dim[1].dim_value
+    needed = size if bank.rule == "own" else channels
     for what, has, needs in (
         ("embeddings of size", bank.embedding_size, size),
-        ("grad-weights for channels", bank.channels, channels),
+        ("grad-weights for channels", bank.channels, needed),
     ):
         if has != needs:
             raise FoldcamError(

@@ -15,8 +15,10 @@ from foldcam.export.grafting.in_graph import (
     BANK_EMBEDDINGS,
     BANK_GRAD_BASIS,
     BANK_GRAD_INDEX,
+    BANK_GRAD_SCALES,
     BANK_GRAD_WEIGHTS,
     BANK_LIST_ROWS,
+    BANK_MEAN_SUMMANDS,
     BANK_VALUES,
     StoredBank,
     sha256_of,
@@ -31,7 +33,7 @@ from foldcam.export.grafting.options import (
 )
 from foldcam.export.grafting.packed_codes import pack
 from foldcam.export.grafting.prototypes import with_prototypes
-from foldcam.export.low_rank import factors
+from foldcam.export.low_rank import factors, row_scales
 from foldcam.runtime.contract.bank_storage import BankStorage
 
 Array = npt.NDArray[Any]
@@ -65,6 +67,11 @@ def store(bank: Bank, options: StorageOptions | None = None) -> StoredBank:
     if rank:
         factored = factors(bank.grad_weights, rank)
         table, arrays[BANK_GRAD_BASIS] = factored.rows, factored.basis
+    scales = row_scales(table)
+    if (scales != 1).any():
+        table, arrays[BANK_GRAD_SCALES] = table / scales[:, None], scales
+    if bank.mean_summands is not None:
+        arrays[BANK_MEAN_SUMMANDS] = bank.mean_summands.reshape(len(bank.mean_summands), -1)
     numbers = precision_of_grad_weights(options.precision, table.size)
     arrays[BANK_GRAD_WEIGHTS] = _in_numbers(table, numbers)
     if not np.array_equal(bank.grad_index, np.arange(bank.grad_weights.shape[0])):

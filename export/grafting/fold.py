@@ -7,22 +7,28 @@ What is grafted, for a batch of images:
                                                         of the nearest lists (`stored_bank`)
     neighbor   = the k most similar rows                ArgMax for k = 1, else TopK
     a          = mean of the grad-weights of the first `transfer` of them
-    heat       = relu(a . A)                            one MatMul over the channels
-    heatmap    = heat / max(heat)                       per image; zeros stay zeros
+    signed_p   = a . (S_p - mean S_p)                   one MatMul over the channels; the mean over
+                                                        the training images where that is asked
+    heatmap    = relu(signed) / max(relu(signed))       per image; zeros stay zeros
+    contribution = signed / |z|                         in units of the cosine, signed
 
 and for a continuous outcome, whose bank has values `y` in place of labels:
 
     estimate      = softmax(similarity / tau) . y       over all rows; exp of it for logarithms
-    heatmap       = relu(a . A) / max|a . A|            what raises the estimate
-    heatmap_lower = relu(-a . A) / max|a . A|           what lowers it
+    heatmap       = relu(signed) / max|signed|          what raises the estimate
+    heatmap_lower = relu(-signed) / max|signed|         what lowers it
+
+`S` is the network's output `feature_map`: the summands of the sum over positions that the
+embedding depends on, or its last spatial activation where there is no such sum.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
@@ -30,36 +36,46 @@ from foldcam.export.bank import Bank
 from foldcam.export.grafting.checks import (
     check_input,
     check_sizes,
+    check_summands,
     feature_map_shape,
     free_names,
     takes_uint8,
 )
 from foldcam.export.grafting.constants import store
-from foldcam.export.grafting.heat import graft_heatmap, graft_two_heatmaps
-from foldcam.export.grafting.in_graph import BANK_GRAD_WEIGHTS, StoredBank
+from foldcam.export.grafting.heat import MapGraft
+from foldcam.export.grafting.in_graph import (
+    BANK_GRAD_WEIGHTS,
+    BANK_MEAN_SUMMANDS,
+    StoredBank,
+)
 from foldcam.export.grafting.input import graft_uint8_input
 from foldcam.export.grafting.options import StorageOptions
-from foldcam.export.grafting.search import graft_neighbors, graft_unit_embedding
+from foldcam.export.grafting.search import graft_neighbors, graft_norm, graft_unit_embedding
 from foldcam.export.grafting.transfer import graft_estimate, graft_transfer
-from foldcam.export.onnx_graphs.embedding_model import BATCH, opset_of, strip_origin
+from foldcam.export.onnx_graphs.embedding_model import (
+    BATCH,
+    marked_summands,
+    opset_of,
+    strip_origin,
+)
 from foldcam.export.onnx_graphs.file_size import check_file_size, weight_bytes
 from foldcam.export.onnx_graphs.normalization import find_normalization, has_unit_norm
 from foldcam.export.onnx_graphs.precision import is_float16, to_float16
-from foldcam.export.onnx_graphs.writing import Graft
+from foldcam.export.onnx_graphs.writing import PREFIX, Graft
 from foldcam.runtime.contract.schema import (
+    CONTRIBUTION,
     EMBEDDING,
-    ESTIMATE,
-    HEATMAP,
-    HEATMAP_LOWER,
     METADATA_KEY,
-    NEIGHBOR,
-    SIMILARITY,
     BankSummary,
+    Baseline,
     Contract,
+    Explanation,
     InputType,
     Origin,
     Precision,
+    SummandKind,
 )
+from foldcam.runtime.contract.tensors import expected_tensors
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
 
@@ -84,6 +100,9 @@ class FoldOptions:
         precision: precision of the network's own steps. With `fp16` inputs, outputs, and all that
             is grafted stay float32.
         storage: how the bank is stored and searched.
+        baseline: what summands are compared with; None chooses by the kind of head, see
+            `default_baseline`.
+        contrast: whether the map of the label and not the runner-up is an output as well.
     """
 
     transfer: int = 1
@@ -92,6 +111,8 @@ class FoldOptions:
     input_type: InputType = "float32"
     precision: Precision = "fp32"
     storage: StorageOptions = field(default_factory=StorageOptions)
+    baseline: Baseline | None = None
+    contrast: bool = False
 
 
 def fold(
@@ -137,13 +158,18 @@ def fold(
         )
     free_names(folded.graph)
     check_sizes(folded, bank, channels)
+    check_summands(model, bank)
+    explanation = _explanation(bank, options, marked_summands(model)[1])
+    if explanation is None or explanation.baseline == "none":
+        bank = replace(bank, mean_summands=None)
     if options.precision == "fp16" and not is_float16(folded):
         folded = to_float16(folded)
     stored = store(bank, options.storage)
     transfer = _clamped("--transfer", options.transfer, bank, stored)
     neighbors = _clamped("--neighbors", options.neighbors, bank, stored)
     heatmap_size = _heatmap_size(options.heatmap_size, (height, width), preprocessing)
-    normalized = find_normalization(folded.graph, EMBEDDING) is not None
+    head_end = find_normalization(folded.graph, EMBEDDING)
+    normalized = head_end is not None
 
     network_bytes = weight_bytes(folded)
     graft = Graft(folded.graph, opset_of(folded))
@@ -152,14 +178,18 @@ def fold(
     found = max(transfer, neighbors)
     unit = graft_unit_embedding(graft, has_unit_norm(folded.graph, EMBEDDING))
     rows = graft_neighbors(graft, stored, unit, found, neighbors)
-    grad_weights = graft_transfer(graft, stored, rows, transfer, found)
+    transferred = graft_transfer(graft, stored, rows, transfer, found)
     feature_map = (channels, height, width)
+    maps = MapGraft(graft, feature_map, heatmap_size, stored.arrays.get(BANK_MEAN_SUMMANDS))
+    signed = maps.signed(transferred.rows)
     if bank.outcome is None:
-        graft_heatmap(graft, grad_weights, feature_map, heatmap_size)
+        maps.heatmap(signed)
     else:
-        graft_two_heatmaps(graft, grad_weights, feature_map, heatmap_size)
+        maps.two_heatmaps(signed)
         graft_estimate(graft, stored, bank.outcome)
-    _replace_outputs(folded.graph, neighbors, heatmap_size, bank.outcome is not None)
+    if explanation is not None:
+        norm = _norm(graft, head_end or EMBEDDING, bank.embedding_size)
+        maps.contribution(maps.in_cosines(signed, transferred.scale, norm, "contribution"))
 
     check_file_size(network_bytes, weight_bytes(folded) - network_bytes, bank.rows)
     contract = Contract(
@@ -187,31 +217,62 @@ def fold(
         versions=versions,
         outcome=None if bank.outcome is None else bank.outcome.summary(),
         precision=options.precision,
+        explanation=explanation,
+        optional_outputs=() if explanation is None else (CONTRIBUTION,),
     )
+    _replace_outputs(folded.graph, contract)
     entry = folded.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, contract.to_json()
     onnx.checker.check_model(folded, full_check=True)
     return folded
 
 
-def _replace_outputs(
-    graph: onnx.GraphProto, neighbors: int, heatmap_size: tuple[int, int], continuous: bool
-) -> None:
-    embedding = next(value for value in graph.output if value.name == EMBEDDING)
-    kept = onnx.ValueInfoProto()
-    kept.CopyFrom(embedding)
-    del graph.output[:]
-    graph.output.append(kept)
-    shapes: list[tuple[str, int, list[int | str]]] = [
-        (HEATMAP, TensorProto.FLOAT, [BATCH, 1, *heatmap_size]),
-        (NEIGHBOR, TensorProto.INT32, [BATCH, neighbors]),
-        (SIMILARITY, TensorProto.FLOAT, [BATCH, neighbors]),
+def default_baseline(summands: SummandKind, continuous: bool) -> Baseline:
+    """What measured better for a kind of head, see docs/method.md.
+
+    Args:
+        summands: the kind.
+        continuous: whether the bank has values in place of labels.
+    """
+    return "none" if continuous or summands in ("pool", "none") else "mean"
+
+
+def _explanation(bank: Bank, options: FoldOptions, query: int) -> Explanation | None:
+    """What the maps are made of; None for a bank of before there was a choice.
+
+    Raises:
+        FoldcamError: a baseline was asked for that the bank does not hold.
+    """
+    if bank.summands is None:
+        return None
+    baseline = options.baseline
+    if baseline is None:
+        baseline = default_baseline(bank.summands, bank.outcome is not None)
+        if bank.mean_summands is None:
+            baseline = "none"
+    if baseline == "mean" and bank.mean_summands is None:
+        raise FoldcamError(
+            "--baseline mean: the bank does not hold the mean over its training images: build it "
+            "again, or leave --baseline out."
+        )
+    return Explanation(bank.summands, baseline, bank.rule, query)
+
+
+def _norm(graft: Graft, head_end: str, size: int) -> str:
+    """`|z|`, `float32 [N, 1]`, whatever dimensions of 1 are around `z`."""
+    shape = graft.constant("head_end_shape", [-1, size], np.int64)
+    rows = graft.node("Reshape", [head_end, shape], PREFIX + "head_end")
+    return graft_norm(graft, rows, "head_end_norm")
+
+
+def _replace_outputs(graph: onnx.GraphProto, contract: Contract) -> None:
+    kinds = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32}
+    outputs = [
+        helper.make_tensor_value_info(tensor.name, kinds[tensor.dtype], [BATCH, *tensor.shape[1:]])
+        for tensor in expected_tensors(contract)[1]
     ]
-    if continuous:
-        shapes.append((HEATMAP_LOWER, TensorProto.FLOAT, [BATCH, 1, *heatmap_size]))
-        shapes.append((ESTIMATE, TensorProto.FLOAT, [BATCH]))
-    for name, dtype, shape in shapes:
-        graph.output.append(helper.make_tensor_value_info(name, dtype, shape))
+    del graph.output[:]
+    graph.output.extend(outputs)
 
 
 def _clamped(flag: str, wanted: int, bank: Bank, stored: StoredBank) -> int:

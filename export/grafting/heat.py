@@ -1,98 +1,118 @@
-"""Grafting the heatmaps: grad-weights and feature map -> maps in [0, 1]."""
+"""Grafting the maps: grad-weights and summands -> contributions, and heatmaps in [0, 1]."""
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
+from foldcam.export.grafting.in_graph import BANK_MEAN_SUMMANDS
 from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP
 from foldcam.export.onnx_graphs.writing import PREFIX, Graft
-from foldcam.runtime.contract.schema import HEATMAP, HEATMAP_LOWER
+from foldcam.runtime.contract.schema import CONTRIBUTION, HEATMAP, HEATMAP_LOWER
 
 # Below this an image's greatest heat counts as zero.
 _TINY_HEAT = 1e-20
 
 
-def graft_heatmap(
-    graft: Graft,
-    grad_weights: str,
-    feature_map: tuple[int, int, int],
-    heatmap_size: tuple[int, int],
-) -> None:
-    """`heatmap`: what is positive in `a . A`, over its maximum.
+class MapGraft:
+    """Adds maps to a graph.
 
     Args:
         graft: adds nodes to the network's graph.
-        grad_weights: name of `a`, `float32 [N, 1, K]`.
-        feature_map: `(K, h, w)`.
-        heatmap_size: `(height, width)` of the output.
+        feature_map: `(K', h, w)` of the summands.
+        heatmap_size: `(height, width)` of the outputs.
+        mean: `float32 [K', h * w]`, what the summands are compared with; None for nothing.
     """
-    signed = _signed_heat(graft, grad_weights, feature_map)
-    heat = graft.node("Relu", [signed], PREFIX + "heat")
-    safe = _safe_maximum(graft, heat)
-    scaled = graft.node("Div", [heat, safe], PREFIX + "scaled_heat")
-    _output_map(graft, scaled, HEATMAP, feature_map, heatmap_size)
 
+    def __init__(
+        self,
+        graft: Graft,
+        feature_map: tuple[int, int, int],
+        heatmap_size: tuple[int, int],
+        mean: npt.NDArray[np.float32] | None,
+    ) -> None:
+        self._graft = graft
+        self._grid = feature_map[1:]
+        self._size = heatmap_size
+        channels, height, width = feature_map
+        flat = graft.constant("flat_map", [-1, channels, height * width], np.int64)
+        self._positions = graft.node("Reshape", [FEATURE_MAP, flat], PREFIX + "positions")
+        self._mean = None
+        if mean is not None:
+            self._mean = graft.constant(BANK_MEAN_SUMMANDS, mean, np.float32)
 
-def graft_two_heatmaps(
-    graft: Graft,
-    grad_weights: str,
-    feature_map: tuple[int, int, int],
-    heatmap_size: tuple[int, int],
-) -> None:
-    """`heatmap` and `heatmap_lower`: both signs of `a . A`, over its greatest magnitude.
+    def signed(self, grad_weights: str, name: str = "signed_heat") -> str:
+        """`a . (S - mean S)`, `float32 [N, 1, h * w]`, for `a float32 [N, 1, K']`."""
+        heat = self._graft.node("MatMul", [grad_weights, self._positions], PREFIX + name)
+        if self._mean is None:
+            return heat
+        usual = self._graft.node("MatMul", [grad_weights, self._mean], f"{PREFIX}usual_{name}")
+        return self._graft.node("Sub", [heat, usual], f"{PREFIX}relative_{name}")
 
-    Args: as `graft_heatmap`.
-    """
-    signed = _signed_heat(graft, grad_weights, feature_map)
-    magnitude = graft.node("Abs", [signed], PREFIX + "magnitude")
-    safe = _safe_maximum(graft, magnitude)
-    scaled = graft.node("Div", [signed, safe], PREFIX + "scaled_heat")
-    raising = graft.node("Relu", [scaled], PREFIX + "raising")
-    negative = graft.node("Neg", [scaled], PREFIX + "negative_heat")
-    lowering = graft.node("Relu", [negative], PREFIX + "lowering")
-    _output_map(graft, raising, HEATMAP, feature_map, heatmap_size)
-    _output_map(graft, lowering, HEATMAP_LOWER, feature_map, heatmap_size)
+    def in_cosines(self, signed: str, scale: str | None, norm: str, name: str) -> str:
+        """A signed map in units of the cosine: times its scale, over `|z|`.
 
+        Args:
+            signed: `float32 [N, 1, h * w]`.
+            scale: of its grad-weights, `float32 [N, 1, 1]`, or None for 1.
+            norm: `|z|`, `float32 [N, 1]`.
+            name: for the values' names.
+        """
+        shape = self._graft.constant(f"{name}_norm_shape", [-1, 1, 1], np.int64)
+        norms = self._graft.node("Reshape", [norm, shape], f"{PREFIX}{name}_norm")
+        if scale is None:
+            return self._graft.node("Div", [signed, norms], f"{PREFIX}{name}_cosines")
+        factor = self._graft.node("Div", [scale, norms], f"{PREFIX}{name}_factor")
+        return self._graft.node("Mul", [signed, factor], f"{PREFIX}{name}_cosines")
 
-def _signed_heat(graft: Graft, grad_weights: str, feature_map: tuple[int, int, int]) -> str:
-    """`a . A`, `float32 [N, 1, h * w]`."""
-    channels, height, width = feature_map
-    flat = graft.constant("flat_map", [-1, channels, height * width], np.int64)
-    positions = graft.node("Reshape", [FEATURE_MAP, flat], PREFIX + "positions")
-    return graft.node("MatMul", [grad_weights, positions], PREFIX + "signed_heat")
+    def heatmap(self, signed: str) -> None:
+        """`heatmap`: what is positive, over its maximum."""
+        heat = self._graft.node("Relu", [signed], PREFIX + "heat")
+        safe = self._safe_maximum(heat)
+        self.output(self._graft.node("Div", [heat, safe], PREFIX + "scaled_heat"), HEATMAP)
 
+    def two_heatmaps(self, signed: str) -> None:
+        """`heatmap` and `heatmap_lower`: both signs, over the greatest magnitude."""
+        magnitude = self._graft.node("Abs", [signed], PREFIX + "magnitude")
+        safe = self._safe_maximum(magnitude)
+        scaled = self._graft.node("Div", [signed, safe], PREFIX + "scaled_heat")
+        raising = self._graft.node("Relu", [scaled], PREFIX + "raising")
+        negative = self._graft.node("Neg", [scaled], PREFIX + "negative_heat")
+        lowering = self._graft.node("Relu", [negative], PREFIX + "lowering")
+        self.output(raising, HEATMAP)
+        self.output(lowering, HEATMAP_LOWER)
 
-def _safe_maximum(graft: Graft, heat: str) -> str:
-    """Greatest heat per image. Without heat anywhere zero is divided by something above zero."""
-    greatest = graft.reduce("ReduceMax", heat, 2, PREFIX + "greatest_heat")
-    tiny = graft.constant("tiny_heat", _TINY_HEAT, np.float32)
-    return graft.node("Max", [greatest, tiny], PREFIX + "safe_heat")
+    def contribution(self, cosines: str) -> None:
+        """`contribution`: the signed map in cosines, whose sum a larger output keeps."""
+        cells = self._size[0] * self._size[1] / (self._grid[0] * self._grid[1])
+        if cells != 1:
+            share = self._graft.constant("cell_share", 1 / cells, np.float32)
+            cosines = self._graft.node("Mul", [cosines, share], PREFIX + "shared_cosines")
+        self.output(cosines, CONTRIBUTION)
 
+    def output(self, flat: str, output: str) -> None:
+        """`[N, 1, h * w]` -> the output `[N, 1, height, width]`, resized where it must be."""
+        shape = self._graft.constant(f"{output}_shape", [-1, 1, *self._grid], np.int64)
+        native = self._size == self._grid
+        name = output if native else f"{PREFIX}native_{output}"
+        self._graft.node("Reshape", [flat, shape], name)
+        if native:
+            return
+        pairs = zip(self._size, self._grid, strict=True)
+        scales = [1.0, 1.0, *(resize_scale(wanted, size) for wanted, size in pairs)]
+        self._graft.node(
+            "Resize",
+            [name, "", self._graft.constant(f"{output}_scales", scales, np.float32)],
+            output,
+            mode="linear",
+            coordinate_transformation_mode="half_pixel",
+        )
 
-def _output_map(
-    graft: Graft,
-    flat: str,
-    output: str,
-    feature_map: tuple[int, int, int],
-    heatmap_size: tuple[int, int],
-) -> None:
-    """`[N, 1, h * w]` -> the output `[N, 1, height, width]`, resized where it must be."""
-    _, height, width = feature_map
-    shape = graft.constant(f"{output}_shape", [-1, 1, height, width], np.int64)
-    native = heatmap_size == (height, width)
-    name = output if native else f"{PREFIX}native_{output}"
-    graft.node("Reshape", [flat, shape], name)
-    if native:
-        return
-    pairs = zip(heatmap_size, (height, width), strict=True)
-    scales = [1.0, 1.0, *(resize_scale(wanted, size) for wanted, size in pairs)]
-    graft.node(
-        "Resize",
-        [name, "", graft.constant(f"{output}_scales", scales, np.float32)],
-        output,
-        mode="linear",
-        coordinate_transformation_mode="half_pixel",
-    )
+    def _safe_maximum(self, heat: str) -> str:
+        """Greatest heat per image. Without heat zero is divided by something above zero."""
+        greatest = self._graft.reduce("ReduceMax", heat, 2, PREFIX + "greatest_heat")
+        tiny = self._graft.constant("tiny_heat", _TINY_HEAT, np.float32)
+        return self._graft.node("Max", [greatest, tiny], PREFIX + "safe_heat")
 
 
 def resize_scale(wanted: int, size: int) -> float:

@@ -44,6 +44,10 @@ BANK_GRAD_BASIS = PREFIX + "bank_grad_basis"
 """`float32 [r, K]`."""
 BANK_GRAD_INDEX = PREFIX + "bank_grad_index"
 """`int32 [N]`; absent where row n has row n."""
+BANK_GRAD_SCALES = PREFIX + "bank_grad_scales"
+"""`float32 [M]`: by which each row of grad-weights is to be multiplied; absent where all are 1."""
+BANK_MEAN_SUMMANDS = PREFIX + "bank_mean_summands"
+"""`float32 [K', h * w]`: the mean over the training images; absent without a baseline."""
 BANK_VALUES = PREFIX + "bank_values"
 """`float32 [N, 1]`."""
 _NAMES = (
@@ -55,6 +59,8 @@ _NAMES = (
     BANK_GRAD_WEIGHTS,
     BANK_GRAD_BASIS,
     BANK_GRAD_INDEX,
+    BANK_GRAD_SCALES,
+    BANK_MEAN_SUMMANDS,
     BANK_VALUES,
 )
 
@@ -114,6 +120,8 @@ class StoredBank:
     def grad_weights(self) -> Floats:
         """`float32 [M, K]`."""
         table: Floats = self.arrays[BANK_GRAD_WEIGHTS].astype(np.float32)
+        if BANK_GRAD_SCALES in self.arrays:
+            table = table * self.arrays[BANK_GRAD_SCALES][:, None]
         return table @ self.arrays[BANK_GRAD_BASIS] if self.storage.rank else table
 
     def grad_index(self) -> Integers:
@@ -182,6 +190,8 @@ def stored_bank_of(model: onnx.ModelProto, contract: Contract) -> StoredBank:
         needed |= {BANK_CODE_SCALES, BANK_CODE_STEPS}
     if storage.rank:
         needed.add(BANK_GRAD_BASIS)
+    if contract.explanation is not None and contract.explanation.baseline == "mean":
+        needed.add(BANK_MEAN_SUMMANDS)
     if not needed <= set(arrays):
         raise FoldcamError("The folded model's bank is missing from its graph.")
     if not _shapes_agree(arrays, storage, contract):
@@ -206,7 +216,8 @@ def bank_of(model: onnx.ModelProto, contract: Contract) -> Bank:
         FoldcamError: the file's bank is missing or does not match its contract.
     """
     stored = stored_bank_of(model, contract)
-    outcome = None
+    outcome, explained = None, contract.explanation
+    mean = stored.arrays.get(BANK_MEAN_SUMMANDS)
     if contract.outcome is not None:
         outcome = BankOutcome(
             stored.arrays[BANK_VALUES][:, 0], contract.outcome.tau, contract.outcome.transform
@@ -221,6 +232,9 @@ def bank_of(model: onnx.ModelProto, contract: Contract) -> Bank:
         compression=contract.bank.compression,
         network_sha256=contract.origin.network_sha256,
         outcome=outcome,
+        summands=None if explained is None else explained.summands,
+        rule="transferred" if explained is None else explained.grad_weights,
+        mean_summands=None if mean is None else mean.reshape(contract.feature_map),
     )
 
 
@@ -259,6 +273,11 @@ def _shapes_agree(arrays: Mapping[str, Array], storage: BankStorage, contract: C
         expected |= {BANK_CODE_SCALES: places, BANK_CODE_STEPS: (size,)}
     if storage.rank:
         expected[BANK_GRAD_BASIS] = (storage.rank, bank.channels)
+    if BANK_GRAD_SCALES in arrays:
+        expected[BANK_GRAD_SCALES] = (bank.grad_weight_rows,)
+    if BANK_MEAN_SUMMANDS in arrays:
+        channels, height, width = contract.feature_map
+        expected[BANK_MEAN_SUMMANDS] = (channels, height * width)
     if contract.outcome is not None:
         expected[BANK_VALUES] = (bank.rows, 1)
     return all(arrays[name].shape == shape for name, shape in expected.items())

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.export.bank import Bank, label_runs, scaled_to_unit_maximum
+from foldcam.export.bank import Bank, label_runs
 from foldcam.export.banks.numbers import unit_rows
 from foldcam.export.grafting.options import Compression
 from foldcam.export.low_rank import factors
@@ -51,7 +51,7 @@ def with_prototypes(bank: Bank, per_label: int, seed: int = 0) -> Bank:
             weights = bank.grad_weights[bank.grad_index[rows]].astype(np.float64)
             sums = np.zeros((len(found), bank.channels))
             np.add.at(sums, places, weights)
-            table = scaled_to_unit_maximum((sums / np.bincount(places)[:, None]).astype(np.float32))
+            table = (sums / np.bincount(places)[:, None]).astype(np.float32)
         else:
             table = bank.grad_weights[own]
         index[rows] = used + places
@@ -86,7 +86,7 @@ def prototype_rows(bank: Bank, per_label: int, seed: int = 0) -> Bank:
     _, firsts = np.unique(found.grad_index, return_index=True)
     weights, index = bank.grad_weights, bank.grad_index[firsts]
     if len(weights) == bank.rows:
-        weights = scaled_to_unit_maximum(_means(bank.row_grad_weights(), found.grad_index))
+        weights = _means(bank.row_grad_weights(), found.grad_index)
         index = single[: len(firsts)]
     names = bank.row_labels()
     return replace(

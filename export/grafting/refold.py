@@ -127,7 +127,9 @@ def _embedding_network(path: Path, bank: Bank, source: BankSource) -> onnx.Model
 
     recipe = source.preprocessing
     try:
-        network = load_model(str(path)).network(source.layer, (recipe.height, recipe.width))
+        network = load_model(str(path)).network(
+            source.layer, (recipe.height, recipe.width), summands=bank.summands is not None
+        )
     except UnknownLayerError:
         raise FoldcamError(
             f"The bank was made with another network, or with its torch module: {path} has no "

@@ -31,10 +31,15 @@ def graft_unit_embedding(graft: Graft, unit: bool) -> str:
     """`e`, `float32 [N, D]`: the embedding over its norm, or itself where it is of norm 1."""
     if unit:
         return EMBEDDING
-    norm = graft.reduce("ReduceL2", EMBEDDING, 1, PREFIX + "norm")
-    tiny = graft.constant("tiny_norm", _TINY_NORM, np.float32)
-    safe = graft.node("Max", [norm, tiny], PREFIX + "safe_norm")
+    safe = graft_norm(graft, EMBEDDING, "norm")
     return graft.node("Div", [EMBEDDING, safe], PREFIX + "unit_embedding")
+
+
+def graft_norm(graft: Graft, vectors: str, name: str) -> str:
+    """The norm of each row of `float32 [N, D]`, `float32 [N, 1]`, never quite zero."""
+    norm = graft.reduce("ReduceL2", vectors, 1, PREFIX + name)
+    tiny = graft.constant(f"tiny_{name}", _TINY_NORM, np.float32)
+    return graft.node("Max", [norm, tiny], f"{PREFIX}safe_{name}")
 
 
 def graft_neighbors(graft: Graft, stored: StoredBank, unit: str, found: int, reported: int) -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+import numpy.typing as npt
 from onnx import TensorProto
 
 from foldcam.export.bank import BankOutcome
 from foldcam.export.grafting.in_graph import (
     BANK_GRAD_BASIS,
     BANK_GRAD_INDEX,
+    BANK_GRAD_SCALES,
     BANK_GRAD_WEIGHTS,
     BANK_VALUES,
     StoredBank,
@@ -18,8 +22,24 @@ from foldcam.export.onnx_graphs.writing import PREFIX, Graft
 from foldcam.runtime.contract.schema import ESTIMATE
 
 
-def graft_transfer(graft: Graft, stored: StoredBank, rows: str, transfer: int, found: int) -> str:
-    """Grad-weights for each image, `float32 [N, 1, K]`.
+@dataclass(frozen=True)
+class Transferred:
+    """What an image takes from the bank, as names of values.
+
+    Attributes:
+        rows: `float32 [N, 1, K]`: grad-weights, or a direction, of size 1 to 2.
+        scale: `float32 [N, 1, 1]` by which they are to be multiplied; None for 1. It comes last,
+            because half precision has no room for small numbers.
+    """
+
+    rows: str
+    scale: str | None
+
+
+def graft_transfer(
+    graft: Graft, stored: StoredBank, rows: str, transfer: int, found: int
+) -> Transferred:
+    """The mean of the nearest rows' grad-weights for each image.
 
     Args:
         graft: adds nodes to the network's graph.
@@ -42,12 +62,28 @@ def graft_transfer(graft: Graft, stored: StoredBank, rows: str, transfer: int, f
     )
     if table.dtype == np.float16:
         weights = graft.node("Cast", [weights], PREFIX + "gathered_float", to=TensorProto.FLOAT)
+    scale = None
+    if BANK_GRAD_SCALES in arrays:
+        scale = _scales(graft, arrays[BANK_GRAD_SCALES], used)
     if transfer > 1:
+        if scale is not None:
+            greatest = graft.reduce("ReduceMax", scale, 1, PREFIX + "greatest_scale")
+            shares = graft.node("Div", [scale, greatest], PREFIX + "scale_shares")
+            weights = graft.node("Mul", [weights, shares], PREFIX + "weighed_rows")
+            scale = greatest
         weights = graft.reduce("ReduceMean", weights, 1, PREFIX + "grad_weights")
     if stored.storage.rank:
         basis = graft.constant(BANK_GRAD_BASIS, arrays[BANK_GRAD_BASIS], np.float32)
         weights = graft.node("MatMul", [weights, basis], PREFIX + "combined_grad_weights")
-    return weights
+    return Transferred(weights, scale)
+
+
+def _scales(graft: Graft, scales: npt.NDArray[np.float32], used: str) -> str:
+    """`float32 [N, transfer, 1]`."""
+    column = graft.constant(BANK_GRAD_SCALES, scales, np.float32)
+    gathered = graft.node("Gather", [column, used], PREFIX + "gathered_scales", axis=0)
+    shape = graft.constant("scale_shape", [0, -1, 1], np.int64)
+    return graft.node("Reshape", [gathered, shape], PREFIX + "scales")
 
 
 def graft_estimate(graft: Graft, stored: StoredBank, outcome: BankOutcome) -> None:

@@ -79,7 +79,13 @@ def network_of(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
     graph.output.append(embedding)
     # The folded model's metadata goes with the rest.
     strip_origin(network)
-    mark_network(network, contract.origin.network_sha256)
+    explained = contract.explanation
+    mark_network(
+        network,
+        contract.origin.network_sha256,
+        "none" if explained is None else explained.summands,
+        0 if explained is None else explained.query,
+    )
     try:
         onnx.checker.check_model(network, full_check=True)
     except Exception as error:

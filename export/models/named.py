@@ -54,7 +54,11 @@ def load_network(
     recipe = contract.preprocessing
     loaded = load_model(spec, weights, output)
     try:
-        return loaded.network(contract.layer, (recipe.height, recipe.width), exact=False)
+        explained = contract.explanation
+        summed = explained is not None and explained.summands != "none"
+        return loaded.network(
+            contract.layer, (recipe.height, recipe.width), exact=summed, summands=summed
+        )
     except UnknownLayerError:
         raise FoldcamError(
             f"{model_path} was made from another network: {loaded.name} has no layer "

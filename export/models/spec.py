@@ -71,19 +71,28 @@ class LoadedModel:
         layer: str | None = None,
         size: tuple[int, int] | None = None,
         exact: bool = True,
+        summands: bool = True,
     ) -> Network:
-        """The network, cut at its feature map.
+        """The network, cut at its sum over positions or, where it has none, at its feature map.
 
         Args:
             layer: name of the feature map, or None to find it.
             size: `(height, width)` of the input in pixels, by default the preprocessing's.
             exact: whether the head of an ONNX file has to be differentiable, see
                 `OnnxNetwork`.
+            summands: whether to look for the sum. One that does not lie directly behind the
+                named layer is not taken.
 
         Raises:
             FoldcamError: as `TorchNetwork` and `OnnxNetwork`.
         """
         network = self._cut(layer, size, exact)
+        if summands and exact:
+            from foldcam.export.onnx_networks.summand_network import with_summands
+
+            # A layer further ahead was asked for: what is summed behind it is something else.
+            if layer is None or self._cut(None, size, exact).layer == network.layer:
+                network = with_summands(network)
         network.notes = (*self.notes, *network.notes)
         return network
 

@@ -14,6 +14,7 @@ import onnx
 import torch
 
 from foldcam.export.networks.feature_map import Layer
+from foldcam.runtime.contract.schema import SummandKind
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,12 @@ class Network(ABC):
 
     Attributes:
         notes: what the user should know about how it was cut, one sentence each.
+        summands: what kind of sum over positions its feature map are the summands of; `none`
+            where it is the last spatial activation.
     """
 
     notes: tuple[str, ...] = ()
+    summands: SummandKind = "none"
 
     def __init__(self, points: CutPoints) -> None:
         self.image_size = points.image_size
@@ -121,6 +125,23 @@ class Network(ABC):
         feature_map, *context = self._trunk(images)
         _, embedding = self._head(feature_map, *context)
         return Activations(feature_map, embedding, tuple(context))
+
+    @torch.no_grad()
+    def embed_map(self, activations: Activations, feature_map: torch.Tensor) -> torch.Tensor:
+        """The embeddings that a changed feature map gives, with everything else as it was.
+
+        Args:
+            activations: from `forward`, N images.
+            feature_map: `float32 [N, K, h, w]`, in place of theirs.
+
+        Returns:
+            `float32 [N, D]`, as the network returns them.
+
+        Raises:
+            FoldcamError: the part behind the feature map cannot be run by itself.
+        """
+        _, embedding = self._head(feature_map, *activations.context)
+        return embedding
 
     @torch.no_grad()
     def head_end(self, activations: Activations) -> torch.Tensor:

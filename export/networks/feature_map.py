@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from foldcam.runtime.contract.explanation import FEW_CELLS
 from foldcam.runtime.errors import FoldcamError
 
 
@@ -27,8 +28,6 @@ Grid = tuple[int, int]
 _MOST_SKIPPED = 16
 # Positions of a map over those of another behind it: one stage of a network at most.
 _MUCH_FINER = 4
-FEW_CELLS = 25
-"""A map of fewer positions shows little: at 3 x 3 a heatmap names a ninth of the image."""
 
 
 @dataclass(frozen=True)

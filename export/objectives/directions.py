@@ -100,11 +100,12 @@ def parse_objective(text: str, seed: int = 0) -> Objective:
 
 
 def all_triplets(embeddings: Floats, labels: Integers) -> Directions:
-    """The exact mean over all triplets of `L = |a - p|^2 - |a - n|^2`.
+    """The exact mean over all triplets of `L = (|a - p|^2 - |a - n|^2) / 2`.
 
-    `-dL/da = 2 (p - n)`, whose mean over every positive (the anchor included in
-    its class) and every negative is `2 (mean(class) - mean(others))`: one
-    direction per class, from class sums alone.
+    `-dL/da = p - n`, whose mean over every positive (the anchor included in its class) and every
+    negative is `v = mean(class) - mean(others)`: one direction per class, from class sums alone.
+    `e . v` is then in units of the cosine: by how much an image is more like its class than
+    like the others.
 
     Args:
         embeddings: `float32 [N, D]` of norm 1.
@@ -136,7 +137,7 @@ def triplets_of_sums(sums: Doubles, counts: Integers) -> Floats:
         )
     means = sums / counts[:, None]
     others = (sums.sum(axis=0) - sums) / (counts.sum() - counts)[:, None]
-    directions: Floats = (2.0 * (means - others)).astype(np.float32)
+    directions: Floats = (means - others).astype(np.float32)
     return directions
 
 
@@ -170,7 +171,7 @@ def sampled_triplets(embeddings: Floats, labels: Integers, count: int, seed: int
             continue
         chosen = generator.choice(positives, count)
         negatives = _draw_others(generator, labels, label, count)
-        values[row] = 2.0 * (embeddings[chosen].mean(axis=0) - embeddings[negatives].mean(axis=0))
+        values[row] = embeddings[chosen].mean(axis=0) - embeddings[negatives].mean(axis=0)
     return Directions(values, fallback_rows=fallback)
 
 

@@ -6,13 +6,19 @@ from collections.abc import Iterable
 
 import onnx
 
+from foldcam.runtime.contract.schema import SUMMAND_KINDS, SummandKind
+
 FEATURE_MAP = "feature_map"
+FEATURE_SUM = "feature_sum"
+"""The sum over positions behind the feature map, where the network has one."""
 BATCH = "batch"
 OLDEST_OPSET = 17
 """What TensorRT 8.6 reads and the fold is written in."""
 
 # Metadata of an embedding network's own file: the hash by which its banks know it.
 _NETWORK_KEY = "foldcam.network_sha256"
+# And the sum over positions whose summands are its feature map.
+_SUMMANDS_KEY = "foldcam.summands"
 
 
 def opset_of(model: onnx.ModelProto) -> int:
@@ -21,23 +27,37 @@ def opset_of(model: onnx.ModelProto) -> int:
     return int(max(versions, default=1))
 
 
-def mark_network(model: onnx.ModelProto, sha256: str) -> None:
-    """Write into an embedding network's file which network it is.
+def mark_network(
+    model: onnx.ModelProto, sha256: str, summands: SummandKind = "none", query: int = 0
+) -> None:
+    """Write into an embedding network's file which network it is, and what its feature map is.
 
     Args:
         model: the network.
         sha256: as `Network.sha256` and the banks of it say.
+        summands: the kind of sum whose summands the feature map is, `none` where it is the last
+            spatial activation.
+        query: of an attention, the token that the embedding reads.
     """
-    kept = [entry for entry in model.metadata_props if entry.key != _NETWORK_KEY]
+    kept = [e for e in model.metadata_props if e.key not in (_NETWORK_KEY, _SUMMANDS_KEY)]
     del model.metadata_props[:]
     model.metadata_props.extend(kept)
-    entry = model.metadata_props.add()
-    entry.key, entry.value = _NETWORK_KEY, sha256
+    for key, value in ((_NETWORK_KEY, sha256), (_SUMMANDS_KEY, f"{summands}:{query}")):
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
 
 
 def marked_network(model: onnx.ModelProto) -> str | None:
     """The hash that `mark_network` wrote, None where the file does not say."""
     return next((e.value for e in model.metadata_props if e.key == _NETWORK_KEY), None)
+
+
+def marked_summands(model: onnx.ModelProto) -> tuple[SummandKind, int]:
+    """The kind of sum and the query that `mark_network` wrote; of older files no sum."""
+    text = next((e.value for e in model.metadata_props if e.key == _SUMMANDS_KEY), "none:0")
+    name, _, query = text.partition(":")
+    kinds = [kind for kind in SUMMAND_KINDS if kind == name]
+    return (kinds[0], int(query)) if kinds and query.isdigit() else ("none", 0)
 
 
 def strip_origin(model: onnx.ModelProto) -> None:

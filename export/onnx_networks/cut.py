@@ -72,7 +72,7 @@ class OnnxNetwork(Network):
         self._graph_head: OnnxHead | None = None
         ends = [points.layer.name, points.head_end, prepared.embedding]
         if self._obstacle is None:
-            self._graph_head = OnnxHead(prepared, points.layer, points.head_end)
+            self._graph_head = OnnxHead(prepared, points.layer.name, points.head_end)
             ends = [points.layer.name, *self._graph_head.context]
         self._session = GraphSession(prepared.model, ends)
         wrong = self._wrong_head()
@@ -98,6 +98,18 @@ class OnnxNetwork(Network):
             head_end, embedding = (torch.as_tensor(value) for value in rest)
             return head_end, embedding.reshape(len(feature_map), -1)
         return self._graph_head(_from_map(feature_map, self._layout, *skipped), *rest)
+
+    def embed_map(self, activations: Activations, feature_map: torch.Tensor) -> torch.Tensor:
+        """See `Network.embed_map`.
+
+        Raises:
+            FoldcamError: the head runs in ONNX Runtime, together with the trunk.
+        """
+        if self._obstacle is not None:
+            raise FoldcamError(
+                f"The head cannot be run on a changed feature map: {self._obstacle}."
+            )
+        return super().embed_map(activations, feature_map)
 
     def pull_back_map(self, activations: Activations, directions: torch.Tensor) -> torch.Tensor:
         """See `Network.pull_back_map`.

@@ -79,13 +79,13 @@ def find_cut_points(
             be differentiable and is not.
     """
     flow = Flow(prepared.model.graph)
-    candidates = _candidates(flow, prepared, image_size)
+    candidates = spatial_values(flow, prepared, image_size)
     if not candidates:
         raise FoldcamError(
             "The network has no spatial feature map between its image and its embedding: no "
             "tensor on the way has positions that fit the image, so there is no 'where' to show."
         )
-    head_end, normalized, before = _find_head_end(prepared, image_size)
+    head_end, normalized, before = find_head_end(prepared, image_size)
     trace = Trace(prepared.model, flow, head_end, image_size)
     finer = None
     if layer is None:
@@ -124,8 +124,14 @@ def _offer(obstacle: str, behind: Sequence[Layer] = ()) -> str:
     )
 
 
-def _candidates(flow: Flow, prepared: Prepared, image_size: Grid) -> list[Layer]:
-    """The values between image and embedding that can be read as a feature map."""
+def spatial_values(flow: Flow, prepared: Prepared, image_size: Grid) -> list[Layer]:
+    """The values between image and embedding that can be read as a feature map.
+
+    Args:
+        flow: the graph.
+        prepared: the same, with its shapes.
+        image_size: `(height, width)` of the input in pixels.
+    """
     found: dict[str, tuple[tuple[int, ...], bool]] = {}
     makers: dict[str, int] = {}
     for number in sorted(flow.needed_for([prepared.embedding])):
@@ -163,8 +169,13 @@ def _per_image(shapes: Mapping[str, Shape], name: str) -> tuple[tuple[int, ...],
     return ((shape.sizes[0], shape.sizes[2]), True) if second else None
 
 
-def _find_head_end(prepared: Prepared, image_size: Grid) -> tuple[str, bool, bool]:
-    """The head's end, whether the network normalises, and whether the end lies before it."""
+def find_head_end(prepared: Prepared, image_size: Grid) -> tuple[str, bool, bool]:
+    """The head's end, whether the network normalises, and whether the end lies before it.
+
+    Args:
+        prepared: the graph.
+        image_size: `(height, width)` of the input in pixels.
+    """
     source = find_normalization(prepared.model.graph, prepared.embedding)
     names = [prepared.embedding, source or prepared.embedding]
     arrays = GraphSession(prepared.model, names).run(noise(image_size, 3))

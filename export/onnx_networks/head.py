@@ -6,7 +6,6 @@ import onnx
 import torch
 from onnx import numpy_helper
 
-from foldcam.export.networks.feature_map import Layer
 from foldcam.export.onnx_graphs.normalization import scales_of
 from foldcam.export.onnx_graphs.values import Flow, place_of
 from foldcam.export.onnx_networks.prepare import Prepared
@@ -22,25 +21,25 @@ class OnnxHead:
 
     Args:
         prepared: the graph.
-        layer: the feature map's.
+        layer: the name of the value that it starts from.
         head_end: the name of `z`.
 
     Attributes:
         context: names of the values that the head needs beside its layer.
     """
 
-    def __init__(self, prepared: Prepared, layer: Layer, head_end: str) -> None:
+    def __init__(self, prepared: Prepared, layer: str, head_end: str) -> None:
         self._layer, self._shapes = layer, prepared.shapes
         self._ends = (head_end, prepared.embedding)
         self._interpreter = Interpreter(prepared.model, hold=True)
         flow = Flow(prepared.model.graph)
-        head = flow.after(layer.name) & flow.needed_for(self._ends, [layer.name])
+        head = flow.after(layer) & flow.needed_for(self._ends, [layer])
         read = [name for number in sorted(head) for name in flow.inputs[number]]
         read += [name for name in self._ends if name not in read]
         made = {str(name) for number in head for name in flow.nodes[number].output}
         self.context: list[str] = []
         for name in read:
-            outside = name not in made and name != layer.name and flow.holds_image(name)
+            outside = name not in made and name != layer and flow.holds_image(name)
             if outside and name not in self.context:
                 self.context.append(name)
         beside = _sizes_for(read, flow)
@@ -66,7 +65,7 @@ class OnnxHead:
         """Run the head.
 
         Args:
-            layer: the layer's own output, `[N, ...]`.
+            layer: the value itself, `[N, ...]`.
             context: the values named by `self.context`.
 
         Returns:
@@ -75,10 +74,12 @@ class OnnxHead:
         Raises:
             FoldcamError: a gradient is asked for and an operator has none.
         """
-        values = {**self._constants, self._layer.name: layer}
+        values = {**self._constants, self._layer: layer}
         for name, value in zip(self.context, context, strict=True):
             values[name] = torch.as_tensor(value)
-        count = layer.shape[1 if self._layer.layout.tokens_first else 0]
+        shape = self._shapes[self._layer]
+        axis = shape.axis or 0
+        count = layer.shape[axis] * shape.unit // shape.sizes[axis]
         for node in self._nodes:
             if node.op_type in ("Shape", "Size") and node.input[0] in self._shapes:
                 values[str(node.output[0])] = _sizes(node, self._shapes[node.input[0]].at(count))

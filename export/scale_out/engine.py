@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from foldcam.export.bank import Bank, BankOutcome
@@ -115,7 +116,8 @@ def build_bank_file_on_ray(
     look = preprocessing or loaded.preprocessing
     network = loaded.network(layer, (look.height, look.width))
     kept = keep_shards or hidden_beside(out, "shards")
-    stamps = f"{network.sha256()} {network.layer} {look}" + "|".join(s.stamp() for s in data.shards)
+    stamps = f"{network.sha256()} {network.layer} {network.summands} {look}"
+    stamps += "|".join(s.stamp() for s in data.shards)
     digest = hashlib.sha256(stamps.encode("utf-8", "surrogateescape")).hexdigest()
     folder = (kept / digest[:16]).absolute()
     with user_errors_for(folder):
@@ -156,6 +158,7 @@ def build_bank_file_on_ray(
         report = bank_of_rows(
             network, probe, head_traits(network, probe), rows, directions, objective.name,
             channel_rule, at_each_image, [item for each in found for item in each.skipped], remarks,
+            mean_summands=_mean_map(found),
         )  # fmt: skip
         figures = {
             "shards": len(data.shards),
@@ -178,6 +181,14 @@ def build_bank_file_on_ray(
         *(twins(rows.labels) if data.listed is None else ()),
     ]  # fmt: skip
     return BankOnRay(BuiltBank(out, report, notes), figures)
+
+
+def _mean_map(found: Sequence[ShardRows]) -> npt.NDArray[np.float32]:
+    """`float32 [K', h, w]`: the mean of all images' feature maps; there is one at least."""
+    sums = [each.arrays["summed"] for each in found if each.labels]
+    count = sum(len(each.labels) for each in found)
+    mean: npt.NDArray[np.float32] = (np.sum(sums, axis=0) / count).astype(np.float32)
+    return mean
 
 
 def _rows(

@@ -78,7 +78,9 @@ class Worker:
                 found.skipped += map(local.named, batch.skipped)
                 found.clipped += batch.clipped
                 if batch.positions:
-                    parts.append(self._network.forward(batch.images).embedding.numpy())
+                    activations = self._network.forward(batch.images)
+                    parts.append(activations.embedding.numpy())
+                    found.add_maps(activations.feature_map.numpy())
             kept = [local.samples[position] for position in found.positions]
         embeddings = np.concatenate(parts)
         check_finite(embeddings, kept)
@@ -94,6 +96,7 @@ class Worker:
             "positions": np.asarray(found.positions, np.int64),
             "image_hashes": hash_rows(found.hashes),
             "values": np.asarray([s.value for s in kept], np.float64),
+            "summed": np.zeros(()) if found.summed is None else found.summed,
             "texts": np.asarray(json.dumps(texts)),
         }
         save_arrays(task.out, arrays)
@@ -143,7 +146,8 @@ class ShardRows:
     """What the first pass found: n rows, labels of all images, and what could not be read.
 
     `arrays` are `embeddings` `float32 [n, D]` of norm 1, `positions` `int64 [n]` in the shard,
-    `image_hashes` `uint8 [n, 32]`, and `values` `float64 [n]`, NaN of a label; `clipped` counts
+    `image_hashes` `uint8 [n, 32]`, `values` `float64 [n]`, NaN of a label, and `summed`
+    `float64 [K', h, w]`, the sum of the feature maps; `clipped` counts
     boxes that reached beyond their photograph.
     """
 
@@ -157,7 +161,7 @@ class ShardRows:
 
 def load_rows(path: Path) -> ShardRows:
     """What `Worker.embed` wrote; refuse a file that is missing, damaged or something else."""
-    names = ("embeddings", "positions", "image_hashes", "values")
+    names = ("embeddings", "positions", "image_hashes", "values", "summed")
     arrays = load_arrays(path) or {}
     try:
         texts = parse_json(str(arrays.pop("texts")))
@@ -165,7 +169,8 @@ def load_rows(path: Path) -> ShardRows:
         rows = ShardRows({name: arrays[name] for name in names}, **texts, skipped=skipped)
         # Each label once in memory, however many rows have it.
         labels = list(map(sys.intern, rows.labels))
-        lengths = {*map(len, rows.arrays.values()), len(labels), len(rows.names)}
+        of_rows = [array for name, array in rows.arrays.items() if name != "summed"]
+        lengths = {*map(len, of_rows), len(labels), len(rows.names)}
     except (LookupError, ValueError, TypeError, AttributeError):
         raise damaged(path) from None
     if len(lengths) > 1:

@@ -16,10 +16,12 @@ from foldcam.export.grafting.in_graph import bank_of, is_intact, stored_bank_of
 from foldcam.export.grafting.unfold import network_of
 from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP
 from foldcam.export.onnx_graphs.message import load_message
-from foldcam.export.verification.formulas import scaled_estimate
+from foldcam.export.onnx_graphs.normalization import find_normalization
+from foldcam.export.verification.formulas import NetworkValues, scaled_estimate
 from foldcam.export.verification.limits import Precision, precision_of
 from foldcam.runtime.backends import Backend, open_backend
 from foldcam.runtime.contract.schema import (
+    CONTRIBUTION,
     EMBEDDING,
     ESTIMATE,
     HEATMAP,
@@ -47,6 +49,7 @@ class Answers:
         rows: `int32 [n, neighbors]`.
         similarity: `[n, neighbors]`.
         estimate: `float64 [n]`, as `formulas.scaled_estimate`; None for a model of labels.
+        contribution: `[n, 1, h', w']`, None where the model does not return it.
     """
 
     embedding: Floats
@@ -54,6 +57,7 @@ class Answers:
     rows: npt.NDArray[np.int32]
     similarity: Floats
     estimate: npt.NDArray[np.float64] | None
+    contribution: Floats | None = None
 
 
 class ComparedModel:
@@ -112,7 +116,12 @@ class ComparedModel:
             heatmap = np.concatenate([heatmap, outputs[HEATMAP_LOWER]], axis=1)
             estimate = scaled_estimate(outputs[ESTIMATE], bank.outcome)
         return Answers(
-            outputs[EMBEDDING], heatmap, outputs[NEIGHBOR], outputs[SIMILARITY], estimate
+            outputs[EMBEDDING],
+            heatmap,
+            outputs[NEIGHBOR],
+            outputs[SIMILARITY],
+            estimate,
+            outputs.get(CONTRIBUTION),
         )
 
     def close(self) -> None:
@@ -128,8 +137,8 @@ class Source(Protocol):
         """In words, for the report."""
         ...
 
-    def run(self, resized: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
-        """Images `uint8 [n, H, W, 3]` RGB -> embedding `[n, D]`, feature map `[n, K, h, w]`."""
+    def run(self, resized: npt.NDArray[np.uint8]) -> NetworkValues:
+        """What the network says of images `uint8 [n, H, W, 3]` RGB."""
         ...
 
 
@@ -161,13 +170,23 @@ class NetworkSource:
         """See `Source`."""
         return "the network it came from"
 
-    def run(self, resized: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
+    def run(self, resized: npt.NDArray[np.uint8]) -> NetworkValues:
         """See `Source`."""
         import torch
 
-        images = self._preprocessing.normalized(resized)
-        activations = self._network.forward(torch.from_numpy(images))
-        return activations.embedding.numpy(), activations.feature_map.numpy()
+        network = self._network
+        activations = network.forward(torch.from_numpy(self._preprocessing.normalized(resized)))
+
+        def pull_back(directions: Floats) -> Floats:
+            pulled: Floats = network.pull_back(activations, torch.from_numpy(directions)).numpy()
+            return pulled
+
+        return NetworkValues(
+            activations.embedding.numpy(),
+            activations.feature_map.numpy(),
+            network.head_end(activations).numpy(),
+            pull_back,
+        )
 
 
 class UnfoldedSource:
@@ -189,11 +208,18 @@ class UnfoldedSource:
         network = network_of(model, contract)
         self._uint8 = takes_uint8(network)
         self._preprocessing = contract.preprocessing
-        self._names = [value.name for value in network.graph.output]
+        self._model = network
+        self._network: Network | None = None
+        self._head_end = find_normalization(network.graph, EMBEDDING) or EMBEDDING
+        shown = onnx.ModelProto()
+        shown.CopyFrom(network)
+        if self._head_end != EMBEDDING:
+            shown.graph.output.append(onnx.ValueInfoProto(name=self._head_end))
+        self._names = [value.name for value in shown.graph.output]
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         self._session: Any = onnxruntime.InferenceSession(
-            network.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            shown.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
 
     @property
@@ -201,8 +227,36 @@ class UnfoldedSource:
         """See `Source`."""
         return "its own network, unfolded"
 
-    def run(self, resized: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
+    def run(self, resized: npt.NDArray[np.uint8]) -> NetworkValues:
         """See `Source`."""
         images = resized if self._uint8 else self._preprocessing.normalized(resized)
         values = dict(zip(self._names, self._session.run(None, {IMAGE: images}), strict=True))
-        return values[EMBEDDING], values[FEATURE_MAP]
+
+        def pull_back(directions: Floats) -> Floats:
+            import torch
+
+            network = self._in_torch()
+            activations = network.forward(torch.from_numpy(self._preprocessing.normalized(resized)))
+            pulled: Floats = network.pull_back(activations, torch.from_numpy(directions)).numpy()
+            return pulled
+
+        head_end = values[self._head_end].reshape(len(resized), -1)
+        return NetworkValues(values[EMBEDDING], values[FEATURE_MAP], head_end, pull_back)
+
+    def _in_torch(self) -> Network:
+        """The network with a head that can be differentiated."""
+        if self._uint8:
+            raise FoldcamError(
+                "The model computes grad-weights at each image, and its network takes uint8 "
+                "images by itself: name the MODEL that it came from to compare them."
+            )
+        from foldcam.export.onnx_graphs.file import OnnxFile
+        from foldcam.export.onnx_networks.cut import OnnxNetwork
+        from foldcam.export.onnx_networks.summand_network import with_summands
+
+        if self._network is None:
+            file = OnnxFile(Path("network.onnx"), self._model, EMBEDDING)
+            recipe = self._preprocessing
+            size = (recipe.height, recipe.width)
+            self._network = with_summands(OnnxNetwork(file, size))
+        return self._network

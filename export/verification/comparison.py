@@ -23,6 +23,9 @@ from foldcam.runtime.images.preprocess import Image
 
 Floats = npt.NDArray[np.float32]
 
+# A map whose greatest contribution is a billionth of a cosine says nothing.
+_TINY_MAP = 1e-9
+
 
 @dataclass(frozen=True, eq=False)
 class ImagePair:
@@ -116,6 +119,10 @@ class Comparison:
         correlation, blank = map_correlations(answers.heatmap, expected.heatmap)
         found["difference"], found["correlation"] = difference[compared], correlation[compared]
         found["blank"] = blank[compared]
+        if answers.contribution is not None and expected.contribution is not None:
+            off = np.abs(answers.contribution - expected.contribution).max(axis=(1, 2, 3))
+            size = np.abs(expected.contribution).max(axis=(1, 2, 3))
+            found["contribution"] = (off / np.maximum(size, _TINY_MAP))[compared]
         for name, values in found.items():
             self._found[name].append(values)
         for place, (name, image) in enumerate(zip(names, images, strict=True)):
@@ -174,6 +181,9 @@ class Comparison:
             bank_intact=bank_intact,
             estimate_difference_worst=float(found["estimate"].max())
             if "estimate" in found
+            else None,
+            contribution_difference_worst=float(found["contribution"].max())
+            if len(found.get("contribution", ()))
             else None,
             worst_image=self.worst()[0].name if self._worst else "",
             limits=limits,

@@ -3,7 +3,9 @@
     e          = embedding / |embedding|
     similarity = e . bank rows
     a          = mean of the grad-weights of the `transfer` most similar rows
-    heatmap    = relu(a . A) / max relu(a . A), or over max|a . A| where both signs are shown
+    signed_p   = a . (S_p - mean S_p), or a . S_p without a baseline
+    heatmap    = relu(signed) / max relu(signed), or over max|signed| where both signs are shown
+    contribution = signed / |z|
     estimate   = softmax(similarity / tau) . values
 
 None of it goes through the graph, so that a mistake there is not repeated here.
@@ -11,6 +13,7 @@ None of it goes through the graph, so that a mistake there is not repeated here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +22,7 @@ import numpy.typing as npt
 from foldcam.export.bank import Bank, BankOutcome
 from foldcam.export.grafting.in_graph import StoredBank
 from foldcam.export.objectives.kernel import kernel_estimates
-from foldcam.runtime.contract.schema import Contract
+from foldcam.runtime.contract.schema import CONTRIBUTION, Contract
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -37,6 +40,7 @@ class Expected:
         embedding: `float32 [n, D]`, the network's own output.
         heatmap: `float32 [n, 1, h', w']`, or `[n, 2, h', w']` for a continuous outcome: what
             raises it, what lowers it.
+        contribution: `float32 [n, 1, h', w']`, None where the model does not return it.
         rows: `int32 [n, max(neighbors, transfer)]`, the most similar bank rows, nearest first.
         similarities: `float32 [n, N]`, to every bank row.
         estimate: `float64 [n]`, as `scaled_estimate`; None for a model of labels.
@@ -47,11 +51,28 @@ class Expected:
     rows: Rows
     similarities: Floats
     estimate: Doubles | None
+    contribution: Floats | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkValues:
+    """What the network says of n images, and how directions are pulled back at them.
+
+    Attributes:
+        embedding: `float32 [n, D]`, the network's own output.
+        feature_map: `float32 [n, K', h, w]`: summands, or the last spatial activation.
+        head_end: `float32 [n, D]`: `z`, the embedding before its normalisation.
+        pull_back: directions `float32 [n, D]` -> grad-weights `float32 [n, K']` at each image.
+    """
+
+    embedding: Floats
+    feature_map: Floats
+    head_end: Floats
+    pull_back: Callable[[Floats], Floats]
 
 
 def expected_outputs(
-    embedding: Floats,
-    feature_map: Floats,
+    values: NetworkValues,
     bank: Bank,
     contract: Contract,
     stored: StoredBank | None = None,
@@ -59,12 +80,12 @@ def expected_outputs(
     """Apply the formulas.
 
     Args:
-        embedding: `float32 [n, D]`, the network's own output.
-        feature_map: `float32 [n, K, h, w]`.
+        values: the network's.
         bank: whose rows are compared and transferred.
         contract: how many rows, and the heatmap's size.
         stored: how the bank is searched; None for all of its rows.
     """
+    embedding = values.embedding
     norms = np.maximum(np.linalg.norm(embedding, axis=1, keepdims=True), _TINY_NORM)
     unit = embedding / norms
     similarities = unit @ bank.embeddings.T
@@ -75,18 +96,34 @@ def expected_outputs(
         rows, _ = stored.nearest(unit, count)
     used = rows[:, : contract.transfer]
     grad_weights = bank.grad_weights[bank.grad_index[used]].mean(axis=1)
-    signed = np.einsum("nk,nkhw->nhw", grad_weights, feature_map)[:, None]
+    explained = contract.explanation
+    if explained is not None and explained.grad_weights == "own":
+        grad_weights = values.pull_back(grad_weights)
+    summands = values.feature_map
+    if explained is not None and explained.baseline == "mean":
+        assert bank.mean_summands is not None
+        summands = summands - bank.mean_summands
+    signed = np.einsum("nk,nkhw->nhw", grad_weights, summands)[:, None]
+    contribution = None
+    if CONTRIBUTION in contract.optional_outputs:
+        lengths = np.maximum(np.linalg.norm(values.head_end, axis=1), _TINY_NORM)
+        contribution = resized_sum(signed / lengths[:, None, None, None], contract.heatmap_size)
     estimate = None
     if bank.outcome is not None:
         signed = np.concatenate([signed, -signed], axis=1)
-        values, tau = bank.outcome.values, bank.outcome.tau
-        exact = kernel_estimates(unit, bank.embeddings, values, tau)
+        known, tau = bank.outcome.values, bank.outcome.tau
+        exact = kernel_estimates(unit, bank.embeddings, known, tau)
         estimate = exact / value_range(bank.outcome)
     heat = np.maximum(signed, 0)
     greatest = heat.max(axis=(1, 2, 3), keepdims=True)
     heatmap = np.divide(heat, greatest, out=np.zeros_like(heat), where=greatest > 0)
     return Expected(
-        embedding, resized(heatmap, contract.heatmap_size), rows, similarities, estimate
+        embedding,
+        resized(heatmap, contract.heatmap_size),
+        rows,
+        similarities,
+        estimate,
+        contribution,
     )
 
 
@@ -126,6 +163,13 @@ def resized(maps: Floats, size: tuple[int, int]) -> Floats:
     down = _interpolation(maps.shape[2], size[0])
     across = _interpolation(maps.shape[3], size[1])
     made: Floats = (down @ maps.astype(np.float64) @ across.T).astype(np.float32)
+    return made
+
+
+def resized_sum(maps: Floats, size: tuple[int, int]) -> Floats:
+    """As `resized`, but a map's sum stays what it was, and not its mean."""
+    share = maps.shape[2] * maps.shape[3] / (size[0] * size[1])
+    made: Floats = resized(maps, size) * np.float32(share)
     return made
 
 

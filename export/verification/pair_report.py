@@ -37,6 +37,8 @@ class PairReport(Agreement):
         estimate_difference_worst: greatest difference between estimates of a continuous
             outcome, as a share of the range of the bank's values (of their logarithms where
             the kernel averages those); None for a model of labels.
+        contribution_difference_worst: greatest difference of a cell of `contribution`, as a share
+            of the greatest magnitude in the reference's map; None where it is not returned.
         worst_image: the name of the image on which they differ most.
         limits: what passes.
         failures: what is outside the limits, one sentence each.
@@ -59,6 +61,7 @@ class PairReport(Agreement):
     rows_exist: bool
     bank_intact: bool | None
     estimate_difference_worst: float | None
+    contribution_difference_worst: float | None
     worst_image: str
     limits: Limits
     failures: tuple[str, ...] = ()
@@ -105,6 +108,11 @@ def failures_of(report: PairReport) -> list[str]:
             report.heatmap_correlation_mean,
             limits.heatmap_correlation_mean,
         )
+    at_most(
+        "the worst difference between contributions, as a share of the greatest, is",
+        report.contribution_difference_worst,
+        limits.heatmap_difference,
+    )
     at_least("the share of images with the same label", report.label_agreement,
              limits.label_agreement)  # fmt: skip
     at_most(

@@ -21,7 +21,7 @@ from foldcam.export.verification.compared import (
     UnfoldedSource,
 )
 from foldcam.export.verification.comparison import Comparison, ImagePair
-from foldcam.export.verification.formulas import expected_outputs
+from foldcam.export.verification.formulas import NetworkValues, expected_outputs
 from foldcam.export.verification.images import ImagesToVerify, NamedImage
 from foldcam.export.verification.limits import LIMITS
 from foldcam.export.verification.pair_report import PairReport
@@ -135,9 +135,9 @@ def verify_model(
         done = 0
         for batch in _batches(images, batch_size):
             resized = np.stack([main.contract.preprocessing.resized(i.image)[0] for i in batch])
-            embedding, feature_map = source.run(resized)
+            values = source.run(resized)
             for pair in pairs:
-                pair.compare(resized, embedding, feature_map, [item.name for item in batch])
+                pair.compare(resized, values, [item.name for item in batch])
             done += len(batch)
             if progress is not None and total:
                 progress("comparing", done, total)
@@ -164,13 +164,12 @@ class _Pair:
     def compare(
         self,
         resized: npt.NDArray[np.uint8],
-        embedding: npt.NDArray[np.float32],
-        feature_map: npt.NDArray[np.float32],
+        values: NetworkValues,
         names: list[str],
     ) -> None:
         model = self._model
         stored = model.stored if self._whose == "its own" else None
-        expected = expected_outputs(embedding, feature_map, self._bank, model.contract, stored)
+        expected = expected_outputs(values, self._bank, model.contract, stored)
         answers = model.run(resized, self._bank)
         self.comparison.add(answers, expected, names, list(resized))
 

@@ -249,6 +249,8 @@ def _report(summary: Summary, table: TableSink | None, *, to_stderr: bool, quiet
     for loss in summary.losses:
         if loss not in summary.failures:  # those are the error's
             print(f"note: {printable(loss)}.", file=sys.stderr)
+    if summary.no_evidence:
+        print(_evidence_text(summary), file=sys.stderr)
     for cause, count in summary.unanswered.items():
         regions = f"{count} region{'' if count == 1 else 's'}"
         print(f"no answer for {regions}: {cause}", file=sys.stderr)
@@ -261,3 +263,11 @@ def _report(summary: Summary, table: TableSink | None, *, to_stderr: bool, quiet
         print("left out:", file=sys.stderr)
         for line in in_words(summary.left_out):
             print(f"  {printable(line)}", file=sys.stderr)
+
+
+def _evidence_text(summary: Summary) -> str:
+    """How often nothing in the picture spoke for the answer."""
+    what = "frame" if summary.answered <= summary.frames else "region"
+    whole = f"{summary.answered} {what}{'' if summary.answered == 1 else 's'}"
+    answer = "label" if summary.estimate is None else "estimate"
+    return f"{summary.no_evidence} of {whole} had no evidence for the {answer}"

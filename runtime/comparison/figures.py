@@ -20,6 +20,9 @@ Booleans = npt.NDArray[np.bool_]
 SAME_MAP = 1e-3
 """Maps that differ by no more anywhere count as equal: where a map is nearly constant, the
 correlation is one of rounding errors. A map without a greater value is blank."""
+SMALL_EVIDENCE = 0.01
+"""A map whose positive contributions are a smaller share of its strongest one shows rounding: INT8
+has 127 steps of a sign, and a heatmap stretches what is left to its full range."""
 # An image this near to a bank row is that row.
 _OWN_ROW = 0.9999
 
@@ -33,7 +36,7 @@ class Agreement:
         heatmaps_compared: images whose rows have the same grad-weights in both models; on
             others the heatmaps answer different questions.
         heatmaps_blank: how many of those are blank in both models. They agree, and the
-            correlations are those of the others.
+            correlations are those of the others. Blank in one alone counts as a correlation of 0.
         heatmap_correlation_mean, heatmap_correlation_p5, heatmap_correlation_worst: Pearson's
             correlation, its mean, 5th percentile and least value. 1 where all maps are blank in
             both, NaN where none can be compared.
@@ -59,6 +62,7 @@ class Answered:
         hit: `bool [m]`, of the m images whose label is known, whether that row has it; None
             for a continuous outcome, or where no label is known.
         estimate_error: `[n]`, magnitude, as a share of the bank's range; None for labels.
+        contribution: `[n, h', w']`, signed; None for a model without this output.
     """
 
     embedding: Floats
@@ -66,6 +70,7 @@ class Answered:
     row: Integers
     hit: Booleans | None
     estimate_error: Doubles | None = None
+    contribution: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,9 @@ class GateFigures(Agreement):
         heat_in_box_reference, heat_in_box: mean share of heat inside the object's box; None
             without boxes.
         finite: whether everything is.
+        contribution_correlation_mean, contribution_correlation_p5,
+            contribution_correlation_worst: as of the heatmaps, of the signed contributions of
+            the compared images; None where one of the models has none.
     """
 
     images: int
@@ -103,6 +111,9 @@ class GateFigures(Agreement):
     heat_in_box_reference: float | None
     heat_in_box: float | None
     finite: bool
+    contribution_correlation_mean: float | None
+    contribution_correlation_p5: float | None
+    contribution_correlation_worst: float | None
 
     def document(self) -> dict[str, Any]:
         """The figures by name, for reports."""
@@ -159,6 +170,31 @@ def map_correlations(
     return np.where(equal | blank, 1.0, found), np.asarray(blank)
 
 
+def without_evidence(contribution: npt.NDArray[Any]) -> Booleans:
+    """`bool [n]`: whether next to nothing of a map speaks for the answer; see `SMALL_EVIDENCE`.
+
+    Args:
+        contribution: `[n, ...]`, signed.
+    """
+    flat = contribution.reshape(len(contribution), -1)
+    return np.asarray(flat.max(axis=1) <= SMALL_EVIDENCE * np.abs(flat).max(axis=1))
+
+
+def spread_of(correlation: Doubles, blank: Booleans) -> tuple[float, float, float]:
+    """Mean, 5th percentile and least of the correlations that count.
+
+    Args:
+        correlation, blank: `[m]`, as `map_correlations` gives them.
+
+    Returns:
+        1 where all maps are blank in both models, NaN where there is none.
+    """
+    shown = correlation[~blank]
+    if not len(shown):
+        shown = np.array([1.0 if len(blank) else np.nan])
+    return float(shown.mean()), float(np.percentile(shown, 5)), float(shown.min())
+
+
 def agreement(cosine: Doubles, correlation: Doubles, blank: Booleans) -> Agreement:
     """Sum up what `cosines` gave for all images and `map_correlations` for the compared ones.
 
@@ -166,17 +202,15 @@ def agreement(cosine: Doubles, correlation: Doubles, blank: Booleans) -> Agreeme
         cosine: `[n]`, n >= 1.
         correlation, blank: `[m]`, of the images whose heatmaps can be compared.
     """
-    shown = correlation[~blank]
-    if not len(shown):
-        shown = np.array([1.0 if len(blank) else np.nan])
+    mean, p5, worst = spread_of(correlation, blank)
     return Agreement(
         embedding_cosine_mean=float(cosine.mean()),
         embedding_cosine_worst=float(cosine.min()),
         heatmaps_compared=len(blank),
         heatmaps_blank=int(blank.sum()),
-        heatmap_correlation_mean=float(shown.mean()),
-        heatmap_correlation_p5=float(np.percentile(shown, 5)),
-        heatmap_correlation_worst=float(shown.min()),
+        heatmap_correlation_mean=mean,
+        heatmap_correlation_p5=p5,
+        heatmap_correlation_worst=worst,
     )
 
 
@@ -228,6 +262,18 @@ def compare_answers(
     correlation, blank = map_correlations(reference.heatmap, got.heatmap)
     pairs = zip(reference.heatmap, got.heatmap, strict=True)
     shared = np.array([_shared(*pair) for pair in pairs])
+    ours, theirs = reference.contribution, got.contribution
+    contributions: tuple[float | None, float | None, float | None] = (None, None, None)
+    finite = bool(np.isfinite(got.embedding).all() and np.isfinite(got.heatmap).all())
+    if ours is not None and theirs is not None:
+        finite = finite and bool(np.isfinite(theirs).all())
+        # In units of cosine, which may be of any size: only maps of zeros are blank.
+        found, empty = map_correlations(ours, theirs, same=0)
+        if same_weights.any():
+            contributions = spread_of(found[same_weights], empty[same_weights])
+        if reference.heatmap.shape[1] == 1:
+            blank = blank | (without_evidence(ours) & without_evidence(theirs))
+            correlation, shared = np.where(blank, 1.0, correlation), np.where(blank, 1.0, shared)
     overlaps = shared[same_weights] if same_weights.any() else np.array([np.nan])
     low, high = _recall_interval(reference.hit, got.hit)
     figures = GateFigures(
@@ -245,7 +291,10 @@ def compare_answers(
         heat_shared_worst=float(overlaps.min()),
         heat_in_box_reference=None if boxes is None else _in_box(reference.heatmap, boxes),
         heat_in_box=None if boxes is None else _in_box(got.heatmap, boxes),
-        finite=bool(np.isfinite(got.embedding).all() and np.isfinite(got.heatmap).all()),
+        finite=finite,
+        contribution_correlation_mean=contributions[0],
+        contribution_correlation_p5=contributions[1],
+        contribution_correlation_worst=contributions[2],
     )
     return figures, PerImage(cosine, correlation, same_weights)
 

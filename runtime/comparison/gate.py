@@ -43,6 +43,7 @@ from foldcam.runtime.comparison.signed_report import (
 from foldcam.runtime.comparison.verdict import GateLimits, failures_of
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import (
+    CONTRIBUTION,
     EMBEDDING,
     ESTIMATE,
     HEATMAP,
@@ -176,7 +177,8 @@ class DeviceGate:
             pairs = zip(rows, self._images.labels, counted, strict=True)
             hits = [contract.label_of(int(r)) == name for r, name, c in pairs if c and name]
             hit = np.array(hits, np.bool_) if hits else None
-        return Answered(outputs[EMBEDDING], heat, rows, hit, error)
+        contribution = outputs[CONTRIBUTION][:, 0] if CONTRIBUTION in outputs else None
+        return Answered(outputs[EMBEDDING], heat, rows, hit, error, contribution)
 
     def _estimate_moved(self, outputs: dict[str, Array]) -> Doubles:
         """How far the estimate is from the reference's, as a share of the bank's range.
@@ -226,6 +228,7 @@ def check_pair(reference: Contract, candidate: Contract) -> None:
         ("transfer", reference.transfer, candidate.transfer),
         ("labels", reference.labels, candidate.labels),
         ("outcome", reference.outcome, candidate.outcome),
+        ("explanation", reference.explanation, candidate.explanation),
     ):
         if wanted != got:
             raise FoldcamError(
@@ -382,6 +385,7 @@ def gate_text(document: dict[str, Any]) -> str:
         f"{_shown(figures['heatmap_correlation_p5'])} at 5 %, "
         f"{_shown(figures['heatmap_correlation_worst'])} worst "
         f"({compared_text(figures['heatmaps_compared'], figures['heatmaps_blank'])})",
+        *_contribution_lines(figures),
         f"speed      {_speed(report)}",
         *(f"worst      {name}: cosine {cosine:.4f}, heatmap {_shown(correlation)}"
           for name, cosine, correlation in report["worst"]),
@@ -401,6 +405,17 @@ def _answer_lines(figures: dict[str, Any]) -> list[str]:
     if figures["estimate_error"] is not None:
         lines.append(f"estimate   moved by {figures['estimate_error']:.4f} of the values' range")
     return lines
+
+
+def _contribution_lines(figures: dict[str, Any]) -> list[str]:
+    if figures["contribution_correlation_mean"] is None:
+        return []
+    return [
+        "evidence   contributions, correlation "
+        f"{_shown(figures['contribution_correlation_mean'])} mean, "
+        f"{_shown(figures['contribution_correlation_p5'])} at 5 %, "
+        f"{_shown(figures['contribution_correlation_worst'])} worst"
+    ]
 
 
 def _speed(report: dict[str, Any]) -> str:

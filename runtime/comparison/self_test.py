@@ -20,14 +20,18 @@ from typing import Any
 import numpy as np
 
 from foldcam.runtime.backends import Array, Backend, dtype_of, open_backend
-from foldcam.runtime.comparison.figures import cosines
+from foldcam.runtime.comparison.figures import cosines, without_evidence
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import (
+    CONTRAST,
+    CONTRIBUTION,
     EMBEDDING,
     ESTIMATE,
     HEATMAP,
     HEATMAP_LOWER,
     NEIGHBOR,
+    RUNNER_UP,
+    RUNNER_UP_SIMILARITY,
     SIMILARITY,
     Contract,
 )
@@ -46,6 +50,17 @@ _MEASURES = {
     SIMILARITY: "absolute",
     NEIGHBOR: "share of other rows",
     ESTIMATE: "relative",
+    CONTRIBUTION: "share of the map's greatest",
+    CONTRAST: "share of the map's greatest",
+    RUNNER_UP: "share of other rows",
+    RUNNER_UP_SIMILARITY: "absolute",
+}
+# Outputs that may differ by as much as another one.
+_AS = {
+    HEATMAP_LOWER: HEATMAP,
+    CONTRIBUTION: HEATMAP,
+    CONTRAST: HEATMAP,
+    RUNNER_UP_SIMILARITY: SIMILARITY,
 }
 # fp32 leaves room for TensorFloat-32, whose mantissa has the 10 bits of fp16.
 _ALLOWED = {
@@ -190,13 +205,14 @@ def self_test_text(report: dict[str, Any]) -> str:
             lines.append(f"{verdict['name']}: {outcome}: {verdict['problem']}")
             continue
         lines.append(f"{verdict['name']} ({verdict['library']}, {verdict['precision']}): {outcome}")
+        wide = max([14, *(len(each["output"]) for each in verdict["differences"])])
         for each in verdict["differences"]:
             mark = " " if each["good"] else "!"
             worst = each["worst"] if math.isfinite(each["worst"]) else "not finite"
             shown = worst if isinstance(worst, str) else f"{worst:.2e}"
             lines.append(
-                f" {mark} {each['output']:14} worst {shown:>10}  allowed {each['allowed']:.0e}  "
-                f"({each['measure']})"
+                f" {mark} {each['output']:{wide}} worst {shown:>10}  "
+                f"allowed {each['allowed']:.0e}  ({each['measure']})"
             )
     return "\n".join(printable(line) for line in lines)
 
@@ -281,10 +297,32 @@ def _differences(
     for name in (HEATMAP, HEATMAP_LOWER):
         if name in expected:
             result[name] = _worst(np.abs(expected[name] - found[name])[same])
+    if CONTRIBUTION in expected:
+        signed = expected[CONTRIBUTION], found[CONTRIBUTION]
+        result[CONTRIBUTION] = _worst(_shares_apart(*signed)[same])
+        if HEATMAP_LOWER not in expected:
+            # A heatmap stretches the rounding errors of a map without evidence to its full range.
+            shown = same & ~(without_evidence(signed[0]) & without_evidence(signed[1]))
+            result[HEATMAP] = _worst(np.abs(expected[HEATMAP] - found[HEATMAP])[shown])
+    if CONTRAST in expected:
+        margin = np.abs(expected[RUNNER_UP_SIMILARITY] - found[RUNNER_UP_SIMILARITY])
+        changed = expected[RUNNER_UP] != found[RUNNER_UP]
+        result[CONTRAST] = _worst(
+            _shares_apart(expected[CONTRAST], found[CONTRAST])[same & ~changed]
+        )
+        result[RUNNER_UP] = float((same & changed & ~(margin <= tie)).mean())
+        result[RUNNER_UP_SIMILARITY] = _worst(margin[same])
     if ESTIMATE in expected:
         scale = np.maximum(np.abs(expected[ESTIMATE]), _TINY)
         result[ESTIMATE] = _worst(np.abs(expected[ESTIMATE] - found[ESTIMATE]) / scale)
     return result
+
+
+def _shares_apart(expected: Array, found: Array) -> Array:
+    """How far signed maps are apart, as shares of the greatest value of the expected one."""
+    scale = np.maximum(np.abs(expected).max(axis=(1, 2, 3), keepdims=True), _TINY)
+    apart: Array = np.abs(expected - found) / scale
+    return apart
 
 
 def _worst(values: Array) -> float:
@@ -294,9 +332,9 @@ def _worst(values: Array) -> float:
 
 
 def _allowed(allowed: dict[str, float], name: str) -> float:
-    if name == NEIGHBOR:
+    if name in (NEIGHBOR, RUNNER_UP):
         return 0.0
-    return allowed[HEATMAP if name == HEATMAP_LOWER else name]
+    return allowed[_AS.get(name, name)]
 
 
 def _verdict(name: str, opener: Opener, model: Path, reference: Backend) -> Verdict:

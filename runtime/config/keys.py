@@ -215,6 +215,13 @@ KEYS = (
         "--boxes", example='"boxes.jsonl"',
     ),
     Key(
+        "style.map",
+        "Chooses the map that is drawn: heatmap shows what speaks for the answer; contribution "
+        "also shows what speaks against it, in a second color; contrast shows what speaks for the "
+        "nearest label and not the runner-up's.",
+        "--map",
+    ),
+    Key(
         "style.opacity",
         "Sets the opacity of the hottest place of the heatmap, 0 to 1.",
         "--opacity", 0, 1,

@@ -32,6 +32,9 @@ class Fields:
             raise FoldcamError(f"{where} is {_kind(value)} where an object is needed.")
         self._values: dict[str, Any] = value
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._values
+
     def fail(self, key: str, reason: str) -> NoReturn:
         """Raise the complaint about `key`."""
         raise FoldcamError(f"{self._where}: {_shown(key)} {reason}.")

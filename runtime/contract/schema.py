@@ -46,7 +46,19 @@ NEIGHBOR = "neighbor"
 SIMILARITY = "similarity"
 HEATMAP_LOWER = "heatmap_lower"
 ESTIMATE = "estimate"
+CONTRIBUTION = "contribution"
+CONTRAST = "contrast"
+RUNNER_UP = "runner_up"
+RUNNER_UP_SIMILARITY = "runner_up_similarity"
+OPTIONAL_OUTPUTS = (CONTRIBUTION, CONTRAST)
+"""What a file has beside the outputs of every folded model; with `contrast` come the others."""
 
+SummandKind = Literal["pool", "depthwise", "linear", "attention", "none"]
+SUMMAND_KINDS: tuple[SummandKind, ...] = get_args(SummandKind)
+Baseline = Literal["mean", "none"]
+BASELINES: tuple[Baseline, ...] = get_args(Baseline)
+GradWeightsRule = Literal["transferred", "own"]
+GRAD_WEIGHTS_RULES: tuple[GradWeightsRule, ...] = get_args(GradWeightsRule)
 InputType = Literal["float32", "uint8"]
 INPUT_TYPES: tuple[InputType, ...] = get_args(InputType)
 Precision = Literal["fp32", "fp16"]
@@ -150,6 +162,26 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class Explanation:
+    """What the numbers of a map are made of.
+
+    Attributes:
+        summands: the sum over positions that the embedding depends on; `none` where there is
+            none, and the map is the last spatial activation's.
+        baseline: what a position's summand is compared with: its `mean` over the training
+            images, or `none`.
+        grad_weights: `transferred` from the nearest training image, or the image's `own`, which
+            the graph computes.
+        query: of an attention, the token that the embedding reads, such as the class token.
+    """
+
+    summands: SummandKind
+    baseline: Baseline
+    grad_weights: GradWeightsRule
+    query: int = 0
+
+
+@dataclass(frozen=True)
 class Contract:
     """Everything that the device must know about a folded model.
 
@@ -171,6 +203,8 @@ class Contract:
             has the outputs `heatmap_lower` and `estimate`.
         precision: precision of the network's own steps; inputs and outputs are always float32.
         calibration: the calibration of a quantized model, else None.
+        explanation: what the maps are made of; None in files of before there was a choice.
+        optional_outputs: which of `OPTIONAL_OUTPUTS` the file has.
     """
 
     preprocessing: Preprocessing
@@ -188,6 +222,8 @@ class Contract:
     outcome: Outcome | None = None
     precision: Precision = "fp32"
     calibration: Calibration | None = None
+    explanation: Explanation | None = None
+    optional_outputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         ends = np.cumsum([run.count for run in self.labels], dtype=np.int64)
@@ -238,6 +274,9 @@ class Contract:
             document["outcome"] = vars(self.outcome)
         if self.calibration is not None:
             document["calibration"] = vars(self.calibration)
+        if self.explanation is not None:
+            document["explanation"] = vars(self.explanation)
+            document["optional_outputs"] = list(self.optional_outputs)
         try:
             text = json.dumps(
                 document,
@@ -279,6 +318,7 @@ def parse_contract(text: str, where: str) -> Contract:
     labels = tuple(LabelRun(*run) for run in root.runs("labels", MAX_LABEL_RUNS))
     section = root.optional_section("outcome")
     calibrated = root.optional_section("calibration")
+    explained = root.optional_section("explanation")
     outcome = None if section is None else _outcome(section)
     counted = sum(run.count for run in labels)
     if outcome is not None and labels:
@@ -304,6 +344,8 @@ def parse_contract(text: str, where: str) -> Contract:
         # Files of before there was a choice do not say.
         precision=root.optional_choice("precision", PRECISIONS, "fp32"),
         calibration=None if calibrated is None else _calibration(calibrated),
+        explanation=None if explained is None else _explanation(explained),
+        optional_outputs=() if explained is None else _optional_outputs(root),
     )
 
 
@@ -376,6 +418,21 @@ def _calibration(fields: Fields) -> Calibration:
         kept_float=fields.integer("kept_float", low=0),
         target=fields.text("target"),
     )
+
+
+def _explanation(fields: Fields) -> Explanation:
+    return Explanation(
+        summands=fields.choice("summands", SUMMAND_KINDS),
+        baseline=fields.choice("baseline", BASELINES),
+        grad_weights=fields.choice("grad_weights", GRAD_WEIGHTS_RULES),
+        query=fields.integer("query", high=MAX_SIZE),
+    )
+
+
+def _optional_outputs(root: Fields) -> tuple[str, ...]:
+    """Those that this foldcam knows; a later one may have added others, which nobody reads."""
+    names = root.strings("optional_outputs", 64)
+    return tuple(name for name in OPTIONAL_OUTPUTS if name in names)
 
 
 def _outcome(fields: Fields) -> Outcome:

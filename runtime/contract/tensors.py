@@ -6,12 +6,16 @@ from collections.abc import Sequence
 
 from foldcam.runtime.contract.onnx_file import TensorInfo
 from foldcam.runtime.contract.schema import (
+    CONTRAST,
+    CONTRIBUTION,
     EMBEDDING,
     ESTIMATE,
     HEATMAP,
     HEATMAP_LOWER,
     IMAGE,
     NEIGHBOR,
+    RUNNER_UP,
+    RUNNER_UP_SIMILARITY,
     SIMILARITY,
     Contract,
 )
@@ -69,6 +73,12 @@ def expected_tensors(contract: Contract) -> tuple[TensorInfo, list[TensorInfo]]:
         TensorInfo(NEIGHBOR, "int32", (_BATCH, contract.neighbors)),
         TensorInfo(SIMILARITY, "float32", (_BATCH, contract.neighbors)),
     ]
+    if CONTRIBUTION in contract.optional_outputs:
+        outputs.append(TensorInfo(CONTRIBUTION, "float32", heatmap))
+    if CONTRAST in contract.optional_outputs:
+        outputs.append(TensorInfo(CONTRAST, "float32", heatmap))
+        outputs.append(TensorInfo(RUNNER_UP, "int32", (_BATCH,)))
+        outputs.append(TensorInfo(RUNNER_UP_SIMILARITY, "float32", (_BATCH,)))
     if contract.outcome is not None:
         outputs.append(TensorInfo(HEATMAP_LOWER, "float32", heatmap))
         outputs.append(TensorInfo(ESTIMATE, "float32", (_BATCH,)))

@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from foldcam.runtime.drawing.maps import maps_of
 from foldcam.runtime.drawing.outlines import box_of, draw_box, draw_contour, hottest_region
 from foldcam.runtime.drawing.overlay import Heat, overlay, overlay_both
 from foldcam.runtime.drawing.painting import painted_on_frame
 from foldcam.runtime.drawing.style import Style
 from foldcam.runtime.drawing.text import draw_caption, draw_label
 from foldcam.runtime.images.preprocess import Image
-from foldcam.runtime.model import Result
+from foldcam.runtime.result import Result
 from foldcam.runtime.sources.base import Frame
 
 
@@ -70,7 +71,11 @@ class FrameResults:
     def image(self) -> Image:
         """`uint8 [H, W, 3]` RGB: photograph, heat and caption. Nobody may write into it.
 
-        For a continuous outcome, what raises the estimate is warm and what lowers it cold.
+        Of a signed map, what speaks for the answer is warm and what speaks against it cold; for
+        a continuous outcome, what raises the estimate and what lowers it.
+
+        Raises:
+            FoldcamError: the style asks for a map that the model does not have.
         """
         with self._lock:
             if self._image is None:
@@ -84,13 +89,23 @@ class FrameResults:
     def caption(self) -> str:
         """Nearest label and its similarity, or the estimate, of the first region.
 
-        Where the network gave no answer, that and why.
+        Where the network gave no answer, that and why; where nothing in the picture speaks for
+        the answer, `no evidence`; under a contrast, the runner-up and its similarity.
         """
-        return "" if self.result is None else _words(self.result)
+        return "" if self.result is None else _words(self.result, self._style)
+
+    @property
+    def maps(self) -> list[tuple[Heat, Heat | None]]:
+        """Per result the maps that the style shows; see `runtime.drawing.maps.maps_of`.
+
+        Raises:
+            FoldcamError: the model does not have them.
+        """
+        return [maps_of(result, self._style.map) for result in self.results]
 
     def _drawn(self) -> Image:
-        style, lower, heat = self._style, self._painted_lower(), self._painted_heat()
-        image = self.frame.image
+        style, image = self._style, self.frame.image
+        heat, lower = self._painted_maps()
         if lower is None:
             drawn = overlay(image, heat, style.opacity, style.colormap, style.threshold)
         else:
@@ -108,10 +123,16 @@ class FrameResults:
             # Labels last, so that no box crosses one.
             for result in boxed:
                 assert result.box is not None
-                draw_label(drawn, _words(result), result.box)
+                draw_label(drawn, _words(result, style), result.box)
         if style.caption and not (style.boxes and boxed):
             drawn = draw_caption(drawn, self.caption)
         return drawn
+
+    def _painted_maps(self) -> tuple[Heat, Heat | None]:
+        if self._style.map == "heatmap":
+            return self._painted_heat(), self._painted_lower()
+        raising, lowering = zip(*self.maps, strict=True) if self.results else ((), ())
+        return self._hottest_of(raising), self._hottest_of(lowering)
 
     def _painted_heat(self) -> Heat:
         if self._heat is None:
@@ -140,9 +161,13 @@ class FrameResults:
         return hottest
 
 
-def _words(result: Result) -> str:
+def _words(result: Result, style: Style) -> str:
     if result.error is not None:
         return f"{result.answer}: {result.error}"
     if result.estimate is not None:
-        return f"estimate {result.answer}"
-    return f"{result.answer}  {result.similarities[0]:.2f}"
+        said = f"estimate {result.answer}"
+    else:
+        said = f"{result.answer}  {result.similarities[0]:.2f}"
+    if style.map == "contrast" and result.runner_up_similarity is not None:
+        said += f", not {result.runner_up_label}  {result.runner_up_similarity:.2f}"
+    return f"{said}, no evidence" if result.no_evidence else said

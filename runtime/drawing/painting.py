@@ -6,7 +6,7 @@ import numpy as np
 
 from foldcam.runtime.batch import shifted
 from foldcam.runtime.drawing.overlay import Heat, heatmap_on_frame
-from foldcam.runtime.model import Result
+from foldcam.runtime.result import Result
 
 
 def painted_on_frame(heatmap: Heat, result: Result) -> Heat:

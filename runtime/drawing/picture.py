@@ -5,26 +5,31 @@ from __future__ import annotations
 from pathlib import PurePath
 
 from foldcam.runtime.drawing.frame_results import FrameResults
-from foldcam.runtime.drawing.overlay import Style
+from foldcam.runtime.drawing.style import MapName, Style
 from foldcam.runtime.images.preprocess import Image
-from foldcam.runtime.model import Result
+from foldcam.runtime.result import Result
 from foldcam.runtime.sources.base import Frame
 
 
-def draw_result(image: Image, result: Result, opacity: float = 0.6) -> Image:
+def draw_result(
+    image: Image, result: Result, opacity: float = 0.6, map: MapName = "heatmap"
+) -> Image:
     """The photograph with its heat and a caption, as `runtime run --save` draws it.
 
     Args:
         image: `uint8 [H, W, 3]` RGB, the one that `result` is of.
         result: what a `FoldedModel` said of it.
         opacity: the opacity of the hottest place, in [0, 1].
+        map: which map is drawn, see `Style`.
 
     Returns:
-        A new `uint8 [H, W, 3]` RGB; for a continuous outcome, what raises the estimate is
-        warm and what lowers it cold.
+        A new `uint8 [H, W, 3]` RGB; of a signed map, what speaks for the answer is warm and what
+        speaks against it cold; for a continuous outcome, what raises the estimate and what lowers
+        it.
 
     Raises:
-        FoldcamError: the result is of an image of another size, or the opacity is out of range.
+        FoldcamError: the result is of an image of another size or has no such map, or the opacity
+            is out of range.
     """
     frame = Frame(image, 0, "", PurePath("image"), 0.0, 0.0)
-    return FrameResults(frame, [result], Style(opacity)).image
+    return FrameResults(frame, [result], Style(opacity, map=map)).image

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from foldcam.runtime.contract.explanation import explanation_facts
 from foldcam.runtime.contract.onnx_file import TensorInfo, read_contract, read_header
 from foldcam.runtime.contract.tensors import check_tensors, describe
 from foldcam.runtime.engine import ENGINE_SUFFIXES
@@ -22,6 +23,8 @@ def inspect_model(path: Path | str) -> dict[str, Any]:
     Returns:
         `file`, `bytes`, `opset`, `producer`, `inputs`, `outputs`, `label_count` (distinct
         labels), `storage` (how a bank that is not plain rows is stored, in words, or None),
+        `explanation` (what the maps are made of, in words; None in files of before there was a
+        choice), `coarse` (one sentence where the feature map has few cells, or None),
         `contract` (the metadata document), and `problem`: why the tensors are not those
         that the metadata promise, or None. For an engine as
         `runtime.engine.report.engine_report`.
@@ -48,6 +51,7 @@ def inspect_model(path: Path | str) -> dict[str, Any]:
         "outputs": [_tensor(tensor) for tensor in header.outputs],
         "label_count": len({run.name for run in contract.labels}),
         "storage": None if contract.bank.storage is None else contract.bank.storage.sentence(),
+        **explanation_facts(contract),
         "contract": json.loads(contract.to_json()),
         "problem": problem,
     }
@@ -71,6 +75,9 @@ def inspection_text(report: dict[str, Any]) -> str:
             f"std {_numbers(recipe['std'])}",
         ),
         ("feature map", f"{contract['layer']}: {map_channels} x {map_height} x {map_width}"),
+        ("coarse", report["coarse"] or ""),
+        ("maps", report["explanation"] or ""),
+        ("optional", ", ".join(contract.get("optional_outputs", ()))),
         (
             "bank",
             f"{bank['rows']} rows, D = {bank['embedding_size']}, K = {bank['channels']}, "

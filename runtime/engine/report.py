@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from foldcam.runtime.contract.explanation import explanation_facts
 from foldcam.runtime.engine.manifest import (
     Manifest,
     manifest_path,
@@ -25,8 +26,9 @@ def engine_report(path: Path) -> dict[str, Any]:
 
     Returns:
         `file`, `bytes`, `manifest` (its path), `inputs`, `outputs`, what the manifest
-        records, `label_count`, `storage` and `contract` as of the model's own file, and
-        `problem`: why the files would be refused on any machine, or None.
+        records, `label_count`, `storage`, `explanation`, `coarse` and `contract` as of the
+        model's own file, and `problem`: why the files would be refused on any machine, or
+        None.
 
     Raises:
         FoldcamError: the plan or its manifest is missing, or the manifest is unreadable.
@@ -47,6 +49,7 @@ def engine_report(path: Path) -> dict[str, Any]:
         **manifest_record(manifest),
         "label_count": len({run.name for run in contract.labels}),
         "storage": None if contract.bank.storage is None else contract.bank.storage.sentence(),
+        **explanation_facts(contract),
         "contract": manifest.metadata,
         "problem": problem,
     }

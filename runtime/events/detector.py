@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.events.rule import EventRule
-from foldcam.runtime.model import Result
+from foldcam.runtime.result import Result
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from foldcam.runtime.model import Result
+from foldcam.runtime.result import Result
 from foldcam.runtime.unanswered import ZERO
 
 FRAMES_IN_A_ROW = 30

@@ -11,7 +11,7 @@ from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.drawing.overlay import Style
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Image
-from foldcam.runtime.model import FoldedModel, Result
+from foldcam.runtime.model import FoldedModel
 from foldcam.runtime.options import FlowOptions, RegionOptions
 from foldcam.runtime.pipeline.answers import Answers
 from foldcam.runtime.pipeline.control import Control
@@ -24,6 +24,7 @@ from foldcam.runtime.pipeline.sink_thread import GRACE_SECONDS, SinkThread, nobo
 from foldcam.runtime.pipeline.summary import Progress, Summary, Tally, nothing_usable, summarized
 from foldcam.runtime.pipeline.work import Pending, runner_of
 from foldcam.runtime.regions import Regions, open_regions
+from foldcam.runtime.result import Result
 from foldcam.runtime.sinks import Sink
 from foldcam.runtime.sources import Source
 from foldcam.runtime.system.monitor import Cause, Monitor

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from foldcam.runtime.at_stake import Read, Written, check_outputs
 from foldcam.runtime.config import RunConfig, SourceConfig, with_secrets
+from foldcam.runtime.contract.explanation import coarse_text, is_coarse
 from foldcam.runtime.contract.schema import Contract
+from foldcam.runtime.drawing.maps import check_map
 from foldcam.runtime.engine.progress import BuildAbandonedError, BuildLine
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.model import FoldedModel
@@ -84,6 +86,7 @@ def opened(
         model = stack.enter_context(
             FoldedModel(_backend(path, config, config.model.build), lambda: _backend(path, config))
         )
+        check_map(config.style.map, model.contract)
         monitor = Monitor()
         if any(source.live for source in sources):
             monitor.listen(say_state)
@@ -156,6 +159,8 @@ def run_opened(
         FoldcamError: see `runtime.pipeline.run`.
     """
     whole = config.regions == RegionOptions()
+    if config.log.status and is_coarse(open_.model.contract):
+        print(f"note: {coarse_text(open_.model.contract)}", file=sys.stderr)
     with Notifier(open_.monitor):
         return run(
             open_.sources, open_.model, open_.sinks, on_progress,

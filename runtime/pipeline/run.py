@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 
 from foldcam.runtime.drawing.overlay import Style
 from foldcam.runtime.images.preprocess import Image
-from foldcam.runtime.model import FoldedModel, Result
+from foldcam.runtime.model import FoldedModel
 from foldcam.runtime.options import FlowOptions, RegionOptions
 from foldcam.runtime.pipeline.conductor import Conductor
 from foldcam.runtime.pipeline.summary import Progress, Summary
 from foldcam.runtime.regions import Regions
+from foldcam.runtime.result import Result
 from foldcam.runtime.sinks import Sink
 from foldcam.runtime.sources import Source
 from foldcam.runtime.system.monitor import Monitor

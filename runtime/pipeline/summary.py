@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from foldcam.runtime.images.listing import counted
-from foldcam.runtime.model import Result
 from foldcam.runtime.pipeline.sink_thread import Outcome
+from foldcam.runtime.result import Result
 from foldcam.runtime.sources import Skip, Source
 from foldcam.runtime.sources.base import left_out_of
 from foldcam.runtime.system.monitor import Monitor
@@ -68,6 +68,8 @@ class Summary:
         failures: those of them that must not be: results of a recorded source were lost, or
             every result, or the sink had failed at the end.
         unanswered: regions for which the network returned no answer, by cause.
+        answered: regions with an answer.
+        no_evidence: those of them in which nothing speaks for it: their maps are blank.
         broken: one sentence where the model is no longer, or never was, of use: no frame has
             an answer, or the last ones of a live run have none; None where it is.
     """
@@ -91,6 +93,8 @@ class Summary:
     losses: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     unanswered: dict[str, int] = field(default_factory=dict)
+    answered: int = 0
+    no_evidence: int = 0
     broken: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -107,6 +111,7 @@ class Tally:
         self._labels: Counter[str] = Counter()
         self._count, self._sum = 0, 0.0
         self._low, self._high = math.inf, -math.inf
+        self.answered = self.no_evidence = 0
         self.progress = progress
 
     def add(self, results: Sequence[Result]) -> None:
@@ -115,6 +120,8 @@ class Tally:
             for result in results:
                 if not result.valid:
                     continue
+                self.answered += 1
+                self.no_evidence += result.no_evidence
                 if result.estimate is not None:
                     self._estimated(result.estimate)
                 elif result.labels[0] in self._labels or len(self._labels) < MAX_COUNTED:
@@ -197,6 +204,8 @@ def summarized(
         empty_boxes=empty_boxes,
         left_out=counted(item for source in sources for item in left_out_of(source)),
         unanswered=dict(unanswered),
+        answered=tally.answered,
+        no_evidence=tally.no_evidence,
         broken=broken,
     )
 

@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 from foldcam.runtime.batch import Batch, shifted
 from foldcam.runtime.images.preprocess import Image
-from foldcam.runtime.model import FoldedModel, ForwardPass, Result, judged
+from foldcam.runtime.model import FoldedModel, ForwardPass
 from foldcam.runtime.options import Box
+from foldcam.runtime.result import Result, judged
 from foldcam.runtime.sources import Frame
 
 

@@ -13,7 +13,7 @@ from foldcam.runtime.events.rule import EventRule
 from foldcam.runtime.sinks.base import NotWritten, Sink, check_writable
 from foldcam.runtime.sinks.growing import GrowingLines
 from foldcam.runtime.sinks.guard import DiskGuard
-from foldcam.runtime.sinks.record import capture_time, record
+from foldcam.runtime.sinks.record import capture_time, record, share_record
 from foldcam.runtime.sinks.segments import Segments
 from foldcam.runtime.sources.base import Source
 
@@ -111,10 +111,16 @@ class EventSink(Sink):
 
 
 def event_document(event: Event) -> dict[str, Any]:
-    """An event as JSON values: `event`, `rule` (its conditions), `number`, the region's record."""
-    return {
+    """An event as JSON values: `event`, `rule` (its conditions), `number`, the region's record.
+
+    Of a rule with a box, `share` says how much of the region's evidence lies in it.
+    """
+    document = {
         "event": event.rule.name,
         "rule": event.rule.conditions,
         "number": event.number,
         **record(event.item.frame, event.result, embedding=False),
     }
+    if event.rule.heat_in is not None:
+        document["share"] = share_record(event.result.share(event.rule.heat_in))
+    return document

@@ -11,7 +11,7 @@ import numpy as np
 
 from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.model import Result
+from foldcam.runtime.result import Result
 from foldcam.runtime.sinks.base import Part, PendingFile, refuse_input
 from foldcam.runtime.sinks.record import capture_time, shown_source
 from foldcam.runtime.sources.base import Frame
@@ -156,6 +156,11 @@ def schema(embedding_size: int) -> pa.Schema:
             pa.field("similarities", pa.list_(pa.float32()), nullable=False),
             pa.field("estimate", pa.float32()),
             pa.field("error", pa.string()),
+            pa.field("evidence_for", pa.float32()),
+            pa.field("evidence_against", pa.float32()),
+            pa.field("runner_up", pa.int32()),
+            pa.field("runner_up_label", pa.string()),
+            pa.field("runner_up_similarity", pa.float32()),
             pa.field("embedding", pa.list_(pa.float32(), embedding_size), nullable=False),
         ],
         metadata={"foldcam_schema": SCHEMA_VERSION, "embedding_size": str(embedding_size)},
@@ -188,17 +193,26 @@ def is_whole_parquet(path: Path) -> bool:
 
 
 def _row(frame: Frame, result: Result) -> dict[str, Any]:
-    box = result.box
+    box, runner_up = result.box, result.runner_up_label
     return {
-        "source": shown_source(frame).encode("utf-8", "backslashreplace").decode(),
+        "source": _utf8(shown_source(frame)),
         "stream": frame.stream,
         "frame": frame.index,
         "timestamp": frame.timestamp,
         "time": capture_time(frame),
         "box": None if box is None else dict(zip(("x", "y", "width", "height"), box, strict=True)),
-        "labels": [label.encode("utf-8", "backslashreplace").decode() for label in result.labels],
+        "labels": [_utf8(label) for label in result.labels],
         "neighbors": result.neighbors.tolist(),
         "similarities": result.similarities.tolist(),
         "estimate": result.estimate,
         "error": result.error,
+        "evidence_for": result.evidence_for,
+        "evidence_against": result.evidence_against,
+        "runner_up": result.runner_up,
+        "runner_up_label": None if runner_up is None else _utf8(runner_up),
+        "runner_up_similarity": result.runner_up_similarity,
     }
+
+
+def _utf8(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()

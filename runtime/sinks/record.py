@@ -7,7 +7,8 @@ import time
 from datetime import datetime, timezone
 from typing import Any
 
-from foldcam.runtime.model import Result
+from foldcam.runtime.evidence import Share
+from foldcam.runtime.result import Result
 from foldcam.runtime.sources.base import Frame
 from foldcam.runtime.system.redaction import redacted_value
 
@@ -17,6 +18,10 @@ def record(frame: Frame, result: Result, embedding: bool = True) -> dict[str, An
 
     A continuous outcome has `estimate` and `hottest_lower`, and its neighbors no label. Where
     the network gave no answer, `error` says why, `neighbors` is empty and `embedding` is null.
+
+    A model with contributions gives `evidence_for` and `evidence_against`, the magnitudes of the
+    sums of its positive and negative contributions in units of cosine; one with a contrast gives
+    the `runner_up`. All are null without an answer.
     """
     labels: list[dict[str, str]] = [{"label": label} for label in result.labels]
     if result.estimate is not None:
@@ -42,6 +47,11 @@ def record(frame: Frame, result: Result, embedding: bool = True) -> dict[str, An
     if result.estimate is not None:
         document["estimate"] = _number(result.estimate)
         document["hottest_lower"] = _place(result.hottest_lower())
+    if result.contribution is not None:
+        document["evidence_for"] = _optional(result.evidence_for)
+        document["evidence_against"] = _optional(result.evidence_against)
+    if result.contrast is not None:
+        document["runner_up"] = _runner_up(result)
     if result.error is not None:
         document["error"] = result.error
     if embedding and result.error is not None:
@@ -49,6 +59,14 @@ def record(frame: Frame, result: Result, embedding: bool = True) -> dict[str, An
     elif embedding:
         document["embedding"] = [_number(value) for value in result.embedding.tolist()]
     return document
+
+
+def share_record(share: Share) -> dict[str, float | None]:
+    """How much of the evidence lies in a box; null where there is none."""
+    return {
+        "evidence_for": _optional(share.evidence_for),
+        "evidence_against": _optional(share.evidence_against),
+    }
 
 
 def place_of(frame: Frame) -> dict[str, Any]:
@@ -82,6 +100,20 @@ def capture_time(frame: Frame) -> datetime:
 
 def _place(place: tuple[float, float] | None) -> dict[str, float | None] | None:
     return None if place is None else {"x": _number(place[0]), "y": _number(place[1])}
+
+
+def _runner_up(result: Result) -> dict[str, Any] | None:
+    if result.runner_up is None:
+        return None
+    return {
+        "row": result.runner_up,
+        "label": result.runner_up_label,
+        "similarity": _optional(result.runner_up_similarity),
+    }
+
+
+def _optional(value: float | None) -> float | None:
+    return None if value is None else _number(value)
 
 
 def _number(value: float) -> float | None:

@@ -3,7 +3,7 @@
 A packet is, in this order: the length of the header as little-endian `uint32`; the header as
 JSON; the picture as JPEG; the heatmaps, row by row, one byte per cell. The header has
 `picture` (bytes of the JPEG) and `maps`, each with `rows`, `columns`, `lower` (whether it
-lowers the estimate), `place` (where the whole map lies) and `clip` (the part of the frame
+speaks against the answer), `place` (where the whole map lies) and `clip` (the part of the frame
 that it may colour), both `[x, y, width, height]` in shares of the frame's size.
 """
 
@@ -21,7 +21,7 @@ import numpy.typing as npt
 from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Image
-from foldcam.runtime.model import Result
+from foldcam.runtime.result import Result
 from foldcam.runtime.sinks.jsonl import record
 from foldcam.runtime.system.strict_json import strict_json
 
@@ -43,8 +43,8 @@ def encode_packet(item: FrameResults) -> bytes:
     picture = encode_jpeg(_fitted(item.frame.image), QUALITY)
     maps = [
         (result, lower, cells)
-        for result in results
-        for lower, cells in ((False, result.heatmap), (True, result.heatmap_lower))
+        for result, pair in zip(results, item.maps[:_MAX_RESULTS], strict=True)
+        for lower, cells in zip((False, True), pair, strict=True)
         if cells is not None and cells.size
     ]
     most = math.isqrt(_MAX_CELLS // max(1, len(maps)))

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from foldcam.runtime import FoldedModel as FoldedModel
     from foldcam.runtime import Preprocessing as Preprocessing
     from foldcam.runtime import Result as Result
+    from foldcam.runtime import Share as Share
     from foldcam.runtime import Timings as Timings
     from foldcam.runtime import draw_result as draw_result
     from foldcam.runtime import heatmap_on_frame as heatmap_on_frame
@@ -71,6 +72,7 @@ _HOMES = {
     "Preprocessing": "foldcam.runtime",
     "Result": "foldcam.runtime",
     "Sample": "foldcam.export",
+    "Share": "foldcam.runtime",
     "StorageOptions": "foldcam.export",
     "Timings": "foldcam.runtime",
     "TrainingOptions": "foldcam.export",
@@ -111,6 +113,7 @@ __all__ = [
     "Preprocessing",
     "Result",
     "Sample",
+    "Share",
     "StorageOptions",
     "Timings",
     "TrainingOptions",

@@ -4,6 +4,10 @@ The feature map `A` is the image averaged over quarters ([3, 2, 2] of an 8 x 8 i
 embedding its spatial mean, and each bank row one pure colour whose grad-weights are
 that colour too. So the heatmap of a reddish image is its red channel over its maximum.
 
+Contributions are `a . A_p` over the four quarters and the embedding's length, so that they add up
+to the similarity of the nearest row; the contrast is that of the two nearest rows, and adds up to
+the difference of their similarities.
+
 For a continuous outcome the rows have the values 10, 20 and 60, and whatever the row, red
 raises the estimate and blue lowers it.
 """
@@ -26,6 +30,7 @@ from foldcam.runtime.contract.schema import (
     METADATA_KEY,
     BankSummary,
     Contract,
+    Explanation,
     LabelRun,
     Origin,
     Outcome,
@@ -68,6 +73,12 @@ def tiny_outcome(**changes: Any) -> Contract:
     """The contract of a continuous outcome."""
     outcome = Outcome(tau=TAU, transform="none", low=10.0, median=20.0, high=60.0)
     return tiny_contract(labels=(), outcome=outcome, **changes)
+
+
+def tiny_explained(*outputs: str, **changes: Any) -> Contract:
+    """The contract of a file with optional outputs."""
+    explanation = Explanation("pool", "none", "transferred")
+    return tiny_contract(explanation=explanation, optional_outputs=outputs, **changes)
 
 
 def tiny_graph(contract: Contract) -> onnx.ModelProto:
@@ -142,6 +153,39 @@ def tiny_graph(contract: Contract) -> onnx.ModelProto:
             helper.make_tensor_value_info("heatmap_lower", TensorProto.FLOAT, ["N", 1, 2, 2]),
             helper.make_tensor_value_info("estimate", TensorProto.FLOAT, ["N"]),
         ]
+    if contract.optional_outputs:
+        nodes += [
+            helper.make_node("Mul", ["safe_norm", "quarters"], ["divisor"]),
+            helper.make_node("Reshape", ["divisor", "scalar_map"], ["divisor_map"]),
+        ]
+        constants["quarters"] = np.array(4.0, np.float32)
+        constants["scalar_map"] = np.array([0, 1, 1, 1], np.int64)
+    if "contribution" in contract.optional_outputs:
+        nodes += [helper.make_node("Div", ["signed", "divisor_map"], ["contribution"])]
+        outputs += [
+            helper.make_tensor_value_info("contribution", TensorProto.FLOAT, ["N", 1, 2, 2])
+        ]
+    if "contrast" in contract.optional_outputs:
+        constants |= {"two": np.array([2], np.int64), "vector": np.array([-1], np.int64)}
+        nodes += [
+            helper.make_node("TopK", ["cosines", "two"], ["top_similarity", "top_rows"]),
+            helper.make_node("Slice", ["top_rows", "one", "two", "one"], ["second"]),
+            helper.make_node("Slice", ["top_similarity", "one", "two", "one"], ["below"]),
+            helper.make_node("Reshape", ["below", "vector"], ["runner_up_similarity"]),
+            helper.make_node("Reshape", ["second", "vector"], ["runner_up_row"]),
+            helper.make_node("Cast", ["runner_up_row"], ["runner_up"], to=TensorProto.INT32),
+            helper.make_node("Gather", ["weights", "second"], ["b"]),
+            helper.make_node("Reshape", ["b", "map"], ["b_map"]),
+            helper.make_node("Sub", ["a_map", "b_map"], ["apart"]),
+            helper.make_node("Mul", ["A", "apart"], ["apart_weighted"]),
+            helper.make_node("ReduceSum", ["apart_weighted", "one"], ["apart_map"], keepdims=1),
+            helper.make_node("Div", ["apart_map", "divisor_map"], ["contrast"]),
+        ]
+        outputs += [
+            helper.make_tensor_value_info("contrast", TensorProto.FLOAT, ["N", 1, 2, 2]),
+            helper.make_tensor_value_info("runner_up", TensorProto.INT32, ["N"]),
+            helper.make_tensor_value_info("runner_up_similarity", TensorProto.FLOAT, ["N"]),
+        ]
     initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
     graph = helper.make_graph(nodes, "tiny", [image], outputs, initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
@@ -183,6 +227,12 @@ def outcome_with() -> Callable[..., Contract]:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folded model that nobody may change."""
     return save_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
+
+
+@pytest.fixture
+def explained() -> Callable[..., Contract]:
+    """`explained("contribution", "contrast")`: the contract of a file with these outputs."""
+    return tiny_explained
 
 
 @pytest.fixture

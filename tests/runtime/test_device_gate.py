@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from foldcam.runtime.comparison.gate import (
 )
 from foldcam.runtime.comparison.images import read_gate_images
 from foldcam.runtime.comparison.verdict import GateLimits
-from foldcam.runtime.contract.schema import BankSummary, Calibration
+from foldcam.runtime.contract.schema import BankSummary, Calibration, Explanation
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.digest import digest_of
 
@@ -299,3 +300,22 @@ def test_it_needs_neither_torch_nor_onnx(pair, photos, child_environment):
     assert done.returncode in (0, 3), done.stderr
     assert json.loads(done.stdout)["report"]["figures"]["recall"] == 1.0
     assert reference.is_file()
+
+
+def test_contributions_are_part_of_the_report(make_model, explained, photos):
+    reference = make_model("tiny.onnx", contract=explained("contribution"))
+    contract = explained("contribution", calibration=CALIBRATED)
+    model = make_model("tiny.int8.onnx", contract=contract)
+    document = gate_on_device(GateFiles(model, reference, photos), ANY_SPEED)
+    assert document["report"]["figures"]["contribution_correlation_worst"] == pytest.approx(1.0)
+    assert "contributions, correlation 1.0000 mean" in gate_text(document)
+
+
+def test_maps_that_are_made_of_something_else_are_not_compared(make_model, explained, photos):
+    reference = make_model("tiny.onnx", contract=explained("contribution"))
+    model = make_model("tiny.int8.onnx", contract=replace(
+        explained("contribution", calibration=CALIBRATED),
+        explanation=Explanation("pool", "mean", "transferred"),
+    ))  # fmt: skip
+    with pytest.raises(FoldcamError, match="another explanation"):
+        gate_on_device(GateFiles(model, reference, photos), ANY_SPEED)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -124,3 +126,48 @@ def test_cosines_and_correlations_by_hand():
     assert blank.tolist() == [False, True, False, False, False]
     # Without a tolerance small values are a map like any other.
     assert map_correlations(ours[:1] * 1e-6, theirs[:1] * 1e-6, same=0)[0] == pytest.approx([-1])
+
+
+def _signed(maps, **options):
+    heat = np.maximum(maps, 0.0)
+    return replace(
+        _answered(heat / np.maximum(heat.max(axis=1, keepdims=True), 1e-12), **options),
+        contribution=np.array(maps, np.float32)[:, None],
+    )
+
+
+def test_contributions_are_compared_with_their_signs_and_of_any_size():
+    maps = np.array([[0.002, -0.002, 0.0], [0.03, 0.01, -0.02]])
+    figures, _ = compare_answers(_signed(maps), _signed(0.5 * maps), BOTH)
+    assert figures.contribution_correlation_worst == pytest.approx(1.0)
+    turned = np.array([[0.002, -0.002, 0.0], [-0.03, -0.01, 0.02]])
+    figures, _ = compare_answers(_signed(maps), _signed(turned), BOTH)
+    assert figures.contribution_correlation_worst == pytest.approx(-1.0)
+    assert figures.contribution_correlation_mean == pytest.approx(0.0, abs=1e-6)
+    figures, _ = compare_answers(_signed(maps), _signed(turned), np.array([True, False]))
+    assert figures.contribution_correlation_mean == pytest.approx(1.0)
+    assert figures.document()["contribution_correlation_p5"] == pytest.approx(1.0)
+    figures, _ = compare_answers(_signed(maps), _answered(MAPS), BOTH)
+    assert figures.contribution_correlation_mean is None
+
+
+def test_rounding_where_there_is_no_evidence_is_no_lost_heatmap():
+    """Nothing speaks for the answer in the float model, and a hundredth in one cell of INT8's."""
+    float_maps = np.array([[-0.5, -1.0, -0.2], [1.0, 0.0, -1.0]])
+    rounded = np.array([[-0.5, -1.0, 0.008], [1.0, 0.0, -1.0]])
+    figures, _ = compare_answers(_signed(float_maps), _signed(rounded), BOTH)
+    assert (figures.heatmaps_blank, figures.heatmap_correlation_worst) == (1, pytest.approx(1.0))
+    assert figures.heat_shared_worst == pytest.approx(1.0)
+    assert failures_of(figures, GateLimits()) == []
+    # More than rounding is a heatmap that one model has and the other has not.
+    more = np.array([[-0.5, -1.0, 0.2], [1.0, 0.0, -1.0]])
+    figures, _ = compare_answers(_signed(float_maps), _signed(more), BOTH)
+    assert (figures.heatmaps_blank, figures.heatmap_correlation_worst) == (0, 0.0)
+    assert failures_of(figures, GateLimits())
+
+
+def test_contributions_that_are_not_finite_fail():
+    maps = np.array([[0.5, -1.0, 0.2], [1.0, 0.0, -1.0]])
+    broken = replace(_signed(maps), contribution=np.full((2, 1, 3), np.nan, np.float32))
+    figures, _ = compare_answers(_signed(maps), broken, BOTH)
+    assert not figures.finite

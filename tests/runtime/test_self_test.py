@@ -204,3 +204,54 @@ def test_exit_status_is_the_verdict(monkeypatch, capsys, tiny_model, passed, sta
     done = typer.testing.CliRunner().invoke(app, ["self-test", str(tiny_model)])
     assert done.exit_code == status
     assert ("PASSED" if passed else "FAILED") in done.stdout
+
+
+@pytest.fixture
+def explained_model(make_model, explained):
+    return make_model(contract=explained("contribution", "contrast"))
+
+
+def test_contributions_contrast_and_runner_up_are_compared(explained_model):
+    reference = open_backend(explained_model, "cpu")
+    found = compare(reference, Doctored(explained_model, right), "fp32")
+    names = {"contribution", "contrast", "runner_up", "runner_up_similarity"}
+    assert names < {each.output for each in found}
+    assert all(each.good for each in found)
+    for name in sorted(names):
+        changed = compare(reference, Doctored(explained_model, add(name, 1)), "fp32")
+        wrong = {each.output for each in changed if not each.good}
+        # Another runner-up of another similarity is no tie, and its contrast is another one.
+        assert wrong == {name} if name != "runner_up" else not wrong
+
+
+def test_another_runner_up_is_wrong_unless_both_are_as_similar(explained_model):
+    def other(outputs):
+        outputs["runner_up"] = outputs["runner_up"] + 1
+        outputs["runner_up_similarity"] = outputs["runner_up_similarity"] - 0.1
+
+    reference = open_backend(explained_model, "cpu")
+    changed = compare(reference, Doctored(explained_model, other), "fp32")
+    wrong = {each.output for each in changed if not each.good}
+    assert wrong == {"runner_up", "runner_up_similarity"}
+
+
+def test_rounding_where_there_is_no_evidence_is_no_wrong_heatmap(explained_model):
+    """Every contribution is negative; the candidate's heatmap shows a cell of rounding."""
+
+    def against(cell):
+        def change(outputs):
+            outputs["contribution"] = -np.abs(outputs["contribution"]) - 0.1
+            outputs["heatmap"] = np.zeros_like(outputs["heatmap"])
+            if cell:
+                outputs["contribution"][..., 0, 0] = 1e-5
+                outputs["heatmap"][..., 0, 0] = 1.0
+
+        return change
+
+    reference = Doctored(explained_model, against(False))
+    wrong = {
+        each.output
+        for each in compare(reference, Doctored(explained_model, against(True)), "fp32")
+        if not each.good
+    }
+    assert "heatmap" not in wrong

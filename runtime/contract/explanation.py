@@ -1,0 +1,65 @@
+"""What a model's maps are made of, and how much of where they can say, in words."""
+
+from __future__ import annotations
+
+from foldcam.runtime.contract.schema import Contract, Explanation, SummandKind
+
+FEW_CELLS = 25
+"""A feature map of fewer cells shows little: at 3 x 3 a heatmap names a ninth of the image."""
+
+_SUMS: dict[SummandKind, str] = {
+    "pool": "the pooling over positions",
+    "depthwise": "the global depthwise convolution",
+    "linear": "the linear layer over the flattened map",
+    "attention": "the last attention",
+    "none": "",
+}
+
+
+def explanation_text(explanation: Explanation) -> str:
+    """What the numbers of a map are made of, in one sentence for engineers.
+
+    Args:
+        explanation: of the contract.
+    """
+    if explanation.summands == "none":
+        made = (
+            "the last spatial activation times the spatial mean of its gradient, because the "
+            "network has no sum over positions"
+        )
+    else:
+        made = f"what each position adds to the comparison through {_SUMS[explanation.summands]}"
+    compared = (
+        ", less what it adds on average over the training images"
+        if explanation.baseline == "mean"
+        else ""
+    )
+    weights = (
+        "grad-weights transferred from the nearest training image"
+        if explanation.grad_weights == "transferred"
+        else "grad-weights of the image itself, computed in the graph"
+    )
+    return f"{made}{compared}; {weights}"
+
+
+def explanation_facts(contract: Contract) -> dict[str, str | None]:
+    """`explanation` and `coarse` of a report, in words; None where there is nothing to say."""
+    explanation = contract.explanation
+    return {
+        "explanation": None if explanation is None else explanation_text(explanation),
+        "coarse": coarse_text(contract) if is_coarse(contract) else None,
+    }
+
+
+def is_coarse(contract: Contract) -> bool:
+    """Whether the feature map has too few cells for a map to say much of where."""
+    return contract.feature_map[1] * contract.feature_map[2] < FEW_CELLS
+
+
+def coarse_text(contract: Contract) -> str:
+    """One sentence about a coarse feature map."""
+    _, height, width = contract.feature_map
+    return (
+        f"The feature map has {height} x {width} cells only, so that the heatmaps say little of "
+        "where."
+    )

@@ -1,0 +1,204 @@
+"""What one forward pass says of one image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from foldcam.runtime.evidence import Place, Share, share_within, totals
+from foldcam.runtime.images.preprocess import Affine
+from foldcam.runtime.system.text import number_text
+from foldcam.runtime.unanswered import reasons
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Milliseconds spent on one image; a batch's inference is divided by its images."""
+
+    preprocess_ms: float
+    inference_ms: float
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What one forward pass says of one image.
+
+    Where the network returned numbers that are no answer (NaN, infinity, an embedding of zeros),
+    `error` says so and `valid` is false: there are no neighbors, similarities, labels, no
+    estimate and no runner-up, the maps are zeros, and only the embedding is as it was returned.
+
+    Attributes:
+        embedding: `float32 [D]`, the network's own output.
+        heatmap: `float32 [h', w']` in [0, 1], over the network's input.
+        neighbors: `int32 [k]`, bank rows, nearest first.
+        similarities: `float32 [k]`, cosine to those rows, in [-1, 1].
+        labels: their `k` labels; empty for a continuous outcome.
+        affine: maps pixels of the network's input to pixels of the frame.
+        input_wh: width and height of the network's input in pixels.
+        frame_wh: width and height of the image in pixels.
+        timings: what it took.
+        box: the region `(x, y, width, height)` of the frame, in its pixels, that the network
+            was shown; None for the whole frame.
+        estimate: the estimate of a continuous outcome, in its own unit; None for a model of labels.
+        heatmap_lower: `float32 [h', w']` in [0, 1], what lowers the estimate, as `heatmap`
+            is what raises it; both are shares of one maximum. None for a model of labels.
+        error: why there is no answer, as a clause such as `the network returned NaN`; None
+            where there is one.
+        contribution: `float32 [h', w']`, signed, in units of cosine: what each position adds to
+            the comparison. `heatmap` is its positive part over its maximum. None for a model
+            without this output, as for `contrast` and what comes with it.
+        contrast: `float32 [h', w']`, signed, in units of cosine: what each position says for
+            the nearest label and not for the runner-up's.
+        runner_up: the nearest bank row of another label.
+        runner_up_label: the label of that row.
+        runner_up_similarity: the cosine to that row, in [-1, 1].
+    """
+
+    embedding: npt.NDArray[np.float32]
+    heatmap: npt.NDArray[np.float32]
+    neighbors: npt.NDArray[np.int32]
+    similarities: npt.NDArray[np.float32]
+    labels: list[str]
+    affine: Affine
+    input_wh: tuple[int, int]
+    frame_wh: tuple[int, int]
+    timings: Timings
+    estimate: float | None = None
+    heatmap_lower: npt.NDArray[np.float32] | None = None
+    box: tuple[int, int, int, int] | None = None
+    error: str | None = None
+    contribution: npt.NDArray[np.float32] | None = None
+    contrast: npt.NDArray[np.float32] | None = None
+    runner_up: int | None = None
+    runner_up_label: str | None = None
+    runner_up_similarity: float | None = None
+
+    @property
+    def valid(self) -> bool:
+        """Whether there is an answer; `error` says why not."""
+        return self.error is None
+
+    @property
+    def answer(self) -> str:
+        """The nearest row's label, or the estimate in digits; `no answer` where there is none."""
+        if self.error is not None:
+            return "no answer"
+        return self.labels[0] if self.estimate is None else number_text(self.estimate)
+
+    @property
+    def evidence_for(self) -> float | None:
+        """The sum of the positive contributions, in units of cosine.
+
+        None without an answer, and for a model without the output `contribution`.
+        """
+        evidence = self._evidence()
+        return None if evidence is None else evidence[0]
+
+    @property
+    def evidence_against(self) -> float | None:
+        """The magnitude of the sum of the negative contributions; otherwise as `evidence_for`."""
+        evidence = self._evidence()
+        return None if evidence is None else evidence[1]
+
+    @property
+    def no_evidence(self) -> bool:
+        """Whether there is an answer, and no position of the image speaks for it.
+
+        For a continuous outcome: whether none raises or lowers the estimate.
+        """
+        maps = [each for each in (self.heatmap, self.heatmap_lower) if each is not None]
+        return self.valid and not any((each > 0.0).any() for each in maps)
+
+    def share(self, box: Sequence[float]) -> Share:
+        """How much of the evidence for the answer, and against it, lies in a box.
+
+        A cell of the map that lies partly in the box counts by its area. What lies in a
+        letterbox's padding is in no box, so that all of the frame may hold less than 1.
+
+        Args:
+            box: `(x, y, width, height)` in pixels of the frame; need not be whole or inside.
+
+        Returns:
+            Of `contribution`; of the heatmaps for a model without it, whose evidence against is
+            unknown unless it has a `heatmap_lower`.
+
+        Raises:
+            FoldcamError: the box is not four finite numbers, or has no area.
+        """
+        shown = self.box or (0, 0, *self.frame_wh)
+        signed = self.contribution
+        if signed is None:
+            signed = (
+                self.heatmap if self.heatmap_lower is None else self.heatmap - self.heatmap_lower
+            )
+        place = Place(self.affine, self.input_wh, shown)
+        return share_within(signed, place.overlap(box, signed.shape))
+
+    def hottest(self) -> tuple[float, float] | None:
+        """Centre `(x, y)` in frame pixels of the heatmap's maximum; None if nothing is hot."""
+        return self._hottest_of(self.heatmap)
+
+    def hottest_lower(self) -> tuple[float, float] | None:
+        """As `hottest`, of `heatmap_lower`; None for a model of labels, too."""
+        return None if self.heatmap_lower is None else self._hottest_of(self.heatmap_lower)
+
+    def _evidence(self) -> tuple[float, float] | None:
+        return totals(self.contribution) if self.valid and self.contribution is not None else None
+
+    def _hottest_of(self, heatmap: npt.NDArray[np.float32]) -> tuple[float, float] | None:
+        if heatmap.size == 0 or not heatmap.max() > 0.0:
+            return None
+        rows, columns = heatmap.shape
+        row, column = divmod(int(heatmap.argmax()), columns)
+        x = self.affine.scale_x * (column + 0.5) * self.input_wh[0] / columns
+        y = self.affine.scale_y * (row + 0.5) * self.input_wh[1] / rows
+        # In a letterbox the centre of a cell may lie in the padding beside the region.
+        left, top, width, height = self.box or (0, 0, *self.frame_wh)
+        return (
+            float(min(max(x + self.affine.offset_x, left), left + width)),
+            float(min(max(y + self.affine.offset_y, top), top + height)),
+        )
+
+
+def judged(result: Result) -> Result:
+    """A result whose numbers are an answer, or one that says why they are none."""
+    others = [
+        result.heatmap,
+        result.heatmap_lower,
+        result.estimate,
+        result.contribution,
+        result.contrast,
+        result.runner_up_similarity,
+    ]
+    (reason,) = reasons(
+        result.embedding[None],
+        result.similarities[None],
+        [np.asarray(each, np.float32)[None] for each in others if each is not None],
+    )
+    return result if reason is None else without_answer(result, reason)
+
+
+def without_answer(result: Result, reason: str) -> Result:
+    """The result of numbers that are no answer; see `Result`."""
+    return replace(
+        result,
+        heatmap=np.zeros_like(result.heatmap),
+        heatmap_lower=_zeros_like(result.heatmap_lower),
+        neighbors=result.neighbors[:0],
+        similarities=result.similarities[:0],
+        labels=[],
+        estimate=None,
+        error=reason,
+        contribution=_zeros_like(result.contribution),
+        contrast=_zeros_like(result.contrast),
+        runner_up=None,
+        runner_up_label=None,
+        runner_up_similarity=None,
+    )
+
+
+def _zeros_like(heatmap: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float32] | None:
+    return None if heatmap is None else np.zeros_like(heatmap)
