@@ -34,6 +34,7 @@ class MqttSink(Sink):
         embedding: whether messages carry the embedding.
         patient: for recorded sources, whose frames shall not be lost: wait for the broker, but
             not for one that was away for five seconds.
+        boxes: as of `JsonlSink`.
 
     Raises:
         FoldcamError: the address is none, or its file of certificates cannot be read.
