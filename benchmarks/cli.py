@@ -26,7 +26,19 @@ from foldcam.benchmarks.cli_support import (
     usual_data,
 )
 from foldcam.benchmarks.gate.cli import gate
-from foldcam.runtime.at_stake import Read, Written, check_outputs
+from foldcam.export.commands.options import (
+    Color,
+    Layer,
+    Mean,
+    Model,
+    Output,
+    Resize,
+    Singletons,
+    Std,
+    check_image_flags,
+    stdout_kept,
+)
+from foldcam.runtime.at_stake import Read, Written, check_outputs, network_file
 from foldcam.runtime.bench.cli import (
     BackendsOption,
     BatchesOption,
@@ -189,6 +201,124 @@ def localization(
     print(text_table(document))
     print(f"\nrecall@1 {document['recall_at_1']:.1%}, {document['minutes']} minutes")
     print(f"Written to {out}: localization.json, tables, plot and contact sheets")
+
+
+@evaluate.command(
+    epilog="Example: foldcam evaluate explanation faces.onnx --images faces/train "
+    "--test faces/test --size 112 --sheet maps.png"
+)
+def explanation(
+    model: Model,
+    images: Annotated[
+        Path,
+        typer.Option(
+            help="Labelled images: class folders, a CSV, or a CUB-200-2011 folder. Their training "
+            "part is the bank."
+        ),
+    ],
+    test: Annotated[
+        Path | None,
+        typer.Option(
+            help="Labelled images to measure on, without those of the bank.",
+            show_default="the test part of --images, or half of each label",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder that explanation.json and explanation.md are written into."),
+    ] = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(help="Writes pictures beside the maps of every method to this PNG or JPEG."),
+    ] = None,
+    weights: WeightsOption = None,
+    layer: Layer = None,
+    output: Output = None,
+    head: Annotated[
+        str,
+        typer.Option(help="How directions pass the head, as in foldcam export: exact or fitted."),
+    ] = "exact",
+    grad_weights: Annotated[
+        str,
+        typer.Option(
+            help="Whose gradient weighs the channels: transferred from the nearest training image, "
+            "the image's own, or auto, as foldcam export chooses."
+        ),
+    ] = "auto",
+    size: SizeOption = None,
+    resize: Resize = None,
+    color: Color = None,
+    mean: Mean = None,
+    std: Std = None,
+    singletons: Singletons = "refuse",
+    most: Annotated[
+        int | None,
+        typer.Option(help="Limits the number of images to measure on.", min=2, show_default="all"),
+    ] = None,
+    seed: SeedOption = 0,
+    draws: DrawsOption = 2000,
+    as_json: JsonOption = False,
+) -> None:
+    """Is the heat worth something? Hide what is hot, beside another picture's map and a shift."""
+    from foldcam.benchmarks.explanation.data import read_parts
+    from foldcam.benchmarks.explanation.report import contact_sheet, text_table, write_results
+    from foldcam.benchmarks.explanation.study import ExplanationOptions, run_explanation
+    from foldcam.benchmarks.provenance import provenance
+    from foldcam.export.commands.options import choice, data_document, say_notes
+    from foldcam.export.datasets import SINGLETON_POLICIES
+    from foldcam.export.exporter import HEAD_RULES
+    from foldcam.export.models.spec import load_model, with_overrides
+    from foldcam.export.progress import ProgressBar
+    from foldcam.runtime.contract.schema import GRAD_WEIGHTS_RULES
+    from foldcam.runtime.images.files import WRITTEN_SUFFIXES, write_image
+
+    if sheet is not None and sheet.suffix.lower() not in WRITTEN_SUFFIXES:
+        raise typer.BadParameter(f"--sheet {sheet} has no image suffix, such as .png.")
+    check_image_flags(resize, color)
+    policy = choice("--singletons", singletons, SINGLETON_POLICIES)
+    head_rule = choice("--head", head, HEAD_RULES)
+    rule = None
+    if grad_weights != "auto":
+        rule = choice("--grad-weights", grad_weights, GRAD_WEIGHTS_RULES)
+    check_outputs(
+        [
+            Read("MODEL", network_file(model)),
+            Read("--weights", weights),
+            Read("--images", images),
+            Read("--test", test),
+        ],
+        [Written("--out", out), Written("--sheet", sheet)],
+    )
+    parts = read_parts(images, test, singletons=policy, most=most, seed=seed)
+    for dataset in (parts.training, parts.testing):
+        say_notes(dataset)
+    with stdout_kept(), ProgressBar() as progress:
+        loaded = load_model(model, weights, output)
+        options = ExplanationOptions(
+            preprocessing=with_overrides(
+                loaded.preprocessing, size=size, resize=resize, color=color, mean=mean, std=std
+            ),
+            layer=layer,
+            head_rule=head_rule,
+            grad_weights=rule,
+            seed=seed,
+            draws=draws,
+        )
+        found = run_explanation(loaded, parts, options, progress)
+    document = {**found.document, **data_document(parts.training), **provenance()}
+    if out is not None:
+        write_results(out, document)
+    if sheet is not None:
+        write_image(sheet, contact_sheet(found.shown))
+    if as_json:
+        print_json(document)
+        return
+    print_text(text_table(document))
+    for note in document["notes"]:
+        print_text(f"note: {note}")
+    for item in document["skipped"][:10]:
+        print_text(f"skipped {item['path']}: {item['reason']}")
+    print_text(f"\n{document['verdict']}")
 
 
 @evaluate.command(

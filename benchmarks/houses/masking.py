@@ -10,24 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from foldcam.benchmarks.bootstrap import Interval, bootstrap
 from foldcam.benchmarks.houses.estimates import Answers, log_estimates, run
-from foldcam.benchmarks.localization.perturbation import cell_ranks
-from foldcam.runtime.images.preprocess import Image
+from foldcam.benchmarks.localization.blurring import CellBlur, Cells, hottest
 from foldcam.runtime.model import FoldedModel
 
 Doubles = npt.NDArray[np.float64]
-Cells = npt.NDArray[np.bool_]
 
 SHARE = 0.2
 _CONTROLS = 4
-# In units of the picture's longer side: of the blur, and of the mask's soft edge.
-_BLUR = 1 / 10
-_EDGE = 1 / 56
 
 
 def measure_masking(
@@ -71,43 +65,14 @@ def measure_masking(
     for name, variants in masks.items():
         parts = []
         for cells in variants:
-            pictures = [blurred(*pair) for pair in zip(answers.images, cells, strict=True)]
+            pictures = [
+                CellBlur(image)(mask) for image, mask in zip(answers.images, cells, strict=True)
+            ]
             parts.append(log_estimates(run(model, pictures)) - answers.log_estimates)
             done += 1
             on_progress(done, total)
         changes[name] = np.mean(parts, axis=0)
     return changes
-
-
-def hottest(heat: npt.ArrayLike, share: float, seed: int = 0) -> Cells:
-    """The greatest cells of a map, ties drawn at random.
-
-    Args:
-        heat: `[h, w]`, finite.
-        share: of the cells, rounded to whole ones and at least one.
-        seed: of the draw among ties.
-
-    Returns:
-        `bool [h, w]`.
-    """
-    ranks = cell_ranks(heat, seed)
-    return np.asarray(ranks < max(1, round(share * ranks.size)))
-
-
-def blurred(image: Image, cells: Cells) -> Image:
-    """The picture with the given cells of a grid blurred, with a soft edge.
-
-    Args:
-        image: `uint8 [H, W, 3]`.
-        cells: `bool [h, w]`, a grid over the whole picture.
-    """
-    height, width = image.shape[:2]
-    side = max(height, width)
-    smooth = cv2.GaussianBlur(image, (0, 0), _BLUR * side).astype(np.float32)
-    mask = cv2.resize(cells.astype(np.float32), (width, height), interpolation=cv2.INTER_NEAREST)
-    mask = cv2.GaussianBlur(mask, (0, 0), _EDGE * side)[..., None]
-    mixed = image * (1 - mask) + smooth * mask
-    return np.asarray(np.rint(mixed), np.uint8)
 
 
 def summarize(

@@ -76,6 +76,10 @@ class FittedNetwork(Network):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         return self.network._head(feature_map, *context)
 
+    def embed_map(self, activations: Activations, feature_map: torch.Tensor) -> torch.Tensor:
+        """See `Network.embed_map`: the network's own."""
+        return self.network.embed_map(activations, feature_map)
+
     def pull_back_map(self, activations: Activations, directions: torch.Tensor) -> torch.Tensor:
         """The same at every position: what the pooled feature map weighs, over the area."""
         shape = activations.feature_map.shape

@@ -127,6 +127,23 @@ class Network(ABC):
         return Activations(feature_map, embedding, tuple(context))
 
     @torch.no_grad()
+    def embed_map(self, activations: Activations, feature_map: torch.Tensor) -> torch.Tensor:
+        """The embeddings that a changed feature map gives, with everything else as it was.
+
+        Args:
+            activations: from `forward`, N images.
+            feature_map: `float32 [N, K, h, w]`, in place of theirs.
+
+        Returns:
+            `float32 [N, D]`, as the network returns them.
+
+        Raises:
+            FoldcamError: the part behind the feature map cannot be run by itself.
+        """
+        _, embedding = self._head(feature_map, *activations.context)
+        return embedding
+
+    @torch.no_grad()
     def head_end(self, activations: Activations) -> torch.Tensor:
         """`float32 [N, D]`: the embedding before its normalisation, where the network has one."""
         head_end, _ = self._head(activations.feature_map, *activations.context)

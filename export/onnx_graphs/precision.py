@@ -24,6 +24,7 @@ from foldcam.export.onnx_graphs.names import drop_unused_constants, names_read, 
 _log = logging.getLogger(__name__)
 
 _HALF = "tensor(float16)"
+_HALF_SUFFIX = ".float16"
 # Bytes of a constant that may be a shape, which the inference of others needs.
 _SMALL = 1 << 10
 
@@ -53,6 +54,22 @@ def to_float16(
 def is_float16(model: onnx.ModelProto) -> bool:
     """Whether a network's weights are in float16 already."""
     return any(tensor.data_type == TensorProto.FLOAT16 for tensor in model.graph.initializer)
+
+
+def name_made(graph: onnx.GraphProto, name: str) -> str:
+    """The name under which a value is computed in a graph that `to_float16` may have converted.
+
+    What reads a value in float16 reads it under another name, and a cast beside it has the old
+    one.
+
+    Args:
+        graph: the graph, converted or not.
+        name: the value's name before.
+    """
+    half = f"{name}{_HALF_SUFFIX}"
+    made = next((node for node in graph.node if half in node.output), None)
+    cast = made is not None and made.op_type == "Cast" and made.input[0] == name
+    return name if made is None or cast else half
 
 
 def _types(model: onnx.ModelProto) -> dict[str, int]:
@@ -214,7 +231,7 @@ class _Converter:
 
     def _half_name(self, name: str) -> str:
         if name not in self._halves:
-            half = f"{name}.float16"
+            half = f"{name}{_HALF_SUFFIX}"
             while half in self._taken:
                 half += "_"
             self._taken.add(half)

@@ -23,7 +23,34 @@ _BYTE = {TensorProto.BOOL, TensorProto.INT8, TensorProto.UINT8}
 
 def inferred(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model without its large constants, with types and shapes as far as onnx infers them."""
-    return _typed(_light(model))
+    return _typed(_light(model, model.graph))
+
+
+def inferred_in_batch(graph: onnx.GraphProto, opset: int, batch: int) -> onnx.ModelProto:
+    """The graph without its large constants, with types and shapes inferred for one batch.
+
+    With a number in place of the open batch, sizes that the graph computes from shapes become
+    numbers, too.
+
+    Args:
+        graph: not changed; its inputs have their batch first.
+        opset: the version of ONNX's operators in it.
+        batch: what the open first dimensions of its inputs become.
+    """
+    domains = {node.domain for node in graph.node} - {"", "ai.onnx"}
+    header = onnx.ModelProto(ir_version=onnx.IR_VERSION)
+    header.opset_import.append(helper.make_opsetid("", opset))
+    header.opset_import.extend(helper.make_opsetid(name, 1) for name in sorted(domains))
+    light = _light(header, graph)
+    # What exporters noted is for an open batch.
+    del light.graph.value_info[:]
+    for value in light.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    for value in light.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        if dims and not dims[0].HasField("dim_value"):
+            dims[0].dim_value = batch
+    return _typed(light)
 
 
 def check_value_sizes(typed: onnx.ModelProto, path: Path) -> None:
@@ -48,18 +75,18 @@ def check_value_sizes(typed: onnx.ModelProto, path: Path) -> None:
                 raise FoldcamError(f"{path}: {too_large(what, size)}")
 
 
-def _light(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with its large constants turned into inputs of their type and shape."""
+def _light(model: onnx.ModelProto, graph: onnx.GraphProto) -> onnx.ModelProto:
+    """A model of the graph, its large constants turned into inputs of their type and shape."""
     light = onnx.ModelProto(ir_version=model.ir_version)
     light.opset_import.extend(model.opset_import)
     light.functions.extend(model.functions)
-    light.graph.name = model.graph.name or "graph"
-    light.graph.node.extend(model.graph.node)
-    light.graph.input.extend(model.graph.input)
-    light.graph.output.extend(model.graph.output)
-    light.graph.value_info.extend(model.graph.value_info)
-    inputs = {value.name for value in model.graph.input}
-    for tensor in model.graph.initializer:
+    light.graph.name = graph.name or "graph"
+    light.graph.node.extend(graph.node)
+    light.graph.input.extend(graph.input)
+    light.graph.output.extend(graph.output)
+    light.graph.value_info.extend(graph.value_info)
+    inputs = {value.name for value in graph.input}
+    for tensor in graph.initializer:
         elements = 1
         for size in tensor.dims:
             elements *= size

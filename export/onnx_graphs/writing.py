@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,16 @@ PREFIX = "foldcam."
 
 
 class Graft:
-    """Adds nodes and constants, all named under `foldcam.`, to a graph."""
+    """Adds nodes and constants, all named under `foldcam.`, to a graph.
+
+    Attributes:
+        graph: what they are added to.
+        opset: the version of ONNX's operators that they are written in.
+    """
 
     def __init__(self, graph: onnx.GraphProto, opset: int) -> None:
         self.graph = graph
-        self._opset = opset
+        self.opset = opset
 
     def constant(self, name: str, value: npt.ArrayLike, dtype: npt.DTypeLike) -> str:
         """Add an initializer; returns its name."""
@@ -32,11 +38,13 @@ class Graft:
         self.nodes(op, inputs, [output], **attributes)
         return output
 
-    def reduce(self, op: str, source: str, axis: int, output: str) -> str:
-        """Add a reduction over one axis, which stays with size 1; returns the output's name."""
-        if self._opset < 18:
-            return self.node(op, [source], output, axes=[axis], keepdims=1)
-        axes = self.constant(f"{output.removeprefix(PREFIX)}_axes", [axis], np.int64)
+    def reduce(self, op: str, source: str, axis: int | Sequence[int], output: str) -> str:
+        """Add a reduction over axes, which stay with size 1; returns the output's name."""
+        over = [axis] if isinstance(axis, int) else list(axis)
+        # The sum has had its axes as an input since opset 13, the others since 18.
+        if self.opset < 18 and op != "ReduceSum":
+            return self.node(op, [source], output, axes=over, keepdims=1)
+        axes = self.constant(f"{output.removeprefix(PREFIX)}_axes", over, np.int64)
         return self.node(op, [source, axes], output, keepdims=1)
 
     def nodes(self, op: str, inputs: list[str], outputs: list[str], **attributes: Any) -> None:

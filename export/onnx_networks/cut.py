@@ -99,6 +99,18 @@ class OnnxNetwork(Network):
             return head_end, embedding.reshape(len(feature_map), -1)
         return self._graph_head(_from_map(feature_map, self._layout, *skipped), *rest)
 
+    def embed_map(self, activations: Activations, feature_map: torch.Tensor) -> torch.Tensor:
+        """See `Network.embed_map`.
+
+        Raises:
+            FoldcamError: the head runs in ONNX Runtime, together with the trunk.
+        """
+        if self._obstacle is not None:
+            raise FoldcamError(
+                f"The head cannot be run on a changed feature map: {self._obstacle}."
+            )
+        return super().embed_map(activations, feature_map)
+
     def pull_back_map(self, activations: Activations, directions: torch.Tensor) -> torch.Tensor:
         """See `Network.pull_back_map`.
 

@@ -111,8 +111,8 @@ def expected_outputs(
     estimate = None
     if bank.outcome is not None:
         signed = np.concatenate([signed, -signed], axis=1)
-        values, tau = bank.outcome.values, bank.outcome.tau
-        exact = kernel_estimates(unit, bank.embeddings, values, tau)
+        known, tau = bank.outcome.values, bank.outcome.tau
+        exact = kernel_estimates(unit, bank.embeddings, known, tau)
         estimate = exact / value_range(bank.outcome)
     heat = np.maximum(signed, 0)
     greatest = heat.max(axis=(1, 2, 3), keepdims=True)

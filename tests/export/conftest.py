@@ -59,6 +59,12 @@ def onnx_files() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def pulled_back() -> ModuleType:
+    """tests/export/pulled_back.py: grad-weights from a graph, and the same from torch."""
+    return _load("pulled_back")
+
+
+@pytest.fixture(scope="session")
 def cut(networks: ModuleType) -> Callable[..., Network]:
     """`cut("PlainConv")`: the cut network of that class, made once per session."""
     made: dict[tuple[str, str | None], Network] = {}
@@ -214,3 +220,29 @@ def foldcam(
         return caught.value.code, out, err
 
     return call
+
+
+@pytest.fixture(scope="session")
+def build_engine() -> Callable[[onnx.ModelProto], None]:
+    """`build_engine(model)`: TensorRT RTX parses and builds it; nothing where it is not there."""
+    try:
+        import tensorrt_rtx as trt
+    except ImportError:
+        return lambda _: None
+    logger = trt.Logger(trt.Logger.ERROR)
+
+    def build(model: onnx.ModelProto) -> None:
+        builder = trt.Builder(logger)
+        network = builder.create_network(0)
+        parser = trt.OnnxParser(network, logger)
+        parsed = parser.parse(model.SerializeToString())
+        assert parsed, [parser.get_error(at).desc() for at in range(parser.num_errors)]
+        config, profile = builder.create_builder_config(), builder.create_optimization_profile()
+        for at in range(network.num_inputs):
+            value = network.get_input(at)
+            rest = [size if size > 0 else 1 for size in list(value.shape)[1:]]
+            profile.set_shape(value.name, [1, *rest], [2, *rest], [4, *rest])
+        config.add_optimization_profile(profile)
+        assert builder.build_serialized_network(network, config) is not None
+
+    return build

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from foldcam.export.bank import Bank, BankOutcome, label_runs, scaled_to_unit_maximum
+from foldcam.export.bank import Bank, BankOutcome, label_runs
+from foldcam.export.low_rank import row_scales
 from foldcam.runtime.contract.schema import LabelRun, Outcome
 from foldcam.runtime.errors import FoldcamError
 
@@ -26,12 +27,17 @@ def bank():
     )
 
 
-def test_rows_are_scaled_to_a_greatest_magnitude_of_one():
+def test_rows_over_their_scale_are_of_size_one_to_two_and_come_back_exactly():
     raw = np.array([[2, -4, 1], [0, 0, 0], [1e-30, -5e-31, 0], [1e-44, 0, 0], [3e38, 1e38, 0]])
-    scaled = scaled_to_unit_maximum(raw.astype(np.float32))
-    np.testing.assert_allclose(scaled[:3], [[0.5, -1, 0.25], [0, 0, 0], [1, -0.5, 0]], rtol=1e-6)
-    np.testing.assert_allclose(np.abs(scaled).max(axis=1), [1, 0, 1, 1, 1])
-    assert scaled.dtype == np.float32
+    raw = raw.astype(np.float32)
+    scales = row_scales(raw)
+    assert scales.dtype == np.float32
+    np.testing.assert_array_equal(scales[:2], [4, 1])
+    scaled = raw / scales[:, None]
+    sizes = np.abs(scaled).max(axis=1)[[0, 2, 3, 4]]
+    assert (sizes >= 1).all()
+    assert (sizes < 2).all()
+    np.testing.assert_array_equal(scaled * scales[:, None], raw)
 
 
 def test_labels_become_runs():

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from foldcam.benchmarks.houses.estimates import Answers, log_estimates, run
-from foldcam.benchmarks.houses.masking import blurred, hottest, measure_masking, summarize
+from foldcam.benchmarks.houses.masking import measure_masking, summarize
+from foldcam.benchmarks.localization.blurring import CellBlur, hottest
 from foldcam.runtime.errors import FoldcamError
 
 SIDE, CELLS = 70, 7
@@ -97,7 +98,7 @@ def test_another_houses_map_is_never_the_houses_own(images):
     found = measure_masking(model, answers, 0)
     for own, other in ((0, 1), (1, 0)):
         cells = hottest(answers.signed_heat[other], 0.2)
-        after = run(model, [blurred(images[own], cells)])
+        after = run(model, [CellBlur(images[own])(cells)])
         change = log_estimates(after)[0] - answers.log_estimates[own]
         assert found["other_raising"][own] == pytest.approx(change)
 
@@ -114,25 +115,6 @@ def test_all_is_the_mean_over_a_houses_photographs():
     assert set(found) == {"frontal", "kitchen", "all"}
     assert found["all"]["raising"].mean == 2
     assert found["kitchen"]["raising_minus_random"].mean == 0
-
-
-def test_hottest_takes_the_share_of_the_cells():
-    heat = np.arange(49.0).reshape(7, 7)
-    assert np.array_equal(np.flatnonzero(hottest(heat, 0.2)), np.arange(39, 49))
-    assert hottest(np.zeros((7, 7)), 0.2).sum() == 10
-    assert hottest(np.zeros((2, 2)), 0.01).sum() == 1
-
-
-def test_only_the_given_cells_are_blurred():
-    image = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
-    cells = np.zeros((CELLS, CELLS), bool)
-    np.testing.assert_array_equal(blurred(image, cells), image)
-    cells[3, 3] = True
-    after = blurred(image, cells).astype(int)
-    changed = np.abs(after - image).max(axis=2)
-    assert changed[32:38, 32:38].mean() > 20
-    assert changed[:20].max() == changed[:, 55:].max() == 0
-    assert after[33:37, 33:37].std() < 0.5 * image[33:37, 33:37].std()
 
 
 @pytest.mark.parametrize("estimate", [None, 0.0, -3.0, float("nan")])

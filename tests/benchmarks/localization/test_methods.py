@@ -16,7 +16,7 @@ from foldcam.benchmarks.localization.methods import (
     through_normalization,
     weighted,
 )
-from foldcam.export.bank import Bank, label_runs, scaled_to_unit_maximum
+from foldcam.export.bank import Bank, label_runs
 from foldcam.export.networks.cut import Network
 from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.export.objectives.directions import all_triplets
@@ -54,7 +54,7 @@ def setting(request: pytest.FixtureRequest) -> tuple[_Tiny, Network, Bank, torch
     pulled = network.pull_back(activations, torch.from_numpy(directions)).numpy()
     bank = Bank(
         embeddings=embeddings,
-        grad_weights=scaled_to_unit_maximum(pulled),
+        grad_weights=pulled,
         grad_index=np.arange(6, dtype=np.int32),
         labels=label_runs(["a", "a", "a", "b", "b", "b"]),
         objective="all-triplets",

@@ -50,6 +50,8 @@ def test_a_linear_head_is_found_again(networks, cut, preprocessing, photo_folder
     assert cosines.min() > 0.98
     assert fitted.sha256() == network.sha256()
     torch.testing.assert_close(activations.embedding, network.forward(images).embedding)
+    again = fitted.embed_map(activations, activations.feature_map)
+    torch.testing.assert_close(again, activations.embedding)
 
 
 def test_the_fitted_head_is_linear_and_blind_to_position(

@@ -212,3 +212,16 @@ def test_one_twin_of_a_network_that_compares_two_images_is_taken(onnx_files, tmp
         network = OnnxNetwork(read_onnx(path, output), onnx_files.SIZE)
         assert network.embedding_size == 4
         assert len(network.to_onnx(18).graph.input) == 1
+
+
+@pytest.mark.parametrize("style", FOUND)
+def test_a_changed_feature_map_gives_the_embedding_that_it_leads_to(
+    style, opened, onnx_files, random_images
+):
+    network, _ = opened(style)
+    activations = network.forward(random_images(3, onnx_files.SIZE))
+    same = network.embed_map(activations, activations.feature_map)
+    np.testing.assert_allclose(same, activations.embedding, rtol=1e-5, atol=1e-6)
+    moved = network.embed_map(activations, activations.feature_map.roll(1, dims=0) * 2)
+    assert not np.allclose(moved, activations.embedding, atol=1e-4)
+    assert not moved.requires_grad

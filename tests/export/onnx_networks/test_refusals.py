@@ -128,6 +128,8 @@ def test_a_head_with_an_operator_outside_the_table_is_named_and_the_way_out_offe
     assert network.head_end(activations).shape == (2, 3)
     with pytest.raises(FoldcamError, match="CumSum"):
         network.pull_back(activations, torch.ones(2, 3))
+    with pytest.raises(FoldcamError, match="cannot be run on a changed feature map: CumSum"):
+        network.embed_map(activations, activations.feature_map)
 
 
 def _rounded_between(onnx_files):
