@@ -27,7 +27,9 @@ from foldcam.benchmarks.cli_support import (
 )
 from foldcam.benchmarks.gate.cli import gate
 from foldcam.export.commands.options import (
+    BaselineText,
     Color,
+    GradWeightsText,
     Layer,
     Mean,
     Model,
@@ -36,6 +38,8 @@ from foldcam.export.commands.options import (
     Singletons,
     Std,
     check_image_flags,
+    choice,
+    grad_weights_of,
     stdout_kept,
 )
 from foldcam.runtime.at_stake import Read, Written, check_outputs, network_file
@@ -160,6 +164,8 @@ def localization(
     weights: WeightsOption = None,
     size: Annotated[str, typer.Option(help="Input size in pixels: 256 or WIDTHxHEIGHT.")] = "256",
     epochs: EpochsOption = 30,
+    grad_weights: GradWeightsText = "auto",
+    baseline: BaselineText = "auto",
     seed: SeedOption = 0,
     draws: DrawsOption = 2000,
     unseen: Annotated[
@@ -178,6 +184,7 @@ def localization(
     from foldcam.export.models.spec import load_model, with_overrides
     from foldcam.export.progress import ProgressBar
     from foldcam.export.training.trainer import TrainingOptions
+    from foldcam.runtime.contract.schema import BASELINES
 
     check_outputs([Read("--data", data)], [Written("--out", out)])
     preprocessing = None
@@ -192,6 +199,8 @@ def localization(
         seed=seed,
         draws=draws,
         unseen=unseen,
+        grad_weights=grad_weights_of(grad_weights),
+        baseline=None if baseline == "auto" else choice("--baseline", baseline, BASELINES),
     )
     with ProgressBar() as progress:
         document = run_study(data, out, options, progress)

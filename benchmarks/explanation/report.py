@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from foldcam.benchmarks.explanation.measures import HEADLINE, percent
 from foldcam.benchmarks.localization.report import write_json
-from foldcam.export.networks.feature_map import FEW_CELLS
+from foldcam.runtime.contract.explanation import FEW_CELLS
 from foldcam.runtime.drawing.overlay import heatmap_on_frame, overlay
 from foldcam.runtime.drawing.text import draw_caption
 from foldcam.runtime.images.preprocess import Affine, Image

@@ -121,7 +121,8 @@ def add_to_bank(
     _check(bank, source, network, dataset.samples)
     fresh, known = new_samples(bank, in_order_of_rows(dataset.samples, kernel))
     probe = _probe(network, source, fresh)
-    linear = probe is not None and head_traits(network, probe).linear
+    # Directions follow from the embeddings alone, like a linear head's grad-weights.
+    linear = bank.rule == "own" or (probe is not None and head_traits(network, probe).linear)
     cache = FeatureCache()
     found = embed(
         network,
@@ -139,7 +140,7 @@ def add_to_bank(
     assert probe is not None
     old = rows.order < bank.rows
     if linear:
-        grad_weights, index = _through_linear_head(network, probe, directions, rows.classes)
+        grad_weights, index = _through_linear_head(bank, network, probe, directions, rows.classes)
         grad_weights = keep_channels(grad_weights, _rule(bank))
     else:
         # The pass over the new images found them in the order of `found`.
@@ -201,7 +202,7 @@ def rederived(bank: Bank, network: Network, seed: int = 0) -> Bank | None:
     """
     check_network(bank, needed_source(bank.source, "The bank"), network)
     probe = network.forward(torch.from_numpy(noise(network.image_size, _PROBE_IMAGES)))
-    if not head_traits(network, probe).linear:
+    if bank.rule != "own" and not head_traits(network, probe).linear:
         return None
     kernel = kernel_of(bank)
     _, classes = np.unique(bank.row_labels() or np.zeros(bank.rows), return_inverse=True)
@@ -210,7 +211,7 @@ def rederived(bank: Bank, network: Network, seed: int = 0) -> Bank | None:
         directions = kernel.directions(bank.embeddings, bank.outcome.values)
     else:
         directions = parse_objective(bank.objective, seed).directions(bank.embeddings, classes)
-    pulled, index = _through_linear_head(network, probe, directions, classes)
+    pulled, index = _through_linear_head(bank, network, probe, directions, classes)
     return replace(
         bank,
         grad_weights=keep_channels(pulled, _rule(bank)),
@@ -283,13 +284,19 @@ def _probe(network: Network, source: BankSource, samples: list[Sample]) -> Activ
 
 
 def _through_linear_head(
-    network: Network, probe: Activations, directions: Directions, classes: Integers
+    bank: Bank,
+    network: Network,
+    probe: Activations,
+    directions: Directions,
+    classes: Integers,
 ) -> tuple[Floats, Integers]:
-    if not directions.per_class:
-        pulled = pull_back_anywhere(network, probe, directions.values)
-        return pulled, np.arange(len(pulled))
-    _, firsts = np.unique(classes, return_index=True)
-    return pull_back_anywhere(network, probe, directions.values[firsts]), classes
+    wanted, index = directions.values, np.arange(len(directions.values))
+    if directions.per_class:
+        _, firsts = np.unique(classes, return_index=True)
+        wanted, index = wanted[firsts], classes
+    if bank.rule == "own":
+        return wanted, index
+    return pull_back_anywhere(network, probe, wanted), index
 
 
 def _in_row_order(grad_weights: Floats, index: Integers) -> tuple[Floats, Integers]:
