@@ -78,9 +78,11 @@ class VisionTransformer(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Image `float32 [N, 3, 14 * cells, 14 * cells]` -> class token `[N, width]`."""
         tokens = self.embeddings(image)
-        for block in cast(nn.ModuleList, self.encoder.layer):
+        *blocks, last = cast(nn.ModuleList, self.encoder.layer)
+        for block in blocks:
             tokens = block(tokens)
-        return cast(torch.Tensor, self.layernorm(tokens)[:, 0])
+        # Nobody reads what the last block makes of the patches.
+        return cast(torch.Tensor, self.layernorm(last(tokens, rows=1))[:, 0])
 
 
 class _Embeddings(nn.Module):
@@ -108,8 +110,11 @@ class _Block(nn.Module):
         )
         self.layer_scale2 = _Scale(width)
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        tokens = tokens + self.layer_scale1(self.attention(self.norm1(tokens)))
+    def forward(self, tokens: torch.Tensor, rows: int | None = None) -> torch.Tensor:
+        seen = asking = self.norm1(tokens)
+        if rows is not None:
+            tokens, asking = tokens[:, :rows], seen[:, :rows]
+        tokens = tokens + self.layer_scale1(self.attention(asking, seen))
         hidden = nn.functional.gelu(self.mlp["fc1"](self.norm2(tokens)))
         return tokens + cast(torch.Tensor, self.layer_scale2(self.mlp["fc2"](hidden)))
 
@@ -121,12 +126,12 @@ class _Attention(nn.Module):
         self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
         self.value, self.dense = nn.Linear(width, width), nn.Linear(width, width)
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+    def forward(self, asking: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
         def by_head(values: torch.Tensor) -> torch.Tensor:
             return values.reshape(*values.shape[:2], self.heads, -1).transpose(1, 2)
 
         mixed = nn.functional.scaled_dot_product_attention(
-            by_head(self.query(tokens)), by_head(self.key(tokens)), by_head(self.value(tokens))
+            by_head(self.query(asking)), by_head(self.key(seen)), by_head(self.value(seen))
         )
         return cast(torch.Tensor, self.dense(mixed.transpose(1, 2).flatten(2)))
 
