@@ -27,7 +27,9 @@ from foldcam.benchmarks.cli_support import (
 )
 from foldcam.benchmarks.gate.cli import gate
 from foldcam.export.commands.options import (
+    BaselineText,
     Color,
+    GradWeightsText,
     Layer,
     Mean,
     Model,
@@ -36,6 +38,8 @@ from foldcam.export.commands.options import (
     Singletons,
     Std,
     check_image_flags,
+    choice,
+    grad_weights_of,
     stdout_kept,
 )
 from foldcam.runtime.at_stake import Read, Written, check_outputs, network_file
@@ -160,6 +164,8 @@ def localization(
     weights: WeightsOption = None,
     size: Annotated[str, typer.Option(help="Input size in pixels: 256 or WIDTHxHEIGHT.")] = "256",
     epochs: EpochsOption = 30,
+    grad_weights: GradWeightsText = "auto",
+    baseline: BaselineText = "auto",
     seed: SeedOption = 0,
     draws: DrawsOption = 2000,
     unseen: Annotated[
@@ -178,6 +184,7 @@ def localization(
     from foldcam.export.models.spec import load_model, with_overrides
     from foldcam.export.progress import ProgressBar
     from foldcam.export.training.trainer import TrainingOptions
+    from foldcam.runtime.contract.schema import BASELINES
 
     check_outputs([Read("--data", data)], [Written("--out", out)])
     preprocessing = None
@@ -192,6 +199,8 @@ def localization(
         seed=seed,
         draws=draws,
         unseen=unseen,
+        grad_weights=grad_weights_of(grad_weights),
+        baseline=None if baseline == "auto" else choice("--baseline", baseline, BASELINES),
     )
     with ProgressBar() as progress:
         document = run_study(data, out, options, progress)
@@ -238,13 +247,8 @@ def explanation(
         str,
         typer.Option(help="How directions pass the head, as in foldcam export: exact or fitted."),
     ] = "exact",
-    grad_weights: Annotated[
-        str,
-        typer.Option(
-            help="Whose gradient weighs the channels: transferred from the nearest training image, "
-            "the image's own, or auto, as foldcam export chooses."
-        ),
-    ] = "auto",
+    grad_weights: GradWeightsText = "auto",
+    baseline: BaselineText = "auto",
     size: SizeOption = None,
     resize: Resize = None,
     color: Color = None,
@@ -264,12 +268,12 @@ def explanation(
     from foldcam.benchmarks.explanation.report import contact_sheet, text_table, write_results
     from foldcam.benchmarks.explanation.study import ExplanationOptions, run_explanation
     from foldcam.benchmarks.provenance import provenance
-    from foldcam.export.commands.options import choice, data_document, say_notes
+    from foldcam.export.commands.options import data_document, say_notes
     from foldcam.export.datasets import SINGLETON_POLICIES
     from foldcam.export.exporter import HEAD_RULES
     from foldcam.export.models.spec import load_model, with_overrides
     from foldcam.export.progress import ProgressBar
-    from foldcam.runtime.contract.schema import GRAD_WEIGHTS_RULES
+    from foldcam.runtime.contract.schema import BASELINES
     from foldcam.runtime.images.files import WRITTEN_SUFFIXES, write_image
 
     if sheet is not None and sheet.suffix.lower() not in WRITTEN_SUFFIXES:
@@ -277,9 +281,6 @@ def explanation(
     check_image_flags(resize, color)
     policy = choice("--singletons", singletons, SINGLETON_POLICIES)
     head_rule = choice("--head", head, HEAD_RULES)
-    rule = None
-    if grad_weights != "auto":
-        rule = choice("--grad-weights", grad_weights, GRAD_WEIGHTS_RULES)
     check_outputs(
         [
             Read("MODEL", network_file(model)),
@@ -300,7 +301,8 @@ def explanation(
             ),
             layer=layer,
             head_rule=head_rule,
-            grad_weights=rule,
+            grad_weights=grad_weights_of(grad_weights),
+            baseline=None if baseline == "auto" else choice("--baseline", baseline, BASELINES),
             seed=seed,
             draws=draws,
         )

@@ -17,12 +17,10 @@ from foldcam.benchmarks.localization.boxes import FrozenLevels, box_accuracy
 from foldcam.benchmarks.localization.grids import Grid, draw_grids, grid_image
 from foldcam.benchmarks.localization.methods import (
     METHODS,
-    ON_GRID,
     TRANSFERRED,
     Methods,
     Question,
     image_free,
-    weighted,
 )
 from foldcam.benchmarks.localization.metrics import grid_pointing
 from foldcam.benchmarks.localization.perturbation import (
@@ -240,8 +238,9 @@ def grid_scores(
             activations = runner.activations(images)
             question = runner.question(rows[asked], start)
             for name in METHODS:
-                if name in weights and name != ON_GRID:
-                    maps = weighted(weights[name][asked], activations.feature_map.numpy())
+                if name in weights and not runner.methods.asks_the_picture(name):
+                    feature_map = activations.feature_map.numpy()
+                    maps = runner.methods.mapped(name, weights[name][asked], feature_map)
                 else:
                     maps = runner.methods.heatmaps(name, activations, question)
                 for grid, heat in zip(block, maps, strict=True):
@@ -284,7 +283,8 @@ def _separate_maps(
         for number, grid in enumerate(grids):
             cells = feature_maps[list(grid.subjects)]
             if name in weights:
-                heat = weighted(np.repeat(weights[name][[grid.asked]], 4, axis=0), cells)
+                asked = np.repeat(weights[name][[grid.asked]], 4, axis=0)
+                heat = runner.methods.mapped(name, asked, cells)
             elif name == "mean_activation":
                 heat = np.maximum(cells.mean(axis=1), 0)
             else:

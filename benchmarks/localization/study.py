@@ -28,6 +28,7 @@ from foldcam.export.banks.builder import build_bank
 from foldcam.export.banks.embedding_pass import embed
 from foldcam.export.datasets import Dataset, Sample, load_dataset
 from foldcam.export.exporter import export_model
+from foldcam.export.grafting.fold import FoldOptions
 from foldcam.export.grafting.in_graph import bank_of
 from foldcam.export.models.spec import LoadedModel, load_model
 from foldcam.export.networks.cut import Network
@@ -35,6 +36,7 @@ from foldcam.export.objectives.directions import parse_objective
 from foldcam.export.onnx_graphs.message import load_message
 from foldcam.export.training.trainer import TrainingOptions, train
 from foldcam.export.versions import tool_versions
+from foldcam.runtime.contract.schema import Baseline, GradWeightsRule
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
 from foldcam.runtime.system.files import atomic_path
@@ -58,6 +60,8 @@ class StudyOptions:
         seed: of splits, grids and triplets.
         draws: of the bootstrap.
         unseen: whether a second network is trained without two of the labels.
+        grad_weights: as in `export_model`; None chooses by the kind of head.
+        baseline: as in `FoldOptions`; None chooses by the kind of head.
     """
 
     model: str | None = None
@@ -67,6 +71,8 @@ class StudyOptions:
     seed: int = 0
     draws: int = 2000
     unseen: bool = True
+    grad_weights: GradWeightsRule | None = None
+    baseline: Baseline | None = None
 
 
 def run_study(
@@ -100,6 +106,8 @@ def run_study(
         model,
         parse_objective("all-triplets"),
         preprocessing=recipe,
+        grad_weights=options.grad_weights,
+        options=FoldOptions(baseline=options.baseline),
         progress=progress,
     )
     network = loaded.network(report.contract.layer, (recipe.height, recipe.width))
@@ -123,6 +131,9 @@ def run_study(
         "training": None if options.model else asdict(options.training),
         "input": [recipe.width, recipe.height],
         "feature_map": list(network.feature_map_shape),
+        "explanation": None
+        if report.contract.explanation is None
+        else vars(report.contract.explanation),
         "recall_at_1": round(result.recall_at_1, 4),
         "methods": intervals_document(result.methods),
         "differences": intervals_document(result.differences),

@@ -120,7 +120,7 @@ def add_to_bank(
     kernel = kernel_of(bank)
     _check(bank, source, network, dataset.samples)
     samples, held = in_order_of_rows(dataset.samples, kernel), held_hashes(bank)
-    trial = HeadTrial(network)
+    trial = HeadTrial(network, again=bank.rule == "transferred")
     found = embed(
         network,
         source.preprocessing,
@@ -143,8 +143,10 @@ def add_to_bank(
     rows = merge_rows(bank, found, kept, kernel)
     directions = _directions(bank, rows, kernel, seed)
     old = rows.order < bank.rows
-    if head.linear:
-        grad_weights, index = _through_linear_head(network, probe, directions, rows.classes)
+    # Directions follow from the embeddings alone, like a linear head's grad-weights.
+    linear = bank.rule == "own" or head.linear
+    if linear:
+        grad_weights, index = _through_linear_head(bank, network, probe, directions, rows.classes)
         grad_weights = keep_channels(grad_weights, _rule(bank))
     else:
         # The pass over the new images found them in the order of `found`.
@@ -173,7 +175,7 @@ def add_to_bank(
     return AddReport(
         bank=made,
         added=len(kept),
-        rederived=head.linear,
+        rederived=linear,
         known=known,
         skipped=found.skipped,
         fallback_rows=directions.fallback_rows,
@@ -206,7 +208,7 @@ def rederived(bank: Bank, network: Network, seed: int = 0) -> Bank | None:
     """
     check_network(bank, needed_source(bank.source, "The bank"), network)
     probe = network.forward(torch.from_numpy(noise(network.image_size, _PROBE_IMAGES)))
-    if not head_traits(network, probe).linear:
+    if bank.rule != "own" and not head_traits(network, probe).linear:
         return None
     kernel = kernel_of(bank)
     _, classes = np.unique(bank.row_labels() or np.zeros(bank.rows), return_inverse=True)
@@ -215,7 +217,7 @@ def rederived(bank: Bank, network: Network, seed: int = 0) -> Bank | None:
         directions = kernel.directions(bank.embeddings, bank.outcome.values)
     else:
         directions = parse_objective(bank.objective, seed).directions(bank.embeddings, classes)
-    pulled, index = _through_linear_head(network, probe, directions, classes)
+    pulled, index = _through_linear_head(bank, network, probe, directions, classes)
     return replace(
         bank,
         grad_weights=keep_channels(pulled, _rule(bank)),
@@ -279,13 +281,19 @@ def _directions(
 
 
 def _through_linear_head(
-    network: Network, probe: Activations, directions: Directions, classes: Integers
+    bank: Bank,
+    network: Network,
+    probe: Activations,
+    directions: Directions,
+    classes: Integers,
 ) -> tuple[Floats, Integers]:
-    if not directions.per_class:
-        pulled = pull_back_anywhere(network, probe, directions.values)
-        return pulled, np.arange(len(pulled))
-    _, firsts = np.unique(classes, return_index=True)
-    return pull_back_anywhere(network, probe, directions.values[firsts]), classes
+    wanted, index = directions.values, np.arange(len(directions.values))
+    if directions.per_class:
+        _, firsts = np.unique(classes, return_index=True)
+        wanted, index = wanted[firsts], classes
+    if bank.rule == "own":
+        return wanted, index
+    return pull_back_anywhere(network, probe, wanted), index
 
 
 def _in_row_order(grad_weights: Floats, index: Integers) -> tuple[Floats, Integers]:

@@ -14,6 +14,7 @@ from foldcam.export.commands.options import (
     Channels,
     Color,
     Continuous,
+    GradWeightsText,
     Json,
     Layer,
     Log,
@@ -32,6 +33,7 @@ from foldcam.export.commands.options import (
     choice,
     data_document,
     goal_of,
+    grad_weights_of,
     local_images,
     say_notes,
     split_of,
@@ -78,6 +80,7 @@ def build(
     continuous: Continuous = False,
     log: Log = False,
     channels: Channels = "all",
+    grad_weights: GradWeightsText = "auto",
     size: Size = None,
     resize: Resize = None,
     color: Color = None,
@@ -142,6 +145,7 @@ def build(
     from foldcam.export.progress import ProgressBar
 
     rule = choice("--channels", channels, CHANNEL_RULES)
+    own = grad_weights_of(grad_weights)
     check_image_flags(resize, color)
     check_outputs(
         [
@@ -172,6 +176,7 @@ def build(
             output=output,
             layer=layer,
             channel_rule=rule,
+            grad_weights=own,
             batch_size=batch_size,
             seed=seed,
             keep_shards=shards,
@@ -195,6 +200,7 @@ def build(
                 preprocessing=with_overrides(loaded.preprocessing, **look),
                 layer=layer,
                 channel_rule=rule,
+                grad_weights=own,
                 batch_size=batch_size,
                 progress=progress,
             )

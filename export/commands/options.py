@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from foldcam.export.objectives.directions import Objective
     from foldcam.export.objectives.kernel import KernelObjective
     from foldcam.export.scale_out.sources import ShardedData
+    from foldcam.runtime.contract.schema import GradWeightsRule
 
 Choice = TypeVar("Choice", bound=str)
 
@@ -71,6 +72,31 @@ Log = Annotated[
 ]
 Channels = Annotated[
     str, typer.Option(help="Chooses the channels whose grad-weights are kept: all, or positive.")
+]
+GradWeightsText = Annotated[
+    str,
+    typer.Option(
+        "--grad-weights",
+        help="Chooses where an image's grad-weights come from: transferred, from its nearest "
+        "training image; own, computed in the graph at the image itself; auto takes own for a "
+        "class token and transferred for every other head.",
+    ),
+]
+BaselineText = Annotated[
+    str,
+    typer.Option(
+        "--baseline",
+        help="Chooses what each position is compared with: mean, the average training image at "
+        "that place, or none; auto takes what measured better for the kind of head.",
+    ),
+]
+Contrast = Annotated[
+    bool,
+    typer.Option(
+        "--contrast",
+        help="Adds the outputs contrast, runner_up and runner_up_similarity: the signed map of "
+        "what speaks for the label and not for the most similar other label.",
+    ),
 ]
 Transfer = Annotated[
     int,
@@ -179,6 +205,15 @@ def heatmap_size_of(text: str) -> HeatmapSize:
     if not (width.isdigit() and height.isdigit()):
         raise typer.BadParameter(f"--heatmap-size {text!r} is not native, input or WIDTHxHEIGHT.")
     return int(height), int(width)
+
+
+def grad_weights_of(text: str) -> GradWeightsRule | None:
+    """The rule that `--grad-weights` names, None for auto; wrong usage otherwise."""
+    from foldcam.runtime.contract.schema import GRAD_WEIGHTS_RULES
+
+    if text == "auto":
+        return None
+    return choice("--grad-weights", text, GRAD_WEIGHTS_RULES)
 
 
 def goal_of(
