@@ -91,7 +91,7 @@ class TorchNetwork(Network):
         mark_network(model, self.sha256())
         return model
 
-    def sha256(self) -> str:
+    def _hashed(self) -> str:
         """Hash of the parameters, the buffers and the operators with their arguments."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.program.state_dict().items()):

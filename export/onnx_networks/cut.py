@@ -166,7 +166,7 @@ class OnnxNetwork(Network):
             raise FoldcamError(f"The network is not valid ONNX: {first}.") from error
         return changed
 
-    def sha256(self) -> str:
+    def _hashed(self) -> str:
         """Hash of the file's nodes, attributes and weights, and of the output that is used."""
         return computation_hash(self._file.model, self._prepared.embedding)
 

@@ -10,7 +10,7 @@ import onnx
 import torch
 from onnx import TensorProto, helper
 
-from foldcam.export.networks.cut import CutPoints, Network
+from foldcam.export.networks.cut import Activations, CutPoints, Network
 from foldcam.export.networks.feature_map import Layout
 from foldcam.export.networks.feature_map_search import is_spread
 from foldcam.export.onnx_graphs.embedding_model import (
@@ -110,8 +110,19 @@ class SummandNetwork(Network):
         copy.CopyFrom(self._models[opset])
         return copy
 
-    def sha256(self) -> str:
-        """See `Network.sha256`: that of the network itself."""
+    def for_pull_back(self, activations: Activations) -> Activations:
+        """See `Network.for_pull_back`: the gradient is the same at every position, so that the
+        sum stands for a map of one.
+        """
+        summed = activations.feature_map.sum(dim=(2, 3), keepdim=True)
+        return replace(activations, feature_map=summed)
+
+    def pull_back(self, activations: Activations, directions: torch.Tensor) -> torch.Tensor:
+        """See `Network.pull_back`."""
+        return super().pull_back(self.for_pull_back(activations), directions)
+
+    def _hashed(self) -> str:
+        """Hash of the network itself."""
         return self._base.sha256()
 
     def _of_query(self, total: torch.Tensor) -> torch.Tensor:
