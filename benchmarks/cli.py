@@ -29,6 +29,7 @@ from foldcam.benchmarks.gate.cli import gate
 from foldcam.export.commands.options import (
     BaselineText,
     Color,
+    DeviceText,
     GradWeightsText,
     Layer,
     Mean,
@@ -39,6 +40,7 @@ from foldcam.export.commands.options import (
     Std,
     check_image_flags,
     choice,
+    device_of,
     grad_weights_of,
     stdout_kept,
 )
@@ -119,6 +121,7 @@ def retrieval(
             "files instead of by their embeddings."
         ),
     ] = None,
+    device: DeviceText = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """The share of images whose nearest bank row, other than their own, has the right label."""
@@ -129,7 +132,7 @@ def retrieval(
 
     dataset = load_dataset(images, split_of(split))
     say_notes(dataset)
-    with load_folded(model) as folded, ProgressBar() as progress:
+    with load_folded(model, device_of(device)) as folded, ProgressBar() as progress:
         report = evaluate_retrieval(folded, dataset, progress, rows_of_model(model, bank))
     if as_json:
         print_json({**report.document(), **data_document(dataset)})
@@ -166,6 +169,7 @@ def localization(
     epochs: EpochsOption = 30,
     grad_weights: GradWeightsText = "auto",
     baseline: BaselineText = "auto",
+    device: DeviceText = "auto",
     seed: SeedOption = 0,
     draws: DrawsOption = 2000,
     unseen: Annotated[
@@ -191,14 +195,16 @@ def localization(
     say_notes(load_dataset(data, "all", boxes="truth"))
     if model is None:
         preprocessing = with_overrides(load_model("efficientnet-lite0").preprocessing, size=size)
+    place = device_of(device)
     options = StudyOptions(
         model=model,
         weights=weights,
         preprocessing=preprocessing,
-        training=replace(TrainingOptions(), epochs=epochs, seed=seed),
+        training=replace(TrainingOptions(), epochs=epochs, seed=seed, device=device),
         seed=seed,
         draws=draws,
         unseen=unseen,
+        device=place,
         grad_weights=grad_weights_of(grad_weights),
         baseline=None if baseline == "auto" else choice("--baseline", baseline, BASELINES),
     )
@@ -259,6 +265,7 @@ def explanation(
         int | None,
         typer.Option(help="Limits the number of images to measure on.", min=2, show_default="all"),
     ] = None,
+    device: DeviceText = "auto",
     seed: SeedOption = 0,
     draws: DrawsOption = 2000,
     as_json: JsonOption = False,
@@ -293,8 +300,9 @@ def explanation(
     parts = read_parts(images, test, singletons=policy, most=most, seed=seed)
     for dataset in (parts.training, parts.testing):
         say_notes(dataset)
+    place = device_of(device)
     with stdout_kept(), ProgressBar() as progress:
-        loaded = load_model(model, weights, output)
+        loaded = load_model(model, weights, output, place)
         options = ExplanationOptions(
             preprocessing=with_overrides(
                 loaded.preprocessing, size=size, resize=resize, color=color, mean=mean, std=std
@@ -333,6 +341,7 @@ def house_price(
     ],
     out: OutOption = Path("results/houses"),
     epochs: EpochsOption = 8,
+    device: DeviceText = "auto",
     seed: SeedOption = 0,
     draws: DrawsOption = 2000,
     as_json: JsonOption = False,
@@ -346,7 +355,10 @@ def house_price(
 
     check_outputs([Read("--data", data)], [Written("--out", out)])
     options = StudyOptions(
-        training=replace(TRAINING, epochs=epochs, seed=seed), seed=seed, draws=draws
+        training=replace(TRAINING, epochs=epochs, seed=seed, device=device),
+        seed=seed,
+        draws=draws,
+        device=device_of(device),
     )
     with ProgressBar() as progress:
         document = run_study(data, out, options, progress)

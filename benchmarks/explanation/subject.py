@@ -116,10 +116,10 @@ class Subject:
         ).bank  # fmt: skip
         assert self.bank.mean_summands is not None
         self.mean_map: Floats = self.bank.mean_summands
-        self._plain = GraphSession(plain_graph(graph), [EMBEDDING])
+        self._plain = GraphSession(plain_graph(graph), [EMBEDDING], loaded.device)
         grid = (network.feature_map_shape[1], network.feature_map_shape[2])
-        self._attention = find_class_attention(graph, size, grid)
-        self._backend = open_backend(model, provider="cpu")
+        self._attention = find_class_attention(graph, size, grid, loaded.device)
+        self._backend = open_backend(model, provider=loaded.device.provider)
 
     def __enter__(self) -> Subject:
         return self

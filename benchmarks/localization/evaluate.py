@@ -31,6 +31,7 @@ from foldcam.benchmarks.localization.perturbation import (
 from foldcam.benchmarks.localization.scores import Scores, differences
 from foldcam.benchmarks.localization.subjects import Subjects
 from foldcam.export.bank import Bank
+from foldcam.export.device import Provider
 from foldcam.export.networks.cut import Activations, Network
 from foldcam.runtime.backends import Backend, open_backend
 from foldcam.runtime.contract.schema import EMBEDDING, HEATMAP, NEIGHBOR
@@ -81,6 +82,7 @@ def evaluate_localization(
     *,
     seed: int = 0,
     draws: int = 2000,
+    provider: Provider = "cpu",
     progress: StageProgress | None = None,
 ) -> LocalizationResult:
     """Measure every method.
@@ -94,6 +96,7 @@ def evaluate_localization(
         train: images on which the frozen thresholds are chosen.
         seed: of grids, triplets and random maps.
         draws: of the bootstrap.
+        provider: what the folded model runs on.
         progress: called with `(stage, done, total)`.
 
     Raises:
@@ -102,7 +105,7 @@ def evaluate_localization(
     on_progress = progress or (lambda *_: None)
     runner = Runner(network, Methods(network, bank), preprocessing, seed)
     size = (preprocessing.height, preprocessing.width)
-    with closing(open_backend(model, provider="cpu")) as backend:
+    with closing(open_backend(model, provider=provider)) as backend:
         folded = run_folded(backend, preprocessing, test.resized)
         rows = folded[NEIGHBOR][:, 0].astype(np.int64)
         maps = runner.single(test.resized, rows)

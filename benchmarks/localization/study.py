@@ -27,6 +27,7 @@ from foldcam.benchmarks.localization.subjects import Subjects, load_subjects
 from foldcam.export.banks.builder import build_bank
 from foldcam.export.banks.embedding_pass import embed
 from foldcam.export.datasets import Dataset, Sample, load_dataset
+from foldcam.export.device import CPU, Device
 from foldcam.export.exporter import export_model
 from foldcam.export.grafting.fold import FoldOptions
 from foldcam.export.grafting.in_graph import bank_of
@@ -62,6 +63,7 @@ class StudyOptions:
         unseen: whether a second network is trained without two of the labels.
         grad_weights: as in `export_model`; None chooses by the kind of head.
         baseline: as in `FoldOptions`; None chooses by the kind of head.
+        device: where networks run and are asked; training has a choice of its own.
     """
 
     model: str | None = None
@@ -73,6 +75,7 @@ class StudyOptions:
     unseen: bool = True
     grad_weights: GradWeightsRule | None = None
     baseline: Baseline | None = None
+    device: Device = CPU
 
 
 def run_study(
@@ -121,6 +124,7 @@ def run_study(
         train_subjects,
         seed=options.seed,
         draws=options.draws,
+        provider=options.device.provider,
         progress=progress,
     )
     document: dict[str, Any] = {
@@ -200,7 +204,7 @@ def _network(
     training: Sequence[Sample], path: Path, options: StudyOptions, progress: StageProgress
 ) -> LoadedModel:
     if options.model is not None:
-        return load_model(options.model, options.weights)
+        return load_model(options.model, options.weights, device=options.device)
     train(
         load_model(BASE),
         training,
@@ -209,7 +213,7 @@ def _network(
         preprocessing=options.preprocessing,
         progress=progress,
     )
-    return load_model(str(path))
+    return load_model(str(path), device=options.device)
 
 
 def _unseen(

@@ -14,6 +14,7 @@ from foldcam.export.commands.options import (
     Channels,
     Color,
     Continuous,
+    DeviceText,
     GradWeightsText,
     Json,
     Layer,
@@ -32,6 +33,7 @@ from foldcam.export.commands.options import (
     check_image_flags,
     choice,
     data_document,
+    device_of,
     goal_of,
     grad_weights_of,
     local_images,
@@ -88,6 +90,7 @@ def build(
     std: Std = None,
     singletons: Singletons = "refuse",
     batch_size: BatchSize = 16,
+    device: DeviceText = "auto",
     seed: Seed = 0,
     engine: Annotated[
         str,
@@ -159,6 +162,8 @@ def build(
     look = {"size": size, "resize": resize, "color": color, "mean": mean, "std": std}
     extra: dict[str, Any] = {}
     if choice("--engine", engine, ("local", "ray")) == "ray":
+        if device == "cuda":
+            raise typer.BadParameter("--engine ray embeds on processors: leave --device cuda out.")
         built, extra = _build_on_ray(
             model,
             images,
@@ -190,8 +195,9 @@ def build(
             )
         dataset = training_data(local_images(images), split, singletons, continuous=continuous)
         extra = data_document(dataset)
+        place = device_of(device)
         with stdout_kept(), ProgressBar() as progress:
-            loaded = load_model(model, weights, output)
+            loaded = load_model(model, weights, output, place)
             built = build_bank_file(
                 loaded,
                 dataset,
@@ -285,6 +291,7 @@ def add(
     split: Split = "train",
     singletons: Singletons = "refuse",
     batch_size: BatchSize = 16,
+    device: DeviceText = "auto",
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -309,10 +316,11 @@ def add(
     held = Bank.load(bank)
     dataset = load_dataset(images, chosen, continuous=held.outcome is not None)
     say_notes(dataset)
+    place = device_of(device)
     with stdout_kept(), ProgressBar() as progress:
         report = add_to_bank_file(
             held,
-            load_model(model, weights, output),
+            load_model(model, weights, output, place),
             dataset,
             out,
             singletons=policy,

@@ -16,6 +16,7 @@ from foldcam.export.commands.options import (
     Compress,
     Continuous,
     Contrast,
+    DeviceText,
     GradWeightsText,
     HeatmapSizeText,
     InputTypeText,
@@ -40,6 +41,7 @@ from foldcam.export.commands.options import (
     check_image_flags,
     choice,
     data_document,
+    device_of,
     goal_of,
     grad_weights_of,
     heatmap_size_of,
@@ -101,6 +103,7 @@ def export(
         int, typer.Option(help="Sets the ONNX operator set of the file; TensorRT 8.6 needs 17.")
     ] = 18,
     batch_size: BatchSize = 16,
+    device: DeviceText = "auto",
     search: Search = "auto",
     compress: Compress = "none",
     bank_precision: BankPrecision = "auto",
@@ -148,8 +151,9 @@ def export(
     keep_network("--out", out)
     goal = goal_of(objective, continuous=continuous, log=log, seed=seed)
     dataset = training_data(images, split, singletons, continuous=continuous)
+    place = device_of(device)
     with stdout_kept(), ProgressBar() as progress:
-        loaded = load_model(model, weights, output)
+        loaded = load_model(model, weights, output, place)
         report = export_model(
             loaded,
             dataset,

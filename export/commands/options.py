@@ -13,6 +13,7 @@ import typer
 if TYPE_CHECKING:
     from foldcam.export.datasets import Dataset
     from foldcam.export.datasets import Split as SplitName
+    from foldcam.export.device import Device
     from foldcam.export.grafting.fold import HeatmapSize
     from foldcam.export.grafting.options import StorageOptions
     from foldcam.export.objectives.directions import Objective
@@ -174,6 +175,14 @@ Singletons = Annotated[
     str,
     typer.Option(help="Chooses what happens to labels with a single image: refuse, keep or drop."),
 ]
+DeviceText = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        help="Chooses what the network runs on: cpu, cuda (an NVIDIA GPU), or auto, which takes "
+        "the GPU where ONNX Runtime can compute on it.",
+    ),
+]
 BatchSize = Annotated[int, typer.Option(help="Sets the number of images per forward pass.", min=1)]
 Seed = Annotated[int, typer.Option(help="Sets the seed of the sampled triplets.")]
 Json = Annotated[bool, typer.Option("--json", help="Prints one JSON document to standard output.")]
@@ -195,6 +204,20 @@ def check_image_flags(resize: str | None, color: str | None) -> None:
         choice("--resize", resize, RESIZE_RULES)
     if color is not None:
         choice("--color", color, COLOR_ORDERS)
+
+
+def device_of(text: str) -> Device:
+    """What `--device` names, said once on standard error; wrong usage otherwise.
+
+    Raises:
+        FoldcamError: the GPU is asked for and cannot be had.
+    """
+    from foldcam.export.device import DEVICE_CHOICES, choose_device
+
+    device = choose_device(choice("--device", text, DEVICE_CHOICES))
+    if device.note:
+        print(device.note, file=sys.stderr, flush=True)
+    return device
 
 
 def heatmap_size_of(text: str) -> HeatmapSize:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -177,6 +178,21 @@ def subgraph(
     module = fx.GraphModule(whole, graph)
     module.graph.lint()
     return module
+
+
+def moved(module: fx.GraphModule, device: torch.device) -> fx.GraphModule:
+    """A copy of a graph on another device; constants that its nodes make are made there.
+
+    Args:
+        module: on the processor; not changed.
+        device: where the copy is.
+    """
+    copy = deepcopy(module).to(device)
+    for node in copy.graph.nodes:
+        if "device" in node.kwargs:
+            node.kwargs = {**node.kwargs, "device": device}
+    copy.recompile()
+    return copy
 
 
 def example_images(image_size: tuple[int, int], count: int) -> torch.Tensor:

@@ -10,6 +10,7 @@ import onnx
 import torch
 from onnx import TensorProto, helper
 
+from foldcam.export.device import CPU, Device
 from foldcam.export.networks.cut import Activations, CutPoints, Network
 from foldcam.export.networks.feature_map import Layout
 from foldcam.export.networks.feature_map_search import is_spread
@@ -49,6 +50,7 @@ class SummandNetwork(Network):
 
     Args:
         base: the network, cut at its last spatial activation.
+        device: where the trunk runs.
 
     Attributes:
         summation: the sum.
@@ -58,7 +60,7 @@ class SummandNetwork(Network):
         FoldcamError: the network cannot be expressed in ONNX.
     """
 
-    def __init__(self, base: Network) -> None:
+    def __init__(self, base: Network, device: Device = CPU) -> None:
         self._base = base
         self._models: dict[int, onnx.ModelProto] = {}
         analysed = _analysed(base, base.to_onnx())
@@ -82,7 +84,7 @@ class SummandNetwork(Network):
         model = _with_summands(analysed)
         self._models[18] = _with_ends(model, self, summation)
         names = [FEATURE_MAP, FEATURE_SUM, *_renamed(analysed.head.context, summation)]
-        self._session = GraphSession(model, names)
+        self._session = GraphSession(model, names, device)
         self._check()
 
     def _trunk(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -162,14 +164,15 @@ class SummandNetwork(Network):
         return TensorProto.FLOAT16 in kinds
 
 
-def with_summands(base: Network) -> Network:
+def with_summands(base: Network, device: Device = CPU) -> Network:
     """The network cut at its sum over positions, or itself, with a note, where it has none.
 
     Args:
         base: the network, cut at its last spatial activation.
+        device: where the trunk runs.
     """
     try:
-        return SummandNetwork(base)
+        return SummandNetwork(base, device)
     except NoSumError as error:
         reason = str(error)
     base.notes = (
