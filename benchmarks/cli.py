@@ -27,7 +27,10 @@ from foldcam.benchmarks.cli_support import (
 )
 from foldcam.benchmarks.gate.cli import gate
 from foldcam.export.commands.options import (
+    BaselineText,
     Color,
+    DeviceText,
+    GradWeightsText,
     Layer,
     Mean,
     Model,
@@ -36,6 +39,9 @@ from foldcam.export.commands.options import (
     Singletons,
     Std,
     check_image_flags,
+    choice,
+    device_of,
+    grad_weights_of,
     stdout_kept,
 )
 from foldcam.runtime.at_stake import Read, Written, check_outputs, network_file
@@ -115,6 +121,7 @@ def retrieval(
             "files instead of by their embeddings."
         ),
     ] = None,
+    device: DeviceText = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """The share of images whose nearest bank row, other than their own, has the right label."""
@@ -125,7 +132,7 @@ def retrieval(
 
     dataset = load_dataset(images, split_of(split))
     say_notes(dataset)
-    with load_folded(model) as folded, ProgressBar() as progress:
+    with load_folded(model, device_of(device)) as folded, ProgressBar() as progress:
         report = evaluate_retrieval(folded, dataset, progress, rows_of_model(model, bank))
     if as_json:
         print_json({**report.document(), **data_document(dataset)})
@@ -160,6 +167,9 @@ def localization(
     weights: WeightsOption = None,
     size: Annotated[str, typer.Option(help="Input size in pixels: 256 or WIDTHxHEIGHT.")] = "256",
     epochs: EpochsOption = 30,
+    grad_weights: GradWeightsText = "auto",
+    baseline: BaselineText = "auto",
+    device: DeviceText = "auto",
     seed: SeedOption = 0,
     draws: DrawsOption = 2000,
     unseen: Annotated[
@@ -178,20 +188,25 @@ def localization(
     from foldcam.export.models.spec import load_model, with_overrides
     from foldcam.export.progress import ProgressBar
     from foldcam.export.training.trainer import TrainingOptions
+    from foldcam.runtime.contract.schema import BASELINES
 
     check_outputs([Read("--data", data)], [Written("--out", out)])
     preprocessing = None
     say_notes(load_dataset(data, "all", boxes="truth"))
     if model is None:
         preprocessing = with_overrides(load_model("efficientnet-lite0").preprocessing, size=size)
+    place = device_of(device)
     options = StudyOptions(
         model=model,
         weights=weights,
         preprocessing=preprocessing,
-        training=replace(TrainingOptions(), epochs=epochs, seed=seed),
+        training=replace(TrainingOptions(), epochs=epochs, seed=seed, device=device),
         seed=seed,
         draws=draws,
         unseen=unseen,
+        device=place,
+        grad_weights=grad_weights_of(grad_weights),
+        baseline=None if baseline == "auto" else choice("--baseline", baseline, BASELINES),
     )
     with ProgressBar() as progress:
         document = run_study(data, out, options, progress)
@@ -238,13 +253,8 @@ def explanation(
         str,
         typer.Option(help="How directions pass the head, as in foldcam export: exact or fitted."),
     ] = "exact",
-    grad_weights: Annotated[
-        str,
-        typer.Option(
-            help="Whose gradient weighs the channels: transferred from the nearest training image, "
-            "the image's own, or auto, as foldcam export chooses."
-        ),
-    ] = "auto",
+    grad_weights: GradWeightsText = "auto",
+    baseline: BaselineText = "auto",
     size: SizeOption = None,
     resize: Resize = None,
     color: Color = None,
@@ -255,6 +265,7 @@ def explanation(
         int | None,
         typer.Option(help="Limits the number of images to measure on.", min=2, show_default="all"),
     ] = None,
+    device: DeviceText = "auto",
     seed: SeedOption = 0,
     draws: DrawsOption = 2000,
     as_json: JsonOption = False,
@@ -264,12 +275,12 @@ def explanation(
     from foldcam.benchmarks.explanation.report import contact_sheet, text_table, write_results
     from foldcam.benchmarks.explanation.study import ExplanationOptions, run_explanation
     from foldcam.benchmarks.provenance import provenance
-    from foldcam.export.commands.options import choice, data_document, say_notes
+    from foldcam.export.commands.options import data_document, say_notes
     from foldcam.export.datasets import SINGLETON_POLICIES
     from foldcam.export.exporter import HEAD_RULES
     from foldcam.export.models.spec import load_model, with_overrides
     from foldcam.export.progress import ProgressBar
-    from foldcam.runtime.contract.schema import GRAD_WEIGHTS_RULES
+    from foldcam.runtime.contract.schema import BASELINES
     from foldcam.runtime.images.files import WRITTEN_SUFFIXES, write_image
 
     if sheet is not None and sheet.suffix.lower() not in WRITTEN_SUFFIXES:
@@ -277,9 +288,6 @@ def explanation(
     check_image_flags(resize, color)
     policy = choice("--singletons", singletons, SINGLETON_POLICIES)
     head_rule = choice("--head", head, HEAD_RULES)
-    rule = None
-    if grad_weights != "auto":
-        rule = choice("--grad-weights", grad_weights, GRAD_WEIGHTS_RULES)
     check_outputs(
         [
             Read("MODEL", network_file(model)),
@@ -292,15 +300,17 @@ def explanation(
     parts = read_parts(images, test, singletons=policy, most=most, seed=seed)
     for dataset in (parts.training, parts.testing):
         say_notes(dataset)
+    place = device_of(device)
     with stdout_kept(), ProgressBar() as progress:
-        loaded = load_model(model, weights, output)
+        loaded = load_model(model, weights, output, place)
         options = ExplanationOptions(
             preprocessing=with_overrides(
                 loaded.preprocessing, size=size, resize=resize, color=color, mean=mean, std=std
             ),
             layer=layer,
             head_rule=head_rule,
-            grad_weights=rule,
+            grad_weights=grad_weights_of(grad_weights),
+            baseline=None if baseline == "auto" else choice("--baseline", baseline, BASELINES),
             seed=seed,
             draws=draws,
         )
@@ -331,6 +341,7 @@ def house_price(
     ],
     out: OutOption = Path("results/houses"),
     epochs: EpochsOption = 8,
+    device: DeviceText = "auto",
     seed: SeedOption = 0,
     draws: DrawsOption = 2000,
     as_json: JsonOption = False,
@@ -344,7 +355,10 @@ def house_price(
 
     check_outputs([Read("--data", data)], [Written("--out", out)])
     options = StudyOptions(
-        training=replace(TRAINING, epochs=epochs, seed=seed), seed=seed, draws=draws
+        training=replace(TRAINING, epochs=epochs, seed=seed, device=device),
+        seed=seed,
+        draws=draws,
+        device=device_of(device),
     )
     with ProgressBar() as progress:
         document = run_study(data, out, options, progress)

@@ -17,6 +17,7 @@ from foldcam.benchmarks.bootstrap import Interval, bootstrap
 from foldcam.export.bank import Bank
 from foldcam.export.datasets import Dataset
 from foldcam.export.datasets.reading import read_picture
+from foldcam.export.device import CPU, Device
 from foldcam.export.grafting.in_graph import bank_of
 from foldcam.export.onnx_graphs.message import load_message
 from foldcam.runtime.contract.onnx_file import read_contract
@@ -190,9 +191,9 @@ def _rows_as_text(hashes: npt.NDArray[np.uint8]) -> npt.NDArray[np.object_]:
     return np.asarray([row.tobytes().hex() for row in hashes], object)
 
 
-def load_folded(path: Path) -> FoldedModel:
-    """The folded model on the CPU, for figures that do not depend on the device."""
-    return FoldedModel.load(path, provider="cpu")
+def load_folded(path: Path, device: Device = CPU) -> FoldedModel:
+    """The folded model in ONNX Runtime, by default on the CPU, where figures are the same."""
+    return FoldedModel.load(path, provider=device.provider)
 
 
 def rows_of_model(path: Path, bank: Path | None = None) -> Bank:

@@ -23,6 +23,7 @@ from foldcam.calibrate.speed import compare_speed
 from foldcam.calibrate.statistics import Activation, gather
 from foldcam.calibrate.store import Store, key_of, tools
 from foldcam.calibrate.tuning import Choice, best_recipe, choose_steps
+from foldcam.export.device import CPU, Device
 from foldcam.runtime.comparison.interleaved import Ratio
 from foldcam.runtime.comparison.verdict import GateLimits, failures_of
 from foldcam.runtime.contract.schema import Calibration, Contract
@@ -42,6 +43,7 @@ def calibrate(
     *,
     store: Store | None = None,
     progress: Progress | None = None,
+    device: Device = CPU,
 ) -> Outcome:
     """Quantize a folded model, keep layers in float until it is good enough, and judge it.
 
@@ -55,11 +57,13 @@ def calibrate(
         options: what the user decides.
         store: where results of the long steps are kept for a later run.
         progress: called with the step, how much of it is done, and how much there is.
+        device: where models run; with `target` cpu candidates are judged on the processor.
 
     Raises:
         FoldcamError: model or images cannot be used, see the modules.
     """
-    return _Job(path, data, options or CalibrationOptions(), store or Store(None), progress).run()
+    options, store = options or CalibrationOptions(), store or Store(None)
+    return _Job(path, data, options, store, progress, device).run()
 
 
 class _Job:
@@ -72,6 +76,7 @@ class _Job:
         options: CalibrationOptions,
         store: Store,
         progress: Progress | None,
+        device: Device,
     ) -> None:
         self._options, self._store = options, store
         self._progress: Progress = progress or (lambda *_: None)
@@ -95,24 +100,29 @@ class _Job:
             "target": options.target,
             "tools": tools(),
         }
+        self._device = device
+        if device.gpu:
+            # Sums in another order: what was kept on the processor is not what is found here.
+            self._inputs["device"] = device.text
         self._candidates: dict[tuple[str, ...], onnx.ModelProto] = {}
 
     def run(self) -> Outcome:
         options = self._options
         found = self._statistics()
         step = max(1, len(self._images.resized) // _DAMAGE_IMAGES)
-        damage = Damage(self._model, self._contract, self._images.resized[::step][:_DAMAGE_IMAGES])
+        few = self._images.resized[::step][:_DAMAGE_IMAGES]
+        damage = Damage(self._model, self._contract, few, self._device)
         choices = self._choices(found, damage)
         steps = {name: choice.step for name, choice in choices.items()}
         recipe, tried = best_recipe(
             self._model, self._placement, steps, found, damage,
             correct_biases=options.correct_biases, levels=self._levels(),
         )  # fmt: skip
-        chooser = Gate(self._model, self._contract, self._choosers)
+        chooser = Gate(self._model, self._contract, self._choosers, self._device)
         ladder, ranking = self._ladder(recipe, chooser, damage)
         chosen = next((rung for rung in ladder if not rung.failures), ladder[-1])
         model = self._candidates[chosen.kept]
-        gate = Gate(self._model, self._contract, self._judges)
+        gate = Gate(self._model, self._contract, self._judges, self._device)
         self._progress("gate", 0, 1)
         figures, each, answers = gate.figures(model, kernels=self._kernels)
         self._progress("gate", 1, 1)
@@ -154,8 +164,9 @@ class _Job:
         if found is None or list(found) != tensors:
             names = [sample.name for sample in self._images.samples]
             found = gather(
-                self._model, self._contract, tensors, self._images.resized, self._progress, names
-            )
+                self._model, self._contract, tensors, self._images.resized, self._progress, names,
+                self._device,
+            )  # fmt: skip
             self._store.keep_statistics(key, found)
         return found
 
@@ -177,8 +188,9 @@ class _Job:
         levels = self._store.arrays(key)
         if levels is None:
             levels = gptq_levels(
-                self._model, self._contract, self._placement, self._images.resized, self._progress
-            )
+                self._model, self._contract, self._placement, self._images.resized,
+                self._progress, self._device,
+            )  # fmt: skip
             self._store.keep_arrays(key, levels)
         return levels
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foldcam.export.commands.options import Json, choice
+from foldcam.export.commands.options import DeviceText, Json, choice, device_of
 from foldcam.runtime.at_stake import Read, Written, check_outputs, keep_network
 from foldcam.runtime.errors import ExitStatus, FoldcamError
 from foldcam.runtime.system.command import print_json
@@ -92,6 +92,7 @@ def calibrate(
     gate_images: Annotated[
         int, typer.Option(help="The greatest number of images to judge by.", min=8)
     ] = 256,
+    device: DeviceText = "auto",
     seed: Annotated[int, typer.Option(help="The seed by which the images are drawn.")] = 0,
     recall_lost: Annotated[
         float, typer.Option(help="The greatest loss of recall@1 that passes, in points.")
@@ -159,8 +160,9 @@ def calibrate(
         ),
     )
     store = Store(cache or hidden_beside(out, "calibration"))
+    place = device_of(device)
     with ProgressBar() as progress:
-        outcome = run(model, images, options, store=store, progress=progress)
+        outcome = run(model, images, options, store=store, progress=progress, device=place)
     files = _write(outcome, out)
     if as_json:
         print_json({**document(outcome), "files": [str(path) for path in files]})

@@ -22,6 +22,7 @@ from foldcam.calibrate.graph import Floats, GraphView, with_outputs
 from foldcam.calibrate.placement import Layer, Placement
 from foldcam.calibrate.qdq import LEVELS, Levels, nearest_levels, weight_scales
 from foldcam.calibrate.session import Images, Runner
+from foldcam.export.device import CPU, Device
 from foldcam.runtime.contract.schema import Contract
 
 Progress = Callable[[str, int, int], None]
@@ -44,6 +45,7 @@ def gptq_levels(
     placement: Placement,
     images: Images,
     progress: Progress | None = None,
+    device: Device = CPU,
 ) -> dict[str, Levels]:
     """Round every layer's weight so that the layer's output changes little on some images.
 
@@ -53,6 +55,7 @@ def gptq_levels(
         placement: of that model.
         images: `uint8 [n, height, width, 3]` RGB at the input size.
         progress: called after each layer.
+        device: where the model runs.
 
     Returns:
         layer -> `int8` of the weight's shape, for `Recipe.levels`. Layers that share a weight,
@@ -69,7 +72,7 @@ def gptq_levels(
     with threadpool_limits(1, user_api="blas"):
         for part in _parts(usable):
             for each, moments in zip(
-                part, _covariances(model, contract, part, images), strict=True
+                part, _covariances(model, contract, part, images, device), strict=True
             ):
                 levels[each.layer.name] = compensated_levels(each.weight, each.layer.axis, moments)
                 if progress is not None:
@@ -187,12 +190,17 @@ def _parts(all_inputs: Sequence[_Inputs]) -> Iterator[list[_Inputs]]:
 
 
 def _covariances(
-    model: onnx.ModelProto, contract: Contract, part: Sequence[_Inputs], images: Images
+    model: onnx.ModelProto,
+    contract: Contract,
+    part: Sequence[_Inputs],
+    images: Images,
+    device: Device,
 ) -> list[Doubles]:
     graph_inputs = {value.name for value in model.graph.input}
     inner = [n for n in dict.fromkeys(e.layer.source for e in part) if n not in graph_inputs]
     # A session without outputs does not run.
-    runner = Runner(with_outputs(model, inner or [part[0].layer.output]), contract)
+    outputs_needed = inner or [part[0].layer.output]
+    runner = Runner(with_outputs(model, outputs_needed), contract, device=device)
     products = [np.zeros((each.groups, each.count, each.count)) for each in part]
     sums = [np.zeros((each.groups, each.count)) for each in part]
     samples = [0] * len(part)

@@ -13,6 +13,7 @@ from foldcam.calibrate.graph import with_outputs
 from foldcam.calibrate.selection import Pictures
 from foldcam.calibrate.session import Floats, Images, Runner
 from foldcam.export.datasets import Sample
+from foldcam.export.device import CPU, Device
 from foldcam.export.grafting.in_graph import bank_of, stored_bank_of
 from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP
 from foldcam.export.verification.formulas import scaled_estimate
@@ -51,10 +52,13 @@ class Damage:
         model: folded, float32.
         contract: its contract.
         images: `uint8 [n, height, width, 3]` RGB at the input size.
+        device: where the models run.
     """
 
-    def __init__(self, model: onnx.ModelProto, contract: Contract, images: Images) -> None:
-        self._contract, self._images = contract, images
+    def __init__(
+        self, model: onnx.ModelProto, contract: Contract, images: Images, device: Device = CPU
+    ) -> None:
+        self._contract, self._images, self._device = contract, images, device
         bank, explained = bank_of(model, contract), contract.explanation
         self._map = FEATURE_MAP
         if explained is not None and explained.grad_weights == "own":
@@ -74,7 +78,8 @@ class Damage:
 
     def runner(self, model: onnx.ModelProto) -> Runner:
         """For a model with inputs of its own, which is asked several times."""
-        return Runner(with_outputs(model, [EMBEDDING, self._map]), self._contract)
+        outputs = with_outputs(model, [EMBEDDING, self._map])
+        return Runner(outputs, self._contract, device=self._device)
 
     def of_runner(self, runner: Runner, **inputs: Any) -> float:
         """See `of`."""
@@ -101,10 +106,13 @@ class Gate:
         model: folded, float32.
         contract: its contract.
         pictures: which were not used for calibration.
+        device: where the models run; int8 kernels are those of the processor.
     """
 
-    def __init__(self, model: onnx.ModelProto, contract: Contract, pictures: Pictures) -> None:
-        self._contract, self.pictures = contract, pictures
+    def __init__(
+        self, model: onnx.ModelProto, contract: Contract, pictures: Pictures, device: Device = CPU
+    ) -> None:
+        self._contract, self.pictures, self._device = contract, pictures, device
         self._own: npt.NDArray[np.int64] | None = None
         self._boxes = _boxes(pictures.samples, pictures.affines, contract)
         self.reference, self._rows = self._answers(model, kernels=False)
@@ -131,9 +139,9 @@ class Gate:
         names = [EMBEDDING, HEATMAP] + ([HEATMAP_LOWER, ESTIMATE] if outcome else [])
         signed = CONTRIBUTION in contract.optional_outputs
         names += [CONTRIBUTION] if signed else []
-        found = Runner(with_outputs(model, names), contract, kernels=kernels).all(
-            self.pictures.resized
-        )
+        device = CPU if kernels else self._device
+        runner = Runner(with_outputs(model, names), contract, kernels=kernels, device=device)
+        found = runner.all(self.pictures.resized)
         unit = _unit(found[EMBEDDING])
         stored = stored_bank_of(model, contract)
         most = min(contract.transfer + 1, stored.most_neighbors())

@@ -1,4 +1,4 @@
-"""Models in memory run by ONNX Runtime on the CPU, always in the same order of sums."""
+"""Models in memory run by ONNX Runtime, on the CPU always in the same order of sums."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from foldcam.export.device import CPU, Device
 from foldcam.runtime.contract.schema import IMAGE, Contract
 from foldcam.runtime.errors import FoldcamError
 
@@ -27,10 +28,17 @@ class Runner:
             computed as they are written, which is what TensorRT's sums come to, and faster for
             models in a form that the CPU has no kernels for.
         batch: images per pass.
+        device: where it is computed; on a GPU equal inputs give equal bytes only by chance.
     """
 
     def __init__(
-        self, model: onnx.ModelProto, contract: Contract, *, kernels: bool = False, batch: int = 4
+        self,
+        model: onnx.ModelProto,
+        contract: Contract,
+        *,
+        kernels: bool = False,
+        batch: int = 4,
+        device: Device = CPU,
     ) -> None:
         import onnxruntime
 
@@ -45,8 +53,9 @@ class Runner:
         self.names = [value.name for value in model.graph.output]
         try:
             self._session: Any = onnxruntime.InferenceSession(
-                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+                model.SerializeToString(), options, providers=device.providers()
             )
+            self._session.disable_fallback()
         except Exception as error:
             # ONNX Runtime's errors have no common type.
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__

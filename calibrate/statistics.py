@@ -14,6 +14,7 @@ import onnx
 from foldcam.calibrate.graph import with_outputs
 from foldcam.calibrate.session import Images, Runner
 from foldcam.export.arrays import load_arrays, save_arrays
+from foldcam.export.device import CPU, Device
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.errors import FoldcamError
 
@@ -50,6 +51,7 @@ def gather(
     images: Images,
     progress: Progress | None = None,
     names: Sequence[str] = (),
+    device: Device = CPU,
 ) -> dict[str, Activation]:
     """Run a float model over images and describe some of its activations.
 
@@ -60,13 +62,14 @@ def gather(
         images: `uint8 [n, height, width, 3]` RGB at the input size.
         progress: called after each batch.
         names: of the images, for the message.
+        device: where the model runs.
 
     Raises:
         FoldcamError: an activation holds NaN or infinity.
     """
     inputs = {value.name for value in model.graph.input}
     inner = [name for name in tensors if name not in inputs]
-    runner = Runner(with_outputs(model, inner), contract)
+    runner = Runner(with_outputs(model, inner), contract, device=device)
     counters = {name: _Counter() for name in tensors}
     done = 0
     for part, outputs in runner.batches(images):

@@ -16,11 +16,13 @@ from foldcam.export.banks.update import AddReport, add_to_bank
 from foldcam.export.coarse_map import coarse_notes
 from foldcam.export.datasets import Dataset, SingletonPolicy, handle_singletons
 from foldcam.export.exporter import bank_notes, normalization_notes, source_of
+from foldcam.export.grafting.own import chosen_grad_weights
 from foldcam.export.models.spec import LoadedModel
 from foldcam.export.networks.cut import Network
 from foldcam.export.networks.feature_map import UnknownLayerError
 from foldcam.export.objectives.directions import Objective
 from foldcam.export.objectives.kernel import KernelObjective
+from foldcam.runtime.contract.schema import GradWeightsRule
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
 from foldcam.runtime.system.files import hidden_beside, user_errors_for
@@ -52,6 +54,7 @@ def build_bank_file(
     preprocessing: Preprocessing | None = None,
     layer: str | None = None,
     channel_rule: ChannelRule = "all",
+    grad_weights: GradWeightsRule | None = None,
     batch_size: int = 16,
     progress: StageProgress | None = None,
 ) -> BuiltBank:
@@ -66,6 +69,7 @@ def build_bank_file(
         preprocessing: overrides the network's own.
         layer: the feature map's name, or None to find it.
         channel_rule: `all` or `positive`.
+        grad_weights: as in `export_model`.
         batch_size: images per pass.
         progress: called after each batch.
 
@@ -81,6 +85,7 @@ def build_bank_file(
         dataset.samples,
         objective,
         channel_rule=channel_rule,
+        rule=chosen_grad_weights(network, grad_weights),
         batch_size=batch_size,
         resume_folder=_resume_folder(out),
         progress=progress,

@@ -20,6 +20,7 @@ from foldcam.export.datasets import Dataset
 from foldcam.export.grafting.fidelity import Fidelity, measure_fidelity
 from foldcam.export.grafting.fold import FoldOptions, fold
 from foldcam.export.grafting.in_graph import stored_bank_of
+from foldcam.export.grafting.own import chosen_grad_weights
 from foldcam.export.models.spec import LoadedModel
 from foldcam.export.networks.cut import Network
 from foldcam.export.networks.feature_map import describe
@@ -90,7 +91,7 @@ def export_model(
             `export.banks.fitted_network`.
         channel_rule: `all` or `positive`.
         grad_weights: `transferred` from the nearest training image, or the image's `own`; None
-            takes `default_grad_weights` of the network.
+            chooses by the kind of head, see `chosen_grad_weights`.
         options: how the bank is folded.
         opset: ONNX operator set.
         batch_size: images per pass.
@@ -115,6 +116,7 @@ def export_model(
         size = (preprocessing.height, preprocessing.width)
         network = loaded.network(layer, size, exact=head_rule == "exact")
         model = network.to_onnx(opset)
+        rule = chosen_grad_weights(network, grad_weights)
         coarse = coarse_notes(loaded, network, exact=head_rule == "exact")
         _check_size(model, network, len(dataset.samples), options or FoldOptions())
         if head_rule == "fitted":
@@ -125,7 +127,6 @@ def export_model(
                 batch_size=batch_size,
                 progress=stage_of(progress, "fitting the head"),
             )
-        rule = grad_weights or default_grad_weights(network, model)
         report = build_bank(
             network,
             preprocessing,
@@ -161,17 +162,6 @@ def export_model(
     if contract.bank.storage is not None:
         fidelity = measure_fidelity(report.bank, stored_bank_of(folded, contract))
     return ExportReport(out, contract, report, notes, fidelity)
-
-
-def default_grad_weights(network: Network, model: onnx.ModelProto) -> GradWeightsRule:
-    """What measured better for the kind of head, see docs/method.md.
-
-    Args:
-        network: the cut network.
-        model: the same in ONNX.
-    """
-    del model
-    return "own" if network.summands == "attention" else "transferred"
 
 
 def default_objective(dataset: Dataset) -> Objective | KernelObjective:
@@ -271,7 +261,7 @@ def bank_notes(network: Network, report: BankReport) -> list[str]:
             "The head weights positions differently (flatten, global depthwise, attention): "
             "grad-weights average over positions and lose that."
         )
-    if not report.head.linear:
+    if not report.head.linear and report.bank.rule == "transferred":
         notes.append(
             "The head is not linear: the transferred grad-weights are those of the nearest "
             "training image, which approximate the new image's own."

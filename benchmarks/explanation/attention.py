@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from foldcam.export.device import CPU, Device
 from foldcam.export.onnx_graphs.session import GraphSession
 from foldcam.export.onnx_networks.prepare import noise
 
@@ -34,7 +35,10 @@ class ClassAttention:
 
 
 def find_class_attention(
-    model: onnx.ModelProto, image_size: tuple[int, int], grid: tuple[int, int]
+    model: onnx.ModelProto,
+    image_size: tuple[int, int],
+    grid: tuple[int, int],
+    device: Device = CPU,
 ) -> ClassAttention | None:
     """The class token's last attention; None where the network has none.
 
@@ -45,6 +49,7 @@ def find_class_attention(
         model: image -> feature map and embedding.
         image_size: `(height, width)` of the input in pixels.
         grid: `(h, w)` of the feature map.
+        device: where it is computed.
     """
     names = [str(node.output[0]) for node in model.graph.node if node.op_type == "Softmax"]
     if not names:
@@ -59,7 +64,7 @@ def find_class_attention(
         alone = queries == 1 and 0 <= prefix <= _MOST_PREFIX
         first = queries == keys and 1 <= prefix <= _MOST_PREFIX
         if alone or first:
-            return ClassAttention(GraphSession(model, [name]), grid)
+            return ClassAttention(GraphSession(model, [name], device), grid)
     return None
 
 

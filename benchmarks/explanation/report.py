@@ -13,13 +13,18 @@ import numpy.typing as npt
 
 from foldcam.benchmarks.explanation.measures import HEADLINE, percent
 from foldcam.benchmarks.localization.report import write_json
-from foldcam.export.networks.feature_map import FEW_CELLS
+from foldcam.runtime.contract.explanation import FEW_CELLS
 from foldcam.runtime.drawing.overlay import heatmap_on_frame, overlay
 from foldcam.runtime.drawing.text import draw_caption
 from foldcam.runtime.images.preprocess import Affine, Image
 from foldcam.runtime.system.files import atomic_path
 
 _TILE = 176
+# Maps that are asked nothing, for the verdict.
+_SAYS_NOTHING = {
+    "mean_activation": "mean activation (asks nothing)",
+    "centre": "a blob in the middle (never saw the picture)",
+}
 _STEP = percent(HEADLINE)
 
 
@@ -102,53 +107,47 @@ def verdict(document: Mapping[str, Any]) -> str:
     """Whether the heat of the folded model is worth something, in plain words."""
     name = document["methods"][0]
     found = document["picture"][name][_STEP]
-    return " ".join(
-        [
-            _worth(found["contrast_lost"], "other", "another picture's map does"),
-            _worth_shifted(found["contrast_lost"]),
-            *_labels(document, found.get("label_lost"), name),
-        ]
+    return " ".join([_worth(found["contrast_lost"]), _labels(document, name)])
+
+
+def _worth(found: Mapping[str, Any]) -> str:
+    other, shifted = found["minus_other"], found["minus_shifted"]
+    more = (
+        f"{other['mean']:.3f} of contrast more"
+        if other["mean"] > 0
+        else f"no more contrast ({other['mean']:.3f})"
     )
-
-
-def _worth(found: Mapping[str, Any], control: str, phrase: str) -> str:
-    value = found[f"minus_{control}"]
-    more = "more" if value["mean"] >= 0 else "less"
-    what = (
-        f"blurring its hottest {_STEP} % costs {abs(value['mean']):.3f} of contrast {more} than "
-        f"{phrase} (interval {value['low']:.3f} to {value['high']:.3f})"
-    )
-    if value["low"] > 0:
-        return f"The heat is worth something: {what}."
-    if value["high"] < 0:
-        return f"The heat names the wrong places: {what}."
-    return f"The heat says next to nothing: {what}."
-
-
-def _worth_shifted(found: Mapping[str, Any]) -> str:
-    value = found["minus_shifted"]
+    judgement = "The heat says next to nothing"
+    if other["low"] > 0:
+        judgement = "The heat is worth something"
+    elif other["high"] < 0:
+        judgement = "The heat names the wrong places"
     return (
-        f"Against its own map shifted the difference is {value['mean']:.3f} ({value['low']:.3f} to "
-        f"{value['high']:.3f})."
+        f"{judgement}: blurring its hottest {_STEP} % costs {more} than blurring what another "
+        f"picture's map names (95 % interval of the difference {_range(other)}), and "
+        f"{shifted['mean']:.3f} more than its own map shifted ({_range(shifted)})."
     )
 
 
-def _labels(document: Mapping[str, Any], found: Mapping[str, Any] | None, name: str) -> list[str]:
+def _labels(document: Mapping[str, Any], name: str) -> str:
     images = document["images"]
-    if found is None:
-        return [f"No label of the {images['test']} pictures is right to begin with."]
-    text = (
-        f"It loses the label of {found['own']['mean']:.0%} of the {images['right']} pictures whose "
-        f"label is right ({images['test']} were measured); another picture's map of "
-        f"{found['other']['mean']:.0%}, its own map shifted of {found['shifted']['mean']:.0%}"
-    )
-    asks_nothing = document["picture"].get("mean_activation")
-    if asks_nothing is not None and name != "mean_activation":
-        text += (
-            f", mean activation, which asks nothing, of "
-            f"{asks_nothing[_STEP]['label_lost']['own']['mean']:.0%}"
-        )
-    return [f"{text}."]
+    if not images["right"]:
+        return f"No label of the {images['test']} pictures is right to begin with."
+    own = document["picture"][name][_STEP]["label_lost"]
+    parts = [
+        f"{own['own']['mean']:.0%} by its own map",
+        f"{own['other']['mean']:.0%} by another picture's",
+        f"{own['shifted']['mean']:.0%} by its own shifted",
+    ]
+    for method, what in _SAYS_NOTHING.items():
+        beside = document["picture"].get(method)
+        if beside is not None:
+            parts.append(f"{beside[_STEP]['label_lost']['own']['mean']:.0%} by {what}")
+    return f"Labels lost of the {images['right']} that are right: {', '.join(parts)}."
+
+
+def _range(value: Mapping[str, float]) -> str:
+    return f"{value['low']:.3f} to {value['high']:.3f}"
 
 
 def notes_of(document: Mapping[str, Any], obstacle: str | None) -> list[str]:

@@ -35,7 +35,7 @@ from foldcam.export.datasets import Sample
 from foldcam.export.exporter import HeadRule
 from foldcam.export.models.spec import LoadedModel
 from foldcam.export.versions import tool_versions
-from foldcam.runtime.contract.schema import GradWeightsRule
+from foldcam.runtime.contract.schema import Baseline, GradWeightsRule
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
 
@@ -55,6 +55,7 @@ class ExplanationOptions:
         layer: name of the feature map, None to find it.
         head_rule: see `foldcam.export.exporter.export_model`.
         grad_weights: see the same; None takes what is usual for the network.
+        baseline: see `FoldOptions`; None takes what is usual for the network.
         seed: of controls, of equal cells and of what methods draw.
         draws: of the bootstrap.
     """
@@ -63,6 +64,7 @@ class ExplanationOptions:
     layer: str | None = None
     head_rule: HeadRule = "exact"
     grad_weights: GradWeightsRule | None = None
+    baseline: Baseline | None = None
     seed: int = 0
     draws: int = 2000
 
@@ -100,8 +102,8 @@ def run_explanation(
         tempfile.TemporaryDirectory(prefix="foldcam-explanation-") as folder,
         Subject(
             loaded, parts.training, Path(folder), preprocessing=recipe, layer=options.layer,
-            head_rule=options.head_rule, grad_weights=options.grad_weights, seed=options.seed,
-            progress=progress,
+            head_rule=options.head_rule, grad_weights=options.grad_weights,
+            baseline=options.baseline, seed=options.seed, progress=progress,
         ) as subject,
     ):  # fmt: skip
         kept, maps, skipped = _maps(subject, parts.testing.samples, progress)

@@ -23,12 +23,13 @@ from foldcam.export.banks.fitted_network import fit_head
 from foldcam.export.datasets import Dataset, Sample
 from foldcam.export.datasets.reading import read_picture
 from foldcam.export.exporter import HeadRule, export_model
+from foldcam.export.grafting.fold import FoldOptions
 from foldcam.export.models.spec import LoadedModel
 from foldcam.export.networks.cut import Activations, Network
 from foldcam.export.objectives.directions import parse_objective
 from foldcam.export.onnx_graphs.session import GraphSession
 from foldcam.runtime.backends import open_backend
-from foldcam.runtime.contract.schema import EMBEDDING, NEIGHBOR, GradWeightsRule
+from foldcam.runtime.contract.schema import EMBEDDING, NEIGHBOR, Baseline, GradWeightsRule
 from foldcam.runtime.images.preprocess import Image, Preprocessing
 
 Floats = npt.NDArray[np.float32]
@@ -62,6 +63,7 @@ class Subject:
         preprocessing: how an image becomes its input.
         layer: name of its feature map, None to find it.
         head_rule, grad_weights: see `export_model`.
+        baseline: see `FoldOptions`.
         seed: of what the methods draw.
         progress: called with `(stage, done, total)`.
 
@@ -87,6 +89,7 @@ class Subject:
         layer: str | None,
         head_rule: HeadRule,
         grad_weights: GradWeightsRule | None,
+        baseline: Baseline | None,
         seed: int,
         progress: StageProgress,
     ) -> None:
@@ -96,7 +99,8 @@ class Subject:
         model = folder / "model.onnx"
         report = export_model(
             loaded, training, model, objective, preprocessing=preprocessing, layer=layer,
-            head_rule=head_rule, grad_weights=grad_weights, progress=progress,
+            head_rule=head_rule, grad_weights=grad_weights,
+            options=FoldOptions(baseline=baseline), progress=progress,
         )  # fmt: skip
         self.notes = tuple(report.notes)
         self.explanation = report.contract.explanation
@@ -112,10 +116,10 @@ class Subject:
         ).bank  # fmt: skip
         assert self.bank.mean_summands is not None
         self.mean_map: Floats = self.bank.mean_summands
-        self._plain = GraphSession(plain_graph(graph), [EMBEDDING])
+        self._plain = GraphSession(plain_graph(graph), [EMBEDDING], loaded.device)
         grid = (network.feature_map_shape[1], network.feature_map_shape[2])
-        self._attention = find_class_attention(graph, size, grid)
-        self._backend = open_backend(model, provider="cpu")
+        self._attention = find_class_attention(graph, size, grid, loaded.device)
+        self._backend = open_backend(model, provider=loaded.device.provider)
 
     def __enter__(self) -> Subject:
         return self

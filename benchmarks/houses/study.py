@@ -21,6 +21,7 @@ from foldcam.benchmarks.houses.report import Shown, write_report
 from foldcam.benchmarks.houses.scores import METRICS, differences, intervals, verdict
 from foldcam.benchmarks.localization.report import intervals_document
 from foldcam.export.datasets import Dataset
+from foldcam.export.device import CPU, Device
 from foldcam.export.exporter import export_model
 from foldcam.export.models.spec import LoadedModel, load_model
 from foldcam.export.objectives.kernel import parse_kernel
@@ -57,12 +58,14 @@ class StudyOptions:
         seed: of the split and of the masks.
         draws: of the bootstrap.
         base: MODEL to train from, whose features are the untrained baselines' embedding.
+        device: where networks run and are asked; training has a choice of its own.
     """
 
     training: TrainingOptions = TRAINING
     seed: int = 0
     draws: int = 2000
     base: str = BASE
+    device: Device = CPU
 
 
 def run_study(
@@ -93,7 +96,7 @@ def run_study(
     trained = time.monotonic()
     models = _folded(loaded, houses, training, out, progress)
     # Loaded again: training changed the weights of the first one.
-    base = load_model(options.base)
+    base = load_model(options.base, device=options.device)
     recipe = base.preprocessing
     untrained = base.network()
 
@@ -103,7 +106,9 @@ def run_study(
     logs = np.log([house.price for house in training])
     with ExitStack() as stack:
         for number, kind in enumerate(KINDS):
-            model = stack.enter_context(FoldedModel.load(models[kind], provider="cpu"))
+            model = stack.enter_context(
+                FoldedModel.load(models[kind], provider=options.device.provider)
+            )
             answers[kind] = of.ask(model, test, kind, progress)
             raw = of.untrained_embeddings(
                 untrained, recipe, [*training, *test], kind, _stage(progress, kind, "untrained")
@@ -181,7 +186,7 @@ def _trained(
     groups = [kind for _ in houses for kind in KINDS]
     base = load_model(options.base)
     train(base, samples, path, options.training, groups=groups, progress=progress)
-    return load_model(options.base, path)
+    return load_model(options.base, path, device=options.device)
 
 
 def _folded(

@@ -17,12 +17,10 @@ from foldcam.benchmarks.localization.boxes import FrozenLevels, box_accuracy
 from foldcam.benchmarks.localization.grids import Grid, draw_grids, grid_image
 from foldcam.benchmarks.localization.methods import (
     METHODS,
-    ON_GRID,
     TRANSFERRED,
     Methods,
     Question,
     image_free,
-    weighted,
 )
 from foldcam.benchmarks.localization.metrics import grid_pointing
 from foldcam.benchmarks.localization.perturbation import (
@@ -33,6 +31,7 @@ from foldcam.benchmarks.localization.perturbation import (
 from foldcam.benchmarks.localization.scores import Scores, differences
 from foldcam.benchmarks.localization.subjects import Subjects
 from foldcam.export.bank import Bank
+from foldcam.export.device import Provider
 from foldcam.export.networks.cut import Activations, Network
 from foldcam.runtime.backends import Backend, open_backend
 from foldcam.runtime.contract.schema import EMBEDDING, HEATMAP, NEIGHBOR
@@ -83,6 +82,7 @@ def evaluate_localization(
     *,
     seed: int = 0,
     draws: int = 2000,
+    provider: Provider = "cpu",
     progress: StageProgress | None = None,
 ) -> LocalizationResult:
     """Measure every method.
@@ -96,6 +96,7 @@ def evaluate_localization(
         train: images on which the frozen thresholds are chosen.
         seed: of grids, triplets and random maps.
         draws: of the bootstrap.
+        provider: what the folded model runs on.
         progress: called with `(stage, done, total)`.
 
     Raises:
@@ -104,7 +105,7 @@ def evaluate_localization(
     on_progress = progress or (lambda *_: None)
     runner = Runner(network, Methods(network, bank), preprocessing, seed)
     size = (preprocessing.height, preprocessing.width)
-    with closing(open_backend(model, provider="cpu")) as backend:
+    with closing(open_backend(model, provider=provider)) as backend:
         folded = run_folded(backend, preprocessing, test.resized)
         rows = folded[NEIGHBOR][:, 0].astype(np.int64)
         maps = runner.single(test.resized, rows)
@@ -240,8 +241,9 @@ def grid_scores(
             activations = runner.activations(images)
             question = runner.question(rows[asked], start)
             for name in METHODS:
-                if name in weights and name != ON_GRID:
-                    maps = weighted(weights[name][asked], activations.feature_map.numpy())
+                if name in weights and not runner.methods.asks_the_picture(name):
+                    feature_map = activations.feature_map.numpy()
+                    maps = runner.methods.mapped(name, weights[name][asked], feature_map)
                 else:
                     maps = runner.methods.heatmaps(name, activations, question)
                 for grid, heat in zip(block, maps, strict=True):
@@ -284,7 +286,8 @@ def _separate_maps(
         for number, grid in enumerate(grids):
             cells = feature_maps[list(grid.subjects)]
             if name in weights:
-                heat = weighted(np.repeat(weights[name][[grid.asked]], 4, axis=0), cells)
+                asked = np.repeat(weights[name][[grid.asked]], 4, axis=0)
+                heat = runner.methods.mapped(name, asked, cells)
             elif name == "mean_activation":
                 heat = np.maximum(cells.mean(axis=1), 0)
             else:

@@ -1,4 +1,4 @@
-"""The heatmaps that are compared, each `(activations, question) -> relu(sum_k a_k A_k)`.
+"""The heatmaps that are compared, each `(activations, question) -> relu(sum_k a_k S_k)`.
 
 A question is a bank row: "what speaks for the similarity to this row's class?". Every
 method that can be asked is asked the same question about the same images.
@@ -63,13 +63,14 @@ class Methods:
 
     Args:
         network: the cut network.
-        bank: its training rows; the directions of the reference and of the
-            baselines come from the same rows.
+        bank: its training rows, as the folded model holds them; the directions of the
+            reference and of the baselines come from the same rows.
     """
 
     def __init__(self, network: Network, bank: Bank) -> None:
         self._network = network
         self._bank = bank
+        self._mean = bank.mean_summands
         _, classes = np.unique(bank.row_labels(), return_inverse=True)
         self._classes: Integers = classes.astype(np.int64)
         self._all_triplets = all_triplets(bank.embeddings, self._classes).values
@@ -114,6 +115,20 @@ class Methods:
         """Whether the method is a weighting of the feature map's channels."""
         return name in self._weights
 
+    def asks_the_picture(self, name: str) -> bool:
+        """Whether grad-weights are taken at the picture that is explained, such as a grid."""
+        return name == ON_GRID or (name == TRANSFERRED and self._bank.rule == "own")
+
+    def mapped(self, name: str, grad_weights: Floats, feature_map: Floats) -> Floats:
+        """The heatmap of a method's grad-weights, `float32 [N, h, w]`.
+
+        What is folded, and its reference, compare each position with its mean over the training
+        images where the folded model does so.
+        """
+        if self._mean is not None and name in (TRANSFERRED, REFERENCE):
+            feature_map = feature_map - self._mean
+        return weighted(grad_weights, feature_map)
+
     def heatmaps(self, name: str, activations: Activations, question: Question) -> Floats:
         """`float32 [N, h, w]`, not negative, not scaled.
 
@@ -122,15 +137,16 @@ class Methods:
         """
         feature_map = activations.feature_map.numpy()
         if name in self._weights:
-            return weighted(self.grad_weights(name, activations, question), feature_map)
+            return self.mapped(name, self.grad_weights(name, activations, question), feature_map)
         count, _, height, width = feature_map.shape
         if name == "mean_activation":
             mean: Floats = np.maximum(feature_map.mean(axis=1), 0)
             return mean
         return image_free(name, count, height, width, question.seed)
 
-    def _transferred(self, _: Activations, question: Question) -> Floats:
-        return self._bank.grad_weights[self._bank.grad_index[question.rows]]
+    def _transferred(self, activations: Activations, question: Question) -> Floats:
+        rows = self._bank.grad_weights[self._bank.grad_index[question.rows]]
+        return self._pull_back(activations, rows) if self._bank.rule == "own" else rows
 
     def _aggregated(self, activations: Activations, question: Question) -> Floats:
         return self._pull_back(activations, self.direction(question.rows))

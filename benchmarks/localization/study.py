@@ -27,7 +27,9 @@ from foldcam.benchmarks.localization.subjects import Subjects, load_subjects
 from foldcam.export.banks.builder import build_bank
 from foldcam.export.banks.embedding_pass import embed
 from foldcam.export.datasets import Dataset, Sample, load_dataset
+from foldcam.export.device import CPU, Device
 from foldcam.export.exporter import export_model
+from foldcam.export.grafting.fold import FoldOptions
 from foldcam.export.grafting.in_graph import bank_of
 from foldcam.export.models.spec import LoadedModel, load_model
 from foldcam.export.networks.cut import Network
@@ -35,6 +37,7 @@ from foldcam.export.objectives.directions import parse_objective
 from foldcam.export.onnx_graphs.message import load_message
 from foldcam.export.training.trainer import TrainingOptions, train
 from foldcam.export.versions import tool_versions
+from foldcam.runtime.contract.schema import Baseline, GradWeightsRule
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
 from foldcam.runtime.system.files import atomic_path
@@ -58,6 +61,9 @@ class StudyOptions:
         seed: of splits, grids and triplets.
         draws: of the bootstrap.
         unseen: whether a second network is trained without two of the labels.
+        grad_weights: as in `export_model`; None chooses by the kind of head.
+        baseline: as in `FoldOptions`; None chooses by the kind of head.
+        device: where networks run and are asked; training has a choice of its own.
     """
 
     model: str | None = None
@@ -67,6 +73,9 @@ class StudyOptions:
     seed: int = 0
     draws: int = 2000
     unseen: bool = True
+    grad_weights: GradWeightsRule | None = None
+    baseline: Baseline | None = None
+    device: Device = CPU
 
 
 def run_study(
@@ -100,6 +109,8 @@ def run_study(
         model,
         parse_objective("all-triplets"),
         preprocessing=recipe,
+        grad_weights=options.grad_weights,
+        options=FoldOptions(baseline=options.baseline),
         progress=progress,
     )
     network = loaded.network(report.contract.layer, (recipe.height, recipe.width))
@@ -113,6 +124,7 @@ def run_study(
         train_subjects,
         seed=options.seed,
         draws=options.draws,
+        provider=options.device.provider,
         progress=progress,
     )
     document: dict[str, Any] = {
@@ -123,6 +135,9 @@ def run_study(
         "training": None if options.model else asdict(options.training),
         "input": [recipe.width, recipe.height],
         "feature_map": list(network.feature_map_shape),
+        "explanation": None
+        if report.contract.explanation is None
+        else vars(report.contract.explanation),
         "recall_at_1": round(result.recall_at_1, 4),
         "methods": intervals_document(result.methods),
         "differences": intervals_document(result.differences),
@@ -189,7 +204,7 @@ def _network(
     training: Sequence[Sample], path: Path, options: StudyOptions, progress: StageProgress
 ) -> LoadedModel:
     if options.model is not None:
-        return load_model(options.model, options.weights)
+        return load_model(options.model, options.weights, device=options.device)
     train(
         load_model(BASE),
         training,
@@ -198,7 +213,7 @@ def _network(
         preprocessing=options.preprocessing,
         progress=progress,
     )
-    return load_model(str(path))
+    return load_model(str(path), device=options.device)
 
 
 def _unseen(

@@ -20,7 +20,7 @@ from foldcam.benchmarks.overhead.rows import REGIONS, augmented_rows
 from foldcam.benchmarks.overhead.timing import interleaved, open_session
 from foldcam.benchmarks.provenance import provenance
 from foldcam.export.bank import Bank, label_runs
-from foldcam.export.banks.embedding_pass import probe_activations
+from foldcam.export.banks.embedding_pass import batches
 from foldcam.export.banks.grad_weights import head_traits, pull_back_anywhere
 from foldcam.export.datasets import Sample
 from foldcam.export.grafting.fold import FoldOptions, fold
@@ -94,7 +94,6 @@ def run_overhead(
     save_graph(plain_graph(model), plain)
     rows = augmented_rows(
         network,
-        embedder,
         recipe,
         training,
         max(options.rows),
@@ -181,11 +180,14 @@ def pooling_probe(
     Raises:
         FoldcamError: no image can be read, or the head does more than pool and project.
     """
-    probe = probe_activations(network, recipe, samples, _PROBE_IMAGES)
-    traits = None if probe is None else head_traits(network, probe)
-    if probe is None or traits is None:
+    for batch in batches(samples, recipe, _PROBE_IMAGES):
+        if len(batch.positions) > 1:
+            break
+    else:
         raise FoldcamError("None of the training images could be read.")
-    if not traits.linear or traits.positional:
+    probe = network.forward(batch.images)
+    traits = head_traits(network, probe)
+    if not traits.linear or traits.positional or network.summands not in ("pool", "none"):
         raise FoldcamError(
             "bench overhead makes rows from regions of feature maps, which needs a head of average "
             "pooling and a linear layer: name another MODEL, or leave it out."
@@ -221,6 +223,8 @@ def bank_of_rows(
         labels=label_runs(ordered),
         objective="all-triplets",
         network_sha256=network.sha256(),
+        summands=network.summands,
+        mean_summands=probe.feature_map.mean(dim=0).numpy(),
     )
 
 

@@ -23,6 +23,7 @@ from foldcam.benchmarks.overhead import report as overhead
 from foldcam.benchmarks.studies import gate
 from foldcam.benchmarks.studies.architectures.study import RESULT as ARCHITECTURES
 from foldcam.benchmarks.studies.architectures.study import markdown_table as architectures_table
+from foldcam.benchmarks.studies.explanation import report as explanation
 from foldcam.benchmarks.studies.int8 import report as int8
 from foldcam.benchmarks.studies.peers import report as peers
 from foldcam.benchmarks.studies.pipeline import study as pipeline
@@ -216,6 +217,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "readme-cub": lambda: markdown_table(
         _localization(), ("grid_pointing", "insertion", "deletion", "pixel_ap")
     ),
+    "explanation": lambda: explanation.markdown_table(RESULTS),
     "cub-setting": _setting,
     "cub-grids": lambda: markdown_table(_localization(), _GRIDS),
     "cub-boxes": lambda: markdown_table(_localization(), _BOXES),

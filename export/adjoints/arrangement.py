@@ -21,9 +21,7 @@ def _reshape(step: Step, _: int, __: int, adjoint: str) -> str:
 
 def _order(step: Step) -> list[int]:
     """Which axis of the input each axis of the output is."""
-    given = step.attribute("perm", None)
-    rank = len(step.sizes())
-    return list(reversed(range(rank))) if given is None else list(given)  # type: ignore[call-overload]
+    return step.numbers("perm") or list(reversed(range(len(step.sizes()))))
 
 
 def _transpose_reach(step: Step) -> Reach:
@@ -97,6 +95,8 @@ def _take_reach(step: Step) -> Reach:
     for output, name in enumerate(step.outputs):
         row = step.row()
         for axis, positions in _parts(step, output) if name else ():
+            if not positions:
+                break
             if row is None or axis != row.axis:
                 continue
             if not row.is_whole_axis(step.sizes()):

@@ -88,10 +88,11 @@ def _conv_reach(step: Step) -> Reach:
     if step.depending() != [0]:
         raise step.obstacle("whose weights depend on what is differentiated")
     sizes, kernel, row = step.sizes(), step.sizes(1)[2:], step.row()
-    strides = step.attribute("strides", None) or [1] * len(kernel)
-    if any(each != 1 for each in strides) and list(kernel) != list(sizes[2:]):  # type: ignore[attr-defined]
+    padded = any(step.numbers("pads"))
+    whole = list(kernel) == list(sizes[2:]) and not padded
+    if not whole and any(each != 1 for each in step.numbers("strides")):
         raise step.obstacle("which strides over a map")
-    if step.attribute("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+    if step.text("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
         raise step.obstacle("which pads by itself")
     if row is not None and row.axis != 0:
         raise step.obstacle("which mixes tokens")
@@ -106,8 +107,8 @@ def _conv(step: Step, _: int, __: int, adjoint: str) -> str:
         shape = [groups] + [1] * (len(weights) - 2)
         scale = tape.once(("reshaped", factor), lambda: tape.reshape(factor, shape))
         return tape.mul(adjoint, scale)
-    given = {name: step.attribute(name, None) for name in ("pads", "dilations")}
-    kept = {name: value for name, value in given.items() if value is not None}
+    given = {name: step.numbers(name) for name in ("pads", "dilations")}
+    kept = {name: value for name, value in given.items() if value}
     return tape.op("ConvTranspose", adjoint, factor, group=groups, **kept)
 
 

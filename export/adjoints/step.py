@@ -34,10 +34,10 @@ class Step:
             str(each.name): helper.get_attribute_value(each) for each in node.attribute
         }
 
-    def attribute(self, name: str, default: object) -> object:
-        """An attribute, or its default."""
+    def text(self, name: str, default: str) -> str:
+        """A string attribute."""
         value = self._attributes.get(name, default)
-        return value.decode() if isinstance(value, bytes) else value
+        return value.decode() if isinstance(value, bytes) else str(value)
 
     def integer(self, name: str, default: int) -> int:
         """An integer attribute."""
@@ -46,6 +46,10 @@ class Step:
     def float(self, name: str, default: float) -> float:
         """A float attribute."""
         return float(self._attributes.get(name, default))
+
+    def numbers(self, name: str) -> list[int]:
+        """An attribute that is a list of integers; none where it is left out."""
+        return [int(each) for each in self._attributes.get(name, ())]
 
     def integers(self, name: str, position: int) -> list[int] | None:
         """A list that is an attribute in older operator sets and an input since.
@@ -58,8 +62,7 @@ class Step:
             if value is None:
                 raise self.obstacle(f"whose {name} are computed")
             return [int(each) for each in value.reshape(-1)]
-        given = self._attributes.get(name)
-        return None if given is None else [int(each) for each in given]
+        return self.numbers(name) if name in self._attributes else None
 
     def sizes(self, position: int = 0) -> Sizes:
         """Of an input."""

@@ -78,6 +78,14 @@ class Tape:
         """Add a product; returns its name."""
         return self.op("Mul", first, second)
 
+    def where(self, condition: str, then: str, otherwise: str) -> str:
+        """Add a choice number by number; returns its name."""
+        return self.op("Where", condition, then, otherwise)
+
+    def indicator(self, condition: str) -> str:
+        """1 where a condition holds, 0 elsewhere."""
+        return self.where(condition, self.number(1.0), self.number(0.0))
+
     def reduce(self, operator: str, source: str, axes: Sequence[int]) -> str:
         """Add a reduction over axes, which stay with size 1."""
         return self._graft.reduce(operator, source, axes, self._name())

@@ -11,15 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from foldcam.export.bank import Bank, BankOutcome, label_runs
-from foldcam.export.banks.embedding_pass import EmbeddingPass, embed, forget, probe_activations
-from foldcam.export.banks.feature_cache import FeatureCache
+from foldcam.export.banks.embedding_pass import EmbeddingPass, embed, forget
 from foldcam.export.banks.grad_weights import (
     ChannelRule,
     HeadTraits,
-    head_traits,
     keep_channels,
     pull_back_anywhere,
 )
+from foldcam.export.banks.head_trial import HeadTrial
 from foldcam.export.banks.numbers import unit_rows
 from foldcam.export.banks.steps import (
     StageProgress,
@@ -42,9 +41,6 @@ from foldcam.runtime.images.preprocess import Preprocessing
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
-
-# Enough images to try the head on, few enough to cost nothing.
-_PROBE_IMAGES = 8
 
 
 @dataclass(frozen=True)
@@ -101,22 +97,18 @@ def build_bank(
     """
     check_rule(objective, channel_rule, rule)
     ordered = in_order(samples, objective if isinstance(objective, KernelObjective) else None)
-    probe = probe_activations(network, preprocessing, ordered, _PROBE_IMAGES)
-    head = head_traits(network, probe) if probe is not None else None
-    cache = FeatureCache()
+    # With the gradient computed in the graph, no image's activations are needed again.
+    trial = HeadTrial(network, again=rule == "transferred")
     found = embed(
         network,
         preprocessing,
         ordered,
         batch_size=batch_size,
         resume_folder=resume_folder,
-        # A linear head takes its grad-weights from the directions alone.
-        keep=None if rule == "own" or (head is not None and head.linear) else cache.keep,
+        keep=trial.watch,
         progress=stage_of(progress, "embedding"),
     )
-    # Without a readable image to try the head on, `embed` has raised.
-    assert probe is not None
-    assert head is not None
+    probe, head = trial.settle(preprocessing, ordered, batch_size)
     kept = [ordered[position] for position in found.positions]
     labels = [sample.label for sample in kept]
     outcome = None
@@ -131,7 +123,7 @@ def build_bank(
 
     def at_each_image(wanted: Floats) -> Floats:
         return second_pass(
-            network, preprocessing, ordered, found, wanted, cache, batch_size, progress
+            network, preprocessing, ordered, found, wanted, trial.cache, batch_size, progress
         )
 
     report = bank_of_rows(

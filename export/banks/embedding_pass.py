@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from foldcam.export.banks.numbers import check_finite
 from foldcam.export.datasets import Sample, SkippedFile
-from foldcam.export.datasets.reading import read_picture
+from foldcam.export.datasets.reading import open_picture
 from foldcam.export.networks.cut import Activations, Network
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
@@ -44,6 +44,7 @@ class LoadedBatch:
         hashes: the hash of each, see `export.datasets.reading.picture_hash`.
         skipped: images that could not be read.
         clipped: how many had a box that reached beyond their photograph.
+        known: the positions of those that were left out by their hash.
     """
 
     positions: list[int]
@@ -51,6 +52,7 @@ class LoadedBatch:
     hashes: list[str]
     skipped: list[SkippedFile]
     clipped: int = 0
+    known: tuple[int, ...] = ()
 
 
 @dataclass
@@ -64,6 +66,7 @@ class EmbeddingPass:
         skipped: samples that could not be read.
         clipped: how many had a box that reached beyond their photograph.
         summed: `float64 [K', h, w]`, the sum of the feature maps of all that were read.
+        known: samples that were left out by their hash, in order.
     """
 
     positions: list[int] = field(default_factory=list)
@@ -72,6 +75,7 @@ class EmbeddingPass:
     skipped: list[SkippedFile] = field(default_factory=list)
     clipped: int = 0
     summed: Doubles | None = None
+    known: list[int] = field(default_factory=list)
 
     def add_maps(self, maps: npt.NDArray[Any]) -> None:
         """Add feature maps `[n, K', h, w]` to the sum."""
@@ -92,14 +96,28 @@ def batches(
     size: int,
     start: int = 0,
     stop: int | None = None,
+    known: Collection[str] = (),
 ) -> Iterator[LoadedBatch]:
-    """Read and preprocess samples[start:stop] in batches; unreadable ones are named, not fatal."""
+    """Read and preprocess samples[start:stop] in batches; unreadable ones are named, not fatal.
+
+    Args:
+        samples: what to read; each file is opened once.
+        preprocessing: how an image becomes the network's input.
+        size: images per batch at most.
+        start, stop: the part of the samples.
+        known: hashes of pictures that are left out, without decoding them.
+    """
     stop = len(samples) if stop is None else stop
     for first in range(start, stop, size):
         positions, images, hashes, skipped, clipped = [], [], [], [], 0
+        left_out: list[int] = []
         for position in range(first, min(first + size, stop)):
             try:
-                picture = read_picture(samples[position])
+                file = open_picture(samples[position])
+                if file.sha256 in known:
+                    left_out.append(position)
+                    continue
+                picture = file.decoded()
             except FoldcamError as error:
                 skipped.append(SkippedFile(samples[position].path, str(error)))
                 continue
@@ -109,7 +127,8 @@ def batches(
             hashes.append(picture.sha256)
             clipped += picture.clipped
         stacked = np.stack(images) if images else np.zeros((0, 3, 1, 1), np.float32)
-        yield LoadedBatch(positions, torch.from_numpy(stacked), hashes, skipped, clipped)
+        images_first = torch.from_numpy(stacked)
+        yield LoadedBatch(positions, images_first, hashes, skipped, clipped, tuple(left_out))
 
 
 def embed(
@@ -119,7 +138,8 @@ def embed(
     *,
     batch_size: int,
     resume_folder: Path | None = None,
-    keep: Callable[[list[int], Activations], None] | None = None,
+    keep: Callable[[LoadedBatch, Activations, int], None] | None = None,
+    known: Collection[str] = (),
     progress: ProgressCallback | None = None,
 ) -> EmbeddingPass:
     """Embed every readable sample.
@@ -131,15 +151,18 @@ def embed(
         batch_size: images per forward pass.
         resume_folder: where finished blocks are kept until `forget`; a later call
             with the same network, preprocessing and files goes on from them.
-        keep: given the positions and activations of each batch that is run.
+        keep: given each batch that is run, its activations, and how many images were found
+            before it, now or before an interruption.
+        known: hashes of pictures that are left out.
         progress: called after each batch.
 
     Raises:
-        FoldcamError: no sample could be read, or the embeddings are not finite.
+        FoldcamError: none of the samples that are not known could be read, or the embeddings
+            are not finite.
     """
     folder = None
     if resume_folder is not None:
-        folder = resume_folder / _fingerprint(network, preprocessing, samples)
+        folder = resume_folder / _fingerprint(network, preprocessing, samples, known)
     result = EmbeddingPass()
     parts: list[Floats] = []
     for start in range(0, len(samples), BLOCK):
@@ -149,19 +172,21 @@ def embed(
         if block is None:
             block = EmbeddingPass()
             rows: list[Floats] = []
-            for batch in batches(samples, preprocessing, batch_size, start, stop):
+            for batch in batches(samples, preprocessing, batch_size, start, stop, known):
                 if batch.positions:
                     activations = network.forward(batch.images)
                     rows.append(activations.embedding.numpy())
                     block.add_maps(activations.feature_map.numpy())
                     if keep:
-                        keep(batch.positions, activations)
+                        keep(batch, activations, len(result.positions) + len(block.positions))
                 block.positions += batch.positions
                 block.hashes += batch.hashes
                 block.skipped += batch.skipped
                 block.clipped += batch.clipped
+                block.known += batch.known
                 if progress:
-                    progress(start + len(block.positions) + len(block.skipped), len(samples))
+                    done = len(block.positions) + len(block.skipped) + len(block.known)
+                    progress(start + done, len(samples))
             block.embeddings = (
                 np.concatenate(rows) if rows else np.zeros((0, network.embedding_size), np.float32)
             )
@@ -171,29 +196,21 @@ def embed(
         result.hashes += block.hashes
         result.skipped += block.skipped
         result.clipped += block.clipped
+        result.known += block.known
         if block.summed is not None:
             result.add_maps(block.summed[None])
         parts.append(block.embeddings)
         if progress:
             progress(stop, len(samples))
     result.embeddings = np.concatenate(parts)
-    if not result.positions:
+    if not result.positions and result.skipped:
+        new = "new " if result.known else ""
         raise FoldcamError(
-            f"None of the {len(samples)} images could be read; the first: "
+            f"None of the {len(result.skipped)} {new}images could be read; the first: "
             f"{result.skipped[0].reason}"
         )
     check_finite(result.embeddings, [samples[position] for position in result.positions])
     return result
-
-
-def probe_activations(
-    network: Network, preprocessing: Preprocessing, samples: Sequence[Sample], count: int
-) -> Activations | None:
-    """Activations of the first few readable images; None if there are none."""
-    for batch in batches(samples, preprocessing, count):
-        if len(batch.positions) > 1 or (batch.positions and len(samples) <= count):
-            return network.forward(batch.images)
-    return None
 
 
 def forget(resume_folder: Path) -> None:
@@ -201,10 +218,16 @@ def forget(resume_folder: Path) -> None:
     shutil.rmtree(resume_folder, ignore_errors=True)
 
 
-def _fingerprint(network: Network, preprocessing: Preprocessing, samples: Sequence[Sample]) -> str:
+def _fingerprint(
+    network: Network,
+    preprocessing: Preprocessing,
+    samples: Sequence[Sample],
+    known: Collection[str],
+) -> str:
     digest = hashlib.sha256(
         f"{network.sha256()} {network.layer} {network.summands} {preprocessing}".encode()
     )
+    digest.update("".join(sorted(known)).encode())
     for sample in samples:
         try:
             status = sample.path.stat()
@@ -221,6 +244,7 @@ def _store_block(path: Path, block: EmbeddingPass) -> None:
         "hashes": block.hashes,
         "skipped": [[str(item.path), item.reason] for item in block.skipped],
         "clipped": block.clipped,
+        "known": block.known,
     }
     arrays: dict[str, npt.NDArray[Any]] = {
         "positions": np.asarray(block.positions, np.int64),
@@ -245,6 +269,7 @@ def _stored_block(path: Path | None) -> EmbeddingPass | None:
                 skipped=[SkippedFile(Path(p), reason) for p, reason in header["skipped"]],
                 clipped=int(header["clipped"]),
                 summed=stored.get_tensor("summed") if "summed" in stored.keys() else None,  # noqa: SIM118
+                known=[int(position) for position in header["known"]],
             )
     except (
         safetensors.SafetensorError,

@@ -9,7 +9,7 @@ import torch
 from foldcam.export.networks.cut import Activations
 
 LIMIT_BYTES = 1 << 30
-"""Memory for kept feature maps: about 4,000 images of 1280 x 7 x 7."""
+"""Memory for kept activations: 4,000 images of 1280 x 7 x 7, or 70,000 of their sums."""
 
 
 class FeatureCache:
@@ -36,6 +36,11 @@ class FeatureCache:
         if self._used + size <= self._limit:
             self._used += size
             self._kept.append((positions, activations))
+
+    def clear(self) -> None:
+        """Let everything go, and keep nothing any more."""
+        self._kept.clear()
+        self._limit = 0
 
     def __iter__(self) -> Iterator[tuple[list[int], Activations]]:
         return iter(self._kept)

@@ -90,7 +90,7 @@ class FittedNetwork(Network):
         """See `Network.to_onnx`: the network itself."""
         return self.network.to_onnx(opset)
 
-    def sha256(self) -> str:
+    def _hashed(self) -> str:
         """Hash of the network itself."""
         return self.network.sha256()
 

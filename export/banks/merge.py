@@ -15,9 +15,7 @@ from foldcam.export.banks.embedding_pass import EmbeddingPass
 from foldcam.export.banks.numbers import unit_rows
 from foldcam.export.banks.steps import data_hash, hash_rows, values_of
 from foldcam.export.datasets import Dataset, Sample
-from foldcam.export.datasets.reading import sample_hash
 from foldcam.export.objectives.kernel import KernelObjective
-from foldcam.runtime.errors import FoldcamError
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
@@ -55,30 +53,11 @@ def in_order_of_rows(samples: Sequence[Sample], kernel: KernelObjective | None) 
     return sorted(samples, key=lambda sample: values_of([sample])[0])
 
 
-def new_samples(bank: Bank, samples: list[Sample]) -> tuple[list[Sample], list[str]]:
-    """The samples whose picture is not in the bank, and the names of those that are.
-
-    Raises:
-        FoldcamError: no sample is new.
-    """
+def held_hashes(bank: Bank) -> frozenset[str]:
+    """The hashes of the bank's pictures; none where it does not know them."""
     if bank.image_hashes is None:
-        return samples, []
-    held = {row.tobytes() for row in bank.image_hashes}
-    fresh, known = [], []
-    for sample in samples:
-        try:
-            same = bytes.fromhex(sample_hash(sample)) in held
-        except FoldcamError:
-            same = False  # the pass names what is wrong with it
-        if same:
-            known.append(sample.name)
-        else:
-            fresh.append(sample)
-    if not fresh:
-        raise FoldcamError(
-            f"All {len(known)} images are in the bank already: there is nothing to add."
-        )
-    return fresh, known
+        return frozenset()
+    return frozenset(row.tobytes().hex() for row in bank.image_hashes)
 
 
 def merge_rows(

@@ -14,8 +14,7 @@ from foldcam.export.bank import Bank, label_runs
 from foldcam.export.bank_source import BankSource, needed_source
 from foldcam.export.banks.alike import alike_notes
 from foldcam.export.banks.builder import remarks
-from foldcam.export.banks.embedding_pass import batches, embed, forget
-from foldcam.export.banks.feature_cache import FeatureCache
+from foldcam.export.banks.embedding_pass import embed, forget
 from foldcam.export.banks.grad_weights import (
     CHANNEL_RULES,
     ChannelRule,
@@ -23,12 +22,13 @@ from foldcam.export.banks.grad_weights import (
     keep_channels,
     pull_back_anywhere,
 )
+from foldcam.export.banks.head_trial import HeadTrial
 from foldcam.export.banks.merge import (
     MergedRows,
+    held_hashes,
     in_order_of_rows,
     merge_rows,
     merged_source,
-    new_samples,
 )
 from foldcam.export.banks.rows import mixed_mean
 from foldcam.export.banks.steps import StageProgress, second_pass, stage_of
@@ -119,34 +119,41 @@ def add_to_bank(
     source = needed_source(bank.source, "The bank")
     kernel = kernel_of(bank)
     _check(bank, source, network, dataset.samples)
-    fresh, known = new_samples(bank, in_order_of_rows(dataset.samples, kernel))
-    probe = _probe(network, source, fresh)
-    linear = probe is not None and head_traits(network, probe).linear
-    cache = FeatureCache()
+    samples, held = in_order_of_rows(dataset.samples, kernel), held_hashes(bank)
+    trial = HeadTrial(network, again=bank.rule == "transferred")
     found = embed(
         network,
         source.preprocessing,
-        fresh,
+        samples,
         batch_size=batch_size,
         resume_folder=resume_folder,
-        keep=None if linear else cache.keep,
+        keep=trial.watch,
+        known=held,
         progress=stage_of(progress, "embedding"),
     )
-    kept = [fresh[position] for position in found.positions]
+    known = [samples[position].name for position in found.known]
+    if not found.positions:
+        raise FoldcamError(
+            f"All {len(known)} images are in the bank already: there is nothing to add."
+        )
+    probe, head = trial.settle(source.preprocessing, samples, batch_size, held)
+    left_out = set(found.known)
+    fresh = [sample for place, sample in enumerate(samples) if place not in left_out]
+    kept = [samples[position] for position in found.positions]
     rows = merge_rows(bank, found, kept, kernel)
     directions = _directions(bank, rows, kernel, seed)
-    # Without a readable image to try the head on, `embed` has raised.
-    assert probe is not None
     old = rows.order < bank.rows
+    # Directions follow from the embeddings alone, like a linear head's grad-weights.
+    linear = bank.rule == "own" or head.linear
     if linear:
-        grad_weights, index = _through_linear_head(network, probe, directions, rows.classes)
+        grad_weights, index = _through_linear_head(bank, network, probe, directions, rows.classes)
         grad_weights = keep_channels(grad_weights, _rule(bank))
     else:
         # The pass over the new images found them in the order of `found`.
         wanted = np.empty((len(kept), bank.embedding_size), np.float32)
         wanted[rows.order[~old] - bank.rows] = directions.values[~old]
         pulled = second_pass(
-            network, source.preprocessing, fresh, found, wanted, cache, batch_size, progress
+            network, source.preprocessing, samples, found, wanted, trial.cache, batch_size, progress
         )
         added = keep_channels(pulled, _rule(bank))
         new_index = np.arange(len(kept)) + len(bank.grad_weights)
@@ -201,7 +208,7 @@ def rederived(bank: Bank, network: Network, seed: int = 0) -> Bank | None:
     """
     check_network(bank, needed_source(bank.source, "The bank"), network)
     probe = network.forward(torch.from_numpy(noise(network.image_size, _PROBE_IMAGES)))
-    if not head_traits(network, probe).linear:
+    if bank.rule != "own" and not head_traits(network, probe).linear:
         return None
     kernel = kernel_of(bank)
     _, classes = np.unique(bank.row_labels() or np.zeros(bank.rows), return_inverse=True)
@@ -210,7 +217,7 @@ def rederived(bank: Bank, network: Network, seed: int = 0) -> Bank | None:
         directions = kernel.directions(bank.embeddings, bank.outcome.values)
     else:
         directions = parse_objective(bank.objective, seed).directions(bank.embeddings, classes)
-    pulled, index = _through_linear_head(network, probe, directions, classes)
+    pulled, index = _through_linear_head(bank, network, probe, directions, classes)
     return replace(
         bank,
         grad_weights=keep_channels(pulled, _rule(bank)),
@@ -273,23 +280,20 @@ def _directions(
     return parse_objective(bank.objective, seed).directions(rows.embeddings, rows.classes)
 
 
-def _probe(network: Network, source: BankSource, samples: list[Sample]) -> Activations | None:
-    for batch in batches(samples, source.preprocessing, _PROBE_IMAGES):
-        if batch.positions:
-            # Two images at least: how the head answers them is compared.
-            images = batch.images if len(batch.images) > 1 else batch.images.repeat(2, 1, 1, 1)
-            return network.forward(images)
-    return None
-
-
 def _through_linear_head(
-    network: Network, probe: Activations, directions: Directions, classes: Integers
+    bank: Bank,
+    network: Network,
+    probe: Activations,
+    directions: Directions,
+    classes: Integers,
 ) -> tuple[Floats, Integers]:
-    if not directions.per_class:
-        pulled = pull_back_anywhere(network, probe, directions.values)
-        return pulled, np.arange(len(pulled))
-    _, firsts = np.unique(classes, return_index=True)
-    return pull_back_anywhere(network, probe, directions.values[firsts]), classes
+    wanted, index = directions.values, np.arange(len(directions.values))
+    if directions.per_class:
+        _, firsts = np.unique(classes, return_index=True)
+        wanted, index = wanted[firsts], classes
+    if bank.rule == "own":
+        return wanted, index
+    return pull_back_anywhere(network, probe, wanted), index
 
 
 def _in_row_order(grad_weights: Floats, index: Integers) -> tuple[Floats, Integers]:

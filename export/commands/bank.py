@@ -14,6 +14,8 @@ from foldcam.export.commands.options import (
     Channels,
     Color,
     Continuous,
+    DeviceText,
+    GradWeightsText,
     Json,
     Layer,
     Log,
@@ -31,7 +33,9 @@ from foldcam.export.commands.options import (
     check_image_flags,
     choice,
     data_document,
+    device_of,
     goal_of,
+    grad_weights_of,
     local_images,
     say_notes,
     split_of,
@@ -78,6 +82,7 @@ def build(
     continuous: Continuous = False,
     log: Log = False,
     channels: Channels = "all",
+    grad_weights: GradWeightsText = "auto",
     size: Size = None,
     resize: Resize = None,
     color: Color = None,
@@ -85,6 +90,7 @@ def build(
     std: Std = None,
     singletons: Singletons = "refuse",
     batch_size: BatchSize = 16,
+    device: DeviceText = "auto",
     seed: Seed = 0,
     engine: Annotated[
         str,
@@ -142,6 +148,7 @@ def build(
     from foldcam.export.progress import ProgressBar
 
     rule = choice("--channels", channels, CHANNEL_RULES)
+    own = grad_weights_of(grad_weights)
     check_image_flags(resize, color)
     check_outputs(
         [
@@ -155,6 +162,8 @@ def build(
     look = {"size": size, "resize": resize, "color": color, "mean": mean, "std": std}
     extra: dict[str, Any] = {}
     if choice("--engine", engine, ("local", "ray")) == "ray":
+        if device == "cuda":
+            raise typer.BadParameter("--engine ray embeds on processors: leave --device cuda out.")
         built, extra = _build_on_ray(
             model,
             images,
@@ -172,6 +181,7 @@ def build(
             output=output,
             layer=layer,
             channel_rule=rule,
+            grad_weights=own,
             batch_size=batch_size,
             seed=seed,
             keep_shards=shards,
@@ -185,8 +195,9 @@ def build(
             )
         dataset = training_data(local_images(images), split, singletons, continuous=continuous)
         extra = data_document(dataset)
+        place = device_of(device)
         with stdout_kept(), ProgressBar() as progress:
-            loaded = load_model(model, weights, output)
+            loaded = load_model(model, weights, output, place)
             built = build_bank_file(
                 loaded,
                 dataset,
@@ -195,6 +206,7 @@ def build(
                 preprocessing=with_overrides(loaded.preprocessing, **look),
                 layer=layer,
                 channel_rule=rule,
+                grad_weights=own,
                 batch_size=batch_size,
                 progress=progress,
             )
@@ -279,6 +291,7 @@ def add(
     split: Split = "train",
     singletons: Singletons = "refuse",
     batch_size: BatchSize = 16,
+    device: DeviceText = "auto",
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -303,10 +316,11 @@ def add(
     held = Bank.load(bank)
     dataset = load_dataset(images, chosen, continuous=held.outcome is not None)
     say_notes(dataset)
+    place = device_of(device)
     with stdout_kept(), ProgressBar() as progress:
         report = add_to_bank_file(
             held,
-            load_model(model, weights, output),
+            load_model(model, weights, output, place),
             dataset,
             out,
             singletons=policy,

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foldcam.export.commands.bank_report import print_bank
-from foldcam.export.commands.options import Json, Output, Seed, Weights, choice, stdout_kept
+from foldcam.export.commands.options import (
+    DeviceText,
+    Json,
+    Output,
+    Seed,
+    Weights,
+    choice,
+    device_of,
+    stdout_kept,
+)
 from foldcam.runtime.at_stake import Read, Written, check_outputs, network_file
 from foldcam.runtime.errors import ExitStatus
 
@@ -37,6 +46,7 @@ def merge(
     model: OwnModel = None,
     weights: Weights = None,
     output: Output = None,
+    device: DeviceText = "auto",
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -54,7 +64,7 @@ def merge(
     check_out(out)
     held = [Bank.load(path) for path in banks]
     with stdout_kept():
-        network = _network(held[0], model, weights, output)
+        network = _network(held[0], model, weights, output, device)
         report = merge_banks(held, [str(path) for path in banks], network, seed)
     report.bank.save(out)
     extra = {
@@ -90,6 +100,7 @@ def remove(
     model: OwnModel = None,
     weights: Weights = None,
     output: Output = None,
+    device: DeviceText = "auto",
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -116,7 +127,7 @@ def remove(
     held = Bank.load(bank)
     selection = selection_of(label or [], named, held)
     with stdout_kept():
-        network = _network(held, model, weights, output)
+        network = _network(held, model, weights, output, device)
         report = remove_from_bank(held, selection, network, seed)
     report.bank.save(out)
     document = {"bank": str(out), "removed_from": str(bank), **report.document()}
@@ -167,7 +178,7 @@ def _of_model(model: str | None, weights: Path | None) -> list[Read]:
 
 
 def _network(
-    bank: Bank, model: str | None, weights: Path | None, output: str | None
+    bank: Bank, model: str | None, weights: Path | None, output: str | None, device: str
 ) -> Network | None:
     """The network that made a bank, if it is named."""
     if model is None:
@@ -175,7 +186,7 @@ def _network(
     from foldcam.export.bank_files import network_of_bank
     from foldcam.export.models.spec import load_model
 
-    return network_of_bank(bank, load_model(model, weights, output))
+    return network_of_bank(bank, load_model(model, weights, output, device_of(device)))
 
 
 def _lines(path: Path | None) -> list[str]:

@@ -9,11 +9,15 @@ import typer
 
 from foldcam.export.commands.options import (
     BankPrecision,
+    BaselineText,
     BatchSize,
     Channels,
     Color,
     Compress,
     Continuous,
+    Contrast,
+    DeviceText,
+    GradWeightsText,
     HeatmapSizeText,
     InputTypeText,
     Json,
@@ -37,7 +41,9 @@ from foldcam.export.commands.options import (
     check_image_flags,
     choice,
     data_document,
+    device_of,
     goal_of,
+    grad_weights_of,
     heatmap_size_of,
     stdout_kept,
     storage_of,
@@ -73,6 +79,9 @@ def export(
     continuous: Continuous = False,
     log: Log = False,
     channels: Channels = "all",
+    grad_weights: GradWeightsText = "auto",
+    baseline: BaselineText = "auto",
+    contrast: Contrast = False,
     transfer: Transfer = 1,
     neighbors: Neighbors = 1,
     heatmap_size: HeatmapSizeText = "native",
@@ -94,6 +103,7 @@ def export(
         int, typer.Option(help="Sets the ONNX operator set of the file; TensorRT 8.6 needs 17.")
     ] = 18,
     batch_size: BatchSize = 16,
+    device: DeviceText = "auto",
     search: Search = "auto",
     compress: Compress = "none",
     bank_precision: BankPrecision = "auto",
@@ -112,10 +122,12 @@ def export(
     from foldcam.export.grafting.fold import FoldOptions
     from foldcam.export.models.spec import load_model, with_overrides
     from foldcam.export.progress import ProgressBar
-    from foldcam.runtime.contract.schema import INPUT_TYPES, PRECISIONS
+    from foldcam.runtime.contract.explanation import explanation_text
+    from foldcam.runtime.contract.schema import BASELINES, INPUT_TYPES, PRECISIONS
     from foldcam.runtime.system.text import number_text
 
     rule = choice("--channels", channels, CHANNEL_RULES)
+    own = grad_weights_of(grad_weights)
     head_rule = choice("--head", head, HEAD_RULES)
     options = FoldOptions(
         transfer=transfer,
@@ -124,6 +136,8 @@ def export(
         input_type=choice("--input", input_type, INPUT_TYPES),
         precision=choice("--precision", precision, PRECISIONS),
         storage=storage_of(search, compress, bank_precision),
+        baseline=None if baseline == "auto" else choice("--baseline", baseline, BASELINES),
+        contrast=contrast,
     )
     check_image_flags(resize, color)
     check_outputs(
@@ -137,8 +151,9 @@ def export(
     keep_network("--out", out)
     goal = goal_of(objective, continuous=continuous, log=log, seed=seed)
     dataset = training_data(images, split, singletons, continuous=continuous)
+    place = device_of(device)
     with stdout_kept(), ProgressBar() as progress:
-        loaded = load_model(model, weights, output)
+        loaded = load_model(model, weights, output, place)
         report = export_model(
             loaded,
             dataset,
@@ -149,6 +164,7 @@ def export(
             ),
             layer=layer,
             channel_rule=rule,
+            grad_weights=own,
             head_rule=head_rule,
             options=options,
             opset=opset,
@@ -166,6 +182,8 @@ def export(
         "normalized": contract.normalized,
         "precision": contract.precision,
         "head_linear": report.bank.head.linear,
+        "explanation": None if contract.explanation is None else vars(contract.explanation),
+        "optional_outputs": list(contract.optional_outputs),
         "rows": contract.bank.rows,
         "grad_weight_rows": contract.bank.grad_weight_rows,
         "labels": len({run.name for run in contract.labels}),
@@ -187,6 +205,8 @@ def export(
     print(f"{report.path}: {report.path.stat().st_size / 1e6:.1f} MB")
     print(f"  feature map  {contract.layer} [{channels_count} x {height} x {width}]")
     print(f"  embedding    {contract.bank.embedding_size} numbers")
+    if contract.explanation is not None:
+        print(f"  heat         {explanation_text(contract.explanation)}")
     what = f"of {summary['labels']} labels"
     if contract.outcome is not None:
         low, high = number_text(contract.outcome.low), number_text(contract.outcome.high)

@@ -72,6 +72,22 @@ def fold(
             show_default=_OWN.format("float32"),
         ),
     ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            help="Chooses what each position is compared with: mean, the average training image at "
+            "that place, or none.",
+            show_default=_OWN.format("by the kind of head"),
+        ),
+    ] = None,
+    contrast: Annotated[
+        bool | None,
+        typer.Option(
+            "--contrast/--no-contrast",
+            help="Adds the outputs contrast, runner_up and runner_up_similarity.",
+            show_default=_OWN.format("no"),
+        ),
+    ] = None,
     search: Search = "auto",
     compress: Annotated[
         str | None,
@@ -86,7 +102,7 @@ def fold(
     """Fold a bank into a network, or swap the bank of a folded model; needs no torch for that."""
     from foldcam.export.bank import Bank
     from foldcam.export.grafting.refold import fold_file, stored_options
-    from foldcam.runtime.contract.schema import INPUT_TYPES
+    from foldcam.runtime.contract.schema import BASELINES, INPUT_TYPES
 
     check_outputs([Read("NETWORK", network), Read("--bank", bank)], [Written("--out", out)])
     keep_network("--out", out)
@@ -99,6 +115,10 @@ def fold(
         options = replace(options, heatmap_size=heatmap_size_of(heatmap_size))
     if input_type is not None:
         options = replace(options, input_type=choice("--input", input_type, INPUT_TYPES))
+    if baseline is not None:
+        options = replace(options, baseline=choice("--baseline", baseline, BASELINES))
+    if contrast is not None:
+        options = replace(options, contrast=contrast)
     storage = storage_of(search, compress or "none", bank_precision)
     if compress is None:
         storage = replace(storage, compression=options.storage.compression)

@@ -13,11 +13,13 @@ import typer
 if TYPE_CHECKING:
     from foldcam.export.datasets import Dataset
     from foldcam.export.datasets import Split as SplitName
+    from foldcam.export.device import Device
     from foldcam.export.grafting.fold import HeatmapSize
     from foldcam.export.grafting.options import StorageOptions
     from foldcam.export.objectives.directions import Objective
     from foldcam.export.objectives.kernel import KernelObjective
     from foldcam.export.scale_out.sources import ShardedData
+    from foldcam.runtime.contract.schema import GradWeightsRule
 
 Choice = TypeVar("Choice", bound=str)
 
@@ -71,6 +73,31 @@ Log = Annotated[
 ]
 Channels = Annotated[
     str, typer.Option(help="Chooses the channels whose grad-weights are kept: all, or positive.")
+]
+GradWeightsText = Annotated[
+    str,
+    typer.Option(
+        "--grad-weights",
+        help="Chooses where an image's grad-weights come from: transferred, from its nearest "
+        "training image; own, computed in the graph at the image itself; auto takes own for a "
+        "class token and transferred for every other head.",
+    ),
+]
+BaselineText = Annotated[
+    str,
+    typer.Option(
+        "--baseline",
+        help="Chooses what each position is compared with: mean, the average training image at "
+        "that place, or none; auto takes what measured better for the kind of head.",
+    ),
+]
+Contrast = Annotated[
+    bool,
+    typer.Option(
+        "--contrast",
+        help="Adds the outputs contrast, runner_up and runner_up_similarity: the signed map of "
+        "what speaks for the label and not for the most similar other label.",
+    ),
 ]
 Transfer = Annotated[
     int,
@@ -148,6 +175,14 @@ Singletons = Annotated[
     str,
     typer.Option(help="Chooses what happens to labels with a single image: refuse, keep or drop."),
 ]
+DeviceText = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        help="Chooses what the network runs on: cpu, cuda (an NVIDIA GPU), or auto, which takes "
+        "the GPU where ONNX Runtime can compute on it.",
+    ),
+]
 BatchSize = Annotated[int, typer.Option(help="Sets the number of images per forward pass.", min=1)]
 Seed = Annotated[int, typer.Option(help="Sets the seed of the sampled triplets.")]
 Json = Annotated[bool, typer.Option("--json", help="Prints one JSON document to standard output.")]
@@ -171,6 +206,20 @@ def check_image_flags(resize: str | None, color: str | None) -> None:
         choice("--color", color, COLOR_ORDERS)
 
 
+def device_of(text: str) -> Device:
+    """What `--device` names, said once on standard error; wrong usage otherwise.
+
+    Raises:
+        FoldcamError: the GPU is asked for and cannot be had.
+    """
+    from foldcam.export.device import DEVICE_CHOICES, choose_device
+
+    device = choose_device(choice("--device", text, DEVICE_CHOICES))
+    if device.note:
+        print(device.note, file=sys.stderr, flush=True)
+    return device
+
+
 def heatmap_size_of(text: str) -> HeatmapSize:
     """`native`, `input`, or WIDTHxHEIGHT as `(height, width)`; wrong usage otherwise."""
     if text in ("native", "input"):
@@ -179,6 +228,15 @@ def heatmap_size_of(text: str) -> HeatmapSize:
     if not (width.isdigit() and height.isdigit()):
         raise typer.BadParameter(f"--heatmap-size {text!r} is not native, input or WIDTHxHEIGHT.")
     return int(height), int(width)
+
+
+def grad_weights_of(text: str) -> GradWeightsRule | None:
+    """The rule that `--grad-weights` names, None for auto; wrong usage otherwise."""
+    from foldcam.runtime.contract.schema import GRAD_WEIGHTS_RULES
+
+    if text == "auto":
+        return None
+    return choice("--grad-weights", text, GRAD_WEIGHTS_RULES)
 
 
 def goal_of(

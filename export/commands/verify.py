@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foldcam.export.commands.options import Json, Output, say_notes, split_of, stdout_kept
+from foldcam.export.commands.options import (
+    DeviceText,
+    Json,
+    Output,
+    device_of,
+    say_notes,
+    split_of,
+    stdout_kept,
+)
 from foldcam.runtime.at_stake import Read, Written, check_outputs, network_file
 from foldcam.runtime.errors import ExitStatus
 from foldcam.runtime.system.command import print_json
@@ -71,6 +79,7 @@ def verify(
     batch_size: Annotated[
         int, typer.Option(help="Sets the number of images per forward pass.", min=1)
     ] = 8,
+    device: DeviceText = "auto",
     picture: Annotated[
         Path | None,
         typer.Option(
@@ -121,15 +130,17 @@ def verify(
         dataset = images_of(images, chosen)
         say_notes(dataset)
         shown = ImagesToVerify(spread(dataset.samples, most))
+    # The folded models run on the processor, and so does a network that was taken out of one.
+    place = device_of(device) if specs or trust_origin or device == "cuda" else None
     with stdout_kept(), ProgressBar() as progress:
         network: Network | None = None
-        if specs or trust_origin:
+        if place is not None and (specs or trust_origin):
             from foldcam.export.models.named import load_network, load_origin
 
             network = (
-                load_network(model, contract, specs[0], weights, output)
+                load_network(model, contract, specs[0], weights, output, place)
                 if specs
-                else load_origin(model, contract, weights, output)
+                else load_origin(model, contract, weights, output, place)
             )
         report = compare(
             model, network, shown, against=files, batch_size=batch_size, progress=progress
@@ -199,6 +210,12 @@ def _print_pair(pair: PairReport, own_bank: bool) -> None:
               f"({compared_text(pair.heatmaps_compared, pair.heatmaps_blank)})")  # fmt: skip
         print(f"  heatmap difference   {pair.heatmap_difference_mean:.2g} mean, "
               f"{pair.heatmap_difference_worst:.2g} worst pixel")  # fmt: skip
+    for name, worst in (
+        ("contributions", pair.contribution_difference_worst),
+        ("contrasts", pair.contrast_difference_worst),
+    ):
+        if worst is not None:
+            print(f"  {name:20s} {worst:.2g} of the greatest contribution, worst cell")
     if pair.estimate_difference_worst is not None:
         print(f"  estimate difference  {pair.estimate_difference_worst:.2g} of the values' "
               "range, worst")  # fmt: skip

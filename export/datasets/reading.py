@@ -6,15 +6,13 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from foldcam.export.datasets.samples import Box, Sample, crop_text
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.images.files import read_image
+from foldcam.runtime.images.files import decode_image, image_bytes
 from foldcam.runtime.images.preprocess import Image
-from foldcam.runtime.system.files import sha256_of_file
 
 PHOTOGRAPH_DIGITS = 32
 """Hexadecimal digits of a picture's hash that all crops of one file have in common."""
@@ -35,41 +33,70 @@ class Picture:
     clipped: bool = False
 
 
+@dataclass(frozen=True, eq=False)
+class PictureFile:
+    """A sample's file that was read and not decoded yet: its hash alone may say enough.
+
+    Attributes:
+        sample: the sample.
+        data: the file's bytes.
+        file_sha256: of them.
+    """
+
+    sample: Sample
+    data: bytes
+    file_sha256: str
+
+    @property
+    def sha256(self) -> str:
+        """The picture's, see `picture_hash`."""
+        return picture_hash(self.file_sha256, self.sample.crop)
+
+    def decoded(self) -> Picture:
+        """The picture; the part of the photograph that the sample's crop names.
+
+        Raises:
+            FoldcamError: it cannot be decoded, or the crop lies outside the photograph.
+        """
+        image = decode_image(self.data, self.sample.path)
+        if self.sample.crop is None:
+            return Picture(image, self.sha256)
+        part, clipped = _cropped(image, self.sample, self.sample.crop)
+        return Picture(part, self.sha256, clipped)
+
+
+def open_picture(sample: Sample) -> PictureFile:
+    """Read a sample's file, once for its hash and its pixels.
+
+    Raises:
+        FoldcamError: the file cannot be read.
+    """
+    data = image_bytes(sample.path)
+    return PictureFile(sample, data, hashlib.sha256(data).hexdigest())
+
+
 def read_picture(sample: Sample) -> Picture:
-    """Read a sample; the part of the photograph that its crop names.
+    """Read and decode a sample, see `PictureFile.decoded`.
 
     Raises:
         FoldcamError: the file cannot be read, or the crop lies outside the photograph.
     """
-    image = read_image(sample.path)
-    digest = file_hash(sample.path)
-    if sample.crop is None:
-        return Picture(image, digest)
+    return open_picture(sample).decoded()
+
+
+def _cropped(image: Image, sample: Sample, crop: Box) -> tuple[Image, bool]:
+    """The part inside a box, and whether the box reaches beyond the photograph."""
     height, width = image.shape[:2]
-    x, y, across, down = (int(number) for number in sample.crop)
+    x, y, across, down = (int(number) for number in crop)
     left, top = max(x, 0), max(y, 0)
     right, lower = min(x + across, width), min(y + down, height)
     if right <= left or lower <= top:
         raise FoldcamError(
-            f"{sample.where or sample.name}: the box {crop_text(sample.crop)} lies outside the "
+            f"{sample.where or sample.name}: the box {crop_text(crop)} lies outside the "
             f"photograph, which is {width} x {height} pixels."
         )
     clipped = (left, top, right, lower) != (x, y, x + across, y + down)
-    part = np.ascontiguousarray(image[top:lower, left:right])
-    return Picture(part, picture_hash(digest, sample.crop), clipped)
-
-
-def file_hash(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file.
-
-    Raises:
-        FoldcamError: it cannot be read.
-    """
-    try:
-        return sha256_of_file(path)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise FoldcamError(f"{path} cannot be read: {reason}.") from None
+    return np.ascontiguousarray(image[top:lower, left:right]), clipped
 
 
 def picture_hash(file_sha256: str, crop: Box | None) -> str:
@@ -83,15 +110,6 @@ def picture_hash(file_sha256: str, crop: Box | None) -> str:
         return file_sha256
     whole = hashlib.sha256(f"{file_sha256} {crop_text(crop)}".encode()).hexdigest()
     return file_sha256[:PHOTOGRAPH_DIGITS] + whole[:PHOTOGRAPH_DIGITS]
-
-
-def sample_hash(sample: Sample) -> str:
-    """The picture's hash without decoding it.
-
-    Raises:
-        FoldcamError: the file cannot be read.
-    """
-    return picture_hash(file_hash(sample.path), sample.crop)
 
 
 def same_pictures(

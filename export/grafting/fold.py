@@ -42,6 +42,7 @@ from foldcam.export.grafting.checks import (
     takes_uint8,
 )
 from foldcam.export.grafting.constants import store
+from foldcam.export.grafting.contrast import check_contrast, graft_runner_up
 from foldcam.export.grafting.heat import MapGraft
 from foldcam.export.grafting.in_graph import (
     BANK_GRAD_WEIGHTS,
@@ -50,6 +51,7 @@ from foldcam.export.grafting.in_graph import (
 )
 from foldcam.export.grafting.input import graft_uint8_input
 from foldcam.export.grafting.options import StorageOptions
+from foldcam.export.grafting.own import OwnGradWeights
 from foldcam.export.grafting.search import graft_neighbors, graft_norm, graft_unit_embedding
 from foldcam.export.grafting.transfer import graft_estimate, graft_transfer
 from foldcam.export.onnx_graphs.embedding_model import (
@@ -63,6 +65,7 @@ from foldcam.export.onnx_graphs.normalization import find_normalization, has_uni
 from foldcam.export.onnx_graphs.precision import is_float16, to_float16
 from foldcam.export.onnx_graphs.writing import PREFIX, Graft
 from foldcam.runtime.contract.schema import (
+    CONTRAST,
     CONTRIBUTION,
     EMBEDDING,
     METADATA_KEY,
@@ -165,6 +168,8 @@ def fold(
     if options.precision == "fp16" and not is_float16(folded):
         folded = to_float16(folded)
     stored = store(bank, options.storage)
+    if options.contrast:
+        check_contrast(bank, stored)
     transfer = _clamped("--transfer", options.transfer, bank, stored)
     neighbors = _clamped("--neighbors", options.neighbors, bank, stored)
     heatmap_size = _heatmap_size(options.heatmap_size, (height, width), preprocessing)
@@ -181,7 +186,14 @@ def fold(
     transferred = graft_transfer(graft, stored, rows, transfer, found)
     feature_map = (channels, height, width)
     maps = MapGraft(graft, feature_map, heatmap_size, stored.arrays.get(BANK_MEAN_SUMMANDS))
-    signed = maps.signed(transferred.rows)
+    own = None
+    if bank.rule == "own":
+        assert explanation is not None
+        own = OwnGradWeights(
+            graft, head_end or EMBEDDING, explanation.summands, explanation.query, feature_map,
+            bank.embedding_size,
+        )  # fmt: skip
+    signed = maps.signed(transferred.rows if own is None else own.at(transferred.rows, "label"))
     if bank.outcome is None:
         maps.heatmap(signed)
     else:
@@ -189,7 +201,14 @@ def fold(
         graft_estimate(graft, stored, bank.outcome)
     if explanation is not None:
         norm = _norm(graft, head_end or EMBEDDING, bank.embedding_size)
-        maps.contribution(maps.in_cosines(signed, transferred.scale, norm, "contribution"))
+        cosines = maps.in_cosines(signed, transferred.scale, norm, "contribution")
+        maps.contribution(cosines)
+        if options.contrast:
+            row = graft_runner_up(graft, bank, rows, found)
+            other = graft_transfer(graft, stored, row, 1, 1, "runner_up_gathered")
+            weights = other.rows if own is None else own.at(other.rows, "runner_up")
+            against = maps.signed(weights, "runner_up_heat")
+            maps.contrast(cosines, maps.in_cosines(against, other.scale, norm, "runner_up"))
 
     check_file_size(network_bytes, weight_bytes(folded) - network_bytes, bank.rows)
     contract = Contract(
@@ -218,7 +237,7 @@ def fold(
         outcome=None if bank.outcome is None else bank.outcome.summary(),
         precision=options.precision,
         explanation=explanation,
-        optional_outputs=() if explanation is None else (CONTRIBUTION,),
+        optional_outputs=_optional_outputs(explanation, options),
     )
     _replace_outputs(folded.graph, contract)
     entry = folded.metadata_props.add()
@@ -256,6 +275,12 @@ def _explanation(bank: Bank, options: FoldOptions, query: int) -> Explanation | 
             "again, or leave --baseline out."
         )
     return Explanation(bank.summands, baseline, bank.rule, query)
+
+
+def _optional_outputs(explanation: Explanation | None, options: FoldOptions) -> tuple[str, ...]:
+    if explanation is None:
+        return ()
+    return (CONTRIBUTION, CONTRAST) if options.contrast else (CONTRIBUTION,)
 
 
 def _norm(graft: Graft, head_end: str, size: int) -> str:

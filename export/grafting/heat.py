@@ -8,7 +8,7 @@ import numpy.typing as npt
 from foldcam.export.grafting.in_graph import BANK_MEAN_SUMMANDS
 from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP
 from foldcam.export.onnx_graphs.writing import PREFIX, Graft
-from foldcam.runtime.contract.schema import CONTRIBUTION, HEATMAP, HEATMAP_LOWER
+from foldcam.runtime.contract.schema import CONTRAST, CONTRIBUTION, HEATMAP, HEATMAP_LOWER
 
 # Below this an image's greatest heat counts as zero.
 _TINY_HEAT = 1e-20
@@ -84,11 +84,20 @@ class MapGraft:
 
     def contribution(self, cosines: str) -> None:
         """`contribution`: the signed map in cosines, whose sum a larger output keeps."""
+        self.output(self._shared(cosines, CONTRIBUTION), CONTRIBUTION)
+
+    def contrast(self, cosines: str, other: str) -> None:
+        """`contrast`: the signed map of one label less that of another, both in cosines."""
+        between = self._graft.node("Sub", [cosines, other], PREFIX + "between_labels")
+        self.output(self._shared(between, CONTRAST), CONTRAST)
+
+    def _shared(self, cosines: str, name: str) -> str:
+        """A map whose sum stays what it is where the output has more cells."""
         cells = self._size[0] * self._size[1] / (self._grid[0] * self._grid[1])
-        if cells != 1:
-            share = self._graft.constant("cell_share", 1 / cells, np.float32)
-            cosines = self._graft.node("Mul", [cosines, share], PREFIX + "shared_cosines")
-        self.output(cosines, CONTRIBUTION)
+        if cells == 1:
+            return cosines
+        share = self._graft.constant(f"{name}_cell_share", 1 / cells, np.float32)
+        return self._graft.node("Mul", [cosines, share], f"{PREFIX}{name}_shared_cells")
 
     def output(self, flat: str, output: str) -> None:
         """`[N, 1, h * w]` -> the output `[N, 1, height, width]`, resized where it must be."""

@@ -17,7 +17,7 @@ from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP, marked_netwo
 from foldcam.export.onnx_graphs.message import load_message
 from foldcam.export.versions import tool_versions
 from foldcam.runtime.contract.onnx_file import read_contract, read_header
-from foldcam.runtime.contract.schema import EMBEDDING, METADATA_KEY, Contract
+from foldcam.runtime.contract.schema import CONTRAST, EMBEDDING, METADATA_KEY, Contract
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.files import atomic_path
 
@@ -83,9 +83,12 @@ def fold_file(
 
 def _check_replacement(path: Path, contract: Contract, bank: Bank, source: BankSource) -> None:
     """Sizes first: they say more than two hashes."""
+    needed = contract.feature_map[0]
+    if bank.rule == "own":
+        needed = contract.bank.embedding_size
     for what, has, needs in (
         ("D", bank.embedding_size, contract.bank.embedding_size),
-        ("K", bank.channels, contract.feature_map[0]),
+        ("K", bank.channels, needed),
     ):
         if has != needs:
             raise FoldcamError(
@@ -165,6 +168,8 @@ def _options_of(contract: Contract | None) -> FoldOptions:
         input_type=contract.input_type,
         precision=contract.precision,
         storage=StorageOptions(compression=parse_compression(contract.bank.compression)),
+        baseline=None if contract.explanation is None else contract.explanation.baseline,
+        contrast=CONTRAST in contract.optional_outputs,
     )
 
 

@@ -24,7 +24,7 @@ _NEAR_LISTS = PREFIX + "near_lists"
 # Below this the norm of an embedding counts as zero.
 _TINY_NORM = 1e-12
 # Less than any cosine, whatever it is added to.
-_BELOW_ALL = -4.0
+BELOW_ALL = -4.0
 
 
 def graft_unit_embedding(graft: Graft, unit: bool) -> str:
@@ -88,7 +88,7 @@ def _in_lists(graft: Graft, stored: StoredBank, unit: str, found: int, reported:
     scores = graft.node("Reshape", [compared, flat], PREFIX + "place_similarities")
     padding = stored.padding()
     if found > 1 and padding.any():
-        below = graft.constant("padding", np.where(padding, _BELOW_ALL, 0.0), np.float32)
+        below = graft.constant("padding", np.where(padding, BELOW_ALL, 0.0), np.float32)
         of_lists = graft.node("Gather", [below, lists], PREFIX + "padding_of_lists", axis=0)
         added = graft.node("Reshape", [of_lists, flat], PREFIX + "padding_of_places")
         scores = graft.node("Add", [scores, added], PREFIX + "masked_similarities")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +39,7 @@ class Transferred:
 
 
 def graft_transfer(
-    graft: Graft, stored: StoredBank, rows: str, transfer: int, found: int
+    graft: Graft, stored: StoredBank, rows: str, transfer: int, found: int, name: str = "gathered"
 ) -> Transferred:
     """The mean of the nearest rows' grad-weights for each image.
 
@@ -47,43 +49,41 @@ def graft_transfer(
         rows: name of the nearest rows `[N, found]`.
         transfer: how many of them are averaged.
         found: how many there are.
+        name: for the values' names.
     """
-    used = rows if transfer == found else graft.first_columns(rows, transfer, PREFIX + "used")
+    used = rows if transfer == found else graft.first_columns(rows, transfer, f"{PREFIX}{name}_of")
     arrays = stored.arrays
     if BANK_GRAD_INDEX in arrays:
-        index = graft.constant(BANK_GRAD_INDEX, arrays[BANK_GRAD_INDEX], np.int32)
-        used = graft.node("Gather", [index, used], PREFIX + "grad_rows", axis=0)
-    table = arrays[BANK_GRAD_WEIGHTS]
-    weights = graft.node(
-        "Gather",
-        [graft.constant(BANK_GRAD_WEIGHTS, table, table.dtype), used],
-        PREFIX + "gathered",
-        axis=0,
-    )
-    if table.dtype == np.float16:
-        weights = graft.node("Cast", [weights], PREFIX + "gathered_float", to=TensorProto.FLOAT)
+        index = _constant(graft, BANK_GRAD_INDEX, arrays)
+        used = graft.node("Gather", [index, used], f"{PREFIX}{name}_rows", axis=0)
+    table = _constant(graft, BANK_GRAD_WEIGHTS, arrays)
+    weights = graft.node("Gather", [table, used], PREFIX + name, axis=0)
+    if arrays[BANK_GRAD_WEIGHTS].dtype == np.float16:
+        weights = graft.node("Cast", [weights], f"{PREFIX}{name}_float", to=TensorProto.FLOAT)
     scale = None
     if BANK_GRAD_SCALES in arrays:
-        scale = _scales(graft, arrays[BANK_GRAD_SCALES], used)
+        column = _constant(graft, BANK_GRAD_SCALES, arrays)
+        scales = graft.node("Gather", [column, used], f"{PREFIX}{name}_scales", axis=0)
+        shape = graft.constant(f"{name}_scales_shape", [0, -1, 1], np.int64)
+        scale = graft.node("Reshape", [scales, shape], f"{PREFIX}{name}_scale")
     if transfer > 1:
         if scale is not None:
-            greatest = graft.reduce("ReduceMax", scale, 1, PREFIX + "greatest_scale")
-            shares = graft.node("Div", [scale, greatest], PREFIX + "scale_shares")
-            weights = graft.node("Mul", [weights, shares], PREFIX + "weighed_rows")
+            greatest = graft.reduce("ReduceMax", scale, 1, f"{PREFIX}{name}_greatest_scale")
+            shares = graft.node("Div", [scale, greatest], f"{PREFIX}{name}_scale_shares")
+            weights = graft.node("Mul", [weights, shares], f"{PREFIX}{name}_weighed")
             scale = greatest
-        weights = graft.reduce("ReduceMean", weights, 1, PREFIX + "grad_weights")
+        weights = graft.reduce("ReduceMean", weights, 1, f"{PREFIX}{name}_mean")
     if stored.storage.rank:
-        basis = graft.constant(BANK_GRAD_BASIS, arrays[BANK_GRAD_BASIS], np.float32)
-        weights = graft.node("MatMul", [weights, basis], PREFIX + "combined_grad_weights")
+        basis = _constant(graft, BANK_GRAD_BASIS, arrays)
+        weights = graft.node("MatMul", [weights, basis], f"{PREFIX}{name}_combined")
     return Transferred(weights, scale)
 
 
-def _scales(graft: Graft, scales: npt.NDArray[np.float32], used: str) -> str:
-    """`float32 [N, transfer, 1]`."""
-    column = graft.constant(BANK_GRAD_SCALES, scales, np.float32)
-    gathered = graft.node("Gather", [column, used], PREFIX + "gathered_scales", axis=0)
-    shape = graft.constant("scale_shape", [0, -1, 1], np.int64)
-    return graft.node("Reshape", [gathered, shape], PREFIX + "scales")
+def _constant(graft: Graft, name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+    """The array's name, which two searches share."""
+    if not graft.has_constant(name):
+        graft.constant(name, arrays[name], arrays[name].dtype)
+    return name
 
 
 def graft_estimate(graft: Graft, stored: StoredBank, outcome: BankOutcome) -> None:

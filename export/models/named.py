@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from foldcam.export.device import CPU, Device
 from foldcam.export.networks.feature_map import UnknownLayerError
 from foldcam.runtime.contract.onnx_file import read_header
 from foldcam.runtime.contract.schema import METADATA_KEY, Contract
@@ -36,6 +37,7 @@ def load_network(
     spec: str,
     weights: Path | None = None,
     output: str | None = None,
+    device: Device = CPU,
 ) -> Network:
     """The network that the user names, cut where a folded model is.
 
@@ -45,6 +47,7 @@ def load_network(
         spec: MODEL.
         weights: the weights of that MODEL.
         output: which of the network's outputs is the embedding, where several could be.
+        device: where it runs.
 
     Raises:
         FoldcamError: it cannot be found or loaded.
@@ -52,7 +55,7 @@ def load_network(
     from foldcam.export.models.spec import load_model
 
     recipe = contract.preprocessing
-    loaded = load_model(spec, weights, output)
+    loaded = load_model(spec, weights, output, device)
     try:
         explained = contract.explanation
         summed = explained is not None and explained.summands != "none"
@@ -71,6 +74,7 @@ def load_origin(
     contract: Contract,
     weights: Path | None = None,
     output: str | None = None,
+    device: Device = CPU,
 ) -> Network:
     """The network that the metadata name: only for a user who trusts the file's author.
 
@@ -81,7 +85,7 @@ def load_origin(
         model_path: the folded model.
         contract: the contract of that model.
         weights: the weights of that network, or None for those that the metadata name.
-        output: as in `load_network`.
+        output, device: as in `load_network`.
 
     Raises:
         FoldcamError: it cannot be found or loaded.
@@ -94,7 +98,7 @@ def load_origin(
         spec = f"{_beside(model_path, file, '--against')}{mark}{named}"
     if origin.weights and weights is None:
         weights = _beside(model_path, origin.weights, "--weights")
-    return load_network(model_path, contract, spec, weights, output)
+    return load_network(model_path, contract, spec, weights, output, device)
 
 
 def _beside(model: Path, name: str, flag: str) -> Path:

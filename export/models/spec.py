@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from foldcam.export.device import CPU, Device
 from foldcam.export.models.pixel_range import check_unit_range
 from foldcam.export.models.program_file import load_program
 from foldcam.export.models.trained_file import (
@@ -43,6 +44,7 @@ class LoadedModel:
         weights: file name of the weights, empty if there were none.
         output: which of its outputs is the embedding, where several could be.
         notes: what the user should know about how it was loaded, one sentence each.
+        device: where its networks run.
     """
 
     source: nn.Module | OnnxFile
@@ -51,6 +53,7 @@ class LoadedModel:
     weights: str
     output: str | None = None
     notes: tuple[str, ...] = ()
+    device: Device = CPU
 
     @property
     def module(self) -> nn.Module:
@@ -86,15 +89,35 @@ class LoadedModel:
         Raises:
             FoldcamError: as `TorchNetwork` and `OnnxNetwork`.
         """
-        network = self._cut(layer, size, exact)
-        if summands and exact:
-            from foldcam.export.onnx_networks.summand_network import with_summands
-
+        if not (summands and exact):
+            network = self._cut(layer, size, exact)
+        else:
+            network, searched = self._searched(layer, size)
             # A layer further ahead was asked for: what is summed behind it is something else.
-            if layer is None or self._cut(None, size, exact).layer == network.layer:
-                network = with_summands(network)
+            if network.layer == searched:
+                from foldcam.export.onnx_networks.summand_network import with_summands
+
+                network = with_summands(network, self.device)
         network.notes = (*self.notes, *network.notes)
         return network
+
+    def _searched(
+        self, layer: str | None, size: tuple[int, int] | None
+    ) -> tuple[Network, str | None]:
+        """The network, and the layer that the search finds, for which it is cut only once."""
+        try:
+            network = self._cut(None, size, True)
+        except FoldcamError:
+            if layer is None:
+                raise
+            # It is named because the search fails.
+            return self._cut(layer, size, True), None
+        searched = network.layer
+        if layer == searched:
+            network.pooled, network.finer = (), None
+        elif layer is not None:
+            network = self._cut(layer, size, True)
+        return network, searched
 
     def _cut(self, layer: str | None, size: tuple[int, int] | None, exact: bool) -> Network:
         own = (self.preprocessing.height, self.preprocessing.width)
@@ -102,8 +125,8 @@ class LoadedModel:
             # ONNX Runtime is loaded only where it is needed.
             from foldcam.export.onnx_networks.opening import open_onnx
 
-            return open_onnx(self.source, size or own, layer, exact)
-        return TorchNetwork(self.source, size or own, layer, self.output)
+            return open_onnx(self.source, size or own, layer, exact, self.device)
+        return TorchNetwork(self.source, size or own, layer, self.output, device=self.device)
 
 
 # MODEL names that foldcam brings along.
@@ -150,7 +173,10 @@ def wrap_module(
 
 
 def load_model(
-    spec: str, weights: Path | str | None = None, output: str | None = None
+    spec: str,
+    weights: Path | str | None = None,
+    output: str | None = None,
+    device: Device = CPU,
 ) -> LoadedModel:
     """Load the network that `spec` names.
 
@@ -164,10 +190,15 @@ def load_model(
             For a factory also the file of `foldcam train` that was made from it.
         output: which of its outputs is the embedding, where several could be; in an `.onnx`
             file any value inside it as well.
+        device: where its networks run, see `export.device.choose_device`.
 
     Raises:
         FoldcamError: nothing of that name, or weights that do not fit.
     """
+    return replace(_loaded(spec, weights, output), device=device)
+
+
+def _loaded(spec: str, weights: Path | str | None, output: str | None) -> LoadedModel:
     weights = None if weights is None else Path(weights)
     if not Path(spec).exists():
         spec, _, named = spec.partition("#")

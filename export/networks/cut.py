@@ -78,6 +78,7 @@ class Network(ABC):
 
     notes: tuple[str, ...] = ()
     summands: SummandKind = "none"
+    _sha256: str | None = None
 
     def __init__(self, points: CutPoints) -> None:
         self.image_size = points.image_size
@@ -111,9 +112,15 @@ class Network(ABC):
             FoldcamError: the network cannot be expressed in that opset.
         """
 
-    @abstractmethod
     def sha256(self) -> str:
-        """Hash of the parameters and of what is computed with them."""
+        """Hash of the parameters and of what is computed with them, taken once."""
+        if self._sha256 is None:
+            self._sha256 = self._hashed()
+        return self._sha256
+
+    @abstractmethod
+    def _hashed(self) -> str:
+        """See `sha256`."""
 
     @torch.no_grad()
     def forward(self, images: torch.Tensor) -> Activations:
@@ -176,6 +183,10 @@ class Network(ABC):
     def pull_back(self, activations: Activations, directions: torch.Tensor) -> torch.Tensor:
         """Grad-weights `float32 [N, K]`: the spatial mean of `pull_back_map`."""
         return self.pull_back_map(activations, directions).mean(dim=(2, 3))
+
+    def for_pull_back(self, activations: Activations) -> Activations:
+        """What `pull_back` needs of activations, where it is less than all of them."""
+        return activations
 
     def head_is_linear(self, activations: Activations) -> bool:
         """Whether the head's Jacobian is the same wherever it is taken, but for a factor.

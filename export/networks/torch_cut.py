@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cached_property
 
 import onnx
 import torch
-from torch import nn
+from torch import fx, nn
 
+from foldcam.export.device import CPU, Device, full_float32
 from foldcam.export.networks.conversion import to_onnx
 from foldcam.export.networks.cut import CutPoints, Network
 from foldcam.export.networks.held_scales import hold_scales
-from foldcam.export.networks.traced_graph import context_of, subgraph, trace_module
+from foldcam.export.networks.traced_graph import context_of, moved, subgraph, trace_module
 from foldcam.export.onnx_graphs.embedding_model import mark_network
 
 
 class TorchNetwork(Network):
     """A torch module in eval mode, exported and cut at its feature map.
 
-    The module is left in eval mode, in float32, on the CPU, with frozen parameters.
+    The module is left in eval mode, in float32, on the CPU, with frozen parameters. Its trunk
+    may run on a GPU, in a copy that is made when the first image comes; activations are always
+    tensors of the processor, where the head runs.
 
     Args:
         module: image `float32 [N, 3, H, W]` -> embedding `[N, D]`, or a structure (dictionary,
@@ -28,6 +32,7 @@ class TorchNetwork(Network):
         output: which of the module's outputs is the embedding, where several could be.
         hold: whether normalisations inside the head are differentiated with their scale
             held constant, see `export.networks.held_scales`. Without it for comparison.
+        device: where the trunk runs.
 
     Attributes:
         program: the whole graph, image -> (feature map, embedding).
@@ -48,7 +53,9 @@ class TorchNetwork(Network):
         output: str | None = None,
         *,
         hold: bool = True,
+        device: Device = CPU,
     ) -> None:
+        self._device = device
         traced = trace_module(module, image_size, layer, output)
         super().__init__(
             CutPoints(
@@ -73,8 +80,21 @@ class TorchNetwork(Network):
         self.program = traced.program
 
     def _trunk(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        outputs: tuple[torch.Tensor, ...] = self.trunk_module(images)
-        return outputs
+        place, trunk = self._placed
+        if place.type == "cpu":
+            outputs: tuple[torch.Tensor, ...] = trunk(images)
+            return outputs
+        with full_float32():
+            return tuple(
+                each.cpu() if isinstance(each, torch.Tensor) else each
+                for each in trunk(images.to(place))
+            )
+
+    @cached_property
+    def _placed(self) -> tuple[torch.device, fx.GraphModule]:
+        """Where the trunk runs, and the trunk there."""
+        place = self._device.for_torch()
+        return place, self.trunk_module if place.type == "cpu" else moved(self.trunk_module, place)
 
     def _head(
         self, feature_map: torch.Tensor, *context: torch.Tensor | int
@@ -91,7 +111,7 @@ class TorchNetwork(Network):
         mark_network(model, self.sha256())
         return model
 
-    def sha256(self) -> str:
+    def _hashed(self) -> str:
         """Hash of the parameters, the buffers and the operators with their arguments."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.program.state_dict().items()):

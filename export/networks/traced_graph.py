@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -124,7 +125,7 @@ def context_of(whole: fx.GraphModule, start: fx.Node, ends: Sequence[fx.Node]) -
     """What else, besides `start`, must be known to compute `ends` from it.
 
     Values that do not depend on `start`: skip connections around it, sizes. The
-    number of images is not among them, see `subgraph`.
+    number of images, and what follows from it alone, is not among them, see `subgraph`.
     """
     after = graph_search.descendants(start) - {start}
     needed = set().union(*(graph_search.ancestors(end) for end in ends))
@@ -133,7 +134,7 @@ def context_of(whole: fx.GraphModule, start: fx.Node, ends: Sequence[fx.Node]) -
         if node in after and node in needed:
             for source in node.all_input_nodes:
                 known = source is start or source in after or source in context
-                if not known and source.op != "get_attr" and not _is_batch_size(source):
+                if not known and source.op != "get_attr" and not _follows_from_batch(source):
                     context.append(source)
     return context
 
@@ -179,10 +180,33 @@ def subgraph(
     return module
 
 
+def moved(module: fx.GraphModule, device: torch.device) -> fx.GraphModule:
+    """A copy of a graph on another device; constants that its nodes make are made there.
+
+    Args:
+        module: on the processor; not changed.
+        device: where the copy is.
+    """
+    copy = deepcopy(module).to(device)
+    for node in copy.graph.nodes:
+        if "device" in node.kwargs:
+            node.kwargs = {**node.kwargs, "device": device}
+    copy.recompile()
+    return copy
+
+
 def example_images(image_size: tuple[int, int], count: int) -> torch.Tensor:
     """Seeded noise, `float32 [count, 3, H, W]`."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(count, 3, *image_size, generator=generator)
+
+
+def _follows_from_batch(node: fx.Node) -> bool:
+    """Whether it is the number of images, or a product of it, as torch's own attention has it."""
+    if node.op != "call_function" or isinstance(node.meta.get("val"), torch.Tensor):
+        return False
+    sources = node.all_input_nodes
+    return _is_batch_size(node) or (bool(sources) and all(map(_follows_from_batch, sources)))
 
 
 def _is_batch_size(node: fx.Node) -> bool:

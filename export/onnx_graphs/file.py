@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx.defs
 import onnx.inliner
@@ -42,6 +44,8 @@ _FUSED = {
     "SkipLayerNormalization",
 }
 _OWN_DOMAINS = ("", "ai.onnx")
+# `tokens[0]`: the first row of a value `[N, T, D]`.
+_TOKEN = re.compile(r"(?P<value>.+)\[(?P<number>\d+)\]")
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,8 @@ def read_onnx(path: Path, output: str | None = None) -> OnnxFile:
 
     Args:
         path: the `.onnx`; weights beside it are read as well.
-        output: name of the embedding among its outputs, or None to find it.
+        output: the value that is the embedding, or None to find it; `NAME[0]` is the first
+            token of a value `[N, T, D]`, where transformers put their class token.
 
     Raises:
         FoldcamError: not an ONNX file; a folded or quantized model; an operator of
@@ -164,7 +169,14 @@ def _end_at(graph: onnx.GraphProto, output: str) -> None:
     Raises:
         FoldcamError: no node has that output.
     """
-    if not any(output in node.output for node in graph.node):
+    values = {name for node in graph.node for name in node.output}
+    if output not in values and (token := _TOKEN.fullmatch(output)) and token["value"] in values:
+        number = numpy_helper.from_array(np.int64(token["number"]), f"{output}_number")
+        graph.initializer.append(number)
+        graph.node.append(
+            helper.make_node("Gather", [token["value"], number.name], [output], output, axis=1)
+        )
+    elif output not in values:
         shown = ", ".join(repr(value.name) for value in graph.output)
         raise FoldcamError(
             f"The network has no value {output!r} for --output; its outputs: {shown}."

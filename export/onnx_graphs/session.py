@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from foldcam.export.device import CPU, Device
 from foldcam.export.onnx_graphs.values import inputs_of, place_of
 from foldcam.runtime.errors import FoldcamError
 
@@ -27,17 +28,20 @@ _BEFORE_REASON = (
 
 
 class GraphSession:
-    """A graph on the CPU.
+    """A graph in ONNX Runtime.
 
     Args:
         model: with all weights in it.
         outputs: names of the values that `run` returns, which need not be the graph's outputs.
+        device: where it is computed; images and values are arrays of the processor.
 
     Raises:
         FoldcamError: onnxruntime is not installed, or refuses the graph.
     """
 
-    def __init__(self, model: onnx.ModelProto, outputs: Sequence[str]) -> None:
+    def __init__(
+        self, model: onnx.ModelProto, outputs: Sequence[str], device: Device = CPU
+    ) -> None:
         shown = onnx.ModelProto()
         shown.CopyFrom(model)
         del shown.graph.output[:], shown.graph.value_info[:]
@@ -46,7 +50,7 @@ class GraphSession:
         self._outputs = list(outputs)
         self._input = str(model.graph.input[0].name)
         try:
-            self._session = _session(shown)
+            self._session = _session(shown, device)
         except FoldcamError:
             raise
         except Exception as error:
@@ -125,7 +129,7 @@ class NodeRunner:
         made = [onnx.ValueInfoProto(name=name) for name in node.output if name]
         graph = helper.make_graph([node], "node", given, made)
         model = helper.make_model(graph, opset_imports=self._opsets, ir_version=self._ir_version)
-        return _session(model, plain=True)
+        return _session(model, CPU, plain=True)
 
 
 def _dims(array: Array) -> tuple[int | None, ...]:
@@ -154,7 +158,7 @@ def reason(error: Exception) -> str:
     return text[:200].rstrip(". ")
 
 
-def _session(model: onnx.ModelProto, plain: bool = False) -> Any:
+def _session(model: onnx.ModelProto, device: Device, plain: bool = False) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
@@ -167,6 +171,9 @@ def _session(model: onnx.ModelProto, plain: bool = False) -> Any:
         # One operator: neither threads nor a rewritten graph pay.
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=device.providers()
     )
+    # It would turn to the processor by itself in the midst of a run, and nobody would know.
+    session.disable_fallback()
+    return session

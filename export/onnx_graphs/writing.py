@@ -33,6 +33,10 @@ class Graft:
         )
         return full
 
+    def has_constant(self, name: str) -> bool:
+        """Whether there is an initializer of that name."""
+        return any(tensor.name == name for tensor in self.graph.initializer)
+
     def node(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
         """Add a node with one output; returns the output's name."""
         self.nodes(op, inputs, [output], **attributes)

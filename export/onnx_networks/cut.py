@@ -9,6 +9,7 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from foldcam.export.device import CPU, Device
 from foldcam.export.networks.cut import Activations, CutPoints, Network
 from foldcam.export.networks.feature_map import Layout
 from foldcam.export.onnx_graphs.embedding_model import BATCH, FEATURE_MAP, strip_origin
@@ -36,6 +37,7 @@ class OnnxNetwork(Network):
         layer: name of the feature map's value or node, or None to find it.
         exact: whether the head has to be differentiable. If not, a head that is not runs
             in ONNX Runtime as well, and only directions cannot be pulled back through it.
+        device: where the trunk runs, and such a head.
 
     Raises:
         FoldcamError: its input, outputs, batch or opset cannot be used; it has no feature
@@ -49,6 +51,7 @@ class OnnxNetwork(Network):
         image_size: tuple[int, int],
         layer: str | None = None,
         exact: bool = True,
+        device: Device = CPU,
     ) -> None:
         self._file = file
         self._prepared = prepared = prepare(file, image_size)
@@ -74,7 +77,7 @@ class OnnxNetwork(Network):
         if self._obstacle is None:
             self._graph_head = OnnxHead(prepared, points.layer.name, points.head_end)
             ends = [points.layer.name, *self._graph_head.context]
-        self._session = GraphSession(prepared.model, ends)
+        self._session = GraphSession(prepared.model, ends, device)
         wrong = self._wrong_head()
         if wrong is not None and exact:
             raise FoldcamError(f"{wrong}: use --head fitted.")
@@ -82,7 +85,7 @@ class OnnxNetwork(Network):
             # Then it runs in ONNX Runtime like one that has no gradient.
             self._graph_head, self._obstacle = None, wrong
             ends = [points.layer.name, points.head_end, prepared.embedding]
-            self._session = GraphSession(prepared.model, ends)
+            self._session = GraphSession(prepared.model, ends, device)
 
     def _trunk(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         layer, *context = (to_torch(array) for array in self._session.run(images.numpy()))
@@ -166,7 +169,7 @@ class OnnxNetwork(Network):
             raise FoldcamError(f"The network is not valid ONNX: {first}.") from error
         return changed
 
-    def sha256(self) -> str:
+    def _hashed(self) -> str:
         """Hash of the file's nodes, attributes and weights, and of the output that is used."""
         return computation_hash(self._file.model, self._prepared.embedding)
 

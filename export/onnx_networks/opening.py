@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from foldcam.export.device import CPU, Device
 from foldcam.export.networks.feature_map import Grid
 from foldcam.export.onnx_graphs.file import OnnxFile, ending_at
 from foldcam.export.onnx_networks.cut import OnnxNetwork
@@ -17,7 +18,11 @@ _MOST_OFFERED = 4
 
 
 def open_onnx(
-    file: OnnxFile, image_size: Grid, layer: str | None = None, exact: bool = True
+    file: OnnxFile,
+    image_size: Grid,
+    layer: str | None = None,
+    exact: bool = True,
+    device: Device = CPU,
 ) -> OnnxNetwork:
     """As `OnnxNetwork`, but names for --output are tried before they are proposed.
 
@@ -26,12 +31,13 @@ def open_onnx(
         image_size: `(height, width)` of the input in pixels.
         layer: name of the feature map's value or node, or None to find it.
         exact: whether the head has to be differentiable.
+        device: where it runs.
 
     Raises:
         FoldcamError: as `OnnxNetwork`.
     """
     try:
-        return OnnxNetwork(file, image_size, layer, exact)
+        return OnnxNetwork(file, image_size, layer, exact, device)
     except OutputChoiceError as question:
         raise answered(question, file, image_size) from None
 

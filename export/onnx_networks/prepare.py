@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from foldcam.export.networks.feature_map import read_layout
 from foldcam.export.onnx_graphs.constants import fold_constants
 from foldcam.export.onnx_graphs.embedding_model import BATCH, OLDEST_OPSET, opset_of
 from foldcam.export.onnx_graphs.file import OnnxFile
@@ -129,7 +131,7 @@ def _choose_output(model: onnx.ModelProto, images: Array) -> tuple[str, int]:
         raise OutputChoiceError(
             f"The network's output{'s are' if len(names) > 1 else ' is'} {shown}, and an embedding "
             "has the shape [N, D] in float32 or float16",
-            _inner_embeddings(model, images),
+            _class_tokens(arrays, images) or _inner_embeddings(model, images),
         )
     if len(fitting) > 1:
         raise OutputChoiceError(
@@ -147,16 +149,38 @@ def _inner_embeddings(model: onnx.ModelProto, images: Array) -> dict[str, str]:
     """Values inside the graph that could be the embedding, the last first, and their shapes."""
     names = [str(name) for node in model.graph.node for name in node.output if name]
     try:
-        found = zip(names, GraphSession(model, names).run(images), strict=True)
+        found = dict(zip(names, GraphSession(model, names).run(images), strict=True))
     except FoldcamError:
         # A value that only exists inside of what ONNX Runtime puts together.
         return {}
+    arrays = {name: each for name, each in found.items() if isinstance(each, np.ndarray)}
+    tokens = [name for name, each in arrays.items() if _has_class_token(each, images)]
+    # One number for each token, such as a LayerNorm's deviations, is no embedding.
+    per_token = {(*arrays[name].shape[:2], 1) for name in tokens}
     fitting = {
         name: _text(array.shape)
-        for name, array in found
-        if isinstance(array, np.ndarray) and _is_embedding(array, len(images))
+        for name, array in reversed(arrays.items())
+        if _is_embedding(array, len(images)) and array.shape not in per_token
     }
-    return dict(reversed(fitting.items()))
+    return {**_class_tokens({name: arrays[name] for name in tokens[-1:]}, images), **fitting}
+
+
+def _class_tokens(arrays: Mapping[str, Array], images: Array) -> dict[str, str]:
+    """The first token of each value that is tokens, as --output takes it, and its shape."""
+    return {
+        f"{name}[0]": f"{len(array)} x {array.shape[2]}"
+        for name, array in arrays.items()
+        if _has_class_token(array, images)
+    }
+
+
+def _has_class_token(array: Array, images: Array) -> bool:
+    """Whether it is a transformer's tokens `[N, T, D]`, with others before the patches'."""
+    if array.ndim != 3 or array.dtype not in (np.float32, np.float16) or len(array) != len(images):
+        return False
+    height, width = images.shape[2:]
+    layout = read_layout(array.shape[1:], (height, width))
+    return layout is not None and layout.kind == "tokens" and layout.skipped > 0
 
 
 def _is_embedding(array: Array, count: int) -> bool:

@@ -10,7 +10,8 @@ import onnx
 import torch
 from onnx import TensorProto, helper
 
-from foldcam.export.networks.cut import CutPoints, Network
+from foldcam.export.device import CPU, Device
+from foldcam.export.networks.cut import Activations, CutPoints, Network
 from foldcam.export.networks.feature_map import Layout
 from foldcam.export.networks.feature_map_search import is_spread
 from foldcam.export.onnx_graphs.embedding_model import (
@@ -49,6 +50,7 @@ class SummandNetwork(Network):
 
     Args:
         base: the network, cut at its last spatial activation.
+        device: where the trunk runs.
 
     Attributes:
         summation: the sum.
@@ -58,7 +60,7 @@ class SummandNetwork(Network):
         FoldcamError: the network cannot be expressed in ONNX.
     """
 
-    def __init__(self, base: Network) -> None:
+    def __init__(self, base: Network, device: Device = CPU) -> None:
         self._base = base
         self._models: dict[int, onnx.ModelProto] = {}
         analysed = _analysed(base, base.to_onnx())
@@ -82,7 +84,7 @@ class SummandNetwork(Network):
         model = _with_summands(analysed)
         self._models[18] = _with_ends(model, self, summation)
         names = [FEATURE_MAP, FEATURE_SUM, *_renamed(analysed.head.context, summation)]
-        self._session = GraphSession(model, names)
+        self._session = GraphSession(model, names, device)
         self._check()
 
     def _trunk(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -110,8 +112,19 @@ class SummandNetwork(Network):
         copy.CopyFrom(self._models[opset])
         return copy
 
-    def sha256(self) -> str:
-        """See `Network.sha256`: that of the network itself."""
+    def for_pull_back(self, activations: Activations) -> Activations:
+        """See `Network.for_pull_back`: the gradient is the same at every position, so that the
+        sum stands for a map of one.
+        """
+        summed = activations.feature_map.sum(dim=(2, 3), keepdim=True)
+        return replace(activations, feature_map=summed)
+
+    def pull_back(self, activations: Activations, directions: torch.Tensor) -> torch.Tensor:
+        """See `Network.pull_back`."""
+        return super().pull_back(self.for_pull_back(activations), directions)
+
+    def _hashed(self) -> str:
+        """Hash of the network itself."""
         return self._base.sha256()
 
     def _of_query(self, total: torch.Tensor) -> torch.Tensor:
@@ -151,14 +164,15 @@ class SummandNetwork(Network):
         return TensorProto.FLOAT16 in kinds
 
 
-def with_summands(base: Network) -> Network:
+def with_summands(base: Network, device: Device = CPU) -> Network:
     """The network cut at its sum over positions, or itself, with a note, where it has none.
 
     Args:
         base: the network, cut at its last spatial activation.
+        device: where the trunk runs.
     """
     try:
-        return SummandNetwork(base)
+        return SummandNetwork(base, device)
     except NoSumError as error:
         reason = str(error)
     base.notes = (

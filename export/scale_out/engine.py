@@ -29,6 +29,7 @@ from foldcam.export.datasets import Dataset, Sample, SingletonPolicy, handle_sin
 from foldcam.export.datasets.labels import twins
 from foldcam.export.exporter import bank_notes, normalization_notes, source_of
 from foldcam.export.grafting.options import Compression
+from foldcam.export.grafting.own import chosen_grad_weights
 from foldcam.export.grafting.prototypes import compressed
 from foldcam.export.models.spec import load_model
 from foldcam.export.objectives.blocks import BLOCK_ROWS, directions_in_blocks
@@ -46,6 +47,7 @@ from foldcam.export.scale_out.work import (
     load_rows,
 )
 from foldcam.export.scale_out.workers import Workers
+from foldcam.runtime.contract.schema import GradWeightsRule
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
 from foldcam.runtime.system.files import hidden_beside, user_errors_for
@@ -77,6 +79,7 @@ def build_bank_file_on_ray(
     preprocessing: Preprocessing | None = None,
     layer: str | None = None,
     channel_rule: ChannelRule = "all",
+    grad_weights: GradWeightsRule | None = None,
     batch_size: int = 16,
     singletons: SingletonPolicy = "refuse",
     compression: Compression | None = None,
@@ -95,7 +98,7 @@ def build_bank_file_on_ray(
         out: the bank's file. Shards are beside it until it is written.
         objective: what the directions come from.
         weights, output: as in `load_model`.
-        preprocessing, layer, channel_rule, batch_size: as in `build_bank_file`.
+        preprocessing, layer, channel_rule, grad_weights, batch_size: as in `build_bank_file`.
         singletons: what to do with labels of one image, where labels are read by the workers.
         compression: makes the bank smaller; None for all rows.
         address, workers: as in `workers.cluster`.
@@ -108,7 +111,7 @@ def build_bank_file_on_ray(
             worker that dies of its shard again and again.
     """
     check_out(out)
-    check_rule(objective, channel_rule)
+    check_rule(objective, channel_rule, grad_weights or "transferred")
     if data.listed is not None:
         # What cannot work is refused before hours of work.
         in_order(data.listed, objective if isinstance(objective, KernelObjective) else None)
@@ -158,7 +161,7 @@ def build_bank_file_on_ray(
         report = bank_of_rows(
             network, probe, head_traits(network, probe), rows, directions, objective.name,
             channel_rule, at_each_image, [item for each in found for item in each.skipped], remarks,
-            mean_summands=_mean_map(found),
+            chosen_grad_weights(network, grad_weights), _mean_map(found),
         )  # fmt: skip
         figures = {
             "shards": len(data.shards),

@@ -50,6 +50,7 @@ class Trainee(nn.Module):
         start = _start(traced, train_from)
         self.train_from = start.layer.name
         self.feature_map_shape = traced.layer.shape
+        self._tokens = traced.layer.layout.kind == "tokens"
         feature_map, end = traced.feature_map, traced.head_end
         context = context_of(traced.whole, start.node, [feature_map, end])
         head_context = context_of(traced.whole, feature_map, [end])
@@ -104,6 +105,9 @@ class Trainee(nn.Module):
 
         Masked and scaled by one over the part's share, so that an average over the
         map becomes the average over the part (exactly, for an average-pool head).
+        Tokens are attended to, and a token of zeros would be too; so a map of tokens is
+        filled with the part's own, repeated: then attention behind it weighs the part's
+        tokens among themselves, and their average is still the part's.
 
         Args:
             feature_map: `[N, K, h, w]`.
@@ -115,11 +119,31 @@ class Trainee(nn.Module):
         """
         shares = masks.mean(dim=(2, 3))
         image, region = torch.nonzero(shares > 0, as_tuple=True)
-        weights = masks[image, region] / shares[image, region][:, None, None]
         # Not by `[image]`: its gradient is added up by several threads in the order in which they
         # come, which on a busy machine is another one each time.
-        parts = feature_map.index_select(0, image) * weights[:, None]
+        parts = feature_map.index_select(0, image)
+        if self._tokens:
+            parts = _repeated(parts, masks[image, region])
+        else:
+            parts = parts * (masks[image, region] / shares[image, region][:, None, None])[:, None]
         return self.embed(parts, [value.index_select(0, image) for value in context])
+
+
+def _repeated(maps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """Maps `[M, K, h, w]`, each filled with the cells of its mask `[M, h, w]`, repeated in order.
+
+    The cells are those that lie in the part by half or more; the fullest where none does.
+    """
+    positions = maps.shape[2] * maps.shape[3]
+    flat = masks.flatten(1)
+    inside = flat >= flat.amax(1, keepdim=True).clamp(max=0.5)
+    # The cells of the part first, in their order.
+    order = torch.argsort(~inside, dim=1, stable=True)
+    turn = torch.arange(positions, device=maps.device) % inside.sum(1, keepdim=True)
+    chosen = order.gather(1, turn)
+    # A product, and not `gather`: the gradient of that is added up in another order each time.
+    picked = nn.functional.one_hot(chosen, positions).to(maps.dtype)
+    return (maps.flatten(2) @ picked.transpose(1, 2)).reshape(maps.shape)
 
 
 def _start(traced: TracedGraph, name: str | None) -> Candidate:

@@ -6,7 +6,8 @@ their images here, so that none of them can disagree about rotation, alpha or de
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -53,13 +54,25 @@ def read_image(path: Path | str) -> Image:
         FoldcamError: missing, empty, not an image, truncated, damaged, above the limit of
             pixels (see `runtime.images.pixel_limit`), or HEIC without the extra that reads it.
     """
+    return decode_image(image_bytes(path), path)
+
+
+def decode_image(data: bytes, path: Path | str) -> Image:
+    """The photograph in a file's bytes, see `read_image`.
+
+    Args:
+        data: of `image_bytes`.
+        path: where they are from, for messages.
+
+    Returns:
+        `uint8 [H, W, 3]` RGB.
+
+    Raises:
+        FoldcamError: as `read_image`, but for what keeps a file from being read.
+    """
     path = Path(path)
-    try:
-        return _decoded(_read_bytes(path), path)
-    except MemoryError:
-        raise FoldcamError(
-            f"{path} needs more memory to decode than this machine or its limit allows."
-        ) from None
+    with _enough_memory_for(path):
+        return _decoded(data, path)
 
 
 def _decoded(data: bytes, path: Path) -> Image:
@@ -179,6 +192,27 @@ def write_image(
     # Written by Python, not by cv2.imwrite, which hides the reason when it fails.
     with atomic_path(path, another) as temporary:
         temporary.write_bytes(encoded.tobytes())
+
+
+def image_bytes(path: Path | str) -> bytes:
+    """The bytes of a photograph's file, which is opened once, whatever is done with them.
+
+    Raises:
+        FoldcamError: missing, empty, not a regular file, too large, or not readable.
+    """
+    path = Path(path)
+    with _enough_memory_for(path):
+        return _read_bytes(path)
+
+
+@contextmanager
+def _enough_memory_for(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError:
+        raise FoldcamError(
+            f"{path} needs more memory to decode than this machine or its limit allows."
+        ) from None
 
 
 def _read_bytes(path: Path) -> bytes:

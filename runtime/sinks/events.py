@@ -13,7 +13,7 @@ from foldcam.runtime.events.rule import EventRule
 from foldcam.runtime.sinks.base import NotWritten, Sink, check_writable
 from foldcam.runtime.sinks.growing import GrowingLines
 from foldcam.runtime.sinks.guard import DiskGuard
-from foldcam.runtime.sinks.record import capture_time, record, share_record
+from foldcam.runtime.sinks.record import Boxes, capture_time, record
 from foldcam.runtime.sinks.segments import Segments
 from foldcam.runtime.sources.base import Source
 
@@ -113,14 +113,16 @@ class EventSink(Sink):
 def event_document(event: Event) -> dict[str, Any]:
     """An event as JSON values: `event`, `rule` (its conditions), `number`, the region's record.
 
-    Of a rule with a box, `share` says how much of the region's evidence lies in it.
+    Of a rule with a box, `shares` say how much of the region's evidence lies in it.
     """
-    document = {
+    return {
         "event": event.rule.name,
         "rule": event.rule.conditions,
         "number": event.number,
-        **record(event.item.frame, event.result, embedding=False),
+        **record(event.item.frame, event.result, embedding=False, boxes=boxes_of([event.rule])),
     }
-    if event.rule.heat_in is not None:
-        document["share"] = share_record(event.result.share(event.rule.heat_in))
-    return document
+
+
+def boxes_of(rules: Sequence[EventRule]) -> Boxes:
+    """The boxes of rules, by the rules' names."""
+    return {rule.name: rule.heat_in for rule in rules if rule.heat_in is not None}

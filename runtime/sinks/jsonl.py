@@ -15,7 +15,7 @@ from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.sinks.base import Part, PendingFile, refuse_input
 from foldcam.runtime.sinks.growing import GrowingLines, is_of_lines
-from foldcam.runtime.sinks.record import place_of
+from foldcam.runtime.sinks.record import Boxes, place_of
 from foldcam.runtime.sinks.record import record as record
 from foldcam.runtime.system.files import write_failure
 from foldcam.runtime.system.standard_streams import output
@@ -35,6 +35,7 @@ class JsonlSink(Part):
             directly.
         embedding: whether each line carries the embedding.
         another: gives another name if the name is taken at the end; None replaces the file.
+        boxes: of which each line says how much of the evidence lies in them, by name.
 
     Raises:
         FoldcamError: the folder cannot be written, another run is writing the file, or there is
@@ -44,9 +45,14 @@ class JsonlSink(Part):
     name = "jsonl"
 
     def __init__(
-        self, target: str, embedding: bool = True, another: Callable[[], Path] | None = None
+        self,
+        target: str,
+        embedding: bool = True,
+        another: Callable[[], Path] | None = None,
+        *,
+        boxes: Boxes | None = None,
     ) -> None:
-        self._embedding = embedding
+        self._embedding, self._boxes = embedding, boxes
         self._path = Path(target)
         self._file: PendingFile | None = None
         self._stream: IO[bytes] | None = None
@@ -97,7 +103,7 @@ class JsonlSink(Part):
         """Append one line per result; a frame without regions has a line, too."""
         if self._file is not None:
             refuse_input(self._path, item.frame.source)
-        data = lines_of(item, self._embedding)
+        data = lines_of(item, self._embedding, self._boxes)
         try:
             if self._stream is None:
                 output().write(data.decode())
@@ -119,6 +125,7 @@ class GrowingJsonlSink(Part):
     Args:
         path: the file.
         embedding: whether each line carries the embedding.
+        boxes: as of `JsonlSink`.
 
     Raises:
         FoldcamError: the folder cannot be written, another run is writing the file, or it holds
@@ -127,8 +134,8 @@ class GrowingJsonlSink(Part):
 
     name = "jsonl"
 
-    def __init__(self, path: Path, embedding: bool = True) -> None:
-        self._embedding = embedding
+    def __init__(self, path: Path, embedding: bool = True, boxes: Boxes | None = None) -> None:
+        self._embedding, self._boxes = embedding, boxes
         self._lines = GrowingLines(path, FIRST_KEY, alone=True)
         self._size = 0
         self.output = str(path)
@@ -148,15 +155,15 @@ class GrowingJsonlSink(Part):
 
     def write(self, item: FrameResults) -> None:
         """Append one line per result; a frame without regions has a line, too."""
-        data = lines_of(item, self._embedding)
+        data = lines_of(item, self._embedding, self._boxes)
         self._lines.append(data)
         self._size += len(data)
 
 
-def lines_of(item: FrameResults, embedding: bool) -> bytes:
+def lines_of(item: FrameResults, embedding: bool, boxes: Boxes | None = None) -> bytes:
     """One line per result; a frame without regions has a line, too."""
     lines = [
-        json.dumps(record(item.frame, result, embedding), allow_nan=False)
+        json.dumps(record(item.frame, result, embedding, boxes), allow_nan=False)
         for result in item.results
     ] or [json.dumps({**place_of(item.frame), "regions": 0})]
     return "".join(f"{line}\n" for line in lines).encode()

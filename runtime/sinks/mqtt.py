@@ -12,7 +12,7 @@ from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.sinks.base import NotWritten, Sink
 from foldcam.runtime.sinks.broker import Broker, parse_broker
-from foldcam.runtime.sinks.record import place_of, record
+from foldcam.runtime.sinks.record import Boxes, place_of, record
 from foldcam.runtime.system.logs import log
 
 _MOST_WAITING = 200
@@ -34,6 +34,7 @@ class MqttSink(Sink):
         embedding: whether messages carry the embedding.
         patient: for recorded sources, whose frames shall not be lost: wait for the broker, but
             not for one that was away for five seconds.
+        boxes: as of `JsonlSink`.
 
     Raises:
         FoldcamError: the address is none, or its file of certificates cannot be read.
@@ -42,11 +43,17 @@ class MqttSink(Sink):
 
     name = "mqtt"
 
-    def __init__(self, uri: str, embedding: bool = True, patient: bool = False) -> None:
+    def __init__(
+        self,
+        uri: str,
+        embedding: bool = True,
+        patient: bool = False,
+        boxes: Boxes | None = None,
+    ) -> None:
         import paho.mqtt.client as paho
         from paho.mqtt.enums import CallbackAPIVersion
 
-        self._embedding, self._patient = embedding, patient
+        self._embedding, self._patient, self._boxes = embedding, patient, boxes
         self._broker = parse_broker(uri)
         self.output = self._broker.shown
         self._paho = paho
@@ -103,7 +110,7 @@ class MqttSink(Sink):
         if not self._client.is_connected():
             raise NotWritten(self._refused or f"{self._broker.shown} is not connected")
         documents: list[dict[str, Any]] = [
-            record(item.frame, result, self._embedding) for result in item.results
+            record(item.frame, result, self._embedding, self._boxes) for result in item.results
         ] or [{**place_of(item.frame), "regions": 0}]
         for document in documents:
             text = json.dumps(document, allow_nan=False)

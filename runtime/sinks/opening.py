@@ -15,7 +15,7 @@ from foldcam.runtime.images.files import WRITTEN_SUFFIXES
 from foldcam.runtime.output_options import OutputOptions, RecordingOptions
 from foldcam.runtime.sinks.base import Part, Sink
 from foldcam.runtime.sinks.custom import open_custom
-from foldcam.runtime.sinks.events import EventSink
+from foldcam.runtime.sinks.events import EventSink, boxes_of
 from foldcam.runtime.sinks.guard import DiskGuard
 from foldcam.runtime.sinks.jsonl import GrowingJsonlSink, JsonlSink, is_direct, repair_jsonl
 from foldcam.runtime.sinks.pictures import PicturesSink, names_one_picture, stems_of
@@ -88,6 +88,7 @@ class _Opening:
     ) -> None:
         self._sources, self._output, self._recording = sources, output, recording
         self._events, self._contract = events, contract
+        self._boxes = boxes_of(events)
         self._live = any(source.live for source in sources)
         keep = recording.keep_gb
         self._keep_bytes = None if keep is None else 1e9 * keep
@@ -130,7 +131,9 @@ class _Opening:
             if output.mqtt is not None:
                 from foldcam.runtime.sinks.mqtt import MqttSink
 
-                mqtt = MqttSink(output.mqtt, output.embedding, patient=not self._live)
+                mqtt = MqttSink(
+                    output.mqtt, output.embedding, patient=not self._live, boxes=self._boxes
+                )
                 callbacks.append(mqtt.publish_event)
                 add(mqtt)
             if output.webhook is not None:
@@ -139,7 +142,7 @@ class _Opening:
                 add(
                     WebhookSink(
                         output.webhook, output.webhook_token_file, output.embedding,
-                        patient=not self._live,
+                        patient=not self._live, boxes=self._boxes,
                     )
                 )  # fmt: skip
             if self._events:
@@ -208,15 +211,15 @@ class _Opening:
         )
 
     def _jsonl(self, target: str) -> Sink:
-        embedding = self._output.embedding
+        embedding, boxes = self._output.embedding, self._boxes
         if is_direct(target) or not (self._live or self._recording.rotates):
-            return JsonlSink(target, embedding)
+            return JsonlSink(target, embedding, boxes=boxes)
         path = Path(target)
 
         def begin(part: Path) -> Part:
             if self._live:
-                return GrowingJsonlSink(part, embedding)
-            return JsonlSink(str(part), embedding, Segments(path).next)
+                return GrowingJsonlSink(part, embedding, boxes)
+            return JsonlSink(str(part), embedding, Segments(path).next, boxes=boxes)
 
         return Recording(
             "jsonl", path, self._recording, self._live, begin, repair_jsonl,
@@ -228,12 +231,13 @@ class _Opening:
 
         if self._contract is None:
             raise ValueError("Parquet needs the model's contract")
-        size = self._contract.bank.embedding_size
+        size, boxes = self._contract.bank.embedding_size, self._boxes
         if not (self._live or self._recording.rotates):
-            return ParquetSink(path, size)
+            return ParquetSink(path, size, boxes=boxes)
         return Recording(
             "parquet", path, self._recording, self._live,
-            lambda part: ParquetSink(part, size, another=Segments(path).next), is_whole_parquet,
+            lambda part: ParquetSink(part, size, another=Segments(path).next, boxes=boxes),
+            is_whole_parquet,
             self._guard(path.parent),
         )  # fmt: skip
 

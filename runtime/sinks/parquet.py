@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.result import Result
 from foldcam.runtime.sinks.base import Part, PendingFile, refuse_input
-from foldcam.runtime.sinks.record import capture_time, shown_source
+from foldcam.runtime.sinks.record import Boxes, capture_time, shown_source
 from foldcam.runtime.sources.base import Frame
 from foldcam.runtime.system.files import refuse_special, write_failure
 
@@ -36,6 +37,7 @@ class ParquetSink(Part):
         embedding_size: D.
         flush_rows: rows of a group; chosen by D unless given.
         another: gives another name if the name is taken at the end; None replaces the file.
+        boxes: as of `JsonlSink`.
 
     Raises:
         FoldcamError: the folder cannot be written.
@@ -50,10 +52,11 @@ class ParquetSink(Part):
         embedding_size: int,
         flush_rows: int | None = None,
         another: Callable[[], Path] | None = None,
+        boxes: Boxes | None = None,
     ) -> None:
         import pyarrow.parquet as pq
 
-        self._path, self._size = path, embedding_size
+        self._path, self._size, self._boxes = path, embedding_size, boxes or {}
         most = max(1, min(_MOST_ROWS, _GROUP_BYTES // (4 * embedding_size)))
         self._embeddings = np.empty((flush_rows or most, embedding_size), np.float32)
         self._rows: list[dict[str, Any]] = []
@@ -106,7 +109,7 @@ class ParquetSink(Part):
                 )
             # Copied: the array may be the backend's own, written over by the next frame.
             self._embeddings[len(self._rows)] = result.embedding
-            self._rows.append(_row(item.frame, result))
+            self._rows.append(_row(item.frame, result, self._boxes))
             if len(self._rows) == len(self._embeddings):
                 try:
                     self._flush()
@@ -143,6 +146,13 @@ def schema(embedding_size: int) -> pa.Schema:
     import pyarrow as pa
 
     box = pa.struct([pa.field(name, pa.int32()) for name in ("x", "y", "width", "height")])
+    share = pa.struct(
+        [
+            pa.field("box", pa.string(), nullable=False),
+            pa.field("evidence_for", pa.float32()),
+            pa.field("evidence_against", pa.float32()),
+        ]
+    )
     return pa.schema(
         [
             pa.field("source", pa.string(), nullable=False),
@@ -158,6 +168,7 @@ def schema(embedding_size: int) -> pa.Schema:
             pa.field("error", pa.string()),
             pa.field("evidence_for", pa.float32()),
             pa.field("evidence_against", pa.float32()),
+            pa.field("shares", pa.list_(share), nullable=False),
             pa.field("runner_up", pa.int32()),
             pa.field("runner_up_label", pa.string()),
             pa.field("runner_up_similarity", pa.float32()),
@@ -192,7 +203,7 @@ def is_whole_parquet(path: Path) -> bool:
     return True
 
 
-def _row(frame: Frame, result: Result) -> dict[str, Any]:
+def _row(frame: Frame, result: Result, boxes: Boxes) -> dict[str, Any]:
     box, runner_up = result.box, result.runner_up_label
     return {
         "source": _utf8(shown_source(frame)),
@@ -208,6 +219,7 @@ def _row(frame: Frame, result: Result) -> dict[str, Any]:
         "error": result.error,
         "evidence_for": result.evidence_for,
         "evidence_against": result.evidence_against,
+        "shares": [{"box": name, **asdict(result.share(box))} for name, box in boxes.items()],
         "runner_up": result.runner_up,
         "runner_up_label": None if runner_up is None else _utf8(runner_up),
         "runner_up_similarity": result.runner_up_similarity,

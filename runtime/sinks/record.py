@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
@@ -12,8 +13,13 @@ from foldcam.runtime.result import Result
 from foldcam.runtime.sources.base import Frame
 from foldcam.runtime.system.redaction import redacted_value
 
+Boxes = Mapping[str, tuple[int, int, int, int]]
+"""Boxes `(x, y, width, height)` of a frame, by the names of their rules for events."""
 
-def record(frame: Frame, result: Result, embedding: bool = True) -> dict[str, Any]:
+
+def record(
+    frame: Frame, result: Result, embedding: bool = True, boxes: Boxes | None = None
+) -> dict[str, Any]:
     """One result as a JSON object; a number that is not finite becomes null.
 
     A continuous outcome has `estimate` and `hottest_lower`, and its neighbors no label. Where
@@ -22,6 +28,12 @@ def record(frame: Frame, result: Result, embedding: bool = True) -> dict[str, An
     A model with contributions gives `evidence_for` and `evidence_against`, the magnitudes of the
     sums of its positive and negative contributions in units of cosine; one with a contrast gives
     the `runner_up`. All are null without an answer.
+
+    Args:
+        frame: the frame.
+        result: of one region of it.
+        embedding: whether the embedding is in it.
+        boxes: of which `shares` say how much of the region's evidence lies in them.
     """
     labels: list[dict[str, str]] = [{"label": label} for label in result.labels]
     if result.estimate is not None:
@@ -52,6 +64,8 @@ def record(frame: Frame, result: Result, embedding: bool = True) -> dict[str, An
         document["evidence_against"] = _optional(result.evidence_against)
     if result.contrast is not None:
         document["runner_up"] = _runner_up(result)
+    if boxes:
+        document["shares"] = {name: _share(result.share(box)) for name, box in boxes.items()}
     if result.error is not None:
         document["error"] = result.error
     if embedding and result.error is not None:
@@ -59,14 +73,6 @@ def record(frame: Frame, result: Result, embedding: bool = True) -> dict[str, An
     elif embedding:
         document["embedding"] = [_number(value) for value in result.embedding.tolist()]
     return document
-
-
-def share_record(share: Share) -> dict[str, float | None]:
-    """How much of the evidence lies in a box; null where there is none."""
-    return {
-        "evidence_for": _optional(share.evidence_for),
-        "evidence_against": _optional(share.evidence_against),
-    }
 
 
 def place_of(frame: Frame) -> dict[str, Any]:
@@ -109,6 +115,13 @@ def _runner_up(result: Result) -> dict[str, Any] | None:
         "row": result.runner_up,
         "label": result.runner_up_label,
         "similarity": _optional(result.runner_up_similarity),
+    }
+
+
+def _share(share: Share) -> dict[str, float | None]:
+    return {
+        "evidence_for": _optional(share.evidence_for),
+        "evidence_against": _optional(share.evidence_against),
     }
 
 

@@ -18,6 +18,7 @@ from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.sinks.base import NotWritten, Sink
 from foldcam.runtime.sinks.jsonl import lines_of
+from foldcam.runtime.sinks.record import Boxes
 from foldcam.runtime.system.backoff import Backoff
 from foldcam.runtime.system.files import refuse_special
 from foldcam.runtime.system.logs import log
@@ -53,6 +54,7 @@ class WebhookSink(Sink):
         patient: for recorded sources, whose frames must not be lost: at most 8 frames wait, and the
             run waits for the server, unless it has been away for five seconds. Otherwise 200 frames
             wait, and those above are lost.
+        boxes: as of `JsonlSink`.
 
     Raises:
         FoldcamError: the address or the token cannot be used.
@@ -66,10 +68,11 @@ class WebhookSink(Sink):
         token_file: str | None = None,
         embedding: bool = True,
         patient: bool = False,
+        boxes: Boxes | None = None,
     ) -> None:
         self._server = parse_webhook(url)
         self._headers = _headers(self._server, token_file)
-        self._embedding, self._patient = embedding, patient
+        self._embedding, self._patient, self._boxes = embedding, patient, boxes
         self._room = _MOST_WAITING_PATIENTLY if patient else _MOST_WAITING
         self.output = self._server.shown
         self._changed = threading.Condition()
@@ -93,7 +96,7 @@ class WebhookSink(Sink):
         Raises:
             NotWritten: too many wait, because the server is away or too slow.
         """
-        lines = lines_of(item, self._embedding).splitlines()
+        lines = lines_of(item, self._embedding, self._boxes).splitlines()
         with self._changed:
             while self._patient and self._is_full() and self._patience() > 0:
                 self._changed.wait(min(0.1, self._patience()))

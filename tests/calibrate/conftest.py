@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,7 @@ from onnx import helper
 
 from foldcam.export.bank import Bank
 from foldcam.export.grafting.fold import FoldOptions, fold
+from foldcam.export.onnx_graphs.embedding_model import mark_network
 from foldcam.export.onnx_graphs.opset17 import to_opset_17
 from foldcam.runtime.cli.foldcam import GROUP, gather
 from foldcam.runtime.contract.schema import LabelRun
@@ -94,9 +96,14 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def make_model(hand_built, data):
-    """`make_model(outlier, **FoldOptions)`: folded; 1 is harmless, 3000 ruins the second layer."""
+    """`make_model(outlier, **FoldOptions)`: folded; 1 is harmless, 3000 ruins the second layer.
 
-    def make(outlier: float = 1.0, opset: int = 18, **options) -> onnx.ModelProto:
+    With `explained` the file has contributions, whose summands are those of the average pool.
+    """
+
+    def make(
+        outlier: float = 1.0, opset: int = 18, explained: bool = False, **options
+    ) -> onnx.ModelProto:
         from foldcam.export.datasets import load_dataset
         from foldcam.runtime.images.files import read_image
 
@@ -106,7 +113,8 @@ def make_model(hand_built, data):
         images = np.stack(
             [RECIPE.normalized(RECIPE.resized(read_image(s.path))[0]) for s in samples]
         )
-        embeddings = hand_built.run(network, images)["embedding"]
+        outputs = hand_built.run(network, images)
+        embeddings = outputs["embedding"]
         embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
         labels = np.repeat(np.arange(3), 10)
         weights = []
@@ -121,6 +129,10 @@ def make_model(hand_built, data):
             tuple(LabelRun(name, 10) for name in COLORS),
             "all-triplets",
         )
+        if explained:
+            mark_network(network, "0" * 64, "pool")
+            mean = outputs["feature_map"].mean(axis=0)
+            bank = replace(bank, summands="pool", mean_summands=mean)
         return fold(
             network if opset == 18 else to_opset_17(network),
             bank,

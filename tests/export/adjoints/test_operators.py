@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
 from foldcam.export.adjoints.rules import RULES
 from foldcam.export.grafting.pull_back import obstacle_to_pull_back
@@ -187,6 +188,12 @@ CASES = {
         ROWS,
         17,
     ),
+    "Slice of nothing": (
+        ["Slice x,n,n,a -> e", "Exp x -> y", "Concat e,y -> z axis=1"],
+        {"n": _ints(0), "a": _ints(1)},
+        ROWS,
+        17,
+    ),
     "Gather": (["Gather x,i -> z axis=1"], {"i": _ints(4, -6, 2)}, ROWS, 17),
     "Gather of one": (["Gather x,i -> z axis=1"], {"i": np.int64(-1)}, TOKENS, 17),
     "Reshape": (["Reshape x,n -> y", "Softmax y -> z axis=1"], {"n": _ints(0, 3, -1)}, ROWS, 17),
@@ -212,6 +219,8 @@ def _model(onnx_files, case):
             # One number cannot be written as a list of one.
             if attribute.name == "axes" and attribute.ints[:] == [1, 1]:
                 del attribute.ints[1:]
+            if attribute.name == "strides" and not attribute.ints:
+                attribute.CopyFrom(helper.make_attribute("strides", [attribute.i]))
     del made.graph.output[0].type.tensor_type.shape.dim[:]
     made.graph.output[0].type.tensor_type.ClearField("shape")
     return made
@@ -275,6 +284,11 @@ REFUSED = {
         ["Slice x,f,t,a -> z"],
         {"f": _ints(0), "t": _ints(1), "a": _ints(0)},
         "picks images",
+    ),
+    "a convolution that strides": (
+        ["Unsqueeze x,a -> u", "Conv u,k -> m strides=2", "Flatten m -> z"],
+        {"a": _ints(1), "k": _random(2, 1, 3)},
+        "strides over a map",
     ),
     "no way": (["Sign x -> z"], {}, "does not depend on"),
 }

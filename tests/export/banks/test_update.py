@@ -20,7 +20,7 @@ from foldcam.export.objectives.directions import parse_objective
 from foldcam.export.objectives.kernel import KernelObjective
 from foldcam.runtime.contract.schema import Origin
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.images.files import read_image
+from foldcam.runtime.images.files import image_bytes
 
 
 @pytest.fixture
@@ -54,9 +54,9 @@ def _count_reads(monkeypatch):
 
     def read(path):
         reads.append(path)
-        return read_image(path)
+        return image_bytes(path)
 
-    monkeypatch.setattr(reading, "read_image", read)
+    monkeypatch.setattr(reading, "image_bytes", read)
     return reads
 
 
@@ -116,7 +116,7 @@ def test_only_new_images_are_read(samples, make, cut, monkeypatch):
     bank = make(samples[:8])
     reads = _count_reads(monkeypatch)
     add_to_bank(bank, cut("Normalized"), _data(samples[8:]))
-    assert set(reads) == {sample.path for sample in samples[8:]}
+    assert sorted(reads) == sorted(sample.path for sample in samples[8:])
 
 
 def test_the_channel_rule_is_the_banks(samples, make, cut):
@@ -206,7 +206,8 @@ def test_an_interrupted_addition_goes_on(samples, make, cut, tmp_path, monkeypat
         )
     reads = _count_reads(monkeypatch)
     report = add_to_bank(bank, cut("Normalized"), _data(samples[6:]), resume_folder=resume)
-    assert set(reads[6:]) == {samples[10].path, samples[11].path}  # the probe reads six
+    # The head is tried on the first two again, whose block is not run again.
+    assert sorted(reads) == sorted(sample.path for sample in (*samples[6:8], *samples[10:]))
     assert not resume.exists()
     _assert_equal(report.bank, make(samples))
 

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from foldcam.export.models.spec import load_model
@@ -210,3 +211,36 @@ def test_a_file_for_a_batch_of_1_is_called_that(onnx_files, tmp_path):
     message = _said(str(onnx_files.save(_centred(onnx_files, 1), tmp_path)))
     assert "made for a batch of 1" in message
     assert "ReduceMean (node 'n_middle')" in message
+
+
+def test_of_tokens_the_class_token_is_proposed_and_is_their_first_row(
+    onnx_files, random_images, tmp_path
+):
+    made = onnx_files.transformer()
+    whole = onnx_files.save(made, tmp_path, "whole.onnx")
+    del made.graph.output[:], made.graph.node[-1:]
+    made.graph.output.append(helper.make_tensor_value_info("l1", TensorProto.FLOAT, [1, 13, 6]))
+    tokens = str(onnx_files.save(made, tmp_path, "tokens.onnx"))
+    assert _said(tokens).endswith("say --output 'l1[0]' [1 x 6].")
+    wanted, found = (
+        load_model(path, output=output).network()
+        for path, output in ((str(whole), None), (tokens, "l1[0]"))
+    )
+    images = random_images(2, onnx_files.SIZE)
+    torch.testing.assert_close(found.forward(images).embedding, wanted.forward(images).embedding)
+
+
+def test_numbers_of_tokens_are_not_proposed_as_embeddings(onnx_files, tmp_path):
+    made = onnx_files.transformer()
+    made.graph.output[0].CopyFrom(
+        helper.make_tensor_value_info("patches", TensorProto.FLOAT, [1, 6, 3, 4])
+    )
+    made.graph.node.append(helper.make_node("Identity", ["y"], ["last"]))
+    proposed = re.findall(r"'([^']+)' \[", _said(str(onnx_files.save(made, tmp_path))))
+    assert {"l1[0]", "y"} <= set(proposed)
+    assert not {"l1m", "l1v", "l1e", "l1r"} & set(proposed)
+
+
+def test_a_token_of_a_value_that_does_not_exist_is_refused(onnx_files, tmp_path):
+    path = str(onnx_files.save(onnx_files.transformer(), tmp_path))
+    assert "has no value 'l9[0]' for --output" in _said(path, output="l9[0]")

@@ -52,6 +52,26 @@ class Backbone(nn.Module):
         return self.last(middle).relu().mean(dim=(2, 3))
 
 
+class Transformer(nn.Module):
+    """Two blocks of attention over a class token and 4 x 4 patches; returns the class token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 4, stride=4)
+        self.first = nn.Parameter(torch.randn(1, 1, 8))
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True, norm_first=True)
+            for _ in range(2)
+        )
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        patches = self.patches(image).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.first.expand(image.shape[0], -1, -1), patches], dim=1)
+        for block in self.blocks:
+            tokens = block(tokens)
+        return tokens[:, 0]
+
+
 def loaded() -> LoadedModel:
     torch.manual_seed(0)
     return LoadedModel(Backbone().eval(), RECIPE, "backbone:make", "")
@@ -170,6 +190,35 @@ def test_the_embedding_of_a_region_is_that_of_its_own_average_for_a_pooling_head
         [feature_map[0, :, :2, :2].mean(dim=(1, 2)), feature_map[1, :, 2:, :].mean(dim=(1, 2))]
     )
     torch.testing.assert_close(found, nn.functional.normalize(module.projection(pooled), dim=1))
+
+
+def test_a_part_of_a_token_map_is_embedded_as_a_map_of_its_own_tokens_alone() -> None:
+    torch.manual_seed(0)
+    module = embedding_network(Transformer().eval(), Architecture("x:y", 4, RECIPE))
+    trainee = Trainee(module, (16, 16))
+    feature_map, context = trainee.feature_maps(trainee.run_front(torch.randn(1, 3, 16, 16)))
+    masks = torch.zeros(1, 3, 4, 4)
+    masks[0, 0, :2] = 1
+    masks[0, 1, :, 1:3] = 1
+    masks[0, 2] = 1
+    found = trainee.embed_regions(feature_map, context, masks)
+    top, columns = feature_map[:, :, :2], feature_map[:, :, :, 1:3]
+    # Each is half of the map: its tokens come twice.
+    alone = [torch.cat([top, top], dim=2), torch.cat([columns, columns], dim=3), feature_map]
+    wanted = torch.cat([trainee.embed(each, context) for each in alone])
+    torch.testing.assert_close(found, wanted)
+
+
+def test_training_a_transformer_lowers_the_loss_and_repeats_itself(
+    samples: list[Sample], tmp_path: Path
+) -> None:
+    first, again = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    for out in (first, again):
+        torch.manual_seed(0)
+        base = LoadedModel(Transformer().eval(), RECIPE, "transformer:make", "")
+        report = train(base, samples, out, replace(OPTIONS, epochs=20))
+    assert np.mean(report.losses[-5:]) < np.mean(report.losses[:5])
+    assert _bytes(first) == _bytes(again)
 
 
 def test_region_masks_are_shares_of_cells() -> None:

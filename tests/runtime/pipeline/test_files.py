@@ -265,7 +265,7 @@ def test_disk_that_takes_no_more(tiny_model, tmp_path, child_environment, output
     name = "v.avi" if output == "--save" else "x.jsonl"
     done = subprocess.run(
         [sys.executable, "-c", limited(0.5 if output == "--save" else 0.001), "run",
-         str(tiny_model), "--file", str(path), output, str(tmp_path / "out" / name)],
+         str(tiny_model), "--file", str(path), "--quiet", output, str(tmp_path / "out" / name)],
         env=child_environment(), capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
@@ -10,9 +11,11 @@ import pytest
 
 from foldcam.runtime.events.detector import Detector
 from foldcam.runtime.events.rule import EventRule
+from foldcam.runtime.output_options import OutputOptions
 from foldcam.runtime.pipeline.summary import Progress, Tally
-from foldcam.runtime.sinks.events import event_document
+from foldcam.runtime.sinks.events import boxes_of, event_document
 from foldcam.runtime.sinks.jsonl import lines_of
+from foldcam.runtime.sinks.opening import open_outputs
 from foldcam.runtime.sinks.record import record
 from foldcam.runtime.system.monitor import Monitor
 from foldcam.runtime.unanswered import NAN
@@ -41,7 +44,7 @@ def test_a_line_has_both_sums_and_the_runner_up(make_item, explained):
 
 def test_a_model_without_these_outputs_has_the_lines_of_before(make_item, make_result):
     line = json.loads(lines_of(make_item(0, make_result()), embedding=False))
-    assert not {"evidence_for", "evidence_against", "runner_up", "share"} & set(line)
+    assert not {"evidence_for", "evidence_against", "runner_up", "shares"} & set(line)
 
 
 def test_no_evidence_is_zero_and_no_answer_is_null(make_item, explained):
@@ -59,12 +62,45 @@ def test_an_event_with_a_box_says_how_much_of_the_evidence_lies_in_it(make_item,
     rule = EventRule("above", heat_in=(0, 0, 32, 12), heat_above=0.1)
     (event,) = Detector([rule], [True], [False]).events(make_item(0, explained))
     document = event_document(event)
-    assert document["share"]["evidence_for"] == pytest.approx(0.75)
-    assert document["share"]["evidence_against"] == pytest.approx(1.0)
+    share = document["shares"]["above"]
+    assert share == pytest.approx({"evidence_for": 0.75, "evidence_against": 1.0})
     (event,) = Detector([EventRule("owl", label=("owl",))], [True], [False]).events(
         make_item(0, explained)
     )
-    assert "share" not in event_document(event)
+    assert "shares" not in event_document(event)
+
+
+def test_lines_say_how_much_of_the_evidence_lies_in_the_boxes_of_rules(make_item, explained):
+    boxes = boxes_of(
+        [
+            EventRule("left", heat_in=(0, 0, 16, 24), heat_above=0.1),
+            EventRule("owl", label=("owl",)),
+            EventRule("far", heat_in=(500, 0, 9, 9), heat_below=0.5),
+        ]
+    )
+    line = json.loads(lines_of(make_item(0, explained), embedding=False, boxes=boxes))
+    assert line["shares"] == {
+        "left": {"evidence_for": 1.0, "evidence_against": 0.0},
+        "far": {"evidence_for": 0.0, "evidence_against": 0.0},
+    }
+
+
+def test_the_boxes_of_rules_reach_every_output(
+    make_item, make_source, explained, tmp_path, contract_with
+):
+    pq = pytest.importorskip("pyarrow.parquet")
+    lines, table = tmp_path / "a.jsonl", tmp_path / "a.parquet"
+    output = OutputOptions(jsonl=str(lines), parquet=str(table))
+    rules = [EventRule("left", heat_in=(0, 0, 16, 24), heat_above=0.1)]
+    with ExitStack() as stack:
+        for sink in open_outputs(
+            [make_source(live=False)], output, None, rules, contract=contract_with()
+        ):
+            stack.enter_context(sink)
+            sink.write(make_item(0, explained))
+    share = {"evidence_for": 1.0, "evidence_against": 0.0}
+    assert json.loads(lines.read_text())["shares"] == {"left": share}
+    assert pq.read_table(table).to_pylist()[0]["shares"] == [{"box": "left", **share}]
 
 
 def test_parquet_has_columns_that_are_null_for_other_models(

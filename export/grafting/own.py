@@ -1,0 +1,102 @@
+"""Grad-weights at the image's own `s`, in the graph: directions of the bank, pulled back."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+
+from foldcam.export.grafting.pull_back import graft_pull_back, obstacle_to_pull_back
+from foldcam.export.networks.cut import Network
+from foldcam.export.onnx_graphs.embedding_model import FEATURE_SUM, marked_summands
+from foldcam.export.onnx_graphs.normalization import find_normalization
+from foldcam.export.onnx_graphs.precision import name_made
+from foldcam.export.onnx_graphs.writing import PREFIX, Graft
+from foldcam.runtime.contract.schema import EMBEDDING, GradWeightsRule, SummandKind
+from foldcam.runtime.errors import FoldcamError
+
+_MEANS = {"GlobalAveragePool", "ReduceMean"}
+
+
+class OwnGradWeights:
+    """Pulls directions back at each image.
+
+    Args:
+        graft: adds nodes to the network's graph.
+        head_end: the name of `z`.
+        summands: the kind of sum whose summands are the feature map.
+        query: of an attention, the token that the embedding reads.
+        feature_map: `(K', h, w)`.
+        size: `D`.
+    """
+
+    def __init__(
+        self,
+        graft: Graft,
+        head_end: str,
+        summands: SummandKind,
+        query: int,
+        feature_map: tuple[int, int, int],
+        size: int,
+    ) -> None:
+        self._graft, self._head_end = graft, head_end
+        self._row = query if summands == "attention" else None
+        self._size = size
+        channels, height, width = feature_map
+        self._channels = channels
+        total = name_made(graft.graph, FEATURE_SUM)
+        maker = next((node for node in graft.graph.node if total in node.output), None)
+        mean = maker is not None and maker.op_type in _MEANS
+        # `s` is the mean of the summands, or their sum.
+        self._factor = 1.0 / (height * width) if mean else 1.0
+
+    def at(self, directions: str, name: str) -> str:
+        """`float32 [N, 1, D]` -> grad-weights `float32 [N, 1, K']` at each image."""
+        graft = self._graft
+        flat = graft.constant(f"{name}_direction_shape", [-1, self._size], np.int64)
+        rows = graft.node("Reshape", [directions, flat], f"{PREFIX}{name}_direction")
+        pulled = graft_pull_back(graft, FEATURE_SUM, self._head_end, rows, self._row)
+        if self._factor != 1.0:
+            factor = graft.constant(f"{name}_share", self._factor, np.float32)
+            pulled = graft.node("Mul", [pulled, factor], f"{PREFIX}{name}_shared")
+        shape = graft.constant(f"{name}_own_shape", [-1, 1, self._channels], np.int64)
+        return graft.node("Reshape", [pulled, shape], f"{PREFIX}{name}_own")
+
+
+def chosen_grad_weights(network: Network, wanted: GradWeightsRule | None) -> GradWeightsRule:
+    """Where grad-weights come from: what was asked for, or what measured better.
+
+    A class token's head is not linear, and transfer loses its question: the image's own are
+    taken where the graph can compute them. For the other kinds transfer loses nothing that
+    was measured, see docs/method.md.
+
+    Args:
+        network: cut at its sum, or not.
+        wanted: what was asked for, None to choose.
+
+    Raises:
+        FoldcamError: `own` was asked for and the graph cannot compute them.
+    """
+    if wanted == "transferred" or (wanted is None and network.summands != "attention"):
+        return "transferred"
+    obstacle = obstacle_to_own(network.to_onnx())
+    if obstacle is None:
+        return "own"
+    if wanted is None:
+        return "transferred"
+    raise FoldcamError(
+        f"The network cannot compute its own grad-weights: {obstacle}; leave --grad-weights out, "
+        "or pass --grad-weights transferred."
+    )
+
+
+def obstacle_to_own(model: onnx.ModelProto) -> str | None:
+    """Why the graph cannot compute its own grad-weights, as a clause; None where it can.
+
+    Args:
+        model: the embedding network, as `Network.to_onnx` makes it.
+    """
+    kind, query = marked_summands(model)
+    if kind == "none":
+        return "its embedding is no function of one sum over positions"
+    end = find_normalization(model.graph, EMBEDDING) or EMBEDDING
+    return obstacle_to_pull_back(model, FEATURE_SUM, end, query if kind == "attention" else None)
