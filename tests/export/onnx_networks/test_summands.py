@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
 import torch
 
+from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP, FEATURE_SUM, marked_summands
 from foldcam.export.onnx_graphs.file import read_onnx
 from foldcam.export.onnx_graphs.session import GraphSession
+from foldcam.export.onnx_networks import summand_network
 from foldcam.export.onnx_networks.cut import OnnxNetwork
 from foldcam.export.onnx_networks.summand_network import (
     NoSumError,
@@ -18,6 +22,20 @@ from foldcam.export.onnx_networks.summand_network import (
 )
 from foldcam.export.verification.formulas import NetworkValues, expected_outputs
 from foldcam.runtime.contract.schema import METADATA_KEY, parse_contract
+from foldcam.runtime.errors import FoldcamError
+
+
+class Arctangent(torch.nn.Module):
+    """A head with a function that has a gradient in torch, and none in `export.onnx_torch`."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.map, self.fc = torch.nn.Conv2d(3, 4, 4, 4), torch.nn.Linear(4, 3)
+
+    def forward(self, image):
+        return torch.atan(self.fc(self.map(image).relu().mean((2, 3))))
+
 
 EXACT, HALVES = 1e-5, 3e-3
 
@@ -263,3 +281,53 @@ def test_without_one_sum_the_old_cut_is_kept_and_it_is_said(
     contract = _contract(made)
     assert contract.explanation.summands == "none"
     assert np.isfinite(got["contribution"]).all()
+
+
+def test_summands_that_mix_the_images_of_a_batch_are_not_taken(opened, monkeypatch):
+    _, _, base, _ = opened("class token")
+    right = SummandNetwork._trunk
+
+    def mixed(self, images):
+        summands, *others = right(self, images)
+        return summands.flip(0), *others
+
+    monkeypatch.setattr(SummandNetwork, "_trunk", mixed)
+    with pytest.raises(NoSumError, match="depends on the others of its batch"):
+        SummandNetwork(base)
+
+
+def test_a_head_that_cannot_be_run_in_parts_keeps_the_old_cut(summing):
+    network = with_summands(TorchNetwork(Arctangent(), summing.SIZE))
+    assert network.summands == "none"
+    assert "The head cannot be differentiated: Atan (node " in network.notes[-1]
+    assert "--head fitted" not in network.notes[-1]
+    assert "\n" not in network.notes[-1]
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("shapes\ndo not fit"), ValueError(), FoldcamError("No opset 18.")]
+)
+def test_nothing_that_goes_wrong_in_the_search_ends_it(error, summing, monkeypatch):
+    def fails(*_):
+        raise error
+
+    base = TorchNetwork(Arctangent(), summing.SIZE)
+    monkeypatch.setattr(summand_network, "find_summation", fails)
+    network = with_summands(base)
+    assert network is base
+    assert network.summands == "none"
+    assert "The embedding is no function of one sum over positions (" in network.notes[-1]
+    assert "\n" not in network.notes[-1]
+
+
+def test_summands_that_do_not_add_up_are_not_taken(opened, monkeypatch):
+    _, _, base, _ = opened("flatten")
+    right = summand_network.find_summation
+
+    def wrong(*given):
+        found = right(*given)
+        return replace(found, summation=replace(found.summation, factor=0.5))
+
+    monkeypatch.setattr(summand_network, "find_summation", wrong)
+    with pytest.raises(NoSumError, match="the positions do not add up to their sum"):
+        SummandNetwork(base)
