@@ -86,6 +86,8 @@ class SummandNetwork(Network):
         names = [FEATURE_MAP, FEATURE_SUM, *_renamed(analysed.head.context, summation)]
         self._session = GraphSession(model, names, device)
         self._check(analysed.embedding)
+        # Its trunk is asked no more.
+        base.release()
 
     def _trunk(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         arrays = self._session.run(np.ascontiguousarray(images.numpy()))
