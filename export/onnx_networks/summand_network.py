@@ -21,7 +21,7 @@ from foldcam.export.onnx_graphs.embedding_model import (
     mark_network,
     strip_origin,
 )
-from foldcam.export.onnx_graphs.session import GraphSession
+from foldcam.export.onnx_graphs.session import Array, GraphSession
 from foldcam.export.onnx_graphs.values import Flow, prune, rename
 from foldcam.export.onnx_networks.cut_points import find_head_end, spatial_values
 from foldcam.export.onnx_networks.head import OnnxHead
@@ -85,7 +85,9 @@ class SummandNetwork(Network):
         self._models[18] = _with_ends(model, self, summation)
         names = [FEATURE_MAP, FEATURE_SUM, *_renamed(analysed.head.context, summation)]
         self._session = GraphSession(model, names, device)
-        self._check()
+        self._check(analysed.embedding)
+        # Its trunk is asked no more.
+        base.release()
 
     def _trunk(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         arrays = self._session.run(np.ascontiguousarray(images.numpy()))
@@ -148,11 +150,13 @@ class SummandNetwork(Network):
         whole = torch.cat([by_head[:, :, :row], one, by_head[:, :, row + 1 :]], dim=2)
         return whole.reshape(total.shape)
 
-    def _check(self) -> None:
-        """Whether the head in torch gives what the whole graph gives in ONNX Runtime."""
-        images = noise(self.image_size, 2)
-        (expected,) = GraphSession(self._models[18], [EMBEDDING]).run(images)
-        found = self.forward(torch.from_numpy(images)).embedding
+    def _check(self, expected: Array) -> None:
+        """Whether the head in torch gives what the whole graph gives in ONNX Runtime.
+
+        Args:
+            expected: the embeddings `[2, D]` of noise.
+        """
+        found = self.forward(torch.from_numpy(noise(self.image_size, 2))).embedding
         wanted = to_torch(expected)
         off = float((found - wanted).abs().max() / wanted.abs().max().clamp_min(1e-12))
         # Half precision, or sums in another order.
@@ -192,12 +196,14 @@ class _Analysed:
         summation: the sum in it.
         head: what follows the sum.
         kind: the element type of what is summed.
+        embedding: `[2, D]` of two images of noise, computed by the whole graph.
     """
 
     prepared: Prepared
     summation: Summation
     head: OnnxHead
     kind: int
+    embedding: Array
 
 
 def _analysed(base: Network, model: onnx.ModelProto) -> _Analysed:
@@ -210,7 +216,7 @@ def _analysed(base: Network, model: onnx.ModelProto) -> _Analysed:
     del model.graph.output[:]
     model.graph.output.extend(outputs)
     rename(model.graph, {}, [FEATURE_MAP, FEATURE_SUM])
-    shapes = _shapes(model, base.image_size)
+    shapes, values = _values(model, base.image_size)
     prepared = Prepared(model, EMBEDDING, base.embedding_size, shapes, ())
     flow = Flow(prepared.model.graph)
     layouts = {
@@ -222,19 +228,21 @@ def _analysed(base: Network, model: onnx.ModelProto) -> _Analysed:
         raise NoSumError(found.reason)
     summation = found.summation
     head = OnnxHead(prepared, summation.total, head_end)
-    names = [summation.source, summation.total, *head.context]
-    source, total, *context = GraphSession(prepared.model, names).run(noise(base.image_size, 2))
+    context = [to_torch(values[name]) for name in head.context]
     try:
-        gradient, beside = _gradients(head, to_torch(total), [to_torch(each) for each in context])
+        gradient, beside = _gradients(head, to_torch(values[summation.total]), context)
     except FoldcamError as error:
         raise NoSumError(str(error).rstrip(".").partition(";")[0]) from error
     if summation.attention is not None:
         summation = _of_one_query(summation, gradient, beside, layouts, head.context)
-    return _Analysed(prepared, summation, head, helper.np_dtype_to_tensor_dtype(source.dtype))
+    kind = helper.np_dtype_to_tensor_dtype(values[summation.source].dtype)
+    return _Analysed(prepared, summation, head, kind, values[EMBEDDING])
 
 
-def _shapes(model: onnx.ModelProto, image_size: tuple[int, int]) -> dict[str, Shape]:
-    """The shape of every value of a graph whose batch is dynamic."""
+def _values(
+    model: onnx.ModelProto, image_size: tuple[int, int]
+) -> tuple[dict[str, Shape], dict[str, Array]]:
+    """The shape of every value of a graph whose batch is dynamic, and each for two images."""
     prune(model.graph)
     names = [str(name) for node in model.graph.node for name in node.output if name]
     session = GraphSession(model, names)
@@ -244,7 +252,7 @@ def _shapes(model: onnx.ModelProto, image_size: tuple[int, int]) -> dict[str, Sh
         pairs = enumerate(zip(first.shape, second.shape, strict=True))
         grown = next((axis for axis, (few, many) in pairs if few != many), None)
         shapes[name] = Shape(first.shape, grown, 1)
-    return shapes
+    return shapes, dict(zip(names, two, strict=True))
 
 
 def _gradients(
@@ -314,11 +322,9 @@ def _with_ends(model: onnx.ModelProto, network: Network, summation: Summation) -
             (EMBEDDING, (network.embedding_size,)),
         )
     ]
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    del made.graph.output[:], made.graph.value_info[:]
-    made.graph.output.extend(ends)
-    strip_origin(made)
-    mark_network(made, network.sha256(), summation.kind, summation.row or 0)
-    onnx.checker.check_model(made, full_check=True)
-    return made
+    del model.graph.output[:], model.graph.value_info[:]
+    model.graph.output.extend(ends)
+    strip_origin(model)
+    mark_network(model, network.sha256(), summation.kind, summation.row or 0)
+    onnx.checker.check_model(model, full_check=True)
+    return model
