@@ -14,6 +14,7 @@ from foldcam.export.banks.alike import alike_notes
 from foldcam.export.banks.builder import BankReport, build_bank
 from foldcam.export.banks.fitted_network import fit_head
 from foldcam.export.banks.grad_weights import ChannelRule
+from foldcam.export.banks.kept_pictures import KeptPictures
 from foldcam.export.banks.steps import StageProgress, stage_of
 from foldcam.export.coarse_map import coarse_notes
 from foldcam.export.datasets import Dataset
@@ -119,12 +120,15 @@ def export_model(
         rule = chosen_grad_weights(network, grad_weights)
         coarse = coarse_notes(loaded, network, exact=head_rule == "exact")
         _check_size(model, network, len(dataset.samples), options or FoldOptions())
+        kept = None
         if head_rule == "fitted":
+            kept = KeptPictures()
             network = fit_head(
                 network,
                 preprocessing,
                 dataset.samples,
                 batch_size=batch_size,
+                kept=kept,
                 progress=stage_of(progress, "fitting the head"),
             )
         report = build_bank(
@@ -136,6 +140,7 @@ def export_model(
             rule=rule,
             batch_size=batch_size,
             resume_folder=hidden_beside(out, "resume"),
+            kept=kept,
             progress=progress,
         )
         source = source_of(report, loaded, dataset, network, preprocessing)

@@ -19,6 +19,7 @@ from foldcam.export.banks.grad_weights import (
     pull_back_anywhere,
 )
 from foldcam.export.banks.head_trial import HeadTrial
+from foldcam.export.banks.kept_pictures import KeptPictures
 from foldcam.export.banks.numbers import unit_rows
 from foldcam.export.banks.steps import (
     StageProgress,
@@ -76,6 +77,7 @@ def build_bank(
     rule: GradWeightsRule = "transferred",
     batch_size: int = 16,
     resume_folder: Path | None = None,
+    kept: KeptPictures | None = None,
     progress: StageProgress | None = None,
 ) -> BankReport:
     """Embed the images, find each row's direction, pull it through the head once.
@@ -89,6 +91,7 @@ def build_bank(
         rule: `own` keeps the directions themselves, which the graph pulls back at each image.
         batch_size: images per pass.
         resume_folder: where finished work is kept until the bank is complete.
+        kept: pictures that an earlier pass has read.
         progress: called after each batch.
 
     Raises:
@@ -106,19 +109,20 @@ def build_bank(
         batch_size=batch_size,
         resume_folder=resume_folder,
         keep=trial.watch,
+        kept=kept,
         progress=stage_of(progress, "embedding"),
     )
     probe, head = trial.settle(preprocessing, ordered, batch_size)
-    kept = [ordered[position] for position in found.positions]
-    labels = [sample.label for sample in kept]
+    read = [ordered[position] for position in found.positions]
+    labels = [sample.label for sample in read]
     outcome = None
     if isinstance(objective, KernelObjective):
-        values = objective.transformed(values_of(kept))
+        values = objective.transformed(values_of(read))
         outcome = BankOutcome(values, objective.tau, objective.transform)
-    rows = BankRows(unit_rows(found.embeddings, kept), labels, hash_rows(found.hashes), outcome)
+    rows = BankRows(unit_rows(found.embeddings, read), labels, hash_rows(found.hashes), outcome)
     # One block of all rows is exact.
     directions, _ = directions_in_blocks(
-        objective, rows.embeddings, rows.classes, outcome.values if outcome else None, len(kept), 0
+        objective, rows.embeddings, rows.classes, outcome.values if outcome else None, len(read), 0
     )
 
     def at_each_image(wanted: Floats) -> Floats:
@@ -128,7 +132,7 @@ def build_bank(
 
     report = bank_of_rows(
         network, probe, head, rows, directions, objective.name, channel_rule, at_each_image,
-        found.skipped, remarks(ordered, kept, found), rule, found.mean_map(),
+        found.skipped, remarks(ordered, read, found), rule, found.mean_map(),
     )  # fmt: skip
     if resume_folder is not None:
         forget(resume_folder)

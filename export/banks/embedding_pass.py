@@ -16,6 +16,7 @@ import safetensors
 import torch
 from safetensors.numpy import save_file
 
+from foldcam.export.banks.kept_pictures import KeptPictures, ReadyPicture
 from foldcam.export.banks.numbers import check_finite
 from foldcam.export.datasets import Sample, SkippedFile
 from foldcam.export.datasets.reading import open_picture
@@ -97,6 +98,7 @@ def batches(
     start: int = 0,
     stop: int | None = None,
     known: Collection[str] = (),
+    kept: KeptPictures | None = None,
 ) -> Iterator[LoadedBatch]:
     """Read and preprocess samples[start:stop] in batches; unreadable ones are named, not fatal.
 
@@ -106,29 +108,39 @@ def batches(
         size: images per batch at most.
         start, stop: the part of the samples.
         known: hashes of pictures that are left out, without decoding them.
+        kept: has pictures from another pass, or keeps them for one.
     """
+
+    def read(sample: Sample) -> ReadyPicture | None:
+        file = open_picture(sample)
+        if file.sha256 in known:
+            return None
+        picture = file.decoded()
+        resized, _ = preprocessing.resized(picture.image)
+        return ReadyPicture(resized, picture.sha256, picture.clipped)
+
     stop = len(samples) if stop is None else stop
     for first in range(start, stop, size):
         positions, images, hashes, skipped, clipped = [], [], [], [], 0
         left_out: list[int] = []
         for position in range(first, min(first + size, stop)):
             try:
-                file = open_picture(samples[position])
-                if file.sha256 in known:
-                    left_out.append(position)
-                    continue
-                picture = file.decoded()
+                sample = samples[position]
+                picture = read(sample) if kept is None else kept.get(sample, read)
             except FoldcamError as error:
                 skipped.append(SkippedFile(samples[position].path, str(error)))
                 continue
-            resized, _ = preprocessing.resized(picture.image)
+            if picture is None:
+                left_out.append(position)
+                continue
             positions.append(position)
-            images.append(preprocessing.normalized(resized))
+            images.append(preprocessing.normalized(picture.resized))
             hashes.append(picture.sha256)
             clipped += picture.clipped
         stacked = np.stack(images) if images else np.zeros((0, 3, 1, 1), np.float32)
-        images_first = torch.from_numpy(stacked)
-        yield LoadedBatch(positions, images_first, hashes, skipped, clipped, tuple(left_out))
+        yield LoadedBatch(
+            positions, torch.from_numpy(stacked), hashes, skipped, clipped, tuple(left_out)
+        )
 
 
 def embed(
@@ -140,6 +152,7 @@ def embed(
     resume_folder: Path | None = None,
     keep: Callable[[LoadedBatch, Activations, int], None] | None = None,
     known: Collection[str] = (),
+    kept: KeptPictures | None = None,
     progress: ProgressCallback | None = None,
 ) -> EmbeddingPass:
     """Embed every readable sample.
@@ -154,6 +167,7 @@ def embed(
         keep: given each batch that is run, its activations, and how many images were found
             before it, now or before an interruption.
         known: hashes of pictures that are left out.
+        kept: pictures that another pass has read.
         progress: called after each batch.
 
     Raises:
@@ -172,7 +186,7 @@ def embed(
         if block is None:
             block = EmbeddingPass()
             rows: list[Floats] = []
-            for batch in batches(samples, preprocessing, batch_size, start, stop, known):
+            for batch in batches(samples, preprocessing, batch_size, start, stop, known, kept):
                 if batch.positions:
                     activations = network.forward(batch.images)
                     rows.append(activations.embedding.numpy())

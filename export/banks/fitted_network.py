@@ -17,6 +17,7 @@ import onnx
 import torch
 
 from foldcam.export.banks.embedding_pass import batches
+from foldcam.export.banks.kept_pictures import KeptPictures
 from foldcam.export.banks.numbers import check_finite
 from foldcam.export.datasets import Sample
 from foldcam.export.networks.cut import Activations, CutPoints, Network
@@ -101,6 +102,7 @@ def fit_head(
     samples: Sequence[Sample],
     *,
     batch_size: int = 16,
+    kept: KeptPictures | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> FittedNetwork:
     """Fit the linear map on up to `MOST_IMAGES` images, spread evenly over the samples.
@@ -110,6 +112,7 @@ def fit_head(
         preprocessing: how an image becomes its input.
         samples: the training images; unreadable ones are left out.
         batch_size: images per pass.
+        kept: keeps the pictures for the pass that embeds them.
         progress: called with images done and images in all.
 
     Raises:
@@ -121,7 +124,7 @@ def fit_head(
     channels, size = network.feature_map_shape[0], network.embedding_size
     fitted, held_out = Moments(channels, size), Moments(channels, size)
     seen = 0
-    for batch in batches(spread, preprocessing, batch_size):
+    for batch in batches(spread, preprocessing, batch_size, kept=kept):
         if batch.positions:
             activations = network.forward(batch.images)
             pooled = activations.feature_map.mean(dim=(2, 3)).double().numpy()

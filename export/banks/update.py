@@ -133,6 +133,8 @@ def add_to_bank(
     )
     known = [samples[position].name for position in found.known]
     if not found.positions:
+        if resume_folder is not None:
+            forget(resume_folder)
         raise FoldcamError(
             f"All {len(known)} images are in the bank already: there is nothing to add."
         )

@@ -184,6 +184,9 @@ class Network(ABC):
         """Grad-weights `float32 [N, K]`: the spatial mean of `pull_back_map`."""
         return self.pull_back_map(activations, directions).mean(dim=(2, 3))
 
+    def release(self) -> None:  # noqa: B027  (most networks hold nothing for it)
+        """Give back the memory that only a forward pass needs; the next one takes it again."""
+
     def for_pull_back(self, activations: Activations) -> Activations:
         """What `pull_back` needs of activations, where it is less than all of them."""
         return activations

@@ -90,6 +90,10 @@ class TorchNetwork(Network):
                 for each in trunk(images.to(place))
             )
 
+    def release(self) -> None:
+        """See `Network.release`: the copy on a GPU."""
+        self.__dict__.pop("_placed", None)
+
     @cached_property
     def _placed(self) -> tuple[torch.device, fx.GraphModule]:
         """Where the trunk runs, and the trunk there."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -42,15 +43,11 @@ class GraphSession:
     def __init__(
         self, model: onnx.ModelProto, outputs: Sequence[str], device: Device = CPU
     ) -> None:
-        shown = onnx.ModelProto()
-        shown.CopyFrom(model)
-        del shown.graph.output[:], shown.graph.value_info[:]
-        # ONNX Runtime works out type and shape by itself.
-        shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(outputs))
         self._outputs = list(outputs)
         self._input = str(model.graph.input[0].name)
         try:
-            self._session = _session(shown, device)
+            with _asked_for(model, outputs):
+                self._session = _session(model, device)
         except FoldcamError:
             raise
         except Exception as error:
@@ -130,6 +127,22 @@ class NodeRunner:
         graph = helper.make_graph([node], "node", given, made)
         model = helper.make_model(graph, opset_imports=self._opsets, ir_version=self._ir_version)
         return _session(model, CPU, plain=True)
+
+
+@contextmanager
+def _asked_for(model: onnx.ModelProto, names: Sequence[str]) -> Iterator[None]:
+    """Other outputs for as long as a session is made: a copy would be one of all weights."""
+    graph = model.graph
+    outputs, noted = list(graph.output), list(graph.value_info)
+    try:
+        del graph.output[:], graph.value_info[:]
+        # ONNX Runtime works out type and shape by itself.
+        graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names))
+        yield
+    finally:
+        del graph.output[:], graph.value_info[:]
+        graph.output.extend(outputs)
+        graph.value_info.extend(noted)
 
 
 def _dims(array: Array) -> tuple[int | None, ...]:

@@ -77,17 +77,20 @@ class OnnxNetwork(Network):
         if self._obstacle is None:
             self._graph_head = OnnxHead(prepared, points.layer.name, points.head_end)
             ends = [points.layer.name, *self._graph_head.context]
-        self._session = GraphSession(prepared.model, ends, device)
+        self._ends, self._device = ends, device
+        self._session: GraphSession | None = None
         wrong = self._wrong_head()
         if wrong is not None and exact:
             raise FoldcamError(f"{wrong}: use --head fitted.")
         if wrong is not None:
             # Then it runs in ONNX Runtime like one that has no gradient.
             self._graph_head, self._obstacle = None, wrong
-            ends = [points.layer.name, points.head_end, prepared.embedding]
-            self._session = GraphSession(prepared.model, ends, device)
+            self._ends = [points.layer.name, points.head_end, prepared.embedding]
+            self.release()
 
     def _trunk(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        if self._session is None:
+            self._session = GraphSession(self._prepared.model, self._ends, self._device)
         layer, *context = (to_torch(array) for array in self._session.run(images.numpy()))
         images_first = layer.transpose(0, 1) if self._layout.tokens_first else layer
         skipped = [images_first[:, : self._layout.skipped]] if self._layout.skipped else []
@@ -101,6 +104,10 @@ class OnnxNetwork(Network):
             head_end, embedding = (torch.as_tensor(value) for value in rest)
             return head_end, embedding.reshape(len(feature_map), -1)
         return self._graph_head(_from_map(feature_map, self._layout, *skipped), *rest)
+
+    def release(self) -> None:
+        """See `Network.release`."""
+        self._session = None
 
     def embed_map(self, activations: Activations, feature_map: torch.Tensor) -> torch.Tensor:
         """See `Network.embed_map`.

@@ -21,7 +21,7 @@ from foldcam.export.onnx_graphs.embedding_model import (
     mark_network,
     strip_origin,
 )
-from foldcam.export.onnx_graphs.session import GraphSession, reason
+from foldcam.export.onnx_graphs.session import Array, GraphSession, reason
 from foldcam.export.onnx_graphs.values import Flow, prune, rename
 from foldcam.export.onnx_networks.cut_points import find_head_end, spatial_values
 from foldcam.export.onnx_networks.head import OnnxHead
@@ -85,7 +85,9 @@ class SummandNetwork(Network):
         self._models[18] = _with_ends(model, self, summation)
         names = [FEATURE_MAP, FEATURE_SUM, *analysed.head.context]
         self._session = GraphSession(model, names, device)
-        self._check()
+        self._check(analysed.embedding)
+        # Its trunk is asked no more.
+        base.release()
 
     def _trunk(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         arrays = self._session.run(np.ascontiguousarray(images.numpy()))
@@ -148,25 +150,26 @@ class SummandNetwork(Network):
         whole = torch.cat([by_head[:, :, :row], one, by_head[:, :, row + 1 :]], dim=2)
         return whole.reshape(total.shape)
 
-    def _check(self) -> None:
+    def _check(self, expected: Array) -> None:
         """Whether the summands add up, for each image alone, and the head in torch answers what
         the whole graph answers in ONNX Runtime.
+
+        Args:
+            expected: the embeddings `[2, D]` of noise.
         """
-        images = noise(self.image_size, 2)
-        given = torch.from_numpy(images)
+        images = torch.from_numpy(noise(self.image_size, 2))
         # Half precision, or sums in another order.
         limit = 2e-2 if self._is_half() else 1e-3
-        summands, rest, total, *_ = self._trunk(given)
+        summands, rest, total, *_ = self._trunk(images)
         for row in range(2):
-            alone, *_ = self._trunk(given[row : row + 1])
+            alone, *_ = self._trunk(images[row : row + 1])
             if _off(alone, summands[row : row + 1]) > limit:
                 raise NoSumError("what is summed of one image depends on the others of its batch")
         # Of no position are a bias and the share of tokens that are no patches.
         spread = float((rest[0] - rest[1]).abs().max())
         if not self.summation.layout.skipped and spread > limit * _size(total):
             raise NoSumError("the positions do not add up to their sum")
-        (expected,) = GraphSession(self._models[18], [EMBEDDING]).run(images)
-        if _off(self.forward(given).embedding, to_torch(expected)) > limit:
+        if _off(self.forward(images).embedding, to_torch(expected)) > limit:
             raise NoSumError("what follows the sum gives other numbers in torch")
 
     def _is_half(self) -> bool:
@@ -218,12 +221,14 @@ class _Analysed:
         summation: the sum in it.
         head: what follows the sum.
         kind: the element type of what is summed.
+        embedding: `[2, D]` of two images of noise, computed by the whole graph.
     """
 
     prepared: Prepared
     summation: Summation
     head: OnnxHead
     kind: int
+    embedding: Array
 
 
 def _analysed(base: Network, model: onnx.ModelProto) -> _Analysed:
@@ -236,7 +241,7 @@ def _analysed(base: Network, model: onnx.ModelProto) -> _Analysed:
     del model.graph.output[:]
     model.graph.output.extend(outputs)
     rename(model.graph, {}, [FEATURE_MAP, FEATURE_SUM])
-    shapes = _shapes(model, base.image_size)
+    shapes, values = _values(model, base.image_size)
     prepared = Prepared(model, EMBEDDING, base.embedding_size, shapes, ())
     flow = Flow(prepared.model.graph)
     layouts = {
@@ -248,19 +253,21 @@ def _analysed(base: Network, model: onnx.ModelProto) -> _Analysed:
         raise NoSumError(found.reason)
     summation = found.summation
     head = OnnxHead(prepared, summation.total, head_end)
-    names = [summation.source, summation.total, *head.context]
-    source, total, *context = GraphSession(prepared.model, names).run(noise(base.image_size, 2))
+    context = [to_torch(values[name]) for name in head.context]
     try:
-        gradient, beside = _gradients(head, to_torch(total), [to_torch(each) for each in context])
+        gradient, beside = _gradients(head, to_torch(values[summation.total]), context)
     except FoldcamError as error:
         raise NoSumError(_clause(error)) from error
     if summation.attention is not None:
         summation = _of_one_query(summation, gradient, beside, layouts, head.context)
-    return _Analysed(prepared, summation, head, helper.np_dtype_to_tensor_dtype(source.dtype))
+    kind = helper.np_dtype_to_tensor_dtype(values[summation.source].dtype)
+    return _Analysed(prepared, summation, head, kind, values[EMBEDDING])
 
 
-def _shapes(model: onnx.ModelProto, image_size: tuple[int, int]) -> dict[str, Shape]:
-    """The shape of every value of a graph whose batch is dynamic."""
+def _values(
+    model: onnx.ModelProto, image_size: tuple[int, int]
+) -> tuple[dict[str, Shape], dict[str, Array]]:
+    """The shape of every value of a graph whose batch is dynamic, and each for two images."""
     prune(model.graph)
     names = [str(name) for node in model.graph.node for name in node.output if name]
     session = GraphSession(model, names)
@@ -270,7 +277,7 @@ def _shapes(model: onnx.ModelProto, image_size: tuple[int, int]) -> dict[str, Sh
         pairs = enumerate(zip(first.shape, second.shape, strict=True))
         grown = next((axis for axis, (few, many) in pairs if few != many), None)
         shapes[name] = Shape(first.shape, grown, 1)
-    return shapes
+    return shapes, dict(zip(names, two, strict=True))
 
 
 def _gradients(
@@ -335,11 +342,9 @@ def _with_ends(model: onnx.ModelProto, network: Network, summation: Summation) -
             (EMBEDDING, (network.embedding_size,)),
         )
     ]
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    del made.graph.output[:], made.graph.value_info[:]
-    made.graph.output.extend(ends)
-    strip_origin(made)
-    mark_network(made, network.sha256(), summation.kind, summation.row or 0)
-    onnx.checker.check_model(made, full_check=True)
-    return made
+    del model.graph.output[:], model.graph.value_info[:]
+    model.graph.output.extend(ends)
+    strip_origin(model)
+    mark_network(model, network.sha256(), summation.kind, summation.row or 0)
+    onnx.checker.check_model(model, full_check=True)
+    return model
