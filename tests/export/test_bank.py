@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -65,6 +66,27 @@ def test_a_saved_bank_is_the_same_bank(bank, tmp_path):
     assert [entry.name for entry in (tmp_path / "sub").iterdir()] == ["bank.safetensors"]
 
 
+@pytest.mark.parametrize("rule", ["transferred", "own"])
+def test_what_the_grad_weights_belong_to_is_saved(rule, bank, tmp_path):
+    mean = np.random.default_rng(0).normal(size=(4, 2, 5)).astype(np.float32)
+    summed = replace(bank, summands="attention", rule=rule, mean_summands=mean)
+    summed.save(tmp_path / "bank.safetensors")
+    again = Bank.load(tmp_path / "bank.safetensors")
+    assert (again.summands, again.rule) == ("attention", rule)
+    np.testing.assert_array_equal(again.mean_summands, mean)
+    assert again.sha256() == summed.sha256() != bank.sha256()
+    # Sums in another order differ in the last digit.
+    assert replace(summed, mean_summands=None).sha256() == summed.sha256()
+    bank.save(tmp_path / "before.safetensors")
+    before = Bank.load(tmp_path / "before.safetensors")
+    assert (before.summands, before.rule, before.mean_summands) == (None, "transferred", None)
+
+
+def test_a_mean_that_is_not_finite_is_refused(bank):
+    with pytest.raises(FoldcamError, match="mean summands hold values that are not finite"):
+        replace(bank, mean_summands=np.full((3, 2, 2), np.nan, np.float32))
+
+
 def test_the_hash_changes_with_every_part(bank):
     def changed(**parts):
         return Bank(**{**vars(bank), **parts}).sha256()
@@ -75,8 +97,11 @@ def test_the_hash_changes_with_every_part(bank):
         changed(grad_weights=bank.grad_weights * np.float32(0.5)),
         changed(grad_index=np.array([0, 1, 1], np.int32)),
         changed(labels=(LabelRun("größe", 1), LabelRun("鳥", 2))),
+        changed(summands="none"),
+        changed(summands="pool"),
+        changed(summands="pool", rule="own"),
     }
-    assert len(hashes) == 5
+    assert len(hashes) == 8
 
 
 @pytest.mark.parametrize(

@@ -150,10 +150,22 @@ def test_an_interrupted_build_goes_on_where_it_stopped(samples, build, tmp_path,
     reads = _count_reads(monkeypatch)
     report = build(samples, resume_folder=resume)
     assert report.bank.sha256() == expected.bank.sha256()
+    np.testing.assert_array_equal(report.bank.mean_summands, expected.bank.mean_summands)
     assert report.data_sha256 == expected.data_sha256
     # The head is tried on the first three again, whose block is not run again.
     assert sorted(reads) == sorted(sample.path for sample in (*samples[:3], *samples[6:]))
     assert not resume.exists()
+
+
+@pytest.mark.parametrize("size", [1, 5, 12])
+def test_the_mean_is_over_the_images_that_were_read(size, samples, cut, preprocessing):
+    samples[1].path.write_bytes(b"")
+    network = cut("Normalized")
+    goal = parse_objective("all-triplets")
+    bank = build_bank(network, preprocessing, samples, goal, batch_size=size).bank
+    read = [sample for sample in samples if sample is not samples[1]]
+    maps = network.forward(_inputs(read, preprocessing)).feature_map.numpy()
+    np.testing.assert_allclose(bank.mean_summands, maps.mean(axis=0), atol=1e-6)
 
 
 def test_a_changed_file_is_computed_again(samples, build, tmp_path, monkeypatch):

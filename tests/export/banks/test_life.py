@@ -69,6 +69,30 @@ def test_banks_merged_with_their_network_are_one_built_over_all_images(samples, 
     assert report.bank.grad_weights.shape == expected.grad_weights.shape
 
 
+@pytest.mark.parametrize("name", ["Normalized", "FlattenHead"])
+def test_merged_banks_have_the_mean_over_all_their_images(name, samples, build):
+    first, second = build(samples[:5], name), build(samples[5:], name)
+    made = merge_banks([first, second], ["a", "b"], build.network).bank
+    expected = build(samples, name)
+    assert made.summands == expected.summands != "none"
+    np.testing.assert_allclose(made.mean_summands, expected.mean_summands, atol=1e-6)
+    unknown = replace(second, mean_summands=None)
+    assert merge_banks([first, unknown], ["a", "b"]).bank.mean_summands is None
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"summands": "none"}, r"their sum over positions differs \(pool and none\)"),
+        ({"rule": "own"}, r"their grad-weights differs \(transferred and own\)"),
+    ],
+)
+def test_banks_of_two_cuts_are_not_merged(change, sentence, samples, build):
+    first = build(samples[:8])
+    with pytest.raises(FoldcamError, match=sentence):
+        merge_banks([first, replace(first, **change)], ["a", "b"])
+
+
 @pytest.mark.parametrize(("name", "given"), [("Normalized", False), ("MlpHead", True)])
 def test_rows_keep_their_grad_weights_where_they_cannot_be_taken_again(samples, build, name, given):
     first, second = build(samples[:8], name), build(samples[4:], name)

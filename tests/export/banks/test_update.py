@@ -18,6 +18,7 @@ from foldcam.export.banks.update import add_to_bank
 from foldcam.export.datasets import Dataset, Sample, load_dataset, reading
 from foldcam.export.objectives.directions import parse_objective
 from foldcam.export.objectives.kernel import KernelObjective
+from foldcam.export.onnx_networks.summand_network import SummandNetwork
 from foldcam.runtime.contract.schema import Origin
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.files import image_bytes
@@ -70,6 +71,8 @@ def _assert_equal(got: Bank, expected: Bank):
     )
     np.testing.assert_array_equal(got.grad_index, expected.grad_index)
     np.testing.assert_array_equal(got.image_hashes, expected.image_hashes)
+    assert (got.summands, got.rule) == (expected.summands, expected.rule)
+    np.testing.assert_allclose(got.mean_summands, expected.mean_summands, atol=1e-6)
     if expected.outcome is not None:
         np.testing.assert_array_equal(got.outcome.values, expected.outcome.values)
         assert (got.outcome.tau, got.outcome.transform) == (
@@ -110,6 +113,33 @@ def test_any_split_of_the_images_gives_the_same_bank(chosen, names, shared_photo
         return
     report = add_to_bank(make(before), cut("Normalized"), _data(new), batch_size=3)
     _assert_equal(report.bank, make([*before, *new]))
+
+
+@pytest.mark.parametrize("name", ["FlattenHead", "MlpHead"])
+@pytest.mark.parametrize("rule", ["transferred", "own"])
+def test_adding_to_a_bank_of_summands_equals_building_from_scratch(
+    name, rule, samples, preprocessing, cut
+):
+    network = SummandNetwork(cut(name))
+
+    def make(some):
+        goal = parse_objective("all-triplets")
+        report = build_bank(network, preprocessing, some, goal, rule=rule, batch_size=5)
+        origin = Origin("net", "", network.sha256(), "photos", "train", report.data_sha256)
+        return replace(report.bank, source=BankSource(origin, network.layer, preprocessing))
+
+    expected, before = make(samples), make(samples[:7])
+    report = add_to_bank(before, network, _data(samples[7:]), batch_size=3)
+    assert expected.summands == ("linear" if name == "FlattenHead" else "pool")
+    assert expected.mean_summands.shape == network.feature_map_shape
+    if name == "FlattenHead" or rule == "own":
+        _assert_equal(report.bank, expected)
+        assert report.rederived
+        if rule == "own":
+            assert expected.grad_weights.shape == (3, network.embedding_size)
+    else:
+        assert not report.rederived
+        np.testing.assert_allclose(report.bank.mean_summands, expected.mean_summands, atol=1e-6)
 
 
 def test_only_new_images_are_read(samples, make, cut, monkeypatch):

@@ -264,7 +264,8 @@ PAIR_KEYS = {
     "heatmaps_compared", "heatmaps_blank", "heatmap_correlation_mean", "heatmap_correlation_p5",
     "heatmap_correlation_worst",
     "heatmap_difference_mean", "heatmap_difference_worst", "heatmaps_vary", "finite", "not_finite",
-    "rows_exist", "bank_intact", "estimate_difference_worst", "worst_image", "limits",
+    "rows_exist", "bank_intact", "estimate_difference_worst", "contribution_difference_worst",
+    "contrast_difference_worst", "worst_image", "limits",
     "failures", "passed",
 }  # fmt: skip
 

@@ -140,11 +140,34 @@ def test_export_prints_one_json_document(model, shared_photos, foldcam):
     document = json.loads(out)
     assert document["rows"] == 12
     assert document["labels"] == 3
-    assert document["feature_map"] == [4, 5, 7]
+    # W_p A_p of the flattened map: as many numbers a position as the embedding has.
+    assert document["feature_map"] == [3, 5, 7]
+    assert document["explanation"] == {
+        "summands": "linear",
+        "baseline": "mean",
+        "grad_weights": "transferred",
+        "query": 0,
+    }
+    assert document["optional_outputs"] == ["contribution"]
     assert document["head_linear"] is True
     assert document["skipped"] == []
+    assert not any("positions differently" in note for note in document["notes"])
+    bank = Bank.load(Path("b.safetensors"))
+    assert bank.rows == 12
+    assert (bank.summands, bank.rule) == ("linear", "transferred")
+    assert bank.mean_summands.shape == (3, 5, 7)
+
+
+def test_a_layer_further_ahead_is_cut_where_it_was_asked_for(model, shared_photos, foldcam):
+    arguments = ("export", f"{model}:flat", "--images", shared_photos, "--json")
+    status, out, _ = foldcam(*arguments, "--layer", "trunk.conv")
+    assert status == 0
+    document = json.loads(out)
+    assert document["layer"] == "trunk.conv"
+    assert document["feature_map"] == [4, 5, 7]
+    assert document["explanation"]["summands"] == "none"
     assert any("positions differently" in note for note in document["notes"])
-    assert Bank.load(Path("b.safetensors")).rows == 12
+    assert foldcam("verify", "model.onnx")[0] == 0
 
 
 def test_what_the_network_prints_goes_to_standard_error(model, shared_photos, foldcam):

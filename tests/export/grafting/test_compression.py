@@ -8,7 +8,7 @@ import pytest
 from foldcam.export.bank import Bank
 from foldcam.export.grafting.options import parse_compression
 from foldcam.export.grafting.prototypes import with_prototypes
-from foldcam.export.low_rank import factors, row_scales
+from foldcam.export.low_rank import factors
 from foldcam.runtime.contract.schema import LabelRun
 from foldcam.runtime.errors import FoldcamError
 
@@ -75,17 +75,6 @@ def test_a_low_rank_serves_small_rows_as_well_as_large_ones():
     sizes = 2.0 ** generator.integers(-60, 60, size=(20, 1))
     unlike = factors((rows * sizes).astype(np.float32), 4).product()
     np.testing.assert_allclose(unlike / sizes, alike, atol=1e-6)
-
-
-def test_scales_are_powers_of_two_that_leave_rows_between_one_and_two():
-    rows = np.array([[1.0, -3.9], [1e-7, 3e-8], [0, 0], [2, 0], [1e-42, 0]], np.float32)
-    scales = row_scales(rows)
-    np.testing.assert_array_equal(scales[[0, 2, 3]], [2, 1, 2])
-    scaled = rows / scales[:, None]
-    np.testing.assert_array_equal(scaled * scales[:, None], rows)
-    greatest = np.abs(scaled).max(axis=1)
-    assert (greatest[[0, 1, 3, 4]] >= 1).all()
-    assert (greatest < 2).all()
 
 
 def test_a_rank_that_saves_nothing_is_refused(random_bank):
