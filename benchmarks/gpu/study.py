@@ -180,6 +180,7 @@ def random_bank(network: TorchNetwork, rows: int, seed: int) -> Bank:
         labels=label_runs(labels),
         objective="random",
         network_sha256=network.sha256(),
+        summands=network.summands,
     )
 
 

@@ -16,16 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 import torch
 
-from foldcam.benchmarks.overhead.timing import open_session
 from foldcam.export.datasets import Sample
 from foldcam.export.datasets.reading import read_picture
 from foldcam.export.networks.cut import Activations, Network
-from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP
 from foldcam.export.training.views import view
-from foldcam.runtime.contract.schema import EMBEDDING, IMAGE
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
 from foldcam.runtime.system.files import atomic_path
@@ -55,7 +51,6 @@ class Rows:
 
 def augmented_rows(
     network: Network,
-    model: Path,
     preprocessing: Preprocessing,
     samples: Sequence[Sample],
     count: int,
@@ -71,7 +66,6 @@ def augmented_rows(
 
     Args:
         network: the cut network; its head pools by the mean and is linear.
-        model: the same network as ONNX, image -> feature map and embedding.
         preprocessing: how an image becomes its input.
         samples: the photographs.
         count: rows wanted.
@@ -86,13 +80,11 @@ def augmented_rows(
     key = _fingerprint(network, preprocessing, samples, seed)
     views = max(1, -(-count // (len(samples) * REGIONS)))
     found: list[tuple[npt.NDArray[np.int64], Floats]] = []
-    session = None
     for number in range(views):
         on_progress("augmented rows", number, views)
         stored = cache / f"{key}-{number:04d}.npz"
         if not stored.is_file():
-            session = session or open_session(model)
-            positions, rows = _view_rows(network, session, preprocessing, samples, number, seed)
+            positions, rows = _view_rows(network, preprocessing, samples, number, seed)
             with atomic_path(stored) as temporary, temporary.open("wb") as file:
                 np.savez(file, positions=positions, rows=rows)
         with np.load(stored) as arrays:
@@ -113,7 +105,6 @@ def augmented_rows(
 
 def _view_rows(
     network: Network,
-    session: onnxruntime.InferenceSession,
     preprocessing: Preprocessing,
     samples: Sequence[Sample],
     number: int,
@@ -128,20 +119,17 @@ def _view_rows(
         except FoldcamError:
             continue
         resized, _ = preprocessing.resized(image)
-        given = {IMAGE: preprocessing.normalized(resized[None])}
-        feature_map, embedding = session.run([FEATURE_MAP, EMBEDDING], given)
+        images = torch.from_numpy(preprocessing.normalized(resized[None]))
         positions.append(position)
-        rows.append(_regions(network, feature_map[0], embedding, generator))
+        rows.append(_regions(network, network.forward(images), generator))
     if not rows:
         raise FoldcamError("None of the photographs could be read.")
     return np.asarray(positions, np.int64), np.stack(rows)
 
 
-def _regions(
-    network: Network, feature_map: Floats, embedding: Floats, generator: np.random.Generator
-) -> Floats:
-    """`float32 [REGIONS, D]` of norm 1; the first is the whole map's."""
-    _, height, width = feature_map.shape
+def _regions(network: Network, one: Activations, generator: np.random.Generator) -> Floats:
+    """`float32 [REGIONS, D]` of norm 1, of one image; the first is the whole map's."""
+    height, width = one.feature_map.shape[2:]
     masks = np.zeros((REGIONS, 1, height, width), np.float32)
     masks[0] = 1
     for mask in masks[1:]:
@@ -152,11 +140,20 @@ def _regions(
         left = int(generator.integers(width - wide + 1))
         # A mean over all cells divides by all of them.
         mask[0, top : top + tall, left : left + wide] = height * width / (tall * wide)
-    pooled = torch.from_numpy(feature_map[None] * masks)
-    whole = torch.from_numpy(embedding).expand(REGIONS, -1)
-    rows = network.head_end(Activations(pooled, whole, ())).numpy()
+    several = Activations(
+        one.feature_map * torch.from_numpy(masks),
+        one.embedding.expand(REGIONS, -1),
+        tuple(_repeated(value) for value in one.context),
+    )
+    rows = network.head_end(several).numpy()
     unit: Floats = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     return unit
+
+
+def _repeated(value: torch.Tensor | int) -> torch.Tensor | int:
+    if isinstance(value, int):
+        return value
+    return value.expand(REGIONS, *value.shape[1:])
 
 
 def _fingerprint(

@@ -94,7 +94,6 @@ def run_overhead(
     save_graph(plain_graph(model), plain)
     rows = augmented_rows(
         network,
-        embedder,
         recipe,
         training,
         max(options.rows),
@@ -188,7 +187,7 @@ def pooling_probe(
         raise FoldcamError("None of the training images could be read.")
     probe = network.forward(batch.images)
     traits = head_traits(network, probe)
-    if not traits.linear or traits.positional:
+    if not traits.linear or traits.positional or network.summands not in ("pool", "none"):
         raise FoldcamError(
             "bench overhead makes rows from regions of feature maps, which needs a head of average "
             "pooling and a linear layer: name another MODEL, or leave it out."
@@ -224,6 +223,8 @@ def bank_of_rows(
         labels=label_runs(ordered),
         objective="all-triplets",
         network_sha256=network.sha256(),
+        summands=network.summands,
+        mean_summands=probe.feature_map.mean(dim=0).numpy(),
     )
 
 

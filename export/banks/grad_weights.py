@@ -76,19 +76,27 @@ def pull_back(
 def pull_back_anywhere(network: Network, activations: Activations, directions: Floats) -> Floats:
     """Grad-weights for any number of directions, for a linear head.
 
+    The Jacobian is the same at every image, but for a factor where the head normalises inside:
+    then it is taken with the mean of the images' factors, so that all rows have one unit.
+
     Args:
-        network: a network with a linear head.
-        activations: the activations of any images; where the Jacobian is taken does not matter.
+        network: a network with a linear head, see `Network.head_is_linear`.
+        activations: the activations of any images.
         directions: `float32 [M, D]`.
 
     Returns:
         `float32 [M, K]`, not yet scaled.
     """
     size = activations.feature_map.shape[0]
+    common = np.random.default_rng(0).normal(size=(1, directions.shape[1])).astype(np.float32)
+    lengths = np.linalg.norm(
+        pull_back(network, activations, np.repeat(common, size, axis=0)), axis=1, keepdims=True
+    )
+    factors = np.divide(lengths.mean(), lengths, out=np.ones_like(lengths), where=lengths > 0)
     padded = -len(directions) % size
     rows = np.concatenate([directions, np.zeros((padded, directions.shape[1]), np.float32)])
     pulled = [
-        pull_back(network, activations, rows[start : start + size])
+        pull_back(network, activations, rows[start : start + size]) * factors
         for start in range(0, len(rows), size)
     ]
     return np.concatenate(pulled)[: len(directions)]

@@ -213,6 +213,12 @@ def _print_pair(pair: PairReport, own_bank: bool) -> None:
               f"({compared_text(pair.heatmaps_compared, pair.heatmaps_blank)})")  # fmt: skip
         print(f"  heatmap difference   {pair.heatmap_difference_mean:.2g} mean, "
               f"{pair.heatmap_difference_worst:.2g} worst pixel")  # fmt: skip
+    for name, worst in (
+        ("contributions", pair.contribution_difference_worst),
+        ("contrasts", pair.contrast_difference_worst),
+    ):
+        if worst is not None:
+            print(f"  {name:20s} {worst:.2g} of the greatest contribution, worst cell")
     if pair.estimate_difference_worst is not None:
         print(f"  estimate difference  {pair.estimate_difference_worst:.2g} of the values' "
               "range, worst")  # fmt: skip

@@ -20,8 +20,7 @@ def with_prototypes(bank: Bank, per_label: int, seed: int = 0) -> Bank:
     """At most `per_label` rows of grad-weights for each label; embeddings and rows stay.
 
     The embeddings of a label are clustered by k-means, and the images of a cluster share the
-    mean of their grad-weights, scaled to `max|a| = 1`. A label that has no more distinct rows
-    than that keeps them.
+    mean of their grad-weights. A label that has no more distinct rows than that keeps them.
 
     Args:
         bank: the bank of labels.

@@ -194,9 +194,9 @@ class Network(ABC):
     def head_is_linear(self, activations: Activations) -> bool:
         """Whether the head's Jacobian is the same wherever it is taken, but for a factor.
 
-        The factor is positive and one number per image (the scale of a normalisation
-        inside the head): bank rows are scaled anyway. Tried on random feature maps of both
-        signs, where a ReLU, a gate or an attention in the head would show.
+        The factor is positive and one number per image, the scale of a normalisation inside the
+        head. Tried on random feature maps of both signs, where a ReLU, a gate or an attention in
+        the head would show.
         """
         generator = torch.Generator().manual_seed(0)
         count = activations.feature_map.shape[0]

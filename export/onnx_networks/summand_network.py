@@ -21,7 +21,7 @@ from foldcam.export.onnx_graphs.embedding_model import (
     mark_network,
     strip_origin,
 )
-from foldcam.export.onnx_graphs.session import Array, GraphSession
+from foldcam.export.onnx_graphs.session import Array, GraphSession, reason
 from foldcam.export.onnx_graphs.values import Flow, prune, rename
 from foldcam.export.onnx_networks.cut_points import find_head_end, spatial_values
 from foldcam.export.onnx_networks.head import OnnxHead
@@ -83,7 +83,7 @@ class SummandNetwork(Network):
         self._head_of_sum = analysed.head
         model = _with_summands(analysed)
         self._models[18] = _with_ends(model, self, summation)
-        names = [FEATURE_MAP, FEATURE_SUM, *_renamed(analysed.head.context, summation)]
+        names = [FEATURE_MAP, FEATURE_SUM, *analysed.head.context]
         self._session = GraphSession(model, names, device)
         self._check(analysed.embedding)
         # Its trunk is asked no more.
@@ -151,16 +151,25 @@ class SummandNetwork(Network):
         return whole.reshape(total.shape)
 
     def _check(self, expected: Array) -> None:
-        """Whether the head in torch gives what the whole graph gives in ONNX Runtime.
+        """Whether the summands add up, for each image alone, and the head in torch answers what
+        the whole graph answers in ONNX Runtime.
 
         Args:
             expected: the embeddings `[2, D]` of noise.
         """
-        found = self.forward(torch.from_numpy(noise(self.image_size, 2))).embedding
-        wanted = to_torch(expected)
-        off = float((found - wanted).abs().max() / wanted.abs().max().clamp_min(1e-12))
+        given = torch.from_numpy(noise(self.image_size, 2))
         # Half precision, or sums in another order.
-        if off > (2e-2 if self._is_half() else 1e-3):
+        limit = 2e-2 if self._is_half() else 1e-3
+        summands, rest, total, *_ = self._trunk(given)
+        for row in range(2):
+            alone, *_ = self._trunk(given[row : row + 1])
+            if _off(alone, summands[row : row + 1]) > limit:
+                raise NoSumError("what is summed of one image depends on the others of its batch")
+        # Of no position are a bias and the share of tokens that are no patches.
+        spread = float((rest[0] - rest[1]).abs().max())
+        if not self.summation.layout.skipped and spread > limit * _size(total):
+            raise NoSumError("the positions do not add up to their sum")
+        if _off(self.forward(given).embedding, to_torch(expected)) > limit:
             raise NoSumError("what follows the sum gives other numbers in torch")
 
     def _is_half(self) -> bool:
@@ -177,14 +186,30 @@ def with_summands(base: Network, device: Device = CPU) -> Network:
     """
     try:
         return SummandNetwork(base, device)
-    except NoSumError as error:
-        reason = str(error)
+    except FoldcamError as error:
+        why = _clause(error)
+    except Exception as error:  # of torch or ONNX Runtime, which no network must fail for
+        why = f"looking for it failed: {reason(error)}"
     base.notes = (
         *base.notes,
-        f"The embedding is no function of one sum over positions ({reason}): the heatmap takes the "
+        f"The embedding is no function of one sum over positions ({why}): the heatmap takes the "
         f"gradient's mean over the positions of {base.layer}, which is less exact.",
     )
     return base
+
+
+def _clause(error: FoldcamError) -> str:
+    """What an error says without its advice, which is for another way to use the network."""
+    return str(error).partition(";")[0].rstrip(".")
+
+
+def _off(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """The greatest difference as a share of the greatest number."""
+    return float((found - expected).abs().max()) / _size(expected)
+
+
+def _size(values: torch.Tensor) -> float:
+    return max(float(values.abs().max()), 1e-12)
 
 
 @dataclass(frozen=True)
@@ -232,7 +257,7 @@ def _analysed(base: Network, model: onnx.ModelProto) -> _Analysed:
     try:
         gradient, beside = _gradients(head, to_torch(values[summation.total]), context)
     except FoldcamError as error:
-        raise NoSumError(str(error).rstrip(".").partition(";")[0]) from error
+        raise NoSumError(_clause(error)) from error
     if summation.attention is not None:
         summation = _of_one_query(summation, gradient, beside, layouts, head.context)
     kind = helper.np_dtype_to_tensor_dtype(values[summation.source].dtype)
@@ -306,11 +331,6 @@ def _with_summands(analysed: _Analysed) -> onnx.ModelProto:
     model.CopyFrom(analysed.prepared.model)
     add_summands(model, analysed.summation, analysed.kind)
     return model
-
-
-def _renamed(names: Sequence[str], summation: Summation) -> list[str]:
-    """Values of the analysed graph by their names beside the summands."""
-    return [FEATURE_MAP if name == summation.source else name for name in names]
 
 
 def _with_ends(model: onnx.ModelProto, network: Network, summation: Summation) -> onnx.ModelProto:

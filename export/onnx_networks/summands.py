@@ -24,7 +24,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from foldcam.export.networks.feature_map import Layout
-from foldcam.export.onnx_graphs.session import Array
+from foldcam.export.onnx_graphs.session import Array, constant_of
 from foldcam.export.onnx_graphs.values import Flow
 from foldcam.export.onnx_networks.attention import Attention, read_attention
 from foldcam.export.onnx_networks.rewrite import Shape
@@ -120,8 +120,15 @@ class _Search:
     ) -> None:
         self.flow = Flow(graph)
         self._shapes, self._layouts = shapes, layouts
-        self._constants = {str(tensor.name): tensor for tensor in graph.initializer}
-        self._sizes_of_constants = {name: tuple(t.dims) for name, t in self._constants.items()}
+        self._constants = {
+            str(each.name): numpy_helper.to_array(each) for each in graph.initializer
+        }
+        # A conversion to another opset writes the axes of a mean as nodes.
+        for node in graph.node:
+            made = constant_of(node) if node.op_type == "Constant" else None
+            if made is not None:
+                self._constants[str(node.output[0])] = made
+        self._sizes_of_constants = {name: array.shape for name, array in self._constants.items()}
         self._readers = {
             "GlobalAveragePool": self._pool,
             "ReduceMean": self._pool,
@@ -152,11 +159,10 @@ class _Search:
         return False
 
     def _pool(self, node: onnx.NodeProto) -> Summation | None:
-        source = str(node.input[0])
+        source, axes = self._reduced(node)
         sizes = self._sizes(source)
         if sizes is None:
             return None
-        axes = self._axes(node, len(sizes))
         layout = self._layouts.get(source)
         wanted = None if layout is None else _position_axes(layout)
         in_columns = layout is None
@@ -260,6 +266,27 @@ class _Search:
                 return name
         return None
 
+    def _reduced(self, node: onnx.NodeProto) -> tuple[str, tuple[int, ...] | None]:
+        """What a pool pools, and over which axes; one after the other as in `x.mean(3).mean(2)`."""
+        source = str(node.input[0])
+        sizes = self._sizes(source)
+        axes = None if sizes is None else self._axes(node, len(sizes))
+        number = self.flow.producer.get(source)
+        if axes is None or number is None:
+            return source, axes
+        inner = self.flow.nodes[number]
+        if inner.op_type != node.op_type or node.op_type == "GlobalAveragePool":
+            return source, axes
+        source, before = self._reduced(inner)
+        rank = len(self._sizes(source) or ())
+        if before is None:
+            return str(node.input[0]), axes
+        # Where an axis was before others were taken away.
+        kept = [axis for axis in range(rank) if axis not in before]
+        if _attributes(inner).get("keepdims", 1):
+            kept = list(range(rank))
+        return source, tuple(sorted({*before, *(kept[axis] for axis in axes)}))
+
     def _axes(self, node: onnx.NodeProto, rank: int) -> tuple[int, ...] | None:
         if node.op_type == "GlobalAveragePool":
             return tuple(range(2, rank))
@@ -297,8 +324,7 @@ class _Search:
         return (shape.unit, *shape.per_image)
 
     def _constant(self, name: str) -> Array | None:
-        tensor = self._constants.get(str(name))
-        return None if tensor is None else numpy_helper.to_array(tensor)
+        return self._constants.get(str(name))
 
 
 def _position_axes(layout: Layout) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ from foldcam.export.verification.formulas import NetworkValues, scaled_estimate
 from foldcam.export.verification.limits import Precision, precision_of
 from foldcam.runtime.backends import Backend, open_backend
 from foldcam.runtime.contract.schema import (
+    CONTRAST,
     CONTRIBUTION,
     EMBEDDING,
     ESTIMATE,
@@ -28,6 +29,7 @@ from foldcam.runtime.contract.schema import (
     HEATMAP_LOWER,
     IMAGE,
     NEIGHBOR,
+    RUNNER_UP,
     SIMILARITY,
     Contract,
 )
@@ -49,7 +51,8 @@ class Answers:
         rows: `int32 [n, neighbors]`.
         similarity: `[n, neighbors]`.
         estimate: `float64 [n]`, as `formulas.scaled_estimate`; None for a model of labels.
-        contribution: `[n, 1, h', w']`, None where the model does not return it.
+        contribution, contrast: `[n, 1, h', w']`, None where the model does not return them.
+        runner_up: `int32 [n]`, None where the model does not return it.
     """
 
     embedding: Floats
@@ -58,6 +61,8 @@ class Answers:
     similarity: Floats
     estimate: npt.NDArray[np.float64] | None
     contribution: Floats | None = None
+    contrast: Floats | None = None
+    runner_up: npt.NDArray[np.int32] | None = None
 
 
 class ComparedModel:
@@ -122,6 +127,8 @@ class ComparedModel:
             outputs[SIMILARITY],
             estimate,
             outputs.get(CONTRIBUTION),
+            outputs.get(CONTRAST),
+            outputs.get(RUNNER_UP),
         )
 
     def close(self) -> None:

@@ -120,9 +120,13 @@ class Comparison:
         found["difference"], found["correlation"] = difference[compared], correlation[compared]
         found["blank"] = blank[compared]
         if answers.contribution is not None and expected.contribution is not None:
-            off = np.abs(answers.contribution - expected.contribution).max(axis=(1, 2, 3))
-            size = np.abs(expected.contribution).max(axis=(1, 2, 3))
-            found["contribution"] = (off / np.maximum(size, _TINY_MAP))[compared]
+            off = _share_off(answers.contribution, expected.contribution, expected.contribution)
+            found["contribution"] = off[compared]
+            if answers.contrast is not None and expected.contrast is not None:
+                # Where rounding chose another runner-up, another question is answered.
+                same = compared & (answers.runner_up == expected.runner_up)
+                off = _share_off(answers.contrast, expected.contrast, expected.contribution)
+                found["contrast"] = off[same]
         for name, values in found.items():
             self._found[name].append(values)
         for place, (name, image) in enumerate(zip(names, images, strict=True)):
@@ -185,6 +189,9 @@ class Comparison:
             contribution_difference_worst=float(found["contribution"].max())
             if len(found.get("contribution", ()))
             else None,
+            contrast_difference_worst=float(found["contrast"].max())
+            if len(found.get("contrast", ()))
+            else None,
             worst_image=self.worst()[0].name if self._worst else "",
             limits=limits,
         )
@@ -203,3 +210,10 @@ class Comparison:
             heapq.heappush(self._worst, item)
         elif self._keep:
             heapq.heappushpop(self._worst, item)
+
+
+def _share_off(found: Floats, expected: Floats, unit: Floats) -> npt.NDArray[np.float64]:
+    """The greatest difference in each map, as a share of the greatest magnitude in another."""
+    off = np.abs(found - expected).max(axis=(1, 2, 3))
+    size = np.abs(unit).max(axis=(1, 2, 3))
+    return np.asarray(off / np.maximum(size, _TINY_MAP), np.float64)

@@ -6,6 +6,8 @@
     signed_p   = a . (S_p - mean S_p), or a . S_p without a baseline
     heatmap    = relu(signed) / max relu(signed), or over max|signed| where both signs are shown
     contribution = signed / |z|
+    contrast     = contribution - the same with the runner-up's grad-weights; the runner-up is the
+                   most similar row of another label than the nearest row's
     estimate   = softmax(similarity / tau) . values
 
 None of it goes through the graph, so that a mistake there is not repeated here.
@@ -22,7 +24,7 @@ import numpy.typing as npt
 from foldcam.export.bank import Bank, BankOutcome
 from foldcam.export.grafting.in_graph import StoredBank
 from foldcam.export.objectives.kernel import kernel_estimates
-from foldcam.runtime.contract.schema import CONTRIBUTION, Contract
+from foldcam.runtime.contract.schema import CONTRAST, CONTRIBUTION, Contract
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -41,6 +43,8 @@ class Expected:
         heatmap: `float32 [n, 1, h', w']`, or `[n, 2, h', w']` for a continuous outcome: what
             raises it, what lowers it.
         contribution: `float32 [n, 1, h', w']`, None where the model does not return it.
+        contrast: the same.
+        runner_up: `int32 [n]`, None where the model does not return it.
         rows: `int32 [n, max(neighbors, transfer)]`, the most similar bank rows, nearest first.
         similarities: `float32 [n, N]`, to every bank row.
         estimate: `float64 [n]`, as `scaled_estimate`; None for a model of labels.
@@ -52,6 +56,8 @@ class Expected:
     similarities: Floats
     estimate: Doubles | None
     contribution: Floats | None = None
+    contrast: Floats | None = None
+    runner_up: Rows | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,19 +101,15 @@ def expected_outputs(
     else:
         rows, _ = stored.nearest(unit, count)
     used = rows[:, : contract.transfer]
-    grad_weights = bank.grad_weights[bank.grad_index[used]].mean(axis=1)
-    explained = contract.explanation
-    if explained is not None and explained.grad_weights == "own":
-        grad_weights = values.pull_back(grad_weights)
-    summands = values.feature_map
-    if explained is not None and explained.baseline == "mean":
-        assert bank.mean_summands is not None
-        summands = summands - bank.mean_summands
-    signed = np.einsum("nk,nkhw->nhw", grad_weights, summands)[:, None]
-    contribution = None
+    signed = _signed(values, bank, contract, used)
+    contribution = contrast = runner_up = None
+    lengths = np.maximum(np.linalg.norm(values.head_end, axis=1), _TINY_NORM)[:, None, None, None]
     if CONTRIBUTION in contract.optional_outputs:
-        lengths = np.maximum(np.linalg.norm(values.head_end, axis=1), _TINY_NORM)
-        contribution = resized_sum(signed / lengths[:, None, None, None], contract.heatmap_size)
+        contribution = resized_sum(signed / lengths, contract.heatmap_size)
+    if CONTRAST in contract.optional_outputs:
+        runner_up = runners_up(similarities, rows[:, 0], bank)
+        between = signed - _signed(values, bank, contract, runner_up[:, None])
+        contrast = resized_sum(between / lengths, contract.heatmap_size)
     estimate = None
     if bank.outcome is not None:
         signed = np.concatenate([signed, -signed], axis=1)
@@ -124,7 +126,37 @@ def expected_outputs(
         similarities,
         estimate,
         contribution,
+        contrast,
+        runner_up,
     )
+
+
+def _signed(values: NetworkValues, bank: Bank, contract: Contract, rows: Rows) -> Floats:
+    """`float32 [n, 1, h, w]`: the map of the mean grad-weights of rows `int32 [n, k]`."""
+    grad_weights = bank.grad_weights[bank.grad_index[rows]].mean(axis=1)
+    explained = contract.explanation
+    if explained is not None and explained.grad_weights == "own":
+        grad_weights = values.pull_back(grad_weights)
+    summands = values.feature_map
+    if explained is not None and explained.baseline == "mean":
+        assert bank.mean_summands is not None
+        summands = summands - bank.mean_summands
+    signed: Floats = np.einsum("nk,nkhw->nhw", grad_weights, summands)[:, None]
+    return signed
+
+
+def runners_up(similarities: Floats, nearest: Rows, bank: Bank) -> Rows:
+    """`int32 [n]`: the most similar row of another label than the nearest row's.
+
+    Args:
+        similarities: `float32 [n, N]`.
+        nearest: `int32 [n]`.
+        bank: with two labels at least.
+    """
+    labels = np.repeat(np.arange(len(bank.labels)), [run.count for run in bank.labels])
+    others = np.where(labels == labels[nearest][:, None], -np.inf, similarities)
+    best: Rows = others.argmax(axis=1).astype(np.int32)
+    return best
 
 
 def nearest_rows(similarities: Floats, count: int) -> Rows:

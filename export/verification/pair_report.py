@@ -39,6 +39,8 @@ class PairReport(Agreement):
             the kernel averages those); None for a model of labels.
         contribution_difference_worst: greatest difference of a cell of `contribution`, as a share
             of the greatest magnitude in the reference's map; None where it is not returned.
+        contrast_difference_worst: the same of `contrast`, as a share of the greatest contribution,
+            over images with the same runner-up.
         worst_image: the name of the image on which they differ most.
         limits: what passes.
         failures: what is outside the limits, one sentence each.
@@ -62,6 +64,7 @@ class PairReport(Agreement):
     bank_intact: bool | None
     estimate_difference_worst: float | None
     contribution_difference_worst: float | None
+    contrast_difference_worst: float | None
     worst_image: str
     limits: Limits
     failures: tuple[str, ...] = ()
@@ -111,6 +114,11 @@ def failures_of(report: PairReport) -> list[str]:
     at_most(
         "the worst difference between contributions, as a share of the greatest, is",
         report.contribution_difference_worst,
+        limits.heatmap_difference,
+    )
+    at_most(
+        "the worst difference between contrasts, as a share of the greatest contribution, is",
+        report.contrast_difference_worst,
         limits.heatmap_difference,
     )
     at_least("the share of images with the same label", report.label_agreement,

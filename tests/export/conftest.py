@@ -36,6 +36,8 @@ def _load(name: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    # Data classes look their module up while they are made.
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
 
@@ -56,6 +58,12 @@ def hand_built() -> ModuleType:
 def onnx_files() -> ModuleType:
     """tests/export/onnx_files.py: ONNX files as several exporters write them."""
     return _load("onnx_files")
+
+
+@pytest.fixture(scope="session")
+def summing() -> ModuleType:
+    """tests/export/summing.py: ONNX networks that sum over positions, one of each kind."""
+    return _load("summing")
 
 
 @pytest.fixture(scope="session")

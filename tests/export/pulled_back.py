@@ -9,7 +9,6 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from foldcam.export.grafting.pull_back import graft_pull_back
-from foldcam.export.networks.feature_map import Layer, Layout
 from foldcam.export.onnx_graphs.embedding_model import opset_of
 from foldcam.export.onnx_graphs.values import Flow
 from foldcam.export.onnx_graphs.writing import Graft
@@ -83,8 +82,7 @@ def by_interpreter(model, source, end, feeds, direction):
 
 def by_head(prepared, source, end, images, direction):
     """The same of a prepared network's head, with the scales of its normalisations held."""
-    layer = Layer(source, Layout("nchw", (1, 1, 1)))
-    head = OnnxHead(prepared, layer, end)
+    head = OnnxHead(prepared, source, end)
     value, *context = run(prepared.model, [source, *head.context], {"image": images})
     leaf = torch.from_numpy(value).requires_grad_(True)
     with torch.enable_grad():

@@ -172,7 +172,6 @@ def _folded_files(
             if rows is None:
                 rows = augmented_rows(
                     network,
-                    out / "embedding.onnx",
                     recipe,
                     training,
                     min(max(options.rows), options.augmented),

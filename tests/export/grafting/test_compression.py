@@ -8,7 +8,7 @@ import pytest
 from foldcam.export.bank import Bank
 from foldcam.export.grafting.options import parse_compression
 from foldcam.export.grafting.prototypes import with_prototypes
-from foldcam.export.low_rank import factors
+from foldcam.export.low_rank import factors, row_scales
 from foldcam.runtime.contract.schema import LabelRun
 from foldcam.runtime.errors import FoldcamError
 
@@ -27,12 +27,14 @@ def bank():
     )
 
 
-def test_prototypes_are_the_scaled_means_of_clusters_within_a_label(bank):
+def test_prototypes_are_the_means_of_clusters_within_a_label(bank):
     smaller = with_prototypes(bank, 2)
     assert smaller.grad_weights.shape == (3, 2)
-    # (1, .5) and (.5, 1) meet at (.75, .75), which is scaled to a greatest of one.
+    # (1, .5) and (.5, 1) meet at (.75, .75).
     np.testing.assert_allclose(
-        smaller.row_grad_weights(), [[1, 1], [1, 1], [-1, 0.1], [-1, 0.1], [0, 1]], atol=1e-6
+        smaller.row_grad_weights(),
+        [[0.75, 0.75], [0.75, 0.75], [-1, 0.1], [-1, 0.1], [0, 1]],
+        atol=1e-6,
     )
     assert smaller.compression == "prototypes:2"
     assert np.array_equal(smaller.embeddings, bank.embeddings)
@@ -51,6 +53,7 @@ def test_prototypes_need_labels(random_bank):
 def test_a_rank_that_is_there_loses_nothing(random_bank):
     generator = np.random.default_rng(0)
     weights = generator.normal(size=(20, 3)) @ generator.normal(size=(3, 9))
+    weights /= np.abs(weights).max(axis=1, keepdims=True)
     bank = random_bank(20, 3, 9)
     exact = Bank(
         bank.embeddings, weights.astype(np.float32), bank.grad_index, bank.labels, bank.objective
@@ -61,6 +64,28 @@ def test_a_rank_that_is_there_loses_nothing(random_bank):
     # One less is the best there is: the error is the singular value left out.
     lost = np.linalg.norm(factors(exact.grad_weights, 2).product() - weights)
     assert lost == pytest.approx(np.linalg.svd(weights)[1][2], rel=1e-4)
+
+
+def test_a_low_rank_serves_small_rows_as_well_as_large_ones():
+    generator = np.random.default_rng(0)
+    rows = generator.normal(size=(20, 4)) @ generator.normal(size=(4, 9))
+    rows += 0.1 * generator.normal(size=rows.shape)
+    rows /= np.abs(rows).max(axis=1, keepdims=True)
+    alike = factors(rows.astype(np.float32), 4).product()
+    sizes = 2.0 ** generator.integers(-60, 60, size=(20, 1))
+    unlike = factors((rows * sizes).astype(np.float32), 4).product()
+    np.testing.assert_allclose(unlike / sizes, alike, atol=1e-6)
+
+
+def test_scales_are_powers_of_two_that_leave_rows_between_one_and_two():
+    rows = np.array([[1.0, -3.9], [1e-7, 3e-8], [0, 0], [2, 0], [1e-42, 0]], np.float32)
+    scales = row_scales(rows)
+    np.testing.assert_array_equal(scales[[0, 2, 3]], [2, 1, 2])
+    scaled = rows / scales[:, None]
+    np.testing.assert_array_equal(scaled * scales[:, None], rows)
+    greatest = np.abs(scaled).max(axis=1)
+    assert (greatest[[0, 1, 3, 4]] >= 1).all()
+    assert (greatest < 2).all()
 
 
 def test_a_rank_that_saves_nothing_is_refused(random_bank):

@@ -11,7 +11,12 @@ import pytest
 from foldcam.export.grafting.fold import FoldOptions, fold
 from foldcam.export.grafting.refold import stored_options
 from foldcam.export.grafting.unfold import unfold
-from foldcam.export.onnx_graphs.embedding_model import mark_network, marked_network, strip_origin
+from foldcam.export.onnx_graphs.embedding_model import (
+    mark_network,
+    marked_network,
+    marked_summands,
+    strip_origin,
+)
 from foldcam.export.onnx_graphs.writing import PREFIX
 from foldcam.runtime.contract.schema import METADATA_KEY, parse_contract
 from foldcam.runtime.errors import FoldcamError
@@ -89,7 +94,11 @@ def test_the_network_comes_back_as_it_was(name, hand_built, random_bank):
     assert list(network.graph.input) == list(original.graph.input)
     assert PREFIX not in str(network.graph)
     assert marked_network(network) == hand_built.ORIGIN.network_sha256
-    assert [entry.key for entry in network.metadata_props] == ["foldcam.network_sha256"]
+    assert marked_summands(network) == ("none", 0)
+    assert [entry.key for entry in network.metadata_props] == [
+        "foldcam.network_sha256",
+        "foldcam.summands",
+    ]
 
 
 def test_the_source_is_that_of_the_contract(hand_built, random_bank):
@@ -123,12 +132,14 @@ def test_another_bank_takes_the_place_of_the_first(hand_built, random_bank):
 
 def test_a_torch_network_comes_back_byte_for_byte(folded_model, networks):
     from foldcam.export.networks.torch_cut import TorchNetwork
+    from foldcam.export.onnx_networks.summand_network import SummandNetwork
 
-    network = TorchNetwork(networks.make_tiny(), networks.SIZE)
+    network = SummandNetwork(TorchNetwork(networks.make_tiny(), networks.SIZE))
     contract = _contract(folded_model)
     parts = unfold(folded_model, contract)
     original = network.to_onnx()
     assert marked_network(original) == network.sha256() == marked_network(parts.network)
+    assert marked_summands(original) == ("pool", 0) == marked_summands(parts.network)
     parts.network.ir_version = original.ir_version
     assert parts.network.SerializeToString(deterministic=True) == original.SerializeToString(
         deterministic=True
@@ -163,7 +174,13 @@ def test_a_mark_is_replaced_and_nothing_else(hand_built):
     mark_network(model, "a" * 64)
     mark_network(model, "b" * 64)
     assert marked_network(model) == "b" * 64
-    assert [e.key for e in model.metadata_props] == ["author", "foldcam.network_sha256"]
+    mark_network(model, "b" * 64, "attention", 3)
+    assert marked_summands(model) == ("attention", 3)
+    assert [e.key for e in model.metadata_props] == [
+        "author",
+        "foldcam.network_sha256",
+        "foldcam.summands",
+    ]
     assert onnx.checker.check_model(model) is None
 
 

@@ -171,7 +171,7 @@ def test_tokens_before_images_are_read_as_a_map(kind, tmp_path):
         torch.onnx.export(
             module, (images[:1],), str(path), dynamo=False, opset_version=17, **options
         )
-        network = load_model(str(path)).network(size=(8, 12))
+        network = load_model(str(path)).network(size=(8, 12), summands=False)
     activations = network.forward(images)
     assert network.feature_map_shape == (8, 2, 3)
     torch.testing.assert_close(activations.embedding, module(images), rtol=1e-4, atol=1e-5)

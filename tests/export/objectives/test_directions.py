@@ -31,7 +31,7 @@ def _cosines(a, b):
     return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
 
 
-def test_all_triplets_is_the_mean_over_every_triplet_by_autograd(embeddings):
+def test_all_triplets_is_half_the_mean_over_every_triplet_by_autograd(embeddings):
     expected = np.zeros_like(embeddings)
     e = torch.from_numpy(embeddings)
     for anchor, label in enumerate(LABELS):
@@ -44,7 +44,7 @@ def test_all_triplets_is_the_mean_over_every_triplet_by_autograd(embeddings):
         (gradient,) = torch.autograd.grad(torch.stack(losses).mean(), a)
         expected[anchor] = -gradient.numpy()
     found = all_triplets(embeddings, LABELS)
-    np.testing.assert_allclose(_cosines(found.values, expected), 1, atol=1e-6)
+    np.testing.assert_allclose(found.values, expected / 2, atol=1e-6)
     assert found.per_class
     assert found.fallback_rows == 0
 
@@ -52,7 +52,7 @@ def test_all_triplets_is_the_mean_over_every_triplet_by_autograd(embeddings):
 def test_all_triplets_by_hand():
     embeddings = np.array([[1, 0], [1, 0], [0, 1]], np.float32)
     found = all_triplets(embeddings, np.array([0, 0, 1])).values
-    np.testing.assert_array_equal(found, [[2, -2], [2, -2], [-2, 2]])
+    np.testing.assert_array_equal(found, [[1, -1], [1, -1], [-1, 1]])
 
 
 def test_sampled_triplets_converge_to_all_of_them_without_the_anchor(embeddings):
@@ -61,8 +61,8 @@ def test_sampled_triplets_converge_to_all_of_them_without_the_anchor(embeddings)
         others = np.delete(
             embeddings[label == LABELS], list(np.flatnonzero(label == LABELS)).index(row), 0
         )
-        expected = 2 * (others.mean(0) - embeddings[label != LABELS].mean(0))
-        np.testing.assert_allclose(found[row], expected, atol=0.02)
+        expected = others.mean(0) - embeddings[label != LABELS].mean(0)
+        np.testing.assert_allclose(found[row], expected, atol=0.01)
 
 
 def test_a_sampled_positive_is_never_the_anchor():
@@ -70,7 +70,7 @@ def test_a_sampled_positive_is_never_the_anchor():
     labels = np.array([0, 0, 1, 1])
     found = sampled_triplets(embeddings, labels, 1, seed=3).values
     # With two images per class the positive is always the other one.
-    assert found[0, 1] == found[1, 0] == found[2, 3] == found[3, 2] == 2
+    assert found[0, 1] == found[1, 0] == found[2, 3] == found[3, 2] == 1
     assert found[0, 0] == found[1, 1] == found[2, 2] == found[3, 3] == 0
 
 

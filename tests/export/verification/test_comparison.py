@@ -15,6 +15,7 @@ from foldcam.export.verification.compared import Answers
 from foldcam.export.verification.comparison import Comparison
 from foldcam.export.verification.formulas import (
     Expected,
+    NetworkValues,
     expected_outputs,
     nearest_rows,
     resized,
@@ -22,7 +23,14 @@ from foldcam.export.verification.formulas import (
     value_range,
 )
 from foldcam.export.verification.limits import LIMITS
-from foldcam.runtime.contract.schema import BankSummary, Contract, LabelRun, Origin
+from foldcam.runtime.contract.schema import (
+    CONTRIBUTION,
+    BankSummary,
+    Contract,
+    Explanation,
+    LabelRun,
+    Origin,
+)
 from foldcam.runtime.images.preprocess import Preprocessing
 
 BANK = Bank(
@@ -48,24 +56,58 @@ CONTRACT = Contract(
 FEATURE_MAP = np.array([[[[1, 2]], [[3, 0]]]], np.float32)
 
 
+def _values(embedding, feature_map=FEATURE_MAP, head_end=None, pull_back=None):
+    """What a network says of one image; without a normalisation `z` is the embedding."""
+    z = embedding if head_end is None else head_end
+    return NetworkValues(embedding, feature_map, z, pull_back)
+
+
+EXPLAINED = replace(
+    CONTRACT,
+    explanation=Explanation("pool", "none", "transferred", 0),
+    optional_outputs=(CONTRIBUTION,),
+)
+
+
 def test_the_formulas_by_hand():
     # e = (0.8, 0.6): similarities 0.8, 0.6, 0.96, so that row 2 with a = (0.5, 1) is taken:
     # 0.5 * (1, 2) + (3, 0) = (3.5, 1).
     embedding = np.array([[4, 3]], np.float32)
-    got = expected_outputs(embedding, FEATURE_MAP, BANK, CONTRACT)
+    got = expected_outputs(_values(embedding), BANK, CONTRACT)
     np.testing.assert_allclose(got.similarities, [[0.8, 0.6, 0.96]], rtol=1e-6)
     np.testing.assert_array_equal(got.rows, [[2, 0]])
     np.testing.assert_allclose(got.heatmap, [[[[1, 1 / 3.5]]]], rtol=1e-6)
     assert got.estimate is None
     # Two rows: a = ((0.5, 1) + (1, -1)) / 2 = (0.75, 0), heat (0.75, 1.5).
-    both = expected_outputs(embedding, FEATURE_MAP, BANK, replace(CONTRACT, transfer=2))
+    both = expected_outputs(_values(embedding), BANK, replace(CONTRACT, transfer=2))
     np.testing.assert_allclose(both.heatmap, [[[[0.5, 1]]]], rtol=1e-6)
+
+
+def test_contributions_by_hand():
+    # Row 2 with a = (0.5, 1), as above; |z| = 10: (3.5, 1) / 10.
+    values = _values(np.array([[4, 3]], np.float32), head_end=np.array([[8, 6]], np.float32))
+    got = expected_outputs(values, BANK, EXPLAINED)
+    np.testing.assert_allclose(got.contribution, [[[[0.35, 0.1]]]], rtol=1e-6)
+    # Against the average (1, 1), (1, 3): (0, 1) * 0.5 + (2, -3) = (2, -2.5).
+    bank = replace(BANK, mean_summands=np.array([[[1, 1]], [[1, 3]]], np.float32))
+    mean = replace(EXPLAINED, explanation=Explanation("pool", "mean", "transferred", 0))
+    got = expected_outputs(values, bank, mean)
+    np.testing.assert_allclose(got.contribution, [[[[0.2, -0.25]]]], rtol=1e-6)
+    np.testing.assert_allclose(got.heatmap, [[[[1, 0]]]], rtol=1e-6)
+    # Four cells for two: each has half, so that the sum stays what it is.
+    got = expected_outputs(values, bank, replace(mean, heatmap_size=(2, 2)))
+    np.testing.assert_allclose(got.contribution, [[[[0.1, -0.125], [0.1, -0.125]]]], rtol=1e-6)
+    # The bank holds directions, and what is pulled back is twice the direction.
+    own = replace(EXPLAINED, explanation=Explanation("pool", "none", "own", 0))
+    doubled = replace(values, pull_back=lambda directions: 2 * directions)
+    got = expected_outputs(doubled, BANK, own)
+    np.testing.assert_allclose(got.contribution, [[[[0.7, 0.2]]]], rtol=1e-6)
 
 
 def test_the_formulas_of_values_by_hand():
     outcome = BankOutcome(np.array([0, 1, 4], np.float32), 0.2, "none")
     bank = replace(BANK, labels=(), outcome=outcome)
-    got = expected_outputs(np.array([[0, 2]], np.float32), FEATURE_MAP, bank, CONTRACT)
+    got = expected_outputs(_values(np.array([[0, 2]], np.float32)), bank, CONTRACT)
     # Row 1 with a = (1, -1): (1, 2) - (3, 0) = (-2, 2), over 2.
     np.testing.assert_allclose(got.heatmap, [[[[0, 1]], [[1, 0]]]], rtol=1e-6)
     powers = np.exp(np.array([0, 1, 0.8]) / 0.2)
@@ -78,8 +120,11 @@ def test_the_formulas_of_values_by_hand():
 
 
 def test_no_heat_and_no_embedding_are_zeros():
-    nothing = expected_outputs(np.zeros((1, 2), np.float32), 0 * FEATURE_MAP, BANK, CONTRACT)
+    nothing = expected_outputs(
+        _values(np.zeros((1, 2), np.float32), 0 * FEATURE_MAP), BANK, EXPLAINED
+    )
     assert (nothing.heatmap == 0).all()
+    assert (nothing.contribution == 0).all()
     assert (nothing.similarities == 0).all()
     np.testing.assert_array_equal(nothing.rows, [[0, 1]])
 
