@@ -122,6 +122,26 @@ def check_summands(model: onnx.ModelProto, bank: Bank) -> None:
         )
 
 
+def check_mean(bank: Bank, feature_map: tuple[int, int, int]) -> None:
+    """Whether the bank's mean over the training images, if it holds one, is of such maps.
+
+    Args:
+        bank: the bank.
+        feature_map: `(K', h, w)` of the network.
+
+    Raises:
+        FoldcamError: it is of other maps.
+    """
+    mean = bank.mean_summands
+    if mean is not None and mean.shape != feature_map:
+        has, needs = (" x ".join(map(str, shape)) for shape in (mean.shape, feature_map))
+        raise FoldcamError(
+            f"The bank's mean over its training images is {has} and the network's feature map "
+            f"{needs}: build the bank with images of the size that the network takes, or pass "
+            "--baseline none."
+        )
+
+
 def check_sizes(model: onnx.ModelProto, bank: Bank, channels: int) -> None:
     """Whether the bank has the network's D and K.
 

@@ -35,6 +35,7 @@ from onnx import TensorProto, helper
 from foldcam.export.bank import Bank
 from foldcam.export.grafting.checks import (
     check_input,
+    check_mean,
     check_sizes,
     check_summands,
     feature_map_shape,
@@ -165,6 +166,7 @@ def fold(
     explanation = _explanation(bank, options, marked_summands(model)[1])
     if explanation is None or explanation.baseline == "none":
         bank = replace(bank, mean_summands=None)
+    check_mean(bank, (channels, height, width))
     if options.precision == "fp16" and not is_float16(folded):
         folded = to_float16(folded)
     stored = store(bank, options.storage)

@@ -157,19 +157,19 @@ class SummandNetwork(Network):
         Args:
             expected: the embeddings `[2, D]` of noise.
         """
-        given = torch.from_numpy(noise(self.image_size, 2))
+        images = torch.from_numpy(noise(self.image_size, 2))
         # Half precision, or sums in another order.
         limit = 2e-2 if self._is_half() else 1e-3
-        summands, rest, total, *_ = self._trunk(given)
+        summands, rest, total, *_ = self._trunk(images)
         for row in range(2):
-            alone, *_ = self._trunk(given[row : row + 1])
+            alone, *_ = self._trunk(images[row : row + 1])
             if _off(alone, summands[row : row + 1]) > limit:
                 raise NoSumError("what is summed of one image depends on the others of its batch")
         # Of no position are a bias and the share of tokens that are no patches.
         spread = float((rest[0] - rest[1]).abs().max())
         if not self.summation.layout.skipped and spread > limit * _size(total):
             raise NoSumError("the positions do not add up to their sum")
-        if _off(self.forward(given).embedding, to_torch(expected)) > limit:
+        if _off(self.forward(images).embedding, to_torch(expected)) > limit:
             raise NoSumError("what follows the sum gives other numbers in torch")
 
     def _is_half(self) -> bool:
