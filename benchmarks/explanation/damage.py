@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from foldcam.benchmarks.explanation.scoring import SCORES, Scorer, unit_or_zero
 from foldcam.benchmarks.explanation.subject import BATCH, Subject, View
 from foldcam.benchmarks.localization.blurring import CellBlur, Cells, first_cells
 from foldcam.benchmarks.localization.perturbation import PerturbationCurves, insertion_deletion
+from foldcam.runtime.images.preprocess import Image
 
 Doubles = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -21,6 +23,13 @@ Integers = npt.NDArray[np.int64]
 SHARES = (0.1, 0.2, 0.3)
 # Cells hidden or shown at a time, for the curves.
 _STEPS = 8
+
+
+class Embedder(Protocol):
+    """A network that looks at changed pictures."""
+
+    def embed(self, images: Sequence[Image]) -> npt.NDArray[np.float32]:
+        """`float32 [N, D]`, as the network returns them, of pictures at the input's size."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +86,7 @@ def hidden_cells(ranks: Mapping[str, Ranks]) -> Hidden:
 
 
 def blurred(
-    subject: Subject,
+    subject: Embedder,
     scorer: Scorer,
     views: Callable[[int], View],
     labels: Sequence[str],
@@ -163,7 +172,7 @@ def _empty(count: int) -> Doubles:
 
 
 def _curves(
-    subject: Subject,
+    subject: Embedder,
     scorer: Scorer,
     pair: tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]],
     label: str,

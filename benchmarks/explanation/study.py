@@ -228,7 +228,7 @@ def _shown(
         shown.append(
             Shown(
                 subject.view(kept[number]).image,
-                f"{name}: costs {lost[number, 0]:.2f}, other {lost[number, 1]:.2f}",
+                f"costs {lost[number, 0]:.2f}, other {lost[number, 1]:.2f}: {name}",
                 {name: each[number] for name, each in maps.items()},
                 evidence,
             )

@@ -313,7 +313,7 @@ def transfer(
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Which rows, channels, objective and head: grid pointing on the training half alone."""
+    """Which rows, channels, objective, baseline and gradient, on the training half alone."""
     from dataclasses import replace
 
     from foldcam.benchmarks.studies.transfer.study import run_transfer_study
@@ -339,11 +339,19 @@ def transfer(
     print()
     for name, row in document["heads"].items():
         print(
-            f"{name:<12} transferred {row['transferred']['mean']:.3f}, own gradient "
+            f"{name:<17} transferred {row['transferred']['mean']:.3f}, own gradient "
             f"{row['aggregated_backprop']['mean']:.3f}, maps correlate "
             f"{row['map_correlation']:.3f}; with the gradient by position "
             f"{row['position_correlation']:.3f}"
         )
+    print()
+    for name, row in document["summands"]["heads"].items():
+        for pair, gaps in row["differences"].items():
+            parts = [
+                f"{measure} {gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]"
+                for measure, gap in gaps.items()
+            ]
+            print(f"{name:<17} {pair:<26} {'  '.join(parts)}")
     print(f"Written to {out}/transfer.json")
 
 

@@ -31,6 +31,7 @@ from foldcam.benchmarks.studies.ray import report as scale_out
 from foldcam.benchmarks.studies.reliability import __main__ as reliability
 from foldcam.benchmarks.studies.reliability import report as reliability_report
 from foldcam.benchmarks.studies.scale import report as scale
+from foldcam.benchmarks.studies.transfer import baselines
 from foldcam.runtime.system.files import atomic_path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -229,6 +230,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "architectures": lambda: architectures_table(_architectures()),
     "transfer-variants": _variants,
     "transfer-heads": _heads,
+    "transfer-summands": lambda: baselines.markdown_maps(_transfer()["summands"]["heads"]),
+    "transfer-summand-differences": lambda: baselines.markdown_differences(
+        _transfer()["summands"]["heads"]
+    ),
     "int8": lambda: int8.markdown_table(_int8()),
     "int8-ladder": lambda: int8.markdown_ladder(_int8()),
     "int8-setting": lambda: int8.setting(_int8()),

@@ -17,6 +17,7 @@ from foldcam.export.commands.options import (
     DeviceText,
     Json,
     Output,
+    choice,
     device_of,
     say_notes,
     split_of,
@@ -89,6 +90,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Compare folded models with the network that they came from; status 3 if one is off."""
+    from foldcam.export.device import DEVICE_CHOICES
     from foldcam.export.models.named import is_folded_file
     from foldcam.export.progress import ProgressBar
     from foldcam.export.verification.images import ImagesToVerify, images_of, noise_images, spread
@@ -131,7 +133,8 @@ def verify(
         say_notes(dataset)
         shown = ImagesToVerify(spread(dataset.samples, most))
     # The folded models run on the processor, and so does a network that was taken out of one.
-    place = device_of(device) if specs or trust_origin or device == "cuda" else None
+    wanted = choice("--device", device, DEVICE_CHOICES)
+    place = device_of(device) if specs or trust_origin or wanted == "cuda" else None
     with stdout_kept(), ProgressBar() as progress:
         network: Network | None = None
         if place is not None and (specs or trust_origin):

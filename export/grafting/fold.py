@@ -255,7 +255,7 @@ def default_baseline(summands: SummandKind, continuous: bool) -> Baseline:
         summands: the kind.
         continuous: whether the bank has values in place of labels.
     """
-    return "none" if continuous or summands in ("pool", "none") else "mean"
+    return "mean" if summands in ("depthwise", "linear") and not continuous else "none"
 
 
 def _explanation(bank: Bank, options: FoldOptions, query: int) -> Explanation | None:

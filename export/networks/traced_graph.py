@@ -125,7 +125,8 @@ def context_of(whole: fx.GraphModule, start: fx.Node, ends: Sequence[fx.Node]) -
     """What else, besides `start`, must be known to compute `ends` from it.
 
     Values that do not depend on `start`: skip connections around it, sizes. The
-    number of images, and what follows from it alone, is not among them, see `subgraph`.
+    number of images, and what follows from it alone, is not among them, see `subgraph`;
+    neither is what follows from parameters alone, such as `1 / p` of a generalised mean.
     """
     after = graph_search.descendants(start) - {start}
     needed = set().union(*(graph_search.ancestors(end) for end in ends))
@@ -134,7 +135,9 @@ def context_of(whole: fx.GraphModule, start: fx.Node, ends: Sequence[fx.Node]) -
         if node in after and node in needed:
             for source in node.all_input_nodes:
                 known = source is start or source in after or source in context
-                if not known and source.op != "get_attr" and not _follows_from_batch(source):
+                if not known and not (
+                    _follows_from_batch(source) or _follows_from_parameters(source)
+                ):
                     context.append(source)
     return context
 
@@ -207,6 +210,12 @@ def _follows_from_batch(node: fx.Node) -> bool:
         return False
     sources = node.all_input_nodes
     return _is_batch_size(node) or (bool(sources) and all(map(_follows_from_batch, sources)))
+
+
+def _follows_from_parameters(node: fx.Node) -> bool:
+    """Whether it is a parameter or buffer, or computed from them alone."""
+    begins = [each for each in graph_search.ancestors(node) if not each.all_input_nodes]
+    return all(each.op == "get_attr" for each in begins)
 
 
 def _is_batch_size(node: fx.Node) -> bool:

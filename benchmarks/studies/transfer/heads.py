@@ -9,10 +9,11 @@ from torch import nn
 
 from foldcam.export.models.demo import PREPROCESSING, pretrained_backbone
 
-HEADS = ("linear", "mlp", "layernorm", "attention", "flatten", "depthwise")
+HEADS = ("linear", "mlp", "depthwise", "flatten", "generalised_mean", "attention", "layernorm")
 """Linear over the average: exact; a LayerNorm in between too, with its scale held constant.
-Hidden layer, attention pooling: the Jacobian depends on
-the image. Flatten, global depthwise convolution: positions are weighted differently."""
+Hidden layer, generalised mean: the Jacobian depends on the image; attention pooling: on the
+image's weights, which the summands hold. Flatten, global depthwise convolution: positions are
+weighted differently."""
 
 _CHANNELS, _MAP = 1280, 7
 _SIZE = 128
@@ -43,6 +44,18 @@ class _Average(nn.Module):
         return feature_map.mean(dim=(2, 3))
 
 
+class _GeneralisedMean(nn.Module):
+    """`(mean A^p)^(1/p)` with a learned `p` (Radenovic et al., TPAMI 2018)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.power = nn.Parameter(torch.tensor(3.0))
+
+    def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
+        powers = feature_map.clamp(min=1e-6) ** self.power
+        return powers.mean(dim=(2, 3)) ** (1 / self.power)
+
+
 class _Attention(nn.Module):
     """Positions weighted by a softmax over a learned score."""
 
@@ -63,6 +76,9 @@ _HEADS = {
     ),
     "layernorm": lambda: nn.Sequential(
         _Average(), nn.LayerNorm(_CHANNELS), nn.Linear(_CHANNELS, _SIZE)
+    ),
+    "generalised_mean": lambda: nn.Sequential(
+        _GeneralisedMean(), nn.Linear(_CHANNELS, _SIZE, bias=False)
     ),
     "attention": lambda: nn.Sequential(_Attention(), nn.Linear(_CHANNELS, _SIZE, bias=False)),
     "flatten": lambda: nn.Sequential(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from foldcam.benchmarks.localization.metrics import grid_pointing
 from foldcam.benchmarks.localization.report import write_json
 from foldcam.benchmarks.localization.study import split_samples
 from foldcam.benchmarks.localization.subjects import Subjects, load_subjects
+from foldcam.benchmarks.studies.transfer.baselines import compared
 from foldcam.benchmarks.studies.transfer.heads import HEADS, HeadedNetwork
 from foldcam.export.bank import Bank
 from foldcam.export.banks.builder import build_bank
@@ -29,6 +31,7 @@ from foldcam.export.models.trained_file import trained_architecture
 from foldcam.export.networks.cut import Network
 from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.export.objectives.directions import parse_objective
+from foldcam.export.onnx_networks.summand_network import with_summands
 from foldcam.export.training.trainer import TrainingOptions, train
 from foldcam.export.versions import tool_versions
 from foldcam.runtime.images.preprocess import Preprocessing
@@ -55,19 +58,22 @@ def run_transfer_study(
         progress: called with `(stage, done, total)`.
 
     Returns:
-        The document that was written: `variants` for the linear head, `heads`.
+        The document that was written: `variants` for the linear head, and for every head
+        `heads` and `summands`. It is written after each head.
 
     Raises:
         FoldcamError: unusable data, or the folder cannot be written.
     """
     training_half, _ = split_samples(data, training.seed)
     rows, queries = _fold(training_half, training.seed)
+    trained = {"epochs": training.epochs, "loss": training.loss, "seed": training.seed}
     document: dict[str, Any] = {
         "data": data.resolve().name,
         "images": {"bank": len(rows), "queries": len(queries)},
-        "training": {"epochs": training.epochs, "loss": training.loss, "seed": training.seed},
+        "training": trained,
         "versions": tool_versions(),
         "heads": {},
+        "summands": {"training": trained, "heads": {}},
     }
     for head in HEADS:
         case = _Case.trained(head, rows, queries, out, training, progress)
@@ -76,6 +82,8 @@ def run_transfer_study(
             document["variants"] = case.variants()
         if head == "layernorm":
             document["held_scales"] = case.held_scales(rows)
+        blurring = partial(progress, f"{head}: blurring")
+        document["summands"]["heads"][head] = case.summands(rows, blurring)
         write_json(out / "transfer.json", document)
     return document
 
@@ -94,6 +102,7 @@ class _Case:
     ) -> None:
         self.module, self.recipe = module, recipe
         self.network, self.bank, self.queries = network, bank, queries
+        self.seed = seed
         self.methods = Methods(network, bank)
         self.runner = Runner(network, self.methods, recipe, seed)
         singles = self.runner.activations(queries.resized)
@@ -168,6 +177,19 @@ class _Case:
             "not_held": _document(bootstrap(not_held)),
             "difference": _document(paired_bootstrap(held, not_held)),
         }
+
+    def summands(
+        self, rows: Sequence[Sample], progress: Callable[[int, int], None]
+    ) -> dict[str, Any]:
+        """What contributions are best compared with, and whose gradient is best taken."""
+        cuts = [(self.network, self.bank)]
+        network = with_summands(self.network)
+        if network is not self.network:
+            objective = parse_objective("all-triplets")
+            cuts.append((network, build_bank(network, self.recipe, rows, objective).bank))
+        return compared(
+            cuts, self.recipe, self.queries, self.nearest, seed=self.seed, progress=progress
+        )
 
     def variants(self) -> dict[str, Any]:
         """Ways of transfer for this network, each with its difference to the default."""

@@ -52,6 +52,19 @@ class Backbone(nn.Module):
         return self.last(middle).relu().mean(dim=(2, 3))
 
 
+class GeneralisedMean(Backbone):
+    """The same, pooled by a mean of powers whose power is learned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.power = nn.Parameter(torch.tensor(3.0))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        middle = self.norm(self.stem(image)).relu()
+        powers = self.last(middle).relu().clamp(min=1e-3) ** self.power
+        return powers.mean(dim=(2, 3)) ** (1 / self.power)
+
+
 class Transformer(nn.Module):
     """Two blocks of attention over a class token and 4 x 4 patches; returns the class token."""
 
@@ -176,6 +189,19 @@ def test_the_trained_part_runs_what_the_whole_network_runs() -> None:
     images = torch.randn(5, 3, 16, 16)
     feature_map, context = trainee.feature_maps(trainee.run_front(images))
     torch.testing.assert_close(trainee.embed(feature_map, context), module(images))
+
+
+def test_a_power_that_is_learned_before_and_after_the_sum_learns() -> None:
+    module = embedding_network(GeneralisedMean().eval(), Architecture("x:y", 4, RECIPE))
+    trainee = Trainee(module, (16, 16))
+    assert "power" in " ".join(name for name, _ in trainee.learning)
+    front = trainee.run_front(torch.randn(5, 3, 16, 16))
+    feature_map, context = trainee.feature_maps(front)
+    assert context == []
+    torch.autograd.backward(trainee.embed(feature_map, context)[:, 0].sum())
+    power = next(value for name, value in trainee.learning if "power" in name)
+    assert power.grad is not None
+    assert power.grad != 0
 
 
 def test_the_embedding_of_a_region_is_that_of_its_own_average_for_a_pooling_head() -> None:
