@@ -15,7 +15,7 @@ from foldcam.export.grafting.fold import FoldOptions, fold
 from foldcam.export.networks.cut import Network
 from foldcam.export.objectives.directions import all_triplets
 from foldcam.export.onnx_graphs.session import GraphSession
-from foldcam.runtime.contract.schema import Origin
+from foldcam.runtime.contract.schema import GradWeightsRule, Origin
 from foldcam.runtime.images.preprocess import Preprocessing
 
 SIZE = (12, 16)
@@ -561,7 +561,9 @@ class Trained:
     head_ends: np.ndarray
 
 
-def trained(network: Network, count: int = 9, seed: int = 5) -> Trained:
+def trained(
+    network: Network, rule: GradWeightsRule = "transferred", count: int = 9, seed: int = 5
+) -> Trained:
     """A bank of random images in three classes, each row with its own grad-weights."""
     known = network.forward(torch.from_numpy(images(count, seed)))
     embeddings = torch.nn.functional.normalize(known.embedding).numpy()
@@ -569,12 +571,15 @@ def trained(network: Network, count: int = 9, seed: int = 5) -> Trained:
     directions = all_triplets(embeddings, classes).values
     bank = Bank(
         embeddings,
-        network.pull_back(known, torch.from_numpy(directions)).numpy(),
+        directions
+        if rule == "own"
+        else network.pull_back(known, torch.from_numpy(directions)).numpy(),
         np.arange(count, dtype=np.int32),
         label_runs([f"class {number}" for number in classes]),
         "all-triplets",
         network_sha256=network.sha256(),
         summands=network.summands,
+        rule=rule,
         mean_summands=known.feature_map.numpy().mean(axis=0),
     )
     return Trained(bank, directions, network.head_end(known).numpy())

@@ -11,6 +11,7 @@ from foldcam.export.grafting.fold import FoldOptions, fold
 from foldcam.export.grafting.options import StorageOptions, parse_compression, parse_search
 from foldcam.export.onnx_graphs.file import read_onnx
 from foldcam.export.onnx_networks.cut import OnnxNetwork
+from foldcam.export.onnx_networks.summand_network import SummandNetwork
 from foldcam.runtime.contract.schema import Origin
 from foldcam.runtime.images.preprocess import Preprocessing
 
@@ -111,6 +112,44 @@ def test_a_folded_onnx_file_builds(style, logger, onnx_files, random_bank, tmp_p
         versions={},
     )
     assert _build(made.SerializeToString(), logger)[2] is not None
+
+
+# A network of every way to make summands, and everything that is made of them.
+SUMS = [
+    "average pool",
+    "channels last",
+    "mean of transposed tokens",
+    "depthwise of two kernels",
+    "full kernel",
+    "flatten",
+    "flatten of channels last",
+    "class token with a mask",
+    "class token, heads joined with the images",
+    "a learned query",
+    "flatten in half precision",
+    "class token in half precision",
+]
+EXPLAINED = {
+    "mean": ("transferred", {"baseline": "mean", "transfer": 3}),
+    "own and contrast": ("own", {"contrast": True, "heatmap_size": "input", "input_type": "uint8"}),
+    "half precision": ("own", {"precision": "fp16", "contrast": True, "baseline": "mean"}),
+}
+
+
+@pytest.mark.parametrize("name", SUMS)
+@pytest.mark.parametrize("explained", EXPLAINED)
+def test_contributions_build(explained, name, logger, summing, onnx_files, tmp_path):
+    case = summing.CASES[name]
+    model = summing.model(onnx_files, case.lines, case.half, case.size)
+    base = OnnxNetwork(read_onnx(onnx_files.save(model, tmp_path)), summing.SIZE)
+    network = SummandNetwork(base)
+    rule, options = EXPLAINED[explained]
+    made = summing.folded(network, summing.trained(network, rule).bank, **options)
+    names, kinds, plan = _build(made.SerializeToString(), logger)
+    more = ["contrast", "runner_up", "runner_up_similarity"] if "contrast" in options else []
+    assert names == ["embedding", "heatmap", "neighbor", "similarity", "contribution", *more]
+    assert kinds["contribution"] == trt.float32
+    assert plan is not None
 
 
 def test_a_folded_torch_network_builds(logger, folded_file):

@@ -233,7 +233,7 @@ def test_a_mean_that_is_missing_or_of_other_maps_is_one_sentence(
         ("none", False, "none"),
         ("depthwise", False, "mean"),
         ("linear", False, "mean"),
-        ("attention", False, "mean"),
+        ("attention", False, "none"),
         ("depthwise", True, "none"),
     ],
 )

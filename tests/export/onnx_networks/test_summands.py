@@ -9,6 +9,7 @@ import onnx
 import pytest
 import torch
 
+from foldcam.export.grafting.own import obstacle_to_own
 from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP, FEATURE_SUM, marked_summands
 from foldcam.export.onnx_graphs.file import read_onnx
@@ -211,16 +212,22 @@ def test_contributions_add_up_to_the_score_of_a_linear_head(name, opened, summin
         assert (rest - rest[0]).abs().max() < limit
 
 
-@pytest.mark.parametrize("baseline", ["none", "mean"])
+@pytest.mark.parametrize(
+    ("baseline", "rule"), [("none", "transferred"), ("mean", "transferred"), ("none", "own")]
+)
 @pytest.mark.parametrize("name", _names())
-def test_contributions_of_the_folded_graph_add_up(name, baseline, opened, summing, hand_built):
+def test_contributions_of_the_folded_graph_add_up(
+    name, baseline, rule, opened, summing, hand_built
+):
     case, _, base, network = opened(name)
-    trained = summing.trained(network)
+    assert obstacle_to_own(network.to_onnx()) is None
+    trained = summing.trained(network, rule)
     made = summing.folded(network, trained.bank, baseline=baseline)
     images = summing.images(6, seed=1)
     got = hand_built.run(made, images)
     contract = _contract(made)
     assert (contract.explanation.summands, contract.explanation.baseline) == (case.kind, baseline)
+    assert contract.explanation.grad_weights == rule
     assert contract.explanation.query == (network.summation.row or 0)
     found = network.forward(torch.from_numpy(images))
     head_end = network.head_end(found).numpy()
@@ -229,7 +236,12 @@ def test_contributions_of_the_folded_graph_add_up(name, baseline, opened, summin
     cosines = (got["embedding"] * own).sum(1) / np.linalg.norm(got["embedding"], axis=1)
     np.testing.assert_allclose(cosines / np.linalg.norm(own, axis=1), 1, atol=1e-7 + 1e-6)
     expected = expected_outputs(
-        NetworkValues(got["embedding"], found.feature_map.numpy(), head_end, lambda v: v),
+        NetworkValues(
+            got["embedding"],
+            found.feature_map.numpy(),
+            head_end,
+            lambda wanted: network.pull_back(found, torch.from_numpy(wanted)).numpy(),
+        ),
         trained.bank,
         contract,
     )
