@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from foldcam.export.grafting.pull_back import graft_pull_back, obstacle_to_pull_back
 from foldcam.export.networks.cut import Network
@@ -15,6 +16,8 @@ from foldcam.runtime.contract.schema import EMBEDDING, GradWeightsRule, SummandK
 from foldcam.runtime.errors import FoldcamError
 
 _MEANS = {"GlobalAveragePool", "ReduceMean"}
+# What may lie between a sum and its root.
+_BEFORE_ROOT = {"Abs", "Cast", "Clip", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose"}
 
 
 class OwnGradWeights:
@@ -65,9 +68,10 @@ class OwnGradWeights:
 def chosen_grad_weights(network: Network, wanted: GradWeightsRule | None) -> GradWeightsRule:
     """Where grad-weights come from: what was asked for, or what measured better.
 
-    A class token's head is not linear, and transfer loses its question: the image's own are
-    taken where the graph can compute them. For the other kinds transfer loses nothing that
-    was measured, see docs/method.md.
+    A class token's head is not linear, and transfer loses its question; so does the root of a
+    generalised mean, whose gradient grows without limit where a channel is silent in the bank's
+    image: the image's own are taken where the graph can compute them. For the other kinds
+    transfer loses nothing that was measured, see docs/method.md.
 
     Args:
         network: cut at its sum, or not.
@@ -76,9 +80,12 @@ def chosen_grad_weights(network: Network, wanted: GradWeightsRule | None) -> Gra
     Raises:
         FoldcamError: `own` was asked for and the graph cannot compute them.
     """
-    if wanted == "transferred" or (wanted is None and network.summands != "attention"):
+    if wanted == "transferred" or (wanted is None and network.summands == "none"):
         return "transferred"
-    obstacle = obstacle_to_own(network.to_onnx())
+    model = network.to_onnx()
+    if wanted is None and network.summands != "attention" and not takes_root(model):
+        return "transferred"
+    obstacle = obstacle_to_own(model)
     if obstacle is None:
         return "own"
     if wanted is None:
@@ -87,6 +94,28 @@ def chosen_grad_weights(network: Network, wanted: GradWeightsRule | None) -> Gra
         f"The network cannot compute its own grad-weights: {obstacle}; leave --grad-weights out, "
         "or pass --grad-weights transferred."
     )
+
+
+def takes_root(model: onnx.ModelProto) -> bool:
+    """Whether a root is taken of the sum over positions, as a generalised mean does.
+
+    Args:
+        model: the embedding network, as `Network.to_onnx` makes it.
+    """
+    constants = {str(each.name): numpy_helper.to_array(each) for each in model.graph.initializer}
+    reached = {FEATURE_SUM}
+    # Nodes of a graph are in an order in which each comes after what it reads.
+    for node in model.graph.node:
+        if not node.input or node.input[0] not in reached:
+            continue
+        if node.op_type == "Sqrt":
+            return True
+        if node.op_type == "Pow":
+            exponent = constants.get(str(node.input[1]))
+            return exponent is None or bool((exponent < 1).any())
+        if node.op_type in _BEFORE_ROOT:
+            reached.update(str(name) for name in node.output)
+    return False
 
 
 def obstacle_to_own(model: onnx.ModelProto) -> str | None:
