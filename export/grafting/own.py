@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
 from foldcam.export.grafting.pull_back import graft_pull_back, obstacle_to_pull_back
-from foldcam.export.networks.cut import Network
 from foldcam.export.onnx_graphs.embedding_model import FEATURE_SUM, marked_summands
 from foldcam.export.onnx_graphs.normalization import find_normalization
 from foldcam.export.onnx_graphs.precision import name_made
 from foldcam.export.onnx_graphs.writing import PREFIX, Graft
 from foldcam.runtime.contract.schema import EMBEDDING, GradWeightsRule, SummandKind
 from foldcam.runtime.errors import FoldcamError
+
+if TYPE_CHECKING:
+    # Folding needs no torch.
+    from foldcam.export.networks.cut import Network
 
 _MEANS = {"GlobalAveragePool", "ReduceMean"}
 # What may lie between a sum and its root.
