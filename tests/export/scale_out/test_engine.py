@@ -250,9 +250,8 @@ def test_prototypes_are_centroids_of_their_label(net, head, shared_photos):
         middle = full.embeddings[labels == name].mean(0)
         np.testing.assert_allclose(bank.embeddings[row], middle / np.linalg.norm(middle), atol=1e-5)
         weights = full.row_grad_weights()[labels == name].mean(0)
-        np.testing.assert_allclose(
-            bank.row_grad_weights()[row], weights / np.abs(weights).max(), atol=1e-5
-        )
+        off = np.abs(bank.row_grad_weights()[row] - weights)
+        assert off.max() < 1e-4 * np.abs(weights).max()
     assert made.built.report.bank.source.origin.data_sha256 == full.source.origin.data_sha256
 
 
