@@ -290,9 +290,10 @@ def markdown_differences(heads: Mapping[str, Any]) -> str:
             if values is None:
                 continue
             cells = " | ".join(_difference(values[measure]) for measure in MEASURES)
-            if cells.replace("-0.000", "+0.000") not in said:
+            what = cells.replace("-0.000", "+0.000")
+            if what not in said:
                 lines.append(f"| {head} | {pair} | {cells} |")
-            said.add(cells)
+            said.add(what)
     return "\n".join(lines)
 
 
