@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,11 @@ class LoadedModel:
     output: str | None = None
     notes: tuple[str, ...] = ()
     device: Device = CPU
+    # The network that was cut last: what is exported is often verified next, and torch's exporter
+    # takes seconds.
+    _last: dict[tuple[object, ...], Network] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def module(self) -> nn.Module:
@@ -89,6 +94,28 @@ class LoadedModel:
         Raises:
             FoldcamError: as `TorchNetwork` and `OnnxNetwork`.
         """
+        cut = (size or (self.preprocessing.height, self.preprocessing.width), exact, summands)
+        known = self._last.get((layer, cut, self._state()))
+        if known is None:
+            known = self._made(layer, size, exact, summands)
+            self._last.clear()
+            # Making it may have written into the module.
+            self._last[layer, cut, self._state()] = known
+            if not known.pooled and known.finer is None:
+                # The same, asked for by its name.
+                self._last[known.layer, cut, self._state()] = known
+        return known
+
+    def _state(self) -> tuple[int, ...]:
+        """Changes with the module's numbers, which training writes in place."""
+        if isinstance(self.source, OnnxFile):
+            return ()
+        tensors = (*self.source.parameters(), *self.source.buffers())
+        return tuple(tensor._version for tensor in tensors)
+
+    def _made(
+        self, layer: str | None, size: tuple[int, int] | None, exact: bool, summands: bool
+    ) -> Network:
         if not (summands and exact):
             network = self._cut(layer, size, exact)
         else:
