@@ -38,7 +38,8 @@ FEATURE_MAPS = {
     "parts": ((32, 32, 16), "stem.2"),
     "branches": ((32, 32, 16), "stem.2"),
     "global depthwise": ((32, 14, 14), "stem.2"),
-    "flatten": ((32, 14, 14), "drop"),
+    # What is summed are the outputs of the linear layer, position by position.
+    "flatten": ((512, 14, 14), "drop"),
     "generalised mean": ((32, 14, 14), "pow"),
     "attention pooling": ((32, 14, 14), "mul"),
     "gate and hidden layer": ((32, 14, 14), "mul"),

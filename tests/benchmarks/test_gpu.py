@@ -34,7 +34,7 @@ def test_every_graph_is_timed_and_compared_with_the_cpu(tmp_path):
         assert all(len(samples) == 3 for samples in case["samples_milliseconds"].values())
         assert set(case["worst_difference_to_cpu"]) == graphs
         worst = case["worst_difference_to_cpu"]["folded_20"]
-        assert set(worst) == {"embedding", "heatmap", "neighbor", "similarity"}
+        assert set(worst) == {"contribution", "embedding", "heatmap", "neighbor", "similarity"}
         assert max(worst.values()) < 1e-5
     assert "folded_20" in text_table(document)
 
