@@ -107,7 +107,7 @@ def takes_root(model: onnx.ModelProto) -> bool:
     Args:
         model: the embedding network, as `Network.to_onnx` makes it.
     """
-    constants = {str(each.name): numpy_helper.to_array(each) for each in model.graph.initializer}
+    constants = {str(each.name): each for each in model.graph.initializer}
     reached = {FEATURE_SUM}
     # Nodes of a graph are in an order in which each comes after what it reads.
     for node in model.graph.node:
@@ -117,7 +117,7 @@ def takes_root(model: onnx.ModelProto) -> bool:
             return True
         if node.op_type == "Pow":
             exponent = constants.get(str(node.input[1]))
-            return exponent is None or bool((exponent < 1).any())
+            return exponent is None or bool((numpy_helper.to_array(exponent) < 1).any())
         if node.op_type in _BEFORE_ROOT:
             reached.update(str(name) for name in node.output)
     return False

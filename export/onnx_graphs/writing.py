@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,51 @@ import onnx
 from onnx import helper, numpy_helper
 
 PREFIX = "foldcam."
+
+
+class NetworkNodes:
+    """Adds nodes and constants that belong to an embedding network from now on.
+
+    Args:
+        graph: of the network.
+        prefix: of their names.
+        ends: values whose names are kept as they are.
+    """
+
+    def __init__(self, graph: onnx.GraphProto, prefix: str, ends: Collection[str]) -> None:
+        self._graph, self._prefix, self._ends = graph, prefix, ends
+
+    def integers(self, name: str, value: Sequence[int]) -> str:
+        """Add integers; returns their name."""
+        full = self._prefix + name
+        self._graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.int64), full))
+        return full
+
+    def node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        """Add a node; returns its output's name."""
+        full = output if output in self._ends else self._prefix + output
+        name = self._prefix + output
+        self._graph.node.append(helper.make_node(op, inputs, [full], name, **attributes))
+        return full
+
+    def copy(self, node: onnx.NodeProto, inputs: Sequence[str], output: str) -> str:
+        """Add a node like another one with other inputs; returns its output's name."""
+        made = onnx.NodeProto()
+        made.CopyFrom(node)
+        made.name = self._prefix + output
+        del made.input[:], made.output[:]
+        made.input.extend(inputs)
+        made.output.append(made.name)
+        self._graph.node.append(made)
+        return str(made.name)
+
+    def slice(self, source: str, output: str, axis: int, start: int, end: int) -> str:
+        """Add a slice of one axis; returns its name."""
+        bounds = [
+            self.integers(f"{output}_{name}", [value])
+            for name, value in (("start", start), ("end", end), ("axis", axis))
+        ]
+        return self.node("Slice", [source, *bounds], output)
 
 
 class Graft:

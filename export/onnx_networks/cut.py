@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from foldcam.export.device import CPU, Device
 from foldcam.export.networks.cut import Activations, CutPoints, Network
@@ -18,6 +16,7 @@ from foldcam.export.onnx_graphs.opset import in_opset
 from foldcam.export.onnx_graphs.rewrites import global_pools
 from foldcam.export.onnx_graphs.session import GraphSession
 from foldcam.export.onnx_graphs.values import PREPARED, rename
+from foldcam.export.onnx_graphs.writing import NetworkNodes
 from foldcam.export.onnx_networks.cut_points import find_cut_points
 from foldcam.export.onnx_networks.head import OnnxHead
 from foldcam.export.onnx_networks.prepare import noise, prepare
@@ -147,11 +146,11 @@ class OnnxNetwork(Network):
             embedding: EMBEDDING if direct_embedding else f"{PREPARED}embedding",
         }
         rename(model.graph, names, [FEATURE_MAP, EMBEDDING])
-        add = _Adder(model.graph)
+        add = NetworkNodes(model.graph, f"{PREPARED}map.", (FEATURE_MAP, EMBEDDING))
         if not direct_map:
             _add_map(add, names[source], self._layout)
         if not direct_embedding:
-            rows = add.constant("embedding_shape", [-1, self.embedding_size])
+            rows = add.integers("embedding_shape", [-1, self.embedding_size])
             flat = add.node("Reshape", [names[embedding], rows], "flat_embedding")
             add.node("Cast", [flat], EMBEDDING, to=TensorProto.FLOAT)
         ends = [
@@ -227,27 +226,7 @@ def _from_map(
     return feature_map
 
 
-class _Adder:
-    """Adds nodes and constants of foldcam's own behind a graph."""
-
-    def __init__(self, graph: onnx.GraphProto) -> None:
-        self._graph = graph
-
-    def constant(self, name: str, value: list[int]) -> str:
-        """Add integers; returns their name."""
-        full = f"{PREPARED}map.{name}"
-        self._graph.initializer.append(numpy_helper.from_array(np.array(value, np.int64), full))
-        return full
-
-    def node(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        """Add a node; returns its output's name."""
-        full = output if output in (FEATURE_MAP, EMBEDDING) else f"{PREPARED}map.{output}"
-        name = f"{PREPARED}map.{output}"
-        self._graph.node.append(helper.make_node(op, inputs, [full], name, **attributes))
-        return full
-
-
-def _add_map(add: _Adder, layer: str, layout: Layout) -> None:
+def _add_map(add: NetworkNodes, layer: str, layout: Layout) -> None:
     """Add the feature map beside its layer, without leading the network through it."""
     channels, height, width = layout.shape
     if layout.kind == "nhwc":
@@ -256,17 +235,10 @@ def _add_map(add: _Adder, layer: str, layout: Layout) -> None:
         if layout.tokens_first:
             layer = add.node("Transpose", [layer], "images_first", perm=[1, 0, 2])
         if layout.skipped:
-            bounds = [
-                add.constant(f"patches_{name}", [value])
-                for name, value in (
-                    ("start", layout.skipped),
-                    ("end", layout.skipped + height * width),
-                    ("axis", 1),
-                )
-            ]
-            layer = add.node("Slice", [layer, *bounds], "patches")
+            last = layout.skipped + height * width
+            layer = add.slice(layer, "patches", 1, layout.skipped, last)
         layer = add.node("Transpose", [layer], "columns", perm=[0, 2, 1])
-        shape = add.constant("map_shape", [-1, channels, height, width])
+        shape = add.integers("map_shape", [-1, channels, height, width])
         layer = add.node("Reshape", [layer, shape], "grid")
     # Where the layer is a float32 map it is only renamed; the cast is for halves.
     add.node("Cast", [layer], FEATURE_MAP, to=TensorProto.FLOAT)

@@ -28,17 +28,13 @@ from foldcam.export.onnx_networks.head import OnnxHead
 from foldcam.export.onnx_networks.prepare import Prepared, noise
 from foldcam.export.onnx_networks.rewrite import Shape
 from foldcam.export.onnx_networks.summand_nodes import add_summands
-from foldcam.export.onnx_networks.summands import Summation, find_summation
+from foldcam.export.onnx_networks.summands import NoSumError, Summation, find_summation
 from foldcam.export.onnx_torch.arrangement import to_torch
 from foldcam.runtime.contract.schema import EMBEDDING, IMAGE
 from foldcam.runtime.errors import FoldcamError
 
 # A gradient below this share of the greatest one counts as none.
 _NO_GRADIENT = 1e-6
-
-
-class NoSumError(FoldcamError):
-    """The embedding does not depend on the image through one sum over positions."""
 
 
 class SummandNetwork(Network):
@@ -248,10 +244,7 @@ def _analysed(base: Network, model: onnx.ModelProto) -> _Analysed:
         layer.name: layer.layout for layer in spatial_values(flow, prepared, base.image_size)
     }
     head_end, _, _ = find_head_end(prepared, base.image_size)
-    found = find_summation(prepared.model.graph, prepared.shapes, layouts, head_end)
-    if found.summation is None:
-        raise NoSumError(found.reason)
-    summation = found.summation
+    summation = find_summation(prepared.model.graph, prepared.shapes, layouts, head_end)
     head = OnnxHead(prepared, summation.total, head_end)
     context = [to_torch(values[name]) for name in head.context]
     try:

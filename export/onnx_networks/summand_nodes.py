@@ -5,16 +5,13 @@ The network's nodes stay as they are, so that what TensorRT fuses stays fused.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 
 from foldcam.export.networks.feature_map import Layout
 from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP, FEATURE_SUM
 from foldcam.export.onnx_graphs.values import PREPARED, rename
+from foldcam.export.onnx_graphs.writing import NetworkNodes
 from foldcam.export.onnx_networks.attention import Attention
 from foldcam.export.onnx_networks.summands import Summation
 from foldcam.runtime.contract.schema import EMBEDDING
@@ -37,13 +34,11 @@ def add_summands(model: onnx.ModelProto, summation: Summation, kind: int) -> Non
     names = {summation.total: FEATURE_SUM}
     if direct:
         names[summation.source] = FEATURE_MAP
-    add = _Adder(model.graph)
+    add = NetworkNodes(model.graph, _OF_SUMMANDS, (FEATURE_MAP, EMBEDDING))
     rename(model.graph, names, [FEATURE_MAP, FEATURE_SUM])
     if summation.total == EMBEDDING:
         # The network ends in the sum itself.
-        model.graph.node.append(
-            helper.make_node("Identity", [FEATURE_SUM], [EMBEDDING], _OF_SUMMANDS + "embedding")
-        )
+        add.node("Identity", [FEATURE_SUM], EMBEDDING)
     if direct:
         return
     if summation.attention is not None:
@@ -62,46 +57,7 @@ def add_summands(model: onnx.ModelProto, summation: Summation, kind: int) -> Non
         add.node("Cast", [halves], FEATURE_MAP, to=TensorProto.FLOAT)
 
 
-class _Adder:
-    """Adds nodes and constants that belong to the network from now on."""
-
-    def __init__(self, graph: onnx.GraphProto) -> None:
-        self._graph = graph
-
-    def integers(self, name: str, value: Sequence[int]) -> str:
-        """Add integers; returns their name."""
-        full = _OF_SUMMANDS + name
-        self._graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.int64), full))
-        return full
-
-    def node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        """Add a node; returns its output's name."""
-        full = output if output == FEATURE_MAP else _OF_SUMMANDS + output
-        name = _OF_SUMMANDS + output
-        self._graph.node.append(helper.make_node(op, inputs, [full], name, **attributes))
-        return full
-
-    def again(self, node: onnx.NodeProto, inputs: Sequence[str], output: str) -> str:
-        """Add a copy of a node with other inputs; returns its output's name."""
-        copy = onnx.NodeProto()
-        copy.CopyFrom(node)
-        copy.name = _OF_SUMMANDS + output
-        del copy.input[:], copy.output[:]
-        copy.input.extend(inputs)
-        copy.output.append(_OF_SUMMANDS + output)
-        self._graph.node.append(copy)
-        return _OF_SUMMANDS + output
-
-    def slice(self, source: str, output: str, axis: int, start: int, end: int) -> str:
-        """Add a slice of one axis; returns its name."""
-        bounds = [
-            self.integers(f"{output}_{name}", [value])
-            for name, value in (("start", start), ("end", end), ("axis", axis))
-        ]
-        return self.node("Slice", [source, *bounds], output)
-
-
-def _columns(add: _Adder, source: str, summation: Summation) -> str:
+def _columns(add: NetworkNodes, source: str, summation: Summation) -> str:
     """The map as `[N, K, h * w]`."""
     layout = summation.layout
     channels, height, width = layout.shape
@@ -114,7 +70,7 @@ def _columns(add: _Adder, source: str, summation: Summation) -> str:
     return add.node("Transpose", [rows], "columns", perm=[0, 2, 1])
 
 
-def _depthwise(add: _Adder, columns: str, summation: Summation) -> str:
+def _depthwise(add: NetworkNodes, columns: str, summation: Summation) -> str:
     """`w_p * A_p`: `[N, K, 1, P] * [K, m, P]`, for m kernels a channel."""
     channels, height, width = summation.layout.shape
     positions, each = height * width, summation.shape[0] // channels
@@ -127,7 +83,7 @@ def _depthwise(add: _Adder, columns: str, summation: Summation) -> str:
     return add.node("Mul", [add.node("Reshape", [columns, apart], "channels"), kernel], "weighted")
 
 
-def _linear(add: _Adder, columns: str, summation: Summation) -> str:
+def _linear(add: NetworkNodes, columns: str, summation: Summation) -> str:
     """`W_p A_p`: `[N, P, 1, K] x [P, K, K']`, with the network's own weights."""
     channels, height, width = summation.layout.shape
     positions, outputs = height * width, summation.shape[0]
@@ -145,7 +101,7 @@ def _linear(add: _Adder, columns: str, summation: Summation) -> str:
     return add.node("Transpose", [by_position], "by_output", perm=[0, 2, 1])
 
 
-def _weighted_values(add: _Adder, attention: Attention, layout: Layout) -> str:
+def _weighted_values(add: NetworkNodes, attention: Attention, layout: Layout) -> str:
     """Weight times value of the patches, `[N, H, d, P]`."""
     weights = _weights_of_row(add, attention)
     first, last, axis = layout.skipped, attention.tokens, attention.rank - 1
@@ -158,7 +114,7 @@ def _weighted_values(add: _Adder, attention: Attention, layout: Layout) -> str:
     return add.node("Mul", [turned, weights], "weighted")
 
 
-def _weights_of_row(add: _Adder, attention: Attention) -> str:
+def _weights_of_row(add: NetworkNodes, attention: Attention) -> str:
     """The softmax's row of the one query, `[..., 1, P]`."""
     row, axis = attention.row, attention.rank - 2
     if not attention.steps:
@@ -172,5 +128,5 @@ def _weights_of_row(add: _Adder, attention: Attention) -> str:
         made[name] = add.slice(name, f"factor_{number}", rows, row, row + 1)
     for number, node in enumerate(attention.steps):
         inputs = [made.get(str(name), str(name)) for name in node.input]
-        made[str(node.output[0])] = add.again(node, inputs, f"attention_{number}")
+        made[str(node.output[0])] = add.copy(node, inputs, f"attention_{number}")
     return made[attention.weights]

@@ -29,6 +29,7 @@ from foldcam.export.onnx_graphs.values import Flow
 from foldcam.export.onnx_networks.attention import Attention, read_attention
 from foldcam.export.onnx_networks.rewrite import Shape
 from foldcam.runtime.contract.schema import SummandKind
+from foldcam.runtime.errors import FoldcamError
 
 _PASSING = {"Identity", "Dropout", "Cast"}
 _FLATTENING = {"Flatten", "Reshape"}
@@ -69,17 +70,10 @@ class Summation:
         return None if self.attention is None else self.attention.row
 
 
-@dataclass(frozen=True)
-class SumSearch:
-    """What the search for a sum found.
-
-    Attributes:
-        summation: the sum, None where there is none.
-        reason: why there is none, as a clause; empty where there is one.
+class NoSumError(FoldcamError):
+    """The embedding does not depend on the image through one sum over positions; a clause says
+    why.
     """
-
-    summation: Summation | None
-    reason: str = ""
 
 
 def find_summation(
@@ -87,7 +81,7 @@ def find_summation(
     shapes: Mapping[str, Shape],
     layouts: Mapping[str, Layout],
     head_end: str,
-) -> SumSearch:
+) -> Summation:
     """The last sum over positions before the head's end, if everything passes it.
 
     For an attention, what else the head reads (the residual of the class token) is not judged
@@ -98,18 +92,19 @@ def find_summation(
         shapes: of all values that depend on the image.
         layouts: of the values that can be read as feature maps.
         head_end: the name of `z`.
+
+    Raises:
+        NoSumError: there is none.
     """
     search = _Search(graph, shapes, layouts)
     for number in sorted(search.flow.needed_for([head_end]), reverse=True):
         found = search.read(search.flow.nodes[number])
         if found is None:
             continue
-        if found.kind == "attention":
-            return SumSearch(found)
-        if search.reaches_image(head_end, found.total):
-            return SumSearch(None, "several ways lead from its positions to the embedding")
-        return SumSearch(found)
-    return SumSearch(None, "no step sums over the positions of a feature map")
+        if found.kind != "attention" and search.reaches_image(head_end, found.total):
+            raise NoSumError("several ways lead from its positions to the embedding")
+        return found
+    raise NoSumError("no step sums over the positions of a feature map")
 
 
 class _Search:
@@ -120,15 +115,16 @@ class _Search:
     ) -> None:
         self.flow = Flow(graph)
         self._shapes, self._layouts = shapes, layouts
-        self._constants = {
-            str(each.name): numpy_helper.to_array(each) for each in graph.initializer
-        }
+        # The weights themselves are not read: some networks have hundreds of megabytes of them.
+        self._constants = {str(each.name): each for each in graph.initializer}
+        self._constant_sizes = {name: tuple(each.dims) for name, each in self._constants.items()}
         # A conversion to another opset writes the axes of a mean as nodes.
+        self._written: dict[str, Array] = {}
         for node in graph.node:
             made = constant_of(node) if node.op_type == "Constant" else None
             if made is not None:
-                self._constants[str(node.output[0])] = made
-        self._sizes_of_constants = {name: array.shape for name, array in self._constants.items()}
+                self._written[str(node.output[0])] = made
+                self._constant_sizes[str(node.output[0])] = made.shape
         self._readers = {
             "GlobalAveragePool": self._pool,
             "ReduceMean": self._pool,
@@ -177,8 +173,9 @@ class _Search:
         return Summation("pool", source, total, layout.shape, factor, layout, in_columns)
 
     def _convolution(self, node: onnx.NodeProto) -> Summation | None:
-        layout, kernel = self._layouts.get(str(node.input[0])), self._constant(node.input[1])
-        if layout is None or layout.kind != "nchw" or kernel is None or kernel.ndim != 4:
+        layout = self._layouts.get(str(node.input[0]))
+        kernel = self._constant_sizes.get(str(node.input[1]), ())
+        if layout is None or layout.kind != "nchw" or len(kernel) != 4:
             return None
         channels, height, width = layout.shape
         attributes = _attributes(node)
@@ -186,9 +183,9 @@ class _Search:
             b"NOTSET",
             b"VALID",
         )
-        if kernel.shape[2:] != (height, width) or padded or height * width == 1:
+        if kernel[2:] != (height, width) or padded or height * width == 1:
             return None
-        out, groups = int(kernel.shape[0]), int(attributes.get("group", 1))
+        out, groups = kernel[0], int(attributes.get("group", 1))
         shape, total = (out, height, width), str(node.output[0])
         source, weights = str(node.input[0]), str(node.input[1])
         if groups == channels:
@@ -199,9 +196,9 @@ class _Search:
 
     def _flat_product(self, node: onnx.NodeProto) -> Summation | None:
         """A linear layer behind a flattened map."""
-        weights = self._constant(node.input[1])
+        weights = self._constant_sizes.get(str(node.input[1]), ())
         attributes = _attributes(node)
-        if weights is None or weights.ndim != 2:
+        if len(weights) != 2:
             return None
         if attributes.get("transA", 0) or attributes.get("alpha", 1.0) != 1.0:
             return None
@@ -211,7 +208,7 @@ class _Search:
             return None
         channels, height, width = layout.shape
         outputs_first = bool(attributes.get("transB", 0))
-        inputs, outputs = weights.shape[::-1] if outputs_first else weights.shape
+        inputs, outputs = weights[::-1] if outputs_first else weights
         if inputs != channels * height * width or height * width == 1:
             return None
         # Axes of channels and positions among the inputs, in the order of the flattened map.
@@ -230,9 +227,9 @@ class _Search:
         )
 
     def _product(self, node: onnx.NodeProto) -> Summation | None:
-        if self._constant(node.input[1]) is not None:
+        if str(node.input[1]) in self._constant_sizes:
             return self._flat_product(node)
-        attention = read_attention(node, self.flow, self._shapes, self._sizes_of_constants)
+        attention = read_attention(node, self.flow, self._shapes, self._constant_sizes)
         if attention is None:
             return None
         grid = self._tokens(attention.tokens)
@@ -292,8 +289,7 @@ class _Search:
             return tuple(range(2, rank))
         axes = _attributes(node).get("axes")
         if axes is None and len(node.input) > 1 and node.input[1]:
-            constant = self._constant(node.input[1])
-            axes = None if constant is None else constant.tolist()
+            axes = self._integers(str(node.input[1]))
         return None if axes is None else tuple(sorted(int(axis) % rank for axis in axes))
 
     def _columns(self, sizes: tuple[int, ...], axes: tuple[int, ...]) -> Layout | None:
@@ -323,8 +319,11 @@ class _Search:
             return None
         return (shape.unit, *shape.per_image)
 
-    def _constant(self, name: str) -> Array | None:
-        return self._constants.get(str(name))
+    def _integers(self, name: str) -> list[int] | None:
+        """The numbers of a small constant, None where it is none."""
+        tensor = self._constants.get(name)
+        array = self._written.get(name) if tensor is None else numpy_helper.to_array(tensor)
+        return None if array is None else [int(value) for value in array.flat]
 
 
 def _position_axes(layout: Layout) -> tuple[int, ...]:
