@@ -25,26 +25,11 @@ from foldcam.benchmarks.cli_support import (
     study,
     usual_data,
 )
+from foldcam.benchmarks.evaluate_cli import evaluate
 from foldcam.benchmarks.gate.cli import gate
 from foldcam.export.commands.options import (
-    BaselineText,
-    Color,
-    DeviceText,
-    GradWeightsText,
-    Layer,
-    Mean,
-    Model,
-    Output,
-    Resize,
-    Singletons,
-    Std,
-    check_image_flags,
     choice,
-    device_of,
-    grad_weights_of,
-    stdout_kept,
 )
-from foldcam.runtime.at_stake import Read, Written, check_outputs, network_file
 from foldcam.runtime.bench.cli import (
     BackendsOption,
     BatchesOption,
@@ -67,7 +52,6 @@ if TYPE_CHECKING:
     from foldcam.benchmarks.demo.run import DemoReport
 
 app = typer.Typer(no_args_is_help=True)
-evaluate = typer.Typer(no_args_is_help=True, help="Measure a folded model on labelled images.")
 bench = typer.Typer(no_args_is_help=True, help="Measure what folding costs.")
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(bench, name="bench")
@@ -99,275 +83,6 @@ def demo(
         _print_demo(report)
     if not report.verified.passed:
         raise typer.Exit(ExitStatus.GATE_FAILED)
-
-
-@evaluate.command(
-    epilog="Example: foldcam evaluate retrieval birds.onnx --images CUB_200_2011 --split test"
-)
-def retrieval(
-    model: Annotated[
-        Path, typer.Argument(help="The folded model to measure.", metavar="MODEL.onnx")
-    ],
-    images: Annotated[
-        Path, typer.Option(help="Labelled images to measure on, which are not in the bank.")
-    ],
-    split: Annotated[
-        str, typer.Option(help="Split of the images to measure on: train, valid, test or all.")
-    ] = "test",
-    bank: Annotated[
-        Path | None,
-        typer.Option(
-            help="Bank of the model; its own images are then recognised by the hashes of their "
-            "files instead of by their embeddings."
-        ),
-    ] = None,
-    device: DeviceText = "auto",
-    as_json: JsonOption = False,
-) -> None:
-    """The share of images whose nearest bank row, other than their own, has the right label."""
-    from foldcam.benchmarks.retrieval import evaluate_retrieval, load_folded, rows_of_model
-    from foldcam.export.commands.options import data_document, say_notes, split_of
-    from foldcam.export.datasets import load_dataset
-    from foldcam.export.progress import ProgressBar
-
-    dataset = load_dataset(images, split_of(split))
-    say_notes(dataset)
-    with load_folded(model, device_of(device)) as folded, ProgressBar() as progress:
-        report = evaluate_retrieval(folded, dataset, progress, rows_of_model(model, bank))
-    if as_json:
-        print_json({**report.document(), **data_document(dataset)})
-        return
-    for note in report.notes:
-        print(f"note: {note}")
-    for label, (count, share) in report.per_label.items():
-        print(f"{label:<32} {share:6.1%} of {count}")
-    low, high = report.recall_at_1.low, report.recall_at_1.high
-    print(
-        f"neighbor has the right label: {report.recall_at_1.mean:.1%} of {report.images} images "
-        f"(95 % interval {low:.1%} to {high:.1%})"
-    )
-    if report.unknown_labels:
-        print(f"left out: {report.unknown_labels} images of labels that the bank does not have")
-    for path, reason in report.skipped:
-        print(f"skipped {path}: {reason}")
-
-
-@evaluate.command(
-    epilog="Example: foldcam evaluate localization --data CUB_200_2011 --out results/cub"
-)
-def localization(
-    data: Annotated[
-        Path, typer.Option(help="Images with boxes: a CUB-200-2011 folder or a CSV file.")
-    ],
-    out: OutOption = Path("results/localization"),
-    model: Annotated[
-        str | None,
-        typer.Option(help="MODEL to explain; without it, one is trained on the training split."),
-    ] = None,
-    weights: WeightsOption = None,
-    size: Annotated[str, typer.Option(help="Input size in pixels: 256 or WIDTHxHEIGHT.")] = "256",
-    epochs: EpochsOption = 30,
-    grad_weights: GradWeightsText = "auto",
-    baseline: BaselineText = "auto",
-    device: DeviceText = "auto",
-    seed: SeedOption = 0,
-    draws: DrawsOption = 2000,
-    unseen: Annotated[
-        bool,
-        typer.Option(help="Also train a network without two of the labels and measure it on them."),
-    ] = True,
-    as_json: JsonOption = False,
-) -> None:
-    """Grid pointing, insertion, deletion, pixel AP, boxes: every method, with intervals."""
-    from dataclasses import replace
-
-    from foldcam.benchmarks.localization.report import text_table
-    from foldcam.benchmarks.localization.study import StudyOptions, run_study
-    from foldcam.export.commands.options import say_notes
-    from foldcam.export.datasets import load_dataset
-    from foldcam.export.models.spec import load_model, with_overrides
-    from foldcam.export.progress import ProgressBar
-    from foldcam.export.training.trainer import TrainingOptions
-    from foldcam.runtime.contract.schema import BASELINES
-
-    check_outputs([Read("--data", data)], [Written("--out", out)])
-    preprocessing = None
-    say_notes(load_dataset(data, "all", boxes="truth"))
-    if model is None:
-        preprocessing = with_overrides(load_model("efficientnet-lite0").preprocessing, size=size)
-    place = device_of(device)
-    options = StudyOptions(
-        model=model,
-        weights=weights,
-        preprocessing=preprocessing,
-        training=replace(TrainingOptions(), epochs=epochs, seed=seed, device=device),
-        seed=seed,
-        draws=draws,
-        unseen=unseen,
-        device=place,
-        grad_weights=grad_weights_of(grad_weights),
-        baseline=None if baseline == "auto" else choice("--baseline", baseline, BASELINES),
-    )
-    with ProgressBar() as progress:
-        document = run_study(data, out, options, progress)
-    if as_json:
-        print_json(document)
-        return
-    print(text_table(document))
-    print(f"\nrecall@1 {document['recall_at_1']:.1%}, {document['minutes']} minutes")
-    print(f"Written to {out}: localization.json, tables, plot and contact sheets")
-
-
-@evaluate.command(
-    epilog="Example: foldcam evaluate explanation faces.onnx --images faces/train "
-    "--test faces/test --size 112 --sheet maps.png"
-)
-def explanation(
-    model: Model,
-    images: Annotated[
-        Path,
-        typer.Option(
-            help="Labelled images: class folders, a CSV, or a CUB-200-2011 folder. Their training "
-            "part is the bank."
-        ),
-    ],
-    test: Annotated[
-        Path | None,
-        typer.Option(
-            help="Labelled images to measure on, without those of the bank.",
-            show_default="the test part of --images, or half of each label",
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Folder that explanation.json and explanation.md are written into."),
-    ] = None,
-    sheet: Annotated[
-        Path | None,
-        typer.Option(help="Writes pictures beside the maps of every method to this PNG or JPEG."),
-    ] = None,
-    weights: WeightsOption = None,
-    layer: Layer = None,
-    output: Output = None,
-    head: Annotated[
-        str,
-        typer.Option(help="How directions pass the head, as in foldcam export: exact or fitted."),
-    ] = "exact",
-    grad_weights: GradWeightsText = "auto",
-    baseline: BaselineText = "auto",
-    size: SizeOption = None,
-    resize: Resize = None,
-    color: Color = None,
-    mean: Mean = None,
-    std: Std = None,
-    singletons: Singletons = "refuse",
-    most: Annotated[
-        int | None,
-        typer.Option(help="Limits the number of images to measure on.", min=2, show_default="all"),
-    ] = None,
-    device: DeviceText = "auto",
-    seed: SeedOption = 0,
-    draws: DrawsOption = 2000,
-    as_json: JsonOption = False,
-) -> None:
-    """Is the heat worth something? Hide what is hot, beside another picture's map and a shift."""
-    from foldcam.benchmarks.explanation.data import read_parts
-    from foldcam.benchmarks.explanation.report import contact_sheet, text_table, write_results
-    from foldcam.benchmarks.explanation.study import ExplanationOptions, run_explanation
-    from foldcam.benchmarks.provenance import provenance
-    from foldcam.export.commands.options import data_document, say_notes
-    from foldcam.export.datasets import SINGLETON_POLICIES
-    from foldcam.export.exporter import HEAD_RULES
-    from foldcam.export.models.spec import load_model, with_overrides
-    from foldcam.export.progress import ProgressBar
-    from foldcam.runtime.contract.schema import BASELINES
-    from foldcam.runtime.images.files import WRITTEN_SUFFIXES, write_image
-
-    if sheet is not None and sheet.suffix.lower() not in WRITTEN_SUFFIXES:
-        raise typer.BadParameter(f"--sheet {sheet} has no image suffix, such as .png.")
-    check_image_flags(resize, color)
-    policy = choice("--singletons", singletons, SINGLETON_POLICIES)
-    head_rule = choice("--head", head, HEAD_RULES)
-    check_outputs(
-        [
-            Read("MODEL", network_file(model)),
-            Read("--weights", weights),
-            Read("--images", images),
-            Read("--test", test),
-        ],
-        [Written("--out", out), Written("--sheet", sheet)],
-    )
-    parts = read_parts(images, test, singletons=policy, most=most, seed=seed)
-    for dataset in (parts.training, parts.testing):
-        say_notes(dataset)
-    place = device_of(device)
-    with stdout_kept(), ProgressBar() as progress:
-        loaded = load_model(model, weights, output, place)
-        options = ExplanationOptions(
-            preprocessing=with_overrides(
-                loaded.preprocessing, size=size, resize=resize, color=color, mean=mean, std=std
-            ),
-            layer=layer,
-            head_rule=head_rule,
-            grad_weights=grad_weights_of(grad_weights),
-            baseline=None if baseline == "auto" else choice("--baseline", baseline, BASELINES),
-            seed=seed,
-            draws=draws,
-        )
-        found = run_explanation(loaded, parts, options, progress)
-    document = {**found.document, **data_document(parts.training), **provenance()}
-    if out is not None:
-        write_results(out, document)
-    if sheet is not None:
-        write_image(sheet, contact_sheet(found.shown))
-    if as_json:
-        print_json(document)
-        return
-    print_text(text_table(document))
-    for note in document["notes"]:
-        print_text(f"note: {note}")
-    for item in document["skipped"][:10]:
-        print_text(f"skipped {item['path']}: {item['reason']}")
-    print_text(f"\n{document['verdict']}")
-
-
-@evaluate.command(
-    "house-price",
-    epilog="Example: foldcam evaluate house-price --data houses --out results/houses",
-)
-def house_price(
-    data: Annotated[
-        Path, typer.Option(help="Folder of houses, with houses.csv or HousesInfo.txt in it.")
-    ],
-    out: OutOption = Path("results/houses"),
-    epochs: EpochsOption = 8,
-    device: DeviceText = "auto",
-    seed: SeedOption = 0,
-    draws: DrawsOption = 2000,
-    as_json: JsonOption = False,
-) -> None:
-    """A price from photographs: estimates, and whether what raises and lowers them does."""
-    from dataclasses import replace
-
-    from foldcam.benchmarks.houses.report import text_table
-    from foldcam.benchmarks.houses.study import TRAINING, StudyOptions, run_study
-    from foldcam.export.progress import ProgressBar
-
-    check_outputs([Read("--data", data)], [Written("--out", out)])
-    options = StudyOptions(
-        training=replace(TRAINING, epochs=epochs, seed=seed, device=device),
-        seed=seed,
-        draws=draws,
-        device=device_of(device),
-    )
-    with ProgressBar() as progress:
-        document = run_study(data, out, options, progress)
-    if as_json:
-        print_json(document)
-        return
-    print(text_table(document))
-    print(f"\n{document['minutes']} minutes, of which {document['training_minutes']} of training")
-    print(f"Written to {out}: house-price.json, tables, plot, contact sheet, folded models")
 
 
 @bench.command(epilog="Example: foldcam bench latency model.onnx --threads 1 --batch 1,8")
@@ -437,7 +152,6 @@ def overhead(
     """Time of the folded graph over the plain one by bank size, and the answers it loses."""
     from foldcam.benchmarks.overhead.report import text_table
     from foldcam.benchmarks.overhead.study import OverheadOptions, run_overhead
-    from foldcam.export.commands.options import choice
     from foldcam.export.grafting.options import PRECISION_CHOICES, StorageOptions, parse_search
     from foldcam.export.progress import ProgressBar
 
@@ -487,7 +201,6 @@ def gpu(
     """Folded graphs and Grad-CAM in torch on one GPU: parity with the CPU, and time."""
     from foldcam.benchmarks.gpu.report import text_table
     from foldcam.benchmarks.gpu.study import NETWORKS, GpuOptions, run_gpu
-    from foldcam.export.commands.options import choice
     from foldcam.export.progress import ProgressBar
 
     options = GpuOptions(

@@ -1,4 +1,4 @@
-"""What is told of the heat: a table, a verdict in plain words, Markdown, a contact sheet."""
+"""What a study of the heat reports: a table, a verdict in plain words, a contact sheet."""
 
 from __future__ import annotations
 

@@ -38,6 +38,7 @@ from foldcam.export.commands.options import (
     TrainingImages,
     Transfer,
     Weights,
+    baseline_of,
     check_image_flags,
     choice,
     data_document,
@@ -123,7 +124,7 @@ def export(
     from foldcam.export.models.spec import load_model, with_overrides
     from foldcam.export.progress import ProgressBar
     from foldcam.runtime.contract.explanation import explanation_text
-    from foldcam.runtime.contract.schema import BASELINES, INPUT_TYPES, PRECISIONS
+    from foldcam.runtime.contract.schema import INPUT_TYPES, PRECISIONS
     from foldcam.runtime.system.text import number_text
 
     rule = choice("--channels", channels, CHANNEL_RULES)
@@ -136,7 +137,7 @@ def export(
         input_type=choice("--input", input_type, INPUT_TYPES),
         precision=choice("--precision", precision, PRECISIONS),
         storage=storage_of(search, compress, bank_precision),
-        baseline=None if baseline == "auto" else choice("--baseline", baseline, BASELINES),
+        baseline=baseline_of(baseline),
         contrast=contrast,
     )
     check_image_flags(resize, color)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from foldcam.export.objectives.directions import Objective
     from foldcam.export.objectives.kernel import KernelObjective
     from foldcam.export.scale_out.sources import ShardedData
-    from foldcam.runtime.contract.schema import GradWeightsRule
+    from foldcam.runtime.contract.schema import Baseline, GradWeightsRule
 
 Choice = TypeVar("Choice", bound=str)
 
@@ -234,9 +234,14 @@ def grad_weights_of(text: str) -> GradWeightsRule | None:
     """The rule that `--grad-weights` names, None for auto; wrong usage otherwise."""
     from foldcam.runtime.contract.schema import GRAD_WEIGHTS_RULES
 
-    if text == "auto":
-        return None
-    return choice("--grad-weights", text, GRAD_WEIGHTS_RULES)
+    return None if text == "auto" else choice("--grad-weights", text, GRAD_WEIGHTS_RULES)
+
+
+def baseline_of(text: str) -> Baseline | None:
+    """The baseline that `--baseline` names, None for auto; wrong usage otherwise."""
+    from foldcam.runtime.contract.schema import BASELINES
+
+    return None if text == "auto" else choice("--baseline", text, BASELINES)
 
 
 def goal_of(

@@ -73,10 +73,10 @@ class OwnGradWeights:
 def chosen_grad_weights(network: Network, wanted: GradWeightsRule | None) -> GradWeightsRule:
     """Where grad-weights come from: what was asked for, or what measured better.
 
-    A class token's head is not linear, and transfer loses its question; so does the root of a
-    generalised mean, whose gradient grows without limit where a channel is silent in the bank's
-    image: the image's own are taken where the graph can compute them. For the other kinds
-    transfer loses nothing that was measured, see docs/method.md.
+    A class token's head is not linear, and the image's own gradient costs next to nothing there.
+    A generalised mean loses its question by transfer: the gradient of its root grows without
+    limit where a channel is silent in the bank's image. For the other kinds transfer loses
+    nothing that was measured, see docs/method.md.
 
     Args:
         network: cut at its sum, or not.

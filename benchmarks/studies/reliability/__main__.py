@@ -19,7 +19,7 @@ from importlib import import_module, util
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from foldcam.benchmarks.studies.reliability.told import Told
+from foldcam.benchmarks.studies.reliability.progress_lines import ProgressLines
 from foldcam.runtime.errors import ExitStatus, FoldcamError
 from foldcam.runtime.system.files import atomic_path
 
@@ -83,7 +83,7 @@ def main() -> None:
     if missing := [name for name in wanted if name not in checks]:
         parser.error(f"no check is called {missing[0]}: there are {', '.join(checks)}")
     documents: dict[str, dict[str, Any]] = {}
-    tell = Told()
+    tell = ProgressLines()
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.out or Path(temporary)
         for name in wanted:

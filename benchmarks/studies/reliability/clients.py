@@ -2,7 +2,7 @@
 
 Runs with and without viewers take turns, and the ratio is taken of neighbours, so that a
 machine that slows down in between does not count. The viewers are a process of their own on
-the same processors: what they use of them is part of the ratio, and is told beside it.
+the same processors: what they use of them is part of the ratio, and is reported beside it.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from foldcam.benchmarks.studies.reliability.originals import folded_model
-from foldcam.benchmarks.studies.reliability.told import Told
+from foldcam.benchmarks.studies.reliability.progress_lines import ProgressLines
 from foldcam.runtime.errors import ExitStatus
 
 RUNS = 200
@@ -97,7 +97,7 @@ def endings(kind: str, runs: int, model: Path, folder: Path) -> Sequence[Ending]
 def main() -> None:
     """Run every kind and print how the runs ended."""
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else RUNS
-    tell = Told()
+    tell = ProgressLines()
     failed = False
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -13,8 +13,8 @@ import pytest
 from foldcam.benchmarks.studies.reliability import __main__ as program
 from foldcam.benchmarks.studies.reliability import cameras, cuts, rtsp, soak
 from foldcam.benchmarks.studies.reliability.footprint import footprint, slope
+from foldcam.benchmarks.studies.reliability.progress_lines import ProgressLines
 from foldcam.benchmarks.studies.reliability.stream import Stream, listening
-from foldcam.benchmarks.studies.reliability.told import Told
 from foldcam.runtime.errors import FoldcamError
 
 ROOT = Path(__file__).parents[3]
@@ -184,7 +184,7 @@ def test_a_failed_check_ends_with_status_3(monkeypatch, tmp_path, capsys):
 
 
 def test_progress_is_told_seldom_and_at_the_end(capsys):
-    told = Told(pause=60.0)
+    told = ProgressLines(pause=60.0)
     for number in range(1001):
         told("soak: frames", number, 1000)
     assert capsys.readouterr().err.splitlines() == [

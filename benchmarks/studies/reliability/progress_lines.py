@@ -1,4 +1,4 @@
-"""Progress as lines on standard error, told by the thread that is asked."""
+"""Progress as lines on standard error, written by the thread that does the work."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 PAUSE_SECONDS = 5.0
 
 
-class Told:
+class ProgressLines:
     """At most one line every few seconds, and one at the end of each stage.
 
     A bar that draws itself ten times a second remembers what it drew, in the process whose
