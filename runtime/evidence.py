@@ -72,14 +72,9 @@ class Place:
         return np.asarray(rows[:, None] * columns[None], np.float64)
 
 
-def totals(contribution: Floats) -> tuple[float, float]:
-    """The sum of the positive contributions, and the magnitude of that of the negative ones.
-
-    Args:
-        contribution: `float32 [h', w']`, signed.
-    """
-    wide = contribution.astype(np.float64)
-    return float(np.maximum(wide, 0.0).sum()), float(np.maximum(-wide, 0.0).sum())
+def total(contribution: Floats) -> float:
+    """The sum of the positive contributions of a map `float32 [h', w']`."""
+    return float(np.maximum(contribution.astype(np.float64), 0.0).sum())
 
 
 def share_within(contribution: Floats, overlap: Doubles) -> Share:

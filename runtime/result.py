@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.runtime.evidence import Place, Share, share_within, totals
+from foldcam.runtime.evidence import Place, Share, share_within, total
 from foldcam.runtime.images.preprocess import Affine
 from foldcam.runtime.system.text import number_text
 from foldcam.runtime.unanswered import reasons
@@ -94,14 +94,14 @@ class Result:
 
         None without an answer, and for a model without the output `contribution`.
         """
-        evidence = self._evidence()
-        return None if evidence is None else evidence[0]
+        signed = self.contribution
+        return total(signed) if self.valid and signed is not None else None
 
     @property
     def evidence_against(self) -> float | None:
         """The magnitude of the sum of the negative contributions; otherwise as `evidence_for`."""
-        evidence = self._evidence()
-        return None if evidence is None else evidence[1]
+        signed = self.contribution
+        return total(-signed) if self.valid and signed is not None else None
 
     @property
     def no_evidence(self) -> bool:
@@ -144,9 +144,6 @@ class Result:
     def hottest_lower(self) -> tuple[float, float] | None:
         """As `hottest`, of `heatmap_lower`; None for a model of labels, too."""
         return None if self.heatmap_lower is None else self._hottest_of(self.heatmap_lower)
-
-    def _evidence(self) -> tuple[float, float] | None:
-        return totals(self.contribution) if self.valid and self.contribution is not None else None
 
     def _hottest_of(self, heatmap: npt.NDArray[np.float32]) -> tuple[float, float] | None:
         if heatmap.size == 0 or not heatmap.max() > 0.0:

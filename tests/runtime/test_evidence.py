@@ -7,7 +7,7 @@ import pytest
 
 from foldcam.runtime.batch import shifted
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.evidence import Share, totals
+from foldcam.runtime.evidence import Share, total
 from foldcam.runtime.images.preprocess import Affine, Preprocessing
 from foldcam.runtime.result import Result, Timings
 
@@ -116,7 +116,7 @@ def test_an_impossible_box_is_refused(box, message):
 def test_totals_of_many_small_numbers_are_exact():
     signed = np.full((300, 300), 1e-4, np.float32)
     signed[:, ::2] *= -1
-    found = totals(signed)
+    found = total(signed), total(-signed)
     assert found == pytest.approx((4.5, 4.5), rel=1e-6)
 
 
