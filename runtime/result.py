@@ -55,6 +55,8 @@ class Result:
         runner_up: the nearest bank row of another label.
         runner_up_label: the label of that row.
         runner_up_similarity: the cosine to that row, in [-1, 1].
+        unknown: whether the rule in the model's contract says that the image shows none of the
+            model's labels, `labels[0]` being merely the nearest; None for a model without one.
     """
 
     embedding: npt.NDArray[np.float32]
@@ -75,6 +77,7 @@ class Result:
     runner_up: int | None = None
     runner_up_label: str | None = None
     runner_up_similarity: float | None = None
+    unknown: bool | None = None
 
     @property
     def valid(self) -> bool:
@@ -83,9 +86,11 @@ class Result:
 
     @property
     def answer(self) -> str:
-        """The nearest row's label, or the estimate in digits; `no answer` where there is none."""
+        """The nearest row's label, `unknown`, or the estimate; `no answer` where there is none."""
         if self.error is not None:
             return "no answer"
+        if self.unknown:
+            return "unknown"
         return self.labels[0] if self.estimate is None else number_text(self.estimate)
 
     @property
@@ -194,6 +199,7 @@ def without_answer(result: Result, reason: str) -> Result:
         runner_up=None,
         runner_up_label=None,
         runner_up_similarity=None,
+        unknown=None,
     )
 
 

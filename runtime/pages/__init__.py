@@ -1,0 +1,1 @@
+"""HTML pages in one file, which ask no host for anything: reports to look at and to send."""
