@@ -14,6 +14,7 @@ from foldcam.runtime.drawing.overlay import Heat, overlay, overlay_both
 from foldcam.runtime.drawing.painting import painted_on_frame
 from foldcam.runtime.drawing.style import Style
 from foldcam.runtime.drawing.text import draw_caption, draw_label
+from foldcam.runtime.drawing.unknown import veil
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.result import Result
 from foldcam.runtime.sources.base import Frame
@@ -71,6 +72,7 @@ class FrameResults:
     def image(self) -> Image:
         """`uint8 [H, W, 3]` RGB: photograph, heat and caption. Nobody may write into it.
 
+        The heat of an unknown region is a pale veil, see `runtime.drawing.unknown`.
         Of a signed map, what speaks for the answer is warm and what speaks against it cold; for
         a continuous outcome, what raises the estimate and what lowers it.
 
@@ -89,8 +91,9 @@ class FrameResults:
     def caption(self) -> str:
         """Nearest label and its similarity, or the estimate, of the first region.
 
-        Where the network gave no answer, that and why; where nothing in the picture speaks for
-        the answer, `no evidence`; under a contrast, the runner-up and its similarity.
+        Where the model's rule says so, `unknown` before them. Where the network gave no answer,
+        that and why; where nothing in the picture speaks for the answer, `no evidence`; under a
+        contrast, the runner-up and its similarity.
         """
         return "" if self.result is None else _words(self.result, self._style)
 
@@ -105,6 +108,11 @@ class FrameResults:
 
     def _drawn(self) -> Image:
         style, image = self._style, self.frame.image
+        unknown = [result for result in self.results if result.unknown]
+        if unknown:
+            looked_at = [maps_of(result, style.map)[0] for result in unknown]
+            veiled = self._hottest_of(looked_at, unknown)
+            image = veil(image, veiled, style.opacity, style.threshold)
         heat, lower = self._painted_maps()
         if lower is None:
             drawn = overlay(image, heat, style.opacity, style.colormap, style.threshold)
@@ -129,14 +137,19 @@ class FrameResults:
         return drawn
 
     def _painted_maps(self) -> tuple[Heat, Heat | None]:
-        if self._style.map == "heatmap":
-            return self._painted_heat(), self._painted_lower()
-        raising, lowering = zip(*self.maps, strict=True) if self.results else ((), ())
-        return self._hottest_of(raising), self._hottest_of(lowering)
+        """Of the regions that are not unknown."""
+        known = [result for result in self.results if not result.unknown]
+        if self._style.map != "heatmap":
+            pairs = [maps_of(result, self._style.map) for result in known]
+            raising = self._hottest_of([warm for warm, _ in pairs], known)
+            return raising, self._hottest_of([cold for _, cold in pairs if cold is not None], known)
+        if len(known) < len(self.results):
+            return self._hottest_of([result.heatmap for result in known], known), None
+        return self._painted_heat(), self._painted_lower()
 
     def _painted_heat(self) -> Heat:
         if self._heat is None:
-            self._heat = self._hottest_of([result.heatmap for result in self.results])
+            self._heat = self._hottest_of([each.heatmap for each in self.results], self.results)
         return self._heat
 
     def _painted_lower(self) -> Heat | None:
@@ -145,13 +158,13 @@ class FrameResults:
         if not maps:
             return None
         if self._heat_lower is None:
-            self._heat_lower = self._hottest_of(maps)
+            self._heat_lower = self._hottest_of(maps, self.results)
         return self._heat_lower
 
-    def _hottest_of(self, heatmaps: Sequence[Heat]) -> Heat:
+    def _hottest_of(self, heatmaps: Sequence[Heat], results: Sequence[Result]) -> Heat:
         painted = [
             painted_on_frame(heatmap, result)
-            for heatmap, result in zip(heatmaps, self.results, strict=True)
+            for heatmap, result in zip(heatmaps, results, strict=True)
         ]
         if not painted:
             return np.zeros(self.frame.image.shape[:2], np.float32)
@@ -166,6 +179,8 @@ def _words(result: Result, style: Style) -> str:
         return f"{result.answer}: {result.error}"
     if result.estimate is not None:
         said = f"estimate {result.answer}"
+    elif result.unknown:
+        said = f"unknown, nearest {result.labels[0]}  {result.similarities[0]:.2f}"
     else:
         said = f"{result.answer}  {result.similarities[0]:.2f}"
     if style.map == "contrast" and result.runner_up_similarity is not None:

@@ -29,6 +29,9 @@ def record(
     sums of its positive and negative contributions in units of cosine; one with a contrast gives
     the `runner_up`. All are null without an answer.
 
+    A model with a rule for unknown images gives `unknown`, and as `known_score` what the rule
+    compares with its threshold; both are missing without a rule and without an answer.
+
     Args:
         frame: the frame.
         result: of one region of it.
@@ -64,6 +67,9 @@ def record(
         document["evidence_against"] = _optional(result.evidence_against)
     if result.contrast is not None:
         document["runner_up"] = _runner_up(result)
+    if result.unknown is not None:
+        document["unknown"] = result.unknown
+        document["known_score"] = _optional(result.known_score)
     if boxes:
         document["shares"] = {name: _share(result.share(box)) for name, box in boxes.items()}
     if result.error is not None:
