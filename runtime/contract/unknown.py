@@ -18,7 +18,7 @@ cosine to the nearest row of another label, for a model with the output `runner_
 `whitened` is the cosine to the nearest label's mean where the spread within labels is the same in
 every direction; the graph computes it, as the output `known_score`."""
 
-Source = Literal["held-out images", "bank rows, each left out", "given"]
+Source = Literal["held-out images", "bank rows left out", "given"]
 SOURCES: tuple[Source, ...] = get_args(Source)
 UnknownSource = Literal["images", "labels left out", "none"]
 UNKNOWN_SOURCES: tuple[UnknownSource, ...] = get_args(UnknownSource)
