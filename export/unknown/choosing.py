@@ -44,8 +44,9 @@ def threshold_for(known: npt.ArrayLike, accept: float) -> float:
             f"them, and there are {len(scores)}: give more, or a smaller --accept."
         )
     least = float(scores[rejected - 1])
-    below = float(scores[rejected - 2]) if rejected > 1 else -math.inf
-    return max((least + below) / 2.0, least - _ROUNDING) if below < least else least - _ROUNDING
+    below = scores[:rejected][scores[:rejected] < least]
+    # Where all of them are equal, or there is but one, none lies below.
+    return (float(below[-1]) + least) / 2.0 if len(below) else least - _ROUNDING
 
 
 def share_accepted(scores: npt.ArrayLike, threshold: float) -> float:
