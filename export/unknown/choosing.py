@@ -14,7 +14,7 @@ from foldcam.export.unknown.rows import Mask, Rows, RowScore
 from foldcam.runtime.errors import FoldcamError
 
 # Two libraries round a cosine differently by less.
-_ROUNDING = 1e-6
+_ROUNDING = 1e-5
 _MOST_FOLDS = 10
 
 
@@ -29,8 +29,8 @@ def threshold_for(known: npt.ArrayLike, accept: float) -> float:
         accept: share, in (0, 1).
 
     Returns:
-        A number halfway between two scores where they differ, so that another library's
-        rounding moves no image across it; equal scores are accepted together.
+        A number a little below the score that it accepts, so that another library's rounding
+        moves no image across it; equal scores are accepted together.
 
     Raises:
         FoldcamError: too few images for such a share.
@@ -46,7 +46,8 @@ def threshold_for(known: npt.ArrayLike, accept: float) -> float:
     least = float(scores[rejected - 1])
     below = scores[:rejected][scores[:rejected] < least]
     # Where all of them are equal, or there is but one, none lies below.
-    return (float(below[-1]) + least) / 2.0 if len(below) else least - _ROUNDING
+    halfway = (float(below[-1]) + least) / 2.0 if len(below) else -math.inf
+    return max(halfway, least - _ROUNDING)
 
 
 def share_accepted(scores: npt.ArrayLike, threshold: float) -> float:
@@ -94,6 +95,8 @@ class LeftOut:
             left_out: labels whose rows are left out of the bank as well.
         """
         kept = ~np.isin(self._rows.labels, list(left_out))
+        if not kept.any():
+            return None
         if self._part is None:
             return score(self._rows.kept(kept), self._units)
         found = np.empty(len(self._units))

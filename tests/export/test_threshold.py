@@ -214,3 +214,16 @@ def test_the_command_prints_the_rule(foldcam, folded_file, held_out, tmp_path):
     assert status == 0
     assert "unknown if" in out
     assert "of 24 known images" in out
+
+
+def test_export_chooses_a_rule_too(foldcam, photos, held_out, working_directory):
+    many = working_directory / "many"
+    for label in ("blue", "green", "red"):
+        for number, path in enumerate((held_out / label).iterdir()):
+            (many / label).mkdir(parents=True, exist_ok=True)
+            (many / label / f"{number}.png").write_bytes(path.read_bytes())
+    status, out, err = foldcam("export", "demo", "--images", photos, "--calibrate-unknown", many,
+                               "--size", "64", "--out", "model.onnx")  # fmt: skip
+    assert status == 0, err
+    assert "unknown if" in out
+    assert read_contract(working_directory / "model.onnx").unknown.known_images == 24

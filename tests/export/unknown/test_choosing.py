@@ -25,11 +25,14 @@ def test_a_new_image_is_accepted_as_often_as_was_asked():
     assert 0.89 < np.mean(accepted) < 0.93
 
 
-def test_the_threshold_lies_between_two_scores():
+def test_the_threshold_lies_a_little_below_the_score_that_it_accepts():
     scores = np.arange(19.0)
-    assert threshold_for(scores, 0.9) == 0.5
-    assert share_accepted(scores, 0.5) == 18 / 19
-    assert threshold_for(scores, 0.95) < 0.0
+    # One of 19 is below it, so that a new one is with a probability of at most 2 / 20.
+    assert threshold_for(scores, 0.9) == pytest.approx(1.0 - 1e-5, abs=1e-9)
+    assert share_accepted(scores, threshold_for(scores, 0.9)) == 18 / 19
+    assert -1e-4 < threshold_for(scores, 0.95) < 0.0
+    close = [0.0, 1e-6, *range(1, 18)]
+    assert 0.0 < threshold_for(close, 0.9) < 1e-6
 
 
 def test_equal_scores_are_accepted_together():
