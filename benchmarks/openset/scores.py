@@ -70,7 +70,13 @@ def mahalanobis(rows: Rows, units: Units) -> Doubles | None:
 
 
 def relative_mahalanobis(rows: Rows, units: Units) -> Doubles | None:
-    """The same, less the distance to the mean of all rows by their own covariance (Ren 2021)."""
+    """The same, less the distance to the mean of all rows by their own covariance (Ren 2021).
+
+    None of fewer rows than an embedding has numbers: the two covariances are then shrunk by
+    different amounts, which their difference would measure.
+    """
+    if len(rows.units) <= rows.units.shape[1]:
+        return None
     distances = _mahalanobis(rows, units)
     return None if distances is None else distances[1] - distances[0]
 

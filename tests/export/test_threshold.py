@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -22,6 +25,8 @@ from foldcam.export.threshold import choose_threshold
 from foldcam.export.unknown.images import any_images
 from foldcam.export.unknown.label_space import label_space
 from foldcam.export.unknown.rows import Rows
+from foldcam.runtime.backends import open_backend
+from foldcam.runtime.comparison.self_test import compare
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import LabelRun
 from foldcam.runtime.errors import FoldcamError
@@ -216,14 +221,22 @@ def test_the_command_prints_the_rule(foldcam, folded_file, held_out, tmp_path):
     assert "of 24 known images" in out
 
 
-def test_export_chooses_a_rule_too(foldcam, photos, held_out, working_directory):
+def test_export_chooses_a_rule_too(foldcam, networks, photos, held_out, working_directory):
     many = working_directory / "many"
     for label in ("blue", "green", "red"):
         for number, path in enumerate((held_out / label).iterdir()):
             (many / label).mkdir(parents=True, exist_ok=True)
             (many / label / f"{number}.png").write_bytes(path.read_bytes())
-    status, out, err = foldcam("export", "demo", "--images", photos, "--calibrate-unknown", many,
-                               "--size", "64", "--out", "model.onnx")  # fmt: skip
+    shutil.copy(Path(networks.__file__), "tinynet.py")
+    status, out, err = foldcam("export", "tinynet:make_tiny", "--images", photos, "--size", "32",
+                               "--calibrate-unknown", many, "--out", "model.onnx")  # fmt: skip
     assert status == 0, err
     assert "unknown if" in out
-    assert read_contract(working_directory / "model.onnx").unknown.known_images == 24
+    assert read_contract(working_directory / "model.onnx").unknown.known_images >= 19
+
+
+def test_the_self_test_of_another_library_compares_the_score(with_whitened):
+    with closing(open_backend(with_whitened, "cpu")) as backend:
+        found = {each.output: each for each in compare(backend, backend, "fp16")}
+    assert found["known_score"].worst == 0.0
+    assert found["known_score"].allowed > 0.0
