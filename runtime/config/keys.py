@@ -44,7 +44,7 @@ class Key:
 SECTIONS = {
     "model": "The model, and the library and processor that run it.",
     "source": "A source of frames. Repeat the table for several sources at once.",
-    "flow": "How frames are queued, and what happens when something fails.",
+    "flow": "How frames are queued, what they vote, and what happens when something fails.",
     "regions": "The parts of a frame that the network gets. By default it gets the whole frame.",
     "style": "How results are drawn into a frame.",
     "output": "The outputs, any number of them at once.",
@@ -189,6 +189,12 @@ KEYS = (
         "Lets a frame wait at most this many seconds for frames of other live sources, so "
         "that they share a forward pass.",
         "--gather-seconds", 0, 60,
+    ),
+    Key(
+        "flow.vote_seconds",
+        "Lets the frames of the last so many seconds vote over the label of each region of a "
+        "video or camera (default: every frame answers for itself).",
+        "--vote", 0.01, 3600, "2.0",
     ),
     Key(
         "regions.boxes",

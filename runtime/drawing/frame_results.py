@@ -90,7 +90,8 @@ class FrameResults:
         """Nearest label and its similarity, or the estimate, of the first region.
 
         Where the network gave no answer, that and why; where nothing in the picture speaks for
-        the answer, `no evidence`; under a contrast, the runner-up and its similarity.
+        the answer, `no evidence`; under a contrast, the runner-up and its similarity. In a run
+        with votes the voted label comes first.
         """
         return "" if self.result is None else _words(self.result, self._style)
 
@@ -162,6 +163,15 @@ class FrameResults:
 
 
 def _words(result: Result, style: Style) -> str:
+    said, vote = _own_words(result, style), result.vote
+    if vote is None:
+        return said
+    if result.answer == vote.answer:
+        return f"{said}, {vote.support_text}"
+    return f"{vote.answer}, {vote.support_text}; now {said}"
+
+
+def _own_words(result: Result, style: Style) -> str:
     if result.error is not None:
         return f"{result.answer}: {result.error}"
     if result.estimate is not None:

@@ -87,6 +87,7 @@ def opened(
             FoldedModel(_backend(path, config, config.model.build), lambda: _backend(path, config))
         )
         check_map(config.style.map, model.contract)
+        _check_vote(config, sources, model.contract)
         monitor = Monitor()
         if any(source.live for source in sources):
             monitor.listen(say_state)
@@ -194,6 +195,24 @@ def _backend(path: Path, config: RunConfig, build: bool = False) -> Backend:
     except BuildAbandonedError:
         # The interpreter's own end would free what the builder's thread still uses.
         abandon()
+
+
+def _check_vote(config: RunConfig, sources: Sequence[Source], contract: Contract) -> None:
+    """Refuse votes over numbers, and say where there is nothing to vote over."""
+    if config.flow.vote_seconds is None:
+        return
+    if contract.outcome is not None:
+        raise FoldcamError(
+            "--vote votes over labels, and this model answers with an estimate: leave out --vote "
+            "(flow.vote_seconds)."
+        )
+    stills = [source.name for source in sources if source.stills]
+    if stills and config.log.status:
+        names = printable(", ".join(stills))
+        print(
+            f"note: --vote changes nothing for {names}: photographs are no frames of one scene.",
+            file=sys.stderr,
+        )
 
 
 def _live_page(config: RunConfig, monitor: Monitor, contract: Contract) -> Sink:

@@ -30,7 +30,7 @@ class Progress:
         expected: frames that the sources expect to deliver, None if unknown.
         monitor: has rates, latencies, drops and the sources' states.
         frames: processed.
-        answer: nearest label of the latest region, or its estimate.
+        answer: voted or nearest label of the latest region, or its estimate.
         continuous: whether it is an estimate.
     """
 
@@ -128,7 +128,7 @@ class Tally:
                     self._labels[result.labels[0]] += 1
             self.progress.frames += 1
             if results:
-                self.progress.answer = results[-1].answer
+                self.progress.answer = (results[-1].vote or results[-1]).answer
                 self.progress.continuous = results[-1].estimate is not None
 
     def labels(self) -> dict[str, int]:

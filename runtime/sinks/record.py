@@ -12,6 +12,7 @@ from foldcam.runtime.evidence import Share
 from foldcam.runtime.result import Result
 from foldcam.runtime.sources.base import Frame
 from foldcam.runtime.system.redaction import redacted_value
+from foldcam.runtime.vote import Vote
 
 Boxes = Mapping[str, tuple[int, int, int, int]]
 """Boxes `(x, y, width, height)` of a frame, by the names of their rules for events."""
@@ -27,7 +28,8 @@ def record(
 
     A model with contributions gives `evidence_for` and `evidence_against`, the magnitudes of the
     sums of its positive and negative contributions in units of cosine; one with a contrast gives
-    the `runner_up`. All are null without an answer.
+    the `runner_up`. All are null without an answer. A run with votes gives the `vote` once a
+    frame has voted; its `label` is null where the vote is for unknown.
 
     Args:
         frame: the frame.
@@ -66,6 +68,8 @@ def record(
         document["runner_up"] = _runner_up(result)
     if boxes:
         document["shares"] = {name: _share(result.share(box)) for name, box in boxes.items()}
+    if result.vote is not None:
+        document["vote"] = _vote(result.vote)
     if result.error is not None:
         document["error"] = result.error
     if embedding and result.error is not None:
@@ -115,6 +119,16 @@ def _runner_up(result: Result) -> dict[str, Any] | None:
         "row": result.runner_up,
         "label": result.runner_up_label,
         "similarity": _optional(result.runner_up_similarity),
+    }
+
+
+def _vote(vote: Vote) -> dict[str, Any]:
+    return {
+        "label": vote.label,
+        "unknown": vote.unknown,
+        "support": round(vote.support, 6),
+        "frames": vote.frames,
+        "since": round(vote.since, 6),
     }
 
 
