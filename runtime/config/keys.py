@@ -258,6 +258,18 @@ KEYS = (
         "--images-every", 1, 10**9,
     ),
     Key(
+        "output.maps",
+        "Writes the maps as data to this folder, one file per frame (default: nowhere).",
+        "--maps", example='"maps/"',
+    ),
+    Key(
+        "output.maps_format",
+        "Chooses the format of the maps: npz has every map of the model as float32 NumPy arrays "
+        "of the network's own size, with their places in the frame; png has the heatmap at the "
+        "frame's size with 16 bits of grey, where 65535 is 1.",
+        "--maps-format",
+    ),
+    Key(
         "output.jsonl",
         "Writes one JSON line per frame to this file, or to standard output with - (default: "
         "nowhere).",
