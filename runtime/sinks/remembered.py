@@ -33,7 +33,7 @@ class RememberedResults(Sink):
         """Keep the results of one frame, as far as there is room."""
         for result in item.results:
             if len(self._records) < MOST_RESULTS:
-                self._records.append(record(item.frame, result, embedding=False, boxes=self._boxes))
+                self._records.append(_document(item.frame, result, self._boxes))
             else:
                 self.left_out += 1
 
