@@ -161,13 +161,15 @@ def check_possible(rules: Sequence[EventRule], labels: Sequence[str] | None) -> 
 
 
 def _holds(rule: EventRule, item: FrameResults, result: Result, slack: float) -> bool:
-    vote = result.vote
-    # Where frames vote, so that a rule does not flicker; a vote for unknown is none of any labels.
-    labels = result.labels[:1] if vote is None else [vote.label]
+    label = result.labels[0] if result.labels else None
+    unknown = result.unknown
+    if result.vote is not None:
+        label, unknown = result.vote.answer, result.vote.unknown
+    known = label is not None and not unknown
     similarity = float(result.similarities[0]) if len(result.similarities) else None
     return (
-        (not rule.label or any(label in rule.label for label in labels))
-        and (not rule.not_label or any(label not in rule.not_label for label in labels))
+        (not rule.label or (known and label in rule.label))
+        and (not rule.not_label or (label is not None and not (known and label in rule.not_label)))
         and _within(similarity, rule.similarity_above, rule.similarity_below, slack)
         and _within(result.estimate, rule.estimate_above, rule.estimate_below, slack)
         and (
