@@ -32,7 +32,15 @@ class Vote:
         """The voted label, or `unknown`."""
         return "unknown" if self.label is None else self.label
 
-    @property
-    def support_text(self) -> str:
-        """The support in words, such as `92% of 24 frames`."""
-        return f"{self.support:.0%} of {self.frames} frame{'' if self.frames == 1 else 's'}"
+    def before(self, said: str, answer: str) -> str:
+        """The vote in words, and what the latest frame says itself.
+
+        Args:
+            said: the frame's own words, which begin with its answer.
+            answer: that answer.
+        """
+        frames = f"{self.frames} frame{'' if self.frames == 1 else 's'}"
+        support = f"{self.support:.0%} of {frames}"
+        if answer == self.answer:
+            return f"{said}, {support}"
+        return f"{self.answer}, {support}; now {said}"

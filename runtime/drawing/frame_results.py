@@ -163,12 +163,8 @@ class FrameResults:
 
 
 def _words(result: Result, style: Style) -> str:
-    said, vote = _own_words(result, style), result.vote
-    if vote is None:
-        return said
-    if result.answer == vote.answer:
-        return f"{said}, {vote.support_text}"
-    return f"{vote.answer}, {vote.support_text}; now {said}"
+    said = _own_words(result, style)
+    return said if result.vote is None else result.vote.before(said, result.answer)
 
 
 def _own_words(result: Result, style: Style) -> str:
