@@ -95,7 +95,7 @@ def run(
         bool,
         typer.Option(
             "--json",
-            help="Prints the summary, and the results of up to 1000 frames, as one JSON document.",
+            help="Prints the summary and up to 1000 results as one JSON document.",
         ),
     ] = False,
     **flags: Any,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -92,3 +95,23 @@ def test_pictures_and_maps_need_a_folder_each(tmp_path, make_source, other):
     options = OutputOptions(maps=str(tmp_path), **{other: str(tmp_path)})
     with pytest.raises(FoldcamError, match="a folder of its own"):
         open_outputs([make_source()], options)
+
+
+@pytest.mark.parametrize("form", ["npz", "png"])
+def test_a_full_disk_leaves_no_part_of_a_file(tmp_path, make_source, make_item, form, monkeypatch):
+    def full(self, data):
+        with self.open("wb") as stream:
+            stream.write(data[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    source = make_source(name="film.mp4", stem="film", live=False)
+    with (
+        pytest.raises(FoldcamError, match="No space left"),
+        MapsSink(  # noqa: PT012
+            tmp_path, [source], form
+        ) as sink,
+    ):
+        sink.write(make_item(0))
+        monkeypatch.setattr(Path, "write_bytes", full)
+        sink.write(make_item(1))
+    assert [path.name for path in tmp_path.iterdir()] == [f"film-000000000.{form}"]
