@@ -124,7 +124,8 @@ class FrameResults:
             # Labels last, so that no box crosses one.
             for result in boxed:
                 assert result.box is not None
-                draw_label(drawn, _words(result, style), result.box)
+                said = str(result.vote) if result.vote else _words(result, style)
+                draw_label(drawn, said, result.box)
         if style.caption and not (style.boxes and boxed):
             drawn = draw_caption(drawn, self.caption)
         return drawn
