@@ -12,6 +12,7 @@ from foldcam.runtime.evidence import Place, Share, share_within, total
 from foldcam.runtime.images.preprocess import Affine
 from foldcam.runtime.system.text import number_text
 from foldcam.runtime.unanswered import reasons
+from foldcam.runtime.vote import Vote
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class Result:
             model's labels, `labels[0]` being merely the nearest; None for a model without one.
         known_score: what that rule compares with its threshold: the higher, the more likely the
             image shows a label of the bank.
+        vote: what the frames of the last seconds say of this region together; None outside of a
+            run with `FlowOptions.vote_seconds`, and for photographs.
     """
 
     embedding: npt.NDArray[np.float32]
@@ -81,6 +84,7 @@ class Result:
     runner_up_similarity: float | None = None
     unknown: bool | None = None
     known_score: float | None = None
+    vote: Vote | None = None
 
     @property
     def valid(self) -> bool:
