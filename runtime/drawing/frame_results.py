@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from foldcam.runtime.drawing.beside import with_match
 from foldcam.runtime.drawing.maps import maps_of
 from foldcam.runtime.drawing.outlines import box_of, draw_box, draw_contour, hottest_region
 from foldcam.runtime.drawing.overlay import Heat, overlay, overlay_both
 from foldcam.runtime.drawing.painting import painted_on_frame
 from foldcam.runtime.drawing.style import Style
 from foldcam.runtime.drawing.text import draw_caption, draw_label
+from foldcam.runtime.gallery.gallery import Gallery
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.result import Result
 from foldcam.runtime.sources.base import Frame
@@ -28,9 +30,10 @@ class FrameResults:
             found none.
         style: how the picture is drawn.
         drawn: called with the milliseconds that drawing took.
+        gallery: the pictures of the bank's rows; without them no match is drawn beside.
 
     Attributes:
-        frame: as given.
+        frame, gallery: as given.
         results: as given, as a tuple.
     """
 
@@ -40,15 +43,22 @@ class FrameResults:
         results: Sequence[Result],
         style: Style | None = None,
         drawn: Callable[[float], None] | None = None,
+        gallery: Gallery | None = None,
     ) -> None:
         self.frame = frame
         self.results = tuple(results)
         self._style = style or Style()
+        self.gallery = gallery
         self._on_drawn = drawn
         self._lock = threading.Lock()
         self._heat: Heat | None = None
         self._heat_lower: Heat | None = None
         self._image: Image | None = None
+
+    @property
+    def style(self) -> Style:
+        """How the picture is drawn."""
+        return self._style
 
     @property
     def result(self) -> Result | None:
@@ -126,6 +136,8 @@ class FrameResults:
                 draw_label(drawn, _words(result, style), result.box)
         if style.caption and not (style.boxes and boxed):
             drawn = draw_caption(drawn, self.caption)
+        if style.beside and self.gallery is not None:
+            drawn = with_match(drawn, self.result, self.gallery, style)
         return drawn
 
     def _painted_maps(self) -> tuple[Heat, Heat | None]:

@@ -23,6 +23,8 @@ class Style:
         mark: what is drawn around the hottest region: nothing, its contour or its box.
         boxes: whether the regions that the network was shown have their boxes and labels.
         caption: whether the answer is written along the bottom.
+        beside: whether the bank's picture that the frame was matched to is drawn beside it, with
+            its own heat; needs a gallery.
         map: which map is drawn. `heatmap` is what speaks for the answer. The others are signed,
             and show what speaks against it in a second colour: `contribution`, and `contrast`,
             which is for the nearest label and not the runner-up's.
@@ -34,4 +36,5 @@ class Style:
     mark: Mark = "none"
     boxes: bool = True
     caption: bool = True
+    beside: bool = False
     map: MapName = "heatmap"
