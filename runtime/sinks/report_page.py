@@ -27,9 +27,12 @@ STYLE = """
 #figures dt { color: var(--quiet); font-size: .85rem; }
 #figures dd { margin: 0; font-size: 1.4rem; font-variant-numeric: tabular-nums; }
 #controls { display: flex; flex-wrap: wrap; gap: 8px 16px; margin: 16px 0; align-items: end; }
-#controls label { display: grid; flex: 0 1 auto; font-size: .85rem; color: var(--quiet); min-width: 0; }
+#controls label { display: grid; font-size: .85rem; color: var(--quiet); min-width: 0; }
 #controls select { font: inherit; font-size: 1rem; min-height: 40px; max-width: min(100%, 320px); }
-@media (max-width: 600px) { #controls label { flex: 1 1 150px; } }
+@media (max-width: 600px) {
+  #controls label { flex: 1 1 140px; grid-template-columns: minmax(0, 1fr); }
+  #controls select { width: 100%; }
+}
 #shown { min-height: 40px; align-content: center; }
 .card { content-visibility: auto; contain-intrinsic-size: 300px 340px; }
 .card img { width: 100%; }
@@ -150,8 +153,8 @@ def controls(labels: Iterable[str], estimates: bool, kinds: Mapping[str, str]) -
         kinds: classes of cards that can be asked for, with what they are called.
     """
     what = "estimate" if estimates else "similarity"
-    orders = {"run": "as they came", "low": f"lowest {what} first",
-              "high": f"highest {what} first", "name": "by name"}  # fmt: skip
+    orders = {"run": "as they came", "low": f"lowest {what}",
+              "high": f"highest {what}", "name": "by name"}  # fmt: skip
     # A mark before each, so that a label which is empty differs from none.
     choices = {"": "all"} | {f"={printable(label)}": label for label in sorted(labels)}
     selects = [

@@ -32,7 +32,7 @@ const missing = new Set(); // addresses without a picture
 function picture(gallery, row, text) {
   const address = `api/match.jpg?row=${row}&of=${gallery}`;
   if (!gallery || missing.has(address)) return initial(text);
-  const image = make("img", { className: "thumb", alt: "", width: 64, height: 64 });
+  const image = make("img", { className: "thumb", alt: "", width: 104, height: 104 });
   image.addEventListener("error", () => {
     missing.add(address);
     image.replaceWith(initial(text));

@@ -159,7 +159,7 @@ def test_any_damaged_byte_gives_a_sentence_or_other_pictures(gallery_of, contrac
         try:
             with Gallery(path, contract_with()) as gallery:
                 for row in range(3):
-                    gallery.picture(row), gallery.map(row), gallery.name(row)  # noqa: B018
+                    gallery.picture(row), gallery.map(row), gallery.name(row)
         except FoldcamError:
             pass
 
