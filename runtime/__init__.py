@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from foldcam.runtime.engine.inspect import inspect_model as inspect_model
     from foldcam.runtime.errors import FoldcamError as FoldcamError
     from foldcam.runtime.evidence import Share as Share
+    from foldcam.runtime.gallery.gallery import Gallery as Gallery
     from foldcam.runtime.images.files import read_image as read_image
     from foldcam.runtime.images.files import write_image as write_image
     from foldcam.runtime.images.preprocess import Affine as Affine
@@ -39,6 +40,7 @@ _HOMES = {
     "Contract": "foldcam.runtime.contract.schema",
     "FoldcamError": "foldcam.runtime.errors",
     "FoldedModel": "foldcam.runtime.model",
+    "Gallery": "foldcam.runtime.gallery.gallery",
     "Preprocessing": "foldcam.runtime.images.preprocess",
     "Result": "foldcam.runtime.result",
     "Share": "foldcam.runtime.evidence",
@@ -55,6 +57,7 @@ __all__ = [
     "Contract",
     "FoldcamError",
     "FoldedModel",
+    "Gallery",
     "Preprocessing",
     "Result",
     "Share",

@@ -32,15 +32,6 @@ class Gallery:
 
     Raises:
         FoldcamError: it is missing, damaged, no gallery, or that of another bank.
-
-    Example:
-        >>> from foldcam import FoldedModel, Gallery, read_image
-        >>> with FoldedModel.load("model.onnx") as model:
-        ...     result = model(read_image("photo.png"))
-        ...     with Gallery("model.gallery", model.contract) as gallery:
-        ...         matched = gallery.picture(int(result.neighbors[0]))
-        >>> matched.shape
-        (160, 160, 3)
     """
 
     def __init__(self, path: Path | str, contract: Contract) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from foldcam.export import Dataset as Dataset
     from foldcam.export import ExportReport as ExportReport
     from foldcam.export import FoldOptions as FoldOptions
+    from foldcam.export import GalleryReport as GalleryReport
     from foldcam.export import LoadedModel as LoadedModel
     from foldcam.export import Sample as Sample
     from foldcam.export import StorageOptions as StorageOptions
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from foldcam.export import images_to_verify as images_to_verify
     from foldcam.export import load_dataset as load_dataset
     from foldcam.export import load_model as load_model
+    from foldcam.export import make_gallery as make_gallery
     from foldcam.export import parse_kernel as parse_kernel
     from foldcam.export import parse_objective as parse_objective
     from foldcam.export import stored_options as stored_options
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from foldcam.runtime import Contract as Contract
     from foldcam.runtime import FoldcamError as FoldcamError
     from foldcam.runtime import FoldedModel as FoldedModel
+    from foldcam.runtime import Gallery as Gallery
     from foldcam.runtime import Preprocessing as Preprocessing
     from foldcam.runtime import Result as Result
     from foldcam.runtime import Share as Share
@@ -68,6 +71,8 @@ _HOMES = {
     "FoldOptions": "foldcam.export",
     "FoldcamError": "foldcam.runtime",
     "FoldedModel": "foldcam.runtime",
+    "Gallery": "foldcam.runtime",
+    "GalleryReport": "foldcam.export",
     "LoadedModel": "foldcam.export",
     "Preprocessing": "foldcam.runtime",
     "Result": "foldcam.runtime",
@@ -89,6 +94,7 @@ _HOMES = {
     "inspect_model": "foldcam.runtime",
     "load_dataset": "foldcam.export",
     "load_model": "foldcam.export",
+    "make_gallery": "foldcam.export",
     "parse_kernel": "foldcam.export",
     "parse_objective": "foldcam.export",
     "read_contract": "foldcam.runtime",
@@ -109,6 +115,8 @@ __all__ = [
     "FoldOptions",
     "FoldcamError",
     "FoldedModel",
+    "Gallery",
+    "GalleryReport",
     "LoadedModel",
     "Preprocessing",
     "Result",
@@ -130,6 +138,7 @@ __all__ = [
     "inspect_model",
     "load_dataset",
     "load_model",
+    "make_gallery",
     "parse_kernel",
     "parse_objective",
     "read_contract",

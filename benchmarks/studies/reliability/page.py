@@ -85,7 +85,7 @@ def rows(document: dict[str, Any]) -> list[tuple[str, str]]:
         "threshold_hides_heat": "the threshold hides heat",
         "colours_change": "the colour map changes the overlay",
         "metrics_update": "figures and /metrics go on",
-        "matches": "the picture that was matched is shown",
+        "thumbnails": "thumbnails are shown",
         "streams_change": "another stream can be chosen",
         "fits_a_phone": "nothing is wider than a phone",
         "snapshot": "the snapshot is a JPEG of the picture",
@@ -224,7 +224,7 @@ def _tells(page: Any, url: str, steps: dict[str, Any]) -> None:
     after = shown()
     steps["metrics_update"] = before[0] != after[0] and after[1] > before[1]
     loaded = "[...document.querySelectorAll('img.thumb')].filter(i => i.naturalWidth > 0).length"
-    steps["matches"] = page.evaluate(loaded) > 0
+    steps["thumbnails"] = page.evaluate(loaded) > 0
 
 
 def _changes_streams(page: Any, steps: dict[str, Any]) -> None:
