@@ -144,3 +144,20 @@ def test_values_have_a_gallery_in_the_order_of_the_values(tiny, photos, tmp_path
             for row in range(12)
         ]
     assert values == sorted(values)
+
+
+def test_a_crop_is_its_rows_picture(tiny, tmp_path):
+    whole = np.zeros((40, 80, 3), np.uint8)
+    whole[:, :40], whole[:, 40:] = (220, 40, 30), (30, 60, 220)
+    for name in ("a", "b"):
+        write_image(tmp_path / f"{name}.png", whole)
+    rows = [f"{name}.png,{label},{x},0,40,40" for name in "ab" for label, x in
+            (("red", 0), ("blue", 40))]  # fmt: skip
+    (tmp_path / "crops.csv").write_text("\n".join(["path,label,x,y,w,h", *rows]))
+    data = load_dataset(tmp_path / "crops.csv")
+    report = export_model(tiny, data, tmp_path / "m.onnx", gallery=True)
+    with Gallery(report.gallery.path, report.contract) as gallery:
+        for row, color in enumerate([(30, 60, 220)] * 2 + [(220, 40, 30)] * 2):
+            assert gallery.picture(row).shape == (40, 40, 3)
+            assert abs(gallery.picture(row).reshape(-1, 3).mean(0) - color).max() < 5
+            assert gallery.name(row).endswith("#40,0,40,40" if row < 2 else "#0,0,40,40")

@@ -57,6 +57,16 @@ def test_a_signed_map_has_two_colours_and_a_contrast_falls_back_to_it(tmp_path, 
         assert abs(positive[30, 75] - 128).max() < 12
 
 
+def test_beside_a_centre_crop_there_is_no_heat(gallery_of, contract_with):
+    with Gallery(gallery_of(), contract_with(resize="crop")) as opened:
+        plain = row_picture(opened, 2, Style(opacity=0.0)).astype(int)
+        hot = row_picture(opened, 2, Style(opacity=1.0)).astype(int)
+    changed = abs(hot - plain).max(2)
+    # Of 80 x 60 pixels the network was shown the 60 in the middle.
+    assert changed[45:, :8].max() < 12
+    assert changed[45:, 12:24].min() > 60
+
+
 def test_the_size_depends_on_the_frame_alone(gallery):
     frame = np.zeros((240, 320, 3), np.uint8)
     sizes = {

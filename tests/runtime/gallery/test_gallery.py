@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.gallery.gallery import Gallery
+from foldcam.runtime.gallery.gallery import Gallery, gallery_path
 from foldcam.runtime.gallery.layout import MAX_MAP_SIDE
 from foldcam.runtime.gallery.writing import SIDE, GalleryWriter
 
@@ -51,6 +52,11 @@ def test_every_row_has_its_own_picture_map_and_name(gallery_of, contract_with):
             gallery.picture(3)
         with pytest.raises(IndexError):
             gallery.map(-1)
+
+
+def test_an_engine_has_the_gallery_of_its_model():
+    assert gallery_path(Path("a/birds.engine")) == gallery_path(Path("a/birds.onnx"))
+    assert gallery_path(Path("a/birds.onnx")) == Path("a/birds.gallery")
 
 
 def test_the_file_is_safetensors(gallery_of):
