@@ -12,19 +12,78 @@ from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Affine, Preprocessing
 
 
-def test_stretch_interpolates_between_cell_centres():
-    # Two cells over an input of 4 px over a frame of 8 px: cell centres at 2 and 6.
+def test_two_cells_pass_into_each_other_around_their_border():
+    # Two cells over a frame of 8 px, their border at 4. The blur is a tent that reaches 8/3 px:
+    # pixels 0 and 7 are beyond it, and what is around the border adds up to 1.
     heat = np.array([[0.0, 1.0]], np.float32)
     painted = heatmap_on_frame(heat, Affine(2, 2, 0, 0), (4, 4), (8, 2))
-    expected = np.clip((np.arange(8) + 0.5 - 2) / 4, 0, 1)
-    np.testing.assert_allclose(painted, [expected, expected], atol=1e-6)
+    np.testing.assert_array_equal(painted[0], painted[1])
+    row = painted[0]
+    assert row[0] == 0.0
+    assert row[7] == 1.0
+    np.testing.assert_allclose(row + row[::-1], 1.0, atol=1e-6)
+    # Mean of (t + 8/3)^2 / (2 (8/3)^2) over t from -1 to 0: the pixel before the border.
+    assert row[3] == pytest.approx(((8 / 3) ** 3 - (5 / 3) ** 3) / 3 / (2 * (8 / 3) ** 2), abs=1e-6)
 
 
-def test_same_size_is_the_identity():
-    heat = np.random.default_rng(0).random((5, 7), np.float32)
-    np.testing.assert_allclose(
-        heatmap_on_frame(heat, Affine(1, 1, 0, 0), (7, 5), (7, 5)), heat, atol=1e-6
-    )
+def test_the_same_size_moves_nothing():
+    heat = np.zeros((5, 7), np.float32)
+    heat[2, 3] = 1.0
+    painted = heatmap_on_frame(heat, Affine(1, 1, 0, 0), (7, 5), (7, 5))
+    np.testing.assert_allclose(painted, painted[::-1, ::-1], atol=1e-6)
+    assert painted.argmax() == heat.argmax()
+
+
+SIZES = [(1, 1), (1, 2), (2, 2), (3, 3), (2, 3), (7, 7), (16, 9), (40, 50)]
+
+
+@pytest.mark.parametrize("cells", SIZES)
+@pytest.mark.parametrize("frame", [(97, 41), (30, 30), (5, 300)])
+def test_the_sum_is_kept_and_no_value_leaves_the_range(cells, frame):
+    heat = np.random.default_rng(0).random(cells, np.float32) ** 3
+    affine = Affine(frame[0] / 64, frame[1] / 64, 0, 0)
+    painted = heatmap_on_frame(heat, affine, (64, 64), frame)
+    area = frame[0] * frame[1] / heat.size
+    assert painted.sum(dtype=float) == pytest.approx(heat.sum(dtype=float) * area, rel=1e-5)
+    assert painted.min() >= heat.min() - 1e-6
+    assert painted.max() <= heat.max() + 1e-6
+    constant = heatmap_on_frame(np.full(cells, 0.3, np.float32), affine, (64, 64), frame)
+    np.testing.assert_allclose(constant, 0.3, atol=1e-6)
+
+
+@pytest.mark.parametrize("cells", SIZES)
+def test_every_cell_keeps_its_own_heat_and_its_place(cells):
+    affine = Affine(130 / 64, 90 / 64, 0, 0)
+    for cell in range(min(12, cells[0] * cells[1])):
+        heat = np.zeros(cells, np.float32)
+        heat.flat[cell] = 1.0
+        painted = heatmap_on_frame(heat, affine, (64, 64), (130, 90))
+        assert painted.sum(dtype=float) == pytest.approx(130 * 90 / heat.size, rel=1e-5)
+        assert painted.min() == (1.0 if heat.size == 1 else 0.0)
+        assert painted.max() > 0.8 if max(cells) <= 16 else painted.max() > 0.3
+        row, column = np.unravel_index(painted.argmax(), painted.shape)
+        at = int((row + 0.5) * cells[0] / 90), int((column + 0.5) * cells[1] / 130)
+        assert at == tuple(np.unravel_index(cell, cells))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_clearly_hottest_cell_stays_the_hottest_place(seed):
+    heat = np.random.default_rng(seed).random((7, 7), np.float32) * np.float32(0.85)
+    heat.flat[5 + 9 * seed] = 1.0
+    painted = heatmap_on_frame(heat, Affine(2, 2, 0, 0), (70, 70), (140, 140))
+    row, column = np.unravel_index(painted.argmax(), painted.shape)
+    assert (row // 20, column // 20) == np.unravel_index(heat.argmax(), heat.shape)
+
+
+def test_what_rises_from_cell_to_cell_rises_smoothly_from_pixel_to_pixel():
+    heat = np.array([[0.0, 0.1, 0.15, 0.7, 0.72, 1.0]], np.float32)
+    painted = heatmap_on_frame(heat, Affine(1, 1, 0, 0), (600, 10), (600, 10))[5].astype(float)
+    steps = np.diff(painted)
+    assert steps.min() > -1e-6
+    # Between the first cell's centre and the last one's there is no strip of one colour, ...
+    assert steps[51:549].min() > 1e-5
+    # ... and the slope has no kink: bilinear interpolation jumps from 0.0005 to 0.0055 here.
+    assert np.abs(np.diff(steps)).max() < 2e-4
 
 
 def test_mirrored_heat_paints_mirrored():
@@ -59,9 +118,10 @@ def test_letterbox_uses_only_the_part_over_the_frame():
     assert affine == Affine(4, 4, 0, -8)
     heat = np.repeat(np.arange(10, dtype=np.float32)[:, None], 10, axis=1)
     painted = heatmap_on_frame(heat, affine, (10, 10), (40, 20))
-    # Frame row y lies at input y' = (y + 0.5 + 8) / 4, which has the value y' - 0.5.
-    expected = (np.arange(20) + 0.5 + 8) / 4 - 0.5
-    np.testing.assert_allclose(painted, np.repeat(expected[:, None], 40, 1), atol=1e-5)
+    # Four frame rows have the mean of their cell, and the frame's ends pass into the padding.
+    np.testing.assert_allclose(painted.reshape(5, 4, 40).mean((1, 2)), range(2, 7), atol=1e-5)
+    whole = heatmap_on_frame(heat, Affine(4, 4, 0, 0), (10, 10), (40, 40))
+    np.testing.assert_allclose(painted, whole[8:28], atol=1e-6)
 
 
 @pytest.mark.parametrize("resize", ["stretch", "crop", "letterbox"])
