@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foldcam.runtime.drawing import text as lettering
 from foldcam.runtime.drawing.overlay import COLD, WARM, heatmap_on_frame, overlay, overlay_both
-from foldcam.runtime.drawing.text import draw_caption
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Affine, Preprocessing
 
@@ -186,31 +184,6 @@ def test_overlay_refuses_nonsense():
         overlay(image, heat.T)
 
 
-@pytest.mark.parametrize("background", [0, 127, 255])
-@pytest.mark.parametrize("size", [(30, 40), (480, 640), (2160, 3840), (20, 3000)])
-def test_caption_can_be_read_on_any_background(background, size):
-    image = np.full((*size, 3), background, np.uint8)
-    drawn = draw_caption(image, "Éule 猫  0.93 " + "long " * 20)
-    assert drawn.shape == image.shape
-    assert drawn.max() - drawn.min() > 150
-    changed = np.flatnonzero((drawn != image).any(axis=(1, 2)))
-    assert changed.min() > size[0] // 3 or size[0] < 60
-
-
-@pytest.mark.parametrize("size", [(100, 400), (480, 640), (1200, 1600)])
-def test_the_outline_of_a_caption_stays_with_its_letters(size):
-    drawn = draw_caption(np.full((*size, 3), 120, np.uint8), "001.Black_footed_Albatross  1.00")
-    letters = np.flatnonzero((drawn > 150).all(axis=2).any(axis=0))
-    outline = np.flatnonzero((drawn < 10).all(axis=2).any(axis=0))
-    assert 0 <= letters[0] - outline[0] <= 3
-    assert 0 <= outline[-1] - letters[-1] <= 3
-
-
-def test_caption_on_a_tiny_image_does_nothing():
-    image = np.zeros((3, 3, 3), np.uint8)
-    np.testing.assert_array_equal(draw_caption(image, "owl"), image)
-
-
 def test_raising_is_warm_and_lowering_is_cold_in_one_grey_picture():
     image = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
     raising, lowering = np.zeros((6, 8), np.float32), np.zeros((6, 8), np.float32)
@@ -244,13 +217,3 @@ def test_overlay_of_both_refuses_nonsense_and_survives_nan():
         overlay_both(image, zero, zero, opacity=-1)
     with pytest.raises(FoldcamError, match="6 x 4"):
         overlay_both(image, zero, zero.T)
-
-
-def test_a_label_of_any_length_is_measured_few_times(monkeypatch):
-    calls = []
-    measure = lettering._text_width
-    monkeypatch.setattr(lettering, "_text_width", lambda *a: calls.append(1) or measure(*a))
-    image = np.zeros((64, 200, 3), np.uint8)
-    drawn = draw_caption(image, "x" * 100_000)
-    assert drawn.any()
-    assert len(calls) <= image.shape[1]
