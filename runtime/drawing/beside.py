@@ -7,90 +7,13 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from foldcam.runtime.contract.schema import Contract
-from foldcam.runtime.drawing.overlay import Heat, heatmap_on_frame, overlay, overlay_both
-from foldcam.runtime.drawing.style import Style
-from foldcam.runtime.drawing.text import draw_label
-from foldcam.runtime.gallery.gallery import Gallery
+from foldcam.runtime.drawing.lettering import line_height
+from foldcam.runtime.drawing.text import draw_labels, label_size
 from foldcam.runtime.images.preprocess import Image
-from foldcam.runtime.result import Result
 
+NARROWEST = 96
+"""Pixels of either side at least, in height and width."""
 _GROUND = 12
-_SHARE = 0.6
-_NARROWEST = 96
-_TINY = 1e-12
-
-
-def row_picture(gallery: Gallery, row: int, style: Style) -> Image | None:
-    """The picture of a bank row with its own heat: where *it* has the evidence.
-
-    Args:
-        gallery: of the model.
-        row: from 0 to N - 1.
-        style: how heat is drawn. A contrast belongs to two labels; of a row's own picture its
-            contribution is drawn in place of it.
-
-    Returns:
-        `uint8 [H, W, 3]` RGB; None where the gallery has no picture of the row.
-
-    Raises:
-        IndexError: the bank has no such row.
-        FoldcamError: the gallery cannot be read any more.
-    """
-    picture = gallery.picture(row)
-    if picture is None:
-        return None
-    contract = gallery.contract
-    recipe = contract.preprocessing
-    _, affine = recipe.resized(picture)
-    height, width = picture.shape[:2]
-    painted = [
-        None
-        if heat is None
-        else heatmap_on_frame(heat, affine, (recipe.width, recipe.height), (width, height))
-        for heat in _halves(gallery.map(row), style, contract)
-    ]
-    warm, cold = painted
-    assert warm is not None
-    if cold is None:
-        return overlay(picture, warm, style.opacity, style.colormap, style.threshold)
-    return overlay_both(picture, warm, cold, style.opacity, style.threshold)
-
-
-def with_match(image: Image, result: Result | None, gallery: Gallery, style: Style) -> Image:
-    """A drawn frame, and beside it the picture that its first region was matched to.
-
-    Args:
-        image: `uint8 [H, W, 3]` RGB, the frame with its own heat.
-        result: what the model said of it; None or one without an answer has no match.
-        gallery: of the model.
-        style: how the match's heat is drawn.
-
-    Returns:
-        A new image, whose size depends on the frame's size alone: a film keeps its size.
-    """
-    height, width = image.shape[:2]
-    panel = max(_NARROWEST, round(_SHARE * min(height, width) / 2) * 2)
-    if result is None or not result.valid or not len(result.neighbors):
-        return side_by_side(image, None, ["no match"], panel)
-    return side_by_side(
-        image, row_picture(gallery, int(result.neighbors[0]), style), match_lines(result, gallery),
-        panel,
-    )  # fmt: skip
-
-
-def match_lines(result: Result, gallery: Gallery, at: int = 0) -> list[str]:
-    """What is said of a matched row: its label, the similarity to it, and its picture's name.
-
-    Args:
-        result: with an answer.
-        gallery: of the model.
-        at: which of the neighbors.
-    """
-    row = int(result.neighbors[at])
-    label = result.labels[at] if result.labels else f"row {row}"
-    lines = [label, f"similarity {result.similarities[at]:.2f}", gallery.name(row)]
-    return [line for line in lines if line]
 
 
 def side_by_side(left: Image, right: Image | None, lines: Sequence[str], width: int) -> Image:
@@ -106,12 +29,12 @@ def side_by_side(left: Image, right: Image | None, lines: Sequence[str], width: 
     Returns:
         `uint8 [max(H, 96), W + gap + width, 3]` RGB.
     """
-    height = max(left.shape[0], _NARROWEST)
+    height = max(left.shape[0], NARROWEST)
     gap = max(2, width // 40)
     canvas = np.full((height, left.shape[1] + gap + width, 3), _GROUND, np.uint8)
     canvas[: left.shape[0], : left.shape[1]] = left
     side = canvas[:, left.shape[1] + gap :]
-    line = round(32 * max(0.35, min(height, width) / 900)) + 8
+    line = line_height(label_size(side)) + 2
     lines = lines[: (height // 2) // line]
     room = height - line * len(lines)
     if right is not None:
@@ -122,15 +45,8 @@ def side_by_side(left: Image, right: Image | None, lines: Sequence[str], width: 
         across = (width - size[0]) // 2
         side[: size[1], across : across + size[0]] = fitted
         room = size[1]
-    for number, text in enumerate(lines, start=1):
-        draw_label(side, text, (0, room + number * line, 0, 0))
+    # Each above a box without a size, one below another.
+    draw_labels(
+        side, [(text, (0, room + at * line, 0, 0)) for at, text in enumerate(lines, start=1)]
+    )
     return canvas
-
-
-def _halves(signed: Heat, style: Style, contract: Contract) -> tuple[Heat, Heat | None]:
-    """What is warm and what is cold, as shares of one maximum; see `drawing.maps.maps_of`."""
-    warm = np.maximum(signed, 0.0)
-    if style.map == "heatmap" and contract.outcome is None:
-        return warm / np.maximum(warm.max(), np.float32(_TINY)), None
-    most = np.maximum(np.abs(signed).max(), np.float32(_TINY))
-    return warm / most, np.maximum(-signed, 0.0) / most

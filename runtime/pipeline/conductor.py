@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.drawing.overlay import Style
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.gallery.gallery import Gallery
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.model import FoldedModel

@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from foldcam.runtime.contract.schema import Contract
-from foldcam.runtime.drawing.frame_results import FrameResults
-from foldcam.runtime.drawing.smaller import smaller
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.images.listing import counted, in_words
 from foldcam.runtime.pages.page import open_page
 from foldcam.runtime.result import Result
@@ -27,6 +26,7 @@ from foldcam.runtime.sinks.report_page import (
     label_of,
     listed,
 )
+from foldcam.runtime.sinks.smaller import smaller
 from foldcam.runtime.sources.base import Source, left_out_of
 from foldcam.runtime.system.redaction import redacted
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import cv2
 
-from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.images.opencv import quiet
 from foldcam.runtime.images.preprocess import Image, Preprocessing
 from foldcam.runtime.sinks.base import Part, PendingFile, refuse_input

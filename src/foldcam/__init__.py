@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from foldcam.runtime import Result as Result
     from foldcam.runtime import Share as Share
     from foldcam.runtime import Timings as Timings
+    from foldcam.runtime import draw_beside as draw_beside
     from foldcam.runtime import draw_result as draw_result
     from foldcam.runtime import heatmap_on_frame as heatmap_on_frame
     from foldcam.runtime import inspect_model as inspect_model
@@ -85,6 +86,7 @@ _HOMES = {
     "add_to_bank_file": "foldcam.export",
     "build_bank_file": "foldcam.export",
     "check_model": "foldcam.export",
+    "draw_beside": "foldcam.runtime",
     "draw_result": "foldcam.runtime",
     "export_model": "foldcam.export",
     "find_targets": "foldcam.export",
@@ -129,6 +131,7 @@ __all__ = [
     "add_to_bank_file",
     "build_bank_file",
     "check_model",
+    "draw_beside",
     "draw_result",
     "export_model",
     "find_targets",

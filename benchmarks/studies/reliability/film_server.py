@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 
 from foldcam.benchmarks.demo.photographs import Photographs
-from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.gallery.gallery import Gallery, gallery_path
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.model import FoldedModel

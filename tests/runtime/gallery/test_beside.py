@@ -7,10 +7,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from foldcam.runtime.drawing.beside import row_picture, side_by_side, with_match
-from foldcam.runtime.drawing.picture import draw_result
+from foldcam.runtime.drawing.beside import side_by_side
 from foldcam.runtime.drawing.style import Style
 from foldcam.runtime.gallery.gallery import Gallery
+from foldcam.runtime.gallery.match import draw_beside, row_picture, with_match
 from foldcam.runtime.images.preprocess import Affine
 from foldcam.runtime.model import Result, Timings
 
@@ -97,10 +97,9 @@ def test_pictures_of_any_size_are_put_beside_each_other():
             assert (drawn[:, left[1] :] == 255).all(2).any()
 
 
-def test_draw_result_takes_a_gallery(gallery):
+def test_a_photograph_and_its_match_are_drawn_in_one_call(gallery):
     image = np.zeros((240, 240, 3), np.uint8)
-    alone = draw_result(image, result_of())
-    beside = draw_result(image, result_of(), gallery=gallery)
-    assert alone.shape[1] == 240
-    assert (beside[:240, :240] == alone).all()
+    alone = result_of().draw(image, caption=True)
+    beside = draw_beside(image, result_of(), gallery)
+    assert (beside[: alone.shape[0], :240] == alone).all()
     assert beside.shape[1] > 240

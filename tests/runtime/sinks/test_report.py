@@ -9,14 +9,14 @@ from pathlib import PurePath
 import numpy as np
 import pytest
 
-from foldcam.runtime.drawing.frame_results import FrameResults
-from foldcam.runtime.drawing.smaller import smaller
 from foldcam.runtime.drawing.style import Style
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.gallery.gallery import Gallery
 from foldcam.runtime.result import without_answer
 from foldcam.runtime.sinks import report
 from foldcam.runtime.sinks.report import ReportSink
+from foldcam.runtime.sinks.smaller import smaller
 from foldcam.runtime.sources import Skip
 
 

@@ -14,7 +14,7 @@ from foldcam.benchmarks.studies.reliability.browser import (
     chromium,
     why_no_browser,
 )
-from foldcam.runtime.drawing.frame_results import FrameResults
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.gallery.gallery import Gallery
 from foldcam.runtime.sinks.report import ReportSink
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from foldcam.runtime.contract.schema import Contract
-from foldcam.runtime.drawing.frame_results import FrameResults
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.gallery.gallery import Gallery
 from foldcam.runtime.images.preprocess import Affine
 from foldcam.runtime.model import Result, Timings

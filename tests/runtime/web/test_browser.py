@@ -17,8 +17,8 @@ from foldcam.benchmarks.studies.reliability.browser import (
     wait_for_body,
     why_no_browser,
 )
-from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.drawing.overlay import WARM, Style, overlay
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.gallery.gallery import Gallery
 from foldcam.runtime.web import broadcast
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.drawing.style import Style
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.images.preprocess import Affine
 from foldcam.runtime.result import Result
 
