@@ -115,7 +115,7 @@ def test_pictures_are_drawn_at_the_size_in_which_they_are_shown(make_item, make_
     item = make_item(0, replace(make_result(heat=heat), affine=make_result().affine), image=image)
     result = replace(item.results[0], input_wh=(8, 8), box=(600, 0, 600, 300))
     result = replace(result, affine=type(result.affine)(75.0, 37.5, 600.0, 0.0))
-    drawn = smaller(FrameResults(item.frame, [result]), 400, Style(boxes=False, opacity=1.0))
+    drawn = smaller(FrameResults(item.frame, [result]), 400, Style(caption=False))
     assert drawn.image.shape == (200, 400, 3)
     assert drawn.results[0].box == (200, 0, 200, 100)
     heat = drawn.heat
