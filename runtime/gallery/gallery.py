@@ -6,14 +6,15 @@ import os
 from pathlib import Path
 from types import TracebackType
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.gallery.layout import MAX_THUMBNAIL_SIDE, pread, read_layout
-from foldcam.runtime.images.files import decode_image
 from foldcam.runtime.images.format import image_format
+from foldcam.runtime.images.integrity import check_complete
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.images.size import image_size
 from foldcam.runtime.system.files import refuse_special
@@ -71,15 +72,7 @@ class Gallery:
         """
         layout = self._layout
         data = self._piece(layout.thumbnails, layout.thumbnail_ends, row)
-        if not data or image_format(data) != "JPEG":
-            return None
-        size = image_size(data, "JPEG")
-        if size is None or max(size) > MAX_THUMBNAIL_SIDE:
-            return None
-        try:
-            return decode_image(data, self.path)
-        except FoldcamError:
-            return None
+        return _decoded(data, self.path) if image_format(data) == "JPEG" else None
 
     def map(self, row: int) -> npt.NDArray[np.float32]:
         """What in a row's own picture speaks for it, and against it.
@@ -139,6 +132,19 @@ class Gallery:
     def _piece(self, begin: int, ends: npt.NDArray[np.int64], row: int) -> bytes:
         first = int(ends[row - 1]) if self._known(row) else 0
         return pread(self._handle, int(ends[row]) - first, begin + first, self.path)
+
+
+def _decoded(data: bytes, path: Path) -> Image | None:
+    """A thumbnail, of which nothing is decoded before its header was looked at."""
+    size = image_size(data, "JPEG")
+    if size is None or max(size) > MAX_THUMBNAIL_SIDE:
+        return None
+    try:
+        check_complete(data, "JPEG", path)
+        decoded = np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR))
+        return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)
+    except (FoldcamError, cv2.error):
+        return None
 
 
 def gallery_path(model: Path) -> Path:
