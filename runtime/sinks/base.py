@@ -171,6 +171,11 @@ class PendingFile:
         except OSError:
             return 0
 
+    @property
+    def lock(self) -> int | None:
+        """The descriptor that locks the file, for a program that goes on writing it."""
+        return self._lock if self._lock >= 0 else None
+
     def finish(self) -> None:
         """Give the file its final name, which is `path` from then on."""
         try:
