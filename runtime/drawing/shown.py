@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from foldcam.runtime.images.preprocess import Affine
+from foldcam.runtime.vote import Vote
 
 Floats = npt.NDArray[np.float32]
 
@@ -44,5 +45,7 @@ class Shown(Protocol):
     def runner_up_label(self) -> str | None: ...
     @property
     def runner_up_similarity(self) -> float | None: ...
+    @property
+    def vote(self) -> Vote | None: ...
     @property
     def no_evidence(self) -> bool: ...

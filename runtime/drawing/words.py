@@ -10,8 +10,14 @@ def words_of(result: Shown, map: MapName = "heatmap") -> str:
     """Nearest label and its similarity, or the estimate.
 
     Where the network gave no answer, that and why; where nothing in the picture speaks for the
-    answer, `no evidence`; under a contrast, the runner-up and its similarity.
+    answer, `no evidence`; under a contrast, the runner-up and its similarity. In a run with votes
+    the voted label comes first.
     """
+    said = _own_words(result, map)
+    return said if result.vote is None else result.vote.before(said, result.answer)
+
+
+def _own_words(result: Shown, map: MapName) -> str:
     if result.error is not None:
         return f"{result.answer}: {result.error}"
     if result.estimate is not None:
