@@ -3,6 +3,7 @@
 # ruff: noqa: D102  (each is described in `runtime.result.Result`)
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -37,6 +38,10 @@ class Shown(Protocol):
     def error(self) -> str | None: ...
     @property
     def answer(self) -> str: ...
+    @property
+    def labels(self) -> Sequence[str]: ...
+    @property
+    def unknown(self) -> bool | None: ...
     @property
     def estimate(self) -> float | None: ...
     @property
