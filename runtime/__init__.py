@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from foldcam.runtime.result import Result as Result
     from foldcam.runtime.result import Timings as Timings
     from foldcam.runtime.result import draw_result as draw_result
+    from foldcam.runtime.vote import Vote as Vote
 
 _HOMES = {
     "Affine": "foldcam.runtime.images.preprocess",
@@ -46,6 +47,7 @@ _HOMES = {
     "Result": "foldcam.runtime.result",
     "Share": "foldcam.runtime.evidence",
     "Timings": "foldcam.runtime.result",
+    "Vote": "foldcam.runtime.vote",
     "draw_beside": "foldcam.runtime.gallery.match",
     "draw_result": "foldcam.runtime.result",
     "heatmap_on_frame": "foldcam.runtime.drawing.overlay",
@@ -64,6 +66,7 @@ __all__ = [
     "Result",
     "Share",
     "Timings",
+    "Vote",
     "draw_beside",
     "draw_result",
     "heatmap_on_frame",

@@ -15,6 +15,7 @@ from foldcam.runtime.images.given import ImageLike, as_image
 from foldcam.runtime.images.preprocess import Affine, Image
 from foldcam.runtime.system.text import number_text
 from foldcam.runtime.unanswered import reasons
+from foldcam.runtime.vote import Vote
 
 _SAID = 3  # neighbors in a result's repr
 
@@ -62,6 +63,8 @@ class Result:
         runner_up_similarity: the cosine to that row, in [-1, 1].
         unknown: whether the rule in the model's contract says that the image shows none of the
             model's labels, `labels[0]` being merely the nearest; None for a model without one.
+        vote: what the frames of the last seconds say of this region together; None outside of a
+            run with `FlowOptions.vote_seconds`, and for photographs.
     """
 
     embedding: npt.NDArray[np.float32]
@@ -83,6 +86,7 @@ class Result:
     runner_up_label: str | None = None
     runner_up_similarity: float | None = None
     unknown: bool | None = None
+    vote: Vote | None = None
 
     def __repr__(self) -> str:
         near = zip(self.labels, self.similarities, strict=False)

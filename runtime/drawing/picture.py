@@ -10,12 +10,15 @@ from foldcam.runtime.drawing.painting import painted_maps
 from foldcam.runtime.drawing.shown import Shown
 from foldcam.runtime.drawing.style import Style
 from foldcam.runtime.drawing.text import draw_caption, draw_labels
+from foldcam.runtime.drawing.unknown import veil
 from foldcam.runtime.drawing.words import words_of
 from foldcam.runtime.images.preprocess import Image
 
 
 def draw_picture(image: Image, results: Sequence[Shown], style: Style) -> Image:
     """Draw heat, marks, boxes and words.
+
+    The heat of an unknown region is a pale veil, see `runtime.drawing.unknown`.
 
     Args:
         image: `uint8 [H, W, 3]` RGB, left as it is.
@@ -29,7 +32,13 @@ def draw_picture(image: Image, results: Sequence[Shown], style: Style) -> Image:
     Raises:
         FoldcamError: the model does not have the style's map.
     """
-    heat, lower = painted_maps(results, style.map, image.shape[:2])
+    shape = image.shape[:2]
+    unknown = [result for result in results if result.unknown]
+    if unknown:
+        looked_at, _ = painted_maps(unknown, style.map, shape)
+        image = veil(image, looked_at, style.opacity, style.threshold)
+    known = [result for result in results if not result.unknown]
+    heat, lower = painted_maps(known, style.map, shape)
     if lower is None:
         drawn = overlay(image, heat, style.opacity, style.colormap, style.threshold)
     else:

@@ -3,12 +3,14 @@
 # ruff: noqa: D102  (each is described in `runtime.result.Result`)
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from foldcam.runtime.images.preprocess import Affine
+from foldcam.runtime.vote import Vote
 
 Floats = npt.NDArray[np.float32]
 
@@ -37,6 +39,10 @@ class Shown(Protocol):
     @property
     def answer(self) -> str: ...
     @property
+    def labels(self) -> Sequence[str]: ...
+    @property
+    def unknown(self) -> bool | None: ...
+    @property
     def estimate(self) -> float | None: ...
     @property
     def similarities(self) -> Floats: ...
@@ -44,5 +50,7 @@ class Shown(Protocol):
     def runner_up_label(self) -> str | None: ...
     @property
     def runner_up_similarity(self) -> float | None: ...
+    @property
+    def vote(self) -> Vote | None: ...
     @property
     def no_evidence(self) -> bool: ...

@@ -15,7 +15,7 @@ _Box = tuple[int, int, int, int]
 _SMALLEST = 48  # pixels a side; no label could be read below a smaller picture
 _MARGIN = 4
 _STRIP = 24
-_NUMBER, _TAIL = 6, 16  # letters that stay at the end of a text that is shortened
+_NUMBER, _TAIL = 6, 20  # letters that stay at the end of a text that is shortened
 _NARROW = 18  # letters' sizes; a narrower picture has two lines of caption
 
 

@@ -128,7 +128,7 @@ class ReportSink(Sink):
             return True
         # An estimate changes with every frame.
         answers = [
-            "" if result.valid and result.estimate is not None else result.answer
+            "" if result.valid and result.estimate is not None else (result.vote or result).answer
             for result in item.results
         ]
         before, known = self._latest.get(frame.stream, (-SECONDS, None))

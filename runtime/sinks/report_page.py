@@ -194,8 +194,10 @@ def _answer(result: Result) -> str:
         said, detail = f"estimate {result.answer}", [f"similarity {similarity}"]
         similarity = ""
     else:
-        said = result.answer
+        said = (result.vote or result).answer
         detail = [f"nearest: {result.labels[0]}"] if result.unknown else []
+        if result.vote is not None:
+            detail.append(result.vote.before(result.answer, result.answer))
     if result.no_evidence:
         detail.append("nothing in the picture speaks for it")
     quiet = f'<p class="quiet">{_text(", ".join(detail))}</p>' if detail else ""
@@ -204,8 +206,10 @@ def _answer(result: Result) -> str:
 
 def _kinds(results: Sequence[Result]) -> list[str]:
     found = {
-        "unknown": any(result.unknown for result in results),
-        "known": any(result.valid and result.unknown is False for result in results),
+        "unknown": any((result.vote or result).unknown for result in results),
+        "known": any(
+            result.valid and (result.vote or result).unknown is False for result in results
+        ),
         "blank": any(result.no_evidence for result in results),
         "silent": any(not result.valid for result in results),
     }
@@ -213,7 +217,9 @@ def _kinds(results: Sequence[Result]) -> list[str]:
 
 
 def label_of(result: Result) -> str:
-    """The label under which a card is found: of an unknown, the nearest."""
+    """The label under which a card is found: the voted one, or the nearest, of an unknown too."""
+    if result.vote is not None and result.vote.label is not None:
+        return result.vote.label
     return result.labels[0] if result.labels else ""
 
 

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from foldcam.runtime import Result as Result
     from foldcam.runtime import Share as Share
     from foldcam.runtime import Timings as Timings
+    from foldcam.runtime import Vote as Vote
     from foldcam.runtime import draw_beside as draw_beside
     from foldcam.runtime import draw_result as draw_result
     from foldcam.runtime import heatmap_on_frame as heatmap_on_frame
@@ -81,6 +82,7 @@ _HOMES = {
     "Share": "foldcam.runtime",
     "StorageOptions": "foldcam.export",
     "Timings": "foldcam.runtime",
+    "Vote": "foldcam.runtime",
     "TrainingOptions": "foldcam.export",
     "VerifyReport": "foldcam.export",
     "add_to_bank_file": "foldcam.export",
@@ -128,6 +130,7 @@ __all__ = [
     "Timings",
     "TrainingOptions",
     "VerifyReport",
+    "Vote",
     "add_to_bank_file",
     "build_bank_file",
     "check_model",

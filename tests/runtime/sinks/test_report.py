@@ -18,6 +18,7 @@ from foldcam.runtime.sinks import report
 from foldcam.runtime.sinks.report import ReportSink
 from foldcam.runtime.sinks.smaller import smaller
 from foldcam.runtime.sources import Skip
+from foldcam.runtime.vote import Vote
 
 
 @pytest.fixture
@@ -144,6 +145,22 @@ def test_of_a_film_a_frame_is_shown_when_its_answer_changes_or_after_ten_seconds
     page = page_of(items, film)
     assert shown(page) == [f"cam at {at:.1f} s" for at in (0.0, 2.5, 12.5, 17.5, 19.0)]
     assert "a picture is shown when the answer changes" in page
+
+
+def test_a_voted_answer_comes_first_and_decides_what_is_shown(
+    page_of, make_item, make_result, make_source
+):
+    film = make_source(stills=False, live=False, name="film.mp4")
+    vote = Vote("owl", 0.75, 8, 0.0)
+    items = [
+        make_item(n, replace(make_result(label), vote=vote), seconds=float(n))
+        for n, label in enumerate(["owl", "gull", "owl", "gull"])
+    ]
+    page = page_of(items[1:], film)
+    assert shown(page) == ["cam at 1.0 s"]
+    assert "<b>owl</b>" in page
+    assert "owl, 75% of 8 frames; now gull" in page
+    assert 'data-labels="owl"' in page
 
 
 def test_a_failed_run_leaves_nothing_unless_its_source_was_live(
