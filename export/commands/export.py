@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from foldcam.export.commands.options import (
+    BankAsInput,
     BankPrecision,
     BaselineText,
     BatchSize,
@@ -28,6 +29,7 @@ from foldcam.export.commands.options import (
     Neighbors,
     ObjectiveText,
     Output,
+    Query,
     Resize,
     Search,
     Seed,
@@ -83,6 +85,8 @@ def export(
     grad_weights: GradWeightsText = "auto",
     baseline: BaselineText = "auto",
     contrast: Contrast = False,
+    bank_input: BankAsInput = False,
+    query: Query = False,
     transfer: Transfer = 1,
     neighbors: Neighbors = 1,
     heatmap_size: HeatmapSizeText = "native",
@@ -123,6 +127,7 @@ def export(
     from foldcam.export.grafting.fold import FoldOptions
     from foldcam.export.models.spec import load_model, with_overrides
     from foldcam.export.progress import ProgressBar
+    from foldcam.runtime.bank.live_bank import bank_path
     from foldcam.runtime.contract.explanation import explanation_text
     from foldcam.runtime.contract.schema import INPUT_TYPES, PRECISIONS
     from foldcam.runtime.system.text import number_text
@@ -139,6 +144,8 @@ def export(
         storage=storage_of(search, compress, bank_precision),
         baseline=baseline_of(baseline),
         contrast=contrast,
+        bank_input=bank_input or query,
+        query=query,
     )
     check_image_flags(resize, color)
     check_outputs(
@@ -147,7 +154,11 @@ def export(
             Read("--weights", weights),
             Read("--images", images),
         ],
-        [Written("--out", out), Written("--bank", bank)],
+        [
+            Written("--out", out),
+            Written("--bank", bank),
+            Written("--bank-input", bank_path(out) if options.bank_input else None),
+        ],
     )
     keep_network("--out", out)
     goal = goal_of(objective, continuous=continuous, log=log, seed=seed)
@@ -185,9 +196,12 @@ def export(
         "head_linear": report.bank.head.linear,
         "explanation": None if contract.explanation is None else vars(contract.explanation),
         "optional_outputs": list(contract.optional_outputs),
-        "rows": contract.bank.rows,
-        "grad_weight_rows": contract.bank.grad_weight_rows,
-        "labels": len({run.name for run in contract.labels}),
+        "rows": report.bank.bank.rows,
+        "grad_weight_rows": len(report.bank.bank.labels)
+        if options.bank_input
+        else contract.bank.grad_weight_rows,
+        "labels": len({run.name for run in report.bank.bank.labels}),
+        "bank_input": str(bank_path(report.path)) if options.bank_input else None,
         "outcome": None if contract.outcome is None else vars(contract.outcome),
         "objective": contract.bank.objective,
         "compression": contract.bank.compression,
@@ -213,9 +227,11 @@ def export(
         low, high = number_text(contract.outcome.low), number_text(contract.outcome.high)
         what = f"with values from {low} to {high}"
     print(
-        f"  bank         {contract.bank.rows} images {what}, "
-        f"{contract.bank.grad_weight_rows} distinct rows of grad-weights"
+        f"  bank         {summary['rows']} images {what}, "
+        f"{summary['grad_weight_rows']} distinct rows of grad-weights"
     )
+    if options.bank_input:
+        print(f"  bank input   {summary['bank_input']}, which has to lie beside the model")
     if bank is not None:
         print(f"  bank file    {bank}: {bank.stat().st_size / 1e6:.1f} MB")
     if contract.bank.storage is not None:
