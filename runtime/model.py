@@ -12,7 +12,15 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.runtime.backends import Array, Backend, Library, Provider, open_backend, use_bank
+from foldcam.runtime.backends import (
+    Array,
+    Backend,
+    Library,
+    Provider,
+    TakesBank,
+    open_backend,
+    use_bank,
+)
 from foldcam.runtime.bank.live_bank import LiveBank
 from foldcam.runtime.batch import Batch, Row
 from foldcam.runtime.contract.schema import (
@@ -159,6 +167,62 @@ class FoldedModel:
             batch.add(image)
         return self.infer(batch)
 
+    def explain(
+        self,
+        image: Image,
+        *,
+        like: Image | None = None,
+        label: str | None = None,
+        against: str | None = None,
+        direction: npt.NDArray[np.floating] | None = None,
+    ) -> Result:
+        """What in an image speaks for another answer than the model's own.
+
+        Its maps `heatmap` and `contribution` are those of the direction `v` that was asked for;
+        everything else is as of a plain call. Exactly one of `like`, `label` and `direction` says
+        what is asked.
+
+        Args:
+            image: `uint8 [H, W, 3]` RGB of any size.
+            like: another image: what makes this one like it, `v = e(like) - mean(bank)`.
+            label: a label of the bank: `v = mean(label) - mean(others)`.
+            against: with `label`, another one: `v = mean(label) - mean(against)`.
+            direction: `[D]`, any direction in the space of the embeddings, such as the embedding
+                of a text; `contribution` is in units of `v . e`.
+
+        Raises:
+            FoldcamError: the model takes no query, nothing or too much was asked, a label is not
+                in the bank, a direction is zero, not finite or of another size, or as
+                `run_batch`.
+        """
+        if sum(each is not None for each in (like, label, direction)) != 1:
+            raise FoldcamError("explain needs exactly one of like, label and direction.")
+        if against is not None and label is None:
+            raise FoldcamError("explain: against needs a label.")
+        if not self.contract.query or self._bank is None:
+            raise FoldcamError(
+                "The model answers for its bank alone: export or fold it again with --query."
+            )
+        if like is not None:
+            found = self(like)
+            if not found.valid:
+                raise FoldcamError(f"explain: of the other image, {found.error}.")
+            direction = self._bank.toward(found.embedding)
+        elif label is not None:
+            direction = self._bank.direction_of(label, against)
+        assert direction is not None
+        asked = np.asarray(direction, np.float32)
+        if asked.shape != (self.contract.bank.embedding_size,):
+            raise FoldcamError(
+                f"explain: the direction has the shape {list(asked.shape)} where "
+                f"[{self.contract.bank.embedding_size}] is needed."
+            )
+        if not np.isfinite(asked).all() or not asked.any():
+            raise FoldcamError("explain: the direction is zero or not finite.")
+        batch = Batch(self.contract, 1)
+        batch.add(image)
+        return self.results(self.forward(batch, asked[None]))[0]
+
     def infer(self, batch: Batch) -> list[Result]:
         """One forward pass over what was preprocessed elsewhere, such as in another thread.
 
@@ -174,8 +238,12 @@ class FoldedModel:
         """
         return self.results(self.forward(batch))
 
-    def forward(self, batch: Batch) -> ForwardPass:
+    def forward(self, batch: Batch, query: npt.NDArray[np.float32] | None = None) -> ForwardPass:
         """The forward pass alone, for whoever reads its outputs while the next one runs.
+
+        Args:
+            batch: of this model's contract.
+            query: `float32 [N, D]`, of a model that takes it; None asks the bank.
 
         Raises:
             FoldcamError: the backend failed.
@@ -183,7 +251,7 @@ class FoldedModel:
         rows = batch.rows
         with self._turn:
             start = time.perf_counter()
-            outputs = self._backend.run(batch.images) if rows else {}
+            outputs = self._run(batch.images, query) if rows else {}
             took = 1e3 * (time.perf_counter() - start)
             return ForwardPass(rows, outputs, took, self._backend.contract)
 
@@ -237,6 +305,16 @@ class FoldedModel:
         # A bank that is an input may have changed meanwhile.
         if self.contract.of_file() != contract.of_file():
             raise FoldcamError("The model's file was replaced by another one: start again.")
+
+    def _run(self, images: Array, query: Array | None) -> dict[str, Array]:
+        if query is None:
+            return self._backend.run(images)
+        assert isinstance(self._backend, TakesBank)
+        return self._backend.run_query(images, query)
+
+    @property
+    def _bank(self) -> LiveBank | None:
+        return self._backend.bank if isinstance(self._backend, TakesBank) else None
 
     def close(self) -> None:
         """Give memory and device back."""

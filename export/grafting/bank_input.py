@@ -23,6 +23,7 @@ from foldcam.export.grafting.in_graph import (
     BANK_EMBEDDINGS,
     BANK_GRAD_INDEX,
     BANK_GRAD_WEIGHTS,
+    BANK_MEAN_SUMMANDS,
     StoredBank,
     sha256_of,
 )
@@ -98,6 +99,9 @@ def directions_stored(bank: Bank) -> StoredBank:
         BANK_GRAD_WEIGHTS: bank.grad_weights,
         BANK_GRAD_INDEX: bank.grad_index,
     }
+    if bank.mean_summands is not None:
+        # A constant of the graph in any case: it is that of the network's training images.
+        arrays[BANK_MEAN_SUMMANDS] = bank.mean_summands.reshape(len(bank.mean_summands), -1)
     storage = BankStorage("exhaustive", 0, 0, 0, "float32", "float32", 0, sha256=sha256_of(arrays))
     return StoredBank(arrays, storage)
 
@@ -205,7 +209,7 @@ def to_constants(model: onnx.ModelProto, contract: Contract, bank: Bank) -> onnx
     for node in graph.node:
         for position, name in enumerate(node.input):
             node.input[position] = names.get(name, name)
-    arrays = dict(directions_stored(bank).arrays)
+    arrays = dict(directions_stored(replace(bank, mean_summands=None)).arrays)
     if contract.query:
         arrays[QUERY] = np.zeros((1, bank.embedding_size), np.float32)
     for name, array in arrays.items():

@@ -74,6 +74,11 @@ class Resident(Protocol):
 class TakesBank(Protocol):
     """A backend that runs models whose bank is an input."""
 
+    @property
+    def bank(self) -> LiveBank | None:
+        """The bank that it answers by; None for a model whose bank is no input."""
+        ...
+
     def use_bank(self, bank: LiveBank, contract: Contract) -> None:
         """Answer by a bank from the next pass on.
 

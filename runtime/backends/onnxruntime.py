@@ -65,7 +65,7 @@ class OnnxRuntimeBackend:
         self._name = f"onnxruntime {self._onnxruntime.__version__}"
         self._outputs = [tensor.name for tensor in header.outputs]
         self._session: Any = None
-        self._bank: dict[str, Array] = {}
+        self._bank: LiveBank | None = None
         self._bound: BoundSession | None = None
         self._graph = cuda_graph
         self._open()
@@ -87,12 +87,16 @@ class OnnxRuntimeBackend:
         """What the model promises."""
         return self._contract
 
+    @property
+    def bank(self) -> LiveBank | None:
+        """The bank that it answers by; None for a model whose bank is no input."""
+        return self._bank
+
     def use_bank(self, bank: LiveBank, contract: Contract) -> None:
         """Answer by a bank; see `runtime.backends.TakesBank`."""
-        self._contract = contract
-        self._bank = bank.inputs
+        self._contract, self._bank = contract, bank
         if self._bound is not None:
-            self._bound.use_bank(self._bank)
+            self._bound.use_bank(bank.inputs)
 
     def run(self, images: Array) -> dict[str, Array]:
         """One forward pass; see `runtime.backends.Backend.run`."""
@@ -149,7 +153,8 @@ class OnnxRuntimeBackend:
 
     def _run(self, inputs: dict[str, Array]) -> dict[str, Array]:
         if self._bound is None:
-            values = self._session.run(self._outputs, {**inputs, **self._bank})
+            bank = {} if self._bank is None else self._bank.inputs
+            values = self._session.run(self._outputs, {**inputs, **bank})
             return dict(zip(self._outputs, values, strict=True))
         most, images = self._choice.max_batch, inputs[IMAGE]
         if most is None or len(images) <= most:
@@ -211,8 +216,8 @@ class OnnxRuntimeBackend:
         promised = {tensor.name for tensor in expected_tensors(self._contract)[1]}
         extra = [name for name in self._outputs if name not in promised]
         self._bound = BoundSession(onnxruntime, session, self._contract, extra, self._graph)
-        if self._bank:
-            self._bound.use_bank(self._bank)
+        if self._bank is not None:
+            self._bound.use_bank(self._bank.inputs)
 
     def _new_session(self, choice: Choice) -> Any:
         options = self._onnxruntime.SessionOptions()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,41 @@ class LiveBank:
             BANK_DIRECTION: self.directions,
             BANK_LABEL: self.label_index,
         }
+
+    def toward(self, embedding: Floats) -> Floats:
+        """`float32 [D]`: from the mean of the bank's rows to an embedding over its norm.
+
+        Args:
+            embedding: `float32 [D]` of any norm above zero.
+        """
+        unit = embedding.astype(np.float64) / np.linalg.norm(embedding.astype(np.float64))
+        toward: Floats = (unit - self.embeddings.mean(axis=0, dtype=np.float64)).astype(np.float32)
+        return toward
+
+    def direction_of(self, label: str, against: str | None = None) -> Floats:
+        """`float32 [D]`: from the mean of all other rows, or of one other label's, to a label's.
+
+        Raises:
+            FoldcamError: the bank has no such label.
+        """
+        mine = self._number_of(label)
+        if against is None:
+            direction: Floats = self.directions[mine]
+            return direction
+        means = [
+            self.embeddings[self.label_index == number].mean(axis=0, dtype=np.float64)
+            for number in (mine, self._number_of(against))
+        ]
+        between: Floats = (means[0] - means[1]).astype(np.float32)
+        return between
+
+    def _number_of(self, label: str) -> int:
+        names = [run.name for run in self.labels]
+        if label not in names:
+            near = get_close_matches(label, names, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else "."
+            raise FoldcamError(f"The bank has no label {label!r}{hint}")
+        return names.index(label)
 
     def row_labels(self) -> list[str]:
         """The label of each row."""

@@ -29,6 +29,9 @@ _BATCH = "N"
 ROWS, LABELS = "bank_rows", "bank_labels"
 """Open lengths of a bank that is an input."""
 _OPEN = (_BATCH, ROWS, LABELS)
+_LEAST_LABELS = 2
+# What engines are made fast for.
+_USUAL_ROWS, _USUAL_LABELS = 1000, 100
 
 
 def check_tensors(
@@ -83,6 +86,17 @@ def further_inputs(contract: Contract) -> list[TensorInfo]:
     return inputs
 
 
+def bank_lengths(contract: Contract) -> dict[str, tuple[int, int, int]]:
+    """The least, the usual and the greatest length of each array of a bank that is an input."""
+    if contract.bank_input is None:
+        return {}
+    most = contract.bank_input.most_rows
+    least = max(contract.transfer, contract.neighbors, _LEAST_LABELS)
+    rows = least, max(least, min(most, _USUAL_ROWS)), most
+    labels = _LEAST_LABELS, max(_LEAST_LABELS, min(most, _USUAL_LABELS)), most
+    return {BANK_EMBEDDING: rows, BANK_DIRECTION: labels, BANK_LABEL: rows}
+
+
 def expected_tensors(contract: Contract) -> tuple[TensorInfo, list[TensorInfo]]:
     """The input and the outputs that the contract promises; the batch size is `N`."""
     height, width = contract.preprocessing.height, contract.preprocessing.width
@@ -117,8 +131,9 @@ def _check(expected: TensorInfo, found: TensorInfo, kind: str, where: str) -> No
     if found.dtype == expected.dtype and same:
         if kind == "input" and isinstance(found.shape[0], int):
             raise FoldcamError(
-                f"{where}: the first size of {found.name!r} is fixed at {found.shape[0]} "
-                "where it must be dynamic: export it again with a dynamic batch."
+                f"{where}: the {'batch size' if found.name == IMAGE else 'first size'} of "
+                f"{found.name!r} is fixed at {found.shape[0]} where it must be dynamic: export it "
+                "again with a dynamic batch."
             )
         return
     raise FoldcamError(
