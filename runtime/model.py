@@ -21,7 +21,7 @@ from foldcam.runtime.backends import (
     open_backend,
     use_bank,
 )
-from foldcam.runtime.bank.live_bank import LiveBank
+from foldcam.runtime.bank.live_bank import LiveBank, bank_path
 from foldcam.runtime.batch import Batch, Row
 from foldcam.runtime.contract.schema import (
     CONTRAST,
@@ -82,6 +82,8 @@ class FoldedModel:
     """
 
     def __init__(self, backend: Backend, again: Callable[[], Backend] | None = None) -> None:
+        self._bank_file: Path | None = None
+        self._bank_state: tuple[int, int, int] | None = None
         self._backend = backend
         self._again = again
         # A pass and a change of the bank take turns.
@@ -114,7 +116,13 @@ class FoldedModel:
         def again() -> Backend:
             return open_backend(path, provider, threads, library=library, cuda_graph=cuda_graph)
 
-        return cls(again(), again)
+        bank_file = bank_path(Path(path))
+        # Looked at first: what is written while it is read is taken up afterwards.
+        state = _state_of(bank_file)
+        model = cls(again(), again)
+        if model.contract.bank_input is not None:
+            model._bank_file, model._bank_state = bank_file, state
+        return model
 
     @property
     def contract(self) -> Contract:
@@ -133,6 +141,25 @@ class FoldedModel:
         """
         with self._turn:
             use_bank(self._backend, bank)
+
+    def take_up_bank(self) -> bool:
+        """Answer by the bank's file as it is now, if another process has changed it.
+
+        Returns:
+            Whether it had changed.
+
+        Raises:
+            FoldcamError: it has changed, and cannot be used; the model answers as before, and
+                the next call looks again only if the file changes once more.
+        """
+        if self._bank_file is None:
+            return False
+        state = _state_of(self._bank_file)
+        if state is None or state == self._bank_state:
+            return False
+        self._bank_state = state
+        self.use_bank(self._bank_file)
+        return True
 
     @property
     def backend(self) -> str:
@@ -330,6 +357,17 @@ class FoldedModel:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _state_of(path: Path | None) -> tuple[int, int, int] | None:
+    """By which a change of a file is known; None where it is not there."""
+    if path is None:
+        return None
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _promised(contract: Contract, outputs: dict[str, Array], count: int) -> dict[str, Array]:
