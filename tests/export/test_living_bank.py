@@ -10,6 +10,8 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from itertools import pairwise
+from pathlib import PurePath
 
 import numpy as np
 import pytest
