@@ -269,6 +269,7 @@ class _Steady(Source):
     live = True
 
     def __init__(self, picture, stop):
+        super().__init__("camera")
         self._picture, self._stop = picture, stop
 
     def __iter__(self):
@@ -295,33 +296,36 @@ def test_a_run_answers_by_the_new_bank_from_the_next_frames_on_and_goes_on(model
     stop, answers = threading.Event(), _Answers()
     picture = read_image(anna / "0.png")
 
+    failures = []
+
     def until(answer):
         begin = time.monotonic()
         while not answers.seen or answers.seen[-1][1] != answer:
             assert time.monotonic() - begin < 60, f"no {answer} in a minute"
             time.sleep(0.01)
-        return answers.seen[-1][0]
 
-    def act(*arguments):
-        done = _runtime("bank", *arguments)
-        assert done.returncode == 0, done.stderr
-        return time.monotonic()
+    def act():
+        try:
+            for arguments, answer in (
+                ((), before),
+                (("bank", "add", model, "--label", "anna", "--images", anna), "anna"),
+                (("bank", "remove", model, "--label", "anna"), before),
+            ):
+                if arguments:
+                    done = _runtime(*arguments)
+                    assert done.returncode == 0, done.stderr
+                until(answer)
+        except AssertionError as error:
+            failures.append(error)
+        finally:
+            stop.set()
 
     with FoldedModel.load(model, "cpu", 1) as running:
         before = running(picture).answer
-        thread = threading.Thread(
-            target=lambda: run(_Steady(picture, stop), running, [answers], stop=stop)
-        )
-        thread.start()
-        try:
-            until(before)
-            act("add", model, "--label", "anna", "--images", anna)
-            until("anna")
-            act("remove", model, "--label", "anna")
-            until(before)
-        finally:
-            stop.set()
-            thread.join()
+        actor = threading.Thread(target=act)
+        actor.start()
+        run(_Steady(picture, stop), running, [answers], stop=stop)
+        actor.join()
+    assert not failures
     order = [answer for _, answer in answers.seen]
-    changes = sum(a != b for a, b in pairwise(order))
-    assert changes == 2
+    assert sum(a != b for a, b in pairwise(order)) == 2
