@@ -145,6 +145,8 @@ def fold(
     loaded = Bank.load(bank)
     report = fold_file(network, loaded, out, replace(options, storage=storage))
     contract, replaced = report.contract, report.replaced
+    if replaced is not None and replaced.bank_input is not None:
+        replaced = None  # it had no bank in its graph
     summary = {
         "model": str(out),
         "bytes": out.stat().st_size,
