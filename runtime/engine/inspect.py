@@ -110,8 +110,8 @@ def _tensor_text(tensor: dict[str, Any]) -> str:
 def _bank_text(bank: dict[str, Any], given: dict[str, Any] | None) -> str:
     if given is not None:
         return (
-            f"an input of up to {given['most_rows']:,} rows, D = {bank['embedding_size']}, from the "
-            ".bank file beside the model: see runtime bank list"
+            f"an input of up to {given['most_rows']:,} rows, D = {bank['embedding_size']}, from "
+            "the .bank file beside the model: see runtime bank list"
         )
     return (
         f"{bank['rows']} rows, D = {bank['embedding_size']}, K = {bank['channels']}, "
