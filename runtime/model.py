@@ -38,7 +38,7 @@ from foldcam.runtime.contract.schema import (
 )
 from foldcam.runtime.contract.tensors import expected_tensors
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.images.given import ImageLike, as_image
 from foldcam.runtime.result import Result as Result
 from foldcam.runtime.result import Timings as Timings
 from foldcam.runtime.result import without_answer
@@ -74,9 +74,9 @@ class FoldedModel:
         again: opens it again after a failure; without it a failure is final.
 
     Example:
-        >>> from foldcam import FoldedModel, read_image
+        >>> from foldcam import FoldedModel
         >>> with FoldedModel.load("model.onnx") as model:
-        ...     result = model(read_image("photo.png"))
+        ...     result = model("photo.png")
         >>> result.heatmap.shape, result.labels
         ((12, 12), ['red'])
     """
@@ -166,32 +166,38 @@ class FoldedModel:
         """Library and device in words, such as `onnxruntime 1.22 on cpu`."""
         return f"{self._backend.name} on {self._backend.device}"
 
-    def __call__(self, image: Image) -> Result:
+    def __repr__(self) -> str:
+        return f"<FoldedModel of {self.contract.summary()}, {self.backend}>"
+
+    def __call__(self, image: ImageLike) -> Result:
         """One image.
 
         Args:
-            image: `uint8 [H, W, 3]` RGB of any size.
+            image: `uint8 [H, W, 3]` RGB of any size, the path of a photograph, or a picture of
+                Pillow's.
 
         Raises:
             FoldcamError: as `run_batch`.
         """
         return self.run_batch([image])[0]
 
-    def run_batch(self, images: Sequence[Image]) -> list[Result]:
+    def run_batch(self, images: Sequence[ImageLike]) -> list[Result]:
         """Several images in one forward pass.
 
         Args:
-            images: each `uint8 [H, W, 3]` RGB; their sizes may differ.
+            images: each as for a single one; their sizes may differ.
 
         Raises:
-            FoldcamError: an image is not such an array, the backend failed, or the
+            FoldcamError: an image is none of these or cannot be read, the backend failed, or the
                 model returned something other than it promises.
         """
-        if not images:
+        if isinstance(images, (str, Path)):
+            raise FoldcamError(f"run_batch takes a list of images: give [{str(images)!r}].")
+        if len(images) == 0:
             return []
         batch = Batch(self.contract, len(images))
         for image in images:
-            batch.add(image)
+            batch.add(as_image(image))
         return self.infer(batch)
 
     def explain(

@@ -53,6 +53,7 @@ from foldcam.export.commands.options import (
     training_data,
 )
 from foldcam.runtime.at_stake import Read, Written, check_outputs, keep_network, network_file
+from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.command import print_json
 
 app = typer.Typer(no_args_is_help=True)
@@ -116,6 +117,14 @@ def export(
         Path | None,
         typer.Option(help="Also writes the bank to this .safetensors file."),
     ] = None,
+    gallery: Annotated[
+        bool,
+        typer.Option(
+            "--gallery",
+            help="Also writes MODEL.gallery beside the model: a thumbnail and the map of each "
+            "training image, for --beside, --report and the live page (default: none).",
+        ),
+    ] = False,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -130,6 +139,7 @@ def export(
     from foldcam.runtime.bank.live_bank import bank_path
     from foldcam.runtime.contract.explanation import explanation_text
     from foldcam.runtime.contract.schema import INPUT_TYPES, PRECISIONS
+    from foldcam.runtime.gallery.gallery import gallery_path
     from foldcam.runtime.system.text import number_text
 
     rule = choice("--channels", channels, CHANNEL_RULES)
@@ -147,6 +157,11 @@ def export(
         bank_input=bank_input or query,
         query=query,
     )
+    if gallery and options.bank_input:
+        raise FoldcamError(
+            "--gallery shows the rows of a bank that stays as it is, and --bank-input makes one "
+            "that changes: leave one of them out."
+        )
     check_image_flags(resize, color)
     check_outputs(
         [
@@ -158,6 +173,7 @@ def export(
             Written("--out", out),
             Written("--bank", bank),
             Written("--bank-input", bank_path(out) if options.bank_input else None),
+            Written("--gallery", gallery_path(out) if gallery else None),
         ],
     )
     keep_network("--out", out)
@@ -182,6 +198,7 @@ def export(
             opset=opset,
             batch_size=batch_size,
             bank_out=bank,
+            gallery=gallery,
             progress=progress,
         )
     contract = report.contract
@@ -212,6 +229,7 @@ def export(
         "notes": report.notes,
         **data_document(dataset),
         "bank_file": None if bank is None else str(bank),
+        "gallery_file": None if report.gallery is None else str(report.gallery.path),
     }
     if as_json:
         print_json(summary)
@@ -234,6 +252,9 @@ def export(
         print(f"  bank input   {summary['bank_input']}, which has to lie beside the model")
     if bank is not None:
         print(f"  bank file    {bank}: {bank.stat().st_size / 1e6:.1f} MB")
+    if report.gallery is not None:
+        file = report.gallery.path
+        print(f"  gallery      {file}: {file.stat().st_size / 1e6:.1f} MB")
     if contract.bank.storage is not None:
         print(f"  storage      {contract.bank.storage.sentence()}")
     if report.fidelity is not None:

@@ -197,7 +197,7 @@ class BankInput:
     most_rows: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Contract:
     """Everything that the device must know about a folded model.
 
@@ -249,6 +249,22 @@ class Contract:
     def __post_init__(self) -> None:
         ends = np.cumsum([run.count for run in self.labels], dtype=np.int64)
         object.__setattr__(self, "_label_ends", ends)
+
+    def __repr__(self) -> str:
+        return f"<Contract of {self.summary()}>"
+
+    def summary(self) -> str:
+        """The model in a few words: network, input, bank and map."""
+        recipe, rows, columns = self.preprocessing, *self.heatmap_size
+        known = f"{self.bank.rows} rows"
+        if self.outcome is not None:
+            known += " with an outcome"
+        elif self.labels:
+            known += f" of {len({run.name for run in self.labels})} labels"
+        return (
+            f"{self.origin.network}: input {recipe.width} x {recipe.height}, bank of {known}, "
+            f"map {rows} x {columns}"
+        )
 
     def label_of(self, row: int) -> str:
         """The label of bank row `row`.

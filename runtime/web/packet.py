@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.result import Result
 from foldcam.runtime.sinks.jsonl import record
@@ -77,7 +77,7 @@ def encode_packet(item: FrameResults) -> bytes:
 def answers(item: FrameResults) -> list[dict[str, Any]]:
     """The results as JSON values, without embeddings; `answer` is what a reader wants first."""
     return [
-        {"answer": result.answer, **record(item.frame, result, embedding=False)}
+        {"answer": (result.vote or result).answer, **record(item.frame, result, embedding=False)}
         for result in item.results[:_MAX_RESULTS]
     ]
 
