@@ -165,7 +165,7 @@ def export_model(
         options = options or FoldOptions()
         live = with_directions(report.bank, model, options.storage) if options.bank_input else None
         with bank_beside(temporary, out, live):
-            blank = blank_notes(temporary, tried, preprocessing, kept)
+            blank = blank_notes(temporary, tried, kept)
     if bank_out is not None:
         report.bank.save(bank_out)
     notes = [

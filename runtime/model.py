@@ -202,9 +202,9 @@ class FoldedModel:
 
     def explain(
         self,
-        image: Image,
+        image: ImageLike,
         *,
-        like: Image | None = None,
+        like: ImageLike | None = None,
         label: str | None = None,
         against: str | None = None,
         direction: npt.NDArray[np.floating] | None = None,
@@ -216,7 +216,7 @@ class FoldedModel:
         what is asked.
 
         Args:
-            image: `uint8 [H, W, 3]` RGB of any size.
+            image: as of a plain call.
             like: another image: what makes this one like it, `v = e(like) - mean(bank)`.
             label: a label of the bank: `v = mean(label) - mean(others)`.
             against: with `label`, another one: `v = mean(label) - mean(against)`.
@@ -253,7 +253,7 @@ class FoldedModel:
         if not np.isfinite(asked).all() or not asked.any():
             raise FoldcamError("explain: the direction is zero or not finite.")
         batch = Batch(self.contract, 1)
-        batch.add(image)
+        batch.add(as_image(image))
         return self.results(self.forward(batch, asked[None]))[0]
 
     def infer(self, batch: Batch) -> list[Result]:
