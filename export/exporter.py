@@ -20,6 +20,7 @@ from foldcam.export.blank_maps import blank_notes, tried_images
 from foldcam.export.coarse_map import coarse_notes
 from foldcam.export.datasets import Dataset
 from foldcam.export.gallery import GalleryReport, make_gallery
+from foldcam.export.grafting.bank_input import bank_beside, with_directions
 from foldcam.export.grafting.fidelity import Fidelity, measure_fidelity
 from foldcam.export.grafting.fold import FoldOptions, fold
 from foldcam.export.grafting.in_graph import stored_bank_of
@@ -161,7 +162,10 @@ def export_model(
             options=options,
         )
         onnx.save(folded, temporary)
-        blank = blank_notes(temporary, tried, preprocessing, kept)
+        options = options or FoldOptions()
+        live = with_directions(report.bank, model, options.storage) if options.bank_input else None
+        with bank_beside(temporary, out, live):
+            blank = blank_notes(temporary, tried, kept)
     if bank_out is not None:
         report.bank.save(bank_out)
     notes = [

@@ -120,6 +120,11 @@ def choose_threshold(
             f"{path} answers with an estimate of a continuous outcome: only a model of labels can "
             "answer that an image is unknown."
         )
+    if contract.bank_input is not None:
+        raise FoldcamError(
+            f"{path} takes its bank as an input, which may change, and a threshold is chosen for "
+            "one bank: fold it without --bank-input, or run it with --unknown-below."
+        )
     model = load_message(path)
     bank = bank_of(model, contract)
     rows = Rows.of(bank)

@@ -93,6 +93,10 @@ def of_folded(
             f"{path} answers with an estimate of a continuous outcome: only a model of labels can "
             "meet an unknown one."
         )
+    if contract.bank_input is not None:
+        raise FoldcamError(
+            f"{path} takes its bank as an input: give a model that was folded without --bank-input."
+        )
     rows = Rows.of(bank_of(load_message(path), contract))
     with FoldedModel.load(path, provider=device.provider) as model:
         parts = [answered(model, images, "images", progress)]

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from foldcam.export.commands.options import (
+    BankAsInput,
     BankPrecision,
     BaselineText,
     BatchSize,
@@ -28,6 +29,7 @@ from foldcam.export.commands.options import (
     Neighbors,
     ObjectiveText,
     Output,
+    Query,
     Resize,
     Search,
     Seed,
@@ -51,6 +53,7 @@ from foldcam.export.commands.options import (
     training_data,
 )
 from foldcam.runtime.at_stake import Read, Written, check_outputs, keep_network, network_file
+from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.command import print_json
 
 app = typer.Typer(no_args_is_help=True)
@@ -83,6 +86,8 @@ def export(
     grad_weights: GradWeightsText = "auto",
     baseline: BaselineText = "auto",
     contrast: Contrast = False,
+    bank_input: BankAsInput = False,
+    query: Query = False,
     transfer: Transfer = 1,
     neighbors: Neighbors = 1,
     heatmap_size: HeatmapSizeText = "native",
@@ -141,6 +146,7 @@ def export(
     from foldcam.export.models.spec import load_model, with_overrides
     from foldcam.export.progress import ProgressBar
     from foldcam.export.threshold import choose_threshold
+    from foldcam.runtime.bank.live_bank import bank_path
     from foldcam.runtime.contract.explanation import explanation_text
     from foldcam.runtime.contract.schema import INPUT_TYPES, PRECISIONS
     from foldcam.runtime.gallery.gallery import gallery_path
@@ -158,7 +164,14 @@ def export(
         storage=storage_of(search, compress, bank_precision),
         baseline=baseline_of(baseline),
         contrast=contrast,
+        bank_input=bank_input or query,
+        query=query,
     )
+    if gallery and options.bank_input:
+        raise FoldcamError(
+            "--gallery shows the rows of a bank that stays as it is, and --bank-input makes one "
+            "that changes: leave one of them out."
+        )
     check_image_flags(resize, color)
     check_outputs(
         [
@@ -170,6 +183,7 @@ def export(
         [
             Written("--out", out),
             Written("--bank", bank),
+            Written("--bank-input", bank_path(out) if options.bank_input else None),
             Written("--gallery", gallery_path(out) if gallery else None),
         ],
     )
@@ -178,6 +192,10 @@ def export(
     dataset = training_data(images, split, singletons, continuous=continuous)
     if calibrate_unknown is not None and continuous:
         raise typer.BadParameter("--calibrate-unknown is for labels, and --continuous has none.")
+    if calibrate_unknown is not None and bank_input:
+        raise typer.BadParameter(
+            "--calibrate-unknown chooses for one bank, and that of --bank-input may change."
+        )
     held_out = None if calibrate_unknown is None else load_dataset(calibrate_unknown, "test")
     place = device_of(device)
     with stdout_kept(), ProgressBar() as progress:
@@ -216,9 +234,12 @@ def export(
         "head_linear": report.bank.head.linear,
         "explanation": None if contract.explanation is None else vars(contract.explanation),
         "optional_outputs": list(contract.optional_outputs),
-        "rows": contract.bank.rows,
-        "grad_weight_rows": contract.bank.grad_weight_rows,
-        "labels": len({run.name for run in contract.labels}),
+        "rows": report.bank.bank.rows,
+        "grad_weight_rows": len(report.bank.bank.labels)
+        if options.bank_input
+        else contract.bank.grad_weight_rows,
+        "labels": len({run.name for run in report.bank.bank.labels}),
+        "bank_input": str(bank_path(report.path)) if options.bank_input else None,
         "outcome": None if contract.outcome is None else vars(contract.outcome),
         "objective": contract.bank.objective,
         "compression": contract.bank.compression,
@@ -246,9 +267,11 @@ def export(
         low, high = number_text(contract.outcome.low), number_text(contract.outcome.high)
         what = f"with values from {low} to {high}"
     print(
-        f"  bank         {contract.bank.rows} images {what}, "
-        f"{contract.bank.grad_weight_rows} distinct rows of grad-weights"
+        f"  bank         {summary['rows']} images {what}, "
+        f"{summary['grad_weight_rows']} distinct rows of grad-weights"
     )
+    if options.bank_input:
+        print(f"  bank input   {summary['bank_input']}, which has to lie beside the model")
     if bank is not None:
         print(f"  bank file    {bank}: {bank.stat().st_size / 1e6:.1f} MB")
     if report.gallery is not None:

@@ -9,6 +9,7 @@ import onnx
 
 from foldcam.export.bank import Bank
 from foldcam.export.bank_source import BankSource, needed_source
+from foldcam.export.grafting.bank_input import bank_beside, with_directions
 from foldcam.export.grafting.fold import FoldOptions, fold
 from foldcam.export.grafting.known_score import with_rule
 from foldcam.export.grafting.options import StorageOptions, parse_compression
@@ -80,6 +81,8 @@ def fold_file(
             network = network_of(load_message(network_path), contract)
         else:
             network = _embedding_network(network_path, bank, source)
+        options = options or _options_of(contract)
+        live = with_directions(bank, network, options.storage) if options.bank_input else None
         folded = fold(
             network,
             bank,
@@ -87,20 +90,27 @@ def fold_file(
             layer=source.layer,
             origin=source.origin,
             versions=_versions(contract),
-            options=options or _options_of(contract),
+            options=options,
         )
         rule = None if contract is None else contract.unknown
-        kept = rule is not None and rule.bank_sha256 == bank.sha256() and _can_give(folded, rule)
+        kept = _keeps(folded, rule, bank, live is not None)
         if kept:
             folded = with_rule(folded, rule, Rows.of(bank))
         onnx.save(folded, temporary)
+        with bank_beside(temporary, out, live):
+            pass
     return FoldReport(out, read_contract(out), contract, rule is not None and not kept)
 
 
-def _can_give(folded: onnx.ModelProto, rule: UnknownRule) -> bool:
-    """Whether a model has what the score of a rule is made of."""
+def _keeps(folded: onnx.ModelProto, rule: UnknownRule | None, bank: Bank, live: bool) -> bool:
+    """Whether a rule for unknown images holds for a model: of the same bank, which stays so."""
     outputs = {value.name for value in folded.graph.output}
-    return rule.score != "similarity_and_margin" or RUNNER_UP_SIMILARITY in outputs
+    return (
+        rule is not None
+        and not live
+        and rule.bank_sha256 == bank.sha256()
+        and (rule.score != "similarity_and_margin" or RUNNER_UP_SIMILARITY in outputs)
+    )
 
 
 def _check_replacement(path: Path, contract: Contract, bank: Bank, source: BankSource) -> None:
@@ -192,6 +202,8 @@ def _options_of(contract: Contract | None) -> FoldOptions:
         storage=StorageOptions(compression=parse_compression(contract.bank.compression)),
         baseline=None if contract.explanation is None else contract.explanation.baseline,
         contrast=CONTRAST in contract.optional_outputs,
+        bank_input=contract.bank_input is not None,
+        query=contract.query,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -35,6 +35,7 @@ MAX_SIDE = 1 << 14
 """Pixels of a side of the network's input, and of a heatmap's."""
 MAX_SIZE = 1 << 20
 """Numbers of an embedding, or channels of a feature map: arrays are made of that size."""
+MAX_BANK_ROWS = (1 << 31) - 1
 # Commas, colons and brackets: a label has three.
 _MAX_VALUES = 1 << 21
 # JSON writes any text, but a file's text is UTF-8, which has no lone surrogates.
@@ -52,6 +53,10 @@ CONTRAST = "contrast"
 RUNNER_UP = "runner_up"
 RUNNER_UP_SIMILARITY = "runner_up_similarity"
 KNOWN_SCORE = "known_score"
+BANK_EMBEDDING = "bank_embedding"
+BANK_DIRECTION = "bank_direction"
+BANK_LABEL = "bank_label"
+QUERY = "query"
 OPTIONAL_OUTPUTS = (CONTRIBUTION, CONTRAST)
 """What a file has beside the outputs of every folded model; with `contrast` come the others."""
 
@@ -183,6 +188,17 @@ class Explanation:
     query: int = 0
 
 
+@dataclass(frozen=True)
+class BankInput:
+    """A bank that is given to the model at each pass, in place of constants of its graph.
+
+    Attributes:
+        most_rows: rows that the bank may have at most, for which engines are built.
+    """
+
+    most_rows: int
+
+
 @dataclass(frozen=True, repr=False)
 class Contract:
     """Everything that the device must know about a folded model.
@@ -208,6 +224,9 @@ class Contract:
         explanation: what the maps are made of; None in files of before there was a choice.
         optional_outputs: which of `OPTIONAL_OUTPUTS` the file has.
         unknown: the rule by which an image is unknown; None where none was chosen.
+        bank_input: where the bank is an input, else None. The file's own contract has no labels
+            then: `with_bank` adds those of the bank that it runs with.
+        query: whether the model has the input `query`, a direction in place of the bank's.
     """
 
     preprocessing: Preprocessing
@@ -228,6 +247,8 @@ class Contract:
     explanation: Explanation | None = None
     optional_outputs: tuple[str, ...] = ()
     unknown: UnknownRule | None = None
+    bank_input: BankInput | None = None
+    query: bool = False
 
     def __post_init__(self) -> None:
         ends = np.cumsum([run.count for run in self.labels], dtype=np.int64)
@@ -259,6 +280,25 @@ class Contract:
             raise IndexError(f"bank row {row} of {self.bank.rows}")
         ends: npt.NDArray[np.int64] = cast(Any, self)._label_ends
         return self.labels[int(np.searchsorted(ends, row, side="right"))].name
+
+    def with_bank(self, labels: tuple[LabelRun, ...], sha256: str) -> Contract:
+        """The contract of a model whose bank is an input, with a bank.
+
+        Args:
+            labels: runs of its rows with one label.
+            sha256: of its arrays and labels.
+        """
+        rows = sum(run.count for run in labels)
+        bank = replace(self.bank, rows=rows, grad_weight_rows=len(labels), sha256=sha256)
+        return replace(self, bank=bank, labels=labels)
+
+    def of_file(self) -> Contract:
+        """As it stands in the file: without the labels of a bank that is an input."""
+        if self.bank_input is None:
+            return self
+        least = max(self.transfer, self.neighbors)
+        nothing = replace(self.bank, rows=least, grad_weight_rows=1, sha256="")
+        return replace(self, bank=nothing, labels=())
 
     def to_json(self) -> str:
         """The metadata document, deterministic for equal contracts.
@@ -299,6 +339,10 @@ class Contract:
             document["optional_outputs"] = list(self.optional_outputs)
         if self.unknown is not None:
             document["unknown"] = self.unknown.document()
+        if self.bank_input is not None:
+            document["bank_input"] = vars(self.bank_input)
+        if self.query:
+            document["query"] = True
         try:
             text = json.dumps(
                 document,
@@ -346,7 +390,11 @@ def parse_contract(text: str, where: str) -> Contract:
     counted = sum(run.count for run in labels)
     if outcome is not None and labels:
         root.fail("labels", "are not empty although the outcome is continuous")
-    if outcome is None and counted != bank.rows:
+    section = root.optional_section("bank_input")
+    bank_input = None if section is None else _bank_input(section)
+    if bank_input is not None and labels:
+        root.fail("labels", "are not empty although the bank is an input")
+    if outcome is None and bank_input is None and counted != bank.rows:
         root.fail("labels", f"count {counted} rows and bank.rows says {bank.rows}")
     if outcome is not None and unknown is not None:
         root.fail("unknown", "is given although the outcome is continuous")
@@ -376,6 +424,8 @@ def parse_contract(text: str, where: str) -> Contract:
         explanation=None if explained is None else _explanation(explained),
         optional_outputs=outputs,
         unknown=rule,
+        bank_input=bank_input,
+        query=root.boolean("query") if "query" in root else False,
     )
 
 
@@ -418,7 +468,7 @@ def preprocessing_from(fields: Fields) -> Preprocessing:
 
 def _bank(fields: Fields) -> BankSummary:
     # Rows are counted in int32 in the graph.
-    rows = fields.integer("rows", low=1, high=(1 << 31) - 1)
+    rows = fields.integer("rows", low=1, high=MAX_BANK_ROWS)
     channels = fields.integer("channels", low=1, high=MAX_SIZE)
     section = fields.optional_section("storage")
     return BankSummary(
@@ -457,6 +507,10 @@ def _explanation(fields: Fields) -> Explanation:
         grad_weights=fields.choice("grad_weights", GRAD_WEIGHTS_RULES),
         query=fields.integer("query", high=MAX_SIZE),
     )
+
+
+def _bank_input(fields: Fields) -> BankInput:
+    return BankInput(most_rows=fields.integer("most_rows", low=1, high=MAX_BANK_ROWS))
 
 
 def _optional_outputs(root: Fields) -> tuple[str, ...]:

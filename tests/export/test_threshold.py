@@ -240,3 +240,13 @@ def test_the_self_test_of_another_library_compares_the_score(with_whitened):
         found = {each.output: each for each in compare(backend, backend, "fp16")}
     assert found["known_score"].worst == 0.0
     assert found["known_score"].allowed > 0.0
+
+
+def test_a_bank_that_may_change_has_no_rule(with_whitened, held_out, tmp_path):
+    bank = unfold(onnx.load(with_whitened), read_contract(with_whitened)).bank
+    live = tmp_path / "live.onnx"
+    report = fold_file(with_whitened, bank, live,
+                       replace(stored_options(with_whitened), bank_input=True))  # fmt: skip
+    assert report.rule_dropped
+    with pytest.raises(FoldcamError, match="--unknown-below"):
+        choose_threshold(live, tmp_path / "out.onnx", load_dataset(held_out, "all"))

@@ -11,10 +11,10 @@ import pytest
 from foldcam.runtime.config import ModelOptions
 from foldcam.runtime.contract.schema import parse_contract
 from foldcam.runtime.contract.unknown import UnknownRule, given_rule
-from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.events.detector import check_possible, matching_region
 from foldcam.runtime.events.rule import EventRule
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.images.files import write_image
 from foldcam.runtime.known import known_scores
 from foldcam.runtime.model import FoldedModel

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from foldcam.benchmarks.demo.model import demo_model
 from foldcam.benchmarks.studies.reliability.stream import Stream
@@ -43,10 +44,10 @@ class CountingModel(FoldedModel):
         super().__init__(open_backend(path, "cpu", 1))
         self.passes: Counter[int] = Counter()
 
-    def forward(self, batch: Batch) -> ForwardPass:
+    def forward(self, batch: Batch, query: npt.NDArray[np.float32] | None = None) -> ForwardPass:
         """One forward pass."""
         self.passes[len(batch.rows)] += 1
-        return super().forward(batch)
+        return super().forward(batch, query)
 
 
 @dataclass
