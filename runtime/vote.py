@@ -32,6 +32,10 @@ class Vote:
         """The voted label, or `unknown`."""
         return "unknown" if self.label is None else self.label
 
+    def __str__(self) -> str:
+        """The answer and its support, as short as the label of a region should be."""
+        return f"{self.answer}  {self.support:.0%}"
+
     def before(self, said: str, answer: str) -> str:
         """The vote in words, and what the latest frame says itself.
 

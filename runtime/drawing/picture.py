@@ -48,7 +48,11 @@ def draw_picture(image: Image, results: Sequence[Shown], style: Style) -> Image:
         draw_contour(drawn, region)
     elif region is not None:
         draw_box(drawn, box_of(region))
-    boxed = [(words_of(each, style.map), each.box) for each in results if each.box is not None]
+    boxed = [
+        (str(each.vote) if each.vote else words_of(each, style.map), each.box)
+        for each in results
+        if each.box is not None
+    ]
     if style.boxes:
         for _, box in boxed:
             draw_box(drawn, box)

@@ -90,6 +90,11 @@ def test_a_caption_begins_with_the_voted_label(make_answer):
     assert caption(unknown).startswith("unknown, 60% of 5 frames; now ")
 
 
+def test_the_label_of_a_region_is_short():
+    assert str(Vote("owl", 0.533, 15, 0.0)) == "owl  53%"
+    assert str(Vote(None, 1.0, 1, 0.0)) == "unknown  100%"
+
+
 def test_a_record_has_the_vote_and_the_frame_s_own_answer(make_answer, make_frame):
     voted = replace(make_answer("gull"), vote=Vote("owl", 2 / 3, 3, 1.5))
     document = json.loads(json.dumps(record(make_frame(2.0), voted)))
