@@ -16,6 +16,7 @@ from foldcam.benchmarks.cli_support import (
     SizeOption,
     WeightsOption,
 )
+from foldcam.benchmarks.openset_cli import openset
 from foldcam.export.commands.options import (
     BaselineText,
     Color,
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
 
 
 evaluate = typer.Typer(no_args_is_help=True, help="Measure a folded model on labelled images.")
+evaluate.command(
+    epilog="Example: foldcam evaluate openset birds.onnx --images CUB_200_2011 --unknown others/"
+)(openset)
 
 
 @evaluate.command(

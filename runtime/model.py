@@ -27,8 +27,10 @@ from foldcam.runtime.contract.schema import (
     Contract,
 )
 from foldcam.runtime.contract.tensors import expected_tensors
+from foldcam.runtime.contract.unknown import UnknownRule
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.given import ImageLike, as_image
+from foldcam.runtime.known import decided
 from foldcam.runtime.result import Result as Result
 from foldcam.runtime.result import Timings as Timings
 from foldcam.runtime.result import without_answer
@@ -74,6 +76,9 @@ class FoldedModel:
         self._again = again
         self.contract: Contract = backend.contract
         """What the model promises."""
+        self.unknown_rule: UnknownRule | None = self.contract.unknown
+        """By which an image is unknown, at first the contract's. None answers with the nearest
+        label, however far it is."""
 
     @classmethod
     def load(
@@ -194,10 +199,11 @@ class FoldedModel:
             self._result(outputs, index, row, inference_ms, answered)
             for index, (row, answered) in enumerate(zip(rows, right, strict=True))
         ]
-        return [
+        results = [
             result if reason is None else without_answer(result, reason)
             for result, reason in zip(results, wrong, strict=True)
         ]
+        return decided(results, self.unknown_rule, outputs)
 
     @property
     def can_reopen(self) -> bool:

@@ -63,6 +63,8 @@ class Result:
         runner_up_similarity: the cosine to that row, in [-1, 1].
         unknown: whether the rule in the model's contract says that the image shows none of the
             model's labels, `labels[0]` being merely the nearest; None for a model without one.
+        known_score: what that rule compares with its threshold: the higher, the more likely the
+            image shows a label of the bank.
         vote: what the frames of the last seconds say of this region together; None outside of a
             run with `FlowOptions.vote_seconds`, and for photographs.
     """
@@ -86,6 +88,7 @@ class Result:
     runner_up_label: str | None = None
     runner_up_similarity: float | None = None
     unknown: bool | None = None
+    known_score: float | None = None
     vote: Vote | None = None
 
     def __repr__(self) -> str:
@@ -308,6 +311,7 @@ def without_answer(result: Result, reason: str) -> Result:
         runner_up_label=None,
         runner_up_similarity=None,
         unknown=None,
+        known_score=None,
     )
 
 

@@ -112,6 +112,14 @@ def export(
         Path | None,
         typer.Option(help="Also writes the bank to this .safetensors file."),
     ] = None,
+    calibrate_unknown: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also chooses when an image is unknown, from these labelled images, of which the "
+            "test part counts: foldcam threshold with its defaults.",
+            show_default="no rule",
+        ),
+    ] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -119,10 +127,12 @@ def export(
     from dataclasses import asdict
 
     from foldcam.export.banks.grad_weights import CHANNEL_RULES
+    from foldcam.export.datasets import load_dataset
     from foldcam.export.exporter import HEAD_RULES, export_model, skipped_lines
     from foldcam.export.grafting.fold import FoldOptions
     from foldcam.export.models.spec import load_model, with_overrides
     from foldcam.export.progress import ProgressBar
+    from foldcam.export.threshold import choose_threshold
     from foldcam.runtime.contract.explanation import explanation_text
     from foldcam.runtime.contract.schema import INPUT_TYPES, PRECISIONS
     from foldcam.runtime.system.text import number_text
@@ -146,12 +156,16 @@ def export(
             Read("MODEL", network_file(model)),
             Read("--weights", weights),
             Read("--images", images),
+            Read("--calibrate-unknown", calibrate_unknown),
         ],
         [Written("--out", out), Written("--bank", bank)],
     )
     keep_network("--out", out)
     goal = goal_of(objective, continuous=continuous, log=log, seed=seed)
     dataset = training_data(images, split, singletons, continuous=continuous)
+    if calibrate_unknown is not None and continuous:
+        raise typer.BadParameter("--calibrate-unknown is for labels, and --continuous has none.")
+    held_out = None if calibrate_unknown is None else load_dataset(calibrate_unknown, "test")
     place = device_of(device)
     with stdout_kept(), ProgressBar() as progress:
         loaded = load_model(model, weights, output, place)
@@ -173,6 +187,9 @@ def export(
             bank_out=bank,
             progress=progress,
         )
+        chosen = None
+        if held_out is not None:
+            chosen = choose_threshold(out, out, held_out, device=place, progress=progress)
     contract = report.contract
     summary = {
         "model": str(report.path),
@@ -195,7 +212,8 @@ def export(
         "fidelity": None if report.fidelity is None else asdict(report.fidelity),
         "fallback_rows": report.bank.fallback_rows,
         "skipped": [{"path": str(s.path), "reason": s.reason} for s in report.bank.skipped],
-        "notes": report.notes,
+        "unknown_rule": None if chosen is None else chosen.rule.document(),
+        "notes": [*report.notes, *(() if chosen is None else chosen.notes)],
         **data_document(dataset),
         "bank_file": None if bank is None else str(bank),
     }
@@ -222,7 +240,9 @@ def export(
         print(f"  storage      {contract.bank.storage.sentence()}")
     if report.fidelity is not None:
         print(f"  against all rows in float32: {report.fidelity.sentence()}")
-    for note in report.notes:
+    if chosen is not None:
+        print(f"  rule         {chosen.rule.sentence()}")
+    for note in summary["notes"]:
         print(f"  note: {note}")
     for line in skipped_lines(report.bank):
         print(f"  {line}")

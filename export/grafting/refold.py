@@ -10,14 +10,23 @@ import onnx
 from foldcam.export.bank import Bank
 from foldcam.export.bank_source import BankSource, needed_source
 from foldcam.export.grafting.fold import FoldOptions, fold
+from foldcam.export.grafting.known_score import with_rule
 from foldcam.export.grafting.options import StorageOptions, parse_compression
 from foldcam.export.grafting.unfold import network_of
 from foldcam.export.networks.feature_map import UnknownLayerError
 from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP, marked_network
 from foldcam.export.onnx_graphs.message import load_message
+from foldcam.export.unknown.rows import Rows
 from foldcam.export.versions import tool_versions
 from foldcam.runtime.contract.onnx_file import read_contract, read_header
-from foldcam.runtime.contract.schema import CONTRAST, EMBEDDING, METADATA_KEY, Contract
+from foldcam.runtime.contract.schema import (
+    CONTRAST,
+    EMBEDDING,
+    METADATA_KEY,
+    RUNNER_UP_SIMILARITY,
+    Contract,
+)
+from foldcam.runtime.contract.unknown import UnknownRule
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.files import atomic_path
 
@@ -33,11 +42,14 @@ class FoldReport:
         path: the folded model.
         contract: its contract.
         replaced: the contract of the folded model whose bank was replaced, else None.
+        rule_dropped: whether that model had a rule for unknown images, which was chosen for
+            another bank and is not in the new one.
     """
 
     path: Path
     contract: Contract
     replaced: Contract | None
+    rule_dropped: bool = False
 
 
 def fold_file(
@@ -77,8 +89,18 @@ def fold_file(
             versions=_versions(contract),
             options=options or _options_of(contract),
         )
+        rule = None if contract is None else contract.unknown
+        kept = rule is not None and rule.bank_sha256 == bank.sha256() and _can_give(folded, rule)
+        if kept:
+            folded = with_rule(folded, rule, Rows.of(bank))
         onnx.save(folded, temporary)
-    return FoldReport(out, read_contract(out), contract)
+    return FoldReport(out, read_contract(out), contract, rule is not None and not kept)
+
+
+def _can_give(folded: onnx.ModelProto, rule: UnknownRule) -> bool:
+    """Whether a model has what the score of a rule is made of."""
+    outputs = {value.name for value in folded.graph.output}
+    return rule.score != "similarity_and_margin" or RUNNER_UP_SIMILARITY in outputs
 
 
 def _check_replacement(path: Path, contract: Contract, bank: Bank, source: BankSource) -> None:

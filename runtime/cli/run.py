@@ -73,7 +73,7 @@ def run(
     event: Annotated[
         list[str] | None,
         typer.Option(
-            help="A rule for events, such as 'name=unknown, similarity_below=0.4, for_seconds=2, "
+            help="A rule for events, such as 'name=stranger, unknown=true, for_seconds=2, "
             "cooldown_seconds=60', with the keys of an event table in a file (see `runtime config "
             "init -`). Several labels are separated by commas; a label that holds a comma stands "
             "in double quotes: 'label=owl, \"gull, herring\"'. The option may be repeated.",
@@ -294,6 +294,8 @@ def _report(summary: Summary, table: TableSink | None, *, to_stderr: bool, quiet
     if table is None and summary.labels:
         counts = ", ".join(f"{label} ({count})" for label, count in summary.labels.items())
         lines.append(f"nearest: {printable(counts)}")
+    if summary.unknown is not None:
+        lines.append(f"unknown: {summary.unknown} of {_answered(summary)}")
     if table is None and summary.estimate is not None:
         mean, low, high = (number_text(summary.estimate[key]) for key in ("mean", "low", "high"))
         lines.append(f"estimate: {mean} on average ({low} to {high})")
@@ -325,7 +327,11 @@ def _report(summary: Summary, table: TableSink | None, *, to_stderr: bool, quiet
 
 def _evidence_text(summary: Summary) -> str:
     """How often nothing in the picture spoke for the answer."""
-    what = "frame" if summary.answered <= summary.frames else "region"
-    whole = f"{summary.answered} {what}{'' if summary.answered == 1 else 's'}"
     answer = "label" if summary.estimate is None else "estimate"
-    return f"{summary.no_evidence} of {whole} had no evidence for the {answer}"
+    return f"{summary.no_evidence} of {_answered(summary)} had no evidence for the {answer}"
+
+
+def _answered(summary: Summary) -> str:
+    """The frames, or where a frame has several, the regions with an answer."""
+    what = "frame" if summary.answered <= summary.frames else "region"
+    return f"{summary.answered} {what}{'' if summary.answered == 1 else 's'}"

@@ -89,6 +89,18 @@ KEYS = (
         "--build",
     ),
     Key(
+        "model.unknown",
+        "Answers unknown where the model's rule says so, which `foldcam threshold` chooses; "
+        "without it, the nearest label is the answer however far it is.",
+        "--unknown/--no-unknown",
+    ),
+    Key(
+        "model.unknown_below",
+        "Answers unknown below this similarity, a cosine from -1 to 1, in place of the model's "
+        "rule.",
+        "--unknown-below", -1, 1, "0.6",
+    ),
+    Key(
         "source.camera",
         "Opens a camera of this machine by its number.",
         low=0, high=255, example="0",
@@ -345,7 +357,17 @@ KEYS = (
         "event.label", "The nearest label must be this one, or one of these.",
         example='["owl", "snowy owl"]',
     ),
-    Key("event.not_label", "The nearest label must be none of these.", example='"owl"'),
+    Key(
+        "event.not_label",
+        "The nearest label must be none of these; an unknown image is none of them.",
+        example='"owl"',
+    ),
+    Key(
+        "event.unknown",
+        "The image must be unknown (or with false, known) by the model's rule, which `foldcam "
+        "threshold` chooses.",
+        example="true",
+    ),
     Key(
         "event.similarity_below",
         "The similarity to the nearest row, a cosine from -1 to 1, must be below this.",
@@ -433,6 +455,6 @@ KEYS = (
 BY_PATH = {key.path: key for key in KEYS}
 # What replaced keys of earlier versions, as the hint of the message that refuses them.
 REPLACED = {
-    "event.when": "conditions are keys of their own, such as similarity_below = 0.4 or "
+    "event.when": "conditions are keys of their own, such as unknown = true or "
     'label = "owl"; see docs/sinks.md',
 }

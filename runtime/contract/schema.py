@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from foldcam.runtime.contract.bank_storage import BankStorage, storage_from
 from foldcam.runtime.contract.fields import Fields
+from foldcam.runtime.contract.unknown import UnknownRule, unknown_rule_from
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import (
     COLOR_ORDERS,
@@ -50,6 +51,7 @@ CONTRIBUTION = "contribution"
 CONTRAST = "contrast"
 RUNNER_UP = "runner_up"
 RUNNER_UP_SIMILARITY = "runner_up_similarity"
+KNOWN_SCORE = "known_score"
 OPTIONAL_OUTPUTS = (CONTRIBUTION, CONTRAST)
 """What a file has beside the outputs of every folded model; with `contrast` come the others."""
 
@@ -205,6 +207,7 @@ class Contract:
         calibration: the calibration of a quantized model, else None.
         explanation: what the maps are made of; None in files of before there was a choice.
         optional_outputs: which of `OPTIONAL_OUTPUTS` the file has.
+        unknown: the rule by which an image is unknown; None where none was chosen.
     """
 
     preprocessing: Preprocessing
@@ -224,6 +227,7 @@ class Contract:
     calibration: Calibration | None = None
     explanation: Explanation | None = None
     optional_outputs: tuple[str, ...] = ()
+    unknown: UnknownRule | None = None
 
     def __post_init__(self) -> None:
         ends = np.cumsum([run.count for run in self.labels], dtype=np.int64)
@@ -293,6 +297,8 @@ class Contract:
         if self.explanation is not None:
             document["explanation"] = vars(self.explanation)
             document["optional_outputs"] = list(self.optional_outputs)
+        if self.unknown is not None:
+            document["unknown"] = self.unknown.document()
         try:
             text = json.dumps(
                 document,
@@ -335,12 +341,19 @@ def parse_contract(text: str, where: str) -> Contract:
     section = root.optional_section("outcome")
     calibrated = root.optional_section("calibration")
     explained = root.optional_section("explanation")
+    unknown = root.optional_section("unknown")
     outcome = None if section is None else _outcome(section)
     counted = sum(run.count for run in labels)
     if outcome is not None and labels:
         root.fail("labels", "are not empty although the outcome is continuous")
     if outcome is None and counted != bank.rows:
         root.fail("labels", f"count {counted} rows and bank.rows says {bank.rows}")
+    if outcome is not None and unknown is not None:
+        root.fail("unknown", "is given although the outcome is continuous")
+    outputs = () if explained is None else _optional_outputs(root)
+    rule = None if unknown is None else unknown_rule_from(unknown, bank.sha256)
+    if rule is not None and rule.score == "similarity_and_margin" and CONTRAST not in outputs:
+        root.fail("unknown", f"needs the output {RUNNER_UP_SIMILARITY!r}, which the file has not")
     channels, map_height, map_width = root.integers("feature_map", 3, low=1, high=MAX_SIZE)
     heatmap_height, heatmap_width = root.integers("heatmap_size", 2, low=1, high=MAX_SIDE)
     return Contract(
@@ -361,7 +374,8 @@ def parse_contract(text: str, where: str) -> Contract:
         precision=root.optional_choice("precision", PRECISIONS, "fp32"),
         calibration=None if calibrated is None else _calibration(calibrated),
         explanation=None if explained is None else _explanation(explained),
-        optional_outputs=() if explained is None else _optional_outputs(root),
+        optional_outputs=outputs,
+        unknown=rule,
     )
 
 

@@ -181,6 +181,9 @@ class Conductor:
         self._tally.add(pending.results)
         for cause, count in self._answers.add(pending.results).items():
             self._monitor.unanswered(pending.frame.stream, cause, count)
+        decided = [each.unknown for each in pending.results if each.unknown is not None]
+        if decided:
+            self._monitor.unknown(pending.frame.stream, sum(decided))
         if self._answers.broken is not None:
             self._control.end()
         item = FrameResults(pending.frame, pending.results, self._style, self._monitor.rendered)

@@ -6,15 +6,16 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foldcam.runtime.at_stake import Read, Written, check_outputs
-from foldcam.runtime.config import RunConfig, SourceConfig, with_secrets
+from foldcam.runtime.config import ModelOptions, RunConfig, SourceConfig, with_secrets
 from foldcam.runtime.contract.explanation import coarse_text, is_coarse
 from foldcam.runtime.contract.schema import Contract
+from foldcam.runtime.contract.unknown import UnknownRule, given_rule
 from foldcam.runtime.drawing.maps import check_map
 from foldcam.runtime.engine.progress import BuildAbandonedError, BuildLine
 from foldcam.runtime.errors import FoldcamError
@@ -61,6 +62,24 @@ class Opened:
     remembered: RememberedResults | None
 
 
+def unknown_rule(options: ModelOptions, contract: Contract) -> UnknownRule | None:
+    """The rule of a run by which an image is unknown; None where none can be.
+
+    Raises:
+        FoldcamError: a similarity is given for a model that answers with an estimate, or beside
+            the wish that no image is unknown.
+    """
+    if options.unknown_below is None:
+        return contract.unknown if options.unknown else None
+    if contract.outcome is not None:
+        raise FoldcamError(
+            "--unknown-below is for models of labels, and this one answers with an estimate."
+        )
+    if not options.unknown:
+        raise FoldcamError("--unknown-below and --no-unknown exclude each other: leave one out.")
+    return given_rule(options.unknown_below, contract.bank.sha256)
+
+
 @contextmanager
 def opened(
     config: RunConfig,
@@ -95,6 +114,8 @@ def opened(
             FoldedModel(_backend(path, config, config.model.build), lambda: _backend(path, config))
         )
         check_map(config.style.map, model.contract)
+        model.unknown_rule = unknown_rule(config.model, model.contract)
+        contract = replace(model.contract, unknown=model.unknown_rule)
         _check_vote(config, sources, model.contract)
         monitor = Monitor()
         if any(source.live for source in sources):
@@ -102,7 +123,7 @@ def opened(
         # Made first, because it begins no file that would have to be removed if something fails.
         page = [] if config.serve is None else [_live_page(config, monitor, model.contract)]
         sinks = open_outputs(
-            sources, config.output, config.recording, config.events, contract=model.contract
+            sources, config.output, config.recording, config.events, contract=contract
         )
         sinks += page
         rows = results = None

@@ -55,7 +55,8 @@ class Summary:
         latency_ms: `p50` and `p99` from a frame's capture to its results: a figure for live
             sources, since a file's frames wait in queues.
         stages_ms: mean milliseconds per frame of every stage.
-        labels: the most frequent nearest labels, with the number of their regions.
+        labels: the most frequent nearest labels, with the number of their regions; unknown
+            regions are not among them.
         outputs: what was written.
         estimate: `mean`, `low` and `high` over the regions, None for a model of labels.
         streams: one per source: whether it is live, frames captured and processed, drops by
@@ -72,6 +73,8 @@ class Summary:
         unanswered: regions for which the network returned no answer, by cause.
         answered: regions with an answer.
         no_evidence: those of them in which nothing speaks for it: their maps are blank.
+        unknown: those of the regions with an answer that are unknown; None where the model has
+            no rule for that.
         broken: one sentence where the model is no longer, or never was, of use: no frame has
             an answer, or the last ones of a live run have none; None where it is.
         network_ms: `p50` and `p99` of the network's time per image.
@@ -98,6 +101,7 @@ class Summary:
     unanswered: dict[str, int] = field(default_factory=dict)
     answered: int = 0
     no_evidence: int = 0
+    unknown: int | None = None
     broken: str | None = None
     network_ms: dict[str, float] = field(default_factory=dict)
 
@@ -126,6 +130,7 @@ class Tally:
         self._count, self._sum = 0, 0.0
         self._low, self._high = math.inf, -math.inf
         self.answered = self.no_evidence = 0
+        self.unknown: int | None = None
         self.progress = progress
 
     def add(self, results: Sequence[Result]) -> None:
@@ -136,8 +141,12 @@ class Tally:
                     continue
                 self.answered += 1
                 self.no_evidence += result.no_evidence
+                if result.unknown is not None:
+                    self.unknown = (self.unknown or 0) + result.unknown
                 if result.estimate is not None:
                     self._estimated(result.estimate)
+                elif result.unknown:
+                    continue
                 elif result.labels[0] in self._labels or len(self._labels) < MAX_COUNTED:
                     self._labels[result.labels[0]] += 1
             self.progress.frames += 1
@@ -204,6 +213,7 @@ def summarized(
                 "drops": stream.drops,
                 "thinned": stream.thinned,
                 "unanswered": stream.unanswered,
+                "unknown": stream.unknown,
                 "reconnects": stream.reconnects,
             }
             for stream in snapshot.streams
@@ -223,6 +233,7 @@ def summarized(
         unanswered=dict(unanswered),
         answered=tally.answered,
         no_evidence=tally.no_evidence,
+        unknown=tally.unknown,
         broken=broken,
     )
 

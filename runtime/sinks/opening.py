@@ -262,7 +262,7 @@ class _Opening:
         contract, folder = self._contract, self._output.events
         labels = None if contract.outcome is not None else [run.name for run in contract.labels]
         path = None if folder is None else Path(folder)
-        check_possible(self._events, labels)
+        check_possible(self._events, labels, contract.unknown is not None)
         return EventSink(
             self._events, self._sources, path, callbacks, self._keep_bytes,
             None if path is None else self._guard(path),

@@ -181,6 +181,8 @@ def schema(embedding_size: int) -> pa.Schema:
             pa.field("runner_up", pa.int32()),
             pa.field("runner_up_label", pa.string()),
             pa.field("runner_up_similarity", pa.float32()),
+            pa.field("unknown", pa.bool_()),
+            pa.field("known_score", pa.float32()),
             pa.field("vote", vote),
             pa.field("embedding", pa.list_(pa.float32(), embedding_size), nullable=False),
         ],
@@ -233,6 +235,8 @@ def _row(frame: Frame, result: Result, boxes: Boxes) -> dict[str, Any]:
         "runner_up": result.runner_up,
         "runner_up_label": None if runner_up is None else _utf8(runner_up),
         "runner_up_similarity": result.runner_up_similarity,
+        "unknown": result.unknown,
+        "known_score": result.known_score,
         "vote": None if result.vote is None else _vote(result.vote),
     }
 

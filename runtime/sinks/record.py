@@ -36,6 +36,9 @@ def record(
     the `runner_up`. All are null without an answer. A run with votes gives the `vote` once a
     frame has voted; its `label` is null where the vote is for unknown.
 
+    A model with a rule for unknown images gives `unknown`, and as `known_score` what the rule
+    compares with its threshold; both are missing without a rule and without an answer.
+
     Args:
         frame: the frame.
         result: of one region of it.
@@ -72,6 +75,9 @@ def record(
         document["evidence_against"] = _optional(result.evidence_against)
     if result.contrast is not None:
         document["runner_up"] = _runner_up(result)
+    if result.unknown is not None:
+        document["unknown"] = result.unknown
+        document["known_score"] = _optional(result.known_score)
     if boxes:
         document["shares"] = {name: _share(result.share(box)) for name, box in boxes.items()}
     if result.vote is not None:

@@ -67,6 +67,7 @@ class StreamStatus:
         thinned: frames left out on purpose, by `--every`; they are captured, and not lost.
         reconnects: times that it came back.
         unanswered: regions of its frames for which the network returned no answer, by cause.
+        unknown: regions of its frames that are unknown; None where nothing can be.
         fps: processed frames per second, of late.
         age_ms: age of the latest processed frame when its result was ready, milliseconds.
     """
@@ -83,6 +84,7 @@ class StreamStatus:
     fps: float
     age_ms: float
     unanswered: dict[str, int] = field(default_factory=dict)
+    unknown: int | None = None
     thinned: int = 0
 
 
@@ -141,6 +143,7 @@ class _Stream:
     drops: Counter[Cause] = field(default_factory=Counter)
     reconnects: int = 0
     unanswered: Counter[str] = field(default_factory=Counter)
+    unknown: int | None = None
     rate: Rate = field(default_factory=Rate)
     age_ms: float = 0.0
 
@@ -256,6 +259,12 @@ class Monitor:
         with self._lock:
             self._streams[stream].unanswered[cause] += count
 
+    def unknown(self, stream: int, count: int) -> None:
+        """So many regions of a frame are unknown, of a model that has a rule for that."""
+        with self._lock:
+            source = self._streams[stream]
+            source.unknown = (source.unknown or 0) + count
+
     def wrote(self, sink: int, milliseconds: float) -> None:
         """A sink took one frame's results, in so many milliseconds."""
         with self._lock:
@@ -327,6 +336,7 @@ class Monitor:
                         fps=source.rate.per_second,
                         age_ms=source.age_ms,
                         unanswered=dict(source.unanswered),
+                        unknown=source.unknown,
                         thinned=source.drops[Cause.skipped],
                     )
                     for source in self._streams

@@ -106,6 +106,11 @@ def _of_streams(snapshot: Snapshot) -> Iterable[Metric]:
         "Regions for which the network returned no answer, by cause.",
         labels=[*labels, "cause"],
     )
+    unknown = CounterMetricFamily(
+        "foldcam_regions_unknown",
+        "Regions that are unknown by the model's rule; missing for a model without one.",
+        labels=labels,
+    )
     reconnects = CounterMetricFamily(
         "foldcam_source_reconnects", "Times that a source came back.", labels=labels
     )
@@ -130,11 +135,15 @@ def _of_streams(snapshot: Snapshot) -> Iterable[Metric]:
         age.add_metric(values, 1e-3 * stream.age_ms)
         for cause, count in stream.drops.items():
             dropped.add_metric([*values, cause], count)
+        if stream.unknown is not None:
+            unknown.add_metric(values, stream.unknown)
         for cause, count in stream.unanswered.items():
             unanswered.add_metric([*values, cause], count)
         for one in State:
             state.add_metric([*values, one.value], float(one.value == stream.state))
-    return captured, processed, dropped, thinned, unanswered, reconnects, rate, age, state
+    return (
+        captured, processed, dropped, thinned, unanswered, unknown, reconnects, rate, age, state,
+    )  # fmt: skip
 
 
 def _of_sinks(snapshot: Snapshot) -> Iterable[Metric]:

@@ -201,6 +201,7 @@ COMMANDS = {
     "bank": "foldcam.export.commands.bank:app",
     "export": "foldcam.export.commands.export:app",
     "fold": "foldcam.export.commands.fold:app",
+    "threshold": "foldcam.export.commands.threshold:app",
     "verify": "foldcam.export.commands.verify:app",
 }
 

@@ -65,6 +65,9 @@ export function paintMaps(maps, width, height) {
   return heat;
 }
 
+// The heat of what is unknown claims nothing, see runtime/drawing/unknown.py.
+const PALE = new Uint8Array(3 * 256).fill(208);
+
 /** Blends a picture with its heat on a canvas. */
 export class Blender {
   constructor(canvas) {
@@ -90,7 +93,12 @@ export class Blender {
     context.drawImage(picture, 0, 0);
     const both = maps.some((map) => map.lower);
     if (both && look.opacity > 0) this.#grey();
-    if (look.opacity > 0 && maps.length) this.#heat(maps, both, look);
+    const known = maps.filter((map) => !map.unknown);
+    const unknown = maps.filter((map) => map.unknown && !map.lower);
+    if (look.opacity > 0 && unknown.length) {
+      this.#heat(unknown, false, { ...look, palette: PALE, opacity: look.opacity / 2 });
+    }
+    if (look.opacity > 0 && known.length) this.#heat(known, both, look);
     this.#boxes(results);
   }
 

@@ -63,6 +63,11 @@ async function onPacket(packet) {
   }
 }
 
+/** An unknown picture still has a nearest label, which is not its answer. */
+function said(result) {
+  return result.unknown ? `unknown, nearest ${result.neighbors[0].label}` : result.answer;
+}
+
 function showAnswer({ results, more }) {
   const first = results[0];
   find("empty").hidden = true;
@@ -74,7 +79,7 @@ function showAnswer({ results, more }) {
     // Where the network returned NaN, there is neither a label nor a number.
     const estimated = first.estimate !== undefined && first.error === undefined;
     const regions = results.length + more;
-    find("answer").textContent = estimated ? `estimate ${first.answer}` : first.answer;
+    find("answer").textContent = estimated ? `estimate ${first.answer}` : said(first);
     const similarity = first.neighbors[0]?.similarity;
     find("similarity").textContent =
       support(first) +

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from foldcam.benchmarks.studies.reliability.browser import (
     why_no_browser,
 )
 from foldcam.runtime.drawing.overlay import WARM, Style, overlay
+from foldcam.runtime.drawing.unknown import veil
 from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.system.monitor import Cause
 from foldcam.runtime.vote import Vote
@@ -74,6 +76,24 @@ def test_the_blend_is_that_of_the_overlay(serve, look, make_item):
     assert abs(drawn - means).max() < 16
     slide(page, "opacity", 0)
     assert abs(grid(page, 32, 24) - [90, 140, 60]).max() < 5
+    assert page.complaints == []
+
+
+def test_what_is_unknown_is_said_and_has_no_colour(serve, look, make_item):
+    served = serve()
+    heat = np.array([[1.0, 0.2], [0.0, 0.6]], np.float32)
+    item = make_item(size=(320, 240), colour=(90, 140, 60), heatmap=heat)
+    unknown = replace(item.result, unknown=True, known_score=0.3)
+    item = FrameResults(item.frame, [unknown])
+    served.feed(item)
+    page = look(served)
+    wait_for_body(page, "picture", "live")
+    expect(page.locator("#answer")).to_have_text(f"unknown, nearest {unknown.labels[0]}")
+    slide(page, "opacity", 70)
+    drawn = grid(page, 32, 24)
+    expected = veil(item.frame.image, item.heat, 0.7)
+    means = expected.reshape(24, 10, 32, 10, 3).mean((1, 3))
+    assert abs(drawn - means).max() < 16
     assert page.complaints == []
 
 
