@@ -12,6 +12,8 @@ from foldcam.runtime.drawing.painting import painted_maps
 from foldcam.runtime.drawing.picture import draw_picture
 from foldcam.runtime.drawing.style import Style
 from foldcam.runtime.drawing.words import words_of
+from foldcam.runtime.gallery.gallery import Gallery
+from foldcam.runtime.gallery.match import with_match
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.result import Result
 from foldcam.runtime.sources.base import Frame
@@ -26,9 +28,10 @@ class FrameResults:
             found none.
         style: how the picture is drawn.
         drawn: called with the milliseconds that drawing took.
+        gallery: the pictures of the bank's rows; without them no match is drawn beside.
 
     Attributes:
-        frame: as given.
+        frame, gallery: as given.
         results: as given, as a tuple.
     """
 
@@ -38,14 +41,21 @@ class FrameResults:
         results: Sequence[Result],
         style: Style | None = None,
         drawn: Callable[[float], None] | None = None,
+        gallery: Gallery | None = None,
     ) -> None:
         self.frame = frame
         self.results = tuple(results)
         self._style = style or Style()
+        self.gallery = gallery
         self._on_drawn = drawn
         self._lock = threading.Lock()
         self._heat: tuple[Heat, Heat | None] | None = None
         self._image: Image | None = None
+
+    @property
+    def style(self) -> Style:
+        """How the picture is drawn."""
+        return self._style
 
     @property
     def result(self) -> Result | None:
@@ -77,7 +87,10 @@ class FrameResults:
         with self._lock:
             if self._image is None:
                 begun = time.perf_counter()
-                self._image = draw_picture(self.frame.image, self.results, self._style)
+                drawn = draw_picture(self.frame.image, self.results, self._style)
+                if self._style.beside and self.gallery is not None:
+                    drawn = with_match(drawn, self.result, self.gallery, self._style)
+                self._image = drawn
                 if self._on_drawn is not None:
                     self._on_drawn(1e3 * (time.perf_counter() - begun))
             return self._image

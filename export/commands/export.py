@@ -120,6 +120,14 @@ def export(
             show_default="no rule",
         ),
     ] = None,
+    gallery: Annotated[
+        bool,
+        typer.Option(
+            "--gallery",
+            help="Also writes MODEL.gallery beside the model: a thumbnail and the map of each "
+            "training image, for --beside, --report and the live page (default: none).",
+        ),
+    ] = False,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -135,6 +143,7 @@ def export(
     from foldcam.export.threshold import choose_threshold
     from foldcam.runtime.contract.explanation import explanation_text
     from foldcam.runtime.contract.schema import INPUT_TYPES, PRECISIONS
+    from foldcam.runtime.gallery.gallery import gallery_path
     from foldcam.runtime.system.text import number_text
 
     rule = choice("--channels", channels, CHANNEL_RULES)
@@ -158,7 +167,11 @@ def export(
             Read("--images", images),
             Read("--calibrate-unknown", calibrate_unknown),
         ],
-        [Written("--out", out), Written("--bank", bank)],
+        [
+            Written("--out", out),
+            Written("--bank", bank),
+            Written("--gallery", gallery_path(out) if gallery else None),
+        ],
     )
     keep_network("--out", out)
     goal = goal_of(objective, continuous=continuous, log=log, seed=seed)
@@ -185,6 +198,7 @@ def export(
             opset=opset,
             batch_size=batch_size,
             bank_out=bank,
+            gallery=gallery,
             progress=progress,
         )
         chosen = None
@@ -216,6 +230,7 @@ def export(
         "notes": [*report.notes, *(() if chosen is None else chosen.notes)],
         **data_document(dataset),
         "bank_file": None if bank is None else str(bank),
+        "gallery_file": None if report.gallery is None else str(report.gallery.path),
     }
     if as_json:
         print_json(summary)
@@ -236,6 +251,9 @@ def export(
     )
     if bank is not None:
         print(f"  bank file    {bank}: {bank.stat().st_size / 1e6:.1f} MB")
+    if report.gallery is not None:
+        file = report.gallery.path
+        print(f"  gallery      {file}: {file.stat().st_size / 1e6:.1f} MB")
     if contract.bank.storage is not None:
         print(f"  storage      {contract.bank.storage.sentence()}")
     if report.fidelity is not None:

@@ -35,6 +35,7 @@ class ModelOptions:
         build: whether a missing engine may be built.
         unknown: whether an image may be unknown, by the model's rule or the next number.
         unknown_below: similarity below which it is, in place of the model's rule; None for that.
+        gallery: the pictures of the bank's rows; None takes the file beside the model, if any.
     """
 
     path: str | None = None
@@ -45,6 +46,7 @@ class ModelOptions:
     build: bool = False
     unknown: bool = True
     unknown_below: float | None = None
+    gallery: str | None = None
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,8 @@ class Style:
         map: which map is drawn. `heatmap` is what speaks for the answer. The others are signed,
             and show what speaks against it in a second colour: `contribution`, and `contrast`,
             which is for the nearest label and not the runner-up's.
+        beside: whether the bank's picture that the frame was matched to is drawn beside it, with
+            its own heat; needs a gallery.
     """
 
     opacity: float = 0.6
@@ -40,6 +42,7 @@ class Style:
     boxes: bool = True
     caption: bool = True
     map: MapName = "heatmap"
+    beside: bool = False
 
     def check(self) -> None:
         """Refuse what callers in Python may get wrong; command line and configuration cannot.

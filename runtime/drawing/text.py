@@ -61,7 +61,7 @@ def draw_labels(image: Image, labels: Sequence[tuple[str, _Box]]) -> None:
     height, width = image.shape[:2]
     if min(height, width) < _SMALLEST:
         return
-    size = max(12, round(min(height, width) / 36))
+    size = label_size(image)
     taken = [box for _, box in labels]
     for text, box in labels:
         if not text:
@@ -75,6 +75,12 @@ def draw_labels(image: Image, labels: Sequence[tuple[str, _Box]]) -> None:
         plate = image[top : top + tall, left : left + wide]
         plate[:] = plate // 4
         _write(image, line, left + _MARGIN, top)
+
+
+def label_size(image: Image) -> int:
+    """The size of the letters of `draw_labels`, in pixels, by the size of the picture."""
+    short: int = min(image.shape[:2])
+    return max(12, round(short / 36))
 
 
 def _corners(
