@@ -134,8 +134,9 @@ def choose_threshold(
     else:
         notes.append(
             "Rows of the bank were left out in place of held-out images. A network that was "
-            "trained on them knows them better than new images, of which fewer will then be "
-            "accepted: give held-out ones with --images."
+            "trained on them knows them better than new images, of which far fewer will then be "
+            "accepted (59 % in place of 95 % of the birds in docs/unknown.md): give held-out "
+            "images with --images."
         )
     candidates = _candidates(contract, rows, known, strange, accept, score, notes)
     chosen = candidates[0].rule
