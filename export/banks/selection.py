@@ -91,7 +91,9 @@ def _unknown(name: str, called: Sequence[str]) -> str:
             f"{name!r} is neither a readable image file nor a SHA-256 hash, and the bank does not "
             "know what its images are called: give the file."
         )
-    meant = likely_meant(name, called) or f"the first of its images is {next(filter(None, called))!r}."
+    meant = (
+        likely_meant(name, called) or f"the first of its images is {next(filter(None, called))!r}."
+    )
     return (
         f"{name!r} is neither a readable image file nor a SHA-256 hash, and no image of the bank "
         f"is called so: {meant}"
