@@ -21,6 +21,7 @@ _STYLE = """
 .none { aspect-ratio: 1; border: 1px dashed var(--line); border-radius: 4px; display: grid;
   place-items: center; color: var(--quiet); font-size: .8rem; text-align: center; }
 .card .own { outline: 2px solid var(--bad); outline-offset: 1px; border-radius: 4px; }
+.card p, .card label { overflow-wrap: anywhere; }
 .card label { display: block; margin-top: .5em; font-size: .9rem; }
 textarea { width: 100%; min-height: 8em; font: 13px/1.4 monospace; }
 """
