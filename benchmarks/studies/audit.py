@@ -100,14 +100,19 @@ def try_scores(bank: Bank, draws: int, seed: int = 0) -> dict[str, Any]:
     }
 
 
-def markdown(document: Mapping[str, Any]) -> str:
+def page(document: Mapping[str, Any]) -> str:
     """The study as a page."""
-    lines = [
+    return (
         f"Wrong labels planted in {PLANTED:.0%} of a bank's rows, and the share of them among the "
         f"first {FIRST:.0%} of the rows by each score: mean over draws (95 % interval of the "
         "mean), and the share of draws in which nine of ten were found. *Nearest right*: rows "
-        "whose nearest other row has their label.",
-        "",
+        f"whose nearest other row has their label.\n\n{markdown_table(document)}\n"
+    )
+
+
+def markdown_table(document: Mapping[str, Any]) -> str:
+    """One line for each bank."""
+    lines = [
         "| bank | rows, labels | nearest right | " + " | ".join(SCORES) + " |",
         "|---" * (3 + len(SCORES)) + "|",
     ]
@@ -120,4 +125,4 @@ def markdown(document: Mapping[str, Any]) -> str:
         lines.append(
             f"| {name} | {size} | {bank['nearest_has_the_label']:.0%} | {' | '.join(cells)} |"
         )
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)

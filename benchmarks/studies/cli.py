@@ -393,7 +393,7 @@ def audit(
     """Which score finds planted wrong labels in a bank: what `foldcam bank audit` rests on."""
     from foldcam.benchmarks.localization.report import write_json
     from foldcam.benchmarks.provenance import provenance
-    from foldcam.benchmarks.studies.audit import markdown, try_scores
+    from foldcam.benchmarks.studies.audit import page, try_scores
     from foldcam.export.bank import Bank
     from foldcam.runtime.system.files import atomic_path
 
@@ -402,8 +402,8 @@ def audit(
     document = {"seed": seed, "banks": found, **provenance()}
     write_json(out / "audit.json", document)
     with atomic_path(out / "audit.md") as temporary:
-        temporary.write_text(markdown(document), encoding="utf-8")
+        temporary.write_text(page(document), encoding="utf-8")
     if as_json:
         print_json(document)
     else:
-        print_text(markdown(document))
+        print_text(page(document))
