@@ -16,6 +16,7 @@ from foldcam.export.banks.fitted_network import fit_head
 from foldcam.export.banks.grad_weights import ChannelRule
 from foldcam.export.banks.kept_pictures import KeptPictures
 from foldcam.export.banks.steps import StageProgress, stage_of
+from foldcam.export.blank_maps import blank_notes, tried_images
 from foldcam.export.coarse_map import coarse_notes
 from foldcam.export.datasets import Dataset
 from foldcam.export.grafting.fidelity import Fidelity, measure_fidelity
@@ -120,9 +121,9 @@ def export_model(
         rule = chosen_grad_weights(network, grad_weights)
         coarse = coarse_notes(loaded, network, exact=head_rule == "exact")
         _check_size(model, network, len(dataset.samples), options or FoldOptions())
-        kept = None
+        tried = tried_images(dataset.samples)
+        kept = KeptPictures(to_the_end=tried, twice=head_rule == "fitted")
         if head_rule == "fitted":
-            kept = KeptPictures()
             network = fit_head(
                 network,
                 preprocessing,
@@ -155,11 +156,13 @@ def export_model(
             options=options,
         )
         onnx.save(folded, temporary)
+        blank = blank_notes(temporary, tried, preprocessing, kept)
     if bank_out is not None:
         report.bank.save(bank_out)
     notes = [
         *normalization_notes(loaded, preprocessing, model.graph),
         *coarse,
+        *blank,
         *bank_notes(network, report),
     ]
     contract = read_contract(out)

@@ -91,6 +91,22 @@ class EmbeddingPass:
         return mean
 
 
+def ready_picture(
+    sample: Sample, preprocessing: Preprocessing, known: Collection[str] = ()
+) -> ReadyPicture | None:
+    """Read a sample and bring it to the network's input size; None where its hash is known.
+
+    Raises:
+        FoldcamError: it cannot be read.
+    """
+    file = open_picture(sample)
+    if file.sha256 in known:
+        return None
+    picture = file.decoded()
+    resized, _ = preprocessing.resized(picture.image)
+    return ReadyPicture(resized, picture.sha256, picture.clipped)
+
+
 def batches(
     samples: Sequence[Sample],
     preprocessing: Preprocessing,
@@ -112,12 +128,7 @@ def batches(
     """
 
     def read(sample: Sample) -> ReadyPicture | None:
-        file = open_picture(sample)
-        if file.sha256 in known:
-            return None
-        picture = file.decoded()
-        resized, _ = preprocessing.resized(picture.image)
-        return ReadyPicture(resized, picture.sha256, picture.clipped)
+        return ready_picture(sample, preprocessing, known)
 
     stop = len(samples) if stop is None else stop
     for first in range(start, stop, size):

@@ -1,8 +1,8 @@
-"""Pictures kept between two passes over the same images, so that no file is read twice."""
+"""Pictures kept between passes over the same images, so that no file is read twice."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,14 +30,24 @@ class ReadyPicture:
 
 
 class KeptPictures:
-    """Keeps each picture from the first time that it is asked for to the second.
+    """Keeps pictures from the first time that they are asked for to the last.
 
     Args:
-        limit_bytes: what they may take; pictures beyond it are read a second time.
+        limit_bytes: what they may take; pictures beyond it are read again.
+        to_the_end: samples that are asked for again until the end, and kept until then.
+        twice: whether every other sample is asked for a second time, and kept until then.
     """
 
-    def __init__(self, limit_bytes: int = LIMIT_BYTES) -> None:
+    def __init__(
+        self,
+        limit_bytes: int = LIMIT_BYTES,
+        *,
+        to_the_end: Iterable[Sample] = (),
+        twice: bool = True,
+    ) -> None:
         self._room = limit_bytes
+        self._to_the_end = {sample.identity for sample in to_the_end}
+        self._twice = twice
         self._kept: dict[object, ReadyPicture] = {}
 
     def get(
@@ -49,12 +59,17 @@ class KeptPictures:
             sample: the sample.
             read: reads it, where it is not kept; None is not kept.
         """
-        kept = self._kept.pop(sample.identity, None)
+        lasting = sample.identity in self._to_the_end
+        kept = self._kept.get(sample.identity)
         if kept is not None:
-            self._room += kept.resized.nbytes
+            if not lasting:
+                del self._kept[sample.identity]
+                self._room += kept.resized.nbytes
             return kept
         picture = read(sample)
-        if picture is not None and picture.resized.nbytes <= self._room:
+        if picture is None or not (lasting or self._twice):
+            return picture
+        if picture.resized.nbytes <= self._room:
             self._room -= picture.resized.nbytes
             self._kept[sample.identity] = picture
         return picture

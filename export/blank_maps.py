@@ -1,0 +1,68 @@
+"""Whether a folded model has maps for its own training images: what is said when it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from foldcam.export.banks.embedding_pass import ready_picture
+from foldcam.export.banks.kept_pictures import KeptPictures, ReadyPicture
+from foldcam.export.datasets import Sample
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.model import FoldedModel
+
+MOST_IMAGES = 32
+_BATCH = 8
+
+
+def tried_images(samples: Sequence[Sample]) -> list[Sample]:
+    """At most `MOST_IMAGES` of the samples, at equal steps, so that many labels are among them."""
+    count = min(len(samples), MOST_IMAGES)
+    return [samples[at * len(samples) // count] for at in range(count)]
+
+
+def blank_notes(
+    path: Path, samples: Sequence[Sample], preprocessing: Preprocessing, kept: KeptPictures
+) -> list[str]:
+    """One sentence where maps of training images are blank, else none.
+
+    Args:
+        path: the folded model.
+        samples: the training images to try; unreadable ones are left out, as from the bank.
+        preprocessing: of the model.
+        kept: pictures that the bank's pass has read.
+
+    Raises:
+        FoldcamError: the model cannot be run.
+    """
+
+    def read(sample: Sample) -> ReadyPicture | None:
+        return ready_picture(sample, preprocessing)
+
+    pictures = []
+    for sample in samples:
+        try:
+            picture = kept.get(sample, read)
+        except FoldcamError:
+            continue
+        assert picture is not None  # no hash is left out
+        pictures.append(picture.resized)
+    blank = 0
+    with FoldedModel.load(path, "cpu") as model:
+        for first in range(0, len(pictures), _BATCH):
+            results = model.run_batch(pictures[first : first + _BATCH])
+            blank += sum(result.no_evidence for result in results)
+    if not blank:
+        return []
+    subject = "one" if blank == 1 else str(blank)
+    made = model.contract.explanation
+    advice = (
+        "; --baseline mean compares each position with the average training image"
+        if made is not None and made.summands != "none" and made.baseline == "none"
+        else ""
+    )
+    return [
+        f"The heatmap is blank for {subject} of {len(pictures)} training images that were tried: "
+        f"no position of them speaks for the answer, and a run says `no evidence` then{advice}."
+    ]
