@@ -105,7 +105,7 @@ def retrieval(
     from foldcam.export.datasets import SINGLETON_POLICIES, load_dataset
     from foldcam.export.models.spec import load_model, with_overrides
     from foldcam.export.progress import ProgressBar
-    from foldcam.runtime.contract.onnx_file import is_folded
+    from foldcam.runtime.contract.onnx_file import is_folded, read_contract
     from foldcam.runtime.images.files import WRITTEN_SUFFIXES, write_image
 
     if out is not None and out.suffix.lower() not in (".html", ".htm"):
@@ -120,6 +120,8 @@ def retrieval(
             "--weights, --layer, --output, --size, --resize, --color, --mean and --std."
         )
     if not folded and (bank is not None or split is not None):
+        if model.endswith(".onnx"):
+            read_contract(Path(model))  # says why it is none
         raise typer.BadParameter(
             f"{model} is not a folded model: --bank and --split are of one; a network's bank is "
             "built from the training part of --images."

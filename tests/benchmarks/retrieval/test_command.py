@@ -111,6 +111,18 @@ def test_a_network_is_folded_first(data: Path, tmp_path: Path) -> None:
     text = _run(out, "--images", data, "--mean", "0,0,0", "--std", "1,1,1", "--json")
     document = json.loads(text)
     assert document["recall_at_1"]["mean"] == pytest.approx(6 / 7)
-    done = CliRunner().invoke(evaluate, ["retrieval", str(out), "--images", str(data), "--split",
-                                         "all"])  # fmt: skip
+    done = CliRunner().invoke(
+        evaluate, ["retrieval", str(out), "--images", str(data), "--split", "all"]
+    )
+    assert "not a folded one" in str(done.exception)
+    done = CliRunner().invoke(
+        evaluate, ["retrieval", "demo", "--images", str(data), "--split", "all"]
+    )
+    assert done.exit_code == 2
+
+
+def test_flags_that_a_folded_model_has_no_use_for_are_refused(model: Path, data: Path) -> None:
+    done = CliRunner().invoke(
+        evaluate, ["retrieval", str(model), "--images", str(data), "--size", "32"]
+    )
     assert done.exit_code == 2
