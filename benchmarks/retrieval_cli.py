@@ -147,7 +147,7 @@ def retrieval(
             opened = folded_subject(Path(model), bank, shown, place)
         else:
             policy = choice("--singletons", singletons, SINGLETON_POLICIES)
-            parts = read_parts(images, test, singletons=policy, seed=seed)
+            parts = read_parts(images, test, singletons=policy, seed=seed, least_labels=1)
             dataset, notes = parts.testing, parts.notes
             say_notes(parts.training)
             loaded = load_model(model, weights, output, place)

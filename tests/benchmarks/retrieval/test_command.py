@@ -86,6 +86,11 @@ def test_wrong_answers_are_shown_beside_their_match_by_name(
     assert read_image(sheet).shape[1] == 480
 
 
+def test_names_are_in_the_banks_file_and_not_in_the_folded_model(model: Path) -> None:
+    assert b"train/red/0.png" in (model.parent / "bank.safetensors").read_bytes()
+    assert b"red/0.png" not in model.read_bytes()
+
+
 def test_without_the_bank_no_picture_pretends_to_be_the_match(
     model: Path, data: Path, tmp_path: Path
 ) -> None:
@@ -111,6 +116,10 @@ def test_a_network_is_folded_first(data: Path, tmp_path: Path) -> None:
     text = _run(out, "--images", data, "--mean", "0,0,0", "--std", "1,1,1", "--json")
     document = json.loads(text)
     assert document["recall_at_1"]["mean"] == pytest.approx(6 / 7)
+    only_red = tmp_path / "red.csv"
+    only_red.write_text("path,label\ndata/test/red/0.png,red\n")
+    given = ("--images", data, "--test", only_red, "--mean", "0,0,0", "--std", "1,1,1")
+    assert json.loads(_run(out, *given, "--json"))["recall_at_1"]["mean"] == 1
     done = CliRunner().invoke(
         evaluate, ["retrieval", str(out), "--images", str(data), "--split", "all"]
     )
