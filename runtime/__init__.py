@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from foldcam.runtime.model import FoldedModel as FoldedModel
     from foldcam.runtime.result import Result as Result
     from foldcam.runtime.result import Timings as Timings
+    from foldcam.runtime.vote import Vote as Vote
 
 _HOMES = {
     "Affine": "foldcam.runtime.images.preprocess",
@@ -43,6 +44,7 @@ _HOMES = {
     "Result": "foldcam.runtime.result",
     "Share": "foldcam.runtime.evidence",
     "Timings": "foldcam.runtime.result",
+    "Vote": "foldcam.runtime.vote",
     "draw_result": "foldcam.runtime.drawing.picture",
     "heatmap_on_frame": "foldcam.runtime.drawing.overlay",
     "inspect_model": "foldcam.runtime.engine.inspect",
@@ -59,6 +61,7 @@ __all__ = [
     "Result",
     "Share",
     "Timings",
+    "Vote",
     "draw_result",
     "heatmap_on_frame",
     "inspect_model",

@@ -65,6 +65,8 @@ class FlowOptions:
             address.
         gather_seconds: a frame waits at most so long for those of the other live sources,
             so that they share a forward pass.
+        vote_seconds: the answers of a region are voted over the frames of so many seconds, see
+            `foldcam.runtime.voting`; None for no votes.
     """
 
     keep: Keep = "auto"
@@ -77,6 +79,7 @@ class FlowOptions:
     reconnect: bool = True
     wait: bool = False
     gather_seconds: float = 0.02
+    vote_seconds: float | None = None
 
 
 @dataclass(frozen=True)

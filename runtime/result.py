@@ -12,6 +12,7 @@ from foldcam.runtime.evidence import Place, Share, share_within, total
 from foldcam.runtime.images.preprocess import Affine
 from foldcam.runtime.system.text import number_text
 from foldcam.runtime.unanswered import reasons
+from foldcam.runtime.vote import Vote
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class Result:
         runner_up_similarity: the cosine to that row, in [-1, 1].
         unknown: whether the rule in the model's contract says that the image shows none of the
             model's labels, `labels[0]` being merely the nearest; None for a model without one.
+        vote: what the frames of the last seconds say of this region together; None outside of a
+            run with `FlowOptions.vote_seconds`, and for photographs.
     """
 
     embedding: npt.NDArray[np.float32]
@@ -78,6 +81,7 @@ class Result:
     runner_up_label: str | None = None
     runner_up_similarity: float | None = None
     unknown: bool | None = None
+    vote: Vote | None = None
 
     @property
     def valid(self) -> bool:

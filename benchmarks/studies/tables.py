@@ -20,7 +20,7 @@ from foldcam.benchmarks.houses import report as houses
 from foldcam.benchmarks.latency import report as latency
 from foldcam.benchmarks.localization.report import markdown_differences, markdown_table
 from foldcam.benchmarks.overhead import report as overhead
-from foldcam.benchmarks.studies import audit, gate
+from foldcam.benchmarks.studies import audit, gate, voting
 from foldcam.benchmarks.studies.architectures.study import RESULT as ARCHITECTURES
 from foldcam.benchmarks.studies.architectures.study import markdown_table as architectures_table
 from foldcam.benchmarks.studies.explanation import report as explanation
@@ -272,6 +272,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "scale-predictions": _scale(scale.predictions_table),
     "gate-proof": _proof(gate.proof_table),
     "gate-setting": _proof(gate.proof_setting),
+    "voting": _measured(
+        "voting/voting.json",
+        "python3 -m foldcam.benchmarks.studies.voting",
+        voting.markdown_table,
+    ),
     "latency": _latency(latency.markdown_table),
     "latency-setting": _latency(latency.setting),
     "peers-plot-readme": _peers(_picture("docs/images/peers.png", _COST)),

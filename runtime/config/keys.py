@@ -44,7 +44,7 @@ class Key:
 SECTIONS = {
     "model": "The model, and the library and processor that run it.",
     "source": "A source of frames. Repeat the table for several sources at once.",
-    "flow": "How frames are queued, and what happens when something fails.",
+    "flow": "How frames are queued, what they vote, and what happens when something fails.",
     "regions": "The parts of a frame that the network gets. By default it gets the whole frame.",
     "style": "How results are drawn into a frame.",
     "output": "The outputs, any number of them at once.",
@@ -191,6 +191,12 @@ KEYS = (
         "--gather-seconds", 0, 60,
     ),
     Key(
+        "flow.vote_seconds",
+        "Lets the frames of the last so many seconds vote over the label of each region of a "
+        "video or camera (default: every frame answers for itself).",
+        "--vote", 0.01, 3600, "2.0",
+    ),
+    Key(
         "regions.boxes",
         "Runs the network on this region of the frame: x, y, width, height in pixels "
         "(default: the whole frame).",
@@ -250,6 +256,18 @@ KEYS = (
         "output.images_every",
         "Writes one single picture for every so many frames.",
         "--images-every", 1, 10**9,
+    ),
+    Key(
+        "output.maps",
+        "Writes the maps as data to this folder, one file per frame (default: nowhere).",
+        "--maps", example='"maps/"',
+    ),
+    Key(
+        "output.maps_format",
+        "Chooses the format of the maps: npz has every map of the model as float32 NumPy arrays "
+        "of the network's own size, with their places in the frame; png has the heatmap at the "
+        "frame's size with 16 bits of grey, where 65535 is 1.",
+        "--maps-format",
     ),
     Key(
         "output.jsonl",

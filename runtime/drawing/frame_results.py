@@ -90,7 +90,8 @@ class FrameResults:
         """Nearest label and its similarity, or the estimate, of the first region.
 
         Where the network gave no answer, that and why; where nothing in the picture speaks for
-        the answer, `no evidence`; under a contrast, the runner-up and its similarity.
+        the answer, `no evidence`; under a contrast, the runner-up and its similarity. In a run
+        with votes the voted label comes first.
         """
         return "" if self.result is None else _words(self.result, self._style)
 
@@ -123,7 +124,8 @@ class FrameResults:
             # Labels last, so that no box crosses one.
             for result in boxed:
                 assert result.box is not None
-                draw_label(drawn, _words(result, style), result.box)
+                said = str(result.vote) if result.vote else _words(result, style)
+                draw_label(drawn, said, result.box)
         if style.caption and not (style.boxes and boxed):
             drawn = draw_caption(drawn, self.caption)
         return drawn
@@ -162,6 +164,11 @@ class FrameResults:
 
 
 def _words(result: Result, style: Style) -> str:
+    said = _own_words(result, style)
+    return said if result.vote is None else result.vote.before(said, result.answer)
+
+
+def _own_words(result: Result, style: Style) -> str:
     if result.error is not None:
         return f"{result.answer}: {result.error}"
     if result.estimate is not None:

@@ -32,6 +32,9 @@ class RuleProblem(FoldcamError):  # noqa: N818  (its key and reason go into othe
 class EventRule:
     """A rule for events. All conditions that are given must hold in one region of a frame.
 
+    In a run with votes, `label` and `not_label` ask the voted label in place of the nearest
+    row's; a vote for unknown meets no `label`, and every `not_label`.
+
     Attributes:
         name: the rule's name in outputs; snapshot files are named by it.
         label: the label of the nearest row is one of these.

@@ -29,6 +29,7 @@ from foldcam.runtime.sinks import Sink
 from foldcam.runtime.sources import Source
 from foldcam.runtime.system.monitor import Cause, Monitor
 from foldcam.runtime.system.stopping import StopSignal
+from foldcam.runtime.voting.voter import Voter
 
 TICK_SECONDS = 0.05
 READER_GRACE_SECONDS = 2.0
@@ -58,6 +59,7 @@ class Conductor:
         self._monitor = monitor
         self._style = style
         self._stop = stop
+        self._voter = _voter_of(sources, flow)
         self._regions = open_regions(regions) if isinstance(regions, RegionOptions) else regions
         self._runner = runner_of(model)
         self._control = Control()
@@ -174,6 +176,8 @@ class Conductor:
         return thread
 
     def _deliver(self, pending: Pending) -> None:
+        if self._voter is not None:
+            pending.results = self._voter.voted(pending.frame, pending.results)
         self._tally.add(pending.results)
         for cause, count in self._answers.add(pending.results).items():
             self._monitor.unanswered(pending.frame.stream, cause, count)
@@ -279,6 +283,13 @@ class Conductor:
         if last or frames not in (0, self._reported) or silent:
             self._reported, self._reported_at = frames, now
             self._on_progress(self._tally.progress)
+
+
+def _voter_of(sources: Sequence[Source], flow: FlowOptions) -> Voter | None:
+    if flow.vote_seconds is None:
+        return None
+    stills, live = ([getattr(each, kind) for each in sources] for kind in ("stills", "live"))
+    return Voter(flow.vote_seconds, stills, live)
 
 
 def _keeps_newest(source: Source, flow: FlowOptions) -> bool:

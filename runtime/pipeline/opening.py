@@ -25,8 +25,9 @@ from foldcam.runtime.pipeline.default_model import find_model
 from foldcam.runtime.pipeline.status import say_state
 from foldcam.runtime.sinks import Sink, open_outputs
 from foldcam.runtime.sinks.broker import parse_broker
-from foldcam.runtime.sinks.events import LINES
+from foldcam.runtime.sinks.events import LINES, boxes_of
 from foldcam.runtime.sinks.jsonl import is_direct
+from foldcam.runtime.sinks.remembered import RememberedResults
 from foldcam.runtime.sinks.table import TableSink
 from foldcam.runtime.sources import Source, open_source
 from foldcam.runtime.sources.address import parse_address
@@ -48,6 +49,7 @@ class Opened:
         sources, model, sinks, monitor: see there.
         table: the sink that remembers photographs for a table at the end; None if there is
             something else to look at.
+        remembered: the sink that remembers results for a JSON document; None without one.
     """
 
     path: Path
@@ -56,17 +58,23 @@ class Opened:
     sinks: Sequence[Sink]
     monitor: Monitor
     table: TableSink | None
+    remembered: RememberedResults | None
 
 
 @contextmanager
 def opened(
-    config: RunConfig, *, table: bool = False, config_file: Path | None = None
+    config: RunConfig,
+    *,
+    table: bool = False,
+    remember: bool = False,
+    config_file: Path | None = None,
 ) -> Iterator[Opened]:
     """Open what a configuration names; what was opened is closed if something else fails.
 
     Args:
         config: with secrets or without; `FOLDCAM_TOKEN` is looked up.
         table: whether photographs without any output get a table.
+        remember: whether results are remembered for a JSON document.
         config_file: that the configuration was read from, which is no output.
 
     Raises:
@@ -87,6 +95,7 @@ def opened(
             FoldedModel(_backend(path, config, config.model.build), lambda: _backend(path, config))
         )
         check_map(config.style.map, model.contract)
+        _check_vote(config, sources, model.contract)
         monitor = Monitor()
         if any(source.live for source in sources):
             monitor.listen(say_state)
@@ -96,11 +105,14 @@ def opened(
             sources, config.output, config.recording, config.events, contract=model.contract
         )
         sinks += page
-        remembered = None
+        rows = results = None
         if table and not sinks and all(source.stills for source in sources):
-            remembered = TableSink()
-            sinks.append(remembered)
-        yield Opened(path, sources, model, sinks, monitor, remembered)
+            rows = TableSink()
+            sinks.append(rows)
+        if remember:
+            results = RememberedResults(boxes_of(config.events))
+            sinks.insert(0, results)
+        yield Opened(path, sources, model, sinks, monitor, rows, results)
 
 
 def check_files(config: RunConfig, config_file: Path | None, model: Path | None = None) -> None:
@@ -194,6 +206,24 @@ def _backend(path: Path, config: RunConfig, build: bool = False) -> Backend:
     except BuildAbandonedError:
         # The interpreter's own end would free what the builder's thread still uses.
         abandon()
+
+
+def _check_vote(config: RunConfig, sources: Sequence[Source], contract: Contract) -> None:
+    """Refuse votes over numbers, and say where there is nothing to vote over."""
+    if config.flow.vote_seconds is None:
+        return
+    if contract.outcome is not None:
+        raise FoldcamError(
+            "--vote votes over labels, and this model answers with an estimate: leave out --vote "
+            "(flow.vote_seconds)."
+        )
+    stills = [source.name for source in sources if source.stills]
+    if stills and config.log.status:
+        names = printable(", ".join(stills))
+        print(
+            f"note: --vote changes nothing for {names}: photographs are no frames of one scene.",
+            file=sys.stderr,
+        )
 
 
 def _live_page(config: RunConfig, monitor: Monitor, contract: Contract) -> Sink:

@@ -41,12 +41,14 @@ class Sink(ABC):
             window may).
         main_thread: whether the main thread must call it, as toolkits of windows demand.
         output: what it writes, in words for the summary; None if nothing stays.
+        passive: whether it only remembers, so that a run whose other sinks have all failed ends.
     """
 
     name: str = "sink"
     may_skip: bool = False
     main_thread: bool = False
     output: str | None = None
+    passive: bool = False
 
     @abstractmethod
     def write(self, item: FrameResults) -> None:

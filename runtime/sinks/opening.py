@@ -18,6 +18,7 @@ from foldcam.runtime.sinks.custom import open_custom
 from foldcam.runtime.sinks.events import EventSink, boxes_of
 from foldcam.runtime.sinks.guard import DiskGuard
 from foldcam.runtime.sinks.jsonl import GrowingJsonlSink, JsonlSink, is_direct, repair_jsonl
+from foldcam.runtime.sinks.maps import MapsSink
 from foldcam.runtime.sinks.pictures import PicturesSink, names_one_picture, stems_of
 from foldcam.runtime.sinks.recording import Recording
 from foldcam.runtime.sinks.segments import Segments
@@ -102,6 +103,13 @@ class _Opening:
             raise FoldcamError(
                 f"--save and --images would write the same pictures into {save}: give one of them."
             )
+        maps = self._output.maps
+        for flag, folder in (("--save", save), ("--images", images)):
+            if maps and folder and Path(folder).resolve() == Path(maps).resolve():
+                raise FoldcamError(
+                    f"{flag} and --maps would both write into {maps}, where names may be the same: "
+                    "give each a folder of its own."
+                )
 
     def sinks(self) -> list[Sink]:
         output = self._output
@@ -123,6 +131,8 @@ class _Opening:
                     add(sink)
             if output.images is not None:
                 add(self._pictures(Path(output.images)))
+            if output.maps is not None:
+                add(self._maps(Path(output.maps)))
             if output.jsonl is not None:
                 add(self._jsonl(output.jsonl))
             if output.parquet is not None:
@@ -208,6 +218,11 @@ class _Opening:
     def _pictures(self, folder: Path) -> Sink:
         return PicturesSink(
             folder, self._sources, self._output.images_every, self._keep_bytes, self._guard(folder)
+        )
+
+    def _maps(self, folder: Path) -> Sink:
+        return MapsSink(
+            folder, self._sources, self._output.maps_format, self._keep_bytes, self._guard(folder)
         )
 
     def _jsonl(self, target: str) -> Sink:

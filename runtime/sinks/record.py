@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
+from foldcam.runtime.drawing.outlines import box_of, hottest_region
 from foldcam.runtime.evidence import Share
 from foldcam.runtime.result import Result
 from foldcam.runtime.sources.base import Frame
 from foldcam.runtime.system.redaction import redacted_value
+from foldcam.runtime.vote import Vote
 
 Boxes = Mapping[str, tuple[int, int, int, int]]
 """Boxes `(x, y, width, height)` of a frame, by the names of their rules for events."""
@@ -22,12 +24,17 @@ def record(
 ) -> dict[str, Any]:
     """One result as a JSON object; a number that is not finite becomes null.
 
+    `hottest_region` is the box around the cells of the heatmap that are at least half as hot as its
+    maximum and touch it, in pixels of the frame, with the `share` of the evidence for the answer
+    that lies in it; null if nothing is hot.
+
     A continuous outcome has `estimate` and `hottest_lower`, and its neighbors no label. Where
     the network gave no answer, `error` says why, `neighbors` is empty and `embedding` is null.
 
     A model with contributions gives `evidence_for` and `evidence_against`, the magnitudes of the
     sums of its positive and negative contributions in units of cosine; one with a contrast gives
-    the `runner_up`. All are null without an answer.
+    the `runner_up`. All are null without an answer. A run with votes gives the `vote` once a
+    frame has voted; its `label` is null where the vote is for unknown.
 
     Args:
         frame: the frame.
@@ -49,6 +56,7 @@ def record(
             )
         ],
         "hottest": _place(result.hottest()),
+        "hottest_region": _region(result),
         "timings_ms": {
             "preprocess": round(result.timings.preprocess_ms, 3),
             "inference": round(result.timings.inference_ms, 3),
@@ -66,6 +74,8 @@ def record(
         document["runner_up"] = _runner_up(result)
     if boxes:
         document["shares"] = {name: _share(result.share(box)) for name, box in boxes.items()}
+    if result.vote is not None:
+        document["vote"] = _vote(result.vote)
     if result.error is not None:
         document["error"] = result.error
     if embedding and result.error is not None:
@@ -108,6 +118,29 @@ def _place(place: tuple[float, float] | None) -> dict[str, float | None] | None:
     return None if place is None else {"x": _number(place[0]), "y": _number(place[1])}
 
 
+def _region(result: Result) -> dict[str, float | None] | None:
+    mask = hottest_region(result.heatmap)
+    if mask is None:
+        return None
+    column, row, across, down = box_of(mask)
+    affine, (rows, columns) = result.affine, mask.shape
+    wide, high = result.input_wh[0] / columns, result.input_wh[1] / rows
+    left, top, width, height = result.box or (0, 0, *result.frame_wh)
+    x, right = (
+        round(min(max(affine.scale_x * wide * cell + affine.offset_x, left), left + width))
+        for cell in (column, column + across)
+    )
+    y, bottom = (
+        round(min(max(affine.scale_y * high * cell + affine.offset_y, top), top + height))
+        for cell in (row, row + down)
+    )
+    if x == right or y == bottom:  # in a letterbox's padding
+        return None
+    box = (x, y, right - x, bottom - y)
+    share = _optional(result.share(box).evidence_for)
+    return {**dict(zip(("x", "y", "width", "height"), box, strict=True)), "share": share}
+
+
 def _runner_up(result: Result) -> dict[str, Any] | None:
     if result.runner_up is None:
         return None
@@ -115,6 +148,16 @@ def _runner_up(result: Result) -> dict[str, Any] | None:
         "row": result.runner_up,
         "label": result.runner_up_label,
         "similarity": _optional(result.runner_up_similarity),
+    }
+
+
+def _vote(vote: Vote) -> dict[str, Any]:
+    return {
+        "label": vote.label,
+        "unknown": vote.unknown,
+        "support": round(vote.support, 6),
+        "frames": vote.frames,
+        "since": round(vote.since, 6),
     }
 
 

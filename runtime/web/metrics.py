@@ -98,6 +98,9 @@ def _of_streams(snapshot: Snapshot) -> Iterable[Metric]:
     dropped = CounterMetricFamily(
         "foldcam_frames_dropped", "Frames lost, by cause.", labels=[*labels, "cause"]
     )
+    thinned = CounterMetricFamily(
+        "foldcam_frames_thinned", "Frames left out on purpose, by --every.", labels=labels
+    )
     unanswered = CounterMetricFamily(
         "foldcam_regions_unanswered",
         "Regions for which the network returned no answer, by cause.",
@@ -121,6 +124,7 @@ def _of_streams(snapshot: Snapshot) -> Iterable[Metric]:
         values = [str(number), stream.name]
         captured.add_metric(values, stream.captured)
         processed.add_metric(values, stream.processed)
+        thinned.add_metric(values, stream.thinned)
         reconnects.add_metric(values, stream.reconnects)
         rate.add_metric(values, stream.fps)
         age.add_metric(values, 1e-3 * stream.age_ms)
@@ -130,7 +134,7 @@ def _of_streams(snapshot: Snapshot) -> Iterable[Metric]:
             unanswered.add_metric([*values, cause], count)
         for one in State:
             state.add_metric([*values, one.value], float(one.value == stream.state))
-    return captured, processed, dropped, unanswered, reconnects, rate, age, state
+    return captured, processed, dropped, thinned, unanswered, reconnects, rate, age, state
 
 
 def _of_sinks(snapshot: Snapshot) -> Iterable[Metric]:

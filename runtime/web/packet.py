@@ -77,7 +77,7 @@ def encode_packet(item: FrameResults) -> bytes:
 def answers(item: FrameResults) -> list[dict[str, Any]]:
     """The results as JSON values, without embeddings; `answer` is what a reader wants first."""
     return [
-        {"answer": result.answer, **record(item.frame, result, embedding=False)}
+        {"answer": (result.vote or result).answer, **record(item.frame, result, embedding=False)}
         for result in item.results[:_MAX_RESULTS]
     ]
 

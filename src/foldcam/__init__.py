@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from foldcam.runtime import Result as Result
     from foldcam.runtime import Share as Share
     from foldcam.runtime import Timings as Timings
+    from foldcam.runtime import Vote as Vote
     from foldcam.runtime import draw_result as draw_result
     from foldcam.runtime import heatmap_on_frame as heatmap_on_frame
     from foldcam.runtime import inspect_model as inspect_model
@@ -75,6 +76,7 @@ _HOMES = {
     "Share": "foldcam.runtime",
     "StorageOptions": "foldcam.export",
     "Timings": "foldcam.runtime",
+    "Vote": "foldcam.runtime",
     "TrainingOptions": "foldcam.export",
     "VerifyReport": "foldcam.export",
     "add_to_bank_file": "foldcam.export",
@@ -118,6 +120,7 @@ __all__ = [
     "Timings",
     "TrainingOptions",
     "VerifyReport",
+    "Vote",
     "add_to_bank_file",
     "build_bank_file",
     "check_model",

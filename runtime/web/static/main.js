@@ -77,6 +77,7 @@ function showAnswer({ results, more }) {
     find("answer").textContent = estimated ? `estimate ${first.answer}` : first.answer;
     const similarity = first.neighbors[0]?.similarity;
     find("similarity").textContent =
+      support(first) +
       (first.error ?? (estimated || similarity === undefined ? "" : (similarity ?? 0).toFixed(2))) +
       (regions > 1 ? `  first of ${regions} regions` : "");
     find("estimate").hidden = !estimated;
@@ -84,6 +85,14 @@ function showAnswer({ results, more }) {
     spoken = find("caption").textContent;
   }
   find("picture").setAttribute("aria-label", `Camera picture with heat: ${spoken}`);
+}
+
+/** How many frames voted for the answer, and what this frame says if it says something else. */
+function support({ vote, answer, neighbors }) {
+  if (!vote) return "";
+  const frames = `${Math.round(100 * vote.support)}% of ${vote.frames} frame${vote.frames === 1 ? "" : "s"}`;
+  const own = neighbors[0]?.label;
+  return `${frames}${own === undefined || own === answer ? ", " : `; now ${own} `}`;
 }
 
 function clearPicture() {

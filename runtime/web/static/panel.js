@@ -87,6 +87,7 @@ function sourceLine(stream) {
   const facts = [`${whole.format(stream.processed)} frames`];
   if (stream.state === "streaming") facts.push(`age ${milliseconds(stream.age_ms)}`);
   if (Object.keys(stream.drops).length) facts.push(`dropped: ${causes(stream.drops)}`);
+  if (stream.thinned) facts.push(`${whole.format(stream.thinned)} left out by --every`);
   if (stream.reconnects) facts.push(`reconnected ${whole.format(stream.reconnects)} times`);
   const state = `${stream.state}${stream.state === "streaming" ? "" : ` for ${duration(stream.since)}`}`;
   const reason = stream.reason ? make("small", { textContent: stream.reason }) : "";
@@ -126,6 +127,7 @@ export function showStatus(status, find) {
   find("causes").replaceChildren(
     ...[...dropped].map(([cause, count]) => make("li", { textContent: `${whole.format(count)} ${cause}` })),
   );
+  find("network").textContent = status.frames ? milliseconds(status.network_ms.p50) : "–";
   if (status.point) {
     const { fps, p50, p99 } = status.point;
     find("fps").textContent = fps.toFixed(1);

@@ -9,6 +9,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from foldcam.benchmarks.studies.reliability.browser import PHONE, chromium, why_no_browser
+from foldcam.export.audit.audit import audit_bank
 from foldcam.export.bank import Bank
 from foldcam.export.bank_files import build_bank_file
 from foldcam.export.banks.pictures import RowPictures
@@ -68,3 +70,23 @@ def test_a_picture_is_found_by_name_then_by_hash_and_another_one_is_never_shown(
     assert unnamed.get(rows["red/0.png"]) is not None
     assert RowPictures(bank, None).get(0) is None
     assert len(dataset.samples) == 12
+
+
+@pytest.mark.skipif(bool(why_no_browser()), reason=why_no_browser())
+def test_ticked_pictures_become_the_list_to_remove_by_on_a_phone(held, photos, tmp_path):
+    page_file = tmp_path / "audit.html"
+    CliRunner().invoke(
+        app, ["bank", "audit", str(held), "--images", str(photos), "--out", str(page_file)]
+    )
+    asked: list[str] = []
+    with chromium() as browser:
+        page = browser.new_context(**PHONE).new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(page_file.as_uri())
+        boxes = page.locator("input[type=checkbox]")
+        boxes.first.check()
+        listed = page.locator("#list").input_value()
+        width = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    assert listed == Bank.load(held).names[audit_bank(Bank.load(held)).suspects()[0]]
+    assert width <= 0
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []

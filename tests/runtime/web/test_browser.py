@@ -19,6 +19,8 @@ from foldcam.benchmarks.studies.reliability.browser import (
 )
 from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.drawing.overlay import WARM, Style, overlay
+from foldcam.runtime.system.monitor import Cause
+from foldcam.runtime.vote import Vote
 from foldcam.runtime.web import broadcast
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -109,6 +111,32 @@ def test_an_estimate_has_two_colours_and_its_range(serve, look, make_item, outco
     assert not page.locator("#colormap").is_visible()
     assert "row 2" in page.locator("#nearest").inner_text()
     assert page.complaints == []
+
+
+def test_the_voted_label_stands_before_what_the_frame_says(serve, look, make_item):
+    served = serve()
+    served.feed(make_item(vote=Vote("green", 0.6, 5, 0.0)))
+    page = look(served)
+    wait_for_body(page, "picture", "live")
+    assert page.locator("#answer").inner_text() == "green"
+    assert page.locator("#similarity").inner_text() == "60% of 5 frames; now red 0.90"
+    served.feed(make_item(1, vote=Vote("red", 1.0, 1, 0.0)))
+    expect(page.locator("#similarity")).to_have_text("100% of 1 frame, 0.90")
+    assert page.complaints == []
+
+
+def test_frames_left_out_by_every_are_no_drops_and_the_network_s_time_is_said(
+    serve, look, make_item
+):
+    served = serve()
+    served.monitor.dropped(0, Cause.skipped, 7, early=True)
+    served.monitor.processed(0, 5.0, {}, [12.0])
+    served.feed(make_item())
+    page = look(served)
+    expect(page.locator("#sources")).to_contain_text("7 left out by --every")
+    assert page.locator("#drops").inner_text() == "0"
+    assert page.locator("#causes").inner_text() == ""
+    expect(page.locator("#network")).to_have_text(re.compile(r"12(\.\d)? ms"))
 
 
 def test_labels_from_the_model_are_text_and_never_markup(serve, look, make_item):
