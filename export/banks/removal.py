@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -168,6 +169,15 @@ class RemovalReport:
         }
 
 
+def _near_labels(selection: Selection, labels: Sequence[str]) -> str:
+    near = [
+        found
+        for label in sorted(selection.labels)
+        for found in get_close_matches(label, sorted(set(labels)), 1)
+    ]
+    return f" Did you mean {' or '.join(map(repr, near[:3]))}?" if near else ""
+
+
 def _rows(bank: Bank, rows: Sequence[int]) -> list[dict[str, Any]]:
     """What a report says of rows."""
     labels, names, hashes = bank.row_labels(), bank.row_names(), bank.image_hashes
@@ -222,6 +232,7 @@ def remove_from_bank(
         raise FoldcamError(
             f"The bank has none of what is to be removed ({', '.join(not_found[:3])}"
             f"{', ...' if len(not_found) > 3 else ''}): nothing was changed."
+            f"{_near_labels(selection, labels)}"
         )
     left = np.setdiff1d(np.arange(bank.rows), gone)
     if not len(left) or (labels and len({labels[row] for row in left}) < 2):

@@ -216,6 +216,7 @@ def test_what_cannot_be_removed_is_one_sentence(samples, build, tmp_path):
     some = Selection(images=frozenset(["ab" * 32]))
     for made, selection, sentence in [
         (bank, some, "has none of what is to be removed"),
+        (bank, Selection(labels=frozenset(["bleu"])), "nothing was changed. Did you mean 'blue'?"),
         (bank, Selection(labels=frozenset(["red", "blue"])), "Fewer than two labels"),
         (replace(bank, image_hashes=None), some, "does not know its image files"),
     ]:
