@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from foldcam.export.bank_arrays import (
 )
 from foldcam.export.bank_source import BankSource, read_source
 from foldcam.export.low_rank import factors
+from foldcam.runtime.bank.arithmetic import bank_sha256
 from foldcam.runtime.contract.fields import Fields
 from foldcam.runtime.contract.schema import (
     GRAD_WEIGHTS_RULES,
@@ -199,17 +199,14 @@ class Bank:
 
     def sha256(self) -> str:
         """Hash of arrays and labels."""
-        digest = hashlib.sha256()
-        for array in (self.embeddings, self.grad_weights, self.grad_index):
-            digest.update(f"{array.dtype} {array.shape};".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-        digest.update(json.dumps([[run.name, run.count] for run in self.labels]).encode())
-        if self.summands is not None:
-            digest.update(f"{self.summands} {self.rule};".encode())
+        arrays: list[npt.NDArray[Any]] = [self.embeddings, self.grad_weights, self.grad_index]
+        further: list[str | bytes] = (
+            [] if self.summands is None else [f"{self.summands} {self.rule};"]
+        )
         if self.outcome is not None:
-            digest.update(f"{self.outcome.tau!r} {self.outcome.transform};".encode())
-            digest.update(np.ascontiguousarray(self.outcome.values).tobytes())
-        return digest.hexdigest()
+            further.append(f"{self.outcome.tau!r} {self.outcome.transform};")
+            further.append(np.ascontiguousarray(self.outcome.values).tobytes())
+        return bank_sha256(arrays, self.labels, *further)
 
     def save(self, path: Path) -> None:
         """Write the bank as safetensors.

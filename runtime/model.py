@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,16 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.runtime.backends import Array, Backend, Library, Provider, open_backend
+from foldcam.runtime.backends import (
+    Array,
+    Backend,
+    Library,
+    Provider,
+    TakesBank,
+    open_backend,
+    use_bank,
+)
+from foldcam.runtime.bank.live_bank import LiveBank, bank_path
 from foldcam.runtime.batch import Batch, Row
 from foldcam.runtime.contract.schema import (
     CONTRAST,
@@ -28,7 +38,7 @@ from foldcam.runtime.contract.schema import (
 )
 from foldcam.runtime.contract.tensors import expected_tensors
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.images.given import ImageLike, as_image
 from foldcam.runtime.result import Result as Result
 from foldcam.runtime.result import Timings as Timings
 from foldcam.runtime.result import without_answer
@@ -47,11 +57,13 @@ class ForwardPass:
         rows: the rows of the batch.
         outputs: every output by name, batch first.
         milliseconds: that it took.
+        contract: with the bank that the model answered by; None for the model's own.
     """
 
     rows: Sequence[Row]
     outputs: dict[str, Array]
     milliseconds: float
+    contract: Contract | None = None
 
 
 class FoldedModel:
@@ -62,18 +74,20 @@ class FoldedModel:
         again: opens it again after a failure; without it a failure is final.
 
     Example:
-        >>> from foldcam import FoldedModel, read_image
+        >>> from foldcam import FoldedModel
         >>> with FoldedModel.load("model.onnx") as model:
-        ...     result = model(read_image("photo.png"))
+        ...     result = model("photo.png")
         >>> result.heatmap.shape, result.labels
         ((12, 12), ['red'])
     """
 
     def __init__(self, backend: Backend, again: Callable[[], Backend] | None = None) -> None:
+        self._bank_file: Path | None = None
+        self._bank_state: tuple[int, int, int] | None = None
         self._backend = backend
         self._again = again
-        self.contract: Contract = backend.contract
-        """What the model promises."""
+        # A pass and a change of the bank take turns.
+        self._turn = threading.Lock()
 
     @classmethod
     def load(
@@ -102,40 +116,145 @@ class FoldedModel:
         def again() -> Backend:
             return open_backend(path, provider, threads, library=library, cuda_graph=cuda_graph)
 
-        return cls(again(), again)
+        bank_file = bank_path(Path(path))
+        # Looked at first: what is written while it is read is taken up afterwards.
+        state = _state_of(bank_file)
+        model = cls(again(), again)
+        if model.contract.bank_input is not None:
+            model._bank_file, model._bank_state = bank_file, state
+        return model
+
+    @property
+    def contract(self) -> Contract:
+        """What the model promises; where its bank is an input, with the labels of that bank."""
+        return self._backend.contract
+
+    def use_bank(self, bank: LiveBank | Path | str) -> None:
+        """Answer by another bank from the next pass on; for a model whose bank is an input.
+
+        Args:
+            bank: the bank or its file, of the model's network.
+
+        Raises:
+            FoldcamError: the model's bank is no input, or this is not a bank of its network; the
+                model answers as before then.
+        """
+        with self._turn:
+            use_bank(self._backend, bank)
+
+    def take_up_bank(self) -> bool:
+        """Answer by the bank's file as it is now, if another process has changed it.
+
+        Returns:
+            Whether it had changed.
+
+        Raises:
+            FoldcamError: it has changed, and cannot be used; the model answers as before, and
+                the next call looks again only if the file changes once more.
+        """
+        if self._bank_file is None:
+            return False
+        state = _state_of(self._bank_file)
+        if state is None or state == self._bank_state:
+            return False
+        self._bank_state = state
+        self.use_bank(self._bank_file)
+        return True
 
     @property
     def backend(self) -> str:
         """Library and device in words, such as `onnxruntime 1.22 on cpu`."""
         return f"{self._backend.name} on {self._backend.device}"
 
-    def __call__(self, image: Image) -> Result:
+    def __repr__(self) -> str:
+        return f"<FoldedModel of {self.contract.summary()}, {self.backend}>"
+
+    def __call__(self, image: ImageLike) -> Result:
         """One image.
 
         Args:
-            image: `uint8 [H, W, 3]` RGB of any size.
+            image: `uint8 [H, W, 3]` RGB of any size, the path of a photograph, or a picture of
+                Pillow's.
 
         Raises:
             FoldcamError: as `run_batch`.
         """
         return self.run_batch([image])[0]
 
-    def run_batch(self, images: Sequence[Image]) -> list[Result]:
+    def run_batch(self, images: Sequence[ImageLike]) -> list[Result]:
         """Several images in one forward pass.
 
         Args:
-            images: each `uint8 [H, W, 3]` RGB; their sizes may differ.
+            images: each as for a single one; their sizes may differ.
 
         Raises:
-            FoldcamError: an image is not such an array, the backend failed, or the
+            FoldcamError: an image is none of these or cannot be read, the backend failed, or the
                 model returned something other than it promises.
         """
-        if not images:
+        if isinstance(images, (str, Path)):
+            raise FoldcamError(f"run_batch takes a list of images: give [{str(images)!r}].")
+        if len(images) == 0:
             return []
         batch = Batch(self.contract, len(images))
         for image in images:
-            batch.add(image)
+            batch.add(as_image(image))
         return self.infer(batch)
+
+    def explain(
+        self,
+        image: ImageLike,
+        *,
+        like: ImageLike | None = None,
+        label: str | None = None,
+        against: str | None = None,
+        direction: npt.NDArray[np.floating] | None = None,
+    ) -> Result:
+        """What in an image speaks for another answer than the model's own.
+
+        Its maps `heatmap` and `contribution` are those of the direction `v` that was asked for;
+        everything else is as of a plain call. Exactly one of `like`, `label` and `direction` says
+        what is asked.
+
+        Args:
+            image: as of a plain call.
+            like: another image: what makes this one like it, `v = e(like) - mean(bank)`.
+            label: a label of the bank: `v = mean(label) - mean(others)`.
+            against: with `label`, another one: `v = mean(label) - mean(against)`.
+            direction: `[D]`, any direction in the space of the embeddings, such as the embedding
+                of a text; `contribution` is in units of `v . e`.
+
+        Raises:
+            FoldcamError: the model takes no query, nothing or too much was asked, a label is not
+                in the bank, a direction is zero, not finite or of another size, or as
+                `run_batch`.
+        """
+        if sum(each is not None for each in (like, label, direction)) != 1:
+            raise FoldcamError("explain needs exactly one of like, label and direction.")
+        if against is not None and label is None:
+            raise FoldcamError("explain: against needs a label.")
+        if not self.contract.query or self._bank is None:
+            raise FoldcamError(
+                "The model answers for its bank alone: export or fold it again with --query."
+            )
+        if like is not None:
+            found = self(like)
+            if not found.valid:
+                raise FoldcamError(f"explain: of the other image, {found.error}.")
+            direction = self._bank.toward(found.embedding)
+        elif label is not None:
+            direction = self._bank.direction_of(label, against)
+        assert direction is not None
+        asked = np.asarray(direction, np.float32)
+        if asked.shape != (self.contract.bank.embedding_size,):
+            raise FoldcamError(
+                f"explain: the direction has the shape {list(asked.shape)} where "
+                f"[{self.contract.bank.embedding_size}] is needed."
+            )
+        if not np.isfinite(asked).all() or not asked.any():
+            raise FoldcamError("explain: the direction is zero or not finite.")
+        batch = Batch(self.contract, 1)
+        batch.add(as_image(image))
+        return self.results(self.forward(batch, asked[None]))[0]
 
     def infer(self, batch: Batch) -> list[Result]:
         """One forward pass over what was preprocessed elsewhere, such as in another thread.
@@ -152,16 +271,22 @@ class FoldedModel:
         """
         return self.results(self.forward(batch))
 
-    def forward(self, batch: Batch) -> ForwardPass:
+    def forward(self, batch: Batch, query: npt.NDArray[np.float32] | None = None) -> ForwardPass:
         """The forward pass alone, for whoever reads its outputs while the next one runs.
+
+        Args:
+            batch: of this model's contract.
+            query: `float32 [N, D]`, of a model that takes it; None asks the bank.
 
         Raises:
             FoldcamError: the backend failed.
         """
         rows = batch.rows
-        start = time.perf_counter()
-        outputs = self._backend.run(batch.images) if rows else {}
-        return ForwardPass(rows, outputs, 1e3 * (time.perf_counter() - start))
+        with self._turn:
+            start = time.perf_counter()
+            outputs = self._run(batch.images, query) if rows else {}
+            took = 1e3 * (time.perf_counter() - start)
+            return ForwardPass(rows, outputs, took, self._backend.contract)
 
     def results(self, done: ForwardPass) -> list[Result]:
         """What a forward pass says, one result per row; `Result.error` where that is nothing.
@@ -169,23 +294,23 @@ class FoldedModel:
         Raises:
             FoldcamError: the model returned something other than it promises.
         """
-        rows = done.rows
+        rows, contract = done.rows, done.contract or self.contract
         if not rows:
             return []
         inference_ms = done.milliseconds / len(rows)
-        outputs = self._promised(done.outputs, len(rows))
+        outputs = _promised(contract, done.outputs, len(rows))
         wrong = _wrong_rows(outputs)
         right = [reason is None for reason in wrong]
-        self._check_rows(outputs[NEIGHBOR][right])
+        _check_rows(contract, outputs[NEIGHBOR][right])
         if RUNNER_UP in outputs:
-            self._check_rows(outputs[RUNNER_UP][right])
+            _check_rows(contract, outputs[RUNNER_UP][right])
         # Rounding may go beyond what a cosine can be.
         outputs = {
             name: np.clip(array, -1.0, 1.0) if name in _COSINES else array
             for name, array in outputs.items()
         }
         results = [
-            self._result(outputs, index, row, inference_ms, answered)
+            _result(contract, outputs, index, row, inference_ms, answered)
             for index, (row, answered) in enumerate(zip(rows, right, strict=True))
         ]
         return [
@@ -206,10 +331,23 @@ class FoldedModel:
         """
         if self._again is None:
             raise FoldcamError("This model was made without a way to open its backend again.")
-        self._backend.close()
-        self._backend = self._again()
-        if self._backend.contract != self.contract:
+        contract = self.contract
+        with self._turn:
+            self._backend.close()
+            self._backend = self._again()
+        # A bank that is an input may have changed meanwhile.
+        if self.contract.of_file() != contract.of_file():
             raise FoldcamError("The model's file was replaced by another one: start again.")
+
+    def _run(self, images: Array, query: Array | None) -> dict[str, Array]:
+        if query is None:
+            return self._backend.run(images)
+        assert isinstance(self._backend, TakesBank)
+        return self._backend.run_query(images, query)
+
+    @property
+    def _bank(self) -> LiveBank | None:
+        return self._backend.bank if isinstance(self._backend, TakesBank) else None
 
     def close(self) -> None:
         """Give memory and device back."""
@@ -226,65 +364,81 @@ class FoldedModel:
     ) -> None:
         self.close()
 
-    def _promised(self, outputs: dict[str, Array], count: int) -> dict[str, Array]:
-        """The outputs of the contract. Declared shapes may be open: only now are they known."""
-        promised = expected_tensors(self.contract)[1]
-        for tensor in promised:
-            name, shape = tensor.name, (count, *tensor.shape[1:])
-            if outputs[name].shape != shape:
-                raise FoldcamError(
-                    f"The model returned {name!r} of shape {list(outputs[name].shape)} where its "
-                    f"metadata promise {list(shape)}: export it again."
-                )
-        return {tensor.name: outputs[tensor.name] for tensor in promised}
 
-    def _check_rows(self, rows: Array) -> None:
-        """Of right answers alone: where the numbers are none, a library may return any row."""
-        known = self.contract.bank.rows
-        outside = rows[(rows < 0) | (rows >= known)]
-        if outside.size:
+def _state_of(path: Path | None) -> tuple[int, int, int] | None:
+    """By which a change of a file is known; None where it is not there."""
+    if path is None:
+        return None
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _promised(contract: Contract, outputs: dict[str, Array], count: int) -> dict[str, Array]:
+    """The outputs of the contract. Declared shapes may be open: only now are they known."""
+    promised = expected_tensors(contract)[1]
+    for tensor in promised:
+        name, shape = tensor.name, (count, *tensor.shape[1:])
+        if outputs[name].shape != shape:
             raise FoldcamError(
-                f"The model returned bank row {int(outside.max())} and its metadata describe a "
-                f"bank of {known}: graph and metadata disagree, so export it again."
+                f"The model returned {name!r} of shape {list(outputs[name].shape)} where its "
+                f"metadata promise {list(shape)}: export it again."
             )
+    return {tensor.name: outputs[tensor.name] for tensor in promised}
 
-    def _result(
-        self, outputs: dict[str, Array], index: int, row: Row, inference_ms: float, answered: bool
-    ) -> Result:
-        """One row of the outputs; without an answer, no row of the bank is looked up."""
-        contract = self.contract
-        recipe, continuous = contract.preprocessing, contract.outcome is not None
-        labelled = answered and not continuous
-        runner_up = int(outputs[RUNNER_UP][index]) if RUNNER_UP in outputs else None
 
-        def map_of(name: str) -> npt.NDArray[np.float32] | None:
-            return outputs[name][index, 0] if name in outputs else None
-
-        return Result(
-            embedding=outputs[EMBEDDING][index],
-            heatmap=outputs[HEATMAP][index, 0],
-            neighbors=outputs[NEIGHBOR][index],
-            similarities=outputs[SIMILARITY][index],
-            labels=[contract.label_of(int(each)) for each in outputs[NEIGHBOR][index]]
-            if labelled
-            else [],
-            affine=row.affine,
-            input_wh=(recipe.width, recipe.height),
-            frame_wh=row.frame_wh,
-            timings=Timings(row.preprocess_ms, inference_ms),
-            estimate=float(outputs[ESTIMATE][index]) if continuous else None,
-            heatmap_lower=map_of(HEATMAP_LOWER),
-            box=row.box,
-            contribution=map_of(CONTRIBUTION),
-            contrast=map_of(CONTRAST),
-            runner_up=runner_up,
-            runner_up_label=None
-            if runner_up is None or not labelled
-            else contract.label_of(runner_up),
-            runner_up_similarity=float(outputs[RUNNER_UP_SIMILARITY][index])
-            if RUNNER_UP_SIMILARITY in outputs
-            else None,
+def _check_rows(contract: Contract, rows: Array) -> None:
+    """Of right answers alone: where the numbers are none, a library may return any row."""
+    known = contract.bank.rows
+    outside = rows[(rows < 0) | (rows >= known)]
+    if outside.size:
+        raise FoldcamError(
+            f"The model returned bank row {int(outside.max())} and its metadata describe a "
+            f"bank of {known}: graph and metadata disagree, so export it again."
         )
+
+
+def _result(
+    contract: Contract,
+    outputs: dict[str, Array],
+    index: int,
+    row: Row,
+    inference_ms: float,
+    answered: bool,
+) -> Result:
+    """One row of the outputs; without an answer, no row of the bank is looked up."""
+    recipe, continuous = contract.preprocessing, contract.outcome is not None
+    labelled = answered and not continuous
+    runner_up = int(outputs[RUNNER_UP][index]) if RUNNER_UP in outputs else None
+
+    def map_of(name: str) -> npt.NDArray[np.float32] | None:
+        return outputs[name][index, 0] if name in outputs else None
+
+    return Result(
+        embedding=outputs[EMBEDDING][index],
+        heatmap=outputs[HEATMAP][index, 0],
+        neighbors=outputs[NEIGHBOR][index],
+        similarities=outputs[SIMILARITY][index],
+        labels=[contract.label_of(int(each)) for each in outputs[NEIGHBOR][index]]
+        if labelled
+        else [],
+        affine=row.affine,
+        input_wh=(recipe.width, recipe.height),
+        frame_wh=row.frame_wh,
+        timings=Timings(row.preprocess_ms, inference_ms),
+        estimate=float(outputs[ESTIMATE][index]) if continuous else None,
+        heatmap_lower=map_of(HEATMAP_LOWER),
+        box=row.box,
+        contribution=map_of(CONTRIBUTION),
+        contrast=map_of(CONTRAST),
+        runner_up=runner_up,
+        runner_up_label=None if runner_up is None or not labelled else contract.label_of(runner_up),
+        runner_up_similarity=float(outputs[RUNNER_UP_SIMILARITY][index])
+        if RUNNER_UP_SIMILARITY in outputs
+        else None,
+    )
 
 
 def _wrong_rows(outputs: dict[str, Array]) -> list[str | None]:

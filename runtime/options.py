@@ -114,7 +114,6 @@ class ServeOptions:
             addresses, `localhost` and this machine's own name need not be among them.
         fps: pictures per second that each stream sends at most; the run's own rate is
             not touched.
-        thumbnails: folder with one picture or one folder of pictures per label.
     """
 
     host: str = "127.0.0.1"
@@ -123,4 +122,3 @@ class ServeOptions:
     clients: int = 64
     names: tuple[str, ...] = ()
     fps: float = 15.0
-    thumbnails: str | None = None

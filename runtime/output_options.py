@@ -21,6 +21,7 @@ class OutputOptions:
             frame's size with 16 bits of grey.
         jsonl: a file, or `-` for standard output.
         embedding: whether JSON lines (also of MQTT and the webhook) carry the embedding.
+        report: a folder for a page of the run, `report.html`.
         parquet: a file of embeddings, labels and boxes.
         mqtt: `mqtt://user:password@host:1883/topic`; never shown with its credentials.
         webhook: `https://host/path`, to which JSON lines are posted; never shown with its secrets.
@@ -37,6 +38,7 @@ class OutputOptions:
     maps_format: MapsFormat = "npz"
     jsonl: str | None = None
     embedding: bool = True
+    report: str | None = None
     parquet: str | None = None
     mqtt: str | None = field(default=None, repr=False)
     webhook: str | None = field(default=None, repr=False)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from foldcam.export.commands.options import (
+    BankAsInput,
     BankPrecision,
     BaselineText,
     BatchSize,
@@ -28,6 +29,7 @@ from foldcam.export.commands.options import (
     Neighbors,
     ObjectiveText,
     Output,
+    Query,
     Resize,
     Search,
     Seed,
@@ -51,6 +53,7 @@ from foldcam.export.commands.options import (
     training_data,
 )
 from foldcam.runtime.at_stake import Read, Written, check_outputs, keep_network, network_file
+from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.command import print_json
 
 app = typer.Typer(no_args_is_help=True)
@@ -83,6 +86,8 @@ def export(
     grad_weights: GradWeightsText = "auto",
     baseline: BaselineText = "auto",
     contrast: Contrast = False,
+    bank_input: BankAsInput = False,
+    query: Query = False,
     transfer: Transfer = 1,
     neighbors: Neighbors = 1,
     heatmap_size: HeatmapSizeText = "native",
@@ -112,6 +117,14 @@ def export(
         Path | None,
         typer.Option(help="Also writes the bank to this .safetensors file."),
     ] = None,
+    gallery: Annotated[
+        bool,
+        typer.Option(
+            "--gallery",
+            help="Also writes MODEL.gallery beside the model: a thumbnail and the map of each "
+            "training image, for --beside, --report and the live page (default: none).",
+        ),
+    ] = False,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -123,8 +136,10 @@ def export(
     from foldcam.export.grafting.fold import FoldOptions
     from foldcam.export.models.spec import load_model, with_overrides
     from foldcam.export.progress import ProgressBar
+    from foldcam.runtime.bank.live_bank import bank_path
     from foldcam.runtime.contract.explanation import explanation_text
     from foldcam.runtime.contract.schema import INPUT_TYPES, PRECISIONS
+    from foldcam.runtime.gallery.gallery import gallery_path
     from foldcam.runtime.system.text import number_text
 
     rule = choice("--channels", channels, CHANNEL_RULES)
@@ -139,7 +154,14 @@ def export(
         storage=storage_of(search, compress, bank_precision),
         baseline=baseline_of(baseline),
         contrast=contrast,
+        bank_input=bank_input or query,
+        query=query,
     )
+    if gallery and options.bank_input:
+        raise FoldcamError(
+            "--gallery shows the rows of a bank that stays as it is, and --bank-input makes one "
+            "that changes: leave one of them out."
+        )
     check_image_flags(resize, color)
     check_outputs(
         [
@@ -147,7 +169,12 @@ def export(
             Read("--weights", weights),
             Read("--images", images),
         ],
-        [Written("--out", out), Written("--bank", bank)],
+        [
+            Written("--out", out),
+            Written("--bank", bank),
+            Written("--bank-input", bank_path(out) if options.bank_input else None),
+            Written("--gallery", gallery_path(out) if gallery else None),
+        ],
     )
     keep_network("--out", out)
     goal = goal_of(objective, continuous=continuous, log=log, seed=seed)
@@ -171,6 +198,7 @@ def export(
             opset=opset,
             batch_size=batch_size,
             bank_out=bank,
+            gallery=gallery,
             progress=progress,
         )
     contract = report.contract
@@ -185,9 +213,12 @@ def export(
         "head_linear": report.bank.head.linear,
         "explanation": None if contract.explanation is None else vars(contract.explanation),
         "optional_outputs": list(contract.optional_outputs),
-        "rows": contract.bank.rows,
-        "grad_weight_rows": contract.bank.grad_weight_rows,
-        "labels": len({run.name for run in contract.labels}),
+        "rows": report.bank.bank.rows,
+        "grad_weight_rows": len(report.bank.bank.labels)
+        if options.bank_input
+        else contract.bank.grad_weight_rows,
+        "labels": len({run.name for run in report.bank.bank.labels}),
+        "bank_input": str(bank_path(report.path)) if options.bank_input else None,
         "outcome": None if contract.outcome is None else vars(contract.outcome),
         "objective": contract.bank.objective,
         "compression": contract.bank.compression,
@@ -198,6 +229,7 @@ def export(
         "notes": report.notes,
         **data_document(dataset),
         "bank_file": None if bank is None else str(bank),
+        "gallery_file": None if report.gallery is None else str(report.gallery.path),
     }
     if as_json:
         print_json(summary)
@@ -213,11 +245,16 @@ def export(
         low, high = number_text(contract.outcome.low), number_text(contract.outcome.high)
         what = f"with values from {low} to {high}"
     print(
-        f"  bank         {contract.bank.rows} images {what}, "
-        f"{contract.bank.grad_weight_rows} distinct rows of grad-weights"
+        f"  bank         {summary['rows']} images {what}, "
+        f"{summary['grad_weight_rows']} distinct rows of grad-weights"
     )
+    if options.bank_input:
+        print(f"  bank input   {summary['bank_input']}, which has to lie beside the model")
     if bank is not None:
         print(f"  bank file    {bank}: {bank.stat().st_size / 1e6:.1f} MB")
+    if report.gallery is not None:
+        file = report.gallery.path
+        print(f"  gallery      {file}: {file.stat().st_size / 1e6:.1f} MB")
     if contract.bank.storage is not None:
         print(f"  storage      {contract.bank.storage.sentence()}")
     if report.fidelity is not None:

@@ -88,6 +88,22 @@ def fold(
             show_default=_OWN.format("no"),
         ),
     ] = None,
+    bank_input: Annotated[
+        bool | None,
+        typer.Option(
+            "--bank-input/--no-bank-input",
+            help="Keeps the bank in a file of its own beside the model, as in foldcam export.",
+            show_default=_OWN.format("no"),
+        ),
+    ] = None,
+    query: Annotated[
+        bool | None,
+        typer.Option(
+            "--query/--no-query",
+            help="Adds the input query, as in foldcam export; includes --bank-input.",
+            show_default=_OWN.format("no"),
+        ),
+    ] = None,
     search: Search = "auto",
     compress: Annotated[
         str | None,
@@ -119,17 +135,26 @@ def fold(
         options = replace(options, baseline=choice("--baseline", baseline, BASELINES))
     if contrast is not None:
         options = replace(options, contrast=contrast)
+    if bank_input is not None:
+        options = replace(options, bank_input=bank_input, query=bank_input and options.query)
+    if query is not None:
+        options = replace(options, query=query, bank_input=query or options.bank_input)
     storage = storage_of(search, compress or "none", bank_precision)
     if compress is None:
         storage = replace(storage, compression=options.storage.compression)
-    report = fold_file(network, Bank.load(bank), out, replace(options, storage=storage))
+    loaded = Bank.load(bank)
+    report = fold_file(network, loaded, out, replace(options, storage=storage))
     contract, replaced = report.contract, report.replaced
+    if replaced is not None and replaced.bank_input is not None:
+        replaced = None  # it had no bank in its graph
     summary = {
         "model": str(out),
         "bytes": out.stat().st_size,
-        "rows": contract.bank.rows,
-        "grad_weight_rows": contract.bank.grad_weight_rows,
-        "labels": len({run.name for run in contract.labels}),
+        "rows": loaded.rows,
+        "grad_weight_rows": len(loaded.labels)
+        if options.bank_input
+        else contract.bank.grad_weight_rows,
+        "labels": len({run.name for run in loaded.labels}),
         "transfer": contract.transfer,
         "neighbors": contract.neighbors,
         "heatmap_size": list(contract.heatmap_size),
@@ -141,7 +166,7 @@ def fold(
         print_json(summary)
         return
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
-    print(f"  bank         {contract.bank.rows} rows of {contract.origin.data}")
+    print(f"  bank         {loaded.rows} rows of {contract.origin.data}")
     if replaced is not None:
         print(f"  in place of  {replaced.bank.rows} rows of {replaced.origin.data}")
     print(f"Next: foldcam verify {out} --images DATA")

@@ -99,6 +99,22 @@ Contrast = Annotated[
         "what speaks for the label and not for the most similar other label.",
     ),
 ]
+BankAsInput = Annotated[
+    bool,
+    typer.Option(
+        "--bank-input",
+        help="Keeps the bank in a file of its own beside the model, where `runtime bank` changes "
+        "it on the device, in place of constants of the graph.",
+    ),
+]
+Query = Annotated[
+    bool,
+    typer.Option(
+        "--query",
+        help="Adds the input query, by which a map can be asked for another direction than the "
+        "bank's: another picture, one label against another, a text; includes --bank-input.",
+    ),
+]
 Transfer = Annotated[
     int,
     typer.Option(

@@ -12,6 +12,9 @@ from foldcam.export.onnx_graphs.writing import PREFIX, Graft
 from foldcam.runtime.contract.schema import RUNNER_UP, RUNNER_UP_SIMILARITY
 from foldcam.runtime.errors import FoldcamError
 
+ROW_LABELS = PREFIX + "row_labels"
+"""`int32 [rows]`: the number of each row's label."""
+
 
 def check_contrast(bank: Bank, stored: StoredBank) -> None:
     """Whether a bank has another label, and a search that looks at all of its rows.
@@ -47,7 +50,7 @@ def graft_runner_up(graft: Graft, bank: Bank, rows: str, found: int) -> str:
     """
     counts = [run.count for run in bank.labels]
     labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-    table = graft.constant("row_labels", labels, np.int32)
+    table = graft.constant(ROW_LABELS, labels, np.int32)
     first = rows if found == 1 else graft.first_columns(rows, 1, PREFIX + "first_row")
     own = graft.node("Gather", [table, first], PREFIX + "own_label", axis=0)
     same = graft.node("Equal", [table, own], PREFIX + "same_label")

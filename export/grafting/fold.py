@@ -33,6 +33,12 @@ import onnx
 from onnx import TensorProto, helper
 
 from foldcam.export.bank import Bank
+from foldcam.export.grafting.bank_input import (
+    directions_stored,
+    graft_query,
+    to_inputs,
+    with_directions,
+)
 from foldcam.export.grafting.checks import (
     check_input,
     check_mean,
@@ -70,6 +76,7 @@ from foldcam.runtime.contract.schema import (
     CONTRIBUTION,
     EMBEDDING,
     METADATA_KEY,
+    BankInput,
     BankSummary,
     Baseline,
     Contract,
@@ -86,6 +93,9 @@ from foldcam.runtime.images.preprocess import Preprocessing
 _log = logging.getLogger(__name__)
 
 HeatmapSize = Literal["native", "input"] | tuple[int, int]
+
+MOST_ROWS = 10_000
+"""Rows for which engines of a model are built whose bank is an input, if it has not more."""
 
 # TensorRT's TopK takes no more.
 _MOST_FOUND = 3840
@@ -107,6 +117,9 @@ class FoldOptions:
         baseline: what summands are compared with; None chooses by the kind of head, see
             `default_baseline`.
         contrast: whether the map of the label and not the runner-up is an output as well.
+        bank_input: whether the bank is an input of the graph, to be changed on the device, in
+            place of constants.
+        query: whether a direction can be given in place of the bank's; needs `bank_input`.
     """
 
     transfer: int = 1
@@ -117,6 +130,8 @@ class FoldOptions:
     storage: StorageOptions = field(default_factory=StorageOptions)
     baseline: Baseline | None = None
     contrast: bool = False
+    bank_input: bool = False
+    query: bool = False
 
 
 def fold(
@@ -161,6 +176,10 @@ def fold(
             "uint8, or export the network again."
         )
     free_names(folded.graph)
+    if options.query and not options.bank_input:
+        raise FoldcamError("--query needs a bank that can be asked: add --bank-input.")
+    if options.bank_input:
+        bank = with_directions(bank, model, options.storage)
     check_sizes(folded, bank, channels)
     check_summands(model, bank)
     explanation = _explanation(bank, options, marked_summands(model)[1])
@@ -169,7 +188,7 @@ def fold(
     check_mean(bank, (channels, height, width))
     if options.precision == "fp16" and not is_float16(folded):
         folded = to_float16(folded)
-    stored = store(bank, options.storage)
+    stored = directions_stored(bank) if options.bank_input else store(bank, options.storage)
     if options.contrast:
         check_contrast(bank, stored)
     transfer = _clamped("--transfer", options.transfer, bank, stored)
@@ -195,7 +214,10 @@ def fold(
             graft, head_end or EMBEDDING, explanation.summands, explanation.query, feature_map,
             bank.embedding_size,
         )  # fmt: skip
-    signed = maps.signed(transferred.rows if own is None else own.at(transferred.rows, "label"))
+    asked = transferred.rows
+    if options.query:
+        asked = graft_query(graft, asked, bank.embedding_size)
+    signed = maps.signed(asked if own is None else own.at(asked, "label"))
     if bank.outcome is None:
         maps.heatmap(signed)
     else:
@@ -212,6 +234,8 @@ def fold(
             against = maps.signed(weights, "runner_up_heat")
             maps.contrast(cosines, maps.in_cosines(against, other.scale, norm, "runner_up"))
 
+    if options.bank_input:
+        to_inputs(folded.graph, bank.embedding_size)
     check_file_size(network_bytes, weight_bytes(folded) - network_bytes, bank.rows)
     contract = Contract(
         preprocessing=preprocessing,
@@ -240,7 +264,10 @@ def fold(
         precision=options.precision,
         explanation=explanation,
         optional_outputs=_optional_outputs(explanation, options),
+        bank_input=BankInput(max(MOST_ROWS, bank.rows)) if options.bank_input else None,
+        query=options.query,
     )
+    contract = contract.of_file()
     _replace_outputs(folded.graph, contract)
     entry = folded.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, contract.to_json()

@@ -21,7 +21,7 @@ from foldcam.export.bank import Bank, BankOutcome
 from foldcam.export.grafting.packed_codes import PackedRows, unpack, words_per_row
 from foldcam.export.onnx_graphs.writing import PREFIX
 from foldcam.runtime.contract.bank_storage import BankStorage
-from foldcam.runtime.contract.schema import Contract
+from foldcam.runtime.contract.schema import BANK_EMBEDDING, Contract
 from foldcam.runtime.errors import FoldcamError
 
 Array = npt.NDArray[Any]
@@ -173,6 +173,13 @@ def stored_bank_of(model: onnx.ModelProto, contract: Contract) -> StoredBank:
     Raises:
         FoldcamError: they are missing or do not match the contract.
     """
+    if contract.bank_input is not None and any(
+        value.name == BANK_EMBEDDING for value in model.graph.input
+    ):
+        raise FoldcamError(
+            "The bank is an input of this model and no part of its graph: fold it in first, with "
+            "foldcam fold MODEL.onnx --bank MODEL.bank --no-bank-input."
+        )
     arrays: dict[str, Array] = {
         tensor.name: numpy_helper.to_array(tensor)
         for tensor in model.graph.initializer

@@ -9,6 +9,7 @@ import onnx
 
 from foldcam.export.bank import Bank
 from foldcam.export.bank_source import BankSource, needed_source
+from foldcam.export.grafting.bank_input import bank_beside, with_directions
 from foldcam.export.grafting.fold import FoldOptions, fold
 from foldcam.export.grafting.options import StorageOptions, parse_compression
 from foldcam.export.grafting.unfold import network_of
@@ -68,6 +69,8 @@ def fold_file(
             network = network_of(load_message(network_path), contract)
         else:
             network = _embedding_network(network_path, bank, source)
+        options = options or _options_of(contract)
+        live = with_directions(bank, network, options.storage) if options.bank_input else None
         folded = fold(
             network,
             bank,
@@ -75,9 +78,11 @@ def fold_file(
             layer=source.layer,
             origin=source.origin,
             versions=_versions(contract),
-            options=options or _options_of(contract),
+            options=options,
         )
         onnx.save(folded, temporary)
+        with bank_beside(temporary, out, live):
+            pass
     return FoldReport(out, read_contract(out), contract)
 
 
@@ -170,6 +175,8 @@ def _options_of(contract: Contract | None) -> FoldOptions:
         storage=StorageOptions(compression=parse_compression(contract.bank.compression)),
         baseline=None if contract.explanation is None else contract.explanation.baseline,
         contrast=CONTRAST in contract.optional_outputs,
+        bank_input=contract.bank_input is not None,
+        query=contract.query,
     )
 
 

@@ -71,6 +71,9 @@ def network_of(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
     _keep(graph.node, lambda node: not _grafted(node.name) or bool(kept & {*node.output}))
     _keep(graph.initializer, lambda tensor: not _grafted(tensor.name) or tensor.name in kept)
     _keep(graph.value_info, lambda value: not _grafted(value.name) or value.name in kept)
+    inputs = [value for value in graph.input if value.name == IMAGE]
+    del graph.input[:]
+    graph.input.extend(inputs)
     embedding = onnx.ValueInfoProto()
     embedding.CopyFrom(next(value for value in graph.output if value.name == EMBEDDING))
     del graph.output[:]

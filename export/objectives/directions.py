@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from foldcam.runtime.bank.arithmetic import class_sums as class_sums
+from foldcam.runtime.bank.arithmetic import triplets_of_sums as triplets_of_sums
 from foldcam.runtime.errors import FoldcamError
 
 Floats = npt.NDArray[np.float32]
@@ -116,37 +118,6 @@ def all_triplets(embeddings: Floats, labels: Integers) -> Directions:
     """
     per_class = triplets_of_sums(class_sums(embeddings, labels), np.bincount(labels))
     return Directions(per_class[labels], per_class=True)
-
-
-def triplets_of_sums(sums: Doubles, counts: Integers) -> Floats:
-    """`all_triplets`, for each class once.
-
-    Args:
-        sums: `float64 [C, D]`, of each class's embeddings.
-        counts: `int64 [C]`, images of each class, at least 1.
-
-    Returns:
-        `float32 [C, D]`.
-
-    Raises:
-        FoldcamError: there is one class only.
-    """
-    if len(counts) < 2:
-        raise FoldcamError(
-            "All images have one label: a triplet needs an image of another label, so add one."
-        )
-    means = sums / counts[:, None]
-    others = (sums.sum(axis=0) - sums) / (counts.sum() - counts)[:, None]
-    directions: Floats = (means - others).astype(np.float32)
-    return directions
-
-
-def class_sums(embeddings: Floats, labels: Integers) -> Doubles:
-    """`float64 [C, D]`: the sum of each class's embeddings; shapes as in `all_triplets`."""
-    sums = np.zeros((int(labels.max()) + 1, embeddings.shape[1]))
-    # Added up in float64 without a copy of all rows in it.
-    np.add.at(sums, labels, embeddings)
-    return sums
 
 
 def sampled_triplets(embeddings: Floats, labels: Integers, count: int, seed: int) -> Directions:

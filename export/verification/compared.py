@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnx
 
 from foldcam.export.bank import Bank
+from foldcam.export.grafting.bank_input import to_constants
 from foldcam.export.grafting.checks import takes_uint8
 from foldcam.export.grafting.in_graph import bank_of, is_intact, stored_bank_of
 from foldcam.export.grafting.unfold import network_of
@@ -20,6 +21,7 @@ from foldcam.export.onnx_graphs.normalization import find_normalization
 from foldcam.export.verification.formulas import NetworkValues, scaled_estimate
 from foldcam.export.verification.limits import Precision, precision_of
 from foldcam.runtime.backends import Backend, open_backend
+from foldcam.runtime.bank.live_bank import bank_path
 from foldcam.runtime.contract.schema import (
     CONTRAST,
     CONTRIBUTION,
@@ -88,6 +90,9 @@ class ComparedModel:
         self._backend: Backend = open_backend(path, provider="cpu" if onnx_file else "auto")
         self.contract: Contract = self._backend.contract
         self.model = load_message(path) if onnx_file else None
+        if self.model is not None and self.contract.bank_input is not None:
+            bank = Bank.load(bank_path(path))
+            self.model = to_constants(self.model, self.contract, bank)
         self.bank = None if self.model is None else bank_of(self.model, self.contract)
         self.stored = None if self.model is None else stored_bank_of(self.model, self.contract)
 

@@ -12,7 +12,9 @@ from foldcam.runtime.backends.interface import Backend as Backend
 from foldcam.runtime.backends.interface import Library as Library
 from foldcam.runtime.backends.interface import Provider as Provider
 from foldcam.runtime.backends.interface import Resident as Resident
+from foldcam.runtime.backends.interface import TakesBank as TakesBank
 from foldcam.runtime.backends.interface import dtype_of as dtype_of
+from foldcam.runtime.bank.live_bank import LiveBank, bank_path
 from foldcam.runtime.errors import FoldcamError
 
 if TYPE_CHECKING:
@@ -46,8 +48,8 @@ def open_backend(
 
     Raises:
         FoldcamError: not a folded model, its tensors are not those promised, the
-            library is missing or refuses the file, the engine does not fit, or the
-            provider is unavailable.
+            library is missing or refuses the file, the engine does not fit, the
+            provider is unavailable, or the bank beside the model cannot be used.
     """
     path = Path(path)
     if provider not in PROVIDERS:
@@ -58,4 +60,38 @@ def open_backend(
         raise FoldcamError(f"threads is {threads}: give at least 1.")
     from foldcam.runtime.backends.choice import open_named
 
-    return open_named(path, library, provider, threads, cuda_graph, build, line)
+    backend = open_named(path, library, provider, threads, cuda_graph, build, line)
+    if backend.contract.bank_input is not None:
+        try:
+            use_bank(backend, bank_path(path))
+        except BaseException:
+            backend.close()
+            raise
+    return backend
+
+
+def use_bank(backend: Backend, bank: LiveBank | Path | str) -> None:
+    """Let a backend answer by a bank from now on.
+
+    Args:
+        backend: of a model whose bank is an input.
+        bank: the bank, or its file.
+
+    Raises:
+        FoldcamError: the file cannot be read, or is the bank of another network, or the model's
+            bank is no input; the backend answers as before then.
+    """
+    if backend.contract.bank_input is None:
+        raise FoldcamError(
+            "The model's bank is a part of its graph and cannot be changed: fold it again with "
+            "--bank-input."
+        )
+    if not isinstance(backend, TakesBank):
+        raise FoldcamError(
+            f"{backend.name} takes no bank as an input: fold the model again without --bank-input."
+        )
+    name = "The bank" if isinstance(bank, LiveBank) else str(bank)
+    if not isinstance(bank, LiveBank):
+        bank = LiveBank.load(Path(bank))
+    bank.check(backend.contract, name)
+    backend.use_bank(bank, backend.contract.with_bank(bank.labels, bank.sha256))

@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from foldcam.runtime.bank.live_bank import LiveBank
 from foldcam.runtime.contract.schema import Contract
 
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
@@ -65,6 +66,40 @@ class Resident(Protocol):
 
         Raises:
             FoldcamError: it runs on the CPU, or the library failed.
+        """
+        ...
+
+
+@runtime_checkable
+class TakesBank(Protocol):
+    """A backend that runs models whose bank is an input."""
+
+    @property
+    def bank(self) -> LiveBank | None:
+        """The bank that it answers by; None for a model whose bank is no input."""
+        ...
+
+    def use_bank(self, bank: LiveBank, contract: Contract) -> None:
+        """Answer by a bank from the next pass on.
+
+        Args:
+            bank: checked against the contract.
+            contract: with the bank's labels; what `Backend.contract` is from now on.
+
+        Raises:
+            FoldcamError: the library failed, for example for lack of memory.
+        """
+        ...
+
+    def run_query(self, images: Array, query: Array) -> dict[str, Array]:
+        """One forward pass of a model that can be asked for other directions than the bank's.
+
+        Args:
+            images: as `Backend.run`.
+            query: `float32 [N,D]`; an image whose row is zero is asked for the bank's direction.
+
+        Raises:
+            FoldcamError: as `Backend.run`.
         """
         ...
 

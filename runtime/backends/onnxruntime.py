@@ -12,13 +12,14 @@ import numpy as np
 from foldcam.runtime.backends.ort_binding import BoundSession
 from foldcam.runtime.backends.ort_providers import CPU, CUDA, TENSORRT, Choice, choose
 from foldcam.runtime.contract.onnx_file import read_contract, read_header
-from foldcam.runtime.contract.schema import IMAGE, Contract
+from foldcam.runtime.contract.schema import IMAGE, QUERY, Contract
 from foldcam.runtime.contract.tensors import check_tensors, expected_tensors
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.text import printable, shorten
 
 if TYPE_CHECKING:
     from foldcam.runtime.backends.interface import Array, Provider
+    from foldcam.runtime.bank.live_bank import LiveBank
 
 _FATAL = 4
 _TITLES = {CUDA: "CUDA", TENSORRT: "TensorRT"}
@@ -64,6 +65,7 @@ class OnnxRuntimeBackend:
         self._name = f"onnxruntime {self._onnxruntime.__version__}"
         self._outputs = [tensor.name for tensor in header.outputs]
         self._session: Any = None
+        self._bank: LiveBank | None = None
         self._bound: BoundSession | None = None
         self._graph = cuda_graph
         self._open()
@@ -85,12 +87,35 @@ class OnnxRuntimeBackend:
         """What the model promises."""
         return self._contract
 
+    @property
+    def bank(self) -> LiveBank | None:
+        """The bank that it answers by; None for a model whose bank is no input."""
+        return self._bank
+
+    def use_bank(self, bank: LiveBank, contract: Contract) -> None:
+        """Answer by a bank; see `runtime.backends.TakesBank`."""
+        self._contract, self._bank = contract, bank
+        if self._bound is not None:
+            self._bound.use_bank(bank.inputs)
+
     def run(self, images: Array) -> dict[str, Array]:
         """One forward pass; see `runtime.backends.Backend.run`."""
+        inputs = {IMAGE: images}
+        if self._contract.query:
+            size = self._contract.bank.embedding_size
+            inputs[QUERY] = np.zeros((len(images), size), np.float32)
+        return self._tried(inputs)
+
+    def run_query(self, images: Array, query: Array) -> dict[str, Array]:
+        """One forward pass; see `runtime.backends.TakesBank`."""
+        return self._tried({IMAGE: images, QUERY: query})
+
+    def _tried(self, inputs: dict[str, Array]) -> dict[str, Array]:
         if self._session is None:
             raise FoldcamError(f"{self._path} was closed.")
+        images = inputs[IMAGE]
         try:
-            return self._run(images)
+            return self._run(inputs)
         except MemoryError:
             raise
         except Exception as error:
@@ -99,7 +124,7 @@ class OnnxRuntimeBackend:
             reason = _reason(error)
         self._without_graph(reason)
         try:
-            return self._run(images)
+            return self._run(inputs)
         except MemoryError:
             raise
         except Exception as error:
@@ -126,15 +151,19 @@ class OnnxRuntimeBackend:
         self._bound = None
         self._session = None
 
-    def _run(self, images: Array) -> dict[str, Array]:
+    def _run(self, inputs: dict[str, Array]) -> dict[str, Array]:
         if self._bound is None:
-            values = self._session.run(self._outputs, {IMAGE: images})
+            bank = {} if self._bank is None else self._bank.inputs
+            values = self._session.run(self._outputs, {**inputs, **bank})
             return dict(zip(self._outputs, values, strict=True))
-        most = self._choice.max_batch
+        most, images = self._choice.max_batch, inputs[IMAGE]
         if most is None or len(images) <= most:
-            return self._bound.run(images)
+            return self._bound.run(inputs)
         starts = range(0, len(images), most)
-        parts = [self._bound.run(images[start : start + most]) for start in starts]
+        parts = [
+            self._bound.run({name: array[start : start + most] for name, array in inputs.items()})
+            for start in starts
+        ]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _failure(self, images: Array, error: Exception) -> FoldcamError:
@@ -187,6 +216,8 @@ class OnnxRuntimeBackend:
         promised = {tensor.name for tensor in expected_tensors(self._contract)[1]}
         extra = [name for name in self._outputs if name not in promised]
         self._bound = BoundSession(onnxruntime, session, self._contract, extra, self._graph)
+        if self._bank is not None:
+            self._bound.use_bank(self._bank.inputs)
 
     def _new_session(self, choice: Choice) -> Any:
         options = self._onnxruntime.SessionOptions()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foldcam.runtime.contract.schema import IMAGE, Contract
-from foldcam.runtime.contract.tensors import expected_tensors
+from foldcam.runtime.contract.schema import IMAGE, QUERY, Contract
+from foldcam.runtime.contract.tensors import expected_tensors, further_inputs
 
 if TYPE_CHECKING:
     from foldcam.runtime.backends.interface import Array
@@ -22,7 +23,7 @@ _NOT_CAPTURED = -1
 @dataclass(frozen=True)
 class _Bound:
     binding: Any
-    image: Any
+    inputs: dict[str, Any]
     outputs: dict[str, Any]
     run_options: Any
 
@@ -55,24 +56,46 @@ class BoundSession:
     ) -> None:
         self._onnxruntime: Any = onnxruntime
         self._session: Any = session
-        self._image, self._outputs = expected_tensors(contract)
+        image, self._outputs = expected_tensors(contract)
+        further = further_inputs(contract)
+        # What comes with each batch; the bank stays.
+        self._batched = [image, *(tensor for tensor in further if tensor.name == QUERY)]
+        self._bank: dict[str, Any] = {}
         self._extra = extra
         self._cuda_graph = cuda_graph
         self._device = device
         self._captured: dict[int, _Bound] = {}
+        self._graphs = 0
         self._loose: OrderedDict[int, _Bound] = OrderedDict()
 
-    def run(self, images: Array) -> dict[str, Array]:
+    def use_bank(self, arrays: Mapping[str, Array]) -> None:
+        """Copy a bank's arrays to the GPU, where every later run reads them.
+
+        A captured graph reads the memory that it was captured with, so all are made again.
+
+        Args:
+            arrays: by the names of the model's inputs.
+        """
+        make = self._onnxruntime.OrtValue.ortvalue_from_numpy
+        self._bank = {
+            name: make(np.ascontiguousarray(array), self._device, 0)
+            for name, array in arrays.items()
+        }
+        self._captured.clear()
+        self._loose.clear()
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """One forward pass.
 
         Args:
-            images: as the contract's `image`.
+            inputs: the contract's `image`, and `query` where it has one, by name.
 
         Returns:
             Every output by name, in the caller's own memory.
         """
-        bound = self._bound_for(len(images))
-        bound.image.update_inplace(np.ascontiguousarray(images))
+        bound = self._bound_for(len(inputs[IMAGE]))
+        for name, value in bound.inputs.items():
+            value.update_inplace(np.ascontiguousarray(inputs[name]))
         bound.binding.synchronize_inputs()
         self._session.run_with_iobinding(bound.binding, bound.run_options)
         bound.binding.synchronize_outputs()
@@ -93,8 +116,9 @@ class BoundSession:
         if rows in self._captured:
             return self._captured[rows]
         if self._cuda_graph and len(self._captured) < _MAX_SIZES:
-            # From 1 on: 0 is the graph of who names none.
-            self._captured[rows] = self._bind(rows, len(self._captured) + 1)
+            # From 1 on: 0 is the graph of who names none. A number is never used twice.
+            self._graphs += 1
+            self._captured[rows] = self._bind(rows, self._graphs)
             return self._captured[rows]
         found = self._loose.pop(rows, None)
         if found is None:
@@ -106,8 +130,9 @@ class BoundSession:
 
     def _bind(self, rows: int, graph: int) -> _Bound:
         binding = self._session.io_binding()
-        image = self._allocate(rows, self._image)
-        binding.bind_ortvalue_input(IMAGE, image)
+        inputs = {tensor.name: self._allocate(rows, tensor) for tensor in self._batched}
+        for name, value in (*inputs.items(), *self._bank.items()):
+            binding.bind_ortvalue_input(name, value)
         outputs = {tensor.name: self._allocate(rows, tensor) for tensor in self._outputs}
         for name, value in outputs.items():
             binding.bind_ortvalue_output(name, value)
@@ -117,7 +142,7 @@ class BoundSession:
         if self._cuda_graph:
             options = self._onnxruntime.RunOptions()
             options.add_run_config_entry("gpu_graph_id", str(graph))
-        return _Bound(binding, image, outputs, options)
+        return _Bound(binding, inputs, outputs, options)
 
     def _allocate(self, rows: int, tensor: Any) -> Any:
         shape = [rows, *tensor.shape[1:]]

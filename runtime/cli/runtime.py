@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from foldcam.runtime.bench.cli import bench
+from foldcam.runtime.cli.bank import app as bank_app
 from foldcam.runtime.cli.build import build
 from foldcam.runtime.cli.device import doctor, gate, self_test
 from foldcam.runtime.cli.run import config_app, run
@@ -31,6 +32,7 @@ app.command()(bench)
 app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(doctor)
 app.command()(self_test)
 app.command()(gate)
+app.add_typer(bank_app, name="bank")
 app.add_typer(config_app, name="config")
 
 

@@ -89,6 +89,12 @@ KEYS = (
         "--build",
     ),
     Key(
+        "model.gallery",
+        "The gallery with the pictures of the bank's rows, for --beside, --report and --serve; by "
+        "default MODEL.gallery beside the model, where there is one.",
+        "--gallery", example='"model.gallery"',
+    ),
+    Key(
         "source.camera",
         "Opens a camera of this machine by its number.",
         low=0, high=255, example="0",
@@ -242,6 +248,12 @@ KEYS = (
         "--caption/--no-caption",
     ),
     Key(
+        "style.beside",
+        "Draws beside the frame the bank's picture that it was matched to, with its own heat; "
+        "needs a gallery (foldcam gallery).",
+        "--beside/--no-beside",
+    ),
+    Key(
         "output.save",
         "Writes overlays to this folder or video file (.mp4 .avi .mkv) (default: nowhere).",
         "--save", example='"out/"',
@@ -279,6 +291,12 @@ KEYS = (
         "output.embedding",
         "Includes the embedding in JSON lines and MQTT messages.",
         "--embedding/--no-embedding",
+    ),
+    Key(
+        "output.report",
+        "Writes one HTML page, report.html, to this folder: pictures with heat, answers, matches "
+        "and the run's figures (default: nowhere).",
+        "--report", example='"out/"',
     ),
     Key(
         "output.parquet",
@@ -420,12 +438,6 @@ KEYS = (
         "Limits the pictures per second that each viewer is sent.",
         "--serve-fps", _TINY, 1000,
     ),
-    Key(
-        "serve.thumbnails",
-        "Shows pictures of the labels from this folder, which has one picture, or one folder "
-        "of pictures, per label (default: none).",
-        "--thumbnails", example='"thumbnails/"',
-    ),
     Key("log.format", "Chooses the format of log lines.", "--log-format"),
     Key("log.level", "Leaves out log messages below this level.", "--log-level"),
     Key("log.status", "Shows a status line."),
@@ -433,6 +445,8 @@ KEYS = (
 BY_PATH = {key.path: key for key in KEYS}
 # What replaced keys of earlier versions, as the hint of the message that refuses them.
 REPLACED = {
+    "serve.thumbnails": "the live page shows the matched pictures of the model's gallery; see "
+    "docs/live.md",
     "event.when": "conditions are keys of their own, such as similarity_below = 0.4 or "
     'label = "owl"; see docs/sinks.md',
 }

@@ -33,6 +33,7 @@ class ModelOptions:
         threads: on the CPU; None leaves it to the library.
         cuda_graph: whether runs on a GPU are captured; None does so in TensorRT alone.
         build: whether a missing engine may be built.
+        gallery: the pictures of the bank's rows; None takes the file beside the model, if any.
     """
 
     path: str | None = None
@@ -41,6 +42,7 @@ class ModelOptions:
     threads: int | None = None
     cuda_graph: bool | None = None
     build: bool = False
+    gallery: str | None = None
 
 
 @dataclass(frozen=True)

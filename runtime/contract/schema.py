@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -34,6 +34,7 @@ MAX_SIDE = 1 << 14
 """Pixels of a side of the network's input, and of a heatmap's."""
 MAX_SIZE = 1 << 20
 """Numbers of an embedding, or channels of a feature map: arrays are made of that size."""
+MAX_BANK_ROWS = (1 << 31) - 1
 # Commas, colons and brackets: a label has three.
 _MAX_VALUES = 1 << 21
 # JSON writes any text, but a file's text is UTF-8, which has no lone surrogates.
@@ -50,6 +51,10 @@ CONTRIBUTION = "contribution"
 CONTRAST = "contrast"
 RUNNER_UP = "runner_up"
 RUNNER_UP_SIMILARITY = "runner_up_similarity"
+BANK_EMBEDDING = "bank_embedding"
+BANK_DIRECTION = "bank_direction"
+BANK_LABEL = "bank_label"
+QUERY = "query"
 OPTIONAL_OUTPUTS = (CONTRIBUTION, CONTRAST)
 """What a file has beside the outputs of every folded model; with `contrast` come the others."""
 
@@ -182,6 +187,17 @@ class Explanation:
 
 
 @dataclass(frozen=True)
+class BankInput:
+    """A bank that is given to the model at each pass, in place of constants of its graph.
+
+    Attributes:
+        most_rows: rows that the bank may have at most, for which engines are built.
+    """
+
+    most_rows: int
+
+
+@dataclass(frozen=True, repr=False)
 class Contract:
     """Everything that the device must know about a folded model.
 
@@ -205,6 +221,9 @@ class Contract:
         calibration: the calibration of a quantized model, else None.
         explanation: what the maps are made of; None in files of before there was a choice.
         optional_outputs: which of `OPTIONAL_OUTPUTS` the file has.
+        bank_input: where the bank is an input, else None. The file's own contract has no labels
+            then: `with_bank` adds those of the bank that it runs with.
+        query: whether the model has the input `query`, a direction in place of the bank's.
     """
 
     preprocessing: Preprocessing
@@ -224,10 +243,28 @@ class Contract:
     calibration: Calibration | None = None
     explanation: Explanation | None = None
     optional_outputs: tuple[str, ...] = ()
+    bank_input: BankInput | None = None
+    query: bool = False
 
     def __post_init__(self) -> None:
         ends = np.cumsum([run.count for run in self.labels], dtype=np.int64)
         object.__setattr__(self, "_label_ends", ends)
+
+    def __repr__(self) -> str:
+        return f"<Contract of {self.summary()}>"
+
+    def summary(self) -> str:
+        """The model in a few words: network, input, bank and map."""
+        recipe, rows, columns = self.preprocessing, *self.heatmap_size
+        known = f"{self.bank.rows} rows"
+        if self.outcome is not None:
+            known += " with an outcome"
+        elif self.labels:
+            known += f" of {len({run.name for run in self.labels})} labels"
+        return (
+            f"{self.origin.network}: input {recipe.width} x {recipe.height}, bank of {known}, "
+            f"map {rows} x {columns}"
+        )
 
     def label_of(self, row: int) -> str:
         """The label of bank row `row`.
@@ -239,6 +276,25 @@ class Contract:
             raise IndexError(f"bank row {row} of {self.bank.rows}")
         ends: npt.NDArray[np.int64] = cast(Any, self)._label_ends
         return self.labels[int(np.searchsorted(ends, row, side="right"))].name
+
+    def with_bank(self, labels: tuple[LabelRun, ...], sha256: str) -> Contract:
+        """The contract of a model whose bank is an input, with a bank.
+
+        Args:
+            labels: runs of its rows with one label.
+            sha256: of its arrays and labels.
+        """
+        rows = sum(run.count for run in labels)
+        bank = replace(self.bank, rows=rows, grad_weight_rows=len(labels), sha256=sha256)
+        return replace(self, bank=bank, labels=labels)
+
+    def of_file(self) -> Contract:
+        """As it stands in the file: without the labels of a bank that is an input."""
+        if self.bank_input is None:
+            return self
+        least = max(self.transfer, self.neighbors)
+        nothing = replace(self.bank, rows=least, grad_weight_rows=1, sha256="")
+        return replace(self, bank=nothing, labels=())
 
     def to_json(self) -> str:
         """The metadata document, deterministic for equal contracts.
@@ -277,6 +333,10 @@ class Contract:
         if self.explanation is not None:
             document["explanation"] = vars(self.explanation)
             document["optional_outputs"] = list(self.optional_outputs)
+        if self.bank_input is not None:
+            document["bank_input"] = vars(self.bank_input)
+        if self.query:
+            document["query"] = True
         try:
             text = json.dumps(
                 document,
@@ -323,7 +383,11 @@ def parse_contract(text: str, where: str) -> Contract:
     counted = sum(run.count for run in labels)
     if outcome is not None and labels:
         root.fail("labels", "are not empty although the outcome is continuous")
-    if outcome is None and counted != bank.rows:
+    section = root.optional_section("bank_input")
+    bank_input = None if section is None else _bank_input(section)
+    if bank_input is not None and labels:
+        root.fail("labels", "are not empty although the bank is an input")
+    if outcome is None and bank_input is None and counted != bank.rows:
         root.fail("labels", f"count {counted} rows and bank.rows says {bank.rows}")
     channels, map_height, map_width = root.integers("feature_map", 3, low=1, high=MAX_SIZE)
     heatmap_height, heatmap_width = root.integers("heatmap_size", 2, low=1, high=MAX_SIDE)
@@ -346,6 +410,8 @@ def parse_contract(text: str, where: str) -> Contract:
         calibration=None if calibrated is None else _calibration(calibrated),
         explanation=None if explained is None else _explanation(explained),
         optional_outputs=() if explained is None else _optional_outputs(root),
+        bank_input=bank_input,
+        query=root.boolean("query") if "query" in root else False,
     )
 
 
@@ -388,7 +454,7 @@ def preprocessing_from(fields: Fields) -> Preprocessing:
 
 def _bank(fields: Fields) -> BankSummary:
     # Rows are counted in int32 in the graph.
-    rows = fields.integer("rows", low=1, high=(1 << 31) - 1)
+    rows = fields.integer("rows", low=1, high=MAX_BANK_ROWS)
     channels = fields.integer("channels", low=1, high=MAX_SIZE)
     section = fields.optional_section("storage")
     return BankSummary(
@@ -427,6 +493,10 @@ def _explanation(fields: Fields) -> Explanation:
         grad_weights=fields.choice("grad_weights", GRAD_WEIGHTS_RULES),
         query=fields.integer("query", high=MAX_SIZE),
     )
+
+
+def _bank_input(fields: Fields) -> BankInput:
+    return BankInput(most_rows=fields.integer("most_rows", low=1, high=MAX_BANK_ROWS))
 
 
 def _optional_outputs(root: Fields) -> tuple[str, ...]:

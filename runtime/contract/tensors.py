@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 from foldcam.runtime.contract.onnx_file import TensorInfo
 from foldcam.runtime.contract.schema import (
+    BANK_DIRECTION,
+    BANK_EMBEDDING,
+    BANK_LABEL,
     CONTRAST,
     CONTRIBUTION,
     EMBEDDING,
@@ -14,6 +17,7 @@ from foldcam.runtime.contract.schema import (
     HEATMAP_LOWER,
     IMAGE,
     NEIGHBOR,
+    QUERY,
     RUNNER_UP,
     RUNNER_UP_SIMILARITY,
     SIMILARITY,
@@ -22,6 +26,12 @@ from foldcam.runtime.contract.schema import (
 from foldcam.runtime.errors import FoldcamError
 
 _BATCH = "N"
+ROWS, LABELS = "bank_rows", "bank_labels"
+"""Open lengths of a bank that is an input."""
+_OPEN = (_BATCH, ROWS, LABELS)
+_LEAST_LABELS = 2
+# What engines are made fast for.
+_USUAL_ROWS, _USUAL_LABELS = 1000, 100
 
 
 def check_tensors(
@@ -38,8 +48,9 @@ def check_tensors(
         FoldcamError: names the first tensor that is missing or different.
     """
     expected_input, expected_outputs = expected_tensors(contract)
+    further = further_inputs(contract)
     for kind, found, expected in (
-        ("input", inputs, [expected_input]),
+        ("input", inputs, [expected_input, *further]),
         ("output", outputs, expected_outputs),
     ):
         by_name = {tensor.name: tensor for tensor in found}
@@ -51,12 +62,39 @@ def check_tensors(
                     "the file was changed after folding, so export it again."
                 )
             _check(tensor, by_name[tensor.name], kind, where)
-    extra = [tensor.name for tensor in inputs if tensor.name != IMAGE]
+    known = [IMAGE, *(tensor.name for tensor in further)]
+    extra = [tensor.name for tensor in inputs if tensor.name not in known]
     if extra:
         raise FoldcamError(
-            f"{where}: it needs the input {extra[0]!r} besides {IMAGE!r}: "
+            f"{where}: it needs the input {extra[0]!r} besides {', '.join(map(repr, known))}: "
             "the file was changed after folding, so export it again."
         )
+
+
+def further_inputs(contract: Contract) -> list[TensorInfo]:
+    """The inputs beside the image: the bank's arrays and the query, where the model has them."""
+    size = contract.bank.embedding_size
+    inputs = []
+    if contract.bank_input is not None:
+        inputs += [
+            TensorInfo(BANK_EMBEDDING, "float32", (ROWS, size)),
+            TensorInfo(BANK_DIRECTION, "float32", (LABELS, size)),
+            TensorInfo(BANK_LABEL, "int32", (ROWS,)),
+        ]
+    if contract.query:
+        inputs.append(TensorInfo(QUERY, "float32", (_BATCH, size)))
+    return inputs
+
+
+def bank_lengths(contract: Contract) -> dict[str, tuple[int, int, int]]:
+    """The least, the usual and the greatest length of each array of a bank that is an input."""
+    if contract.bank_input is None:
+        return {}
+    most = contract.bank_input.most_rows
+    least = max(contract.transfer, contract.neighbors, _LEAST_LABELS)
+    rows = least, max(least, min(most, _USUAL_ROWS)), most
+    labels = _LEAST_LABELS, max(_LEAST_LABELS, min(most, _USUAL_LABELS)), most
+    return {BANK_EMBEDDING: rows, BANK_DIRECTION: labels, BANK_LABEL: rows}
 
 
 def expected_tensors(contract: Contract) -> tuple[TensorInfo, list[TensorInfo]]:
@@ -87,14 +125,15 @@ def expected_tensors(contract: Contract) -> tuple[TensorInfo, list[TensorInfo]]:
 
 def _check(expected: TensorInfo, found: TensorInfo, kind: str, where: str) -> None:
     same = len(expected.shape) == len(found.shape) and all(
-        isinstance(have, str) or want in (_BATCH, have)
+        isinstance(have, str) or want in (*_OPEN, have)
         for want, have in zip(expected.shape, found.shape, strict=True)
     )
     if found.dtype == expected.dtype and same:
         if kind == "input" and isinstance(found.shape[0], int):
             raise FoldcamError(
-                f"{where}: the batch size of {found.name!r} is fixed at {found.shape[0]} where "
-                "it must be dynamic: export it again with a dynamic batch."
+                f"{where}: the {'batch size' if found.name == IMAGE else 'first size'} of "
+                f"{found.name!r} is fixed at {found.shape[0]} where it must be dynamic: export it "
+                "again with a dynamic batch."
             )
         return
     raise FoldcamError(

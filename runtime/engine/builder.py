@@ -15,7 +15,7 @@ from typing import Any
 
 from foldcam.runtime.contract.onnx_file import read_contract, read_header
 from foldcam.runtime.contract.schema import METADATA_KEY, Contract
-from foldcam.runtime.contract.tensors import check_tensors
+from foldcam.runtime.contract.tensors import bank_lengths, check_tensors
 from foldcam.runtime.engine import ENGINE_SUFFIXES
 from foldcam.runtime.engine.device import DeviceFacts, find_gpu, find_host
 from foldcam.runtime.engine.flavours import Flavour
@@ -218,7 +218,7 @@ def _compile(work: _Work, state: BuildState) -> _Compiled:
     check_tensors(work.contract, parsed.inputs, parsed.outputs, f"{work.model} as parsed")
     promised = work.metadata.get("precision")
     types = types_of(parsed.network, flavour, promised, str(work.model))
-    config, fallback = configure(parsed, options, types, flavour, gpu)
+    config, fallback = configure(parsed, options, types, flavour, gpu, bank_lengths(work.contract))
     notes = hold_to(types, parsed.network, config, parsed.builder, flavour)
     keep_cache = _timing_cache(work, config, notes)
     # TensorRT holds a bare pointer to it.

@@ -78,11 +78,7 @@ def inspection_text(report: dict[str, Any]) -> str:
         ("coarse", report["coarse"] or ""),
         ("maps", report["explanation"] or ""),
         ("optional", ", ".join(contract.get("optional_outputs", ()))),
-        (
-            "bank",
-            f"{bank['rows']} rows, D = {bank['embedding_size']}, K = {bank['channels']}, "
-            f"{bank['grad_weight_rows']} distinct rows of grad-weights",
-        ),
+        ("bank", _bank_text(bank, contract.get("bank_input"))),
         (
             "method",
             f"objective {bank['objective']}, channels {bank['channel_rule']}, "
@@ -109,6 +105,18 @@ def _tensor(tensor: TensorInfo) -> dict[str, Any]:
 def _tensor_text(tensor: dict[str, Any]) -> str:
     info = TensorInfo(tensor["name"], tensor["dtype"], tuple(tensor["shape"]))
     return f"{info.name}: {describe(info)}"
+
+
+def _bank_text(bank: dict[str, Any], given: dict[str, Any] | None) -> str:
+    if given is not None:
+        return (
+            f"an input of up to {given['most_rows']:,} rows, D = {bank['embedding_size']}, from "
+            "the .bank file beside the model: see runtime bank list"
+        )
+    return (
+        f"{bank['rows']} rows, D = {bank['embedding_size']}, K = {bank['channels']}, "
+        f"{bank['grad_weight_rows']} distinct rows of grad-weights"
+    )
 
 
 def _outcome_text(outcome: dict[str, Any] | None) -> str:

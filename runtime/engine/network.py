@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,9 +88,18 @@ def parse_network(data: bytes, name: str, flavour: Flavour, logger: OwnedLogger)
 
 
 def configure(
-    parsed: Parsed, options: BuildOptions, types: Types, flavour: Flavour, gpu: Gpu | None
+    parsed: Parsed,
+    options: BuildOptions,
+    types: Types,
+    flavour: Flavour,
+    gpu: Gpu | None,
+    lengths: Mapping[str, tuple[int, int, int]],
 ) -> tuple[Any, tuple[str, ...]]:
     """A builder configuration.
+
+    Args:
+        parsed, options, types, flavour, gpu: what is built, how, and for what.
+        lengths: of the arrays of a bank that is an input, see `bank_lengths`.
 
     Returns:
         The `IBuilderConfig`, and the layers that the DLA was asked for and cannot run.
@@ -99,7 +108,7 @@ def configure(
         FoldcamError: an option does not apply to this flavour, version or device.
     """
     config = parsed.builder.create_builder_config()
-    _add_profiles(parsed, config, options, flavour)
+    _add_profiles(parsed, config, options, flavour, lengths)
     limit = options.workspace or _workspace(gpu)
     if limit is not None:
         config.set_memory_pool_limit(flavour.module.MemoryPoolType.WORKSPACE, limit)
@@ -146,13 +155,20 @@ def _creation_flags(flavour: Flavour) -> int:
     return flags
 
 
-def _add_profiles(parsed: Parsed, config: Any, options: BuildOptions, flavour: Flavour) -> None:
-    image = parsed.network.get_input(0)
-    size = list(image.shape)[1:]
+def _add_profiles(
+    parsed: Parsed,
+    config: Any,
+    options: BuildOptions,
+    flavour: Flavour,
+    lengths: Mapping[str, tuple[int, int, int]],
+) -> None:
+    inputs = [parsed.network.get_input(at) for at in range(parsed.network.num_inputs)]
     for each in options.profiles:
         profile = parsed.builder.create_optimization_profile()
-        shapes = [[batch, *size] for batch in (each.low, each.best, each.high)]
-        profile.set_shape(image.name, *shapes)
+        for tensor in inputs:
+            first = lengths.get(str(tensor.name), (each.low, each.best, each.high))
+            rest = list(tensor.shape)[1:]
+            profile.set_shape(tensor.name, *([length, *rest] for length in first))
         if config.add_optimization_profile(profile) < 0:
             raise FoldcamError(
                 f"{flavour.title} refuses the batch sizes {each.low} to {each.high}: "

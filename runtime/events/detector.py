@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.events.rule import EventRule
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.result import Result
 
 

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.drawing.overlay import Style
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.frame_results import FrameResults
+from foldcam.runtime.gallery.gallery import Gallery
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.model import FoldedModel
 from foldcam.runtime.options import FlowOptions, RegionOptions
@@ -51,6 +52,7 @@ class Conductor:
         monitor: Monitor,
         style: Style,
         stop: threading.Event,
+        gallery: Gallery | None,
     ) -> None:
         self._sources = sources
         self._sinks = sinks
@@ -59,6 +61,7 @@ class Conductor:
         self._monitor = monitor
         self._style = style
         self._stop = stop
+        self._gallery = gallery
         self._voter = _voter_of(sources, flow)
         self._regions = open_regions(regions) if isinstance(regions, RegionOptions) else regions
         self._runner = runner_of(model)
@@ -183,7 +186,9 @@ class Conductor:
             self._monitor.unanswered(pending.frame.stream, cause, count)
         if self._answers.broken is not None:
             self._control.end()
-        item = FrameResults(pending.frame, pending.results, self._style, self._monitor.rendered)
+        item = FrameResults(
+            pending.frame, pending.results, self._style, self._monitor.rendered, self._gallery
+        )
         for sink_thread in self._sink_threads:
             sink_thread.put(item, may_be_lost=self._newest[pending.frame.stream])
 

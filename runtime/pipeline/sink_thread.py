@@ -10,8 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 
-from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.options import FlowOptions
 from foldcam.runtime.pipeline.control import Control
 from foldcam.runtime.sinks.base import Loses, NotWritten, Reopens, Sink, StopRequested

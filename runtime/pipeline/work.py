@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from foldcam.runtime.batch import Batch, shifted
+from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.model import FoldedModel, ForwardPass
 from foldcam.runtime.options import Box
 from foldcam.runtime.result import Result, judged
 from foldcam.runtime.sources import Frame
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -115,8 +119,14 @@ class ModelRunner:
         return Batch(self._model.contract, capacity)
 
     def forward(self, load: Load) -> ForwardPass:
-        """One forward pass."""
+        """One forward pass, by the bank as it is now."""
         assert isinstance(load, Batch)
+        try:
+            if self._model.take_up_bank():
+                rows, labels = self._model.contract.bank.rows, len(self._model.contract.labels)
+                _log.info("The bank was changed: %d rows of %d labels.", rows, labels)
+        except FoldcamError as error:
+            _log.warning("The changed bank is not taken up: %s", error)
         return self._model.forward(load)
 
     def results(self, done: ForwardPass) -> list[Result]:

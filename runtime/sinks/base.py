@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, TypeVar, runtime_checkable
 
-from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.system.files import atomic_path, open_own_file, user_errors_for
 
 _LONGEST_LOOK_S = 5.0
@@ -172,6 +172,11 @@ class PendingFile:
             return self.temporary.stat().st_size
         except OSError:
             return 0
+
+    @property
+    def lock(self) -> int | None:
+        """The descriptor that locks the file, for a program that goes on writing it."""
+        return self._lock if self._lock >= 0 else None
 
     def finish(self) -> None:
         """Give the file its final name, which is `path` from then on."""

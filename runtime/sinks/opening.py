@@ -21,6 +21,7 @@ from foldcam.runtime.sinks.jsonl import GrowingJsonlSink, JsonlSink, is_direct, 
 from foldcam.runtime.sinks.maps import MapsSink
 from foldcam.runtime.sinks.pictures import PicturesSink, names_one_picture, stems_of
 from foldcam.runtime.sinks.recording import Recording
+from foldcam.runtime.sinks.report import ReportSink
 from foldcam.runtime.sinks.segments import Segments
 from foldcam.runtime.sinks.streams import OfStream
 from foldcam.runtime.sinks.video import VIDEO_OUTPUTS, VideoSink, is_playable
@@ -135,6 +136,8 @@ class _Opening:
                 add(self._maps(Path(output.maps)))
             if output.jsonl is not None:
                 add(self._jsonl(output.jsonl))
+            if output.report is not None:
+                add(ReportSink(Path(output.report), self._sources, self._contract))
             if output.parquet is not None:
                 add(self._parquet(Path(output.parquet)))
             callbacks: list[Callable[[dict[str, Any]], None]] = []

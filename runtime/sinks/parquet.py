@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.result import Result
 from foldcam.runtime.sinks.base import Part, PendingFile, refuse_input
 from foldcam.runtime.sinks.record import Boxes, capture_time, shown_source

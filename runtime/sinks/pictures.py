@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 
-from foldcam.runtime.drawing.frame_results import FrameResults
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.images.files import WRITTEN_SUFFIXES, write_image
 from foldcam.runtime.sinks.base import (
     NotWritten,

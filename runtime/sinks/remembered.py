@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from foldcam.runtime.drawing.frame_results import FrameResults
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.result import Result
 from foldcam.runtime.sinks.base import Sink
 from foldcam.runtime.sinks.record import Boxes, record

@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.result import Result
 from foldcam.runtime.sinks.jsonl import record

@@ -201,6 +201,7 @@ COMMANDS = {
     "bank": "foldcam.export.commands.bank:app",
     "export": "foldcam.export.commands.export:app",
     "fold": "foldcam.export.commands.fold:app",
+    "gallery": "foldcam.export.commands.gallery:app",
     "verify": "foldcam.export.commands.verify:app",
 }
 
@@ -249,7 +250,8 @@ def build_engine() -> Callable[[onnx.ModelProto], None]:
         for at in range(network.num_inputs):
             value = network.get_input(at)
             rest = [size if size > 0 else 1 for size in list(value.shape)[1:]]
-            profile.set_shape(value.name, [1, *rest], [2, *rest], [4, *rest])
+            few = (4, 8, 64) if value.name.startswith("bank_") else (1, 2, 4)
+            profile.set_shape(value.name, *([size, *rest] for size in few))
         config.add_optimization_profile(profile)
         assert builder.build_serialized_network(network, config) is not None
 

@@ -12,13 +12,14 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from foldcam.benchmarks.demo.model import demo_model
 from foldcam.benchmarks.studies.reliability.stream import Stream
 from foldcam.runtime.backends import open_backend
 from foldcam.runtime.batch import Batch
-from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.model import FoldedModel, ForwardPass
 from foldcam.runtime.options import FlowOptions
 from foldcam.runtime.pipeline import run
@@ -43,10 +44,10 @@ class CountingModel(FoldedModel):
         super().__init__(open_backend(path, "cpu", 1))
         self.passes: Counter[int] = Counter()
 
-    def forward(self, batch: Batch) -> ForwardPass:
+    def forward(self, batch: Batch, query: npt.NDArray[np.float32] | None = None) -> ForwardPass:
         """One forward pass."""
         self.passes[len(batch.rows)] += 1
-        return super().forward(batch)
+        return super().forward(batch, query)
 
 
 @dataclass

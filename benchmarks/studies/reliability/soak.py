@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from foldcam.benchmarks.demo.model import demo_model
 from foldcam.benchmarks.studies.reliability.footprint import footprint, slope
-from foldcam.runtime.drawing.frame_results import FrameResults
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.model import FoldedModel
 from foldcam.runtime.pipeline import run
 from foldcam.runtime.sinks import Sink

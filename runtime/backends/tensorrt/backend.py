@@ -16,12 +16,14 @@ from foldcam.runtime.backends.cuda.memory import Buffer, CudaMemory
 from foldcam.runtime.backends.tensorrt.execution import Execution
 from foldcam.runtime.backends.tensorrt.messages import Logged, Messages, error_recorder
 from foldcam.runtime.backends.tensorrt.tensors import read_tensors
-from foldcam.runtime.contract.schema import IMAGE, Contract
+from foldcam.runtime.contract.schema import IMAGE, QUERY, Contract
+from foldcam.runtime.contract.tensors import bank_lengths
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.text import printable
 
 if TYPE_CHECKING:
     from foldcam.runtime.backends.interface import Array
+    from foldcam.runtime.bank.live_bank import LiveBank
 
 _MAX_CONTEXTS = 4
 # Until 10 an optimization profile serves one context at a time.
@@ -110,6 +112,10 @@ class TensorRTBackend:
     ) -> None:
         self._path = plan.path
         self._contract = plan.contract
+        self._bank: LiveBank | None = None
+        self._most = {name: most for name, (_, _, most) in bank_lengths(plan.contract).items()}
+        # What it is checked with, before there is a bank.
+        self._lengths = {name: least for name, (least, _, _) in bank_lengths(plan.contract).items()}
         self._name = library.title
         self._lock = threading.Lock()
         self._memory: CudaMemory | None = memory
@@ -154,8 +160,39 @@ class TensorRTBackend:
         """What the model promises."""
         return self._contract
 
+    @property
+    def bank(self) -> LiveBank | None:
+        """The bank that it answers by; None for a model whose bank is no input."""
+        return self._bank
+
+    def use_bank(self, bank: LiveBank, contract: Contract) -> None:
+        """Answer by a bank; see `runtime.backends.TakesBank`.
+
+        It is copied to the GPU once. Contexts and graphs know the old one's length, and are made
+        again with the next batch.
+        """
+        with self._lock:
+            memory = self._memory
+            if memory is None:
+                raise FoldcamError(f"{self._path} was closed.")
+            with memory.current():
+                self._drop_executions()
+                for name, array in bank.inputs.items():
+                    self._buffers[name].host[: len(array)] = array
+                    memory.to_device(self._buffers[name], len(array))
+                memory.synchronize()
+            self._lengths = {name: len(array) for name, array in bank.inputs.items()}
+            self._bank, self._contract = bank, contract
+
     def run(self, images: Array) -> dict[str, Array]:
         """One forward pass; see `runtime.backends.Backend.run`."""
+        return self._run(images, None)
+
+    def run_query(self, images: Array, query: Array) -> dict[str, Array]:
+        """One forward pass; see `runtime.backends.TakesBank`."""
+        return self._run(images, query)
+
+    def _run(self, images: Array, query: Array | None) -> dict[str, Array]:
         with self._lock:
             memory = self._memory
             if memory is None:
@@ -169,7 +206,8 @@ class TensorRTBackend:
                 with memory.current():
                     for start in range(0, len(images), self._tensors.largest_batch):
                         end = min(start + self._tensors.largest_batch, len(images))
-                        self._run_chunk(memory, images[start:end])
+                        asked = None if query is None else query[start:end]
+                        self._run_chunk(memory, images[start:end], asked)
                         for name, output in outputs.items():
                             output[start:end] = self._buffers[name].host[: end - start]
             except FoldcamError as error:
@@ -204,9 +242,7 @@ class TensorRTBackend:
                 with memory.current():
                     with suppress(FoldcamError):  # told of when it failed
                         memory.synchronize()
-                    for execution in self._executions.values():
-                        execution.close()
-                    self._executions.clear()
+                    self._drop_executions()
                     self._engine = None
                     self._runtime = None
                     self._buffers = {}
@@ -233,9 +269,12 @@ class TensorRTBackend:
     def _make_buffers(self, memory: CudaMemory) -> dict[str, Buffer]:
         tensors, rows = self._tensors, self._tensors.largest_batch
         shapes: dict[str, tuple[int, ...]] = {IMAGE: tensors.image, **tensors.outputs}
+        if tensors.query is not None:
+            shapes[QUERY] = tensors.query
+        whole = {name: (rows, *shape) for name, shape in shapes.items()}
+        whole |= {name: (self._most[name], *row) for name, row in tensors.bank.items()}
         return {
-            name: memory.buffer(name, (rows, *shape), tensors.dtypes[name])
-            for name, shape in shapes.items()
+            name: memory.buffer(name, shape, tensors.dtypes[name]) for name, shape in whole.items()
         }
 
     def _execution(self, memory: CudaMemory, rows: int) -> Execution:
@@ -261,7 +300,9 @@ class TensorRTBackend:
     def _new(self, memory: CudaMemory) -> Execution:
         tensors, buffers, messages = self._tensors, self._buffers, self._messages
         try:
-            return Execution(self._engine, tensors, memory, buffers, messages, self._graphs)
+            return Execution(
+                self._engine, tensors, memory, buffers, messages, self._graphs, self._lengths
+            )
         except FoldcamError:
             if not self._executions:
                 raise
@@ -269,15 +310,26 @@ class TensorRTBackend:
         self._contexts = len(self._executions)
         return self._rested()
 
+    def _drop_executions(self) -> None:
+        for execution in self._executions.values():
+            execution.close()
+        self._executions.clear()
+
     def _rested(self) -> Execution:
         return self._executions.popitem(last=False)[1]
 
-    def _run_chunk(self, memory: CudaMemory, images: Array) -> None:
+    def _run_chunk(self, memory: CudaMemory, images: Array, query: Array | None) -> None:
         execution = self._execution(memory, len(images))
         host = self._buffers[IMAGE].host
         host[: len(images)] = images
         # What an earlier batch left there would be computed again, and might be NaN.
         host[len(images) : execution.batch] = 0
+        if self._tensors.query is not None:
+            # Zeros ask the bank.
+            asked = self._buffers[QUERY].host
+            asked[: execution.batch] = 0
+            if query is not None:
+                asked[: len(query)] = query
         execution.run()
 
     def _check_images(self, images: Array) -> None:

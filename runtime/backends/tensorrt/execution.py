@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from foldcam.runtime.backends.cuda.memory import Buffer, CudaMemory
 from foldcam.runtime.backends.tensorrt.messages import Messages
 from foldcam.runtime.backends.tensorrt.tensors import EngineTensors
-from foldcam.runtime.contract.schema import IMAGE
+from foldcam.runtime.contract.schema import IMAGE, QUERY
 from foldcam.runtime.errors import FoldcamError
 
 _TRIES = 50
@@ -39,6 +39,7 @@ class Execution:
         buffers: of every tensor, for the largest batch.
         messages: what TensorRT says.
         graphs: whether they are wanted; told where they fail.
+        lengths: rows of each array of a bank that is an input.
 
     Raises:
         FoldcamError: no memory for the context, or an address is refused.
@@ -52,7 +53,9 @@ class Execution:
         buffers: dict[str, Buffer],
         messages: Messages,
         graphs: Graphs,
+        lengths: Mapping[str, int],
     ) -> None:
+        self._lengths = lengths
         self._tensors = tensors
         self._memory = memory
         self._buffers = buffers
@@ -96,8 +99,15 @@ class Execution:
             if not self._context.set_optimization_profile_async(profile, self._memory.stream):
                 self._fail(f"refuses its optimization profile {profile}")
             self._memory.synchronize()
-        if not self._context.set_input_shape(IMAGE, (batch, *self._tensors.image)):
-            self._fail(f"refuses a batch of {batch}")
+        shapes = {IMAGE: (batch, *self._tensors.image)}
+        if self._tensors.query is not None:
+            shapes[QUERY] = (batch, *self._tensors.query)
+        for name, row in self._tensors.bank.items():
+            shapes[name] = (self._lengths[name], *row)
+        for name, shape in shapes.items():
+            if not self._context.set_input_shape(name, shape):
+                what = f"a batch of {batch}" if name == IMAGE else f"{name!r} of {list(shape)}"
+                self._fail(f"refuses {what}")
         for name, shape in self._tensors.outputs.items():
             found = tuple(int(size) for size in self._context.get_tensor_shape(name))
             if found != (batch, *shape):
@@ -145,6 +155,8 @@ class Execution:
 
     def _enqueue(self) -> None:
         self._memory.to_device(self._buffers[IMAGE], self.batch)
+        if self._tensors.query is not None:
+            self._memory.to_device(self._buffers[QUERY], self.batch)
         self._compute()
         for name in self._tensors.outputs:
             self._memory.to_host(self._buffers[name], self.batch)

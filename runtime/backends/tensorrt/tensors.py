@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from foldcam.runtime.contract.onnx_file import TensorInfo
-from foldcam.runtime.contract.schema import IMAGE, Contract
-from foldcam.runtime.contract.tensors import check_tensors, expected_tensors
+from foldcam.runtime.contract.schema import IMAGE, QUERY, Contract
+from foldcam.runtime.contract.tensors import check_tensors, expected_tensors, further_inputs
 from foldcam.runtime.errors import FoldcamError
 
 _BATCH = "N"
@@ -45,6 +45,8 @@ class EngineTensors:
     Attributes:
         image: shape of one image, without the batch.
         outputs: name -> shape of one image's output, without the batch.
+        bank: name -> shape of one row of each array of a bank that is an input.
+        query: shape of one image's query; None where the model takes none.
         dtypes: name -> dtype, of all of them.
         profiles: at least one.
     """
@@ -53,6 +55,8 @@ class EngineTensors:
     outputs: dict[str, tuple[int, ...]]
     dtypes: dict[str, np.dtype[Any]]
     profiles: tuple[Profile, ...]
+    bank: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    query: tuple[int, ...] | None = None
 
     @property
     def largest_batch(self) -> int:
@@ -93,6 +97,10 @@ def read_tensors(engine: Any, contract: Contract, where: str) -> EngineTensors:
         (inputs if mode == "INPUT" else outputs).append(TensorInfo(name, known, shape))
     check_tensors(contract, inputs, outputs, where)
     promised = {tensor.name: tensor.shape[1:] for tensor in expected_tensors(contract)[1]}
+    further = {
+        tensor.name: _sizes(tensor.shape[1:], tensor.name, where)
+        for tensor in further_inputs(contract)
+    }
     return EngineTensors(
         image=_sizes(expected_tensors(contract)[0].shape[1:], IMAGE, where),
         outputs={
@@ -101,6 +109,8 @@ def read_tensors(engine: Any, contract: Contract, where: str) -> EngineTensors:
         },
         dtypes={tensor.name: np.dtype(tensor.dtype) for tensor in (*inputs, *outputs)},
         profiles=_profiles(engine, where),
+        bank={name: shape for name, shape in further.items() if name != QUERY},
+        query=further.get(QUERY),
     )
 
 

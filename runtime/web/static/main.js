@@ -176,12 +176,14 @@ function onHello(said) {
   const first = !hello;
   hello = said;
   palettes = said.palettes;
+  if (nearest.gallery !== said.gallery) nearest.show([]); // the rows have other pictures
+  nearest.gallery = said.gallery;
   look.warm = said.warm;
   look.cold = said.cold;
   find("logout").hidden = !said.login;
   find("legend").hidden = !said.continuous;
   find("colours").hidden = said.continuous;
-  find("nearest-title").textContent = said.continuous ? "Estimate" : "Nearest labels";
+  find("nearest-title").textContent = said.continuous ? "Estimate" : "Nearest training images";
   if (said.outcome) {
     const number = new Intl.NumberFormat("en", { maximumSignificantDigits: 4 });
     const { low, median, high } = said.outcome;

@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 
 GARBAGE = 0xAB
+INPUTS = ("image", "bank_", "query")
 
 
 class Status(IntEnum):
@@ -368,7 +369,7 @@ class Engine:
         return SimpleNamespace(name=self.plan["tensors"][name][0])
 
     def get_tensor_mode(self, name: str) -> Any:
-        return SimpleNamespace(name="INPUT" if name.startswith("image") else "OUTPUT")
+        return SimpleNamespace(name="INPUT" if name.startswith(INPUTS) else "OUTPUT")
 
     def get_tensor_profile_shape(self, name: str, index: int) -> list[tuple[int, ...]]:
         rest = self.get_tensor_shape(name)[1:]
@@ -393,6 +394,7 @@ class Context:
         self._machine = engine.trt.machine
         self._addresses: dict[str, int] = {}
         self._batch = 0
+        self._rows: dict[str, int] = {}
         self._settled = False
         self.active_optimization_profile = 0
         self._machine.contexts += 1
@@ -419,6 +421,9 @@ class Context:
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self._machine.calls.append(f"shape {list(shape)}")
+        if name != "image":
+            self._rows[name] = shape[0]
+            return True
         low, _, high = self._engine.plan["profiles"][self.active_optimization_profile]
         good = low <= shape[0] <= high and not self._no("shape")
         self._batch = shape[0] if good else 0
@@ -463,9 +468,28 @@ class Context:
             "neighbor": np.tile(np.arange(k, dtype=np.int32), (batch, 1)),
             "similarity": np.tile(1 / np.arange(1, k + 1, dtype=np.float32), (batch, 1)),
         }
+        if "bank_embedding" in plan:
+            outputs |= self._nearest(outputs["embedding"], k)
         for name, value in outputs.items():
             content = value.astype(value.dtype).tobytes()
             device[self._addresses[name]][: len(content)] = content
+
+    def _nearest(self, embedding: Any, k: int) -> dict[str, Any]:
+        """Rows of the bank that lies on the device; `query` turns their order around."""
+        device = self._machine.device
+        size = embedding.shape[1]
+        count = self._rows["bank_embedding"] * size
+        held = bytes(device[self._addresses["bank_embedding"]])
+        bank = np.frombuffer(held, np.float32, count).reshape(-1, size)
+        scores = embedding / np.linalg.norm(embedding, axis=1, keepdims=True) @ bank.T
+        if "query" in self._engine.plan["tensors"]:
+            assert self._rows["query"] == len(embedding)
+            held = bytes(device[self._addresses["query"]])
+            asked = np.frombuffer(held, np.float32, embedding.size).reshape(embedding.shape)
+            scores = np.where(asked.any(axis=1, keepdims=True), -scores, scores)
+        rows = np.argsort(-scores, axis=1, kind="stable")[:, :k].astype(np.int32)
+        similarity = np.take_along_axis(scores, rows, 1).astype(np.float32)
+        return {"neighbor": rows, "similarity": similarity}
 
 
 class Logged:

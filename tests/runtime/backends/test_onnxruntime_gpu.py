@@ -378,7 +378,7 @@ def test_real_binding_gives_what_a_plain_run_gives(tiny_model):
     kept = []
     for seed, rows in enumerate((1, 4, 1, 2, 3, 5, 1)):
         images = batch(rows, seed)
-        outputs = bound.run(images[:, :, ::-1])
+        outputs = bound.run({"image": images[:, :, ::-1]})
         plain = session.run(names, {"image": np.ascontiguousarray(images[:, :, ::-1])})
         kept.append((outputs, dict(zip(names, plain, strict=True))))
     for outputs, plain in kept:

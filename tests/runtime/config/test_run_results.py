@@ -73,7 +73,7 @@ def test_results_in_memory_are_bounded_and_the_rest_is_counted(monkeypatch, make
 @pytest.fixture
 def make_frames(tiny_model):
     from foldcam.runtime import FoldedModel
-    from foldcam.runtime.drawing.frame_results import FrameResults
+    from foldcam.runtime.frame_results import FrameResults
     from foldcam.runtime.options import SourceOptions
     from foldcam.runtime.sources import open_source
 

@@ -9,10 +9,10 @@ from pathlib import PurePath
 import numpy as np
 import pytest
 
-from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.drawing.style import Style
 from foldcam.runtime.events.detector import Detector
 from foldcam.runtime.events.rule import EventRule
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.options import FlowOptions
 from foldcam.runtime.pipeline import run
 from foldcam.runtime.sinks import Sink

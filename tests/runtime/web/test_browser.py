@@ -17,12 +17,14 @@ from foldcam.benchmarks.studies.reliability.browser import (
     wait_for_body,
     why_no_browser,
 )
-from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.drawing.overlay import WARM, Style, overlay
+from foldcam.runtime.frame_results import FrameResults
+from foldcam.runtime.gallery.gallery import Gallery
 from foldcam.runtime.system.monitor import Cause
 from foldcam.runtime.vote import Vote
 from foldcam.runtime.web import broadcast
 
+ROW_0 = re.compile(r"api/match\.jpg\?row=0&of=0{16}$")
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect
 pytestmark = pytest.mark.skipif(bool(why_no_browser()), reason=why_no_browser())
@@ -148,6 +150,45 @@ def test_labels_from_the_model_are_text_and_never_markup(serve, look, make_item)
     assert page.locator("#nearest .name").first.inner_text() == hostile
     assert page.locator("#answer").inner_text() == hostile
     assert page.locator("#nearest img[onerror]").count() == 0
+
+
+def test_each_neighbour_shows_its_own_picture_of_the_gallery(
+    serve, look, make_item, gallery_of, contract_with
+):
+    with Gallery(gallery_of(), contract_with()) as gallery:
+        served = serve(gallery=gallery)
+        # Two rows of one label: each has a picture of its own.
+        served.feed(make_item(labels=["red", "red"], neighbors=np.array([2, 1], np.int32)))
+        page = look(served)
+        wait_for_body(page, "picture", "live")
+        expect(page.locator("#nearest img.thumb")).to_have_count(2)
+        colours = page.eval_on_selector_all(
+            "#nearest img.thumb",
+            """async images => Promise.all(images.map(async image => {
+              await image.decode();
+              const canvas = document.createElement("canvas");
+              const pen = canvas.getContext("2d");
+              pen.drawImage(image, 0, 0);
+              return [...pen.getImageData(70, 50, 1, 1).data].slice(0, 3);
+            }))""",
+        )
+        assert abs(np.array(colours) - [(210, 40, 20), (30, 200, 40)]).max() < 16
+        # The next frame's neighbours come with theirs, though the labels are the same.
+        served.feed(make_item(1, labels=["red", "red"], neighbors=np.array([0, 1], np.int32)))
+        expect(page.locator("#nearest img.thumb").first).to_have_attribute("src", ROW_0)
+        assert page.complaints == []
+
+
+def test_without_a_gallery_no_neighbour_has_a_picture(serve, look, make_item):
+    served = serve()
+    served.feed(make_item())
+    page = look(served)
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    wait_for_body(page, "picture", "live")
+    expect(page.locator("#nearest span.thumb")).to_have_count(2)
+    assert page.locator("#nearest img").count() == 0
+    assert not [url for url in asked if "match" in url]
 
 
 def test_regions_have_boxes_and_heat_stays_within_them(serve, look, make_item):

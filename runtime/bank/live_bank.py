@@ -1,0 +1,331 @@
+"""The bank beside a model, as a device holds it: rows by label, and what follows from them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from foldcam.runtime.bank.arithmetic import bank_sha256, class_sums, triplets_of_sums
+from foldcam.runtime.bank.tensor_file import read_tensors, write_tensors
+from foldcam.runtime.contract.fields import Fields
+from foldcam.runtime.contract.schema import (
+    BANK_DIRECTION,
+    BANK_EMBEDDING,
+    BANK_LABEL,
+    MAX_LABEL_RUNS,
+    Contract,
+    LabelRun,
+)
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.files import atomic_path
+from foldcam.runtime.system.strict_json import parse_json
+
+Floats = npt.NDArray[np.float32]
+Array = npt.NDArray[Any]
+
+SUFFIX = ".bank"
+HASH_BYTES = 32
+_WHAT = "bank"
+_EMBEDDINGS, _DIRECTIONS, _INDEX = "embeddings", "grad_weights", "grad_index"
+_HASHES, _NAMES, _MEAN = "image_hashes", "names", "mean_summands"
+_LEAST_LABELS = 2
+_UNIT = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class LiveBank:
+    """A bank whose directions are arithmetic of its embeddings; rows are sorted by label.
+
+    Attributes:
+        embeddings: `float32 [N, D]`, each row of L2 norm 1.
+        labels: runs of rows with one label, at least two.
+        names: what each row's picture is called; empty where that is not known.
+        image_hashes: `uint8 [N, 32]`, SHA-256 of each row's picture, zeros where not known.
+        mean_summands: `float32 [K', h, w]` of the training images; None where not known. It is
+            kept for `foldcam fold`, and nothing on a device reads it.
+        about: the rest of the file's header, kept as it is.
+    """
+
+    embeddings: Floats
+    labels: tuple[LabelRun, ...]
+    names: tuple[str, ...]
+    image_hashes: npt.NDArray[np.uint8]
+    mean_summands: Floats | None = None
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """N."""
+        return len(self.embeddings)
+
+    @property
+    def network_sha256(self) -> str:
+        """Hash of the network that the embeddings are of."""
+        return str(self.about["network_sha256"])
+
+    @cached_property
+    def label_index(self) -> npt.NDArray[np.int32]:
+        """`int32 [N]`: the number of each row's label."""
+        counts = [run.count for run in self.labels]
+        return np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+
+    @cached_property
+    def directions(self) -> Floats:
+        """`float32 [labels, D]`: by all triplets, see `triplets_of_sums`."""
+        counts = np.array([run.count for run in self.labels])
+        return triplets_of_sums(class_sums(self.embeddings, self.label_index), counts)
+
+    @cached_property
+    def sha256(self) -> str:
+        """The hash by which the bank is known, as `foldcam.export.bank.Bank.sha256`."""
+        arrays = (self.embeddings, self.directions, self.label_index)
+        made = f"{self.about.get('summands')} {self.about.get('rule')};"
+        return bank_sha256(arrays, self.labels, made)
+
+    @property
+    def inputs(self) -> dict[str, Array]:
+        """The arrays that the graph takes."""
+        return {
+            BANK_EMBEDDING: self.embeddings,
+            BANK_DIRECTION: self.directions,
+            BANK_LABEL: self.label_index,
+        }
+
+    def toward(self, embedding: Floats) -> Floats:
+        """`float32 [D]`: from the mean of the bank's rows to an embedding over its norm.
+
+        Args:
+            embedding: `float32 [D]` of any norm above zero.
+        """
+        unit = embedding.astype(np.float64) / np.linalg.norm(embedding.astype(np.float64))
+        toward: Floats = (unit - self.embeddings.mean(axis=0, dtype=np.float64)).astype(np.float32)
+        return toward
+
+    def direction_of(self, label: str, against: str | None = None) -> Floats:
+        """`float32 [D]`: from the mean of all other rows, or of one other label's, to a label's.
+
+        Raises:
+            FoldcamError: the bank has no such label.
+        """
+        mine = self._number_of(label)
+        if against is None:
+            direction: Floats = self.directions[mine]
+            return direction
+        means = [
+            self.embeddings[self.label_index == number].mean(axis=0, dtype=np.float64)
+            for number in (mine, self._number_of(against))
+        ]
+        between: Floats = (means[0] - means[1]).astype(np.float32)
+        return between
+
+    def _number_of(self, label: str) -> int:
+        names = [run.name for run in self.labels]
+        if label not in names:
+            near = get_close_matches(label, names, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else "."
+            raise FoldcamError(f"The bank has no label {label!r}{hint}")
+        return names.index(label)
+
+    def row_labels(self) -> list[str]:
+        """The label of each row."""
+        return [run.name for run in self.labels for _ in range(run.count)]
+
+    def with_rows(
+        self,
+        label: str,
+        embeddings: Floats,
+        names: Sequence[str],
+        image_hashes: npt.NDArray[np.uint8],
+    ) -> LiveBank:
+        """The bank with more rows of one label, which need not be known yet.
+
+        Args:
+            label: of all of them.
+            embeddings: `float32 [n, D]` of any norm above zero.
+            names: of their pictures.
+            image_hashes: `uint8 [n, 32]`.
+
+        Raises:
+            FoldcamError: an embedding is no direction, or of another size than the bank's.
+        """
+        if embeddings.ndim != 2 or embeddings.shape[1] != self.embeddings.shape[1]:
+            raise FoldcamError(
+                f"The embeddings are {list(embeddings.shape)} where the bank's rows have "
+                f"{self.embeddings.shape[1]} numbers."
+            )
+        norms = np.linalg.norm(embeddings.astype(np.float64), axis=1, keepdims=True)
+        if not np.isfinite(norms).all() or not (norms > 0).all():
+            raise FoldcamError("An embedding is zero or not finite, which is no row of a bank.")
+        unit = (embeddings / norms).astype(np.float32)
+        labels = [*self.row_labels(), *[label] * len(unit)]
+        order = sorted(range(len(labels)), key=labels.__getitem__)  # stable: new rows come last
+        return self._ordered(
+            np.concatenate([self.embeddings, unit]),
+            labels,
+            [*self.names, *names],
+            np.concatenate([self.image_hashes, image_hashes]),
+            order,
+        )
+
+    def without(self, gone: npt.NDArray[np.bool_]) -> LiveBank:
+        """The bank without some of its rows.
+
+        Args:
+            gone: `bool [N]`.
+
+        Raises:
+            FoldcamError: fewer than two labels would be left.
+        """
+        labels = self.row_labels()
+        left = [row for row in range(self.rows) if not gone[row]]
+        if len({labels[row] for row in left}) < _LEAST_LABELS:
+            raise FoldcamError(
+                "The bank needs two labels at least, to say what speaks for one and not for the "
+                "other: add another label first."
+            )
+        return self._ordered(self.embeddings, labels, self.names, self.image_hashes, left)
+
+    def check(self, contract: Contract, name: str) -> None:
+        """Whether the bank belongs to a model.
+
+        Args:
+            contract: of the model, whose bank is an input.
+            name: what the bank is called in the message.
+
+        Raises:
+            FoldcamError: it is of another network, or has too many rows or too few.
+        """
+        assert contract.bank_input is not None
+        size = contract.bank.embedding_size
+        same = self.network_sha256 == contract.origin.network_sha256
+        if not same or self.embeddings.shape[1] != size:
+            raise FoldcamError(
+                f"{name} is the bank of another network than the model's: bring the one that "
+                "foldcam export wrote beside the model."
+            )
+        most, least = contract.bank_input.most_rows, max(contract.neighbors, contract.transfer)
+        if not least <= self.rows <= most:
+            raise FoldcamError(
+                f"{name} has {self.rows} rows, and the model takes {least} to {most}: "
+                + ("remove some." if self.rows > most else "add some.")
+            )
+
+    def save(self, path: Path) -> None:
+        """Write the bank; the old file or the new one is there, whatever happens.
+
+        Raises:
+            FoldcamError: the file cannot be written.
+        """
+        header = {**self.about, "labels": [[run.name, run.count] for run in self.labels]}
+        arrays: dict[str, Array] = {
+            _EMBEDDINGS: self.embeddings, _DIRECTIONS: self.directions, _INDEX: self.label_index,
+            _HASHES: self.image_hashes,
+        }  # fmt: skip
+        if self.mean_summands is not None:
+            arrays[_MEAN] = self.mean_summands
+        if any(self.names):
+            arrays[_NAMES] = np.frombuffer("\0".join(self.names).encode(), np.uint8)
+        with atomic_path(path) as temporary:
+            write_tensors(temporary, json.dumps(header, sort_keys=True), arrays, _WHAT)
+
+    @staticmethod
+    def load(path: Path) -> LiveBank:
+        """Read a bank.
+
+        Raises:
+            FoldcamError: the file is missing, damaged, or no bank that a device can hold.
+        """
+        wanted = (_EMBEDDINGS, _HASHES, _NAMES, _MEAN)
+        text, arrays = read_tensors(path, wanted, _WHAT)
+        try:
+            document = parse_json(text)
+        except ValueError as error:
+            raise FoldcamError(f"{path}: its header is not JSON ({error}).") from None
+        fields = Fields(document, f"{path}: header")
+        labels = tuple(LabelRun(*run) for run in fields.runs("labels", MAX_LABEL_RUNS))
+        fields.text("network_sha256")
+        about = {key: value for key, value in document.items() if key != "labels"}
+        rows = sum(run.count for run in labels)
+        embeddings = arrays.get(_EMBEDDINGS)
+        names = [run.name for run in labels]
+        if (
+            embeddings is None
+            or embeddings.dtype != np.float32
+            or embeddings.shape[:1] != (rows,)
+            or embeddings.ndim != 2
+            or len(set(names)) != len(names)
+            or len(labels) < _LEAST_LABELS
+        ):
+            raise FoldcamError(
+                f"{path} is no bank for a device: it needs float32 embeddings of two labels at "
+                "least, as foldcam export --bank-input writes them."
+            )
+        norms = np.linalg.norm(embeddings, axis=1)
+        if not np.isfinite(norms).all() or np.abs(norms - 1).max() > _UNIT:
+            raise FoldcamError(f"{path} is damaged: its embeddings are not of norm 1.")
+        return LiveBank(
+            embeddings, labels, _names(path, arrays.get(_NAMES), rows),
+            _hashes(path, arrays.get(_HASHES), rows), _mean(path, arrays.get(_MEAN)), about,
+        )  # fmt: skip
+
+    def _ordered(
+        self,
+        embeddings: Floats,
+        labels: Sequence[str],
+        names: Sequence[str],
+        image_hashes: npt.NDArray[np.uint8],
+        order: Sequence[int],
+    ) -> LiveBank:
+        runs: list[LabelRun] = []
+        for row in order:
+            if runs and runs[-1].name == labels[row]:
+                runs[-1] = LabelRun(labels[row], runs[-1].count + 1)
+            else:
+                runs.append(LabelRun(labels[row], 1))
+        kept = list(order)
+        return replace(
+            self,
+            embeddings=embeddings[kept],
+            labels=tuple(runs),
+            names=tuple(names[row] for row in kept),
+            image_hashes=image_hashes[kept],
+        )
+
+
+def bank_path(model: Path) -> Path:
+    """Where the bank of a model lies: `faces.bank` beside `faces.onnx` and `faces.engine`."""
+    return model.with_suffix(SUFFIX)
+
+
+def _names(path: Path, array: Array | None, rows: int) -> tuple[str, ...]:
+    if array is None:
+        return ("",) * rows
+    try:
+        names = tuple(array.tobytes().decode().split("\0"))
+    except UnicodeDecodeError:
+        names = ()
+    if len(names) != rows:
+        raise FoldcamError(f"{path} is damaged: it does not have a name for each row.")
+    return names
+
+
+def _hashes(path: Path, array: Array | None, rows: int) -> npt.NDArray[np.uint8]:
+    if array is None:
+        return np.zeros((rows, HASH_BYTES), np.uint8)
+    if array.shape != (rows, HASH_BYTES) or array.dtype != np.uint8:
+        raise FoldcamError(f"{path} is damaged: it does not have a hash for each row.")
+    return array
+
+
+def _mean(path: Path, array: Array | None) -> Floats | None:
+    if array is not None and (array.ndim != 3 or array.dtype != np.float32):
+        raise FoldcamError(f"{path} is damaged: its mean summands are no map.")
+    return array

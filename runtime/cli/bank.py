@@ -1,0 +1,280 @@
+"""`runtime bank`: labels learned, forgotten and listed on the device."""
+
+from __future__ import annotations
+
+import fnmatch
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from foldcam.runtime.errors import ExitStatus, FoldcamError
+from foldcam.runtime.system.command import print_json, print_text
+from foldcam.runtime.system.text import printable
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from foldcam.runtime.bank.live_bank import LiveBank
+
+app = typer.Typer(
+    name="bank",
+    help="Change the bank beside a model that was exported with --bank-input. A running process "
+    "takes up the new bank between two frames.\n\n"
+    "Example: runtime bank add model.onnx --label anna --images anna/",
+    no_args_is_help=True,
+)
+
+Model = Annotated[
+    Path,
+    typer.Argument(help="The folded model (.onnx) or its engine; MODEL.bank lies beside it."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+@app.command()
+def add(
+    model: Model,
+    label: Annotated[
+        str, typer.Option(help="Names what all the pictures show; a known label gets more rows.")
+    ],
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Learns this picture, or all pictures of this folder."),
+    ] = None,
+    camera: Annotated[
+        int | None, typer.Option(help="Learns from this camera, by its number.", min=0)
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(help="Learns from a video or a stream, as in runtime run --source."),
+    ] = None,
+    seconds: Annotated[
+        float,
+        typer.Option(help="Sets how many seconds of a camera or video are looked at.", min=0.1),
+    ] = 5.0,
+    most: Annotated[
+        int,
+        typer.Option(
+            help="Sets how many frames of a camera or video are learned: the sharpest, and of "
+            "these the most different.",
+            min=1,
+        ),
+    ] = 8,
+    json: Json = False,
+) -> None:
+    """Learn a label from a few pictures; no workstation, no rebuilding of an engine.
+
+    Example: runtime bank add model.onnx --label anna --camera 0
+    """
+    from foldcam.runtime.bank.live_bank import bank_path
+    from foldcam.runtime.enrolling.enrolling import enroll, pictures_of
+    from foldcam.runtime.images.files import list_images
+    from foldcam.runtime.model import FoldedModel
+
+    if sum(each is not None for each in (images, camera, source)) != 1:
+        raise typer.BadParameter("give exactly one of --images, --camera and --source.")
+    _contract_of(model)
+    begin = time.monotonic()
+    lost: list[tuple[str, str]] = []
+    with FoldedModel.load(model) as loaded:
+        if images is not None:
+            paths = list_images(images) if images.is_dir() else [images]
+            root = images if images.is_dir() else images.parent
+            pictures = pictures_of(paths, root, lost)
+        else:
+            pictures = _frames(loaded, label, camera, source, seconds, most)
+        enrolled = enroll(loaded, bank_path(model), label, pictures)
+    enrolled.unusable.extend(lost)
+    bank = enrolled.added.bank
+    report = {
+        "bank": str(bank_path(model)),
+        "label": label,
+        "added": enrolled.added.rows,
+        "known": enrolled.added.known,
+        "unusable": [{"name": name, "reason": reason} for name, reason in enrolled.unusable],
+        "nearer_to_another": [vars(each) for each in enrolled.nearer],
+        "rows": bank.rows,
+        "labels": len(bank.labels),
+        "seconds": round(time.monotonic() - begin, 3),
+    }
+    if json:
+        print_json(report)
+    else:
+        print_text("\n".join(_added_lines(report, enrolled.nearer)))
+    if enrolled.unusable:
+        raise typer.Exit(ExitStatus.USER_ERROR)
+
+
+@app.command()
+def remove(
+    model: Model,
+    label: Annotated[str | None, typer.Option(help="Removes all rows of this label.")] = None,
+    image: Annotated[
+        str | None,
+        typer.Option(help="Removes the rows of pictures of this name; * stands for anything."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Forget a label or pictures, for good: the report says what is gone from the file.
+
+    Example: runtime bank remove model.onnx --label anna
+    """
+    import numpy as np
+
+    from foldcam.runtime.bank.changing import remove_rows
+    from foldcam.runtime.bank.live_bank import bank_path
+
+    if (label is None) == (image is None):
+        raise typer.BadParameter("give either --label or --image.")
+
+    def chosen(bank: LiveBank) -> npt.NDArray[np.bool_]:
+        if label is not None:
+            bank.direction_of(label)  # names the nearest label where there is none
+            return np.array([each == label for each in bank.row_labels()])
+        assert image is not None
+        mask = np.array([fnmatch.fnmatchcase(name, image) for name in bank.names])
+        if not mask.any():
+            raise FoldcamError(
+                f"No picture in the bank is called {printable(image)}: see runtime bank list "
+                f"{model} --json."
+            )
+        return mask
+
+    removed = remove_rows(bank_path(model), _contract_of(model), chosen)
+    _report_removed(model, removed, json)
+
+
+@app.command()
+def undo(model: Model, json: Json = False) -> None:
+    """Take the rows out again that were added last; what was removed does not come back.
+
+    Example: runtime bank undo model.onnx
+    """
+    from foldcam.runtime.bank import changing
+    from foldcam.runtime.bank.live_bank import bank_path
+
+    _report_removed(model, changing.undo(bank_path(model), _contract_of(model)), json)
+
+
+@app.command(name="list")
+def list_labels(model: Model, json: Json = False) -> None:
+    """List the labels of the bank and how many rows each has.
+
+    Example: runtime bank list model.onnx
+    """
+    from foldcam.runtime.bank.live_bank import LiveBank, bank_path
+
+    _contract_of(model)
+    bank = LiveBank.load(bank_path(model))
+    if json:
+        pictures: dict[str, list[str]] = {}
+        for name, own in zip(bank.names, bank.row_labels(), strict=True):
+            pictures.setdefault(own, []).append(name)
+        labels = [
+            {"label": run.name, "rows": run.count, "pictures": pictures[run.name]}
+            for run in bank.labels
+        ]
+        print_json({"bank": str(bank_path(model)), "rows": bank.rows, "labels": labels})
+        return
+    width = max(len(str(run.count)) for run in bank.labels)
+    lines = [f"{run.count:>{width}}  {printable(run.name)}" for run in bank.labels]
+    print_text("\n".join([*lines, f"{bank.rows} rows of {len(bank.labels)} labels"]))
+
+
+def _contract_of(model: Path) -> Any:
+    """The contract of a model whose bank is an input.
+
+    Raises:
+        FoldcamError: it is another model.
+    """
+    from foldcam.runtime.backends.choice import is_engine
+    from foldcam.runtime.contract.onnx_file import read_contract
+    from foldcam.runtime.engine.manifest import read_manifest
+
+    contract = (
+        read_manifest(model).contract(str(model)) if is_engine(model) else read_contract(model)
+    )
+    if contract.bank_input is None:
+        raise FoldcamError(
+            f"The bank of {model} is a part of its graph and cannot be changed here: on the "
+            "workstation, fold it again with foldcam fold --bank-input."
+        )
+    return contract
+
+
+def _frames(
+    model: Any, label: str, camera: int | None, source: str | None, seconds: float, most: int
+) -> Any:
+    """The best frames of a few seconds, as pictures."""
+    from foldcam.runtime.enrolling.enrolling import Picture, pixels_sha256
+    from foldcam.runtime.enrolling.frames import Candidate, best_frames, sharpness
+    from foldcam.runtime.sources.opening import open_source
+
+    candidates = []
+    opened = open_source(source, camera=camera)
+    try:
+        first = None
+        for frame in opened:
+            # Of a video its own time, of a camera that since its first frame.
+            first = frame.timestamp if first is None else first
+            if frame.timestamp - first > seconds:
+                break
+            result = model(frame.image)
+            if result.valid:
+                candidates.append(Candidate(frame.image, result.embedding, sharpness(frame.image)))
+    finally:
+        opened.close()
+    taken = best_frames(candidates, most)
+    print(
+        f"{len(candidates)} frames in {seconds:g} s, of which {len(taken)} are learned",
+        file=sys.stderr,
+    )
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    return [
+        Picture(f"{label}/{stamp}-{number}", candidates[at].image,
+                pixels_sha256(candidates[at].image))
+        for number, at in enumerate(taken, 1)
+    ]  # fmt: skip
+
+
+def _added_lines(report: dict[str, Any], nearer: Any) -> list[str]:
+    label = printable(report["label"])
+    lines = [
+        f"{report['bank']}: {report['added']} rows of {label!r} added; it has {report['rows']} "
+        f"rows of {report['labels']} labels"
+    ]
+    if report["known"]:
+        lines.append(f"  {len(report['known'])} pictures were in the bank already")
+    lines += [
+        f"  note: {printable(each.name)} looks more like {printable(each.label)!r} "
+        f"({each.similarity:.2f}) than like the others of {label!r}"
+        for each in nearer
+    ]
+    lines += [
+        f"  left out: {printable(each['name'])}: {each['reason']}" for each in report["unusable"]
+    ]
+    return [*lines, "To take it back: runtime bank undo MODEL"]
+
+
+def _report_removed(model: Path, removed: Any, json: bool) -> None:
+    from foldcam.runtime.bank.live_bank import bank_path
+
+    rows = sum(removed.labels.values())
+    if json:
+        print_json(
+            {
+                "bank": str(bank_path(model)), "removed": rows, "labels": removed.labels,
+                "pictures": removed.names, "labels_gone": removed.labels_gone,
+                "rows": removed.bank.rows,
+            }
+        )  # fmt: skip
+        return
+    lines = [f"{bank_path(model)}: {rows} rows are gone from the file"]
+    lines += [f"  {count} of {printable(name)}" for name, count in removed.labels.items()]
+    lines += [f"  the label {printable(name)} is gone" for name in removed.labels_gone]
+    lines.append(f"{removed.bank.rows} rows of {len(removed.bank.labels)} labels are left")
+    print_text("\n".join(lines))

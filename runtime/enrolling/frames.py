@@ -1,0 +1,73 @@
+"""Frames worth learning: the sharpest of a few seconds, and of these the most different."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from foldcam.runtime.images.preprocess import Image
+
+_SIDE = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A frame that may be learned.
+
+    Attributes:
+        image: `uint8 [H, W, 3]` RGB.
+        embedding: `float32 [D]`.
+        sharpness: see `sharpness`.
+    """
+
+    image: Image
+    embedding: npt.NDArray[np.float32]
+    sharpness: float
+
+
+def sharpness(image: Image) -> float:
+    """The variance of the Laplacian of the picture's grey values, at one size for all frames.
+
+    Pech-Pacheco et al. 2000, "Diatom autofocusing in brightfield microscopy".
+
+    Args:
+        image: `uint8 [H, W, 3]` RGB.
+    """
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    scale = _SIDE / max(grey.shape)
+    if scale < 1:
+        size = max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale))
+        grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    return float(cv2.Laplacian(grey, cv2.CV_64F).var())
+
+
+def best_frames(candidates: Sequence[Candidate], most: int) -> list[int]:
+    """The sharper half of the frames, and of these those that are most different.
+
+    The sharpest comes first; then, again and again, the frame whose greatest cosine to those
+    that were chosen is the smallest.
+
+    Args:
+        candidates: the frames.
+        most: the number of frames to choose.
+
+    Returns:
+        Indices of at most `most` frames, in the order in which they were chosen.
+    """
+    order = sorted(range(len(candidates)), key=lambda at: -candidates[at].sharpness)
+    sharp = order[: max(most, (len(order) + 1) // 2)]
+    if not sharp or most < 1:
+        return []
+    rows = np.stack([candidates[at].embedding for at in sharp]).astype(np.float64)
+    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    chosen = [0]
+    nearest = rows @ rows[0]
+    while len(chosen) < min(most, len(sharp)):
+        nearest[chosen] = np.inf
+        chosen.append(int(nearest.argmin()))
+        nearest = np.maximum(nearest, rows @ rows[chosen[-1]])
+    return [sharp[at] for at in chosen]
