@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from foldcam.runtime.errors import FoldcamError as FoldcamError
     from foldcam.runtime.evidence import Share as Share
     from foldcam.runtime.gallery.gallery import Gallery as Gallery
-    from foldcam.runtime.gallery.match import draw_beside as draw_beside
     from foldcam.runtime.images.files import read_image as read_image
     from foldcam.runtime.images.files import write_image as write_image
     from foldcam.runtime.images.preprocess import Affine as Affine
     from foldcam.runtime.images.preprocess import Preprocessing as Preprocessing
+    from foldcam.runtime.match import draw_beside as draw_beside
     from foldcam.runtime.model import FoldedModel as FoldedModel
     from foldcam.runtime.result import Result as Result
     from foldcam.runtime.result import Timings as Timings
@@ -48,7 +48,7 @@ _HOMES = {
     "Share": "foldcam.runtime.evidence",
     "Timings": "foldcam.runtime.result",
     "Vote": "foldcam.runtime.vote",
-    "draw_beside": "foldcam.runtime.gallery.match",
+    "draw_beside": "foldcam.runtime.match",
     "draw_result": "foldcam.runtime.result",
     "heatmap_on_frame": "foldcam.runtime.drawing.overlay",
     "inspect_model": "foldcam.runtime.engine.inspect",

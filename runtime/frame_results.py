@@ -13,8 +13,8 @@ from foldcam.runtime.drawing.picture import draw_picture
 from foldcam.runtime.drawing.style import Style
 from foldcam.runtime.drawing.words import words_of
 from foldcam.runtime.gallery.gallery import Gallery
-from foldcam.runtime.gallery.match import with_match
 from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.match import with_match
 from foldcam.runtime.result import Result
 from foldcam.runtime.sources.base import Frame
 

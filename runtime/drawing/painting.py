@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from foldcam.runtime.batch import shifted
 from foldcam.runtime.drawing.maps import maps_of
 from foldcam.runtime.drawing.overlay import Heat, heatmap_on_frame
 from foldcam.runtime.drawing.shown import Shown
@@ -27,7 +26,7 @@ def painted_on_frame(heatmap: Heat, result: Shown) -> Heat:
         return heatmap_on_frame(heatmap, result.affine, result.input_wh, result.frame_wh)
     # On the region alone: a letterbox's padding has heat as well, and lies beside it.
     x, y, width, height = result.box
-    within = shifted(result.affine, -x, -y)
+    within = result.affine.shifted(-x, -y)
     frame = np.zeros((result.frame_wh[1], result.frame_wh[0]), np.float32)
     frame[y : y + height, x : x + width] = heatmap_on_frame(
         heatmap, within, result.input_wh, (width, height)

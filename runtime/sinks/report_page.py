@@ -10,7 +10,7 @@ from html import escape
 
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.frame_results import FrameResults
-from foldcam.runtime.gallery.match import match_lines, row_picture
+from foldcam.runtime.match import match_lines, row_picture
 from foldcam.runtime.pages.page import picture_uri
 from foldcam.runtime.result import Result
 from foldcam.runtime.system.text import printable, shorten

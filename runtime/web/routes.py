@@ -22,7 +22,7 @@ from starlette.websockets import WebSocket
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.drawing.overlay import COLD, COLORMAPS, WARM, Style
 from foldcam.runtime.gallery.gallery import Gallery
-from foldcam.runtime.gallery.match import row_picture
+from foldcam.runtime.match import row_picture
 from foldcam.runtime.system.monitor import Monitor
 from foldcam.runtime.system.strict_json import strict_json
 from foldcam.runtime.system.version import version

@@ -10,8 +10,8 @@ import pytest
 from foldcam.runtime.drawing.beside import side_by_side
 from foldcam.runtime.drawing.style import Style
 from foldcam.runtime.gallery.gallery import Gallery
-from foldcam.runtime.gallery.match import draw_beside, row_picture, with_match
 from foldcam.runtime.images.preprocess import Affine
+from foldcam.runtime.match import draw_beside, row_picture, with_match
 from foldcam.runtime.model import Result, Timings
 
 
