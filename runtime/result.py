@@ -246,6 +246,32 @@ class Result:
         """Centre `(x, y)` in frame pixels of the heatmap's maximum; None if nothing is hot."""
         return self._hottest_of(self.heatmap)
 
+    def hottest_region(self) -> tuple[int, int, int, int] | None:
+        """The box around the cells at least half as hot as the hottest and connected to it.
+
+        Returns:
+            `(x, y, width, height)` in whole pixels of the frame; None if nothing is hot, or only
+            the padding of a letterbox.
+        """
+        from foldcam.runtime.drawing.outlines import box_of, hottest_region
+
+        mask = hottest_region(self.heatmap)
+        if mask is None:
+            return None
+        column, row, across, down = box_of(mask)
+        affine, (rows, columns) = self.affine, mask.shape
+        wide, high = self.input_wh[0] / columns, self.input_wh[1] / rows
+        left, top, width, height = self.box or (0, 0, *self.frame_wh)
+        x, right = (
+            round(min(max(affine.scale_x * wide * cell + affine.offset_x, left), left + width))
+            for cell in (column, column + across)
+        )
+        y, bottom = (
+            round(min(max(affine.scale_y * high * cell + affine.offset_y, top), top + height))
+            for cell in (row, row + down)
+        )
+        return None if x == right or y == bottom else (x, y, right - x, bottom - y)
+
     def hottest_lower(self) -> tuple[float, float] | None:
         """As `hottest`, of `heatmap_lower`; None for a model of labels, too."""
         return None if self.heatmap_lower is None else self._hottest_of(self.heatmap_lower)

@@ -147,7 +147,7 @@ class ProgramEncoder(Encoder):
         try:
             self._process.stdin.write(np.ascontiguousarray(frame).data)
         except (OSError, ValueError) as error:
-            raise FoldcamError(f"ffmpeg ended: {self._reason()}") from error
+            raise FoldcamError(f"the program ffmpeg ended: {self._reason()}") from error
 
     def release(self) -> None:
         """See `Encoder`."""

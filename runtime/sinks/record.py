@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-from foldcam.runtime.drawing.outlines import box_of, hottest_region
 from foldcam.runtime.evidence import Share
 from foldcam.runtime.result import Result
 from foldcam.runtime.sources.base import Frame
@@ -125,24 +124,9 @@ def _place(place: tuple[float, float] | None) -> dict[str, float | None] | None:
 
 
 def _region(result: Result) -> dict[str, float | None] | None:
-    mask = hottest_region(result.heatmap)
-    if mask is None:
+    box = result.hottest_region()
+    if box is None:
         return None
-    column, row, across, down = box_of(mask)
-    affine, (rows, columns) = result.affine, mask.shape
-    wide, high = result.input_wh[0] / columns, result.input_wh[1] / rows
-    left, top, width, height = result.box or (0, 0, *result.frame_wh)
-    x, right = (
-        round(min(max(affine.scale_x * wide * cell + affine.offset_x, left), left + width))
-        for cell in (column, column + across)
-    )
-    y, bottom = (
-        round(min(max(affine.scale_y * high * cell + affine.offset_y, top), top + height))
-        for cell in (row, row + down)
-    )
-    if x == right or y == bottom:  # in a letterbox's padding
-        return None
-    box = (x, y, right - x, bottom - y)
     share = _optional(result.share(box).evidence_for)
     return {**dict(zip(("x", "y", "width", "height"), box, strict=True)), "share": share}
 

@@ -44,6 +44,7 @@ FOLDCAM = (
     "bank build {file} --images {photos} --out built.safetensors",
     "bank add {bank} {file} --images {photos} --out more.safetensors",
     "bank stats {file}",
+    "bank audit {file}",
 )
 
 

@@ -102,7 +102,7 @@ def test_names_of_metrics_tell_their_units(serve, make_item):
     served.feed(make_item())
     units = re.compile(
         r"(seconds|hertz|bytes|info|up|clients|state|captured|processed|dropped|thinned|unanswered|"
-        r"reconnects|restarts|written|lost|fds|created)$"
+        r"unknown|reconnects|restarts|written|lost|fds|created)$"
     )
     assert [name for name in families(served) if not units.search(name)] == []
 
