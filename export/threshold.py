@@ -123,7 +123,7 @@ def choose_threshold(
     if contract.bank_input is not None:
         raise FoldcamError(
             f"{path} takes its bank as an input, which may change, and a threshold is chosen for "
-            "one bank: fold it without --bank-input, or run it with --unknown-below."
+            "one bank: fold it with --no-bank-input, or run it with --unknown-below."
         )
     model = load_message(path)
     bank = bank_of(model, contract)

@@ -231,10 +231,10 @@ def _embedded(
 ) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
     """Unit embeddings and labels of the images that could be read."""
     network = loaded.network(size=(preprocessing.height, preprocessing.width), summands=False)
-    told = progress or (lambda *_: None)
+    say = progress or (lambda *_: None)
     done = embed(
         network, preprocessing, samples, batch_size=BATCH,
-        progress=lambda so_far, total: told("embedding", so_far, total),
+        progress=lambda so_far, total: say("embedding", so_far, total),
     )  # fmt: skip
     skipped += [(item.place, item.reason) for item in done.skipped]
     norms = np.linalg.norm(done.embeddings, axis=1, keepdims=True)

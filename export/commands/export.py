@@ -192,9 +192,10 @@ def export(
     dataset = training_data(images, split, singletons, continuous=continuous)
     if calibrate_unknown is not None and continuous:
         raise typer.BadParameter("--calibrate-unknown is for labels, and --continuous has none.")
-    if calibrate_unknown is not None and bank_input:
+    if calibrate_unknown is not None and options.bank_input:
         raise typer.BadParameter(
-            "--calibrate-unknown chooses for one bank, and that of --bank-input may change."
+            "--calibrate-unknown chooses for one bank, and that of --bank-input or --query may "
+            "change."
         )
     held_out = None if calibrate_unknown is None else load_dataset(calibrate_unknown, "test")
     place = device_of(device)

@@ -70,8 +70,8 @@ def unknown_rule(options: ModelOptions, contract: Contract) -> UnknownRule | Non
     """The rule of a run by which an image is unknown; None where none can be.
 
     Raises:
-        FoldcamError: a similarity is given for a model that answers with an estimate, or beside
-            the wish that no image is unknown.
+        FoldcamError: a similarity is given for a model that answers with an estimate, or together
+            with `unknown = false`.
     """
     if options.unknown_below is None:
         return contract.unknown if options.unknown else None
