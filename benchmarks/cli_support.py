@@ -59,6 +59,23 @@ def study(name: str, command: str) -> Any:
     return import_module(f"foldcam.benchmarks.studies.{name}")
 
 
+def refuse_network_flags(model: str, *given: object) -> None:
+    """Refuse what says how a network is read where MODEL is a folded model.
+
+    Args:
+        model: the folded model.
+        given: what the flags were given; None is not given.
+
+    Raises:
+        typer.BadParameter: something is given.
+    """
+    if any(value is not None for value in given):
+        raise typer.BadParameter(
+            f"{model} is a folded model, which says itself how images are made: leave out "
+            "--weights, --layer, --output, --size, --resize, --color, --mean and --std."
+        )
+
+
 def usual_data() -> Path:
     """`CUB_200_2011` in the folder that FOLDCAM_DATA names.
 

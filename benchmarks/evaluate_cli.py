@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -39,10 +39,6 @@ from foldcam.export.commands.options import (
 )
 from foldcam.runtime.at_stake import Read, Written, check_outputs, network_file
 from foldcam.runtime.system.command import print_json, print_text
-
-if TYPE_CHECKING:
-    pass
-
 
 evaluate = typer.Typer(no_args_is_help=True, help="Measure a folded model on labelled images.")
 evaluate.command(

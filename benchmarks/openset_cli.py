@@ -9,11 +9,11 @@ import typer
 
 from foldcam.benchmarks.cli_support import (
     DrawsOption,
-    EpochsOption,
     JsonOption,
     SeedOption,
     SizeOption,
     WeightsOption,
+    refuse_network_flags,
 )
 from foldcam.export.commands.options import (
     Color,
@@ -42,7 +42,7 @@ def openset(
     model: Annotated[
         str,
         typer.Argument(
-            help="A folded model, whose bank is asked; or the MODEL of foldcam export, whose bank "
+            help="A folded model, whose bank is taken; or the MODEL of foldcam export, whose bank "
             "is made of the training part of --images.",
             metavar="MODEL_OR_FOLDED",
         ),
@@ -51,13 +51,13 @@ def openset(
         Path,
         typer.Option(
             help="Labelled images: class folders, a CSV, or a CUB-200-2011 folder. Their test part "
-            "is asked."
+            "is measured."
         ),
     ],
     test: Annotated[
         Path | None,
         typer.Option(
-            help="Labelled images to ask of a MODEL that is not folded.",
+            help="Other labelled images to measure a MODEL on that is not folded.",
             show_default="the test part of --images, or half of each label",
         ),
     ] = None,
@@ -76,7 +76,10 @@ def openset(
             "them, and keeps the networks in --out. Otherwise MODEL stays as it is.",
         ),
     ] = False,
-    epochs: EpochsOption = 30,
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="Epochs of each training of --retrain.", min=1, show_default="30"),
+    ] = None,
     accept: Annotated[
         float,
         typer.Option(
@@ -117,11 +120,17 @@ def openset(
     from foldcam.export.progress import ProgressBar
     from foldcam.export.training.trainer import TrainingOptions
     from foldcam.export.unknown.images import any_images
+    from foldcam.runtime.contract.onnx_file import is_folded
 
     if not 0.0 < accept < 1.0:
         raise typer.BadParameter(f"--accept is {accept:g}: give a share between 0 and 1.")
     if retrain and (out is None or unknown is not None):
-        raise typer.BadParameter("--retrain needs --out, and leaves labels out: no --unknown.")
+        raise typer.BadParameter(
+            "--retrain keeps networks in --out, and leaves labels out in place of --unknown: give "
+            "the one and leave out the other."
+        )
+    if epochs is not None and not retrain:
+        raise typer.BadParameter("--epochs is of --retrain, which is missing.")
     check_image_flags(resize, color)
     policy = choice("--singletons", singletons, SINGLETON_POLICIES)
     check_outputs(
@@ -134,12 +143,13 @@ def openset(
     asked: Asked
     dataset: Dataset
     with stdout_kept(), ProgressBar() as progress:
-        if _is_folded(model):
+        if is_folded(Path(model)):
             if retrain or test is not None:
                 raise FoldcamError(
                     f"{model} is folded already: --retrain and --test are for a MODEL without a "
                     "bank, so leave them out."
                 )
+            refuse_network_flags(model, weights, output, size, resize, color, mean, std)
             dataset = load_dataset(images, "test")
             say_notes(dataset)
             asked = of_folded(Path(model), dataset, strangers, place, seed, progress)
@@ -153,8 +163,7 @@ def openset(
             )
             retraining = None
             if retrain and out is not None:
-                out.mkdir(parents=True, exist_ok=True)
-                training = TrainingOptions(epochs=epochs, seed=seed, device=device)
+                training = TrainingOptions(epochs=epochs or 30, seed=seed, device=device)
                 retraining = Retraining(training, out)
             asked = of_network(loaded, parts, recipe, strangers, seed, retraining, progress)
         found = run_openset(asked, OpensetOptions(accept, draws, seed=seed), progress)
@@ -169,11 +178,3 @@ def openset(
         print_text(f"note: {note}")
     for item in document["skipped"][:10]:
         print_text(f"skipped {item['path']}: {item['reason']}")
-
-
-def _is_folded(model: str) -> bool:
-    from foldcam.runtime.contract.onnx_file import read_header
-    from foldcam.runtime.contract.schema import METADATA_KEY
-
-    path = Path(model)
-    return path.suffix == ".onnx" and METADATA_KEY in read_header(path).metadata

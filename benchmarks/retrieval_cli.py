@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foldcam.benchmarks.cli_support import JsonOption, SeedOption, SizeOption, WeightsOption
+from foldcam.benchmarks.cli_support import (
+    JsonOption,
+    SeedOption,
+    SizeOption,
+    WeightsOption,
+    refuse_network_flags,
+)
 from foldcam.export.commands.options import (
     Color,
     DeviceText,
@@ -114,11 +120,8 @@ def retrieval(
         raise typer.BadParameter(f"--sheet {sheet} has no image suffix, such as .png.")
     look = {"size": size, "resize": resize, "color": color, "mean": mean, "std": std}
     folded = is_folded(Path(model))
-    if folded and any(v is not None for v in (weights, layer, output, *look.values())):
-        raise typer.BadParameter(
-            f"{model} is a folded model, which says itself how images are made: leave out "
-            "--weights, --layer, --output, --size, --resize, --color, --mean and --std."
-        )
+    if folded:
+        refuse_network_flags(model, weights, layer, output, *look.values())
     if not folded and (bank is not None or split is not None):
         if model.endswith(".onnx"):
             read_contract(Path(model))  # says why it is none
@@ -173,4 +176,6 @@ def retrieval(
     if out is not None:
         print_text(f"Written to {out}")
     if sheet is not None:
-        print_text(f"Written to {sheet}" if wrong else f"No answer is wrong: no {sheet}")
+        print_text(
+            f"Written to {sheet}" if wrong else f"No answer is wrong: {sheet} was not written"
+        )

@@ -15,7 +15,6 @@ from foldcam.export.banks.rows import file_hashes
 from foldcam.export.banks.steps import data_hash, values_of
 from foldcam.export.datasets import Dataset, Sample
 from foldcam.export.datasets.reading import open_picture
-from foldcam.export.datasets.samples import crop_text
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.errors import FoldcamError
@@ -100,7 +99,7 @@ def make_gallery(
                 missing += image is None
                 others += result is not None and result.valid and int(result.neighbors[0]) != row
                 signed = None if result is None else _signed(result)
-                writer.add(image, signed, "" if sample is None else _name(sample))
+                writer.add(image, signed, "" if sample is None else sample.row_name)
         if missing == len(rows):
             raise FoldcamError(f"None of the pictures of {dataset.name} could be read.")
         writer.finish()
@@ -200,9 +199,3 @@ def _signed(result: Result) -> npt.NDArray[np.float32]:
     if result.contribution is not None:
         return result.contribution
     return result.heatmap if result.heatmap_lower is None else result.heatmap - result.heatmap_lower
-
-
-def _name(sample: Sample) -> str:
-    """Folder and file, and no more of the path: enough to find it in the data set."""
-    name = "/".join(sample.path.parts[-2:])
-    return name if sample.crop is None else f"{name}#{crop_text(sample.crop)}"

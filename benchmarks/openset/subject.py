@@ -17,7 +17,7 @@ from foldcam.export.device import Device
 from foldcam.export.grafting.in_graph import bank_of
 from foldcam.export.models.spec import LoadedModel, load_model
 from foldcam.export.onnx_graphs.message import load_message
-from foldcam.export.training.trainer import StageProgress, TrainingOptions, train
+from foldcam.export.training.trainer import StageProgress, TrainingOptions, train, training_hash
 from foldcam.export.unknown.choosing import label_folds
 from foldcam.export.unknown.images import answered, in_bank
 from foldcam.export.unknown.rows import Rows
@@ -58,11 +58,22 @@ class Retraining:
 
     Attributes:
         options: of the training.
-        folder: where the networks are kept; one that is there is taken.
+        folder: where the networks are kept; one that was trained so before is taken.
     """
 
     options: TrainingOptions
     folder: Path
+
+    def path(
+        self,
+        number: int,
+        loaded: LoadedModel,
+        kept: Sequence[Sample],
+        preprocessing: Preprocessing,
+    ) -> Path:
+        """A network's file, whose name depends on everything that it is trained from."""
+        digest = training_hash(loaded, preprocessing, self.options, kept)
+        return self.folder / f"net-without-{number}-{digest}.safetensors"
 
 
 def of_folded(
@@ -163,12 +174,17 @@ def of_network(
         setting = Setting(rows, np.concatenate([units, strangers]), strange, everything)
         return Asked((setting,), (*labels, *others), GIVEN, (), parts.notes, tuple(skipped))
     names = tuple(sorted({sample.label for sample in training}))
+    if len(names) < 3:
+        raise FoldcamError(
+            f"The training images have {len(names)} labels, and --retrain trains without one of "
+            "them on two at least: give images of three."
+        )
     groups = label_folds(np.arange(len(names)), seed)
     settings, labels = [], ()
     for number, group in enumerate(groups):
         left_out = {names[place] for place in group}
         kept = [sample for sample in training if sample.label not in left_out]
-        path = retraining.folder / f"net-without-{number}.safetensors"
+        path = retraining.path(number, loaded, kept, preprocessing)
         if not path.exists():
             train(loaded, kept, path, retraining.options, preprocessing=preprocessing,
                   progress=progress)  # fmt: skip
@@ -187,14 +203,14 @@ def _leaving_out(
     asked: Asked, rows: Rows, units: npt.NDArray[np.floating], taken: npt.NDArray[np.bool_],
     seed: int,
 ) -> Asked:  # fmt: skip
-    if len(rows.names) < 2:
-        raise FoldcamError(
-            "The bank has one label, so that none can be left out: give unknown images with "
-            "--unknown."
-        )
     number = {name: place for place, name in enumerate(rows.names)}
     own = np.asarray([number[label] for label in asked.labels], np.int64)
     groups = label_folds(own[taken], seed)
+    if len(groups) < 2:
+        raise FoldcamError(
+            "The images that are not in the bank show one of its labels alone, so that none can "
+            "be left out: give images of a second one, or unknown images with --unknown."
+        )
     settings = tuple(
         Setting(rows.kept(~np.isin(rows.labels, group)), units, np.isin(own, group), taken)
         for group in groups

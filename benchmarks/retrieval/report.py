@@ -77,10 +77,14 @@ def text_report(document: Mapping[str, Any]) -> str:
     lines.append(f"{'':<32}{'images':>7}{'recall@1':>10}{'@5':>7}{'@10':>7}{'mAP':>8}{'mINP':>8}")
     lines += [_line(label, row) for label, row in document["per_label"].items()]
     lines.append(_line("all", document))
-    for name in ("recall_at_1", "recall_at_5", "recall_at_10", "map", "minp"):
+    for name, title in (
+        *((f"recall_at_{k}", f"recall@{k}") for k in RECALL_AT),
+        ("map", "mAP"),
+        ("minp", "mINP"),
+    ):
         found = document[name]
         lines.append(
-            f"{name.replace('_at_', '@'):<10} {found['mean']:.3f} "
+            f"{title:<10} {found['mean']:.3f} "
             f"(95 % interval {found['low']:.3f} to {found['high']:.3f})"
         )
     first = document["recall_at_1"]

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from foldcam.benchmarks.bootstrap import bootstrap
+from foldcam.export.audit.audit import labels_to_audit
 from foldcam.export.audit.disagreement import Disagreement, Judges, ranks
 from foldcam.export.audit.neighbors import Integers, Neighbors, find_neighbors
 from foldcam.export.audit.trial import FIRST, PLANTED, listed_rows, plant
@@ -69,9 +70,11 @@ def try_scores(bank: Bank, draws: int, seed: int = 0) -> dict[str, Any]:
     Returns:
         For JSON: by score the mean share of planted rows among the first rows with its interval,
         and the share of draws that found nine of ten.
+
+    Raises:
+        FoldcamError: as `foldcam.export.audit.audit.audit_bank`.
     """
-    labels, classes = np.unique(bank.row_labels(), return_inverse=True)
-    classes = classes.astype(np.int64)
+    labels, classes = labels_to_audit(bank)
     neighbors = find_neighbors(bank.embeddings)
     judges = Judges(neighbors)
     count, first = max(1, round(PLANTED * bank.rows)), listed_rows(bank.rows)

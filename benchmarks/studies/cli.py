@@ -398,7 +398,13 @@ def audit(
     from foldcam.runtime.system.files import atomic_path
 
     check_outputs([Read("BANKS", bank) for bank in banks], [Written("--out", out)])
-    found = {path.stem: try_scores(Bank.load(path), draws, seed) for path in banks}
+    names = [path.stem for path in banks]
+    if len({*names}) < len(names):
+        names = [str(path) for path in banks]
+    found = {
+        name: try_scores(Bank.load(path), draws, seed)
+        for name, path in zip(names, banks, strict=True)
+    }
     document = {"seed": seed, "banks": found, **provenance()}
     write_json(out / "audit.json", document)
     with atomic_path(out / "audit.md") as temporary:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from foldcam.export.bank import Bank
 from foldcam.runtime.errors import FoldcamError
 
 SHOWN_NEIGHBORS = 3
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,15 +115,41 @@ class Audit:
         }
 
 
-def audit_bank(bank: Bank, seed: int = 0) -> Audit:
+def audit_bank(bank: Bank, seed: int = 0, progress: Progress | None = None) -> Audit:
     """Look for rows that are wrong.
 
     Args:
         bank: of labels, with three rows or more.
         seed: of the planted wrong labels.
+        progress: called with a stage, what is done of it, and all.
 
     Raises:
         FoldcamError: a bank of values, of prototypes, of one label, or of two rows.
+    """
+    labels, classes = labels_to_audit(bank)
+    say = progress or (lambda *_: None)
+    neighbors = find_neighbors(bank.embeddings, partial(say, "neighbors"))
+    judges = Judges(neighbors)
+    trial = run_trial(judges, classes, bank.embedding_size, seed, partial(say, "planted labels"))
+    return Audit(
+        bank,
+        labels,
+        classes,
+        neighbors,
+        judges.of(classes),
+        near_duplicates(neighbors, classes, bank.image_hashes),
+        mixed_labels(neighbors, classes),
+        lonely_rows(neighbors),
+        trial,
+        _notes(bank, trial),
+    )
+
+
+def labels_to_audit(bank: Bank) -> tuple[list[str], Integers]:
+    """The labels of a bank, sorted, and `int64 [N]`, the number of each row's.
+
+    Raises:
+        FoldcamError: as `audit_bank`.
     """
     if bank.outcome is not None:
         raise FoldcamError(
@@ -141,30 +169,17 @@ def audit_bank(bank: Bank, seed: int = 0) -> Audit:
             f"The bank has {bank.rows} rows of {len(labels)} labels: an audit needs three rows of "
             "two labels at least."
         )
-    neighbors = find_neighbors(bank.embeddings)
-    judges = Judges(neighbors)
-    trial = run_trial(judges, classes, bank.embedding_size, seed)
-    return Audit(
-        bank,
-        [str(label) for label in labels],
-        classes,
-        neighbors,
-        judges.of(classes),
-        near_duplicates(neighbors, classes, bank.image_hashes),
-        mixed_labels(neighbors, classes),
-        lonely_rows(neighbors),
-        trial,
-        _notes(bank, trial),
-    )
+    return [str(label) for label in labels], classes
 
 
 def trial_text(trial: Trial) -> str:
     """What the trial says of this bank, in a sentence."""
     times = "once" if trial.draws == 1 else f"{trial.draws} times"
+    planted = "1 row" if trial.planted == 1 else f"{trial.planted} rows"
+    first = "row" if trial.listed == 1 else f"{trial.listed} rows"
     return (
-        f"Of wrong labels planted in this bank ({trial.planted} rows, {PLANTED:.0%}; {times}), "
-        f"{trial.found:.0%} were among the first {trial.listed} rows ({FIRST:.0%}), "
-        f"{trial.least:.0%} at worst."
+        f"Of wrong labels planted in this bank ({planted}, {PLANTED:.0%}; {times}), "
+        f"{trial.found:.0%} were among the first {first} ({FIRST:.0%}), {trial.least:.0%} at worst."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,11 +42,14 @@ class Neighbors:
         return np.where(np.isfinite(away), away, known.max() if len(known) else 0).astype("f4")
 
 
-def find_neighbors(embeddings: Floats) -> Neighbors:
+def find_neighbors(
+    embeddings: Floats, progress: Callable[[int, int], None] | None = None
+) -> Neighbors:
     """Search every row among all others.
 
     Args:
         embeddings: `float32 [N, D]` of norm 1, N >= 2.
+        progress: called with the rows done and all.
     """
     centred = embeddings - embeddings.mean(axis=0)
     centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
@@ -61,4 +65,6 @@ def find_neighbors(embeddings: Floats) -> Neighbors:
         order = np.argsort(-values, axis=1, kind="stable")
         rows[start : start + _BLOCK] = np.take_along_axis(nearest, order, 1)
         cosines[start : start + _BLOCK] = np.take_along_axis(values, order, 1)
+        if progress is not None:
+            progress(start + len(found), len(rows))
     return Neighbors(centred, rows, cosines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -64,7 +65,13 @@ def plant(classes: Integers, count: int, generator: np.random.Generator) -> tupl
     return changed, rows
 
 
-def run_trial(judges: Judges, classes: Integers, size: int, seed: int = 0) -> Trial | None:
+def run_trial(
+    judges: Judges,
+    classes: Integers,
+    size: int,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Trial | None:
     """Plant wrong labels, and count those among the first rows.
 
     Args:
@@ -72,6 +79,7 @@ def run_trial(judges: Judges, classes: Integers, size: int, seed: int = 0) -> Tr
         classes: `int64 [N]`, the bank's labels, of which some may be wrong themselves.
         size: of an embedding.
         seed: of the draws.
+        progress: called with the draws done and all.
 
     Returns:
         None for a bank so large that this would take minutes.
@@ -87,4 +95,6 @@ def run_trial(judges: Judges, classes: Integers, size: int, seed: int = 0) -> Tr
         changed, planted = plant(classes, count, generator)
         first = judges.of(changed).order[:listed]
         found.append(float(np.isin(planted, first).mean()))
+        if progress is not None:
+            progress(draw + 1, draws)
     return Trial(float(np.mean(found)), min(found), count, listed, draws)

@@ -127,8 +127,7 @@ class RemovalReport:
         ]
         lines.append(
             "The grad-weights of every label come from a comparison with the images of the other "
-            f"labels, in which the {len(self.removed)} removed images were {len(self.removed)} of "
-            f"{self.before.rows}."
+            f"labels; {len(self.removed)} of all {self.before.rows} images were removed."
         )
         lines.append(f"These were not computed again, {why}.")
         return lines

@@ -45,6 +45,7 @@ def audit(
     from foldcam.export.bank import Bank
     from foldcam.export.banks.pictures import RowPictures
     from foldcam.export.datasets import load_dataset
+    from foldcam.export.progress import ProgressBar
     from foldcam.runtime.system.command import print_json
 
     if out is not None and out.suffix.lower() not in (".html", ".htm"):
@@ -56,7 +57,8 @@ def audit(
     dataset = None if images is None else load_dataset(images, "all")
     if dataset is not None:
         say_notes(dataset)
-    found = audit_bank(held, seed)
+    with ProgressBar() as progress:
+        found = audit_bank(held, seed, progress)
     document: dict[str, Any] = {"bank": str(bank), **found.document()}
     if out is not None:
         pictures = RowPictures(held, dataset)
@@ -88,7 +90,9 @@ def _print(found: Audit, document: dict[str, Any]) -> None:
     for note in document["notes"]:
         print_text(f"  note: {note}")
     lines = {
-        "likely_mislabelled": lambda i: f"{called(i)}, rather {printable(i['rather'])}?",
+        "likely_mislabelled": lambda i: (
+            f"{called(i)}, rather{'' if i['doubted'] else ' perhaps'} {printable(i['rather'])}?"
+        ),
         "near_duplicates": lambda i: (
             " and ".join(map(called, i["rows"]))
             + (", the same file" if i["same_picture"] else f", cosine {i['similarity']}")
@@ -101,7 +105,8 @@ def _print(found: Audit, document: dict[str, Any]) -> None:
     }
     for name, line in lines.items():
         items = document[name]
-        print_text(f"{name.replace('_', ' ')}: {len(items)}")
+        what = f"{len(items)} to look at first" if name == "likely_mislabelled" else len(items)
+        print_text(f"{name.replace('_', ' ')}: {what}")
         for item in items[:_SHOWN]:
             print_text(f"  {line(item)}")
         if len(items) > _SHOWN:

@@ -201,9 +201,10 @@ def _lines(path: Path | None) -> list[str]:
 
     refuse_special(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise FoldcamError(f"--images-from {path} cannot be read ({error}).") from None
+        reason = getattr(error, "strerror", None) or error
+        raise FoldcamError(f"--images-from {path} cannot be read ({reason}).") from None
     return [line.strip() for line in lines if line.strip()]
 
 

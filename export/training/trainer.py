@@ -140,7 +140,7 @@ def train(
     folder = hidden_beside(out, "resume")
     parts = [groups[n] for n in kept] if groups else None
     batches = _Batches(options, targets, parts)
-    work = folder / _fingerprint(base, preprocessing, options, [samples[n] for n in kept], parts)
+    work = folder / training_hash(base, preprocessing, options, [samples[n] for n in kept], parts)
     cache = build_front_cache(
         trainee,
         preprocessing,
@@ -422,14 +422,14 @@ def _device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-def _fingerprint(
+def training_hash(
     base: LoadedModel,
     preprocessing: Preprocessing,
     options: TrainingOptions,
     samples: Sequence[Sample],
-    groups: Sequence[str] | None,
+    groups: Sequence[str] | None = None,
 ) -> str:
-    """The hash of everything that the cache and the checkpoints depend on."""
+    """The hash of everything that a trained network depends on; see `train`."""
     digest = hashlib.sha256(
         f"{base.name} {base.weights} {preprocessing} {options} {groups}".encode()
     )

@@ -178,7 +178,7 @@ def test_a_label_goes_with_its_rows_and_what_others_keep_of_it_is_said(samples, 
     assert document["complete"]
     assert not document["recomputed"]
     text = " ".join(document["traces_in_aggregates"])
-    assert "4 removed images were 4 of 12" in text
+    assert "4 of all 12 images were removed" in text
     assert "pass --model" in text
     np.testing.assert_array_equal(report.bank.grad_weights[0], bank.grad_weights[0])
 
