@@ -19,7 +19,7 @@ from foldcam.export.banks.steps import StageProgress, stage_of
 from foldcam.export.blank_maps import blank_notes, tried_images
 from foldcam.export.coarse_map import coarse_notes
 from foldcam.export.datasets import Dataset
-from foldcam.export.gallery import GalleryReport, make_gallery
+from foldcam.export.gallery import GalleryReport, make_gallery, stale_gallery
 from foldcam.export.grafting.bank_input import bank_beside, with_directions
 from foldcam.export.grafting.fidelity import Fidelity, measure_fidelity
 from foldcam.export.grafting.fold import FoldOptions, fold
@@ -179,6 +179,7 @@ def export_model(
     if contract.bank.storage is not None:
         fidelity = measure_fidelity(report.bank, stored_bank_of(folded, contract))
     shown = None
+    notes += [] if gallery else stale_gallery(out)
     if gallery:
         shown = make_gallery(
             out, dataset, bank=report.bank, batch_size=batch_size,

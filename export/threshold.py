@@ -24,7 +24,7 @@ from foldcam.export.unknown.choosing import (
     share_accepted,
     threshold_for,
 )
-from foldcam.export.unknown.images import Answered, Progress, answered, in_bank
+from foldcam.export.unknown.images import Answered, Progress, answered, in_bank, label_notes
 from foldcam.export.unknown.label_space import Doubles
 from foldcam.export.unknown.rows import DEVICE_SCORES, Rows
 from foldcam.runtime.contract.onnx_file import read_contract
@@ -129,12 +129,10 @@ def choose_threshold(
     bank = bank_of(model, contract)
     rows = Rows.of(bank)
     known, strange = _read(path, images, unknown, device, progress)
-    notes: list[str] = []
+    notes = [] if strange is None else label_notes(strange, rows.names)
     skipped = [item for part in (known, strange) if part is not None for item in part.skipped]
     if known is not None:
-        storage = contract.bank.storage
-        exact = storage is None or storage.embeddings == "float32"
-        known, apart = _held_out(known, rows, exact, notes)
+        known, apart = _held_out(known, rows, contract, notes)
         strange = apart if strange is None else strange
     else:
         notes.append(
@@ -169,11 +167,11 @@ def _read(
 
 
 def _held_out(
-    images: Answered, rows: Rows, exact: bool, notes: list[str]
+    images: Answered, rows: Rows, contract: Contract, notes: list[str]
 ) -> tuple[Answered, Answered | None]:
     """The images of labels that the bank has, without its own; and those of other labels."""
     labelled = np.isin(np.asarray(images.labels, object), np.asarray(rows.names, object))
-    own = in_bank(images.units, np.asarray(rows.units, np.float32), exact) & labelled
+    own = in_bank(images.units, np.asarray(rows.units, np.float32), contract) & labelled
     if not (labelled & ~own).any():
         raise FoldcamError(
             "None of the labelled images is new and has a label of the bank, "
@@ -181,7 +179,9 @@ def _held_out(
             + ": give images that are not in the bank, or leave --images out to use its own rows."
         )
     if own.any():
-        notes.append(f"{int(own.sum())} images are in the bank and took no part.")
+        notes.append(
+            f"{int(own.sum())} images are in the bank, by their embedding, and took no part."
+        )
     others = ~labelled
     if others.any():
         notes.append(f"{int(others.sum())} images have labels that the bank has not: unknown ones.")

@@ -19,7 +19,7 @@ from foldcam.export.models.spec import LoadedModel, load_model
 from foldcam.export.onnx_graphs.message import load_message
 from foldcam.export.training.trainer import StageProgress, TrainingOptions, train, training_hash
 from foldcam.export.unknown.choosing import label_folds
-from foldcam.export.unknown.images import answered, in_bank
+from foldcam.export.unknown.images import answered, in_bank, label_notes
 from foldcam.export.unknown.rows import Rows
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.errors import FoldcamError
@@ -118,12 +118,12 @@ def of_folded(
     known = np.isin(np.asarray(labels, object), np.asarray(rows.names, object))
     # What was given as unknown is, whatever its label says.
     known[len(parts[0].labels) :] = False
-    storage = contract.bank.storage
-    exact = storage is None or storage.embeddings == "float32"
-    own = known & in_bank(units, np.asarray(rows.units, np.float32), exact)
-    notes = []
+    own = known & in_bank(units, np.asarray(rows.units, np.float32), contract)
+    notes = label_notes(parts[1], rows.names) if unknown is not None else []
     if own.any():
-        notes.append(f"{int(own.sum())} images are in the bank and took no part.")
+        notes.append(
+            f"{int(own.sum())} images are in the bank, by their embedding, and took no part."
+        )
     skipped = tuple(item for part in parts for item in part.skipped)
     asked = Asked((), labels, GIVEN, (), tuple(notes), skipped)
     if not (known & ~own).any():
@@ -173,6 +173,11 @@ def of_network(
         everything = np.ones(len(strange), np.bool_)
         setting = Setting(rows, np.concatenate([units, strangers]), strange, everything)
         return Asked((setting,), (*labels, *others), GIVEN, (), parts.notes, tuple(skipped))
+    if Path(loaded.name).suffix in (".pt2", ".safetensors"):
+        raise FoldcamError(
+            f"--retrain cannot begin with the file {loaded.name}: name a network, such as "
+            "efficientnet-lite0 or package.module:factory."
+        )
     names = tuple(sorted({sample.label for sample in training}))
     if len(names) < 3:
         raise FoldcamError(
@@ -188,7 +193,7 @@ def of_network(
         if not path.exists():
             train(loaded, kept, path, retraining.options, preprocessing=preprocessing,
                   progress=progress)  # fmt: skip
-        network = load_model(str(path), device=loaded.device)
+        network = load_model(loaded.name, path, device=loaded.device)
         rows = _rows(network, kept, network.preprocessing, skipped, progress)
         units, labels = _embedded(network, testing, network.preprocessing, skipped, progress)
         strange = np.isin(np.asarray(labels, object), list(left_out))

@@ -6,11 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from foldcam.export.bank import Bank
-from foldcam.export.banks.alike import ALIKE, least_cosine
+from foldcam.export.banks.alike import ALIKE, least_cosine, own_row_cosine
 from foldcam.runtime.contract.schema import Contract
-
-# Cosine from which a row is the image's own; a bank of smaller numbers is less exact.
-_SAME_ROW = {True: 0.99999, False: 0.999}
 
 Floats = npt.NDArray[np.float32]
 
@@ -31,8 +28,7 @@ class OwnRows:
         self._hashes = None
         if bank.image_hashes is not None:
             self._hashes = np.asarray([row.tobytes().hex() for row in bank.image_hashes], object)
-        storage = contract.bank.storage
-        self._same = _SAME_ROW[storage is None or storage.embeddings == "float32"]
+        self._same = own_row_cosine(contract)
         self._alike = least_cosine(bank) > ALIKE
 
     def of(self, cosines: Floats, sha256: str) -> npt.NDArray[np.bool_]:

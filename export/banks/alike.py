@@ -5,11 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 from foldcam.export.bank import Bank
+from foldcam.runtime.contract.schema import Contract
 
 ALIKE = 0.999
 """Cosine above which two embeddings of different pictures are hardly different."""
 
 _COMPARED = 512
+
+
+def own_row_cosine(contract: Contract) -> float:
+    """Cosine from which a row of a model's bank is the image itself.
+
+    A bank that is stored in smaller numbers is less exact.
+    """
+    storage = contract.bank.storage
+    return 0.99999 if storage is None or storage.embeddings == "float32" else 0.999
 
 
 def least_cosine(bank: Bank) -> float:

@@ -222,7 +222,13 @@ def export(
         )
         chosen = None
         if held_out is not None:
-            chosen = choose_threshold(out, out, held_out, device=place, progress=progress)
+            try:
+                chosen = choose_threshold(out, out, held_out, device=place, progress=progress)
+            except FoldcamError as error:
+                raise FoldcamError(
+                    f"{out} is written, but has no rule for unknown images, which foldcam "
+                    f"threshold can still give it: {error}"
+                ) from error
     contract = report.contract
     summary = {
         "model": str(report.path),

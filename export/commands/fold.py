@@ -117,6 +117,7 @@ def fold(
 ) -> None:
     """Fold a bank into a network, or swap the bank of a folded model; needs no torch for that."""
     from foldcam.export.bank import Bank
+    from foldcam.export.gallery import stale_gallery
     from foldcam.export.grafting.refold import fold_file, stored_options
     from foldcam.runtime.contract.schema import BASELINES, INPUT_TYPES
 
@@ -147,6 +148,7 @@ def fold(
     contract, replaced = report.contract, report.replaced
     if replaced is not None and replaced.bank_input is not None:
         replaced = None  # it had no bank in its graph
+    notes = stale_gallery(out)
     summary = {
         "model": str(out),
         "bytes": out.stat().st_size,
@@ -162,6 +164,7 @@ def fold(
         "bank_sha256": contract.bank.sha256,
         "replaced_rows": None if replaced is None else replaced.bank.rows,
         "rule_dropped": report.rule_dropped,
+        "notes": notes,
     }
     if as_json:
         print_json(summary)
@@ -175,6 +178,8 @@ def fold(
             "  note: the rule for unknown images was chosen for another bank and is left out: "
             "choose one with foldcam threshold"
         )
+    for note in notes:
+        print(f"  note: {note}")
     print(f"Next: foldcam verify {out} --images DATA")
 
 

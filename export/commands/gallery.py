@@ -95,7 +95,8 @@ def gallery(
     print(f"{path}: {size / 1e6:.1f} MB, pictures of {report.rows - report.missing} rows")
     for note in report.notes():
         print(f"  note: {note}")
-    print(f"Next: runtime run {model} --file PHOTO --save out/ --beside")
+    elsewhere = "" if path == gallery_path(model) else f" --gallery {path}"
+    print(f"Next: runtime run {model} --file PHOTO --save out/ --beside{elsewhere}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -68,10 +68,12 @@ def threshold(
     from foldcam.export.progress import ProgressBar
     from foldcam.export.threshold import choose_threshold
     from foldcam.export.unknown.images import any_images
-    from foldcam.runtime.contract.unknown import SCORES
+    from foldcam.runtime.contract.unknown import SCORES, Score
 
     check_outputs([Read("--images", images), Read("--unknown", unknown)], [Written("--out", out)])
-    wanted = None if score == "auto" else choice("--score", score, SCORES)
+    choices: tuple[Literal["auto"] | Score, ...] = ("auto", *SCORES)
+    named = choice("--score", score, choices)
+    wanted = None if named == "auto" else named
     known = None if images is None else load_dataset(images, split_of(split))
     strange = None if unknown is None else any_images(unknown)
     for dataset in (known, strange):

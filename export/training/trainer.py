@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,8 @@ def train(
     progress = progress or (lambda *_: None)
     torch.manual_seed(options.seed)
     architecture = Architecture(base.name, options.embedding_size, preprocessing)
-    module = embedding_network(base.module, architecture)
+    # The base stays as it is: what is trained from it next must not know these images.
+    module = embedding_network(deepcopy(base.module), architecture)
     trainee = Trainee(module, (preprocessing.height, preprocessing.width), options.train_from)
     images, kept, skipped = _read(samples, progress)
     targets = _targets([samples[n] for n in kept], options)

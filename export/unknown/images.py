@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from foldcam.export.banks.alike import own_row_cosine
 from foldcam.export.datasets import Dataset, Sample, load_dataset
 from foldcam.export.datasets.folders import readable, tree_of
 from foldcam.export.datasets.reading import read_picture
+from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.model import FoldedModel
 
 _BATCH = 8
-# Cosine from which a row is the image's own; a bank of smaller numbers is less exact.
-_SAME_ROW = {True: 0.99999, False: 0.999}
 
 Progress = Callable[[str, int, int], None]
 Floats = npt.NDArray[np.float32]
@@ -61,7 +61,12 @@ def any_images(path: Path) -> Dataset:
         samples = tuple(Sample(image, "") for image in tree.images)
         name = readable(path.resolve().name)
         return Dataset(name, "all", samples, (), left_out=tuple(tree.left_out))
-    return load_dataset(path, "all")
+    try:
+        return load_dataset(path, "all")
+    except FoldcamError:
+        if path.is_dir() and not tree_of(path).images:
+            raise FoldcamError(f"{path} holds no images.") from None
+        raise
 
 
 def answered(
@@ -108,13 +113,24 @@ def answered(
     )
 
 
-def in_bank(units: Floats, rows: Floats, exact: bool) -> npt.NDArray[np.bool_]:
+def label_notes(unknown: Answered, names: Sequence[str]) -> list[str]:
+    """A sentence where images that were given as unknown have labels of the bank."""
+    shared = [label for label in unknown.labels if label in names]
+    if not shared:
+        return []
+    return [
+        f"{len(shared)} of the images that were given as unknown have labels of the bank, such as "
+        f"{shared[0]!r}: they count as unknown all the same."
+    ]
+
+
+def in_bank(units: Floats, rows: Floats, contract: Contract) -> npt.NDArray[np.bool_]:
     """`bool [Q]`: which images are rows of the bank themselves, by their embeddings.
 
     Args:
         units: `float32 [Q, D]`, of norm 1.
         rows: `float32 [N, D]`, of norm 1.
-        exact: whether the bank holds its rows in float32.
+        contract: of the model whose rows they are.
     """
-    same: npt.NDArray[np.bool_] = (units @ rows.T).max(axis=1) >= _SAME_ROW[exact]
+    same: npt.NDArray[np.bool_] = (units @ rows.T).max(axis=1) >= own_row_cosine(contract)
     return same

@@ -12,6 +12,7 @@ from foldcam.runtime.contract.tensors import check_tensors, describe
 from foldcam.runtime.engine import ENGINE_SUFFIXES
 from foldcam.runtime.engine.report import engine_report, engine_rows
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.gallery.gallery import gallery_beside
 from foldcam.runtime.system.text import number_text, printable, shorten
 
 SHOWN_LABELS = 10
@@ -25,7 +26,9 @@ def inspect_model(path: Path | str) -> dict[str, Any]:
         labels), `storage` (how a bank that is not plain rows is stored, in words, or None),
         `explanation` (what the maps are made of, in words; None in files of before there was a
         choice), `coarse` (one sentence where the feature map has few cells, or None),
-        `unknown_rule` (by which an image is unknown, in words; None without one),
+        `unknown_rule` (by which an image is unknown, in words; None without one), `gallery` (the
+        `file` beside the model and the `problem` that keeps it from being the model's, or None;
+        None where there is none),
         `contract` (the metadata document), and `problem`: why the tensors are not those
         that the metadata promise, or None. For an engine as
         `runtime.engine.report.engine_report`.
@@ -37,6 +40,7 @@ def inspect_model(path: Path | str) -> dict[str, Any]:
     if path.suffix.lower() in ENGINE_SUFFIXES:
         return engine_report(path)
     contract = read_contract(path)
+    beside = gallery_beside(path, contract)
     header = read_header(path)
     try:
         check_tensors(contract, header.inputs, header.outputs, str(path))
@@ -54,6 +58,7 @@ def inspect_model(path: Path | str) -> dict[str, Any]:
         "storage": None if contract.bank.storage is None else contract.bank.storage.sentence(),
         **explanation_facts(contract),
         "unknown_rule": None if contract.unknown is None else contract.unknown.sentence(),
+        "gallery": None if beside is None else {"file": str(beside[0]), "problem": beside[1]},
         "contract": json.loads(contract.to_json()),
         "problem": problem,
     }
@@ -91,6 +96,7 @@ def inspection_text(report: dict[str, Any]) -> str:
         ("storage", report["storage"] or ""),
         ("labels", _labels_text(contract["labels"], report["label_count"])),
         ("unknown", report["unknown_rule"] or ""),
+        ("gallery", _gallery_text(report.get("gallery"))),
         ("outcome", _outcome_text(contract.get("outcome"))),
         ("network", f"{origin['network']} {origin['weights']}".rstrip()),
         ("data", f"{origin['data']} ({origin['split']})" if origin["split"] else origin["data"]),
@@ -120,6 +126,12 @@ def _bank_text(bank: dict[str, Any], given: dict[str, Any] | None) -> str:
         f"{bank['rows']} rows, D = {bank['embedding_size']}, K = {bank['channels']}, "
         f"{bank['grad_weight_rows']} distinct rows of grad-weights"
     )
+
+
+def _gallery_text(gallery: dict[str, Any] | None) -> str:
+    if gallery is None:
+        return ""
+    return gallery["problem"] or f"{gallery['file']}, which is of this bank"
 
 
 def _outcome_text(outcome: dict[str, Any] | None) -> str:

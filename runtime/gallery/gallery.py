@@ -134,6 +134,26 @@ class Gallery:
         return pread(self._handle, int(ends[row]) - first, begin + first, self.path)
 
 
+def gallery_beside(model: Path, contract: Contract) -> tuple[Path, str | None] | None:
+    """The gallery beside a model, and why it is not the model's; None where there is none.
+
+    Args:
+        model: the folded model or its engine.
+        contract: of the model.
+
+    Returns:
+        Its path, and one sentence about what is wrong, or None where it is the model's.
+    """
+    path = gallery_path(model)
+    if not path.exists():
+        return None
+    try:
+        Gallery(path, contract).close()
+    except FoldcamError as error:
+        return path, str(error)
+    return path, None
+
+
 def _decoded(data: bytes, path: Path) -> Image | None:
     """A thumbnail, of which nothing is decoded before its header was looked at."""
     size = image_size(data, "JPEG")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from foldcam.export.datasets import Sample
@@ -169,10 +170,12 @@ def test_only_what_lies_after_the_cut_learns_and_batch_statistics_stay(
     out = tmp_path / "net.safetensors"
     report = train(before, samples, out, replace(OPTIONS, train_from="backbone.norm"))
     assert report.train_from == "backbone.norm"
-    after = before.module.state_dict()
+    after = {name.removeprefix("backbone."): value for name, value in load_file(out).items()}
     assert torch.equal(after["stem.weight"], start["stem.weight"])
     assert torch.equal(after["norm.running_mean"], start["norm.running_mean"])
     assert not torch.equal(after["last.weight"], start["last.weight"])
+    for name, value in before.module.state_dict().items():
+        assert torch.equal(value, start[name]), "the base is another's to train as well"
 
 
 def test_unreadable_images_are_skipped_and_named(samples: list[Sample], tmp_path: Path) -> None:
