@@ -97,6 +97,11 @@ def make_gallery(
             file that cannot be written.
     """
     contract = read_contract(model)
+    if contract.bank_input is not None:
+        raise FoldcamError(
+            f"{model} takes its bank as an input, which may change, and a gallery shows the rows "
+            "of one bank: fold it with --no-bank-input."
+        )
     out = out or gallery_path(model)
     rows = _rows_of_bank(bank, contract, dataset) if bank else _rows_of_data(contract, dataset)
     missing = others = 0

@@ -100,7 +100,7 @@ def rows_of_model(path: Path, bank: Path | None = None) -> Bank:
         FoldcamError: a file cannot be read, or the bank is not the model's.
     """
     contract = read_contract(path)
-    if bank is None:
+    if bank is None or contract.bank_input is not None:
         return bank_of(load_message(path), contract)
     given = Bank.load(bank)
     if given.row_labels() != [r.name for r in contract.labels for _ in range(r.count)]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,7 +17,7 @@ from foldcam.export.datasets.reading import read_picture
 from foldcam.runtime.drawing.overlay import heatmap_on_frame, overlay
 from foldcam.runtime.drawing.text import draw_caption
 from foldcam.runtime.images.preprocess import Image
-from foldcam.runtime.pages.page import open_page, picture_uri
+from foldcam.runtime.pages.page import open_page, page_text, picture_uri
 from foldcam.runtime.system.text import printable
 
 _TILE = 240
@@ -26,8 +25,6 @@ _ACROSS = 3
 """Pairs in a row of the sheet."""
 _STYLE = """
 .card figure img { width: 100%; }
-.none { aspect-ratio: 1; border: 1px dashed var(--line); border-radius: 4px; display: grid;
-  place-items: center; color: var(--quiet); font-size: .8rem; text-align: center; padding: .5em; }
 .card p { overflow-wrap: anywhere; }
 .wide { overflow-x: auto; }
 .wide td { white-space: nowrap; }
@@ -84,9 +81,9 @@ def write_page(
         FoldcamError: the file cannot be written.
     """
     with open_page(path, printable(title), _STYLE) as page:
-        page.write(f"<h1>{_text(title)}</h1>\n<p>{document['images']} images.</p>\n")
+        page.write(f"<h1>{page_text(title)}</h1>\n<p>{document['images']} images.</p>\n")
         for note in document["notes"]:
-            page.write(f'<p class="quiet">{_text(note)}</p>\n')
+            page.write(f'<p class="quiet">{page_text(note)}</p>\n')
         _figures(page, document)
         page.write(f"<h2>CMC curve</h2>\n{_curve(document['cmc'])}\n")
         _confusion(page, document)
@@ -135,7 +132,7 @@ def _figures(page: TextIO, document: Mapping[str, Any]) -> None:
         cells = [f"{row['images']}"]
         cells += [_interval(row[f"recall_at_{k}"]) for k in RECALL_AT]
         cells += [_interval(row[key]) for key in ("map", "minp")]
-        page.write(f"</tr>\n<tr><td>{_text(name)}</td>")
+        page.write(f"</tr>\n<tr><td>{page_text(name)}</td>")
         page.write("".join(f'<td class="number">{cell}</td>' for cell in cells))
     page.write('</tr>\n</table></div>\n<p class="quiet">With 95 % intervals.</p>\n')
 
@@ -173,7 +170,7 @@ def _confusion(page: TextIO, document: Mapping[str, Any]) -> None:
     )
     for item in document["confusion"]:
         page.write(
-            f"<tr><td>{_text(item['label'])}</td><td>{_text(item['answer'])}</td>"
+            f"<tr><td>{page_text(item['label'])}</td><td>{page_text(item['answer'])}</td>"
             f'<td class="number">{item["images"]}</td></tr>\n'
         )
     page.write("</table></div>\n")
@@ -184,15 +181,17 @@ def _card(page: TextIO, each: Wrong, subject: Subject) -> None:
     name = subject.bank.row_names()[query.match] or f"row {query.match}"
     match = '<div class="none">the picture of this row is not at hand</div>'
     if each.match is not None:
-        match = f'<img src="{picture_uri(each.match, _TILE)}" alt="{_text(name)}" loading="lazy">'
+        match = (
+            f'<img src="{picture_uri(each.match, _TILE)}" alt="{page_text(name)}" loading="lazy">'
+        )
     called = query.sample.row_name
     page.write(
-        f'<div class="card"><p><b>{_text(query.sample.label)}</b>, taken for '
-        f"<b>{_text(query.answer)}</b> at {query.similarity:.2f}; right at rank "
+        f'<div class="card"><p><b>{page_text(query.sample.label)}</b>, taken for '
+        f"<b>{page_text(query.answer)}</b> at {query.similarity:.2f}; right at rank "
         f'{query.measures.first}</p><div class="pictures">'
-        f'<figure><img src="{picture_uri(each.image, _TILE)}" alt="{_text(called)}" '
-        f'loading="lazy"><figcaption>{_text(called)}</figcaption></figure>'
-        f"<figure>{match}<figcaption>{_text(name)}</figcaption></figure></div></div>\n"
+        f'<figure><img src="{picture_uri(each.image, _TILE)}" alt="{page_text(called)}" '
+        f'loading="lazy"><figcaption>{page_text(called)}</figcaption></figure>'
+        f"<figure>{match}<figcaption>{page_text(name)}</figcaption></figure></div></div>\n"
     )
 
 
@@ -207,7 +206,3 @@ def _tile(image: Image) -> Image:
     top, left = (_TILE - size[1]) // 2, (_TILE - size[0]) // 2
     tile[top : top + size[1], left : left + size[0]] = small
     return tile
-
-
-def _text(text: str) -> str:
-    return escape(printable(text))

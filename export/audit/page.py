@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import TextIO
 
 from foldcam.export.audit.audit import Audit, trial_text
 from foldcam.export.banks.pictures import RowPictures
-from foldcam.runtime.pages.page import open_page, picture_uri
+from foldcam.runtime.pages.page import open_page, page_text, picture_uri
 from foldcam.runtime.system.text import printable
 
 _SIDE = 150
@@ -18,8 +17,6 @@ _MOST = 50
 _STYLE = """
 .card .pictures { align-items: stretch; }
 .card figure img { width: 100%; aspect-ratio: 1; object-fit: cover; }
-.none { aspect-ratio: 1; border: 1px dashed var(--line); border-radius: 4px; display: grid;
-  place-items: center; color: var(--quiet); font-size: .8rem; text-align: center; }
 .card .own { outline: 2px solid var(--bad); outline-offset: 1px; border-radius: 4px; }
 .card p, .card label { overflow-wrap: anywhere; }
 .card label { display: block; margin-top: .5em; font-size: .9rem; }
@@ -53,14 +50,14 @@ def write_page(path: Path, audit: Audit, pictures: RowPictures, bank: Path, most
     with open_page(path, title, _STYLE, _SCRIPT) as page:
         write = _Writer(page, audit, pictures)
         page.write(
-            f"<h1>{_text(title)}</h1>\n<p>{audit.bank.rows} rows of {len(audit.labels)} labels; "
-            f"of {int(audit.disagreement.doubted.sum())} rows the label is doubted by their "
-            "neighbors and by a classifier of all other rows.</p>\n"
+            f"<h1>{page_text(title)}</h1>\n<p>{audit.bank.rows} rows of {len(audit.labels)} "
+            f"labels; the labels of {int(audit.disagreement.doubted.sum())} rows are doubted by "
+            "both judges, the nearest rows and a classifier of all other rows.</p>\n"
         )
         if audit.trial is not None:
-            page.write(f"<p>{_text(trial_text(audit.trial))}</p>\n")
+            page.write(f"<p>{page_text(trial_text(audit.trial))}</p>\n")
         for note in audit.notes:
-            page.write(f'<p class="quiet">{_text(note)}</p>\n')
+            page.write(f'<p class="quiet">{page_text(note)}</p>\n')
         write.suspects(most)
         write.duplicates()
         write.mixed()
@@ -68,7 +65,7 @@ def write_page(path: Path, audit: Audit, pictures: RowPictures, bank: Path, most
         page.write(
             "<h2>What to remove</h2>\n<p>Ticked pictures, one name on each line. Save the list as "
             f"<code>list.txt</code>, and remove them with <code>foldcam bank remove "
-            f"{_text(bank.name)} --images-from list.txt --out less.safetensors</code>; a label "
+            f"{page_text(bank.name)} --images-from list.txt --out less.safetensors</code>; a label "
             "is corrected in the data set, from which the bank is built again.</p>\n"
             '<textarea id="list" readonly aria-label="Names of ticked pictures"></textarea>\n'
         )
@@ -87,15 +84,16 @@ class _Writer:
         rows = audit.suspects()
         self._head(
             "Likely mislabelled",
-            "Rows in the order in which to look at them, each beside its nearest rows.",
+            "Rows in the order in which to look at them, each beside its nearest rows; perhaps "
+            "where not both judges prefer another label.",
             rows,
             most,
         )
         for place, row in enumerate(rows[:most], start=1):
-            rather = _text(audit.labels[audit.disagreement.rival[row]])
+            rather = page_text(audit.labels[audit.disagreement.rival[row]])
             sure = "" if audit.disagreement.doubted[row] else " perhaps"
             self._card(
-                f"{place}. <b>{_text(audit.labels[audit.classes[row]])}</b>, rather{sure} "
+                f"{place}. <b>{page_text(audit.labels[audit.classes[row]])}</b>, rather{sure} "
                 f"<b>{rather}</b>?",
                 [row, *audit.neighbors.rows[row, :3].tolist()],
             )
@@ -130,7 +128,7 @@ class _Writer:
                 for label in (pair.first, pair.second)
                 for row in (audit.classes == label).nonzero()[0][:2]
             ]
-            names = [_text(audit.labels[label]) for label in (pair.first, pair.second)]
+            names = [page_text(audit.labels[label]) for label in (pair.first, pair.second)]
             self._card(
                 f"<b>{names[0]}</b> and <b>{names[1]}</b>: mixed to {min(pair.ratio, 1):.0%} of "
                 "chance",
@@ -163,8 +161,8 @@ class _Writer:
         figures = "".join(self._figure(row, rows[0], n == 0) for n, row in enumerate(rows))
         names = [self._audit.bank.row_names()[row] for row in rows[:ticks]]
         boxes = "".join(
-            f'<label><input type="checkbox" value="{_text(name)}"> remove {_text(name)}</label>'
-            for name in names
+            f'<label><input type="checkbox" value="{name}"> remove {name}</label>'
+            for name in map(page_text, names)
             if name
         )
         self._page.write(
@@ -174,8 +172,8 @@ class _Writer:
 
     def _figure(self, row: int, first: int, own: bool) -> str:
         audit = self._audit
-        label = _text(audit.labels[audit.classes[row]])
-        name = _text(audit.bank.row_names()[row] or f"row {row}")
+        label = page_text(audit.labels[audit.classes[row]])
+        name = page_text(audit.bank.row_names()[row] or f"row {row}")
         near = "" if own else f", {audit.similarity(first, row):.2f}"
         uri = self._uri(row)
         kind = ' class="own"' if own else ""
@@ -191,7 +189,3 @@ class _Writer:
             image = self._pictures.get(row)
             self._uris[row] = None if image is None else picture_uri(image, _SIDE)
         return self._uris[row]
-
-
-def _text(text: str) -> str:
-    return escape(printable(text))

@@ -15,6 +15,7 @@ import numpy as np
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.system.files import atomic_path
+from foldcam.runtime.system.text import printable
 
 _QUALITY = 80
 # A browser that opens the file asks nobody for anything, whatever a label is called.
@@ -35,6 +36,8 @@ td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 .card { border: 1px solid var(--line); border-radius: 8px; padding: 10px; min-width: 0; }
 .card .pictures { display: flex; gap: 6px; align-items: flex-start; }
 .card figure { margin: 0; flex: 1; min-width: 0; }
+.none { aspect-ratio: 1; border: 1px dashed var(--line); border-radius: 4px; display: grid;
+  place-items: center; color: var(--quiet); font-size: .8rem; text-align: center; padding: .5em; }
 .card figcaption { font-size: .85rem; overflow-wrap: anywhere; }
 """
 
@@ -60,6 +63,11 @@ def picture_uri(image: Image, side: int | None = None, quality: int = _QUALITY) 
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
 
 
+def page_text(text: str) -> str:
+    """A user's text as HTML: escaped, in one line."""
+    return escape(printable(text))
+
+
 @contextmanager
 def open_page(path: Path, title: str, style: str = "", script: str = "") -> Iterator[TextIO]:
     """Write a page piece by piece: head and foot are added, and the file is renamed at the end.
@@ -67,11 +75,11 @@ def open_page(path: Path, title: str, style: str = "", script: str = "") -> Iter
     Args:
         path: the `.html` file; what was there is replaced only by a whole page.
         title: plain text.
-        style: CSS beside the page's own: `cards`, `card`, `pictures`, `quiet`, `number`.
+        style: CSS beside the page's own: `cards`, `card`, `pictures`, `none`, `quiet`, `number`.
         script: JavaScript that runs when the page is there.
 
     Yields:
-        What takes the body's HTML. Text of the user's goes through `html.escape`.
+        What takes the body's HTML. Text of the user's goes through `page_text`.
 
     Raises:
         FoldcamError: the file cannot be written.

@@ -16,6 +16,7 @@ from foldcam.export.gallery import make_gallery
 from foldcam.export.models.spec import LoadedModel
 from foldcam.export.objectives.directions import parse_objective
 from foldcam.runtime.contract.onnx_file import read_contract
+from foldcam.runtime.engine.inspect import inspect_model
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.gallery.gallery import Gallery
 from foldcam.runtime.images.files import read_image, write_image
@@ -110,6 +111,18 @@ def test_by_its_bank_a_row_is_found_among_other_images(made, photos, tmp_path):
         make_gallery(report.path, load_dataset(photos), bank=replace(bank, image_hashes=None))
 
 
+def test_a_gallery_of_other_rows_is_said_where_a_model_is_written_beside_it(made, photos, tmp_path):
+    assert inspect_model(made(gallery=True).path)["gallery"]["problem"] is None
+    assert not any("gallery" in note for note in made().notes)
+    (photos / "red" / "3.png").unlink()
+    report = made()
+    (note,) = [note for note in report.notes if "gallery" in note]
+    assert "model.gallery is the gallery of another bank" in note
+    assert "another bank" in inspect_model(report.path)["gallery"]["problem"]
+    (tmp_path / "model.gallery").unlink()
+    assert inspect_model(report.path)["gallery"] is None
+
+
 def test_a_picture_that_is_there_twice_is_counted(made, photos):
     shutil.copy(photos / "blue" / "0.png", photos / "blue" / "copy.png")
     report = made(gallery=True)
@@ -140,8 +153,7 @@ def test_values_have_a_gallery_in_the_order_of_the_values(tiny, photos, tmp_path
     assert again.path.read_bytes() == report.gallery.path.read_bytes()
     with Gallery(again.path, report.contract) as gallery:
         values = [
-            float(dict(line.split(",") for line in lines)[f"photos/{gallery.name(row)}"])
-            for row in range(12)
+            float(dict(line.split(",") for line in lines)[gallery.name(row)]) for row in range(12)
         ]
     assert values == sorted(values)
 

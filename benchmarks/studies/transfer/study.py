@@ -28,6 +28,7 @@ from foldcam.export.banks.builder import build_bank
 from foldcam.export.datasets import Sample
 from foldcam.export.models.spec import LoadedModel
 from foldcam.export.models.trained_file import trained_architecture
+from foldcam.export.models.weights import load_weights
 from foldcam.export.networks.cut import Network
 from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.export.objectives.directions import parse_objective
@@ -129,7 +130,6 @@ class _Case:
             module.eval(), recipe, f"foldcam.benchmarks.studies.transfer.heads:{head}", ""
         )
         path = out / f"{head}.safetensors"
-        # The module is trained in place.
         train(
             loaded,
             rows,
@@ -138,6 +138,7 @@ class _Case:
             progress=lambda stage, done, total: progress(f"{head}: {stage}", done, total),
         )
         assert trained_architecture(path) is not None
+        load_weights(module, path)
         network = TorchNetwork(module, (recipe.height, recipe.width))
         bank = build_bank(network, recipe, rows, parse_objective("all-triplets")).bank
         found = load_subjects(queries, recipe)
