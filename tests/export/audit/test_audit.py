@@ -121,6 +121,14 @@ def test_a_row_far_from_everything_is_lonely() -> None:
     assert [item["name"] for item in found["lonely"]] == ["7.jpg"]
 
 
+def test_an_audit_says_how_far_it_is() -> None:
+    bank = bank_of(clusters([20, 20]), ["a"] * 20 + ["b"] * 20)
+    said: list[tuple[str, int, int]] = []
+    audit_bank(bank, progress=lambda *call: said.append(call))
+    assert said[0] == ("neighbors", 40, 40)
+    assert said[1:] == [("planted labels", draw, 20) for draw in range(1, 21)]
+
+
 def test_planted_labels_are_other_labels() -> None:
     classes = np.repeat(np.arange(4), 10)
     changed, rows = plant(classes, 6, np.random.default_rng(0))
