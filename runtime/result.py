@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from foldcam.runtime.contract.schema import ScoreKind
 from foldcam.runtime.evidence import Place, Share, share_within, total
 from foldcam.runtime.images.preprocess import Affine
 from foldcam.runtime.system.text import number_text
@@ -34,7 +35,8 @@ class Result:
         embedding: `float32 [D]`, the network's own output.
         heatmap: `float32 [h', w']` in [0, 1], over the network's input.
         neighbors: `int32 [k]`, bank rows, nearest first.
-        similarities: `float32 [k]`, cosine to those rows, in [-1, 1].
+        similarities: `float32 [k]`, cosine to those rows, in [-1, 1]; of a classifier the scores
+            of those classes, as the network returns them.
         labels: their `k` labels; empty for a continuous outcome.
         affine: maps pixels of the network's input to pixels of the frame.
         input_wh: width and height of the network's input in pixels.
@@ -57,6 +59,10 @@ class Result:
         runner_up_similarity: the cosine to that row, in [-1, 1].
         unknown: whether the rule in the model's contract says that the image shows none of the
             model's labels, `labels[0]` being merely the nearest; None for a model without one.
+        scores: of a classifier, what `embedding` and `similarities` are: `logits`, or `softmax`,
+            `log-softmax` or `sigmoid` of them. Rows are its classes then, and evidence,
+            contributions and contrast are in units of the logit. None where similarities are
+            cosines.
     """
 
     embedding: npt.NDArray[np.float32]
@@ -78,6 +84,7 @@ class Result:
     runner_up_label: str | None = None
     runner_up_similarity: float | None = None
     unknown: bool | None = None
+    scores: ScoreKind | None = None
 
     @property
     def valid(self) -> bool:
@@ -179,6 +186,7 @@ def judged(result: Result) -> Result:
         result.embedding[None],
         result.similarities[None],
         [np.asarray(each, np.float32)[None] for each in others if each is not None],
+        cosines=result.scores is None,
     )
     return result if reason is None else without_answer(result, reason)
 
