@@ -25,7 +25,7 @@ def read_source(path: Path) -> tuple[onnx.ModelProto, Contract]:
     if contract.scores is not None:
         raise FoldcamError(
             f"{path} is a classifier: calibrate judges a model by its bank of training images, "
-            "which a classifier has not; build its engine with --precision fp16 instead."
+            "which a classifier has not; export it with --precision fp16 instead."
         )
     model = load_message(path)
     if contract.calibration is not None:

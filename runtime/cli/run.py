@@ -235,7 +235,8 @@ def _report(summary: Summary, table: TableSink | None, *, to_stderr: bool, quiet
     )
     if table is None and summary.labels:
         counts = ", ".join(f"{label} ({count})" for label, count in summary.labels.items())
-        lines.append(f"nearest: {printable(counts)}")
+        what = "classes" if summary.classified else "nearest"
+        lines.append(f"{what}: {printable(counts)}")
     if table is None and summary.estimate is not None:
         mean, low, high = (number_text(summary.estimate[key]) for key in ("mean", "low", "high"))
         lines.append(f"estimate: {mean} on average ({low} to {high})")

@@ -87,7 +87,8 @@ class FrameResults:
 
     @property
     def caption(self) -> str:
-        """Nearest label and its similarity, or the estimate, of the first region.
+        """Nearest label and its similarity, best class and its score, or the estimate, of the
+        first region.
 
         Where the network gave no answer, that and why; where nothing in the picture speaks for
         the answer, `no evidence`; under a contrast, the runner-up and its similarity.
@@ -164,10 +165,11 @@ class FrameResults:
 def _words(result: Result, style: Style) -> str:
     if result.error is not None:
         return f"{result.answer}: {result.error}"
+    of = "" if result.scores is None else "score "
     if result.estimate is not None:
         said = f"estimate {result.answer}"
     else:
-        said = f"{result.answer}  {result.similarities[0]:.2f}"
+        said = f"{result.answer}  {of}{result.similarities[0]:.2f}"
     if style.map == "contrast" and result.runner_up_similarity is not None:
-        said += f", not {result.runner_up_label}  {result.runner_up_similarity:.2f}"
+        said += f", not {result.runner_up_label}  {of}{result.runner_up_similarity:.2f}"
     return f"{said}, no evidence" if result.no_evidence else said

@@ -32,6 +32,7 @@ class Progress:
         frames: processed.
         answer: nearest label of the latest region, or its estimate.
         continuous: whether it is an estimate.
+        classified: whether it is a classifier's best class.
     """
 
     expected: int | None
@@ -39,6 +40,7 @@ class Progress:
     frames: int = 0
     answer: str = ""
     continuous: bool = False
+    classified: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Summary:
         latency_ms: `p50` and `p99` from a frame's capture to its results.
         stages_ms: mean milliseconds per frame of every stage.
         labels: the most frequent nearest labels, with the number of their regions.
+        classified: whether they are a classifier's best classes.
         outputs: what was written.
         estimate: `mean`, `low` and `high` over the regions, None for a model of labels.
         streams: one per source: frames captured and processed, drops by cause, regions
@@ -96,6 +99,7 @@ class Summary:
     answered: int = 0
     no_evidence: int = 0
     broken: str | None = None
+    classified: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values, without credentials."""
@@ -130,6 +134,7 @@ class Tally:
             if results:
                 self.progress.answer = results[-1].answer
                 self.progress.continuous = results[-1].estimate is not None
+                self.progress.classified = results[-1].scores is not None
 
     def labels(self) -> dict[str, int]:
         """The most frequent nearest labels."""
@@ -207,6 +212,7 @@ def summarized(
         answered=tally.answered,
         no_evidence=tally.no_evidence,
         broken=broken,
+        classified=tally.progress.classified,
     )
 
 
