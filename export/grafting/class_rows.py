@@ -75,9 +75,13 @@ def class_rows(
         found = logits, np.eye(classes, dtype=np.float32)
         obstacle = obstacle_to_pull_back(model, source, logits, row)
         if obstacle is not None:
+            no_sum = (
+                "its logits are no function of one sum over positions, as behind an average pool, "
+                "a class token or a flattened map, and "
+            )
             raise FoldcamError(
-                "The classifier cannot be folded: no graph can compute the gradient of its logits "
-                f"with respect to its feature map: {obstacle}."
+                f"The classifier cannot be folded: {no_sum if kind == 'none' else ''}the graph "
+                f"cannot compute the gradient of its logits: {obstacle}."
             )
     end, directions = found
     scratch = onnx.ModelProto()

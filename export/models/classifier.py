@@ -87,7 +87,8 @@ def classifier_network(
         raise _no_scores(error.returned, several=error.several) from error
     except OutputChoiceError as error:
         raise _asked(error, file) from error
-    if network.normalized:
+    # Without a place where that happens, the scores of noise merely had one length.
+    if network.normalized and network.head_before_normalization:
         raise FoldcamError(
             "The network ends in a normalisation, as embedding networks do and classifiers do not: "
             "give its training images with --images."
@@ -122,6 +123,7 @@ def _no_scores(returned: str, *, several: bool) -> FoldcamError:
 
 
 _NEEDED = (
-    "and a classifier returns one score per class, [N, C]: networks that return boxes or a class "
-    "for each position, as detection and segmentation do, cannot be folded as classifiers."
+    "and a classifier returns one score for each of two or more classes, [N, C]: networks that "
+    "return boxes, or a class for each position, as detection and segmentation do, cannot be "
+    "folded as classifiers."
 )
