@@ -57,7 +57,7 @@ def classifier_network(
     """
     # ONNX Runtime is loaded only where it is needed.
     from foldcam.export.onnx_networks.cut import OnnxNetwork
-    from foldcam.export.onnx_networks.summand_network import with_summands
+    from foldcam.export.onnx_networks.summand_network import SummandNetwork, with_summands
 
     image_size = size or (loaded.preprocessing.height, loaded.preprocessing.width)
     file = loaded.source if isinstance(loaded.source, OnnxFile) else None
@@ -75,7 +75,8 @@ def classifier_network(
             name, whole = network.layer, network.to_onnx()
             logits, scores = find_logits(whole.graph, EMBEDDING)
             if scores != "logits":
-                base = loaded.network(layer, size, summands=False)
+                # Its own layer, where the other's feature map are summands.
+                base = network.base if isinstance(network, SummandNetwork) else network
                 whole = base.to_onnx()
                 logits, _ = find_logits(whole.graph, EMBEDDING)
                 cut = ending_at(OnnxFile(Path(loaded.name), whole), logits)

@@ -57,7 +57,7 @@ def test_the_run_says_score_and_class(runtime, classifier, photo, tmp_path):
     lines = tmp_path / "x.jsonl"
     done = runtime("run", classifier, "--file", red, "--jsonl", lines)
     assert done.returncode == 0, done.stderr
-    assert "classes: red (1)\n" in done.stderr
+    assert "classes: red (1)\n" in done.stdout
     line = json.loads(lines.read_text())
     assert line["neighbors"][0] == {
         "row": 2, "label": "red", "score": line["neighbors"][0]["score"],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import numpy as np
 import onnx
 import pytest
@@ -83,6 +85,23 @@ def made(make, seed=0):
     return make().eval()
 
 
+@pytest.fixture(scope="module")
+def folded(tmp_path_factory):
+    """`folded(name)`: module, loaded model and folded file of a head, made once."""
+    known = {}
+
+    def get(name):
+        if name not in known:
+            module = made(HEADS[name])
+            loaded = wrap_module(module, preprocessing=RECIPE, name="test")
+            path = tmp_path_factory.mktemp("classifier") / "model.onnx"
+            export_classifier(loaded, path, options=FoldOptions(neighbors=3, contrast=True))
+            known[name] = module, loaded, path
+        return known[name]
+
+    return get
+
+
 @pytest.fixture
 def export(tmp_path):
     """`export(module, classes=..., contrast=True)`: the folded file."""
@@ -103,7 +122,8 @@ def photo():
 
 
 def logits_of(module):
-    """A module without what it makes of its logits."""
+    """A copy of a module without what it makes of its logits."""
+    module = deepcopy(module)
     head = module.head if isinstance(module, Pooled) else module
     last = list(head)[-1]
     if isinstance(last, (nn.Softmax, nn.LogSoftmax, nn.Sigmoid)):
@@ -134,13 +154,13 @@ def grad_cam(module, image, place):
 
 
 @pytest.mark.parametrize("name", POOLED)
-def test_a_pooled_head_gives_grad_cam_of_the_best_class_and_of_the_second(name, export, photo):
-    module = made(HEADS[name])
+def test_a_pooled_head_gives_grad_cam_of_the_best_class_and_of_the_second(name, folded, photo):
+    module, _, path = folded(name)
     with torch.no_grad():
         scores = module(torch.from_numpy(RECIPE.normalized(photo[None])))[0].numpy()
-    with FoldedModel.load(export(module, contrast=True, neighbors=3), "cpu", 1) as model:
+    with FoldedModel.load(path, "cpu", 1) as model:
         result = model(photo)
-    logits_of(module)
+    module = logits_of(module)
     best, logits = grad_cam(module, photo, 0)
     second, _ = grad_cam(module, photo, 1)
     order = np.argsort(-logits)
@@ -156,11 +176,11 @@ def test_a_pooled_head_gives_grad_cam_of_the_best_class_and_of_the_second(name, 
 
 
 @pytest.mark.parametrize("name", ["linear", "flatten, one layer", "softmax"])
-def test_contributions_add_up_to_the_logit_without_its_bias(name, export, photo):
-    module = made(HEADS[name])
-    with FoldedModel.load(export(module), "cpu", 1) as model:
+def test_contributions_add_up_to_the_logit_without_its_bias(name, folded, photo):
+    module, _, path = folded(name)
+    with FoldedModel.load(path, "cpu", 1) as model:
         result = model(photo)
-    logits_of(module)
+    module = logits_of(module)
     layer = next(m for m in list(module.modules())[::-1] if isinstance(m, nn.Linear))
     with torch.no_grad():
         logits = module(torch.from_numpy(RECIPE.normalized(photo[None])))[0]
@@ -169,18 +189,15 @@ def test_contributions_add_up_to_the_logit_without_its_bias(name, export, photo)
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_the_file_verifies_against_itself_and_its_network_and_builds(name, export, build_engine):
-    module = made(HEADS[name])
-    path = export(module, contrast=True, neighbors=2)
+def test_the_file_verifies_against_itself_and_its_network_and_builds(name, folded, build_engine):
+    _, loaded, path = folded(name)
     contract = read_contract(path)
     assert contract.scores == {"softmax": "softmax", "log-softmax": "log-softmax",
                                "hidden": "sigmoid"}.get(name, "logits")  # fmt: skip
     assert contract.explanation.summands == ("linear" if "flatten" in name else "pool")
     own = name in ("hidden", "flatten")
     assert contract.explanation.grad_weights == ("own" if own else "transferred")
-    again = classifier_network(
-        wrap_module(module, preprocessing=RECIPE), contract.layer, (SIZE, SIZE)
-    )
+    again = classifier_network(loaded, contract.layer, (SIZE, SIZE))
     for network in (None, again.network):
         report = verify_model(path, network, noise_images(contract))
         assert report.passed, report.failures
@@ -189,9 +206,9 @@ def test_the_file_verifies_against_itself_and_its_network_and_builds(name, expor
     build_engine(onnx.load(path))
 
 
-def test_a_changed_weight_is_found_by_verify(export):
-    path = export(made(HEADS["linear"]))
-    model = onnx.load(path)
+def test_a_changed_weight_is_found_by_verify(folded, tmp_path):
+    model = onnx.load(folded("linear")[2])
+    path = tmp_path / "changed.onnx"
     table = next(t for t in model.graph.initializer if t.name == "foldcam.bank_grad_weights")
     weights = onnx.numpy_helper.to_array(table).copy()
     weights[0, 0] += 1
@@ -221,7 +238,6 @@ def test_every_form_of_the_file_agrees_and_builds(name, settings, export, build_
 def test_classes_are_ranked_by_their_logits_where_probabilities_round_to_one(export, photo):
     module = made(HEADS["hidden"])
     with torch.no_grad():
-        module.head[2].weight.mul_(1000)
         module.head[2].bias.copy_(torch.tensor([100.0, 300.0, 200.0, 250.0, 150.0]))
         module.head[0].weight.mul_(1e-3)
     with FoldedModel.load(export(module, neighbors=5), "cpu", 1) as model:
@@ -230,9 +246,9 @@ def test_classes_are_ranked_by_their_logits_where_probabilities_round_to_one(exp
     assert result.neighbors.tolist() == [1, 3, 2, 4, 0]
 
 
-def test_an_onnx_file_folds_like_the_module_that_it_came_from(export, photo, tmp_path):
-    module = made(HEADS["softmax"])
-    with FoldedModel.load(export(module), "cpu", 1) as model:
+def test_an_onnx_file_folds_like_the_module_that_it_came_from(folded, photo, tmp_path):
+    module, _, path = folded("softmax")
+    with FoldedModel.load(path, "cpu", 1) as model:
         expected = model(photo)
     file = tmp_path / "plain.onnx"
     torch.onnx.export(
