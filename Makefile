@@ -112,5 +112,5 @@ $(VENV)/.demo: $(VENV)/.torch
 
 $(VENV)/.test: $(VENV)/.torch
 	@echo "Installing foldcam and what the tests need into $(VENV) (some minutes, once)"
-	$(INSTALL) --editable '.[cpu,live,heic,export,demo,evaluate,parquet,mqtt,rtx,ray,docs,dev]'
+	$(INSTALL) --editable '.[cpu,live,heic,fonts,export,demo,evaluate,parquet,mqtt,rtx,ray,docs,dev]'
 	@touch $@ $(VENV)/.demo

@@ -16,6 +16,8 @@ from foldcam.benchmarks.cli_support import (
     SizeOption,
     WeightsOption,
 )
+from foldcam.benchmarks.openset_cli import openset
+from foldcam.benchmarks.retrieval_cli import retrieval
 from foldcam.export.commands.options import (
     BaselineText,
     Color,
@@ -43,57 +45,14 @@ if TYPE_CHECKING:
 
 
 evaluate = typer.Typer(no_args_is_help=True, help="Measure a folded model on labelled images.")
+evaluate.command(
+    epilog="Example: foldcam evaluate openset birds.onnx --images CUB_200_2011 --unknown others/"
+)(openset)
 
 
-@evaluate.command(
-    epilog="Example: foldcam evaluate retrieval birds.onnx --images CUB_200_2011 --split test"
-)
-def retrieval(
-    model: Annotated[
-        Path, typer.Argument(help="The folded model to measure.", metavar="MODEL.onnx")
-    ],
-    images: Annotated[
-        Path, typer.Option(help="Labelled images to measure on, which are not in the bank.")
-    ],
-    split: Annotated[
-        str, typer.Option(help="Split of the images to measure on: train, valid, test or all.")
-    ] = "test",
-    bank: Annotated[
-        Path | None,
-        typer.Option(
-            help="Bank of the model; its own images are then recognised by the hashes of their "
-            "files instead of by their embeddings."
-        ),
-    ] = None,
-    device: DeviceText = "auto",
-    as_json: JsonOption = False,
-) -> None:
-    """The share of images whose nearest bank row, other than their own, has the right label."""
-    from foldcam.benchmarks.retrieval import evaluate_retrieval, load_folded, rows_of_model
-    from foldcam.export.commands.options import data_document, say_notes, split_of
-    from foldcam.export.datasets import load_dataset
-    from foldcam.export.progress import ProgressBar
-
-    dataset = load_dataset(images, split_of(split))
-    say_notes(dataset)
-    with load_folded(model, device_of(device)) as folded, ProgressBar() as progress:
-        report = evaluate_retrieval(folded, dataset, progress, rows_of_model(model, bank))
-    if as_json:
-        print_json({**report.document(), **data_document(dataset)})
-        return
-    for note in report.notes:
-        print(f"note: {note}")
-    for label, (count, share) in report.per_label.items():
-        print(f"{label:<32} {share:6.1%} of {count}")
-    low, high = report.recall_at_1.low, report.recall_at_1.high
-    print(
-        f"neighbor has the right label: {report.recall_at_1.mean:.1%} of {report.images} images "
-        f"(95 % interval {low:.1%} to {high:.1%})"
-    )
-    if report.unknown_labels:
-        print(f"left out: {report.unknown_labels} images of labels that the bank does not have")
-    for path, reason in report.skipped:
-        print(f"skipped {path}: {reason}")
+evaluate.command(
+    epilog="Example: foldcam evaluate retrieval birds.onnx --images CUB_200_2011 --out birds.html"
+)(retrieval)
 
 
 @evaluate.command(

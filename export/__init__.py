@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from foldcam.export.datasets import training_data as training_data
     from foldcam.export.exporter import ExportReport as ExportReport
     from foldcam.export.exporter import export_model as export_model
+    from foldcam.export.gallery import GalleryReport as GalleryReport
+    from foldcam.export.gallery import make_gallery as make_gallery
     from foldcam.export.grafting.fold import FoldOptions as FoldOptions
     from foldcam.export.grafting.options import StorageOptions as StorageOptions
     from foldcam.export.grafting.refold import fold_file as fold_file
@@ -51,6 +53,7 @@ _HOMES = {
     "Dataset": "foldcam.export.datasets",
     "ExportReport": "foldcam.export.exporter",
     "FoldOptions": "foldcam.export.grafting.fold",
+    "GalleryReport": "foldcam.export.gallery",
     "LoadedModel": "foldcam.export.models.spec",
     "Sample": "foldcam.export.datasets",
     "StorageOptions": "foldcam.export.grafting.options",
@@ -66,6 +69,7 @@ _HOMES = {
     "images_to_verify": "foldcam.export.verification.images",
     "load_dataset": "foldcam.export.datasets",
     "load_model": "foldcam.export.models.spec",
+    "make_gallery": "foldcam.export.gallery",
     "parse_kernel": "foldcam.export.objectives.kernel",
     "parse_objective": "foldcam.export.objectives.directions",
     "stored_options": "foldcam.export.grafting.refold",
@@ -80,6 +84,7 @@ __all__ = [
     "Dataset",
     "ExportReport",
     "FoldOptions",
+    "GalleryReport",
     "LoadedModel",
     "Sample",
     "StorageOptions",
@@ -95,6 +100,7 @@ __all__ = [
     "images_to_verify",
     "load_dataset",
     "load_model",
+    "make_gallery",
     "parse_kernel",
     "parse_objective",
     "stored_options",

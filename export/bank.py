@@ -22,7 +22,10 @@ from foldcam.export.bank_arrays import (
     HASH_BYTES,
     IMAGE_HASHES,
     MEAN_SUMMANDS,
+    NAMES,
     VALUES,
+    names_array,
+    names_of,
     read_arrays,
 )
 from foldcam.export.bank_source import BankSource, read_source
@@ -109,6 +112,10 @@ class Bank:
             the last digit.
         image_hashes: `uint8 [N, 32]`, SHA-256 of each row's image file, by which an image
             is known again; None where rows are not images. No part of the hash.
+        names: what each row's picture is called, its file's name relative to the data set's
+            root (`anna/1.jpg`, `anna/1.jpg#10,20,64,128` of a crop), empty where that is not
+            known; None where rows are not images, or an older foldcam wrote the file. No part
+            of the hash.
     """
 
     embeddings: Floats
@@ -125,6 +132,7 @@ class Bank:
     summands: SummandKind | None = None
     rule: GradWeightsRule = "transferred"
     mean_summands: Floats | None = None
+    names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.embeddings.ndim != 2 or self.grad_weights.ndim != 2 or not self.embeddings.size:
@@ -140,6 +148,8 @@ class Bank:
             raise FoldcamError(
                 f"The bank has {rows} rows and image hashes of shape {self.image_hashes.shape}."
             )
+        if self.names is not None and len(self.names) != rows:
+            raise FoldcamError(f"The bank has {rows} rows and names for {len(self.names)}.")
         counted = sum(run.count for run in self.labels)
         arrays = [("embeddings", self.embeddings), ("grad-weights", self.grad_weights)]
         if self.outcome is None:
@@ -178,6 +188,10 @@ class Bank:
     def row_labels(self) -> list[str]:
         """The label of each row."""
         return [run.name for run in self.labels for _ in range(run.count)]
+
+    def row_names(self) -> tuple[str, ...]:
+        """The name of each row's picture, empty where it is not known."""
+        return ("",) * self.rows if self.names is None else self.names
 
     def row_grad_weights(self) -> Floats:
         """`float32 [N, K]`: the grad-weights of each row."""
@@ -231,6 +245,8 @@ class Bank:
             arrays[MEAN_SUMMANDS] = np.ascontiguousarray(self.mean_summands)
         if self.image_hashes is not None:
             arrays[IMAGE_HASHES] = np.ascontiguousarray(self.image_hashes)
+        if self.names is not None and any(self.names):
+            arrays[NAMES] = names_array(self.names)
         with atomic_path(path) as temporary:
             save_file(arrays, temporary, metadata={FORMAT: json.dumps(header, sort_keys=True)})
 
@@ -267,6 +283,9 @@ def _assembled(path: Path, header: str, arrays: dict[str, npt.NDArray[Any]]) -> 
         if not np.isfinite(outcome.in_units()).all():
             fields.fail("outcome", "has values that are no logarithms: build the bank again")
     source = fields.optional_section("source")
+    names = None
+    if NAMES in arrays:
+        names = names_of(path, arrays[NAMES], len(arrays[EMBEDDINGS]))
     return Bank(
         embeddings=arrays[EMBEDDINGS],
         grad_weights=arrays[GRAD_WEIGHTS],
@@ -279,6 +298,7 @@ def _assembled(path: Path, header: str, arrays: dict[str, npt.NDArray[Any]]) -> 
         outcome=outcome,
         source=None if source is None else read_source(source),
         image_hashes=arrays.get(IMAGE_HASHES),
+        names=names,
         summands=fields.choice("summands", SUMMAND_KINDS) if "summands" in fields else None,
         rule=fields.optional_choice("rule", GRAD_WEIGHTS_RULES, "transferred"),
         mean_summands=arrays.get(MEAN_SUMMANDS),

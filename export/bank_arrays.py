@@ -6,19 +6,21 @@ what the rest of foldcam gets has the kind, the sizes and the range that it coun
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 import safetensors
 
+from foldcam.export.picture_names import LONGEST_NAME
 from foldcam.runtime.errors import FoldcamError
 
 EMBEDDINGS, GRAD_WEIGHTS, GRAD_INDEX = "embeddings", "grad_weights", "grad_index"
 VALUES, IMAGE_HASHES, MEAN_SUMMANDS = "values", "image_hashes", "mean_summands"
+NAMES = "names"
 # In place of `grad_weights`, where they have a low rank: their product is them.
 GRAD_ROWS, GRAD_BASIS = "grad_rows", "grad_basis"
 FORMAT = "foldcam.bank"
@@ -48,6 +50,8 @@ _SCHEMA = {
     GRAD_INDEX: _Expected(_INTEGERS, ("N",)),
     VALUES: _Expected(_FLOATS, ("N",)),
     IMAGE_HASHES: _Expected(_BYTES, ("N", HASH_BYTES)),
+    # UTF-8, with a zero byte between the names of two rows.
+    NAMES: _Expected(_BYTES, ("bytes",)),
     # Its channels are K only where the rows are no directions.
     MEAN_SUMMANDS: _Expected(_FLOATS, ("channels", "height", "width")),
 }
@@ -85,6 +89,31 @@ def read_arrays(path: Path) -> tuple[str, dict[str, npt.NDArray[Any]]]:
         with np.errstate(over="ignore", invalid="ignore"):  # the bank is held against NaN
             arrays[GRAD_WEIGHTS] = arrays[GRAD_ROWS] @ arrays[GRAD_BASIS]
     return header, arrays
+
+
+def names_array(names: Sequence[str]) -> npt.NDArray[np.uint8]:
+    """The names of a bank's rows as its file has them, `uint8 [bytes]`."""
+    return np.frombuffer("\0".join(names).encode(), np.uint8)
+
+
+def names_of(path: Path, array: npt.NDArray[np.uint8], rows: int) -> tuple[str, ...]:
+    """The names of a bank's rows.
+
+    Raises:
+        FoldcamError: they are no text, not one for each row, or longer than a path can be.
+    """
+    # Before any copy is made: a character has at most four bytes.
+    if len(array) > rows * (4 * LONGEST_NAME + 1):
+        _fail(path, NAMES, f"are {len(array)} bytes, too many for {rows} rows")
+    try:
+        names = tuple(array.tobytes().decode().split("\0"))
+    except UnicodeDecodeError:
+        _fail(path, NAMES, "are not UTF-8")
+    if len(names) != rows:
+        _fail(path, NAMES, f"are {len(names)} where {rows} are needed")
+    if max(map(len, names)) > LONGEST_NAME:
+        _fail(path, NAMES, f"have more than {LONGEST_NAME} characters")
+    return names
 
 
 def _complete(held: set[str]) -> bool:
@@ -140,5 +169,5 @@ def _converted(path: Path, name: str, array: npt.NDArray[Any]) -> npt.NDArray[An
     return array
 
 
-def _fail(path: Path, name: str, reason: str) -> None:
+def _fail(path: Path, name: str, reason: str) -> NoReturn:
     raise FoldcamError(f"{path} is not a bank, or it is damaged: its {name} {reason}.")

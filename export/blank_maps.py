@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from foldcam.export.banks.embedding_pass import ready_picture
-from foldcam.export.banks.kept_pictures import KeptPictures, ReadyPicture
+from foldcam.export.banks.kept_pictures import KeptPictures
 from foldcam.export.datasets import Sample
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.images.preprocess import Preprocessing
 from foldcam.runtime.model import FoldedModel
 
 MOST_IMAGES = 32
@@ -22,32 +19,21 @@ def tried_images(samples: Sequence[Sample]) -> list[Sample]:
     return [samples[at * len(samples) // count] for at in range(count)]
 
 
-def blank_notes(
-    path: Path, samples: Sequence[Sample], preprocessing: Preprocessing, kept: KeptPictures
-) -> list[str]:
+def blank_notes(path: Path, samples: Sequence[Sample], kept: KeptPictures) -> list[str]:
     """One sentence where maps of training images are blank, else none.
 
     Args:
         path: the folded model.
-        samples: the training images to try; unreadable ones are left out, as from the bank.
-        preprocessing: of the model.
-        kept: pictures that the bank's pass has read.
+        samples: the training images to try.
+        kept: pictures that the bank's pass has read; others are left out, such as those that
+            an earlier, interrupted call has read.
 
     Raises:
         FoldcamError: the model cannot be run.
     """
 
-    def read(sample: Sample) -> ReadyPicture | None:
-        return ready_picture(sample, preprocessing)
-
-    pictures = []
-    for sample in samples:
-        try:
-            picture = kept.get(sample, read)
-        except FoldcamError:
-            continue
-        assert picture is not None  # no hash is left out
-        pictures.append(picture.resized)
+    held = [kept.held(sample) for sample in samples]
+    pictures = [picture.resized for picture in held if picture is not None]
     blank = 0
     with FoldedModel.load(path, "cpu") as model:
         for first in range(0, len(pictures), _BATCH):

@@ -19,6 +19,7 @@ from foldcam.export.banks.steps import StageProgress, stage_of
 from foldcam.export.blank_maps import blank_notes, tried_images
 from foldcam.export.coarse_map import coarse_notes
 from foldcam.export.datasets import Dataset
+from foldcam.export.gallery import GalleryReport, make_gallery
 from foldcam.export.grafting.bank_input import bank_beside, with_directions
 from foldcam.export.grafting.fidelity import Fidelity, measure_fidelity
 from foldcam.export.grafting.fold import FoldOptions, fold
@@ -54,6 +55,7 @@ class ExportReport:
         bank: how the bank came about.
         notes: what the user should know, one sentence each.
         fidelity: what storing the bank smaller cost; None where it is stored as it is.
+        gallery: the gallery that was asked for, else None.
     """
 
     path: Path
@@ -61,6 +63,7 @@ class ExportReport:
     bank: BankReport
     notes: list[str] = field(default_factory=list)
     fidelity: Fidelity | None = None
+    gallery: GalleryReport | None = None
 
 
 def export_model(
@@ -78,6 +81,7 @@ def export_model(
     opset: int = 18,
     batch_size: int = 16,
     bank_out: Path | None = None,
+    gallery: bool = False,
     progress: StageProgress | None = None,
 ) -> ExportReport:
     """Export, build the bank, fold, and write the folded model.
@@ -99,6 +103,7 @@ def export_model(
         opset: ONNX operator set.
         batch_size: images per pass.
         bank_out: where to keep the bank as well.
+        gallery: whether the training images' thumbnails and maps are written beside the model.
         progress: called after each batch.
 
     Raises:
@@ -154,7 +159,7 @@ def export_model(
         options = options or FoldOptions()
         live = with_directions(report.bank, model, options.storage) if options.bank_input else None
         with bank_beside(temporary, out, live):
-            blank = blank_notes(temporary, tried, preprocessing, kept)
+            blank = blank_notes(temporary, tried, kept)
     if bank_out is not None:
         report.bank.save(bank_out)
     notes = [
@@ -167,7 +172,14 @@ def export_model(
     fidelity = None
     if contract.bank.storage is not None:
         fidelity = measure_fidelity(report.bank, stored_bank_of(folded, contract))
-    return ExportReport(out, contract, report, notes, fidelity)
+    shown = None
+    if gallery:
+        shown = make_gallery(
+            out, dataset, bank=report.bank, batch_size=batch_size,
+            progress=stage_of(progress, "gallery"),
+        )  # fmt: skip
+        notes += shown.notes()
+    return ExportReport(out, contract, report, notes, fidelity, shown)
 
 
 def refuse_file(out: Path, opset: int) -> None:

@@ -22,28 +22,34 @@ if TYPE_CHECKING:
     from foldcam.runtime.contract.onnx_file import read_contract as read_contract
     from foldcam.runtime.contract.schema import Contract as Contract
     from foldcam.runtime.drawing.overlay import heatmap_on_frame as heatmap_on_frame
-    from foldcam.runtime.drawing.picture import draw_result as draw_result
     from foldcam.runtime.engine.inspect import inspect_model as inspect_model
     from foldcam.runtime.errors import FoldcamError as FoldcamError
     from foldcam.runtime.evidence import Share as Share
+    from foldcam.runtime.gallery.gallery import Gallery as Gallery
     from foldcam.runtime.images.files import read_image as read_image
     from foldcam.runtime.images.files import write_image as write_image
     from foldcam.runtime.images.preprocess import Affine as Affine
     from foldcam.runtime.images.preprocess import Preprocessing as Preprocessing
+    from foldcam.runtime.match import draw_beside as draw_beside
     from foldcam.runtime.model import FoldedModel as FoldedModel
     from foldcam.runtime.result import Result as Result
     from foldcam.runtime.result import Timings as Timings
+    from foldcam.runtime.result import draw_result as draw_result
+    from foldcam.runtime.vote import Vote as Vote
 
 _HOMES = {
     "Affine": "foldcam.runtime.images.preprocess",
     "Contract": "foldcam.runtime.contract.schema",
     "FoldcamError": "foldcam.runtime.errors",
     "FoldedModel": "foldcam.runtime.model",
+    "Gallery": "foldcam.runtime.gallery.gallery",
     "Preprocessing": "foldcam.runtime.images.preprocess",
     "Result": "foldcam.runtime.result",
     "Share": "foldcam.runtime.evidence",
     "Timings": "foldcam.runtime.result",
-    "draw_result": "foldcam.runtime.drawing.picture",
+    "Vote": "foldcam.runtime.vote",
+    "draw_beside": "foldcam.runtime.match",
+    "draw_result": "foldcam.runtime.result",
     "heatmap_on_frame": "foldcam.runtime.drawing.overlay",
     "inspect_model": "foldcam.runtime.engine.inspect",
     "read_contract": "foldcam.runtime.contract.onnx_file",
@@ -55,10 +61,13 @@ __all__ = [
     "Contract",
     "FoldcamError",
     "FoldedModel",
+    "Gallery",
     "Preprocessing",
     "Result",
     "Share",
     "Timings",
+    "Vote",
+    "draw_beside",
     "draw_result",
     "heatmap_on_frame",
     "inspect_model",

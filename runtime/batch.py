@@ -83,18 +83,13 @@ class Batch:
             resized, affine = self._recipe.resized(region)
             self._recipe.normalized(resized, target)
         if box is not None:
-            affine = shifted(affine, box[0], box[1])
+            affine = affine.shifted(box[0], box[1])
         spent = 1e3 * (time.perf_counter() - start)
         self.rows.append(Row(affine, (image.shape[1], image.shape[0]), box, spent))
 
     def clear(self) -> None:
         """Forget the rows; the memory stays."""
         self.rows = []
-
-
-def shifted(affine: Affine, x: float, y: float) -> Affine:
-    """The map into a frame in which what `affine` maps to begins at `(x, y)`."""
-    return affine._replace(offset_x=affine.offset_x + x, offset_y=affine.offset_y + y)
 
 
 def check_image(image: Image, index: int) -> None:

@@ -37,8 +37,10 @@ from foldcam.runtime.contract.schema import (
     Contract,
 )
 from foldcam.runtime.contract.tensors import expected_tensors
+from foldcam.runtime.contract.unknown import UnknownRule
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.images.given import ImageLike, as_image
+from foldcam.runtime.known import decided
 from foldcam.runtime.result import Result as Result
 from foldcam.runtime.result import Timings as Timings
 from foldcam.runtime.result import without_answer
@@ -74,9 +76,9 @@ class FoldedModel:
         again: opens it again after a failure; without it a failure is final.
 
     Example:
-        >>> from foldcam import FoldedModel, read_image
+        >>> from foldcam import FoldedModel
         >>> with FoldedModel.load("model.onnx") as model:
-        ...     result = model(read_image("photo.png"))
+        ...     result = model("photo.png")
         >>> result.heatmap.shape, result.labels
         ((12, 12), ['red'])
     """
@@ -86,6 +88,9 @@ class FoldedModel:
         self._bank_state: tuple[int, int, int] | None = None
         self._backend = backend
         self._again = again
+        self.unknown_rule: UnknownRule | None = backend.contract.unknown
+        """By which an image is unknown, at first the contract's. None answers with the nearest
+        label, however far it is."""
         # A pass and a change of the bank take turns.
         self._turn = threading.Lock()
 
@@ -166,39 +171,45 @@ class FoldedModel:
         """Library and device in words, such as `onnxruntime 1.22 on cpu`."""
         return f"{self._backend.name} on {self._backend.device}"
 
-    def __call__(self, image: Image) -> Result:
+    def __repr__(self) -> str:
+        return f"<FoldedModel of {self.contract.summary()}, {self.backend}>"
+
+    def __call__(self, image: ImageLike) -> Result:
         """One image.
 
         Args:
-            image: `uint8 [H, W, 3]` RGB of any size.
+            image: `uint8 [H, W, 3]` RGB of any size, the path of a photograph, or a picture of
+                Pillow's.
 
         Raises:
             FoldcamError: as `run_batch`.
         """
         return self.run_batch([image])[0]
 
-    def run_batch(self, images: Sequence[Image]) -> list[Result]:
+    def run_batch(self, images: Sequence[ImageLike]) -> list[Result]:
         """Several images in one forward pass.
 
         Args:
-            images: each `uint8 [H, W, 3]` RGB; their sizes may differ.
+            images: each as for a single one; their sizes may differ.
 
         Raises:
-            FoldcamError: an image is not such an array, the backend failed, or the
+            FoldcamError: an image is none of these or cannot be read, the backend failed, or the
                 model returned something other than it promises.
         """
-        if not images:
+        if isinstance(images, (str, Path)):
+            raise FoldcamError(f"run_batch takes a list of images: give [{str(images)!r}].")
+        if len(images) == 0:
             return []
         batch = Batch(self.contract, len(images))
         for image in images:
-            batch.add(image)
+            batch.add(as_image(image))
         return self.infer(batch)
 
     def explain(
         self,
-        image: Image,
+        image: ImageLike,
         *,
-        like: Image | None = None,
+        like: ImageLike | None = None,
         label: str | None = None,
         against: str | None = None,
         direction: npt.NDArray[np.floating] | None = None,
@@ -210,7 +221,7 @@ class FoldedModel:
         what is asked.
 
         Args:
-            image: `uint8 [H, W, 3]` RGB of any size.
+            image: as of a plain call.
             like: another image: what makes this one like it, `v = e(like) - mean(bank)`.
             label: a label of the bank: `v = mean(label) - mean(others)`.
             against: with `label`, another one: `v = mean(label) - mean(against)`.
@@ -247,7 +258,7 @@ class FoldedModel:
         if not np.isfinite(asked).all() or not asked.any():
             raise FoldcamError("explain: the direction is zero or not finite.")
         batch = Batch(self.contract, 1)
-        batch.add(image)
+        batch.add(as_image(image))
         return self.results(self.forward(batch, asked[None]))[0]
 
     def infer(self, batch: Batch) -> list[Result]:
@@ -308,10 +319,11 @@ class FoldedModel:
             _result(contract, outputs, index, row, inference_ms, answered)
             for index, (row, answered) in enumerate(zip(rows, right, strict=True))
         ]
-        return [
+        results = [
             result if reason is None else without_answer(result, reason)
             for result, reason in zip(results, wrong, strict=True)
         ]
+        return decided(results, self.unknown_rule, outputs)
 
     @property
     def can_reopen(self) -> bool:

@@ -65,6 +65,8 @@ class FlowOptions:
             address.
         gather_seconds: a frame waits at most so long for those of the other live sources,
             so that they share a forward pass.
+        vote_seconds: the answers of a region are voted over the frames of so many seconds, see
+            `foldcam.runtime.voting`; None for no votes.
     """
 
     keep: Keep = "auto"
@@ -77,6 +79,7 @@ class FlowOptions:
     reconnect: bool = True
     wait: bool = False
     gather_seconds: float = 0.02
+    vote_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,6 @@ class ServeOptions:
             addresses, `localhost` and this machine's own name need not be among them.
         fps: pictures per second that each stream sends at most; the run's own rate is
             not touched.
-        thumbnails: folder with one picture or one folder of pictures per label.
     """
 
     host: str = "127.0.0.1"
@@ -120,4 +122,3 @@ class ServeOptions:
     clients: int = 64
     names: tuple[str, ...] = ()
     fps: float = 15.0
-    thumbnails: str | None = None

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
+
+MapsFormat = Literal["npz", "png"]
 
 
 @dataclass(frozen=True)
@@ -13,8 +16,12 @@ class OutputOptions:
         save: a folder or a file of overlays: pictures of photographs, else a video.
         images: a folder of single pictures, also of videos and cameras.
         images_every: of so many frames one becomes a picture.
+        maps: a folder of maps as data, one file per frame.
+        maps_format: `npz` for NumPy arrays as the network returns them, `png` for heatmaps of the
+            frame's size with 16 bits of grey.
         jsonl: a file, or `-` for standard output.
         embedding: whether JSON lines (also of MQTT and the webhook) carry the embedding.
+        report: a folder for a page of the run, `report.html`.
         parquet: a file of embeddings, labels and boxes.
         mqtt: `mqtt://user:password@host:1883/topic`; never shown with its credentials.
         webhook: `https://host/path`, to which JSON lines are posted; never shown with its secrets.
@@ -27,8 +34,11 @@ class OutputOptions:
     save: str | None = None
     images: str | None = None
     images_every: int = 1
+    maps: str | None = None
+    maps_format: MapsFormat = "npz"
     jsonl: str | None = None
     embedding: bool = True
+    report: str | None = None
     parquet: str | None = None
     mqtt: str | None = field(default=None, repr=False)
     webhook: str | None = field(default=None, repr=False)

@@ -9,10 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from foldcam.runtime.contract.schema import ScoreKind
+from foldcam.runtime.drawing.style import MAP_NAMES, Colormap, MapName, Mark, Style, check_name
+from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.evidence import Place, Share, share_within, total
-from foldcam.runtime.images.preprocess import Affine
+from foldcam.runtime.images.given import ImageLike, as_image
+from foldcam.runtime.images.preprocess import Affine, Image
 from foldcam.runtime.system.text import number_text
 from foldcam.runtime.unanswered import reasons
+from foldcam.runtime.vote import Vote
+
+_SAID = 3  # neighbors in a result's repr
 
 
 @dataclass(frozen=True)
@@ -23,7 +29,7 @@ class Timings:
     inference_ms: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """What one forward pass says of one image.
 
@@ -63,6 +69,10 @@ class Result:
             `log-softmax` or `sigmoid` of them. Rows are its classes then, and evidence,
             contributions and contrast are in units of the logit. None where similarities are
             cosines.
+        known_score: what that rule compares with its threshold: the higher, the more likely the
+            image shows a label of the bank.
+        vote: what the frames of the last seconds say of this region together; None outside of a
+            run with `FlowOptions.vote_seconds`, and for photographs.
     """
 
     embedding: npt.NDArray[np.float32]
@@ -85,6 +95,16 @@ class Result:
     runner_up_similarity: float | None = None
     unknown: bool | None = None
     scores: ScoreKind | None = None
+    known_score: float | None = None
+    vote: Vote | None = None
+
+    def __repr__(self) -> str:
+        near = zip(self.labels, self.similarities, strict=False)
+        said = [self.answer] if self.unknown or not self.labels else []
+        said += [f"{label} {similarity:.2f}" for label, similarity in [*near][:_SAID]]
+        rows, columns = self.heatmap.shape
+        width, height = self.frame_wh
+        return f"<Result {', '.join(said)}: map {rows} x {columns} of an image {width} x {height}>"
 
     @property
     def valid(self) -> bool:
@@ -149,9 +169,115 @@ class Result:
         place = Place(self.affine, self.input_wh, shown)
         return share_within(signed, place.overlap(box, signed.shape))
 
+    def heat_on_frame(self, map: MapName = "heatmap") -> npt.NDArray[np.float32]:
+        """What speaks for the answer, on every pixel of the image.
+
+        The sum is kept: each cell's heat is spread smoothly over as many pixels as it covers.
+        Beside a centre crop and outside of `box`, the heat is zero.
+
+        Args:
+            map: `heatmap`, or the positive part of `contribution` or `contrast` as a share of the
+                greatest magnitude.
+
+        Returns:
+            `float32 [H, W]` in [0, 1].
+
+        Raises:
+            FoldcamError: the model does not have the map.
+
+        Example:
+            >>> from foldcam import FoldedModel
+            >>> result = FoldedModel.load("model.onnx")("photo.png")
+            >>> heat = result.heat_on_frame()
+            >>> heat.shape == (result.frame_wh[1], result.frame_wh[0])
+            True
+        """
+        # Loaded here, as in `draw`: naming a result in Python does not load OpenCV.
+        from foldcam.runtime.drawing.painting import painted_maps
+
+        check_name("map", map, MAP_NAMES)
+        return painted_maps([self], map, self.frame_wh[::-1])[0]
+
+    def draw(
+        self,
+        image: ImageLike,
+        *,
+        map: MapName = "heatmap",
+        opacity: float = 0.6,
+        colormap: Colormap = "turbo",
+        threshold: float = 0.0,
+        mark: Mark = "none",
+        boxes: bool = True,
+        caption: bool = False,
+    ) -> Image:
+        """The image with its heat, as `runtime run --save` draws it.
+
+        Args:
+            image: the one that this is the result of, as an array, a path, or a Pillow picture.
+            map: which map is drawn. Of the signed ones, what speaks for the answer is warm and
+                what speaks against it cold; for a continuous outcome, what raises the estimate
+                and what lowers it.
+            opacity: of the hottest place, in [0, 1].
+            colormap: `turbo`, `inferno`, `viridis` or `jet`; a signed map has two colours.
+            threshold: heat below it, in [0, 1], is not painted.
+            mark: `none`, or `contour` or `box` around the hottest region.
+            boxes: whether `box`, if there is one, is drawn with the answer beside it.
+            caption: whether the answer is written below the picture, on a strip that is added.
+
+        Returns:
+            A new `uint8 [H, W, 3]` RGB; higher than the image by the strip with a caption.
+
+        Raises:
+            FoldcamError: the image cannot be read or has another size, the model does not have
+                the map, or an option is out of range.
+
+        Example:
+            >>> from foldcam import FoldedModel, write_image
+            >>> result = FoldedModel.load("model.onnx")("photo.png")
+            >>> write_image("heat.png", result.draw("photo.png", mark="contour"))
+        """
+        from foldcam.runtime.drawing.picture import draw_picture
+
+        pixels = as_image(image)
+        height, width = pixels.shape[:2]
+        if (width, height) != self.frame_wh:
+            raise FoldcamError(
+                f"The image is {width} x {height}, and this is the result of one of "
+                f"{self.frame_wh[0]} x {self.frame_wh[1]}: give that one."
+            )
+        style = Style(opacity, colormap, threshold, mark, boxes, caption, map)
+        style.check()
+        return draw_picture(pixels, [self], style)
+
     def hottest(self) -> tuple[float, float] | None:
         """Centre `(x, y)` in frame pixels of the heatmap's maximum; None if nothing is hot."""
         return self._hottest_of(self.heatmap)
+
+    def hottest_region(self) -> tuple[int, int, int, int] | None:
+        """The box around the cells at least half as hot as the hottest and connected to it.
+
+        Returns:
+            `(x, y, width, height)` in whole pixels of the frame; None if nothing is hot, or only
+            the padding of a letterbox.
+        """
+        from foldcam.runtime.drawing.outlines import box_of, hottest_region
+
+        mask = hottest_region(self.heatmap)
+        if mask is None:
+            return None
+        column, row, across, down = box_of(mask)
+        affine, (rows, columns) = self.affine, mask.shape
+        wide, high = self.input_wh[0] / columns, self.input_wh[1] / rows
+        left, top, width, height = self.box or (0, 0, *self.frame_wh)
+        x, right = (
+            round(min(max(affine.scale_x * wide * cell + affine.offset_x, left), left + width))
+            for cell in (column, column + across)
+        )
+        y, bottom = (
+            round(min(max(affine.scale_y * high * cell + affine.offset_y, top), top + height))
+            for cell in (row, row + down)
+        )
+        return None if x == right or y == bottom else (x, y, right - x, bottom - y)
 
     def hottest_lower(self) -> tuple[float, float] | None:
         """As `hottest`, of `heatmap_lower`; None for a model of labels, too."""
@@ -170,6 +296,17 @@ class Result:
             float(min(max(x + self.affine.offset_x, left), left + width)),
             float(min(max(y + self.affine.offset_y, top), top + height)),
         )
+
+
+def draw_result(
+    image: ImageLike, result: Result, opacity: float = 0.6, map: MapName = "heatmap"
+) -> Image:
+    """The photograph with its heat and a caption below, see `Result.draw`.
+
+    Raises:
+        FoldcamError: as `Result.draw`.
+    """
+    return result.draw(image, opacity=opacity, map=map, caption=True)
 
 
 def judged(result: Result) -> Result:
@@ -208,6 +345,7 @@ def without_answer(result: Result, reason: str) -> Result:
         runner_up_label=None,
         runner_up_similarity=None,
         unknown=None,
+        known_score=None,
     )
 
 

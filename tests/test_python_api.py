@@ -85,7 +85,14 @@ def test_the_example_of_the_readme_runs(beside_the_model):
 
 
 @pytest.mark.parametrize(
-    "name", ["foldcam", "foldcam.runtime", "foldcam.runtime.model", "foldcam.export"]
+    "name",
+    [
+        "foldcam",
+        "foldcam.runtime",
+        "foldcam.runtime.model",
+        "foldcam.runtime.result",
+        "foldcam.export",
+    ],
 )
 def test_the_examples_of_docstrings_run(name, beside_the_model):
     results = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)

@@ -27,6 +27,7 @@ EXTRAS = (
     "cpu",
     "live",
     "heic",
+    "fonts",
     "export",
     "demo",
     "evaluate",

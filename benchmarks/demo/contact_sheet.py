@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -11,11 +11,13 @@ import numpy as np
 from foldcam.runtime.drawing.overlay import heatmap_on_frame, overlay
 from foldcam.runtime.drawing.text import draw_caption
 from foldcam.runtime.images.preprocess import Image
-from foldcam.runtime.model import Result
+from foldcam.runtime.model import FoldedModel, Result
 
 _TILE = 220
 _GAP = 6
 _PAIRS_PER_ROW = 4
+_HEIGHT = 260
+_BACKGROUND = 24
 _BOX_COLOR = (255, 255, 255)
 
 
@@ -45,13 +47,47 @@ def contact_sheet(pictures: Sequence[Picture]) -> Image:
     rows = -(-len(pairs) // _PAIRS_PER_ROW)
     columns = min(len(pairs), _PAIRS_PER_ROW)
     sheet = np.full(
-        (rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, 3), 24, np.uint8
+        (rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, 3), _BACKGROUND, np.uint8
     )
     for number, pair in enumerate(pairs):
         row, column = divmod(number, _PAIRS_PER_ROW)
         top, left = _GAP + row * (height + _GAP), _GAP + column * (width + _GAP)
         sheet[top : top + height, left : left + width] = pair
     return sheet
+
+
+def photograph_sheet(model: FoldedModel, images: Mapping[str, Image]) -> Image:
+    """Whole photographs beside their heatmaps, two pairs a row, `uint8 [H, W, 3]` RGB.
+
+    Args:
+        model: run on each.
+        images: by what is written below each.
+    """
+    pairs = []
+    for name, image in images.items():
+        width = round(image.shape[1] * _HEIGHT / image.shape[0])
+        size = (width, _HEIGHT)
+        shown = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+        drawn = model(shown).draw(shown, caption=True)
+        gap = np.full((len(drawn), 2, 3), _BACKGROUND, np.uint8)
+        pairs.append(np.hstack([draw_caption(shown, name), gap, drawn]))
+    rows = []
+    for start in range(0, len(pairs), 2):
+        rows.append(np.hstack(_spaced(pairs[start : start + 2], axis=1)))
+    widest = max(row.shape[1] for row in rows)
+    return np.vstack(_spaced([_widened(row, widest) for row in rows], axis=0))
+
+
+def _spaced(parts: Sequence[Image], axis: int) -> list[Image]:
+    shape = list(parts[0].shape)
+    shape[axis] = _GAP
+    gap = np.full(shape, _BACKGROUND, np.uint8)
+    return [piece for part in parts for piece in (gap, part)][1:]
+
+
+def _widened(row: Image, width: int) -> Image:
+    scaled = cv2.resize(row, (width, round(len(row) * width / row.shape[1])))
+    return np.asarray(scaled, np.uint8)
 
 
 def _pair(picture: Picture) -> Image:

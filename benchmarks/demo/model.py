@@ -12,10 +12,11 @@ import sys
 from pathlib import Path
 
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.gallery.gallery import gallery_path
 
 
 def demo_model(folder: Path, size: str = "224") -> Path:
-    """EfficientNet-Lite0 folded over the demo's views; made only if it is not there yet.
+    """EfficientNet-Lite0 folded over the demo's views, with its gallery, if it is not there yet.
 
     Torch is used in a process of its own, so that this one stays as small as a device's.
 
@@ -27,7 +28,7 @@ def demo_model(folder: Path, size: str = "224") -> Path:
         FoldcamError: a package is missing or the folder cannot be written.
     """
     model = _path(folder, size)
-    if not model.exists():
+    if not (model.exists() and gallery_path(model).exists()):
         command = [
             sys.executable,
             "-m",
@@ -66,6 +67,7 @@ def make(folder: Path, size: str) -> None:
         _path(folder, size),
         parse_objective("all-triplets"),
         preprocessing=with_overrides(loaded.preprocessing, size=size),
+        gallery=True,
     )
 
 

@@ -83,6 +83,10 @@ class Photographs:
             for name in {*(name for pair in OBJECTS.values() for name in pair), *TEXTURES}
         }
 
+    def whole(self, label: str) -> Image:
+        """An object's photograph as it is, `uint8 [H, W, 3]` RGB."""
+        return self._read[OBJECTS[label][1]]
+
     def views(self) -> Iterator[tuple[str, Image]]:
         """Training images: `(label, uint8 [320, 320, 3])`, each object over textures."""
         for number, (label, (name, _)) in enumerate(OBJECTS.items()):

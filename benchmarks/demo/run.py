@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from foldcam.benchmarks.demo.contact_sheet import Picture, contact_sheet
+from foldcam.benchmarks.demo.contact_sheet import Picture, contact_sheet, photograph_sheet
 from foldcam.benchmarks.demo.photographs import SCENE_SIZE, SCENES_PER_OBJECT, Photographs, Scene
 from foldcam.benchmarks.localization.metrics import centred_blob, heat_in_box
 from foldcam.export.datasets import load_dataset
@@ -32,14 +32,16 @@ from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.files import write_image
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.model import FoldedModel, Result
+from foldcam.runtime.sinks.encoders import open_encoder
 from foldcam.runtime.system.files import atomic_path
 
 _FRAMES_PER_SCENE = 10
 _FRAME_RATE = 12.5
+_WHOLE = ("cat", "coffee", "astronaut", "rocket")  # all in the public domain
 _OWN_PICTURE = re.compile(r"([0-9]{3}\.jpg|scene-[0-9]{2}\.png)")
 _FILES = (
     "model.onnx", "scenes.csv", "scenes.mp4", "scenes.jsonl", "annotated.mp4",
-    "contact-sheet.png", "summary.jpg",
+    "contact-sheet.png", "summary.jpg", "photographs.jpg",
 )  # fmt: skip
 
 
@@ -156,7 +158,10 @@ def run_demo(out: Path, say: Callable[[str], None], seed: int = 0) -> DemoReport
     sheet = out / "contact-sheet.png"
     pictures = [_picture(made[s.scene], results[s.scene], s) for s in scores]
     write_image(sheet, contact_sheet(pictures))
-    # One scene per object, small enough for a README.
+    # Both small enough for a README: whole photographs, and one scene per object.
+    with FoldedModel.load(model, provider="cpu") as folded:
+        whole = {name: photographs.whole(name) for name in _WHOLE}
+        write_image(out / "photographs.jpg", photograph_sheet(folded, whole), quality=85)
     write_image(out / "summary.jpg", contact_sheet(pictures[::SCENES_PER_OBJECT]), quality=85)
     return DemoReport(model, scores, verified, sheet)
 
@@ -206,21 +211,13 @@ def write_video(path: Path, images: Sequence[Image]) -> None:
         FoldcamError: it cannot be encoded or written.
     """
     with atomic_path(path) as temporary:
-        writer = cv2.VideoWriter(
-            str(temporary),
-            cv2.VideoWriter.fourcc(*"mp4v"),
-            _FRAME_RATE,
-            (SCENE_SIZE, SCENE_SIZE),
-        )
-        if not writer.isOpened():
-            raise FoldcamError(f"{path} cannot be written: this OpenCV has no MPEG-4 encoder.")
+        encoder = open_encoder(temporary, _FRAME_RATE, (SCENE_SIZE, SCENE_SIZE))
         for before, after in zip(images, [*images[1:], images[0]], strict=True):
             # Each scene dissolves into the next.
             for share in np.linspace(0, 1, _FRAMES_PER_SCENE, endpoint=False):
                 late = max(0.0, 2 * float(share) - 1)
-                frame = cv2.addWeighted(before, 1 - late, after, late, 0)
-                writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-        writer.release()
+                encoder.write(np.asarray(cv2.addWeighted(before, 1 - late, after, late, 0)))
+        encoder.release()
 
 
 def _export(loaded: LoadedModel, views: Path, model: Path) -> ExportReport:

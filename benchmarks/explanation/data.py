@@ -40,6 +40,7 @@ def read_parts(
     singletons: SingletonPolicy = "refuse",
     most: int | None = None,
     seed: int = 0,
+    least_labels: int = 2,
 ) -> Parts:
     """Read both sets.
 
@@ -50,10 +51,11 @@ def read_parts(
         singletons: what happens to labels of one image.
         most: measure on so many at most, spread over the labels.
         seed: of the halves.
+        least_labels: of the images to measure on.
 
     Raises:
-        FoldcamError: unusable data, fewer than two images of a label, or no image, or one label
-            alone, to measure on.
+        FoldcamError: unusable data, fewer than two images of a label, or no image, or too few
+            labels, to measure on.
     """
     training = load_dataset(images, "train")
     testing = load_dataset(test or images, "test")
@@ -71,7 +73,7 @@ def read_parts(
         )
     else:
         training = replace(training, samples=handle_singletons(training.samples, singletons))
-    return _measurable(training, testing, most, notes)
+    return _measurable(training, testing, most, notes, least_labels)
 
 
 def halves(samples: Sequence[Sample], seed: int) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
@@ -88,7 +90,9 @@ def halves(samples: Sequence[Sample], seed: int) -> tuple[tuple[Sample, ...], tu
     return tuple(first), tuple(second)
 
 
-def _measurable(training: Dataset, testing: Dataset, most: int | None, notes: list[str]) -> Parts:
+def _measurable(
+    training: Dataset, testing: Dataset, most: int | None, notes: list[str], least_labels: int
+) -> Parts:
     labels = {sample.label for sample in training.samples}
     if len(labels) < 2:
         raise FoldcamError(
@@ -110,7 +114,7 @@ def _measurable(training: Dataset, testing: Dataset, most: int | None, notes: li
     if most is not None and most < len(known):
         notes.append(f"{most} of {len(known)} test images are measured (--most).")
         known = [known[place * len(known) // most] for place in range(most)]
-    if len({sample.label for sample in known}) < 2:
+    if len({sample.label for sample in known}) < least_labels:
         raise FoldcamError(
             f"All test images have the label {known[0].label!r}: the control needs the map of a "
             "picture of another label, so add some."

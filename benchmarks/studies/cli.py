@@ -376,3 +376,34 @@ def architectures(
         print(markdown_table(document))
     if failed(document):
         raise typer.Exit(ExitStatus.GATE_FAILED)
+
+
+@evaluate.command(
+    epilog="Example: foldcam evaluate audit birds.safetensors faces.safetensors --out results/audit"
+)
+def audit(
+    banks: Annotated[
+        list[Path], typer.Argument(help="Banks in which wrong labels are planted.", metavar="BANKS")
+    ],
+    out: OutOption = Path("results/audit"),
+    draws: Annotated[int, typer.Option(help="Number of draws for each bank.", min=2)] = 200,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Which score finds planted wrong labels in a bank: what `foldcam bank audit` rests on."""
+    from foldcam.benchmarks.localization.report import write_json
+    from foldcam.benchmarks.provenance import provenance
+    from foldcam.benchmarks.studies.audit import page, try_scores
+    from foldcam.export.bank import Bank
+    from foldcam.runtime.system.files import atomic_path
+
+    check_outputs([Read("BANKS", bank) for bank in banks], [Written("--out", out)])
+    found = {path.stem: try_scores(Bank.load(path), draws, seed) for path in banks}
+    document = {"seed": seed, "banks": found, **provenance()}
+    write_json(out / "audit.json", document)
+    with atomic_path(out / "audit.md") as temporary:
+        temporary.write_text(page(document), encoding="utf-8")
+    if as_json:
+        print_json(document)
+    else:
+        print_text(page(document))

@@ -119,7 +119,10 @@ def build_bank(
     if isinstance(objective, KernelObjective):
         values = objective.transformed(values_of(read))
         outcome = BankOutcome(values, objective.tau, objective.transform)
-    rows = BankRows(unit_rows(found.embeddings, read), labels, hash_rows(found.hashes), outcome)
+    rows = BankRows(
+        unit_rows(found.embeddings, read), labels, hash_rows(found.hashes),
+        [sample.row_name for sample in read], outcome,
+    )  # fmt: skip
     # One block of all rows is exact.
     directions, _ = directions_in_blocks(
         objective, rows.embeddings, rows.classes, outcome.values if outcome else None, len(read), 0
@@ -147,12 +150,14 @@ class BankRows:
         embeddings: `float32 [N, D]` of norm 1.
         labels: the labels of each row; of a continuous outcome as they were read.
         hashes: `uint8 [N, 32]`, see `export.datasets.reading.picture_hash`.
+        names: what each row's picture is called, see `Sample.row_name`.
         outcome: describes a continuous outcome; None for labels.
     """
 
     embeddings: Floats
     labels: Sequence[str]
     hashes: npt.NDArray[np.uint8]
+    names: Sequence[str]
     outcome: BankOutcome | None
 
     @cached_property
@@ -218,6 +223,7 @@ def bank_of_rows(
         network_sha256=network.sha256(),
         outcome=rows.outcome,
         image_hashes=rows.hashes,
+        names=tuple(rows.names),
         summands=network.summands,
         rule=rule,
         mean_summands=mean_summands,

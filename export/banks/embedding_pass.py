@@ -91,22 +91,6 @@ class EmbeddingPass:
         return mean
 
 
-def ready_picture(
-    sample: Sample, preprocessing: Preprocessing, known: Collection[str] = ()
-) -> ReadyPicture | None:
-    """Read a sample and bring it to the network's input size; None where its hash is known.
-
-    Raises:
-        FoldcamError: it cannot be read.
-    """
-    file = open_picture(sample)
-    if file.sha256 in known:
-        return None
-    picture = file.decoded()
-    resized, _ = preprocessing.resized(picture.image)
-    return ReadyPicture(resized, picture.sha256, picture.clipped)
-
-
 def batches(
     samples: Sequence[Sample],
     preprocessing: Preprocessing,
@@ -128,7 +112,12 @@ def batches(
     """
 
     def read(sample: Sample) -> ReadyPicture | None:
-        return ready_picture(sample, preprocessing, known)
+        file = open_picture(sample)
+        if file.sha256 in known:
+            return None
+        picture = file.decoded()
+        resized, _ = preprocessing.resized(picture.image)
+        return ReadyPicture(resized, picture.sha256, picture.clipped)
 
     stop = len(samples) if stop is None else stop
     for first in range(start, stop, size):

@@ -73,3 +73,7 @@ class KeptPictures:
             self._room -= picture.resized.nbytes
             self._kept[sample.identity] = picture
         return picture
+
+    def held(self, sample: Sample) -> ReadyPicture | None:
+        """A sample's picture where it is kept."""
+        return self._kept.get(sample.identity)

@@ -32,6 +32,7 @@ class MergedRows:
         classes: `int64 [N]`, the labels as numbers 0..C-1.
         outcome: values of the rows, None where they have labels.
         hashes: `uint8 [N, 32]` of the image files, None where the bank does not know its own.
+        names: what the pictures are called, see `Bank.names`.
     """
 
     order: Integers
@@ -40,6 +41,7 @@ class MergedRows:
     classes: Integers
     outcome: BankOutcome | None
     hashes: npt.NDArray[np.uint8] | None
+    names: tuple[str, ...]
 
 
 def in_order_of_rows(samples: Sequence[Sample], kernel: KernelObjective | None) -> list[Sample]:
@@ -78,11 +80,12 @@ def merge_rows(
     hashes = None
     if bank.image_hashes is not None:
         hashes = np.concatenate([bank.image_hashes, hash_rows(found.hashes)])
+    called = [*bank.row_names(), *(sample.row_name for sample in kept)]
     if kernel is None or bank.outcome is None:
-        names = [*bank.row_labels(), *(sample.label for sample in kept)]
+        given = [*bank.row_labels(), *(sample.label for sample in kept)]
         # Stable, as in a bank built from scratch: old rows stay before new ones.
-        order = np.asarray(sorted(range(len(names)), key=names.__getitem__), np.int64)
-        labels = [names[place] for place in order]
+        order = np.asarray(sorted(range(len(given)), key=given.__getitem__), np.int64)
+        labels = [given[place] for place in order]
         _, classes = np.unique(labels, return_inverse=True)
         outcome = None
     else:
@@ -97,6 +100,7 @@ def merge_rows(
         classes=classes.astype(np.int64),
         outcome=outcome,
         hashes=None if hashes is None else hashes[order],
+        names=tuple(called[place] for place in order),
     )
 
 

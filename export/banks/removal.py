@@ -2,52 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 
 from foldcam.export.bank import Bank
 from foldcam.export.banks.rows import file_hashes, rows_of, with_data_hash
+from foldcam.export.banks.selection import Selection
 from foldcam.export.banks.update import rederived
-from foldcam.export.datasets.reading import PHOTOGRAPH_DIGITS, picture_hash
-from foldcam.export.datasets.samples import Box
+from foldcam.export.datasets.reading import PHOTOGRAPH_DIGITS
 from foldcam.export.networks.cut import Network
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.system.files import sha256_of_file
 
 _ALIKE = 0.995
 """Cosine from which a row that stays is named as perhaps the same picture, coded again."""
 
 _MOST_ALIKE = 20
-_CROP = re.compile(r"-?\d+,-?\d+,\d+,\d+")
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What is to be removed.
-
-    Attributes:
-        labels: every row of these labels.
-        images: rows of these image files, by hexadecimal SHA-256; of their crops, too.
-        crops: rows of exactly these pictures, by the hash that `picture_hash` gives.
-    """
-
-    labels: frozenset[str] = frozenset()
-    images: frozenset[str] = frozenset()
-    crops: frozenset[str] = frozenset()
-
-    def photographs(self) -> frozenset[str]:
-        """What the hashes of all crops of the images begin with."""
-        return frozenset(image[:PHOTOGRAPH_DIGITS] for image in self.images)
-
-    def holds(self, picture: str) -> bool:
-        """Whether a row of this hash is to be removed."""
-        return picture in self.crops or picture[:PHOTOGRAPH_DIGITS] in self.photographs()
 
 
 @dataclass(frozen=True)
@@ -80,12 +54,17 @@ class RemovalReport:
         hashes = self.bank.image_hashes
         old_hashes = self.before.image_hashes
         gone_images = set() if old_hashes is None else {row.tobytes() for row in old_hashes[gone]}
+        # What stays on purpose is reported by itself.
+        for row in self.same_pictures():
+            theirs.discard(self.bank.embeddings[row].tobytes())
+            gone_images.discard(hashes[row].tobytes() if hashes is not None else b"")
         kept = [] if hashes is None else [row.tobytes() for row in hashes]
         labels = {run.name for run in self.bank.labels}
         return {
             "no_image_hash_of_theirs": not gone_images & set(kept)
             and not any(self.selection.holds(row.hex()) for row in kept),
             "no_label_that_was_to_go": not labels & self.selection.labels,
+            "no_name_that_was_to_go": not self.selection.names & set(self.bank.row_names()),
             "no_embedding_of_theirs": not theirs & {row.tobytes() for row in self.bank.embeddings},
             "no_grad_weights_of_theirs_alone": set(self.bank.grad_index.tolist())
             == set(range(len(self.bank.grad_weights))),
@@ -94,20 +73,29 @@ class RemovalReport:
             ),
         }
 
+    def same_pictures(self) -> list[int]:
+        """Rows of the new bank whose picture went under another name, and was named by it alone."""
+        old, new = self.before.image_hashes, self.bank.image_hashes
+        if old is None or new is None:
+            return []
+        labels, names = self.before.row_labels(), self.before.row_names()
+        by_name = {
+            old[row].tobytes()
+            for row in self.removed
+            if names[row] in self.selection.names
+            and not (labels and labels[row] in self.selection.labels)
+            and not self.selection.holds(old[row].tobytes().hex())
+        }
+        return [row for row in range(self.bank.rows) if new[row].tobytes() in by_name]
+
     def alike(self) -> list[dict[str, Any]]:
         """Rows that stay and are nearly the same as one that went."""
         gone = self.before.embeddings[self.removed]
         nearest = (self.bank.embeddings @ gone.T).max(axis=1)
-        labels = self.bank.row_labels()
-        hashes = self.bank.image_hashes
         order = [int(row) for row in np.argsort(-nearest) if nearest[row] >= _ALIKE]
         return [
-            {
-                "label": labels[row] if labels else None,
-                "image_sha256": None if hashes is None else hashes[row].tobytes().hex(),
-                "similarity": round(float(nearest[row]), 6),
-            }
-            for row in order[:_MOST_ALIKE]
+            {**described, "similarity": round(float(nearest[row]), 6)}
+            for row, described in zip(order, _rows(self.bank, order[:_MOST_ALIKE]), strict=False)
         ]
 
     def traces(self) -> list[str]:
@@ -158,16 +146,9 @@ class RemovalReport:
 
     def document(self) -> dict[str, Any]:
         """The report, for a file or `--json`."""
-        names = self.before.row_labels()
-        hashes = self.before.image_hashes
         return {
-            "removed": [
-                {
-                    "label": names[row] if names else None,
-                    "image_sha256": None if hashes is None else hashes[row].tobytes().hex(),
-                }
-                for row in self.removed
-            ],
+            "removed": _rows(self.before, self.removed),
+            "same_picture_stays": _rows(self.bank, self.same_pictures()),
             "rows_before": self.before.rows,
             "rows_after": self.bank.rows,
             "sha256_before": self.before.sha256(),
@@ -176,6 +157,7 @@ class RemovalReport:
             "asked_for": {
                 "labels": sorted(self.selection.labels),
                 "image_sha256": sorted(self.selection.images | self.selection.crops),
+                "names": sorted(self.selection.names),
             },
             "not_found": self.not_found,
             "checks": self.checks(),
@@ -185,6 +167,28 @@ class RemovalReport:
             "rows_that_look_alike": self.alike(),
             "not_covered": self.limits(),
         }
+
+
+def _near_labels(selection: Selection, labels: Sequence[str]) -> str:
+    near = [
+        found
+        for label in sorted(selection.labels)
+        for found in get_close_matches(label, sorted(set(labels)), 1)
+    ]
+    return f" Did you mean {' or '.join(map(repr, near[:3]))}?" if near else ""
+
+
+def _rows(bank: Bank, rows: Sequence[int]) -> list[dict[str, Any]]:
+    """What a report says of rows."""
+    labels, names, hashes = bank.row_labels(), bank.row_names(), bank.image_hashes
+    return [
+        {
+            "name": names[row] or None,
+            "label": labels[row] if labels else None,
+            "image_sha256": None if hashes is None else hashes[row].tobytes().hex(),
+        }
+        for row in rows
+    ]
 
 
 def remove_from_bank(
@@ -209,21 +213,26 @@ def remove_from_bank(
         raise FoldcamError("The bank has values and no labels: name images.")
     named = selection.images | selection.crops
     hashes = file_hashes(bank, "images cannot be found in it") if named else []
+    names = bank.row_names()
     gone = [
         row
         for row in range(bank.rows)
-        if (labels and labels[row] in selection.labels) or (hashes and selection.holds(hashes[row]))
+        if (labels and labels[row] in selection.labels)
+        or names[row] in selection.names
+        or (hashes and selection.holds(hashes[row]))
     ]
     there = {picture[:PHOTOGRAPH_DIGITS] for picture in hashes}
     not_found = [
         *sorted(selection.labels - set(labels)),
         *sorted(image for image in selection.images if image[:PHOTOGRAPH_DIGITS] not in there),
         *sorted(selection.crops - set(hashes)),
+        *sorted(selection.names - set(names)),
     ]
     if not gone:
         raise FoldcamError(
             f"The bank has none of what is to be removed ({', '.join(not_found[:3])}"
             f"{', ...' if len(not_found) > 3 else ''}): nothing was changed."
+            f"{_near_labels(selection, labels)}"
         )
     left = np.setdiff1d(np.arange(bank.rows), gone)
     if not len(left) or (labels and len({labels[row] for row in left}) < 2):
@@ -242,56 +251,3 @@ def remove_from_bank(
         again is not None,
         network is not None,
     )
-
-
-def selection_of(labels: Iterable[str], names: Iterable[str], bank: Bank) -> Selection:
-    """What is to be removed from a bank, as people name it.
-
-    Args:
-        labels: labels.
-        names: image files, whose crops go with them; one crop as `photo.jpg#x,y,w,h`; or
-            hexadecimal hashes, of a file or as reports name a row.
-        bank: which knows whether a hash is a row's.
-
-    Raises:
-        FoldcamError: a name that is none of them.
-    """
-    rows = set() if bank.image_hashes is None else {r.tobytes().hex() for r in bank.image_hashes}
-    images: set[str] = set()
-    crops: set[str] = set()
-    for name in names:
-        path, _, box = name.strip().rpartition("#")
-        if _CROP.fullmatch(box) and not Path(name.strip()).exists():
-            (photograph,) = image_hashes_of([path])
-            crops.add(picture_hash(photograph, Box(*map(int, box.split(",")))))
-            continue
-        (found,) = image_hashes_of([name])
-        is_row = found == name.strip().lower() and found in rows
-        (crops if is_row else images).add(found)
-    return Selection(frozenset(labels), frozenset(images), frozenset(crops))
-
-
-def image_hashes_of(names: Iterable[str]) -> frozenset[str]:
-    """Hashes of image files.
-
-    Args:
-        names: paths of files, or hexadecimal SHA-256 hashes.
-
-    Raises:
-        FoldcamError: neither.
-    """
-    found = set()
-    for name in names:
-        text = name.strip()
-        if len(text) == 64 and not set(text.lower()) - set("0123456789abcdef"):
-            found.add(text.lower())
-            continue
-        try:
-            found.add(sha256_of_file(Path(text)))
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise FoldcamError(
-                f"{text!r} is neither a readable image file ({reason}) nor a SHA-256 hash: an "
-                "image is known by its file's bytes."
-            ) from None
-    return frozenset(found)

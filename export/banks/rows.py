@@ -34,6 +34,7 @@ def rows_of(bank: Bank, rows: Integers) -> Bank:
         labels=label_runs([labels[row] for row in rows]) if labels else (),
         outcome=None if outcome is None else replace(outcome, values=outcome.values[rows]),
         image_hashes=None if bank.image_hashes is None else bank.image_hashes[rows],
+        names=None if bank.names is None else tuple(bank.names[row] for row in rows),
     )
 
 
@@ -52,6 +53,7 @@ def stacked(banks: Sequence[Bank]) -> Bank:
         outcome = BankOutcome(values[order], first.outcome.tau, first.outcome.transform)
     else:
         order = np.asarray(sorted(range(len(labels)), key=labels.__getitem__), np.int64)
+    names = [name for bank in banks for name in bank.row_names()]
     hashes = [bank.image_hashes for bank in banks if bank.image_hashes is not None]
     return replace(
         first,
@@ -61,6 +63,7 @@ def stacked(banks: Sequence[Bank]) -> Bank:
         labels=label_runs([labels[row] for row in order]) if labels else (),
         outcome=outcome,
         image_hashes=np.concatenate(hashes)[order] if len(hashes) == len(banks) else None,
+        names=tuple(names[row] for row in order),
         mean_summands=mixed_mean([(bank.mean_summands, bank.rows) for bank in banks]),
     )
 

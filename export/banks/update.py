@@ -171,6 +171,7 @@ def add_to_bank(
         labels=() if kernel is not None else label_runs(rows.labels),
         outcome=rows.outcome,
         image_hashes=rows.hashes,
+        names=rows.names,
         mean_summands=mixed_mean([(bank.mean_summands, bank.rows), (found.mean_map(), len(kept))]),
     )
     made = replace(made, source=merged_source(source, made, dataset, found, kept))

@@ -1,4 +1,4 @@
-"""`foldcam bank build|add|merge|remove|stats`: banks as files of their own."""
+"""`foldcam bank build|add|merge|remove|stats|audit`: banks as files of their own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from foldcam.export.commands.bank_audit import audit
 from foldcam.export.commands.bank_life import merge, remove, stats
 from foldcam.export.commands.bank_report import print_bank
 from foldcam.export.commands.options import (
@@ -351,6 +352,9 @@ group.command(
     epilog="Example: foldcam bank remove bank.safetensors --label 'Jane Doe' --out less.safetensors"
 )(remove)
 group.command(epilog="Example: foldcam bank stats bank.safetensors --map map.png")(stats)
+group.command(
+    epilog="Example: foldcam bank audit bank.safetensors --images photos/ --out audit.html"
+)(audit)
 
 
 if __name__ == "__main__":

@@ -87,12 +87,15 @@ def remove(
         list[str] | None,
         typer.Option(
             help="Removes this image (may be repeated): its file, with all crops of it; one crop "
-            "as FILE#X,Y,W,H; or a SHA-256."
+            "as FILE#X,Y,W,H; a SHA-256; or its name in the bank, in which 'anna/*.jpg' stands "
+            "for all of a folder and '**/*.jpg' for those of any folder."
         ),
     ] = None,
     images_from: Annotated[
         Path | None,
-        typer.Option(help="Removes the images that this file lists, one file or hash per line."),
+        typer.Option(
+            help="Removes the images that this file lists: one file, hash or name per line."
+        ),
     ] = None,
     report_to: Annotated[
         Path | None, typer.Option("--report", help="Also writes the report as JSON to this file.")
@@ -107,7 +110,8 @@ def remove(
     """Take images out of a bank, and report what is provably gone and what is not."""
     from foldcam.export.bank import Bank
     from foldcam.export.bank_files import check_out
-    from foldcam.export.banks.removal import remove_from_bank, selection_of
+    from foldcam.export.banks.removal import remove_from_bank
+    from foldcam.export.banks.selection import selection_of
     from foldcam.runtime.system.command import print_json
     from foldcam.runtime.system.files import atomic_path
 
@@ -208,10 +212,11 @@ def _print_removal(document: dict[str, Any]) -> None:
 
     print(f"{document['bank']}: {document['rows_after']} of {document['rows_before']} rows stay")
     for item in document["removed"][:20]:
-        name = printable(item["label"] or "value")
-        print(f"  removed      {name}  {item['image_sha256'] or '(image hash unknown)'}")
+        print(f"  removed      {_row_text(item)}")
     if len(document["removed"]) > 20:
         print(f"  removed      {len(document['removed']) - 20} more (--json lists all)")
+    for item in document["same_picture_stays"][:20]:
+        print(f"  stays        {_row_text(item)}, the same picture under another name")
     for name in document["not_found"]:
         print(f"  not found    {printable(name)}")
     for name, held in document["checks"].items():
@@ -219,11 +224,15 @@ def _print_removal(document: dict[str, Any]) -> None:
     for line in document["traces_in_aggregates"]:
         print(f"  aggregates   {printable(line)}")
     for item in document["rows_that_look_alike"]:
-        print(
-            f"  looks alike  {printable(item['label'] or 'value')}  {item['image_sha256']}  "
-            f"cosine {item['similarity']}"
-        )
+        print(f"  looks alike  {_row_text(item)}  cosine {item['similarity']}")
     for line in document["not_covered"]:
         print(f"  not covered  {printable(line)}")
     print(f"  bank before  {document['sha256_before']}")
     print(f"  bank after   {document['sha256_after']}")
+
+
+def _row_text(item: dict[str, Any]) -> str:
+    from foldcam.runtime.system.text import printable
+
+    parts = [item["label"] or "value", item["name"], item["image_sha256"]]
+    return printable("  ".join(part for part in parts if part))

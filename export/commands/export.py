@@ -139,6 +139,22 @@ def export(
         Path | None,
         typer.Option(help="Also writes the bank to this .safetensors file."),
     ] = None,
+    calibrate_unknown: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also chooses when an image is unknown, from these labelled images, of which the "
+            "test part counts: foldcam threshold with its defaults.",
+            show_default="no rule",
+        ),
+    ] = None,
+    gallery: Annotated[
+        bool,
+        typer.Option(
+            "--gallery",
+            help="Also writes MODEL.gallery beside the model: a thumbnail and the map of each "
+            "training image, for --beside, --report and the live page (default: none).",
+        ),
+    ] = False,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -147,13 +163,16 @@ def export(
 
     from foldcam.export.banks.grad_weights import CHANNEL_RULES
     from foldcam.export.classifier_exporter import export_classifier
+    from foldcam.export.datasets import load_dataset
     from foldcam.export.exporter import HEAD_RULES, export_model, skipped_lines
     from foldcam.export.grafting.fold import FoldOptions
     from foldcam.export.models.spec import load_model, with_overrides
     from foldcam.export.progress import ProgressBar
+    from foldcam.export.threshold import choose_threshold
     from foldcam.runtime.bank.live_bank import bank_path
     from foldcam.runtime.contract.explanation import explanation_text
     from foldcam.runtime.contract.schema import INPUT_TYPES, PRECISIONS
+    from foldcam.runtime.gallery.gallery import gallery_path
     from foldcam.runtime.system.text import number_text
 
     rule = choice("--channels", channels, CHANNEL_RULES)
@@ -171,6 +190,11 @@ def export(
         bank_input=bank_input or query,
         query=query,
     )
+    if gallery and options.bank_input:
+        raise FoldcamError(
+            "--gallery shows the rows of a bank that stays as it is, and --bank-input makes one "
+            "that changes: leave one of them out."
+        )
     check_image_flags(resize, color)
     check_outputs(
         [
@@ -178,11 +202,13 @@ def export(
             Read("--weights", weights),
             Read("--images", images),
             Read("--classes", classes),
+            Read("--calibrate-unknown", calibrate_unknown),
         ],
         [
             Written("--out", out),
             Written("--bank", bank),
             Written("--bank-input", bank_path(out) if options.bank_input else None),
+            Written("--gallery", gallery_path(out) if gallery else None),
         ],
     )
     keep_network("--out", out)
@@ -204,6 +230,8 @@ def export(
             "--compress": compress != "none",
             "--bank-precision": bank_precision != "auto",
             "--bank": bank is not None,
+            "--calibrate-unknown": calibrate_unknown is not None,
+            "--gallery": gallery,
         }
         refuse_without_images([flag for flag, given in of_images.items() if given])
         place = device_of(device)
@@ -229,6 +257,14 @@ def export(
         )
     goal = goal_of(objective, continuous=continuous, log=log, seed=seed)
     dataset = training_data(images, split, singletons, continuous=continuous)
+    if calibrate_unknown is not None and continuous:
+        raise typer.BadParameter("--calibrate-unknown is for labels, and --continuous has none.")
+    if calibrate_unknown is not None and options.bank_input:
+        raise typer.BadParameter(
+            "--calibrate-unknown chooses for one bank, and that of --bank-input or --query may "
+            "change."
+        )
+    held_out = None if calibrate_unknown is None else load_dataset(calibrate_unknown, "test")
     place = device_of(device)
     with stdout_kept(), ProgressBar() as progress:
         loaded = load_model(model, weights, output, place)
@@ -248,8 +284,12 @@ def export(
             opset=opset,
             batch_size=batch_size,
             bank_out=bank,
+            gallery=gallery,
             progress=progress,
         )
+        chosen = None
+        if held_out is not None:
+            chosen = choose_threshold(out, out, held_out, device=place, progress=progress)
     contract = report.contract
     summary = {
         "model": str(report.path),
@@ -275,9 +315,11 @@ def export(
         "fidelity": None if report.fidelity is None else asdict(report.fidelity),
         "fallback_rows": report.bank.fallback_rows,
         "skipped": [{"path": str(s.path), "reason": s.reason} for s in report.bank.skipped],
-        "notes": report.notes,
+        "unknown_rule": None if chosen is None else chosen.rule.document(),
+        "notes": [*report.notes, *(() if chosen is None else chosen.notes)],
         **data_document(dataset),
         "bank_file": None if bank is None else str(bank),
+        "gallery_file": None if report.gallery is None else str(report.gallery.path),
     }
     if as_json:
         print_json(summary)
@@ -300,11 +342,16 @@ def export(
         print(f"  bank input   {summary['bank_input']}, which has to lie beside the model")
     if bank is not None:
         print(f"  bank file    {bank}: {bank.stat().st_size / 1e6:.1f} MB")
+    if report.gallery is not None:
+        file = report.gallery.path
+        print(f"  gallery      {file}: {file.stat().st_size / 1e6:.1f} MB")
     if contract.bank.storage is not None:
         print(f"  storage      {contract.bank.storage.sentence()}")
     if report.fidelity is not None:
         print(f"  against all rows in float32: {report.fidelity.sentence()}")
-    for note in report.notes:
+    if chosen is not None:
+        print(f"  rule         {chosen.rule.sentence()}")
+    for note in summary["notes"]:
         print(f"  note: {note}")
     for line in skipped_lines(report.bank):
         print(f"  {line}")

@@ -161,6 +161,7 @@ def fold(
         "input_type": contract.input_type,
         "bank_sha256": contract.bank.sha256,
         "replaced_rows": None if replaced is None else replaced.bank.rows,
+        "rule_dropped": report.rule_dropped,
     }
     if as_json:
         print_json(summary)
@@ -169,6 +170,11 @@ def fold(
     print(f"  bank         {loaded.rows} rows of {contract.origin.data}")
     if replaced is not None:
         print(f"  in place of  {replaced.bank.rows} rows of {replaced.origin.data}")
+    if report.rule_dropped:
+        print(
+            "  note: the rule for unknown images was chosen for another bank and is left out: "
+            "choose one with foldcam threshold"
+        )
     print(f"Next: foldcam verify {out} --images DATA")
 
 

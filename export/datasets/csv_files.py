@@ -38,7 +38,7 @@ def read_csv(path: Path, *, continuous: bool, boxes: BoxMeaning) -> Reading:
     if path.suffix.lower() in IMAGE_SUFFIXES:
         raise FoldcamError(f"{path} is one image; a data set is a folder or a CSV with path,label.")
     text = _text(path)
-    reading = Reading()
+    reading = Reading(root=path.parent)
     delimiter = _delimiter(text.partition("\n")[0])
     try:
         rows = csv.reader(

@@ -22,7 +22,8 @@ def read_cub(root: Path) -> Reading:
     label_of = _table(root / "image_class_labels.txt")
     boxes = _table(root / "bounding_boxes.txt")
     in_training = _table(root / "train_test_split.txt")
-    reading = Reading()
+    # Relative to it, pictures are called as in images.txt.
+    reading = Reading(root=root / "images")
     for number, name in names.items():
         try:
             part = _PARTS[in_training[number].strip()]

@@ -31,7 +31,7 @@ def read_folders(root: Path) -> Reading:
     """
     if not root.is_dir():
         raise FoldcamError(f"{root} is neither a folder nor a file.")
-    reading = Reading()
+    reading = Reading(root=root)
     folders = _class_folders(root, reading)
     parts = {folder: part_named(folder.name) for folder in folders}
     if folders and all(parts.values()):

@@ -14,6 +14,7 @@ from foldcam.export.datasets.samples import Dataset, Reading, Split
 from foldcam.export.datasets.singletons import SingletonPolicy, handle_singletons
 from foldcam.export.datasets.splits import parts_text, take
 from foldcam.export.datasets.values import value_of
+from foldcam.export.picture_names import relative_name, url_name
 from foldcam.runtime.errors import FoldcamError
 
 
@@ -74,6 +75,10 @@ def load_dataset(
             else sample
             for sample in samples
         ]
+    samples = [
+        replace(s, relative=url_name(s.url) if s.url else relative_name(s.path, reading.root))
+        for s in samples
+    ]
     alike = [] if continuous else twins(sample.label for sample in samples)
     return Dataset(
         readable(path.resolve().name),

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
+from foldcam.export.picture_names import plain_name
+
 Part = Literal["train", "valid", "test"]
 Split = Literal["train", "valid", "test", "all"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -32,6 +34,7 @@ class Sample:
         url: where it is fetched from, if it is no local file; `path` then only names it.
         crop: the part of the photograph that is the image, in whole pixels; None is all of it.
         where: file and line that name it, for messages.
+        relative: the file's name relative to the data set's root, with `/`.
     """
 
     path: Path
@@ -41,12 +44,22 @@ class Sample:
     url: str | None = None
     crop: Box | None = None
     where: str = field(default="", compare=False)
+    relative: str = field(default="", compare=False)
 
     @property
     def name(self) -> str:
         """What it is called in messages: `photo.jpg`, or `photo.jpg#10,20,64,128` of a crop."""
         place = self.url or str(self.path)
         return place if self.crop is None else f"{place}#{crop_text(self.crop)}"
+
+    @property
+    def row_name(self) -> str:
+        """What a bank calls it: `anna/1.jpg`, or `anna/1.jpg#10,20,64,128` of a crop.
+
+        Without a data set, the name of its file alone.
+        """
+        name = self.relative or plain_name(self.path.name)
+        return name if self.crop is None else f"{name}#{crop_text(self.crop)}"
 
     @property
     def identity(self) -> tuple[str, Box | None]:
@@ -102,12 +115,14 @@ class Reading:
         left_out: what lies there and is no image of the data set.
         notes: how it was understood.
         names: for each part what it is called there, such as `Training/`.
+        root: the folder that the pictures' names are relative to.
     """
 
     samples: list[tuple[Part | None, Sample]] = field(default_factory=list)
     left_out: list[SkippedFile] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     names: dict[Part, list[str]] = field(default_factory=dict)
+    root: Path = Path()
 
 
 def crop_text(crop: Box) -> str:

@@ -96,6 +96,7 @@ def prototype_rows(bank: Bank, per_label: int, seed: int = 0) -> Bank:
         labels=label_runs([names[row] for row in firsts]),
         compression=found.compression,
         image_hashes=None,
+        names=None,
     )
 
 

@@ -11,14 +11,23 @@ from foldcam.export.bank import Bank
 from foldcam.export.bank_source import BankSource, needed_source
 from foldcam.export.grafting.bank_input import bank_beside, with_directions
 from foldcam.export.grafting.fold import FoldOptions, fold
+from foldcam.export.grafting.known_score import with_rule
 from foldcam.export.grafting.options import StorageOptions, parse_compression
 from foldcam.export.grafting.unfold import network_of
 from foldcam.export.networks.feature_map import UnknownLayerError
 from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP, marked_network
 from foldcam.export.onnx_graphs.message import load_message
+from foldcam.export.unknown.rows import Rows
 from foldcam.export.versions import tool_versions
 from foldcam.runtime.contract.onnx_file import read_contract, read_header
-from foldcam.runtime.contract.schema import CONTRAST, EMBEDDING, METADATA_KEY, Contract
+from foldcam.runtime.contract.schema import (
+    CONTRAST,
+    EMBEDDING,
+    METADATA_KEY,
+    RUNNER_UP_SIMILARITY,
+    Contract,
+)
+from foldcam.runtime.contract.unknown import UnknownRule
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.files import atomic_path
 
@@ -34,11 +43,14 @@ class FoldReport:
         path: the folded model.
         contract: its contract.
         replaced: the contract of the folded model whose bank was replaced, else None.
+        rule_dropped: whether that model had a rule for unknown images, which was chosen for
+            another bank and is not in the new one.
     """
 
     path: Path
     contract: Contract
     replaced: Contract | None
+    rule_dropped: bool = False
 
 
 def fold_file(
@@ -80,10 +92,25 @@ def fold_file(
             versions=_versions(contract),
             options=options,
         )
+        rule = None if contract is None else contract.unknown
+        kept = _keeps(folded, rule, bank, live is not None)
+        if kept:
+            folded = with_rule(folded, rule, Rows.of(bank))
         onnx.save(folded, temporary)
         with bank_beside(temporary, out, live):
             pass
-    return FoldReport(out, read_contract(out), contract)
+    return FoldReport(out, read_contract(out), contract, rule is not None and not kept)
+
+
+def _keeps(folded: onnx.ModelProto, rule: UnknownRule | None, bank: Bank, live: bool) -> bool:
+    """Whether a rule for unknown images holds for a model: of the same bank, which stays so."""
+    outputs = {value.name for value in folded.graph.output}
+    return (
+        rule is not None
+        and not live
+        and rule.bank_sha256 == bank.sha256()
+        and (rule.score != "similarity_and_margin" or RUNNER_UP_SIMILARITY in outputs)
+    )
 
 
 def _check_replacement(path: Path, contract: Contract, bank: Bank, source: BankSource) -> None:

@@ -119,7 +119,8 @@ def build_bank_file_on_ray(
     look = preprocessing or loaded.preprocessing
     network = loaded.network(layer, (look.height, look.width))
     kept = keep_shards or hidden_beside(out, "shards")
-    stamps = f"{network.sha256()} {network.layer} {network.summands} {look}"
+    # "named": shards of before had no names for the bank's rows.
+    stamps = f"named {network.sha256()} {network.layer} {network.summands} {look}"
     stamps += "|".join(s.stamp() for s in data.shards)
     digest = hashlib.sha256(stamps.encode("utf-8", "surrogateescape")).hexdigest()
     folder = (kept / digest[:16]).absolute()
@@ -198,9 +199,9 @@ def _rows(
     found: Sequence[ShardRows], objective: Objective | KernelObjective, singletons: SingletonPolicy
 ) -> tuple[BankRows, Integers, tuple[str, ...], list[str]]:
     """All shards' rows in the bank's order, that order, remarks on the data set, and notes."""
-    labels, names, wanted, skipped = (
+    labels, names, row_names, wanted, skipped = (
         [item for each in found for item in getattr(each, name)]
-        for name in ("labels", "names", "wanted", "skipped")
+        for name in ("labels", "names", "row_names", "wanted", "skipped")
     )
     if not labels:
         if not skipped:
@@ -220,7 +221,8 @@ def _rows(
     labels, names, hashes = [labels[n] for n in order], [names[n] for n in order], hashes[order]
     clipped = sum(each.clipped for each in found)
     remarks = remarks_on([row.tobytes().hex() for row in hashes], labels, names, gone, clipped)
-    return BankRows(embeddings[order], labels, hashes, outcome), order, remarks, notes
+    called = [row_names[n] for n in order]
+    return BankRows(embeddings[order], labels, hashes, called, outcome), order, remarks, notes
 
 
 def _by_label(labels: Sequence[str], singletons: SingletonPolicy) -> tuple[Integers, list[str]]:

@@ -20,6 +20,7 @@ import fsspec
 
 from foldcam.export.datasets import URL, Dataset, Sample, SkippedFile, Split, load_dataset
 from foldcam.export.datasets.labels import plain
+from foldcam.export.picture_names import plain_name
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.files import IMAGE_SUFFIXES, natural_key
 from foldcam.runtime.system.strict_json import parse_json
@@ -248,7 +249,9 @@ def _members(tar: str, folder: Path) -> Iterator[Sample]:
             if image is not None:
                 path = folder / f"{number}{PurePosixPath(image[0]).suffix}"
                 path.write_bytes(image[1])
-                yield Sample(path, _label(tar, key, group), url=f"{tar}#{image[0]}")
+                name = plain_name(f"{PurePosixPath(tar.partition('?')[0]).name}/{image[0]}")
+                label = _label(tar, key, group)
+                yield Sample(path, label, url=f"{tar}#{image[0]}", relative=name)
 
 
 def _key(member: tarfile.TarInfo) -> str:

@@ -87,6 +87,7 @@ class Worker:
         texts = {
             "labels": [sample.label for sample in kept],
             "names": [sample.name for sample in kept],
+            "row_names": [sample.row_name for sample in kept],
             "wanted": sorted({sample.label for sample in local.samples}),
             "skipped": [[str(item.path), item.reason, item.url] for item in found.skipped],
             "clipped": found.clipped,
@@ -154,6 +155,7 @@ class ShardRows:
     arrays: Arrays
     labels: list[str]
     names: list[str]
+    row_names: list[str]
     wanted: list[str]
     skipped: list[SkippedFile]
     clipped: int
@@ -170,7 +172,7 @@ def load_rows(path: Path) -> ShardRows:
         # Each label once in memory, however many rows have it.
         labels = list(map(sys.intern, rows.labels))
         of_rows = [array for name, array in rows.arrays.items() if name != "summed"]
-        lengths = {*map(len, of_rows), len(labels), len(rows.names)}
+        lengths = {*map(len, of_rows), len(labels), len(rows.names), len(rows.row_names)}
     except (LookupError, ValueError, TypeError, AttributeError):
         raise damaged(path) from None
     if len(lengths) > 1:

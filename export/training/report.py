@@ -12,7 +12,7 @@ from foldcam.export.banks.embedding_pass import embed
 from foldcam.export.datasets import Sample, Split, load_dataset
 from foldcam.export.models.spec import LoadedModel
 from foldcam.export.networks.cut import Network
-from foldcam.export.recall import RECALL_AT, Recall, recall_at_k
+from foldcam.export.retrieval import RECALL_AT, Recall, recall_at_k
 from foldcam.runtime.errors import FoldcamError
 
 _BATCH = 16

@@ -6,15 +6,19 @@ import fnmatch
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-import numpy.typing as npt
 import typer
 
 from foldcam.runtime.errors import ExitStatus, FoldcamError
 from foldcam.runtime.system.command import print_json, print_text
 from foldcam.runtime.system.text import printable
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from foldcam.runtime.bank.live_bank import LiveBank
 
 app = typer.Typer(
     name="bank",
@@ -119,8 +123,10 @@ def remove(
 
     Example: runtime bank remove model.onnx --label anna
     """
+    import numpy as np
+
     from foldcam.runtime.bank.changing import remove_rows
-    from foldcam.runtime.bank.live_bank import LiveBank, bank_path
+    from foldcam.runtime.bank.live_bank import bank_path
 
     if (label is None) == (image is None):
         raise typer.BadParameter("give either --label or --image.")

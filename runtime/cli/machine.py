@@ -128,6 +128,7 @@ def _opencv() -> list[Check]:
     import cv2
 
     from foldcam.runtime.images.opencv import has
+    from foldcam.runtime.sinks.encoders import FALLBACKS, best_codec
 
     checks = [Check("opencv", OK, cv2.__version__)]
     for option, name, loss in (
@@ -140,6 +141,13 @@ def _opencv() -> list[Check]:
         checks.append(
             Check(name, OK if there else OPTIONAL, "yes" if there else "no", "" if there else loss)
         )
+    codec = best_codec(".mp4")
+    loss = "films are MPEG-4 part 2, which browsers do not play; apt install ffmpeg"
+    checks.append(
+        Check("film encoder", OPTIONAL, codec, loss)
+        if codec == FALLBACKS[".mp4"]
+        else Check("film encoder", OK, f"H.264 ({codec})")
+    )
     return checks
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foldcam.runtime.config.flags import parameters, table_of
+from foldcam.runtime.engine import ENGINE_SUFFIXES
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.listing import in_words
 from foldcam.runtime.system.command import print_json, print_text
@@ -38,6 +39,16 @@ def run(
             show_default=False,
         ),
     ] = None,
+    given: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="SOURCE",
+            help="An image, a folder, a pattern in quotes, a video, /dev/videoN, or an address; as "
+            "an alternative to --camera, --file and --source. Without a MODEL it may stand alone, "
+            "since a model's name ends in .onnx or .engine.",
+            show_default=False,
+        ),
+    ] = None,
     camera: Annotated[
         list[int] | None,
         typer.Option(help="Opens a camera of this machine by its number; may be repeated.", min=0),
@@ -62,7 +73,7 @@ def run(
     event: Annotated[
         list[str] | None,
         typer.Option(
-            help="A rule for events, such as 'name=unknown, similarity_below=0.4, for_seconds=2, "
+            help="A rule for events, such as 'name=stranger, unknown=true, for_seconds=2, "
             "cooldown_seconds=60', with the keys of an event table in a file (see `runtime config "
             "init -`). Several labels are separated by commas; a label that holds a comma stands "
             "in double quotes: 'label=owl, \"gull, herring\"'. The option may be repeated.",
@@ -81,11 +92,17 @@ def run(
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Shows no status line.")] = False,
     json: Annotated[
-        bool, typer.Option("--json", help="Prints the summary as one JSON document.")
+        bool,
+        typer.Option(
+            "--json",
+            help="Prints the summary and up to 1000 results as one JSON document.",
+        ),
     ] = False,
     **flags: Any,
 ) -> None:
     """Run a folded model on images, videos or cameras, and show its answers and heatmaps.
+
+    Example: runtime run model.onnx photo.jpg --json
 
     Example: runtime run model.onnx --camera 0 --save out/
 
@@ -93,6 +110,7 @@ def run(
 
     Example: runtime run model.engine --config foldcam.toml --serve 8080
     """
+    model, source = _placed(model, given, source, flagged=bool(camera or file or source))
     table = table_of(
         flags, model=model, cameras=camera, file=file, sources=source, events=event, serve=serve,
         quiet=quiet,
@@ -108,7 +126,7 @@ def run(
     if json or chosen.output.jsonl == "-":
         claim_output()
     configure(chosen.log.format, chosen.log.level)
-    with opened(chosen, table=not json, config_file=config) as everything:
+    with opened(chosen, table=not json, remember=json, config_file=config) as everything:
         status = StatusLine() if chosen.log.status else None
         try:
             summary = run_opened(chosen, everything, status)
@@ -118,7 +136,11 @@ def run(
             if status is not None:
                 status.clear()
     if json:
-        print_json({"model": str(everything.path), **summary.to_dict()})
+        assert everything.remembered is not None
+        results = everything.remembered
+        print_json({"model": str(everything.path), **summary.to_dict(), **results.document()})
+        if chosen.log.status and results.left_out:
+            print(f"note: {results.note}", file=sys.stderr)
     else:
         _report(
             summary,
@@ -135,6 +157,36 @@ def run(
         problems.append(summary.broken)
     if problems:
         raise FoldcamError(" ".join(problems))
+
+
+def _placed(
+    model: str | None, given: str | None, sources: list[str] | None, *, flagged: bool
+) -> tuple[str | None, list[str] | None]:
+    """Which of the two arguments is the model, and which the source; a model's name has an ending.
+
+    Args:
+        model, given: the arguments.
+        sources: `--source`.
+        flagged: whether a source is given by flags.
+
+    Raises:
+        typer.BadParameter: there are two sources, or the model comes second.
+    """
+    if given is None and model is not None and not flagged and not _names_model(model):
+        model, given = None, model
+    if given is None:
+        return model, sources
+    if flagged:
+        raise typer.BadParameter(
+            f"{given!r} is a second source beside --camera, --file or --source: give one of them."
+        )
+    if _names_model(given):
+        raise typer.BadParameter(f"the model comes first: runtime run {given} {model}.")
+    return model, [given]
+
+
+def _names_model(text: str) -> bool:
+    return Path(text).suffix.lower() in (".onnx", *ENGINE_SUFFIXES)
 
 
 def _with_flags(command: Any) -> Any:
@@ -213,7 +265,9 @@ def _chosen(file: Path | None, table: dict[str, Any]) -> RunConfig:
     if len(kinds) > 1:
         raise typer.BadParameter("give only one of --camera, --file and --source.")
     if file is None and not sources:
-        raise typer.BadParameter("give one of --camera, --file and --source, or --config.")
+        raise typer.BadParameter(
+            "give a SOURCE, such as photo.jpg, or one of --camera, --file, --source and --config."
+        )
     try:
         if file is not None:
             return load_config(file, table)
@@ -229,14 +283,20 @@ def _report(summary: Summary, table: TableSink | None, *, to_stderr: bool, quiet
         lines += [str(table), ""]
     frames = f"{summary.frames} frame{'' if summary.frames == 1 else 's'}"
     lines.append(
-        f"{frames} in {summary.seconds:.1f} s ({summary.fps:.1f} fps), latency p50 "
-        f"{summary.latency_ms['p50']:.1f} ms, p99 {summary.latency_ms['p99']:.1f} ms"
+        f"{frames} in {summary.seconds:.1f} s ({summary.fps:.1f} fps), network "
+        f"{summary.network_ms['p50']:.1f} ms per image"
+        + (f", {summary.thinned} frames left out by --every" if summary.thinned else "")
         + (", stopped by the user" if summary.interrupted else "")
     )
+    if summary.live:
+        p50, p99 = (summary.latency_ms[name] for name in ("p50", "p99"))
+        lines.append(f"from capture to result: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
     if table is None and summary.labels:
         counts = ", ".join(f"{label} ({count})" for label, count in summary.labels.items())
         what = "classes" if summary.classified else "nearest"
         lines.append(f"{what}: {printable(counts)}")
+    if summary.unknown is not None:
+        lines.append(f"unknown: {summary.unknown} of {_answered(summary)}")
     if table is None and summary.estimate is not None:
         mean, low, high = (number_text(summary.estimate[key]) for key in ("mean", "low", "high"))
         lines.append(f"estimate: {mean} on average ({low} to {high})")
@@ -268,7 +328,11 @@ def _report(summary: Summary, table: TableSink | None, *, to_stderr: bool, quiet
 
 def _evidence_text(summary: Summary) -> str:
     """How often nothing in the picture spoke for the answer."""
-    what = "frame" if summary.answered <= summary.frames else "region"
-    whole = f"{summary.answered} {what}{'' if summary.answered == 1 else 's'}"
     answer = "label" if summary.estimate is None else "estimate"
-    return f"{summary.no_evidence} of {whole} had no evidence for the {answer}"
+    return f"{summary.no_evidence} of {_answered(summary)} had no evidence for the {answer}"
+
+
+def _answered(summary: Summary) -> str:
+    """The frames, or where a frame has several, the regions with an answer."""
+    what = "frame" if summary.answered <= summary.frames else "region"
+    return f"{summary.answered} {what}{'' if summary.answered == 1 else 's'}"

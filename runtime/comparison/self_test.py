@@ -29,6 +29,7 @@ from foldcam.runtime.contract.schema import (
     ESTIMATE,
     HEATMAP,
     HEATMAP_LOWER,
+    KNOWN_SCORE,
     NEIGHBOR,
     RUNNER_UP,
     RUNNER_UP_SIMILARITY,
@@ -54,6 +55,7 @@ _MEASURES = {
     CONTRAST: "share of the map's greatest",
     RUNNER_UP: "share of other rows",
     RUNNER_UP_SIMILARITY: "absolute",
+    KNOWN_SCORE: "absolute",
 }
 # Outputs that may differ by as much as another one.
 _AS = {
@@ -61,6 +63,8 @@ _AS = {
     CONTRIBUTION: HEATMAP,
     CONTRAST: HEATMAP,
     RUNNER_UP_SIMILARITY: SIMILARITY,
+    # Whitening makes rounding larger in directions in which embeddings hardly differ.
+    KNOWN_SCORE: HEATMAP,
 }
 # fp32 leaves room for TensorFloat-32, whose mantissa has the 10 bits of fp16.
 _ALLOWED = {
@@ -317,6 +321,8 @@ def _differences(
         )
         result[RUNNER_UP] = float((same & changed & ~(margin <= tie)).mean())
         result[RUNNER_UP_SIMILARITY] = _worst(margin[same])
+    if KNOWN_SCORE in expected:
+        result[KNOWN_SCORE] = _worst(np.abs(expected[KNOWN_SCORE] - found[KNOWN_SCORE]))
     if ESTIMATE in expected:
         scale = np.maximum(np.abs(expected[ESTIMATE]), _TINY)
         result[ESTIMATE] = _worst(np.abs(expected[ESTIMATE] - found[ESTIMATE]) / scale)

@@ -135,7 +135,7 @@ def event_table(text: str, name: str) -> dict[str, Any]:
             if not key:
                 raise typer.BadParameter(
                     f"{shown} needs the form KEY=VALUE, such as "
-                    "name=unknown,similarity_below=0.4,for_seconds=2,cooldown_seconds=60."
+                    "name=unknown,unknown=true,for_seconds=2,cooldown_seconds=60."
                 )
             given.setdefault(key, []).append(_scalar(key, (value if equals else part).strip()))
     except ValueError:
@@ -149,10 +149,12 @@ def event_table(text: str, name: str) -> dict[str, Any]:
     return table
 
 
-def _scalar(key: str, text: str) -> str | int | float:
-    """A number where the key needs one and the text is one."""
+def _scalar(key: str, text: str) -> str | int | float | bool:
+    """A number where the key needs one and the text is one; true and false likewise."""
     if key in ("name", "label", "not_label"):
         return text
+    if key == "unknown" and text in ("true", "false"):
+        return text == "true"
     for kind in (int, float):
         with suppress(ValueError):
             return kind(text)

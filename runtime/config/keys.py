@@ -44,7 +44,7 @@ class Key:
 SECTIONS = {
     "model": "The model, and the library and processor that run it.",
     "source": "A source of frames. Repeat the table for several sources at once.",
-    "flow": "How frames are queued, and what happens when something fails.",
+    "flow": "How frames are queued, what they vote, and what happens when something fails.",
     "regions": "The parts of a frame that the network gets. By default it gets the whole frame.",
     "style": "How results are drawn into a frame.",
     "output": "The outputs, any number of them at once.",
@@ -87,6 +87,24 @@ KEYS = (
         "model.build",
         "Lets backend tensorrt build a missing engine, which takes minutes.",
         "--build",
+    ),
+    Key(
+        "model.unknown",
+        "Answers unknown where the model's rule says so, which `foldcam threshold` chooses; "
+        "without it, the nearest label is the answer however far it is.",
+        "--unknown/--no-unknown",
+    ),
+    Key(
+        "model.unknown_below",
+        "Answers unknown below this similarity, a cosine from -1 to 1, in place of the model's "
+        "rule.",
+        "--unknown-below", -1, 1, "0.6",
+    ),
+    Key(
+        "model.gallery",
+        "The gallery with the pictures of the bank's rows, for --beside, --report and --serve; by "
+        "default MODEL.gallery beside the model, where there is one.",
+        "--gallery", example='"model.gallery"',
     ),
     Key(
         "source.camera",
@@ -191,6 +209,12 @@ KEYS = (
         "--gather-seconds", 0, 60,
     ),
     Key(
+        "flow.vote_seconds",
+        "Lets the frames of the last so many seconds vote over the label of each region of a "
+        "video or camera (default: every frame answers for itself).",
+        "--vote", 0.01, 3600, "2.0",
+    ),
+    Key(
         "regions.boxes",
         "Runs the network on this region of the frame: x, y, width, height in pixels "
         "(default: the whole frame).",
@@ -236,6 +260,12 @@ KEYS = (
         "--caption/--no-caption",
     ),
     Key(
+        "style.beside",
+        "Draws beside the frame the bank's picture that it was matched to, with its own heat; "
+        "needs a gallery (foldcam gallery).",
+        "--beside/--no-beside",
+    ),
+    Key(
         "output.save",
         "Writes overlays to this folder or video file (.mp4 .avi .mkv) (default: nowhere).",
         "--save", example='"out/"',
@@ -252,6 +282,18 @@ KEYS = (
         "--images-every", 1, 10**9,
     ),
     Key(
+        "output.maps",
+        "Writes the maps as data to this folder, one file per frame (default: nowhere).",
+        "--maps", example='"maps/"',
+    ),
+    Key(
+        "output.maps_format",
+        "Chooses the format of the maps: npz has every map of the model as float32 NumPy arrays "
+        "of the network's own size, with their places in the frame; png has the heatmap at the "
+        "frame's size with 16 bits of grey, where 65535 is 1.",
+        "--maps-format",
+    ),
+    Key(
         "output.jsonl",
         "Writes one JSON line per frame to this file, or to standard output with - (default: "
         "nowhere).",
@@ -261,6 +303,12 @@ KEYS = (
         "output.embedding",
         "Includes the embedding in JSON lines and MQTT messages.",
         "--embedding/--no-embedding",
+    ),
+    Key(
+        "output.report",
+        "Writes one HTML page, report.html, to this folder: pictures with heat, answers, matches "
+        "and the run's figures (default: nowhere).",
+        "--report", example='"out/"',
     ),
     Key(
         "output.parquet",
@@ -327,7 +375,17 @@ KEYS = (
         "event.label", "The nearest label must be this one, or one of these.",
         example='["owl", "snowy owl"]',
     ),
-    Key("event.not_label", "The nearest label must be none of these.", example='"owl"'),
+    Key(
+        "event.not_label",
+        "The nearest label must be none of these; an unknown image is none of them.",
+        example='"owl"',
+    ),
+    Key(
+        "event.unknown",
+        "The image must be unknown (or with false, known) by the model's rule, which `foldcam "
+        "threshold` chooses.",
+        example="true",
+    ),
     Key(
         "event.similarity_below",
         "The similarity to the nearest row, a cosine from -1 to 1, must be below this.",
@@ -402,12 +460,6 @@ KEYS = (
         "Limits the pictures per second that each viewer is sent.",
         "--serve-fps", _TINY, 1000,
     ),
-    Key(
-        "serve.thumbnails",
-        "Shows pictures of the labels from this folder, which has one picture, or one folder "
-        "of pictures, per label (default: none).",
-        "--thumbnails", example='"thumbnails/"',
-    ),
     Key("log.format", "Chooses the format of log lines.", "--log-format"),
     Key("log.level", "Leaves out log messages below this level.", "--log-level"),
     Key("log.status", "Shows a status line."),
@@ -415,6 +467,8 @@ KEYS = (
 BY_PATH = {key.path: key for key in KEYS}
 # What replaced keys of earlier versions, as the hint of the message that refuses them.
 REPLACED = {
-    "event.when": "conditions are keys of their own, such as similarity_below = 0.4 or "
+    "serve.thumbnails": "the live page shows the matched pictures of the model's gallery; see "
+    "docs/live.md",
+    "event.when": "conditions are keys of their own, such as unknown = true or "
     'label = "owl"; see docs/sinks.md',
 }

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from foldcam.runtime.contract.bank_storage import BankStorage, storage_from
 from foldcam.runtime.contract.fields import Fields
+from foldcam.runtime.contract.unknown import UnknownRule, unknown_rule_from
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import (
     COLOR_ORDERS,
@@ -51,6 +52,7 @@ CONTRIBUTION = "contribution"
 CONTRAST = "contrast"
 RUNNER_UP = "runner_up"
 RUNNER_UP_SIMILARITY = "runner_up_similarity"
+KNOWN_SCORE = "known_score"
 BANK_EMBEDDING = "bank_embedding"
 BANK_DIRECTION = "bank_direction"
 BANK_LABEL = "bank_label"
@@ -199,7 +201,7 @@ class BankInput:
     most_rows: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Contract:
     """Everything that the device must know about a folded model.
 
@@ -223,6 +225,7 @@ class Contract:
         calibration: the calibration of a quantized model, else None.
         explanation: what the maps are made of; None in files of before there was a choice.
         optional_outputs: which of `OPTIONAL_OUTPUTS` the file has.
+        unknown: the rule by which an image is unknown; None where none was chosen.
         bank_input: where the bank is an input, else None. The file's own contract has no labels
             then: `with_bank` adds those of the bank that it runs with.
         query: whether the model has the input `query`, a direction in place of the bank's.
@@ -247,6 +250,7 @@ class Contract:
     calibration: Calibration | None = None
     explanation: Explanation | None = None
     optional_outputs: tuple[str, ...] = ()
+    unknown: UnknownRule | None = None
     bank_input: BankInput | None = None
     query: bool = False
     scores: ScoreKind | None = None
@@ -254,6 +258,22 @@ class Contract:
     def __post_init__(self) -> None:
         ends = np.cumsum([run.count for run in self.labels], dtype=np.int64)
         object.__setattr__(self, "_label_ends", ends)
+
+    def __repr__(self) -> str:
+        return f"<Contract of {self.summary()}>"
+
+    def summary(self) -> str:
+        """The model in a few words: network, input, bank and map."""
+        recipe, rows, columns = self.preprocessing, *self.heatmap_size
+        known = f"{self.bank.rows} rows"
+        if self.outcome is not None:
+            known += " with an outcome"
+        elif self.labels:
+            known += f" of {len({run.name for run in self.labels})} labels"
+        return (
+            f"{self.origin.network}: input {recipe.width} x {recipe.height}, bank of {known}, "
+            f"map {rows} x {columns}"
+        )
 
     def label_of(self, row: int) -> str:
         """The label of bank row `row`.
@@ -322,6 +342,8 @@ class Contract:
         if self.explanation is not None:
             document["explanation"] = vars(self.explanation)
             document["optional_outputs"] = list(self.optional_outputs)
+        if self.unknown is not None:
+            document["unknown"] = self.unknown.document()
         if self.bank_input is not None:
             document["bank_input"] = vars(self.bank_input)
         if self.query:
@@ -370,6 +392,7 @@ def parse_contract(text: str, where: str) -> Contract:
     section = root.optional_section("outcome")
     calibrated = root.optional_section("calibration")
     explained = root.optional_section("explanation")
+    unknown = root.optional_section("unknown")
     outcome = None if section is None else _outcome(section)
     counted = sum(run.count for run in labels)
     if outcome is not None and labels:
@@ -380,6 +403,12 @@ def parse_contract(text: str, where: str) -> Contract:
         root.fail("labels", "are not empty although the bank is an input")
     if outcome is None and bank_input is None and counted != bank.rows:
         root.fail("labels", f"count {counted} rows and bank.rows says {bank.rows}")
+    if outcome is not None and unknown is not None:
+        root.fail("unknown", "is given although the outcome is continuous")
+    outputs = () if explained is None else _optional_outputs(root)
+    rule = None if unknown is None else unknown_rule_from(unknown, bank.sha256)
+    if rule is not None and rule.score == "similarity_and_margin" and CONTRAST not in outputs:
+        root.fail("unknown", f"needs the output {RUNNER_UP_SIMILARITY!r}, which the file has not")
     channels, map_height, map_width = root.integers("feature_map", 3, low=1, high=MAX_SIZE)
     heatmap_height, heatmap_width = root.integers("heatmap_size", 2, low=1, high=MAX_SIDE)
     return Contract(
@@ -400,7 +429,8 @@ def parse_contract(text: str, where: str) -> Contract:
         precision=root.optional_choice("precision", PRECISIONS, "fp32"),
         calibration=None if calibrated is None else _calibration(calibrated),
         explanation=None if explained is None else _explanation(explained),
-        optional_outputs=() if explained is None else _optional_outputs(root),
+        optional_outputs=outputs,
+        unknown=rule,
         bank_input=bank_input,
         query=root.boolean("query") if "query" in root else False,
         scores=root.choice("scores", SCORE_KINDS) if "scores" in root else None,

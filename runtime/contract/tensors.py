@@ -16,6 +16,7 @@ from foldcam.runtime.contract.schema import (
     HEATMAP,
     HEATMAP_LOWER,
     IMAGE,
+    KNOWN_SCORE,
     NEIGHBOR,
     QUERY,
     RUNNER_UP,
@@ -120,6 +121,8 @@ def expected_tensors(contract: Contract) -> tuple[TensorInfo, list[TensorInfo]]:
     if contract.outcome is not None:
         outputs.append(TensorInfo(HEATMAP_LOWER, "float32", heatmap))
         outputs.append(TensorInfo(ESTIMATE, "float32", (_BATCH,)))
+    if contract.unknown is not None and contract.unknown.in_graph:
+        outputs.append(TensorInfo(KNOWN_SCORE, "float32", (_BATCH,)))
     return image, outputs
 
 

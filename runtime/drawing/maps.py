@@ -6,14 +6,14 @@ import numpy as np
 
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.drawing.overlay import Heat
+from foldcam.runtime.drawing.shown import Shown
 from foldcam.runtime.drawing.style import MapName
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.result import Result
 
 _TINY = 1e-12
 
 
-def maps_of(result: Result, name: MapName) -> tuple[Heat, Heat | None]:
+def maps_of(result: Shown, name: MapName) -> tuple[Heat, Heat | None]:
     """What speaks for an answer and against it, as shares of one maximum.
 
     Args:

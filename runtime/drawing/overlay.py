@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from foldcam.runtime.drawing.style import Style as Style
+from foldcam.runtime.drawing.upsampling import axis_weights
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Affine, Image
 
@@ -33,10 +34,10 @@ COLORMAPS = {
 def heatmap_on_frame(
     heatmap: Heat, affine: Affine, input_wh: tuple[int, int], frame_wh: tuple[int, int]
 ) -> Heat:
-    """Paint a heatmap back through the preprocessing, bilinearly.
+    """Paint a heatmap back through the preprocessing, smoothly; see `runtime.drawing.upsampling`.
 
-    Within the part of the frame that the network saw, the heatmap's border cells are
-    continued outwards; outside of it (beside a centre crop) the heat is zero.
+    Within the part of the frame that the network saw, the sum is kept: a cell's heat times the
+    pixels that it covers. Outside of it (beside a centre crop) the heat is zero.
 
     Args:
         heatmap: `float32 [h', w']`, covering the network's whole input.
@@ -45,16 +46,14 @@ def heatmap_on_frame(
         frame_wh: width and height of the frame.
 
     Returns:
-        `float32 [H, W]` of the frame, with the heatmap's range of values.
+        `float32 [H, W]` of the frame, within the heatmap's range of values. Its maximum is the
+        heatmap's or less, and at least 3/4 of it where the network saw the hottest cell's centre.
     """
-    across = _interpolation(
-        frame_wh[0], heatmap.shape[1], affine.scale_x, affine.offset_x, input_wh[0]
-    )
-    down = _interpolation(
-        frame_wh[1], heatmap.shape[0], affine.scale_y, affine.offset_y, input_wh[1]
-    )
-    # The map is axis-aligned, so bilinear is two small matrix products. OpenCV's warps
-    # round positions to 1/32 of a heatmap cell, which shows as steps on a large frame.
+    rows, columns = heatmap.shape
+    across = axis_weights(frame_wh[0], columns, affine.scale_x, affine.offset_x, input_wh[0])
+    down = axis_weights(frame_wh[1], rows, affine.scale_y, affine.offset_y, input_wh[1])
+    # The map is axis-aligned, so this is two small matrix products. OpenCV's warps round
+    # positions to 1/32 of a heatmap cell, which shows as steps on a large frame.
     painted: Heat = down @ (np.asarray(heatmap, np.float32) @ across.T)
     return painted
 
@@ -137,25 +136,6 @@ def _check_heat(image: Image, heat: Heat, opacity: float) -> None:
             f"The heat is {heat.shape[1]} x {heat.shape[0]} and the image "
             f"{image.shape[1]} x {image.shape[0]}: paint it with heatmap_on_frame first."
         )
-
-
-def _interpolation(
-    frame_size: int, cells: int, scale: float, offset: float, input_size: int
-) -> Heat:
-    """Matrix `[frame_size, cells]` that takes a row of cells to a row of frame pixels."""
-    centres = np.arange(frame_size) + 0.5
-    within = (centres - offset) / scale  # on the network's input
-    positions = np.clip(within * cells / input_size - 0.5, 0.0, cells - 1.0)
-    left = np.minimum(positions.astype(np.int64), max(0, cells - 2))
-    right = np.minimum(left + 1, cells - 1)
-    share = positions - left
-    # A hair's width of tolerance: the crop's edges are whole pixels up to rounding.
-    seen = (within >= -1e-6) & (within <= input_size + 1e-6)
-    matrix = np.zeros((frame_size, cells), np.float32)
-    rows = np.arange(frame_size)
-    np.add.at(matrix, (rows, left), np.where(seen, 1.0 - share, 0.0))
-    np.add.at(matrix, (rows, right), np.where(seen, share, 0.0))
-    return matrix
 
 
 @cache

@@ -1,35 +1,63 @@
-"""One result as a picture, for who has an image in hand and no pipeline."""
+"""A photograph with what is to be seen of its results."""
 
 from __future__ import annotations
 
-from pathlib import PurePath
+from collections.abc import Sequence
 
-from foldcam.runtime.drawing.frame_results import FrameResults
-from foldcam.runtime.drawing.style import MapName, Style
+from foldcam.runtime.drawing.outlines import box_of, draw_box, draw_contour, hottest_region
+from foldcam.runtime.drawing.overlay import overlay, overlay_both
+from foldcam.runtime.drawing.painting import painted_maps
+from foldcam.runtime.drawing.shown import Shown
+from foldcam.runtime.drawing.style import Style
+from foldcam.runtime.drawing.text import draw_caption, draw_labels
+from foldcam.runtime.drawing.unknown import veil
+from foldcam.runtime.drawing.words import words_of
 from foldcam.runtime.images.preprocess import Image
-from foldcam.runtime.result import Result
-from foldcam.runtime.sources.base import Frame
 
 
-def draw_result(
-    image: Image, result: Result, opacity: float = 0.6, map: MapName = "heatmap"
-) -> Image:
-    """The photograph with its heat and a caption, as `runtime run --save` draws it.
+def draw_picture(image: Image, results: Sequence[Shown], style: Style) -> Image:
+    """Draw heat, marks, boxes and words.
+
+    The heat of an unknown region is a pale veil, see `runtime.drawing.unknown`.
 
     Args:
-        image: `uint8 [H, W, 3]` RGB, the one that `result` is of.
-        result: what a `FoldedModel` said of it.
-        opacity: the opacity of the hottest place, in [0, 1].
-        map: which map is drawn, see `Style`.
+        image: `uint8 [H, W, 3]` RGB, left as it is.
+        results: one per region; without a region, one of the whole image.
+        style: how. Of a signed map, what speaks for the answer is warm and what speaks against
+            it cold; for a continuous outcome, what raises the estimate and what lowers it.
 
     Returns:
-        A new `uint8 [H, W, 3]` RGB; of a signed map, what speaks for the answer is warm and what
-        speaks against it cold; for a continuous outcome, what raises the estimate and what lowers
-        it.
+        A new `uint8 [H, W, 3]` RGB; with a caption a strip is added below, see `draw_caption`.
 
     Raises:
-        FoldcamError: the result is of an image of another size or has no such map, or the opacity
-            is out of range.
+        FoldcamError: the model does not have the style's map.
     """
-    frame = Frame(image, 0, "", PurePath("image"), 0.0, 0.0)
-    return FrameResults(frame, [result], Style(opacity, map=map)).image
+    shape = image.shape[:2]
+    unknown = [result for result in results if result.unknown]
+    if unknown:
+        looked_at, _ = painted_maps(unknown, style.map, shape)
+        image = veil(image, looked_at, style.opacity, style.threshold)
+    known = [result for result in results if not result.unknown]
+    heat, lower = painted_maps(known, style.map, shape)
+    if lower is None:
+        drawn = overlay(image, heat, style.opacity, style.colormap, style.threshold)
+    else:
+        drawn = overlay_both(image, heat, lower, style.opacity, style.threshold)
+    region = None if style.mark == "none" else hottest_region(heat)
+    if region is not None and style.mark == "contour":
+        draw_contour(drawn, region)
+    elif region is not None:
+        draw_box(drawn, box_of(region))
+    boxed = [
+        (str(each.vote) if each.vote else words_of(each, style.map), each.box)
+        for each in results
+        if each.box is not None
+    ]
+    if style.boxes:
+        for _, box in boxed:
+            draw_box(drawn, box)
+        # Labels last, so that no box crosses one.
+        draw_labels(drawn, boxed)
+    if style.caption and not (style.boxes and boxed):
+        drawn = draw_caption(drawn, words_of(results[0], style.map) if results else "")
+    return drawn

@@ -1,106 +1,158 @@
-"""Text in pictures, readable on any background. OpenCV's fonts are ASCII."""
+"""Text in pictures, which covers as little of them as possible."""
 
 from __future__ import annotations
 
-import unicodedata
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from functools import lru_cache
 
-import cv2
 import numpy as np
 
+from foldcam.runtime.drawing.lettering import Mask, line_height, line_mask
 from foldcam.runtime.images.preprocess import Image
-from foldcam.runtime.system.text import shorten
 
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_Box = tuple[int, int, int, int]
+_SMALLEST = 48  # pixels a side; no label could be read below a smaller picture
+_MARGIN = 4
+_STRIP = 24
+_NUMBER, _TAIL = 6, 20  # letters that stay at the end of a text that is shortened
+_NARROW = 18  # letters' sizes; a narrower picture has two lines of caption
 
 
 def draw_caption(image: Image, text: str) -> Image:
-    """Write one line along the bottom, readable on any background.
+    """Write one line below the picture, on a strip that is added to it.
 
-    White letters with a black outline on a darkened band; a line that is too long is
-    made smaller, then shortened. OpenCV's fonts are ASCII: accents are dropped, other
-    letters become `?`.
+    The strip has the same height for all pictures of a size, whatever is written, so that the
+    frames of a video do; the height is even. A narrow picture has two lines. What is too long is
+    made smaller, then shortened.
 
     Args:
-        image: `uint8 [H, W, 3]` RGB, left as it is.
-        text: one line.
+        image: `uint8 [H, W, 3]` RGB, left as it is; below 48 pixels a side it is all there is.
+        text: one line, in any script, see `runtime.drawing.lettering`.
 
     Returns:
-        A new `uint8 [H, W, 3]` RGB.
+        A new `uint8 [H + strip, W, 3]` RGB.
     """
-    drawn: Image = image.copy()
-    text = _ascii(text)
     height, width = image.shape[:2]
-    if not text or height < 16 or width < 16:
-        return drawn
-    text, scale = _fitted(text, max(0.35, min(width, height) / 640.0), width - 8)
-    (_, letters), below = cv2.getTextSize(text, _FONT, scale, _stroke(scale))
-    band = min(height, letters + below + 8)
-    drawn[height - band :] = drawn[height - band :] // 3
-    _write(drawn, text, scale, 4, height - below - 4)
+    if min(height, width) < _SMALLEST:
+        return np.array(image)
+    size = max(12, round(min(height, width) / 26))
+    most = 1 if width >= _NARROW * size else 2
+    each = line_height(size)
+    tall = most * each + 4
+    drawn = np.full((height + tall + tall % 2, width, 3), _STRIP, np.uint8)
+    drawn[:height] = image
+    for number, line in enumerate(_lines(text, size, width - 2 * _MARGIN, most)):
+        _write(drawn, line, _MARGIN, height + 2 + number * each + (each - line.shape[0]) // 2)
     return drawn
 
 
-def draw_label(image: Image, text: str, box: tuple[int, int, int, int]) -> None:
-    """Write one line on a dark plate above a box, or inside of it where there is no room above.
+def draw_labels(image: Image, labels: Sequence[tuple[str, _Box]]) -> None:
+    """Write each text on a dark plate at its box: above, below or beside it, if there is room.
+
+    Of these places, and one inside of the box at its edge, each text has the one that covers the
+    least of all boxes and of the texts before it.
 
     Args:
         image: `uint8 [H, W, 3]` RGB, drawn into.
-        text: one line; made smaller, then shortened, where it would leave the image.
-        box: `(x, y, width, height)` in pixels; may lie partly outside.
+        labels: texts of one line, made smaller, then shortened, where they would leave the image;
+            each with its box `(x, y, width, height)` in pixels, which may lie partly outside.
     """
-    text = _ascii(text)
     height, width = image.shape[:2]
-    if not text or height < 16 or width < 16:
+    if min(height, width) < _SMALLEST:
         return
-    x, y, _, tall = box
-    text, scale = _fitted(text, max(0.35, min(width, height) / 900.0), width - 8)
-    (wide, letters), below = cv2.getTextSize(text, _FONT, scale, _stroke(scale))
-    plate_height, plate_width = letters + below + 6, wide + 8
-    left = max(0, min(x, width - plate_width))
-    top = y - plate_height if y >= plate_height else min(y, y + tall)
-    top = max(0, min(top, height - plate_height))
-    plate = image[top : top + plate_height, left : left + plate_width]
-    plate[:] = plate // 4
-    _write(image, text, scale, left + 4, top + letters + 3)
+    size = label_size(image)
+    taken = [box for _, box in labels]
+    for text, box in labels:
+        if not text:
+            continue
+        line = _lines(text, size, width - 2 * _MARGIN, 1)[0]
+        plate_wh = line.shape[1] + 2 * _MARGIN, line.shape[0]
+        places = [(*corner, *plate_wh) for corner in _corners(box, plate_wh, (width, height))]
+        place = min(places, key=lambda each: sum(_common(each, other) for other in taken))
+        taken.append(place)
+        left, top, wide, tall = place
+        plate = image[top : top + tall, left : left + wide]
+        plate[:] = plate // 4
+        _write(image, line, left + _MARGIN, top)
 
 
-def _write(image: Image, text: str, scale: float, left: int, baseline: int) -> None:
-    """White letters with a black outline; only the strip that they touch is worked on."""
-    stroke = _stroke(scale)
-    (_, letters), below = cv2.getTextSize(text, _FONT, scale, stroke)
-    top = max(0, baseline - letters - 4)
-    strip = image[top : baseline + below + 4]
-    # The outline is the letters' own, grown: OpenCV 5 has another font for thicker strokes,
-    # whose letters are wider, and a text drawn in both falls apart.
-    white = np.zeros(strip.shape[:2], np.uint8)
-    cv2.putText(white, text, (left, baseline - top), _FONT, scale, 255, stroke, cv2.LINE_AA)
-    black = cv2.dilate(white, np.ones((3, 3), np.uint8))
-    strip[:] = cv2.add(cv2.subtract(strip, cv2.merge([black] * 3)), cv2.merge([white] * 3))
+def label_size(image: Image) -> int:
+    """The size of the letters of `draw_labels`, in pixels, by the size of the picture."""
+    short: int = min(image.shape[:2])
+    return max(12, round(short / 36))
 
 
-def _stroke(scale: float) -> int:
-    return max(1, round(2 * scale))
+def _corners(
+    box: _Box, plate_wh: tuple[int, int], image_wh: tuple[int, int]
+) -> list[tuple[int, int]]:
+    """Upper left corners of a plate, the best first, all within the image."""
+    (x, y, wide, tall), (width, height) = box, plate_wh
+    wished = [
+        (x, y - height),  # above
+        (x, y + tall),  # below
+        (x + wide, y),  # beside
+        (x - width, y),
+        (x, y),  # within
+        (x, y + tall - height),
+    ]
+    right, bottom = max(0, image_wh[0] - width), max(0, image_wh[1] - height)
+    return [(max(0, min(left, right)), max(0, min(top, bottom))) for left, top in wished]
 
 
-def _fitted(text: str, scale: float, width: int) -> tuple[str, float]:
-    # No letter is narrower than a pixel; measuring a long label bit by bit takes seconds.
-    text = shorten(text, max(width, 8))
-    smallest = min(scale, max(0.35, scale * 0.6))
-    while scale > smallest and _text_width(text, scale) > width:
-        scale = max(smallest, scale * 0.9)
-    while len(text) > 4 and _text_width(text, scale) > width:
-        text = text[:-4].rstrip() + "..."
-    return text, scale
+def _common(one: _Box, other: _Box) -> int:
+    """Pixels that lie in both boxes."""
+    across = min(one[0] + one[2], other[0] + other[2]) - max(one[0], other[0])
+    down = min(one[1] + one[3], other[1] + other[3]) - max(one[1], other[1])
+    return max(0, across) * max(0, down)
 
 
-def _text_width(text: str, scale: float) -> int:
-    return cv2.getTextSize(text, _FONT, scale, _stroke(scale))[0][0]
+def _write(image: Image, line: Mask, left: int, top: int) -> None:
+    """White letters, as far as they lie within the image."""
+    place = image[top : top + line.shape[0], left : left + line.shape[1]]
+    shown = line[: place.shape[0], : place.shape[1], None].astype(np.uint16)
+    place[:] = (place * (255 - shown) + 255 * shown) // 255
 
 
-def _ascii(text: str) -> str:
-    plain = "".join(
-        letter
-        for letter in unicodedata.normalize("NFKD", text)
-        if not unicodedata.combining(letter)
+@lru_cache(maxsize=256)
+def _lines(text: str, size: int, width: int, most: int) -> list[Mask]:
+    """Lines of a text that are not wider than `width` pixels, in letters as large as possible."""
+    # No letter is narrower than an eighth of its size; to measure a long label takes seconds.
+    text = _cut(text, max(8, 8 * most * width // size))
+    smallest = max(9, round(0.6 * size))
+    for smaller in range(size, min(smallest, size) - 1, -1):
+        lines = _broken(text, smaller, width, most)
+        if lines is not None:
+            return [line_mask(line, smaller) for line in lines]
+    fewest = bisect_left(
+        range(len(text)), True, key=lambda n: _broken(_cut(text, n), smallest, width, most) is None
     )
-    return "".join(letter if " " <= letter <= "~" else "?" for letter in plain)
+    lines = _broken(_cut(text, fewest - 1), smallest, width, most)
+    return [line_mask(line, smallest) for line in lines or [""]]
+
+
+def _cut(text: str, length: int) -> str:
+    """The text without its middle: mostly it ends in a number, or in `, no evidence`."""
+    if len(text) <= length:
+        return text
+    said = text.rfind(", ")
+    tail = text[said:] if said > len(text) - _TAIL else text[-_NUMBER:]
+    return f"{text[: max(0, length - len(tail))]}...{tail}"
+
+
+def _broken(text: str, size: int, width: int, most: int) -> list[str] | None:
+    """The text in lines that fit, broken at spaces where that is possible; None if too long."""
+    lines = []
+    for _ in range(most):
+        fitting = bisect_right(
+            range(len(text) + 1), width, key=lambda n: line_mask(text[:n], size).shape[1]
+        )
+        end = fitting - 1
+        space = text.rfind(" ", 0, end)
+        if end < len(text) and space > end // 2:
+            end = space
+        lines.append(text[:end].rstrip())
+        text = text[end:].lstrip()
+        if not text:
+            return lines
+    return None

@@ -26,6 +26,7 @@ def inspect_model(path: Path | str) -> dict[str, Any]:
         labels), `storage` (how a bank that is not plain rows is stored, in words, or None),
         `explanation` (what the maps are made of, in words; None in files of before there was a
         choice), `coarse` (one sentence where the feature map has few cells, or None),
+        `unknown_rule` (by which an image is unknown, in words; None without one),
         `contract` (the metadata document), and `problem`: why the tensors are not those
         that the metadata promise, or None. For an engine as
         `runtime.engine.report.engine_report`.
@@ -53,6 +54,7 @@ def inspect_model(path: Path | str) -> dict[str, Any]:
         "label_count": len({run.name for run in contract.labels}),
         "storage": None if contract.bank.storage is None else contract.bank.storage.sentence(),
         **explanation_facts(contract),
+        "unknown_rule": None if contract.unknown is None else contract.unknown.sentence(),
         "contract": json.loads(contract.to_json()),
         "problem": problem,
     }
@@ -94,6 +96,7 @@ def inspection_text(report: dict[str, Any]) -> str:
             "classes" if classifies else "labels",
             _labels_text(contract["labels"], report["label_count"], classes=classifies),
         ),
+        ("unknown", report["unknown_rule"] or ""),
         ("outcome", _outcome_text(contract.get("outcome"))),
         ("network", f"{origin['network']} {origin['weights']}".rstrip()),
         ("data", f"{origin['data']} ({origin['split']})" if origin["split"] else origin["data"]),

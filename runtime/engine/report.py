@@ -50,6 +50,7 @@ def engine_report(path: Path) -> dict[str, Any]:
         "label_count": len({run.name for run in contract.labels}),
         "storage": None if contract.bank.storage is None else contract.bank.storage.sentence(),
         **explanation_facts(contract),
+        "unknown_rule": None if contract.unknown is None else contract.unknown.sentence(),
         "contract": manifest.metadata,
         "problem": problem,
     }

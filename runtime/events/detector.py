@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.events.rule import EventRule
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.result import Result
 
 
@@ -131,17 +131,28 @@ def heat_share(item: FrameResults, box: tuple[int, int, int, int]) -> float:
     return inside / total if total > 0.0 else 0.0
 
 
-def check_possible(rules: Sequence[EventRule], labels: Sequence[str] | None) -> None:
+def check_possible(
+    rules: Sequence[EventRule], labels: Sequence[str] | None, answers_unknown: bool = False
+) -> None:
     """Refuse rules that a model can never meet.
 
     Args:
         rules: the rules of a run.
         labels: the labels of the model's bank; None for a continuous outcome.
+        answers_unknown: whether there is a rule by which an image is unknown.
 
     Raises:
-        FoldcamError: a rule needs a label or an estimate that this model does not give.
+        FoldcamError: a rule needs an answer that this model does not give.
     """
     for rule in rules:
+        if rule.unknown is not None and not answers_unknown:
+            raise FoldcamError(
+                f"The event {rule.name!r} asks whether an image is unknown, and this model has no "
+                "rule for that: choose one with `foldcam threshold`, or give --unknown-below."
+                if labels is not None
+                else f"The event {rule.name!r} asks whether an image is unknown, and this model "
+                "answers with an estimate: use estimate_above or estimate_below."
+            )
         wanted = {*rule.label, *rule.not_label}
         if labels is None and wanted:
             raise FoldcamError(
@@ -162,10 +173,15 @@ def check_possible(rules: Sequence[EventRule], labels: Sequence[str] | None) -> 
 
 def _holds(rule: EventRule, item: FrameResults, result: Result, slack: float) -> bool:
     label = result.labels[0] if result.labels else None
+    unknown = result.unknown
+    if result.vote is not None:
+        label, unknown = result.vote.answer, result.vote.unknown
+    known = label is not None and not unknown
     similarity = float(result.similarities[0]) if len(result.similarities) else None
     return (
-        (not rule.label or label in rule.label)
-        and (not rule.not_label or (label is not None and label not in rule.not_label))
+        (not rule.label or (known and label in rule.label))
+        and (not rule.not_label or (label is not None and not (known and label in rule.not_label)))
+        and (rule.unknown is None or (unknown is not None and unknown == rule.unknown))
         and _within(similarity, rule.similarity_above, rule.similarity_below, slack)
         and _within(result.estimate, rule.estimate_above, rule.estimate_below, slack)
         and (

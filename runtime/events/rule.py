@@ -9,7 +9,7 @@ from typing import Any
 from foldcam.runtime.errors import FoldcamError
 
 CONDITIONS = (
-    "label", "not_label", "similarity_below", "similarity_above", "estimate_below",
+    "label", "not_label", "unknown", "similarity_below", "similarity_above", "estimate_below",
     "estimate_above", "heat_in", "heat_below", "heat_above",
 )  # fmt: skip
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -32,10 +32,14 @@ class RuleProblem(FoldcamError):  # noqa: N818  (its key and reason go into othe
 class EventRule:
     """A rule for events. All conditions that are given must hold in one region of a frame.
 
+    In a run with votes, `label` and `not_label` ask the voted label in place of the nearest
+    row's; a vote for unknown meets no `label`, and every `not_label`.
+
     Attributes:
         name: the rule's name in outputs; snapshot files are named by it.
-        label: the label of the nearest row is one of these.
-        not_label: the label of the nearest row is none of these.
+        label: the label of the nearest row is one of these, and the image is not unknown.
+        not_label: the label of the nearest row is none of these, or the image is unknown.
+        unknown: whether the model's rule says that the image is unknown.
         similarity_below, similarity_above: the limits of the similarity to the nearest row, a
             cosine from -1 to 1. A value that equals a limit does not meet it.
         estimate_below, estimate_above: the limits of the estimate of a continuous outcome, in
@@ -54,6 +58,7 @@ class EventRule:
     name: str
     label: tuple[str, ...] = ()
     not_label: tuple[str, ...] = ()
+    unknown: bool | None = None
     similarity_below: float | None = None
     similarity_above: float | None = None
     estimate_below: float | None = None
@@ -72,7 +77,7 @@ class EventRule:
                 "must be of letters, digits, dots, dashes and underscores: files are named by it",
             )
         if not self.conditions:
-            others = ", ".join(CONDITIONS[1:7])
+            others = ", ".join(CONDITIONS[1:8])
             self._refuse("label", f"is missing, and so is every other condition ({others})")
         if (self.heat_in is None) != (self.heat_below is None and self.heat_above is None):
             self._refuse("heat_in", "and heat_above (or heat_below) are needed together")

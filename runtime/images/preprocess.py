@@ -32,6 +32,10 @@ class Affine(NamedTuple):
     offset_x: float
     offset_y: float
 
+    def shifted(self, x: float, y: float) -> Affine:
+        """The map into a frame in which what this one maps to begins at `(x, y)`."""
+        return self._replace(offset_x=self.offset_x + x, offset_y=self.offset_y + y)
+
 
 @dataclass(frozen=True)
 class Preprocessing:

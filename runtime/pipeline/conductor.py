@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.drawing.overlay import Style
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.frame_results import FrameResults
+from foldcam.runtime.gallery.gallery import Gallery
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.model import FoldedModel
 from foldcam.runtime.options import FlowOptions, RegionOptions
@@ -29,6 +30,7 @@ from foldcam.runtime.sinks import Sink
 from foldcam.runtime.sources import Source
 from foldcam.runtime.system.monitor import Cause, Monitor
 from foldcam.runtime.system.stopping import StopSignal
+from foldcam.runtime.voting.voter import Voter
 
 TICK_SECONDS = 0.05
 READER_GRACE_SECONDS = 2.0
@@ -50,6 +52,7 @@ class Conductor:
         monitor: Monitor,
         style: Style,
         stop: threading.Event,
+        gallery: Gallery | None,
     ) -> None:
         self._sources = sources
         self._sinks = sinks
@@ -58,6 +61,8 @@ class Conductor:
         self._monitor = monitor
         self._style = style
         self._stop = stop
+        self._gallery = gallery
+        self._voter = _voter_of(sources, flow)
         self._regions = open_regions(regions) if isinstance(regions, RegionOptions) else regions
         self._runner = runner_of(model)
         self._control = Control()
@@ -174,12 +179,19 @@ class Conductor:
         return thread
 
     def _deliver(self, pending: Pending) -> None:
+        if self._voter is not None:
+            pending.results = self._voter.voted(pending.frame, pending.results)
         self._tally.add(pending.results)
         for cause, count in self._answers.add(pending.results).items():
             self._monitor.unanswered(pending.frame.stream, cause, count)
+        decided = [each.unknown for each in pending.results if each.unknown is not None]
+        if decided:
+            self._monitor.unknown(pending.frame.stream, sum(decided))
         if self._answers.broken is not None:
             self._control.end()
-        item = FrameResults(pending.frame, pending.results, self._style, self._monitor.rendered)
+        item = FrameResults(
+            pending.frame, pending.results, self._style, self._monitor.rendered, self._gallery
+        )
         for sink_thread in self._sink_threads:
             sink_thread.put(item, may_be_lost=self._newest[pending.frame.stream])
 
@@ -279,6 +291,13 @@ class Conductor:
         if last or frames not in (0, self._reported) or silent:
             self._reported, self._reported_at = frames, now
             self._on_progress(self._tally.progress)
+
+
+def _voter_of(sources: Sequence[Source], flow: FlowOptions) -> Voter | None:
+    if flow.vote_seconds is None:
+        return None
+    stills, live = ([getattr(each, kind) for each in sources] for kind in ("stills", "live"))
+    return Voter(flow.vote_seconds, stills, live)
 
 
 def _keeps_newest(source: Source, flow: FlowOptions) -> bool:

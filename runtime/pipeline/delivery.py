@@ -90,5 +90,6 @@ class Delivery:
             "preprocess": pending.prepared_ms,
             "inference": pending.inference_ms,
         }
-        self._monitor.processed(stream, age, stages)
+        network = [result.timings.inference_ms for result in pending.results]
+        self._monitor.processed(stream, age, stages, network)
         self._deliver(pending)

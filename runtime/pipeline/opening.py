@@ -6,18 +6,20 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foldcam.runtime.at_stake import Read, Written, check_outputs
-from foldcam.runtime.config import RunConfig, SourceConfig, with_secrets
+from foldcam.runtime.config import ModelOptions, RunConfig, SourceConfig, with_secrets
 from foldcam.runtime.contract.explanation import coarse_text, is_coarse
 from foldcam.runtime.contract.schema import Contract
+from foldcam.runtime.contract.unknown import UnknownRule, given_rule
 from foldcam.runtime.drawing.maps import check_map
 from foldcam.runtime.engine.progress import BuildAbandonedError, BuildLine
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.gallery.gallery import Gallery, gallery_path
 from foldcam.runtime.model import FoldedModel
 from foldcam.runtime.options import FlowOptions, RegionOptions
 from foldcam.runtime.pipeline import Progress, Summary, run
@@ -25,8 +27,10 @@ from foldcam.runtime.pipeline.default_model import find_model
 from foldcam.runtime.pipeline.status import say_state
 from foldcam.runtime.sinks import Sink, open_outputs
 from foldcam.runtime.sinks.broker import parse_broker
-from foldcam.runtime.sinks.events import LINES
+from foldcam.runtime.sinks.events import LINES, boxes_of
 from foldcam.runtime.sinks.jsonl import is_direct
+from foldcam.runtime.sinks.remembered import RememberedResults
+from foldcam.runtime.sinks.report import PAGE
 from foldcam.runtime.sinks.table import TableSink
 from foldcam.runtime.sources import Source, open_source
 from foldcam.runtime.sources.address import parse_address
@@ -46,8 +50,10 @@ class Opened:
     Attributes:
         path: the path of the model.
         sources, model, sinks, monitor: see there.
+        gallery: the pictures of the bank's rows; None where nothing needs them.
         table: the sink that remembers photographs for a table at the end; None if there is
             something else to look at.
+        remembered: the sink that remembers results for a JSON document; None without one.
     """
 
     path: Path
@@ -56,17 +62,42 @@ class Opened:
     sinks: Sequence[Sink]
     monitor: Monitor
     table: TableSink | None
+    remembered: RememberedResults | None
+    gallery: Gallery | None = None
+
+
+def unknown_rule(options: ModelOptions, contract: Contract) -> UnknownRule | None:
+    """The rule of a run by which an image is unknown; None where none can be.
+
+    Raises:
+        FoldcamError: a similarity is given for a model that answers with an estimate, or together
+            with `unknown = false`.
+    """
+    if options.unknown_below is None:
+        return contract.unknown if options.unknown else None
+    if contract.outcome is not None:
+        raise FoldcamError(
+            "--unknown-below is for models of labels, and this one answers with an estimate."
+        )
+    if not options.unknown:
+        raise FoldcamError("--unknown-below and --no-unknown exclude each other: leave one out.")
+    return given_rule(options.unknown_below, contract.bank.sha256)
 
 
 @contextmanager
 def opened(
-    config: RunConfig, *, table: bool = False, config_file: Path | None = None
+    config: RunConfig,
+    *,
+    table: bool = False,
+    remember: bool = False,
+    config_file: Path | None = None,
 ) -> Iterator[Opened]:
     """Open what a configuration names; what was opened is closed if something else fails.
 
     Args:
         config: with secrets or without; `FOLDCAM_TOKEN` is looked up.
         table: whether photographs without any output get a table.
+        remember: whether results are remembered for a JSON document.
         config_file: that the configuration was read from, which is no output.
 
     Raises:
@@ -87,20 +118,31 @@ def opened(
             FoldedModel(_backend(path, config, config.model.build), lambda: _backend(path, config))
         )
         check_map(config.style.map, model.contract)
+        model.unknown_rule = unknown_rule(config.model, model.contract)
+        contract = replace(model.contract, unknown=model.unknown_rule)
+        gallery = _gallery(config, path, model.contract)
+        if gallery is not None:
+            stack.enter_context(gallery)
+        _check_vote(config, sources, model.contract)
         monitor = Monitor()
         if any(source.live for source in sources):
             monitor.listen(say_state)
         # Made first, because it begins no file that would have to be removed if something fails.
-        page = [] if config.serve is None else [_live_page(config, monitor, model.contract)]
+        page = (
+            [] if config.serve is None else [_live_page(config, monitor, model.contract, gallery)]
+        )
         sinks = open_outputs(
-            sources, config.output, config.recording, config.events, contract=model.contract
+            sources, config.output, config.recording, config.events, contract=contract
         )
         sinks += page
-        remembered = None
+        rows = results = None
         if table and not sinks and all(source.stills for source in sources):
-            remembered = TableSink()
-            sinks.append(remembered)
-        yield Opened(path, sources, model, sinks, monitor, remembered)
+            rows = TableSink()
+            sinks.append(rows)
+        if remember:
+            results = RememberedResults(boxes_of(config.events))
+            sinks.insert(0, results)
+        yield Opened(path, sources, model, sinks, monitor, rows, results, gallery)
 
 
 def check_files(config: RunConfig, config_file: Path | None, model: Path | None = None) -> None:
@@ -119,6 +161,8 @@ def check_files(config: RunConfig, config_file: Path | None, model: Path | None 
     reads = [
         Read("the model", named),
         Read("the engine", None if named is None else named.with_suffix(".engine")),
+        Read("the gallery", config.model.gallery),
+        Read("the gallery", None if named is None else gallery_path(named)),
         Read("the configuration", config_file),
         Read("the token file", None if config.serve is None else config.serve.token_file),
         Read("the file of boxes", config.regions.file),
@@ -130,6 +174,7 @@ def check_files(config: RunConfig, config_file: Path | None, model: Path | None 
     jsonl = None if output.jsonl is None or is_direct(output.jsonl) else output.jsonl
     save = output.save if output.save is not None and not Path(output.save).is_dir() else None
     events = None if output.events is None else Path(output.events) / LINES
+    report = None if output.report is None else Path(output.report) / PAGE
     check_outputs(
         reads,
         [
@@ -137,6 +182,7 @@ def check_files(config: RunConfig, config_file: Path | None, model: Path | None 
             Written("--jsonl", jsonl),
             Written("--parquet", output.parquet),
             Written("--events", events),
+            Written("--report", report),
         ],
     )
 
@@ -165,7 +211,7 @@ def run_opened(
         return run(
             open_.sources, open_.model, open_.sinks, on_progress,
             flow=config.flow, regions=None if whole else config.regions,
-            monitor=open_.monitor, style=config.style,
+            monitor=open_.monitor, style=config.style, gallery=open_.gallery,
         )  # fmt: skip
 
 
@@ -196,8 +242,45 @@ def _backend(path: Path, config: RunConfig, build: bool = False) -> Backend:
         abandon()
 
 
-def _live_page(config: RunConfig, monitor: Monitor, contract: Contract) -> Sink:
+def _gallery(config: RunConfig, model: Path, contract: Contract) -> Gallery | None:
+    """The gallery that the configuration names, or the model's own where something shows it."""
+    if config.model.gallery is not None:
+        return Gallery(config.model.gallery, contract)
+    beside = gallery_path(model)
+    wanted = config.style.beside or config.output.report is not None or config.serve is not None
+    if wanted and beside.exists():
+        return Gallery(beside, contract)
+    if config.style.beside:
+        raise FoldcamError(
+            f"--beside needs the pictures of the bank, and there is no {beside}: make it with "
+            f"foldcam gallery {model.with_suffix('.onnx')} --images DATA, or name one with "
+            "--gallery."
+        )
+    return None
+
+
+def _check_vote(config: RunConfig, sources: Sequence[Source], contract: Contract) -> None:
+    """Refuse votes over numbers, and say where there is nothing to vote over."""
+    if config.flow.vote_seconds is None:
+        return
+    if contract.outcome is not None:
+        raise FoldcamError(
+            "--vote votes over labels, and this model answers with an estimate: leave out --vote "
+            "(flow.vote_seconds)."
+        )
+    stills = [source.name for source in sources if source.stills]
+    if stills and config.log.status:
+        names = printable(", ".join(stills))
+        print(
+            f"note: --vote changes nothing for {names}: photographs are no frames of one scene.",
+            file=sys.stderr,
+        )
+
+
+def _live_page(
+    config: RunConfig, monitor: Monitor, contract: Contract, gallery: Gallery | None
+) -> Sink:
     # By name, because what serves is an extra.
     page: Any = import_module("foldcam.runtime.web")
-    sink: Sink = page.LivePage(config.serve, monitor, contract, style=config.style)
+    sink: Sink = page.LivePage(config.serve, monitor, contract, style=config.style, gallery=gallery)
     return sink

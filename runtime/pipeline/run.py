@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from foldcam.runtime.drawing.overlay import Style
+from foldcam.runtime.gallery.gallery import Gallery
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.model import FoldedModel
 from foldcam.runtime.options import FlowOptions, RegionOptions
@@ -29,6 +30,7 @@ def run(
     monitor: Monitor | None = None,
     style: Style | None = None,
     stop: threading.Event | None = None,
+    gallery: Gallery | None = None,
 ) -> Summary:
     """Give the frames of all sources to the model and the results to every sink.
 
@@ -47,6 +49,7 @@ def run(
         monitor: receives every event of the run; one is made if it is None.
         style: the style of overlays.
         stop: ends the run when it is set.
+        gallery: of the model, for a style or a sink that shows the pictures that were matched.
 
     Raises:
         FoldcamError: no source delivered anything, or the model, a region's detector or a
@@ -63,5 +66,5 @@ def run(
         raise ValueError("a run needs at least one source")
     return Conductor(
         given, model, sinks, on_progress, flow or FlowOptions(), regions, monitor or Monitor(),
-        style or Style(), stop or threading.Event(),
+        style or Style(), stop or threading.Event(), gallery,
     ).run()  # fmt: skip

@@ -10,8 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 
-from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.options import FlowOptions
 from foldcam.runtime.pipeline.control import Control
 from foldcam.runtime.sinks.base import Loses, NotWritten, Reopens, Sink, StopRequested
@@ -273,6 +273,8 @@ def nobody_left(sink_threads: list[SinkThread]) -> Callable[[], FoldcamError | N
         A function that returns the error of the last sink that failed, once neither a sink
         that keeps results nor one that shows them is left; else None.
     """
+    # Whoever only remembers for the end is nobody to go on for.
+    sink_threads = [each for each in sink_threads if not getattr(each.sink, "passive", False)]
     keep = any(not sink_thread.sink.may_skip for sink_thread in sink_threads)
 
     def check() -> FoldcamError | None:

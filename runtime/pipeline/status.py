@@ -56,24 +56,29 @@ class StatusLine:
 
 
 def status_text(progress: Progress) -> str:
-    """Frames, frames per second, latency and nearest label (or estimate) on one line.
+    """Frames, frames per second, the network's time and the answer on one line.
 
-    Drops are counted there, and sources that do not deliver named.
+    For live sources also the time from a frame's capture to its result. Drops are counted there,
+    and sources that do not deliver named.
     """
     snapshot = progress.monitor.snapshot()
     total = f"/{progress.expected}" if progress.expected else ""
     parts = [
         f"frame {progress.frames}{total}",
         f"{snapshot.fps:.1f} fps",
-        f"p50 {snapshot.latency_ms['p50']:.1f} ms",
-        f"p99 {snapshot.latency_ms['p99']:.1f} ms",
+        f"network {snapshot.network_ms['p50']:.1f} ms",
     ]
+    if any(stream.live for stream in snapshot.streams):
+        p50, p99 = (snapshot.latency_ms[name] for name in ("p50", "p99"))
+        parts.append(f"capture to result p50 {p50:.1f} ms, p99 {p99:.1f} ms")
     drops = Counter[str]()
     for stream in snapshot.streams:
         drops.update(stream.drops)
     unanswered = sum(sum(stream.unanswered.values()) for stream in snapshot.streams)
     drops.update({"without an answer": unanswered} if unanswered else {})
     parts += [f"{count} {cause}" for cause, count in drops.items()]
+    if thinned := sum(stream.thinned for stream in snapshot.streams):
+        parts.append(f"{thinned} left out by --every")
     parts += [
         f"{stream.name}: {stream.state}" + (f" ({stream.reason})" if stream.reason else "")
         for stream in snapshot.streams

@@ -30,7 +30,7 @@ class Progress:
         expected: frames that the sources expect to deliver, None if unknown.
         monitor: has rates, latencies, drops and the sources' states.
         frames: processed.
-        answer: nearest label of the latest region, or its estimate.
+        answer: voted or nearest label of the latest region, or its estimate.
         continuous: whether it is an estimate.
         classified: whether it is a classifier's best class.
     """
@@ -54,14 +54,17 @@ class Summary:
         interrupted: whether the user stopped it.
         seconds: from the first frame's request to the last sink.
         fps: frames per second over the whole run.
-        latency_ms: `p50` and `p99` from a frame's capture to its results.
+        latency_ms: `p50` and `p99` from a frame's capture to its results: a figure for live
+            sources, since a file's frames wait in queues.
         stages_ms: mean milliseconds per frame of every stage.
-        labels: the most frequent nearest labels, with the number of their regions.
+        labels: the most frequent nearest labels, with the number of their regions; unknown
+            regions are not among them.
         classified: whether they are a classifier's best classes.
         outputs: what was written.
         estimate: `mean`, `low` and `high` over the regions, None for a model of labels.
-        streams: one per source: frames captured and processed, drops by cause, regions
-            without an answer by cause, reconnects.
+        streams: one per source: whether it is live, frames captured and processed, drops by
+            cause, `thinned` frames that `--every` left out on purpose, regions without an answer
+            by cause, reconnects.
         sinks: one per sink: results written, and lost by cause.
         restarts: the restarts of the backend.
         empty_boxes: regions that lay outside of their frame, or had no area.
@@ -73,8 +76,11 @@ class Summary:
         unanswered: regions for which the network returned no answer, by cause.
         answered: regions with an answer.
         no_evidence: those of them in which nothing speaks for it: their maps are blank.
+        unknown: those of the regions with an answer that are unknown; None where the model has
+            no rule for that.
         broken: one sentence where the model is no longer, or never was, of use: no frame has
             an answer, or the last ones of a live run have none; None where it is.
+        network_ms: `p50` and `p99` of the network's time per image.
     """
 
     source: str
@@ -98,8 +104,20 @@ class Summary:
     unanswered: dict[str, int] = field(default_factory=dict)
     answered: int = 0
     no_evidence: int = 0
+    unknown: int | None = None
     broken: str | None = None
     classified: bool = False
+    network_ms: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def live(self) -> bool:
+        """Whether a source was live, so that the time from capture to results matters."""
+        return any(stream["live"] for stream in self.streams)
+
+    @property
+    def thinned(self) -> int:
+        """Frames of all sources that `--every` left out on purpose."""
+        return sum(stream["thinned"] for stream in self.streams)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values, without credentials."""
@@ -116,6 +134,7 @@ class Tally:
         self._count, self._sum = 0, 0.0
         self._low, self._high = math.inf, -math.inf
         self.answered = self.no_evidence = 0
+        self.unknown: int | None = None
         self.progress = progress
 
     def add(self, results: Sequence[Result]) -> None:
@@ -126,13 +145,17 @@ class Tally:
                     continue
                 self.answered += 1
                 self.no_evidence += result.no_evidence
+                if result.unknown is not None:
+                    self.unknown = (self.unknown or 0) + result.unknown
                 if result.estimate is not None:
                     self._estimated(result.estimate)
+                elif result.unknown:
+                    continue
                 elif result.labels[0] in self._labels or len(self._labels) < MAX_COUNTED:
                     self._labels[result.labels[0]] += 1
             self.progress.frames += 1
             if results:
-                self.progress.answer = results[-1].answer
+                self.progress.answer = (results[-1].vote or results[-1]).answer
                 self.progress.continuous = results[-1].estimate is not None
                 self.progress.classified = results[-1].scores is not None
 
@@ -179,6 +202,7 @@ def summarized(
         seconds=round(seconds, 3),
         fps=round(frames / seconds, 3) if seconds > 0 else 0.0,
         latency_ms={name: round(snapshot.latency_ms[name], 3) for name in ("p50", "p99")},
+        network_ms={name: round(spent, 3) for name, spent in snapshot.network_ms.items()},
         stages_ms={stage: round(spent, 3) for stage, spent in snapshot.stages_ms.items()},
         labels=tally.labels(),
         outputs=[outcome.output for outcome in outcomes if outcome.output],
@@ -188,10 +212,13 @@ def summarized(
         streams=[
             {
                 "source": stream.name,
+                "live": stream.live,
                 "captured": stream.captured,
                 "processed": stream.processed,
                 "drops": stream.drops,
+                "thinned": stream.thinned,
                 "unanswered": stream.unanswered,
+                "unknown": stream.unknown,
                 "reconnects": stream.reconnects,
             }
             for stream in snapshot.streams
@@ -211,6 +238,7 @@ def summarized(
         unanswered=dict(unanswered),
         answered=tally.answered,
         no_evidence=tally.no_evidence,
+        unknown=tally.unknown,
         broken=broken,
         classified=tally.progress.classified,
     )

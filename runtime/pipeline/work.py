@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from foldcam.runtime.batch import Batch, shifted
+from foldcam.runtime.batch import Batch
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.model import FoldedModel, ForwardPass
@@ -184,7 +184,7 @@ class FunctionRunner:
         x, y, width, height = box
         result = judged(self._function(image[y : y + height, x : x + width]))
         frame_wh = (image.shape[1], image.shape[0])
-        return replace(result, affine=shifted(result.affine, x, y), frame_wh=frame_wh, box=box)
+        return replace(result, affine=result.affine.shifted(x, y), frame_wh=frame_wh, box=box)
 
 
 def runner_of(model: FoldedModel | Callable[[Image], Result]) -> Runner:

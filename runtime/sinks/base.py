@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, TypeVar, runtime_checkable
 
-from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.system.files import atomic_path, open_own_file, user_errors_for
 
 _LONGEST_LOOK_S = 5.0
@@ -41,12 +41,14 @@ class Sink(ABC):
             window may).
         main_thread: whether the main thread must call it, as toolkits of windows demand.
         output: what it writes, in words for the summary; None if nothing stays.
+        passive: whether it only remembers, so that a run whose other sinks have all failed ends.
     """
 
     name: str = "sink"
     may_skip: bool = False
     main_thread: bool = False
     output: str | None = None
+    passive: bool = False
 
     @abstractmethod
     def write(self, item: FrameResults) -> None:
@@ -170,6 +172,11 @@ class PendingFile:
             return self.temporary.stat().st_size
         except OSError:
             return 0
+
+    @property
+    def lock(self) -> int | None:
+        """The descriptor that locks the file, for a program that goes on writing it."""
+        return self._lock if self._lock >= 0 else None
 
     def finish(self) -> None:
         """Give the file its final name, which is `path` from then on."""

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
-from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.sinks.base import Loses, NotWritten, Reopens, Sink, StopRequested
 from foldcam.runtime.sources.base import Source
 from foldcam.runtime.system.text import printable

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.events.detector import Detector, Event
 from foldcam.runtime.events.rule import EventRule
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.sinks.base import NotWritten, Sink, check_writable
 from foldcam.runtime.sinks.growing import GrowingLines
 from foldcam.runtime.sinks.guard import DiskGuard

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.sinks.base import NotWritten, Sink
 from foldcam.runtime.sinks.broker import Broker, parse_broker
 from foldcam.runtime.sinks.record import Boxes, place_of, record

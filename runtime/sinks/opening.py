@@ -18,8 +18,10 @@ from foldcam.runtime.sinks.custom import open_custom
 from foldcam.runtime.sinks.events import EventSink, boxes_of
 from foldcam.runtime.sinks.guard import DiskGuard
 from foldcam.runtime.sinks.jsonl import GrowingJsonlSink, JsonlSink, is_direct, repair_jsonl
+from foldcam.runtime.sinks.maps import MapsSink
 from foldcam.runtime.sinks.pictures import PicturesSink, names_one_picture, stems_of
 from foldcam.runtime.sinks.recording import Recording
+from foldcam.runtime.sinks.report import ReportSink
 from foldcam.runtime.sinks.segments import Segments
 from foldcam.runtime.sinks.streams import OfStream
 from foldcam.runtime.sinks.video import VIDEO_OUTPUTS, VideoSink, is_playable
@@ -102,6 +104,13 @@ class _Opening:
             raise FoldcamError(
                 f"--save and --images would write the same pictures into {save}: give one of them."
             )
+        maps = self._output.maps
+        for flag, folder in (("--save", save), ("--images", images)):
+            if maps and folder and Path(folder).resolve() == Path(maps).resolve():
+                raise FoldcamError(
+                    f"{flag} and --maps would both write into {maps}, where names may be the same: "
+                    "give each a folder of its own."
+                )
 
     def sinks(self) -> list[Sink]:
         output = self._output
@@ -123,8 +132,12 @@ class _Opening:
                     add(sink)
             if output.images is not None:
                 add(self._pictures(Path(output.images)))
+            if output.maps is not None:
+                add(self._maps(Path(output.maps)))
             if output.jsonl is not None:
                 add(self._jsonl(output.jsonl))
+            if output.report is not None:
+                add(ReportSink(Path(output.report), self._sources, self._contract))
             if output.parquet is not None:
                 add(self._parquet(Path(output.parquet)))
             callbacks: list[Callable[[dict[str, Any]], None]] = []
@@ -210,6 +223,11 @@ class _Opening:
             folder, self._sources, self._output.images_every, self._keep_bytes, self._guard(folder)
         )
 
+    def _maps(self, folder: Path) -> Sink:
+        return MapsSink(
+            folder, self._sources, self._output.maps_format, self._keep_bytes, self._guard(folder)
+        )
+
     def _jsonl(self, target: str) -> Sink:
         embedding, boxes = self._output.embedding, self._boxes
         if is_direct(target) or not (self._live or self._recording.rotates):
@@ -247,7 +265,7 @@ class _Opening:
         contract, folder = self._contract, self._output.events
         labels = None if contract.outcome is not None else [run.name for run in contract.labels]
         path = None if folder is None else Path(folder)
-        check_possible(self._events, labels)
+        check_possible(self._events, labels, contract.unknown is not None)
         return EventSink(
             self._events, self._sources, path, callbacks, self._keep_bytes,
             None if path is None else self._guard(path),

@@ -16,6 +16,9 @@ from foldcam.runtime.system.files import give_usual_mode, open_own_file, tempora
 from foldcam.runtime.system.logs import log
 
 _YOUNG_S = 60.0
+# The encoder of a killed run ends its film by itself, and keeps it locked until then.
+_ENDING_S = 2.0
+_LOOK_S = 0.05
 
 
 def rescue_orphans(path: Path, segments: Segments, repair: Callable[[Path], bool]) -> list[Path]:
@@ -40,20 +43,25 @@ def rescue_orphans(path: Path, segments: Segments, repair: Callable[[Path], bool
     ours = re.compile(rf"\.({stem}(?:{segment})?)\.[^.]+\.partial{suffix}")
     if not path.parent.is_dir():
         return rescued
+    deadline = time.monotonic() + _ENDING_S
     for orphan in sorted(path.parent.glob(".*.partial*")):
         match = ours.fullmatch(orphan.name)
         if match is None:
             continue
         with suppress(OSError):
             named = orphan.with_name(f"{match[1]}{path.suffix}")
-            found = _rescue(orphan, named, segments, repair)
+            found = _rescue(orphan, named, segments, repair, deadline)
             if found is not None:
                 rescued.append(found)
     return rescued
 
 
 def _rescue(
-    orphan: Path, named: Path, segments: Segments, repair: Callable[[Path], bool]
+    orphan: Path,
+    named: Path,
+    segments: Segments,
+    repair: Callable[[Path], bool],
+    deadline: float,
 ) -> Path | None:
     file = open_own_file(orphan)
     if file is None:
@@ -62,9 +70,7 @@ def _rescue(
         )
         return None
     try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _is_free(file, deadline):
             return None  # somebody is writing it
         status = os.fstat(file)
         if status.st_size == 0 and time.time() - status.st_mtime < _YOUNG_S:
@@ -88,6 +94,19 @@ def _rescue(
         return named
     finally:
         os.close(file)
+
+
+def _is_free(file: int, deadline: float) -> bool:
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_LOOK_S)
+        except OSError:
+            return False
 
 
 def _is_still(path: Path, status: os.stat_result) -> bool:

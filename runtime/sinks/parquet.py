@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.result import Result
 from foldcam.runtime.sinks.base import Part, PendingFile, refuse_input
 from foldcam.runtime.sinks.record import Boxes, capture_time, shown_source
 from foldcam.runtime.sources.base import Frame
 from foldcam.runtime.system.files import refuse_special, write_failure
+from foldcam.runtime.vote import Vote
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -146,6 +147,14 @@ def schema(embedding_size: int) -> pa.Schema:
     import pyarrow as pa
 
     box = pa.struct([pa.field(name, pa.int32()) for name in ("x", "y", "width", "height")])
+    vote = pa.struct(
+        [
+            pa.field("label", pa.string()),
+            pa.field("support", pa.float32(), nullable=False),
+            pa.field("frames", pa.int32(), nullable=False),
+            pa.field("since", pa.float64(), nullable=False),
+        ]
+    )
     share = pa.struct(
         [
             pa.field("box", pa.string(), nullable=False),
@@ -172,6 +181,9 @@ def schema(embedding_size: int) -> pa.Schema:
             pa.field("runner_up", pa.int32()),
             pa.field("runner_up_label", pa.string()),
             pa.field("runner_up_similarity", pa.float32()),
+            pa.field("unknown", pa.bool_()),
+            pa.field("known_score", pa.float32()),
+            pa.field("vote", vote),
             pa.field("embedding", pa.list_(pa.float32(), embedding_size), nullable=False),
         ],
         metadata={"foldcam_schema": SCHEMA_VERSION, "embedding_size": str(embedding_size)},
@@ -223,7 +235,15 @@ def _row(frame: Frame, result: Result, boxes: Boxes) -> dict[str, Any]:
         "runner_up": result.runner_up,
         "runner_up_label": None if runner_up is None else _utf8(runner_up),
         "runner_up_similarity": result.runner_up_similarity,
+        "unknown": result.unknown,
+        "known_score": result.known_score,
+        "vote": None if result.vote is None else _vote(result.vote),
     }
+
+
+def _vote(vote: Vote) -> dict[str, Any]:
+    label = None if vote.label is None else _utf8(vote.label)
+    return {**asdict(vote), "label": label}
 
 
 def _utf8(text: str) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 
-from foldcam.runtime.drawing.frame_results import FrameResults
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.images.files import WRITTEN_SUFFIXES, write_image
 from foldcam.runtime.sinks.base import (
     NotWritten,
@@ -46,6 +46,10 @@ class PicturesSink(Sink):
     """
 
     name = "pictures"
+    takes_one_name = True
+    """Whether the target may be the file of a single photograph's output."""
+    suffix = ".jpg"
+    """Of what is written of a video or camera."""
 
     def __init__(
         self,
@@ -56,7 +60,7 @@ class PicturesSink(Sink):
         guard: DiskGuard | None = None,
     ) -> None:
         self._target, self._every, self._guard = target, every, guard
-        self._single = names_one_picture(target, sources)
+        self._single = self.takes_one_name and names_one_picture(target, sources)
         self._mirrors = len(sources) == 1 and sources[0].stills
         self._stems = stems_of(sources)
         self._used: set[Path] = set()
@@ -70,11 +74,11 @@ class PicturesSink(Sink):
             # Found out now, not after the model was loaded and the first frame computed.
             check_writable(target)
             stems = set(range(len(sources))) - live
-            claimed = [target / ("overlays" if self._mirrors else self._stems[n]) for n in stems]
+            claimed = [target / (self.name if self._mirrors else self._stems[n]) for n in stems]
         # Names that are always the same: two runs at once would mix their pictures.
         self._claims = [PendingFile(path) for path in claimed]
         self._segments = {
-            n: Segments(target / f"{self._stems[n]}.jpg", keep_bytes) for n in sorted(live)
+            n: Segments(target / f"{self._stems[n]}{self.suffix}", keep_bytes) for n in sorted(live)
         }
 
     def close(self, failed: bool) -> None:  # noqa: ARG002
@@ -104,27 +108,46 @@ class PicturesSink(Sink):
         if segments is None:
             path = self._path_of(item)
             refuse_input(path, item.frame.source)
-            write_image(path, item.image)
+            self.write_one(item, path, None)
             return
-        segments.write_image(item.image, capture_time(item.frame))
+        segments.write_file(
+            capture_time(item.frame), lambda path, another: self.write_one(item, path, another)
+        )
         self._written += 1
         # Listing a folder of a million pictures for each of them would be all that is done.
         if self._written % _TRIM_EVERY == 0:
             segments.trim()
+
+    def write_one(self, item: FrameResults, path: Path, another: Callable[[], Path] | None) -> None:
+        """Write what belongs to a frame, whole or not at all.
+
+        Args:
+            item: the frame.
+            path: the name.
+            another: gives another name if the name is taken; None writes over what is there.
+
+        Raises:
+            FoldcamError: the folder cannot be written, the disk is full.
+        """
+        write_image(path, item.image, another=another)
+
+    def renamed(self, path: Path) -> Path:
+        """The name of a photograph's output, by that of the photograph in the target folder."""
+        kept = path.suffix.lower() in _KEPT_SUFFIXES
+        return path if kept else path.with_name(f"{path.name}.png")
 
     def _path_of(self, item: FrameResults) -> Path:
         if self._single:
             return self._target
         if self._mirrors:
             return self._mirrored(item.frame.name)
-        return self._target / f"{self._stems[item.frame.stream]}-{item.frame.index:09d}.jpg"
+        name = f"{self._stems[item.frame.stream]}-{item.frame.index:09d}{self.suffix}"
+        return self._target / name
 
     def _mirrored(self, name: PurePath) -> Path:
         # A pattern may reach above its root; an output never leaves the folder.
         parts = [part for part in name.parts if part not in ("..", name.anchor)]
-        path = self._target.joinpath(*parts)
-        if path.suffix.lower() not in _KEPT_SUFFIXES:
-            path = path.with_name(f"{path.name}.png")
+        path = self.renamed(self._target.joinpath(*parts))
         stem, number = path.stem, 1
         while path in self._used:
             number += 1

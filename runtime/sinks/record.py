@@ -12,6 +12,7 @@ from foldcam.runtime.evidence import Share
 from foldcam.runtime.result import Result
 from foldcam.runtime.sources.base import Frame
 from foldcam.runtime.system.redaction import redacted_value
+from foldcam.runtime.vote import Vote
 
 Boxes = Mapping[str, tuple[int, int, int, int]]
 """Boxes `(x, y, width, height)` of a frame, by the names of their rules for events."""
@@ -22,12 +23,20 @@ def record(
 ) -> dict[str, Any]:
     """One result as a JSON object; a number that is not finite becomes null.
 
+    `hottest_region` is the box around the cells of the heatmap that are at least half as hot as its
+    maximum and touch it, in pixels of the frame, with the `share` of the evidence for the answer
+    that lies in it; null if nothing is hot.
+
     A continuous outcome has `estimate` and `hottest_lower`, and its neighbors no label. Where
     the network gave no answer, `error` says why, `neighbors` is empty and `embedding` is null.
 
     A model with contributions gives `evidence_for` and `evidence_against`, the magnitudes of the
     sums of its positive and negative contributions in units of cosine; one with a contrast gives
-    the `runner_up`. All are null without an answer.
+    the `runner_up`. All are null without an answer. A run with votes gives the `vote` once a
+    frame has voted; its `label` is null where the vote is for unknown.
+
+    A model with a rule for unknown images gives `unknown`, and as `known_score` what the rule
+    compares with its threshold; both are missing without a rule and without an answer.
 
     Of a classifier `row` is the number of a class, `score` stands in place of `similarity`, and
     evidence is in units of the logit.
@@ -53,6 +62,7 @@ def record(
             )
         ],
         "hottest": _place(result.hottest()),
+        "hottest_region": _region(result),
         "timings_ms": {
             "preprocess": round(result.timings.preprocess_ms, 3),
             "inference": round(result.timings.inference_ms, 3),
@@ -68,8 +78,13 @@ def record(
         document["evidence_against"] = _optional(result.evidence_against)
     if result.contrast is not None:
         document["runner_up"] = _runner_up(result)
+    if result.unknown is not None:
+        document["unknown"] = result.unknown
+        document["known_score"] = _optional(result.known_score)
     if boxes:
         document["shares"] = {name: _share(result.share(box)) for name, box in boxes.items()}
+    if result.vote is not None:
+        document["vote"] = _vote(result.vote)
     if result.error is not None:
         document["error"] = result.error
     if embedding and result.error is not None:
@@ -112,6 +127,14 @@ def _place(place: tuple[float, float] | None) -> dict[str, float | None] | None:
     return None if place is None else {"x": _number(place[0]), "y": _number(place[1])}
 
 
+def _region(result: Result) -> dict[str, float | None] | None:
+    box = result.hottest_region()
+    if box is None:
+        return None
+    share = _optional(result.share(box).evidence_for)
+    return {**dict(zip(("x", "y", "width", "height"), box, strict=True)), "share": share}
+
+
 def _runner_up(result: Result) -> dict[str, Any] | None:
     if result.runner_up is None:
         return None
@@ -124,6 +147,16 @@ def _runner_up(result: Result) -> dict[str, Any] | None:
 
 def _number_name(result: Result) -> str:
     return "similarity" if result.scores is None else "score"
+
+
+def _vote(vote: Vote) -> dict[str, Any]:
+    return {
+        "label": vote.label,
+        "unknown": vote.unknown,
+        "support": round(vote.support, 6),
+        "frames": vote.frames,
+        "since": round(vote.since, 6),
+    }
 
 
 def _share(share: Share) -> dict[str, float | None]:

@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.output_options import RecordingOptions
 from foldcam.runtime.sinks.base import NotWritten, Part, PendingFile, Sink, check_writable
 from foldcam.runtime.sinks.guard import DiskGuard

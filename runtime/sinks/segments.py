@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -51,9 +52,19 @@ class Segments:
         return self._path.with_name(name)
 
     def write_image(self, image: Image, begun: datetime) -> Path:
-        """Write a picture under the next name that is free, and say which that was.
+        """Write a picture, see `write_file`."""
+        return self.write_file(begun, lambda path, another: write_image(path, image, 92, another))
+
+    def write_file(
+        self, begun: datetime, write: Callable[[Path, Callable[[], Path]], None]
+    ) -> Path:
+        """Write a file under the next name that is free, and say which that was.
 
         Several runs may write into one folder: none takes a name that another has given.
+
+        Args:
+            begun: as of `next`.
+            write: gets the name, and what gives another if it is taken when the file is whole.
 
         Raises:
             FoldcamError: the folder cannot be written, the disk is full.
@@ -64,7 +75,7 @@ class Segments:
             names.append(self.next(begun))
             return names[-1]
 
-        write_image(names[0], image, another=another)
+        write(names[0], another)
         return names[-1]
 
     def is_segment(self, name: str) -> bool:

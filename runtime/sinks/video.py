@@ -10,16 +10,17 @@ from pathlib import Path
 
 import cv2
 
-from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.images.opencv import quiet
 from foldcam.runtime.images.preprocess import Image, Preprocessing
 from foldcam.runtime.sinks.base import Part, PendingFile, refuse_input
+from foldcam.runtime.sinks.encoders import FALLBACKS, Encoder, open_encoder
 from foldcam.runtime.sources import Source
 from foldcam.runtime.system.files import no_room
 from foldcam.runtime.system.logs import log
 
-VIDEO_OUTPUTS = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
+VIDEO_OUTPUTS = tuple(FALLBACKS)
 LIVE_FPS = 25.0
 STILLS_FPS = 1.0
 _LONGEST_REPEAT_S = 10.0
@@ -64,7 +65,7 @@ class VideoSink(Part):
         self._live = source.live
         self._fps = 0.0
         self._begun = begun
-        self._writer: cv2.VideoWriter | None = None
+        self._writer: Encoder | None = None
         self._frame_wh = (0, 0)
         self._written = 0
         self._results = 0
@@ -126,10 +127,13 @@ class VideoSink(Part):
         assert self._writer is not None
         if (image.shape[1], image.shape[0]) != self._frame_wh:
             image = _fitted(image, self._frame_wh)
-        blue_first = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         for _ in range(repeats):
-            self._writer.write(blue_first)
-        self._written += repeats
+            try:
+                self._writer.write(image)
+            except FoldcamError as error:
+                self._check_room()
+                raise FoldcamError(f"{self._file.path} could not be written: {error}.") from error
+            self._written += 1
 
     def _repeats(self, timestamp: float) -> int:
         if not self._live:
@@ -144,31 +148,19 @@ class VideoSink(Part):
         return max(0, due)
 
     def _open(self, image: Image) -> None:
-        quiet()
-        # MPEG-4 stores chroma at half size: an odd row or column would be cut off.
+        # H.264 and MPEG-4 store chroma at half size: an odd row or column would be cut off.
         height, width = image.shape[:2]
         self._frame_wh = (width + width % 2, height + height % 2)
-        codec = VIDEO_OUTPUTS[self._file.path.suffix.lower()]
         try:
-            writer = cv2.VideoWriter(
-                str(self._file.temporary),
-                cv2.VideoWriter.fourcc(*codec),
-                self._fps,
-                self._frame_wh,
+            self._writer = open_encoder(
+                self._file.temporary, self._fps, self._frame_wh, self._file.lock
             )
-            opened = writer.isOpened()
-        except cv2.error:
-            opened = False
-        if not opened:
+        except FoldcamError as error:
             self._check_room()
-            raise FoldcamError(
-                f"{self._file.path} cannot be encoded: this OpenCV has no {codec} encoder for "
-                f"{self._frame_wh[0]} x {self._frame_wh[1]} (see `runtime doctor`)."
-            )
-        self._writer = writer
+            raise FoldcamError(f"{self._file.path} cannot be encoded: {error}.") from error
 
     def _check_playable(self) -> None:
-        """OpenCV's writer reports no error, not even a full disk: read the file back."""
+        """OpenCV's encoder reports no error, not even a full disk: read the film back."""
         counted = playable_frames(self._file.temporary, self._written)
         if counted < self._written:
             self._check_room()

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
-from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.sinks.base import NotWritten, Sink
 from foldcam.runtime.sinks.jsonl import lines_of
 from foldcam.runtime.sinks.record import Boxes

@@ -10,8 +10,8 @@ from contextlib import suppress
 
 import cv2
 
-from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.images.opencv import has
 from foldcam.runtime.sinks.base import Sink, StopRequested
 

@@ -28,6 +28,7 @@ class Frame:
             first frame, 0.0 for a photograph.
         captured: `time.monotonic()` when it was decoded, in seconds.
         stream: which of several sources of one run it came from, from 0.
+        connection: how often a live source had been opened when it came; a change is a gap.
     """
 
     image: Image
@@ -37,6 +38,7 @@ class Frame:
     timestamp: float
     captured: float
     stream: int = 0
+    connection: int = 0
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ class LiveSource(Source):
         self._random = generator
         self._changed = threading.Condition()
         self._undecoded = 0
+        self._attempts = 0
         self._grabber: Grabber | None = None
         self._worker: Worker | None = None
         self._left: list[Worker] = []
@@ -115,7 +116,7 @@ class LiveSource(Source):
                 first = first or picture.at
                 yield Frame(
                     picture.image, count, self.name, PurePath(self.stem), picture.at - first,
-                    picture.at,
+                    picture.at, connection=self._attempts,
                 )  # fmt: skip
                 count += 1
         if self._undecoded:
@@ -182,6 +183,7 @@ class LiveSource(Source):
         return f"stopped delivering after {count} frames"
 
     def _attempt(self) -> Grabber:
+        self._attempts += 1
         grabber = Grabber(self._open, self._changed, newest=self._flow.keep != "every")
         if self._worker is None:
             self._worker = Worker(f"capture {self.stem}")

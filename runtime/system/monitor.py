@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
@@ -40,7 +40,7 @@ class Cause(str, Enum):
     overtaken = "overtaken"
     """A newer frame of a live source came before the network was free."""
     skipped = "skipped"
-    """`--every` left it out."""
+    """`--every` left it out, on purpose; counted apart, as `StreamStatus.thinned`."""
     unreadable = "unreadable"
     """The source delivered something that is no picture."""
     failed = "failed"
@@ -64,8 +64,10 @@ class StreamStatus:
         captured: frames that it delivered.
         processed: frames that went through the network.
         drops: frames lost, by cause; causes that did not occur are left out.
+        thinned: frames left out on purpose, by `--every`; they are captured, and not lost.
         reconnects: times that it came back.
         unanswered: regions of its frames for which the network returned no answer, by cause.
+        unknown: regions of its frames that are unknown; None where nothing can be.
         fps: processed frames per second, of late.
         age_ms: age of the latest processed frame when its result was ready, milliseconds.
     """
@@ -82,6 +84,8 @@ class StreamStatus:
     fps: float
     age_ms: float
     unanswered: dict[str, int] = field(default_factory=dict)
+    unknown: int | None = None
+    thinned: int = 0
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,10 @@ class Snapshot:
         seconds: since it began.
         frames: processed, of all sources.
         fps: the recent rate of all sources together, in frames per second.
-        latency_ms: `p50`, `p90`, `p99`, `max` from a frame's capture to its result.
+        latency_ms: `p50`, `p90`, `p99`, `max` from a frame's capture to its result. Frames of
+            files wait in queues before the network, so that theirs says little.
+        network_ms: `p50` and `p99` of the network's time per image; a batch's is divided by its
+            images.
         stages_ms: mean of every stage of `STAGES` in milliseconds per frame.
         restarts: the restarts of the backend.
         streams: one per source.
@@ -117,6 +124,7 @@ class Snapshot:
     restarts: int
     streams: tuple[StreamStatus, ...]
     sinks: tuple[SinkStatus, ...]
+    network_ms: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -135,6 +143,7 @@ class _Stream:
     drops: Counter[Cause] = field(default_factory=Counter)
     reconnects: int = 0
     unanswered: Counter[str] = field(default_factory=Counter)
+    unknown: int | None = None
     rate: Rate = field(default_factory=Rate)
     age_ms: float = 0.0
 
@@ -163,6 +172,7 @@ class Monitor:
         self._sinks: list[_Sink] = []
         self._stages = {stage: Percentiles() for stage in STAGES}
         self._latency = Percentiles()
+        self._network = Percentiles()
         self._rate = Rate()
         self._frames = 0
         self._restarts = 0
@@ -216,13 +226,20 @@ class Monitor:
             source.drops[cause] += count
             source.captured += count if early else 0
 
-    def processed(self, stream: int, age_ms: float, stages_ms: dict[str, float]) -> None:
+    def processed(
+        self,
+        stream: int,
+        age_ms: float,
+        stages_ms: dict[str, float],
+        network_ms: Iterable[float] = (),
+    ) -> None:
         """A frame's results are ready.
 
         Args:
             stream: the stream of the frame.
             age_ms: milliseconds since it was captured.
             stages_ms: milliseconds in some of `STAGES`.
+            network_ms: the network's milliseconds for each image of the frame.
         """
         with self._lock:
             source = self._streams[stream]
@@ -232,6 +249,8 @@ class Monitor:
             self._frames += 1
             self._rate.tick()
             self._latency.add(age_ms)
+            for milliseconds in network_ms:
+                self._network.add(milliseconds)
             for stage, milliseconds in stages_ms.items():
                 self._stages[stage].add(milliseconds)
 
@@ -239,6 +258,12 @@ class Monitor:
         """For so many regions of a frame the network returned no answer."""
         with self._lock:
             self._streams[stream].unanswered[cause] += count
+
+    def unknown(self, stream: int, count: int) -> None:
+        """So many regions of a frame are unknown, of a model that has a rule for that."""
+        with self._lock:
+            source = self._streams[stream]
+            source.unknown = (source.unknown or 0) + count
 
     def wrote(self, sink: int, milliseconds: float) -> None:
         """A sink took one frame's results, in so many milliseconds."""
@@ -311,12 +336,16 @@ class Monitor:
                         fps=source.rate.per_second,
                         age_ms=source.age_ms,
                         unanswered=dict(source.unanswered),
+                        unknown=source.unknown,
+                        thinned=source.drops[Cause.skipped],
                     )
                     for source in self._streams
                 ),
                 sinks=tuple(sink.status() for sink in self._sinks),
+                network_ms={"p50": self._network.at(0.5), "p99": self._network.at(0.99)},
             )
 
 
 def _by_cause(drops: Counter[Cause]) -> dict[str, int]:
-    return {cause.value: drops[cause] for cause in Cause if drops[cause]}
+    lost = [cause for cause in Cause if cause is not Cause.skipped]
+    return {cause.value: drops[cause] for cause in lost if drops[cause]}

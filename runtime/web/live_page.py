@@ -7,14 +7,14 @@ import logging
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from foldcam.runtime.contract.schema import Contract
-from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.drawing.overlay import Style
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.frame_results import FrameResults
+from foldcam.runtime.gallery.gallery import Gallery
 from foldcam.runtime.options import ServeOptions
 from foldcam.runtime.sinks import Sink
 from foldcam.runtime.system.command import missing_extra
@@ -26,7 +26,6 @@ from foldcam.runtime.web.descriptors import budget
 from foldcam.runtime.web.health import Health
 from foldcam.runtime.web.history import History
 from foldcam.runtime.web.latest import Latest
-from foldcam.runtime.web.thumbnails import Thumbnails
 
 if TYPE_CHECKING:
     from starlette.routing import BaseRoute
@@ -50,11 +49,11 @@ class LivePage(Sink):
         monitor: of the run; only read.
         contract: of the model.
         style: that the page begins with; viewers choose their own.
+        gallery: of the model; without one the nearest rows have no pictures.
 
     Raises:
         FoldcamError: the extra `live` is not installed, a needed token is missing or weak,
-            the folder of thumbnails does not fit the model, or this process may have too few
-            open files.
+            or this process may have too few open files.
 
     Example:
         >>> with LivePage(ServeOptions(port=0), Monitor(), model.contract) as page:
@@ -73,6 +72,7 @@ class LivePage(Sink):
         contract: Contract,
         *,
         style: Style | None = None,
+        gallery: Gallery | None = None,
     ) -> None:
         _check_limits(options)
         self._options = options
@@ -82,13 +82,12 @@ class LivePage(Sink):
         self._budget = budget(options.clients)
         self._latest = Latest()
         self._history = History()
-        folder = None if options.thumbnails is None else Path(options.thumbnails)
         self._server: ServerThread | None = None
-        # The pictures that are watched do not wait for a thumbnail from a slow disk.
+        # The pictures that are watched do not wait for a row's picture from a slow disk.
         self._executors: list[ThreadPoolExecutor] = []
         self._viewers = 0
         self._routes: list[BaseRoute] = []
-        self._shown = _shown(self, monitor, contract, style or Style(), folder)
+        self._shown = _shown(self, monitor, contract, style or Style(), gallery)
 
     @property
     def url(self) -> str:
@@ -186,7 +185,7 @@ class LivePage(Sink):
 
 
 def _shown(
-    page: LivePage, monitor: Monitor, contract: Contract, style: Style, folder: Path | None
+    page: LivePage, monitor: Monitor, contract: Contract, style: Style, gallery: Gallery | None
 ) -> Shown:
     try:
         # Found out now, not when the first browser comes.
@@ -205,7 +204,7 @@ def _shown(
         history=page._history,
         health=health,
         metrics=Metrics(monitor, lambda: page._viewers, lambda: health.look().healthy),
-        thumbnails=Thumbnails(folder, contract),
+        gallery=gallery,
         contract=contract,
         style=style,
         clients=page._budget.viewers,

@@ -98,10 +98,18 @@ def _of_streams(snapshot: Snapshot) -> Iterable[Metric]:
     dropped = CounterMetricFamily(
         "foldcam_frames_dropped", "Frames lost, by cause.", labels=[*labels, "cause"]
     )
+    thinned = CounterMetricFamily(
+        "foldcam_frames_thinned", "Frames left out on purpose, by --every.", labels=labels
+    )
     unanswered = CounterMetricFamily(
         "foldcam_regions_unanswered",
         "Regions for which the network returned no answer, by cause.",
         labels=[*labels, "cause"],
+    )
+    unknown = CounterMetricFamily(
+        "foldcam_regions_unknown",
+        "Regions that are unknown by the model's rule; missing for a model without one.",
+        labels=labels,
     )
     reconnects = CounterMetricFamily(
         "foldcam_source_reconnects", "Times that a source came back.", labels=labels
@@ -121,16 +129,21 @@ def _of_streams(snapshot: Snapshot) -> Iterable[Metric]:
         values = [str(number), stream.name]
         captured.add_metric(values, stream.captured)
         processed.add_metric(values, stream.processed)
+        thinned.add_metric(values, stream.thinned)
         reconnects.add_metric(values, stream.reconnects)
         rate.add_metric(values, stream.fps)
         age.add_metric(values, 1e-3 * stream.age_ms)
         for cause, count in stream.drops.items():
             dropped.add_metric([*values, cause], count)
+        if stream.unknown is not None:
+            unknown.add_metric(values, stream.unknown)
         for cause, count in stream.unanswered.items():
             unanswered.add_metric([*values, cause], count)
         for one in State:
             state.add_metric([*values, one.value], float(one.value == stream.state))
-    return captured, processed, dropped, unanswered, reconnects, rate, age, state
+    return (
+        captured, processed, dropped, thinned, unanswered, unknown, reconnects, rate, age, state,
+    )  # fmt: skip
 
 
 def _of_sinks(snapshot: Snapshot) -> Iterable[Metric]:

@@ -3,8 +3,9 @@
 A packet is, in this order: the length of the header as little-endian `uint32`; the header as
 JSON; the picture as JPEG; the heatmaps, row by row, one byte per cell. The header has
 `picture` (bytes of the JPEG) and `maps`, each with `rows`, `columns`, `lower` (whether it
-speaks against the answer), `place` (where the whole map lies) and `clip` (the part of the frame
-that it may colour), both `[x, y, width, height]` in shares of the frame's size.
+speaks against the answer), `unknown` (whether its region is, and its heat without a colour),
+`place` (where the whole map lies) and `clip` (the part of the frame that it may colour), both
+`[x, y, width, height]` in shares of the frame's size.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.result import Result
 from foldcam.runtime.sinks.jsonl import record
@@ -62,6 +63,7 @@ def encode_packet(item: FrameResults) -> bytes:
                 "rows": heat.shape[0],
                 "columns": heat.shape[1],
                 "lower": lower,
+                "unknown": bool(result.unknown),
                 "place": _place(result),
                 "clip": _clip(result),
             }
@@ -77,7 +79,7 @@ def encode_packet(item: FrameResults) -> bytes:
 def answers(item: FrameResults) -> list[dict[str, Any]]:
     """The results as JSON values, without embeddings; `answer` is what a reader wants first."""
     return [
-        {"answer": result.answer, **record(item.frame, result, embedding=False)}
+        {"answer": (result.vote or result).answer, **record(item.frame, result, embedding=False)}
         for result in item.results[:_MAX_RESULTS]
     ]
 

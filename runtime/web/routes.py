@@ -21,6 +21,8 @@ from starlette.websockets import WebSocket
 
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.drawing.overlay import COLD, COLORMAPS, WARM, Style
+from foldcam.runtime.gallery.gallery import Gallery
+from foldcam.runtime.match import row_picture
 from foldcam.runtime.system.monitor import Monitor
 from foldcam.runtime.system.strict_json import strict_json
 from foldcam.runtime.system.version import version
@@ -31,7 +33,6 @@ from foldcam.runtime.web.latest import Latest
 from foldcam.runtime.web.metrics import CONTENT_TYPE, Metrics
 from foldcam.runtime.web.packet import answers, encode_jpeg
 from foldcam.runtime.web.stream import serve_stream
-from foldcam.runtime.web.thumbnails import Thumbnails
 
 _TYPES = {
     "html": "text/html; charset=utf-8",
@@ -40,6 +41,7 @@ _TYPES = {
     "svg": "image/svg+xml",
 }
 _SNAPSHOT_QUALITY = 92
+_MATCH_QUALITY = 82
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Shown:
 
     Attributes:
         monitor, latest, history, health, metrics: of the run.
-        thumbnails: of the model's labels.
+        gallery: the pictures of the bank's rows, if the model has them.
         contract: of the model.
         style: that the page begins with.
         clients: streams at most.
@@ -60,7 +62,7 @@ class Shown:
     history: History
     health: Health
     metrics: Metrics
-    thumbnails: Thumbnails
+    gallery: Gallery | None
     contract: Contract
     style: Style
     clients: int
@@ -115,14 +117,15 @@ def make_app(shown: Shown, broadcast: Broadcast, executor: Executor) -> Router:
             headers={"content-disposition": f'inline; filename="{name}"'},
         )  # fmt: skip
 
-    async def thumbnail(request: Request) -> Response:
-        label = request.query_params.get("label", "")
+    async def match(request: Request) -> Response:
+        number = request.query_params.get("row", "")
+        known = number.isascii() and number.isdecimal() and len(number) <= 10
         data: bytes | None = None
-        if label in shown.thumbnails:
+        if known and int(number) < shown.contract.bank.rows:
             work = asyncio.get_running_loop().run_in_executor
-            data = await work(executor, shown.thumbnails.jpeg, label)
+            data = await work(executor, _match, shown, int(number))
         if data is None:
-            return PlainTextResponse("There is no picture of this label.\n", 404)
+            return PlainTextResponse("There is no picture of this row.\n", 404)
         headers = {"cache-control": "private, max-age=3600"}
         return Response(data, media_type="image/jpeg", headers=headers)
 
@@ -132,7 +135,7 @@ def make_app(shown: Shown, broadcast: Broadcast, executor: Executor) -> Router:
         Route("/api/latest", latest),
         Route("/api/history", history),
         Route("/api/snapshot.jpg", snapshot),
-        Route("/api/thumbnail.jpg", thumbnail),
+        Route("/api/match.jpg", match),
         Route("/healthz", healthz),
         Route("/metrics", metrics),
         *(_file_route(name, data) for name, data in files.items()),
@@ -167,6 +170,8 @@ def _greeting(shown: Shown, build: str) -> str:
             else {"low": outcome.low, "median": outcome.median, "high": outcome.high},
             "rows": shown.contract.bank.rows,
             "labels": len(shown.contract.labels),
+            # In the addresses of the rows' pictures, since browsers keep these.
+            "gallery": None if shown.gallery is None else shown.contract.bank.sha256[:16],
             "layer": shown.contract.layer,
             "opacity": shown.style.opacity,
             "colormap": shown.style.colormap,
@@ -212,6 +217,14 @@ def _snapshot(shown: Shown, stream: int) -> bytes:
             kept = (newest.count, encode_jpeg(newest.item.image, _SNAPSHOT_QUALITY))
             shown.snapshots[stream] = kept
         return kept[1]
+
+
+def _match(shown: Shown, row: int) -> bytes | None:
+    """A bank row's own picture with its own heat."""
+    if shown.gallery is None:
+        return None
+    picture = row_picture(shown.gallery, row, shown.style)
+    return None if picture is None else encode_jpeg(picture, _MATCH_QUALITY)
 
 
 def _json(document: dict[str, Any]) -> Response:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from foldcam.export import Dataset as Dataset
     from foldcam.export import ExportReport as ExportReport
     from foldcam.export import FoldOptions as FoldOptions
+    from foldcam.export import GalleryReport as GalleryReport
     from foldcam.export import LoadedModel as LoadedModel
     from foldcam.export import Sample as Sample
     from foldcam.export import StorageOptions as StorageOptions
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from foldcam.export import images_to_verify as images_to_verify
     from foldcam.export import load_dataset as load_dataset
     from foldcam.export import load_model as load_model
+    from foldcam.export import make_gallery as make_gallery
     from foldcam.export import parse_kernel as parse_kernel
     from foldcam.export import parse_objective as parse_objective
     from foldcam.export import stored_options as stored_options
@@ -50,10 +52,13 @@ if TYPE_CHECKING:
     from foldcam.runtime import Contract as Contract
     from foldcam.runtime import FoldcamError as FoldcamError
     from foldcam.runtime import FoldedModel as FoldedModel
+    from foldcam.runtime import Gallery as Gallery
     from foldcam.runtime import Preprocessing as Preprocessing
     from foldcam.runtime import Result as Result
     from foldcam.runtime import Share as Share
     from foldcam.runtime import Timings as Timings
+    from foldcam.runtime import Vote as Vote
+    from foldcam.runtime import draw_beside as draw_beside
     from foldcam.runtime import draw_result as draw_result
     from foldcam.runtime import heatmap_on_frame as heatmap_on_frame
     from foldcam.runtime import inspect_model as inspect_model
@@ -71,6 +76,8 @@ _HOMES = {
     "FoldOptions": "foldcam.export",
     "FoldcamError": "foldcam.runtime",
     "FoldedModel": "foldcam.runtime",
+    "Gallery": "foldcam.runtime",
+    "GalleryReport": "foldcam.export",
     "LoadedModel": "foldcam.export",
     "Preprocessing": "foldcam.runtime",
     "Result": "foldcam.runtime",
@@ -78,11 +85,13 @@ _HOMES = {
     "Share": "foldcam.runtime",
     "StorageOptions": "foldcam.export",
     "Timings": "foldcam.runtime",
+    "Vote": "foldcam.runtime",
     "TrainingOptions": "foldcam.export",
     "VerifyReport": "foldcam.export",
     "add_to_bank_file": "foldcam.export",
     "build_bank_file": "foldcam.export",
     "check_model": "foldcam.export",
+    "draw_beside": "foldcam.runtime",
     "draw_result": "foldcam.runtime",
     "export_classifier": "foldcam.export",
     "export_model": "foldcam.export",
@@ -93,6 +102,7 @@ _HOMES = {
     "inspect_model": "foldcam.runtime",
     "load_dataset": "foldcam.export",
     "load_model": "foldcam.export",
+    "make_gallery": "foldcam.export",
     "parse_kernel": "foldcam.export",
     "parse_objective": "foldcam.export",
     "read_contract": "foldcam.runtime",
@@ -114,6 +124,8 @@ __all__ = [
     "FoldOptions",
     "FoldcamError",
     "FoldedModel",
+    "Gallery",
+    "GalleryReport",
     "LoadedModel",
     "Preprocessing",
     "Result",
@@ -123,9 +135,11 @@ __all__ = [
     "Timings",
     "TrainingOptions",
     "VerifyReport",
+    "Vote",
     "add_to_bank_file",
     "build_bank_file",
     "check_model",
+    "draw_beside",
     "draw_result",
     "export_classifier",
     "export_model",
@@ -136,6 +150,7 @@ __all__ = [
     "inspect_model",
     "load_dataset",
     "load_model",
+    "make_gallery",
     "parse_kernel",
     "parse_objective",
     "read_contract",

@@ -11,7 +11,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from foldcam.export.threshold import choose_threshold
 from foldcam.runtime.contract.onnx_file import read_contract
+from foldcam.runtime.model import FoldedModel
 
 PLAIN = ("--no-bias-correction",)
 
@@ -304,3 +306,14 @@ def test_the_form_for_tensorrt_8_6_is_accepted_by_the_checker(foldcam, make_mode
     assert status == 0, err
     assert next(e.version for e in onnx.load(out).opset_import if not e.domain) == 17
     assert foldcam("check", out, "--target", "jetpack-6.0")[0] == 0
+
+
+def test_the_rule_for_unknown_images_and_its_score_stay(foldcam, easy, data, tmp_path):
+    choose_threshold(easy, tmp_path / "rule.onnx", accept=0.5, score="whitened")
+    out = tmp_path / "int8.onnx"
+    status, _, err = foldcam("calibrate", tmp_path / "rule.onnx", "--images", data, "--out", out)
+    assert status == 0, err
+    assert read_contract(out).unknown == read_contract(tmp_path / "rule.onnx").unknown
+    with FoldedModel.load(out, provider="cpu") as model:
+        result = model(np.full((16, 16, 3), 90, np.uint8))
+    assert isinstance(result.unknown, bool)

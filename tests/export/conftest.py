@@ -201,6 +201,8 @@ COMMANDS = {
     "bank": "foldcam.export.commands.bank:app",
     "export": "foldcam.export.commands.export:app",
     "fold": "foldcam.export.commands.fold:app",
+    "threshold": "foldcam.export.commands.threshold:app",
+    "gallery": "foldcam.export.commands.gallery:app",
     "verify": "foldcam.export.commands.verify:app",
 }
 

@@ -35,6 +35,7 @@ FOLDCAM = (
     "verify {file} --most 2 --against {file}",
     "check {file} --target all",
     "fold {file} --bank {bank} --out folded.onnx",
+    "gallery {file} --images {photos} --out g.gallery",
     "calibrate {file} --images {photos} --out int8.onnx",
     "evaluate retrieval {file} --images {photos} --split all",
     "bench latency {file} --out latency",
@@ -43,6 +44,7 @@ FOLDCAM = (
     "bank build {file} --images {photos} --out built.safetensors",
     "bank add {bank} {file} --images {photos} --out more.safetensors",
     "bank stats {file}",
+    "bank audit {file}",
 )
 
 

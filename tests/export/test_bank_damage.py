@@ -35,6 +35,7 @@ def bank(labels=("a", "b"), **changes) -> Bank:
             Origin("net", "", "ab" * 32, "data", "train", "cd" * 32), "layer", Preprocessing(8, 8)
         ),
         "image_hashes": np.arange(128, dtype=np.uint8).reshape(4, 32),
+        "names": ("a/1.jpg", "a/ü.jpg", "", "b/3.jpg#1,2,3,4"),
     }
     return Bank(**{**given, **changes})
 
@@ -99,6 +100,12 @@ def test_any_file_is_a_bank_or_refused_in_one_sentence(originals, tmp_path, recw
         ("grad_index", np.array([0, 1, 2, -1], np.int32), "index points outside"),
         ("image_hashes", np.zeros((4, 31), np.uint8), r"where \[N, 32\]"),
         ("image_hashes", np.zeros((4, 32), np.int8), "are I8 where U8"),
+        ("names", np.frombuffer(b"a\0b\0c\0\xff", np.uint8), "names are not UTF-8"),
+        ("names", np.frombuffer(b"a\0b\0c", np.uint8), "names are 3 where 4 are needed"),
+        ("names", np.frombuffer(b"\0\0\0" + b"x" * 4097, np.uint8), "more than 4096 characters"),
+        ("names", np.zeros(1 << 17, np.uint8), "131072 bytes, too many for 4 rows"),
+        ("names", np.zeros((4, 8), np.uint8), r"where \[bytes\]"),
+        ("names", np.zeros(3, np.int32), "are I32 where U8"),
         ("embeddings", np.full((4, 2), 1e300), "not finite"),
         ("values", np.ones((4, 1), np.float32), r"where \[N\]"),
     ],
@@ -107,6 +114,15 @@ def test_an_array_of_another_kind_is_refused_by_name(saved, tmp_path, name, arra
     arrays, header = saved
     with pytest.raises(FoldcamError, match=reason):
         Bank.load(write(tmp_path / "x.safetensors", {**arrays, name: array}, header))
+
+
+def test_a_bank_of_before_has_no_names_and_is_read(saved, tmp_path):
+    arrays, header = saved
+    assert Bank.load(write(tmp_path / "x.safetensors", arrays, header)).names == bank().names
+    del arrays["names"]
+    held = Bank.load(write(tmp_path / "y.safetensors", arrays, header))
+    assert (held.names, held.row_names()) == (None, ("",) * 4)
+    assert held.sha256() == bank().sha256()
 
 
 def test_a_dtype_that_numpy_has_not_is_refused(originals, tmp_path):

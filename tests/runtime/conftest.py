@@ -362,6 +362,38 @@ def solid(color: tuple[int, int, int], height: int = 40, width: int = 60) -> np.
     return np.full((height, width, 3), color, np.uint8)
 
 
+COLORS = {"blue": (20, 40, 210), "green": (30, 200, 40), "red": (210, 40, 20)}
+"""Of the pictures of a tiny model's rows."""
+
+
+def write_gallery(path: Path, contract: Contract | None = None, **changes: Any) -> Path:
+    """The gallery of a tiny model: pictures of one colour, whose maps are hot in one cell each.
+
+    Row 0 is hot at the upper left, row 1 at the upper right, row 2 at the lower left.
+    """
+    from foldcam.runtime.gallery.writing import GalleryWriter
+
+    contract = contract or tiny_contract(**changes)
+    with path.open("wb") as file:
+        writer = GalleryWriter(file, contract)
+        for row, (label, color) in enumerate(COLORS.items()):
+            cells = np.zeros(4, np.float32)
+            cells[row] = 0.25
+            writer.add(solid(color, 60, 80), cells.reshape(2, 2), f"{label}/1.png")
+        writer.finish()
+    return path
+
+
+@pytest.fixture
+def gallery_of(tmp_path: Path) -> Callable[..., Path]:
+    """`gallery_of(contract)` writes `tiny.gallery`, see `write_gallery`."""
+
+    def write(contract: Contract | None = None, name: str = "tiny.gallery") -> Path:
+        return write_gallery(tmp_path / name, contract)
+
+    return write
+
+
 @pytest.fixture
 def photo(tmp_path: Path) -> Callable[..., Path]:
     """`photo("sub/a.png", (255, 0, 0))` writes a photograph of one colour."""

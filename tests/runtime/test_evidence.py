@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foldcam.runtime.batch import shifted
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.evidence import Share, total
 from foldcam.runtime.images.preprocess import Affine, Preprocessing
@@ -92,7 +91,7 @@ def test_a_regions_padding_lies_over_pixels_that_the_network_was_not_shown():
     _, affine = Preprocessing(8, 8, "letterbox").resized(np.zeros((8, 16, 3), np.uint8))
     box = (10, 20, 16, 8)
     rows = np.ones((4, 4), np.float32)
-    result = result_of(rows, shifted(affine, 10, 20), (100, 100), box=box)
+    result = result_of(rows, affine.shifted(10, 20), (100, 100), box=box)
     assert result.share((0, 0, 100, 100)).evidence_for == pytest.approx(0.5)
     assert result.share((10, 24, 8, 40)).evidence_for == pytest.approx(0.125)
     assert result.share((0, 0, 100, 20)).evidence_for == 0.0

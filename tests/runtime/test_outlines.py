@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
 from foldcam.runtime.drawing.outlines import box_of, draw_box, draw_contour, hottest_region
 from foldcam.runtime.drawing.overlay import overlay, overlay_both
-from foldcam.runtime.drawing.text import draw_label
+from foldcam.runtime.drawing.text import draw_labels
 
 
 def heat_of(*spots: tuple[int, int, int, int, float]) -> np.ndarray:
@@ -59,7 +60,7 @@ def test_lines_have_both_colours_on_any_background(background):
 def test_a_box_beside_the_image_is_drawn_as_far_as_it_is_there():
     image = np.full((40, 60, 3), 127, np.uint8)
     draw_box(image, (-20, -20, 40, 40))
-    draw_label(image, "owl", (-20, -20, 40, 40))
+    draw_labels(image, [("owl", (-20, -20, 40, 40))])
     draw_box(image, (500, 500, 10, 10))
     assert (image != 127).any()
 
@@ -70,7 +71,7 @@ def test_a_box_beside_the_image_is_drawn_as_far_as_it_is_there():
 )
 def test_a_label_is_white_on_dark_and_within_the_image(background, box):
     image = np.full((200, 300, 3), background, np.uint8)
-    draw_label(image, "Snowy öwl  0.93", box)
+    draw_labels(image, [("Snowy öwl  0.93", box)])
     changed = np.flatnonzero((image != background).any(axis=(1, 2)))
     letters = (image > 200).all(axis=2)[changed[0] : changed[-1] + 1]
     assert letters.sum() > 30 or background == 255
@@ -80,11 +81,39 @@ def test_a_label_is_white_on_dark_and_within_the_image(background, box):
     assert strip.min() < 64
 
 
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        [(50, 60, 80, 40)],  # room above
+        [(50, 0, 80, 170)],  # only below
+        [(50, 0, 80, 200)],  # only beside
+        [(200, 0, 100, 200)],  # only on the left
+        [(20, 60, 100, 60), (20, 40, 140, 18), (150, 60, 100, 60)],  # others are above
+    ],
+)
+def test_a_label_covers_no_box_where_there_is_room(boxes):
+    image = np.full((200, 300, 3), 127, np.uint8)
+    draw_labels(image, [(f"owl 0.{number}", box) for number, box in enumerate(boxes)])
+    for x, y, width, height in boxes:
+        assert (image[y : y + height, x : x + width] == 127).all()
+    plates = (image != 127).any(axis=2)
+    _, count = cv2.connectedComponents(plates.astype(np.uint8))
+    assert count.max() == len(boxes)
+
+
+def test_the_label_of_a_box_that_fills_the_image_is_at_its_edge():
+    image = np.full((200, 300, 3), 127, np.uint8)
+    draw_labels(image, [("owl", (0, 0, 300, 200))])
+    rows = np.flatnonzero((image != 127).any(axis=(1, 2)))
+    assert rows[-1] == 199 or rows[0] == 0
+    assert len(rows) < 30
+
+
 def test_a_label_longer_than_the_image_is_shortened():
     image = np.full((60, 80, 3), 200, np.uint8)
-    draw_label(image, "x" * 500, (10, 30, 20, 20))
+    draw_labels(image, [("x" * 500, (10, 30, 20, 20))])
     assert (image[:, -2:] == 200).all() or (image != 200).any()
-    draw_label(np.zeros((3, 3, 3), np.uint8), "owl", (0, 0, 2, 2))
+    draw_labels(np.zeros((3, 3, 3), np.uint8), [("owl", (0, 0, 2, 2))])
 
 
 def test_heat_below_the_threshold_is_not_painted():

@@ -18,8 +18,8 @@ from foldcam.benchmarks.demo.model import demo_model
 from foldcam.benchmarks.studies.reliability.stream import Stream
 from foldcam.runtime.backends import open_backend
 from foldcam.runtime.batch import Batch
-from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.model import FoldedModel, ForwardPass
 from foldcam.runtime.options import FlowOptions
 from foldcam.runtime.pipeline import run

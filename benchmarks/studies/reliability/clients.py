@@ -22,7 +22,7 @@ from starlette.routing import Route, WebSocketRoute
 from foldcam.benchmarks.demo.model import demo_model
 from foldcam.benchmarks.studies.reliability.film_server import write_film
 from foldcam.benchmarks.studies.reliability.still_page import still_page
-from foldcam.runtime.drawing.frame_results import FrameResults
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.model import FoldedModel
 from foldcam.runtime.options import ServeOptions
 from foldcam.runtime.pipeline import run

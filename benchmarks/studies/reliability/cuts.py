@@ -15,8 +15,8 @@ import numpy as np
 from foldcam.benchmarks.demo.model import demo_model
 from foldcam.benchmarks.studies.reliability.footprint import footprint, slope
 from foldcam.benchmarks.studies.reliability.stream import Stream
-from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.model import FoldedModel
 from foldcam.runtime.options import FlowOptions
 from foldcam.runtime.pipeline import run

@@ -17,8 +17,9 @@ import cv2
 import numpy as np
 
 from foldcam.benchmarks.demo.photographs import Photographs
-from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.frame_results import FrameResults
+from foldcam.runtime.gallery.gallery import Gallery, gallery_path
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.model import FoldedModel
 from foldcam.runtime.options import ServeOptions
@@ -91,7 +92,12 @@ def frames_of(path: Path) -> list[Image]:
 
 
 def serve(
-    model: FoldedModel, films: list[Path], options: ServeOptions, fps: float, seconds: float
+    model: FoldedModel,
+    gallery: Gallery,
+    films: list[Path],
+    options: ServeOptions,
+    fps: float,
+    seconds: float,
 ) -> None:
     """Play the films as live streams until `seconds` are over.
 
@@ -102,7 +108,7 @@ def serve(
     for film in films:
         monitor.state(monitor.add_stream(film.stem, live=True), State.streaming)
     begun = time.monotonic()
-    with LivePage(options, monitor, model.contract) as page:
+    with LivePage(options, monitor, model.contract, gallery=gallery) as page:
         sink = monitor.add_sink(page.name)
         print(page.url, flush=True)
         due = 0
@@ -138,16 +144,17 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--token")
-    parser.add_argument("--thumbnails")
     parser.add_argument("--fps", type=float, default=10.0)
     parser.add_argument("--seconds", type=float, default=600.0)
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    options = ServeOptions(
-        host=given.host, port=given.port, token=given.token, thumbnails=given.thumbnails
-    )
-    with FoldedModel.load(given.model, "cpu", 1) as model, contextlib.suppress(KeyboardInterrupt):
-        serve(model, given.films, options, given.fps, given.seconds)
+    options = ServeOptions(host=given.host, port=given.port, token=given.token)
+    with (
+        FoldedModel.load(given.model, "cpu", 1) as model,
+        Gallery(gallery_path(given.model), model.contract) as gallery,
+        contextlib.suppress(KeyboardInterrupt),
+    ):
+        serve(model, gallery, given.films, options, given.fps, given.seconds)
 
 
 if __name__ == "__main__":

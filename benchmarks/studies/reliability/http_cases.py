@@ -28,7 +28,7 @@ _UPGRADE = (
 )
 _PATHS = (
     "/", "/main.js", "/api/status", "/api/latest", "/api/history", "/api/snapshot.jpg?stream=0",
-    "/api/thumbnail.jpg?label=owl", "/healthz", "/metrics", "/login", "/logout", "/stream",
+    "/api/match.jpg?row=0", "/healthz", "/metrics", "/login", "/logout", "/stream",
 )  # fmt: skip
 _METHODS = ("GET", "HEAD", "POST", "PUT", "OPTIONS", "TRACE", "CONNECT", "get", "G\0T", "PRI")
 _TOKENS = (

@@ -27,7 +27,6 @@ from foldcam.benchmarks.studies.reliability.browser import (
     why_no_browser,
 )
 from foldcam.benchmarks.studies.reliability.film_server import write_film
-from foldcam.runtime.images.files import write_image
 from foldcam.runtime.web.address import bind, resolve
 
 _RESTARTS = {False: 1, True: 5}
@@ -59,6 +58,7 @@ def check(full: bool, folder: Path, tell: Tell) -> dict[str, Any]:
                 tell("steps", 1, 4)
                 _changes_streams(page, steps)
                 page.locator("#streams button").first.click()
+                wait_for_body(page, "picture", "live")
                 tell("steps", 2, 4)
                 steps["recovery_seconds"] = [
                     round(_comes_back(page, server, folder), 2) for _ in range(_RESTARTS[full])
@@ -115,11 +115,9 @@ class _Server:
             write_film(folder / "front-door.avi", [labels[2], labels[3], labels[0]], _FPS),
             write_film(folder / "workshop.avi", [labels[6], labels[7], labels[4]], _FPS),
         ]
-        thumbnails = _thumbnails(folder / "thumbnails")
         self._command = [
             sys.executable, "-m", "foldcam.benchmarks.studies.reliability.film_server", str(model),
             *map(str, films), "--port", str(self._port), "--fps", str(_FPS),
-            "--thumbnails", str(thumbnails),
         ]  # fmt: skip
         self._process: subprocess.Popen[str] | None = None
 
@@ -143,15 +141,6 @@ class _Server:
             assert self._process.stdout is not None
             self._process.stdout.close()
             self._process = None
-
-
-def _thumbnails(folder: Path) -> Path:
-    from foldcam.benchmarks.demo.photographs import Photographs
-
-    for label, image in Photographs(0).views():
-        if not (folder / f"{label}.jpg").exists():
-            write_image(folder / f"{label}.jpg", image)
-    return folder
 
 
 @contextmanager

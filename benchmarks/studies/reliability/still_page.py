@@ -10,7 +10,7 @@ from pathlib import PurePath
 import numpy as np
 
 from foldcam.runtime.contract.schema import BankSummary, Contract, LabelRun, Origin
-from foldcam.runtime.drawing.frame_results import FrameResults
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.images.preprocess import Affine, Preprocessing
 from foldcam.runtime.model import Result, Timings
 from foldcam.runtime.options import ServeOptions

@@ -1,4 +1,4 @@
-// Heat over picture, as runtime/overlay.py does it: interpolated first, coloured afterwards.
+// Heat over picture, as runtime/drawing does it: painted smoothly first, coloured afterwards.
 
 const FINEST = 320; // cells across; the canvas smooths what lies between
 
@@ -7,49 +7,66 @@ export function paletteFromHex(digits) {
   return Uint8Array.from(digits.match(/../g), (pair) => parseInt(pair, 16));
 }
 
-/** For each of `size` cells across [0, 1]: left column, right column, share of the right; -1 outside. */
-function interpolation(size, cells, place, extent, clip, clipExtent) {
-  const left = new Int16Array(size).fill(-1);
-  const right = new Int16Array(size);
-  const share = new Float32Array(size);
+const BLUR = 2 / 3; // of a cell's width, as in runtime/drawing/upsampling.py
+
+/**
+ * For each of `size` cells across [0, 1]: its cell of the map (-1 outside), the next one before and
+ * after it, and the weights of those two.
+ */
+function smoothing(size, cells, place, extent, clip, clipExtent) {
+  const own = new Int16Array(size).fill(-1);
+  const before = new Int16Array(size);
+  const after = new Int16Array(size);
+  const left = new Float32Array(size);
+  const right = new Float32Array(size);
   for (let i = 0; i < size; i += 1) {
     const at = (i + 0.5) / size;
     const within = (at - place) / extent;
     if (within < -1e-6 || within > 1 + 1e-6 || at < clip || at > clip + clipExtent) continue;
-    const position = Math.min(Math.max(within * cells - 0.5, 0), cells - 1);
-    left[i] = Math.min(Math.floor(position), Math.max(0, cells - 2));
-    right[i] = Math.min(left[i] + 1, cells - 1);
-    share[i] = position - left[i];
+    own[i] = Math.min(Math.max(Math.floor(within * cells), 0), cells - 1);
+    before[i] = Math.max(own[i] - 1, 0);
+    after[i] = Math.min(own[i] + 1, cells - 1);
+    const fromCentre = within * cells - own[i] - 0.5;
+    left[i] = Math.max(BLUR - 0.5 - fromCentre, 0) ** 2 / (2 * BLUR ** 2);
+    right[i] = Math.max(BLUR - 0.5 + fromCentre, 0) ** 2 / (2 * BLUR ** 2);
   }
-  return { left, right, share };
+  return { own, before, after, left, right };
 }
 
 /** Paint maps into one grid of bytes; where they overlap, the hotter one counts. */
 export function paintMaps(maps, width, height) {
   const heat = new Uint8ClampedArray(width * height);
   for (const { rows, columns, cells, place, clip } of maps) {
-    const across = interpolation(width, columns, place[0], place[2], clip[0], clip[2]);
-    const down = interpolation(height, rows, place[1], place[3], clip[1], clip[3]);
-    for (let y = 0; y < height; y += 1) {
-      if (down.left[y] < 0) continue;
-      const upper = down.left[y] * columns;
-      const lower = down.right[y] * columns;
-      const below = down.share[y];
+    const across = smoothing(width, columns, place[0], place[2], clip[0], clip[2]);
+    const down = smoothing(height, rows, place[1], place[3], clip[1], clip[3]);
+    const wide = new Float32Array(rows * width); // the map, smoothed across
+    for (let row = 0; row < rows; row += 1) {
       for (let x = 0; x < width; x += 1) {
-        const l = across.left[x];
-        if (l < 0) continue;
-        const r = across.right[x];
-        const beside = across.share[x];
-        const above = cells[upper + l] * (1 - beside) + cells[upper + r] * beside;
-        const under = cells[lower + l] * (1 - beside) + cells[lower + r] * beside;
-        const value = above * (1 - below) + under * below;
-        const at = y * width + x;
-        if (value > heat[at]) heat[at] = value;
+        if (across.own[x] < 0) continue;
+        const own = cells[row * columns + across.own[x]];
+        wide[row * width + x] =
+          own +
+          across.left[x] * (cells[row * columns + across.before[x]] - own) +
+          across.right[x] * (cells[row * columns + across.after[x]] - own);
+      }
+    }
+    for (let y = 0; y < height; y += 1) {
+      if (down.own[y] < 0) continue;
+      for (let x = 0; x < width; x += 1) {
+        const own = wide[down.own[y] * width + x];
+        const value =
+          own +
+          down.left[y] * (wide[down.before[y] * width + x] - own) +
+          down.right[y] * (wide[down.after[y] * width + x] - own);
+        if (value > heat[y * width + x]) heat[y * width + x] = value;
       }
     }
   }
   return heat;
 }
+
+// The heat of what is unknown claims nothing, see runtime/drawing/unknown.py.
+const PALE = new Uint8Array(3 * 256).fill(208);
 
 /** Blends a picture with its heat on a canvas. */
 export class Blender {
@@ -76,7 +93,12 @@ export class Blender {
     context.drawImage(picture, 0, 0);
     const both = maps.some((map) => map.lower);
     if (both && look.opacity > 0) this.#grey();
-    if (look.opacity > 0 && maps.length) this.#heat(maps, both, look);
+    const known = maps.filter((map) => !map.unknown);
+    const unknown = maps.filter((map) => map.unknown && !map.lower);
+    if (look.opacity > 0 && unknown.length) {
+      this.#heat(unknown, false, { ...look, palette: PALE, opacity: look.opacity / 2 });
+    }
+    if (look.opacity > 0 && known.length) this.#heat(known, both, look);
     this.#boxes(results);
   }
 

@@ -63,6 +63,11 @@ async function onPacket(packet) {
   }
 }
 
+/** An unknown picture still has a nearest label, which is not its answer. */
+function said(result) {
+  return result.unknown ? `unknown, nearest ${result.neighbors[0].label}` : result.answer;
+}
+
 function showAnswer({ results, more }) {
   const first = results[0];
   find("empty").hidden = true;
@@ -74,10 +79,11 @@ function showAnswer({ results, more }) {
     // Where the network returned NaN, there is neither a label nor a number.
     const estimated = first.estimate !== undefined && first.error === undefined;
     const regions = results.length + more;
-    find("answer").textContent = estimated ? `estimate ${first.answer}` : first.answer;
+    find("answer").textContent = estimated ? `estimate ${first.answer}` : said(first);
     // A classifier gives scores in place of similarities.
     const similarity = first.neighbors[0]?.similarity ?? first.neighbors[0]?.score;
     find("similarity").textContent =
+      support(first) +
       (first.error ?? (estimated || similarity === undefined ? "" : (similarity ?? 0).toFixed(2))) +
       (regions > 1 ? `  first of ${regions} regions` : "");
     find("estimate").hidden = !estimated;
@@ -85,6 +91,14 @@ function showAnswer({ results, more }) {
     spoken = find("caption").textContent;
   }
   find("picture").setAttribute("aria-label", `Camera picture with heat: ${spoken}`);
+}
+
+/** How many frames voted for the answer, and what this frame says if it says something else. */
+function support({ vote, answer, neighbors }) {
+  if (!vote) return "";
+  const frames = `${Math.round(100 * vote.support)}% of ${vote.frames} frame${vote.frames === 1 ? "" : "s"}`;
+  const own = neighbors[0]?.label;
+  return `${frames}${own === undefined || own === answer ? ", " : `; now ${own} `}`;
 }
 
 function clearPicture() {
@@ -168,12 +182,14 @@ function onHello(said) {
   const first = !hello;
   hello = said;
   palettes = said.palettes;
+  if (nearest.gallery !== said.gallery) nearest.show([]); // the rows have other pictures
+  nearest.gallery = said.gallery;
   look.warm = said.warm;
   look.cold = said.cold;
   find("logout").hidden = !said.login;
   find("legend").hidden = !said.continuous;
   find("colours").hidden = said.continuous;
-  find("nearest-title").textContent = said.continuous ? "Estimate" : "Nearest labels";
+  find("nearest-title").textContent = said.continuous ? "Estimate" : "Nearest training images";
   if (said.outcome) {
     const number = new Intl.NumberFormat("en", { maximumSignificantDigits: 4 });
     const { low, median, high } = said.outcome;

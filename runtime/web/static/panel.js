@@ -1,4 +1,4 @@
-// Nearest labels, sources, outputs: lists that are written anew without being torn down.
+// Nearest rows, sources, outputs: lists that are written again without being torn down.
 
 import { milliseconds } from "./chart.js";
 
@@ -26,24 +26,27 @@ function initial(text) {
   return tile;
 }
 
-const pictures = new Map(); // label -> whether there is a thumbnail; unknown: ask
+const missing = new Set(); // addresses without a picture
 
-function thumbnail(text) {
-  if (pictures.get(text) === false) return initial(text);
-  const image = make("img", { className: "thumb", alt: "", width: 48, height: 48 });
+/** A bank row's own picture with its own heat; a letter where there is none. */
+function picture(gallery, row, text) {
+  const address = `api/match.jpg?row=${row}&of=${gallery}`;
+  if (!gallery || missing.has(address)) return initial(text);
+  const image = make("img", { className: "thumb", alt: "", width: 104, height: 104 });
   image.addEventListener("error", () => {
-    pictures.set(text, false);
+    missing.add(address);
     image.replaceWith(initial(text));
   });
-  image.src = `api/thumbnail.jpg?label=${encodeURIComponent(text)}`;
+  image.src = address;
   return image;
 }
 
-/** The nearest labels of the first region, or rows of a model without labels. */
+/** The nearest rows of the first region: by label, or by number for a model without labels. */
 export class Nearest {
   constructor(list) {
     this.list = list;
     this.shown = [];
+    this.gallery = null; // names the bank whose pictures there are
   }
 
   show(neighbors) {
@@ -51,15 +54,15 @@ export class Nearest {
       const text = neighbor.label ?? `row ${whole.format(neighbor.row)}`;
       let line = this.shown[index];
       if (!line) {
-        line = { text: null, item: make("li"), score: make("span", { className: "score" }) };
+        line = { row: null, item: make("li"), score: make("span", { className: "score" }) };
         line.fill = make("i");
         this.shown[index] = line;
         this.list.append(line.item);
       }
-      if (line.text !== text) {
-        line.text = text;
+      if (line.row !== neighbor.row) {
+        line.row = neighbor.row;
         line.item.replaceChildren(
-          neighbor.label === undefined ? initial("#") : thumbnail(text),
+          picture(this.gallery, neighbor.row, neighbor.label ?? "#"),
           make("span", { className: "name", textContent: text }),
           line.score,
           make("span", { className: "bar" }, line.fill),
@@ -89,6 +92,7 @@ function sourceLine(stream) {
   const facts = [`${whole.format(stream.processed)} frames`];
   if (stream.state === "streaming") facts.push(`age ${milliseconds(stream.age_ms)}`);
   if (Object.keys(stream.drops).length) facts.push(`dropped: ${causes(stream.drops)}`);
+  if (stream.thinned) facts.push(`${whole.format(stream.thinned)} left out by --every`);
   if (stream.reconnects) facts.push(`reconnected ${whole.format(stream.reconnects)} times`);
   const state = `${stream.state}${stream.state === "streaming" ? "" : ` for ${duration(stream.since)}`}`;
   const reason = stream.reason ? make("small", { textContent: stream.reason }) : "";
@@ -128,6 +132,7 @@ export function showStatus(status, find) {
   find("causes").replaceChildren(
     ...[...dropped].map(([cause, count]) => make("li", { textContent: `${whole.format(count)} ${cause}` })),
   );
+  find("network").textContent = status.frames ? milliseconds(status.network_ms.p50) : "–";
   if (status.point) {
     const { fps, p50, p99 } = status.point;
     find("fps").textContent = fps.toFixed(1);

@@ -15,7 +15,8 @@ from foldcam.export.bank import Bank
 from foldcam.export.bank_files import build_bank_file
 from foldcam.export.banks.join import merge_banks
 from foldcam.export.banks.picture import bank_map, draw_map
-from foldcam.export.banks.removal import Selection, image_hashes_of, remove_from_bank
+from foldcam.export.banks.removal import remove_from_bank
+from foldcam.export.banks.selection import Selection, image_hashes_of, selection_of
 from foldcam.export.datasets import Dataset, load_dataset
 from foldcam.export.models.spec import LoadedModel
 from foldcam.export.objectives.directions import parse_objective
@@ -215,6 +216,7 @@ def test_what_cannot_be_removed_is_one_sentence(samples, build, tmp_path):
     some = Selection(images=frozenset(["ab" * 32]))
     for made, selection, sentence in [
         (bank, some, "has none of what is to be removed"),
+        (bank, Selection(labels=frozenset(["bleu"])), "nothing was changed. Did you mean 'blue'?"),
         (bank, Selection(labels=frozenset(["red", "blue"])), "Fewer than two labels"),
         (replace(bank, image_hashes=None), some, "does not know its image files"),
     ]:
@@ -297,3 +299,82 @@ def test_wrong_usage_is_said(samples, build, working_directory, foldcam):
                              "--out", "x.safetensors")  # fmt: skip
     assert status == 1
     assert "--images-from none.txt cannot be read" in err
+
+
+# Names
+
+
+def test_rows_keep_their_files_name_through_every_change(samples, build, tmp_path):
+    first, second = build(samples[:8]), build(samples[6:], data="more")
+    assert first.names == tuple(s.relative for s in samples[:8])
+    assert first.names[:2] == ("blue/0.png", "blue/1.png")
+    merged = merge_banks([first, second], ["a", "b"]).bank
+    assert merged.names == build(samples).names == tuple(s.relative for s in samples)
+    unknown = merge_banks([replace(first, names=None), second], ["a", "b"]).bank
+    assert [unknown.names[0], unknown.names[-1]] == ["", "red/3.png"]
+    less = remove_from_bank(merged, Selection(names=frozenset(["blue/1.png"])))
+    assert less.bank.names == (merged.names[0], *merged.names[2:])
+    less.bank.save(tmp_path / "less.safetensors")
+    assert Bank.load(tmp_path / "less.safetensors").names == less.bank.names
+    assert replace(merged, names=None).sha256() == merged.sha256()
+
+
+@pytest.mark.parametrize(
+    ("asked", "gone"),
+    [
+        ("blue/1.png", ["blue/1.png"]),
+        ("./blue/1.png", ["blue/1.png"]),
+        ("blue/*.png", [f"blue/{n}.png" for n in range(4)]),
+        ("*/[12].png", [f"{c}/{n}.png" for c in ("blue", "green", "red") for n in (1, 2)]),
+        ("**/0.png", [f"{c}/0.png" for c in ("blue", "green", "red")]),
+    ],
+)
+def test_pictures_are_removed_by_name_and_by_pattern(samples, build, asked, gone):
+    bank = build(samples)
+    document = remove_from_bank(bank, selection_of([], [asked], bank)).document()
+    assert [item["name"] for item in document["removed"]] == gone
+    assert document["complete"]
+    assert document["asked_for"]["names"] == sorted(gone)
+
+
+@pytest.mark.parametrize(
+    ("asked", "meant"),
+    [
+        ("1.png", r"did you mean '\*\*/1.png' \(3 pictures\)\?"),
+        ("blue", r"did you mean 'blue/\*\*' \(4 pictures\)\?"),
+        ("bleu/1.png", "did you mean 'blue/1.png'"),
+        ("nothing/like/it.bmp", "the first of its images is 'blue/0.png'"),
+    ],
+)
+def test_a_name_of_nothing_is_answered_with_what_may_be_meant(samples, build, asked, meant):
+    with pytest.raises(FoldcamError, match=f"no image of the bank is called so: .*{meant}"):
+        selection_of([], ["blue/0.png", asked], build(samples))
+
+
+def test_a_bank_of_before_says_that_it_knows_no_names(samples, build):
+    bank = replace(build(samples), names=None)
+    with pytest.raises(FoldcamError, match="does not know what its images are called"):
+        selection_of([], ["blue/0.png"], bank)
+
+
+def test_a_file_is_known_by_its_bytes_before_its_name(samples, build, tmp_path, monkeypatch):
+    bank = build(samples)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "blue").mkdir()
+    there = tmp_path / "blue" / "0.png"
+    there.write_bytes(samples[5].path.read_bytes())
+    by_bytes = selection_of([], ["blue/0.png"], bank)
+    removed = remove_from_bank(bank, by_bytes).document()["removed"]
+    assert [item["name"] for item in removed] == [samples[5].relative]
+    there.write_bytes(b"of no row")
+    assert selection_of([], ["blue/0.png"], bank).names == {"blue/0.png"}
+
+
+def test_one_of_two_names_of_a_picture_can_go_and_the_other_is_said(samples, build):
+    wrong = replace(samples[0], label="red", relative="red/copy.png")
+    bank = build([*samples, wrong])
+    report = remove_from_bank(bank, selection_of([], ["red/copy.png"], bank))
+    document = report.document()
+    assert document["complete"]
+    assert [item["name"] for item in document["removed"]] == ["red/copy.png"]
+    assert [item["name"] for item in document["same_picture_stays"]] == ["blue/0.png"]

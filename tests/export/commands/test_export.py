@@ -117,6 +117,18 @@ def test_export_says_that_it_kept_the_bank(model, shared_photos, foldcam, workin
     assert json.loads(foldcam(*arguments, "--json")[1])["bank_file"] is None
 
 
+def test_export_writes_the_gallery_that_is_asked_for(
+    model, shared_photos, foldcam, working_directory
+):
+    arguments = ("export", f"{model}:make", "--images", shared_photos)
+    assert foldcam(*arguments)[0] == 0
+    assert not (working_directory / "model.gallery").exists()
+    status, out, err = foldcam(*arguments, "--gallery", "--json")
+    assert status == 0, err
+    assert json.loads(out)["gallery_file"] == "model.gallery"
+    assert (working_directory / "model.gallery").is_file()
+
+
 def test_verify_has_a_word_before_it_loads_anything_large(
     exported, shared_photos, foldcam, monkeypatch
 ):

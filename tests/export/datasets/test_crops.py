@@ -10,7 +10,8 @@ import pytest
 
 from foldcam.export.bank_source import BankSource
 from foldcam.export.banks.builder import build_bank
-from foldcam.export.banks.removal import remove_from_bank, selection_of
+from foldcam.export.banks.removal import remove_from_bank
+from foldcam.export.banks.selection import selection_of
 from foldcam.export.banks.update import add_to_bank
 from foldcam.export.datasets import Dataset, Sample, load_dataset
 from foldcam.export.datasets.reading import picture_hash, read_picture

@@ -42,6 +42,7 @@ def assert_same(found: Bank, expected: Bank):
     assert found.grad_weights.shape == expected.grad_weights.shape
     np.testing.assert_array_equal(found.image_hashes, expected.image_hashes)
     assert (found.labels, found.objective) == (expected.labels, expected.objective)
+    assert found.names == expected.names
     assert (found.summands, found.rule) == (expected.summands, expected.rule)
     assert found.summands == "pool"
     np.testing.assert_allclose(found.mean_summands, expected.mean_summands, atol=1e-5)

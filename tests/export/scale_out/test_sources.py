@@ -167,6 +167,8 @@ def test_a_bank_of_tars_over_http_is_that_of_the_folders(net, photos, working_di
     a, b = (Bank.load(Path(f"{name}.safetensors")) for name in "ab")
     assert a.sha256() == b.sha256()
     np.testing.assert_array_equal(a.image_hashes, b.image_hashes)
+    assert a.names[0] == "blue/0.png"
+    assert b.names[0].startswith("train-000.tar/")
     assert b.source.origin.data == "train-"
 
 

@@ -144,7 +144,7 @@ def test_flags_come_before_the_file(write):
         ("[[event]]\nname = 'a'\n", r"line 1: event\[0\].label is missing, and so is every other"),
         ("[[event]]\nname = 'a/b'\nlabel = 'x'\n", r"line 2: event\[0\].name must be of"),
         ("[[event]]\nname = 'a'\nwhen = 'label is x'\n",
-         r"line 3: event\[0\].when is unknown \(conditions are keys of .*similarity_below = 0.4"),
+         r"line 3: event\[0\].when is unknown \(conditions are keys of .*unknown = true"),
         ("[[event]]\nname = 'a'\nlabl = 'x'\n",
          r"line 3: event\[0\].labl is unknown \(did you mean event\[0\].label\?\)"),
         ("[[event]]\nname = 'a'\nsimilarity_above = 0.1\n[[event]]\nname='b'\nheat_in=[0,0,5,0]\n"

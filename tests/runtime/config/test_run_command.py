@@ -27,7 +27,7 @@ from foldcam.runtime.config.flags import table_of
         (["--event", "label=owl"], "event has nowhere to go"),
         (
             ["--event", "label is owl"],
-            "needs the form KEY=VALUE, such as name=unknown,similarity_b",
+            "needs the form KEY=VALUE, such as name=unknown,unknown=true",
         ),
         (["--serve", "host:99999"], "--serve is 'host:99999' where [HOST:]PORT"),
         (["--serve", "::1"], "--serve"),

@@ -15,6 +15,7 @@ from foldcam.runtime.options import FlowOptions
 from foldcam.runtime.pipeline import run
 from foldcam.runtime.sinks import NotWritten
 from foldcam.runtime.sinks.broker import parse_broker
+from foldcam.runtime.sinks.remembered import RememberedResults
 
 
 @pytest.fixture
@@ -158,3 +159,12 @@ def test_malformed_addresses_of_a_broker_are_one_sentence(uri):
 )  # fmt: skip
 def test_and_sound_ones_are_none_of_these(uri):
     parse_broker(uri)
+
+
+def test_who_only_remembers_keeps_no_run_going(model):
+    def fail(item):
+        raise FoldcamError("the disk is full")
+
+    source = Given(10**9, live=True, before=lambda index: time.sleep(0.002))
+    with pytest.raises(FoldcamError, match="the disk is full"):
+        run(source, model, [RememberedResults(), Kept(fail)])

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from foldcam.runtime.drawing.overlay import heatmap_on_frame
 from foldcam.runtime.drawing.painting import painted_on_frame
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Affine
 from foldcam.runtime.model import FoldedModel
 from foldcam.runtime.options import RegionOptions
 from foldcam.runtime.pipeline import run
@@ -261,9 +262,11 @@ def test_exact_heat_of_a_region_under_a_letterbox(make_model, contract_with):
     np.testing.assert_allclose(result.heatmap, [[1, 0.5], [1, 0.5]], atol=1e-6)
     # One pixel of the input is one of the frame; row 0 of the input would be row 8 of it.
     assert result.affine == (1.0, 1.0, 6.0, 8.0)
-    # Cell centres lie at x = 8 and x = 12; between them it falls off, outside it is flat.
-    expected = np.interp(np.arange(6, 14) + 0.5, [8, 12], [1.0, 0.5])
-    np.testing.assert_allclose(item.heat[10:14, 6:14], np.tile(expected, (4, 1)), atol=1e-6)
+    # The cells' border lies at x = 10; around it heat falls off as it does without a letterbox.
+    whole = heatmap_on_frame(np.array([[1.0, 0.5]], np.float32), Affine(1, 1, 0, 0), (8, 8), (8, 4))
+    np.testing.assert_allclose(item.heat[10:14, 6:14], whole, atol=1e-6)
+    assert item.heat[12, 6] == 1.0
+    assert item.heat[12, 13] == 0.5
     assert not item.heat[8:10].any()
     assert not item.heat[14:16].any()
     assert result.hottest() == (8.0, 10.0)

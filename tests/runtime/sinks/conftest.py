@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foldcam.runtime.drawing.frame_results import FrameResults
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.images.preprocess import Affine
 from foldcam.runtime.model import Result, Timings
 from foldcam.runtime.sources.base import Frame

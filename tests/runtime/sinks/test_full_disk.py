@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.output_options import OutputOptions, RecordingOptions
-from foldcam.runtime.sinks import open_outputs
+from foldcam.runtime.sinks import encoders, open_outputs
 from foldcam.runtime.sinks.video import VideoSink, playable_frames
 from foldcam.runtime.sources import open_source
 
@@ -32,6 +33,12 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("no disk can be mounted here")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+def by_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine without any H.264 encoder."""
+    monkeypatch.setattr(encoders, "best_codec", encoders.FALLBACKS.__getitem__)
 
 
 def fill(disk: Path, but: int = 0) -> None:
@@ -71,9 +78,9 @@ def test_a_live_film_is_ended_before_the_disk_is_full_and_goes_on(
 
 @pytest.mark.parametrize(("suffix", "least"), [(".mkv", 30), (".avi", 30), (".mp4", 0)])
 def test_of_a_film_that_was_cut_what_plays_is_kept_and_the_rest_counted(
-    disk, suffix, least, make_source, make_item, monkeypatch
+    disk, suffix, least, make_source, make_item, monkeypatch, by_opencv
 ):
-    """The disk fills between two looks at it: the encoder writes nothing more, and says nothing."""
+    """The disk fills between two looks at it: OpenCV writes nothing more, and says nothing."""
     monkeypatch.setattr(VideoSink, "_check_margin", lambda self: None)
     options = OutputOptions(save=str(disk / f"x{suffix}"))
     (sink,) = open_outputs([make_source()], options, RecordingOptions(min_free_gb=0))
@@ -81,7 +88,7 @@ def test_of_a_film_that_was_cut_what_plays_is_kept_and_the_rest_counted(
         for index in range(120):
             if index == 60:
                 fill(disk)
-            if index == 70:
+            if index == 75:
                 (disk / "filler").unlink()
             sink.write(make_item(index, seconds=index / 20, image=noise(index)))
     lost, reason = sink.losses()
@@ -91,6 +98,37 @@ def test_of_a_film_that_was_cut_what_plays_is_kept_and_the_rest_counted(
     assert abs(lost - (120 - shown)) <= 1
     assert f"{shown} of 120 frames of" in reason
     assert [path.name for path in disk.iterdir()] == ([f"x{suffix}"] if shown else [])
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no program ffmpeg")
+@pytest.mark.parametrize(("suffix", "least"), [(".mkv", 30), (".mp4", 0)])
+def test_an_encoder_that_says_that_the_disk_is_full_goes_on_in_another_film(
+    disk, suffix, least, make_source, make_item, monkeypatch
+):
+    monkeypatch.setattr(encoders, "best_codec", lambda suffix: "libx264")
+    monkeypatch.setattr(VideoSink, "_check_margin", lambda self: None)
+    options = OutputOptions(save=str(disk / f"x{suffix}"))
+    (sink,) = open_outputs([make_source()], options, RecordingOptions(min_free_gb=0))
+    refused = []
+    with sink:
+        for index in range(160):
+            if index == 60:
+                fill(disk)
+            if index == 100:
+                (disk / "filler").unlink()
+            try:
+                sink.write(make_item(index, seconds=index / 20, image=noise(index)))
+            except FoldcamError as error:
+                refused.append(str(error))
+    lost, reason = sink.losses()
+    assert refused
+    assert all("No space left" in said for said in refused)
+    films = sorted(disk.glob("x*"))
+    shown = [len(list(open_source(file=str(film)))) for film in films]
+    assert sum(shown) >= least + 60
+    assert abs(sum(shown) + lost + len(refused) - 160) <= 2
+    assert "frames of" in reason
+    assert not list(disk.glob(".*"))
 
 
 def test_a_count_that_a_film_makes_up_is_not_believed(disk):

@@ -92,6 +92,10 @@ def test_it_is_opened_again_and_its_frames_go_on_counting():
     assert frames[0].timestamp == 0.0
     times = [frame.timestamp for frame in frames]
     assert times == sorted(times)
+    # By this a vote knows that there was a gap.
+    assert len({frame.connection for frame in frames[:3]}) == 1
+    assert len({frame.connection for frame in frames[3:]}) == 1
+    assert frames[2].connection < frames[3].connection
     told = [state for state, _ in states]
     assert told[:3] == ["streaming", "backoff", "connecting"]
     assert ("backoff", "stopped delivering after 3 frames") in states

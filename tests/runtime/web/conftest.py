@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from foldcam.runtime.contract.schema import Contract
-from foldcam.runtime.drawing.frame_results import FrameResults
+from foldcam.runtime.frame_results import FrameResults
+from foldcam.runtime.gallery.gallery import Gallery
 from foldcam.runtime.images.preprocess import Affine
 from foldcam.runtime.model import Result, Timings
 from foldcam.runtime.options import ServeOptions
@@ -92,11 +93,18 @@ def serve(contract_with: Callable[..., Contract]) -> Iterator[Callable[..., Serv
     """`serve(token=...)`: a page on a free port, with one live stream that delivers."""
     opened: list[LivePage] = []
 
-    def start(contract: Contract | None = None, streams: int = 1, **options: Any) -> Served:
+    def start(
+        contract: Contract | None = None,
+        streams: int = 1,
+        gallery: Gallery | None = None,
+        **options: Any,
+    ) -> Served:
         monitor = Monitor()
         for number in range(streams):
             monitor.state(monitor.add_stream(f"camera-{number}", live=True), State.streaming)
-        page = LivePage(ServeOptions(port=0, **options), monitor, contract or contract_with())
+        page = LivePage(
+            ServeOptions(port=0, **options), monitor, contract or contract_with(), gallery=gallery
+        )
         page.__enter__()
         opened.append(page)
         return Served(page, monitor)

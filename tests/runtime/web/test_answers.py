@@ -14,14 +14,12 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.images.files import write_image
+from foldcam.runtime.gallery.gallery import Gallery
 from foldcam.runtime.system.monitor import Cause, Monitor, State
 from foldcam.runtime.web import health
 from foldcam.runtime.web import history as history_module
 from foldcam.runtime.web.health import Health
 from foldcam.runtime.web.history import History
-from foldcam.runtime.web.thumbnails import SIDE, Thumbnails
 
 
 def test_latest_is_the_newest_result_of_every_stream(serve, make_item):
@@ -52,7 +50,8 @@ def test_a_snapshot_is_the_drawn_picture_in_full_size(serve, make_item):
     answer = served.get("/api/snapshot.jpg?stream=0")
     assert answer.getheader("content-type") == "image/jpeg"
     drawn = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-    assert drawn.shape == (900, 1600, 3)
+    assert drawn.shape == item.image.shape
+    assert drawn.shape[1] == 1600
     assert abs(drawn[::9, ::9].astype(int) - item.image[::9, ::9]).mean() < 3
 
 
@@ -102,8 +101,8 @@ def test_names_of_metrics_tell_their_units(serve, make_item):
     served = serve()
     served.feed(make_item())
     units = re.compile(
-        r"(seconds|hertz|bytes|info|up|clients|state|captured|processed|dropped|unanswered|"
-        r"reconnects|restarts|written|lost|fds|created)$"
+        r"(seconds|hertz|bytes|info|up|clients|state|captured|processed|dropped|thinned|unanswered|"
+        r"unknown|reconnects|restarts|written|lost|fds|created)$"
     )
     assert [name for name in families(served) if not units.search(name)] == []
 
@@ -204,39 +203,32 @@ def test_history_does_not_grow(monkeypatch):
     assert kept["minutes"][-1]["at"] == 420.0
 
 
-def test_thumbnails_are_files_or_folders_named_after_labels(serve, contract_with, tmp_path):
-    write_image(tmp_path / "red.png", np.full((40, 80, 3), (200, 0, 0), np.uint8))
-    write_image(tmp_path / "green" / "10.png", np.full((50, 50, 3), (0, 90, 0), np.uint8))
-    write_image(tmp_path / "green" / "9.png", np.full((50, 50, 3), (0, 200, 0), np.uint8))
-    write_image(tmp_path / "secret.png", np.zeros((9, 9, 3), np.uint8))
-    served = serve(thumbnails=str(tmp_path))
+def test_each_row_has_its_own_picture_with_its_own_heat(serve, gallery_of, contract_with):
+    with Gallery(gallery_of(), contract_with()) as gallery:
+        served = serve(gallery=gallery)
 
-    def picture(label):
-        answer = served.get(f"/api/thumbnail.jpg?label={label}")
-        if answer.status == 404:
-            return None
-        return cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+        def picture(row):
+            answer = served.get(f"/api/match.jpg?row={row}")
+            if answer.status == 404:
+                return None
+            decoded = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_COLOR)
+            return decoded[..., ::-1].astype(int)
 
-    assert picture("red").shape == (SIDE, SIDE, 3)
-    assert abs(picture("red")[48, 48].astype(int) - [200, 0, 0]).max() < 6
-    assert abs(picture("green")[48, 48].astype(int) - [0, 200, 0]).max() < 6
-    for none in ("blue", "secret", "../secret", "secret.png", "", "%00", "/etc/passwd"):
-        assert picture(none) is None
-
-
-def test_a_thumbnail_that_was_removed_is_none(contract_with, tmp_path):
-    write_image(tmp_path / "red.png", np.zeros((9, 9, 3), np.uint8))
-    thumbnails = Thumbnails(tmp_path, contract_with())
-    assert "red" in thumbnails
-    (tmp_path / "red.png").unlink()
-    assert thumbnails.jpeg("red") is None
+        # Hot at the lower left alone, and red elsewhere.
+        assert abs(picture(2)[5, 75] - [210, 40, 20]).max() < 12
+        assert picture(2)[55, 5, 0] < 180
+        assert abs(picture(1)[55, 5] - [30, 200, 40]).max() < 12
+        for none in ("3", "-1", "", "x", "%00", "\u00b2", "99999999999999999999", "1.0"):
+            assert picture(quote(none, safe="%")) is None
+        with served.watch() as client:
+            assert json.loads(client.recv(5))["gallery"] == contract_with().bank.sha256[:16]
 
 
-def test_a_folder_without_any_label_is_refused(contract_with, tmp_path):
-    with pytest.raises(FoldcamError, match=r"no thumbnail for any label.*blue.jpg"):
-        Thumbnails(tmp_path, contract_with())
-    with pytest.raises(FoldcamError, match="is not a folder"):
-        Thumbnails(tmp_path / "nothing", contract_with())
+def test_without_a_gallery_no_row_has_a_picture(serve):
+    served = serve()
+    assert served.get("/api/match.jpg?row=0").status == 404
+    with served.watch() as client:
+        assert json.loads(client.recv(5))["gallery"] is None
 
 
 def test_an_unchanged_file_is_not_sent_again(serve):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,10 +18,15 @@ from foldcam.benchmarks.studies.reliability.browser import (
     wait_for_body,
     why_no_browser,
 )
-from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.drawing.overlay import WARM, Style, overlay
+from foldcam.runtime.drawing.unknown import veil
+from foldcam.runtime.frame_results import FrameResults
+from foldcam.runtime.gallery.gallery import Gallery
+from foldcam.runtime.system.monitor import Cause
+from foldcam.runtime.vote import Vote
 from foldcam.runtime.web import broadcast
 
+ROW_0 = re.compile(r"api/match\.jpg\?row=0&of=0{16}$")
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect
 pytestmark = pytest.mark.skipif(bool(why_no_browser()), reason=why_no_browser())
@@ -75,6 +81,24 @@ def test_the_blend_is_that_of_the_overlay(serve, look, make_item):
     assert page.complaints == []
 
 
+def test_what_is_unknown_is_said_and_has_no_colour(serve, look, make_item):
+    served = serve()
+    heat = np.array([[1.0, 0.2], [0.0, 0.6]], np.float32)
+    item = make_item(size=(320, 240), colour=(90, 140, 60), heatmap=heat)
+    unknown = replace(item.result, unknown=True, known_score=0.3)
+    item = FrameResults(item.frame, [unknown])
+    served.feed(item)
+    page = look(served)
+    wait_for_body(page, "picture", "live")
+    expect(page.locator("#answer")).to_have_text(f"unknown, nearest {unknown.labels[0]}")
+    slide(page, "opacity", 70)
+    drawn = grid(page, 32, 24)
+    expected = veil(item.frame.image, item.heat, 0.7)
+    means = expected.reshape(24, 10, 32, 10, 3).mean((1, 3))
+    assert abs(drawn - means).max() < 16
+    assert page.complaints == []
+
+
 def test_below_the_threshold_there_is_no_heat(serve, look, make_item):
     served = serve()
     heat = np.array([[1.0, 0.0]], np.float32)
@@ -111,6 +135,32 @@ def test_an_estimate_has_two_colours_and_its_range(serve, look, make_item, outco
     assert page.complaints == []
 
 
+def test_the_voted_label_stands_before_what_the_frame_says(serve, look, make_item):
+    served = serve()
+    served.feed(make_item(vote=Vote("green", 0.6, 5, 0.0)))
+    page = look(served)
+    wait_for_body(page, "picture", "live")
+    assert page.locator("#answer").inner_text() == "green"
+    assert page.locator("#similarity").inner_text() == "60% of 5 frames; now red 0.90"
+    served.feed(make_item(1, vote=Vote("red", 1.0, 1, 0.0)))
+    expect(page.locator("#similarity")).to_have_text("100% of 1 frame, 0.90")
+    assert page.complaints == []
+
+
+def test_frames_left_out_by_every_are_no_drops_and_the_network_s_time_is_said(
+    serve, look, make_item
+):
+    served = serve()
+    served.monitor.dropped(0, Cause.skipped, 7, early=True)
+    served.monitor.processed(0, 5.0, {}, [12.0])
+    served.feed(make_item())
+    page = look(served)
+    expect(page.locator("#sources")).to_contain_text("7 left out by --every")
+    assert page.locator("#drops").inner_text() == "0"
+    assert page.locator("#causes").inner_text() == ""
+    expect(page.locator("#network")).to_have_text(re.compile(r"12(\.\d)? ms"))
+
+
 def test_labels_from_the_model_are_text_and_never_markup(serve, look, make_item):
     served = serve()
     hostile = "<img src=x onerror=alert(1)>"
@@ -120,6 +170,45 @@ def test_labels_from_the_model_are_text_and_never_markup(serve, look, make_item)
     assert page.locator("#nearest .name").first.inner_text() == hostile
     assert page.locator("#answer").inner_text() == hostile
     assert page.locator("#nearest img[onerror]").count() == 0
+
+
+def test_each_neighbour_shows_its_own_picture_of_the_gallery(
+    serve, look, make_item, gallery_of, contract_with
+):
+    with Gallery(gallery_of(), contract_with()) as gallery:
+        served = serve(gallery=gallery)
+        # Two rows of one label: each has a picture of its own.
+        served.feed(make_item(labels=["red", "red"], neighbors=np.array([2, 1], np.int32)))
+        page = look(served)
+        wait_for_body(page, "picture", "live")
+        expect(page.locator("#nearest img.thumb")).to_have_count(2)
+        colours = page.eval_on_selector_all(
+            "#nearest img.thumb",
+            """async images => Promise.all(images.map(async image => {
+              await image.decode();
+              const canvas = document.createElement("canvas");
+              const pen = canvas.getContext("2d");
+              pen.drawImage(image, 0, 0);
+              return [...pen.getImageData(70, 50, 1, 1).data].slice(0, 3);
+            }))""",
+        )
+        assert abs(np.array(colours) - [(210, 40, 20), (30, 200, 40)]).max() < 16
+        # The next frame's neighbours come with theirs, though the labels are the same.
+        served.feed(make_item(1, labels=["red", "red"], neighbors=np.array([0, 1], np.int32)))
+        expect(page.locator("#nearest img.thumb").first).to_have_attribute("src", ROW_0)
+        assert page.complaints == []
+
+
+def test_without_a_gallery_no_neighbour_has_a_picture(serve, look, make_item):
+    served = serve()
+    served.feed(make_item())
+    page = look(served)
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    wait_for_body(page, "picture", "live")
+    expect(page.locator("#nearest span.thumb")).to_have_count(2)
+    assert page.locator("#nearest img").count() == 0
+    assert not [url for url in asked if "match" in url]
 
 
 def test_regions_have_boxes_and_heat_stays_within_them(serve, look, make_item):

@@ -55,7 +55,7 @@ def test_with_the_token_every_route_answers(serve, make_item, token):
     bearer = {"Authorization": f"Bearer {token}"}
     for route in served.page.routes():
         if isinstance(route, Route):
-            expected = 404 if "thumbnail" in route.path else 200
+            expected = 404 if "match" in route.path else 200
             assert served.get(route.path, **bearer).status == expected, route.path
     with served.watch(additional_headers=bearer) as client:
         assert "hello" in client.recv(5)

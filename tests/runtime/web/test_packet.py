@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from foldcam.runtime.drawing.frame_results import FrameResults
 from foldcam.runtime.drawing.overlay import heatmap_on_frame
+from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.images.preprocess import Affine, Preprocessing
 from foldcam.runtime.web.packet import LONGEST_SIDE, encode_packet
 
@@ -121,6 +121,18 @@ def test_a_frame_without_regions_is_a_picture_alone(make_item):
     assert picture.shape == (48, 64, 3)
 
 
+def taps(cell: int, from_centre: float, cells: int) -> np.ndarray:
+    """Weights of all cells at a place in one of them, as blend.js has them."""
+    blur = 2 / 3
+    before = max(blur - 0.5 - from_centre, 0) ** 2 / (2 * blur**2)
+    after = max(blur - 0.5 + from_centre, 0) ** 2 / (2 * blur**2)
+    weights = np.zeros(cells)
+    weights[cell] = 1 - before - after
+    weights[max(cell - 1, 0)] += before
+    weights[min(cell + 1, cells - 1)] += after
+    return weights
+
+
 def test_the_maps_place_paints_what_the_overlay_paints(make_item):
     """The browser's rule, in numpy, against the run's own overlay."""
     affine = Affine(2.0, 2.0, 10.0, -6.0)
@@ -134,11 +146,7 @@ def test_the_maps_place_paints_what_the_overlay_paints(make_item):
             u, v = ((column + 0.5) / 40 - x) / across, ((row + 0.5) / 30 - y) / down
             if not (0 <= u <= 1 and 0 <= v <= 1):
                 continue
-            at = np.clip([v * 2 - 0.5, u * 3 - 0.5], 0, [1, 2])
-            low = np.minimum(np.floor(at).astype(int), [0, 1])
-            (below, beside), (i, j) = at - low, low
-            corners = cells[i : i + 2, j : j + 2] / 255
-            painted[row, column] = (
-                np.array([1 - below, below]) @ corners @ np.array([1 - beside, beside])
-            )
-    assert abs(painted - heatmap_on_frame(heat, affine, (9, 12), (40, 30))).max() < 0.005
+            i, j = min(int(v * 2), 1), min(int(u * 3), 2)
+            upright, along = taps(i, v * 2 - i - 0.5, 2), taps(j, u * 3 - j - 0.5, 3)
+            painted[row, column] = upright @ (cells / 255) @ along
+    assert abs(painted - heatmap_on_frame(heat, affine, (9, 12), (40, 30))).max() < 0.01

@@ -1,0 +1,1 @@
+"""Does a score tell images of unknown labels from those that the bank knows?"""

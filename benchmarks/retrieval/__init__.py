@@ -1,0 +1,1 @@
+"""`foldcam evaluate retrieval`: does the bank give the right label, and where does it not?"""

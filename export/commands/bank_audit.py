@@ -1,0 +1,115 @@
+"""`foldcam bank audit`: flags turned into calls of public functions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from foldcam.export.commands.bank_life import BankFile
+from foldcam.export.commands.options import Json, data_document, say_notes
+from foldcam.runtime.at_stake import Read, Written, check_outputs
+
+if TYPE_CHECKING:
+    from foldcam.export.audit.audit import Audit
+
+_SHOWN = 10
+
+
+def audit(
+    bank: BankFile,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="Reads the pictures of the rows from this data set, for the page: the one that "
+            "the bank was built from.",
+            show_default="names alone",
+            metavar="DATA",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Writes a page with all that was found to this .html file."),
+    ] = None,
+    most: Annotated[
+        int,
+        typer.Option(help="Limits the rows on the page that are likely mislabelled.", min=1),
+    ] = 100,
+    seed: Annotated[int, typer.Option(help="Sets the seed of planted wrong labels.", min=0)] = 0,
+    as_json: Json = False,
+) -> None:
+    """Look for wrong labels, near-duplicates across labels, mixed labels and lonely rows."""
+    from foldcam.export.audit.audit import audit_bank
+    from foldcam.export.audit.page import write_page
+    from foldcam.export.bank import Bank
+    from foldcam.export.banks.pictures import RowPictures
+    from foldcam.export.datasets import load_dataset
+    from foldcam.runtime.system.command import print_json
+
+    if out is not None and out.suffix.lower() not in (".html", ".htm"):
+        raise typer.BadParameter(f"--out {out} is not an .html file.")
+    if images is not None and out is None:
+        raise typer.BadParameter("--images gives the page its pictures: give --out, too.")
+    check_outputs([Read("BANK", bank), Read("--images", images)], [Written("--out", out)])
+    held = Bank.load(bank)
+    dataset = None if images is None else load_dataset(images, "all")
+    if dataset is not None:
+        say_notes(dataset)
+    found = audit_bank(held, seed)
+    document: dict[str, Any] = {"bank": str(bank), **found.document()}
+    if out is not None:
+        pictures = RowPictures(held, dataset)
+        write_page(out, found, pictures, bank, most)
+        document["page"] = str(out)
+        if dataset is not None:
+            document |= data_document(dataset)
+            document["pictures_not_found"] = len(pictures.missing)
+    if as_json:
+        print_json(document)
+    else:
+        _print(found, document)
+
+
+def _print(found: Audit, document: dict[str, Any]) -> None:
+    from foldcam.export.audit.audit import trial_text
+    from foldcam.runtime.system.command import print_text
+    from foldcam.runtime.system.text import printable
+
+    def called(item: dict[str, Any]) -> str:
+        return printable(item["name"] or f"row {item['row']}") + f" ({printable(item['label'])})"
+
+    print_text(
+        f"{document['bank']}: {document['rows']} rows of {document['labels']} labels, of which "
+        f"{document['doubted']} are doubted"
+    )
+    if found.trial is not None:
+        print_text(f"  {trial_text(found.trial)}")
+    for note in document["notes"]:
+        print_text(f"  note: {note}")
+    lines = {
+        "likely_mislabelled": lambda i: f"{called(i)}, rather {printable(i['rather'])}?",
+        "near_duplicates": lambda i: (
+            " and ".join(map(called, i["rows"]))
+            + (", the same file" if i["same_picture"] else f", cosine {i['similarity']}")
+        ),
+        "mixed_labels": lambda i: (
+            " and ".join(map(printable, i["labels"]))
+            + f", mixed to {min(i['mixing'], 1):.0%} of chance"
+        ),
+        "lonely": called,
+    }
+    for name, line in lines.items():
+        items = document[name]
+        print_text(f"{name.replace('_', ' ')}: {len(items)}")
+        for item in items[:_SHOWN]:
+            print_text(f"  {line(item)}")
+        if len(items) > _SHOWN:
+            print_text(f"  and {len(items) - _SHOWN} more (--out or --json)")
+    if document.get("pictures_not_found"):
+        print_text(
+            f"note: {document['pictures_not_found']} pictures of the page were not found: give the "
+            "data set that the bank was built from."
+        )
+    if "page" in document:
+        print_text(f"Written to {document['page']}")

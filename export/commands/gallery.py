@@ -1,0 +1,102 @@
+"""`foldcam gallery`: the pictures of a folded model's bank, in a file beside the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from foldcam.export.commands.options import BatchSize, Json, say_notes, split_of
+from foldcam.runtime.at_stake import Read, Written, check_outputs
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.command import print_json
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command(epilog="Example: foldcam gallery birds.onnx --images CUB_200_2011")
+def gallery(
+    model: Annotated[
+        Path,
+        typer.Argument(help="The folded model whose bank is shown.", metavar="MODEL.onnx"),
+    ],
+    images: Annotated[
+        Path,
+        typer.Option(help="Reads the training images that the model's bank was built from."),
+    ],
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Takes this part of the data: train, valid, test or all.",
+            show_default="that of the model's bank",
+        ),
+    ] = None,
+    bank: Annotated[
+        Path | None,
+        typer.Option(
+            help="Finds each row's image by this bank, the one that was folded into the model; "
+            "needed where the bank was changed after it was built (default: none)."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Writes the gallery to this .gallery file.",
+            show_default="MODEL.gallery beside the model",
+        ),
+    ] = None,
+    batch_size: BatchSize = 16,
+    as_json: Json = False,
+) -> None:
+    """Write the thumbnail and the map of each training image beside a folded model.
+
+    The gallery holds pictures of the training set: keep it as you keep those.
+    """
+    from dataclasses import asdict
+
+    from foldcam.export.bank import Bank
+    from foldcam.export.datasets import SPLITS, load_dataset
+    from foldcam.export.gallery import make_gallery
+    from foldcam.export.progress import ProgressBar
+    from foldcam.runtime.contract.onnx_file import read_contract
+    from foldcam.runtime.gallery.gallery import SUFFIX, gallery_path
+
+    path = out or gallery_path(model)
+    if path.suffix != SUFFIX:
+        raise FoldcamError(f"--out {path}: a gallery is a {SUFFIX} file.")
+    check_outputs(
+        [Read("MODEL", model), Read("--images", images), Read("--bank", bank)],
+        [Written("--out", path)],
+    )
+    contract = read_contract(model)
+    # A bank that was made by hand may name no part.
+    built_from = contract.origin.split if contract.origin.split in SPLITS else "all"
+    dataset = load_dataset(
+        images,
+        split_of(built_from if split is None else split),
+        continuous=contract.outcome is not None,
+    )
+    say_notes(dataset)
+    with ProgressBar() as progress:
+        report = make_gallery(
+            model,
+            dataset,
+            path,
+            bank=None if bank is None else Bank.load(bank),
+            batch_size=batch_size,
+            progress=lambda done, total: progress("gallery", done, total),
+        )
+    size = path.stat().st_size
+    if as_json:
+        document = {**asdict(report), "path": str(path), "bytes": size, "notes": report.notes()}
+        print_json(document)
+        return
+    print(f"{path}: {size / 1e6:.1f} MB, pictures of {report.rows - report.missing} rows")
+    for note in report.notes():
+        print(f"  note: {note}")
+    print(f"Next: runtime run {model} --file PHOTO --save out/ --beside")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,1 @@
+"""Which images are unknown: scores of a bank, the threshold, and the rule in a folded model."""

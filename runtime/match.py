@@ -1,0 +1,125 @@
+"""What a frame was matched to: the nearest row's own picture, with its own heat."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from foldcam.runtime.contract.schema import Contract
+from foldcam.runtime.drawing.beside import NARROWEST, side_by_side
+from foldcam.runtime.drawing.overlay import Heat, heatmap_on_frame, overlay, overlay_both
+from foldcam.runtime.drawing.style import MapName, Style
+from foldcam.runtime.gallery.gallery import Gallery
+from foldcam.runtime.images.given import ImageLike
+from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.result import Result
+
+_SHARE = 0.6
+_TINY = 1e-12
+
+
+def row_picture(gallery: Gallery, row: int, style: Style) -> Image | None:
+    """The picture of a bank row with its own heat: where *it* has the evidence.
+
+    Args:
+        gallery: of the model.
+        row: from 0 to N - 1.
+        style: how heat is drawn. A contrast belongs to two labels; of a row's own picture its
+            contribution is drawn in place of it.
+
+    Returns:
+        `uint8 [H, W, 3]` RGB; None where the gallery has no picture of the row.
+
+    Raises:
+        IndexError: the bank has no such row.
+        FoldcamError: the gallery cannot be read any more.
+    """
+    picture = gallery.picture(row)
+    if picture is None:
+        return None
+    contract = gallery.contract
+    recipe = contract.preprocessing
+    _, affine = recipe.resized(picture)
+    height, width = picture.shape[:2]
+    painted = [
+        None
+        if heat is None
+        else heatmap_on_frame(heat, affine, (recipe.width, recipe.height), (width, height))
+        for heat in _halves(gallery.map(row), style, contract)
+    ]
+    warm, cold = painted
+    assert warm is not None
+    if cold is None:
+        return overlay(picture, warm, style.opacity, style.colormap, style.threshold)
+    return overlay_both(picture, warm, cold, style.opacity, style.threshold)
+
+
+def with_match(image: Image, result: Result | None, gallery: Gallery, style: Style) -> Image:
+    """A drawn frame, and beside it the picture that its first region was matched to.
+
+    Args:
+        image: `uint8 [H, W, 3]` RGB, the frame with its own heat.
+        result: what the model said of it; None or one without an answer has no match.
+        gallery: of the model.
+        style: how the match's heat is drawn.
+
+    Returns:
+        A new image, whose size depends on the frame's size alone: a film keeps its size.
+    """
+    height, width = image.shape[:2]
+    panel = max(NARROWEST, round(_SHARE * min(height, width) / 2) * 2)
+    if result is None or not result.valid or not len(result.neighbors):
+        return side_by_side(image, None, ["no match"], panel)
+    return side_by_side(
+        image, row_picture(gallery, int(result.neighbors[0]), style), match_lines(result, gallery),
+        panel,
+    )  # fmt: skip
+
+
+def match_lines(result: Result, gallery: Gallery, at: int = 0) -> list[str]:
+    """What is said of a matched row: its label, the similarity to it, and its picture's name.
+
+    Args:
+        result: with an answer.
+        gallery: of the model.
+        at: which of the neighbors.
+    """
+    row = int(result.neighbors[at])
+    label = result.labels[at] if result.labels else f"row {row}"
+    lines = [label, f"similarity {result.similarities[at]:.2f}", gallery.name(row)]
+    return [line for line in lines if line]
+
+
+def draw_beside(
+    image: ImageLike,
+    result: Result,
+    gallery: Gallery,
+    opacity: float = 0.6,
+    map: MapName = "heatmap",
+) -> Image:
+    """The photograph with its heat, and beside it the picture that it was matched to with its own.
+
+    Args:
+        image: the one that `result` is of, as an array, a path, or a Pillow picture.
+        result: what the model said of it.
+        gallery: of the model.
+        opacity: of the hottest places, in [0, 1].
+        map: which map is drawn, see `Result.draw`.
+
+    Returns:
+        A new `uint8 [H', W', 3]` RGB: the photograph with a caption at the left, the match with
+        its label, the similarity and its name at the right.
+
+    Raises:
+        FoldcamError: as `Result.draw`, or the gallery cannot be read any more.
+    """
+    drawn = result.draw(image, opacity=opacity, map=map, caption=True)
+    return with_match(drawn, result, gallery, Style(opacity, map=map))
+
+
+def _halves(signed: Heat, style: Style, contract: Contract) -> tuple[Heat, Heat | None]:
+    """What is warm and what is cold, as shares of one maximum; see `drawing.maps.maps_of`."""
+    warm = np.maximum(signed, 0.0)
+    if style.map == "heatmap" and contract.outcome is None:
+        return warm / np.maximum(warm.max(), np.float32(_TINY)), None
+    most = np.maximum(np.abs(signed).max(), np.float32(_TINY))
+    return warm / most, np.maximum(-signed, 0.0) / most
