@@ -293,7 +293,8 @@ def _report(summary: Summary, table: TableSink | None, *, to_stderr: bool, quiet
         lines.append(f"from capture to result: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
     if table is None and summary.labels:
         counts = ", ".join(f"{label} ({count})" for label, count in summary.labels.items())
-        lines.append(f"nearest: {printable(counts)}")
+        what = "classes" if summary.classified else "nearest"
+        lines.append(f"{what}: {printable(counts)}")
     if summary.unknown is not None:
         lines.append(f"unknown: {summary.unknown} of {_answered(summary)}")
     if table is None and summary.estimate is not None:
