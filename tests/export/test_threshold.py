@@ -233,6 +233,14 @@ def test_export_chooses_a_rule_too(foldcam, networks, photos, held_out, working_
     assert status == 0, err
     assert "unknown if" in out
     assert read_contract(working_directory / "model.onnx").unknown.known_images >= 19
+    # Of too few the model is there, and it is said that it has no rule.
+    shutil.rmtree(many / "red")
+    shutil.rmtree(many / "green")
+    status, _, err = foldcam("export", "tinynet:make_tiny", "--images", photos, "--size", "32",
+                             "--calibrate-unknown", many, "--out", "less.onnx")  # fmt: skip
+    assert (status, err.count("error:")) == (1, 1)
+    assert "less.onnx is written, but has no rule for unknown images" in err
+    assert read_contract(working_directory / "less.onnx").unknown is None
 
 
 def test_the_self_test_of_another_library_compares_the_score(with_whitened):
