@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeR
 
 
 class ProgressBar:
-    """One bar per named stage; silent where standard error is not a terminal.
+    """One bar per named stage; where standard error is no terminal, only how it ended.
 
     Use as a context manager and hand the object itself to whatever takes a
     callback `(stage, done, total)`.
@@ -26,7 +26,6 @@ class ProgressBar:
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> ProgressBar:
-        self._progress.start()
         return self
 
     def __exit__(
@@ -40,5 +39,7 @@ class ProgressBar:
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Show that `done` of `total` images of `stage` are finished."""
         if stage not in self._tasks:
+            # Not before: an error of before the first image would have an empty line above it.
+            self._progress.start()
             self._tasks[stage] = self._progress.add_task(stage, total=total)
         self._progress.update(self._tasks[stage], completed=done, total=total)
