@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from foldcam.runtime.system.text import quantity
+
 
 @dataclass(frozen=True)
 class Vote:
@@ -43,8 +45,7 @@ class Vote:
             said: the frame's own words, which begin with its answer.
             answer: that answer.
         """
-        frames = f"{self.frames} frame{'' if self.frames == 1 else 's'}"
-        support = f"{self.support:.0%} of {frames}"
+        support = f"{self.support:.0%} of {quantity(self.frames, 'frame')}"
         if answer == self.answer:
             return f"{said}, {support}"
         return f"{self.answer}, {support}; now {said}"

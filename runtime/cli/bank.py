@@ -12,7 +12,7 @@ import typer
 
 from foldcam.runtime.errors import ExitStatus, FoldcamError
 from foldcam.runtime.system.command import print_json, print_text
-from foldcam.runtime.system.text import printable
+from foldcam.runtime.system.text import printable, quantity
 
 if TYPE_CHECKING:
     import numpy as np
@@ -230,7 +230,7 @@ def _frames(
         opened.close()
     taken = best_frames(candidates, most)
     print(
-        f"{len(candidates)} frames in {seconds:g} s, of which {len(taken)} are learned",
+        f"{quantity(len(candidates), 'frame')} in {seconds:g} s, learned: {len(taken)}",
         file=sys.stderr,
     )
     stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -244,11 +244,11 @@ def _frames(
 def _added_lines(report: dict[str, Any], nearer: Any) -> list[str]:
     label = printable(report["label"])
     lines = [
-        f"{report['bank']}: {report['added']} rows of {label!r} added; it has {report['rows']} "
-        f"rows of {report['labels']} labels"
+        f"{report['bank']}: {quantity(report['added'], 'row')} of '{label}' added; it has "
+        f"{quantity(report['rows'], 'row')} of {report['labels']} labels"
     ]
     if report["known"]:
-        lines.append(f"  {len(report['known'])} pictures were in the bank already")
+        lines.append(f"  in the bank already: {quantity(len(report['known']), 'picture')}")
     lines += [
         f"  note: {printable(each.name)} looks more like {printable(each.label)!r} "
         f"({each.similarity:.2f}) than like the others of {label!r}"
@@ -257,7 +257,7 @@ def _added_lines(report: dict[str, Any], nearer: Any) -> list[str]:
     lines += [
         f"  left out: {printable(each['name'])}: {each['reason']}" for each in report["unusable"]
     ]
-    return [*lines, "To take it back: runtime bank undo MODEL"]
+    return [*lines, "To take it back: runtime bank undo MODEL"] if report["added"] else lines
 
 
 def _report_removed(model: Path, removed: Any, json: bool) -> None:
@@ -273,8 +273,9 @@ def _report_removed(model: Path, removed: Any, json: bool) -> None:
             }
         )  # fmt: skip
         return
-    lines = [f"{bank_path(model)}: {rows} rows are gone from the file"]
+    lines = [f"{bank_path(model)}: gone from the file: {quantity(rows, 'row')}"]
     lines += [f"  {count} of {printable(name)}" for name, count in removed.labels.items()]
     lines += [f"  the label {printable(name)} is gone" for name in removed.labels_gone]
-    lines.append(f"{removed.bank.rows} rows of {len(removed.bank.labels)} labels are left")
+    left = quantity(removed.bank.rows, "row")
+    lines.append(f"{left} of {len(removed.bank.labels)} labels are left")
     print_text("\n".join(lines))

@@ -13,7 +13,8 @@ from foldcam.runtime.images.preprocess import Image
 
 NARROWEST = 96
 """Pixels of either side at least, in height and width."""
-_GROUND = 12
+GROUND = 12
+"""Grey of what no picture covers."""
 
 
 def side_by_side(left: Image, right: Image | None, lines: Sequence[str], width: int) -> Image:
@@ -31,7 +32,7 @@ def side_by_side(left: Image, right: Image | None, lines: Sequence[str], width: 
     """
     height = max(left.shape[0], NARROWEST)
     gap = max(2, width // 40)
-    canvas = np.full((height, left.shape[1] + gap + width, 3), _GROUND, np.uint8)
+    canvas = np.full((height, left.shape[1] + gap + width, 3), GROUND, np.uint8)
     canvas[: left.shape[0], : left.shape[1]] = left
     side = canvas[:, left.shape[1] + gap :]
     line = line_height(label_size(side)) + 2

@@ -115,7 +115,11 @@ def opened(
         if config.model.path is None and config.log.status:
             print(f"model: {printable(str(path))}", file=sys.stderr)
         model = stack.enter_context(
-            FoldedModel(_backend(path, config, config.model.build), lambda: _backend(path, config))
+            FoldedModel.of_file(
+                path,
+                lambda: _backend(path, config, config.model.build),
+                lambda: _backend(path, config),
+            )
         )
         check_map(config.style.map, model.contract)
         model.unknown_rule = unknown_rule(config.model, model.contract)

@@ -38,7 +38,8 @@ STYLE = """
 .card img { width: 100%; }
 .card h3 { font-size: 1rem; margin: 0; overflow-wrap: anywhere; }
 .card h3 span { font-weight: 400; font-variant-numeric: tabular-nums; }
-.card .pictures { margin-top: 8px; }
+.card .pictures { margin-top: 8px; flex-wrap: wrap; }
+.card .pictures figure { flex-basis: 40%; }
 .card figcaption { color: var(--quiet); }
 .card .quiet { font-size: .85rem; overflow-wrap: anywhere; }
 .card.unknown h3 b, .card.silent h3 b { color: var(--bad); }
@@ -100,7 +101,7 @@ def card(item: FrameResults, name: str) -> str:
                 lines = match_lines(result, item.gallery)
                 # What the heading says of the only answer need not be said twice.
                 matched_to = lines if len(results) > 1 else lines[-1:]
-                pictures.append(_figure(uri, ["matched to", *matched_to]))
+                pictures.append(_figure(uri, [_matched(result), *matched_to]))
     answers = [_answer(result) for result in results]
     if len(item.results) > len(results):
         answers.append(f'<p class="quiet">and {len(item.results) - len(results)} more regions</p>')
@@ -184,6 +185,10 @@ def listed(title: str, lines: Sequence[str]) -> str:
 def _figure(uri: str | None, lines: Sequence[str]) -> str:
     picture = f'<img src="{uri}" alt="" loading="lazy" decoding="async">' if uri else ""
     return f"<figure>{picture}<figcaption>{'<br>'.join(map(_text, lines))}</figcaption></figure>"
+
+
+def _matched(result: Result) -> str:
+    return "nearest picture" if (result.vote or result).unknown else "matched to"
 
 
 def _answer(result: Result) -> str:
