@@ -16,7 +16,7 @@ from foldcam.runtime.images.listing import in_words
 from foldcam.runtime.system.command import print_json, print_text
 from foldcam.runtime.system.redaction import redacted
 from foldcam.runtime.system.standard_streams import claim_output
-from foldcam.runtime.system.text import number_text, printable, quantity
+from foldcam.runtime.system.text import number_text, printable, quantity, shorten
 
 if TYPE_CHECKING:
     from foldcam.runtime.config import RunConfig
@@ -291,7 +291,9 @@ def _report(summary: Summary, table: TableSink | None, *, to_stderr: bool, quiet
         p50, p99 = (summary.latency_ms[name] for name in ("p50", "p99"))
         lines.append(f"from capture to result: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
     if table is None and summary.labels:
-        counts = ", ".join(f"{label} ({count})" for label, count in summary.labels.items())
+        counts = ", ".join(
+            f"{shorten(label, 80)} ({count})" for label, count in summary.labels.items()
+        )
         lines.append(f"nearest: {printable(counts)}")
     if summary.unknown is not None:
         lines.append(f"unknown: {summary.unknown} of {_answered(summary)}")

@@ -27,12 +27,9 @@ STYLE = """
 #figures dt { color: var(--quiet); font-size: .85rem; }
 #figures dd { margin: 0; font-size: 1.4rem; font-variant-numeric: tabular-nums; }
 #controls { display: flex; flex-wrap: wrap; gap: 8px 16px; margin: 16px 0; align-items: end; }
-#controls label { display: grid; font-size: .85rem; color: var(--quiet); min-width: 0; }
-#controls select { font: inherit; font-size: 1rem; min-height: 40px; max-width: min(100%, 320px); }
-@media (max-width: 600px) {
-  #controls label { flex: 1 1 140px; grid-template-columns: minmax(0, 1fr); }
-  #controls select { width: 100%; }
-}
+#controls label { display: grid; grid-template-columns: minmax(0, 1fr); font-size: .85rem;
+  color: var(--quiet); flex: 1 1 140px; max-width: 260px; }
+#controls select { font: inherit; font-size: 1rem; min-height: 40px; width: 100%; }
 #shown { min-height: 40px; align-content: center; }
 .card { content-visibility: auto; contain-intrinsic-size: 300px 340px; }
 .card img { width: 100%; }
@@ -42,7 +39,7 @@ STYLE = """
 .card .pictures figure { flex-basis: 40%; }
 .card figcaption { color: var(--quiet); }
 .card .quiet { font-size: .85rem; overflow-wrap: anywhere; }
-.card.unknown h3 b, .card.silent h3 b { color: var(--bad); }
+.card h3.bad b { color: var(--bad); }
 li { overflow-wrap: anywhere; }
 summary { cursor: pointer; min-height: 32px; }
 """
@@ -193,7 +190,8 @@ def _matched(result: Result) -> str:
 
 def _answer(result: Result) -> str:
     if result.error is not None:
-        return f"<h3><b>{escape(result.answer)}</b></h3><p class='quiet'>{_text(result.error)}</p>"
+        why = f'<p class="quiet">{_text(result.error)}</p>'
+        return f'<h3 class="bad"><b>{escape(result.answer)}</b></h3>{why}'
     similarity = f"{result.similarities[0]:.3f}"
     if result.estimate is not None:
         said, detail = f"estimate {result.answer}", [f"similarity {similarity}"]
@@ -202,11 +200,13 @@ def _answer(result: Result) -> str:
         said = (result.vote or result).answer
         detail = [f"nearest: {result.labels[0]}"] if result.unknown else []
         if result.vote is not None:
-            detail.append(result.vote.before(result.answer, result.answer))
+            now = "" if result.answer == said else f"; now {result.answer}"
+            detail.append(f"{result.vote.votes}{now}")
     if result.no_evidence:
         detail.append("nothing in the picture speaks for it")
     quiet = f'<p class="quiet">{_text(", ".join(detail))}</p>' if detail else ""
-    return f"<h3><b>{_text(said)}</b> <span>{similarity}</span></h3>{quiet}"
+    mark = ' class="bad"' if (result.vote or result).unknown else ""
+    return f"<h3{mark}><b>{_text(said)}</b> <span>{similarity}</span></h3>{quiet}"
 
 
 def _kinds(results: Sequence[Result]) -> list[str]:
