@@ -263,6 +263,8 @@ class FoldedModel:
                 raise FoldcamError(f"explain: of the other image, {found.error}.")
             direction = self._bank.toward(found.embedding)
         elif label is not None:
+            if against == label:
+                raise FoldcamError(f"explain: {label!r} cannot be asked against itself.")
             direction = self._bank.direction_of(label, against)
         assert direction is not None
         asked = np.asarray(direction, np.float32)

@@ -283,7 +283,9 @@ def _report(summary: Summary, table: TableSink | None, *, to_stderr: bool, quiet
         lines += [str(table), ""]
     lines.append(
         f"{quantity(summary.frames, 'frame')} in {summary.seconds:.1f} s "
-        f"({summary.fps:.1f} fps), network {summary.network_ms['p50']:.1f} ms per image"
+        f"({summary.fps:.1f} fps)"
+        # Without a region the network had nothing to do.
+        + (f", network {p50:.1f} ms per image" if (p50 := summary.network_ms["p50"]) else "")
         + (f", {quantity(summary.thinned, 'frame')} left out by --every" if summary.thinned else "")
         + (", stopped by the user" if summary.interrupted else "")
     )
