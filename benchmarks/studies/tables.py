@@ -20,7 +20,7 @@ from foldcam.benchmarks.houses import report as houses
 from foldcam.benchmarks.latency import report as latency
 from foldcam.benchmarks.localization.report import markdown_differences, markdown_table
 from foldcam.benchmarks.overhead import report as overhead
-from foldcam.benchmarks.studies import audit, gate, voting
+from foldcam.benchmarks.studies import audit, bank_input, gate, voting
 from foldcam.benchmarks.studies.architectures.study import RESULT as ARCHITECTURES
 from foldcam.benchmarks.studies.architectures.study import markdown_table as architectures_table
 from foldcam.benchmarks.studies.explanation import report as explanation
@@ -57,6 +57,13 @@ def _localization() -> dict[str, Any]:
 def _audit() -> dict[str, Any]:
     document: dict[str, Any] = json.loads(
         (RESULTS / "audit" / "audit.json").read_text(encoding="utf-8")
+    )
+    return document
+
+
+def _bank_input() -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(
+        (RESULTS / "bank-input" / bank_input.RESULT).read_text(encoding="utf-8")
     )
     return document
 
@@ -225,6 +232,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "readme-cub": lambda: markdown_table(
         _localization(), ("grid_pointing", "insertion", "deletion", "pixel_ap")
     ),
+    "bank-input": lambda: bank_input.markdown_table(_bank_input()),
     "audit": lambda: audit.markdown_table(_audit()),
     "explanation": lambda: explanation.markdown_table(RESULTS),
     "cub-setting": _setting,

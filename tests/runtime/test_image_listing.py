@@ -158,22 +158,6 @@ def test_a_named_file_that_was_left_out_is_in_the_status(runtime, tiny_model, ph
     assert len(lines.read_text().splitlines()) == 1
 
 
-def test_thumbnails_take_the_same_pictures(mixed, tmp_path):
-    from types import SimpleNamespace
-
-    from foldcam.runtime.web.thumbnails import Thumbnails
-
-    folder = tmp_path / "thumbnails"
-    (folder / "red").mkdir(parents=True)
-    (folder / "red" / "1.txt").touch()
-    (folder / "red" / "2.jfif").write_bytes(jpeg())
-    (folder / "blue.jfif").write_bytes(jpeg())
-    labels = [SimpleNamespace(name=name) for name in ("red", "blue", "green")]
-    found = Thumbnails(folder, SimpleNamespace(labels=labels))
-    assert [name in found for name in ("red", "blue", "green")] == [True, True, False]
-    assert found.jpeg("red") is not None
-
-
 def test_a_socket_is_left_out(tmp_path):
     with socket.socket(socket.AF_UNIX) as made:
         made.bind(str(tmp_path / "s.jpg"))

@@ -7,9 +7,11 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from foldcam.benchmarks.cli import app
+from foldcam.runtime.drawing.text import draw_caption
 from foldcam.runtime.images.files import read_image
 from foldcam.runtime.system.command import run_app
 
@@ -64,7 +66,8 @@ def test_it_prints_a_table_and_a_verdict_and_writes_what_it_is_asked_for(
     document = json.loads((tmp_path / "results" / "explanation.json").read_text())
     assert document["images"]["test"] == 9
     assert document["verdict"] in (tmp_path / "results" / "explanation.md").read_text()
-    assert read_image(tmp_path / "maps.png").shape[0] == 9 * 176
+    tile = draw_caption(np.zeros((176, 176, 3), np.uint8), "contribution")
+    assert read_image(tmp_path / "maps.png").shape[0] == 9 * tile.shape[0]
 
 
 def test_json_is_one_document(command, wandering: Path) -> None:

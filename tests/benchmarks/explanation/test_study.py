@@ -13,6 +13,7 @@ from foldcam.benchmarks.explanation.data import Parts
 from foldcam.benchmarks.explanation.report import contact_sheet, markdown_table, text_table
 from foldcam.benchmarks.explanation.study import Explanation, ExplanationOptions, run_explanation
 from foldcam.export.models.spec import LoadedModel
+from foldcam.runtime.drawing.text import draw_caption
 
 PLAIN = ("contribution", "heatmap_by_mean")
 
@@ -130,4 +131,5 @@ def test_tables_have_a_line_for_each_method_and_a_sheet_a_row_for_each_picture(
     assert len(markdown_table(document).splitlines()) == 2 + len(document["methods"])
     sheet = contact_sheet(wandering_result.shown)
     assert sheet.dtype == np.uint8
-    assert sheet.shape == (12 * 176, (1 + len(document["methods"])) * 176, 3)
+    tile = draw_caption(np.zeros((176, 176, 3), np.uint8), "contribution")
+    assert sheet.shape == (12 * tile.shape[0], (1 + len(document["methods"])) * 176, 3)
