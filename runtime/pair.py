@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 
 from foldcam.runtime.drawing.beside import GROUND, side_by_side
 from foldcam.runtime.drawing.text import draw_caption
 from foldcam.runtime.images.given import ImageLike, as_image
 from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.images.small import fitted
 from foldcam.runtime.model import FoldedModel
 from foldcam.runtime.result import Result
 
@@ -84,12 +84,10 @@ def draw_pair(pair: Pair, first: ImageLike, second: ImageLike) -> Image:
 
 def _sized(image: Image) -> Image:
     """The picture at the height of both, and on a ground where it is much wider or narrower."""
-    height, width = image.shape[:2]
-    scale = min(_SIDE / height, 2 * _SIDE / width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    ground = np.full((_SIDE, max(size[0], _SIDE // 2), 3), GROUND, np.uint8)
-    ground[: size[1], : size[0]] = cv2.resize(image, size, interpolation=way)
+    sized = fitted(image, 2 * _SIDE, _SIDE, enlarge=True)
+    height, width = sized.shape[:2]
+    ground = np.full((_SIDE, max(width, _SIDE // 2), 3), GROUND, np.uint8)
+    ground[:height, :width] = sized
     return ground
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.images.small import fitted
 
 _SIDE = 256
 
@@ -37,11 +38,7 @@ def sharpness(image: Image) -> float:
     Args:
         image: `uint8 [H, W, 3]` RGB.
     """
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    scale = _SIDE / max(grey.shape)
-    if scale < 1:
-        size = max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale))
-        grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    grey = fitted(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8), _SIDE, _SIDE)
     return float(cv2.Laplacian(grey, cv2.CV_64F).var())
 
 

@@ -194,8 +194,9 @@ class _Opening:
                 )
             if suffix in (*IMAGE_SUFFIXES, *FILM_SUFFIXES):
                 raise FoldcamError(
-                    f"--save {path}: {suffix} is not written; films are {', '.join(VIDEO_OUTPUTS)}, "
-                    f"a picture is {', '.join(WRITTEN_SUFFIXES)}, and anything else is a folder."
+                    f"--save {path}: {suffix} is not written; films are "
+                    f"{', '.join(VIDEO_OUTPUTS)}, a picture is {', '.join(WRITTEN_SUFFIXES)}, and "
+                    "anything else is a folder."
                 )
         sinks: list[Sink] = []
         # A segment that is cut off by a power failure plays if its container needs no index.

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -19,6 +18,7 @@ from foldcam.runtime.enrolling.enrolling import pixels_sha256
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.images.small import fitted
 from foldcam.runtime.result import Result
 
 MOST = 12
@@ -141,18 +141,12 @@ class Offers:
             self._count += 1
             x, y, width, height = result.box or (0, 0, *result.frame_wh)
             region = image[y : y + height, x : x + width]
+            # A copy also at its own size: the frame's memory is not to be kept.
+            small = np.array(fitted(region, SIDE, SIDE))
             offers.append(
                 Offer(
-                    self._count, _small(region), pixels_sha256(region), embedding,
+                    self._count, small, pixels_sha256(region), embedding,
                     result.labels[0], similarity, now,
                     f"live/{time.strftime('%Y%m%d-%H%M%S')}-{self._count}",
                 )
             )  # fmt: skip
-
-
-def _small(image: Image) -> Image:
-    height, width = image.shape[:2]
-    scale = min(1.0, SIDE / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    # A copy even at its own size: the frame's memory is not to be kept.
-    return np.array(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)

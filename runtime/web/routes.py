@@ -24,6 +24,7 @@ from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.drawing.overlay import COLD, COLORMAPS, WARM, Style
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.gallery.gallery import Gallery
+from foldcam.runtime.images.small import encode_jpeg
 from foldcam.runtime.match import row_picture
 from foldcam.runtime.system.monitor import Monitor
 from foldcam.runtime.system.strict_json import strict_json
@@ -36,7 +37,7 @@ from foldcam.runtime.web.history import History
 from foldcam.runtime.web.latest import Latest
 from foldcam.runtime.web.metrics import CONTENT_TYPE, Metrics
 from foldcam.runtime.web.offers import MOST, Offers
-from foldcam.runtime.web.packet import answers, encode_jpeg
+from foldcam.runtime.web.packet import answers
 from foldcam.runtime.web.stream import serve_stream
 
 _TYPES = {
