@@ -83,12 +83,13 @@ def add(
     with FoldedModel.load(model) as loaded:
         if images is not None:
             paths = list_images(images) if images.is_dir() else [images]
+            if not paths:
+                raise FoldcamError(f"{images} has no picture in it.")
             root = images if images.is_dir() else images.parent
-            pictures = pictures_of(paths, root, lost)
+            pictures = pictures_of(loaded, paths, root, lost)
         else:
             pictures = _frames(loaded, label, camera, source, seconds, most)
-        enrolled = enroll(loaded, bank_path(model), label, pictures)
-    enrolled.unusable.extend(lost)
+        enrolled = enroll(bank_path(model), loaded.contract, label, pictures, lost)
     bank = enrolled.added.bank
     report = {
         "bank": str(bank_path(model)),
@@ -210,35 +211,25 @@ def _frames(
     model: Any, label: str, camera: int | None, source: str | None, seconds: float, most: int
 ) -> Any:
     """The best frames of a few seconds, as pictures."""
-    from foldcam.runtime.enrolling.enrolling import Picture, pixels_sha256
-    from foldcam.runtime.enrolling.frames import Candidate, best_frames, sharpness
+    from foldcam.runtime.enrolling.enrolling import Picture
+    from foldcam.runtime.enrolling.frames import best_frames, looked_at
     from foldcam.runtime.sources.opening import open_source
 
-    candidates = []
     opened = open_source(source, camera=camera)
     try:
-        first = None
-        for frame in opened:
-            # Of a video its own time, of a camera that since its first frame.
-            first = frame.timestamp if first is None else first
-            if frame.timestamp - first > seconds:
-                break
-            result = model(frame.image)
-            if result.valid:
-                candidates.append(Candidate(frame.image, result.embedding, sharpness(frame.image)))
+        candidates = looked_at(model, opened, seconds)
     finally:
         opened.close()
     taken = best_frames(candidates, most)
     print(
-        f"{quantity(len(candidates), 'frame')} in {seconds:g} s, learned: {len(taken)}",
+        f"{quantity(len(candidates), 'different frame')} in {seconds:g} s, learned: {len(taken)}",
         file=sys.stderr,
     )
     stamp = time.strftime("%Y%m%d-%H%M%S")
     return [
-        Picture(f"{label}/{stamp}-{number}", candidates[at].image,
-                pixels_sha256(candidates[at].image))
+        Picture(f"{label}/{stamp}-{number}", candidates[at].sha256, candidates[at].result)
         for number, at in enumerate(taken, 1)
-    ]  # fmt: skip
+    ]
 
 
 def _added_lines(report: dict[str, Any], nearer: Any) -> list[str]:
