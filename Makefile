@@ -62,7 +62,7 @@ docs: $(VENV)/.test ## the documents as a site, in build/site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 .PHONY: figures
-figures: $(VENV)/.test ## tables, plots and pictures of README and docs, anew
+figures: $(VENV)/.test ## tables, plots and pictures of README and docs, made again
 	$(BIN)/python -m foldcam.benchmarks.studies.tables
 	$(BIN)/python -m foldcam.benchmarks.studies.plots
 	$(BIN)/python tools/architecture.py

@@ -22,6 +22,11 @@ def read_source(path: Path) -> tuple[onnx.ModelProto, Contract]:
         FoldcamError: not a folded model, quantized already, or in float16.
     """
     contract = read_contract(path)
+    if contract.scores is not None:
+        raise FoldcamError(
+            f"{path} is a classifier: calibrate judges a model by its bank of training images, "
+            "which a classifier has not; export it with --precision fp16 instead."
+        )
     model = load_message(path)
     if contract.calibration is not None:
         raise FoldcamError(

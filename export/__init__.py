@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from foldcam.export.bank_files import build_bank_file as build_bank_file
     from foldcam.export.check.checker import check_model as check_model
     from foldcam.export.check.targets import find_targets as find_targets
+    from foldcam.export.classifier_exporter import ClassifierReport as ClassifierReport
+    from foldcam.export.classifier_exporter import export_classifier as export_classifier
     from foldcam.export.datasets import Dataset as Dataset
     from foldcam.export.datasets import Sample as Sample
     from foldcam.export.datasets import load_dataset as load_dataset
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Bank": "foldcam.export.bank",
+    "ClassifierReport": "foldcam.export.classifier_exporter",
     "Dataset": "foldcam.export.datasets",
     "ExportReport": "foldcam.export.exporter",
     "FoldOptions": "foldcam.export.grafting.fold",
@@ -59,6 +62,7 @@ _HOMES = {
     "add_to_bank_file": "foldcam.export.bank_files",
     "build_bank_file": "foldcam.export.bank_files",
     "check_model": "foldcam.export.check.checker",
+    "export_classifier": "foldcam.export.classifier_exporter",
     "export_model": "foldcam.export.exporter",
     "find_targets": "foldcam.export.check.targets",
     "fold_file": "foldcam.export.grafting.refold",
@@ -76,6 +80,7 @@ _HOMES = {
 }
 __all__ = [
     "Bank",
+    "ClassifierReport",
     "Dataset",
     "ExportReport",
     "FoldOptions",
@@ -88,6 +93,7 @@ __all__ = [
     "add_to_bank_file",
     "build_bank_file",
     "check_model",
+    "export_classifier",
     "export_model",
     "find_targets",
     "fold_file",

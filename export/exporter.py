@@ -111,13 +111,7 @@ def export_model(
     """
     out = Path(out)
     objective = objective or default_objective(dataset)
-    if out.suffix != ".onnx":
-        raise FoldcamError(f"--out {out}: a folded model is an .onnx file.")
-    if opset < OLDEST_OPSET:
-        raise FoldcamError(
-            f"--opset {opset}: a folded model needs ONNX opset {OLDEST_OPSET} (TensorRT 8.6) or "
-            "later; leave it out for 18."
-        )
+    refuse_file(out, opset)
     preprocessing = preprocessing or loaded.preprocessing
     # First what can fail at once, then the long pass over the images.
     with atomic_path(out) as temporary:
@@ -186,6 +180,21 @@ def export_model(
         )  # fmt: skip
         notes += shown.notes()
     return ExportReport(out, contract, report, notes, fidelity, shown)
+
+
+def refuse_file(out: Path, opset: int) -> None:
+    """Refuse what no folded model can be written to or in.
+
+    Raises:
+        FoldcamError: the file is no `.onnx`, or the opset is too old.
+    """
+    if out.suffix != ".onnx":
+        raise FoldcamError(f"--out {out}: a folded model is an .onnx file.")
+    if opset < OLDEST_OPSET:
+        raise FoldcamError(
+            f"--opset {opset}: a folded model needs ONNX opset {OLDEST_OPSET} (TensorRT 8.6) or "
+            "later; leave it out for 18."
+        )
 
 
 def default_objective(dataset: Dataset) -> Objective | KernelObjective:

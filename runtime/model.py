@@ -322,14 +322,15 @@ class FoldedModel:
             return []
         inference_ms = done.milliseconds / len(rows)
         outputs = _promised(contract, done.outputs, len(rows))
-        wrong = _wrong_rows(outputs)
+        wrong = _wrong_rows(outputs, cosines=contract.scores is None)
         right = [reason is None for reason in wrong]
         _check_rows(contract, outputs[NEIGHBOR][right])
         if RUNNER_UP in outputs:
             _check_rows(contract, outputs[RUNNER_UP][right])
-        # Rounding may go beyond what a cosine can be.
+        # Rounding may go beyond what a cosine can be; a classifier's scores may be any number.
+        bounded = () if contract.scores else _COSINES
         outputs = {
-            name: np.clip(array, -1.0, 1.0) if name in _COSINES else array
+            name: np.clip(array, -1.0, 1.0) if name in bounded else array
             for name, array in outputs.items()
         }
         results = [
@@ -462,14 +463,15 @@ def _result(
         runner_up_similarity=float(outputs[RUNNER_UP_SIMILARITY][index])
         if RUNNER_UP_SIMILARITY in outputs
         else None,
+        scores=contract.scores,
     )
 
 
-def _wrong_rows(outputs: dict[str, Array]) -> list[str | None]:
+def _wrong_rows(outputs: dict[str, Array], *, cosines: bool) -> list[str | None]:
     similarities = outputs[SIMILARITY]
     if RUNNER_UP_SIMILARITY in outputs:
         similarities = np.concatenate(
             [similarities, outputs[RUNNER_UP_SIMILARITY][:, None]], axis=1
         )
     maps = [outputs[name] for name in _JUDGED if name in outputs]
-    return reasons(outputs[EMBEDDING], similarities, maps)
+    return reasons(outputs[EMBEDDING], similarities, maps, cosines=cosines)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from foldcam.runtime.contract.schema import ScoreKind
 from foldcam.runtime.drawing.style import MAP_NAMES, Colormap, MapName, Mark, Style, check_name
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.evidence import Place, Share, share_within, total
@@ -40,7 +41,8 @@ class Result:
         embedding: `float32 [D]`, the network's own output.
         heatmap: `float32 [h', w']` in [0, 1], over the network's input.
         neighbors: `int32 [k]`, bank rows, nearest first.
-        similarities: `float32 [k]`, cosine to those rows, in [-1, 1].
+        similarities: `float32 [k]`, cosine to those rows, in [-1, 1]; of a classifier the scores
+            of those classes, as the network returns them.
         labels: their `k` labels; empty for a continuous outcome.
         affine: maps pixels of the network's input to pixels of the frame.
         input_wh: width and height of the network's input in pixels.
@@ -63,6 +65,10 @@ class Result:
         runner_up_similarity: the cosine to that row, in [-1, 1].
         unknown: whether the rule in the model's contract says that the image shows none of the
             model's labels, `labels[0]` being merely the nearest; None for a model without one.
+        scores: of a classifier, what `embedding` and `similarities` are: `logits`, or `softmax`,
+            `log-softmax` or `sigmoid` of them. Rows are its classes then, and evidence,
+            contributions and contrast are in units of the logit. None where similarities are
+            cosines.
         known_score: what that rule compares with its threshold: the higher, the more likely the
             image shows a label of the bank.
         vote: what the frames of the last seconds say of this region together; None outside of a
@@ -88,6 +94,7 @@ class Result:
     runner_up_label: str | None = None
     runner_up_similarity: float | None = None
     unknown: bool | None = None
+    scores: ScoreKind | None = None
     known_score: float | None = None
     vote: Vote | None = None
 
@@ -316,6 +323,7 @@ def judged(result: Result) -> Result:
         result.embedding[None],
         result.similarities[None],
         [np.asarray(each, np.float32)[None] for each in others if each is not None],
+        cosines=result.scores is None,
     )
     return result if reason is None else without_answer(result, reason)
 

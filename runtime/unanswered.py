@@ -27,6 +27,8 @@ def reasons(
     embeddings: npt.NDArray[np.float32],
     similarities: npt.NDArray[np.float32],
     others: Sequence[npt.NDArray[np.float32]] = (),
+    *,
+    cosines: bool = True,
 ) -> list[str | None]:
     """Why each row is no answer; None where it is one.
 
@@ -34,12 +36,15 @@ def reasons(
         embeddings: `float32 [N, D]`.
         similarities: `float32 [N, k]`.
         others: heatmaps and estimates, each `float32 [N, ...]`.
+        cosines: whether the similarities are cosines of the embeddings, and not a classifier's
+            scores, which may be of any size and all zero.
 
     Returns:
         `N` clauses for a message, or None.
     """
     count = len(embeddings)
     arrays = [embeddings, similarities, *others]
+    least = 0.0 if cosines else -1.0
     flat = [np.asarray(array).reshape(count, -1) for array in arrays]
     finite: npt.NDArray[np.bool_] = np.ones(count, np.bool_)
     for array in flat:
@@ -48,7 +53,8 @@ def reasons(
         # In float32, as the graph computes it: what overflows here overflowed there.
         squares = np.einsum("nd,nd->n", embeddings, embeddings)
         cosine = np.all(np.abs(similarities) <= _MOST_COSINE, axis=1, keepdims=True)[:, 0]
-    if finite.all() and cosine.all() and ((squares > 0) & np.isfinite(squares)).all():
+    cosine |= not cosines
+    if finite.all() and cosine.all() and ((squares > least) & np.isfinite(squares)).all():
         return [None] * count
     found: list[str | None] = []
     for row in range(count):
@@ -57,7 +63,7 @@ def reasons(
             found.append(NAN if nan else INFINITY)
         elif not np.isfinite(squares[row]):
             found.append(TOO_LARGE)
-        elif not squares[row] > 0:
+        elif not squares[row] > least:
             found.append(ZERO)
         else:
             found.append(None if cosine[row] else SIMILARITY)

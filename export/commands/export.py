@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from foldcam.export.commands.classifier import refuse_without_images, report_classifier
 from foldcam.export.commands.options import (
     BankAsInput,
     BankPrecision,
@@ -25,7 +26,6 @@ from foldcam.export.commands.options import (
     Layer,
     Log,
     Mean,
-    Model,
     Neighbors,
     ObjectiveText,
     Output,
@@ -37,7 +37,6 @@ from foldcam.export.commands.options import (
     Size,
     Split,
     Std,
-    TrainingImages,
     Transfer,
     Weights,
     baseline_of,
@@ -60,11 +59,34 @@ app = typer.Typer(no_args_is_help=True)
 
 
 @app.command(
-    epilog="Example: foldcam export demo --images CUB_200_2011 --out birds.onnx",
+    epilog="Examples: foldcam export demo --images CUB_200_2011 --out birds.onnx; "
+    "foldcam export resnet.onnx --classes imagenet.txt --out classes.onnx",
 )
 def export(
-    model: Model,
-    images: TrainingImages,
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="The embedding network or the classifier: demo, package.module:factory, a .pt2 "
+            "file, or an .onnx file.",
+            metavar="MODEL",
+        ),
+    ],
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="Reads training images from class folders, a CSV, or a CUB-200-2011 folder. "
+            "Without it the network is taken as a classifier, whose bank is its last linear layer.",
+            show_default=False,
+        ),
+    ] = None,
+    classes: Annotated[
+        Path | None,
+        typer.Option(
+            help="Names a classifier's classes: a text file with one name per line, or a JSON list "
+            "or index (default: they are numbered). No images are needed.",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Writes the folded model to this .onnx file.")] = Path(
         "model.onnx"
     ),
@@ -136,10 +158,11 @@ def export(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Fold a network and its training images into one ONNX file."""
+    """Fold a network and its training images, or a classifier, into one ONNX file."""
     from dataclasses import asdict
 
     from foldcam.export.banks.grad_weights import CHANNEL_RULES
+    from foldcam.export.classifier_exporter import export_classifier
     from foldcam.export.datasets import load_dataset
     from foldcam.export.exporter import HEAD_RULES, export_model, skipped_lines
     from foldcam.export.grafting.fold import FoldOptions
@@ -178,6 +201,7 @@ def export(
             Read("MODEL", network_file(model)),
             Read("--weights", weights),
             Read("--images", images),
+            Read("--classes", classes),
             Read("--calibrate-unknown", calibrate_unknown),
         ],
         [
@@ -188,6 +212,49 @@ def export(
         ],
     )
     keep_network("--out", out)
+    if images is None:
+        of_images = {
+            "--split": split != "train",
+            "--objective": objective is not None,
+            "--continuous": continuous,
+            "--log": log,
+            "--channels": channels != "all",
+            "--grad-weights": own is not None,
+            "--baseline": options.baseline is not None,
+            "--head": head_rule != "exact",
+            "--bank-input": bank_input,
+            "--query": query,
+            "--transfer": transfer != 1,
+            "--singletons": singletons != "refuse",
+            "--search": search != "auto",
+            "--compress": compress != "none",
+            "--bank-precision": bank_precision != "auto",
+            "--bank": bank is not None,
+            "--calibrate-unknown": calibrate_unknown is not None,
+            "--gallery": gallery,
+        }
+        refuse_without_images([flag for flag, given in of_images.items() if given])
+        place = device_of(device)
+        with stdout_kept():
+            loaded = load_model(model, weights, output, place)
+            folded = export_classifier(
+                loaded,
+                out,
+                classes,
+                preprocessing=with_overrides(
+                    loaded.preprocessing, size=size, resize=resize, color=color, mean=mean, std=std
+                ),
+                layer=layer,
+                options=options,
+                opset=opset,
+            )
+        report_classifier(folded, as_json=as_json)
+        return
+    if classes is not None:
+        raise FoldcamError(
+            "--classes names the classes of a classifier, whose bank is its last layer, and "
+            "--images makes a bank of training images: leave one of the two out."
+        )
     goal = goal_of(objective, continuous=continuous, log=log, seed=seed)
     dataset = training_data(images, split, singletons, continuous=continuous)
     if calibrate_unknown is not None and continuous:

@@ -161,7 +161,9 @@ def verify(
     if as_json:
         print_json(report.document())
     else:
-        _print(report, noise=images is None, picture=picture)
+        _print(
+            report, noise=images is None, picture=picture, classifier=contract.scores is not None
+        )
     if not report.passed:
         raise typer.Exit(ExitStatus.GATE_FAILED)
 
@@ -177,12 +179,13 @@ def _named(contract: Contract) -> str:
     )
 
 
-def _print(report: VerifyReport, *, noise: bool, picture: Path | None) -> None:
+def _print(report: VerifyReport, *, noise: bool, picture: Path | None, classifier: bool) -> None:
     count = report.main.images
     what = "noise images" if noise else "images"
     print(f"{report.path} against {report.reference} on {count} {what}")
     for pair in report.pairs:
-        _print_pair(pair, own_bank=pair is report.main or pair.bank != "its own")
+        own_bank = pair is report.main or pair.bank != "its own"
+        _print_pair(pair, own_bank=own_bank, classifier=classifier)
     for note in report.notes:
         print(f"  note: {note}")
     for item in report.skipped[:10]:
@@ -195,16 +198,18 @@ def _print(report: VerifyReport, *, noise: bool, picture: Path | None) -> None:
         print("passed" if report.network_compared else "passed, as far as the file itself can show")
 
 
-def _print_pair(pair: PairReport, own_bank: bool) -> None:
+def _print_pair(pair: PairReport, *, own_bank: bool, classifier: bool) -> None:
     from foldcam.runtime.comparison.figures import compared_text
 
     bank = "" if own_bank else ", compared with its own bank"
     print(f"{pair.name} ({pair.precision}, {pair.library}{bank})")
-    print(f"  embedding cosine     {pair.embedding_cosine_mean:.7f} mean, "
+    row, number = ("class", "score") if classifier else ("neighbor", "similarity")
+    what = "scores cosine" if classifier else "embedding cosine"
+    print(f"  {what:20s} {pair.embedding_cosine_mean:.7f} mean, "
           f"{pair.embedding_cosine_worst:.7f} worst")  # fmt: skip
     label = "" if pair.label_agreement is None else f", same label {pair.label_agreement:.1%}"
-    print(f"  same neighbor        {pair.same_neighbor:.1%}{label}")
-    print(f"  similarity off by    {pair.similarity_difference_worst:.2g} worst, between rows "
+    print(f"  {f'same {row}':20s} {pair.same_neighbor:.1%}{label}")
+    print(f"  {f'{number} off by':20s} {pair.similarity_difference_worst:.2g} worst, between rows "
           f"chosen {pair.neighbor_similarity_difference_worst:.2g}")  # fmt: skip
     if pair.heatmaps_compared:
         print(f"  heatmap correlation  {pair.heatmap_correlation_mean:.5f} mean, "

@@ -162,20 +162,7 @@ def fold(
             hold.
     """
     options = options or FoldOptions()
-    folded = onnx.ModelProto()
-    folded.CopyFrom(model)
-    strip_origin(folded)
-    # The oldest file format that has these operators: the newest ONNX Runtime for
-    # Python 3.10 (JetPack 6) refuses files that the newest onnx writes by default.
-    folded.ir_version = helper.find_min_ir_version_for(folded.opset_import, ignore_unknown=True)
-    channels, height, width = feature_map_shape(folded)
-    check_input(folded, preprocessing)
-    if takes_uint8(folded) and options.input_type != "uint8":
-        raise FoldcamError(
-            "The network normalises uint8 images itself, in its first convolution: pass --input "
-            "uint8, or export the network again."
-        )
-    free_names(folded.graph)
+    folded, (channels, height, width) = opened(model, preprocessing, options)
     if options.query and not options.bank_input:
         raise FoldcamError("--query needs a bank that can be asked: add --bank-input.")
     if options.bank_input:
@@ -193,7 +180,7 @@ def fold(
         check_contrast(bank, stored)
     transfer = _clamped("--transfer", options.transfer, bank, stored)
     neighbors = _clamped("--neighbors", options.neighbors, bank, stored)
-    heatmap_size = _heatmap_size(options.heatmap_size, (height, width), preprocessing)
+    heatmap_size = heatmap_size_of(options.heatmap_size, (height, width), preprocessing)
     head_end = find_normalization(folded.graph, EMBEDDING)
     normalized = head_end is not None
 
@@ -263,11 +250,44 @@ def fold(
         outcome=None if bank.outcome is None else bank.outcome.summary(),
         precision=options.precision,
         explanation=explanation,
-        optional_outputs=_optional_outputs(explanation, options),
+        optional_outputs=optional_outputs(explanation, options),
         bank_input=BankInput(max(MOST_ROWS, bank.rows)) if options.bank_input else None,
         query=options.query,
     )
-    contract = contract.of_file()
+    return closed(folded, contract.of_file())
+
+
+def opened(
+    model: onnx.ModelProto, preprocessing: Preprocessing, options: FoldOptions
+) -> tuple[onnx.ModelProto, tuple[int, int, int]]:
+    """A copy of a network to graft onto, and `(K, h, w)` of its feature map.
+
+    Args:
+        model: as `fold` takes it; not changed.
+        preprocessing, options: what the images will be.
+
+    Raises:
+        FoldcamError: the network lacks an output or takes other images.
+    """
+    folded = onnx.ModelProto()
+    folded.CopyFrom(model)
+    strip_origin(folded)
+    # The oldest file format that has these operators: the newest ONNX Runtime for
+    # Python 3.10 (JetPack 6) refuses files that the newest onnx writes by default.
+    folded.ir_version = helper.find_min_ir_version_for(folded.opset_import, ignore_unknown=True)
+    feature_map = feature_map_shape(folded)
+    check_input(folded, preprocessing)
+    if takes_uint8(folded) and options.input_type != "uint8":
+        raise FoldcamError(
+            "The network normalises uint8 images itself, in its first convolution: pass --input "
+            "uint8, or export the network again."
+        )
+    free_names(folded.graph)
+    return folded, feature_map
+
+
+def closed(folded: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
+    """Declare the outputs of a folded model, write its contract into it, and check it."""
     _replace_outputs(folded.graph, contract)
     entry = folded.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, contract.to_json()
@@ -306,7 +326,8 @@ def _explanation(bank: Bank, options: FoldOptions, query: int) -> Explanation | 
     return Explanation(bank.summands, baseline, bank.rule, query)
 
 
-def _optional_outputs(explanation: Explanation | None, options: FoldOptions) -> tuple[str, ...]:
+def optional_outputs(explanation: Explanation | None, options: FoldOptions) -> tuple[str, ...]:
+    """The outputs beside those of every folded model."""
     if explanation is None:
         return ()
     return (CONTRIBUTION, CONTRAST) if options.contrast else (CONTRIBUTION,)
@@ -330,11 +351,26 @@ def _replace_outputs(graph: onnx.GraphProto, contract: Contract) -> None:
 
 
 def _clamped(flag: str, wanted: int, bank: Bank, stored: StoredBank) -> int:
-    if wanted < 1:
-        raise FoldcamError(f"{flag} is {wanted}; it must be at least 1.")
     most, why = bank.rows, f"the bank's {bank.rows} rows"
     if stored.most_neighbors() < most:
         most, why = stored.most_neighbors(), f"the {stored.storage.probes} searched lists hold"
+    return most_found(flag, wanted, most, why)
+
+
+def most_found(flag: str, wanted: int, most: int, why: str) -> int:
+    """How many rows are looked for, of those that there are and that can be sorted.
+
+    Args:
+        flag: by which they were asked for.
+        wanted: how many.
+        most: how many there are.
+        why: what has that many, for the warning.
+
+    Raises:
+        FoldcamError: fewer than one.
+    """
+    if wanted < 1:
+        raise FoldcamError(f"{flag} is {wanted}; it must be at least 1.")
     if most > _MOST_FOUND:
         most, why = _MOST_FOUND, "TensorRT sorts"
     if wanted > most:
@@ -353,9 +389,19 @@ def _compression(bank: Bank, options: FoldOptions) -> str:
     return ", ".join(names) or "none"
 
 
-def _heatmap_size(
+def heatmap_size_of(
     wanted: HeatmapSize, native: tuple[int, int], preprocessing: Preprocessing
 ) -> tuple[int, int]:
+    """`(height, width)` of the maps.
+
+    Args:
+        wanted: what was asked for.
+        native: of the feature map.
+        preprocessing: whose size is the input's.
+
+    Raises:
+        FoldcamError: a size below 1.
+    """
     if wanted == "native":
         return native
     if wanted == "input":

@@ -188,7 +188,9 @@ def stored_bank_of(model: onnx.ModelProto, contract: Contract) -> StoredBank:
     storage = contract.bank.storage or BankStorage(
         "exhaustive", 0, 0, 0, "float32", "float32", 0, sha256_of(arrays)
     )
-    needed = {BANK_EMBEDDINGS, BANK_GRAD_WEIGHTS}
+    needed = {BANK_GRAD_WEIGHTS}
+    if contract.scores is None:
+        needed.add(BANK_EMBEDDINGS)
     if contract.outcome is not None:
         needed.add(BANK_VALUES)
     if storage.search == "lists":
@@ -230,7 +232,10 @@ def bank_of(model: onnx.ModelProto, contract: Contract) -> Bank:
             stored.arrays[BANK_VALUES][:, 0], contract.outcome.tau, contract.outcome.transform
         )
     return Bank(
-        embeddings=stored.embeddings(),
+        # A classifier's scores are compared with nothing.
+        embeddings=stored.embeddings()
+        if contract.scores is None
+        else np.ones((contract.bank.rows, 1), np.float32),
         grad_weights=stored.grad_weights(),
         grad_index=stored.grad_index().astype(np.int32),
         labels=contract.labels,
@@ -269,9 +274,10 @@ def _shapes_agree(arrays: Mapping[str, Array], storage: BankStorage, contract: C
     bank = contract.bank
     size, places = bank.embedding_size, (storage.lists, storage.list_rows)
     expected: dict[str, tuple[int, ...]] = {
-        BANK_EMBEDDINGS: (size, bank.rows),
         BANK_GRAD_WEIGHTS: (bank.grad_weight_rows, storage.rank or bank.channels),
     }
+    if contract.scores is None:
+        expected[BANK_EMBEDDINGS] = (size, bank.rows)
     if storage.search == "lists":
         width = words_per_row(size) if storage.embeddings == "int8" else size
         expected[BANK_EMBEDDINGS] = (*places, width)

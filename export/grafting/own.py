@@ -9,7 +9,7 @@ import onnx
 from onnx import numpy_helper
 
 from foldcam.export.grafting.pull_back import graft_pull_back, obstacle_to_pull_back
-from foldcam.export.onnx_graphs.embedding_model import FEATURE_SUM, marked_summands
+from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP, FEATURE_SUM, marked_summands
 from foldcam.export.onnx_graphs.normalization import find_normalization
 from foldcam.export.onnx_graphs.precision import name_made
 from foldcam.export.onnx_graphs.writing import PREFIX, Graft
@@ -31,7 +31,8 @@ class OwnGradWeights:
     Args:
         graft: adds nodes to the network's graph.
         head_end: the name of `z`.
-        summands: the kind of sum whose summands are the feature map.
+        summands: the kind of sum whose summands are the feature map; where it is `none`,
+            grad-weights are the mean over positions of the gradient with respect to the map.
         query: of an attention, the token that the embedding reads.
         feature_map: `(K', h, w)`.
         size: `D`.
@@ -51,18 +52,29 @@ class OwnGradWeights:
         self._size = size
         channels, height, width = feature_map
         self._channels = channels
+        self._factor, self._cells = 1.0, height * width
+        self._summed = summands != "none"
+        if not self._summed:
+            return
         total = name_made(graft.graph, FEATURE_SUM)
         maker = next((node for node in graft.graph.node if total in node.output), None)
         mean = maker is not None and maker.op_type in _MEANS
         # `s` is the mean of the summands, or their sum.
-        self._factor = 1.0 / (height * width) if mean else 1.0
+        if mean:
+            self._factor = 1.0 / (height * width)
 
     def at(self, directions: str, name: str) -> str:
         """`float32 [N, 1, D]` -> grad-weights `float32 [N, 1, K']` at each image."""
         graft = self._graft
         flat = graft.constant(f"{name}_direction_shape", [-1, self._size], np.int64)
         rows = graft.node("Reshape", [directions, flat], f"{PREFIX}{name}_direction")
-        pulled = graft_pull_back(graft, FEATURE_SUM, self._head_end, rows, self._row)
+        source = FEATURE_SUM if self._summed else FEATURE_MAP
+        pulled = graft_pull_back(graft, source, self._head_end, rows, self._row)
+        if not self._summed:
+            by_cell = graft.constant(f"{name}_cells_shape", [-1, self._channels, self._cells],
+                                     np.int64)  # fmt: skip
+            cells = graft.node("Reshape", [pulled, by_cell], f"{PREFIX}{name}_cells")
+            pulled = graft.reduce("ReduceMean", cells, 2, f"{PREFIX}{name}_mean_of_cells")
         if self._factor != 1.0:
             factor = graft.constant(f"{name}_share", self._factor, np.float32)
             pulled = graft.node("Mul", [pulled, factor], f"{PREFIX}{name}_shared")

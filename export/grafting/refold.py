@@ -115,6 +115,11 @@ def _keeps(folded: onnx.ModelProto, rule: UnknownRule | None, bank: Bank, live: 
 
 def _check_replacement(path: Path, contract: Contract, bank: Bank, source: BankSource) -> None:
     """Sizes first: they say more than two hashes."""
+    if contract.scores is not None:
+        raise FoldcamError(
+            f"{path} is a classifier, whose bank is its own last layer: fold the bank into the "
+            "network that it was built with."
+        )
     needed = contract.feature_map[0]
     if bank.rule == "own":
         needed = contract.bank.embedding_size

@@ -51,6 +51,10 @@ def unfold(model: onnx.ModelProto, contract: Contract) -> Unfolded:
     Raises:
         FoldcamError: the graph is not one that `fold` made.
     """
+    if contract.scores is not None:
+        raise FoldcamError(
+            "The model is a classifier, whose bank is its own last layer and cannot be taken out."
+        )
     bank = replace(bank_of(model, contract), source=BankSource.of(contract))
     return Unfolded(network_of(model, contract), bank)
 

@@ -57,6 +57,11 @@ def load_network(
     recipe = contract.preprocessing
     loaded = load_model(spec, weights, output, device)
     try:
+        if contract.scores is not None:
+            from foldcam.export.models.classifier import classifier_network
+
+            size = recipe.height, recipe.width
+            return classifier_network(loaded, contract.layer, size).network
         explained = contract.explanation
         summed = explained is not None and explained.summands != "none"
         return loaded.network(

@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from copy import deepcopy
 
 import onnx
 import onnx.version_converter
@@ -53,7 +54,7 @@ def to_onnx(
     try:
         with _quiet():
             exported = torch.onnx.export(
-                program,
+                _with_plain_means(program),
                 (example,),
                 dynamo=True,
                 opset_version=opset,
@@ -83,6 +84,23 @@ def to_onnx(
     fold_constants(model)
     global_pools(model.graph, sizes_of(model.graph))
     return model if opset_of(model) == opset else _converted(model, opset)
+
+
+def _with_plain_means(program: fx.GraphModule) -> fx.GraphModule:
+    """The program with means where a transformer pools all of its tokens adaptively.
+
+    torch's exporter writes that pooling as positions that it computes from the batch, which
+    neither a rule of differentiation nor TensorRT has a use for.
+    """
+    pool = torch.ops.aten.adaptive_avg_pool1d.default
+    if not any(node.target is pool and list(node.args[1]) == [1] for node in program.graph.nodes):
+        return program
+    # The program itself is what the network's hash is taken of.
+    graph = deepcopy(program.graph)
+    for node in graph.nodes:
+        if node.target is pool and list(node.args[1]) == [1]:
+            node.target, node.args = torch.ops.aten.mean.dim, (node.args[0], [-1], True)
+    return fx.GraphModule(program, graph)
 
 
 def _converted(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:

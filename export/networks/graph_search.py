@@ -96,6 +96,16 @@ def ends_in_layer_norm(embedding: fx.Node) -> bool:
     return node.target in (torch.ops.aten.layer_norm.default, torch.ops.aten.rms_norm.default)
 
 
+def ends_in_softmax(embedding: fx.Node) -> bool:
+    """Whether the output is a softmax's, or its logarithm: a classifier's scores."""
+    return _through_transparent(embedding).target in (
+        torch.ops.aten.softmax.int,
+        torch.ops.aten._softmax.default,
+        torch.ops.aten.log_softmax.int,
+        torch.ops.aten._log_softmax.default,
+    )
+
+
 def module_path(node: fx.Node) -> str:
     """Path of the innermost module that made the node, empty for the root."""
     paths = module_paths(node)

@@ -41,6 +41,20 @@ def unwrapped(module: nn.Module) -> nn.Module:
         module = inner
 
 
+class OutputsError(FoldcamError):
+    """What a network returns is no embedding, or more than one.
+
+    Args:
+        text: the message.
+        returned: the outputs in question, with their shapes.
+        several: whether each of them could be the embedding.
+    """
+
+    def __init__(self, text: str, returned: str, *, several: bool) -> None:
+        self.returned, self.several = returned, several
+        super().__init__(text)
+
+
 class EmbeddingOnly(nn.Module):
     """A network that returns its embedding and nothing else.
 
@@ -115,15 +129,19 @@ def embedding_only(module: nn.Module, images: torch.Tensor, output: str | None =
     embeddings = [each for each in distinct.values() if _is_embedding(each[2], count)]
     if not embeddings:
         names = ", ".join(_described(name, value) for name, (_, value) in found.items())
-        raise FoldcamError(
+        raise OutputsError(
             f"The network returns {names or 'no tensor'} where one embedding [N, D] per image is "
-            "needed."
+            "needed.",
+            names or "no tensor",
+            several=False,
         )
     if len(embeddings) > 1:
         names = ", ".join(_described(name, value) for name, _, value in embeddings)
-        raise FoldcamError(
+        raise OutputsError(
             f"The network returns {len(embeddings)} tensors that could be the embedding: choose "
-            f"one with --output: {names}."
+            f"one with --output: {names}.",
+            names,
+            several=True,
         )
     _, place, value = embeddings[0]
     return _wrapped(module, place, value)

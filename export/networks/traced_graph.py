@@ -240,6 +240,9 @@ def _find_head_end(
         # All its rows have one norm, yet it belongs to the head: see
         # `export.networks.held_scales`.
         return embedding, False, True
+    if graph_search.ends_in_softmax(embedding):
+        # Of one length by chance: no lengths are taken away there.
+        return embedding, False, True
     if unit:
         _log.warning(
             "The embedding is normalised, but the place where it happens was not found: "

@@ -49,6 +49,7 @@ class SummandNetwork(Network):
         device: where the trunk runs.
 
     Attributes:
+        base: as given.
         summation: the sum.
 
     Raises:
@@ -57,7 +58,7 @@ class SummandNetwork(Network):
     """
 
     def __init__(self, base: Network, device: Device = CPU) -> None:
-        self._base = base
+        self.base = base
         self._models: dict[int, onnx.ModelProto] = {}
         analysed = _analysed(base, base.to_onnx())
         self.summation = summation = analysed.summation
@@ -104,7 +105,7 @@ class SummandNetwork(Network):
     def to_onnx(self, opset: int = 18) -> onnx.ModelProto:
         """See `Network.to_onnx`: the feature map are the summands, and `feature_sum` their sum."""
         if opset not in self._models:
-            analysed = _analysed(self._base, self._base.to_onnx(opset))
+            analysed = _analysed(self.base, self.base.to_onnx(opset))
             self._models[opset] = _with_ends(_with_summands(analysed), self, analysed.summation)
         copy = onnx.ModelProto()
         copy.CopyFrom(self._models[opset])
@@ -123,7 +124,7 @@ class SummandNetwork(Network):
 
     def _hashed(self) -> str:
         """Hash of the network itself."""
-        return self._base.sha256()
+        return self.base.sha256()
 
     def _of_query(self, total: torch.Tensor) -> torch.Tensor:
         """The sum as `[N, K']`; of an attention that of the one query."""

@@ -18,6 +18,7 @@ from foldcam.export.grafting.unfold import network_of
 from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP
 from foldcam.export.onnx_graphs.message import load_message
 from foldcam.export.onnx_graphs.normalization import find_normalization
+from foldcam.export.onnx_graphs.scores import find_logits, scores_of
 from foldcam.export.verification.formulas import NetworkValues, scaled_estimate
 from foldcam.export.verification.limits import Precision, precision_of
 from foldcam.runtime.backends import Backend, open_backend
@@ -176,6 +177,7 @@ class NetworkSource:
             )
         self._network = network
         self._preprocessing = contract.preprocessing
+        self._scores = contract.scores
 
     @property
     def name(self) -> str:
@@ -193,8 +195,12 @@ class NetworkSource:
             pulled: Floats = network.pull_back(activations, torch.from_numpy(directions)).numpy()
             return pulled
 
+        embedding = activations.embedding.numpy()
+        if self._scores is not None:
+            # It ends in its logits, see `export.models.classifier`.
+            embedding = scores_of(embedding, self._scores)
         return NetworkValues(
-            activations.embedding.numpy(),
+            embedding,
             activations.feature_map.numpy(),
             network.head_end(activations).numpy(),
             pull_back,
@@ -222,7 +228,11 @@ class UnfoldedSource:
         self._preprocessing = contract.preprocessing
         self._model = network
         self._network: Network | None = None
-        self._head_end = find_normalization(network.graph, EMBEDDING) or EMBEDDING
+        if contract.scores is not None:
+            self._head_end, _ = find_logits(network.graph, EMBEDDING)
+        else:
+            self._head_end = find_normalization(network.graph, EMBEDDING) or EMBEDDING
+        self._classifier = contract.scores is not None
         shown = onnx.ModelProto()
         shown.CopyFrom(network)
         if self._head_end != EMBEDDING:
@@ -262,12 +272,14 @@ class UnfoldedSource:
                 "The model computes grad-weights at each image, and its network takes uint8 "
                 "images by itself: name the MODEL that it came from to compare them."
             )
-        from foldcam.export.onnx_graphs.file import OnnxFile
+        from foldcam.export.onnx_graphs.file import OnnxFile, ending_at
         from foldcam.export.onnx_networks.cut import OnnxNetwork
         from foldcam.export.onnx_networks.summand_network import with_summands
 
         if self._network is None:
             file = OnnxFile(Path("network.onnx"), self._model, EMBEDDING)
+            if self._classifier:
+                file = ending_at(file, self._head_end)
             recipe = self._preprocessing
             size = (recipe.height, recipe.width)
             self._network = with_summands(OnnxNetwork(file, size))

@@ -102,8 +102,10 @@ class Comparison:
         wanted = expected.rows[:, : rows.shape[1]]
         scores = np.take_along_axis(expected.similarities, rows, 1)
         best = np.take_along_axis(expected.similarities, wanted, 1)
-        found["offset"] = np.abs(answers.similarity - scores).max(axis=1)
-        found["tie"] = np.abs(scores - best).max(axis=1)
+        # Logits have no scale of their own, as cosines and probabilities have.
+        unit = np.maximum(np.abs(expected.similarities).max(axis=1), 1.0)
+        found["offset"] = np.abs(answers.similarity - scores).max(axis=1) / unit
+        found["tie"] = np.abs(scores - best).max(axis=1) / unit
         nearest = None
         if len(self._labels):
             nearest = self._labels[np.stack([wanted[:, 0], rows[:, 0]], axis=1)]

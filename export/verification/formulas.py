@@ -10,6 +10,12 @@
                    most similar row of another label than the nearest row's
     estimate   = softmax(similarity / tau) . values
 
+and of a classifier, whose rows are its classes:
+
+    similarity = its scores
+    rows       = the classes of the greatest logits
+    signed_p   = a . S_p, with the grad-weights of the best class, in units of the logit
+
 None of it goes through the graph, so that a mistake there is not repeated here.
 """
 
@@ -67,7 +73,8 @@ class NetworkValues:
     Attributes:
         embedding: `float32 [n, D]`, the network's own output.
         feature_map: `float32 [n, K', h, w]`: summands, or the last spatial activation.
-        head_end: `float32 [n, D]`: `z`, the embedding before its normalisation.
+        head_end: `float32 [n, D]`: `z`, the embedding before its normalisation; a classifier's
+            logits.
         pull_back: directions `float32 [n, D]` -> grad-weights `float32 [n, K']` at each image.
     """
 
@@ -91,6 +98,8 @@ def expected_outputs(
         contract: how many rows, and the heatmap's size.
         stored: how the bank is searched; None for all of its rows.
     """
+    if contract.scores is not None:
+        return _expected_scores(values, bank, contract)
     embedding = values.embedding
     norms = np.maximum(np.linalg.norm(embedding, axis=1, keepdims=True), _TINY_NORM)
     unit = embedding / norms
@@ -116,12 +125,9 @@ def expected_outputs(
         known, tau = bank.outcome.values, bank.outcome.tau
         exact = kernel_estimates(unit, bank.embeddings, known, tau)
         estimate = exact / value_range(bank.outcome)
-    heat = np.maximum(signed, 0)
-    greatest = heat.max(axis=(1, 2, 3), keepdims=True)
-    heatmap = np.divide(heat, greatest, out=np.zeros_like(heat), where=greatest > 0)
     return Expected(
         embedding,
-        resized(heatmap, contract.heatmap_size),
+        resized(_scaled(signed), contract.heatmap_size),
         rows,
         similarities,
         estimate,
@@ -131,11 +137,43 @@ def expected_outputs(
     )
 
 
+def _expected_scores(values: NetworkValues, bank: Bank, contract: Contract) -> Expected:
+    """Of a classifier."""
+    ranked = nearest_rows(values.head_end, max(2, contract.neighbors))
+    signed = _signed(values, bank, contract, ranked[:, :1])
+    contrast = runner_up = None
+    if CONTRAST in contract.optional_outputs:
+        runner_up = ranked[:, 1]
+        between = signed - _signed(values, bank, contract, ranked[:, 1:2])
+        contrast = resized_sum(between, contract.heatmap_size)
+    return Expected(
+        values.embedding,
+        resized(_scaled(signed), contract.heatmap_size),
+        ranked[:, : contract.neighbors],
+        values.embedding,
+        None,
+        resized_sum(signed, contract.heatmap_size),
+        contrast,
+        runner_up,
+    )
+
+
+def _scaled(signed: Floats) -> Floats:
+    """What is positive, over its maximum in each image."""
+    heat = np.maximum(signed, 0)
+    greatest = heat.max(axis=(1, 2, 3), keepdims=True)
+    scaled: Floats = np.divide(heat, greatest, out=np.zeros_like(heat), where=greatest > 0)
+    return scaled
+
+
 def _signed(values: NetworkValues, bank: Bank, contract: Contract, rows: Rows) -> Floats:
     """`float32 [n, 1, h, w]`: the map of the mean grad-weights of rows `int32 [n, k]`."""
     grad_weights = bank.grad_weights[bank.grad_index[rows]].mean(axis=1)
     explained = contract.explanation
     if explained is not None and explained.grad_weights == "own":
+        if contract.scores is not None:
+            # Of the class itself, whatever layer the graph's directions belong to.
+            grad_weights = np.eye(bank.rows, dtype=np.float32)[rows[:, 0]]
         grad_weights = values.pull_back(grad_weights)
     summands = values.feature_map
     if explained is not None and explained.baseline == "mean":

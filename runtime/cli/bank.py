@@ -199,6 +199,10 @@ def _contract_of(model: Path) -> Any:
     contract = (
         read_manifest(model).contract(str(model)) if is_engine(model) else read_contract(model)
     )
+    if contract.scores is not None:
+        raise FoldcamError(
+            f"{model} is a classifier, whose bank is its own last layer: only training changes it."
+        )
     if contract.bank_input is None:
         raise FoldcamError(
             f"The bank of {model} is a part of its graph and cannot be changed here: on the "

@@ -296,7 +296,8 @@ def _report(summary: Summary, table: TableSink | None, *, to_stderr: bool, quiet
         counts = ", ".join(
             f"{shorten(label, 80)} ({count})" for label, count in summary.labels.items()
         )
-        lines.append(f"nearest: {printable(counts)}")
+        what = "classes" if summary.classified else "nearest"
+        lines.append(f"{what}: {printable(counts)}")
     if summary.unknown is not None:
         lines.append(f"unknown: {summary.unknown} of {_answered(summary)}")
     if table is None and summary.estimate is not None:

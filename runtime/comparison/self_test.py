@@ -244,7 +244,10 @@ def compare(
     for number, rows in enumerate(batches):
         images = sample_images(contract, rows, number)
         expected, found = reference.run(images), tested.run(images)
-        for name, value in _differences(expected, found, allowed[SIMILARITY]).items():
+        differences = _differences(
+            expected, found, allowed[SIMILARITY], logits=contract.scores is not None
+        )
+        for name, value in differences.items():
             worst[name] = max(worst[name], value)
     return [
         Difference(name, _MEASURES[name], value, _allowed(allowed, name))
@@ -287,9 +290,11 @@ def clouds(recipe: Preprocessing, rows: int, seed: int) -> Array:
 
 
 def _differences(
-    expected: dict[str, Array], found: dict[str, Array], tie: float
+    expected: dict[str, Array], found: dict[str, Array], tie: float, *, logits: bool = False
 ) -> dict[str, float]:
-    near = np.abs(expected[SIMILARITY] - found[SIMILARITY])
+    # Logits have no scale of their own, as cosines and probabilities have.
+    unit = max(1.0, float(np.abs(expected[EMBEDDING]).max())) if logits else 1.0
+    near = np.abs(expected[SIMILARITY] - found[SIMILARITY]) / unit
     other = expected[NEIGHBOR] != found[NEIGHBOR]
     # Rows as similar as one another may change places, and then their heatmaps differ rightly.
     same = ~other.any(axis=1)
@@ -309,7 +314,7 @@ def _differences(
             shown = same & ~(without_evidence(signed[0]) & without_evidence(signed[1]))
             result[HEATMAP] = _worst(np.abs(expected[HEATMAP] - found[HEATMAP])[shown])
     if CONTRAST in expected:
-        margin = np.abs(expected[RUNNER_UP_SIMILARITY] - found[RUNNER_UP_SIMILARITY])
+        margin = np.abs(expected[RUNNER_UP_SIMILARITY] - found[RUNNER_UP_SIMILARITY]) / unit
         changed = expected[RUNNER_UP] != found[RUNNER_UP]
         result[CONTRAST] = _worst(
             _shares_apart(expected[CONTRAST], found[CONTRAST])[same & ~changed]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from foldcam.runtime.contract.schema import Contract, Explanation, SummandKind
+from foldcam.runtime.contract.schema import Contract, Explanation, ScoreKind, SummandKind
 
 FEW_CELLS = 25
 """A feature map of fewer cells shows little: at 3 x 3 a heatmap names a ninth of the image."""
@@ -15,12 +15,25 @@ _SUMS: dict[SummandKind, str] = {
     "none": "",
 }
 
+_SCORES: dict[ScoreKind, str] = {
+    "logits": "logits",
+    "softmax": "probabilities, the softmax of the logits",
+    "log-softmax": "logarithms of probabilities, the log-softmax of the logits",
+    "sigmoid": "a probability for each class by itself, the sigmoid of its logit",
+}
 
-def explanation_text(explanation: Explanation) -> str:
+
+def scores_text(scores: ScoreKind) -> str:
+    """What a classifier's scores are, in words."""
+    return _SCORES[scores]
+
+
+def explanation_text(explanation: Explanation, scores: ScoreKind | None = None) -> str:
     """What the numbers of a map are made of, in one sentence for engineers.
 
     Args:
         explanation: of the contract.
+        scores: of the contract of a classifier.
     """
     if explanation.summands == "none":
         made = (
@@ -28,14 +41,16 @@ def explanation_text(explanation: Explanation) -> str:
             "network has no sum over positions"
         )
     else:
-        made = f"what each position adds to the comparison through {_SUMS[explanation.summands]}"
+        what = "comparison" if scores is None else "logit of the class"
+        made = f"what each position adds to the {what} through {_SUMS[explanation.summands]}"
     compared = (
         ", less what it adds on average over the training images"
         if explanation.baseline == "mean"
         else ""
     )
+    nearest = "the nearest training image" if scores is None else "the class, the same everywhere"
     weights = (
-        "grad-weights transferred from the nearest training image"
+        f"grad-weights {'transferred from' if scores is None else 'of'} {nearest}"
         if explanation.grad_weights == "transferred"
         else "grad-weights of the image itself, computed in the graph"
     )
@@ -46,7 +61,9 @@ def explanation_facts(contract: Contract) -> dict[str, str | None]:
     """`explanation` and `coarse` of a report, in words; None where there is nothing to say."""
     explanation = contract.explanation
     return {
-        "explanation": None if explanation is None else explanation_text(explanation),
+        "explanation": None
+        if explanation is None
+        else explanation_text(explanation, contract.scores),
         "coarse": coarse_text(contract) if is_coarse(contract) else None,
     }
 

@@ -70,6 +70,8 @@ InputType = Literal["float32", "uint8"]
 INPUT_TYPES: tuple[InputType, ...] = get_args(InputType)
 Precision = Literal["fp32", "fp16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+ScoreKind = Literal["logits", "softmax", "log-softmax", "sigmoid"]
+SCORE_KINDS: tuple[ScoreKind, ...] = get_args(ScoreKind)
 Transform = Literal["none", "log"]
 TRANSFORMS: tuple[Transform, ...] = get_args(Transform)
 
@@ -227,6 +229,8 @@ class Contract:
         bank_input: where the bank is an input, else None. The file's own contract has no labels
             then: `with_bank` adds those of the bank that it runs with.
         query: whether the model has the input `query`, a direction in place of the bank's.
+        scores: of a classifier, whose rows are its classes, what `embedding` and `similarity`
+            are: `logits`, or what was made of them. None where similarities are cosines.
     """
 
     preprocessing: Preprocessing
@@ -249,6 +253,7 @@ class Contract:
     unknown: UnknownRule | None = None
     bank_input: BankInput | None = None
     query: bool = False
+    scores: ScoreKind | None = None
 
     def __post_init__(self) -> None:
         ends = np.cumsum([run.count for run in self.labels], dtype=np.int64)
@@ -343,6 +348,8 @@ class Contract:
             document["bank_input"] = vars(self.bank_input)
         if self.query:
             document["query"] = True
+        if self.scores is not None:
+            document["scores"] = self.scores
         try:
             text = json.dumps(
                 document,
@@ -426,6 +433,7 @@ def parse_contract(text: str, where: str) -> Contract:
         unknown=rule,
         bank_input=bank_input,
         query=root.boolean("query") if "query" in root else False,
+        scores=root.choice("scores", SCORE_KINDS) if "scores" in root else None,
     )
 
 

@@ -7,7 +7,7 @@ from foldcam.runtime.drawing.style import MapName
 
 
 def words_of(result: Shown, map: MapName = "heatmap") -> str:
-    """Nearest label and its similarity, or the estimate.
+    """Nearest label and its similarity, best class and its score, or the estimate.
 
     Where the model's rule says so, `unknown` before them. Where the network gave no answer, that
     and why; where nothing in the picture speaks for the answer, `no evidence`; under a contrast,
@@ -20,12 +20,13 @@ def words_of(result: Shown, map: MapName = "heatmap") -> str:
 def _own_words(result: Shown, map: MapName) -> str:
     if result.error is not None:
         return f"{result.answer}: {result.error}"
+    of = "" if result.scores is None else "score "
     if result.estimate is not None:
         said = f"estimate {result.answer}"
     elif result.unknown:
         said = f"unknown, nearest {result.labels[0]}  {result.similarities[0]:.2f}"
     else:
-        said = f"{result.answer}  {result.similarities[0]:.2f}"
+        said = f"{result.answer}  {of}{result.similarities[0]:.2f}"
     if map == "contrast" and result.runner_up_similarity is not None:
-        said += f", not {result.runner_up_label}  {result.runner_up_similarity:.2f}"
+        said += f", not {result.runner_up_label}  {of}{result.runner_up_similarity:.2f}"
     return f"{said}, no evidence" if result.no_evidence else said

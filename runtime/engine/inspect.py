@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from foldcam.runtime.contract.explanation import explanation_facts
+from foldcam.runtime.contract.explanation import explanation_facts, scores_text
 from foldcam.runtime.contract.onnx_file import TensorInfo, read_contract, read_header
+from foldcam.runtime.contract.schema import ScoreKind
 from foldcam.runtime.contract.tensors import check_tensors, describe
 from foldcam.runtime.engine import ENGINE_SUFFIXES
 from foldcam.runtime.engine.report import engine_report, engine_rows
@@ -64,6 +65,7 @@ def inspection_text(report: dict[str, Any]) -> str:
     contract = report["contract"]
     recipe, bank, origin = contract["preprocessing"], contract["bank"], contract["origin"]
     map_channels, map_height, map_width = contract["feature_map"]
+    classifies = contract.get("scores") is not None
     opset = f", opset {report['opset']}" if "opset" in report else ""
     rows = [
         ("file", f"{report['file']} ({report['bytes'] / 1e6:.1f} MB{opset})"),
@@ -80,7 +82,8 @@ def inspection_text(report: dict[str, Any]) -> str:
         ("coarse", report["coarse"] or ""),
         ("maps", report["explanation"] or ""),
         ("optional", ", ".join(contract.get("optional_outputs", ()))),
-        ("bank", _bank_text(bank, contract.get("bank_input"))),
+        ("scores", _scores_text(contract.get("scores"))),
+        ("bank", _bank_text(contract)),
         (
             "method",
             f"objective {bank['objective']}, channels {bank['channel_rule']}, "
@@ -89,7 +92,10 @@ def inspection_text(report: dict[str, Any]) -> str:
         ),
         ("quantized", _calibration_text(contract.get("calibration"))),
         ("storage", report["storage"] or ""),
-        ("labels", _labels_text(contract["labels"], report["label_count"])),
+        (
+            "classes" if classifies else "labels",
+            _labels_text(contract["labels"], report["label_count"], classes=classifies),
+        ),
         ("unknown", report["unknown_rule"] or ""),
         ("outcome", _outcome_text(contract.get("outcome"))),
         ("network", f"{origin['network']} {origin['weights']}".rstrip()),
@@ -110,7 +116,14 @@ def _tensor_text(tensor: dict[str, Any]) -> str:
     return f"{info.name}: {describe(info)}"
 
 
-def _bank_text(bank: dict[str, Any], given: dict[str, Any] | None) -> str:
+def _scores_text(scores: ScoreKind | None) -> str:
+    return "" if scores is None else f"embedding and similarity are {scores_text(scores)}"
+
+
+def _bank_text(contract: dict[str, Any]) -> str:
+    bank, given = contract["bank"], contract.get("bank_input")
+    if contract.get("scores") is not None:
+        return f"the classifier's last layers: {bank['rows']} classes, K = {bank['channels']}"
     if given is not None:
         return (
             f"an input of up to {given['most_rows']:,} rows, D = {bank['embedding_size']}, from "
@@ -140,10 +153,13 @@ def _calibration_text(calibration: dict[str, Any] | None) -> str:
     )
 
 
-def _labels_text(labels: list[list[Any]], distinct: int) -> str:
+def _labels_text(labels: list[list[Any]], distinct: int, *, classes: bool) -> str:
     if not labels:
         return ""
-    shown = ", ".join(f"{shorten(name, 40)} ({count})" for name, count in labels[:SHOWN_LABELS])
+    shown = ", ".join(
+        shorten(name, 40) + ("" if classes else f" ({count})")
+        for name, count in labels[:SHOWN_LABELS]
+    )
     more = f", and {len(labels) - SHOWN_LABELS} more" if len(labels) > SHOWN_LABELS else ""
     return f"{distinct}: {shown}{more}"
 

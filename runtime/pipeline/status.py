@@ -85,7 +85,8 @@ def status_text(progress: Progress) -> str:
         if stream.live and stream.state != State.streaming.value
     ]
     if progress.frames:
-        answer = "estimate" if progress.continuous else "nearest"
+        answer = "class" if progress.classified else "nearest"
+        answer = "estimate" if progress.continuous else answer
         parts.append(f"{answer}: {progress.answer}")
     return printable("  ".join(parts))
 

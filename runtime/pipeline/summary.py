@@ -32,6 +32,7 @@ class Progress:
         frames: processed.
         answer: voted or nearest label of the latest region, or its estimate.
         continuous: whether it is an estimate.
+        classified: whether it is a classifier's best class.
     """
 
     expected: int | None
@@ -39,6 +40,7 @@ class Progress:
     frames: int = 0
     answer: str = ""
     continuous: bool = False
+    classified: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Summary:
         stages_ms: mean milliseconds per frame of every stage.
         labels: the most frequent nearest labels, with the number of their regions; unknown
             regions are not among them.
+        classified: whether they are a classifier's best classes.
         outputs: what was written.
         estimate: `mean`, `low` and `high` over the regions, None for a model of labels.
         streams: one per source: whether it is live, frames captured and processed, drops by
@@ -103,6 +106,7 @@ class Summary:
     no_evidence: int = 0
     unknown: int | None = None
     broken: str | None = None
+    classified: bool = False
     network_ms: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -153,6 +157,7 @@ class Tally:
             if results:
                 self.progress.answer = (results[-1].vote or results[-1]).answer
                 self.progress.continuous = results[-1].estimate is not None
+                self.progress.classified = results[-1].scores is not None
 
     def labels(self) -> dict[str, int]:
         """The most frequent nearest labels."""
@@ -235,6 +240,7 @@ def summarized(
         no_evidence=tally.no_evidence,
         unknown=tally.unknown,
         broken=broken,
+        classified=tally.progress.classified,
     )
 
 

@@ -38,6 +38,9 @@ def record(
     A model with a rule for unknown images gives `unknown`, and as `known_score` what the rule
     compares with its threshold; both are missing without a rule and without an answer.
 
+    Of a classifier `row` is the number of a class, `score` stands in place of `similarity`, and
+    evidence is in units of the logit.
+
     Args:
         frame: the frame.
         result: of one region of it.
@@ -47,12 +50,13 @@ def record(
     labels: list[dict[str, str]] = [{"label": label} for label in result.labels]
     if result.estimate is not None:
         labels = [{} for _ in result.neighbors]
+    number = _number_name(result)
     document: dict[str, Any] = {
         **place_of(frame),
         "width": result.frame_wh[0],
         "height": result.frame_wh[1],
         "neighbors": [
-            {"row": int(row), **label, "similarity": _number(similarity)}
+            {"row": int(row), **label, number: _number(similarity)}
             for row, label, similarity in zip(
                 result.neighbors, labels, result.similarities, strict=True
             )
@@ -137,8 +141,12 @@ def _runner_up(result: Result) -> dict[str, Any] | None:
     return {
         "row": result.runner_up,
         "label": result.runner_up_label,
-        "similarity": _optional(result.runner_up_similarity),
+        _number_name(result): _optional(result.runner_up_similarity),
     }
+
+
+def _number_name(result: Result) -> str:
+    return "similarity" if result.scores is None else "score"
 
 
 def _vote(vote: Vote) -> dict[str, Any]:

@@ -28,7 +28,7 @@ class TableSink(Sink):
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
-        self._heading = "nearest label"
+        self._heading, self._number = "nearest label", "similarity"
 
     def write(self, item: FrameResults) -> None:
         """Remember one frame."""
@@ -40,13 +40,15 @@ class TableSink(Sink):
             self.rows.append(Row(str(item.frame.name), answer, similarity, spent))
             if result.valid:
                 self._heading = "nearest label" if result.estimate is None else "estimate"
+                if result.scores is not None:
+                    self._heading, self._number = "best class", "score"
 
     def __str__(self) -> str:
         names = [shorten(printable(row.name), 48) for row in self.rows]
         answers = [shorten(printable(row.answer), 40) for row in self.rows]
         wide = max(map(len, ["image", *names]))
         broad = max(map(len, [self._heading, *answers]))
-        lines = [f"{'image':{wide}}  {self._heading:{broad}}  similarity      ms"]
+        lines = [f"{'image':{wide}}  {self._heading:{broad}}  {self._number:>10}      ms"]
         for name, answer, row in zip(names, answers, self.rows, strict=True):
             similarity = "-" if row.similarity is None else f"{row.similarity:.3f}"
             lines.append(

@@ -92,7 +92,7 @@ class LivePage(Sink):
         self._executors: list[ThreadPoolExecutor] = []
         self._viewers = 0
         self._routes: list[BaseRoute] = []
-        learns = bank is not None and self._access.needs_token and contract.outcome is None
+        learns = self._access.needs_token and contract.outcome is None and contract.scores is None
         self._offers = Offers(bank, contract) if bank is not None and learns else None
         self._shown = _shown(self, monitor, contract, style or Style(), gallery)
 

@@ -20,6 +20,7 @@ from foldcam.runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
     from foldcam.export import Bank as Bank
+    from foldcam.export import ClassifierReport as ClassifierReport
     from foldcam.export import Dataset as Dataset
     from foldcam.export import ExportReport as ExportReport
     from foldcam.export import FoldOptions as FoldOptions
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from foldcam.export import add_to_bank_file as add_to_bank_file
     from foldcam.export import build_bank_file as build_bank_file
     from foldcam.export import check_model as check_model
+    from foldcam.export import export_classifier as export_classifier
     from foldcam.export import export_model as export_model
     from foldcam.export import find_targets as find_targets
     from foldcam.export import fold_file as fold_file
@@ -68,6 +70,7 @@ _HOMES = {
     "Affine": "foldcam.runtime",
     "Bank": "foldcam.export",
     "Contract": "foldcam.runtime",
+    "ClassifierReport": "foldcam.export",
     "Dataset": "foldcam.export",
     "ExportReport": "foldcam.export",
     "FoldOptions": "foldcam.export",
@@ -90,6 +93,7 @@ _HOMES = {
     "check_model": "foldcam.export",
     "draw_beside": "foldcam.runtime",
     "draw_result": "foldcam.runtime",
+    "export_classifier": "foldcam.export",
     "export_model": "foldcam.export",
     "find_targets": "foldcam.export",
     "fold_file": "foldcam.export",
@@ -113,6 +117,7 @@ _HOMES = {
 __all__ = [
     "Affine",
     "Bank",
+    "ClassifierReport",
     "Contract",
     "Dataset",
     "ExportReport",
@@ -136,6 +141,7 @@ __all__ = [
     "check_model",
     "draw_beside",
     "draw_result",
+    "export_classifier",
     "export_model",
     "find_targets",
     "fold_file",

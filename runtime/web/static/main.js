@@ -82,7 +82,8 @@ function showAnswer({ results, more }) {
     const estimated = first.estimate !== undefined && first.error === undefined;
     const regions = results.length + more;
     find("answer").textContent = estimated ? `estimate ${first.answer}` : said(first);
-    const similarity = first.neighbors[0]?.similarity;
+    // A classifier gives scores in place of similarities.
+    const similarity = first.neighbors[0]?.similarity ?? first.neighbors[0]?.score;
     find("similarity").textContent =
       support(first) +
       (first.error ?? (estimated || similarity === undefined ? "" : (similarity ?? 0).toFixed(2))) +

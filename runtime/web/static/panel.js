@@ -68,9 +68,11 @@ export class Nearest {
           make("span", { className: "bar" }, line.fill),
         );
       }
-      const similarity = neighbor.similarity ?? 0;
+      const similarity = neighbor.similarity ?? neighbor.score ?? 0;
       line.score.textContent = similarity.toFixed(3);
-      line.fill.style.width = `${100 * Math.min(1, Math.max(0, similarity))}%`;
+      // Logits may be of any size: the bars are shares of the greatest.
+      const unit = Math.max(1, neighbors[0].score ?? 1);
+      line.fill.style.width = `${100 * Math.min(1, Math.max(0, similarity / unit))}%`;
     });
     this.shown.splice(neighbors.length).forEach((line) => line.item.remove());
   }

@@ -535,3 +535,58 @@ def test_labels_that_are_no_numbers_are_one_sentence(model, shared_photos, foldc
     status, out, err = foldcam(*arguments)
     assert (status, out) == (1, "")
     assert "the label 'blue' is not a finite number" in err
+
+
+@pytest.fixture
+def classes(working_directory):
+    path = working_directory / "classes.txt"
+    path.write_text("".join(f"class {number}\n" for number in range(3)))
+    return path
+
+
+def test_a_classifier_is_exported_without_images_and_verified(foldcam, model, classes, photos):
+    status, out, err = foldcam(
+        "export", f"{model}:flat", "--classes", classes, "--out", "c.onnx", "--json"
+    )
+    assert status == 0, err
+    report = json.loads(out)
+    assert (report["classes"], report["scores"]) == (3, "logits")
+    assert read_contract(Path("c.onnx")).labels[2].name == "class 2"
+    status, out, _ = foldcam("verify", "c.onnx")
+    assert status == 0
+    assert "score off by" in out
+    assert "similarity" not in out
+    Path("x.bank").write_bytes(b"")
+    status, _, err = foldcam("bank", "build", "c.onnx", "--images", photos, "--out", "x.bank")
+    assert status == 1
+    assert "folded already" in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (("--classes", "classes.txt", "--images", "photos"), "leave one of the two out"),
+        (("--classes", "classes.txt", "--bank-input"), "--bank-input is about training images"),
+        (
+            ("--objective", "all-triplets", "--transfer", "3"),
+            "leave --objective and --transfer out",
+        ),
+    ],
+)
+def test_flags_of_training_images_and_classes_exclude_each_other(
+    flags, reason, foldcam, model, classes, photos
+):
+    status, _, err = foldcam("export", f"{model}:flat", *flags, "--out", "c.onnx")
+    assert status == 1
+    assert reason in err
+    assert not Path("c.onnx").exists()
+
+
+def test_a_wrong_number_of_classes_is_said_and_no_names_are_numbers(foldcam, model, classes):
+    classes.write_text("one\ntwo\n")
+    status, _, err = foldcam("export", f"{model}:flat", "--classes", classes, "--out", "c.onnx")
+    assert status == 1
+    assert "names 2 classes, and the network has 3 scores" in err
+    status, out, err = foldcam("export", f"{model}:flat", "--out", "c.onnx")
+    assert status == 0, err
+    assert "its 3 classes are named by their numbers" in out

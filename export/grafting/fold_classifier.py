@@ -1,0 +1,202 @@
+"""Fold a classifier: its own scores are the search, its last layers the bank. No torch.
+
+What is grafted, for a batch of images:
+
+    neighbor     = the k classes of the greatest logits  ArgMax for k = 1, else TopK
+    similarity   = their scores, as the network returns them
+    a            = the grad-weights of the best class
+    contribution = a . S_p                               in units of the logit, signed
+    heatmap      = relu(contribution) / max(relu(contribution))
+    contrast     = the same of the best class less that of the second best
+
+With a pooling and a linear layer behind the feature map this is Grad-CAM (Selvaraju et al., 2017,
+https://arxiv.org/abs/1610.02391) of the best class's logit, for which the gradient is the same at
+every position. Logits are ranked, and not what a softmax or sigmoid made of them, because many
+probabilities may round to 1, or to 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+from foldcam.export.bank import Bank
+from foldcam.export.grafting.checks import takes_uint8
+from foldcam.export.grafting.class_rows import class_rows
+from foldcam.export.grafting.fold import (
+    FoldOptions,
+    closed,
+    heatmap_size_of,
+    most_found,
+    opened,
+    optional_outputs,
+)
+from foldcam.export.grafting.heat import MapGraft
+from foldcam.export.grafting.in_graph import BANK_GRAD_WEIGHTS, StoredBank, sha256_of
+from foldcam.export.grafting.input import graft_uint8_input
+from foldcam.export.grafting.own import OwnGradWeights
+from foldcam.export.grafting.transfer import graft_transfer
+from foldcam.export.onnx_graphs.embedding_model import marked_network, marked_summands, opset_of
+from foldcam.export.onnx_graphs.file_size import check_file_size, weight_bytes
+from foldcam.export.onnx_graphs.precision import is_float16, to_float16
+from foldcam.export.onnx_graphs.scores import find_logits
+from foldcam.export.onnx_graphs.writing import PREFIX, Graft
+from foldcam.runtime.contract.bank_storage import BankStorage
+from foldcam.runtime.contract.schema import (
+    EMBEDDING,
+    NEIGHBOR,
+    RUNNER_UP,
+    RUNNER_UP_SIMILARITY,
+    SIMILARITY,
+    BankSummary,
+    Contract,
+    Explanation,
+    LabelRun,
+    Origin,
+)
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.images.preprocess import Preprocessing
+
+OBJECTIVE = "class-scores"
+"""What the directions of a classifier come from."""
+
+
+def fold_classifier(
+    model: onnx.ModelProto,
+    names: Sequence[str],
+    *,
+    preprocessing: Preprocessing,
+    layer: str,
+    origin: Origin,
+    versions: dict[str, str],
+    options: FoldOptions | None = None,
+) -> onnx.ModelProto:
+    """Graft ranking and heatmap onto a classifier's graph.
+
+    Args:
+        model: `image float32 [N,3,H,W]` -> `feature_map [N,K',h,w]`, `embedding [N,C]`, the
+            scores, as `ClassifierNetwork.to_onnx` makes it. Not changed.
+        names: of its `C` classes.
+        preprocessing, layer, origin, versions: for the contract.
+        options: of which `neighbors`, `heatmap_size`, `input_type`, `precision` and `contrast`
+            count.
+
+    Raises:
+        FoldcamError: no gradient of the scores can be computed in the graph, or the file would
+            be larger than ONNX allows.
+    """
+    options = options or FoldOptions()
+    folded, feature_map = opened(model, preprocessing, options)
+    summands, query = marked_summands(model)
+    logits, scores = find_logits(folded.graph, EMBEDDING)
+    classes = class_rows(folded, logits, len(names), (summands, query), feature_map)
+    if options.precision == "fp16" and not is_float16(folded):
+        folded = to_float16(folded)
+    size = heatmap_size_of(options.heatmap_size, feature_map[1:], preprocessing)
+    if options.contrast and len(names) < 2:
+        raise FoldcamError("--contrast compares two classes, and the network has one.")
+    neighbors = most_found("--neighbors", options.neighbors, len(names), "the classes")
+    bank = Bank(
+        # The scores are compared with nothing.
+        embeddings=np.ones((len(names), 1), np.float32),
+        grad_weights=classes.rows,
+        grad_index=np.arange(len(names), dtype=np.int32),
+        labels=tuple(LabelRun(name, 1) for name in names),
+        objective=OBJECTIVE,
+        network_sha256=marked_network(model) or "",
+        summands=summands,
+        rule=classes.rule,
+    )
+    arrays = {BANK_GRAD_WEIGHTS: classes.rows}
+    storage = BankStorage("exhaustive", 0, 0, 0, "float32", "float32", 0, sha256_of(arrays))
+    stored = StoredBank(arrays, storage)
+
+    network_bytes = weight_bytes(folded)
+    graft = Graft(folded.graph, opset_of(folded))
+    if options.input_type == "uint8" and not takes_uint8(folded):
+        graft_uint8_input(graft, preprocessing)
+    # Halves have other names.
+    logits, _ = find_logits(folded.graph, EMBEDDING)
+    found = max(neighbors, 2 if options.contrast else 1)
+    rows = _ranked(graft, logits, len(names), found)
+    _reported(graft, rows, neighbors, found)
+    maps = MapGraft(graft, feature_map, size, None)
+    own = None
+    if classes.rule == "own":
+        own = OwnGradWeights(
+            graft, classes.end, summands, query, feature_map, classes.rows.shape[1]
+        )
+
+    def signed(best: str, count: int, name: str) -> str:
+        taken = graft_transfer(graft, stored, best, 1, count, f"{name}_gathered").rows
+        return maps.signed(taken if own is None else own.at(taken, name), f"{name}_heat")
+
+    best = signed(rows, found, "class")
+    maps.heatmap(best)
+    maps.contribution(best)
+    if options.contrast:
+        second = graft.constant("second", [1], np.int64)
+        row = graft.node("Gather", [rows, second], PREFIX + "second_class", axis=1)
+        score = graft.node("GatherElements", [EMBEDDING, row], PREFIX + "second_score", axis=1)
+        flat = graft.constant("one_per_image_flat", [-1], np.int64)
+        graft.node("Reshape", [score, flat], RUNNER_UP_SIMILARITY)
+        whole = graft.node("Cast", [row], PREFIX + "second_whole", to=TensorProto.INT32)
+        graft.node("Reshape", [whole, flat], RUNNER_UP)
+        maps.contrast(best, signed(row, 1, "runner_up"))
+
+    check_file_size(network_bytes, weight_bytes(folded) - network_bytes, len(names))
+    explanation = Explanation(summands, "none", classes.rule, query)
+    contract = Contract(
+        preprocessing=preprocessing,
+        input_type=options.input_type,
+        layer=layer,
+        feature_map=feature_map,
+        normalized=False,
+        heatmap_size=size,
+        transfer=1,
+        neighbors=neighbors,
+        bank=BankSummary(
+            rows=len(names),
+            embedding_size=len(names),
+            channels=bank.channels,
+            grad_weight_rows=len(names),
+            objective=bank.objective,
+            channel_rule=bank.channel_rule,
+            compression=bank.compression,
+            sha256=bank.sha256(),
+        ),
+        labels=bank.labels,
+        origin=origin,
+        versions=versions,
+        precision=options.precision,
+        explanation=explanation,
+        optional_outputs=optional_outputs(explanation, options),
+        scores=scores,
+    )
+    return closed(folded, contract)
+
+
+def _ranked(graft: Graft, logits: str, classes: int, found: int) -> str:
+    """The classes of the greatest logits, best first: int64 `[N, found]`."""
+    shape = graft.constant("logits_shape", [-1, classes], np.int64)
+    flat = graft.node("Reshape", [logits, shape], PREFIX + "logits")
+    exact = graft.node("Cast", [flat], PREFIX + "exact_logits", to=TensorProto.FLOAT)
+    if found == 1:
+        # Cheaper than TopK in every backend.
+        return graft.node("ArgMax", [exact], PREFIX + "rows", axis=1, keepdims=1)
+    count = graft.constant("found", [found], np.int64)
+    outputs = [PREFIX + "greatest_logits", PREFIX + "rows"]
+    graft.nodes("TopK", [exact, count], outputs, axis=1, sorted=1)
+    return outputs[1]
+
+
+def _reported(graft: Graft, rows: str, reported: int, found: int) -> None:
+    """`neighbor` and `similarity`: the first classes and their scores."""
+    kept = rows
+    if reported < found:
+        kept = graft.first_columns(rows, reported, PREFIX + "reported_rows")
+    graft.node("Cast", [kept], NEIGHBOR, to=TensorProto.INT32)
+    graft.node("GatherElements", [EMBEDDING, kept], SIMILARITY, axis=1)
