@@ -15,6 +15,7 @@ export class Naming {
   /** Adds and removes pictures; those that stay keep their mark. */
   show(offers) {
     this.find("naming-card").hidden = !offers;
+    document.body.classList.toggle("names", Boolean(offers)); // an empty row would leave a gap
     if (!offers) return;
     const there = new Set(offers.map((offer) => offer.number));
     for (const [number, line] of this.lines) {
