@@ -93,14 +93,19 @@ def make_gallery(
         progress: called after each batch with rows done and rows in all.
 
     Raises:
-        FoldcamError: a data set or a bank that is not the model's, rows that are no images, or a
-            file that cannot be written.
+        FoldcamError: a data set or a bank that is not the model's, a bank that is an input, rows
+            that are no images, or a file that cannot be written.
     """
     contract = read_contract(model)
     if contract.bank_input is not None:
         raise FoldcamError(
+<<<<<<< HEAD
             f"{model} takes its bank as an input, which may change, and a gallery shows the rows "
             "of one bank: fold it with --no-bank-input."
+=======
+            f"{model} has its bank beside it (--bank-input), which may change, and a gallery shows "
+            "the rows of a bank that stays as it is."
+>>>>>>> wQ
         )
     out = out or gallery_path(model)
     rows = _rows_of_bank(bank, contract, dataset) if bank else _rows_of_data(contract, dataset)

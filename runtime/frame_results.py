@@ -68,11 +68,6 @@ class FrameResults:
         return self._painted()[0]
 
     @property
-    def heat_lower(self) -> Heat | None:
-        """As `heat`, of what lowers the estimate; None for a model of labels."""
-        return self._painted()[1]
-
-    @property
     def image(self) -> Image:
         """`uint8 [H', W, 3]` RGB: photograph and heat, and a strip below with the caption.
 

@@ -69,10 +69,10 @@ def with_match(image: Image, result: Result | None, gallery: Gallery, style: Sty
     panel = max(NARROWEST, round(_SHARE * min(height, width) / 2) * 2)
     if result is None or not result.valid or not len(result.neighbors):
         return side_by_side(image, None, ["no match"], panel)
-    return side_by_side(
-        image, row_picture(gallery, int(result.neighbors[0]), style), match_lines(result, gallery),
-        panel,
-    )  # fmt: skip
+    lines = match_lines(result, gallery)
+    if (result.vote or result).unknown:
+        lines[0] = f"nearest: {lines[0]}"
+    return side_by_side(image, row_picture(gallery, int(result.neighbors[0]), style), lines, panel)
 
 
 def match_lines(result: Result, gallery: Gallery, at: int = 0) -> list[str]:

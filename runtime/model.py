@@ -121,10 +121,26 @@ class FoldedModel:
         def again() -> Backend:
             return open_backend(path, provider, threads, library=library, cuda_graph=cuda_graph)
 
+        return cls.of_file(path, again, again)
+
+    @classmethod
+    def of_file(
+        cls, path: Path | str, first: Callable[[], Backend], again: Callable[[], Backend]
+    ) -> FoldedModel:
+        """A model whose backend is opened in a way of one's own; it takes up a changed bank.
+
+        Args:
+            path: the file.
+            first: opens it now.
+            again: opens it after a failure.
+
+        Raises:
+            FoldcamError: as `first`.
+        """
         bank_file = bank_path(Path(path))
         # Looked at first: what is written while it is read is taken up afterwards.
         state = _state_of(bank_file)
-        model = cls(again(), again)
+        model = cls(first(), again)
         if model.contract.bank_input is not None:
             model._bank_file, model._bank_state = bank_file, state
         return model
@@ -247,6 +263,8 @@ class FoldedModel:
                 raise FoldcamError(f"explain: of the other image, {found.error}.")
             direction = self._bank.toward(found.embedding)
         elif label is not None:
+            if against == label:
+                raise FoldcamError(f"explain: {label!r} cannot be asked against itself.")
             direction = self._bank.direction_of(label, against)
         assert direction is not None
         asked = np.asarray(direction, np.float32)

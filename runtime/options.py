@@ -9,13 +9,10 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 Keep = Literal["auto", "newest", "every"]
-KEEPS: tuple[Keep, ...] = get_args(Keep)
 Rotation = Literal[0, 90, 180, 270]
 ROTATIONS: tuple[Rotation, ...] = get_args(Rotation)
 Transport = Literal["tcp", "udp"]
-TRANSPORTS: tuple[Transport, ...] = get_args(Transport)
 Decoding = Literal["auto", "hardware", "software"]
-DECODINGS: tuple[Decoding, ...] = get_args(Decoding)
 Box = tuple[int, int, int, int]
 """`(x, y, width, height)` in whole pixels."""
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 
-from foldcam.runtime.drawing.beside import side_by_side
+from foldcam.runtime.drawing.beside import GROUND, side_by_side
 from foldcam.runtime.drawing.text import draw_caption
 from foldcam.runtime.images.given import ImageLike, as_image
 from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.images.small import fitted
 from foldcam.runtime.model import FoldedModel
 from foldcam.runtime.result import Result
 
@@ -76,14 +76,19 @@ def draw_pair(pair: Pair, first: ImageLike, second: ImageLike) -> Image:
     pictures = []
     for result, given in ((pair.first, first), (pair.second, second)):
         drawn = result.draw(given, map="contribution", mark="box")
-        scale = _SIDE / drawn.shape[0]
-        size = max(1, round(drawn.shape[1] * scale)), _SIDE
-        way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-        sized = np.asarray(cv2.resize(drawn, size, interpolation=way), np.uint8)
-        pictures.append(draw_caption(sized, _words(result)))
+        pictures.append(draw_caption(_sized(drawn), _words(result)))
     left, right = pictures
     both = side_by_side(left, right, (), right.shape[1])
     return draw_caption(both, f"similarity {pair.similarity:.2f}")
+
+
+def _sized(image: Image) -> Image:
+    """The picture at the height of both, and on a ground where it is much wider or narrower."""
+    sized = fitted(image, 2 * _SIDE, _SIDE, enlarge=True)
+    height, width = sized.shape[:2]
+    ground = np.full((_SIDE, max(width, _SIDE // 2), 3), GROUND, np.uint8)
+    ground[:height, :width] = sized
+    return ground
 
 
 def _words(result: Result) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from foldcam.runtime.system.text import quantity
+
 
 @dataclass(frozen=True)
 class Vote:
@@ -36,6 +38,11 @@ class Vote:
         """The answer and its support, as short as the label of a region should be."""
         return f"{self.answer}  {self.support:.0%}"
 
+    @property
+    def votes(self) -> str:
+        """The support in words, such as `60% of 15 frames`."""
+        return f"{self.support:.0%} of {quantity(self.frames, 'frame')}"
+
     def before(self, said: str, answer: str) -> str:
         """The vote in words, and what the latest frame says itself.
 
@@ -43,8 +50,6 @@ class Vote:
             said: the frame's own words, which begin with its answer.
             answer: that answer.
         """
-        frames = f"{self.frames} frame{'' if self.frames == 1 else 's'}"
-        support = f"{self.support:.0%} of {frames}"
         if answer == self.answer:
-            return f"{said}, {support}"
-        return f"{self.answer}, {support}; now {said}"
+            return f"{said}, {self.votes}"
+        return f"{self.answer}, {self.votes}; now {said}"

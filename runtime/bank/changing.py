@@ -16,6 +16,7 @@ from foldcam.runtime.bank.live_bank import HASH_BYTES, LiveBank
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.files import hidden_beside
+from foldcam.runtime.system.text import printable
 
 _LAST = "last_added"
 
@@ -89,11 +90,13 @@ def add_rows(
         image_hashes: `uint8 [n, 32]`, by which a picture is known again.
 
     Raises:
-        FoldcamError: as `change_bank`; the label is blank; or the model takes no so many rows.
+        FoldcamError: as `change_bank`; the label is blank; or the model does not take so many rows.
     """
     label = " ".join(label.split())
-    if not label or not label.isprintable():
+    if not label or printable(label) != label:
         raise FoldcamError("A label needs a name, without control characters.")
+    # The names of files may be no text.
+    names = [printable(name) for name in names]
     known: list[str] = []
     new: list[int] = []
 

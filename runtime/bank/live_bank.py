@@ -243,6 +243,11 @@ class LiveBank:
         Raises:
             FoldcamError: the file is missing, damaged, or no bank that a device can hold.
         """
+        if not path.exists():
+            raise FoldcamError(
+                f"{path} does not exist: a model that was exported with --bank-input needs its "
+                "bank beside it, so copy it there."
+            )
         wanted = (_EMBEDDINGS, _HASHES, _NAMES, _MEAN)
         text, arrays = read_tensors(path, wanted, _WHAT)
         try:

@@ -12,7 +12,7 @@ import typer
 
 from foldcam.runtime.errors import ExitStatus, FoldcamError
 from foldcam.runtime.system.command import print_json, print_text
-from foldcam.runtime.system.text import printable
+from foldcam.runtime.system.text import printable, quantity
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,12 +83,13 @@ def add(
     with FoldedModel.load(model) as loaded:
         if images is not None:
             paths = list_images(images) if images.is_dir() else [images]
+            if not paths:
+                raise FoldcamError(f"{images} has no picture in it.")
             root = images if images.is_dir() else images.parent
-            pictures = pictures_of(paths, root, lost)
+            pictures = pictures_of(loaded, paths, root, lost)
         else:
             pictures = _frames(loaded, label, camera, source, seconds, most)
-        enrolled = enroll(loaded, bank_path(model), label, pictures)
-    enrolled.unusable.extend(lost)
+        enrolled = enroll(bank_path(model), loaded.contract, label, pictures, lost)
     bank = enrolled.added.bank
     report = {
         "bank": str(bank_path(model)),
@@ -214,45 +215,35 @@ def _frames(
     model: Any, label: str, camera: int | None, source: str | None, seconds: float, most: int
 ) -> Any:
     """The best frames of a few seconds, as pictures."""
-    from foldcam.runtime.enrolling.enrolling import Picture, pixels_sha256
-    from foldcam.runtime.enrolling.frames import Candidate, best_frames, sharpness
+    from foldcam.runtime.enrolling.enrolling import Picture
+    from foldcam.runtime.enrolling.frames import best_frames, looked_at
     from foldcam.runtime.sources.opening import open_source
 
-    candidates = []
     opened = open_source(source, camera=camera)
     try:
-        first = None
-        for frame in opened:
-            # Of a video its own time, of a camera that since its first frame.
-            first = frame.timestamp if first is None else first
-            if frame.timestamp - first > seconds:
-                break
-            result = model(frame.image)
-            if result.valid:
-                candidates.append(Candidate(frame.image, result.embedding, sharpness(frame.image)))
+        candidates = looked_at(model, opened, seconds)
     finally:
         opened.close()
     taken = best_frames(candidates, most)
     print(
-        f"{len(candidates)} frames in {seconds:g} s, of which {len(taken)} are learned",
+        f"{quantity(len(candidates), 'different frame')} in {seconds:g} s, learned: {len(taken)}",
         file=sys.stderr,
     )
     stamp = time.strftime("%Y%m%d-%H%M%S")
     return [
-        Picture(f"{label}/{stamp}-{number}", candidates[at].image,
-                pixels_sha256(candidates[at].image))
+        Picture(f"{label}/{stamp}-{number}", candidates[at].sha256, candidates[at].result)
         for number, at in enumerate(taken, 1)
-    ]  # fmt: skip
+    ]
 
 
 def _added_lines(report: dict[str, Any], nearer: Any) -> list[str]:
     label = printable(report["label"])
     lines = [
-        f"{report['bank']}: {report['added']} rows of {label!r} added; it has {report['rows']} "
-        f"rows of {report['labels']} labels"
+        f"{report['bank']}: {quantity(report['added'], 'row')} of '{label}' added; it has "
+        f"{quantity(report['rows'], 'row')} of {report['labels']} labels"
     ]
     if report["known"]:
-        lines.append(f"  {len(report['known'])} pictures were in the bank already")
+        lines.append(f"  in the bank already: {quantity(len(report['known']), 'picture')}")
     lines += [
         f"  note: {printable(each.name)} looks more like {printable(each.label)!r} "
         f"({each.similarity:.2f}) than like the others of {label!r}"
@@ -261,7 +252,7 @@ def _added_lines(report: dict[str, Any], nearer: Any) -> list[str]:
     lines += [
         f"  left out: {printable(each['name'])}: {each['reason']}" for each in report["unusable"]
     ]
-    return [*lines, "To take it back: runtime bank undo MODEL"]
+    return [*lines, "To take it back: runtime bank undo MODEL"] if report["added"] else lines
 
 
 def _report_removed(model: Path, removed: Any, json: bool) -> None:
@@ -277,8 +268,9 @@ def _report_removed(model: Path, removed: Any, json: bool) -> None:
             }
         )  # fmt: skip
         return
-    lines = [f"{bank_path(model)}: {rows} rows are gone from the file"]
+    lines = [f"{bank_path(model)}: gone from the file: {quantity(rows, 'row')}"]
     lines += [f"  {count} of {printable(name)}" for name, count in removed.labels.items()]
     lines += [f"  the label {printable(name)} is gone" for name in removed.labels_gone]
-    lines.append(f"{removed.bank.rows} rows of {len(removed.bank.labels)} labels are left")
+    left = quantity(removed.bank.rows, "row")
+    lines.append(f"{left} of {len(removed.bank.labels)} labels are left")
     print_text("\n".join(lines))

@@ -16,7 +16,7 @@ from foldcam.runtime.images.listing import in_words
 from foldcam.runtime.system.command import print_json, print_text
 from foldcam.runtime.system.redaction import redacted
 from foldcam.runtime.system.standard_streams import claim_output
-from foldcam.runtime.system.text import number_text, printable
+from foldcam.runtime.system.text import number_text, printable, quantity, shorten
 
 if TYPE_CHECKING:
     from foldcam.runtime.config import RunConfig
@@ -250,8 +250,8 @@ def check(
     else:
         count = len(loaded.sources)
         print_text(
-            f"{printable(str(file))} is right: {count} source{'' if count == 1 else 's'}, "
-            f"{len(loaded.events)} event{'' if len(loaded.events) == 1 else 's'}"
+            f"{printable(str(file))} is right: {quantity(count, 'source')}, "
+            f"{quantity(len(loaded.events), 'event')}"
         )
 
 
@@ -281,18 +281,21 @@ def _report(summary: Summary, table: TableSink | None, *, to_stderr: bool, quiet
     lines: list[str] = []
     if table is not None:
         lines += [str(table), ""]
-    frames = f"{summary.frames} frame{'' if summary.frames == 1 else 's'}"
     lines.append(
-        f"{frames} in {summary.seconds:.1f} s ({summary.fps:.1f} fps), network "
-        f"{summary.network_ms['p50']:.1f} ms per image"
-        + (f", {summary.thinned} frames left out by --every" if summary.thinned else "")
+        f"{quantity(summary.frames, 'frame')} in {summary.seconds:.1f} s "
+        f"({summary.fps:.1f} fps)"
+        # Without a region the network had nothing to do.
+        + (f", network {p50:.1f} ms per image" if (p50 := summary.network_ms["p50"]) else "")
+        + (f", {quantity(summary.thinned, 'frame')} left out by --every" if summary.thinned else "")
         + (", stopped by the user" if summary.interrupted else "")
     )
     if summary.live:
         p50, p99 = (summary.latency_ms[name] for name in ("p50", "p99"))
         lines.append(f"from capture to result: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
     if table is None and summary.labels:
-        counts = ", ".join(f"{label} ({count})" for label, count in summary.labels.items())
+        counts = ", ".join(
+            f"{shorten(label, 80)} ({count})" for label, count in summary.labels.items()
+        )
         what = "classes" if summary.classified else "nearest"
         lines.append(f"{what}: {printable(counts)}")
     if summary.unknown is not None:
@@ -313,8 +316,7 @@ def _report(summary: Summary, table: TableSink | None, *, to_stderr: bool, quiet
     if summary.no_evidence:
         print(_evidence_text(summary), file=sys.stderr)
     for cause, count in summary.unanswered.items():
-        regions = f"{count} region{'' if count == 1 else 's'}"
-        print(f"no answer for {regions}: {cause}", file=sys.stderr)
+        print(f"no answer for {quantity(count, 'region')}: {cause}", file=sys.stderr)
     if summary.skipped:
         print(f"skipped {len(summary.skipped)}:", file=sys.stderr)
         for skip in summary.skipped:
@@ -335,4 +337,4 @@ def _evidence_text(summary: Summary) -> str:
 def _answered(summary: Summary) -> str:
     """The frames, or where a frame has several, the regions with an answer."""
     what = "frame" if summary.answered <= summary.frames else "region"
-    return f"{summary.answered} {what}{'' if summary.answered == 1 else 's'}"
+    return quantity(summary.answered, what)

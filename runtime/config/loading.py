@@ -134,4 +134,4 @@ def _check_events(config: RunConfig) -> None:
     if config.output.events is not None and not config.events:
         fail("output.events", "needs an event to write: give a rule")
     if config.events and not (config.output.events or config.output.mqtt):
-        fail("event", "has nowhere to go: give output.events or output.mqtt")
+        fail("event", "has nowhere to go: give --events (output.events) or --mqtt (output.mqtt)")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from foldcam.runtime.bank.changing import Added, add_rows
+from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.files import decode_image, image_bytes
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.model import FoldedModel
+from foldcam.runtime.result import Result
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,13 +25,13 @@ class Picture:
 
     Attributes:
         name: what it is called in the bank, such as `anna/1.jpg`.
-        image: `uint8 [H, W, 3]` RGB.
         sha256: 64 hexadecimal digits by which it is known again: of the file, or the pixels.
+        result: what the model says of it.
     """
 
     name: str
-    image: Image
     sha256: str
+    result: Result
 
 
 @dataclass(frozen=True)
@@ -63,32 +65,27 @@ class Enrolled:
 
 
 def enroll(
-    model: FoldedModel,
     bank: Path,
+    contract: Contract,
     label: str,
     pictures: Iterable[Picture],
-    unusable: Sequence[tuple[str, str]] = (),
-    progress: Callable[[int], None] | None = None,
+    lost: list[tuple[str, str]],
 ) -> Enrolled:
-    """Embed pictures and add them to the bank; a running process takes it up by itself.
+    """Add pictures to the bank; a running process takes it up by itself.
 
     Args:
-        model: whose bank is an input.
-        bank: its file.
+        bank: the file.
+        contract: of its model.
         label: of all pictures; known or new.
         pictures: at least one that can be used.
-        unusable: pictures that were found to be so before.
-        progress: called with the number of pictures that are done.
+        lost: name and reason of pictures that cannot be used, as `pictures` fills it.
 
     Raises:
         FoldcamError: none of the pictures can be used, or as `add_rows`.
     """
-    lost = list(unusable)
     names, hashes, embeddings, nearest = [], [], [], []
-    for done, picture in enumerate(pictures, 1):
-        result = model(picture.image)
-        if progress is not None:
-            progress(done)
+    for picture in pictures:
+        result = picture.result
         if result.error is not None:
             lost.append((picture.name, result.error))
             continue
@@ -97,19 +94,20 @@ def enroll(
         embeddings.append(result.embedding)
         nearest.append((result.labels[0], float(result.similarities[0])))
     if not names:
-        reason = f" ({lost[0][0]}: {lost[0][1]})" if lost else ""
+        reason = f" ({lost[0][0]}: {lost[0][1].rstrip('.')})" if lost else ""
         raise FoldcamError(f"No picture of {label!r} can be used{reason}; nothing was added.")
     rows = np.stack(embeddings)
-    added = add_rows(bank, model.contract.of_file(), label, rows, names, np.stack(hashes))
+    added = add_rows(bank, contract.of_file(), label, rows, names, np.stack(hashes))
     return Enrolled(added, lost, _nearer(label, names, rows, nearest))
 
 
 def pictures_of(
-    paths: Iterable[Path], root: Path, lost: list[tuple[str, str]]
+    model: FoldedModel, paths: Iterable[Path], root: Path, lost: list[tuple[str, str]]
 ) -> Iterable[Picture]:
-    """Read files; those that cannot be read are added to `lost`.
+    """Read and embed files; those that cannot be read are added to `lost`.
 
     Args:
+        model: whose bank is an input.
         paths: the files.
         root: the folder that names are relative to.
         lost: name and reason, filled while reading.
@@ -118,9 +116,11 @@ def pictures_of(
         name = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
         try:
             data = image_bytes(path)
-            yield Picture(name, decode_image(data, path), hashlib.sha256(data).hexdigest())
+            image = decode_image(data, path)
         except FoldcamError as error:
             lost.append((name, str(error)))
+            continue
+        yield Picture(name, hashlib.sha256(data).hexdigest(), model(image))
 
 
 def pixels_sha256(image: Image) -> str:

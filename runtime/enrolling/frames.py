@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from foldcam.runtime.enrolling.enrolling import pixels_sha256
 from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.images.small import fitted
+from foldcam.runtime.model import FoldedModel
+from foldcam.runtime.result import Result
+from foldcam.runtime.sources.base import Frame
 
 _SIDE = 256
 
@@ -19,14 +23,36 @@ class Candidate:
     """A frame that may be learned.
 
     Attributes:
-        image: `uint8 [H, W, 3]` RGB.
-        embedding: `float32 [D]`.
+        sha256: 64 hexadecimal digits of its pixels.
+        result: what the model says of it.
         sharpness: see `sharpness`.
     """
 
-    image: Image
-    embedding: npt.NDArray[np.float32]
+    sha256: str
+    result: Result
     sharpness: float
+
+
+def looked_at(model: FoldedModel, frames: Iterable[Frame], seconds: float) -> list[Candidate]:
+    """The different frames of so many seconds that the model has an answer for.
+
+    No frame is kept: at the rate of a camera they would fill the memory of a small device.
+
+    Args:
+        model: whose bank is an input.
+        frames: of a source.
+        seconds: of a video its own time, of a camera that since its first frame.
+    """
+    found: dict[str, Candidate] = {}
+    first = None
+    for frame in frames:
+        first = frame.timestamp if first is None else first
+        if frame.timestamp - first > seconds:
+            break
+        key = pixels_sha256(frame.image)
+        if key not in found and (result := model(frame.image)).valid:
+            found[key] = Candidate(key, result, sharpness(frame.image))
+    return list(found.values())
 
 
 def sharpness(image: Image) -> float:
@@ -37,11 +63,7 @@ def sharpness(image: Image) -> float:
     Args:
         image: `uint8 [H, W, 3]` RGB.
     """
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    scale = _SIDE / max(grey.shape)
-    if scale < 1:
-        size = max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale))
-        grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    grey = fitted(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8), _SIDE, _SIDE)
     return float(cv2.Laplacian(grey, cv2.CV_64F).var())
 
 
@@ -62,7 +84,7 @@ def best_frames(candidates: Sequence[Candidate], most: int) -> list[int]:
     sharp = order[: max(most, (len(order) + 1) // 2)]
     if not sharp or most < 1:
         return []
-    rows = np.stack([candidates[at].embedding for at in sharp]).astype(np.float64)
+    rows = np.stack([candidates[at].result.embedding for at in sharp]).astype(np.float64)
     rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
     chosen = [0]
     nearest = rows @ rows[0]

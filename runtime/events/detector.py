@@ -147,8 +147,9 @@ def check_possible(
     for rule in rules:
         if rule.unknown is not None and not answers_unknown:
             raise FoldcamError(
-                f"The event {rule.name!r} asks whether an image is unknown, and this model has no "
-                "rule for that: choose one with `foldcam threshold`, or give --unknown-below."
+                f"The event {rule.name!r} asks whether an image is unknown, and there is no rule "
+                "for that: choose one with `foldcam threshold` or give --unknown-below, and leave "
+                "out --no-unknown."
                 if labels is not None
                 else f"The event {rule.name!r} asks whether an image is unknown, and this model "
                 "answers with an estimate: use estimate_above or estimate_below."

@@ -104,6 +104,9 @@ class Gallery:
         data = self._piece(self._layout.names, self._layout.name_ends, row)
         return data.decode("utf-8", "replace")
 
+    def __repr__(self) -> str:
+        return f"<Gallery of {self.contract.bank.rows} rows, {self.path}>"
+
     def close(self) -> None:
         """Close the file."""
         if self._handle >= 0:

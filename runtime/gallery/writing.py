@@ -24,6 +24,7 @@ from foldcam.runtime.gallery.layout import (
     header_bytes,
 )
 from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.images.small import encode_jpeg, fitted
 
 SIDE = 160
 """Pixels of a thumbnail's longer side, at most."""
@@ -105,16 +106,10 @@ class GalleryWriter:
 
 
 def _thumbnail(picture: Image) -> bytes:
-    height, width = picture.shape[:2]
-    scale = min(1.0, SIDE / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    done, data = cv2.imencode(
-        ".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
-    )
-    if not done or len(data) > MAX_THUMBNAIL_BYTES:
-        raise FoldcamError(f"A thumbnail of {size[0]} x {size[1]} pixels cannot be written.")
-    return data.tobytes()
+    data = encode_jpeg(fitted(picture, SIDE, SIDE), _QUALITY)
+    if len(data) > MAX_THUMBNAIL_BYTES:
+        raise FoldcamError(f"A thumbnail has {len(data)} bytes, above {MAX_THUMBNAIL_BYTES}.")
+    return data
 
 
 def _averaged(signed: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float16]:

@@ -9,11 +9,8 @@ from html import escape
 from pathlib import Path
 from typing import TextIO
 
-import cv2
-import numpy as np
-
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.images.small import encode_jpeg, fitted
 from foldcam.runtime.system.files import atomic_path
 from foldcam.runtime.system.text import printable
 
@@ -50,17 +47,8 @@ def picture_uri(image: Image, side: int | None = None, quality: int = _QUALITY) 
         side: makes the longer side at most so many pixels; None leaves the size.
         quality: of the JPEG, 1 to 100.
     """
-    height, width = image.shape[:2]
-    if side is not None and max(height, width) > side:
-        scale = side / max(height, width)
-        smaller = max(1, round(width * scale)), max(1, round(height * scale))
-        image = np.asarray(cv2.resize(image, smaller, interpolation=cv2.INTER_AREA), np.uint8)
-    done, data = cv2.imencode(
-        ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
-    )
-    if not done:
-        raise FoldcamError(f"A picture of {width} x {height} pixels could not be written as JPEG.")
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
+    data = encode_jpeg(image if side is None else fitted(image, side, side), quality)
+    return "data:image/jpeg;base64," + base64.b64encode(data).decode()
 
 
 def page_text(text: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foldcam.runtime.at_stake import Read, Written, check_outputs
+from foldcam.runtime.bank.live_bank import bank_path
 from foldcam.runtime.config import ModelOptions, RunConfig, SourceConfig, with_secrets
 from foldcam.runtime.contract.explanation import coarse_text, is_coarse
 from foldcam.runtime.contract.schema import Contract
@@ -115,7 +116,11 @@ def opened(
         if config.model.path is None and config.log.status:
             print(f"model: {printable(str(path))}", file=sys.stderr)
         model = stack.enter_context(
-            FoldedModel(_backend(path, config, config.model.build), lambda: _backend(path, config))
+            FoldedModel.of_file(
+                path,
+                lambda: _backend(path, config, config.model.build),
+                lambda: _backend(path, config),
+            )
         )
         check_map(config.style.map, model.contract)
         model.unknown_rule = unknown_rule(config.model, model.contract)
@@ -129,7 +134,9 @@ def opened(
             monitor.listen(say_state)
         # Made first, because it begins no file that would have to be removed if something fails.
         page = (
-            [] if config.serve is None else [_live_page(config, monitor, model.contract, gallery)]
+            []
+            if config.serve is None
+            else [_live_page(config, monitor, model.contract, gallery, path)]
         )
         sinks = open_outputs(
             sources, config.output, config.recording, config.events, contract=contract
@@ -278,9 +285,12 @@ def _check_vote(config: RunConfig, sources: Sequence[Source], contract: Contract
 
 
 def _live_page(
-    config: RunConfig, monitor: Monitor, contract: Contract, gallery: Gallery | None
+    config: RunConfig, monitor: Monitor, contract: Contract, gallery: Gallery | None, model: Path
 ) -> Sink:
     # By name, because what serves is an extra.
     page: Any = import_module("foldcam.runtime.web")
-    sink: Sink = page.LivePage(config.serve, monitor, contract, style=config.style, gallery=gallery)
+    sink: Sink = page.LivePage(
+        config.serve, monitor, contract, style=config.style, gallery=gallery,
+        bank=None if contract.bank_input is None else bank_path(model),
+    )  # fmt: skip
     return sink

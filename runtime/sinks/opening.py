@@ -12,6 +12,7 @@ from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.events.detector import check_possible
 from foldcam.runtime.events.rule import EventRule
 from foldcam.runtime.images.files import WRITTEN_SUFFIXES
+from foldcam.runtime.images.format import FILM_SUFFIXES, IMAGE_SUFFIXES
 from foldcam.runtime.output_options import OutputOptions, RecordingOptions
 from foldcam.runtime.sinks.base import Part, Sink
 from foldcam.runtime.sinks.custom import open_custom
@@ -190,6 +191,12 @@ class _Opening:
                 raise FoldcamError(
                     f"--save {path} names one picture, and the input has more: give a folder or a "
                     f"video file ({', '.join(VIDEO_OUTPUTS)})."
+                )
+            if suffix in (*IMAGE_SUFFIXES, *FILM_SUFFIXES):
+                raise FoldcamError(
+                    f"--save {path}: {suffix} is not written; films are "
+                    f"{', '.join(VIDEO_OUTPUTS)}, a picture is {', '.join(WRITTEN_SUFFIXES)}, and "
+                    "anything else is a folder."
                 )
         sinks: list[Sink] = []
         # A segment that is cut off by a power failure plays if its container needs no index.

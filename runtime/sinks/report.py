@@ -192,7 +192,8 @@ class ReportSink(Sink):
                 f"One of {self._stride} of these pictures is shown, {len(self._cards):,} in all; "
                 "the figures count every one, and so does a file of --jsonl."
             )
-        if not self._matches:
+        # Of a bank that is an input there can be none.
+        if not self._matches and (self._contract is None or self._contract.bank_input is None):
             remarks.append(
                 "The model has no gallery, so the pictures that were matched are not shown; "
                 "foldcam gallery makes one."
@@ -211,7 +212,7 @@ class ReportSink(Sink):
             counted(item for source in self._sources for item in left_out_of(source))
         )
         return {
-            "Labels": [f"{label}: {count:,}" for label, count in labels],
+            "Nearest labels": [f"{label}: {count:,}" for label, count in labels],
             "No answer": [f"{count:,}: {cause}" for cause, count in self._errors.most_common()],
             "Not read": skipped[:_MOST_LINES] + more,
             "Left out, because they are no pictures": [redacted(line) for line in left_out],

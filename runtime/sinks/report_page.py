@@ -27,21 +27,19 @@ STYLE = """
 #figures dt { color: var(--quiet); font-size: .85rem; }
 #figures dd { margin: 0; font-size: 1.4rem; font-variant-numeric: tabular-nums; }
 #controls { display: flex; flex-wrap: wrap; gap: 8px 16px; margin: 16px 0; align-items: end; }
-#controls label { display: grid; font-size: .85rem; color: var(--quiet); min-width: 0; }
-#controls select { font: inherit; font-size: 1rem; min-height: 40px; max-width: min(100%, 320px); }
-@media (max-width: 600px) {
-  #controls label { flex: 1 1 140px; grid-template-columns: minmax(0, 1fr); }
-  #controls select { width: 100%; }
-}
+#controls label { display: grid; grid-template-columns: minmax(0, 1fr); font-size: .85rem;
+  color: var(--quiet); flex: 1 1 140px; max-width: 260px; }
+#controls select { font: inherit; font-size: 1rem; min-height: 40px; width: 100%; }
 #shown { min-height: 40px; align-content: center; }
 .card { content-visibility: auto; contain-intrinsic-size: 300px 340px; }
 .card img { width: 100%; }
 .card h3 { font-size: 1rem; margin: 0; overflow-wrap: anywhere; }
 .card h3 span { font-weight: 400; font-variant-numeric: tabular-nums; }
-.card .pictures { margin-top: 8px; }
+.card .pictures { margin-top: 8px; flex-wrap: wrap; }
+.card .pictures figure { flex-basis: 40%; }
 .card figcaption { color: var(--quiet); }
 .card .quiet { font-size: .85rem; overflow-wrap: anywhere; }
-.card.unknown h3 b, .card.silent h3 b { color: var(--bad); }
+.card h3.bad b { color: var(--bad); }
 li { overflow-wrap: anywhere; }
 summary { cursor: pointer; min-height: 32px; }
 """
@@ -100,7 +98,7 @@ def card(item: FrameResults, name: str) -> str:
                 lines = match_lines(result, item.gallery)
                 # What the heading says of the only answer need not be said twice.
                 matched_to = lines if len(results) > 1 else lines[-1:]
-                pictures.append(_figure(uri, ["matched to", *matched_to]))
+                pictures.append(_figure(uri, [_matched(result), *matched_to]))
     answers = [_answer(result) for result in results]
     if len(item.results) > len(results):
         answers.append(f'<p class="quiet">and {len(item.results) - len(results)} more regions</p>')
@@ -186,9 +184,14 @@ def _figure(uri: str | None, lines: Sequence[str]) -> str:
     return f"<figure>{picture}<figcaption>{'<br>'.join(map(_text, lines))}</figcaption></figure>"
 
 
+def _matched(result: Result) -> str:
+    return "nearest picture" if (result.vote or result).unknown else "matched to"
+
+
 def _answer(result: Result) -> str:
     if result.error is not None:
-        return f"<h3><b>{escape(result.answer)}</b></h3><p class='quiet'>{_text(result.error)}</p>"
+        why = f'<p class="quiet">{_text(result.error)}</p>'
+        return f'<h3 class="bad"><b>{escape(result.answer)}</b></h3>{why}'
     similarity = f"{result.similarities[0]:.3f}"
     if result.estimate is not None:
         said, detail = f"estimate {result.answer}", [f"similarity {similarity}"]
@@ -197,11 +200,13 @@ def _answer(result: Result) -> str:
         said = (result.vote or result).answer
         detail = [f"nearest: {result.labels[0]}"] if result.unknown else []
         if result.vote is not None:
-            detail.append(result.vote.before(result.answer, result.answer))
+            now = "" if result.answer == said else f"; now {result.answer}"
+            detail.append(f"{result.vote.votes}{now}")
     if result.no_evidence:
         detail.append("nothing in the picture speaks for it")
     quiet = f'<p class="quiet">{_text(", ".join(detail))}</p>' if detail else ""
-    return f"<h3><b>{_text(said)}</b> <span>{similarity}</span></h3>{quiet}"
+    mark = ' class="bad"' if (result.vote or result).unknown else ""
+    return f"<h3{mark}><b>{_text(said)}</b> <span>{similarity}</span></h3>{quiet}"
 
 
 def _kinds(results: Sequence[Result]) -> list[str]:

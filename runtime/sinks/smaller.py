@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import cv2
-import numpy as np
-
 from foldcam.runtime.drawing.style import Style
 from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.images.preprocess import Affine
+from foldcam.runtime.images.small import fitted
 from foldcam.runtime.result import Result
 
 
@@ -21,12 +19,8 @@ def smaller(item: FrameResults, side: int, style: Style) -> FrameResults:
         side: in pixels.
         style: how it is drawn.
     """
-    image = item.frame.image
-    height, width = image.shape[:2]
-    scale = min(1.0, side / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    if size != (width, height):
-        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    image = fitted(item.frame.image, side, side)
+    size = image.shape[1], image.shape[0]
     results = [_scaled(result, size) for result in item.results]
     return FrameResults(replace(item.frame, image=image), results, style, gallery=item.gallery)
 

@@ -6,15 +6,13 @@ import json
 import logging
 import sys
 import time
-from typing import Any, Literal, TextIO, get_args
+from typing import Any, Literal, TextIO
 
 from foldcam.runtime.system.redaction import redacted
 from foldcam.runtime.system.text import printable
 
 LogFormat = Literal["text", "json"]
-LOG_FORMATS: tuple[LogFormat, ...] = get_args(LogFormat)
 LogLevel = Literal["debug", "info", "warning", "error"]
-LOG_LEVELS: tuple[LogLevel, ...] = get_args(LogLevel)
 
 NAME = "foldcam"
 log = logging.getLogger(NAME)

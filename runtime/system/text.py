@@ -27,6 +27,11 @@ def number_text(value: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def quantity(count: int, noun: str) -> str:
+    """How many of something: `1 row`, `1200 rows`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def shorten(text: str, width: int) -> str:
     """The text cut to `width` characters, its end marked by three dots."""
     return text if len(text) <= width else text[: max(0, width - 3)] + "..."

@@ -7,6 +7,7 @@ import logging
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ from foldcam.runtime.web.descriptors import budget
 from foldcam.runtime.web.health import Health
 from foldcam.runtime.web.history import History
 from foldcam.runtime.web.latest import Latest
+from foldcam.runtime.web.offers import Offers
 
 if TYPE_CHECKING:
     from starlette.routing import BaseRoute
@@ -50,6 +52,8 @@ class LivePage(Sink):
         contract: of the model.
         style: that the page begins with; viewers choose their own.
         gallery: of the model; without one the nearest rows have no pictures.
+        bank: the file of the bank, of a model whose bank is an input: with it and a token, unknown
+            regions are offered for a name, and learned.
 
     Raises:
         FoldcamError: the extra `live` is not installed, a needed token is missing or weak,
@@ -73,6 +77,7 @@ class LivePage(Sink):
         *,
         style: Style | None = None,
         gallery: Gallery | None = None,
+        bank: Path | None = None,
     ) -> None:
         _check_limits(options)
         self._options = options
@@ -87,6 +92,8 @@ class LivePage(Sink):
         self._executors: list[ThreadPoolExecutor] = []
         self._viewers = 0
         self._routes: list[BaseRoute] = []
+        learns = self._access.needs_token and contract.outcome is None and contract.scores is None
+        self._offers = Offers(bank, contract) if bank is not None and learns else None
         self._shown = _shown(self, monitor, contract, style or Style(), gallery)
 
     @property
@@ -145,6 +152,8 @@ class LivePage(Sink):
         """
         milliseconds = self._latest.put(item)
         self._history.saw(milliseconds)
+        if self._offers is not None:
+            self._offers.look(item)
         self._shown.metrics.saw(item.frame.stream, milliseconds)
         if self._server is not None and self._server.failure:
             raise FoldcamError(f"The live page is no longer served: {self._server.failure}.")
@@ -207,6 +216,7 @@ def _shown(
         gallery=gallery,
         contract=contract,
         style=style,
+        offers=page._offers,
         clients=page._budget.viewers,
         needs_token=page._access.needs_token,
     )

@@ -19,9 +19,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.frame_results import FrameResults
-from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.images.small import encode_jpeg, fitted
 from foldcam.runtime.result import Result
 from foldcam.runtime.sinks.jsonl import record
 from foldcam.runtime.system.strict_json import strict_json
@@ -41,7 +40,7 @@ def encode_packet(item: FrameResults) -> bytes:
         FoldcamError: the picture cannot be encoded.
     """
     results = item.results[:_MAX_RESULTS]
-    picture = encode_jpeg(_fitted(item.frame.image), QUALITY)
+    picture = encode_jpeg(fitted(item.frame.image, LONGEST_SIDE, LONGEST_SIDE), QUALITY)
     maps = [
         (result, lower, cells)
         for result, pair in zip(results, item.maps[:_MAX_RESULTS], strict=True)
@@ -82,32 +81,6 @@ def answers(item: FrameResults) -> list[dict[str, Any]]:
         {"answer": (result.vote or result).answer, **record(item.frame, result, embedding=False)}
         for result in item.results[:_MAX_RESULTS]
     ]
-
-
-def encode_jpeg(image: Image, quality: int) -> bytes:
-    """`uint8 [H, W, 3]` RGB as JPEG.
-
-    Raises:
-        FoldcamError: it cannot be encoded, such as an empty one.
-    """
-    try:
-        done, data = cv2.imencode(
-            ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
-        )
-    except cv2.error:
-        done = False
-    if not done:
-        raise FoldcamError(f"A picture of {image.shape[1]} x {image.shape[0]} cannot be encoded.")
-    return bytes(data)
-
-
-def _fitted(image: Image) -> Image:
-    height, width = image.shape[:2]
-    scale = LONGEST_SIDE / max(height, width)
-    if scale >= 1.0:
-        return image
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _as_bytes(heat: npt.NDArray[np.float32], most: int) -> npt.NDArray[np.uint8]:

@@ -11,6 +11,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
+from urllib.parse import parse_qs
 
 import cv2
 import numpy as np
@@ -21,17 +22,22 @@ from starlette.websockets import WebSocket
 
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.drawing.overlay import COLD, COLORMAPS, WARM, Style
+from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.gallery.gallery import Gallery
+from foldcam.runtime.images.small import encode_jpeg
 from foldcam.runtime.match import row_picture
 from foldcam.runtime.system.monitor import Monitor
 from foldcam.runtime.system.strict_json import strict_json
+from foldcam.runtime.system.text import quantity
 from foldcam.runtime.system.version import version
 from foldcam.runtime.web.broadcast import Broadcast
+from foldcam.runtime.web.guard import TAKES_BODY, read_body
 from foldcam.runtime.web.health import Health
 from foldcam.runtime.web.history import History
 from foldcam.runtime.web.latest import Latest
 from foldcam.runtime.web.metrics import CONTENT_TYPE, Metrics
-from foldcam.runtime.web.packet import answers, encode_jpeg
+from foldcam.runtime.web.offers import MOST, Offers
+from foldcam.runtime.web.packet import answers
 from foldcam.runtime.web.stream import serve_stream
 
 _TYPES = {
@@ -53,6 +59,7 @@ class Shown:
         gallery: the pictures of the bank's rows, if the model has them.
         contract: of the model.
         style: that the page begins with.
+        offers: what may be named from the page; None where nothing can be learned.
         clients: streams at most.
         needs_token: whether there is a login that can be ended.
     """
@@ -65,6 +72,7 @@ class Shown:
     gallery: Gallery | None
     contract: Contract
     style: Style
+    offers: Offers | None
     clients: int
     needs_token: bool
     snapshots: dict[int, tuple[int, bytes]] = field(default_factory=dict)
@@ -129,6 +137,31 @@ def make_app(shown: Shown, broadcast: Broadcast, executor: Executor) -> Router:
         headers = {"cache-control": "private, max-age=3600"}
         return Response(data, media_type="image/jpeg", headers=headers)
 
+    async def unknown(request: Request) -> Response:
+        number = request.query_params.get("number", "")
+        known = number.isascii() and number.isdecimal() and len(number) <= 15
+        picture = offers.picture(int(number)) if known and offers is not None else None
+        if picture is None:
+            return PlainTextResponse("This picture is no longer offered.\n", 404)
+        headers = {"cache-control": "private, max-age=600"}
+        return Response(encode_jpeg(picture, _MATCH_QUALITY), 200, headers, "image/jpeg")
+
+    async def learn(request: Request) -> Response:
+        assert offers is not None
+        asked = _label_and_numbers(await read_body(request.receive))
+        if asked is None:
+            return PlainTextResponse("This needs a name and the numbers of pictures.\n", 400)
+        work = asyncio.get_running_loop().run_in_executor
+        try:
+            added = await work(executor, offers.learn, *asked)
+        except FoldcamError as error:
+            return PlainTextResponse(f"{error}\n", 409)
+        if not added.rows:
+            return PlainTextResponse("The bank has these pictures already.\n")
+        rows = quantity(added.rows, "picture")
+        return PlainTextResponse(f"{rows} of {asked[0]} learned; the next frames know it.\n")
+
+    offers = shown.offers
     routes: list[BaseRoute] = [
         WebSocketRoute("/stream", stream),
         Route("/api/status", status),
@@ -138,6 +171,14 @@ def make_app(shown: Shown, broadcast: Broadcast, executor: Executor) -> Router:
         Route("/api/match.jpg", match),
         Route("/healthz", healthz),
         Route("/metrics", metrics),
+        *(
+            []
+            if offers is None
+            else [
+                Route("/api/unknown.jpg", unknown),
+                Route(TAKES_BODY, learn, methods=["POST"]),
+            ]
+        ),
         *(_file_route(name, data) for name, data in files.items()),
     ]
     # Not an application with its own answers to errors: those are the guard's.
@@ -153,6 +194,7 @@ def status_document(shown: Shown, clients: int) -> dict[str, Any]:
         "healthy": verdict.healthy,
         "reason": verdict.reason,
         "clients": clients,
+        "unnamed": None if shown.offers is None else shown.offers.document(),
         **snapshot.to_dict(),
     }
 
@@ -225,6 +267,17 @@ def _match(shown: Shown, row: int) -> bytes | None:
         return None
     picture = row_picture(shown.gallery, row, shown.style)
     return None if picture is None else encode_jpeg(picture, _MATCH_QUALITY)
+
+
+def _label_and_numbers(body: bytes | None) -> tuple[str, list[int]] | None:
+    """What a form says; None where that is not a name and numbers."""
+    try:
+        fields = parse_qs((body or b"").decode("ascii"), max_num_fields=2 * MOST, errors="strict")
+    except ValueError:
+        return None
+    numbers = [text for text in fields.get("picture", []) if text.isdecimal() and len(text) < 16]
+    label = " ".join(fields.get("label", [""])[0].split())
+    return (label, [int(text) for text in numbers]) if label and numbers else None
 
 
 def _json(document: dict[str, Any]) -> Response:

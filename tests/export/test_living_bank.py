@@ -23,10 +23,12 @@ from foldcam.export.grafting.fold import FoldOptions
 from foldcam.export.models.spec import wrap_module
 from foldcam.runtime.bank.changing import add_rows, change_bank, remove_rows, undo
 from foldcam.runtime.bank.live_bank import LiveBank, bank_path
+from foldcam.runtime.config import ModelOptions, RunConfig, SourceConfig
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.files import read_image, write_image
 from foldcam.runtime.model import FoldedModel
+from foldcam.runtime.pipeline.opening import opened
 from foldcam.runtime.pipeline.run import run
 from foldcam.runtime.sinks import Sink
 from foldcam.runtime.sources.base import Frame, Source
@@ -107,6 +109,21 @@ def test_what_is_removed_is_nowhere_in_the_file(model, anna):
             assert not any(row in data for row in rows), path.name
             assert b"anna" not in data, path.name
     assert "nothing to undo" in _runtime("bank", "undo", model).stderr
+
+
+def test_names_of_files_that_are_no_text_and_labels_of_joined_letters_are_kept(model, anna):
+    data = (anna / "0.png").read_bytes()
+    for path in anna.iterdir():
+        path.unlink()
+    (anna / os.fsdecode(b"no\xfftext.png")).write_bytes(data)
+    label = "آلبا\u200cتروس"
+
+    done = _runtime("bank", "add", model, "--label", label, "--images", anna)
+
+    assert done.returncode == 0, done.stderr
+    bank = LiveBank.load(bank_path(model))
+    assert label in [run.name for run in bank.labels]
+    assert "no\\udcfftext.png" in bank.names
 
 
 def test_pictures_are_removed_by_name(model, anna):
@@ -198,6 +215,7 @@ _ENROLLING = """
 import sys, numpy as np
 from pathlib import Path, PurePath
 from foldcam.runtime.bank.changing import add_rows
+from foldcam.runtime.config import ModelOptions, RunConfig, SourceConfig
 from foldcam.runtime.contract.onnx_file import read_contract
 model, size = Path(sys.argv[1]), int(sys.argv[2])
 contract = read_contract(model)
@@ -320,11 +338,16 @@ def test_a_run_answers_by_the_new_bank_from_the_next_frames_on_and_goes_on(model
         finally:
             stop.set()
 
-    with FoldedModel.load(model, "cpu", 1) as running:
-        before = running(picture).answer
+    # Opened as `runtime run` opens it; the source that never ends takes the place of its own.
+    config = RunConfig(
+        sources=(SourceConfig(file=str(anna)),),
+        model=ModelOptions(path=str(model), provider="cpu", threads=1),
+    )
+    with opened(config) as everything:
+        before = everything.model(picture).answer
         actor = threading.Thread(target=act)
         actor.start()
-        run(_Steady(picture, stop), running, [answers], stop=stop)
+        run(_Steady(picture, stop), everything.model, [answers], stop=stop)
         actor.join()
     assert not failures
     order = [answer for _, answer in answers.seen]

@@ -72,6 +72,14 @@ def test_pictures_of_any_size_are_drawn_beside_each_other(model, pictures):
     assert drawn.shape[1] > 480 * 60 // 40 + 480 * 30 // 90
 
 
+def test_a_picture_of_one_line_is_no_film_of_millions_of_columns(model, tmp_path):
+    line = np.full((1, 5000, 3), 90, np.uint8)
+    with FoldedModel.load(model, "cpu") as loaded:
+        pair = compare(loaded, line, line.transpose(1, 0, 2).copy())
+    drawn = draw_pair(pair, line, line.transpose(1, 0, 2))
+    assert drawn.shape[1] < 4 * 480
+
+
 def test_the_command_says_similarity_and_region_and_saves_the_picture(model, pictures, tmp_path):
     saved = tmp_path / "pair.png"
     command = [sys.executable, "-m", "foldcam.runtime", "compare", model, *pictures]
@@ -92,6 +100,7 @@ def test_questions_that_make_no_sense_are_one_sentence_each(model, pictures):
             ({}, "exactly one of"),
             ({"label": "red", "like": pictures[1]}, "exactly one of"),
             ({"like": pictures[1], "against": "red"}, "against needs a label"),
+            ({"label": "red", "against": "red"}, "against itself"),
             ({"label": "rde"}, "did you mean 'red'"),
             ({"direction": np.zeros(3)}, "zero or not finite"),
             ({"direction": np.ones(7)}, r"\[7\] where \[3\] is needed"),

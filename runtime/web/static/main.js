@@ -3,6 +3,7 @@
 import { Blender, label, paletteFromHex } from "./blend.js";
 import { Chart, milliseconds } from "./chart.js";
 import { Connection } from "./connection.js";
+import { Naming } from "./naming.js";
 import { Nearest, make, showStatus } from "./panel.js";
 
 const STALE = 2; // seconds without a new picture, or a few times what is usual
@@ -15,6 +16,7 @@ const memory = {
 const blender = new Blender(find("picture"));
 const chart = new Chart(find("chart"), find("readout"));
 const nearest = new Nearest(find("nearest"));
+const naming = new Naming(find);
 const look = { opacity: 0.6, threshold: 0, palette: null, warm: [255, 96, 0], cold: [0, 96, 255] };
 let hello = null;
 let status = null;
@@ -230,6 +232,7 @@ function onStatus(said) {
   status = said;
   showStatus(said, find);
   showStreams(said.streams);
+  naming.show(said.unnamed);
   if (said.point) chart.add(said.point);
   tick();
 }

@@ -74,6 +74,8 @@ def test_single_photograph_under_the_name_asked_for(tiny_model, photo, tmp_path)
     photo("b.png")
     with pytest.raises(FoldcamError, match="names one picture"):
         go(tiny_model, tmp_path / "photos", save=str(tmp_path / "answer.jpg"))
+    with pytest.raises(FoldcamError, match=r"\.gif is not written; films are \.mp4"):
+        go(tiny_model, tmp_path / "photos", save=str(tmp_path / "answer.gif"))
 
 
 def test_json_lines(tiny_model, photo, tmp_path):

@@ -159,7 +159,7 @@ def test_a_voted_answer_comes_first_and_decides_what_is_shown(
     page = page_of(items[1:], film)
     assert shown(page) == ["cam at 1.0 s"]
     assert "<b>owl</b>" in page
-    assert "owl, 75% of 8 frames; now gull" in page
+    assert "75% of 8 frames; now gull" in page
     assert 'data-labels="owl"' in page
 
 

@@ -6,13 +6,14 @@ import dataclasses
 import http.client
 import time
 from collections.abc import Callable, Iterator
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 import pytest
 
-from foldcam.runtime.contract.schema import Contract
+from foldcam.runtime.bank.live_bank import LiveBank
+from foldcam.runtime.contract.schema import BankInput, Contract, LabelRun
 from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.gallery.gallery import Gallery
 from foldcam.runtime.images.preprocess import Affine
@@ -97,14 +98,16 @@ def serve(contract_with: Callable[..., Contract]) -> Iterator[Callable[..., Serv
         contract: Contract | None = None,
         streams: int = 1,
         gallery: Gallery | None = None,
+        bank: Path | None = None,
         **options: Any,
     ) -> Served:
         monitor = Monitor()
         for number in range(streams):
             monitor.state(monitor.add_stream(f"camera-{number}", live=True), State.streaming)
         page = LivePage(
-            ServeOptions(port=0, **options), monitor, contract or contract_with(), gallery=gallery
-        )
+            ServeOptions(port=0, **options), monitor, contract or contract_with(), gallery=gallery,
+            bank=bank,
+        )  # fmt: skip
         page.__enter__()
         opened.append(page)
         return Served(page, monitor)
@@ -112,6 +115,21 @@ def serve(contract_with: Callable[..., Contract]) -> Iterator[Callable[..., Serv
     yield start
     for page in opened:
         page.__exit__(None, None, None)
+
+
+@pytest.fixture
+def living(contract_with: Callable[..., Contract], tmp_path: Path) -> tuple[Contract, Path]:
+    """The contract of a model whose bank is an input, and its bank of two labels."""
+    contract = dataclasses.replace(contract_with(), bank_input=BankInput(100), labels=())
+    path = tmp_path / "model.bank"
+    LiveBank(
+        embeddings=np.eye(3, dtype=np.float32)[:2],
+        labels=(LabelRun("green", 1), LabelRun("red", 1)),
+        names=("g.png", "r.png"),
+        image_hashes=np.zeros((2, 32), np.uint8),
+        about={"network_sha256": contract.origin.network_sha256},
+    ).save(path)
+    return contract, path
 
 
 @pytest.fixture(name="make_item")

@@ -18,6 +18,7 @@ from foldcam.benchmarks.studies.reliability.browser import (
     wait_for_body,
     why_no_browser,
 )
+from foldcam.runtime.bank.live_bank import LiveBank
 from foldcam.runtime.drawing.overlay import WARM, Style, overlay
 from foldcam.runtime.drawing.unknown import veil
 from foldcam.runtime.frame_results import FrameResults
@@ -352,3 +353,25 @@ def test_the_style_that_the_run_was_given_is_where_the_page_begins(contract_with
         page = look(At)
         expect(page.locator("#colormap")).to_have_value("viridis")
         assert page.locator("#opacity").input_value() == "35"
+
+
+def test_an_unknown_region_is_named_and_learned(serve, look, make_item, token, living):
+    contract, bank = living
+    served = serve(contract, bank=bank, token=token)
+    served.feed(make_item(unknown=True, embedding=np.array([0, 0, 1], np.float32)))
+    page = look(served, **PHONE)
+    page.locator("#token").fill(token)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.locator("#offers img")).to_have_count(1)
+    page.get_by_role("button", name="Learn").click()
+    assert "anna" not in [run.name for run in LiveBank.load(bank).labels]
+    page.locator("#name").fill("<b>anna</b>")
+    page.get_by_role("button", name="Learn").click()
+    expect(page.locator("#learned")).to_have_text("Choose one picture or several.")
+    page.locator("#offers input").check()
+    page.get_by_role("button", name="Learn").click()
+    expect(page.locator("#learned")).to_have_text(re.compile("1 picture of <b>anna</b> learned"))
+    expect(page.locator("#offers img")).to_have_count(0)
+    assert "<b>anna</b>" in [run.name for run in LiveBank.load(bank).labels]
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.complaints == []
