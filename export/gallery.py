@@ -99,13 +99,8 @@ def make_gallery(
     contract = read_contract(model)
     if contract.bank_input is not None:
         raise FoldcamError(
-<<<<<<< HEAD
             f"{model} takes its bank as an input, which may change, and a gallery shows the rows "
             "of one bank: fold it with --no-bank-input."
-=======
-            f"{model} has its bank beside it (--bank-input), which may change, and a gallery shows "
-            "the rows of a bank that stays as it is."
->>>>>>> wQ
         )
     out = out or gallery_path(model)
     rows = _rows_of_bank(bank, contract, dataset) if bank else _rows_of_data(contract, dataset)
