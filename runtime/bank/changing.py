@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from glob import escape
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from foldcam.runtime.bank.live_bank import HASH_BYTES, LiveBank
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.system.files import hidden_beside
+from foldcam.runtime.system.files import hidden_beside, temporary_stem
 from foldcam.runtime.system.text import printable
 
 _LAST = "last_added"
@@ -216,6 +217,9 @@ def _alone(path: Path) -> Iterator[None]:
         ) from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
+        # Whoever wrote these was killed meanwhile: they may hold rows that are to be forgotten.
+        for left in path.parent.glob(f".{escape(temporary_stem(path))}.*.partial{path.suffix}"):
+            left.unlink(missing_ok=True)
         yield
     finally:
         os.close(handle)

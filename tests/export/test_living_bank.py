@@ -246,8 +246,9 @@ def test_a_process_killed_while_it_adds_leaves_the_old_bank_or_the_new_one(model
         assert (found.rows - rows) % 3 == 0
         assert found.rows >= rows
         rows = found.rows
-    # The lock died with its owner.
+    # The lock died with its owner, and what it had begun to write goes with the next change.
     assert change_bank(bank_path(model), lambda bank: bank).rows == rows
+    assert not list(model.parent.glob(".*.partial.bank"))
 
 
 def test_the_last_two_labels_stay(model):
