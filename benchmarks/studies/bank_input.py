@@ -129,6 +129,13 @@ def markdown_table(document: dict[str, Any]) -> str:
             f"{input_['megabytes']:.1f} MB | {input_['bank_megabytes']:.1f} MB | "
             f"{constants['memory_megabytes']:.0f}, {input_['memory_megabytes']:.0f} MB |"
         )
+    enrolled = document["enrolling"]
+    lines += [
+        "",
+        f"{enrolled['labels']} labels of {enrolled['pictures']} pictures were added one after the "
+        f"other: {enrolled['milliseconds_median']:.0f} ms for a label, "
+        f"{enrolled['milliseconds_most']:.0f} ms at most, without the passes of the network.",
+    ]
     return "\n".join(lines)
 
 
