@@ -19,7 +19,7 @@ from foldcam.export.banks.steps import StageProgress, stage_of
 from foldcam.export.blank_maps import blank_notes, tried_images
 from foldcam.export.coarse_map import coarse_notes
 from foldcam.export.datasets import Dataset
-from foldcam.export.gallery import GalleryReport, make_gallery, stale_gallery
+from foldcam.export.gallery import GalleryReport, make_gallery
 from foldcam.export.grafting.bank_input import bank_beside, with_directions
 from foldcam.export.grafting.fidelity import Fidelity, measure_fidelity
 from foldcam.export.grafting.fold import FoldOptions, fold
@@ -38,6 +38,7 @@ from foldcam.export.versions import tool_versions
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import Contract, GradWeightsRule, Origin
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.gallery.gallery import stale_gallery
 from foldcam.runtime.images.preprocess import Preprocessing
 from foldcam.runtime.system.files import atomic_path, hidden_beside
 
@@ -173,7 +174,7 @@ def export_model(
     if contract.bank.storage is not None:
         fidelity = measure_fidelity(report.bank, stored_bank_of(folded, contract))
     shown = None
-    notes += [] if gallery else stale_gallery(out)
+    notes += [] if gallery else stale_gallery(out, contract)
     if gallery:
         shown = make_gallery(
             out, dataset, bank=report.bank, batch_size=batch_size,

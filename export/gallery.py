@@ -18,7 +18,7 @@ from foldcam.export.datasets.reading import open_picture
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.gallery.gallery import gallery_beside, gallery_path
+from foldcam.runtime.gallery.gallery import gallery_path
 from foldcam.runtime.gallery.writing import GalleryWriter
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.model import FoldedModel
@@ -28,14 +28,6 @@ from foldcam.runtime.system.files import atomic_path
 Progress = Callable[[int, int], None]
 Pair = tuple[Sample, str]
 """An image and its hash, see `export.datasets.reading.picture_hash`."""
-
-
-def stale_gallery(model: Path) -> list[str]:
-    """A sentence about a gallery beside a model that is of other rows; else nothing."""
-    problem = (gallery_beside(model, read_contract(model)) or (None, None))[1]
-    if problem is None:
-        return []
-    return [f"{problem} Until then a run with --beside, --report or --serve stops at it."]
 
 
 @dataclass(frozen=True)

@@ -117,9 +117,9 @@ def fold(
 ) -> None:
     """Fold a bank into a network, or swap the bank of a folded model; needs no torch for that."""
     from foldcam.export.bank import Bank
-    from foldcam.export.gallery import stale_gallery
     from foldcam.export.grafting.refold import fold_file, stored_options
     from foldcam.runtime.contract.schema import BASELINES, INPUT_TYPES
+    from foldcam.runtime.gallery.gallery import stale_gallery
 
     check_outputs([Read("NETWORK", network), Read("--bank", bank)], [Written("--out", out)])
     keep_network("--out", out)
@@ -148,7 +148,7 @@ def fold(
     contract, replaced = report.contract, report.replaced
     if replaced is not None and replaced.bank_input is not None:
         replaced = None  # it had no bank in its graph
-    notes = stale_gallery(out)
+    notes = stale_gallery(out, report.contract)
     summary = {
         "model": str(out),
         "bytes": out.stat().st_size,

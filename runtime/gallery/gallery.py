@@ -157,6 +157,19 @@ def gallery_beside(model: Path, contract: Contract) -> tuple[Path, str | None] |
     return path, None
 
 
+def stale_gallery(model: Path, contract: Contract) -> list[str]:
+    """A sentence about a gallery beside a model that is of other rows; else nothing.
+
+    Args:
+        model: the folded model.
+        contract: of the model.
+    """
+    problem = (gallery_beside(model, contract) or (None, None))[1]
+    if problem is None:
+        return []
+    return [f"{problem} Until then a run with --beside, --report or --serve stops at it."]
+
+
 def _decoded(data: bytes, path: Path) -> Image | None:
     """A thumbnail, of which nothing is decoded before its header was looked at."""
     size = image_size(data, "JPEG")

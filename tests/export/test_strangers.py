@@ -117,7 +117,7 @@ def _run(home, photos, *files):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     calls = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
-    assert len(calls) == 21 * len(files)
+    assert len(calls) == 22 * len(files)
     for line, name, status, err in calls:
         assert status in (0, 1, 2, 3), (line, name, status, err)
         assert "Traceback" not in err, (line, name, err)

@@ -12,8 +12,12 @@ from foldcam.export.verification.images import ImagesToVerify, images_of, spread
 from foldcam.export.verification.picture import worst_picture
 from foldcam.export.verification.run import VerifyReport, verify_model
 from foldcam.runtime.contract.onnx_file import read_contract
+from foldcam.runtime.drawing.text import draw_caption
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.files import write_image
+
+# A picture of 280 pixels and the strip of its caption.
+_PANEL = draw_caption(np.zeros((280, 373, 3), np.uint8), "a").shape[0]
 
 
 @pytest.fixture
@@ -116,7 +120,7 @@ def report(folded_file, shared_photos):
 def test_the_picture_has_a_row_per_image_and_four_panels(report):
     picture = worst_picture(report)
     # 12 x 16 pixels enlarged to 280 x 373; two models with two images each, gaps of 6.
-    assert picture.shape == (4 * 280 + 3 * 6, 4 * 373 + 3 * 6, 3)
+    assert picture.shape == (4 * _PANEL + 3 * 6, 4 * 373 + 3 * 6, 3)
     assert picture.dtype == np.uint8
 
 
@@ -153,12 +157,12 @@ def test_heat_is_painted_where_it_is_and_the_difference_on_grey():
 def test_values_that_are_not_finite_can_be_painted():
     pair = _pair("a", difference=float("nan"), cosine=float("nan"))
     pair.got[:] = np.nan
-    assert _picture(pair, _pair("b")).shape[0] == 2 * 280 + 6
+    assert _picture(pair, _pair("b")).shape[0] == 2 * _PANEL + 6
 
 
 def test_maps_of_both_signs_are_painted_together():
     warm_and_cold = _picture(_pair("a", maps=2))
-    assert warm_and_cold.shape == (280, 4 * 560 + 18, 3)
+    assert warm_and_cold.shape == (_PANEL, 4 * 560 + 18, 3)
 
 
 def test_the_command_writes_the_picture(folded_file, shared_photos, tmp_path):
