@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -91,8 +93,9 @@ class FoldedModel:
         self.unknown_rule: UnknownRule | None = backend.contract.unknown
         """By which an image is unknown, at first the contract's. None answers with the nearest
         label, however far it is."""
-        # A pass and a change of the bank take turns.
-        self._turn = threading.Lock()
+        # A pass and a change of the bank take turns; where it cannot change, passes need not.
+        given = backend.contract.bank_input is not None
+        self._turn: AbstractContextManager[Any] = threading.Lock() if given else nullcontext()
 
     @classmethod
     def load(
