@@ -28,12 +28,12 @@ class Added:
 
     Attributes:
         rows: rows that were added.
-        known: names of pictures that were in the bank already.
+        known: name, and the label in the bank, of pictures that were in it already.
         bank: as it is now.
     """
 
     rows: int
-    known: list[str]
+    known: list[tuple[str, str]]
     bank: LiveBank
 
 
@@ -98,15 +98,19 @@ def add_rows(
         raise FoldcamError("A label needs a name, without control characters.")
     # The names of files may be no text.
     names = [printable(name) for name in names]
-    known: list[str] = []
+    known: list[tuple[str, str]] = []
     new: list[int] = []
 
     def change(bank: LiveBank) -> LiveBank:
-        held = {row.tobytes() for row in bank.image_hashes}
+        hashes = (row.tobytes() for row in bank.image_hashes)
+        held = dict(zip(hashes, bank.row_labels(), strict=True))
         for at, row in enumerate(image_hashes):
-            twice = row.tobytes() in held
-            held.add(row.tobytes())
-            (known.append(names[at]) if twice else new.append(at))
+            own = held.get(row.tobytes())
+            if own is None:
+                held[row.tobytes()] = label
+                new.append(at)
+            else:
+                known.append((names[at], own))
         if not new:
             return bank
         more = bank.with_rows(label, embeddings[new], [names[at] for at in new], image_hashes[new])

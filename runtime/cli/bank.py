@@ -78,6 +78,7 @@ def add(
     if sum(each is not None for each in (images, camera, source)) != 1:
         raise typer.BadParameter("give exactly one of --images, --camera and --source.")
     _contract_of(model)
+    label = " ".join(label.split())
     begin = time.monotonic()
     lost: list[tuple[str, str]] = []
     with FoldedModel.load(model) as loaded:
@@ -95,7 +96,7 @@ def add(
         "bank": str(bank_path(model)),
         "label": label,
         "added": enrolled.added.rows,
-        "known": enrolled.added.known,
+        "known": [{"name": name, "label": own} for name, own in enrolled.added.known],
         "unusable": [{"name": name, "reason": reason} for name, reason in enrolled.unusable],
         "nearer_to_another": [vars(each) for each in enrolled.nearer],
         "rows": bank.rows,
@@ -106,7 +107,7 @@ def add(
         print_json(report)
     else:
         print_text("\n".join(_added_lines(report, enrolled.nearer)))
-    if enrolled.unusable:
+    if enrolled.unusable or any(own != label for _, own in enrolled.added.known):
         raise typer.Exit(ExitStatus.USER_ERROR)
 
 
@@ -242,8 +243,15 @@ def _added_lines(report: dict[str, Any], nearer: Any) -> list[str]:
         f"{report['bank']}: {quantity(report['added'], 'row')} of '{label}' added; it has "
         f"{quantity(report['rows'], 'row')} of {report['labels']} labels"
     ]
-    if report["known"]:
-        lines.append(f"  in the bank already: {quantity(len(report['known']), 'picture')}")
+    own = sum(each["label"] == report["label"] for each in report["known"])
+    if own:
+        lines.append(f"  in the bank already: {quantity(own, 'picture')}")
+    lines += [
+        f"  left out: {printable(each['name'])} is in the bank as {printable(each['label'])!r}; "
+        "to move it, remove it first: runtime bank remove MODEL --image NAME"
+        for each in report["known"]
+        if each["label"] != report["label"]
+    ]
     lines += [
         f"  note: {printable(each.name)} looks more like {printable(each.label)!r} "
         f"({each.similarity:.2f}) than like the others of {label!r}"

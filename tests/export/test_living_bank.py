@@ -84,6 +84,9 @@ def test_a_label_is_learned_listed_undone_learned_and_forgotten(model, anna):
         _runtime("bank", "add", model, "--label", "anna", "--images", anna, "--json").stdout
     )
     assert (again["added"], len(again["known"])) == (0, 5)
+    other = _runtime("bank", "add", model, "--label", "bob", "--images", anna)
+    assert other.returncode == 1
+    assert other.stdout.count("is in the bank as 'anna'") == 5
     listed = json.loads(_runtime("bank", "list", model, "--json").stdout)
     (mine,) = [each for each in listed["labels"] if each["label"] == "anna"]
     assert mine == {"label": "anna", "rows": 5, "pictures": [f"{n}.png" for n in range(5)]}
