@@ -14,6 +14,7 @@ from foldcam.runtime.backends.interface import Provider as Provider
 from foldcam.runtime.backends.interface import Resident as Resident
 from foldcam.runtime.backends.interface import TakesBank as TakesBank
 from foldcam.runtime.backends.interface import dtype_of as dtype_of
+from foldcam.runtime.bank.bank_file import read_bank
 from foldcam.runtime.bank.live_bank import LiveBank, bank_path
 from foldcam.runtime.errors import FoldcamError
 
@@ -92,6 +93,6 @@ def use_bank(backend: Backend, bank: LiveBank | Path | str) -> None:
         )
     name = "The bank" if isinstance(bank, LiveBank) else str(bank)
     if not isinstance(bank, LiveBank):
-        bank = LiveBank.load(Path(bank))
+        bank = read_bank(Path(bank))
     bank.check(backend.contract, name)
     backend.use_bank(bank, backend.contract.with_bank(bank.labels, bank.sha256))

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from foldcam.runtime.bank.bank_file import read_bank, write_bank
 from foldcam.runtime.bank.live_bank import HASH_BYTES, LiveBank
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.errors import FoldcamError
@@ -65,10 +66,10 @@ def change_bank(path: Path, change: Callable[[LiveBank], LiveBank]) -> LiveBank:
         FoldcamError: it cannot be read or written, or `change` refuses; nothing has changed then.
     """
     with _alone(path):
-        before = LiveBank.load(path)
+        before = read_bank(path)
         after = change(before)
         if after is not before:
-            after.save(path)
+            write_bank(after, path)
         return after
 
 

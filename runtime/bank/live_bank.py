@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -14,30 +13,22 @@ import numpy as np
 import numpy.typing as npt
 
 from foldcam.runtime.bank.arithmetic import bank_sha256, class_sums, triplets_of_sums
-from foldcam.runtime.bank.tensor_file import read_tensors, write_tensors
-from foldcam.runtime.contract.fields import Fields
 from foldcam.runtime.contract.schema import (
     BANK_DIRECTION,
     BANK_EMBEDDING,
     BANK_LABEL,
-    MAX_LABEL_RUNS,
     Contract,
     LabelRun,
 )
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.system.files import atomic_path
-from foldcam.runtime.system.strict_json import parse_json
 
 Floats = npt.NDArray[np.float32]
 Array = npt.NDArray[Any]
 
 SUFFIX = ".bank"
 HASH_BYTES = 32
-_WHAT = "bank"
-_EMBEDDINGS, _DIRECTIONS, _INDEX = "embeddings", "grad_weights", "grad_index"
-_HASHES, _NAMES, _MEAN = "image_hashes", "names", "mean_summands"
-_LEAST_LABELS = 2
-_UNIT = 1e-3
+LEAST_LABELS = 2
+"""A direction leads from other labels to one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,7 +177,7 @@ class LiveBank:
         """
         labels = self.row_labels()
         left = [row for row in range(self.rows) if not gone[row]]
-        if len({labels[row] for row in left}) < _LEAST_LABELS:
+        if len({labels[row] for row in left}) < LEAST_LABELS:
             raise FoldcamError(
                 "The bank needs two labels at least, to say what speaks for one and not for the "
                 "other: add another label first."
@@ -218,69 +209,6 @@ class LiveBank:
                 + ("remove some." if self.rows > most else "add some.")
             )
 
-    def save(self, path: Path) -> None:
-        """Write the bank; the old file or the new one is there, whatever happens.
-
-        Raises:
-            FoldcamError: the file cannot be written.
-        """
-        header = {**self.about, "labels": [[run.name, run.count] for run in self.labels]}
-        arrays: dict[str, Array] = {
-            _EMBEDDINGS: self.embeddings, _DIRECTIONS: self.directions, _INDEX: self.label_index,
-            _HASHES: self.image_hashes,
-        }  # fmt: skip
-        if self.mean_summands is not None:
-            arrays[_MEAN] = self.mean_summands
-        if any(self.names):
-            arrays[_NAMES] = np.frombuffer("\0".join(self.names).encode(), np.uint8)
-        with atomic_path(path) as temporary:
-            write_tensors(temporary, json.dumps(header, sort_keys=True), arrays, _WHAT)
-
-    @staticmethod
-    def load(path: Path) -> LiveBank:
-        """Read a bank.
-
-        Raises:
-            FoldcamError: the file is missing, damaged, or no bank that a device can hold.
-        """
-        if not path.exists():
-            raise FoldcamError(
-                f"{path} does not exist: a model that was exported with --bank-input needs its "
-                "bank beside it, so copy it there."
-            )
-        wanted = (_EMBEDDINGS, _HASHES, _NAMES, _MEAN)
-        text, arrays = read_tensors(path, wanted, _WHAT)
-        try:
-            document = parse_json(text)
-        except ValueError as error:
-            raise FoldcamError(f"{path}: its header is not JSON ({error}).") from None
-        fields = Fields(document, f"{path}: header")
-        labels = tuple(LabelRun(*run) for run in fields.runs("labels", MAX_LABEL_RUNS))
-        fields.text("network_sha256")
-        about = {key: value for key, value in document.items() if key != "labels"}
-        rows = sum(run.count for run in labels)
-        embeddings = arrays.get(_EMBEDDINGS)
-        names = [run.name for run in labels]
-        if (
-            embeddings is None
-            or embeddings.dtype != np.float32
-            or embeddings.shape[:1] != (rows,)
-            or embeddings.ndim != 2
-            or len(set(names)) != len(names)
-            or len(labels) < _LEAST_LABELS
-        ):
-            raise FoldcamError(
-                f"{path} is no bank for a device: it needs float32 embeddings of two labels at "
-                "least, as foldcam export --bank-input writes them."
-            )
-        norms = np.linalg.norm(embeddings, axis=1)
-        if not np.isfinite(norms).all() or np.abs(norms - 1).max() > _UNIT:
-            raise FoldcamError(f"{path} is damaged: its embeddings are not of norm 1.")
-        return LiveBank(
-            embeddings, labels, _names(path, arrays.get(_NAMES), rows),
-            _hashes(path, arrays.get(_HASHES), rows), _mean(path, arrays.get(_MEAN)), about,
-        )  # fmt: skip
-
     def _ordered(
         self,
         embeddings: Floats,
@@ -308,29 +236,3 @@ class LiveBank:
 def bank_path(model: Path) -> Path:
     """Where the bank of a model lies: `faces.bank` beside `faces.onnx` and `faces.engine`."""
     return model.with_suffix(SUFFIX)
-
-
-def _names(path: Path, array: Array | None, rows: int) -> tuple[str, ...]:
-    if array is None:
-        return ("",) * rows
-    try:
-        names = tuple(array.tobytes().decode().split("\0"))
-    except UnicodeDecodeError:
-        names = ()
-    if len(names) != rows:
-        raise FoldcamError(f"{path} is damaged: it does not have a name for each row.")
-    return names
-
-
-def _hashes(path: Path, array: Array | None, rows: int) -> npt.NDArray[np.uint8]:
-    if array is None:
-        return np.zeros((rows, HASH_BYTES), np.uint8)
-    if array.shape != (rows, HASH_BYTES) or array.dtype != np.uint8:
-        raise FoldcamError(f"{path} is damaged: it does not have a hash for each row.")
-    return array
-
-
-def _mean(path: Path, array: Array | None) -> Floats | None:
-    if array is not None and (array.ndim != 3 or array.dtype != np.float32):
-        raise FoldcamError(f"{path} is damaged: its mean summands are no map.")
-    return array

@@ -168,10 +168,11 @@ def list_labels(model: Model, json: Json = False) -> None:
 
     Example: runtime bank list model.onnx
     """
-    from foldcam.runtime.bank.live_bank import LiveBank, bank_path
+    from foldcam.runtime.bank.bank_file import read_bank
+    from foldcam.runtime.bank.live_bank import bank_path
 
     _contract_of(model)
-    bank = LiveBank.load(bank_path(model))
+    bank = read_bank(bank_path(model))
     if json:
         pictures: dict[str, list[str]] = {}
         for name, own in zip(bank.names, bank.row_labels(), strict=True):

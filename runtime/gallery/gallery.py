@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from foldcam.runtime.contract.schema import Contract
+from foldcam.runtime.contract.tensor_file import TensorFile
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.gallery.layout import MAX_THUMBNAIL_SIDE, pread, read_layout
+from foldcam.runtime.gallery.layout import MAX_THUMBNAIL_SIDE, read_layout
 from foldcam.runtime.images.format import image_format
 from foldcam.runtime.images.integrity import check_complete
 from foldcam.runtime.images.preprocess import Image
@@ -20,6 +21,7 @@ from foldcam.runtime.images.size import image_size
 from foldcam.runtime.system.files import refuse_special
 
 SUFFIX = ".gallery"
+_REMEDY = ": make it with foldcam gallery MODEL --images DATA"
 
 
 class Gallery:
@@ -42,11 +44,10 @@ class Gallery:
         refuse_special(self.path)
         try:
             self._handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-            self._layout = read_layout(self._handle, self.path)
+            self._file = TensorFile(self._handle, self.path, "gallery", _REMEDY)
+            self._layout = read_layout(self._file, self.path)
         except FileNotFoundError:
-            raise FoldcamError(
-                f"{self.path} does not exist: make it with foldcam gallery MODEL --images DATA."
-            ) from None
+            raise FoldcamError(f"{self.path} does not exist{_REMEDY}.") from None
         except (OSError, ValueError) as error:
             raise FoldcamError(f"{self.path} cannot be read as a gallery ({error}).") from error
         bank, rows = contract.bank, len(self._layout.name_ends)
@@ -90,7 +91,7 @@ class Gallery:
         """
         height, width = self._layout.map_size
         count = 2 * height * width
-        data = pread(self._handle, count, self._layout.maps + self._known(row) * count, self.path)
+        data = self._file.bytes_at(self._layout.maps + self._known(row) * count, count)
         cells = np.frombuffer(data, "<f2").reshape(height, width).astype(np.float32)
         return np.nan_to_num(cells, nan=0.0, posinf=0.0, neginf=0.0)
 
@@ -134,7 +135,7 @@ class Gallery:
 
     def _piece(self, begin: int, ends: npt.NDArray[np.int64], row: int) -> bytes:
         first = int(ends[row - 1]) if self._known(row) else 0
-        return pread(self._handle, int(ends[row]) - first, begin + first, self.path)
+        return self._file.bytes_at(begin + first, int(ends[row]) - first)
 
 
 def gallery_beside(model: Path, contract: Contract) -> tuple[Path, str | None] | None:

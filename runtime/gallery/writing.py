@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from foldcam.runtime.contract.schema import CONTRIBUTION, HEATMAP, Contract
+from foldcam.runtime.contract.tensor_file import header_bytes
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.gallery.layout import (
+    ARRAYS,
     MAPS,
     MAX_MAP_SIDE,
     MAX_NAME_BYTES,
@@ -21,7 +23,6 @@ from foldcam.runtime.gallery.layout import (
     SCHEMA_VERSION,
     THUMBNAIL_ENDS,
     THUMBNAILS,
-    header_bytes,
 )
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.images.small import encode_jpeg, fitted
@@ -93,7 +94,7 @@ class GalleryWriter:
         arrays, at = {}, 0
         for name, (shape, data) in pieces.items():
             first, at = at, at + (self._size if name == THUMBNAILS else len(data))
-            arrays[name] = (shape, first, at)
+            arrays[name] = (ARRAYS[name][0], shape, first, at)
             self._file.write(data)
         signed = CONTRIBUTION in self._contract.optional_outputs
         about = {
@@ -102,7 +103,7 @@ class GalleryWriter:
             "map": CONTRIBUTION if signed else HEATMAP,
         }
         self._file.seek(0)
-        self._file.write(header_bytes(arrays, json.dumps(about), _HEADER_BYTES))
+        self._file.write(header_bytes(arrays, "gallery", json.dumps(about), _HEADER_BYTES))
 
 
 def _thumbnail(picture: Image) -> bytes:

@@ -21,8 +21,9 @@ from foldcam.export.datasets import load_dataset
 from foldcam.export.exporter import export_model
 from foldcam.export.grafting.fold import FoldOptions
 from foldcam.export.models.spec import wrap_module
+from foldcam.runtime.bank.bank_file import read_bank, write_bank
 from foldcam.runtime.bank.changing import add_rows, change_bank, remove_rows, undo
-from foldcam.runtime.bank.live_bank import LiveBank, bank_path
+from foldcam.runtime.bank.live_bank import bank_path
 from foldcam.runtime.config import ModelOptions, RunConfig, SourceConfig
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.errors import FoldcamError
@@ -75,7 +76,7 @@ def _row(bank, at):
 
 
 def test_a_label_is_learned_listed_undone_learned_and_forgotten(model, anna):
-    before = LiveBank.load(bank_path(model))
+    before = read_bank(bank_path(model))
     added = _runtime("bank", "add", model, "--label", "anna", "--images", anna, "--json")
     assert added.returncode == 0, added.stderr
     report = json.loads(added.stdout)
@@ -92,7 +93,7 @@ def test_a_label_is_learned_listed_undone_learned_and_forgotten(model, anna):
     assert mine == {"label": "anna", "rows": 5, "pictures": [f"{n}.png" for n in range(5)]}
     undone = _runtime("bank", "undo", model)
     assert "the label anna is gone" in undone.stdout
-    assert LiveBank.load(bank_path(model)).sha256 == before.sha256
+    assert read_bank(bank_path(model)).sha256 == before.sha256
     nothing = _runtime("bank", "undo", model)
     assert nothing.returncode == 1
     assert "nothing to undo" in nothing.stderr
@@ -100,7 +101,7 @@ def test_a_label_is_learned_listed_undone_learned_and_forgotten(model, anna):
 
 def test_what_is_removed_is_nowhere_in_the_file(model, anna):
     _runtime("bank", "add", model, "--label", "anna", "--images", anna)
-    bank = LiveBank.load(bank_path(model))
+    bank = read_bank(bank_path(model))
     rows = [_row(bank, at) for at, label in enumerate(bank.row_labels()) if label == "anna"]
     assert all(row in bank_path(model).read_bytes() for row in rows)
     removed = _runtime("bank", "remove", model, "--label", "anna", "--json")
@@ -124,7 +125,7 @@ def test_names_of_files_that_are_no_text_and_labels_of_joined_letters_are_kept(m
     done = _runtime("bank", "add", model, "--label", label, "--images", anna)
 
     assert done.returncode == 0, done.stderr
-    bank = LiveBank.load(bank_path(model))
+    bank = read_bank(bank_path(model))
     assert label in [run.name for run in bank.labels]
     assert "no\\udcfftext.png" in bank.names
 
@@ -194,7 +195,7 @@ def test_the_map_of_a_new_label_is_the_one_that_a_new_export_gives(
 
 
 def test_two_processes_never_lose_each_other_s_rows(model):
-    before = LiveBank.load(bank_path(model))
+    before = read_bank(bank_path(model))
     contract, size = read_contract(model), before.embeddings.shape[1]
 
     def enroll(worker):
@@ -209,7 +210,7 @@ def test_two_processes_never_lose_each_other_s_rows(model):
         each.start()
     for each in workers:
         each.join()
-    after = LiveBank.load(bank_path(model))
+    after = read_bank(bank_path(model))
     assert after.rows == before.rows + 4 * 10 * 2
     assert len(after.labels) == len(before.labels) + 40
 
@@ -233,8 +234,8 @@ while True:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_process_killed_while_it_adds_leaves_the_old_bank_or_the_new_one(model, seed):
-    size = LiveBank.load(bank_path(model)).embeddings.shape[1]
-    rows = LiveBank.load(bank_path(model)).rows
+    size = read_bank(bank_path(model)).embeddings.shape[1]
+    rows = read_bank(bank_path(model)).rows
     generator = np.random.default_rng(seed)
     for _ in range(8):
         process = subprocess.Popen(
@@ -245,7 +246,7 @@ def test_a_process_killed_while_it_adds_leaves_the_old_bank_or_the_new_one(model
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         process.stdout.close()
-        found = LiveBank.load(bank_path(model))
+        found = read_bank(bank_path(model))
         assert (found.rows - rows) % 3 == 0
         assert found.rows >= rows
         rows = found.rows
@@ -263,13 +264,13 @@ def test_the_last_two_labels_stay(model):
     remove_rows(bank_path(model), contract, of("red"))
     with pytest.raises(FoldcamError, match="needs two labels at least"):
         remove_rows(bank_path(model), contract, of("green"))
-    assert {run.name for run in LiveBank.load(bank_path(model)).labels} == {"blue", "green"}
+    assert {run.name for run in read_bank(bank_path(model)).labels} == {"blue", "green"}
     with pytest.raises(FoldcamError, match="nothing to undo"):
         undo(bank_path(model), contract)
 
 
 def test_a_bank_of_another_network_or_too_large_is_refused(model):
-    bank = LiveBank.load(bank_path(model))
+    bank = read_bank(bank_path(model))
     contract = read_contract(model)
     other = replace(bank, about={**bank.about, "network_sha256": "0" * 64})
     with pytest.raises(FoldcamError, match="the bank of another network"):
@@ -277,7 +278,7 @@ def test_a_bank_of_another_network_or_too_large_is_refused(model):
     small = replace(contract, bank_input=replace(contract.bank_input, most_rows=3))
     with pytest.raises(FoldcamError, match=r"takes 1 to 3: remove some"):
         bank.check(small, "it")
-    other.save(bank_path(model))
+    write_bank(other, bank_path(model))
     with pytest.raises(FoldcamError, match="the bank of another network"):
         FoldedModel.load(model, "cpu")
     bank_path(model).unlink()

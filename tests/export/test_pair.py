@@ -15,7 +15,8 @@ from foldcam.export.datasets import load_dataset
 from foldcam.export.exporter import export_model
 from foldcam.export.grafting.fold import FoldOptions
 from foldcam.export.models.spec import wrap_module
-from foldcam.runtime.bank.live_bank import LiveBank, bank_path
+from foldcam.runtime.bank.bank_file import read_bank
+from foldcam.runtime.bank.live_bank import bank_path
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.files import read_image, write_image
 from foldcam.runtime.model import FoldedModel
@@ -44,7 +45,7 @@ def pictures(tmp_path):
 
 
 def test_the_map_of_a_pair_is_that_of_the_other_s_direction(model, pictures):
-    bank = LiveBank.load(bank_path(model))
+    bank = read_bank(bank_path(model))
     with FoldedModel.load(model, "cpu") as loaded:
         pair = compare(loaded, *pictures)
         plain = [loaded(path) for path in pictures]
@@ -113,7 +114,7 @@ def test_questions_that_make_no_sense_are_one_sentence_each(model, pictures):
 def test_a_label_against_another_is_the_difference_of_their_maps(model, pictures):
     with FoldedModel.load(model, "cpu") as loaded:
         maps = {}
-        bank = LiveBank.load(bank_path(model))
+        bank = read_bank(bank_path(model))
         for label in ("red", "green"):
             own = bank.label_index == [run.name for run in bank.labels].index(label)
             mean = bank.embeddings[own].mean(0)

@@ -18,7 +18,8 @@ from foldcam.export.grafting.options import StorageOptions, parse_compression, p
 from foldcam.export.grafting.refold import fold_file
 from foldcam.export.models.spec import wrap_module
 from foldcam.export.onnx_graphs.message import load_message
-from foldcam.runtime.bank.live_bank import LiveBank, bank_path
+from foldcam.runtime.bank.bank_file import read_bank
+from foldcam.runtime.bank.live_bank import bank_path
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.model import FoldedModel
@@ -72,7 +73,7 @@ def test_the_file_of_the_model_names_no_label(export):
 
 def test_the_bank_beside_the_model_is_one_that_the_workstation_reads(export, tmp_path, images):
     asked = export("Normalized", "input.onnx", replace(_OPTIONS, bank_input=True))
-    bank, live = Bank.load(bank_path(asked)), LiveBank.load(bank_path(asked))
+    bank, live = Bank.load(bank_path(asked)), read_bank(bank_path(asked))
     assert bank.sha256() == live.sha256
     np.testing.assert_array_equal(bank.grad_weights, live.directions)
     fold_file(asked, bank, tmp_path / "again.onnx", replace(_OPTIONS, bank_input=False))
@@ -96,7 +97,7 @@ def test_a_swapped_bank_answers_from_the_next_pass_on(export, images):
     asked = export("Normalized", "input.onnx", replace(_OPTIONS, bank_input=True))
     with FoldedModel.load(asked, "cpu") as model:
         first = model(images[0])
-        bank = LiveBank.load(bank_path(asked))
+        bank = read_bank(bank_path(asked))
         hashes = np.zeros((1, 32), np.uint8)
         more = bank.with_rows("anna", first.embedding[None], ["anna/1.png"], hashes)
         model.use_bank(more)
@@ -112,7 +113,7 @@ def test_a_query_is_answered_in_place_of_the_bank_s_direction(export, images):
     options = replace(_OPTIONS, bank_input=True, query=True)
     asked = export("MlpHead", "input.onnx", options)
     with FoldedModel.load(asked, "cpu") as model:
-        bank = LiveBank.load(bank_path(asked))
+        bank = read_bank(bank_path(asked))
         plain = model.run_batch(images)
         names = [run.name for run in bank.labels]
         queries = [bank.directions[names.index(each.answer)] for each in plain]

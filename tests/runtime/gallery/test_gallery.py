@@ -136,7 +136,7 @@ def test_a_header_that_cannot_be_is_refused(change, gallery_of, contract_with):
 def test_what_is_no_gallery_is_refused(data, tmp_path, contract_with):
     path = tmp_path / "a.gallery"
     path.write_bytes(data)
-    with pytest.raises(FoldcamError, match="is no gallery, or it is damaged"):
+    with pytest.raises(FoldcamError, match="is not a gallery, or it is damaged"):
         Gallery(path, contract_with())
     with pytest.raises(FoldcamError, match="does not exist"):
         Gallery(tmp_path / "none.gallery", contract_with())

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from foldcam.runtime.bank.bank_file import write_bank
 from foldcam.runtime.bank.live_bank import LiveBank
 from foldcam.runtime.contract.schema import BankInput, Contract, LabelRun
 from foldcam.runtime.frame_results import FrameResults
@@ -122,13 +123,14 @@ def living(contract_with: Callable[..., Contract], tmp_path: Path) -> tuple[Cont
     """The contract of a model whose bank is an input, and its bank of two labels."""
     contract = dataclasses.replace(contract_with(), bank_input=BankInput(100), labels=())
     path = tmp_path / "model.bank"
-    LiveBank(
+    bank = LiveBank(
         embeddings=np.eye(3, dtype=np.float32)[:2],
         labels=(LabelRun("green", 1), LabelRun("red", 1)),
         names=("g.png", "r.png"),
         image_hashes=np.zeros((2, 32), np.uint8),
         about={"network_sha256": contract.origin.network_sha256},
-    ).save(path)
+    )
+    write_bank(bank, path)
     return contract, path
 
 

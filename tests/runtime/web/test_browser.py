@@ -18,7 +18,7 @@ from foldcam.benchmarks.studies.reliability.browser import (
     wait_for_body,
     why_no_browser,
 )
-from foldcam.runtime.bank.live_bank import LiveBank
+from foldcam.runtime.bank.bank_file import read_bank
 from foldcam.runtime.drawing.overlay import WARM, Style, overlay
 from foldcam.runtime.drawing.unknown import veil
 from foldcam.runtime.frame_results import FrameResults
@@ -364,7 +364,7 @@ def test_an_unknown_region_is_named_and_learned(serve, look, make_item, token, l
     page.get_by_role("button", name="Sign in").click()
     expect(page.locator("#offers img")).to_have_count(1)
     page.get_by_role("button", name="Learn").click()
-    assert "anna" not in [run.name for run in LiveBank.load(bank).labels]
+    assert "anna" not in [run.name for run in read_bank(bank).labels]
     page.locator("#name").fill("<b>anna</b>")
     page.get_by_role("button", name="Learn").click()
     expect(page.locator("#learned")).to_have_text("Choose one picture or several.")
@@ -372,6 +372,6 @@ def test_an_unknown_region_is_named_and_learned(serve, look, make_item, token, l
     page.get_by_role("button", name="Learn").click()
     expect(page.locator("#learned")).to_have_text(re.compile("1 picture of <b>anna</b> learned"))
     expect(page.locator("#offers img")).to_have_count(0)
-    assert "<b>anna</b>" in [run.name for run in LiveBank.load(bank).labels]
+    assert "<b>anna</b>" in [run.name for run in read_bank(bank).labels]
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.complaints == []

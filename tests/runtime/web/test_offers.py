@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 import numpy as np
 import pytest
 
-from foldcam.runtime.bank.live_bank import LiveBank
+from foldcam.runtime.bank.bank_file import read_bank
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.web import offers as module
 from foldcam.runtime.web.offers import Offers
@@ -66,7 +66,7 @@ def test_what_is_learned_is_in_the_bank_and_offered_no_more(living, make_item):
     item = make_item(unknown=True, embedding=np.array([0, 0, 5], np.float32))
     offers.look(item)
     offers.learn("anna", [1])
-    kept = LiveBank.load(bank)
+    kept = read_bank(bank)
     assert [run.name for run in kept.labels] == ["anna", "green", "red"]
     np.testing.assert_array_equal(kept.embeddings[0], [0, 0, 1])
     assert kept.names[0].startswith("live/")
@@ -108,7 +108,7 @@ def test_the_page_s_request_learns_and_others_are_refused(serve, living, make_it
     done = learn(served, token, good)
     assert done.status == 200
     assert "1 picture of 猫 learned" in done.content.decode()
-    assert "猫" in [run.name for run in LiveBank.load(bank).labels]
+    assert "猫" in [run.name for run in read_bank(bank).labels]
 
 
 def test_without_a_token_or_a_bank_nothing_can_be_learned(serve, living, make_item, token):

@@ -1,0 +1,144 @@
+"""Files of named arrays, in the safetensors format, with NumPy alone.
+
+A file is the length of its header (8 bytes, little-endian), the header, a JSON object that gives
+each array's dtype, shape and place, and the arrays' bytes. `__metadata__` holds one text of ours,
+`foldcam.bank` of a bank or `foldcam.gallery` of a gallery.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from foldcam.runtime.contract.fields import Fields
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.strict_json import parse_json
+
+LENGTH_BYTES = 8
+DTYPES: dict[str, np.dtype[Any]] = {
+    "U8": np.dtype("u1"), "I32": np.dtype("<i4"), "I64": np.dtype("<i8"), "F16": np.dtype("<f2"),
+    "F32": np.dtype("<f4"),
+}  # fmt: skip
+
+_METADATA = "__metadata__"
+_MAX_HEADER_BYTES = 64 << 20
+
+
+class Placed(NamedTuple):
+    """Where an array lies: its numbers fit its shape, and its bytes fit the file."""
+
+    dtype: np.dtype[Any]
+    shape: list[int]
+    offset: int
+
+
+class TensorFile:
+    """The header of an open file, held against the file's size.
+
+    Args:
+        handle: the file, open for reading.
+        path: names it in messages.
+        what: `bank` or `gallery`.
+        remedy: the end of a message about a file that is not one, such as `: make one`.
+
+    Attributes:
+        document, about: what the file says of itself, a JSON object, as it is and typed.
+
+    Raises:
+        FoldcamError: it is none, or damaged.
+    """
+
+    def __init__(self, handle: int, path: Path, what: str, remedy: str = "") -> None:
+        self._handle, self._path, self._remedy = handle, path, remedy
+        self._size = os.fstat(handle).st_size
+        none = FoldcamError(f"{path} is not a {what}, or it is damaged{remedy}.")
+        length = 0
+        if self._size >= LENGTH_BYTES:
+            length = int.from_bytes(self.bytes_at(0, LENGTH_BYTES), "little")
+        if not 2 <= length <= min(_MAX_HEADER_BYTES, self._size - LENGTH_BYTES):
+            raise none
+        self._begin = LENGTH_BYTES + length
+        try:
+            document = parse_json(self.bytes_at(LENGTH_BYTES, length).decode("utf-8"))
+        except ValueError:  # not UTF-8, too
+            raise none from None
+        self.header = Fields(document, f"{path} as a {what}")
+        metadata = self.header.section(_METADATA) if _METADATA in self.header else None
+        if metadata is None or f"foldcam.{what}" not in metadata:
+            raise FoldcamError(f"{path} is a safetensors file but not a {what}{remedy}.")
+        try:
+            self.document = parse_json(metadata.text(f"foldcam.{what}"))
+        except ValueError as error:
+            raise FoldcamError(f"{path}: what it says of itself is not JSON ({error}).") from None
+        self.about = Fields(self.document, f"{path}: header")
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.header
+
+    def placed(self, name: str, dtypes: Collection[str], dimensions: int) -> Placed:
+        """Where an array lies.
+
+        Args:
+            name: of the array.
+            dtypes: keys of `DTYPES` that it may have.
+            dimensions: that its shape must have.
+
+        Raises:
+            FoldcamError: it is missing, of another kind, or does not fit the file.
+        """
+        section = self.header.section(name)
+        kind = section.choice("dtype", sorted(dtypes))
+        shape = section.integers("shape", dimensions, low=0)
+        first, last = section.integers("data_offsets", 2, low=0, high=self._size - self._begin)
+        if last - first != math.prod(shape) * DTYPES[kind].itemsize:
+            self.header.fail(
+                name, f"has {last - first} bytes, which is not what its shape {shape} needs"
+            )
+        return Placed(DTYPES[kind], shape, self._begin + first)
+
+    def bytes_at(self, offset: int, count: int) -> bytes:
+        """So many bytes of the file, from any thread.
+
+        Raises:
+            FoldcamError: it has become shorter, or cannot be read.
+        """
+        parts, left = [], count
+        while left:
+            try:
+                part = os.pread(self._handle, left, offset + count - left)
+            except OSError as error:
+                raise FoldcamError(
+                    f"{self._path} cannot be read: {error.strerror or error}."
+                ) from error
+            if not part:
+                raise FoldcamError(f"{self._path} is cut short{self._remedy}.")
+            parts.append(part)
+            left -= len(part)
+        return b"".join(parts)
+
+
+def header_bytes(
+    arrays: Mapping[str, tuple[str, list[int], int, int]], what: str, about: str, length: int = 0
+) -> bytes:
+    """The beginning of a file.
+
+    Args:
+        arrays: by name a key of `DTYPES`, the shape, and the first and last byte, counted from
+            the end of the header.
+        what: `bank` or `gallery`.
+        about: what the file says of itself, as JSON.
+        length: at least so many bytes; what the text does not need is filled with spaces.
+    """
+    document: dict[str, Any] = {_METADATA: {f"foldcam.{what}": about}}
+    for name, (kind, shape, first, last) in arrays.items():
+        document[name] = {"dtype": kind, "shape": shape, "data_offsets": [first, last]}
+    text = json.dumps(document, separators=(",", ":")).encode().ljust(length - LENGTH_BYTES)
+    # Arrays begin at a multiple of eight bytes.
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(LENGTH_BYTES, "little") + text
