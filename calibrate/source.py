@@ -11,7 +11,8 @@ from foldcam.export.grafting.in_graph import bank_of
 from foldcam.export.onnx_graphs.message import load_message
 from foldcam.export.onnx_graphs.precision import is_float16
 from foldcam.runtime.contract.onnx_file import read_contract
-from foldcam.runtime.contract.schema import METADATA_KEY, Contract, parse_contract
+from foldcam.runtime.contract.reading import parse_contract
+from foldcam.runtime.contract.schema import METADATA_KEY, Contract
 from foldcam.runtime.errors import FoldcamError
 
 

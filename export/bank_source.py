@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from foldcam.runtime.contract.fields import Fields
-from foldcam.runtime.contract.schema import Contract, Origin, origin_from, preprocessing_from
+from foldcam.runtime.contract.reading import origin_from, preprocessing_from
+from foldcam.runtime.contract.schema import Contract, Origin
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
 

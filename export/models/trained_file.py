@@ -14,7 +14,7 @@ from torch import nn
 
 from foldcam.export.models.projected import ProjectedNetwork
 from foldcam.runtime.contract.fields import Fields
-from foldcam.runtime.contract.schema import preprocessing_from
+from foldcam.runtime.contract.reading import preprocessing_from
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
 from foldcam.runtime.system.files import atomic_path, refuse_special

@@ -29,11 +29,11 @@ from foldcam.runtime.contract.protobuf import (
     fields,
     length_delimited,
 )
+from foldcam.runtime.contract.reading import parse_contract
 from foldcam.runtime.contract.schema import (
     MAX_METADATA_BYTES,
     METADATA_KEY,
     Contract,
-    parse_contract,
 )
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.files import refuse_special

@@ -15,7 +15,8 @@ from typing import Any, Literal, get_args
 
 from foldcam.runtime.contract.fields import Fields
 from foldcam.runtime.contract.onnx_file import TensorInfo
-from foldcam.runtime.contract.schema import MAX_METADATA_BYTES, Contract, parse_contract
+from foldcam.runtime.contract.reading import parse_contract
+from foldcam.runtime.contract.schema import MAX_METADATA_BYTES, Contract
 from foldcam.runtime.engine.device import Host
 from foldcam.runtime.engine.flavours import FLAVOUR_NAMES, FlavourName, title_of, wanted_for
 from foldcam.runtime.engine.options import MAX_BATCH, BuildOptions, Profile

@@ -88,7 +88,8 @@ def test_an_image_a_weight_or_the_preprocessing_changes_the_key(
 ):
     from dataclasses import replace
 
-    from foldcam.runtime.contract.schema import METADATA_KEY, parse_contract
+    from foldcam.runtime.contract.reading import parse_contract
+    from foldcam.runtime.contract.schema import METADATA_KEY
 
     def key(model, images):
         out = tmp_path / "out.onnx"

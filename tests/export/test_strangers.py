@@ -20,7 +20,8 @@ from foldcam.export.bank_files import build_bank_file
 from foldcam.export.datasets import load_dataset
 from foldcam.export.models.spec import LoadedModel
 from foldcam.export.objectives.directions import parse_objective
-from foldcam.runtime.contract.schema import METADATA_KEY, parse_contract
+from foldcam.runtime.contract.reading import parse_contract
+from foldcam.runtime.contract.schema import METADATA_KEY
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = np.arange(64, dtype=np.float32).tobytes()

@@ -12,6 +12,7 @@ from foldcam.export.grafting.options import StorageOptions, parse_compression, p
 from foldcam.export.onnx_graphs.file import read_onnx
 from foldcam.export.onnx_networks.cut import OnnxNetwork
 from foldcam.export.onnx_networks.summand_network import SummandNetwork
+from foldcam.runtime.contract.reading import parse_contract
 from foldcam.runtime.contract.schema import Origin
 from foldcam.runtime.images.preprocess import Preprocessing
 
@@ -198,7 +199,7 @@ def test_operands_of_two_precisions_are_refused(logger, hand_built):
 def test_a_swapped_bank_builds(name, logger, hand_built, random_bank):
     from foldcam.export.grafting.fold import FoldOptions, fold
     from foldcam.export.grafting.unfold import unfold
-    from foldcam.runtime.contract.schema import METADATA_KEY, parse_contract
+    from foldcam.runtime.contract.schema import METADATA_KEY
 
     settings = dict(VARIANTS[name])
     shared, transform = settings.pop("shared", False), settings.pop("transform", None)

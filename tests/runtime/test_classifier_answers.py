@@ -9,7 +9,7 @@ import pytest
 from onnx import numpy_helper
 
 from foldcam.runtime.contract.onnx_file import read_contract
-from foldcam.runtime.contract.schema import parse_contract
+from foldcam.runtime.contract.reading import parse_contract
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.files import read_image
 from foldcam.runtime.model import FoldedModel

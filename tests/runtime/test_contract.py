@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foldcam.runtime.contract.bank_storage import BankStorage
+from foldcam.runtime.contract.reading import parse_contract
 from foldcam.runtime.contract.schema import (
     BankSummary,
     Contract,
     LabelRun,
     Origin,
     Outcome,
-    parse_contract,
 )
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing

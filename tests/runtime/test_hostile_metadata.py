@@ -12,8 +12,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from foldcam.runtime.contract import reading
 from foldcam.runtime.contract import schema as contract_module
 from foldcam.runtime.contract.onnx_file import read_contract, read_header
+from foldcam.runtime.contract.reading import parse_contract
 from foldcam.runtime.contract.schema import (
     METADATA_KEY,
     BankSummary,
@@ -21,7 +23,6 @@ from foldcam.runtime.contract.schema import (
     LabelRun,
     Origin,
     Outcome,
-    parse_contract,
 )
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
@@ -182,7 +183,7 @@ def test_a_document_that_costs_too_much_is_refused(start, unit, times, end, mess
 
 
 def test_more_labels_than_allowed_are_refused_by_name(whole, monkeypatch):
-    monkeypatch.setattr(contract_module, "MAX_LABEL_RUNS", 3)
+    monkeypatch.setattr(reading, "MAX_LABEL_RUNS", 3)
     whole["labels"] = [["a", 1]] * 3
     whole["bank"]["rows"] = 3
     assert len(parse_contract(json.dumps(whole), "m.onnx").labels) == 3

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from foldcam.runtime.config import ModelOptions
-from foldcam.runtime.contract.schema import parse_contract
+from foldcam.runtime.contract.reading import parse_contract
 from foldcam.runtime.contract.unknown import UnknownRule, given_rule
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.events.detector import check_possible, matching_region

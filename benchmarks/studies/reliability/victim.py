@@ -53,7 +53,7 @@ def read_model(path: Path) -> None:
 
 def read_metadata(path: Path) -> None:
     """As the document in a model."""
-    from foldcam.runtime.contract.schema import parse_contract
+    from foldcam.runtime.contract.reading import parse_contract
 
     parse_contract(path.read_bytes().decode("utf-8", "surrogateescape"), "the document")
 

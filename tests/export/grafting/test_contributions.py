@@ -12,7 +12,8 @@ from foldcam.export.grafting.fold import FoldOptions, default_baseline, fold
 from foldcam.export.grafting.options import StorageOptions, parse_compression, parse_search
 from foldcam.export.grafting.unfold import unfold
 from foldcam.export.onnx_graphs.embedding_model import mark_network, marked_summands
-from foldcam.runtime.contract.schema import METADATA_KEY, parse_contract
+from foldcam.runtime.contract.reading import parse_contract
+from foldcam.runtime.contract.schema import METADATA_KEY
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
 

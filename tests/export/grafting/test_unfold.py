@@ -18,7 +18,8 @@ from foldcam.export.onnx_graphs.embedding_model import (
     strip_origin,
 )
 from foldcam.export.onnx_graphs.writing import PREFIX
-from foldcam.runtime.contract.schema import METADATA_KEY, parse_contract
+from foldcam.runtime.contract.reading import parse_contract
+from foldcam.runtime.contract.schema import METADATA_KEY
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
 

@@ -19,7 +19,8 @@ from foldcam.export.onnx_networks.cut import OnnxNetwork
 from foldcam.export.onnx_networks.summand_network import SummandNetwork, with_summands
 from foldcam.export.onnx_networks.summands import NoSumError
 from foldcam.export.verification.formulas import NetworkValues, expected_outputs
-from foldcam.runtime.contract.schema import METADATA_KEY, parse_contract
+from foldcam.runtime.contract.reading import parse_contract
+from foldcam.runtime.contract.schema import METADATA_KEY
 from foldcam.runtime.errors import FoldcamError
 
 
