@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,50 +23,17 @@ from foldcam.runtime.backends import (
     use_bank,
 )
 from foldcam.runtime.bank.live_bank import LiveBank, bank_path
-from foldcam.runtime.batch import Batch, Row
+from foldcam.runtime.batch import Batch
 from foldcam.runtime.contract.schema import (
-    CONTRAST,
-    CONTRIBUTION,
-    EMBEDDING,
-    ESTIMATE,
-    HEATMAP,
-    HEATMAP_LOWER,
-    NEIGHBOR,
-    RUNNER_UP,
-    RUNNER_UP_SIMILARITY,
-    SIMILARITY,
     Contract,
 )
-from foldcam.runtime.contract.tensors import expected_tensors
 from foldcam.runtime.contract.unknown import UnknownRule
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.forward_pass import ForwardPass as ForwardPass
+from foldcam.runtime.forward_pass import results_of
 from foldcam.runtime.images.given import ImageLike, as_image
-from foldcam.runtime.known import decided
 from foldcam.runtime.result import Result as Result
 from foldcam.runtime.result import Timings as Timings
-from foldcam.runtime.result import without_answer
-from foldcam.runtime.unanswered import reasons
-
-_COSINES = (SIMILARITY, RUNNER_UP_SIMILARITY)
-_JUDGED = (HEATMAP, HEATMAP_LOWER, ESTIMATE, CONTRIBUTION, CONTRAST)
-"""Outputs in which a number that is not finite is no answer; beside embedding and similarity."""
-
-
-@dataclass(frozen=True, eq=False)
-class ForwardPass:
-    """What the backend returned for a batch.
-
-    Attributes:
-        rows: the rows of the batch.
-        outputs: every output by name, batch first.
-        milliseconds: that it took.
-        contract: with the bank that the model answered by; None for the model's own.
-    """
-
-    rows: Sequence[Row]
-    outputs: dict[str, Array]
-    milliseconds: float
-    contract: Contract | None = None
 
 
 class FoldedModel:
@@ -266,15 +232,13 @@ class FoldedModel:
                 raise FoldcamError(f"explain: of the other image, {found.error}.")
             direction = self._bank.toward(found.embedding)
         elif label is not None:
-            if against == label:
-                raise FoldcamError(f"explain: {label!r} cannot be asked against itself.")
             direction = self._bank.direction_of(label, against)
-        assert direction is not None
         asked = np.asarray(direction, np.float32)
-        if asked.shape != (self.contract.bank.embedding_size,):
+        size = self.contract.bank.embedding_size
+        if asked.shape != (size,):
             raise FoldcamError(
-                f"explain: the direction has the shape {list(asked.shape)} where "
-                f"[{self.contract.bank.embedding_size}] is needed."
+                f"explain: the direction has the shape {list(asked.shape)} where [{size}] is "
+                "needed."
             )
         if not np.isfinite(asked).all() or not asked.any():
             raise FoldcamError("explain: the direction is zero or not finite.")
@@ -312,7 +276,7 @@ class FoldedModel:
             start = time.perf_counter()
             outputs = self._run(batch.images, query) if rows else {}
             took = 1e3 * (time.perf_counter() - start)
-            return ForwardPass(rows, outputs, took, self._backend.contract)
+            return ForwardPass(rows, outputs, took, self.contract)
 
     def results(self, done: ForwardPass) -> list[Result]:
         """What a forward pass says, one result per row; `Result.error` where that is nothing.
@@ -320,31 +284,7 @@ class FoldedModel:
         Raises:
             FoldcamError: the model returned something other than it promises.
         """
-        rows, contract = done.rows, done.contract or self.contract
-        if not rows:
-            return []
-        inference_ms = done.milliseconds / len(rows)
-        outputs = _promised(contract, done.outputs, len(rows))
-        wrong = _wrong_rows(outputs, cosines=contract.scores is None)
-        right = [reason is None for reason in wrong]
-        _check_rows(contract, outputs[NEIGHBOR][right])
-        if RUNNER_UP in outputs:
-            _check_rows(contract, outputs[RUNNER_UP][right])
-        # Rounding may go beyond what a cosine can be; a classifier's scores may be any number.
-        bounded = () if contract.scores else _COSINES
-        outputs = {
-            name: np.clip(array, -1.0, 1.0) if name in bounded else array
-            for name, array in outputs.items()
-        }
-        results = [
-            _result(contract, outputs, index, row, inference_ms, answered)
-            for index, (row, answered) in enumerate(zip(rows, right, strict=True))
-        ]
-        results = [
-            result if reason is None else without_answer(result, reason)
-            for result, reason in zip(results, wrong, strict=True)
-        ]
-        return decided(results, self.unknown_rule, outputs)
+        return results_of(done, self.unknown_rule)
 
     @property
     def can_reopen(self) -> bool:
@@ -402,79 +342,3 @@ def _state_of(path: Path | None) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return found.st_ino, found.st_mtime_ns, found.st_size
-
-
-def _promised(contract: Contract, outputs: dict[str, Array], count: int) -> dict[str, Array]:
-    """The outputs of the contract. Declared shapes may be open: only now are they known."""
-    promised = expected_tensors(contract)[1]
-    for tensor in promised:
-        name, shape = tensor.name, (count, *tensor.shape[1:])
-        if outputs[name].shape != shape:
-            raise FoldcamError(
-                f"The model returned {name!r} of shape {list(outputs[name].shape)} where its "
-                f"metadata promise {list(shape)}: export it again."
-            )
-    return {tensor.name: outputs[tensor.name] for tensor in promised}
-
-
-def _check_rows(contract: Contract, rows: Array) -> None:
-    """Of right answers alone: where the numbers are none, a library may return any row."""
-    known = contract.bank.rows
-    outside = rows[(rows < 0) | (rows >= known)]
-    if outside.size:
-        raise FoldcamError(
-            f"The model returned bank row {int(outside.max())} and its metadata describe a "
-            f"bank of {known}: graph and metadata disagree, so export it again."
-        )
-
-
-def _result(
-    contract: Contract,
-    outputs: dict[str, Array],
-    index: int,
-    row: Row,
-    inference_ms: float,
-    answered: bool,
-) -> Result:
-    """One row of the outputs; without an answer, no row of the bank is looked up."""
-    recipe, continuous = contract.preprocessing, contract.outcome is not None
-    labelled = answered and not continuous
-    runner_up = int(outputs[RUNNER_UP][index]) if RUNNER_UP in outputs else None
-
-    def map_of(name: str) -> npt.NDArray[np.float32] | None:
-        return outputs[name][index, 0] if name in outputs else None
-
-    return Result(
-        embedding=outputs[EMBEDDING][index],
-        heatmap=outputs[HEATMAP][index, 0],
-        neighbors=outputs[NEIGHBOR][index],
-        similarities=outputs[SIMILARITY][index],
-        labels=[contract.label_of(int(each)) for each in outputs[NEIGHBOR][index]]
-        if labelled
-        else [],
-        affine=row.affine,
-        input_wh=(recipe.width, recipe.height),
-        frame_wh=row.frame_wh,
-        timings=Timings(row.preprocess_ms, inference_ms),
-        estimate=float(outputs[ESTIMATE][index]) if continuous else None,
-        heatmap_lower=map_of(HEATMAP_LOWER),
-        box=row.box,
-        contribution=map_of(CONTRIBUTION),
-        contrast=map_of(CONTRAST),
-        runner_up=runner_up,
-        runner_up_label=None if runner_up is None or not labelled else contract.label_of(runner_up),
-        runner_up_similarity=float(outputs[RUNNER_UP_SIMILARITY][index])
-        if RUNNER_UP_SIMILARITY in outputs
-        else None,
-        scores=contract.scores,
-    )
-
-
-def _wrong_rows(outputs: dict[str, Array], *, cosines: bool) -> list[str | None]:
-    similarities = outputs[SIMILARITY]
-    if RUNNER_UP_SIMILARITY in outputs:
-        similarities = np.concatenate(
-            [similarities, outputs[RUNNER_UP_SIMILARITY][:, None]], axis=1
-        )
-    maps = [outputs[name] for name in _JUDGED if name in outputs]
-    return reasons(outputs[EMBEDDING], similarities, maps, cosines=cosines)

@@ -104,9 +104,11 @@ class LiveBank:
         """`float32 [D]`: from the mean of all other rows, or of one other label's, to a label's.
 
         Raises:
-            FoldcamError: the bank has no such label.
+            FoldcamError: the bank has no such label, or both are the same.
         """
         mine = self._number_of(label)
+        if against == label:
+            raise FoldcamError(f"{label!r} cannot be asked against itself.")
         if against is None:
             direction: Floats = self.directions[mine]
             return direction
