@@ -94,9 +94,9 @@ class OnnxRuntimeBackend:
 
     def use_bank(self, bank: LiveBank, contract: Contract) -> None:
         """Answer by a bank; see `runtime.backends.TakesBank`."""
-        self._contract, self._bank = contract, bank
         if self._bound is not None:
-            self._bound.use_bank(bank.inputs)
+            self._bound.use_bank(bank.inputs)  # first: there may be no memory for it
+        self._contract, self._bank = contract, bank
 
     def run(self, images: Array) -> dict[str, Array]:
         """One forward pass; see `runtime.backends.Backend.run`."""

@@ -9,8 +9,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from foldcam.runtime.backends.private_folder import cache_root, private_folder
-from foldcam.runtime.contract.schema import IMAGE, Contract
-from foldcam.runtime.contract.tensors import expected_tensors
+from foldcam.runtime.contract.schema import Contract
+from foldcam.runtime.contract.tensors import bank_lengths, expected_tensors, further_inputs
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.files import sha256_of_file
 
@@ -97,10 +97,16 @@ def _tensorrt_options(version: str, path: Path, contract: Contract, cuda_graph: 
     # nor the version: a bank of the same size would be answered from the old engine.
     key = f"{sha256_of_file(path)[:32]}-{re.sub(r'[^A-Za-z0-9.]+', '-', version)}"
     folder = str(private_folder(cache_root() / "onnxruntime-tensorrt" / key))
-    image = expected_tensors(contract)[0].shape[1:]
+    lengths = bank_lengths(contract)
+    inputs = [expected_tensors(contract)[0], *further_inputs(contract)]
 
-    def shape(batch: int) -> str:
-        return f"{IMAGE}:{'x'.join(map(str, (batch, *image)))}"
+    def shapes(at: int) -> str:
+        """The least, usual or greatest shape of each input, as ONNX Runtime wants it written."""
+        first = (lengths.get(tensor.name, (1, 1, MAX_BATCH))[at] for tensor in inputs)
+        return ",".join(
+            f"{tensor.name}:{'x'.join(map(str, (length, *tensor.shape[1:])))}"
+            for length, tensor in zip(first, inputs, strict=True)
+        )
 
     fp16 = getattr(contract, "precision", "fp32") == "fp16"
     return {
@@ -112,9 +118,9 @@ def _tensorrt_options(version: str, path: Path, contract: Contract, cuda_graph: 
         "trt_fp16_enable": str(fp16),
         "trt_cuda_graph_enable": str(cuda_graph),
         "trt_max_workspace_size": str(_WORKSPACE),
-        "trt_profile_min_shapes": shape(1),
-        "trt_profile_opt_shapes": shape(1),
-        "trt_profile_max_shapes": shape(MAX_BATCH),
+        "trt_profile_min_shapes": shapes(0),
+        "trt_profile_opt_shapes": shapes(1),
+        "trt_profile_max_shapes": shapes(2),
     }
 
 
