@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.runtime.bank.live_bank import HASH_BYTES, LEAST_LABELS, LiveBank
+from foldcam.runtime.bank.live_bank import HASH_BYTES, LiveBank
 from foldcam.runtime.contract.schema import MAX_LABEL_RUNS, LabelRun
 from foldcam.runtime.contract.tensor_file import DTYPES, TensorFile, header_bytes
+from foldcam.runtime.contract.tensors import LEAST_LABELS
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.files import atomic_path, refuse_special
 

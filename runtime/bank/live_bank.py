@@ -20,6 +20,7 @@ from foldcam.runtime.contract.schema import (
     Contract,
     LabelRun,
 )
+from foldcam.runtime.contract.tensors import LEAST_LABELS
 from foldcam.runtime.errors import FoldcamError
 
 Floats = npt.NDArray[np.float32]
@@ -27,8 +28,6 @@ Array = npt.NDArray[Any]
 
 SUFFIX = ".bank"
 HASH_BYTES = 32
-LEAST_LABELS = 2
-"""A direction leads from other labels to one."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,7 +30,8 @@ _BATCH = "N"
 ROWS, LABELS = "bank_rows", "bank_labels"
 """Open lengths of a bank that is an input."""
 _OPEN = (_BATCH, ROWS, LABELS)
-_LEAST_LABELS = 2
+LEAST_LABELS = 2
+"""Labels of a bank that is an input: a direction leads from other labels to one."""
 # What engines are made fast for.
 _USUAL_ROWS, _USUAL_LABELS = 1000, 100
 
@@ -92,9 +93,9 @@ def bank_lengths(contract: Contract) -> dict[str, tuple[int, int, int]]:
     if contract.bank_input is None:
         return {}
     most = contract.bank_input.most_rows
-    least = max(contract.transfer, contract.neighbors, _LEAST_LABELS)
+    least = max(contract.transfer, contract.neighbors, LEAST_LABELS)
     rows = least, max(least, min(most, _USUAL_ROWS)), most
-    labels = _LEAST_LABELS, max(_LEAST_LABELS, min(most, _USUAL_LABELS)), most
+    labels = LEAST_LABELS, max(LEAST_LABELS, min(most, _USUAL_LABELS)), most
     return {BANK_EMBEDDING: rows, BANK_DIRECTION: labels, BANK_LABEL: rows}
 
 

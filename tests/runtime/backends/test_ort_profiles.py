@@ -1,4 +1,4 @@
-"""The shapes for which ONNX Runtime's TensorRT builds: of every input, a bank's lengths included."""
+"""What ONNX Runtime's TensorRT builds for: shapes of every input, a bank's lengths included."""
 
 from __future__ import annotations
 
