@@ -47,6 +47,7 @@ from foldcam.export.commands.options import (
     goal_of,
     grad_weights_of,
     heatmap_size_of,
+    network_of,
     stdout_kept,
     storage_of,
     training_data,
@@ -166,7 +167,6 @@ def export(
     from foldcam.export.datasets import load_dataset
     from foldcam.export.exporter import HEAD_RULES, export_model, skipped_lines
     from foldcam.export.grafting.fold import FoldOptions
-    from foldcam.export.models.spec import load_model, with_overrides
     from foldcam.export.progress import ProgressBar
     from foldcam.export.threshold import choose_threshold
     from foldcam.runtime.bank.live_bank import bank_path
@@ -195,6 +195,7 @@ def export(
             "--gallery shows the rows of a bank that stays as it is, and --bank-input makes one "
             "that changes: leave one of them out."
         )
+    look = {"size": size, "resize": resize, "color": color, "mean": mean, "std": std}
     check_image_flags(resize, color)
     check_outputs(
         [
@@ -236,14 +237,12 @@ def export(
         refuse_without_images([flag for flag, given in of_images.items() if given])
         place = device_of(device)
         with stdout_kept():
-            loaded = load_model(model, weights, output, place)
+            loaded, recipe = network_of(model, weights, output, place, **look)
             folded = export_classifier(
                 loaded,
                 out,
                 classes,
-                preprocessing=with_overrides(
-                    loaded.preprocessing, size=size, resize=resize, color=color, mean=mean, std=std
-                ),
+                preprocessing=recipe,
                 layer=layer,
                 options=options,
                 opset=opset,
@@ -267,15 +266,13 @@ def export(
     held_out = None if calibrate_unknown is None else load_dataset(calibrate_unknown, "test")
     place = device_of(device)
     with stdout_kept(), ProgressBar() as progress:
-        loaded = load_model(model, weights, output, place)
+        loaded, recipe = network_of(model, weights, output, place, **look)
         report = export_model(
             loaded,
             dataset,
             out,
             goal,
-            preprocessing=with_overrides(
-                loaded.preprocessing, size=size, resize=resize, color=color, mean=mean, std=std
-            ),
+            preprocessing=recipe,
             layer=layer,
             channel_rule=rule,
             grad_weights=own,
