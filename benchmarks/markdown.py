@@ -1,0 +1,22 @@
+"""Tables in Markdown, and how an interval is written in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table without a newline at its end.
+
+    Args:
+        heads: of its columns.
+        rows: their cells.
+    """
+    lines = ["| " + " | ".join(cells) + " |" for cells in (heads, *rows)]
+    lines.insert(1, "|---" * len(heads) + "|")
+    return "\n".join(lines)
+
+
+def interval(value: Mapping[str, float], form: str = ".3f") -> str:
+    """`mean (low to high)`, as `bootstrap` gives them, each in a format."""
+    return f"{value['mean']:{form}} ({value['low']:{form}} to {value['high']:{form}})"
