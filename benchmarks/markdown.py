@@ -20,3 +20,9 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def interval(value: Mapping[str, float], form: str = ".3f") -> str:
     """`mean (low to high)`, as `bootstrap` gives them, each in a format."""
     return f"{value['mean']:{form}} ({value['low']:{form}} to {value['high']:{form}})"
+
+
+def difference(value: Mapping[str, float]) -> str:
+    """An interval with signs; bold where it excludes zero."""
+    text = interval(value, "+.3f")
+    return f"**{text}**" if value["low"] > 0 or value["high"] < 0 else text

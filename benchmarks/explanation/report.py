@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from foldcam.benchmarks import markdown
 from foldcam.benchmarks.explanation.measures import HEADLINE, percent
 from foldcam.benchmarks.localization.report import write_json
 from foldcam.runtime.contract.explanation import FEW_CELLS
@@ -198,11 +199,11 @@ def text_table(document: Mapping[str, Any]) -> str:
 def markdown_table(document: Mapping[str, Any]) -> str:
     """The same with intervals, as Markdown."""
     heads = ["method", *(column.heading for column in COLUMNS), "blank maps"]
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    rows = []
     for name in document["methods"]:
         cells = [_interval(_value(document, name, column), column.form) for column in COLUMNS]
-        lines.append("| " + " | ".join([name, *cells, str(document["blank"][name])]) + " |")
-    return "\n".join(lines)
+        rows.append([name, *cells, str(document["blank"][name])])
+    return markdown.table(heads, rows)
 
 
 def write_results(out: Path, document: Mapping[str, Any]) -> None:
@@ -228,10 +229,7 @@ def _number(value: Mapping[str, float] | None, form: str) -> str:
 
 
 def _interval(value: Mapping[str, float] | None, form: str) -> str:
-    if value is None:
-        return "-"
-    low, high = format(value["low"], form), format(value["high"], form)
-    return f"{format(value['mean'], form)} ({low} to {high})"
+    return "-" if value is None else markdown.interval(value, form)
 
 
 def contact_sheet(shown: Sequence[Shown]) -> Image:

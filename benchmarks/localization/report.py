@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from foldcam.benchmarks import markdown
 from foldcam.benchmarks.bootstrap import Interval
 from foldcam.benchmarks.localization.evaluate import LocalizationResult
 from foldcam.benchmarks.localization.methods import METHODS, REFERENCE, TRANSFERRED
@@ -77,25 +78,23 @@ def text_table(document: Mapping[str, Any]) -> str:
 def markdown_table(document: Mapping[str, Any], metrics: Sequence[str] = tuple(METRICS)) -> str:
     """The methods as Markdown, each value with its interval."""
     heads = [METRICS[m][0] + (" ↓" if METRICS[m][1] else " ↑") for m in metrics]
-    lines = ["| method | " + " | ".join(heads) + " |", "|---" * (len(metrics) + 1) + "|"]
+    rows = []
     for name in METHODS:
         row = document["methods"][name]
-        cells = [_cell(row.get(m)) for m in metrics]
         shown = f"**{name}**" if name == TRANSFERRED else name
-        lines.append(f"| {shown} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        rows.append([shown, *(_cell(row.get(m), markdown.interval) for m in metrics)])
+    return markdown.table(["method", *heads], rows)
 
 
 def markdown_differences(
     document: Mapping[str, Any], metrics: Sequence[str] = tuple(METRICS)
 ) -> str:
     """Transferred minus each method, as Markdown; bold where the interval excludes zero."""
-    heads = [METRICS[m][0] for m in metrics]
-    lines = ["| transferred minus | " + " | ".join(heads) + " |", "|---" * (len(metrics) + 1) + "|"]
+    rows = []
     for name in METHODS[1:]:
         row = document["differences"][name]
-        lines.append(f"| {name} | " + " | ".join(_difference(row.get(m)) for m in metrics) + " |")
-    return "\n".join(lines)
+        rows.append([name, *(_cell(row.get(m), markdown.difference) for m in metrics)])
+    return markdown.table(["transferred minus", *(METRICS[m][0] for m in metrics)], rows)
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
@@ -216,14 +215,5 @@ def _number(value: Mapping[str, float] | None) -> str:
     return f"{'undefined':>11}" if value is None else f"{value['mean']:>11.3f}"
 
 
-def _cell(value: Mapping[str, float] | None) -> str:
-    if value is None:
-        return "undefined"
-    return f"{value['mean']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
-
-
-def _difference(value: Mapping[str, float] | None) -> str:
-    if value is None:
-        return "undefined"
-    text = f"{value['mean']:+.3f} ({value['low']:+.3f} to {value['high']:+.3f})"
-    return f"**{text}**" if value["low"] > 0 or value["high"] < 0 else text
+def _cell(value: Mapping[str, float] | None, written: Callable[[Mapping[str, float]], str]) -> str:
+    return "undefined" if value is None else written(value)

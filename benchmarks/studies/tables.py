@@ -127,7 +127,11 @@ def _variants() -> str:
     return markdown.table(
         ["transfer", "grid 2x2", "minus the default"],
         [
-            [name, markdown.interval(row["grid_pointing"]), _difference(row["difference"])]
+            [
+                name,
+                markdown.interval(row["grid_pointing"]),
+                markdown.interval(row["difference"], "+.3f"),
+            ]
             for name, row in variants
         ],
     )
@@ -141,17 +145,13 @@ def _heads() -> str:
             f"{row['recall_at_1']:.3f}",
             markdown.interval(row["transferred"]),
             markdown.interval(row["aggregated_backprop"]),
-            _difference(row["difference"]),
+            markdown.interval(row["difference"], "+.3f"),
             f"{row['map_correlation']:.3f}",
             f"{row['position_correlation']:.3f}",
         ]
         for name, row in _transfer()["heads"].items()
     ]
     return markdown.table(heads.split(", "), rows)
-
-
-def _difference(value: dict[str, float]) -> str:
-    return markdown.interval(value, "+.3f")
 
 
 def _measured(
