@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -18,6 +17,7 @@ from foldcam.runtime.contract.explanation import FEW_CELLS
 from foldcam.runtime.drawing.overlay import heatmap_on_frame, overlay
 from foldcam.runtime.drawing.text import draw_caption
 from foldcam.runtime.images.preprocess import Affine, Image
+from foldcam.runtime.images.small import fitted
 from foldcam.runtime.system.files import atomic_path
 
 _TILE = 176
@@ -238,7 +238,7 @@ def contact_sheet(shown: Sequence[Shown]) -> Image:
 
 
 def _row(shown: Shown) -> Image:
-    picture = _tile(shown.image)
+    picture = fitted(shown.image, _TILE, _TILE, enlarge=True)
     tiles = [draw_caption(picture, shown.caption)]
     height, width = picture.shape[:2]
     for name, heat in shown.maps.items():
@@ -251,11 +251,3 @@ def _row(shown: Shown) -> Image:
         caption = name if greatest > 0 else f"{name}: blank"
         tiles.append(draw_caption(overlay(picture, painted), caption))
     return np.hstack(tiles)
-
-
-def _tile(image: Image) -> Image:
-    height, width = image.shape[:2]
-    scale = _TILE / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, size, interpolation=how), np.uint8)

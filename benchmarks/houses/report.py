@@ -15,6 +15,7 @@ from foldcam.benchmarks.houses.estimates import FOLDED, METHODS, Answers, Double
 from foldcam.benchmarks.houses.houses import KINDS, House
 from foldcam.benchmarks.houses.scores import LOW_IS_GOOD, METRICS
 from foldcam.benchmarks.localization.report import write_json
+from foldcam.benchmarks.tile import stretched
 from foldcam.runtime.drawing.overlay import heatmap_on_frame, overlay_both
 from foldcam.runtime.drawing.text import draw_caption
 from foldcam.runtime.images.files import write_image
@@ -186,8 +187,8 @@ def _row(shown: Shown, number: int) -> Image:
     for kind in KINDS:
         image = shown.answers[kind].images[number]
         value = number_text(float(np.exp(shown.estimates[kind][number])))
-        tiles.append(draw_caption(_tile(image), kind))
-        tiles.append(draw_caption(_tile(_painted(shown.answers[kind], number)), value))
+        tiles.append(draw_caption(stretched(image, _TILE), kind))
+        tiles.append(draw_caption(stretched(_painted(shown.answers[kind], number), _TILE), value))
     row = np.hstack(tiles)
     title = np.full((26, row.shape[1], 3), 24, np.uint8)
     text = f"house {house.name}: price {number_text(house.price)}, estimate {estimate}"
@@ -207,10 +208,6 @@ def _painted(answers: Answers, number: int) -> Image:
         for heat in (result.heatmap, result.heatmap_lower)
     )
     return overlay_both(image, raising, lowering)
-
-
-def _tile(image: Image) -> Image:
-    return np.asarray(cv2.resize(image, (_TILE, _TILE), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _difference(value: Mapping[str, Any]) -> str:

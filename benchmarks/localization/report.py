@@ -15,6 +15,7 @@ from foldcam.benchmarks.bootstrap import Interval
 from foldcam.benchmarks.localization.evaluate import LocalizationResult
 from foldcam.benchmarks.localization.methods import METHODS, REFERENCE, TRANSFERRED
 from foldcam.benchmarks.localization.subjects import Subjects
+from foldcam.benchmarks.tile import stretched
 from foldcam.runtime.drawing.overlay import overlay
 from foldcam.runtime.drawing.text import draw_caption
 from foldcam.runtime.images.files import write_image
@@ -178,7 +179,7 @@ def write_sheets(folder: Path, test: Subjects, result: LocalizationResult) -> li
         corner = (column * width // grid.side, row * height // grid.side)
         other = ((column + 1) * width // grid.side - 1, (row + 1) * height // grid.side - 1)
         cv2.rectangle(shown, corner, other, (255, 255, 255), 3)
-        tiles.append(draw_caption(_tile(shown), f"{value:.0%} in the asked cell"))
+        tiles.append(draw_caption(stretched(shown, _TILE), f"{value:.0%} in the asked cell"))
     rows = [np.hstack(tiles[start : start + 4]) for start in range(0, len(tiles) - 3, 4)]
     paths.append(folder / "grids.png")
     write_image(paths[-1], np.vstack(rows))
@@ -191,9 +192,9 @@ def _row(
     image = test.resized[number].copy()
     x0, y0, x1, y1 = (round(float(value)) for value in test.boxes[number])
     cv2.rectangle(image, (x0, y0), (x1 - 1, y1 - 1), (255, 255, 255), 2)
-    tiles = [draw_caption(_tile(image), f"{test.labels[number]}: {caption}")]
+    tiles = [draw_caption(stretched(image, _TILE), f"{test.labels[number]}: {caption}")]
     tiles += [
-        draw_caption(_tile(_painted(test.resized[number], maps[name][number])), name)
+        draw_caption(stretched(_painted(test.resized[number], maps[name][number]), _TILE), name)
         for name in names
     ]
     return np.hstack(tiles)
@@ -205,10 +206,6 @@ def _painted(image: Image, heat: Any) -> Image:
     scaled = np.asarray(heat / greatest if greatest > 0 else heat, np.float32)
     large = np.asarray(cv2.resize(scaled, (width, height), interpolation=cv2.INTER_LINEAR))
     return overlay(image, np.clip(large, 0, 1).astype(np.float32))
-
-
-def _tile(image: Image) -> Image:
-    return np.asarray(cv2.resize(image, (_TILE, _TILE), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _number(value: Mapping[str, float] | None) -> str:
