@@ -20,7 +20,7 @@ from foldcam.export.onnx_graphs.message import load_message
 from foldcam.export.training.trainer import StageProgress, TrainingOptions, train, training_hash
 from foldcam.export.unknown.choosing import label_folds
 from foldcam.export.unknown.images import answered, in_bank, label_notes
-from foldcam.export.unknown.rows import Rows
+from foldcam.export.unknown.rows import Rows, numbered
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
@@ -208,8 +208,7 @@ def _leaving_out(
     asked: Asked, rows: Rows, units: npt.NDArray[np.floating], taken: npt.NDArray[np.bool_],
     seed: int,
 ) -> Asked:  # fmt: skip
-    number = {name: place for place, name in enumerate(rows.names)}
-    own = np.asarray([number[label] for label in asked.labels], np.int64)
+    own = numbered(asked.labels, rows.names)
     groups = label_folds(own[taken], seed)
     if len(groups) < 2:
         raise FoldcamError(
@@ -239,8 +238,7 @@ def _rows(
 ) -> Rows:
     units, labels = _embedded(loaded, samples, preprocessing, skipped, progress)
     names = tuple(sorted(set(labels)))
-    places = [names.index(label) for label in labels]
-    return Rows(units, np.asarray(places, np.int64), names)
+    return Rows(units, numbered(labels, names), names)
 
 
 def _embedded(
