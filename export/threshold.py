@@ -22,7 +22,14 @@ from foldcam.export.unknown.choosing import (
     share_accepted,
     threshold_for,
 )
-from foldcam.export.unknown.images import Answered, Progress, answered, in_bank, label_notes
+from foldcam.export.unknown.images import (
+    Answered,
+    Progress,
+    answered,
+    in_bank,
+    label_notes,
+    own_notes,
+)
 from foldcam.export.unknown.label_space import Doubles
 from foldcam.export.unknown.rows import DEVICE_SCORES, Rows, numbered
 from foldcam.runtime.contract.onnx_file import read_contract
@@ -168,17 +175,14 @@ def _held_out(
 ) -> tuple[Answered, Answered | None]:
     """The images of labels that the bank has, without its own; and those of other labels."""
     labelled = np.isin(np.asarray(images.labels, object), np.asarray(rows.names, object))
-    own = in_bank(images.units, np.asarray(rows.units, np.float32), contract) & labelled
+    own = in_bank(images.units, rows.units, contract) & labelled
     if not (labelled & ~own).any():
         raise FoldcamError(
             "None of the labelled images is new and has a label of the bank, "
             + ("all of them being in it" if own.any() else f"such as {rows.names[0]!r}")
             + ": give images that are not in the bank, or leave --images out to use its own rows."
         )
-    if own.any():
-        notes.append(
-            f"{int(own.sum())} images are in the bank, by their embedding, and took no part."
-        )
+    notes += own_notes(own)
     others = ~labelled
     if others.any():
         notes.append(f"{int(others.sum())} images have labels that the bank has not: unknown ones.")

@@ -19,7 +19,7 @@ from foldcam.export.models.spec import LoadedModel, load_model
 from foldcam.export.onnx_graphs.message import load_message
 from foldcam.export.training.trainer import StageProgress, TrainingOptions, train, training_hash
 from foldcam.export.unknown.choosing import label_folds
-from foldcam.export.unknown.images import answered, in_bank, label_notes
+from foldcam.export.unknown.images import answered, in_bank, label_notes, own_notes
 from foldcam.export.unknown.rows import Rows, numbered
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.errors import FoldcamError
@@ -118,12 +118,9 @@ def of_folded(
     known = np.isin(np.asarray(labels, object), np.asarray(rows.names, object))
     # What was given as unknown is, whatever its label says.
     known[len(parts[0].labels) :] = False
-    own = known & in_bank(units, np.asarray(rows.units, np.float32), contract)
+    own = known & in_bank(units, rows.units, contract)
     notes = label_notes(parts[1], rows.names) if unknown is not None else []
-    if own.any():
-        notes.append(
-            f"{int(own.sum())} images are in the bank, by their embedding, and took no part."
-        )
+    notes += own_notes(own)
     skipped = tuple(item for part in parts for item in part.skipped)
     asked = Asked((), labels, GIVEN, (), tuple(notes), skipped)
     if not (known & ~own).any():
