@@ -13,6 +13,8 @@ from foldcam.benchmarks.cli_support import (
     DataOption,
     DrawsOption,
     EpochsOption,
+    FoldedModelOption,
+    ImagesPerPassOption,
     JsonOption,
     OutOption,
     RowsOption,
@@ -27,9 +29,7 @@ from foldcam.benchmarks.cli_support import (
 )
 from foldcam.benchmarks.evaluate_cli import evaluate
 from foldcam.benchmarks.gate.cli import gate
-from foldcam.export.commands.options import (
-    choice,
-)
+from foldcam.export.commands.options import choice
 from foldcam.runtime.bench.cli import (
     BackendsOption,
     BatchesOption,
@@ -131,10 +131,7 @@ def overhead(
     data: DataOption = None,
     rows: RowsOption = "300,10000,100000",
     out: OutOption = Path("results/overhead"),
-    model: Annotated[
-        str | None,
-        typer.Option(help="MODEL to fold; without it, one with D = 128 is trained in --out."),
-    ] = None,
+    model: FoldedModelOption = None,
     weights: WeightsOption = None,
     size: SizeOption = None,
     epochs: EpochsOption = 30,
@@ -184,9 +181,7 @@ def gpu(
         str, typer.Option(help="Where to run: cuda, or cpu to try it without a GPU.")
     ] = "cuda",
     rows: RowsOption = "300,10000,100000",
-    batches: Annotated[
-        str, typer.Option(help="Numbers of images per pass, separated by commas.")
-    ] = "1,8",
+    batches: ImagesPerPassOption = "1,8",
     networks: Annotated[
         str,
         typer.Option(

@@ -11,16 +11,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.command import print_text
 
 if TYPE_CHECKING:
     from foldcam.benchmarks.graphs import NetworkChoice
 
+_BOXES = "Images with boxes: a CUB-200-2011 folder or a CSV file."
+BoxesOption = Annotated[Path, typer.Option(help=_BOXES)]
 DataOption = Annotated[
     Path | None,
-    typer.Option(
-        help="Images with boxes: a CUB-200-2011 folder or a CSV file.",
-        show_default="CUB_200_2011 in the folder that FOLDCAM_DATA names",
-    ),
+    typer.Option(help=_BOXES, show_default="CUB_200_2011 in the folder that FOLDCAM_DATA names"),
+]
+FoldedModelOption = Annotated[
+    str | None,
+    typer.Option(help="MODEL to fold; without it, one with D = 128 is trained in --out."),
 ]
 OutOption = Annotated[Path, typer.Option(help="Folder that the results are written into.")]
 JsonOption = Annotated[
@@ -34,6 +38,9 @@ EpochsOption = Annotated[int, typer.Option(help="Number of training epochs.", mi
 SeedOption = Annotated[int, typer.Option(help="Seed of everything that is drawn.", min=0)]
 DrawsOption = Annotated[int, typer.Option(help="Number of bootstrap resamples.", min=1)]
 RowsOption = Annotated[str, typer.Option(help="Numbers of bank rows, separated by commas.")]
+ImagesPerPassOption = Annotated[
+    str, typer.Option(help="Numbers of images per pass, separated by commas.")
+]
 
 
 def has_studies() -> bool:
@@ -101,6 +108,14 @@ def counts(text: str, flag: str = "--rows", least: int = 2) -> tuple[int, ...]:
     if min(found) < least:
         raise typer.BadParameter(f"{flag} {text!r}: each must be at least {least}.")
     return found
+
+
+def print_remarks(document: dict[str, Any]) -> None:
+    """A report's notes, and its first ten skipped images."""
+    for note in document["notes"]:
+        print_text(f"note: {note}")
+    for item in document["skipped"][:10]:
+        print_text(f"skipped {item['path']}: {item['reason']}")
 
 
 def network_choice(

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from foldcam.benchmarks.cli_support import (
+    BoxesOption,
     DrawsOption,
     EpochsOption,
     JsonOption,
@@ -15,6 +16,7 @@ from foldcam.benchmarks.cli_support import (
     SeedOption,
     SizeOption,
     WeightsOption,
+    print_remarks,
 )
 from foldcam.benchmarks.openset_cli import openset
 from foldcam.benchmarks.retrieval_cli import retrieval
@@ -32,9 +34,14 @@ from foldcam.export.commands.options import (
     Std,
     baseline_of,
     check_image_flags,
+    check_picture_flag,
     choice,
+    data_document,
     device_of,
     grad_weights_of,
+    network_of,
+    say_notes,
+    singletons_of,
     stdout_kept,
 )
 from foldcam.runtime.at_stake import Read, Written, check_outputs, network_file
@@ -44,8 +51,6 @@ evaluate = typer.Typer(no_args_is_help=True, help="Measure a folded model on lab
 evaluate.command(
     epilog="Example: foldcam evaluate openset birds.onnx --images CUB_200_2011 --unknown others/"
 )(openset)
-
-
 evaluate.command(
     epilog="Example: foldcam evaluate retrieval birds.onnx --images CUB_200_2011 --out birds.html"
 )(retrieval)
@@ -55,9 +60,7 @@ evaluate.command(
     epilog="Example: foldcam evaluate localization --data CUB_200_2011 --out results/cub"
 )
 def localization(
-    data: Annotated[
-        Path, typer.Option(help="Images with boxes: a CUB-200-2011 folder or a CSV file.")
-    ],
+    data: BoxesOption,
     out: OutOption = Path("results/localization"),
     model: Annotated[
         str | None,
@@ -82,7 +85,6 @@ def localization(
 
     from foldcam.benchmarks.localization.report import text_table
     from foldcam.benchmarks.localization.study import StudyOptions, run_study
-    from foldcam.export.commands.options import say_notes
     from foldcam.export.datasets import load_dataset
     from foldcam.export.models.spec import load_model, with_overrides
     from foldcam.export.progress import ProgressBar
@@ -173,17 +175,13 @@ def explanation(
     from foldcam.benchmarks.explanation.report import contact_sheet, text_table, write_results
     from foldcam.benchmarks.explanation.study import ExplanationOptions, run_explanation
     from foldcam.benchmarks.provenance import provenance
-    from foldcam.export.commands.options import data_document, say_notes
-    from foldcam.export.datasets import SINGLETON_POLICIES
     from foldcam.export.exporter import HEAD_RULES
-    from foldcam.export.models.spec import load_model, with_overrides
     from foldcam.export.progress import ProgressBar
-    from foldcam.runtime.images.files import WRITTEN_SUFFIXES, write_image
+    from foldcam.runtime.images.files import write_image
 
-    if sheet is not None and sheet.suffix.lower() not in WRITTEN_SUFFIXES:
-        raise typer.BadParameter(f"--sheet {sheet} has no image suffix, such as .png.")
+    check_picture_flag("--sheet", sheet)
     check_image_flags(resize, color)
-    policy = choice("--singletons", singletons, SINGLETON_POLICIES)
+    policy = singletons_of(singletons)
     head_rule = choice("--head", head, HEAD_RULES)
     check_outputs(
         [
@@ -199,11 +197,12 @@ def explanation(
         say_notes(dataset)
     place = device_of(device)
     with stdout_kept(), ProgressBar() as progress:
-        loaded = load_model(model, weights, output, place)
+        loaded, recipe = network_of(
+            model, weights, output, place,
+            size=size, resize=resize, color=color, mean=mean, std=std,
+        )  # fmt: skip
         options = ExplanationOptions(
-            preprocessing=with_overrides(
-                loaded.preprocessing, size=size, resize=resize, color=color, mean=mean, std=std
-            ),
+            preprocessing=recipe,
             layer=layer,
             head_rule=head_rule,
             grad_weights=grad_weights_of(grad_weights),
@@ -221,10 +220,7 @@ def explanation(
         print_json(document)
         return
     print_text(text_table(document))
-    for note in document["notes"]:
-        print_text(f"note: {note}")
-    for item in document["skipped"][:10]:
-        print_text(f"skipped {item['path']}: {item['reason']}")
+    print_remarks(document)
     print_text(f"\n{document['verdict']}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,6 +13,7 @@ from foldcam.benchmarks.cli_support import (
     SeedOption,
     SizeOption,
     WeightsOption,
+    print_remarks,
     refuse_network_flags,
 )
 from foldcam.export.commands.options import (
@@ -24,18 +25,16 @@ from foldcam.export.commands.options import (
     Singletons,
     Std,
     check_image_flags,
-    choice,
+    data_document,
     device_of,
+    network_of,
+    say_notes,
+    singletons_of,
     stdout_kept,
 )
 from foldcam.runtime.at_stake import Read, Written, check_outputs, network_file
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.command import print_json, print_text
-
-if TYPE_CHECKING:
-    from foldcam.benchmarks.openset.subject import Asked
-    from foldcam.export.datasets import Dataset
-    from foldcam.runtime.images.preprocess import Preprocessing
 
 
 def openset(
@@ -114,9 +113,7 @@ def openset(
     from foldcam.benchmarks.openset.study import OpensetOptions, run_openset
     from foldcam.benchmarks.openset.subject import Retraining, of_folded, of_network
     from foldcam.benchmarks.provenance import provenance
-    from foldcam.export.commands.options import data_document, say_notes
-    from foldcam.export.datasets import SINGLETON_POLICIES, load_dataset
-    from foldcam.export.models.spec import load_model, with_overrides
+    from foldcam.export.datasets import load_dataset
     from foldcam.export.progress import ProgressBar
     from foldcam.export.training.trainer import TrainingOptions
     from foldcam.export.unknown.images import any_images
@@ -132,7 +129,8 @@ def openset(
     if epochs is not None and not retrain:
         raise typer.BadParameter("--epochs is of --retrain, which is missing.")
     check_image_flags(resize, color)
-    policy = choice("--singletons", singletons, SINGLETON_POLICIES)
+    policy = singletons_of(singletons)
+    look = {"size": size, "resize": resize, "color": color, "mean": mean, "std": std}
     check_outputs(
         [Read("MODEL", network_file(model)), Read("--weights", weights), Read("--images", images),
          Read("--test", test), Read("--unknown", unknown)],
@@ -140,8 +138,6 @@ def openset(
     )  # fmt: skip
     strangers = None if unknown is None else any_images(unknown)
     place = device_of(device)
-    asked: Asked
-    dataset: Dataset
     with stdout_kept(), ProgressBar() as progress:
         if is_folded(Path(model)):
             if retrain or test is not None:
@@ -149,7 +145,7 @@ def openset(
                     f"{model} is folded already: --retrain and --test are for a MODEL without a "
                     "bank, so leave them out."
                 )
-            refuse_network_flags(model, weights, output, size, resize, color, mean, std)
+            refuse_network_flags(model, weights, output, *look.values())
             dataset = load_dataset(images, "test")
             say_notes(dataset)
             asked = of_folded(Path(model), dataset, strangers, place, seed, progress)
@@ -157,10 +153,7 @@ def openset(
             parts = read_parts(images, test, singletons=policy, seed=seed)
             dataset = parts.training
             say_notes(dataset)
-            loaded = load_model(model, weights, output, place)
-            recipe: Preprocessing = with_overrides(
-                loaded.preprocessing, size=size, resize=resize, color=color, mean=mean, std=std
-            )
+            loaded, recipe = network_of(model, weights, output, place, **look)
             retraining = None
             if retrain and out is not None:
                 training = TrainingOptions(epochs=epochs or 30, seed=seed, device=device)
@@ -174,7 +167,4 @@ def openset(
         print_json(document)
         return
     print_text(text_table(document))
-    for note in document["notes"]:
-        print_text(f"note: {note}")
-    for item in document["skipped"][:10]:
-        print_text(f"skipped {item['path']}: {item['reason']}")
+    print_remarks(document)

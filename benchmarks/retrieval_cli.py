@@ -26,10 +26,13 @@ from foldcam.export.commands.options import (
     Singletons,
     Std,
     check_image_flags,
-    choice,
+    check_page_flag,
+    check_picture_flag,
     data_document,
     device_of,
+    network_of,
     say_notes,
+    singletons_of,
     split_of,
     stdout_kept,
 )
@@ -108,16 +111,13 @@ def retrieval(
     from foldcam.benchmarks.retrieval.study import evaluate_retrieval
     from foldcam.benchmarks.retrieval.subject import folded_subject, network_subject
     from foldcam.benchmarks.retrieval.wrong import contact_sheet, write_page, wrong_answers
-    from foldcam.export.datasets import SINGLETON_POLICIES, load_dataset
-    from foldcam.export.models.spec import load_model, with_overrides
+    from foldcam.export.datasets import load_dataset
     from foldcam.export.progress import ProgressBar
     from foldcam.runtime.contract.onnx_file import is_folded, read_contract
-    from foldcam.runtime.images.files import WRITTEN_SUFFIXES, write_image
+    from foldcam.runtime.images.files import write_image
 
-    if out is not None and out.suffix.lower() not in (".html", ".htm"):
-        raise typer.BadParameter(f"--out {out} is not an .html file.")
-    if sheet is not None and sheet.suffix.lower() not in WRITTEN_SUFFIXES:
-        raise typer.BadParameter(f"--sheet {sheet} has no image suffix, such as .png.")
+    check_page_flag("--out", out)
+    check_picture_flag("--sheet", sheet)
     look = {"size": size, "resize": resize, "color": color, "mean": mean, "std": std}
     folded = is_folded(Path(model))
     if folded:
@@ -149,12 +149,11 @@ def retrieval(
             shown = load_dataset(images, "all") if out or sheet else None
             opened = folded_subject(Path(model), bank, shown, place)
         else:
-            policy = choice("--singletons", singletons, SINGLETON_POLICIES)
+            policy = singletons_of(singletons)
             parts = read_parts(images, test, singletons=policy, seed=seed, least_labels=1)
-            dataset, notes = parts.testing, parts.notes
             say_notes(parts.training)
-            loaded = load_model(model, weights, output, place)
-            recipe = with_overrides(loaded.preprocessing, **look)
+            dataset, notes = parts.testing, parts.notes
+            loaded, recipe = network_of(model, weights, output, place, **look)
             opened = network_subject(loaded, parts, recipe, layer, progress)
         say_notes(dataset)
         with opened as subject:

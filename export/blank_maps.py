@@ -31,7 +31,6 @@ def blank_notes(path: Path, samples: Sequence[Sample], kept: KeptPictures) -> li
     Raises:
         FoldcamError: the model cannot be run.
     """
-
     held = [kept.held(sample) for sample in samples]
     pictures = [picture.resized for picture in held if picture is not None]
     blank = 0

@@ -112,6 +112,7 @@ def export_model(
     """
     out = Path(out)
     objective = objective or default_objective(dataset)
+    options = options or FoldOptions()
     refuse_file(out, opset)
     preprocessing = preprocessing or loaded.preprocessing
     # First what can fail at once, then the long pass over the images.
@@ -121,7 +122,7 @@ def export_model(
         model = network.to_onnx(opset)
         rule = chosen_grad_weights(network, grad_weights)
         coarse = coarse_notes(loaded, network, exact=head_rule == "exact")
-        _check_size(model, network, len(dataset.samples), options or FoldOptions())
+        _check_size(model, network, len(dataset.samples), options)
         tried = tried_images(dataset.samples)
         kept = KeptPictures(to_the_end=tried, twice=head_rule == "fitted")
         if head_rule == "fitted":
@@ -157,7 +158,6 @@ def export_model(
             options=options,
         )
         onnx.save(folded, temporary)
-        options = options or FoldOptions()
         live = with_directions(report.bank, model, options.storage) if options.bank_input else None
         with bank_beside(temporary, out, live):
             blank = blank_notes(temporary, tried, kept)
@@ -174,13 +174,14 @@ def export_model(
     if contract.bank.storage is not None:
         fidelity = measure_fidelity(report.bank, stored_bank_of(folded, contract))
     shown = None
-    notes += [] if gallery else stale_gallery(out, contract)
     if gallery:
         shown = make_gallery(
             out, dataset, bank=report.bank, batch_size=batch_size,
             progress=stage_of(progress, "gallery"),
         )  # fmt: skip
         notes += shown.notes()
+    else:
+        notes += stale_gallery(out, contract)
     return ExportReport(out, contract, report, notes, fidelity, shown)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from foldcam.export.bank import Bank
+from foldcam.export.banks.pictures import hashed
 from foldcam.export.banks.rows import file_hashes
 from foldcam.export.banks.steps import data_hash, values_of
 from foldcam.export.datasets import Dataset, Sample
@@ -123,7 +124,7 @@ def _rows_of_bank(bank: Bank, contract: Contract, dataset: Dataset) -> list[Samp
     labelled = bool(bank.labels)
     known = {
         (digest, sample.label if labelled else ""): sample
-        for sample, digest in _hashed(dataset.samples)
+        for sample, digest in hashed(dataset.samples)
     }
     rows = [known.get(pair) for pair in zip(hashes, labels, strict=True)]
     if not any(rows):
@@ -141,7 +142,7 @@ def _rows_of_data(contract: Contract, dataset: Dataset) -> list[Sample | None]:
         samples.sort(key=lambda sample: values_of([sample])[0])
     else:
         samples.sort(key=lambda sample: sample.label)
-    for pairs in _as_built(list(_hashed(samples))):
+    for pairs in _as_built(list(hashed(samples))):
         if len(pairs) == contract.bank.rows:
             digests, labels = [each for _, each in pairs], [each.label for each, _ in pairs]
             if data_hash(digests, labels) == contract.origin.data_sha256:
@@ -166,14 +167,6 @@ def _as_built(pairs: list[Pair]) -> Iterator[list[Pair]]:
     readable = [pair for pair in pairs if _decoded(pair[0]) is not None]
     yield readable
     yield without_singletons(readable)
-
-
-def _hashed(samples: Sequence[Sample]) -> Iterator[Pair]:
-    for sample in samples:
-        try:
-            yield sample, open_picture(sample).sha256
-        except FoldcamError:
-            continue
 
 
 def _decoded(sample: Sample) -> Image | None:

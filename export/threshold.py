@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
 from foldcam.export.datasets import Dataset
@@ -24,9 +22,16 @@ from foldcam.export.unknown.choosing import (
     share_accepted,
     threshold_for,
 )
-from foldcam.export.unknown.images import Answered, Progress, answered, in_bank, label_notes
+from foldcam.export.unknown.images import (
+    Answered,
+    Progress,
+    answered,
+    in_bank,
+    label_notes,
+    own_notes,
+)
 from foldcam.export.unknown.label_space import Doubles
-from foldcam.export.unknown.rows import DEVICE_SCORES, Rows
+from foldcam.export.unknown.rows import DEVICE_SCORES, Rows, numbered
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import CONTRAST, Contract
 from foldcam.runtime.contract.unknown import Score, UnknownRule
@@ -142,9 +147,8 @@ def choose_threshold(
             "images with --images."
         )
     candidates = _candidates(contract, rows, known, strange, accept, score, notes)
-    chosen = candidates[0].rule
     data = contract.origin.data if images is None else images.name
-    chosen = replace(chosen, data=data)
+    chosen = replace(candidates[0].rule, data=data)
     with atomic_path(out) as temporary:
         onnx.save(with_rule(model, chosen, rows), temporary)
     return ThresholdReport(out, chosen, tuple(candidates), tuple(notes), tuple(skipped))
@@ -171,17 +175,14 @@ def _held_out(
 ) -> tuple[Answered, Answered | None]:
     """The images of labels that the bank has, without its own; and those of other labels."""
     labelled = np.isin(np.asarray(images.labels, object), np.asarray(rows.names, object))
-    own = in_bank(images.units, np.asarray(rows.units, np.float32), contract) & labelled
+    own = in_bank(images.units, rows.units, contract) & labelled
     if not (labelled & ~own).any():
         raise FoldcamError(
             "None of the labelled images is new and has a label of the bank, "
             + ("all of them being in it" if own.any() else f"such as {rows.names[0]!r}")
             + ": give images that are not in the bank, or leave --images out to use its own rows."
         )
-    if own.any():
-        notes.append(
-            f"{int(own.sum())} images are in the bank, by their embedding, and took no part."
-        )
+    notes += own_notes(own)
     others = ~labelled
     if others.any():
         notes.append(f"{int(others.sum())} images have labels that the bank has not: unknown ones.")
@@ -211,19 +212,14 @@ def _candidates(
     if known is None:
         images = LeftOut(rows)
     else:
-        number = {name: place for place, name in enumerate(rows.names)}
-        labels = np.asarray([number[label] for label in known.labels], np.int64)
-        images = LeftOut(rows, known.units, labels)
+        images = LeftOut(rows, known.units, numbered(known.labels, rows.names))
     if not len(images.labels):
         raise FoldcamError(
             "No label of the bank has two images, so that none can be left out: give held-out "
             "images with --images."
         )
-    found = []
-    for name in names:
-        candidate = _tried(contract, rows, images, known, unknown, name, accept)
-        if candidate is not None:
-            found.append(candidate)
+    tried = [_tried(contract, rows, images, known, unknown, name, accept) for name in names]
+    found = [candidate for candidate in tried if candidate is not None]
     if not found:
         raise FoldcamError(
             f"The bank's rows cannot give the score {wanted}: it needs at least two labels, and "
@@ -282,7 +278,8 @@ def _tried(
     accepted = [fold.unknown >= fold.threshold(accept) for fold in folds]
     rule = replace(rule, unknown_source="labels left out", unknown_images=sum(map(len, accepted)),
                    unknown_accepted=float(np.concatenate(accepted).mean()))  # fmt: skip
-    return Candidate(name, _mean([auroc(fold.known, fold.unknown) for fold in folds]), rule)
+    each = [auroc(fold.known, fold.unknown) for fold in folds]
+    return Candidate(name, float(np.mean(each)), rule)
 
 
 def _of_device(images: Answered, name: Score) -> Doubles | None:
@@ -292,7 +289,3 @@ def _of_device(images: Answered, name: Score) -> Doubles | None:
         assert images.runner_ups is not None
         return 2.0 * images.similarities - images.runner_ups
     return None
-
-
-def _mean(values: Sequence[float] | npt.NDArray[np.float64]) -> float:
-    return float(np.mean(values))

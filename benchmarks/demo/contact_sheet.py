@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from foldcam.benchmarks.tile import stretched
 from foldcam.runtime.drawing.overlay import heatmap_on_frame, overlay
 from foldcam.runtime.drawing.text import draw_caption
 from foldcam.runtime.images.preprocess import Image
@@ -99,10 +100,6 @@ def _pair(picture: Picture) -> Image:
         thickness = max(2, min(picture.image.shape[:2]) // 120)
         cv2.rectangle(shown, (x0, y0), (x1 - 1, y1 - 1), _BOX_COLOR, thickness)
     share = "not in the picture" if picture.share is None else f"{picture.share:.0%} of heat in box"
-    left = draw_caption(_tile(picture.image), share)
-    right = draw_caption(_tile(shown), picture.caption)
+    left = draw_caption(stretched(picture.image, _TILE), share)
+    right = draw_caption(stretched(shown, _TILE), picture.caption)
     return np.hstack([left, right])
-
-
-def _tile(image: Image) -> Image:
-    return np.asarray(cv2.resize(image, (_TILE, _TILE), interpolation=cv2.INTER_AREA), np.uint8)

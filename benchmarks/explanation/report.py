@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
+from foldcam.benchmarks import markdown
 from foldcam.benchmarks.explanation.measures import HEADLINE, percent
 from foldcam.benchmarks.localization.report import write_json
 from foldcam.runtime.contract.explanation import FEW_CELLS
 from foldcam.runtime.drawing.overlay import heatmap_on_frame, overlay
 from foldcam.runtime.drawing.text import draw_caption
 from foldcam.runtime.images.preprocess import Affine, Image
+from foldcam.runtime.images.small import fitted
 from foldcam.runtime.system.files import atomic_path
 
 _TILE = 176
@@ -198,11 +199,11 @@ def text_table(document: Mapping[str, Any]) -> str:
 def markdown_table(document: Mapping[str, Any]) -> str:
     """The same with intervals, as Markdown."""
     heads = ["method", *(column.heading for column in COLUMNS), "blank maps"]
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    rows = []
     for name in document["methods"]:
         cells = [_interval(_value(document, name, column), column.form) for column in COLUMNS]
-        lines.append("| " + " | ".join([name, *cells, str(document["blank"][name])]) + " |")
-    return "\n".join(lines)
+        rows.append([name, *cells, str(document["blank"][name])])
+    return markdown.table(heads, rows)
 
 
 def write_results(out: Path, document: Mapping[str, Any]) -> None:
@@ -228,10 +229,7 @@ def _number(value: Mapping[str, float] | None, form: str) -> str:
 
 
 def _interval(value: Mapping[str, float] | None, form: str) -> str:
-    if value is None:
-        return "-"
-    low, high = format(value["low"], form), format(value["high"], form)
-    return f"{format(value['mean'], form)} ({low} to {high})"
+    return "-" if value is None else markdown.interval(value, form)
 
 
 def contact_sheet(shown: Sequence[Shown]) -> Image:
@@ -240,7 +238,7 @@ def contact_sheet(shown: Sequence[Shown]) -> Image:
 
 
 def _row(shown: Shown) -> Image:
-    picture = _tile(shown.image)
+    picture = fitted(shown.image, _TILE, _TILE, enlarge=True)
     tiles = [draw_caption(picture, shown.caption)]
     height, width = picture.shape[:2]
     for name, heat in shown.maps.items():
@@ -253,11 +251,3 @@ def _row(shown: Shown) -> Image:
         caption = name if greatest > 0 else f"{name}: blank"
         tiles.append(draw_caption(overlay(picture, painted), caption))
     return np.hstack(tiles)
-
-
-def _tile(image: Image) -> Image:
-    height, width = image.shape[:2]
-    scale = _TILE / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, size, interpolation=how), np.uint8)

@@ -31,6 +31,7 @@ from foldcam.benchmarks.explanation.methods import METHODS
 from foldcam.benchmarks.explanation.report import Shown, notes_of, verdict
 from foldcam.benchmarks.explanation.scoring import SCORES, Scorer
 from foldcam.benchmarks.explanation.subject import BATCH, Subject, View
+from foldcam.export.banks.rows import held_hashes
 from foldcam.export.datasets import Sample
 from foldcam.export.exporter import HeadRule
 from foldcam.export.models.spec import LoadedModel
@@ -167,8 +168,7 @@ def _maps(
     subject: Subject, samples: Sequence[Sample], progress: StageProgress
 ) -> tuple[list[Sample], dict[str, Floats], list[tuple[str, str]]]:
     """Every method's maps of the pictures that can be used, those pictures, and the others."""
-    hashes = subject.bank.image_hashes
-    own = set() if hashes is None else {row.tobytes().hex() for row in hashes}
+    own = held_hashes(subject.bank)
     kept: list[Sample] = []
     skipped: list[tuple[str, str]] = []
     parts: list[dict[str, Floats]] = []

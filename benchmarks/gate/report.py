@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from foldcam.benchmarks.markdown import table
+from foldcam.runtime.system.text import aligned
+
 NAMES = {
     "folded_over_plain": "folded / plain, processor time",
     "folded_over_plain_wall": "folded / plain, wall time",
@@ -19,12 +22,7 @@ _MARKS = {"pass": "ok", "fail": "SLOWER", "not compared": "-"}
 
 def text(document: Mapping[str, Any]) -> str:
     """A table, and one line for the verdict."""
-    rows = [_HEADINGS, *_cells(document)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    lines = aligned([_HEADINGS, *_cells(document)])
     return "\n".join([*lines, *_notes(document), "", sentence(document)])
 
 
@@ -32,8 +30,7 @@ def markdown(document: Mapping[str, Any]) -> str:
     """The same for a job's page."""
     head = "passed" if document["passed"] else "**failed**"
     lines = [f"### Latency gate: {head}", "", sentence(document), ""]
-    lines += ["| " + " | ".join(_HEADINGS) + " |", "|---" * len(_HEADINGS) + "|"]
-    lines += [f"| {' | '.join(cells)} |" for cells in _cells(document)]
+    lines.append(table(_HEADINGS, _cells(document)))
     notes = _notes(document)
     return "\n".join([*lines, *(["", *(f"- {note}" for note in notes)] if notes else [])]) + "\n"
 

@@ -10,10 +10,12 @@ from typing import Any
 import cv2
 import numpy as np
 
+from foldcam.benchmarks import markdown
 from foldcam.benchmarks.houses.estimates import FOLDED, METHODS, Answers, Doubles
 from foldcam.benchmarks.houses.houses import KINDS, House
 from foldcam.benchmarks.houses.scores import LOW_IS_GOOD, METRICS
 from foldcam.benchmarks.localization.report import write_json
+from foldcam.benchmarks.tile import stretched
 from foldcam.runtime.drawing.overlay import heatmap_on_frame, overlay_both
 from foldcam.runtime.drawing.text import draw_caption
 from foldcam.runtime.images.files import write_image
@@ -107,47 +109,44 @@ def text_table(document: Mapping[str, Any]) -> str:
 def markdown_methods(document: Mapping[str, Any]) -> str:
     """Every method on every kind, each value with its interval."""
     heads = [f"{title} {'↓' if name in LOW_IS_GOOD else '↑'}" for name, title in _HEADINGS.items()]
-    lines = ["| photograph | method | " + " | ".join(heads) + " |", "|---" * 6 + "|"]
+    rows = []
     for kind in ALL_KINDS:
         for method in METHODS:
             row = document["methods"][method][kind]
             shown = f"**{method}**" if method == FOLDED else method
-            cells = [_cell(row[name]) for name in METRICS]
-            lines.append(f"| {kind} | {shown} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+            rows.append([kind, shown, *(markdown.interval(row[name]) for name in METRICS)])
+    return markdown.table(["photograph", "method", *heads], rows)
 
 
 def markdown_differences(document: Mapping[str, Any]) -> str:
     """Folded minus each other method; the verdict where the interval excludes zero."""
-    heads = list(_HEADINGS.values())
-    lines = ["| photograph | folded minus | " + " | ".join(heads) + " |", "|---" * 6 + "|"]
-    for kind in ALL_KINDS:
-        for method, kinds in document["differences"].items():
-            cells = [_difference(kinds[kind][name]) for name in METRICS]
-            lines.append(f"| {kind} | {method} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    rows = [
+        [kind, method, *(_difference(kinds[kind][name]) for name in METRICS)]
+        for kind in ALL_KINDS
+        for method, kinds in document["differences"].items()
+    ]
+    return markdown.table(["photograph", "folded minus", *_HEADINGS.values()], rows)
 
 
 def markdown_masking(document: Mapping[str, Any]) -> str:
     """Change of the log estimate under each mask, per kind and over all."""
     kinds = [*KINDS, "all"]
-    lines = ["| change of the log estimate | " + " | ".join(kinds) + " |", "|---" * 6 + "|"]
-    for name, title in _MASKS.items():
-        cells = [_cell(document["masking"][kind][name], "+") for kind in kinds]
-        lines.append(f"| {title} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    rows = [
+        [title, *(markdown.interval(document["masking"][kind][name], "+.3f") for kind in kinds)]
+        for name, title in _MASKS.items()
+    ]
+    return markdown.table(["change of the log estimate", *kinds], rows)
 
 
 def markdown_mask_differences(document: Mapping[str, Any]) -> str:
     """Masks against their controls, and how often the sign is right."""
     kinds = [*KINDS, "all"]
-    lines = ["| difference, or share of photographs | " + " | ".join(kinds) + " |"]
-    lines.append("|---" * 6 + "|")
+    rows = []
     for name in (*_MASK_DIFFERENCES, *_MASK_RATES):
-        sign = "+" if name in _MASK_DIFFERENCES else ""
-        cells = [_cell(document["masking"][kind][name], sign) for kind in kinds]
-        lines.append(f"| {name.replace('_', ' ')} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        form = "+.3f" if name in _MASK_DIFFERENCES else ".3f"
+        cells = [markdown.interval(document["masking"][kind][name], form) for kind in kinds]
+        rows.append([name.replace("_", " "), *cells])
+    return markdown.table(["difference, or share of photographs", *kinds], rows)
 
 
 def plot_estimates(path: Path, shown: Shown) -> None:
@@ -188,8 +187,8 @@ def _row(shown: Shown, number: int) -> Image:
     for kind in KINDS:
         image = shown.answers[kind].images[number]
         value = number_text(float(np.exp(shown.estimates[kind][number])))
-        tiles.append(draw_caption(_tile(image), kind))
-        tiles.append(draw_caption(_tile(_painted(shown.answers[kind], number)), value))
+        tiles.append(draw_caption(stretched(image, _TILE), kind))
+        tiles.append(draw_caption(stretched(_painted(shown.answers[kind], number), _TILE), value))
     row = np.hstack(tiles)
     title = np.full((26, row.shape[1], 3), 24, np.uint8)
     text = f"house {house.name}: price {number_text(house.price)}, estimate {estimate}"
@@ -211,14 +210,6 @@ def _painted(answers: Answers, number: int) -> Image:
     return overlay_both(image, raising, lowering)
 
 
-def _tile(image: Image) -> Image:
-    return np.asarray(cv2.resize(image, (_TILE, _TILE), interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _cell(value: Mapping[str, float], sign: str = "") -> str:
-    return f"{value['mean']:{sign}.3f} ({value['low']:{sign}.3f} to {value['high']:{sign}.3f})"
-
-
 def _difference(value: Mapping[str, Any]) -> str:
-    text = _cell(value, "+")
+    text = markdown.interval(value, "+.3f")
     return text if value["verdict"] == "open" else f"{text}, **{value['verdict']}**"

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from foldcam.benchmarks import markdown
 from foldcam.benchmarks.figure import new_figure, save_figure
 from foldcam.runtime.bench.report import HEADINGS, cells, machine_line
 
@@ -19,9 +20,7 @@ def markdown_table(document: Mapping[str, Any]) -> str:
     """One row per series; columns that are empty throughout are left out."""
     rows = cells(document)
     kept = [n for n in range(len(HEADINGS)) if any(row[n] for row in rows)]
-    lines = ["| " + " | ".join(HEADINGS[n] for n in kept) + " |", "|---" * len(kept) + "|"]
-    lines += ["| " + " | ".join(row[n] for n in kept) + " |" for row in rows]
-    return "\n".join(lines)
+    return markdown.table([HEADINGS[n] for n in kept], [[row[n] for n in kept] for row in rows])
 
 
 def setting(document: Mapping[str, Any]) -> str:

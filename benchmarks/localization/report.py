@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from foldcam.benchmarks import markdown
 from foldcam.benchmarks.bootstrap import Interval
 from foldcam.benchmarks.localization.evaluate import LocalizationResult
 from foldcam.benchmarks.localization.methods import METHODS, REFERENCE, TRANSFERRED
 from foldcam.benchmarks.localization.subjects import Subjects
+from foldcam.benchmarks.tile import stretched
 from foldcam.runtime.drawing.overlay import overlay
 from foldcam.runtime.drawing.text import draw_caption
 from foldcam.runtime.images.files import write_image
@@ -77,25 +79,23 @@ def text_table(document: Mapping[str, Any]) -> str:
 def markdown_table(document: Mapping[str, Any], metrics: Sequence[str] = tuple(METRICS)) -> str:
     """The methods as Markdown, each value with its interval."""
     heads = [METRICS[m][0] + (" ↓" if METRICS[m][1] else " ↑") for m in metrics]
-    lines = ["| method | " + " | ".join(heads) + " |", "|---" * (len(metrics) + 1) + "|"]
+    rows = []
     for name in METHODS:
         row = document["methods"][name]
-        cells = [_cell(row.get(m)) for m in metrics]
         shown = f"**{name}**" if name == TRANSFERRED else name
-        lines.append(f"| {shown} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        rows.append([shown, *(_cell(row.get(m), markdown.interval) for m in metrics)])
+    return markdown.table(["method", *heads], rows)
 
 
 def markdown_differences(
     document: Mapping[str, Any], metrics: Sequence[str] = tuple(METRICS)
 ) -> str:
     """Transferred minus each method, as Markdown; bold where the interval excludes zero."""
-    heads = [METRICS[m][0] for m in metrics]
-    lines = ["| transferred minus | " + " | ".join(heads) + " |", "|---" * (len(metrics) + 1) + "|"]
+    rows = []
     for name in METHODS[1:]:
         row = document["differences"][name]
-        lines.append(f"| {name} | " + " | ".join(_difference(row.get(m)) for m in metrics) + " |")
-    return "\n".join(lines)
+        rows.append([name, *(_cell(row.get(m), markdown.difference) for m in metrics)])
+    return markdown.table(["transferred minus", *(METRICS[m][0] for m in metrics)], rows)
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
@@ -179,7 +179,7 @@ def write_sheets(folder: Path, test: Subjects, result: LocalizationResult) -> li
         corner = (column * width // grid.side, row * height // grid.side)
         other = ((column + 1) * width // grid.side - 1, (row + 1) * height // grid.side - 1)
         cv2.rectangle(shown, corner, other, (255, 255, 255), 3)
-        tiles.append(draw_caption(_tile(shown), f"{value:.0%} in the asked cell"))
+        tiles.append(draw_caption(stretched(shown, _TILE), f"{value:.0%} in the asked cell"))
     rows = [np.hstack(tiles[start : start + 4]) for start in range(0, len(tiles) - 3, 4)]
     paths.append(folder / "grids.png")
     write_image(paths[-1], np.vstack(rows))
@@ -192,9 +192,9 @@ def _row(
     image = test.resized[number].copy()
     x0, y0, x1, y1 = (round(float(value)) for value in test.boxes[number])
     cv2.rectangle(image, (x0, y0), (x1 - 1, y1 - 1), (255, 255, 255), 2)
-    tiles = [draw_caption(_tile(image), f"{test.labels[number]}: {caption}")]
+    tiles = [draw_caption(stretched(image, _TILE), f"{test.labels[number]}: {caption}")]
     tiles += [
-        draw_caption(_tile(_painted(test.resized[number], maps[name][number])), name)
+        draw_caption(stretched(_painted(test.resized[number], maps[name][number]), _TILE), name)
         for name in names
     ]
     return np.hstack(tiles)
@@ -208,22 +208,9 @@ def _painted(image: Image, heat: Any) -> Image:
     return overlay(image, np.clip(large, 0, 1).astype(np.float32))
 
 
-def _tile(image: Image) -> Image:
-    return np.asarray(cv2.resize(image, (_TILE, _TILE), interpolation=cv2.INTER_AREA), np.uint8)
-
-
 def _number(value: Mapping[str, float] | None) -> str:
     return f"{'undefined':>11}" if value is None else f"{value['mean']:>11.3f}"
 
 
-def _cell(value: Mapping[str, float] | None) -> str:
-    if value is None:
-        return "undefined"
-    return f"{value['mean']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
-
-
-def _difference(value: Mapping[str, float] | None) -> str:
-    if value is None:
-        return "undefined"
-    text = f"{value['mean']:+.3f} ({value['low']:+.3f} to {value['high']:+.3f})"
-    return f"**{text}**" if value["low"] > 0 or value["high"] < 0 else text
+def _cell(value: Mapping[str, float] | None, written: Callable[[Mapping[str, float]], str]) -> str:
+    return "undefined" if value is None else written(value)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.export.unknown.choosing import LeftOut, threshold_for
+from foldcam.export.unknown.choosing import LeftOut, threshold_for, within_reach
 from foldcam.export.unknown.label_space import Doubles
 from foldcam.export.unknown.rows import Rows, RowScore
 
@@ -165,7 +165,7 @@ def reached_on_halves(
         for fold in folds:
             known = generator.permutation(fold.scores[fold.asked & ~fold.unknown])
             half = (len(known) + 1) // 2
-            threshold = threshold_for(known[:half], min(accept, half / (half + 1)))
+            threshold = threshold_for(known[:half], within_reach(accept, half))
             known_passed += int((known[half:] >= threshold).sum())
             known_count += len(known) - half
             strange_passed += int((fold.unknown_scores >= threshold).sum())
@@ -188,7 +188,7 @@ def reached_from_rows(
         own = images.scores(score) if len(images.labels) else None
         if own is None:
             return None
-        threshold = threshold_for(own, min(accept, len(own) / (len(own) + 1)))
+        threshold = threshold_for(own, within_reach(accept, len(own)))
         for place, mask in enumerate((~fold.unknown, fold.unknown)):
             asked = fold.scores[fold.asked & mask]
             passed[place] += int((asked >= threshold).sum())

@@ -12,6 +12,7 @@ import numpy as np
 
 from foldcam.benchmarks.figure import new_figure, save_figure
 from foldcam.benchmarks.localization.report import write_json
+from foldcam.benchmarks.markdown import interval, table
 from foldcam.export.unknown.rows import DEVICE_SCORES
 from foldcam.runtime.system.files import atomic_path
 
@@ -47,8 +48,8 @@ def text_table(document: Mapping[str, Any]) -> str:
     for name in ordered(document):
         found = document["scores"][name]
         lines.append(
-            f"{name:<23} {_interval(found['auroc'], '.3f'):>20} "
-            f"{_interval(found['unknown_accepted'], '.1%'):>25} {found['equal_error']:>12.1%}"
+            f"{name:<23} {interval(found['auroc']):>20} "
+            f"{interval(found['unknown_accepted'], '.1%'):>25} {found['equal_error']:>12.1%}"
         )
     return "\n".join([*lines, "", *_reached_lines(document)])
 
@@ -64,28 +65,37 @@ def markdown(document: Mapping[str, Any]) -> str:
         f"{_what(document)} Intervals: 95 %, bootstrap over images. "
         "A folded model can have a rule by the scores marked so.",
         "",
-        f"| score | AUROC | unknown accepted at {accept:.0%} of known | less than by similarity "
-        "| equal error |",
-        "|---|---|---|---|---|",
     ]
+    heads = [
+        "score", "AUROC", f"unknown accepted at {accept:.0%} of known",
+        "less than by similarity", "equal error",
+    ]  # fmt: skip
+    rows = []
     for name in ordered(document):
         found = document["scores"][name]
         less = found["difference"]["unknown_accepted"]
-        lines.append(
-            f"| {name}{' (rule)' if name in DEVICE_SCORES else ''} "
-            f"| {_interval(found['auroc'], '.3f')} | {_interval(found['unknown_accepted'], '.1%')} "
-            f"| {'' if less is None else _interval(less, '+.1%')} | {found['equal_error']:.1%} |"
-        )
-    lines += ["", "## A threshold on images that had no part in choosing it", ""]
+        rows.append([
+            f"{name}{' (rule)' if name in DEVICE_SCORES else ''}",
+            interval(found["auroc"]),
+            interval(found["unknown_accepted"], ".1%"),
+            "" if less is None else interval(less, "+.1%"),
+            f"{found['equal_error']:.1%}",
+        ])  # fmt: skip
+    lines += [
+        table(heads, rows),
+        "",
+        "## A threshold on images that had no part in choosing it",
+        "",
+    ]
     lines += [f"- {line}" for line in _reached_lines(document)]
     best = document["best_on_device"]
-    lines += ["", f"## Per label, by `{best}`", "",
-              "| label | images | accepted where known | accepted where unknown |",
-              "|---|---|---|---|"]  # fmt: skip
+    rows = []
     for label, found in document["scores"][best]["per_label"].items():
         shares = [found.get(f"{kind}_accepted") for kind in ("known", "unknown")]
-        cells = " | ".join("" if share is None else f"{share:.1%}" for share in shares)
-        lines.append(f"| {label} | {found['images']} | {cells} |")
+        cells = ["" if share is None else f"{share:.1%}" for share in shares]
+        rows.append([label, str(found["images"]), *cells])
+    heads = ["label", "images", "accepted where known", "accepted where unknown"]
+    lines += ["", f"## Per label, by `{best}`", "", table(heads, rows)]
     lines += ["", *(f"- {note}" for note in document["notes"])]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -108,8 +118,8 @@ def _reached_lines(document: Mapping[str, Any]) -> list[str]:
         halves = reached["held_out_halves"]
         line = (
             f"{name}: chosen for {document['accept']:.0%} on half of the known images, it accepts "
-            f"{_interval(halves['known_accepted'], '.1%')} of the other half and "
-            f"{_interval(halves['unknown_accepted'], '.1%')} of the unknown ones"
+            f"{interval(halves['known_accepted'], '.1%')} of the other half and "
+            f"{interval(halves['unknown_accepted'], '.1%')} of the unknown ones"
         )
         rows = reached.get("bank_rows_left_out")
         if rows is not None:
@@ -119,10 +129,6 @@ def _reached_lines(document: Mapping[str, Any]) -> list[str]:
             )
         lines.append(line + ".")
     return lines
-
-
-def _interval(value: Mapping[str, float], form: str) -> str:
-    return f"{value['mean']:{form}} ({value['low']:{form}} to {value['high']:{form}})"
 
 
 def _plot(path: Path, document: Mapping[str, Any], source: str) -> None:

@@ -19,8 +19,8 @@ from foldcam.export.models.spec import LoadedModel, load_model
 from foldcam.export.onnx_graphs.message import load_message
 from foldcam.export.training.trainer import StageProgress, TrainingOptions, train, training_hash
 from foldcam.export.unknown.choosing import label_folds
-from foldcam.export.unknown.images import answered, in_bank, label_notes
-from foldcam.export.unknown.rows import Rows
+from foldcam.export.unknown.images import answered, in_bank, label_notes, own_notes
+from foldcam.export.unknown.rows import Rows, numbered
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
@@ -118,12 +118,9 @@ def of_folded(
     known = np.isin(np.asarray(labels, object), np.asarray(rows.names, object))
     # What was given as unknown is, whatever its label says.
     known[len(parts[0].labels) :] = False
-    own = known & in_bank(units, np.asarray(rows.units, np.float32), contract)
+    own = known & in_bank(units, rows.units, contract)
     notes = label_notes(parts[1], rows.names) if unknown is not None else []
-    if own.any():
-        notes.append(
-            f"{int(own.sum())} images are in the bank, by their embedding, and took no part."
-        )
+    notes += own_notes(own)
     skipped = tuple(item for part in parts for item in part.skipped)
     asked = Asked((), labels, GIVEN, (), tuple(notes), skipped)
     if not (known & ~own).any():
@@ -208,8 +205,7 @@ def _leaving_out(
     asked: Asked, rows: Rows, units: npt.NDArray[np.floating], taken: npt.NDArray[np.bool_],
     seed: int,
 ) -> Asked:  # fmt: skip
-    number = {name: place for place, name in enumerate(rows.names)}
-    own = np.asarray([number[label] for label in asked.labels], np.int64)
+    own = numbered(asked.labels, rows.names)
     groups = label_folds(own[taken], seed)
     if len(groups) < 2:
         raise FoldcamError(
@@ -239,8 +235,7 @@ def _rows(
 ) -> Rows:
     units, labels = _embedded(loaded, samples, preprocessing, skipped, progress)
     names = tuple(sorted(set(labels)))
-    places = [names.index(label) for label in labels]
-    return Rows(units, np.asarray(places, np.int64), names)
+    return Rows(units, numbered(labels, names), names)
 
 
 def _embedded(

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from foldcam.benchmarks import markdown
+from foldcam.runtime.system.text import aligned
+
 _HEADINGS = (
     "bank rows",
     "search",
@@ -19,9 +22,7 @@ _HEADINGS = (
 
 def markdown_table(document: Mapping[str, Any]) -> str:
     """One line per bank size."""
-    lines = ["| " + " | ".join(_HEADINGS) + " |", "|---" * len(_HEADINGS) + "|"]
-    lines += ["| " + " | ".join(cells) + " |" for cells in _cells(document)]
-    return "\n".join(lines)
+    return markdown.table(_HEADINGS, _cells(document))
 
 
 def setting(document: Mapping[str, Any]) -> str:
@@ -39,27 +40,21 @@ def setting(document: Mapping[str, Any]) -> str:
 
 def markdown_probes(document: Mapping[str, Any]) -> str:
     """Fidelity by the lists that are searched, for the banks that are searched in lists."""
+    heads = ["bank rows", "lists searched", "same row", "same label", "similarity lost"]
     lines = [
-        "| bank rows | lists searched | same row | same label | similarity lost |",
-        "|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {int(count):,} | {probes} | {row['same_row']:.1%} | {row['same_label']:.1%} | "
-        f"{row['similarity_lost_mean']:.5f} |"
+        [
+            f"{int(count):,}", probes, f"{row['same_row']:.1%}", f"{row['same_label']:.1%}",
+            f"{row['similarity_lost_mean']:.5f}",
+        ]
         for count, rows in _by_number(document["rows"])
         for probes, row in _by_number(rows["probes"])
-    ]
-    return "\n".join(lines)
+    ]  # fmt: skip
+    return markdown.table(heads, lines)
 
 
 def text_table(document: Mapping[str, Any]) -> str:
     """The same for a terminal."""
-    rows = [_HEADINGS, *_cells(document)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
+    return "\n".join(aligned([_HEADINGS, *_cells(document)]))
 
 
 def _cells(document: Mapping[str, Any]) -> list[tuple[str, ...]]:

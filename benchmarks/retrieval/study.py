@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -14,14 +15,12 @@ import numpy.typing as npt
 from foldcam.benchmarks.retrieval.own_rows import OwnRows
 from foldcam.export.bank import Bank
 from foldcam.export.datasets import Dataset, Sample
-from foldcam.export.datasets.reading import Picture, read_picture
+from foldcam.export.model_answers import model_answers
 from foldcam.export.retrieval import QueryMeasures, query_measures
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.model import FoldedModel
 from foldcam.runtime.result import Result
-
-_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,6 @@ class Query:
         match: that row.
         similarity: the cosine to it.
         measures: rank of the first right row and so on.
-        right_row: the first right row.
         in_bank: whether rows of the bank are the image itself; they were left out.
     """
 
@@ -43,7 +41,6 @@ class Query:
     match: int
     similarity: float
     measures: QueryMeasures
-    right_row: int
     in_bank: bool
 
     @property
@@ -107,25 +104,16 @@ def evaluate_retrieval(
     queries: list[Query] = []
     skipped: list[tuple[str, str]] = []
     lone = 0
-    for start in range(0, len(samples), _BATCH):
-        read: list[tuple[Sample, Picture]] = []
-        for sample in samples[start : start + _BATCH]:
-            try:
-                read.append((sample, read_picture(sample)))
-            except FoldcamError as error:
-                skipped.append((sample.name, str(error)))
-        results = model.run_batch([picture.image for _, picture in read])
-        for result, (sample, picture) in zip(results, read, strict=True):
-            if not np.isfinite(result.embedding).all():
-                skipped.append((sample.name, "the network gives numbers that are not finite"))
-                continue
-            query = ranking.query(sample, result, picture.sha256)
-            if query is None:
-                lone += 1
-            else:
-                queries.append(query)
-        if progress:
-            progress("retrieval", min(start + _BATCH, len(samples)), len(samples))
+    say = None if progress is None else partial(progress, "retrieval")
+    for sample, picture, result in model_answers(model, samples, skipped, say):
+        if not np.isfinite(result.embedding).all():
+            skipped.append((sample.name, "the network gives numbers that are not finite"))
+            continue
+        query = ranking.query(sample, result, picture.sha256)
+        if query is None:
+            lone += 1
+        else:
+            queries.append(query)
     if not queries:
         if lone:
             raise FoldcamError(
@@ -162,14 +150,12 @@ class _Ranking:
         if not right.any():
             return None
         match = int(order[0])
-        measures = query_measures(right)
         return Query(
             sample,
             str(self._labels[match]),
             match,
             float(np.clip(cosines[match], -1, 1)),
-            measures,
-            int(order[measures.first - 1]),
+            query_measures(right),
             bool(own.any()),
         )
 

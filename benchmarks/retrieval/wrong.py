@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-import cv2
 import numpy as np
 
 from foldcam.benchmarks.retrieval.report import RECALL_AT
@@ -17,6 +16,7 @@ from foldcam.export.datasets.reading import read_picture
 from foldcam.runtime.drawing.overlay import heatmap_on_frame, overlay
 from foldcam.runtime.drawing.text import draw_caption
 from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.images.small import fitted
 from foldcam.runtime.pages.page import open_page, page_text, picture_uri
 from foldcam.runtime.system.text import printable
 
@@ -197,12 +197,9 @@ def _card(page: TextIO, each: Wrong, subject: Subject) -> None:
 
 def _tile(image: Image) -> Image:
     """The picture in a square."""
-    height, width = image.shape[:2]
-    scale = _TILE / max(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    small = np.asarray(cv2.resize(image, size, interpolation=how), np.uint8)
+    small = fitted(image, _TILE, _TILE, enlarge=True)
+    height, width = small.shape[:2]
     tile = np.full((_TILE, _TILE, 3), 60, np.uint8)
-    top, left = (_TILE - size[1]) // 2, (_TILE - size[0]) // 2
-    tile[top : top + size[1], left : left + size[0]] = small
+    top, left = (_TILE - height) // 2, (_TILE - width) // 2
+    tile[top : top + height, left : left + width] = small
     return tile

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from foldcam.benchmarks import markdown
 from foldcam.benchmarks.bootstrap import bootstrap
 from foldcam.export.audit.audit import labels_to_audit
 from foldcam.export.audit.disagreement import Disagreement, Judges, ranks
@@ -115,17 +116,12 @@ def page(document: Mapping[str, Any]) -> str:
 
 def markdown_table(document: Mapping[str, Any]) -> str:
     """One line for each bank."""
-    lines = [
-        "| bank | rows, labels | nearest right | " + " | ".join(SCORES) + " |",
-        "|---" * (3 + len(SCORES)) + "|",
-    ]
+    rows = []
     for name, bank in document["banks"].items():
-        cells = [
-            f"{s['mean']:.3f} ({s['low']:.3f} to {s['high']:.3f}), {s['nine_of_ten']:.0%}"
-            for s in bank["scores"].values()
+        scores = [
+            f"{markdown.interval(score)}, {score['nine_of_ten']:.0%}"
+            for score in bank["scores"].values()
         ]
         size = f"{bank['rows']}, {bank['labels']}"
-        lines.append(
-            f"| {name} | {size} | {bank['nearest_has_the_label']:.0%} | {' | '.join(cells)} |"
-        )
-    return "\n".join(lines)
+        rows.append([name, size, f"{bank['nearest_has_the_label']:.0%}", *scores])
+    return markdown.table(["bank", "rows, labels", "nearest right", *SCORES], rows)

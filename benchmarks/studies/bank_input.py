@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from foldcam.benchmarks import markdown
 from foldcam.benchmarks.interleaved import interleaved_runs, median_ratio
 from foldcam.benchmarks.provenance import provenance
 from foldcam.export.bank import Bank, label_runs
@@ -113,30 +114,30 @@ def measure(model: str, out: Path, rows: list[int], rounds: int, seed: int) -> d
 
 def markdown_table(document: dict[str, Any]) -> str:
     """Rows of the bank x what they cost."""
-    lines = [
-        "| rows | time as input over constants | over constants as stored by default | "
-        "file: constants, input | bank beside it | memory: constants, input |",
-        "|---|---|---|---|---|---|",
-    ]
+    heads = (
+        "rows", "time as input over constants", "over constants as stored by default",
+        "file: constants, input", "bank beside it", "memory: constants, input",
+    )  # fmt: skip
+    rows = []
     for count, row in document["rows"].items():
         constants, input_ = row["constants"], row["input"]
         ratios = [
             f"{each['ratio']:.3f} ({each['low']:.3f} to {each['high']:.3f})"
             for each in (row["input_over_constants"], row["input_over_default"])
         ]
-        lines.append(
-            f"| {int(count):,} | {ratios[0]} | {ratios[1]} | {constants['megabytes']:.1f}, "
-            f"{input_['megabytes']:.1f} MB | {input_['bank_megabytes']:.1f} MB | "
-            f"{constants['memory_megabytes']:.0f}, {input_['memory_megabytes']:.0f} MB |"
-        )
+        rows.append([
+            f"{int(count):,}", *ratios,
+            f"{constants['megabytes']:.1f}, {input_['megabytes']:.1f} MB",
+            f"{input_['bank_megabytes']:.1f} MB",
+            f"{constants['memory_megabytes']:.0f}, {input_['memory_megabytes']:.0f} MB",
+        ])  # fmt: skip
     enrolled = document["enrolling"]
-    lines += [
-        "",
+    return (
+        f"{markdown.table(heads, rows)}\n\n"
         f"{enrolled['labels']} labels of {enrolled['pictures']} pictures were added one after the "
         f"other: {enrolled['milliseconds_median']:.0f} ms for a label, "
-        f"{enrolled['milliseconds_most']:.0f} ms at most, without the passes of the network.",
-    ]
-    return "\n".join(lines)
+        f"{enrolled['milliseconds_most']:.0f} ms at most, without the passes of the network."
+    )
 
 
 def _drawn_bank(count: int, size: int, channels: int, seed: int) -> Bank:

@@ -9,10 +9,14 @@ from typing import Annotated
 import typer
 
 from foldcam.benchmarks.cli_support import (
+    BoxesOption,
     DataOption,
     EpochsOption,
+    FoldedModelOption,
+    ImagesPerPassOption,
     JsonOption,
     OutOption,
+    RowsOption,
     SeedOption,
     SizeOption,
     WeightsOption,
@@ -100,9 +104,7 @@ def peers(
 def scale(
     data: DataOption = None,
     out: OutOption = Path("results/scale"),
-    rows: Annotated[
-        str, typer.Option(help="Numbers of bank rows, separated by commas.")
-    ] = "100,1000,10000,100000,1000000",
+    rows: RowsOption = "100,1000,10000,100000,1000000",
     augmented: Annotated[
         int,
         typer.Option(
@@ -118,19 +120,14 @@ def scale(
             help="Sides of the heatmap in pixels, separated by commas; 0 is the feature map's."
         ),
     ] = "0,28,56,112,224",
-    batches: Annotated[
-        str, typer.Option(help="Numbers of images per pass, separated by commas.")
-    ] = "1,2,4,8,16",
+    batches: ImagesPerPassOption = "1,2,4,8,16",
     cameras: Annotated[
         str, typer.Option(help="Numbers of cameras, separated by commas.")
     ] = "1,2,4,8",
     images: Annotated[
         str, typer.Option(help="Numbers of training images, separated by commas.")
     ] = "25,50,100,200",
-    model: Annotated[
-        str | None,
-        typer.Option(help="MODEL to fold; without it, one with D = 128 is trained in --out."),
-    ] = None,
+    model: FoldedModelOption = None,
     weights: WeightsOption = None,
     size: SizeOption = None,
     epochs: EpochsOption = 30,
@@ -305,9 +302,7 @@ def int8(
     epilog="Example: foldcam evaluate transfer --data CUB_200_2011 --out results/transfer"
 )
 def transfer(
-    data: Annotated[
-        Path, typer.Option(help="Images with boxes: a CUB-200-2011 folder or a CSV file.")
-    ],
+    data: BoxesOption,
     out: OutOption = Path("results/transfer"),
     epochs: EpochsOption = 15,
     seed: SeedOption = 0,

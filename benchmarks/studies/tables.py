@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from foldcam.benchmarks import markdown
 from foldcam.benchmarks.houses import report as houses
 from foldcam.benchmarks.latency import report as latency
 from foldcam.benchmarks.localization.report import markdown_differences, markdown_table
@@ -47,127 +48,110 @@ _COST = "Cost against quality of every method"
 _UNSEEN = ("grid_pointing", "grid_pointing_maps", "grid_pointing_3x3")
 
 
-def _localization() -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(
-        (RESULTS / "cub" / "localization.json").read_text(encoding="utf-8")
-    )
-    return document
+def _reader(place: str) -> Callable[[], dict[str, Any]]:
+    """Reads a result that is always stored."""
+
+    def read() -> dict[str, Any]:
+        document: dict[str, Any] = json.loads((RESULTS / place).read_text(encoding="utf-8"))
+        return document
+
+    return read
 
 
-def _audit() -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(
-        (RESULTS / "audit" / "audit.json").read_text(encoding="utf-8")
-    )
-    return document
-
-
-def _bank_input() -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(
-        (RESULTS / "bank-input" / bank_input.RESULT).read_text(encoding="utf-8")
-    )
-    return document
-
-
-def _architectures() -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(
-        (RESULTS / "architectures" / ARCHITECTURES).read_text(encoding="utf-8")
-    )
-    return document
+_localization = _reader("cub/localization.json")
+_audit = _reader("audit/audit.json")
+_bank_input = _reader(f"bank-input/{bank_input.RESULT}")
+_architectures = _reader(f"architectures/{ARCHITECTURES}")
+_transfer = _reader("transfer/transfer.json")
+_houses = _reader("houses/house-price.json")
+_int8 = _reader("int8/int8.json")
+_overhead = _reader("overhead/overhead.json")
 
 
 def _stability() -> str:
-    rows = _localization()["stability"]
-    lines = ["| heatmap | spread of its cells | spread of its heat in the box |", "|---|---|---|"]
-    lines += [
-        f"| {name} | {row['map_spread']:.4f} | {row['heat_in_box_spread']:.4f} |"
-        for name, row in rows.items()
-    ]
-    return "\n".join(lines)
+    return markdown.table(
+        ["heatmap", "spread of its cells", "spread of its heat in the box"],
+        [
+            [name, f"{row['map_spread']:.4f}", f"{row['heat_in_box_spread']:.4f}"]
+            for name, row in _localization()["stability"].items()
+        ],
+    )
 
 
 def _randomization() -> str:
     rows = _localization()["randomization"]
     names = list(next(iter(rows.values())))
-    lines = ["| weights shuffled | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    lines += [
-        f"| {float(share):.0%} | " + " | ".join(f"{row[name]:.2f}" for name in names) + " |"
-        for share, row in rows.items()
-    ]
-    return "\n".join(lines)
+    return markdown.table(
+        ["weights shuffled", *names],
+        [
+            [f"{float(share):.0%}", *(f"{row[name]:.2f}" for name in names)]
+            for share, row in rows.items()
+        ],
+    )
 
 
 def _setting() -> str:
     document = _localization()
     training = document["training"]
     building = document["bank_building"]
-    return "\n".join(
+    network = (
+        f"{document['network']}, input {document['input'][0]} x {document['input'][1]}, feature "
+        f"map {' x '.join(map(str, document['feature_map']))}, D = {training['embedding_size']}"
+    )
+    trained = (
+        f"{training['loss']}, {training['epochs']} epochs, {training['views']} views, "
+        f"{training['mosaics']} mosaics, seed {training['seed']}"
+    )
+    images = (
+        f"{document['images']['train']} training and {document['images']['test']} test images of "
+        f"{document['labels']} species"
+    )
+    ratio = f"{building['ratio']:.2f} (median of {len(building['pass_seconds'])} interleaved pairs)"
+    return markdown.table(
+        ["what", "value"],
         [
-            "| what | value |",
-            "|---|---|",
-            f"| network | {document['network']}, input {document['input'][0]} x "
-            f"{document['input'][1]}, feature map {' x '.join(map(str, document['feature_map']))}, "
-            f"D = {training['embedding_size']} |",
-            f"| training | {training['loss']}, {training['epochs']} epochs, {training['views']} "
-            f"views, {training['mosaics']} mosaics, seed {training['seed']} |",
-            f"| images | {document['images']['train']} training and {document['images']['test']} "
-            f"test images of {document['labels']} species |",
-            f"| recall@1 on the test images | {document['recall_at_1']:.3f} |",
-            f"| bank building / one embedding pass | {building['ratio']:.2f} (median of "
-            f"{len(building['pass_seconds'])} interleaved pairs) |",
-            f"| minutes for everything | {document['minutes']} |",
-        ]
+            ["network", network],
+            ["training", trained],
+            ["images", images],
+            ["recall@1 on the test images", f"{document['recall_at_1']:.3f}"],
+            ["bank building / one embedding pass", ratio],
+            ["minutes for everything", str(document["minutes"])],
+        ],
     )
-
-
-def _transfer() -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(
-        (RESULTS / "transfer" / "transfer.json").read_text(encoding="utf-8")
-    )
-    return document
 
 
 def _variants() -> str:
-    lines = ["| transfer | grid 2x2 | minus the default |", "|---|---|---|"]
-    lines += [
-        f"| {name} | {_interval(row['grid_pointing'])} | {_interval(row['difference'], '+')} |"
-        for name, row in sorted(
-            _transfer()["variants"].items(), key=lambda item: item[0] != "nearest row, all channels"
-        )
-    ]
-    return "\n".join(lines)
+    variants = sorted(
+        _transfer()["variants"].items(), key=lambda item: item[0] != "nearest row, all channels"
+    )
+    return markdown.table(
+        ["transfer", "grid 2x2", "minus the default"],
+        [
+            [
+                name,
+                markdown.interval(row["grid_pointing"]),
+                markdown.interval(row["difference"], "+.3f"),
+            ]
+            for name, row in variants
+        ],
+    )
 
 
 def _heads() -> str:
-    lines = [
-        "| head | recall@1 | transferred | own gradient | difference | maps | by position |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {name} | {row['recall_at_1']:.3f} | {_interval(row['transferred'])} | "
-        f"{_interval(row['aggregated_backprop'])} | {_interval(row['difference'], '+')} | "
-        f"{row['map_correlation']:.3f} | {row['position_correlation']:.3f} |"
+    heads = "head, recall@1, transferred, own gradient, difference, maps, by position"
+    rows = [
+        [
+            name,
+            f"{row['recall_at_1']:.3f}",
+            markdown.interval(row["transferred"]),
+            markdown.interval(row["aggregated_backprop"]),
+            markdown.interval(row["difference"], "+.3f"),
+            f"{row['map_correlation']:.3f}",
+            f"{row['position_correlation']:.3f}",
+        ]
         for name, row in _transfer()["heads"].items()
     ]
-    return "\n".join(lines)
-
-
-def _interval(value: dict[str, float], sign: str = "") -> str:
-    mean, low, high = (format(value[name], f"{sign}.3f") for name in ("mean", "low", "high"))
-    return f"{mean} ({low} to {high})"
-
-
-def _houses() -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(
-        (RESULTS / "houses" / "house-price.json").read_text(encoding="utf-8")
-    )
-    return document
-
-
-def _int8() -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(
-        (RESULTS / "int8" / "int8.json").read_text(encoding="utf-8")
-    )
-    return document
+    return markdown.table(heads.split(", "), rows)
 
 
 def _measured(
@@ -203,13 +187,6 @@ def _latency(render: Callable[[dict[str, Any]], str]) -> Callable[[], str]:
 def _picture(path: str, what: str) -> Callable[[dict[str, Any]], str]:
     """A plot, as `benchmarks.studies.plots` draws it from the same result."""
     return lambda _: f"![{what}]({path})"
-
-
-def _overhead() -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(
-        (RESULTS / "overhead" / "overhead.json").read_text(encoding="utf-8")
-    )
-    return document
 
 
 def _pipeline(render: Callable[[dict[str, Any]], str]) -> Callable[[], str]:

@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from foldcam.benchmarks import markdown
 from foldcam.benchmarks.localization.report import write_json
 from foldcam.export.datasets import load_dataset
 from foldcam.export.datasets.reading import read_picture
@@ -147,19 +148,20 @@ def study(subjects: dict[str, tuple[Path, Path]], out: Path) -> dict[str, Any]:
 
 def markdown_table(document: dict[str, Any]) -> str:
     """The table of docs/sources.md."""
-    lines = [
-        "| network | `--vote` | label changes per clip ↓ | frames with the right label ↑ | "
-        "clips that end with it ↑ | seconds until a new object is named ↓ |",
-        "|---|---|---|---|---|---|",
-    ]
+    heads = (
+        "network", "`--vote`", "label changes per clip ↓", "frames with the right label ↑",
+        "clips that end with it ↑", "seconds until a new object is named ↓",
+    )  # fmt: skip
+    rows = []
     for name, network in document["networks"].items():
         for row in network["reported"]:
             vote = "without" if row["seconds"] is None else f"{row['seconds']:g} s"
-            lines.append(
-                f"| {name} ({network['clips']} clips) | {vote} | {row['changes_per_clip']:.2f} | "
-                f"{row['recall']:.3f} | {row['recall_last_frame']:.3f} | {row['delay_s']:.1f} |"
-            )
-    return "\n".join(lines)
+            rows.append([
+                f"{name} ({network['clips']} clips)", vote, f"{row['changes_per_clip']:.2f}",
+                f"{row['recall']:.3f}", f"{row['recall_last_frame']:.3f}",
+                f"{row['delay_s']:.1f}",
+            ])  # fmt: skip
+    return markdown.table(heads, rows)
 
 
 def main() -> None:

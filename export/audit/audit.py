@@ -21,6 +21,7 @@ from foldcam.export.audit.neighbors import Integers, Neighbors, find_neighbors
 from foldcam.export.audit.trial import FIRST, PLANTED, Trial, listed_rows, run_trial
 from foldcam.export.bank import Bank
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.text import quantity
 
 SHOWN_NEIGHBORS = 3
 Progress = Callable[[str, int, int], None]
@@ -175,10 +176,10 @@ def labels_to_audit(bank: Bank) -> tuple[list[str], Integers]:
 def trial_text(trial: Trial) -> str:
     """What the trial says of this bank, in a sentence."""
     times = "once" if trial.draws == 1 else f"{trial.draws} times"
-    planted = "1 row" if trial.planted == 1 else f"{trial.planted} rows"
     first = "row" if trial.listed == 1 else f"{trial.listed} rows"
     return (
-        f"Of wrong labels planted in this bank ({planted}, {PLANTED:.0%}; {times}), "
+        f"Of wrong labels planted in this bank ({quantity(trial.planted, 'row')}, {PLANTED:.0%}; "
+        f"{times}), "
         f"{trial.found:.0%} were among the first {first} ({FIRST:.0%}), {trial.least:.0%} at worst."
     )
 

@@ -55,13 +55,6 @@ def in_order_of_rows(samples: Sequence[Sample], kernel: KernelObjective | None) 
     return sorted(samples, key=lambda sample: values_of([sample])[0])
 
 
-def held_hashes(bank: Bank) -> frozenset[str]:
-    """The hashes of the bank's pictures; none where it does not know them."""
-    if bank.image_hashes is None:
-        return frozenset()
-    return frozenset(row.tobytes().hex() for row in bank.image_hashes)
-
-
 def merge_rows(
     bank: Bank, found: EmbeddingPass, kept: list[Sample], kernel: KernelObjective | None
 ) -> MergedRows:

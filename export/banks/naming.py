@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from foldcam.export.picture_names import plain_name
+from foldcam.runtime.system.text import quantity
 
 _CROP = re.compile(r"#-?\d+,-?\d+,\d+,\d+\Z")
 
@@ -39,8 +40,7 @@ def likely_meant(pattern: str, names: Sequence[str]) -> str:
     text = plain_name(pattern.strip()).removeprefix("./").rstrip("/")
     for wider in (f"**/{text}", f"{text}/**", f"**/{text}/**"):
         if found := names_matching(wider, names):
-            count = f"{len(found)} picture{'' if len(found) == 1 else 's'}"
-            return f"did you mean {wider!r} ({count})?"
+            return f"did you mean {wider!r} ({quantity(len(found), 'picture')})?"
     near = get_close_matches(text, sorted(frozenset(names) - {""}), 3)
     return f"did you mean {' or '.join(map(repr, near))}?" if near else ""
 

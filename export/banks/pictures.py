@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 from foldcam.export.bank import Bank
@@ -51,10 +52,13 @@ class RowPictures:
     @cached_property
     def _by_hash(self) -> dict[str, Sample]:
         """Every file is read for it, so only where a name does not lead to the picture."""
-        found = {}
-        for sample in self._samples:
-            try:
-                found[open_picture(sample).sha256] = sample
-            except FoldcamError:
-                continue
-        return found
+        return {digest: sample for sample, digest in hashed(self._samples)}
+
+
+def hashed(samples: Iterable[Sample]) -> Iterator[tuple[Sample, str]]:
+    """The images that can be read, each with its hash, see `picture_hash`."""
+    for sample in samples:
+        try:
+            yield sample, open_picture(sample).sha256
+        except FoldcamError:
+            continue

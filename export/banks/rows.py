@@ -114,3 +114,10 @@ def file_hashes(bank: Bank, why: str) -> list[str]:
             "(prototypes), or an older foldcam wrote it; build it again."
         )
     return [row.tobytes().hex() for row in bank.image_hashes]
+
+
+def held_hashes(bank: Bank) -> frozenset[str]:
+    """The hashes of the bank's pictures; none where it does not know them."""
+    if bank.image_hashes is None:
+        return frozenset()
+    return frozenset(row.tobytes().hex() for row in bank.image_hashes)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from foldcam.export.bank import Bank
 from foldcam.export.banks.naming import likely_meant, names_matching
+from foldcam.export.banks.rows import held_hashes
 from foldcam.export.datasets.reading import PHOTOGRAPH_DIGITS, picture_hash
 from foldcam.export.datasets.samples import Box
 from foldcam.runtime.errors import FoldcamError
@@ -56,7 +57,7 @@ def selection_of(labels: Iterable[str], names: Iterable[str], bank: Bank) -> Sel
     Raises:
         FoldcamError: a name that is none of them, with the names that are near.
     """
-    rows = set() if bank.image_hashes is None else {r.tobytes().hex() for r in bank.image_hashes}
+    rows = held_hashes(bank)
     photographs = {row[:PHOTOGRAPH_DIGITS] for row in rows}
     called = bank.row_names()
     images, crops, chosen = set[str](), set[str](), set[str]()

@@ -25,12 +25,11 @@ from foldcam.export.banks.grad_weights import (
 from foldcam.export.banks.head_trial import HeadTrial
 from foldcam.export.banks.merge import (
     MergedRows,
-    held_hashes,
     in_order_of_rows,
     merge_rows,
     merged_source,
 )
-from foldcam.export.banks.rows import mixed_mean
+from foldcam.export.banks.rows import held_hashes, mixed_mean
 from foldcam.export.banks.steps import StageProgress, second_pass, stage_of
 from foldcam.export.datasets import Dataset, Sample, SkippedFile
 from foldcam.export.datasets.labels import twins

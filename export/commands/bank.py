@@ -38,7 +38,9 @@ from foldcam.export.commands.options import (
     goal_of,
     grad_weights_of,
     local_images,
+    network_of,
     say_notes,
+    singletons_of,
     split_of,
     stdout_kept,
     training_data,
@@ -145,7 +147,6 @@ def build(
     """Build a bank. After an interruption the same command goes on where it stopped."""
     from foldcam.export.bank_files import build_bank_file
     from foldcam.export.banks.grad_weights import CHANNEL_RULES
-    from foldcam.export.models.spec import load_model, with_overrides
     from foldcam.export.progress import ProgressBar
 
     rule = choice("--channels", channels, CHANNEL_RULES)
@@ -198,13 +199,13 @@ def build(
         extra = data_document(dataset)
         place = device_of(device)
         with stdout_kept(), ProgressBar() as progress:
-            loaded = load_model(model, weights, output, place)
+            loaded, recipe = network_of(model, weights, output, place, **look)
             built = build_bank_file(
                 loaded,
                 dataset,
                 out,
                 goal,
-                preprocessing=with_overrides(loaded.preprocessing, **look),
+                preprocessing=recipe,
                 layer=layer,
                 channel_rule=rule,
                 grad_weights=own,
@@ -243,14 +244,14 @@ def _build_on_ray(
     seed: int,
     **same: Any,
 ) -> BankOnRay:
-    from foldcam.export.datasets import SINGLETON_POLICIES, handle_singletons
+    from foldcam.export.datasets import handle_singletons
+    from foldcam.export.device import CPU
     from foldcam.export.grafting.options import parse_compression
-    from foldcam.export.models.spec import load_model, with_overrides
     from foldcam.export.progress import ProgressBar
     from foldcam.export.scale_out.engine import SHARD_ROWS, build_bank_file_on_ray
     from foldcam.export.scale_out.sources import load_sharded, sharded
 
-    policy = choice("--singletons", singletons, SINGLETON_POLICIES)
+    policy = singletons_of(singletons)
     rows = shard_rows or SHARD_ROWS
     data = load_sharded(images, split_of(split), rows, continuous=continuous)
     say_notes(data)
@@ -258,7 +259,7 @@ def _build_on_ray(
         samples = handle_singletons(data.listed, policy)
         data = sharded(data.name, data.split, samples, rows, data.notes)
     with stdout_kept(), ProgressBar() as progress:
-        preprocessing = load_model(model, weights, output).preprocessing
+        _, preprocessing = network_of(model, weights, output, CPU, **look)
         return build_bank_file_on_ray(
             model,
             data,
@@ -266,7 +267,7 @@ def _build_on_ray(
             goal,
             weights=weights,
             output=output,
-            preprocessing=with_overrides(preprocessing, **look),
+            preprocessing=preprocessing,
             singletons=policy,
             compression=parse_compression(compress or "none"),
             seed=seed,
@@ -299,12 +300,12 @@ def add(
     """Add images of new or known labels to a bank, without embedding the old ones again."""
     from foldcam.export.bank import Bank
     from foldcam.export.bank_files import add_to_bank_file
-    from foldcam.export.datasets import SINGLETON_POLICIES, load_dataset
+    from foldcam.export.datasets import load_dataset
     from foldcam.export.models.spec import load_model
     from foldcam.export.progress import ProgressBar
 
     chosen = split_of(split)
-    policy = choice("--singletons", singletons, SINGLETON_POLICIES)
+    policy = singletons_of(singletons)
     check_outputs(
         [
             Read("BANK", bank),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foldcam.export.commands.bank_life import BankFile
-from foldcam.export.commands.options import Json, data_document, say_notes
+from foldcam.export.commands.options import Json, check_page_flag, data_document, say_notes
 from foldcam.runtime.at_stake import Read, Written, check_outputs
 
 if TYPE_CHECKING:
@@ -48,8 +48,7 @@ def audit(
     from foldcam.export.progress import ProgressBar
     from foldcam.runtime.system.command import print_json
 
-    if out is not None and out.suffix.lower() not in (".html", ".htm"):
-        raise typer.BadParameter(f"--out {out} is not an .html file.")
+    check_page_flag("--out", out)
     if images is not None and out is None:
         raise typer.BadParameter("--images gives the page its pictures: give --out, too.")
     check_outputs([Read("BANK", bank), Read("--images", images)], [Written("--out", out)])

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from foldcam.export.commands.classifier import refuse_without_images, report_classifier
+from foldcam.export.commands.export_report import report_export
 from foldcam.export.commands.options import (
     BankAsInput,
     BankPrecision,
@@ -42,18 +43,17 @@ from foldcam.export.commands.options import (
     baseline_of,
     check_image_flags,
     choice,
-    data_document,
     device_of,
     goal_of,
     grad_weights_of,
     heatmap_size_of,
+    network_of,
     stdout_kept,
     storage_of,
     training_data,
 )
 from foldcam.runtime.at_stake import Read, Written, check_outputs, keep_network, network_file
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.system.command import print_json
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -159,21 +159,16 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Fold a network and its training images, or a classifier, into one ONNX file."""
-    from dataclasses import asdict
-
     from foldcam.export.banks.grad_weights import CHANNEL_RULES
     from foldcam.export.classifier_exporter import export_classifier
     from foldcam.export.datasets import load_dataset
-    from foldcam.export.exporter import HEAD_RULES, export_model, skipped_lines
+    from foldcam.export.exporter import HEAD_RULES, export_model
     from foldcam.export.grafting.fold import FoldOptions
-    from foldcam.export.models.spec import load_model, with_overrides
     from foldcam.export.progress import ProgressBar
     from foldcam.export.threshold import choose_threshold
     from foldcam.runtime.bank.live_bank import bank_path
-    from foldcam.runtime.contract.explanation import explanation_text
     from foldcam.runtime.contract.schema import INPUT_TYPES, PRECISIONS
     from foldcam.runtime.gallery.gallery import gallery_path
-    from foldcam.runtime.system.text import number_text
 
     rule = choice("--channels", channels, CHANNEL_RULES)
     own = grad_weights_of(grad_weights)
@@ -195,6 +190,7 @@ def export(
             "--gallery shows the rows of a bank that stays as it is, and --bank-input makes one "
             "that changes: leave one of them out."
         )
+    look = {"size": size, "resize": resize, "color": color, "mean": mean, "std": std}
     check_image_flags(resize, color)
     check_outputs(
         [
@@ -236,14 +232,12 @@ def export(
         refuse_without_images([flag for flag, given in of_images.items() if given])
         place = device_of(device)
         with stdout_kept():
-            loaded = load_model(model, weights, output, place)
+            loaded, recipe = network_of(model, weights, output, place, **look)
             folded = export_classifier(
                 loaded,
                 out,
                 classes,
-                preprocessing=with_overrides(
-                    loaded.preprocessing, size=size, resize=resize, color=color, mean=mean, std=std
-                ),
+                preprocessing=recipe,
                 layer=layer,
                 options=options,
                 opset=opset,
@@ -267,15 +261,13 @@ def export(
     held_out = None if calibrate_unknown is None else load_dataset(calibrate_unknown, "test")
     place = device_of(device)
     with stdout_kept(), ProgressBar() as progress:
-        loaded = load_model(model, weights, output, place)
+        loaded, recipe = network_of(model, weights, output, place, **look)
         report = export_model(
             loaded,
             dataset,
             out,
             goal,
-            preprocessing=with_overrides(
-                loaded.preprocessing, size=size, resize=resize, color=color, mean=mean, std=std
-            ),
+            preprocessing=recipe,
             layer=layer,
             channel_rule=rule,
             grad_weights=own,
@@ -296,72 +288,7 @@ def export(
                     f"{out} is written, but has no rule for unknown images, which foldcam "
                     f"threshold can still give it: {error}"
                 ) from error
-    contract = report.contract
-    summary = {
-        "model": str(report.path),
-        "bytes": report.path.stat().st_size,
-        "layer": contract.layer,
-        "feature_map": list(contract.feature_map),
-        "embedding_size": contract.bank.embedding_size,
-        "normalized": contract.normalized,
-        "precision": contract.precision,
-        "head_linear": report.bank.head.linear,
-        "explanation": None if contract.explanation is None else vars(contract.explanation),
-        "optional_outputs": list(contract.optional_outputs),
-        "rows": report.bank.bank.rows,
-        "grad_weight_rows": len(report.bank.bank.labels)
-        if options.bank_input
-        else contract.bank.grad_weight_rows,
-        "labels": len({run.name for run in report.bank.bank.labels}),
-        "bank_input": str(bank_path(report.path)) if options.bank_input else None,
-        "outcome": None if contract.outcome is None else vars(contract.outcome),
-        "objective": contract.bank.objective,
-        "compression": contract.bank.compression,
-        "storage": None if contract.bank.storage is None else vars(contract.bank.storage),
-        "fidelity": None if report.fidelity is None else asdict(report.fidelity),
-        "fallback_rows": report.bank.fallback_rows,
-        "skipped": [{"path": str(s.path), "reason": s.reason} for s in report.bank.skipped],
-        "unknown_rule": None if chosen is None else chosen.rule.document(),
-        "notes": [*report.notes, *(() if chosen is None else chosen.notes)],
-        **data_document(dataset),
-        "bank_file": None if bank is None else str(bank),
-        "gallery_file": None if report.gallery is None else str(report.gallery.path),
-    }
-    if as_json:
-        print_json(summary)
-        return
-    channels_count, height, width = contract.feature_map
-    print(f"{report.path}: {report.path.stat().st_size / 1e6:.1f} MB")
-    print(f"  feature map  {contract.layer} [{channels_count} x {height} x {width}]")
-    print(f"  embedding    {contract.bank.embedding_size} numbers")
-    if contract.explanation is not None:
-        print(f"  heat         {explanation_text(contract.explanation)}")
-    what = f"of {summary['labels']} labels"
-    if contract.outcome is not None:
-        low, high = number_text(contract.outcome.low), number_text(contract.outcome.high)
-        what = f"with values from {low} to {high}"
-    print(
-        f"  bank         {summary['rows']} images {what}, "
-        f"{summary['grad_weight_rows']} distinct rows of grad-weights"
-    )
-    if options.bank_input:
-        print(f"  bank input   {summary['bank_input']}, which has to lie beside the model")
-    if bank is not None:
-        print(f"  bank file    {bank}: {bank.stat().st_size / 1e6:.1f} MB")
-    if report.gallery is not None:
-        file = report.gallery.path
-        print(f"  gallery      {file}: {file.stat().st_size / 1e6:.1f} MB")
-    if contract.bank.storage is not None:
-        print(f"  storage      {contract.bank.storage.sentence()}")
-    if report.fidelity is not None:
-        print(f"  against all rows in float32: {report.fidelity.sentence()}")
-    if chosen is not None:
-        print(f"  rule         {chosen.rule.sentence()}")
-    for note in summary["notes"]:
-        print(f"  note: {note}")
-    for line in skipped_lines(report.bank):
-        print(f"  {line}")
-    print(f"Next: runtime run {report.path} --file PHOTO --save out/")
+    report_export(report, dataset, bank, chosen, as_json=as_json)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from foldcam.export.commands.export_report import distinct_rows
 from foldcam.export.commands.options import (
     BankPrecision,
     Json,
@@ -153,9 +154,7 @@ def fold(
         "model": str(out),
         "bytes": out.stat().st_size,
         "rows": loaded.rows,
-        "grad_weight_rows": len(loaded.labels)
-        if options.bank_input
-        else contract.bank.grad_weight_rows,
+        "grad_weight_rows": distinct_rows(loaded, contract),
         "labels": len({run.name for run in loaded.labels}),
         "transfer": contract.transfer,
         "neighbors": contract.neighbors,

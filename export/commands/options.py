@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 if TYPE_CHECKING:
-    from foldcam.export.datasets import Dataset
+    from foldcam.export.datasets import Dataset, SingletonPolicy
     from foldcam.export.datasets import Split as SplitName
     from foldcam.export.device import Device
     from foldcam.export.grafting.fold import HeatmapSize
     from foldcam.export.grafting.options import StorageOptions
+    from foldcam.export.models.spec import LoadedModel
     from foldcam.export.objectives.directions import Objective
     from foldcam.export.objectives.kernel import KernelObjective
     from foldcam.export.scale_out.sources import ShardedData
     from foldcam.runtime.contract.schema import Baseline, GradWeightsRule
+    from foldcam.runtime.images.preprocess import Preprocessing
 
 Choice = TypeVar("Choice", bound=str)
 
@@ -222,6 +224,38 @@ def check_image_flags(resize: str | None, color: str | None) -> None:
         choice("--color", color, COLOR_ORDERS)
 
 
+def check_picture_flag(flag: str, path: Path | None) -> None:
+    """Wrong usage for a picture to be written whose name has no image suffix."""
+    from foldcam.runtime.images.files import WRITTEN_SUFFIXES
+
+    if path is not None and path.suffix.lower() not in WRITTEN_SUFFIXES:
+        raise typer.BadParameter(f"{flag} {path} has no image suffix, such as .png.")
+
+
+def check_page_flag(flag: str, path: Path | None) -> None:
+    """Wrong usage for a page to be written whose name is not one of HTML."""
+    if path is not None and path.suffix.lower() not in (".html", ".htm"):
+        raise typer.BadParameter(f"{flag} {path} is not an .html file.")
+
+
+def network_of(
+    model: str, weights: Path | None, output: str | None, device: Device, **look: str | None
+) -> tuple[LoadedModel, Preprocessing]:
+    """The network that MODEL and its flags name, and how its images are made.
+
+    Args:
+        model, weights, output, device: as `load_model` takes them.
+        look: what `--size`, `--resize`, `--color`, `--mean` and `--std` were given.
+
+    Raises:
+        FoldcamError: no such network, or a value that cannot be read.
+    """
+    from foldcam.export.models.spec import load_model, with_overrides
+
+    loaded = load_model(model, weights, output, device)
+    return loaded, with_overrides(loaded.preprocessing, **look)
+
+
 def device_of(text: str) -> Device:
     """What `--device` names, said once on standard error; wrong usage otherwise.
 
@@ -286,16 +320,22 @@ def split_of(text: str) -> SplitName:
     return part_named(text) or choice("--split", text, SPLITS)
 
 
+def singletons_of(text: str) -> SingletonPolicy:
+    """What `--singletons` names; wrong usage otherwise."""
+    from foldcam.export.datasets import SINGLETON_POLICIES
+
+    return choice("--singletons", text, SINGLETON_POLICIES)
+
+
 def training_data(images: Path, split: str, singletons: str, *, continuous: bool) -> Dataset:
     """The training images that the flags name; says how the data set was understood.
 
     Raises:
         FoldcamError: the data set cannot be read, or has labels of one image.
     """
-    from foldcam.export.datasets import SINGLETON_POLICIES
     from foldcam.export.datasets import training_data as read
 
-    policy = choice("--singletons", singletons, SINGLETON_POLICIES)
+    policy = singletons_of(singletons)
     dataset = read(images, split_of(split), singletons=policy, continuous=continuous)
     say_notes(dataset)
     return dataset

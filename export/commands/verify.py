@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from foldcam.export.commands.options import (
+    BatchSize,
     DeviceText,
     Json,
     Output,
+    Split,
+    check_picture_flag,
     choice,
     device_of,
     say_notes,
@@ -73,13 +76,9 @@ def verify(
             "or one image (default: seeded noise)."
         ),
     ] = None,
-    split: Annotated[
-        str, typer.Option(help="Takes this part of the data: train, valid, test or all.")
-    ] = "all",
+    split: Split = "all",
     most: Annotated[int, typer.Option(help="Limits the number of images.", min=1)] = 64,
-    batch_size: Annotated[
-        int, typer.Option(help="Sets the number of images per forward pass.", min=1)
-    ] = 8,
+    batch_size: BatchSize = 8,
     device: DeviceText = "auto",
     picture: Annotated[
         Path | None,
@@ -96,11 +95,9 @@ def verify(
     from foldcam.export.verification.images import ImagesToVerify, images_of, noise_images, spread
     from foldcam.export.verification.run import verify_model as compare
     from foldcam.runtime.contract.onnx_file import read_contract
-    from foldcam.runtime.images.files import WRITTEN_SUFFIXES
 
     chosen = split_of(split)
-    if picture is not None and picture.suffix.lower() not in WRITTEN_SUFFIXES:
-        raise typer.BadParameter(f"--picture {picture} has no image suffix, such as .png.")
+    check_picture_flag("--picture", picture)
     check_outputs(
         [
             Read("MODEL", model),

@@ -185,9 +185,7 @@ def fold(
     normalized = head_end is not None
 
     network_bytes = weight_bytes(folded)
-    graft = Graft(folded.graph, opset_of(folded))
-    if options.input_type == "uint8" and not takes_uint8(folded):
-        graft_uint8_input(graft, preprocessing)
+    graft = begun(folded, preprocessing, options)
     found = max(transfer, neighbors)
     unit = graft_unit_embedding(graft, has_unit_norm(folded.graph, EMBEDDING))
     rows = graft_neighbors(graft, stored, unit, found, neighbors)
@@ -284,6 +282,14 @@ def opened(
         )
     free_names(folded.graph)
     return folded, feature_map
+
+
+def begun(folded: onnx.ModelProto, preprocessing: Preprocessing, options: FoldOptions) -> Graft:
+    """Where nodes are added to an `opened` network, which takes the asked type of image now."""
+    graft = Graft(folded.graph, opset_of(folded))
+    if options.input_type == "uint8" and not takes_uint8(folded):
+        graft_uint8_input(graft, preprocessing)
+    return graft
 
 
 def closed(folded: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:

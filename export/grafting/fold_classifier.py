@@ -24,10 +24,10 @@ import onnx
 from onnx import TensorProto
 
 from foldcam.export.bank import Bank
-from foldcam.export.grafting.checks import takes_uint8
 from foldcam.export.grafting.class_rows import class_rows
 from foldcam.export.grafting.fold import (
     FoldOptions,
+    begun,
     closed,
     heatmap_size_of,
     most_found,
@@ -36,10 +36,9 @@ from foldcam.export.grafting.fold import (
 )
 from foldcam.export.grafting.heat import MapGraft
 from foldcam.export.grafting.in_graph import BANK_GRAD_WEIGHTS, StoredBank, sha256_of
-from foldcam.export.grafting.input import graft_uint8_input
 from foldcam.export.grafting.own import OwnGradWeights
 from foldcam.export.grafting.transfer import graft_transfer
-from foldcam.export.onnx_graphs.embedding_model import marked_network, marked_summands, opset_of
+from foldcam.export.onnx_graphs.embedding_model import marked_network, marked_summands
 from foldcam.export.onnx_graphs.file_size import check_file_size, weight_bytes
 from foldcam.export.onnx_graphs.precision import is_float16, to_float16
 from foldcam.export.onnx_graphs.scores import find_logits
@@ -115,9 +114,7 @@ def fold_classifier(
     stored = StoredBank(arrays, storage)
 
     network_bytes = weight_bytes(folded)
-    graft = Graft(folded.graph, opset_of(folded))
-    if options.input_type == "uint8" and not takes_uint8(folded):
-        graft_uint8_input(graft, preprocessing)
+    graft = begun(folded, preprocessing, options)
     # Halves have other names.
     logits, _ = find_logits(folded.graph, EMBEDDING)
     found = max(neighbors, 2 if options.contrast else 1)

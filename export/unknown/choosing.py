@@ -16,6 +16,8 @@ from foldcam.runtime.errors import FoldcamError
 # Two libraries round a cosine differently by less.
 _ROUNDING = 1e-5
 _MOST_FOLDS = 10
+# Of the bank's own rows that are left out.
+_MOST_ROWS = 2000
 
 
 def threshold_for(known: npt.ArrayLike, accept: float) -> float:
@@ -55,6 +57,11 @@ def share_accepted(scores: npt.ArrayLike, threshold: float) -> float:
     return float(np.mean(np.asarray(scores) >= threshold))
 
 
+def within_reach(accept: float, images: int) -> float:
+    """The share that so many known images can be chosen for: all of them, where they are few."""
+    return min(accept, images / (images + 1))
+
+
 class LeftOut:
     """Scores of images against a bank without them.
 
@@ -63,7 +70,6 @@ class LeftOut:
         units: `[Q, D]`, images of norm 1 that are not in the bank; None takes the bank's own
             rows, a tenth of them at a time compared with the others.
         labels: `int64 [Q]`, their labels; with `units`.
-        most: of the bank's own rows, so many at most.
 
     Attributes:
         labels: `int64 [Q]`.
@@ -74,14 +80,13 @@ class LeftOut:
         rows: Rows,
         units: npt.NDArray[np.floating] | None = None,
         labels: Integers | None = None,
-        most: int = 2000,
     ) -> None:
         self._rows = rows
         self._part: Integers | None = None
         if units is None or labels is None:
             repeated = np.bincount(rows.labels, minlength=len(rows.names)) > 1
             chosen = np.flatnonzero(repeated[rows.labels])
-            chosen = chosen[:: max(1, math.ceil(len(chosen) / most))]
+            chosen = chosen[:: max(1, math.ceil(len(chosen) / _MOST_ROWS))]
             self._chosen, self.labels, self._units = chosen, rows.labels[chosen], rows.units[chosen]
             self._part = np.arange(len(chosen)) % _MOST_FOLDS
         else:
@@ -127,15 +132,16 @@ class Fold:
 
     def threshold(self, accept: float) -> float:
         """As `threshold_for`; of too few known images, the one that accepts all of them."""
-        images = len(self.known)
-        return threshold_for(self.known, min(accept, images / (images + 1)))
+        return threshold_for(self.known, within_reach(accept, len(self.known)))
 
 
-def label_folds(labels: Integers, seed: int = 0, most: int = _MOST_FOLDS) -> list[Integers]:
-    """The labels in at most `most` groups, drawn, so that each label is unknown once."""
+def label_folds(labels: Integers, seed: int = 0) -> list[Integers]:
+    """The labels in at most ten groups, drawn, so that each label is unknown once."""
     present = np.unique(labels)
     drawn = np.random.default_rng(seed).permutation(present)
-    return [np.asarray(part, np.int64) for part in np.array_split(drawn, min(most, len(drawn)))]
+    return [
+        np.asarray(part, np.int64) for part in np.array_split(drawn, min(_MOST_FOLDS, len(drawn)))
+    ]
 
 
 def leave_labels_out(images: LeftOut, score: RowScore, folds: Sequence[Integers]) -> list[Fold]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,10 @@ import numpy.typing as npt
 from foldcam.export.banks.alike import own_row_cosine
 from foldcam.export.datasets import Dataset, Sample, load_dataset
 from foldcam.export.datasets.folders import readable, tree_of
-from foldcam.export.datasets.reading import read_picture
+from foldcam.export.model_answers import model_answers
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.model import FoldedModel
-
-_BATCH = 8
 
 Progress = Callable[[str, int, int], None]
 Floats = npt.NDArray[np.float32]
@@ -82,24 +81,15 @@ def answered(
     Raises:
         FoldcamError: none of them has an answer.
     """
-    found, labels, skipped = [], [], []
-    samples = dataset.samples
-    for start in range(0, len(samples), _BATCH):
-        images, read = [], []
-        for sample in samples[start : start + _BATCH]:
-            try:
-                images.append(read_picture(sample).image)
-                read.append(sample)
-            except FoldcamError as error:
-                skipped.append((sample.name, str(error)))
-        for result, sample in zip(model.run_batch(images), read, strict=True):
-            if result.error is not None:
-                skipped.append((sample.name, result.error))
-                continue
-            found.append(result)
-            labels.append(sample.label)
-        if progress:
-            progress(stage, min(start + _BATCH, len(samples)), len(samples))
+    found, labels = [], []
+    skipped: list[tuple[str, str]] = []
+    say = None if progress is None else partial(progress, stage)
+    for sample, _, result in model_answers(model, dataset.samples, skipped, say):
+        if result.error is not None:
+            skipped.append((sample.name, result.error))
+            continue
+        found.append(result)
+        labels.append(sample.label)
     if not found:
         raise FoldcamError(f"No image of {dataset.name} has an answer; the first: {skipped[0][1]}")
     embeddings = np.stack([result.embedding for result in found])
@@ -124,12 +114,21 @@ def label_notes(unknown: Answered, names: Sequence[str]) -> list[str]:
     ]
 
 
-def in_bank(units: Floats, rows: Floats, contract: Contract) -> npt.NDArray[np.bool_]:
+def own_notes(own: npt.NDArray[np.bool_]) -> list[str]:
+    """A sentence where images are rows of the bank themselves, as `in_bank` finds them."""
+    if not own.any():
+        return []
+    return [f"{int(own.sum())} images are in the bank, by their embedding, and took no part."]
+
+
+def in_bank(
+    units: Floats, rows: npt.NDArray[np.floating], contract: Contract
+) -> npt.NDArray[np.bool_]:
     """`bool [Q]`: which images are rows of the bank themselves, by their embeddings.
 
     Args:
         units: `float32 [Q, D]`, of norm 1.
-        rows: `float32 [N, D]`, of norm 1.
+        rows: `[N, D]`, of norm 1.
         contract: of the model whose rows they are.
     """
     same: npt.NDArray[np.bool_] = (units @ rows.T).max(axis=1) >= own_row_cosine(contract)

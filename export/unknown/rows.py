@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,9 +33,7 @@ class Rows:
     def of(cls, bank: Bank) -> Rows:
         """Those of a bank of labels; two runs of one label are one label."""
         names = tuple(dict.fromkeys(run.name for run in bank.labels))
-        number = {name: place for place, name in enumerate(names)}
-        labels = [number[run.name] for run in bank.labels for _ in range(run.count)]
-        return cls(bank.embeddings, np.asarray(labels, np.int64), names)
+        return cls(bank.embeddings, numbered(bank.row_labels(), names), names)
 
     def kept(self, mask: Mask) -> Rows:
         """The rows of a mask `[N]`."""
@@ -52,6 +50,12 @@ class Rows:
         cosines = np.asarray(units, np.float64) @ self.units[order].T.astype(np.float64)
         found: Doubles = np.maximum.reduceat(cosines, starts, axis=1)
         return found
+
+
+def numbered(labels: Sequence[str], names: Sequence[str]) -> Integers:
+    """Each label's place among the names, which have all of them: `int64 [N]`."""
+    places = {name: place for place, name in enumerate(names)}
+    return np.asarray([places[label] for label in labels], np.int64)
 
 
 RowScore = Callable[[Rows, npt.NDArray[np.floating]], "Doubles | None"]

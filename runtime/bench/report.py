@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from foldcam.runtime.system.text import printable
+from foldcam.runtime.system.text import aligned, printable
 
 HEADINGS = (
     "file", "runs on", "precision", "batch", "mode", "what", "p50", "p90", "p99", "max", "iqr",
@@ -49,12 +49,7 @@ def cells(document: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 def text(document: Mapping[str, Any]) -> str:
     """The table, the machine, and why what cannot be trusted cannot."""
-    rows = [HEADINGS, *cells(document)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    lines = aligned([HEADINGS, *cells(document)])
     lines += ["", machine_line(document["machine"])]
     for run in document["runs"]:
         where = f"{run['file']}, {run['target']}"

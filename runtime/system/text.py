@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 # C0 and C1 controls move the cursor or set the terminal's title; lone surrogates
 # cannot be encoded; two separators end a line; bidirectional overrides make it read as another.
@@ -30,6 +31,15 @@ def number_text(value: float) -> str:
 def quantity(count: int, noun: str) -> str:
     """How many of something: `1 row`, `1200 rows`."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table whose columns begin below each other."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
 
 
 def shorten(text: str, width: int) -> str:

@@ -18,7 +18,7 @@ import torch
 
 from foldcam.export.bank import Bank, BankOutcome
 from foldcam.export.exporter import export_model
-from foldcam.export.models.spec import LoadedModel
+from foldcam.export.models.spec import LoadedModel, wrap_module
 from foldcam.export.networks.cut import Network
 from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.export.objectives.directions import parse_objective
@@ -27,7 +27,8 @@ from foldcam.runtime.contract.schema import LabelRun, Transform
 from foldcam.runtime.images.preprocess import Preprocessing
 from foldcam.runtime.system.command import run_app
 
-COLORS = {"blue": (30, 60, 220), "green": (40, 200, 60), "red": (220, 40, 30)}
+Color = tuple[int, int, int]
+COLORS: dict[str, Color] = {"blue": (30, 60, 220), "green": (40, 200, 60), "red": (220, 40, 30)}
 
 
 def _load(name: str) -> ModuleType:
@@ -124,9 +125,9 @@ def random_bank() -> Callable[..., Bank]:
     return make
 
 
-def _write_photos(root: Path, each: int = 4) -> Path:
-    generator = np.random.default_rng(0)
-    for label, color in COLORS.items():
+def _write_photos(root: Path, each: int = 4, seed: int = 0, **others: Color) -> Path:
+    generator = np.random.default_rng(seed)
+    for label, color in {**COLORS, **others}.items():
         folder = root / label
         folder.mkdir(parents=True)
         for number in range(each):
@@ -135,6 +136,12 @@ def _write_photos(root: Path, each: int = 4) -> Path:
             image[top : top + 8, left : left + 8] = color
             cv2.imwrite(str(folder / f"{number}.png"), image[..., ::-1])
     return root
+
+
+@pytest.fixture(scope="session")
+def write_photos() -> Callable[..., Path]:
+    """`write_photos(root, each, seed, white=(240, 240, 240))`: as `photos`, and other labels."""
+    return _write_photos
 
 
 @pytest.fixture
@@ -156,17 +163,29 @@ def preprocessing(networks: ModuleType) -> Preprocessing:
 
 
 @pytest.fixture(scope="session")
+def loaded(networks: ModuleType, preprocessing: Preprocessing) -> LoadedModel:
+    """The network that `folded_file` was made of."""
+    return LoadedModel(networks.make_tiny(), preprocessing, "tinynet:make", "")
+
+
+@pytest.fixture(scope="session")
+def normalized(networks: ModuleType, preprocessing: Preprocessing) -> LoadedModel:
+    """A network whose embedding has norm 1."""
+    torch.manual_seed(0)
+    module = networks.Normalized().eval()
+    return wrap_module(module, preprocessing=preprocessing, name="net:make")
+
+
+@pytest.fixture(scope="session")
 def folded_file(
-    networks: ModuleType,
+    loaded: LoadedModel,
     shared_photos: Path,
-    preprocessing: Preprocessing,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """A folded model of `tinynet:make` and the photographs; not to be changed."""
     from foldcam.export.datasets import load_dataset
 
     out = tmp_path_factory.mktemp("folded") / "model.onnx"
-    loaded = LoadedModel(networks.make_tiny(), preprocessing, "tinynet:make", "")
     export_model(loaded, load_dataset(shared_photos), out, parse_objective("all-triplets"))
     return out
 

@@ -13,7 +13,6 @@ from foldcam.export.bank import Bank
 from foldcam.export.datasets import load_dataset
 from foldcam.export.exporter import export_model
 from foldcam.export.gallery import make_gallery
-from foldcam.export.models.spec import LoadedModel
 from foldcam.export.objectives.directions import parse_objective
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.engine.inspect import inspect_model
@@ -24,18 +23,13 @@ from foldcam.runtime.model import FoldedModel
 
 
 @pytest.fixture
-def tiny(networks, preprocessing):
-    return LoadedModel(networks.make_tiny(), preprocessing, "tinynet:make", "")
-
-
-@pytest.fixture
-def made(tiny, photos, tmp_path):
+def made(loaded, photos, tmp_path):
     """`made(**options)`: a model of the photographs in `tmp_path`, and its report."""
 
     def make(**options):
         out = tmp_path / "model.onnx"
         return export_model(
-            tiny, load_dataset(photos), out, parse_objective("all-triplets"), **options
+            loaded, load_dataset(photos), out, parse_objective("all-triplets"), **options
         )
 
     return make
@@ -143,12 +137,12 @@ def test_the_command_writes_a_gallery_beside_the_model(made, photos, foldcam, tm
     assert "a gallery is a .gallery file" in err
 
 
-def test_values_have_a_gallery_in_the_order_of_the_values(tiny, photos, tmp_path):
+def test_values_have_a_gallery_in_the_order_of_the_values(loaded, photos, tmp_path):
     lines = [f"{path.relative_to(tmp_path)},{n % 5}.5" for n, path in
              enumerate(sorted(photos.rglob("*.png")))]  # fmt: skip
     (tmp_path / "prices.csv").write_text("\n".join(["path,label", *lines]))
     data = load_dataset(tmp_path / "prices.csv", continuous=True)
-    report = export_model(tiny, data, tmp_path / "m.onnx", gallery=True)
+    report = export_model(loaded, data, tmp_path / "m.onnx", gallery=True)
     again = make_gallery(report.path, data, tmp_path / "again.gallery")
     assert again.path.read_bytes() == report.gallery.path.read_bytes()
     with Gallery(again.path, report.contract) as gallery:
@@ -158,7 +152,7 @@ def test_values_have_a_gallery_in_the_order_of_the_values(tiny, photos, tmp_path
     assert values == sorted(values)
 
 
-def test_a_crop_is_its_rows_picture(tiny, tmp_path):
+def test_a_crop_is_its_rows_picture(loaded, tmp_path):
     whole = np.zeros((40, 80, 3), np.uint8)
     whole[:, :40], whole[:, 40:] = (220, 40, 30), (30, 60, 220)
     for name in ("a", "b"):
@@ -167,7 +161,7 @@ def test_a_crop_is_its_rows_picture(tiny, tmp_path):
             (("red", 0), ("blue", 40))]  # fmt: skip
     (tmp_path / "crops.csv").write_text("\n".join(["path,label,x,y,w,h", *rows]))
     data = load_dataset(tmp_path / "crops.csv")
-    report = export_model(tiny, data, tmp_path / "m.onnx", gallery=True)
+    report = export_model(loaded, data, tmp_path / "m.onnx", gallery=True)
     with Gallery(report.gallery.path, report.contract) as gallery:
         for row, color in enumerate([(30, 60, 220)] * 2 + [(220, 40, 30)] * 2):
             assert gallery.picture(row).shape == (40, 40, 3)

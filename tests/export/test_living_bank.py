@@ -38,12 +38,9 @@ _SIZE = (24, 32)
 
 
 @pytest.fixture(scope="module")
-def exported(networks, preprocessing, shared_photos, tmp_path_factory):
-    torch.manual_seed(0)
-    module = networks.Normalized().eval()
-    loaded = wrap_module(module, preprocessing=preprocessing, name="net:make")
+def exported(normalized, shared_photos, tmp_path_factory):
     out = tmp_path_factory.mktemp("living") / "model.onnx"
-    export_model(loaded, load_dataset(shared_photos), out, options=FoldOptions(bank_input=True))
+    export_model(normalized, load_dataset(shared_photos), out, options=FoldOptions(bank_input=True))
     return out
 
 

@@ -9,12 +9,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from foldcam.export.datasets import load_dataset
 from foldcam.export.exporter import export_model
 from foldcam.export.grafting.fold import FoldOptions
-from foldcam.export.models.spec import wrap_module
 from foldcam.runtime.bank.bank_file import read_bank
 from foldcam.runtime.bank.live_bank import bank_path
 from foldcam.runtime.errors import FoldcamError
@@ -24,13 +22,10 @@ from foldcam.runtime.pair import compare, draw_pair
 
 
 @pytest.fixture(scope="module")
-def model(networks, preprocessing, shared_photos, tmp_path_factory):
-    torch.manual_seed(0)
-    module = networks.Normalized().eval()
-    loaded = wrap_module(module, preprocessing=preprocessing, name="net:make")
+def model(normalized, shared_photos, tmp_path_factory):
     out = tmp_path_factory.mktemp("pair") / "model.onnx"
     options = FoldOptions(bank_input=True, query=True)
-    export_model(loaded, load_dataset(shared_photos), out, options=options)
+    export_model(normalized, load_dataset(shared_photos), out, options=options)
     return out
 
 

@@ -19,7 +19,6 @@ from foldcam.export.grafting.fold import FoldOptions
 from foldcam.export.grafting.in_graph import bank_of
 from foldcam.export.grafting.refold import fold_file, stored_options
 from foldcam.export.grafting.unfold import unfold
-from foldcam.export.models.spec import LoadedModel
 from foldcam.export.objectives.directions import parse_objective
 from foldcam.export.threshold import choose_threshold
 from foldcam.export.unknown.images import any_images
@@ -30,32 +29,17 @@ from foldcam.runtime.comparison.self_test import compare
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import LabelRun
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.images.files import read_image, write_image
+from foldcam.runtime.images.files import read_image
 from foldcam.runtime.model import FoldedModel
 
 GOAL = parse_objective("all-triplets")
 
 
 @pytest.fixture(scope="module")
-def loaded(networks, preprocessing):
-    return LoadedModel(networks.make_tiny(), preprocessing, "tinynet:make", "")
-
-
-@pytest.fixture(scope="module")
-def held_out(tmp_path_factory):
+def held_out(write_photos, tmp_path_factory):
     """Other photographs of the colours of `shared_photos`, and of a fourth."""
     root = tmp_path_factory.mktemp("held-out")
-    generator = np.random.default_rng(7)
-    colors = {"blue": (30, 60, 220), "green": (40, 200, 60), "red": (220, 40, 30)}
-    for label, color in {**colors, "white": (240, 240, 240)}.items():
-        for number in range(8):
-            image = generator.integers(0, 60, (20, 24, 3)).astype(np.uint8)
-            top, left = generator.integers(0, 10, 2)
-            image[top : top + 8, left : left + 8] = color
-            folder = root / label
-            folder.mkdir(exist_ok=True)
-            write_image(folder / f"{number}.png", image)
-    return root
+    return write_photos(root, each=8, seed=7, white=(240, 240, 240))
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from foldcam.benchmarks import markdown
 from foldcam.benchmarks.localization.report import write_json
 from foldcam.benchmarks.studies.architectures.parity import try_architecture
 from foldcam.benchmarks.studies.architectures.zoo import architectures
@@ -41,20 +42,19 @@ def run_architectures(out: Path, progress: Callable[[str, int, int], None]) -> d
 
 def markdown_table(document: dict[str, Any]) -> str:
     """The table of README."""
-    lines = [
-        "| network | what is peculiar | feature map found | D | cosine to torch | heatmap differs "
-        "by | TensorRT RTX |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    heads = (
+        "network", "what is peculiar", "feature map found", "D", "cosine to torch",
+        "heatmap differs by", "TensorRT RTX",
+    )  # fmt: skip
+    rows = []
     for name, row in document["architectures"].items():
         built = {True: "builds", False: "**fails**", None: "not tried"}[row["tensorrt_rtx"]]
         shape = " x ".join(map(str, row["feature_map"]))
-        lines.append(
-            f"| {name} | {row['what']} | `{row['layer']}` {shape} | {row['embedding_size']} | "
-            f"{row['embedding_cosine_worst']:.6f} | {row['heatmap_difference_worst']:.0e} | "
-            f"{built} |"
-        )
-    return "\n".join(lines)
+        rows.append([
+            name, row["what"], f"`{row['layer']}` {shape}", str(row["embedding_size"]),
+            f"{row['embedding_cosine_worst']:.6f}", f"{row['heatmap_difference_worst']:.0e}", built,
+        ])  # fmt: skip
+    return markdown.table(heads, rows)
 
 
 def failed(document: dict[str, Any]) -> list[str]:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from foldcam.benchmarks import markdown
+
 FOLDER = "explanation"
 """Below `benchmarks/results`; each network has a folder with its `explanation.json`."""
 
@@ -35,38 +37,33 @@ def markdown_table(results: Path) -> str:
     Args:
         results: the folder `benchmarks/results`.
     """
-    lines = [
-        "| network | head | map | contrast lost, minus another picture's map ↑ | labels lost ↑ "
-        "| by another's map ↓ | by mean activation | blank maps | by the mean over positions: "
-        "contrast, labels, blank |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    heads = (
+        "network", "head", "map", "contrast lost, minus another picture's map ↑",
+        "labels lost ↑", "by another's map ↓", "by mean activation", "blank maps",
+        "by the mean over positions: contrast, labels, blank",
+    )  # fmt: skip
+    rows = []
     for folder, name in NETWORKS.items():
         path = results / FOLDER / folder / "explanation.json"
         if path.exists():
-            lines.append(_line(name, json.loads(path.read_text(encoding="utf-8"))))
-    return "\n".join(lines)
+            rows.append(_cells(name, json.loads(path.read_text(encoding="utf-8"))))
+    return markdown.table(heads, rows)
 
 
-def _line(name: str, document: dict[str, Any]) -> str:
+def _cells(name: str, document: dict[str, Any]) -> list[str]:
     explained, picture = document["explanation"], document["picture"]
     now, before = picture[_NOW][_SHARE], picture[_BEFORE][_SHARE]
     _, height, width = document["feature_map"]
     blank, pictures = document["blank"], document["images"]["test"]
-    cells = (
+    return [
         f"{name}, {pictures} pictures",
         f"{_HEADS[explained['summands']]}; {explained['grad_weights']}",
         f"{height} x {width}",
-        f"**{_interval(now['contrast_lost']['minus_other'])}**",
+        f"**{markdown.interval(now['contrast_lost']['minus_other'], '+.3f')}**",
         f"{now['label_lost']['own']['mean']:.0%}",
         f"{now['label_lost']['other']['mean']:.0%}",
         f"{picture[_ASKS_NOTHING][_SHARE]['label_lost']['own']['mean']:.0%}",
         str(blank[_NOW]),
         f"{before['contrast_lost']['minus_other']['mean']:+.3f}, "
         f"{before['label_lost']['own']['mean']:.0%}, {blank[_BEFORE]}",
-    )
-    return f"| {' | '.join(cells)} |"
-
-
-def _interval(value: dict[str, float]) -> str:
-    return f"{value['mean']:+.3f} ({value['low']:+.3f} to {value['high']:+.3f})"
+    ]

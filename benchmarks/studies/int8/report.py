@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from foldcam.benchmarks import markdown
 from foldcam.benchmarks.studies.int8.subjects import SUBJECTS
 from foldcam.calibrate.report import roundings
+from foldcam.runtime.system.text import aligned
 
 _WAYS = (
     ("naive", "ONNX Runtime's defaults"),
@@ -25,18 +27,18 @@ _LADDER = (
 
 def markdown_table(document: Mapping[str, Any]) -> str:
     """Every subject in float, quantized naively, and by foldcam in both forms."""
-    return _table(_HEADINGS, _rows(document))
+    return markdown.table(_HEADINGS, _rows(document))
 
 
 def markdown_ladder(document: Mapping[str, Any]) -> str:
     """Every candidate that was tried, and what the taken one came to where it is judged."""
-    return _table(_LADDER, _ladders(document))
+    return markdown.table(_LADDER, _ladders(document))
 
 
 def markdown_tried(document: Mapping[str, Any]) -> str:
     """Ways of rounding the weights, and float16."""
     head = ("network, data", "weights rounded", "steps in float16, gate")
-    return _table(head, _tried(document))
+    return markdown.table(head, _tried(document))
 
 
 def setting(document: Mapping[str, Any]) -> str:
@@ -58,12 +60,7 @@ def setting(document: Mapping[str, Any]) -> str:
 
 def text_table(document: Mapping[str, Any]) -> str:
     """The first table for a terminal."""
-    rows = [_HEADINGS, *_rows(document)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
+    return "\n".join(aligned([_HEADINGS, *_rows(document)]))
 
 
 def _rows(document: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -143,8 +140,3 @@ def _built(found: Mapping[str, Any]) -> str:
     if "tensorrt_rtx" not in found:
         return "-"
     return {True: "builds", False: "refused", None: "not tried"}[found["tensorrt_rtx"]]
-
-
-def _table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    return "\n".join([*lines, *("| " + " | ".join(cells) + " |" for cells in rows)])

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from foldcam.benchmarks import markdown
 from foldcam.benchmarks.figure import new_figure, save_figure
 from foldcam.benchmarks.studies.peers.peer import FOLDCAM, PLAIN
+from foldcam.runtime.system.text import aligned
 
 _HEADINGS = (
     "method",
@@ -25,9 +27,7 @@ SHORT = ("plain", "foldcam", "gradcam_full", "gradcam_map", "gradcam_head", "tor
 
 def markdown_table(document: Mapping[str, Any], names: Sequence[str] | None = None) -> str:
     """One line per method, the fastest first."""
-    lines = ["| " + " | ".join(_HEADINGS) + " |", "|---" * len(_HEADINGS) + "|"]
-    lines += [f"| {' | '.join(cells)} |" for cells in _cells(document, names)]
-    return "\n".join(lines)
+    return markdown.table(_HEADINGS, _cells(document, names))
 
 
 def readme_table(document: Mapping[str, Any]) -> str:
@@ -43,12 +43,7 @@ def readme_table(document: Mapping[str, Any]) -> str:
 
 def text_table(document: Mapping[str, Any]) -> str:
     """The same for a terminal, with the notes."""
-    rows = [_HEADINGS, *_cells(document, None)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    lines = aligned([_HEADINGS, *_cells(document, None)])
     lines += ["", summary(document)]
     lines += [f"note: {note}" for note in document["notes"]]
     return "\n".join(lines)
@@ -56,12 +51,10 @@ def text_table(document: Mapping[str, Any]) -> str:
 
 def titles(document: Mapping[str, Any]) -> str:
     """What each name stands for."""
-    lines = ["| name | what it is | library |", "|---|---|---|"]
-    lines += [
-        f"| {name} | {row['title']} | {row['library']} |"
-        for name, row in document["methods"].items()
-    ]
-    return "\n".join(lines)
+    return markdown.table(
+        ["name", "what it is", "library"],
+        [[name, row["title"], row["library"]] for name, row in document["methods"].items()],
+    )
 
 
 def notes(document: Mapping[str, Any]) -> str:
@@ -73,18 +66,13 @@ def notes(document: Mapping[str, Any]) -> str:
 
 def differences_table(document: Mapping[str, Any]) -> str:
     """foldcam minus each other on the same images, paired; bold where it excludes zero."""
-    lines = ["| foldcam minus | grid 2x2 | pixel AP | images |", "|---" * 4 + "|"]
+    rows = []
     for name, row in document["against_foldcam"].items():
         if "same_maps_as" in document["methods"][name]:
             continue
-        values = [row["grid_pointing"], row["pixel_ap"]]
-        cells = [
-            f"**{_signed(value)}**" if value["low"] > 0 or value["high"] < 0 else _signed(value)
-            for value in values
-        ]
-        count = document["methods"][name]["images"]
-        lines.append(f"| {name} | {cells[0]} | {cells[1]} | {count} |")
-    return "\n".join(lines)
+        cells = [markdown.difference(row[metric]) for metric in ("grid_pointing", "pixel_ap")]
+        rows.append([name, *cells, str(document["methods"][name]["images"])])
+    return markdown.table(["foldcam minus", "grid 2x2", "pixel AP", "images"], rows)
 
 
 def summary(document: Mapping[str, Any]) -> str:
@@ -233,7 +221,7 @@ def _ratio(row: Mapping[str, Any]) -> str:
     found = row["intervals"].get("ratio_to_plain")
     if found is None:
         return f"{row['ratio_to_plain']:,.0f}"
-    return f"{found['mean']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
+    return markdown.interval(found)
 
 
 def _metric(row: Mapping[str, Any], metric: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from foldcam.benchmarks import markdown
 from foldcam.benchmarks.bootstrap import bootstrap
 from foldcam.benchmarks.demo.model import demo_model
 from foldcam.benchmarks.demo.photographs import Photographs
@@ -179,18 +180,12 @@ def _film(path: Path, frames: int) -> Path:
 
 def markdown_table(document: dict[str, Any]) -> str:
     """Frames per second and ratio of each variant."""
-    lines = [
-        "| what runs | frames per second | ratio to the backend alone |",
-        "|---|---|---|",
-        f"| the backend alone, frames prepared beforehand | {document['backend']['fps']:.1f} | 1 |",
-    ]
+    alone = f"{document['backend']['fps']:.1f}"
+    rows = [["the backend alone, frames prepared beforehand", alone, "1"]]
     for name, row in document["variants"].items():
-        ratio = row["ratio"]
-        lines.append(
-            f"| the whole pipeline from a video file, {name} | {row['fps']:.1f} | "
-            f"{ratio['mean']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f}) |"
-        )
-    return "\n".join(lines)
+        what = f"the whole pipeline from a video file, {name}"
+        rows.append([what, f"{row['fps']:.1f}", markdown.interval(row["ratio"])])
+    return markdown.table(["what runs", "frames per second", "ratio to the backend alone"], rows)
 
 
 def setting(document: dict[str, Any]) -> str:

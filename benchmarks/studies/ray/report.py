@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from foldcam.benchmarks import markdown
+from foldcam.runtime.system.text import aligned
+
 _HEADINGS = ("engine", "images per second", "seconds, median", "speed-up over one worker")
 _IMAGES = (10**5, 10**6, 10**7, 10**8)
 _LABELS = 100_000
@@ -18,19 +21,12 @@ _DRIVER_COPIES, _DRIVER_BYTES = 3, 300
 
 def markdown_table(document: Mapping[str, Any]) -> str:
     """One line per engine and number of workers."""
-    lines = ["| " + " | ".join(_HEADINGS) + " |", "|---" * len(_HEADINGS) + "|"]
-    lines += ["| " + " | ".join(cells) + " |" for cells in _cells(document)]
-    return "\n".join(lines)
+    return markdown.table(_HEADINGS, _cells(document))
 
 
 def text_table(document: Mapping[str, Any]) -> str:
     """The same for a terminal, with the difference between the engines."""
-    rows = [_HEADINGS, *_cells(document)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    lines = aligned([_HEADINGS, *_cells(document)])
     return "\n".join([*lines, setting(document)])
 
 
@@ -61,7 +57,7 @@ def predicted(document: Mapping[str, Any]) -> str:
         "images", "core hours, one pass", "workers", "hours", "shards, linear head",
         "shards, other heads", "memory of the driver", "prototypes:5, 100,000 labels, linear head",
     )  # fmt: skip
-    lines = ["| " + " | ".join(headings) + " |", "|---" * len(headings) + "|"]
+    rows = []
     for images, workers in zip(_IMAGES, _WORKERS, strict=True):
         hours = images / speed / 3600
         labels = min(_LABELS, images)
@@ -71,8 +67,8 @@ def predicted(document: Mapping[str, Any]) -> str:
             _bytes(images * row), _bytes(images * (row + _FLOAT32 * channels)),
             _bytes(images * driver), _bytes(edge),
         )  # fmt: skip
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        rows.append(cells)
+    return markdown.table(headings, rows)
 
 
 def _cells(document: Mapping[str, Any]) -> list[tuple[str, ...]]:

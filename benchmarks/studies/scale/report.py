@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from foldcam.benchmarks import markdown
 from foldcam.benchmarks.figure import new_figure, save_figure
 
 _PLAIN = "plain_milliseconds"
@@ -34,7 +35,7 @@ def rows_table(document: Mapping[str, Any]) -> str:
         )
         for count, row in by_number(document["rows"])
     ]
-    return _markdown(heads, lines)
+    return markdown.table(heads, lines)
 
 
 def where_table(document: Mapping[str, Any]) -> str:
@@ -57,7 +58,7 @@ def where_table(document: Mapping[str, Any]) -> str:
         )
     heads = ("bank rows", "search, least µs", "transfer, least µs", "heatmap, least µs",
              "measured µs", "not in the model µs")  # fmt: skip
-    return _markdown(heads, lines)
+    return markdown.table(heads, lines)
 
 
 def curves_table(document: Mapping[str, Any]) -> str:
@@ -81,7 +82,7 @@ def curves_table(document: Mapping[str, Any]) -> str:
                 )
             )
     heads = ("what grows", "value", "added µs (quartiles)", "plain graph µs", "MB added")
-    return _markdown(heads, lines)
+    return markdown.table(heads, lines)
 
 
 def exponents_table(document: Mapping[str, Any]) -> str:
@@ -90,7 +91,7 @@ def exponents_table(document: Mapping[str, Any]) -> str:
         (name, f"{law['exponent']:.2f}", f"{law['r2']:.3f}", str(law["points"]))
         for name, law in document["exponents"].items()
     ]
-    return _markdown(("y ~ x ^ exponent", "exponent", "R² of the logarithms", "points"), lines)
+    return markdown.table(("y ~ x ^ exponent", "exponent", "R² of the logarithms", "points"), lines)
 
 
 def predictions_table(document: Mapping[str, Any]) -> str:
@@ -111,7 +112,7 @@ def predictions_table(document: Mapping[str, Any]) -> str:
             for name in names
         ),
     )
-    return _markdown(heads, lines)
+    return markdown.table(heads, lines)
 
 
 def cameras_table(document: Mapping[str, Any]) -> str:
@@ -129,7 +130,7 @@ def cameras_table(document: Mapping[str, Any]) -> str:
         )
         for number, row in by_number(document["cameras"])
     ]
-    return _markdown(heads, lines)
+    return markdown.table(heads, lines)
 
 
 def building_table(document: Mapping[str, Any]) -> str:
@@ -143,7 +144,7 @@ def building_table(document: Mapping[str, Any]) -> str:
         )
         for number, row in by_number(document["bank_building"])
     ]
-    return _markdown(("images", "embedding pass s", "bank building s", "ratio"), lines)
+    return markdown.table(("images", "embedding pass s", "bank building s", "ratio"), lines)
 
 
 def setting(document: Mapping[str, Any]) -> str:
@@ -237,8 +238,3 @@ def _plot_cameras(axis: Any, document: Mapping[str, Any]) -> None:
               label="one pass for all, one thread")  # fmt: skip
     axis.set(xlabel="cameras", ylabel="frames a second in all", ylim=(0, None), xticks=x)
     axis.legend(fontsize=7)
-
-
-def _markdown(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    head = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    return "\n".join([*head, *("| " + " | ".join(line) + " |" for line in lines)])

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from foldcam.benchmarks import markdown
 from foldcam.benchmarks.explanation.controls import (
     CONTROLS,
     blank_maps,
@@ -262,15 +263,12 @@ def compared(
 
 def markdown_maps(heads: Mapping[str, Any]) -> str:
     """Head and map -> value of each measure, as Markdown."""
-    lines = [
-        "| head | sum | map | " + " | ".join(MEASURES.values()) + " | blank |",
-        "|---" * (len(MEASURES) + 4) + "|",
-    ]
+    rows = []
     for head, row in heads.items():
         for name in (each for each in MAPS if each in row["maps"]):
-            cells = " | ".join(_interval(row["maps"][name][measure]) for measure in MEASURES)
-            lines.append(f"| {head} | {row['kind']} | {name} | {cells} | {row['blank'][name]} |")
-    return "\n".join(lines)
+            cells = [markdown.interval(row["maps"][name][measure]) for measure in MEASURES]
+            rows.append([head, row["kind"], name, *cells, str(row["blank"][name])])
+    return markdown.table(["head", "sum", "map", *MEASURES.values(), "blank"], rows)
 
 
 def markdown_differences(heads: Mapping[str, Any]) -> str:
@@ -279,22 +277,19 @@ def markdown_differences(heads: Mapping[str, Any]) -> str:
     Of an average pool the summands are the last activation: what would be zero, or say the same
     twice, is left out.
     """
-    lines = [
-        "| head | difference | " + " | ".join(MEASURES.values()) + " |",
-        "|---" * (len(MEASURES) + 2) + "|",
-    ]
+    rows = []
     for head, row in heads.items():
-        said = {" | ".join([_difference(dict.fromkeys(("mean", "low", "high"), 0.0))] * 4)}
+        said = {" | ".join([markdown.difference(dict.fromkeys(("mean", "low", "high"), 0.0))] * 4)}
         for pair in (f"{a} minus {b}" for a, b in PAIRS):
             values = row["differences"].get(pair)
             if values is None:
                 continue
-            cells = " | ".join(_difference(values[measure]) for measure in MEASURES)
-            what = cells.replace("-0.000", "+0.000")
+            cells = [markdown.difference(values[measure]) for measure in MEASURES]
+            what = " | ".join(cells).replace("-0.000", "+0.000")
             if what not in said:
-                lines.append(f"| {head} | {pair} | {cells} |")
+                rows.append([head, pair, *cells])
             said.add(what)
-    return "\n".join(lines)
+    return markdown.table(["head", "difference", *MEASURES.values()], rows)
 
 
 def _maps(
@@ -311,13 +306,3 @@ def _signed(grad_weights: Floats, feature_map: Floats) -> Floats:
     """`sum_k a_k S_k`: `[N, K]` and `[N, K, h, w]` -> `float32 [N, h, w]`."""
     signed: Floats = np.einsum("nk,nkhw->nhw", grad_weights, feature_map)
     return signed
-
-
-def _interval(value: Mapping[str, float], sign: str = "") -> str:
-    mean, low, high = (format(value[name], f"{sign}.3f") for name in ("mean", "low", "high"))
-    return f"{mean} ({low} to {high})"
-
-
-def _difference(value: Mapping[str, float]) -> str:
-    text = _interval(value, "+")
-    return f"**{text}**" if value["low"] > 0 or value["high"] < 0 else text

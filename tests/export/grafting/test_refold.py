@@ -21,7 +21,6 @@ from foldcam.export.datasets import Dataset, load_dataset
 from foldcam.export.exporter import export_model
 from foldcam.export.grafting.fold import FoldOptions
 from foldcam.export.grafting.refold import fold_file, stored_options
-from foldcam.export.models.spec import LoadedModel
 from foldcam.export.objectives.directions import parse_objective
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.errors import FoldcamError
@@ -30,11 +29,6 @@ from foldcam.runtime.model import FoldedModel
 
 ROOT = Path(__file__).resolve().parents[3]
 GOAL = parse_objective("all-triplets")
-
-
-@pytest.fixture(scope="session")
-def loaded(networks, preprocessing):
-    return LoadedModel(networks.make_tiny(), preprocessing, "tinynet:make", "")
 
 
 @pytest.fixture(scope="session")
