@@ -13,15 +13,13 @@ from importlib import resources
 from typing import Any
 from urllib.parse import parse_qs
 
-import cv2
-import numpy as np
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from foldcam.runtime.contract.schema import Contract
-from foldcam.runtime.drawing.overlay import COLD, COLORMAPS, WARM, Style
+from foldcam.runtime.drawing.overlay import COLD, COLORMAPS, WARM, Style, palette
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.gallery.gallery import Gallery
 from foldcam.runtime.images.small import encode_jpeg
@@ -217,19 +215,13 @@ def _greeting(shown: Shown, build: str) -> str:
             "layer": shown.contract.layer,
             "opacity": shown.style.opacity,
             "colormap": shown.style.colormap,
-            "palettes": {name: _palette(number) for name, number in COLORMAPS.items()},
+            # 256 colours as hexadecimal digits, `RRGGBB` each.
+            "palettes": {name: palette(name).tobytes().hex() for name in COLORMAPS},
             "warm": WARM,
             "cold": COLD,
             "login": shown.needs_token,
         }
     )
-
-
-def _palette(number: int) -> str:
-    """A colour map's 256 colours as hexadecimal digits, `RRGGBB` each."""
-    levels = np.arange(256, dtype=np.uint8)[:, None]
-    blue_first = np.asarray(cv2.applyColorMap(levels, number), np.uint8)
-    return blue_first[:, 0, ::-1].tobytes().hex()
 
 
 def _latest(shown: Shown) -> dict[str, Any]:
