@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
 from starlette.requests import Request
@@ -44,6 +44,7 @@ _TYPES = {
     "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
 }
+_Answer = TypeVar("_Answer")
 _SNAPSHOT_QUALITY = 92
 _MATCH_QUALITY = 82
 
@@ -110,13 +111,11 @@ def make_app(shown: Shown, broadcast: Broadcast, executor: Executor) -> Router:
         return Response(shown.metrics.text(), headers={"content-type": CONTENT_TYPE})
 
     async def snapshot(request: Request) -> Response:
-        number = request.query_params.get("stream", "0")
-        known = number.isascii() and number.isdecimal() and len(number) <= 5
-        newest = shown.latest.of(int(number)) if known else None
+        number = _number(request.query_params.get("stream", "0"), 5)
+        newest = None if number is None else shown.latest.of(number)
         if newest is None:
             return PlainTextResponse("There is no picture of this stream.\n", 404)
-        work = asyncio.get_running_loop().run_in_executor
-        data = await work(executor, _snapshot, shown, int(number))
+        data = await _aside(executor, _snapshot, shown, number)
         name = f"foldcam-{number}-{newest.item.frame.index}.jpg"
         return Response(
             data, media_type="image/jpeg",
@@ -124,42 +123,13 @@ def make_app(shown: Shown, broadcast: Broadcast, executor: Executor) -> Router:
         )  # fmt: skip
 
     async def match(request: Request) -> Response:
-        number = request.query_params.get("row", "")
-        known = number.isascii() and number.isdecimal() and len(number) <= 10
-        data: bytes | None = None
-        if known and int(number) < shown.contract.bank.rows:
-            work = asyncio.get_running_loop().run_in_executor
-            data = await work(executor, _match, shown, int(number))
+        row = _number(request.query_params.get("row", ""), 10)
+        data = None if row is None else await _aside(executor, _match, shown, row)
         if data is None:
             return PlainTextResponse("There is no picture of this row.\n", 404)
         headers = {"cache-control": "private, max-age=3600"}
         return Response(data, media_type="image/jpeg", headers=headers)
 
-    async def unknown(request: Request) -> Response:
-        number = request.query_params.get("number", "")
-        known = number.isascii() and number.isdecimal() and len(number) <= 15
-        picture = offers.picture(int(number)) if known and offers is not None else None
-        if picture is None:
-            return PlainTextResponse("This picture is no longer offered.\n", 404)
-        headers = {"cache-control": "private, max-age=600"}
-        return Response(encode_jpeg(picture, _MATCH_QUALITY), 200, headers, "image/jpeg")
-
-    async def learn(request: Request) -> Response:
-        assert offers is not None
-        asked = _label_and_numbers(await read_body(request.receive))
-        if asked is None:
-            return PlainTextResponse("This needs a name and the numbers of pictures.\n", 400)
-        work = asyncio.get_running_loop().run_in_executor
-        try:
-            added = await work(executor, offers.learn, *asked)
-        except FoldcamError as error:
-            return PlainTextResponse(f"{error}\n", 409)
-        if not added.rows:
-            return PlainTextResponse("The bank has these pictures already.\n")
-        rows = quantity(added.rows, "picture")
-        return PlainTextResponse(f"{rows} of {asked[0]} learned; the next frames know it.\n")
-
-    offers = shown.offers
     routes: list[BaseRoute] = [
         WebSocketRoute("/stream", stream),
         Route("/api/status", status),
@@ -169,14 +139,7 @@ def make_app(shown: Shown, broadcast: Broadcast, executor: Executor) -> Router:
         Route("/api/match.jpg", match),
         Route("/healthz", healthz),
         Route("/metrics", metrics),
-        *(
-            []
-            if offers is None
-            else [
-                Route("/api/unknown.jpg", unknown),
-                Route(TAKES_BODY, learn, methods=["POST"]),
-            ]
-        ),
+        *([] if shown.offers is None else _naming_routes(shown.offers, executor)),
         *(_file_route(name, data) for name, data in files.items()),
     ]
     # Not an application with its own answers to errors: those are the guard's.
@@ -195,6 +158,47 @@ def status_document(shown: Shown, clients: int) -> dict[str, Any]:
         "unnamed": None if shown.offers is None else shown.offers.document(),
         **snapshot.to_dict(),
     }
+
+
+def _naming_routes(offers: Offers, executor: Executor) -> list[BaseRoute]:
+    """What the page needs to give unknown regions a name."""
+
+    async def unknown(request: Request) -> Response:
+        number = _number(request.query_params.get("number", ""), 15)
+        picture = None if number is None else offers.picture(number)
+        if picture is None:
+            return PlainTextResponse("This picture is no longer offered.\n", 404)
+        headers = {"cache-control": "private, max-age=600"}
+        return Response(encode_jpeg(picture, _MATCH_QUALITY), 200, headers, "image/jpeg")
+
+    async def learn(request: Request) -> Response:
+        asked = _label_and_numbers(await read_body(request.receive))
+        if asked is None:
+            return PlainTextResponse("This needs a name and the numbers of pictures.\n", 400)
+        try:
+            added = await _aside(executor, offers.learn, *asked)
+        except FoldcamError as error:
+            return PlainTextResponse(f"{error}\n", 409)
+        if not added.rows:
+            return PlainTextResponse("The bank has these pictures already.\n")
+        rows = quantity(added.rows, "picture")
+        return PlainTextResponse(f"{rows} of {asked[0]} learned; the next frames know it.\n")
+
+    return [
+        Route("/api/unknown.jpg", unknown),
+        Route(TAKES_BODY, learn, methods=["POST"]),
+    ]
+
+
+async def _aside(executor: Executor, work: Callable[..., _Answer], *given: Any) -> _Answer:
+    """Done in another thread, so that no other answer waits for it."""
+    return await asyncio.get_running_loop().run_in_executor(executor, work, *given)
+
+
+def _number(text: str, digits: int) -> int | None:
+    """What a query says; None where that is no number, or one of more digits."""
+    known = text.isascii() and text.isdecimal() and len(text) <= digits
+    return int(text) if known else None
 
 
 def _greeting(shown: Shown, build: str) -> str:
@@ -255,7 +259,7 @@ def _snapshot(shown: Shown, stream: int) -> bytes:
 
 def _match(shown: Shown, row: int) -> bytes | None:
     """A bank row's own picture with its own heat."""
-    if shown.gallery is None:
+    if shown.gallery is None or row >= shown.contract.bank.rows:
         return None
     picture = row_picture(shown.gallery, row, shown.style)
     return None if picture is None else encode_jpeg(picture, _MATCH_QUALITY)
