@@ -282,8 +282,9 @@ class Result:
 
     def _on_frame(self, column: float, row: float, cells: tuple[int, ...]) -> tuple[float, float]:
         """A place on a map of `(h', w')` cells, in pixels of the frame, within what was shown."""
-        x = self.affine.scale_x * column * self.input_wh[0] / cells[1] + self.affine.offset_x
-        y = self.affine.scale_y * row * self.input_wh[1] / cells[0] + self.affine.offset_y
+        wide, high = self.input_wh[0] / cells[1], self.input_wh[1] / cells[0]
+        x = self.affine.scale_x * wide * column + self.affine.offset_x
+        y = self.affine.scale_y * high * row + self.affine.offset_y
         # In a letterbox a cell may lie in the padding beside the region.
         left, top, width, height = self.box or (0, 0, *self.frame_wh)
         return float(min(max(x, left), left + width)), float(min(max(y, top), top + height))
