@@ -18,6 +18,7 @@ from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.system.files import atomic_path, open_own_file, user_errors_for
 
 _LONGEST_LOOK_S = 5.0
+_LOOK_S = 0.01
 
 
 class StopRequested(Exception):  # noqa: N818  (a request, not an error)
@@ -234,18 +235,31 @@ def _alone_in(folder: Path) -> Iterator[None]:
     handle = -1
     with suppress(OSError):  # no locks there, or the folder cannot be read: atomic_path says so
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        deadline = time.monotonic() + _LONGEST_LOOK_S
-        while time.monotonic() < deadline:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(0.01)
+        lock_before(handle, time.monotonic() + _LONGEST_LOOK_S)
     try:
         yield
     finally:
         if handle >= 0:
             os.close(handle)
+
+
+def lock_before(file: int, deadline: float) -> bool:
+    """Lock a file once nobody else does; whether that was possible.
+
+    Args:
+        file: a descriptor.
+        deadline: of `time.monotonic()`, until which it is tried.
+    """
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_LOOK_S)
+        except OSError:
+            return False
 
 
 def _is_being_written(path: Path) -> bool:
