@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.runtime.drawing.style import Style as Style
+from foldcam.runtime.drawing.style import Style
 from foldcam.runtime.drawing.upsampling import axis_weights
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Affine, Image

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from foldcam.runtime.drawing.overlay import Style
+from foldcam.runtime.drawing.style import Style
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.gallery.gallery import Gallery

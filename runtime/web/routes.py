@@ -19,7 +19,8 @@ from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from foldcam.runtime.contract.schema import Contract
-from foldcam.runtime.drawing.overlay import COLD, COLORMAPS, WARM, Style, palette
+from foldcam.runtime.drawing.overlay import COLD, COLORMAPS, WARM, palette
+from foldcam.runtime.drawing.style import Style
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.gallery.gallery import Gallery
 from foldcam.runtime.images.small import encode_jpeg
