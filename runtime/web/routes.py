@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import threading
 import time
@@ -10,8 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any, TypeVar
-from urllib.parse import parse_qs
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -21,21 +19,20 @@ from starlette.websockets import WebSocket
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.drawing.overlay import COLD, COLORMAPS, WARM, palette
 from foldcam.runtime.drawing.style import Style
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.gallery.gallery import Gallery
 from foldcam.runtime.images.small import encode_jpeg
 from foldcam.runtime.match import row_picture
 from foldcam.runtime.system.monitor import Monitor
 from foldcam.runtime.system.strict_json import strict_json
-from foldcam.runtime.system.text import quantity
 from foldcam.runtime.system.version import version
+from foldcam.runtime.web.asked import aside, number_of
 from foldcam.runtime.web.broadcast import Broadcast
-from foldcam.runtime.web.guard import TAKES_BODY, read_body
 from foldcam.runtime.web.health import Health
 from foldcam.runtime.web.history import History
 from foldcam.runtime.web.latest import Latest
 from foldcam.runtime.web.metrics import CONTENT_TYPE, Metrics
-from foldcam.runtime.web.offers import MOST, Offers
+from foldcam.runtime.web.naming import naming_routes
+from foldcam.runtime.web.offers import Offers
 from foldcam.runtime.web.packet import answers
 from foldcam.runtime.web.stream import serve_stream
 
@@ -45,7 +42,6 @@ _TYPES = {
     "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
 }
-_Answer = TypeVar("_Answer")
 _SNAPSHOT_QUALITY = 92
 _MATCH_QUALITY = 82
 
@@ -112,11 +108,11 @@ def make_app(shown: Shown, broadcast: Broadcast, executor: Executor) -> Router:
         return Response(shown.metrics.text(), headers={"content-type": CONTENT_TYPE})
 
     async def snapshot(request: Request) -> Response:
-        number = _number(request.query_params.get("stream", "0"), 5)
+        number = number_of(request.query_params.get("stream", "0"), 5)
         newest = None if number is None else shown.latest.of(number)
         if newest is None:
             return PlainTextResponse("There is no picture of this stream.\n", 404)
-        data = await _aside(executor, _snapshot, shown, number)
+        data = await aside(executor, _snapshot, shown, number)
         name = f"foldcam-{number}-{newest.item.frame.index}.jpg"
         return Response(
             data, media_type="image/jpeg",
@@ -124,8 +120,8 @@ def make_app(shown: Shown, broadcast: Broadcast, executor: Executor) -> Router:
         )  # fmt: skip
 
     async def match(request: Request) -> Response:
-        row = _number(request.query_params.get("row", ""), 10)
-        data = None if row is None else await _aside(executor, _match, shown, row)
+        row = number_of(request.query_params.get("row", ""), 10)
+        data = None if row is None else await aside(executor, _match, shown, row)
         if data is None:
             return PlainTextResponse("There is no picture of this row.\n", 404)
         headers = {"cache-control": "private, max-age=3600"}
@@ -140,7 +136,7 @@ def make_app(shown: Shown, broadcast: Broadcast, executor: Executor) -> Router:
         Route("/api/match.jpg", match),
         Route("/healthz", healthz),
         Route("/metrics", metrics),
-        *([] if shown.offers is None else _naming_routes(shown.offers, executor)),
+        *([] if shown.offers is None else naming_routes(shown.offers, executor)),
         *(_file_route(name, data) for name, data in files.items()),
     ]
     # Not an application with its own answers to errors: those are the guard's.
@@ -159,47 +155,6 @@ def status_document(shown: Shown, clients: int) -> dict[str, Any]:
         "unnamed": None if shown.offers is None else shown.offers.document(),
         **snapshot.to_dict(),
     }
-
-
-def _naming_routes(offers: Offers, executor: Executor) -> list[BaseRoute]:
-    """What the page needs to give unknown regions a name."""
-
-    async def unknown(request: Request) -> Response:
-        number = _number(request.query_params.get("number", ""), 15)
-        picture = None if number is None else offers.picture(number)
-        if picture is None:
-            return PlainTextResponse("This picture is no longer offered.\n", 404)
-        headers = {"cache-control": "private, max-age=600"}
-        return Response(encode_jpeg(picture, _MATCH_QUALITY), 200, headers, "image/jpeg")
-
-    async def learn(request: Request) -> Response:
-        asked = _label_and_numbers(await read_body(request.receive))
-        if asked is None:
-            return PlainTextResponse("This needs a name and the numbers of pictures.\n", 400)
-        try:
-            added = await _aside(executor, offers.learn, *asked)
-        except FoldcamError as error:
-            return PlainTextResponse(f"{error}\n", 409)
-        if not added.rows:
-            return PlainTextResponse("The bank has these pictures already.\n")
-        rows = quantity(added.rows, "picture")
-        return PlainTextResponse(f"{rows} of {asked[0]} learned; the next frames know it.\n")
-
-    return [
-        Route("/api/unknown.jpg", unknown),
-        Route(TAKES_BODY, learn, methods=["POST"]),
-    ]
-
-
-async def _aside(executor: Executor, work: Callable[..., _Answer], *given: Any) -> _Answer:
-    """Done in another thread, so that no other answer waits for it."""
-    return await asyncio.get_running_loop().run_in_executor(executor, work, *given)
-
-
-def _number(text: str, digits: int) -> int | None:
-    """What a query says; None where that is no number, or one of more digits."""
-    known = text.isascii() and text.isdecimal() and len(text) <= digits
-    return int(text) if known else None
 
 
 def _greeting(shown: Shown, build: str) -> str:
@@ -264,17 +219,6 @@ def _match(shown: Shown, row: int) -> bytes | None:
         return None
     picture = row_picture(shown.gallery, row, shown.style)
     return None if picture is None else encode_jpeg(picture, _MATCH_QUALITY)
-
-
-def _label_and_numbers(body: bytes | None) -> tuple[str, list[int]] | None:
-    """What a form says; None where that is not a name and numbers."""
-    try:
-        fields = parse_qs((body or b"").decode("ascii"), max_num_fields=2 * MOST, errors="strict")
-    except ValueError:
-        return None
-    numbers = [text for text in fields.get("picture", []) if text.isdecimal() and len(text) < 16]
-    label = " ".join(fields.get("label", [""])[0].split())
-    return (label, [int(text) for text in numbers]) if label and numbers else None
 
 
 def _json(document: dict[str, Any]) -> Response:
