@@ -16,9 +16,9 @@ from typing import Protocol, TypeVar, runtime_checkable
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.system.files import atomic_path, open_own_file, user_errors_for
+from foldcam.runtime.system.locks import lock_before
 
 _LONGEST_LOOK_S = 5.0
-_LOOK_S = 0.01
 
 
 class StopRequested(Exception):  # noqa: N818  (a request, not an error)
@@ -241,25 +241,6 @@ def _alone_in(folder: Path) -> Iterator[None]:
     finally:
         if handle >= 0:
             os.close(handle)
-
-
-def lock_before(file: int, deadline: float) -> bool:
-    """Lock a file once nobody else does; whether that was possible.
-
-    Args:
-        file: a descriptor.
-        deadline: of `time.monotonic()`, until which it is tried.
-    """
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(_LOOK_S)
-        except OSError:
-            return False
 
 
 def _is_being_written(path: Path) -> bool:

@@ -10,9 +10,9 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
-from foldcam.runtime.sinks.base import lock_before
 from foldcam.runtime.sinks.segments import Segments
 from foldcam.runtime.system.files import give_usual_mode, open_own_file, temporary_stem
+from foldcam.runtime.system.locks import lock_before
 from foldcam.runtime.system.logs import log
 
 _YOUNG_S = 60.0
