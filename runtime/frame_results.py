@@ -33,6 +33,7 @@ class FrameResults:
     Attributes:
         frame, gallery: as given.
         results: as given, as a tuple.
+        style: as given, or the style without options.
     """
 
     def __init__(
@@ -45,17 +46,12 @@ class FrameResults:
     ) -> None:
         self.frame = frame
         self.results = tuple(results)
-        self._style = style or Style()
+        self.style = style or Style()
         self.gallery = gallery
         self._on_drawn = drawn
         self._lock = threading.Lock()
-        self._heat: tuple[Heat, Heat | None] | None = None
+        self._heat: Heat | None = None
         self._image: Image | None = None
-
-    @property
-    def style(self) -> Style:
-        """How the picture is drawn."""
-        return self._style
 
     @property
     def result(self) -> Result | None:
@@ -65,7 +61,11 @@ class FrameResults:
     @property
     def heat(self) -> Heat:
         """`float32 [H, W]` in [0, 1], on the frame; where regions overlap, the hotter one's."""
-        return self._painted()[0]
+        with self._lock:
+            if self._heat is None:
+                shape = self.frame.image.shape[:2]
+                self._heat, _ = painted_maps(self.results, "heatmap", shape)
+            return self._heat
 
     @property
     def image(self) -> Image:
@@ -82,9 +82,9 @@ class FrameResults:
         with self._lock:
             if self._image is None:
                 begun = time.perf_counter()
-                drawn = draw_picture(self.frame.image, self.results, self._style)
-                if self._style.beside and self.gallery is not None:
-                    drawn = with_match(drawn, self.result, self.gallery, self._style)
+                drawn = draw_picture(self.frame.image, self.results, self.style)
+                if self.style.beside and self.gallery is not None:
+                    drawn = with_match(drawn, self.result, self.gallery, self.style)
                 self._image = drawn
                 if self._on_drawn is not None:
                     self._on_drawn(1e3 * (time.perf_counter() - begun))
@@ -93,7 +93,7 @@ class FrameResults:
     @property
     def caption(self) -> str:
         """What is written of the first region, see `runtime.drawing.words.words_of`."""
-        return "" if self.result is None else words_of(self.result, self._style.map)
+        return "" if self.result is None else words_of(self.result, self.style.map)
 
     @property
     def maps(self) -> list[tuple[Heat, Heat | None]]:
@@ -102,11 +102,4 @@ class FrameResults:
         Raises:
             FoldcamError: the model does not have them.
         """
-        return [maps_of(result, self._style.map) for result in self.results]
-
-    def _painted(self) -> tuple[Heat, Heat | None]:
-        with self._lock:
-            if self._heat is None:
-                shape = self.frame.image.shape[:2]
-                self._heat = painted_maps(self.results, "heatmap", shape)
-            return self._heat
+        return [maps_of(result, self.style.map) for result in self.results]

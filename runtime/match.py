@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.drawing.beside import NARROWEST, side_by_side
-from foldcam.runtime.drawing.overlay import Heat, heatmap_on_frame, overlay, overlay_both
+from foldcam.runtime.drawing.maps import halves
+from foldcam.runtime.drawing.overlay import Heat, heatmap_on_frame, overlay_in
 from foldcam.runtime.drawing.style import MapName, Style
 from foldcam.runtime.gallery.gallery import Gallery
 from foldcam.runtime.images.given import ImageLike
@@ -14,7 +14,6 @@ from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.result import Result
 
 _SHARE = 0.6
-_TINY = 1e-12
 
 
 def row_picture(gallery: Gallery, row: int, style: Style) -> Image | None:
@@ -36,21 +35,18 @@ def row_picture(gallery: Gallery, row: int, style: Style) -> Image | None:
     picture = gallery.picture(row)
     if picture is None:
         return None
-    contract = gallery.contract
-    recipe = contract.preprocessing
+    recipe, signed = gallery.contract.preprocessing, gallery.map(row)
     _, affine = recipe.resized(picture)
     height, width = picture.shape[:2]
-    painted = [
-        None
-        if heat is None
-        else heatmap_on_frame(heat, affine, (recipe.width, recipe.height), (width, height))
-        for heat in _halves(gallery.map(row), style, contract)
-    ]
-    warm, cold = painted
-    assert warm is not None
-    if cold is None:
-        return overlay(picture, warm, style.opacity, style.colormap, style.threshold)
-    return overlay_both(picture, warm, cold, style.opacity, style.threshold)
+
+    def painted(heat: Heat) -> Heat:
+        return heatmap_on_frame(heat, affine, (recipe.width, recipe.height), (width, height))
+
+    if style.map == "heatmap" and gallery.contract.outcome is None:
+        warm, _ = halves(np.maximum(signed, 0.0))
+        return overlay_in(style, picture, painted(warm), None)
+    warm, cold = halves(signed)
+    return overlay_in(style, picture, painted(warm), painted(cold))
 
 
 def with_match(image: Image, result: Result | None, gallery: Gallery, style: Style) -> Image:
@@ -75,17 +71,16 @@ def with_match(image: Image, result: Result | None, gallery: Gallery, style: Sty
     return side_by_side(image, row_picture(gallery, int(result.neighbors[0]), style), lines, panel)
 
 
-def match_lines(result: Result, gallery: Gallery, at: int = 0) -> list[str]:
+def match_lines(result: Result, gallery: Gallery) -> list[str]:
     """What is said of a matched row: its label, the similarity to it, and its picture's name.
 
     Args:
         result: with an answer.
         gallery: of the model.
-        at: which of the neighbors.
     """
-    row = int(result.neighbors[at])
-    label = result.labels[at] if result.labels else f"row {row}"
-    lines = [label, f"similarity {result.similarities[at]:.2f}", gallery.name(row)]
+    row = int(result.neighbors[0])
+    label = result.labels[0] if result.labels else f"row {row}"
+    lines = [label, f"similarity {result.similarities[0]:.2f}", gallery.name(row)]
     return [line for line in lines if line]
 
 
@@ -114,12 +109,3 @@ def draw_beside(
     """
     drawn = result.draw(image, opacity=opacity, map=map, caption=True)
     return with_match(drawn, result, gallery, Style(opacity, map=map))
-
-
-def _halves(signed: Heat, style: Style, contract: Contract) -> tuple[Heat, Heat | None]:
-    """What is warm and what is cold, as shares of one maximum; see `drawing.maps.maps_of`."""
-    warm = np.maximum(signed, 0.0)
-    if style.map == "heatmap" and contract.outcome is None:
-        return warm / np.maximum(warm.max(), np.float32(_TINY)), None
-    most = np.maximum(np.abs(signed).max(), np.float32(_TINY))
-    return warm / most, np.maximum(-signed, 0.0) / most

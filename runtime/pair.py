@@ -14,6 +14,7 @@ from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.images.small import fitted
 from foldcam.runtime.model import FoldedModel
 from foldcam.runtime.result import Result
+from foldcam.runtime.sinks.record import region_document
 
 _SIDE = 480
 
@@ -92,21 +93,18 @@ def _sized(image: Image) -> Image:
 
 
 def _words(result: Result) -> str:
-    box = result.hottest_region()
-    share = None if box is None else result.share(box).evidence_for
+    region = region_document(result)
     said = f"{result.answer}  {result.similarities[0]:.2f}" if result.valid else result.answer
-    return said if share is None else f"{said}, {share:.0%} of the likeness in the box"
+    if region is None or region["share"] is None:
+        return said
+    return f"{said}, {region['share']:.0%} of the likeness in the box"
 
 
 def _document(result: Result) -> dict[str, Any]:
-    box = result.hottest_region()
-    share = None if box is None else result.share(box).evidence_for
     return {
         "answer": result.answer,
         "answer_similarity": float(result.similarities[0]) if result.valid else None,
         "evidence_for": result.evidence_for,
         "evidence_against": result.evidence_against,
-        "hottest_region": None
-        if box is None
-        else {**dict(zip(("x", "y", "width", "height"), box, strict=True)), "share": share},
+        "hottest_region": region_document(result),
     }

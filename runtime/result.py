@@ -266,17 +266,8 @@ class Result:
         if mask is None:
             return None
         column, row, across, down = box_of(mask)
-        affine, (rows, columns) = self.affine, mask.shape
-        wide, high = self.input_wh[0] / columns, self.input_wh[1] / rows
-        left, top, width, height = self.box or (0, 0, *self.frame_wh)
-        x, right = (
-            round(min(max(affine.scale_x * wide * cell + affine.offset_x, left), left + width))
-            for cell in (column, column + across)
-        )
-        y, bottom = (
-            round(min(max(affine.scale_y * high * cell + affine.offset_y, top), top + height))
-            for cell in (row, row + down)
-        )
+        x, y = map(round, self._on_frame(column, row, mask.shape))
+        right, bottom = map(round, self._on_frame(column + across, row + down, mask.shape))
         return None if x == right or y == bottom else (x, y, right - x, bottom - y)
 
     def hottest_lower(self) -> tuple[float, float] | None:
@@ -286,16 +277,17 @@ class Result:
     def _hottest_of(self, heatmap: npt.NDArray[np.float32]) -> tuple[float, float] | None:
         if heatmap.size == 0 or not heatmap.max() > 0.0:
             return None
-        rows, columns = heatmap.shape
-        row, column = divmod(int(heatmap.argmax()), columns)
-        x = self.affine.scale_x * (column + 0.5) * self.input_wh[0] / columns
-        y = self.affine.scale_y * (row + 0.5) * self.input_wh[1] / rows
-        # In a letterbox the centre of a cell may lie in the padding beside the region.
+        row, column = divmod(int(heatmap.argmax()), heatmap.shape[1])
+        return self._on_frame(column + 0.5, row + 0.5, heatmap.shape)
+
+    def _on_frame(self, column: float, row: float, cells: tuple[int, ...]) -> tuple[float, float]:
+        """A place on a map of `(h', w')` cells, in pixels of the frame, within what was shown."""
+        wide, high = self.input_wh[0] / cells[1], self.input_wh[1] / cells[0]
+        x = self.affine.scale_x * wide * column + self.affine.offset_x
+        y = self.affine.scale_y * high * row + self.affine.offset_y
+        # In a letterbox a cell may lie in the padding beside the region.
         left, top, width, height = self.box or (0, 0, *self.frame_wh)
-        return (
-            float(min(max(x + self.affine.offset_x, left), left + width)),
-            float(min(max(y + self.affine.offset_y, top), top + height)),
-        )
+        return float(min(max(x, left), left + width)), float(min(max(y, top), top + height))
 
 
 def draw_result(

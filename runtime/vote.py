@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from foldcam.runtime.system.text import quantity
+
 
 @dataclass(frozen=True)
 class Vote:
@@ -39,8 +41,7 @@ class Vote:
     @property
     def votes(self) -> str:
         """The support in words, such as `60% of 15 frames`."""
-        # Pictures read this module, which therefore reads no other.
-        return f"{self.support:.0%} of {self.frames} frame{'' if self.frames == 1 else 's'}"
+        return f"{self.support:.0%} of {quantity(self.frames, 'frame')}"
 
     def before(self, said: str, answer: str) -> str:
         """The vote in words, and what the latest frame says itself.

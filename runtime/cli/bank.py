@@ -15,10 +15,16 @@ from foldcam.runtime.system.command import print_json, print_text
 from foldcam.runtime.system.text import printable, quantity
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import numpy as np
     import numpy.typing as npt
 
+    from foldcam.runtime.bank.changing import Removed
     from foldcam.runtime.bank.live_bank import LiveBank
+    from foldcam.runtime.contract.schema import Contract
+    from foldcam.runtime.enrolling.enrolling import Picture, Unusable
+    from foldcam.runtime.model import FoldedModel
 
 app = typer.Typer(
     name="bank",
@@ -80,24 +86,24 @@ def add(
     _contract_of(model)
     label = " ".join(label.split())
     begin = time.monotonic()
-    lost: list[tuple[str, str]] = []
+    pictures: Iterable[Picture | Unusable]
     with FoldedModel.load(model) as loaded:
         if images is not None:
             paths = list_images(images) if images.is_dir() else [images]
             if not paths:
                 raise FoldcamError(f"{images} has no picture in it.")
             root = images if images.is_dir() else images.parent
-            pictures = pictures_of(loaded, paths, root, lost)
+            pictures = pictures_of(loaded, paths, root)
         else:
             pictures = _frames(loaded, label, camera, source, seconds, most)
-        enrolled = enroll(bank_path(model), loaded.contract, label, pictures, lost)
+        enrolled = enroll(bank_path(model), loaded.contract, label, pictures)
     bank = enrolled.added.bank
     report = {
         "bank": str(bank_path(model)),
         "label": label,
         "added": enrolled.added.rows,
         "known": [{"name": name, "label": own} for name, own in enrolled.added.known],
-        "unusable": [{"name": name, "reason": reason} for name, reason in enrolled.unusable],
+        "unusable": [vars(each) for each in enrolled.unusable],
         "nearer_to_another": [vars(each) for each in enrolled.nearer],
         "rows": bank.rows,
         "labels": len(bank.labels),
@@ -106,7 +112,7 @@ def add(
     if json:
         print_json(report)
     else:
-        print_text("\n".join(_added_lines(report, enrolled.nearer)))
+        print_text("\n".join(_added_lines(report)))
     if enrolled.unusable or any(own != label for _, own in enrolled.added.known):
         raise typer.Exit(ExitStatus.USER_ERROR)
 
@@ -188,7 +194,7 @@ def list_labels(model: Model, json: Json = False) -> None:
     print_text("\n".join([*lines, f"{bank.rows} rows of {len(bank.labels)} labels"]))
 
 
-def _contract_of(model: Path) -> Any:
+def _contract_of(model: Path) -> Contract:
     """The contract of a model whose bank is an input.
 
     Raises:
@@ -214,10 +220,15 @@ def _contract_of(model: Path) -> Any:
 
 
 def _frames(
-    model: Any, label: str, camera: int | None, source: str | None, seconds: float, most: int
-) -> Any:
+    model: FoldedModel,
+    label: str,
+    camera: int | None,
+    source: str | None,
+    seconds: float,
+    most: int,
+) -> list[Picture | Unusable]:
     """The best frames of a few seconds, as pictures."""
-    from foldcam.runtime.enrolling.enrolling import Picture
+    from foldcam.runtime.enrolling.enrolling import picture_of
     from foldcam.runtime.enrolling.frames import best_frames, looked_at
     from foldcam.runtime.sources.opening import open_source
 
@@ -233,12 +244,12 @@ def _frames(
     )
     stamp = time.strftime("%Y%m%d-%H%M%S")
     return [
-        Picture(f"{label}/{stamp}-{number}", candidates[at].sha256, candidates[at].result)
+        picture_of(f"{label}/{stamp}-{number}", candidates[at].sha256, candidates[at].result)
         for number, at in enumerate(taken, 1)
     ]
 
 
-def _added_lines(report: dict[str, Any], nearer: Any) -> list[str]:
+def _added_lines(report: dict[str, Any]) -> list[str]:
     label = printable(report["label"])
     lines = [
         f"{report['bank']}: {quantity(report['added'], 'row')} of '{label}' added; it has "
@@ -254,9 +265,9 @@ def _added_lines(report: dict[str, Any], nearer: Any) -> list[str]:
         if each["label"] != report["label"]
     ]
     lines += [
-        f"  note: {printable(each.name)} looks more like {printable(each.label)!r} "
-        f"({each.similarity:.2f}) than like the others of {label!r}"
-        for each in nearer
+        f"  note: {printable(each['name'])} looks more like {printable(each['label'])!r} "
+        f"({each['similarity']:.2f}) than like the others of {label!r}"
+        for each in report["nearer_to_another"]
     ]
     lines += [
         f"  left out: {printable(each['name'])}: {each['reason']}" for each in report["unusable"]
@@ -264,7 +275,7 @@ def _added_lines(report: dict[str, Any], nearer: Any) -> list[str]:
     return [*lines, "To take it back: runtime bank undo MODEL"] if report["added"] else lines
 
 
-def _report_removed(model: Path, removed: Any, json: bool) -> None:
+def _report_removed(model: Path, removed: Removed, json: bool) -> None:
     from foldcam.runtime.bank.live_bank import bank_path
 
     rows = sum(removed.labels.values())

@@ -33,6 +33,15 @@ def maps_of(result: Shown, name: MapName) -> tuple[Heat, Heat | None]:
     signed = result.contribution if name == "contribution" else result.contrast
     if signed is None:
         raise FoldcamError(_missing("The result", name))
+    return halves(signed)
+
+
+def halves(signed: Heat) -> tuple[Heat, Heat]:
+    """The positive part of a map and the magnitude of the negative one, as shares of one maximum.
+
+    Args:
+        signed: `float32 [h', w']`.
+    """
     scaled = signed / np.maximum(np.abs(signed).max(), np.float32(_TINY))
     return np.maximum(scaled, 0.0), np.maximum(-scaled, 0.0)
 

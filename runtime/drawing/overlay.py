@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.runtime.drawing.style import Style as Style
+from foldcam.runtime.drawing.style import Style
 from foldcam.runtime.drawing.upsampling import axis_weights
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Affine, Image
@@ -81,15 +81,10 @@ def overlay(
         FoldcamError: unknown colour map, opacity outside [0, 1], or sizes that differ.
     """
     _check_heat(image, heat, opacity)
-    warm = np.array(heat, np.float32, order="C")
-    cv2.patchNaNs(warm, 0.0)
-    np.clip(warm, 0.0, 1.0, out=warm)
-    if threshold > 0.0:
-        warm[warm < threshold] = 0.0
-    colored = cv2.applyColorMap(cv2.convertScaleAbs(warm, alpha=255.0), _palette(colormap))
-    warm *= np.float32(opacity)
-    blended = cv2.blendLinear(np.ascontiguousarray(image), colored, np.float32(1.0) - warm, warm)
-    return np.asarray(blended, np.uint8)
+    share = painted_share(heat, threshold)
+    colored = cv2.applyColorMap(cv2.convertScaleAbs(share, alpha=255.0), palette(colormap))
+    share *= np.float32(opacity)
+    return blended(image, np.asarray(colored, np.uint8), share)
 
 
 def overlay_both(
@@ -115,17 +110,41 @@ def overlay_both(
     shares = []
     for heat in (raising, lowering):
         _check_heat(image, heat, opacity)
-        share = np.array(heat, np.float32, order="C")
-        cv2.patchNaNs(share, 0.0)
-        share[share < threshold] = 0.0
-        shares.append(np.clip(share, 0.0, 1.0))
+        shares.append(painted_share(heat, threshold))
     # Maps of one network never exceed one together; what is painted on may, by rounding.
     excess = np.maximum(shares[0] + shares[1], 1.0)
     warm, cold = ((share * np.float32(opacity) / excess)[..., None] for share in shares)
     colors = warm * np.asarray(WARM, np.float32) + cold * np.asarray(COLD, np.float32)
     grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)[..., None]
-    blended = grey * (np.float32(1.0) - warm - cold) + colors
-    return np.asarray(np.clip(np.rint(blended), 0, 255), np.uint8)
+    drawn = grey * (np.float32(1.0) - warm - cold) + colors
+    return np.asarray(np.clip(np.rint(drawn), 0, 255), np.uint8)
+
+
+def overlay_in(style: Style, image: Image, warm: Heat, cold: Heat | None) -> Image:
+    """Heat as a style has it: `overlay`, or `overlay_both` where there is a cold map.
+
+    Raises:
+        FoldcamError: as these.
+    """
+    if cold is None:
+        return overlay(image, warm, style.opacity, style.colormap, style.threshold)
+    return overlay_both(image, warm, cold, style.opacity, style.threshold)
+
+
+def painted_share(heat: Heat, threshold: float) -> Heat:
+    """A copy of the heat, within [0, 1]: NaN and what is below the threshold are 0."""
+    share = np.array(heat, np.float32, order="C")
+    cv2.patchNaNs(share, 0.0)
+    np.clip(share, 0.0, 1.0, out=share)
+    if threshold > 0.0:
+        share[share < threshold] = 0.0
+    return share
+
+
+def blended(image: Image, colors: Image, share: Heat) -> Image:
+    """A new picture that is `colors` to the share `float32 [H, W]` in [0, 1], else `image`."""
+    rest = np.float32(1.0) - share
+    return np.asarray(cv2.blendLinear(np.ascontiguousarray(image), colors, rest, share), np.uint8)
 
 
 def _check_heat(image: Image, heat: Heat, opacity: float) -> None:
@@ -139,11 +158,14 @@ def _check_heat(image: Image, heat: Heat, opacity: float) -> None:
 
 
 @cache
-def _palette(colormap: str) -> npt.NDArray[np.uint8]:
-    """The colour map as `uint8 [256, 1, 3]` RGB."""
+def palette(colormap: str) -> npt.NDArray[np.uint8]:
+    """The colour map as `uint8 [256, 1, 3]` RGB.
+
+    Raises:
+        FoldcamError: it is none of `COLORMAPS`.
+    """
     if colormap not in COLORMAPS:
         raise FoldcamError(f"{colormap!r} is no colour map: use one of {', '.join(COLORMAPS)}.")
     levels = np.arange(256, dtype=np.uint8)[:, None]
     blue_first = np.asarray(cv2.applyColorMap(levels, COLORMAPS[colormap]), np.uint8)
-    palette: npt.NDArray[np.uint8] = np.ascontiguousarray(blue_first[..., ::-1])
-    return palette
+    return np.ascontiguousarray(blue_first[..., ::-1])

@@ -12,28 +12,6 @@ from foldcam.runtime.drawing.shown import Shown
 from foldcam.runtime.drawing.style import MapName
 
 
-def painted_on_frame(heatmap: Heat, result: Shown) -> Heat:
-    """Paint a heatmap of a result where the network saw it; the rest of the frame is cold.
-
-    Args:
-        heatmap: `float32 [h', w']`, such as `result.heatmap`.
-        result: says where on the frame it belongs.
-
-    Returns:
-        `float32 [H, W]` of the frame, with the heatmap's range of values.
-    """
-    if result.box is None:
-        return heatmap_on_frame(heatmap, result.affine, result.input_wh, result.frame_wh)
-    # On the region alone: a letterbox's padding has heat as well, and lies beside it.
-    x, y, width, height = result.box
-    within = result.affine.shifted(-x, -y)
-    frame = np.zeros((result.frame_wh[1], result.frame_wh[0]), np.float32)
-    frame[y : y + height, x : x + width] = heatmap_on_frame(
-        heatmap, within, result.input_wh, (width, height)
-    )
-    return frame
-
-
 def painted_maps(
     results: Sequence[Shown], name: MapName, shape: tuple[int, int]
 ) -> tuple[Heat, Heat | None]:
@@ -59,7 +37,18 @@ def painted_maps(
 
 def _hottest_of(heatmaps: Sequence[Heat], results: Sequence[Shown], shape: tuple[int, int]) -> Heat:
     hottest = np.zeros(shape, np.float32)
-    for number, (heatmap, result) in enumerate(zip(heatmaps, results, strict=True)):
-        painted = painted_on_frame(heatmap, result)
-        hottest = painted if number == 0 else np.maximum(hottest, painted, out=hottest)
+    for heatmap, result in zip(heatmaps, results, strict=True):
+        place, part = _painted(heatmap, result)
+        if len(results) == 1 and part.shape == shape:
+            return part  # nothing to compare it with
+        np.maximum(hottest[place], part, out=hottest[place])
     return hottest
+
+
+def _painted(heatmap: Heat, result: Shown) -> tuple[tuple[slice, slice], Heat]:
+    """The rows and columns of the frame that the network was shown, and its heat there."""
+    # On the region alone: a letterbox's padding has heat as well, and lies beside it.
+    x, y, width, height = result.box or (0, 0, *result.frame_wh)
+    within = result.affine.shifted(-x, -y)
+    part = heatmap_on_frame(heatmap, within, result.input_wh, (width, height))
+    return np.s_[y : y + height, x : x + width], part

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from foldcam.runtime.drawing.outlines import box_of, draw_box, draw_contour, hottest_region
-from foldcam.runtime.drawing.overlay import overlay, overlay_both
+from foldcam.runtime.drawing.overlay import overlay_in
 from foldcam.runtime.drawing.painting import painted_maps
 from foldcam.runtime.drawing.shown import Shown
 from foldcam.runtime.drawing.style import Style
@@ -39,10 +39,7 @@ def draw_picture(image: Image, results: Sequence[Shown], style: Style) -> Image:
         image = veil(image, looked_at, style.opacity, style.threshold)
     known = [result for result in results if not result.unknown]
     heat, lower = painted_maps(known, style.map, shape)
-    if lower is None:
-        drawn = overlay(image, heat, style.opacity, style.colormap, style.threshold)
-    else:
-        drawn = overlay_both(image, heat, lower, style.opacity, style.threshold)
+    drawn = overlay_in(style, image, heat, lower)
     region = None if style.mark == "none" else hottest_region(heat)
     if region is not None and style.mark == "contour":
         draw_contour(drawn, region)

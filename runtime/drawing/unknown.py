@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
-from foldcam.runtime.drawing.overlay import Heat
+from foldcam.runtime.drawing.overlay import Heat, blended, painted_share
 from foldcam.runtime.images.preprocess import Image
 
 PALE = (208, 208, 208)
@@ -29,11 +28,5 @@ def veil(image: Image, heat: Heat, opacity: float = 0.6, threshold: float = 0.0)
     Returns:
         A new `uint8 [H, W, 3]` RGB.
     """
-    share = np.array(heat, np.float32, order="C")
-    cv2.patchNaNs(share, 0.0)
-    share[share < threshold] = 0.0
-    share = np.clip(share, 0.0, 1.0) * np.float32(_OPACITY * opacity)
-    pale = np.empty_like(image)
-    pale[:] = PALE
-    blended = cv2.blendLinear(np.ascontiguousarray(image), pale, np.float32(1.0) - share, share)
-    return np.asarray(blended, np.uint8)
+    share = painted_share(heat, threshold) * np.float32(_OPACITY * opacity)
+    return blended(image, np.full(image.shape, PALE, np.uint8), share)

@@ -14,7 +14,7 @@ from foldcam.runtime.engine import ENGINE_SUFFIXES
 from foldcam.runtime.engine.report import engine_report, engine_rows
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.gallery.gallery import gallery_beside
-from foldcam.runtime.system.text import number_text, printable, shorten
+from foldcam.runtime.system.text import number_text, printable, quantity, shorten
 
 SHOWN_LABELS = 10
 
@@ -160,7 +160,7 @@ def _calibration_text(calibration: dict[str, Any] | None) -> str:
         return ""
     kept = calibration["kept_float"]
     return (
-        f"int8 for {calibration['target']}, {kept} layer{'' if kept == 1 else 's'} in float, "
+        f"int8 for {calibration['target']}, {quantity(kept, 'layer')} in float, "
         f"report {calibration['report_sha256'][:16]}..."
     )
 

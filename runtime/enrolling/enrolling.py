@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +25,25 @@ class Picture:
 
     Attributes:
         name: what it is called in the bank, such as `anna/1.jpg`.
-        sha256: 64 hexadecimal digits by which it is known again: of the file, or the pixels.
-        result: what the model says of it.
+        sha256: 32 bytes by which it is known again: of the file, or the pixels.
+        embedding: `float32 [D]`, of any norm above zero.
+        nearest: the label of the nearest row.
+        similarity: the cosine to it.
     """
 
     name: str
-    sha256: str
-    result: Result
+    sha256: bytes
+    embedding: npt.NDArray[np.float32]
+    nearest: str
+    similarity: float
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """A picture that cannot be learned, by its name, and why."""
+
+    name: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -49,27 +61,23 @@ class Nearer:
     similarity: float
 
 
-@dataclass
+@dataclass(frozen=True)
 class Enrolled:
     """What `enroll` did.
 
     Attributes:
         added: the rows.
-        unusable: name and reason, of pictures that cannot be read or give no embedding.
+        unusable: pictures that cannot be read or give no embedding.
         nearer: pictures that were nearer to another label than to any other picture of this one.
     """
 
     added: Added
-    unusable: list[tuple[str, str]] = field(default_factory=list)
-    nearer: list[Nearer] = field(default_factory=list)
+    unusable: list[Unusable]
+    nearer: list[Nearer]
 
 
 def enroll(
-    bank: Path,
-    contract: Contract,
-    label: str,
-    pictures: Iterable[Picture],
-    lost: list[tuple[str, str]],
+    bank: Path, contract: Contract, label: str, pictures: Iterable[Picture | Unusable]
 ) -> Enrolled:
     """Add pictures to the bank; a running process takes it up by itself.
 
@@ -78,39 +86,37 @@ def enroll(
         contract: of its model.
         label: of all pictures; known or new.
         pictures: at least one that can be used.
-        lost: name and reason of pictures that cannot be used, as `pictures` fills it.
 
     Raises:
         FoldcamError: none of the pictures can be used, or as `add_rows`.
     """
-    names, hashes, embeddings, nearest = [], [], [], []
-    for picture in pictures:
-        result = picture.result
-        if result.error is not None:
-            lost.append((picture.name, result.error))
-            continue
-        names.append(picture.name)
-        hashes.append(np.frombuffer(bytes.fromhex(picture.sha256), np.uint8))
-        embeddings.append(result.embedding)
-        nearest.append((result.labels[0], float(result.similarities[0])))
-    if not names:
-        reason = f" ({lost[0][0]}: {lost[0][1].rstrip('.')})" if lost else ""
+    usable: list[Picture] = []
+    unusable: list[Unusable] = []
+    for each in pictures:
+        if isinstance(each, Picture):
+            usable.append(each)
+        else:
+            unusable.append(each)
+    if not usable:
+        first = unusable[0] if unusable else None
+        reason = "" if first is None else f" ({first.name}: {first.reason.rstrip('.')})"
         raise FoldcamError(f"No picture of {label!r} can be used{reason}; nothing was added.")
-    rows = np.stack(embeddings)
-    added = add_rows(bank, contract.of_file(), label, rows, names, np.stack(hashes))
-    return Enrolled(added, lost, _nearer(label, names, rows, nearest))
+    rows = np.stack([each.embedding for each in usable])
+    hashes = np.frombuffer(b"".join(each.sha256 for each in usable), np.uint8).reshape(-1, 32)
+    names = [each.name for each in usable]
+    added = add_rows(bank, contract.of_file(), label, rows, names, hashes)
+    return Enrolled(added, unusable, _nearer(label, usable, rows))
 
 
 def pictures_of(
-    model: FoldedModel, paths: Iterable[Path], root: Path, lost: list[tuple[str, str]]
-) -> Iterable[Picture]:
-    """Read and embed files; those that cannot be read are added to `lost`.
+    model: FoldedModel, paths: Iterable[Path], root: Path
+) -> Iterator[Picture | Unusable]:
+    """Read and embed files.
 
     Args:
         model: whose bank is an input.
         paths: the files.
         root: the folder that names are relative to.
-        lost: name and reason, filled while reading.
     """
     for path in paths:
         name = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
@@ -118,31 +124,41 @@ def pictures_of(
             data = image_bytes(path)
             image = decode_image(data, path)
         except FoldcamError as error:
-            lost.append((name, str(error)))
-            continue
-        yield Picture(name, hashlib.sha256(data).hexdigest(), model(image))
+            yield Unusable(name, str(error))
+        else:
+            yield picture_of(name, hashlib.sha256(data).digest(), model(image))
 
 
-def pixels_sha256(image: Image) -> str:
+def picture_of(name: str, sha256: bytes, result: Result) -> Picture | Unusable:
+    """A picture by what the model says of it.
+
+    Args:
+        name, sha256: as of `Picture`.
+        result: of a model of labels.
+    """
+    if result.error is not None:
+        return Unusable(name, result.error)
+    nearest = result.labels[0], float(result.similarities[0])
+    return Picture(name, sha256, result.embedding, *nearest)
+
+
+def pixels_sha256(image: Image) -> bytes:
     """Hash of a frame, which has no file."""
     digest = hashlib.sha256(f"{image.shape};".encode())
     digest.update(np.ascontiguousarray(image).tobytes())
-    return digest.hexdigest()
+    return digest.digest()
 
 
 def _nearer(
-    label: str,
-    names: Sequence[str],
-    embeddings: npt.NDArray[np.float32],
-    nearest: Sequence[tuple[str, float]],
+    label: str, pictures: Sequence[Picture], embeddings: npt.NDArray[np.float32]
 ) -> list[Nearer]:
     """Pictures whose nearest row of another label is nearer than their nearest companion."""
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     among = unit @ unit.T
     np.fill_diagonal(among, -np.inf)
-    companion = among.max(axis=1) if len(names) > 1 else np.full(1, np.inf)
+    companion = among.max(axis=1) if len(pictures) > 1 else np.full(1, np.inf)
     return [
-        Nearer(name, other, similarity)
-        for name, (other, similarity), own in zip(names, nearest, companion, strict=True)
-        if other != label and similarity > own
+        Nearer(each.name, each.nearest, each.similarity)
+        for each, own in zip(pictures, companion, strict=True)
+        if each.nearest != label and each.similarity > own
     ]

@@ -23,12 +23,12 @@ class Candidate:
     """A frame that may be learned.
 
     Attributes:
-        sha256: 64 hexadecimal digits of its pixels.
+        sha256: of its pixels, see `pixels_sha256`.
         result: what the model says of it.
         sharpness: see `sharpness`.
     """
 
-    sha256: str
+    sha256: bytes
     result: Result
     sharpness: float
 
@@ -43,7 +43,7 @@ def looked_at(model: FoldedModel, frames: Iterable[Frame], seconds: float) -> li
         frames: of a source.
         seconds: of a video its own time, of a camera that since its first frame.
     """
-    found: dict[str, Candidate] = {}
+    found: dict[bytes, Candidate] = {}
     first = None
     for frame in frames:
         first = frame.timestamp if first is None else first

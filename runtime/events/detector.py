@@ -173,16 +173,13 @@ def check_possible(
 
 
 def _holds(rule: EventRule, item: FrameResults, result: Result, slack: float) -> bool:
-    label = result.labels[0] if result.labels else None
-    unknown = result.unknown
-    if result.vote is not None:
-        label, unknown = result.vote.answer, result.vote.unknown
-    known = label is not None and not unknown
+    said = result.vote or result
+    label = said.answer if result.labels and not said.unknown else None
     similarity = float(result.similarities[0]) if len(result.similarities) else None
     return (
-        (not rule.label or (known and label in rule.label))
-        and (not rule.not_label or (label is not None and not (known and label in rule.not_label)))
-        and (rule.unknown is None or (unknown is not None and unknown == rule.unknown))
+        (not rule.label or label in rule.label)
+        and (not rule.not_label or (bool(result.labels) and label not in rule.not_label))
+        and (rule.unknown is None or said.unknown == rule.unknown)
         and _within(similarity, rule.similarity_above, rule.similarity_below, slack)
         and _within(result.estimate, rule.estimate_above, rule.estimate_below, slack)
         and (

@@ -165,10 +165,10 @@ def stale_gallery(model: Path, contract: Contract) -> list[str]:
         model: the folded model.
         contract: of the model.
     """
-    problem = (gallery_beside(model, contract) or (None, None))[1]
-    if problem is None:
+    beside = gallery_beside(model, contract)
+    if beside is None or beside[1] is None:
         return []
-    return [f"{problem} Until then a run with --beside, --report or --serve stops at it."]
+    return [f"{beside[1]} Until then a run with --beside, --report or --serve stops at it."]
 
 
 def _decoded(data: bytes, path: Path) -> Image | None:

@@ -63,14 +63,12 @@ class GalleryWriter:
             signed: `float32 [h', w']`, what speaks for the answer and against it.
             name: what the picture is called.
         """
-        if picture is not None:
-            data = _thumbnail(picture)
-            self._file.write(data)
-            self._size += len(data)
-        self._ends.append(self._size)
         cells = np.zeros(self._map_size, np.float16)
-        if picture is not None and signed is not None:
-            cells[:] = _averaged(signed, self._map_size)
+        if picture is not None:
+            self._size += self._file.write(_thumbnail(picture))
+            if signed is not None:
+                cells = _averaged(signed, self._map_size)
+        self._ends.append(self._size)
         self._maps.append(cells)
         self._names.append(name.encode("utf-8", "replace")[:MAX_NAME_BYTES])
 

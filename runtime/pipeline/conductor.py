@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from foldcam.runtime.drawing.overlay import Style
+from foldcam.runtime.drawing.style import Style
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.gallery.gallery import Gallery
@@ -296,8 +296,9 @@ class Conductor:
 def _voter_of(sources: Sequence[Source], flow: FlowOptions) -> Voter | None:
     if flow.vote_seconds is None:
         return None
-    stills, live = ([getattr(each, kind) for each in sources] for kind in ("stills", "live"))
-    return Voter(flow.vote_seconds, stills, live)
+    return Voter(
+        flow.vote_seconds, [each.stills for each in sources], [each.live for each in sources]
+    )
 
 
 def _keeps_newest(source: Source, flow: FlowOptions) -> bool:

@@ -75,7 +75,6 @@ class Delivery:
                 own = results[at : at + part.rows]
                 at += part.rows
                 pending.results += own
-                pending.inference_ms += sum(result.timings.inference_ms for result in own)
             if part.last:
                 self._complete(pending)
 
@@ -85,11 +84,11 @@ class Delivery:
             self._monitor.dropped(stream, Cause.failed)
             return
         age = 1e3 * (time.monotonic() - pending.frame.captured)
+        network = [result.timings.inference_ms for result in pending.results]
         stages = {
             "wait": pending.waited_ms,
             "preprocess": pending.prepared_ms,
-            "inference": pending.inference_ms,
+            "inference": sum(network),
         }
-        network = [result.timings.inference_ms for result in pending.results]
         self._monitor.processed(stream, age, stages, network)
         self._deliver(pending)

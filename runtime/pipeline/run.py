@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from foldcam.runtime.drawing.overlay import Style
+from foldcam.runtime.drawing.style import Style
 from foldcam.runtime.gallery.gallery import Gallery
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.model import FoldedModel

@@ -17,6 +17,7 @@ from foldcam.runtime.pipeline.control import Control
 from foldcam.runtime.sinks.base import Loses, NotWritten, Reopens, Sink, StopRequested
 from foldcam.runtime.system.backoff import Backoff
 from foldcam.runtime.system.monitor import Cause, Monitor
+from foldcam.runtime.system.text import quantity
 
 GRACE_SECONDS = 10.0
 """A sink that does not take a result for so long after the run was stopped is given up."""
@@ -128,8 +129,8 @@ class SinkThread:
         if lost and not self.sink.may_skip:
             reason = status.reason or ", ".join(status.drops)
             sentence = (
-                f"{status.name} lost {lost} of {status.written + lost} "
-                f"result{'' if status.written + lost == 1 else 's'}: {reason}"
+                f"{status.name} lost {lost} of {quantity(status.written + lost, 'result')}: "
+                f"{reason}"
             )
         return Outcome(
             self.sink.output if kept and some else None,

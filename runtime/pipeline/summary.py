@@ -134,7 +134,6 @@ class Tally:
         self._count, self._sum = 0, 0.0
         self._low, self._high = math.inf, -math.inf
         self.answered = self.no_evidence = 0
-        self.unknown: int | None = None
         self.progress = progress
 
     def add(self, results: Sequence[Result]) -> None:
@@ -145,8 +144,6 @@ class Tally:
                     continue
                 self.answered += 1
                 self.no_evidence += result.no_evidence
-                if result.unknown is not None:
-                    self.unknown = (self.unknown or 0) + result.unknown
                 if result.estimate is not None:
                     self._estimated(result.estimate)
                 elif result.unknown:
@@ -193,6 +190,7 @@ def summarized(
     unanswered: Counter[str] = Counter()
     for stream in snapshot.streams:
         unanswered.update(stream.unanswered)
+    unknown = [stream.unknown for stream in snapshot.streams if stream.unknown is not None]
     frames = tally.progress.frames
     return Summary(
         source=", ".join(source.name for source in sources),
@@ -238,7 +236,7 @@ def summarized(
         unanswered=dict(unanswered),
         answered=tally.answered,
         no_evidence=tally.no_evidence,
-        unknown=tally.unknown,
+        unknown=sum(unknown) if unknown else None,
         broken=broken,
         classified=tally.progress.classified,
     )

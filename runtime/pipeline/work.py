@@ -27,7 +27,6 @@ class Pending:
         waited_ms: the time in the inbox, in milliseconds.
         prepared_ms: regions and preprocessing.
         results: the results of the regions so far.
-        inference_ms: its regions' share of the forward passes.
         lost: whether a forward pass that held some of it failed.
     """
 
@@ -35,7 +34,6 @@ class Pending:
     waited_ms: float
     prepared_ms: float = 0.0
     results: list[Result] = field(default_factory=list)
-    inference_ms: float = 0.0
     lost: bool = False
 
 

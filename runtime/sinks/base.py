@@ -16,6 +16,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.system.files import atomic_path, open_own_file, user_errors_for
+from foldcam.runtime.system.locks import lock_before
 
 _LONGEST_LOOK_S = 5.0
 
@@ -234,13 +235,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
     handle = -1
     with suppress(OSError):  # no locks there, or the folder cannot be read: atomic_path says so
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        deadline = time.monotonic() + _LONGEST_LOOK_S
-        while time.monotonic() < deadline:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(0.01)
+        lock_before(handle, time.monotonic() + _LONGEST_LOOK_S)
     try:
         yield
     finally:

@@ -56,6 +56,7 @@ class CustomSink(Sink):
         self._shown = shown
         self.name, self.may_skip = str(sink.name), bool(sink.may_skip)
         self.main_thread = bool(getattr(sink, "main_thread", False))
+        self.passive = bool(getattr(sink, "passive", False))
         self._take_output()
         if isinstance(sink, Reopens):
             # Only then: the run asks a sink with this method again after it has failed.

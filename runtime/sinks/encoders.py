@@ -24,6 +24,7 @@ import numpy as np
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.opencv import quiet
 from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.sinks.playing import is_playable
 from foldcam.runtime.system.logs import log
 from foldcam.runtime.system.text import printable
 
@@ -183,13 +184,14 @@ def open_encoder(
     Raises:
         FoldcamError: why it cannot be encoded, as a clause.
     """
-    codec = best_codec(path.suffix.lower())
+    suffix = path.suffix.lower()
+    codec = best_codec(suffix)
     try:
         return _opened(path, codec, fps, frame_wh, lock)
     except FoldcamError:
-        if codec == FALLBACKS[path.suffix.lower()]:
+        if codec == FALLBACKS[suffix]:
             raise
-    return _opened(path, FALLBACKS[path.suffix.lower()], fps, frame_wh, lock)
+    return _opened(path, FALLBACKS[suffix], fps, frame_wh, lock)
 
 
 @cache
@@ -226,9 +228,6 @@ def _works(codec: Codec, suffix: str) -> bool:
                     encoder.write(np.zeros((240, 320, 3), np.uint8))
             finally:
                 encoder.release()
-            capture = cv2.VideoCapture(str(path))
-            readable = capture.isOpened() and bool(capture.read()[0])
-            capture.release()
+            return is_playable(path)
     except (FoldcamError, OSError, cv2.error):
         return False
-    return readable

@@ -14,6 +14,7 @@ from foldcam.runtime.sinks.base import NotWritten, Sink
 from foldcam.runtime.sinks.broker import Broker, parse_broker
 from foldcam.runtime.sinks.record import Boxes, place_of, record
 from foldcam.runtime.system.logs import log
+from foldcam.runtime.system.text import quantity
 
 _MOST_WAITING = 200
 _MOST_EVENTS = 1000
@@ -145,7 +146,7 @@ class MqttSink(Sink):
     def _why_lost(self, events: int) -> str:
         why = self._refused or f"{self._broker.shown} was away"
         if events:
-            why += f"; {events} event{'' if events == 1 else 's'} did not get there"
+            why += f"; {quantity(events, 'event')} did not get there"
         return why
 
     def _count_unsent(self) -> None:

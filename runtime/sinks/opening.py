@@ -21,11 +21,12 @@ from foldcam.runtime.sinks.guard import DiskGuard
 from foldcam.runtime.sinks.jsonl import GrowingJsonlSink, JsonlSink, is_direct, repair_jsonl
 from foldcam.runtime.sinks.maps import MapsSink
 from foldcam.runtime.sinks.pictures import PicturesSink, names_one_picture, stems_of
+from foldcam.runtime.sinks.playing import is_playable
 from foldcam.runtime.sinks.recording import Recording
 from foldcam.runtime.sinks.report import ReportSink
 from foldcam.runtime.sinks.segments import Segments
 from foldcam.runtime.sinks.streams import OfStream
-from foldcam.runtime.sinks.video import VIDEO_OUTPUTS, VideoSink, is_playable
+from foldcam.runtime.sinks.video import VIDEO_OUTPUTS, VideoSink
 from foldcam.runtime.sources import Source
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import time
@@ -13,12 +12,12 @@ from pathlib import Path
 
 from foldcam.runtime.sinks.segments import Segments
 from foldcam.runtime.system.files import give_usual_mode, open_own_file, temporary_stem
+from foldcam.runtime.system.locks import lock_before
 from foldcam.runtime.system.logs import log
 
 _YOUNG_S = 60.0
 # The encoder of a killed run ends its film by itself, and keeps it locked until then.
 _ENDING_S = 2.0
-_LOOK_S = 0.05
 
 
 def rescue_orphans(path: Path, segments: Segments, repair: Callable[[Path], bool]) -> list[Path]:
@@ -70,7 +69,7 @@ def _rescue(
         )
         return None
     try:
-        if not _is_free(file, deadline):
+        if not lock_before(file, deadline):
             return None  # somebody is writing it
         status = os.fstat(file)
         if status.st_size == 0 and time.time() - status.st_mtime < _YOUNG_S:
@@ -94,19 +93,6 @@ def _rescue(
         return named
     finally:
         os.close(file)
-
-
-def _is_free(file: int, deadline: float) -> bool:
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(_LOOK_S)
-        except OSError:
-            return False
 
 
 def _is_still(path: Path, status: os.stat_result) -> bool:

@@ -14,7 +14,7 @@ from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.result import Result
 from foldcam.runtime.sinks.base import Part, PendingFile, refuse_input
-from foldcam.runtime.sinks.record import Boxes, capture_time, shown_source
+from foldcam.runtime.sinks.record import Boxes, box_document, capture_time, shown_source
 from foldcam.runtime.sources.base import Frame
 from foldcam.runtime.system.files import refuse_special, write_failure
 from foldcam.runtime.vote import Vote
@@ -223,7 +223,7 @@ def _row(frame: Frame, result: Result, boxes: Boxes) -> dict[str, Any]:
         "frame": frame.index,
         "timestamp": frame.timestamp,
         "time": capture_time(frame),
-        "box": None if box is None else dict(zip(("x", "y", "width", "height"), box, strict=True)),
+        "box": None if box is None else box_document(box),
         "labels": [_utf8(label) for label in result.labels],
         "neighbors": result.neighbors.tolist(),
         "similarities": result.similarities.tolist(),

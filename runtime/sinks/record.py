@@ -62,14 +62,14 @@ def record(
             )
         ],
         "hottest": _place(result.hottest()),
-        "hottest_region": _region(result),
+        "hottest_region": region_document(result),
         "timings_ms": {
             "preprocess": round(result.timings.preprocess_ms, 3),
             "inference": round(result.timings.inference_ms, 3),
         },
     }
     if result.box is not None:
-        document["box"] = dict(zip(("x", "y", "width", "height"), result.box, strict=True))
+        document["box"] = box_document(result.box)
     if result.estimate is not None:
         document["estimate"] = _number(result.estimate)
         document["hottest_lower"] = _place(result.hottest_lower())
@@ -127,12 +127,17 @@ def _place(place: tuple[float, float] | None) -> dict[str, float | None] | None:
     return None if place is None else {"x": _number(place[0]), "y": _number(place[1])}
 
 
-def _region(result: Result) -> dict[str, float | None] | None:
+def box_document(box: tuple[int, int, int, int]) -> dict[str, int]:
+    """A box by the names of its numbers."""
+    return dict(zip(("x", "y", "width", "height"), box, strict=True))
+
+
+def region_document(result: Result) -> dict[str, Any] | None:
+    """The box of `Result.hottest_region`, and the `share` of the evidence for the answer in it."""
     box = result.hottest_region()
     if box is None:
         return None
-    share = _optional(result.share(box).evidence_for)
-    return {**dict(zip(("x", "y", "width", "height"), box, strict=True)), "share": share}
+    return {**box_document(box), "share": _optional(result.share(box).evidence_for)}
 
 
 def _runner_up(result: Result) -> dict[str, Any] | None:

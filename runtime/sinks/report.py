@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
 
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.frame_results import FrameResults
@@ -29,6 +26,7 @@ from foldcam.runtime.sinks.report_page import (
 from foldcam.runtime.sinks.smaller import smaller
 from foldcam.runtime.sources.base import Source, left_out_of
 from foldcam.runtime.system.redaction import redacted
+from foldcam.runtime.system.timing import Percentiles
 
 PAGE = "report.html"
 MOST_CARDS = 400
@@ -39,7 +37,6 @@ SECONDS = 10.0
 """Of a film or a camera a picture is kept so often, although its answer stays the same."""
 LEAST_SECONDS = 1.0
 """And never more often, although its answer changes."""
-_MOST_TIMES = 100_000
 _MOST_LABELS = 10_000
 _MOST_LINES = 1000
 
@@ -76,7 +73,7 @@ class ReportSink(Sink):
         self._count: Counter[str] = Counter()
         self._errors: Counter[str] = Counter()
         self._labels: Counter[str] = Counter()
-        self._times = array("f")
+        self._network = Percentiles()
         self._estimates = self._matches = False
 
     def write(self, item: FrameResults) -> None:
@@ -119,8 +116,7 @@ class ReportSink(Sink):
             self._estimates = True
         elif label_of(result) in self._labels or len(self._labels) < _MOST_LABELS:
             self._labels[label_of(result)] += 1
-        if len(self._times) < _MOST_TIMES:
-            self._times.append(result.timings.inference_ms)
+        self._network.add(result.timings.inference_ms)
 
     def _wanted(self, item: FrameResults) -> bool:
         frame = item.frame
@@ -175,8 +171,8 @@ class ReportSink(Sink):
         shown |= {"without evidence": count["no evidence"],
                   "no answer": sum(self._errors.values()), "not read": skipped}  # fmt: skip
         numbers = {name: f"{number:,}" for name, number in shown.items()}
-        if self._times:
-            numbers["the network, median"] = f"{float(np.median(self._times)):.1f} ms"
+        if self._network.count:
+            numbers["the network, median"] = f"{self._network.at(0.5):.1f} ms"
         return numbers
 
     def _remarks(self, stills: bool) -> list[str]:

@@ -9,7 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from foldcam.runtime.contract.schema import Contract
+from foldcam.runtime.drawing.style import Style
 from foldcam.runtime.frame_results import FrameResults
+from foldcam.runtime.gallery.gallery import Gallery
+from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.match import match_lines, row_picture
 from foldcam.runtime.pages.page import picture_uri
 from foldcam.runtime.result import Result
@@ -88,20 +91,16 @@ def card(item: FrameResults, name: str) -> str:
         name: what the picture is called.
     """
     results = item.results[:MOST_MATCHES]
-    pictures = [_figure(picture_uri(item.image, quality=_QUALITY), [name])]
+    pictures = [_figure(item.image, [name])]
     if item.gallery is not None:
-        for result in results:
-            if result.valid and len(result.neighbors):
-                row = int(result.neighbors[0])
-                matched = row_picture(item.gallery, row, item.style)
-                uri = None if matched is None else picture_uri(matched, quality=_QUALITY)
-                lines = match_lines(result, item.gallery)
-                # What the heading says of the only answer need not be said twice.
-                matched_to = lines if len(results) > 1 else lines[-1:]
-                pictures.append(_figure(uri, [_matched(result), *matched_to]))
+        pictures += [
+            _match(result, item.gallery, item.style, alone=len(results) == 1)
+            for result in results
+            if result.valid and len(result.neighbors)
+        ]
     answers = [_answer(result) for result in results]
-    if len(item.results) > len(results):
-        answers.append(f'<p class="quiet">and {len(item.results) - len(results)} more regions</p>')
+    if more := len(item.results) - len(results):
+        answers.append(f'<p class="quiet">and {more} more regions</p>')
     if not answers:
         answers.append('<p class="quiet">no region</p>')
     first = item.result
@@ -179,13 +178,20 @@ def listed(title: str, lines: Sequence[str]) -> str:
     )
 
 
-def _figure(uri: str | None, lines: Sequence[str]) -> str:
-    picture = f'<img src="{uri}" alt="" loading="lazy" decoding="async">' if uri else ""
+def _figure(image: Image | None, lines: Sequence[str]) -> str:
+    picture = ""
+    if image is not None:
+        uri = picture_uri(image, quality=_QUALITY)
+        picture = f'<img src="{uri}" alt="" loading="lazy" decoding="async">'
     return f"<figure>{picture}<figcaption>{'<br>'.join(map(_text, lines))}</figcaption></figure>"
 
 
-def _matched(result: Result) -> str:
-    return "nearest picture" if (result.vote or result).unknown else "matched to"
+def _match(result: Result, gallery: Gallery, style: Style, *, alone: bool) -> str:
+    what = "nearest picture" if (result.vote or result).unknown else "matched to"
+    lines = match_lines(result, gallery)
+    # What the heading says of the only answer need not be said twice.
+    matched_to = lines[-1:] if alone else lines
+    return _figure(row_picture(gallery, int(result.neighbors[0]), style), [what, *matched_to])
 
 
 def _answer(result: Result) -> str:

@@ -12,10 +12,10 @@ import cv2
 
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.frame_results import FrameResults
-from foldcam.runtime.images.opencv import quiet
 from foldcam.runtime.images.preprocess import Image, Preprocessing
 from foldcam.runtime.sinks.base import Part, PendingFile, refuse_input
 from foldcam.runtime.sinks.encoders import FALLBACKS, Encoder, open_encoder
+from foldcam.runtime.sinks.playing import playable_frames
 from foldcam.runtime.sources import Source
 from foldcam.runtime.system.files import no_room
 from foldcam.runtime.system.logs import log
@@ -198,51 +198,6 @@ class VideoSink(Part):
         folder = self._file.path.parent
         if shutil.disk_usage(folder).free < _ROOM_BYTES:
             raise FoldcamError(no_room(folder))
-
-
-def playable_frames(path: Path, most: int) -> int:
-    """How many frames of a film can be played, from its first one.
-
-    Args:
-        path: of the film.
-        most: frames that it should have.
-
-    Returns:
-        `most`, if the film says that it has as many, give or take two (Matroska estimates), and
-        its end can be played. Else they are decoded and counted, because a film that was cut
-        does not know.
-    """
-    quiet()
-    capture = cv2.VideoCapture(str(path))
-    try:
-        if not capture.isOpened() or not capture.read()[0]:
-            return 0
-        if most - 2 <= capture.get(cv2.CAP_PROP_FRAME_COUNT) <= 2 * most + 2:
-            capture.set(cv2.CAP_PROP_POS_FRAMES, max(0, most - 3))
-            if capture.read()[0]:
-                return most
-        capture.release()
-        capture.open(str(path))
-        counted = 0
-        while counted < most and capture.grab():
-            counted += 1
-        return counted
-    except cv2.error:
-        return 0
-    finally:
-        capture.release()
-
-
-def is_playable(path: Path) -> bool:
-    """Whether a film that was cut off plays; one without an index of its own does not."""
-    quiet()
-    try:
-        capture = cv2.VideoCapture(str(path))
-        playable = capture.isOpened() and bool(capture.read()[0])
-        capture.release()
-    except cv2.error:
-        return False
-    return playable
 
 
 def _fitted(image: Image, frame_wh: tuple[int, int]) -> Image:

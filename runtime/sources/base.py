@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 from foldcam.runtime.images.listing import LeftOut
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.system.monitor import Cause, Monitor, State
+from foldcam.runtime.system.text import quantity
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +53,7 @@ class Skip:
 def undecodable(count: int) -> str:
     """The clause for frames of a film or camera that were left out."""
     return (
-        f"{count} frame{'' if count == 1 else 's'} of it cannot be decoded and "
+        f"{quantity(count, 'frame')} of it cannot be decoded and "
         f"{'was' if count == 1 else 'were'} left out"
     )
 

@@ -66,9 +66,8 @@ class Voter:
             replace(result, vote=region.ballot.add(now, frame.timestamp, result))
             for result, region in zip(results, present, strict=True)
         ]
-        ours = set(map(id, present))
-        absent = [region for region in stream.regions if id(region) not in ours]
-        absent = [region for region in absent if region.ballot.awaits(now)]
+        ours = set(present)
+        absent = [each for each in stream.regions if each not in ours and each.ballot.awaits(now)]
         stream.regions = absent[-MOST_REGIONS:] + present
         return voted
 
@@ -78,10 +77,11 @@ class Voter:
         matches = matched(boxes, earlier)
         found = []
         for number, box in enumerate(boxes):
-            region = stream.regions[matches[number]] if number in matches else None
-            if region is None:
+            if number in matches:
+                region = stream.regions[matches[number]]
+                region.box = box
+            else:
                 region = _Region(box, Ballot(self._seconds))
-            region.box = box
             found.append(region)
         return found
 

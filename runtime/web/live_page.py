@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from foldcam.runtime.contract.schema import Contract
-from foldcam.runtime.drawing.overlay import Style
+from foldcam.runtime.drawing.style import Style
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.gallery.gallery import Gallery

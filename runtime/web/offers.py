@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from foldcam.runtime.bank.changing import Added, add_rows
+from foldcam.runtime.bank.changing import Added
 from foldcam.runtime.contract.schema import Contract
-from foldcam.runtime.enrolling.enrolling import pixels_sha256
+from foldcam.runtime.enrolling.enrolling import Picture, enroll, pixels_sha256
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.images.preprocess import Image
@@ -38,23 +37,15 @@ class Offer:
 
     Attributes:
         number: by which it is asked for; never used twice.
-        picture: `uint8 [h, w, 3]` RGB, at most `SIDE` pixels a side.
-        sha256: 64 hexadecimal digits of the region's pixels.
-        embedding: `float32 [D]` of norm 1.
-        nearest: the label of the nearest row.
-        similarity: the cosine to it.
+        image: `uint8 [h, w, 3]` RGB, at most `SIDE` pixels a side.
+        picture: what becomes of it in the bank; its embedding has a norm of 1.
         came: `time.monotonic()` of its arrival.
-        name: that its row will have in the bank.
     """
 
     number: int
-    picture: Image
-    sha256: str
-    embedding: npt.NDArray[np.float32]
-    nearest: str
-    similarity: float
+    image: Image
+    picture: Picture
     came: float
-    name: str
 
 
 class Offers:
@@ -69,7 +60,7 @@ class Offers:
     """
 
     def __init__(self, bank: Path, contract: Contract) -> None:
-        self._bank, self._contract = bank, contract.of_file()
+        self._bank, self._contract = bank, contract
         self._lock = threading.Lock()
         self._offers: list[Offer] = []
         self._count = 0
@@ -89,15 +80,15 @@ class Offers:
         """What is offered, newest first, as JSON values."""
         with self._lock:
             return [
-                {"number": each.number, "nearest": each.nearest,
-                 "similarity": round(each.similarity, 4)}
+                {"number": each.number, "nearest": each.picture.nearest,
+                 "similarity": round(each.picture.similarity, 4)}
                 for each in reversed(self._offers)
             ]  # fmt: skip
 
     def picture(self, number: int) -> Image | None:
         """The picture of an offer; None if it is gone."""
         with self._lock:
-            return next((each.picture for each in self._offers if each.number == number), None)
+            return next((each.image for each in self._offers if each.number == number), None)
 
     def learn(self, label: str, numbers: Sequence[int]) -> Added:
         """Add regions to the bank under a name, and offer them no more.
@@ -107,21 +98,17 @@ class Offers:
             numbers: of the offers.
 
         Raises:
-            FoldcamError: none of them is offered any more, or as `add_rows`.
+            FoldcamError: none of them is offered any more, or as `enroll`.
         """
         with self._lock:
             chosen = [each for each in self._offers if each.number in numbers]
         if not chosen:
             raise FoldcamError("These pictures are no longer offered: choose others.")
         # Without the lock: another process may be changing the bank.
-        hashes = [np.frombuffer(bytes.fromhex(each.sha256), np.uint8) for each in chosen]
-        added = add_rows(
-            self._bank, self._contract, label, np.stack([each.embedding for each in chosen]),
-            [each.name for each in chosen], np.stack(hashes),
-        )  # fmt: skip
+        done = enroll(self._bank, self._contract, label, [each.picture for each in chosen])
         with self._lock:
             self._offers = [each for each in self._offers if each not in chosen]
-        return added
+        return done.added
 
     def _offer(self, image: Image, result: Result, now: float) -> None:
         similarity = float(result.similarities[0])
@@ -129,13 +116,13 @@ class Offers:
         with self._lock:
             offers = [each for each in self._offers if now - each.came < OLDEST_SECONDS]
             self._offers = offers
-            if any(float(embedding @ each.embedding) > ALIKE for each in offers):
+            if any(float(embedding @ each.picture.embedding) > ALIKE for each in offers):
                 return
             if len(offers) >= MOST:
                 least_wanted = offers[0]
                 if result.unknown is None:
-                    least_wanted = max(offers, key=lambda each: each.similarity)
-                    if similarity >= least_wanted.similarity:
+                    least_wanted = max(offers, key=lambda each: each.picture.similarity)
+                    if similarity >= least_wanted.picture.similarity:
                         return
                 offers.remove(least_wanted)
             self._count += 1
@@ -143,10 +130,6 @@ class Offers:
             region = image[y : y + height, x : x + width]
             # A copy also at its own size: the frame's memory is not to be kept.
             small = np.array(fitted(region, SIDE, SIDE))
-            offers.append(
-                Offer(
-                    self._count, small, pixels_sha256(region), embedding,
-                    result.labels[0], similarity, now,
-                    f"live/{time.strftime('%Y%m%d-%H%M%S')}-{self._count}",
-                )
-            )  # fmt: skip
+            name = f"live/{time.strftime('%Y%m%d-%H%M%S')}-{self._count}"
+            picture = Picture(name, pixels_sha256(region), embedding, result.labels[0], similarity)
+            offers.append(Offer(self._count, small, picture, now))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import threading
 import time
@@ -11,32 +10,29 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
-from urllib.parse import parse_qs
 
-import cv2
-import numpy as np
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from foldcam.runtime.contract.schema import Contract
-from foldcam.runtime.drawing.overlay import COLD, COLORMAPS, WARM, Style
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.drawing.overlay import COLD, COLORMAPS, WARM, palette
+from foldcam.runtime.drawing.style import Style
 from foldcam.runtime.gallery.gallery import Gallery
 from foldcam.runtime.images.small import encode_jpeg
 from foldcam.runtime.match import row_picture
 from foldcam.runtime.system.monitor import Monitor
 from foldcam.runtime.system.strict_json import strict_json
-from foldcam.runtime.system.text import quantity
 from foldcam.runtime.system.version import version
+from foldcam.runtime.web.asked import aside, number_of
 from foldcam.runtime.web.broadcast import Broadcast
-from foldcam.runtime.web.guard import TAKES_BODY, read_body
 from foldcam.runtime.web.health import Health
 from foldcam.runtime.web.history import History
 from foldcam.runtime.web.latest import Latest
 from foldcam.runtime.web.metrics import CONTENT_TYPE, Metrics
-from foldcam.runtime.web.offers import MOST, Offers
+from foldcam.runtime.web.naming import naming_routes
+from foldcam.runtime.web.offers import Offers
 from foldcam.runtime.web.packet import answers
 from foldcam.runtime.web.stream import serve_stream
 
@@ -112,13 +108,11 @@ def make_app(shown: Shown, broadcast: Broadcast, executor: Executor) -> Router:
         return Response(shown.metrics.text(), headers={"content-type": CONTENT_TYPE})
 
     async def snapshot(request: Request) -> Response:
-        number = request.query_params.get("stream", "0")
-        known = number.isascii() and number.isdecimal() and len(number) <= 5
-        newest = shown.latest.of(int(number)) if known else None
+        number = number_of(request.query_params.get("stream", "0"), 5)
+        newest = None if number is None else shown.latest.of(number)
         if newest is None:
             return PlainTextResponse("There is no picture of this stream.\n", 404)
-        work = asyncio.get_running_loop().run_in_executor
-        data = await work(executor, _snapshot, shown, int(number))
+        data = await aside(executor, _snapshot, shown, number)
         name = f"foldcam-{number}-{newest.item.frame.index}.jpg"
         return Response(
             data, media_type="image/jpeg",
@@ -126,42 +120,13 @@ def make_app(shown: Shown, broadcast: Broadcast, executor: Executor) -> Router:
         )  # fmt: skip
 
     async def match(request: Request) -> Response:
-        number = request.query_params.get("row", "")
-        known = number.isascii() and number.isdecimal() and len(number) <= 10
-        data: bytes | None = None
-        if known and int(number) < shown.contract.bank.rows:
-            work = asyncio.get_running_loop().run_in_executor
-            data = await work(executor, _match, shown, int(number))
+        row = number_of(request.query_params.get("row", ""), 10)
+        data = None if row is None else await aside(executor, _match, shown, row)
         if data is None:
             return PlainTextResponse("There is no picture of this row.\n", 404)
         headers = {"cache-control": "private, max-age=3600"}
         return Response(data, media_type="image/jpeg", headers=headers)
 
-    async def unknown(request: Request) -> Response:
-        number = request.query_params.get("number", "")
-        known = number.isascii() and number.isdecimal() and len(number) <= 15
-        picture = offers.picture(int(number)) if known and offers is not None else None
-        if picture is None:
-            return PlainTextResponse("This picture is no longer offered.\n", 404)
-        headers = {"cache-control": "private, max-age=600"}
-        return Response(encode_jpeg(picture, _MATCH_QUALITY), 200, headers, "image/jpeg")
-
-    async def learn(request: Request) -> Response:
-        assert offers is not None
-        asked = _label_and_numbers(await read_body(request.receive))
-        if asked is None:
-            return PlainTextResponse("This needs a name and the numbers of pictures.\n", 400)
-        work = asyncio.get_running_loop().run_in_executor
-        try:
-            added = await work(executor, offers.learn, *asked)
-        except FoldcamError as error:
-            return PlainTextResponse(f"{error}\n", 409)
-        if not added.rows:
-            return PlainTextResponse("The bank has these pictures already.\n")
-        rows = quantity(added.rows, "picture")
-        return PlainTextResponse(f"{rows} of {asked[0]} learned; the next frames know it.\n")
-
-    offers = shown.offers
     routes: list[BaseRoute] = [
         WebSocketRoute("/stream", stream),
         Route("/api/status", status),
@@ -171,14 +136,7 @@ def make_app(shown: Shown, broadcast: Broadcast, executor: Executor) -> Router:
         Route("/api/match.jpg", match),
         Route("/healthz", healthz),
         Route("/metrics", metrics),
-        *(
-            []
-            if offers is None
-            else [
-                Route("/api/unknown.jpg", unknown),
-                Route(TAKES_BODY, learn, methods=["POST"]),
-            ]
-        ),
+        *([] if shown.offers is None else naming_routes(shown.offers, executor)),
         *(_file_route(name, data) for name, data in files.items()),
     ]
     # Not an application with its own answers to errors: those are the guard's.
@@ -217,19 +175,13 @@ def _greeting(shown: Shown, build: str) -> str:
             "layer": shown.contract.layer,
             "opacity": shown.style.opacity,
             "colormap": shown.style.colormap,
-            "palettes": {name: _palette(number) for name, number in COLORMAPS.items()},
+            # 256 colours as hexadecimal digits, `RRGGBB` each.
+            "palettes": {name: palette(name).tobytes().hex() for name in COLORMAPS},
             "warm": WARM,
             "cold": COLD,
             "login": shown.needs_token,
         }
     )
-
-
-def _palette(number: int) -> str:
-    """A colour map's 256 colours as hexadecimal digits, `RRGGBB` each."""
-    levels = np.arange(256, dtype=np.uint8)[:, None]
-    blue_first = np.asarray(cv2.applyColorMap(levels, number), np.uint8)
-    return blue_first[:, 0, ::-1].tobytes().hex()
 
 
 def _latest(shown: Shown) -> dict[str, Any]:
@@ -263,21 +215,10 @@ def _snapshot(shown: Shown, stream: int) -> bytes:
 
 def _match(shown: Shown, row: int) -> bytes | None:
     """A bank row's own picture with its own heat."""
-    if shown.gallery is None:
+    if shown.gallery is None or row >= shown.contract.bank.rows:
         return None
     picture = row_picture(shown.gallery, row, shown.style)
     return None if picture is None else encode_jpeg(picture, _MATCH_QUALITY)
-
-
-def _label_and_numbers(body: bytes | None) -> tuple[str, list[int]] | None:
-    """What a form says; None where that is not a name and numbers."""
-    try:
-        fields = parse_qs((body or b"").decode("ascii"), max_num_fields=2 * MOST, errors="strict")
-    except ValueError:
-        return None
-    numbers = [text for text in fields.get("picture", []) if text.isdecimal() and len(text) < 16]
-    label = " ".join(fields.get("label", [""])[0].split())
-    return (label, [int(text) for text in numbers]) if label and numbers else None
 
 
 def _json(document: dict[str, Any]) -> Response:

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foldcam.runtime.drawing.overlay import heatmap_on_frame
-from foldcam.runtime.drawing.painting import painted_on_frame
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Affine
 from foldcam.runtime.model import FoldedModel
@@ -241,7 +240,7 @@ def test_a_region_is_painted_as_its_own_picture_would_be(make_model, contract_wi
     assert result.affine.scale_x == alone.affine.scale_x
     assert result.affine.offset_x == alone.affine.offset_x + x
     assert result.affine.offset_y == alone.affine.offset_y + y
-    painted = painted_on_frame(result.heatmap, result)
+    painted = result.heat_on_frame()
     own = heatmap_on_frame(alone.heatmap, alone.affine, alone.input_wh, alone.frame_wh)
     np.testing.assert_allclose(painted[y : y + height, x : x + width], own, atol=1e-6)
     beside = painted.copy()

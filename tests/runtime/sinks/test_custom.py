@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from foldcam.runtime.sinks import Sink
+from foldcam.runtime.sinks.custom import CustomSink
+
 DOCUMENT = Path(__file__).parents[3] / "docs" / "sinks.md"
 
 
@@ -51,3 +54,13 @@ def test_what_is_no_sink_is_refused(runtime, tiny_model, photo, tmp_path, sink, 
     assert done.returncode == 1, done.stderr
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_user_s_sink_may_only_remember():
+    class Remembers(Sink):
+        passive = True
+
+        def write(self, item):
+            pass
+
+    assert CustomSink(Remembers(), "--sink mine:make").passive

@@ -19,7 +19,8 @@ from foldcam.benchmarks.studies.reliability.browser import (
     why_no_browser,
 )
 from foldcam.runtime.bank.bank_file import read_bank
-from foldcam.runtime.drawing.overlay import WARM, Style, overlay
+from foldcam.runtime.drawing.overlay import WARM, overlay
+from foldcam.runtime.drawing.style import Style
 from foldcam.runtime.drawing.unknown import veil
 from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.gallery.gallery import Gallery
