@@ -100,7 +100,7 @@ def test_every_extra_is_a_list_of_valid_requirements() -> None:
 def test_the_base_install_has_what_a_device_needs_and_no_more() -> None:
     names = {canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"]}
     # tomli is the standard library's tomllib for Python 3.10.
-    assert names == {"numpy", "typer", "tomli"}
+    assert names == {"msgspec", "numpy", "typer", "tomli"}
 
 
 def _pins(version: str) -> dict[str, str]:

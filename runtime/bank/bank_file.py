@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from foldcam.runtime.bank.live_bank import HASH_BYTES, LiveBank
-from foldcam.runtime.contract.schema import MAX_LABEL_RUNS, LabelRun
+from foldcam.runtime.contract.schema import LabelRuns
 from foldcam.runtime.contract.tensor_file import DTYPES, TensorFile, header_bytes
 from foldcam.runtime.contract.tensors import LEAST_LABELS
 from foldcam.runtime.errors import FoldcamError
@@ -28,6 +29,12 @@ _HASHES, _NAMES, _MEAN = "image_hashes", "names", "mean_summands"
 # By name: dtype and number of dimensions of what is read; directions and index follow from it.
 _READ = {_EMBEDDINGS: ("F32", 2), _HASHES: ("U8", 2), _NAMES: ("U8", 1), _MEAN: ("F32", 3)}
 _UNIT = 1e-3
+
+
+@dataclass(frozen=True)
+class _About:
+    labels: LabelRuns
+    network_sha256: str
 
 
 def read_bank(path: Path) -> LiveBank:
@@ -53,8 +60,7 @@ def read_bank(path: Path) -> LiveBank:
         ) from None
     except (OSError, ValueError) as error:  # a ValueError where it has become shorter
         raise FoldcamError(f"{path} cannot be read as a bank ({error}).") from error
-    labels = tuple(LabelRun(*run) for run in opened.about.runs("labels", MAX_LABEL_RUNS))
-    opened.about.text("network_sha256")
+    labels = opened.about(_About).labels
     rows, distinct = sum(run.count for run in labels), {run.name for run in labels}
     embeddings = arrays.get(_EMBEDDINGS)
     if embeddings is None or len(embeddings) != rows or len(distinct) != len(labels):

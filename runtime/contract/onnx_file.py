@@ -12,6 +12,9 @@ import mmap
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
 
 from foldcam.runtime.contract.external_data import (
     External,
@@ -36,6 +39,7 @@ from foldcam.runtime.contract.schema import (
     Contract,
 )
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.documents import Natural
 from foldcam.runtime.system.files import refuse_special
 
 _ELEMENT_TYPES = {
@@ -57,7 +61,7 @@ class TensorInfo:
 
     name: str
     dtype: str
-    shape: tuple[int | str, ...]
+    shape: Annotated[tuple[Natural | str, ...], Meta(max_length=8)]
 
 
 @dataclass

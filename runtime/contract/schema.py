@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, cast, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Meta, Struct
 
 from foldcam.runtime.contract.bank_storage import BankStorage
 from foldcam.runtime.contract.unknown import UnknownRule
@@ -20,6 +21,7 @@ from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import (
     Preprocessing,
 )
+from foldcam.runtime.system.documents import Positive
 
 METADATA_KEY = "foldcam"
 SCHEMA_VERSION = 1
@@ -118,12 +120,14 @@ class Origin:
     data_sha256: str
 
 
-@dataclass(frozen=True)
-class LabelRun:
+class LabelRun(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """`count` consecutive bank rows carry the label `name` (rows are sorted by label)."""
 
     name: str
-    count: int
+    count: Positive
+
+
+LabelRuns = Annotated[tuple[LabelRun, ...], Meta(max_length=MAX_LABEL_RUNS)]
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,14 @@ import json
 import math
 import os
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 
-from foldcam.runtime.contract.fields import Fields
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.documents import Natural, read_document
 from foldcam.runtime.system.strict_json import parse_json
 
 LENGTH_BYTES = 8
@@ -28,6 +29,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 
 _METADATA = "__metadata__"
 _MAX_HEADER_BYTES = 64 << 20
+About = TypeVar("About")
 
 
 class Placed(NamedTuple):
@@ -36,6 +38,15 @@ class Placed(NamedTuple):
     dtype: np.dtype[Any]
     shape: list[int]
     offset: int
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What a header says of an array."""
+
+    dtype: str
+    shape: tuple[Natural, ...]
+    data_offsets: tuple[Natural, Natural]
 
 
 class TensorFile:
@@ -48,7 +59,7 @@ class TensorFile:
         remedy: the end of a message about a file that is not one, such as `: make one`.
 
     Attributes:
-        document, about: what the file says of itself, a JSON object, as it is and typed.
+        document: what the file says of itself.
 
     Raises:
         FoldcamError: it is none, or damaged.
@@ -68,18 +79,30 @@ class TensorFile:
             document = parse_json(self.bytes_at(LENGTH_BYTES, length).decode("utf-8"))
         except ValueError:  # not UTF-8, too
             raise none from None
-        self.header = Fields(document, f"{path} as a {what}")
-        metadata = self.header.section(_METADATA) if _METADATA in self.header else None
-        if metadata is None or f"foldcam.{what}" not in metadata:
+        self._header = read_document(dict[str, Any], document, f"{path} as a {what}")
+        texts = self._header.get(_METADATA)
+        text = texts.get(f"foldcam.{what}") if isinstance(texts, dict) else None
+        if not isinstance(text, str):
             raise FoldcamError(f"{path} is a safetensors file but not a {what}{remedy}.")
         try:
-            self.document = parse_json(metadata.text(f"foldcam.{what}"))
+            self.document = parse_json(text)
         except ValueError as error:
             raise FoldcamError(f"{path}: what it says of itself is not JSON ({error}).") from None
-        self.about = Fields(self.document, f"{path}: header")
 
     def __contains__(self, name: str) -> bool:
-        return name in self.header
+        return name in self._header
+
+    def about(self, kind: type[About]) -> About:
+        """What the file says of itself, as a typed value.
+
+        Raises:
+            FoldcamError: a value is missing or wrong.
+        """
+        return read_document(kind, self.document, f"{self._path}: header")
+
+    def fail(self, name: str, reason: str) -> NoReturn:
+        """Raise the complaint about an array."""
+        raise FoldcamError(f"{self._path}: its array {name} {reason}.")
 
     def placed(self, name: str, dtypes: Collection[str], dimensions: int) -> Placed:
         """Where an array lies.
@@ -92,15 +115,23 @@ class TensorFile:
         Raises:
             FoldcamError: it is missing, of another kind, or does not fit the file.
         """
-        section = self.header.section(name)
-        kind = section.choice("dtype", sorted(dtypes))
-        shape = section.integers("shape", dimensions, low=0)
-        first, last = section.integers("data_offsets", 2, low=0, high=self._size - self._begin)
-        if last - first != math.prod(shape) * DTYPES[kind].itemsize:
-            self.header.fail(
-                name, f"has {last - first} bytes, which is not what its shape {shape} needs"
+        if name not in self:
+            self.fail(name, "is missing")
+        entry = read_document(_Entry, self._header[name], f"{self._path}: its array {name}")
+        if entry.dtype not in dtypes:
+            self.fail(name, f"has the dtype {entry.dtype[:80]!r} and needs {' or '.join(dtypes)}")
+        if len(entry.shape) != dimensions:
+            self.fail(
+                name, f"has {len(entry.shape)} dimensions in its shape and needs {dimensions}"
             )
-        return Placed(DTYPES[kind], shape, self._begin + first)
+        dtype, (first, last) = DTYPES[entry.dtype], entry.data_offsets
+        size = math.prod(entry.shape) * dtype.itemsize
+        if last - first != size or last > self._size - self._begin:
+            self.fail(
+                name,
+                f"has the data_offsets {first} and {last}, which is not where {size} bytes lie",
+            )
+        return Placed(dtype, [*entry.shape], self._begin + first)
 
     def bytes_at(self, offset: int, count: int) -> bytes:
         """So many bytes of the file, from any thread.

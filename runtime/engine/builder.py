@@ -280,7 +280,7 @@ def _manifest(work: _Work, compiled: _Compiled, out: Path, seconds: float) -> Ma
         flavour=flavour.name,
         version=flavour.version,
         target=Target(gpu.name if gpu else "", capabilities, and_later),
-        host=work.facts.host,
+        platform=work.facts.host,
         precision=compiled.precision,
         typing="strong" if flavour.strongly_typed else "weak",
         options=work.options,

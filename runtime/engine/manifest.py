@@ -8,35 +8,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from foldcam.runtime.contract.fields import Fields
+from msgspec import Meta, to_builtins
+
 from foldcam.runtime.contract.onnx_file import TensorInfo
 from foldcam.runtime.contract.reading import parse_contract
 from foldcam.runtime.contract.schema import MAX_METADATA_BYTES, Contract
 from foldcam.runtime.engine.device import Host
-from foldcam.runtime.engine.flavours import FLAVOUR_NAMES, FlavourName, title_of, wanted_for
-from foldcam.runtime.engine.options import MAX_BATCH, BuildOptions, Profile
+from foldcam.runtime.engine.flavours import FlavourName, title_of, wanted_for
+from foldcam.runtime.engine.options import BuildOptions, Profile
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.documents import KeyProblem, Natural, Versioned, read_document
 from foldcam.runtime.system.files import refuse_special
+from foldcam.runtime.system.strict_json import parse_json
 
 SCHEMA_VERSION = 1
 # Escaped, a character takes up to three times the bytes that it has in UTF-8.
 MAX_BYTES = 3 * MAX_METADATA_BYTES + (1 << 20)
 
 EnginePrecision = Literal["fp32", "fp16", "int8"]
-PRECISIONS: tuple[EnginePrecision, ...] = get_args(EnginePrecision)
 Typing = Literal["strong", "weak"]
-TYPINGS: tuple[Typing, ...] = get_args(Typing)
-
-_MAX_TENSORS = 64
-_MAX_RANK = 8
-_MAX_PROFILES = 64
-_MAX_NAMES = 1 << 16
-_MAX_DIGITS = 1000
+_Tensors = Annotated[tuple[TensorInfo, ...], Meta(max_length=64)]
 
 
 @dataclass(frozen=True)
@@ -44,8 +39,12 @@ class FileRecord:
     """A file as it was: its name without the folder, its size, the SHA-256 of its bytes."""
 
     name: str
-    bytes: int
+    bytes: Natural
     sha256: str
+
+    def __post_init__(self) -> None:
+        if not self.name or Path(self.name).name != self.name or "\0" in self.name:
+            raise KeyProblem("name", "is not the plain name of a file")
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,10 @@ class Target:
     """
 
     device: str
-    compute_capabilities: tuple[str, ...]
+    compute_capabilities: Annotated[
+        tuple[Annotated[str, Meta(pattern=r"^[0-9]{1,3}\.[0-9]{1,3}\Z")], ...],
+        Meta(max_length=64),
+    ]
     and_later: bool
 
     def serves(self, compute_capability: str) -> bool:
@@ -83,7 +85,7 @@ class Manifest:
         model: the folded ONNX file that it was built from.
         flavour, version: the TensorRT that built it.
         target: the GPUs that it was built for.
-        host: the machine that built it.
+        platform: the machine that built it.
         precision: the least precise type that it computes in.
         typing: whether its types are the file's (`strong`) or the builder's choice within
             what the file allows (`weak`).
@@ -101,14 +103,14 @@ class Manifest:
     flavour: FlavourName
     version: str
     target: Target
-    host: Host
+    platform: Host
     precision: EnginePrecision
     typing: Typing
     options: BuildOptions
-    inputs: tuple[TensorInfo, ...]
-    outputs: tuple[TensorInfo, ...]
-    dla_fallback: tuple[str, ...]
-    build_seconds: float
+    inputs: _Tensors
+    outputs: _Tensors
+    dla_fallback: Annotated[tuple[str, ...], Meta(max_length=1 << 16)]
+    build_seconds: Annotated[float, Meta(ge=0, le=1e300)]
     foldcam: str
     metadata: dict[str, Any]
 
@@ -136,35 +138,14 @@ class Manifest:
 
     def to_json(self) -> str:
         """The document, deterministic for equal manifests."""
-        document = {
-            "schema_version": SCHEMA_VERSION,
-            "plan": asdict(self.plan),
-            "model": asdict(self.model),
-            "flavour": self.flavour,
-            "version": self.version,
-            "target": {
-                "device": self.target.device,
-                "compute_capabilities": list(self.target.compute_capabilities),
-                "and_later": self.target.and_later,
-            },
-            "platform": asdict(self.host),
-            "precision": self.precision,
-            "typing": self.typing,
-            "options": {
-                "profiles": [list(vars(profile).values()) for profile in self.profiles],
-                "workspace": self.options.workspace or 0,
-                "dla_core": -1 if self.options.dla_core is None else self.options.dla_core,
-                "compute_capabilities": list(self.options.compute_capabilities),
-                "timing_cache": self.options.timing_cache,
-            },
-            "inputs": [tensor_record(tensor) for tensor in self.inputs],
-            "outputs": [tensor_record(tensor) for tensor in self.outputs],
-            "dla_fallback": list(self.dla_fallback),
-            "build_seconds": self.build_seconds,
-            "foldcam": self.foldcam,
-            "metadata_sha256": _sha256_of(self.metadata),
-            "metadata": self.metadata,
-        }
+        document: dict[str, Any] = to_builtins(self)
+        document |= {
+            "schema_version": SCHEMA_VERSION, "metadata_sha256": _sha256_of(self.metadata),
+        }  # fmt: skip
+        # What the builder chooses by itself is 0, and the GPU -1.
+        options = document["options"]
+        options["workspace"] = options["workspace"] or 0
+        options["dla_core"] = -1 if options["dla_core"] is None else options["dla_core"]
         return json.dumps(document, indent=1, sort_keys=True) + "\n"
 
 
@@ -201,95 +182,23 @@ def read_manifest(engine: Path) -> Manifest:
     if len(content) > MAX_BYTES:
         raise FoldcamError(f"{path} is larger than any manifest: {remedy}")
     try:
-        document = json.loads(content.decode("utf-8"), parse_int=_integer)
-    except (ValueError, RecursionError):
+        document = parse_json(content.decode("utf-8"))
+    except ValueError:
         raise FoldcamError(f"{path} is not JSON, or it is damaged: {remedy}") from None
-    root = Fields(document, where=str(path))
-    version = root.integer("schema_version")
+    version = read_document(Versioned, document, str(path)).schema_version
     if version != SCHEMA_VERSION:
         raise FoldcamError(
             f"{path} has schema version {version} and this foldcam reads {SCHEMA_VERSION}: {remedy}"
         )
-    manifest = _parse(root, document)
-    if root.text("metadata_sha256") != _sha256_of(manifest.metadata):
+    manifest = read_document(Manifest, document, str(path), whole=("options",))
+    if document.get("metadata_sha256") != _sha256_of(manifest.metadata):
         raise FoldcamError(
             f"{path}: the model's metadata in it were changed after the engine was built: {remedy}"
         )
-    return manifest
-
-
-def _parse(root: Fields, document: dict[str, Any]) -> Manifest:
-    root.section("metadata")
-    platform = root.section("platform")
-    seconds = root.number("build_seconds")
-    if seconds < 0:
-        root.fail("build_seconds", f"is {seconds:g}, below zero")
-    flavour: FlavourName = root.choice("flavour", FLAVOUR_NAMES)
-    precision: EnginePrecision = root.choice("precision", PRECISIONS)
-    typing: Typing = root.choice("typing", TYPINGS)
-    return Manifest(
-        plan=_file(root.section("plan")),
-        model=_file(root.section("model")),
-        flavour=flavour,
-        version=root.text("version"),
-        target=_target(root.section("target")),
-        host=Host(platform.text("machine"), platform.text("system"), platform.text("l4t")),
-        precision=precision,
-        typing=typing,
-        options=_options(root.section("options")),
-        inputs=_tensors(root, "inputs"),
-        outputs=_tensors(root, "outputs"),
-        dla_fallback=root.strings("dla_fallback", _MAX_NAMES),
-        build_seconds=seconds,
-        foldcam=root.text("foldcam"),
-        metadata=document["metadata"],
-    )
-
-
-def _file(fields: Fields) -> FileRecord:
-    name = fields.text("name")
-    if not name or Path(name).name != name or "\0" in name:
-        fields.fail("name", "is not the plain name of a file")
-    return FileRecord(name, fields.integer("bytes"), fields.text("sha256"))
-
-
-def _target(fields: Fields) -> Target:
-    capabilities = fields.strings("compute_capabilities", _MAX_PROFILES)
-    for each in capabilities:
-        if not re.fullmatch(r"[0-9]{1,3}\.[0-9]{1,3}", each):
-            fields.fail("compute_capabilities", f"has {each[:80]!r}, no compute capability")
-    return Target(fields.text("device"), capabilities, fields.boolean("and_later"))
-
-
-def _options(fields: Fields) -> BuildOptions:
-    profiles = tuple(
-        _profile(fields, sizes) for sizes in fields.integer_lists("profiles", _MAX_PROFILES, 3)
-    )
-    if not profiles:
-        fields.fail("profiles", "are empty")
-    workspace = fields.integer("workspace")
-    dla_core = fields.integer("dla_core", low=-1, high=15)
-    return BuildOptions(
-        profiles=profiles,
-        workspace=workspace or None,
-        dla_core=None if dla_core < 0 else dla_core,
-        compute_capabilities=fields.strings("compute_capabilities", _MAX_PROFILES),
-        timing_cache=fields.boolean("timing_cache"),
-    )
-
-
-def _profile(fields: Fields, sizes: list[int]) -> Profile:
-    low, best, high = sizes
-    if not 1 <= low <= best <= high <= MAX_BATCH:
-        fields.fail("profiles", f"has the batch sizes {low}, {best}, {high}, out of order or range")
-    return Profile(low, best, high)
-
-
-def _tensors(root: Fields, key: str) -> tuple[TensorInfo, ...]:
-    return tuple(
-        TensorInfo(each.text("name"), each.text("dtype"), each.shape("shape", _MAX_RANK))
-        for each in root.sections(key, _MAX_TENSORS)
-    )
+    chosen = manifest.options
+    core = None if chosen.dla_core == -1 else chosen.dla_core
+    options = replace(chosen, workspace=chosen.workspace or None, dla_core=core)
+    return replace(manifest, options=options)
 
 
 def _ordered(compute_capability: str) -> tuple[int, ...]:
@@ -303,10 +212,3 @@ def _compact(metadata: dict[str, Any]) -> str:
 def _sha256_of(metadata: dict[str, Any]) -> str:
     # A label may hold what a file name of another encoding leaves: half a surrogate pair.
     return hashlib.sha256(_compact(metadata).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _integer(digits: str) -> int:
-    # The time that Python takes grows with the square of their number.
-    if len(digits) > _MAX_DIGITS:
-        raise ValueError(f"an integer has {len(digits)} digits")
-    return int(digits)

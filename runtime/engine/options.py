@@ -7,15 +7,18 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.documents import KeyProblem, Natural
 
 MAX_BATCH = 1024
 MIB = 1 << 20
 
 
-@dataclass(frozen=True)
-class Profile:
+class Profile(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Batch sizes that one set of kernels serves: from `low` to `high`, fastest at `best`.
 
     Raises:
@@ -28,10 +31,11 @@ class Profile:
 
     def __post_init__(self) -> None:
         if not 1 <= self.low <= self.best <= self.high <= MAX_BATCH:
-            raise FoldcamError(
-                f"The batch sizes {self.low}, {self.best}, {self.high} must be in ascending order "
-                f"and within 1 to {MAX_BATCH}."
+            reason = (
+                f"has the batch sizes {self.low}, {self.best}, {self.high}, which must be in "
+                f"ascending order and within 1 to {MAX_BATCH}"
             )
+            raise KeyProblem("", reason, f"A profile {reason}.")
 
     @property
     def fixed(self) -> bool:
@@ -53,10 +57,12 @@ class BuildOptions:
         timing_cache: whether measured kernels are kept for the next build.
     """
 
-    profiles: tuple[Profile, ...] = (Profile(1, 1, 1),)
-    workspace: int | None = None
-    dla_core: int | None = None
-    compute_capabilities: tuple[str, ...] = ()
+    profiles: Annotated[tuple[Profile, ...], Meta(min_length=1, max_length=64)] = (
+        Profile(1, 1, 1),
+    )
+    workspace: Natural | None = None
+    dla_core: Annotated[int, Meta(ge=-1, le=15)] | None = None
+    compute_capabilities: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
     timing_cache: bool = True
 
     def command(self, model: Path | str, flavour: str, out: Path | str | None = None) -> str:

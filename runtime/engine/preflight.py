@@ -109,15 +109,15 @@ def _check_machine(path: Path, manifest: Manifest, device: DeviceFacts, remedy: 
     portable = manifest.flavour == "tensorrt_rtx"
     if not portable:
         for what, built, here in (
-            ("for", manifest.host.machine, device.host.machine),
-            ("on", manifest.host.system, device.host.system),
+            ("for", manifest.platform.machine, device.host.machine),
+            ("on", manifest.platform.system, device.host.system),
         ):
             if built != here:
                 raise FoldcamError(
                     f"{path} was built {what} {built or 'an unknown platform'} and this machine is "
                     f"{here}: engines do not move between platforms, so build it here: {remedy}"
                 )
-        built, here = (host.l4t or "no Jetson Linux" for host in (manifest.host, device.host))
+        built, here = (host.l4t or "no Jetson Linux" for host in (manifest.platform, device.host))
         if built != here:
             raise FoldcamError(
                 f"{path} was built under Jetson Linux (L4T) {built} and this machine has {here}: "

@@ -67,7 +67,7 @@ def manifest_record(manifest: Manifest) -> dict[str, Any]:
         "compute_capabilities": list(manifest.target.compute_capabilities),
         "and_later": manifest.target.and_later,
         "device": manifest.target.device,
-        "platform": asdict(manifest.host),
+        "platform": asdict(manifest.platform),
         "profiles": [
             {"min": each.low, "opt": each.best, "max": each.high} for each in manifest.profiles
         ],

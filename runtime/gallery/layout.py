@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from foldcam.runtime.contract.tensor_file import TensorFile
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.documents import Versioned
 
 SCHEMA_VERSION = 1
 THUMBNAILS, THUMBNAIL_ENDS = "thumbnails", "thumbnail_ends"
@@ -32,6 +33,11 @@ ARRAYS = {
     NAME_ENDS: ("I64", 1),
 }  # fmt: skip
 """dtype and number of dimensions of each array."""
+
+
+@dataclass(frozen=True)
+class _About:
+    bank_sha256: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +70,7 @@ def read_layout(file: TensorFile, path: Path) -> Layout:
     Raises:
         FoldcamError: it is damaged, or of another foldcam.
     """
-    version = file.about.integer("schema_version")
+    version = file.about(Versioned).schema_version
     if version != SCHEMA_VERSION:
         raise FoldcamError(
             f"{path} has schema version {version} and this foldcam reads {SCHEMA_VERSION}: make "
@@ -75,9 +81,7 @@ def read_layout(file: TensorFile, path: Path) -> Layout:
     }
     rows, *map_size = arrays[MAPS].shape
     if max(map_size) > MAX_MAP_SIDE or min(map_size) < 1:
-        file.header.fail(
-            MAPS, f"have {map_size[0]} x {map_size[1]} cells, outside 1 to {MAX_MAP_SIDE}"
-        )
+        file.fail(MAPS, f"have {map_size[0]} x {map_size[1]} cells, outside 1 to {MAX_MAP_SIDE}")
     ends = {}
     for name, whole, most in (
         (THUMBNAIL_ENDS, THUMBNAILS, MAX_THUMBNAIL_BYTES),
@@ -85,14 +89,14 @@ def read_layout(file: TensorFile, path: Path) -> Layout:
     ):
         dtype, shape, offset = arrays[name]
         if shape != [rows]:
-            file.header.fail(name, f"has the shape {shape}, and there are {rows} maps")
+            file.fail(name, f"has the shape {shape}, and there are {rows} maps")
         found = np.frombuffer(file.bytes_at(offset, dtype.itemsize * rows), dtype)
         lengths = np.diff(found, prepend=0)
         held = arrays[whole].shape[0]
         if rows and (lengths.min() < 0 or lengths.max() > most or found[-1] > held):
-            file.header.fail(name, f"does not ascend by at most {most} bytes within {whole}")
+            file.fail(name, f"does not ascend by at most {most} bytes within {whole}")
         ends[name] = found.astype(np.int64)
     return Layout(
-        file.about.text("bank_sha256"), (map_size[0], map_size[1]), arrays[THUMBNAILS].offset,
+        file.about(_About).bank_sha256, (map_size[0], map_size[1]), arrays[THUMBNAILS].offset,
         arrays[MAPS].offset, arrays[NAMES].offset, ends[THUMBNAIL_ENDS], ends[NAME_ENDS],
     )  # fmt: skip

@@ -68,7 +68,7 @@ def write_engine(model: Path, plan: bytes, foldcam: str) -> Path:
         flavour="tensorrt",
         version=VERSION,
         target=Target("Pretended GPU", ("8.7",), False),
-        host=find_host(),
+        platform=find_host(),
         precision="fp32",
         typing="weak",
         options=BuildOptions(profiles=(Profile(1, 4, 8),)),

@@ -85,7 +85,7 @@ def make_manifest(make_model: Callable[..., Path]) -> Callable[..., Manifest]:
             flavour="tensorrt",
             version="10.3.0",
             target=Target("Orin", ("8.7",), False),
-            host=ORIN.host,
+            platform=ORIN.host,
             precision="fp32",
             typing="weak",
             options=BuildOptions(),

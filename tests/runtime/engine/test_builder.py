@@ -158,7 +158,7 @@ def test_the_manifest_says_what_was_built_and_fits_this_machine(compile_tiny, or
     assert manifest.plan.sha256 == hashlib.sha256(plan).hexdigest()
     assert manifest.model.sha256 == hashlib.sha256(made.model.read_bytes()).hexdigest()
     assert manifest.target.compute_capabilities == ("8.7",)
-    assert (manifest.host.l4t, manifest.target.device) == ("36.4.3", "Orin")
+    assert (manifest.platform.l4t, manifest.target.device) == ("36.4.3", "Orin")
     assert [tensor.shape for tensor in manifest.inputs] == [("N", 3, 8, 8)]
     assert load_engine(built.engine, orin).plan == plan
     assert str(made.model.parent) not in manifest_path(built.engine).read_text()

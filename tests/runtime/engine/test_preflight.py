@@ -25,7 +25,7 @@ PORTABLE = {
     "flavour": "tensorrt_rtx",
     "version": "1.7.1.116",
     "target": Target("", ("8.0", "8.6", "8.9", "12.0", "12.1"), True),
-    "host": Host("x86_64", "Linux", ""),
+    "platform": Host("x86_64", "Linux", ""),
 }
 
 
@@ -115,14 +115,18 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "flavour missing": (drop("flavour"), ("flavour is missing",)),
     "flavour unknown": (set_in("flavour", value="openvino"), ("'openvino'", "tensorrt_rtx")),
     "precision unknown": (set_in("precision", value="fp8"), ("'fp8'", "fp32, fp16, int8")),
-    "sizes of another type": (set_in("plan", "bytes", value="1024"), ("plan: bytes", "a string")),
-    "negative size": (set_in("plan", "bytes", value=-1), ("plan: bytes is -1",)),
+    "sizes of another type": (set_in("plan", "bytes", value="1024"), ("plan.bytes", "a string")),
+    "negative size": (set_in("plan", "bytes", value=-1), ("plan.bytes is -1",)),
     "profile out of order": (
-        set_in("options", "profiles", value=[[4, 2, 1]]), ("profiles has the batch sizes 4, 2, 1",)
+        set_in("options", "profiles", value=[[4, 2, 1]]),
+        ("options.profiles[0] has the batch sizes 4, 2, 1, which must be",),
     ),
-    "no profile": (set_in("options", "profiles", value=[]), ("profiles are empty",)),
+    "no profile": (
+        set_in("options", "profiles", value=[]), ("options.profiles has 0 values where at least 1",)
+    ),
     "capability no number": (
-        set_in("target", "compute_capabilities", value=["orin"]), ("'orin', no compute capability",)
+        set_in("target", "compute_capabilities", value=["orin"]),
+        ("target.compute_capabilities[0] is 'orin' where text of the form",),
     ),
     "model elsewhere": (set_in("model", "name", value="../x.onnx"), ("not the plain name",)),
     "metadata edited": (

@@ -1,0 +1,177 @@
+"""Documents that somebody else wrote, read as typed values; every complaint names its key."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.redaction import redacted
+from foldcam.runtime.system.text import printable, shorten
+
+Kind = TypeVar("Kind")
+MAX_INTEGER = (1 << 53) - 1
+"""Above it a number of JSON is not the same integer for every reader."""
+Natural = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
+Positive = Annotated[int, Meta(ge=1, le=MAX_INTEGER)]
+# A range of its own, because it is what refuses NaN and infinity.
+Finite = Annotated[float, Meta(ge=-1e300, le=1e300)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+_NAMES = {
+    "object": "an object", "array": "a list", "str": "a string", "bool": "true or false",
+    "int": "an integer", "float": "a number", "null": "null",
+}  # fmt: skip
+_LIMITS = {
+    ">=": "at least ", "<=": "at most ", ">": "more than ", "<": "less than ",
+}  # fmt: skip
+_LENGTH = r"Expected `(\w+)` of (at \w+ |)length (<= |>= |)(\d+)(?:, got \d+)?"
+_STEP = re.compile(r"\.(\w+)|\[(\d+|\.\.\.)\]")
+
+
+class KeyProblem(FoldcamError, ValueError):  # noqa: N818  (its parts go into other messages)
+    """A value that cannot be.
+
+    A typed value that checks itself raises it from `__post_init__`; reading a document that holds
+    the value puts the path before the key.
+
+    Attributes:
+        key: in full, such as `source[1].every`; empty for the whole.
+        reason: what is wrong with it, as a clause.
+    """
+
+    def __init__(self, key: str, reason: str, message: str | None = None) -> None:
+        self.key, self.reason = printable(shorten(key, 120)), printable(redacted(reason))
+        super().__init__(message or f"{self.key or 'It'} {self.reason}.")
+
+
+@dataclass(frozen=True)
+class Versioned:
+    """What is read of a document before the rest: whether this foldcam knows its form."""
+
+    schema_version: Natural
+
+
+def read_document(
+    kind: type[Kind], document: object, where: str, whole: Collection[str] = ()
+) -> Kind:
+    """A document as a typed value; keys that the type does not have are ignored.
+
+    Args:
+        kind: a dataclass whose types carry their ranges as `msgspec.Meta`.
+        document: what parsing JSON gave.
+        where: what the document is, for messages.
+        whole: sections that must have every key, also where their type in Python has a default.
+
+    Raises:
+        FoldcamError: a value is missing, of another type or out of range.
+    """
+    try:
+        result: Kind = typed(kind, document)
+        for section in cast(dict[str, Any], document).keys() & whole:
+            for field in fields(getattr(result, section)):
+                if field.name not in cast(Any, document)[section]:
+                    raise KeyProblem(f"{section}.{field.name}", "is missing")
+        return result
+    except KeyProblem as problem:
+        place = f"{where}: {problem.key}" if problem.key else where
+        raise FoldcamError(f"{place} {problem.reason}.") from None
+
+
+def typed(kind: Any, value: object, key: str = "", names: Mapping[str, str] = _NAMES) -> Any:
+    """A plain value as one of a type; see `read_document`.
+
+    Args:
+        kind: the type.
+        value: dictionaries, lists and values of JSON or TOML.
+        key: of the value, for messages.
+        names: what each type is called.
+
+    Raises:
+        KeyProblem: see `read_document`.
+    """
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        found = re.search(r"(?s)(.*) - at `\$(.*)`$", str(error))
+        message, path = (found[1], found[2]) if found else (str(error), "")
+        cause = error.__cause__
+    except UnicodeEncodeError:
+        message, path, cause = "holds half a surrogate pair", "", None
+    for name, index in _STEP.findall(path):
+        kind, value = _step(kind, value, name, index)
+    path = f"{key}{path}" if key else path.removeprefix(".")
+    if isinstance(cause, KeyProblem):
+        raise KeyProblem(joined(path, cause.key), cause.reason) from None
+    if missing := re.fullmatch(r"Object missing required field `(\w+)`", message):
+        raise KeyProblem(joined(path, missing[1]), "is missing") from None
+    raise KeyProblem(path, _reason(message, kind, value, names)) from None
+
+
+def joined(key: str, name: str) -> str:
+    """The name of a key within a table."""
+    name = shorten(name, 80)
+    return f"{key}.{name}" if key and name else key or name
+
+
+def plain_type(kind: Any) -> Any:
+    """A type without its ranges, and without None where it is optional."""
+    while get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    others = [each for each in get_args(kind) if each is not type(None)]
+    return plain_type(others[0]) if len(others) < len(get_args(kind)) == 2 else kind
+
+
+def suggestion(given: str, known: list[str], least: float = 0.6) -> str:
+    """The nearest of the names that are known, as a question; empty if none is near."""
+    near = difflib.get_close_matches(given[:80], known, 1, least)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _step(kind: Any, value: Any, name: str, index: str) -> tuple[Any, Any]:
+    """The type and the value one step further on a path."""
+    kind = plain_type(kind)
+    if name:
+        return get_type_hints(kind, include_extras=True)[name], value[name]
+    inner = get_args(kind) or tuple(get_type_hints(kind, include_extras=True).values())
+    if index == "...":  # some value of a dictionary: which one is not known
+        return inner[-1], None
+    return inner[0 if inner[-1] is Ellipsis else int(index)], value[int(index)]
+
+
+def _reason(message: str, kind: Any, value: Any, names: Mapping[str, str]) -> str:
+    """What msgspec says of a value, in the words of those who write such documents."""
+    if found := re.fullmatch(r"Expected `(.+)`, got `(\w+)`", message):
+        wanted = [names[name] for name in found[1].split(" | ") if name != "null"]
+        got = names.get(found[2], "a date or time")
+        return f"is {got} where {' or '.join(wanted)} is needed"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "is not finite"
+    if message.startswith("Invalid enum value"):
+        choices = [str(choice) for choice in get_args(plain_type(kind))]
+        hint = suggestion(str(value)[:60], choices)
+        return f"is {_shown(value)} where one of {', '.join(choices)} is needed{hint}"
+    if found := re.fullmatch(_LENGTH, message):
+        what = "values" if found[1] == "array" else "characters"
+        limit = found[2] or _LIMITS.get(found[3].strip(), "")
+        verb = "is" if found[4] == "1" else "are"
+        return f"has {len(value)} {what} where {limit}{found[4]} {verb} needed"
+    if found := re.fullmatch(r"Expected `\w+` ([<>]=?) (\S+)", message):
+        limit = _LIMITS[found[1]] + found[2].removesuffix(".0")
+        return f"is {_shown(value)} where {limit} is needed"
+    if found := re.fullmatch(r"(?s)Expected `str` matching regex '\^?(.*?)(?:\\\\Z)?'", message):
+        return f"is {_shown(value)} where text of the form {found[1]} is needed"
+    return "is too large" if "out of range" in message else message
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        return "a huge integer"
+    return f"{value:g}" if isinstance(value, float) else shorten(repr(value), 60)
