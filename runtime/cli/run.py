@@ -258,7 +258,7 @@ def check(
 def _chosen(file: Path | None, table: dict[str, Any]) -> RunConfig:
     """File and flags together; what flags alone get wrong is wrong usage."""
     from foldcam.runtime.config.loading import config_from, load_config, merged
-    from foldcam.runtime.config.typed import KeyProblem
+    from foldcam.runtime.system.documents import KeyProblem
 
     sources = table.get("source", {}).get("given", [])
     kinds = {name for source in sources for name in source}

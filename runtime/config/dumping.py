@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from textwrap import wrap
-from typing import Any, get_type_hints
+from typing import Any
 
-from foldcam.runtime.config.keys import KEYS, SECTIONS, Key
-from foldcam.runtime.config.tree import RunConfig
-from foldcam.runtime.config.typed import choices_of, element_of
+from foldcam.runtime.config.keys import KEYS, SECTIONS, ConfigKey
 from foldcam.runtime.system.redaction import keep_secret, redacted_value
 
 _HEAD = """\
@@ -47,33 +45,11 @@ def commented_file() -> str:
         for key in KEYS:
             if key.section == section:
                 lines += [f"# {line}" for line in wrap(_meaning(key), 96)]
-                lines.append(f"#{'' if off == '' else ' '}{key.name} = {_value(key)}")
+                lines.append(f"#{'' if off == '' else ' '}{key.name} = {key.shown}")
     return "\n".join(lines) + "\n"
 
 
-def default_of(path: str) -> Any:
-    """The default of a key, None where there is none."""
-    section, _, name = path.partition(".")
-    for field in fields(element_of(RunConfig, section)):
-        if field.name == name:
-            return None if field.default is MISSING else field.default
-    raise KeyError(path)
-
-
-def type_of(path: str) -> Any:
-    """The type of a key, as its dataclass declares it."""
-    section, _, name = path.partition(".")
-    return get_type_hints(element_of(RunConfig, section))[name]
-
-
-def _meaning(key: Key) -> str:
+def _meaning(key: ConfigKey) -> str:
     flag = f" ({key.flag.partition('/')[0]})" if key.flag else ""
-    choices = ", ".join(json.dumps(choice) for choice in choices_of(type_of(key.path)))
+    choices = ", ".join(json.dumps(choice) for choice in key.choices)
     return f"{key.help}{flag}" + (f" One of {choices}." if choices else "")
-
-
-def _value(key: Key) -> str:
-    default = default_of(key.path)
-    if key.example is not None:
-        return key.example
-    return json.dumps(default)

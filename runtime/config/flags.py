@@ -8,15 +8,14 @@ import shlex
 from collections.abc import Mapping
 from contextlib import suppress
 from enum import Enum
-from types import UnionType
-from typing import Annotated, Any, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Union, cast
 
 import typer
 
-from foldcam.runtime.config.dumping import default_of, type_of
-from foldcam.runtime.config.keys import KEYS, Key
-from foldcam.runtime.config.typed import KeyProblem, choices_of, read_table, read_value
+from foldcam.runtime.config.keys import KEYS, ConfigKey
+from foldcam.runtime.config.typed import read_value
 from foldcam.runtime.events.rule import EventRule
+from foldcam.runtime.system.documents import KeyProblem, plain_type
 from foldcam.runtime.system.text import shorten
 
 _PANELS = {
@@ -87,7 +86,7 @@ def table_of(
         flag = str(key.flag).partition("/")[0]
         plain = _plain(key, value, flag)
         try:
-            read_value(type_of(key.path), plain, key.path)
+            read_value(key.kind, plain, key.path)
         except KeyProblem as problem:
             raise typer.BadParameter(f"{flag} {problem.reason}.") from None
         table.setdefault(key.section, {})[key.name] = plain
@@ -142,7 +141,7 @@ def event_table(text: str, name: str) -> dict[str, Any]:
         raise typer.BadParameter(f"{shown} ends within a quote or behind a backslash.") from None
     table |= {key: values if len(values) > 1 else values[0] for key, values in given.items()}
     try:
-        read_table(EventRule, table, "event")
+        read_value(EventRule, table, "event")
     except KeyProblem as problem:
         message = re.sub(r"(^|you mean )event\.", r"\1", str(problem))
         raise typer.BadParameter(f"{shown}: {message}") from None
@@ -161,9 +160,9 @@ def _scalar(key: str, text: str) -> str | int | float | bool:
     return text
 
 
-def _plain(key: Key, value: Any, flag: str) -> Any:
+def _plain(key: ConfigKey, value: Any, flag: str) -> Any:
     """A flag's value as TOML would give it."""
-    if choices := choices_of(type_of(key.path)):
+    if choices := key.choices:
         # Some versions of typer give the member, others its text.
         text = str(value.value if isinstance(value, Enum) else value)
         return next((choice for choice in choices if str(choice) == text), text)
@@ -194,12 +193,12 @@ def _address(text: str) -> dict[str, Any]:
     return {**host, "port": int(found[2])}
 
 
-def _name(key: Key) -> str:
+def _name(key: ConfigKey) -> str:
     return key.path.replace(".", "_")
 
 
-def _shown_default(key: Key) -> str | bool:
-    default = default_of(key.path)
+def _shown_default(key: ConfigKey) -> str | bool:
+    default = key.default
     if default is None or default == ():
         return False
     if isinstance(default, bool):
@@ -208,10 +207,9 @@ def _shown_default(key: Key) -> str | bool:
     return str(default)
 
 
-def _annotation(key: Key) -> Any:
-    kind: Any = type_of(key.path)
-    choices = choices_of(kind)
-    if choices:
+def _annotation(key: ConfigKey) -> Any:
+    kind: Any = plain_type(key.kind)
+    if choices := key.choices:
         # A type of its own, so that the help and the parser know the choices.
         members = [(f"choice_{choice}", str(choice)) for choice in choices]
         kind = cast(Any, Enum)(f"{_name(key)}_choice", members, type=str)
@@ -219,6 +217,4 @@ def _annotation(key: Key) -> Any:
         kind = list[str]
     elif key.path in _METAVARS:
         kind = str
-    elif get_origin(kind) in (Union, UnionType):
-        kind = get_args(kind)[0]
     return Union[kind, None]  # noqa: UP007  (a type made at run time)

@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from foldcam.runtime.config.keys import FIELDS, KINDS, SECTIONS
 from foldcam.runtime.config.toml_file import line_of, read_toml
 from foldcam.runtime.config.tree import RunConfig
-from foldcam.runtime.config.typed import KeyProblem, fail, read_table
+from foldcam.runtime.config.typed import check_names, read_value
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.documents import KeyProblem
 from foldcam.runtime.system.files import refuse_special
 
-# The file's tables are called for what one of them is.
-_TABLES = {"sources": "source", "events": "event"}
 _SOURCES = ("camera", "file", "uri")
 
 
@@ -43,24 +43,29 @@ def config_from(table: Mapping[str, Any]) -> RunConfig:
     """A table with the keys of the file.
 
     Raises:
-        KeyProblem: see `runtime.config.typed.read_table`; also values that exclude each other.
+        KeyProblem: see `runtime.config.typed.read_value`; also values that exclude each other.
     """
-    config = read_table(RunConfig, dict(table), "", _TABLES)
+    check_names(dict(table), list(SECTIONS))
+    config = RunConfig(
+        **{FIELDS[name]: read_value(KINDS[name], value, name) for name, value in table.items()}
+    )
     for index, source in enumerate(config.sources):
         given = [name for name in _SOURCES if getattr(source, name) is not None]
         if len(given) != 1:
             named = " and ".join(given) or "none of them"
-            fail(f"source[{index}]", f"needs exactly one of camera, file and uri, and has {named}")
+            raise KeyProblem(
+                f"source[{index}]", f"needs exactly one of camera, file and uri, and has {named}"
+            )
         if source.crop is not None and 0 in source.crop[2:]:
-            fail(f"source[{index}].crop", "has no area")
+            raise KeyProblem(f"source[{index}].crop", "has no area")
     for index, box in enumerate(config.regions.boxes):
         if 0 in box[2:]:
-            fail(f"regions.boxes[{index}]", "has no area")
+            raise KeyProblem(f"regions.boxes[{index}]", "has no area")
     _check_regions(config)
     if config.model.build and config.model.backend not in ("auto", "tensorrt"):
-        fail("model.build", "needs model.backend tensorrt or auto")
+        raise KeyProblem("model.build", "needs model.backend tensorrt or auto")
     if config.flow.backoff_most_seconds < config.flow.backoff_seconds:
-        fail("flow.backoff_most_seconds", "is below flow.backoff_seconds")
+        raise KeyProblem("flow.backoff_most_seconds", "is below flow.backoff_seconds")
     _check_events(config)
     return config
 
@@ -82,7 +87,9 @@ def merged(table: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]
             continue
         known = both.get(section)
         if section == "serve" and known is None and "port" not in values:
-            fail("serve", f"has {', '.join(values)} and is not switched on: give --serve")
+            raise KeyProblem(
+                "serve", f"has {', '.join(values)} and is not switched on: give --serve"
+            )
         both[section] = {**known, **values} if isinstance(known, dict) else values
     sources = flags.get("source", {})
     addresses = sources.get("given") or both.get("source", [])
@@ -123,15 +130,17 @@ def _check_regions(config: RunConfig) -> None:
     regions = config.regions
     given = [name for name in ("boxes", "grid", "detector", "file") if getattr(regions, name)]
     if len(given) > 1:
-        fail("regions", f"has {' and '.join(given)}: give one of them")
+        raise KeyProblem("regions", f"has {' and '.join(given)}: give one of them")
 
 
 def _check_events(config: RunConfig) -> None:
     names = [event.name for event in config.events]
     for index, event in enumerate(config.events):
         if event.name in names[:index]:
-            fail(f"event[{index}].name", f"is {event.name!r}, as that of another event")
+            raise KeyProblem(f"event[{index}].name", f"is {event.name!r}, as that of another event")
     if config.output.events is not None and not config.events:
-        fail("output.events", "needs an event to write: give a rule")
+        raise KeyProblem("output.events", "needs an event to write: give a rule")
     if config.events and not (config.output.events or config.output.mqtt):
-        fail("event", "has nowhere to go: give --events (output.events) or --mqtt (output.mqtt)")
+        raise KeyProblem(
+            "event", "has nowhere to go: give --events (output.events) or --mqtt (output.mqtt)"
+        )

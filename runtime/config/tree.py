@@ -3,19 +3,22 @@
     >>> from foldcam.runtime.config import OutputOptions, RunConfig, SourceConfig
     >>> RunConfig(sources=(SourceConfig(camera=0),), output=OutputOptions(jsonl="out.jsonl"))
 
-Flags and TOML files are read into it by `runtime.config.loading`; `runtime.config.keys` says
-what each key means.
+Flags and TOML files are read into it by `runtime.config.loading`; what each key means, and its
+range, stands at its field.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Literal
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 from foldcam.runtime.drawing.style import Style
 from foldcam.runtime.events.rule import EventRule
 from foldcam.runtime.options import FlowOptions, RegionOptions, ServeOptions, SourceOptions
 from foldcam.runtime.output_options import OutputOptions, RecordingOptions
+from foldcam.runtime.system.key import key
 from foldcam.runtime.system.logs import LogFormat, LogLevel
 
 BackendName = Literal["auto", "tensorrt", "onnxruntime"]
@@ -24,44 +27,75 @@ ProviderName = Literal["auto", "cpu", "cuda", "tensorrt"]
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """What runs, and on what.
+    """What runs, and on what."""
 
-    Attributes:
-        path: a folded `.onnx` or its `.engine`; None looks for one.
-        backend: the library; None takes TensorRT for an engine, else ONNX Runtime.
-        provider: what ONNX Runtime computes on.
-        threads: on the CPU; None leaves it to the library.
-        cuda_graph: whether runs on a GPU are captured; None does so in TensorRT alone.
-        build: whether a missing engine may be built.
-        unknown: whether an image may be unknown, by the model's rule or the next number.
-        unknown_below: similarity below which it is, in place of the model's rule; None for that.
-        gallery: the pictures of the bank's rows; None takes the file beside the model, if any.
-    """
-
-    path: str | None = None
-    backend: BackendName | None = None
-    provider: ProviderName = "auto"
-    threads: int | None = None
-    cuda_graph: bool | None = None
-    build: bool = False
-    unknown: bool = True
-    unknown_below: float | None = None
-    gallery: str | None = None
+    path: str | None = key(
+        None, "The folded model (.onnx) or engine (.engine) that runs.", example='"model.onnx"'
+    )
+    backend: BackendName | None = key(
+        None,
+        "Chooses the library that runs the model. By default an .engine runs in TensorRT and an "
+        ".onnx in ONNX Runtime; auto tries TensorRT, CUDA and the CPU in this order and "
+        "reports its choice.",
+        "--backend",
+        '"auto"',
+    )
+    provider: ProviderName = key(
+        "auto",
+        "Chooses what ONNX Runtime computes on. auto takes CUDA where it works and the CPU "
+        "otherwise; tensorrt is ONNX Runtime's own TensorRT provider.",
+        "--provider",
+    )
+    threads: Annotated[int, Meta(ge=1, le=4096)] | None = key(
+        None, "Limits the number of CPU threads; by default the library decides.", "--threads", "2"
+    )
+    cuda_graph: bool | None = key(
+        None,
+        "Captures GPU runs as a CUDA graph and replays them; by default only in TensorRT.",
+        "--cuda-graph/--no-cuda-graph",
+        "true",
+    )
+    build: bool = key(
+        False, "Lets backend tensorrt build a missing engine, which takes minutes.", "--build"
+    )
+    unknown: bool = key(
+        True,
+        "Answers unknown where the model's rule says so, which `foldcam threshold` chooses; "
+        "without it, the nearest label is the answer however far it is.",
+        "--unknown/--no-unknown",
+    )
+    unknown_below: Annotated[float, Meta(ge=-1, le=1)] | None = key(
+        None,
+        "Answers unknown below this similarity, a cosine from -1 to 1, in place of the model's "
+        "rule.",
+        "--unknown-below",
+        "0.6",
+    )
+    gallery: str | None = key(
+        None,
+        "The gallery with the pictures of the bank's rows, for --beside, --report and --serve; "
+        "by default MODEL.gallery beside the model, where there is one.",
+        "--gallery",
+        '"model.gallery"',
+    )
 
 
 @dataclass(frozen=True)
 class SourceConfig(SourceOptions):
-    """One source and how its pictures are got. Exactly one of the first three is given.
+    """One source and how its pictures are got. Exactly one of the first three is given."""
 
-    Attributes:
-        camera: number of a camera of this machine.
-        file: an image, a folder, a pattern, or a video.
-        uri: a path, `/dev/videoN`, or an address; never shown with its credentials.
-    """
-
-    camera: int | None = None
-    file: str | None = None
-    uri: str | None = field(default=None, repr=False)
+    camera: Annotated[int, Meta(ge=0, le=255)] | None = key(
+        None, "Opens a camera of this machine by its number.", example="0"
+    )
+    file: str | None = key(
+        None, "Reads an image, a folder, a pattern, or a video.", example='"photos/*.jpg"'
+    )
+    uri: str | None = key(
+        None,
+        "Opens a path, /dev/videoN, or an address such as rtsp://camera/stream.",
+        example='"rtsp://user:password@camera/stream"',
+        secret=True,
+    )
 
     @property
     def options(self) -> SourceOptions:
@@ -73,29 +107,23 @@ class SourceConfig(SourceOptions):
 
 @dataclass(frozen=True)
 class ServeConfig(ServeOptions):
-    """The live page.
+    """The live page."""
 
-    Attributes:
-        token_file: holds the token, on its first line; as an alternative to
-            `FOLDCAM_TOKEN` in the environment.
-    """
-
-    token_file: str | None = None
+    token_file: str | None = key(
+        None,
+        "Reads the token that viewers need from this file (default: FOLDCAM_TOKEN, if set).",
+        "--token-file",
+        '"token.txt"',
+    )
 
 
 @dataclass(frozen=True)
 class LogOptions:
-    """What is said on standard error.
+    """What is said on standard error."""
 
-    Attributes:
-        format: of log lines.
-        level: below which nothing is said.
-        status: whether there is a status line.
-    """
-
-    format: LogFormat = "text"
-    level: LogLevel = "info"
-    status: bool = True
+    format: LogFormat = key("text", "Chooses the format of log lines.", "--log-format")
+    level: LogLevel = key("info", "Leaves out log messages below this level.", "--log-level")
+    status: bool = key(True, "Shows a status line.")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.documents import Share
+from foldcam.runtime.system.key import key
 
 Colormap = Literal["turbo", "inferno", "viridis", "jet"]
 COLORMAP_NAMES: tuple[Colormap, ...] = get_args(Colormap)
@@ -18,31 +20,31 @@ MAP_NAMES: tuple[MapName, ...] = get_args(MapName)
 
 @dataclass(frozen=True)
 class Style:
-    """How results are drawn into a frame.
+    """How results are drawn into a frame."""
 
-    Attributes:
-        opacity: the opacity of the hottest place, in [0, 1].
-        colormap: the colormap of the heat; a signed map and a continuous outcome have two
-            colours of their own.
-        threshold: heat below it, in [0, 1], is not painted.
-        mark: what is drawn around the hottest region: nothing, its contour or its box.
-        boxes: whether the regions that the network was shown have their boxes and labels.
-        caption: whether the answer is written on a strip below.
-        map: which map is drawn. `heatmap` is what speaks for the answer. The others are signed,
-            and show what speaks against it in a second colour: `contribution`, and `contrast`,
-            which is for the nearest label and not the runner-up's.
-        beside: whether the bank's picture that the frame was matched to is drawn beside it, with
-            its own heat; needs a gallery.
-    """
-
-    opacity: float = 0.6
-    colormap: Colormap = "turbo"
-    threshold: float = 0.0
-    mark: Mark = "none"
-    boxes: bool = True
-    caption: bool = True
-    map: MapName = "heatmap"
-    beside: bool = False
+    opacity: Share = key(
+        0.6, "Sets the opacity of the hottest place of the heatmap, 0 to 1.", "--opacity"
+    )
+    colormap: Colormap = key("turbo", "Sets the colors of the heatmap.", "--colormap")
+    threshold: Share = key(0.0, "Does not paint heat below this value, 0 to 1.", "--threshold")
+    mark: Mark = key("none", "Chooses what is drawn around the hottest region.", "--mark")
+    boxes: bool = key(True, "Draws the regions' boxes and labels.", "--draw-boxes/--no-draw-boxes")
+    caption: bool = key(
+        True, "Writes the answer along the bottom of the picture.", "--caption/--no-caption"
+    )
+    map: MapName = key(
+        "heatmap",
+        "Chooses the map that is drawn: heatmap shows what speaks for the answer; contribution "
+        "also shows what speaks against it, in a second color; contrast shows what speaks for "
+        "the nearest label and not the runner-up's.",
+        "--map",
+    )
+    beside: bool = key(
+        False,
+        "Draws beside the frame the bank's picture that it was matched to, with its own heat; "
+        "needs a gallery (foldcam gallery).",
+        "--beside/--no-beside",
+    )
 
     def check(self) -> None:
         """Refuse what callers in Python may get wrong; command line and configuration cannot.

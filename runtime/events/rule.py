@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import MISSING, dataclass
+from typing import Annotated, Any, cast
 
-from foldcam.runtime.errors import FoldcamError
+from msgspec import Meta
+
+from foldcam.runtime.options import Box
+from foldcam.runtime.system.documents import KeyProblem, Share
+from foldcam.runtime.system.key import key
 
 CONDITIONS = (
     "label", "not_label", "unknown", "similarity_below", "similarity_above", "estimate_below",
     "estimate_above", "heat_in", "heat_below", "heat_above",
 )  # fmt: skip
+_Cosine = Annotated[float, Meta(ge=-1, le=1)]
+_Estimate = Annotated[float, Meta(ge=-1e30, le=1e30)]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-
-
-class RuleProblem(FoldcamError):  # noqa: N818  (its key and reason go into others' messages)
-    """An `EventRule` whose values do not go together.
-
-    Attributes:
-        key: the attribute of the rule that is wrong.
-        reason: what is wrong with it, as a clause.
-    """
-
-    def __init__(self, name: str, key: str, reason: str) -> None:
-        super().__init__(f"The event {name[:64]!r} cannot be used: {key} {reason}.")
-        self.key, self.reason = key, reason
 
 
 @dataclass(frozen=True)
@@ -33,42 +26,73 @@ class EventRule:
     """A rule for events. All conditions that are given must hold in one region of a frame.
 
     In a run with votes, `label` and `not_label` ask the voted label in place of the nearest
-    row's; a vote for unknown meets no `label`, and every `not_label`.
-
-    Attributes:
-        name: the rule's name in outputs; snapshot files are named by it.
-        label: the label of the nearest row is one of these, and the image is not unknown.
-        not_label: the label of the nearest row is none of these, or the image is unknown.
-        unknown: whether the model's rule says that the image is unknown.
-        similarity_below, similarity_above: the limits of the similarity to the nearest row, a
-            cosine from -1 to 1. A value that equals a limit does not meet it.
-        estimate_below, estimate_above: the limits of the estimate of a continuous outcome, in
-            the outcome's unit.
-        heat_in: a box `(x, y, width, height)` in pixels of the frame. It needs one of the next.
-        heat_below, heat_above: the limits of the share of the frame's heat in that box, 0 to 1.
-        for_seconds: how long the conditions must hold without a break.
-        cooldown_seconds: for how long after an event the rule gives no other.
-        hysteresis: how far a number must go back past its limit before the condition ends.
+    row's; a vote for unknown meets no `label`, and every `not_label`. A value that equals a limit
+    does not meet it.
 
     Raises:
-        RuleProblem: the name cannot name a file, no condition is given, the box has no area, or
+        KeyProblem: the name cannot name a file, no condition is given, the box has no area, or
             no value can meet the limits.
     """
 
-    name: str
-    label: tuple[str, ...] = ()
-    not_label: tuple[str, ...] = ()
-    unknown: bool | None = None
-    similarity_below: float | None = None
-    similarity_above: float | None = None
-    estimate_below: float | None = None
-    estimate_above: float | None = None
-    heat_in: tuple[int, int, int, int] | None = None
-    heat_below: float | None = None
-    heat_above: float | None = None
-    for_seconds: float = 0.0
-    cooldown_seconds: float = 10.0
-    hysteresis: float = 0.0
+    name: str = key(
+        cast(Any, MISSING),
+        "The rule's name: letters, digits, dots, dashes and underscores. Files are named by it.",
+        example='"unknown"',
+    )
+    label: tuple[str, ...] = key(
+        (), "The nearest label must be this one, or one of these.", example='["owl", "snowy owl"]'
+    )
+    not_label: tuple[str, ...] = key(
+        (),
+        "The nearest label must be none of these; an unknown image is none of them.",
+        example='"owl"',
+    )
+    unknown: bool | None = key(
+        None,
+        "The image must be unknown (or with false, known) by the model's rule, which `foldcam "
+        "threshold` chooses.",
+        example="true",
+    )
+    similarity_below: _Cosine | None = key(
+        None,
+        "The similarity to the nearest row, a cosine from -1 to 1, must be below this.",
+        example="0.4",
+    )
+    similarity_above: _Cosine | None = key(
+        None,
+        "The similarity to the nearest row, a cosine from -1 to 1, must be above this.",
+        example="0.8",
+    )
+    estimate_below: _Estimate | None = key(
+        None, "The estimate of a continuous outcome must be below this.", example="100000.0"
+    )
+    estimate_above: _Estimate | None = key(
+        None, "The estimate of a continuous outcome must be above this.", example="300000.0"
+    )
+    heat_in: Box | None = key(
+        None,
+        "A box of the frame, x, y, width and height in pixels, for heat_above or heat_below.",
+        example="[0, 0, 320, 240]",
+    )
+    heat_below: Share | None = key(
+        None,
+        "The share of the frame's heat in the box heat_in, 0 to 1, must be below this.",
+        example="0.1",
+    )
+    heat_above: Share | None = key(
+        None,
+        "The share of the frame's heat in the box heat_in, 0 to 1, must be above this.",
+        example="0.3",
+    )
+    for_seconds: Annotated[float, Meta(ge=0, le=10**6)] = key(
+        0.0, "All conditions must hold for so many seconds without a break."
+    )
+    cooldown_seconds: Annotated[float, Meta(ge=0, le=1e7)] = key(
+        10.0, "For so many seconds after an event the rule gives no other."
+    )
+    hysteresis: Annotated[float, Meta(ge=0, le=1e12)] = key(
+        0.0, "A number must go back past its limit by so much before its condition ends."
+    )
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -98,4 +122,5 @@ class EventRule:
         return {key: value for key, value in given.items() if value not in (None, ())}
 
     def _refuse(self, key: str, reason: str) -> None:
-        raise RuleProblem(self.name, key, reason)
+        message = f"The event {self.name[:64]!r} cannot be used: {key} {reason}."
+        raise KeyProblem(key, reason, message)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
 
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.system.redaction import redacted
 from foldcam.runtime.system.text import printable, shorten
 
 Kind = TypeVar("Kind")
@@ -48,6 +46,8 @@ class KeyProblem(FoldcamError, ValueError):  # noqa: N818  (its parts go into ot
     """
 
     def __init__(self, key: str, reason: str, message: str | None = None) -> None:
+        from foldcam.runtime.system.redaction import redacted
+
         self.key, self.reason = printable(shorten(key, 120)), printable(redacted(reason))
         super().__init__(message or f"{self.key or 'It'} {self.reason}.")
 
@@ -85,14 +85,14 @@ def read_document(
         raise FoldcamError(f"{place} {problem.reason}.") from None
 
 
-def typed(kind: Any, value: object, key: str = "", names: Mapping[str, str] = _NAMES) -> Any:
+def typed(kind: Any, value: object, key: str = "", names: dict[str, str] | None = None) -> Any:
     """A plain value as one of a type; see `read_document`.
 
     Args:
         kind: the type.
         value: dictionaries, lists and values of JSON or TOML.
         key: of the value, for messages.
-        names: what each type is called.
+        names: what types are called where that is not what they are called in JSON.
 
     Raises:
         KeyProblem: see `read_document`.
@@ -103,8 +103,8 @@ def typed(kind: Any, value: object, key: str = "", names: Mapping[str, str] = _N
         found = re.search(r"(?s)(.*) - at `\$(.*)`$", str(error))
         message, path = (found[1], found[2]) if found else (str(error), "")
         cause = error.__cause__
-    except UnicodeEncodeError:
-        message, path, cause = "holds half a surrogate pair", "", None
+    except ValueError:
+        message, path, cause = "holds half a surrogate pair or an endless number", "", None
     for name, index in _STEP.findall(path):
         kind, value = _step(kind, value, name, index)
     path = f"{key}{path}" if key else path.removeprefix(".")
@@ -112,7 +112,7 @@ def typed(kind: Any, value: object, key: str = "", names: Mapping[str, str] = _N
         raise KeyProblem(joined(path, cause.key), cause.reason) from None
     if missing := re.fullmatch(r"Object missing required field `(\w+)`", message):
         raise KeyProblem(joined(path, missing[1]), "is missing") from None
-    raise KeyProblem(path, _reason(message, kind, value, names)) from None
+    raise KeyProblem(path, _reason(message, kind, value, _NAMES | (names or {}))) from None
 
 
 def joined(key: str, name: str) -> str:
@@ -131,6 +131,8 @@ def plain_type(kind: Any) -> Any:
 
 def suggestion(given: str, known: list[str], least: float = 0.6) -> str:
     """The nearest of the names that are known, as a question; empty if none is near."""
+    import difflib
+
     near = difflib.get_close_matches(given[:80], known, 1, least)
     return f" (did you mean {near[0]}?)" if near else ""
 
@@ -146,18 +148,19 @@ def _step(kind: Any, value: Any, name: str, index: str) -> tuple[Any, Any]:
     return inner[0 if inner[-1] is Ellipsis else int(index)], value[int(index)]
 
 
-def _reason(message: str, kind: Any, value: Any, names: Mapping[str, str]) -> str:
+def _reason(message: str, kind: Any, value: Any, names: dict[str, str]) -> str:
     """What msgspec says of a value, in the words of those who write such documents."""
-    if found := re.fullmatch(r"Expected `(.+)`, got `(\w+)`", message):
-        wanted = [names[name] for name in found[1].split(" | ") if name != "null"]
-        got = names.get(found[2], "a date or time")
-        return f"is {got} where {' or '.join(wanted)} is needed"
+    kind, wrong = plain_type(kind), re.fullmatch(r"Expected `(.+)`, got `(\w+)`", message)
+    given = names.get(wrong[2], "a date or time") if wrong else _shown(value)
+    if get_origin(kind) is Literal:
+        choices = [str(choice) for choice in get_args(kind)]
+        hint = suggestion(str(value), choices) if isinstance(value, str) else ""
+        return f"is {given} where one of {', '.join(choices)} is needed{hint}"
+    if wrong:
+        wanted = [names[name] for name in wrong[1].split(" | ") if name != "null"]
+        return f"is {given} where {' or '.join(wanted)} is needed"
     if isinstance(value, float) and not math.isfinite(value):
         return "is not finite"
-    if message.startswith("Invalid enum value"):
-        choices = [str(choice) for choice in get_args(plain_type(kind))]
-        hint = suggestion(str(value)[:60], choices)
-        return f"is {_shown(value)} where one of {', '.join(choices)} is needed{hint}"
     if found := re.fullmatch(_LENGTH, message):
         what = "values" if found[1] == "array" else "characters"
         limit = found[2] or _LIMITS.get(found[3].strip(), "")
@@ -165,9 +168,10 @@ def _reason(message: str, kind: Any, value: Any, names: Mapping[str, str]) -> st
         return f"has {len(value)} {what} where {limit}{found[4]} {verb} needed"
     if found := re.fullmatch(r"Expected `\w+` ([<>]=?) (\S+)", message):
         limit = _LIMITS[found[1]] + found[2].removesuffix(".0")
-        return f"is {_shown(value)} where {limit} is needed"
+        verb = "allowed" if "<" in found[1] else "needed"
+        return f"is {given} where {limit} is {verb}"
     if found := re.fullmatch(r"(?s)Expected `str` matching regex '\^?(.*?)(?:\\\\Z)?'", message):
-        return f"is {_shown(value)} where text of the form {found[1]} is needed"
+        return f"is {given} where text of the form {found[1]} is needed"
     return "is too large" if "out of range" in message else message
 
 

@@ -6,7 +6,6 @@ import errno
 import hashlib
 import os
 import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +32,8 @@ def atomic_path(path: Path, another: Callable[[], Path] | None = None) -> Iterat
     Raises:
         FoldcamError: the folder cannot be written or the disk is full.
     """
+    import tempfile  # loads compression and more: too much for what only reads
+
     with user_errors_for(path):
         if path.is_dir():
             raise FoldcamError(f"{path} is a folder: give the name of a file.")

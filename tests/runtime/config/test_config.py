@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
 import pytest
+from msgspec import inspect
 
 from foldcam.runtime.config import RunConfig, SourceConfig, config_from, load_config, with_secrets
-from foldcam.runtime.config.dumping import commented_file, default_of, public_document, type_of
-from foldcam.runtime.config.keys import KEYS
+from foldcam.runtime.config.dumping import commented_file, public_document
+from foldcam.runtime.config.keys import KEYS, SECTIONS
 from foldcam.runtime.config.loading import merged
 from foldcam.runtime.config.toml_file import line_of, parse_toml
-from foldcam.runtime.config.typed import KeyProblem, element_of
+from foldcam.runtime.config.typed import read_value
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.events.rule import EventRule
+from foldcam.runtime.system.documents import KeyProblem
 
 FULL = """
 [model]
@@ -64,27 +65,35 @@ def write(tmp_path):
     return write
 
 
-def test_every_field_has_a_key_and_every_key_a_field():
-    fields = set()
-    for field in dataclasses.fields(RunConfig):
-        section = {"sources": "source", "events": "event"}.get(field.name, field.name)
-        fields |= {
-            f"{section}.{each.name}" for each in dataclasses.fields(element_of(RunConfig, section))
-        }
-    assert {key.path for key in KEYS} == fields
-    assert len(KEYS) == len({key.path for key in KEYS})
+def test_every_key_has_a_sentence_and_a_flag_of_its_own():
+    assert all(key.help.endswith(".") for key in KEYS)
+    assert [*SECTIONS] == list(dict.fromkeys(key.section for key in KEYS))
     flags = [key.flag for key in KEYS if key.flag]
-    assert len(flags) == len(set(flags))
+    assert len(flags) == len(set(flags)) > 60
+    texts = [line for line in commented_file().splitlines() if " = " in line]
+    assert len([line for line in texts if line.startswith("#")]) >= len(KEYS) > 80
 
 
-def test_limits_hold_the_defaults():
+def _numbers(kind):
+    """The ranges of all numbers in a type; None where one has none."""
+    if isinstance(kind, inspect.IntType | inspect.FloatType):
+        low, high = kind.ge if kind.gt is None else kind.gt, kind.le
+        yield None if low is None or high is None else (low, high)
+    for inner in (getattr(kind, "item_type", None), *getattr(kind, "item_types", ()),
+                  *getattr(kind, "types", ())):  # fmt: skip
+        yield from _numbers(inner) if inner is not None else ()
+
+
+def test_every_number_has_limits_that_hold_its_default():
+    found = 0
     for key in KEYS:
-        default = default_of(key.path)
-        if isinstance(default, (int, float)) and not isinstance(default, bool):
-            assert key.low is None or default >= key.low, key.path
-            assert key.high is None or default <= key.high, key.path
-        numeric = type_of(key.path) in (int, float)
-        assert not numeric or (key.low is not None and key.high is not None), key.path
+        limits = [*_numbers(inspect.type_info(key.kind))]
+        assert None not in limits, key.path
+        found += len(limits)
+        if key.default is not None:
+            given = list(key.default) if isinstance(key.default, tuple) else key.default
+            assert read_value(key.kind, given, key.path) == key.default
+    assert found > 40
 
 
 def test_a_file_becomes_the_tree(write):
@@ -196,12 +205,8 @@ def test_the_commented_file_is_right_and_changes_nothing(write):
 
 def test_each_commented_value_is_right_by_itself():
     """Every value that the file shows can be switched on."""
-    from foldcam.runtime.config.dumping import _value
-    from foldcam.runtime.config.typed import read_value
-
     for key in KEYS:
-        value = parse_toml(f"x = {_value(key)}", "x")["x"]
-        read_value(type_of(key.path), value, key.path)
+        read_value(key.kind, parse_toml(f"x = {key.shown}", "x")["x"], key.path)
 
 
 def test_no_secret_is_shown(write):

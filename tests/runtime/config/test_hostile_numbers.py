@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 
 from foldcam.runtime.config import config_from
-from foldcam.runtime.config.dumping import type_of
 from foldcam.runtime.config.keys import KEYS
 from foldcam.runtime.config.toml_file import parse_toml
-from foldcam.runtime.config.typed import KeyProblem
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.documents import KeyProblem
 
 HOSTILE = [
     "9" * 400, "-" + "9" * 400, "0x" + "f" * 4000, "9" * 20, "nan", "inf", "-inf", "1e308",
@@ -23,7 +22,7 @@ def numeric_keys() -> list[str]:
     return [
         key.path
         for key in KEYS
-        if any(word in str(type_of(key.path)) for word in ("int", "float", "Literal[0"))
+        if any(word in str(key.kind) for word in ("int", "float", "Literal[0"))
     ]
 
 

@@ -9,7 +9,8 @@ from foldcam.runtime.config import config_from
 from foldcam.runtime.config.flags import event_table
 from foldcam.runtime.config.toml_file import parse_toml
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.events.rule import CONDITIONS, EventRule, RuleProblem
+from foldcam.runtime.events.rule import CONDITIONS, EventRule
+from foldcam.runtime.system.documents import KeyProblem
 
 
 def rule_of(table: dict) -> EventRule:
@@ -93,7 +94,7 @@ def test_a_flag_without_a_name_is_named_by_its_place():
         ("label=owl,for_seconds=-2", "for_seconds is -2 where at least 0 is needed."),
         ("label=owl,cooldown_seconds=2s", "cooldown_seconds is a string where a number"),
         ("name=a b,label=owl", "name must be of letters, digits"),
-        ("label=" + "x" * 20_000, "label[0] is too long."),
+        ("label=" + "x" * 20_000, ": label is too long."),
     ],
 )  # fmt: skip
 def test_what_is_no_rule_is_refused_in_one_sentence_with_its_key(text, message):
@@ -108,7 +109,7 @@ def test_what_is_no_rule_is_refused_in_one_sentence_with_its_key(text, message):
 def test_a_name_that_could_leave_its_folder_is_refused(name):
     with pytest.raises(FoldcamError, match="name must be of letters") as caught:
         EventRule(name, label=("owl",))
-    assert isinstance(caught.value, RuleProblem)
+    assert isinstance(caught.value, KeyProblem)
     assert caught.value.key == "name"
 
 
