@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Meta
 
-from foldcam.runtime.contract.fields import Fields
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.sources import Frame
+from foldcam.runtime.system.documents import Finite, Natural, read_document
 from foldcam.runtime.system.files import refuse_special
+from foldcam.runtime.system.strict_json import parse_json
 
 MAX_BOXES = 10_000
 """Per frame."""
+_Box = tuple[Finite, Finite, Finite, Finite]
+
+
+@dataclass(frozen=True)
+class _Line:
+    boxes: Annotated[tuple[_Box, ...], Meta(max_length=MAX_BOXES)]
+    name: str | None = None
+    frame: Natural | None = None
+    stream: Natural = 0
 
 
 class BoxFile:
@@ -59,14 +70,14 @@ class BoxFile:
 
     def _add(self, line: bytes, where: str) -> None:
         try:
-            document: Any = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            document = parse_json(line.decode("utf-8"))
+        except ValueError as error:
             raise FoldcamError(f"{where}: not JSON.") from error
-        fields = Fields(document, where)
-        named = isinstance(document, dict) and "name" in document
-        key = fields.text("name") if named else fields.integer("frame")
-        stream = fields.integer("stream") if "stream" in document else 0
-        boxes = fields.number_lists("boxes", MAX_BOXES, 4)
-        if (stream, key) in self._boxes:
-            fields.fail("name" if named else "frame", f"{key!r} has a line already")
-        self._boxes[stream, key] = np.asarray(boxes, np.float32).reshape(-1, 4)
+        read = read_document(_Line, document, where)
+        key = read.frame if read.name is None else read.name
+        if key is None:
+            raise FoldcamError(f"{where}: frame is missing.")
+        if (read.stream, key) in self._boxes:
+            named = "frame" if read.name is None else "name"
+            raise FoldcamError(f"{where}: {named} {key!r} has a line already.")
+        self._boxes[read.stream, key] = np.asarray(read.boxes, np.float32).reshape(-1, 4)

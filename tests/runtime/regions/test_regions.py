@@ -168,7 +168,7 @@ def test_a_file_of_boxes(tmp_path):
         ('{"boxes": []}', "frame is missing"),
         ('{"frame": 1}', "boxes is missing"),
         ('{"frame": -1, "boxes": []}', "frame is -1"),
-        ('{"frame": 1, "boxes": [[1, 2, 3]]}', "lists of 4 numbers"),
+        ('{"frame": 1, "boxes": [[1, 2, 3]]}', r"boxes\[0\] has 3 values where 4"),
         ('{"frame": 1, "boxes": [[1, 2, 3, NaN]]}', "not finite"),
         ('{"frame": 0, "boxes": []}', "0 has a line already"),
         ("[" * 5000, "not JSON"),
