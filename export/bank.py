@@ -6,7 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,14 +28,10 @@ from foldcam.export.bank_arrays import (
     names_of,
     read_arrays,
 )
-from foldcam.export.bank_source import BankSource, read_source
+from foldcam.export.bank_source import BankSource
 from foldcam.export.low_rank import factors
 from foldcam.runtime.bank.arithmetic import bank_sha256
-from foldcam.runtime.contract.fields import Fields
 from foldcam.runtime.contract.schema import (
-    GRAD_WEIGHTS_RULES,
-    SUMMAND_KINDS,
-    TRANSFORMS,
     GradWeightsRule,
     LabelRun,
     Outcome,
@@ -43,6 +39,7 @@ from foldcam.runtime.contract.schema import (
     Transform,
 )
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.documents import Finite, Versioned, read_document
 from foldcam.runtime.system.files import atomic_path, refuse_special
 from foldcam.runtime.system.strict_json import parse_json
 from foldcam.runtime.system.text import shorten
@@ -52,7 +49,6 @@ Indices = npt.NDArray[np.int32]
 Hashes = npt.NDArray[np.uint8]
 
 _SCHEMA_VERSION = 1
-_CHANNEL_RULES = ("all", "positive")
 _COMPRESSIONS = re.compile(r"none|rank:[1-9][0-9]{0,8}|prototypes:[1-9][0-9]{0,8}")
 
 
@@ -262,27 +258,47 @@ class Bank:
         return _assembled(path, *read_arrays(path))
 
 
+@dataclass(frozen=True)
+class _Outcome:
+    tau: Finite
+    transform: Transform
+
+
+@dataclass(frozen=True)
+class _Header:
+    labels: tuple[LabelRun, ...]
+    objective: str
+    channel_rule: Literal["all", "positive"]
+    compression: str
+    network_sha256: str
+    outcome: _Outcome | None = None
+    source: BankSource | None = None
+    summands: SummandKind | None = None
+    rule: GradWeightsRule = "transferred"
+
+
 def _assembled(path: Path, header: str, arrays: dict[str, npt.NDArray[Any]]) -> Bank:
     try:
         document = parse_json(header)
     except ValueError as error:
         raise FoldcamError(f"{path}: its header is not JSON ({error}).") from error
-    fields = Fields(document, where=f"{path}: header")
-    if fields.integer("schema_version") != _SCHEMA_VERSION:
-        fields.fail("schema_version", f"is not {_SCHEMA_VERSION}: build the bank again")
-    section = fields.optional_section("outcome")
-    outcome = None
-    if section is not None:
-        if VALUES not in arrays:
-            fields.fail("outcome", "is there and the values are missing: build the bank again")
-        outcome = BankOutcome(
-            values=arrays[VALUES],
-            tau=section.number("tau"),
-            transform=section.choice("transform", TRANSFORMS),
+    where = f"{path}: header"
+    if read_document(Versioned, document, where).schema_version != _SCHEMA_VERSION:
+        raise FoldcamError(
+            f"{where}: schema_version is not {_SCHEMA_VERSION}: build the bank again."
         )
+    said = read_document(_Header, document, where, whole=("source.preprocessing",))
+    outcome = None
+    if said.outcome is not None:
+        if VALUES not in arrays:
+            raise FoldcamError(
+                f"{where}: outcome is there and the values are missing: build the bank again."
+            )
+        outcome = BankOutcome(arrays[VALUES], said.outcome.tau, said.outcome.transform)
         if not np.isfinite(outcome.in_units()).all():
-            fields.fail("outcome", "has values that are no logarithms: build the bank again")
-    source = fields.optional_section("source")
+            raise FoldcamError(
+                f"{where}: outcome has values that are no logarithms: build the bank again."
+            )
     names = None
     if NAMES in arrays:
         names = names_of(path, arrays[NAMES], len(arrays[EMBEDDINGS]))
@@ -290,29 +306,27 @@ def _assembled(path: Path, header: str, arrays: dict[str, npt.NDArray[Any]]) -> 
         embeddings=arrays[EMBEDDINGS],
         grad_weights=arrays[GRAD_WEIGHTS],
         grad_index=arrays[GRAD_INDEX],
-        labels=tuple(LabelRun(name, count) for name, count in fields.runs("labels")),
-        objective=fields.text("objective"),
-        channel_rule=fields.choice("channel_rule", _CHANNEL_RULES),
-        compression=_compression(fields, *arrays[GRAD_WEIGHTS].shape),
-        network_sha256=fields.text("network_sha256"),
+        labels=said.labels,
+        objective=said.objective,
+        channel_rule=said.channel_rule,
+        compression=_compression(said.compression, where, *arrays[GRAD_WEIGHTS].shape),
+        network_sha256=said.network_sha256,
         outcome=outcome,
-        source=None if source is None else read_source(source),
+        source=said.source,
         image_hashes=arrays.get(IMAGE_HASHES),
         names=names,
-        summands=fields.choice("summands", SUMMAND_KINDS) if "summands" in fields else None,
-        rule=fields.optional_choice("rule", GRAD_WEIGHTS_RULES, "transferred"),
+        summands=said.summands,
+        rule=said.rule,
         mean_summands=arrays.get(MEAN_SUMMANDS),
     )
 
 
-def _compression(fields: Fields, rows: int, channels: int) -> str:
-    name = fields.text("compression")
+def _compression(name: str, where: str, rows: int, channels: int) -> str:
     kind, _, size = name.partition(":")
     if not _COMPRESSIONS.fullmatch(name) or (kind == "rank" and int(size) >= min(rows, channels)):
-        fields.fail(
-            "compression",
-            f"is {shorten(name, 40)!r}, which is no compression of {rows} rows of {channels} "
-            "grad-weights: build the bank again",
+        raise FoldcamError(
+            f"{where}: compression is {shorten(name, 40)!r}, which is no compression of {rows} rows"
+            f" of {channels} grad-weights: build the bank again."
         )
     return name
 

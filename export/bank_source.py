@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from foldcam.runtime.contract.fields import Fields
-from foldcam.runtime.contract.reading import origin_from, preprocessing_from
 from foldcam.runtime.contract.schema import Contract, Origin
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
@@ -34,19 +32,6 @@ class BankSource:
     def document(self) -> dict[str, Any]:
         """For the header of a bank's file."""
         return asdict(self)
-
-
-def read_source(fields: Fields) -> BankSource:
-    """The section that `BankSource.document` wrote.
-
-    Raises:
-        FoldcamError: a value is missing or wrong; the message names it.
-    """
-    return BankSource(
-        origin=origin_from(fields.section("origin")),
-        layer=fields.text("layer"),
-        preprocessing=preprocessing_from(fields.section("preprocessing")),
-    )
 
 
 def needed_source(source: BankSource | None, where: str) -> BankSource:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from foldcam.export.models.projected import ProjectedNetwork
-from foldcam.runtime.contract.fields import Fields
-from foldcam.runtime.contract.reading import preprocessing_from
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.documents import Natural, Versioned, read_document
 from foldcam.runtime.system.files import atomic_path, refuse_special
 from foldcam.runtime.system.strict_json import parse_json
 
@@ -35,7 +34,7 @@ class Architecture:
     """
 
     base: str
-    embedding_size: int | None
+    embedding_size: Natural | None
     preprocessing: Preprocessing
 
 
@@ -106,14 +105,13 @@ def trained_architecture(path: Path) -> Architecture | None:
         document = parse_json(text)
     except ValueError as error:
         raise FoldcamError(f"{path}: its header is not JSON ({error}).") from None
-    fields = Fields(document, where=f"{path}: header")
-    if fields.integer("schema_version") != _SCHEMA_VERSION:
-        fields.fail("schema_version", f"is not {_SCHEMA_VERSION}: train the network again")
-    return Architecture(
-        fields.text("base"),
-        fields.integer("embedding_size") or None,
-        preprocessing_from(fields.section("preprocessing")),
-    )
+    where = f"{path}: header"
+    if read_document(Versioned, document, where).schema_version != _SCHEMA_VERSION:
+        raise FoldcamError(
+            f"{where}: schema_version is not {_SCHEMA_VERSION}: train the network again."
+        )
+    found = read_document(Architecture, document, where, whole=("preprocessing",))
+    return replace(found, embedding_size=found.embedding_size or None)
 
 
 def read_architecture(path: Path) -> Architecture:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
-from foldcam.runtime.contract.fields import Fields
+from foldcam.runtime.system.documents import KeyProblem, Natural
 
 Search = Literal["exhaustive", "lists"]
-SEARCHES: tuple[Search, ...] = get_args(Search)
 Precision = Literal["float32", "float16", "int8"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 @dataclass(frozen=True)
@@ -30,13 +28,37 @@ class BankStorage:
     """
 
     search: Search
-    lists: int
-    list_rows: int
-    probes: int
+    lists: Natural
+    list_rows: Natural
+    probes: Natural
     embeddings: Precision
     grad_weights: Precision
-    rank: int
+    rank: Natural
     sha256: str
+
+    def check(self, rows: int, channels: int) -> None:
+        """Hold it against the bank.
+
+        Args:
+            rows: of the bank.
+            channels: K of the grad-weights.
+
+        Raises:
+            KeyProblem: a number does not agree with the search, or with the bank.
+        """
+        if (self.search == "lists") != (self.lists > 0):
+            reason = f"is {self.lists}, which does not agree with the search {self.search!r}"
+            raise KeyProblem("lists", reason)
+        least, lists = min(self.lists, 1), self.lists
+        for key, low, high in (
+            ("lists", 0, rows), ("list_rows", 0, rows), ("probes", least, lists),
+            ("rank", 0, channels),
+        ):  # fmt: skip
+            if not low <= getattr(self, key) <= high:
+                raise KeyProblem(key, f"is {getattr(self, key)}, outside {low} to {high}")
+        if lists * self.list_rows < (rows if lists else 0):
+            reason = f"is {self.list_rows}: {lists} lists have no room for {rows} rows"
+            raise KeyProblem("list_rows", reason)
 
     def sentence(self) -> str:
         """For a person."""
@@ -45,35 +67,3 @@ class BankStorage:
             compared = f"{self.probes} of {self.lists} lists searched, {self.list_rows} rows each"
         rank = f", rank {self.rank}" if self.rank else ""
         return f"{compared}; embeddings {self.embeddings}, grad-weights {self.grad_weights}{rank}"
-
-
-def storage_from(fields: Fields, rows: int, channels: int) -> BankStorage:
-    """Read the section.
-
-    Args:
-        fields: the section.
-        rows: the rows of the bank.
-        channels: K of the grad-weights.
-
-    Raises:
-        FoldcamError: a value is missing or wrong; the message names it.
-    """
-    search: Search = fields.choice("search", SEARCHES)
-    lists = fields.integer("lists", high=rows)
-    list_rows = fields.integer("list_rows", high=rows)
-    if (search == "lists") != (lists > 0):
-        fields.fail("lists", f"is {lists}, which does not agree with the search {search!r}")
-    if lists * list_rows < (rows if lists else 0):
-        fields.fail("list_rows", f"is {list_rows}: {lists} lists have no room for {rows} rows")
-    embeddings: Precision = fields.choice("embeddings", PRECISIONS)
-    grad_weights: Precision = fields.choice("grad_weights", PRECISIONS)
-    return BankStorage(
-        search=search,
-        lists=lists,
-        list_rows=list_rows,
-        probes=fields.integer("probes", low=min(lists, 1), high=lists),
-        embeddings=embeddings,
-        grad_weights=grad_weights,
-        rank=fields.integer("rank", high=channels),
-        sha256=fields.text("sha256"),
-    )

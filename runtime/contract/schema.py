@@ -13,25 +13,22 @@ from typing import Annotated, Any, Literal, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, to_builtins
 
 from foldcam.runtime.contract.bank_storage import BankStorage
 from foldcam.runtime.contract.unknown import UnknownRule
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.images.preprocess import (
-    Preprocessing,
-)
-from foldcam.runtime.system.documents import Positive
+from foldcam.runtime.images.preprocess import Preprocessing, Side
+from foldcam.runtime.system.documents import Finite, KeyProblem, Natural, Positive, within
 
 METADATA_KEY = "foldcam"
 SCHEMA_VERSION = 1
 MAX_METADATA_BYTES = 64 << 20
 MAX_LABEL_RUNS = 1 << 19
-MAX_SIDE = 1 << 14
-"""Pixels of a side of the network's input, and of a heatmap's."""
-MAX_SIZE = 1 << 20
-"""Numbers of an embedding, or channels of a feature map: arrays are made of that size."""
-MAX_BANK_ROWS = (1 << 31) - 1
+# Numbers of an embedding, or channels of a feature map: arrays are made of that size.
+_Size = Annotated[int, Meta(ge=1, le=1 << 20)]
+# Counted in int32 in the graph.
+_Rows = Annotated[int, Meta(ge=1, le=(1 << 31) - 1)]
 # Commas, colons and brackets: a label has three.
 _MAX_VALUES = 1 << 21
 # JSON writes any text, but a file's text is UTF-8, which has no lone surrogates.
@@ -67,9 +64,7 @@ INPUT_TYPES: tuple[InputType, ...] = get_args(InputType)
 Precision = Literal["fp32", "fp16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 ScoreKind = Literal["logits", "softmax", "log-softmax", "sigmoid"]
-SCORE_KINDS: tuple[ScoreKind, ...] = get_args(ScoreKind)
 Transform = Literal["none", "log"]
-TRANSFORMS: tuple[Transform, ...] = get_args(Transform)
 
 
 @dataclass(frozen=True)
@@ -88,10 +83,10 @@ class BankSummary:
         storage: how the graph stores and searches it; None for float32 rows, all searched.
     """
 
-    rows: int
-    embedding_size: int
-    channels: int
-    grad_weight_rows: int
+    rows: _Rows
+    embedding_size: _Size
+    channels: _Size
+    grad_weight_rows: Positive
     objective: str
     channel_rule: str
     compression: str
@@ -142,13 +137,23 @@ class Outcome:
         transform: what is averaged: the values (`none`), or their logarithms
             (`log`), whose mean is then exponentiated.
         low, median, high: the lowest, median and highest of the bank's values, in their own unit.
+
+    Raises:
+        FoldcamError: they are not in order, or have no logarithm that is needed.
     """
 
-    tau: float
+    tau: Annotated[float, Meta(gt=0, le=1e300)]
     transform: Transform
-    low: float
-    median: float
-    high: float
+    low: Finite
+    median: Finite
+    high: Finite
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.median <= self.high:
+            reason = f"is {self.median:g}, which does not lie between low and high"
+            raise KeyProblem("median", reason)
+        if self.transform == "log" and self.low <= 0:
+            raise KeyProblem("low", f"is {self.low:g}, which has no logarithm")
 
 
 @dataclass(frozen=True)
@@ -164,7 +169,7 @@ class Calibration:
 
     key: str
     report_sha256: str
-    kept_float: int
+    kept_float: Natural
     target: str
 
 
@@ -185,7 +190,7 @@ class Explanation:
     summands: SummandKind
     baseline: Baseline
     grad_weights: GradWeightsRule
-    query: int = 0
+    query: Annotated[int, Meta(ge=0, le=1 << 20)] = 0
 
 
 @dataclass(frozen=True)
@@ -196,7 +201,7 @@ class BankInput:
         most_rows: rows that the bank may have at most, for which engines are built.
     """
 
-    most_rows: int
+    most_rows: _Rows
 
 
 @dataclass(frozen=True, repr=False)
@@ -234,20 +239,20 @@ class Contract:
     preprocessing: Preprocessing
     input_type: InputType
     layer: str
-    feature_map: tuple[int, int, int]
+    feature_map: tuple[_Size, _Size, _Size]
     normalized: bool
-    heatmap_size: tuple[int, int]
-    transfer: int
-    neighbors: int
+    heatmap_size: tuple[Side, Side]
+    transfer: Positive
+    neighbors: Positive
     bank: BankSummary
-    labels: tuple[LabelRun, ...]
+    labels: LabelRuns
     origin: Origin
-    versions: dict[str, str] = field(default_factory=dict)
+    versions: Annotated[dict[str, str], Meta(max_length=1000)] = field(default_factory=dict)
     outcome: Outcome | None = None
     precision: Precision = "fp32"
     calibration: Calibration | None = None
     explanation: Explanation | None = None
-    optional_outputs: tuple[str, ...] = ()
+    optional_outputs: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
     unknown: UnknownRule | None = None
     bank_input: BankInput | None = None
     query: bool = False
@@ -256,6 +261,42 @@ class Contract:
     def __post_init__(self) -> None:
         ends = np.cumsum([run.count for run in self.labels], dtype=np.int64)
         object.__setattr__(self, "_label_ends", ends)
+
+    def check(self) -> None:
+        """Hold its parts against each other.
+
+        Raises:
+            KeyProblem: two of them do not agree.
+        """
+        rows, rule = self.bank.rows, self.unknown
+        continuous, given = self.outcome is not None, self.bank_input is not None
+        counted = sum(run.count for run in self.labels)
+        if self.labels and (continuous or given):
+            why = "the outcome is continuous" if continuous else "the bank is an input"
+            raise KeyProblem("labels", f"are not empty although {why}")
+        if not (continuous or given) and counted != rows:
+            raise KeyProblem("labels", f"count {counted} rows and bank.rows says {rows}")
+        for key, number in (
+            ("transfer", self.transfer), ("neighbors", self.neighbors),
+            ("bank.grad_weight_rows", self.bank.grad_weight_rows),
+        ):  # fmt: skip
+            if number > rows:
+                raise KeyProblem(key, f"is {number}, outside 1 to {rows}")
+        if self.bank.storage is not None:
+            with within("bank.storage"):
+                self.bank.storage.check(rows, self.bank.channels)
+        if rule is not None and continuous:
+            raise KeyProblem("unknown", "is given although the outcome is continuous")
+        if rule is not None and rule.bank_sha256 != self.bank.sha256:
+            raise KeyProblem(
+                "unknown.bank_sha256",
+                "is that of another bank, for which the threshold was chosen: choose it again with "
+                "`foldcam threshold`",
+            )
+        margin = rule is not None and rule.score == "similarity_and_margin"
+        if margin and CONTRAST not in self.optional_outputs:
+            reason = f"needs the output {RUNNER_UP_SIMILARITY!r}, which the file has not"
+            raise KeyProblem("unknown", reason)
 
     def __repr__(self) -> str:
         return f"<Contract of {self.summary()}>"
@@ -310,44 +351,17 @@ class Contract:
             FoldcamError: it would be too large to be read again, or holds a number that
                 JSON has not.
         """
-        document: dict[str, Any] = {
-            "schema_version": SCHEMA_VERSION,
-            "preprocessing": {
-                "width": self.preprocessing.width,
-                "height": self.preprocessing.height,
-                "resize": self.preprocessing.resize,
-                "color": self.preprocessing.color,
-                "mean": list(self.preprocessing.mean),
-                "std": list(self.preprocessing.std),
-            },
-            "input_type": self.input_type,
-            "layer": self.layer,
-            "feature_map": list(self.feature_map),
-            "normalized": self.normalized,
-            "heatmap_size": list(self.heatmap_size),
-            "transfer": self.transfer,
-            "neighbors": self.neighbors,
-            "bank": _bank_document(self.bank),
-            "labels": [[run.name, run.count] for run in self.labels],
-            "origin": vars(self.origin),
-            "versions": self.versions,
-            "precision": self.precision,
+        document = {
+            name: value
+            for name, value in to_builtins(self, enc_hook=_plain).items()
+            # What older files do not have is left out where it says nothing.
+            if value is not None and not (name == "query" and not value)
         }
-        if self.outcome is not None:
-            document["outcome"] = vars(self.outcome)
-        if self.calibration is not None:
-            document["calibration"] = vars(self.calibration)
-        if self.explanation is not None:
-            document["explanation"] = vars(self.explanation)
-            document["optional_outputs"] = list(self.optional_outputs)
-        if self.unknown is not None:
-            document["unknown"] = self.unknown.document()
-        if self.bank_input is not None:
-            document["bank_input"] = vars(self.bank_input)
-        if self.query:
-            document["query"] = True
-        if self.scores is not None:
-            document["scores"] = self.scores
+        document["schema_version"] = SCHEMA_VERSION
+        if self.bank.storage is None:
+            document["bank"].pop("storage", None)
+        if self.explanation is None:
+            del document["optional_outputs"]
         try:
             text = json.dumps(
                 document,
@@ -388,8 +402,6 @@ def check_size(text: str, runs: int, where: str) -> None:
         )
 
 
-def _bank_document(bank: BankSummary) -> dict[str, Any]:
-    document = {name: value for name, value in vars(bank).items() if name != "storage"}
-    if bank.storage is not None:
-        document["storage"] = vars(bank.storage)
-    return document
+def _plain(value: object) -> object:
+    """A number of NumPy as one of Python."""
+    return float(value) if isinstance(value, float) else str(value)

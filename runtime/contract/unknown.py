@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from foldcam.runtime.contract.fields import Fields
+from foldcam.runtime.system.documents import Finite, Natural, Share
 
 Score = Literal["similarity", "similarity_and_margin", "whitened"]
 SCORES: tuple[Score, ...] = get_args(Score)
@@ -19,9 +19,7 @@ cosine to the nearest row of another label, for a model with the output `runner_
 every direction; the graph computes it, as the output `known_score`."""
 
 Source = Literal["held-out images", "bank rows left out", "given"]
-SOURCES: tuple[Source, ...] = get_args(Source)
 UnknownSource = Literal["images", "labels left out", "none"]
-UNKNOWN_SOURCES: tuple[UnknownSource, ...] = get_args(UnknownSource)
 
 
 @dataclass(frozen=True)
@@ -43,16 +41,16 @@ class UnknownRule:
     """
 
     score: Score
-    threshold: float
+    threshold: Finite
     bank_sha256: str
-    accept: float
+    accept: Share
     source: Source = "given"
     data: str = ""
-    known_images: int = 0
-    known_accepted: float = 0.0
+    known_images: Natural = 0
+    known_accepted: Share = 0.0
     unknown_source: UnknownSource = "none"
-    unknown_images: int = 0
-    unknown_accepted: float = 0.0
+    unknown_images: Natural = 0
+    unknown_accepted: Share = 0.0
 
     @property
     def in_graph(self) -> bool:
@@ -83,38 +81,3 @@ class UnknownRule:
 def given_rule(threshold: float, bank_sha256: str) -> UnknownRule:
     """A rule by similarity whose number the user gave."""
     return UnknownRule("similarity", threshold, bank_sha256, 0.0)
-
-
-def unknown_rule_from(fields: Fields, bank_sha256: str) -> UnknownRule:
-    """The section of a document.
-
-    Args:
-        fields: the section.
-        bank_sha256: of the bank that the model holds.
-
-    Raises:
-        FoldcamError: a value is missing or wrong, or the rule was chosen for another bank.
-    """
-    rule = UnknownRule(
-        score=fields.choice("score", SCORES),
-        threshold=fields.number("threshold"),
-        bank_sha256=fields.text("bank_sha256"),
-        accept=fields.number("accept"),
-        source=fields.choice("source", SOURCES),
-        data=fields.text("data"),
-        known_images=fields.integer("known_images"),
-        known_accepted=fields.number("known_accepted"),
-        unknown_source=fields.choice("unknown_source", UNKNOWN_SOURCES),
-        unknown_images=fields.integer("unknown_images"),
-        unknown_accepted=fields.number("unknown_accepted"),
-    )
-    if rule.bank_sha256 != bank_sha256:
-        fields.fail(
-            "bank_sha256",
-            "is that of another bank, for which the threshold was chosen: choose it again with "
-            "`foldcam threshold`",
-        )
-    for name in ("accept", "known_accepted", "unknown_accepted"):
-        if not 0.0 <= getattr(rule, name) <= 1.0:
-            fields.fail(name, f"is {getattr(rule, name):g}, which is no share from 0 to 1")
-    return rule

@@ -7,16 +7,21 @@ an image of width `w` to width `W` multiplies x by exactly `W / w`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Meta
+
+from foldcam.runtime.system.documents import Finite, KeyProblem
 
 ResizeRule = Literal["stretch", "crop", "letterbox"]
 ColorOrder = Literal["rgb", "bgr"]
 RESIZE_RULES: tuple[ResizeRule, ...] = get_args(ResizeRule)
 COLOR_ORDERS: tuple[ColorOrder, ...] = get_args(ColorOrder)
 
+Side = Annotated[int, Meta(ge=1, le=1 << 14)]
+"""Pixels of a side of the network's input, and of a heatmap's."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -49,14 +54,21 @@ class Preprocessing:
         color: channel order of the network's input (frames are always RGB).
         mean, std: per channel of the network's input, for pixels in [0, 1]:
             `input = (pixel / 255 - mean) / std`.
+
+    Raises:
+        FoldcamError: a number of `std` is zero.
     """
 
-    width: int = 224
-    height: int = 224
+    width: Side = 224
+    height: Side = 224
     resize: ResizeRule = "stretch"
     color: ColorOrder = "rgb"
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[Finite, Finite, Finite] = IMAGENET_MEAN
+    std: tuple[Finite, Finite, Finite] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        if min(map(abs, self.std)) < 1e-9:
+            raise KeyProblem("std", "must not be zero")
 
     def resized(self, image: Image, out: Image | None = None) -> tuple[Image, Affine]:
         """Resize a frame to the input size.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
@@ -75,10 +76,14 @@ def read_document(
     """
     try:
         result: Kind = typed(kind, document)
-        for section in cast(dict[str, Any], document).keys() & whole:
-            for field in fields(getattr(result, section)):
-                if field.name not in cast(Any, document)[section]:
-                    raise KeyProblem(f"{section}.{field.name}", "is missing")
+        for path in whole:
+            section, read = cast(Any, document), cast(Any, result)
+            for name in path.split("."):
+                section = section.get(name) if isinstance(section, dict) else None
+                read = getattr(read, name, None)
+            for field in fields(read) if section is not None else ():
+                if field.name not in section:
+                    raise KeyProblem(f"{path}.{field.name}", "is missing")
         return result
     except KeyProblem as problem:
         place = f"{where}: {problem.key}" if problem.key else where
@@ -87,6 +92,8 @@ def read_document(
 
 def typed(kind: Any, value: object, key: str = "", names: dict[str, str] | None = None) -> Any:
     """A plain value as one of a type; see `read_document`.
+
+    A default that is taken stays the class's attribute: it is not in `vars` of the result.
 
     Args:
         kind: the type.
@@ -104,15 +111,31 @@ def typed(kind: Any, value: object, key: str = "", names: dict[str, str] | None 
         message, path = (found[1], found[2]) if found else (str(error), "")
         cause = error.__cause__
     except ValueError:
-        message, path, cause = "holds half a surrogate pair or an endless number", "", None
+        typed(kind, _cleaned(value), key, names)  # says where, unless it is in an unknown key
+        raise KeyProblem(key, "has a key with half a surrogate pair") from None
+    parts = [key] if key else []
     for name, index in _STEP.findall(path):
-        kind, value = _step(kind, value, name, index)
-    path = f"{key}{path}" if key else path.removeprefix(".")
+        kind, value, part = _step(kind, value, name, index)
+        parts.append(part)
+    path = "".join(parts).removeprefix(".")
     if isinstance(cause, KeyProblem):
         raise KeyProblem(joined(path, cause.key), cause.reason) from None
     if missing := re.fullmatch(r"Object missing required field `(\w+)`", message):
         raise KeyProblem(joined(path, missing[1]), "is missing") from None
     raise KeyProblem(path, _reason(message, kind, value, _NAMES | (names or {}))) from None
+
+
+@contextmanager
+def within(place: str) -> Iterator[None]:
+    """Put a path before the key of every `KeyProblem` inside.
+
+    Raises:
+        KeyProblem: with the longer key.
+    """
+    try:
+        yield
+    except KeyProblem as problem:
+        raise KeyProblem(joined(place, problem.key), problem.reason) from None
 
 
 def joined(key: str, name: str) -> str:
@@ -137,15 +160,35 @@ def suggestion(given: str, known: list[str], least: float = 0.6) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
-def _step(kind: Any, value: Any, name: str, index: str) -> tuple[Any, Any]:
-    """The type and the value one step further on a path."""
+def _cleaned(value: Any) -> Any:
+    """The value without what a message cannot hold: lone surrogates and endless integers."""
+    if isinstance(value, dict):
+        return {printable(name): _cleaned(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_cleaned(each) for each in value]
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        return MAX_INTEGER + 1 if value > 0 else -MAX_INTEGER - 1
+    return printable(value) if isinstance(value, str) else value
+
+
+def _step(kind: Any, value: Any, name: str, index: str) -> tuple[Any, Any, str]:
+    """The type and the value one step further on a path, and the step in words."""
     kind = plain_type(kind)
     if name:
-        return get_type_hints(kind, include_extras=True)[name], value[name]
+        return get_type_hints(kind, include_extras=True)[name], value[name], f".{name}"
     inner = get_args(kind) or tuple(get_type_hints(kind, include_extras=True).values())
-    if index == "...":  # some value of a dictionary: which one is not known
-        return inner[-1], None
-    return inner[0 if inner[-1] is Ellipsis else int(index)], value[int(index)]
+    if index == "...":
+        name = next(name for name, each in value.items() if not _fits(inner[1], each))
+        return inner[1], value[name], f".{shorten(name, 80)}"
+    return inner[0 if inner[-1] is Ellipsis else int(index)], value[int(index)], f"[{index}]"
+
+
+def _fits(kind: Any, value: object) -> bool:
+    try:
+        msgspec.convert(value, kind)
+    except (msgspec.ValidationError, ValueError):
+        return False
+    return True
 
 
 def _reason(message: str, kind: Any, value: Any, names: dict[str, str]) -> str:
@@ -162,7 +205,7 @@ def _reason(message: str, kind: Any, value: Any, names: dict[str, str]) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return "is not finite"
     if found := re.fullmatch(_LENGTH, message):
-        what = "values" if found[1] == "array" else "characters"
+        what = {"array": "values", "object": "entries"}.get(found[1], "characters")
         limit = found[2] or _LIMITS.get(found[3].strip(), "")
         verb = "is" if found[4] == "1" else "are"
         return f"has {len(value)} {what} where {limit}{found[4]} {verb} needed"

@@ -242,9 +242,9 @@ def test_labels_beside_values_are_refused(bank, priced):
     ("change", "sentence"),
     [
         ({"outcome": {"tau": 0.1}}, "transform is missing"),
-        ({"outcome": {"tau": "x", "transform": "log"}}, "tau holds a string"),
+        ({"outcome": {"tau": "x", "transform": "log"}}, "tau is a string"),
         ({"outcome": {"tau": 0.1, "transform": "sqrt"}}, "'sqrt' where one of none, log"),
-        ({"outcome": 7}, "outcome is a number where an object"),
+        ({"outcome": 7}, "outcome is an integer where an object"),
     ],
 )
 def test_a_doctored_outcome_is_refused(change, sentence, priced, tmp_path):
