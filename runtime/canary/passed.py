@@ -1,0 +1,71 @@
+"""That a file answered rightly here is remembered, so that the next start need not ask again.
+
+One small file per model or engine, library, version and device, in the user's cache. It decides
+nothing but whether the probe pictures are shown again; one that cannot be written costs time.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+from contextlib import suppress
+from pathlib import Path
+
+from foldcam.runtime.canary.asking import Runs
+from foldcam.runtime.canary.verdict import ProbeVerdict
+from foldcam.runtime.engine.device import find_gpu
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.digest import digest_of
+from foldcam.runtime.system.files import atomic_path
+from foldcam.runtime.system.user_cache import cache_root
+from foldcam.runtime.system.version import version
+
+_PROCESSORS = Path("/proc/cpuinfo")
+
+
+def passed_path(sha256: str, backend: Runs) -> Path:
+    """Where it is remembered.
+
+    Args:
+        sha256: of the model's or engine's file.
+        backend: that runs it.
+    """
+    canary = backend.contract.canary
+    about = {
+        "file": sha256,
+        "probes": None if canary is None else canary.document(),
+        "library": backend.name,
+        "device": backend.device,
+        "machine": _machine(backend.device),
+        "foldcam": version(),
+    }
+    return cache_root() / "probes" / f"{digest_of(about)}.json"
+
+
+def has_passed(path: Path) -> bool:
+    """Whether a file answered rightly before."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def remember(path: Path, backend: Runs, verdict: ProbeVerdict) -> None:
+    """Remember that a file answered rightly, if that can be written."""
+    text = json.dumps({"library": backend.name, "device": backend.device, **vars(verdict)})
+    with suppress(FoldcamError, OSError), atomic_path(path) as temporary:
+        temporary.write_text(f"{text}\n", encoding="utf-8")
+
+
+def _machine(device: str) -> str:
+    """The processor or GPU: a home folder may be that of several machines."""
+    if device != "cpu":
+        gpu = find_gpu()
+        return "" if gpu is None else f"{gpu.name} {gpu.compute_capability}"
+    try:
+        text = _PROCESSORS.read_text("utf-8", "replace")
+    except OSError:
+        text = ""
+    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return f"{platform.machine()} {found.group(1) if found else ''}"
