@@ -24,6 +24,7 @@ from foldcam.calibrate.statistics import Activation, gather
 from foldcam.calibrate.store import Store, key_of, tools
 from foldcam.calibrate.tuning import Choice, best_recipe, choose_steps
 from foldcam.export.device import CPU, Device
+from foldcam.export.grafting.probes import canary_of, write_canary
 from foldcam.runtime.comparison.interleaved import Ratio
 from foldcam.runtime.comparison.verdict import GateLimits, failures_of
 from foldcam.runtime.contract.schema import Calibration, Contract
@@ -249,6 +250,9 @@ class _Job:
             ),
         )
         write_contract(model, contract)
+        # Those of the float model are answered by the quantized one itself.
+        write_canary(model, canary_of(model))
+        contract = contract_in(model)
         onnx.checker.check_model(model, full_check=True)
         return contract
 

@@ -25,6 +25,7 @@ from foldcam.export.grafting.fidelity import Fidelity, measure_fidelity
 from foldcam.export.grafting.fold import FoldOptions, fold
 from foldcam.export.grafting.in_graph import stored_bank_of
 from foldcam.export.grafting.own import chosen_grad_weights
+from foldcam.export.grafting.probes import probed
 from foldcam.export.models.spec import LoadedModel
 from foldcam.export.networks.cut import Network
 from foldcam.export.networks.feature_map import describe
@@ -148,15 +149,19 @@ def export_model(
         )
         source = source_of(report, loaded, dataset, network, preprocessing)
         report = replace(report, bank=replace(report.bank, source=source))
-        folded = fold(
-            model,
-            report.bank,
-            preprocessing=preprocessing,
-            layer=network.layer,
-            origin=source.origin,
-            versions=tool_versions(),
-            options=options,
-        )
+
+        def folding(chosen: FoldOptions) -> onnx.ModelProto:
+            return fold(
+                model,
+                report.bank,
+                preprocessing=preprocessing,
+                layer=network.layer,
+                origin=source.origin,
+                versions=tool_versions(),
+                options=chosen,
+            )
+
+        folded = probed(folding, options, model)
         onnx.save(folded, temporary)
         live = with_directions(report.bank, model, options.storage) if options.bank_input else None
         with bank_beside(temporary, out, live):

@@ -31,8 +31,12 @@ def open_backend(
     cuda_graph: bool | None = None,
     build: bool = False,
     line: BuildLine | None = None,
+    accept_wrong: bool = False,
 ) -> Backend:
     """Load a folded model, or an engine of one, into the library that is to run it.
+
+    Where the contract holds probe pictures, the library is shown them the first time that it opens
+    the file on this machine.
 
     Args:
         path: a folded `.onnx` or an engine (`.engine`, `.plan`, `.trt`).
@@ -46,9 +50,12 @@ def open_backend(
             TensorRT alone. Where it cannot be done, that is said on standard error.
         build: whether a missing engine may be built, which takes minutes.
         line: where the progress of a build is shown.
+        accept_wrong: whether a library that answers the probe pictures wrongly is used; that is
+            said on standard error each time.
 
     Raises:
-        FoldcamError: not a folded model, its tensors are not those promised, the
+        FoldcamError: the library answers wrongly (`runtime.canary.check.WrongAnswersError`), not
+            a folded model, its tensors are not those promised, the
             library is missing or refuses the file, the engine does not fit, the
             provider is unavailable, or the bank beside the model cannot be used.
     """
@@ -61,7 +68,7 @@ def open_backend(
         raise FoldcamError(f"threads is {threads}: give at least 1.")
     from foldcam.runtime.backends.choice import open_named
 
-    backend = open_named(path, library, provider, threads, cuda_graph, build, line)
+    backend = open_named(path, library, provider, threads, cuda_graph, build, line, accept_wrong)
     if backend.contract.bank_input is not None:
         try:
             use_bank(backend, bank_path(path))

@@ -56,7 +56,7 @@ def probe(backend: Runs) -> ProbeVerdict | None:
         return None
     found = ask(backend, [answer.seed for answer in contract.canary.answers])
     scores = contract.scores is not None
-    return judge(contract.canary, found, contract.computes_in, scores=scores)
+    return judge(contract.canary, found, scores=scores)
 
 
 def ask(backend: Runs, seeds: Sequence[int], noise: int = 0) -> list[dict[str, Array]]:

@@ -9,7 +9,10 @@ from typing import Protocol, TypeVar
 from foldcam.runtime.canary.asking import Runs, probe
 from foldcam.runtime.canary.passed import has_passed, passed_path, remember
 from foldcam.runtime.canary.verdict import ProbeVerdict
+from foldcam.runtime.contract.onnx_file import read_header
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.digest import digest_of
+from foldcam.runtime.system.files import sha256_of_file
 from foldcam.runtime.system.text import printable
 
 
@@ -27,13 +30,15 @@ class WrongAnswersError(FoldcamError):
     """A library's answers are not those of the float model."""
 
 
-def checked(backend: Backend, path: Path, sha256: str, *, accept_wrong: bool = False) -> Backend:
+def checked(
+    backend: Backend, path: Path, sha256: str | None = None, *, accept_wrong: bool = False
+) -> Backend:
     """A backend that answers rightly; shown the probe pictures unless it passed before.
 
     Args:
         backend: just opened; a model whose bank is an input has none yet.
         path: the model's or engine's file, for the message.
-        sha256: of that file.
+        sha256: of that file; None reads it.
         accept_wrong: whether wrong answers are warned of and not refused; they are found in
             `accepted_wrong_of` then, and nothing is remembered.
 
@@ -47,7 +52,7 @@ def checked(backend: Backend, path: Path, sha256: str, *, accept_wrong: bool = F
     if backend.contract.canary is None:
         return backend
     try:
-        place = passed_path(sha256, backend)
+        place = passed_path(sha256 or _hash_of(path), backend)
         if has_passed(place):
             return backend
         verdict = probe(backend)
@@ -57,13 +62,23 @@ def checked(backend: Backend, path: Path, sha256: str, *, accept_wrong: bool = F
             return backend
         sentence = wrong_sentence(backend, path, verdict)
         if not accept_wrong:
-            raise WrongAnswersError(f"{sentence}; --accept-wrong uses it all the same.")
+            raise WrongAnswersError(
+                f"{sentence} (`runtime run`, build, bench and gate use it all the same with "
+                "--accept-wrong)."
+            )
     except BaseException:
         backend.close()
         raise
     print(f"WARNING: {printable(sentence)}; accepted by --accept-wrong.", file=sys.stderr)
     setattr(backend, _ACCEPTED, sentence)
     return backend
+
+
+def _hash_of(path: Path) -> str:
+    """Of a model's file, and of those that its weights are in."""
+    parts = [path, *(path.parent / each.location for each in read_header(path).external)]
+    hashes = [sha256_of_file(part) for part in parts]
+    return hashes[0] if len(hashes) == 1 else digest_of(hashes)
 
 
 _ACCEPTED = "accepted_wrong"

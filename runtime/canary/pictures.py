@@ -77,7 +77,8 @@ def _squares(
 ) -> npt.NDArray[np.uint8]:
     colors = (values[: 3 * cells * cells] >> np.uint64(32)) % np.uint64(256)
     rows, columns = (np.arange(size) * cells // size for size in (height, width))
-    return colors.astype(np.uint8).reshape(cells, cells, 3)[rows][:, columns]
+    picture: npt.NDArray[np.uint8] = colors.astype(np.uint8).reshape(cells, cells, 3)[rows]
+    return picture[:, columns]
 
 
 def as_input(contract: Contract, picture: npt.NDArray[np.uint8]) -> Array:

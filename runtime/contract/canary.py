@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,9 @@ MOST_NUMBERS = 512
 MOST_CELLS = 8
 """Of a side of a map; a larger one is averaged over as many cells."""
 _MOST_NAMES = 16
+
+ProbePrecision = Literal["fp32", "fp16", "int8"]
+PROBE_PRECISIONS: tuple[ProbePrecision, ...] = get_args(ProbePrecision)
 
 
 @dataclass(frozen=True)
@@ -49,14 +52,20 @@ class Canary:
     """Seeded probe pictures and what the float model answered to them.
 
     Attributes:
+        precision: the least precise type that the file computes in.
         answers: one per picture.
     """
 
+    precision: ProbePrecision
     answers: tuple[ProbeAnswer, ...]
 
     def document(self) -> dict[str, Any]:
         """For the metadata."""
-        return {"version": PROBES_VERSION, "answers": [vars(answer) for answer in self.answers]}
+        return {
+            "version": PROBES_VERSION,
+            "precision": self.precision,
+            "answers": [vars(answer) for answer in self.answers],
+        }
 
 
 def packed(values: npt.NDArray[np.floating]) -> str:
@@ -100,7 +109,7 @@ def canary_from(fields: Fields) -> Canary | None:
     answers = tuple(_answer(each) for each in fields.sections("answers", MOST_PICTURES))
     if not answers:
         fields.fail("answers", "are empty")
-    return Canary(answers)
+    return Canary(fields.choice("precision", PROBE_PRECISIONS), answers)
 
 
 def _answer(fields: Fields) -> ProbeAnswer:

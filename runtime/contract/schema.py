@@ -253,11 +253,6 @@ class Contract:
     scores: ScoreKind | None = None
     canary: Canary | None = None
 
-    @property
-    def computes_in(self) -> Literal["fp32", "fp16", "int8"]:
-        """The least precise type that the file computes in."""
-        return self.precision if self.calibration is None else "int8"
-
     def __post_init__(self) -> None:
         ends = np.cumsum([run.count for run in self.labels], dtype=np.int64)
         object.__setattr__(self, "_label_ends", ends)

@@ -243,6 +243,7 @@ def _backend(path: Path, config: RunConfig, build: bool = False) -> Backend:
         return open_backend(
             path, options.provider, options.threads, library=options.backend,
             cuda_graph=options.cuda_graph, build=build, line=BuildLine(),
+            accept_wrong=options.accept_wrong,
         )  # fmt: skip
     except BuildAbandonedError:
         # The interpreter's own end would free what the builder's thread still uses.

@@ -164,11 +164,11 @@ def test_missing_engine_is_built_only_where_that_is_allowed(
     model = tmp_path / "tiny.onnx"
     model.write_bytes(tiny_model.read_bytes())
 
-    def build(model, out, options, flavour, *, facts, line):
+    def build(model, out, options, flavour, *, facts, line, trial):
         gpu.built.append(out.name)
         write_engine(model, make_plan(), "0.0.1")
 
-    monkeypatch.setattr("foldcam.runtime.engine.builder.build_engine", build)
+    monkeypatch.setattr("foldcam.runtime.backends.tensorrt.building.build_engine", build)
     with pytest.raises(FoldcamError, match=r"has no engine.*--build, or run `runtime build"):
         open_backend(model, library="tensorrt")
     assert gpu.built == []

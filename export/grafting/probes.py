@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 
+from foldcam.export.grafting.fold import FoldOptions
+from foldcam.export.onnx_graphs.message import load_message
+from foldcam.export.onnx_graphs.precision import is_float16
 from foldcam.export.onnx_graphs.session import plain_session
 from foldcam.runtime.bank.live_bank import LiveBank
 from foldcam.runtime.canary.answers import answer_of, number
-from foldcam.runtime.canary.asking import ask
+from foldcam.runtime.canary.asking import ask, probe
 from foldcam.runtime.canary.verdict import map_agreements
-from foldcam.runtime.contract.canary import Canary, ProbeAnswer
+from foldcam.runtime.contract.canary import Canary, ProbeAnswer, ProbePrecision
+from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.reading import parse_contract
 from foldcam.runtime.contract.schema import (
     EMBEDDING,
@@ -25,6 +30,8 @@ from foldcam.runtime.contract.schema import (
     QUERY,
     Contract,
 )
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.files import atomic_path
 
 Array = npt.NDArray[Any]
 
@@ -41,25 +48,36 @@ class _Candidate:
     stability: float
 
 
-def with_probes(folded: onnx.ModelProto, float_model: onnx.ModelProto | None = None) -> None:
-    """Put probe pictures and the float model's answers into a folded model's contract.
+def probed(
+    make: Callable[[FoldOptions], onnx.ModelProto], options: FoldOptions, network: onnx.ModelProto
+) -> onnx.ModelProto:
+    """A folded model whose contract holds probe pictures and the float model's answers.
 
     Args:
-        folded: the model; its contract is changed.
-        float_model: the same model in float32; None takes the model itself, also where it is
-            quantized: what that costs was judged when it was calibrated, on photographs.
+        make: folds the network.
+        options: how.
+        network: the embedding network, as `fold` takes it.
 
     Raises:
-        FoldcamError: ONNX Runtime cannot run the float model.
+        FoldcamError: as `make`; ONNX Runtime cannot run the model; or in float16 it does not
+            answer as in float32.
     """
-    write_canary(folded, canary_of(folded if float_model is None else float_model))
+    folded = make(options)
+    if options.precision == "fp32" or is_float16(network):
+        write_canary(folded, canary_of(folded))
+        return folded
+    canary = canary_of(make(replace(options, precision="fp32")))
+    write_canary(folded, None if canary is None else replace(canary, precision="fp16"))
+    _check(folded, "The network")
+    return folded
 
 
 def canary_of(model: onnx.ModelProto) -> Canary | None:
     """Probe pictures and a folded model's answers, by ONNX Runtime on the processor.
 
     Pictures are taken that the network tells apart, and whose answers stay where the pictures
-    hardly change, so that rounding alone changes none.
+    hardly change, so that rounding alone changes none. What quantizing a model costs was judged
+    when it was calibrated, on photographs: the answers are the quantized model's own.
 
     Returns:
         None where the model answers nothing finite.
@@ -77,7 +95,62 @@ def canary_of(model: onnx.ModelProto) -> Canary | None:
     ]
     if not found:
         return None
-    return Canary(tuple(each.answer for each in _chosen(found)))
+    precision: ProbePrecision = backend.contract.precision
+    if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+        precision = "int8"
+    return Canary(precision, tuple(each.answer for each in _chosen(found)))
+
+
+def add_probes(path: Path, out: Path, reference: Path | None = None) -> Canary:
+    """Put probe pictures into a folded model's file; its graph stays as it is.
+
+    Args:
+        path: the model.
+        out: the file to write, which may be `path`.
+        reference: the float32 model from which a float16 one was exported.
+
+    Returns:
+        What was added.
+
+    Raises:
+        FoldcamError: a file is no folded model, `reference` is missing, unasked for or of another
+            network, or the model does not answer as that does.
+    """
+    contract, model = read_contract(path), load_message(path)
+    if (contract.precision == "fp16") != (reference is not None):
+        raise FoldcamError(
+            f"{path} is in float16: name the float32 model that it was exported beside with "
+            "--reference."
+            if reference is None
+            else f"{path} is not in float16: leave --reference out."
+        )
+    source = model
+    if reference is not None:
+        known, source = read_contract(reference), load_message(reference)
+        if known.precision != "fp32" or known.origin != contract.origin:
+            raise FoldcamError(
+                f"{reference} is not the float32 model of {path}'s network and bank."
+            )
+    canary = canary_of(source)
+    if canary is None:
+        raise FoldcamError(f"{path} answers no probe picture with finite values: export it again.")
+    if reference is not None:
+        canary = replace(canary, precision="fp16")
+    write_canary(model, canary)
+    _check(model, str(path))
+    with atomic_path(out) as temporary:
+        onnx.save(model, temporary)
+    return canary
+
+
+def _check(model: onnx.ModelProto, where: str) -> None:
+    """Refuse a float16 model that does not answer as the float32 one whose answers it holds."""
+    verdict = probe(_Reference(model))
+    if verdict is not None and not verdict.right:
+        raise FoldcamError(
+            f"{where} in float16 answers {verdict.pictures} probe pictures wrongly: "
+            f"{'; '.join(verdict.failures)}: use float32 (--precision fp32)."
+        )
 
 
 class _Reference:
@@ -111,7 +184,7 @@ def write_canary(model: onnx.ModelProto, canary: Canary | None) -> None:
     _entry(model).value = replace(contract_of(model), canary=canary).to_json()
 
 
-def _entry(model: onnx.ModelProto) -> onnx.StringStringEntryProto:
+def _entry(model: onnx.ModelProto) -> Any:
     return next(entry for entry in model.metadata_props if entry.key == METADATA_KEY)
 
 
