@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from foldcam.runtime.bank.live_bank import LiveBank
-from foldcam.runtime.contract.schema import Contract, LabelRun
+from foldcam.runtime.contract.schema import BANK_EMBEDDING, Contract, LabelRun
 from foldcam.runtime.contract.tensors import bank_lengths, expected_tensors
 
 Array = npt.NDArray[Any]
@@ -104,13 +104,14 @@ def probe_bank(contract: Contract) -> LiveBank:
     Returns:
         Rows of three labels that point anywhere.
     """
-    rows = max(_BANK_ROWS, bank_lengths(contract)["bank_embedding"][0])
+    least, _, most = bank_lengths(contract)[BANK_EMBEDDING]
+    rows = min(max(_BANK_ROWS, least), most)
     size = contract.bank.embedding_size
     # The sum of eight bytes is as good as normal.
     bytes_ = hashed(_BANK_SEED, rows * size).view(np.uint8).reshape(rows, size, 8)
     values = bytes_.sum(axis=2, dtype=np.float64) - 8 * 127.5
     embeddings = (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
-    parts = np.array_split(np.arange(rows), _BANK_LABELS)
+    parts = np.array_split(np.arange(rows), min(_BANK_LABELS, rows))
     return LiveBank(
         embeddings,
         tuple(LabelRun(f"probe {number}", len(part)) for number, part in enumerate(parts)),

@@ -92,10 +92,10 @@ def unpacked(text: str) -> npt.NDArray[np.float64]:
     if len(content) < 6 or len(content) % 2:
         raise ValueError(f"{len(content)} bytes")
     scale = float(np.frombuffer(content, "<f4", 1)[0])
-    values = np.frombuffer(content, "<f2", offset=4).astype(np.float64) * scale
-    if not np.isfinite(values).all():
+    shares = np.frombuffer(content, "<f2", offset=4).astype(np.float64)
+    if not (np.isfinite(scale) and np.isfinite(shares).all()):
         raise ValueError("a number that is not finite")
-    return values
+    return shares * scale
 
 
 def canary_from(fields: Fields) -> Canary | None:
