@@ -17,7 +17,6 @@ from foldcam.export.commands.options import (
     heatmap_size_of,
     storage_of,
 )
-from foldcam.export.commands.probes import probes
 from foldcam.runtime.at_stake import Read, Written, check_outputs, keep_network
 from foldcam.runtime.system.command import print_json
 
@@ -181,9 +180,6 @@ def fold(
     for note in notes:
         print(f"  note: {note}")
     print(f"Next: foldcam verify {out} --images DATA")
-
-
-app.command(epilog="Example: foldcam probes birds.onnx")(probes)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from foldcam.export.onnx_graphs.session import plain_session
 from foldcam.runtime.bank.live_bank import LiveBank
 from foldcam.runtime.canary.answers import answer_of, number
 from foldcam.runtime.canary.asking import ask, probe
-from foldcam.runtime.canary.verdict import map_agreements
+from foldcam.runtime.canary.verdict import judge, map_agreements
 from foldcam.runtime.contract.canary import Canary, ProbeAnswer, ProbePrecision
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.reading import parse_contract
@@ -49,7 +49,10 @@ class _Candidate:
 
 
 def probed(
-    make: Callable[[FoldOptions], onnx.ModelProto], options: FoldOptions, network: onnx.ModelProto
+    make: Callable[[FoldOptions], onnx.ModelProto],
+    options: FoldOptions,
+    network: onnx.ModelProto,
+    before: Canary | None = None,
 ) -> onnx.ModelProto:
     """A folded model whose contract holds probe pictures and the float model's answers.
 
@@ -57,12 +60,17 @@ def probed(
         make: folds the network.
         options: how.
         network: the embedding network, as `fold` takes it.
+        before: of the folded model that the network was taken from, if any. Of a network in
+            float16 the float model's embeddings are in it alone.
 
     Raises:
         FoldcamError: as `make`; ONNX Runtime cannot run the model; or in float16 it does not
             answer as in float32.
     """
     folded = make(options)
+    if is_float16(network) and before is not None:
+        write_canary(folded, _renewed(folded, before))
+        return folded
     if options.precision == "fp32" or is_float16(network):
         write_canary(folded, canary_of(folded))
         return folded
@@ -70,6 +78,25 @@ def probed(
     write_canary(folded, None if canary is None else replace(canary, precision="fp16"))
     _check(folded, "The network")
     return folded
+
+
+def _renewed(folded: onnx.ModelProto, before: Canary) -> Canary:
+    """The float model's embeddings, with what another bank says of them in the model at hand."""
+    backend = _Reference(folded)
+    found = ask(backend, [answer.seed for answer in before.answers])
+    now = [answer_of(old.seed, outputs) for old, outputs in zip(before.answers, found, strict=True)]
+    same = all(_shape(new) == _shape(old) for new, old in zip(now, before.answers, strict=True))
+    if same and judge(before, found, scores=backend.contract.scores is not None).right:
+        return before
+    kept = [
+        replace(new, embedding=old.embedding, length=old.length)
+        for new, old in zip(now, before.answers, strict=True)
+    ]
+    return replace(before, answers=tuple(kept))
+
+
+def _shape(answer: ProbeAnswer) -> tuple[set[str], dict[str, int]]:
+    return set(answer.numbers), {name: len(text) for name, text in answer.maps.items()}
 
 
 def canary_of(model: onnx.ModelProto) -> Canary | None:

@@ -96,7 +96,8 @@ def fold_file(
                 options=chosen,
             )
 
-        folded = probed(folding, options, network)
+        before = None if contract is None else contract.canary
+        folded = probed(folding, options, network, before)
         rule = None if contract is None else contract.unknown
         kept = _keeps(folded, rule, bank, live is not None)
         if kept:
