@@ -7,12 +7,9 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from foldcam.runtime.canary.asking import Runs, probe
-from foldcam.runtime.canary.passed import has_passed, passed_path, remember
+from foldcam.runtime.canary.passed import has_passed, hash_of, passed_path, remember
 from foldcam.runtime.canary.verdict import ProbeVerdict
-from foldcam.runtime.contract.onnx_file import read_header
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.system.digest import digest_of
-from foldcam.runtime.system.files import sha256_of_file
 from foldcam.runtime.system.text import printable
 
 
@@ -52,7 +49,7 @@ def checked(
     if backend.contract.canary is None:
         return backend
     try:
-        place = passed_path(sha256 or _hash_of(path), backend)
+        place = passed_path(sha256 or hash_of(path), backend)
         if has_passed(place):
             return backend
         verdict = probe(backend)
@@ -72,13 +69,6 @@ def checked(
     print(f"WARNING: {printable(sentence)}; accepted by --accept-wrong.", file=sys.stderr)
     setattr(backend, _ACCEPTED, sentence)
     return backend
-
-
-def _hash_of(path: Path) -> str:
-    """Of a model's file, and of those that its weights are in."""
-    parts = [path, *(path.parent / each.location for each in read_header(path).external)]
-    hashes = [sha256_of_file(part) for part in parts]
-    return hashes[0] if len(hashes) == 1 else digest_of(hashes)
 
 
 _ACCEPTED = "accepted_wrong"

@@ -13,14 +13,15 @@ from contextlib import suppress
 from pathlib import Path
 
 from foldcam.runtime.canary.asking import Runs
-from foldcam.runtime.canary.verdict import ProbeVerdict
+from foldcam.runtime.canary.verdict import LIMITS, ProbeVerdict
+from foldcam.runtime.contract.onnx_file import read_header
 from foldcam.runtime.engine.device import find_gpu
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.digest import digest_of
-from foldcam.runtime.system.files import atomic_path
+from foldcam.runtime.system.files import atomic_path, sha256_of_file
 from foldcam.runtime.system.user_cache import cache_root
-from foldcam.runtime.system.version import version
 
+_HASH_LENGTH = 64
 _PROCESSORS = Path("/proc/cpuinfo")
 
 
@@ -35,12 +36,12 @@ def passed_path(sha256: str, backend: Runs) -> Path:
     about = {
         "file": sha256,
         "probes": None if canary is None else canary.document(),
+        "limits": None if canary is None else vars(LIMITS[canary.precision]),
         "library": backend.name,
         "device": backend.device,
         "machine": _machine(backend.device),
-        "foldcam": version(),
     }
-    return cache_root() / "probes" / f"{digest_of(about)}.json"
+    return _folder() / f"{digest_of(about)}.json"
 
 
 def has_passed(path: Path) -> bool:
@@ -56,6 +57,36 @@ def remember(path: Path, backend: Runs, verdict: ProbeVerdict) -> None:
     text = json.dumps({"library": backend.name, "device": backend.device, **vars(verdict)})
     with suppress(FoldcamError, OSError), atomic_path(path) as temporary:
         temporary.write_text(f"{text}\n", encoding="utf-8")
+
+
+def hash_of(path: Path) -> str:
+    """Of a model's file and of those that its weights are in; read again where one has changed.
+
+    Reading 100 MB takes a tenth of a second or more, at every start.
+
+    Raises:
+        FoldcamError: the file is no ONNX model.
+    """
+    parts = [path, *(path.parent / each.location for each in read_header(path).external)]
+    states = [(str(part.resolve()), part.stat()) for part in parts]
+    known = (
+        _folder()
+        / "hashes"
+        / digest_of([[name, at.st_ino, at.st_size, at.st_mtime_ns] for name, at in states])
+    )
+    with suppress(OSError, ValueError):
+        found = known.read_text("ascii").strip()
+        if len(found) == _HASH_LENGTH:
+            return found
+    hashes = [sha256_of_file(part) for part in parts]
+    found = hashes[0] if len(hashes) == 1 else digest_of(hashes)
+    with suppress(FoldcamError, OSError), atomic_path(known) as temporary:
+        temporary.write_text(found, encoding="ascii")
+    return found
+
+
+def _folder() -> Path:
+    return cache_root() / "probes"
 
 
 def _machine(device: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -16,6 +17,7 @@ from foldcam.runtime.cli.machine import diagnose, diagnosis_text
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.model import FoldedModel
+from foldcam.runtime.system.files import sha256_of_file
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def test_a_right_model_is_asked_once_on_a_machine(make_probed, passes, cache, ca
     for _ in range(3):
         open_backend(model, "cpu").close()
     assert len(passes) == 3  # one for each picture
-    (entry,) = cache.iterdir()
+    (entry,) = cache.glob("*.json")
     about = json.loads(entry.read_text())
     assert (about["precision"], about["failures"]) == ("fp32", [])
     assert about["library"].startswith("onnxruntime")
@@ -58,7 +60,7 @@ def test_a_model_that_is_wrong_in_one_layer_is_refused_each_time(
     assert "--accept-wrong" in said
     assert said.endswith(".")
     assert ("below 0.99" if fault == "wrong_network" else "map heatmap agrees") in said
-    assert not cache.exists()
+    assert not list(cache.glob("*.json"))
 
 
 def test_the_remedy_is_that_of_the_precision(make_probed, wrong_map):
@@ -78,7 +80,7 @@ def test_wrong_answers_are_accepted_aloud_and_never_remembered(
         said = capsys.readouterr().err
         assert said.startswith("WARNING: ")
         assert said.endswith("accepted by --accept-wrong.\n")
-    assert not cache.exists()
+    assert not list(cache.glob("*.json"))
     with FoldedModel.load(model, "cpu", accept_wrong=True) as folded:
         assert "answers wrongly" in folded.accepted_wrong
 
@@ -110,7 +112,7 @@ def test_a_cache_that_cannot_be_written_costs_only_time(make_probed, passes, cac
 def test_a_file_without_probes_runs_as_before(tiny_model, passes, cache, capsys):
     open_backend(tiny_model, "cpu").close()
     assert passes == []
-    assert not cache.exists()
+    assert not list(cache.glob("*.json"))
     assert capsys.readouterr().err == ""
 
 
@@ -210,3 +212,18 @@ def test_the_doctors_exit_status_says_that_an_answer_is_wrong(make_probed, wrong
     assert wrong.returncode == 3
     assert "answers wrongly" in wrong.stdout
     assert runtime("doctor", "--model", make_probed("right.onnx")).returncode == 0
+
+
+def test_a_file_is_hashed_again_only_where_it_has_changed(make_probed, monkeypatch):
+    hashed = []
+    monkeypatch.setattr(
+        "foldcam.runtime.canary.passed.sha256_of_file",
+        lambda path: hashed.append(path) or sha256_of_file(path),
+    )
+    model = make_probed()
+    for _ in range(2):
+        open_backend(model, "cpu").close()
+    assert hashed == [model]
+    os.utime(model, ns=(1, 1))
+    open_backend(model, "cpu").close()
+    assert hashed == [model, model]
