@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import platform
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from foldcam.runtime.system.digest import digest_of
 from foldcam.runtime.system.files import atomic_path, sha256_of_file
 from foldcam.runtime.system.user_cache import cache_root
 
+KEPT_FROM = 16 << 20
+"""Bytes of a model from which on its hash is kept."""
 _HASH_LENGTH = 64
 _PROCESSORS = Path("/proc/cpuinfo")
 
@@ -62,27 +65,30 @@ def remember(path: Path, backend: Runs, verdict: ProbeVerdict) -> None:
 def hash_of(path: Path) -> str:
     """Of a model's file and of those that its weights are in; read again where one has changed.
 
-    Reading 100 MB takes a tenth of a second or more, at every start.
+    Reading 100 MB takes a tenth of a second or more, at every start: that of large files is kept.
 
     Raises:
         FoldcamError: the file is no ONNX model.
     """
     parts = [path, *(path.parent / each.location for each in read_header(path).external)]
     states = [(str(part.resolve()), part.stat()) for part in parts]
-    known = (
-        _folder()
-        / "hashes"
-        / digest_of([[name, at.st_ino, at.st_size, at.st_mtime_ns] for name, at in states])
-    )
+    if sum(at.st_size for _, at in states) < KEPT_FROM:
+        return _hash_of(parts)
+    key = [[name, at.st_ino, at.st_size, at.st_mtime_ns] for name, at in states]
+    known = _folder() / "hashes" / digest_of(key)
     with suppress(OSError, ValueError):
         found = known.read_text("ascii").strip()
         if len(found) == _HASH_LENGTH:
             return found
-    hashes = [sha256_of_file(part) for part in parts]
-    found = hashes[0] if len(hashes) == 1 else digest_of(hashes)
+    found = _hash_of(parts)
     with suppress(FoldcamError, OSError), atomic_path(known) as temporary:
         temporary.write_text(found, encoding="ascii")
     return found
+
+
+def _hash_of(parts: Sequence[Path]) -> str:
+    hashes = [sha256_of_file(part) for part in parts]
+    return hashes[0] if len(hashes) == 1 else digest_of(hashes)
 
 
 def _folder() -> Path:

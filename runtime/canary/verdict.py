@@ -55,7 +55,7 @@ LIMITS: dict[ProbePrecision, ProbeLimits] = {
     # A map may lose what the gate of `foldcam calibrate` allows one image in twenty.
     "int8": ProbeLimits(0.9, 0.5, 0.2, 0.9, 0.1, 0.3),
 }
-"""By the least precise type that a file computes in; docs/probes.md says how they were chosen."""
+"""By the least precise type that a file computes in; docs/tensorrt.md says how they were chosen."""
 _LENGTHS = 0.8, 1.25
 """Of an embedding, as a multiple of the float model's."""
 _ALIKE = 0.02

@@ -254,11 +254,10 @@ def _probed(path: Path) -> Check:
             verdict = probe(backend)
             if verdict is None:
                 model = path.with_suffix(".onnx")
-                return Check(
-                    name, OPTIONAL, "the model has no probe pictures",
-                    f"by them wrong answers on this machine are found: "
-                    f"{HOW_TO_GET_PROBES.format(model=model)}",
-                )  # fmt: skip
+                again = "" if path == model else ", and the engine is built again from it"
+                how = HOW_TO_GET_PROBES.format(model=model)
+                advice = f"by them wrong answers on this machine are found: {how}{again}"
+                return Check(name, OPTIONAL, "the model has no probe pictures", advice)
             if not verdict.right:
                 return Check(name, WRONG, wrong_sentence(backend, path, verdict))
             where = f"{backend.name} on {backend.device}"
