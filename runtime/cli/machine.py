@@ -238,11 +238,11 @@ def _model(model: Path | None) -> list[Check]:
             return [Check("default model", OPTIONAL, "none", str(error))]
         checks.append(Check("default model", OK, str(model)))
     beside = [model.with_suffix(suffix) for suffix in ENGINE_SUFFIXES]
-    engines = [_probed(path) for path in beside if path != model and path.is_file()]
-    return [*checks, _probed(model), *engines]
+    engines = [_probed(path, OPTIONAL) for path in beside if path != model and path.is_file()]
+    return [*checks, _probed(model, MISSING), *engines]
 
 
-def _probed(path: Path) -> Check:
+def _probed(path: Path, absent: Status) -> Check:
     from foldcam.runtime.backends import open_backend
     from foldcam.runtime.canary.asking import probe
     from foldcam.runtime.canary.check import HOW_TO_GET_PROBES, WrongAnswersError, wrong_sentence
@@ -265,7 +265,7 @@ def _probed(path: Path) -> Check:
     except WrongAnswersError as error:
         return Check(name, WRONG, str(error))
     except FoldcamError as error:
-        return Check(name, MISSING, f"{path} cannot be run", str(error))
+        return Check(name, absent, f"{path} cannot be run", str(error))
 
 
 def _present(module: str) -> bool:

@@ -99,6 +99,22 @@ def test_float16_that_answers_wrongly_is_not_exported(export, monkeypatch, tmp_p
     assert not (tmp_path / "m.onnx").exists()
 
 
+def test_float16_of_a_model_that_is_too_large_in_float32_has_its_own_answers(export, monkeypatch):
+    sizes = []
+
+    def check(network_bytes, bank_bytes, rows):
+        sizes.append(network_bytes)
+        if network_bytes > min(sizes):
+            raise FoldcamError("The folded model would be 3 GB.")
+
+    half = export("m.fp16.onnx", precision="fp16")
+    monkeypatch.setattr(fold_module, "check_file_size", check)
+    canary = canary_of_file(export("large.onnx", precision="fp16"))
+    assert len(set(sizes)) == 2
+    assert canary.precision == "fp16"
+    assert canary != canary_of_file(half)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_another_bank_has_other_answers_by_the_same_embeddings(
     precision, export, loaded, shared_photos, tmp_path
