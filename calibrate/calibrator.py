@@ -173,13 +173,13 @@ class _Job:
     def _choices(self, found: dict[str, Activation], damage: Damage) -> dict[str, Choice]:
         method, target = self._options.method, self._options.target
         key = key_of(stage="thresholds", method=method, **self._inputs)
-        kept = self._store.json(key)
-        if kept is not None:
-            return {item["tensor"]: Choice(**{**item, "step": Step(**item["step"])})
-                    for item in kept}  # fmt: skip
-        choices = choose_steps(self._model, found, damage, target, method, self._progress)
-        self._store.keep_json(key, [asdict(choice) for choice in choices.values()])
-        return choices
+        # Kept after each activation: an interrupted run goes on with the next.
+        known = {item["tensor"]: Choice(**{**item, "step": Step(**item["step"])})
+                 for item in self._store.json(key) or ()}  # fmt: skip
+        return choose_steps(
+            self._model, found, damage, target, method, self._progress, known,
+            lambda chosen: self._store.keep_json(key, [asdict(each) for each in chosen.values()]),
+        )  # fmt: skip
 
     def _levels(self) -> dict[str, Levels] | None:
         if not self._options.gptq:
@@ -202,12 +202,10 @@ class _Job:
             gptq=bool(recipe.levels),
             **self._inputs,
         )
-        kept = self._store.json(key)
-        if kept is not None:
-            return [(str(name), float(value)) for name, value in kept]
-        ranking = rank_layers(self._model, self._placement, recipe, damage, self._progress)
-        self._store.keep_json(key, ranking)
-        return ranking
+        return rank_layers(
+            self._model, self._placement, recipe, damage, self._progress, self._store.json(key),
+            lambda found: self._store.keep_json(key, found),
+        )  # fmt: skip
 
     def _ladder(
         self, recipe: Recipe, chooser: Gate, damage: Damage

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 
-from foldcam.calibrate.graph import with_outputs
+from foldcam.calibrate.graph import Batches, Values, with_outputs
+from foldcam.calibrate.prefix import Prefix
 from foldcam.calibrate.selection import Pictures
-from foldcam.calibrate.session import Floats, Images, Runner
+from foldcam.calibrate.session import Floats, Images, Outputs, Runner
 from foldcam.export.datasets import Sample
 from foldcam.export.device import CPU, Device
 from foldcam.export.grafting.in_graph import bank_of, stored_bank_of
@@ -58,12 +58,15 @@ class Damage:
     def __init__(
         self, model: onnx.ModelProto, contract: Contract, images: Images, device: Device = CPU
     ) -> None:
-        self._contract, self._images, self._device = contract, images, device
+        self._contract, self._device = contract, device
         bank, explained = bank_of(model, contract), contract.explanation
         self._map = FEATURE_MAP
         if explained is not None and explained.grad_weights == "own":
             self._map = CONTRIBUTION
-        found = self.runner(model).all(images)
+        self._asked = [EMBEDDING, self._map]
+        self._prefix = Prefix(model, self._asked, contract, images, device)
+        runner = Runner(with_outputs(model, self._asked), contract, device=device)
+        found = self._found(runner, self._prefix.reach(-1), {})
         self._embedding = _unit(found[EMBEDDING])
         rows, _ = stored_bank_of(model, contract).nearest(self._embedding, contract.transfer)
         self._weights = bank.grad_weights[bank.grad_index[rows]].mean(axis=1)
@@ -72,23 +75,36 @@ class Damage:
             self._usual = bank.mean_summands.reshape(len(bank.mean_summands), -1)
         self._heat = self._heat_of(found[self._map])
 
-    def of(self, model: onnx.ModelProto, **inputs: Any) -> float:
-        """Mean over the images of `(1 - cosine) + (1 - correlation)`; infinite for NaN."""
-        return self.of_runner(self.runner(model), **inputs)
+    def of(self, model: onnx.ModelProto, place: int = -1) -> float:
+        """Mean over the images of `(1 - cosine) + (1 - correlation)`; infinite for NaN.
 
-    def runner(self, model: onnx.ModelProto) -> Runner:
-        """For a model with inputs of its own, which is asked several times."""
-        outputs = with_outputs(model, [EMBEDDING, self._map])
-        return Runner(outputs, self._contract, device=self._device)
+        Args:
+            model: a candidate.
+            place: of the last node of the float model before which, and at which, the candidate
+                computes what that does; -1 for none.
+        """
+        return self.each(model, [{}], place)[0]
 
-    def of_runner(self, runner: Runner, **inputs: Any) -> float:
-        """See `of`."""
-        found = runner.all(self._images, **inputs)
+    def each(
+        self, model: onnx.ModelProto, settings: Sequence[Values], place: int = -1
+    ) -> list[float]:
+        """See `of`; for a candidate with inputs of its own, under each of several settings."""
+        known = self._prefix.reach(place)
+        part = with_outputs(model, self._asked, known)
+        runner = Runner(part, self._contract, device=self._device)
+        return [self._lost(runner, known, setting) for setting in settings]
+
+    def _lost(self, runner: Runner, known: Batches, setting: Values) -> float:
+        found = self._found(runner, known, setting)
         cosine = cosines(self._embedding, found[EMBEDDING])
         # This heat is of any scale, so that only maps without any heat are blank.
         correlation, _ = map_correlations(self._heat, self._heat_of(found[self._map]), same=0)
         lost = float(np.mean((1 - cosine) + (1 - correlation)))
         return lost if np.isfinite(lost) else float("inf")
+
+    def _found(self, runner: Runner, known: Batches, setting: Values) -> Outputs:
+        parts = [{**values, **runner.run({**values, **setting})} for values in known]
+        return {name: np.concatenate([part[name] for part in parts]) for name in self._asked}
 
     def _heat_of(self, feature_map: Floats) -> Floats:
         flat = feature_map.reshape(*feature_map.shape[:2], -1)

@@ -219,37 +219,51 @@ def test_the_report_can_be_hashed_from_its_file(foldcam, easy, data, tmp_path):
     assert read_contract(out).calibration.report_sha256 == stored["report_sha256"]
 
 
-def test_an_interrupted_calibration_goes_on_and_leaves_no_model(
-    easy, fragile, data, tmp_path, monkeypatch
+@pytest.mark.parametrize(
+    ("stage", "files"),
+    [("thresholds", [".json", ".npz"]), ("sensitivity", [".json"] * 2 + [".npz"] * 2)],
+)
+def test_an_interrupted_calibration_goes_on_where_it_was(
+    easy, fragile, data, tmp_path, monkeypatch, stage, files
 ):
     from foldcam.calibrate import calibrator
     from foldcam.calibrate.options import CalibrationOptions
+    from foldcam.calibrate.quality import Damage
     from foldcam.calibrate.store import Store
 
     options = CalibrationOptions(correct_biases=False)
-    whole = calibrator.calibrate(fragile, data, options).model.SerializeToString()
+    counted = {"thresholds": 0, "sensitivity": 0}
 
-    def stop(stage, done, total):
-        if stage == "sensitivity" and done == 2:
+    def count(name, done, total):
+        if name in counted:
+            counted[name] += 1
+
+    whole = calibrator.calibrate(fragile, data, options, progress=count).model.SerializeToString()
+    once = dict(counted)
+
+    def stop(name, done, total):
+        count(name, done, total)
+        if name == stage and done == 2:
             raise KeyboardInterrupt
 
+    counted.update(dict.fromkeys(counted, 0))
     store = Store(tmp_path / "kept")
     with pytest.raises(KeyboardInterrupt):
         calibrator.calibrate(fragile, data, options, store=store, progress=stop)
-    kept = sorted(path.suffix for path in (tmp_path / "kept").iterdir())
-    # Thresholds; ranges and rounded weights.
-    assert kept == [".json", ".npz", ".npz"]
+    assert sorted(path.suffix for path in (tmp_path / "kept").iterdir()) == files
+    again = calibrator.calibrate(fragile, data, options, store=store, progress=count)
+    assert again.model.SerializeToString() == whole
+    # What was done before the interruption was not done again.
+    assert counted == once
 
     def never(*arguments, **options):
         raise AssertionError("computed again")
 
     monkeypatch.setattr(calibrator, "gptq_levels", never)
     monkeypatch.setattr(calibrator, "gather", never)
-    monkeypatch.setattr(calibrator, "choose_steps", never)
-    again = calibrator.calibrate(fragile, data, options, store=store)
-    assert again.model.SerializeToString() == whole
-    # Another model finds nothing there.
+    monkeypatch.setattr(Damage, "each", never)
     with pytest.raises(AssertionError, match="computed again"):
+        # Another model finds nothing there.
         calibrator.calibrate(easy, data, options, store=store)
 
 
