@@ -39,7 +39,7 @@ class Prefix:
     ) -> None:
         self._model, self._outputs = model, outputs
         self._contract, self._images, self._device = contract, images, device
-        self._start()
+        self._place, self._values = -1, self._beginning()
 
     def reach(self, place: int) -> Batches:
         """The values, for each batch of images, that the nodes behind a place read of those before.
@@ -50,7 +50,7 @@ class Prefix:
             place: of the last node that is run; -1 for the model's input alone.
         """
         if place < self._place:
-            self._start()
+            self._place, self._values = -1, self._beginning()
         wanted = self._live(place)
         new = [name for name in wanted if name not in self._values[0]]
         if new:
@@ -65,9 +65,8 @@ class Prefix:
         self._place = place
         return self._values
 
-    def _start(self) -> None:
-        self._place = -1
-        self._values: Batches = list(Runner.prepared(self._contract, self._images))
+    def _beginning(self) -> Batches:
+        return list(Runner.prepared(self._contract, self._images))
 
     def _live(self, place: int) -> list[str]:
         nodes = self._model.graph.node

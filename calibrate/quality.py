@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,8 @@ from foldcam.runtime.contract.schema import (
     Contract,
 )
 from foldcam.runtime.images.preprocess import Affine
+
+Progress = Callable[[int, int], None]
 
 _TINY = 1e-12
 
@@ -123,33 +125,44 @@ class Gate:
         contract: its contract.
         pictures: which were not used for calibration.
         device: where the models run; int8 kernels are those of the processor.
+        progress: called after each batch of images, with how many are done and how many there are.
     """
 
     def __init__(
-        self, model: onnx.ModelProto, contract: Contract, pictures: Pictures, device: Device = CPU
+        self,
+        model: onnx.ModelProto,
+        contract: Contract,
+        pictures: Pictures,
+        device: Device = CPU,
+        progress: Progress | None = None,
     ) -> None:
         self._contract, self.pictures, self._device = contract, pictures, device
         self._own: npt.NDArray[np.int64] | None = None
         self._boxes = _boxes(pictures.samples, pictures.affines, contract)
-        self.reference, self._rows = self._answers(model, kernels=False)
+        self.reference, self._rows = self._answers(model, progress, kernels=False)
         self._grad_index = bank_of(model, contract).grad_index
 
     def figures(
-        self, candidate: onnx.ModelProto, *, kernels: bool = False
+        self,
+        candidate: onnx.ModelProto,
+        *,
+        kernels: bool = False,
+        progress: Progress | None = None,
     ) -> tuple[GateFigures, PerImage, Answered]:
         """Compare a candidate.
 
         Args:
             candidate: made from the reference.
             kernels: see `session.Runner`.
+            progress: as for the class.
         """
-        answered, rows = self._answers(candidate, kernels=kernels)
+        answered, rows = self._answers(candidate, progress, kernels=kernels)
         same = same_rows(self._grad_index[rows], self._grad_index[self._rows])
         figures, each = compare_answers(self.reference, answered, same, self._boxes)
         return figures, each, answered
 
     def _answers(
-        self, model: onnx.ModelProto, *, kernels: bool
+        self, model: onnx.ModelProto, progress: Progress | None, *, kernels: bool
     ) -> tuple[Answered, npt.NDArray[np.int32]]:
         contract, outcome = self._contract, self._contract.outcome
         names = [EMBEDDING, HEATMAP] + ([HEATMAP_LOWER, ESTIMATE] if outcome else [])
@@ -157,7 +170,13 @@ class Gate:
         names += [CONTRIBUTION] if signed else []
         device = CPU if kernels else self._device
         runner = Runner(with_outputs(model, names), contract, kernels=kernels, device=device)
-        found = runner.all(self.pictures.resized)
+        parts = []
+        for _, outputs in runner.batches(self.pictures.resized):
+            parts.append(outputs)
+            if progress is not None:
+                done = sum(len(part[EMBEDDING]) for part in parts)
+                progress(done, len(self.pictures.resized))
+        found = {name: np.concatenate([part[name] for part in parts]) for name in names}
         unit = _unit(found[EMBEDDING])
         stored = stored_bank_of(model, contract)
         most = min(contract.transfer + 1, stored.most_neighbors())

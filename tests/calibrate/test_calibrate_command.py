@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import cv2
 import numpy as np
@@ -31,6 +35,10 @@ def test_a_model_that_int8_hardly_changes_passes(foldcam, easy, data, tmp_path):
     assert contract.calibration.report_sha256 == found["report_sha256"]
     assert contract.calibration.kept_float == 0
     assert found["report"]["gate_images"] == 30
+    page = (tmp_path / "model.int8.report.html").read_text()
+    # Two recall figures are of two sets of images.
+    assert "of this table are of the 10 images to choose by" in page
+    assert "the 30 other images that judge" in page
     assert (tmp_path / "model.int8.report.html").read_text().count("data:image/png") == 1
     assert foldcam("check", out, "--target", "jetpack-6.2")[0] == 0
 
@@ -332,3 +340,26 @@ def test_the_rule_for_unknown_images_and_its_score_stay(foldcam, easy, data, tmp
     with FoldedModel.load(out, provider="cpu") as model:
         result = model(np.full((16, 16, 3), 90, np.uint8))
     assert isinstance(result.unknown, bool)
+
+
+def test_ctrl_c_says_where_it_goes_on_and_the_next_run_does(fragile, data, tmp_path):
+    """A program of its own, which is interrupted when its first choices are kept."""
+    out, kept = tmp_path / "m.onnx", tmp_path / "kept"
+    command = [
+        *(sys.executable, "-m", "foldcam", "calibrate", str(fragile), "--images", str(data)),
+        *("--out", str(out), "--cache", str(kept)),
+    ]
+    program = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        while program.poll() is None and not list(kept.glob("*.json")):
+            time.sleep(0.005)
+        program.send_signal(signal.SIGINT)
+        _, err = program.communicate(timeout=60)
+    finally:
+        program.kill()
+    assert program.returncode == 130, err
+    assert f"What was found is kept in {kept}: the same command goes on from it." in err
+    assert "Traceback" not in err
+    assert not out.exists()
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    assert out.exists()
