@@ -35,6 +35,7 @@ from foldcam.export.onnx_graphs.file import OnnxFile
 from foldcam.export.onnx_graphs.file_size import check_file_size, weight_bytes
 from foldcam.export.onnx_graphs.own_normalization import own_normalization
 from foldcam.export.versions import tool_versions
+from foldcam.export.wide_values import wide_values
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import Contract, GradWeightsRule, Origin
 from foldcam.runtime.errors import FoldcamError
@@ -148,6 +149,9 @@ def export_model(
         )
         source = source_of(report, loaded, dataset, network, preprocessing)
         report = replace(report, bank=replace(report.bank, source=source))
+        wide, half = wide_values(
+            model, options.precision, preprocessing, tried, kept, loaded.device
+        )
         folded = fold(
             model,
             report.bank,
@@ -156,6 +160,7 @@ def export_model(
             origin=source.origin,
             versions=tool_versions(),
             options=options,
+            wide=wide,
         )
         onnx.save(folded, temporary)
         live = with_directions(report.bank, model, options.storage) if options.bank_input else None
@@ -166,6 +171,7 @@ def export_model(
     notes = [
         *normalization_notes(loaded, preprocessing, model.graph),
         *coarse,
+        *half,
         *blank,
         *bank_notes(network, report),
     ]
