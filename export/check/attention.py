@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from foldcam.export.check.matchers import Details
 from foldcam.export.check.targets import Target
 from foldcam.export.check.view import ModelView, Node
+from foldcam.export.onnx_graphs.values import PREPARED
 from foldcam.export.onnx_graphs.writing import PREFIX
 from foldcam.runtime.system.text import quantity
 
@@ -61,16 +62,17 @@ def tiled_if(view: ModelView, _: Target) -> Iterator[tuple[Node, Details]]:
 
 
 def _attentions(view: ModelView) -> list[Node]:
-    own = [node for node in view.of("Attention", "Softmax") if not node.name.startswith(PREFIX)]
-    return [
-        node
-        for node in own
-        if node.op == "Attention"
-        or (
-            any(_computes(view, each) for each in _makers(view, node.input(0), _PRODUCTS, _BEFORE))
-            and any(_computes(view, each) for each in _readers(view, node))
-        )
-    ]
+    # Not those that foldcam adds, such as one row of an attention computed a second time.
+    own = (n for n in view.of("Attention", "Softmax") if not n.name.startswith((PREFIX, PREPARED)))
+    return [node for node in own if node.op == "Attention" or _is_between(view, node)]
+
+
+def _is_between(view: ModelView, softmax: Node) -> bool:
+    """Whether a softmax stands between two products of computed values."""
+    before = _makers(view, softmax.input(0), _PRODUCTS, _BEFORE)
+    return any(_computes(view, each) for each in before) and any(
+        _computes(view, each) for each in _readers(view, softmax)
+    )
 
 
 def _centred(view: ModelView) -> list[Node]:

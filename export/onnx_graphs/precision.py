@@ -93,6 +93,7 @@ class _Converter:
         self._nodes: list[onnx.NodeProto] = []
         self._halves: dict[str, str] = {}
         self._half_constants: dict[str, onnx.TensorProto] = {}
+        self._node_names = {node.name for node in model.graph.node}
         self._taken = set(types) | {name for node in model.graph.node for name in node.output}
 
     def converted(self, held: set[int]) -> onnx.ModelProto:
@@ -220,7 +221,12 @@ class _Converter:
         return self._halves[name]
 
     def _append_cast(self, source: str, target: str, to: int) -> None:
-        self._nodes.append(helper.make_node("Cast", [source], [target], name=target, to=to))
+        # Nodes have names of their own, and many that of their first output.
+        name = target if target not in self._node_names else f"{target}.cast"
+        while name in self._node_names:
+            name += "_"
+        self._node_names.add(name)
+        self._nodes.append(helper.make_node("Cast", [source], [target], name=name, to=to))
 
 
 def _float_constants(graph: onnx.GraphProto) -> dict[str, npt.NDArray[Any]]:

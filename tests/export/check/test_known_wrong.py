@@ -14,6 +14,7 @@ from onnx import TensorProto
 from foldcam.export.check.checker import check_model
 from foldcam.export.check.targets import find_targets
 from foldcam.export.onnx_graphs.precision import to_float16
+from foldcam.export.onnx_graphs.values import PREPARED
 
 FLOAT = TensorProto.FLOAT
 VERSIONS = {
@@ -247,6 +248,12 @@ def test_a_folded_convolutional_network_is_not_warned_of(target, folded_file, ch
     """Its bank's search and transfer are products and a softmax of foldcam's own."""
     rules = {finding.rule for finding in checked(onnx.load(folded_file), target).findings}
     assert not rules & set(SOURCES)
+
+
+def test_attention_that_foldcam_added_is_not_counted(examples, checked):
+    model = _block(examples)
+    next(node for node in model.graph.node if node.op_type == "Softmax").name = f"{PREPARED}row"
+    assert "wrong-attention-10.3" not in {f.rule for f in checked(model, "jetpack-6.2").findings}
 
 
 def test_an_if_that_no_tile_reads_has_the_general_warning_alone(examples, checked):

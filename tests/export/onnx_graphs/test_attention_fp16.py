@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import onnx.reference
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
@@ -96,6 +97,16 @@ def test_scores_are_float32_from_the_product_to_the_softmax(mask):
     # What comes before and behind is float16: products with weights, and the weighted sum.
     halves = {f"{name}.float16" for name in ("qx", "kx", "vx", "mixed", "out")}
     assert {name for name in types if types[name] == F16} >= halves
+
+
+def test_a_cast_has_another_name_than_the_node_whose_value_it_casts():
+    """ONNX Runtime refuses two nodes of one name; exporters name nodes as their outputs."""
+    model = _attention()
+    for node in model.graph.node:
+        node.name = node.output[0]
+    names = [node.name for node in to_float16(model).graph.node]
+    assert len(set(names)) == len(names)
+    onnxruntime.InferenceSession(to_float16(model).SerializeToString())
 
 
 def test_products_of_queries_and_keys_beyond_float16_are_no_trouble():
