@@ -36,6 +36,7 @@ from foldcam.export.onnx_graphs.file import OnnxFile
 from foldcam.export.onnx_graphs.file_size import check_file_size, weight_bytes
 from foldcam.export.onnx_graphs.own_normalization import own_normalization
 from foldcam.export.versions import tool_versions
+from foldcam.export.wide_values import wide_values
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import Contract, GradWeightsRule, Origin
 from foldcam.runtime.errors import FoldcamError
@@ -149,6 +150,9 @@ def export_model(
         )
         source = source_of(report, loaded, dataset, network, preprocessing)
         report = replace(report, bank=replace(report.bank, source=source))
+        wide, half = wide_values(
+            model, options.precision, preprocessing, tried, kept, loaded.device
+        )
 
         def folding(chosen: FoldOptions) -> onnx.ModelProto:
             return fold(
@@ -159,6 +163,7 @@ def export_model(
                 origin=source.origin,
                 versions=tool_versions(),
                 options=chosen,
+                wide=wide,
             )
 
         folded = probed(folding, options, model)
@@ -171,6 +176,7 @@ def export_model(
     notes = [
         *normalization_notes(loaded, preprocessing, model.graph),
         *coarse,
+        *half,
         *blank,
         *bank_notes(network, report),
     ]
