@@ -55,9 +55,7 @@ app = typer.Typer(no_args_is_help=True)
 bench = typer.Typer(no_args_is_help=True, help="Measure what folding costs.")
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(bench, name="bench")
-bench.command(
-    epilog="Example: foldcam bench gate --baseline benchmarks/baselines/cpu-amd-epyc.json"
-)(gate)
+bench.command(epilog="Example: foldcam bench gate --device tensorrt --model birds.onnx")(gate)
 
 
 @bench.callback()
