@@ -101,7 +101,7 @@ def plot(path: Path, runs: list[dict[str, Any]]) -> None:
                 failed, [members[at]["ratios"][name] for at in failed], "rx", markersize=10,
                 label="_failed",
             )  # fmt: skip
-        step = max(1, len(members) // 12)
+        step = -(-len(members) // 8)
         axis.set_xticks(
             range(0, len(members), step),
             [f"{run['date'][:10]}\n{run['commit'][:_SHOWN_COMMIT]}" for run in members[::step]],

@@ -36,6 +36,7 @@ from foldcam.benchmarks.gate.subject import (
 from foldcam.benchmarks.interleaved import Run, Timed, interleaved_runs
 from foldcam.runtime.errors import FoldcamError
 
+OVER_BASE = "folded_over_base"
 _WARM_UP = 5
 
 
@@ -122,8 +123,15 @@ def measure(
         own = {name: each for name, each in seconds.items() if not name.startswith(BASE)}
         _keep(figures, {**_figures(own, device), **probes})
         if BASE_FOLDED in seconds:
+            # Paired within a round, which two medians of milliseconds are not.
+            _keep(figures, {OVER_BASE: _over_base(seconds, device)})
             pair = {PLAIN: seconds[BASE_PLAIN], FOLDED: seconds[BASE_FOLDED]}
-            _keep(base, {**_figures(pair, device), **probes})
+            ratios = {
+                name: value
+                for name, value in _figures(pair, device).items()
+                if not name.endswith("_milliseconds")
+            }
+            _keep(base, {**ratios, OVER_BASE: 1.0})
     return {
         "figures": figures,
         **({"base_figures": base} if base else {}),
@@ -165,6 +173,12 @@ def _figures(seconds: Mapping[str, Timed], device: str) -> dict[str, float]:
         by_clock = times.processor if device == "cpu" and name in (PLAIN, FOLDED) else times.wall
         found[f"{name}_milliseconds"] = 1e3 * float(np.median(by_clock))
     return found
+
+
+def _over_base(seconds: Mapping[str, Timed], device: str) -> float:
+    now, then = seconds[FOLDED], seconds[BASE_FOLDED]
+    ratios = now.processor / then.processor if device == "cpu" else now.wall / then.wall
+    return float(np.median(ratios))
 
 
 def _tail(times: Timed) -> float:

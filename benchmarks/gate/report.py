@@ -12,6 +12,7 @@ NAMES = {
     "folded_over_plain": "folded / plain, processor time",
     "folded_over_plain_wall": "folded / plain, wall time",
     "int8_over_fp16": "INT8 / FP16",
+    "folded_over_base": "folded / folded by the base commit",
     "tail_over_plain_tail": "p99 / p50, over the plain graph's",
     "plain_milliseconds": "plain graph, ms (processor time on a CPU)",
     "folded_milliseconds": "folded graph, ms (processor time on a CPU)",

@@ -11,12 +11,12 @@ import numpy as np
 
 from foldcam.benchmarks.gate.baseline import Baseline
 from foldcam.benchmarks.gate.machine import Device, class_of, library_versions
-from foldcam.benchmarks.gate.measure import measured
+from foldcam.benchmarks.gate.measure import OVER_BASE, measured
 from foldcam.benchmarks.gate.statistics import Judged, bound_rank, judge
 from foldcam.benchmarks.gate.subject import Subject
 from foldcam.benchmarks.provenance import provenance
 
-RATIOS = ("folded_over_plain", "folded_over_plain_wall", "int8_over_fp16")
+RATIOS = ("folded_over_plain", "folded_over_plain_wall", "int8_over_fp16", OVER_BASE)
 TAIL = "tail_over_plain_tail"
 ABSOLUTE = ("plain_milliseconds", "folded_milliseconds")
 _PROBES = ("probe_product_milliseconds", "probe_copy_milliseconds")
