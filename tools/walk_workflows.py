@@ -197,7 +197,7 @@ def stand_in(walk: Walk, step: dict[str, Any], artifacts: Path) -> str:
     return f"FAILED: nothing stands in for {action}"
 
 
-def walk_job(job: dict[str, Any], walk: Walk, artifacts: Path) -> None:
+def walk_job(job: dict[str, Any], walk: Walk, artifacts: Path, given: dict[str, str]) -> None:
     """All steps of a job, in a clone of HEAD."""
     for name in ("home", "temp"):
         (walk.folder / name).mkdir(parents=True)
@@ -205,6 +205,7 @@ def walk_job(job: dict[str, Any], walk: Walk, artifacts: Path) -> None:
     own_machine = "self-hosted" in job["runs-on"]
     base = environment(walk, own_machine)
     base |= {name: walk.filled(value) for name, value in job.get("env", {}).items()}
+    base |= given
     for step in job["steps"]:
         begin = time.monotonic()
         if not walk.wanted(step.get("if")):
@@ -226,12 +227,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", action="append", help="FILE:JOB; several times for several")
     parser.add_argument("--set", action="append", default=[], help="NAME=VALUE of an expression")
+    parser.add_argument(
+        "--env",
+        action="append",
+        default=[],
+        help="NAME=VALUE for every step: how this machine reaches packages",
+    )
     parser.add_argument("--workflows", type=Path, default=ROOT / ".github" / "workflows")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "workflows")
     arguments = parser.parse_args()
     out: Path = arguments.out.resolve()
     shutil.rmtree(out, ignore_errors=True)
     values = {**USUAL, **dict(pair.split("=", 1) for pair in arguments.set)}
+    given = dict(pair.split("=", 1) for pair in arguments.env)
     lines, failed = [], False
     for file in sorted(arguments.workflows.glob("*.yml")):
         workflow = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
@@ -247,7 +255,7 @@ def main() -> None:
                 lines.append(f"{file.name}\t{name}\t\tleft out: its condition\t")
                 values[f"needs.{name}.result"] = "skipped"
                 continue
-            walk_job(job, walk, out / file.stem / "artifacts")
+            walk_job(job, walk, out / file.stem / "artifacts", given)
             values[f"needs.{name}.result"] = "failure" if walk.failed else "success"
             failed |= walk.failed
             lines += [f"{file.name}\t{name}\t{step}\t{how}\t{s:.0f} s" for step, how, s in walk.log]
