@@ -188,6 +188,14 @@ def gpu(
     ] = "EfficientNet-Lite0,ResNet-50",
     rounds: Annotated[int, typer.Option(help="Number of timed runs of each method.", min=1)] = 200,
     size: Annotated[int, typer.Option(help="Side of the square input in pixels.", min=32)] = 224,
+    peers: Annotated[
+        bool,
+        typer.Option(
+            "--peers",
+            help="Run Grad-CAM in torch also channels last and compiled, as bench peers does on "
+            "a processor.",
+        ),
+    ] = False,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -204,6 +212,7 @@ def gpu(
         rounds=rounds,
         size=size,
         seed=seed,
+        peers=peers,
     )
     with ProgressBar() as progress:
         document = run_gpu(out, options, progress)
