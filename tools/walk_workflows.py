@@ -33,6 +33,8 @@ SHORT = {
     "make lint": "make --dry-run lint",
     "make test": "make --dry-run test",
     "sudo apt-get update && sudo apt-get install --yes": "apt-get --version #",
+    # TensorRT's package asks the driver for its version; the pretended one is there already.
+    "--editable '.[cuda]' tensorrt": "--editable '.[cuda]'",
     # There is no GPU: ONNX Runtime computes on the processor.
     "bench gate --device cuda": "bench gate --device cpu",
     "bench gpu": "bench gpu --device cpu --networks EfficientNet-Lite0 --rows 300 --batches 1 "

@@ -2,6 +2,7 @@
 
     make gpu-proof                              # build/gpu-proof/: run.sh and pieces of 60 MiB
     make gpu-proof HAVE=packages.txt            # without the packages that are there already
+    tools/gpu_proof/pack.py --add tensorrt-rtx-cu13-libs ...    # with further ones
 
 HAVE is what `pip list --format=freeze` printed on that machine. Needed there: Python 3.12 on
 x86-64 with pip, torch for CUDA 13, numpy and onnx. Everything is of HEAD, so commit first.
@@ -17,7 +18,12 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zipfile
 from pathlib import Path
+
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
@@ -37,8 +43,12 @@ PACKAGES = (
     *("networkx", "pillow", "matplotlib", "contourpy", "cycler", "fonttools", "kiwisolver"),
     *("pyparsing", "python-dateutil", "pytest", "iniconfig", "pluggy", "pytest-xdist", "execnet"),
     *("hypothesis", "sortedcontainers", "transformers", "huggingface-hub", "tokenizers", "regex"),
-    *("pyyaml", "filelock", "fsspec", "requests", "hf-xet"),
+    *("pyyaml", "filelock", "fsspec", "requests", "hf-xet", "httpx2", "httpcore2", "anyio", "h11"),
+    *("idna", "certifi", "truststore", "urllib3", "charset-normalizer", "narwhals", "tzdata"),
+    "cloudpickle",
 )
+# What torch, numpy and onnx bring along there.
+_THERE = {"torch", "numpy", "onnx", "sympy", "mpmath"}
 
 
 def pinned() -> dict[str, str]:
@@ -55,12 +65,12 @@ def there(have: Path | None) -> set[str]:
     return {re.split(r"==| @ ", line)[0].strip().replace("_", "-").lower() for line in lines}
 
 
-def fetch(wheels: Path, have: set[str]) -> None:
+def fetch(wheels: Path, have: set[str], further: list[str]) -> None:
     """The wheels, from wherever pip looks."""
     versions = pinned()
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     names = [name for name in PACKAGES if name not in have and name in versions]
-    for requirement in [f"{name}=={versions[name]}" for name in names] + [GPU]:
+    for requirement in [*(f"{name}=={versions[name]}" for name in names), GPU, *further]:
         command = [*pip, "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest"]
         command += [str(wheels), "--python-version", PYTHON, "--implementation", "cp"]
         command += [word for each in PLATFORMS for word in ("--platform", each)] + [requirement]
@@ -68,9 +78,29 @@ def fetch(wheels: Path, have: set[str]) -> None:
             # Published as source alone: all of these are of Python alone.
             command = [*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", str(wheels)]
             subprocess.run([*command, requirement], check=True)
+    missing = unmet(wheels, have | _THERE)
+    if missing:
+        sys.exit(f"PACKAGES lacks what others of it need: {', '.join(missing)}.")
     other = [path.name for path in wheels.glob("*.whl") if not _fits(path.name)]
     if other:
         sys.exit(f"These wheels do not fit Python {PYTHON} on x86-64: {', '.join(other)}.")
+
+
+def unmet(wheels: Path, have: set[str]) -> list[str]:
+    """Requirements of the wheels that neither another one meets nor the machine."""
+    place = {**default_environment(), "python_version": PYTHON, "python_full_version": PYTHON}
+    carried = {canonicalize_name(path.name.partition("-")[0]) for path in wheels.glob("*.whl")}
+    found = set()
+    for path in wheels.glob("*.whl"):
+        with zipfile.ZipFile(path) as wheel:
+            (name,) = (each for each in wheel.namelist() if each.endswith(".dist-info/METADATA"))
+            text = wheel.read(name).decode("utf-8")
+        for line in re.findall(r"^Requires-Dist: ([^\r\n]+)", text, re.MULTILINE):
+            needed = Requirement(line)
+            asked = needed.marker is None or needed.marker.evaluate({**place, "extra": ""})
+            if asked and canonicalize_name(needed.name) not in carried | have:
+                found.add(canonicalize_name(needed.name))
+    return sorted(found)
 
 
 def _fits(name: str) -> bool:
@@ -107,6 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "gpu-proof")
     parser.add_argument("--have", type=Path)
+    parser.add_argument("--add", action="append", default=[], help="a further package, as for pip")
     arguments = parser.parse_args()
     out: Path = arguments.out
     shutil.rmtree(out, ignore_errors=True)
@@ -114,7 +145,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "proof"
         (folder / "wheels").mkdir(parents=True)
-        fetch(folder / "wheels", there(arguments.have))
+        fetch(folder / "wheels", there(arguments.have), arguments.add)
         add_repository(folder)
         shutil.copy(HERE / "run.py", folder)
         whole = Path(place) / "proof.tar"
