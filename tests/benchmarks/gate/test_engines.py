@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from foldcam.runtime.contract.onnx_file import read_contract
+
 Gate = Callable[..., "subprocess.CompletedProcess[str]"]
 QUICK = ["--repeats", "6", "--rounds", "5"]
 # Ratios of milliseconds on a busy machine: what is tested is not the machine.
@@ -197,3 +199,16 @@ def test_a_device_that_is_not_there_is_said_and_the_advice_works(
     else:
         assert "is not installed" in done.stderr or "--device cpu" in done.stderr
     assert run("--device", "cpu", "--update").returncode == 0
+
+
+@pytest.mark.parametrize("device", ["tensorrt", "rtx"])
+def test_an_engine_that_answers_wrongly_is_not_gated(
+    device: str, model: Path, gate: Gate, tmp_path: Path
+) -> None:
+    if getattr(read_contract(model), "canary", None) is None:
+        pytest.skip("the model has no probe pictures")
+    measure = ["--device", device, "--model", str(model), "--baseline", "mine.json", *QUICK]
+    done = gate(*measure, "--update", PRETENDED_WRONG="1")
+    assert done.returncode == 1
+    assert "wrong" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "mine.json").exists()
