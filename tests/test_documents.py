@@ -145,7 +145,9 @@ def test_every_make_target_that_is_named_exists():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
     for path in TEXTS:
-        for code in re.findall(r"(?:`|^)(?:\S+ )*?make ([a-z-]+)", path.read_text(encoding="utf-8")):
+        for code in re.findall(
+            r"(?:`|^)(?:\S+ )*?make ([a-z-]+)", path.read_text(encoding="utf-8")
+        ):
             assert code in targets, (path.name, code)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -181,19 +182,24 @@ def test_the_walk_executes_steps_as_a_runner_would(tmp_path: Path) -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1
-    rows = [line.split("\t")[1:4] for line in (tmp_path / "out/log.tsv").read_text().splitlines()]
-    assert rows == [
-        ["first", "actions/checkout@v4", "stood in for"],
-        ["first", "greets", "ran"],
-        ["first", "sees no home of a user", "ran"],
-        ["first", "actions/upload-artifact@v4", "stood in for"],
-        ["second", "actions/download-artifact@v4", "stood in for"],
-        ["second", "grep somebody got/who", "ran"],
-        ["second", "fails", "FAILED with 1"],
-        ["second", "is left out", "left out: a step failed"],
-        ["second", "tidies up", "ran"],
-        ["third", "", "left out: its condition"],
-    ]
+    jobs = json.loads((tmp_path / "out/log.json").read_text())["jobs"]
+    found = {name: [(step["name"], step["how"]) for step in log] for name, log in jobs.items()}
+    assert found == {
+        "a.yml:first": [
+            ("actions/checkout@v4", "stood in for"),
+            ("greets", "ran"),
+            ("sees no home of a user", "ran"),
+            ("actions/upload-artifact@v4", "stood in for"),
+        ],
+        "a.yml:second": [
+            ("actions/download-artifact@v4", "stood in for"),
+            ("grep somebody got/who", "ran"),
+            ("fails", "FAILED with 1"),
+            ("is left out", "left out: a step failed"),
+            ("tidies up", "ran"),
+        ],
+        "a.yml:third": [],
+    }
     asked = (tmp_path / "out/a/second/asked.log").read_text()
     assert asked == "nvidia-smi --reset-gpu-clocks\n"
 

@@ -1,7 +1,7 @@
 """Walks through the workflows of .github as a runner would, on this machine.
 
     python tools/walk_workflows.py                       # every job; log in build/workflows/
-    python tools/walk_workflows.py --only latency.yml:jetson --set vars.JETSON_RUNNERS=true
+    python tools/walk_workflows.py --only latency.yml:jetson    # this one again
 
 Each job gets a clone of HEAD, an empty home and a clean environment; its `run:` steps are executed
 in order by bash as GitHub's runner does, conditions included. Actions are stood in for: a checkout
@@ -13,6 +13,7 @@ hours is replaced by the short forms of `SHORT`, which the log names.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -24,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+
+from foldcam.benchmarks.provenance import provenance
 
 ROOT = Path(__file__).resolve().parent.parent
 DEVICE = ROOT / "tests" / "pretended_device"
@@ -68,13 +71,13 @@ class Walk:
         folder: of everything that belongs to the job.
         values: dotted name -> what expressions find under it.
         failed: whether a step has failed.
-        log: of each step `(name, how, seconds)`.
+        log: of each step `(name, run or uses, how, seconds)`.
     """
 
     folder: Path
     values: dict[str, Any]
     failed: bool = False
-    log: list[tuple[str, str, float]] = field(default_factory=list)
+    log: list[tuple[str, str, str, float]] = field(default_factory=list)
 
     @property
     def workspace(self) -> Path:
@@ -216,8 +219,9 @@ def walk_job(job: dict[str, Any], walk: Walk, artifacts: Path, given: dict[str, 
             how = run_step(walk, step, base)
         else:
             how = stand_in(walk, step, artifacts)
-        walk.log.append((_name(step), how, time.monotonic() - begin))
-        print(f"  {_name(step)}: {how} ({walk.log[-1][2]:.0f} s)", flush=True)
+        kind = "run" if "run" in step else "uses"
+        walk.log.append((_name(step), kind, how, time.monotonic() - begin))
+        print(f"  {_name(step)}: {how} ({walk.log[-1][-1]:.0f} s)", flush=True)
 
 
 def _name(step: dict[str, Any]) -> str:
@@ -239,32 +243,41 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "workflows")
     arguments = parser.parse_args()
     out: Path = arguments.out.resolve()
-    shutil.rmtree(out, ignore_errors=True)
     values = {**USUAL, **dict(pair.split("=", 1) for pair in arguments.set)}
     given = dict(pair.split("=", 1) for pair in arguments.env)
-    lines, failed = [], False
+    log = out / "log.json"
+    if not arguments.only:
+        shutil.rmtree(out, ignore_errors=True)
+    known = json.loads(log.read_text("utf-8"))["jobs"] if log.is_file() else {}
+    failed = False
     for file in sorted(arguments.workflows.glob("*.yml")):
         workflow = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
         for name, job in workflow["jobs"].items():
-            if arguments.only and f"{file.name}:{name}" not in arguments.only:
+            place = f"{file.name}:{name}"
+            if arguments.only and place not in arguments.only:
                 continue
             matrix = job.get("strategy", {}).get("matrix", {})
             found = {**values, **{f"matrix.{key}": row[0] for key, row in matrix.items()}}
             walk = Walk(out / file.stem / name, found)
-            print(f"{file.name}: {name}", flush=True)
+            shutil.rmtree(walk.folder, ignore_errors=True)
+            print(place, flush=True)
             condition = job.get("if")
-            if condition is not None and not walk.value(condition):
-                lines.append(f"{file.name}\t{name}\t\tleft out: its condition\t")
+            if condition is None or walk.value(condition):
+                walk_job(job, walk, out / file.stem / "artifacts", given)
+                values[f"needs.{name}.result"] = "failure" if walk.failed else "success"
+            else:
                 values[f"needs.{name}.result"] = "skipped"
-                continue
-            walk_job(job, walk, out / file.stem / "artifacts", given)
-            values[f"needs.{name}.result"] = "failure" if walk.failed else "success"
             failed |= walk.failed
-            lines += [f"{file.name}\t{name}\t{step}\t{how}\t{s:.0f} s" for step, how, s in walk.log]
-            for place in (walk.workspace, walk.folder / "python"):
-                shutil.rmtree(place, ignore_errors=True)
-    (out / "log.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(f"Written to {out}: log.tsv, and output.log of each job")
+            known[place] = [
+                {"name": step, "kind": kind, "how": how, "seconds": round(seconds)}
+                for step, kind, how, seconds in walk.log
+            ]
+            for folder in (walk.workspace, walk.folder / "python"):
+                shutil.rmtree(folder, ignore_errors=True)
+            document = {**provenance(), "short_forms": SHORT, "jobs": known}
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    print(f"Written to {out}: log.json, and output.log of each job")
     sys.exit(int(failed))
 
 
