@@ -25,7 +25,7 @@ class MachineClass:
 
     Attributes:
         device: of `DEVICES`.
-        hardware: name of the GPU, or of the processor.
+        hardware: name of the GPU or of the processor; of a Jetson that of the board.
         library: what runs the graphs, with its version.
         power_mode: a Jetson's mode or a GPU's power limit; empty where there is neither.
     """
@@ -59,6 +59,9 @@ def class_of(device: str, machine: Mapping[str, Any], versions: Mapping[str, str
         versions: of the libraries that run the graphs.
     """
     hardware = machine.get("processor") if device == "cpu" else machine.get("gpu")
+    if machine.get("l4t") and machine.get("board"):
+        # `Orin` is the GPU of every Orin, from the Nano to the AGX.
+        hardware = machine["board"]
     power = str(machine.get("power_mode", ""))
     if device != "cpu" and not power and "power_limit_watts" in machine:
         power = f"{float(machine['power_limit_watts']):.0f} W"

@@ -140,8 +140,9 @@ def test_a_class_names_the_file_of_its_baseline(facts: dict[str, Any], name: str
 
 
 def test_power_mode_and_power_limit_belong_to_the_class_of_a_gpu() -> None:
-    orin = class_of("tensorrt", {"gpu": "Orin", "power_mode": "15W"}, {"tensorrt": "10.3.0"})
-    assert orin.title == "tensorrt on Orin, tensorrt 10.3.0, 15W"
+    facts = {"gpu": "Orin", "l4t": "36.4.3", "board": "Jetson Orin Nano", "power_mode": "15W"}
+    orin = class_of("tensorrt", facts, {"tensorrt": "10.3.0"})
+    assert orin.title == "tensorrt on Jetson Orin Nano, tensorrt 10.3.0, 15W"
     desktop = class_of(
         "cuda", {"gpu": "NVIDIA RTX 4090", "power_limit_watts": 450.0}, {"onnxruntime": "1.31.1"}
     )
