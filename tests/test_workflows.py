@@ -178,27 +178,27 @@ def test_the_walk_executes_steps_as_a_runner_would(tmp_path: Path) -> None:
     (tmp_path / "flows" / "a.yml").write_text(WALKED)
     done = subprocess.run(
         [sys.executable, str(ROOT / "tools" / "walk_workflows.py"), "--workflows",
-         str(tmp_path / "flows"), "--out", str(tmp_path / "out"), "--set", "vars.WHO=somebody"],
+         str(tmp_path / "flows"), "--out", str(tmp_path / "out"), "--env", "SHOWN=1", "--set", "vars.WHO=somebody"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1
     jobs = json.loads((tmp_path / "out/log.json").read_text())["jobs"]
     found = {name: [(step["name"], step["how"]) for step in log] for name, log in jobs.items()}
     assert found == {
-        "a.yml:first": [
+        "a.yml:first vars.WHO=somebody": [
             ("actions/checkout@v4", "stood in for"),
             ("greets", "ran"),
             ("sees no home of a user", "ran"),
             ("actions/upload-artifact@v4", "stood in for"),
         ],
-        "a.yml:second": [
+        "a.yml:second vars.WHO=somebody": [
             ("actions/download-artifact@v4", "stood in for"),
             ("grep somebody got/who", "ran"),
             ("fails", "FAILED with 1"),
             ("is left out", "left out: a step failed"),
             ("tidies up", "ran"),
         ],
-        "a.yml:third": [],
+        "a.yml:third vars.WHO=somebody": [],
     }
     asked = (tmp_path / "out/a/second/asked.log").read_text()
     assert asked == "nvidia-smi --reset-gpu-clocks\n"

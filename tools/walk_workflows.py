@@ -268,7 +268,8 @@ def main() -> None:
             else:
                 values[f"needs.{name}.result"] = "skipped"
             failed |= walk.failed
-            known[place] = [
+            # Walked under other conditions it is another entry.
+            known[" ".join([place, *arguments.set])] = [
                 {"name": step, "kind": kind, "how": how, "seconds": round(seconds)}
                 for step, kind, how, seconds in walk.log
             ]
