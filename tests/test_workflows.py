@@ -178,7 +178,7 @@ def test_the_walk_executes_steps_as_a_runner_would(tmp_path: Path) -> None:
     (tmp_path / "flows" / "a.yml").write_text(WALKED)
     done = subprocess.run(
         [sys.executable, str(ROOT / "tools" / "walk_workflows.py"), "--workflows",
-         str(tmp_path / "flows"), "--out", str(tmp_path / "out"), "--env", "SHOWN=1", "--set", "vars.WHO=somebody"],
+         str(tmp_path / "flows"), "--out", str(tmp_path / "out"), "--set", "vars.WHO=somebody"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1
