@@ -16,8 +16,8 @@ def gate(
         Path | None,
         typer.Option(
             help="File with what this device measured before.",
-            show_default="the one in benchmarks/baselines/ of this machine's class: device, "
-            "hardware, library version, power mode",
+            show_default="the one of this machine's class (device, hardware, library version, "
+            "power mode): in benchmarks/baselines/, or of --model beside it",
         ),
     ] = None,
     update: Annotated[

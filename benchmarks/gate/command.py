@@ -16,6 +16,7 @@ from foldcam.runtime.system.files import atomic_path
 
 if TYPE_CHECKING:
     from foldcam.benchmarks.gate.baseline import Baseline
+    from foldcam.benchmarks.gate.machine import MachineClass
     from foldcam.benchmarks.gate.run import GateOptions
     from foldcam.benchmarks.gate.subject import Subject
 
@@ -43,6 +44,16 @@ class GateFiles:
     markdown: Path | None
     history: Path | None
     plot: Path | None
+
+    def baseline_of(self, machine: MachineClass) -> Path:
+        """Where the baseline of a class of machines lies: of a model of the user's beside it."""
+        from foldcam.benchmarks.gate.baseline import FOLDER
+
+        if self.baseline is not None:
+            return self.baseline
+        if self.model is not None:
+            return self.model.with_name(f"{self.model.stem}.{machine.file_name}")
+        return FOLDER / machine.file_name
 
     def command(self, device: str, clock: str | None) -> str:
         """The command that writes the baseline of what is gated here."""
@@ -82,7 +93,7 @@ def _subject(files: GateFiles, place: Path) -> Subject:
 
 def update_baseline(files: GateFiles, options: GateOptions, as_json: bool) -> None:
     """Measure, and write the baseline."""
-    from foldcam.benchmarks.gate.baseline import FOLDER, write_baseline
+    from foldcam.benchmarks.gate.baseline import write_baseline
     from foldcam.benchmarks.gate.engines import with_engines
     from foldcam.benchmarks.gate.machine import class_of
     from foldcam.benchmarks.gate.run import measure_subject
@@ -92,8 +103,7 @@ def update_baseline(files: GateFiles, options: GateOptions, as_json: bool) -> No
         subject = with_engines(_subject(files, Path(folder)), options.device, Path(folder))
         # What everything is compared with is measured twice as long.
         found = measure_subject(subject, replace(options, repeats=2 * options.repeats))
-    name = class_of(options.device, found["machine"], found["versions"]).file_name
-    path = files.baseline or FOLDER / name
+    path = files.baseline_of(class_of(options.device, found["machine"], found["versions"]))
     write_baseline(path, found)
     if as_json:
         print_json(found)
@@ -116,11 +126,13 @@ def run_gate(files: GateFiles, options: GateOptions, clock: str | None, as_json:
     from foldcam.benchmarks.gate.subject import read_graphs, scratch, with_base
     from foldcam.runtime.bench.cli import write_document
 
+    # First what can fail at once, then the builds and the measurement.
     if files.history and files.history.exists():
         read_history(files.history)
+    if files.plot is not None:
+        import matplotlib  # noqa: F401
     with scratch() as folder:
         place = Path(folder)
-        # First what can fail at once, then the builds and the measurement.
         stored = _stored(files, options, files.command(options.device, clock))
         subject = _subject(files, place)
         if stored is None:
@@ -148,11 +160,11 @@ def run_gate(files: GateFiles, options: GateOptions, clock: str | None, as_json:
 
 def _stored(files: GateFiles, options: GateOptions, command: str) -> Baseline | None:
     """The baseline of this machine's class; None where the base is measured in its place."""
-    from foldcam.benchmarks.gate.baseline import FOLDER, read_baseline
+    from foldcam.benchmarks.gate.baseline import read_baseline
     from foldcam.benchmarks.gate.machine import class_of, library_versions, machine_now
 
     now = class_of(options.device, machine_now(options.device), library_versions(options.device))
-    path = files.baseline or FOLDER / now.file_name
+    path = files.baseline_of(now)
     if path.is_file():
         return read_baseline(path)
     if files.base is not None:

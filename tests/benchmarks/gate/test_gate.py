@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import onnxruntime
 import pytest
 
 from foldcam.benchmarks.cli import bench
-from foldcam.benchmarks.gate.baseline import read_baseline, write_baseline
+from foldcam.benchmarks.gate.baseline import FOLDER, read_baseline, write_baseline
+from foldcam.benchmarks.gate.command import GateFiles
 from foldcam.benchmarks.gate.machine import class_of
 from foldcam.benchmarks.gate.report import markdown, text
 from foldcam.benchmarks.gate.run import GateOptions, gate_document, judged, measure_subject, verdict
@@ -137,6 +139,16 @@ def test_milliseconds_under_another_governor_are_not_compared(
 )
 def test_a_class_names_the_file_of_its_baseline(facts: dict[str, Any], name: str) -> None:
     assert class_of("cpu", facts, {"onnxruntime": "1.32.0"}).file_name == name
+
+
+def test_the_baseline_of_a_users_model_lies_beside_it(tmp_path: Path) -> None:
+    nowhere = GateFiles(*[None] * 6, tmp_path, None, None, None)
+    machine = class_of("cpu", {"processor": "P"}, {"onnxruntime": "1.32.0"})
+    assert nowhere.baseline_of(machine) == FOLDER / "cpu-p-onnxruntime-1.32.0.json"
+    mine = replace(nowhere, model=tmp_path / "birds.onnx")
+    assert mine.baseline_of(machine) == tmp_path / "birds.cpu-p-onnxruntime-1.32.0.json"
+    named = replace(mine, baseline=Path("named.json"))
+    assert named.baseline_of(machine) == Path("named.json")
 
 
 def test_power_mode_and_power_limit_belong_to_the_class_of_a_gpu() -> None:
