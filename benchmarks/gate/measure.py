@@ -62,7 +62,7 @@ def measured(
 
     Returns:
         `figures` (name -> one number per repeat), `base_figures` where a base is measured along,
-        `machine`, and `clocks`, one entry per repeat.
+        `machine`, and `clocks`, one entry before and one after each repeat.
 
     Raises:
         FoldcamError: a graph cannot be run, the clocks are not at their target, or the device
@@ -108,7 +108,8 @@ def measure(
         _check_answers(subject.files[FOLDED], device)
     figures: dict[str, list[float]] = {}
     base: dict[str, list[float]] = {}
-    clocks = [clocks_now(device)] if device == "cpu" else []
+    # Counters of events are compared with what they were before.
+    clocks = [clocks_now(device)]
     gc.disable()
     for repeat in range(repeats):
         with ExitStack() as stack:
