@@ -62,7 +62,12 @@ def steps(device: str) -> list[Step]:
     found = [
         Step("doctor", [*runtime, "doctor"], 60, gpu=False),
         Step("graphs", [*foldcam, "bench", "gate", "--write-graphs", "OUT/graphs"], 90, gpu=False),
-        Step("tests", ["-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", *tests], 150),
+        Step(
+            "tests",
+            ["-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", "--junitxml", "OUT/tests.xml",
+             *tests],
+            150,
+        ),
         Step(
             "gpu",
             [*foldcam, "bench", "gpu", "--device", "DEVICE", "--rounds", "100", "--rows",
@@ -87,15 +92,16 @@ def steps(device: str) -> list[Step]:
                 f"gate-{name}",
                 [*gate, *on, *short, *file, "--out", f"OUT/gate-{name}"], 60, module=module,
             ),
+            # At no clock but a steady one: whether the check of the clocks passes here.
             Step(
                 f"clocks-{name}",
-                [*gate[:-2], *on, *file, "--repeats", "6", "--rounds", "10", "--out",
-                 f"OUT/clocks-{name}"],
+                [*gate[:-2], *on, "--repeats", "6", "--rounds", "10", "--update", "--baseline",
+                 f"OUT/clocks-{name}.json"],
                 40, module=module,
             ),
             Step(
                 f"prove-{name}",
-                [*gate, *on, *proof, "--out", f"OUT/prove-{name}"], 120, module=module,
+                [*gate, *on, *proof, "--out", f"OUT/prove-{name}"], 150, module=module,
             ),
         ]  # fmt: skip
     return found
