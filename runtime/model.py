@@ -34,6 +34,7 @@ from foldcam.runtime.forward_pass import results_of
 from foldcam.runtime.images.given import ImageLike, as_image
 from foldcam.runtime.result import Result as Result
 from foldcam.runtime.result import Timings as Timings
+from foldcam.runtime.system.turns import Turns
 
 
 class FoldedModel:
@@ -118,6 +119,14 @@ class FoldedModel:
     def contract(self) -> Contract:
         """What the model promises; where its bank is an input, with the labels of that bank."""
         return self._backend.contract
+
+    def share(self) -> None:
+        """Let several threads use the model: their passes follow one another, first come first.
+
+        To be called before they begin. A thread that has just had a pass waits for all others
+        that ask for one, so that none is starved.
+        """
+        self._turn = Turns()
 
     def use_bank(self, bank: LiveBank | Path | str) -> None:
         """Answer by another bank from the next pass on; for a model whose bank is an input.
