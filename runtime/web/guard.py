@@ -103,8 +103,7 @@ class Guard:
         reads = scope["type"] == "http" and scope["method"] in ("GET", "HEAD")
         if not reads and not same_origin(scope["headers"]):
             return PlainTextResponse("Another site may not do this.\n", 403)
-        given = not reads and scope["path"] in TAKES_BODY
-        if _has_body(headers) and not given:
+        if _has_body(headers) and scope["path"] not in TAKES_BODY:
             return PlainTextResponse("Nothing here takes a body.\n", 413)
         if login:
             return RedirectResponse("./", 303)
