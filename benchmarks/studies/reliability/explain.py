@@ -1,0 +1,113 @@
+"""What `POST /explain` adds to the work itself, for one client and for fifty at once.
+
+The same picture is read, put through the model and written as a JSON line by this process alone,
+then asked for by one client, then by fifty that ask again as soon as they are answered; the three
+take turns. Fifty clients wait for each other before one model, so a request takes as long as fifty
+pictures: what each costs is that time over fifty. The clients are a process of their own on the
+same processors.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from foldcam.benchmarks.demo.model import demo_model
+from foldcam.runtime.images.files import read_image
+from foldcam.runtime.model import FoldedModel
+from foldcam.runtime.options import ServeOptions
+from foldcam.runtime.sinks.record import answer_record
+from foldcam.runtime.system.monitor import Monitor
+from foldcam.runtime.web import LivePage
+
+CLIENTS = 50
+MOST_ADDED_MS = 2.0
+_ROUNDS = {False: 2, True: 10}
+_PICTURES = 200
+_EACH = 10
+
+
+def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> dict[str, Any]:
+    """Measure the three in turns."""
+    path = demo_model(folder.parent / "model", "224")
+    picture = next((folder.parent / "model").glob("views/*/*"))
+    own: list[float] = []
+    single: list[dict[str, float]] = []
+    together: list[dict[str, float]] = []
+    with (
+        FoldedModel.load(path, "cpu", 1) as model,
+        LivePage(ServeOptions(port=0), Monitor(), model.contract, model=model) as page,
+        subprocess.Popen(
+            [sys.executable, "-m", "foldcam.benchmarks.studies.reliability.askers",
+             page.url.rstrip("/").rpartition(":")[2], str(picture)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        ) as askers,
+    ):  # fmt: skip
+        _asked(askers, CLIENTS, 2)  # warm
+        for number in range(_ROUNDS[full]):
+            tell("rounds", number, _ROUNDS[full])
+            own += [_alone(model, picture) for _ in range(_PICTURES)]
+            single += _asked(askers, 1, _PICTURES)
+            together += _asked(askers, CLIENTS, _EACH)
+        askers.terminate()
+    tell("rounds", _ROUNDS[full], _ROUNDS[full])
+    figures = {
+        "own_ms": statistics.median(own),
+        "one_client_ms": _median(single, "took"),
+        "fifty_clients_ms": _median(together, "took"),
+        "per_picture_ms": _median(together, "took") / CLIENTS,
+        "beside_waiting_and_work_ms": statistics.median(
+            each["took"] - each["wait"] - each["read"] - each["network"] - each["write"]
+            for each in together
+        ),
+    }
+    rounded = {name: round(value, 3) for name, value in figures.items()}
+    return {
+        "passed": figures["per_picture_ms"] <= figures["own_ms"] + MOST_ADDED_MS,
+        "settings": {
+            "clients": CLIENTS, "rounds": _ROUNDS[full], "pictures": _PICTURES, "each": _EACH,
+            "picture_bytes": picture.stat().st_size,
+            "network": "EfficientNet-Lite0, input 224, one thread",
+        },
+        **rounded,
+    }  # fmt: skip
+
+
+def rows(document: dict[str, Any]) -> list[tuple[str, str]]:
+    """For the docs."""
+    clients = document["settings"]["clients"]
+    return [
+        ("p50 of a picture without a server: read, network, JSON", f"{document['own_ms']:.2f} ms"),
+        ("p50 of a request, one client", f"{document['one_client_ms']:.2f} ms"),
+        (f"p50 of a request, {clients} clients at once", f"{document['fifty_clients_ms']:.1f} ms"),
+        ("... over the number of clients", f"{document['per_picture_ms']:.2f} ms"),
+        (
+            "... what is neither waiting for others nor work, p50",
+            f"{document['beside_waiting_and_work_ms']:.2f} ms",
+        ),
+    ]
+
+
+def _alone(model: FoldedModel, picture: Path) -> float:
+    begun = time.perf_counter()
+    json.dumps(answer_record(model(read_image(picture)), embedding=False))
+    return 1e3 * (time.perf_counter() - begun)
+
+
+def _asked(askers: subprocess.Popen[str], clients: int, count: int) -> list[dict[str, float]]:
+    assert askers.stdin is not None
+    assert askers.stdout is not None
+    askers.stdin.write(f"{clients} {count}\n")
+    askers.stdin.flush()
+    answered: list[dict[str, float]] = json.loads(askers.stdout.readline())
+    return answered
+
+
+def _median(times: list[dict[str, float]], name: str) -> float:
+    return statistics.median(each[name] for each in times)
