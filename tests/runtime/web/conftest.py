@@ -119,6 +119,15 @@ def serve(contract_with: Callable[..., Contract]) -> Iterator[Callable[..., Serv
         page.__exit__(None, None, None)
 
 
+@pytest.fixture(scope="module")
+def lasting(tiny_model: Path) -> Iterator[Served]:
+    """A page with a model, that serves all examples of one test."""
+    with FoldedModel.load(tiny_model, "cpu", 1) as model:
+        monitor = Monitor()
+        with LivePage(ServeOptions(port=0), monitor, model.contract, model=model) as page:
+            yield Served(page, monitor)
+
+
 @pytest.fixture
 def living(contract_with: Callable[..., Contract], tmp_path: Path) -> tuple[Contract, Path]:
     """The contract of a model whose bank is an input, and its bank of two labels."""

@@ -290,21 +290,6 @@ def test_what_a_client_likes_best(accept, kind):
     assert preferred(accept, FORMS) == kind
 
 
-@pytest.fixture(scope="module")
-def lasting(tiny_model):
-    """A page that serves all examples of one test."""
-    from foldcam.runtime.options import ServeOptions
-    from foldcam.runtime.system.monitor import Monitor
-    from foldcam.runtime.web import LivePage
-
-    from .conftest import Served
-
-    with FoldedModel.load(tiny_model, "cpu", 1) as opened:
-        monitor = Monitor()
-        with LivePage(ServeOptions(port=0), monitor, opened.contract, model=opened) as page:
-            yield Served(page, monitor)
-
-
 HEADERS = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=40)
 WORDS = st.sampled_from(
     ["as", "map", "embedding", "png", "json", "contrast", "true", "&", "=", "%"]
