@@ -73,6 +73,7 @@ class FoldedModel:
         *,
         library: Library | None = None,
         cuda_graph: bool | None = None,
+        server: str | None = None,
     ) -> FoldedModel:
         """Load a folded `.onnx`, or an engine.
 
@@ -82,6 +83,7 @@ class FoldedModel:
             threads: the number of CPU threads; None leaves it to the library.
             library: None takes TensorRT for an engine and ONNX Runtime for an `.onnx`.
             cuda_graph: whether runs on a GPU are captured; None does so in TensorRT alone.
+            server: the address of the model on an inference server that runs it.
 
         Raises:
             FoldcamError: as `runtime.backends.open_backend`, which describes all
@@ -89,7 +91,9 @@ class FoldedModel:
         """
 
         def again() -> Backend:
-            return open_backend(path, provider, threads, library=library, cuda_graph=cuda_graph)
+            return open_backend(
+                path, provider, threads, library=library, cuda_graph=cuda_graph, server=server
+            )
 
         return cls.of_file(path, again, again)
 

@@ -31,6 +31,7 @@ def open_backend(
     cuda_graph: bool | None = None,
     build: bool = False,
     line: BuildLine | None = None,
+    server: str | None = None,
 ) -> Backend:
     """Load a folded model, or an engine of one, into the library that is to run it.
 
@@ -46,13 +47,29 @@ def open_backend(
             TensorRT alone. Where it cannot be done, that is said on standard error.
         build: whether a missing engine may be built, which takes minutes.
         line: where the progress of a build is shown.
+        server: the address of the model on an inference server that runs it, such as
+            `http://host:8000/birds`; no library, provider, threads or graph is chosen then.
 
     Raises:
         FoldcamError: not a folded model, its tensors are not those promised, the
             library is missing or refuses the file, the engine does not fit, the
-            provider is unavailable, or the bank beside the model cannot be used.
+            provider is unavailable, the bank beside the model cannot be used, or the server is
+            away or runs another model.
     """
     path = Path(path)
+    if server is not None:
+        chosen = [each for each in (library, threads, cuda_graph) if each is not None]
+        if chosen or provider != "auto" or build:
+            raise FoldcamError(
+                "A server runs the model in its own way: leave out --backend, --provider, "
+                "--threads, --cuda-graph and --build, or --server."
+            )
+        from foldcam.runtime.backends.choice import is_engine
+        from foldcam.runtime.backends.kserve.backend import KServeBackend
+
+        if is_engine(path):
+            raise FoldcamError(f"{path} is an engine, and --server needs the .onnx that is served.")
+        return KServeBackend(path, server)
     if provider not in PROVIDERS:
         raise FoldcamError(f"{provider!r} is no provider: use one of {', '.join(PROVIDERS)}.")
     if library is not None and library not in LIBRARIES:

@@ -74,6 +74,12 @@ KEYS = (
         "--provider",
     ),
     Key(
+        "model.server",
+        "Runs the model on an inference server (KServe v2 over HTTP, such as Triton) that has the "
+        "same file, see `runtime deploy`; without a name in the address it has the file's.",
+        "--server", example='"http://host:8000/birds"',
+    ),
+    Key(
         "model.threads",
         "Limits the number of CPU threads; by default the library decides.",
         "--threads", low=1, high=4096, example="2",

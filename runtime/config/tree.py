@@ -28,6 +28,7 @@ class ModelOptions:
 
     Attributes:
         path: a folded `.onnx` or its `.engine`; None looks for one.
+        server: the address of the model on an inference server that runs it; None runs it here.
         backend: the library; None takes TensorRT for an engine, else ONNX Runtime.
         provider: what ONNX Runtime computes on.
         threads: on the CPU; None leaves it to the library.
@@ -47,6 +48,7 @@ class ModelOptions:
     unknown: bool = True
     unknown_below: float | None = None
     gallery: str | None = None
+    server: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

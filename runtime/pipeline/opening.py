@@ -238,7 +238,7 @@ def _backend(path: Path, config: RunConfig, build: bool = False) -> Backend:
     try:
         return open_backend(
             path, options.provider, options.threads, library=options.backend,
-            cuda_graph=options.cuda_graph, build=build, line=BuildLine(),
+            cuda_graph=options.cuda_graph, build=build, line=BuildLine(), server=options.server,
         )  # fmt: skip
     except BuildAbandonedError:
         # The interpreter's own end would free what the builder's thread still uses.
