@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -25,6 +26,14 @@ def deploy(
         typer.Option(
             metavar="DIR",
             help="Writes the model into this model repository of Triton Inference Server.",
+        ),
+    ] = None,
+    deepstream: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Writes a secondary nvinfer of DeepStream into a folder here: its configuration, "
+            "the model, and a probe that reads label, similarity and map.",
         ),
     ] = None,
     name: Annotated[
@@ -54,13 +63,22 @@ def deploy(
     """Write what a serving stack needs to run a folded model.
 
     Example: runtime deploy birds.onnx --triton models/ --platform tensorrt
+
+    Example: runtime deploy birds.onnx --deepstream pipeline/
     """  # fmt: skip
+    from foldcam.runtime.deploy.deepstream import DeepStreamOptions, write_deepstream
     from foldcam.runtime.deploy.triton import TritonOptions, write_repository
 
-    if triton is None:
-        raise typer.BadParameter("give --triton DIR.")
-    options = TritonOptions(platform.value, name, max_batch, delay)
-    written = {"triton": str(write_repository(model, triton, options))}
+    if triton is None and deepstream is None:
+        raise typer.BadParameter("give --triton DIR or --deepstream DIR.")
+    written: dict[str, str] = {}
+    if triton is not None:
+        options = TritonOptions(platform.value, name, max_batch, delay)
+        written["triton"] = str(write_repository(model, triton, options))
+    if deepstream is not None:
+        folder, note = write_deepstream(model, deepstream, DeepStreamOptions(name, max_batch))
+        written["deepstream"] = str(folder)
+        print(f"note: {note}", file=sys.stderr)
     if json:
         print_json(written)
     else:

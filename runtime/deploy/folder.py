@@ -12,10 +12,12 @@ from pathlib import Path
 
 from foldcam.runtime.contract.external_data import checked_places
 from foldcam.runtime.contract.onnx_file import read_header
+from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.files import user_errors_for
+from foldcam.runtime.system.text import printable
 
-MARK = "README.md"
+MARK, LABELS = "README.md", "labels.txt"
 _FIRST_LINE = "<!-- Written by `runtime deploy`, which replaces this folder. -->"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
@@ -52,6 +54,13 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 def write_readme(folder: Path, text: str) -> None:
     """The README, whose first line says that the folder is a deployment's."""
     (folder / MARK).write_text(f"{_FIRST_LINE}\n{text}", encoding="utf-8")
+
+
+def write_labels(folder: Path, contract: Contract) -> None:
+    """One line per row of the bank, if its rows have labels."""
+    if contract.labels:
+        lines = (printable(run.name) for run in contract.labels for _ in range(run.count))
+        (folder / LABELS).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def copy_model(model: Path, target: Path) -> None:

@@ -13,7 +13,14 @@ from typing import Literal, get_args
 from foldcam.runtime.contract.onnx_file import TensorInfo, read_contract
 from foldcam.runtime.contract.schema import EMBEDDING, IMAGE, Contract
 from foldcam.runtime.contract.tensors import expected_tensors, further_inputs
-from foldcam.runtime.deploy.folder import checked_name, copy_model, whole_folder, write_readme
+from foldcam.runtime.deploy.folder import (
+    LABELS,
+    checked_name,
+    copy_model,
+    whole_folder,
+    write_labels,
+    write_readme,
+)
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.files import sha256_of_file
 from foldcam.runtime.system.text import printable
@@ -22,7 +29,6 @@ Platform = Literal["onnx", "tensorrt"]
 PLATFORMS: tuple[Platform, ...] = get_args(Platform)
 SHA256 = "foldcam_sha256"
 """The parameter by which a client knows which file is served."""
-LABELS = "labels.txt"
 _BACKENDS: dict[Platform, str] = {"onnx": "onnxruntime", "tensorrt": "tensorrt"}
 _TYPES = {"float32": "TYPE_FP32", "uint8": "TYPE_UINT8", "int32": "TYPE_INT32"}
 
@@ -72,9 +78,7 @@ def write_repository(model: Path, repository: Path, options: TritonOptions) -> P
         copy_model(model, folder / "1" / "model.onnx")
         config = config_text(contract, name, digest, options)
         (folder / "config.pbtxt").write_text(config, encoding="ascii")
-        if contract.labels:
-            lines = (printable(run.name) for run in contract.labels for _ in range(run.count))
-            (folder / LABELS).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        write_labels(folder, contract)
         write_readme(folder, _readme(contract, name, digest, options))
     return repository / name
 
