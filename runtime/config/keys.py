@@ -70,7 +70,8 @@ KEYS = (
     Key(
         "model.provider",
         "Chooses what ONNX Runtime computes on. auto takes CUDA where it works and the CPU "
-        "otherwise; tensorrt is ONNX Runtime's own TensorRT provider.",
+        "otherwise; tensorrt is ONNX Runtime's own TensorRT provider, and rtx its plugin for "
+        "TensorRT-RTX, where that is installed.",
         "--provider",
     ),
     Key(

@@ -19,7 +19,7 @@ from foldcam.runtime.output_options import OutputOptions, RecordingOptions
 from foldcam.runtime.system.logs import LogFormat, LogLevel
 
 BackendName = Literal["auto", "tensorrt", "onnxruntime"]
-ProviderName = Literal["auto", "cpu", "cuda", "tensorrt"]
+ProviderName = Literal["auto", "cpu", "cuda", "tensorrt", "rtx"]
 
 
 @dataclass(frozen=True)
