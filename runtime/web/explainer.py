@@ -22,8 +22,8 @@ from foldcam.runtime.images.files import decode_image
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.images.small import fitted
 from foldcam.runtime.model import FoldedModel
+from foldcam.runtime.record import answer_record
 from foldcam.runtime.result import Result
-from foldcam.runtime.sinks.record import answer_record
 from foldcam.runtime.system.strict_json import strict_json
 
 SIDE = 1600

@@ -22,7 +22,7 @@ from foldcam.benchmarks.demo.model import demo_model
 from foldcam.runtime.images.files import read_image
 from foldcam.runtime.model import FoldedModel
 from foldcam.runtime.options import ServeOptions
-from foldcam.runtime.sinks.record import answer_record
+from foldcam.runtime.record import answer_record
 from foldcam.runtime.system.monitor import Monitor
 from foldcam.runtime.web import LivePage
 
