@@ -57,7 +57,7 @@ def deploy(
             min=0,
             max=1_000_000,
         ),
-    ] = 2000,
+    ] = 500,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Write what a serving stack needs to run a folded model.

@@ -48,7 +48,7 @@ class TritonOptions:
     platform: Platform = "onnx"
     name: str | None = None
     max_batch: int = 8
-    delay_us: int = 2000
+    delay_us: int = 500
 
 
 def write_repository(model: Path, repository: Path, options: TritonOptions) -> Path:

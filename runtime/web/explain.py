@@ -144,7 +144,7 @@ class _Explain:
         """Why a picture of which so many bytes have come is not read on."""
         if size > MAX_UPLOAD:
             return _RefusedError(
-                413, f"The picture has more than {MAX_UPLOAD >> 20} MiB: make it smaller.",
+                413, f"The picture has more than {MAX_UPLOAD >> 20} MiB: send a smaller one.",
                 connection="close",
             )  # fmt: skip
         if self._held + part > MAX_TOGETHER or self._waiting >= MOST_WAITING:

@@ -33,7 +33,7 @@ def test_the_configuration_has_the_tensors_of_the_contract(tiny_model, tmp_path,
         "embedding": (11, [3]), "heatmap": (11, [1, 2, 2]), "neighbor": (8, [2]),
         "similarity": (11, [2]),
     }  # fmt: skip
-    assert config.dynamic_batching.max_queue_delay_microseconds == 2000
+    assert config.dynamic_batching.max_queue_delay_microseconds == 500
     assert [each.batch_size for each in config.model_warmup] == [1, 8]
     assert config.model_warmup[0].inputs[0].value.random_data
     (parameter,) = config.parameters
