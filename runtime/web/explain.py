@@ -84,10 +84,9 @@ class _Explain:
         held = 0
         try:
             question = _question(QueryParams(scope["query_string"]), Request(scope))
-            data = await self._upload(receive)
-            held = len(data)
-            explained = await self._explained(data, question, receive)
-            del data
+            picture = [await self._upload(receive)]
+            held = len(picture[0])
+            explained = await self._explained(picture, question, receive)
             self._held += len(explained.body) - held
             held = len(explained.body)
             await _send(explained, send)
@@ -158,15 +157,15 @@ class _Explain:
             retry_after=str(max(1, min(60, seconds))),
         )  # fmt: skip
 
-    async def _explained(self, data: bytes, question: Question, receive: Receive) -> Explained:
+    async def _explained(
+        self, picture: list[bytes], question: Question, receive: Receive
+    ) -> Explained:
         if self._waiting >= MOST_WAITING:
             raise self._overload()
         self._waiting += 1
         gone = asyncio.ensure_future(_until_gone(receive))
         try:
-            work = self._executor.submit(
-                self._explainer.answer, data, question, time.perf_counter()
-            )
+            work = self._executor.submit(self._answer, picture, question, time.perf_counter())
             done = asyncio.wrap_future(work)
             either: set[asyncio.Future[Any]] = {done, gone}
             await asyncio.wait(either, timeout=WAIT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
@@ -179,8 +178,13 @@ class _Explain:
         except FoldcamError as error:
             raise _RefusedError(503, str(error), retry_after="10") from error
         finally:
+            # What was taken out stays in the executor's queue until its turn; its bytes do not.
+            picture.clear()
             self._waiting -= 1
             gone.cancel()
+
+    def _answer(self, picture: list[bytes], question: Question, since: float) -> Explained:
+        return self._explainer.answer(picture.pop(), question, since)
 
 
 async def _until_gone(receive: Receive) -> None:

@@ -203,6 +203,11 @@ def test_the_picture_of_a_client_that_went_away_is_not_computed(served, model, m
     monkeypatch.setattr(
         explainer, "answer", lambda *given: answered.append(1) or answer(*given)
     )  # fmt: skip
+    executor, pictures = served.page._executors[-1], []
+    submit = executor.submit
+    monkeypatch.setattr(
+        executor, "submit", lambda work, *given: pictures.append(given[0]) or submit(work, *given)
+    )
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(served.get, "/explain", "POST", png())
         until(lambda: route(served)._waiting == 1)
@@ -210,6 +215,7 @@ def test_the_picture_of_a_client_that_went_away_is_not_computed(served, model, m
         until(lambda: route(served)._waiting == 2)
         leaver.close()
         until(lambda: route(served)._waiting == 1)
+        assert pictures[1:] == [[]]  # nothing of it is kept in the queue
         release.set()
         assert first.result().status == 200
     assert len(answered) == 1
