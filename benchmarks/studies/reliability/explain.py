@@ -41,6 +41,8 @@ def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> di
     own: list[list[float]] = []
     single: list[list[dict[str, float]]] = []
     together: list[list[dict[str, float]]] = []
+    own_processor: list[float] = []
+    served_processor: list[float] = []
     with (
         FoldedModel.load(path, "cpu", 1) as model,
         LivePage(ServeOptions(port=0), Monitor(), model.contract, model=model) as page,
@@ -53,9 +55,15 @@ def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> di
         _asked(askers, CLIENTS, 2)  # warm
         for number in range(_ROUNDS[full]):
             tell("rounds", number, _ROUNDS[full])
+            spent = [time.process_time()]
             own.append([_alone(model, picture) for _ in range(_PICTURES)])
+            spent.append(time.process_time())
             single.append(_asked(askers, 1, _PICTURES))
+            spent.append(time.process_time())
             together.append(_asked(askers, CLIENTS, _EACH))
+            spent.append(time.process_time())
+            own_processor.append(1e3 * (spent[1] - spent[0]) / _PICTURES)
+            served_processor.append(1e3 * (spent[3] - spent[2]) / (CLIENTS * _EACH))
         askers.terminate()
     tell("rounds", _ROUNDS[full], _ROUNDS[full])
     without = [statistics.median(times) for times in own]
@@ -69,6 +77,8 @@ def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> di
         "added_ms": statistics.median(added),
         "added_low_ms": statistics.quantiles(added)[0],
         "added_high_ms": statistics.quantiles(added)[2],
+        "own_processor_ms": statistics.median(own_processor),
+        "served_processor_ms": statistics.median(served_processor),
         "added_to_one_ms": statistics.median(
             each - alone for each, alone in zip(one, without, strict=True)
         ),
@@ -97,6 +107,11 @@ def rows(document: dict[str, Any]) -> list[tuple[str, str]]:
             f"(median of {document['settings']['rounds']} rounds; quartiles)",
             f"{document['added_ms']:.2f} ms ({document['added_low_ms']:.2f} to "
             f"{document['added_high_ms']:.2f})",
+        ),
+        (
+            "processor time of a picture without a server, and of this process for one of "
+            f"{clients} clients'",
+            f"{document['own_processor_ms']:.2f} ms, {document['served_processor_ms']:.2f} ms",
         ),
     ]
 
