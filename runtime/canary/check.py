@@ -28,7 +28,12 @@ class WrongAnswersError(FoldcamError):
 
 
 def checked(
-    backend: Backend, path: Path, sha256: str | None = None, *, accept_wrong: bool = False
+    backend: Backend,
+    path: Path,
+    sha256: str | None = None,
+    *,
+    accept_wrong: bool = False,
+    served: bool = False,
 ) -> Backend:
     """A backend that answers rightly; shown the probe pictures unless it passed before.
 
@@ -38,6 +43,8 @@ def checked(
         sha256: of that file; None reads it.
         accept_wrong: whether wrong answers are warned of and not refused; they are found in
             `accepted_wrong_of` then, and nothing is remembered.
+        served: whether a server runs the file; it may do so by another engine the next time, so
+            that nothing is remembered.
 
     Returns:
         The backend.
@@ -49,15 +56,16 @@ def checked(
     if backend.contract.canary is None:
         return backend
     try:
-        place = passed_path(sha256 or hash_of(path), backend)
-        if has_passed(place):
+        place = None if served else passed_path(sha256 or hash_of(path), backend)
+        if place is not None and has_passed(place):
             return backend
         verdict = probe(backend)
         assert verdict is not None
         if verdict.right:
-            remember(place, backend, verdict)
+            if place is not None:
+                remember(place, backend, verdict)
             return backend
-        sentence = wrong_sentence(backend, path, verdict)
+        sentence = wrong_sentence(backend, path, verdict, served=served)
         if not accept_wrong:
             raise WrongAnswersError(
                 f"{sentence} (`runtime run`, build, bench and gate use it all the same with "
@@ -80,21 +88,26 @@ def accepted_wrong_of(backend: object) -> str | None:
     return found
 
 
-def wrong_sentence(backend: Runs, path: Path, verdict: ProbeVerdict) -> str:
+def wrong_sentence(
+    backend: Runs, path: Path, verdict: ProbeVerdict, *, served: bool = False
+) -> str:
     """What is wrong and what helps, without a full stop."""
     return (
         f"{path} answers wrongly in {backend.name} on {backend.device} "
         f"({verdict.pictures} probe pictures in {verdict.precision}): "
-        f"{'; '.join(verdict.failures)}: {_remedy(backend, path, verdict)}"
+        f"{'; '.join(verdict.failures)}: {_remedy(backend, path, verdict, served)}"
     )
 
 
-def _remedy(backend: Runs, path: Path, verdict: ProbeVerdict) -> str:
+def _remedy(backend: Runs, path: Path, verdict: ProbeVerdict, served: bool) -> str:
     precise = {
         "fp32": "",
         "fp16": "export the model with --precision fp32, ",
         "int8": "calibrate the model with more layers in --keep-float, ",
     }[verdict.precision]
+    if served:
+        remedy = "serve the .onnx itself (runtime deploy --platform onnx), or leave out --server"
+        return f"{precise}{remedy}"
     if not backend.name.startswith("onnxruntime"):
         return f"{precise}use another TensorRT, or run the .onnx with --backend onnxruntime"
     if backend.device != "cpu":

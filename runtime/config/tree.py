@@ -19,7 +19,7 @@ from foldcam.runtime.output_options import OutputOptions, RecordingOptions
 from foldcam.runtime.system.logs import LogFormat, LogLevel
 
 BackendName = Literal["auto", "tensorrt", "onnxruntime"]
-ProviderName = Literal["auto", "cpu", "cuda", "tensorrt"]
+ProviderName = Literal["auto", "cpu", "cuda", "tensorrt", "rtx"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class ModelOptions:
 
     Attributes:
         path: a folded `.onnx` or its `.engine`; None looks for one.
+        server: the address of the model on an inference server that runs it; None runs it here.
         backend: the library; None takes TensorRT for an engine, else ONNX Runtime.
         provider: what ONNX Runtime computes on.
         threads: on the CPU; None leaves it to the library.
@@ -49,6 +50,7 @@ class ModelOptions:
     unknown: bool = True
     unknown_below: float | None = None
     gallery: str | None = None
+    server: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
