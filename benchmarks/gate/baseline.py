@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from foldcam.benchmarks.localization.report import write_json
-from foldcam.runtime.contract.fields import Fields
+from foldcam.benchmarks.gate.machine import MachineClass, class_of
+from foldcam.runtime.bench.cli import write_document
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.documents import Finite, Versioned, read_document
 
 FOLDER = Path(__file__).resolve().parent.parent / "baselines"
 _SCHEMA_VERSION = 1
 _MOST_REPEATS = 10_000
-# What must be the same before milliseconds are compared.
-_MODE = ("processor", "gpu", "machine", "power_mode", "l4t", "governor")
+# Beside the class, what must be the same before milliseconds are compared.
+_MODE = ("machine", "l4t", "governor")
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Baseline:
 
     Attributes:
         subject: what was measured, in words.
-        device: `cpu` or `cuda`.
+        device: of `DEVICES`.
         machine: its facts.
         versions: of the libraries that ran it.
         figures: name -> one number per repeat.
@@ -36,19 +37,33 @@ class Baseline:
     device: str
     machine: dict[str, Any]
     versions: dict[str, str]
-    figures: dict[str, list[float]]
-    where: str
+    figures: dict[str, list[Finite]]
+    where: str = ""
 
-    def same_mode(self, machine: Mapping[str, Any], versions: Mapping[str, str]) -> str:
+    @property
+    def machine_class(self) -> MachineClass:
+        """The class of the machine that was measured."""
+        return class_of(self.device, self.machine, self.versions)
+
+    def check(self, subject: str, machine: MachineClass) -> None:
+        """Refuse to be compared with anything else.
+
+        Raises:
+            FoldcamError: it is of another subject or class of machine.
+        """
+        for ours, theirs in ((subject, self.subject), (machine.title, self.machine_class.title)):
+            if ours != theirs:
+                raise FoldcamError(
+                    f"{self.where} is a baseline of {theirs!r} and not of {ours!r}: name another "
+                    "with --baseline, or write it again."
+                )
+
+    def same_mode(self, machine: Mapping[str, Any]) -> str:
         """Empty where milliseconds can be compared with it, else what is different."""
         for key in _MODE:
             ours, theirs = machine.get(key), self.machine.get(key)
             if ours != theirs:
                 return f"the {key} is {ours or 'unknown'} and was {theirs or 'unknown'}"
-        for name in sorted({*self.versions, *versions}):
-            ours, theirs = versions.get(name, "absent"), self.versions.get(name, "absent")
-            if ours != theirs:
-                return f"{name} is {ours} and was {theirs}"
         return ""
 
 
@@ -56,35 +71,26 @@ def read_baseline(path: Path) -> Baseline:
     """Read a baseline file.
 
     Raises:
-        FoldcamError: it is missing or is none, with the command that writes one.
+        FoldcamError: it is missing or is none.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise FoldcamError(
-            f"There is no baseline {path}: write one on this device with foldcam bench gate "
-            "--update."
-        ) from None
+        raise FoldcamError(f"There is no baseline {path}.") from None
     except (OSError, ValueError, RecursionError) as error:
         raise FoldcamError(f"{path} is no baseline: {error}.") from None
-    fields = Fields(document, where=str(path))
-    if fields.integer("schema_version") != _SCHEMA_VERSION:
-        fields.fail("schema_version", f"is not {_SCHEMA_VERSION}: write it again with --update")
-    fields.section("figures")
-    figures = {
-        name: fields.section("figures").numbers(name, len(values))
-        for name, values in document["figures"].items()
-        if isinstance(values, list) and 0 < len(values) <= _MOST_REPEATS
-    }
-    fields.section("machine")
-    return Baseline(
-        subject=fields.text("subject"),
-        device=fields.text("device"),
-        machine=dict(document["machine"]),
-        versions=fields.texts("versions"),
-        figures=figures,
-        where=str(path),
-    )
+    if read_document(Versioned, document, str(path)).schema_version != _SCHEMA_VERSION:
+        raise FoldcamError(
+            f"{path}: schema_version is not {_SCHEMA_VERSION}: write it again with --update."
+        )
+    figures = document.get("figures")
+    if isinstance(figures, dict):
+        document["figures"] = {
+            name: values
+            for name, values in figures.items()
+            if isinstance(values, list) and 0 < len(values) <= _MOST_REPEATS
+        }
+    return replace(read_document(Baseline, document, str(path)), where=str(path))
 
 
 def write_baseline(path: Path, document: Mapping[str, Any]) -> None:
@@ -95,4 +101,4 @@ def write_baseline(path: Path, document: Mapping[str, Any]) -> None:
         document: with `subject`, `device`, `machine`, `versions`, `figures`, and what tells
             where it comes from.
     """
-    write_json(path, {**document, "schema_version": _SCHEMA_VERSION})
+    write_document(path, {**document, "schema_version": _SCHEMA_VERSION})

@@ -22,7 +22,7 @@ from foldcam.runtime.system.key import key
 from foldcam.runtime.system.logs import LogFormat, LogLevel
 
 BackendName = Literal["auto", "tensorrt", "onnxruntime"]
-ProviderName = Literal["auto", "cpu", "cuda", "tensorrt"]
+ProviderName = Literal["auto", "cpu", "cuda", "tensorrt", "rtx"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class ModelOptions:
     provider: ProviderName = key(
         "auto",
         "Chooses what ONNX Runtime computes on. auto takes CUDA where it works and the CPU "
-        "otherwise; tensorrt is ONNX Runtime's own TensorRT provider.",
+        "otherwise; tensorrt is ONNX Runtime's own TensorRT provider, and rtx its plugin for "
+        "TensorRT-RTX, where that is installed.",
         "--provider",
     )
     threads: Annotated[int, Meta(ge=1, le=4096)] | None = key(
@@ -57,6 +58,12 @@ class ModelOptions:
     )
     build: bool = key(
         False, "Lets backend tensorrt build a missing engine, which takes minutes.", "--build"
+    )
+    accept_wrong: bool = key(
+        False,
+        "Runs a model or engine that answers its probe pictures wrongly on this machine, with a "
+        "warning each time, in place of refusing it.",
+        "--accept-wrong",
     )
     unknown: bool = key(
         True,
@@ -77,6 +84,14 @@ class ModelOptions:
         "by default MODEL.gallery beside the model, where there is one.",
         "--gallery",
         '"model.gallery"',
+    )
+    server: str | None = key(
+        None,
+        "Runs the model on an inference server (KServe v2 over HTTP, such as Triton) that has the "
+        "same file, see `runtime deploy`; without a name in the address it has the file's.",
+        "--server",
+        '"http://host:8000/birds"',
+        secret=True,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from foldcam.runtime.contract.canary import PROBES_VERSION, ProbesVersion
 from foldcam.runtime.contract.schema import OPTIONAL_OUTPUTS, SCHEMA_VERSION, Contract, check_size
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.documents import KeyProblem, Versioned, read_document
@@ -35,6 +36,10 @@ def parse_contract(text: str, where: str) -> Contract:
             f"{where} has schema version {version} and this foldcam reads {SCHEMA_VERSION}: export "
             "the model again, or install the foldcam that wrote it."
         )
+    probes = document.get("canary")
+    if probes is not None:
+        made = read_document(ProbesVersion, probes, f"{where}: canary").version
+        document["canary"] = probes if made == PROBES_VERSION else None
     contract = read_document(Contract, document, where, _WHOLE)
     # A later foldcam may have added outputs, which nobody reads; an older one had none.
     named = contract.optional_outputs if contract.explanation else ()

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from msgspec import Meta, Struct, to_builtins
 
 from foldcam.runtime.contract.bank_storage import BankStorage
+from foldcam.runtime.contract.canary import PROBES_VERSION, Canary
 from foldcam.runtime.contract.unknown import UnknownRule
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing, Side
@@ -234,6 +235,8 @@ class Contract:
         query: whether the model has the input `query`, a direction in place of the bank's.
         scores: of a classifier, whose rows are its classes, what `embedding` and `similarity`
             are: `logits`, or what was made of them. None where similarities are cosines.
+        canary: what the float model answered to probe pictures; None in files of before there
+            were any.
     """
 
     preprocessing: Preprocessing
@@ -257,6 +260,7 @@ class Contract:
     bank_input: BankInput | None = None
     query: bool = False
     scores: ScoreKind | None = None
+    canary: Canary | None = None
 
     def __post_init__(self) -> None:
         ends = np.cumsum([run.count for run in self.labels], dtype=np.int64)
@@ -285,6 +289,9 @@ class Contract:
         if self.bank.storage is not None:
             with within("bank.storage"):
                 self.bank.storage.check(rows, self.bank.channels)
+        if self.canary is not None:
+            with within("canary"):
+                self.canary.check()
         if rule is not None and continuous:
             raise KeyProblem("unknown", "is given although the outcome is continuous")
         if rule is not None and rule.bank_sha256 != self.bank.sha256:
@@ -362,6 +369,8 @@ class Contract:
             document["bank"].pop("storage", None)
         if self.explanation is None:
             del document["optional_outputs"]
+        if self.canary is not None:
+            document["canary"]["version"] = PROBES_VERSION
         try:
             text = json.dumps(
                 document,
@@ -403,5 +412,8 @@ def check_size(text: str, runs: int, where: str) -> None:
 
 
 def _plain(value: object) -> object:
-    """A number of NumPy as one of Python."""
-    return float(value) if isinstance(value, float) else str(value)
+    """NumPy's numbers and texts as those of Python, which they inherit from."""
+    for kind in (float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    raise TypeError(f"{type(value).__name__} is no value of JSON")

@@ -207,12 +207,13 @@ def _reason(message: str, kind: Any, value: Any, names: dict[str, str]) -> str:
     if found := re.fullmatch(_LENGTH, message):
         what = {"array": "values", "object": "entries"}.get(found[1], "characters")
         limit = found[2] or _LIMITS.get(found[3].strip(), "")
-        verb = "is" if found[4] == "1" else "are"
-        return f"has {len(value)} {what} where {limit}{found[4]} {verb} needed"
+        verb = (
+            f"{'is' if found[4] == '1' else 'are'} {'allowed' if limit == 'at most ' else 'needed'}"
+        )
+        return f"has {len(value)} {what} where {limit}{found[4]} {verb}"
     if found := re.fullmatch(r"Expected `\w+` ([<>]=?) (\S+)", message):
         limit = _LIMITS[found[1]] + found[2].removesuffix(".0")
-        verb = "allowed" if "<" in found[1] else "needed"
-        return f"is {given} where {limit} is {verb}"
+        return f"is {given} where {limit} is {'allowed' if '<' in found[1] else 'needed'}"
     if found := re.fullmatch(r"(?s)Expected `str` matching regex '\^?(.*?)(?:\\\\Z)?'", message):
         return f"is {given} where text of the form {found[1]} is needed"
     return "is too large" if "out of range" in message else message
