@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 from safetensors.numpy import save_file
 
 from foldcam.export.bank_arrays import (
@@ -258,14 +259,12 @@ class Bank:
         return _assembled(path, *read_arrays(path))
 
 
-@dataclass(frozen=True)
-class _Outcome:
+class _Outcome(Struct, frozen=True):
     tau: Finite
     transform: Transform
 
 
-@dataclass(frozen=True)
-class _Header:
+class _Header(Struct, frozen=True):
     labels: tuple[LabelRun, ...]
     objective: str
     channel_rule: Literal["all", "positive"]

@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from foldcam.runtime.bank.live_bank import HASH_BYTES, LiveBank
 from foldcam.runtime.contract.schema import LabelRuns
@@ -31,8 +31,7 @@ _READ = {_EMBEDDINGS: ("F32", 2), _HASHES: ("U8", 2), _NAMES: ("U8", 1), _MEAN: 
 _UNIT = 1e-3
 
 
-@dataclass(frozen=True)
-class _About:
+class _About(Struct, frozen=True):
     labels: LabelRuns
     network_sha256: str
 

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 from foldcam.runtime.system.documents import Finite, KeyProblem, Natural, within
 
@@ -85,8 +85,7 @@ class Canary:
                 answer.check()
 
 
-@dataclass(frozen=True)
-class ProbesVersion:
+class ProbesVersion(Struct, frozen=True):
     """What is read of the section before the rest."""
 
     version: Natural

@@ -11,11 +11,11 @@ import json
 import math
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
+from msgspec import Struct
 
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.documents import Natural, read_document
@@ -40,8 +40,7 @@ class Placed(NamedTuple):
     offset: int
 
 
-@dataclass(frozen=True)
-class _Entry:
+class _Entry(Struct, frozen=True):
     """What a header says of an array."""
 
     dtype: str

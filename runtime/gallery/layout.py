@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from foldcam.runtime.contract.tensor_file import TensorFile
 from foldcam.runtime.errors import FoldcamError
@@ -35,8 +36,7 @@ ARRAYS = {
 """dtype and number of dimensions of each array."""
 
 
-@dataclass(frozen=True)
-class _About:
+class _About(Struct, frozen=True):
     bank_sha256: str
 
 

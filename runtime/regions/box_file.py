@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.sources import Frame
@@ -21,8 +20,7 @@ MAX_BOXES = 10_000
 _Box = tuple[Finite, Finite, Finite, Finite]
 
 
-@dataclass(frozen=True)
-class _Line:
+class _Line(Struct, frozen=True):
     boxes: Annotated[tuple[_Box, ...], Meta(max_length=MAX_BOXES)]
     name: str | None = None
     frame: Natural | None = None

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -53,8 +53,7 @@ class KeyProblem(FoldcamError, ValueError):  # noqa: N818  (its parts go into ot
         super().__init__(message or f"{self.key or 'It'} {self.reason}.")
 
 
-@dataclass(frozen=True)
-class Versioned:
+class Versioned(msgspec.Struct, frozen=True):
     """What is read of a document before the rest: whether this foldcam knows its form."""
 
     schema_version: Natural
@@ -207,10 +206,9 @@ def _reason(message: str, kind: Any, value: Any, names: dict[str, str]) -> str:
     if found := re.fullmatch(_LENGTH, message):
         what = {"array": "values", "object": "entries"}.get(found[1], "characters")
         limit = found[2] or _LIMITS.get(found[3].strip(), "")
-        verb = (
-            f"{'is' if found[4] == '1' else 'are'} {'allowed' if limit == 'at most ' else 'needed'}"
-        )
-        return f"has {len(value)} {what} where {limit}{found[4]} {verb}"
+        verb = "is" if found[4] == "1" else "are"
+        end = "allowed" if "most" in limit else "needed"
+        return f"has {len(value)} {what} where {limit}{found[4]} {verb} {end}"
     if found := re.fullmatch(r"Expected `\w+` ([<>]=?) (\S+)", message):
         limit = _LIMITS[found[1]] + found[2].removesuffix(".0")
         return f"is {given} where {limit} is {'allowed' if '<' in found[1] else 'needed'}"
