@@ -193,9 +193,14 @@ def test_probes_are_pictures_that_the_network_tells_apart(export):
 def test_a_face_network_is_recognised_and_its_faults_are_refused(data_root, tmp_path, foldcam):
     """A real network: every convolution in turn returns its channels in another order."""
     network = data_root / "networks" / "MobileFaceNet.onnx"
-    path = tmp_path / "faces.onnx"
+    if not network.is_file():
+        pytest.skip("needs networks and faces: set FOLDCAM_DATA to the folder with them")
+    path, few = tmp_path / "faces.onnx", tmp_path / "few"
+    few.mkdir()
+    for person in sorted((data_root / "faces" / "train").iterdir())[:4]:
+        (few / person.name).symlink_to(person)
     status, _, err = foldcam(
-        "export", network, "--images", data_root / "faces" / "train", "--out", path, "--mean",
+        "export", network, "--images", few, "--out", path, "--mean",
         "0.5,0.5,0.5", "--std", "0.5,0.5,0.5",
     )  # fmt: skip
     assert status == 0, err
