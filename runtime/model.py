@@ -24,6 +24,7 @@ from foldcam.runtime.backends import (
 )
 from foldcam.runtime.bank.live_bank import LiveBank, bank_path
 from foldcam.runtime.batch import Batch
+from foldcam.runtime.canary.check import accepted_wrong_of
 from foldcam.runtime.contract.schema import (
     Contract,
 )
@@ -73,6 +74,7 @@ class FoldedModel:
         *,
         library: Library | None = None,
         cuda_graph: bool | None = None,
+        accept_wrong: bool = False,
         server: str | None = None,
     ) -> FoldedModel:
         """Load a folded `.onnx`, or an engine.
@@ -83,6 +85,8 @@ class FoldedModel:
             threads: the number of CPU threads; None leaves it to the library.
             library: None takes TensorRT for an engine and ONNX Runtime for an `.onnx`.
             cuda_graph: whether runs on a GPU are captured; None does so in TensorRT alone.
+            accept_wrong: whether a library that answers the model's probe pictures wrongly is
+                used; see `accepted_wrong`.
             server: the address of the model on an inference server that runs it.
 
         Raises:
@@ -92,8 +96,9 @@ class FoldedModel:
 
         def again() -> Backend:
             return open_backend(
-                path, provider, threads, library=library, cuda_graph=cuda_graph, server=server
-            )
+                path, provider, threads, library=library, cuda_graph=cuda_graph,
+                accept_wrong=accept_wrong, server=server,
+            )  # fmt: skip
 
         return cls.of_file(path, again, again)
 
@@ -168,6 +173,11 @@ class FoldedModel:
     def backend(self) -> str:
         """Library and device in words, such as `onnxruntime 1.22 on cpu`."""
         return f"{self._backend.name} on {self._backend.device}"
+
+    @property
+    def accepted_wrong(self) -> str | None:
+        """What of the answers to the probe pictures is wrong and was accepted, else None."""
+        return accepted_wrong_of(self._backend)
 
     def __repr__(self) -> str:
         return f"<FoldedModel of {self.contract.summary()}, {self.backend}>"

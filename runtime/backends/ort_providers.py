@@ -9,11 +9,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from foldcam.runtime.backends.ort_rtx import rtx_devices
-from foldcam.runtime.backends.private_folder import cache_root, private_folder
+from foldcam.runtime.backends.private_folder import private_folder
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.contract.tensors import bank_lengths, expected_tensors, further_inputs
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.files import sha256_of_file
+from foldcam.runtime.system.user_cache import cache_root
 
 if TYPE_CHECKING:
     from foldcam.runtime.backends.interface import Provider

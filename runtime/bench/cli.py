@@ -52,6 +52,13 @@ CudaGraphOption = Annotated[
         show_default=False,
     ),
 ]
+AcceptWrongOption = Annotated[
+    bool,
+    typer.Option(
+        "--accept-wrong",
+        help="Times files that answer their probe pictures wrongly here, with a warning each time.",
+    ),
+]
 
 
 def bench(
@@ -66,6 +73,7 @@ def bench(
     rate: RateOption = 30.0,
     frame: FrameOption = "1280x720",
     cuda_graph: CudaGraphOption = None,
+    accept_wrong: AcceptWrongOption = False,
     out: Annotated[
         Path | None,
         typer.Option(help="Write everything, raw samples too, as JSON.", show_default=False),
@@ -82,8 +90,9 @@ def bench(
     from foldcam.runtime.bench.run import run_bench
 
     options = bench_options(
-        backend, provider, batch, threads, pin, passes, warm_up, rate, frame, cuda_graph
-    )
+        backend, provider, batch, threads, pin, passes, warm_up, rate, frame, cuda_graph,
+        accept_wrong,
+    )  # fmt: skip
     check_outputs([Read("MODEL", file) for file in files], [Written("--out", out)])
     document = run_bench(files, options, progress_line())
     if out is not None:
@@ -105,6 +114,7 @@ def bench_options(
     rate: float,
     frame: str,
     cuda_graph: bool | None,
+    accept_wrong: bool = False,
 ) -> BenchOptions:
     """The options that the flags name.
 
@@ -141,6 +151,7 @@ def bench_options(
         rate=rate,
         frame=_size(frame),
         cuda_graph=cuda_graph,
+        accept_wrong=accept_wrong,
     )
 
 

@@ -19,6 +19,7 @@ from foldcam.runtime.bench.facts import machine_facts, state
 from foldcam.runtime.bench.loops import Loop, Timings, synthetic_frames
 from foldcam.runtime.bench.power import PowerMeter, Rails, energy, find_rails, idle_watts
 from foldcam.runtime.bench.samples import instabilities, summary
+from foldcam.runtime.canary.check import accepted_wrong_of
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.version import version
 
@@ -62,7 +63,7 @@ class BenchOptions:
         warm_up: passes before.
         rate: passes per second of the paced run; 0 leaves it out.
         frame: width and height of the frames, before they are brought to the model's input.
-        cuda_graph: as `open_backend`.
+        cuda_graph, accept_wrong: as `open_backend`.
     """
 
     targets: tuple[Target, ...] = (Target(),)
@@ -74,6 +75,7 @@ class BenchOptions:
     rate: float = 30.0
     frame: tuple[int, int] = (1280, 720)
     cuda_graph: bool | None = None
+    accept_wrong: bool = False
 
 
 def run_bench(
@@ -90,7 +92,8 @@ def run_bench(
     Returns:
         `machine`, `versions`, `settings`, and `runs`: for each file, target, batch and mode the
         series `host`, `inference`, and `device` on a GPU, `energy` where power can be measured,
-        `stable` and `reasons`; or a `problem` in their place.
+        `stable` and `reasons`, `accepted_wrong` (what is wrong of the answers to the probe
+        pictures, or None); or a `problem` in their place.
 
     Raises:
         FoldcamError: a processor that does not exist, or nothing could be run: the first
@@ -150,13 +153,15 @@ def _runs(
             options.threads,
             library=target.library,
             cuda_graph=options.cuda_graph,
+            accept_wrong=options.accept_wrong,
         )
     except FoldcamError as error:
         return [{**key, "problem": str(error)}]
     found = []
     with closing(backend):
-        about = {**key, "backend": backend.name, "runs_on": backend.device}
+        about: dict[str, Any] = {**key, "backend": backend.name, "runs_on": backend.device}
         about["precision"] = precision_of(file, backend)
+        about["accepted_wrong"] = accepted_wrong_of(backend)
         for batch in options.batches:
             loop = Loop(backend, frames, batch)
             for rate in (0.0, options.rate) if options.rate else (0.0,):

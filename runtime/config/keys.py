@@ -96,6 +96,12 @@ KEYS = (
         "--build",
     ),
     Key(
+        "model.accept_wrong",
+        "Runs a model or engine that answers its probe pictures wrongly on this machine, with a "
+        "warning each time, in place of refusing it.",
+        "--accept-wrong",
+    ),
+    Key(
         "model.unknown",
         "Answers unknown where the model's rule says so, which `foldcam threshold` chooses; "
         "without it, the nearest label is the answer however far it is.",

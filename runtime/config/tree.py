@@ -34,6 +34,7 @@ class ModelOptions:
         threads: on the CPU; None leaves it to the library.
         cuda_graph: whether runs on a GPU are captured; None does so in TensorRT alone.
         build: whether a missing engine may be built.
+        accept_wrong: whether a library runs that answers the probe pictures wrongly.
         unknown: whether an image may be unknown, by the model's rule or the next number.
         unknown_below: similarity below which it is, in place of the model's rule; None for that.
         gallery: the pictures of the bank's rows; None takes the file beside the model, if any.
@@ -45,6 +46,7 @@ class ModelOptions:
     threads: int | None = None
     cuda_graph: bool | None = None
     build: bool = False
+    accept_wrong: bool = False
     unknown: bool = True
     unknown_below: float | None = None
     gallery: str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from foldcam.runtime.contract.bank_storage import (
     storage_from,
 )
+from foldcam.runtime.contract.canary import canary_from
 from foldcam.runtime.contract.fields import Fields
 from foldcam.runtime.contract.schema import (
     BASELINES,
@@ -79,6 +80,7 @@ def parse_contract(text: str, where: str) -> Contract:
     calibrated = root.optional_section("calibration")
     explained = root.optional_section("explanation")
     unknown = root.optional_section("unknown")
+    probes = root.optional_section("canary")
     outcome = None if section is None else _outcome(section)
     counted = sum(run.count for run in labels)
     if outcome is not None and labels:
@@ -97,6 +99,10 @@ def parse_contract(text: str, where: str) -> Contract:
         root.fail("unknown", f"needs the output {RUNNER_UP_SIMILARITY!r}, which the file has not")
     channels, map_height, map_width = root.integers("feature_map", 3, low=1, high=MAX_SIZE)
     heatmap_height, heatmap_width = root.integers("heatmap_size", 2, low=1, high=MAX_SIDE)
+    canary = None
+    if probes is not None:
+        maps = heatmap_height, heatmap_width
+        canary = canary_from(probes, bank.embedding_size, maps)
     return Contract(
         preprocessing=preprocessing_from(root.section("preprocessing")),
         input_type=root.choice("input_type", INPUT_TYPES),
@@ -120,6 +126,7 @@ def parse_contract(text: str, where: str) -> Contract:
         bank_input=bank_input,
         query=root.boolean("query") if "query" in root else False,
         scores=root.choice("scores", SCORE_KINDS) if "scores" in root else None,
+        canary=canary,
     )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from foldcam.runtime.contract.bank_storage import BankStorage
+from foldcam.runtime.contract.canary import Canary
 from foldcam.runtime.contract.unknown import UnknownRule
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import (
@@ -225,6 +226,8 @@ class Contract:
         query: whether the model has the input `query`, a direction in place of the bank's.
         scores: of a classifier, whose rows are its classes, what `embedding` and `similarity`
             are: `logits`, or what was made of them. None where similarities are cosines.
+        canary: what the float model answered to probe pictures; None in files of before there
+            were any.
     """
 
     preprocessing: Preprocessing
@@ -248,6 +251,7 @@ class Contract:
     bank_input: BankInput | None = None
     query: bool = False
     scores: ScoreKind | None = None
+    canary: Canary | None = None
 
     def __post_init__(self) -> None:
         ends = np.cumsum([run.count for run in self.labels], dtype=np.int64)
@@ -344,6 +348,8 @@ class Contract:
             document["query"] = True
         if self.scores is not None:
             document["scores"] = self.scores
+        if self.canary is not None:
+            document["canary"] = self.canary.document()
         try:
             text = json.dumps(
                 document,

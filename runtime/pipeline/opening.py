@@ -238,7 +238,8 @@ def _backend(path: Path, config: RunConfig, build: bool = False) -> Backend:
     try:
         return open_backend(
             path, options.provider, options.threads, library=options.backend,
-            cuda_graph=options.cuda_graph, build=build, line=BuildLine(), server=options.server,
+            cuda_graph=options.cuda_graph, build=build, line=BuildLine(),
+            accept_wrong=options.accept_wrong, server=options.server,
         )  # fmt: skip
     except BuildAbandonedError:
         # The interpreter's own end would free what the builder's thread still uses.

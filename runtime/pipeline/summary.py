@@ -81,6 +81,8 @@ class Summary:
         broken: one sentence where the model is no longer, or never was, of use: no frame has
             an answer, or the last ones of a live run have none; None where it is.
         network_ms: `p50` and `p99` of the network's time per image.
+        accepted_wrong: what of the model's answers to its probe pictures is wrong and was
+            accepted; None where nothing is known to be.
     """
 
     source: str
@@ -108,6 +110,7 @@ class Summary:
     broken: str | None = None
     classified: bool = False
     network_ms: dict[str, float] = field(default_factory=dict)
+    accepted_wrong: str | None = None
 
     @property
     def live(self) -> bool:
@@ -184,6 +187,7 @@ def summarized(
     seconds: float,
     empty_boxes: int,
     broken: str | None,
+    accepted_wrong: str | None = None,
 ) -> Summary:
     """The end of a run in numbers."""
     snapshot = monitor.snapshot()
@@ -238,6 +242,7 @@ def summarized(
         no_evidence=tally.no_evidence,
         unknown=sum(unknown) if unknown else None,
         broken=broken,
+        accepted_wrong=accepted_wrong,
         classified=tally.progress.classified,
     )
 

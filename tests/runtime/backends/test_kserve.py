@@ -152,6 +152,20 @@ def stub(tiny_model):
     made.close()
 
 
+@pytest.fixture
+def serve():
+    """`serve(path)`: a server of that model."""
+    made = []
+
+    def start(path):
+        made.append(Stub(path))
+        return made[-1]
+
+    yield start
+    for each in made:
+        each.close()
+
+
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(connection, "WAITS", (0.01, 0.01))
@@ -360,3 +374,20 @@ def test_a_model_is_opened_again_after_its_server_came_back(stub, tiny_model, ph
             model(picture)
         model.reopen()
         assert model(picture).answer == "red"
+
+
+def test_a_server_is_shown_the_probe_pictures_at_each_opening(serve, make_probed):
+    model = make_probed()
+    served = serve(model)
+    for opened in (1, 2):
+        open_backend(model, server=served.address).close()
+        assert served.batches == [1] * 3 * opened
+
+
+def test_a_server_that_answers_wrongly_is_refused(serve, make_probed, wrong_network, capsys):
+    model = make_probed(change=wrong_network)
+    served = serve(model)
+    with pytest.raises(FoldcamError, match=r"answers wrongly in triton .* or leave out --server"):
+        open_backend(model, server=served.address)
+    open_backend(model, server=served.address, accept_wrong=True).close()
+    assert "answers wrongly" in capsys.readouterr().err
