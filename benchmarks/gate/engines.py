@@ -17,9 +17,9 @@ from foldcam.benchmarks.gate.subject import BASE_PLAIN, FOLDED, PLAIN, Subject
 from foldcam.runtime.backends.choice import is_engine
 from foldcam.runtime.backends.cuda.memory import CudaMemory
 from foldcam.runtime.backends.tensorrt.backend import CheckedPlan, TensorRTBackend
+from foldcam.runtime.backends.tensorrt.building import build_tried_engine
 from foldcam.runtime.contract.onnx_file import read_contract, read_header
 from foldcam.runtime.contract.schema import EMBEDDING, Contract
-from foldcam.runtime.engine.builder import build_engine
 from foldcam.runtime.engine.device import find_gpu
 from foldcam.runtime.engine.flavours import Flavour, find_flavour
 from foldcam.runtime.engine.log import owned_logger
@@ -42,7 +42,8 @@ def with_engines(subject: Subject, device: str, folder: Path) -> Subject:
         folder: where the engines go; several builds may share it.
 
     Raises:
-        FoldcamError: that TensorRT is not installed or refuses a graph.
+        FoldcamError: that TensorRT is not installed or refuses a graph, or the engine of a folded
+            model answers its probe pictures wrongly.
     """
     if device not in FLAVOURS:
         return subject
@@ -57,13 +58,13 @@ def with_engines(subject: Subject, device: str, folder: Path) -> Subject:
         if name in (PLAIN, BASE_PLAIN):
             build_plain(path, read_contract(_folded_beside(name, subject.files)), engine, flavour)
         else:
-            build_engine(path, engine, _OPTIONS, flavour, line=BuildLine())
+            build_tried_engine(path, engine, _OPTIONS, flavour, line=BuildLine())
         files[name] = engine
     return replace(subject, files=files, graphs=dict(subject.files))
 
 
 def build_plain(graph: Path, contract: Contract, engine: Path, flavour: Flavour) -> None:
-    """Build the network alone, as `build_engine` builds the folded model.
+    """Build the network alone, as `build_tried_engine` builds the folded model.
 
     Args:
         graph: image -> embedding.

@@ -10,10 +10,14 @@ import shutil
 import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.errors import FoldcamError
+
+if TYPE_CHECKING:
+    import onnx
 
 PLAIN, FOLDED, INT8, FP16 = "plain", "folded", "int8", "fp16"
 BASE = "base_"
@@ -52,6 +56,7 @@ def standard_subject(folder: Path) -> Subject:
     from foldcam.benchmarks.gpu.study import random_bank
     from foldcam.benchmarks.graphs import plain_graph, save_graph
     from foldcam.export.grafting.fold import FoldOptions, fold
+    from foldcam.export.grafting.probes import probed
     from foldcam.export.models.demo import pooled_features
     from foldcam.export.models.projected import ProjectedNetwork
     from foldcam.export.networks.torch_cut import TorchNetwork
@@ -64,17 +69,20 @@ def standard_subject(folder: Path) -> Subject:
     module = ProjectedNetwork(pooled_features(), 1280, 128, recipe).eval()
     network = TorchNetwork(module, (_SIZE, _SIZE))
     exported = network.to_onnx()
-    folded = fold(
-        exported,
-        random_bank(network, _ROWS, 0),
-        preprocessing=recipe,
-        layer=network.layer,
-        origin=Origin("EfficientNet-Lite0", "", network.sha256(), "random", "all", ""),
-        versions=tool_versions(),
-        options=FoldOptions(),
-    )
+
+    def folding(options: FoldOptions) -> onnx.ModelProto:
+        return fold(
+            exported,
+            random_bank(network, _ROWS, 0),
+            preprocessing=recipe,
+            layer=network.layer,
+            origin=Origin("EfficientNet-Lite0", "", network.sha256(), "random", "all", ""),
+            versions=tool_versions(),
+            options=options,
+        )
+
     save_graph(plain_graph(exported), folder / _name(PLAIN))
-    save_graph(folded, folder / _name(FOLDED))
+    save_graph(probed(folding, FoldOptions(), exported), folder / _name(FOLDED))
     return read_graphs(folder)
 
 

@@ -23,6 +23,7 @@ MOST_NUMBERS = 512
 """Of an embedding; a longer one is stored as a sketch, see `runtime.canary.answers`."""
 MOST_CELLS = 8
 """Of a side of a map; a larger one is averaged over as many cells."""
+MOST_SEED = (1 << 20) - 1
 _MOST_NAMES = 16
 
 ProbePrecision = Literal["fp32", "fp16", "int8"]
@@ -40,26 +41,30 @@ class ProbeAnswer:
         maps: outputs that are maps by name, averaged over cells and packed.
     """
 
-    seed: Natural
+    seed: Annotated[int, Meta(ge=0, le=MOST_SEED)]
     embedding: str
     length: Finite
     numbers: Annotated[dict[str, Finite], Meta(max_length=_MOST_NAMES)]
     maps: Annotated[dict[str, str], Meta(max_length=_MOST_NAMES)]
 
-    def check(self) -> None:
+    def check(self, numbers: int, cells: int) -> None:
         """Look into what is packed.
 
+        Args:
+            numbers: of the embedding.
+            cells: of each map.
+
         Raises:
-            KeyProblem: it is none, or too long.
+            KeyProblem: it is none, or not as many.
         """
-        maps = (("maps", text, MOST_CELLS**2) for text in self.maps.values())
-        for name, text, most in (("embedding", self.embedding, MOST_NUMBERS), *maps):
+        maps = (("maps", text, cells) for text in self.maps.values())
+        for name, text, wanted in (("embedding", self.embedding, numbers), *maps):
             try:
-                fits = len(unpacked(text)) <= most
+                count = len(unpacked(text))
             except ValueError as error:
                 raise KeyProblem(name, f"holds no packed numbers ({error})") from None
-            if not fits:
-                raise KeyProblem(name, f"holds more than {most} numbers")
+            if count != wanted:
+                raise KeyProblem(name, f"holds {count} numbers where {wanted} are needed")
 
 
 @dataclass(frozen=True)
@@ -74,15 +79,20 @@ class Canary:
     precision: ProbePrecision
     answers: Annotated[tuple[ProbeAnswer, ...], Meta(min_length=1, max_length=MOST_PICTURES)]
 
-    def check(self) -> None:
+    def check(self, embedding_size: int, map_size: tuple[int, int]) -> None:
         """Look into what is packed.
 
+        Args:
+            embedding_size: `D` of the model.
+            map_size: height and width of its maps.
+
         Raises:
-            KeyProblem: it is none, or too long.
+            KeyProblem: it is none, or not as many numbers as the model has.
         """
+        cells = min(map_size[0], MOST_CELLS) * min(map_size[1], MOST_CELLS)
         for at, answer in enumerate(self.answers):
             with within(f"answers[{at}]"):
-                answer.check()
+                answer.check(min(embedding_size, MOST_NUMBERS), cells)
 
 
 class ProbesVersion(Struct, frozen=True):

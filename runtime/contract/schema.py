@@ -291,7 +291,7 @@ class Contract:
                 self.bank.storage.check(rows, self.bank.channels)
         if self.canary is not None:
             with within("canary"):
-                self.canary.check()
+                self.canary.check(self.bank.embedding_size, self.heatmap_size)
         if rule is not None and continuous:
             raise KeyProblem("unknown", "is given although the outcome is continuous")
         if rule is not None and rule.bank_sha256 != self.bank.sha256:
