@@ -28,9 +28,7 @@ _NAMES = {
     "object": "an object", "array": "a list", "str": "a string", "bool": "true or false",
     "int": "an integer", "float": "a number", "null": "null",
 }  # fmt: skip
-_LIMITS = {
-    ">=": "at least ", "<=": "at most ", ">": "more than ", "<": "less than ",
-}  # fmt: skip
+_LIMITS = {">=": "at least ", "<=": "at most ", ">": "more than ", "<": "less than "}
 _LENGTH = r"Expected `(\w+)` of (at \w+ |)length (<= |>= |)(\d+)(?:, got \d+)?"
 _STEP = re.compile(r"\.(\w+)|\[(\d+|\.\.\.)\]")
 
@@ -105,13 +103,14 @@ def typed(kind: Any, value: object, key: str = "", names: dict[str, str] | None 
     """
     try:
         return msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
-        found = re.search(r"(?s)(.*) - at `\$(.*)`$", str(error))
-        message, path = (found[1], found[2]) if found else (str(error), "")
-        cause = error.__cause__
-    except ValueError:
-        typed(kind, _cleaned(value), key, names)  # says where, unless it is in an unknown key
-        raise KeyProblem(key, "has a key with half a surrogate pair") from None
+    except (msgspec.ValidationError, ValueError) as error:
+        message, path, cause = str(error), "", error.__cause__
+        # Of what a message cannot hold comes another error, or one without text.
+        if not isinstance(error, msgspec.ValidationError) or not message:
+            typed(kind, _cleaned(value), key, names)  # says where, unless it is in an unknown key
+            raise KeyProblem(key, "has a key with half a surrogate pair") from None
+    if found := re.fullmatch(r"(?s)(.*) - at `\$(.*)`", message):
+        message, path = found[1], found[2]
     parts = [key] if key else []
     for name, index in _STEP.findall(path):
         kind, value, part = _step(kind, value, name, index)
@@ -179,7 +178,8 @@ def _step(kind: Any, value: Any, name: str, index: str) -> tuple[Any, Any, str]:
     if index == "...":
         name = next(name for name, each in value.items() if not _fits(inner[1], each))
         return inner[1], value[name], f".{shorten(name, 80)}"
-    return inner[0 if inner[-1] is Ellipsis else int(index)], value[int(index)], f"[{index}]"
+    alike = len(inner) == 1 or inner[-1] is Ellipsis
+    return inner[0 if alike else int(index)], value[int(index)], f"[{index}]"
 
 
 def _fits(kind: Any, value: object) -> bool:

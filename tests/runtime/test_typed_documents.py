@@ -37,6 +37,7 @@ class Whole:
     parts: tuple[Part, ...]
     weight: Finite = 1.0
     pair: tuple[float, bool] | None = None
+    figures: dict[str, list[Finite]] | None = None
     names: Annotated[dict[str, str], Meta(max_length=2)] | None = None
 
 
@@ -66,6 +67,7 @@ class Whole:
         ({"parts": [], "pair": [1]}, ": pair has 1 values where 2 are needed."),
         ({"parts": [], "pair": [1, 2]}, ": pair[1] is an integer where true or false is needed."),
         ({"parts": [], "names": {"b": "", "a": 3}}, ": names.a is an integer where a string is"),
+        ({"parts": [], "figures": {"a": [], "b": [1, math.inf]}}, ": figures.b[1] is not finite."),
         ({"parts": [], "names": dict.fromkeys("abc", "")}, "names has 3 entries where at most 2"),
         ({"parts": [{"count": 1, "kind": "\udcff"}]}, "kind is '\\\\udcff' where one of contour"),
         ({"parts": [{"count": 1, "\udcff": 1}]}, " has a key with half a surrogate pair."),
