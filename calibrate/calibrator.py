@@ -18,7 +18,13 @@ from foldcam.calibrate.placement import find_placement
 from foldcam.calibrate.qdq import Levels, Recipe, Step, quantize
 from foldcam.calibrate.quality import Damage, Gate
 from foldcam.calibrate.selection import read_pictures, select
-from foldcam.calibrate.source import check_names, contract_in, read_source, write_contract
+from foldcam.calibrate.source import (
+    check_names,
+    contract_in,
+    read_source,
+    with_frame,
+    write_contract,
+)
 from foldcam.calibrate.speed import compare_speed
 from foldcam.calibrate.statistics import Activation, gather
 from foldcam.calibrate.store import Store, key_of, tools
@@ -26,6 +32,7 @@ from foldcam.calibrate.tuning import Choice, best_recipe, choose_steps
 from foldcam.export.device import CPU, Device
 from foldcam.runtime.comparison.interleaved import Ratio
 from foldcam.runtime.comparison.verdict import GateLimits, failures_of
+from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import Calibration, Contract
 from foldcam.runtime.system.digest import digest_of
 from foldcam.runtime.system.files import sha256_of_file
@@ -81,6 +88,7 @@ class _Job:
         self._options, self._store = options, store
         self._progress: Progress = progress or (lambda *_: None)
         self._model, self._contract = read_source(path)
+        self._frame = read_contract(path).frame
         self._placement = find_placement(self._model, options.target)
         self._names = [layer.name for layer in self._placement.layers]
         check_names(options.keep_float, self._names)
@@ -137,7 +145,7 @@ class _Job:
         speeds = self._speeds(ladder)
         ratio = speeds[ladder.index(chosen)].ratio if speeds else None
         return Outcome(
-            model=model,
+            model=with_frame(model, contract),
             contract=contract,
             report=report,
             ladder=ladder,
@@ -247,6 +255,7 @@ class _Job:
                 len(chosen.kept),
                 self._options.target,
             ),
+            frame=self._frame,
         )
         write_contract(model, contract)
         onnx.checker.check_model(model, full_check=True)

@@ -11,6 +11,7 @@ from foldcam.runtime.drawing.style import MapName, Style
 from foldcam.runtime.gallery.gallery import Gallery
 from foldcam.runtime.images.given import ImageLike
 from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.model_input import ModelInput
 from foldcam.runtime.result import Result
 
 _SHARE = 0.6
@@ -36,8 +37,8 @@ def row_picture(gallery: Gallery, row: int, style: Style) -> Image | None:
     if picture is None:
         return None
     recipe, signed = gallery.contract.preprocessing, gallery.map(row)
-    _, affine = recipe.resized(picture)
     height, width = picture.shape[:2]
+    affine = ModelInput(gallery.contract).affine(width, height)
 
     def painted(heat: Heat) -> Heat:
         return heatmap_on_frame(heat, affine, (recipe.width, recipe.height), (width, height))

@@ -209,6 +209,7 @@ def _options_of(contract: Contract | None) -> FoldOptions:
         contrast=CONTRAST in contract.optional_outputs,
         bank_input=contract.bank_input is not None,
         query=contract.query,
+        frame=contract.frame,
     )
 
 
