@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
 import onnx
 
-from foldcam.export.grafting.frame import graft_frame, without_frame
+from foldcam.export.grafting.frame import graft_frame, take_out_frame
 from foldcam.export.grafting.in_graph import bank_of
 from foldcam.export.onnx_graphs.embedding_model import opset_of
 from foldcam.export.onnx_graphs.message import load_message
@@ -44,11 +43,7 @@ def read_source(path: Path) -> tuple[onnx.ModelProto, Contract]:
             f"{path} is in float16: export it with --precision fp32 and calibrate that."
         )
     bank_of(model, contract)
-    if contract.frame is not None:
-        without_frame(model.graph, contract.preprocessing)
-        contract = replace(contract, frame=None)
-        write_contract(model, contract)
-    return model, contract
+    return model, take_out_frame(model, contract)
 
 
 def with_frame(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:

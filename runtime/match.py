@@ -11,7 +11,6 @@ from foldcam.runtime.drawing.style import MapName, Style
 from foldcam.runtime.gallery.gallery import Gallery
 from foldcam.runtime.images.given import ImageLike
 from foldcam.runtime.images.preprocess import Image
-from foldcam.runtime.model_input import ModelInput
 from foldcam.runtime.result import Result
 
 _SHARE = 0.6
@@ -38,7 +37,8 @@ def row_picture(gallery: Gallery, row: int, style: Style) -> Image | None:
         return None
     recipe, signed = gallery.contract.preprocessing, gallery.map(row)
     height, width = picture.shape[:2]
-    affine = ModelInput(gallery.contract).affine(width, height)
+    # A gallery's maps are of the picture itself, also where a run takes whole frames.
+    affine = recipe.fit(width, height).affine
 
     def painted(heat: Heat) -> Heat:
         return heatmap_on_frame(heat, affine, (recipe.width, recipe.height), (width, height))

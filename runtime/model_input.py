@@ -6,7 +6,7 @@ import numpy as np
 
 from foldcam.runtime.backends import Array, dtype_of
 from foldcam.runtime.contract.schema import Contract
-from foldcam.runtime.images.framing import framed, framed_affine
+from foldcam.runtime.images.framing import framed, shown_smaller
 from foldcam.runtime.images.preprocess import Affine, Image
 
 
@@ -44,11 +44,9 @@ class ModelInput:
             return self._recipe.resized(image, out)
         return framed(image, self._recipe, self._frame, out)
 
-    def affine(self, width: int, height: int) -> Affine:
-        """The map of `picture` for pictures of a size."""
-        if self._frame is None:
-            return self._recipe.fit(width, height).affine
-        return framed_affine((width, height), self._recipe, self._frame)
+    def shows_smaller(self, width: int, height: int) -> bool:
+        """Whether a picture of a size is shown smaller than to the model without a frame."""
+        return self._frame is not None and shown_smaller((width, height), self._recipe, self._frame)
 
     def ready(self, pictures: Array, out: Array | None = None) -> Array:
         """Pictures as the model's `image`.

@@ -8,6 +8,8 @@ where the host's preprocessing rounds to uint8, so that both make the same input
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -16,7 +18,7 @@ from onnx import TensorProto, helper
 from foldcam.export.grafting.input import PIXELS, PLANES
 from foldcam.export.onnx_graphs.embedding_model import BATCH
 from foldcam.export.onnx_graphs.writing import PREFIX, Graft
-from foldcam.runtime.contract.schema import IMAGE, Contract
+from foldcam.runtime.contract.schema import IMAGE, METADATA_KEY, Contract
 from foldcam.runtime.images.preprocess import Preprocessing
 
 Floats = npt.NDArray[np.float32]
@@ -69,6 +71,25 @@ def without_frame(graph: onnx.GraphProto, preprocessing: Preprocessing) -> None:
     del graph.initializer[:]
     graph.initializer.extend(constants)
     _declare(graph, preprocessing.width, preprocessing.height)
+
+
+def take_out_frame(model: onnx.ModelProto, contract: Contract) -> Contract:
+    """Turn a folded model of whole frames into the one that takes the network's input.
+
+    Args:
+        model: the folded model, which is changed.
+        contract: its contract.
+
+    Returns:
+        The contract that it has now.
+    """
+    if contract.frame is None:
+        return contract
+    without_frame(model.graph, contract.preprocessing)
+    contract = replace(contract, frame=None)
+    entry = next(entry for entry in model.metadata_props if entry.key == METADATA_KEY)
+    entry.value = contract.to_json()
+    return contract
 
 
 def frame_graph(model: onnx.ModelProto) -> onnx.ModelProto:

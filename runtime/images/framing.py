@@ -60,6 +60,13 @@ def framed_affine(size: Size, recipe: Preprocessing, frame: Size) -> Affine:
     )
 
 
+def shown_smaller(size: Size, recipe: Preprocessing, frame: Size) -> bool:
+    """Whether a picture of a size is shown smaller as a frame than the recipe alone shows it."""
+    scale = framed_affine(size, recipe, frame).scale_x / recipe.fit(*size).affine.scale_x
+    # Sides are whole pixels.
+    return scale > 1.05
+
+
 def _within(recipe: Preprocessing, frame: Size) -> Preprocessing:
     width, height = frame
     return Preprocessing(width, height, recipe.resize, recipe.color, recipe.mean, recipe.std)
