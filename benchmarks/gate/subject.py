@@ -82,6 +82,8 @@ def subject_of(model: Path, folder: Path) -> Subject:
         f"{contract.origin.network}, {recipe.width} x {recipe.height}, D = {bank.embedding_size}, "
         f"{bank.rows} rows"
     )
+    if contract.frame is not None:
+        title += f", whole frames of {contract.frame[0]} x {contract.frame[1]}"
     return Subject(title, {"plain": plain, "folded": model})
 
 

@@ -223,7 +223,7 @@ def check_pair(reference: Contract, candidate: Contract) -> None:
         ("network", reference.origin.network_sha256, candidate.origin.network_sha256),
         ("preprocessing", reference.preprocessing, candidate.preprocessing),
         ("input", reference.input_type, candidate.input_type),
-        ("frame", reference.frame, candidate.frame),
+        ("size of images", reference.image_size, candidate.image_size),
         ("layer", reference.layer, candidate.layer),
         ("heatmap size", reference.heatmap_size, candidate.heatmap_size),
         ("number of neighbors", reference.neighbors, candidate.neighbors),
