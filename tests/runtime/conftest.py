@@ -102,12 +102,16 @@ def tiny_graph(contract: Contract) -> onnx.ModelProto:
     }
     nodes = []
     if contract.input_type == "uint8":
+        wide, high = contract.image_size
+        # Of whole frames an area for each pixel.
+        area = [high // height, wide // width]
         nodes += [
             helper.make_node("Cast", ["image"], ["cast"], to=TensorProto.FLOAT),
-            helper.make_node("Transpose", ["cast"], ["chw"], perm=[0, 3, 1, 2]),
+            helper.make_node("Transpose", ["cast"], ["planes"], perm=[0, 3, 1, 2]),
+            helper.make_node("AveragePool", ["planes"], ["chw"], kernel_shape=area, strides=area),
             helper.make_node("Div", ["chw", "255"], ["pixels"]),
         ]
-        image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", height, width, 3])
+        image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", high, wide, 3])
     else:
         nodes += [helper.make_node("Identity", ["image"], ["pixels"])]
         image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, height, width])
