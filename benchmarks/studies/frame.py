@@ -146,8 +146,7 @@ def setting(document: Mapping[str, Any]) -> str:
     """What it was measured on and when, as a line."""
     return (
         f"{document['network']}; {document['device']['processor']}, one thread, provider "
-        f"{document['provider']}, {document['rounds']} rounds, {document['date']}: "
-        f"`{document['command']}`"
+        f"{document['provider']}, {document['rounds']} interleaved rounds, {document['date']}"
     )
 
 
