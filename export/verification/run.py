@@ -234,7 +234,7 @@ def _check_comparable(main: ComparedModel, other: ComparedModel) -> None:
         ("layer", theirs.layer, mine.layer),
         ("embedding size", theirs.bank.embedding_size, mine.bank.embedding_size),
         ("preprocessing", theirs.preprocessing, mine.preprocessing),
-        ("size of images", theirs.image_size, mine.image_size),
+        ("size of images", *(" x ".join(map(str, each.image_size)) for each in (theirs, mine))),
         ("outcome", theirs.outcome is not None, mine.outcome is not None),
     ):
         if has != needs:
