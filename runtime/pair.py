@@ -13,8 +13,8 @@ from foldcam.runtime.images.given import ImageLike, as_image
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.images.small import fitted
 from foldcam.runtime.model import FoldedModel
+from foldcam.runtime.record import region_document
 from foldcam.runtime.result import Result
-from foldcam.runtime.sinks.record import region_document
 
 _SIDE = 480
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from foldcam.runtime.system.text import quantity
-
 
 @dataclass(frozen=True)
 class Vote:
@@ -41,7 +39,8 @@ class Vote:
     @property
     def votes(self) -> str:
         """The support in words, such as `60% of 15 frames`."""
-        return f"{self.support:.0%} of {quantity(self.frames, 'frame')}"
+        # Pictures read this module, which therefore reads no other.
+        return f"{self.support:.0%} of {self.frames} frame{'' if self.frames == 1 else 's'}"
 
     def before(self, said: str, answer: str) -> str:
         """The vote in words, and what the latest frame says itself.

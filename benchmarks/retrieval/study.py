@@ -15,7 +15,7 @@ import numpy.typing as npt
 from foldcam.benchmarks.retrieval.own_rows import OwnRows
 from foldcam.export.bank import Bank
 from foldcam.export.datasets import Dataset, Sample
-from foldcam.export.model_answers import model_answers
+from foldcam.export.datasets.answers import model_answers
 from foldcam.export.retrieval import QueryMeasures, query_measures
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.errors import FoldcamError

@@ -21,7 +21,7 @@ from foldcam.benchmarks.houses import report as houses
 from foldcam.benchmarks.latency import report as latency
 from foldcam.benchmarks.localization.report import markdown_differences, markdown_table
 from foldcam.benchmarks.overhead import report as overhead
-from foldcam.benchmarks.studies import audit, bank_input, frame, gate, voting
+from foldcam.benchmarks.studies import audit, bank_input, classifiers, frame, gate, voting
 from foldcam.benchmarks.studies.architectures.study import RESULT as ARCHITECTURES
 from foldcam.benchmarks.studies.architectures.study import markdown_table as architectures_table
 from foldcam.benchmarks.studies.explanation import report as explanation
@@ -61,6 +61,7 @@ def _reader(place: str) -> Callable[[], dict[str, Any]]:
 _localization = _reader("cub/localization.json")
 _audit = _reader("audit/audit.json")
 _bank_input = _reader(f"bank-input/{bank_input.RESULT}")
+_classifiers = _reader(f"classifiers/{classifiers.RESULT}")
 _architectures = _reader(f"architectures/{ARCHITECTURES}")
 _transfer = _reader("transfer/transfer.json")
 _houses = _reader("houses/house-price.json")
@@ -217,6 +218,7 @@ TABLES: dict[str, Callable[[], str]] = {
         _localization(), ("grid_pointing", "insertion", "deletion", "pixel_ap")
     ),
     "bank-input": lambda: bank_input.markdown_table(_bank_input()),
+    "classifiers": lambda: classifiers.markdown_table(_classifiers()),
     "audit": lambda: audit.markdown_table(_audit()),
     "explanation": lambda: explanation.markdown_table(RESULTS),
     "cub-setting": _setting,

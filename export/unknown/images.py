@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from foldcam.export.banks.alike import own_row_cosine
 from foldcam.export.datasets import Dataset, Sample, load_dataset
+from foldcam.export.datasets.answers import model_answers
 from foldcam.export.datasets.folders import readable, tree_of
-from foldcam.export.model_answers import model_answers
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.model import FoldedModel

@@ -10,7 +10,7 @@ from foldcam.runtime.backends import Array, Backend, Resident
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.model import FoldedModel
 
-Tell = Callable[[int, int], None]
+PassProgress = Callable[[int, int], None]
 
 
 @dataclass
@@ -51,22 +51,26 @@ class Loop:
         if not backend.device.startswith("cpu") and isinstance(backend, Resident):
             self._resident = backend
 
-    def back_to_back(self, passes: int, warm_up: int, tell: Tell | None = None) -> Timings:
+    def back_to_back(
+        self, passes: int, warm_up: int, progress: PassProgress | None = None
+    ) -> Timings:
         """As fast as it goes.
 
         Args:
             passes: that are timed.
             warm_up: passes before.
-            tell: told passes done and in all.
+            progress: called with the passes done and in all.
         """
         timings = Timings()
         for number in range(-warm_up, passes):
             self._pass(number, timings if number >= 0 else Timings())
-            if tell and number >= 0:
-                tell(number + 1, passes)
+            if progress and number >= 0:
+                progress(number + 1, passes)
         return timings
 
-    def paced(self, passes: int, warm_up: int, rate: float, tell: Tell | None = None) -> Timings:
+    def paced(
+        self, passes: int, warm_up: int, rate: float, progress: PassProgress | None = None
+    ) -> Timings:
         """One pass each `1 / rate` seconds, as a camera would bring them.
 
         Between the passes the processor rests and its clock may fall, as it will in the field.
@@ -75,7 +79,7 @@ class Loop:
             passes: that are timed.
             warm_up: passes before, at the same pace.
             rate: passes per second.
-            tell: told passes done and in all.
+            progress: called with the passes done and in all.
         """
         timings = Timings()
         start = time.perf_counter()
@@ -89,8 +93,8 @@ class Loop:
             self._pass(number, kept, device=False)
             kept.response.append(1e3 * (time.perf_counter() - due))
             kept.late += late
-            if tell and number >= 0:
-                tell(number + 1, passes)
+            if progress and number >= 0:
+                progress(number + 1, passes)
         return timings
 
     def _pass(self, number: int, timings: Timings, device: bool = True) -> None:

@@ -87,7 +87,7 @@ def run_bench(
         files: folded `.onnx` and engines; those of several precisions of one network make the
             matrix.
         options: see `BenchOptions`.
-        progress: told `(stage, done, total)`.
+        progress: called with `(stage, done, total)`.
 
     Returns:
         `machine`, `versions`, `settings`, and `runs`: for each file, target, batch and mode the

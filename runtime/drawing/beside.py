@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from foldcam.runtime.drawing.lettering import line_height
+from foldcam.runtime.drawing.glyphs import line_height
 from foldcam.runtime.drawing.text import draw_labels, label_size
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.images.small import fitted

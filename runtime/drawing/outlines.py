@@ -43,7 +43,7 @@ def box_of(mask: Mask) -> tuple[int, int, int, int]:
 
 
 def draw_contour(image: Image, mask: Mask) -> None:
-    """Draw a region's edge: a white line within a black one, to be seen on any background.
+    """Draw a region's edge: a white line within a black one, visible on any background.
 
     Args:
         image: `uint8 [H, W, 3]` RGB, drawn into.

@@ -1,4 +1,4 @@
-"""A photograph with what is to be seen of its results."""
+"""A photograph with its results drawn into it."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float32]
 
 
 class Shown(Protocol):
-    """The part of `runtime.result.Result` that is seen in a picture."""
+    """The part of `runtime.result.Result` that a picture shows."""
 
     @property
     def heatmap(self) -> Floats: ...

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from foldcam.runtime.drawing.lettering import Mask, line_height, line_mask
+from foldcam.runtime.drawing.glyphs import Mask, line_height, line_mask
 from foldcam.runtime.images.preprocess import Image
 
 _Box = tuple[int, int, int, int]
@@ -28,7 +28,7 @@ def draw_caption(image: Image, text: str) -> Image:
 
     Args:
         image: `uint8 [H, W, 3]` RGB, left as it is; below 48 pixels a side it is all there is.
-        text: one line, in any script, see `runtime.drawing.lettering`.
+        text: one line, in any script, see `runtime.drawing.glyphs`.
 
     Returns:
         A new `uint8 [H + strip, W, 3]` RGB.

@@ -62,7 +62,7 @@ class Built:
 
 
 def engine_path(model: Path) -> Path:
-    """Where the engine of a model goes unless told: `birds.engine` for `birds.onnx`."""
+    """Where the engine of a model goes by default: `birds.engine` for `birds.onnx`."""
     return model.with_suffix(".engine")
 
 

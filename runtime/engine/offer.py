@@ -1,7 +1,7 @@
 """What `runtime run MODEL.onnx --backend tensorrt` does about the engine it needs.
 
 A build takes minutes, so it never happens unasked: either a fitting engine is there, or
-the user is told what would be built, what keeps the present one from being used, and how
+the message says what would be built, what keeps the present one from being used, and how
 long the last build took.
 """
 

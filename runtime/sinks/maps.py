@@ -14,10 +14,10 @@ import numpy.typing as npt
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.output_options import MapsFormat
+from foldcam.runtime.record import shown_source
 from foldcam.runtime.result import Result
 from foldcam.runtime.sinks.guard import DiskGuard
 from foldcam.runtime.sinks.pictures import PicturesSink
-from foldcam.runtime.sinks.record import shown_source
 from foldcam.runtime.sources.base import Source
 from foldcam.runtime.system.files import atomic_path
 

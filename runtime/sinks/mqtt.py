@@ -10,9 +10,9 @@ from typing import Any
 
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.frame_results import FrameResults
+from foldcam.runtime.record import Boxes, place_of, record
 from foldcam.runtime.sinks.base import NotWritten, Sink
 from foldcam.runtime.sinks.broker import Broker, parse_broker
-from foldcam.runtime.sinks.record import Boxes, place_of, record
 from foldcam.runtime.system.logs import log
 from foldcam.runtime.system.text import quantity
 

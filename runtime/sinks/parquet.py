@@ -12,9 +12,9 @@ import numpy as np
 
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.frame_results import FrameResults
+from foldcam.runtime.record import Boxes, box_document, capture_time, shown_source
 from foldcam.runtime.result import Result
 from foldcam.runtime.sinks.base import Part, PendingFile, refuse_input
-from foldcam.runtime.sinks.record import Boxes, box_document, capture_time, shown_source
 from foldcam.runtime.sources.base import Frame
 from foldcam.runtime.system.files import refuse_special, write_failure
 from foldcam.runtime.vote import Vote

@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 
 from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.images.files import WRITTEN_SUFFIXES, write_image
+from foldcam.runtime.record import capture_time
 from foldcam.runtime.sinks.base import (
     NotWritten,
     PendingFile,
@@ -16,7 +17,6 @@ from foldcam.runtime.sinks.base import (
     refuse_input,
 )
 from foldcam.runtime.sinks.guard import DiskGuard
-from foldcam.runtime.sinks.record import capture_time
 from foldcam.runtime.sinks.segments import Segments
 from foldcam.runtime.sources.base import Source
 

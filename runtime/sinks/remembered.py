@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from foldcam.runtime.frame_results import FrameResults
+from foldcam.runtime.record import Boxes, record
 from foldcam.runtime.result import Result
 from foldcam.runtime.sinks.base import Sink
-from foldcam.runtime.sinks.record import Boxes, record
 from foldcam.runtime.sources.base import Frame
 
 MOST_RESULTS = 1000

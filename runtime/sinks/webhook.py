@@ -16,9 +16,9 @@ from urllib.parse import quote, unquote, urlsplit
 
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.frame_results import FrameResults
+from foldcam.runtime.record import Boxes
 from foldcam.runtime.sinks.base import NotWritten, Sink
 from foldcam.runtime.sinks.jsonl import lines_of
-from foldcam.runtime.sinks.record import Boxes
 from foldcam.runtime.system.backoff import Backoff
 from foldcam.runtime.system.files import refuse_special
 from foldcam.runtime.system.logs import log

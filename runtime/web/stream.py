@@ -1,4 +1,4 @@
-"""The WebSocket of one browser: pictures and status out, wishes in."""
+"""The WebSocket of one browser: pictures and status out, requests in."""
 
 from __future__ import annotations
 

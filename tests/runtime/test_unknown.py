@@ -19,7 +19,7 @@ from foldcam.runtime.images.files import write_image
 from foldcam.runtime.known import known_scores
 from foldcam.runtime.model import FoldedModel
 from foldcam.runtime.pipeline.opening import unknown_rule
-from foldcam.runtime.sinks.record import record
+from foldcam.runtime.record import record
 from foldcam.runtime.sources.base import Frame
 
 RULE = UnknownRule("similarity", 0.8, "0" * 64, 0.95, "held-out images", "colours", 40, 0.95,

@@ -13,10 +13,10 @@ from foldcam.runtime.events.detector import Detector
 from foldcam.runtime.events.rule import EventRule
 from foldcam.runtime.output_options import OutputOptions
 from foldcam.runtime.pipeline.summary import Progress, Tally
+from foldcam.runtime.record import record
 from foldcam.runtime.sinks.events import boxes_of, event_document
 from foldcam.runtime.sinks.jsonl import lines_of
 from foldcam.runtime.sinks.opening import open_outputs
-from foldcam.runtime.sinks.record import record
 from foldcam.runtime.system.monitor import Monitor
 from foldcam.runtime.unanswered import NAN
 

@@ -10,7 +10,7 @@ import pytest
 
 from foldcam.runtime.events.detector import Detector
 from foldcam.runtime.events.rule import EventRule
-from foldcam.runtime.sinks.record import record
+from foldcam.runtime.record import record
 from foldcam.runtime.sinks.table import TableSink
 from foldcam.runtime.unanswered import NAN
 from foldcam.runtime.web.packet import answers

@@ -15,8 +15,8 @@ from foldcam.runtime.events.rule import EventRule
 from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.options import FlowOptions
 from foldcam.runtime.pipeline import run
+from foldcam.runtime.record import record
 from foldcam.runtime.sinks import Sink
-from foldcam.runtime.sinks.record import record
 from foldcam.runtime.sources import Frame, Source
 from foldcam.runtime.vote import Vote
 

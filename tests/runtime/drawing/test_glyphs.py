@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from foldcam.runtime.drawing import lettering, system_fonts
-from foldcam.runtime.drawing.lettering import line_height, line_mask
+from foldcam.runtime.drawing import glyphs, system_fonts
+from foldcam.runtime.drawing.glyphs import line_height, line_mask
 
 # Matplotlib carries DejaVu Sans, which has Arabic and Hebrew, and no Chinese.
 matplotlib = pytest.importorskip("matplotlib")
@@ -23,7 +23,7 @@ with_opencv_5 = pytest.mark.skipif(
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch):
     """Fonts are looked for once per process, and texts drawn once."""
-    caches = (line_mask, lettering._say, system_fonts.font_for, system_fonts._files)
+    caches = (line_mask, glyphs._say, system_fonts.font_for, system_fonts._files)
     for cached in caches:
         cached.cache_clear()
     yield
@@ -45,10 +45,10 @@ def fonts(monkeypatch):
 
 @pytest.fixture
 def opencv_4(monkeypatch):
-    monkeypatch.setattr(lettering, "_opencv_font", lambda: None)
-    lettering._opencv_5_has.cache_clear()
+    monkeypatch.setattr(glyphs, "_opencv_font", lambda: None)
+    glyphs._opencv_5_has.cache_clear()
     yield
-    lettering._opencv_5_has.cache_clear()
+    glyphs._opencv_5_has.cache_clear()
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_a_font_without_digits_draws_its_own_letters_alone(fonts, opencv_4, monk
         lambda self, text: not any(letter.isdigit() for letter in text) and has(self, text),
     )
     drawn = line_mask("עברית  0.93", 24)
-    number = lettering._by_hershey("  0.93", 24)
+    number = glyphs._by_hershey("  0.93", 24)
     columns = np.flatnonzero(number.any(0))
     right = number[:, columns[0] : columns[-1] + 1]
     np.testing.assert_array_equal(drawn[:, -right.shape[1] :], right)
