@@ -10,7 +10,11 @@ import pytest
 
 from foldcam.runtime.bench.run import BenchOptions, run_bench
 from foldcam.runtime.engine.inspect import inspect_model, inspection_text
+from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.model import FoldedModel
+from foldcam.runtime.options import RegionOptions
+from foldcam.runtime.pipeline import run
+from foldcam.runtime.sources import open_source
 
 FRAME = (32, 16)
 
@@ -94,6 +98,15 @@ def test_regions_are_refused_before_anything_is_written(regions, runtime, whole,
         "out: export or fold it without --frame for boxes, grids and detectors.\n"
     )
     assert not (tmp_path / "working" / "out").exists()
+
+
+def test_regions_are_refused_from_python_too(whole, photo):
+    source = open_source(file=str(photo("a.png")))
+    with (
+        FoldedModel.load(whole, "cpu", 1) as model,
+        pytest.raises(FoldcamError, match="whole frames of 32 x 16"),
+    ):
+        run(source, model, regions=RegionOptions(grid=(2, 2)))
 
 
 def test_inspect_names_the_frame(whole, tiny_model):
