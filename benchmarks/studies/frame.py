@@ -38,7 +38,8 @@ from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.model import FoldedModel
 from foldcam.runtime.system.files import atomic_path
 
-SIZES = ((640, 480), (1280, 720), (1920, 1080))
+# The last falls into no equal parts at 224 x 224: no camera's, but the most that it can cost.
+SIZES = ((640, 480), (1280, 720), (1920, 1080), (1279, 719))
 HOST, BYTES, GRAPH = "host, float32", "host, uint8", "graph"
 _DRAWS = 2000
 
@@ -129,13 +130,13 @@ def _quartiles(seconds: npt.NDArray[np.float64]) -> list[float]:
 def markdown_table(document: Mapping[str, Any]) -> str:
     """One line for each size of the frames."""
     clock = _clock(document["provider"])
-    heads = ["frames", HOST, BYTES, GRAPH, "graph / host, uint8", "matrices"]
+    heads = ["frames", HOST, BYTES, GRAPH, "graph / host, uint8", "file grows by"]
     rows = [
         [
             size,
             *(_shown(found["ways"][name][clock]) for name in (HOST, BYTES, GRAPH)),
             markdown.interval(found["graph_over_host"], ".2f"),
-            f"{found['bytes'] / 1e6:.1f} MB",
+            f"{found['bytes'] / 1e3:,.0f} kB",
         ]
         for size, found in document["sizes"].items()
     ]

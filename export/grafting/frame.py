@@ -1,13 +1,15 @@
 """Grafting the frame: the camera's own picture, cropped, resized and padded in the graph.
 
 Resizing with antialiasing is linear, and each axis has its own weights: two products with
-constant matrices, which TensorRT takes where it refuses `Resize` with `antialias`. The weights
-are those of OpenCV's INTER_AREA and INTER_LINEAR, and results are rounded to whole grey levels
-where the host's preprocessing rounds to uint8, so that both make the same input within one.
+constant matrices, which TensorRT takes where it refuses `Resize` with `antialias`. Where a line
+shrinks they are small, because it falls into parts that are resized alike (see `blocks`). The
+weights are those of OpenCV's INTER_AREA and INTER_LINEAR, and results are rounded to whole grey
+levels where the host's preprocessing rounds to uint8, so that both make the same input within one.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +25,10 @@ from foldcam.runtime.images.preprocess import Preprocessing
 
 Floats = npt.NDArray[np.float32]
 _OURS = PREFIX + "frame_"
+_FEWEST = 8
+"""Pixels of a part of a resized line: products of fewer numbers are slower, as measured."""
+_MANY = 200_000_000
+"""Multiplications from which a processor takes longer than OpenCV, by a tenth and more."""
 
 
 def graft_frame(graft: Graft, frame: tuple[int, int], preprocessing: Preprocessing) -> None:
@@ -106,12 +112,22 @@ def frame_graph(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def frame_notes(contract: Contract) -> list[str]:
     """What the user should know of a model that resizes whole frames by itself."""
-    recipe = contract.preprocessing
-    if contract.frame in (None, (recipe.width, recipe.height)):
+    if contract.frame is None:
+        return []
+    (_, _, *before), (_, _, *after) = contract.preprocessing.fit(*contract.frame)
+    (width, wide), (height, high) = zip(before, after, strict=True)
+    count = 0
+    if high != height:
+        count += 3 * width * high * (height // blocks(height, high))
+    if wide != width:
+        count += 3 * high * wide * (width // blocks(width, wide))
+    if count <= _MANY:
         return []
     return [
-        "The graph resizes whole frames, for engines on a GPU: on a processor the host does it "
-        "faster, so leave --frame out there."
+        f"Resizing a frame of {contract.frame[0]} x {contract.frame[1]} in the graph takes "
+        f"{count // 1_000_000} million multiplications, because {width} and {wide}, or {height} "
+        f"and {high}, have no large common divisor: on a processor the host does it faster, "
+        "without --frame."
     ]
 
 
@@ -148,27 +164,49 @@ def _resized(graft: Graft, taken: str, before: tuple[int, int], after: tuple[int
     rows_last = shrinks[1] and grows[0]
     if high != height and not rows_last:
         # A line of pixels is a line of numbers: no transposition of whole frames.
-        shape = graft.constant(_OURS + "lines_shape", [0, height, 3 * width], np.int64)
-        taken = graft.node("Reshape", [taken, shape], _OURS + "lines")
-        weights = graft.constant(_OURS + "row_weights", resize_weights(height, high), np.float32)
-        taken = graft.node("MatMul", [weights, taken], _OURS + "fewer_lines")
-        shape = graft.constant(_OURS + "pixels_shape", [0, high, width, 3], np.int64)
-        taken = graft.node("Reshape", [taken, shape], _OURS + "rows")
+        parts = blocks(height, high)
+        taken = graft.reshape(taken, [0, parts, height // parts, 3 * width], _OURS + "lines")
+        taken = graft.node("MatMul", [_weights(graft, "row", height, high), taken], _OURS + "fewer")
+        taken = graft.reshape(taken, [0, high, width, 3], _OURS + "rows")
         if shrinks[0] and grows[1]:
             taken = graft.node("Round", [taken], _OURS + "whole_rows")
     planes = graft.node("Transpose", [taken], _OURS + "planes", perm=[0, 3, 1, 2])
     if wide != width:
-        turned = resize_weights(width, wide).T
-        weights = graft.constant(_OURS + "column_weights", turned, np.float32)
-        planes = graft.node("MatMul", [planes, weights], _OURS + "columns")
+        lines, parts = height if rows_last else high, blocks(width, wide)
+        parted = [0, 3, lines * parts, width // parts]
+        planes = graft.reshape(planes, parted, _OURS + "parts")
+        weights = _weights(graft, "column", width, wide)
+        planes = graft.node("MatMul", [planes, weights], _OURS + "fewer_parts")
+        planes = graft.reshape(planes, [0, 3, lines, wide], _OURS + "columns")
         if rows_last:
             planes = graft.node("Round", [planes], _OURS + "whole_columns")
     if rows_last:
-        weights = graft.constant(_OURS + "row_weights", resize_weights(height, high), np.float32)
-        planes = graft.node("MatMul", [weights, planes], _OURS + "more_lines")
+        planes = graft.node(
+            "MatMul", [_weights(graft, "row", height, high), planes], _OURS + "more"
+        )
     if before != after:
         planes = graft.node("Round", [planes], _OURS + "whole")
     return planes
+
+
+def blocks(before: int, after: int) -> int:
+    """Into how many equal parts a line falls that are resized alike, each by itself.
+
+    Of 720 pixels that become 224, each 45 become 14. Where a line grows, each pixel takes of its
+    neighbors across the parts' borders.
+    """
+    most = math.gcd(before, after) if after < before else 1
+    return max(
+        (n for n in range(1, most + 1) if most % n == 0 and after // n >= _FEWEST), default=1
+    )
+
+
+def _weights(graft: Graft, axis: str, before: int, after: int) -> str:
+    """Of one part of a line, to stand before rows or behind columns."""
+    parts = blocks(before, after)
+    weights = resize_weights(before // parts, after // parts)
+    name = f"{_OURS}{axis}_weights"
+    return graft.constant(name, weights if axis == "row" else weights.T, np.float32)
 
 
 def _declare(graph: onnx.GraphProto, width: int, height: int) -> None:

@@ -203,17 +203,6 @@ def test_fold_gives_changes_and_takes_the_frame(exported, foldcam, tmp_path):
     assert foldcam(*back, "--frame", "160x0")[0] == 1
 
 
-def test_export_says_where_a_frame_is_resized_faster(shared_photos, foldcam, tmp_path, exported):
-    # The network of the fixtures is no file: fold says the same.
-    plain = exported(frame=None)
-    arguments = ("fold", plain, "--bank", plain.with_name("bank.safetensors"))
-    size = read_contract(plain).image_size
-    said = "on a processor the host does it faster"
-    for frame, expected in (("160x90", True), (f"{size[0]}x{size[1]}", False)):
-        out = foldcam(*arguments, "--out", tmp_path / "m.onnx", "--frame", frame)[1]
-        assert (said in " ".join(out.split())) == expected
-
-
 def test_the_gate_names_the_frames_that_it_times(exported, tmp_path):
     title = subject_of(exported(), tmp_path).title
     assert title.endswith("whole frames of 160 x 90")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import onnx
@@ -9,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from foldcam.export.grafting.fold import FoldOptions, fold
-from foldcam.export.grafting.frame import graft_frame, resize_weights
+from foldcam.export.grafting.frame import blocks, frame_notes, graft_frame, resize_weights
 from foldcam.export.grafting.input import PIXELS, PLANES
 from foldcam.export.grafting.unfold import unfold
 from foldcam.export.onnx_graphs.writing import Graft
@@ -115,11 +117,38 @@ def test_a_frame_of_the_networks_size_is_only_cast_and_transposed():
     assert not made.graph.initializer
 
 
-def test_no_constant_is_larger_than_a_matrix_for_each_axis():
-    made = _input_maker(Preprocessing(224, 224, "letterbox"), (1280, 720))
-    numbers = sum(int(np.prod(tensor.dims)) for tensor in made.graph.initializer)
-    assert numbers < 224 * (1280 + 720) + 100
+@pytest.mark.parametrize("rule", RULES)
+def test_matrices_are_small_where_a_line_falls_into_equal_parts(rule):
+    made = _input_maker(Preprocessing(224, 224, rule), (1280, 720))
+    assert sum(int(np.prod(tensor.dims)) for tensor in made.graph.initializer) < 3000
     assert made.graph.node[0].op_type == "Cast"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "parts"),
+    [(720, 224, 16), (1280, 224, 16), (720, 144, 18), (16, 8, 1), (719, 224, 1), (7, 5, 1),
+     (224, 448, 1), (448, 224, 28)],
+)  # fmt: skip
+def test_each_part_of_a_line_is_resized_alike(before, after, parts):
+    assert blocks(before, after) == parts
+    whole, part = resize_weights(before, after), resize_weights(before // parts, after // parts)
+    np.testing.assert_allclose(whole, np.kron(np.eye(parts), part), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("frame", "said"),
+    [((1280, 720), False), ((640, 480), False), ((1279, 719), True), ((224, 224), False)],
+)
+def test_sizes_without_a_common_divisor_are_said(frame, said, hand_built, random_bank):
+    contract = parse_contract(
+        _folded(hand_built, _bank(hand_built, random_bank),
+                Preprocessing(hand_built.WIDTH, hand_built.HEIGHT), frame=frame)
+        .metadata_props[0].value, "it",
+    )  # fmt: skip
+    contract = replace(contract, preprocessing=Preprocessing(224, 224))
+    notes = frame_notes(contract)
+    assert bool(notes) == said
+    assert not said or "takes 810 million multiplications" in notes[0]
 
 
 @pytest.mark.parametrize("rule", RULES)
