@@ -169,7 +169,7 @@ FrameText = Annotated[
         "--frame",
         help="Makes a model that takes whole camera frames of this size in pixels, WIDTHxHEIGHT, "
         "as RGB bytes, and crops, resizes and normalises them in the graph; includes --input "
-        "uint8. It is for engines on a GPU: on a processor it gains nothing (default: the host "
+        "uint8. It is for engines on a GPU: on a processor it gains little (default: the host "
         "makes the network's input).",
         metavar="WIDTHxHEIGHT",
     ),
