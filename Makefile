@@ -28,6 +28,7 @@ help: ## list the targets
 	@echo "  WORKERS=auto                 processes that run the tests: one per processor core; 0: none but pytest's own"
 	@echo "  FULL=1                       make reliability in full, and keep its figures"
 	@echo "  ONLY=cuts,soak               make reliability of these checks alone"
+	@echo "  HAVE=packages.txt            make gpu-proof without what pip list --format=freeze printed there"
 	@echo "  FOLDCAM_TORCH_INDEX=URL      take torch from this index, e.g. the CPU build, without"
 	@echo "                               gigabytes of CUDA: https://download.pytorch.org/whl/cpu"
 
@@ -70,6 +71,10 @@ figures: $(VENV)/.test ## tables, plots and pictures of README and docs, made ag
 .PHONY: reliability
 reliability: $(VENV)/.test ## cuts, soaks and failures, in short; FULL=1 for the published figures
 	$(BIN)/python -m foldcam.benchmarks.studies.reliability $(if $(FULL),--full --store) $(if $(ONLY),--only $(ONLY))
+
+.PHONY: gpu-proof
+gpu-proof: $(VENV)/.test ## pack what needs a GPU for a machine without network, in build/gpu-proof/
+	$(BIN)/python tools/gpu_proof/pack.py $(if $(HAVE),--have $(HAVE))
 
 .PHONY: wheel
 wheel: $(VENV)/.test ## build dist/foldcam-*.whl

@@ -55,9 +55,7 @@ app = typer.Typer(no_args_is_help=True)
 bench = typer.Typer(no_args_is_help=True, help="Measure what folding costs.")
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(bench, name="bench")
-bench.command(
-    epilog="Example: foldcam bench gate --baseline benchmarks/baselines/cpu-amd-epyc.json"
-)(gate)
+bench.command(epilog="Example: foldcam bench gate --device tensorrt --model birds.onnx")(gate)
 
 
 @bench.callback()
@@ -190,6 +188,14 @@ def gpu(
     ] = "EfficientNet-Lite0,ResNet-50",
     rounds: Annotated[int, typer.Option(help="Number of timed runs of each method.", min=1)] = 200,
     size: Annotated[int, typer.Option(help="Side of the square input in pixels.", min=32)] = 224,
+    peers: Annotated[
+        bool,
+        typer.Option(
+            "--peers",
+            help="Run Grad-CAM in torch also channels last and compiled, as bench peers does on "
+            "a processor.",
+        ),
+    ] = False,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -206,6 +212,7 @@ def gpu(
         rounds=rounds,
         size=size,
         seed=seed,
+        peers=peers,
     )
     with ProgressBar() as progress:
         document = run_gpu(out, options, progress)

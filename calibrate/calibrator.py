@@ -17,7 +17,7 @@ from foldcam.calibrate.outcome import Outcome
 from foldcam.calibrate.placement import find_placement
 from foldcam.calibrate.qdq import Levels, Recipe, Step, quantize
 from foldcam.calibrate.quality import Damage, Gate
-from foldcam.calibrate.selection import read_pictures, select
+from foldcam.calibrate.selection import Pictures, read_pictures, select
 from foldcam.calibrate.source import (
     check_names,
     contract_in,
@@ -30,10 +30,11 @@ from foldcam.calibrate.statistics import Activation, gather
 from foldcam.calibrate.store import Store, key_of, tools
 from foldcam.calibrate.tuning import Choice, best_recipe, choose_steps
 from foldcam.export.device import CPU, Device
+from foldcam.export.grafting.probes import canary_of, write_canary
 from foldcam.runtime.comparison.interleaved import Ratio
 from foldcam.runtime.comparison.verdict import GateLimits, failures_of
 from foldcam.runtime.contract.onnx_file import read_contract
-from foldcam.runtime.contract.schema import Calibration, Contract
+from foldcam.runtime.contract.schema import Calibration
 from foldcam.runtime.system.digest import digest_of
 from foldcam.runtime.system.files import sha256_of_file
 
@@ -126,14 +127,14 @@ class _Job:
             self._model, self._placement, steps, found, damage,
             correct_biases=options.correct_biases, levels=self._levels(),
         )  # fmt: skip
-        chooser = Gate(self._model, self._contract, self._choosers, self._device)
+        chooser = self._gate(self._choosers, "choosing, float model")
         ladder, ranking = self._ladder(recipe, chooser, damage)
         chosen = next((rung for rung in ladder if not rung.failures), ladder[-1])
         model = self._candidates[chosen.kept]
-        gate = Gate(self._model, self._contract, self._judges, self._device)
-        self._progress("gate", 0, 1)
-        figures, each, answers = gate.figures(model, kernels=self._kernels)
-        self._progress("gate", 1, 1)
+        gate = self._gate(self._judges, "gate, float model")
+        figures, each, answers = gate.figures(
+            model, kernels=self._kernels, progress=self._step("gate")
+        )
         report = {
             **self._report(choices, ladder, chosen, ranking),
             "damage": tried,
@@ -141,12 +142,13 @@ class _Job:
             "gate": {"figures": figures.document(),
                      "failures": failures_of(figures, options.limits)},
         }  # fmt: skip
-        contract = self._signed(model, report, chosen)
+        self._sign(model, report, chosen)
+        framed = with_frame(model, self._frame)
         speeds = self._speeds(ladder)
         ratio = speeds[ladder.index(chosen)].ratio if speeds else None
         return Outcome(
-            model=with_frame(model, contract),
-            contract=contract,
+            model=framed,
+            contract=contract_in(framed),
             report=report,
             ladder=ladder,
             chosen=chosen,
@@ -157,6 +159,12 @@ class _Job:
             speeds=speeds,
             failures=tuple(failures_of(figures, options.limits, ratio)),
         )
+
+    def _gate(self, pictures: Pictures, step: str) -> Gate:
+        return Gate(self._model, self._contract, pictures, self._device, self._step(step))
+
+    def _step(self, name: str) -> Callable[[int, int], None]:
+        return lambda done, total: self._progress(name, done, total)
 
     @property
     def _kernels(self) -> bool:
@@ -181,13 +189,13 @@ class _Job:
     def _choices(self, found: dict[str, Activation], damage: Damage) -> dict[str, Choice]:
         method, target = self._options.method, self._options.target
         key = key_of(stage="thresholds", method=method, **self._inputs)
-        kept = self._store.json(key)
-        if kept is not None:
-            return {item["tensor"]: Choice(**{**item, "step": Step(**item["step"])})
-                    for item in kept}  # fmt: skip
-        choices = choose_steps(self._model, found, damage, target, method, self._progress)
-        self._store.keep_json(key, [asdict(choice) for choice in choices.values()])
-        return choices
+        # Kept after each activation: an interrupted run goes on with the next.
+        known = {item["tensor"]: Choice(**{**item, "step": Step(**item["step"])})
+                 for item in self._store.json(key) or ()}  # fmt: skip
+        return choose_steps(
+            self._model, found, damage, target, method, self._progress, known,
+            lambda chosen: self._store.keep_json(key, [asdict(each) for each in chosen.values()]),
+        )  # fmt: skip
 
     def _levels(self) -> dict[str, Levels] | None:
         if not self._options.gptq:
@@ -210,12 +218,10 @@ class _Job:
             gptq=bool(recipe.levels),
             **self._inputs,
         )
-        kept = self._store.json(key)
-        if kept is not None:
-            return [(str(name), float(value)) for name, value in kept]
-        ranking = rank_layers(self._model, self._placement, recipe, damage, self._progress)
-        self._store.keep_json(key, ranking)
-        return ranking
+        return rank_layers(
+            self._model, self._placement, recipe, damage, self._progress, self._store.json(key),
+            lambda found: self._store.keep_json(key, found),
+        )  # fmt: skip
 
     def _ladder(
         self, recipe: Recipe, chooser: Gate, damage: Damage
@@ -223,16 +229,14 @@ class _Job:
         limits = self._limits_to_choose_by()
 
         def measure(kept: tuple[str, ...]) -> Rung:
-            step = f"choosing, {len(kept)} layers in float"
-            self._progress(step, 0, 1)
+            step = self._step(f"choosing, {len(kept)} layers in float")
             candidate = quantize(
                 self._model, self._placement, replace(recipe, kept=frozenset(kept))
             )
             if self._options.float_type == "fp16":
                 candidate = with_float16(candidate)
-            figures, _, _ = chooser.figures(candidate, kernels=self._kernels)
+            figures, _, _ = chooser.figures(candidate, kernels=self._kernels, progress=step)
             self._candidates[kept] = candidate
-            self._progress(step, 1, 1)
             return Rung(kept, candidate.ByteSize(), figures, tuple(failures_of(figures, limits)))
 
         wanted = self._options.keep_float
@@ -244,7 +248,7 @@ class _Job:
         ranking = self._ranking(recipe, damage)
         return climb([name for name, _ in ranking], first, measure), ranking
 
-    def _signed(self, model: onnx.ModelProto, report: dict[str, Any], chosen: Rung) -> Contract:
+    def _sign(self, model: onnx.ModelProto, report: dict[str, Any], chosen: Rung) -> None:
         """Put key and hash of the report into the model's metadata."""
         contract = replace(
             contract_in(model),
@@ -255,11 +259,11 @@ class _Job:
                 len(chosen.kept),
                 self._options.target,
             ),
-            frame=self._frame,
         )
         write_contract(model, contract)
+        # Those of the float model are answered by the quantized one itself.
+        write_canary(model, canary_of(model))
         onnx.checker.check_model(model, full_check=True)
-        return contract
 
     def _speeds(self, ladder: list[Rung]) -> list[Ratio]:
         if self._options.target != "cpu":

@@ -11,7 +11,7 @@ import typer
 from foldcam.export.commands.options import DeviceText, Json, choice, device_of
 from foldcam.runtime.at_stake import Read, Written, check_outputs, keep_network
 from foldcam.runtime.errors import ExitStatus, FoldcamError
-from foldcam.runtime.system.command import print_json
+from foldcam.runtime.system.command import print_json, say
 from foldcam.runtime.system.files import hidden_beside
 from foldcam.runtime.system.text import printable
 
@@ -161,8 +161,13 @@ def calibrate(
     )
     store = Store(cache or hidden_beside(out, "calibration"))
     place = device_of(device)
-    with ProgressBar() as progress:
-        outcome = run(model, images, options, store=store, progress=progress, device=place)
+    try:
+        with ProgressBar() as progress:
+            outcome = run(model, images, options, store=store, progress=progress, device=place)
+    except KeyboardInterrupt:
+        if store.folder is not None and store.folder.is_dir():
+            say(f"What was found is kept in {store.folder}: the same command goes on from it.")
+        raise
     files = _write(outcome, out)
     if as_json:
         print_json({**document(outcome), "files": [str(path) for path in files]})
@@ -209,15 +214,15 @@ def _remove_calibrated(out: Path) -> None:
 def _print(outcome: Outcome, files: list[Path]) -> None:
     for note in outcome.report["data_notes"]:
         print(f"note: {printable(note)}")
-    from foldcam.calibrate.report import LADDER_HEAD, LADDER_NOTE, figure_lines, ladder_lines
+    from foldcam.calibrate.report import LADDER_HEAD, figure_lines, ladder_lines, ladder_note
 
     for what, value in figure_lines(outcome):
         print(f"  {what:24} {value}")
+    print(f"\n{ladder_note(outcome)}")
     table = [LADDER_HEAD, *ladder_lines(outcome)]
     widths = [max(len(line[place]) for line in table) for place in range(len(LADDER_HEAD))]
     for line in table:
         print("  " + "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip())
-    print(f"  {LADDER_NOTE}")
     if outcome.chosen.kept:
         print(f"  kept in float: {', '.join(outcome.chosen.kept)}")
     for path in files:

@@ -162,8 +162,10 @@ class _Inputs:
             if len(tokens) > most:
                 tokens = tokens[generator.choice(len(tokens), most, replace=False)]
             return tokens[None].astype(np.float64)
-        top, left, bottom, right = self._pads
-        padded = np.pad(values, ((0, 0), (0, 0), (top, bottom), (left, right)))
+        padded = values
+        if any(self._pads):
+            top, left, bottom, right = self._pads
+            padded = np.pad(values, ((0, 0), (0, 0), (top, bottom), (left, right)))
         down, across = self._dilations
         kernel = self.weight.shape[2:]
         spans = (kernel[0] - 1) * down + 1, (kernel[1] - 1) * across + 1

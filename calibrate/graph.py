@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from foldcam.export.onnx_graphs.names import names_read
 from foldcam.export.onnx_graphs.writing import PREFIX
 
 Floats = npt.NDArray[np.float32]
+Values = Mapping[str, npt.NDArray[Any]]
+Batches = Sequence[Values]
+"""Values of a graph by name, for each batch of images."""
 
 
 class GraphView:
@@ -56,29 +63,42 @@ def name_of(node: onnx.NodeProto) -> str:
     return str(node.name or node.output[0])
 
 
-def with_outputs(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
-    """A copy whose outputs are the named float32 values and nothing else.
+def with_outputs(
+    model: onnx.ModelProto, names: Sequence[str], known: Batches = ()
+) -> onnx.ModelProto:
+    """A copy whose outputs are the named values and nothing else.
 
     Nodes that serve none of them are left out, so that a run pays only for what is asked.
+
+    Args:
+        model: any.
+        names: of values in its graph.
+        known: some values of the graph, for each batch: they become inputs, what leads to them is
+            left out, and those among `names` are no outputs. A size that differs between batches
+            is left open.
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    graph = copy.graph
-    del graph.output[:]
-    graph.output.extend(
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names
-    )
-    wanted, kept = set(names), []
+    given = set(known[0]) if known else set()
+    graph = model.graph
+    wanted = [name for name in names if name not in given]
+    needed, kept = set(wanted), []
     for node in reversed(graph.node):
-        if wanted & set(node.output):
+        if needed.intersection(node.output):
             kept.append(node)
-            wanted.update(_reads(node))
-    del graph.node[:]
-    graph.node.extend(reversed(kept))
+            needed |= names_read([node]) - given
+    read = names_read(kept) | needed
+    copy = onnx.ModelProto(ir_version=model.ir_version, functions=model.functions)
+    copy.opset_import.extend(model.opset_import)
+    copy.graph.name = graph.name or "part"
+    copy.graph.node.extend(reversed(kept))
+    copy.graph.initializer.extend(tensor for tensor in graph.initializer if tensor.name in read)
+    copy.graph.input.extend(v for v in graph.input if v.name in read and v.name not in given)
+    copy.graph.input.extend(_described(name, known) for name in sorted(given & read))
+    copy.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in wanted)
     return copy
 
 
-def _reads(node: onnx.NodeProto) -> set[str]:
-    from foldcam.export.onnx_graphs.names import names_read
-
-    return names_read([node])
+def _described(name: str, known: Batches) -> onnx.ValueInfoProto:
+    shapes = [values[name].shape for values in known]
+    sizes = [each[0] if len(set(each)) == 1 else None for each in zip(*shapes, strict=True)]
+    kind = helper.np_dtype_to_tensor_dtype(known[0][name].dtype)
+    return helper.make_tensor_value_info(name, kind, sizes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,17 +48,34 @@ def rank_layers(
     recipe: Recipe,
     damage: Damage,
     progress: Progress | None = None,
+    known: Mapping[str, float] | None = None,
+    keep: Callable[[Mapping[str, float]], None] | None = None,
 ) -> list[tuple[str, float]]:
-    """Layers by the damage that each does when it alone is quantized, worst first."""
+    """Layers by the damage that each does when it alone is quantized, worst first.
+
+    Args:
+        model: folded, float32.
+        placement: of that model.
+        recipe: how the layers are quantized.
+        damage: measures on images that are used for calibration only.
+        progress: called after each layer.
+        known: damages of an earlier call that was interrupted.
+        keep: called with all damages so far, after each layer.
+    """
     names = [layer.name for layer in placement.layers]
-    found = []
-    for done, name in enumerate(names, 1):
-        alone = replace(recipe, kept=frozenset(names) - {name})
-        found.append((name, damage.of(quantize(model, placement, alone))))
+    found = dict(known or {})
+    for layer in placement.layers:
+        if layer.name in found:
+            continue
+        alone = replace(recipe, kept=frozenset(names) - {layer.name})
+        candidate = quantize(model, placement, alone)
+        found[layer.name] = damage.of(candidate, layer.place - 1)
+        if keep is not None:
+            keep(found)
         if progress is not None:
-            progress("sensitivity", done, len(names))
+            progress("sensitivity", len(found), len(names))
     # Equal ones in the graph's order.
-    return sorted(found, key=lambda item: -item[1])
+    return sorted(((name, found[name]) for name in names), key=lambda item: -item[1])
 
 
 def climb(

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 
-from foldcam.calibrate.graph import with_outputs
+from foldcam.calibrate.graph import Batches, Values, with_outputs
+from foldcam.calibrate.prefix import Prefix
 from foldcam.calibrate.selection import Pictures
-from foldcam.calibrate.session import Floats, Images, Runner
+from foldcam.calibrate.session import Floats, Images, Outputs, Runner
 from foldcam.export.datasets import Sample
 from foldcam.export.device import CPU, Device
 from foldcam.export.grafting.in_graph import bank_of, stored_bank_of
@@ -38,6 +38,8 @@ from foldcam.runtime.contract.schema import (
 )
 from foldcam.runtime.images.preprocess import Affine
 
+Progress = Callable[[int, int], None]
+
 _TINY = 1e-12
 
 
@@ -58,12 +60,15 @@ class Damage:
     def __init__(
         self, model: onnx.ModelProto, contract: Contract, images: Images, device: Device = CPU
     ) -> None:
-        self._contract, self._images, self._device = contract, images, device
+        self._contract, self._device = contract, device
         bank, explained = bank_of(model, contract), contract.explanation
         self._map = FEATURE_MAP
         if explained is not None and explained.grad_weights == "own":
             self._map = CONTRIBUTION
-        found = self.runner(model).all(images)
+        self._asked = [EMBEDDING, self._map]
+        self._prefix = Prefix(model, self._asked, contract, images, device)
+        runner = Runner(with_outputs(model, self._asked), contract, device=device)
+        found = self._found(runner, self._prefix.reach(-1), {})
         self._embedding = _unit(found[EMBEDDING])
         rows, _ = stored_bank_of(model, contract).nearest(self._embedding, contract.transfer)
         self._weights = bank.grad_weights[bank.grad_index[rows]].mean(axis=1)
@@ -72,23 +77,36 @@ class Damage:
             self._usual = bank.mean_summands.reshape(len(bank.mean_summands), -1)
         self._heat = self._heat_of(found[self._map])
 
-    def of(self, model: onnx.ModelProto, **inputs: Any) -> float:
-        """Mean over the images of `(1 - cosine) + (1 - correlation)`; infinite for NaN."""
-        return self.of_runner(self.runner(model), **inputs)
+    def of(self, model: onnx.ModelProto, place: int = -1) -> float:
+        """Mean over the images of `(1 - cosine) + (1 - correlation)`; infinite for NaN.
 
-    def runner(self, model: onnx.ModelProto) -> Runner:
-        """For a model with inputs of its own, which is asked several times."""
-        outputs = with_outputs(model, [EMBEDDING, self._map])
-        return Runner(outputs, self._contract, device=self._device)
+        Args:
+            model: a candidate.
+            place: of the last node of the float model before which, and at which, the candidate
+                computes what that does; -1 for none.
+        """
+        return self.each(model, [{}], place)[0]
 
-    def of_runner(self, runner: Runner, **inputs: Any) -> float:
-        """See `of`."""
-        found = runner.all(self._images, **inputs)
+    def each(
+        self, model: onnx.ModelProto, settings: Sequence[Values], place: int = -1
+    ) -> list[float]:
+        """See `of`; for a candidate with inputs of its own, under each of several settings."""
+        known = self._prefix.reach(place)
+        part = with_outputs(model, self._asked, known)
+        runner = Runner(part, self._contract, device=self._device)
+        return [self._lost(runner, known, setting) for setting in settings]
+
+    def _lost(self, runner: Runner, known: Batches, setting: Values) -> float:
+        found = self._found(runner, known, setting)
         cosine = cosines(self._embedding, found[EMBEDDING])
         # This heat is of any scale, so that only maps without any heat are blank.
         correlation, _ = map_correlations(self._heat, self._heat_of(found[self._map]), same=0)
         lost = float(np.mean((1 - cosine) + (1 - correlation)))
         return lost if np.isfinite(lost) else float("inf")
+
+    def _found(self, runner: Runner, known: Batches, setting: Values) -> Outputs:
+        parts = [{**values, **runner.run({**values, **setting})} for values in known]
+        return {name: np.concatenate([part[name] for part in parts]) for name in self._asked}
 
     def _heat_of(self, feature_map: Floats) -> Floats:
         flat = feature_map.reshape(*feature_map.shape[:2], -1)
@@ -107,33 +125,44 @@ class Gate:
         contract: its contract.
         pictures: which were not used for calibration.
         device: where the models run; int8 kernels are those of the processor.
+        progress: called after each batch of images, with how many are done and how many there are.
     """
 
     def __init__(
-        self, model: onnx.ModelProto, contract: Contract, pictures: Pictures, device: Device = CPU
+        self,
+        model: onnx.ModelProto,
+        contract: Contract,
+        pictures: Pictures,
+        device: Device = CPU,
+        progress: Progress | None = None,
     ) -> None:
         self._contract, self.pictures, self._device = contract, pictures, device
         self._own: npt.NDArray[np.int64] | None = None
         self._boxes = _boxes(pictures.samples, pictures.affines, contract)
-        self.reference, self._rows = self._answers(model, kernels=False)
+        self.reference, self._rows = self._answers(model, progress, kernels=False)
         self._grad_index = bank_of(model, contract).grad_index
 
     def figures(
-        self, candidate: onnx.ModelProto, *, kernels: bool = False
+        self,
+        candidate: onnx.ModelProto,
+        *,
+        kernels: bool = False,
+        progress: Progress | None = None,
     ) -> tuple[GateFigures, PerImage, Answered]:
         """Compare a candidate.
 
         Args:
             candidate: made from the reference.
             kernels: see `session.Runner`.
+            progress: as for the class.
         """
-        answered, rows = self._answers(candidate, kernels=kernels)
+        answered, rows = self._answers(candidate, progress, kernels=kernels)
         same = same_rows(self._grad_index[rows], self._grad_index[self._rows])
         figures, each = compare_answers(self.reference, answered, same, self._boxes)
         return figures, each, answered
 
     def _answers(
-        self, model: onnx.ModelProto, *, kernels: bool
+        self, model: onnx.ModelProto, progress: Progress | None, *, kernels: bool
     ) -> tuple[Answered, npt.NDArray[np.int32]]:
         contract, outcome = self._contract, self._contract.outcome
         names = [EMBEDDING, HEATMAP] + ([HEATMAP_LOWER, ESTIMATE] if outcome else [])
@@ -141,7 +170,13 @@ class Gate:
         names += [CONTRIBUTION] if signed else []
         device = CPU if kernels else self._device
         runner = Runner(with_outputs(model, names), contract, kernels=kernels, device=device)
-        found = runner.all(self.pictures.resized)
+        parts = []
+        for _, outputs in runner.batches(self.pictures.resized):
+            parts.append(outputs)
+            if progress is not None:
+                done = sum(len(part[EMBEDDING]) for part in parts)
+                progress(done, len(self.pictures.resized))
+        found = {name: np.concatenate([part[name] for part in parts]) for name in names}
         unit = _unit(found[EMBEDDING])
         stored = stored_bank_of(model, contract)
         most = min(contract.transfer + 1, stored.most_neighbors())

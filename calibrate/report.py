@@ -80,7 +80,7 @@ def write_page(path: Path, outcome: Outcome, name: str) -> None:
         f"<style>{_STYLE}</style><h1>{html.escape(name)}</h1>"
         f"<p><b>{html.escape(verdict)}</b></p><table>{rows}</table>"
         f"<h2>Layers kept in float</h2><p>{html.escape(kept)}</p>"
-        f"<p>{html.escape(LADDER_NOTE)}</p>"
+        f"<p>{html.escape(ladder_note(outcome))}</p>"
         f"<table><tr>{head}</tr>{ladder}</table>"
         "<h2>The worst images</h2><p>Image, float model, INT8 model, difference.</p>"
         f'<img alt="worst images" src="data:image/png;base64,{picture}">\n'
@@ -103,8 +103,8 @@ def figure_lines(outcome: Outcome) -> list[tuple[str, str]]:
         lines.append(
             (
                 "recall@1",
-                f"{figures.recall:.2%} (float {figures.recall_reference:.2%}; lost, 95 % interval: "
-                f"{100 * low:.1f} to {100 * high:.1f} points)",
+                f"{figures.recall:.2%} on these images (float {figures.recall_reference:.2%}; "
+                f"lost, 95 % interval: {100 * low:.1f} to {100 * high:.1f} points)",
             )
         )
     if figures.estimate_error is not None and figures.estimate_error_reference is not None:
@@ -165,15 +165,22 @@ def roundings(damage: Mapping[str, float]) -> list[tuple[str, str]]:
     ]
 
 
-LADDER_NOTE = (
-    "Chosen on images of their own, within half of the limits; only the one that was taken was "
-    "compared on the images that judge."
-)
 LADDER_HEAD = ("layers in float", "MB", "recall@1", "heatmap mean", "5%", "speed", "verdict")
 
 
+def ladder_note(outcome: Outcome) -> str:
+    """Of which images the figures of the ladder are."""
+    report = outcome.report
+    return (
+        f"The figures of this table are of the {report['choice_images']} images to choose by, "
+        "within half of the limits; those above are of the "
+        f"{report['gate_images']} other images that judge, on which only the model that was taken "
+        "was compared."
+    )
+
+
 def ladder_lines(outcome: Outcome) -> list[tuple[str, ...]]:
-    """One line of cells under `LADDER_HEAD` for each candidate, and one for the float model."""
+    """Cells under `LADDER_HEAD` of each candidate and of the float model; see `ladder_note`."""
     reference = outcome.chosen.figures.recall_reference
     speeds = [f"{speed.ratio:.2f}" for speed in outcome.speeds] or ["-"] * len(outcome.ladder)
     lines = [

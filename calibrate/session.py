@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,7 @@ class Runner:
                 model.SerializeToString(), options, providers=device.providers()
             )
             self._session.disable_fallback()
+            self._inputs = {value.name for value in self._session.get_inputs()}
         except Exception as error:
             # ONNX Runtime's errors have no common type.
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -68,15 +69,22 @@ class Runner:
             images: `uint8 [n, height, width, 3]` RGB at the network's input size.
             others: the model's other inputs.
         """
-        for start in range(0, len(images), self._batch):
-            part = images[start : start + self._batch]
-            ready = (
-                part
-                if self._contract.input_type == "uint8"
-                else self._contract.preprocessing.normalized(part)
-            )
-            outputs = self._session.run(None, {IMAGE: ready, **others})
-            yield part, dict(zip(self.names, outputs, strict=True))
+        ready = self.prepared(self._contract, images, self._batch)
+        for start, values in zip(range(0, len(images), self._batch), ready, strict=True):
+            yield images[start : start + self._batch], self.run({**values, **others})
+
+    def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Outputs:
+        """Outputs by name; inputs that the model does not have are left out."""
+        given = {name: value for name, value in inputs.items() if name in self._inputs}
+        return dict(zip(self.names, self._session.run(None, given), strict=True))
+
+    @staticmethod
+    def prepared(contract: Contract, images: Images, batch: int = 4) -> Iterator[Outputs]:
+        """The model's input for each batch of resized images."""
+        for start in range(0, len(images), batch):
+            part = images[start : start + batch]
+            raw = contract.input_type == "uint8"
+            yield {IMAGE: part if raw else contract.preprocessing.normalized(part)}
 
     def all(self, images: Images, **others: Any) -> Outputs:
         """Outputs by name for all images at once; see `batches`."""

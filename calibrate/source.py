@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import onnx
 
 from foldcam.export.grafting.frame import graft_frame, take_out_frame
 from foldcam.export.grafting.in_graph import bank_of
+from foldcam.export.grafting.probes import canary_of, write_canary
 from foldcam.export.onnx_graphs.embedding_model import opset_of
 from foldcam.export.onnx_graphs.message import load_message
 from foldcam.export.onnx_graphs.precision import is_float16
@@ -46,14 +48,17 @@ def read_source(path: Path) -> tuple[onnx.ModelProto, Contract]:
     return model, take_out_frame(model, contract)
 
 
-def with_frame(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
-    """The model with what makes its input of whole frames, if its contract names their size."""
-    if contract.frame is None:
+def with_frame(model: onnx.ModelProto, frame: tuple[int, int] | None) -> onnx.ModelProto:
+    """The model with what makes its input of whole frames of a size, if there is one."""
+    if frame is None:
         return model
     framed = onnx.ModelProto()
     framed.CopyFrom(model)
-    graft = Graft(framed.graph, opset_of(framed))
-    graft_frame(graft, contract.frame, contract.preprocessing)
+    contract = replace(contract_in(model), frame=frame)
+    graft_frame(Graft(framed.graph, opset_of(framed)), frame, contract.preprocessing)
+    write_contract(framed, contract)
+    # Probe pictures are of the size that the model takes.
+    write_canary(framed, canary_of(framed))
     onnx.checker.check_model(framed, full_check=True)
     return framed
 

@@ -75,13 +75,12 @@ def gather(
     for part, outputs in runner.batches(images):
         for name in tensors:
             values = outputs[name] if name in outputs else contract.preprocessing.normalized(part)
-            if not np.isfinite(values).all():
+            if not counters[name].add(values):
                 raise FoldcamError(
                     f"The activation {name!r} holds NaN or infinity {_where(values, done, names)}, "
                     "in float32 already: take that image out of the data set if it is one of one "
                     "colour, or repair the network before quantizing it."
                 )
-            counters[name].add(values)
         done += len(part)
         if progress is not None:
             progress("ranges", done, len(images))
@@ -138,18 +137,22 @@ class _Counter:
         self._sum: npt.NDArray[np.float64] | None = None
         self._per_channel = 0
 
-    def add(self, values: npt.NDArray[np.float32]) -> None:
-        # Exporters leave slices of nothing in a graph.
-        greatest = float(np.abs(values).max(initial=0))
+    def add(self, values: npt.NDArray[np.float32]) -> bool:
+        """Count a batch; False, and nothing counted, where a value of it is not finite."""
+        # Both are NaN if a value is. Exporters leave slices of nothing in a graph.
+        least, most = float(values.min(initial=np.inf)), float(values.max(initial=-np.inf))
+        if values.size and not np.isfinite(most - least):
+            return False
+        greatest = max(most, -least, 0.0)
         self._greatest = max(self._greatest, greatest)
-        self._least = min(self._least, float(values.min(initial=np.inf)))
+        self._least = min(self._least, least)
         axis = 1 if values.ndim > 3 else values.ndim - 1
         others = tuple(place for place in range(values.ndim) if place != axis)
         total = values.sum(axis=others, dtype=np.float64)
         self._sum = total if self._sum is None else self._sum + total
         self._per_channel += values.size // max(1, values.shape[axis])
         if greatest == 0:
-            return
+            return True
         if self._range == 0:
             self._range = greatest
         while self._range < greatest:
@@ -162,6 +165,7 @@ class _Counter:
         magnitudes = np.abs(values.reshape(-1)[::step].astype(np.float64))
         bins = np.minimum((magnitudes * (BINS / self._range)).astype(np.int64), BINS - 1)
         self._counts += np.bincount(bins, minlength=BINS)
+        return True
 
     def activation(self) -> Activation:
         assert self._sum is not None

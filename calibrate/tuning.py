@@ -63,6 +63,8 @@ def choose_steps(
     target: Target,
     method: Method | None = None,
     progress: Progress | None = None,
+    known: Mapping[str, Choice] | None = None,
+    keep: Callable[[Mapping[str, Choice]], None] | None = None,
 ) -> dict[str, Choice]:
     """A threshold for each activation.
 
@@ -74,38 +76,55 @@ def choose_steps(
         method: for all; None tries every method on each activation and takes the one with the
             least damage. Of equals the first of `METHODS`.
         progress: called after each activation.
+        known: choices of an earlier call that was interrupted.
+        keep: called with all choices so far, after each activation.
     """
-    chosen = {}
-    for done, (tensor, activation) in enumerate(found.items(), 1):
+    chosen = {tensor: choice for tensor, choice in (known or {}).items() if tensor in found}
+    places = GraphView(model).places
+    # In the graph's order, so that what lies before an activation is run once for all of them.
+    for tensor in sorted(set(found) - set(chosen), key=lambda name: places.get(name, -1)):
+        activation = found[tensor]
         negative = activation.least < 0
         unsigned = target == "cpu" and not negative
         candidates = thresholds_of(activation, UNSIGNED_LEVELS if unsigned else LEVELS)
-        measured: dict[str, float] = {}
+        steps = {
+            name: step_for(threshold, negative=negative, target=target)
+            for name, threshold in candidates.items()
+        }
+        measured = {}
         if method is None:
-            example = step_for(1.0, negative=negative, target=target)
-            runner = damage.runner(quantize_activation(model, tensor, _SCALE_INPUT, example))
-            for name, threshold in candidates.items():
-                same = next((n for n in measured if abs(candidates[_method(n)] - threshold)
-                             <= _SAME * threshold), None)  # fmt: skip
-                scale = np.float32(step_for(threshold, negative=negative, target=target).scale)
-                measured[name] = (
-                    measured[same]
-                    if same is not None
-                    else damage.of_runner(runner, **{_SCALE_INPUT: np.asarray(scale)})
-                )
+            measured = _damages(model, tensor, steps, damage, places.get(tensor, -1))
         best: Method = _least(measured) if method is None else method
-        threshold = candidates[best]
         chosen[tensor] = Choice(
             tensor,
             best,
-            threshold,
-            step_for(threshold, negative=negative, target=target),
+            candidates[best],
+            steps[best],
             measured,
-            clipped_share(activation, threshold),
+            clipped_share(activation, candidates[best]),
         )
+        if keep is not None:
+            keep(chosen)
         if progress is not None:
-            progress("thresholds", done, len(found))
-    return chosen
+            progress("thresholds", len(chosen), len(found))
+    return {tensor: chosen[tensor] for tensor in found}
+
+
+def _damages(
+    model: onnx.ModelProto, tensor: str, steps: Mapping[Method, Step], damage: Damage, place: int
+) -> dict[str, float]:
+    """What each step does to one activation alone; steps that are one are measured once."""
+    apart: dict[Method, Method] = {}
+    for name, step in steps.items():
+        apart[name] = next(
+            (n for n in apart.values() if abs(steps[n].scale - step.scale) <= _SAME * step.scale),
+            name,
+        )
+    tried = list(dict.fromkeys(apart.values()))
+    candidate = quantize_activation(model, tensor, _SCALE_INPUT, steps[tried[0]])
+    settings = [{_SCALE_INPUT: np.asarray(steps[name].scale, np.float32)} for name in tried]
+    measured = dict(zip(tried, damage.each(candidate, settings, place), strict=True))
+    return {name: measured[same] for name, same in apart.items()}
 
 
 def bias_corrections(
@@ -184,10 +203,6 @@ def best_recipe(
 
 def _least(measured: Mapping[str, float]) -> Method:
     return min(METHODS, key=lambda name: measured[name])
-
-
-def _method(name: str) -> Method:
-    return next(method for method in METHODS if method == name)
 
 
 def _shift(layer: Layer, lost: Doubles, mean: Doubles) -> Floats:

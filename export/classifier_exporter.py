@@ -13,6 +13,7 @@ from foldcam.export.exporter import normalization_notes, refuse_file
 from foldcam.export.grafting.fold import FoldOptions
 from foldcam.export.grafting.fold_classifier import fold_classifier
 from foldcam.export.grafting.frame import frame_notes
+from foldcam.export.grafting.probes import probed
 from foldcam.export.models.classifier import classifier_network
 from foldcam.export.models.spec import LoadedModel
 from foldcam.export.networks.feature_map import describe
@@ -80,16 +81,19 @@ def export_classifier(
             split="",
             data_sha256="",
         )
-        folded = fold_classifier(
-            model,
-            names,
-            preprocessing=preprocessing,
-            layer=classifier.layer,
-            origin=origin,
-            versions=tool_versions(),
-            options=options,
-        )
-        onnx.save(folded, temporary)
+
+        def folding(chosen: FoldOptions) -> onnx.ModelProto:
+            return fold_classifier(
+                model,
+                names,
+                preprocessing=preprocessing,
+                layer=classifier.layer,
+                origin=origin,
+                versions=tool_versions(),
+                options=chosen,
+            )
+
+        onnx.save(probed(folding, options or FoldOptions(), model), temporary)
     notes = [
         *normalization_notes(loaded, preprocessing, model.graph),
         *coarse_notes(loaded, network, exact=True),

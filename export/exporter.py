@@ -26,6 +26,7 @@ from foldcam.export.grafting.fold import FoldOptions, fold
 from foldcam.export.grafting.frame import frame_notes
 from foldcam.export.grafting.in_graph import stored_bank_of
 from foldcam.export.grafting.own import chosen_grad_weights
+from foldcam.export.grafting.probes import probed
 from foldcam.export.models.spec import LoadedModel
 from foldcam.export.networks.cut import Network
 from foldcam.export.networks.feature_map import describe
@@ -36,6 +37,7 @@ from foldcam.export.onnx_graphs.file import OnnxFile
 from foldcam.export.onnx_graphs.file_size import check_file_size, weight_bytes
 from foldcam.export.onnx_graphs.own_normalization import own_normalization
 from foldcam.export.versions import tool_versions
+from foldcam.export.wide_values import wide_values
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import Contract, GradWeightsRule, Origin
 from foldcam.runtime.errors import FoldcamError
@@ -149,15 +151,23 @@ def export_model(
         )
         source = source_of(report, loaded, dataset, network, preprocessing)
         report = replace(report, bank=replace(report.bank, source=source))
-        folded = fold(
-            model,
-            report.bank,
-            preprocessing=preprocessing,
-            layer=network.layer,
-            origin=source.origin,
-            versions=tool_versions(),
-            options=options,
+        wide, half = wide_values(
+            model, options.precision, preprocessing, tried, kept, loaded.device
         )
+
+        def folding(chosen: FoldOptions) -> onnx.ModelProto:
+            return fold(
+                model,
+                report.bank,
+                preprocessing=preprocessing,
+                layer=network.layer,
+                origin=source.origin,
+                versions=tool_versions(),
+                options=chosen,
+                wide=wide,
+            )
+
+        folded = probed(folding, options, model)
         onnx.save(folded, temporary)
         live = with_directions(report.bank, model, options.storage) if options.bank_input else None
         with bank_beside(temporary, out, live):
@@ -167,6 +177,7 @@ def export_model(
     notes = [
         *normalization_notes(loaded, preprocessing, model.graph),
         *coarse,
+        *half,
         *blank,
         *bank_notes(network, report),
     ]

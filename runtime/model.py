@@ -24,6 +24,7 @@ from foldcam.runtime.backends import (
 )
 from foldcam.runtime.bank.live_bank import LiveBank, bank_path
 from foldcam.runtime.batch import Batch
+from foldcam.runtime.canary.check import accepted_wrong_of
 from foldcam.runtime.contract.schema import (
     Contract,
 )
@@ -34,6 +35,7 @@ from foldcam.runtime.forward_pass import results_of
 from foldcam.runtime.images.given import ImageLike, as_image
 from foldcam.runtime.result import Result as Result
 from foldcam.runtime.result import Timings as Timings
+from foldcam.runtime.system.turns import Turns
 
 
 class FoldedModel:
@@ -72,6 +74,8 @@ class FoldedModel:
         *,
         library: Library | None = None,
         cuda_graph: bool | None = None,
+        accept_wrong: bool = False,
+        server: str | None = None,
     ) -> FoldedModel:
         """Load a folded `.onnx`, or an engine.
 
@@ -81,6 +85,9 @@ class FoldedModel:
             threads: the number of CPU threads; None leaves it to the library.
             library: None takes TensorRT for an engine and ONNX Runtime for an `.onnx`.
             cuda_graph: whether runs on a GPU are captured; None does so in TensorRT alone.
+            accept_wrong: whether a library that answers the model's probe pictures wrongly is
+                used; see `accepted_wrong`.
+            server: the address of the model on an inference server that runs it.
 
         Raises:
             FoldcamError: as `runtime.backends.open_backend`, which describes all
@@ -88,7 +95,10 @@ class FoldedModel:
         """
 
         def again() -> Backend:
-            return open_backend(path, provider, threads, library=library, cuda_graph=cuda_graph)
+            return open_backend(
+                path, provider, threads, library=library, cuda_graph=cuda_graph,
+                accept_wrong=accept_wrong, server=server,
+            )  # fmt: skip
 
         return cls.of_file(path, again, again)
 
@@ -118,6 +128,14 @@ class FoldedModel:
     def contract(self) -> Contract:
         """What the model promises; where its bank is an input, with the labels of that bank."""
         return self._backend.contract
+
+    def share(self) -> None:
+        """Let several threads use the model: their passes follow one another, first come first.
+
+        To be called before they begin. A thread that has just had a pass waits for all others
+        that ask for one, so that none is starved.
+        """
+        self._turn = Turns()
 
     def use_bank(self, bank: LiveBank | Path | str) -> None:
         """Answer by another bank from the next pass on; for a model whose bank is an input.
@@ -155,6 +173,11 @@ class FoldedModel:
     def backend(self) -> str:
         """Library and device in words, such as `onnxruntime 1.22 on cpu`."""
         return f"{self._backend.name} on {self._backend.device}"
+
+    @property
+    def accepted_wrong(self) -> str | None:
+        """What of the answers to the probe pictures is wrong and was accepted, else None."""
+        return accepted_wrong_of(self._backend)
 
     def __repr__(self) -> str:
         return f"<FoldedModel of {self.contract.summary()}, {self.backend}>"

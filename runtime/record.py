@@ -47,12 +47,18 @@ def record(
         embedding: whether the embedding is in it.
         boxes: of which `shares` say how much of the region's evidence lies in them.
     """
+    return {**place_of(frame), **answer_record(result, embedding, boxes)}
+
+
+def answer_record(
+    result: Result, embedding: bool = True, boxes: Boxes | None = None
+) -> dict[str, Any]:
+    """What `record` says of a result, without where and when its frame stands."""
     labels: list[dict[str, str]] = [{"label": label} for label in result.labels]
     if result.estimate is not None:
         labels = [{} for _ in result.neighbors]
     number = _number_name(result)
     document: dict[str, Any] = {
-        **place_of(frame),
         "width": result.frame_wh[0],
         "height": result.frame_wh[1],
         "neighbors": [

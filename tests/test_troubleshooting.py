@@ -28,7 +28,7 @@ def _text(node: ast.AST) -> str | None:
 def said() -> tuple[str, ...]:
     """Every string in the packages that users run."""
     found = set()
-    for package in ("runtime", "export", "calibrate"):
+    for package in ("runtime", "export", "calibrate", "benchmarks"):
         for path in (ROOT / package).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 text = _text(node)

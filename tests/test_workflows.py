@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import walk_workflows as walking
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,17 +75,133 @@ def test_tests_run_on_every_python_and_on_both_kinds_of_processor() -> None:
     assert any(not name.endswith("-arm") for name in matrix["runner"])
 
 
-def test_the_gate_runs_on_a_gpu_and_on_a_jetson_and_leaves_what_it_found() -> None:
+def steps(job: str) -> list[dict[str, Any]]:
     workflow = loaded(ROOT / ".github" / "workflows" / "latency.yml")
-    for label in ("gpu", "jetson"):
-        job = workflow["jobs"][label]
-        assert job["runs-on"] == ["self-hosted", label]
-        commands = "\n".join(step.get("run", "") for step in job["steps"])
-        assert "foldcam bench gate" in commands
-        assert "$GITHUB_STEP_SUMMARY" in commands
-        assert any("upload-artifact" in step.get("uses", "") for step in job["steps"])
-        # Code of strangers does not run on machines of the project's own.
-        assert "head.repo.full_name == github.repository" in job["if"]
+    found: list[dict[str, Any]] = workflow["jobs"][job]["steps"]
+    return found
+
+
+@pytest.mark.parametrize("label", ["gpu", "jetson"])
+def test_the_gate_runs_on_a_gpu_and_on_a_jetson_and_leaves_what_it_found(label: str) -> None:
+    job = loaded(ROOT / ".github" / "workflows" / "latency.yml")["jobs"][label]
+    assert job["runs-on"] == ["self-hosted", label]
+    commands = [step.get("run", "") for step in job["steps"]]
+    # Engines are compared, with the base commit where the class has no baseline.
+    engines = [each for each in commands if "--device tensorrt" in each and "--update" not in each]
+    assert len(engines) == 1
+    assert "--base graphs/base" in engines[0]
+    assert "$GITHUB_STEP_SUMMARY" in "\n".join(commands)
+    assert any("upload-artifact" in step.get("uses", "") for step in job["steps"])
+
+
+def conditions() -> dict[str, str]:
+    jobs = loaded(ROOT / ".github" / "workflows" / "latency.yml")["jobs"]
+    return {name: jobs[name]["if"] for name in ("graphs", "gpu", "jetson")}
+
+
+@pytest.mark.parametrize("job", ["graphs", "gpu", "jetson"])
+@pytest.mark.parametrize(
+    ("changed", "runs"),
+    [
+        ({}, True),
+        ({"github.event_name": "push"}, True),
+        ({"github.event.pull_request.head.repo.full_name": "stranger/project"}, False),
+        ({"github.event.repository.fork": True, "github.event_name": "push"}, False),
+        ({"vars.GPU_RUNNERS": None, "vars.JETSON_RUNNERS": None}, False),
+    ],
+    ids=["own branch", "push", "a fork's pull request", "inside a fork", "no runners"],
+)
+def test_strangers_code_never_reaches_a_machine_of_the_projects_own(
+    job: str, changed: dict[str, Any], runs: bool, tmp_path: Path
+) -> None:
+    walk = walking.Walk(tmp_path, {**walking.USUAL, **changed})
+    assert bool(walk.value(conditions()[job])) is runs
+
+
+@pytest.mark.parametrize("job", ["gpu", "jetson"])
+def test_clocks_are_locked_before_the_gate_and_unlocked_whatever_happened(job: str) -> None:
+    names = [step.get("name") for step in steps(job)]
+    gate = min(names.index(name) for name in names if name and name.startswith("Gate"))
+    assert names.index("Lock clocks") < gate < names.index("Unlock clocks")
+    (unlock,) = [step for step in steps(job) if step.get("name") == "Unlock clocks"]
+    assert unlock["if"] == "always()"
+
+
+def test_the_jetson_job_installs_neither_torch_nor_onnx_runtime() -> None:
+    (install,) = [step["run"] for step in steps("jetson") if step.get("name") == "Install"]
+    assert "[" not in install.replace("$CUDA_MAJOR", "")
+    assert "onnx" not in install
+
+
+WALKED = """
+jobs:
+  first:
+    runs-on: ubuntu-24.04
+    env: {WHO: "${{ vars.WHO || 'nobody' }}"}
+    steps:
+      - uses: actions/checkout@v4
+      - name: greets
+        run: |
+          mkdir made
+          echo "$WHO" > made/who
+      - name: sees no home of a user
+        run: test -z "$(ls -A "$HOME")"
+      - uses: actions/upload-artifact@v4
+        with: {name: made, path: made/}
+  second:
+    needs: first
+    if: needs.first.result == 'success' && !vars.NEVER
+    runs-on: [self-hosted, gpu]
+    steps:
+      - uses: actions/download-artifact@v4
+        with: {name: made, path: got}
+      - run: grep somebody got/who
+      - name: fails
+        run: |
+          false
+          echo unreached
+      - name: is left out
+        run: echo unreached
+      - name: tidies up
+        if: always()
+        run: sudo nvidia-smi --reset-gpu-clocks
+  third:
+    if: vars.NEVER
+    runs-on: ubuntu-24.04
+    steps:
+      - run: echo unreached
+"""
+
+
+def test_the_walk_executes_steps_as_a_runner_would(tmp_path: Path) -> None:
+    (tmp_path / "flows").mkdir()
+    (tmp_path / "flows" / "a.yml").write_text(WALKED)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "walk_workflows.py"), "--workflows",
+         str(tmp_path / "flows"), "--out", str(tmp_path / "out"), "--set", "vars.WHO=somebody"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    jobs = json.loads((tmp_path / "out/log.json").read_text())["jobs"]
+    found = {name: [(step["name"], step["how"]) for step in log] for name, log in jobs.items()}
+    assert found == {
+        "a.yml:first vars.WHO=somebody": [
+            ("actions/checkout@v4", "stood in for"),
+            ("greets", "ran"),
+            ("sees no home of a user", "ran"),
+            ("actions/upload-artifact@v4", "stood in for"),
+        ],
+        "a.yml:second vars.WHO=somebody": [
+            ("actions/download-artifact@v4", "stood in for"),
+            ("grep somebody got/who", "ran"),
+            ("fails", "FAILED with 1"),
+            ("is left out", "left out: a step failed"),
+            ("tidies up", "ran"),
+        ],
+        "a.yml:third vars.WHO=somebody": [],
+    }
+    asked = (tmp_path / "out/a/second/asked.log").read_text()
+    assert asked == "nvidia-smi --reset-gpu-clocks\n"
 
 
 def test_no_workflow_may_write_more_than_one_job_needs() -> None:

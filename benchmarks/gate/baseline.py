@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from foldcam.benchmarks.localization.report import write_json
+from foldcam.benchmarks.gate.machine import MachineClass, class_of
+from foldcam.runtime.bench.cli import write_document
 from foldcam.runtime.contract.fields import Fields
 from foldcam.runtime.errors import FoldcamError
 
 FOLDER = Path(__file__).resolve().parent.parent / "baselines"
 _SCHEMA_VERSION = 1
 _MOST_REPEATS = 10_000
-# What must be the same before milliseconds are compared.
-_MODE = ("processor", "gpu", "machine", "power_mode", "l4t", "governor")
+# Beside the class, what must be the same before milliseconds are compared.
+_MODE = ("machine", "l4t", "governor")
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Baseline:
 
     Attributes:
         subject: what was measured, in words.
-        device: `cpu` or `cuda`.
+        device: of `DEVICES`.
         machine: its facts.
         versions: of the libraries that ran it.
         figures: name -> one number per repeat.
@@ -39,16 +40,30 @@ class Baseline:
     figures: dict[str, list[float]]
     where: str
 
-    def same_mode(self, machine: Mapping[str, Any], versions: Mapping[str, str]) -> str:
+    @property
+    def machine_class(self) -> MachineClass:
+        """The class of the machine that was measured."""
+        return class_of(self.device, self.machine, self.versions)
+
+    def check(self, subject: str, machine: MachineClass) -> None:
+        """Refuse to be compared with anything else.
+
+        Raises:
+            FoldcamError: it is of another subject or class of machine.
+        """
+        for ours, theirs in ((subject, self.subject), (machine.title, self.machine_class.title)):
+            if ours != theirs:
+                raise FoldcamError(
+                    f"{self.where} is a baseline of {theirs!r} and not of {ours!r}: name another "
+                    "with --baseline, or write it again."
+                )
+
+    def same_mode(self, machine: Mapping[str, Any]) -> str:
         """Empty where milliseconds can be compared with it, else what is different."""
         for key in _MODE:
             ours, theirs = machine.get(key), self.machine.get(key)
             if ours != theirs:
                 return f"the {key} is {ours or 'unknown'} and was {theirs or 'unknown'}"
-        for name in sorted({*self.versions, *versions}):
-            ours, theirs = versions.get(name, "absent"), self.versions.get(name, "absent")
-            if ours != theirs:
-                return f"{name} is {ours} and was {theirs}"
         return ""
 
 
@@ -56,15 +71,12 @@ def read_baseline(path: Path) -> Baseline:
     """Read a baseline file.
 
     Raises:
-        FoldcamError: it is missing or is none, with the command that writes one.
+        FoldcamError: it is missing or is none.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise FoldcamError(
-            f"There is no baseline {path}: write one on this device with foldcam bench gate "
-            "--update."
-        ) from None
+        raise FoldcamError(f"There is no baseline {path}.") from None
     except (OSError, ValueError, RecursionError) as error:
         raise FoldcamError(f"{path} is no baseline: {error}.") from None
     fields = Fields(document, where=str(path))
@@ -95,4 +107,4 @@ def write_baseline(path: Path, document: Mapping[str, Any]) -> None:
         document: with `subject`, `device`, `machine`, `versions`, `figures`, and what tells
             where it comes from.
     """
-    write_json(path, {**document, "schema_version": _SCHEMA_VERSION})
+    write_document(path, {**document, "schema_version": _SCHEMA_VERSION})

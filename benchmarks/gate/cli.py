@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from foldcam.benchmarks.cli_support import JsonOption, OutOption, study
 from foldcam.runtime.at_stake import Read, Written, check_outputs
-from foldcam.runtime.errors import ExitStatus
-from foldcam.runtime.system.command import print_json, print_text
-from foldcam.runtime.system.files import atomic_path
-
-if TYPE_CHECKING:
-    from foldcam.benchmarks.gate.run import GateOptions
-    from foldcam.benchmarks.gate.subject import Subject
 
 
 def gate(
@@ -23,7 +16,8 @@ def gate(
         Path | None,
         typer.Option(
             help="File with what this device measured before.",
-            show_default="benchmarks/baselines/, named after the device",
+            show_default="the one of this machine's class (device, hardware, library version, "
+            "power mode): in benchmarks/baselines/, or of --model beside it",
         ),
     ] = None,
     update: Annotated[
@@ -43,13 +37,45 @@ def gate(
             help="Folded .onnx file; without it, EfficientNet-Lite0 with 300 random rows is timed."
         ),
     ] = None,
+    graphs: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of --write-graphs, for a device without torch and onnx, in place of "
+            "--model."
+        ),
+    ] = None,
+    write_graphs: Annotated[
+        Path | None,
+        typer.Option(help="Write the graphs of --model into this folder, and measure nothing."),
+    ] = None,
+    base: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of --write-graphs of the commit to compare with: its graphs are timed "
+            "along where this machine's class has no baseline."
+        ),
+    ] = None,
     int8: Annotated[
         Path | None, typer.Option(help="INT8 model or engine that is timed against --fp16.")
     ] = None,
     fp16: Annotated[
         Path | None, typer.Option(help="FP16 model or engine that --int8 is compared with.")
     ] = None,
-    device: Annotated[str, typer.Option(help="Where to run: cpu or cuda.")] = "cpu",
+    device: Annotated[
+        str,
+        typer.Option(
+            help="Where to run: cpu or cuda in ONNX Runtime; tensorrt or rtx as engines, which "
+            "are built first."
+        ),
+    ] = "cpu",
+    clock: Annotated[
+        str | None,
+        typer.Option(
+            help="Clock in MHz that the GPU was locked at, or any to measure at any clock.",
+            show_default="the target that a Jetson says itself; on a desktop, one that does not "
+            "move",
+        ),
+    ] = None,
     repeats: Annotated[
         int, typer.Option(help="Number of times that the graphs are opened again.", min=1)
     ] = 10,
@@ -74,29 +100,41 @@ def gate(
             help="File to write the verdict into as Markdown, for a job summary or a comment."
         ),
     ] = None,
+    history: Annotated[
+        Path | None, typer.Option(help="File of JSON lines that the run's ratios are added to.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="PNG that all runs of --history are drawn into.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Is the folded graph as fast beside the plain one as it was? Exit status 3 if not."""
-    if prove and device != "cpu":
-        raise typer.BadParameter("--prove slows a graph on the CPU: leave --device out.")
-    if prove and update:
-        raise typer.BadParameter("--prove measures a baseline of its own: leave --update out.")
+    from foldcam.benchmarks.gate.command import (
+        GateFiles,
+        prove_gate,
+        run_gate,
+        update_baseline,
+        write_graphs_of,
+    )
+    from foldcam.benchmarks.gate.machine import DEVICES, check_device
     from foldcam.benchmarks.gate.run import GateOptions
     from foldcam.benchmarks.gate.statistics import bound_rank
-    from foldcam.benchmarks.gate.subject import (
-        scratch,
-        standard_subject,
-        subject_of,
-        with_precisions,
-    )
     from foldcam.export.commands.options import choice
 
+    if prove and update:
+        raise typer.BadParameter("--prove measures a baseline of its own: leave --update out.")
+    if plot and not history:
+        raise typer.BadParameter("--plot draws a history: give --history as well.")
+    if model and graphs:
+        raise typer.BadParameter("--graphs is in place of --model: give one of them.")
     options = GateOptions(
-        device=choice("--device", device, ("cpu", "cuda")),
+        device=choice("--device", device, DEVICES),
         repeats=repeats,
         rounds=rounds,
         margin=margin,
         absolute_margin=absolute_margin,
+        clock=_megahertz(clock),
+        any_clock=clock == "any",
     )
     # First what can fail at once.
     if prove:
@@ -104,82 +142,26 @@ def gate(
     check_outputs(
         [Read("--model", model), Read("--int8", int8), Read("--fp16", fp16),
          Read("--baseline", None if update else baseline)],
-        [Written("--markdown", markdown), Written("--baseline", baseline if update else None)],
+        [Written("--markdown", markdown), Written("--baseline", baseline if update else None),
+         Written("--history", history), Written("--plot", plot)],
     )  # fmt: skip
     bound_rank(options.repeats)
-    with scratch() as folder:
-        place = Path(folder)
-        subject = subject_of(model, place) if model else standard_subject(place)
-        subject = with_precisions(subject, int8, fp16)
-        if prove:
-            _prove(subject, out, options, clean, slowed, as_json)
-        else:
-            _gate(subject, out, options, baseline, update, markdown, as_json)
-
-
-def _gate(
-    subject: Subject,
-    out: Path,
-    options: GateOptions,
-    baseline: Path | None,
-    update: bool,
-    markdown: Path | None,
-    as_json: bool,
-) -> None:
-    from dataclasses import replace
-
-    from foldcam.benchmarks.gate.baseline import read_baseline, write_baseline
-    from foldcam.benchmarks.gate.report import markdown as in_markdown
-    from foldcam.benchmarks.gate.report import text
-    from foldcam.benchmarks.gate.run import gate_document, measure_subject
-    from foldcam.benchmarks.localization.report import write_json
-
-    path = baseline or _usual_baseline(options.device)
-    if update:
-        # What everything is compared with is measured twice as long.
-        found = measure_subject(subject, replace(options, repeats=2 * options.repeats))
-        write_baseline(path, found)
-        if as_json:
-            print_json(found)
-        else:
-            print_text(f"Written: {path}")
+    files = GateFiles(model, graphs, int8, fp16, baseline, base, out, markdown, history, plot)
+    if write_graphs:
+        write_graphs_of(model, write_graphs)
         return
-    # First what can fail at once, then the measurement.
-    stored = read_baseline(path)
-    document: dict[str, Any] = gate_document(measure_subject(subject, options), stored, options)
-    write_json(out / "gate.json", document)
-    if markdown is not None:
-        with atomic_path(markdown) as temporary:
-            temporary.write_text(in_markdown(document), encoding="utf-8")
-    if as_json:
-        print_json(document)
+    check_device(options.device)
+    if prove:
+        prove_gate(files, options, clean, slowed, as_json)
+    elif update:
+        update_baseline(files, options, as_json)
     else:
-        print_text(text(document))
-    if not document["passed"]:
-        raise typer.Exit(ExitStatus.GATE_FAILED)
+        run_gate(files, options, clock, as_json)
 
 
-def _prove(
-    subject: Subject, out: Path, options: GateOptions, clean: int, slowed: int, as_json: bool
-) -> None:
-    proof = study("gate", "foldcam bench gate --prove")
-    from foldcam.export.progress import ProgressBar
-
-    with ProgressBar() as progress:
-        document = proof.prove(subject, out, proof.ProofOptions(options, clean, slowed), progress)
-    if as_json:
-        print_json(document)
-    else:
-        print_text(proof.proof_text(document))
-    if not document["passed"]:
-        raise typer.Exit(ExitStatus.GATE_FAILED)
-
-
-def _usual_baseline(device: str) -> Path:
-    from foldcam.benchmarks.gate.baseline import FOLDER
-    from foldcam.runtime.bench.facts import device_name, machine_facts
-
-    facts = machine_facts()
-    if device == "cpu":
-        facts.pop("gpu", None)
-    return FOLDER / f"{device}-{device_name(facts)}.json"
+def _megahertz(clock: str | None) -> float | None:
+    if clock is None or clock == "any":
+        return None
+    if not (clock.isascii() and clock.isdigit() and 0 < int(clock) < 10_000):
+        raise typer.BadParameter(f"--clock {clock!r} is neither any nor whole MHz, such as 1980.")
+    return float(clock)

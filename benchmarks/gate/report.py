@@ -12,6 +12,7 @@ NAMES = {
     "folded_over_plain": "folded / plain, processor time",
     "folded_over_plain_wall": "folded / plain, wall time",
     "int8_over_fp16": "INT8 / FP16",
+    "folded_over_base": "folded / folded by the base commit",
     "tail_over_plain_tail": "p99 / p50, over the plain graph's",
     "plain_milliseconds": "plain graph, ms (processor time on a CPU)",
     "folded_milliseconds": "folded graph, ms (processor time on a CPU)",
@@ -37,10 +38,8 @@ def markdown(document: Mapping[str, Any]) -> str:
 
 def sentence(document: Mapping[str, Any]) -> str:
     """The verdict with what it rests on."""
-    machine = document["machine"]
-    device = machine.get("gpu") if document["device"] == "cuda" else machine.get("processor")
     where = (
-        f"{document['subject']} on {device}, {document['repeats']} repeats of "
+        f"{document['subject']}, {document['class']}, {document['repeats']} repeats of "
         f"{document['rounds']} paired rounds, against {document['baseline']}"
     )
     failed = [row for row in document["judged"] if row["outcome"] == "fail"]
@@ -55,7 +54,22 @@ def _notes(document: Mapping[str, Any]) -> list[str]:
     for row in document["judged"]:
         if row["reason"]:
             found.setdefault(row["reason"], []).append(NAMES[row["name"]])
-    return [f"not compared: {' and '.join(names)}: {why}" for why, names in found.items()]
+    lines = [f"not compared: {' and '.join(names)}: {why}" for why, names in found.items()]
+    return [*lines, *_clock_notes(document)]
+
+
+def _clock_notes(document: Mapping[str, Any]) -> list[str]:
+    """What is known of the clocks of a GPU."""
+    if document["device"] == "cpu":
+        return []
+    samples = document["clocks"]
+    clocks = [sample["mhz"] for sample in samples if "mhz" in sample]
+    if not clocks:
+        return ["the GPU's clock cannot be read here: nobody knows whether it was steady"]
+    targets = [
+        f", target {sample['target_mhz']:.0f}" for sample in samples if "target_mhz" in sample
+    ]
+    return [f"clock {min(clocks):.0f} to {max(clocks):.0f} MHz{''.join(targets[:1])}"]
 
 
 def _cells(document: Mapping[str, Any]) -> list[tuple[str, ...]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,17 +10,16 @@ from typing import Any
 import numpy as np
 
 from foldcam.benchmarks.gate.baseline import Baseline
-from foldcam.benchmarks.gate.measure import measured
+from foldcam.benchmarks.gate.machine import Device, class_of, library_versions
+from foldcam.benchmarks.gate.measure import OVER_BASE, measured
 from foldcam.benchmarks.gate.statistics import Judged, bound_rank, judge
 from foldcam.benchmarks.gate.subject import Subject
 from foldcam.benchmarks.provenance import provenance
-from foldcam.runtime.errors import FoldcamError
 
-RATIOS = ("folded_over_plain", "folded_over_plain_wall", "int8_over_fp16")
+RATIOS = ("folded_over_plain", "folded_over_plain_wall", "int8_over_fp16", OVER_BASE)
 TAIL = "tail_over_plain_tail"
 ABSOLUTE = ("plain_milliseconds", "folded_milliseconds")
 _PROBES = ("probe_product_milliseconds", "probe_copy_milliseconds")
-_LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "tensorrt")
 # A machine whose own speed differs by more than that is not in the baseline's mode.
 _SAME_SPEED = 0.1
 
@@ -31,39 +29,58 @@ class GateOptions:
     """How a figure is measured and how far it may rise.
 
     Attributes:
-        device: `cpu` or `cuda`.
+        device: `cpu` or `cuda`, or `tensorrt` or `rtx`, which run engines.
         repeats: times that everything is opened again.
         rounds: paired runs in each.
         margin: of the ratios.
         tail_margin: of p99 over p50, relative to the plain graph's.
         absolute_margin: of the milliseconds.
         seed: of images and orders.
+        clock: megahertz that the GPU is locked at; None takes the target that it says itself.
+        any_clock: whether to measure whatever the clocks are.
     """
 
-    device: str = "cpu"
+    device: Device = "cpu"
     repeats: int = 10
     rounds: int = 60
     margin: float = 0.025
     tail_margin: float = 0.5
     absolute_margin: float = 0.15
     seed: int = 0
+    clock: float | None = None
+    any_clock: bool = False
 
 
 def measure_subject(subject: Subject, options: GateOptions) -> dict[str, Any]:
     """Everything that a baseline keeps of a run.
 
+    Args:
+        subject: graphs, or engines where the device runs those.
+        options: how.
+
     Raises:
-        FoldcamError: too few repeats, or a graph cannot be run.
+        FoldcamError: too few repeats, a graph cannot be run, or the clocks are not steady.
     """
     bound_rank(options.repeats)
-    found = measured(subject.files, options.repeats, options.rounds, options.device, options.seed)
+    found = measured(
+        subject, options.repeats, options.rounds, options.device, options.seed,
+        options.clock, options.any_clock,
+    )  # fmt: skip
     return {
         "subject": subject.title,
         "device": options.device,
-        "versions": _versions(),
+        "versions": library_versions(options.device),
         **found,
         **provenance(),
     }
+
+
+def base_of(document: Mapping[str, Any]) -> Baseline:
+    """What was measured of the base commit, along with the run, as its baseline."""
+    return Baseline(
+        document["subject"], document["device"], document["machine"], document["versions"],
+        document["base_figures"], "the base commit, measured along",
+    )  # fmt: skip
 
 
 def judged(document: Mapping[str, Any], baseline: Baseline, options: GateOptions) -> list[Judged]:
@@ -71,19 +88,14 @@ def judged(document: Mapping[str, Any], baseline: Baseline, options: GateOptions
 
     Args:
         document: as `measure_subject` returns it.
-        baseline: of the same subject and device.
+        baseline: of the same subject and class of machine.
         options: the margins.
 
     Raises:
-        FoldcamError: the baseline is of another subject or device.
+        FoldcamError: the baseline is of another subject or class of machine.
     """
-    for what in ("subject", "device"):
-        ours, theirs = document[what], getattr(baseline, what)
-        if ours != theirs:
-            raise FoldcamError(
-                f"{baseline.where} is a baseline of the {what} {theirs!r} and not of {ours!r}: "
-                "name another with --baseline, or write one with --update."
-            )
+    now = class_of(document["device"], document["machine"], document["versions"])
+    baseline.check(document["subject"], now)
     figures = document["figures"]
     found = [
         judge(name, figures[name], baseline.figures.get(name), options.margin)
@@ -113,13 +125,14 @@ def gate_document(
     return {
         **document,
         "passed": verdict(rows),
+        "class": class_of(document["device"], document["machine"], document["versions"]).title,
         "baseline": Path(baseline.where).name,
         "judged": [{**asdict(row), "change": row.change} for row in rows],
     }
 
 
 def _other_mode(document: Mapping[str, Any], baseline: Baseline) -> str:
-    different = baseline.same_mode(document["machine"], document["versions"])
+    different = baseline.same_mode(document["machine"])
     if different:
         return different
     for name in _PROBES:
@@ -130,13 +143,3 @@ def _other_mode(document: Mapping[str, Any], baseline: Baseline) -> str:
                 what = name.split("_")[1]
                 return f"the machine itself runs at {speed:.2f} of its speed then (a {what})"
     return ""
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

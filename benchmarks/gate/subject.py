@@ -1,17 +1,24 @@
-"""What the gate times: a folded graph and the plain one inside it."""
+"""What the gate times: a folded graph and the plain one inside it.
+
+Graphs are made where torch and onnx are (`standard_subject`, `subject_of`) and timed anywhere: a
+device with TensorRT alone gets them as a folder (`read_graphs`).
+"""
 
 from __future__ import annotations
 
+import shutil
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from foldcam.benchmarks.graphs import plain_graph, save_graph
-from foldcam.export.grafting.unfold import network_of
-from foldcam.export.onnx_graphs.message import load_message
 from foldcam.runtime.contract.onnx_file import read_contract
+from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.errors import FoldcamError
 
+PLAIN, FOLDED, INT8, FP16 = "plain", "folded", "int8", "fp16"
+BASE = "base_"
+"""Before the names of the graphs of the commit that is compared with."""
+BASE_PLAIN, BASE_FOLDED = BASE + PLAIN, BASE + FOLDED
 _ROWS = 300
 _SIZE = 224
 
@@ -22,11 +29,14 @@ class Subject:
 
     Attributes:
         title: what they are; figures are compared only where it is the same.
-        files: `plain`, `folded`, and `int8` and `fp16` where both are there.
+        files: `plain` and `folded`, `int8` and `fp16` where both are there, and `base_plain` and
+            `base_folded` where a base is measured along: graphs, or engines of them.
+        graphs: the graphs that engines were built from, by the same names.
     """
 
     title: str
     files: dict[str, Path] = field(default_factory=dict)
+    graphs: dict[str, Path] = field(default_factory=dict)
 
 
 def standard_subject(folder: Path) -> Subject:
@@ -40,6 +50,7 @@ def standard_subject(folder: Path) -> Subject:
     import torch
 
     from foldcam.benchmarks.gpu.study import random_bank
+    from foldcam.benchmarks.graphs import plain_graph, save_graph
     from foldcam.export.grafting.fold import FoldOptions, fold
     from foldcam.export.models.demo import pooled_features
     from foldcam.export.models.projected import ProjectedNetwork
@@ -58,14 +69,13 @@ def standard_subject(folder: Path) -> Subject:
         random_bank(network, _ROWS, 0),
         preprocessing=recipe,
         layer=network.layer,
-        origin=Origin("gate", "", network.sha256(), "random", "all", ""),
+        origin=Origin("EfficientNet-Lite0", "", network.sha256(), "random", "all", ""),
         versions=tool_versions(),
         options=FoldOptions(),
     )
-    files = {"plain": folder / "plain.onnx", "folded": folder / "folded.onnx"}
-    save_graph(plain_graph(exported), files["plain"])
-    save_graph(folded, files["folded"])
-    return Subject(f"EfficientNet-Lite0, {_SIZE} x {_SIZE}, D = 128, {_ROWS} rows", files)
+    save_graph(plain_graph(exported), folder / _name(PLAIN))
+    save_graph(folded, folder / _name(FOLDED))
+    return read_graphs(folder)
 
 
 def subject_of(model: Path, folder: Path) -> Subject:
@@ -74,17 +84,44 @@ def subject_of(model: Path, folder: Path) -> Subject:
     Raises:
         FoldcamError: it is no folded model.
     """
+    from foldcam.benchmarks.graphs import plain_graph, save_graph
+    from foldcam.export.grafting.unfold import network_of
+    from foldcam.export.onnx_graphs.message import load_message
+
     contract = read_contract(model)
-    recipe, bank = contract.preprocessing, contract.bank
-    plain = folder / "plain.onnx"
+    plain = folder / _name(PLAIN)
     save_graph(plain_graph(network_of(load_message(model), contract)), plain)
-    title = (
-        f"{contract.origin.network}, {recipe.width} x {recipe.height}, D = {bank.embedding_size}, "
-        f"{bank.rows} rows"
-    )
-    if contract.frame is not None:
-        title += f", whole frames of {contract.frame[0]} x {contract.frame[1]}"
-    return Subject(title, {"plain": plain, "folded": model})
+    return Subject(_title(contract), {PLAIN: plain, FOLDED: model})
+
+
+def write_graphs(subject: Subject, folder: Path) -> None:
+    """Leave the graphs of a subject in a folder, for `read_graphs` on a device."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (PLAIN, FOLDED):
+        if subject.files[name] != folder / _name(name):
+            shutil.copyfile(subject.files[name], folder / _name(name))
+
+
+def read_graphs(folder: Path) -> Subject:
+    """The graphs that `--write-graphs` left in a folder.
+
+    Raises:
+        FoldcamError: they are not there, with the command that writes them.
+    """
+    files = {name: folder / _name(name) for name in (PLAIN, FOLDED)}
+    for path in files.values():
+        if not path.is_file():
+            raise FoldcamError(
+                f"There is no {path}: write the graphs where torch is installed, with `foldcam "
+                f"bench gate --write-graphs {folder}`."
+            )
+    return Subject(_title(read_contract(files[FOLDED])), files)
+
+
+def with_base(subject: Subject, base: Subject) -> Subject:
+    """The subject with the graphs of a base commit, which are timed along."""
+    graphs = {BASE + name: base.files[name] for name in (PLAIN, FOLDED)}
+    return replace(subject, files={**subject.files, **graphs})
 
 
 def with_precisions(subject: Subject, int8: Path | None, fp16: Path | None) -> Subject:
@@ -100,9 +137,24 @@ def with_precisions(subject: Subject, int8: Path | None, fp16: Path | None) -> S
     for path in (int8, fp16):
         if not path.is_file():
             raise FoldcamError(f"{path} does not exist.")
-    return Subject(subject.title, {**subject.files, "int8": int8, "fp16": fp16})
+    return replace(subject, files={**subject.files, INT8: int8, FP16: fp16})
 
 
 def scratch() -> tempfile.TemporaryDirectory[str]:
     """A folder for the graphs of one run."""
     return tempfile.TemporaryDirectory(prefix="foldcam-gate-")
+
+
+def _name(graph: str) -> str:
+    return f"{graph}.onnx"
+
+
+def _title(contract: Contract) -> str:
+    recipe, bank = contract.preprocessing, contract.bank
+    whole = ""
+    if contract.frame is not None:
+        whole = f", whole frames of {contract.frame[0]} x {contract.frame[1]}"
+    return (
+        f"{contract.origin.network}, {recipe.width} x {recipe.height}, D = {bank.embedding_size}, "
+        f"{bank.rows} rows{whole}"
+    )

@@ -20,5 +20,6 @@ def text_table(document: dict[str, Any]) -> str:
                 against = f"  {ratio['ratio']:6.3f} ({ratio['low']:.3f} to {ratio['high']:.3f})"
             off = case["worst_difference_to_cpu"].get(name)
             worst = "" if off is None else f"  off the CPU by {max(off.values()):.1g}"
-            lines.append(f"  {name:<20}{milliseconds:10.3f} ms{against}{worst}")
+            lines.append(f"  {name:<32}{milliseconds:10.3f} ms{against}{worst}")
+        lines += [f"  {note}" for note in case["notes"]]
     return "\n".join(lines)

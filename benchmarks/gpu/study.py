@@ -51,6 +51,7 @@ class GpuOptions:
         rounds: timed runs of each.
         size: of the square input in pixels.
         seed: of images, banks and draws.
+        peers: whether Grad-CAM in torch also runs channels last and compiled.
     """
 
     device: Device = "cuda"
@@ -61,6 +62,7 @@ class GpuOptions:
     rounds: int = 200
     size: int = 224
     seed: int = 0
+    peers: bool = False
 
 
 def _efficientnet() -> nn.Module:
@@ -198,6 +200,7 @@ def _cases(
     cases = []
     for precision, paths in graphs.items():
         for capture in captures:
+            notes: list[str] = []
             sessions = {
                 key: BoundSession(path, options.device, images, capture)
                 for key, path in paths.items()
@@ -205,7 +208,8 @@ def _cases(
             runs = {key: session.run for key, session in sessions.items()}
             if precision == "fp32" and not capture:
                 given = torch.from_numpy(images)
-                runs.update(gradcam_runs(network, given, options.device))
+                further, notes = gradcam_runs(network, given, options.device, options.peers)
+                runs.update(further)
             seconds = _interleaved(runs, options)
             cases.append(
                 {
@@ -213,6 +217,7 @@ def _cases(
                     "batch": batch,
                     "precision": precision,
                     "cuda_graph": capture,
+                    "notes": notes,
                     "milliseconds": {
                         key: round(1e3 * statistics.median(values), 4)
                         for key, values in seconds.items()

@@ -21,7 +21,16 @@ from foldcam.benchmarks.houses import report as houses
 from foldcam.benchmarks.latency import report as latency
 from foldcam.benchmarks.localization.report import markdown_differences, markdown_table
 from foldcam.benchmarks.overhead import report as overhead
-from foldcam.benchmarks.studies import audit, bank_input, classifiers, frame, gate, voting
+from foldcam.benchmarks.studies import (
+    audit,
+    bank_input,
+    classifiers,
+    frame,
+    gate,
+    gpu_proof,
+    voting,
+    workflows,
+)
 from foldcam.benchmarks.studies.architectures.study import RESULT as ARCHITECTURES
 from foldcam.benchmarks.studies.architectures.study import markdown_table as architectures_table
 from foldcam.benchmarks.studies.explanation import report as explanation
@@ -177,6 +186,10 @@ def _scale(render: Callable[[dict[str, Any]], str]) -> Callable[[], str]:
     return _measured("scale/scale.json", "foldcam bench scale", render)
 
 
+def _walk(render: Callable[[Any], str]) -> Callable[[], str]:
+    return _measured(f"gate/{workflows.RESULT}", "python tools/walk_workflows.py", render)
+
+
 def _proof(render: Callable[[dict[str, Any]], str]) -> Callable[[], str]:
     return _measured("gate/proof.json", "foldcam bench gate --prove", render)
 
@@ -269,6 +282,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "scale-predictions": _scale(scale.predictions_table),
     "gate-proof": _proof(gate.proof_table),
     "gate-setting": _proof(gate.proof_setting),
+    "gpu-steps": lambda: gpu_proof.steps_table(RESULTS / "gpu"),
+    "gpu-times": lambda: gpu_proof.times_table(RESULTS / "gpu"),
+    "gpu-peers": lambda: gpu_proof.peers_table(RESULTS / "gpu"),
+    "workflows": _walk(workflows.walk_table),
+    "workflows-setting": _walk(workflows.walk_setting),
     "voting": _measured(
         "voting/voting.json",
         "python3 -m foldcam.benchmarks.studies.voting",

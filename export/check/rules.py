@@ -1,7 +1,8 @@
 """The table of rules, read from rules.toml beside this module.
 
-A rule's keys in that file: those of `Rule` (a `source` by its name in `[sources]`), and one way to
-find its places, for which `matchers` has the functions:
+A rule's keys in that file: those of `Rule` (a `source` by its names in `[sources]`, separated by
+blanks, and a `remedy` that several rules have by its name in `[remedies]`), and one way to find its
+places, for which `matchers` and `attention` have the functions:
 
 - `on` names operators, separated by blanks, `"the model"` or `"other domains"` (operators that are
   not ONNX's); without it all of ONNX's own operators are looked at. `where` names the test of one
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Literal, cast
 
-from foldcam.export.check import matchers
+from foldcam.export.check import attention, matchers
 from foldcam.export.check.matchers import Matcher
 from foldcam.export.check.targets import Flavour, Target, Version
 
@@ -42,10 +43,12 @@ class Rule:
         sentence: what is wrong; `{...}` is filled in from the place that was found.
         remedy: which option of foldcam or which change avoids it, with the same braces.
         severity: `error` where TensorRT refuses the model or would compute something else,
-            `warning` where it may, `info` for what is good to know.
+            `warning` where it may, `info` for what is good to know. That a version is known to
+            compute something else from such a graph is a warning: not every one is affected, and
+            only the device can say.
         verified: `parser` or `builder` where the tests confirm it, both ways, with
             TensorRT-RTX's real ONNX parser or builder; `documented` where they cannot.
-        source: where the fact is published.
+        source: the addresses where the fact is published, separated by commas.
         since, before: the versions of TensorRT it holds for, from `since` to below `before`.
         flavour: the one TensorRT it holds for; None for both.
     """
@@ -69,7 +72,8 @@ class Rule:
 def _matcher(row: dict[str, Any]) -> Matcher:
     """Take the keys of a row that say how its places are found."""
     if "match" in row:
-        return cast("Matcher", getattr(matchers, row.pop("match")))
+        name = row.pop("match")
+        return cast("Matcher", getattr(matchers, name, None) or getattr(attention, name))
     for general in ("types", "constants"):
         if general in row:
             return cast("Matcher", getattr(matchers, general)(*row.pop(general).split()))
@@ -81,7 +85,8 @@ def _matcher(row: dict[str, Any]) -> Matcher:
 
 
 def _rule(row: dict[str, Any]) -> Rule:
-    source = SOURCES[row.pop("source", "operators")]
+    source = ", ".join(SOURCES[name] for name in row.pop("source", "operators").split())
+    row["remedy"] = _TABLE["remedies"].get(row["remedy"], row["remedy"])
     for key in {"since", "before"} & set(row):
         row[key] = tuple(row[key])
     return Rule(matches=_matcher(row), source=source, **row)

@@ -45,6 +45,7 @@ from foldcam.export.commands.options import (
     stdout_kept,
     training_data,
 )
+from foldcam.export.commands.probes import probes
 from foldcam.runtime.at_stake import Read, Written, check_outputs, network_file
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True)
 group = typer.Typer(no_args_is_help=True)
 app.add_typer(group, name="bank", help="Build, change and inspect banks of training images.")
+# Beside the group: a file of one command has no room for a second.
+app.command(epilog="Example: foldcam probes birds.onnx")(probes)
 
 
 @app.callback()

@@ -25,6 +25,7 @@ embedding depends on, or its last spatial activation where there is no such sum.
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -148,6 +149,7 @@ def fold(
     origin: Origin,
     versions: dict[str, str],
     options: FoldOptions | None = None,
+    wide: Collection[str] = (),
 ) -> onnx.ModelProto:
     """Graft bank, transfer and heatmap onto an embedding network's graph.
 
@@ -157,6 +159,8 @@ def fold(
         bank: rows with the same D and K.
         preprocessing, layer, origin, versions: for the contract.
         options: see `FoldOptions`.
+        wide: names of values that float16 does not hold, see `ranges.beyond_float16`; what makes
+            or reads one stays float32 where the network becomes float16.
 
     Returns:
         The folded model, whose outputs and metadata are those of `runtime.contract.schema`.
@@ -179,7 +183,7 @@ def fold(
         bank = replace(bank, mean_summands=None)
     check_mean(bank, (channels, height, width))
     if options.precision == "fp16" and not is_float16(folded):
-        folded = to_float16(folded)
+        folded = to_float16(folded, wide=wide)
     stored = directions_stored(bank) if options.bank_input else store(bank, options.storage)
     if options.contrast:
         check_contrast(bank, stored)

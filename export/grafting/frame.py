@@ -92,7 +92,8 @@ def take_out_frame(model: onnx.ModelProto, contract: Contract) -> Contract:
     if contract.frame is None:
         return contract
     without_frame(model.graph, contract.preprocessing)
-    contract = replace(contract, frame=None)
+    # Probe pictures are of the size that the model takes.
+    contract = replace(contract, frame=None, canary=None)
     entry = next(entry for entry in model.metadata_props if entry.key == METADATA_KEY)
     entry.value = contract.to_json()
     return contract

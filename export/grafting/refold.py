@@ -13,6 +13,7 @@ from foldcam.export.grafting.bank_input import bank_beside, with_directions
 from foldcam.export.grafting.fold import FoldOptions, fold
 from foldcam.export.grafting.known_score import with_rule
 from foldcam.export.grafting.options import StorageOptions, parse_compression
+from foldcam.export.grafting.probes import probed
 from foldcam.export.grafting.unfold import network_of
 from foldcam.export.networks.feature_map import UnknownLayerError
 from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP, marked_network
@@ -83,15 +84,22 @@ def fold_file(
             network = _embedding_network(network_path, bank, source)
         options = options or _options_of(contract)
         live = with_directions(bank, network, options.storage) if options.bank_input else None
-        folded = fold(
-            network,
-            bank,
-            preprocessing=source.preprocessing,
-            layer=source.layer,
-            origin=source.origin,
-            versions=_versions(contract),
-            options=options,
-        )
+
+        def folding(chosen: FoldOptions) -> onnx.ModelProto:
+            return fold(
+                network,
+                bank,
+                preprocessing=source.preprocessing,
+                layer=source.layer,
+                origin=source.origin,
+                versions=_versions(contract),
+                options=chosen,
+            )
+
+        # Probe pictures are of the size that the model takes.
+        same = contract is not None and contract.frame == options.frame
+        before = contract.canary if contract is not None and same else None
+        folded = probed(folding, options, network, before)
         rule = None if contract is None else contract.unknown
         kept = _keeps(folded, rule, bank, live is not None)
         if kept:

@@ -36,7 +36,8 @@ _STEEP = {
     "Softplus",
     "Sqrt",
 }
-# Normalisations hold a variance inside; what they return is of ordinary size again.
+# Normalisations hold a variance or a sum of exponentials inside; what they return is of ordinary
+# size again.
 _NORMALIZATIONS = {
     "GroupNormalization",
     "InstanceNormalization",
@@ -45,7 +46,10 @@ _NORMALIZATIONS = {
     "LpNormalization",
     "MeanVarianceNormalization",
     "RMSNormalization",
+    "Softmax",
 }
+# Between the product of queries and keys and the softmax of attention: scale, mask, cap.
+_ON_SCORES = {"Add", "Cast", "Clip", "Div", "Identity", "Mul", "Reshape", "Sub", "Tanh", "Where"}
 # A sum, a norm or a variance is handed on through these.
 _CARRIES = {
     "Abs",
@@ -89,8 +93,9 @@ def steep_nodes(graph: onnx.GraphProto, constants: set[str]) -> set[int]:
     """Positions of the nodes whose values float16 would overflow, flush or round too coarsely.
 
     These are sums, powers and normalisations; the arithmetic on what they return, up to
-    where it meets a value of ordinary size; and everything from the input of the final L2
-    normalisation to the embedding.
+    where it meets a value of ordinary size; the scores of attention, from the product of queries
+    and keys to the softmax; and everything from the input of the final L2 normalisation to the
+    embedding.
 
     Args:
         graph: the network's graph, in order.
@@ -108,7 +113,7 @@ def steep_nodes(graph: onnx.GraphProto, constants: set[str]) -> set[int]:
             steep.update(node.output)
         elif carried or node.op_type in _NORMALIZATIONS:
             kept.add(position)
-    return kept | _final_normalization(graph)
+    return kept | _attention_scores(graph, constants) | _final_normalization(graph)
 
 
 def misfit(node: onnx.NodeProto, constants: dict[str, npt.NDArray[Any]]) -> Misfit | None:
@@ -129,6 +134,27 @@ def misfit(node: onnx.NodeProto, constants: dict[str, npt.NDArray[Any]]) -> Misf
         if greatest > FLOAT16_MAX or flushed:
             return Misfit(node.output[0], name, greatest)
     return None
+
+
+def _attention_scores(graph: onnx.GraphProto, constants: set[str]) -> set[int]:
+    """Positions of the nodes from the products of queries and keys to each softmax."""
+    makers = {name: place for place, node in enumerate(graph.node) for name in node.output}
+    kept: set[int] = set()
+    for softmax in (node for node in graph.node if node.op_type == "Softmax"):
+        waiting, chain, products = [str(softmax.input[0])], set(), set()
+        while waiting:
+            place = makers.get(waiting.pop())
+            if place is None or place in chain:
+                continue
+            node = graph.node[place]
+            if node.op_type in ("MatMul", "Einsum") and not constants.intersection(node.input):
+                products.add(place)
+            elif node.op_type in _ON_SCORES:
+                chain.add(place)
+                waiting += node.input
+        if products:
+            kept |= chain | products
+    return kept
 
 
 def _final_normalization(graph: onnx.GraphProto) -> set[int]:

@@ -8,7 +8,7 @@ float32 and a float16 name, and a cast between the two only where a step needs i
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -20,35 +20,43 @@ from onnx import TensorProto, helper, numpy_helper
 from foldcam.export.onnx_graphs.embedding_model import opset_of
 from foldcam.export.onnx_graphs.float32_steps import FLOAT16_MAX, misfit, steep_nodes
 from foldcam.export.onnx_graphs.names import drop_unused_constants, names_read, subgraphs
+from foldcam.export.onnx_graphs.types import value_types
 
 _log = logging.getLogger(__name__)
 
 _HALF = "tensor(float16)"
 _HALF_SUFFIX = ".float16"
-# Bytes of a constant that may be a shape, which the inference of others needs.
-_SMALL = 1 << 10
 
 
 def to_float16(
-    model: onnx.ModelProto, held: Callable[[onnx.GraphProto], set[int]] | None = None
+    model: onnx.ModelProto,
+    held: Callable[[onnx.GraphProto], set[int]] | None = None,
+    wide: Collection[str] = (),
 ) -> onnx.ModelProto:
     """Convert a network to float16, with `float32` inputs and outputs of the same names.
 
-    Float32 stay: sums, powers and normalisations (see `float32_steps`), operators that know
-    no float16, control flow, and a node with a constant that float16 cannot hold. Which
-    constants are too great is logged by name. That an activation leaves the range of
-    float16 cannot be seen in the graph: run the result on images.
+    Float32 stay: sums, powers, normalisations and the scores of attention (see `float32_steps`),
+    operators that know no float16, control flow, and a node with a constant that float16 cannot
+    hold. Which constants are too great is logged by name. That an activation leaves the range of
+    float16 cannot be seen in the graph: `ranges.beyond_float16` measures it on images.
 
     Args:
         model: `image` -> `feature_map`, `embedding`. Not changed.
         held: positions of further nodes that stay float32, of the graph that is converted.
+        wide: names of values that float16 does not hold: what makes or reads one stays float32.
 
     Returns:
         A model in which no operator mixes the two types where ONNX allows one only.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(onnx.inliner.inline_local_functions(model) if model.functions else model)
-    return _Converter(copy, _types(copy)).converted(held(copy.graph) if held else set())
+    kept = held(copy.graph) if held else set()
+    kept |= {
+        place
+        for place, node in enumerate(copy.graph.node)
+        if any(name in wide for name in (*node.input, *node.output))
+    }
+    return _Converter(copy, value_types(copy)).converted(kept)
 
 
 def is_float16(model: onnx.ModelProto) -> bool:
@@ -72,33 +80,6 @@ def name_made(graph: onnx.GraphProto, name: str) -> str:
     return name if made is None or cast else half
 
 
-def _types(model: onnx.ModelProto) -> dict[str, int]:
-    """The element type of every value, inferred without the weights.
-
-    onnx infers on serialised models, of which none may be larger than 2 GB: a network that
-    float16 would bring below that could not be converted.
-    """
-    graph = model.graph
-    bare = onnx.ModelProto(ir_version=model.ir_version)
-    bare.opset_import.extend(model.opset_import)
-    bare.graph.name = "bare"
-    bare.graph.node.extend(graph.node)
-    bare.graph.input.extend(graph.input)
-    bare.graph.output.extend(graph.output)
-    declared = {value.name for value in graph.input}
-    for tensor in graph.initializer:
-        if len(tensor.raw_data) <= _SMALL:
-            bare.graph.initializer.append(tensor)
-        elif tensor.name not in declared:
-            value = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-            bare.graph.input.append(value)
-    inferred = onnx.shape_inference.infer_shapes(bare).graph
-    values = [*inferred.input, *inferred.output, *inferred.value_info]
-    types = {value.name: int(value.type.tensor_type.elem_type) for value in values}
-    types.update((tensor.name, int(tensor.data_type)) for tensor in graph.initializer)
-    return types
-
-
 class _Converter:
     """One conversion. Every variable value is made in one type, and cast once if need be."""
 
@@ -112,6 +93,7 @@ class _Converter:
         self._nodes: list[onnx.NodeProto] = []
         self._halves: dict[str, str] = {}
         self._half_constants: dict[str, onnx.TensorProto] = {}
+        self._node_names = {node.name for node in model.graph.node}
         self._taken = set(types) | {name for node in model.graph.node for name in node.output}
 
     def converted(self, held: set[int]) -> onnx.ModelProto:
@@ -239,7 +221,12 @@ class _Converter:
         return self._halves[name]
 
     def _append_cast(self, source: str, target: str, to: int) -> None:
-        self._nodes.append(helper.make_node("Cast", [source], [target], name=target, to=to))
+        # Nodes have names of their own, and many that of their first output.
+        name = target if target not in self._node_names else f"{target}.cast"
+        while name in self._node_names:
+            name += "_"
+        self._node_names.add(name)
+        self._nodes.append(helper.make_node("Cast", [source], [target], name=name, to=to))
 
 
 def _float_constants(graph: onnx.GraphProto) -> dict[str, npt.NDArray[Any]]:

@@ -171,7 +171,27 @@ def reason(error: Exception) -> str:
     return text[:200].rstrip(". ")
 
 
-def _session(model: onnx.ModelProto, device: Device, plain: bool = False) -> Any:
+def plain_session(model: onnx.ModelProto) -> Any:
+    """A whole model as it is written: on one thread, without int8 kernels for quantized steps.
+
+    Raises:
+        FoldcamError: onnxruntime is not installed, or refuses the model.
+    """
+    onnxruntime, options = _prepared()
+    # Equal inputs are to give equal bytes, whatever the number of cores.
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    try:
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:
+        raise FoldcamError(f"ONNX Runtime refuses the folded model: {reason(error)}.") from error
+    session.disable_fallback()
+    return session
+
+
+def _prepared() -> tuple[Any, Any]:
     try:
         import onnxruntime
     except ImportError as error:
@@ -180,6 +200,11 @@ def _session(model: onnx.ModelProto, device: Device, plain: bool = False) -> Any
         ) from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL
+    return onnxruntime, options
+
+
+def _session(model: onnx.ModelProto, device: Device, plain: bool = False) -> Any:
+    onnxruntime, options = _prepared()
     if plain:
         # One operator: neither threads nor a rewritten graph pay.
         options.intra_op_num_threads = options.inter_op_num_threads = 1

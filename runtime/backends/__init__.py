@@ -31,8 +31,13 @@ def open_backend(
     cuda_graph: bool | None = None,
     build: bool = False,
     line: BuildLine | None = None,
+    accept_wrong: bool = False,
+    server: str | None = None,
 ) -> Backend:
     """Load a folded model, or an engine of one, into the library that is to run it.
+
+    Where the contract holds probe pictures, the library is shown them the first time that it opens
+    the file on this machine.
 
     Args:
         path: a folded `.onnx` or an engine (`.engine`, `.plan`, `.trt`).
@@ -46,13 +51,33 @@ def open_backend(
             TensorRT alone. Where it cannot be done, that is said on standard error.
         build: whether a missing engine may be built, which takes minutes.
         line: where the progress of a build is shown.
+        accept_wrong: whether a library that answers the probe pictures wrongly is used; that is
+            said on standard error each time.
+        server: the address of the model on an inference server that runs it, such as
+            `http://host:8000/birds`; no library, provider, threads or graph is chosen then.
 
     Raises:
-        FoldcamError: not a folded model, its tensors are not those promised, the
+        FoldcamError: the library answers wrongly (`runtime.canary.check.WrongAnswersError`), not
+            a folded model, its tensors are not those promised, the
             library is missing or refuses the file, the engine does not fit, the
-            provider is unavailable, or the bank beside the model cannot be used.
+            provider is unavailable, the bank beside the model cannot be used, or the server is
+            away or runs another model.
     """
     path = Path(path)
+    if server is not None:
+        chosen = [each for each in (library, threads, cuda_graph) if each is not None]
+        if chosen or provider != "auto" or build:
+            raise FoldcamError(
+                "A server runs the model in its own way: leave out --backend, --provider, "
+                "--threads, --cuda-graph and --build, or --server."
+            )
+        from foldcam.runtime.backends.choice import is_engine
+        from foldcam.runtime.backends.kserve.backend import KServeBackend
+        from foldcam.runtime.canary.check import checked
+
+        if is_engine(path):
+            raise FoldcamError(f"{path} is an engine, and --server needs the .onnx that is served.")
+        return checked(KServeBackend(path, server), path, accept_wrong=accept_wrong, served=True)
     if provider not in PROVIDERS:
         raise FoldcamError(f"{provider!r} is no provider: use one of {', '.join(PROVIDERS)}.")
     if library is not None and library not in LIBRARIES:
@@ -61,7 +86,7 @@ def open_backend(
         raise FoldcamError(f"threads is {threads}: give at least 1.")
     from foldcam.runtime.backends.choice import open_named
 
-    backend = open_named(path, library, provider, threads, cuda_graph, build, line)
+    backend = open_named(path, library, provider, threads, cuda_graph, build, line, accept_wrong)
     if backend.contract.bank_input is not None:
         try:
             use_bank(backend, bank_path(path))

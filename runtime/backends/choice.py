@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from foldcam.runtime.canary.check import checked
 from foldcam.runtime.engine import ENGINE_SUFFIXES
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.text import printable
@@ -29,16 +30,17 @@ def open_named(
     cuda_graph: bool | None,
     build: bool,
     line: BuildLine | None,
+    accept_wrong: bool,
 ) -> Backend:
     """The backend for a file; see `runtime.backends.open_backend`."""
     wanted = library or ("tensorrt" if is_engine(path) else "onnxruntime")
     _check_usage(path, wanted, provider)
     if wanted == "onnxruntime":
-        return _onnxruntime(path, provider, threads, cuda_graph)
+        return _onnxruntime(path, provider, threads, cuda_graph, accept_wrong)
     if wanted == "tensorrt":
-        return _tensorrt(path, cuda_graph, build, line)
+        return _tensorrt(path, cuda_graph, build, line, accept_wrong)
     try:
-        return _tensorrt(path, cuda_graph, build, line)
+        return _tensorrt(path, cuda_graph, build, line, accept_wrong)
     except FoldcamError as error:
         reason = str(error).rstrip(".")
     model = _model_of(path)
@@ -47,7 +49,7 @@ def open_named(
             f"{reason}, and there is no .onnx beside {path} to run without TensorRT."
         )
     print(f"note: no TensorRT: {printable(reason)}; using ONNX Runtime.", file=sys.stderr)
-    return _onnxruntime(model, provider, threads, cuda_graph, aloud=True)
+    return _onnxruntime(model, provider, threads, cuda_graph, accept_wrong, aloud=True)
 
 
 def _check_usage(path: Path, wanted: Library, provider: Provider) -> None:
@@ -65,21 +67,30 @@ def _onnxruntime(
     provider: Provider,
     threads: int | None,
     cuda_graph: bool | None,
+    accept_wrong: bool,
     aloud: bool = False,
 ) -> Backend:
     from foldcam.runtime.backends.onnxruntime import OnnxRuntimeBackend
 
     # Not unless asked: ONNX Runtime can capture only what lies on the GPU as a whole.
-    return OnnxRuntimeBackend(path, provider, threads, bool(cuda_graph), aloud)
+    backend = OnnxRuntimeBackend(path, provider, threads, bool(cuda_graph), aloud)
+    return checked(backend, path, accept_wrong=accept_wrong)
 
 
-def _tensorrt(path: Path, cuda_graph: bool | None, build: bool, line: BuildLine | None) -> Backend:
+def _tensorrt(
+    path: Path,
+    cuda_graph: bool | None,
+    build: bool,
+    line: BuildLine | None,
+    accept_wrong: bool,
+) -> Backend:
     from foldcam.runtime.backends.tensorrt.opening import engine_for, open_engine
 
     graph = cuda_graph is not False
     if is_engine(path):
-        return open_engine(path, cuda_graph=graph)
-    return open_engine(engine_for(path, build, line), model=path, cuda_graph=graph)
+        return open_engine(path, cuda_graph=graph, accept_wrong=accept_wrong)
+    engine = engine_for(path, build, line, accept_wrong=accept_wrong)
+    return open_engine(engine, model=path, cuda_graph=graph, accept_wrong=accept_wrong)
 
 
 def _model_of(path: Path) -> Path | None:

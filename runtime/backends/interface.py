@@ -10,7 +10,7 @@ import numpy.typing as npt
 from foldcam.runtime.bank.live_bank import LiveBank
 from foldcam.runtime.contract.schema import Contract
 
-Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
+Provider = Literal["auto", "cpu", "cuda", "tensorrt", "rtx"]
 PROVIDERS: tuple[Provider, ...] = get_args(Provider)
 Library = Literal["auto", "tensorrt", "onnxruntime"]
 LIBRARIES: tuple[Library, ...] = get_args(Library)

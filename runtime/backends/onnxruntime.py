@@ -36,7 +36,7 @@ class OnnxRuntimeBackend:
         path: the folded `.onnx`.
         provider: `auto` takes CUDA where it works and the CPU otherwise; `tensorrt` is ONNX
             Runtime's own TensorRT, which builds engines by itself and keeps them in
-            the user's cache.
+            the user's cache; `rtx` is its plugin for TensorRT-RTX, where that is installed.
         threads: for one operator on the CPU; None leaves it to ONNX Runtime.
         cuda_graph: whether runs on a GPU are captured and replayed. Where the model
             cannot be captured, that is said, and it runs without.
@@ -79,7 +79,7 @@ class OnnxRuntimeBackend:
 
     @property
     def device(self) -> str:
-        """`cpu`, `cuda` or `tensorrt`."""
+        """`cpu`, `cuda`, `tensorrt` or `rtx`."""
         return self._device
 
     @property
@@ -152,19 +152,22 @@ class OnnxRuntimeBackend:
         self._session = None
 
     def _run(self, inputs: dict[str, Array]) -> dict[str, Array]:
-        if self._bound is None:
-            bank = {} if self._bank is None else self._bank.inputs
-            values = self._session.run(self._outputs, {**inputs, **bank})
-            return dict(zip(self._outputs, values, strict=True))
         most, images = self._choice.max_batch, inputs[IMAGE]
         if most is None or len(images) <= most:
-            return self._bound.run(inputs)
+            return self._run_some(inputs)
         starts = range(0, len(images), most)
         parts = [
-            self._bound.run({name: array[start : start + most] for name, array in inputs.items()})
+            self._run_some({name: array[start : start + most] for name, array in inputs.items()})
             for start in starts
         ]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _run_some(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        if self._bound is not None:
+            return self._bound.run(inputs)
+        bank = {} if self._bank is None else self._bank.inputs
+        values = self._session.run(self._outputs, {**inputs, **bank})
+        return dict(zip(self._outputs, values, strict=True))
 
     def _failure(self, images: Array, error: Exception) -> FoldcamError:
         return FoldcamError(
@@ -198,7 +201,7 @@ class OnnxRuntimeBackend:
             ) from error
         started: list[str] = session.get_providers()
         if choice.first not in started:
-            title = _TITLES[choice.first]
+            title = _TITLES.get(choice.first, "TensorRT-RTX")
             problem = (
                 f"{title} is in this onnxruntime but could not be started (driver, CUDA, cuDNN"
                 f"{' or TensorRT' if choice.first == TENSORRT else ''})"
@@ -212,6 +215,8 @@ class OnnxRuntimeBackend:
         self._session = session
         if choice.first == CPU:
             self._graph = False
+        if choice.first == CPU or choice.plugin_devices:
+            # A plugin's memory is its own: what is given to it is copied by ONNX Runtime.
             return
         promised = {tensor.name for tensor in expected_tensors(self._contract)[1]}
         extra = [name for name in self._outputs if name not in promised]
@@ -229,9 +234,14 @@ class OnnxRuntimeBackend:
             options.inter_op_num_threads = 1
         names = [name for name, _ in choice.providers]
         settings = [setting for _, setting in choice.providers]
-        session = self._onnxruntime.InferenceSession(
-            str(self._path), options, providers=names, provider_options=settings
-        )
+        if choice.plugin_devices:
+            # What the plugin does not take is left to the CPU.
+            options.add_provider_for_devices(list(choice.plugin_devices), settings[0])
+            session = self._onnxruntime.InferenceSession(str(self._path), options)
+        else:
+            session = self._onnxruntime.InferenceSession(
+                str(self._path), options, providers=names, provider_options=settings
+            )
         # It would turn to the CPU by itself in the midst of a run, and nobody would know.
         session.disable_fallback()
         return session

@@ -8,11 +8,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from foldcam.runtime.backends.private_folder import cache_root, private_folder
+from foldcam.runtime.backends.ort_rtx import rtx_devices
+from foldcam.runtime.backends.private_folder import private_folder
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.contract.tensors import bank_lengths, expected_tensors, further_inputs
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.files import sha256_of_file
+from foldcam.runtime.system.user_cache import cache_root
 
 if TYPE_CHECKING:
     from foldcam.runtime.backends.interface import Provider
@@ -23,6 +25,7 @@ TENSORRT = "TensorrtExecutionProvider"
 MAX_BATCH = 8
 """Of the TensorRT provider: a larger batch would build another engine in the midst of a run."""
 _WORKSPACE = 1 << 30
+_BOUNDS = ("min", "opt", "max")
 _TF32_SINCE = (1, 18)
 
 Option = dict[str, str]
@@ -33,14 +36,16 @@ class Choice:
     """Providers in order of preference, with their options.
 
     Attributes:
-        device: `cpu`, `cuda` or `tensorrt`.
+        device: `cpu`, `cuda`, `tensorrt` or `rtx`.
         providers: for `InferenceSession`.
         max_batch: images in one run at most; None for no limit.
+        plugin_devices: of a provider that is a plugin, which is chosen by them.
     """
 
     device: str
     providers: list[tuple[str, Option]]
     max_batch: int | None = None
+    plugin_devices: tuple[Any, ...] = ()
 
     @property
     def first(self) -> str:
@@ -61,8 +66,13 @@ def choose(
         cuda_graph: whether runs are captured.
 
     Raises:
-        FoldcamError: this onnxruntime lacks the provider, or the cache is not safe.
+        FoldcamError: this onnxruntime lacks the provider, its plugin is not installed or finds no
+            GPU, or the cache is not safe.
     """
+    if provider == "rtx":
+        name, devices = rtx_devices(onnxruntime)
+        options = _rtx_options(contract, cuda_graph)
+        return Choice("rtx", [(name, options)], MAX_BATCH, tuple(devices))
     available: list[str] = onnxruntime.get_available_providers()
     if provider in ("cuda", "tensorrt"):
         wanted, title = (CUDA, "CUDA") if provider == "cuda" else (TENSORRT, "TensorRT")
@@ -97,17 +107,6 @@ def _tensorrt_options(version: str, path: Path, contract: Contract, cuda_graph: 
     # nor the version: a bank of the same size would be answered from the old engine.
     key = f"{sha256_of_file(path)[:32]}-{re.sub(r'[^A-Za-z0-9.]+', '-', version)}"
     folder = str(private_folder(cache_root() / "onnxruntime-tensorrt" / key))
-    lengths = bank_lengths(contract)
-    inputs = [expected_tensors(contract)[0], *further_inputs(contract)]
-
-    def shapes(at: int) -> str:
-        """The least, usual or greatest shape of each input, as ONNX Runtime wants it written."""
-        first = (lengths.get(tensor.name, (1, 1, MAX_BATCH))[at] for tensor in inputs)
-        return ",".join(
-            f"{tensor.name}:{'x'.join(map(str, (length, *tensor.shape[1:])))}"
-            for length, tensor in zip(first, inputs, strict=True)
-        )
-
     fp16 = getattr(contract, "precision", "fp32") == "fp16"
     return {
         "device_id": "0",
@@ -118,10 +117,32 @@ def _tensorrt_options(version: str, path: Path, contract: Contract, cuda_graph: 
         "trt_fp16_enable": str(fp16),
         "trt_cuda_graph_enable": str(cuda_graph),
         "trt_max_workspace_size": str(_WORKSPACE),
-        "trt_profile_min_shapes": shapes(0),
-        "trt_profile_opt_shapes": shapes(1),
-        "trt_profile_max_shapes": shapes(2),
+        **_profile("trt", contract),
     }
+
+
+def _rtx_options(contract: Contract, cuda_graph: bool) -> Option:
+    # It builds within seconds, and keeps nothing: a cache that it finds by a name is trusted.
+    return {
+        "device_id": "0",
+        "enable_cuda_graph": str(int(cuda_graph)),
+        **_profile("nv", contract),
+    }
+
+
+def _profile(prefix: str, contract: Contract) -> Option:
+    """The least, usual and greatest shape of each input, as ONNX Runtime wants them written."""
+    lengths = bank_lengths(contract)
+    inputs = [expected_tensors(contract)[0], *further_inputs(contract)]
+
+    def shapes(at: int) -> str:
+        first = (lengths.get(tensor.name, (1, 1, MAX_BATCH))[at] for tensor in inputs)
+        return ",".join(
+            f"{tensor.name}:{'x'.join(map(str, (length, *tensor.shape[1:])))}"
+            for length, tensor in zip(first, inputs, strict=True)
+        )
+
+    return {f"{prefix}_profile_{name}_shapes": shapes(at) for at, name in enumerate(_BOUNDS)}
 
 
 def _release(version: str) -> tuple[int, ...]:

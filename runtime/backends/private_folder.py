@@ -8,20 +8,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
 from pathlib import Path
 
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.files import user_errors_for
 
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
-
-
-def cache_root(environment: Mapping[str, str] = os.environ) -> Path:
-    """`$XDG_CACHE_HOME/foldcam` or `~/.cache/foldcam` (XDG Base Directory Specification)."""
-    named = environment.get("XDG_CACHE_HOME", "")
-    # The specification has relative paths ignored.
-    return (Path(named) if Path(named).is_absolute() else Path.home() / ".cache") / "foldcam"
 
 
 def private_folder(path: Path) -> Path:

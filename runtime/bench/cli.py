@@ -59,6 +59,13 @@ CudaGraphOption = Annotated[
         show_default=False,
     ),
 ]
+AcceptWrongOption = Annotated[
+    bool,
+    typer.Option(
+        "--accept-wrong",
+        help="Times files that answer their probe pictures wrongly here, with a warning each time.",
+    ),
+]
 
 
 def bench(
@@ -73,6 +80,7 @@ def bench(
     rate: RateOption = 30.0,
     frame: FrameOption = None,
     cuda_graph: CudaGraphOption = None,
+    accept_wrong: AcceptWrongOption = False,
     out: Annotated[
         Path | None,
         typer.Option(help="Write everything, raw samples too, as JSON.", show_default=False),
@@ -89,8 +97,9 @@ def bench(
     from foldcam.runtime.bench.run import run_bench
 
     options = bench_options(
-        backend, provider, batch, threads, pin, passes, warm_up, rate, frame, cuda_graph
-    )
+        backend, provider, batch, threads, pin, passes, warm_up, rate, frame, cuda_graph,
+        accept_wrong,
+    )  # fmt: skip
     check_outputs([Read("MODEL", file) for file in files], [Written("--out", out)])
     document = run_bench(files, options, progress_line())
     if out is not None:
@@ -112,6 +121,7 @@ def bench_options(
     rate: float,
     frame: str | None,
     cuda_graph: bool | None,
+    accept_wrong: bool = False,
 ) -> BenchOptions:
     """The options that the flags name.
 
@@ -148,6 +158,7 @@ def bench_options(
         rate=rate,
         frame=None if frame is None else _size(frame),
         cuda_graph=cuda_graph,
+        accept_wrong=accept_wrong,
     )
 
 

@@ -42,6 +42,7 @@ def machine_facts(root: Path = Path("/"), run: Command | None = None) -> dict[st
     facts: dict[str, Any] = {
         "processor": _processor(root),
         "processors": len(os.sched_getaffinity(0)),
+        "board": _board(root),
         "machine": host.machine,
         "system": host.system,
         "governor": _text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
@@ -94,8 +95,12 @@ def _processor(root: Path) -> str:
         found = re.search(rf"^{key}\s*:\s*(.+)$", text, re.MULTILINE)
         if found:
             return shorten(printable(found[1].strip()), 100)
-    model = _text(root / "proc/device-tree/model").rstrip("\0")
-    return shorten(printable(model), 100) or platform.processor() or platform.machine()
+    return _board(root) or platform.processor() or platform.machine()
+
+
+def _board(root: Path) -> str:
+    """Name of a board that has a device tree; of a Jetson the module, as its GPU's name is not."""
+    return shorten(printable(_text(root / "proc/device-tree/model").rstrip("\0")), 100)
 
 
 def _megahertz(root: Path, name: str) -> float | None:

@@ -48,7 +48,8 @@ class Loop:
         self._frames = frames
         self._batch = batch
         self._resident: Resident | None = None
-        if not backend.device.startswith("cpu") and isinstance(backend, Resident):
+        # A plugin of ONNX Runtime keeps its memory to itself, so that nothing can stay there.
+        if not backend.device.startswith(("cpu", "rtx")) and isinstance(backend, Resident):
             self._resident = backend
 
     def back_to_back(

@@ -51,6 +51,8 @@ def text(document: Mapping[str, Any]) -> str:
     """The table, the machine, and why what cannot be trusted cannot."""
     lines = aligned([HEADINGS, *cells(document)])
     lines += ["", machine_line(document["machine"])]
+    wrong = (run.get("accepted_wrong") for run in document["runs"])
+    lines += dict.fromkeys(f"WARNING: {sentence}" for sentence in wrong if sentence)
     for run in document["runs"]:
         where = f"{run['file']}, {run['target']}"
         if "problem" in run:

@@ -19,6 +19,7 @@ from foldcam.runtime.bench.facts import machine_facts, state
 from foldcam.runtime.bench.loops import Loop, Timings, synthetic_frames
 from foldcam.runtime.bench.power import PowerMeter, Rails, energy, find_rails, idle_watts
 from foldcam.runtime.bench.samples import instabilities, summary
+from foldcam.runtime.canary.check import accepted_wrong_of
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.version import version
 
@@ -64,7 +65,7 @@ class BenchOptions:
         rate: passes per second of the paced run; 0 leaves it out.
         frame: width and height of the frames, before they are brought to the model's input; None
             takes the size that the model takes, or 1280 x 720 where it takes any.
-        cuda_graph: as `open_backend`.
+        cuda_graph, accept_wrong: as `open_backend`.
     """
 
     targets: tuple[Target, ...] = (Target(),)
@@ -76,6 +77,7 @@ class BenchOptions:
     rate: float = 30.0
     frame: tuple[int, int] | None = None
     cuda_graph: bool | None = None
+    accept_wrong: bool = False
 
 
 def run_bench(
@@ -92,7 +94,8 @@ def run_bench(
     Returns:
         `machine`, `versions`, `settings`, and `runs`: for each file, target, batch and mode the
         series `host`, `inference`, and `device` on a GPU, `energy` where power can be measured,
-        `stable` and `reasons`; or a `problem` in their place.
+        `stable` and `reasons`, `accepted_wrong` (what is wrong of the answers to the probe
+        pictures, or None); or a `problem` in their place.
 
     Raises:
         FoldcamError: a processor that does not exist, or nothing could be run: the first
@@ -150,6 +153,7 @@ def _runs(
             options.threads,
             library=target.library,
             cuda_graph=options.cuda_graph,
+            accept_wrong=options.accept_wrong,
         )
     except FoldcamError as error:
         return [{**key, "problem": str(error)}]
@@ -158,7 +162,8 @@ def _runs(
         size = options.frame or backend.contract.frame or _USUAL_FRAME
         frames = synthetic_frames(*size)
         about = {**key, "backend": backend.name, "runs_on": backend.device,
-                 "precision": precision_of(file, backend), "frame": list(size)}  # fmt: skip
+                 "precision": precision_of(file, backend), "frame": list(size),
+                 "accepted_wrong": accepted_wrong_of(backend)}  # fmt: skip
         for batch in options.batches:
             loop = Loop(backend, frames, batch)
             for rate in (0.0, options.rate) if options.rate else (0.0,):

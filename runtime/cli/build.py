@@ -86,6 +86,13 @@ def build(
         Path | None,
         typer.Option(help="For --precision auto: photographs, see `runtime gate --help`."),
     ] = None,
+    accept_wrong: Annotated[
+        bool,
+        typer.Option(
+            "--accept-wrong",
+            help="Write an engine that answers the model's probe pictures wrongly, with a warning.",
+        ),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Compile a folded model into an engine for the GPU of this device.
@@ -93,6 +100,9 @@ def build(
     Precision is the file's: what was exported with --precision fp16 is built as fp16. With
     --precision auto several files are built, and the fastest is kept that passes the gate;
     exit status 3 and no engine if none does.
+
+    Before an engine is written it is shown the model's probe pictures, and refused if it answers
+    wrongly.
 
     Example: runtime build birds.onnx --batch 1,4
 
@@ -117,11 +127,13 @@ def build(
     if precision is PrecisionChoice.auto:
         if images is None:
             raise typer.BadParameter("--precision auto needs --images.")
+        if accept_wrong:
+            raise typer.BadParameter("--accept-wrong is for --precision file.")
         _build_fastest(model, tuple(candidate or ()), images, out, options, flavour, json)
         return
     if candidate or images is not None:
         raise typer.BadParameter("--candidate and --images need --precision auto.")
-    built = _build(model, out, options, flavour)
+    built = _build(model, out, options, flavour, accept_wrong)
     if json:
         print_json(_document(built))
     else:
@@ -162,9 +174,12 @@ def _profiles(batch: str | None, low: int | None, best: int | None, high: int | 
     return (Profile(low or 1, best or low or 1, high),)
 
 
-def _build(model: Path, out: Path | None, options: BuildOptions, flavour: FlavourChoice) -> Built:
+def _build(
+    model: Path, out: Path | None, options: BuildOptions, flavour: FlavourChoice, accept_wrong: bool
+) -> Built:
+    from foldcam.runtime.backends.tensorrt.building import build_tried_engine
     from foldcam.runtime.contract.onnx_file import read_contract
-    from foldcam.runtime.engine.builder import build_engine, engine_path
+    from foldcam.runtime.engine.builder import engine_path
     from foldcam.runtime.engine.flavours import find_flavour
     from foldcam.runtime.engine.progress import BuildAbandonedError, BuildLine
 
@@ -172,7 +187,10 @@ def _build(model: Path, out: Path | None, options: BuildOptions, flavour: Flavou
     read_contract(model)
     found = find_flavour(flavour.value)
     try:
-        return build_engine(model, out or engine_path(model), options, found, line=BuildLine())
+        return build_tried_engine(
+            model, out or engine_path(model), options, found,
+            line=BuildLine(), accept_wrong=accept_wrong,
+        )  # fmt: skip
     except BuildAbandonedError:
         # Nothing is half written, and the interpreter's own end would free what the builder's
         # thread still uses.
@@ -239,6 +257,7 @@ def _document(built: Built) -> dict[str, Any]:
         "bytes": built.manifest.plan.bytes,
         **manifest_record(built.manifest),
         "notes": built.notes,
+        "accepted_wrong": built.accepted_wrong,
     }
 
 
@@ -248,6 +267,7 @@ def _text(built: Built) -> str:
 
     rows = [row for row in engine_rows(manifest_record(built.manifest)) if row[0] != "built from"]
     rows += [("note", note) for note in built.notes]
+    rows.append(("WARNING", built.accepted_wrong or ""))
     rows.append(("wrote", f"{built.engine} ({built.manifest.plan.bytes / 1e6:.1f} MB)"))
     rows.append(("wrote", str(manifest_path(built.engine))))
     return "\n".join(f"{name:14}{printable(value)}" for name, value in rows if value)

@@ -30,14 +30,25 @@ def doctor(
             show_default=False,
         ),
     ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folded model (.onnx) or engine whose probe pictures are shown to the library "
+            "that runs it here. Without it that is done for the model that `runtime run` takes.",
+            show_default=False,
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Look at this machine: what is there, what is missing, and what to do about it.
 
-    No model is run: `runtime self-test` compares the GPU's answers with the processor's, and
+    The model and the engine beside it are shown the model's probe pictures; exit status 3 if they
+    answer wrongly. `runtime self-test` compares all of the GPU's answers with the processor's, and
     `runtime gate` judges a quantized model.
 
     Example: runtime doctor
+
+    Example: runtime doctor --model birds.engine
 
     Example: runtime doctor --source "csi://0?size=1920x1080&rate=30"
     """
@@ -48,13 +59,15 @@ def doctor(
         raise typer.BadParameter(f"doctor does not take {context.args[0]}: see --help.")
     from dataclasses import asdict
 
-    from foldcam.runtime.cli.machine import diagnose, diagnose_source, diagnosis_text
+    from foldcam.runtime.cli.machine import WRONG, diagnose, diagnose_source, diagnosis_text
 
-    checks = diagnose() if source is None else diagnose_source(source)
+    checks = diagnose(model) if source is None else diagnose_source(source)
     if json:
         print_json({"checks": [asdict(check) for check in checks]})
     else:
         print_text(diagnosis_text(checks))
+    if any(check.status == WRONG for check in checks):
+        raise typer.Exit(ExitStatus.GATE_FAILED)
 
 
 def self_test(
@@ -150,6 +163,14 @@ def gate(
             show_default=False,
         ),
     ] = None,
+    accept_wrong: Annotated[
+        bool,
+        typer.Option(
+            "--accept-wrong",
+            help="Judges what answers its probe pictures wrongly here all the same, with a "
+            "warning.",
+        ),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Judge a quantized model on this device: recall, heatmaps and speed against the float model.
@@ -196,8 +217,9 @@ def gate(
         heatmap_correlation_p5=heatmap_p5,
     )
     files = GateFiles(model, floats, images, engine, against)
+    settings = GateSettings(limits=limits, threads=threads, accept_wrong=accept_wrong)
     with ProgressLine() as progress:
-        document = gate_on_device(files, GateSettings(limits=limits, threads=threads), progress)
+        document = gate_on_device(files, settings, progress)
     write_signed(path, document)
     text = f"{gate_text(document)}\nwrote      {path}"
     _end(document, text, document["report"]["passed"], json)

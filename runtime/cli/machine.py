@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from importlib import import_module, metadata, util
 from pathlib import Path
@@ -15,7 +16,7 @@ from foldcam.runtime.system.text import printable, shorten
 from foldcam.runtime.system.version import version
 
 Status = str
-OK, MISSING, OPTIONAL = "ok", "missing", "optional"
+OK, MISSING, OPTIONAL, WRONG = "ok", "missing", "optional", "wrong"
 
 _L4T_RELEASE = Path("/etc/nv_tegra_release")
 
@@ -26,7 +27,8 @@ class Check:
 
     Attributes:
         name: what was looked for.
-        status: `ok`, `missing` (needed), or `optional` (absent, needed for some uses).
+        status: `ok`, `missing` (needed), `optional` (absent, needed for some uses), or `wrong`
+            (it answers wrongly here).
         detail: what was found.
         advice: what to do, empty if nothing.
     """
@@ -37,12 +39,20 @@ class Check:
     advice: str = ""
 
 
-def diagnose() -> list[Check]:
-    """Look at everything. A check that itself fails becomes a line of the report."""
+def diagnose(model: Path | None = None) -> list[Check]:
+    """Look at everything. A check that itself fails becomes a line of the report.
+
+    Args:
+        model: a folded model or engine; None takes the one that a run takes.
+    """
     checks: list[Check] = []
+
+    def probes() -> list[Check]:
+        return _model(model)
+
     for look in (
         _python, _machine, _numpy, _opencv, _onnxruntime, _tensorrt, _cuda_bindings, _cameras,
-        _display, _model,
+        _display, probes,
     ):  # fmt: skip
         checks.extend(_guarded(look))
     return checks
@@ -215,13 +225,47 @@ def _display() -> list[Check]:
     return [Check("display", OPTIONAL, "none", "only --show needs one")]
 
 
-def _model() -> list[Check]:
+def _model(model: Path | None) -> list[Check]:
+    """The model, and its probe pictures in what runs it and in the engine beside it."""
+    from foldcam.runtime.engine import ENGINE_SUFFIXES
     from foldcam.runtime.pipeline.default_model import find_model
 
+    checks = []
+    if model is None:
+        try:
+            model = find_model()
+        except FoldcamError as error:
+            return [Check("default model", OPTIONAL, "none", str(error))]
+        checks.append(Check("default model", OK, str(model)))
+    beside = [model.with_suffix(suffix) for suffix in ENGINE_SUFFIXES]
+    engines = [_probed(path, OPTIONAL) for path in beside if path != model and path.is_file()]
+    return [*checks, _probed(model, MISSING), *engines]
+
+
+def _probed(path: Path, absent: Status) -> Check:
+    from foldcam.runtime.backends import open_backend
+    from foldcam.runtime.canary.asking import probe
+    from foldcam.runtime.canary.check import HOW_TO_GET_PROBES, WrongAnswersError, wrong_sentence
+
+    name = f"probes, {path.name}"
     try:
-        return [Check("default model", OK, str(find_model()))]
+        with closing(open_backend(path)) as backend:
+            # Asked again, whatever is remembered of it.
+            verdict = probe(backend)
+            if verdict is None:
+                model = path.with_suffix(".onnx")
+                again = "" if path == model else ", and the engine is built again from it"
+                how = HOW_TO_GET_PROBES.format(model=model)
+                advice = f"by them wrong answers on this machine are found: {how}{again}"
+                return Check(name, OPTIONAL, "the model has no probe pictures", advice)
+            if not verdict.right:
+                return Check(name, WRONG, wrong_sentence(backend, path, verdict))
+            where = f"{backend.name} on {backend.device}"
+            return Check(name, OK, f"answers rightly in {where} ({verdict.figures()})")
+    except WrongAnswersError as error:
+        return Check(name, WRONG, str(error))
     except FoldcamError as error:
-        return [Check("default model", OPTIONAL, "none", str(error))]
+        return Check(name, absent, f"{path} cannot be run", str(error))
 
 
 def _present(module: str) -> bool:

@@ -313,6 +313,8 @@ def _report(summary: Summary, table: TableSink | None, *, to_stderr: bool, quiet
             print(text, file=sys.stderr)
         else:
             print_text(text)
+    if summary.accepted_wrong is not None:
+        print(f"WARNING: {printable(summary.accepted_wrong)}.", file=sys.stderr)
     for loss in summary.losses:
         if loss not in summary.failures:  # those are the error's
             print(f"note: {printable(loss)}.", file=sys.stderr)

@@ -11,6 +11,7 @@ from foldcam.runtime.bench.cli import bench
 from foldcam.runtime.cli.bank import app as bank_app
 from foldcam.runtime.cli.build import build
 from foldcam.runtime.cli.compare import compare
+from foldcam.runtime.cli.deploy import deploy
 from foldcam.runtime.cli.device import doctor, gate, self_test
 from foldcam.runtime.cli.run import config_app, run
 from foldcam.runtime.system.command import prepared, print_json, print_text
@@ -34,6 +35,7 @@ app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args"
 app.command()(self_test)
 app.command()(gate)
 app.command()(compare)
+app.command()(deploy)
 app.add_typer(bank_app, name="bank")
 app.add_typer(config_app, name="config")
 

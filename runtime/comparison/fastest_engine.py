@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from foldcam.runtime.backends import Backend, open_backend
+from foldcam.runtime.backends.tensorrt.building import build_tried_engine
 from foldcam.runtime.comparison.gate import (
     DeviceGate,
     DeviceVerdict,
@@ -39,7 +40,7 @@ from foldcam.runtime.comparison.signed_report import (
 )
 from foldcam.runtime.comparison.verdict import GateLimits
 from foldcam.runtime.contract.onnx_file import read_contract
-from foldcam.runtime.engine.builder import Built, build_engine
+from foldcam.runtime.engine.builder import Built
 from foldcam.runtime.engine.flavours import Flavour
 from foldcam.runtime.engine.manifest import Manifest, manifest_path
 from foldcam.runtime.engine.options import BuildOptions
@@ -110,7 +111,7 @@ def build_fastest(
     *,
     line: BuildLine | None = None,
     progress: Progress | None = None,
-    build: Callable[..., Built] = build_engine,
+    build: Callable[..., Built] = build_tried_engine,
     engines: OpenEngine = open_in_tensorrt,
 ) -> dict[str, Any]:
     """Build every candidate, judge each, time those that pass, and keep the fastest.
@@ -122,7 +123,7 @@ def build_fastest(
         flavour: the TensorRT to build with.
         line: shows the builds.
         progress: called with `(stage, done, total)`.
-        build: builds an engine, as `build_engine` does.
+        build: builds an engine, as `build_tried_engine` does.
         engines: opens engines; TensorRT unless given.
 
     Returns:

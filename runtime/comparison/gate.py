@@ -19,6 +19,7 @@ import numpy as np
 
 from foldcam.runtime.backends import Array, Backend, Provider, open_backend
 from foldcam.runtime.backends.choice import is_engine
+from foldcam.runtime.canary.check import accepted_wrong_of
 from foldcam.runtime.comparison.figures import (
     Answered,
     Booleans,
@@ -65,11 +66,11 @@ OpenEngine = Callable[[Path, Path], Backend]
 _TIMED_IMAGES, _WORST_IMAGES = 16, 4
 
 
-def open_in_tensorrt(engine: Path, model: Path) -> Backend:
+def open_in_tensorrt(engine: Path, model: Path, accept_wrong: bool = False) -> Backend:
     """Open an engine, and check that it was built from the model where that is still there."""
     from foldcam.runtime.backends.tensorrt.opening import open_engine
 
-    return open_engine(engine, model=model if model.is_file() else None)
+    return open_engine(engine, model=model if model.is_file() else None, accept_wrong=accept_wrong)
 
 
 @dataclass(frozen=True, eq=False)
@@ -268,12 +269,14 @@ class GateSettings:
         provider: what ONNX Runtime computes on, where there is no engine.
         threads: threads of ONNX Runtime on the CPU; None leaves their number to the library.
         rounds: timed pairs of runs.
+        accept_wrong: whether what answers the probe pictures wrongly is judged all the same.
     """
 
     limits: GateLimits = field(default_factory=GateLimits)
     provider: Provider = "auto"
     threads: int | None = None
     rounds: int = 50
+    accept_wrong: bool = False
 
 
 def float_model_of(model: Path) -> Path:
@@ -295,7 +298,7 @@ def gate_on_device(
     files: GateFiles,
     settings: GateSettings | None = None,
     progress: Progress | None = None,
-    engines: OpenEngine = open_in_tensorrt,
+    engines: OpenEngine | None = None,
 ) -> dict[str, Any]:
     """Judge a quantized model where it is to run.
 
@@ -312,6 +315,8 @@ def gate_on_device(
         FoldcamError: a file cannot be used, or the models do not belong together.
     """
     settings = settings or GateSettings()
+    wrong = settings.accept_wrong
+    engines = engines or partial(open_in_tensorrt, accept_wrong=wrong)
     progress = progress or (lambda *_: None)
     contract, reference = read_contract(files.model), read_contract(files.reference)
     _check(files, contract, reference)
@@ -330,13 +335,14 @@ def gate_on_device(
                 rival = opened(engines(files.rival, _built_from(files.rival)))
         else:
             provider, threads = settings.provider, settings.threads
-            candidate = opened(open_backend(files.model, provider, threads))
-            rival = opened(open_backend(files.reference, provider, threads))
+            candidate = opened(open_backend(files.model, provider, threads, accept_wrong=wrong))
+            rival = opened(open_backend(files.reference, provider, threads, accept_wrong=wrong))
         gate = DeviceGate(expected, images, progress)
         verdict = gate.judge(candidate, rival, settings.limits, "gate", settings.rounds)
         report = {
             **verdict_record(verdict, images),
             "in_bank": verdict.in_bank,
+            "accepted_wrong": accepted_wrong_of(candidate),
             "speed": None if verdict.speed is None else verdict.speed.document(),
             "speed_against": None if rival is None else (files.rival or files.reference).name,
             "limits": asdict(settings.limits),
@@ -374,6 +380,7 @@ def gate_text(document: dict[str, Any]) -> str:
     lines = [
         f"foldcam gate: {'PASSED' if report['passed'] else 'FAILED'}",
         *(f"  {failure}" for failure in report["failures"]),
+        *([f"WARNING    {wrong}"] if (wrong := report.get("accepted_wrong")) else []),
         f"model      {report['model']['file']} against {report['reference']['file']}",
         f"device     {device['library']} on {where}"
         + (f", L4T {device['l4t']}" if device["l4t"] else ""),

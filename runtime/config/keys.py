@@ -70,8 +70,15 @@ KEYS = (
     Key(
         "model.provider",
         "Chooses what ONNX Runtime computes on. auto takes CUDA where it works and the CPU "
-        "otherwise; tensorrt is ONNX Runtime's own TensorRT provider.",
+        "otherwise; tensorrt is ONNX Runtime's own TensorRT provider, and rtx its plugin for "
+        "TensorRT-RTX, where that is installed.",
         "--provider",
+    ),
+    Key(
+        "model.server",
+        "Runs the model on an inference server (KServe v2 over HTTP, such as Triton) that has the "
+        "same file, see `runtime deploy`; without a name in the address it has the file's.",
+        "--server", example='"http://host:8000/birds"',
     ),
     Key(
         "model.threads",
@@ -87,6 +94,12 @@ KEYS = (
         "model.build",
         "Lets backend tensorrt build a missing engine, which takes minutes.",
         "--build",
+    ),
+    Key(
+        "model.accept_wrong",
+        "Runs a model or engine that answers its probe pictures wrongly on this machine, with a "
+        "warning each time, in place of refusing it.",
+        "--accept-wrong",
     ),
     Key(
         "model.unknown",

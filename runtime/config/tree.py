@@ -19,7 +19,7 @@ from foldcam.runtime.output_options import OutputOptions, RecordingOptions
 from foldcam.runtime.system.logs import LogFormat, LogLevel
 
 BackendName = Literal["auto", "tensorrt", "onnxruntime"]
-ProviderName = Literal["auto", "cpu", "cuda", "tensorrt"]
+ProviderName = Literal["auto", "cpu", "cuda", "tensorrt", "rtx"]
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,13 @@ class ModelOptions:
 
     Attributes:
         path: a folded `.onnx` or its `.engine`; None looks for one.
+        server: the address of the model on an inference server that runs it; None runs it here.
         backend: the library; None takes TensorRT for an engine, else ONNX Runtime.
         provider: what ONNX Runtime computes on.
         threads: on the CPU; None leaves it to the library.
         cuda_graph: whether runs on a GPU are captured; None does so in TensorRT alone.
         build: whether a missing engine may be built.
+        accept_wrong: whether a library runs that answers the probe pictures wrongly.
         unknown: whether an image may be unknown, by the model's rule or the next number.
         unknown_below: similarity below which it is, in place of the model's rule; None for that.
         gallery: the pictures of the bank's rows; None takes the file beside the model, if any.
@@ -44,9 +46,11 @@ class ModelOptions:
     threads: int | None = None
     cuda_graph: bool | None = None
     build: bool = False
+    accept_wrong: bool = False
     unknown: bool = True
     unknown_below: float | None = None
     gallery: str | None = None
+    server: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

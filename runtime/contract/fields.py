@@ -96,6 +96,12 @@ class Fields:
             self.fail(key, f"has {len(section._values)} entries, more than {_MAX_TEXTS}")
         return {name: section.text(name) for name in section._values}
 
+    def names(self, most: int) -> list[str]:
+        """The keys, at most `most`."""
+        if len(self._values) > most:
+            raise FoldcamError(f"{self._where} has {len(self._values)} entries, more than {most}.")
+        return list(self._values)
+
     def runs(self, key: str, most: int = MAX_INTEGER) -> list[tuple[str, int]]:
         """A list of at most `most` pairs `[string, positive integer]`."""
         values = self._list(key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from foldcam.runtime.contract.bank_storage import (
     storage_from,
 )
+from foldcam.runtime.contract.canary import canary_from
 from foldcam.runtime.contract.fields import Fields
 from foldcam.runtime.contract.schema import (
     BASELINES,
@@ -79,6 +80,7 @@ def parse_contract(text: str, where: str) -> Contract:
     calibrated = root.optional_section("calibration")
     explained = root.optional_section("explanation")
     unknown = root.optional_section("unknown")
+    probes = root.optional_section("canary")
     outcome = None if section is None else _outcome(section)
     counted = sum(run.count for run in labels)
     if outcome is not None and labels:
@@ -121,6 +123,7 @@ def parse_contract(text: str, where: str) -> Contract:
         query=root.boolean("query") if "query" in root else False,
         scores=root.choice("scores", SCORE_KINDS) if "scores" in root else None,
         frame=_frame(root) if "frame" in root else None,
+        canary=None if probes is None else canary_from(probes),
     )
 
 

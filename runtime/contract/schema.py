@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from foldcam.runtime.contract.bank_storage import BankStorage
+from foldcam.runtime.contract.canary import Canary
 from foldcam.runtime.contract.unknown import UnknownRule
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import (
@@ -229,6 +230,8 @@ class Contract:
         frame: `(width, height)` of the whole frames that `image` takes as `uint8`, of which the
             graph makes the network's input as `preprocessing` says. None where it takes the
             network's input.
+        canary: what the float model answered to probe pictures; None in files of before there
+            were any.
     """
 
     preprocessing: Preprocessing
@@ -253,6 +256,7 @@ class Contract:
     query: bool = False
     scores: ScoreKind | None = None
     frame: tuple[int, int] | None = None
+    canary: Canary | None = None
 
     def __post_init__(self) -> None:
         ends = np.cumsum([run.count for run in self.labels], dtype=np.int64)
@@ -358,6 +362,8 @@ class Contract:
             document["scores"] = self.scores
         if self.frame is not None:
             document["frame"] = list(self.frame)
+        if self.canary is not None:
+            document["canary"] = self.canary.document()
         try:
             text = json.dumps(
                 document,

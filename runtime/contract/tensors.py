@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from foldcam.runtime.contract.onnx_file import TensorInfo
 from foldcam.runtime.contract.schema import (
@@ -37,7 +37,11 @@ _USUAL_ROWS, _USUAL_LABELS = 1000, 100
 
 
 def check_tensors(
-    contract: Contract, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo], where: str
+    contract: Contract,
+    inputs: Sequence[TensorInfo],
+    outputs: Sequence[TensorInfo],
+    where: str,
+    only: Collection[str] | None = None,
 ) -> None:
     """Compare names, dtypes and sizes; a size that the file leaves open passes.
 
@@ -45,11 +49,14 @@ def check_tensors(
         contract: what the metadata promise.
         inputs, outputs: what the graph has.
         where: the file, for the messages.
+        only: names of the promised outputs that must be there; None is all.
 
     Raises:
         FoldcamError: names the first tensor that is missing or different.
     """
     expected_input, expected_outputs = expected_tensors(contract)
+    if only is not None:
+        expected_outputs = [tensor for tensor in expected_outputs if tensor.name in only]
     further = further_inputs(contract)
     for kind, found, expected in (
         ("input", inputs, [expected_input, *further]),

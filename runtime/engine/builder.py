@@ -54,11 +54,29 @@ class Built:
         engine: the plan's path; its manifest lies beside it.
         manifest: what is known of it.
         notes: what the user should know, in sentences.
+        accepted_wrong: as of `Trial`.
     """
 
     engine: Path
     manifest: Manifest
     notes: list[str] = field(default_factory=list)
+    accepted_wrong: str | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What came of running a plan before it is written.
+
+    Attributes:
+        note: why it could not be tried, as a clause; empty if it was.
+        accepted_wrong: what of its answers is wrong and was accepted; None where nothing is.
+    """
+
+    note: str
+    accepted_wrong: str | None = None
+
+
+Try = Callable[[bytes, Contract, Target], Trial]
 
 
 def engine_path(model: Path) -> Path:
@@ -74,6 +92,7 @@ def build_engine(
     *,
     facts: DeviceFacts | None = None,
     line: BuildLine | None = None,
+    trial: Try | None = None,
 ) -> Built:
     """Compile a folded model, and write the plan and its manifest.
 
@@ -87,9 +106,10 @@ def build_engine(
         flavour: the TensorRT to build with.
         facts: this machine; None has a look.
         line: where progress is shown; None shows nothing.
+        trial: runs the plan before it is written, and may refuse it.
 
     Raises:
-        FoldcamError: not a folded model, TensorRT refuses it or does not start, an
+        FoldcamError: as `trial`, not a folded model, TensorRT refuses it or does not start, an
             option does not apply, or `out` cannot be written.
         KeyboardInterrupt: the user stopped it; nothing was written.
         BuildAbandonedError: as above, and the builder's thread still runs.
@@ -103,11 +123,13 @@ def build_engine(
     begin = time.monotonic()
     compiled = _interruptible(work, line)
     manifest = _manifest(work, compiled, out, time.monotonic() - begin)
+    tried = Trial("") if trial is None else trial(compiled.plan, contract, manifest.target)
     # The manifest is renamed last: with an older one a new plan is refused, never trusted.
     with atomic_path(manifest_path(out)) as described, atomic_path(out) as plan:
         plan.write_bytes(compiled.plan)
         described.write_text(manifest.to_json(), encoding="utf-8")
-    return Built(out, manifest, compiled.notes)
+    notes = [*compiled.notes, *([tried.note] if tried.note else [])]
+    return Built(out, manifest, notes, tried.accepted_wrong)
 
 
 @dataclass(frozen=True)

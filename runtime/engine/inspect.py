@@ -103,6 +103,7 @@ def inspection_text(report: dict[str, Any]) -> str:
             _labels_text(contract["labels"], report["label_count"], classes=classifies),
         ),
         ("unknown", report["unknown_rule"] or ""),
+        ("probes", _probes_text(contract.get("canary"))),
         ("gallery", _gallery_text(report.get("gallery"))),
         ("outcome", _outcome_text(contract.get("outcome"))),
         ("network", f"{origin['network']} {origin['weights']}".rstrip()),
@@ -112,6 +113,12 @@ def inspection_text(report: dict[str, Any]) -> str:
     if report["problem"]:
         rows.append(("PROBLEM", report["problem"]))
     return "\n".join(f"{name:14}{printable(value)}" for name, value in rows if value)
+
+
+def _probes_text(canary: dict[str, Any] | None) -> str:
+    # Those of a later foldcam may say something else.
+    count = len((canary or {}).get("answers", ()))
+    return f"{quantity(count, 'picture')} with the float model's answers" if count else ""
 
 
 def _tensor(tensor: TensorInfo) -> dict[str, Any]:

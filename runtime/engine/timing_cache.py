@@ -15,6 +15,7 @@ from pathlib import Path
 from foldcam.runtime.engine.flavours import Flavour
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.files import atomic_path
+from foldcam.runtime.system.user_cache import cache_root
 
 MAX_BYTES = 512 << 20
 
@@ -30,11 +31,8 @@ def cache_path(
     `$XDG_CACHE_HOME/foldcam/timing` or `~/.cache/foldcam/timing`
     (XDG Base Directory Specification).
     """
-    named = environment.get("XDG_CACHE_HOME", "")
-    # The specification has relative paths ignored.
-    root = Path(named) if Path(named).is_absolute() else Path.home() / ".cache"
     words = f"{flavour.name}-{flavour.version}-sm{compute_capability}-{device}"
-    return root / "foldcam" / "timing" / (re.sub(r"[^A-Za-z0-9.]+", "-", words) + ".cache")
+    return cache_root(environment) / "timing" / (re.sub(r"[^A-Za-z0-9.]+", "-", words) + ".cache")
 
 
 def load_cache(path: Path) -> tuple[bytes, str]:

@@ -7,6 +7,7 @@ over grey is a lie, so completeness is checked on the file's own structure first
 from __future__ import annotations
 
 import re
+import struct
 import zlib
 from pathlib import Path
 
@@ -44,21 +45,26 @@ def check_complete(data: bytes, kind: Format, path: Path) -> None:
     Raises:
         FoldcamError: truncated or damaged.
     """
-    complete = True
-    if kind == "JPEG":
-        complete = _jpeg_complete(data)
-    elif kind == "PNG":
-        complete = _png_complete(data, path)
-    elif kind == "WebP":
-        complete = len(data) >= 12 and len(data) >= 8 + int.from_bytes(data[4:8], "little")
-    elif kind == "GIF":
-        complete = gif_frame_end(data) is not None
-    elif kind in ("AVIF", "HEIC"):
-        complete = iso_boxes.whole(data)
-    elif kind == "JPEG 2000":
-        complete = _jpeg_2000_complete(data)
+    try:
+        complete = _complete(data, kind, path)
+    except (IndexError, ValueError, struct.error):
+        complete = False  # cut off within a header
     if not complete:
         raise FoldcamError(f"{path} is truncated: the {kind} file ends before the image does.")
+
+
+def _complete(data: bytes, kind: Format, path: Path) -> bool:
+    if kind == "JPEG":
+        return _jpeg_complete(data)
+    if kind == "PNG":
+        return _png_complete(data, path)
+    if kind == "WebP":
+        return len(data) >= 12 and len(data) >= 8 + int.from_bytes(data[4:8], "little")
+    if kind == "GIF":
+        return gif_frame_end(data) is not None
+    if kind in ("AVIF", "HEIC"):
+        return iso_boxes.whole(data)
+    return kind != "JPEG 2000" or _jpeg_2000_complete(data)
 
 
 def _jpeg_complete(data: bytes) -> bool:

@@ -65,6 +65,7 @@ class Conductor:
         self._voter = _voter_of(sources, flow)
         self._regions = open_regions(regions) if isinstance(regions, RegionOptions) else regions
         self._runner = runner_of(model)
+        self._accepted_wrong = model.accepted_wrong if isinstance(model, FoldedModel) else None
         self._control = Control()
         self._newest = [_keeps_newest(source, flow) for source in sources]
         frame = model.contract.frame if isinstance(model, FoldedModel) else None
@@ -129,6 +130,7 @@ class Conductor:
             seconds=time.monotonic() - begun,
             empty_boxes=self._regions.empty if self._regions is not None else 0,
             broken=self._answers.broken,
+            accepted_wrong=self._accepted_wrong,
         )
 
     def _stages(self) -> tuple[Inbox, Preparer, Inference, Delivery]:

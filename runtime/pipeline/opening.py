@@ -136,11 +136,7 @@ def opened(
         if any(source.live for source in sources):
             monitor.listen(say_state)
         # Made first, because it begins no file that would have to be removed if something fails.
-        page = (
-            []
-            if config.serve is None
-            else [_live_page(config, monitor, model.contract, gallery, path)]
-        )
+        page = [] if config.serve is None else [_live_page(config, monitor, model, gallery, path)]
         sinks = open_outputs(
             sources, config.output, config.recording, config.events, contract=contract
         )
@@ -246,6 +242,7 @@ def _backend(path: Path, config: RunConfig, build: bool = False) -> Backend:
         return open_backend(
             path, options.provider, options.threads, library=options.backend,
             cuda_graph=options.cuda_graph, build=build, line=BuildLine(),
+            accept_wrong=options.accept_wrong, server=options.server,
         )  # fmt: skip
     except BuildAbandonedError:
         # The interpreter's own end would free what the builder's thread still uses.
@@ -288,12 +285,12 @@ def _check_vote(config: RunConfig, sources: Sequence[Source], contract: Contract
 
 
 def _live_page(
-    config: RunConfig, monitor: Monitor, contract: Contract, gallery: Gallery | None, model: Path
+    config: RunConfig, monitor: Monitor, model: FoldedModel, gallery: Gallery | None, path: Path
 ) -> Sink:
     # By name, because what serves is an extra.
     page: Any = import_module("foldcam.runtime.web")
     sink: Sink = page.LivePage(
-        config.serve, monitor, contract, style=config.style, gallery=gallery,
-        bank=None if contract.bank_input is None else bank_path(model),
+        config.serve, monitor, model.contract, style=config.style, gallery=gallery,
+        bank=None if model.contract.bank_input is None else bank_path(path), model=model,
     )  # fmt: skip
     return sink

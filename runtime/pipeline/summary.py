@@ -83,6 +83,8 @@ class Summary:
         network_ms: `p50` and `p99` of the network's time per image.
         other_size: of a model that takes whole frames, those of another size, which were resized
             to it first; None for any other model.
+        accepted_wrong: what of the model's answers to its probe pictures is wrong and was
+            accepted; None where nothing is known to be.
     """
 
     source: str
@@ -111,6 +113,7 @@ class Summary:
     classified: bool = False
     network_ms: dict[str, float] = field(default_factory=dict)
     other_size: int | None = None
+    accepted_wrong: str | None = None
 
     @property
     def live(self) -> bool:
@@ -196,6 +199,7 @@ def summarized(
     seconds: float,
     empty_boxes: int,
     broken: str | None,
+    accepted_wrong: str | None = None,
 ) -> Summary:
     """The end of a run in numbers."""
     snapshot = monitor.snapshot()
@@ -250,6 +254,7 @@ def summarized(
         no_evidence=tally.no_evidence,
         unknown=sum(unknown) if unknown else None,
         broken=broken,
+        accepted_wrong=accepted_wrong,
         classified=tally.progress.classified,
         other_size=tally.other_size,
     )

@@ -49,7 +49,8 @@ def bind(family: socket.AddressFamily, place: tuple[str, int]) -> socket.socket:
         FoldcamError: the port is taken or not allowed, or the address is not this machine's.
     """
     host, port = place
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # The protocol is named, because asyncio sends small answers at once (TCP_NODELAY) only then.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         # A restart must not wait for the connections of the last run to be forgotten.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -23,8 +23,9 @@ MAX_HEADERS = 16 << 10
 MAX_BODY = 2048
 _MAX_TARGET = 2048
 _BODY_SECONDS = 5.0
-TAKES_BODY = "/api/learn"
-"""The one route that is given something; it reads it with `read_body`."""
+LEARN, EXPLAIN = "/api/learn", "/explain"
+TAKES_BODY = (LEARN, EXPLAIN)
+"""The routes that are given something; each bounds what it reads."""
 _log = logging.getLogger(__name__)
 
 POLICY = (
@@ -102,8 +103,7 @@ class Guard:
         reads = scope["type"] == "http" and scope["method"] in ("GET", "HEAD")
         if not reads and not same_origin(scope["headers"]):
             return PlainTextResponse("Another site may not do this.\n", 403)
-        learns = not reads and scope["path"] == TAKES_BODY
-        if _has_body(headers) and not learns:
+        if _has_body(headers) and scope["path"] not in TAKES_BODY:
             return PlainTextResponse("Nothing here takes a body.\n", 413)
         if login:
             return RedirectResponse("./", 303)

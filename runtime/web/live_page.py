@@ -16,6 +16,7 @@ from foldcam.runtime.drawing.style import Style
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.gallery.gallery import Gallery
+from foldcam.runtime.model import FoldedModel
 from foldcam.runtime.options import ServeOptions
 from foldcam.runtime.sinks import Sink
 from foldcam.runtime.system.command import missing_extra
@@ -24,6 +25,7 @@ from foldcam.runtime.system.strict_json import strict_json
 from foldcam.runtime.web.access import Access
 from foldcam.runtime.web.address import HostNames, bind, is_loopback, resolve, url_host
 from foldcam.runtime.web.descriptors import budget
+from foldcam.runtime.web.explainer import Explainer
 from foldcam.runtime.web.health import Health
 from foldcam.runtime.web.history import History
 from foldcam.runtime.web.latest import Latest
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 MIN_FPS, MAX_FPS = 0.1, 120.0
 MAX_CLIENTS = 1000
+_EXPLAIN_SECONDS = 5.0
 
 
 class LivePage(Sink):
@@ -54,6 +57,7 @@ class LivePage(Sink):
         gallery: of the model; without one the nearest rows have no pictures.
         bank: the file of the bank, of a model whose bank is an input: with it and a token, unknown
             regions are offered for a name, and learned.
+        model: that runs, which is shared with `POST /explain` from then on; None leaves it out.
 
     Raises:
         FoldcamError: the extra `live` is not installed, a needed token is missing or weak,
@@ -78,6 +82,7 @@ class LivePage(Sink):
         style: Style | None = None,
         gallery: Gallery | None = None,
         bank: Path | None = None,
+        model: FoldedModel | None = None,
     ) -> None:
         _check_limits(options)
         self._options = options
@@ -92,6 +97,10 @@ class LivePage(Sink):
         self._executors: list[ThreadPoolExecutor] = []
         self._viewers = 0
         self._routes: list[BaseRoute] = []
+        self._explainer: Explainer | None = None
+        if model is not None:
+            model.share()
+            self._explainer = Explainer(model, style or Style())
         learns = self._access.needs_token and contract.outcome is None and contract.scores is None
         self._offers = Offers(bank, contract) if bank is not None and learns else None
         self._shown = _shown(self, monitor, contract, style or Style(), gallery)
@@ -116,7 +125,7 @@ class LivePage(Sink):
         self._place = (self._place[0], int(listener.getsockname()[1]))
         self._executors = [
             ThreadPoolExecutor(1, thread_name_prefix=f"live-page-{work}")
-            for work in ("pictures", "answers")
+            for work in ("pictures", "answers", "explain")
         ]
         self._server = ServerThread(self._make, self._budget.connections)
         try:
@@ -167,6 +176,9 @@ class LivePage(Sink):
             self._server.stop()
         for executor in self._executors:
             executor.shutdown(wait=False, cancel_futures=True)
+        # The model is closed after this, which may not happen in the midst of a pass.
+        if self._explainer is not None:
+            self._explainer.wait(_EXPLAIN_SECONDS)
         self._server, self._executors = None, []
 
     def _make(self) -> tuple[ASGIApp, list[Task]]:
@@ -174,7 +186,7 @@ class LivePage(Sink):
         from foldcam.runtime.web.guard import Guard
         from foldcam.runtime.web.routes import make_app, status_document
 
-        pictures, others = self._executors
+        pictures, others, explain = self._executors
         broadcast = Broadcast(self._latest, pictures, self._options.fps)
         shown = self._shown
 
@@ -188,7 +200,8 @@ class LivePage(Sink):
                     broadcast.tell(strict_json({"kind": "status", "point": point, **document}))
                 await asyncio.sleep(max(0.1, 1.0 - (time.monotonic() - begun)))
 
-        app = make_app(shown, broadcast, others)
+        explainer = None if self._explainer is None else (self._explainer, explain)
+        app = make_app(shown, broadcast, others, explainer)
         self._routes = app.routes
         return Guard(app, self._access, self._hosts), [broadcast.run, tick]
 

@@ -13,7 +13,7 @@ from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.small import encode_jpeg
 from foldcam.runtime.system.text import quantity
 from foldcam.runtime.web.asked import aside, number_of
-from foldcam.runtime.web.guard import TAKES_BODY, read_body
+from foldcam.runtime.web.guard import LEARN, read_body
 from foldcam.runtime.web.offers import MOST, Offers
 
 _QUALITY = 82
@@ -50,7 +50,7 @@ def naming_routes(offers: Offers, executor: Executor) -> list[BaseRoute]:
 
     return [
         Route("/api/unknown.jpg", unknown),
-        Route(TAKES_BODY, learn, methods=["POST"]),
+        Route(LEARN, learn, methods=["POST"]),
     ]
 
 

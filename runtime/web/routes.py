@@ -27,6 +27,8 @@ from foldcam.runtime.system.strict_json import strict_json
 from foldcam.runtime.system.version import version
 from foldcam.runtime.web.asked import aside, number_of
 from foldcam.runtime.web.broadcast import Broadcast
+from foldcam.runtime.web.explain import explain_routes
+from foldcam.runtime.web.explainer import Explainer
 from foldcam.runtime.web.health import Health
 from foldcam.runtime.web.history import History
 from foldcam.runtime.web.latest import Latest
@@ -75,13 +77,19 @@ class Shown:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-def make_app(shown: Shown, broadcast: Broadcast, executor: Executor) -> Router:
+def make_app(
+    shown: Shown,
+    broadcast: Broadcast,
+    executor: Executor,
+    explainer: tuple[Explainer, Executor] | None = None,
+) -> Router:
     """The application, without its `Guard`.
 
     Args:
         shown: what there is to see.
         broadcast: what the stream sends.
         executor: for what takes more than a moment.
+        explainer: answers for pictures that are sent, and the thread in which it does so.
     """
     files = _static_files()
     build = hashlib.sha256(b"".join(data for _, data in sorted(files.items()))).hexdigest()[:16]
@@ -137,6 +145,7 @@ def make_app(shown: Shown, broadcast: Broadcast, executor: Executor) -> Router:
         Route("/healthz", healthz),
         Route("/metrics", metrics),
         *([] if shown.offers is None else naming_routes(shown.offers, executor)),
+        *([] if explainer is None else explain_routes(*explainer)),
         *(_file_route(name, data) for name, data in files.items()),
     ]
     # Not an application with its own answers to errors: those are the guard's.

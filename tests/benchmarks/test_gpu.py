@@ -39,7 +39,12 @@ def test_every_graph_is_timed_and_compared_with_the_cpu(tmp_path):
     assert "folded_20" in text_table(document)
 
 
-def test_gradcam_leaves_the_network_as_it_was():
+def test_gradcam_leaves_the_network_as_it_was(monkeypatch):
+    def no_compiler(*_, **__):
+        raise RuntimeError("there is no compiler")
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+
     class Tiny(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -51,7 +56,11 @@ def test_gradcam_leaves_the_network_as_it_was():
     network = TorchNetwork(Tiny().eval(), (8, 8))
     images = torch.randn(2, 3, 8, 8)
     before = network.forward(images).embedding
-    for run in gradcam_runs(network, images, "cpu").values():
+    runs, notes = gradcam_runs(network, images, "cpu", peers=True)
+    eager = {"torch_forward", "torch_gradcam_full", "torch_gradcam_map"}
+    assert set(runs) == eager | {f"{name}_channels_last" for name in eager}
+    assert notes == ["torch, compiled: not measured, it failed: there is no compiler"]
+    for run in runs.values():
         run()
         run()
     torch.testing.assert_close(network.forward(images).embedding, before)

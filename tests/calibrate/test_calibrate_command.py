@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import cv2
 import numpy as np
@@ -31,6 +35,10 @@ def test_a_model_that_int8_hardly_changes_passes(foldcam, easy, data, tmp_path):
     assert contract.calibration.report_sha256 == found["report_sha256"]
     assert contract.calibration.kept_float == 0
     assert found["report"]["gate_images"] == 30
+    page = (tmp_path / "model.int8.report.html").read_text()
+    # Two recall figures are of two sets of images.
+    assert "of this table are of the 10 images to choose by" in page
+    assert "the 30 other images that judge" in page
     assert (tmp_path / "model.int8.report.html").read_text().count("data:image/png") == 1
     assert foldcam("check", out, "--target", "jetpack-6.2")[0] == 0
 
@@ -219,37 +227,51 @@ def test_the_report_can_be_hashed_from_its_file(foldcam, easy, data, tmp_path):
     assert read_contract(out).calibration.report_sha256 == stored["report_sha256"]
 
 
-def test_an_interrupted_calibration_goes_on_and_leaves_no_model(
-    easy, fragile, data, tmp_path, monkeypatch
+@pytest.mark.parametrize(
+    ("stage", "files"),
+    [("thresholds", [".json", ".npz"]), ("sensitivity", [".json"] * 2 + [".npz"] * 2)],
+)
+def test_an_interrupted_calibration_goes_on_where_it_was(
+    easy, fragile, data, tmp_path, monkeypatch, stage, files
 ):
     from foldcam.calibrate import calibrator
     from foldcam.calibrate.options import CalibrationOptions
+    from foldcam.calibrate.quality import Damage
     from foldcam.calibrate.store import Store
 
     options = CalibrationOptions(correct_biases=False)
-    whole = calibrator.calibrate(fragile, data, options).model.SerializeToString()
+    counted = {"thresholds": 0, "sensitivity": 0}
 
-    def stop(stage, done, total):
-        if stage == "sensitivity" and done == 2:
+    def count(name, done, total):
+        if name in counted:
+            counted[name] += 1
+
+    whole = calibrator.calibrate(fragile, data, options, progress=count).model.SerializeToString()
+    once = dict(counted)
+
+    def stop(name, done, total):
+        count(name, done, total)
+        if name == stage and done == 2:
             raise KeyboardInterrupt
 
+    counted.update(dict.fromkeys(counted, 0))
     store = Store(tmp_path / "kept")
     with pytest.raises(KeyboardInterrupt):
         calibrator.calibrate(fragile, data, options, store=store, progress=stop)
-    kept = sorted(path.suffix for path in (tmp_path / "kept").iterdir())
-    # Thresholds; ranges and rounded weights.
-    assert kept == [".json", ".npz", ".npz"]
+    assert sorted(path.suffix for path in (tmp_path / "kept").iterdir()) == files
+    again = calibrator.calibrate(fragile, data, options, store=store, progress=count)
+    assert again.model.SerializeToString() == whole
+    # What was done before the interruption was not done again.
+    assert counted == once
 
     def never(*arguments, **options):
         raise AssertionError("computed again")
 
     monkeypatch.setattr(calibrator, "gptq_levels", never)
     monkeypatch.setattr(calibrator, "gather", never)
-    monkeypatch.setattr(calibrator, "choose_steps", never)
-    again = calibrator.calibrate(fragile, data, options, store=store)
-    assert again.model.SerializeToString() == whole
-    # Another model finds nothing there.
+    monkeypatch.setattr(Damage, "each", never)
     with pytest.raises(AssertionError, match="computed again"):
+        # Another model finds nothing there.
         calibrator.calibrate(easy, data, options, store=store)
 
 
@@ -346,3 +368,26 @@ def test_what_makes_the_input_of_whole_frames_stays_as_it_was(
     quantized = onnx.load(tmp_path / "whole.int8.onnx").graph
     names = {t.name: t.data_type for t in quantized.initializer if "frame_" in t.name}
     assert names["foldcam.frame_row_weights"] == onnx.TensorProto.FLOAT
+
+
+def test_ctrl_c_says_where_it_goes_on_and_the_next_run_does(fragile, data, tmp_path):
+    """A program of its own, which is interrupted when its first choices are kept."""
+    out, kept = tmp_path / "m.onnx", tmp_path / "kept"
+    command = [
+        *(sys.executable, "-m", "foldcam", "calibrate", str(fragile), "--images", str(data)),
+        *("--out", str(out), "--cache", str(kept)),
+    ]
+    program = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        while program.poll() is None and not list(kept.glob("*.json")):
+            time.sleep(0.005)
+        program.send_signal(signal.SIGINT)
+        _, err = program.communicate(timeout=60)
+    finally:
+        program.kill()
+    assert program.returncode == 130, err
+    assert f"What was found is kept in {kept}: the same command goes on from it." in err
+    assert "Traceback" not in err
+    assert not out.exists()
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    assert out.exists()

@@ -249,6 +249,69 @@ def make_model(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
+def with_probes(contract: Contract, folder: Path, precision: Any = "fp32") -> Contract:
+    """The contract with three probe pictures, and the answers of its own tiny model."""
+    from foldcam.runtime.backends.onnxruntime import OnnxRuntimeBackend
+    from foldcam.runtime.canary.answers import answer_of
+    from foldcam.runtime.canary.asking import ask
+    from foldcam.runtime.contract.canary import Canary
+
+    backend = OnnxRuntimeBackend(save_model(folder / "right.onnx", contract), "cpu", 1)
+    answers = [answer_of(seed, found) for seed, found in enumerate(ask(backend, range(3)))]
+    return dataclasses.replace(contract, canary=Canary(precision, tuple(answers)))
+
+
+@pytest.fixture
+def make_probed(tmp_path: Path) -> Callable[..., Path]:
+    """`make_probed(change=..., precision="fp16")`: a tiny model with probe pictures.
+
+    What `change` does to the graph is not in the answers: the model answers wrongly then.
+    """
+
+    def make(
+        name: str = "probed.onnx",
+        contract: Contract | None = None,
+        precision: str = "fp32",
+        change: Callable[[onnx.ModelProto], None] | None = None,
+    ) -> Path:
+        contract = with_probes(contract or tiny_contract(), tmp_path, precision)
+        return save_model(tmp_path / name, contract, change)
+
+    return make
+
+
+def exchanged(name: str, order: list[int]) -> Callable[[onnx.ModelProto], None]:
+    """A graph in which the rows of a constant are in another order."""
+
+    def change(model: onnx.ModelProto) -> None:
+        tensor = next(each for each in model.graph.initializer if each.name == name)
+        rows = np.ascontiguousarray(numpy_helper.to_array(tensor)[order])
+        tensor.CopyFrom(numpy_helper.from_array(rows, name))
+
+    return change
+
+
+@pytest.fixture
+def wrong_map() -> Callable[[onnx.ModelProto], None]:
+    """A change of the tiny model: grad-weights of other channels, by the right embedding."""
+    return exchanged("weights", [1, 2, 0])
+
+
+@pytest.fixture
+def wrong_network() -> Callable[[onnx.ModelProto], None]:
+    """A change of the tiny model: one layer returns its channels in another order."""
+
+    def change(model: onnx.ModelProto) -> None:
+        nodes = model.graph.node
+        at, layer = next((i, node) for i, node in enumerate(nodes) if node.op_type == "AveragePool")
+        layer.output[0] = "channels"
+        nodes.insert(at + 1, helper.make_node("Gather", ["channels", "order"], ["A"], axis=1))
+        order = numpy_helper.from_array(np.array([1, 2, 0]), "order")
+        model.graph.initializer.append(order)
+
+    return change
+
+
 def _without_epsilon(model: onnx.ModelProto) -> None:
     """The embedding is the network's own normalisation, and 0 / 0 of a black picture."""
     for node in model.graph.node:

@@ -69,6 +69,16 @@ def test_a_cut_file_of_any_format_is_refused(tmp_path, name):
             read_image(path)
 
 
+@pytest.mark.parametrize("name", headers.NAMES)
+def test_a_file_cut_anywhere_in_its_header_is_one_sentence(tmp_path, name):
+    data = headers.encoded(name)
+    path = tmp_path / "cut"
+    for length in range(1, 120):
+        path.write_bytes(data[:length])
+        with pytest.raises(FoldcamError, match="cut is "):
+            read_image(path)
+
+
 @pytest.mark.parametrize("name", ["jpeg", "progressive", "png", "gif", "bmp", "ppm", "jp2", "heic"])
 @pytest.mark.parametrize("size", [(96, 128), (192, 64), (1000, 1000)])
 def test_a_header_that_promises_more_than_the_data_is_no_picture(tmp_path, name, size):

@@ -193,6 +193,7 @@ def test_png_with_a_wrong_checksum_is_refused(tmp_path):
     [
         (b"", "is empty"),
         (b"not an image at all", "not an image"),
+        (b"GIF89a", "truncated"),
         (b"GIF89a" + b"\0" * 64, "truncated"),
         (b"\xff\xd8\xff", "truncated"),
         (png(60000, 60000, color=2, depth=8, rows=b"\0" * 9), "more than the 100 megapixels"),

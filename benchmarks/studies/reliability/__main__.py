@@ -23,7 +23,7 @@ from foldcam.benchmarks.studies.reliability.progress_lines import ProgressLines
 from foldcam.runtime.errors import ExitStatus, FoldcamError
 from foldcam.runtime.system.files import atomic_path
 
-NAMES = ("soak", "cuts", "cameras", "rtsp", "mutations", "kills", "clients", "page")
+NAMES = ("soak", "cuts", "cameras", "rtsp", "mutations", "kills", "clients", "explain", "page")
 RESULTS = Path(__file__).resolve().parents[2] / "results" / "reliability"
 Tell = Callable[[str, int, int], None]
 

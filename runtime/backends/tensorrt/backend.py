@@ -76,11 +76,13 @@ class CheckedPlan:
         path: where it came from, for the messages.
         data: the plan.
         contract: what the folded model behind it promises.
+        outputs: the outputs that it has of those that are promised; None is all.
     """
 
     path: Path
     data: bytes
     contract: Contract
+    outputs: tuple[str, ...] | None = None
 
 
 class TensorRTBackend:
@@ -132,7 +134,9 @@ class TensorRTBackend:
             with memory.current():
                 self._device = f"cuda ({memory.device().name})"
                 self._deserialize(plan.data, library.module, logger.handle)
-                self._tensors = read_tensors(self._engine, self._contract, str(self._path))
+                self._tensors = read_tensors(
+                    self._engine, self._contract, str(self._path), plan.outputs
+                )
                 self._buffers = self._make_buffers(memory)
                 # Made and checked now: what cannot run is better said before a camera opens.
                 try:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from foldcam.runtime.backends.cuda.memory import CudaMemory
 from foldcam.runtime.backends.tensorrt.backend import CheckedPlan, TensorRTBackend
+from foldcam.runtime.canary.check import checked
 from foldcam.runtime.errors import FoldcamError
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def open_engine(
-    path: Path, *, model: Path | None = None, cuda_graph: bool = True
+    path: Path, *, model: Path | None = None, cuda_graph: bool = True, accept_wrong: bool = False
 ) -> TensorRTBackend:
     """Load an engine that the user named.
 
@@ -23,37 +24,42 @@ def open_engine(
         model: the folded `.onnx` that it should be of; None takes the one that it was
             built from, if that lies beside it.
         cuda_graph: whether a batch size that repeats is captured.
+        accept_wrong: as `runtime.backends.open_backend`.
 
     Raises:
-        FoldcamError: it does not fit, as `runtime.engine.preflight.load_engine` says, or
-            as `TensorRTBackend`.
+        FoldcamError: it answers wrongly (`runtime.canary.check.WrongAnswersError`), it does not
+            fit, as `runtime.engine.preflight.load_engine` says, or as `TensorRTBackend`.
     """
     from foldcam.runtime.engine.device import device_facts
     from foldcam.runtime.engine.flavours import find_flavour, wanted_for
     from foldcam.runtime.engine.log import owned_logger
     from foldcam.runtime.engine.preflight import load_engine
 
-    checked = load_engine(path, device_facts(), model)
-    contract = checked.manifest.contract(str(path))
-    flavour = find_flavour(wanted_for(checked.manifest.flavour))
-    plan = CheckedPlan(path, checked.plan, contract)
-    return TensorRTBackend(plan, flavour, owned_logger(flavour), CudaMemory(), cuda_graph)
+    checked_files = load_engine(path, device_facts(), model)
+    contract = checked_files.manifest.contract(str(path))
+    flavour = find_flavour(wanted_for(checked_files.manifest.flavour))
+    plan = CheckedPlan(path, checked_files.plan, contract)
+    backend = TensorRTBackend(plan, flavour, owned_logger(flavour), CudaMemory(), cuda_graph)
+    return checked(backend, path, checked_files.manifest.plan.sha256, accept_wrong=accept_wrong)
 
 
-def engine_for(model: Path, build: bool, line: BuildLine | None = None) -> Path:
+def engine_for(
+    model: Path, build: bool, line: BuildLine | None = None, *, accept_wrong: bool = False
+) -> Path:
     """The engine of a folded model, where `runtime build` puts it.
 
     Args:
         model: the folded `.onnx`.
         build: whether one may be built where none fits, which takes minutes.
         line: where the progress of a build is shown.
+        accept_wrong: as `runtime.backends.open_backend`.
 
     Raises:
         FoldcamError: there is no GPU, none fits and none may be built (the message says what
             would be built and how long it took the last time), or the build failed.
     """
+    from foldcam.runtime.backends.tensorrt.building import build_tried_engine
     from foldcam.runtime.contract.onnx_file import read_contract
-    from foldcam.runtime.engine.builder import build_engine
     from foldcam.runtime.engine.device import device_facts
     from foldcam.runtime.engine.flavours import find_flavour
     from foldcam.runtime.engine.offer import decide, make_offer
@@ -69,5 +75,8 @@ def engine_for(model: Path, build: bool, line: BuildLine | None = None) -> Path:
         )
     offer = make_offer(model, facts)
     if decide(model, offer, build, flavour.wanted):
-        build_engine(model, offer.engine, offer.options, flavour, facts=facts, line=line)
+        build_tried_engine(
+            model, offer.engine, offer.options, flavour,
+            facts=facts, line=line, accept_wrong=accept_wrong,
+        )  # fmt: skip
     return offer.engine

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,8 +74,16 @@ class EngineTensors:
         return min(fitting, key=lambda profile: (profile.batch_for(rows), profile.largest))
 
 
-def read_tensors(engine: Any, contract: Contract, where: str) -> EngineTensors:
+def read_tensors(
+    engine: Any, contract: Contract, where: str, only: Collection[str] | None = None
+) -> EngineTensors:
     """Ask the engine for its tensors, by name, and compare them with the contract.
+
+    Args:
+        engine: deserialised.
+        contract: what the model behind it promises.
+        where: the engine, for the messages.
+        only: names of the promised outputs that it has; None is all.
 
     Raises:
         FoldcamError: a tensor is missing, differs, or has a size that only the run tells.
@@ -95,7 +104,7 @@ def read_tensors(engine: Any, contract: Contract, where: str) -> EngineTensors:
             )
         mode = engine.get_tensor_mode(name).name
         (inputs if mode == "INPUT" else outputs).append(TensorInfo(name, known, shape))
-    check_tensors(contract, inputs, outputs, where)
+    check_tensors(contract, inputs, outputs, where, only)
     promised = {tensor.name: tensor.shape[1:] for tensor in expected_tensors(contract)[1]}
     further = {
         tensor.name: _sizes(tensor.shape[1:], tensor.name, where)

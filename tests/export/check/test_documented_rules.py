@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from foldcam.export.check import matchers, rules
+from foldcam.export.check import attention, matchers, rules
 from foldcam.export.check.rules import RULES
 
 FLOAT, INT64, UINT8 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.UINT8
 ANY = [("y", FLOAT, ["a", "b", "c", "d"])]
 SCALE = np.array(0.1, np.float32)
-# Tested by behaviour in test_findings.py, test_files.py and test_folded.py.
+# Tested by behaviour in test_findings.py, test_files.py, test_folded.py and test_known_wrong.py.
 ELSEWHERE = {
     "opset-too-new", "not-of-the-opset", "undated-operator", "external-data", "dynamic-size",
-    "bfloat16", "dla",
+    "bfloat16", "dla", "wrong-attention-10.3", "wrong-attention-10.4", "wrong-attention-10.7",
+    "attention-fp16", "attention-to-fp16", "if-from-tile",
 }  # fmt: skip
 
 
@@ -164,7 +165,8 @@ def test_every_function_of_the_matchers_is_named_by_a_rule():
     general = {"places", "always", "attribute", "types", "constants"}
     own = {
         name
-        for name, value in vars(matchers).items()
-        if isfunction(value) and value.__module__ == matchers.__name__ and name[0] != "_"
+        for module in (matchers, attention)
+        for name, value in vars(module).items()
+        if isfunction(value) and value.__module__ == module.__name__ and name[0] != "_"
     }
     assert {name for name in own - general if f'"{name}"' not in table} == set()

@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 from foldcam.export.grafting.fold import FoldOptions, fold
+from foldcam.export.grafting.probes import canary_of, write_canary
 from foldcam.export.grafting.refold import stored_options
 from foldcam.export.grafting.unfold import unfold
 from foldcam.export.onnx_graphs.embedding_model import (
@@ -146,6 +147,7 @@ def test_a_torch_network_comes_back_byte_for_byte(folded_model, networks):
         deterministic=True
     )
     again = _again(parts.network, parts.bank, contract)
+    write_canary(again, canary_of(again))
     assert again.SerializeToString(deterministic=True) == folded_model.SerializeToString(
         deterministic=True
     )

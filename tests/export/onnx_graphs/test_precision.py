@@ -11,6 +11,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from foldcam.export import exporter
 from foldcam.export.datasets import load_dataset
 from foldcam.export.exporter import export_model
 from foldcam.export.grafting.fold import FoldOptions, fold
@@ -370,20 +371,25 @@ def test_a_float16_file_with_other_weights_fails(constant, half_file, networks, 
     ).passed
 
 
-def test_activations_beyond_float16_are_found_by_verify(
-    networks, shared_photos, preprocessing, tmp_path
+@pytest.mark.parametrize("measured", [True, False])
+def test_activations_beyond_float16_stay_float32_where_pictures_measured_them(
+    measured, networks, shared_photos, preprocessing, tmp_path, monkeypatch
 ):
     module = networks.make_tiny()
     with torch.no_grad():
         module.trunk.conv.weight *= 1e5
         module.trunk.conv.bias *= 1e5
+    if not measured:
+        monkeypatch.setattr(exporter, "wide_values", lambda *_: (frozenset(), []))
     out = tmp_path / "m.onnx"
     loaded = LoadedModel(module, preprocessing, "tinynet:make", "")
     goal = parse_objective("all-triplets")
     options = FoldOptions(precision="fp16")
-    export_model(loaded, load_dataset(shared_photos), out, goal, options=options)
+    made = export_model(loaded, load_dataset(shared_photos), out, goal, options=options)
+    assert any("float16's greatest number" in note for note in made.notes) == measured
+    # On other pictures; verify finds it where nothing was measured.
     report = verify_model(out, _cut(module, networks), _noise(4))
-    assert not report.passed
+    assert report.passed == measured
 
 
 def test_a_convolution_with_a_dead_channel_is_float16(hand_built, random_bank):

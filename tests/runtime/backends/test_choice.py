@@ -2,86 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 from foldcam.runtime.backends import open_backend
-from foldcam.runtime.backends.cuda.cuda_python import _CudaPython
-from foldcam.runtime.backends.cuda.memory import CudaMemory
-from foldcam.runtime.contract.onnx_file import read_contract, read_header
-from foldcam.runtime.engine.device import DeviceFacts, Gpu, find_host
-from foldcam.runtime.engine.manifest import FileRecord, Manifest, Target, manifest_path
-from foldcam.runtime.engine.options import BuildOptions, Profile
+from foldcam.runtime.engine.manifest import manifest_path
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.system.files import sha256_of_file
-
-VERSION = "10.3.0"
-
-
-@pytest.fixture
-def gpu(monkeypatch, machine, cuda_python, trt, logger):
-    """A machine with the pretended GPU and TensorRT; `gpu.here = None` takes the GPU away."""
-    state = SimpleNamespace(
-        here=Gpu("Pretended GPU", "8.7", True, 1 << 30), built=[], opened=machine
-    )
-    flavour = SimpleNamespace(
-        name="tensorrt", version=VERSION, module=trt, title=f"TensorRT {VERSION}", rtx=False,
-        release=(10, 3, 0), wanted="tensorrt",
-    )  # fmt: skip
-    facts = "foldcam.runtime.engine.device.device_facts"
-    monkeypatch.setattr(facts, lambda: DeviceFacts(state.here, find_host(), {"tensorrt": VERSION}))
-    monkeypatch.setattr("foldcam.runtime.engine.flavours.find_flavour", lambda wanted: flavour)
-    monkeypatch.setattr("foldcam.runtime.engine.log.owned_logger", lambda found: logger)
-    monkeypatch.setattr(
-        "foldcam.runtime.backends.tensorrt.opening.CudaMemory",
-        lambda: CudaMemory(_CudaPython(cuda_python)),
-    )
-    return state
-
-
-@pytest.fixture
-def with_engine(tiny_model, tmp_path, make_plan):
-    """`with_engine()` copies the tiny model and puts an engine of the pretended kind beside it."""
-    from foldcam.runtime.system.version import version
-
-    def make() -> Path:
-        model = tmp_path / "tiny.onnx"
-        model.write_bytes(tiny_model.read_bytes())
-        return write_engine(model, make_plan(), version())
-
-    return make
-
-
-def write_engine(model: Path, plan: bytes, foldcam: str) -> Path:
-    import hashlib
-    import json
-
-    engine = model.with_suffix(".engine")
-    engine.write_bytes(plan)
-    header = read_header(model)
-    manifest = Manifest(
-        plan=FileRecord(engine.name, len(plan), hashlib.sha256(plan).hexdigest()),
-        model=FileRecord(model.name, model.stat().st_size, sha256_of_file(model)),
-        flavour="tensorrt",
-        version=VERSION,
-        target=Target("Pretended GPU", ("8.7",), False),
-        host=find_host(),
-        precision="fp32",
-        typing="weak",
-        options=BuildOptions(profiles=(Profile(1, 4, 8),)),
-        inputs=header.inputs,
-        outputs=header.outputs,
-        dla_fallback=(),
-        build_seconds=252.0,
-        foldcam=foldcam,
-        metadata=json.loads(read_contract(model).to_json()),
-    )
-    manifest_path(engine).write_text(manifest.to_json())
-    return engine
-
 
 IMAGES = np.full((2, 3, 8, 8), 0.5, np.float32)
 
@@ -159,16 +85,16 @@ def test_auto_without_the_model_says_both(gpu, with_engine):
 
 
 def test_missing_engine_is_built_only_where_that_is_allowed(
-    gpu, tiny_model, tmp_path, make_plan, monkeypatch
+    gpu, tiny_model, tmp_path, make_plan, monkeypatch, write_engine
 ):
     model = tmp_path / "tiny.onnx"
     model.write_bytes(tiny_model.read_bytes())
 
-    def build(model, out, options, flavour, *, facts, line):
+    def build(model, out, options, flavour, *, facts, line, trial):
         gpu.built.append(out.name)
         write_engine(model, make_plan(), "0.0.1")
 
-    monkeypatch.setattr("foldcam.runtime.engine.builder.build_engine", build)
+    monkeypatch.setattr("foldcam.runtime.backends.tensorrt.building.build_engine", build)
     with pytest.raises(FoldcamError, match=r"has no engine.*--build, or run `runtime build"):
         open_backend(model, library="tensorrt")
     assert gpu.built == []

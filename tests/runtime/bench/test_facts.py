@@ -43,6 +43,7 @@ def test_a_jetson_is_known_by_board_release_mode_and_governor(tmp_path: Path) ->
     write(tmp_path, JETSON)
     facts = machine_facts(tmp_path, answers)
     assert facts["processor"] == "NVIDIA Jetson Orin Nano Developer Kit"
+    assert facts["board"] == "NVIDIA Jetson Orin Nano Developer Kit"
     assert facts["l4t"] == "36.4.3"
     assert facts["power_mode"] == "15W"
     assert facts["governor"] == "schedutil"

@@ -18,7 +18,7 @@ from foldcam.runtime.contract.schema import BankInput, Contract, LabelRun
 from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.gallery.gallery import Gallery
 from foldcam.runtime.images.preprocess import Affine
-from foldcam.runtime.model import Result, Timings
+from foldcam.runtime.model import FoldedModel, Result, Timings
 from foldcam.runtime.options import ServeOptions
 from foldcam.runtime.sources import Frame
 from foldcam.runtime.system.monitor import Monitor, State
@@ -100,6 +100,7 @@ def serve(contract_with: Callable[..., Contract]) -> Iterator[Callable[..., Serv
         streams: int = 1,
         gallery: Gallery | None = None,
         bank: Path | None = None,
+        model: FoldedModel | None = None,
         **options: Any,
     ) -> Served:
         monitor = Monitor()
@@ -107,7 +108,7 @@ def serve(contract_with: Callable[..., Contract]) -> Iterator[Callable[..., Serv
             monitor.state(monitor.add_stream(f"camera-{number}", live=True), State.streaming)
         page = LivePage(
             ServeOptions(port=0, **options), monitor, contract or contract_with(), gallery=gallery,
-            bank=bank,
+            bank=bank, model=model,
         )  # fmt: skip
         page.__enter__()
         opened.append(page)
@@ -116,6 +117,15 @@ def serve(contract_with: Callable[..., Contract]) -> Iterator[Callable[..., Serv
     yield start
     for page in opened:
         page.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="module")
+def lasting(tiny_model: Path) -> Iterator[Served]:
+    """A page with a model, that serves all examples of one test."""
+    with FoldedModel.load(tiny_model, "cpu", 1) as model:
+        monitor = Monitor()
+        with LivePage(ServeOptions(port=0), monitor, model.contract, model=model) as page:
+            yield Served(page, monitor)
 
 
 @pytest.fixture

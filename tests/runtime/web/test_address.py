@@ -63,3 +63,15 @@ def test_a_name_that_somebody_else_may_point_here_is_not_ours(header):
 
 def test_an_ipv6_address_has_brackets_in_a_url():
     assert (url_host("::1"), url_host("10.0.0.1")) == ("[::1]", "10.0.0.1")
+
+
+def test_small_answers_are_sent_at_once(serve):
+    """Without TCP_NODELAY an answer in two parts waits 40 ms for the client's acknowledgement."""
+    served = serve()
+    with socket.create_connection((served.host, served.port), timeout=10) as client:
+        client.sendall(b"GET /api/status HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert client.recv(100)
+        state = served.page._server._server.server_state
+        (connection,) = state.connections
+        own = connection.transport.get_extra_info("socket")
+        assert own.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -1,0 +1,129 @@
+"""Requests to an inference server: one connection that is kept, bounded in time and in size."""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from foldcam.runtime.backends.kserve.address import ServedModel
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.text import printable, shorten
+
+SECONDS = 10.0
+"""One attempt, from the request to the last byte of its answer."""
+WAITS = (0.1, 0.4)
+"""Seconds before a second and a third attempt; there is no fourth."""
+_BUSY = (429, 503)
+_PART = 1 << 16
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back: lower-case headers, and the body."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Connection:
+    """HTTP/1.1 to a server, opened when it is needed and again after a failure.
+
+    A pass changes nothing on the server, so that one that broke off may be asked for again: so is
+    one that the server was too busy for, but not one that took too long.
+
+    Args:
+        server: where.
+        sleep: waits between attempts.
+    """
+
+    def __init__(self, server: ServedModel, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._server = server
+        self._sleep = sleep
+        self._client: http.client.HTTPConnection | None = None
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        *,
+        most: int,
+    ) -> Answer:
+        """One answer, whatever its status.
+
+        Args:
+            method, path, body, headers: the request.
+            most: bytes that the answer may have.
+
+        Raises:
+            FoldcamError: the server cannot be reached, or does not answer properly or in time.
+        """
+        for wait in (*WAITS, None):
+            try:
+                answer = self._once(method, path, body, headers or {}, most)
+            except TimeoutError as error:
+                self.close()
+                raise FoldcamError(
+                    f"The inference server {self._server} did not answer within {SECONDS:.0f} s: "
+                    "it is overloaded, or the network between is."
+                ) from error
+            except (OSError, http.client.HTTPException) as error:
+                self.close()
+                if wait is None:
+                    raise self._away(error) from error
+            else:
+                if answer.status not in _BUSY or wait is None:
+                    return answer
+            self._sleep(wait)
+        raise AssertionError("the last attempt returns or raises")
+
+    def close(self) -> None:
+        """End the connection."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _once(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str], most: int
+    ) -> Answer:
+        deadline = time.monotonic() + SECONDS
+        client = self._client or self._opened()
+        self._client = client
+        if self._server.authorization is not None:
+            headers = {**headers, "authorization": self._server.authorization}
+        client.request(method, f"{self._server.prefix}{path}", body, headers)
+        response = client.getresponse()
+        parts, size = [], 0
+        while part := response.read1(_PART):
+            parts.append(part)
+            size += len(part)
+            if size > most:
+                raise http.client.HTTPException(f"its answer has more than {most} bytes")
+            if time.monotonic() > deadline:
+                raise TimeoutError
+        names = {name.lower(): value for name, value in response.getheaders()}
+        if response.length:
+            raise http.client.IncompleteRead(b"".join(parts), response.length)
+        # Not done by `read1`; without it the connection takes no further request.
+        response.close()
+        return Answer(response.status, names, b"".join(parts))
+
+    def _opened(self) -> http.client.HTTPConnection:
+        host, port = self._server.host, self._server.port
+        if self._server.scheme == "http":
+            return http.client.HTTPConnection(host, port, timeout=SECONDS)
+        context = ssl.create_default_context()
+        return http.client.HTTPSConnection(host, port, timeout=SECONDS, context=context)
+
+    def _away(self, error: Exception) -> FoldcamError:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return FoldcamError(
+            f"No inference server answers at {self._server}: "
+            f"{printable(shorten(str(reason), 200)).rstrip('.')}; start it, or correct the address "
+            "(KServe v2 over HTTP; Triton's port for it is 8000)."
+        )

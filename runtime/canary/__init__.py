@@ -1,0 +1,1 @@
+"""Probe pictures with known answers: does a library answer rightly on this machine?"""

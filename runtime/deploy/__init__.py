@@ -1,0 +1,1 @@
+"""`runtime deploy`: a folded model as a part of a serving stack: Triton, DeepStream."""

@@ -1,0 +1,236 @@
+"""`POST /explain`: a picture in, its answer and its map out, as JSON or PNG.
+
+Uploads are read in the server's event loop and answered by one worker, which shares the model
+with the run. All of it is bounded: what one picture may be, what all of them may hold at once,
+how many wait and for how long. Whatever is beyond is refused with 503 and `Retry-After`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from concurrent.futures import Executor
+from typing import Any
+
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import Message, Receive, Scope, Send
+
+from foldcam.runtime.drawing.style import MAP_NAMES
+from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.strict_json import strict_json
+from foldcam.runtime.web.accept import preferred
+from foldcam.runtime.web.explainer import KINDS, MEDIA_TYPES, Explained, Explainer, PictureError
+from foldcam.runtime.web.explainer import Question as Question
+from foldcam.runtime.web.guard import EXPLAIN
+from foldcam.runtime.web.openapi import openapi_document
+
+MAX_UPLOAD = 16 << 20
+"""Bytes of one picture."""
+MAX_TOGETHER = 128 << 20
+"""Bytes of all pictures that wait and of all answers that are not fetched yet."""
+MOST_WAITING = 64
+WAIT_SECONDS = 20.0
+"""A picture waits no longer for those before it."""
+UPLOAD_SECONDS = 10.0
+_PART = 1 << 16
+_BOOLEANS = {"true": True, "false": False}
+
+
+def explain_routes(explainer: Explainer, executor: Executor) -> list[BaseRoute]:
+    """The route, and the document that describes it.
+
+    Args:
+        explainer: answers.
+        executor: of one thread, in which it does so.
+    """
+    document = strict_json(openapi_document(explainer.contract)) + "\n"
+
+    async def openapi(_: Request) -> Response:
+        return Response(document, media_type="application/json")
+
+    return [
+        Route(EXPLAIN, _Explain(explainer, executor), methods=["POST"]),
+        Route("/openapi.json", openapi),
+    ]
+
+
+class _GoneError(Exception):
+    """The client went away."""
+
+
+class _RefusedError(Exception):
+    """An answer that is none."""
+
+    def __init__(self, status: int, sentence: str, **headers: str) -> None:
+        super().__init__(sentence)
+        headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        self.response = PlainTextResponse(f"{sentence}\n", status, headers)
+
+
+class _Explain:
+    """The route as an ASGI application, which holds an answer's memory until it was fetched."""
+
+    def __init__(self, explainer: Explainer, executor: Executor) -> None:
+        self._explainer = explainer
+        self._executor = executor
+        self._held = 0
+        self._waiting = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        held = 0
+        try:
+            question = _question(QueryParams(scope["query_string"]), Request(scope))
+            picture = [await self._upload(receive)]
+            held = len(picture[0])
+            explained = await self._explained(picture, question, receive)
+            self._held += len(explained.body) - held
+            held = len(explained.body)
+            await _send(explained, send)
+        except _GoneError:
+            pass
+        except _RefusedError as refused:
+            await refused.response(scope, receive, send)
+        finally:
+            self._held -= held
+
+    async def _upload(self, receive: Receive) -> bytes:
+        """The picture's bytes, which count among those that are held from then on.
+
+        What is refused is read to its end first, since a client that still sends would not see
+        the answer.
+        """
+        data, refused = bytearray(), None
+
+        async def collect() -> None:
+            nonlocal refused
+            size, more = 0, True
+            while more:
+                message = await receive()
+                if message["type"] != "http.request":
+                    raise _GoneError
+                part, more = message.get("body", b""), message.get("more_body", False)
+                size += len(part)
+                if refused is None:
+                    refused = self._refusal(size, len(part))
+                    self._held += len(part) if refused is None else -len(data)
+                    data.extend(part)
+                if refused is not None:
+                    data.clear()
+                if size > 2 * MAX_UPLOAD:
+                    return
+
+        try:
+            await asyncio.wait_for(collect(), UPLOAD_SECONDS)
+            if refused is not None:
+                raise refused
+            if not data:
+                raise _RefusedError(400, "There is no picture: send its bytes as the body.")
+        except BaseException as error:
+            self._held -= len(data)
+            if isinstance(error, asyncio.TimeoutError):
+                raise _RefusedError(
+                    408, f"The picture took longer than {UPLOAD_SECONDS:.0f} s to arrive.",
+                    connection="close",
+                ) from None  # fmt: skip
+            raise
+        return bytes(data)
+
+    def _refusal(self, size: int, part: int) -> _RefusedError | None:
+        """Why a picture of which so many bytes have come is not read on."""
+        if size > MAX_UPLOAD:
+            return _RefusedError(
+                413, f"The picture has more than {MAX_UPLOAD >> 20} MiB: send a smaller one.",
+                connection="close",
+            )  # fmt: skip
+        if self._held + part > MAX_TOGETHER or self._waiting >= MOST_WAITING:
+            return self._overload()
+        return None
+
+    def _overload(self) -> _RefusedError:
+        seconds = math.ceil(1e-3 * self._explainer.usual_ms * self._waiting)
+        return _RefusedError(
+            503, "Too many pictures wait: send this one again later.",
+            retry_after=str(max(1, min(60, seconds))),
+        )  # fmt: skip
+
+    async def _explained(
+        self, picture: list[bytes], question: Question, receive: Receive
+    ) -> Explained:
+        if self._waiting >= MOST_WAITING:
+            raise self._overload()
+        self._waiting += 1
+        gone = asyncio.ensure_future(_until_gone(receive))
+        try:
+            work = self._executor.submit(self._answer, picture, question, time.perf_counter())
+            done = asyncio.wrap_future(work)
+            either: set[asyncio.Future[Any]] = {done, gone}
+            await asyncio.wait(either, timeout=WAIT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            # Only what has not begun can be taken out of the queue.
+            if not done.done() and work.cancel():
+                raise _GoneError if gone.done() else self._overload()
+            return await done
+        except PictureError as error:
+            raise _RefusedError(400, str(error)) from error
+        except FoldcamError as error:
+            raise _RefusedError(503, str(error), retry_after="10") from error
+        finally:
+            # What was taken out stays in the executor's queue until its turn; its bytes do not.
+            picture.clear()
+            self._waiting -= 1
+            gone.cancel()
+
+    def _answer(self, picture: list[bytes], question: Question, since: float) -> Explained:
+        return self._explainer.answer(picture.pop(), question, since)
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _send(explained: Explained, send: Send) -> None:
+    """In parts, each of which waits until the client has read most of those before."""
+    body = explained.body
+    timing = ", ".join(f"{name};dur={spent:.2f}" for name, spent in explained.milliseconds.items())
+    start: Message = {
+        "type": "http.response.start",
+        "status": 200,
+        "headers": [
+            (b"content-type", explained.media_type.encode()),
+            (b"content-length", str(len(body)).encode()),
+            (b"server-timing", timing.encode()),
+            (b"vary", b"accept"),
+        ],
+    }
+    await send(start)
+    for begin in range(0, len(body), _PART):
+        more = begin + _PART < len(body)
+        part = body[begin : begin + _PART]
+        await send({"type": "http.response.body", "body": part, "more_body": more})
+
+
+def _question(given: QueryParams, request: Request) -> Question:
+    """What is asked, by the address and the header `Accept`.
+
+    Raises:
+        _RefusedError: a parameter is none, is given twice, or has a value that it does not know.
+    """
+    known = {"as": KINDS, "map": MAP_NAMES, "embedding": tuple(_BOOLEANS)}
+    asked: dict[str, str] = {}
+    for name, value in given.multi_items():
+        if name not in known or name in asked:
+            raise _RefusedError(400, f"The address takes {', '.join(known)}, each once.")
+        if value not in known[name]:
+            raise _RefusedError(400, f"{name} is one of {', '.join(known[name])}.")
+        asked[name] = value
+    accepted = ",".join(request.headers.getlist("accept"))
+    kind = asked.get("as") or preferred(accepted, MEDIA_TYPES)
+    return Question(
+        kind,  # type: ignore[arg-type]
+        asked.get("map", "heatmap"),  # type: ignore[arg-type]
+        _BOOLEANS[asked.get("embedding", "false")],
+    )
