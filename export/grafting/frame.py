@@ -39,7 +39,14 @@ def graft_frame(graft: Graft, frame: tuple[int, int], preprocessing: Preprocessi
         frame: `(width, height)` of the frames.
         preprocessing: how the network's input is made of them.
     """
-    existing = [node for node in graft.graph.node if not {*node.output} & {PIXELS, PLANES}]
+    turned = next(node for node in graft.graph.node if node.name == PLANES)
+    existing = [
+        node
+        for node in graft.graph.node
+        if node != turned and PIXELS not in (*node.input, *node.output)
+    ]
+    # A network that was turned into float16 after it had taken uint8 turns its planes in float16.
+    wanted = turned.output[0]
     del graft.graph.node[:]
     width, height = frame
     (x, y, across, down), (left, top, wide, high) = preprocessing.fit(width, height)
@@ -61,6 +68,8 @@ def graft_frame(graft: Graft, frame: tuple[int, int], preprocessing: Preprocessi
         planes = graft.node("Pad", [planes, pads], _OURS + "padded")
         planes = graft.node("Add", [planes, padding], _OURS + "placed")
     graft.graph.node[-1].output[0] = PLANES
+    if wanted != PLANES:
+        graft.node("Cast", [PLANES], wanted, to=TensorProto.FLOAT16)
     graft.graph.node.extend(existing)
     _declare(graft.graph, width, height)
 

@@ -143,6 +143,22 @@ def test_a_threshold_is_the_one_of_the_model_without_a_frame(exported, write_pho
     assert read_contract(tmp_path / "ruled.onnx").unknown is not None
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_probe_pictures_are_frames_of_the_size_that_the_model_takes(precision, exported, tmp_path):
+    path, bank = exported(), Bank.load(exported().with_name("bank.safetensors"))
+    fold_file(path, bank, tmp_path / "a.onnx", replace(stored_options(path), precision=precision))
+    for name, frame in (("b", (64, 48)), ("c", None)):
+        options = replace(stored_options(tmp_path / "a.onnx"), frame=frame)
+        fold_file(tmp_path / "a.onnx", bank, tmp_path / f"{name}.onnx", options)
+    for name in "abc":
+        # Opening shows them to the library, and refuses one that answers otherwise.
+        with FoldedModel.load(tmp_path / f"{name}.onnx", "cpu", 1) as model:
+            assert model.contract.canary is not None
+            assert model(_scene(0)).valid
+    with frameless(tmp_path / "a.onnx") as file:
+        assert read_contract(file).canary is None
+
+
 def test_without_a_frame_nothing_is_copied(exported):
     plain = exported(frame=None)
     with frameless(plain) as path:

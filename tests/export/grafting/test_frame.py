@@ -26,7 +26,7 @@ def _input_maker(recipe, frame, opset=18):
     """The grafted part alone: frames -> the network's input as whole grey levels."""
     nodes = [
         helper.make_node("Cast", ["image"], [PIXELS], to=TensorProto.FLOAT),
-        helper.make_node("Transpose", [PIXELS], [PLANES], perm=[0, 3, 1, 2]),
+        helper.make_node("Transpose", [PIXELS], [PLANES], PLANES, perm=[0, 3, 1, 2]),
     ]
     size = ["N", recipe.height, recipe.width, 3]
     graph = helper.make_graph(
