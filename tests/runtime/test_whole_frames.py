@@ -109,6 +109,17 @@ def test_regions_are_refused_from_python_too(whole, photo):
         run(source, model, regions=RegionOptions(grid=(2, 2)))
 
 
+def test_triton_gets_the_size_of_frames_and_deepstream_is_refused(runtime, whole, tmp_path):
+    done = runtime("deploy", whole, "--triton", tmp_path / "models")
+    assert done.returncode == 0, done.stderr
+    config = next((tmp_path / "models").rglob("config.pbtxt")).read_text()
+    assert 'input { name: "image" data_type: TYPE_UINT8 dims: [ 16, 32, 3 ] }' in config
+    done = runtime("deploy", whole, "--deepstream", tmp_path / "pipeline")
+    assert done.returncode == 1
+    assert "takes whole frames (--frame), and nvinfer gives a model objects" in done.stderr
+    assert not (tmp_path / "pipeline").exists()
+
+
 def test_inspect_names_the_frame(whole, tiny_model):
     text = inspection_text(inspect_model(whole))
     assert "taken whole, 32 x 16; the graph preprocesses them" in text
