@@ -75,6 +75,12 @@ def steps(device: str) -> list[Step]:
             150,
         ),
         Step(
+            "frame",
+            ["-m", "foldcam.benchmarks.studies.frame", "--provider", "DEVICE", "--out",
+             "OUT/frame"],
+            90,
+        ),
+        Step(
             "peers",
             [*foldcam, "bench", "gpu", "--device", "DEVICE", "--peers", "--networks",
              "EfficientNet-Lite0", "--rows", "300", "--batches", "1", "--rounds", "100", "--out",
