@@ -46,6 +46,9 @@ class OnnxRuntimeBackend:
         FoldcamError: as `runtime.backends.open_backend`.
     """
 
+    accepted_wrong: str | None = None
+    """What of the answers to the probe pictures is wrong and was accepted; else None."""
+
     def __init__(
         self,
         path: Path,

@@ -14,6 +14,8 @@ from foldcam.runtime.system.text import printable
 
 
 class _Opened(Runs, Protocol):
+    accepted_wrong: str | None
+
     def close(self) -> None: ...
 
 
@@ -75,16 +77,14 @@ def checked(
         backend.close()
         raise
     print(f"WARNING: {printable(sentence)}; accepted by --accept-wrong.", file=sys.stderr)
-    setattr(backend, _ACCEPTED, sentence)
+    backend.accepted_wrong = sentence
     return backend
-
-
-_ACCEPTED = "accepted_wrong"
 
 
 def accepted_wrong_of(backend: object) -> str | None:
     """What of a backend's answers is wrong and was accepted; None where nothing is known to be."""
-    found: str | None = getattr(backend, _ACCEPTED, None)
+    # A backend of the user's own is not asked, and has no such attribute.
+    found: str | None = getattr(backend, "accepted_wrong", None)
     return found
 
 

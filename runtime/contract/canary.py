@@ -22,6 +22,7 @@ MOST_NUMBERS = 512
 """Of an embedding; a longer one is stored as a sketch, see `runtime.canary.answers`."""
 MOST_CELLS = 8
 """Of a side of a map; a larger one is averaged over as many cells."""
+MOST_SEED = (1 << 20) - 1
 _MOST_NAMES = 16
 
 ProbePrecision = Literal["fp32", "fp16", "int8"]
@@ -98,39 +99,47 @@ def unpacked(text: str) -> npt.NDArray[np.float64]:
     return shares * scale
 
 
-def canary_from(fields: Fields) -> Canary | None:
+def canary_from(fields: Fields, embedding_size: int, map_size: tuple[int, int]) -> Canary | None:
     """The section of a document; None where it is that of another version of foldcam.
+
+    Args:
+        fields: the section.
+        embedding_size: `D` of the model.
+        map_size: height and width of its maps.
 
     Raises:
         FoldcamError: a value is missing or wrong.
     """
     if fields.integer("version") != PROBES_VERSION:
         return None
-    answers = tuple(_answer(each) for each in fields.sections("answers", MOST_PICTURES))
+    cells = min(map_size[0], MOST_CELLS) * min(map_size[1], MOST_CELLS)
+    numbers = min(embedding_size, MOST_NUMBERS)
+    answers = tuple(
+        _answer(each, numbers, cells) for each in fields.sections("answers", MOST_PICTURES)
+    )
     if not answers:
         fields.fail("answers", "are empty")
     return Canary(fields.choice("precision", PROBE_PRECISIONS), answers)
 
 
-def _answer(fields: Fields) -> ProbeAnswer:
+def _answer(fields: Fields, size: int, cells: int) -> ProbeAnswer:
     numbers, maps = fields.section("numbers"), fields.texts("maps")
-    if len(maps) > _MOST_NAMES:
-        fields.fail("maps", f"has {len(maps)} entries, more than {_MOST_NAMES}")
     answer = ProbeAnswer(
-        seed=fields.integer("seed"),
+        seed=fields.integer("seed", high=MOST_SEED),
         embedding=fields.text("embedding"),
         length=fields.number("length"),
         numbers={name: numbers.number(name) for name in numbers.names(_MOST_NAMES)},
         maps=maps,
     )
-    for name, text, most in (
-        ("embedding", answer.embedding, MOST_NUMBERS),
-        *(("maps", text, MOST_CELLS**2) for text in maps.values()),
-    ):
+    packs = [
+        ("embedding", answer.embedding, size),
+        *(("maps", each, cells) for each in maps.values()),
+    ]
+    for name, text, wanted in packs:
         try:
-            fits = len(unpacked(text)) <= most
+            count = len(unpacked(text))
         except ValueError as error:
             fields.fail(name, f"holds no packed numbers ({error})")
-        if not fits:
-            fields.fail(name, f"holds more than {most} numbers")
+        if count != wanted:
+            fields.fail(name, f"holds {count} numbers where {wanted} are needed")
     return answer

@@ -99,6 +99,10 @@ def parse_contract(text: str, where: str) -> Contract:
         root.fail("unknown", f"needs the output {RUNNER_UP_SIMILARITY!r}, which the file has not")
     channels, map_height, map_width = root.integers("feature_map", 3, low=1, high=MAX_SIZE)
     heatmap_height, heatmap_width = root.integers("heatmap_size", 2, low=1, high=MAX_SIDE)
+    canary = None
+    if probes is not None:
+        maps = heatmap_height, heatmap_width
+        canary = canary_from(probes, bank.embedding_size, maps)
     return Contract(
         preprocessing=preprocessing_from(root.section("preprocessing")),
         input_type=root.choice("input_type", INPUT_TYPES),
@@ -123,7 +127,7 @@ def parse_contract(text: str, where: str) -> Contract:
         query=root.boolean("query") if "query" in root else False,
         scores=root.choice("scores", SCORE_KINDS) if "scores" in root else None,
         frame=_frame(root) if "frame" in root else None,
-        canary=None if probes is None else canary_from(probes),
+        canary=canary,
     )
 
 

@@ -5,12 +5,14 @@ then asked for by one client, then by fifty that ask again as soon as they are a
 take turns, and differences are taken within a round, so that a machine that slows down in between
 does not count. Fifty clients wait for each other before one model, so a request takes as long as
 fifty pictures: what each costs is that time over fifty. The clients are a process of their own on
-the same processors.
+the same processors. Where others use these, too, a scheduler prefers threads that sleep between two
+pictures, as a server's do, and the times flatter it: processor time is compared as well.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -79,16 +81,20 @@ def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> di
         "added_high_ms": statistics.quantiles(added)[2],
         "own_processor_ms": statistics.median(own_processor),
         "served_processor_ms": statistics.median(served_processor),
+        "added_processor_ms": statistics.median(
+            each - alone for each, alone in zip(served_processor, own_processor, strict=True)
+        ),
         "added_to_one_ms": statistics.median(
             each - alone for each, alone in zip(one, without, strict=True)
         ),
     }
     return {
-        "passed": figures["added_ms"] <= MOST_ADDED_MS,
+        "passed": max(figures["added_ms"], figures["added_processor_ms"]) <= MOST_ADDED_MS,
         "settings": {
             "clients": CLIENTS, "rounds": _ROUNDS[full], "pictures": _PICTURES, "each": _EACH,
             "picture_bytes": picture.stat().st_size,
             "network": "EfficientNet-Lite0, input 224, one thread",
+            "processors": os.cpu_count(), "load": round(os.getloadavg()[1], 1),
         },
         **{name: round(value, 3) for name, value in figures.items()},
     }  # fmt: skip
@@ -109,9 +115,14 @@ def rows(document: dict[str, Any]) -> list[tuple[str, str]]:
             f"{document['added_high_ms']:.2f})",
         ),
         (
-            "processor time of a picture without a server, and of this process for one of "
-            f"{clients} clients'",
-            f"{document['own_processor_ms']:.2f} ms, {document['served_processor_ms']:.2f} ms",
+            "processor time of a picture without a server, of this process for one of "
+            f"{clients} clients', and the difference within a round",
+            f"{document['own_processor_ms']:.2f} ms, {document['served_processor_ms']:.2f} ms, "
+            f"{document['added_processor_ms']:.2f} ms",
+        ),
+        (
+            "processors, and the machine's load meanwhile, of which this is about 2",
+            f"{document['settings']['processors']}, {document['settings']['load']}",
         ),
     ]
 

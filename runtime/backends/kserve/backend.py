@@ -48,6 +48,8 @@ class KServeBackend:
             another one, or its bank is an input.
     """
 
+    accepted_wrong: str | None = None
+
     def __init__(self, path: Path, address: str) -> None:
         self._contract = read_contract(path)
         if self._contract.bank_input is not None:

@@ -104,6 +104,9 @@ class TensorRTBackend:
             memory is short.
     """
 
+    accepted_wrong: str | None = None
+    """What of the answers to the probe pictures is wrong and was accepted; else None."""
+
     def __init__(
         self,
         plan: CheckedPlan,

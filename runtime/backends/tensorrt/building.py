@@ -8,7 +8,6 @@ from contextlib import closing
 from pathlib import Path
 
 from foldcam.runtime.backends.cuda.memory import CudaMemory
-from foldcam.runtime.backends.interface import Backend
 from foldcam.runtime.backends.tensorrt.backend import CheckedPlan, TensorRTBackend
 from foldcam.runtime.canary.check import (
     HOW_TO_GET_PROBES,
@@ -27,10 +26,10 @@ from foldcam.runtime.engine.progress import BuildLine
 from foldcam.runtime.errors import FoldcamError
 
 # Opens a plan that has just been built.
-RunPlan = Callable[[CheckedPlan, Flavour], Backend]
+RunPlan = Callable[[CheckedPlan, Flavour], TensorRTBackend]
 
 
-def run_plan(plan: CheckedPlan, flavour: Flavour) -> Backend:
+def run_plan(plan: CheckedPlan, flavour: Flavour) -> TensorRTBackend:
     """A plan in the TensorRT that has built it."""
     return TensorRTBackend(plan, flavour, owned_logger(flavour), CudaMemory())
 

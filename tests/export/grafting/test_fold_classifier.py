@@ -323,3 +323,23 @@ def test_a_head_without_a_gradient_in_the_graph_is_refused(export):
     )
     with pytest.raises(FoldcamError, match="cannot be folded: its logits are no function of one"):
         export(module)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_classifier_answers_its_probes_and_a_wrong_map_is_refused(
+    name, folded, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = folded(name)[2]
+    canary = read_contract(path).canary
+    assert canary is not None
+    assert set(canary.answers[0].maps) == {"heatmap", "contribution", "contrast"}
+    with FoldedModel.load(path, "cpu") as model:
+        assert model.accepted_wrong is None
+    changed = onnx.load(path)
+    table = next(t for t in changed.graph.initializer if t.name == "foldcam.bank_grad_weights")
+    weights = np.ascontiguousarray(onnx.numpy_helper.to_array(table)[:, ::-1])
+    table.CopyFrom(onnx.numpy_helper.from_array(weights, table.name))
+    onnx.save(changed, tmp_path / "wrong.onnx")
+    with pytest.raises(FoldcamError, match=r"map .* agrees with the float model's"):
+        FoldedModel.load(tmp_path / "wrong.onnx", "cpu")

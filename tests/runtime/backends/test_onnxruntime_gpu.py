@@ -404,3 +404,28 @@ def test_on_a_processor_there_are_no_copies_to_leave_out(tiny_model):
     backend = open_backend(tiny_model, "cpu")
     with pytest.raises(FoldcamError, match="runs on the cpu, where nothing is copied"):
         backend.run_resident(1)
+
+
+def test_each_provider_is_shown_the_probe_pictures(pretended, make_probed, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    model = make_probed()
+    pretended.calls.clear()
+    for provider, call in (("cuda", "bound"), ("tensorrt", "bound"), ("cpu", "run")):
+        for times in (3, 0):
+            pretended.calls.clear()
+            open_backend(model, provider).close()
+            assert pretended.calls.count(call) == times
+    # CUDA alone is wrong, and the advice in the message leads to success.
+    right = Session.run_with_iobinding
+
+    def turned(self, binding, options):
+        right(self, binding, options)
+        heat = binding.outputs["heatmap"]
+        heat.update_inplace(np.ascontiguousarray(heat.array[..., ::-1]))
+
+    monkeypatch.setattr(Session, "run_with_iobinding", turned)
+    other = make_probed("other.onnx", precision="fp16")
+    for provider in ("auto", "cuda", "tensorrt"):
+        with pytest.raises(FoldcamError, match=r"other\.onnx with --provider cpu"):
+            open_backend(other, provider)
+    assert open_backend(other, "cpu").device == "cpu"

@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from foldcam.runtime.backends import open_backend
@@ -14,6 +15,7 @@ from foldcam.runtime.bench.report import text
 from foldcam.runtime.bench.run import BenchOptions, run_bench
 from foldcam.runtime.canary.check import WrongAnswersError, accepted_wrong_of
 from foldcam.runtime.cli.machine import diagnose, diagnosis_text
+from foldcam.runtime.contract.canary import packed
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.model import FoldedModel
@@ -135,7 +137,11 @@ def test_probes_of_a_later_foldcam_are_left_aside(make_probed, make_model, wrong
         (lambda c: c["answers"][0].update(seed=-1), "seed"),
         (lambda c: c["answers"][0]["maps"].update(heatmap=4), "string"),
         (lambda c: c["answers"][0]["numbers"].update(similarity="x"), "number"),
-        (lambda c: c["answers"][0]["maps"].update(heatmap="A" * 400), "more than 64"),
+        (lambda c: c["answers"][0].update(seed=1 << 20), "seed"),
+        (lambda c: c["answers"][0].update(embedding=packed(np.ones(4))), "4 numbers where 3"),
+        (lambda c: c["answers"][0]["maps"].update(heatmap=packed(np.ones(3))), "3 numbers where 4"),
+        (lambda c: c["answers"][0].pop("numbers"), "is missing"),
+        (lambda c: c["answers"][0].update(length=1e308 * 10), "finite|JSON"),
     ],
 )
 def test_what_is_no_canary_is_refused_by_name(change, words, make_probed, make_model):
