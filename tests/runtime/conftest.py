@@ -303,7 +303,7 @@ def wrong_network() -> Callable[[onnx.ModelProto], None]:
 
     def change(model: onnx.ModelProto) -> None:
         nodes = model.graph.node
-        at, layer = next((i, node) for i, node in enumerate(nodes) if node.op_type == "AveragePool")
+        at, layer = next((i, node) for i, node in enumerate(nodes) if "A" in node.output)
         layer.output[0] = "channels"
         nodes.insert(at + 1, helper.make_node("Gather", ["channels", "order"], ["A"], axis=1))
         order = numpy_helper.from_array(np.array([1, 2, 0]), "order")
