@@ -126,8 +126,16 @@ def parse_contract(text: str, where: str) -> Contract:
         bank_input=bank_input,
         query=root.boolean("query") if "query" in root else False,
         scores=root.choice("scores", SCORE_KINDS) if "scores" in root else None,
+        frame=_frame(root) if "frame" in root else None,
         canary=canary,
     )
+
+
+def _frame(root: Fields) -> tuple[int, int]:
+    width, height = root.integers("frame", 2, low=1, high=MAX_SIDE)
+    if root.choice("input_type", INPUT_TYPES) != "uint8":
+        root.fail("frame", "is given although input_type is not uint8")
+    return width, height
 
 
 def preprocessing_from(fields: Fields) -> Preprocessing:

@@ -202,7 +202,8 @@ class Contract:
 
     Attributes:
         preprocessing: how a frame becomes `image`.
-        input_type: dtype of `image`: `float32 [N,3,H,W]` or `uint8 [N,H,W,3]` RGB.
+        input_type: dtype of `image`: `float32 [N,3,H,W]` or `uint8 [N,H,W,3]` RGB, with H and W as
+            in `image_size`.
         layer: the feature map's name in the network.
         feature_map: `(K, h, w)`.
         normalized: whether the network itself ends in an L2 normalisation.
@@ -226,6 +227,9 @@ class Contract:
         query: whether the model has the input `query`, a direction in place of the bank's.
         scores: of a classifier, whose rows are its classes, what `embedding` and `similarity`
             are: `logits`, or what was made of them. None where similarities are cosines.
+        frame: `(width, height)` of the whole frames that `image` takes as `uint8`, of which the
+            graph makes the network's input as `preprocessing` says. None where it takes the
+            network's input.
         canary: what the float model answered to probe pictures; None in files of before there
             were any.
     """
@@ -251,6 +255,7 @@ class Contract:
     bank_input: BankInput | None = None
     query: bool = False
     scores: ScoreKind | None = None
+    frame: tuple[int, int] | None = None
     canary: Canary | None = None
 
     def __post_init__(self) -> None:
@@ -260,6 +265,11 @@ class Contract:
     def __repr__(self) -> str:
         return f"<Contract of {self.summary()}>"
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """`(width, height)` of what `image` takes: the frame's, or the network's own."""
+        return self.frame or (self.preprocessing.width, self.preprocessing.height)
+
     def summary(self) -> str:
         """The model in a few words: network, input, bank and map."""
         recipe, rows, columns = self.preprocessing, *self.heatmap_size
@@ -268,8 +278,10 @@ class Contract:
             known += " with an outcome"
         elif self.labels:
             known += f" of {len({run.name for run in self.labels})} labels"
+        frames = "" if self.frame is None else f" of frames {self.frame[0]} x {self.frame[1]}"
         return (
-            f"{self.origin.network}: input {recipe.width} x {recipe.height}, bank of {known}, "
+            f"{self.origin.network}: input {recipe.width} x {recipe.height}{frames}, bank of "
+            f"{known}, "
             f"map {rows} x {columns}"
         )
 
@@ -348,6 +360,8 @@ class Contract:
             document["query"] = True
         if self.scores is not None:
             document["scores"] = self.scores
+        if self.frame is not None:
+            document["frame"] = list(self.frame)
         if self.canary is not None:
             document["canary"] = self.canary.document()
         try:
