@@ -95,7 +95,7 @@ def latency(
     passes: PassesOption = 300,
     warm_up: WarmUpOption = 30,
     rate: RateOption = 30.0,
-    frame: FrameOption = "1280x720",
+    frame: FrameOption = None,
     cuda_graph: CudaGraphOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -18,7 +18,13 @@ from foldcam.calibrate.placement import find_placement
 from foldcam.calibrate.qdq import Levels, Recipe, Step, quantize
 from foldcam.calibrate.quality import Damage, Gate
 from foldcam.calibrate.selection import Pictures, read_pictures, select
-from foldcam.calibrate.source import check_names, contract_in, read_source, write_contract
+from foldcam.calibrate.source import (
+    check_names,
+    contract_in,
+    read_source,
+    with_frame,
+    write_contract,
+)
 from foldcam.calibrate.speed import compare_speed
 from foldcam.calibrate.statistics import Activation, gather
 from foldcam.calibrate.store import Store, key_of, tools
@@ -27,7 +33,8 @@ from foldcam.export.device import CPU, Device
 from foldcam.export.grafting.probes import canary_of, write_canary
 from foldcam.runtime.comparison.interleaved import Ratio
 from foldcam.runtime.comparison.verdict import GateLimits, failures_of
-from foldcam.runtime.contract.schema import Calibration, Contract
+from foldcam.runtime.contract.onnx_file import read_contract
+from foldcam.runtime.contract.schema import Calibration
 from foldcam.runtime.system.digest import digest_of
 from foldcam.runtime.system.files import sha256_of_file
 
@@ -82,6 +89,7 @@ class _Job:
         self._options, self._store = options, store
         self._progress: Progress = progress or (lambda *_: None)
         self._model, self._contract = read_source(path)
+        self._frame = read_contract(path).frame
         self._placement = find_placement(self._model, options.target)
         self._names = [layer.name for layer in self._placement.layers]
         check_names(options.keep_float, self._names)
@@ -134,12 +142,13 @@ class _Job:
             "gate": {"figures": figures.document(),
                      "failures": failures_of(figures, options.limits)},
         }  # fmt: skip
-        contract = self._signed(model, report, chosen)
+        self._sign(model, report, chosen)
+        framed = with_frame(model, self._frame)
         speeds = self._speeds(ladder)
         ratio = speeds[ladder.index(chosen)].ratio if speeds else None
         return Outcome(
-            model=model,
-            contract=contract,
+            model=framed,
+            contract=contract_in(framed),
             report=report,
             ladder=ladder,
             chosen=chosen,
@@ -239,7 +248,7 @@ class _Job:
         ranking = self._ranking(recipe, damage)
         return climb([name for name, _ in ranking], first, measure), ranking
 
-    def _signed(self, model: onnx.ModelProto, report: dict[str, Any], chosen: Rung) -> Contract:
+    def _sign(self, model: onnx.ModelProto, report: dict[str, Any], chosen: Rung) -> None:
         """Put key and hash of the report into the model's metadata."""
         contract = replace(
             contract_in(model),
@@ -254,9 +263,7 @@ class _Job:
         write_contract(model, contract)
         # Those of the float model are answered by the quantized one itself.
         write_canary(model, canary_of(model))
-        contract = contract_in(model)
         onnx.checker.check_model(model, full_check=True)
-        return contract
 
     def _speeds(self, ladder: list[Rung]) -> list[Ratio]:
         if self._options.target != "cpu":

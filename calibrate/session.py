@@ -62,16 +62,15 @@ class Runner:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise FoldcamError(f"ONNX Runtime cannot run the model: {reason}") from error
 
-    def batches(self, images: Images, **others: Any) -> Iterator[tuple[Images, Outputs]]:
+    def batches(self, images: Images) -> Iterator[tuple[Images, Outputs]]:
         """The images of each batch, and the outputs by name.
 
         Args:
             images: `uint8 [n, height, width, 3]` RGB at the network's input size.
-            others: the model's other inputs.
         """
         ready = self.prepared(self._contract, images, self._batch)
         for start, values in zip(range(0, len(images), self._batch), ready, strict=True):
-            yield images[start : start + self._batch], self.run({**values, **others})
+            yield images[start : start + self._batch], self.run(values)
 
     def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Outputs:
         """Outputs by name; inputs that the model does not have are left out."""
@@ -86,7 +85,7 @@ class Runner:
             raw = contract.input_type == "uint8"
             yield {IMAGE: part if raw else contract.preprocessing.normalized(part)}
 
-    def all(self, images: Images, **others: Any) -> Outputs:
+    def all(self, images: Images) -> Outputs:
         """Outputs by name for all images at once; see `batches`."""
-        parts = [outputs for _, outputs in self.batches(images, **others)]
+        parts = [outputs for _, outputs in self.batches(images)]
         return {name: np.concatenate([part[name] for part in parts]) for name in self.names}

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
 import onnx
 
+from foldcam.export.grafting.frame import graft_frame, take_out_frame
 from foldcam.export.grafting.in_graph import bank_of
+from foldcam.export.grafting.probes import canary_of, write_canary
+from foldcam.export.onnx_graphs.embedding_model import opset_of
 from foldcam.export.onnx_graphs.message import load_message
 from foldcam.export.onnx_graphs.precision import is_float16
+from foldcam.export.onnx_graphs.writing import Graft
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.reading import parse_contract
 from foldcam.runtime.contract.schema import METADATA_KEY, Contract
@@ -17,7 +22,9 @@ from foldcam.runtime.errors import FoldcamError
 
 
 def read_source(path: Path) -> tuple[onnx.ModelProto, Contract]:
-    """A folded float32 model and its contract.
+    """A folded float32 model and its contract, without what makes the input of whole frames.
+
+    That part is no matter of calibration, which `with_frame` puts back.
 
     Raises:
         FoldcamError: not a folded model, quantized already, or in float16.
@@ -38,7 +45,22 @@ def read_source(path: Path) -> tuple[onnx.ModelProto, Contract]:
             f"{path} is in float16: export it with --precision fp32 and calibrate that."
         )
     bank_of(model, contract)
-    return model, contract
+    return model, take_out_frame(model, contract)
+
+
+def with_frame(model: onnx.ModelProto, frame: tuple[int, int] | None) -> onnx.ModelProto:
+    """The model with what makes its input of whole frames of a size, if there is one."""
+    if frame is None:
+        return model
+    framed = onnx.ModelProto()
+    framed.CopyFrom(model)
+    contract = replace(contract_in(model), frame=frame)
+    graft_frame(Graft(framed.graph, opset_of(framed)), frame, contract.preprocessing)
+    write_contract(framed, contract)
+    # Probe pictures are of the size that the model takes.
+    write_canary(framed, canary_of(framed))
+    onnx.checker.check_model(framed, full_check=True)
+    return framed
 
 
 def check_names(wanted: tuple[str, ...], names: list[str]) -> None:

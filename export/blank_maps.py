@@ -7,6 +7,7 @@ from pathlib import Path
 
 from foldcam.export.banks.kept_pictures import KeptPictures
 from foldcam.export.datasets import Sample
+from foldcam.export.grafting.frameless import frameless
 from foldcam.runtime.model import FoldedModel
 
 MOST_IMAGES = 32
@@ -34,7 +35,7 @@ def blank_notes(path: Path, samples: Sequence[Sample], kept: KeptPictures) -> li
     held = [kept.held(sample) for sample in samples]
     pictures = [picture.resized for picture in held if picture is not None]
     blank = 0
-    with FoldedModel.load(path, "cpu") as model:
+    with frameless(path) as file, FoldedModel.load(file, "cpu") as model:
         for first in range(0, len(pictures), _BATCH):
             results = model.run_batch(pictures[first : first + _BATCH])
             blank += sum(result.no_evidence for result in results)

@@ -12,6 +12,7 @@ from foldcam.export.coarse_map import coarse_notes
 from foldcam.export.exporter import normalization_notes, refuse_file
 from foldcam.export.grafting.fold import FoldOptions
 from foldcam.export.grafting.fold_classifier import fold_classifier
+from foldcam.export.grafting.frame import frame_notes
 from foldcam.export.grafting.probes import probed
 from foldcam.export.models.classifier import classifier_network
 from foldcam.export.models.spec import LoadedModel
@@ -56,8 +57,8 @@ def export_classifier(
         classes: the names of its classes, see `read_class_names`; None numbers them.
         preprocessing: overrides the network's own.
         layer: the feature map's name, or None to find it.
-        options: of which `neighbors`, `heatmap_size`, `input_type`, `precision` and `contrast`
-            count.
+        options: of which `neighbors`, `heatmap_size`, `input_type`, `frame`, `precision` and
+            `contrast` count.
         opset: ONNX operator set.
 
     Raises:
@@ -108,4 +109,5 @@ def export_classifier(
             f"No --images were given, so that the network was taken as a classifier, and no "
             f"--classes, so that its {len(names)} classes are named by their numbers."
         )
-    return ClassifierReport(out, read_contract(out), notes)
+    contract = read_contract(out)
+    return ClassifierReport(out, contract, [*notes, *frame_notes(contract)])

@@ -23,6 +23,7 @@ from foldcam.export.gallery import GalleryReport, make_gallery
 from foldcam.export.grafting.bank_input import bank_beside, with_directions
 from foldcam.export.grafting.fidelity import Fidelity, measure_fidelity
 from foldcam.export.grafting.fold import FoldOptions, fold
+from foldcam.export.grafting.frame import frame_notes
 from foldcam.export.grafting.in_graph import stored_bank_of
 from foldcam.export.grafting.own import chosen_grad_weights
 from foldcam.export.grafting.probes import probed
@@ -181,6 +182,7 @@ def export_model(
         *bank_notes(network, report),
     ]
     contract = read_contract(out)
+    notes += frame_notes(contract)
     fidelity = None
     if contract.bank.storage is not None:
         fidelity = measure_fidelity(report.bank, stored_bank_of(folded, contract))

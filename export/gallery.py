@@ -16,6 +16,7 @@ from foldcam.export.banks.rows import file_hashes
 from foldcam.export.banks.steps import data_hash, values_of
 from foldcam.export.datasets import Dataset, Sample
 from foldcam.export.datasets.reading import open_picture
+from foldcam.export.grafting.frameless import frameless
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.errors import FoldcamError
@@ -100,7 +101,7 @@ def make_gallery(
     missing = others = 0
     with atomic_path(out) as temporary, temporary.open("wb") as file:
         writer = GalleryWriter(file, contract)
-        with FoldedModel.load(model) as folded:
+        with frameless(model) as taken, FoldedModel.load(taken) as folded:
             for row, sample, image, result in _answers(folded, rows, batch_size, progress):
                 missing += image is None
                 others += result is not None and result.valid and int(result.neighbors[0]) != row

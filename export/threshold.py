@@ -11,6 +11,7 @@ import onnx
 
 from foldcam.export.datasets import Dataset
 from foldcam.export.device import CPU, Device
+from foldcam.export.grafting.frameless import frameless
 from foldcam.export.grafting.in_graph import bank_of
 from foldcam.export.grafting.known_score import with_rule
 from foldcam.export.onnx_graphs.message import load_message
@@ -163,7 +164,7 @@ def _read(
 ) -> tuple[Answered | None, Answered | None]:
     if images is None and unknown is None:
         return None, None
-    with FoldedModel.load(path, provider=device.provider) as model:
+    with frameless(path) as file, FoldedModel.load(file, provider=device.provider) as model:
         return (
             None if images is None else answered(model, images, "known images", progress),
             None if unknown is None else answered(model, unknown, "unknown images", progress),

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from foldcam.runtime.backends import Array, dtype_of
+from foldcam.runtime.backends import Array
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Affine, Image
+from foldcam.runtime.model_input import ModelInput
 from foldcam.runtime.options import Box
 
 
@@ -41,11 +42,9 @@ class Batch:
     """
 
     def __init__(self, contract: Contract, capacity: int) -> None:
-        self._recipe = contract.preprocessing
-        self._bytes = contract.input_type == "uint8"
-        height, width = self._recipe.height, self._recipe.width
-        shape = (height, width, 3) if self._bytes else (3, height, width)
-        self._buffer: Array = np.empty((capacity, *shape), dtype_of(contract))
+        self._input = ModelInput(contract)
+        self._frame = contract.frame
+        self._buffer: Array = self._input.empty(capacity)
         self.rows: list[Row] = []
 
     @property
@@ -66,7 +65,8 @@ class Batch:
             box: `(x, y, width, height)` within it that the network is shown; None for all.
 
         Raises:
-            FoldcamError: it is not such an array.
+            FoldcamError: it is not such an array, or a box is given and the model takes whole
+                frames.
             IndexError: the batch is full.
         """
         row = len(self.rows)
@@ -75,13 +75,15 @@ class Batch:
         target = self._buffer[row]
         region = image
         if box is not None:
+            if self._frame is not None:
+                raise FoldcamError(whole_frames_text(self._frame))
             x, y, width, height = box
             region = image[y : y + height, x : x + width]
-        if self._bytes:
-            _, affine = self._recipe.resized(region, target)
+        if self._input.normalizes:
+            _, affine = self._input.picture(region, target)
         else:
-            resized, affine = self._recipe.resized(region)
-            self._recipe.normalized(resized, target)
+            resized, affine = self._input.picture(region)
+            self._input.ready(resized, target)
         if box is not None:
             affine = affine.shifted(box[0], box[1])
         spent = 1e3 * (time.perf_counter() - start)
@@ -90,6 +92,14 @@ class Batch:
     def clear(self) -> None:
         """Forget the rows; the memory stays."""
         self.rows = []
+
+
+def whole_frames_text(frame: tuple[int, int]) -> str:
+    """Why a model of whole frames is not shown regions of them."""
+    return (
+        f"The model takes whole frames of {frame[0]} x {frame[1]} (--frame), of which no regions "
+        "can be cut out: export or fold it without --frame for boxes, grids and detectors."
+    )
 
 
 def check_image(image: Image, index: int) -> None:

@@ -36,8 +36,9 @@ def row_picture(gallery: Gallery, row: int, style: Style) -> Image | None:
     if picture is None:
         return None
     recipe, signed = gallery.contract.preprocessing, gallery.map(row)
-    _, affine = recipe.resized(picture)
     height, width = picture.shape[:2]
+    # A gallery's maps are of the picture itself, also where a run takes whole frames.
+    affine = recipe.fit(width, height).affine
 
     def painted(heat: Heat) -> Heat:
         return heatmap_on_frame(heat, affine, (recipe.width, recipe.height), (width, height))

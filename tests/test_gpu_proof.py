@@ -97,17 +97,22 @@ def test_a_step_that_fails_or_takes_too_long_does_not_keep_the_next_from_running
     now = run.time.monotonic()
     found = [run.Step("fails", [], 60), run.Step("hangs", [], 60), run.Step("works", [], 60)]
     monkeypatch.setattr(run, "LEAST_SECONDS", 0)
-    codes = [
-        "import sys; print('it broke'); sys.exit(7)",
-        "import time; time.sleep(60)",
-        "print(1)",
-    ]
-    found[1].seconds = 1
+    child = (
+        "import subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "open('pid', 'w').write(str(child.pid))\n"
+        "child.wait()"
+    )
+    codes = ["import sys; print('it broke'); sys.exit(7)", child, "print(1)"]
+    found[1].seconds = 5
     for step, code in zip(found, codes, strict=True):
         run.run_step(step, now + 100, dict(os.environ), tmp_path, tmp_path, ["-c", code])
     assert [step.outcome for step in found] == ["failed", "failed", "passed"]
     assert found[0].reason == "exit status 7: it broke"
-    assert found[1].reason == "it ran longer than 1 s"
+    assert found[1].reason == "it ran longer than 5 s"
+    # Nor does what it started itself go on beside the next.
+    left = Path("/proc") / (tmp_path / "pid").read_text() / "cmdline"
+    assert not (left.exists() and left.read_bytes())
     assert "it broke" in (tmp_path / "logs" / "fails.log").read_text()
 
 

@@ -159,7 +159,10 @@ def _name(graph: str) -> str:
 
 def _title(contract: Contract) -> str:
     recipe, bank = contract.preprocessing, contract.bank
+    whole = ""
+    if contract.frame is not None:
+        whole = f", whole frames of {contract.frame[0]} x {contract.frame[1]}"
     return (
         f"{contract.origin.network}, {recipe.width} x {recipe.height}, D = {bank.embedding_size}, "
-        f"{bank.rows} rows"
+        f"{bank.rows} rows{whole}"
     )

@@ -14,6 +14,7 @@ from foldcam.benchmarks.openset.folds import Setting
 from foldcam.export.banks.embedding_pass import embed
 from foldcam.export.datasets import Dataset, Sample
 from foldcam.export.device import Device
+from foldcam.export.grafting.frameless import frameless
 from foldcam.export.grafting.in_graph import bank_of
 from foldcam.export.models.spec import LoadedModel, load_model
 from foldcam.export.onnx_graphs.message import load_message
@@ -109,7 +110,7 @@ def of_folded(
             f"{path} takes its bank as an input: give a model that was folded without --bank-input."
         )
     rows = Rows.of(bank_of(load_message(path), contract))
-    with FoldedModel.load(path, provider=device.provider) as model:
+    with frameless(path) as file, FoldedModel.load(file, provider=device.provider) as model:
         parts = [answered(model, images, "images", progress)]
         if unknown is not None:
             parts.append(answered(model, unknown, "unknown images", progress))

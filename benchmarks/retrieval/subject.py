@@ -14,6 +14,7 @@ from foldcam.export.banks.pictures import RowPictures
 from foldcam.export.datasets import Dataset
 from foldcam.export.device import CPU, Device
 from foldcam.export.exporter import export_model
+from foldcam.export.grafting.frameless import frameless
 from foldcam.export.grafting.in_graph import bank_of
 from foldcam.export.models.spec import LoadedModel
 from foldcam.export.onnx_graphs.message import load_message
@@ -54,7 +55,7 @@ def folded_subject(
         FoldcamError: a file cannot be read, or the bank is not the model's.
     """
     rows = rows_of_model(path, bank)
-    with FoldedModel.load(path, provider=device.provider) as model:
+    with frameless(path) as file, FoldedModel.load(file, provider=device.provider) as model:
         yield Subject(model, rows, RowPictures(rows, dataset))
 
 

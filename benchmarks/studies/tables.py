@@ -25,6 +25,7 @@ from foldcam.benchmarks.studies import (
     audit,
     bank_input,
     classifiers,
+    frame,
     gate,
     gpu_proof,
     voting,
@@ -206,6 +207,13 @@ def _pipeline(render: Callable[[dict[str, Any]], str]) -> Callable[[], str]:
     return _measured(f"pipeline/{pipeline.RESULT}", "foldcam bench pipeline", render)
 
 
+def _frame(
+    provider: str, render: Callable[[dict[str, Any]], str] = frame.markdown_table
+) -> Callable[[], str]:
+    command = f"python3 -m foldcam.benchmarks.studies.frame --provider {provider}"
+    return _measured(f"frame/{provider}.json", command, render)
+
+
 def _scale_out(render: Callable[[dict[str, Any]], str]) -> Callable[[], str]:
     return _measured("ray/scaling.json", "foldcam bench ray", render)
 
@@ -250,6 +258,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "overhead-probes": lambda: overhead.markdown_probes(_overhead()),
     "pipeline": _pipeline(pipeline.markdown_table),
     "pipeline-setting": _pipeline(pipeline.setting),
+    "frame": _frame("cpu"),
+    "frame-setting": _frame("cpu", frame.setting),
+    "frame-gpu": _frame("cuda"),
     "scale-out": _scale_out(scale_out.markdown_table),
     "scale-out-setting": _scale_out(scale_out.setting),
     "scale-out-predicted": _scale_out(scale_out.predicted),

@@ -20,6 +20,7 @@ from foldcam.export.commands.options import (
     Continuous,
     Contrast,
     DeviceText,
+    FrameText,
     GradWeightsText,
     HeatmapSizeText,
     InputTypeText,
@@ -44,6 +45,7 @@ from foldcam.export.commands.options import (
     check_image_flags,
     choice,
     device_of,
+    frame_of,
     goal_of,
     grad_weights_of,
     heatmap_size_of,
@@ -114,6 +116,7 @@ def export(
     neighbors: Neighbors = 1,
     heatmap_size: HeatmapSizeText = "native",
     input_type: InputTypeText = "float32",
+    frame: FrameText = None,
     precision: Annotated[
         str,
         typer.Option(
@@ -177,13 +180,14 @@ def export(
         transfer=transfer,
         neighbors=neighbors,
         heatmap_size=heatmap_size_of(heatmap_size),
-        input_type=choice("--input", input_type, INPUT_TYPES),
+        input_type="uint8" if frame else choice("--input", input_type, INPUT_TYPES),
         precision=choice("--precision", precision, PRECISIONS),
         storage=storage_of(search, compress, bank_precision),
         baseline=baseline_of(baseline),
         contrast=contrast,
         bank_input=bank_input or query,
         query=query,
+        frame=None if frame is None else frame_of(frame),
     )
     if gallery and options.bank_input:
         raise FoldcamError(

@@ -14,6 +14,7 @@ from foldcam.export.commands.options import (
     Json,
     Search,
     choice,
+    frame_of,
     heatmap_size_of,
     storage_of,
 )
@@ -73,6 +74,15 @@ def fold(
             show_default=_OWN.format("float32"),
         ),
     ] = None,
+    frame: Annotated[
+        str | None,
+        typer.Option(
+            help="Makes a model that takes whole camera frames of this size in pixels, as in "
+            "foldcam export, or none, which takes that out of a folded model.",
+            metavar="WIDTHxHEIGHT",
+            show_default=_OWN.format("none"),
+        ),
+    ] = None,
     baseline: Annotated[
         str | None,
         typer.Option(
@@ -118,6 +128,7 @@ def fold(
 ) -> None:
     """Fold a bank into a network, or swap the bank of a folded model; needs no torch for that."""
     from foldcam.export.bank import Bank
+    from foldcam.export.grafting.frame import frame_notes
     from foldcam.export.grafting.refold import fold_file, stored_options
     from foldcam.runtime.contract.schema import BASELINES, INPUT_TYPES
     from foldcam.runtime.gallery.gallery import stale_gallery
@@ -133,6 +144,11 @@ def fold(
         options = replace(options, heatmap_size=heatmap_size_of(heatmap_size))
     if input_type is not None:
         options = replace(options, input_type=choice("--input", input_type, INPUT_TYPES))
+    if frame is not None:
+        size = None if frame == "none" else frame_of(frame)
+        options = replace(options, frame=size)
+        if size is not None and input_type is None:
+            options = replace(options, input_type="uint8")
     if baseline is not None:
         options = replace(options, baseline=choice("--baseline", baseline, BASELINES))
     if contrast is not None:
@@ -149,7 +165,7 @@ def fold(
     contract, replaced = report.contract, report.replaced
     if replaced is not None and replaced.bank_input is not None:
         replaced = None  # it had no bank in its graph
-    notes = stale_gallery(out, report.contract)
+    notes = [*frame_notes(report.contract), *stale_gallery(out, report.contract)]
     summary = {
         "model": str(out),
         "bytes": out.stat().st_size,
@@ -160,6 +176,7 @@ def fold(
         "neighbors": contract.neighbors,
         "heatmap_size": list(contract.heatmap_size),
         "input_type": contract.input_type,
+        "frame": contract.frame,
         "bank_sha256": contract.bank.sha256,
         "replaced_rows": None if replaced is None else replaced.bank.rows,
         "rule_dropped": report.rule_dropped,

@@ -163,6 +163,17 @@ InputTypeText = Annotated[
         "the graph.",
     ),
 ]
+FrameText = Annotated[
+    str | None,
+    typer.Option(
+        "--frame",
+        help="Makes a model that takes whole camera frames of this size in pixels, WIDTHxHEIGHT, "
+        "as RGB bytes, and crops, resizes and normalises them in the graph; includes --input "
+        "uint8. It is for engines on a GPU: on a processor it gains little (default: the host "
+        "makes the network's input).",
+        metavar="WIDTHxHEIGHT",
+    ),
+]
 Size = Annotated[
     str | None,
     typer.Option(
@@ -278,6 +289,14 @@ def heatmap_size_of(text: str) -> HeatmapSize:
     if not (width.isdigit() and height.isdigit()):
         raise typer.BadParameter(f"--heatmap-size {text!r} is not native, input or WIDTHxHEIGHT.")
     return int(height), int(width)
+
+
+def frame_of(text: str) -> tuple[int, int]:
+    """WIDTHxHEIGHT as `(width, height)`; wrong usage otherwise."""
+    width, _, height = text.lower().partition("x")
+    if not all(side.isascii() and side.isdigit() and len(side) < 7 for side in (width, height)):
+        raise typer.BadParameter(f"--frame {text!r} is not WIDTHxHEIGHT, such as 1280x720.")
+    return int(width), int(height)
 
 
 def grad_weights_of(text: str) -> GradWeightsRule | None:

@@ -183,6 +183,9 @@ def _print(report: VerifyReport, *, noise: bool, picture: Path | None, classifie
     for pair in report.pairs:
         own_bank = pair is report.main or pair.bank != "its own"
         _print_pair(pair, own_bank=own_bank, classifier=classifier)
+    if report.frame_difference is not None:
+        print(f"  input of frames      off by {report.frame_difference} of 255 grey levels from "
+              "the host's preprocessing, worst pixel")  # fmt: skip
     for note in report.notes:
         print(f"  note: {note}")
     for item in report.skipped[:10]:

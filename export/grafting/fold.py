@@ -51,6 +51,7 @@ from foldcam.export.grafting.checks import (
 )
 from foldcam.export.grafting.constants import store
 from foldcam.export.grafting.contrast import check_contrast, graft_runner_up
+from foldcam.export.grafting.frame import graft_frame
 from foldcam.export.grafting.heat import MapGraft
 from foldcam.export.grafting.in_graph import (
     BANK_GRAD_WEIGHTS,
@@ -89,7 +90,7 @@ from foldcam.runtime.contract.schema import (
 )
 from foldcam.runtime.contract.tensors import expected_tensors
 from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.images.preprocess import MAX_SIDE, Preprocessing
 
 _log = logging.getLogger(__name__)
 
@@ -121,6 +122,8 @@ class FoldOptions:
         bank_input: whether the bank is an input of the graph, to be changed on the device, in
             place of constants.
         query: whether a direction can be given in place of the bank's; needs `bank_input`.
+        frame: `(width, height)` of whole camera frames that the graph takes, of which it makes
+            the network's input as the preprocessing says; needs the input type `uint8`.
     """
 
     transfer: int = 1
@@ -133,6 +136,7 @@ class FoldOptions:
     contrast: bool = False
     bank_input: bool = False
     query: bool = False
+    frame: tuple[int, int] | None = None
 
 
 def fold(
@@ -255,6 +259,7 @@ def fold(
         optional_outputs=optional_outputs(explanation, options),
         bank_input=BankInput(max(MOST_ROWS, bank.rows)) if options.bank_input else None,
         query=options.query,
+        frame=options.frame,
     )
     return closed(folded, contract.of_file())
 
@@ -269,7 +274,8 @@ def opened(
         preprocessing, options: what the images will be.
 
     Raises:
-        FoldcamError: the network lacks an output or takes other images.
+        FoldcamError: the network lacks an output or takes other images, or a frame is asked for
+            that is too large, or is not uint8.
     """
     folded = onnx.ModelProto()
     folded.CopyFrom(model)
@@ -279,6 +285,7 @@ def opened(
     folded.ir_version = helper.find_min_ir_version_for(folded.opset_import, ignore_unknown=True)
     feature_map = feature_map_shape(folded)
     check_input(folded, preprocessing)
+    _check_frame(options)
     if takes_uint8(folded) and options.input_type != "uint8":
         raise FoldcamError(
             "The network normalises uint8 images itself, in its first convolution: pass --input "
@@ -293,7 +300,22 @@ def begun(folded: onnx.ModelProto, preprocessing: Preprocessing, options: FoldOp
     graft = Graft(folded.graph, opset_of(folded))
     if options.input_type == "uint8" and not takes_uint8(folded):
         graft_uint8_input(graft, preprocessing)
+    if options.frame is not None:
+        graft_frame(graft, options.frame, preprocessing)
     return graft
+
+
+def _check_frame(options: FoldOptions) -> None:
+    if options.frame is None:
+        return
+    width, height = options.frame
+    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
+        raise FoldcamError(f"--frame {width}x{height}: each side must be from 1 to {MAX_SIDE}.")
+    if options.input_type != "uint8":
+        raise FoldcamError(
+            "--frame takes the camera's bytes: use --input uint8, or --frame none with foldcam "
+            "fold to take the network's input again."
+        )
 
 
 def closed(folded: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:

@@ -80,8 +80,8 @@ def fold_classifier(
             scores, as `ClassifierNetwork.to_onnx` makes it. Not changed.
         names: of its `C` classes.
         preprocessing, layer, origin, versions: for the contract.
-        options: of which `neighbors`, `heatmap_size`, `input_type`, `precision` and `contrast`
-            count.
+        options: of which `neighbors`, `heatmap_size`, `input_type`, `frame`, `precision` and
+            `contrast` count.
 
     Raises:
         FoldcamError: no gradient of the scores can be computed in the graph, or the file would
@@ -172,6 +172,7 @@ def fold_classifier(
         explanation=explanation,
         optional_outputs=optional_outputs(explanation, options),
         scores=scores,
+        frame=options.frame,
     )
     return closed(folded, contract)
 

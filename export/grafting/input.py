@@ -12,6 +12,10 @@ from foldcam.export.onnx_graphs.writing import PREFIX, Graft
 from foldcam.runtime.contract.schema import IMAGE
 from foldcam.runtime.images.preprocess import Preprocessing
 
+PIXELS = PREFIX + "pixels"
+PLANES = PREFIX + "planes"
+"""Of uint8 images as numbers from 0 to 255, in the order of bytes and as planes."""
+
 
 def graft_uint8_input(graft: Graft, preprocessing: Preprocessing) -> None:
     """`uint8 [N,H,W,3]` RGB -> the network's float input; the cast comes first for TensorRT.
@@ -30,8 +34,8 @@ def graft_uint8_input(graft: Graft, preprocessing: Preprocessing) -> None:
         swaps_channels = swaps_channels and not absorbs_swap
     existing = list(graft.graph.node)
     del graft.graph.node[:]
-    floats = graft.node("Cast", [IMAGE], PREFIX + "pixels", to=TensorProto.FLOAT)
-    inner = graft.node("Transpose", [floats], PREFIX + "planes", perm=[0, 3, 1, 2])
+    floats = graft.node("Cast", [IMAGE], PIXELS, to=TensorProto.FLOAT)
+    inner = graft.node("Transpose", [floats], PLANES, perm=[0, 3, 1, 2])
     if swaps_channels:
         order = graft.constant("bgr", [2, 1, 0], np.int64)
         inner = graft.node("Gather", [inner, order], PREFIX + "ordered", axis=1)

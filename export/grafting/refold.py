@@ -96,7 +96,9 @@ def fold_file(
                 options=chosen,
             )
 
-        before = None if contract is None else contract.canary
+        # Probe pictures are of the size that the model takes.
+        same = contract is not None and contract.frame == options.frame
+        before = contract.canary if contract is not None and same else None
         folded = probed(folding, options, network, before)
         rule = None if contract is None else contract.unknown
         kept = _keeps(folded, rule, bank, live is not None)
@@ -215,6 +217,7 @@ def _options_of(contract: Contract | None) -> FoldOptions:
         contrast=CONTRAST in contract.optional_outputs,
         bank_input=contract.bank_input is not None,
         query=contract.query,
+        frame=contract.frame,
     )
 
 

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper
 
 from foldcam.export.bank import Bank
 from foldcam.export.bank_source import BankSource
+from foldcam.export.grafting.frame import without_frame
 from foldcam.export.grafting.in_graph import bank_of
 from foldcam.export.onnx_graphs.embedding_model import (
     BATCH,
@@ -69,6 +70,8 @@ def network_of(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
     network = onnx.ModelProto()
     network.CopyFrom(model)
     graph = network.graph
+    if contract.frame is not None:
+        without_frame(graph, contract.preprocessing)
     if contract.input_type == "uint8":
         _restore_input(graph, contract)
     kept = _read_by_network(graph)

@@ -87,6 +87,11 @@ class Graft:
         self.nodes(op, inputs, [output], **attributes)
         return output
 
+    def reshape(self, source: str, shape: Sequence[int], output: str) -> str:
+        """Add a reshape, 0 keeping a size; returns the output's name."""
+        wanted = self.constant(f"{output.removeprefix(PREFIX)}_shape", shape, np.int64)
+        return self.node("Reshape", [source, wanted], output)
+
     def reduce(self, op: str, source: str, axis: int | Sequence[int], output: str) -> str:
         """Add a reduction over axes, which stay with size 1; returns the output's name."""
         over = [axis] if isinstance(axis, int) else list(axis)

@@ -37,6 +37,7 @@ from foldcam.runtime.contract.schema import (
     Contract,
 )
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.model_input import ModelInput
 
 if TYPE_CHECKING:
     from foldcam.export.networks.cut import Network
@@ -113,18 +114,14 @@ class ComparedModel:
         """See `verify_limits.precision_of`; an engine counts as rounded to half precision."""
         return "fp16" if self.model is None else precision_of(self.model, with_bank=with_bank)
 
-    def run(self, resized: npt.NDArray[np.uint8], bank: Bank) -> Answers:
+    def run(self, pictures: npt.NDArray[np.uint8], bank: Bank) -> Answers:
         """One forward pass.
 
         Args:
-            resized: `uint8 [n, height, width, 3]` RGB.
+            pictures: `uint8 [n, height, width, 3]` RGB, as `ModelInput.picture` makes them.
             bank: whose values' range is the unit of the estimates.
         """
-        contract = self.contract
-        uint8 = contract.input_type == "uint8"
-        outputs = self._backend.run(
-            resized if uint8 else contract.preprocessing.normalized(resized)
-        )
+        outputs = self._backend.run(ModelInput(self.contract).ready(pictures))
         heatmap, estimate = outputs[HEATMAP], None
         if bank.outcome is not None:
             heatmap = np.concatenate([heatmap, outputs[HEATMAP_LOWER]], axis=1)

@@ -22,10 +22,12 @@ from foldcam.export.verification.compared import (
 )
 from foldcam.export.verification.comparison import Comparison, ImagePair
 from foldcam.export.verification.formulas import NetworkValues, expected_outputs
+from foldcam.export.verification.frame_input import MOST_LEVELS, FrameInput
 from foldcam.export.verification.images import ImagesToVerify, NamedImage
 from foldcam.export.verification.limits import LIMITS
 from foldcam.export.verification.pair_report import PairReport
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.model_input import ModelInput
 
 if TYPE_CHECKING:
     from foldcam.export.networks.cut import Network
@@ -44,6 +46,8 @@ class VerifyReport:
         notes: what the user should know, one sentence each.
         network_compared: whether the reference is the network itself, and not what the folded
             model holds of it.
+        frame_difference: of a model of whole frames, the greatest difference of a pixel of the
+            network's input from the host's preprocessing, in grey levels of 255.
     """
 
     path: Path
@@ -53,6 +57,7 @@ class VerifyReport:
     skipped: tuple[SkippedFile, ...] = ()
     notes: list[str] = field(default_factory=list)
     network_compared: bool = True
+    frame_difference: int | None = None
 
     @property
     def main(self) -> PairReport:
@@ -63,7 +68,9 @@ class VerifyReport:
     def failures(self) -> tuple[str, ...]:
         """The failures of every pair; those of the other models begin with their name."""
         others = (f"{pair.name}: {text}" for pair in self.pairs[1:] for text in pair.failures)
-        return (*self.main.failures, *others)
+        apart = self.frame_difference
+        made = [] if apart is None or apart <= MOST_LEVELS else [_frame_text(apart)]
+        return (*made, *self.main.failures, *others)
 
     @property
     def passed(self) -> bool:
@@ -77,6 +84,7 @@ class VerifyReport:
             "model": str(self.path),
             "reference": self.reference,
             "network_compared": self.network_compared,
+            "frame_difference": self.frame_difference,
             "against": [pair.document() for pair in self.pairs[1:]],
             "skipped": [{"path": str(s.path), "reason": s.reason} for s in self.skipped],
             "notes": self.notes,
@@ -129,15 +137,18 @@ def verify_model(
             source = NetworkSource(network, main.contract, model_path)
         else:
             source = UnfoldedSource(main.model, main.contract)
+        given = ModelInput(main.contract)
+        made = None if main.contract.frame is None else FrameInput(main.model, main.contract)
         pairs = [_Pair(main, main.bank, "its own", keep_worst)]
         pairs += [_Pair(other, *_bank_for(other, main, main.bank), keep_worst) for other in others]
         total = len(images) if isinstance(images, Sized) else 0
         done = 0
         for batch in _batches(images, batch_size):
-            resized = np.stack([main.contract.preprocessing.resized(i.image)[0] for i in batch])
+            pictures = np.stack([given.picture(item.image)[0] for item in batch])
+            resized = pictures if made is None else made(pictures)
             values = source.run(resized)
             for pair in pairs:
-                pair.compare(resized, values, [item.name for item in batch])
+                pair.compare(pictures, resized, values, [item.name for item in batch])
             done += len(batch)
             if progress is not None and total:
                 progress("comparing", done, total)
@@ -149,6 +160,14 @@ def verify_model(
         worst=tuple(tuple(pair.comparison.worst()) for pair in pairs),
         skipped=skipped,
         network_compared=network is not None,
+        frame_difference=None if made is None else made.difference,
+    )
+
+
+def _frame_text(apart: int) -> str:
+    return (
+        f"the network's input that the graph makes of a frame is off by {apart} of 255 grey levels "
+        "from the host's preprocessing"
     )
 
 
@@ -163,6 +182,7 @@ class _Pair:
 
     def compare(
         self,
+        pictures: npt.NDArray[np.uint8],
         resized: npt.NDArray[np.uint8],
         values: NetworkValues,
         names: list[str],
@@ -170,7 +190,7 @@ class _Pair:
         model = self._model
         stored = model.stored if self._whose == "its own" else None
         expected = expected_outputs(values, self._bank, model.contract, stored)
-        answers = model.run(resized, self._bank)
+        answers = model.run(pictures, self._bank)
         self.comparison.add(answers, expected, names, list(resized))
 
     def report(self) -> PairReport:
@@ -214,6 +234,7 @@ def _check_comparable(main: ComparedModel, other: ComparedModel) -> None:
         ("layer", theirs.layer, mine.layer),
         ("embedding size", theirs.bank.embedding_size, mine.bank.embedding_size),
         ("preprocessing", theirs.preprocessing, mine.preprocessing),
+        ("size of images", *(" x ".join(map(str, each.image_size)) for each in (theirs, mine))),
         ("outcome", theirs.outcome is not None, mine.outcome is not None),
     ):
         if has != needs:

@@ -44,7 +44,14 @@ WarmUpOption = Annotated[int, typer.Option(help="Passes before them.", min=0)]
 RateOption = Annotated[
     float, typer.Option(help="Passes per second of the paced run; 0 leaves it out.", min=0.0)
 ]
-FrameOption = Annotated[str, typer.Option(help="Size of the frames, WIDTHxHEIGHT.")]
+FrameOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Size of the frames, WIDTHxHEIGHT. [default: what a model exported with --frame "
+        "takes, else 1280x720]",
+        show_default=False,
+    ),
+]
 CudaGraphOption = Annotated[
     bool | None,
     typer.Option(
@@ -71,7 +78,7 @@ def bench(
     passes: PassesOption = 300,
     warm_up: WarmUpOption = 30,
     rate: RateOption = 30.0,
-    frame: FrameOption = "1280x720",
+    frame: FrameOption = None,
     cuda_graph: CudaGraphOption = None,
     accept_wrong: AcceptWrongOption = False,
     out: Annotated[
@@ -112,7 +119,7 @@ def bench_options(
     passes: int,
     warm_up: int,
     rate: float,
-    frame: str,
+    frame: str | None,
     cuda_graph: bool | None,
     accept_wrong: bool = False,
 ) -> BenchOptions:
@@ -149,7 +156,7 @@ def bench_options(
         passes=passes,
         warm_up=warm_up,
         rate=rate,
-        frame=_size(frame),
+        frame=None if frame is None else _size(frame),
         cuda_graph=cuda_graph,
         accept_wrong=accept_wrong,
     )

@@ -26,6 +26,7 @@ from foldcam.runtime.system.version import version
 StageProgress = Callable[[str, int, int], None]
 
 _IDLE_SECONDS = 2.0
+_USUAL_FRAME = (1280, 720)
 _PACKAGES = ("onnxruntime", "onnxruntime-gpu", "tensorrt", "numpy", "opencv-python-headless")
 # A clock that moves by more than that during a run makes it unstable.
 _LARGEST_CLOCK_CHANGE = 0.05
@@ -62,7 +63,8 @@ class BenchOptions:
         passes: timed passes of each.
         warm_up: passes before.
         rate: passes per second of the paced run; 0 leaves it out.
-        frame: width and height of the frames, before they are brought to the model's input.
+        frame: width and height of the frames, before they are brought to the model's input; None
+            takes the size that the model takes, or 1280 x 720 where it takes any.
         cuda_graph, accept_wrong: as `open_backend`.
     """
 
@@ -73,7 +75,7 @@ class BenchOptions:
     passes: int = 300
     warm_up: int = 30
     rate: float = 30.0
-    frame: tuple[int, int] = (1280, 720)
+    frame: tuple[int, int] | None = None
     cuda_graph: bool | None = None
     accept_wrong: bool = False
 
@@ -100,14 +102,13 @@ def run_bench(
             problem.
     """
     tell = progress or (lambda *_: None)
-    frames = synthetic_frames(*options.frame)
     rails = find_rails()
     runs: list[dict[str, Any]] = []
     with _pinned(options.pin):
         idle = idle_watts(rails, _IDLE_SECONDS) if rails else {}
         for file in files:
             for target in _fitting(file, options.targets):
-                runs += _runs(file, target, options, frames, rails, idle, tell)
+                runs += _runs(file, target, options, rails, idle, tell)
     problems = [run["problem"] for run in runs if "problem" in run]
     if problems and len(problems) == len(runs):
         raise FoldcamError(problems[0])
@@ -120,7 +121,7 @@ def run_bench(
             "pinned_to": list(options.pin),
             "passes": options.passes,
             "warm_up": options.warm_up,
-            "frame": list(options.frame),
+            "frame": next(run["frame"] for run in runs if "frame" in run),
         },
         "watts_idle": {rail: round(watts, 3) for rail, watts in idle.items()},
         "runs": runs,
@@ -140,7 +141,6 @@ def _runs(
     file: Path,
     target: Target,
     options: BenchOptions,
-    frames: Sequence[Any],
     rails: Rails | None,
     idle: dict[str, float],
     tell: StageProgress,
@@ -159,9 +159,11 @@ def _runs(
         return [{**key, "problem": str(error)}]
     found = []
     with closing(backend):
-        about: dict[str, Any] = {**key, "backend": backend.name, "runs_on": backend.device}
-        about["precision"] = precision_of(file, backend)
-        about["accepted_wrong"] = accepted_wrong_of(backend)
+        size = options.frame or backend.contract.frame or _USUAL_FRAME
+        frames = synthetic_frames(*size)
+        about = {**key, "backend": backend.name, "runs_on": backend.device,
+                 "precision": precision_of(file, backend), "frame": list(size),
+                 "accepted_wrong": accepted_wrong_of(backend)}  # fmt: skip
         for batch in options.batches:
             loop = Loop(backend, frames, batch)
             for rate in (0.0, options.rate) if options.rate else (0.0,):

@@ -105,6 +105,7 @@ def add(
         "known": [{"name": name, "label": own} for name, own in enrolled.added.known],
         "unusable": [vars(each) for each in enrolled.unusable],
         "nearer_to_another": [vars(each) for each in enrolled.nearer],
+        "shown_smaller": enrolled.smaller,
         "rows": bank.rows,
         "labels": len(bank.labels),
         "seconds": round(time.monotonic() - begin, 3),
@@ -269,6 +270,12 @@ def _added_lines(report: dict[str, Any]) -> list[str]:
         f"({each['similarity']:.2f}) than like the others of {label!r}"
         for each in report["nearer_to_another"]
     ]
+    if report["shown_smaller"]:
+        lines.append(
+            f"  note: {quantity(len(report['shown_smaller']), 'picture')} of other proportions "
+            "than the frames that the model takes: they are shown smaller than frames, which are "
+            "learned better from the camera itself"
+        )
     lines += [
         f"  left out: {printable(each['name'])}: {each['reason']}" for each in report["unusable"]
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +31,7 @@ def compare(
     from foldcam.runtime.at_stake import Read, Written, check_outputs
     from foldcam.runtime.images.files import read_image, write_image
     from foldcam.runtime.model import FoldedModel
+    from foldcam.runtime.model_input import ModelInput
     from foldcam.runtime.pair import compare as compared
     from foldcam.runtime.pair import draw_pair
 
@@ -40,6 +42,13 @@ def compare(
     images = read_image(first), read_image(second)
     with FoldedModel.load(model) as loaded:
         pair = compared(loaded, *images)
+        given = ModelInput(loaded.contract)
+    if any(given.shows_smaller(image.shape[1], image.shape[0]) for image in images):
+        print(
+            "note: the model takes whole frames (--frame) of other proportions, and is shown these "
+            "photographs smaller than its training images.",
+            file=sys.stderr,
+        )
     if save is not None:
         write_image(save, draw_pair(pair, *images))
     document = pair.document()

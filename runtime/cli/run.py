@@ -20,6 +20,7 @@ from foldcam.runtime.system.text import number_text, printable, quantity, shorte
 
 if TYPE_CHECKING:
     from foldcam.runtime.config import RunConfig
+    from foldcam.runtime.contract.schema import Contract
     from foldcam.runtime.pipeline import Summary
     from foldcam.runtime.sinks.table import TableSink
 
@@ -148,6 +149,8 @@ def run(
             to_stderr=chosen.output.jsonl == "-",
             quiet=not chosen.log.status,
         )
+    if summary.other_size and chosen.log.status:
+        print(_frames_text(summary, everything.model.contract), file=sys.stderr)
     problems = []
     if names := unread(everything.sources, summary):
         problems.append(f"Nothing could be read of {', '.join(map(printable, names))}.")
@@ -328,6 +331,21 @@ def _report(summary: Summary, table: TableSink | None, *, to_stderr: bool, quiet
         print("left out:", file=sys.stderr)
         for line in in_words(summary.left_out):
             print(f"  {printable(line)}", file=sys.stderr)
+
+
+def _frames_text(summary: Summary, contract: Contract) -> str:
+    """How many frames a model of whole frames could not take as they were."""
+    assert contract.frame is not None
+    text = (
+        f"note: {summary.other_size} of {quantity(summary.frames, 'frame')} had another size than "
+        f"the {contract.frame[0]} x {contract.frame[1]} that the model takes, and were resized to "
+        "it first"
+    )
+    if contract.preprocessing.resize == "letterbox":
+        text += "; those of other proportions are shown smaller than in training"
+    if summary.live:
+        text += "; set the camera to that size, or export with its own as --frame"
+    return text + "."
 
 
 def _evidence_text(summary: Summary) -> str:

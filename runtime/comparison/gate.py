@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from foldcam.runtime.backends import Array, Backend, Provider, dtype_of, open_backend
+from foldcam.runtime.backends import Array, Backend, Provider, open_backend
 from foldcam.runtime.backends.choice import is_engine
 from foldcam.runtime.canary.check import accepted_wrong_of
 from foldcam.runtime.comparison.figures import (
@@ -56,6 +56,7 @@ from foldcam.runtime.contract.schema import (
 from foldcam.runtime.engine.manifest import read_manifest
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.model_input import ModelInput
 from foldcam.runtime.system.text import printable
 
 Progress = Callable[[str, int, int], None]
@@ -223,6 +224,7 @@ def check_pair(reference: Contract, candidate: Contract) -> None:
         ("network", reference.origin.network_sha256, candidate.origin.network_sha256),
         ("preprocessing", reference.preprocessing, candidate.preprocessing),
         ("input", reference.input_type, candidate.input_type),
+        ("size of images", reference.image_size, candidate.image_size),
         ("layer", reference.layer, candidate.layer),
         ("heatmap size", reference.heatmap_size, candidate.heatmap_size),
         ("number of neighbors", reference.neighbors, candidate.neighbors),
@@ -466,8 +468,5 @@ def _built_from(engine: Path) -> Path:
 
 
 def _ready(image: Image, contract: Contract) -> Array:
-    """An image at the input size as a batch of one, as the contract's `image`."""
-    if contract.input_type == "uint8":
-        return image[None]
-    batch: Array = np.asarray(contract.preprocessing.normalized(image)[None], dtype_of(contract))
-    return batch
+    """An image at the size that the model takes as a batch of one, as the contract's `image`."""
+    return ModelInput(contract).ready(image[None])

@@ -11,6 +11,7 @@ from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.files import list_images, read_image
 from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.model_input import ModelInput
 
 FEWEST = 8
 """Images below which no figure of a gate means anything."""
@@ -22,7 +23,7 @@ class GateImages:
 
     Attributes:
         names: the files' names, relative to the folder.
-        images: at the network's input size, `uint8 [height, width, 3]` RGB each.
+        images: at the size that the model takes, `uint8 [height, width, 3]` RGB each.
         labels: one for each image, None where its folder's name is no label of the bank.
         sha256: digest of the names and bytes, in their order.
         skipped: files that could not be read, and why.
@@ -49,13 +50,13 @@ def read_gate_images(
         FoldcamError: no such folder, or too few images in it can be read.
     """
     known = {run.name for run in contract.labels}
-    paths = list_images(folder)
+    paths, given = list_images(folder), ModelInput(contract)
     names, images, labels, skipped = [], [], [], []
     digest = hashlib.sha256()
     for done, path in enumerate(paths, 1):
         name = path.relative_to(folder).as_posix()
         try:
-            image, _ = contract.preprocessing.resized(read_image(path))
+            image, _ = given.picture(read_image(path))
             data = path.read_bytes()
         except (FoldcamError, OSError) as error:
             skipped.append((name, str(error).replace(f"{folder}/", "")))

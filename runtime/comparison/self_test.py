@@ -12,14 +12,14 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from foldcam.runtime.backends import Array, Backend, dtype_of, open_backend
+from foldcam.runtime.backends import Array, Backend, open_backend
 from foldcam.runtime.comparison.figures import cosines, without_evidence
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import (
@@ -40,6 +40,7 @@ from foldcam.runtime.contract.tensors import expected_tensors
 from foldcam.runtime.engine.device import Gpu, find_gpu, find_host
 from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.model_input import ModelInput
 from foldcam.runtime.system.files import sha256_of_file
 from foldcam.runtime.system.text import printable, shorten
 from foldcam.runtime.system.version import version
@@ -183,7 +184,7 @@ def self_test(
         "model": {
             "sha256": sha256_of_file(model),
             "input": contract.input_type,
-            "size": [contract.preprocessing.width, contract.preprocessing.height],
+            "size": list(contract.image_size),
             "bank": [bank.rows, bank.embedding_size, bank.channels],
             "network": contract.origin.network,
         },
@@ -257,14 +258,9 @@ def compare(
 
 def sample_images(contract: Contract, rows: int, seed: int) -> Array:
     """Coloured clouds, see `clouds`, as the contract's `image`."""
-    recipe = contract.preprocessing
-    pixels = clouds(recipe, rows, seed)
-    if contract.input_type == "uint8":
-        return pixels
-    batch = np.empty((rows, 3, recipe.height, recipe.width), dtype_of(contract))
-    for index, image in enumerate(pixels):
-        batch[index] = recipe.normalized(image)
-    return batch
+    width, height = contract.image_size
+    recipe = replace(contract.preprocessing, width=width, height=height)
+    return ModelInput(contract).ready(clouds(recipe, rows, seed))
 
 
 def clouds(recipe: Preprocessing, rows: int, seed: int) -> Array:

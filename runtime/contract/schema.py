@@ -211,7 +211,8 @@ class Contract:
 
     Attributes:
         preprocessing: how a frame becomes `image`.
-        input_type: dtype of `image`: `float32 [N,3,H,W]` or `uint8 [N,H,W,3]` RGB.
+        input_type: dtype of `image`: `float32 [N,3,H,W]` or `uint8 [N,H,W,3]` RGB, with H and W as
+            in `image_size`.
         layer: the feature map's name in the network.
         feature_map: `(K, h, w)`.
         normalized: whether the network itself ends in an L2 normalisation.
@@ -235,6 +236,9 @@ class Contract:
         query: whether the model has the input `query`, a direction in place of the bank's.
         scores: of a classifier, whose rows are its classes, what `embedding` and `similarity`
             are: `logits`, or what was made of them. None where similarities are cosines.
+        frame: `(width, height)` of the whole frames that `image` takes as `uint8`, of which the
+            graph makes the network's input as `preprocessing` says. None where it takes the
+            network's input.
         canary: what the float model answered to probe pictures; None in files of before there
             were any.
     """
@@ -260,6 +264,7 @@ class Contract:
     bank_input: BankInput | None = None
     query: bool = False
     scores: ScoreKind | None = None
+    frame: tuple[Side, Side] | None = None
     canary: Canary | None = None
 
     def __post_init__(self) -> None:
@@ -286,6 +291,8 @@ class Contract:
         ):  # fmt: skip
             if number > rows:
                 raise KeyProblem(key, f"is {number}, outside 1 to {rows}")
+        if self.frame is not None and self.input_type != "uint8":
+            raise KeyProblem("frame", "is given although input_type is not uint8")
         if self.bank.storage is not None:
             with within("bank.storage"):
                 self.bank.storage.check(rows, self.bank.channels)
@@ -308,6 +315,11 @@ class Contract:
     def __repr__(self) -> str:
         return f"<Contract of {self.summary()}>"
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """`(width, height)` of what `image` takes: the frame's, or the network's own."""
+        return self.frame or (self.preprocessing.width, self.preprocessing.height)
+
     def summary(self) -> str:
         """The model in a few words: network, input, bank and map."""
         recipe, rows, columns = self.preprocessing, *self.heatmap_size
@@ -316,8 +328,10 @@ class Contract:
             known += " with an outcome"
         elif self.labels:
             known += f" of {len({run.name for run in self.labels})} labels"
+        frames = "" if self.frame is None else f" of frames {self.frame[0]} x {self.frame[1]}"
         return (
-            f"{self.origin.network}: input {recipe.width} x {recipe.height}, bank of {known}, "
+            f"{self.origin.network}: input {recipe.width} x {recipe.height}{frames}, bank of "
+            f"{known}, "
             f"map {rows} x {columns}"
         )
 

@@ -108,7 +108,7 @@ def bank_lengths(contract: Contract) -> dict[str, tuple[int, int, int]]:
 
 def expected_tensors(contract: Contract) -> tuple[TensorInfo, list[TensorInfo]]:
     """The input and the outputs that the contract promises; the batch size is `N`."""
-    height, width = contract.preprocessing.height, contract.preprocessing.width
+    width, height = contract.image_size
     if contract.input_type == "uint8":
         image = TensorInfo(IMAGE, "uint8", (_BATCH, height, width, 3))
     else:

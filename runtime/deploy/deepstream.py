@@ -60,14 +60,19 @@ def write_deepstream(model: Path, folder: Path, options: DeepStreamOptions) -> t
         The model's own folder, and what differs from `runtime run`, in one sentence.
 
     Raises:
-        FoldcamError: it is no folded model, has further inputs, divides channels by different
-            numbers outside of the graph, or the folder cannot be written.
+        FoldcamError: it is no folded model, has further inputs, takes whole frames, divides
+            channels by different numbers outside of the graph, or the folder cannot be written.
     """
     contract = read_contract(model)
     if contract.bank_input is not None or contract.query:
         raise FoldcamError(
             f"{model}: nvinfer gives a model its picture and nothing else: fold it without "
             "--bank-input and --query."
+        )
+    if contract.frame is not None:
+        raise FoldcamError(
+            f"{model} takes whole frames (--frame), and nvinfer gives a model objects that it has "
+            "resized itself: fold it with --frame none."
         )
     text = config_text(contract, str(model), options)
     name = checked_name(options.name or model.stem)

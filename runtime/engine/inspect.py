@@ -83,6 +83,7 @@ def inspection_text(report: dict[str, Any]) -> str:
             f"{recipe['color'].upper()}, mean {_numbers(recipe['mean'])}, "
             f"std {_numbers(recipe['std'])}",
         ),
+        ("frames", _frame_text(contract.get("frame"))),
         ("feature map", f"{contract['layer']}: {map_channels} x {map_height} x {map_width}"),
         ("coarse", report["coarse"] or ""),
         ("maps", report["explanation"] or ""),
@@ -127,6 +128,12 @@ def _tensor(tensor: TensorInfo) -> dict[str, Any]:
 def _tensor_text(tensor: dict[str, Any]) -> str:
     info = TensorInfo(tensor["name"], tensor["dtype"], tuple(tensor["shape"]))
     return f"{info.name}: {describe(info)}"
+
+
+def _frame_text(frame: list[int] | None) -> str:
+    if frame is None:
+        return ""
+    return f"taken whole, {frame[0]} x {frame[1]}; the graph preprocesses them"
 
 
 def _scores_text(scores: ScoreKind | None) -> str:

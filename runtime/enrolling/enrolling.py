@@ -16,6 +16,7 @@ from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.files import decode_image, image_bytes
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.model import FoldedModel
+from foldcam.runtime.model_input import ModelInput
 from foldcam.runtime.result import Result
 
 
@@ -29,6 +30,7 @@ class Picture:
         embedding: `float32 [D]`, of any norm above zero.
         nearest: the label of the nearest row.
         similarity: the cosine to it.
+        frame_wh: the picture's width and height in pixels; None where they are not known.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Picture:
     embedding: npt.NDArray[np.float32]
     nearest: str
     similarity: float
+    frame_wh: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,11 +72,14 @@ class Enrolled:
         added: the rows.
         unusable: pictures that cannot be read or give no embedding.
         nearer: pictures that were nearer to another label than to any other picture of this one.
+        smaller: names of pictures that a model of whole frames is shown smaller than its own
+            training images, see `runtime.images.framing`.
     """
 
     added: Added
     unusable: list[Unusable]
     nearer: list[Nearer]
+    smaller: list[str]
 
 
 def enroll(
@@ -105,7 +111,9 @@ def enroll(
     hashes = np.frombuffer(b"".join(each.sha256 for each in usable), np.uint8).reshape(-1, 32)
     names = [each.name for each in usable]
     added = add_rows(bank, contract.of_file(), label, rows, names, hashes)
-    return Enrolled(added, unusable, _nearer(label, usable, rows))
+    given = ModelInput(contract)
+    smaller = [p.name for p in usable if p.frame_wh and given.shows_smaller(*p.frame_wh)]
+    return Enrolled(added, unusable, _nearer(label, usable, rows), smaller)
 
 
 def pictures_of(
@@ -139,7 +147,7 @@ def picture_of(name: str, sha256: bytes, result: Result) -> Picture | Unusable:
     if result.error is not None:
         return Unusable(name, result.error)
     nearest = result.labels[0], float(result.similarities[0])
-    return Picture(name, sha256, result.embedding, *nearest)
+    return Picture(name, sha256, result.embedding, *nearest, result.frame_wh)
 
 
 def pixels_sha256(image: Image) -> bytes:

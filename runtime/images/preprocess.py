@@ -20,7 +20,8 @@ ColorOrder = Literal["rgb", "bgr"]
 RESIZE_RULES: tuple[ResizeRule, ...] = get_args(ResizeRule)
 COLOR_ORDERS: tuple[ColorOrder, ...] = get_args(ColorOrder)
 
-Side = Annotated[int, Meta(ge=1, le=1 << 14)]
+MAX_SIDE = 1 << 14
+Side = Annotated[int, Meta(ge=1, le=MAX_SIDE)]
 """Pixels of a side of the network's input, and of a heatmap's."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -40,6 +41,25 @@ class Affine(NamedTuple):
     def shifted(self, x: float, y: float) -> Affine:
         """The map into a frame in which what this one maps to begins at `(x, y)`."""
         return self._replace(offset_x=self.offset_x + x, offset_y=self.offset_y + y)
+
+
+class Fit(NamedTuple):
+    """Which part of a frame is shown where in the network's input.
+
+    Attributes:
+        region: `(x, y, width, height)` of the frame, in its pixels.
+        place: where the region lies in the input, in its pixels; padding is around it.
+    """
+
+    region: tuple[int, int, int, int]
+    place: tuple[int, int, int, int]
+
+    @property
+    def affine(self) -> Affine:
+        """The map from the input's pixels back to the frame's."""
+        (x, y, width, height), (left, top, across, down) = self
+        scale_x, scale_y = width / across, height / down
+        return Affine(scale_x, scale_y, x - left * scale_x, y - top * scale_y)
 
 
 @dataclass(frozen=True)
@@ -83,33 +103,30 @@ class Preprocessing:
         """
         if out is None:
             out = np.empty((self.height, self.width, 3), np.uint8)
-        return out, self._resize_into(image, out)
+        fit = self.fit(image.shape[1], image.shape[0])
+        if self.resize == "letterbox":
+            out[:] = self.padding_color()
+        x, y, width, height = fit.region
+        left, top, across, down = fit.place
+        region = image[y : y + height, x : x + width]
+        resize(region, out[top : top + down, left : left + across])
+        return out, fit.affine
 
-    def _resize_into(self, image: Image, out: Image) -> Affine:
-        frame_height, frame_width = image.shape[:2]
+    def fit(self, width: int, height: int) -> Fit:
+        """Which part of a frame of that size is shown where, by the resize rule."""
+        whole = (0, 0, self.width, self.height)
         if self.resize == "stretch":
-            _resize(image, out)
-            return Affine(frame_width / self.width, frame_height / self.height, 0.0, 0.0)
+            return Fit((0, 0, width, height), whole)
         if self.resize == "crop":
-            scale = min(frame_width / self.width, frame_height / self.height)
-            crop_width = max(1, min(frame_width, round(self.width * scale)))
-            crop_height = max(1, min(frame_height, round(self.height * scale)))
-            left = (frame_width - crop_width) // 2
-            top = (frame_height - crop_height) // 2
-            region = image[top : top + crop_height, left : left + crop_width]
-            _resize(region, out)
-            return Affine(
-                crop_width / self.width, crop_height / self.height, float(left), float(top)
-            )
-        scale = min(self.width / frame_width, self.height / frame_height)
-        inner_width = max(1, min(self.width, round(frame_width * scale)))
-        inner_height = max(1, min(self.height, round(frame_height * scale)))
-        left = (self.width - inner_width) // 2
-        top = (self.height - inner_height) // 2
-        out[:] = self._padding_color()
-        _resize(image, out[top : top + inner_height, left : left + inner_width])
-        scale_x, scale_y = frame_width / inner_width, frame_height / inner_height
-        return Affine(scale_x, scale_y, -left * scale_x, -top * scale_y)
+            scale = min(width / self.width, height / self.height)
+            across = max(1, min(width, round(self.width * scale)))
+            down = max(1, min(height, round(self.height * scale)))
+            return Fit(((width - across) // 2, (height - down) // 2, across, down), whole)
+        scale = min(self.width / width, self.height / height)
+        across = max(1, min(self.width, round(width * scale)))
+        down = max(1, min(self.height, round(height * scale)))
+        place = ((self.width - across) // 2, (self.height - down) // 2, across, down)
+        return Fit((0, 0, width, height), place)
 
     def normalized(
         self, resized: Image, out: npt.NDArray[np.float32] | None = None
@@ -141,13 +158,19 @@ class Preprocessing:
         shift = -np.asarray(self.mean, np.float64) / std
         return scale.astype(np.float32), shift.astype(np.float32)
 
-    def _padding_color(self) -> npt.NDArray[np.uint8]:
+    def padding_color(self) -> npt.NDArray[np.uint8]:
+        """What letterbox pads with: the mean colour, `uint8 [3]` RGB."""
         mean = np.clip(np.rint(np.asarray(self.mean) * 255.0), 0, 255).astype(np.uint8)
         return mean if self.color == "rgb" else mean[::-1]
 
 
-def _resize(image: Image, out: Image) -> None:
-    """Resize without aliasing: area averaging where it shrinks, then linear where it grows."""
+def resize(image: Image, out: Image) -> None:
+    """Resize without aliasing: area averaging where it shrinks, then linear where it grows.
+
+    Args:
+        image: `uint8 [H, W, 3]`.
+        out: `uint8 [h, w, 3]`, which is written.
+    """
     # Loaded here, so that naming a model in Python does not load OpenCV.
     import cv2
 

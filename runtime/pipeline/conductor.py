@@ -68,7 +68,8 @@ class Conductor:
         self._accepted_wrong = model.accepted_wrong if isinstance(model, FoldedModel) else None
         self._control = Control()
         self._newest = [_keeps_newest(source, flow) for source in sources]
-        self._tally = Tally(Progress(_expected(sources), monitor))
+        frame = model.contract.frame if isinstance(model, FoldedModel) else None
+        self._tally = Tally(Progress(_expected(sources), monitor), frame)
         self._answers = Answers(live=any(source.live for source in sources))
         self._sink_threads: list[SinkThread] = []
         self._reading = False

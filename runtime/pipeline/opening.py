@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from foldcam.runtime.at_stake import Read, Written, check_outputs
 from foldcam.runtime.bank.live_bank import bank_path
+from foldcam.runtime.batch import whole_frames_text
 from foldcam.runtime.config import ModelOptions, RunConfig, SourceConfig, with_secrets
 from foldcam.runtime.contract.explanation import coarse_text, is_coarse
 from foldcam.runtime.contract.schema import Contract
@@ -128,6 +129,8 @@ def opened(
         gallery = _gallery(config, path, model.contract)
         if gallery is not None:
             stack.enter_context(gallery)
+        if model.contract.frame is not None and config.regions != RegionOptions():
+            raise FoldcamError(whole_frames_text(model.contract.frame))
         _check_vote(config, sources, model.contract)
         monitor = Monitor()
         if any(source.live for source in sources):

@@ -81,6 +81,8 @@ class Summary:
         broken: one sentence where the model is no longer, or never was, of use: no frame has
             an answer, or the last ones of a live run have none; None where it is.
         network_ms: `p50` and `p99` of the network's time per image.
+        other_size: of a model that takes whole frames, those of another size, which were resized
+            to it first; None for any other model.
         accepted_wrong: what of the model's answers to its probe pictures is wrong and was
             accepted; None where nothing is known to be.
     """
@@ -110,6 +112,7 @@ class Summary:
     broken: str | None = None
     classified: bool = False
     network_ms: dict[str, float] = field(default_factory=dict)
+    other_size: int | None = None
     accepted_wrong: str | None = None
 
     @property
@@ -129,9 +132,16 @@ class Summary:
 
 
 class Tally:
-    """Counts labels, frames and times in memory that does not grow with the run."""
+    """Counts labels, frames and times in memory that does not grow with the run.
 
-    def __init__(self, progress: Progress) -> None:
+    Args:
+        progress: is kept up to date.
+        frame: the size that the model takes, of a model of whole frames.
+    """
+
+    def __init__(self, progress: Progress, frame: tuple[int, int] | None = None) -> None:
+        self._frame = frame
+        self.other_size = None if frame is None else 0
         self._lock = threading.Lock()
         self._labels: Counter[str] = Counter()
         self._count, self._sum = 0, 0.0
@@ -154,6 +164,8 @@ class Tally:
                 elif result.labels[0] in self._labels or len(self._labels) < MAX_COUNTED:
                     self._labels[result.labels[0]] += 1
             self.progress.frames += 1
+            if self.other_size is not None:
+                self.other_size += any(result.frame_wh != self._frame for result in results)
             if results:
                 self.progress.answer = (results[-1].vote or results[-1]).answer
                 self.progress.continuous = results[-1].estimate is not None
@@ -244,6 +256,7 @@ def summarized(
         broken=broken,
         accepted_wrong=accepted_wrong,
         classified=tally.progress.classified,
+        other_size=tally.other_size,
     )
 
 

@@ -342,6 +342,34 @@ def test_the_rule_for_unknown_images_and_its_score_stay(foldcam, easy, data, tmp
     assert isinstance(result.unknown, bool)
 
 
+@pytest.mark.parametrize("float_type", ["fp32", "fp16"])
+def test_what_makes_the_input_of_whole_frames_stays_as_it_was(
+    float_type, foldcam, make_model, data, tmp_path
+):
+    onnx.save(make_model(input_type="uint8"), tmp_path / "plain.onnx")
+    onnx.save(make_model(input_type="uint8", frame=(64, 48)), tmp_path / "whole.onnx")
+    found = {}
+    for name in ("plain", "whole"):
+        out = tmp_path / f"{name}.int8.onnx"
+        status, found[name], err = _calibrate(
+            foldcam, tmp_path / f"{name}.onnx", data, out, "--float", float_type
+        )
+        assert status == 0, err
+    judged = [found[name]["report"]["gate"] for name in ("plain", "whole")]
+    assert judged[0] == judged[1]
+    assert read_contract(tmp_path / "whole.int8.onnx").frame == (64, 48)
+    frame = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    with (
+        FoldedModel.load(tmp_path / "whole.int8.onnx", "cpu", 1) as whole,
+        FoldedModel.load(tmp_path / "plain.int8.onnx", "cpu", 1) as plain,
+    ):
+        got, expected = whole(frame), plain(frame)
+    np.testing.assert_allclose(got.embedding, expected.embedding, atol=0.05)
+    quantized = onnx.load(tmp_path / "whole.int8.onnx").graph
+    names = {t.name: t.data_type for t in quantized.initializer if "frame_" in t.name}
+    assert names["foldcam.frame_row_weights"] == onnx.TensorProto.FLOAT
+
+
 def test_ctrl_c_says_where_it_goes_on_and_the_next_run_does(fragile, data, tmp_path):
     """A program of its own, which is interrupted when its first choices are kept."""
     out, kept = tmp_path / "m.onnx", tmp_path / "kept"

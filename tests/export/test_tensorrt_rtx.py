@@ -47,6 +47,12 @@ VARIANTS = {
     "fp16 both": {"precision": "fp16", "transfer": 3, "neighbors": 5, "heatmap_size": "input"},
     "fp16 uint8": {"precision": "fp16", "input_type": "uint8", "color": "bgr", "shared": True},
     "fp16 continuous": {"precision": "fp16", "transform": "log", "input_type": "uint8"},
+    "frame": {"input_type": "uint8", "frame": (1280, 720)},
+    "frame that grows": {"input_type": "uint8", "frame": (10, 9), "color": "bgr"},
+    "frame that does both": {"input_type": "uint8", "frame": (10, 90), "neighbors": 3},
+    "frame crop": {"input_type": "uint8", "frame": (640, 480), "resize": "crop"},
+    "frame letterbox": {"input_type": "uint8", "frame": (640, 480), "resize": "letterbox"},
+    "fp16 frame": {"precision": "fp16", "input_type": "uint8", "frame": (640, 480)},
 }
 
 
@@ -86,7 +92,10 @@ def test_a_folded_variant_builds(name, logger, hand_built, random_bank, monkeypa
     )
     bank = random_bank(23, hand_built.D, hand_built.K, shared, transform=transform)
     recipe = hand_built.Preprocessing(
-        hand_built.WIDTH, hand_built.HEIGHT, color=settings.pop("color", "rgb")
+        hand_built.WIDTH,
+        hand_built.HEIGHT,
+        settings.pop("resize", "stretch"),
+        settings.pop("color", "rgb"),
     )
     made = hand_built.folded(bank, recipe, **settings)
     names, kinds, plan = _build(made.SerializeToString(), logger)

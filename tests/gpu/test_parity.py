@@ -27,6 +27,7 @@ VARIANTS = {
     "large bank": {"rows": 10_000, "neighbors": 5},
     "input size": {"heatmap_size": "input"},
     "uint8": {"input_type": "uint8"},
+    "whole frames": {"input_type": "uint8", "frame": (640, 480)},
     "continuous": {"transform": "log"},
 }
 WAYS = ("tensorrt", "cuda", "cuda graph", "onnxruntime tensorrt")

@@ -102,12 +102,16 @@ def tiny_graph(contract: Contract) -> onnx.ModelProto:
     }
     nodes = []
     if contract.input_type == "uint8":
+        wide, high = contract.image_size
+        # Of whole frames an area for each pixel.
+        area = [high // height, wide // width]
         nodes += [
             helper.make_node("Cast", ["image"], ["cast"], to=TensorProto.FLOAT),
-            helper.make_node("Transpose", ["cast"], ["chw"], perm=[0, 3, 1, 2]),
+            helper.make_node("Transpose", ["cast"], ["planes"], perm=[0, 3, 1, 2]),
+            helper.make_node("AveragePool", ["planes"], ["chw"], kernel_shape=area, strides=area),
             helper.make_node("Div", ["chw", "255"], ["pixels"]),
         ]
-        image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", height, width, 3])
+        image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", high, wide, 3])
     else:
         nodes += [helper.make_node("Identity", ["image"], ["pixels"])]
         image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, height, width])
@@ -299,7 +303,7 @@ def wrong_network() -> Callable[[onnx.ModelProto], None]:
 
     def change(model: onnx.ModelProto) -> None:
         nodes = model.graph.node
-        at, layer = next((i, node) for i, node in enumerate(nodes) if node.op_type == "AveragePool")
+        at, layer = next((i, node) for i, node in enumerate(nodes) if "A" in node.output)
         layer.output[0] = "channels"
         nodes.insert(at + 1, helper.make_node("Gather", ["channels", "order"], ["A"], axis=1))
         order = numpy_helper.from_array(np.array([1, 2, 0]), "order")

@@ -63,6 +63,8 @@ def contracts(draw: st.DrawFn) -> Contract:
     bank = BankSummary(rows, draw(SIZES), channels, rows, *(draw(TEXT) for _ in range(4)))
     if draw(st.booleans()):
         bank = dataclasses.replace(bank, storage=draw(storages(rows, channels)))
+    input_type = draw(st.sampled_from(["float32", "uint8"]))
+    frames = st.tuples(st.integers(1, 16384), st.integers(1, 16384))
     return Contract(
         preprocessing=Preprocessing(
             draw(SIZES),
@@ -72,7 +74,7 @@ def contracts(draw: st.DrawFn) -> Contract:
             draw(st.tuples(SHARES, SHARES, SHARES)),
             draw(st.tuples(SPREADS, SPREADS, SPREADS)),
         ),
-        input_type=draw(st.sampled_from(["float32", "uint8"])),
+        input_type=input_type,
         layer=draw(TEXT),
         feature_map=draw(st.tuples(SIZES, SIZES, SIZES)),
         normalized=draw(st.booleans()),
@@ -84,6 +86,7 @@ def contracts(draw: st.DrawFn) -> Contract:
         origin=Origin(*(draw(TEXT) for _ in range(6))),
         versions=draw(st.dictionaries(TEXT, TEXT, max_size=3)),
         outcome=outcome,
+        frame=draw(st.none() | frames) if input_type == "uint8" else None,
     )
 
 
@@ -121,6 +124,17 @@ def document() -> dict:
         origin=Origin("n", "", "", "d", "", ""),
     )
     return json.loads(contract.to_json())
+
+
+def test_a_frame_needs_bytes_and_a_size_that_is_possible():
+    whole = {**document(), "input_type": "uint8"}
+    assert parse_contract(json.dumps({**whole, "frame": [1280, 720]}), "x").frame == (1280, 720)
+    assert parse_contract(json.dumps(whole), "x").frame is None
+    for frame in ([0, 720], [1280, 16385], [1280], "1280x720", [1280.5, 720]):
+        with pytest.raises(FoldcamError, match="frame"):
+            parse_contract(json.dumps({**whole, "frame": frame}), "x")
+    with pytest.raises(FoldcamError, match="although input_type is not uint8"):
+        parse_contract(json.dumps({**document(), "frame": [1280, 720]}), "x")
 
 
 def replaced(document: dict, path: str, value: object) -> str:

@@ -122,6 +122,11 @@ def test_estimates_are_compared(tiny_estimator):
         assert [each.output for each in found if not each.good] == [name]
 
 
+def test_sample_images_of_a_model_of_whole_frames_are_frames(contract_with):
+    contract = contract_with(input_type="uint8", frame=(32, 16))
+    assert sample_images(contract, 2, 7).shape == (2, 16, 32, 3)
+
+
 @pytest.mark.parametrize("input_type", ["float32", "uint8"])
 def test_sample_images_are_the_models_and_always_the_same(contract_with, input_type):
     contract = contract_with(input_type=input_type, width=12)

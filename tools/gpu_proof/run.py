@@ -83,6 +83,12 @@ def steps(device: str) -> list[Step]:
             150,
         ),
         Step(
+            "frame",
+            ["-m", "foldcam.benchmarks.studies.frame", "--provider", "DEVICE", "--out",
+             "OUT/frame"],
+            90,
+        ),
+        Step(
             "peers",
             [*foldcam, "bench", "gpu", "--device", "DEVICE", "--peers", *rounds, *small,
              *(size[-2:] if tried else []), "--out", "OUT/peers"],

@@ -260,3 +260,18 @@ def test_a_classifier_is_exported_without_images_and_verified(foldcam, model, cl
     status, _, err = foldcam("bank", "build", "c.onnx", "--images", photos, "--out", "x.bank")
     assert status == 1
     assert "folded already" in err
+
+
+def test_a_model_of_whole_frames_is_exported_and_verified(
+    model, shared_photos, foldcam, working_directory
+):
+    arguments = ("export", f"{model}:make", "--images", shared_photos, "--frame", "64x48")
+    status, out, err = foldcam(*arguments, "--gallery", "--resize", "letterbox", "--json")
+    assert status == 0, err
+    contract = read_contract(working_directory / "model.onnx")
+    assert (contract.frame, contract.input_type) == ((64, 48), "uint8")
+    status, out, err = foldcam("verify", "model.onnx", "--images", shared_photos, "--trust-origin")
+    assert status == 0, err
+    assert re.search(r"input of frames +off by [01] of 255 grey levels", out)
+    for wrong, expected in (("64", 2), ("64x48x3", 2), ("64x0", 1), ("99999x9", 1)):
+        assert foldcam(*arguments[:-1], wrong)[0] == expected

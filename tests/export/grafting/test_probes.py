@@ -105,8 +105,8 @@ def test_float16_holds_the_answers_of_float32(export):
 def test_float16_that_answers_wrongly_is_not_exported(export, monkeypatch, tmp_path):
     made = fold_module.to_float16
 
-    def spoilt(model):
-        half = made(model)
+    def spoilt(model, **options):
+        half = made(model, **options)
         tensor = next(t for t in half.graph.initializer if len(t.dims) == 4)
         values = np.ascontiguousarray(numpy_helper.to_array(tensor)[::-1])
         tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))

@@ -161,7 +161,7 @@ def open_plan(machine, cuda_python, trt, logger, contract_with, make_plan):
 
     def make(plan=None, *, release=(10, 3, 0), rtx=False, cuda_graph=True, cuda=None, **options):
         input_type = options.get("input_type", "float32")
-        contract = contract_with(input_type=input_type)
+        contract = contract_with(input_type=input_type, frame=options.pop("frame", None))
         data = make_plan(**options) if plan is None else plan
         library = SimpleNamespace(module=trt, title="TensorRT 10.3.0", rtx=rtx, release=release)
         memory = CudaMemory(_CudaPython(cuda_python) if cuda is None else cuda)

@@ -12,6 +12,7 @@ import pytest
 from pretended_tensorrt import assert_right, batch
 
 from foldcam.runtime.backends.cuda.pycuda import _PyCuda
+from foldcam.runtime.batch import Batch
 from foldcam.runtime.errors import FoldcamError
 
 PATH = Path("birds.engine")
@@ -95,6 +96,23 @@ def test_uint8_images_are_taken_as_they_are(open_plan, machine):
     assert "copy h2d 576" in machine.calls
     with pytest.raises(FoldcamError, match=r"images are float32 \[1, 3, 8, 8\].*takes uint8"):
         backend.run(batch(1))
+
+
+def test_whole_frames_go_to_the_gpu_as_they_are(open_plan, machine):
+    image = ["UINT8", [-1, 16, 16, 3]]
+    backend = open_plan(input_type="uint8", frame=(16, 16), image=image)
+    given = Batch(backend.contract, 2)
+    frames = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
+    for frame in frames:
+        given.add(frame)
+    found = backend.run(given.images)["embedding"]
+    np.testing.assert_allclose(found, frames.mean((1, 2)) / 255, rtol=1e-5)
+    assert "copy h2d 1536" in machine.calls
+
+
+def test_an_engine_of_other_frames_than_the_contracts_is_refused(open_plan):
+    with pytest.raises(FoldcamError, match=r"uint8 \[N, 8, 8, 3\].*uint8 \[N, 16, 16, 3\]"):
+        open_plan(input_type="uint8", frame=(16, 16))
 
 
 def test_view_of_a_larger_array_is_taken_too(open_plan):
