@@ -278,7 +278,9 @@ def main() -> None:
             ]
             for folder in (walk.workspace, walk.folder / "python"):
                 shutil.rmtree(folder, ignore_errors=True)
-            document = {**provenance(), "short_forms": SHORT, "jobs": known}
+            # Not the command: how this machine reaches packages is its own matter.
+            origin = {key: value for key, value in provenance().items() if key != "command"}
+            document = {**origin, "short_forms": SHORT, "jobs": known}
             log.parent.mkdir(parents=True, exist_ok=True)
             log.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print(f"Written to {out}: log.json, and output.log of each job")
