@@ -292,8 +292,8 @@ def main() -> None:
             for folder in (walk.workspace, walk.folder / "python"):
                 shutil.rmtree(folder, ignore_errors=True)
             words = {long: said for long, (_, said) in SHORT.items()}
-            # Not the command: how this machine reaches packages is its own matter.
-            origin = {key: value for key, value in provenance().items() if key != "command"}
+            # Without its flags: how this machine reaches packages is its own matter.
+            origin = {**provenance(), "command": "python tools/walk_workflows.py"}
             document = {**origin, "short_forms": words, "jobs": known}
             log.parent.mkdir(parents=True, exist_ok=True)
             log.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
