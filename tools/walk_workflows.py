@@ -32,20 +32,33 @@ from foldcam.benchmarks.provenance import provenance
 ROOT = Path(__file__).resolve().parent.parent
 DEVICE = ROOT / "tests" / "pretended_device"
 SECONDS = 1800
+_DRY = "make's dry run in place of lint and tests"
+# Text of a step -> what is executed in its place, and that in words.
 SHORT = {
-    "make check": "make --dry-run check",
-    "make lint": "make --dry-run lint",
-    "make test": "make --dry-run test",
-    "sudo apt-get update && sudo apt-get install --yes": "apt-get --version #",
-    # TensorRT's package asks the driver for its version; the pretended one is there already.
-    "--editable '.[cuda]' tensorrt": "--editable '.[cuda]'",
-    # There is no GPU: ONNX Runtime computes on the processor.
-    "bench gate --device cuda": "bench gate --device cpu",
-    "bench gpu": "bench gpu --device cpu --networks EfficientNet-Lite0 --rows 300 --batches 1 "
-    "--rounds 3 --size 64",
-    # Few rounds and wide margins: other programs use the processor as well.
-    "--graphs graphs/head": "--graphs graphs/head --repeats 6 --rounds 5 --margin 9 "
-    "--absolute-margin 9",
+    "make check": ("make --dry-run check", _DRY),
+    "make lint": ("make --dry-run lint", _DRY),
+    "make test": ("make --dry-run test", _DRY),
+    "sudo apt-get update && sudo apt-get install --yes": (
+        "apt-get --version #",
+        "apt-get's version in place of an installation",
+    ),
+    "--editable '.[cuda]' tensorrt": (
+        "--editable '.[cuda]'",
+        "no TensorRT from an index, whose package asks the driver for its version",
+    ),
+    "bench gate --device cuda": (
+        "bench gate --device cpu",
+        "ONNX Runtime on the processor in place of CUDA",
+    ),
+    "bench gpu": (
+        "bench gpu --device cpu --networks EfficientNet-Lite0 --rows 300 --batches 1 --rounds 3 "
+        "--size 64",
+        "one small network in bench gpu",
+    ),
+    "--graphs graphs/head": (
+        "--graphs graphs/head --repeats 6 --rounds 5 --margin 9 --absolute-margin 9",
+        "few rounds and wide margins in the gate, as other programs use the processor",
+    ),
 }
 USUAL = {
     "github.event_name": "pull_request",
@@ -154,7 +167,7 @@ def run_step(walk: Walk, step: dict[str, Any], base: dict[str, str]) -> str:
     script = walk.filled(step["run"])
     shortened = [long for long in SHORT if long in script]
     for long in shortened:
-        script = script.replace(long, SHORT[long])
+        script = script.replace(long, SHORT[long][0])
     settings = {name: walk.filled(value) for name, value in step.get("env", {}).items()}
     with (walk.folder / "output.log").open("ab") as output:
         output.write(f"\n== {_name(step)}\n{script}\n--\n".encode())
@@ -278,7 +291,10 @@ def main() -> None:
             ]
             for folder in (walk.workspace, walk.folder / "python"):
                 shutil.rmtree(folder, ignore_errors=True)
-            document = {**provenance(), "short_forms": SHORT, "jobs": known}
+            words = {long: said for long, (_, said) in SHORT.items()}
+            # Without its flags: how this machine reaches packages is its own matter.
+            origin = {**provenance(), "command": "python tools/walk_workflows.py"}
+            document = {**origin, "short_forms": words, "jobs": known}
             log.parent.mkdir(parents=True, exist_ok=True)
             log.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print(f"Written to {out}: log.json, and output.log of each job")

@@ -187,7 +187,7 @@ def _scale(render: Callable[[dict[str, Any]], str]) -> Callable[[], str]:
 
 
 def _walk(render: Callable[[Any], str]) -> Callable[[], str]:
-    return _measured(f"gate/{workflows.RESULT}", "python tools/walk_workflows.py", render)
+    return _measured(f"workflows/{workflows.RESULT}", "python tools/walk_workflows.py", render)
 
 
 def _proof(render: Callable[[dict[str, Any]], str]) -> Callable[[], str]:

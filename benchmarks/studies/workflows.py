@@ -41,5 +41,5 @@ def _name(step: Mapping[str, Any]) -> str:
 
 def walk_setting(document: Mapping[str, Any]) -> str:
     """When, of which commit, and what was replaced by what."""
-    short = "; ".join(f"`{long}` by `{brief}`" for long, brief in document["short_forms"].items())
+    short = "; ".join(dict.fromkeys(document["short_forms"].values()))
     return f"{document['date']}, commit {document['commit']}. Short forms: {short}."
