@@ -11,7 +11,7 @@ from typing import Annotated, Literal, get_args
 
 from msgspec import Meta
 
-from foldcam.runtime.system.key import key
+from foldcam.runtime.key import key
 
 Keep = Literal["auto", "newest", "every"]
 Rotation = Literal[0, 90, 180, 270]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from foldcam.runtime.system.key import key
+from foldcam.runtime.key import key
 
 MapsFormat = Literal["npz", "png"]
 

@@ -8,8 +8,8 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any, get_args, get_type_hints
 
 from foldcam.runtime.config.tree import RunConfig
+from foldcam.runtime.key import Key
 from foldcam.runtime.system.documents import plain_type
-from foldcam.runtime.system.key import Key
 
 SECTIONS = {
     "model": "The model, and the library and processor that run it.",

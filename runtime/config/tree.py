@@ -16,9 +16,9 @@ from msgspec import Meta
 
 from foldcam.runtime.drawing.style import Style
 from foldcam.runtime.events.rule import EventRule
+from foldcam.runtime.key import key
 from foldcam.runtime.options import FlowOptions, RegionOptions, ServeOptions, SourceOptions
 from foldcam.runtime.output_options import OutputOptions, RecordingOptions
-from foldcam.runtime.system.key import key
 from foldcam.runtime.system.logs import LogFormat, LogLevel
 
 BackendName = Literal["auto", "tensorrt", "onnxruntime"]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.key import key
 from foldcam.runtime.system.documents import Share
-from foldcam.runtime.system.key import key
 
 Colormap = Literal["turbo", "inferno", "viridis", "jet"]
 COLORMAP_NAMES: tuple[Colormap, ...] = get_args(Colormap)

@@ -8,9 +8,9 @@ from typing import Annotated, Any, cast
 
 from msgspec import Meta
 
+from foldcam.runtime.key import key
 from foldcam.runtime.options import Box
 from foldcam.runtime.system.documents import KeyProblem, Share
-from foldcam.runtime.system.key import key
 
 CONDITIONS = (
     "label", "not_label", "unknown", "similarity_below", "similarity_above", "estimate_below",

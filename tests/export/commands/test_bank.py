@@ -264,8 +264,8 @@ PAIR_KEYS = {
     "heatmaps_compared", "heatmaps_blank", "heatmap_correlation_mean", "heatmap_correlation_p5",
     "heatmap_correlation_worst",
     "heatmap_difference_mean", "heatmap_difference_worst", "heatmaps_vary", "finite", "not_finite",
-    "rows_exist", "bank_intact", "estimate_difference_worst", "contribution_difference_worst",
-    "contrast_difference_worst", "worst_image", "limits",
+    "rows_exist", "bank_intact", "estimate_difference_worst",
+    "contribution_difference_worst", "contrast_difference_worst", "worst_image", "limits",
     "failures", "passed",
 }  # fmt: skip
 
@@ -277,7 +277,8 @@ def test_verify_prints_one_json_document(exported, shared_photos, foldcam):
                              "--json")  # fmt: skip
     assert status == 0
     document = json.loads(out)
-    keys = {"model", "reference", "network_compared", "against", "skipped", "notes"}
+    keys = {"model", "reference", "network_compared", "frame_difference", "against", "skipped",
+            "notes"}  # fmt: skip
     assert set(document) == PAIR_KEYS | keys
     assert [set(pair) for pair in document["against"]] == [PAIR_KEYS, PAIR_KEYS]
     assert document["reference"] == "the network it came from"

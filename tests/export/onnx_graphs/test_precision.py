@@ -25,6 +25,7 @@ from foldcam.export.verification.images import NamedImage
 from foldcam.export.verification.limits import LIMITS
 from foldcam.export.verification.run import verify_model
 from foldcam.runtime.contract.onnx_file import read_contract
+from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
 
 F16, F32 = TensorProto.FLOAT16, TensorProto.FLOAT
@@ -371,25 +372,49 @@ def test_a_float16_file_with_other_weights_fails(constant, half_file, networks, 
     ).passed
 
 
-@pytest.mark.parametrize("measured", [True, False])
-def test_activations_beyond_float16_stay_float32_where_pictures_measured_them(
-    measured, networks, shared_photos, preprocessing, tmp_path, monkeypatch
-):
+@pytest.fixture
+def overflowing(networks):
+    """A network whose activations float16 does not hold."""
     module = networks.make_tiny()
     with torch.no_grad():
         module.trunk.conv.weight *= 1e5
         module.trunk.conv.bias *= 1e5
-    if not measured:
-        monkeypatch.setattr(exporter, "wide_values", lambda *_: (frozenset(), []))
-    out = tmp_path / "m.onnx"
-    loaded = LoadedModel(module, preprocessing, "tinynet:make", "")
-    goal = parse_objective("all-triplets")
-    options = FoldOptions(precision="fp16")
-    made = export_model(loaded, load_dataset(shared_photos), out, goal, options=options)
-    assert any("float16's greatest number" in note for note in made.notes) == measured
-    # On other pictures; verify finds it where nothing was measured.
-    report = verify_model(out, _cut(module, networks), _noise(4))
-    assert report.passed == measured
+    return module
+
+
+@pytest.fixture
+def export_half(overflowing, shared_photos, preprocessing, tmp_path):
+    """Exports that network in float16 to `m.onnx`."""
+
+    def export():
+        loaded = LoadedModel(overflowing, preprocessing, "tinynet:make", "")
+        return export_model(
+            loaded,
+            load_dataset(shared_photos),
+            tmp_path / "m.onnx",
+            parse_objective("all-triplets"),
+            options=FoldOptions(precision="fp16"),
+        )
+
+    return export
+
+
+def test_activations_beyond_float16_stay_float32_where_pictures_measured_them(
+    export_half, overflowing, networks
+):
+    made = export_half()
+    assert any("float16's greatest number" in note for note in made.notes)
+    # On other pictures.
+    assert verify_model(made.path, _cut(overflowing, networks), _noise(4)).passed
+
+
+def test_activations_beyond_float16_that_nobody_measured_are_refused(
+    export_half, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(exporter, "wide_values", lambda *_: (frozenset(), []))
+    with pytest.raises(FoldcamError, match=r"in float16 answers 3 probe pictures wrongly"):
+        export_half()
+    assert not (tmp_path / "m.onnx").exists()
 
 
 def test_a_convolution_with_a_dead_channel_is_float16(hand_built, random_bank):
