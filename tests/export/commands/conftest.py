@@ -23,6 +23,10 @@ def make(seed=0):
 def other():
     return make(1)
 
+def wrapped():
+    from torch import nn
+    return nn.Sequential(make())
+
 def flat():
     from networks import FlattenHead
     module = FlattenHead()

@@ -1,6 +1,6 @@
 """A pretended TensorRT on the pretended GPU.
 
-The pretended network returns values that can be told by hand: the embedding is the mean of
+The pretended network returns values that are easy to compute by hand: the embedding is the mean of
 each channel, the heatmap the red channel's quarters, the neighbors 0, 1, ..., the
 similarities 1, 1/2, ...; of a bank that is an input, the rows that are nearest.
 """

@@ -170,8 +170,8 @@ def test_the_run_ends_with_the_warning(make_probed, wrong_map, photo, runtime, c
     assert done.returncode == 0
     assert "WARNING" in done.stderr
     assert "answers wrongly" in json.loads(done.stdout)["accepted_wrong"]
-    told = runtime("run", model, picture, "--accept-wrong")
-    assert told.stderr.count("WARNING") == 2  # at the start and at the end
+    done = runtime("run", model, picture, "--accept-wrong")
+    assert done.stderr.count("WARNING") == 2  # at the start and at the end
     right = runtime("run", make_probed(), picture, "--json")
     assert right.returncode == 0
     assert json.loads(right.stdout)["accepted_wrong"] is None
