@@ -191,8 +191,8 @@ def export(
     )
     if gallery and options.bank_input:
         raise FoldcamError(
-            "--gallery shows the rows of a bank that stays as it is, and --bank-input makes one "
-            "that changes: leave one of them out."
+            "--gallery shows the rows of a bank that stays as it is, and --bank-input (which "
+            "--query includes) makes one that changes: leave one of them out."
         )
     look = {"size": size, "resize": resize, "color": color, "mean": mean, "std": std}
     check_image_flags(resize, color)

@@ -46,6 +46,8 @@ from foldcam.runtime.contract.tensors import LABELS, ROWS
 from foldcam.runtime.errors import FoldcamError
 
 _INDICES = (BANK_GRAD_INDEX, ROW_LABELS)
+# A user who gave one of them should know the message as theirs.
+_FLAG = "--bank-input (which --query includes)"
 
 
 def with_directions(bank: Bank, model: onnx.ModelProto, storage: StorageOptions) -> Bank:
@@ -61,25 +63,23 @@ def with_directions(bank: Bank, model: onnx.ModelProto, storage: StorageOptions)
             pull them back, or the bank was to be compressed.
     """
     if bank.outcome is not None or len(bank.labels) < 2:
-        raise FoldcamError(
-            "--bank-input needs a bank of at least two labels: leave --bank-input out."
-        )
+        raise FoldcamError(f"{_FLAG} needs a bank of at least two labels: leave both out.")
     if bank.objective != DEFAULT_OBJECTIVE or bank.channel_rule != "all":
         raise FoldcamError(
-            f"--bank-input takes directions from the labels' mean embeddings, as the objective "
+            f"{_FLAG} takes directions from the labels' mean embeddings, as the objective "
             f"{DEFAULT_OBJECTIVE} with all channels, and the bank's is {bank.objective} with "
             f"channels {bank.channel_rule}: build the bank with the defaults."
         )
     obstacle = obstacle_to_own(model)
     if obstacle is not None:
         raise FoldcamError(
-            f"--bank-input: the graph cannot pull directions back through the network's head: "
-            f"{obstacle}; leave --bank-input out."
+            f"{_FLAG}: the graph cannot pull directions back through the network's head: "
+            f"{obstacle}; leave both out."
         )
     small = storage.compression.kind != "none" or storage.precision not in ("auto", "float32")
     if small or storage.search.choice == "lists" or bank.compression != "none":
         raise FoldcamError(
-            "--bank-input holds float32 rows, all searched: leave --compress, --bank-precision "
+            f"{_FLAG} holds float32 rows, all searched: leave --compress, --bank-precision "
             "and --search lists out."
         )
     counts = np.array([run.count for run in bank.labels])

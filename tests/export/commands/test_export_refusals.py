@@ -23,6 +23,8 @@ def test_an_unknown_precision_is_wrong_usage(model, shared_photos, foldcam):
         (("--compress", "rank:0"), "--compress 'rank:0' is not none"),
         (("--compress", "rank:3"), "rank must be below"),
         (("--bank-precision", "int8"), "int8 needs --search lists"),
+        (("--gallery", "--query"), "and --bank-input (which --query includes) makes one"),
+        (("--query", "--compress", "rank:1"), "--bank-input (which --query includes) holds"),
     ],
 )
 def test_storage_that_cannot_be_is_one_sentence(flags, sentence, model, shared_photos, foldcam):
