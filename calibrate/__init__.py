@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from foldcam.runtime.lazy import lazy_names
+from foldcam.runtime.system.lazy import lazy_names
 
 if TYPE_CHECKING:
     from foldcam.calibrate.calibrator import calibrate as calibrate

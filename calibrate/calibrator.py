@@ -29,12 +29,12 @@ from foldcam.calibrate.speed import compare_speed
 from foldcam.calibrate.statistics import Activation, gather
 from foldcam.calibrate.store import Store, key_of, tools
 from foldcam.calibrate.tuning import Choice, best_recipe, choose_steps
-from foldcam.export.device import CPU, Device
 from foldcam.export.grafting.probes import canary_of, write_canary
-from foldcam.runtime.comparison.interleaved import Ratio
-from foldcam.runtime.comparison.verdict import GateLimits, failures_of
+from foldcam.export.onnx_graphs.device import CPU, Device
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import Calibration
+from foldcam.runtime.measurement.comparison.interleaved import Ratio
+from foldcam.runtime.measurement.comparison.verdict import GateLimits, failures_of
 from foldcam.runtime.system.digest import digest_of
 from foldcam.runtime.system.files import sha256_of_file
 

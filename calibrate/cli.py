@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from foldcam.export.commands.options import DeviceText, Json, choice, device_of
-from foldcam.runtime.at_stake import Read, Written, check_outputs, keep_network
-from foldcam.runtime.errors import ExitStatus, FoldcamError
+from foldcam.runtime.contract.at_stake import Read, Written, check_outputs, keep_network
 from foldcam.runtime.system.command import print_json, say
+from foldcam.runtime.system.errors import ExitStatus, FoldcamError
 from foldcam.runtime.system.files import hidden_beside
 from foldcam.runtime.system.text import printable
 
@@ -122,9 +122,9 @@ def calibrate(
     from foldcam.calibrate.report import document
     from foldcam.calibrate.store import Store
     from foldcam.calibrate.thresholds import METHODS
-    from foldcam.export.progress import ProgressBar
-    from foldcam.runtime.comparison.verdict import GateLimits
+    from foldcam.export.commands.progress import ProgressBar
     from foldcam.runtime.contract.schema import PRECISIONS
+    from foldcam.runtime.measurement.comparison.verdict import GateLimits
 
     chosen_target = choice("--target", target, TARGETS)
     chosen_method = None if method == "auto" else choice("--method", method, METHODS)

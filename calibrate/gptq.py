@@ -22,7 +22,7 @@ from foldcam.calibrate.graph import Floats, GraphView, with_outputs
 from foldcam.calibrate.placement import Layer, Placement
 from foldcam.calibrate.qdq import LEVELS, Levels, nearest_levels, weight_scales
 from foldcam.calibrate.session import Images, Runner
-from foldcam.export.device import CPU, Device
+from foldcam.export.onnx_graphs.device import CPU, Device
 from foldcam.runtime.contract.schema import Contract
 
 Progress = Callable[[str, int, int], None]

@@ -11,7 +11,7 @@ import onnx
 from foldcam.calibrate.placement import Placement
 from foldcam.calibrate.qdq import Recipe, quantize
 from foldcam.calibrate.quality import Damage
-from foldcam.runtime.comparison.figures import GateFigures
+from foldcam.runtime.measurement.comparison.figures import GateFigures
 
 Progress = Callable[[str, int, int], None]
 

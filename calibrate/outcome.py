@@ -9,9 +9,9 @@ import onnx
 
 from foldcam.calibrate.ladder import Rung
 from foldcam.calibrate.quality import Gate
-from foldcam.runtime.comparison.figures import Answered, GateFigures, PerImage
-from foldcam.runtime.comparison.interleaved import Ratio
 from foldcam.runtime.contract.schema import Contract
+from foldcam.runtime.measurement.comparison.figures import Answered, GateFigures, PerImage
+from foldcam.runtime.measurement.comparison.interleaved import Ratio
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 import onnx
 
 from foldcam.calibrate.graph import GraphView, is_grafted, name_of
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 Target = Literal["tensorrt", "cpu"]
 TARGETS: tuple[Target, ...] = get_args(Target)

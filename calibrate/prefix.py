@@ -13,7 +13,7 @@ import onnx
 
 from foldcam.calibrate.graph import Batches, with_outputs
 from foldcam.calibrate.session import Images, Runner
-from foldcam.export.device import CPU, Device
+from foldcam.export.onnx_graphs.device import CPU, Device
 from foldcam.export.onnx_graphs.names import names_read
 from foldcam.runtime.contract.schema import IMAGE, Contract
 

@@ -22,7 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 from foldcam.calibrate.graph import GraphView
 from foldcam.calibrate.placement import Layer, Placement, Target
 from foldcam.export.onnx_graphs.names import drop_unused_constants
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 Floats = npt.NDArray[np.float32]
 Levels = npt.NDArray[np.int8]

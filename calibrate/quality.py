@@ -13,11 +13,20 @@ from foldcam.calibrate.prefix import Prefix
 from foldcam.calibrate.selection import Pictures
 from foldcam.calibrate.session import Floats, Images, Outputs, Runner
 from foldcam.export.datasets import Sample
-from foldcam.export.device import CPU, Device
 from foldcam.export.grafting.in_graph import bank_of, stored_bank_of
+from foldcam.export.onnx_graphs.device import CPU, Device
 from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP
 from foldcam.export.verification.formulas import scaled_estimate
-from foldcam.runtime.comparison.figures import (
+from foldcam.runtime.contract.schema import (
+    CONTRIBUTION,
+    EMBEDDING,
+    ESTIMATE,
+    HEATMAP,
+    HEATMAP_LOWER,
+    Contract,
+)
+from foldcam.runtime.images.preprocess import Affine
+from foldcam.runtime.measurement.comparison.figures import (
     Answered,
     GateFigures,
     PerImage,
@@ -28,15 +37,6 @@ from foldcam.runtime.comparison.figures import (
     own_rows,
     same_rows,
 )
-from foldcam.runtime.contract.schema import (
-    CONTRIBUTION,
-    EMBEDDING,
-    ESTIMATE,
-    HEATMAP,
-    HEATMAP_LOWER,
-    Contract,
-)
-from foldcam.runtime.images.preprocess import Affine
 
 Progress = Callable[[int, int], None]
 

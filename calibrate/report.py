@@ -17,7 +17,7 @@ from foldcam.calibrate.outcome import Outcome
 from foldcam.calibrate.quality import Gate
 from foldcam.export.verification.comparison import ImagePair
 from foldcam.export.verification.picture import picture_of
-from foldcam.runtime.comparison.figures import compared_text
+from foldcam.runtime.measurement.comparison.figures import compared_text
 from foldcam.runtime.system.files import atomic_path
 from foldcam.runtime.system.strict_json import finite
 

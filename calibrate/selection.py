@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from foldcam.export.datasets import Sample, SkippedFile, load_dataset
 from foldcam.export.datasets.reading import read_picture
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Affine, Preprocessing
+from foldcam.runtime.system.errors import FoldcamError
 
 FEWEST = 8
 """Images below which neither ranges nor the gate's figures mean anything."""

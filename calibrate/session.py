@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from foldcam.export.device import CPU, Device
+from foldcam.export.onnx_graphs.device import CPU, Device
 from foldcam.runtime.contract.schema import IMAGE, Contract
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 Floats = npt.NDArray[np.float32]
 Images = npt.NDArray[np.uint8]

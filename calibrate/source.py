@@ -18,7 +18,7 @@ from foldcam.export.onnx_graphs.writing import Graft
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.reading import parse_contract
 from foldcam.runtime.contract.schema import METADATA_KEY, Contract
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 
 def read_source(path: Path) -> tuple[onnx.ModelProto, Contract]:

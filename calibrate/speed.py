@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import onnx
 
 from foldcam.calibrate.session import Images, Runner
-from foldcam.runtime.comparison.interleaved import Ratio, ratio_of, seconds_interleaved
 from foldcam.runtime.contract.schema import Contract
+from foldcam.runtime.measurement.comparison.interleaved import Ratio, ratio_of, seconds_interleaved
 
 
 def compare_speed(

@@ -13,10 +13,10 @@ import onnx
 
 from foldcam.calibrate.graph import with_outputs
 from foldcam.calibrate.session import Images, Runner
-from foldcam.export.arrays import load_arrays, save_arrays
-from foldcam.export.device import CPU, Device
+from foldcam.export.banks.arrays import load_arrays, save_arrays
+from foldcam.export.onnx_graphs.device import CPU, Device
 from foldcam.runtime.contract.schema import Contract
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 Progress = Callable[[str, int, int], None]
 

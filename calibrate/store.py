@@ -11,8 +11,8 @@ from typing import Any
 import numpy.typing as npt
 
 from foldcam.calibrate.statistics import Activation, load_statistics, save_statistics
-from foldcam.export.arrays import load_arrays, save_arrays
-from foldcam.export.versions import tool_versions
+from foldcam.export.banks.arrays import load_arrays, save_arrays
+from foldcam.export.grafting.versions import tool_versions
 from foldcam.runtime.system.digest import digest_of
 from foldcam.runtime.system.files import atomic_path
 

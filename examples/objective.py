@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from foldcam import Preprocessing, export_model, training_data, wrap_module, write_image
-from foldcam.export.objectives.directions import Directions, Floats, Integers, Objective
+from foldcam.export.banks.objectives.directions import Directions, Floats, Integers, Objective
 
 
 def nearest_rival(embeddings: Floats, labels: Integers) -> Directions:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from foldcam.runtime.frame_results import FrameResults
+from foldcam.runtime.model.frame_results import FrameResults
 from foldcam.runtime.sinks import Sink
 from foldcam.runtime.sources import Source
 

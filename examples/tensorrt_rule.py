@@ -11,10 +11,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from foldcam.export.check.matchers import Details, Place, places
-from foldcam.export.check.rules import Rule
-from foldcam.export.check.targets import Target
-from foldcam.export.check.view import load_view
+from foldcam.export.verification.check.matchers import Details, Place, places
+from foldcam.export.verification.check.rules import Rule
+from foldcam.export.verification.check.targets import Target
+from foldcam.export.verification.check.view import load_view
 
 
 def long_strides(at: Place) -> Details | None:

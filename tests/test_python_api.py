@@ -89,8 +89,8 @@ def test_the_example_of_the_readme_runs(beside_the_model):
     [
         "foldcam",
         "foldcam.runtime",
-        "foldcam.runtime.model",
-        "foldcam.runtime.result",
+        "foldcam.runtime.model.folded_model",
+        "foldcam.runtime.model.result",
         "foldcam.export",
     ],
 )

@@ -4,8 +4,7 @@
     python tools/architecture.py --check    # exit 1 and name what differs
 
 Packages and rooms and the arrows between them are read from the imports of the sources. A room
-is a folder of a package. Modules that lie in a package itself are its base if they reach none of
-its rooms, its top if no room reaches them, and its middle otherwise.
+is a folder of a package, with the folders in it; a package without folders is a room itself.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("export", "runtime", "calibrate", "benchmarks")
 DOCUMENT = ROOT / "docs" / "architecture.md"
 IMAGES = ROOT / "docs" / "images"
+NOT_INSTALLED = ("benchmarks/studies",)
 _BLOCK = re.compile(r"(<!-- rooms -->\n).*?(<!-- /rooms -->)", re.DOTALL)
 # What the picture of the packages says of each.
 PURPOSE = {
@@ -74,8 +74,7 @@ class Room:
     """Modules that belong together.
 
     Attributes:
-        name: `package/folder`, or `package`, with `(base)`, `(middle)` or `(top)` where the
-            package has folders.
+        name: `package/folder`, or `package`; `package (loose)` for modules beside its folders.
         modules: their dotted names.
     """
 
@@ -91,7 +90,8 @@ class Room:
 def known_edges() -> dict[str, set[str]]:
     """Who imports whom, inside functions and for types too.
 
-    The packages' own `__init__` are left out: they only list public names.
+    The packages' own `__init__` and `__main__` are left out: they only list public names, and
+    call a room.
     """
     graph = grimp.build_graph("foldcam", exclude_type_checking_imports=False, cache_dir=None)
     found = {
@@ -101,7 +101,7 @@ def known_edges() -> dict[str, set[str]]:
         }
         for module in graph.modules
     }
-    left_out = {"foldcam", *PACKAGES}
+    left_out = {"foldcam", *PACKAGES, *(f"{package}.__main__" for package in PACKAGES)}
     return {
         module: found[module] - left_out
         for module in sorted(found)
@@ -110,25 +110,15 @@ def known_edges() -> dict[str, set[str]]:
 
 
 def rooms_of(imports: Mapping[str, set[str]]) -> dict[str, Room]:
-    """The room of every module."""
-    folders = {".".join(module.split(".")[:2]) for module in imports if module.count(".") > 1}
-    graph = nx.DiGraph((a, b) for a, others in imports.items() for b in others)
-    graph.add_nodes_from(imports)
+    """The room of every module; one that lies loose beside rooms is in `package (loose)`."""
+    folders = {tuple(module.split(".")[:2]) for module in imports if module.count(".") > 1}
+    divided = {package for package, _ in folders}
 
     def name_of(module: str) -> str:
         package, second = module.split(".")[:2]
-        if f"{package}.{second}" in folders:
+        if (package, second) in folders:
             return f"{package}/{second}"
-        inner = {folder for folder in folders if folder.startswith(f"{package}.")}
-        if not inner:
-            return package
-
-        def in_rooms(others: set[str]) -> bool:
-            return any(".".join(other.split(".")[:2]) in inner for other in others)
-
-        if not in_rooms(nx.descendants(graph, module)):
-            return f"{package} (base)"
-        return f"{package} ({'middle' if in_rooms(nx.ancestors(graph, module)) else 'top'})"
+        return f"{package} (loose)" if package in divided else package
 
     members: dict[str, list[str]] = defaultdict(list)
     for module in imports:
@@ -171,9 +161,9 @@ def packages_picture(imports: Mapping[str, set[str]]) -> str:
 
 
 def rooms_picture(imports: Mapping[str, set[str]]) -> str:
-    """The rooms of what users run; arrows that follow from others are left out."""
+    """The rooms of what is installed; arrows that follow from others are left out."""
     graph = room_graph(imports)
-    graph.remove_nodes_from([name for name in graph if name.startswith("benchmarks")])
+    graph.remove_nodes_from(NOT_INSTALLED)
     # Rooms that import each other stand in one box.
     joined = nx.condensation(graph)
     label = {number: sorted(joined.nodes[number]["members"]) for number in joined}

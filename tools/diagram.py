@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
-_LETTER, _BOLD, _LINE, _PADDING = 6.9, 7.8, 17.0, 10.0
+_LETTER, _BOLD, _LINE, _PADDING = 6.9, 8.6, 17.0, 10.0
 _GAP, _RISE, _MARGIN = 22.0, 46.0, 16.0
 _SWEEPS = 12
 _COLORS = ("#dbeafe", "#dcfce7", "#fef3c7", "#fce7f3", "#e5e7eb", "#ede9fe")

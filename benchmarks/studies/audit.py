@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.benchmarks import markdown
-from foldcam.benchmarks.bootstrap import bootstrap
-from foldcam.export.audit.audit import labels_to_audit
-from foldcam.export.audit.disagreement import Disagreement, Judges, ranks
-from foldcam.export.audit.neighbors import Integers, Neighbors, find_neighbors
-from foldcam.export.audit.trial import FIRST, PLANTED, listed_rows, plant
-from foldcam.export.bank import Bank
+from foldcam.benchmarks.evaluation import markdown
+from foldcam.benchmarks.evaluation.bootstrap import bootstrap
+from foldcam.export.banks.audit.audit import labels_to_audit
+from foldcam.export.banks.audit.disagreement import Disagreement, Judges, ranks
+from foldcam.export.banks.audit.neighbors import Integers, Neighbors, find_neighbors
+from foldcam.export.banks.audit.trial import FIRST, PLANTED, listed_rows, plant
+from foldcam.export.banks.bank import Bank
 
 Doubles = npt.NDArray[np.float64]
 _ENOUGH = 0.9
@@ -73,7 +73,7 @@ def try_scores(bank: Bank, draws: int, seed: int = 0) -> dict[str, Any]:
         and the share of draws that found nine of ten.
 
     Raises:
-        FoldcamError: as `foldcam.export.audit.audit.audit_bank`.
+        FoldcamError: as `foldcam.export.banks.audit.audit.audit_bank`.
     """
     labels, classes = labels_to_audit(bank)
     neighbors = find_neighbors(bank.embeddings)

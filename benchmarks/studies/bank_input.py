@@ -25,21 +25,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.benchmarks import markdown
-from foldcam.benchmarks.interleaved import interleaved_runs, median_ratio
-from foldcam.benchmarks.provenance import provenance
-from foldcam.export.bank import Bank, label_runs
+from foldcam.benchmarks.evaluation import markdown
+from foldcam.benchmarks.evaluation.interleaved import interleaved_runs, median_ratio
+from foldcam.benchmarks.evaluation.provenance import provenance
+from foldcam.export.banks.bank import Bank, label_runs
 from foldcam.export.grafting.bank_input import bank_beside, with_directions
 from foldcam.export.grafting.fold import FoldOptions, fold
 from foldcam.export.grafting.options import StorageOptions, parse_search
+from foldcam.export.grafting.versions import tool_versions
 from foldcam.export.models.spec import load_model
-from foldcam.export.versions import tool_versions
 from foldcam.runtime.backends import open_backend
-from foldcam.runtime.bank.changing import add_rows
-from foldcam.runtime.bank.live_bank import HASH_BYTES, bank_path
-from foldcam.runtime.bench.facts import machine_facts
+from foldcam.runtime.contract.bank.changing import add_rows
+from foldcam.runtime.contract.bank.live_bank import HASH_BYTES, bank_path
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import Origin
+from foldcam.runtime.measurement.bench.facts import machine_facts
 from foldcam.runtime.system.files import atomic_path
 
 RESULT = "bank-input.json"

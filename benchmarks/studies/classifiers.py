@@ -22,17 +22,17 @@ import onnxruntime
 import torch
 from torch import nn
 
-from foldcam.benchmarks import markdown
-from foldcam.benchmarks.graphs import plain_graph, save_graph
-from foldcam.benchmarks.interleaved import interleaved_runs, median_ratio
-from foldcam.benchmarks.provenance import provenance
-from foldcam.export.classifier_exporter import export_classifier
+from foldcam.benchmarks.evaluation import markdown
+from foldcam.benchmarks.evaluation.graphs import plain_graph, save_graph
+from foldcam.benchmarks.evaluation.interleaved import interleaved_runs, median_ratio
+from foldcam.benchmarks.evaluation.provenance import provenance
+from foldcam.export.exporting.classifier_exporter import export_classifier
 from foldcam.export.grafting.fold import FoldOptions
+from foldcam.export.grafting.versions import tool_versions
 from foldcam.export.models.classifier import classifier_network
 from foldcam.export.models.spec import wrap_module
-from foldcam.export.versions import tool_versions
-from foldcam.runtime.bench.facts import machine_facts
 from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.measurement.bench.facts import machine_facts
 from foldcam.runtime.system.files import atomic_path
 
 RESULT = "classifiers.json"

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from foldcam.benchmarks.cli_support import (
+from foldcam.benchmarks.evaluation.cli_support import (
     BoxesOption,
     DataOption,
     EpochsOption,
@@ -24,9 +24,9 @@ from foldcam.benchmarks.cli_support import (
     network_choice,
     usual_data,
 )
-from foldcam.runtime.at_stake import Read, Written, check_outputs
-from foldcam.runtime.errors import ExitStatus
+from foldcam.runtime.contract.at_stake import Read, Written, check_outputs
 from foldcam.runtime.system.command import print_json, print_text
+from foldcam.runtime.system.errors import ExitStatus
 
 bench = typer.Typer()
 evaluate = typer.Typer()
@@ -79,7 +79,7 @@ def peers(
     """Time, memory and localization of foldcam, Grad-CAM in torch, and other tools."""
     from foldcam.benchmarks.studies.peers.report import plot, text_table
     from foldcam.benchmarks.studies.peers.study import PeersOptions, run_peers
-    from foldcam.export.progress import ProgressBar
+    from foldcam.export.commands.progress import ProgressBar
 
     options = PeersOptions(
         network=network_choice(model, weights, size, epochs, seed),
@@ -138,7 +138,7 @@ def scale(
     """What folding costs as rows, sizes, batches, cameras and images grow, and where it goes."""
     from foldcam.benchmarks.studies.scale.report import plot, text
     from foldcam.benchmarks.studies.scale.study import ScaleOptions, run_scale
-    from foldcam.export.progress import ProgressBar
+    from foldcam.export.commands.progress import ProgressBar
 
     options = ScaleOptions(
         network=network_choice(model, weights, size, epochs, seed),
@@ -179,7 +179,7 @@ def ray(
     from foldcam.benchmarks.studies.ray.report import text_table
     from foldcam.benchmarks.studies.ray.study import RayOptions, run_ray
     from foldcam.export.commands.options import stdout_kept
-    from foldcam.export.progress import ProgressBar
+    from foldcam.export.commands.progress import ProgressBar
 
     counts = workers.split(",")
     if not all(part.isascii() and part.isdigit() and 0 < int(part) < 1000 for part in counts):
@@ -228,7 +228,7 @@ def pipeline(
         run_pipeline_study,
         text_table,
     )
-    from foldcam.export.progress import ProgressBar
+    from foldcam.export.commands.progress import ProgressBar
     from foldcam.runtime.system.files import atomic_path
 
     options = PipelineOptions(
@@ -275,7 +275,7 @@ def int8(
     from foldcam.benchmarks.studies.int8.study import Int8Options, run_int8
     from foldcam.benchmarks.studies.int8.subjects import SUBJECTS
     from foldcam.export.commands.options import choice
-    from foldcam.export.progress import ProgressBar
+    from foldcam.export.commands.progress import ProgressBar
 
     known = tuple(dict.fromkeys(subject.network for subject in SUBJECTS))
     wanted = {choice("--networks", name, known) for name in networks.split(",")}
@@ -313,9 +313,9 @@ def transfer(
 
     from foldcam.benchmarks.studies.transfer.study import run_transfer_study
     from foldcam.export.commands.options import say_notes
+    from foldcam.export.commands.progress import ProgressBar
     from foldcam.export.datasets import load_dataset
-    from foldcam.export.progress import ProgressBar
-    from foldcam.export.training.trainer import TrainingOptions
+    from foldcam.export.models.training.trainer import TrainingOptions
 
     check_outputs([Read("--data", data)], [Written("--out", out)])
     say_notes(load_dataset(data, "all", boxes="truth"))
@@ -361,7 +361,7 @@ def architectures(
         markdown_table,
         run_architectures,
     )
-    from foldcam.export.progress import ProgressBar
+    from foldcam.export.commands.progress import ProgressBar
 
     with ProgressBar() as progress:
         document = run_architectures(out, progress)
@@ -386,10 +386,10 @@ def audit(
     as_json: JsonOption = False,
 ) -> None:
     """Which score finds planted wrong labels in a bank: what `foldcam bank audit` rests on."""
-    from foldcam.benchmarks.localization.report import write_json
-    from foldcam.benchmarks.provenance import provenance
+    from foldcam.benchmarks.evaluation.localization.report import write_json
+    from foldcam.benchmarks.evaluation.provenance import provenance
     from foldcam.benchmarks.studies.audit import page, try_scores
-    from foldcam.export.bank import Bank
+    from foldcam.export.banks.bank import Bank
     from foldcam.runtime.system.files import atomic_path
 
     check_outputs([Read("BANKS", bank) for bank in banks], [Written("--out", out)])

@@ -23,19 +23,19 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.benchmarks import markdown
-from foldcam.benchmarks.gate.subject import standard_subject
-from foldcam.benchmarks.interleaved import Run, interleaved_runs, median_ratio
-from foldcam.benchmarks.provenance import provenance
+from foldcam.benchmarks.cost.gate.subject import standard_subject
+from foldcam.benchmarks.evaluation import markdown
+from foldcam.benchmarks.evaluation.interleaved import Run, interleaved_runs, median_ratio
+from foldcam.benchmarks.evaluation.provenance import provenance
 from foldcam.export.grafting.refold import fold_file, stored_options
 from foldcam.export.grafting.unfold import unfold
+from foldcam.export.grafting.versions import tool_versions
 from foldcam.export.onnx_graphs.message import load_message
-from foldcam.export.versions import tool_versions
 from foldcam.runtime.backends import PROVIDERS, Provider
-from foldcam.runtime.bench.facts import machine_facts
-from foldcam.runtime.bench.loops import synthetic_frames
 from foldcam.runtime.contract.onnx_file import read_contract
-from foldcam.runtime.model import FoldedModel
+from foldcam.runtime.measurement.bench.facts import machine_facts
+from foldcam.runtime.measurement.bench.loops import synthetic_frames
+from foldcam.runtime.model.folded_model import FoldedModel
 from foldcam.runtime.system.files import atomic_path
 
 # The last falls into no equal parts at 224 x 224: no camera's, but the most that it can cost.

@@ -20,18 +20,18 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from foldcam.benchmarks.gate.baseline import Baseline
-from foldcam.benchmarks.gate.engines import with_engines
-from foldcam.benchmarks.gate.measure import opened
-from foldcam.benchmarks.gate.run import GateOptions, gate_document, measure_subject
-from foldcam.benchmarks.gate.subject import FOLDED, Subject
-from foldcam.benchmarks.graphs import save_graph
-from foldcam.benchmarks.interleaved import interleaved_runs
-from foldcam.benchmarks.localization.report import write_json
-from foldcam.benchmarks.provenance import provenance
+from foldcam.benchmarks.cost.gate.baseline import Baseline
+from foldcam.benchmarks.cost.gate.engines import with_engines
+from foldcam.benchmarks.cost.gate.measure import opened
+from foldcam.benchmarks.cost.gate.run import GateOptions, gate_document, measure_subject
+from foldcam.benchmarks.cost.gate.subject import FOLDED, Subject
+from foldcam.benchmarks.evaluation.graphs import save_graph
+from foldcam.benchmarks.evaluation.interleaved import interleaved_runs
+from foldcam.benchmarks.evaluation.localization.report import write_json
+from foldcam.benchmarks.evaluation.provenance import provenance
 from foldcam.export.onnx_graphs.message import load_message
 from foldcam.runtime.contract.schema import IMAGE, SIMILARITY
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 RESULT = "proof.json"
 RATIO, WALL_RATIO = "folded_over_plain", "folded_over_plain_wall"

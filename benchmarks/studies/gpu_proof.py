@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from foldcam.benchmarks import markdown
+from foldcam.benchmarks.evaluation import markdown
 
 NOTHING = "*Not run: no GPU has been available.*"
 

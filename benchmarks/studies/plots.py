@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from foldcam.benchmarks.figure import source_of
+from foldcam.benchmarks.evaluation.figure import source_of
 from foldcam.runtime.system.files import sha256_of_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +36,7 @@ def _scale(document: Mapping[str, Any], path: Path, source: str) -> None:
 
 
 def _latency(document: Mapping[str, Any], path: Path, source: str) -> None:
-    from foldcam.benchmarks.latency.report import plot
+    from foldcam.benchmarks.cost.latency.report import plot
 
     plot(document, path, source)
 

@@ -16,11 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from foldcam.benchmarks import markdown
-from foldcam.benchmarks.houses import report as houses
-from foldcam.benchmarks.latency import report as latency
-from foldcam.benchmarks.localization.report import markdown_differences, markdown_table
-from foldcam.benchmarks.overhead import report as overhead
+from foldcam.benchmarks.cost.latency import report as latency
+from foldcam.benchmarks.cost.overhead import report as overhead
+from foldcam.benchmarks.evaluation import markdown
+from foldcam.benchmarks.evaluation.houses import report as houses
+from foldcam.benchmarks.evaluation.localization.report import markdown_differences, markdown_table
 from foldcam.benchmarks.studies import (
     audit,
     bank_input,

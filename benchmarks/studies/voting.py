@@ -20,15 +20,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.benchmarks import markdown
-from foldcam.benchmarks.localization.report import write_json
+from foldcam.benchmarks.evaluation import markdown
+from foldcam.benchmarks.evaluation.localization.report import write_json
 from foldcam.export.datasets import load_dataset
 from foldcam.export.datasets.reading import read_picture
-from foldcam.export.versions import tool_versions
+from foldcam.export.grafting.versions import tool_versions
 from foldcam.runtime.images.preprocess import Image
-from foldcam.runtime.model import FoldedModel
-from foldcam.runtime.result import Result
-from foldcam.runtime.voting.ballot import MARGIN, Ballot
+from foldcam.runtime.model.folded_model import FoldedModel
+from foldcam.runtime.model.result import Result
+from foldcam.runtime.pipeline.voting.ballot import MARGIN, Ballot
 
 FRAMES, RATE = 60, 15.0
 WINDOWS = (0.5, 1.0, 2.0, 3.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from foldcam.export.bank import Bank
+from foldcam.export.banks.bank import Bank
 from foldcam.runtime.contract.schema import Contract
 
 ALIKE = 0.999

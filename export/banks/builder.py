@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.export.bank import Bank, BankOutcome, label_runs
+from foldcam.export.banks.bank import Bank, BankOutcome, label_runs
 from foldcam.export.banks.embedding_pass import EmbeddingPass, embed, forget
 from foldcam.export.banks.grad_weights import (
     ChannelRule,
@@ -21,6 +21,9 @@ from foldcam.export.banks.grad_weights import (
 from foldcam.export.banks.head_trial import HeadTrial
 from foldcam.export.banks.kept_pictures import KeptPictures
 from foldcam.export.banks.numbers import unit_rows
+from foldcam.export.banks.objectives.blocks import directions_in_blocks
+from foldcam.export.banks.objectives.directions import Directions, Objective
+from foldcam.export.banks.objectives.kernel import KernelObjective
 from foldcam.export.banks.steps import (
     StageProgress,
     data_hash,
@@ -33,12 +36,9 @@ from foldcam.export.banks.steps import (
 from foldcam.export.datasets import Sample, SkippedFile
 from foldcam.export.datasets.reading import clipped_notes, same_pictures
 from foldcam.export.networks.cut import Activations, Network
-from foldcam.export.objectives.blocks import directions_in_blocks
-from foldcam.export.objectives.directions import Directions, Objective
-from foldcam.export.objectives.kernel import KernelObjective
 from foldcam.runtime.contract.schema import GradWeightsRule
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.errors import FoldcamError
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]

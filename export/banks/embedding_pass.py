@@ -21,8 +21,8 @@ from foldcam.export.banks.numbers import check_finite
 from foldcam.export.datasets import Sample, SkippedFile
 from foldcam.export.datasets.reading import open_picture
 from foldcam.export.networks.cut import Activations, Network
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import atomic_path
 from foldcam.runtime.system.strict_json import parse_json
 

@@ -21,8 +21,8 @@ from foldcam.export.banks.kept_pictures import KeptPictures
 from foldcam.export.banks.numbers import check_finite
 from foldcam.export.datasets import Sample
 from foldcam.export.networks.cut import Activations, CutPoints, Network
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.errors import FoldcamError
 
 Doubles = npt.NDArray[np.float64]
 

@@ -13,7 +13,7 @@ import torch
 from foldcam.export.banks.numbers import named
 from foldcam.export.datasets import Sample
 from foldcam.export.networks.cut import Activations, Network
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 Floats = npt.NDArray[np.float32]
 ChannelRule = Literal["all", "positive"]

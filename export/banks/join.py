@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from foldcam.export.bank import Bank
-from foldcam.export.bank_source import needed_source
+from foldcam.export.banks.bank import Bank
+from foldcam.export.banks.bank_source import needed_source
 from foldcam.export.banks.rows import rows_of, stacked, with_data_hash
 from foldcam.export.banks.update import rederived
 from foldcam.export.datasets.labels import twins
 from foldcam.export.networks.cut import Network
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 
 @dataclass(frozen=True)

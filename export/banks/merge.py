@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.export.bank import Bank, BankOutcome
-from foldcam.export.bank_source import BankSource
+from foldcam.export.banks.bank import Bank, BankOutcome
+from foldcam.export.banks.bank_source import BankSource
 from foldcam.export.banks.embedding_pass import EmbeddingPass
 from foldcam.export.banks.numbers import unit_rows
+from foldcam.export.banks.objectives.kernel import KernelObjective
 from foldcam.export.banks.steps import data_hash, hash_rows, values_of
 from foldcam.export.datasets import Dataset, Sample
-from foldcam.export.objectives.kernel import KernelObjective
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]

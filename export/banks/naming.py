@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
-from foldcam.export.picture_names import plain_name
+from foldcam.export.datasets.picture_names import plain_name
 from foldcam.runtime.system.text import quantity
 
 _CROP = re.compile(r"#-?\d+,-?\d+,\d+,\d+\Z")

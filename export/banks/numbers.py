@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from foldcam.export.datasets import Sample
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 _NAMED = 5
 

@@ -9,8 +9,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.export.bank import Bank
-from foldcam.runtime.errors import FoldcamError
+from foldcam.export.banks.bank import Bank
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import atomic_path
 from foldcam.runtime.system.text import printable, shorten
 

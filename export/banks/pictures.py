@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 
-from foldcam.export.bank import Bank
+from foldcam.export.banks.bank import Bank
 from foldcam.export.datasets import Dataset, Sample
 from foldcam.export.datasets.reading import open_picture
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.system.errors import FoldcamError
 
 
 class RowPictures:

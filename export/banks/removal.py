@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from foldcam.export.bank import Bank
+from foldcam.export.banks.bank import Bank
 from foldcam.export.banks.rows import file_hashes, rows_of, with_data_hash
 from foldcam.export.banks.selection import Selection
 from foldcam.export.banks.update import rederived
 from foldcam.export.datasets.reading import PHOTOGRAPH_DIGITS
 from foldcam.export.networks.cut import Network
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 _ALIKE = 0.995
 """Cosine from which a row that stays is named as perhaps the same picture, coded again."""

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.export.bank import Bank, BankOutcome, label_runs
+from foldcam.export.banks.bank import Bank, BankOutcome, label_runs
 from foldcam.export.banks.steps import data_hash
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]

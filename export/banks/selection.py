@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from foldcam.export.bank import Bank
+from foldcam.export.banks.bank import Bank
 from foldcam.export.banks.naming import likely_meant, names_matching
 from foldcam.export.banks.rows import held_hashes
 from foldcam.export.datasets.reading import PHOTOGRAPH_DIGITS, picture_hash
 from foldcam.export.datasets.samples import Box
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import sha256_of_file
 
 _CROP = re.compile(r"-?\d+,-?\d+,\d+,\d+")

@@ -12,11 +12,11 @@ import numpy.typing as npt
 from foldcam.export.banks.embedding_pass import EmbeddingPass, batches
 from foldcam.export.banks.feature_cache import FeatureCache
 from foldcam.export.banks.grad_weights import pull_back
+from foldcam.export.banks.objectives.kernel import KernelObjective
 from foldcam.export.datasets import Sample
 from foldcam.export.networks.cut import Network
-from foldcam.export.objectives.kernel import KernelObjective
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.errors import FoldcamError
 
 Floats = npt.NDArray[np.float32]
 Hashes = npt.NDArray[np.uint8]

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from foldcam.export.bank import Bank, label_runs
-from foldcam.export.bank_source import BankSource, needed_source
 from foldcam.export.banks.alike import alike_notes
+from foldcam.export.banks.bank import Bank, label_runs
+from foldcam.export.banks.bank_source import BankSource, needed_source
 from foldcam.export.banks.builder import remarks
 from foldcam.export.banks.embedding_pass import embed, forget
 from foldcam.export.banks.grad_weights import (
@@ -29,15 +29,15 @@ from foldcam.export.banks.merge import (
     merge_rows,
     merged_source,
 )
+from foldcam.export.banks.objectives.directions import Directions, parse_objective
+from foldcam.export.banks.objectives.kernel import KernelObjective
 from foldcam.export.banks.rows import held_hashes, mixed_mean
 from foldcam.export.banks.steps import StageProgress, second_pass, stage_of
 from foldcam.export.datasets import Dataset, Sample, SkippedFile
 from foldcam.export.datasets.labels import twins
 from foldcam.export.networks.cut import Activations, Network
-from foldcam.export.objectives.directions import Directions, parse_objective
-from foldcam.export.objectives.kernel import KernelObjective
-from foldcam.export.onnx_networks.prepare import noise
-from foldcam.runtime.errors import FoldcamError
+from foldcam.export.networks.onnx_networks.prepare import noise
+from foldcam.runtime.system.errors import FoldcamError
 
 _PROBE_IMAGES = 8
 

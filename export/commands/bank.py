@@ -46,12 +46,12 @@ from foldcam.export.commands.options import (
     training_data,
 )
 from foldcam.export.commands.probes import probes
-from foldcam.runtime.at_stake import Read, Written, check_outputs, network_file
+from foldcam.runtime.contract.at_stake import Read, Written, check_outputs, network_file
 
 if TYPE_CHECKING:
-    from foldcam.export.objectives.directions import Objective
-    from foldcam.export.objectives.kernel import KernelObjective
-    from foldcam.export.scale_out.engine import BankOnRay
+    from foldcam.export.banks.objectives.directions import Objective
+    from foldcam.export.banks.objectives.kernel import KernelObjective
+    from foldcam.export.exporting.scale_out.engine import BankOnRay
 
 app = typer.Typer(no_args_is_help=True)
 group = typer.Typer(no_args_is_help=True)
@@ -148,9 +148,9 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Build a bank. After an interruption the same command goes on where it stopped."""
-    from foldcam.export.bank_files import build_bank_file
     from foldcam.export.banks.grad_weights import CHANNEL_RULES
-    from foldcam.export.progress import ProgressBar
+    from foldcam.export.commands.progress import ProgressBar
+    from foldcam.export.exporting.bank_files import build_bank_file
 
     rule = choice("--channels", channels, CHANNEL_RULES)
     own = grad_weights_of(grad_weights)
@@ -247,12 +247,12 @@ def _build_on_ray(
     seed: int,
     **same: Any,
 ) -> BankOnRay:
+    from foldcam.export.commands.progress import ProgressBar
     from foldcam.export.datasets import handle_singletons
-    from foldcam.export.device import CPU
+    from foldcam.export.exporting.scale_out.engine import SHARD_ROWS, build_bank_file_on_ray
+    from foldcam.export.exporting.scale_out.sources import load_sharded, sharded
     from foldcam.export.grafting.options import parse_compression
-    from foldcam.export.progress import ProgressBar
-    from foldcam.export.scale_out.engine import SHARD_ROWS, build_bank_file_on_ray
-    from foldcam.export.scale_out.sources import load_sharded, sharded
+    from foldcam.export.onnx_graphs.device import CPU
 
     policy = singletons_of(singletons)
     rows = shard_rows or SHARD_ROWS
@@ -301,11 +301,11 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Add images of new or known labels to a bank, without embedding the old ones again."""
-    from foldcam.export.bank import Bank
-    from foldcam.export.bank_files import add_to_bank_file
+    from foldcam.export.banks.bank import Bank
+    from foldcam.export.commands.progress import ProgressBar
     from foldcam.export.datasets import load_dataset
+    from foldcam.export.exporting.bank_files import add_to_bank_file
     from foldcam.export.models.spec import load_model
-    from foldcam.export.progress import ProgressBar
 
     chosen = split_of(split)
     policy = singletons_of(singletons)

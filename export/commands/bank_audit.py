@@ -9,10 +9,10 @@ import typer
 
 from foldcam.export.commands.bank_life import BankFile
 from foldcam.export.commands.options import Json, check_page_flag, data_document, say_notes
-from foldcam.runtime.at_stake import Read, Written, check_outputs
+from foldcam.runtime.contract.at_stake import Read, Written, check_outputs
 
 if TYPE_CHECKING:
-    from foldcam.export.audit.audit import Audit
+    from foldcam.export.banks.audit.audit import Audit
 
 _SHOWN = 10
 
@@ -40,12 +40,12 @@ def audit(
     as_json: Json = False,
 ) -> None:
     """Look for wrong labels, near-duplicates across labels, mixed labels and lonely rows."""
-    from foldcam.export.audit.audit import audit_bank
-    from foldcam.export.audit.page import write_page
-    from foldcam.export.bank import Bank
+    from foldcam.export.banks.audit.audit import audit_bank
+    from foldcam.export.banks.audit.page import write_page
+    from foldcam.export.banks.bank import Bank
     from foldcam.export.banks.pictures import RowPictures
+    from foldcam.export.commands.progress import ProgressBar
     from foldcam.export.datasets import load_dataset
-    from foldcam.export.progress import ProgressBar
     from foldcam.runtime.system.command import print_json
 
     check_page_flag("--out", out)
@@ -73,7 +73,7 @@ def audit(
 
 
 def _print(found: Audit, document: dict[str, Any]) -> None:
-    from foldcam.export.audit.audit import trial_text
+    from foldcam.export.banks.audit.audit import trial_text
     from foldcam.runtime.system.command import print_text
     from foldcam.runtime.system.text import printable
 

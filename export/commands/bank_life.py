@@ -19,11 +19,11 @@ from foldcam.export.commands.options import (
     device_of,
     stdout_kept,
 )
-from foldcam.runtime.at_stake import Read, Written, check_outputs, network_file
-from foldcam.runtime.errors import ExitStatus
+from foldcam.runtime.contract.at_stake import Read, Written, check_outputs, network_file
+from foldcam.runtime.system.errors import ExitStatus
 
 if TYPE_CHECKING:
-    from foldcam.export.bank import Bank
+    from foldcam.export.banks.bank import Bank
     from foldcam.export.networks.cut import Network
 
 OwnModel = Annotated[
@@ -51,9 +51,9 @@ def merge(
     as_json: Json = False,
 ) -> None:
     """Merge banks of one network; an image that is in several banks is taken once."""
-    from foldcam.export.bank import Bank
-    from foldcam.export.bank_files import check_out
+    from foldcam.export.banks.bank import Bank
     from foldcam.export.banks.join import merge_banks
+    from foldcam.export.exporting.bank_files import check_out
 
     if len(banks) < 2:
         raise typer.BadParameter("Merging needs two banks or more.")
@@ -108,10 +108,10 @@ def remove(
     as_json: Json = False,
 ) -> None:
     """Take images out of a bank, and report what is provably gone and what is not."""
-    from foldcam.export.bank import Bank
-    from foldcam.export.bank_files import check_out
+    from foldcam.export.banks.bank import Bank
     from foldcam.export.banks.removal import remove_from_bank
     from foldcam.export.banks.selection import selection_of
+    from foldcam.export.exporting.bank_files import check_out
     from foldcam.runtime.system.command import print_json
     from foldcam.runtime.system.files import atomic_path
 
@@ -162,7 +162,7 @@ def stats(
     as_json: Json = False,
 ) -> None:
     """Say what is in a bank, and draw it."""
-    from foldcam.export.bank import Bank
+    from foldcam.export.banks.bank import Bank
 
     check_outputs([Read("BANK", bank)], [Written("--map", map_to)])
     held = Bank.load(bank)
@@ -187,7 +187,7 @@ def _network(
     """The network that made a bank, if it is named."""
     if model is None:
         return None
-    from foldcam.export.bank_files import network_of_bank
+    from foldcam.export.exporting.bank_files import network_of_bank
     from foldcam.export.models.spec import load_model
 
     return network_of_bank(bank, load_model(model, weights, output, device_of(device)))
@@ -196,7 +196,7 @@ def _network(
 def _lines(path: Path | None) -> list[str]:
     if path is None:
         return []
-    from foldcam.runtime.errors import FoldcamError
+    from foldcam.runtime.system.errors import FoldcamError
     from foldcam.runtime.system.files import refuse_special
 
     refuse_special(path)

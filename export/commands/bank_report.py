@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 from foldcam.runtime.system.command import print_json
 
 if TYPE_CHECKING:
-    from foldcam.export.bank import Bank
+    from foldcam.export.banks.bank import Bank
 
 _MOST_LABELS = 20
 
 
 def print_bank(path: Path, bank: Bank, extra: dict[str, Any], as_json: bool) -> None:
     """What is in a bank, and what happened to it; `extra` is added to the JSON document."""
-    from foldcam.export.bank_files import bank_summary
+    from foldcam.export.exporting.bank_files import bank_summary
     from foldcam.runtime.system.text import number_text, printable, shorten
 
     summary = bank_summary(bank)

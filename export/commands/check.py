@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from foldcam.runtime.errors import ExitStatus, FoldcamError
 from foldcam.runtime.system.command import print_json, print_text
+from foldcam.runtime.system.errors import ExitStatus, FoldcamError
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -37,9 +37,9 @@ def check(
     ] = False,
 ) -> None:
     """Check on the workstation whether a device's TensorRT will read a model."""
-    from foldcam.export.check.checker import check_model
-    from foldcam.export.check.report import report_text
-    from foldcam.export.check.targets import find_targets
+    from foldcam.export.verification.check.checker import check_model
+    from foldcam.export.verification.check.report import report_text
+    from foldcam.export.verification.check.targets import find_targets
 
     try:
         targets = find_targets(target)

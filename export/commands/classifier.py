@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.command import print_json
+from foldcam.runtime.system.errors import FoldcamError
 
 if TYPE_CHECKING:
-    from foldcam.export.classifier_exporter import ClassifierReport
+    from foldcam.export.exporting.classifier_exporter import ClassifierReport
 
 _SHOWN = 5
 

@@ -54,8 +54,14 @@ from foldcam.export.commands.options import (
     storage_of,
     training_data,
 )
-from foldcam.runtime.at_stake import Read, Written, check_outputs, keep_network, network_file
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.contract.at_stake import (
+    Read,
+    Written,
+    check_outputs,
+    keep_network,
+    network_file,
+)
+from foldcam.runtime.system.errors import FoldcamError
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -163,15 +169,15 @@ def export(
 ) -> None:
     """Fold a network and its training images, or a classifier, into one ONNX file."""
     from foldcam.export.banks.grad_weights import CHANNEL_RULES
-    from foldcam.export.classifier_exporter import export_classifier
+    from foldcam.export.commands.progress import ProgressBar
     from foldcam.export.datasets import load_dataset
-    from foldcam.export.exporter import HEAD_RULES, export_model
+    from foldcam.export.exporting.classifier_exporter import export_classifier
+    from foldcam.export.exporting.exporter import HEAD_RULES, export_model
+    from foldcam.export.exporting.threshold import choose_threshold
     from foldcam.export.grafting.fold import FoldOptions
-    from foldcam.export.progress import ProgressBar
-    from foldcam.export.threshold import choose_threshold
-    from foldcam.runtime.bank.live_bank import bank_path
+    from foldcam.runtime.contract.bank.live_bank import bank_path
+    from foldcam.runtime.contract.gallery.gallery import gallery_path
     from foldcam.runtime.contract.schema import INPUT_TYPES, PRECISIONS
-    from foldcam.runtime.gallery.gallery import gallery_path
 
     rule = choice("--channels", channels, CHANNEL_RULES)
     own = grad_weights_of(grad_weights)

@@ -10,10 +10,10 @@ from foldcam.export.commands.options import data_document
 from foldcam.runtime.system.command import print_json
 
 if TYPE_CHECKING:
-    from foldcam.export.bank import Bank
+    from foldcam.export.banks.bank import Bank
     from foldcam.export.datasets import Dataset
-    from foldcam.export.exporter import ExportReport
-    from foldcam.export.threshold import ThresholdReport
+    from foldcam.export.exporting.exporter import ExportReport
+    from foldcam.export.exporting.threshold import ThresholdReport
     from foldcam.runtime.contract.schema import Contract
 
 
@@ -41,8 +41,8 @@ def report_export(
         chosen: the rule for unknown images, where one was asked for.
         as_json: whether as one JSON document.
     """
-    from foldcam.export.exporter import skipped_lines
-    from foldcam.runtime.bank.live_bank import bank_path
+    from foldcam.export.exporting.exporter import skipped_lines
+    from foldcam.runtime.contract.bank.live_bank import bank_path
     from foldcam.runtime.contract.explanation import explanation_text
     from foldcam.runtime.system.text import number_text
 

@@ -18,7 +18,7 @@ from foldcam.export.commands.options import (
     heatmap_size_of,
     storage_of,
 )
-from foldcam.runtime.at_stake import Read, Written, check_outputs, keep_network
+from foldcam.runtime.contract.at_stake import Read, Written, check_outputs, keep_network
 from foldcam.runtime.system.command import print_json
 
 app = typer.Typer(no_args_is_help=True)
@@ -127,11 +127,11 @@ def fold(
     as_json: Json = False,
 ) -> None:
     """Fold a bank into a network, or swap the bank of a folded model; needs no torch for that."""
-    from foldcam.export.bank import Bank
+    from foldcam.export.banks.bank import Bank
     from foldcam.export.grafting.frame import frame_notes
     from foldcam.export.grafting.refold import fold_file, stored_options
+    from foldcam.runtime.contract.gallery.gallery import stale_gallery
     from foldcam.runtime.contract.schema import BASELINES, INPUT_TYPES
-    from foldcam.runtime.gallery.gallery import stale_gallery
 
     check_outputs([Read("NETWORK", network), Read("--bank", bank)], [Written("--out", out)])
     keep_network("--out", out)

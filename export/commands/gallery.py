@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from foldcam.export.commands.options import BatchSize, Json, say_notes, split_of
-from foldcam.runtime.at_stake import Read, Written, check_outputs
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.contract.at_stake import Read, Written, check_outputs
 from foldcam.runtime.system.command import print_json
+from foldcam.runtime.system.errors import FoldcamError
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -55,12 +55,12 @@ def gallery(
     """
     from dataclasses import asdict
 
-    from foldcam.export.bank import Bank
+    from foldcam.export.banks.bank import Bank
+    from foldcam.export.commands.progress import ProgressBar
     from foldcam.export.datasets import SPLITS, load_dataset
-    from foldcam.export.gallery import make_gallery
-    from foldcam.export.progress import ProgressBar
+    from foldcam.export.exporting.gallery import make_gallery
+    from foldcam.runtime.contract.gallery.gallery import SUFFIX, gallery_path
     from foldcam.runtime.contract.onnx_file import read_contract
-    from foldcam.runtime.gallery.gallery import SUFFIX, gallery_path
 
     path = out or gallery_path(model)
     if path.suffix != SUFFIX:

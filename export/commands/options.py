@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 if TYPE_CHECKING:
+    from foldcam.export.banks.objectives.directions import Objective
+    from foldcam.export.banks.objectives.kernel import KernelObjective
     from foldcam.export.datasets import Dataset, SingletonPolicy
     from foldcam.export.datasets import Split as SplitName
-    from foldcam.export.device import Device
+    from foldcam.export.exporting.scale_out.sources import ShardedData
     from foldcam.export.grafting.fold import HeatmapSize
     from foldcam.export.grafting.options import StorageOptions
     from foldcam.export.models.spec import LoadedModel
-    from foldcam.export.objectives.directions import Objective
-    from foldcam.export.objectives.kernel import KernelObjective
-    from foldcam.export.scale_out.sources import ShardedData
+    from foldcam.export.onnx_graphs.device import Device
     from foldcam.runtime.contract.schema import Baseline, GradWeightsRule
     from foldcam.runtime.images.preprocess import Preprocessing
 
@@ -273,7 +273,7 @@ def device_of(text: str) -> Device:
     Raises:
         FoldcamError: the GPU is asked for and cannot be had.
     """
-    from foldcam.export.device import DEVICE_CHOICES, choose_device
+    from foldcam.export.onnx_graphs.device import DEVICE_CHOICES, choose_device
 
     device = choose_device(choice("--device", text, DEVICE_CHOICES))
     if device.note:
@@ -321,8 +321,8 @@ def goal_of(
     Raises:
         FoldcamError: no such objective.
     """
-    from foldcam.export.objectives.directions import DEFAULT_OBJECTIVE, parse_objective
-    from foldcam.export.objectives.kernel import DEFAULT_KERNEL, parse_kernel
+    from foldcam.export.banks.objectives.directions import DEFAULT_OBJECTIVE, parse_objective
+    from foldcam.export.banks.objectives.kernel import DEFAULT_KERNEL, parse_kernel
 
     if log and not continuous:
         raise typer.BadParameter("--log needs --continuous.")
@@ -383,7 +383,7 @@ def local_images(text: str) -> Path:
         FoldcamError: it is a URL, or files that only the Ray engine reads.
     """
     from foldcam.export.datasets import URL
-    from foldcam.runtime.errors import FoldcamError
+    from foldcam.runtime.system.errors import FoldcamError
 
     if URL.match(text) or text.endswith(".tar"):
         raise FoldcamError(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from foldcam.export.commands.options import Json
-from foldcam.runtime.at_stake import keep_network
+from foldcam.runtime.contract.at_stake import keep_network
 from foldcam.runtime.system.command import print_json
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from foldcam.export.commands.options import DeviceText, Json, choice, device_of, split_of
-from foldcam.runtime.at_stake import Read, Written, check_outputs
+from foldcam.runtime.contract.at_stake import Read, Written, check_outputs
 from foldcam.runtime.system.command import print_json, print_text
 
 app = typer.Typer(no_args_is_help=True)
@@ -63,11 +63,11 @@ def threshold(
     `runtime run` then answers `unknown` instead of the nearest label. The file says for how many
     known and unknown images the threshold was chosen, and what share of them it accepts.
     """
+    from foldcam.export.banks.unknown.images import any_images
     from foldcam.export.commands.options import say_notes
+    from foldcam.export.commands.progress import ProgressBar
     from foldcam.export.datasets import load_dataset
-    from foldcam.export.progress import ProgressBar
-    from foldcam.export.threshold import choose_threshold
-    from foldcam.export.unknown.images import any_images
+    from foldcam.export.exporting.threshold import choose_threshold
     from foldcam.runtime.contract.unknown import SCORES, Score
 
     check_outputs([Read("--images", images), Read("--unknown", unknown)], [Written("--out", out)])

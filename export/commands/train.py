@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from foldcam.export.commands.options import choice
-from foldcam.runtime.at_stake import Read, Written, check_outputs, network_file
+from foldcam.runtime.contract.at_stake import Read, Written, check_outputs, network_file
 from foldcam.runtime.system.command import print_json
 
 app = typer.Typer(no_args_is_help=True)
@@ -130,12 +130,12 @@ def train(
     from contextlib import redirect_stdout
 
     from foldcam.export.commands.options import data_document, say_notes, split_of
+    from foldcam.export.commands.progress import ProgressBar
     from foldcam.export.datasets import load_dataset
     from foldcam.export.models.spec import load_model, with_overrides
-    from foldcam.export.progress import ProgressBar
-    from foldcam.export.training.report import held_out_recall, recall_text
-    from foldcam.export.training.trainer import TrainingOptions
-    from foldcam.export.training.trainer import train as fine_tune
+    from foldcam.export.models.training.report import held_out_recall, recall_text
+    from foldcam.export.models.training.trainer import TrainingOptions
+    from foldcam.export.models.training.trainer import train as fine_tune
 
     check_outputs(
         [

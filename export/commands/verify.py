@@ -26,9 +26,9 @@ from foldcam.export.commands.options import (
     split_of,
     stdout_kept,
 )
-from foldcam.runtime.at_stake import Read, Written, check_outputs, network_file
-from foldcam.runtime.errors import ExitStatus
+from foldcam.runtime.contract.at_stake import Read, Written, check_outputs, network_file
 from foldcam.runtime.system.command import print_json
+from foldcam.runtime.system.errors import ExitStatus
 from foldcam.runtime.system.text import printable
 
 if TYPE_CHECKING:
@@ -89,9 +89,9 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Compare folded models with the network that they came from; status 3 if one is off."""
-    from foldcam.export.device import DEVICE_CHOICES
+    from foldcam.export.commands.progress import ProgressBar
     from foldcam.export.models.named import is_folded_file
-    from foldcam.export.progress import ProgressBar
+    from foldcam.export.onnx_graphs.device import DEVICE_CHOICES
     from foldcam.export.verification.images import ImagesToVerify, images_of, noise_images, spread
     from foldcam.export.verification.run import verify_model as compare
     from foldcam.runtime.contract.onnx_file import read_contract
@@ -199,7 +199,7 @@ def _print(report: VerifyReport, *, noise: bool, picture: Path | None, classifie
 
 
 def _print_pair(pair: PairReport, *, own_bank: bool, classifier: bool) -> None:
-    from foldcam.runtime.comparison.figures import compared_text
+    from foldcam.runtime.measurement.comparison.figures import compared_text
 
     bank = "" if own_bank else ", compared with its own bank"
     print(f"{pair.name} ({pair.precision}, {pair.library}{bank})")

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from foldcam.export.datasets import Sample
 from foldcam.export.datasets.reading import Picture, read_picture
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.model import FoldedModel
-from foldcam.runtime.result import Result
+from foldcam.runtime.model.folded_model import FoldedModel
+from foldcam.runtime.model.result import Result
+from foldcam.runtime.system.errors import FoldcamError
 
 _BATCH = 8
 

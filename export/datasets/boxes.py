@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from foldcam.export.datasets.samples import Box
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 _KINDS: tuple[tuple[str, str, str, str], ...] = (
     ("x", "y", "w", "h"),

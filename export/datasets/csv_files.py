@@ -13,8 +13,8 @@ from foldcam.export.datasets.boxes import BOX_COLUMNS, USED, BoxColumns, box_col
 from foldcam.export.datasets.samples import Part, Reading, Sample
 from foldcam.export.datasets.splits import KNOWN, part_named
 from foldcam.export.datasets.values import value_of
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.files import IMAGE_SUFFIXES
+from foldcam.runtime.system.errors import FoldcamError
 
 BoxMeaning = Literal["crop", "truth"]
 URL = re.compile(r"[a-z][a-z0-9+.-]+(::[a-z][a-z0-9+.-]+)*://", re.IGNORECASE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from foldcam.export.datasets.samples import Box, Part, Reading, Sample
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import refuse_special
 
 _PARTS: dict[str, Part] = {"1": "train", "0": "test"}

@@ -8,8 +8,8 @@ from pathlib import Path
 from foldcam.export.datasets.left_out import NO_CLASS
 from foldcam.export.datasets.samples import Part, Reading, Sample, SkippedFile
 from foldcam.export.datasets.splits import part_named
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.listing import LeftOut, sort_out
+from foldcam.runtime.system.errors import FoldcamError
 
 
 @dataclass

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from foldcam.export.datasets.samples import Box, Sample, crop_text
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.files import decode_image, image_bytes
 from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.system.errors import FoldcamError
 
 PHOTOGRAPH_DIGITS = 32
 """Hexadecimal digits of a picture's hash that all crops of one file have in common."""

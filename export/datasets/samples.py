@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-from foldcam.export.picture_names import plain_name
+from foldcam.export.datasets.picture_names import plain_name
 
 Part = Literal["train", "valid", "test"]
 Split = Literal["train", "valid", "test", "all"]

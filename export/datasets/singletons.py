@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Literal, get_args
 
 from foldcam.export.datasets.samples import Sample
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 SingletonPolicy = Literal["refuse", "keep", "drop"]
 SINGLETON_POLICIES: tuple[SingletonPolicy, ...] = get_args(SingletonPolicy)

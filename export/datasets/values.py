@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 _LARGEST = 3.4e38
 

@@ -17,7 +17,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from foldcam.export.bank import Bank
+from foldcam.export.banks.bank import Bank
+from foldcam.export.banks.objectives.directions import (
+    DEFAULT_OBJECTIVE,
+    class_sums,
+    triplets_of_sums,
+)
 from foldcam.export.grafting.contrast import ROW_LABELS
 from foldcam.export.grafting.in_graph import (
     BANK_EMBEDDINGS,
@@ -30,10 +35,9 @@ from foldcam.export.grafting.in_graph import (
 from foldcam.export.grafting.options import StorageOptions
 from foldcam.export.grafting.own import obstacle_to_own
 from foldcam.export.grafting.search import SIMILARITIES
-from foldcam.export.objectives.directions import DEFAULT_OBJECTIVE, class_sums, triplets_of_sums
 from foldcam.export.onnx_graphs.embedding_model import BATCH
 from foldcam.export.onnx_graphs.writing import PREFIX, Graft
-from foldcam.runtime.bank.live_bank import bank_path
+from foldcam.runtime.contract.bank.live_bank import bank_path
 from foldcam.runtime.contract.bank_storage import BankStorage
 from foldcam.runtime.contract.schema import (
     BANK_DIRECTION,
@@ -43,7 +47,7 @@ from foldcam.runtime.contract.schema import (
     Contract,
 )
 from foldcam.runtime.contract.tensors import LABELS, ROWS
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 _INDICES = (BANK_GRAD_INDEX, ROW_LABELS)
 # A user who gave one of them should know the message as theirs.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 
-from foldcam.export.bank import Bank
+from foldcam.export.banks.bank import Bank
 from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP, marked_summands
 from foldcam.export.onnx_graphs.values import rename
 from foldcam.runtime.contract.schema import (
@@ -21,8 +21,8 @@ from foldcam.runtime.contract.schema import (
     SIMILARITY,
     SummandKind,
 )
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.errors import FoldcamError
 
 _OUTPUTS = (
     HEATMAP,

@@ -22,7 +22,7 @@ from foldcam.export.onnx_graphs.session import GraphSession
 from foldcam.export.onnx_graphs.values import Flow
 from foldcam.export.onnx_graphs.writing import PREFIX, Graft
 from foldcam.runtime.contract.schema import IMAGE, GradWeightsRule, SummandKind
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 Floats = npt.NDArray[np.float32]
 

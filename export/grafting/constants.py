@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.export.bank import Bank
+from foldcam.export.banks.bank import Bank
+from foldcam.export.banks.low_rank import factors, row_scales
 from foldcam.export.grafting.in_graph import (
     BANK_CENTROIDS,
     BANK_CODE_SCALES,
@@ -33,7 +34,6 @@ from foldcam.export.grafting.options import (
 )
 from foldcam.export.grafting.packed_codes import pack
 from foldcam.export.grafting.prototypes import with_prototypes
-from foldcam.export.low_rank import factors, row_scales
 from foldcam.runtime.contract.bank_storage import BankStorage
 
 Array = npt.NDArray[Any]

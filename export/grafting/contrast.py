@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto
 
-from foldcam.export.bank import Bank
+from foldcam.export.banks.bank import Bank
 from foldcam.export.grafting.in_graph import StoredBank
 from foldcam.export.grafting.search import BELOW_ALL, SIMILARITIES
 from foldcam.export.onnx_graphs.writing import PREFIX, Graft
 from foldcam.runtime.contract.schema import RUNNER_UP, RUNNER_UP_SIMILARITY
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 ROW_LABELS = PREFIX + "row_labels"
 """`int32 [rows]`: the number of each row's label."""

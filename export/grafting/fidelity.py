@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.export.bank import Bank
+from foldcam.export.banks.bank import Bank
 from foldcam.export.grafting.in_graph import StoredBank
-from foldcam.runtime.comparison.figures import cosines
+from foldcam.runtime.measurement.comparison.figures import cosines
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]

@@ -33,7 +33,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from foldcam.export.bank import Bank
+from foldcam.export.banks.bank import Bank
 from foldcam.export.grafting.bank_input import (
     directions_stored,
     graft_query,
@@ -89,8 +89,8 @@ from foldcam.runtime.contract.schema import (
     SummandKind,
 )
 from foldcam.runtime.contract.tensors import expected_tensors
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import MAX_SIDE, Preprocessing
+from foldcam.runtime.system.errors import FoldcamError
 
 _log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from foldcam.export.bank import Bank
+from foldcam.export.banks.bank import Bank
 from foldcam.export.grafting.class_rows import class_rows
 from foldcam.export.grafting.fold import (
     FoldOptions,
@@ -56,8 +56,8 @@ from foldcam.runtime.contract.schema import (
     LabelRun,
     Origin,
 )
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.errors import FoldcamError
 
 OBJECTIVE = "class-scores"
 """What the directions of a classifier come from."""

@@ -12,7 +12,7 @@ import onnx
 
 from foldcam.export.grafting.frame import take_out_frame
 from foldcam.export.onnx_graphs.message import load_message
-from foldcam.runtime.bank.live_bank import bank_path
+from foldcam.runtime.contract.bank.live_bank import bank_path
 from foldcam.runtime.contract.onnx_file import read_contract
 
 

@@ -17,12 +17,12 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from foldcam.export.bank import Bank, BankOutcome
+from foldcam.export.banks.bank import Bank, BankOutcome
 from foldcam.export.grafting.packed_codes import PackedRows, unpack, words_per_row
 from foldcam.export.onnx_graphs.writing import PREFIX
 from foldcam.runtime.contract.bank_storage import BankStorage
 from foldcam.runtime.contract.schema import BANK_EMBEDDING, Contract
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]

@@ -14,14 +14,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from foldcam.export.banks.unknown.label_space import label_space
+from foldcam.export.banks.unknown.rows import Rows
 from foldcam.export.onnx_graphs.embedding_model import BATCH, opset_of
 from foldcam.export.onnx_graphs.writing import PREFIX, Graft
-from foldcam.export.unknown.label_space import label_space
-from foldcam.export.unknown.rows import Rows
 from foldcam.runtime.contract.reading import parse_contract
 from foldcam.runtime.contract.schema import EMBEDDING, KNOWN_SCORE, METADATA_KEY
 from foldcam.runtime.contract.unknown import UnknownRule
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 _KNOWN = PREFIX + "known_"
 _UNIT = PREFIX + "unit_embedding"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from foldcam.runtime.contract.bank_storage import Precision
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 SearchChoice = Literal["auto", "exhaustive", "lists"]
 PrecisionChoice = Literal["auto", "float32", "float16", "int8"]

@@ -14,7 +14,7 @@ from foldcam.export.onnx_graphs.normalization import find_normalization
 from foldcam.export.onnx_graphs.precision import name_made
 from foldcam.export.onnx_graphs.writing import PREFIX, Graft
 from foldcam.runtime.contract.schema import EMBEDDING, GradWeightsRule, SummandKind
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 if TYPE_CHECKING:
     # Folding needs no torch.

@@ -15,10 +15,7 @@ from foldcam.export.grafting.fold import FoldOptions
 from foldcam.export.onnx_graphs.message import load_message
 from foldcam.export.onnx_graphs.precision import is_float16
 from foldcam.export.onnx_graphs.session import plain_session
-from foldcam.runtime.bank.live_bank import LiveBank
-from foldcam.runtime.canary.answers import answer_of, number
-from foldcam.runtime.canary.asking import ask, probe
-from foldcam.runtime.canary.verdict import judge, map_agreements
+from foldcam.runtime.contract.bank.live_bank import LiveBank
 from foldcam.runtime.contract.canary import Canary, ProbeAnswer, ProbePrecision
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.reading import parse_contract
@@ -30,7 +27,10 @@ from foldcam.runtime.contract.schema import (
     QUERY,
     Contract,
 )
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.engine.canary.answers import answer_of, number
+from foldcam.runtime.engine.canary.asking import ask, probe
+from foldcam.runtime.engine.canary.verdict import judge, map_agreements
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import atomic_path
 
 Array = npt.NDArray[Any]

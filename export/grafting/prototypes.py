@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.export.bank import Bank, label_runs
+from foldcam.export.banks.bank import Bank, label_runs
+from foldcam.export.banks.low_rank import factors
 from foldcam.export.banks.numbers import unit_rows
 from foldcam.export.grafting.options import Compression
-from foldcam.export.low_rank import factors
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 Floats = npt.NDArray[np.float32]
 

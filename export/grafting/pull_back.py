@@ -13,17 +13,17 @@ from math import prod
 
 import onnx
 
-from foldcam.export.adjoints.rows import Row, sizes_at
-from foldcam.export.adjoints.rules import rule_of
-from foldcam.export.adjoints.step import Step
-from foldcam.export.adjoints.tape import BATCH_SIZE, ObstacleError, Tape
+from foldcam.export.onnx_graphs.adjoints.rows import Row, sizes_at
+from foldcam.export.onnx_graphs.adjoints.rules import rule_of
+from foldcam.export.onnx_graphs.adjoints.step import Step
+from foldcam.export.onnx_graphs.adjoints.tape import BATCH_SIZE, ObstacleError, Tape
 from foldcam.export.onnx_graphs.embedding_model import opset_of
 from foldcam.export.onnx_graphs.normalization import scales_of
 from foldcam.export.onnx_graphs.precision import name_made
 from foldcam.export.onnx_graphs.value_sizes import inferred_in_batch
 from foldcam.export.onnx_graphs.values import Flow
 from foldcam.export.onnx_graphs.writing import Graft
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 
 def graft_pull_back(

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import onnx
 
-from foldcam.export.bank import Bank
-from foldcam.export.bank_source import BankSource, needed_source
+from foldcam.export.banks.bank import Bank
+from foldcam.export.banks.bank_source import BankSource, needed_source
+from foldcam.export.banks.unknown.rows import Rows
 from foldcam.export.grafting.bank_input import bank_beside, with_directions
 from foldcam.export.grafting.fold import FoldOptions, fold
 from foldcam.export.grafting.known_score import with_rule
 from foldcam.export.grafting.options import StorageOptions, parse_compression
 from foldcam.export.grafting.probes import probed
 from foldcam.export.grafting.unfold import network_of
+from foldcam.export.grafting.versions import tool_versions
 from foldcam.export.networks.feature_map import UnknownLayerError
 from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP, marked_network
 from foldcam.export.onnx_graphs.message import load_message
-from foldcam.export.unknown.rows import Rows
-from foldcam.export.versions import tool_versions
 from foldcam.runtime.contract.onnx_file import read_contract, read_header
 from foldcam.runtime.contract.schema import (
     CONTRAST,
@@ -29,7 +29,7 @@ from foldcam.runtime.contract.schema import (
     Contract,
 )
 from foldcam.runtime.contract.unknown import UnknownRule
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import atomic_path
 
 # What takes part in folding, as opposed to exporting the network.

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto
 
-from foldcam.export.bank import BankOutcome
+from foldcam.export.banks.bank import BankOutcome
 from foldcam.export.grafting.in_graph import (
     BANK_GRAD_BASIS,
     BANK_GRAD_INDEX,

@@ -9,8 +9,8 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper
 
-from foldcam.export.bank import Bank
-from foldcam.export.bank_source import BankSource
+from foldcam.export.banks.bank import Bank
+from foldcam.export.banks.bank_source import BankSource
 from foldcam.export.grafting.frame import without_frame
 from foldcam.export.grafting.in_graph import bank_of
 from foldcam.export.onnx_graphs.embedding_model import (
@@ -21,7 +21,7 @@ from foldcam.export.onnx_graphs.embedding_model import (
 )
 from foldcam.export.onnx_graphs.writing import PREFIX
 from foldcam.runtime.contract.schema import EMBEDDING, IMAGE, Contract
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ import onnx
 
 from foldcam.export.models.spec import LoadedModel
 from foldcam.export.networks.cut import Network
+from foldcam.export.networks.onnx_networks.questions import OutputChoiceError, offer
 from foldcam.export.networks.outputs import OutputsError
 from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP
 from foldcam.export.onnx_graphs.file import OnnxFile, ending_at
 from foldcam.export.onnx_graphs.scores import add_scores, find_logits
-from foldcam.export.onnx_networks.questions import OutputChoiceError, offer
 from foldcam.runtime.contract.schema import EMBEDDING, ScoreKind
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ def classifier_network(
             is normalised; or as `LoadedModel.network`.
     """
     # ONNX Runtime is loaded only where it is needed.
-    from foldcam.export.onnx_networks.cut import OnnxNetwork
-    from foldcam.export.onnx_networks.summand_network import SummandNetwork, with_summands
+    from foldcam.export.networks.onnx_networks.cut import OnnxNetwork
+    from foldcam.export.networks.onnx_networks.summand_network import SummandNetwork, with_summands
 
     image_size = size or (loaded.preprocessing.height, loaded.preprocessing.width)
     file = loaded.source if isinstance(loaded.source, OnnxFile) else None

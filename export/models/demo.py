@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.errors import FoldcamError
 
 # Its authors normalise pixels as `(x - 127) / 128`.
 PREPROCESSING = Preprocessing(mean=(127 / 255,) * 3, std=(128 / 255,) * 3)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foldcam.export.device import CPU, Device
 from foldcam.export.networks.feature_map import UnknownLayerError
+from foldcam.export.onnx_graphs.device import CPU, Device
 from foldcam.runtime.contract.onnx_file import read_header
 from foldcam.runtime.contract.schema import METADATA_KEY, Contract
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.text import printable
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from foldcam.export.models.program_graph import refuse_document
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import refuse_special
 
 _PLAIN_ENTRY = re.compile(

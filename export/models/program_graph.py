@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from foldcam.export.models.program_operators import is_allowed
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.text import printable, shorten
 
 _SYMBOL = re.compile(r"Symbol\('[suz]\d+'((, )(positive|nonnegative|integer)=(True|False))*\)")

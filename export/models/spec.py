@@ -11,7 +11,6 @@ from typing import Any
 
 from torch import nn
 
-from foldcam.export.device import CPU, Device
 from foldcam.export.models.pixel_range import check_unit_range
 from foldcam.export.models.program_file import load_program
 from foldcam.export.models.trained_file import (
@@ -21,13 +20,14 @@ from foldcam.export.models.trained_file import (
 )
 from foldcam.export.models.weights import load_weights
 from foldcam.export.networks.cut import Network
+from foldcam.export.networks.onnx_networks.input import image_input
+from foldcam.export.networks.onnx_networks.questions import OutputChoiceError
 from foldcam.export.networks.torch_cut import TorchNetwork
+from foldcam.export.onnx_graphs.device import CPU, Device
 from foldcam.export.onnx_graphs.file import OnnxFile, read_onnx
 from foldcam.export.onnx_graphs.own_normalization import BYTE_STD, own_normalization
-from foldcam.export.onnx_networks.input import image_input
-from foldcam.export.onnx_networks.questions import OutputChoiceError
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.user_code import is_mistake
 
 
@@ -122,7 +122,7 @@ class LoadedModel:
             network, searched = self._searched(layer, size)
             # A layer further ahead was asked for: what is summed behind it is something else.
             if network.layer == searched:
-                from foldcam.export.onnx_networks.summand_network import with_summands
+                from foldcam.export.networks.onnx_networks.summand_network import with_summands
 
                 network = with_summands(network, self.device)
         network.notes = (*self.notes, *network.notes)
@@ -150,7 +150,7 @@ class LoadedModel:
         own = (self.preprocessing.height, self.preprocessing.width)
         if isinstance(self.source, OnnxFile):
             # ONNX Runtime is loaded only where it is needed.
-            from foldcam.export.onnx_networks.opening import open_onnx
+            from foldcam.export.networks.onnx_networks.opening import open_onnx
 
             return open_onnx(self.source, size or own, layer, exact, self.device)
         return TorchNetwork(self.source, size or own, layer, self.output, device=self.device)
@@ -275,7 +275,7 @@ def _onnx(path: Path, output: str | None) -> LoadedModel:
     try:
         size = image_input(file.model.graph).size
     except OutputChoiceError as question:
-        from foldcam.export.onnx_networks.opening import answered
+        from foldcam.export.networks.onnx_networks.opening import answered
 
         raise answered(question, file, (preprocessing.height, preprocessing.width)) from None
     if size is not None:

@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from foldcam.export.models.projected import ProjectedNetwork
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
 from foldcam.runtime.system.documents import Natural, Versioned, read_document
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import atomic_path, refuse_special
 from foldcam.runtime.system.strict_json import parse_json
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import refuse_special
 
 # Where training scripts keep the weights beside their optimizer's state.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 # Of the greatest value: blocked sums of different batches differ by far less.
 _TOLERANCE = 1e-3

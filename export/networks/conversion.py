@@ -20,7 +20,7 @@ from foldcam.export.onnx_graphs.opset17 import to_opset_17
 from foldcam.export.onnx_graphs.rewrites import global_pools, sizes_of
 from foldcam.export.onnx_graphs.values import rename
 from foldcam.runtime.contract.schema import EMBEDDING, IMAGE
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 # In front of the names of the ends until no value inside can have the same.
 _PENDING = "foldcam.end."

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from foldcam.runtime.contract.explanation import FEW_CELLS
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 
 class UnknownLayerError(FoldcamError):

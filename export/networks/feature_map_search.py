@@ -25,7 +25,7 @@ from foldcam.export.networks.graph_search import (
     module_path,
     module_paths,
 )
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 # Operators that only rearrange their input's numbers.
 _VIEWS = {

@@ -9,7 +9,7 @@ from torch import fx, nn
 from torch.nn.utils import parametrize
 
 from foldcam.export.networks.outputs import unwrapped
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 
 def inference_module(module: nn.Module) -> nn.Module:

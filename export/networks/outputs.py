@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from foldcam.export.networks.input_advice import advice
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 WRAPPED = "wrapped_network"
 """Attribute of `EmbeddingOnly` under which the network itself is found."""

@@ -9,11 +9,11 @@ import onnx
 import torch
 from torch import fx, nn
 
-from foldcam.export.device import CPU, Device, full_float32
 from foldcam.export.networks.conversion import to_onnx
 from foldcam.export.networks.cut import CutPoints, Network
 from foldcam.export.networks.held_scales import hold_scales
 from foldcam.export.networks.traced_graph import context_of, moved, subgraph, trace_module
+from foldcam.export.onnx_graphs.device import CPU, Device, full_float32
 from foldcam.export.onnx_graphs.embedding_model import mark_network
 
 

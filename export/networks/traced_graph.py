@@ -28,7 +28,7 @@ from foldcam.export.networks.head_end import judge_normalization
 from foldcam.export.networks.inference_module import inference_module, tidy_graph
 from foldcam.export.networks.map_view import add_map, lead_through_map
 from foldcam.export.networks.outputs import embedding_only
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 _log = logging.getLogger(__name__)
 

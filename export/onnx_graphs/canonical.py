@@ -14,7 +14,7 @@ import onnx
 from onnx import numpy_helper
 
 from foldcam.export.onnx_graphs.values import graphs, inputs_of, place_of
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 # Of a sparse constant, written out: no network has one that is larger.
 _MOST_NUMBERS = 1 << 28

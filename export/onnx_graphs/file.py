@@ -17,7 +17,7 @@ from foldcam.export.onnx_graphs.canonical import canonical
 from foldcam.export.onnx_graphs.message import load_message
 from foldcam.export.onnx_graphs.values import graphs, inputs_of, place_of, prune
 from foldcam.runtime.contract.schema import METADATA_KEY
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 _QUANTIZED = {
     "QuantizeLinear",

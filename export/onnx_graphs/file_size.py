@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 # One protocol-buffer message; weights in files beside it would be no drop-in model.
 MAX_FILE_BYTES = (1 << 31) - 1

@@ -17,7 +17,7 @@ from onnx import TensorProto
 from foldcam.export.onnx_graphs.value_sizes import check_value_sizes, inferred
 from foldcam.runtime.contract.external_data import External, ExternalDataError, checked_places
 from foldcam.runtime.contract.onnx_file import read_header
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 # A protocol buffer holds no more; half a megabyte is left for foldcam's own nodes.
 MOST_BYTES = (1 << 31) - (1 << 19)

@@ -11,7 +11,7 @@ import onnx.version_converter
 from foldcam.export.onnx_graphs.embedding_model import OLDEST_OPSET, opset_of
 from foldcam.export.onnx_graphs.session import GraphSession, reason
 from foldcam.export.onnx_graphs.values import prune
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 
 def in_opset(model: onnx.ModelProto, opset: int, images: np.ndarray) -> onnx.ModelProto:

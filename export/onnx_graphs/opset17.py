@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 
 from foldcam.export.onnx_graphs.embedding_model import opset_of
 from foldcam.export.onnx_graphs.names import drop_unused_constants, subgraphs
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 _REDUCTIONS = {
     "ReduceL1",

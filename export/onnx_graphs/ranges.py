@@ -7,7 +7,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from foldcam.export.device import CPU, Device
+from foldcam.export.onnx_graphs.device import CPU, Device
 from foldcam.export.onnx_graphs.float32_steps import FLOAT16_MAX
 from foldcam.export.onnx_graphs.session import GraphSession
 from foldcam.export.onnx_graphs.types import value_types

@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 from foldcam.export.onnx_graphs.embedding_model import opset_of
 from foldcam.export.onnx_graphs.session import Array, constant_of
 from foldcam.export.onnx_graphs.values import PREPARED, inputs_of, place_of, prune
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 _END = np.iinfo(np.int64).max
 _NO_TENSORS = {

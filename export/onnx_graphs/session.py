@@ -11,9 +11,9 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from foldcam.export.device import CPU, Device
+from foldcam.export.onnx_graphs.device import CPU, Device
 from foldcam.export.onnx_graphs.values import inputs_of, place_of
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 Array = npt.NDArray[Any]
 _FATAL = 4

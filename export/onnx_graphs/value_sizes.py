@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from foldcam.export.onnx_graphs.values import graphs
 from foldcam.runtime.contract.onnx_sizes import most_bytes, too_large
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.text import printable, shorten
 
 # Larger constants say nothing about shapes, and would be copied.

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from foldcam.export.bank import Bank
+from foldcam.export.banks.bank import Bank
 from foldcam.export.grafting.bank_input import to_constants
 from foldcam.export.grafting.checks import takes_uint8
 from foldcam.export.grafting.in_graph import bank_of, is_intact, stored_bank_of
@@ -22,7 +22,7 @@ from foldcam.export.onnx_graphs.scores import find_logits, scores_of
 from foldcam.export.verification.formulas import NetworkValues, scaled_estimate
 from foldcam.export.verification.limits import Precision, precision_of
 from foldcam.runtime.backends import Backend, open_backend
-from foldcam.runtime.bank.live_bank import bank_path
+from foldcam.runtime.contract.bank.live_bank import bank_path
 from foldcam.runtime.contract.schema import (
     CONTRAST,
     CONTRIBUTION,
@@ -36,8 +36,8 @@ from foldcam.runtime.contract.schema import (
     SIMILARITY,
     Contract,
 )
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.model_input import ModelInput
+from foldcam.runtime.model.model_input import ModelInput
+from foldcam.runtime.system.errors import FoldcamError
 
 if TYPE_CHECKING:
     from foldcam.export.networks.cut import Network
@@ -272,9 +272,9 @@ class UnfoldedSource:
                 "The model computes grad-weights at each image, and its network takes uint8 "
                 "images by itself: name the MODEL that it came from to compare them."
             )
+        from foldcam.export.networks.onnx_networks.cut import OnnxNetwork
+        from foldcam.export.networks.onnx_networks.summand_network import with_summands
         from foldcam.export.onnx_graphs.file import OnnxFile, ending_at
-        from foldcam.export.onnx_networks.cut import OnnxNetwork
-        from foldcam.export.onnx_networks.summand_network import with_summands
 
         if self._network is None:
             file = OnnxFile(Path("network.onnx"), self._model, EMBEDDING)

@@ -12,14 +12,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.export.bank import Bank
+from foldcam.export.banks.bank import Bank
 from foldcam.export.verification.compared import Answers
 from foldcam.export.verification.formulas import Expected
 from foldcam.export.verification.limits import Limits, Precision
 from foldcam.export.verification.pair_report import PairReport, failures_of
-from foldcam.runtime.comparison.figures import agreement, cosines, map_correlations, same_rows
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.measurement.comparison.figures import (
+    agreement,
+    cosines,
+    map_correlations,
+    same_rows,
+)
 
 Floats = npt.NDArray[np.float32]
 

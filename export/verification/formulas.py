@@ -27,9 +27,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.export.bank import Bank, BankOutcome
+from foldcam.export.banks.bank import Bank, BankOutcome
+from foldcam.export.banks.objectives.kernel import kernel_estimates
 from foldcam.export.grafting.in_graph import StoredBank
-from foldcam.export.objectives.kernel import kernel_estimates
 from foldcam.runtime.contract.schema import CONTRAST, CONTRIBUTION, Contract
 
 Floats = npt.NDArray[np.float32]

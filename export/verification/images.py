@@ -13,9 +13,9 @@ from foldcam.export.datasets.folders import tree_of
 from foldcam.export.datasets.left_out import summary
 from foldcam.export.datasets.reading import read_picture
 from foldcam.runtime.contract.schema import Contract
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.files import IMAGE_SUFFIXES
 from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.system.errors import FoldcamError
 
 _NOISE_IMAGES = 16
 

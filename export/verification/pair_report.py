@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from foldcam.export.verification.limits import Limits, Precision
-from foldcam.runtime.comparison.figures import Agreement
+from foldcam.runtime.measurement.comparison.figures import Agreement
 
 
 @dataclass(frozen=True)

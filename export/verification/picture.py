@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from foldcam.export.verification.comparison import ImagePair
 from foldcam.export.verification.run import VerifyReport
-from foldcam.runtime.drawing.overlay import heatmap_on_frame, overlay, overlay_both
-from foldcam.runtime.drawing.text import draw_caption
 from foldcam.runtime.images.preprocess import Affine, Image
+from foldcam.runtime.model.drawing.overlay import heatmap_on_frame, overlay, overlay_both
+from foldcam.runtime.model.drawing.text import draw_caption
 
 _PANEL = 280
 _GAP = 6

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.export.bank import Bank
+from foldcam.export.banks.bank import Bank
 from foldcam.export.datasets import SkippedFile
 from foldcam.export.verification.compared import (
     ComparedModel,
@@ -26,8 +26,8 @@ from foldcam.export.verification.frame_input import MOST_LEVELS, FrameInput
 from foldcam.export.verification.images import ImagesToVerify, NamedImage
 from foldcam.export.verification.limits import LIMITS
 from foldcam.export.verification.pair_report import PairReport
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.model_input import ModelInput
+from foldcam.runtime.model.model_input import ModelInput
+from foldcam.runtime.system.errors import FoldcamError
 
 if TYPE_CHECKING:
     from foldcam.export.networks.cut import Network

@@ -14,9 +14,9 @@ from foldcam.runtime.backends.interface import Provider as Provider
 from foldcam.runtime.backends.interface import Resident as Resident
 from foldcam.runtime.backends.interface import TakesBank as TakesBank
 from foldcam.runtime.backends.interface import dtype_of as dtype_of
-from foldcam.runtime.bank.bank_file import read_bank
-from foldcam.runtime.bank.live_bank import LiveBank, bank_path
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.contract.bank.bank_file import read_bank
+from foldcam.runtime.contract.bank.live_bank import LiveBank, bank_path
+from foldcam.runtime.system.errors import FoldcamError
 
 if TYPE_CHECKING:
     from foldcam.runtime.engine.progress import BuildLine
@@ -73,7 +73,7 @@ def open_backend(
             )
         from foldcam.runtime.backends.choice import is_engine
         from foldcam.runtime.backends.kserve.backend import KServeBackend
-        from foldcam.runtime.canary.check import checked
+        from foldcam.runtime.engine.canary.check import checked
 
         if is_engine(path):
             raise FoldcamError(f"{path} is an engine, and --server needs the .onnx that is served.")

@@ -7,9 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foldcam.runtime.canary.check import checked
 from foldcam.runtime.engine import ENGINE_SUFFIXES
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.engine.canary.check import checked
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.text import printable
 
 if TYPE_CHECKING:

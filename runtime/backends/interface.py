@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.runtime.bank.live_bank import LiveBank
+from foldcam.runtime.contract.bank.live_bank import LiveBank
 from foldcam.runtime.contract.schema import Contract
 
 Provider = Literal["auto", "cpu", "cuda", "tensorrt", "rtx"]

@@ -14,12 +14,12 @@ from foldcam.runtime.backends.ort_providers import CPU, CUDA, TENSORRT, Choice, 
 from foldcam.runtime.contract.onnx_file import read_contract, read_header
 from foldcam.runtime.contract.schema import IMAGE, QUERY, Contract
 from foldcam.runtime.contract.tensors import check_tensors, expected_tensors
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.text import printable, shorten
 
 if TYPE_CHECKING:
     from foldcam.runtime.backends.interface import Array, Provider
-    from foldcam.runtime.bank.live_bank import LiveBank
+    from foldcam.runtime.contract.bank.live_bank import LiveBank
 
 _FATAL = 4
 _TITLES = {CUDA: "CUDA", TENSORRT: "TensorRT"}

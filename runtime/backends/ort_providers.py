@@ -12,7 +12,7 @@ from foldcam.runtime.backends.ort_rtx import rtx_devices
 from foldcam.runtime.backends.private_folder import private_folder
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.contract.tensors import bank_lengths, expected_tensors, further_inputs
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import sha256_of_file
 from foldcam.runtime.system.user_cache import cache_root
 

@@ -10,7 +10,7 @@ import os
 import stat
 from pathlib import Path
 
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import user_errors_for
 
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH

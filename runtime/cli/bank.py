@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foldcam.runtime.errors import ExitStatus, FoldcamError
 from foldcam.runtime.system.command import print_json, print_text
+from foldcam.runtime.system.errors import ExitStatus, FoldcamError
 from foldcam.runtime.system.text import printable, quantity
 
 if TYPE_CHECKING:
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from foldcam.runtime.bank.changing import Removed
-    from foldcam.runtime.bank.live_bank import LiveBank
+    from foldcam.runtime.contract.bank.changing import Removed
+    from foldcam.runtime.contract.bank.live_bank import LiveBank
     from foldcam.runtime.contract.schema import Contract
-    from foldcam.runtime.enrolling.enrolling import Picture, Unusable
-    from foldcam.runtime.model import FoldedModel
+    from foldcam.runtime.model.enrolling.enrolling import Picture, Unusable
+    from foldcam.runtime.model.folded_model import FoldedModel
 
 app = typer.Typer(
     name="bank",
@@ -76,10 +76,10 @@ def add(
 
     Example: runtime bank add model.onnx --label anna --camera 0
     """
-    from foldcam.runtime.bank.live_bank import bank_path
-    from foldcam.runtime.enrolling.enrolling import enroll, pictures_of
+    from foldcam.runtime.contract.bank.live_bank import bank_path
     from foldcam.runtime.images.files import list_images
-    from foldcam.runtime.model import FoldedModel
+    from foldcam.runtime.model.enrolling.enrolling import enroll, pictures_of
+    from foldcam.runtime.model.folded_model import FoldedModel
 
     if sum(each is not None for each in (images, camera, source)) != 1:
         raise typer.BadParameter("give exactly one of --images, --camera and --source.")
@@ -134,8 +134,8 @@ def remove(
     """
     import numpy as np
 
-    from foldcam.runtime.bank.changing import remove_rows
-    from foldcam.runtime.bank.live_bank import bank_path
+    from foldcam.runtime.contract.bank.changing import remove_rows
+    from foldcam.runtime.contract.bank.live_bank import bank_path
 
     if (label is None) == (image is None):
         raise typer.BadParameter("give either --label or --image.")
@@ -163,8 +163,8 @@ def undo(model: Model, json: Json = False) -> None:
 
     Example: runtime bank undo model.onnx
     """
-    from foldcam.runtime.bank import changing
-    from foldcam.runtime.bank.live_bank import bank_path
+    from foldcam.runtime.contract.bank import changing
+    from foldcam.runtime.contract.bank.live_bank import bank_path
 
     _report_removed(model, changing.undo(bank_path(model), _contract_of(model)), json)
 
@@ -175,8 +175,8 @@ def list_labels(model: Model, json: Json = False) -> None:
 
     Example: runtime bank list model.onnx
     """
-    from foldcam.runtime.bank.bank_file import read_bank
-    from foldcam.runtime.bank.live_bank import bank_path
+    from foldcam.runtime.contract.bank.bank_file import read_bank
+    from foldcam.runtime.contract.bank.live_bank import bank_path
 
     _contract_of(model)
     bank = read_bank(bank_path(model))
@@ -229,8 +229,8 @@ def _frames(
     most: int,
 ) -> list[Picture | Unusable]:
     """The best frames of a few seconds, as pictures."""
-    from foldcam.runtime.enrolling.enrolling import picture_of
-    from foldcam.runtime.enrolling.frames import best_frames, looked_at
+    from foldcam.runtime.model.enrolling.enrolling import picture_of
+    from foldcam.runtime.model.enrolling.frames import best_frames, looked_at
     from foldcam.runtime.sources.opening import open_source
 
     opened = open_source(source, camera=camera)
@@ -283,7 +283,7 @@ def _added_lines(report: dict[str, Any]) -> list[str]:
 
 
 def _report_removed(model: Path, removed: Removed, json: bool) -> None:
-    from foldcam.runtime.bank.live_bank import bank_path
+    from foldcam.runtime.contract.bank.live_bank import bank_path
 
     rows = sum(removed.labels.values())
     if json:

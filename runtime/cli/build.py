@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foldcam.runtime.at_stake import Read, Written, check_outputs
-from foldcam.runtime.errors import ExitStatus, FoldcamError
+from foldcam.runtime.contract.at_stake import Read, Written, check_outputs
 from foldcam.runtime.system.command import print_json, print_text
+from foldcam.runtime.system.errors import ExitStatus, FoldcamError
 from foldcam.runtime.system.program import abandon
 from foldcam.runtime.system.text import printable
 
@@ -206,18 +206,18 @@ def _build_fastest(
     flavour: FlavourChoice,
     json: bool,
 ) -> None:
-    from foldcam.runtime.comparison.fastest_engine import (
-        FastestOptions,
-        build_fastest,
-        candidates_beside,
-        fastest_text,
-    )
-    from foldcam.runtime.comparison.signed_report import write_signed
     from foldcam.runtime.contract.onnx_file import read_contract
     from foldcam.runtime.engine.builder import engine_path
     from foldcam.runtime.engine.device import find_gpu
     from foldcam.runtime.engine.flavours import find_flavour
     from foldcam.runtime.engine.progress import BuildAbandonedError, BuildLine
+    from foldcam.runtime.measurement.comparison.fastest_engine import (
+        FastestOptions,
+        build_fastest,
+        candidates_beside,
+        fastest_text,
+    )
+    from foldcam.runtime.measurement.comparison.signed_report import write_signed
     from foldcam.runtime.system.progress_line import ProgressLine
 
     read_contract(model)

@@ -28,12 +28,12 @@ def compare(
 
     Example: runtime compare model.onnx a.jpg b.jpg --save pair.png
     """
-    from foldcam.runtime.at_stake import Read, Written, check_outputs
+    from foldcam.runtime.contract.at_stake import Read, Written, check_outputs
     from foldcam.runtime.images.files import read_image, write_image
-    from foldcam.runtime.model import FoldedModel
-    from foldcam.runtime.model_input import ModelInput
-    from foldcam.runtime.pair import compare as compared
-    from foldcam.runtime.pair import draw_pair
+    from foldcam.runtime.model.folded_model import FoldedModel
+    from foldcam.runtime.model.model_input import ModelInput
+    from foldcam.runtime.model.pair import compare as compared
+    from foldcam.runtime.model.pair import draw_pair
 
     check_outputs(
         [Read("MODEL", model), Read("FIRST", first), Read("SECOND", second)],

@@ -66,8 +66,8 @@ def deploy(
 
     Example: runtime deploy birds.onnx --deepstream pipeline/
     """  # fmt: skip
-    from foldcam.runtime.deploy.deepstream import DeepStreamOptions, write_deepstream
-    from foldcam.runtime.deploy.triton import TritonOptions, write_repository
+    from foldcam.runtime.engine.deploy.deepstream import DeepStreamOptions, write_deepstream
+    from foldcam.runtime.engine.deploy.triton import TritonOptions, write_repository
 
     if triton is None and deepstream is None:
         raise typer.BadParameter("give --triton DIR or --deepstream DIR.")

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from foldcam.runtime.at_stake import Read, Written, check_outputs
-from foldcam.runtime.comparison.verdict import GateLimits
-from foldcam.runtime.errors import ExitStatus, FoldcamError
+from foldcam.runtime.contract.at_stake import Read, Written, check_outputs
+from foldcam.runtime.measurement.comparison.verdict import GateLimits
 from foldcam.runtime.system.command import print_json, print_text
+from foldcam.runtime.system.errors import ExitStatus, FoldcamError
 
 _LIMITS = GateLimits()
 # What was a flag of this command and is a command of its own.
@@ -88,7 +88,7 @@ def self_test(
 
     Example: runtime self-test model.onnx
     """
-    from foldcam.runtime.comparison.self_test import self_test, self_test_text
+    from foldcam.runtime.measurement.comparison.self_test import self_test, self_test_text
     from foldcam.runtime.pipeline.default_model import find_model
 
     report = self_test(model if model is not None else find_model())
@@ -181,15 +181,15 @@ def gate(
 
     Example: runtime gate model.int8.onnx --images photos/ --reference model.onnx
     """
-    from foldcam.runtime.comparison.gate import (
+    from foldcam.runtime.engine.builder import engine_path
+    from foldcam.runtime.measurement.comparison.gate import (
         GateFiles,
         GateSettings,
         float_model_of,
         gate_on_device,
         gate_text,
     )
-    from foldcam.runtime.comparison.signed_report import write_signed
-    from foldcam.runtime.engine.builder import engine_path
+    from foldcam.runtime.measurement.comparison.signed_report import write_signed
     from foldcam.runtime.system.progress_line import ProgressLine
 
     floats = reference or float_model_of(model)

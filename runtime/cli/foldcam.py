@@ -11,8 +11,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.command import missing_extra, prepared, print_text
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.memory import keep_freed_memory
 from foldcam.runtime.system.program import run_program
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module, metadata, util
 from pathlib import Path
 
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.text import printable, shorten
 from foldcam.runtime.system.version import version
 
@@ -64,10 +64,10 @@ def diagnose_source(uri: str) -> list[Check]:
     Raises:
         FoldcamError: the address is none.
     """
-    from foldcam.runtime.options import SourceOptions
     from foldcam.runtime.sources.address import parse_address
     from foldcam.runtime.sources.capture import check_possible
     from foldcam.runtime.sources.gstreamer import csi_pipeline
+    from foldcam.runtime.sources.options import SourceOptions
 
     # A size, in case it is raw frames whose size comes by flags.
     address = parse_address(uri, SourceOptions(width=640, height=480) if uri == "-" else None)
@@ -244,8 +244,12 @@ def _model(model: Path | None) -> list[Check]:
 
 def _probed(path: Path, absent: Status) -> Check:
     from foldcam.runtime.backends import open_backend
-    from foldcam.runtime.canary.asking import probe
-    from foldcam.runtime.canary.check import HOW_TO_GET_PROBES, WrongAnswersError, wrong_sentence
+    from foldcam.runtime.engine.canary.asking import probe
+    from foldcam.runtime.engine.canary.check import (
+        HOW_TO_GET_PROBES,
+        WrongAnswersError,
+        wrong_sentence,
+    )
 
     name = f"probes, {path.name}"
     try:

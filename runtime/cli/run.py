@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foldcam.runtime.config.flags import parameters, table_of
 from foldcam.runtime.engine import ENGINE_SUFFIXES
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.listing import in_words
+from foldcam.runtime.pipeline.config.flags import parameters, table_of
 from foldcam.runtime.system.command import print_json, print_text
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.redaction import redacted
 from foldcam.runtime.system.standard_streams import claim_output
 from foldcam.runtime.system.text import number_text, printable, quantity, shorten
 
 if TYPE_CHECKING:
-    from foldcam.runtime.config import RunConfig
     from foldcam.runtime.contract.schema import Contract
     from foldcam.runtime.pipeline import Summary
+    from foldcam.runtime.pipeline.config import RunConfig
     from foldcam.runtime.sinks.table import TableSink
 
 config_app = typer.Typer(
@@ -216,7 +216,7 @@ def init(
 
     Example: runtime config init foldcam.toml
     """
-    from foldcam.runtime.config.dumping import commented_file
+    from foldcam.runtime.pipeline.config.dumping import commented_file
     from foldcam.runtime.system.files import atomic_path
 
     if file == "-":
@@ -244,8 +244,8 @@ def check(
 
     Example: runtime config check foldcam.toml
     """
-    from foldcam.runtime.config import load_config
-    from foldcam.runtime.config.dumping import public_document
+    from foldcam.runtime.pipeline.config import load_config
+    from foldcam.runtime.pipeline.config.dumping import public_document
 
     loaded = load_config(file)
     if json:
@@ -260,7 +260,7 @@ def check(
 
 def _chosen(file: Path | None, table: dict[str, Any]) -> RunConfig:
     """File and flags together; what flags alone get wrong is wrong usage."""
-    from foldcam.runtime.config.loading import config_from, load_config, merged
+    from foldcam.runtime.pipeline.config.loading import config_from, load_config, merged
     from foldcam.runtime.system.documents import KeyProblem
 
     sources = table.get("source", {}).get("given", [])

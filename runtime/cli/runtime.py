@@ -7,13 +7,13 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from foldcam.runtime.bench.cli import bench
 from foldcam.runtime.cli.bank import app as bank_app
 from foldcam.runtime.cli.build import build
 from foldcam.runtime.cli.compare import compare
 from foldcam.runtime.cli.deploy import deploy
 from foldcam.runtime.cli.device import doctor, gate, self_test
 from foldcam.runtime.cli.run import config_app, run
+from foldcam.runtime.measurement.bench.cli import bench
 from foldcam.runtime.system.command import prepared, print_json, print_text
 from foldcam.runtime.system.program import run_program
 

@@ -38,8 +38,8 @@ from foldcam.runtime.contract.schema import (
     METADATA_KEY,
     Contract,
 )
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.documents import Natural
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import refuse_special
 
 _ELEMENT_TYPES = {

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from foldcam.runtime.contract.canary import PROBES_VERSION, ProbesVersion
 from foldcam.runtime.contract.schema import OPTIONAL_OUTPUTS, SCHEMA_VERSION, Contract, check_size
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.documents import KeyProblem, Versioned, read_document
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.strict_json import parse_json
 
 # Their types have defaults for Python, which no file may leave to the reader.

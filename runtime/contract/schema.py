@@ -18,9 +18,9 @@ from msgspec import Meta, Struct, to_builtins
 from foldcam.runtime.contract.bank_storage import BankStorage
 from foldcam.runtime.contract.canary import PROBES_VERSION, Canary
 from foldcam.runtime.contract.unknown import UnknownRule
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing, Side
 from foldcam.runtime.system.documents import Finite, KeyProblem, Natural, Positive, within
+from foldcam.runtime.system.errors import FoldcamError
 
 METADATA_KEY = "foldcam"
 SCHEMA_VERSION = 1

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 import numpy as np
 from msgspec import Struct
 
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.documents import Natural, read_document
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.strict_json import parse_json
 
 LENGTH_BYTES = 8

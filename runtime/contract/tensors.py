@@ -24,7 +24,7 @@ from foldcam.runtime.contract.schema import (
     SIMILARITY,
     Contract,
 )
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 _BATCH = "N"
 ROWS, LABELS = "bank_rows", "bank_labels"

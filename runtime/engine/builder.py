@@ -37,7 +37,7 @@ from foldcam.runtime.engine.progress import (
     make_monitor,
 )
 from foldcam.runtime.engine.timing_cache import cache_path, load_cache, store_cache
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import atomic_path, user_errors_for
 from foldcam.runtime.system.stopping import StopSignal
 from foldcam.runtime.system.text import printable

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from foldcam.runtime.contract.explanation import explanation_facts, scores_text
+from foldcam.runtime.contract.gallery.gallery import gallery_beside
 from foldcam.runtime.contract.onnx_file import TensorInfo, read_contract, read_header
 from foldcam.runtime.contract.schema import ScoreKind
 from foldcam.runtime.contract.tensors import check_tensors, describe
 from foldcam.runtime.engine import ENGINE_SUFFIXES
 from foldcam.runtime.engine.report import engine_report, engine_rows
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.gallery.gallery import gallery_beside
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.text import number_text, printable, quantity, shorten
 
 SHOWN_LABELS = 10

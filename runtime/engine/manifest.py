@@ -20,8 +20,8 @@ from foldcam.runtime.contract.schema import MAX_METADATA_BYTES, Contract
 from foldcam.runtime.engine.device import Host
 from foldcam.runtime.engine.flavours import FlavourName, title_of, wanted_for
 from foldcam.runtime.engine.options import BuildOptions, Profile
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.documents import KeyProblem, Natural, Versioned, read_document
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import refuse_special
 from foldcam.runtime.system.strict_json import parse_json
 

@@ -12,7 +12,7 @@ from foldcam.runtime.engine.flavours import Flavour
 from foldcam.runtime.engine.log import OwnedLogger
 from foldcam.runtime.engine.options import MIB, BuildOptions
 from foldcam.runtime.engine.precision import Types
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.text import printable, shorten
 
 _DTYPES = {

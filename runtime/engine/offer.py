@@ -17,7 +17,7 @@ from foldcam.runtime.engine.flavours import Wanted
 from foldcam.runtime.engine.manifest import Manifest, read_manifest
 from foldcam.runtime.engine.options import BuildOptions
 from foldcam.runtime.engine.preflight import check_engine
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 Check = Callable[[Path, DeviceFacts, Path | None], Manifest]
 

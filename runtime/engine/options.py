@@ -11,8 +11,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.documents import KeyProblem, Natural
+from foldcam.runtime.system.errors import FoldcamError
 
 MAX_BATCH = 1024
 MIB = 1 << 20

@@ -8,7 +8,7 @@ from typing import Any
 
 from foldcam.runtime.engine.flavours import Flavour
 from foldcam.runtime.engine.manifest import EnginePrecision
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 _QUANTIZED = ("QUANTIZE", "DEQUANTIZE")
 # They move values and compute none, or have a type of their own that may not be set.

@@ -16,7 +16,7 @@ from foldcam.runtime.contract.schema import METADATA_KEY
 from foldcam.runtime.contract.tensors import check_tensors
 from foldcam.runtime.engine.device import DeviceFacts
 from foldcam.runtime.engine.manifest import Manifest, manifest_path, read_manifest
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import refuse_special, sha256_of_file
 
 # Every version's header is longer; a shorter file makes some of them read past its end.

@@ -16,7 +16,7 @@ from foldcam.runtime.engine.manifest import (
 from foldcam.runtime.engine.offer import duration_text
 from foldcam.runtime.engine.options import MIB, Profile
 from foldcam.runtime.engine.preflight import check_files
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 _SHOWN_LAYERS = 5
 

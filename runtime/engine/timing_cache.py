@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from foldcam.runtime.engine.flavours import Flavour
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import atomic_path
 from foldcam.runtime.system.user_cache import cache_root
 

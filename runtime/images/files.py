@@ -13,7 +13,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.format import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from foldcam.runtime.images.format import READABLE, Format, image_format
 from foldcam.runtime.images.heic import decode_heic
@@ -24,6 +23,7 @@ from foldcam.runtime.images.opencv import has, quiet
 from foldcam.runtime.images.pixel_limit import check_pixels
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.images.size import Size, image_size
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import atomic_path
 
 MAX_IMAGE_BYTES = 1 << 30

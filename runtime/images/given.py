@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.system.errors import FoldcamError
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage

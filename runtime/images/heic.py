@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.text import printable
 
 

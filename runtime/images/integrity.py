@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images import iso_boxes
 from foldcam.runtime.images.format import PNG_SIGNATURE, Format
 from foldcam.runtime.images.preprocess import Image
@@ -24,6 +23,7 @@ from foldcam.runtime.images.size import (
     jpeg_components,
     jpeg_is_progressive,
 )
+from foldcam.runtime.system.errors import FoldcamError
 
 _JPEG_END = b"\xff\xd9"
 _JPEG_SCAN = 0xDA

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.format import FILM_SUFFIXES, HEAD_BYTES, IMAGE_SUFFIXES, image_format
+from foldcam.runtime.system.errors import FoldcamError
 
 EXAMPLES = 3
 """Files that a report names for each reason."""

@@ -10,7 +10,7 @@ import math
 import os
 from pathlib import Path
 
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 VARIABLE = "FOLDCAM_MAX_MEGAPIXELS"
 DEFAULT_MEGAPIXELS = 100.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.system.errors import FoldcamError
 
 
 def fitted(image: Image, width: int, height: int, *, enlarge: bool = False) -> Image:

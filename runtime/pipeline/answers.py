@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from foldcam.runtime.result import Result
-from foldcam.runtime.unanswered import ZERO
+from foldcam.runtime.model.result import Result
+from foldcam.runtime.model.unanswered import ZERO
 
 FRAMES_IN_A_ROW = 30
 """Frames of all sources of a live run without an answer, after which the run ends."""

@@ -7,13 +7,12 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from foldcam.runtime.drawing.style import Style
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.frame_results import FrameResults
-from foldcam.runtime.gallery.gallery import Gallery
+from foldcam.runtime.contract.gallery.gallery import Gallery
 from foldcam.runtime.images.preprocess import Image
-from foldcam.runtime.model import FoldedModel
-from foldcam.runtime.options import FlowOptions, RegionOptions
+from foldcam.runtime.model.drawing.style import Style
+from foldcam.runtime.model.folded_model import FoldedModel
+from foldcam.runtime.model.frame_results import FrameResults
+from foldcam.runtime.model.result import Result
 from foldcam.runtime.pipeline.answers import Answers
 from foldcam.runtime.pipeline.control import Control
 from foldcam.runtime.pipeline.delivery import Delivery
@@ -23,14 +22,15 @@ from foldcam.runtime.pipeline.preparer import Preparer
 from foldcam.runtime.pipeline.reader import Reader
 from foldcam.runtime.pipeline.sink_thread import GRACE_SECONDS, SinkThread, nobody_left
 from foldcam.runtime.pipeline.summary import Progress, Summary, Tally, nothing_usable, summarized
+from foldcam.runtime.pipeline.voting.voter import Voter
 from foldcam.runtime.pipeline.work import Pending, runner_of
-from foldcam.runtime.regions import Regions, open_regions
-from foldcam.runtime.result import Result
 from foldcam.runtime.sinks import Sink
 from foldcam.runtime.sources import Source
+from foldcam.runtime.sources.options import FlowOptions, RegionOptions
+from foldcam.runtime.sources.regions import Regions, open_regions
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.monitor import Cause, Monitor
 from foldcam.runtime.system.stopping import StopSignal
-from foldcam.runtime.voting.voter import Voter
 
 TICK_SECONDS = 0.05
 READER_GRACE_SECONDS = 2.0

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from foldcam.runtime.contract.onnx_file import is_folded
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 VARIABLE = "FOLDCAM_MODEL"
 DEMO_MODEL = Path("demo-output") / "model.onnx"

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from foldcam.runtime.model.result import Result
 from foldcam.runtime.pipeline.control import Control
 from foldcam.runtime.pipeline.work import Part, Pending, Runner
-from foldcam.runtime.result import Result
 from foldcam.runtime.system.monitor import Cause, Monitor
 
 Deliver = Callable[[Pending], None]

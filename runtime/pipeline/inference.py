@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.options import FlowOptions
 from foldcam.runtime.pipeline.control import Control
 from foldcam.runtime.pipeline.delivery import Delivery
 from foldcam.runtime.pipeline.preparer import Preparer
 from foldcam.runtime.pipeline.work import Runner, Work
+from foldcam.runtime.sources.options import FlowOptions
 from foldcam.runtime.system.backoff import Backoff
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.monitor import Monitor
 
 

@@ -11,20 +11,18 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foldcam.runtime.at_stake import Read, Written, check_outputs
-from foldcam.runtime.bank.live_bank import bank_path
-from foldcam.runtime.batch import whole_frames_text
-from foldcam.runtime.config import ModelOptions, RunConfig, SourceConfig, with_secrets
+from foldcam.runtime.contract.at_stake import Read, Written, check_outputs
+from foldcam.runtime.contract.bank.live_bank import bank_path
 from foldcam.runtime.contract.explanation import coarse_text, is_coarse
+from foldcam.runtime.contract.gallery.gallery import Gallery, gallery_path
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.contract.unknown import UnknownRule, given_rule
-from foldcam.runtime.drawing.maps import check_map
 from foldcam.runtime.engine.progress import BuildAbandonedError, BuildLine
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.gallery.gallery import Gallery, gallery_path
-from foldcam.runtime.model import FoldedModel
-from foldcam.runtime.options import FlowOptions, RegionOptions
+from foldcam.runtime.model.batch import whole_frames_text
+from foldcam.runtime.model.drawing.maps import check_map
+from foldcam.runtime.model.folded_model import FoldedModel
 from foldcam.runtime.pipeline import Progress, Summary, run
+from foldcam.runtime.pipeline.config import ModelOptions, RunConfig, SourceConfig, with_secrets
 from foldcam.runtime.pipeline.default_model import find_model
 from foldcam.runtime.pipeline.status import say_state
 from foldcam.runtime.sinks import Sink, open_outputs
@@ -36,6 +34,8 @@ from foldcam.runtime.sinks.report import PAGE
 from foldcam.runtime.sinks.table import TableSink
 from foldcam.runtime.sources import Source, open_source
 from foldcam.runtime.sources.address import parse_address
+from foldcam.runtime.sources.options import FlowOptions, RegionOptions
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.monitor import Monitor
 from foldcam.runtime.system.program import abandon
 from foldcam.runtime.system.systemd import Notifier

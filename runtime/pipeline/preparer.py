@@ -6,12 +6,12 @@ import queue
 import time
 from collections.abc import Callable, Sequence
 
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.options import Box
 from foldcam.runtime.pipeline.control import Control
 from foldcam.runtime.pipeline.inbox import Inbox
 from foldcam.runtime.pipeline.work import Part, Pending, Runner, Work
 from foldcam.runtime.sources import Frame
+from foldcam.runtime.sources.options import Box
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.monitor import Cause, Monitor
 
 Find = Callable[[Frame], Sequence[Box]]

@@ -5,17 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from foldcam.runtime.drawing.style import Style
-from foldcam.runtime.gallery.gallery import Gallery
+from foldcam.runtime.contract.gallery.gallery import Gallery
 from foldcam.runtime.images.preprocess import Image
-from foldcam.runtime.model import FoldedModel
-from foldcam.runtime.options import FlowOptions, RegionOptions
+from foldcam.runtime.model.drawing.style import Style
+from foldcam.runtime.model.folded_model import FoldedModel
+from foldcam.runtime.model.result import Result
 from foldcam.runtime.pipeline.conductor import Conductor
 from foldcam.runtime.pipeline.summary import Progress, Summary
-from foldcam.runtime.regions import Regions
-from foldcam.runtime.result import Result
 from foldcam.runtime.sinks import Sink
 from foldcam.runtime.sources import Source
+from foldcam.runtime.sources.options import FlowOptions, RegionOptions
+from foldcam.runtime.sources.regions import Regions
 from foldcam.runtime.system.monitor import Monitor
 
 

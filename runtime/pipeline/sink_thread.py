@@ -10,12 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.frame_results import FrameResults
-from foldcam.runtime.options import FlowOptions
+from foldcam.runtime.model.frame_results import FrameResults
 from foldcam.runtime.pipeline.control import Control
 from foldcam.runtime.sinks.base import Loses, NotWritten, Reopens, Sink, StopRequested
+from foldcam.runtime.sources.options import FlowOptions
 from foldcam.runtime.system.backoff import Backoff
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.monitor import Cause, Monitor
 from foldcam.runtime.system.text import quantity
 

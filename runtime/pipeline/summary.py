@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from foldcam.runtime.images.listing import counted
+from foldcam.runtime.model.result import Result
 from foldcam.runtime.pipeline.sink_thread import Outcome
-from foldcam.runtime.result import Result
 from foldcam.runtime.sources import Skip, Source
 from foldcam.runtime.sources.base import left_out_of
 from foldcam.runtime.system.monitor import Monitor

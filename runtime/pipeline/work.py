@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from foldcam.runtime.batch import Batch
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Image
-from foldcam.runtime.model import FoldedModel, ForwardPass
-from foldcam.runtime.options import Box
-from foldcam.runtime.result import Result, judged
+from foldcam.runtime.model.batch import Batch
+from foldcam.runtime.model.folded_model import FoldedModel, ForwardPass
+from foldcam.runtime.model.result import Result, judged
 from foldcam.runtime.sources import Frame
+from foldcam.runtime.sources.options import Box
+from foldcam.runtime.system.errors import FoldcamError
 
 _log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, TypeVar, runtime_checkable
 
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.frame_results import FrameResults
+from foldcam.runtime.model.frame_results import FrameResults
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import atomic_path, open_own_file, user_errors_for
 from foldcam.runtime.system.locks import lock_before
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.frame_results import FrameResults
+from foldcam.runtime.model.frame_results import FrameResults
 from foldcam.runtime.sinks.base import Loses, NotWritten, Reopens, Sink, StopRequested
 from foldcam.runtime.sources.base import Source
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.text import printable
 from foldcam.runtime.system.user_code import load_function, mistakes_of
 

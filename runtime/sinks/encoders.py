@@ -21,10 +21,10 @@ from typing import IO, Literal
 import cv2
 import numpy as np
 
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.opencv import quiet
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.sinks.playing import is_playable
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.logs import log
 from foldcam.runtime.system.text import printable
 

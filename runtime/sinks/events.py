@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from foldcam.runtime.events.detector import Detector, Event
-from foldcam.runtime.events.rule import EventRule
-from foldcam.runtime.frame_results import FrameResults
-from foldcam.runtime.record import Boxes, capture_time, record
+from foldcam.runtime.model.frame_results import FrameResults
+from foldcam.runtime.model.record import Boxes, capture_time, record
 from foldcam.runtime.sinks.base import NotWritten, Sink, check_writable
+from foldcam.runtime.sinks.event_rules.detector import Detector, Event
+from foldcam.runtime.sinks.event_rules.rule import EventRule
 from foldcam.runtime.sinks.growing import GrowingLines
 from foldcam.runtime.sinks.guard import DiskGuard
 from foldcam.runtime.sinks.segments import Segments

@@ -11,12 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.frame_results import FrameResults
-from foldcam.runtime.record import Boxes, place_of
-from foldcam.runtime.record import record as record
+from foldcam.runtime.model.frame_results import FrameResults
+from foldcam.runtime.model.record import Boxes, place_of
+from foldcam.runtime.model.record import record as record
 from foldcam.runtime.sinks.base import Part, PendingFile, refuse_input
 from foldcam.runtime.sinks.growing import GrowingLines, is_of_lines
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import write_failure
 from foldcam.runtime.system.standard_streams import output
 

@@ -11,14 +11,14 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.frame_results import FrameResults
-from foldcam.runtime.output_options import MapsFormat
-from foldcam.runtime.record import shown_source
-from foldcam.runtime.result import Result
+from foldcam.runtime.model.frame_results import FrameResults
+from foldcam.runtime.model.record import shown_source
+from foldcam.runtime.model.result import Result
 from foldcam.runtime.sinks.guard import DiskGuard
+from foldcam.runtime.sinks.options import MapsFormat
 from foldcam.runtime.sinks.pictures import PicturesSink
 from foldcam.runtime.sources.base import Source
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import atomic_path
 
 MAPS = ("heatmap", "heatmap_lower", "contribution", "contrast")

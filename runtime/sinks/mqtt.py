@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.frame_results import FrameResults
-from foldcam.runtime.record import Boxes, place_of, record
+from foldcam.runtime.model.frame_results import FrameResults
+from foldcam.runtime.model.record import Boxes, place_of, record
 from foldcam.runtime.sinks.base import NotWritten, Sink
 from foldcam.runtime.sinks.broker import Broker, parse_broker
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.logs import log
 from foldcam.runtime.system.text import quantity
 

@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from foldcam.runtime.contract.schema import Contract
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.events.detector import check_possible
-from foldcam.runtime.events.rule import EventRule
 from foldcam.runtime.images.files import WRITTEN_SUFFIXES
 from foldcam.runtime.images.format import FILM_SUFFIXES, IMAGE_SUFFIXES
-from foldcam.runtime.output_options import OutputOptions, RecordingOptions
 from foldcam.runtime.sinks.base import Part, Sink
 from foldcam.runtime.sinks.custom import open_custom
+from foldcam.runtime.sinks.event_rules.detector import check_possible
+from foldcam.runtime.sinks.event_rules.rule import EventRule
 from foldcam.runtime.sinks.events import EventSink, boxes_of
 from foldcam.runtime.sinks.guard import DiskGuard
 from foldcam.runtime.sinks.jsonl import GrowingJsonlSink, JsonlSink, is_direct, repair_jsonl
 from foldcam.runtime.sinks.maps import MapsSink
+from foldcam.runtime.sinks.options import OutputOptions, RecordingOptions
 from foldcam.runtime.sinks.pictures import PicturesSink, names_one_picture, stems_of
 from foldcam.runtime.sinks.playing import is_playable
 from foldcam.runtime.sinks.recording import Recording
@@ -28,6 +27,7 @@ from foldcam.runtime.sinks.segments import Segments
 from foldcam.runtime.sinks.streams import OfStream
 from foldcam.runtime.sinks.video import VIDEO_OUTPUTS, VideoSink
 from foldcam.runtime.sources import Source
+from foldcam.runtime.system.errors import FoldcamError
 
 
 def open_sinks(

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.frame_results import FrameResults
-from foldcam.runtime.record import Boxes, box_document, capture_time, shown_source
-from foldcam.runtime.result import Result
+from foldcam.runtime.model.frame_results import FrameResults
+from foldcam.runtime.model.record import Boxes, box_document, capture_time, shown_source
+from foldcam.runtime.model.result import Result
+from foldcam.runtime.model.vote import Vote
 from foldcam.runtime.sinks.base import Part, PendingFile, refuse_input
 from foldcam.runtime.sources.base import Frame
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import refuse_special, write_failure
-from foldcam.runtime.vote import Vote
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 
-from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.images.files import WRITTEN_SUFFIXES, write_image
-from foldcam.runtime.record import capture_time
+from foldcam.runtime.model.frame_results import FrameResults
+from foldcam.runtime.model.record import capture_time
 from foldcam.runtime.sinks.base import (
     NotWritten,
     PendingFile,

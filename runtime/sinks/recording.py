@@ -6,13 +6,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.frame_results import FrameResults
-from foldcam.runtime.output_options import RecordingOptions
+from foldcam.runtime.model.frame_results import FrameResults
 from foldcam.runtime.sinks.base import NotWritten, Part, PendingFile, Sink, check_writable
 from foldcam.runtime.sinks.guard import DiskGuard
+from foldcam.runtime.sinks.options import RecordingOptions
 from foldcam.runtime.sinks.orphans import rescue_orphans
 from foldcam.runtime.sinks.segments import Segments
+from foldcam.runtime.system.errors import FoldcamError
 
 
 class Recording(Sink):

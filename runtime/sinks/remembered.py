@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from foldcam.runtime.frame_results import FrameResults
-from foldcam.runtime.record import Boxes, record
-from foldcam.runtime.result import Result
+from foldcam.runtime.model.frame_results import FrameResults
+from foldcam.runtime.model.record import Boxes, record
+from foldcam.runtime.model.result import Result
 from foldcam.runtime.sinks.base import Sink
 from foldcam.runtime.sources.base import Frame
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from foldcam.runtime.contract.schema import Contract
-from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.images.listing import counted, in_words
-from foldcam.runtime.pages.page import open_page
-from foldcam.runtime.result import Result
+from foldcam.runtime.images.page import open_page
+from foldcam.runtime.model.frame_results import FrameResults
+from foldcam.runtime.model.result import Result
 from foldcam.runtime.sinks.base import PendingFile, Sink, check_writable
 from foldcam.runtime.sinks.report_page import (
     SCRIPT,

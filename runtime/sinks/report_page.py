@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
+from foldcam.runtime.contract.gallery.gallery import Gallery
 from foldcam.runtime.contract.schema import Contract
-from foldcam.runtime.drawing.style import Style
-from foldcam.runtime.frame_results import FrameResults
-from foldcam.runtime.gallery.gallery import Gallery
+from foldcam.runtime.images.page import picture_uri
 from foldcam.runtime.images.preprocess import Image
-from foldcam.runtime.match import match_lines, row_picture
-from foldcam.runtime.pages.page import picture_uri
-from foldcam.runtime.result import Result
+from foldcam.runtime.model.drawing.style import Style
+from foldcam.runtime.model.frame_results import FrameResults
+from foldcam.runtime.model.match import match_lines, row_picture
+from foldcam.runtime.model.result import Result
 from foldcam.runtime.system.text import printable, shorten
 
 MOST_MATCHES = 4

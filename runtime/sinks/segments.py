@@ -8,9 +8,9 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.files import write_image
 from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.logs import log
 
 

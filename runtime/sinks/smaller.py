@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from foldcam.runtime.drawing.style import Style
-from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.images.preprocess import Affine
 from foldcam.runtime.images.small import fitted
-from foldcam.runtime.result import Result
+from foldcam.runtime.model.drawing.style import Style
+from foldcam.runtime.model.frame_results import FrameResults
+from foldcam.runtime.model.result import Result
 
 
 def smaller(item: FrameResults, side: int, style: Style) -> FrameResults:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from foldcam.runtime.frame_results import FrameResults
+from foldcam.runtime.model.frame_results import FrameResults
 from foldcam.runtime.sinks.base import Reopens, Sink
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from foldcam.runtime.frame_results import FrameResults
+from foldcam.runtime.model.frame_results import FrameResults
 from foldcam.runtime.sinks.base import Sink
 from foldcam.runtime.system.text import printable, shorten
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.frame_results import FrameResults
-from foldcam.runtime.record import Boxes
+from foldcam.runtime.model.frame_results import FrameResults
+from foldcam.runtime.model.record import Boxes
 from foldcam.runtime.sinks.base import NotWritten, Sink
 from foldcam.runtime.sinks.jsonl import lines_of
 from foldcam.runtime.system.backoff import Backoff
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import refuse_special
 from foldcam.runtime.system.logs import log
 from foldcam.runtime.system.redaction import bare_address, keep_secret

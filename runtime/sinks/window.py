@@ -10,10 +10,10 @@ from contextlib import suppress
 
 import cv2
 
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.images.opencv import has
+from foldcam.runtime.model.frame_results import FrameResults
 from foldcam.runtime.sinks.base import Sink, StopRequested
+from foldcam.runtime.system.errors import FoldcamError
 
 _TITLE = "foldcam (q to stop)"
 _STOP_KEYS = (ord("q"), 27)

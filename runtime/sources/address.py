@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from urllib.parse import parse_qsl, unquote
 
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.options import SourceOptions
+from foldcam.runtime.sources.options import SourceOptions
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.redaction import bare_address, keep_secret
 from foldcam.runtime.system.text import printable, shorten
 

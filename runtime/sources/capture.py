@@ -12,14 +12,14 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.opencv import has, quiet
 from foldcam.runtime.images.pixel_limit import check_pixels
 from foldcam.runtime.images.preprocess import Image
-from foldcam.runtime.options import Decoding, SourceOptions
 from foldcam.runtime.sources.address import Address
 from foldcam.runtime.sources.camera import camera_failure
 from foldcam.runtime.sources.gstreamer import csi_pipeline
+from foldcam.runtime.sources.options import Decoding, SourceOptions
+from foldcam.runtime.system.errors import FoldcamError
 
 FAILED_READS = 100
 """Failed reads in a row that are the end of a source."""

@@ -13,9 +13,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.sources.capture import Capture
+from foldcam.runtime.system.errors import FoldcamError
 
 _ROOM = 2
 

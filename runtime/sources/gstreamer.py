@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from foldcam.runtime.options import SourceOptions
+from foldcam.runtime.sources.options import SourceOptions
 
 WIDTH, HEIGHT, RATE = 1280, 720, 30.0
 

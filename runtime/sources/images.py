@@ -7,11 +7,11 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.files import read_image
 from foldcam.runtime.images.format import IMAGE_SUFFIXES
 from foldcam.runtime.images.listing import LeftOut, counted, in_words, sort_out, sort_out_files
 from foldcam.runtime.sources.base import Frame, Skip, Source
+from foldcam.runtime.system.errors import FoldcamError
 
 _MAGIC = frozenset("*?[")
 

@@ -7,7 +7,6 @@ import stat
 import sys
 from pathlib import Path
 
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.format import (
     FILM_SUFFIXES,
     HEAD_BYTES,
@@ -16,6 +15,7 @@ from foldcam.runtime.images.format import (
     image_format,
 )
 from foldcam.runtime.images.integrity import is_motion_jpeg
+from foldcam.runtime.system.errors import FoldcamError
 
 CAMERA = "is a camera"
 _VIDEO4LINUX = 81

@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import PurePath
 
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.options import FlowOptions
 from foldcam.runtime.sources.base import Frame, Skip, Source, undecodable
 from foldcam.runtime.sources.capture import Capture
 from foldcam.runtime.sources.grabber import Grabber, Picture, Worker, clause
+from foldcam.runtime.sources.options import FlowOptions
 from foldcam.runtime.sources.reconnect import Reconnect
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.monitor import Cause, State
 
 CLOSE_SECONDS = 0.5

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.options import FlowOptions, SourceOptions
 from foldcam.runtime.sources.address import Address, device_address, parse_address
 from foldcam.runtime.sources.base import Source
 from foldcam.runtime.sources.capture import check_possible, open_capture
 from foldcam.runtime.sources.images import ImageSource, is_pattern
 from foldcam.runtime.sources.kinds import CAMERA, is_film, special_file
 from foldcam.runtime.sources.live import LiveSource
+from foldcam.runtime.sources.options import FlowOptions, SourceOptions
 from foldcam.runtime.sources.pattern import PatternSource
 from foldcam.runtime.sources.raw import RawSource
 from foldcam.runtime.sources.video import VideoSource
 from foldcam.runtime.sources.views import viewed
+from foldcam.runtime.system.errors import FoldcamError
 
 
 def open_source(

@@ -8,10 +8,10 @@ from pathlib import PurePath
 
 import numpy as np
 
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.sources.address import Address
 from foldcam.runtime.sources.base import Frame, Source
+from foldcam.runtime.system.errors import FoldcamError
 
 WIDTH, HEIGHT = 640, 480
 BITS = 48

@@ -11,10 +11,10 @@ from pathlib import PurePath
 
 import numpy as np
 
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.sources.address import Address
 from foldcam.runtime.sources.base import Frame, Skip, Source
+from foldcam.runtime.system.errors import FoldcamError
 
 _LOOK_SECONDS = 0.2
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import random
 
-from foldcam.runtime.options import FlowOptions
+from foldcam.runtime.sources.options import FlowOptions
 from foldcam.runtime.system.backoff import Backoff
 from foldcam.runtime.system.monitor import State
 

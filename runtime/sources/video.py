@@ -10,15 +10,15 @@ from pathlib import Path, PurePath
 import cv2
 import numpy as np
 
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.format import HEAD_BYTES, image_format
 from foldcam.runtime.images.opencv import has, quiet
 from foldcam.runtime.images.pixel_limit import check_pixels
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.images.size import image_size
-from foldcam.runtime.options import Decoding
 from foldcam.runtime.sources.base import Frame, Skip, Source, undecodable
 from foldcam.runtime.sources.capture import CvCapture, decoding
+from foldcam.runtime.sources.options import Decoding
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.monitor import Cause
 
 # A text file that tells FFmpeg to open other files and addresses is no video.

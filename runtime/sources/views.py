@@ -9,10 +9,10 @@ from types import TracebackType
 import cv2
 import numpy as np
 
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Image
-from foldcam.runtime.options import ROTATIONS, Box, Rotation, SourceOptions
 from foldcam.runtime.sources.base import Attached, Frame, Link, Source, left_out_of
+from foldcam.runtime.sources.options import ROTATIONS, Box, Rotation, SourceOptions
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.monitor import Cause
 
 _TURNS = {

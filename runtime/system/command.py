@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from foldcam.runtime.errors import ExitStatus, FoldcamError
+from foldcam.runtime.system.errors import ExitStatus, FoldcamError
 from foldcam.runtime.system.redaction import keep_secret, redacted, redacted_value
 from foldcam.runtime.system.repeated import refuse_repeated
 from foldcam.runtime.system.standard_streams import output

@@ -8,7 +8,7 @@ import re
 import secrets
 from collections.abc import Iterable
 
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 MIN_TOKEN = 16
 _MAX_TOKEN = 512

@@ -8,7 +8,7 @@ import re
 import socket
 from collections.abc import Iterable
 
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.text import printable, shorten
 
 BACKLOG = 1024

@@ -7,7 +7,7 @@ import os
 import resource
 from dataclasses import dataclass
 
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 _log = logging.getLogger(__name__)
 _SPARE = 32

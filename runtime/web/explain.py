@@ -19,8 +19,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Message, Receive, Scope, Send
 
-from foldcam.runtime.drawing.style import MAP_NAMES
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.model.drawing.style import MAP_NAMES
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.strict_json import strict_json
 from foldcam.runtime.web.accept import preferred
 from foldcam.runtime.web.explainer import KINDS, MEDIA_TYPES, Explained, Explainer, PictureError

@@ -12,18 +12,18 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.runtime.batch import Batch
 from foldcam.runtime.contract.schema import Contract
-from foldcam.runtime.drawing.maps import check_map
-from foldcam.runtime.drawing.picture import draw_picture
-from foldcam.runtime.drawing.style import MapName, Style
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.files import decode_image
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.images.small import fitted
-from foldcam.runtime.model import FoldedModel
-from foldcam.runtime.record import answer_record
-from foldcam.runtime.result import Result
+from foldcam.runtime.model.batch import Batch
+from foldcam.runtime.model.drawing.maps import check_map
+from foldcam.runtime.model.drawing.picture import draw_picture
+from foldcam.runtime.model.drawing.style import MapName, Style
+from foldcam.runtime.model.folded_model import FoldedModel
+from foldcam.runtime.model.record import answer_record
+from foldcam.runtime.model.result import Result
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.strict_json import strict_json
 
 SIDE = 1600

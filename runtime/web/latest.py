@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from foldcam.runtime.frame_results import FrameResults
+from foldcam.runtime.model.frame_results import FrameResults
 
 
 @dataclass(frozen=True)

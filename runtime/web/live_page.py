@@ -11,15 +11,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from foldcam.runtime.contract.gallery.gallery import Gallery
 from foldcam.runtime.contract.schema import Contract
-from foldcam.runtime.drawing.style import Style
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.frame_results import FrameResults
-from foldcam.runtime.gallery.gallery import Gallery
-from foldcam.runtime.model import FoldedModel
-from foldcam.runtime.options import ServeOptions
+from foldcam.runtime.model.drawing.style import Style
+from foldcam.runtime.model.folded_model import FoldedModel
+from foldcam.runtime.model.frame_results import FrameResults
 from foldcam.runtime.sinks import Sink
+from foldcam.runtime.sources.options import ServeOptions
 from foldcam.runtime.system.command import missing_extra
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.monitor import Monitor
 from foldcam.runtime.system.strict_json import strict_json
 from foldcam.runtime.web.access import Access

@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.small import encode_jpeg
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.text import quantity
 from foldcam.runtime.web.asked import aside, number_of
 from foldcam.runtime.web.guard import LEARN, read_body

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from foldcam.runtime.bank.changing import Added
+from foldcam.runtime.contract.bank.changing import Added
 from foldcam.runtime.contract.schema import Contract
-from foldcam.runtime.enrolling.enrolling import Picture, enroll, pixels_sha256
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.images.small import fitted
-from foldcam.runtime.result import Result
+from foldcam.runtime.model.enrolling.enrolling import Picture, enroll, pixels_sha256
+from foldcam.runtime.model.frame_results import FrameResults
+from foldcam.runtime.model.result import Result
+from foldcam.runtime.system.errors import FoldcamError
 
 MOST = 12
 """Pictures that are offered at a time."""

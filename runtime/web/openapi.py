@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from foldcam.runtime.contract.schema import Contract
-from foldcam.runtime.drawing.style import MAP_NAMES
+from foldcam.runtime.model.drawing.style import MAP_NAMES
 from foldcam.runtime.system.version import version
 from foldcam.runtime.web.explainer import KINDS
 

@@ -19,9 +19,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.images.small import encode_jpeg, fitted
-from foldcam.runtime.result import Result
+from foldcam.runtime.model.frame_results import FrameResults
+from foldcam.runtime.model.result import Result
 from foldcam.runtime.sinks.jsonl import record
 from foldcam.runtime.system.strict_json import strict_json
 

@@ -16,12 +16,12 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from foldcam.runtime.contract.gallery.gallery import Gallery
 from foldcam.runtime.contract.schema import Contract
-from foldcam.runtime.drawing.overlay import COLD, COLORMAPS, WARM, palette
-from foldcam.runtime.drawing.style import Style
-from foldcam.runtime.gallery.gallery import Gallery
 from foldcam.runtime.images.small import encode_jpeg
-from foldcam.runtime.match import row_picture
+from foldcam.runtime.model.drawing.overlay import COLD, COLORMAPS, WARM, palette
+from foldcam.runtime.model.drawing.style import Style
+from foldcam.runtime.model.match import row_picture
 from foldcam.runtime.system.monitor import Monitor
 from foldcam.runtime.system.strict_json import strict_json
 from foldcam.runtime.system.version import version

@@ -14,7 +14,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.web.address import BACKLOG
 from foldcam.runtime.web.connections import abort_all, bounded_protocol, end_the_stuck
 from foldcam.runtime.web.guard import MAX_HEADERS

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from foldcam.runtime.lazy import lazy_names
+from foldcam.runtime.system.lazy import lazy_names
 
 if TYPE_CHECKING:
     from foldcam.export import Bank as Bank

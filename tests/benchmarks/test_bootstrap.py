@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from foldcam.benchmarks.bootstrap import (
+from foldcam.benchmarks.evaluation.bootstrap import (
     Interval,
     bootstrap,
     bootstrap_of,

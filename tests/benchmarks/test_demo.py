@@ -10,8 +10,8 @@ import pytest
 
 pytest.importorskip("skimage", reason="the demo's photographs come with scikit-image")
 
-from foldcam.benchmarks.demo.photographs import OBJECTS, SCENES_PER_OBJECT, Photographs
-from foldcam.benchmarks.demo.run import DemoReport, run_demo
+from foldcam.benchmarks.commands.demo.photographs import OBJECTS, SCENES_PER_OBJECT, Photographs
+from foldcam.benchmarks.commands.demo.run import DemoReport, run_demo
 from foldcam.runtime.contract.onnx_file import read_contract
 
 

@@ -8,11 +8,11 @@ import onnxruntime
 import pytest
 import torch
 
-from foldcam.benchmarks.gpu.gradcam import gradcam_runs
-from foldcam.benchmarks.gpu.report import text_table
-from foldcam.benchmarks.gpu.study import GpuOptions, run_gpu
+from foldcam.benchmarks.cost.gpu.gradcam import gradcam_runs
+from foldcam.benchmarks.cost.gpu.report import text_table
+from foldcam.benchmarks.cost.gpu.study import GpuOptions, run_gpu
 from foldcam.export.networks.torch_cut import TorchNetwork
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 pytest.importorskip("efficientnet_lite_pytorch", reason="needs foldcam[demo]")
 

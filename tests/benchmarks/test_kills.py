@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from foldcam.benchmarks.studies.reliability import kills
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 # Writes in small steps, so that a kill in between is likely; the second renames at the end.
 CARELESS = """

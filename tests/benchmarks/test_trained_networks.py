@@ -13,7 +13,7 @@ import torch
 
 from foldcam.benchmarks.studies.explanation import networks
 from foldcam.benchmarks.studies.explanation.packages import WHEELS, imported, read_member
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 _TOKENS = "/backbone/layernorm/Add_1_output_0"
 

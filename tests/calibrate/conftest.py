@@ -15,7 +15,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from foldcam.export.bank import Bank
+from foldcam.export.banks.bank import Bank
 from foldcam.export.grafting.fold import FoldOptions, fold
 from foldcam.export.onnx_graphs.embedding_model import mark_network
 from foldcam.export.onnx_graphs.opset17 import to_opset_17

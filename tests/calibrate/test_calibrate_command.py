@@ -15,9 +15,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from foldcam.export.threshold import choose_threshold
+from foldcam.export.exporting.threshold import choose_threshold
 from foldcam.runtime.contract.onnx_file import read_contract
-from foldcam.runtime.model import FoldedModel
+from foldcam.runtime.model.folded_model import FoldedModel
 
 PLAIN = ("--no-bias-correction",)
 

@@ -37,10 +37,10 @@ def birds(cub_root, tmp_path_factory):
 @pytest.fixture(scope="module")
 def demo(birds, tmp_path_factory):
     """`foldcam export demo` over them."""
+    from foldcam.export.banks.objectives.directions import parse_objective
     from foldcam.export.datasets import load_dataset
-    from foldcam.export.exporter import export_model
+    from foldcam.export.exporting.exporter import export_model
     from foldcam.export.models.spec import load_model
-    from foldcam.export.objectives.directions import parse_objective
 
     out = tmp_path_factory.mktemp("demo") / "model.onnx"
     export_model(
@@ -66,7 +66,7 @@ def test_naive_quantization_of_the_same_network_fails_the_gate(demo, birds):
     from foldcam.calibrate.quality import Gate
     from foldcam.calibrate.selection import read_pictures, select
     from foldcam.calibrate.source import read_source
-    from foldcam.runtime.comparison.verdict import GateLimits, failures_of
+    from foldcam.runtime.measurement.comparison.verdict import GateLimits, failures_of
 
     model, contract = read_source(demo)
     parts = select(birds, 16, 21, 28, 0)

@@ -107,8 +107,8 @@ VARIANTS = {
 @pytest.mark.parametrize("kept", [frozenset(), frozenset({"second"})])
 @pytest.mark.parametrize("name", VARIANTS)
 def test_tensorrt_rtx_builds_it_and_the_checker_finds_nothing(name, kept, make_model, tmp_path):
-    from foldcam.export.check.checker import check_model
-    from foldcam.export.check.targets import TARGETS
+    from foldcam.export.verification.check.checker import check_model
+    from foldcam.export.verification.check.targets import TARGETS
 
     made = _quantized(make_model(**VARIANTS[name]), kept=kept)
     _check_builds(made)
@@ -174,8 +174,8 @@ def test_float16_stands_behind_explicit_casts_and_nothing_comes_between_layer_an
     make_model, tmp_path
 ):
     """`second` is kept in float: it alone is float16, cast to and from float32 at its ends."""
-    from foldcam.export.check.checker import check_model
-    from foldcam.export.check.targets import TARGETS
+    from foldcam.export.verification.check.checker import check_model
+    from foldcam.export.verification.check.targets import TARGETS
 
     made = with_float16(_quantized(make_model(), kept=frozenset({"second"})))
     onnx.checker.check_model(made, full_check=True)

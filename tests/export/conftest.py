@@ -16,12 +16,12 @@ import onnx
 import pytest
 import torch
 
-from foldcam.export.bank import Bank, BankOutcome
-from foldcam.export.exporter import export_model
+from foldcam.export.banks.bank import Bank, BankOutcome
+from foldcam.export.banks.objectives.directions import parse_objective
+from foldcam.export.exporting.exporter import export_model
 from foldcam.export.models.spec import LoadedModel, wrap_module
 from foldcam.export.networks.cut import Network
 from foldcam.export.networks.torch_cut import TorchNetwork
-from foldcam.export.objectives.directions import parse_objective
 from foldcam.runtime.cli.foldcam import GROUP, gather
 from foldcam.runtime.contract.schema import LabelRun, Transform
 from foldcam.runtime.images.preprocess import Preprocessing

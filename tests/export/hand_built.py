@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from foldcam.export.bank import Bank
+from foldcam.export.banks.bank import Bank
 from foldcam.export.grafting.fold import FoldOptions, fold
 from foldcam.runtime.contract.schema import Origin
 from foldcam.runtime.images.preprocess import Preprocessing

@@ -9,11 +9,11 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from foldcam.export.grafting.pull_back import graft_pull_back
+from foldcam.export.networks.onnx_networks.head import OnnxHead
+from foldcam.export.networks.onnx_torch.interpreter import Interpreter
 from foldcam.export.onnx_graphs.embedding_model import opset_of
 from foldcam.export.onnx_graphs.values import Flow
 from foldcam.export.onnx_graphs.writing import Graft
-from foldcam.export.onnx_networks.head import OnnxHead
-from foldcam.export.onnx_torch.interpreter import Interpreter
 
 DIRECTION, ANSWER = "direction", "grad_weights"
 

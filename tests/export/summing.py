@@ -10,10 +10,10 @@ import numpy as np
 import onnx
 import torch
 
-from foldcam.export.bank import Bank, label_runs
+from foldcam.export.banks.bank import Bank, label_runs
+from foldcam.export.banks.objectives.directions import all_triplets
 from foldcam.export.grafting.fold import FoldOptions, fold
 from foldcam.export.networks.cut import Network
-from foldcam.export.objectives.directions import all_triplets
 from foldcam.export.onnx_graphs.session import GraphSession
 from foldcam.runtime.contract.schema import GradWeightsRule, Origin
 from foldcam.runtime.images.preprocess import Preprocessing

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from foldcam.export.bank import Bank, BankOutcome, label_runs
-from foldcam.export.low_rank import row_scales
+from foldcam.export.banks.bank import Bank, BankOutcome, label_runs
+from foldcam.export.banks.low_rank import row_scales
 from foldcam.runtime.contract.schema import LabelRun, Outcome
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from foldcam.benchmarks.studies.reliability.file_mutants import mutated_safetensors
-from foldcam.export.bank import Bank, BankOutcome
-from foldcam.export.bank_source import BankSource
+from foldcam.export.banks.bank import Bank, BankOutcome
+from foldcam.export.banks.bank_source import BankSource
 from foldcam.export.commands.bank import app
 from foldcam.runtime.contract.schema import LabelRun, Origin
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.errors import FoldcamError
 
 LONE = "\ud800"
 

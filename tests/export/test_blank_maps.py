@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from foldcam.export.datasets import load_dataset
-from foldcam.export.exporter import export_model
+from foldcam.export.exporting.exporter import export_model
 from foldcam.export.grafting.fold import FoldOptions
 from foldcam.export.models.spec import wrap_module
 from foldcam.runtime.images.files import write_image

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from foldcam.export.class_names import class_names, read_class_names
-from foldcam.runtime.errors import FoldcamError
+from foldcam.export.exporting.class_names import class_names, read_class_names
+from foldcam.runtime.system.errors import FoldcamError
 
 
 @pytest.mark.parametrize(

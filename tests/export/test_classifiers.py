@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from foldcam.export.classifier_exporter import export_classifier
+from foldcam.export.exporting.classifier_exporter import export_classifier
 from foldcam.export.grafting.fold import FoldOptions
 from foldcam.export.models.spec import wrap_module
 from foldcam.runtime.images.preprocess import Preprocessing
-from foldcam.runtime.model import FoldedModel
+from foldcam.runtime.model.folded_model import FoldedModel
 
 
 def photograph(size):

@@ -21,11 +21,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from foldcam.export.datasets import load_dataset
-from foldcam.export.exporter import export_model
+from foldcam.export.exporting.exporter import export_model
 from foldcam.export.grafting.fold import FoldOptions
-from foldcam.export.objectives.kernel import parse_kernel
+from foldcam.export.banks.objectives.kernel import parse_kernel
 from foldcam.export.models.spec import LoadedModel, load_model
-from foldcam.export.objectives.directions import parse_objective
+from foldcam.export.banks.objectives.directions import parse_objective
 from foldcam.runtime.images.preprocess import Preprocessing
 
 networks_file, photos, folder, which = sys.argv[1:]

@@ -10,15 +10,15 @@ import onnxruntime
 import pytest
 import torch
 
-from foldcam.export import device as module
 from foldcam.export.commands.options import device_of
-from foldcam.export.device import CPU, Device, choose_device
 from foldcam.export.models.spec import load_model, wrap_module
 from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.export.networks.traced_graph import moved
+from foldcam.export.onnx_graphs import device as module
 from foldcam.export.onnx_graphs import session
+from foldcam.export.onnx_graphs.device import CPU, Device, choose_device
 from foldcam.runtime.engine.device import Gpu
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 CPU_PROVIDER, CUDA_PROVIDER = "CPUExecutionProvider", "CUDAExecutionProvider"
 

@@ -7,7 +7,7 @@ import pytest
 
 from foldcam.export import export_model, load_dataset, load_model
 from foldcam.runtime.images.files import list_images, read_image
-from foldcam.runtime.model import FoldedModel
+from foldcam.runtime.model.folded_model import FoldedModel
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ import torch
 from foldcam.export.grafting.fold import FoldOptions, fold
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import Origin
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.errors import FoldcamError
 
 ORIGIN = Origin("net:make", "", "0" * 64, "data", "train", "1" * 64)
 

@@ -9,17 +9,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from foldcam.export.bank import Bank
+from foldcam.export.banks.bank import Bank
+from foldcam.export.banks.objectives.directions import parse_objective
 from foldcam.export.datasets import load_dataset
-from foldcam.export.exporter import export_model
-from foldcam.export.gallery import make_gallery
-from foldcam.export.objectives.directions import parse_objective
+from foldcam.export.exporting.exporter import export_model
+from foldcam.export.exporting.gallery import make_gallery
+from foldcam.runtime.contract.gallery.gallery import Gallery
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.engine.inspect import inspect_model
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.gallery.gallery import Gallery
 from foldcam.runtime.images.files import read_image, write_image
-from foldcam.runtime.model import FoldedModel
+from foldcam.runtime.model.folded_model import FoldedModel
+from foldcam.runtime.system.errors import FoldcamError
 
 
 @pytest.fixture

@@ -18,21 +18,21 @@ import pytest
 import torch
 
 from foldcam.export.datasets import load_dataset
-from foldcam.export.exporter import export_model
+from foldcam.export.exporting.exporter import export_model
 from foldcam.export.grafting.fold import FoldOptions
 from foldcam.export.models.spec import wrap_module
-from foldcam.runtime.bank.bank_file import read_bank, write_bank
-from foldcam.runtime.bank.changing import add_rows, change_bank, remove_rows, undo
-from foldcam.runtime.bank.live_bank import bank_path
-from foldcam.runtime.config import ModelOptions, RunConfig, SourceConfig
+from foldcam.runtime.contract.bank.bank_file import read_bank, write_bank
+from foldcam.runtime.contract.bank.changing import add_rows, change_bank, remove_rows, undo
+from foldcam.runtime.contract.bank.live_bank import bank_path
 from foldcam.runtime.contract.onnx_file import read_contract
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.files import read_image, write_image
-from foldcam.runtime.model import FoldedModel
+from foldcam.runtime.model.folded_model import FoldedModel
+from foldcam.runtime.pipeline.config import ModelOptions, RunConfig, SourceConfig
 from foldcam.runtime.pipeline.opening import opened
 from foldcam.runtime.pipeline.run import run
 from foldcam.runtime.sinks import Sink
 from foldcam.runtime.sources.base import Frame, Source
+from foldcam.runtime.system.errors import FoldcamError
 
 _SIZE = (24, 32)
 
@@ -215,8 +215,8 @@ def test_two_processes_never_lose_each_other_s_rows(model):
 _ENROLLING = """
 import sys, numpy as np
 from pathlib import Path, PurePath
-from foldcam.runtime.bank.changing import add_rows
-from foldcam.runtime.config import ModelOptions, RunConfig, SourceConfig
+from foldcam.runtime.contract.bank.changing import add_rows
+from foldcam.runtime.pipeline.config import ModelOptions, RunConfig, SourceConfig
 from foldcam.runtime.contract.onnx_file import read_contract
 model, size = Path(sys.argv[1]), int(sys.argv[2])
 contract = read_contract(model)

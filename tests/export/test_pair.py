@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from foldcam.export.datasets import load_dataset
-from foldcam.export.exporter import export_model
+from foldcam.export.exporting.exporter import export_model
 from foldcam.export.grafting.fold import FoldOptions
-from foldcam.runtime.bank.bank_file import read_bank
-from foldcam.runtime.bank.live_bank import bank_path
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.contract.bank.bank_file import read_bank
+from foldcam.runtime.contract.bank.live_bank import bank_path
 from foldcam.runtime.images.files import read_image, write_image
-from foldcam.runtime.model import FoldedModel
-from foldcam.runtime.pair import compare, draw_pair
+from foldcam.runtime.model.folded_model import FoldedModel
+from foldcam.runtime.model.pair import compare, draw_pair
+from foldcam.runtime.system.errors import FoldcamError
 
 
 @pytest.fixture(scope="module")

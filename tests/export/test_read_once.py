@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from foldcam.export.bank_files import add_to_bank_file, build_bank_file
 from foldcam.export.banks import head_trial
 from foldcam.export.banks.feature_cache import FeatureCache
+from foldcam.export.banks.objectives.directions import parse_objective
 from foldcam.export.datasets import load_dataset
-from foldcam.export.exporter import export_model
+from foldcam.export.exporting.bank_files import add_to_bank_file, build_bank_file
+from foldcam.export.exporting.exporter import export_model
 from foldcam.export.models.spec import wrap_module
 from foldcam.export.networks.torch_cut import TorchNetwork
-from foldcam.export.objectives.directions import parse_objective
 
 _opened: list[str] | None = None
 

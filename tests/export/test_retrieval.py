@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foldcam.export.retrieval import query_measures, recall_at_k
+from foldcam.export.banks.retrieval import query_measures, recall_at_k
 
 
 @pytest.mark.parametrize(

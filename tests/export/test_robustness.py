@@ -14,20 +14,20 @@ import numpy as np
 import onnx
 import pytest
 
+from foldcam.export.banks.objectives.directions import parse_objective
 from foldcam.export.datasets import load_dataset
-from foldcam.export.exporter import export_model
+from foldcam.export.exporting.exporter import export_model
 from foldcam.export.grafting.fold import FoldOptions, fold
 from foldcam.export.models.spec import LoadedModel
-from foldcam.export.objectives.directions import parse_objective
 from foldcam.runtime.contract import schema as contract_module
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import LabelRun
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
-from foldcam.runtime.model import FoldedModel
+from foldcam.runtime.model.folded_model import FoldedModel
 from foldcam.runtime.pipeline import run as run_pipeline
 from foldcam.runtime.sinks import open_sinks
 from foldcam.runtime.sources import open_source
+from foldcam.runtime.system.errors import FoldcamError
 
 # Heads that end in a normalisation, divide by a bare norm, or do neither.
 NETWORKS = ["Normalized", "PlainConv", "NeckNormalized"]

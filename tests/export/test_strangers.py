@@ -16,10 +16,10 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from foldcam.export.bank_files import build_bank_file
+from foldcam.export.banks.objectives.directions import parse_objective
 from foldcam.export.datasets import load_dataset
+from foldcam.export.exporting.bank_files import build_bank_file
 from foldcam.export.models.spec import LoadedModel
-from foldcam.export.objectives.directions import parse_objective
 from foldcam.runtime.contract.reading import parse_contract
 from foldcam.runtime.contract.schema import METADATA_KEY
 

@@ -9,9 +9,9 @@ from onnx import helper, numpy_helper
 from foldcam.export.grafting import constants as storing
 from foldcam.export.grafting.fold import FoldOptions, fold
 from foldcam.export.grafting.options import StorageOptions, parse_compression, parse_search
+from foldcam.export.networks.onnx_networks.cut import OnnxNetwork
+from foldcam.export.networks.onnx_networks.summand_network import SummandNetwork
 from foldcam.export.onnx_graphs.file import read_onnx
-from foldcam.export.onnx_networks.cut import OnnxNetwork
-from foldcam.export.onnx_networks.summand_network import SummandNetwork
 from foldcam.runtime.contract.reading import parse_contract
 from foldcam.runtime.contract.schema import Origin
 from foldcam.runtime.images.preprocess import Preprocessing

@@ -11,26 +11,26 @@ import numpy as np
 import onnx
 import pytest
 
-from foldcam.export.bank import Bank
-from foldcam.export.bank_files import build_bank_file
+from foldcam.export.banks.bank import Bank
+from foldcam.export.banks.objectives.directions import parse_objective
+from foldcam.export.banks.unknown.images import any_images
+from foldcam.export.banks.unknown.label_space import label_space
+from foldcam.export.banks.unknown.rows import Rows
 from foldcam.export.datasets import Dataset, load_dataset
-from foldcam.export.exporter import export_model
+from foldcam.export.exporting.bank_files import build_bank_file
+from foldcam.export.exporting.exporter import export_model
+from foldcam.export.exporting.threshold import choose_threshold
 from foldcam.export.grafting.fold import FoldOptions
 from foldcam.export.grafting.in_graph import bank_of
 from foldcam.export.grafting.refold import fold_file, stored_options
 from foldcam.export.grafting.unfold import unfold
-from foldcam.export.objectives.directions import parse_objective
-from foldcam.export.threshold import choose_threshold
-from foldcam.export.unknown.images import any_images
-from foldcam.export.unknown.label_space import label_space
-from foldcam.export.unknown.rows import Rows
 from foldcam.runtime.backends import open_backend
-from foldcam.runtime.comparison.self_test import compare
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import LabelRun
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.files import read_image
-from foldcam.runtime.model import FoldedModel
+from foldcam.runtime.measurement.comparison.self_test import compare
+from foldcam.runtime.model.folded_model import FoldedModel
+from foldcam.runtime.system.errors import FoldcamError
 
 GOAL = parse_objective("all-triplets")
 

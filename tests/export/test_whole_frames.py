@@ -10,25 +10,25 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from foldcam.benchmarks.gate.subject import subject_of
-from foldcam.benchmarks.retrieval.subject import folded_subject
-from foldcam.export.bank import Bank
+from foldcam.benchmarks.cost.gate.subject import subject_of
+from foldcam.benchmarks.evaluation.retrieval.subject import folded_subject
+from foldcam.export.banks.bank import Bank
+from foldcam.export.banks.objectives.directions import parse_objective
 from foldcam.export.datasets import load_dataset
-from foldcam.export.exporter import export_model
-from foldcam.export.gallery import make_gallery
+from foldcam.export.exporting.exporter import export_model
+from foldcam.export.exporting.gallery import make_gallery
+from foldcam.export.exporting.threshold import choose_threshold
 from foldcam.export.grafting.fold import FoldOptions
 from foldcam.export.grafting.frameless import frameless
 from foldcam.export.grafting.refold import fold_file, stored_options
-from foldcam.export.objectives.directions import parse_objective
-from foldcam.export.threshold import choose_threshold
 from foldcam.export.verification.images import images_to_verify
 from foldcam.export.verification.run import verify_model
-from foldcam.runtime.comparison.gate import check_pair
 from foldcam.runtime.contract.onnx_file import read_contract
-from foldcam.runtime.enrolling.enrolling import enroll, pictures_of
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.files import read_image
-from foldcam.runtime.model import FoldedModel
+from foldcam.runtime.measurement.comparison.gate import check_pair
+from foldcam.runtime.model.enrolling.enrolling import enroll, pictures_of
+from foldcam.runtime.model.folded_model import FoldedModel
+from foldcam.runtime.system.errors import FoldcamError
 
 FRAME = (160, 90)
 GOAL = parse_objective("all-triplets")

@@ -13,11 +13,11 @@ import pytest
 
 from foldcam.runtime.backends import open_backend
 from foldcam.runtime.backends.cuda import find_cuda
-from foldcam.runtime.comparison.self_test import compare, sample_images
 from foldcam.runtime.engine.builder import build_engine
 from foldcam.runtime.engine.device import find_gpu
 from foldcam.runtime.engine.flavours import find_flavour, installed_versions
 from foldcam.runtime.engine.options import BuildOptions, Profile
+from foldcam.runtime.measurement.comparison.self_test import compare, sample_images
 
 pytestmark = pytest.mark.gpu
 

@@ -252,9 +252,9 @@ def make_model(tmp_path: Path) -> Callable[..., Path]:
 def with_probes(contract: Contract, folder: Path, precision: Any = "fp32") -> Contract:
     """The contract with three probe pictures, and the answers of its own tiny model."""
     from foldcam.runtime.backends.onnxruntime import OnnxRuntimeBackend
-    from foldcam.runtime.canary.answers import answer_of
-    from foldcam.runtime.canary.asking import ask
     from foldcam.runtime.contract.canary import Canary
+    from foldcam.runtime.engine.canary.answers import answer_of
+    from foldcam.runtime.engine.canary.asking import ask
 
     backend = OnnxRuntimeBackend(save_model(folder / "right.onnx", contract), "cpu", 1)
     answers = [answer_of(seed, found) for seed, found in enumerate(ask(backend, range(3)))]
@@ -359,7 +359,7 @@ def scaled() -> Callable[[float], Callable[[onnx.ModelProto], None]]:
 @pytest.fixture
 def load(make_model: Callable[..., Path]) -> Iterator[Callable[..., Any]]:
     """`load(change)`: a tiny model with a changed graph, opened."""
-    from foldcam.runtime.model import FoldedModel
+    from foldcam.runtime.model.folded_model import FoldedModel
 
     opened: list[FoldedModel] = []
 
@@ -438,7 +438,7 @@ def write_gallery(path: Path, contract: Contract | None = None, **changes: Any) 
 
     Row 0 is hot at the upper left, row 1 at the upper right, row 2 at the lower left.
     """
-    from foldcam.runtime.gallery.writing import GalleryWriter
+    from foldcam.runtime.contract.gallery.writing import GalleryWriter
 
     contract = contract or tiny_contract(**changes)
     with path.open("wb") as file:

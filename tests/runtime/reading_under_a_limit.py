@@ -8,9 +8,9 @@ from __future__ import annotations
 import resource
 import sys
 
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.files import read_image
 from foldcam.runtime.sources import open_source
+from foldcam.runtime.system.errors import FoldcamError
 
 LIMIT = 1 << 30
 

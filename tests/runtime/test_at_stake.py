@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from foldcam.runtime.at_stake import (
+from foldcam.runtime.contract.at_stake import (
     Read,
     Written,
     check_outputs,
     keep_network,
     network_file,
 )
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 
 @pytest.fixture
@@ -147,8 +147,8 @@ def test_a_run_leaves_what_it_reads_alone(flags, here, runtime, tiny_model, phot
 
 def test_two_runs_at_once_into_one_folder(here, make_model, photo, make_sources):
     """Photographs have names that come again: the second run is refused while the first goes on."""
-    from foldcam.runtime.output_options import OutputOptions
     from foldcam.runtime.sinks import open_outputs
+    from foldcam.runtime.sinks.options import OutputOptions
 
     photo("a.png")
     photo("b.png")

@@ -10,9 +10,9 @@ from onnx import numpy_helper
 
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.reading import parse_contract
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.files import read_image
-from foldcam.runtime.model import FoldedModel
+from foldcam.runtime.model.folded_model import FoldedModel
+from foldcam.runtime.system.errors import FoldcamError
 
 
 def times_eight(model):

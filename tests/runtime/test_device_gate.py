@@ -15,7 +15,8 @@ import pytest
 from onnx import numpy_helper
 
 from foldcam.runtime.backends import open_backend
-from foldcam.runtime.comparison.gate import (
+from foldcam.runtime.contract.schema import BankSummary, Calibration, Explanation
+from foldcam.runtime.measurement.comparison.gate import (
     DeviceGate,
     GateFiles,
     GateSettings,
@@ -23,11 +24,10 @@ from foldcam.runtime.comparison.gate import (
     gate_on_device,
     gate_text,
 )
-from foldcam.runtime.comparison.images import read_gate_images
-from foldcam.runtime.comparison.verdict import GateLimits
-from foldcam.runtime.contract.schema import BankSummary, Calibration, Explanation
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.measurement.comparison.images import read_gate_images
+from foldcam.runtime.measurement.comparison.verdict import GateLimits
 from foldcam.runtime.system.digest import digest_of
+from foldcam.runtime.system.errors import FoldcamError
 
 CALIBRATED = Calibration("k" * 64, "r" * 64, 0, "cpu")
 ANY_SPEED = GateSettings(GateLimits(speed_ratio=0.0), rounds=3, threads=1)

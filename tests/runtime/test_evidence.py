@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.evidence import Share, total
 from foldcam.runtime.images.preprocess import Affine, Preprocessing
-from foldcam.runtime.result import Result, Timings
+from foldcam.runtime.model.evidence import Share, total
+from foldcam.runtime.model.result import Result, Timings
+from foldcam.runtime.system.errors import FoldcamError
 
 SIGNED = [[3.0, -1.0], [1.0, -3.0]]
 SAME = Affine(1, 1, 0, 0)

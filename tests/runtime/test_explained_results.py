@@ -10,8 +10,8 @@ import pytest
 from onnx import helper, numpy_helper
 
 from foldcam.runtime import FoldcamError, FoldedModel
-from foldcam.runtime.evidence import Share
-from foldcam.runtime.unanswered import NAN, SIMILARITY
+from foldcam.runtime.model.evidence import Share
+from foldcam.runtime.model.unanswered import NAN, SIMILARITY
 
 RED, GREEN = 200 / 255, 20 / 255
 

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from foldcam.runtime.backends import open_backend
 from foldcam.runtime.contract.onnx_file import read_header
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 OUTSIDE = "outside of the file's folder"
 

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from foldcam.runtime.cli.foldcam import gather
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 PART = '''
 import typer
@@ -97,7 +97,7 @@ def test_no_package_at_all():
 def test_how_programs_end(tmp_path, child_environment, body, status, said):
     script = tmp_path / "program.py"
     script.write_text(
-        "import typer\nfrom foldcam.runtime.errors import FoldcamError\n"
+        "import typer\nfrom foldcam.runtime.system.errors import FoldcamError\n"
         "from foldcam.runtime.system.command import run_app\n"
         "app = typer.Typer(pretty_exceptions_enable=False)\n"
         f"@app.command()\ndef go() -> None:\n    {body}\n"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foldcam.runtime.batch import Batch
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.framing import framed, framed_affine, shown_smaller
 from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.model.batch import Batch
+from foldcam.runtime.system.errors import FoldcamError
 
 FRAME = (320, 180)
 RULES = ("stretch", "crop", "letterbox")

@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from foldcam.runtime.comparison.figures import (
+from foldcam.runtime.measurement.comparison.figures import (
     Answered,
     compare_answers,
     cosines,
     map_correlations,
     paired_interval,
 )
-from foldcam.runtime.comparison.verdict import GateLimits, failures_of
+from foldcam.runtime.measurement.comparison.verdict import GateLimits, failures_of
 
 
 def _answered(heat, hit=(True, True), embedding=((1, 0), (0, 1)), rows=(0, 1)):

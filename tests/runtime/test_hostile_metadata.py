@@ -24,8 +24,8 @@ from foldcam.runtime.contract.schema import (
     Origin,
     Outcome,
 )
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.errors import FoldcamError
 
 LONE = "name \udcff\ud800 of bytes"
 TEXTS = [

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.files import read_image
 from foldcam.runtime.images.format import film_format, image_format
 from foldcam.runtime.images.integrity import may_be_filled
 from foldcam.runtime.images.size import image_size
 from foldcam.runtime.sources import open_source
 from foldcam.runtime.sources.video import VideoSource
+from foldcam.runtime.system.errors import FoldcamError
 
 spec = spec_from_file_location("headers", Path(__file__).parent / "headers.py")
 assert spec is not None

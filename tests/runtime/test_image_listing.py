@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 import pytest
 
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.files import write_image
 from foldcam.runtime.images.listing import (
     EXAMPLES,
@@ -22,6 +21,7 @@ from foldcam.runtime.images.listing import (
     sort_out_files,
 )
 from foldcam.runtime.sources import open_source
+from foldcam.runtime.system.errors import FoldcamError
 
 
 def jpeg() -> bytes:
@@ -118,8 +118,8 @@ def test_a_folder_without_a_picture_says_what_is_there_instead(tmp_path):
 
 @pytest.mark.parametrize("options", [{}, {"every": 2}])
 def test_a_source_says_what_it_left_out_however_it_is_looked_at(mixed, options):
-    from foldcam.runtime.options import SourceOptions
     from foldcam.runtime.sources.base import left_out_of
+    from foldcam.runtime.sources.options import SourceOptions
 
     with open_source(str(mixed), SourceOptions(**options)) as source:
         assert len(left_out_of(source)) == 13

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.files import list_images, read_image, write_image
+from foldcam.runtime.system.errors import FoldcamError
 
 FORMATS = (".jpg", ".png", ".webp", ".bmp", ".tiff")
 

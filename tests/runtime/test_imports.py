@@ -36,7 +36,7 @@ HEAVY_IN_A_RUN = (
         "foldcam.runtime.engine.inspect",
     ),
     *(
-        "foldcam.runtime.comparison.self_test",
+        "foldcam.runtime.measurement.comparison.self_test",
         "asyncio",
         "matplotlib",
         "rich",

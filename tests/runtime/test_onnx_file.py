@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from foldcam.runtime.contract.onnx_file import read_contract, read_header
 from foldcam.runtime.contract.schema import METADATA_KEY
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 
 def test_agrees_with_onnx(tiny_model):

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from foldcam.runtime.contract.onnx_file import read_header
 from foldcam.runtime.contract.onnx_sizes import VARIABLE
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 HUGE = 1 << 31
 

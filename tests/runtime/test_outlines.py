@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from foldcam.runtime.drawing.outlines import box_of, draw_box, draw_contour, hottest_region
-from foldcam.runtime.drawing.overlay import overlay, overlay_both
-from foldcam.runtime.drawing.text import draw_labels
+from foldcam.runtime.model.drawing.outlines import box_of, draw_box, draw_contour, hottest_region
+from foldcam.runtime.model.drawing.overlay import overlay, overlay_both
+from foldcam.runtime.model.drawing.text import draw_labels
 
 
 def heat_of(*spots: tuple[int, int, int, int, float]) -> np.ndarray:

@@ -5,9 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foldcam.runtime.drawing.overlay import COLD, WARM, heatmap_on_frame, overlay, overlay_both
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Affine, Preprocessing
+from foldcam.runtime.model.drawing.overlay import (
+    COLD,
+    WARM,
+    heatmap_on_frame,
+    overlay,
+    overlay_both,
+)
+from foldcam.runtime.system.errors import FoldcamError
 
 
 def test_two_cells_pass_into_each_other_around_their_border():

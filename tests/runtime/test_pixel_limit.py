@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.files import read_image
 from foldcam.runtime.images.pixel_limit import VARIABLE, max_pixels
+from foldcam.runtime.system.errors import FoldcamError
 
 HERE = Path(__file__).parent
 spec = spec_from_file_location("headers", HERE / "headers.py")

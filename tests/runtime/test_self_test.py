@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from foldcam.runtime.backends import open_backend
-from foldcam.runtime.comparison.self_test import (
+from foldcam.runtime.engine.device import Gpu
+from foldcam.runtime.measurement.comparison.self_test import (
     AbsentError,
     compare,
     sample_images,
     self_test,
     self_test_text,
 )
-from foldcam.runtime.engine.device import Gpu
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 GPU = Gpu("Orin", "8.7", True, 1 << 30)
 
@@ -106,7 +106,7 @@ def test_ties_may_change_places_and_then_maps_are_not_compared(tiny_model):
     reference = open_backend(tiny_model, "cpu")
     similar = reference.run(grey)["similarity"]
     assert similar[0, 0] == similar[0, 1]
-    from foldcam.runtime.comparison.self_test import _differences
+    from foldcam.runtime.measurement.comparison.self_test import _differences
 
     found = Doctored(tiny_model, change)
     result = _differences(reference.run(grey), found.run(grey), 2e-3)
@@ -205,7 +205,9 @@ def test_exit_status_is_the_verdict(monkeypatch, capsys, tiny_model, passed, sta
         tiny_model, lambda: GPU,
         {"x": lambda m, f: (Doctored(m, right if passed else add("heatmap", 1.0)), "fp32")},
     )  # fmt: skip
-    monkeypatch.setattr("foldcam.runtime.comparison.self_test.self_test", lambda model: report)
+    monkeypatch.setattr(
+        "foldcam.runtime.measurement.comparison.self_test.self_test", lambda model: report
+    )
     done = typer.testing.CliRunner().invoke(app, ["self-test", str(tiny_model)])
     assert done.exit_code == status
     assert ("PASSED" if passed else "FAILED") in done.stdout

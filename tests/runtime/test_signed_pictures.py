@@ -10,14 +10,14 @@ import cv2
 import numpy as np
 import pytest
 
-from foldcam.runtime.drawing.maps import maps_of
-from foldcam.runtime.drawing.overlay import overlay_both
-from foldcam.runtime.drawing.style import Style
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.images.preprocess import Affine
-from foldcam.runtime.result import Result, Timings, draw_result
+from foldcam.runtime.model.drawing.maps import maps_of
+from foldcam.runtime.model.drawing.overlay import overlay_both
+from foldcam.runtime.model.drawing.style import Style
+from foldcam.runtime.model.frame_results import FrameResults
+from foldcam.runtime.model.result import Result, Timings, draw_result
 from foldcam.runtime.sources.base import Frame
+from foldcam.runtime.system.errors import FoldcamError
 
 SIGNED = np.array([[0.02, -0.04], [0.0, 0.01]], np.float32)
 IMAGE = np.full((80, 80, 3), 120, np.uint8)

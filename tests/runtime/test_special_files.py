@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.sinks import jsonl
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import atomic_path, hidden_beside, refuse_special, temporary_stem
 
 

@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 import pytest
 from msgspec import Meta
 
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.system.documents import (
     Finite,
     KeyProblem,
@@ -18,6 +17,7 @@ from foldcam.runtime.system.documents import (
     read_document,
     typed,
 )
+from foldcam.runtime.system.errors import FoldcamError
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import pytest
 from onnx import numpy_helper
 
 from foldcam.runtime.backends import open_backend
-from foldcam.runtime.model import FoldedModel
-from foldcam.runtime.unanswered import INFINITY, NAN, SIMILARITY, TOO_LARGE, ZERO, reasons
+from foldcam.runtime.model.folded_model import FoldedModel
+from foldcam.runtime.model.unanswered import INFINITY, NAN, SIMILARITY, TOO_LARGE, ZERO, reasons
 
 BLACK = np.zeros((16, 16, 3), np.uint8)
 RED = np.full((16, 16, 3), (200, 0, 0), np.uint8)

@@ -8,19 +8,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from foldcam.runtime.config import ModelOptions
 from foldcam.runtime.contract.reading import parse_contract
 from foldcam.runtime.contract.unknown import UnknownRule, given_rule
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.events.detector import check_possible, matching_region
-from foldcam.runtime.events.rule import EventRule
-from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.images.files import write_image
-from foldcam.runtime.known import known_scores
-from foldcam.runtime.model import FoldedModel
+from foldcam.runtime.model.folded_model import FoldedModel
+from foldcam.runtime.model.frame_results import FrameResults
+from foldcam.runtime.model.known import known_scores
+from foldcam.runtime.model.record import record
+from foldcam.runtime.pipeline.config import ModelOptions
 from foldcam.runtime.pipeline.opening import unknown_rule
-from foldcam.runtime.record import record
+from foldcam.runtime.sinks.event_rules.detector import check_possible, matching_region
+from foldcam.runtime.sinks.event_rules.rule import EventRule
 from foldcam.runtime.sources.base import Frame
+from foldcam.runtime.system.errors import FoldcamError
 
 RULE = UnknownRule("similarity", 0.8, "0" * 64, 0.95, "held-out images", "colours", 40, 0.95,
                    "labels left out", 40, 0.25)  # fmt: skip
@@ -141,7 +141,7 @@ def test_the_heat_of_an_unknown_has_no_colour(with_rule):
     with FoldedModel.load(with_rule, provider="cpu") as model:
         known, unknown = model.run_batch([RED, GREY])
     dark = np.full((8, 8, 3), 40, np.uint8)
-    from foldcam.runtime.drawing.style import Style
+    from foldcam.runtime.model.drawing.style import Style
 
     plain = Style(caption=False)
     pictures = [FrameResults(_frame(dark), [each], plain).image for each in (known, unknown)]

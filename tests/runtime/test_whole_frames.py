@@ -8,13 +8,13 @@ import cv2
 import numpy as np
 import pytest
 
-from foldcam.runtime.bench.run import BenchOptions, run_bench
 from foldcam.runtime.engine.inspect import inspect_model, inspection_text
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.model import FoldedModel
-from foldcam.runtime.options import RegionOptions
+from foldcam.runtime.measurement.bench.run import BenchOptions, run_bench
+from foldcam.runtime.model.folded_model import FoldedModel
 from foldcam.runtime.pipeline import run
 from foldcam.runtime.sources import open_source
+from foldcam.runtime.sources.options import RegionOptions
+from foldcam.runtime.system.errors import FoldcamError
 
 FRAME = (32, 16)
 

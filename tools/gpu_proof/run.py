@@ -160,7 +160,7 @@ def environment(code: Path, site: Path) -> dict[str, str]:
 
 FACTS = """
 import json
-from foldcam.runtime.bench.facts import machine_facts, device_name
+from foldcam.runtime.measurement.bench.facts import machine_facts, device_name
 facts = machine_facts()
 print(json.dumps({"name": device_name(facts), **facts}))
 """

@@ -13,14 +13,14 @@ import torch
 from torch import nn
 
 from foldcam.benchmarks.studies.architectures.zoo import Architecture
+from foldcam.export.banks.objectives.directions import parse_objective
 from foldcam.export.datasets import Dataset, Sample
-from foldcam.export.exporter import export_model
+from foldcam.export.exporting.exporter import export_model
 from foldcam.export.models.spec import LoadedModel
-from foldcam.export.objectives.directions import parse_objective
 from foldcam.export.verification.images import ImagesToVerify
 from foldcam.export.verification.run import verify_model
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.errors import FoldcamError
 
 _LABELS = 3
 _PER_LABEL = 4

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from foldcam.benchmarks import markdown
-from foldcam.benchmarks.localization.report import write_json
+from foldcam.benchmarks.evaluation import markdown
+from foldcam.benchmarks.evaluation.localization.report import write_json
 from foldcam.benchmarks.studies.architectures.parity import try_architecture
 from foldcam.benchmarks.studies.architectures.zoo import architectures
-from foldcam.export.versions import tool_versions
+from foldcam.export.grafting.versions import tool_versions
 
 RESULT = "architectures.json"
 

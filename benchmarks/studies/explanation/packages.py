@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 WHEELS = "FOLDCAM_WHEELS"
 """The environment variable that names the folder of downloaded wheels."""

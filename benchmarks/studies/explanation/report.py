@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from foldcam.benchmarks import markdown
+from foldcam.benchmarks.evaluation import markdown
 
 FOLDER = "explanation"
 """Below `benchmarks/results`; each network has a folder with its `explanation.json`."""

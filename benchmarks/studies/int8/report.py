@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from foldcam.benchmarks import markdown
+from foldcam.benchmarks.evaluation import markdown
 from foldcam.benchmarks.studies.int8.subjects import SUBJECTS
 from foldcam.calibrate.report import roundings
 from foldcam.runtime.system.text import aligned

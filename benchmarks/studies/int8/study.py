@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx
 
-from foldcam.benchmarks.localization.report import write_json
+from foldcam.benchmarks.evaluation.localization.report import write_json
 from foldcam.benchmarks.studies.int8.naive import quantize_naively
 from foldcam.benchmarks.studies.int8.subjects import SUBJECTS, Prepared, Subject, prepare
 from foldcam.calibrate.calibrator import calibrate
@@ -21,13 +21,13 @@ from foldcam.calibrate.selection import read_pictures, select
 from foldcam.calibrate.source import read_source
 from foldcam.calibrate.speed import compare_speed
 from foldcam.calibrate.store import Store, key_of, tools
-from foldcam.export.check.checker import check_model
-from foldcam.export.check.targets import TARGETS
+from foldcam.export.grafting.versions import tool_versions
 from foldcam.export.onnx_graphs.message import load_message
-from foldcam.export.versions import tool_versions
-from foldcam.runtime.comparison.self_test import clouds
-from foldcam.runtime.comparison.verdict import failures_of
+from foldcam.export.verification.check.checker import check_model
+from foldcam.export.verification.check.targets import TARGETS
 from foldcam.runtime.contract.onnx_file import read_contract
+from foldcam.runtime.measurement.comparison.self_test import clouds
+from foldcam.runtime.measurement.comparison.verdict import failures_of
 from foldcam.runtime.system.files import atomic_path, sha256_of_file
 from foldcam.runtime.system.strict_json import finite
 

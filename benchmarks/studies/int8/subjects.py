@@ -10,15 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from foldcam.benchmarks.houses.houses import load_houses, split_houses
-from foldcam.benchmarks.houses.study import OBJECTIVE, TRAINING
+from foldcam.benchmarks.evaluation.houses.houses import load_houses, split_houses
+from foldcam.benchmarks.evaluation.houses.study import OBJECTIVE, TRAINING
 from foldcam.benchmarks.studies.int8.networks import LAST_OF_FRONT, settle
+from foldcam.export.banks.objectives.directions import parse_objective
+from foldcam.export.banks.objectives.kernel import parse_kernel
 from foldcam.export.datasets import Dataset, Sample, load_dataset
-from foldcam.export.exporter import export_model
+from foldcam.export.exporting.exporter import export_model
 from foldcam.export.models.spec import load_model, with_overrides
-from foldcam.export.objectives.directions import parse_objective
-from foldcam.export.objectives.kernel import parse_kernel
-from foldcam.export.training.trainer import TrainingOptions, train
+from foldcam.export.models.training.trainer import TrainingOptions, train
 from foldcam.runtime.system.files import atomic_path
 
 StageProgress = Callable[[str, int, int], None]

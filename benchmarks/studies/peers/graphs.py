@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime
 
-from foldcam.benchmarks.overhead.timing import open_session
+from foldcam.benchmarks.cost.overhead.timing import open_session
 from foldcam.benchmarks.studies.peers.peer import FOLDCAM, NO_MAP, PLAIN, Asked, Floats, Peer
 from foldcam.benchmarks.studies.peers.setting import Setting
 from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP
@@ -42,7 +42,7 @@ def foldcam(setting: Setting) -> Peer:
         return heat
 
     def explain_grid(image: Floats, asked: Asked) -> Floats:
-        from foldcam.benchmarks.localization.methods import weighted
+        from foldcam.benchmarks.evaluation.localization.methods import weighted
 
         if not embedder:
             embedder.append(open_session(setting.embedder))
@@ -100,7 +100,11 @@ def _cluster_weights(setting: Setting, belongs: Floats, count: int) -> Floats:
     """
     import torch
 
-    from foldcam.benchmarks.localization.methods import Methods, Question, through_normalization
+    from foldcam.benchmarks.evaluation.localization.methods import (
+        Methods,
+        Question,
+        through_normalization,
+    )
 
     network, bank = setting.network, setting.bank
     rows = np.arange(bank.rows)

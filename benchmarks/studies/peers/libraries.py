@@ -19,7 +19,7 @@ from torch import nn
 from foldcam.benchmarks.studies.peers.peer import Asked, Floats, Peer
 from foldcam.benchmarks.studies.peers.setting import Setting
 from foldcam.benchmarks.studies.peers.torch_gradcam import LIBRARY
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 _SCORE_CAM_BATCH = 16
 

@@ -12,10 +12,10 @@ from typing import IO, Any
 import numpy as np
 import onnx
 
-from foldcam.benchmarks.graphs import save_graph
+from foldcam.benchmarks.evaluation.graphs import save_graph
 from foldcam.benchmarks.studies.peers.peer import Asked, Floats, Peer
 from foldcam.export.onnx_graphs.message import load_message
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 _WORKER = Path(__file__).with_name("openvino_worker.py")
 _PACKAGES = ("openvino", "openvino-xai")

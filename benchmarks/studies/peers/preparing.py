@@ -7,23 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from foldcam.benchmarks.graphs import (
+from foldcam.benchmarks.cost.overhead.timing import open_session
+from foldcam.benchmarks.evaluation.graphs import (
     NetworkChoice,
     StageProgress,
     chosen_network,
     plain_graph,
     save_graph,
 )
-from foldcam.benchmarks.localization.methods import Methods, Question
-from foldcam.benchmarks.localization.study import split_samples
-from foldcam.benchmarks.localization.subjects import Subjects, load_subjects
-from foldcam.benchmarks.overhead.timing import open_session
+from foldcam.benchmarks.evaluation.localization.methods import Methods, Question
+from foldcam.benchmarks.evaluation.localization.study import split_samples
+from foldcam.benchmarks.evaluation.localization.subjects import Subjects, load_subjects
 from foldcam.benchmarks.studies.peers.peer import Asked
 from foldcam.benchmarks.studies.peers.quality import Questions
 from foldcam.benchmarks.studies.peers.setting import Setting
+from foldcam.export.banks.objectives.directions import parse_objective
 from foldcam.export.datasets import Dataset
-from foldcam.export.exporter import export_model
-from foldcam.export.objectives.directions import parse_objective
+from foldcam.export.exporting.exporter import export_model
 from foldcam.runtime.contract.schema import EMBEDDING, IMAGE, NEIGHBOR
 
 _TIMED_IMAGES = 16

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from foldcam.benchmarks.localization.evaluate import per_subject
-from foldcam.benchmarks.localization.grids import Grid, draw_grids, grid_image
-from foldcam.benchmarks.localization.metrics import grid_pointing
-from foldcam.benchmarks.localization.pixels import pixel_average_precision
-from foldcam.benchmarks.localization.scores import Scores
-from foldcam.benchmarks.localization.subjects import Subjects
+from foldcam.benchmarks.evaluation.localization.evaluate import per_subject
+from foldcam.benchmarks.evaluation.localization.grids import Grid, draw_grids, grid_image
+from foldcam.benchmarks.evaluation.localization.metrics import grid_pointing
+from foldcam.benchmarks.evaluation.localization.pixels import pixel_average_precision
+from foldcam.benchmarks.evaluation.localization.scores import Scores
+from foldcam.benchmarks.evaluation.localization.subjects import Subjects
 from foldcam.benchmarks.studies.peers.peer import Asked, Floats, Peer
 from foldcam.benchmarks.studies.peers.setting import Setting
 from foldcam.runtime.images.preprocess import Preprocessing

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from foldcam.benchmarks import markdown
-from foldcam.benchmarks.figure import new_figure, save_figure
+from foldcam.benchmarks.evaluation import markdown
+from foldcam.benchmarks.evaluation.figure import new_figure, save_figure
 from foldcam.benchmarks.studies.peers.peer import FOLDCAM, PLAIN
 from foldcam.runtime.system.text import aligned
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from foldcam.benchmarks.bootstrap import Interval, paired_bootstrap_of
-from foldcam.benchmarks.interleaved import Timed, median_ratio
-from foldcam.benchmarks.localization.scores import Scores
+from foldcam.benchmarks.evaluation.bootstrap import Interval, paired_bootstrap_of
+from foldcam.benchmarks.evaluation.interleaved import Timed, median_ratio
+from foldcam.benchmarks.evaluation.localization.scores import Scores
 from foldcam.benchmarks.studies.peers.peer import FOLDCAM, PLAIN, Peer
 
 

@@ -16,7 +16,7 @@ from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import Contract
 
 if TYPE_CHECKING:
-    from foldcam.export.bank import Bank
+    from foldcam.export.banks.bank import Bank
     from foldcam.export.networks.torch_cut import TorchNetwork
 
 _SAMPLE = "sample.npz"
@@ -83,7 +83,7 @@ class Setting:
 
         from foldcam.export.models.spec import load_model
         from foldcam.export.networks.torch_cut import TorchNetwork
-        from foldcam.runtime.errors import FoldcamError
+        from foldcam.runtime.system.errors import FoldcamError
 
         recipe = self.contract.preprocessing
         loaded = load_model(self.model, self.weights)

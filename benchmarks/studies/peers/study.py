@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_limits
 
-from foldcam.benchmarks.graphs import NetworkChoice, StageProgress
-from foldcam.benchmarks.localization.report import write_json
-from foldcam.benchmarks.provenance import provenance
+from foldcam.benchmarks.evaluation.graphs import NetworkChoice, StageProgress
+from foldcam.benchmarks.evaluation.localization.report import write_json
+from foldcam.benchmarks.evaluation.provenance import provenance
 from foldcam.benchmarks.studies.peers.choice import SCORE_CAM, builders, can_compile
 from foldcam.benchmarks.studies.peers.measuring import localization, score_cam, timed
 from foldcam.benchmarks.studies.peers.memory import measured, measured_openvino
@@ -23,9 +23,9 @@ from foldcam.benchmarks.studies.peers.peer import FOLDCAM, PLAIN, Peer
 from foldcam.benchmarks.studies.peers.preparing import prepared
 from foldcam.benchmarks.studies.peers.results import Measured, differences, method, speedups
 from foldcam.benchmarks.studies.peers.setting import Setting
-from foldcam.export.versions import tool_versions
-from foldcam.runtime.bench.facts import machine_facts
-from foldcam.runtime.errors import FoldcamError
+from foldcam.export.grafting.versions import tool_versions
+from foldcam.runtime.measurement.bench.facts import machine_facts
+from foldcam.runtime.system.errors import FoldcamError
 
 RESULT = "peers.json"
 

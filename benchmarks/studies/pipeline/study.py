@@ -16,20 +16,20 @@ from typing import Any
 
 import numpy as np
 
-from foldcam.benchmarks import markdown
-from foldcam.benchmarks.bootstrap import bootstrap
-from foldcam.benchmarks.demo.model import demo_model
-from foldcam.benchmarks.demo.photographs import Photographs
-from foldcam.benchmarks.demo.run import write_video
+from foldcam.benchmarks.commands.demo.model import demo_model
+from foldcam.benchmarks.commands.demo.photographs import Photographs
+from foldcam.benchmarks.commands.demo.run import write_video
+from foldcam.benchmarks.evaluation import markdown
+from foldcam.benchmarks.evaluation.bootstrap import bootstrap
 from foldcam.runtime.backends import Backend, open_backend
-from foldcam.runtime.batch import Batch
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.model import FoldedModel
-from foldcam.runtime.options import FlowOptions
+from foldcam.runtime.model.batch import Batch
+from foldcam.runtime.model.folded_model import FoldedModel
 from foldcam.runtime.pipeline import run
 from foldcam.runtime.sinks import Sink
 from foldcam.runtime.sinks.jsonl import JsonlSink
 from foldcam.runtime.sources import open_source
+from foldcam.runtime.sources.options import FlowOptions
+from foldcam.runtime.system.errors import FoldcamError
 
 GOAL = 0.95
 RESULT = "pipeline.json"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from foldcam.benchmarks import markdown
+from foldcam.benchmarks.evaluation import markdown
 from foldcam.runtime.system.text import aligned
 
 _HEADINGS = ("engine", "images per second", "seconds, median", "speed-up over one worker")

@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from foldcam.benchmarks.bootstrap import bootstrap
-from foldcam.export.bank import Bank
-from foldcam.export.bank_files import build_bank_file
+from foldcam.benchmarks.evaluation.bootstrap import bootstrap
+from foldcam.export.banks.bank import Bank
+from foldcam.export.banks.objectives.directions import parse_objective
 from foldcam.export.banks.steps import StageProgress
 from foldcam.export.datasets import Dataset, Split, load_dataset
+from foldcam.export.exporting.bank_files import build_bank_file
+from foldcam.export.exporting.scale_out.engine import BankOnRay, build_bank_file_on_ray
+from foldcam.export.exporting.scale_out.sources import sharded
+from foldcam.export.exporting.scale_out.workers import cluster
+from foldcam.export.grafting.versions import tool_versions
 from foldcam.export.models.spec import load_model
-from foldcam.export.objectives.directions import parse_objective
-from foldcam.export.scale_out.engine import BankOnRay, build_bank_file_on_ray
-from foldcam.export.scale_out.sources import sharded
-from foldcam.export.scale_out.workers import cluster
-from foldcam.export.versions import tool_versions
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import atomic_path
 
 RESULT = "scaling.json"

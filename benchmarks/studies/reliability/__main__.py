@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from foldcam.benchmarks.studies.reliability.progress_lines import ProgressLines
-from foldcam.runtime.errors import ExitStatus, FoldcamError
+from foldcam.runtime.system.errors import ExitStatus, FoldcamError
 from foldcam.runtime.system.files import atomic_path
 
 NAMES = ("soak", "cuts", "cameras", "rtsp", "mutations", "kills", "clients", "explain", "page")

@@ -14,18 +14,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.benchmarks.demo.model import demo_model
+from foldcam.benchmarks.commands.demo.model import demo_model
 from foldcam.benchmarks.studies.reliability.stream import Stream
 from foldcam.runtime.backends import open_backend
-from foldcam.runtime.batch import Batch
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.frame_results import FrameResults
-from foldcam.runtime.model import FoldedModel, ForwardPass
-from foldcam.runtime.options import FlowOptions
+from foldcam.runtime.model.batch import Batch
+from foldcam.runtime.model.folded_model import FoldedModel, ForwardPass
+from foldcam.runtime.model.frame_results import FrameResults
 from foldcam.runtime.pipeline import run
 from foldcam.runtime.pipeline.summary import Summary
 from foldcam.runtime.sinks import Sink
 from foldcam.runtime.sources import open_source
+from foldcam.runtime.sources.options import FlowOptions
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.monitor import Monitor
 
 SECONDS = {False: 3.0, True: 20.0}

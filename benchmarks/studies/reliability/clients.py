@@ -19,15 +19,15 @@ from typing import Any
 
 from starlette.routing import Route, WebSocketRoute
 
-from foldcam.benchmarks.demo.model import demo_model
+from foldcam.benchmarks.commands.demo.model import demo_model
 from foldcam.benchmarks.studies.reliability.film_server import write_film
 from foldcam.benchmarks.studies.reliability.still_page import still_page
-from foldcam.runtime.frame_results import FrameResults
-from foldcam.runtime.model import FoldedModel
-from foldcam.runtime.options import ServeOptions
+from foldcam.runtime.model.folded_model import FoldedModel
+from foldcam.runtime.model.frame_results import FrameResults
 from foldcam.runtime.pipeline import run
 from foldcam.runtime.sinks import Sink
 from foldcam.runtime.sources import open_source
+from foldcam.runtime.sources.options import ServeOptions
 from foldcam.runtime.system.monitor import Monitor
 from foldcam.runtime.web import LivePage
 

@@ -12,18 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from foldcam.benchmarks.demo.model import demo_model
+from foldcam.benchmarks.commands.demo.model import demo_model
 from foldcam.benchmarks.studies.reliability.footprint import footprint, slope
 from foldcam.benchmarks.studies.reliability.stream import Stream
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.frame_results import FrameResults
-from foldcam.runtime.model import FoldedModel
-from foldcam.runtime.options import FlowOptions
+from foldcam.runtime.model.folded_model import FoldedModel
+from foldcam.runtime.model.frame_results import FrameResults
 from foldcam.runtime.pipeline import run
 from foldcam.runtime.pipeline.summary import Summary
 from foldcam.runtime.sinks import Sink
 from foldcam.runtime.sources import open_source
 from foldcam.runtime.sources.live import LiveSource
+from foldcam.runtime.sources.options import FlowOptions
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.monitor import Monitor, State
 
 CUTS = {False: 4, True: 100}

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from foldcam.benchmarks.studies.reliability.originals import folded_model
 from foldcam.benchmarks.studies.reliability.progress_lines import ProgressLines
-from foldcam.runtime.errors import ExitStatus
+from foldcam.runtime.system.errors import ExitStatus
 
 RUNS = 200
 _SOURCE = "test://?size=320x240&frames=2000"

@@ -21,11 +21,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from foldcam.benchmarks.demo.model import demo_model
+from foldcam.benchmarks.commands.demo.model import demo_model
 from foldcam.runtime.images.files import read_image
-from foldcam.runtime.model import FoldedModel
-from foldcam.runtime.options import ServeOptions
-from foldcam.runtime.record import answer_record
+from foldcam.runtime.model.folded_model import FoldedModel
+from foldcam.runtime.model.record import answer_record
+from foldcam.runtime.sources.options import ServeOptions
 from foldcam.runtime.system.monitor import Monitor
 from foldcam.runtime.web import LivePage
 

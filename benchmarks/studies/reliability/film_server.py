@@ -16,14 +16,14 @@ from pathlib import Path, PurePath
 import cv2
 import numpy as np
 
-from foldcam.benchmarks.demo.photographs import Photographs
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.frame_results import FrameResults
-from foldcam.runtime.gallery.gallery import Gallery, gallery_path
+from foldcam.benchmarks.commands.demo.photographs import Photographs
+from foldcam.runtime.contract.gallery.gallery import Gallery, gallery_path
 from foldcam.runtime.images.preprocess import Image
-from foldcam.runtime.model import FoldedModel
-from foldcam.runtime.options import ServeOptions
+from foldcam.runtime.model.folded_model import FoldedModel
+from foldcam.runtime.model.frame_results import FrameResults
 from foldcam.runtime.sources import Frame
+from foldcam.runtime.sources.options import ServeOptions
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.monitor import Cause, Monitor, State
 from foldcam.runtime.web import LivePage
 

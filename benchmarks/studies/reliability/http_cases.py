@@ -19,7 +19,7 @@ from itertools import islice
 from typing import Any
 
 from foldcam.benchmarks.studies.reliability.still_page import still_page
-from foldcam.runtime.options import ServeOptions
+from foldcam.runtime.sources.options import ServeOptions
 
 _HOST = b"Host: 127.0.0.1\r\n"
 _UPGRADE = (

@@ -22,7 +22,7 @@ from foldcam.benchmarks.studies.reliability.sound import (
     same_as,
     unfinished_files,
 )
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 SEED = 11
 _KILLS = 50

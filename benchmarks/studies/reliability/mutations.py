@@ -67,7 +67,7 @@ def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> di
     counts = {
         kind: max(1, round(count * (1.0 if full else _SHORT_SHARE)))
         for kind, count in _FULL.items()
-        if kind != "boxes" or util.find_spec("foldcam.runtime.regions") is not None
+        if kind != "boxes" or util.find_spec("foldcam.runtime.sources.regions") is not None
     }
     http = _http(round(_FULL_HTTP * (1.0 if full else _SHORT_SHARE)))
     total = sum(counts.values())

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from foldcam.runtime.contract.onnx_file import read_header
 from foldcam.runtime.contract.schema import METADATA_KEY
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 NETWORK = "foldcam.benchmarks.studies.architectures.small:NeckNetwork"
 SIZE = "48"

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
-from foldcam.benchmarks.demo.model import demo_model
-from foldcam.benchmarks.demo.photographs import OBJECTS
+from foldcam.benchmarks.commands.demo.model import demo_model
+from foldcam.benchmarks.commands.demo.photographs import OBJECTS
 from foldcam.benchmarks.studies.reliability.browser import (
     DESKTOP,
     PHONE,

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.benchmarks.demo.model import demo_model
+from foldcam.benchmarks.commands.demo.model import demo_model
 from foldcam.benchmarks.studies.reliability.footprint import footprint, slope
-from foldcam.runtime.frame_results import FrameResults
-from foldcam.runtime.model import FoldedModel
+from foldcam.runtime.model.folded_model import FoldedModel
+from foldcam.runtime.model.frame_results import FrameResults
 from foldcam.runtime.pipeline import run
 from foldcam.runtime.sinks import Sink
 from foldcam.runtime.sources import open_source

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import sha256_of_file
 
 
@@ -55,7 +55,7 @@ def _model(path: Path) -> str | None:
     import numpy as np
     import onnx
 
-    from foldcam.runtime.model import FoldedModel
+    from foldcam.runtime.model.folded_model import FoldedModel
 
     onnx.checker.check_model(str(path))
     with FoldedModel.load(path, "cpu", threads=1) as model:

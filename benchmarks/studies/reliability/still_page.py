@@ -10,11 +10,11 @@ from pathlib import PurePath
 import numpy as np
 
 from foldcam.runtime.contract.schema import BankSummary, Contract, LabelRun, Origin
-from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.images.preprocess import Affine, Preprocessing
-from foldcam.runtime.model import Result, Timings
-from foldcam.runtime.options import ServeOptions
+from foldcam.runtime.model.folded_model import Result, Timings
+from foldcam.runtime.model.frame_results import FrameResults
 from foldcam.runtime.sources import Frame
+from foldcam.runtime.sources.options import ServeOptions
 from foldcam.runtime.system.monitor import Monitor, State
 from foldcam.runtime.web import LivePage
 

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 _LISTENING, _ESTABLISHED = "0A", "01"
 

@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 _MEMORY = 6 << 30
 _FRAMES = 50
@@ -44,7 +44,7 @@ def read_model(path: Path) -> None:
     import numpy as np
 
     from foldcam.runtime.engine.inspect import inspect_model, inspection_text
-    from foldcam.runtime.model import FoldedModel
+    from foldcam.runtime.model.folded_model import FoldedModel
 
     inspection_text(inspect_model(path))
     with FoldedModel.load(path, "cpu", threads=1) as model:
@@ -60,8 +60,8 @@ def read_metadata(path: Path) -> None:
 
 def read_config(path: Path) -> None:
     """As `runtime run --config`."""
-    from foldcam.runtime.config import load_config
-    from foldcam.runtime.config.dumping import public_document
+    from foldcam.runtime.pipeline.config import load_config
+    from foldcam.runtime.pipeline.config.dumping import public_document
 
     json.dumps(public_document(load_config(path)))
 
@@ -70,7 +70,7 @@ def read_rule(path: Path) -> None:
     """As `--event`."""
     import typer
 
-    from foldcam.runtime.config.flags import event_table
+    from foldcam.runtime.pipeline.config.flags import event_table
 
     try:
         event_table(path.read_bytes().decode("utf-8", "replace"), "event-1")
@@ -92,7 +92,7 @@ def read_boxes(path: Path) -> None:
     """As `--boxes`."""
     from importlib import import_module
 
-    box_file: Any = import_module("foldcam.runtime.regions.box_file")
+    box_file: Any = import_module("foldcam.runtime.sources.regions.box_file")
     box_file.BoxFile(path)
 
 

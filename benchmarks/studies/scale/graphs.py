@@ -18,14 +18,14 @@ import onnxruntime
 import torch
 from torch import nn
 
-from foldcam.benchmarks.gpu.study import random_bank
-from foldcam.benchmarks.graphs import plain_graph, save_graph
-from foldcam.benchmarks.interleaved import Run, interleaved_runs
-from foldcam.benchmarks.overhead.timing import open_session
+from foldcam.benchmarks.cost.gpu.study import random_bank
+from foldcam.benchmarks.cost.overhead.timing import open_session
+from foldcam.benchmarks.evaluation.graphs import plain_graph, save_graph
+from foldcam.benchmarks.evaluation.interleaved import Run, interleaved_runs
 from foldcam.export.grafting.fold import FoldOptions, HeatmapSize, fold
 from foldcam.export.grafting.options import StorageOptions
+from foldcam.export.grafting.versions import tool_versions
 from foldcam.export.networks.torch_cut import TorchNetwork
-from foldcam.export.versions import tool_versions
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import IMAGE, Contract, Origin
 from foldcam.runtime.images.preprocess import Preprocessing

@@ -11,20 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from foldcam.benchmarks.graphs import (
+from foldcam.benchmarks.cost.overhead.rows import augmented_rows
+from foldcam.benchmarks.cost.overhead.study import bank_of_rows, pooling_probe
+from foldcam.benchmarks.cost.overhead.timing import interleaved, open_session
+from foldcam.benchmarks.evaluation.graphs import (
     NetworkChoice,
     StageProgress,
     chosen_network,
     plain_graph,
     save_graph,
 )
-from foldcam.benchmarks.interleaved import median_ratio
-from foldcam.benchmarks.localization.report import write_json
-from foldcam.benchmarks.localization.study import split_samples
-from foldcam.benchmarks.overhead.rows import augmented_rows
-from foldcam.benchmarks.overhead.study import bank_of_rows, pooling_probe
-from foldcam.benchmarks.overhead.timing import interleaved, open_session
-from foldcam.benchmarks.provenance import provenance
+from foldcam.benchmarks.evaluation.interleaved import median_ratio
+from foldcam.benchmarks.evaluation.localization.report import write_json
+from foldcam.benchmarks.evaluation.localization.study import split_samples
+from foldcam.benchmarks.evaluation.provenance import provenance
 from foldcam.benchmarks.studies.scale.cameras import cameras
 from foldcam.benchmarks.studies.scale.graphs import Added, BareGraphs
 from foldcam.benchmarks.studies.scale.roofline import DATA_SHEETS, Roofline, measured_roofline
@@ -32,17 +32,17 @@ from foldcam.benchmarks.studies.scale.rows import grown
 from foldcam.benchmarks.studies.scale.work import least_microseconds, power_law
 from foldcam.export.banks.builder import build_bank
 from foldcam.export.banks.embedding_pass import embed
+from foldcam.export.banks.objectives.directions import parse_objective
 from foldcam.export.datasets import Sample
 from foldcam.export.datasets.reading import read_picture
 from foldcam.export.grafting.fold import fold
 from foldcam.export.grafting.options import SearchOptions, StorageOptions
+from foldcam.export.grafting.versions import tool_versions
 from foldcam.export.networks.cut import Network
-from foldcam.export.objectives.directions import parse_objective
-from foldcam.export.versions import tool_versions
-from foldcam.runtime.bench.facts import machine_facts
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import Contract, Origin
 from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.measurement.bench.facts import machine_facts
 
 RESULT = "scale.json"
 _TIMED_IMAGES = 16

@@ -9,28 +9,28 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from foldcam.benchmarks import markdown
-from foldcam.benchmarks.explanation.controls import (
+from foldcam.benchmarks.evaluation import markdown
+from foldcam.benchmarks.evaluation.explanation.controls import (
     CONTROLS,
     blank_maps,
     controlled,
     other_pictures,
     ranks_of,
 )
-from foldcam.benchmarks.explanation.damage import SHARES, blurred
-from foldcam.benchmarks.explanation.measures import HEADLINE, losses
-from foldcam.benchmarks.explanation.scoring import Scorer
-from foldcam.benchmarks.explanation.subject import View
-from foldcam.benchmarks.graphs import plain_graph
-from foldcam.benchmarks.localization.blurring import photograph_window
-from foldcam.benchmarks.localization.evaluate import Runner, per_subject
-from foldcam.benchmarks.localization.grids import draw_grids, grid_image
-from foldcam.benchmarks.localization.methods import Methods
-from foldcam.benchmarks.localization.metrics import grid_pointing
-from foldcam.benchmarks.localization.report import intervals_document
-from foldcam.benchmarks.localization.scores import Scores, differences
-from foldcam.benchmarks.localization.subjects import Subjects
-from foldcam.export.bank import Bank
+from foldcam.benchmarks.evaluation.explanation.damage import SHARES, blurred
+from foldcam.benchmarks.evaluation.explanation.measures import HEADLINE, losses
+from foldcam.benchmarks.evaluation.explanation.scoring import Scorer
+from foldcam.benchmarks.evaluation.explanation.subject import View
+from foldcam.benchmarks.evaluation.graphs import plain_graph
+from foldcam.benchmarks.evaluation.localization.blurring import photograph_window
+from foldcam.benchmarks.evaluation.localization.evaluate import Runner, per_subject
+from foldcam.benchmarks.evaluation.localization.grids import draw_grids, grid_image
+from foldcam.benchmarks.evaluation.localization.methods import Methods
+from foldcam.benchmarks.evaluation.localization.metrics import grid_pointing
+from foldcam.benchmarks.evaluation.localization.report import intervals_document
+from foldcam.benchmarks.evaluation.localization.scores import Scores, differences
+from foldcam.benchmarks.evaluation.localization.subjects import Subjects
+from foldcam.export.banks.bank import Bank
 from foldcam.export.networks.cut import Activations, Network
 from foldcam.export.onnx_graphs.session import GraphSession
 from foldcam.runtime.contract.schema import EMBEDDING

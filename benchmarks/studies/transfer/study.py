@@ -13,28 +13,32 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from foldcam.benchmarks.bootstrap import Interval, bootstrap, paired_bootstrap
-from foldcam.benchmarks.localization.evaluate import Runner
-from foldcam.benchmarks.localization.grids import Grid, draw_grids, grid_image
-from foldcam.benchmarks.localization.methods import Methods, through_normalization, weighted
-from foldcam.benchmarks.localization.metrics import grid_pointing
-from foldcam.benchmarks.localization.report import write_json
-from foldcam.benchmarks.localization.study import split_samples
-from foldcam.benchmarks.localization.subjects import Subjects, load_subjects
+from foldcam.benchmarks.evaluation.bootstrap import Interval, bootstrap, paired_bootstrap
+from foldcam.benchmarks.evaluation.localization.evaluate import Runner
+from foldcam.benchmarks.evaluation.localization.grids import Grid, draw_grids, grid_image
+from foldcam.benchmarks.evaluation.localization.methods import (
+    Methods,
+    through_normalization,
+    weighted,
+)
+from foldcam.benchmarks.evaluation.localization.metrics import grid_pointing
+from foldcam.benchmarks.evaluation.localization.report import write_json
+from foldcam.benchmarks.evaluation.localization.study import split_samples
+from foldcam.benchmarks.evaluation.localization.subjects import Subjects, load_subjects
 from foldcam.benchmarks.studies.transfer.baselines import compared
 from foldcam.benchmarks.studies.transfer.heads import HEADS, HeadedNetwork
-from foldcam.export.bank import Bank
+from foldcam.export.banks.bank import Bank
 from foldcam.export.banks.builder import build_bank
+from foldcam.export.banks.objectives.directions import parse_objective
 from foldcam.export.datasets import Sample
+from foldcam.export.grafting.versions import tool_versions
 from foldcam.export.models.spec import LoadedModel
 from foldcam.export.models.trained_file import trained_architecture
+from foldcam.export.models.training.trainer import TrainingOptions, train
 from foldcam.export.models.weights import load_weights
 from foldcam.export.networks.cut import Network
+from foldcam.export.networks.onnx_networks.summand_network import with_summands
 from foldcam.export.networks.torch_cut import TorchNetwork
-from foldcam.export.objectives.directions import parse_objective
-from foldcam.export.onnx_networks.summand_network import with_summands
-from foldcam.export.training.trainer import TrainingOptions, train
-from foldcam.export.versions import tool_versions
 from foldcam.runtime.images.preprocess import Preprocessing
 
 Floats = npt.NDArray[np.float32]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from foldcam.runtime.backends.cuda.bindings import CudaBindings, CudaDevice, CudaError
 from foldcam.runtime.backends.cuda.cuda_python import load_cuda_python
 from foldcam.runtime.backends.cuda.pycuda import load_pycuda
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.text import printable, shorten
 
 __all__ = ["CudaBindings", "CudaDevice", "CudaError", "find_cuda"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from foldcam.runtime.backends.cuda import CudaBindings, CudaDevice, CudaError, find_cuda
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 if TYPE_CHECKING:
     from foldcam.runtime.backends.interface import Array

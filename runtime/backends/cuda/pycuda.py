@@ -17,7 +17,7 @@ from foldcam.runtime.backends.cuda.bindings import (
     CudaDevice,
     CudaError,
 )
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.text import printable, shorten
 
 

@@ -6,7 +6,7 @@ import base64
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.redaction import keep_secret, redacted
 
 _PORTS = {"http": 8000, "https": 443}

@@ -23,8 +23,8 @@ from foldcam.runtime.backends.kserve.messages import (
 from foldcam.runtime.contract.onnx_file import TensorInfo, read_contract
 from foldcam.runtime.contract.schema import IMAGE, QUERY, Contract
 from foldcam.runtime.contract.tensors import describe, expected_tensors, further_inputs
-from foldcam.runtime.deploy.triton import SHA256
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.engine.deploy.triton import SHA256
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import sha256_of_file
 from foldcam.runtime.system.text import printable, shorten
 

@@ -18,12 +18,12 @@ from foldcam.runtime.backends.tensorrt.messages import Logged, Messages, error_r
 from foldcam.runtime.backends.tensorrt.tensors import read_tensors
 from foldcam.runtime.contract.schema import IMAGE, QUERY, Contract
 from foldcam.runtime.contract.tensors import bank_lengths
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.text import printable
 
 if TYPE_CHECKING:
     from foldcam.runtime.backends.interface import Array
-    from foldcam.runtime.bank.live_bank import LiveBank
+    from foldcam.runtime.contract.bank.live_bank import LiveBank
 
 _MAX_CONTEXTS = 4
 # Until 10 an optimization profile serves one context at a time.

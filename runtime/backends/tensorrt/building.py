@@ -9,21 +9,21 @@ from pathlib import Path
 
 from foldcam.runtime.backends.cuda.memory import CudaMemory
 from foldcam.runtime.backends.tensorrt.backend import CheckedPlan, TensorRTBackend
-from foldcam.runtime.canary.check import (
+from foldcam.runtime.contract.schema import Contract
+from foldcam.runtime.engine.builder import Built, Trial, build_engine
+from foldcam.runtime.engine.canary.check import (
     HOW_TO_GET_PROBES,
     WrongAnswersError,
     accepted_wrong_of,
     checked,
 )
-from foldcam.runtime.contract.schema import Contract
-from foldcam.runtime.engine.builder import Built, Trial, build_engine
 from foldcam.runtime.engine.device import DeviceFacts, find_gpu, find_host
 from foldcam.runtime.engine.flavours import Flavour
 from foldcam.runtime.engine.log import owned_logger
 from foldcam.runtime.engine.manifest import Target
 from foldcam.runtime.engine.options import BuildOptions
 from foldcam.runtime.engine.progress import BuildLine
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 # Opens a plan that has just been built.
 RunPlan = Callable[[CheckedPlan, Flavour], TensorRTBackend]

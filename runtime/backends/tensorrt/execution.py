@@ -9,7 +9,7 @@ from foldcam.runtime.backends.cuda.memory import Buffer, CudaMemory
 from foldcam.runtime.backends.tensorrt.messages import Messages
 from foldcam.runtime.backends.tensorrt.tensors import EngineTensors
 from foldcam.runtime.contract.schema import IMAGE, QUERY
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 _TRIES = 50
 

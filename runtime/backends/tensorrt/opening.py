@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from foldcam.runtime.backends.cuda.memory import CudaMemory
 from foldcam.runtime.backends.tensorrt.backend import CheckedPlan, TensorRTBackend
-from foldcam.runtime.canary.check import checked
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.engine.canary.check import checked
+from foldcam.runtime.system.errors import FoldcamError
 
 if TYPE_CHECKING:
     from foldcam.runtime.engine.progress import BuildLine

@@ -11,7 +11,7 @@ import numpy as np
 from foldcam.runtime.contract.onnx_file import TensorInfo
 from foldcam.runtime.contract.schema import IMAGE, QUERY, Contract
 from foldcam.runtime.contract.tensors import check_tensors, expected_tensors, further_inputs
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 _BATCH = "N"
 # By name: the numbers behind TensorRT's enumeration are no promise.

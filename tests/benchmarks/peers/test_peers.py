@@ -16,8 +16,8 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from foldcam.benchmarks.graphs import NetworkChoice
-from foldcam.benchmarks.localization.subjects import Subjects
+from foldcam.benchmarks.evaluation.graphs import NetworkChoice
+from foldcam.benchmarks.evaluation.localization.subjects import Subjects
 from foldcam.benchmarks.studies.peers import choice, libraries, study
 from foldcam.benchmarks.studies.peers.libraries import score_cam_heat
 from foldcam.benchmarks.studies.peers.memory import measured
@@ -38,8 +38,8 @@ from foldcam.benchmarks.studies.peers.study import PeersOptions, run_peers
 from foldcam.benchmarks.studies.peers.torch_gradcam import Halves
 from foldcam.benchmarks.studies.peers.torch_gradcam import heat_of as gradcam_heat
 from foldcam.export.networks.torch_cut import TorchNetwork
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.errors import FoldcamError
 
 RECIPE = Preprocessing(width=32, height=32, mean=(0.0,) * 3, std=(1.0,) * 3)
 TORCH_WAYS = {

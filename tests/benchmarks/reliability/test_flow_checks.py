@@ -15,7 +15,7 @@ from foldcam.benchmarks.studies.reliability import cameras, cuts, rtsp, soak
 from foldcam.benchmarks.studies.reliability.footprint import footprint, slope
 from foldcam.benchmarks.studies.reliability.progress_lines import ProgressLines
 from foldcam.benchmarks.studies.reliability.stream import Stream, listening
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 ROOT = Path(__file__).parents[3]
 
@@ -81,8 +81,8 @@ def test_the_soak_finds_every_frame_once(monkeypatch, tmp_path):
 
 
 def test_the_soak_notices_a_frame_that_is_missing(monkeypatch, tmp_path):
-    from foldcam.runtime.options import SourceOptions
     from foldcam.runtime.sources import open_source
+    from foldcam.runtime.sources.options import SourceOptions
 
     monkeypatch.setattr(soak, "FRAMES", {False: 60})
     monkeypatch.setattr(soak, "open_source", lambda uri: open_source(uri, SourceOptions(every=2)))

@@ -15,7 +15,7 @@ from foldcam.benchmarks.studies.pipeline.study import (
     setting,
     text_table,
 )
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foldcam.benchmarks.graphs import NetworkChoice
+from foldcam.benchmarks.evaluation.graphs import NetworkChoice
 from foldcam.benchmarks.studies.scale.report import plot, predictions_table, text
 from foldcam.benchmarks.studies.scale.roofline import DATA_SHEETS, Roofline, measured_roofline
 from foldcam.benchmarks.studies.scale.rows import grown

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from foldcam.benchmarks.localization.study import split_samples
-from foldcam.benchmarks.localization.subjects import Subjects, load_subjects
+from foldcam.benchmarks.evaluation.localization.study import split_samples
+from foldcam.benchmarks.evaluation.localization.subjects import Subjects, load_subjects
 from foldcam.benchmarks.studies.transfer.baselines import (
     MAPS,
     MEASURES,
@@ -22,14 +22,14 @@ from foldcam.benchmarks.studies.transfer.baselines import (
     markdown_differences,
     markdown_maps,
 )
-from foldcam.export.bank import Bank
+from foldcam.export.banks.bank import Bank
 from foldcam.export.banks.builder import build_bank
+from foldcam.export.banks.objectives.directions import parse_objective
 from foldcam.export.datasets import Sample
 from foldcam.export.models.spec import load_model
 from foldcam.export.networks.cut import Network
+from foldcam.export.networks.onnx_networks.summand_network import with_summands
 from foldcam.export.networks.torch_cut import TorchNetwork
-from foldcam.export.objectives.directions import parse_objective
-from foldcam.export.onnx_networks.summand_network import with_summands
 from foldcam.runtime.images.preprocess import Preprocessing
 
 RECIPE = Preprocessing(width=32, height=32, mean=(0.0,) * 3, std=(1.0,) * 3)

@@ -13,12 +13,12 @@ import torch
 from foldcam.export.banks import embedding_pass
 from foldcam.export.banks.builder import build_bank
 from foldcam.export.banks.feature_cache import FeatureCache
+from foldcam.export.banks.objectives.directions import parse_objective
+from foldcam.export.banks.objectives.kernel import KernelObjective, parse_kernel
 from foldcam.export.datasets import Sample, load_dataset, reading
 from foldcam.export.networks.cut import Activations
-from foldcam.export.objectives.directions import parse_objective
-from foldcam.export.objectives.kernel import KernelObjective, parse_kernel
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.files import image_bytes, read_image
+from foldcam.runtime.system.errors import FoldcamError
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch
 from foldcam.export.banks.fitted_network import Moments, fit_head
 from foldcam.export.banks.grad_weights import head_traits
 from foldcam.export.datasets import load_dataset
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 
 def test_the_moments_give_the_regression_of_all_rows_at_once():

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from foldcam.export.banks.grad_weights import pull_back, pull_back_anywhere
+from foldcam.export.networks.onnx_networks.summand_network import SummandNetwork
 from foldcam.export.networks.torch_cut import TorchNetwork
-from foldcam.export.onnx_networks.summand_network import SummandNetwork
 
 SIZE = (8, 12)
 

@@ -12,7 +12,7 @@ from foldcam.export.banks.grad_weights import (
     pull_back,
     pull_back_anywhere,
 )
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 #        name               linear positional
 HEADS = [

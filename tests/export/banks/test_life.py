@@ -11,17 +11,17 @@ import cv2
 import numpy as np
 import pytest
 
-from foldcam.export.bank import Bank
-from foldcam.export.bank_files import build_bank_file
+from foldcam.export.banks.bank import Bank
 from foldcam.export.banks.join import merge_banks
+from foldcam.export.banks.objectives.directions import parse_objective
+from foldcam.export.banks.objectives.kernel import KernelObjective
 from foldcam.export.banks.picture import bank_map, draw_map
 from foldcam.export.banks.removal import remove_from_bank
 from foldcam.export.banks.selection import Selection, image_hashes_of, selection_of
 from foldcam.export.datasets import Dataset, load_dataset
+from foldcam.export.exporting.bank_files import build_bank_file
 from foldcam.export.models.spec import LoadedModel
-from foldcam.export.objectives.directions import parse_objective
-from foldcam.export.objectives.kernel import KernelObjective
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 
 @pytest.fixture

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from foldcam.export.bank import Bank
 from foldcam.export.banks.alike import alike_notes
+from foldcam.export.banks.bank import Bank
 from foldcam.export.banks.builder import build_bank
 from foldcam.export.banks.fitted_network import fit_head
 from foldcam.export.banks.grad_weights import pull_back
 from foldcam.export.banks.numbers import check_finite, unit_rows
+from foldcam.export.banks.objectives.directions import parse_objective
 from foldcam.export.datasets import Sample, load_dataset
+from foldcam.export.exporting.scale_out.sources import Shard
+from foldcam.export.exporting.scale_out.work import Task, Worker
 from foldcam.export.networks.torch_cut import TorchNetwork
-from foldcam.export.objectives.directions import parse_objective
-from foldcam.export.scale_out.sources import Shard
-from foldcam.export.scale_out.work import Task, Worker
 from foldcam.runtime.contract.schema import LabelRun
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 
 class NoEpsilon(torch.nn.Module):

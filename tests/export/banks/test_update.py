@@ -10,18 +10,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from foldcam.export.bank import Bank
-from foldcam.export.bank_source import BankSource
 from foldcam.export.banks import embedding_pass
+from foldcam.export.banks.bank import Bank
+from foldcam.export.banks.bank_source import BankSource
 from foldcam.export.banks.builder import build_bank
+from foldcam.export.banks.objectives.directions import parse_objective
+from foldcam.export.banks.objectives.kernel import KernelObjective
 from foldcam.export.banks.update import add_to_bank
 from foldcam.export.datasets import Dataset, Sample, load_dataset, reading
-from foldcam.export.objectives.directions import parse_objective
-from foldcam.export.objectives.kernel import KernelObjective
-from foldcam.export.onnx_networks.summand_network import SummandNetwork
+from foldcam.export.networks.onnx_networks.summand_network import SummandNetwork
 from foldcam.runtime.contract.schema import Origin
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.files import image_bytes
+from foldcam.runtime.system.errors import FoldcamError
 
 
 @pytest.fixture

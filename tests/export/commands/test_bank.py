@@ -14,8 +14,8 @@ import pytest
 from onnx import numpy_helper
 from safetensors.numpy import load_file, save_file
 
-from foldcam.export.bank import Bank
 from foldcam.export.banks import embedding_pass
+from foldcam.export.banks.bank import Bank
 from foldcam.export.datasets import reading
 from foldcam.runtime.contract.onnx_file import read_contract
 

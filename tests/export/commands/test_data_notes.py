@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from foldcam.export.bank import Bank
+from foldcam.export.banks.bank import Bank
 
 SOURCE = """
 import torch

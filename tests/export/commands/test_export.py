@@ -9,8 +9,8 @@ from pathlib import Path
 import onnx
 import pytest
 
-from foldcam.export.bank import Bank
 from foldcam.export.banks import embedding_pass
+from foldcam.export.banks.bank import Bank
 from foldcam.export.datasets import reading
 from foldcam.runtime.contract.onnx_file import read_contract
 

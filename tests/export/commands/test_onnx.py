@@ -10,8 +10,8 @@ import pytest
 
 from foldcam.export.models.spec import load_model
 from foldcam.runtime.contract.onnx_file import read_contract
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.errors import FoldcamError
 
 
 @pytest.mark.parametrize(

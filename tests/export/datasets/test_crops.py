@@ -8,19 +8,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from foldcam.export.bank_source import BankSource
+from foldcam.export.banks.bank_source import BankSource
 from foldcam.export.banks.builder import build_bank
+from foldcam.export.banks.objectives.directions import parse_objective
 from foldcam.export.banks.removal import remove_from_bank
 from foldcam.export.banks.selection import selection_of
 from foldcam.export.banks.update import add_to_bank
 from foldcam.export.datasets import Dataset, Sample, load_dataset
 from foldcam.export.datasets.reading import picture_hash, read_picture
 from foldcam.export.datasets.samples import Box
-from foldcam.export.objectives.directions import parse_objective
 from foldcam.export.verification.images import ImagesToVerify, images_of
 from foldcam.runtime.contract.schema import Origin
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.files import read_image, write_image
+from foldcam.runtime.system.errors import FoldcamError
 
 COLORS = ((220, 40, 30), (40, 200, 60), (30, 60, 220), (200, 200, 40))
 

@@ -6,7 +6,7 @@ import pytest
 
 from foldcam.export.datasets import load_dataset
 from foldcam.export.verification.images import images_of
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 
 @pytest.fixture

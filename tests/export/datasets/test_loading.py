@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from foldcam.export.datasets import Box, Sample, handle_singletons, load_dataset
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 
 def _touch(root, *names):

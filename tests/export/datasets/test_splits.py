@@ -6,7 +6,7 @@ import pytest
 
 from foldcam.export.datasets import load_dataset
 from foldcam.export.datasets.splits import part_named
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 
 def touch(root, *names):

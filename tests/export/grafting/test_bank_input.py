@@ -9,20 +9,20 @@ import onnx
 import pytest
 import torch
 
-from foldcam.export.bank import Bank
+from foldcam.export.banks.bank import Bank
 from foldcam.export.datasets import load_dataset
-from foldcam.export.exporter import export_model
+from foldcam.export.exporting.exporter import export_model
 from foldcam.export.grafting.bank_input import to_constants, with_directions
 from foldcam.export.grafting.fold import FoldOptions
 from foldcam.export.grafting.options import StorageOptions, parse_compression, parse_search
 from foldcam.export.grafting.refold import fold_file
 from foldcam.export.models.spec import wrap_module
 from foldcam.export.onnx_graphs.message import load_message
-from foldcam.runtime.bank.bank_file import read_bank
-from foldcam.runtime.bank.live_bank import bank_path
+from foldcam.runtime.contract.bank.bank_file import read_bank
+from foldcam.runtime.contract.bank.live_bank import bank_path
 from foldcam.runtime.contract.onnx_file import read_contract
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.model import FoldedModel
+from foldcam.runtime.model.folded_model import FoldedModel
+from foldcam.runtime.system.errors import FoldcamError
 
 _OPTIONS = FoldOptions(neighbors=3, contrast=True)
 
@@ -152,7 +152,7 @@ def test_a_query_needs_a_bank_that_is_an_input(export):
 
 
 def test_directions_are_one_per_label(random_bank, cut):
-    from foldcam.export.onnx_networks.summand_network import with_summands
+    from foldcam.export.networks.onnx_networks.summand_network import with_summands
 
     network = with_summands(cut("Normalized"))
     bank = replace(random_bank(7, 5, 3), summands="pool")

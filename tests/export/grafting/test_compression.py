@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foldcam.export.bank import Bank
+from foldcam.export.banks.bank import Bank
+from foldcam.export.banks.low_rank import factors
 from foldcam.export.grafting.options import parse_compression
 from foldcam.export.grafting.prototypes import with_prototypes
-from foldcam.export.low_rank import factors
 from foldcam.runtime.contract.schema import LabelRun
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from foldcam.export.grafting.unfold import unfold
 from foldcam.export.onnx_graphs.embedding_model import mark_network, marked_summands
 from foldcam.runtime.contract.reading import parse_contract
 from foldcam.runtime.contract.schema import METADATA_KEY
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.errors import FoldcamError
 
 
 @pytest.fixture

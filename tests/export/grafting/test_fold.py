@@ -8,14 +8,14 @@ import numpy as np
 import onnx
 import pytest
 
-from foldcam.export.bank import Bank
+from foldcam.export.banks.bank import Bank
 from foldcam.export.grafting.fold import FoldOptions, fold
 from foldcam.export.grafting.heat import resize_scale
 from foldcam.export.grafting.in_graph import bank_of
 from foldcam.runtime.contract.onnx_file import read_contract, read_header
 from foldcam.runtime.contract.schema import LabelRun
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.errors import FoldcamError
 
 OUTPUTS = ("embedding", "heatmap", "neighbor", "similarity")
 

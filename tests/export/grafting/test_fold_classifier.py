@@ -10,16 +10,16 @@ import pytest
 import torch
 from torch import nn
 
-from foldcam.export.classifier_exporter import export_classifier
+from foldcam.export.exporting.classifier_exporter import export_classifier
 from foldcam.export.grafting.fold import FoldOptions
 from foldcam.export.models.classifier import classifier_network
 from foldcam.export.models.spec import load_model, wrap_module
 from foldcam.export.verification.images import noise_images
 from foldcam.export.verification.run import verify_model
 from foldcam.runtime.contract.onnx_file import read_contract
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
-from foldcam.runtime.model import FoldedModel
+from foldcam.runtime.model.folded_model import FoldedModel
+from foldcam.runtime.system.errors import FoldcamError
 
 SIZE = 32
 RECIPE = Preprocessing(SIZE, SIZE)

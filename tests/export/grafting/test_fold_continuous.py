@@ -8,12 +8,12 @@ import numpy as np
 import onnx
 import pytest
 
-from foldcam.export.bank import BankOutcome
+from foldcam.export.banks.bank import BankOutcome
 from foldcam.export.grafting.in_graph import BANK_VALUES, bank_of
 from foldcam.runtime.contract.onnx_file import read_contract, read_header
 from foldcam.runtime.contract.schema import Outcome
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.errors import FoldcamError
 
 OUTPUTS = ("embedding", "heatmap", "neighbor", "similarity", "heatmap_lower", "estimate")
 

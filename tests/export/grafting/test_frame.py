@@ -16,8 +16,8 @@ from foldcam.export.grafting.input import PIXELS, PLANES
 from foldcam.export.grafting.unfold import unfold
 from foldcam.export.onnx_graphs.writing import Graft
 from foldcam.runtime.contract.reading import parse_contract
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.errors import FoldcamError
 
 RULES = ("stretch", "crop", "letterbox")
 

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from foldcam.export.bank import Bank
+from foldcam.export.banks.bank import Bank
 from foldcam.export.grafting import constants as storing
 from foldcam.export.grafting.constants import store
 from foldcam.export.grafting.fidelity import measure_fidelity
@@ -26,7 +26,7 @@ from foldcam.export.grafting.options import (
 )
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import LabelRun
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 LISTS = SearchOptions("lists", 2)
 PRECISIONS = ("float32", "float16", "int8")

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from foldcam.export.grafting.own import chosen_grad_weights
 from foldcam.export.networks.cut import Network
+from foldcam.export.networks.onnx_networks.summand_network import with_summands
 from foldcam.export.networks.torch_cut import TorchNetwork
-from foldcam.export.onnx_networks.summand_network import with_summands
 
 
 class Pooled(nn.Module):

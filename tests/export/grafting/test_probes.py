@@ -10,23 +10,23 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from foldcam.export.bank import Bank
-from foldcam.export.bank_files import build_bank_file
+from foldcam.export.banks.bank import Bank
+from foldcam.export.banks.objectives.directions import parse_objective
 from foldcam.export.datasets import load_dataset
-from foldcam.export.exporter import export_model
+from foldcam.export.exporting.bank_files import build_bank_file
+from foldcam.export.exporting.exporter import export_model
 from foldcam.export.grafting import fold as fold_module
 from foldcam.export.grafting.fold import FoldOptions
 from foldcam.export.grafting.probes import add_probes, write_canary
 from foldcam.export.grafting.refold import fold_file
-from foldcam.export.objectives.directions import parse_objective
 from foldcam.runtime.backends import open_backend
-from foldcam.runtime.canary.asking import probe
-from foldcam.runtime.canary.check import WrongAnswersError
 from foldcam.runtime.cli.machine import diagnose
 from foldcam.runtime.contract.canary import unpacked
 from foldcam.runtime.contract.onnx_file import read_contract
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.model import FoldedModel
+from foldcam.runtime.engine.canary.asking import probe
+from foldcam.runtime.engine.canary.check import WrongAnswersError
+from foldcam.runtime.model.folded_model import FoldedModel
+from foldcam.runtime.system.errors import FoldcamError
 
 
 @pytest.fixture(autouse=True)

@@ -9,13 +9,13 @@ import torch
 from onnx import helper
 
 from foldcam.export.grafting.pull_back import graft_pull_back, obstacle_to_pull_back
+from foldcam.export.networks.onnx_networks.prepare import prepare
 from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.export.onnx_graphs.file import OnnxFile
 from foldcam.export.onnx_graphs.normalization import find_normalization
 from foldcam.export.onnx_graphs.precision import to_float16
 from foldcam.export.onnx_graphs.writing import Graft
-from foldcam.export.onnx_networks.prepare import prepare
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 D = 5
 POOLED = ["Conv x,w0 -> c strides=2,2", "Relu c -> r", "GlobalAveragePool r -> s"]

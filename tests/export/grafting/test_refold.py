@@ -14,18 +14,18 @@ import onnx
 import pytest
 from typer.testing import CliRunner
 
-from foldcam.export.bank import Bank
-from foldcam.export.bank_files import add_to_bank_file, build_bank_file
+from foldcam.export.banks.bank import Bank
+from foldcam.export.banks.objectives.directions import parse_objective
 from foldcam.export.commands.fold import app
 from foldcam.export.datasets import Dataset, load_dataset
-from foldcam.export.exporter import export_model
+from foldcam.export.exporting.bank_files import add_to_bank_file, build_bank_file
+from foldcam.export.exporting.exporter import export_model
 from foldcam.export.grafting.fold import FoldOptions
 from foldcam.export.grafting.refold import fold_file, stored_options
-from foldcam.export.objectives.directions import parse_objective
 from foldcam.runtime.contract.onnx_file import read_contract
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.files import read_image
-from foldcam.runtime.model import FoldedModel
+from foldcam.runtime.model.folded_model import FoldedModel
+from foldcam.runtime.system.errors import FoldcamError
 
 ROOT = Path(__file__).resolve().parents[3]
 GOAL = parse_objective("all-triplets")

@@ -21,8 +21,8 @@ from foldcam.export.onnx_graphs.embedding_model import (
 from foldcam.export.onnx_graphs.writing import PREFIX
 from foldcam.runtime.contract.reading import parse_contract
 from foldcam.runtime.contract.schema import METADATA_KEY
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.errors import FoldcamError
 
 VARIANTS = {
     "plain": {},
@@ -133,8 +133,8 @@ def test_another_bank_takes_the_place_of_the_first(hand_built, random_bank):
 
 
 def test_a_torch_network_comes_back_byte_for_byte(folded_model, networks):
+    from foldcam.export.networks.onnx_networks.summand_network import SummandNetwork
     from foldcam.export.networks.torch_cut import TorchNetwork
-    from foldcam.export.onnx_networks.summand_network import SummandNetwork
 
     network = SummandNetwork(TorchNetwork(networks.make_tiny(), networks.SIZE))
     contract = _contract(folded_model)

@@ -6,8 +6,8 @@ import pytest
 from torch import nn
 
 from foldcam.export.models.spec import with_overrides, wrap_module
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.errors import FoldcamError
 
 
 @pytest.mark.parametrize(

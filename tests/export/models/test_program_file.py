@@ -11,18 +11,18 @@ import zipfile
 import pytest
 import torch
 
+from foldcam.export.banks.objectives.directions import parse_objective
 from foldcam.export.datasets import load_dataset
-from foldcam.export.exporter import export_model
+from foldcam.export.exporting.exporter import export_model
 from foldcam.export.models.program_file import load_program
 from foldcam.export.models.program_operators import ATEN
 from foldcam.export.models.spec import load_model
 from foldcam.export.networks.torch_cut import TorchNetwork
-from foldcam.export.objectives.directions import parse_objective
 from foldcam.export.verification.images import images_to_verify
 from foldcam.export.verification.run import verify_model
 from foldcam.runtime.contract.onnx_file import read_contract
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.errors import FoldcamError
 
 GRAPH, WEIGHTS = "models/model.json", "data/weights/model_weights_config.json"
 

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from foldcam.export.models.spec import load_model, with_overrides
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.errors import FoldcamError
 
 FACTORIES = """
 from torch import nn

@@ -9,7 +9,7 @@ from torch import nn
 
 from foldcam.export.models.spec import load_model
 from foldcam.export.models.weights import load_weights
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 
 class _Named(nn.Module):

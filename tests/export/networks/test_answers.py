@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from foldcam.export.networks.torch_cut import TorchNetwork
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 
 @pytest.mark.parametrize(

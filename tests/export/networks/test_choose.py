@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foldcam.export.networks.feature_map import Layout, Step, choose, feeding, read_layout, select
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 MAP = Layout("nchw", (8, 5, 7))
 TOKENS = Layout("tokens", (8, 5, 7), 1)

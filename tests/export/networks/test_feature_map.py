@@ -8,7 +8,7 @@ import torch
 
 from foldcam.export.models.spec import load_model
 from foldcam.export.networks.torch_cut import TorchNetwork
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 
 @pytest.mark.parametrize(

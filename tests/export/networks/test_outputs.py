@@ -12,7 +12,7 @@ from torch import nn
 
 from foldcam.export.networks.outputs import embedding_only
 from foldcam.export.networks.torch_cut import TorchNetwork
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 Pair = namedtuple("Pair", "features embedding")
 

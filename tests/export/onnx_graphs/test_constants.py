@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from foldcam.export.check.checker import check_model
-from foldcam.export.check.targets import find_targets
 from foldcam.export.models.spec import load_model
 from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.export.onnx_graphs.constants import fold_constants
 from foldcam.export.onnx_graphs.session import GraphSession
+from foldcam.export.verification.check.checker import check_model
+from foldcam.export.verification.check.targets import find_targets
 
 # So many that torch's exporter leaves their positions to be computed.
 CHANNELS = 192

@@ -14,10 +14,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from foldcam.benchmarks.studies.reliability.file_mutants import mutated_onnx
-from foldcam.export.check.view import load_view
 from foldcam.export.onnx_graphs.file import read_onnx
+from foldcam.export.verification.check.view import load_view
 from foldcam.runtime.contract.onnx_file import read_header
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 
 def network(nodes=(), constants=None, last="x") -> onnx.ModelProto:
@@ -97,7 +97,7 @@ def test_a_value_that_only_the_nodes_make_huge_is_refused_in_little_memory(make,
     path = save(tmp_path / "m.onnx", make())
     program = (
         "import sys, pathlib\n"
-        "from foldcam.export.check.view import load_view\n"
+        "from foldcam.export.verification.check.view import load_view\n"
         "from foldcam.export.onnx_graphs.file import read_onnx\n"
         f"{reader}(pathlib.Path(sys.argv[1]))\n"
     )

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from foldcam.export.onnx_graphs.file import computation_hash, read_onnx
 from foldcam.runtime.contract.schema import METADATA_KEY
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 
 @pytest.fixture

@@ -7,15 +7,15 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from foldcam.export import exporter
+from foldcam.export.banks.objectives.directions import parse_objective
 from foldcam.export.datasets import load_dataset
-from foldcam.export.exporter import export_model
+from foldcam.export.exporting import exporter
+from foldcam.export.exporting.exporter import export_model
 from foldcam.export.grafting.fold import FoldOptions
 from foldcam.export.models.spec import LoadedModel
-from foldcam.export.objectives.directions import parse_objective
 from foldcam.export.onnx_graphs import file_size
 from foldcam.export.onnx_graphs.file_size import check_file_size, weight_bytes
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 MESSAGE = r"would be .* GB \(network .*bank of 12 images .*--precision fp16.*--compress"
 

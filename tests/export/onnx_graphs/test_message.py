@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from foldcam.export.onnx_graphs.message import load_message, tensors
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 ROOT = Path(__file__).resolve().parents[3]
 

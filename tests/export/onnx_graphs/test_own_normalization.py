@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from foldcam.export.exporter import normalization_notes
+from foldcam.export.exporting.exporter import normalization_notes
 from foldcam.export.models.spec import load_model, with_overrides
 from foldcam.export.onnx_graphs.own_normalization import own_normalization
 from foldcam.runtime.images.preprocess import Preprocessing

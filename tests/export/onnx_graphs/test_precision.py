@@ -11,22 +11,22 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from foldcam.export import exporter
+from foldcam.export.banks.low_rank import row_scales
+from foldcam.export.banks.objectives.directions import parse_objective
 from foldcam.export.datasets import load_dataset
-from foldcam.export.exporter import export_model
+from foldcam.export.exporting import exporter
+from foldcam.export.exporting.exporter import export_model
 from foldcam.export.grafting.fold import FoldOptions, fold
-from foldcam.export.low_rank import row_scales
 from foldcam.export.models.spec import LoadedModel
 from foldcam.export.networks.torch_cut import TorchNetwork
-from foldcam.export.objectives.directions import parse_objective
 from foldcam.export.onnx_graphs.normalization import find_normalization
 from foldcam.export.onnx_graphs.precision import to_float16
 from foldcam.export.verification.images import NamedImage
 from foldcam.export.verification.limits import LIMITS
 from foldcam.export.verification.run import verify_model
 from foldcam.runtime.contract.onnx_file import read_contract
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.errors import FoldcamError
 
 F16, F32 = TensorProto.FLOAT16, TensorProto.FLOAT
 

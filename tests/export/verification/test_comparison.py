@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from foldcam.export.bank import Bank, BankOutcome
+from foldcam.export.banks.bank import Bank, BankOutcome
 from foldcam.export.verification.compared import Answers
 from foldcam.export.verification.comparison import Comparison
 from foldcam.export.verification.formulas import (

@@ -12,9 +12,9 @@ from foldcam.export.verification.images import ImagesToVerify, images_of, spread
 from foldcam.export.verification.picture import worst_picture
 from foldcam.export.verification.run import VerifyReport, verify_model
 from foldcam.runtime.contract.onnx_file import read_contract
-from foldcam.runtime.drawing.text import draw_caption
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.files import write_image
+from foldcam.runtime.model.drawing.text import draw_caption
+from foldcam.runtime.system.errors import FoldcamError
 
 # A picture of 280 pixels and the strip of its caption.
 _PANEL = draw_caption(np.zeros((280, 373, 3), np.uint8), "a").shape[0]

@@ -14,21 +14,21 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from foldcam.export.bank_files import build_bank_file
+from foldcam.export.banks.objectives.directions import parse_objective
+from foldcam.export.banks.objectives.kernel import parse_kernel
 from foldcam.export.datasets import Dataset, load_dataset
-from foldcam.export.exporter import export_model
+from foldcam.export.exporting.bank_files import build_bank_file
+from foldcam.export.exporting.exporter import export_model
 from foldcam.export.grafting.fold import FoldOptions
 from foldcam.export.grafting.refold import fold_file, stored_options
 from foldcam.export.models.spec import LoadedModel
 from foldcam.export.networks.torch_cut import TorchNetwork
-from foldcam.export.objectives.directions import parse_objective
-from foldcam.export.objectives.kernel import parse_kernel
 from foldcam.export.verification.images import images_to_verify
 from foldcam.export.verification.limits import precision_of
 from foldcam.export.verification.run import verify_model
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import METADATA_KEY
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 ROOT = Path(__file__).resolve().parents[3]
 GOAL = parse_objective("all-triplets")

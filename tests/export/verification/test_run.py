@@ -10,19 +10,19 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from foldcam.export.banks.objectives.directions import parse_objective
+from foldcam.export.banks.objectives.kernel import parse_kernel
 from foldcam.export.datasets import load_dataset
-from foldcam.export.exporter import export_model
+from foldcam.export.exporting.exporter import export_model
 from foldcam.export.grafting import constants as storing
 from foldcam.export.grafting.fold import FoldOptions
 from foldcam.export.grafting.options import StorageOptions, parse_compression, parse_search
 from foldcam.export.models.spec import LoadedModel
 from foldcam.export.networks.torch_cut import TorchNetwork
-from foldcam.export.objectives.directions import parse_objective
-from foldcam.export.objectives.kernel import parse_kernel
 from foldcam.export.verification.images import images_to_verify
 from foldcam.export.verification.run import verify_model
 from foldcam.runtime.contract.onnx_file import read_contract
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 
 @pytest.fixture(scope="session")
@@ -283,7 +283,7 @@ def test_tampered_values_fail(priced_file, network, images, tmp_path):
 
 
 def test_the_nearest_price_rules_a_cold_kernel(priced_file, images):
-    from foldcam.runtime.model import FoldedModel
+    from foldcam.runtime.model.folded_model import FoldedModel
 
     with FoldedModel.load(priced_file) as model:
         results = [model(item.image) for item in images]

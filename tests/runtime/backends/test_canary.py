@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 
 from foldcam.runtime.backends import open_backend
-from foldcam.runtime.bank.bank_file import write_bank
-from foldcam.runtime.bank.live_bank import LiveBank
-from foldcam.runtime.bench.run import BenchOptions, run_bench
-from foldcam.runtime.canary.answers import answer_of
-from foldcam.runtime.canary.asking import ask
-from foldcam.runtime.canary.check import WrongAnswersError, accepted_wrong_of
 from foldcam.runtime.cli.machine import diagnose
-from foldcam.runtime.comparison.gate import GateFiles, GateSettings, gate_on_device
+from foldcam.runtime.contract.bank.bank_file import write_bank
+from foldcam.runtime.contract.bank.live_bank import LiveBank
 from foldcam.runtime.contract.canary import Canary
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import BankInput, Calibration, LabelRun
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.engine.canary.answers import answer_of
+from foldcam.runtime.engine.canary.asking import ask
+from foldcam.runtime.engine.canary.check import WrongAnswersError, accepted_wrong_of
+from foldcam.runtime.measurement.bench.run import BenchOptions, run_bench
+from foldcam.runtime.measurement.comparison.gate import GateFiles, GateSettings, gate_on_device
+from foldcam.runtime.system.errors import FoldcamError
 
 TENSORRT = "TensorRT 10.3.0"
 

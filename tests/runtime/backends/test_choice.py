@@ -7,7 +7,7 @@ import pytest
 
 from foldcam.runtime.backends import open_backend
 from foldcam.runtime.engine.manifest import manifest_path
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 IMAGES = np.full((2, 3, 8, 8), 0.5, np.float32)
 

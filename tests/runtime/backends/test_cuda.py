@@ -15,7 +15,7 @@ from foldcam.runtime.backends.cuda.cuda_python import _CudaPython, load_cuda_pyt
 from foldcam.runtime.backends.cuda.memory import CudaMemory
 from foldcam.runtime.backends.cuda.pycuda import _PyCuda
 from foldcam.runtime.engine.device import find_gpu
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ import pytest
 from foldcam.runtime.backends import open_backend
 from foldcam.runtime.backends.kserve import connection
 from foldcam.runtime.backends.kserve.address import parse_server
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.model import FoldedModel
+from foldcam.runtime.model.folded_model import FoldedModel
+from foldcam.runtime.system.errors import FoldcamError
 
 DTYPES = {"FP32": np.float32, "UINT8": np.uint8, "INT32": np.int32}
 NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}

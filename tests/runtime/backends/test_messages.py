@@ -10,7 +10,7 @@ from foldcam.runtime.backends.cuda.cuda_python import _CudaPython
 from foldcam.runtime.backends.cuda.memory import CudaMemory
 from foldcam.runtime.backends.tensorrt.backend import CheckedPlan, TensorRTBackend
 from foldcam.runtime.backends.tensorrt.messages import Messages, error_recorder, explain
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from foldcam.runtime.backends import open_backend
 from foldcam.runtime.backends.ort_binding import BoundSession
 from foldcam.runtime.backends.private_folder import private_folder
 from foldcam.runtime.contract.onnx_file import read_contract
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 CUDA, TENSORRT, CPU = (f"{name}ExecutionProvider" for name in ("CUDA", "Tensorrt", "CPU"))
 

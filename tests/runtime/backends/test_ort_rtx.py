@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 from foldcam.runtime.backends import open_backend, ort_rtx
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 NAME = "NvTensorRTRTXExecutionProvider"
 MODULE = "onnxruntime_ep_nv_tensorrt_rtx"

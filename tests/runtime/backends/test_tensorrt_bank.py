@@ -12,7 +12,7 @@ import pytest
 from foldcam.runtime.backends.cuda.cuda_python import _CudaPython
 from foldcam.runtime.backends.cuda.memory import CudaMemory
 from foldcam.runtime.backends.tensorrt.backend import CheckedPlan, TensorRTBackend
-from foldcam.runtime.bank.live_bank import LiveBank
+from foldcam.runtime.contract.bank.live_bank import LiveBank
 from foldcam.runtime.contract.schema import BankInput, LabelRun
 
 _MOST = 6

@@ -10,7 +10,7 @@ import pytest
 from pretended_tensorrt import assert_right, batch
 
 from foldcam.runtime.backends.cuda.pycuda import _PyCuda
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 PATH = Path("birds.engine")
 

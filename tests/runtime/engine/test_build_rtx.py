@@ -19,7 +19,7 @@ from foldcam.runtime.engine.device import DeviceFacts, Gpu, Host
 from foldcam.runtime.engine.flavours import find_flavour
 from foldcam.runtime.engine.options import BuildOptions, profiles_for
 from foldcam.runtime.engine.preflight import load_engine
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx: pip install foldcam[rtx]")
 

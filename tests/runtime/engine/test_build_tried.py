@@ -12,13 +12,13 @@ from foldcam.runtime.backends import open_backend
 from foldcam.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from foldcam.runtime.backends.tensorrt import building
 from foldcam.runtime.backends.tensorrt.building import build_tried_engine
-from foldcam.runtime.canary.check import WrongAnswersError
 from foldcam.runtime.cli.runtime import app
-from foldcam.runtime.comparison.fastest_engine import FastestOptions, build_fastest
+from foldcam.runtime.engine.canary.check import WrongAnswersError
 from foldcam.runtime.engine.manifest import manifest_path
 from foldcam.runtime.engine.options import BuildOptions
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.measurement.comparison.fastest_engine import FastestOptions, build_fastest
 from foldcam.runtime.system.command import run_app
+from foldcam.runtime.system.errors import FoldcamError
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,7 @@ from foldcam.runtime.engine.precision import Types, hold_to
 from foldcam.runtime.engine.preflight import load_engine
 from foldcam.runtime.engine.progress import BuildAbandonedError, BuildLine, BuildState
 from foldcam.runtime.engine.timing_cache import cache_path
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 
 @pytest.fixture(autouse=True)

@@ -14,19 +14,19 @@ import pytest
 from onnx import numpy_helper
 
 from foldcam.runtime.backends import open_backend
-from foldcam.runtime.comparison.fastest_engine import (
-    FastestOptions,
-    build_fastest,
-    candidates_beside,
-    fastest_text,
-)
 from foldcam.runtime.contract.schema import Calibration
 from foldcam.runtime.engine.builder import Built, build_engine
 from foldcam.runtime.engine.manifest import manifest_path
 from foldcam.runtime.engine.options import BuildOptions
 from foldcam.runtime.engine.preflight import load_engine
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.measurement.comparison.fastest_engine import (
+    FastestOptions,
+    build_fastest,
+    candidates_beside,
+    fastest_text,
+)
 from foldcam.runtime.system.digest import digest_of
+from foldcam.runtime.system.errors import FoldcamError
 
 INT8 = Calibration("k" * 64, "r" * 64, 0, "tensorrt")
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from foldcam.runtime.engine.flavours import Flavour, find_flavour, installed_versions, release_of
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 
 def modules(**versions):

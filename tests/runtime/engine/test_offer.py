@@ -10,7 +10,7 @@ import pytest
 from foldcam.runtime.engine.manifest import manifest_path
 from foldcam.runtime.engine.offer import decide, duration_text, make_offer
 from foldcam.runtime.engine.options import BuildOptions, profiles_for
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 
 def test_an_engine_that_fits_is_used(make_engine, orin):

@@ -16,7 +16,7 @@ from foldcam.runtime.engine.options import (
     parse_sizes,
     profiles_for,
 )
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 
 def test_each_size_gets_a_profile_that_starts_where_the_last_one_ended():

@@ -19,7 +19,7 @@ from foldcam.runtime.engine.device import DeviceFacts, Gpu, Host
 from foldcam.runtime.engine.manifest import FileRecord, Target, manifest_path, read_manifest
 from foldcam.runtime.engine.options import BuildOptions, Profile
 from foldcam.runtime.engine.preflight import check_engine, check_files, load_engine
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 
 PORTABLE = {
     "flavour": "tensorrt_rtx",

@@ -9,9 +9,9 @@ from pathlib import PurePath
 
 import numpy as np
 
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.model import FoldedModel, ForwardPass
+from foldcam.runtime.model.folded_model import FoldedModel, ForwardPass
 from foldcam.runtime.sources import Frame
+from foldcam.runtime.system.errors import FoldcamError
 
 COLORS = {"red": (200, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 200)}
 

@@ -9,9 +9,9 @@ import pytest
 from pipeline_parts import Flaky, Given, Kept
 
 from foldcam.runtime.backends import open_backend
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.options import FlowOptions
 from foldcam.runtime.pipeline import run
+from foldcam.runtime.sources.options import FlowOptions
+from foldcam.runtime.system.errors import FoldcamError
 
 QUICK = FlowOptions(backoff_seconds=0.01, backoff_most_seconds=0.02)
 LOST = FoldcamError("m.onnx failed in flaky on cpu: out of memory.")

@@ -10,12 +10,12 @@ import pytest
 from pipeline_parts import Given, Kept, Reopened, Sized, foldcam_threads, until
 
 from foldcam.runtime.backends import open_backend
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.model import FoldedModel
-from foldcam.runtime.options import FlowOptions
+from foldcam.runtime.model.folded_model import FoldedModel
 from foldcam.runtime.pipeline import run
 from foldcam.runtime.sources import open_source
+from foldcam.runtime.sources.options import FlowOptions
 from foldcam.runtime.sources.pattern import number_in
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.monitor import Monitor
 
 
@@ -396,7 +396,7 @@ def test_a_run_needs_a_source(model):
 
 
 def test_a_detector_that_stumbles_on_a_camera_costs_one_frame(model):
-    from foldcam.runtime.regions import Regions
+    from foldcam.runtime.sources.regions import Regions
 
     def find(frame):
         if frame.index % 2:
@@ -413,7 +413,7 @@ def test_a_detector_that_stumbles_on_a_camera_costs_one_frame(model):
 
 
 def test_a_detector_that_always_fails_ends_even_a_camera(model):
-    from foldcam.runtime.regions import Regions
+    from foldcam.runtime.sources.regions import Regions
 
     def find(frame):
         raise FoldcamError("no weights")

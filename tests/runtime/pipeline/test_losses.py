@@ -9,13 +9,13 @@ import time
 import pytest
 from pipeline_parts import Given, Kept, Reopened
 
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.model import FoldedModel
-from foldcam.runtime.options import FlowOptions
+from foldcam.runtime.model.folded_model import FoldedModel
 from foldcam.runtime.pipeline import run
 from foldcam.runtime.sinks import NotWritten
 from foldcam.runtime.sinks.broker import parse_broker
 from foldcam.runtime.sinks.remembered import RememberedResults
+from foldcam.runtime.sources.options import FlowOptions
+from foldcam.runtime.system.errors import FoldcamError
 
 
 @pytest.fixture

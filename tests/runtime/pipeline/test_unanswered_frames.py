@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 from pipeline_parts import Given, Kept
 
+from foldcam.runtime.model.unanswered import NAN, ZERO
 from foldcam.runtime.pipeline import run
 from foldcam.runtime.pipeline.answers import FRAMES_IN_A_ROW, Answers
-from foldcam.runtime.unanswered import NAN, ZERO
 
 BLACK = np.zeros((16, 16, 3), np.uint8)
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.images.preprocess import Affine
-from foldcam.runtime.model import Result, Timings
+from foldcam.runtime.model.folded_model import Result, Timings
+from foldcam.runtime.model.frame_results import FrameResults
 from foldcam.runtime.sources.base import Frame
 
 W, H = 32, 24

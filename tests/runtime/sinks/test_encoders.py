@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from foldcam.benchmarks.studies.reliability.browser import chromium, why_no_browser
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.sinks import encoders
 from foldcam.runtime.sinks.encoders import ProgramEncoder, best_codec, open_encoder
 from foldcam.runtime.sinks.playing import playable_frames
+from foldcam.runtime.system.errors import FoldcamError
 
 with_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no program ffmpeg")
 COLOURS = [(200, 40, 40), (40, 200, 40), (40, 40, 200), (120, 120, 120)]

@@ -7,12 +7,12 @@ import json
 import numpy as np
 import pytest
 
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.events.detector import Detector, check_possible, heat_share
-from foldcam.runtime.events.rule import EventRule
 from foldcam.runtime.images.files import read_image
-from foldcam.runtime.output_options import OutputOptions, RecordingOptions
 from foldcam.runtime.sinks import NotWritten, open_outputs
+from foldcam.runtime.sinks.event_rules.detector import Detector, check_possible, heat_share
+from foldcam.runtime.sinks.event_rules.rule import EventRule
+from foldcam.runtime.sinks.options import OutputOptions, RecordingOptions
+from foldcam.runtime.system.errors import FoldcamError
 
 
 @pytest.fixture

@@ -9,16 +9,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from foldcam.runtime.events.detector import Detector
-from foldcam.runtime.events.rule import EventRule
-from foldcam.runtime.output_options import OutputOptions
+from foldcam.runtime.model.record import record
+from foldcam.runtime.model.unanswered import NAN
 from foldcam.runtime.pipeline.summary import Progress, Tally
-from foldcam.runtime.record import record
+from foldcam.runtime.sinks.event_rules.detector import Detector
+from foldcam.runtime.sinks.event_rules.rule import EventRule
 from foldcam.runtime.sinks.events import boxes_of, event_document
 from foldcam.runtime.sinks.jsonl import lines_of
 from foldcam.runtime.sinks.opening import open_outputs
+from foldcam.runtime.sinks.options import OutputOptions
 from foldcam.runtime.system.monitor import Monitor
-from foldcam.runtime.unanswered import NAN
 
 SIGNED = np.array([[0.3, -0.2], [0.1, 0.0]], np.float32)
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.output_options import OutputOptions, RecordingOptions
 from foldcam.runtime.sinks import open_outputs
 from foldcam.runtime.sinks.growing import GrowingLines
+from foldcam.runtime.sinks.options import OutputOptions, RecordingOptions
+from foldcam.runtime.system.errors import FoldcamError
 
 
 def line(number: int) -> bytes:
@@ -95,7 +95,7 @@ def test_a_file_of_another_kind_is_not_touched(tmp_path, content, make_source):
 
 
 def test_events_are_not_written_through_a_link(tmp_path, make_source, contract_with):
-    from foldcam.runtime.events.rule import EventRule
+    from foldcam.runtime.sinks.event_rules.rule import EventRule
 
     (tmp_path / "events").mkdir()
     victim = tmp_path / "victim"

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.sinks import NotWritten
 from foldcam.runtime.sinks.broker import parse_broker
+from foldcam.runtime.system.errors import FoldcamError
 
 paho = pytest.importorskip("paho.mqtt.client")
 BROKER = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from foldcam.runtime.output_options import OutputOptions, RecordingOptions
 from foldcam.runtime.sinks import open_outputs
+from foldcam.runtime.sinks.options import OutputOptions, RecordingOptions
 
 NAME = ".seen.abcdefgh.partial.jsonl"
 CONTENT = b'{"whole": 1}\n{"cut'

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.output_options import OutputOptions, RecordingOptions
 from foldcam.runtime.sinks import open_outputs
+from foldcam.runtime.sinks.options import OutputOptions, RecordingOptions
 from foldcam.runtime.sinks.parquet import ParquetSink, is_whole_parquet
+from foldcam.runtime.system.errors import FoldcamError
 
 pq = pytest.importorskip("pyarrow.parquet")
 

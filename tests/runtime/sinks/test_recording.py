@@ -15,14 +15,14 @@ import cv2
 import numpy as np
 import pytest
 
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.output_options import OutputOptions, RecordingOptions
 from foldcam.runtime.sinks import NotWritten, open_outputs
 from foldcam.runtime.sinks.guard import DiskGuard
 from foldcam.runtime.sinks.jsonl import JsonlSink, repair_jsonl
+from foldcam.runtime.sinks.options import OutputOptions, RecordingOptions
 from foldcam.runtime.sinks.recording import Recording
 from foldcam.runtime.sinks.segments import Segments
 from foldcam.runtime.sources import open_source
+from foldcam.runtime.system.errors import FoldcamError
 
 
 def names(folder: Path) -> list[str]:
@@ -261,7 +261,7 @@ import importlib.util
 spec = importlib.util.spec_from_file_location("fake", {conftest!r})
 fake = importlib.util.module_from_spec(spec); spec.loader.exec_module(fake)
 import numpy as np
-from foldcam.runtime.output_options import OutputOptions, RecordingOptions
+from foldcam.runtime.sinks.options import OutputOptions, RecordingOptions
 from foldcam.runtime.sinks import open_outputs
 folder = Path(sys.argv[1])
 sinks = open_outputs(

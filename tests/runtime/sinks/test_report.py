@@ -9,16 +9,16 @@ from pathlib import PurePath
 import numpy as np
 import pytest
 
-from foldcam.runtime.drawing.style import Style
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.frame_results import FrameResults
-from foldcam.runtime.gallery.gallery import Gallery
-from foldcam.runtime.result import without_answer
+from foldcam.runtime.contract.gallery.gallery import Gallery
+from foldcam.runtime.model.drawing.style import Style
+from foldcam.runtime.model.frame_results import FrameResults
+from foldcam.runtime.model.result import without_answer
+from foldcam.runtime.model.vote import Vote
 from foldcam.runtime.sinks import report
 from foldcam.runtime.sinks.report import ReportSink
 from foldcam.runtime.sinks.smaller import smaller
 from foldcam.runtime.sources import Skip
-from foldcam.runtime.vote import Vote
+from foldcam.runtime.system.errors import FoldcamError
 
 
 @pytest.fixture

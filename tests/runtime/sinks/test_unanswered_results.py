@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from foldcam.runtime.events.detector import Detector
-from foldcam.runtime.events.rule import EventRule
-from foldcam.runtime.record import record
+from foldcam.runtime.model.record import record
+from foldcam.runtime.model.unanswered import NAN
+from foldcam.runtime.sinks.event_rules.detector import Detector
+from foldcam.runtime.sinks.event_rules.rule import EventRule
 from foldcam.runtime.sinks.table import TableSink
-from foldcam.runtime.unanswered import NAN
 from foldcam.runtime.web.packet import answers
 
 

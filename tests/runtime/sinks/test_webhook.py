@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.sinks import NotWritten, webhook
 from foldcam.runtime.sinks.webhook import TOKEN_VARIABLE, WebhookSink, parse_webhook
+from foldcam.runtime.system.errors import FoldcamError
 
 
 class Web:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.options import SourceOptions
 from foldcam.runtime.sources.address import SCHEMES, STREAMS, Address, parse_address
+from foldcam.runtime.sources.options import SourceOptions
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.redaction import bare_address
 
 

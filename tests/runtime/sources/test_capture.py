@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.options import FlowOptions, SourceOptions
 from foldcam.runtime.sources import capture, open_source
 from foldcam.runtime.sources.address import parse_address
 from foldcam.runtime.sources.gstreamer import csi_pipeline
 from foldcam.runtime.sources.live import LiveSource
+from foldcam.runtime.sources.options import FlowOptions, SourceOptions
+from foldcam.runtime.system.errors import FoldcamError
 
 
 class FakeCv:

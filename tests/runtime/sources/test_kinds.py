@@ -10,10 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.options import FlowOptions
 from foldcam.runtime.sources import kinds, open_source
 from foldcam.runtime.sources.live import LiveSource
+from foldcam.runtime.sources.options import FlowOptions
+from foldcam.runtime.system.errors import FoldcamError
 
 
 @pytest.mark.parametrize(

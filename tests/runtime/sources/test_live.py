@@ -9,10 +9,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.options import FlowOptions
 from foldcam.runtime.sources import Link
 from foldcam.runtime.sources.live import LiveSource
+from foldcam.runtime.sources.options import FlowOptions
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.monitor import Monitor
 
 QUICK = FlowOptions(stall_seconds=0.3, backoff_seconds=0.02, backoff_most_seconds=0.05, wait=True)

@@ -9,8 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from foldcam.runtime.options import SourceOptions
 from foldcam.runtime.sources.address import parse_address
+from foldcam.runtime.sources.options import SourceOptions
 from foldcam.runtime.sources.raw import RawSource
 
 ADDRESS = parse_address("-", SourceOptions(width=3, height=2, fps=10.0))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foldcam.runtime.options import FlowOptions
+from foldcam.runtime.sources.options import FlowOptions
 from foldcam.runtime.sources.reconnect import Reconnect
 from foldcam.runtime.system.backoff import Backoff
 from foldcam.runtime.system.monitor import State

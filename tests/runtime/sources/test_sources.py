@@ -14,11 +14,11 @@ import time
 import numpy as np
 import pytest
 
-from foldcam.runtime.errors import FoldcamError
 from foldcam.runtime.images.files import write_image
 from foldcam.runtime.sources import open_source
 from foldcam.runtime.sources.camera import camera_failure
 from foldcam.runtime.sources.images import pattern_root
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.redaction import bare_address
 
 
@@ -222,7 +222,7 @@ def silent_server() -> socket.socket:
 
 
 def test_opencv_that_is_stuck_in_an_open_is_left_behind_and_ends_by_itself():
-    from foldcam.runtime.options import FlowOptions
+    from foldcam.runtime.sources.options import FlowOptions
 
     with silent_server() as server:
         uri = f"tcp://127.0.0.1:{server.getsockname()[1]}"
@@ -310,7 +310,7 @@ def test_motion_jpeg_over_http(tmp_path):
 
 
 def test_a_stream_over_udp():
-    from foldcam.runtime.options import FlowOptions
+    from foldcam.runtime.sources.options import FlowOptions
 
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))

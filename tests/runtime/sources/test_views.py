@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.options import SourceOptions
 from foldcam.runtime.sources import Attached, Link, open_source
+from foldcam.runtime.sources.options import SourceOptions
 from foldcam.runtime.sources.pattern import number_in
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.monitor import Monitor
 
 #   1 2 3

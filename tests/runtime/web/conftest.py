@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foldcam.runtime.bank.bank_file import write_bank
-from foldcam.runtime.bank.live_bank import LiveBank
+from foldcam.runtime.contract.bank.bank_file import write_bank
+from foldcam.runtime.contract.bank.live_bank import LiveBank
+from foldcam.runtime.contract.gallery.gallery import Gallery
 from foldcam.runtime.contract.schema import BankInput, Contract, LabelRun
-from foldcam.runtime.frame_results import FrameResults
-from foldcam.runtime.gallery.gallery import Gallery
 from foldcam.runtime.images.preprocess import Affine
-from foldcam.runtime.model import FoldedModel, Result, Timings
-from foldcam.runtime.options import ServeOptions
+from foldcam.runtime.model.folded_model import FoldedModel, Result, Timings
+from foldcam.runtime.model.frame_results import FrameResults
 from foldcam.runtime.sources import Frame
+from foldcam.runtime.sources.options import ServeOptions
 from foldcam.runtime.system.monitor import Monitor, State
 from foldcam.runtime.web import LivePage
 

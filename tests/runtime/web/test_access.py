@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.web.access import Access, same_origin
 
 TOKEN = "0123456789abcdef"

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.web.address import HostNames, bind, is_loopback, resolve, url_host
 
 

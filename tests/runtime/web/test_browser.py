@@ -18,14 +18,14 @@ from foldcam.benchmarks.studies.reliability.browser import (
     wait_for_body,
     why_no_browser,
 )
-from foldcam.runtime.bank.bank_file import read_bank
-from foldcam.runtime.drawing.overlay import WARM, overlay
-from foldcam.runtime.drawing.style import Style
-from foldcam.runtime.drawing.unknown import veil
-from foldcam.runtime.frame_results import FrameResults
-from foldcam.runtime.gallery.gallery import Gallery
+from foldcam.runtime.contract.bank.bank_file import read_bank
+from foldcam.runtime.contract.gallery.gallery import Gallery
+from foldcam.runtime.model.drawing.overlay import WARM, overlay
+from foldcam.runtime.model.drawing.style import Style
+from foldcam.runtime.model.drawing.unknown import veil
+from foldcam.runtime.model.frame_results import FrameResults
+from foldcam.runtime.model.vote import Vote
 from foldcam.runtime.system.monitor import Cause
-from foldcam.runtime.vote import Vote
 from foldcam.runtime.web import broadcast
 
 ROW_0 = re.compile(r"api/match\.jpg\?row=0&of=0{16}$")
@@ -340,7 +340,7 @@ def test_a_hidden_page_is_sent_no_pictures(serve, look, make_item, monkeypatch):
 
 
 def test_the_style_that_the_run_was_given_is_where_the_page_begins(contract_with, look, make_item):
-    from foldcam.runtime.options import ServeOptions
+    from foldcam.runtime.sources.options import ServeOptions
     from foldcam.runtime.system.monitor import Monitor
     from foldcam.runtime.web import LivePage
 

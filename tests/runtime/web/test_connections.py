@@ -13,7 +13,7 @@ import urllib.request
 
 import pytest
 
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.web import descriptors
 
 

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from foldcam.runtime.errors import FoldcamError
-from foldcam.runtime.options import ServeOptions
+from foldcam.runtime.sources.options import ServeOptions
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.monitor import Monitor
 from foldcam.runtime.web import LivePage, broadcast
 
@@ -115,7 +115,7 @@ def test_without_the_extra_it_says_what_to_install(child_environment):
         "sys.meta_path.insert(0, Wall())\n"
         "from foldcam.runtime.web import LivePage\n"
         "from foldcam.runtime.system.monitor import Monitor\n"
-        "from foldcam.runtime.options import ServeOptions\n"
+        "from foldcam.runtime.sources.options import ServeOptions\n"
         "try:\n"
         "    LivePage(ServeOptions(port=0), Monitor(), None)\n"
         "except Exception as error:\n"

@@ -8,8 +8,8 @@ from urllib.parse import urlencode
 import numpy as np
 import pytest
 
-from foldcam.runtime.bank.bank_file import read_bank
-from foldcam.runtime.errors import FoldcamError
+from foldcam.runtime.contract.bank.bank_file import read_bank
+from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.web import offers as module
 from foldcam.runtime.web.offers import Offers
 

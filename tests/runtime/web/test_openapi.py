@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from foldcam.runtime.model import FoldedModel
-from foldcam.runtime.options import ServeOptions
+from foldcam.runtime.model.folded_model import FoldedModel
+from foldcam.runtime.sources.options import ServeOptions
 from foldcam.runtime.system.monitor import Monitor
 from foldcam.runtime.web import LivePage
 from foldcam.runtime.web.openapi import openapi_document

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from foldcam.runtime.drawing.overlay import heatmap_on_frame
-from foldcam.runtime.frame_results import FrameResults
 from foldcam.runtime.images.preprocess import Affine, Preprocessing
+from foldcam.runtime.model.drawing.overlay import heatmap_on_frame
+from foldcam.runtime.model.frame_results import FrameResults
 from foldcam.runtime.web.packet import LONGEST_SIDE, encode_packet
 
 

@@ -1,0 +1,1 @@
+"""`foldcam demo`, `evaluate` and `bench`: flags turned into calls."""

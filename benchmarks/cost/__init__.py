@@ -1,0 +1,1 @@
+"""What folding costs: time and bytes, and the gate that keeps them."""

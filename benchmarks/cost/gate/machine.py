@@ -1,0 +1,114 @@
+"""What may be compared with what: devices, and the class of a machine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from foldcam.runtime.engine.device import find_gpu
+from foldcam.runtime.engine.flavours import Wanted, find_flavour
+from foldcam.runtime.measurement.bench.clocks import read_clocks
+from foldcam.runtime.measurement.bench.facts import machine_facts
+from foldcam.runtime.system.errors import FoldcamError
+
+Device = Literal["cpu", "cuda", "tensorrt", "rtx"]
+DEVICES: tuple[Device, ...] = get_args(Device)
+FLAVOURS: dict[str, Wanted] = {"tensorrt": "tensorrt", "rtx": "rtx"}
+"""Devices that run engines -> the TensorRT that builds them."""
+
+
+@dataclass(frozen=True)
+class MachineClass:
+    """Machines on which one network takes the same time.
+
+    Attributes:
+        device: of `DEVICES`.
+        hardware: name of the GPU or of the processor; of a Jetson that of the board.
+        library: what runs the graphs, with its version.
+        power_mode: a Jetson's mode or a GPU's power limit; empty where there is neither.
+    """
+
+    device: str
+    hardware: str
+    library: str
+    power_mode: str = ""
+
+    @property
+    def title(self) -> str:
+        """To read: `tensorrt on Orin, tensorrt 10.3.0, MAXN`."""
+        rest = ", ".join(part for part in (self.library, self.power_mode) if part)
+        return f"{self.device} on {self.hardware}, {rest}"
+
+    @property
+    def file_name(self) -> str:
+        """Of its baseline: `tensorrt-orin-tensorrt-10.3.0-maxn.json`."""
+        hardware = re.sub(r"\((r|tm)\)|cpu|@.*", "", self.hardware.lower())
+        words = (self.device, hardware, self.library.lower(), self.power_mode.lower())
+        parts = (re.sub(r"[^a-z0-9.]+", "-", word).strip("-") for word in words)
+        return "-".join(part for part in parts if part) + ".json"
+
+
+def class_of(device: str, machine: Mapping[str, Any], versions: Mapping[str, str]) -> MachineClass:
+    """The class of a machine by its facts.
+
+    Args:
+        device: of `DEVICES`.
+        machine: as `machine_facts`, with `power_limit_watts` where it is known.
+        versions: of the libraries that run the graphs.
+    """
+    hardware = machine.get("processor") if device == "cpu" else machine.get("gpu")
+    if machine.get("l4t") and machine.get("board"):
+        # `Orin` is the GPU of every Orin, from the Nano to the AGX.
+        hardware = machine["board"]
+    power = str(machine.get("power_mode", ""))
+    if device != "cpu" and not power and "power_limit_watts" in machine:
+        power = f"{float(machine['power_limit_watts']):.0f} W"
+    library = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+    return MachineClass(device, str(hardware or "unknown"), library, power)
+
+
+def machine_now(device: str) -> dict[str, Any]:
+    """The facts of this machine that decide its class; of a GPU with its power limit."""
+    facts = machine_facts()
+    limit = None if device == "cpu" else read_clocks().power_limit_watts
+    return facts if limit is None else {**facts, "power_limit_watts": limit}
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that is not there, before anything is made for it.
+
+    Raises:
+        FoldcamError: its library is missing or there is no GPU, with what can be done.
+    """
+    library_versions(device)
+    if device == "cuda":
+        from foldcam.benchmarks.cost.gpu.sessions import check_cuda
+
+        check_cuda()
+    if device != "cpu" and find_gpu() is None:
+        raise FoldcamError(
+            f"--device {device} needs an NVIDIA GPU and the driver finds none here: see `runtime "
+            "doctor`, or gate with --device cpu."
+        )
+
+
+def library_versions(device: str) -> dict[str, str]:
+    """The library that runs the graphs on a device, with its version.
+
+    Raises:
+        FoldcamError: it is not installed.
+    """
+    if device in FLAVOURS:
+        flavour = find_flavour(FLAVOURS[device])
+        return {flavour.name: flavour.version}
+    try:
+        import onnxruntime
+    except ImportError as error:
+        extra = "gpu" if device == "cuda" else "cpu"
+        raise FoldcamError(
+            f"--device {device} runs graphs in ONNX Runtime, which is not installed: pip install "
+            f"'foldcam[{extra}]', or gate engines with --device tensorrt."
+        ) from error
+    return {"onnxruntime": str(onnxruntime.__version__)}

@@ -1,0 +1,285 @@
+"""`foldcam bench gpu` as one call: parity and time of folded graphs on a GPU."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import nn
+
+from foldcam.benchmarks.cost.gpu.gradcam import gradcam_runs
+from foldcam.benchmarks.cost.gpu.sessions import BoundSession, Device, check_cuda
+from foldcam.benchmarks.evaluation.bootstrap import bootstrap
+from foldcam.benchmarks.evaluation.graphs import plain_graph
+from foldcam.benchmarks.evaluation.localization.report import write_json
+from foldcam.export.banks.bank import Bank, label_runs
+from foldcam.export.grafting.fold import FoldOptions, fold
+from foldcam.export.grafting.versions import tool_versions
+from foldcam.export.models.projected import ProjectedNetwork
+from foldcam.export.networks.torch_cut import TorchNetwork
+from foldcam.export.onnx_graphs.precision import to_float16
+from foldcam.runtime.contract.schema import Origin, Precision
+from foldcam.runtime.images.preprocess import Preprocessing
+
+RESULT = "gpu.json"
+_SIZE = 128
+_LABELS = 50
+_WARM_UP = 20
+
+
+@dataclass(frozen=True)
+class GpuOptions:
+    """What is measured.
+
+    Attributes:
+        device: `cuda`, or `cpu` to try the program where there is no GPU.
+        networks: of `NETWORKS`.
+        rows: sizes of the banks, of random unit vectors: what a search costs, not what it
+            finds.
+        batches: images per pass.
+        precisions: of the network.
+        rounds: timed runs of each.
+        size: of the square input in pixels.
+        seed: of images, banks and draws.
+        peers: whether Grad-CAM in torch also runs channels last and compiled.
+    """
+
+    device: Device = "cuda"
+    networks: tuple[str, ...] = ("EfficientNet-Lite0", "ResNet-50")
+    rows: tuple[int, ...] = (300, 10_000, 100_000)
+    batches: tuple[int, ...] = (1, 8)
+    precisions: tuple[Precision, ...] = ("fp32", "fp16")
+    rounds: int = 200
+    size: int = 224
+    seed: int = 0
+    peers: bool = False
+
+
+def _efficientnet() -> nn.Module:
+    from foldcam.export.models.demo import pooled_features
+
+    return pooled_features()
+
+
+def _resnet() -> nn.Module:
+    from transformers import ResNetConfig, ResNetModel
+
+    class Pooled(nn.Module):
+        """Image -> `[N, 2048]`."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = ResNetModel(ResNetConfig())
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            pooled: torch.Tensor = self.network(image).pooler_output.flatten(1)
+            return pooled
+
+    return Pooled()
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    "EfficientNet-Lite0": (_efficientnet, 1280),
+    "ResNet-50": (_resnet, 2048),
+}
+"""Builder and size of the pooled features. ResNet-50 has random weights."""
+
+
+def run_gpu(
+    out: Path, options: GpuOptions, progress: Callable[[str, int, int], None]
+) -> dict[str, Any]:
+    """Parity and time on a device, for each network, batch and precision.
+
+    Args:
+        out: folder of `gpu.json`, which is written after each network and batch.
+        options: see `GpuOptions`.
+        progress: called with `(stage, done, total)`.
+
+    Returns:
+        The document: under `cases` for each network, precision and batch the median
+        milliseconds, the ratio to the plain graph with its interval, and the greatest
+        difference of each output to the CPU's.
+
+    Raises:
+        FoldcamError: there is no CUDA, or the folder cannot be written.
+    """
+    if options.device == "cuda":
+        check_cuda()
+    document: dict[str, Any] = {
+        "device": _device_facts(options.device),
+        "settings": {key: value for key, value in vars(options).items() if key != "device"},
+        "versions": tool_versions(),
+        "cases": [],
+    }
+    total = len(options.networks) * len(options.batches)
+    done = 0
+    for name in options.networks:
+        build, features = NETWORKS[name]
+        torch.manual_seed(options.seed)
+        recipe = Preprocessing(options.size, options.size)
+        module = ProjectedNetwork(build(), features, _SIZE, recipe).eval()
+        network = TorchNetwork(module, (options.size, options.size))
+        with tempfile.TemporaryDirectory() as folder:
+            graphs = _graphs(network, recipe, Path(folder), options)
+            for batch in options.batches:
+                progress(f"{name}, batch {batch}", done, total)
+                document["cases"] += _cases(name, network, graphs, batch, options)
+                write_json(out / RESULT, document)
+                done += 1
+    progress("done", total, total)
+    return document
+
+
+def _graphs(
+    network: TorchNetwork, recipe: Preprocessing, folder: Path, options: GpuOptions
+) -> dict[Precision, dict[str, Path]]:
+    """The plain and the folded graphs, by precision and name."""
+    exported = network.to_onnx()
+    found: dict[Precision, dict[str, Path]] = {}
+    for precision in options.precisions:
+        plain = plain_graph(to_float16(exported) if precision == "fp16" else exported)
+        paths = {"plain": folder / f"plain-{precision}.onnx"}
+        onnx.save(plain, paths["plain"])
+        for rows in options.rows:
+            bank = random_bank(network, rows, options.seed)
+            folded = fold(
+                exported,
+                bank,
+                preprocessing=recipe,
+                layer=network.layer,
+                origin=Origin("bench", "", network.sha256(), "random", "all", ""),
+                versions=tool_versions(),
+                options=FoldOptions(precision=precision),
+            )
+            paths[f"folded_{rows}"] = folder / f"folded-{rows}-{precision}.onnx"
+            onnx.save(folded, paths[f"folded_{rows}"])
+        found[precision] = paths
+    return found
+
+
+def random_bank(network: TorchNetwork, rows: int, seed: int) -> Bank:
+    """Random unit vectors of 50 labels: what a search costs, not what it finds."""
+    generator = np.random.default_rng(seed)
+    embeddings = generator.normal(size=(rows, network.embedding_size)).astype(np.float32)
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    labels = sorted(f"label {number % _LABELS:02d}" for number in range(rows))
+    names, classes = np.unique(labels, return_inverse=True)
+    weights = generator.normal(size=(len(names), network.feature_map_shape[0]))
+    return Bank(
+        embeddings=embeddings,
+        grad_weights=weights.astype(np.float32),
+        grad_index=classes.astype(np.int32),
+        labels=label_runs(labels),
+        objective="random",
+        network_sha256=network.sha256(),
+        summands=network.summands,
+    )
+
+
+def _cases(
+    name: str,
+    network: TorchNetwork,
+    graphs: dict[Precision, dict[str, Path]],
+    batch: int,
+    options: GpuOptions,
+) -> list[dict[str, Any]]:
+    generator = np.random.default_rng(options.seed)
+    shape = (batch, 3, options.size, options.size)
+    images = generator.normal(size=shape).astype(np.float32)
+    captures = (False, True) if options.device == "cuda" else (False,)
+    cases = []
+    for precision, paths in graphs.items():
+        for capture in captures:
+            notes: list[str] = []
+            sessions = {
+                key: BoundSession(path, options.device, images, capture)
+                for key, path in paths.items()
+            }
+            runs = {key: session.run for key, session in sessions.items()}
+            if precision == "fp32" and not capture:
+                given = torch.from_numpy(images)
+                further, notes = gradcam_runs(network, given, options.device, options.peers)
+                runs.update(further)
+            seconds = _interleaved(runs, options)
+            cases.append(
+                {
+                    "network": name,
+                    "batch": batch,
+                    "precision": precision,
+                    "cuda_graph": capture,
+                    "notes": notes,
+                    "milliseconds": {
+                        key: round(1e3 * statistics.median(values), 4)
+                        for key, values in seconds.items()
+                    },
+                    "ratio_to_plain": {
+                        key: _ratio(values, seconds["plain"], options.seed)
+                        for key, values in seconds.items()
+                        if key != "plain"
+                    },
+                    "worst_difference_to_cpu": {
+                        key: _differences(session) for key, session in sessions.items()
+                    },
+                    "samples_milliseconds": {
+                        key: [round(1e3 * value, 4) for value in values]
+                        for key, values in seconds.items()
+                    },
+                }
+            )
+    return cases
+
+
+def _interleaved(
+    runs: dict[str, Callable[[], None]], options: GpuOptions
+) -> dict[str, Sequence[float]]:
+    """Seconds of each; the order within a round is drawn again each time."""
+    generator = np.random.default_rng(options.seed)
+    names = list(runs)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(-_WARM_UP, options.rounds):
+        for position in generator.permutation(len(names)):
+            name = names[int(position)]
+            start = time.perf_counter()
+            runs[name]()
+            if number >= 0:
+                seconds[name].append(time.perf_counter() - start)
+    return dict(seconds)
+
+
+def _ratio(ours: Sequence[float], plain: Sequence[float], seed: int) -> dict[str, float]:
+    ratios = np.asarray(ours) / np.asarray(plain)
+    found = bootstrap(ratios, lambda values: float(np.median(values)), 1000, seed)
+    return {"ratio": found.mean, "low": found.low, "high": found.high}
+
+
+def _differences(session: BoundSession) -> dict[str, float]:
+    session.run()
+    return {
+        name: float(np.abs(value.astype(np.float64) - session.expected[name]).max())
+        for name, value in session.outputs().items()
+    }
+
+
+def _device_facts(device: Device) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "kind": device,
+        "machine": platform.machine(),
+        "onnxruntime": onnxruntime.__version__,
+        "torch_cuda": torch.version.cuda,
+    }
+    if device == "cuda" and torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        facts["name"] = properties.name
+        facts["compute_capability"] = f"{properties.major}.{properties.minor}"
+        facts["memory_bytes"] = properties.total_memory
+    return facts

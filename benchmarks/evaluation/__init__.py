@@ -1,0 +1,1 @@
+"""Are maps and answers right? Measured on labelled images, with intervals."""

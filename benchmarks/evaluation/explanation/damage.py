@@ -1,0 +1,197 @@
+"""Hiding cells and scoring what is left: in the picture, and on the feature map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from foldcam.benchmarks.evaluation.explanation.controls import CONTROLS, Ranks
+from foldcam.benchmarks.evaluation.explanation.scoring import SCORES, Scorer, unit_or_zero
+from foldcam.benchmarks.evaluation.explanation.subject import BATCH, Subject, View
+from foldcam.benchmarks.evaluation.localization.blurring import CellBlur, Cells, first_cells
+from foldcam.benchmarks.evaluation.localization.perturbation import (
+    PerturbationCurves,
+    insertion_deletion,
+)
+from foldcam.runtime.images.preprocess import Image
+
+Doubles = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+SHARES = (0.1, 0.2, 0.3)
+# Cells hidden or shown at a time, for the curves.
+_STEPS = 8
+
+
+class Embedder(Protocol):
+    """A network that looks at changed pictures."""
+
+    def embed(self, images: Sequence[Image]) -> npt.NDArray[np.float32]:
+        """`float32 [N, D]`, as the network returns them, of pictures at the input's size."""
+
+
+@dataclass(frozen=True, eq=False)
+class Damage:
+    """Scores after damage.
+
+    Attributes:
+        before: `float64 [N, 3]`, `SCORES` of each picture as it is.
+        after: method -> `float64 [N, shares, controls, 3]`.
+    """
+
+    before: Doubles
+    after: dict[str, Doubles]
+
+    def select(self, pictures: Integers) -> Damage:
+        """Of some of the pictures."""
+        return Damage(
+            self.before[pictures], {name: values[pictures] for name, values in self.after.items()}
+        )
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """The different sets of cells that one picture's maps and controls hide.
+
+    Many are equal (methods that agree, a blob that is everywhere the same): each is tried once.
+
+    Attributes:
+        masks: `bool [h, w]` each.
+        places: method -> `int64 [shares, controls]`, which of the masks.
+    """
+
+    masks: list[Cells]
+    places: dict[str, Integers]
+
+
+def hidden_cells(ranks: Mapping[str, Ranks]) -> Hidden:
+    """Args: method -> `intp [controls, h, w]` of one picture."""
+    masks: list[Cells] = []
+    known: dict[tuple[tuple[int, ...], bytes], int] = {}
+    places = {}
+    for name, orders in ranks.items():
+        chosen = np.empty((len(SHARES), len(CONTROLS)), np.int64)
+        for step, share in enumerate(SHARES):
+            for control, order in enumerate(orders):
+                mask = first_cells(order, share)
+                key = (mask.shape, np.packbits(mask).tobytes())
+                if key not in known:
+                    known[key] = len(masks)
+                    masks.append(mask)
+                chosen[step, control] = known[key]
+        places[name] = chosen
+    return Hidden(masks, places)
+
+
+def blurred(
+    subject: Embedder,
+    scorer: Scorer,
+    views: Callable[[int], View],
+    labels: Sequence[str],
+    ranks: Mapping[str, Ranks],
+    progress: Callable[[int, int], None],
+) -> tuple[Damage, dict[str, list[PerturbationCurves]]]:
+    """Blur cells in the pictures, and take the curves of insertion and deletion.
+
+    Args:
+        subject: the network.
+        scorer: of its bank.
+        views: reads a picture by its number.
+        labels: of N pictures.
+        ranks: method -> `intp [N, controls, h, w]`.
+        progress: called with the pictures done and in all.
+
+    Returns:
+        The damage, and for each method one pair of curves of the contrast for each picture.
+    """
+    before = np.empty((len(labels), len(SCORES)))
+    after = {name: _empty(len(labels)) for name in ranks}
+    curves: dict[str, list[PerturbationCurves]] = {name: [] for name in ranks}
+    for number, label in enumerate(labels):
+        view = views(number)
+        blur = CellBlur(view.image, view.window, whole=True)
+        own = {name: orders[number] for name, orders in ranks.items()}
+        hidden = hidden_cells(own)
+        images = [view.image, *(blur(mask) for mask in hidden.masks)]
+        scores = scorer(subject.embed(images), label)
+        before[number] = scores[0]
+        for name, places in hidden.places.items():
+            after[name][number] = scores[1 + places]
+        whole = blur(np.ones((1, 1), bool))
+        for name, found in _curves(subject, scorer, (view.image, whole), label, own).items():
+            curves[name].append(found)
+        progress(number + 1, len(labels))
+    return Damage(before, after), curves
+
+
+def replaced(
+    subject: Subject,
+    scorer: Scorer,
+    views: Callable[[int], View],
+    labels: Sequence[str],
+    ranks: Mapping[str, Ranks],
+    progress: Callable[[int, int], None],
+) -> Damage:
+    """Replace cells of the feature map by those of the mean training picture; as `blurred`.
+
+    Raises:
+        FoldcamError: the part behind the feature map cannot be run by itself.
+    """
+    count = len(labels)
+    before = np.empty((count, len(SCORES)))
+    after = {name: _empty(count) for name in ranks}
+    mean = torch.from_numpy(subject.mean_map)
+    for start in range(0, count, BATCH):
+        numbers = range(start, min(start + BATCH, count))
+        activations = subject.activations([views(number).image for number in numbers])
+        hidden = [
+            hidden_cells({name: orders[number] for name, orders in ranks.items()})
+            for number in numbers
+        ]
+        as_it_is = subject.network.embed_map(activations, activations.feature_map).numpy()
+        # A round hides the next set of cells of each picture; who has no more waits.
+        rounds = [as_it_is]
+        for turn in range(max(len(each.masks) for each in hidden)):
+            masks = np.stack([each.masks[min(turn, len(each.masks) - 1)] for each in hidden])
+            changed = torch.where(torch.from_numpy(masks)[:, None], mean, activations.feature_map)
+            rounds.append(subject.network.embed_map(activations, changed).numpy())
+        embeddings = np.stack(rounds, axis=1)
+        for place, number in enumerate(numbers):
+            scores = scorer(embeddings[place], labels[number])
+            before[number] = scores[0]
+            for name, places in hidden[place].places.items():
+                after[name][number] = scores[1 + places]
+        progress(numbers[-1] + 1, count)
+    return Damage(before, after)
+
+
+def _empty(count: int) -> Doubles:
+    return np.empty((count, len(SHARES), len(CONTROLS), len(SCORES)))
+
+
+def _curves(
+    subject: Embedder,
+    scorer: Scorer,
+    pair: tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]],
+    label: str,
+    ranks: Mapping[str, Ranks],
+) -> dict[str, PerturbationCurves]:
+    """Insertion and deletion of one picture by each method's own order."""
+    direction = scorer.direction(label)
+
+    def contrast(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        found = subject.embed(list(np.moveaxis(planes, 1, -1)))
+        scores: npt.NDArray[np.float32] = unit_or_zero(found) @ direction
+        return scores
+
+    image, whole = (np.moveaxis(each, -1, 0) for each in pair)
+    known: dict[bytes, PerturbationCurves] = {}
+    for order in (orders[0] for orders in ranks.values()):
+        if order.tobytes() not in known:
+            known[order.tobytes()] = insertion_deletion(contrast, image, whole, order, _STEPS)
+    return {name: known[orders[0].tobytes()] for name, orders in ranks.items()}

@@ -1,0 +1,253 @@
+"""What a study of the heat reports: a table, a verdict in plain words, a contact sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from foldcam.benchmarks.evaluation import markdown
+from foldcam.benchmarks.evaluation.explanation.measures import HEADLINE, percent
+from foldcam.benchmarks.evaluation.localization.report import write_json
+from foldcam.runtime.contract.explanation import FEW_CELLS
+from foldcam.runtime.images.preprocess import Affine, Image
+from foldcam.runtime.images.small import fitted
+from foldcam.runtime.model.drawing.overlay import heatmap_on_frame, overlay
+from foldcam.runtime.model.drawing.text import draw_caption
+from foldcam.runtime.system.files import atomic_path
+
+_TILE = 176
+# Maps that are asked nothing, for the verdict.
+_SAYS_NOTHING = {
+    "mean_activation": "mean activation (asks nothing)",
+    "centre": "a blob in the middle (never saw the picture)",
+}
+_STEP = percent(HEADLINE)
+
+
+class Column(NamedTuple):
+    """A column of the tables.
+
+    Attributes:
+        heading: in Markdown.
+        short: two lines of it for a terminal, None where it is not shown there.
+        path: where its intervals lie below a method.
+        form: of its numbers.
+    """
+
+    heading: str
+    short: tuple[str, str] | None
+    path: tuple[str, ...]
+    form: str
+
+
+_PICTURE, _ON_MAP = ("picture", _STEP), ("on_feature_map", _STEP)
+COLUMNS = (
+    Column("contrast lost", ("contrast", "lost"), (*_PICTURE, "contrast_lost", "own"), "+.3f"),
+    Column(
+        "minus another's map",
+        ("minus", "other's"),
+        (*_PICTURE, "contrast_lost", "minus_other"),
+        "+.3f",
+    ),
+    Column(
+        "minus its map shifted",
+        ("minus", "shifted"),
+        (*_PICTURE, "contrast_lost", "minus_shifted"),
+        "+.3f",
+    ),
+    Column("labels lost", ("labels", "lost"), (*_PICTURE, "label_lost", "own"), ".0%"),
+    Column("by another's map", ("by", "other's"), (*_PICTURE, "label_lost", "other"), ".0%"),
+    Column("by its map shifted", ("by", "shifted"), (*_PICTURE, "label_lost", "shifted"), ".0%"),
+    Column("margin lost", None, (*_PICTURE, "margin_lost", "own"), "+.3f"),
+    Column(
+        "margin: minus another's map",
+        ("margin:", "-other's"),
+        (*_PICTURE, "margin_lost", "minus_other"),
+        "+.3f",
+    ),
+    Column(
+        "on the feature map: contrast lost",
+        None,
+        (*_ON_MAP, "contrast_lost", "own"),
+        "+.3f",
+    ),
+    Column(
+        "on the feature map: minus another's",
+        ("on map:", "-other's"),
+        (*_ON_MAP, "contrast_lost", "minus_other"),
+        "+.3f",
+    ),
+    Column("insertion", ("inser-", "tion"), ("curves", "insertion"), ".3f"),
+    Column("deletion", ("dele-", "tion"), ("curves", "deletion"), ".3f"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A picture for the contact sheet.
+
+    Attributes:
+        image: `uint8 [H, W, 3]`, as the network is shown it.
+        caption: what to say of it.
+        maps: method -> `float32 [h, w]`.
+        evidence: methods whose maps say nothing where they are not positive.
+    """
+
+    image: Image
+    caption: str
+    maps: Mapping[str, npt.NDArray[np.float32]]
+    evidence: frozenset[str]
+
+
+def verdict(document: Mapping[str, Any]) -> str:
+    """Whether the heat of the folded model is worth something, in plain words."""
+    name = document["methods"][0]
+    found = document["picture"][name][_STEP]
+    return " ".join([_worth(found["contrast_lost"]), _labels(document, name)])
+
+
+def _worth(found: Mapping[str, Any]) -> str:
+    other, shifted = found["minus_other"], found["minus_shifted"]
+    more = (
+        f"{other['mean']:.3f} of contrast more"
+        if other["mean"] > 0
+        else f"no more contrast ({other['mean']:.3f})"
+    )
+    judgement = "The heat says next to nothing"
+    if other["low"] > 0:
+        judgement = "The heat is worth something"
+    elif other["high"] < 0:
+        judgement = "The heat names the wrong places"
+    return (
+        f"{judgement}: blurring its hottest {_STEP} % costs {more} than blurring what another "
+        f"picture's map names (95 % interval of the difference {_range(other)}), and "
+        f"{shifted['mean']:.3f} more than its own map shifted ({_range(shifted)})."
+    )
+
+
+def _labels(document: Mapping[str, Any], name: str) -> str:
+    images = document["images"]
+    if not images["right"]:
+        return f"No label of the {images['test']} pictures is right to begin with."
+    own = document["picture"][name][_STEP]["label_lost"]
+    parts = [
+        f"{own['own']['mean']:.0%} by its own map",
+        f"{own['other']['mean']:.0%} by another picture's",
+        f"{own['shifted']['mean']:.0%} by its own shifted",
+    ]
+    for method, what in _SAYS_NOTHING.items():
+        beside = document["picture"].get(method)
+        if beside is not None:
+            parts.append(f"{beside[_STEP]['label_lost']['own']['mean']:.0%} by {what}")
+    return f"Labels lost of the {images['right']} that are right: {', '.join(parts)}."
+
+
+def _range(value: Mapping[str, float]) -> str:
+    return f"{value['low']:.3f} to {value['high']:.3f}"
+
+
+def notes_of(document: Mapping[str, Any], obstacle: str | None) -> list[str]:
+    """What the reader of the figures should know, one sentence each."""
+    notes = []
+    height, width = document["map"]
+    if height * width < FEW_CELLS:
+        notes.append(
+            f"The map has {height} x {width} cells only, fewer than 5 x 5: {_STEP} % of them are "
+            f"{max(1, round(HEADLINE * height * width))}, which say little about where."
+        )
+    name = document["methods"][0]
+    blank = document["blank"][name]
+    if blank:
+        notes.append(
+            f"{blank} of {document['images']['test']} maps of {name} are blank: nothing in them "
+            "is positive; their cells were hidden in a drawn order."
+        )
+    if document["images"]["test"] < 50:
+        notes.append(
+            f"{document['images']['test']} pictures are few: see the width of the intervals."
+        )
+    if obstacle is not None:
+        notes.append(f"Nothing was replaced on the feature map: {obstacle}")
+    if not document["curves"]:
+        notes.append(
+            "Insertion and deletion are undefined: pictures that are blurred as a whole have "
+            "hardly less contrast."
+        )
+    return notes
+
+
+def text_table(document: Mapping[str, Any]) -> str:
+    """One line for each method, the hottest fifth hidden, for a terminal."""
+    shown = [column for column in COLUMNS if column.short is not None]
+    width = max(map(len, document["methods"])) + 1
+    heads = [[column.short[line] for column in shown if column.short] for line in (0, 1)]
+    rows = [("", [*heads[0], "blank"]), ("", [*heads[1], "maps"])]
+    for name in document["methods"]:
+        cells = [_number(_value(document, name, column), column.form) for column in shown]
+        rows.append((name, [*cells, str(document["blank"][name])]))
+    return "\n".join(
+        f"{name:<{width}}" + "".join(f"{cell:>9}" for cell in cells) + f"{blank:>6}"
+        for name, (*cells, blank) in rows
+    )
+
+
+def markdown_table(document: Mapping[str, Any]) -> str:
+    """The same with intervals, as Markdown."""
+    heads = ["method", *(column.heading for column in COLUMNS), "blank maps"]
+    rows = []
+    for name in document["methods"]:
+        cells = [_interval(_value(document, name, column), column.form) for column in COLUMNS]
+        rows.append([name, *cells, str(document["blank"][name])])
+    return markdown.table(heads, rows)
+
+
+def write_results(out: Path, document: Mapping[str, Any]) -> None:
+    """Write `explanation.json` and `explanation.md`."""
+    write_json(out / "explanation.json", document)
+    with atomic_path(out / "explanation.md") as temporary:
+        notes = "".join(f"- {note}\n" for note in document["notes"])
+        page = f"{document['verdict']}\n\n{markdown_table(document)}\n\n{notes}"
+        temporary.write_text(page, encoding="utf-8")
+
+
+def _value(document: Mapping[str, Any], name: str, column: Column) -> Mapping[str, float] | None:
+    """The interval of a method in a column, None where it was not measured."""
+    first, *rest = column.path
+    found = (document[first] or {}).get(name)
+    for key in rest:
+        found = None if found is None else found.get(key)
+    return found
+
+
+def _number(value: Mapping[str, float] | None, form: str) -> str:
+    return "-" if value is None else format(value["mean"], form)
+
+
+def _interval(value: Mapping[str, float] | None, form: str) -> str:
+    return "-" if value is None else markdown.interval(value, form)
+
+
+def contact_sheet(shown: Sequence[Shown]) -> Image:
+    """One row for each picture: itself, then each method's map over it; `uint8 [H, W, 3]` RGB."""
+    return np.vstack([_row(each) for each in shown])
+
+
+def _row(shown: Shown) -> Image:
+    picture = fitted(shown.image, _TILE, _TILE, enlarge=True)
+    tiles = [draw_caption(picture, shown.caption)]
+    height, width = picture.shape[:2]
+    for name, heat in shown.maps.items():
+        low = 0.0 if name in shown.evidence else float(heat.min())
+        positive = np.maximum(heat - low, 0)
+        greatest = float(positive.max())
+        scaled = positive / greatest if greatest > 0 else positive
+        frame = (width, height)
+        painted = heatmap_on_frame(scaled, Affine(1.0, 1.0, 0.0, 0.0), frame, frame)
+        caption = name if greatest > 0 else f"{name}: blank"
+        tiles.append(draw_caption(overlay(picture, painted), caption))
+    return np.hstack(tiles)

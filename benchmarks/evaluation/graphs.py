@@ -1,0 +1,90 @@
+"""The graphs that are timed against each other, and the network that they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnx
+
+from foldcam.export.datasets import Sample
+from foldcam.export.models.spec import LoadedModel, load_model
+from foldcam.export.models.training.trainer import TrainingOptions, train
+from foldcam.runtime.contract.schema import EMBEDDING
+from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.system.files import atomic_path
+
+BASE = "efficientnet-lite0"
+
+StageProgress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class NetworkChoice:
+    """Which network is measured.
+
+    Attributes:
+        model: MODEL, or None to train one with D = 128 first.
+        weights: its weights.
+        preprocessing: overrides the network's own.
+        training: how one is trained.
+    """
+
+    model: str | None = None
+    weights: Path | None = None
+    preprocessing: Preprocessing | None = None
+    training: TrainingOptions = field(default_factory=TrainingOptions)
+
+    @property
+    def title(self) -> str:
+        """What the network is, for the reports."""
+        return self.model or f"{BASE}, fine-tuned"
+
+
+def chosen_network(
+    choice: NetworkChoice, samples: Sequence[Sample], path: Path, progress: StageProgress
+) -> LoadedModel:
+    """The network that is named, or one that is trained and kept.
+
+    Args:
+        choice: see `NetworkChoice`.
+        samples: to train on.
+        path: where a trained network is kept; one that is there is taken.
+        progress: called with `(stage, done, total)`.
+
+    Raises:
+        FoldcamError: an unusable network, or data that it cannot learn from.
+    """
+    if choice.model is not None:
+        return load_model(choice.model, choice.weights)
+    if not path.is_file():
+        train(
+            load_model(BASE),
+            samples,
+            path,
+            choice.training,
+            preprocessing=choice.preprocessing,
+            progress=progress,
+        )
+    return load_model(str(path))
+
+
+def plain_graph(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph that would run without foldcam: the embedding is its only output.
+
+    Args:
+        model: image -> feature map and embedding. Not changed.
+    """
+    plain = onnx.ModelProto()
+    plain.CopyFrom(model)
+    kept = [value for value in plain.graph.output if value.name == EMBEDDING]
+    del plain.graph.output[:]
+    plain.graph.output.extend(kept)
+    return plain
+
+
+def save_graph(model: onnx.ModelProto, path: Path) -> None:
+    """Write a graph, whole or not at all."""
+    with atomic_path(path) as temporary:
+        onnx.save(model, temporary)

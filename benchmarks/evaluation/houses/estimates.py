@@ -1,0 +1,147 @@
+"""The price estimates of every method, for the photographs of the same held-out houses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from foldcam.benchmarks.evaluation.houses.houses import House
+from foldcam.export.banks.bank import Bank
+from foldcam.export.banks.embedding_pass import embed
+from foldcam.export.grafting.in_graph import bank_of
+from foldcam.export.networks.cut import Network
+from foldcam.export.onnx_graphs.message import load_message
+from foldcam.runtime.images.files import read_image
+from foldcam.runtime.images.preprocess import Image, Preprocessing
+from foldcam.runtime.model.folded_model import FoldedModel, Result
+from foldcam.runtime.system.errors import FoldcamError
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+StageProgress = Callable[[str, int, int], None]
+
+FOLDED = "folded"
+METHODS = (FOLDED, "ridge_trained", "ridge_untrained", "knn_untrained", "median")
+NEIGHBORS = 10
+_BATCH = 16
+_ALPHAS = np.logspace(-4, 4, 33)
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What a folded model says of one photograph of each house.
+
+    Attributes:
+        images: `uint8 [height, width, 3]` RGB, at the network's input size.
+        results: the folded model's.
+        log_estimates: `float64 [H]`.
+        embeddings: `float32 [H, D]`, of norm 1.
+        signed_heat: `float32 [H, h, w]` in [-1, 1], `heatmap - heatmap_lower`: one of the
+            two is zero everywhere, so that nothing is lost.
+    """
+
+    images: list[Image]
+    results: list[Result]
+    log_estimates: Doubles
+    embeddings: Floats
+    signed_heat: Floats
+
+
+def ask(model: FoldedModel, houses: Sequence[House], kind: str, progress: StageProgress) -> Answers:
+    """Run a folded model over one photograph of each house.
+
+    Raises:
+        FoldcamError: a photograph cannot be read.
+    """
+    recipe = model.contract.preprocessing
+    images = [recipe.resized(read_image(house.photographs[kind]))[0] for house in houses]
+    results = run(model, images, lambda done: progress(f"{kind}: estimates", done, len(images)))
+    embeddings = np.stack([result.embedding for result in results])
+    lowered = [result.heatmap_lower for result in results if result.heatmap_lower is not None]
+    return Answers(
+        images=images,
+        results=results,
+        log_estimates=log_estimates(results),
+        embeddings=_unit(embeddings),
+        signed_heat=np.stack([result.heatmap for result in results]) - np.stack(lowered),
+    )
+
+
+def run(
+    model: FoldedModel, images: Sequence[Image], on_progress: Callable[[int], None] = lambda _: None
+) -> list[Result]:
+    """The folded model's results, in batches; `on_progress` is called with the images done."""
+    results: list[Result] = []
+    for start in range(0, len(images), _BATCH):
+        results += model.run_batch(images[start : start + _BATCH])
+        on_progress(len(results))
+    return results
+
+
+def log_estimates(results: Sequence[Result]) -> Doubles:
+    """`float64 [N]`.
+
+    Raises:
+        FoldcamError: the model does not estimate, or estimates something without a logarithm.
+    """
+    values = np.array([np.nan if r.estimate is None else r.estimate for r in results], np.float64)
+    if not (np.isfinite(values).all() and (values > 0).all()):
+        raise FoldcamError("The folded model gives an estimate that is no price.")
+    return np.log(values)
+
+
+def folded_bank(path: Path, model: FoldedModel) -> Bank:
+    """The bank inside a folded model."""
+    return bank_of(load_message(path), model.contract)
+
+
+def untrained_embeddings(
+    network: Network,
+    preprocessing: Preprocessing,
+    houses: Sequence[House],
+    kind: str,
+    progress: Callable[[int, int], None],
+) -> Floats:
+    """`float32 [H, D]` of norm 1: what the pretrained network makes of each house's photograph.
+
+    Raises:
+        FoldcamError: a photograph cannot be read.
+    """
+    samples = [house.sample(kind) for house in houses]
+    found = embed(network, preprocessing, samples, batch_size=_BATCH, progress=progress)
+    if found.skipped:
+        raise FoldcamError(f"{found.skipped[0].path}: {found.skipped[0].reason}")
+    return _unit(found.embeddings)
+
+
+def nearest_neighbors(queries: Floats, bank: Floats, values: Doubles, count: int) -> Doubles:
+    """`float64 [Q]`: mean value of the `count` rows with the greatest cosines.
+
+    Args:
+        queries: `float32 [Q, D]` of norm 1.
+        bank: `float32 [N, D]` of norm 1.
+        values: `float64 [N]`.
+        count: at most N are taken.
+    """
+    order = np.argsort(-(queries @ bank.T), axis=1, kind="stable")[:, :count]
+    return np.asarray(values[order].mean(axis=1), np.float64)
+
+
+def ridge(queries: Floats, bank: Floats, values: Doubles) -> Doubles:
+    """`float64 [Q]`: ridge regression, its penalty chosen by leaving out one row of the bank.
+
+    Args: as `nearest_neighbors`.
+    """
+    from sklearn.linear_model import RidgeCV
+
+    fitted = RidgeCV(alphas=_ALPHAS).fit(bank.astype(np.float64), values)
+    return np.asarray(fitted.predict(queries.astype(np.float64)), np.float64)
+
+
+def _unit(rows: Floats) -> Floats:
+    norms = np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return np.asarray(rows / norms, np.float32)

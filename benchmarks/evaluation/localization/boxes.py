@@ -1,0 +1,210 @@
+"""MaxBoxAcc and MaxBoxAccV2: boxes drawn around thresholded heatmaps, against the true boxes.
+
+The definition is that of Choe et al. (CVPR 2020, arXiv 2001.07437; V2 in arXiv 2007.04178) as
+their code, clovaai/wsolevaluation, computes it:
+
+* the map is resized to 224 x 224, scaled to ``[0, 1]`` by its minimum and maximum and rounded
+  down to 8 bits, ``g = floor(255 s)``;
+* for every threshold t of a sweep with step 0.001, the mask ``g > floor(255 t)`` is traced;
+* MaxBoxAcc draws one box, around the contour of the largest area, and asks for IoU >= 0.5;
+  MaxBoxAccV2 draws one around *every* contour (of holes too) and keeps the best, at IoU 0.3,
+  0.5 and 0.7;
+* both take the best threshold of the whole split (V2 one per IoU level, then the mean).
+
+The 1000 thresholds of the sweep reach exactly the 255 grey levels 0 .. 254, and a mask changes
+only at levels that occur in the map, so tracing each of those once *is* the whole sweep.
+
+One departure: the reference clips box corners to the last pixel, truncates the true box to
+integers and adds 1 to every side when it takes an IoU. Here all boxes are half-open and exact,
+so that a mask equal to the box has IoU 1. The reference's boxes are about one pixel of 224
+larger (its IoUs came out 0.004 higher on average on simulated maps).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from foldcam.benchmarks.evaluation.localization.geometry import (
+    FloatArray,
+    Size,
+    as_boxes,
+    as_heatmaps,
+    as_size,
+    resize_bilinear,
+    unit_range,
+)
+
+RESOLUTION = 224
+LEVELS = 255
+IOU_MAX_BOX_ACC = 0.5
+IOUS_MAX_BOX_ACC_V2 = (0.3, 0.5, 0.7)
+
+
+@dataclass(frozen=True)
+class FrozenLevels:
+    """Grey levels chosen on one split, to be used on another.
+
+    Attributes:
+        largest: level for MaxBoxAcc, 0 .. 254 (the threshold is ``largest / 255``).
+        any_contour: one level for each IoU of :data:`IOUS_MAX_BOX_ACC_V2`.
+    """
+
+    largest: int
+    any_contour: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class BoxAccuracy:
+    """IoU of every image at every threshold, and the accuracies that follow from them.
+
+    Every method takes ``indices``, ``int [M]`` images with repetition (all of them by default),
+    so that a bootstrap can resample images and choose the threshold again each time:
+    ``bootstrap_of(accuracy.max_box_acc_v2, accuracy.count)``.
+
+    Attributes:
+        iou_largest: ``float64 [N, 255]`` in ``[0, 1]``; column g is the IoU of the box around
+            the largest contour of the mask ``grey > g``, so of the threshold ``g / 255``.
+        iou_any: ``float64 [N, 255]``, the best IoU over all contours of the same masks.
+    """
+
+    iou_largest: FloatArray
+    iou_any: FloatArray
+
+    @property
+    def count(self) -> int:
+        """Number of images N."""
+        return int(self.iou_largest.shape[0])
+
+    def max_box_acc(self, indices: NDArray[np.intp] | None = None) -> float:
+        """Share of images with IoU >= 0.5 at the best threshold, in ``[0, 1]``."""
+        return float(self._curve(self._hits_largest, indices).max())
+
+    def max_box_acc_v2(self, indices: NDArray[np.intp] | None = None) -> float:
+        """Mean over the IoU levels 0.3, 0.5, 0.7 of the share at each one's best threshold."""
+        return float(np.mean([self._curve(hits, indices).max() for hits in self._hits_any]))
+
+    def best_levels(self, indices: NDArray[np.intp] | None = None) -> FrozenLevels:
+        """The best thresholds, to freeze and use on another split.
+
+        Of several equally good ones the middle is taken: the one that a small shift hurts least.
+        """
+        return FrozenLevels(
+            largest=_middle_of_best(self._curve(self._hits_largest, indices)),
+            any_contour=tuple(
+                _middle_of_best(self._curve(hits, indices)) for hits in self._hits_any
+            ),
+        )
+
+    def box_acc_at(self, levels: FrozenLevels, indices: NDArray[np.intp] | None = None) -> float:
+        """As :meth:`max_box_acc`, at a threshold that another split has chosen."""
+        return float(self._curve(self._hits_largest, indices)[levels.largest])
+
+    def box_acc_v2_at(self, levels: FrozenLevels, indices: NDArray[np.intp] | None = None) -> float:
+        """As :meth:`max_box_acc_v2`, at thresholds that another split has chosen.
+
+        Raises:
+            ValueError: not one level per IoU.
+        """
+        pairs = zip(self._hits_any, levels.any_contour, strict=True)
+        return float(np.mean([self._curve(hits, indices)[level] for hits, level in pairs]))
+
+    @cached_property
+    def _hits_largest(self) -> NDArray[np.float32]:
+        return (self.iou_largest >= IOU_MAX_BOX_ACC).astype(np.float32)
+
+    @cached_property
+    def _hits_any(self) -> list[NDArray[np.float32]]:
+        return [(self.iou_any >= iou).astype(np.float32) for iou in IOUS_MAX_BOX_ACC_V2]
+
+    def _curve(self, hits: NDArray[np.float32], indices: NDArray[np.intp] | None) -> FloatArray:
+        """Share of images hit at each level, ``float64 [255]``."""
+        if indices is None:
+            return np.asarray(hits.mean(axis=0, dtype=np.float64))
+        # A count per image and one product: no [M, 255] copy for each of thousands of draws.
+        # Whole numbers below 2^24 are exact in float32.
+        weights = np.bincount(indices, minlength=self.count).astype(np.float32)
+        hit_counts: FloatArray = (weights @ hits).astype(np.float64)
+        return hit_counts / len(indices)
+
+
+def box_accuracy(
+    heatmaps: ArrayLike, boxes: ArrayLike, image_size: Size, *, resolution: int = RESOLUTION
+) -> BoxAccuracy:
+    """Trace every heatmap at every threshold and compare the boxes found with the true ones.
+
+    Args:
+        heatmaps: ``[N, h, w]``, finite; scaled per image here. A flat map has no contour and
+            IoU 0 at every threshold, as in the reference (so a uniform baseline scores 0).
+        boxes: ``[N, 4]``, half-open ``(x0, y0, x1, y1)`` pixels, clipped to the image.
+        image_size: ``(height, width)`` of the images the boxes are given in.
+        resolution: side of the square map that is traced.
+
+    Returns:
+        The IoU of every image at each of the 255 levels.
+
+    Raises:
+        ValueError: shapes, boxes or sizes that ``geometry`` refuses.
+
+    Example:
+        >>> maps = [np.pad(np.ones((2, 2)), 1)]
+        >>> box_accuracy(maps, [(1, 1, 3, 3)], (4, 4), resolution=4).max_box_acc()
+        1.0
+    """
+    maps = as_heatmaps(heatmaps)
+    true_boxes = as_boxes(boxes, len(maps))
+    height, width = as_size(image_size)
+    if resolution < 1:
+        raise ValueError(f"resolution must be at least 1, got {resolution}")
+    limits = np.array([width, height, width, height], dtype=np.float64)
+    true_boxes = np.clip(true_boxes, 0.0, limits) * (resolution / limits)
+    rows = [
+        _ious_at_levels(_grey(heatmap, resolution), box)
+        for heatmap, box in zip(maps, true_boxes, strict=True)
+    ]
+    return BoxAccuracy(
+        iou_largest=np.stack([largest for largest, _ in rows]),
+        iou_any=np.stack([any_contour for _, any_contour in rows]),
+    )
+
+
+def _grey(heatmap: FloatArray, resolution: int) -> NDArray[np.uint8]:
+    """The 8-bit map that is thresholded, ``uint8 [resolution, resolution]``."""
+    resized = resize_bilinear(heatmap, (resolution, resolution))
+    return (unit_range(resized) * LEVELS).astype(np.uint8)
+
+
+def _ious_at_levels(grey: NDArray[np.uint8], box: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """IoU of the largest and of the best contour at each level, two ``float64 [255]``."""
+    largest = np.zeros(LEVELS)
+    any_contour = np.zeros(LEVELS)
+    # The mask grey > g is the same for all g from one grey value that occurs to the next. The
+    # first is 0 and the last 255, except in a flat map, which has one value and no contour.
+    for level, following in pairwise(np.unique(grey).tolist()):
+        mask = (grey > level).view(np.uint8)
+        contours = cv2.findContours(mask, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[0]
+        ious = _ious(np.array([cv2.boundingRect(contour) for contour in contours]), box)
+        areas = [cv2.contourArea(contour) for contour in contours]
+        largest[level:following] = ious[int(np.argmax(areas))]
+        any_contour[level:following] = ious.max()
+    return largest, any_contour
+
+
+def _ious(found: NDArray[np.integer], box: FloatArray) -> FloatArray:
+    """IoU of found boxes ``int [M, 4]`` (x, y, width, height) with one box, ``float64 [M]``."""
+    corner, side = found[:, :2].astype(np.float64), found[:, 2:].astype(np.float64)
+    shared = np.minimum(corner + side, box[2:]) - np.maximum(corner, box[:2])
+    intersection = np.maximum(shared, 0.0).prod(axis=1)
+    union = side.prod(axis=1) + float((box[2:] - box[:2]).prod()) - intersection
+    ratio: FloatArray = intersection / union
+    return ratio
+
+
+def _middle_of_best(curve: FloatArray) -> int:
+    best = np.flatnonzero(curve == curve.max())
+    return int(best[len(best) // 2])

@@ -1,0 +1,81 @@
+"""Labelled images with boxes, in the network's input coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from foldcam.export.datasets import Sample
+from foldcam.runtime.images.files import read_image
+from foldcam.runtime.images.preprocess import Image, Preprocessing
+from foldcam.runtime.system.errors import FoldcamError
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """Images to be explained.
+
+    Attributes:
+        images: as read, `uint8 [H, W, 3]` RGB.
+        resized: at the network's input size.
+        labels: one per image.
+        boxes: `float64 [N, 4]`, half-open `(x0, y0, x1, y1)` in pixels of the
+            network's input, clipped to it.
+        skipped: files that could not be used, with the reason.
+    """
+
+    images: tuple[Image, ...]
+    resized: tuple[Image, ...]
+    labels: tuple[str, ...]
+    boxes: npt.NDArray[np.float64]
+    skipped: tuple[tuple[str, str], ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def load_subjects(samples: Sequence[Sample], preprocessing: Preprocessing) -> Subjects:
+    """Read images and bring their boxes to the network's input.
+
+    Raises:
+        FoldcamError: no image with a box can be used.
+    """
+    images: list[Image] = []
+    resized: list[Image] = []
+    labels: list[str] = []
+    boxes: list[tuple[float, float, float, float]] = []
+    skipped: list[tuple[str, str]] = []
+    for sample in samples:
+        if sample.box is None:
+            skipped.append((str(sample.path), "has no box"))
+            continue
+        try:
+            image = read_image(sample.path)
+        except FoldcamError as error:
+            skipped.append((str(sample.path), str(error)))
+            continue
+        small, affine = preprocessing.resized(image)
+        left = (sample.box.x - affine.offset_x) / affine.scale_x
+        top = (sample.box.y - affine.offset_y) / affine.scale_y
+        right = left + sample.box.width / affine.scale_x
+        bottom = top + sample.box.height / affine.scale_y
+        box = (
+            min(max(left, 0.0), preprocessing.width),
+            min(max(top, 0.0), preprocessing.height),
+            min(max(right, 0.0), preprocessing.width),
+            min(max(bottom, 0.0), preprocessing.height),
+        )
+        if box[2] - box[0] <= 0 or box[3] - box[1] <= 0:
+            skipped.append((str(sample.path), "its box lies outside what the network sees"))
+            continue
+        images.append(image)
+        resized.append(small)
+        labels.append(sample.label)
+        boxes.append(box)
+    if not labels:
+        reason = f"; the first: {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
+        raise FoldcamError(f"Localization needs labelled images with boxes, and has none{reason}.")
+    return Subjects(tuple(images), tuple(resized), tuple(labels), np.asarray(boxes), tuple(skipped))

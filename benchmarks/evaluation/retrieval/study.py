@@ -1,0 +1,182 @@
+"""Does the nearest bank row have the right label? A folded model on labelled images.
+
+An image that is in the bank finds itself, which says nothing: its own rows are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from foldcam.benchmarks.evaluation.retrieval.own_rows import OwnRows
+from foldcam.export.banks.bank import Bank
+from foldcam.export.banks.retrieval import QueryMeasures, query_measures
+from foldcam.export.datasets import Dataset, Sample
+from foldcam.export.datasets.answers import model_answers
+from foldcam.runtime.contract.schema import Contract
+from foldcam.runtime.model.folded_model import FoldedModel
+from foldcam.runtime.model.result import Result
+from foldcam.runtime.system.errors import FoldcamError
+
+
+@dataclass(frozen=True)
+class Query:
+    """One image that was looked for.
+
+    Attributes:
+        sample: the image.
+        answer: the label of the nearest row that is not the image itself.
+        match: that row.
+        similarity: the cosine to it.
+        measures: rank of the first right row and so on.
+        in_bank: whether rows of the bank are the image itself; they were left out.
+    """
+
+    sample: Sample
+    answer: str
+    match: int
+    similarity: float
+    measures: QueryMeasures
+    in_bank: bool
+
+    @property
+    def right(self) -> bool:
+        """Whether the answer is the image's label."""
+        return self.answer == self.sample.label
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """What a folded model answered.
+
+    Attributes:
+        queries: readable images with another row of their label to find, as they were given.
+        unknown_labels: images left out because the bank has no row of their label.
+        lone: images left out because the bank's only rows of their label are themselves.
+        skipped: images that could not be read or have no answer, with the reason.
+        notes: what the reader of the figures should know first, one sentence each.
+    """
+
+    queries: tuple[Query, ...]
+    unknown_labels: int
+    lone: int
+    skipped: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def own_images(self) -> int:
+        """How many images are in the bank themselves."""
+        return sum(query.in_bank for query in self.queries)
+
+
+def evaluate_retrieval(
+    model: FoldedModel,
+    dataset: Dataset,
+    bank: Bank,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Retrieval:
+    """Run the folded model over labelled images, and rank the bank's rows for each.
+
+    Args:
+        model: the folded model.
+        dataset: labelled images.
+        bank: the model's rows. Where their hashes are known, an image of the bank is known by
+            them, too, and not only by an embedding that is the same.
+        progress: called with the stage, images done and images in all.
+
+    Raises:
+        FoldcamError: no image can be read, or the bank has no other row of any label.
+    """
+    if bank.outcome is not None:
+        raise FoldcamError("The bank has values and no labels: there is no right label to find.")
+    known = {run.name for run in bank.labels}
+    samples = [sample for sample in dataset.samples if sample.label in known]
+    if not samples:
+        raise FoldcamError(
+            f"The bank has no row of any label in {dataset.name}: is it the data set that the "
+            "model was exported with?"
+        )
+    ranking = _Ranking(bank, model.contract)
+    queries: list[Query] = []
+    skipped: list[tuple[str, str]] = []
+    lone = 0
+    say = None if progress is None else partial(progress, "retrieval")
+    for sample, picture, result in model_answers(model, samples, skipped, say):
+        if not np.isfinite(result.embedding).all():
+            skipped.append((sample.name, "the network gives numbers that are not finite"))
+            continue
+        query = ranking.query(sample, result, picture.sha256)
+        if query is None:
+            lone += 1
+        else:
+            queries.append(query)
+    if not queries:
+        if lone:
+            raise FoldcamError(
+                "All images are the bank's only rows of their labels: there is nothing else to "
+                "find; give images that are not in the bank."
+            )
+        raise FoldcamError(f"None of the images could be read; the first: {skipped[0][1]}")
+    found = Retrieval(tuple(queries), len(dataset.samples) - len(samples), lone, tuple(skipped))
+    return replace(found, notes=tuple(_notes(model.contract, dataset, found)))
+
+
+class _Ranking:
+    """Sorts a bank's rows for a query, without its own."""
+
+    def __init__(self, bank: Bank, contract: Contract) -> None:
+        self._embeddings = bank.embeddings
+        self._labels = np.asarray(bank.row_labels(), object)
+        self._own = OwnRows(bank, contract)
+        storage = contract.bank.storage
+        self._searched = storage is None or storage.search == "exhaustive"
+
+    def query(self, sample: Sample, result: Result, sha256: str) -> Query | None:
+        """None where no other row has the image's label."""
+        norm = max(float(np.linalg.norm(result.embedding)), 1e-12)
+        cosines = self._embeddings @ (result.embedding / norm)
+        order = np.argsort(-cosines, kind="stable")
+        if not self._searched:
+            # What the graph's search finds comes first, as the model answers.
+            first = np.asarray(result.neighbors, np.int64)
+            order = np.concatenate([first, order[~np.isin(order, first)]])
+        own = self._own.of(cosines, sha256)
+        order = order[~own[order]]
+        right: npt.NDArray[np.bool_] = np.asarray(self._labels[order] == sample.label, bool)
+        if not right.any():
+            return None
+        match = int(order[0])
+        return Query(
+            sample,
+            str(self._labels[match]),
+            match,
+            float(np.clip(cosines[match], -1, 1)),
+            query_measures(right),
+            bool(own.any()),
+        )
+
+
+def _notes(contract: Contract, dataset: Dataset, found: Retrieval) -> list[str]:
+    notes = []
+    if own := found.own_images:
+        notes.append(
+            f"{own} of the {len(found.queries)} images are in the bank: each was compared with the "
+            "other rows alone."
+        )
+    else:
+        origin = contract.origin
+        if origin.data == dataset.name and origin.split in (dataset.split, "all"):
+            notes.append(
+                f"The bank was built from {origin.data}, split {origin.split}, too, and none of "
+                "the images was known again in it: if they are in the bank, they find themselves "
+                "and the figures say nothing; give the bank's own file with --bank."
+            )
+    if found.lone:
+        notes.append(
+            f"{found.lone} images were left out: the bank has no other row of their label."
+        )
+    return notes

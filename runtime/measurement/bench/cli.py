@@ -1,0 +1,206 @@
+"""`runtime bench`: flags turned into a call."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from foldcam.runtime.contract.at_stake import Read, Written, check_outputs
+from foldcam.runtime.system.command import print_json, print_text
+
+if TYPE_CHECKING:
+    from foldcam.runtime.measurement.bench.run import BenchOptions
+
+FilesArgument = Annotated[
+    list[Path],
+    typer.Argument(
+        help="Folded models (.onnx) and engines (.engine), say of several precisions.",
+        metavar="FILE...",
+        show_default=False,
+    ),
+]
+BackendsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="onnxruntime, tensorrt, by commas. Unless given: the one for the file.",
+        show_default=False,
+    ),
+]
+ProvidersOption = Annotated[
+    str, typer.Option(help="What ONNX Runtime computes on: auto, cpu, cuda, tensorrt, by commas.")
+]
+BatchesOption = Annotated[str, typer.Option(help="Images in one pass, by commas.")]
+ThreadsOption = Annotated[int | None, typer.Option(help="Threads on the CPU.", min=1)]
+PinOption = Annotated[
+    str | None,
+    typer.Option(help="Processors that this is bound to, by commas: 0,1.", show_default=False),
+]
+PassesOption = Annotated[int, typer.Option(help="Timed passes of each.", min=1)]
+WarmUpOption = Annotated[int, typer.Option(help="Passes before them.", min=0)]
+RateOption = Annotated[
+    float, typer.Option(help="Passes per second of the paced run; 0 leaves it out.", min=0.0)
+]
+FrameOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Size of the frames, WIDTHxHEIGHT. [default: what a model exported with --frame "
+        "takes, else 1280x720]",
+        show_default=False,
+    ),
+]
+CudaGraphOption = Annotated[
+    bool | None,
+    typer.Option(
+        help="Whether runs on a GPU are captured and replayed. [default: in TensorRT only]",
+        show_default=False,
+    ),
+]
+AcceptWrongOption = Annotated[
+    bool,
+    typer.Option(
+        "--accept-wrong",
+        help="Times files that answer their probe pictures wrongly here, with a warning each time.",
+    ),
+]
+
+
+def bench(
+    files: FilesArgument,
+    backend: BackendsOption = None,
+    provider: ProvidersOption = "auto",
+    batch: BatchesOption = "1",
+    threads: ThreadsOption = None,
+    pin: PinOption = None,
+    passes: PassesOption = 300,
+    warm_up: WarmUpOption = 30,
+    rate: RateOption = 30.0,
+    frame: FrameOption = None,
+    cuda_graph: CudaGraphOption = None,
+    accept_wrong: AcceptWrongOption = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write everything, raw samples too, as JSON.", show_default=False),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Time folded models on this device: percentiles, drift, energy, and what the device was.
+
+    Example: runtime bench model.onnx --batch 1,8 --threads 1 --rate 30
+
+    Example: runtime bench model.fp16.engine model.int8.engine --out timings.json
+    """
+    from foldcam.runtime.measurement.bench.report import text
+    from foldcam.runtime.measurement.bench.run import run_bench
+
+    options = bench_options(
+        backend, provider, batch, threads, pin, passes, warm_up, rate, frame, cuda_graph,
+        accept_wrong,
+    )  # fmt: skip
+    check_outputs([Read("MODEL", file) for file in files], [Written("--out", out)])
+    document = run_bench(files, options, progress_line())
+    if out is not None:
+        write_document(out, document)
+    if json:
+        print_json(document)
+    else:
+        print_text(text(document))
+
+
+def bench_options(
+    backend: str | None,
+    provider: str,
+    batch: str,
+    threads: int | None,
+    pin: str | None,
+    passes: int,
+    warm_up: int,
+    rate: float,
+    frame: str | None,
+    cuda_graph: bool | None,
+    accept_wrong: bool = False,
+) -> BenchOptions:
+    """The options that the flags name.
+
+    Raises:
+        typer.BadParameter: a flag has another form.
+    """
+    from foldcam.runtime.backends import LIBRARIES, PROVIDERS, Library, Provider
+    from foldcam.runtime.measurement.bench.run import BenchOptions, Target
+
+    libraries: list[Library | None] = [None]
+    if backend is not None:
+        libraries = [
+            known for word in backend.split(",") for known in LIBRARIES if known == word.strip()
+        ]
+        if len(libraries) != len(backend.split(",")) or "auto" in libraries:
+            raise typer.BadParameter(f"--backend {backend}: onnxruntime, tensorrt, or both.")
+    providers: list[Provider] = [
+        known for word in provider.split(",") for known in PROVIDERS if known == word.strip()
+    ]
+    if len(providers) != len(provider.split(",")):
+        raise typer.BadParameter(f"--provider {provider}: of {', '.join(PROVIDERS)}, by commas.")
+    targets: list[Target] = []
+    for library in libraries:
+        # Providers are ONNX Runtime's.
+        names: list[Provider] = ["auto"] if library == "tensorrt" else providers
+        targets += [Target(library, name) for name in names]
+    return BenchOptions(
+        targets=tuple(targets),
+        batches=_numbers(batch, "--batch", 1),
+        threads=threads,
+        pin=_numbers(pin, "--pin", 0) if pin else (),
+        passes=passes,
+        warm_up=warm_up,
+        rate=rate,
+        frame=None if frame is None else _size(frame),
+        cuda_graph=cuda_graph,
+        accept_wrong=accept_wrong,
+    )
+
+
+def progress_line() -> Callable[[str, int, int], None] | None:
+    """One line that is written over; None where standard error is no terminal."""
+    if not sys.stderr.isatty():
+        return None
+
+    def tell(stage: str, done: int, total: int) -> None:
+        if done == total or done % 10 == 0:
+            sys.stderr.write(f"\r\x1b[K{stage}: {done}/{total}")
+            if done == total:
+                sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+    return tell
+
+
+def write_document(path: Path, document: dict[str, Any]) -> None:
+    """Write the result as JSON, whole or not at all."""
+    import json
+
+    from foldcam.runtime.system.files import atomic_path
+
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def _numbers(text: str, flag: str, least: int) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and len(part) < 7 for part in parts):
+        raise typer.BadParameter(f"{flag} {text!r} is not numbers with commas: 1,8.")
+    found = tuple(dict.fromkeys(int(part) for part in parts))
+    if min(found) < least:
+        raise typer.BadParameter(f"{flag} {text!r}: each must be at least {least}.")
+    return found
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    if not (width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
+        raise typer.BadParameter(f"--frame {text!r} is not WIDTHxHEIGHT, such as 1280x720.")
+    if not (1 <= int(width) <= 16384 and 1 <= int(height) <= 16384):
+        raise typer.BadParameter(f"--frame {text!r}: each side from 1 to 16384.")
+    return int(width), int(height)

@@ -1,0 +1,172 @@
+"""Pictures of one label -> rows of the bank beside a model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from foldcam.runtime.contract.bank.changing import Added, add_rows
+from foldcam.runtime.contract.schema import Contract
+from foldcam.runtime.images.files import decode_image, image_bytes
+from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.model.folded_model import FoldedModel
+from foldcam.runtime.model.model_input import ModelInput
+from foldcam.runtime.model.result import Result
+from foldcam.runtime.system.errors import FoldcamError
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture to learn.
+
+    Attributes:
+        name: what it is called in the bank, such as `anna/1.jpg`.
+        sha256: 32 bytes by which it is known again: of the file, or the pixels.
+        embedding: `float32 [D]`, of any norm above zero.
+        nearest: the label of the nearest row.
+        similarity: the cosine to it.
+        frame_wh: the picture's width and height in pixels; None where they are not known.
+    """
+
+    name: str
+    sha256: bytes
+    embedding: npt.NDArray[np.float32]
+    nearest: str
+    similarity: float
+    frame_wh: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """A picture that cannot be learned, by its name, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Nearer:
+    """A picture that looked more like another label than like its own.
+
+    Attributes:
+        name: of the picture.
+        label: the other label.
+        similarity: the cosine to its nearest row.
+    """
+
+    name: str
+    label: str
+    similarity: float
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """What `enroll` did.
+
+    Attributes:
+        added: the rows.
+        unusable: pictures that cannot be read or give no embedding.
+        nearer: pictures that were nearer to another label than to any other picture of this one.
+        smaller: names of pictures that a model of whole frames is shown smaller than its own
+            training images, see `runtime.images.framing`.
+    """
+
+    added: Added
+    unusable: list[Unusable]
+    nearer: list[Nearer]
+    smaller: list[str]
+
+
+def enroll(
+    bank: Path, contract: Contract, label: str, pictures: Iterable[Picture | Unusable]
+) -> Enrolled:
+    """Add pictures to the bank; a running process takes it up by itself.
+
+    Args:
+        bank: the file.
+        contract: of its model.
+        label: of all pictures; known or new.
+        pictures: at least one that can be used.
+
+    Raises:
+        FoldcamError: none of the pictures can be used, or as `add_rows`.
+    """
+    usable: list[Picture] = []
+    unusable: list[Unusable] = []
+    for each in pictures:
+        if isinstance(each, Picture):
+            usable.append(each)
+        else:
+            unusable.append(each)
+    if not usable:
+        first = unusable[0] if unusable else None
+        reason = "" if first is None else f" ({first.name}: {first.reason.rstrip('.')})"
+        raise FoldcamError(f"No picture of {label!r} can be used{reason}; nothing was added.")
+    rows = np.stack([each.embedding for each in usable])
+    hashes = np.frombuffer(b"".join(each.sha256 for each in usable), np.uint8).reshape(-1, 32)
+    names = [each.name for each in usable]
+    added = add_rows(bank, contract.of_file(), label, rows, names, hashes)
+    given = ModelInput(contract)
+    smaller = [p.name for p in usable if p.frame_wh and given.shows_smaller(*p.frame_wh)]
+    return Enrolled(added, unusable, _nearer(label, usable, rows), smaller)
+
+
+def pictures_of(
+    model: FoldedModel, paths: Iterable[Path], root: Path
+) -> Iterator[Picture | Unusable]:
+    """Read and embed files.
+
+    Args:
+        model: whose bank is an input.
+        paths: the files.
+        root: the folder that names are relative to.
+    """
+    for path in paths:
+        name = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+        try:
+            data = image_bytes(path)
+            image = decode_image(data, path)
+        except FoldcamError as error:
+            yield Unusable(name, str(error))
+        else:
+            yield picture_of(name, hashlib.sha256(data).digest(), model(image))
+
+
+def picture_of(name: str, sha256: bytes, result: Result) -> Picture | Unusable:
+    """A picture by what the model says of it.
+
+    Args:
+        name, sha256: as of `Picture`.
+        result: of a model of labels.
+    """
+    if result.error is not None:
+        return Unusable(name, result.error)
+    nearest = result.labels[0], float(result.similarities[0])
+    return Picture(name, sha256, result.embedding, *nearest, result.frame_wh)
+
+
+def pixels_sha256(image: Image) -> bytes:
+    """Hash of a frame, which has no file."""
+    digest = hashlib.sha256(f"{image.shape};".encode())
+    digest.update(np.ascontiguousarray(image).tobytes())
+    return digest.digest()
+
+
+def _nearer(
+    label: str, pictures: Sequence[Picture], embeddings: npt.NDArray[np.float32]
+) -> list[Nearer]:
+    """Pictures whose nearest row of another label is nearer than their nearest companion."""
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    among = unit @ unit.T
+    np.fill_diagonal(among, -np.inf)
+    companion = among.max(axis=1) if len(pictures) > 1 else np.full(1, np.inf)
+    return [
+        Nearer(each.name, each.nearest, each.similarity)
+        for each, own in zip(pictures, companion, strict=True)
+        if each.nearest != label and each.similarity > own
+    ]
