@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from foldcam import FoldcamError, FoldedModel
-from foldcam.runtime.pipeline import run
+from foldcam.runtime.pipeline.run import run
 from foldcam.runtime.sinks.table import TableSink
 from foldcam.runtime.sources import Frame, Source
 

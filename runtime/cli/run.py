@@ -20,8 +20,8 @@ from foldcam.runtime.system.text import number_text, printable, quantity, shorte
 
 if TYPE_CHECKING:
     from foldcam.runtime.contract.schema import Contract
-    from foldcam.runtime.pipeline import Summary
     from foldcam.runtime.pipeline.config import RunConfig
+    from foldcam.runtime.pipeline.summary import Summary
     from foldcam.runtime.sinks.table import TableSink
 
 config_app = typer.Typer(

@@ -5,10 +5,3 @@
 
 All queues are bounded. What is overtaken, lost or late is counted by its cause.
 """
-
-from __future__ import annotations
-
-from foldcam.runtime.pipeline.run import run
-from foldcam.runtime.pipeline.summary import Progress, Summary
-
-__all__ = ["Progress", "Summary", "run"]

@@ -21,10 +21,11 @@ from foldcam.runtime.engine.progress import BuildAbandonedError, BuildLine
 from foldcam.runtime.model.batch import whole_frames_text
 from foldcam.runtime.model.drawing.maps import check_map
 from foldcam.runtime.model.folded_model import FoldedModel
-from foldcam.runtime.pipeline import Progress, Summary, run
 from foldcam.runtime.pipeline.config import ModelOptions, RunConfig, SourceConfig, with_secrets
 from foldcam.runtime.pipeline.default_model import find_model
+from foldcam.runtime.pipeline.run import run
 from foldcam.runtime.pipeline.status import say_state
+from foldcam.runtime.pipeline.summary import Progress, Summary
 from foldcam.runtime.sinks import Sink, open_outputs
 from foldcam.runtime.sinks.broker import parse_broker
 from foldcam.runtime.sinks.events import LINES, boxes_of

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from typing import TextIO
 
-from foldcam.runtime.pipeline import Progress
+from foldcam.runtime.pipeline.summary import Progress
 from foldcam.runtime.system.monitor import State
 from foldcam.runtime.system.text import printable, shorten
 

@@ -24,7 +24,7 @@ from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import LabelRun
 from foldcam.runtime.images.preprocess import Preprocessing
 from foldcam.runtime.model.folded_model import FoldedModel
-from foldcam.runtime.pipeline import run as run_pipeline
+from foldcam.runtime.pipeline.run import run as run_pipeline
 from foldcam.runtime.sinks import open_sinks
 from foldcam.runtime.sources import open_source
 from foldcam.runtime.system.errors import FoldcamError

@@ -255,7 +255,7 @@ def test_status_line(tiny_model, video):
     import io
 
     from foldcam.runtime import FoldedModel
-    from foldcam.runtime.pipeline import run
+    from foldcam.runtime.pipeline.run import run
     from foldcam.runtime.pipeline.status import StatusLine
     from foldcam.runtime.sources import open_source
 

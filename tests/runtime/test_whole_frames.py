@@ -11,7 +11,7 @@ import pytest
 from foldcam.runtime.engine.inspect import inspect_model, inspection_text
 from foldcam.runtime.measurement.bench.run import BenchOptions, run_bench
 from foldcam.runtime.model.folded_model import FoldedModel
-from foldcam.runtime.pipeline import run
+from foldcam.runtime.pipeline.run import run
 from foldcam.runtime.sources import open_source
 from foldcam.runtime.sources.options import RegionOptions
 from foldcam.runtime.system.errors import FoldcamError

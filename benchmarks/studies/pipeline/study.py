@@ -24,7 +24,7 @@ from foldcam.benchmarks.evaluation.bootstrap import bootstrap
 from foldcam.runtime.backends import Backend, open_backend
 from foldcam.runtime.model.batch import Batch
 from foldcam.runtime.model.folded_model import FoldedModel
-from foldcam.runtime.pipeline import run
+from foldcam.runtime.pipeline.run import run
 from foldcam.runtime.sinks import Sink
 from foldcam.runtime.sinks.jsonl import JsonlSink
 from foldcam.runtime.sources import open_source

@@ -20,7 +20,7 @@ from foldcam.runtime.backends import open_backend
 from foldcam.runtime.model.batch import Batch
 from foldcam.runtime.model.folded_model import FoldedModel, ForwardPass
 from foldcam.runtime.model.frame_results import FrameResults
-from foldcam.runtime.pipeline import run
+from foldcam.runtime.pipeline.run import run
 from foldcam.runtime.pipeline.summary import Summary
 from foldcam.runtime.sinks import Sink
 from foldcam.runtime.sources import open_source

@@ -24,7 +24,7 @@ from foldcam.benchmarks.studies.reliability.film_server import write_film
 from foldcam.benchmarks.studies.reliability.still_page import still_page
 from foldcam.runtime.model.folded_model import FoldedModel
 from foldcam.runtime.model.frame_results import FrameResults
-from foldcam.runtime.pipeline import run
+from foldcam.runtime.pipeline.run import run
 from foldcam.runtime.sinks import Sink
 from foldcam.runtime.sources import open_source
 from foldcam.runtime.sources.options import ServeOptions

@@ -17,7 +17,7 @@ from foldcam.benchmarks.studies.reliability.footprint import footprint, slope
 from foldcam.benchmarks.studies.reliability.stream import Stream
 from foldcam.runtime.model.folded_model import FoldedModel
 from foldcam.runtime.model.frame_results import FrameResults
-from foldcam.runtime.pipeline import run
+from foldcam.runtime.pipeline.run import run
 from foldcam.runtime.pipeline.summary import Summary
 from foldcam.runtime.sinks import Sink
 from foldcam.runtime.sources import open_source

@@ -9,7 +9,7 @@ import pytest
 from pipeline_parts import Flaky, Given, Kept
 
 from foldcam.runtime.backends import open_backend
-from foldcam.runtime.pipeline import run
+from foldcam.runtime.pipeline.run import run
 from foldcam.runtime.sources.options import FlowOptions
 from foldcam.runtime.system.errors import FoldcamError
 

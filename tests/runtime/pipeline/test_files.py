@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from foldcam.runtime import FoldcamError, FoldedModel, read_image
-from foldcam.runtime.pipeline import run
+from foldcam.runtime.pipeline.run import run
 from foldcam.runtime.sinks import StopRequested, open_sinks
 from foldcam.runtime.sources import open_source
 from foldcam.runtime.system.timing import Percentiles
@@ -380,8 +380,8 @@ def test_the_overlay_of_a_continuous_outcome_has_both_colours(tiny_estimator, tm
 
 
 def test_table_and_status_show_the_estimate(tiny_estimator, photo):
-    from foldcam.runtime.pipeline import Progress
     from foldcam.runtime.pipeline.status import status_text
+    from foldcam.runtime.pipeline.summary import Progress
     from foldcam.runtime.sinks.table import TableSink
 
     table, seen = TableSink(), []

@@ -11,7 +11,7 @@ from pipeline_parts import Given, Kept, Reopened, Sized, foldcam_threads, until
 
 from foldcam.runtime.backends import open_backend
 from foldcam.runtime.model.folded_model import FoldedModel
-from foldcam.runtime.pipeline import run
+from foldcam.runtime.pipeline.run import run
 from foldcam.runtime.sources import open_source
 from foldcam.runtime.sources.options import FlowOptions
 from foldcam.runtime.sources.pattern import number_in

@@ -10,7 +10,7 @@ import pytest
 from pipeline_parts import Given, Kept, Reopened
 
 from foldcam.runtime.model.folded_model import FoldedModel
-from foldcam.runtime.pipeline import run
+from foldcam.runtime.pipeline.run import run
 from foldcam.runtime.sinks import NotWritten
 from foldcam.runtime.sinks.broker import parse_broker
 from foldcam.runtime.sinks.remembered import RememberedResults

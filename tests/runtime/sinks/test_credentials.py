@@ -10,10 +10,9 @@ import subprocess
 import pyarrow.parquet as pq
 import pytest
 
-from foldcam.runtime.pipeline import Progress
 from foldcam.runtime.pipeline.sink_thread import Outcome
 from foldcam.runtime.pipeline.status import status_text
-from foldcam.runtime.pipeline.summary import Tally, summarized
+from foldcam.runtime.pipeline.summary import Progress, Tally, summarized
 from foldcam.runtime.sinks import NotWritten, open_outputs
 from foldcam.runtime.sinks.event_rules.rule import EventRule
 from foldcam.runtime.sinks.options import OutputOptions

@@ -13,7 +13,7 @@ from foldcam.runtime.model.drawing.style import Style
 from foldcam.runtime.model.frame_results import FrameResults
 from foldcam.runtime.model.record import record
 from foldcam.runtime.model.vote import Vote
-from foldcam.runtime.pipeline import run
+from foldcam.runtime.pipeline.run import run
 from foldcam.runtime.sinks import Sink
 from foldcam.runtime.sinks.event_rules.detector import Detector
 from foldcam.runtime.sinks.event_rules.rule import EventRule

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from foldcam.runtime.images.preprocess import Affine
 from foldcam.runtime.model.drawing.overlay import heatmap_on_frame
 from foldcam.runtime.model.folded_model import FoldedModel
-from foldcam.runtime.pipeline import run
+from foldcam.runtime.pipeline.run import run
 from foldcam.runtime.sources import Frame, open_source
 from foldcam.runtime.sources.options import RegionOptions
 from foldcam.runtime.sources.regions import Regions, open_regions
