@@ -50,7 +50,6 @@ def open_backend(
         cuda_graph: whether runs on a GPU are captured and replayed; None does so in
             TensorRT alone. Where it cannot be done, that is said on standard error.
         build: whether a missing engine may be built, which takes minutes.
-        line: where the progress of a build is shown.
         accept_wrong: whether a library that answers the probe pictures wrongly is used; that is
             said on standard error each time.
         server: the address of the model on an inference server that runs it, such as
@@ -98,10 +97,6 @@ def open_backend(
 
 def use_bank(backend: Backend, bank: LiveBank | Path | str) -> None:
     """Let a backend answer by a bank from now on.
-
-    Args:
-        backend: of a model whose bank is an input.
-        bank: the bank, or its file.
 
     Raises:
         FoldcamError: the file cannot be read, or is the bank of another network, or the model's

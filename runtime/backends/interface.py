@@ -61,9 +61,6 @@ class Resident(Protocol):
     def run_resident(self, rows: int) -> None:
         """One forward pass over images that the last `run` left on the GPU.
 
-        Args:
-            rows: as many as that run had.
-
         Raises:
             FoldcamError: it runs on the CPU, or the library failed.
         """
@@ -83,7 +80,6 @@ class TakesBank(Protocol):
         """Answer by a bank from the next pass on.
 
         Args:
-            bank: checked against the contract.
             contract: with the bank's labels; what `Backend.contract` is from now on.
 
         Raises:
@@ -95,7 +91,6 @@ class TakesBank(Protocol):
         """One forward pass of a model that can be asked for other directions than the bank's.
 
         Args:
-            images: as `Backend.run`.
             query: `float32 [N,D]`; an image whose row is zero is asked for the bank's direction.
 
         Raises:

@@ -33,7 +33,6 @@ class OnnxRuntimeBackend:
     bound to memory that is allocated once per batch size.
 
     Args:
-        path: the folded `.onnx`.
         provider: `auto` takes CUDA where it works and the CPU otherwise; `tensorrt` is ONNX
             Runtime's own TensorRT, which builds engines by itself and keeps them in
             the user's cache; `rtx` is its plugin for TensorRT-RTX, where that is installed.
@@ -41,9 +40,6 @@ class OnnxRuntimeBackend:
         cuda_graph: whether runs on a GPU are captured and replayed. Where the model
             cannot be captured, that is said, and it runs without.
         aloud: whether to say that there is no CUDA, where it might have been expected.
-
-    Raises:
-        FoldcamError: as `runtime.backends.open_backend`.
     """
 
     accepted_wrong: str | None = None

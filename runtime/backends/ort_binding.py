@@ -34,12 +34,8 @@ class BoundSession:
     Without binding, every run would allocate and its copies would count as computing.
 
     Args:
-        onnxruntime: the module.
-        session: on CUDA or TensorRT.
-        contract: tells sizes and dtypes.
         extra: names of outputs that the contract does not promise; ONNX Runtime allocates
             these itself.
-        device: where the tensors are, as ONNX Runtime calls it.
         cuda_graph: whether the session was made to capture. A graph replays into the
             memory that it was captured with whatever is bound, so each set of tensors
             has a graph of its own, and a set with a graph is never given up.
@@ -72,9 +68,6 @@ class BoundSession:
         """Copy a bank's arrays to the GPU, where every later run reads them.
 
         A captured graph reads the memory that it was captured with, so all are made again.
-
-        Args:
-            arrays: by the names of the model's inputs.
         """
         make = self._onnxruntime.OrtValue.ortvalue_from_numpy
         self._bank = {
@@ -89,9 +82,6 @@ class BoundSession:
 
         Args:
             inputs: the contract's `image`, and `query` where it has one, by name.
-
-        Returns:
-            Every output by name, in the caller's own memory.
         """
         bound = self._bound_for(len(inputs[IMAGE]))
         for name, value in bound.inputs.items():

@@ -59,11 +59,7 @@ def choose(
     """Providers for a model.
 
     Args:
-        onnxruntime: the module.
         provider: `auto` takes CUDA where this onnxruntime has it, never TensorRT.
-        path: the folded `.onnx`.
-        contract: its contract.
-        cuda_graph: whether runs are captured.
 
     Raises:
         FoldcamError: this onnxruntime lacks the provider, its plugin is not installed or finds no

@@ -21,15 +21,7 @@ _registered: set[str] = set()
 
 
 def rtx_devices(onnxruntime: ModuleType) -> tuple[str, list[Any]]:
-    """The provider's name and the GPUs that it computes on.
-
-    Args:
-        onnxruntime: the module.
-
-    Raises:
-        FoldcamError: the plugin is not installed, this onnxruntime takes no plugins, the plugin
-            cannot be loaded, or it finds no GPU.
-    """
+    """The provider's name and the GPUs that it computes on."""
     try:
         plugin: Any = import_module(_MODULE)
     except ImportError as error:

@@ -17,15 +17,7 @@ _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 def private_folder(path: Path) -> Path:
-    """Make a folder that only this user can write, or check the one that is there.
-
-    Returns:
-        The folder, with symbolic links resolved: what was checked is what is used.
-
-    Raises:
-        FoldcamError: somebody else could put a file there, or replace one, or it cannot
-            be made.
-    """
+    """Make a folder that only this user can write, or check the one that is there."""
     with user_errors_for(path):
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         real = path.resolve(strict=True)

@@ -46,7 +46,6 @@ def check_outputs(reads: Iterable[Read], writes: Iterable[Written]) -> None:
 
     Args:
         reads: files, folders of images, and CSV files with the images that they list.
-        writes: files.
 
     Raises:
         FoldcamError: two of them are one file.

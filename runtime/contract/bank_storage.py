@@ -20,11 +20,8 @@ class BankStorage:
         lists: number of lists; 0 for an exhaustive search.
         list_rows: rows that each list has room for; 0 for an exhaustive search.
         probes: lists that are searched; 0 for an exhaustive search.
-        embeddings: numbers in which the rows' embeddings are stored.
-        grad_weights: numbers in which the grad-weights are stored.
         rank: numbers stored per row of grad-weights, before they are multiplied with a common
             `[rank, K]`; 0 where whole rows are stored.
-        sha256: of the stored arrays.
     """
 
     search: Search
@@ -38,10 +35,6 @@ class BankStorage:
 
     def check(self, rows: int, channels: int) -> None:
         """Hold it against the bank.
-
-        Args:
-            rows: of the bank.
-            channels: K of the grad-weights.
 
         Raises:
             KeyProblem: a number does not agree with the search, or with the bank.

@@ -34,7 +34,6 @@ class ProbeAnswer:
     """What the float model answered to one picture.
 
     Attributes:
-        seed: of the picture.
         embedding: the numbers, packed (see `packed`).
         length: the embedding's L2 norm.
         numbers: other outputs of one number by name: of `neighbor` and `similarity` the first.
@@ -49,10 +48,6 @@ class ProbeAnswer:
 
     def check(self, numbers: int, cells: int) -> None:
         """Look into what is packed.
-
-        Args:
-            numbers: of the embedding.
-            cells: of each map.
 
         Raises:
             KeyProblem: it is none, or not as many.
@@ -69,12 +64,7 @@ class ProbeAnswer:
 
 @dataclass(frozen=True)
 class Canary:
-    """Seeded probe pictures and what the float model answered to them.
-
-    Attributes:
-        precision: the least precise type that the file computes in.
-        answers: one per picture.
-    """
+    """Seeded probe pictures and what the float model answered to them."""
 
     precision: ProbePrecision
     answers: Annotated[tuple[ProbeAnswer, ...], Meta(min_length=1, max_length=MOST_PICTURES)]
@@ -84,7 +74,6 @@ class Canary:
 
         Args:
             embedding_size: `D` of the model.
-            map_size: height and width of its maps.
 
         Raises:
             KeyProblem: it is none, or not as many numbers as the model has.

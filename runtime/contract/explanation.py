@@ -29,12 +29,7 @@ def scores_text(scores: ScoreKind) -> str:
 
 
 def explanation_text(explanation: Explanation, scores: ScoreKind | None = None) -> str:
-    """What the numbers of a map are made of, in one sentence for engineers.
-
-    Args:
-        explanation: of the contract.
-        scores: of the contract of a classifier.
-    """
+    """What the numbers of a map are made of, in one sentence for engineers."""
     if explanation.summands == "none":
         made = (
             "the last spatial activation times the spatial mean of its gradient, because the "

@@ -30,9 +30,7 @@ class External:
     """A tensor whose numbers lie in another file.
 
     Attributes:
-        name: the name of the tensor, perhaps empty.
         location: the file, relative to the ONNX file's folder.
-        offset: the offset of its first byte.
         length: in bytes; None for all to the end of that file.
         read: whether the tensor says that its numbers are there. A leftover entry is not read,
             but some readers join the pieces of a tensor that is written twice.
@@ -59,10 +57,6 @@ def external_data(buffer: Buffer) -> Iterator[External]:
 
 def checked_places(path: Path, found: Iterable[External]) -> list[Path]:
     """Where the numbers are, one file for each tensor; every one may be read.
-
-    Args:
-        path: the ONNX file.
-        found: as `external_data` gives them.
 
     Raises:
         ExternalDataError: a place outside of the ONNX file's folder, whatever leads there; or

@@ -66,16 +66,7 @@ class TensorInfo:
 
 @dataclass
 class OnnxHeader:
-    """What can be known of an ONNX file without its weights.
-
-    Attributes:
-        opset: the opset of ONNX's own operators.
-        producer: the tool that wrote it.
-        metadata: its entries.
-        inputs, outputs: the inputs and outputs of the graph.
-        external: weights that lie in other files, each of which may be read.
-        foreign: operators that may do something else than compute.
-    """
+    """What can be known of an ONNX file without its weights."""
 
     opset: int = 0
     producer: str = ""

@@ -91,12 +91,6 @@ def foreign_operators(buffer: Buffer) -> Iterator[str]:
 
     Those that a file's own functions define are among them: a folded model has none, and which
     of two operators of one name a library takes is up to that library.
-
-    Args:
-        buffer: an ONNX file.
-
-    Raises:
-        MalformedError: no ONNX file.
     """
     used = {_domain_and_name(buffer, start, end) for _, start, end in messages(buffer, {NODE})}
     for domain, name in sorted(used):

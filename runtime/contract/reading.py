@@ -17,10 +17,6 @@ _WHOLE = ("preprocessing", "explanation", "unknown")
 def parse_contract(text: str, where: str) -> Contract:
     """Read the metadata document.
 
-    Args:
-        text: the JSON document.
-        where: the file it came from, for the error messages.
-
     Raises:
         FoldcamError: not JSON, another schema version, a missing or wrong value.
     """

@@ -52,16 +52,8 @@ class TensorFile:
     """The header of an open file, held against the file's size.
 
     Args:
-        handle: the file, open for reading.
-        path: names it in messages.
         what: `bank` or `gallery`.
         remedy: the end of a message about a file that is not one, such as `: make one`.
-
-    Attributes:
-        document: what the file says of itself.
-
-    Raises:
-        FoldcamError: it is none, or damaged.
     """
 
     def __init__(self, handle: int, path: Path, what: str, remedy: str = "") -> None:
@@ -92,11 +84,7 @@ class TensorFile:
         return name in self._header
 
     def about(self, kind: type[About]) -> About:
-        """What the file says of itself, as a typed value.
-
-        Raises:
-            FoldcamError: a value is missing or wrong.
-        """
+        """What the file says of itself, as a typed value."""
         return read_document(kind, self.document, f"{self._path}: header")
 
     def fail(self, name: str, reason: str) -> NoReturn:
@@ -107,12 +95,8 @@ class TensorFile:
         """Where an array lies.
 
         Args:
-            name: of the array.
             dtypes: keys of `DTYPES` that it may have.
             dimensions: that its shape must have.
-
-        Raises:
-            FoldcamError: it is missing, of another kind, or does not fit the file.
         """
         if name not in self:
             self.fail(name, "is missing")
@@ -133,11 +117,7 @@ class TensorFile:
         return Placed(dtype, [*entry.shape], self._begin + first)
 
     def bytes_at(self, offset: int, count: int) -> bytes:
-        """So many bytes of the file, from any thread.
-
-        Raises:
-            FoldcamError: it has become shorter, or cannot be read.
-        """
+        """So many bytes of the file, from any thread."""
         parts, left = [], count
         while left:
             try:
@@ -162,7 +142,6 @@ def header_bytes(
         arrays: by name a key of `DTYPES`, the shape, and the first and last byte, counted from
             the end of the header.
         what: `bank` or `gallery`.
-        about: what the file says of itself, as JSON.
         length: at least so many bytes; what the text does not need is filled with spaces.
     """
     document: dict[str, Any] = {_METADATA: {f"foldcam.{what}": about}}

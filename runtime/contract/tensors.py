@@ -46,9 +46,6 @@ def check_tensors(
     """Compare names, dtypes and sizes; a size that the file leaves open passes.
 
     Args:
-        contract: what the metadata promise.
-        inputs, outputs: what the graph has.
-        where: the file, for the messages.
         only: names of the promised outputs that must be there; None is all.
 
     Raises:

@@ -48,14 +48,7 @@ _POLL_S = 0.05
 
 @dataclass
 class Built:
-    """A finished build.
-
-    Attributes:
-        engine: the plan's path; its manifest lies beside it.
-        manifest: what is known of it.
-        notes: what the user should know, in sentences.
-        accepted_wrong: as of `Trial`.
-    """
+    """A finished build."""
 
     engine: Path
     manifest: Manifest
@@ -100,9 +93,7 @@ def build_engine(
     asks it to stop at its next step, and a second one leaves it behind.
 
     Args:
-        model: the folded `.onnx`.
         out: where the plan goes; the manifest goes beside it as `<out>.json`.
-        options: what was chosen.
         flavour: the TensorRT to build with.
         facts: this machine; None has a look.
         line: where progress is shown; None shows nothing.

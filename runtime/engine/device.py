@@ -61,8 +61,6 @@ class DeviceFacts:
 
     Attributes:
         gpu: None where there is none.
-        host: the machine around it.
-        tensorrt: version of each TensorRT that is installed.
     """
 
     gpu: Gpu | None
@@ -81,12 +79,7 @@ def find_host(release: Path = _L4T_RELEASE) -> Host:
 
 
 def find_gpu(load: Callable[[str], Any] = ctypes.CDLL, memory: Path = _MEMORY) -> Gpu | None:
-    """The first CUDA device; None without one, or where its driver does not start.
-
-    Args:
-        load: opens a shared library by name.
-        memory: what the kernel says of the machine's memory.
-    """
+    """The first CUDA device; None without one, or where its driver does not start."""
     try:
         cuda = load(_DRIVER)
     except OSError:

@@ -37,9 +37,7 @@ class Flavour:
     """One installed TensorRT.
 
     Attributes:
-        name: its module's name.
         version: as the module says, such as `10.3.0`.
-        module: the imported module.
     """
 
     name: FlavourName
@@ -84,7 +82,6 @@ def find_flavour(wanted: Wanted, load: Callable[[str], Any] = import_module) -> 
 
     Args:
         wanted: `auto` takes `tensorrt` where it imports and `tensorrt_rtx` otherwise.
-        load: imports a module by name.
 
     Raises:
         FoldcamError: it is not installed, or it is and cannot be imported.

@@ -58,9 +58,6 @@ def parse_network(data: bytes, name: str, flavour: Flavour, logger: OwnedLogger)
 
     Args:
         data: the file's bytes.
-        name: the file, for the messages.
-        flavour: whose builder and parser.
-        logger: of that flavour.
 
     Raises:
         FoldcamError: the builder does not start (no GPU, no driver), or the parser
@@ -98,7 +95,6 @@ def configure(
     """A builder configuration.
 
     Args:
-        parsed, options, types, flavour, gpu: what is built, how, and for what.
         lengths: of the arrays of a bank that is an input, see `bank_lengths`.
 
     Returns:

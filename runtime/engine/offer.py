@@ -27,8 +27,6 @@ class Offer:
     """Which engine a model would run with.
 
     Attributes:
-        engine: its path: the one beside the model.
-        usable: whether it is there and fits.
         problem: why it is not, as a sentence; empty if it is.
         options: what a build would use: those of the engine that is there, if it can be read.
         last_seconds: how long that one took to build, None if it is not known.
@@ -63,8 +61,6 @@ def decide(model: Path, offer: Offer, allowed: bool, flavour: Wanted = "auto") -
     """Whether to build before running.
 
     Args:
-        model: the folded `.onnx`.
-        offer: of `make_offer`.
         allowed: `--build` was given.
         flavour: what `--flavour` a build would use.
 

@@ -54,7 +54,6 @@ class BuildOptions:
         dla_core: the deep learning accelerator to use; None is the GPU.
         compute_capabilities: GPUs to build for, such as `8.9`. TensorRT-RTX only; empty
             is its own choice, every GPU from 8.0 on.
-        timing_cache: whether measured kernels are kept for the next build.
     """
 
     profiles: Annotated[tuple[Profile, ...], Meta(min_length=1, max_length=64)] = (

@@ -40,9 +40,7 @@ def types_of(network: Any, flavour: Flavour, promised: object, where: str) -> Ty
 
     Args:
         network: an `INetworkDefinition`.
-        flavour: whose network it is.
         promised: `precision` of the model's metadata, None if they do not say.
-        where: the model, for the message.
 
     Raises:
         FoldcamError: the metadata promise float16 and the network has none.

@@ -28,8 +28,6 @@ class CheckedEngine:
     """An engine that fits this machine.
 
     Attributes:
-        path: the plan's file.
-        manifest: what is known of it.
         plan: the very bytes that were checked: deserialise these, not the file again.
     """
 
@@ -42,8 +40,6 @@ def load_engine(path: Path, device: DeviceFacts, onnx: Path | None = None) -> Ch
     """Read an engine that the user named, and check everything that can be.
 
     Args:
-        path: the plan.
-        device: this machine.
         onnx: the model that it should be of; None takes the one it was built from, if
             that lies beside it.
 

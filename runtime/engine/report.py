@@ -29,9 +29,6 @@ def engine_report(path: Path) -> dict[str, Any]:
         records, `label_count`, `storage`, `explanation`, `coarse` and `contract` as of the
         model's own file, and `problem`: why the files would be refused on any machine, or
         None.
-
-    Raises:
-        FoldcamError: the plan or its manifest is missing, or the manifest is unreadable.
     """
     if not path.is_file():
         raise FoldcamError(f"{path} does not exist.")

@@ -60,10 +60,6 @@ def read_image(path: Path | str) -> Image:
 def decode_image(data: bytes, path: Path | str) -> Image:
     """The photograph in a file's bytes, see `read_image`.
 
-    Args:
-        data: of `image_bytes`.
-        path: where they are from, for messages.
-
     Returns:
         `uint8 [H, W, 3]` RGB.
 

@@ -21,8 +21,6 @@ def framed(
 
     Args:
         image: `uint8 [H, W, 3]` RGB of any size.
-        recipe: makes the network's input of the frame.
-        frame: the frame's size.
         out: `uint8 [height, width, 3]` that is written and returned, if given.
 
     Returns:

@@ -17,15 +17,8 @@ def decode_heic(data: bytes, path: Path) -> Image:
 
     The container's own rotation is applied, ten bits become eight, alpha is dropped.
 
-    Args:
-        data: the file.
-        path: names it in messages.
-
     Returns:
         `uint8 [H, W, 3]` RGB.
-
-    Raises:
-        FoldcamError: the extra is not installed, or the file is damaged.
     """
     try:
         from pi_heif import open_heif

@@ -132,7 +132,6 @@ def may_be_filled(image: Image, data: bytes) -> bool:
 
     Args:
         image: `uint8 [H, W, 3]`, rotated or not.
-        data: the file.
     """
     grey = jpeg_components(data) != 4
     for line in (image[-1], image[0], image[:, -1], image[:, 0]):

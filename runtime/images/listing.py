@@ -47,7 +47,6 @@ class Listing:
 
     Attributes:
         pictures: by their names; whether each can be read shows when it is.
-        films: the videos, judged by their names.
         left_out: everything else, hidden files and links to folders included. What lies in a
             folder that was left out is not listed on its own.
     """
@@ -67,10 +66,6 @@ def sort_out(folder: Path | str, recursive: bool = True) -> Listing:
 
     Numbers sort by value (`2.jpg` before `10.jpg`). A link to a file is that file; one to a
     folder is not followed, for it may lead in circles or to everything there is.
-
-    Args:
-        folder: may itself be a link.
-        recursive: whether its folders are looked into.
 
     Raises:
         FoldcamError: no such folder, or it cannot be read.

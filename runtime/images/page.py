@@ -62,9 +62,7 @@ def open_page(path: Path, title: str, style: str = "", script: str = "") -> Iter
 
     Args:
         path: the `.html` file; what was there is replaced only by a whole page.
-        title: plain text.
         style: CSS beside the page's own: `cards`, `card`, `pictures`, `none`, `quiet`, `number`.
-        script: JavaScript that runs when the page is there.
 
     Yields:
         What takes the body's HTML. Text of the user's goes through `page_text`.

@@ -19,11 +19,7 @@ _MOST_MEGAPIXELS = 1_000_000.0
 
 
 def max_pixels() -> int:
-    """Pixels that one picture may have.
-
-    Raises:
-        FoldcamError: the variable holds no number that can be meant.
-    """
+    """Pixels that one picture may have."""
     text = os.environ.get(VARIABLE, "").strip()
     if not text:
         return round(1e6 * DEFAULT_MEGAPIXELS)
@@ -44,7 +40,6 @@ def check_pixels(width: int, height: int, path: Path | str) -> None:
 
     Args:
         width, height: promised, in pixels.
-        path: names it in the message.
 
     Raises:
         FoldcamError: above the limit.

@@ -24,12 +24,7 @@ _MOST_COMPONENTS = 4
 
 
 def image_size(data: bytes, kind: Format) -> Size | None:
-    """The size that a header promises, None where it holds none that can be read.
-
-    Args:
-        data: the file.
-        kind: as `image_format` says.
-    """
+    """The size that a header promises, None where it holds none that can be read."""
     try:
         size = _READERS[kind](data)
     except (struct.error, IndexError, ValueError):

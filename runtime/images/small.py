@@ -29,7 +29,6 @@ def encode_jpeg(image: Image, quality: int) -> bytes:
     """`uint8 [H, W, 3]` RGB as JPEG.
 
     Args:
-        image: the picture.
         quality: 1 to 100.
 
     Raises:

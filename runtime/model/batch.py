@@ -34,12 +34,7 @@ class Row:
 
 
 class Batch:
-    """Rows of a model's input, filled one by one and used again after `clear`.
-
-    Args:
-        contract: of the model.
-        capacity: rows at most.
-    """
+    """Rows of a model's input, filled one by one and used again after `clear`."""
 
     def __init__(self, contract: Contract, capacity: int) -> None:
         self._input = ModelInput(contract)
@@ -103,11 +98,7 @@ def whole_frames_text(frame: tuple[int, int]) -> str:
 
 
 def check_image(image: Image, index: int) -> None:
-    """Refuse what is no photograph.
-
-    Raises:
-        FoldcamError: not `uint8 [H, W, 3]`, or without pixels.
-    """
+    """Refuse what is no photograph."""
     shape, dtype = getattr(image, "shape", None), getattr(image, "dtype", None)
     good = isinstance(image, np.ndarray) and dtype == np.uint8 and image.ndim == 3
     if not good or image.shape[2] != 3 or 0 in image.shape:

@@ -40,9 +40,6 @@ class ForwardPass:
     """What the backend returned for a batch.
 
     Attributes:
-        rows: the rows of the batch.
-        outputs: every output by name, batch first.
-        milliseconds: that it took.
         contract: of the model, with the bank that it answered by.
     """
 
@@ -56,11 +53,7 @@ def results_of(done: ForwardPass, rule: UnknownRule | None) -> list[Result]:
     """What a forward pass says, one result per row; `Result.error` where that is nothing.
 
     Args:
-        done: the pass.
         rule: by which an image is unknown; None answers with the nearest label.
-
-    Raises:
-        FoldcamError: the model returned something other than it promises.
     """
     rows, contract = done.rows, done.contract
     if not rows:

@@ -16,12 +16,7 @@ from foldcam.runtime.model.result import Result
 def known_scores(
     rule: UnknownRule, outputs: Mapping[str, npt.NDArray[np.generic]]
 ) -> npt.NDArray[np.float64]:
-    """The score of each image of a batch, `float64 [N]`; the higher, the more likely it is known.
-
-    Args:
-        rule: says which score.
-        outputs: of the folded model, by name, batch first.
-    """
+    """The score of each image, `float64 [N]`; the higher, the more likely it is known."""
     if rule.in_graph:
         return np.asarray(outputs[KNOWN_SCORE], np.float64)
     nearest = np.asarray(outputs[SIMILARITY], np.float64)[:, 0]
@@ -40,8 +35,6 @@ def decided(
     Args:
         results: N, of one batch; one without a label, because there is no answer or because the
             outcome is continuous, is neither known nor unknown.
-        rule: by which an image is unknown.
-        outputs: that the results come from.
     """
     if rule is None:
         return list(results)

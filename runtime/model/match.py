@@ -20,7 +20,6 @@ def row_picture(gallery: Gallery, row: int, style: Style) -> Image | None:
     """The picture of a bank row with its own heat: where *it* has the evidence.
 
     Args:
-        gallery: of the model.
         row: from 0 to N - 1.
         style: how heat is drawn. A contrast belongs to two labels; of a row's own picture its
             contribution is drawn in place of it.
@@ -56,8 +55,6 @@ def with_match(image: Image, result: Result | None, gallery: Gallery, style: Sty
     Args:
         image: `uint8 [H, W, 3]` RGB, the frame with its own heat.
         result: what the model said of it; None or one without an answer has no match.
-        gallery: of the model.
-        style: how the match's heat is drawn.
 
     Returns:
         A new image, whose size depends on the frame's size alone: a film keeps its size.
@@ -73,12 +70,7 @@ def with_match(image: Image, result: Result | None, gallery: Gallery, style: Sty
 
 
 def match_lines(result: Result, gallery: Gallery) -> list[str]:
-    """What is said of a matched row: its label, the similarity to it, and its picture's name.
-
-    Args:
-        result: with an answer.
-        gallery: of the model.
-    """
+    """What is said of a matched row: its label, the similarity to it, and its picture's name."""
     row = int(result.neighbors[0])
     label = result.labels[0] if result.labels else f"row {row}"
     lines = [label, f"similarity {result.similarities[0]:.2f}", gallery.name(row)]
@@ -96,8 +88,6 @@ def draw_beside(
 
     Args:
         image: the one that `result` is of, as an array, a path, or a Pillow picture.
-        result: what the model said of it.
-        gallery: of the model.
         opacity: of the hottest places, in [0, 1].
         map: which map is drawn, see `Result.draw`.
 

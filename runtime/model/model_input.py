@@ -13,9 +13,6 @@ from foldcam.runtime.images.preprocess import Affine, Image
 class ModelInput:
     """Makes the input `image` of pictures of any size.
 
-    Args:
-        contract: of the model.
-
     Attributes:
         width, height: of the pictures that the file takes: the frame's where its graph makes the
             network's input of whole frames, else the network's own.

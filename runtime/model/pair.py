@@ -50,7 +50,6 @@ def compare(model: FoldedModel, first: ImageLike, second: ImageLike) -> Pair:
 
     Args:
         model: exported with `--query`.
-        first, second: arrays, paths of photographs, or pictures of Pillow's.
 
     Raises:
         FoldcamError: as `FoldedModel.explain`.
@@ -67,7 +66,6 @@ def draw_pair(pair: Pair, first: ImageLike, second: ImageLike) -> Image:
 
     Args:
         pair: what `compare` says of them.
-        first, second: the pictures.
 
     Returns:
         `uint8 [H, W, 3]` RGB: warm is what speaks for the similarity, cold what speaks against

@@ -42,9 +42,6 @@ def record(
     evidence is in units of the logit.
 
     Args:
-        frame: the frame.
-        result: of one region of it.
-        embedding: whether the embedding is in it.
         boxes: of which `shares` say how much of the region's evidence lies in them.
     """
     return {**place_of(frame), **answer_record(result, embedding, boxes)}

@@ -18,9 +18,6 @@ class Answers:
     A picture of which a network makes zeros has no answer, and breaks no model. A recording is
     read to its end, since a film may begin or end in black; a live run has no end, and stops
     after `FRAMES_IN_A_ROW` frames without an answer.
-
-    Args:
-        live: whether the run has no end of its own.
     """
 
     def __init__(self, live: bool) -> None:

@@ -17,7 +17,6 @@ def find_model(environment: Mapping[str, str] = os.environ, folder: Path | None 
     """The variable `FOLDCAM_MODEL`, the only folded model here, or the demo's.
 
     Args:
-        environment: where the variable is looked up.
         folder: where models are looked for; None is the working directory.
 
     Raises:

@@ -21,11 +21,6 @@ class Delivery:
 
     It has a thread of its own, so that the network's computes and does little else: what
     Python does between two passes is time in which the network rests.
-
-    Args:
-        runner: the model.
-        deliver: takes each completed frame; it may wait.
-        room: forward passes that may wait.
     """
 
     def __init__(

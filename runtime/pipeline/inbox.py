@@ -36,15 +36,7 @@ class _Lane:
 
 
 class Inbox:
-    """Where readers put frames and the preparer takes them, from every source in turn.
-
-    Args:
-        newest: per source, whether a frame that was not taken in time is replaced.
-        live: per source, whether its frames come at their own pace.
-        room: frames that wait per source which keeps every one.
-        gather_seconds: how long a frame waits for those of other live sources.
-        overtaken: called with the source's number for every frame that was replaced.
-    """
+    """Where readers put frames and the preparer takes them, from every source in turn."""
 
     def __init__(
         self,

@@ -22,9 +22,6 @@ class Inference:
     sources are computed again; those of live ones are old by then and are lost.
 
     Args:
-        runner: the model.
-        preparer: has the batches.
-        delivery: takes each forward pass.
         flow: how often a failed pass is tried again, and the waits between.
         again: per source, whether its rows are computed again after a failure.
         patient: whether a failure may be met with waiting at all.

@@ -51,8 +51,6 @@ class Opened:
     """What a run needs, open.
 
     Attributes:
-        path: the path of the model.
-        sources, model, sinks, monitor: see there.
         gallery: the pictures of the bank's rows; None where nothing needs them.
         table: the sink that remembers photographs for a table at the end; None if there is
             something else to look at.
@@ -99,8 +97,6 @@ def opened(
 
     Args:
         config: with secrets or without; `FOLDCAM_TOKEN` is looked up.
-        table: whether photographs without any output get a table.
-        remember: whether results are remembered for a JSON document.
         config_file: that the configuration was read from, which is no output.
 
     Raises:
@@ -156,8 +152,6 @@ def check_files(config: RunConfig, config_file: Path | None, model: Path | None 
     """Refuse a run whose outputs would destroy what it reads, or each other.
 
     Args:
-        config: what the run is asked.
-        config_file: that it was read from.
         model: that was found, where the configuration names none.
 
     Raises:
@@ -223,15 +217,7 @@ def run_opened(
 
 
 def open_one(source: SourceConfig, flow: FlowOptions) -> Source:
-    """One source of a configuration.
-
-    Args:
-        source: what and how.
-        flow: when it is opened again, if it is live.
-
-    Raises:
-        FoldcamError: it does not exist or cannot be opened.
-    """
+    """One source of a configuration."""
     return open_source(source.uri, source.options, flow, camera=source.camera, file=source.file)
 
 

@@ -21,15 +21,10 @@ class Preparer:
     """Fills batches from the inbox, in buffers that go round.
 
     Args:
-        inbox: where frames come from.
-        runner: makes the buffers.
-        capacity: rows per forward pass.
-        frames: taken at once at most.
         find: the regions of a frame; None shows the network whole frames.
         tolerant: per source, whether a frame on which `find` fails is left out, as a
             camera's is, or ends the run.
         failures: the failures of `find` in a row, after which the run ends in any case.
-        ahead: forward passes that wait.
     """
 
     def __init__(

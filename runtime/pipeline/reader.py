@@ -28,12 +28,7 @@ class _InboxLink(Link):
 
 
 class Reader:
-    """Puts every frame of a source into the inbox.
-
-    Args:
-        source: entered and left by the reader's thread.
-        stream: its number in the monitor and the inbox.
-    """
+    """Puts every frame of a source into the inbox."""
 
     def __init__(
         self, source: Source, stream: int, inbox: Inbox, control: Control, monitor: Monitor

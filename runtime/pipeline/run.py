@@ -42,13 +42,10 @@ def run(
     Args:
         sources: one or several; closed at the end, as the sinks are.
         model: a `FoldedModel`, or any function from a photograph to a `Result`.
-        sinks: each in a thread of its own, except windows.
         on_progress: called by this thread, at most twenty times a second and once at the end.
         flow: what is kept, how much may wait, and what happens when something fails.
         regions: which parts of a frame the network is shown; None: all of it.
         monitor: receives every event of the run; one is made if it is None.
-        style: the style of overlays.
-        stop: ends the run when it is set.
         gallery: of the model, for a style or a sink that shows the pictures that were matched.
 
     Raises:

@@ -54,7 +54,6 @@ class SinkThread:
     live source's is given up, and opened again later if it offers `reopen`.
 
     Args:
-        sink: entered and left by the caller.
         flow: length of the queue, and how long to wait before `reopen`.
     """
 

@@ -28,11 +28,7 @@ class Progress:
 
     Attributes:
         expected: frames that the sources expect to deliver, None if unknown.
-        monitor: has rates, latencies, drops and the sources' states.
-        frames: processed.
         answer: voted or nearest label of the latest region, or its estimate.
-        continuous: whether it is an estimate.
-        classified: whether it is a classifier's best class.
     """
 
     expected: int | None
@@ -48,33 +44,22 @@ class Summary:
     """A finished run.
 
     Attributes:
-        source: what was read; several are separated by commas.
-        frames: processed.
-        skipped: what could not be read, and why.
-        interrupted: whether the user stopped it.
         seconds: from the first frame's request to the last sink.
-        fps: frames per second over the whole run.
         latency_ms: `p50` and `p99` from a frame's capture to its results: a figure for live
             sources, since a file's frames wait in queues.
         stages_ms: mean milliseconds per frame of every stage.
         labels: the most frequent nearest labels, with the number of their regions; unknown
             regions are not among them.
-        classified: whether they are a classifier's best classes.
-        outputs: what was written.
         estimate: `mean`, `low` and `high` over the regions, None for a model of labels.
         streams: one per source: whether it is live, frames captured and processed, drops by
             cause, `thinned` frames that `--every` left out on purpose, regions without an answer
             by cause, reconnects.
-        sinks: one per sink: results written, and lost by cause.
-        restarts: the restarts of the backend.
         empty_boxes: regions that lay outside of their frame, or had no area.
         left_out: files in folders and patterns that are no pictures: `reason`, `count` and a
             few `examples` of each kind.
-        losses: a sentence for each sink that lost results.
         failures: those of them that must not be: results of a recorded source were lost, or
             every result, or the sink had failed at the end.
         unanswered: regions for which the network returned no answer, by cause.
-        answered: regions with an answer.
         no_evidence: those of them in which nothing speaks for it: their maps are blank.
         unknown: those of the regions with an answer that are unknown; None where the model has
             no rule for that.

@@ -23,11 +23,7 @@ class Pending:
     """A frame of which some regions may still be under way.
 
     Attributes:
-        frame: as captured.
         waited_ms: the time in the inbox, in milliseconds.
-        prepared_ms: regions and preprocessing.
-        results: the results of the regions so far.
-        lost: whether a forward pass that held some of it failed.
     """
 
     frame: Frame

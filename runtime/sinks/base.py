@@ -141,12 +141,8 @@ class PendingFile:
     written (see `runtime.sinks.orphans`).
 
     Args:
-        path: the final name.
         another: gives another name if the name is taken at the end. None replaces what has the
             name; then nobody else may be writing the same file.
-
-    Raises:
-        FoldcamError: the folder cannot be written, or another run is writing this file.
     """
 
     def __init__(self, path: Path, another: Callable[[], Path] | None = None) -> None:
@@ -217,11 +213,7 @@ class PendingFile:
 
 
 def check_writable(folder: Path) -> None:
-    """Make a folder, and find out whether files can be made in it, before any work is done.
-
-    Raises:
-        FoldcamError: they cannot.
-    """
+    """Make a folder, and find out whether files can be made in it, before any work is done."""
     inside = folder / "foldcam-probe"
     with user_errors_for(inside):
         folder.mkdir(parents=True, exist_ok=True)
@@ -272,11 +264,7 @@ def _is_locked(path: Path) -> bool:
 
 
 def refuse_input(target: Path, source: str) -> None:
-    """Raise rather than write over the file that is being read.
-
-    Raises:
-        FoldcamError: both are the same file.
-    """
+    """Raise rather than write over the file that is being read."""
     try:
         same = target.exists() and target.samefile(source)
     except OSError:

@@ -20,14 +20,10 @@ class Broker:
     """Where results are published.
 
     Attributes:
-        host, port: of the broker.
         topic: results go there, events to `TOPIC/events`, and whether the run is alive to
             `TOPIC/status`.
-        tls: whether the connection is encrypted and the broker's certificate checked.
         user, password: None for none.
-        ca: a file of certificates in place of the system's.
         client_id: None lets the broker choose.
-        shown: the address without credentials.
     """
 
     host: str

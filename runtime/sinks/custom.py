@@ -21,13 +21,6 @@ def open_custom(text: str, sources: Sequence[Source]) -> Sink:
 
     Args:
         text: `package.module:factory`; the factory takes the run's sources and returns a sink.
-        sources: opened.
-
-    Returns:
-        The sink; whatever it raises becomes one sentence.
-
-    Raises:
-        FoldcamError: it cannot be imported, is no function, failed, or returned no sink.
     """
     shown = f"--sink {printable(text)}"
     factory = load_function(text, shown)
@@ -48,7 +41,6 @@ class CustomSink(Sink):
 
     Args:
         sink: the user's: a `Sink`, or an object with its attributes and methods.
-        shown: how messages begin.
     """
 
     def __init__(self, sink: Any, shown: str) -> None:
@@ -78,11 +70,7 @@ class CustomSink(Sink):
             self._take_output()
 
     def write(self, item: FrameResults) -> None:
-        """Give the user's sink one frame.
-
-        Raises:
-            FoldcamError: it raised something.
-        """
+        """Give the user's sink one frame."""
         signs: list[Exception] = []
         with mistakes_of(f"{self._shown} failed on frame {item.frame.index}"):
             try:

@@ -49,11 +49,7 @@ class Encoder(ABC):
 
     @abstractmethod
     def write(self, image: Image) -> None:
-        """Append `uint8 [H, W, 3]` RGB.
-
-        Raises:
-            FoldcamError: the encoder has ended.
-        """
+        """Append `uint8 [H, W, 3]` RGB."""
 
     @abstractmethod
     def release(self) -> None:
@@ -61,11 +57,7 @@ class Encoder(ABC):
 
 
 class OpencvEncoder(Encoder):
-    """OpenCV's own, which never says that a disk is full.
-
-    Raises:
-        FoldcamError: this OpenCV cannot encode that.
-    """
+    """OpenCV's own, which never says that a disk is full."""
 
     def __init__(self, path: Path, codec: Codec, fps: float, frame_wh: tuple[int, int]) -> None:
         quiet()
@@ -91,18 +83,7 @@ class OpencvEncoder(Encoder):
 
 
 class ProgramEncoder(Encoder):
-    """The program `ffmpeg`, which ends the film properly even if this process is killed.
-
-    Args:
-        path: of the film.
-        codec: one of ffmpeg's encoders.
-        fps: frames per second.
-        frame_wh: even numbers.
-        lock: a file descriptor that the program keeps open until it has ended.
-
-    Raises:
-        FoldcamError: it does not start.
-    """
+    """The program `ffmpeg`, which ends the film properly even if this process is killed."""
 
     def __init__(
         self,
@@ -177,9 +158,6 @@ def open_encoder(
 
     Args:
         path: its suffix is one of `FALLBACKS`.
-        fps: frames per second.
-        frame_wh: even numbers.
-        lock: see `ProgramEncoder`.
 
     Raises:
         FoldcamError: why it cannot be encoded, as a clause.

@@ -28,16 +28,11 @@ class EventSink(Sink):
     `-raw` behind NAME is the frame as it came.
 
     Args:
-        rules: the rules of the run.
-        sources: the sources of the run.
         folder: where lines and pictures go; None writes nothing and only calls the callbacks.
         callbacks: each is called with every event's document, see `event_document`.
         keep_bytes: the size that the overlays of one rule may have, and its raw frames; above it
             the oldest are removed.
         guard: watches the free space; None for sources whose frames must not be lost.
-
-    Raises:
-        FoldcamError: the folder cannot be written.
     """
 
     name = "events"
@@ -72,11 +67,7 @@ class EventSink(Sink):
             self._lines.close()
 
     def reopen(self) -> None:
-        """Go on after a failure.
-
-        Raises:
-            FoldcamError: the folder cannot be written yet.
-        """
+        """Go on after a failure."""
         if self._folder is not None:
             check_writable(self._folder)
 

@@ -25,14 +25,8 @@ class GrowingLines:
     the line is missing, and the log says so.
 
     Args:
-        path: made when the first line is added.
         key: the first key of every line, by which a file of this kind is known.
-        alone: no other process may add lines while this one is open.
         follow: whether `path` may be a symbolic link: where a user named the file itself.
-
-    Raises:
-        FoldcamError: the file holds something else, cannot be written, or another run is
-            writing it.
     """
 
     def __init__(self, path: Path, key: str, *, alone: bool = False, follow: bool = True) -> None:
@@ -46,11 +40,7 @@ class GrowingLines:
             self._open()
 
     def append(self, data: bytes) -> None:
-        """Add whole lines: all of them, or none if the disk is full.
-
-        Raises:
-            FoldcamError: they cannot be written.
-        """
+        """Add whole lines: all of them, or none if the disk is full."""
         if self._file < 0 or not self._has_its_name():
             self.close()
             self._open()
@@ -181,7 +171,6 @@ def is_of_lines(file: int, start: bytes) -> bool:
     """Whether an open file is empty, or begins as each of its lines does.
 
     Args:
-        file: a descriptor, open for reading.
         start: the first bytes of a line.
     """
     found = os.pread(file, len(start), 0)

@@ -33,7 +33,6 @@ class JsonlSink(Part):
     Args:
         target: a path, or `-` for standard output. A device or a named pipe is written
             directly.
-        embedding: whether each line carries the embedding.
         another: gives another name if the name is taken at the end; None replaces the file.
         boxes: of which each line says how much of the evidence lies in them, by name.
 
@@ -121,15 +120,6 @@ class GrowingJsonlSink(Part):
     """Results of a live source, added to a file that may be read while it grows.
 
     What is there stays, over any number of runs: frames that went by cannot be had again.
-
-    Args:
-        path: the file.
-        embedding: whether each line carries the embedding.
-        boxes: as of `JsonlSink`.
-
-    Raises:
-        FoldcamError: the folder cannot be written, another run is writing the file, or it holds
-            something else.
     """
 
     name = "jsonl"
@@ -170,11 +160,7 @@ def lines_of(item: FrameResults, embedding: bool, boxes: Boxes | None = None) ->
 
 
 def check_replaceable(path: Path) -> None:
-    """Refuse to replace a file that holds no results.
-
-    Raises:
-        FoldcamError: it holds something else, such as a network or a photograph.
-    """
+    """Refuse to replace a file that holds no results."""
     try:
         with path.open("rb") as stream:
             known = is_of_lines(stream.fileno(), f'{{"{FIRST_KEY}"'.encode())
@@ -193,12 +179,7 @@ def is_direct(target: str) -> bool:
 
 
 def open_direct(path: Path) -> IO[bytes]:
-    """A device or a named pipe, without a buffer; of a pipe's reader some seconds are waited for.
-
-    Raises:
-        FoldcamError: nobody reads the pipe.
-        OSError: it cannot be opened.
-    """
+    """A device or a named pipe, without a buffer; a pipe's reader is waited for."""
     deadline = time.monotonic() + READER_SECONDS
     while True:
         try:

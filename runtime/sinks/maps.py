@@ -32,13 +32,8 @@ class MapsSink(PicturesSink):
     photograph, `film-000000042.npz` of a recorded source.
 
     Args:
-        target: a folder, made if it is missing.
-        sources, keep_bytes, guard: as of `PicturesSink`.
         form: `npz` writes what `arrays_of` describes; `png` writes the heatmap at the frame's
             size with 16 bits of grey, where 65535 is 1.
-
-    Raises:
-        FoldcamError: the folder cannot be written, or another run writes the same names.
     """
 
     name = "maps"

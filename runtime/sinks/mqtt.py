@@ -31,15 +31,8 @@ class MqttSink(Sink):
     holds `online` or `offline`, the latter also when the process was killed.
 
     Args:
-        uri: see `runtime.sinks.broker.parse_broker`.
-        embedding: whether messages carry the embedding.
         patient: for recorded sources, whose frames shall not be lost: wait for the broker, but
             not for one that was away for five seconds.
-        boxes: as of `JsonlSink`.
-
-    Raises:
-        FoldcamError: the address is none, or its file of certificates cannot be read.
-        ImportError: paho-mqtt is not installed.
     """
 
     name = "mqtt"
@@ -101,11 +94,7 @@ class MqttSink(Sink):
         ender.join(_FAREWELL_S)
 
     def write(self, item: FrameResults) -> None:
-        """Publish one message per region; a frame without regions has one, too.
-
-        Raises:
-            NotWritten: there is no connection, or the broker takes less than there is.
-        """
+        """Publish one message per region; a frame without regions has one, too."""
         if self._patient and not self._has_room():
             self._wait_for_room()
         if not self._client.is_connected():

@@ -26,14 +26,6 @@ def rescue_orphans(path: Path, segments: Segments, repair: Callable[[Path], bool
     A file that a living process writes is locked by it (see `PendingFile`) and left alone. So is
     whatever is no regular file of this user's with one name: in a folder that somebody else
     prepared, such a name may be a link to a file that must stay as it is.
-
-    Args:
-        path: of the recording, as if it were one file.
-        segments: of that recording.
-        repair: makes the file sound in place, and returns whether it is.
-
-    Returns:
-        The files under their new names.
     """
     rescued: list[Path] = []
     # As `atomic_path` names them, of this recording or of one of its segments.

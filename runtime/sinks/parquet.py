@@ -34,15 +34,8 @@ class ParquetSink(Part):
     embeddings.
 
     Args:
-        path: the file.
-        embedding_size: D.
         flush_rows: rows of a group; chosen by D unless given.
         another: gives another name if the name is taken at the end; None replaces the file.
-        boxes: as of `JsonlSink`.
-
-    Raises:
-        FoldcamError: the folder cannot be written.
-        ImportError: pyarrow is not installed.
     """
 
     name = "parquet"

@@ -35,14 +35,9 @@ class PicturesSink(Sink):
       several runs.
 
     Args:
-        target: a folder, made if it is missing; of a single photograph also a file.
         sources: of the run; `Frame.stream` says which of them a frame is of.
-        every: one of so many frames of a source is written.
         keep_bytes: of a live source's pictures the oldest are removed above this; None keeps all.
         guard: of the disk; None for sources whose frames must not be lost.
-
-    Raises:
-        FoldcamError: the target cannot be written, or another run writes the same names.
     """
 
     name = "pictures"
@@ -89,11 +84,7 @@ class PicturesSink(Sink):
             segments.trim()
 
     def reopen(self) -> None:
-        """Go on after a failure.
-
-        Raises:
-            FoldcamError: the folder cannot be written yet.
-        """
+        """Go on after a failure."""
         check_writable(self._target.parent if self._single else self._target)
 
     def write(self, item: FrameResults) -> None:
@@ -122,12 +113,7 @@ class PicturesSink(Sink):
         """Write what belongs to a frame, whole or not at all.
 
         Args:
-            item: the frame.
-            path: the name.
             another: gives another name if the name is taken; None writes over what is there.
-
-        Raises:
-            FoldcamError: the folder cannot be written, the disk is full.
         """
         write_image(path, item.image, another=another)
 

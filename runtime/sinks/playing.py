@@ -12,10 +12,6 @@ from foldcam.runtime.images.opencv import quiet
 def playable_frames(path: Path, most: int) -> int:
     """How many frames of a film can be played, from its first one.
 
-    Args:
-        path: of the film.
-        most: frames that it should have.
-
     Returns:
         `most`, if the film says that it has as many, give or take two (Matroska estimates), and
         its end can be played. Else they are decoded and counted, because a film that was cut

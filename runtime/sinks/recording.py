@@ -23,12 +23,9 @@ class Recording(Sink):
     names of segments. A file that grows is continued instead.
 
     Args:
-        name: of the sink.
         path: of the file, or of its segments as if they were one.
-        options: rotation and what is kept.
         live: frames cannot be had again. Then a failed run keeps what is sound, times are those
             of capture, and a guard may pause it.
-        open_part: begins a file.
         repair: makes an unfinished file of a killed run sound, and returns whether it is.
         guard: of the disk; None for a source whose frames must not be lost.
         grows: whether a part adds to the file that is there, under its final name.

@@ -14,11 +14,7 @@ MOST_RESULTS = 1000
 
 
 class RememberedResults(Sink):
-    """Keeps the records of the first `MOST_RESULTS` results, and counts the others.
-
-    Args:
-        boxes: as of `JsonlSink`.
-    """
+    """Keeps the records of the first `MOST_RESULTS` results, and counts the others."""
 
     name = "results"
     passive = True

@@ -47,14 +47,6 @@ class ReportSink(Sink):
     Every photograph has a card with its picture. Of films and cameras a frame has one when its
     answer changes, at most once a second, and every ten seconds. Above `MOST_CARDS` every second
     card is dropped, and from then on every second picture left out: the whole run stays covered.
-
-    Args:
-        folder: gets the page.
-        sources: of the run; what they skipped is named at the end.
-        contract: of the model, for the page's heading.
-
-    Raises:
-        FoldcamError: the folder cannot be written, or another run writes the page.
     """
 
     name = "report"

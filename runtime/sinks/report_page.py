@@ -88,7 +88,6 @@ def card(item: FrameResults, name: str) -> str:
 
     Args:
         item: at the size in which it is shown; its gallery has the matches, if there is one.
-        name: what the picture is called.
     """
     results = item.results[:MOST_MATCHES]
     pictures = [_figure(item.image, [name])]
@@ -116,12 +115,7 @@ def card(item: FrameResults, name: str) -> str:
 
 
 def heading(names: str, contract: Contract | None) -> str:
-    """The title, and the model that answered.
-
-    Args:
-        names: of the sources.
-        contract: of the model, if it is known.
-    """
+    """The title, and the model that answered."""
     lines = f"<h1>{_text(names)}</h1>\n"
     if contract is None:
         return lines
@@ -145,7 +139,6 @@ def controls(labels: Iterable[str], estimates: bool, kinds: Mapping[str, str]) -
     """The order and the filters; shown only where scripts run.
 
     Args:
-        labels: of the answers.
         estimates: whether cards are ordered by an estimate, not by a similarity.
         kinds: classes of cards that can be asked for, with what they are called.
     """

@@ -21,11 +21,7 @@ class Segments:
     changes what a name says, not which segment is older, and no name comes twice.
 
     Args:
-        path: as if there were one file; its stem and suffix are the segments'.
         keep_bytes: of all finished segments; the oldest go above it. None keeps all.
-
-    Raises:
-        FoldcamError: the folder cannot be read.
     """
 
     def __init__(self, path: Path, keep_bytes: float | None = None) -> None:
@@ -63,11 +59,7 @@ class Segments:
         Several runs may write into one folder: none takes a name that another has given.
 
         Args:
-            begun: as of `next`.
             write: gets the name, and what gives another if it is taken when the file is whole.
-
-        Raises:
-            FoldcamError: the folder cannot be written, the disk is full.
         """
         names = [self.next(begun)]
 

@@ -15,9 +15,7 @@ def smaller(item: FrameResults, side: int, style: Style) -> FrameResults:
     """The same frame with its longer side at most so many pixels.
 
     Args:
-        item: as it came.
         side: in pixels.
-        style: how it is drawn.
     """
     image = fitted(item.frame.image, side, side)
     size = image.shape[1], image.shape[0]

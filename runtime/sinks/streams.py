@@ -10,7 +10,6 @@ class OfStream(Sink):
     """Gives a sink the frames of one source, and no others.
 
     Args:
-        sink: such as a video, which can show one source only.
         stream: `Frame.stream` of the source.
     """
 
@@ -31,11 +30,7 @@ class OfStream(Sink):
         return self._sink.losses()
 
     def reopen(self) -> None:
-        """Open the sink again, if it can be.
-
-        Raises:
-            FoldcamError: it cannot be opened again yet.
-        """
+        """Open the sink again, if it can be."""
         if isinstance(self._sink, Reopens):
             self._sink.reopen()
 

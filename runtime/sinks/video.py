@@ -41,14 +41,9 @@ class VideoSink(Part):
 
     Args:
         path: `.mp4`, `.avi` or `.mkv`.
-        source: gives the rate.
         begun: the timestamp at which the film of a live source begins; the first frame's
             unless given.
         another: gives another name if the name is taken at the end; None replaces the file.
-
-    Raises:
-        FoldcamError: the folder cannot be written, another run is writing the file, or the path
-            is the input itself.
     """
 
     name = "video"
@@ -106,11 +101,7 @@ class VideoSink(Part):
         return self._lost, self._reason
 
     def write(self, item: FrameResults) -> None:
-        """Append one frame; it is fitted into the size of the first one.
-
-        Raises:
-            FoldcamError: it cannot be encoded, or a live film's disk is nearly full.
-        """
+        """Append one frame; it is fitted into the size of the first one."""
         if self._live:
             self._check_margin()
         if self._writer is None:

@@ -50,14 +50,9 @@ class WebhookSink(Sink):
         url: `https://host/path`, also with `user:password@`; see `parse_webhook`.
         token_file: its first line is sent as `Authorization: Bearer`. None takes the environment
             variable `FOLDCAM_WEBHOOK_TOKEN`, if there is one.
-        embedding: whether lines carry the embedding.
         patient: for recorded sources, whose frames must not be lost: at most 8 frames wait, and the
             run waits for the server, unless it has been away for five seconds. Otherwise 200 frames
             wait, and those above are lost.
-        boxes: as of `JsonlSink`.
-
-    Raises:
-        FoldcamError: the address or the token cannot be used.
     """
 
     name = "webhook"
@@ -91,11 +86,7 @@ class WebhookSink(Sink):
         return self
 
     def write(self, item: FrameResults) -> None:
-        """Queue one frame's lines.
-
-        Raises:
-            NotWritten: too many wait, because the server is away or too slow.
-        """
+        """Queue one frame's lines."""
         lines = lines_of(item, self._embedding, self._boxes).splitlines()
         with self._changed:
             while self._patient and self._is_full() and self._patience() > 0:
@@ -232,8 +223,6 @@ class Server:
     """Where lines are posted.
 
     Attributes:
-        host, port: of the server.
-        path: with the query, percent-encoded.
         tls: whether the connection is encrypted and the server's certificate checked.
         login: `user:password`; None for none.
         shown: the address without credentials, path and query, which may hold a secret.
@@ -256,11 +245,7 @@ class Server:
 
 
 def parse_webhook(url: str) -> Server:
-    """`https://host/path?query`, `http://`, or with `user:password@` (percent-encoded).
-
-    Raises:
-        FoldcamError: it is no such address; the message has no credentials.
-    """
+    """`https://host/path?query`, `http://`, or with `user:password@` (percent-encoded)."""
     keep_secret(url)
     try:
         parts = urlsplit(url)

@@ -20,14 +20,7 @@ _STOP_KEYS = (ord("q"), 27)
 
 
 class WindowSink(Sink):
-    """Shows every frame; `q`, Esc or closing the window ends the run.
-
-    Args:
-        hold: keep the last picture until a key is pressed, for photographs.
-
-    Raises:
-        FoldcamError: no display, or an OpenCV without windows.
-    """
+    """Shows every frame; `q`, Esc or closing the window ends the run."""
 
     name = "window"
     may_skip = True

@@ -32,12 +32,6 @@ class Address:
     """A source by kind.
 
     Attributes:
-        kind: decides what opens it.
-        name: for people, without credentials.
-        stem: a file name for its outputs, without credentials.
-        options: those given beside the address, overridden by its query.
-        target: a path, a device, a sensor's number, or the whole URI.
-        seed: of a test pattern.
         frames: of a test pattern; None for no end.
     """
 
@@ -55,7 +49,6 @@ def parse_address(text: str, options: SourceOptions | None = None) -> Address:
 
     Args:
         text: a path, `-`, `/dev/videoN`, or a URI of one of `SCHEMES`.
-        options: given beside it.
 
     Raises:
         FoldcamError: the scheme is not known, or a part of the query is; the message

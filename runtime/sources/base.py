@@ -59,12 +59,7 @@ def undecodable(count: int) -> str:
 
 
 class Link:
-    """How a source reports to the run that it is part of; without a monitor nobody listens.
-
-    Args:
-        monitor: of the run.
-        stream: the source's number there.
-    """
+    """How a source reports to the run that it is part of; without a monitor nobody listens."""
 
     def __init__(self, monitor: Monitor | None = None, stream: int = 0) -> None:
         self._monitor = monitor

@@ -59,8 +59,6 @@ class CvCapture:
     nothing comes at once.
 
     Args:
-        capture: opened.
-        name: for messages.
         live: whether a read that fails slowly is the end, too: nothing came for so long.
     """
 
@@ -77,11 +75,7 @@ class CvCapture:
         self.fps: float | None = float(rate) if 0 < rate <= 1000 else None
 
     def read(self) -> Image | None:
-        """The next picture; those before it that cannot be decoded are counted.
-
-        Raises:
-            FoldcamError: it has more pixels than foldcam takes.
-        """
+        """The next picture; those before it that cannot be decoded are counted."""
         failed, begun = 0, time.monotonic()
         while (image := self._read_once()) is None:
             failed += 1
@@ -148,9 +142,6 @@ def open_capture(address: Address, timeout: float) -> CvCapture:
     Args:
         address: of the kind `v4l2`, `csi` or `stream`.
         timeout: seconds after which FFmpeg gives up opening or reading.
-
-    Raises:
-        FoldcamError: it cannot be opened.
     """
     quiet()
     if address.kind == "v4l2":

@@ -32,9 +32,6 @@ class Worker:
 
     One thread serves all attempts of a source unless it gets stuck: a new one for each
     would leave the allocator with a little more memory every time.
-
-    Args:
-        name: of the thread.
     """
 
     def __init__(self, name: str) -> None:
@@ -67,8 +64,6 @@ class Grabber:
 
     Args:
         open_capture: may raise `FoldcamError`.
-        changed: notified whenever there is something new; its lock guards all that is
-            public here.
         newest: whether old pictures give way to new ones while nobody takes them; else the
             source is made to wait.
     """

@@ -17,7 +17,6 @@ def csi_pipeline(sensor: int, options: SourceOptions) -> str:
     GStreamer guide.
 
     Args:
-        sensor: number of the camera.
         options: width, height and fps; where they are not given, 1280 x 720 at 30.
     """
     width, height = options.width or WIDTH, options.height or HEIGHT

@@ -20,10 +20,7 @@ class ImageSource(Source):
     """Photographs in a fixed order. One that cannot be read is skipped and remembered.
 
     Args:
-        paths: the files.
         root: folder to which the frames' names are relative.
-        name: what the user asked for.
-        left_out: what was found beside them and not taken.
     """
 
     stills = True
@@ -44,11 +41,7 @@ class ImageSource(Source):
 
     @classmethod
     def from_folder(cls, folder: Path) -> ImageSource:
-        """Every photograph below a folder.
-
-        Raises:
-            FoldcamError: it holds none, or cannot be read.
-        """
+        """Every photograph below a folder."""
         found = sort_out(folder)
         left_out = found.without_films()
         if not found.pictures:
@@ -60,11 +53,7 @@ class ImageSource(Source):
 
     @classmethod
     def from_pattern(cls, pattern: str) -> ImageSource:
-        """Every picture that a pattern such as `photos/**/*.jpg` names.
-
-        Raises:
-            FoldcamError: it names none.
-        """
+        """Every picture that a pattern such as `photos/**/*.jpg` names."""
         paths = [Path(found) for found in glob.glob(pattern, recursive=True)]  # noqa: PTH207
         if "**" in pattern:
             # It names the folders beside what lies in them.

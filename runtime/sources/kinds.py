@@ -30,9 +30,6 @@ def special_file(path: Path) -> str | None:
 
     Returns:
         `CAMERA` for a video device, otherwise what is wrong and what can be done.
-
-    Raises:
-        OSError: it cannot be looked at.
     """
     status = path.stat()
     mode = status.st_mode
@@ -57,9 +54,6 @@ def is_film(path: Path) -> bool:
 
     The content decides, and the name where the content says nothing. A GIF that is given by
     itself is a film: every frame of it counts.
-
-    Raises:
-        FoldcamError: it is a film under a name that hides all but its first frame.
     """
     suffix = path.suffix.lower()
     try:

@@ -28,13 +28,6 @@ class LiveSource(Source):
 
     Capture happens in a thread that is left behind when it is stuck; `Reconnect` decides
     when to try again. Frame numbers go on counting over interruptions.
-
-    Args:
-        open_capture: opens it, in that thread.
-        name: what the user asked for, without credentials.
-        stem: names the outputs.
-        flow: deadlines and waits.
-        generator: of the jitter.
     """
 
     live = True

@@ -27,9 +27,6 @@ class PatternSource(Source):
 
     Args:
         address: of the kind `pattern`.
-
-    Raises:
-        FoldcamError: it is too narrow for the number.
     """
 
     def __init__(self, address: Address) -> None:

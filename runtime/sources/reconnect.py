@@ -27,12 +27,8 @@ class Reconnect:
 
     Args:
         flow: deadlines, waits, and whether to try again at all.
-        now: the time.
-        generator: of the jitter.
 
     Attributes:
-        state: what it does.
-        reason: why it is not streaming, as a clause.
         deadline: when `at` must be called at the latest.
     """
 

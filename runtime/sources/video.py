@@ -27,15 +27,7 @@ _HEADER_BYTES = 1 << 20
 
 
 class VideoSource(Source):
-    """A video file; nothing is dropped. One that ends early is reported, not hidden.
-
-    Args:
-        path: the file.
-        decode: where.
-
-    Raises:
-        FoldcamError: missing, empty, or not a video that this OpenCV reads.
-    """
+    """A video file; nothing is dropped. One that ends early is reported, not hidden."""
 
     def __init__(self, path: Path, decode: Decoding = "auto") -> None:
         super().__init__(str(path), path.stem)

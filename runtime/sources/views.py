@@ -26,9 +26,7 @@ class View(Source):
     """A source whose pictures are changed on their way, or some of whose frames are left out.
 
     Args:
-        source: what is looked at.
         change: of every picture; it must not write into what it is given.
-        every: of so many frames the first is kept.
     """
 
     def __init__(self, source: Source, change: Callable[[Image], Image], every: int = 1) -> None:
@@ -79,11 +77,7 @@ class View(Source):
 
 
 def viewed(source: Source, options: SourceOptions) -> Source:
-    """The source as the options ask: rotated, then cropped, then thinned.
-
-    Raises:
-        FoldcamError: a rotation that is none, a crop without area, or `every` below 1.
-    """
+    """The source as the options ask: rotated, then cropped, then thinned."""
     if options.rotate not in ROTATIONS:
         raise FoldcamError(f"A rotation of {options.rotate} degrees: use 0, 90, 180 or 270.")
     if options.every < 1:

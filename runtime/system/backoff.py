@@ -15,8 +15,6 @@ class Backoff:
 
     Args:
         first: seconds of the first wait at most.
-        most: the longest wait.
-        generator: draws the jitter.
     """
 
     def __init__(self, first: float, most: float, generator: random.Random | None = None) -> None:

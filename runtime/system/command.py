@@ -85,7 +85,6 @@ def run_app(app: typer.Typer, name: str) -> NoReturn:
 
     Args:
         app: the program, a `typer.Typer`.
-        name: as it is called, for the usage text.
     """
     sys.exit(flushed(status_of(lambda: prepared(app)(prog_name=name))))
 
@@ -105,11 +104,7 @@ def prepared(app: typer.Typer) -> Callable[..., Any]:
 
 
 def status_of(call: Callable[[], object]) -> int:
-    """Call a program and return its exit status; what is wrong is said on standard error.
-
-    Raises:
-        Exception: a bug.
-    """
+    """Call a program and return its exit status; what is wrong is said on standard error."""
     try:
         call()
     except SystemExit as exit_:
@@ -240,9 +235,6 @@ def _status(exit_: SystemExit) -> int:
 
 def flushed(status: int) -> int:
     """Flush now: at the interpreter's end a reader that went away would cost a traceback.
-
-    Args:
-        status: the status of the program so far.
 
     Returns:
         It, or 1 if what was written to standard output is lost.

@@ -41,7 +41,6 @@ class KeyProblem(FoldcamError, ValueError):  # noqa: N818  (its parts go into ot
 
     Attributes:
         key: in full, such as `source[1].every`; empty for the whole.
-        reason: what is wrong with it, as a clause.
     """
 
     def __init__(self, key: str, reason: str, message: str | None = None) -> None:
@@ -64,8 +63,6 @@ def read_document(
 
     Args:
         kind: a dataclass whose types carry their ranges as `msgspec.Meta`.
-        document: what parsing JSON gave.
-        where: what the document is, for messages.
         whole: sections that must have every key, also where their type in Python has a default.
 
     Raises:
@@ -93,9 +90,6 @@ def typed(kind: Any, value: object, key: str = "", names: dict[str, str] | None 
     A default that is taken stays the class's attribute: it is not in `vars` of the result.
 
     Args:
-        kind: the type.
-        value: dictionaries, lists and values of JSON or TOML.
-        key: of the value, for messages.
         names: what types are called where that is not what they are called in JSON.
 
     Raises:

@@ -25,7 +25,6 @@ def atomic_path(path: Path, another: Callable[[], Path] | None = None) -> Iterat
     encoder by it. Missing parent folders are made.
 
     Args:
-        path: the final name.
         another: gives another name in the same folder if the name is taken by then, and is asked
             again until one is free; None replaces the file that has the name.
 
@@ -91,7 +90,6 @@ def hidden_beside(path: Path, kind: str) -> Path:
     A name that would be too long is cut, and its hash keeps it apart from others.
 
     Args:
-        path: the file.
         kind: what is kept there, such as `resume`.
     """
     name, room = os.fsencode(path.name), _LONGEST_NAME - len(f"..{kind}")

@@ -13,7 +13,6 @@ class Key:
     """What is said of a field beside its type, which carries the range.
 
     Attributes:
-        help: one sentence for flags and files.
         flag: on the command line; None where there is none, or one of its own making.
         example: a value for the commented file where the default is none at all.
     """
@@ -34,8 +33,6 @@ def key(
 
     Args:
         default: its value where nothing is given; `dataclasses.MISSING` where it must be.
-        text, flag, example: see `Key`.
-        secret: it is in no repr.
     """
     metadata = {"key": Key(text, flag, example)}
     return cast(Value, field(default=cast(Any, default), repr=not secret, metadata=metadata))

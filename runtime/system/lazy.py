@@ -18,7 +18,6 @@ def lazy_names(
 
     Args:
         package: its `__name__`.
-        homes: each public name with the module that defines it.
     """
 
     def load(name: str) -> Any:

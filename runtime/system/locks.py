@@ -12,7 +12,6 @@ def lock_before(file: int, deadline: float) -> bool:
     """Lock a file once nobody else does; whether that was possible.
 
     Args:
-        file: a descriptor.
         deadline: of `time.monotonic()`, until which it is tried.
     """
     while True:

@@ -56,8 +56,6 @@ def configure(
     """Say where log lines go and how they look; a second call replaces the first.
 
     Args:
-        format: the format of each line.
-        level: below which nothing is written.
         stream: standard error unless given.
     """
     handler = logging.StreamHandler(sys.stderr if stream is None else stream)

@@ -56,19 +56,12 @@ class StreamStatus:
     """One source.
 
     Attributes:
-        name: without credentials.
-        live: whether its frames come at their own pace.
-        state: what it is doing.
         since: seconds that it has been doing so.
         reason: why it is not streaming, as a clause; empty if it is.
-        captured: frames that it delivered.
-        processed: frames that went through the network.
         drops: frames lost, by cause; causes that did not occur are left out.
         thinned: frames left out on purpose, by `--every`; they are captured, and not lost.
-        reconnects: times that it came back.
         unanswered: regions of its frames for which the network returned no answer, by cause.
         unknown: regions of its frames that are unknown; None where nothing can be.
-        fps: processed frames per second, of late.
         age_ms: age of the latest processed frame when its result was ready, milliseconds.
     """
 
@@ -103,17 +96,12 @@ class Snapshot:
     """A run at one moment.
 
     Attributes:
-        seconds: since it began.
-        frames: processed, of all sources.
         fps: the recent rate of all sources together, in frames per second.
         latency_ms: `p50`, `p90`, `p99`, `max` from a frame's capture to its result. Frames of
             files wait in queues before the network, so that theirs says little.
         network_ms: `p50` and `p99` of the network's time per image; a batch's is divided by its
             images.
         stages_ms: mean of every stage of `STAGES` in milliseconds per frame.
-        restarts: the restarts of the backend.
-        streams: one per source.
-        sinks: one per sink.
     """
 
     seconds: float
@@ -236,7 +224,6 @@ class Monitor:
         """A frame's results are ready.
 
         Args:
-            stream: the stream of the frame.
             age_ms: milliseconds since it was captured.
             stages_ms: milliseconds in some of `STAGES`.
             network_ms: the network's milliseconds for each image of the frame.
@@ -282,10 +269,6 @@ class Monitor:
         """A sink did not take one frame's results.
 
         Args:
-            sink: which.
-            cause: the cause of the loss.
-            reason: a clause.
-            count: the count of frames.
             late: the sink took them, and found out later that they did not arrive.
         """
         reason = redacted(reason)

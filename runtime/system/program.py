@@ -28,12 +28,7 @@ _FLUSH_SECONDS = 2.0
 
 
 def run_program(name: str, load: Callable[[], Callable[..., Any]]) -> NoReturn:
-    """Load a program and run it with the arguments of this process; never returns.
-
-    Args:
-        name: as it is called, for the usage text.
-        load: imports it.
-    """
+    """Load a program and run it with the arguments of this process; never returns."""
     stopping.install(_leave_at_once)
     repair_streams()
     _watch_signals()

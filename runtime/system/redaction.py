@@ -71,9 +71,6 @@ def redacted_value(value: Any) -> Any:
 
     For data, such as labels and names of files: a password's own letters stay where they are not
     part of an address, since a label may be the same word.
-
-    Args:
-        value: strings, numbers, lists, tuples and dictionaries of them.
     """
     if isinstance(value, str):
         return _without_addresses(_known.taken_out(value, words=False)) if ":/" in value else value

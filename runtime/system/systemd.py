@@ -30,7 +30,6 @@ class Notifier:
     results is.
 
     Args:
-        monitor: the monitor of the run.
         environment: with `NOTIFY_SOCKET` and `WATCHDOG_USEC`; the process's unless given.
     """
 

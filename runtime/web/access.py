@@ -22,10 +22,6 @@ class Access:
 
     Args:
         token: None lets everybody in, which only loopback may.
-        loopback: whether only this machine reaches the server.
-
-    Raises:
-        FoldcamError: the token is missing, too short, or cannot be sent in a header.
     """
 
     def __init__(self, token: str | None, loopback: bool) -> None:

@@ -78,7 +78,6 @@ class HostNames:
 
     Args:
         host: that the user asked to serve on.
-        names: others that the user gave; a port in them does not count.
     """
 
     def __init__(self, host: str, names: Iterable[str] = ()) -> None:

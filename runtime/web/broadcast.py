@@ -70,13 +70,7 @@ class Client:
 
 
 class Broadcast:
-    """Encodes what is watched, at most `fps` times a second, and wakes the clients.
-
-    Args:
-        latest: where the run puts its frames.
-        executor: of one thread, for the encoding.
-        fps: pictures per second and stream, at most.
-    """
+    """Encodes what is watched, at most `fps` times a second, and wakes the clients."""
 
     def __init__(self, latest: Latest, executor: Executor, fps: float) -> None:
         self.clients: set[Client] = set()

@@ -32,9 +32,6 @@ def bounded_protocol(most: int) -> type[H11Protocol]:
 
     One that is too many takes the place of one that waits, so that whoever opens connections
     and asks for nothing keeps nobody else out.
-
-    Args:
-        most: connections, WebSockets among them.
     """
 
     class BoundedProtocol(H11Protocol):

@@ -18,12 +18,7 @@ _FEWEST = 4
 
 @dataclass(frozen=True)
 class Budget:
-    """What the page may have at the same time.
-
-    Attributes:
-        viewers: WebSockets.
-        connections: of any kind, so that pages and figures are answered beside the viewers.
-    """
+    """What the page may have at the same time."""
 
     viewers: int
     connections: int
@@ -33,12 +28,6 @@ def budget(viewers: int) -> Budget:
     """Room for so many viewers, or for fewer where this process may not open enough files.
 
     The limit is raised as far as the system lets it.
-
-    Args:
-        viewers: that the user allows.
-
-    Raises:
-        FoldcamError: there is no room even for a few.
     """
     wanted = 2 * viewers + _SPARE
     limit = _raised(_open_files() + _OF_THE_RUN + wanted)

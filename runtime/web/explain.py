@@ -41,12 +41,7 @@ _BOOLEANS = {"true": True, "false": False}
 
 
 def explain_routes(explainer: Explainer, executor: Executor) -> list[BaseRoute]:
-    """The route, and the document that describes it.
-
-    Args:
-        explainer: answers.
-        executor: of one thread, in which it does so.
-    """
+    """The route, and the document that describes it."""
     document = strict_json(openapi_document(explainer.contract)) + "\n"
 
     async def openapi(_: Request) -> Response:
@@ -214,11 +209,7 @@ async def _send(explained: Explained, send: Send) -> None:
 
 
 def _question(given: QueryParams, request: Request) -> Question:
-    """What is asked, by the address and the header `Accept`.
-
-    Raises:
-        _RefusedError: a parameter is none, is given twice, or has a value that it does not know.
-    """
+    """What is asked, by the address and the header `Accept`."""
     known = {"as": KINDS, "map": MAP_NAMES, "embedding": tuple(_BOOLEANS)}
     asked: dict[str, str] = {}
     for name, value in given.multi_items():

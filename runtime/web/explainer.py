@@ -46,8 +46,6 @@ class Question:
 
     Attributes:
         kind: numbers as JSON, or the picture with its heat as PNG.
-        map: which of the model's maps.
-        embedding: whether the numbers have the embedding among them.
     """
 
     kind: Kind = "json"
@@ -60,8 +58,6 @@ class Explained:
     """An answer.
 
     Attributes:
-        body: the document, or the picture.
-        media_type: of the body.
         milliseconds: spent on each part of it: `wait` for the worker, then to `read` the picture
             and preprocess it, `network` with the turn that was waited for, and to `write` the
             answer.
@@ -77,7 +73,6 @@ class Explainer:
 
     Args:
         model: shared with the run; see `FoldedModel.share`.
-        style: in which pictures are drawn.
     """
 
     def __init__(self, model: FoldedModel, style: Style) -> None:
@@ -99,7 +94,6 @@ class Explainer:
 
         Args:
             data: the bytes of a file that `read_image` reads.
-            question: what is asked.
             since: `time.perf_counter()` when it began to wait.
 
         Raises:

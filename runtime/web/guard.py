@@ -50,8 +50,6 @@ class Guard:
     """Lets a request through to the application, or answers it.
 
     Args:
-        app: the routes.
-        access: who may look.
         hosts: which `Host` headers are answered.
     """
 

@@ -26,9 +26,6 @@ class Health:
     A run is healthy while frames of at least one stream get through the network: of a live
     one within `LIVE_PATIENCE` seconds, of a recorded one within `RECORDED_PATIENCE`, since
     it is let wait for slow sinks.
-
-    Args:
-        monitor: of the run.
     """
 
     def __init__(self, monitor: Monitor) -> None:
@@ -37,11 +34,7 @@ class Health:
         self._moved: dict[int, tuple[int, float]] = {}
 
     def look(self, snapshot: Snapshot | None = None) -> Verdict:
-        """Judge the run as it is now; called about once a second.
-
-        Args:
-            snapshot: the monitor's, where the caller has just taken one.
-        """
+        """Judge the run as it is now; called about once a second."""
         snapshot = snapshot or self._monitor.snapshot()
         now = time.monotonic()
         if not snapshot.streams:

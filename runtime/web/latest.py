@@ -15,9 +15,7 @@ class Newest:
     """The newest frame of one stream.
 
     Attributes:
-        item: frame and results.
         arrived: `time.monotonic()` when the page was given it.
-        count: frames that the page was given of this stream, with this one.
     """
 
     item: FrameResults

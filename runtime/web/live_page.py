@@ -50,10 +50,6 @@ class LivePage(Sink):
     `write` stores a reference and returns: whatever the clients do, the run does not wait.
 
     Args:
-        options: where, for whom.
-        monitor: of the run; only read.
-        contract: of the model.
-        style: that the page begins with; viewers choose their own.
         gallery: of the model; without one the nearest rows have no pictures.
         bank: the file of the bank, of a model whose bank is an input: with it and a token, unknown
             regions are offered for a name, and learned.

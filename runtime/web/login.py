@@ -32,7 +32,6 @@ def login_page(path: str, wrong: bool) -> str:
     Args:
         path: that was asked for: the form's address is relative to it, so that a proxy may
             show the page below any prefix.
-        wrong: whether a wrong token was just given.
     """
     up = "../" * max(0, path.count("/") - 1)
     alert = '<p role="alert">That is not the token.</p>' if wrong else ""

@@ -23,13 +23,7 @@ _LATENCY_BUCKETS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.
 
 
 class Metrics:
-    """Everything that Prometheus can ask for; a registry of its own, not the process-wide one.
-
-    Args:
-        monitor: of the run.
-        clients: how many browsers watch.
-        healthy: whether the run does its work.
-    """
+    """Everything that Prometheus can ask for; a registry of its own, not the process-wide one."""
 
     def __init__(
         self, monitor: Monitor, clients: Callable[[], int], healthy: Callable[[], bool]

@@ -20,12 +20,7 @@ _QUALITY = 82
 
 
 def naming_routes(offers: Offers, executor: Executor) -> list[BaseRoute]:
-    """Pictures to choose from, and what learns them.
-
-    Args:
-        offers: what may be named.
-        executor: for what takes more than a moment.
-    """
+    """Pictures to choose from, and what learns them."""
 
     async def unknown(request: Request) -> Response:
         number = number_of(request.query_params.get("number", ""), 15)

@@ -53,10 +53,6 @@ class Offers:
 
     In a run without a rule for unknown images these are the least similar regions of the last ten
     minutes. Memory is bounded by `MOST` pictures.
-
-    Args:
-        bank: the file, of a model whose bank is an input.
-        contract: of that model.
     """
 
     def __init__(self, bank: Path, contract: Contract) -> None:
@@ -91,15 +87,7 @@ class Offers:
             return next((each.image for each in self._offers if each.number == number), None)
 
     def learn(self, label: str, numbers: Sequence[int]) -> Added:
-        """Add regions to the bank under a name, and offer them no more.
-
-        Args:
-            label: known or new.
-            numbers: of the offers.
-
-        Raises:
-            FoldcamError: none of them is offered any more, or as `enroll`.
-        """
+        """Add regions to the bank under a name, and offer them no more."""
         with self._lock:
             chosen = [each for each in self._offers if each.number in numbers]
         if not chosen:

@@ -14,11 +14,7 @@ _ROWS = {"type": "array", "items": {"type": "array", "items": {"type": "number"}
 
 
 def openapi_document(contract: Contract) -> dict[str, Any]:
-    """The document, as JSON values.
-
-    Args:
-        contract: of the model, which says what maps there are.
-    """
+    """The document, as JSON values."""
     maps = tuple(each for each in MAP_NAMES if each in ("heatmap", *contract.optional_outputs))
     sentence = {"text/plain": {"schema": {"type": "string"}}}
     retry = {"Retry-After": {"schema": {"type": "integer", "minimum": 1}}}

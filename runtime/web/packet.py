@@ -35,9 +35,6 @@ def encode_packet(item: FrameResults) -> bytes:
     """Encode a frame and its results.
 
     The picture is made smaller, so that its longer side has at most `LONGEST_SIDE` pixels.
-
-    Raises:
-        FoldcamError: the picture cannot be encoded.
     """
     results = item.results[:_MAX_RESULTS]
     picture = encode_jpeg(fitted(item.frame.image, LONGEST_SIDE, LONGEST_SIDE), QUALITY)

@@ -53,13 +53,8 @@ class Shown:
     """Everything that the routes read; none of them changes the run.
 
     Attributes:
-        monitor, latest, history, health, metrics: of the run.
         gallery: the pictures of the bank's rows, if the model has them.
-        contract: of the model.
-        style: that the page begins with.
         offers: what may be named from the page; None where nothing can be learned.
-        clients: streams at most.
-        needs_token: whether there is a login that can be ended.
     """
 
     monitor: Monitor
@@ -87,9 +82,6 @@ def make_app(
 
     Args:
         shown: what there is to see.
-        broadcast: what the stream sends.
-        executor: for what takes more than a moment.
-        explainer: answers for pictures that are sent, and the thread in which it does so.
     """
     files = _static_files()
     build = hashlib.sha256(b"".join(data for _, data in sorted(files.items()))).hexdigest()[:16]

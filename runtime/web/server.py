@@ -48,11 +48,7 @@ class ServerThread:
         """Why it no longer serves, as a clause; empty while it does."""
 
     def start(self, listener: socket.socket) -> None:
-        """Serve on a listening socket, which is closed at the end.
-
-        Raises:
-            FoldcamError: the server did not come up.
-        """
+        """Serve on a listening socket, which is closed at the end."""
         self._thread = threading.Thread(
             target=self._run, args=(listener,), name="live-page", daemon=True
         )

@@ -27,10 +27,8 @@ async def serve_stream(
     binary messages, and as text the greeting and whatever `Broadcast.tell` is given.
 
     Args:
-        socket: not accepted yet.
         broadcast: what to send.
         most: clients; one more is refused with status 503.
-        greeting: the first text.
     """
     if len(broadcast.clients) >= most:
         await socket.send_denial_response(

@@ -16,12 +16,7 @@ __all__ = ["CudaBindings", "CudaDevice", "CudaError", "find_cuda"]
 
 
 def find_cuda() -> CudaBindings:
-    """The first CUDA library that is installed and reaches a GPU.
-
-    Raises:
-        FoldcamError: none is installed, or none reaches a GPU; every one that was
-            tried is named with its reason.
-    """
+    """The first CUDA library that is installed and reaches a GPU."""
     reasons: list[str] = []
     for load in (load_cuda_python, load_pycuda):
         try:

@@ -43,7 +43,6 @@ class CudaDevice:
     Attributes:
         name: such as `Orin`.
         compute_capability: `(major, minor)`.
-        free_bytes, total_bytes: its memory; on a Jetson it is shared with the processor.
     """
 
     name: str

@@ -20,11 +20,7 @@ from foldcam.runtime.backends.cuda.bindings import (
 
 
 def load_cuda_python() -> CudaBindings:
-    """cuda-python, from its place in 12.9 and later or the one before.
-
-    Raises:
-        ImportError: not installed.
-    """
+    """cuda-python, from its place in 12.9 and later or the one before."""
     try:
         return _CudaPython(import_module("cuda.bindings.runtime"))
     except ModuleNotFoundError:

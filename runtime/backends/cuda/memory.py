@@ -22,10 +22,7 @@ class Buffer:
     """A tensor in both memories, for up to as many rows as `host` has.
 
     Attributes:
-        name: of the tensor, for the messages.
         host: a view of pinned memory, batch first; gone once the memory is closed.
-        handle: the device memory, opaque.
-        address: of the device memory, as TensorRT takes it.
     """
 
     name: str
@@ -77,11 +74,6 @@ class CudaMemory:
 
     def buffer(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Buffer:
         """Allocate a tensor in both memories; its host side starts as zeros.
-
-        Args:
-            name: of the tensor.
-            shape: batch first, at its largest.
-            dtype: of its elements.
 
         Raises:
             FoldcamError: not enough memory.

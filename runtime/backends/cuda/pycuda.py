@@ -22,11 +22,7 @@ from foldcam.runtime.system.text import printable, shorten
 
 
 def load_pycuda() -> CudaBindings:
-    """pycuda, on the device's primary context, which TensorRT uses too.
-
-    Raises:
-        ImportError: not installed.
-    """
+    """pycuda, on the device's primary context, which TensorRT uses too."""
     return _PyCuda(import_module("pycuda.driver"))
 
 

@@ -19,8 +19,6 @@ class ServedModel:
     Attributes:
         scheme: `http` or `https`.
         host, port: of the server; Triton's HTTP port is 8000.
-        prefix: before the protocol's own paths, where a proxy shows the server below one.
-        name: of the model.
         authorization: the header's value; None without a user in the address.
     """
 
@@ -42,9 +40,6 @@ def parse_server(address: str, default_name: str) -> ServedModel:
     Args:
         address: `http://host:8000/birds`, `https://user:password@host/prefix/birds`.
         default_name: of the model where the address names none.
-
-    Raises:
-        FoldcamError: it is none; the message has no password.
     """
     keep_secret(address)
     try:

@@ -39,13 +39,8 @@ class KServeBackend:
     """A folded model that runs on a server.
 
     Args:
-        path: the folded `.onnx` that is served, whose contract counts.
         address: of the served model, see `parse_server`; a model without a name there has the
             file's.
-
-    Raises:
-        FoldcamError: the address is none, the server is away or has no such model, the model is
-            another one, or its bank is an input.
     """
 
     accepted_wrong: str | None = None

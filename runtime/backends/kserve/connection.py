@@ -34,10 +34,6 @@ class Connection:
 
     A pass changes nothing on the server, so that one that broke off may be asked for again: so is
     one that the server was too busy for, but not one that took too long.
-
-    Args:
-        server: where.
-        sleep: waits between attempts.
     """
 
     def __init__(self, server: ServedModel, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -57,7 +53,6 @@ class Connection:
         """One answer, whatever its status.
 
         Args:
-            method, path, body, headers: the request.
             most: bytes that the answer may have.
 
         Raises:

@@ -29,7 +29,6 @@ def request(arrays: Mapping[str, Array], outputs: Iterable[str]) -> tuple[bytes,
 
     Args:
         arrays: the inputs by name, of the dtypes of `DATATYPES`.
-        outputs: that are asked for.
     """
     inputs, data = [], []
     for name, array in arrays.items():
@@ -54,11 +53,6 @@ def response(
 ) -> dict[str, Array]:
     """The outputs of an inference.
 
-    Args:
-        body, headers: as they came, headers in lower case.
-        expected: the tensors that the contract promises.
-        rows: the batch that was sent.
-
     Raises:
         MessageError: it is no such answer, or a tensor is missing or another one.
     """
@@ -82,11 +76,7 @@ def response(
 
 
 def json_of(body: bytes) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        MessageError: it is none.
-    """
+    """A JSON object."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):

@@ -73,9 +73,6 @@ class CheckedPlan:
     """A plan whose very bytes preflight has compared with its manifest.
 
     Attributes:
-        path: where it came from, for the messages.
-        data: the plan.
-        contract: what the folded model behind it promises.
         outputs: the outputs that it has of those that are promised; None is all.
     """
 
@@ -93,11 +90,8 @@ class TensorRTBackend:
     from several threads take turns.
 
     Args:
-        plan: what preflight let through.
         library: the TensorRT to use.
-        logger: the process's only logger for it.
         memory: of this engine alone; closed with the backend, also where this fails.
-        cuda_graph: whether a batch size that repeats is captured.
 
     Raises:
         FoldcamError: TensorRT refuses the plan, its tensors are not those promised, or

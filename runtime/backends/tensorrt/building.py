@@ -50,11 +50,6 @@ def build_tried_engine(
     Where the model has no probe pictures, or the engine cannot run on this machine, it is written
     all the same, and a note says so.
 
-    Args:
-        model, out, options, flavour, facts, line: as there.
-        accept_wrong: whether an engine that answers wrongly is written.
-        run: opens the plan.
-
     Raises:
         FoldcamError: as `build_engine`, or the engine answers wrongly
             (`runtime.canary.check.WrongAnswersError`).

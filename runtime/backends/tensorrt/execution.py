@@ -31,18 +31,6 @@ class Execution:
     the shapes are known, which must not be part of a graph. The second is captured, with
     its copies, and later ones are a single launch. A graph holds its context's state, so
     it goes before the context takes another batch size.
-
-    Args:
-        engine: deserialised.
-        tensors: of the engine.
-        memory: the stream.
-        buffers: of every tensor, for the largest batch.
-        messages: what TensorRT says.
-        graphs: whether they are wanted; told where they fail.
-        lengths: rows of each array of a bank that is an input.
-
-    Raises:
-        FoldcamError: no memory for the context, or an address is refused.
     """
 
     def __init__(
@@ -81,15 +69,7 @@ class Execution:
         return self._graph is not None
 
     def resize(self, batch: int, profile: int) -> None:
-        """Take another number of images a run from now on.
-
-        Args:
-            batch: within the profile's sizes.
-            profile: index of the optimization profile.
-
-        Raises:
-            FoldcamError: TensorRT refuses, or an output has another shape than promised.
-        """
+        """Take another number of images a run from now on."""
         if batch == self.batch:
             return
         self._drop_graph()
@@ -118,11 +98,7 @@ class Execution:
         self.batch = batch
 
     def run(self) -> None:
-        """One forward pass from buffer to buffer; returns when the outputs are there.
-
-        Raises:
-            FoldcamError: TensorRT or CUDA failed.
-        """
+        """One forward pass from buffer to buffer; returns when the outputs are there."""
         self._messages.clear()
         if self._warm and self._graph is None and self._graphs.wanted:
             self._graph = self._captured_work(self._enqueue)
@@ -134,11 +110,7 @@ class Execution:
         self._warm = True
 
     def run_resident(self) -> None:
-        """The network alone, on the images of the last `run`; the outputs stay on the GPU.
-
-        Raises:
-            FoldcamError: TensorRT or CUDA failed.
-        """
+        """The network alone, on the images of the last `run`; the outputs stay on the GPU."""
         self._messages.clear()
         if self._warm and self._bare_graph is None and self._graphs.wanted:
             self._bare_graph = self._captured_work(self._compute)

@@ -67,9 +67,6 @@ class Messages:
 
     TensorRT tells an error to the recorder where one is set and to the logger
     otherwise, so both are asked.
-
-    Args:
-        logged: the logger's messages.
     """
 
     def __init__(self, logged: Logged) -> None:

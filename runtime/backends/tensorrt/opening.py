@@ -20,11 +20,8 @@ def open_engine(
     """Load an engine that the user named.
 
     Args:
-        path: the engine; its manifest lies beside it.
         model: the folded `.onnx` that it should be of; None takes the one that it was
             built from, if that lies beside it.
-        cuda_graph: whether a batch size that repeats is captured.
-        accept_wrong: as `runtime.backends.open_backend`.
 
     Raises:
         FoldcamError: it answers wrongly (`runtime.canary.check.WrongAnswersError`), it does not
@@ -49,10 +46,7 @@ def engine_for(
     """The engine of a folded model, where `runtime build` puts it.
 
     Args:
-        model: the folded `.onnx`.
         build: whether one may be built where none fits, which takes minutes.
-        line: where the progress of a build is shown.
-        accept_wrong: as `runtime.backends.open_backend`.
 
     Raises:
         FoldcamError: there is no GPU, none fits and none may be built (the message says what

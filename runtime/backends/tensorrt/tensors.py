@@ -44,12 +44,8 @@ class EngineTensors:
     """The tensors of an engine.
 
     Attributes:
-        image: shape of one image, without the batch.
-        outputs: name -> shape of one image's output, without the batch.
         bank: name -> shape of one row of each array of a bank that is an input.
         query: shape of one image's query; None where the model takes none.
-        dtypes: name -> dtype, of all of them.
-        profiles: at least one.
     """
 
     image: tuple[int, ...]
@@ -80,13 +76,7 @@ def read_tensors(
     """Ask the engine for its tensors, by name, and compare them with the contract.
 
     Args:
-        engine: deserialised.
-        contract: what the model behind it promises.
-        where: the engine, for the messages.
         only: names of the promised outputs that it has; None is all.
-
-    Raises:
-        FoldcamError: a tensor is missing, differs, or has a size that only the run tells.
     """
     inputs: list[TensorInfo] = []
     outputs: list[TensorInfo] = []

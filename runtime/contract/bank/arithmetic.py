@@ -60,13 +60,7 @@ def bank_sha256(
     labels: Sequence[LabelRun],
     *further: str | bytes,
 ) -> str:
-    """The hash by which a bank is known.
-
-    Args:
-        arrays: embeddings, grad-weights (or directions) and their index.
-        labels: runs of its rows.
-        further: what else the bank is made of.
-    """
+    """The hash by which a bank is known."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype} {array.shape};".encode())

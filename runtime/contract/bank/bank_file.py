@@ -79,11 +79,7 @@ def read_bank(path: Path) -> LiveBank:
 
 
 def write_bank(bank: LiveBank, path: Path) -> None:
-    """Write a bank; the old file or the new one is there, whatever happens.
-
-    Raises:
-        FoldcamError: the file cannot be written.
-    """
+    """Write a bank; the old file or the new one is there, whatever happens."""
     arrays: dict[str, Array] = {
         _EMBEDDINGS: bank.embeddings, _DIRECTIONS: bank.directions, _INDEX: bank.label_index,
         _HASHES: bank.image_hashes,

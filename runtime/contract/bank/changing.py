@@ -28,9 +28,7 @@ class Added:
     """What `add_rows` did.
 
     Attributes:
-        rows: rows that were added.
         known: name, and the label in the bank, of pictures that were in it already.
-        bank: as it is now.
     """
 
     rows: int
@@ -40,14 +38,7 @@ class Added:
 
 @dataclass(frozen=True)
 class Removed:
-    """What `remove_rows` did.
-
-    Attributes:
-        labels: how many rows of each label are gone.
-        names: what their pictures were called, where that was known.
-        labels_gone: labels that the bank no longer has.
-        bank: as it is now.
-    """
+    """What `remove_rows` did."""
 
     labels: dict[str, int]
     names: list[str]
@@ -59,11 +50,7 @@ def change_bank(path: Path, change: Callable[[LiveBank], LiveBank]) -> LiveBank:
     """Read, change and write a bank, while no other process does.
 
     Args:
-        path: of the bank.
         change: the bank as it is -> the bank as it is to be; the same object changes nothing.
-
-    Raises:
-        FoldcamError: it cannot be read or written, or `change` refuses; nothing has changed then.
     """
     with _alone(path):
         before = read_bank(path)
@@ -84,11 +71,7 @@ def add_rows(
     """Add rows of one label, except for pictures that are in the bank.
 
     Args:
-        path: of the bank.
-        contract: of the model that it belongs to.
-        label: known or new.
         embeddings: `float32 [n, D]`, of any norm above zero.
-        names: of the pictures.
         image_hashes: `uint8 [n, 32]`, by which a picture is known again.
 
     Raises:
@@ -129,8 +112,6 @@ def remove_rows(
     """Remove rows for good; what was removed cannot be brought back by `undo`.
 
     Args:
-        path: of the bank.
-        contract: of the model that it belongs to.
         chosen: which rows of a bank, `bool [N]`.
 
     Raises:
@@ -168,10 +149,6 @@ def remove_rows(
 
 def undo(path: Path, contract: Contract) -> Removed:
     """Remove the rows that were added last.
-
-    Args:
-        path: of the bank.
-        contract: of the model that it belongs to.
 
     Raises:
         FoldcamError: as `remove_rows`; or nothing was added since the last `undo`.

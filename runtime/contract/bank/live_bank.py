@@ -36,7 +36,6 @@ class LiveBank:
 
     Attributes:
         embeddings: `float32 [N, D]`, each row of L2 norm 1.
-        labels: runs of rows with one label, at least two.
         names: what each row's picture is called; empty where that is not known.
         image_hashes: `uint8 [N, 32]`, SHA-256 of each row's picture, zeros where not known.
         mean_summands: `float32 [K', h, w]` of the training images; None where not known. It is
@@ -140,9 +139,7 @@ class LiveBank:
         """The bank with more rows of one label, which need not be known yet.
 
         Args:
-            label: of all of them.
             embeddings: `float32 [n, D]` of any norm above zero.
-            names: of their pictures.
             image_hashes: `uint8 [n, 32]`.
 
         Raises:
@@ -187,10 +184,6 @@ class LiveBank:
 
     def check(self, contract: Contract, name: str) -> None:
         """Whether the bank belongs to a model.
-
-        Args:
-            contract: of the model, whose bank is an input.
-            name: what the bank is called in the message.
 
         Raises:
             FoldcamError: it is of another network, or has too many rows or too few.

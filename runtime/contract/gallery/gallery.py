@@ -141,10 +141,6 @@ class Gallery:
 def gallery_beside(model: Path, contract: Contract) -> tuple[Path, str | None] | None:
     """The gallery beside a model, and why it is not the model's; None where there is none.
 
-    Args:
-        model: the folded model or its engine.
-        contract: of the model.
-
     Returns:
         Its path, and one sentence about what is wrong, or None where it is the model's.
     """
@@ -159,12 +155,7 @@ def gallery_beside(model: Path, contract: Contract) -> tuple[Path, str | None] |
 
 
 def stale_gallery(model: Path, contract: Contract) -> list[str]:
-    """A sentence about a gallery beside a model that is of other rows; else nothing.
-
-    Args:
-        model: the folded model.
-        contract: of the model.
-    """
+    """A sentence about a gallery beside a model that is of other rows; else nothing."""
     beside = gallery_beside(model, contract)
     if beside is None or beside[1] is None:
         return []

@@ -45,7 +45,6 @@ class Layout:
     """Where everything lies in the file, checked.
 
     Attributes:
-        bank_sha256: of the bank whose rows these are.
         map_size: `(h, w)`.
         thumbnails, maps, names: where each array begins, in bytes of the file.
         thumbnail_ends, name_ends: `int64 [N]`, ascending, in bytes of their array.
@@ -62,10 +61,6 @@ class Layout:
 
 def read_layout(file: TensorFile, path: Path) -> Layout:
     """Check the header and the ends of a gallery's pieces.
-
-    Args:
-        file: the opened gallery.
-        path: names it in messages.
 
     Raises:
         FoldcamError: it is damaged, or of another foldcam.

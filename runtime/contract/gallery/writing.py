@@ -34,12 +34,7 @@ _HEADER_BYTES = 4096
 
 
 class GalleryWriter:
-    """Writes the rows of a bank in order; `finish` completes the file.
-
-    Args:
-        file: open for writing, empty.
-        contract: of the model whose rows these are.
-    """
+    """Writes the rows of a bank in order; `finish` completes the file."""
 
     def __init__(self, file: BinaryIO, contract: Contract) -> None:
         self._file, self._contract = file, contract
@@ -61,7 +56,6 @@ class GalleryWriter:
         Args:
             picture: `uint8 [H, W, 3]` RGB that the network was shown; None where it is not known.
             signed: `float32 [h', w']`, what speaks for the answer and against it.
-            name: what the picture is called.
         """
         cells = np.zeros(self._map_size, np.float16)
         if picture is not None:

@@ -32,12 +32,7 @@ _SKETCH_SEED = (1 << 20) + 1
 
 
 def answer_of(seed: int, outputs: Mapping[str, Array]) -> ProbeAnswer:
-    """What a model answered, as a contract holds it.
-
-    Args:
-        seed: of the picture.
-        outputs: of one picture, all finite.
-    """
+    """What a model answered, as a contract holds it."""
     embedding = outputs[EMBEDDING][0].astype(np.float64)
     return ProbeAnswer(
         seed=seed,

@@ -63,8 +63,6 @@ def ask(backend: Runs, seeds: Sequence[int], noise: int = 0) -> list[dict[str, A
     """Every output for each picture.
 
     Args:
-        backend: of a folded model.
-        seeds: of the pictures.
         noise: grey levels by which the pixels of every second row are made brighter.
 
     Raises:

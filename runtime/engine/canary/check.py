@@ -41,15 +41,11 @@ def checked(
 
     Args:
         backend: just opened; a model whose bank is an input has none yet.
-        path: the model's or engine's file, for the message.
         sha256: of that file; None reads it.
         accept_wrong: whether wrong answers are warned of and not refused; they are found in
             `accepted_wrong_of` then, and nothing is remembered.
         served: whether a server runs the file; it may do so by another engine the next time, so
             that nothing is remembered.
-
-    Returns:
-        The backend.
 
     Raises:
         WrongAnswersError: its answers are wrong; it is closed then.

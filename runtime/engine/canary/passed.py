@@ -31,12 +31,7 @@ _PROCESSORS = Path("/proc/cpuinfo")
 
 
 def passed_path(sha256: str, backend: Runs) -> Path:
-    """Where it is remembered.
-
-    Args:
-        sha256: of the model's or engine's file.
-        backend: that runs it.
-    """
+    """Where it is remembered."""
     canary = backend.contract.canary
     about = {
         "file": sha256,
@@ -68,9 +63,6 @@ def hash_of(path: Path) -> str:
     """Of a model's file and of those that its weights are in; read again where one has changed.
 
     Reading 100 MB takes a tenth of a second or more, at every start: that of large files is kept.
-
-    Raises:
-        FoldcamError: the file is no ONNX model.
     """
     parts = [path, *(path.parent / each.location for each in read_header(path).external)]
     states = [(str(part.resolve()), part.stat()) for part in parts]

@@ -96,14 +96,7 @@ def input_size(contract: Contract) -> tuple[int, int]:
 
 
 def probe_bank(contract: Contract) -> LiveBank:
-    """A bank of its own for a model that takes one as an input: the user's may change.
-
-    Args:
-        contract: of the model.
-
-    Returns:
-        Rows of three labels that point anywhere.
-    """
+    """A bank of its own for a model that takes one as an input: the user's may change."""
     least, _, most = bank_lengths(contract)[BANK_EMBEDDING]
     rows = min(max(_BANK_ROWS, least), most)
     size = contract.bank.embedding_size

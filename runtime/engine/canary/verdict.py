@@ -32,13 +32,10 @@ class ProbeLimits:
     """What a right library may differ by.
 
     Attributes:
-        cosine: the least between embeddings.
         apart: the least cosine of what sets the pictures' embeddings apart, by which an embedding
             that is always the same is known.
         spread: the mean square of that from which on it is compared, of embeddings of length 1.
         map: the least agreement of a map, see `agreement`.
-        similarity: the greatest difference, in units of the cosine.
-        estimate: the greatest difference, as a share.
     """
 
     cosine: float
@@ -68,11 +65,7 @@ class ProbeVerdict:
     """What came of the probe pictures.
 
     Attributes:
-        pictures: how many.
-        precision: whose limits were taken.
-        cosine: of the embeddings, the least; NaN where one is not finite.
         map_agreement: of the maps, the least; None where none could be compared.
-        failures: what is outside the limits, as clauses.
     """
 
     pictures: int
@@ -96,7 +89,6 @@ def judge(canary: Canary, found: Sequence[Mapping[str, Array]], *, scores: bool)
     """Compare a library's outputs with the float model's answers.
 
     Args:
-        canary: of the contract.
         found: every output by name for each picture, in their order.
         scores: whether similarities are a classifier's scores, which have no unit.
     """
@@ -215,7 +207,6 @@ def map_agreements(
     """The agreement of each map that has something to say, by name.
 
     Args:
-        answer: the float model's.
         outputs: for the same picture, by the same bank row.
     """
     maps = {name: unpacked(text) for name, text in answer.maps.items() if name in outputs}

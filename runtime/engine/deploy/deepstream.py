@@ -41,7 +41,6 @@ class DeepStreamOptions:
 
     Attributes:
         name: of its folder; None takes the file's.
-        max_batch: objects in one pass at most.
     """
 
     name: str | None = None
@@ -50,11 +49,6 @@ class DeepStreamOptions:
 
 def write_deepstream(model: Path, folder: Path, options: DeepStreamOptions) -> tuple[Path, str]:
     """Write a folder with all that a pipeline needs.
-
-    Args:
-        model: the folded `.onnx`.
-        folder: the folder gets a folder of the model's name.
-        options: how it is run.
 
     Returns:
         The model's own folder, and what differs from `runtime run`, in one sentence.
@@ -90,16 +84,7 @@ def write_deepstream(model: Path, folder: Path, options: DeepStreamOptions) -> t
 
 
 def config_text(contract: Contract, where: str, options: DeepStreamOptions) -> str:
-    """The configuration of `nvinfer`.
-
-    Args:
-        contract: of the model.
-        where: the file, for the message.
-        options: how it is run.
-
-    Raises:
-        FoldcamError: nvinfer cannot make the model's input.
-    """
+    """The configuration of `nvinfer`."""
     recipe = contract.preprocessing
     bytes_in = contract.input_type == "uint8"
     factor, offsets = (1.0, (0.0,) * 3) if bytes_in else _normalisation(recipe, where)

@@ -27,9 +27,6 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty folder beside `folder`; it takes that name when the block succeeds.
 
     One that an earlier deployment wrote is replaced; anything else is left alone.
-
-    Raises:
-        FoldcamError: something else is there, or it cannot be written.
     """
     with user_errors_for(folder):
         if os.path.lexists(folder) and not _is_ours(folder):
@@ -74,11 +71,7 @@ def copy_model(model: Path, target: Path) -> None:
 
 
 def checked_name(name: str) -> str:
-    """A model's name as both servers and file systems take it.
-
-    Raises:
-        FoldcamError: it has other characters.
-    """
+    """A model's name as both servers and file systems take it."""
     if not _NAME.fullmatch(name):
         raise FoldcamError(
             f"{name!r} is no name for a served model: give --name with letters, digits, and "

@@ -18,14 +18,7 @@ _GRAPH, _INPUT = 7, 11
 
 
 def take_floats(path: Path) -> None:
-    """Declare the input `image` of an ONNX file as float32 in place of uint8.
-
-    Args:
-        path: the file, which is changed.
-
-    Raises:
-        FoldcamError: it has no such input.
-    """
+    """Declare the input `image` of an ONNX file as float32 in place of uint8."""
     with path.open("r+b") as stream, mmap.mmap(stream.fileno(), 0) as buffer:
         places = list(_places(buffer))
         if len(places) != 1:

@@ -41,7 +41,6 @@ class TritonOptions:
         platform: `onnx` runs the file itself; `tensorrt` an engine that is built from it on the
             server's machine.
         name: of the model; None takes the file's.
-        max_batch: images in one pass at most.
         delay_us: microseconds that a picture waits for others to share a pass with.
     """
 
@@ -55,12 +54,7 @@ def write_repository(model: Path, repository: Path, options: TritonOptions) -> P
     """Write the model into a repository, beside others that are there.
 
     Args:
-        model: the folded `.onnx`.
         repository: the folder that `tritonserver --model-repository` is given.
-        options: how it is run.
-
-    Returns:
-        The model's own folder.
 
     Raises:
         FoldcamError: it is no folded model, its bank is an input, its name cannot be served, or
@@ -87,10 +81,7 @@ def config_text(contract: Contract, name: str, digest: str, options: TritonOptio
     """`config.pbtxt` of a model.
 
     Args:
-        contract: of the model.
-        name: under which it is served.
         digest: SHA-256 of the `.onnx`.
-        options: how it is run.
     """
     image, outputs = expected_tensors(contract)
     inputs = [image, *further_inputs(contract)]

@@ -36,7 +36,6 @@ class Clocks:
     Attributes:
         mhz: what the GPU runs at; None where nothing can be read.
         target_mhz: what it is set to; None where that is not known.
-        reasons: what lowers the clock now, in words.
         counters: events so far since the machine was started, by name.
         power_limit_watts: as the driver enforces it; None where it does not say.
     """
@@ -82,7 +81,6 @@ def clock_problem(samples: Sequence[Clocks], wanted_mhz: float | None = None) ->
     """Why timings under these clocks are no measurement; empty where they are.
 
     Args:
-        samples: of one measurement, in their order.
         wanted_mhz: the clock that was set; None takes the samples' own target, and where
             they have none asks only that the clock stays the same.
     """

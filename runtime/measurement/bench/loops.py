@@ -37,9 +37,7 @@ class Loop:
     """A folded model and the frames that it is given.
 
     Args:
-        backend: the loaded model.
         frames: as a camera gives them; each pass takes the next `batch` of them in turn.
-        batch: frames in one pass.
     """
 
     def __init__(self, backend: Backend, frames: Sequence[Image], batch: int) -> None:
@@ -55,13 +53,7 @@ class Loop:
     def back_to_back(
         self, passes: int, warm_up: int, progress: PassProgress | None = None
     ) -> Timings:
-        """As fast as it goes.
-
-        Args:
-            passes: that are timed.
-            warm_up: passes before.
-            progress: called with the passes done and in all.
-        """
+        """As fast as it goes."""
         timings = Timings()
         for number in range(-warm_up, passes):
             self._pass(number, timings if number >= 0 else Timings())
@@ -77,10 +69,7 @@ class Loop:
         Between the passes the processor rests and its clock may fall, as it will in the field.
 
         Args:
-            passes: that are timed.
             warm_up: passes before, at the same pace.
-            rate: passes per second.
-            progress: called with the passes done and in all.
         """
         timings = Timings()
         start = time.perf_counter()

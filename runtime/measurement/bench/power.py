@@ -28,7 +28,6 @@ class Rails:
     """What measures power here.
 
     Attributes:
-        read: rail -> watts now.
         period: seconds between two readings.
     """
 
@@ -83,11 +82,7 @@ def whole_board(rails: Mapping[str, float]) -> float:
 
 
 class PowerMeter:
-    """Reads the rails in a thread of its own for as long as a block lasts.
-
-    Args:
-        rails: as `find_rails` returns them.
-    """
+    """Reads the rails in a thread of its own for as long as a block lasts."""
 
     def __init__(self, rails: Rails) -> None:
         self._rails = rails
@@ -140,10 +135,7 @@ def energy(
     """Energy of one image.
 
     Args:
-        busy: watts of each rail during the run.
         idle: the same before it.
-        seconds: of the run.
-        images: that it computed.
 
     Returns:
         `millijoules_per_image` of the whole board, and `millijoules_per_image_over_idle`

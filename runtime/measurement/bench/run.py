@@ -44,7 +44,6 @@ class Target:
 
     Attributes:
         library: `onnxruntime` or `tensorrt`; None takes the one for the file.
-        provider: of ONNX Runtime.
     """
 
     library: Library | None = None
@@ -62,16 +61,10 @@ class BenchOptions:
     """How it is measured.
 
     Attributes:
-        targets: what runs each file.
-        batches: frames in one pass.
         threads: on the CPU; None leaves it to the library.
-        pin: processors that the process is bound to; empty leaves it free.
-        passes: timed passes of each.
-        warm_up: passes before.
         rate: passes per second of the paced run; 0 leaves it out.
         frame: width and height of the frames, before they are brought to the model's input; None
             takes the size that the model takes, or 1280 x 720 where it takes any.
-        cuda_graph, accept_wrong: as `open_backend`.
     """
 
     targets: tuple[Target, ...] = (Target(),)
@@ -94,7 +87,6 @@ def run_bench(
     Args:
         files: folded `.onnx` and engines; those of several precisions of one network make the
             matrix.
-        options: see `BenchOptions`.
         progress: called with `(stage, done, total)`.
 
     Returns:
@@ -251,11 +243,7 @@ def precision_of(file: Path, backend: Backend) -> str:
 
 @contextmanager
 def _pinned(processors: Sequence[int]) -> Iterator[None]:
-    """Bind this process to processors for a block.
-
-    Raises:
-        FoldcamError: one of them is not there.
-    """
+    """Bind this process to processors for a block."""
     if not processors:
         yield
         return

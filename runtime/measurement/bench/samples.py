@@ -17,9 +17,6 @@ _LEAST_FOR_DRIFT = 40
 def summary(milliseconds: Sequence[float]) -> dict[str, Any]:
     """Figures of one series in the order of time; nothing is clipped or left out.
 
-    Args:
-        milliseconds: at least one.
-
     Returns:
         `count`, `p50`, `p90`, `p99`, `max`, `mean`, `iqr` (distance of the quartiles), `drift`
         (last quarter's median over the first quarter's, less 1; None for a short series) and
@@ -51,12 +48,7 @@ def drift(values: Sequence[float] | np.typing.NDArray[np.float64]) -> float | No
 
 
 def instabilities(found: dict[str, Any], what: str) -> list[str]:
-    """Why a series should not be trusted, one clause each; empty if it can be.
-
-    Args:
-        found: as `summary` returns it.
-        what: the series, for the clauses.
-    """
+    """Why a series should not be trusted, one clause each; empty if it can be."""
     reasons = []
     spread = found["iqr"] / found["p50"] if found["p50"] > 0 else 0.0
     if spread > LARGEST_SPREAD:

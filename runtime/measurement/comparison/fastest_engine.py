@@ -60,10 +60,6 @@ class FastestOptions:
         model: the float32 model, the reference.
         candidates: models of the same network in other precisions.
         images: folder of photographs that took no part in export and calibration.
-        out: where the winner's engine goes.
-        build: options of every build.
-        limits: what passes.
-        rounds: timed runs of each candidate.
     """
 
     model: Path
@@ -119,9 +115,7 @@ def build_fastest(
     The engine appears at `options.out`, with its manifest, if one passes; otherwise nothing does.
 
     Args:
-        options: what is built and how it is judged.
         flavour: the TensorRT to build with.
-        line: shows the builds.
         progress: called with `(stage, done, total)`.
         build: builds an engine, as `build_tried_engine` does.
         engines: opens engines; TensorRT unless given.

@@ -32,7 +32,6 @@ class Agreement:
     """How alike the embeddings and heatmaps of two models are.
 
     Attributes:
-        embedding_cosine_mean, embedding_cosine_worst: between the embeddings.
         heatmaps_compared: images whose rows have the same grad-weights in both models; on
             others the heatmaps answer different questions.
         heatmaps_blank: how many of those are blank in both models. They agree, and the
@@ -78,7 +77,6 @@ class GateFigures(Agreement):
     """What a quantized model costs.
 
     Attributes:
-        images: how many.
         neighbor_agreement: share of images with the same nearest row.
         recall_reference, recall: recall@1 of each against its bank; None without labels.
         recall_lost_low, recall_lost_high: 95 % interval of the first minus the second, see
@@ -91,7 +89,6 @@ class GateFigures(Agreement):
             divided by its own sum.
         heat_in_box_reference, heat_in_box: mean share of heat inside the object's box; None
             without boxes.
-        finite: whether everything is.
         contribution_correlation_mean, contribution_correlation_p5,
             contribution_correlation_worst: as of the heatmaps, of the signed contributions of
             the compared images; None where one of the models has none.
@@ -154,7 +151,6 @@ def map_correlations(
 
     Args:
         ours, theirs: `[n, ...]`. Where a value is not finite, the correlation is NaN.
-        same: maps that differ by no more anywhere are equal.
 
     Returns:
         `float64 [n]`: 1 where the maps are equal, 0 where one alone is constant; and `bool [n]`:
@@ -254,7 +250,6 @@ def compare_answers(
 
     Args:
         reference: the float model's answers, n >= 1.
-        got: the quantized model's.
         same_weights: `[n]`, whether both used the same grad-weights.
         boxes: `[n, h', w']`, which cells lie in the object's box.
     """
@@ -306,8 +301,6 @@ def paired_interval(lost: int, gained: int, images: int) -> tuple[float, float]:
     proportions": Wald's interval after half an image is added to each of the four cells.
 
     Args:
-        lost: images that only the first counts.
-        gained: images that only the second counts.
         images: in all, at least 1.
     """
     b, c, n = lost + 0.5, gained + 0.5, images + 2

@@ -78,10 +78,8 @@ class DeviceVerdict:
     """What one candidate costs on this device.
 
     Attributes:
-        figures: the candidate against the reference.
         each: the same per image.
         speed: the rival's time over the candidate's; None without a rival.
-        failures: what is outside the limits.
         in_bank: images that are bank rows themselves and whose next row is not known, because
             the model reports one neighbor: they are left out of recall.
     """
@@ -103,7 +101,6 @@ class DeviceGate:
 
     Args:
         reference: the float32 model, on the CPU.
-        images: were read with its contract.
         progress: called with `(stage, done, total)`.
     """
 
@@ -123,14 +120,7 @@ class DeviceGate:
         """Compare and time one candidate.
 
         Args:
-            candidate: was made from the reference.
             rival: what it has to be faster than; None leaves speed unmeasured.
-            limits: what passes.
-            name: what the progress calls it.
-            rounds: timed pairs of runs.
-
-        Raises:
-            FoldcamError: it is not of the same network, or a backend failed.
         """
         check_pair(self._contract, candidate.contract)
         found = self._ask(name, candidate)
@@ -215,11 +205,7 @@ class DeviceGate:
 
 
 def check_pair(reference: Contract, candidate: Contract) -> None:
-    """Whether two models answer the same question.
-
-    Raises:
-        FoldcamError: they do not; the message says in what.
-    """
+    """Whether two models answer the same question."""
     for what, wanted, got in (
         ("network", reference.origin.network_sha256, candidate.origin.network_sha256),
         ("preprocessing", reference.preprocessing, candidate.preprocessing),
@@ -245,9 +231,7 @@ class GateFiles:
     """The files that are compared.
 
     Attributes:
-        model: the quantized model.
         reference: the float32 model that it was calibrated from.
-        images: folder of photographs.
         engine: built from `model`; None judges the model in ONNX Runtime.
         rival: an engine of the float model, which the other has to be faster than; None leaves
             an engine's speed unmeasured. In ONNX Runtime the reference is the rival.
@@ -265,10 +249,8 @@ class GateSettings:
     """How it is judged.
 
     Attributes:
-        limits: what passes.
         provider: what ONNX Runtime computes on, where there is no engine.
         threads: threads of ONNX Runtime on the CPU; None leaves their number to the library.
-        rounds: timed pairs of runs.
         accept_wrong: whether what answers the probe pictures wrongly is judged all the same.
     """
 
@@ -303,13 +285,8 @@ def gate_on_device(
     """Judge a quantized model where it is to run.
 
     Args:
-        files: the files that are compared.
-        settings: how it is judged.
         progress: called with `(stage, done, total)`.
         engines: opens engines; TensorRT unless given.
-
-    Returns:
-        The signed report.
 
     Raises:
         FoldcamError: a file cannot be used, or the models do not belong together.

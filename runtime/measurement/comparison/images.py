@@ -26,7 +26,6 @@ class GateImages:
         images: at the size that the model takes, `uint8 [height, width, 3]` RGB each.
         labels: one for each image, None where its folder's name is no label of the bank.
         sha256: digest of the names and bytes, in their order.
-        skipped: files that could not be read, and why.
     """
 
     names: tuple[str, ...]
@@ -43,11 +42,7 @@ def read_gate_images(
 
     Args:
         folder: holds images, at any depth; `<label>/<file>` where recall is to be measured.
-        contract: the model's contract.
         progress: called with `(done, total)`.
-
-    Raises:
-        FoldcamError: no such folder, or too few images in it can be read.
     """
     known = {run.name for run in contract.labels}
     paths, given = list_images(folder), ModelInput(contract)

@@ -15,13 +15,7 @@ _WARM_UP = 5
 
 @dataclass(frozen=True)
 class Ratio:
-    """Time of one program over that of another.
-
-    Attributes:
-        ratio: median over the rounds.
-        low, high: its quartiles.
-        rounds: timed pairs.
-    """
+    """Time of one program over that of another."""
 
     ratio: float
     low: float
@@ -47,7 +41,6 @@ def seconds_interleaved(
     Args:
         runs: the programs; each is called with the number of the round.
         rounds: timed rounds; a few before them warm up caches and clocks.
-        seed: seed of the order.
         clock: gives seconds; `time.thread_time` where the calling thread does all the work, which
             other programs on the machine disturb less.
     """

@@ -88,10 +88,7 @@ class Difference:
     """One output, over all images.
 
     Attributes:
-        output: its name.
         measure: how the difference is taken, such as `absolute`.
-        worst: over all images; infinite where a value is not finite.
-        allowed: as much as the precision explains.
     """
 
     output: str
@@ -111,11 +108,7 @@ class Verdict:
 
     Attributes:
         name: such as `tensorrt`.
-        library: name and version; empty if it did not start.
-        precision: the computation's precision.
-        differences: to ONNX Runtime on the CPU, per output.
         problem: why it could not be compared; empty if it was.
-        absent: whether that is because its library is not here.
     """
 
     name: str
@@ -145,7 +138,6 @@ def self_test(
 
     Args:
         model: a folded `.onnx`.
-        find: looks for the GPU.
         candidates: the ways to run the model that are tested, by name; TensorRT and CUDA unless
             given.
 
@@ -231,7 +223,6 @@ def compare(
     captured, replayed, and another batch size.
 
     Args:
-        reference: whose answers count as right.
         tested: the other one; its contract must be the same.
         precision: the tested one's, `fp32`, `fp16` or `int8`.
         batches: the number of images in each run; every run has images of its own.
@@ -265,11 +256,6 @@ def sample_images(contract: Contract, rows: int, seed: int) -> Array:
 
 def clouds(recipe: Preprocessing, rows: int, seed: int) -> Array:
     """Coloured clouds: images that look like none in particular, yet excite every channel.
-
-    Args:
-        recipe: its size is theirs.
-        rows: their number.
-        seed: the generator's seed.
 
     Returns:
         `uint8 [rows, height, width, 3]` RGB.

@@ -18,7 +18,6 @@ class GateLimits:
         recall_lost: how much recall@1 may fall at most, as a share: 0.01 is one point.
         estimate_error_added: how much the mean error of a continuous outcome may grow at most,
             as a share of the bank's range.
-        heatmap_correlation_mean, heatmap_correlation_p5: the least values that pass.
         speed_ratio: what the time of the float model over that of the quantized one has to
             exceed; only where it was measured.
     """
@@ -54,8 +53,6 @@ def failures_of(
     """What is outside the limits, one sentence each.
 
     Args:
-        figures: measured.
-        limits: what passes.
         speed_ratio: time of the float model over that of the quantized; None if unmeasured.
     """
     failures = []

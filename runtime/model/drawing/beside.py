@@ -24,7 +24,6 @@ def side_by_side(left: Image, right: Image | None, lines: Sequence[str], width: 
         left: `uint8 [H, W, 3]` RGB, kept as it is.
         right: `uint8 [h, w, 3]` RGB of any size, fitted into what the text leaves of the right
             side; None leaves it empty.
-        lines: of text; those that have no room are left out.
         width: of the right side in pixels.
 
     Returns:

@@ -41,7 +41,6 @@ def line_mask(text: str, size: int) -> Mask:
     """One line of text.
 
     Args:
-        text: what cannot be drawn in it is written otherwise, see above.
         size: of the letters, in pixels, as fonts have it: about the height of `Ag`.
 
     Returns:

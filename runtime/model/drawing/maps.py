@@ -16,17 +16,10 @@ _TINY = 1e-12
 def maps_of(result: Shown, name: MapName) -> tuple[Heat, Heat | None]:
     """What speaks for an answer and against it, as shares of one maximum.
 
-    Args:
-        result: one region's.
-        name: which of its maps.
-
     Returns:
         Two maps `float32 [h', w']` in [0, 1]. The second is None for the heatmap of a model of
         labels, which shows only what speaks for the label; for a continuous outcome it is what
         lowers the estimate.
-
-    Raises:
-        FoldcamError: the model has no such map.
     """
     if name == "heatmap":
         return result.heatmap, result.heatmap_lower

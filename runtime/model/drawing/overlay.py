@@ -42,8 +42,6 @@ def heatmap_on_frame(
     Args:
         heatmap: `float32 [h', w']`, covering the network's whole input.
         affine: maps pixels of the network's input to pixels of the frame.
-        input_wh: width and height of the network's input.
-        frame_wh: width and height of the frame.
 
     Returns:
         `float32 [H, W]` of the frame, within the heatmap's range of values. Its maximum is the
@@ -121,11 +119,7 @@ def overlay_both(
 
 
 def overlay_in(style: Style, image: Image, warm: Heat, cold: Heat | None) -> Image:
-    """Heat as a style has it: `overlay`, or `overlay_both` where there is a cold map.
-
-    Raises:
-        FoldcamError: as these.
-    """
+    """Heat as a style has it: `overlay`, or `overlay_both` where there is a cold map."""
     if cold is None:
         return overlay(image, warm, style.opacity, style.colormap, style.threshold)
     return overlay_both(image, warm, cold, style.opacity, style.threshold)

@@ -19,14 +19,10 @@ def painted_maps(
 
     Args:
         results: may be none, and then the frame is cold.
-        name: which of their maps.
         shape: `(H, W)` of the frame.
 
     Returns:
         Two maps `float32 [H, W]` in [0, 1], see `runtime.drawing.maps.maps_of`.
-
-    Raises:
-        FoldcamError: the model does not have the map.
     """
     pairs = [maps_of(result, name) for result in results]
     lower = [cold for _, cold in pairs if cold is not None]

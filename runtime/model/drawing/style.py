@@ -61,10 +61,6 @@ class Style:
 
 
 def check_name(option: str, name: str, known: Sequence[str]) -> None:
-    """Refuse a name that an option does not know.
-
-    Raises:
-        FoldcamError: it is none of `known`.
-    """
+    """Refuse a name that an option does not know."""
     if name not in known:
         raise FoldcamError(f"{option} is {name!r}: use one of {', '.join(known)}.")

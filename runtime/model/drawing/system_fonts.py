@@ -23,15 +23,7 @@ _MISSING = "\uffff"  # no letter, for which a font draws its sign for a missing 
 
 
 class ShapedFont:
-    """A font file, whose text Pillow orders and joins (by Raqm, where Pillow has it).
-
-    Args:
-        path: of the file.
-        index: of the font in it.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """A font file, whose text Pillow orders and joins (by Raqm, where Pillow has it)."""
 
     def __init__(self, path: str, index: int) -> None:
         self._path, self._index = path, index

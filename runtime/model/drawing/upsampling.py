@@ -38,8 +38,6 @@ def axis_weights(pixels: int, cells: int, scale: float, offset: float, inputs: i
     """Weights that take a row of cells to a row of the frame's pixels.
 
     Args:
-        pixels: of the frame along this axis.
-        cells: of the heatmap, which covers the network's whole input.
         scale, offset: `frame = scale * input + offset`, as in `Affine`.
         inputs: pixels of the network's input.
 

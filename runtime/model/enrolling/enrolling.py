@@ -28,7 +28,6 @@ class Picture:
         name: what it is called in the bank, such as `anna/1.jpg`.
         sha256: 32 bytes by which it is known again: of the file, or the pixels.
         embedding: `float32 [D]`, of any norm above zero.
-        nearest: the label of the nearest row.
         similarity: the cosine to it.
         frame_wh: the picture's width and height in pixels; None where they are not known.
     """
@@ -54,8 +53,6 @@ class Nearer:
     """A picture that looked more like another label than like its own.
 
     Attributes:
-        name: of the picture.
-        label: the other label.
         similarity: the cosine to its nearest row.
     """
 
@@ -69,8 +66,6 @@ class Enrolled:
     """What `enroll` did.
 
     Attributes:
-        added: the rows.
-        unusable: pictures that cannot be read or give no embedding.
         nearer: pictures that were nearer to another label than to any other picture of this one.
         smaller: names of pictures that a model of whole frames is shown smaller than its own
             training images, see `runtime.images.framing`.
@@ -86,12 +81,6 @@ def enroll(
     bank: Path, contract: Contract, label: str, pictures: Iterable[Picture | Unusable]
 ) -> Enrolled:
     """Add pictures to the bank; a running process takes it up by itself.
-
-    Args:
-        bank: the file.
-        contract: of its model.
-        label: of all pictures; known or new.
-        pictures: at least one that can be used.
 
     Raises:
         FoldcamError: none of the pictures can be used, or as `add_rows`.
@@ -119,13 +108,7 @@ def enroll(
 def pictures_of(
     model: FoldedModel, paths: Iterable[Path], root: Path
 ) -> Iterator[Picture | Unusable]:
-    """Read and embed files.
-
-    Args:
-        model: whose bank is an input.
-        paths: the files.
-        root: the folder that names are relative to.
-    """
+    """Read and embed files."""
     for path in paths:
         name = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
         try:
@@ -138,12 +121,7 @@ def pictures_of(
 
 
 def picture_of(name: str, sha256: bytes, result: Result) -> Picture | Unusable:
-    """A picture by what the model says of it.
-
-    Args:
-        name, sha256: as of `Picture`.
-        result: of a model of labels.
-    """
+    """A picture by what the model says of it."""
     if result.error is not None:
         return Unusable(name, result.error)
     nearest = result.labels[0], float(result.similarities[0])

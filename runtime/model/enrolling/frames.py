@@ -24,8 +24,6 @@ class Candidate:
 
     Attributes:
         sha256: of its pixels, see `pixels_sha256`.
-        result: what the model says of it.
-        sharpness: see `sharpness`.
     """
 
     sha256: bytes
@@ -39,8 +37,6 @@ def looked_at(model: FoldedModel, frames: Iterable[Frame], seconds: float) -> li
     No frame is kept: at the rate of a camera they would fill the memory of a small device.
 
     Args:
-        model: whose bank is an input.
-        frames: of a source.
         seconds: of a video its own time, of a camera that since its first frame.
     """
     found: dict[bytes, Candidate] = {}
@@ -74,7 +70,6 @@ def best_frames(candidates: Sequence[Candidate], most: int) -> list[int]:
     that were chosen is the smallest.
 
     Args:
-        candidates: the frames.
         most: the number of frames to choose.
 
     Returns:

@@ -26,7 +26,6 @@ class Ballot:
 
     Args:
         seconds: the length of the window; a vote that is as old as that counts no more.
-        margin: see `MARGIN`.
     """
 
     def __init__(self, seconds: float, margin: float = MARGIN) -> None:

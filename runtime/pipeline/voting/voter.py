@@ -41,11 +41,6 @@ class Voter:
     A region keeps its votes from frame to frame where its box overlaps its earlier one, the pairs
     of largest overlap first. A whole frame, a given box and a cell of a grid always find their
     own. Sources share no votes, and a source that was opened again begins without any.
-
-    Args:
-        seconds: the length of the window.
-        stills: per source, whether its frames are photographs.
-        live: per source, whether the time of capture counts, not that of the recording.
     """
 
     def __init__(self, seconds: float, stills: Sequence[bool], live: Sequence[bool]) -> None:

@@ -29,11 +29,7 @@ class Event:
 
 
 class Watch:
-    """Follows one rule on one source, by that source's own times.
-
-    Args:
-        rule: the rule.
-    """
+    """Follows one rule on one source, by that source's own times."""
 
     def __init__(self, rule: EventRule) -> None:
         self._rule = rule
@@ -45,7 +41,6 @@ class Watch:
         """The region that makes this frame an event, or None.
 
         Args:
-            item: the next frame.
             now: its time in seconds. Where times go back, waiting begins again.
         """
         result = matching_region(self._rule, item, begun=self._since is not None)
@@ -67,7 +62,6 @@ class Detector:
     """Follows every rule on every source of a run.
 
     Args:
-        rules: the rules; their names differ.
         stills: per source, whether its frames are photographs. Each photograph may be an event,
             and times mean nothing.
         live: per source, whether the time of capture counts, not that of the recording.
@@ -105,8 +99,6 @@ def matching_region(rule: EventRule, item: FrameResults, begun: bool) -> Result 
     """The first region in which all conditions of a rule hold; None if there is none.
 
     Args:
-        rule: the rule.
-        item: the frame with its regions.
         begun: whether they held on the frame before. Then a number must go back past its limit
             by the rule's hysteresis before its condition ends.
     """
@@ -122,7 +114,6 @@ def heat_share(item: FrameResults, box: tuple[int, int, int, int]) -> float:
     """The share of a frame's heat, in [0, 1], that lies in a box; 0 if the frame has no heat.
 
     Args:
-        item: the frame.
         box: `(x, y, width, height)` in pixels; outside of the frame there is no heat.
     """
     total = float(item.heat.sum(dtype="float64"))
@@ -137,7 +128,6 @@ def check_possible(
     """Refuse rules that a model can never meet.
 
     Args:
-        rules: the rules of a run.
         labels: the labels of the model's bank; None for a continuous outcome.
         answers_unknown: whether there is a rule by which an image is unknown.
 

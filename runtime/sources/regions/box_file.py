@@ -35,9 +35,6 @@ class BoxFile:
     below the folder that is read. `"stream": 1` names one of several sources. A frame
     without a line has no regions.
 
-    Args:
-        path: the file.
-
     Raises:
         FoldcamError: it cannot be read; the message names the line.
     """

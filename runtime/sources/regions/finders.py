@@ -24,11 +24,7 @@ class FixedBoxes:
 
 
 class Grid:
-    """Equal cells that cover the frame, row by row; they meet at whole pixels.
-
-    Args:
-        columns, rows: how many.
-    """
+    """Equal cells that cover the frame, row by row; they meet at whole pixels."""
 
     def __init__(self, columns: int, rows: int) -> None:
         self._columns = columns
