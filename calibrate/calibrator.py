@@ -35,8 +35,7 @@ from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import Calibration
 from foldcam.runtime.measurement.comparison.interleaved import Ratio
 from foldcam.runtime.measurement.comparison.verdict import GateLimits, failures_of
-from foldcam.runtime.system.digest import digest_of
-from foldcam.runtime.system.files import sha256_of_file
+from foldcam.runtime.system.files import digest_of, sha256_of_file
 
 Progress = Callable[[str, int, int], None]
 

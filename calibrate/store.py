@@ -13,8 +13,7 @@ import numpy.typing as npt
 from foldcam.calibrate.statistics import Activation, load_statistics, save_statistics
 from foldcam.export.banks.arrays import load_arrays, save_arrays
 from foldcam.export.grafting.versions import tool_versions
-from foldcam.runtime.system.digest import digest_of
-from foldcam.runtime.system.files import atomic_path
+from foldcam.runtime.system.files import atomic_path, digest_of
 
 _TOOLS = ("foldcam", "numpy", "onnx", "onnxruntime")
 

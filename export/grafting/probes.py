@@ -27,9 +27,9 @@ from foldcam.runtime.contract.schema import (
     QUERY,
     Contract,
 )
-from foldcam.runtime.engine.canary.answers import answer_of, number
-from foldcam.runtime.engine.canary.asking import ask, probe
-from foldcam.runtime.engine.canary.verdict import judge, map_agreements
+from foldcam.runtime.engine.canary.asking import ask
+from foldcam.runtime.engine.canary.check import probe
+from foldcam.runtime.engine.canary.verdict import answer_of, judge, map_agreements, number
 from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import atomic_path
 

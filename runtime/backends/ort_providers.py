@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
+import threading
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from foldcam.runtime.backends.ort_rtx import rtx_devices
-from foldcam.runtime.backends.private_folder import private_folder
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.contract.tensors import bank_lengths, expected_tensors, further_inputs
 from foldcam.runtime.system.errors import FoldcamError
-from foldcam.runtime.system.files import sha256_of_file
-from foldcam.runtime.system.user_cache import cache_root
+from foldcam.runtime.system.files import cache_root, sha256_of_file, user_errors_for
+from foldcam.runtime.system.text import printable, shorten
 
 if TYPE_CHECKING:
     from foldcam.runtime.backends.interface import Provider
@@ -29,6 +31,11 @@ _BOUNDS = ("min", "opt", "max")
 _TF32_SINCE = (1, 18)
 
 Option = dict[str, str]
+PACKAGE = "onnxruntime-ep-nv-tensorrt-rtx"
+_MODULE = "onnxruntime_ep_nv_tensorrt_rtx"
+_lock = threading.Lock()
+_registered: set[str] = set()
+_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 @dataclass(frozen=True)
@@ -144,3 +151,69 @@ def _profile(prefix: str, contract: Contract) -> Option:
 def _release(version: str) -> tuple[int, ...]:
     found: list[Any] = re.findall(r"\d+", version)[:2]
     return tuple(int(part) for part in found)
+
+
+def rtx_devices(onnxruntime: ModuleType) -> tuple[str, list[Any]]:
+    """The provider's name and the GPUs that it computes on."""
+    try:
+        plugin: Any = import_module(_MODULE)
+    except ImportError as error:
+        raise FoldcamError(
+            f"--provider rtx needs ONNX Runtime's plugin for TensorRT-RTX: pip install {PACKAGE} "
+            "(for CUDA 12 with -cu12), or use another --provider."
+        ) from error
+    if not hasattr(onnxruntime, "register_execution_provider_library"):
+        raise FoldcamError(
+            f"onnxruntime {onnxruntime.__version__} takes no plugins, which --provider rtx is: "
+            "pip install 'onnxruntime>=1.24'."
+        )
+    try:
+        name = str(plugin.get_ep_name())
+        with _lock:
+            if name not in _registered:
+                onnxruntime.register_execution_provider_library(name, plugin.get_library_path())
+                _registered.add(name)
+        devices = [each for each in onnxruntime.get_ep_devices() if each.ep_name == name]
+    except Exception as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise FoldcamError(
+            "ONNX Runtime's plugin for TensorRT-RTX is installed and cannot be loaded: "
+            f"{printable(shorten(lines[0], 300)).rstrip('.')}."
+        ) from error
+    if not devices:
+        raise FoldcamError(
+            "ONNX Runtime's plugin for TensorRT-RTX finds no GPU that it supports (NVIDIA's from "
+            "Ampere on, with their driver): see `runtime doctor`, or use --provider cpu."
+        )
+    return name, devices[:1]
+
+
+def private_folder(path: Path) -> Path:
+    """Make a folder that only this user can write, or check the one that is there."""
+    with user_errors_for(path):
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        real = path.resolve(strict=True)
+        for folder in (real, *real.parents):
+            _check(folder, folder.stat(), path)
+        for entry in sorted(real.rglob("*")):
+            _check(entry, entry.lstat(), path)
+    return real
+
+
+def _check(path: Path, facts: os.stat_result, cache: Path) -> None:
+    if facts.st_uid not in (0, os.getuid()):
+        _refuse(path, f"belongs to user {facts.st_uid}", cache)
+    # In a sticky folder such as /tmp others can add files, but not replace this user's.
+    sticky = stat.S_ISDIR(facts.st_mode) and facts.st_mode & stat.S_ISVTX and path != cache
+    if facts.st_mode & _OTHERS and not stat.S_ISLNK(facts.st_mode) and not sticky:
+        _refuse(path, f"can be written by others (mode {stat.S_IMODE(facts.st_mode):o})", cache)
+    if stat.S_ISLNK(facts.st_mode):
+        _refuse(path, "is a symbolic link", cache)
+
+
+def _refuse(path: Path, fact: str, cache: Path) -> None:
+    raise FoldcamError(
+        f"{path} {fact}, and the engines in the cache {cache} are code that would run as you: "
+        f"delete that cache and run `chmod go-w {path}`, or set XDG_CACHE_HOME to a folder of "
+        "your own."
+    )

@@ -218,7 +218,7 @@ def _build_fastest(
         fastest_text,
     )
     from foldcam.runtime.measurement.comparison.signed_report import write_signed
-    from foldcam.runtime.system.progress_line import ProgressLine
+    from foldcam.runtime.system.standard_streams import ProgressLine
 
     read_contract(model)
     fastest = FastestOptions(

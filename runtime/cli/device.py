@@ -190,7 +190,7 @@ def gate(
         gate_text,
     )
     from foldcam.runtime.measurement.comparison.signed_report import write_signed
-    from foldcam.runtime.system.progress_line import ProgressLine
+    from foldcam.runtime.system.standard_streams import ProgressLine
 
     floats = reference or float_model_of(model)
     engine = engine or _engine_here(model)

@@ -65,8 +65,8 @@ def diagnose_source(uri: str) -> list[Check]:
         FoldcamError: the address is none.
     """
     from foldcam.runtime.sources.address import parse_address
+    from foldcam.runtime.sources.camera import csi_pipeline
     from foldcam.runtime.sources.capture import check_possible
-    from foldcam.runtime.sources.gstreamer import csi_pipeline
     from foldcam.runtime.sources.options import SourceOptions
 
     # A size, in case it is raw frames whose size comes by flags.
@@ -244,10 +244,10 @@ def _model(model: Path | None) -> list[Check]:
 
 def _probed(path: Path, absent: Status) -> Check:
     from foldcam.runtime.backends import open_backend
-    from foldcam.runtime.engine.canary.asking import probe
     from foldcam.runtime.engine.canary.check import (
         HOW_TO_GET_PROBES,
         WrongAnswersError,
+        probe,
         wrong_sentence,
     )
 

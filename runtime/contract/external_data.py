@@ -11,8 +11,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from foldcam.runtime.contract.onnx_messages import TENSOR, messages
-from foldcam.runtime.contract.protobuf import BYTES, VARINT, Buffer, MalformedError, fields
+from foldcam.runtime.contract.protobuf import (
+    BYTES,
+    TENSOR,
+    VARINT,
+    Buffer,
+    MalformedError,
+    fields,
+    messages,
+)
 from foldcam.runtime.system.text import printable, shorten
 
 _NAME, _EXTERNAL_DATA, _DATA_LOCATION = 8, 13, 14
@@ -48,7 +55,7 @@ def external_data(buffer: Buffer) -> Iterator[External]:
 
     Raises:
         ExternalDataError: its entries contradict each other, or are no places.
-        MalformedError: as `runtime.contract.onnx_messages.messages`.
+        MalformedError: as `runtime.contract.protobuf.messages`.
     """
     for _, start, end in messages(buffer, {TENSOR}):
         if (found := _of_tensor(buffer, start, end)) is not None:

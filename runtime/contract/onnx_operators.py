@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from foldcam.runtime.contract.onnx_messages import NODE, messages
-from foldcam.runtime.contract.protobuf import Buffer, length_delimited
+from foldcam.runtime.contract.protobuf import NODE, Buffer, length_delimited, messages
 from foldcam.runtime.system.text import printable, shorten
 
 _OP_TYPE, _DOMAIN = 4, 7

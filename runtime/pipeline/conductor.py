@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
@@ -13,13 +14,11 @@ from foldcam.runtime.model.drawing.style import Style
 from foldcam.runtime.model.folded_model import FoldedModel
 from foldcam.runtime.model.frame_results import FrameResults
 from foldcam.runtime.model.result import Result
-from foldcam.runtime.pipeline.answers import Answers
+from foldcam.runtime.model.unanswered import ZERO
 from foldcam.runtime.pipeline.control import Control
-from foldcam.runtime.pipeline.delivery import Delivery
-from foldcam.runtime.pipeline.inbox import Inbox
-from foldcam.runtime.pipeline.inference import Inference
+from foldcam.runtime.pipeline.inbox import Inbox, Reader
+from foldcam.runtime.pipeline.inference import Delivery, Inference
 from foldcam.runtime.pipeline.preparer import Preparer
-from foldcam.runtime.pipeline.reader import Reader
 from foldcam.runtime.pipeline.sink_thread import GRACE_SECONDS, SinkThread, nobody_left
 from foldcam.runtime.pipeline.summary import Progress, Summary, Tally, nothing_usable, summarized
 from foldcam.runtime.pipeline.voting.voter import Voter
@@ -36,6 +35,8 @@ TICK_SECONDS = 0.05
 READER_GRACE_SECONDS = 2.0
 MAX_ROWS = 32
 """Rows of a forward pass over the regions of frames, unless the user chooses otherwise."""
+FRAMES_IN_A_ROW = 30
+"""Frames of all sources of a live run without an answer, after which the run ends."""
 
 
 class Conductor:
@@ -311,3 +312,51 @@ def _keeps_newest(source: Source, flow: FlowOptions) -> bool:
 def _expected(sources: Sequence[Source]) -> int | None:
     counts = [source.frames for source in sources]
     return None if None in counts else sum(count for count in counts if count is not None)
+
+
+class Answers:
+    """Watches whether the model answers.
+
+    A picture of which a network makes zeros has no answer, and breaks no model. A recording is
+    read to its end, since a film may begin or end in black; a live run has no end, and stops
+    after `FRAMES_IN_A_ROW` frames without an answer.
+    """
+
+    def __init__(self, live: bool) -> None:
+        self._live = live
+        self._in_a_row = 0
+        self._unanswered = 0
+        self._answered = False
+        self._causes: Counter[str] = Counter()
+        self.broken: str | None = None
+        """One sentence, once nothing more is to be expected of the model."""
+
+    def add(self, results: Sequence[Result]) -> dict[str, int]:
+        """One frame's results; returns how many are no answer, by cause."""
+        causes = Counter(result.error for result in results if result.error is not None)
+        self._causes.update(causes)
+        # Zeros are what a sound network without biases makes of a black picture.
+        if len(results) > causes.total() or ZERO in causes:
+            self._answered, self._in_a_row = True, 0
+        elif results:
+            self._in_a_row += 1
+            self._unanswered += 1
+        if self._live and self._in_a_row >= FRAMES_IN_A_ROW and self.broken is None:
+            self.broken = _sentence(f"{self._in_a_row} frames in a row have no answer", causes)
+        return dict(causes)
+
+    def end(self) -> None:
+        """No more frames come."""
+        if self._answered or not self._unanswered or self.broken is not None:
+            return
+        count = self._unanswered
+        frames = "the only frame has" if count == 1 else f"all {count} frames have"
+        self.broken = _sentence(f"{frames} no answer", self._causes)
+
+
+def _sentence(what: str, causes: Counter[str]) -> str:
+    (cause, _), *_ = causes.most_common(1)
+    return (
+        f"The model is broken, or its pictures are: {what}, because {cause}: look at the pictures "
+        "(a black one has nothing to compare), or export the network again, in float32."
+    )

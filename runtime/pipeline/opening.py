@@ -27,12 +27,11 @@ from foldcam.runtime.pipeline.run import run
 from foldcam.runtime.pipeline.status import say_state
 from foldcam.runtime.pipeline.summary import Progress, Summary
 from foldcam.runtime.sinks import Sink, open_outputs
-from foldcam.runtime.sinks.broker import parse_broker
 from foldcam.runtime.sinks.events import LINES, boxes_of
 from foldcam.runtime.sinks.jsonl import is_direct
-from foldcam.runtime.sinks.remembered import RememberedResults
+from foldcam.runtime.sinks.mqtt import parse_broker
 from foldcam.runtime.sinks.report import PAGE
-from foldcam.runtime.sinks.table import TableSink
+from foldcam.runtime.sinks.table import RememberedResults, TableSink
 from foldcam.runtime.sources import Source, open_source
 from foldcam.runtime.sources.address import parse_address
 from foldcam.runtime.sources.options import FlowOptions, RegionOptions

@@ -15,8 +15,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from foldcam.runtime.model.frame_results import FrameResults
 from foldcam.runtime.system.errors import FoldcamError
-from foldcam.runtime.system.files import atomic_path, open_own_file, user_errors_for
-from foldcam.runtime.system.locks import lock_before
+from foldcam.runtime.system.files import atomic_path, lock_before, open_own_file, user_errors_for
 
 _LONGEST_LOOK_S = 5.0
 
@@ -138,7 +137,7 @@ class PendingFile:
 
     It is locked until it has its name or this process is gone, however that ends: so another run
     sees that somebody writes it, and what a killed run left can be told from what is being
-    written (see `runtime.sinks.orphans`).
+    written (see `runtime.sinks.recording`).
 
     Args:
         another: gives another name if the name is taken at the end. None replaces what has the

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any
 
 from foldcam.runtime.model.frame_results import FrameResults
@@ -59,14 +58,9 @@ class CustomSink(Sink):
             self.sink.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         with mistakes_of(f"{self._shown} failed when it was left"):
-            self.sink.__exit__(kind, error, trace)
+            self.sink.__exit__(*error)
             self._take_output()
 
     def write(self, item: FrameResults) -> None:

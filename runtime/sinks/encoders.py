@@ -23,7 +23,6 @@ import numpy as np
 
 from foldcam.runtime.images.opencv import quiet
 from foldcam.runtime.images.preprocess import Image
-from foldcam.runtime.sinks.playing import is_playable
 from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.logs import log
 from foldcam.runtime.system.text import printable
@@ -42,6 +41,40 @@ _KEY_FRAMES_S = 2.0
 _END_S = 60.0
 # A terminal and systemd send these to the encoder, too, whose work ends when the run's does.
 _NOT_FOR_IT = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+
+
+def playable_frames(path: Path, most: int) -> int:
+    """How many frames of a film can be played, from its first one.
+
+    Returns:
+        `most`, if the film says that it has as many, give or take two (Matroska estimates), and
+        its end can be played. Else they are decoded and counted, because a film that was cut
+        does not know.
+    """
+    quiet()
+    capture = cv2.VideoCapture(str(path))
+    try:
+        if not capture.isOpened() or not capture.read()[0]:
+            return 0
+        if most - 2 <= capture.get(cv2.CAP_PROP_FRAME_COUNT) <= 2 * most + 2:
+            capture.set(cv2.CAP_PROP_POS_FRAMES, max(0, most - 3))
+            if capture.read()[0]:
+                return most
+        capture.release()
+        capture.open(str(path))
+        counted = 0
+        while counted < most and capture.grab():
+            counted += 1
+        return counted
+    except cv2.error:
+        return 0
+    finally:
+        capture.release()
+
+
+def is_playable(path: Path) -> bool:
+    """Whether a film that was cut off plays; one without an index of its own does not."""
+    return playable_frames(path, 1) > 0
 
 
 class Encoder(ABC):

@@ -10,8 +10,10 @@ from typing import Any
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.images.files import WRITTEN_SUFFIXES
 from foldcam.runtime.images.format import FILM_SUFFIXES, IMAGE_SUFFIXES
-from foldcam.runtime.sinks.base import Part, Sink
+from foldcam.runtime.model.frame_results import FrameResults
+from foldcam.runtime.sinks.base import Part, Reopens, Sink
 from foldcam.runtime.sinks.custom import open_custom
+from foldcam.runtime.sinks.encoders import is_playable
 from foldcam.runtime.sinks.event_rules.detector import check_possible
 from foldcam.runtime.sinks.event_rules.rule import EventRule
 from foldcam.runtime.sinks.events import EventSink, boxes_of
@@ -20,11 +22,9 @@ from foldcam.runtime.sinks.jsonl import GrowingJsonlSink, JsonlSink, is_direct, 
 from foldcam.runtime.sinks.maps import MapsSink
 from foldcam.runtime.sinks.options import OutputOptions, RecordingOptions
 from foldcam.runtime.sinks.pictures import PicturesSink, names_one_picture, stems_of
-from foldcam.runtime.sinks.playing import is_playable
 from foldcam.runtime.sinks.recording import Recording
 from foldcam.runtime.sinks.report import ReportSink
 from foldcam.runtime.sinks.segments import Segments
-from foldcam.runtime.sinks.streams import OfStream
 from foldcam.runtime.sinks.video import VIDEO_OUTPUTS, VideoSink
 from foldcam.runtime.sources import Source
 from foldcam.runtime.system.errors import FoldcamError
@@ -278,3 +278,38 @@ class _Opening:
             self._events, self._sources, path, callbacks, self._keep_bytes,
             None if path is None else self._guard(path),
         )  # fmt: skip
+
+
+class OfStream(Sink):
+    """Gives a sink the frames of one source, and no others.
+
+    Args:
+        stream: `Frame.stream` of the source.
+    """
+
+    def __init__(self, sink: Sink, stream: int) -> None:
+        self._sink, self._stream = sink, stream
+        self.name = f"{sink.name} {stream}"
+        self.may_skip, self.output = sink.may_skip, sink.output
+
+    def close(self, failed: bool) -> None:
+        """End the sink."""
+        try:
+            self._sink.close(failed)
+        finally:
+            self.output = self._sink.output
+
+    def losses(self) -> tuple[int, str]:
+        """Those of the sink."""
+        return self._sink.losses()
+
+    def reopen(self) -> None:
+        """Open the sink again, if it can be."""
+        if isinstance(self._sink, Reopens):
+            self._sink.reopen()
+
+    def write(self, item: FrameResults) -> None:
+        """Pass a frame on, if it is of the source."""
+        if item.frame.stream == self._stream:
+            self._sink.write(item)
+            self.output = self._sink.output

@@ -10,6 +10,9 @@ from pathlib import Path
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.images.listing import counted, in_words
 from foldcam.runtime.images.page import open_page
+from foldcam.runtime.images.preprocess import Affine
+from foldcam.runtime.images.small import fitted
+from foldcam.runtime.model.drawing.style import Style
 from foldcam.runtime.model.frame_results import FrameResults
 from foldcam.runtime.model.result import Result
 from foldcam.runtime.sinks.base import PendingFile, Sink, check_writable
@@ -23,7 +26,6 @@ from foldcam.runtime.sinks.report_page import (
     label_of,
     listed,
 )
-from foldcam.runtime.sinks.smaller import smaller
 from foldcam.runtime.sources.base import Source, left_out_of
 from foldcam.runtime.system.redaction import redacted
 from foldcam.runtime.system.timing import Percentiles
@@ -205,3 +207,32 @@ class ReportSink(Sink):
             "Not read": skipped[:_MOST_LINES] + more,
             "Left out, because they are no pictures": [redacted(line) for line in left_out],
         }
+
+
+def smaller(item: FrameResults, side: int, style: Style) -> FrameResults:
+    """The same frame with its longer side at most so many pixels.
+
+    Args:
+        side: in pixels.
+    """
+    image = fitted(item.frame.image, side, side)
+    size = image.shape[1], image.shape[0]
+    results = [_scaled(result, size) for result in item.results]
+    return FrameResults(replace(item.frame, image=image), results, style, gallery=item.gallery)
+
+
+def _scaled(result: Result, size: tuple[int, int]) -> Result:
+    across, down = (new / old for new, old in zip(size, result.frame_wh, strict=True))
+    affine = Affine(
+        result.affine.scale_x * across, result.affine.scale_y * down,
+        result.affine.offset_x * across, result.affine.offset_y * down,
+    )  # fmt: skip
+    box = result.box
+    if box is not None:
+        left, top = min(int(box[0] * across), size[0] - 1), min(int(box[1] * down), size[1] - 1)
+        box = (
+            left, top,
+            max(1, min(round(box[2] * across), size[0] - left)),
+            max(1, min(round(box[3] * down), size[1] - top)),
+        )  # fmt: skip
+    return replace(result, affine=affine, frame_wh=size, box=box)

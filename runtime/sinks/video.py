@@ -13,8 +13,7 @@ import cv2
 from foldcam.runtime.images.preprocess import Image, Preprocessing
 from foldcam.runtime.model.frame_results import FrameResults
 from foldcam.runtime.sinks.base import Part, PendingFile, refuse_input
-from foldcam.runtime.sinks.encoders import FALLBACKS, Encoder, open_encoder
-from foldcam.runtime.sinks.playing import playable_frames
+from foldcam.runtime.sinks.encoders import FALLBACKS, Encoder, open_encoder, playable_frames
 from foldcam.runtime.sources import Source
 from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import no_room

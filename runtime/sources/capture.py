@@ -16,8 +16,7 @@ from foldcam.runtime.images.opencv import has, quiet
 from foldcam.runtime.images.pixel_limit import check_pixels
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.sources.address import Address
-from foldcam.runtime.sources.camera import camera_failure
-from foldcam.runtime.sources.gstreamer import csi_pipeline
+from foldcam.runtime.sources.camera import camera_failure, csi_pipeline
 from foldcam.runtime.sources.options import Decoding, SourceOptions
 from foldcam.runtime.system.errors import FoldcamError
 

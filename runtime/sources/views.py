@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from types import TracebackType
+from typing import Any
 
 import cv2
 import numpy as np
@@ -55,13 +55,8 @@ class View(Source):
         self._source.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._source.__exit__(kind, error, trace)
+    def __exit__(self, *error: Any) -> None:
+        self._source.__exit__(*error)
 
     def __iter__(self) -> Iterator[Frame]:
         for number, frame in enumerate(self._source):

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
+import json
 import os
 import stat
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from foldcam.runtime.system.errors import FoldcamError
+from foldcam.runtime.system.strict_json import finite
 
 # What file systems say that have no second names, such as those of memory cards.
 _WITHOUT_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 _LONGEST_NAME = 255
+_LOOK_S = 0.01
 
 
 @contextmanager
@@ -198,3 +204,38 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def cache_root(environment: Mapping[str, str] = os.environ) -> Path:
+    """`$XDG_CACHE_HOME/foldcam` or `~/.cache/foldcam` (XDG Base Directory Specification)."""
+    named = environment.get("XDG_CACHE_HOME", "")
+    # The specification has relative paths ignored.
+    return (Path(named) if Path(named).is_absolute() else Path.home() / ".cache") / "foldcam"
+
+
+def lock_before(file: int, deadline: float) -> bool:
+    """Lock a file once nobody else does; whether that was possible.
+
+    Args:
+        deadline: of `time.monotonic()`, until which it is tried.
+    """
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_LOOK_S)
+        except OSError:
+            return False
+
+
+def digest_of(document: Any) -> str:
+    """Hexadecimal SHA-256 of a document in its canonical form.
+
+    That is `json.dumps(document, sort_keys=True, separators=(",", ":"))` of the document as it
+    is read back from its file, in which numbers that are not finite are null.
+    """
+    text = json.dumps(finite(document), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -10,7 +10,6 @@ import os
 import socket
 import threading
 from collections.abc import Mapping
-from types import TracebackType
 
 from foldcam.runtime.system.monitor import Monitor, Snapshot, State
 from foldcam.runtime.system.text import printable, shorten
@@ -48,12 +47,7 @@ class Notifier:
             self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
         if self._thread is not None:
             self._thread.join()

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections.abc import Mapping
 from concurrent.futures import Executor
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
@@ -22,7 +23,6 @@ from starlette.types import Message, Receive, Scope, Send
 from foldcam.runtime.model.drawing.style import MAP_NAMES
 from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.strict_json import strict_json
-from foldcam.runtime.web.accept import preferred
 from foldcam.runtime.web.explainer import KINDS, MEDIA_TYPES, Explained, Explainer, PictureError
 from foldcam.runtime.web.explainer import Question as Question
 from foldcam.runtime.web.guard import EXPLAIN
@@ -38,6 +38,7 @@ WAIT_SECONDS = 20.0
 UPLOAD_SECONDS = 10.0
 _PART = 1 << 16
 _BOOLEANS = {"true": True, "false": False}
+_Name = TypeVar("_Name", bound=str)
 
 
 def explain_routes(explainer: Explainer, executor: Executor) -> list[BaseRoute]:
@@ -225,3 +226,37 @@ def _question(given: QueryParams, request: Request) -> Question:
         asked.get("map", "heatmap"),  # type: ignore[arg-type]
         _BOOLEANS[asked.get("embedding", "false")],
     )
+
+
+def preferred(accept: str, forms: Mapping[_Name, str]) -> _Name:
+    """The form with the highest quality, as RFC 9110, section 12.5.1, has it.
+
+    Args:
+        accept: the header; empty for none.
+        forms: media types by name; of equal ones the first is taken, which is also the answer to
+            who accepts none of them.
+    """
+    qualities: dict[str, float] = {}
+    for item in accept.lower().split(","):
+        media, *parameters = (part.strip() for part in item.split(";"))
+        quality = 1.0
+        for parameter in parameters:
+            name, _, value = parameter.partition("=")
+            if name.strip() == "q":
+                quality = _number(value.strip())
+        qualities[media] = quality
+
+    def quality_of(name: _Name) -> float:
+        media = forms[name]
+        ranges = (media, f"{media.partition('/')[0]}/*", "*/*")
+        return next((qualities[each] for each in ranges if each in qualities), 0.0)
+
+    return max(forms, key=quality_of)
+
+
+def _number(text: str) -> float:
+    """A quality; 0 for what is none."""
+    whole, _, part = text.partition(".")
+    if whole not in ("0", "1") or len(part) > 3 or not (part or "0").isdecimal():
+        return 0.0
+    return min(1.0, float(f"{whole}.{part or 0}")) if text.isascii() else 0.0

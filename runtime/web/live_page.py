@@ -8,7 +8,6 @@ import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from foldcam.runtime.contract.gallery.gallery import Gallery
@@ -24,11 +23,11 @@ from foldcam.runtime.system.monitor import Monitor
 from foldcam.runtime.system.strict_json import strict_json
 from foldcam.runtime.web.access import Access
 from foldcam.runtime.web.address import HostNames, bind, is_loopback, resolve, url_host
-from foldcam.runtime.web.descriptors import budget
+from foldcam.runtime.web.broadcast import Latest
+from foldcam.runtime.web.connections import budget
 from foldcam.runtime.web.explainer import Explainer
 from foldcam.runtime.web.health import Health
 from foldcam.runtime.web.history import History
-from foldcam.runtime.web.latest import Latest
 from foldcam.runtime.web.offers import Offers
 
 if TYPE_CHECKING:
@@ -132,12 +131,7 @@ class LivePage(Sink):
         _log.info("the live page is at %s", self.url)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._close()
 
     def reopen(self) -> None:

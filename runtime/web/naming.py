@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from concurrent.futures import Executor
+from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
 from starlette.requests import Request
@@ -12,11 +15,11 @@ from starlette.routing import BaseRoute, Route
 from foldcam.runtime.images.small import encode_jpeg
 from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.text import quantity
-from foldcam.runtime.web.asked import aside, number_of
 from foldcam.runtime.web.guard import LEARN, read_body
 from foldcam.runtime.web.offers import MOST, Offers
 
 _QUALITY = 82
+_Answer = TypeVar("_Answer")
 
 
 def naming_routes(offers: Offers, executor: Executor) -> list[BaseRoute]:
@@ -58,3 +61,14 @@ def _label_and_numbers(body: bytes | None) -> tuple[str, list[int]] | None:
     numbers = [text for text in fields.get("picture", []) if text.isdecimal() and len(text) < 16]
     label = " ".join(fields.get("label", [""])[0].split())
     return (label, [int(text) for text in numbers]) if label and numbers else None
+
+
+async def aside(executor: Executor, work: Callable[..., _Answer], *given: Any) -> _Answer:
+    """Done in another thread, so that no other answer waits for it."""
+    return await asyncio.get_running_loop().run_in_executor(executor, work, *given)
+
+
+def number_of(text: str, digits: int) -> int | None:
+    """What a query says; None where that is no number, or one of more digits."""
+    known = text.isascii() and text.isdecimal() and len(text) <= digits
+    return int(text) if known else None

@@ -25,15 +25,13 @@ from foldcam.runtime.model.match import row_picture
 from foldcam.runtime.system.monitor import Monitor
 from foldcam.runtime.system.strict_json import strict_json
 from foldcam.runtime.system.version import version
-from foldcam.runtime.web.asked import aside, number_of
-from foldcam.runtime.web.broadcast import Broadcast
+from foldcam.runtime.web.broadcast import Broadcast, Latest
 from foldcam.runtime.web.explain import explain_routes
 from foldcam.runtime.web.explainer import Explainer
 from foldcam.runtime.web.health import Health
 from foldcam.runtime.web.history import History
-from foldcam.runtime.web.latest import Latest
 from foldcam.runtime.web.metrics import CONTENT_TYPE, Metrics
-from foldcam.runtime.web.naming import naming_routes
+from foldcam.runtime.web.naming import aside, naming_routes, number_of
 from foldcam.runtime.web.offers import Offers
 from foldcam.runtime.web.packet import answers
 from foldcam.runtime.web.stream import serve_stream

@@ -34,7 +34,7 @@ class ServerThread:
     Args:
         make: builds the application and the tasks that run beside it; called in the
             server's event loop.
-        connections: at most; see `runtime.web.descriptors`.
+        connections: at most; see `runtime.web.connections`.
     """
 
     def __init__(self, make: Callable[[], tuple[ASGIApp, list[Task]]], connections: int) -> None:

@@ -14,7 +14,7 @@ from foldcam.runtime.images.files import write_image
 from foldcam.runtime.pipeline.config import config_from
 from foldcam.runtime.pipeline.config.flags import event_table
 from foldcam.runtime.pipeline.config.toml_file import parse_toml
-from foldcam.runtime.sinks.broker import parse_broker
+from foldcam.runtime.sinks.mqtt import parse_broker
 
 
 def test_one_seed_gives_one_corpus():

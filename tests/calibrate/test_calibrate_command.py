@@ -218,7 +218,7 @@ def test_data_of_one_part_are_dealt_out_to_all_three(data):
 
 
 def test_the_report_can_be_hashed_from_its_file(foldcam, easy, data, tmp_path):
-    from foldcam.runtime.system.digest import digest_of
+    from foldcam.runtime.system.files import digest_of
 
     out = tmp_path / "m.onnx"
     _calibrate(foldcam, easy, data, out)

@@ -253,8 +253,8 @@ def with_probes(contract: Contract, folder: Path, precision: Any = "fp32") -> Co
     """The contract with three probe pictures, and the answers of its own tiny model."""
     from foldcam.runtime.backends.onnxruntime import OnnxRuntimeBackend
     from foldcam.runtime.contract.canary import Canary
-    from foldcam.runtime.engine.canary.answers import answer_of
     from foldcam.runtime.engine.canary.asking import ask
+    from foldcam.runtime.engine.canary.verdict import answer_of
 
     backend = OnnxRuntimeBackend(save_model(folder / "right.onnx", contract), "cpu", 1)
     answers = [answer_of(seed, found) for seed, found in enumerate(ask(backend, range(3)))]
@@ -438,7 +438,7 @@ def write_gallery(path: Path, contract: Contract | None = None, **changes: Any) 
 
     Row 0 is hot at the upper left, row 1 at the upper right, row 2 at the lower left.
     """
-    from foldcam.runtime.contract.gallery.writing import GalleryWriter
+    from foldcam.runtime.contract.gallery.layout import GalleryWriter
 
     contract = contract or tiny_contract(**changes)
     with path.open("wb") as file:

@@ -26,8 +26,8 @@ from foldcam.runtime.measurement.comparison.gate import (
 )
 from foldcam.runtime.measurement.comparison.images import read_gate_images
 from foldcam.runtime.measurement.comparison.verdict import GateLimits
-from foldcam.runtime.system.digest import digest_of
 from foldcam.runtime.system.errors import FoldcamError
+from foldcam.runtime.system.files import digest_of
 
 CALIBRATED = Calibration("k" * 64, "r" * 64, 0, "cpu")
 ANY_SPEED = GateSettings(GateLimits(speed_ratio=0.0), rounds=3, threads=1)

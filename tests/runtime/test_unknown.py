@@ -12,8 +12,8 @@ from foldcam.runtime.contract.reading import parse_contract
 from foldcam.runtime.contract.unknown import UnknownRule, given_rule
 from foldcam.runtime.images.files import write_image
 from foldcam.runtime.model.folded_model import FoldedModel
+from foldcam.runtime.model.forward_pass import known_scores
 from foldcam.runtime.model.frame_results import FrameResults
-from foldcam.runtime.model.known import known_scores
 from foldcam.runtime.model.record import record
 from foldcam.runtime.pipeline.config import ModelOptions
 from foldcam.runtime.pipeline.opening import unknown_rule

@@ -80,7 +80,7 @@ def read_rule(path: Path) -> None:
 
 def read_address(path: Path) -> None:
     """As `--mqtt`, and as a text in a message."""
-    from foldcam.runtime.sinks.broker import parse_broker
+    from foldcam.runtime.sinks.mqtt import parse_broker
     from foldcam.runtime.system.redaction import redacted
 
     text = path.read_bytes().decode("utf-8", "replace")

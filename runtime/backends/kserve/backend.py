@@ -11,8 +11,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from foldcam.runtime.backends.kserve.address import parse_server
-from foldcam.runtime.backends.kserve.connection import Answer, Connection
+from foldcam.runtime.backends.kserve.connection import Answer, Connection, parse_server
 from foldcam.runtime.backends.kserve.messages import (
     DATATYPES,
     MessageError,

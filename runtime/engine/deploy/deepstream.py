@@ -8,10 +8,12 @@ has to be in the graph: a model of bytes normalises there, and is given its byte
 from __future__ import annotations
 
 import json
+import mmap
 from dataclasses import dataclass
 from pathlib import Path
 
 from foldcam.runtime.contract.onnx_file import read_contract
+from foldcam.runtime.contract.protobuf import VARINT, Buffer, fields, length_delimited
 from foldcam.runtime.contract.schema import IMAGE, Contract
 from foldcam.runtime.contract.tensors import expected_tensors
 from foldcam.runtime.engine.deploy import deepstream_probe
@@ -23,7 +25,6 @@ from foldcam.runtime.engine.deploy.folder import (
     write_labels,
     write_readme,
 )
-from foldcam.runtime.engine.deploy.input_type import take_floats
 from foldcam.runtime.images.preprocess import Preprocessing
 from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.text import printable
@@ -33,6 +34,8 @@ CONFIG, PROBE, ABOUT = "config_infer_secondary.txt", "foldcam_probe.py", "foldca
 _ONNX, _ENGINE = "model.onnx", "model.engine"
 # Relative to the largest; what is closer is one number written in two ways.
 _EQUAL = 1e-4
+_FLOAT, _UINT8 = 1, 2
+_GRAPH, _INPUT = 7, 11
 
 
 @dataclass(frozen=True)
@@ -176,3 +179,39 @@ def _readme(contract: Contract, name: str, options: DeepStreamOptions) -> str:
             else ""
         )
     )
+
+
+def take_floats(path: Path) -> None:
+    """Declare the input `image` of an ONNX file as float32 in place of uint8."""
+    with path.open("r+b") as stream, mmap.mmap(stream.fileno(), 0) as buffer:
+        places = list(_places(buffer))
+        if len(places) != 1:
+            raise FoldcamError(f"{path} has no input {IMAGE!r} of bytes.")
+        buffer[places[0]] = _FLOAT
+
+
+def _places(buffer: Buffer) -> list[int]:
+    """Where the type of the input stands: `graph.input[].type.tensor_type.elem_type`."""
+    places = []
+    for graph, start, end in length_delimited(buffer, 0, len(buffer)):
+        for number, low, high in length_delimited(buffer, start, end) if graph == _GRAPH else ():
+            if number != _INPUT:
+                continue
+            name, place = b"", None
+            for field, first, last in length_delimited(buffer, low, high):
+                if field == 1:
+                    name = bytes(buffer[first:last])
+                elif field == 2:
+                    place = _element_type(buffer, first, last)
+            if name == IMAGE.encode() and place is not None:
+                places.append(place)
+    return places
+
+
+def _element_type(buffer: Buffer, start: int, end: int) -> int | None:
+    for field, first, last in length_delimited(buffer, start, end):
+        if field == 1:
+            for number, wire, value, stop in fields(buffer, first, last):
+                if (number, wire, value) == (1, VARINT, _UINT8):
+                    return stop - 1
+    return None

@@ -17,7 +17,13 @@ from foldcam.runtime.backends import Backend, Library, Provider, open_backend
 from foldcam.runtime.backends.choice import is_engine
 from foldcam.runtime.engine.canary.check import accepted_wrong_of
 from foldcam.runtime.measurement.bench.facts import machine_facts, state
-from foldcam.runtime.measurement.bench.loops import Loop, Timings, synthetic_frames
+from foldcam.runtime.measurement.bench.loops import (
+    Loop,
+    Timings,
+    instabilities,
+    summary,
+    synthetic_frames,
+)
 from foldcam.runtime.measurement.bench.power import (
     PowerMeter,
     Rails,
@@ -25,7 +31,6 @@ from foldcam.runtime.measurement.bench.power import (
     find_rails,
     idle_watts,
 )
-from foldcam.runtime.measurement.bench.samples import instabilities, summary
 from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.version import version
 

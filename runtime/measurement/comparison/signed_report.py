@@ -19,14 +19,13 @@ from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.engine.device import find_gpu, find_host
 from foldcam.runtime.engine.manifest import Manifest
 from foldcam.runtime.measurement.comparison.images import GateImages
-from foldcam.runtime.system.digest import digest_of
-from foldcam.runtime.system.files import atomic_path, sha256_of_file
+from foldcam.runtime.system.files import atomic_path, digest_of, sha256_of_file
 from foldcam.runtime.system.strict_json import finite
 from foldcam.runtime.system.version import version
 
 
 def signed(report: dict[str, Any]) -> dict[str, Any]:
-    """The report with its digest: `report`, and `sha256` of it as `runtime.system.digest` says."""
+    """The report with its digest: `report`, and `sha256` of it as `runtime.system.files` says."""
     plain = finite(report)
     return {"report": plain, "sha256": digest_of(plain)}
 

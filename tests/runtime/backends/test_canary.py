@@ -17,9 +17,9 @@ from foldcam.runtime.contract.bank.live_bank import LiveBank
 from foldcam.runtime.contract.canary import Canary
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import BankInput, Calibration, LabelRun
-from foldcam.runtime.engine.canary.answers import answer_of
 from foldcam.runtime.engine.canary.asking import ask
 from foldcam.runtime.engine.canary.check import WrongAnswersError, accepted_wrong_of
+from foldcam.runtime.engine.canary.verdict import answer_of
 from foldcam.runtime.measurement.bench.run import BenchOptions, run_bench
 from foldcam.runtime.measurement.comparison.gate import GateFiles, GateSettings, gate_on_device
 from foldcam.runtime.system.errors import FoldcamError

@@ -16,7 +16,7 @@ import pytest
 
 from foldcam.runtime.backends import open_backend
 from foldcam.runtime.backends.kserve import connection
-from foldcam.runtime.backends.kserve.address import parse_server
+from foldcam.runtime.backends.kserve.connection import parse_server
 from foldcam.runtime.model.folded_model import FoldedModel
 from foldcam.runtime.system.errors import FoldcamError
 

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 
 from foldcam.runtime.backends import open_backend
 from foldcam.runtime.backends.ort_binding import BoundSession
-from foldcam.runtime.backends.private_folder import private_folder
+from foldcam.runtime.backends.ort_providers import private_folder
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.system.errors import FoldcamError
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from foldcam.runtime.backends import open_backend, ort_rtx
+from foldcam.runtime.backends import open_backend, ort_providers
 from foldcam.runtime.system.errors import FoldcamError
 
 NAME = "NvTensorRTRTXExecutionProvider"
@@ -18,7 +18,7 @@ MODULE = "onnxruntime_ep_nv_tensorrt_rtx"
 
 @pytest.fixture(autouse=True)
 def nothing_registered(monkeypatch):
-    monkeypatch.setattr(ort_rtx, "_registered", set())
+    monkeypatch.setattr(ort_providers, "_registered", set())
 
 
 @pytest.fixture

@@ -16,13 +16,12 @@ import onnx
 import pytest
 
 from foldcam.runtime.engine import builder as builder_module
-from foldcam.runtime.engine.builder import build_engine, engine_path
+from foldcam.runtime.engine.builder import build_engine, cache_path, engine_path
 from foldcam.runtime.engine.manifest import manifest_path, read_manifest
 from foldcam.runtime.engine.options import BuildOptions, Profile, profiles_for
 from foldcam.runtime.engine.precision import Types, hold_to
 from foldcam.runtime.engine.preflight import load_engine
 from foldcam.runtime.engine.progress import BuildAbandonedError, BuildLine, BuildState
-from foldcam.runtime.engine.timing_cache import cache_path
 from foldcam.runtime.system.errors import FoldcamError
 
 

@@ -25,8 +25,8 @@ from foldcam.runtime.measurement.comparison.fastest_engine import (
     candidates_beside,
     fastest_text,
 )
-from foldcam.runtime.system.digest import digest_of
 from foldcam.runtime.system.errors import FoldcamError
+from foldcam.runtime.system.files import digest_of
 
 INT8 = Calibration("k" * 64, "r" * 64, 0, "tensorrt")
 

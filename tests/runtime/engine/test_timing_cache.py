@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from foldcam.runtime.engine.builder import cache_path, load_cache, store_cache
 from foldcam.runtime.engine.flavours import Flavour
-from foldcam.runtime.engine.timing_cache import cache_path, load_cache, store_cache
 
 FLAVOUR = Flavour("tensorrt", "10.3.0", None)
 

@@ -12,8 +12,8 @@ from pipeline_parts import Given, Kept, Reopened
 from foldcam.runtime.model.folded_model import FoldedModel
 from foldcam.runtime.pipeline.run import run
 from foldcam.runtime.sinks import NotWritten
-from foldcam.runtime.sinks.broker import parse_broker
-from foldcam.runtime.sinks.remembered import RememberedResults
+from foldcam.runtime.sinks.mqtt import parse_broker
+from foldcam.runtime.sinks.table import RememberedResults
 from foldcam.runtime.sources.options import FlowOptions
 from foldcam.runtime.system.errors import FoldcamError
 

@@ -8,7 +8,7 @@ import numpy as np
 from pipeline_parts import Given, Kept
 
 from foldcam.runtime.model.unanswered import NAN, ZERO
-from foldcam.runtime.pipeline.answers import FRAMES_IN_A_ROW, Answers
+from foldcam.runtime.pipeline.conductor import FRAMES_IN_A_ROW, Answers
 from foldcam.runtime.pipeline.run import run
 
 BLACK = np.zeros((16, 16, 3), np.uint8)

@@ -18,8 +18,7 @@ import pytest
 
 from foldcam.benchmarks.studies.reliability.browser import chromium, why_no_browser
 from foldcam.runtime.sinks import encoders
-from foldcam.runtime.sinks.encoders import ProgramEncoder, best_codec, open_encoder
-from foldcam.runtime.sinks.playing import playable_frames
+from foldcam.runtime.sinks.encoders import ProgramEncoder, best_codec, open_encoder, playable_frames
 from foldcam.runtime.system.errors import FoldcamError
 
 with_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no program ffmpeg")

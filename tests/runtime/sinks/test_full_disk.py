@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from foldcam.runtime.sinks import encoders, open_outputs
+from foldcam.runtime.sinks.encoders import playable_frames
 from foldcam.runtime.sinks.options import OutputOptions, RecordingOptions
-from foldcam.runtime.sinks.playing import playable_frames
 from foldcam.runtime.sinks.video import VideoSink
 from foldcam.runtime.sources import open_source
 from foldcam.runtime.system.errors import FoldcamError

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from foldcam.runtime.sinks import NotWritten
-from foldcam.runtime.sinks.broker import parse_broker
+from foldcam.runtime.sinks.mqtt import parse_broker
 from foldcam.runtime.system.errors import FoldcamError
 
 paho = pytest.importorskip("paho.mqtt.client")

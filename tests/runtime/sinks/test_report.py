@@ -15,8 +15,7 @@ from foldcam.runtime.model.frame_results import FrameResults
 from foldcam.runtime.model.result import without_answer
 from foldcam.runtime.model.vote import Vote
 from foldcam.runtime.sinks import report
-from foldcam.runtime.sinks.report import ReportSink
-from foldcam.runtime.sinks.smaller import smaller
+from foldcam.runtime.sinks.report import ReportSink, smaller
 from foldcam.runtime.sources import Skip
 from foldcam.runtime.system.errors import FoldcamError
 

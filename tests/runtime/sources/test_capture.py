@@ -8,7 +8,7 @@ import pytest
 
 from foldcam.runtime.sources import capture, open_source
 from foldcam.runtime.sources.address import parse_address
-from foldcam.runtime.sources.gstreamer import csi_pipeline
+from foldcam.runtime.sources.camera import csi_pipeline
 from foldcam.runtime.sources.live import LiveSource
 from foldcam.runtime.sources.options import FlowOptions, SourceOptions
 from foldcam.runtime.system.errors import FoldcamError

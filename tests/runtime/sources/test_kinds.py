@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from foldcam.runtime.sources import kinds, open_source
+from foldcam.runtime.sources import open_source, opening
 from foldcam.runtime.sources.live import LiveSource
 from foldcam.runtime.sources.options import FlowOptions
 from foldcam.runtime.system.errors import FoldcamError
@@ -81,7 +81,7 @@ def test_a_camera_is_one_by_any_path(tmp_path, monkeypatch, option, name):
         return real(self, **options)
 
     monkeypatch.setattr(Path, "stat", device)
-    monkeypatch.setattr(kinds.sys, "platform", "linux")
+    monkeypatch.setattr(opening.sys, "platform", "linux")
     source = open_source(**{option: str(path)}, flow=FlowOptions(wait=True))
     assert isinstance(source, LiveSource)
     assert (source.name, source.stem) == (str(path), path.name)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from foldcam.runtime.sources.live import Reconnect
 from foldcam.runtime.sources.options import FlowOptions
-from foldcam.runtime.sources.reconnect import Reconnect
 from foldcam.runtime.system.backoff import Backoff
 from foldcam.runtime.system.monitor import State
 

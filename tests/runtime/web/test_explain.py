@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from foldcam.runtime.model.folded_model import FoldedModel
 from foldcam.runtime.web import explain
-from foldcam.runtime.web.accept import preferred
+from foldcam.runtime.web.explain import preferred
 
 FORMS = {"json": "application/json", "png": "image/png"}
 

@@ -40,7 +40,7 @@ def test_a_rows_picture_is_hot_where_its_own_evidence_is(gallery):
 
 
 def test_a_signed_map_has_two_colours_and_a_contrast_falls_back_to_it(tmp_path, contract_with):
-    from foldcam.runtime.contract.gallery.writing import GalleryWriter
+    from foldcam.runtime.contract.gallery.layout import GalleryWriter
 
     with (tmp_path / "a.gallery").open("wb") as file:
         writer = GalleryWriter(file, contract_with())

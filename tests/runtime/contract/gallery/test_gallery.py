@@ -12,8 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from foldcam.runtime.contract.gallery.gallery import Gallery, gallery_path
-from foldcam.runtime.contract.gallery.layout import MAX_MAP_SIDE
-from foldcam.runtime.contract.gallery.writing import SIDE, GalleryWriter
+from foldcam.runtime.contract.gallery.layout import MAX_MAP_SIDE, SIDE, GalleryWriter
 from foldcam.runtime.system.errors import FoldcamError
 
 

@@ -223,12 +223,12 @@ def test_the_doctors_exit_status_says_that_an_answer_is_wrong(make_probed, wrong
 def test_a_file_is_hashed_again_only_where_it_has_changed(make_probed, monkeypatch):
     hashed = []
     monkeypatch.setattr(
-        "foldcam.runtime.engine.canary.passed.sha256_of_file",
+        "foldcam.runtime.engine.canary.check.sha256_of_file",
         lambda path: hashed.append(path) or sha256_of_file(path),
     )
     model = make_probed()
     open_backend(model, "cpu").close()
-    monkeypatch.setattr("foldcam.runtime.engine.canary.passed.KEPT_FROM", 0)
+    monkeypatch.setattr("foldcam.runtime.engine.canary.check.KEPT_FROM", 0)
     hashed.clear()
     for _ in range(2):
         open_backend(model, "cpu").close()

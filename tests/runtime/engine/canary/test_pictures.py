@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from foldcam.runtime.contract.schema import BankInput
-from foldcam.runtime.engine.canary.pictures import (
+from foldcam.runtime.engine.canary.asking import (
     as_input,
     hashed,
     input_size,

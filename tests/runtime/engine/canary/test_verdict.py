@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from foldcam.runtime.contract.canary import Canary, packed, unpacked
-from foldcam.runtime.engine.canary.answers import answer_of, coarse, sketch
-from foldcam.runtime.engine.canary.verdict import agreement, judge
+from foldcam.runtime.engine.canary.verdict import agreement, answer_of, coarse, judge, sketch
 
 RANDOM = np.random.default_rng(5)
 EMBEDDINGS = RANDOM.normal(size=(3, 64)).astype(np.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from foldcam.runtime.measurement.bench.samples import drift, instabilities, summary
+from foldcam.runtime.measurement.bench.loops import drift, instabilities, summary
 
 
 def test_percentiles_are_of_all_samples_and_none_is_clipped() -> None:

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from foldcam.runtime.sinks import remembered
-from foldcam.runtime.sinks.remembered import RememberedResults
+from foldcam.runtime.sinks import table
+from foldcam.runtime.sinks.table import RememberedResults
 
 
 def test_a_photograph_by_position_gives_its_results(runtime, tiny_model, photo):
@@ -58,7 +58,7 @@ def test_a_model_of_any_name_is_the_model_beside_a_flag(runtime, tiny_model, pho
 
 
 def test_results_in_memory_are_bounded_and_the_rest_is_counted(monkeypatch, make_frames):
-    monkeypatch.setattr(remembered, "MOST_RESULTS", 3)
+    monkeypatch.setattr(table, "MOST_RESULTS", 3)
     sink = RememberedResults()
     for item in make_frames(5):
         sink.write(item)
