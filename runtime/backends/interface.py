@@ -59,11 +59,7 @@ class Resident(Protocol):
     """A backend that can leave out its copies to and from a GPU, to be timed without them."""
 
     def run_resident(self, rows: int) -> None:
-        """One forward pass over images that the last `run` left on the GPU.
-
-        Raises:
-            FoldcamError: it runs on the CPU, or the library failed.
-        """
+        """One forward pass over images that the last `run` left on the GPU."""
         ...
 
 
@@ -81,9 +77,6 @@ class TakesBank(Protocol):
 
         Args:
             contract: with the bank's labels; what `Backend.contract` is from now on.
-
-        Raises:
-            FoldcamError: the library failed, for example for lack of memory.
         """
         ...
 
@@ -92,9 +85,6 @@ class TakesBank(Protocol):
 
         Args:
             query: `float32 [N,D]`; an image whose row is zero is asked for the bank's direction.
-
-        Raises:
-            FoldcamError: as `Backend.run`.
         """
         ...
 

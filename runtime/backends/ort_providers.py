@@ -67,10 +67,6 @@ def choose(
 
     Args:
         provider: `auto` takes CUDA where this onnxruntime has it, never TensorRT.
-
-    Raises:
-        FoldcamError: this onnxruntime lacks the provider, its plugin is not installed or finds no
-            GPU, or the cache is not safe.
     """
     if provider == "rtx":
         name, devices = rtx_devices(onnxruntime)

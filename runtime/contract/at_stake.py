@@ -46,9 +46,6 @@ def check_outputs(reads: Iterable[Read], writes: Iterable[Written]) -> None:
 
     Args:
         reads: files, folders of images, and CSV files with the images that they list.
-
-    Raises:
-        FoldcamError: two of them are one file.
     """
     inputs = [Read(what, Path(path)) for what, path in reads if path]
     before: list[tuple[Written, _Place]] = []
@@ -131,11 +128,7 @@ def network_file(model: str) -> Path:
 
 
 def keep_network(flag: str, path: Path) -> None:
-    """Refuse to replace a network by a folded model: only what foldcam wrote is replaced.
-
-    Raises:
-        FoldcamError: an ONNX model without a bank is there.
-    """
+    """Refuse to replace a network by a folded model: only what foldcam wrote is replaced."""
     # Not above: every command imports this module, and these bring numpy and OpenCV.
     from foldcam.runtime.contract.onnx_file import is_folded, read_header
 

@@ -82,13 +82,7 @@ class _MetadataError(Exception):
 
 
 def read_header(path: Path) -> OnnxHeader:
-    """Read metadata, opset, inputs and outputs of an ONNX file.
-
-    Raises:
-        FoldcamError: the file is missing, unreadable, not an ONNX file, has too many or too
-            large metadata, states a size that no network needs, or has weights in other files
-            that may not or cannot be read.
-    """
+    """Read metadata, opset, inputs and outputs of an ONNX file."""
     refuse_special(path)
     try:
         with (

@@ -15,11 +15,7 @@ _WHOLE = ("preprocessing", "explanation", "unknown")
 
 
 def parse_contract(text: str, where: str) -> Contract:
-    """Read the metadata document.
-
-    Raises:
-        FoldcamError: not JSON, another schema version, a missing or wrong value.
-    """
+    """Read the metadata document."""
     check_size(text, 0, where)
     where = f"{where}: foldcam metadata"
     try:

@@ -47,9 +47,6 @@ def check_tensors(
 
     Args:
         only: names of the promised outputs that must be there; None is all.
-
-    Raises:
-        FoldcamError: names the first tensor that is missing or different.
     """
     expected_input, expected_outputs = expected_tensors(contract)
     if only is not None:

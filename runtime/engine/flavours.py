@@ -82,9 +82,6 @@ def find_flavour(wanted: Wanted, load: Callable[[str], Any] = import_module) -> 
 
     Args:
         wanted: `auto` takes `tensorrt` where it imports and `tensorrt_rtx` otherwise.
-
-    Raises:
-        FoldcamError: it is not installed, or it is and cannot be imported.
     """
     broken: list[str] = []
     for name in _NAMES[wanted]:

@@ -58,10 +58,6 @@ def parse_network(data: bytes, name: str, flavour: Flavour, logger: OwnedLogger)
 
     Args:
         data: the file's bytes.
-
-    Raises:
-        FoldcamError: the builder does not start (no GPU, no driver), or the parser
-            refuses the file; the message has its reasons with the nodes' names.
     """
     module, mark = flavour.module, logger.messages.mark()
     try:
@@ -99,9 +95,6 @@ def configure(
 
     Returns:
         The `IBuilderConfig`, and the layers that the DLA was asked for and cannot run.
-
-    Raises:
-        FoldcamError: an option does not apply to this flavour, version or device.
     """
     config = parsed.builder.create_builder_config()
     _add_profiles(parsed, config, options, flavour, lengths)

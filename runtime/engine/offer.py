@@ -66,10 +66,6 @@ def decide(model: Path, offer: Offer, allowed: bool, flavour: Wanted = "auto") -
 
     Returns:
         False where the engine can be used as it is, True where it is to be built.
-
-    Raises:
-        FoldcamError: it cannot be used and may not be built; the sentence says why, what
-            builds it, and how long the last build took.
     """
     if offer.usable:
         return False

@@ -19,11 +19,7 @@ MIB = 1 << 20
 
 
 class Profile(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Batch sizes that one set of kernels serves: from `low` to `high`, fastest at `best`.
-
-    Raises:
-        FoldcamError: they are not in order, or outside 1 to 1024.
-    """
+    """Batch sizes that one set of kernels serves: from `low` to `high`, fastest at `best`."""
 
     low: int
     best: int
@@ -88,9 +84,6 @@ def profiles_for(sizes: Sequence[int]) -> tuple[Profile, ...]:
 
     `(1, 4, 8)` gives `1..1`, `2..4` and `5..8`: a batch of 3 runs too, with the kernels
     that were chosen for 4.
-
-    Raises:
-        FoldcamError: none is given, or one is outside 1 to 1024.
     """
     if not sizes:
         raise FoldcamError("No batch size is given: give one or more, such as 1,4,8.")
@@ -103,11 +96,7 @@ def profiles_for(sizes: Sequence[int]) -> tuple[Profile, ...]:
 
 
 def parse_sizes(text: str) -> tuple[int, ...]:
-    """Batch sizes as on the command line, such as `1,4,8`.
-
-    Raises:
-        FoldcamError: something other than whole numbers with commas between them.
-    """
+    """Batch sizes as on the command line, such as `1,4,8`."""
     parts = [part.strip() for part in text.split(",")]
     if not all(re.fullmatch(r"[0-9]{1,6}", part) for part in parts):
         raise FoldcamError(f"{text[:80]!r} are no batch sizes: give whole numbers, such as 1,4,8.")
@@ -115,11 +104,7 @@ def parse_sizes(text: str) -> tuple[int, ...]:
 
 
 def parse_capabilities(text: str) -> tuple[str, ...]:
-    """Compute capabilities as on the command line, such as `7.5,8.9`.
-
-    Raises:
-        FoldcamError: one is not of the form `8.9`.
-    """
+    """Compute capabilities as on the command line, such as `7.5,8.9`."""
     parts = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
     if not all(re.fullmatch(r"[0-9]{1,2}\.[0-9]", part) for part in parts):
         raise FoldcamError(f"{text[:80]!r} are no compute capabilities: write 8.9, or 7.5,8.9.")

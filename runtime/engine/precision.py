@@ -41,9 +41,6 @@ def types_of(network: Any, flavour: Flavour, promised: object, where: str) -> Ty
     Args:
         network: an `INetworkDefinition`.
         promised: `precision` of the model's metadata, None if they do not say.
-
-    Raises:
-        FoldcamError: the metadata promise float16 and the network has none.
     """
     kinds = _members(flavour, _QUANTIZED)
     int8 = any(layer.type in kinds for layer in _layers(network))

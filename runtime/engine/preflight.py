@@ -42,10 +42,6 @@ def load_engine(path: Path, device: DeviceFacts, onnx: Path | None = None) -> Ch
     Args:
         onnx: the model that it should be of; None takes the one it was built from, if
             that lies beside it.
-
-    Raises:
-        FoldcamError: it is missing, damaged, changed, or of another TensorRT, GPU,
-            platform or model; the message has both values and what fixes it.
     """
     _check_present(path)
     manifest = read_manifest(path)
@@ -63,11 +59,7 @@ def check_engine(path: Path, device: DeviceFacts, onnx: Path | None = None) -> M
 
 
 def check_files(path: Path) -> Manifest:
-    """The checks that need no device: files, manifest, and the model beside them.
-
-    Raises:
-        FoldcamError: as `load_engine`.
-    """
+    """The checks that need no device: files, manifest, and the model beside them."""
     _check_present(path)
     manifest = read_manifest(path)
     remedy = _remedy(path, manifest, None)

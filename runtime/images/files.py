@@ -59,14 +59,7 @@ def read_image(path: Path | str) -> Image:
 
 
 def decode_image(data: bytes, path: Path | str) -> Image:
-    """The photograph in a file's bytes, see `read_image`.
-
-    Returns:
-        `uint8 [H, W, 3]` RGB.
-
-    Raises:
-        FoldcamError: as `read_image`, but for what keeps a file from being read.
-    """
+    """The photograph in a file's bytes, see `read_image`."""
     path = Path(path)
     with _enough_memory_for(path):
         return _decoded(data, path)
@@ -192,11 +185,7 @@ def write_image(
 
 
 def image_bytes(path: Path | str) -> bytes:
-    """The bytes of a photograph's file, which is opened once, whatever is done with them.
-
-    Raises:
-        FoldcamError: missing, empty, not a regular file, too large, or not readable.
-    """
+    """The bytes of a photograph's file, which is opened once, whatever is done with them."""
     path = Path(path)
     with _enough_memory_for(path):
         return _read_bytes(path)
@@ -238,9 +227,6 @@ def decode_heic(data: bytes, path: Path) -> Image:
     """Decode the primary picture of a HEIC file, as a viewer shows it.
 
     The container's own rotation is applied, ten bits become eight, alpha is dropped.
-
-    Returns:
-        `uint8 [H, W, 3]` RGB.
     """
     try:
         from pi_heif import open_heif

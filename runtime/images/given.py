@@ -23,13 +23,6 @@ def as_image(given: ImageLike) -> Image:
 
     Of a file and of a Pillow picture opened from that file the network sees the same: the EXIF
     rotation is applied, alpha is dropped, 16 bits become 8 by the high byte.
-
-    Returns:
-        `uint8 [H, W, 3]` RGB.
-
-    Raises:
-        FoldcamError: a file cannot be read, as by `read_image`, or a Pillow picture has pixels
-            that are no colours in 8 or 16 bits.
     """
     if isinstance(given, (str, Path)):
         # Loaded here: the reader of files brings OpenCV.

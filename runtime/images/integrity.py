@@ -41,9 +41,6 @@ def check_complete(data: bytes, kind: Format, path: Path) -> None:
     """Refuse a file that was cut off, or whose own checksums disagree.
 
     BMP, TIFF and PNM need no check: their decoders refuse a cut-off file.
-
-    Raises:
-        FoldcamError: truncated or damaged.
     """
     try:
         complete = _complete(data, kind, path)

@@ -66,9 +66,6 @@ def sort_out(folder: Path | str, recursive: bool = True) -> Listing:
 
     Numbers sort by value (`2.jpg` before `10.jpg`). A link to a file is that file; one to a
     folder is not followed, for it may lead in circles or to everything there is.
-
-    Raises:
-        FoldcamError: no such folder, or it cannot be read.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -107,11 +104,7 @@ def sort_out_files(paths: Iterable[Path]) -> Listing:
 
 
 def list_images(folder: Path | str, recursive: bool = True) -> list[Path]:
-    """The pictures of a folder alone, where nobody asks for the rest.
-
-    Raises:
-        FoldcamError: no such folder, or it cannot be read.
-    """
+    """The pictures of a folder alone, where nobody asks for the rest."""
     return sort_out(folder, recursive).pictures
 
 

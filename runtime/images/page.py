@@ -43,7 +43,6 @@ def picture_uri(image: Image, side: int | None = None, quality: int = _QUALITY) 
     """A picture as a `data:` address, for an `img` of a page.
 
     Args:
-        image: `uint8 [H, W, 3]` RGB.
         side: makes the longer side at most so many pixels; None leaves the size.
         quality: of the JPEG, 1 to 100.
     """
@@ -66,9 +65,6 @@ def open_page(path: Path, title: str, style: str = "", script: str = "") -> Iter
 
     Yields:
         What takes the body's HTML. Text of the user's goes through `page_text`.
-
-    Raises:
-        FoldcamError: the file cannot be written.
     """
     with (
         atomic_path(path) as temporary,

@@ -40,9 +40,6 @@ def check_pixels(width: int, height: int, path: Path | str) -> None:
 
     Args:
         width, height: promised, in pixels.
-
-    Raises:
-        FoldcamError: above the limit.
     """
     most = max_pixels()
     if width * height > most:

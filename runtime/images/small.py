@@ -30,9 +30,6 @@ def encode_jpeg(image: Image, quality: int) -> bytes:
 
     Args:
         quality: 1 to 100.
-
-    Raises:
-        FoldcamError: it cannot be encoded, such as an empty one.
     """
     try:
         done, data = cv2.imencode(

@@ -94,9 +94,6 @@ def draw_beside(
     Returns:
         A new `uint8 [H', W', 3]` RGB: the photograph with a caption at the left, the match with
         its label, the similarity and its name at the right.
-
-    Raises:
-        FoldcamError: as `Result.draw`, or the gallery cannot be read any more.
     """
     drawn = result.draw(image, opacity=opacity, map=map, caption=True)
     return with_match(drawn, result, gallery, Style(opacity, map=map))

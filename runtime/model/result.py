@@ -300,11 +300,7 @@ class Result:
 def draw_result(
     image: ImageLike, result: Result, opacity: float = 0.6, map: MapName = "heatmap"
 ) -> Image:
-    """The photograph with its heat and a caption below, see `Result.draw`.
-
-    Raises:
-        FoldcamError: as `Result.draw`.
-    """
+    """The photograph with its heat and a caption below, see `Result.draw`."""
     return result.draw(image, opacity=opacity, map=map, caption=True)
 
 

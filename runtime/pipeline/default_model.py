@@ -18,9 +18,6 @@ def find_model(environment: Mapping[str, str] = os.environ, folder: Path | None 
 
     Args:
         folder: where models are looked for; None is the working directory.
-
-    Raises:
-        FoldcamError: there is none, or there are several.
     """
     folder = Path() if folder is None else folder
     named = environment.get(VARIABLE)

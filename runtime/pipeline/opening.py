@@ -67,12 +67,7 @@ class Opened:
 
 
 def unknown_rule(options: ModelOptions, contract: Contract) -> UnknownRule | None:
-    """The rule of a run by which an image is unknown; None where none can be.
-
-    Raises:
-        FoldcamError: a similarity is given for a model that answers with an estimate, or together
-            with `unknown = false`.
-    """
+    """The rule of a run by which an image is unknown; None where none can be."""
     if options.unknown_below is None:
         return contract.unknown if options.unknown else None
     if contract.outcome is not None:
@@ -97,9 +92,6 @@ def opened(
     Args:
         config: with secrets or without; `FOLDCAM_TOKEN` is looked up.
         config_file: that the configuration was read from, which is no output.
-
-    Raises:
-        FoldcamError: something does not exist, cannot be read, written or reached.
     """
     config = with_secrets(config, os.environ)
     if not config.sources:
@@ -152,9 +144,6 @@ def check_files(config: RunConfig, config_file: Path | None, model: Path | None 
 
     Args:
         model: that was found, where the configuration names none.
-
-    Raises:
-        FoldcamError: an output is an input, or another output.
     """
     output = config.output
     named = model if config.model.path is None else Path(config.model.path)
@@ -199,11 +188,7 @@ def _file_of(source: SourceConfig) -> str | None:
 def run_opened(
     config: RunConfig, open_: Opened, on_progress: Callable[[Progress], None] | None = None
 ) -> Summary:
-    """Run what `opened` has opened; sources and sinks are closed at the end.
-
-    Raises:
-        FoldcamError: see `runtime.pipeline.run`.
-    """
+    """Run what `opened` has opened; sources and sinks are closed at the end."""
     whole = config.regions == RegionOptions()
     if config.log.status and is_coarse(open_.model.contract):
         print(f"note: {coarse_text(open_.model.contract)}", file=sys.stderr)

@@ -48,10 +48,6 @@ def run(
         monitor: receives every event of the run; one is made if it is None.
         gallery: of the model, for a style or a sink that shows the pictures that were matched.
 
-    Raises:
-        FoldcamError: no source delivered anything, or the model, a region's detector or a
-            sink failed for good.
-
     Example:
         >>> with FoldedModel.load("model.onnx") as model:
         ...     summary = run(open_source("film.mp4"), model)

@@ -191,9 +191,6 @@ def open_encoder(
 
     Args:
         path: its suffix is one of `FALLBACKS`.
-
-    Raises:
-        FoldcamError: why it cannot be encoded, as a clause.
     """
     suffix = path.suffix.lower()
     codec = best_codec(suffix)

@@ -35,10 +35,6 @@ class JsonlSink(Part):
             directly.
         another: gives another name if the name is taken at the end; None replaces the file.
         boxes: of which each line says how much of the evidence lies in them, by name.
-
-    Raises:
-        FoldcamError: the folder cannot be written, another run is writing the file, or there is
-            a file which holds something else.
     """
 
     name = "jsonl"

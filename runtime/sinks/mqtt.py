@@ -249,9 +249,6 @@ def parse_broker(uri: str) -> Broker:
     """`mqtt://user:password@host:1883/topic`, or `mqtts://host/topic?ca=FILE`.
 
     User and password are percent-encoded where they hold `@`, `:` or `/`.
-
-    Raises:
-        FoldcamError: it is no such address; the message has no credentials.
     """
     keep_secret(uri)
     shown = bare_address(uri)

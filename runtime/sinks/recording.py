@@ -38,9 +38,6 @@ class Recording(Sink):
         repair: makes an unfinished file of a killed run sound, and returns whether it is.
         guard: of the disk; None for a source whose frames must not be lost.
         grows: whether a part adds to the file that is there, under its final name.
-
-    Raises:
-        FoldcamError: the folder cannot be written.
     """
 
     def __init__(
@@ -93,11 +90,7 @@ class Recording(Sink):
         return self._lost, self._reason
 
     def reopen(self) -> None:
-        """Go on after a failure, in a new file.
-
-        Raises:
-            FoldcamError: the folder cannot be written yet.
-        """
+        """Go on after a failure, in a new file."""
         self._check()
 
     def write(self, item: FrameResults) -> None:

@@ -49,10 +49,6 @@ def parse_address(text: str, options: SourceOptions | None = None) -> Address:
 
     Args:
         text: a path, `-`, `/dev/videoN`, or a URI of one of `SCHEMES`.
-
-    Raises:
-        FoldcamError: the scheme is not known, or a part of the query is; the message
-            holds no credentials.
     """
     keep_secret(text)
     options = options or SourceOptions()

@@ -117,11 +117,7 @@ class CvCapture:
 
 
 def check_possible(address: Address) -> None:
-    """Raise what no waiting would fix.
-
-    Raises:
-        FoldcamError: this OpenCV lacks what the source needs.
-    """
+    """Raise what no waiting would fix."""
     if address.kind == "stream" and not has("FFMPEG"):
         raise FoldcamError(
             f"{address.name} cannot be opened: this OpenCV was built without FFmpeg (see `runtime "

@@ -133,11 +133,7 @@ class LiveSource(Source):
         return len(self._left)
 
     def connect(self) -> None:
-        """Make the first attempt now.
-
-        Raises:
-            FoldcamError: it failed.
-        """
+        """Make the first attempt now."""
         grabber = self._grabber = self._attempt()
         deadline = time.monotonic() + self._flow.stall_seconds
         with self._changed:

@@ -64,9 +64,6 @@ def read_document(
     Args:
         kind: a dataclass whose types carry their ranges as `msgspec.Meta`.
         whole: sections that must have every key, also where their type in Python has a default.
-
-    Raises:
-        FoldcamError: a value is missing, of another type or out of range.
     """
     try:
         result: Kind = typed(kind, document)

@@ -33,9 +33,6 @@ def atomic_path(path: Path, another: Callable[[], Path] | None = None) -> Iterat
     Args:
         another: gives another name in the same folder if the name is taken by then, and is asked
             again until one is free; None replaces the file that has the name.
-
-    Raises:
-        FoldcamError: the folder cannot be written or the disk is full.
     """
     import tempfile  # loads compression and more: too much for what only reads
 
@@ -67,9 +64,6 @@ def refuse_special(path: Path) -> None:
     """Refuse what only looks like a file: to open a pipe waits for somebody who writes.
 
     A path that does not exist passes: whoever reads it says so.
-
-    Raises:
-        FoldcamError: it is a pipe, a device or a socket.
     """
     try:
         mode = path.stat().st_mode

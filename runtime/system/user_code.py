@@ -24,9 +24,6 @@ def load_function(name: str, shown: str) -> Callable[..., Any]:
             is last on the import path, so that a folder there cannot stand in for an
             installed package.
         shown: how messages begin, such as `--sink my_module:make`.
-
-    Raises:
-        FoldcamError: there is no such function, or importing it failed.
     """
     module, colon, path = name.partition(":")
     if not (module and colon and path):
@@ -66,9 +63,6 @@ def mistakes_of(shown: str) -> Iterator[None]:
 
     Args:
         shown: how it begins, such as `The detector my_module:boxes failed on frame 3`.
-
-    Raises:
-        FoldcamError: the code raised something; its own `FoldcamError` passes.
     """
     try:
         yield

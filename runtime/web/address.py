@@ -18,11 +18,7 @@ _SEND_BUFFER = 1 << 18
 
 
 def resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int]]:
-    """The address that a host stands for; IPv4 where it has both.
-
-    Raises:
-        FoldcamError: it cannot be resolved.
-    """
+    """The address that a host stands for; IPv4 where it has both."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
@@ -43,11 +39,7 @@ def is_loopback(host: str) -> bool:
 
 
 def bind(family: socket.AddressFamily, place: tuple[str, int]) -> socket.socket:
-    """A listening socket.
-
-    Raises:
-        FoldcamError: the port is taken or not allowed, or the address is not this machine's.
-    """
+    """A listening socket."""
     host, port = place
     # The protocol is named, because asyncio sends small answers at once (TCP_NODELAY) only then.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)

@@ -54,10 +54,6 @@ class LivePage(Sink):
             regions are offered for a name, and learned.
         model: that runs, which is shared with `POST /explain` from then on; None leaves it out.
 
-    Raises:
-        FoldcamError: the extra `live` is not installed, a needed token is missing or weak,
-            or this process may have too few open files.
-
     Example:
         >>> with LivePage(ServeOptions(port=0), Monitor(), model.contract) as page:
         ...     print(page.url)
@@ -109,11 +105,7 @@ class LivePage(Sink):
         return f"http://{url_host(host)}:{port}/"
 
     def __enter__(self) -> LivePage:
-        """Bind the port and serve.
-
-        Raises:
-            FoldcamError: the port is in use or not allowed.
-        """
+        """Bind the port and serve."""
         from foldcam.runtime.web.server import ServerThread
 
         listener = bind(self._family, self._place)
@@ -135,20 +127,12 @@ class LivePage(Sink):
         self._close()
 
     def reopen(self) -> None:
-        """Serve again on the same port, after `write` has raised.
-
-        Raises:
-            FoldcamError: as entering.
-        """
+        """Serve again on the same port, after `write` has raised."""
         self._close()
         self.__enter__()
 
     def write(self, item: FrameResults) -> None:
-        """Make a frame its stream's newest.
-
-        Raises:
-            FoldcamError: the server has ended by itself.
-        """
+        """Make a frame its stream's newest."""
         milliseconds = self._latest.put(item)
         self._history.saw(milliseconds)
         if self._offers is not None:

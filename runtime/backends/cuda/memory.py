@@ -36,9 +36,6 @@ class CudaMemory:
 
     Args:
         cuda: the library; found by itself where None.
-
-    Raises:
-        FoldcamError: no CUDA library, no GPU, or no stream.
     """
 
     def __init__(self, cuda: CudaBindings | None = None) -> None:
@@ -73,11 +70,7 @@ class CudaMemory:
         return self._cuda.current()
 
     def buffer(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Buffer:
-        """Allocate a tensor in both memories; its host side starts as zeros.
-
-        Raises:
-            FoldcamError: not enough memory.
-        """
+        """Allocate a tensor in both memories; its host side starts as zeros."""
         size = max(1, math.prod(shape) * dtype.itemsize)
         try:
             pinned, view = self._cuda.host_alloc(size)
@@ -113,9 +106,6 @@ class CudaMemory:
 
         Returns:
             An executable graph, for `launch` and `release`.
-
-        Raises:
-            FoldcamError: what was put there cannot be recorded; the stream is as before.
         """
         self._cuda.capture_begin(self._stream)
         try:

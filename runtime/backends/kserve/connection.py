@@ -108,9 +108,6 @@ class Connection:
 
         Args:
             most: bytes that the answer may have.
-
-        Raises:
-            FoldcamError: the server cannot be reached, or does not answer properly or in time.
         """
         for wait in (*WAITS, None):
             try:

@@ -92,10 +92,6 @@ class TensorRTBackend:
     Args:
         library: the TensorRT to use.
         memory: of this engine alone; closed with the backend, also where this fails.
-
-    Raises:
-        FoldcamError: TensorRT refuses the plan, its tensors are not those promised, or
-            memory is short.
     """
 
     accepted_wrong: str | None = None

@@ -49,10 +49,6 @@ def build_tried_engine(
 
     Where the model has no probe pictures, or the engine cannot run on this machine, it is written
     all the same, and a note says so.
-
-    Raises:
-        FoldcamError: as `build_engine`, or the engine answers wrongly
-            (`runtime.canary.check.WrongAnswersError`).
     """
     facts = facts or DeviceFacts(find_gpu(), find_host(), {flavour.name: flavour.version})
 

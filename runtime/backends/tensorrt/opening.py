@@ -22,10 +22,6 @@ def open_engine(
     Args:
         model: the folded `.onnx` that it should be of; None takes the one that it was
             built from, if that lies beside it.
-
-    Raises:
-        FoldcamError: it answers wrongly (`runtime.canary.check.WrongAnswersError`), it does not
-            fit, as `runtime.engine.preflight.load_engine` says, or as `TensorRTBackend`.
     """
     from foldcam.runtime.engine.device import device_facts
     from foldcam.runtime.engine.flavours import find_flavour, wanted_for
@@ -47,10 +43,6 @@ def engine_for(
 
     Args:
         build: whether one may be built where none fits, which takes minutes.
-
-    Raises:
-        FoldcamError: there is no GPU, none fits and none may be built (the message says what
-            would be built and how long it took the last time), or the build failed.
     """
     from foldcam.runtime.backends.tensorrt.building import build_tried_engine
     from foldcam.runtime.contract.onnx_file import read_contract

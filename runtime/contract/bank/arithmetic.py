@@ -41,9 +41,6 @@ def triplets_of_sums(sums: Doubles, counts: npt.NDArray[np.integer]) -> Floats:
 
     Returns:
         `float32 [C, D]`.
-
-    Raises:
-        FoldcamError: there is one class only.
     """
     if len(counts) < 2:
         raise FoldcamError(

@@ -37,11 +37,7 @@ class _About(Struct, frozen=True):
 
 
 def read_bank(path: Path) -> LiveBank:
-    """Read a bank.
-
-    Raises:
-        FoldcamError: the file is missing, damaged, or no bank that a device can hold.
-    """
+    """Read a bank."""
     refuse_special(path)
     try:
         with path.open("rb") as file:

@@ -73,9 +73,6 @@ def add_rows(
     Args:
         embeddings: `float32 [n, D]`, of any norm above zero.
         image_hashes: `uint8 [n, 32]`, by which a picture is known again.
-
-    Raises:
-        FoldcamError: as `change_bank`; the label is blank; or the model does not take so many rows.
     """
     label = " ".join(label.split())
     if not label or printable(label) != label:
@@ -113,10 +110,6 @@ def remove_rows(
 
     Args:
         chosen: which rows of a bank, `bool [N]`.
-
-    Raises:
-        FoldcamError: as `change_bank`; fewer than two labels, or fewer rows than the model takes,
-            would be left; or a trace of a row was found in the new file.
     """
     gone: list[tuple[str, str, bytes]] = []
 
@@ -148,11 +141,7 @@ def remove_rows(
 
 
 def undo(path: Path, contract: Contract) -> Removed:
-    """Remove the rows that were added last.
-
-    Raises:
-        FoldcamError: as `remove_rows`; or nothing was added since the last `undo`.
-    """
+    """Remove the rows that were added last."""
 
     def chosen(bank: LiveBank) -> npt.NDArray[np.bool_]:
         last = {bytes.fromhex(each) for each in _last_added(bank)}

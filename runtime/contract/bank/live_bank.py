@@ -99,11 +99,7 @@ class LiveBank:
         return toward
 
     def direction_of(self, label: str, against: str | None = None) -> Floats:
-        """`float32 [D]`: from the mean of all other rows, or of one other label's, to a label's.
-
-        Raises:
-            FoldcamError: the bank has no such label, or both are the same.
-        """
+        """`float32 [D]`: from the mean of all other rows, or of one other label's, to a label's."""
         mine = self._number_of(label)
         if against == label:
             raise FoldcamError(f"{label!r} cannot be asked against itself.")
@@ -141,9 +137,6 @@ class LiveBank:
         Args:
             embeddings: `float32 [n, D]` of any norm above zero.
             image_hashes: `uint8 [n, 32]`.
-
-        Raises:
-            FoldcamError: an embedding is no direction, or of another size than the bank's.
         """
         if embeddings.ndim != 2 or embeddings.shape[1] != self.embeddings.shape[1]:
             raise FoldcamError(
@@ -169,9 +162,6 @@ class LiveBank:
 
         Args:
             gone: `bool [N]`.
-
-        Raises:
-            FoldcamError: fewer than two labels would be left.
         """
         labels = self.row_labels()
         left = [row for row in range(self.rows) if not gone[row]]
@@ -183,11 +173,7 @@ class LiveBank:
         return self._ordered(self.embeddings, labels, self.names, self.image_hashes, left)
 
     def check(self, contract: Contract, name: str) -> None:
-        """Whether the bank belongs to a model.
-
-        Raises:
-            FoldcamError: it is of another network, or has too many rows or too few.
-        """
+        """Whether the bank belongs to a model."""
         assert contract.bank_input is not None
         size = contract.bank.embedding_size
         same = self.network_sha256 == contract.origin.network_sha256

@@ -70,11 +70,7 @@ class Layout:
 
 
 def read_layout(file: TensorFile, path: Path) -> Layout:
-    """Check the header and the ends of a gallery's pieces.
-
-    Raises:
-        FoldcamError: it is damaged, or of another foldcam.
-    """
+    """Check the header and the ends of a gallery's pieces."""
     version = file.about(Versioned).schema_version
     if version != SCHEMA_VERSION:
         raise FoldcamError(
@@ -141,11 +137,7 @@ class GalleryWriter:
         self._names.append(name.encode("utf-8", "replace")[:MAX_NAME_BYTES])
 
     def finish(self) -> None:
-        """Write what follows the thumbnails, and the header.
-
-        Raises:
-            FoldcamError: the rows are not as many as the bank has.
-        """
+        """Write what follows the thumbnails, and the header."""
         rows = self._contract.bank.rows
         if len(self._maps) != rows:
             raise FoldcamError(f"A gallery of {len(self._maps)} rows for a bank of {rows}.")

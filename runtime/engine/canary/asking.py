@@ -54,9 +54,6 @@ def ask(backend: Runs, seeds: Sequence[int], noise: int = 0) -> list[dict[str, A
 
     Args:
         noise: grey levels by which the pixels of every second row are made brighter.
-
-    Raises:
-        FoldcamError: the library failed.
     """
     contract = backend.contract
     if contract.bank_input is not None:

@@ -123,11 +123,7 @@ def bench_options(
     cuda_graph: bool | None,
     accept_wrong: bool = False,
 ) -> BenchOptions:
-    """The options that the flags name.
-
-    Raises:
-        typer.BadParameter: a flag has another form.
-    """
+    """The options that the flags name."""
     from foldcam.runtime.backends import LIBRARIES, PROVIDERS, Library, Provider
     from foldcam.runtime.measurement.bench.run import BenchOptions, Target
 

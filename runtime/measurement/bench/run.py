@@ -99,10 +99,6 @@ def run_bench(
         series `host`, `inference`, and `device` on a GPU, `energy` where power can be measured,
         `stable` and `reasons`, `accepted_wrong` (what is wrong of the answers to the probe
         pictures, or None); or a `problem` in their place.
-
-    Raises:
-        FoldcamError: a processor that does not exist, or nothing could be run: the first
-            problem.
     """
     tell = progress or (lambda *_: None)
     rails = find_rails()

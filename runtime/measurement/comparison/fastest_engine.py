@@ -86,11 +86,7 @@ class _Candidate:
 
 
 def candidates_beside(model: Path) -> tuple[Path, ...]:
-    """`birds.fp16.onnx` and `birds.int8.onnx` beside `birds.onnx`.
-
-    Raises:
-        FoldcamError: neither is there.
-    """
+    """`birds.fp16.onnx` and `birds.int8.onnx` beside `birds.onnx`."""
     found = tuple(path for suffix in _SUFFIXES if (path := model.with_suffix(suffix)).is_file())
     if not found:
         names = " or ".join(model.with_suffix(suffix).name for suffix in _SUFFIXES)
@@ -122,10 +118,6 @@ def build_fastest(
 
     Returns:
         The signed report: `chosen` is the file name of the winner, or None.
-
-    Raises:
-        FoldcamError: a file cannot be used, the models do not belong together, or no candidate
-            can be built.
     """
     progress = progress or (lambda *_: None)
     reference = read_contract(options.model)

@@ -262,11 +262,7 @@ class GateSettings:
 
 
 def float_model_of(model: Path) -> Path:
-    """The float model beside a quantized one: `birds.onnx` for `birds.int8.onnx`.
-
-    Raises:
-        FoldcamError: there is none.
-    """
+    """The float model beside a quantized one: `birds.onnx` for `birds.int8.onnx`."""
     beside = model.with_name(f"{Path(model.stem).stem}.onnx")
     if beside == model or not beside.is_file():
         raise FoldcamError(
@@ -287,9 +283,6 @@ def gate_on_device(
     Args:
         progress: called with `(stage, done, total)`.
         engines: opens engines; TensorRT unless given.
-
-    Raises:
-        FoldcamError: a file cannot be used, or the models do not belong together.
     """
     settings = settings or GateSettings()
     wrong = settings.accept_wrong

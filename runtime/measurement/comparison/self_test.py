@@ -144,9 +144,6 @@ def self_test(
     Returns:
         JSON values: `passed`, `versions`, `device`, `model`, and `verdicts`, one for each
         candidate.
-
-    Raises:
-        FoldcamError: the model is none, there is no GPU, no ONNX Runtime, or no candidate.
     """
     contract = read_contract(model)
     gpu = find()
@@ -226,9 +223,6 @@ def compare(
         tested: the other one; its contract must be the same.
         precision: the tested one's, `fp32`, `fp16` or `int8`.
         batches: the number of images in each run; every run has images of its own.
-
-    Raises:
-        FoldcamError: one of them failed.
     """
     contract = reference.contract
     allowed = _ALLOWED[precision]

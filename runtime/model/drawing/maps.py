@@ -40,11 +40,7 @@ def halves(signed: Heat) -> tuple[Heat, Heat]:
 
 
 def check_map(name: MapName, contract: Contract) -> None:
-    """Refuse to draw a map that the model does not have, before it runs.
-
-    Raises:
-        FoldcamError: the model has no such map.
-    """
+    """Refuse to draw a map that the model does not have, before it runs."""
     if name != "heatmap" and name not in contract.optional_outputs:
         raise FoldcamError(_missing("The model", name))
 

@@ -93,17 +93,10 @@ def overlay_both(
     The photograph is shown in grey: a room of wood is warm and a sky cold already.
 
     Args:
-        image: `uint8 [H, W, 3]` RGB.
         raising, lowering: `float32 [H, W]` in [0, 1]. Where both are hot, the photograph
             keeps at least `1 - opacity` of itself.
         opacity: the opacity of the hottest place, in [0, 1].
         threshold: heat below it, in [0, 1], is not painted.
-
-    Returns:
-        A new `uint8 [H, W, 3]` RGB.
-
-    Raises:
-        FoldcamError: opacity outside [0, 1], or sizes that differ.
     """
     shares = []
     for heat in (raising, lowering):
@@ -153,11 +146,7 @@ def _check_heat(image: Image, heat: Heat, opacity: float) -> None:
 
 @cache
 def palette(colormap: str) -> npt.NDArray[np.uint8]:
-    """The colour map as `uint8 [256, 1, 3]` RGB.
-
-    Raises:
-        FoldcamError: it is none of `COLORMAPS`.
-    """
+    """The colour map as `uint8 [256, 1, 3]` RGB."""
     if colormap not in COLORMAPS:
         raise FoldcamError(f"{colormap!r} is no colour map: use one of {', '.join(COLORMAPS)}.")
     levels = np.arange(256, dtype=np.uint8)[:, None]

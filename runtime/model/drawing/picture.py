@@ -28,9 +28,6 @@ def draw_picture(image: Image, results: Sequence[Shown], style: Style) -> Image:
 
     Returns:
         A new `uint8 [H, W, 3]` RGB; with a caption a strip is added below, see `draw_caption`.
-
-    Raises:
-        FoldcamError: the model does not have the style's map.
     """
     shape = image.shape[:2]
     unknown = [result for result in results if result.unknown]

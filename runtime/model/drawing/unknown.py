@@ -20,13 +20,9 @@ def veil(image: Image, heat: Heat, opacity: float = 0.6, threshold: float = 0.0)
     there.
 
     Args:
-        image: `uint8 [H, W, 3]` RGB.
         heat: `float32 [H, W]` in [0, 1].
         opacity: the opacity that the hottest place of a known region has, in [0, 1].
         threshold: heat below it, in [0, 1], is not painted.
-
-    Returns:
-        A new `uint8 [H, W, 3]` RGB.
     """
     share = painted_share(heat, threshold) * np.float32(_OPACITY * opacity)
     return blended(image, np.full(image.shape, PALE, np.uint8), share)

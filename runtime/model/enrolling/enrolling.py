@@ -80,11 +80,7 @@ class Enrolled:
 def enroll(
     bank: Path, contract: Contract, label: str, pictures: Iterable[Picture | Unusable]
 ) -> Enrolled:
-    """Add pictures to the bank; a running process takes it up by itself.
-
-    Raises:
-        FoldcamError: none of the pictures can be used, or as `add_rows`.
-    """
+    """Add pictures to the bank; a running process takes it up by itself."""
     usable: list[Picture] = []
     unusable: list[Unusable] = []
     for each in pictures:

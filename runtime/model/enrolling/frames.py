@@ -55,9 +55,6 @@ def sharpness(image: Image) -> float:
     """The variance of the Laplacian of the picture's grey values, at one size for all frames.
 
     Pech-Pacheco et al. 2000, "Diatom autofocusing in brightfield microscopy".
-
-    Args:
-        image: `uint8 [H, W, 3]` RGB.
     """
     grey = fitted(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8), _SIDE, _SIDE)
     return float(cv2.Laplacian(grey, cv2.CV_64F).var())

@@ -130,9 +130,6 @@ def check_possible(
     Args:
         labels: the labels of the model's bank; None for a continuous outcome.
         answers_unknown: whether there is a rule by which an image is unknown.
-
-    Raises:
-        FoldcamError: a rule needs an answer that this model does not give.
     """
     for rule in rules:
         if rule.unknown is not None and not answers_unknown:

@@ -34,9 +34,6 @@ class BoxFile:
     in its source, or `{"name": "owls/3.jpg", "boxes": [...]}`, by a photograph's name
     below the folder that is read. `"stream": 1` names one of several sources. A frame
     without a line has no regions.
-
-    Raises:
-        FoldcamError: it cannot be read; the message names the line.
     """
 
     def __init__(self, path: Path) -> None:

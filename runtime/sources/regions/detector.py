@@ -15,9 +15,6 @@ class Detector:
     Args:
         name: as `load_function` takes it. The function takes `uint8 [H, W, 3]` RGB, into which it
             must not write, and returns boxes `[n, 4]` of x, y, width, height in pixels.
-
-    Raises:
-        FoldcamError: there is no such function, or importing it failed.
     """
 
     def __init__(self, name: str) -> None:
@@ -25,11 +22,7 @@ class Detector:
         self._function = load_function(name, self.name)
 
     def __call__(self, frame: Frame, /) -> npt.ArrayLike:
-        """The boxes of a frame.
-
-        Raises:
-            FoldcamError: the function raised something.
-        """
+        """The boxes of a frame."""
         with mistakes_of(f"{self.name} failed on frame {frame.index} of {frame.source}"):
             boxes: npt.ArrayLike = self._function(frame.image)
         return boxes

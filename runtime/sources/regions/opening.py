@@ -16,12 +16,7 @@ OFTEN = 8
 
 
 def open_regions(options: RegionOptions) -> Regions | None:
-    """The regions that a user asked for; None where the network is shown whole frames.
-
-    Raises:
-        FoldcamError: more than one kind is asked for, a detector or file cannot be loaded,
-            or a grid or box is impossible.
-    """
+    """The regions that a user asked for; None where the network is shown whole frames."""
     asked = [
         name
         for name, value in (

@@ -59,11 +59,7 @@ class Regions:
 
 
 def checked(boxes: Any, name: str) -> npt.NDArray[np.float64]:
-    """What a finder returned as `float64 [n, 4]`.
-
-    Raises:
-        FoldcamError: it is of another shape, or holds a number that is not finite.
-    """
+    """What a finder returned as `float64 [n, 4]`."""
     try:
         array = np.asarray([] if boxes is None else boxes, np.float64)
     except (TypeError, ValueError) as error:
