@@ -8,12 +8,10 @@ from collections.abc import Callable, Sequence
 
 from foldcam.runtime.contract.gallery.gallery import Gallery
 from foldcam.runtime.images.preprocess import Image
-from foldcam.runtime.model.drawing.maps import maps_of
+from foldcam.runtime.model.drawing.maps import maps_of, painted_maps
 from foldcam.runtime.model.drawing.overlay import Heat
-from foldcam.runtime.model.drawing.painting import painted_maps
-from foldcam.runtime.model.drawing.picture import draw_picture
+from foldcam.runtime.model.drawing.picture import draw_picture, words_of
 from foldcam.runtime.model.drawing.style import Style
-from foldcam.runtime.model.drawing.words import words_of
 from foldcam.runtime.model.match import with_match
 from foldcam.runtime.model.result import Result
 from foldcam.runtime.sources.base import Frame
@@ -92,7 +90,7 @@ class FrameResults:
 
     @property
     def caption(self) -> str:
-        """What is written of the first region, see `runtime.drawing.words.words_of`."""
+        """What is written of the first region, see `words_of`."""
         return "" if self.result is None else words_of(self.result, self.style.map)
 
     @property

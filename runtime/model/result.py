@@ -200,7 +200,7 @@ class Result:
             True
         """
         # Loaded here, as in `draw`: naming a result in Python does not load OpenCV.
-        from foldcam.runtime.model.drawing.painting import painted_maps
+        from foldcam.runtime.model.drawing.maps import painted_maps
 
         check_name("map", map, MAP_NAMES)
         return painted_maps([self], map, self.frame_wh[::-1])[0]

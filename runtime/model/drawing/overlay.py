@@ -29,6 +29,10 @@ COLORMAPS = {
     "viridis": cv2.COLORMAP_VIRIDIS,
     "jet": cv2.COLORMAP_JET,
 }
+PALE = (208, 208, 208)
+"""RGB of the veil."""
+_OPACITY = 0.5
+"""Of the opacity that an answer's heat has."""
 
 
 def heatmap_on_frame(
@@ -152,3 +156,18 @@ def palette(colormap: str) -> npt.NDArray[np.uint8]:
     levels = np.arange(256, dtype=np.uint8)[:, None]
     blue_first = np.asarray(cv2.applyColorMap(levels, COLORMAPS[colormap]), np.uint8)
     return np.ascontiguousarray(blue_first[..., ::-1])
+
+
+def veil(image: Image, heat: Heat, opacity: float = 0.6, threshold: float = 0.0) -> Image:
+    """Blend the heat of unknown regions over a photograph, without a colour.
+
+    What the network looked at stays visible, but a warm colour would say that it found a label
+    there.
+
+    Args:
+        heat: `float32 [H, W]` in [0, 1].
+        opacity: the opacity that the hottest place of a known region has, in [0, 1].
+        threshold: heat below it, in [0, 1], is not painted.
+    """
+    share = painted_share(heat, threshold) * np.float32(_OPACITY * opacity)
+    return blended(image, np.full(image.shape, PALE, np.uint8), share)

@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.model.drawing.maps import painted_maps
 from foldcam.runtime.model.drawing.outlines import box_of, draw_box, draw_contour, hottest_region
-from foldcam.runtime.model.drawing.overlay import overlay_in
-from foldcam.runtime.model.drawing.painting import painted_maps
+from foldcam.runtime.model.drawing.overlay import overlay_in, veil
 from foldcam.runtime.model.drawing.shown import Shown
-from foldcam.runtime.model.drawing.style import Style
+from foldcam.runtime.model.drawing.style import MapName, Style
 from foldcam.runtime.model.drawing.text import draw_caption, draw_labels
-from foldcam.runtime.model.drawing.unknown import veil
-from foldcam.runtime.model.drawing.words import words_of
 
 
 def draw_picture(image: Image, results: Sequence[Shown], style: Style) -> Image:
     """Draw heat, marks, boxes and words.
 
-    The heat of an unknown region is a pale veil, see `runtime.drawing.unknown`.
+    The heat of an unknown region is a pale veil, see `veil`.
 
     Args:
         image: `uint8 [H, W, 3]` RGB, left as it is.
@@ -55,3 +53,29 @@ def draw_picture(image: Image, results: Sequence[Shown], style: Style) -> Image:
     if style.caption and not (style.boxes and boxed):
         drawn = draw_caption(drawn, words_of(results[0], style.map) if results else "")
     return drawn
+
+
+def words_of(result: Shown, map: MapName = "heatmap") -> str:
+    """Nearest label and its similarity, best class and its score, or the estimate.
+
+    Where the model's rule says so, `unknown` before them. Where the network gave no answer, that
+    and why; where nothing in the picture speaks for the answer, `no evidence`; under a contrast,
+    the runner-up and its similarity. In a run with votes the voted label comes first.
+    """
+    said = _own_words(result, map)
+    return said if result.vote is None else result.vote.before(said, result.answer)
+
+
+def _own_words(result: Shown, map: MapName) -> str:
+    if result.error is not None:
+        return f"{result.answer}: {result.error}"
+    of = "" if result.scores is None else "score "
+    if result.estimate is not None:
+        said = f"estimate {result.answer}"
+    elif result.unknown:
+        said = f"unknown, nearest {result.labels[0]}  {result.similarities[0]:.2f}"
+    else:
+        said = f"{result.answer}  {of}{result.similarities[0]:.2f}"
+    if map == "contrast" and result.runner_up_similarity is not None:
+        said += f", not {result.runner_up_label}  {of}{result.runner_up_similarity:.2f}"
+    return f"{said}, no evidence" if result.no_evidence else said

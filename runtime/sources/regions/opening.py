@@ -1,18 +1,31 @@
-"""From what the user asked for to regions."""
+"""From options to what finds the regions of a frame: cells, a file of boxes, the user's code."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-from foldcam.runtime.sources.options import RegionOptions
-from foldcam.runtime.sources.regions.box_file import BoxFile
-from foldcam.runtime.sources.regions.detector import Detector
-from foldcam.runtime.sources.regions.finders import FixedBoxes, Grid
+import numpy as np
+import numpy.typing as npt
+from msgspec import Meta, Struct
+
+from foldcam.runtime.sources import Frame
+from foldcam.runtime.sources.options import Box, RegionOptions
 from foldcam.runtime.sources.regions.regions import Regions
+from foldcam.runtime.system.documents import Finite, Natural, read_document
 from foldcam.runtime.system.errors import FoldcamError
+from foldcam.runtime.system.files import refuse_special
+from foldcam.runtime.system.strict_json import parse_json
+from foldcam.runtime.system.text import printable
+from foldcam.runtime.system.user_code import load_function, mistakes_of
 
 OFTEN = 8
 """Boxes on a frame, where nothing is known of it."""
+MAX_BOXES = 10_000
+"""Per frame."""
+_Box = tuple[Finite, Finite, Finite, Finite]
 
 
 def open_regions(options: RegionOptions) -> Regions | None:
@@ -46,3 +59,109 @@ def open_regions(options: RegionOptions) -> Regions | None:
         file = BoxFile(Path(options.file))
         return Regions(file, file.name, file.most)
     return None
+
+
+class FixedBoxes:
+    """The same boxes on every frame."""
+
+    def __init__(self, boxes: Sequence[Box]) -> None:
+        self._boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+
+    def __call__(self, frame: Frame, /) -> npt.NDArray[np.float64]:  # noqa: ARG002
+        """The boxes."""
+        return self._boxes
+
+
+class Grid:
+    """Equal cells that cover the frame, row by row; they meet at whole pixels."""
+
+    def __init__(self, columns: int, rows: int) -> None:
+        self._columns = columns
+        self._rows = rows
+
+    def __call__(self, frame: Frame, /) -> npt.NDArray[np.float64]:
+        """The cells."""
+        height, width = frame.image.shape[:2]
+        across = np.rint(np.linspace(0, width, self._columns + 1))
+        down = np.rint(np.linspace(0, height, self._rows + 1))
+        return np.array(
+            [
+                (left, top, right - left, bottom - top)
+                for top, bottom in itertools.pairwise(down)
+                for left, right in itertools.pairwise(across)
+            ]
+        )
+
+
+class Detector:
+    """Calls a function of the user's; whatever it raises becomes one sentence.
+
+    Args:
+        name: as `load_function` takes it. The function takes `uint8 [H, W, 3]` RGB, into which it
+            must not write, and returns boxes `[n, 4]` of x, y, width, height in pixels.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = f"The detector {printable(name)}"
+        self._function = load_function(name, self.name)
+
+    def __call__(self, frame: Frame, /) -> npt.ArrayLike:
+        """The boxes of a frame."""
+        with mistakes_of(f"{self.name} failed on frame {frame.index} of {frame.source}"):
+            boxes: npt.ArrayLike = self._function(frame.image)
+        return boxes
+
+
+class _Line(Struct, frozen=True):
+    boxes: Annotated[tuple[_Box, ...], Meta(max_length=MAX_BOXES)]
+    name: str | None = None
+    frame: Natural | None = None
+    stream: Natural = 0
+
+
+class BoxFile:
+    """Boxes that were found beforehand.
+
+    A line is `{"frame": 7, "boxes": [[x, y, width, height], ...]}`, by the frame's number
+    in its source, or `{"name": "owls/3.jpg", "boxes": [...]}`, by a photograph's name
+    below the folder that is read. `"stream": 1` names one of several sources. A frame
+    without a line has no regions.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.name = f"The file of boxes {path}"
+        self._boxes: dict[tuple[int, int | str], npt.NDArray[np.float32]] = {}
+        refuse_special(path)
+        try:
+            with path.open("rb") as lines:
+                for number, line in enumerate(lines, start=1):
+                    if line.strip():
+                        self._add(line, f"{path}, line {number}")
+        except OSError as error:
+            raise FoldcamError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+    def __call__(self, frame: Frame, /) -> npt.ArrayLike:
+        """The boxes of a frame."""
+        for key in (frame.index, frame.name.as_posix()):
+            if (frame.stream, key) in self._boxes:
+                return self._boxes[frame.stream, key]
+        return ()
+
+    @property
+    def most(self) -> int:
+        """Boxes on one frame at most."""
+        return max(map(len, self._boxes.values()), default=0)
+
+    def _add(self, line: bytes, where: str) -> None:
+        try:
+            document = parse_json(line.decode("utf-8"))
+        except ValueError as error:
+            raise FoldcamError(f"{where}: not JSON.") from error
+        read = read_document(_Line, document, where)
+        key = read.frame if read.name is None else read.name
+        if key is None:
+            raise FoldcamError(f"{where}: frame is missing.")
+        if (read.stream, key) in self._boxes:
+            named = "frame" if read.name is None else "name"
+            raise FoldcamError(f"{where}: {named} {key!r} has a line already.")
+        self._boxes[read.stream, key] = np.asarray(read.boxes, np.float32).reshape(-1, 4)

@@ -65,7 +65,7 @@ export function paintMaps(maps, width, height) {
   return heat;
 }
 
-// The heat of what is unknown claims nothing, see runtime/drawing/unknown.py.
+// The heat of what is unknown claims nothing, see veil in runtime/model/drawing/overlay.py.
 const PALE = new Uint8Array(3 * 256).fill(208);
 
 /** Blends a picture with its heat on a canvas. */

@@ -20,9 +20,8 @@ from foldcam.benchmarks.studies.reliability.browser import (
 )
 from foldcam.runtime.contract.bank.bank_file import read_bank
 from foldcam.runtime.contract.gallery.gallery import Gallery
-from foldcam.runtime.model.drawing.overlay import WARM, overlay
+from foldcam.runtime.model.drawing.overlay import WARM, overlay, veil
 from foldcam.runtime.model.drawing.style import Style
-from foldcam.runtime.model.drawing.unknown import veil
 from foldcam.runtime.model.frame_results import FrameResults
 from foldcam.runtime.model.vote import Vote
 from foldcam.runtime.system.monitor import Cause
