@@ -28,7 +28,7 @@ from foldcam.export.grafting.versions import tool_versions
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.model.folded_model import FoldedModel
 from foldcam.runtime.model.result import Result
-from foldcam.runtime.pipeline.voting.ballot import MARGIN, Ballot
+from foldcam.runtime.pipeline.voting import MARGIN, Ballot
 
 FRAMES, RATE = 60, 15.0
 WINDOWS = (0.5, 1.0, 2.0, 3.0)

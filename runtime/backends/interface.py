@@ -73,11 +73,7 @@ class TakesBank(Protocol):
         ...
 
     def use_bank(self, bank: LiveBank, contract: Contract) -> None:
-        """Answer by a bank from the next pass on.
-
-        Args:
-            contract: with the bank's labels; what `Backend.contract` is from now on.
-        """
+        """Answer by a bank from the next pass on."""
         ...
 
     def run_query(self, images: Array, query: Array) -> dict[str, Array]:

@@ -40,14 +40,7 @@ _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 @dataclass(frozen=True)
 class Choice:
-    """Providers in order of preference, with their options.
-
-    Attributes:
-        device: `cpu`, `cuda`, `tensorrt` or `rtx`.
-        providers: for `InferenceSession`.
-        max_batch: images in one run at most; None for no limit.
-        plugin_devices: of a provider that is a plugin, which is chosen by them.
-    """
+    """Providers in order of preference, with their options."""
 
     device: str
     providers: list[tuple[str, Option]]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from foldcam.runtime.contract.bank.changing import Removed
     from foldcam.runtime.contract.bank.live_bank import LiveBank
     from foldcam.runtime.contract.schema import Contract
-    from foldcam.runtime.model.enrolling.enrolling import Picture, Unusable
+    from foldcam.runtime.model.enrolling import Picture, Unusable
     from foldcam.runtime.model.folded_model import FoldedModel
 
 app = typer.Typer(
@@ -78,7 +78,7 @@ def add(
     """
     from foldcam.runtime.contract.bank.live_bank import bank_path
     from foldcam.runtime.images.files import list_images
-    from foldcam.runtime.model.enrolling.enrolling import enroll, pictures_of
+    from foldcam.runtime.model.enrolling import enroll, pictures_of
     from foldcam.runtime.model.folded_model import FoldedModel
 
     if sum(each is not None for each in (images, camera, source)) != 1:
@@ -229,8 +229,7 @@ def _frames(
     most: int,
 ) -> list[Picture | Unusable]:
     """The best frames of a few seconds, as pictures."""
-    from foldcam.runtime.model.enrolling.enrolling import picture_of
-    from foldcam.runtime.model.enrolling.frames import best_frames, looked_at
+    from foldcam.runtime.model.enrolling import best_frames, looked_at, picture_of
     from foldcam.runtime.sources.opening import open_source
 
     opened = open_source(source, camera=camera)

@@ -248,8 +248,8 @@ def _build_fastest(
 
 
 def _document(built: Built) -> dict[str, Any]:
+    from foldcam.runtime.engine.inspect import manifest_record
     from foldcam.runtime.engine.manifest import manifest_path
-    from foldcam.runtime.engine.report import manifest_record
 
     return {
         "engine": str(built.engine),
@@ -262,8 +262,8 @@ def _document(built: Built) -> dict[str, Any]:
 
 
 def _text(built: Built) -> str:
+    from foldcam.runtime.engine.inspect import engine_rows, manifest_record
     from foldcam.runtime.engine.manifest import manifest_path
-    from foldcam.runtime.engine.report import engine_rows, manifest_record
 
     rows = [row for row in engine_rows(manifest_record(built.manifest)) if row[0] != "built from"]
     rows += [("note", note) for note in built.notes]

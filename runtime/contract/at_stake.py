@@ -42,11 +42,7 @@ class Written(NamedTuple):
 
 
 def check_outputs(reads: Iterable[Read], writes: Iterable[Written]) -> None:
-    """Refuse an output that is an input or another output; nothing is opened but CSV files.
-
-    Args:
-        reads: files, folders of images, and CSV files with the images that they list.
-    """
+    """Refuse an output that is an input or another output; nothing is opened but CSV files."""
     inputs = [Read(what, Path(path)) for what, path in reads if path]
     before: list[tuple[Written, _Place]] = []
     for flag, named in writes:

@@ -34,11 +34,7 @@ class BankStorage:
     sha256: str
 
     def check(self, rows: int, channels: int) -> None:
-        """Hold it against the bank.
-
-        Raises:
-            KeyProblem: a number does not agree with the search, or with the bank.
-        """
+        """Hold it against the bank."""
         if (self.search == "lists") != (self.lists > 0):
             reason = f"is {self.lists}, which does not agree with the search {self.search!r}"
             raise KeyProblem("lists", reason)

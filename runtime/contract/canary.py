@@ -47,11 +47,7 @@ class ProbeAnswer:
     maps: Annotated[dict[str, str], Meta(max_length=_MOST_NAMES)]
 
     def check(self, numbers: int, cells: int) -> None:
-        """Look into what is packed.
-
-        Raises:
-            KeyProblem: it is none, or not as many.
-        """
+        """Look into what is packed."""
         maps = (("maps", text, cells) for text in self.maps.values())
         for name, text, wanted in (("embedding", self.embedding, numbers), *maps):
             try:
@@ -70,14 +66,7 @@ class Canary:
     answers: Annotated[tuple[ProbeAnswer, ...], Meta(min_length=1, max_length=MOST_PICTURES)]
 
     def check(self, embedding_size: int, map_size: tuple[int, int]) -> None:
-        """Look into what is packed.
-
-        Args:
-            embedding_size: `D` of the model.
-
-        Raises:
-            KeyProblem: it is none, or not as many numbers as the model has.
-        """
+        """Look into what is packed."""
         cells = min(map_size[0], MOST_CELLS) * min(map_size[1], MOST_CELLS)
         for at, answer in enumerate(self.answers):
             with within(f"answers[{at}]"):
@@ -102,11 +91,7 @@ def packed(values: npt.NDArray[np.floating]) -> str:
 
 
 def unpacked(text: str) -> npt.NDArray[np.float64]:
-    """The numbers of `packed`, flat.
-
-    Raises:
-        ValueError: it is something else.
-    """
+    """The numbers of `packed`, flat."""
     try:
         content = base64.b64decode(text, validate=True)
     except binascii.Error as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import mmap
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -22,15 +23,16 @@ from foldcam.runtime.contract.external_data import (
     checked_places,
     external_data,
 )
-from foldcam.runtime.contract.onnx_operators import foreign_operators
 from foldcam.runtime.contract.onnx_sizes import SizeError, check_sizes
 from foldcam.runtime.contract.protobuf import (
     BYTES,
+    NODE,
     VARINT,
     Buffer,
     MalformedError,
     fields,
     length_delimited,
+    messages,
 )
 from foldcam.runtime.contract.reading import parse_contract
 from foldcam.runtime.contract.schema import (
@@ -41,6 +43,7 @@ from foldcam.runtime.contract.schema import (
 from foldcam.runtime.system.documents import Natural
 from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import refuse_special
+from foldcam.runtime.system.text import printable, shorten
 
 _ELEMENT_TYPES = {
     1: "float32",
@@ -53,6 +56,77 @@ _ELEMENT_TYPES = {
     11: "float64",
     16: "bfloat16",
 }
+_OP_TYPE, _DOMAIN = 4, 7
+# The last is how ONNX Runtime writes convolutions for a processor.
+_STANDARD = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft.nchwc")
+# What ONNX Runtime's optimizer and quantizer write.
+_MICROSOFT = frozenset(
+    [
+        "Attention",
+        "BiasAdd",
+        "BiasGelu",
+        "BiasSoftmax",
+        "BiasSplitGelu",
+        "ConvTransposeWithDynamicPads",
+        "DequantizeLinear",
+        "DynamicQuantizeLSTM",
+        "DynamicQuantizeMatMul",
+        "EmbedLayerNormalization",
+        "ExpandDims",
+        "FastGelu",
+        "FusedConv",
+        "FusedGemm",
+        "FusedMatMul",
+        "FusedMatMulActivation",
+        "Gelu",
+        "GridSample",
+        "GroupNorm",
+        "GroupQueryAttention",
+        "Inverse",
+        "MatMulBnb4",
+        "MatMulInteger16",
+        "MatMulIntegerToFloat",
+        "MatMulNBits",
+        "MaxpoolWithMask",
+        "MultiHeadAttention",
+        "NGramRepeatBlock",
+        "NhwcConv",
+        "NhwcFusedConv",
+        "NhwcMaxPool",
+        "PackedAttention",
+        "PackedMultiHeadAttention",
+        "Pad",
+        "QAttention",
+        "QEmbedLayerNormalization",
+        "QGemm",
+        "QLinearAdd",
+        "QLinearAveragePool",
+        "QLinearConcat",
+        "QLinearConv",
+        "QLinearGlobalAveragePool",
+        "QLinearLeakyRelu",
+        "QLinearMul",
+        "QLinearReduceMean",
+        "QLinearSigmoid",
+        "QLinearSoftmax",
+        "QLinearWhere",
+        "QMoE",
+        "QOrderedMatMul",
+        "QuantizeLinear",
+        "QuickGelu",
+        "ReduceSumInteger",
+        "RelativePositionBias",
+        "RotaryEmbedding",
+        "SkipGroupNorm",
+        "SkipLayerNormalization",
+        "SkipSimplifiedLayerNormalization",
+        "SimplifiedLayerNormalization",
+        "Trilu",
+        "TransposeMatMul",
+        "UnfoldTensor",
+        "Unique",
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -234,3 +308,24 @@ def _text(buffer: Buffer, start: int, end: int) -> str:
     if end - start > MAX_METADATA_BYTES:
         raise MalformedError
     return bytes(buffer[start:end]).decode("utf-8", errors="replace")
+
+
+def foreign_operators(buffer: Buffer) -> Iterator[str]:
+    """Operators that may do something else than compute, as `Name of 'domain'`.
+
+    Those that a file's own functions define are among them: a folded model has none, and which
+    of two operators of one name a library takes is up to that library.
+    """
+    used = {_domain_and_name(buffer, start, end) for _, start, end in messages(buffer, {NODE})}
+    for domain, name in sorted(used):
+        if domain not in _STANDARD and not (domain == "com.microsoft" and name in _MICROSOFT):
+            shown, where = (printable(shorten(text, 80)) for text in (name, domain))
+            yield f"{shown} of {where!r}"
+
+
+def _domain_and_name(buffer: Buffer, start: int, end: int) -> tuple[str, str]:
+    found = {_DOMAIN: "", _OP_TYPE: ""}
+    for number, first, stop in length_delimited(buffer, start, end):
+        if number in found:
+            found[number] = bytes(buffer[first:stop]).decode("utf-8", errors="replace")
+    return found[_DOMAIN], found[_OP_TYPE]

@@ -75,13 +75,7 @@ def too_large(what: str, size: int) -> SizeError:
 
 
 def check_sizes(buffer: Buffer) -> None:
-    """Hold every size that the file states against what one value may have.
-
-    Raises:
-        SizeError: one is negative, larger than that, or a tensor does not hold the numbers
-            that its shape counts.
-        MalformedError: no ONNX file.
-    """
+    """Hold every size that the file states against what one value may have."""
     constants: dict[str, list[float]] = {}
     nodes: list[_Node] = []
     stack = [("model", 0, len(buffer), 1)]

@@ -51,9 +51,6 @@ def fields(buffer: Buffer, start: int, end: int) -> Iterator[tuple[int, int, int
     Yields:
         `(field number, wire type, value, stop)`: for a length-delimited field,
         `value` and `stop` are its first byte and the byte after its last.
-
-    Raises:
-        MalformedError: the bytes are no such message, or it has far too many fields.
     """
     position, count = start, 0
     while position < end:
@@ -103,9 +100,6 @@ def messages(buffer: Buffer, kinds: Collection[str]) -> Iterator[tuple[str, int,
 
     Yields:
         `(kind, first byte, byte after the last)`.
-
-    Raises:
-        MalformedError: no ONNX file, or one nested too deeply or with far too many fields.
     """
     left = _MOST_FIELDS
     stack = [("ModelProto", 0, len(buffer), 1)]

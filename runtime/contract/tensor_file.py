@@ -49,12 +49,7 @@ class _Entry(Struct, frozen=True):
 
 
 class TensorFile:
-    """The header of an open file, held against the file's size.
-
-    Args:
-        what: `bank` or `gallery`.
-        remedy: the end of a message about a file that is not one, such as `: make one`.
-    """
+    """The header of an open file, held against the file's size."""
 
     def __init__(self, handle: int, path: Path, what: str, remedy: str = "") -> None:
         self._handle, self._path, self._remedy = handle, path, remedy
@@ -92,12 +87,7 @@ class TensorFile:
         raise FoldcamError(f"{self._path}: its array {name} {reason}.")
 
     def placed(self, name: str, dtypes: Collection[str], dimensions: int) -> Placed:
-        """Where an array lies.
-
-        Args:
-            dtypes: keys of `DTYPES` that it may have.
-            dimensions: that its shape must have.
-        """
+        """Where an array lies."""
         if name not in self:
             self.fail(name, "is missing")
         entry = read_document(_Entry, self._header[name], f"{self._path}: its array {name}")

@@ -101,12 +101,6 @@ def build_engine(
         facts: this machine; None has a look.
         line: where progress is shown; None shows nothing.
         trial: runs the plan before it is written, and may refuse it.
-
-    Raises:
-        FoldcamError: as `trial`, not a folded model, TensorRT refuses it or does not start, an
-            option does not apply, or `out` cannot be written.
-        KeyboardInterrupt: the user stopped it; nothing was written.
-        BuildAbandonedError: as above, and the builder's thread still runs.
     """
     facts = facts or DeviceFacts(find_gpu(), find_host(), {flavour.name: flavour.version})
     contract, metadata, data = _read(model)
@@ -319,11 +313,7 @@ def cache_path(
     compute_capability: str,
     environment: Mapping[str, str] = os.environ,
 ) -> Path:
-    """Where the cache of a flavour, its version and a GPU is kept.
-
-    `$XDG_CACHE_HOME/foldcam/timing` or `~/.cache/foldcam/timing`
-    (XDG Base Directory Specification).
-    """
+    """Where the cache of a flavour, its version and a GPU is kept."""
     words = f"{flavour.name}-{flavour.version}-sm{compute_capability}-{device}"
     return cache_root(environment) / "timing" / (re.sub(r"[^A-Za-z0-9.]+", "-", words) + ".cache")
 

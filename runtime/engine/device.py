@@ -25,14 +25,7 @@ _INTEGRATED, _MAJOR, _MINOR = 18, 75, 76
 
 @dataclass(frozen=True)
 class Gpu:
-    """The first CUDA device.
-
-    Attributes:
-        name: as the driver says, such as `Orin`.
-        compute_capability: such as `8.7`.
-        integrated: whether it shares the machine's memory, as on a Jetson.
-        free_bytes: memory that is free now, None if the driver would not say.
-    """
+    """The first CUDA device."""
 
     name: str
     compute_capability: str
@@ -42,13 +35,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Host:
-    """The machine around the GPU.
-
-    Attributes:
-        machine: such as `aarch64`.
-        system: such as `Linux`.
-        l4t: release of Jetson Linux, such as `36.4.3`; empty on other machines.
-    """
+    """The machine around the GPU."""
 
     machine: str
     system: str
@@ -57,11 +44,7 @@ class Host:
 
 @dataclass(frozen=True)
 class DeviceFacts:
-    """What an engine must fit.
-
-    Attributes:
-        gpu: None where there is none.
-    """
+    """What an engine must fit."""
 
     gpu: Gpu | None
     host: Host

@@ -34,11 +34,7 @@ _INSTALL: dict[FlavourName, str] = {
 
 @dataclass(frozen=True)
 class Flavour:
-    """One installed TensorRT.
-
-    Attributes:
-        version: as the module says, such as `10.3.0`.
-    """
+    """One installed TensorRT."""
 
     name: FlavourName
     version: str
@@ -78,11 +74,7 @@ class Flavour:
 
 
 def find_flavour(wanted: Wanted, load: Callable[[str], Any] = import_module) -> Flavour:
-    """The TensorRT to use.
-
-    Args:
-        wanted: `auto` takes `tensorrt` where it imports and `tensorrt_rtx` otherwise.
-    """
+    """The TensorRT to use."""
     broken: list[str] = []
     for name in _NAMES[wanted]:
         try:

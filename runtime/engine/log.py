@@ -64,12 +64,7 @@ class Messages:
 
 @dataclass(frozen=True)
 class OwnedLogger:
-    """What to hand to TensorRT, and what it said.
-
-    Attributes:
-        handle: the `ILogger`.
-        messages: shared by everything in the process that uses this flavour.
-    """
+    """What to hand to TensorRT, and what it said."""
 
     handle: Any
     messages: Messages

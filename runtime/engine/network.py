@@ -54,11 +54,7 @@ class Parsed:
 
 
 def parse_network(data: bytes, name: str, flavour: Flavour, logger: OwnedLogger) -> Parsed:
-    """Parse the bytes of an ONNX file.
-
-    Args:
-        data: the file's bytes.
-    """
+    """Parse the bytes of an ONNX file."""
     module, mark = flavour.module, logger.messages.mark()
     try:
         builder = module.Builder(logger.handle)

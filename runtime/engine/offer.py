@@ -58,15 +58,7 @@ def make_offer(model: Path, device: DeviceFacts, check: Check = check_engine) ->
 
 
 def decide(model: Path, offer: Offer, allowed: bool, flavour: Wanted = "auto") -> bool:
-    """Whether to build before running.
-
-    Args:
-        allowed: `--build` was given.
-        flavour: what `--flavour` a build would use.
-
-    Returns:
-        False where the engine can be used as it is, True where it is to be built.
-    """
+    """Whether to build before running."""
     if offer.usable:
         return False
     if allowed:

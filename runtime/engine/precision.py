@@ -127,11 +127,7 @@ def _quantized_layers(network: Any, flavour: Flavour) -> set[str]:
 
 
 def _half_tensors(network: Any, flavour: Flavour) -> set[str]:
-    """Names of the tensors that are float16 in the file.
-
-    Weakly typed versions report float32 for what a layer makes of float16, so the type is
-    carried along here: from a cast or a constant on, until the next cast.
-    """
+    """Names of the tensors that are float16 in the file."""
     half, single = (flavour.member("DataType", name) for name in ("HALF", "FLOAT"))
     casts = _members(flavour, ("CAST", "IDENTITY", "DEQUANTIZE", "CONSTANT"))
     found: set[str] = set()

@@ -25,11 +25,7 @@ MIN_PLAN_BYTES = 64
 
 @dataclass(frozen=True)
 class CheckedEngine:
-    """An engine that fits this machine.
-
-    Attributes:
-        plan: the very bytes that were checked: deserialise these, not the file again.
-    """
+    """An engine that fits this machine."""
 
     path: Path
     manifest: Manifest

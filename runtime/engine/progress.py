@@ -89,11 +89,7 @@ def make_monitor(module: Any, state: BuildState) -> Any | None:
 
 
 class BuildLine:
-    """Shows a build: one line that is rewritten on a terminal, a line now and then elsewhere.
-
-    Args:
-        stream: standard error unless given.
-    """
+    """Shows a build: one line that is rewritten on a terminal, a line now and then elsewhere."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = sys.stderr if stream is None else stream

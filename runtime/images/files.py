@@ -224,10 +224,7 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def decode_heic(data: bytes, path: Path) -> Image:
-    """Decode the primary picture of a HEIC file, as a viewer shows it.
-
-    The container's own rotation is applied, ten bits become eight, alpha is dropped.
-    """
+    """Decode the primary picture of a HEIC file, as a viewer shows it."""
     try:
         from pi_heif import open_heif
     except ImportError:

@@ -109,12 +109,7 @@ def list_images(folder: Path | str, recursive: bool = True) -> list[Path]:
 
 
 def counted(left_out: Iterable[LeftOut]) -> list[dict[str, Any]]:
-    """By reason, for reports: how many, and the first few of them.
-
-    Returns:
-        One `{"reason": str, "count": int, "examples": [str]}` per reason, the most frequent
-        first.
-    """
+    """By reason, for reports: how many, and the first few of them."""
     by_reason: dict[str, list[str]] = {}
     for item in left_out:
         by_reason.setdefault(item.reason, []).append(item.path)

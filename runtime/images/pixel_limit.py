@@ -36,11 +36,7 @@ def max_pixels() -> int:
 
 
 def check_pixels(width: int, height: int, path: Path | str) -> None:
-    """Refuse a picture or a film whose header promises too many pixels.
-
-    Args:
-        width, height: promised, in pixels.
-    """
+    """Refuse a picture or a film whose header promises too many pixels."""
     most = max_pixels()
     if width * height > most:
         needed = math.ceil(width * height / 1e6)

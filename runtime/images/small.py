@@ -26,11 +26,7 @@ def fitted(image: Image, width: int, height: int, *, enlarge: bool = False) -> I
 
 
 def encode_jpeg(image: Image, quality: int) -> bytes:
-    """`uint8 [H, W, 3]` RGB as JPEG.
-
-    Args:
-        quality: 1 to 100.
-    """
+    """`uint8 [H, W, 3]` RGB as JPEG."""
     try:
         done, data = cv2.imencode(
             ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]

@@ -37,11 +37,7 @@ _JUDGED = (HEATMAP, HEATMAP_LOWER, ESTIMATE, CONTRIBUTION, CONTRAST)
 
 @dataclass(frozen=True, eq=False)
 class ForwardPass:
-    """What the backend returned for a batch.
-
-    Attributes:
-        contract: of the model, with the bank that it answered by.
-    """
+    """What the backend returned for a batch."""
 
     rows: Sequence[Row]
     outputs: dict[str, Array]

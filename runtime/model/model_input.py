@@ -6,8 +6,7 @@ import numpy as np
 
 from foldcam.runtime.backends import Array, dtype_of
 from foldcam.runtime.contract.schema import Contract
-from foldcam.runtime.images.framing import framed, shown_smaller
-from foldcam.runtime.images.preprocess import Affine, Image
+from foldcam.runtime.images.preprocess import Affine, Image, framed, shown_smaller
 
 
 class ModelInput:
@@ -46,12 +45,7 @@ class ModelInput:
         return self._frame is not None and shown_smaller((width, height), self._recipe, self._frame)
 
     def ready(self, pictures: Array, out: Array | None = None) -> Array:
-        """Pictures as the model's `image`.
-
-        Args:
-            pictures: `uint8 [..., height, width, 3]` RGB, as `picture` makes them.
-            out: of the shape and dtype of the result, written and returned if given.
-        """
+        """Pictures as the model's `image`."""
         if self.normalizes:
             return pictures
         return self._recipe.normalized(pictures, out)

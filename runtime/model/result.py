@@ -267,7 +267,7 @@ class Result:
             `(x, y, width, height)` in whole pixels of the frame; None if nothing is hot, or only
             the padding of a letterbox.
         """
-        from foldcam.runtime.model.drawing.outlines import box_of, hottest_region
+        from foldcam.runtime.model.drawing.picture import box_of, hottest_region
 
         mask = hottest_region(self.heatmap)
         if mask is None:

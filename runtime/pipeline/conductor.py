@@ -21,7 +21,7 @@ from foldcam.runtime.pipeline.inference import Delivery, Inference
 from foldcam.runtime.pipeline.preparer import Preparer
 from foldcam.runtime.pipeline.sink_thread import GRACE_SECONDS, SinkThread, nobody_left
 from foldcam.runtime.pipeline.summary import Progress, Summary, Tally, nothing_usable, summarized
-from foldcam.runtime.pipeline.voting.voter import Voter
+from foldcam.runtime.pipeline.voting import Voter
 from foldcam.runtime.pipeline.work import Pending, runner_of
 from foldcam.runtime.sinks import Sink
 from foldcam.runtime.sources import Source

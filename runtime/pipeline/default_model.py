@@ -14,11 +14,7 @@ DEMO_MODEL = Path("demo-output") / "model.onnx"
 
 
 def find_model(environment: Mapping[str, str] = os.environ, folder: Path | None = None) -> Path:
-    """The variable `FOLDCAM_MODEL`, the only folded model here, or the demo's.
-
-    Args:
-        folder: where models are looked for; None is the working directory.
-    """
+    """The variable `FOLDCAM_MODEL`, the only folded model here, or the demo's."""
     folder = Path() if folder is None else folder
     named = environment.get(VARIABLE)
     if named:

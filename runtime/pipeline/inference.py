@@ -25,11 +25,6 @@ class Inference:
 
     A backend that fails is opened again, each time after a longer wait. Rows of recorded
     sources are computed again; those of live ones are old by then and are lost.
-
-    Args:
-        flow: how often a failed pass is tried again, and the waits between.
-        again: per source, whether its rows are computed again after a failure.
-        patient: whether a failure may be met with waiting at all.
     """
 
     def __init__(
@@ -82,12 +77,7 @@ class Inference:
                 return done
 
     def _recover(self, error: FoldcamError | MemoryError) -> bool:
-        """Wait and open the backend again; False when the run stops meanwhile.
-
-        Raises:
-            FoldcamError: too many failures in a row.
-            MemoryError: likewise, for lack of memory.
-        """
+        """Wait and open the backend again; False when the run stops meanwhile."""
         while True:
             self._failed += 1
             if self._failed >= self._limit:

@@ -87,12 +87,7 @@ def opened(
     remember: bool = False,
     config_file: Path | None = None,
 ) -> Iterator[Opened]:
-    """Open what a configuration names; what was opened is closed if something else fails.
-
-    Args:
-        config: with secrets or without; `FOLDCAM_TOKEN` is looked up.
-        config_file: that the configuration was read from, which is no output.
-    """
+    """Open what a configuration names; what was opened is closed if something else fails."""
     config = with_secrets(config, os.environ)
     if not config.sources:
         raise FoldcamError("There is no source: give --camera, --file, --source or --config.")
@@ -140,11 +135,7 @@ def opened(
 
 
 def check_files(config: RunConfig, config_file: Path | None, model: Path | None = None) -> None:
-    """Refuse a run whose outputs would destroy what it reads, or each other.
-
-    Args:
-        model: that was found, where the configuration names none.
-    """
+    """Refuse a run whose outputs would destroy what it reads, or each other."""
     output = config.output
     named = model if config.model.path is None else Path(config.model.path)
     reads = [

@@ -18,11 +18,7 @@ _LOG_EVERY_S = 5.0
 
 
 class StatusLine:
-    """Rewrites one line on a terminal; elsewhere writes a line every few seconds.
-
-    Args:
-        stream: standard error unless given.
-    """
+    """Rewrites one line on a terminal; elsewhere writes a line every few seconds."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = sys.stderr if stream is None else stream

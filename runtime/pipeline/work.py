@@ -20,11 +20,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class Pending:
-    """A frame of which some regions may still be under way.
-
-    Attributes:
-        waited_ms: the time in the inbox, in milliseconds.
-    """
+    """A frame of which some regions may still be under way."""
 
     frame: Frame
     waited_ms: float

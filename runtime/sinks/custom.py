@@ -16,11 +16,7 @@ _NEEDED = ("name", "may_skip", "output", "write", "__enter__", "__exit__")
 
 
 def open_custom(text: str, sources: Sequence[Source]) -> Sink:
-    """Call a user's factory.
-
-    Args:
-        text: `package.module:factory`; the factory takes the run's sources and returns a sink.
-    """
+    """Call a user's factory."""
     shown = f"--sink {printable(text)}"
     factory = load_function(text, shown)
     with mistakes_of(f"{shown} failed when it was opened"):
@@ -36,11 +32,7 @@ def open_custom(text: str, sources: Sequence[Source]) -> Sink:
 
 
 class CustomSink(Sink):
-    """A user's sink, whose mistakes are errors of the run like any other.
-
-    Args:
-        sink: the user's: a `Sink`, or an object with its attributes and methods.
-    """
+    """A user's sink, whose mistakes are errors of the run like any other."""
 
     def __init__(self, sink: Any, shown: str) -> None:
         self.sink = sink

@@ -187,11 +187,7 @@ class ProgramEncoder(Encoder):
 def open_encoder(
     path: Path, fps: float, frame_wh: tuple[int, int], lock: int | None = None
 ) -> Encoder:
-    """Begin a film.
-
-    Args:
-        path: its suffix is one of `FALLBACKS`.
-    """
+    """Begin a film."""
     suffix = path.suffix.lower()
     codec = best_codec(suffix)
     try:

@@ -168,11 +168,7 @@ class GrowingLines:
 
 
 def is_of_lines(file: int, start: bytes) -> bool:
-    """Whether an open file is empty, or begins as each of its lines does.
-
-    Args:
-        start: the first bytes of a line.
-    """
+    """Whether an open file is empty, or begins as each of its lines does."""
     found = os.pread(file, len(start), 0)
     return start.startswith(found)
 

@@ -19,12 +19,6 @@ class DiskGuard:
 
     Recording resumes when there is a tenth more than what it needs, so that it does not stop
     and go with every file.
-
-    Args:
-        folder: on the disk; it need not exist yet.
-        least: bytes that must stay free.
-        free: the free bytes of a folder's disk.
-        clock: monotonic seconds.
     """
 
     def __init__(

@@ -281,11 +281,7 @@ class _Opening:
 
 
 class OfStream(Sink):
-    """Gives a sink the frames of one source, and no others.
-
-    Args:
-        stream: `Frame.stream` of the source.
-    """
+    """Gives a sink the frames of one source, and no others."""
 
     def __init__(self, sink: Sink, stream: int) -> None:
         self._sink, self._stream = sink, stream

@@ -110,11 +110,7 @@ class PicturesSink(Sink):
             segments.trim()
 
     def write_one(self, item: FrameResults, path: Path, another: Callable[[], Path] | None) -> None:
-        """Write what belongs to a frame, whole or not at all.
-
-        Args:
-            another: gives another name if the name is taken; None writes over what is there.
-        """
+        """Write what belongs to a frame, whole or not at all."""
         write_image(path, item.image, another=another)
 
     def renamed(self, path: Path) -> Path:

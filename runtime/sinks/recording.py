@@ -94,12 +94,7 @@ class Recording(Sink):
         self._check()
 
     def write(self, item: FrameResults) -> None:
-        """Append one frame to the file that is due.
-
-        Raises:
-            FoldcamError: the file cannot be written; what is sound of it is kept if live.
-            NotWritten: there is no room.
-        """
+        """Append one frame to the file that is due."""
         if self._guard is not None and not self._guard.has_room():
             self._finish()
             raise NotWritten(self._guard.reason)

@@ -27,8 +27,8 @@ from foldcam.runtime.sinks.report_page import (
     listed,
 )
 from foldcam.runtime.sources.base import Source, left_out_of
+from foldcam.runtime.system.monitor import Percentiles
 from foldcam.runtime.system.redaction import redacted
-from foldcam.runtime.system.timing import Percentiles
 
 PAGE = "report.html"
 MOST_CARDS = 400
@@ -210,11 +210,7 @@ class ReportSink(Sink):
 
 
 def smaller(item: FrameResults, side: int, style: Style) -> FrameResults:
-    """The same frame with its longer side at most so many pixels.
-
-    Args:
-        side: in pixels.
-    """
+    """The same frame with its longer side at most so many pixels."""
     image = fitted(item.frame.image, side, side)
     size = image.shape[1], image.shape[0]
     results = [_scaled(result, size) for result in item.results]

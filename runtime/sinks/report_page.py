@@ -136,12 +136,7 @@ def figures(numbers: Mapping[str, str]) -> str:
 
 
 def controls(labels: Iterable[str], estimates: bool, kinds: Mapping[str, str]) -> str:
-    """The order and the filters; shown only where scripts run.
-
-    Args:
-        estimates: whether cards are ordered by an estimate, not by a similarity.
-        kinds: classes of cards that can be asked for, with what they are called.
-    """
+    """The order and the filters; shown only where scripts run."""
     what = "estimate" if estimates else "similarity"
     orders = {"run": "as they came", "low": f"lowest {what}",
               "high": f"highest {what}", "name": "by name"}  # fmt: skip

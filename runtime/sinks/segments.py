@@ -19,9 +19,6 @@ class Segments:
 
     Order is by number, which goes on from the highest in the folder: a clock that jumps
     changes what a name says, not which segment is older, and no name comes twice.
-
-    Args:
-        keep_bytes: of all finished segments; the oldest go above it. None keeps all.
     """
 
     def __init__(self, path: Path, keep_bytes: float | None = None) -> None:
@@ -37,11 +34,7 @@ class Segments:
         return str(self._path.with_name(f"{self._path.stem}-*{self._path.suffix}"))
 
     def next(self, begun: datetime | None = None) -> Path:
-        """The name of a new segment.
-
-        Args:
-            begun: in UTC; now unless given.
-        """
+        """The name of a new segment."""
         begun = begun or datetime.now(timezone.utc)
         self._number += 1
         name = f"{self._path.stem}-{stamp(begun)}-{self._number:06d}{self._path.suffix}"

@@ -29,11 +29,7 @@ _DEVICE = re.compile(r"/dev/video([0-9]{1,3})")
 
 @dataclass(frozen=True)
 class Address:
-    """A source by kind.
-
-    Attributes:
-        frames: of a test pattern; None for no end.
-    """
+    """A source by kind."""
 
     kind: Kind
     name: str
@@ -45,11 +41,7 @@ class Address:
 
 
 def parse_address(text: str, options: SourceOptions | None = None) -> Address:
-    """Take an address apart.
-
-    Args:
-        text: a path, `-`, `/dev/videoN`, or a URI of one of `SCHEMES`.
-    """
+    """Take an address apart."""
     keep_secret(text)
     options = options or SourceOptions()
     if text == "-":

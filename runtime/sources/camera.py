@@ -14,12 +14,7 @@ WIDTH, HEIGHT, RATE = 1280, 720, 30.0
 
 
 def video_devices(dev: Path, sysfs: Path) -> list[tuple[str, str]]:
-    """The video devices that exist, as `(path, name)`; the name may be empty.
-
-    Args:
-        dev: `/dev`.
-        sysfs: `/sys/class/video4linux`, whose entries hold the names.
-    """
+    """The video devices that exist, as `(path, name)`; the name may be empty."""
     found: list[tuple[str, str]] = []
     for path in sorted(dev.glob("video[0-9]*"), key=natural_key):
         try:

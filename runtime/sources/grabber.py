@@ -60,13 +60,7 @@ class Worker:
 
 
 class Grabber:
-    """One attempt: opens a capture and reads it until it ends or nobody wants it any more.
-
-    Args:
-        open_capture: may raise `FoldcamError`.
-        newest: whether old pictures give way to new ones while nobody takes them; else the
-            source is made to wait.
-    """
+    """One attempt: opens a capture and reads it until it ends or nobody wants it any more."""
 
     def __init__(
         self,

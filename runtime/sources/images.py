@@ -17,11 +17,7 @@ _MAGIC = frozenset("*?[")
 
 
 class ImageSource(Source):
-    """Photographs in a fixed order. One that cannot be read is skipped and remembered.
-
-    Args:
-        root: folder to which the frames' names are relative.
-    """
+    """Photographs in a fixed order. One that cannot be read is skipped and remembered."""
 
     stills = True
 

@@ -120,9 +120,6 @@ def special_file(path: Path) -> str | None:
     """What a path is that is no file of bytes, as a clause; None for a file.
 
     A pipe or a device is never opened: that could wait for ever, or set something off.
-
-    Returns:
-        `CAMERA` for a video device, otherwise what is wrong and what can be done.
     """
     status = path.stat()
     mode = status.st_mode

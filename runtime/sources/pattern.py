@@ -24,9 +24,6 @@ class PatternSource(Source):
 
     With a rate it is live, like a camera; without one it is as fast as it is read, like a
     file. One address gives the same pictures in every run.
-
-    Args:
-        address: of the kind `pattern`.
     """
 
     def __init__(self, address: Address) -> None:

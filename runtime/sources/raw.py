@@ -24,10 +24,6 @@ class RawSource(Source):
 
     Nothing is lost: who writes too fast is made to wait by the pipe. What is left at the
     end and makes no whole picture is reported.
-
-    Args:
-        address: of the kind `raw`, with a size.
-        descriptor: to read from; standard input unless given.
     """
 
     def __init__(self, address: Address, descriptor: int | None = None) -> None:

@@ -12,9 +12,6 @@ class Backoff:
 
     Half of each wait is fixed and half is drawn ("equal jitter", Brooker, Exponential
     Backoff And Jitter, 2015).
-
-    Args:
-        first: seconds of the first wait at most.
     """
 
     def __init__(self, first: float, most: float, generator: random.Random | None = None) -> None:

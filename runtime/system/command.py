@@ -80,11 +80,7 @@ def _complaints_redacted() -> Iterator[None]:
 
 
 def run_app(app: typer.Typer, name: str) -> NoReturn:
-    """Run a program and exit with its status; the user's mistakes become one sentence.
-
-    Args:
-        app: the program, a `typer.Typer`.
-    """
+    """Run a program and exit with its status; the user's mistakes become one sentence."""
     sys.exit(flushed(status_of(lambda: prepared(app)(prog_name=name))))
 
 

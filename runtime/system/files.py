@@ -208,11 +208,7 @@ def cache_root(environment: Mapping[str, str] = os.environ) -> Path:
 
 
 def lock_before(file: int, deadline: float) -> bool:
-    """Lock a file once nobody else does; whether that was possible.
-
-    Args:
-        deadline: of `time.monotonic()`, until which it is tried.
-    """
+    """Lock a file once nobody else does; whether that was possible."""
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -53,11 +53,7 @@ class JsonFormatter(logging.Formatter):
 def configure(
     format: LogFormat = "text", level: LogLevel = "info", stream: TextIO | None = None
 ) -> None:
-    """Say where log lines go and how they look; a second call replaces the first.
-
-    Args:
-        stream: standard error unless given.
-    """
+    """Say where log lines go and how they look; a second call replaces the first."""
     handler = logging.StreamHandler(sys.stderr if stream is None else stream)
     handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter())
     for old in list(log.handlers):

@@ -97,11 +97,7 @@ class _Unheard(io.RawIOBase):
 
 
 class ProgressLine:
-    """Shows `stage done/total` on standard error. Use as a context manager.
-
-    Args:
-        stream: standard error unless given.
-    """
+    """Shows `stage done/total` on standard error. Use as a context manager."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = sys.stderr if stream is None else stream

@@ -27,9 +27,6 @@ class Notifier:
     source has anything to give because it is connecting or waiting to try again: a
     camera that is away is no reason to be killed. A run that has frames and gets no
     results is.
-
-    Args:
-        environment: with `NOTIFY_SOCKET` and `WATCHDOG_USEC`; the process's unless given.
     """
 
     def __init__(self, monitor: Monitor, environment: Mapping[str, str] | None = None) -> None:

@@ -74,11 +74,7 @@ class Access:
         return hmac.compare_digest(self._digest(given), self._token)
 
     def cookie(self, https: bool) -> str:
-        """The value of `Set-Cookie` after a login.
-
-        Args:
-            https: whether the browser came over TLS, and must not send it otherwise.
-        """
+        """The value of `Set-Cookie` after a login."""
         secure = "; Secure" if https else ""
         return (
             f"{self._name}={self._cookie}; Path=/; Max-Age={_COOKIE_SECONDS}; HttpOnly; "

@@ -67,9 +67,6 @@ class HostNames:
     A page of somebody else's can make its own name resolve to this machine (DNS rebinding)
     and would then count as the same origin. An address cannot be made to do so, and the
     names that are served are known.
-
-    Args:
-        host: that the user asked to serve on.
     """
 
     def __init__(self, host: str, names: Iterable[str] = ()) -> None:

@@ -22,11 +22,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Newest:
-    """The newest frame of one stream.
-
-    Attributes:
-        arrived: `time.monotonic()` when the page was given it.
-    """
+    """The newest frame of one stream."""
 
     item: FrameResults
     arrived: float

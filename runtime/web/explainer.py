@@ -95,10 +95,6 @@ class Explainer:
         Args:
             data: the bytes of a file that `read_image` reads.
             since: `time.perf_counter()` when it began to wait.
-
-        Raises:
-            PictureError: the picture cannot be read, or the model has no such map.
-            FoldcamError: the model failed.
         """
         self._resting.clear()
         try:

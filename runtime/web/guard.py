@@ -67,11 +67,7 @@ LOGIN_POLICY = (
 
 
 class Guard:
-    """Lets a request through to the application, or answers it.
-
-    Args:
-        hosts: which `Host` headers are answered.
-    """
+    """Lets a request through to the application, or answers it."""
 
     def __init__(self, app: ASGIApp, access: Access, hosts: HostNames) -> None:
         self._app = app

@@ -6,8 +6,7 @@ import threading
 from collections import Counter, deque
 from typing import Any
 
-from foldcam.runtime.system.monitor import Snapshot
-from foldcam.runtime.system.timing import Percentiles
+from foldcam.runtime.system.monitor import Percentiles, Snapshot
 
 SECONDS = 300
 MINUTES = 1440

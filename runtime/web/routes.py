@@ -31,8 +31,7 @@ from foldcam.runtime.web.explainer import Explainer
 from foldcam.runtime.web.health import Health
 from foldcam.runtime.web.history import History
 from foldcam.runtime.web.metrics import CONTENT_TYPE, Metrics
-from foldcam.runtime.web.naming import aside, naming_routes, number_of
-from foldcam.runtime.web.offers import Offers
+from foldcam.runtime.web.offers import Offers, aside, naming_routes, number_of
 from foldcam.runtime.web.packet import answers
 from foldcam.runtime.web.stream import serve_stream
 
@@ -76,11 +75,7 @@ def make_app(
     executor: Executor,
     explainer: tuple[Explainer, Executor] | None = None,
 ) -> Router:
-    """The application, without its `Guard`.
-
-    Args:
-        shown: what there is to see.
-    """
+    """The application, without its `Guard`."""
     files = _static_files()
     build = hashlib.sha256(b"".join(data for _, data in sorted(files.items()))).hexdigest()[:16]
 

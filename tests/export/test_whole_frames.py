@@ -26,7 +26,7 @@ from foldcam.export.verification.run import verify_model
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.images.files import read_image
 from foldcam.runtime.measurement.comparison.gate import check_pair
-from foldcam.runtime.model.enrolling.enrolling import enroll, pictures_of
+from foldcam.runtime.model.enrolling import enroll, pictures_of
 from foldcam.runtime.model.folded_model import FoldedModel
 from foldcam.runtime.system.errors import FoldcamError
 

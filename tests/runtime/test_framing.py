@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foldcam.runtime.images.framing import framed, framed_affine, shown_smaller
-from foldcam.runtime.images.preprocess import Preprocessing
+from foldcam.runtime.images.preprocess import Preprocessing, framed, framed_affine, shown_smaller
 from foldcam.runtime.model.batch import Batch
 from foldcam.runtime.system.errors import FoldcamError
 

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from foldcam.runtime.model.drawing.outlines import box_of, draw_box, draw_contour, hottest_region
 from foldcam.runtime.model.drawing.overlay import overlay, overlay_both
+from foldcam.runtime.model.drawing.picture import box_of, draw_box, draw_contour, hottest_region
 from foldcam.runtime.model.drawing.text import draw_labels
 
 

@@ -92,7 +92,7 @@ def read_boxes(path: Path) -> None:
     """As `--boxes`."""
     from importlib import import_module
 
-    box_file: Any = import_module("foldcam.runtime.sources.regions.opening")
+    box_file: Any = import_module("foldcam.runtime.sources.regions")
     box_file.BoxFile(path)
 
 

@@ -102,11 +102,7 @@ class CudaMemory:
         self._cuda.stream_synchronize(self._stream)
 
     def capture(self, work: Callable[[], None]) -> Any:
-        """Record what `work` puts on the stream, without running it.
-
-        Returns:
-            An executable graph, for `launch` and `release`.
-        """
+        """Record what `work` puts on the stream, without running it."""
         self._cuda.capture_begin(self._stream)
         try:
             work()

@@ -35,12 +35,7 @@ _ROOM_FOR_JSON = 1 << 16
 
 
 class KServeBackend:
-    """A folded model that runs on a server.
-
-    Args:
-        address: of the served model, see `parse_server`; a model without a name there has the
-            file's.
-    """
+    """A folded model that runs on a server."""
 
     accepted_wrong: str | None = None
 

@@ -84,11 +84,7 @@ class Answer:
 
 
 class Connection:
-    """HTTP/1.1 to a server, opened when it is needed and again after a failure.
-
-    A pass changes nothing on the server, so that one that broke off may be asked for again: so is
-    one that the server was too busy for, but not one that took too long.
-    """
+    """HTTP/1.1 to a server, opened when it is needed and again after a failure."""
 
     def __init__(self, server: ServedModel, sleep: Callable[[float], None] = time.sleep) -> None:
         self._server = server
@@ -104,11 +100,7 @@ class Connection:
         *,
         most: int,
     ) -> Answer:
-        """One answer, whatever its status.
-
-        Args:
-            most: bytes that the answer may have.
-        """
+        """One answer, whatever its status."""
         for wait in (*WAITS, None):
             try:
                 answer = self._once(method, path, body, headers or {}, most)

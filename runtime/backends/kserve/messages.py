@@ -51,11 +51,7 @@ def request(arrays: Mapping[str, Array], outputs: Iterable[str]) -> tuple[bytes,
 def response(
     body: bytes, headers: Mapping[str, str], expected: Sequence[TensorInfo], rows: int
 ) -> dict[str, Array]:
-    """The outputs of an inference.
-
-    Raises:
-        MessageError: it is no such answer, or a tensor is missing or another one.
-    """
+    """The outputs of an inference."""
     length = headers.get(HEADER_LENGTH, str(len(body)))
     if not (length.isascii() and length.isdecimal() and int(length) <= len(body)):
         raise MessageError("its header has a length that is none")

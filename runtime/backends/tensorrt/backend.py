@@ -163,11 +163,7 @@ class TensorRTBackend:
         return self._bank
 
     def use_bank(self, bank: LiveBank, contract: Contract) -> None:
-        """Answer by a bank; see `runtime.backends.TakesBank`.
-
-        It is copied to the GPU once. Contexts and graphs know the old one's length, and are made
-        again with the next batch.
-        """
+        """Answer by a bank; see `runtime.backends.TakesBank`."""
         with self._lock:
             memory = self._memory
             if memory is None:

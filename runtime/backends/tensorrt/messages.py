@@ -101,10 +101,7 @@ def explain(texts: Sequence[str]) -> str:
 
 
 def error_recorder(trt: Any, messages: Messages) -> Any | None:
-    """An `IErrorRecorder` that fills `messages`; None where this TensorRT has no such class.
-
-    The class is made here because its base belongs to the module that was found.
-    """
+    """An `IErrorRecorder` that fills `messages`; None where this TensorRT has no such class."""
     base: Any = getattr(trt, "IErrorRecorder", None)
     if base is None:
         return None

@@ -41,12 +41,7 @@ class Profile:
 
 @dataclass(frozen=True)
 class EngineTensors:
-    """The tensors of an engine.
-
-    Attributes:
-        bank: name -> shape of one row of each array of a bank that is an input.
-        query: shape of one image's query; None where the model takes none.
-    """
+    """The tensors of an engine."""
 
     image: tuple[int, ...]
     outputs: dict[str, tuple[int, ...]]
@@ -61,11 +56,7 @@ class EngineTensors:
         return max(profile.largest for profile in self.profiles)
 
     def profile_for(self, rows: int) -> Profile:
-        """The profile that takes `rows` images with the fewest blank ones beside them.
-
-        Args:
-            rows: from 1 to `largest_batch`.
-        """
+        """The profile that takes `rows` images with the fewest blank ones beside them."""
         fitting = [profile for profile in self.profiles if rows <= profile.largest]
         return min(fitting, key=lambda profile: (profile.batch_for(rows), profile.largest))
 

@@ -25,11 +25,7 @@ _LAST = "last_added"
 
 @dataclass(frozen=True)
 class Added:
-    """What `add_rows` did.
-
-    Attributes:
-        known: name, and the label in the bank, of pictures that were in it already.
-    """
+    """What `add_rows` did."""
 
     rows: int
     known: list[tuple[str, str]]
@@ -106,11 +102,7 @@ def add_rows(
 def remove_rows(
     path: Path, contract: Contract, chosen: Callable[[LiveBank], npt.NDArray[np.bool_]]
 ) -> Removed:
-    """Remove rows for good; what was removed cannot be brought back by `undo`.
-
-    Args:
-        chosen: which rows of a bank, `bool [N]`.
-    """
+    """Remove rows for good; what was removed cannot be brought back by `undo`."""
     gone: list[tuple[str, str, bytes]] = []
 
     def change(bank: LiveBank) -> LiveBank:

@@ -132,12 +132,7 @@ class LiveBank:
         names: Sequence[str],
         image_hashes: npt.NDArray[np.uint8],
     ) -> LiveBank:
-        """The bank with more rows of one label, which need not be known yet.
-
-        Args:
-            embeddings: `float32 [n, D]` of any norm above zero.
-            image_hashes: `uint8 [n, 32]`.
-        """
+        """The bank with more rows of one label, which need not be known yet."""
         if embeddings.ndim != 2 or embeddings.shape[1] != self.embeddings.shape[1]:
             raise FoldcamError(
                 f"The embeddings are {list(embeddings.shape)} where the bank's rows have "
@@ -158,11 +153,7 @@ class LiveBank:
         )
 
     def without(self, gone: npt.NDArray[np.bool_]) -> LiveBank:
-        """The bank without some of its rows.
-
-        Args:
-            gone: `bool [N]`.
-        """
+        """The bank without some of its rows."""
         labels = self.row_labels()
         left = [row for row in range(self.rows) if not gone[row]]
         if len({labels[row] for row in left}) < LEAST_LABELS:

@@ -133,11 +133,7 @@ class Gallery:
 
 
 def gallery_beside(model: Path, contract: Contract) -> tuple[Path, str | None] | None:
-    """The gallery beside a model, and why it is not the model's; None where there is none.
-
-    Returns:
-        Its path, and one sentence about what is wrong, or None where it is the model's.
-    """
+    """The gallery beside a model, and why it is not the model's; None where there is none."""
     path = gallery_path(model)
     if not path.exists():
         return None

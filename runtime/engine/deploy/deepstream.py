@@ -40,11 +40,7 @@ _GRAPH, _INPUT = 7, 11
 
 @dataclass(frozen=True)
 class DeepStreamOptions:
-    """How the model is run.
-
-    Attributes:
-        name: of its folder; None takes the file's.
-    """
+    """How the model is run."""
 
     name: str | None = None
     max_batch: int = 8

@@ -78,11 +78,7 @@ def write_repository(model: Path, repository: Path, options: TritonOptions) -> P
 
 
 def config_text(contract: Contract, name: str, digest: str, options: TritonOptions) -> str:
-    """`config.pbtxt` of a model.
-
-    Args:
-        digest: SHA-256 of the `.onnx`.
-    """
+    """`config.pbtxt` of a model."""
     image, outputs = expected_tensors(contract)
     inputs = [image, *further_inputs(contract)]
     most = options.max_batch

@@ -52,12 +52,7 @@ class Clocks:
 
 
 def read_clocks(root: Path = Path("/"), run: Command | None = None) -> Clocks:
-    """The clocks of this machine now. Read them while the GPU works: an idle one rests.
-
-    Args:
-        root: where `/sys` is.
-        run: calls a command; this machine's own by default.
-    """
+    """The clocks of this machine now. Read them while the GPU works: an idle one rests."""
     sysfs = root / "sys"
     counters = {
         **_counts(sysfs.glob("class/hwmon/hwmon*/oc*_event_cnt"), "over-current events"),

@@ -31,12 +31,7 @@ _NVIDIA = (
 
 
 def machine_facts(root: Path = Path("/"), run: Command | None = None) -> dict[str, Any]:
-    """The facts of this machine that do not change during a run; what is unknown is left out.
-
-    Args:
-        root: where `/proc` and `/sys` are.
-        run: calls a command; this machine's own by default.
-    """
+    """The facts of this machine that do not change during a run; what is unknown is left out."""
     call = run or called
     host = find_host(root / "etc" / "nv_tegra_release")
     facts: dict[str, Any] = {

@@ -24,23 +24,14 @@ _WHOLE = ("VDD_IN", "POM_5V_IN", "VIN_SYS_5V0", "SYS_5V")
 
 @dataclass(frozen=True)
 class Rails:
-    """What measures power here.
-
-    Attributes:
-        period: seconds between two readings.
-    """
+    """What measures power here."""
 
     read: Read
     period: float
 
 
 def find_rails(root: Path = Path("/"), run: Command | None = None) -> Rails | None:
-    """What measures power here; None where nothing does.
-
-    Args:
-        root: where `/sys` is.
-        run: calls a command; this machine's own by default.
-    """
+    """What measures power here; None where nothing does."""
     sensors = []
     for folder in sorted((root / "sys/class/hwmon").glob("hwmon*")):
         with suppress(OSError):

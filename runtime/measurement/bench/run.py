@@ -45,11 +45,7 @@ _LARGEST_CLOCK_CHANGE = 0.05
 
 @dataclass(frozen=True)
 class Target:
-    """What runs a file.
-
-    Attributes:
-        library: `onnxruntime` or `tensorrt`; None takes the one for the file.
-    """
+    """What runs a file."""
 
     library: Library | None = None
     provider: Provider = "auto"

@@ -54,13 +54,7 @@ _SUFFIXES = (".fp16.onnx", ".int8.onnx")
 
 @dataclass(frozen=True)
 class FastestOptions:
-    """What is built and how it is judged.
-
-    Attributes:
-        model: the float32 model, the reference.
-        candidates: models of the same network in other precisions.
-        images: folder of photographs that took no part in export and calibration.
-    """
+    """What is built and how it is judged."""
 
     model: Path
     candidates: tuple[Path, ...]

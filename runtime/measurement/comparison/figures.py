@@ -167,20 +167,13 @@ def map_correlations(
 
 
 def without_evidence(contribution: npt.NDArray[Any]) -> Booleans:
-    """`bool [n]`: whether next to nothing of a map speaks for the answer; see `SMALL_EVIDENCE`.
-
-    Args:
-        contribution: `[n, ...]`, signed.
-    """
+    """`bool [n]`: whether next to nothing of a map speaks for the answer; see `SMALL_EVIDENCE`."""
     flat = contribution.reshape(len(contribution), -1)
     return np.asarray(flat.max(axis=1) <= SMALL_EVIDENCE * np.abs(flat).max(axis=1))
 
 
 def spread_of(correlation: Doubles, blank: Booleans) -> tuple[float, float, float]:
     """Mean, 5th percentile and least of the correlations that count.
-
-    Args:
-        correlation, blank: `[m]`, as `map_correlations` gives them.
 
     Returns:
         1 where all maps are blank in both models, NaN where there is none.
@@ -192,12 +185,7 @@ def spread_of(correlation: Doubles, blank: Booleans) -> tuple[float, float, floa
 
 
 def agreement(cosine: Doubles, correlation: Doubles, blank: Booleans) -> Agreement:
-    """Sum up what `cosines` gave for all images and `map_correlations` for the compared ones.
-
-    Args:
-        cosine: `[n]`, n >= 1.
-        correlation, blank: `[m]`, of the images whose heatmaps can be compared.
-    """
+    """Sum up what `cosines` gave for all images and `map_correlations` for the compared ones."""
     mean, p5, worst = spread_of(correlation, blank)
     return Agreement(
         embedding_cosine_mean=float(cosine.mean()),

@@ -75,14 +75,7 @@ def open_in_tensorrt(engine: Path, model: Path, accept_wrong: bool = False) -> B
 
 @dataclass(frozen=True, eq=False)
 class DeviceVerdict:
-    """What one candidate costs on this device.
-
-    Attributes:
-        each: the same per image.
-        speed: the rival's time over the candidate's; None without a rival.
-        in_bank: images that are bank rows themselves and whose next row is not known, because
-            the model reports one neighbor: they are left out of recall.
-    """
+    """What one candidate costs on this device."""
 
     figures: GateFigures
     each: PerImage
@@ -97,12 +90,7 @@ class DeviceVerdict:
 
 
 class DeviceGate:
-    """The reference's answers, asked once, with which candidates are compared.
-
-    Args:
-        reference: the float32 model, on the CPU.
-        progress: called with `(stage, done, total)`.
-    """
+    """The reference's answers, asked once, with which candidates are compared."""
 
     def __init__(self, reference: Backend, images: GateImages, progress: Progress) -> None:
         self._contract, self._images, self._progress = reference.contract, images, progress
@@ -278,12 +266,7 @@ def gate_on_device(
     progress: Progress | None = None,
     engines: OpenEngine | None = None,
 ) -> dict[str, Any]:
-    """Judge a quantized model where it is to run.
-
-    Args:
-        progress: called with `(stage, done, total)`.
-        engines: opens engines; TensorRT unless given.
-    """
+    """Judge a quantized model where it is to run."""
     settings = settings or GateSettings()
     wrong = settings.accept_wrong
     engines = engines or partial(open_in_tensorrt, accept_wrong=wrong)

@@ -19,14 +19,7 @@ FEWEST = 8
 
 @dataclass(frozen=True, eq=False)
 class GateImages:
-    """The photographs that a gate measures on.
-
-    Attributes:
-        names: the files' names, relative to the folder.
-        images: at the size that the model takes, `uint8 [height, width, 3]` RGB each.
-        labels: one for each image, None where its folder's name is no label of the bank.
-        sha256: digest of the names and bytes, in their order.
-    """
+    """The photographs that a gate measures on."""
 
     names: tuple[str, ...]
     images: tuple[Image, ...]
@@ -38,12 +31,7 @@ class GateImages:
 def read_gate_images(
     folder: Path, contract: Contract, progress: Callable[[int, int], None]
 ) -> GateImages:
-    """Read a folder and bring its images to the input size, as a run on the device does.
-
-    Args:
-        folder: holds images, at any depth; `<label>/<file>` where recall is to be measured.
-        progress: called with `(done, total)`.
-    """
+    """Read a folder and bring its images to the input size, as a run on the device does."""
     known = {run.name for run in contract.labels}
     paths, given = list_images(folder), ModelInput(contract)
     names, images, labels, skipped = [], [], [], []

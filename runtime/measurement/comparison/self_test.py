@@ -85,11 +85,7 @@ class AbsentError(FoldcamError):
 
 @dataclass(frozen=True)
 class Difference:
-    """One output, over all images.
-
-    Attributes:
-        measure: how the difference is taken, such as `absolute`.
-    """
+    """One output, over all images."""
 
     output: str
     measure: str
@@ -104,12 +100,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One way of running the model on the GPU.
-
-    Attributes:
-        name: such as `tensorrt`.
-        problem: why it could not be compared; empty if it was.
-    """
+    """One way of running the model on the GPU."""
 
     name: str
     library: str
@@ -135,11 +126,6 @@ def self_test(
     candidates: dict[str, Opener] | None = None,
 ) -> dict[str, Any]:
     """Build an engine, run it and ONNX Runtime with CUDA, and compare both with the CPU.
-
-    Args:
-        model: a folded `.onnx`.
-        candidates: the ways to run the model that are tested, by name; TensorRT and CUDA unless
-            given.
 
     Returns:
         JSON values: `passed`, `versions`, `device`, `model`, and `verdicts`, one for each
@@ -218,11 +204,6 @@ def compare(
 
     The default batches take a backend with CUDA graphs through all of its ways: enqueued,
     captured, replayed, and another batch size.
-
-    Args:
-        tested: the other one; its contract must be the same.
-        precision: the tested one's, `fp32`, `fp16` or `int8`.
-        batches: the number of images in each run; every run has images of its own.
     """
     contract = reference.contract
     allowed = _ALLOWED[precision]

@@ -40,9 +40,6 @@ def line_height(size: int) -> int:
 def line_mask(text: str, size: int) -> Mask:
     """One line of text.
 
-    Args:
-        size: of the letters, in pixels, as fonts have it: about the height of `Ag`.
-
     Returns:
         `uint8 [line_height(size), width]`, 255 where letters are; read-only.
     """

@@ -57,10 +57,6 @@ def painted_maps(
 ) -> tuple[Heat, Heat | None]:
     """A map of every result on one frame; where regions overlap, the hotter one's.
 
-    Args:
-        results: may be none, and then the frame is cold.
-        shape: `(H, W)` of the frame.
-
     Returns:
         Two maps `float32 [H, W]` in [0, 1], see `runtime.drawing.maps.maps_of`.
     """

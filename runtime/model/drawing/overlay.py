@@ -95,12 +95,6 @@ def overlay_both(
     """Blend what raises an estimate in `WARM` and what lowers it in `COLD` over a photograph.
 
     The photograph is shown in grey: a room of wood is warm and a sky cold already.
-
-    Args:
-        raising, lowering: `float32 [H, W]` in [0, 1]. Where both are hot, the photograph
-            keeps at least `1 - opacity` of itself.
-        opacity: the opacity of the hottest place, in [0, 1].
-        threshold: heat below it, in [0, 1], is not painted.
     """
     shares = []
     for heat in (raising, lowering):
@@ -163,11 +157,6 @@ def veil(image: Image, heat: Heat, opacity: float = 0.6, threshold: float = 0.0)
 
     What the network looked at stays visible, but a warm colour would say that it found a label
     there.
-
-    Args:
-        heat: `float32 [H, W]` in [0, 1].
-        opacity: the opacity that the hottest place of a known region has, in [0, 1].
-        threshold: heat below it, in [0, 1], is not painted.
     """
     share = painted_share(heat, threshold) * np.float32(_OPACITY * opacity)
     return blended(image, np.full(image.shape, PALE, np.uint8), share)

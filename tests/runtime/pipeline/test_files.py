@@ -17,7 +17,7 @@ from foldcam.runtime import FoldcamError, FoldedModel, read_image
 from foldcam.runtime.pipeline.run import run
 from foldcam.runtime.sinks import StopRequested, open_sinks
 from foldcam.runtime.sources import open_source
-from foldcam.runtime.system.timing import Percentiles
+from foldcam.runtime.system.monitor import Percentiles
 
 
 def go(model: Path, file: object, **outputs: object):

@@ -9,7 +9,7 @@ from pathlib import PurePath
 import numpy as np
 import pytest
 
-from foldcam.runtime.model.enrolling.frames import best_frames, looked_at, sharpness
+from foldcam.runtime.model.enrolling import best_frames, looked_at, sharpness
 from foldcam.runtime.model.folded_model import FoldedModel
 from foldcam.runtime.sources.base import Frame
 

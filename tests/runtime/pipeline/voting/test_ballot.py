@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from foldcam.runtime.model.vote import Vote
-from foldcam.runtime.pipeline.voting.ballot import MARGIN, MOST_VOTES, Ballot
+from foldcam.runtime.pipeline.voting import MARGIN, MOST_VOTES, Ballot
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foldcam.runtime.pipeline.voting.voter import MOST_REGIONS, Voter, matched, overlap
+from foldcam.runtime.pipeline.voting import MOST_REGIONS, Voter, matched, overlap
 
 
 @pytest.fixture

@@ -17,8 +17,7 @@ from foldcam.runtime.model.folded_model import FoldedModel
 from foldcam.runtime.pipeline.run import run
 from foldcam.runtime.sources import Frame, open_source
 from foldcam.runtime.sources.options import RegionOptions
-from foldcam.runtime.sources.regions import Regions, open_regions
-from foldcam.runtime.sources.regions.regions import clipped
+from foldcam.runtime.sources.regions import Regions, clipped, open_regions
 from foldcam.runtime.system.errors import FoldcamError
 
 

@@ -1,1 +1,0 @@
-"""Enrolling a label on the device: pictures or frames of a camera -> rows of the bank."""
