@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from foldcam.runtime.model.frame_results import FrameResults
 from foldcam.runtime.model.record import shown_source
-from foldcam.runtime.model.result import Result
 from foldcam.runtime.sinks.guard import DiskGuard
 from foldcam.runtime.sinks.options import MapsFormat
 from foldcam.runtime.sinks.pictures import PicturesSink
@@ -85,11 +84,16 @@ def arrays_of(item: FrameResults) -> dict[str, npt.NDArray[Any]]:
     for name in MAPS:
         maps = [getattr(result, name) for result in results]
         if name == "heatmap" or (maps and all(each is not None for each in maps)):
-            arrays[name] = np.array(maps, np.float32).reshape(len(maps), *_shape(results))
+            shape = results[0].heatmap.shape if results else (0, 0)
+            arrays[name] = np.array(maps, np.float32).reshape(len(maps), *shape)
     boxes = [result.box or (0, 0, width, height) for result in results]
     nearest = [result.similarities[0] if result.valid else np.nan for result in results]
+    places = [
+        (place.scale_x, place.scale_y, place.offset_x, place.offset_y)
+        for place in (result.affine for result in results)
+    ]
     return arrays | {
-        "affine": np.array([_affine(each) for each in results], np.float64).reshape(-1, 4),
+        "affine": np.array(places, np.float64).reshape(-1, 4),
         "input_wh": np.array(results[0].input_wh if results else (0, 0), np.int32),
         "frame_wh": np.array((width, height), np.int32),
         "box": np.array(boxes, np.int32).reshape(-1, 4),
@@ -99,15 +103,6 @@ def arrays_of(item: FrameResults) -> dict[str, npt.NDArray[Any]]:
         "frame": np.array(item.frame.index, np.int64),
         "timestamp": np.array(item.frame.timestamp, np.float64),
     }
-
-
-def _shape(results: Sequence[Result]) -> tuple[int, ...]:
-    return results[0].heatmap.shape if results else (0, 0)
-
-
-def _affine(result: Result) -> tuple[float, float, float, float]:
-    place = result.affine
-    return place.scale_x, place.scale_y, place.offset_x, place.offset_y
 
 
 def _npz(item: FrameResults) -> bytes:
