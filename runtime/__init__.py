@@ -19,7 +19,7 @@ from foldcam.runtime.system.lazy import lazy_names
 from foldcam.runtime.system.quiet_libraries import keep_libraries_quiet
 
 if TYPE_CHECKING:
-    from foldcam.runtime.contract.gallery.gallery import Gallery as Gallery
+    from foldcam.runtime.contract.gallery import Gallery as Gallery
     from foldcam.runtime.contract.onnx_file import read_contract as read_contract
     from foldcam.runtime.contract.schema import Contract as Contract
     from foldcam.runtime.engine.inspect import inspect_model as inspect_model
@@ -42,7 +42,7 @@ _HOMES = {
     "Contract": "foldcam.runtime.contract.schema",
     "FoldcamError": "foldcam.runtime.system.errors",
     "FoldedModel": "foldcam.runtime.model.folded_model",
-    "Gallery": "foldcam.runtime.contract.gallery.gallery",
+    "Gallery": "foldcam.runtime.contract.gallery",
     "Preprocessing": "foldcam.runtime.images.preprocess",
     "Result": "foldcam.runtime.model.result",
     "Share": "foldcam.runtime.model.evidence",

@@ -35,7 +35,7 @@ from foldcam.export.grafting.options import StorageOptions, parse_search
 from foldcam.export.grafting.versions import tool_versions
 from foldcam.export.models.spec import load_model
 from foldcam.runtime.backends import open_backend
-from foldcam.runtime.contract.bank.changing import add_rows
+from foldcam.runtime.contract.bank.bank_file import add_rows
 from foldcam.runtime.contract.bank.live_bank import HASH_BYTES, bank_path
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import Origin

@@ -31,7 +31,7 @@ from foldcam.export.banks.bank_arrays import (
 )
 from foldcam.export.banks.bank_source import BankSource
 from foldcam.export.banks.low_rank import factors
-from foldcam.runtime.contract.bank.arithmetic import bank_sha256
+from foldcam.runtime.contract.bank.live_bank import bank_sha256
 from foldcam.runtime.contract.schema import (
     GradWeightsRule,
     LabelRun,

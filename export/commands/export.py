@@ -176,7 +176,7 @@ def export(
     from foldcam.export.exporting.threshold import choose_threshold
     from foldcam.export.grafting.fold import FoldOptions
     from foldcam.runtime.contract.bank.live_bank import bank_path
-    from foldcam.runtime.contract.gallery.gallery import gallery_path
+    from foldcam.runtime.contract.gallery import gallery_path
     from foldcam.runtime.contract.schema import INPUT_TYPES, PRECISIONS
 
     rule = choice("--channels", channels, CHANNEL_RULES)

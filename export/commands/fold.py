@@ -130,7 +130,7 @@ def fold(
     from foldcam.export.banks.bank import Bank
     from foldcam.export.grafting.frame import frame_notes
     from foldcam.export.grafting.refold import fold_file, stored_options
-    from foldcam.runtime.contract.gallery.gallery import stale_gallery
+    from foldcam.runtime.contract.gallery import stale_gallery
     from foldcam.runtime.contract.schema import BASELINES, INPUT_TYPES
 
     check_outputs([Read("NETWORK", network), Read("--bank", bank)], [Written("--out", out)])

@@ -59,7 +59,7 @@ def gallery(
     from foldcam.export.commands.progress import ProgressBar
     from foldcam.export.datasets import SPLITS, load_dataset
     from foldcam.export.exporting.gallery import make_gallery
-    from foldcam.runtime.contract.gallery.gallery import SUFFIX, gallery_path
+    from foldcam.runtime.contract.gallery import SUFFIX, gallery_path
     from foldcam.runtime.contract.onnx_file import read_contract
 
     path = out or gallery_path(model)

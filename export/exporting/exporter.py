@@ -38,7 +38,7 @@ from foldcam.export.onnx_graphs.embedding_model import OLDEST_OPSET
 from foldcam.export.onnx_graphs.file import OnnxFile
 from foldcam.export.onnx_graphs.file_size import check_file_size, weight_bytes
 from foldcam.export.onnx_graphs.own_normalization import own_normalization
-from foldcam.runtime.contract.gallery.gallery import stale_gallery
+from foldcam.runtime.contract.gallery import stale_gallery
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import Contract, GradWeightsRule, Origin
 from foldcam.runtime.images.preprocess import Preprocessing

@@ -17,8 +17,7 @@ from foldcam.export.banks.steps import data_hash, values_of
 from foldcam.export.datasets import Dataset, Sample
 from foldcam.export.datasets.reading import open_picture
 from foldcam.export.grafting.frameless import frameless
-from foldcam.runtime.contract.gallery.gallery import gallery_path
-from foldcam.runtime.contract.gallery.layout import GalleryWriter
+from foldcam.runtime.contract.gallery import GalleryWriter, gallery_path
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.images.preprocess import Image

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from foldcam.runtime.contract.bank.changing import Removed
+    from foldcam.runtime.contract.bank.bank_file import Removed
     from foldcam.runtime.contract.bank.live_bank import LiveBank
     from foldcam.runtime.contract.schema import Contract
     from foldcam.runtime.model.enrolling import Picture, Unusable
@@ -134,7 +134,7 @@ def remove(
     """
     import numpy as np
 
-    from foldcam.runtime.contract.bank.changing import remove_rows
+    from foldcam.runtime.contract.bank.bank_file import remove_rows
     from foldcam.runtime.contract.bank.live_bank import bank_path
 
     if (label is None) == (image is None):
@@ -163,10 +163,10 @@ def undo(model: Model, json: Json = False) -> None:
 
     Example: runtime bank undo model.onnx
     """
-    from foldcam.runtime.contract.bank import changing
+    from foldcam.runtime.contract.bank import bank_file
     from foldcam.runtime.contract.bank.live_bank import bank_path
 
-    _report_removed(model, changing.undo(bank_path(model), _contract_of(model)), json)
+    _report_removed(model, bank_file.undo(bank_path(model), _contract_of(model)), json)
 
 
 @app.command(name="list")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from foldcam.runtime.contract.explanation import explanation_facts, scores_text
-from foldcam.runtime.contract.gallery.gallery import gallery_beside
+from foldcam.runtime.contract.gallery import gallery_beside
 from foldcam.runtime.contract.onnx_file import TensorInfo, read_contract, read_header
 from foldcam.runtime.contract.schema import ScoreKind
 from foldcam.runtime.contract.tensors import check_tensors, describe

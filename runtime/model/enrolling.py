@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.runtime.contract.bank.changing import Added, add_rows
+from foldcam.runtime.contract.bank.bank_file import Added, add_rows
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.images.files import decode_image, image_bytes
 from foldcam.runtime.images.preprocess import Image

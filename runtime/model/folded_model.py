@@ -28,9 +28,9 @@ from foldcam.runtime.contract.schema import (
 from foldcam.runtime.contract.unknown import UnknownRule
 from foldcam.runtime.engine.canary.check import accepted_wrong_of
 from foldcam.runtime.images.given import ImageLike, as_image
-from foldcam.runtime.model.batch import Batch
 from foldcam.runtime.model.forward_pass import ForwardPass as ForwardPass
 from foldcam.runtime.model.forward_pass import results_of
+from foldcam.runtime.model.model_input import Batch
 from foldcam.runtime.model.result import Result as Result
 from foldcam.runtime.model.result import Timings as Timings
 from foldcam.runtime.system.errors import FoldcamError

@@ -25,7 +25,7 @@ from foldcam.runtime.contract.schema import (
 )
 from foldcam.runtime.contract.tensors import expected_tensors
 from foldcam.runtime.contract.unknown import UnknownRule
-from foldcam.runtime.model.batch import Row
+from foldcam.runtime.model.model_input import Row
 from foldcam.runtime.model.result import Result, Timings, without_answer
 from foldcam.runtime.model.unanswered import reasons
 from foldcam.runtime.system.errors import FoldcamError

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from foldcam.runtime.contract.gallery.gallery import Gallery
+from foldcam.runtime.contract.gallery import Gallery
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.model.drawing.maps import maps_of, painted_maps
 from foldcam.runtime.model.drawing.overlay import Heat

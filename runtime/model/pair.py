@@ -10,9 +10,9 @@ import numpy as np
 from foldcam.runtime.images.given import ImageLike, as_image
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.images.small import fitted
-from foldcam.runtime.model.drawing.beside import GROUND, side_by_side
 from foldcam.runtime.model.drawing.text import draw_caption
 from foldcam.runtime.model.folded_model import FoldedModel
+from foldcam.runtime.model.match import GROUND, side_by_side
 from foldcam.runtime.model.record import region_document
 from foldcam.runtime.model.result import Result
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from foldcam.runtime.contract.gallery.gallery import Gallery
+from foldcam.runtime.contract.gallery import Gallery
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.model.drawing.style import Style
 from foldcam.runtime.model.folded_model import FoldedModel

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from foldcam.runtime.contract.at_stake import Read, Written, check_outputs
 from foldcam.runtime.contract.bank.live_bank import bank_path
 from foldcam.runtime.contract.explanation import coarse_text, is_coarse
-from foldcam.runtime.contract.gallery.gallery import Gallery, gallery_path
+from foldcam.runtime.contract.gallery import Gallery, gallery_path
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.contract.unknown import UnknownRule, given_rule
 from foldcam.runtime.engine.progress import BuildAbandonedError, BuildLine
-from foldcam.runtime.model.batch import whole_frames_text
 from foldcam.runtime.model.drawing.maps import check_map
 from foldcam.runtime.model.folded_model import FoldedModel
+from foldcam.runtime.model.model_input import whole_frames_text
 from foldcam.runtime.pipeline.config import ModelOptions, RunConfig, SourceConfig, with_secrets
 from foldcam.runtime.pipeline.default_model import find_model
 from foldcam.runtime.pipeline.run import run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from foldcam.runtime.contract.gallery.gallery import Gallery
+from foldcam.runtime.contract.gallery import Gallery
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.model.drawing.style import Style
 from foldcam.runtime.model.folded_model import FoldedModel

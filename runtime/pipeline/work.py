@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from foldcam.runtime.images.preprocess import Image
-from foldcam.runtime.model.batch import Batch
 from foldcam.runtime.model.folded_model import FoldedModel, ForwardPass
+from foldcam.runtime.model.model_input import Batch
 from foldcam.runtime.model.result import Result, judged
 from foldcam.runtime.sources import Frame
 from foldcam.runtime.sources.options import Box

@@ -14,17 +14,14 @@ from foldcam.runtime.model.frame_results import FrameResults
 from foldcam.runtime.sinks.base import Part, Reopens, Sink
 from foldcam.runtime.sinks.custom import open_custom
 from foldcam.runtime.sinks.encoders import is_playable
-from foldcam.runtime.sinks.event_rules.detector import check_possible
-from foldcam.runtime.sinks.event_rules.rule import EventRule
-from foldcam.runtime.sinks.events import EventSink, boxes_of
-from foldcam.runtime.sinks.guard import DiskGuard
+from foldcam.runtime.sinks.event_rules import EventRule
+from foldcam.runtime.sinks.events import EventSink, boxes_of, check_possible
 from foldcam.runtime.sinks.jsonl import GrowingJsonlSink, JsonlSink, is_direct, repair_jsonl
-from foldcam.runtime.sinks.maps import MapsSink
 from foldcam.runtime.sinks.options import OutputOptions, RecordingOptions
-from foldcam.runtime.sinks.pictures import PicturesSink, names_one_picture, stems_of
+from foldcam.runtime.sinks.pictures import MapsSink, PicturesSink, names_one_picture, stems_of
 from foldcam.runtime.sinks.recording import Recording
 from foldcam.runtime.sinks.report import ReportSink
-from foldcam.runtime.sinks.segments import Segments
+from foldcam.runtime.sinks.segments import DiskGuard, Segments
 from foldcam.runtime.sinks.video import VIDEO_OUTPUTS, VideoSink
 from foldcam.runtime.sources import Source
 from foldcam.runtime.system.errors import FoldcamError

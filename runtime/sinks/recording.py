@@ -12,9 +12,8 @@ from pathlib import Path
 
 from foldcam.runtime.model.frame_results import FrameResults
 from foldcam.runtime.sinks.base import NotWritten, Part, PendingFile, Sink, check_writable
-from foldcam.runtime.sinks.guard import DiskGuard
 from foldcam.runtime.sinks.options import RecordingOptions
-from foldcam.runtime.sinks.segments import Segments
+from foldcam.runtime.sinks.segments import DiskGuard, Segments
 from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import give_usual_mode, lock_before, open_own_file, temporary_stem
 from foldcam.runtime.system.logs import log

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-from foldcam.runtime.contract.gallery.gallery import Gallery
+from foldcam.runtime.contract.gallery import Gallery
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.images.page import picture_uri
 from foldcam.runtime.images.preprocess import Image

@@ -1,8 +1,11 @@
-"""Names of the files of a long recording, and which of them are removed."""
+"""Files of a long recording, within bounds: their names, what is removed, room on the disk."""
 
 from __future__ import annotations
 
 import re
+import shutil
+import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -12,6 +15,9 @@ from foldcam.runtime.images.files import write_image
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.logs import log
+
+_EVERY_S = 1.0
+_MARGIN = 1.1
 
 
 class Segments:
@@ -107,3 +113,61 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
+
+
+class DiskGuard:
+    """Says whether a disk has enough room; may be asked from any thread, as often as one likes.
+
+    Recording resumes when there is a tenth more than what it needs, so that it does not stop
+    and go with every file.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        least: float,
+        free: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._folder, self._least = folder, least
+        self._free, self._clock = free, clock
+        self._lock = threading.Lock()
+        self._asked = -float("inf")
+        self._room = True
+
+    @property
+    def reason(self) -> str:
+        """Why there is no room, as a clause."""
+        return f"less than {self._least / 1e9:.3g} GB are free on the disk of {self._folder}"
+
+    def has_room(self) -> bool:
+        """Whether recording may go on; the disk is looked at once a second at most."""
+        if self._least <= 0:
+            return True
+        with self._lock:
+            now = self._clock()
+            if now - self._asked >= _EVERY_S:
+                self._asked = now
+                self._look()
+            return self._room
+
+    def _look(self) -> None:
+        try:
+            free = self._free(_existing(self._folder))
+        except OSError:
+            return  # the disk itself is gone: writing says so better
+        room = free >= self._least * (1.0 if self._room else _MARGIN)
+        if room != self._room:
+            self._room = room
+            if room:
+                log.warning("recording resumes: there is room on the disk of %s", self._folder)
+            else:
+                log.warning("recording pauses: %s", self.reason)
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    for candidate in (folder, *folder.absolute().parents):
+        if candidate.exists():
+            return candidate
+    return folder

@@ -20,13 +20,14 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Message, Receive, Scope, Send
 
+from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.model.drawing.style import MAP_NAMES
 from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.strict_json import strict_json
+from foldcam.runtime.system.version import version
 from foldcam.runtime.web.explainer import KINDS, MEDIA_TYPES, Explained, Explainer, PictureError
 from foldcam.runtime.web.explainer import Question as Question
 from foldcam.runtime.web.guard import EXPLAIN
-from foldcam.runtime.web.openapi import openapi_document
 
 MAX_UPLOAD = 16 << 20
 """Bytes of one picture."""
@@ -39,6 +40,8 @@ UPLOAD_SECONDS = 10.0
 _PART = 1 << 16
 _BOOLEANS = {"true": True, "false": False}
 _Name = TypeVar("_Name", bound=str)
+_NUMBER_OR_NULL = {"type": ["number", "null"]}
+_ROWS = {"type": "array", "items": {"type": "array", "items": {"type": "number"}}}
 
 
 def explain_routes(explainer: Explainer, executor: Executor) -> list[BaseRoute]:
@@ -260,3 +263,108 @@ def _number(text: str) -> float:
     if whole not in ("0", "1") or len(part) > 3 or not (part or "0").isdecimal():
         return 0.0
     return min(1.0, float(f"{whole}.{part or 0}")) if text.isascii() else 0.0
+
+
+def openapi_document(contract: Contract) -> dict[str, Any]:
+    """The document, as JSON values."""
+    maps = tuple(each for each in MAP_NAMES if each in ("heatmap", *contract.optional_outputs))
+    sentence = {"text/plain": {"schema": {"type": "string"}}}
+    retry = {"Retry-After": {"schema": {"type": "integer", "minimum": 1}}}
+    picture = {"schema": {"type": "string", "format": "binary"}}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "foldcam",
+            "version": version(),
+            "description": "Answers for single pictures by the model of a run.",
+        },
+        "paths": {
+            "/explain": {
+                "post": {
+                    "operationId": "explain",
+                    "summary": "What the model says of a picture, and where it sees it.",
+                    "security": [{"token": []}, {}],
+                    "parameters": [
+                        _parameter("as", KINDS, "The form of the answer, before Accept."),
+                        _parameter("map", maps, "Which map; heatmap unless given."),
+                        _parameter(
+                            "embedding", ("true", "false"), "Whether JSON has the embedding."
+                        ),
+                    ],
+                    "requestBody": {
+                        "required": True,
+                        "description": "The bytes of a JPEG, PNG, WebP, BMP, TIFF or another file "
+                        "that foldcam reads; the content decides, not the type.",
+                        "content": {"application/octet-stream": picture},
+                    },
+                    "responses": {
+                        "200": {
+                            "description": "The answer; Server-Timing has its parts.",
+                            "content": {
+                                "application/json": {"schema": _answer(maps)},
+                                "image/png": picture,
+                            },
+                        },
+                        "400": {"description": "The picture cannot be read, the model has no such "
+                                "map, or the address asks for something else.",
+                                "content": sentence},
+                        "401": {"description": "The token is missing.", "content": sentence},
+                        "403": {"description": "Another site's page asks.", "content": sentence},
+                        "408": {"description": "It took too long to arrive.", "content": sentence},
+                        "413": {"description": "The picture is too large.", "content": sentence},
+                        "414": {"description": "The address is too long.", "content": sentence},
+                        "421": {"description": "The host name is not ours.", "content": sentence},
+                        "431": {"description": "The headers are too large.", "content": sentence},
+                        "503": {"description": "Too many pictures wait, or the model failed.",
+                                "headers": retry, "content": sentence},
+                    },
+                }
+            }
+        },
+        "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
+    }  # fmt: skip
+
+
+def _parameter(name: str, values: tuple[str, ...], description: str) -> dict[str, Any]:
+    schema = {"type": "string", "enum": list(values)}
+    return {"name": name, "in": "query", "description": description, "schema": schema}
+
+
+def _answer(maps: tuple[str, ...]) -> dict[str, Any]:
+    """Of the JSON lines' fields those that every model gives, and the map."""
+    neighbor = {
+        "type": "object",
+        "required": ["row"],
+        "properties": {
+            "row": {"type": "integer", "minimum": 0},
+            "label": {"type": "string"},
+            "similarity": _NUMBER_OR_NULL,
+            "score": _NUMBER_OR_NULL,
+        },
+    }
+    place = {name: {"type": "number"} for name in ("x", "y", "width", "height")}
+    return {
+        "type": "object",
+        "required": ["answer", "width", "height", "neighbors", "hottest_region", "map"],
+        "properties": {
+            "answer": {"type": "string"},
+            "width": {"type": "integer", "minimum": 1},
+            "height": {"type": "integer", "minimum": 1},
+            "neighbors": {"type": "array", "items": neighbor},
+            "hottest_region": {"type": ["object", "null"]},
+            "unknown": {"type": "boolean"},
+            "estimate": _NUMBER_OR_NULL,
+            "error": {"type": "string"},
+            "embedding": {"type": ["array", "null"], "items": _NUMBER_OR_NULL},
+            "map": {
+                "type": "object",
+                "required": ["name", "values", "place"],
+                "properties": {
+                    "name": {"enum": list(maps)},
+                    "values": _ROWS,
+                    "lower": _ROWS,
+                    "place": {"type": "object", "required": [*place], "properties": place},
+                },
+            },
+        },
+    }

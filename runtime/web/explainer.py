@@ -16,11 +16,11 @@ from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.images.files import decode_image
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.images.small import fitted
-from foldcam.runtime.model.batch import Batch
 from foldcam.runtime.model.drawing.maps import check_map
 from foldcam.runtime.model.drawing.picture import draw_picture
 from foldcam.runtime.model.drawing.style import MapName, Style
 from foldcam.runtime.model.folded_model import FoldedModel
+from foldcam.runtime.model.model_input import Batch
 from foldcam.runtime.model.record import answer_record
 from foldcam.runtime.model.result import Result
 from foldcam.runtime.system.errors import FoldcamError

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foldcam.runtime.contract.gallery.gallery import Gallery
+from foldcam.runtime.contract.gallery import Gallery
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.model.drawing.style import Style
 from foldcam.runtime.model.folded_model import FoldedModel

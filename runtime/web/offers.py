@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from foldcam.runtime.contract.bank.changing import Added
+from foldcam.runtime.contract.bank.bank_file import Added
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.images.small import encode_jpeg, fitted

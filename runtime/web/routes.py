@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from foldcam.runtime.contract.gallery.gallery import Gallery
+from foldcam.runtime.contract.gallery import Gallery
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.images.small import encode_jpeg
 from foldcam.runtime.model.drawing.overlay import COLD, COLORMAPS, WARM, palette

@@ -14,7 +14,7 @@ from foldcam.export.banks.objectives.directions import parse_objective
 from foldcam.export.datasets import load_dataset
 from foldcam.export.exporting.exporter import export_model
 from foldcam.export.exporting.gallery import make_gallery
-from foldcam.runtime.contract.gallery.gallery import Gallery
+from foldcam.runtime.contract.gallery import Gallery
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.engine.inspect import inspect_model
 from foldcam.runtime.images.files import read_image, write_image

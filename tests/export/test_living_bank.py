@@ -21,8 +21,14 @@ from foldcam.export.datasets import load_dataset
 from foldcam.export.exporting.exporter import export_model
 from foldcam.export.grafting.fold import FoldOptions
 from foldcam.export.models.spec import wrap_module
-from foldcam.runtime.contract.bank.bank_file import read_bank, write_bank
-from foldcam.runtime.contract.bank.changing import add_rows, change_bank, remove_rows, undo
+from foldcam.runtime.contract.bank.bank_file import (
+    add_rows,
+    change_bank,
+    read_bank,
+    remove_rows,
+    undo,
+    write_bank,
+)
 from foldcam.runtime.contract.bank.live_bank import bank_path
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.images.files import read_image, write_image
@@ -215,7 +221,7 @@ def test_two_processes_never_lose_each_other_s_rows(model):
 _ENROLLING = """
 import sys, numpy as np
 from pathlib import Path, PurePath
-from foldcam.runtime.contract.bank.changing import add_rows
+from foldcam.runtime.contract.bank.bank_file import add_rows
 from foldcam.runtime.pipeline.config import ModelOptions, RunConfig, SourceConfig
 from foldcam.runtime.contract.onnx_file import read_contract
 model, size = Path(sys.argv[1]), int(sys.argv[2])

@@ -438,7 +438,7 @@ def write_gallery(path: Path, contract: Contract | None = None, **changes: Any) 
 
     Row 0 is hot at the upper left, row 1 at the upper right, row 2 at the lower left.
     """
-    from foldcam.runtime.contract.gallery.layout import GalleryWriter
+    from foldcam.runtime.contract.gallery import GalleryWriter
 
     contract = contract or tiny_contract(**changes)
     with path.open("wb") as file:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from foldcam.runtime.images.preprocess import Preprocessing, framed, framed_affine, shown_smaller
-from foldcam.runtime.model.batch import Batch
+from foldcam.runtime.model.model_input import Batch
 from foldcam.runtime.system.errors import FoldcamError
 
 FRAME = (320, 180)

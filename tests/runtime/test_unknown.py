@@ -17,8 +17,8 @@ from foldcam.runtime.model.frame_results import FrameResults
 from foldcam.runtime.model.record import record
 from foldcam.runtime.pipeline.config import ModelOptions
 from foldcam.runtime.pipeline.opening import unknown_rule
-from foldcam.runtime.sinks.event_rules.detector import check_possible, matching_region
-from foldcam.runtime.sinks.event_rules.rule import EventRule
+from foldcam.runtime.sinks.event_rules import EventRule
+from foldcam.runtime.sinks.events import check_possible, matching_region
 from foldcam.runtime.sources.base import Frame
 from foldcam.runtime.system.errors import FoldcamError
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from foldcam.runtime.contract.gallery.gallery import gallery_path
+from foldcam.runtime.contract.gallery import gallery_path
 from foldcam.runtime.system.errors import FoldcamError
 
 

@@ -22,8 +22,8 @@ from foldcam.benchmarks.commands.demo.run import write_video
 from foldcam.benchmarks.evaluation import markdown
 from foldcam.benchmarks.evaluation.bootstrap import bootstrap
 from foldcam.runtime.backends import Backend, open_backend
-from foldcam.runtime.model.batch import Batch
 from foldcam.runtime.model.folded_model import FoldedModel
+from foldcam.runtime.model.model_input import Batch
 from foldcam.runtime.pipeline.run import run
 from foldcam.runtime.sinks import Sink
 from foldcam.runtime.sinks.jsonl import JsonlSink

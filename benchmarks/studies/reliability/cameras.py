@@ -17,9 +17,9 @@ import numpy.typing as npt
 from foldcam.benchmarks.commands.demo.model import demo_model
 from foldcam.benchmarks.studies.reliability.stream import Stream
 from foldcam.runtime.backends import open_backend
-from foldcam.runtime.model.batch import Batch
 from foldcam.runtime.model.folded_model import FoldedModel, ForwardPass
 from foldcam.runtime.model.frame_results import FrameResults
+from foldcam.runtime.model.model_input import Batch
 from foldcam.runtime.pipeline.run import run
 from foldcam.runtime.pipeline.summary import Summary
 from foldcam.runtime.sinks import Sink

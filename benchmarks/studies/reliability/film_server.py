@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from foldcam.benchmarks.commands.demo.photographs import Photographs
-from foldcam.runtime.contract.gallery.gallery import Gallery, gallery_path
+from foldcam.runtime.contract.gallery import Gallery, gallery_path
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.model.folded_model import FoldedModel
 from foldcam.runtime.model.frame_results import FrameResults

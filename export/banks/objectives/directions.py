@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.runtime.contract.bank.arithmetic import class_sums as class_sums
-from foldcam.runtime.contract.bank.arithmetic import triplets_of_sums as triplets_of_sums
+from foldcam.runtime.contract.bank.live_bank import class_sums as class_sums
+from foldcam.runtime.contract.bank.live_bank import triplets_of_sums as triplets_of_sums
 from foldcam.runtime.system.errors import FoldcamError
 
 Floats = npt.NDArray[np.float32]

@@ -11,11 +11,13 @@ from urllib.parse import quote
 
 import numpy as np
 
-from foldcam.runtime.backends.kserve.connection import Answer, Connection, parse_server
-from foldcam.runtime.backends.kserve.messages import (
+from foldcam.runtime.backends.kserve.connection import (
     DATATYPES,
+    Answer,
+    Connection,
     MessageError,
     json_of,
+    parse_server,
     request,
     response,
 )

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from foldcam.runtime.backends.cuda.memory import Buffer, CudaMemory
-from foldcam.runtime.backends.tensorrt.execution import Execution
+from foldcam.runtime.backends.tensorrt.execution import Execution, read_tensors
 from foldcam.runtime.backends.tensorrt.messages import Logged, Messages, error_recorder
-from foldcam.runtime.backends.tensorrt.tensors import read_tensors
 from foldcam.runtime.contract.schema import IMAGE, QUERY, Contract
 from foldcam.runtime.contract.tensors import bank_lengths
 from foldcam.runtime.system.errors import FoldcamError

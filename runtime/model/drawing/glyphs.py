@@ -10,18 +10,23 @@ Unicode names them (`é` as `e`), else as its code point (`U+732B`), and the log
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 import threading
 import unicodedata
 from functools import cache, lru_cache
-from typing import Any, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.runtime.model.drawing.system_fonts import font_for
 from foldcam.runtime.system.logs import log
 from foldcam.runtime.system.text import printable
+
+if TYPE_CHECKING:
+    from PIL.ImageFont import FreeTypeFont
 
 Mask = npt.NDArray[np.uint8]
 _ASCENT, _LINE = 1.1, 1.45  # of the size: from a line's top to its letters' foot, and to its bottom
@@ -29,6 +34,12 @@ _HERSHEY = cv2.FONT_HERSHEY_SIMPLEX
 _HERSHEY_SIZE = 30.0  # pixels of a line's size at scale 1
 _MISSING = "\ue000"  # no font has a letter for it
 _lock = threading.Lock()  # OpenCV's font keeps what it has drawn, and may be asked by one thread
+_FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts")
+_SUFFIXES = (".ttf", ".otf", ".ttc")
+_MOST_FILES = 400
+_TIMEOUT_S = 5.0
+_ASCII = ",.09AZaz"
+_NO_LETTER = "\uffff"  # no letter, for which a font draws its sign for a missing one
 
 
 def line_height(size: int) -> int:
@@ -153,3 +164,100 @@ def _by_hershey(text: str, size: int) -> Mask:
     foot = (1, round(_ASCENT * size))
     cv2.putText(mask, text, foot, _HERSHEY, scale, 255, stroke, cv2.LINE_AA)
     return mask
+
+
+class ShapedFont:
+    """A font file, whose text Pillow orders and joins (by Raqm, where Pillow has it)."""
+
+    def __init__(self, path: str, index: int) -> None:
+        self._path, self._index = path, index
+        self._small = self._at(16)
+
+    def has(self, text: str) -> bool:
+        """Whether it has a letter for each one in the text."""
+        missing = self._glyph(_NO_LETTER)
+        return all(self._glyph(letter) != missing for letter in set(text) if not letter.isspace())
+
+    def mask(self, text: str, size: int, height: int, foot: int) -> npt.NDArray[np.uint8]:
+        """The text, `uint8 [height, width]`, its letters standing on row `foot`."""
+        from PIL import Image, ImageDraw
+
+        font = self._at(size)
+        width = int(font.getlength(text)) + size
+        canvas = Image.new("L", (width, height))
+        ImageDraw.Draw(canvas).text((1, foot), text, fill=255, font=font, anchor="ls")
+        return np.array(canvas, np.uint8)
+
+    def _at(self, size: int) -> FreeTypeFont:
+        from PIL import ImageFont
+
+        return ImageFont.truetype(self._path, size, self._index)
+
+    def _glyph(self, letter: str) -> tuple[tuple[float, float, float, float], bytes]:
+        return self._small.getbbox(letter), bytes(self._small.getmask(letter))
+
+
+@lru_cache(maxsize=512)
+def font_for(letters: str) -> ShapedFont | None:
+    """A font that has all of these letters, and if possible ASCII too.
+
+    None without one, and without Pillow.
+    """
+    try:
+        import PIL.ImageFont  # noqa: F401
+    except ImportError:
+        return None
+    for wanted in (letters + _ASCII, letters):
+        for path, index in _candidates(wanted):
+            try:
+                font = _opened(path, index)
+                if font.has(wanted):
+                    return font
+            except OSError:
+                continue  # a bitmap font or a damaged one
+    return None
+
+
+@lru_cache(maxsize=32)
+def _opened(path: str, index: int) -> ShapedFont:
+    return ShapedFont(path, index)
+
+
+def _candidates(letters: str) -> list[tuple[str, int]]:
+    """What fontconfig takes for these letters, or all font files where it is not installed."""
+    program = shutil.which("fc-match")
+    if program is None:
+        return [(path, 0) for path in _files()]
+    matched = _by_fontconfig(program, letters)
+    return [] if matched is None else [matched]
+
+
+def _by_fontconfig(program: str, letters: str) -> tuple[str, int] | None:
+    charset = " ".join(f"{ord(letter):x}" for letter in letters)
+    command = [program, "-f", "%{file}\n%{index}", f"sans-serif:charset={charset}"]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True
+        )
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return None
+    path, _, index = done.stdout.partition("\n")
+    return (path, int(index) & 0xFFFF) if path and index.isdigit() else None
+
+
+@lru_cache(maxsize=1)
+def _files() -> tuple[str, ...]:
+    """Font files, upright ones without serifs first."""
+    found = [
+        path
+        for folder in _FOLDERS
+        for path in sorted(Path(folder).expanduser().rglob("*"))
+        if path.suffix.lower() in _SUFFIXES
+    ]
+
+    def plain(path: Path) -> tuple[bool, bool, int]:
+        name = path.stem.lower()
+        styled = any(word in name for word in ("bold", "italic", "oblique", "mono", "light"))
+        return "sans" not in name, styled, len(name)
+
+    return tuple(str(path) for path in sorted(found, key=plain)[:_MOST_FILES])

@@ -10,7 +10,7 @@ from foldcam.runtime.pipeline.config.tree import (
     ServeConfig,
     SourceConfig,
 )
-from foldcam.runtime.sinks.event_rules.rule import EventRule
+from foldcam.runtime.sinks.event_rules import EventRule
 from foldcam.runtime.sinks.options import OutputOptions, RecordingOptions
 
 __all__ = [

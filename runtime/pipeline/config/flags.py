@@ -14,7 +14,7 @@ import typer
 
 from foldcam.runtime.pipeline.config.keys import KEYS, ConfigKey
 from foldcam.runtime.pipeline.config.typed import read_value
-from foldcam.runtime.sinks.event_rules.rule import EventRule
+from foldcam.runtime.sinks.event_rules import EventRule
 from foldcam.runtime.system.documents import KeyProblem, plain_type
 from foldcam.runtime.system.text import shorten
 

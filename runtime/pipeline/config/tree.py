@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from foldcam.runtime.model.drawing.style import Style
-from foldcam.runtime.sinks.event_rules.rule import EventRule
+from foldcam.runtime.sinks.event_rules import EventRule
 from foldcam.runtime.sinks.options import OutputOptions, RecordingOptions
 from foldcam.runtime.sources.options import FlowOptions, RegionOptions, ServeOptions, SourceOptions
 from foldcam.runtime.system.key import key

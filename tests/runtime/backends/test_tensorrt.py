@@ -12,7 +12,7 @@ import pytest
 from pretended_tensorrt import assert_right, batch
 
 from foldcam.runtime.backends.cuda.pycuda import _PyCuda
-from foldcam.runtime.model.batch import Batch
+from foldcam.runtime.model.model_input import Batch
 from foldcam.runtime.system.errors import FoldcamError
 
 PATH = Path("birds.engine")

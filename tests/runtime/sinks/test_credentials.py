@@ -14,7 +14,7 @@ from foldcam.runtime.pipeline.sink_thread import Outcome
 from foldcam.runtime.pipeline.status import status_text
 from foldcam.runtime.pipeline.summary import Progress, Tally, summarized
 from foldcam.runtime.sinks import NotWritten, open_outputs
-from foldcam.runtime.sinks.event_rules.rule import EventRule
+from foldcam.runtime.sinks.event_rules import EventRule
 from foldcam.runtime.sinks.options import OutputOptions
 from foldcam.runtime.sources.address import parse_address
 from foldcam.runtime.system.logs import configure, log

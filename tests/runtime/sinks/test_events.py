@@ -9,8 +9,8 @@ import pytest
 
 from foldcam.runtime.images.files import read_image
 from foldcam.runtime.sinks import NotWritten, open_outputs
-from foldcam.runtime.sinks.event_rules.detector import Detector, check_possible, heat_share
-from foldcam.runtime.sinks.event_rules.rule import EventRule
+from foldcam.runtime.sinks.event_rules import EventRule
+from foldcam.runtime.sinks.events import Detector, check_possible, heat_share
 from foldcam.runtime.sinks.options import OutputOptions, RecordingOptions
 from foldcam.runtime.system.errors import FoldcamError
 

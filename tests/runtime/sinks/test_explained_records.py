@@ -12,9 +12,8 @@ import pytest
 from foldcam.runtime.model.record import record
 from foldcam.runtime.model.unanswered import NAN
 from foldcam.runtime.pipeline.summary import Progress, Tally
-from foldcam.runtime.sinks.event_rules.detector import Detector
-from foldcam.runtime.sinks.event_rules.rule import EventRule
-from foldcam.runtime.sinks.events import boxes_of, event_document
+from foldcam.runtime.sinks.event_rules import EventRule
+from foldcam.runtime.sinks.events import Detector, boxes_of, event_document
 from foldcam.runtime.sinks.jsonl import lines_of
 from foldcam.runtime.sinks.opening import open_outputs
 from foldcam.runtime.sinks.options import OutputOptions

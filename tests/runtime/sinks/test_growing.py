@@ -95,7 +95,7 @@ def test_a_file_of_another_kind_is_not_touched(tmp_path, content, make_source):
 
 
 def test_events_are_not_written_through_a_link(tmp_path, make_source, contract_with):
-    from foldcam.runtime.sinks.event_rules.rule import EventRule
+    from foldcam.runtime.sinks.event_rules import EventRule
 
     (tmp_path / "events").mkdir()
     victim = tmp_path / "victim"

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from foldcam.runtime.sinks import open_outputs
-from foldcam.runtime.sinks.maps import MapsSink
 from foldcam.runtime.sinks.options import OutputOptions
+from foldcam.runtime.sinks.pictures import MapsSink
 from foldcam.runtime.system.errors import FoldcamError
 
 HEAT = ((1.0, 0.0), (0.25, 0.0))

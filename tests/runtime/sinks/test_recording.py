@@ -16,11 +16,10 @@ import numpy as np
 import pytest
 
 from foldcam.runtime.sinks import NotWritten, open_outputs
-from foldcam.runtime.sinks.guard import DiskGuard
 from foldcam.runtime.sinks.jsonl import JsonlSink, repair_jsonl
 from foldcam.runtime.sinks.options import OutputOptions, RecordingOptions
 from foldcam.runtime.sinks.recording import Recording
-from foldcam.runtime.sinks.segments import Segments
+from foldcam.runtime.sinks.segments import DiskGuard, Segments
 from foldcam.runtime.sources import open_source
 from foldcam.runtime.system.errors import FoldcamError
 

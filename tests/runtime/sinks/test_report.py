@@ -9,7 +9,7 @@ from pathlib import PurePath
 import numpy as np
 import pytest
 
-from foldcam.runtime.contract.gallery.gallery import Gallery
+from foldcam.runtime.contract.gallery import Gallery
 from foldcam.runtime.model.drawing.style import Style
 from foldcam.runtime.model.frame_results import FrameResults
 from foldcam.runtime.model.result import without_answer

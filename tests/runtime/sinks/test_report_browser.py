@@ -14,7 +14,7 @@ from foldcam.benchmarks.studies.reliability.browser import (
     chromium,
     why_no_browser,
 )
-from foldcam.runtime.contract.gallery.gallery import Gallery
+from foldcam.runtime.contract.gallery import Gallery
 from foldcam.runtime.model.frame_results import FrameResults
 from foldcam.runtime.sinks.report import ReportSink
 

@@ -10,8 +10,8 @@ import pytest
 
 from foldcam.runtime.model.record import record
 from foldcam.runtime.model.unanswered import NAN
-from foldcam.runtime.sinks.event_rules.detector import Detector
-from foldcam.runtime.sinks.event_rules.rule import EventRule
+from foldcam.runtime.sinks.event_rules import EventRule
+from foldcam.runtime.sinks.events import Detector
 from foldcam.runtime.sinks.table import TableSink
 from foldcam.runtime.web.packet import answers
 

@@ -14,7 +14,7 @@ import pytest
 
 from foldcam.runtime.contract.bank.bank_file import write_bank
 from foldcam.runtime.contract.bank.live_bank import LiveBank
-from foldcam.runtime.contract.gallery.gallery import Gallery
+from foldcam.runtime.contract.gallery import Gallery
 from foldcam.runtime.contract.schema import BankInput, Contract, LabelRun
 from foldcam.runtime.images.preprocess import Affine
 from foldcam.runtime.model.folded_model import FoldedModel, Result, Timings

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from foldcam.runtime.contract.gallery.gallery import Gallery
+from foldcam.runtime.contract.gallery import Gallery
 from foldcam.runtime.system.monitor import Cause, Monitor, State
 from foldcam.runtime.web import health
 from foldcam.runtime.web import history as history_module

@@ -19,7 +19,7 @@ from foldcam.benchmarks.studies.reliability.browser import (
     why_no_browser,
 )
 from foldcam.runtime.contract.bank.bank_file import read_bank
-from foldcam.runtime.contract.gallery.gallery import Gallery
+from foldcam.runtime.contract.gallery import Gallery
 from foldcam.runtime.model.drawing.overlay import WARM, overlay, veil
 from foldcam.runtime.model.drawing.style import Style
 from foldcam.runtime.model.frame_results import FrameResults

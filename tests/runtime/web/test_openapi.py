@@ -19,7 +19,7 @@ from foldcam.runtime.model.folded_model import FoldedModel
 from foldcam.runtime.sources.options import ServeOptions
 from foldcam.runtime.system.monitor import Monitor
 from foldcam.runtime.web import LivePage
-from foldcam.runtime.web.openapi import openapi_document
+from foldcam.runtime.web.explain import openapi_document
 
 # `FOLDCAM_SCHEMATHESIS=2000` runs as many as the released check does.
 CASES = int(os.environ.get("FOLDCAM_SCHEMATHESIS", "200"))

@@ -7,12 +7,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from foldcam.runtime.contract.gallery.gallery import Gallery
+from foldcam.runtime.contract.gallery import Gallery
 from foldcam.runtime.images.preprocess import Affine
-from foldcam.runtime.model.drawing.beside import side_by_side
 from foldcam.runtime.model.drawing.style import Style
 from foldcam.runtime.model.folded_model import Result, Timings
-from foldcam.runtime.model.match import draw_beside, row_picture, with_match
+from foldcam.runtime.model.match import draw_beside, row_picture, side_by_side, with_match
 
 
 @pytest.fixture
@@ -40,7 +39,7 @@ def test_a_rows_picture_is_hot_where_its_own_evidence_is(gallery):
 
 
 def test_a_signed_map_has_two_colours_and_a_contrast_falls_back_to_it(tmp_path, contract_with):
-    from foldcam.runtime.contract.gallery.layout import GalleryWriter
+    from foldcam.runtime.contract.gallery import GalleryWriter
 
     with (tmp_path / "a.gallery").open("wb") as file:
         writer = GalleryWriter(file, contract_with())

@@ -11,8 +11,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from foldcam.runtime.contract.gallery.gallery import Gallery, gallery_path
-from foldcam.runtime.contract.gallery.layout import MAX_MAP_SIDE, SIDE, GalleryWriter
+from foldcam.runtime.contract.gallery import (
+    MAX_MAP_SIDE,
+    SIDE,
+    Gallery,
+    GalleryWriter,
+    gallery_path,
+)
 from foldcam.runtime.system.errors import FoldcamError
 
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from foldcam.runtime.model.drawing import glyphs, system_fonts
+from foldcam.runtime.model.drawing import glyphs
 from foldcam.runtime.model.drawing.glyphs import line_height, line_mask
 
 # Matplotlib carries DejaVu Sans, which has Arabic and Hebrew, and no Chinese.
@@ -23,7 +23,7 @@ with_opencv_5 = pytest.mark.skipif(
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch):
     """Fonts are looked for once per process, and texts drawn once."""
-    caches = (line_mask, glyphs._say, system_fonts.font_for, system_fonts._files)
+    caches = (line_mask, glyphs._say, glyphs.font_for, glyphs._files)
     for cached in caches:
         cached.cache_clear()
     yield
@@ -38,7 +38,7 @@ def fonts(monkeypatch):
 
     def have(*paths: Path) -> None:
         monkeypatch.setattr(shutil, "which", lambda program: None)
-        monkeypatch.setattr(system_fonts, "_files", lambda: tuple(map(str, paths)))
+        monkeypatch.setattr(glyphs, "_files", lambda: tuple(map(str, paths)))
 
     return have
 
@@ -90,7 +90,7 @@ def test_an_umlaut_has_its_dots(fonts):
 def test_with_opencv_4_a_font_of_the_system_draws_what_is_not_ascii(label, fonts, opencv_4, said):
     fonts(DEJAVU)
     drawn = line_mask(f"{label}  0.93", 24)
-    expected = system_fonts.ShapedFont(str(DEJAVU), 0).mask(f"{label}  0.93", 24, 35, 26)
+    expected = glyphs.ShapedFont(str(DEJAVU), 0).mask(f"{label}  0.93", 24, 35, 26)
     np.testing.assert_array_equal(drawn, expected[:, : drawn.shape[1]])
     assert said() == []
 
@@ -115,8 +115,8 @@ def test_without_any_font_accents_are_dropped_and_the_rest_is_named(fonts, openc
 def test_fonts_are_looked_for_once_per_label_and_not_once_per_number(fonts, opencv_4, monkeypatch):
     fonts(DEJAVU)
     asked = []
-    candidates = system_fonts._candidates
-    monkeypatch.setattr(system_fonts, "_candidates", lambda t: asked.append(t) or candidates(t))
+    candidates = glyphs._candidates
+    monkeypatch.setattr(glyphs, "_candidates", lambda t: asked.append(t) or candidates(t))
     for number in range(20):
         line_mask(f"Eisvögel  0.{number}", 24)
     assert len(asked) == 1
@@ -124,9 +124,9 @@ def test_fonts_are_looked_for_once_per_label_and_not_once_per_number(fonts, open
 
 def test_a_font_without_digits_draws_its_own_letters_alone(fonts, opencv_4, monkeypatch):
     fonts(DEJAVU)
-    has = system_fonts.ShapedFont.has
+    has = glyphs.ShapedFont.has
     monkeypatch.setattr(
-        system_fonts.ShapedFont,
+        glyphs.ShapedFont,
         "has",
         lambda self, text: not any(letter.isdigit() for letter in text) and has(self, text),
     )
@@ -147,4 +147,4 @@ def test_a_damaged_font_file_is_passed_over(fonts, opencv_4, tmp_path):
     broken = tmp_path / "broken-sans.ttf"
     broken.write_bytes(b"no font")
     fonts(broken, DEJAVU)
-    assert system_fonts.font_for("é") is not None
+    assert glyphs.font_for("é") is not None

@@ -20,7 +20,7 @@ from foldcam.runtime.pipeline.config.keys import KEYS, SECTIONS
 from foldcam.runtime.pipeline.config.loading import merged
 from foldcam.runtime.pipeline.config.toml_file import line_of, parse_toml
 from foldcam.runtime.pipeline.config.typed import read_value
-from foldcam.runtime.sinks.event_rules.rule import EventRule
+from foldcam.runtime.sinks.event_rules import EventRule
 from foldcam.runtime.system.documents import KeyProblem
 from foldcam.runtime.system.errors import FoldcamError
 

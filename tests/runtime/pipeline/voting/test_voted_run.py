@@ -15,8 +15,8 @@ from foldcam.runtime.model.record import record
 from foldcam.runtime.model.vote import Vote
 from foldcam.runtime.pipeline.run import run
 from foldcam.runtime.sinks import Sink
-from foldcam.runtime.sinks.event_rules.detector import Detector
-from foldcam.runtime.sinks.event_rules.rule import EventRule
+from foldcam.runtime.sinks.event_rules import EventRule
+from foldcam.runtime.sinks.events import Detector
 from foldcam.runtime.sources import Frame, Source
 from foldcam.runtime.sources.options import FlowOptions
 

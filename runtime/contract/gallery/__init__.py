@@ -1,1 +1,0 @@
-"""Galleries: the picture and the map of each row of a bank, in a file beside the model."""
