@@ -33,8 +33,8 @@ from foldcam.export.grafting.probes import canary_of, write_canary
 from foldcam.export.onnx_graphs.device import CPU, Device
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import Calibration
-from foldcam.runtime.measurement.comparison.figures import GateLimits, failures_of
 from foldcam.runtime.measurement.comparison.interleaved import Ratio
+from foldcam.runtime.measurement.comparison.verdict import GateLimits, failures_of
 from foldcam.runtime.system.files import digest_of, sha256_of_file
 
 Progress = Callable[[str, int, int], None]

@@ -124,7 +124,7 @@ def calibrate(
     from foldcam.calibrate.thresholds import METHODS
     from foldcam.export.commands.progress import ProgressBar
     from foldcam.runtime.contract.schema import PRECISIONS
-    from foldcam.runtime.measurement.comparison.figures import GateLimits
+    from foldcam.runtime.measurement.comparison.verdict import GateLimits
 
     chosen_target = choice("--target", target, TARGETS)
     chosen_method = None if method == "auto" else choice("--method", method, METHODS)

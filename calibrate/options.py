@@ -8,7 +8,7 @@ from typing import Any
 from foldcam.calibrate.placement import Target
 from foldcam.calibrate.thresholds import Method
 from foldcam.runtime.contract.schema import Precision
-from foldcam.runtime.measurement.comparison.figures import GateLimits
+from foldcam.runtime.measurement.comparison.verdict import GateLimits
 
 
 @dataclass(frozen=True)

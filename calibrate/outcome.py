@@ -10,7 +10,11 @@ import onnx
 from foldcam.calibrate.ladder import Rung
 from foldcam.calibrate.quality import Gate
 from foldcam.runtime.contract.schema import Contract
-from foldcam.runtime.measurement.comparison.figures import Answered, GateFigures, PerImage
+from foldcam.runtime.measurement.comparison.figures import (
+    Answered,
+    GateFigures,
+    PerImage,
+)
 from foldcam.runtime.measurement.comparison.interleaved import Ratio
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from foldcam.runtime.contract.at_stake import Read, Written, check_outputs
-from foldcam.runtime.measurement.comparison.figures import GateLimits
+from foldcam.runtime.measurement.comparison.verdict import GateLimits
 from foldcam.runtime.system.command import print_json, print_text
 from foldcam.runtime.system.errors import ExitStatus, FoldcamError
 

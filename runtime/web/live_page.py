@@ -24,7 +24,7 @@ from foldcam.runtime.system.strict_json import strict_json
 from foldcam.runtime.web.access import Access
 from foldcam.runtime.web.address import HostNames, bind, is_loopback, resolve, url_host
 from foldcam.runtime.web.broadcast import Latest
-from foldcam.runtime.web.connections import budget
+from foldcam.runtime.web.descriptors import budget
 from foldcam.runtime.web.explainer import Explainer
 from foldcam.runtime.web.health import Health
 from foldcam.runtime.web.history import History

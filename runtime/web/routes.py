@@ -31,7 +31,8 @@ from foldcam.runtime.web.explainer import Explainer
 from foldcam.runtime.web.health import Health
 from foldcam.runtime.web.history import History
 from foldcam.runtime.web.metrics import CONTENT_TYPE, Metrics
-from foldcam.runtime.web.offers import Offers, aside, naming_routes, number_of
+from foldcam.runtime.web.naming import aside, naming_routes, number_of
+from foldcam.runtime.web.offers import Offers
 from foldcam.runtime.web.packet import answers
 from foldcam.runtime.web.stream import serve_stream
 

@@ -66,7 +66,7 @@ def test_naive_quantization_of_the_same_network_fails_the_gate(demo, birds):
     from foldcam.calibrate.quality import Gate
     from foldcam.calibrate.selection import read_pictures, select
     from foldcam.calibrate.source import read_source
-    from foldcam.runtime.measurement.comparison.figures import GateLimits, failures_of
+    from foldcam.runtime.measurement.comparison.verdict import GateLimits, failures_of
 
     model, contract = read_source(demo)
     parts = select(birds, 16, 21, 28, 0)

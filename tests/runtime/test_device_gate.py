@@ -16,7 +16,6 @@ from onnx import numpy_helper
 
 from foldcam.runtime.backends import open_backend
 from foldcam.runtime.contract.schema import BankSummary, Calibration, Explanation
-from foldcam.runtime.measurement.comparison.figures import GateLimits
 from foldcam.runtime.measurement.comparison.gate import (
     DeviceGate,
     GateFiles,
@@ -26,6 +25,7 @@ from foldcam.runtime.measurement.comparison.gate import (
     gate_text,
 )
 from foldcam.runtime.measurement.comparison.images import read_gate_images
+from foldcam.runtime.measurement.comparison.verdict import GateLimits
 from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import digest_of
 

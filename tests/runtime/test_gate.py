@@ -9,13 +9,12 @@ import pytest
 
 from foldcam.runtime.measurement.comparison.figures import (
     Answered,
-    GateLimits,
     compare_answers,
     cosines,
-    failures_of,
     map_correlations,
     paired_interval,
 )
+from foldcam.runtime.measurement.comparison.verdict import GateLimits, failures_of
 
 
 def _answered(heat, hit=(True, True), embedding=((1, 0), (0, 1)), rows=(0, 1)):

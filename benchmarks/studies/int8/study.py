@@ -26,8 +26,8 @@ from foldcam.export.onnx_graphs.message import load_message
 from foldcam.export.verification.check.checker import check_model
 from foldcam.export.verification.check.targets import TARGETS
 from foldcam.runtime.contract.onnx_file import read_contract
-from foldcam.runtime.measurement.comparison.figures import failures_of
 from foldcam.runtime.measurement.comparison.self_test import clouds
+from foldcam.runtime.measurement.comparison.verdict import failures_of
 from foldcam.runtime.system.files import atomic_path, sha256_of_file
 from foldcam.runtime.system.strict_json import finite
 

@@ -27,7 +27,6 @@ from foldcam.runtime.engine.flavours import Flavour
 from foldcam.runtime.engine.manifest import Manifest, manifest_path
 from foldcam.runtime.engine.options import BuildOptions
 from foldcam.runtime.engine.progress import BuildLine
-from foldcam.runtime.measurement.comparison.figures import GateLimits
 from foldcam.runtime.measurement.comparison.gate import (
     DeviceGate,
     DeviceVerdict,
@@ -45,6 +44,7 @@ from foldcam.runtime.measurement.comparison.signed_report import (
     model_facts,
     signed,
 )
+from foldcam.runtime.measurement.comparison.verdict import GateLimits
 from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import user_errors_for
 

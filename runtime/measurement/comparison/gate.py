@@ -38,11 +38,9 @@ from foldcam.runtime.measurement.comparison.figures import (
     Booleans,
     Doubles,
     GateFigures,
-    GateLimits,
     PerImage,
     compare_answers,
     compared_text,
-    failures_of,
     nearest_other,
     own_rows,
     same_rows,
@@ -56,6 +54,7 @@ from foldcam.runtime.measurement.comparison.signed_report import (
     model_facts,
     signed,
 )
+from foldcam.runtime.measurement.comparison.verdict import GateLimits, failures_of
 from foldcam.runtime.model.model_input import ModelInput
 from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.text import printable

@@ -14,7 +14,7 @@ import urllib.request
 import pytest
 
 from foldcam.runtime.system.errors import FoldcamError
-from foldcam.runtime.web import connections
+from foldcam.runtime.web import descriptors
 
 
 def opened(served, count, sent=b""):
@@ -64,21 +64,21 @@ def test_a_viewer_that_is_watching_does_not_give_way(serve, make_item):
 
 
 def test_there_is_room_for_as_many_as_the_process_may_have_open(monkeypatch):
-    monkeypatch.setattr(connections, "_open_files", lambda: 20)
+    monkeypatch.setattr(descriptors, "_open_files", lambda: 20)
     limits = [(64, 64)]
     asked = []
     monkeypatch.setattr(resource, "getrlimit", lambda what: limits[0])
     monkeypatch.setattr(resource, "setrlimit", lambda what, limit: asked.append(limit))
-    assert connections.budget(64) == connections.Budget(14, 28)
-    assert connections.budget(3) == connections.Budget(3, 28)
+    assert descriptors.budget(64) == descriptors.Budget(14, 28)
+    assert descriptors.budget(3) == descriptors.Budget(3, 28)
     assert asked == []
     # What the system allows is asked for.
     limits[0] = (64, 4096)
-    assert connections.budget(64) == connections.Budget(64, 160)
+    assert descriptors.budget(64) == descriptors.Budget(64, 160)
     assert asked == [(196, 4096)]
     limits[0] = (36, 36)
     with pytest.raises(FoldcamError, match=r"may have 36 open files and needs more"):
-        connections.budget(64)
+        descriptors.budget(64)
 
 
 @pytest.mark.parametrize("limit", [16, 64])
