@@ -23,17 +23,14 @@ class Backend(Protocol):
     @property
     def name(self) -> str:
         """The library and its version, such as `onnxruntime 1.22`."""
-        ...
 
     @property
     def device(self) -> str:
         """What it runs on, such as `cpu` or `cuda`."""
-        ...
 
     @property
     def contract(self) -> Contract:
         """What the model promises; its tensors were checked against it."""
-        ...
 
     def run(self, images: Array) -> dict[str, Array]:
         """One forward pass.
@@ -47,11 +44,9 @@ class Backend(Protocol):
         Raises:
             FoldcamError: the library failed, for example for lack of memory.
         """
-        ...
 
     def close(self) -> None:
         """Give memory and device back."""
-        ...
 
 
 @runtime_checkable
@@ -60,7 +55,6 @@ class Resident(Protocol):
 
     def run_resident(self, rows: int) -> None:
         """One forward pass over images that the last `run` left on the GPU."""
-        ...
 
 
 @runtime_checkable
@@ -70,11 +64,9 @@ class TakesBank(Protocol):
     @property
     def bank(self) -> LiveBank | None:
         """The bank that it answers by; None for a model whose bank is no input."""
-        ...
 
     def use_bank(self, bank: LiveBank, contract: Contract) -> None:
         """Answer by a bank from the next pass on."""
-        ...
 
     def run_query(self, images: Array, query: Array) -> dict[str, Array]:
         """One forward pass of a model that can be asked for other directions than the bank's.
@@ -82,7 +74,6 @@ class TakesBank(Protocol):
         Args:
             query: `float32 [N,D]`; an image whose row is zero is asked for the bank's direction.
         """
-        ...
 
 
 def dtype_of(contract: Contract) -> np.dtype[Any]:

@@ -44,15 +44,12 @@ class Load(Protocol):
     @property
     def full(self) -> bool:
         """Whether no further row fits."""
-        ...
 
     def add(self, image: Image, box: Box | None = None) -> None:
         """Preprocess one region into the next row."""
-        ...
 
     def clear(self) -> None:
         """Forget the rows."""
-        ...
 
 
 @dataclass(eq=False)
@@ -74,23 +71,18 @@ class Runner(Protocol):
     @property
     def can_reopen(self) -> bool:
         """Whether a failure may pass."""
-        ...
 
     def new_load(self, capacity: int) -> Load:
         """Memory for up to so many rows."""
-        ...
 
     def forward(self, load: Load) -> Any:
         """One forward pass; the rows may be used again afterwards."""
-        ...
 
     def results(self, done: Any) -> Sequence[Result]:
         """What it says, one result per row."""
-        ...
 
     def reopen(self) -> None:
         """Open the backend again."""
-        ...
 
 
 class ModelRunner:

@@ -103,7 +103,6 @@ class Reopens(Protocol):
         Raises:
             FoldcamError: it is not possible yet.
         """
-        ...
 
 
 @runtime_checkable
@@ -112,7 +111,6 @@ class Loses(Protocol):
 
     def losses(self) -> tuple[int, str]:
         """See `Sink.losses`."""
-        ...
 
 
 class Part(Sink):

@@ -152,8 +152,6 @@ class Attached(Protocol):
 
     def attach(self, link: Link) -> None:
         """See `Source.attach`."""
-        ...
 
     def stop(self) -> None:
         """See `Source.stop`."""
-        ...

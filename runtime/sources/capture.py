@@ -34,20 +34,16 @@ class Capture(Protocol):
     @property
     def fps(self) -> float | None:
         """Frames per second as it claims; None if it does not."""
-        ...
 
     @property
     def bad(self) -> int:
         """Pictures so far that could not be decoded, and were followed by one that could."""
-        ...
 
     def read(self) -> Image | None:
         """The next picture, `uint8 [H, W, 3]` RGB in memory of its own; None at the end."""
-        ...
 
     def release(self) -> None:
         """Close it."""
-        ...
 
 
 class CvCapture:

@@ -37,7 +37,6 @@ class Finder(Protocol):
             `[n, 4]` of `x, y, width, height` in the frame's pixels, which need not be whole
             or inside; n may be 0.
         """
-        ...
 
 
 class Regions:

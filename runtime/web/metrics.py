@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from prometheus_client import (
     CollectorRegistry,
@@ -15,11 +16,41 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 
-from foldcam.runtime.system.monitor import Monitor, Snapshot, State
+from foldcam.runtime.system.monitor import Monitor, State
 from foldcam.runtime.system.version import version
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _LATENCY_BUCKETS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+_COUNT, _GAUGE = CounterMetricFamily, GaugeMetricFamily
+# Kind, name, help, a further label, and the values of a source or sink by that label.
+_Row = tuple[type[Any], str, str, str, Callable[[Any], Mapping[str, float]]]
+_OF_A_STREAM: tuple[_Row, ...] = (
+    (_COUNT, "frames_captured", "Frames that a source delivered.", "",
+     lambda stream: {"": stream.captured}),
+    (_COUNT, "frames_processed", "Frames that went through the network.", "",
+     lambda stream: {"": stream.processed}),
+    (_COUNT, "frames_dropped", "Frames lost, by cause.", "cause", lambda stream: stream.drops),
+    (_COUNT, "frames_thinned", "Frames left out on purpose, by --every.", "",
+     lambda stream: {"": stream.thinned}),
+    (_COUNT, "regions_unanswered", "Regions for which the network returned no answer, by cause.",
+     "cause", lambda stream: stream.unanswered),
+    (_COUNT, "regions_unknown",
+     "Regions that are unknown by the model's rule; missing for a model without one.", "",
+     lambda stream: {} if stream.unknown is None else {"": stream.unknown}),
+    (_COUNT, "source_reconnects", "Times that a source came back.", "",
+     lambda stream: {"": stream.reconnects}),
+    (_GAUGE, "frame_rate_hertz", "Processed frames per second, of late.", "",
+     lambda stream: {"": stream.fps}),
+    (_GAUGE, "frame_age_seconds", "Age of the latest processed frame when its result was ready.",
+     "", lambda stream: {"": 1e-3 * stream.age_ms}),
+    (_GAUGE, "source_state", "1 for what a source is doing.", "state",
+     lambda stream: {one.value: float(one.value == stream.state) for one in State}),
+)  # fmt: skip
+_OF_A_SINK: tuple[_Row, ...] = (
+    (_COUNT, "results_written", "Results that a sink took.", "", lambda sink: {"": sink.written}),
+    (_COUNT, "results_lost", "Results that a sink did not take, by cause.", "cause",
+     lambda sink: sink.drops),
+)  # fmt: skip
 
 
 class Metrics:
@@ -67,98 +98,29 @@ class _RunCollector(Collector):
         yield _gauge("foldcam_up", "1 while frames get through the network.", self._healthy())
         yield _gauge("foldcam_live_clients", "Browsers that watch.", self._clients())
         yield _gauge("foldcam_run_seconds", "Time since the run began.", snapshot.seconds)
-        yield _counter(
-            "foldcam_backend_restarts", "Times that the backend was opened again.",
-            snapshot.restarts,
-        )  # fmt: skip
+        restarts = "Times that the backend was opened again."
+        yield _COUNT("foldcam_backend_restarts", restarts, value=float(snapshot.restarts))
         stages = GaugeMetricFamily(
             "foldcam_stage_seconds", "Mean time per frame in a stage.", labels=["stage"]
         )
         for stage, milliseconds in snapshot.stages_ms.items():
             stages.add_metric([stage], 1e-3 * milliseconds)
         yield stages
-        yield from _of_streams(snapshot)
-        yield from _of_sinks(snapshot)
+        yield from _families(_OF_A_STREAM, "source", snapshot.streams)
+        yield from _families(_OF_A_SINK, "name", snapshot.sinks)
 
 
-def _of_streams(snapshot: Snapshot) -> Iterable[Metric]:
-    labels = ["stream", "source"]
-    captured = CounterMetricFamily(
-        "foldcam_frames_captured", "Frames that a source delivered.", labels=labels
-    )
-    processed = CounterMetricFamily(
-        "foldcam_frames_processed", "Frames that went through the network.", labels=labels
-    )
-    dropped = CounterMetricFamily(
-        "foldcam_frames_dropped", "Frames lost, by cause.", labels=[*labels, "cause"]
-    )
-    thinned = CounterMetricFamily(
-        "foldcam_frames_thinned", "Frames left out on purpose, by --every.", labels=labels
-    )
-    unanswered = CounterMetricFamily(
-        "foldcam_regions_unanswered",
-        "Regions for which the network returned no answer, by cause.",
-        labels=[*labels, "cause"],
-    )
-    unknown = CounterMetricFamily(
-        "foldcam_regions_unknown",
-        "Regions that are unknown by the model's rule; missing for a model without one.",
-        labels=labels,
-    )
-    reconnects = CounterMetricFamily(
-        "foldcam_source_reconnects", "Times that a source came back.", labels=labels
-    )
-    rate = GaugeMetricFamily(
-        "foldcam_frame_rate_hertz", "Processed frames per second, of late.", labels=labels
-    )
-    age = GaugeMetricFamily(
-        "foldcam_frame_age_seconds",
-        "Age of the latest processed frame when its result was ready.",
-        labels=labels,
-    )
-    state = GaugeMetricFamily(
-        "foldcam_source_state", "1 for what a source is doing.", labels=[*labels, "state"]
-    )
-    for number, stream in enumerate(snapshot.streams):
-        values = [str(number), stream.name]
-        captured.add_metric(values, stream.captured)
-        processed.add_metric(values, stream.processed)
-        thinned.add_metric(values, stream.thinned)
-        reconnects.add_metric(values, stream.reconnects)
-        rate.add_metric(values, stream.fps)
-        age.add_metric(values, 1e-3 * stream.age_ms)
-        for cause, count in stream.drops.items():
-            dropped.add_metric([*values, cause], count)
-        if stream.unknown is not None:
-            unknown.add_metric(values, stream.unknown)
-        for cause, count in stream.unanswered.items():
-            unanswered.add_metric([*values, cause], count)
-        for one in State:
-            state.add_metric([*values, one.value], float(one.value == stream.state))
-    return (
-        captured, processed, dropped, thinned, unanswered, unknown, reconnects, rate, age, state,
-    )  # fmt: skip
-
-
-def _of_sinks(snapshot: Snapshot) -> Iterable[Metric]:
-    labels = ["sink", "name"]
-    written = CounterMetricFamily(
-        "foldcam_results_written", "Results that a sink took.", labels=labels
-    )
-    lost = CounterMetricFamily(
-        "foldcam_results_lost", "Results that a sink did not take, by cause.",
-        labels=[*labels, "cause"],
-    )  # fmt: skip
-    for number, sink in enumerate(snapshot.sinks):
-        written.add_metric([str(number), sink.name], sink.written)
-        for cause, count in sink.drops.items():
-            lost.add_metric([str(number), sink.name, cause], count)
-    return written, lost
+def _families(rows: tuple[_Row, ...], name: str, each: Sequence[Any]) -> Iterable[Metric]:
+    """A family of metrics per row, with the values of all sources or sinks, by their numbers."""
+    first = "stream" if name == "source" else "sink"
+    for kind, metric, text, label, values in rows:
+        family = kind(f"foldcam_{metric}", text, labels=[first, name, *([label] if label else [])])
+        for number, status in enumerate(each):
+            for further, value in values(status).items():
+                own = [further] if label else []
+                family.add_metric([str(number), status.name, *own], value)
+        yield family
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(name, text, value=float(value))
-
-
-def _counter(name: str, text: str, value: float) -> Metric:
-    return CounterMetricFamily(name, text, value=float(value))

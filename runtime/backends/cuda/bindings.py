@@ -64,68 +64,51 @@ class CudaBindings(Protocol):
 
     def current(self) -> AbstractContextManager[None]:
         """Make the device current in this thread for a block; every other call needs it."""
-        ...
 
     def device(self) -> CudaDevice:
         """The facts of the device."""
-        ...
 
     def stream_create(self) -> Any:
         """A stream that does not wait for the default one."""
-        ...
 
     def stream_synchronize(self, stream: Any) -> None:
         """Wait for everything on the stream."""
-        ...
 
     def stream_destroy(self, stream: Any) -> None:
         """Give the stream back."""
-        ...
 
     def address(self, handle: Any) -> int:
         """Of a stream or of device memory."""
-        ...
 
     def host_alloc(self, size: int) -> tuple[Any, Bytes]:
         """`size` bytes of pinned memory: a handle and a view that must not outlive it."""
-        ...
 
     def host_free(self, handle: Any) -> None:
         """Give pinned memory back."""
-        ...
 
     def device_alloc(self, size: int) -> Any:
         """`size` bytes on the device."""
-        ...
 
     def device_free(self, handle: Any) -> None:
         """Give device memory back."""
-        ...
 
     def copy_to_device(self, target: Any, source: Bytes, stream: Any) -> None:
         """Start copying pinned bytes to device memory."""
-        ...
 
     def copy_to_host(self, target: Bytes, source: Any, stream: Any) -> None:
         """Start copying device memory to pinned bytes."""
-        ...
 
     def capture_begin(self, stream: Any) -> None:
         """Record what is put on the stream in place of running it."""
-        ...
 
     def capture_end(self, stream: Any) -> Any:
         """An executable graph of what was recorded."""
-        ...
 
     def capture_abandon(self, stream: Any) -> None:
         """Leave the recording, whatever state it is in; never raises."""
-        ...
 
     def graph_launch(self, graph: Any, stream: Any) -> None:
         """Run a graph on the stream."""
-        ...
 
     def graph_destroy(self, graph: Any) -> None:
         """Give a graph back."""
-        ...

@@ -35,22 +35,18 @@ class Library(Protocol):
     @property
     def module(self) -> Any:
         """`tensorrt` or `tensorrt_rtx`."""
-        ...
 
     @property
     def title(self) -> str:
         """Name and version to read."""
-        ...
 
     @property
     def rtx(self) -> bool:
         """Whether it is TensorRT-RTX."""
-        ...
 
     @property
     def release(self) -> tuple[int, ...]:
         """The version's numbers."""
-        ...
 
 
 class Logger(Protocol):
@@ -59,12 +55,10 @@ class Logger(Protocol):
     @property
     def handle(self) -> Any:
         """The `ILogger`."""
-        ...
 
     @property
     def messages(self) -> Logged:
         """What it was told."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -139,7 +139,6 @@ class Graphs(Protocol):
 
     def stop(self, reason: str) -> None:
         """Want none from now on, and say why."""
-        ...
 
 
 class Execution:

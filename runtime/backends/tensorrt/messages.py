@@ -55,11 +55,9 @@ class Logged(Protocol):
 
     def mark(self) -> int:
         """Now, as a place in the sequence of messages."""
-        ...
 
     def errors(self, since: int = 0) -> list[str]:
         """The errors from a mark on."""
-        ...
 
 
 class Messages:

@@ -28,21 +28,17 @@ class Runs(Protocol):
     @property
     def name(self) -> str:
         """The library and its version."""
-        ...
 
     @property
     def device(self) -> str:
         """What it runs on."""
-        ...
 
     @property
     def contract(self) -> Contract:
         """What the model promises."""
-        ...
 
     def run(self, images: Array) -> dict[str, Array]:
         """Every output by name, batch first."""
-        ...
 
 
 class _Takes(Protocol):

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from foldcam.runtime.measurement.bench.facts import Command, called
+from foldcam.runtime.measurement.bench.facts import Command, called, text_of
 
 # NVML's `nvmlClocksEventReasons`; being idle, or held by a setting, is no throttling.
 _REASONS = {
@@ -116,7 +116,7 @@ def _from_smi(call: Command, counters: dict[str, int]) -> Clocks:
 def _alerts(sysfs: Path) -> tuple[str, ...]:
     found = []
     for folder in sorted((sysfs / "class/thermal").glob("cooling_device*")):
-        kind = _text(folder / "type")
+        kind = text_of(folder / "type")
         if kind.endswith("throttle-alert") and (_number(folder / "cur_state") or 0) > 0:
             found.append(f"heat ({kind})")
     return tuple(found)
@@ -129,7 +129,7 @@ def _counts(files: Any, what: str) -> dict[str, int]:
 
 
 def _number(path: Path) -> float | None:
-    return _float(_text(path))
+    return _float(text_of(path))
 
 
 def _float(text: str) -> float | None:
@@ -137,10 +137,3 @@ def _float(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8", "replace").strip()
-    except OSError:
-        return ""

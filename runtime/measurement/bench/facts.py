@@ -40,11 +40,11 @@ def machine_facts(root: Path = Path("/"), run: Command | None = None) -> dict[st
         "board": _board(root),
         "machine": host.machine,
         "system": host.system,
-        "governor": _text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "governor": text_of(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "largest_clock_mhz": _megahertz(root, "cpuinfo_max_freq"),
         "l4t": host.l4t,
         "power_mode": _power_mode(call),
-        "virtual": "hypervisor" in _text(root / "proc/cpuinfo").split(),
+        "virtual": "hypervisor" in text_of(root / "proc/cpuinfo").split(),
     }
     gpu = find_gpu() if root == Path("/") else None
     if gpu is not None:
@@ -80,12 +80,12 @@ def temperatures(root: Path = Path("/")) -> dict[str, float]:
     found = {}
     for zone in sorted((root / "sys/class/thermal").glob("thermal_zone*")):
         with suppress(ValueError):
-            found[_text(zone / "type") or zone.name] = int(_text(zone / "temp")) / 1000
+            found[text_of(zone / "type") or zone.name] = int(text_of(zone / "temp")) / 1000
     return found
 
 
 def _processor(root: Path) -> str:
-    text = _text(root / "proc/cpuinfo")
+    text = text_of(root / "proc/cpuinfo")
     for key in ("model name", "Model", "Hardware"):
         found = re.search(rf"^{key}\s*:\s*(.+)$", text, re.MULTILINE)
         if found:
@@ -95,21 +95,21 @@ def _processor(root: Path) -> str:
 
 def _board(root: Path) -> str:
     """Name of a board that has a device tree; of a Jetson the module, as its GPU's name is not."""
-    return shorten(printable(_text(root / "proc/device-tree/model").rstrip("\0")), 100)
+    return shorten(printable(text_of(root / "proc/device-tree/model").rstrip("\0")), 100)
 
 
 def _megahertz(root: Path, name: str) -> float | None:
-    text = _text(root / "sys/devices/system/cpu/cpu0/cpufreq" / name)
+    text = text_of(root / "sys/devices/system/cpu/cpu0/cpufreq" / name)
     if text.isdigit():
         return int(text) / 1000
     if name == "scaling_cur_freq":
-        found = re.search(r"^cpu MHz\s*:\s*([\d.]+)", _text(root / "proc/cpuinfo"), re.MULTILINE)
+        found = re.search(r"^cpu MHz\s*:\s*([\d.]+)", text_of(root / "proc/cpuinfo"), re.MULTILINE)
         return round(float(found[1]), 1) if found else None
     return None
 
 
 def _load(root: Path) -> float | None:
-    words = _text(root / "proc/loadavg").split()
+    words = text_of(root / "proc/loadavg").split()
     return float(words[0]) if words else None
 
 
@@ -129,7 +129,8 @@ def _nvidia_smi(call: Command) -> dict[str, str]:
     return {key: printable(value) for key, value in pairs if "N/A" not in value}
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """What a file of the kernel says; empty where it cannot be read."""
     try:
         return path.read_text("utf-8", "replace").strip()
     except OSError:

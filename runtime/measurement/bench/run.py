@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import datetime
 import os
-import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from importlib import metadata
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from foldcam.runtime.engine.canary.check import accepted_wrong_of
 from foldcam.runtime.measurement.bench.facts import machine_facts, state
 from foldcam.runtime.measurement.bench.loops import (
     Loop,
-    Timings,
     instabilities,
     summary,
     synthetic_frames,
@@ -32,7 +30,7 @@ from foldcam.runtime.measurement.bench.power import (
     idle_watts,
 )
 from foldcam.runtime.system.errors import FoldcamError
-from foldcam.runtime.system.version import version
+from foldcam.runtime.system.version import versions
 
 StageProgress = Callable[[str, int, int], None]
 
@@ -96,20 +94,20 @@ def run_bench(
         `stable` and `reasons`, `accepted_wrong` (what is wrong of the answers to the probe
         pictures, or None); or a `problem` in their place.
     """
-    tell = progress or (lambda *_: None)
     rails = find_rails()
     runs: list[dict[str, Any]] = []
     with _pinned(options.pin):
         idle = idle_watts(rails, _IDLE_SECONDS) if rails else {}
+        bench = _Bench(options, rails, idle, progress or (lambda *_: None))
         for file in files:
             for target in _fitting(file, options.targets):
-                runs += _runs(file, target, options, rails, idle, tell)
+                runs += bench.runs(file, target)
     problems = [run["problem"] for run in runs if "problem" in run]
     if problems and len(problems) == len(runs):
         raise FoldcamError(problems[0])
     return {
         "machine": machine_facts(),
-        "versions": _versions(),
+        "versions": versions(_PACKAGES),
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
         "settings": {
             "threads": options.threads,
@@ -132,93 +130,69 @@ def _fitting(file: Path, targets: Sequence[Target]) -> list[Target]:
     return list(dict.fromkeys(kept)) or [Target()]
 
 
-def _runs(
-    file: Path,
-    target: Target,
-    options: BenchOptions,
-    rails: Rails | None,
-    idle: dict[str, float],
-    tell: StageProgress,
-) -> list[dict[str, Any]]:
-    key = {"file": file.name, "target": target.name}
-    try:
-        backend = open_backend(
-            file,
-            target.provider,
-            options.threads,
-            library=target.library,
-            cuda_graph=options.cuda_graph,
-            accept_wrong=options.accept_wrong,
-        )
-    except FoldcamError as error:
-        return [{**key, "problem": str(error)}]
-    found = []
-    with closing(backend):
-        size = options.frame or backend.contract.frame or _USUAL_FRAME
-        frames = synthetic_frames(*size)
-        about = {**key, "backend": backend.name, "runs_on": backend.device,
-                 "precision": precision_of(file, backend), "frame": list(size),
-                 "accepted_wrong": accepted_wrong_of(backend)}  # fmt: skip
-        for batch in options.batches:
-            loop = Loop(backend, frames, batch)
-            for rate in (0.0, options.rate) if options.rate else (0.0,):
-                mode = "paced" if rate else "back_to_back"
-                head = {**about, "batch": batch, "mode": mode, "rate": rate or None}
-                stage = f"{file.name}, {target.name}, batch {batch}, {mode.replace('_', ' ')}"
-                try:
-                    found.append(_one(head, loop, rate, options, rails, idle, stage, tell))
-                except FoldcamError as error:
-                    found.append({**head, "problem": str(error)})
-    return found
+@dataclass(frozen=True)
+class _Bench:
+    options: BenchOptions
+    rails: Rails | None
+    idle: dict[str, float]
+    progress: StageProgress
 
+    def runs(self, file: Path, target: Target) -> list[dict[str, Any]]:
+        options, key = self.options, {"file": file.name, "target": target.name}
+        try:
+            backend = open_backend(
+                file, target.provider, options.threads, library=target.library,
+                cuda_graph=options.cuda_graph, accept_wrong=options.accept_wrong,
+            )  # fmt: skip
+        except FoldcamError as error:
+            return [{**key, "problem": str(error)}]
+        found = []
+        with closing(backend):
+            size = options.frame or backend.contract.frame or _USUAL_FRAME
+            frames = synthetic_frames(*size)
+            about = {**key, "backend": backend.name, "runs_on": backend.device,
+                     "precision": precision_of(file, backend), "frame": list(size),
+                     "accepted_wrong": accepted_wrong_of(backend)}  # fmt: skip
+            for batch in options.batches:
+                loop = Loop(backend, frames, batch)
+                for rate in (0.0, options.rate) if options.rate else (0.0,):
+                    mode = "paced" if rate else "back_to_back"
+                    head = {**about, "batch": batch, "mode": mode, "rate": rate or None}
+                    stage = f"{file.name}, {target.name}, batch {batch}, {mode.replace('_', ' ')}"
+                    try:
+                        found.append(self._one(head, loop, rate, stage))
+                    except FoldcamError as error:
+                        found.append({**head, "problem": str(error)})
+        return found
 
-def _one(
-    head: dict[str, Any],
-    loop: Loop,
-    rate: float,
-    options: BenchOptions,
-    rails: Rails | None,
-    idle: dict[str, float],
-    stage: str,
-    tell: StageProgress,
-) -> dict[str, Any]:
-    def step(done: int, total: int) -> None:
-        tell(stage, done, total)
-
-    before, start = state(), time.perf_counter()
-    meter: PowerMeter | None = None
-    if rails is None:
-        timings = _timed(loop, rate, options, step)
-    else:
-        with PowerMeter(rails) as meter:
-            timings = _timed(loop, rate, options, step)
-    seconds, after = time.perf_counter() - start, state()
-    run: dict[str, Any] = {**head, "before": before, "after": after}
-    reasons = _clock_reasons(before, after)
-    for name in ("host", "inference", "device", "response"):
-        values: list[float] = getattr(timings, name)
-        if values:
-            run[name] = summary(values)
-            if name != "response":
-                reasons += instabilities(run[name], name)
-    if rate:
-        run["late"] = timings.late
-    if meter is not None and meter.samples:
-        # The network runs twice in a pass where it is timed without its copies as well.
-        images = (options.passes + options.warm_up) * head["batch"]
-        if not timings.device:
-            run["energy"] = energy(meter.watts(), idle, seconds, images)
-        run["watts"] = {rail: round(watts, 3) for rail, watts in meter.watts().items()}
-    run["frames_per_second"] = round(1e3 * head["batch"] / run["host"]["p50"], 2)
-    return {**run, "stable": not reasons, "reasons": reasons}
-
-
-def _timed(
-    loop: Loop, rate: float, options: BenchOptions, step: Callable[[int, int], None]
-) -> Timings:
-    if rate:
-        return loop.paced(options.passes, options.warm_up, rate, step)
-    return loop.back_to_back(options.passes, options.warm_up, step)
+    def _one(self, head: dict[str, Any], loop: Loop, rate: float, stage: str) -> dict[str, Any]:
+        options, step = self.options, partial(self.progress, stage)
+        before, start = state(), time.perf_counter()
+        meter = None if self.rails is None else PowerMeter(self.rails)
+        with meter or nullcontext():
+            if rate:
+                timings = loop.paced(options.passes, options.warm_up, rate, step)
+            else:
+                timings = loop.back_to_back(options.passes, options.warm_up, step)
+        seconds, after = time.perf_counter() - start, state()
+        run: dict[str, Any] = {**head, "before": before, "after": after}
+        reasons = _clock_reasons(before, after)
+        for name in ("host", "inference", "device", "response"):
+            values: list[float] = getattr(timings, name)
+            if values:
+                run[name] = summary(values)
+                if name != "response":
+                    reasons += instabilities(run[name], name)
+        if rate:
+            run["late"] = timings.late
+        if meter is not None and meter.samples:
+            # The network runs twice in a pass where it is timed without its copies as well.
+            images = (options.passes + options.warm_up) * head["batch"]
+            if not timings.device:
+                run["energy"] = energy(meter.watts(), self.idle, seconds, images)
+            run["watts"] = {rail: round(watts, 3) for rail, watts in meter.watts().items()}
+        run["frames_per_second"] = round(1e3 * head["batch"] / run["host"]["p50"], 2)
+        return {**run, "stable": not reasons, "reasons": reasons}
 
 
 def _clock_reasons(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
@@ -257,13 +231,3 @@ def _pinned(processors: Sequence[int]) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
-
-
-def _versions() -> dict[str, str]:
-    found = {"foldcam": version(), "python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

@@ -137,12 +137,23 @@ def build_fastest(
             gate = DeviceGate(expected, images, progress)
         opened = _judged(found, gate, options.limits, engines, stack)
         winner = _fastest(found, opened, gate, options.rounds)
-        facts = device_facts(next(iter(opened.values()))) if opened else None
-        report = _report(options, reference, images, found, winner, facts)
+        report = {
+            "passed": winner is not None,
+            "chosen": None if winner is None else winner.model.name,
+            "engine": None if winner is None else options.out.name,
+            "limits": asdict(options.limits),
+            "reference": model_facts(options.model, reference),
+            "candidates": [_record(each, images) for each in found],
+            "images": image_facts(images),
+            "device": device_facts(next(iter(opened.values()))) if opened else None,
+        }
         # Engines are closed before their files move.
         stack.close()
         if winner is not None:
-            _keep(winner.engine, options.out)
+            with user_errors_for(options.out):
+                # The manifest last: beside an older one a new plan is refused, never trusted.
+                shutil.move(winner.engine, options.out)
+                shutil.move(manifest_path(winner.engine), manifest_path(options.out))
     return signed(report)
 
 
@@ -204,26 +215,6 @@ def _fastest(
     return min(passed, key=lambda each: each.milliseconds or 0.0) if passed else None
 
 
-def _report(
-    options: FastestOptions,
-    reference: Any,
-    images: GateImages,
-    found: Sequence[_Candidate],
-    winner: _Candidate | None,
-    facts: dict[str, Any] | None,
-) -> dict[str, Any]:
-    return {
-        "passed": winner is not None,
-        "chosen": None if winner is None else winner.model.name,
-        "engine": None if winner is None else options.out.name,
-        "limits": asdict(options.limits),
-        "reference": model_facts(options.model, reference),
-        "candidates": [_record(each, images) for each in found],
-        "images": image_facts(images),
-        "device": facts,
-    }
-
-
 def _record(each: _Candidate, images: GateImages) -> dict[str, Any]:
     verdict = each.verdict
     return {
@@ -246,10 +237,3 @@ def fastest_text(document: dict[str, Any]) -> str:
         lines.append(f"{each['model']['file']:24} {time:>10}  {said}{taken}")
     lines.append(f"sha256 of the report {document['sha256']}")
     return "\n".join(lines)
-
-
-def _keep(engine: Path, out: Path) -> None:
-    with user_errors_for(out):
-        # The manifest last: beside an older one a new plan is refused, never trusted.
-        shutil.move(engine, out)
-        shutil.move(manifest_path(engine), manifest_path(out))

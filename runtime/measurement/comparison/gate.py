@@ -285,7 +285,8 @@ def gate_on_device(
         if files.engine is not None:
             candidate = opened(engines(files.engine, files.model))
             if files.rival is not None:
-                rival = opened(engines(files.rival, _built_from(files.rival)))
+                built_from = files.rival.with_name(read_manifest(files.rival).model.name)
+                rival = opened(engines(files.rival, built_from))
         else:
             provider, threads = settings.provider, settings.threads
             candidate = opened(open_backend(files.model, provider, threads, accept_wrong=wrong))
@@ -414,10 +415,6 @@ def _check(files: GateFiles, contract: Contract, reference: Contract) -> None:
     for engine in (files.engine, files.rival):
         if engine is not None and not is_engine(engine):
             raise FoldcamError(f"{engine} is no engine: give what `runtime build` wrote.")
-
-
-def _built_from(engine: Path) -> Path:
-    return engine.with_name(read_manifest(engine).model.name)
 
 
 def _ready(image: Image, contract: Contract) -> Array:

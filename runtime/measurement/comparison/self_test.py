@@ -7,13 +7,11 @@ is in it, and no path of the machine.
 from __future__ import annotations
 
 import math
-import platform
 import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +41,7 @@ from foldcam.runtime.model.model_input import ModelInput
 from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import sha256_of_file
 from foldcam.runtime.system.text import printable, shorten
-from foldcam.runtime.system.version import version
+from foldcam.runtime.system.version import versions
 
 _MEASURES = {
     EMBEDDING: "1 - cosine",
@@ -354,15 +352,10 @@ CANDIDATES: dict[str, Opener] = {"tensorrt": _tensorrt, "onnxruntime-cuda": _cud
 
 def _versions() -> dict[str, str]:
     host = find_host()
-    found = {"foldcam": version(), "python": platform.python_version()}
-    for name in (
-        "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt_rtx_cu13", "cuda-bindings",
-        "cuda-python", "pycuda", "numpy",
-    ):  # fmt: skip
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
+    found = versions(
+        ("onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt_rtx_cu13", "cuda-bindings",
+         "cuda-python", "pycuda", "numpy")
+    )  # fmt: skip
     # JetPack's own modules have no package that pip knows.
     for name in ("tensorrt", "onnxruntime"):
         module = sys.modules.get(name)
