@@ -56,25 +56,7 @@ _HOMES = {
     "read_image": "foldcam.runtime.images.files",
     "write_image": "foldcam.runtime.images.files",
 }
-__all__ = [
-    "Affine",
-    "Contract",
-    "FoldcamError",
-    "FoldedModel",
-    "Gallery",
-    "Preprocessing",
-    "Result",
-    "Share",
-    "Timings",
-    "Vote",
-    "draw_beside",
-    "draw_result",
-    "heatmap_on_frame",
-    "inspect_model",
-    "read_contract",
-    "read_image",
-    "write_image",
-]
+__all__ = sorted(_HOMES)
 
 # Before anything of this program can load OpenCV.
 bound_decoder()

@@ -33,15 +33,32 @@ def open_named(
     accept_wrong: bool,
 ) -> Backend:
     """The backend for a file; see `runtime.backends.open_backend`."""
+
+    def in_onnxruntime(model: Path, aloud: bool = False) -> Backend:
+        from foldcam.runtime.backends.onnxruntime import OnnxRuntimeBackend
+
+        # Not unless asked: ONNX Runtime can capture only what lies on the GPU as a whole.
+        backend = OnnxRuntimeBackend(model, provider, threads, bool(cuda_graph), aloud)
+        return checked(backend, model, accept_wrong=accept_wrong)
+
+    def in_tensorrt() -> Backend:
+        from foldcam.runtime.backends.tensorrt.opening import engine_for, open_engine
+
+        graph = cuda_graph is not False
+        if is_engine(path):
+            return open_engine(path, cuda_graph=graph, accept_wrong=accept_wrong)
+        engine = engine_for(path, build, line, accept_wrong=accept_wrong)
+        return open_engine(engine, model=path, cuda_graph=graph, accept_wrong=accept_wrong)
+
     wanted = library or ("tensorrt" if is_engine(path) else "onnxruntime")
     _check_usage(path, wanted, provider)
     if wanted == "onnxruntime":
-        return _onnxruntime(path, provider, threads, cuda_graph, accept_wrong)
-    if wanted == "tensorrt":
-        return _tensorrt(path, cuda_graph, build, line, accept_wrong)
+        return in_onnxruntime(path)
     try:
-        return _tensorrt(path, cuda_graph, build, line, accept_wrong)
+        return in_tensorrt()
     except FoldcamError as error:
+        if wanted == "tensorrt":
+            raise
         reason = str(error).rstrip(".")
     model = _model_of(path)
     if model is None:
@@ -49,7 +66,7 @@ def open_named(
             f"{reason}, and there is no .onnx beside {path} to run without TensorRT."
         )
     print(f"note: no TensorRT: {printable(reason)}; using ONNX Runtime.", file=sys.stderr)
-    return _onnxruntime(model, provider, threads, cuda_graph, accept_wrong, aloud=True)
+    return in_onnxruntime(model, aloud=True)
 
 
 def _check_usage(path: Path, wanted: Library, provider: Provider) -> None:
@@ -60,37 +77,6 @@ def _check_usage(path: Path, wanted: Library, provider: Provider) -> None:
             f"The provider {provider} is ONNX Runtime's and {path} is to run in TensorRT: "
             "give the .onnx and --backend onnxruntime, or no --provider."
         )
-
-
-def _onnxruntime(
-    path: Path,
-    provider: Provider,
-    threads: int | None,
-    cuda_graph: bool | None,
-    accept_wrong: bool,
-    aloud: bool = False,
-) -> Backend:
-    from foldcam.runtime.backends.onnxruntime import OnnxRuntimeBackend
-
-    # Not unless asked: ONNX Runtime can capture only what lies on the GPU as a whole.
-    backend = OnnxRuntimeBackend(path, provider, threads, bool(cuda_graph), aloud)
-    return checked(backend, path, accept_wrong=accept_wrong)
-
-
-def _tensorrt(
-    path: Path,
-    cuda_graph: bool | None,
-    build: bool,
-    line: BuildLine | None,
-    accept_wrong: bool,
-) -> Backend:
-    from foldcam.runtime.backends.tensorrt.opening import engine_for, open_engine
-
-    graph = cuda_graph is not False
-    if is_engine(path):
-        return open_engine(path, cuda_graph=graph, accept_wrong=accept_wrong)
-    engine = engine_for(path, build, line, accept_wrong=accept_wrong)
-    return open_engine(engine, model=path, cuda_graph=graph, accept_wrong=accept_wrong)
 
 
 def _model_of(path: Path) -> Path | None:

@@ -202,14 +202,6 @@ def _pnm(data: bytes) -> Size | None:
 
 
 _READERS: dict[Format, Callable[[bytes], Size | None]] = {
-    "JPEG": _jpeg,
-    "PNG": _png,
-    "WebP": _webp,
-    "BMP": _bmp,
-    "TIFF": _tiff,
-    "GIF": _gif,
-    "AVIF": _iso,
-    "HEIC": _iso,
-    "JPEG 2000": _jpeg_2000,
-    "PNM": _pnm,
-}
+    "JPEG": _jpeg, "PNG": _png, "WebP": _webp, "BMP": _bmp, "TIFF": _tiff, "GIF": _gif,
+    "AVIF": _iso, "HEIC": _iso, "JPEG 2000": _jpeg_2000, "PNM": _pnm,
+}  # fmt: skip

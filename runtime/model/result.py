@@ -307,13 +307,9 @@ def draw_result(
 def judged(result: Result) -> Result:
     """A result whose numbers are an answer, or one that says why they are none."""
     others = [
-        result.heatmap,
-        result.heatmap_lower,
-        result.estimate,
-        result.contribution,
-        result.contrast,
+        result.heatmap, result.heatmap_lower, result.estimate, result.contribution, result.contrast,
         result.runner_up_similarity,
-    ]
+    ]  # fmt: skip
     (reason,) = reasons(
         result.embedding[None],
         result.similarities[None],

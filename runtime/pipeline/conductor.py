@@ -63,12 +63,17 @@ class Conductor:
         self._style = style
         self._stop = stop
         self._gallery = gallery
-        self._voter = _voter_of(sources, flow)
+        self._voter: Voter | None = None
+        if flow.vote_seconds is not None:
+            stills = [source.stills for source in sources]
+            self._voter = Voter(flow.vote_seconds, stills, [source.live for source in sources])
         self._regions = open_regions(regions) if isinstance(regions, RegionOptions) else regions
         self._runner = runner_of(model)
         self._accepted_wrong = model.accepted_wrong if isinstance(model, FoldedModel) else None
         self._control = Control()
-        self._newest = [_keeps_newest(source, flow) for source in sources]
+        self._newest = [
+            source.live if flow.keep == "auto" else flow.keep == "newest" for source in sources
+        ]
         frame = model.contract.frame if isinstance(model, FoldedModel) else None
         self._tally = Tally(Progress(_expected(sources), monitor), frame)
         self._answers = Answers(live=any(source.live for source in sources))
@@ -295,18 +300,6 @@ class Conductor:
         if last or frames not in (0, self._reported) or silent:
             self._reported, self._reported_at = frames, now
             self._on_progress(self._tally.progress)
-
-
-def _voter_of(sources: Sequence[Source], flow: FlowOptions) -> Voter | None:
-    if flow.vote_seconds is None:
-        return None
-    return Voter(
-        flow.vote_seconds, [each.stills for each in sources], [each.live for each in sources]
-    )
-
-
-def _keeps_newest(source: Source, flow: FlowOptions) -> bool:
-    return source.live if flow.keep == "auto" else flow.keep == "newest"
 
 
 def _expected(sources: Sequence[Source]) -> int | None:

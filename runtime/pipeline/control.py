@@ -30,18 +30,14 @@ class Control:
     def interrupt(self) -> None:
         """The user wants it to end: what was processed is still written."""
         self.interrupted = self.interrupted or self.failure is None
-        self._stop()
-
-    def end(self) -> None:
-        """Nothing more is to be processed: what was is still written."""
-        self._stop()
+        self.end()
 
     def fail(self, error: BaseException) -> None:
         """It cannot go on."""
         with self._changed:
             if self.failure is None:
                 self.failure = error
-        self._stop()
+        self.end()
 
     def guarded(self, work: Callable[[], None]) -> Callable[[], None]:
         """The work of a thread, whose every exception ends the run rather than the thread."""
@@ -70,7 +66,8 @@ class Control:
         with self._changed:
             return self._changed.wait_for(done, seconds)
 
-    def _stop(self) -> None:
+    def end(self) -> None:
+        """Nothing more is to be processed: what was is still written."""
         with self._changed:
             first = not self._stopping.is_set()
             self._stopping.set()

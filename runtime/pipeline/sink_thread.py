@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from types import TracebackType
+from typing import Any
 
 from foldcam.runtime.model.frame_results import FrameResults
 from foldcam.runtime.pipeline.control import Control
@@ -98,12 +98,7 @@ class SinkThread:
         if self.thread is not None:
             self.thread.join(seconds)
 
-    def leave(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def leave(self, *error: Any) -> None:
         """Leave the sink, unless it was left when it failed, or is stuck and cannot be."""
         if self.busy and self._error is None:
             self._error = FoldcamError(
@@ -113,7 +108,7 @@ class SinkThread:
             self._lost(Cause.sink_behind, str(self._error).rstrip("."), 1 + len(self._items))
         if self._error is None:
             try:
-                self.sink.__exit__(kind, error, trace)
+                self.sink.__exit__(*error)
             finally:
                 self._add_late_losses()
 

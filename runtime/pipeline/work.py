@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.model.folded_model import FoldedModel, ForwardPass
@@ -38,51 +38,17 @@ class Part:
     last: bool
 
 
-class Load(Protocol):
-    """Rows for one forward pass."""
-
-    @property
-    def full(self) -> bool:
-        """Whether no further row fits."""
-
-    def add(self, image: Image, box: Box | None = None) -> None:
-        """Preprocess one region into the next row."""
-
-    def clear(self) -> None:
-        """Forget the rows."""
-
-
 @dataclass(eq=False)
 class Work:
     """One forward pass to be made, in a buffer that comes back afterwards."""
 
-    load: Load
+    load: Batch | _Photographs
     parts: list[Part] = field(default_factory=list)
 
     def clear(self) -> None:
         """Make it ready for the next rows."""
         self.load.clear()
         self.parts = []
-
-
-class Runner(Protocol):
-    """A model as the pipeline sees it."""
-
-    @property
-    def can_reopen(self) -> bool:
-        """Whether a failure may pass."""
-
-    def new_load(self, capacity: int) -> Load:
-        """Memory for up to so many rows."""
-
-    def forward(self, load: Load) -> Any:
-        """One forward pass; the rows may be used again afterwards."""
-
-    def results(self, done: Any) -> Sequence[Result]:
-        """What it says, one result per row."""
-
-    def reopen(self) -> None:
-        """Open the backend again."""
 
 
 class ModelRunner:
@@ -93,15 +59,15 @@ class ModelRunner:
 
     @property
     def can_reopen(self) -> bool:
-        """As the model's."""
+        """Whether a failure may pass: as the model's."""
         return self._model.can_reopen
 
     def new_load(self, capacity: int) -> Batch:
-        """A batch of the model's contract."""
+        """Memory for up to so many rows."""
         return Batch(self._model.contract, capacity)
 
-    def forward(self, load: Load) -> ForwardPass:
-        """One forward pass, by the bank as it is now."""
+    def forward(self, load: Batch | _Photographs) -> ForwardPass:
+        """One forward pass, by the bank as it is now; the rows may be used again afterwards."""
         assert isinstance(load, Batch)
         try:
             if self._model.take_up_bank():
@@ -111,8 +77,8 @@ class ModelRunner:
             _log.warning("The changed bank is not taken up: %s", error)
         return self._model.forward(load)
 
-    def results(self, done: ForwardPass) -> list[Result]:
-        """What it says."""
+    def results(self, done: Any) -> list[Result]:
+        """What it says, one result per row."""
         return self._model.results(done)
 
     def reopen(self) -> None:
@@ -148,14 +114,15 @@ class FunctionRunner:
         """The photographs themselves."""
         return _Photographs(capacity)
 
-    def forward(self, load: Load) -> list[Result]:
+    def forward(self, load: Batch | _Photographs) -> list[Result]:
         """One call per region."""
         assert isinstance(load, _Photographs)
         return [self._result(image, box) for image, box in load.regions]
 
-    def results(self, done: list[Result]) -> list[Result]:
+    def results(self, done: Any) -> list[Result]:
         """They are there already."""
-        return done
+        found: list[Result] = done
+        return found
 
     def reopen(self) -> None:
         """Never called: `can_reopen` is false."""
@@ -167,6 +134,10 @@ class FunctionRunner:
         result = judged(self._function(image[y : y + height, x : x + width]))
         frame_wh = (image.shape[1], image.shape[0])
         return replace(result, affine=result.affine.shifted(x, y), frame_wh=frame_wh, box=box)
+
+
+Runner = ModelRunner | FunctionRunner
+"""A model as the pipeline sees it."""
 
 
 def runner_of(model: FoldedModel | Callable[[Image], Result]) -> Runner:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from foldcam.runtime.backends.cuda.memory import Buffer, CudaMemory
-from foldcam.runtime.backends.tensorrt.execution import Execution, read_tensors
-from foldcam.runtime.backends.tensorrt.messages import Logged, Messages, error_recorder
+from foldcam.runtime.backends.tensorrt.execution import Execution, Graphs, read_tensors
+from foldcam.runtime.backends.tensorrt.messages import Messages, error_recorder
 from foldcam.runtime.contract.schema import IMAGE, QUERY, Contract
 from foldcam.runtime.contract.tensors import bank_lengths
+from foldcam.runtime.engine.flavours import Flavour
+from foldcam.runtime.engine.log import OwnedLogger
 from foldcam.runtime.system.errors import FoldcamError
-from foldcam.runtime.system.text import printable
 
 if TYPE_CHECKING:
     from foldcam.runtime.backends.interface import Array
@@ -27,38 +27,6 @@ if TYPE_CHECKING:
 _MAX_CONTEXTS = 4
 # Until 10 an optimization profile serves one context at a time.
 _SHARED_PROFILES_SINCE = 10
-
-
-class Library(Protocol):
-    """An installed TensorRT, as `runtime.engine.flavours.Flavour`."""
-
-    @property
-    def module(self) -> Any:
-        """`tensorrt` or `tensorrt_rtx`."""
-
-    @property
-    def title(self) -> str:
-        """Name and version to read."""
-
-    @property
-    def rtx(self) -> bool:
-        """Whether it is TensorRT-RTX."""
-
-    @property
-    def release(self) -> tuple[int, ...]:
-        """The version's numbers."""
-
-
-class Logger(Protocol):
-    """The logger of the process, as `runtime.engine.log.OwnedLogger`."""
-
-    @property
-    def handle(self) -> Any:
-        """The `ILogger`."""
-
-    @property
-    def messages(self) -> Logged:
-        """What it was told."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +61,8 @@ class TensorRTBackend:
     def __init__(
         self,
         plan: CheckedPlan,
-        library: Library,
-        logger: Logger,
+        library: Flavour,
+        logger: OwnedLogger,
         memory: CudaMemory,
         cuda_graph: bool = True,
     ) -> None:
@@ -110,7 +78,7 @@ class TensorRTBackend:
         self._runtime: Any = None
         self._engine: Any = None
         self._executions: OrderedDict[int, Execution] = OrderedDict()
-        self._graphs = _Graphs(cuda_graph, plan.path)
+        self._graphs = Graphs(cuda_graph, plan.path)
         if memory.why_no_graphs:
             self._graphs.stop(memory.why_no_graphs)
         shared = library.rtx or library.release[:1] >= (_SHARED_PROFILES_SINCE,)
@@ -158,9 +126,7 @@ class TensorRTBackend:
     def use_bank(self, bank: LiveBank, contract: Contract) -> None:
         """Answer by a bank; see `runtime.backends.TakesBank`."""
         with self._lock:
-            memory = self._memory
-            if memory is None:
-                raise FoldcamError(f"{self._path} was closed.")
+            memory = self._open_memory()
             with memory.current():
                 self._drop_executions()
                 for name, array in bank.inputs.items():
@@ -180,9 +146,7 @@ class TensorRTBackend:
 
     def _run(self, images: Array, query: Array | None) -> dict[str, Array]:
         with self._lock:
-            memory = self._memory
-            if memory is None:
-                raise FoldcamError(f"{self._path} was closed.")
+            memory = self._open_memory()
             self._check_images(images)
             outputs = {
                 name: np.empty((len(images), *shape), self._tensors.dtypes[name])
@@ -205,9 +169,7 @@ class TensorRTBackend:
     def run_resident(self, rows: int) -> None:
         """The network alone on `rows` images of the last `run`; see `runtime.backends.Resident`."""
         with self._lock:
-            memory = self._memory
-            if memory is None:
-                raise FoldcamError(f"{self._path} was closed.")
+            memory = self._open_memory()
             try:
                 with memory.current():
                     most = self._tensors.largest_batch
@@ -234,6 +196,11 @@ class TensorRTBackend:
                     self._buffers = {}
             finally:
                 memory.close()
+
+    def _open_memory(self) -> CudaMemory:
+        if self._memory is None:
+            raise FoldcamError(f"{self._path} was closed.")
+        return self._memory
 
     def _deserialize(self, plan: bytes, trt: Any, handle: Any) -> None:
         self._runtime = trt.Runtime(handle)
@@ -325,17 +292,3 @@ class TensorRTBackend:
                 f"The images are {images.dtype} {list(images.shape)} where {self._path} takes "
                 f"{dtype} {['N', *shape]}."
             )
-
-
-class _Graphs:
-    """The switch that all contexts of an engine share; what turns it off is said once."""
-
-    def __init__(self, wanted: bool, path: Path) -> None:
-        self.wanted = wanted
-        self._path = path
-
-    def stop(self, reason: str) -> None:
-        if self.wanted:
-            self.wanted = False
-            where = printable(str(self._path))
-            print(f"note: {where} runs without a CUDA graph: {printable(reason)}.", file=sys.stderr)

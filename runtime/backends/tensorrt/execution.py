@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,19 +16,15 @@ from foldcam.runtime.contract.onnx_file import TensorInfo
 from foldcam.runtime.contract.schema import IMAGE, QUERY, Contract
 from foldcam.runtime.contract.tensors import check_tensors, expected_tensors, further_inputs
 from foldcam.runtime.system.errors import FoldcamError
+from foldcam.runtime.system.text import printable
 
 _TRIES = 50
 _BATCH = "N"
 # By name: the numbers behind TensorRT's enumeration are no promise.
 _DTYPES = {
-    "FLOAT": "float32",
-    "HALF": "float16",
-    "INT8": "int8",
-    "UINT8": "uint8",
-    "INT32": "int32",
-    "INT64": "int64",
-    "BOOL": "bool",
-}
+    "FLOAT": "float32", "HALF": "float16", "INT8": "int8", "UINT8": "uint8", "INT32": "int32",
+    "INT64": "int64", "BOOL": "bool",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -132,13 +130,19 @@ def _sizes(shape: tuple[int | str, ...], name: str, where: str) -> tuple[int, ..
     return tuple(sizes)
 
 
-class Graphs(Protocol):
-    """Whether CUDA graphs are wanted, for all contexts of an engine."""
+class Graphs:
+    """Whether CUDA graphs are wanted, for all contexts of an engine; why not is said once."""
 
-    wanted: bool
+    def __init__(self, wanted: bool, path: Path) -> None:
+        self.wanted = wanted
+        self._path = path
 
     def stop(self, reason: str) -> None:
         """Want none from now on, and say why."""
+        if self.wanted:
+            self.wanted = False
+            where = printable(str(self._path))
+            print(f"note: {where} runs without a CUDA graph: {printable(reason)}.", file=sys.stderr)
 
 
 class Execution:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
+from foldcam.runtime.engine import log
 from foldcam.runtime.system.text import printable, shorten
 
 _KEPT = 20
@@ -50,16 +51,6 @@ _KNOWN: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 )
 
 
-class Logged(Protocol):
-    """The part of the process's logger that is needed."""
-
-    def mark(self) -> int:
-        """Now, as a place in the sequence of messages."""
-
-    def errors(self, since: int = 0) -> list[str]:
-        """The errors from a mark on."""
-
-
 class Messages:
     """What TensorRT says of one runtime: to its error recorder, and to the logger.
 
@@ -67,7 +58,7 @@ class Messages:
     otherwise, so both are asked.
     """
 
-    def __init__(self, logged: Logged) -> None:
+    def __init__(self, logged: log.Messages) -> None:
         self._logged = logged
         self._mark = logged.mark()
         self.recorded: list[tuple[Any, str]] = []

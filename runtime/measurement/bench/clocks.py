@@ -17,12 +17,9 @@ from foldcam.runtime.measurement.bench.facts import Command, called, text_of
 
 # NVML's `nvmlClocksEventReasons`; being idle, or held by a setting, is no throttling.
 _REASONS = {
-    0x4: "its power limit",
-    0x8: "a slowdown of the hardware",
-    0x20: "heat (software)",
-    0x40: "heat (hardware)",
-    0x80: "a power brake",
-}
+    0x4: "its power limit", 0x8: "a slowdown of the hardware", 0x20: "heat (software)",
+    0x40: "heat (hardware)", 0x80: "a power brake",
+}  # fmt: skip
 _SMI = ("clocks.sm", "power.limit")
 # The name since driver 535, and the one before.
 _SMI_REASONS = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")

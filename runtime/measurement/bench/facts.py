@@ -19,15 +19,9 @@ Command = Callable[[list[str]], str]
 
 _SECONDS = 10
 _NVIDIA = (
-    "name",
-    "driver_version",
-    "clocks.sm",
-    "clocks.mem",
-    "clocks.max.sm",
-    "temperature.gpu",
-    "power.draw",
-    "clocks_throttle_reasons.active",
-)
+    "name", "driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "temperature.gpu",
+    "power.draw", "clocks_throttle_reasons.active",
+)  # fmt: skip
 
 
 def machine_facts(root: Path = Path("/"), run: Command | None = None) -> dict[str, Any]:

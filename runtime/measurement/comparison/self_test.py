@@ -44,18 +44,11 @@ from foldcam.runtime.system.text import printable, shorten
 from foldcam.runtime.system.version import versions
 
 _MEASURES = {
-    EMBEDDING: "1 - cosine",
-    HEATMAP: "absolute",
-    HEATMAP_LOWER: "absolute",
-    SIMILARITY: "absolute",
-    NEIGHBOR: "share of other rows",
-    ESTIMATE: "relative",
-    CONTRIBUTION: "share of the map's greatest",
-    CONTRAST: "share of the map's greatest",
-    RUNNER_UP: "share of other rows",
-    RUNNER_UP_SIMILARITY: "absolute",
-    KNOWN_SCORE: "absolute",
-}
+    EMBEDDING: "1 - cosine", HEATMAP: "absolute", HEATMAP_LOWER: "absolute", SIMILARITY: "absolute",
+    NEIGHBOR: "share of other rows", ESTIMATE: "relative",
+    CONTRIBUTION: "share of the map's greatest", CONTRAST: "share of the map's greatest",
+    RUNNER_UP: "share of other rows", RUNNER_UP_SIMILARITY: "absolute", KNOWN_SCORE: "absolute",
+}  # fmt: skip
 # Outputs that may differ by as much as another one.
 _AS = {
     HEATMAP_LOWER: HEATMAP,
