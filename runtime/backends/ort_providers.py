@@ -115,11 +115,7 @@ def _tensorrt_options(version: str, path: Path, contract: Contract, cuda_graph: 
 
 def _rtx_options(contract: Contract, cuda_graph: bool) -> Option:
     # It builds within seconds, and keeps nothing: a cache that it finds by a name is trusted.
-    return {
-        "device_id": "0",
-        "enable_cuda_graph": str(int(cuda_graph)),
-        **_profile("nv", contract),
-    }
+    return {"device_id": "0", "enable_cuda_graph": str(int(cuda_graph)), **_profile("nv", contract)}
 
 
 def _profile(prefix: str, contract: Contract) -> Option:

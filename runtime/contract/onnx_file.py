@@ -35,11 +35,7 @@ from foldcam.runtime.contract.protobuf import (
     messages,
 )
 from foldcam.runtime.contract.reading import parse_contract
-from foldcam.runtime.contract.schema import (
-    MAX_METADATA_BYTES,
-    METADATA_KEY,
-    Contract,
-)
+from foldcam.runtime.contract.schema import MAX_METADATA_BYTES, METADATA_KEY, Contract
 from foldcam.runtime.system.documents import Natural
 from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import refuse_special

@@ -387,11 +387,7 @@ class Contract:
             document["canary"]["version"] = PROBES_VERSION
         try:
             text = json.dumps(
-                document,
-                ensure_ascii=False,
-                allow_nan=False,
-                sort_keys=True,
-                separators=(",", ":"),
+                document, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")
             )
         except ValueError as error:
             raise FoldcamError(f"The foldcam metadata cannot be written: {error}.") from None

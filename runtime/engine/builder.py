@@ -23,12 +23,7 @@ from foldcam.runtime.engine import ENGINE_SUFFIXES
 from foldcam.runtime.engine.device import DeviceFacts, find_gpu, find_host
 from foldcam.runtime.engine.flavours import Flavour
 from foldcam.runtime.engine.log import OwnedLogger, owned_logger
-from foldcam.runtime.engine.manifest import (
-    FileRecord,
-    Manifest,
-    Target,
-    manifest_path,
-)
+from foldcam.runtime.engine.manifest import FileRecord, Manifest, Target, manifest_path
 from foldcam.runtime.engine.network import compute_capabilities, configure, parse_network
 from foldcam.runtime.engine.options import BuildOptions
 from foldcam.runtime.engine.precision import hold_to, types_of

@@ -13,12 +13,7 @@ from foldcam.runtime.contract.onnx_file import TensorInfo, read_contract, read_h
 from foldcam.runtime.contract.schema import ScoreKind
 from foldcam.runtime.contract.tensors import check_tensors, describe
 from foldcam.runtime.engine import ENGINE_SUFFIXES
-from foldcam.runtime.engine.manifest import (
-    Manifest,
-    manifest_path,
-    read_manifest,
-    tensor_record,
-)
+from foldcam.runtime.engine.manifest import Manifest, manifest_path, read_manifest, tensor_record
 from foldcam.runtime.engine.offer import duration_text
 from foldcam.runtime.engine.options import MIB, Profile
 from foldcam.runtime.engine.preflight import check_files

@@ -59,8 +59,7 @@ class Target:
 
     device: str
     compute_capabilities: Annotated[
-        tuple[Annotated[str, Meta(pattern=r"^[0-9]{1,3}\.[0-9]{1,3}\Z")], ...],
-        Meta(max_length=64),
+        tuple[Annotated[str, Meta(pattern=r"^[0-9]{1,3}\.[0-9]{1,3}\Z")], ...], Meta(max_length=64)
     ]
     and_later: bool
 

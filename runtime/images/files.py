@@ -146,10 +146,7 @@ def _as_rgb(array: np.ndarray, path: Path) -> Image:
 
 
 def write_image(
-    path: Path | str,
-    image: Image,
-    quality: int = 92,
-    another: Callable[[], Path] | None = None,
+    path: Path | str, image: Image, quality: int = 92, another: Callable[[], Path] | None = None
 ) -> None:
     """Write an image; the suffix decides the format. Never leaves half a file behind.
 

@@ -21,16 +21,9 @@ EXAMPLES = 3
 """Files that a report names for each reason."""
 # What archivers and disk stations leave beside pictures: their own copies of them.
 _OF_SYSTEMS = frozenset(
-    {
-        "__macosx",
-        "@eadir",
-        "#recycle",
-        "$recycle.bin",
-        "system volume information",
-        "lost+found",
-        "__pycache__",
-    }
-)
+    {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found",
+     "__pycache__"}
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

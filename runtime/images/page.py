@@ -66,10 +66,7 @@ def open_page(path: Path, title: str, style: str = "", script: str = "") -> Iter
     Yields:
         What takes the body's HTML. Text of the user's goes through `page_text`.
     """
-    with (
-        atomic_path(path) as temporary,
-        temporary.open("w", encoding="utf-8") as page,
-    ):
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as page:
         page.write(
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'

@@ -233,11 +233,10 @@ def framed_affine(size: Size, recipe: Preprocessing, frame: Size) -> Affine:
         return recipe.fit(*size).affine
     inner, outer = _within(recipe, frame).fit(*size).affine, recipe.fit(*frame).affine
     return Affine(
-        inner.scale_x * outer.scale_x,
-        inner.scale_y * outer.scale_y,
+        inner.scale_x * outer.scale_x, inner.scale_y * outer.scale_y,
         inner.scale_x * outer.offset_x + inner.offset_x,
         inner.scale_y * outer.offset_y + inner.offset_y,
-    )
+    )  # fmt: skip
 
 
 def shown_smaller(size: Size, recipe: Preprocessing, frame: Size) -> bool:

@@ -22,9 +22,7 @@ from foldcam.runtime.backends import (
     use_bank,
 )
 from foldcam.runtime.contract.bank.live_bank import LiveBank, bank_path
-from foldcam.runtime.contract.schema import (
-    Contract,
-)
+from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.contract.unknown import UnknownRule
 from foldcam.runtime.engine.canary.check import accepted_wrong_of
 from foldcam.runtime.images.given import ImageLike, as_image

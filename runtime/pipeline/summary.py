@@ -223,12 +223,7 @@ def summarized(
             for stream in snapshot.streams
         ],
         sinks=[
-            {
-                "sink": sink.name,
-                "written": sink.written,
-                "drops": sink.drops,
-                "reason": sink.reason,
-            }
+            {"sink": sink.name, "written": sink.written, "drops": sink.drops, "reason": sink.reason}
             for sink in snapshot.sinks
         ],
         restarts=snapshot.restarts,

@@ -44,11 +44,7 @@ class MqttSink(Sink):
     name = "mqtt"
 
     def __init__(
-        self,
-        uri: str,
-        embedding: bool = True,
-        patient: bool = False,
-        boxes: Boxes | None = None,
+        self, uri: str, embedding: bool = True, patient: bool = False, boxes: Boxes | None = None
     ) -> None:
         import paho.mqtt.client as paho
         from paho.mqtt.enums import CallbackAPIVersion

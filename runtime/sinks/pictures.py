@@ -15,13 +15,7 @@ import numpy.typing as npt
 from foldcam.runtime.images.files import WRITTEN_SUFFIXES, write_image
 from foldcam.runtime.model.frame_results import FrameResults
 from foldcam.runtime.model.record import capture_time, shown_source
-from foldcam.runtime.sinks.base import (
-    NotWritten,
-    PendingFile,
-    Sink,
-    check_writable,
-    refuse_input,
-)
+from foldcam.runtime.sinks.base import NotWritten, PendingFile, Sink, check_writable, refuse_input
 from foldcam.runtime.sinks.options import MapsFormat
 from foldcam.runtime.sinks.segments import DiskGuard, Segments
 from foldcam.runtime.sources.base import Source

@@ -179,11 +179,7 @@ def rescue_orphans(path: Path, segments: Segments, repair: Callable[[Path], bool
 
 
 def _rescue(
-    orphan: Path,
-    named: Path,
-    segments: Segments,
-    repair: Callable[[Path], bool],
-    deadline: float,
+    orphan: Path, named: Path, segments: Segments, repair: Callable[[Path], bool], deadline: float
 ) -> Path | None:
     file = open_own_file(orphan)
     if file is None:

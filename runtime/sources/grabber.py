@@ -63,11 +63,7 @@ class Grabber:
     """One attempt: opens a capture and reads it until it ends or nobody wants it any more."""
 
     def __init__(
-        self,
-        open_capture: Callable[[], Capture],
-        changed: threading.Condition,
-        *,
-        newest: bool,
+        self, open_capture: Callable[[], Capture], changed: threading.Condition, *, newest: bool
     ) -> None:
         self._open = open_capture
         self._changed = changed

@@ -176,7 +176,7 @@ class LiveSource(Source):
             if machine.state in (State.backoff, State.stopped):
                 self._drop()
             if picture is not None:
-                count += self._overtaken() + self._bad()
+                count += self._missed()
                 first = first or picture.at
                 yield Frame(
                     picture.image, count, self.name, PurePath(self.stem), picture.at - first,
@@ -213,26 +213,18 @@ class LiveSource(Source):
                 machine.at(now)
         return None
 
-    def _overtaken(self) -> int:
+    def _missed(self) -> int:
+        """How many pictures before the present one were overtaken or cannot be decoded."""
         with self._changed:
-            grabber = self._grabber
-            count = grabber.overtaken if grabber is not None else 0
-            if grabber is not None:
-                grabber.overtaken = 0
-        if count:
-            self._link.dropped(Cause.overtaken, count)
-        return count
-
-    def _bad(self) -> int:
-        with self._changed:
-            grabber = self._grabber
-            count = grabber.bad if grabber is not None else 0
-            if grabber is not None:
-                grabber.bad = 0
-        if count:
-            self._link.dropped(Cause.unreadable, count)
-            self._undecoded += count
-        return count
+            if self._grabber is None:
+                return 0
+            overtaken, bad = self._grabber.overtaken, self._grabber.bad
+            self._grabber.overtaken = self._grabber.bad = 0
+        for cause, count in ((Cause.overtaken, overtaken), (Cause.unreadable, bad)):
+            if count:
+                self._link.dropped(cause, count)
+        self._undecoded += bad
+        return overtaken + bad
 
     def _wait(self, ready: Callable[[], bool], deadline: float) -> None:
         self._changed.wait_for(

@@ -15,11 +15,7 @@ from foldcam.runtime.sources.options import ROTATIONS, Box, Rotation, SourceOpti
 from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.monitor import Cause
 
-_TURNS = {
-    90: cv2.ROTATE_90_CLOCKWISE,
-    180: cv2.ROTATE_180,
-    270: cv2.ROTATE_90_COUNTERCLOCKWISE,
-}
+_TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 
 
 class View(Source):

@@ -109,8 +109,7 @@ class Guard:
             return PlainTextResponse("The headers are too large.\n", 431)
         if len(headers.getlist("host")) != 1 or headers["host"] not in self._hosts:
             return PlainTextResponse(
-                "This host name is not served: use the address, or give the name to the run.\n",
-                421,
+                "This host name is not served: use the address, or give the name to the run.\n", 421
             )
         if len(scope["raw_path"]) + len(scope["query_string"]) > _MAX_TARGET:
             return PlainTextResponse("The address is too long.\n", 414)

@@ -72,7 +72,4 @@ class History:
     def to_dict(self) -> dict[str, Any]:
         """Both resolutions, oldest first."""
         with self._lock:
-            return {
-                "seconds": list(self._spans[0].points),
-                "minutes": list(self._spans[1].points),
-            }
+            return {"seconds": list(self._spans[0].points), "minutes": list(self._spans[1].points)}

@@ -46,10 +46,7 @@ def naming_routes(offers: Offers, executor: Executor) -> list[BaseRoute]:
         rows = quantity(added.rows, "picture")
         return PlainTextResponse(f"{rows} of {asked[0]} learned; the next frames know it.\n")
 
-    return [
-        Route("/api/unknown.jpg", unknown),
-        Route(LEARN, learn, methods=["POST"]),
-    ]
+    return [Route("/api/unknown.jpg", unknown), Route(LEARN, learn, methods=["POST"])]
 
 
 def _label_and_numbers(body: bytes | None) -> tuple[str, list[int]] | None:

@@ -92,17 +92,9 @@ def _as_bytes(heat: npt.NDArray[np.float32], most: int) -> npt.NDArray[np.uint8]
 
 def _place(result: Result) -> list[float]:
     """Where the network's input lies on the frame."""
-    (width, height), affine = result.frame_wh, result.affine
-    return _shares(
-        (
-            affine.offset_x,
-            affine.offset_y,
-            affine.scale_x * result.input_wh[0],
-            affine.scale_y * result.input_wh[1],
-        ),
-        width,
-        height,
-    )
+    affine, (across, down) = result.affine, result.input_wh
+    box = affine.offset_x, affine.offset_y, affine.scale_x * across, affine.scale_y * down
+    return _shares(box, *result.frame_wh)
 
 
 def _clip(result: Result) -> list[float]:

@@ -248,9 +248,7 @@ def triplets_of_sums(sums: Doubles, counts: npt.NDArray[np.integer]) -> Floats:
 
 
 def bank_sha256(
-    arrays: Sequence[npt.NDArray[np.generic]],
-    labels: Sequence[LabelRun],
-    *further: str | bytes,
+    arrays: Sequence[npt.NDArray[np.generic]], labels: Sequence[LabelRun], *further: str | bytes
 ) -> str:
     """The hash by which a bank is known."""
     digest = hashlib.sha256()

@@ -16,12 +16,7 @@ from foldcam.runtime.backends import Backend, Library, Provider, open_backend
 from foldcam.runtime.backends.choice import is_engine
 from foldcam.runtime.engine.canary.check import accepted_wrong_of
 from foldcam.runtime.measurement.bench.facts import machine_facts, state
-from foldcam.runtime.measurement.bench.loops import (
-    Loop,
-    instabilities,
-    summary,
-    synthetic_frames,
-)
+from foldcam.runtime.measurement.bench.loops import Loop, instabilities, summary, synthetic_frames
 from foldcam.runtime.measurement.bench.power import (
     PowerMeter,
     Rails,

@@ -61,11 +61,7 @@ def heatmap_on_frame(
 
 
 def overlay(
-    image: Image,
-    heat: Heat,
-    opacity: float = 0.6,
-    colormap: str = "turbo",
-    threshold: float = 0.0,
+    image: Image, heat: Heat, opacity: float = 0.6, colormap: str = "turbo", threshold: float = 0.0
 ) -> Image:
     """Blend heat over a photograph; the colder, the more of the photograph stays.
 
