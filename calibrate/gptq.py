@@ -51,11 +51,7 @@ def gptq_levels(
 
     Args:
         model: folded, float32.
-        contract: its contract.
-        placement: of that model.
         images: `uint8 [n, height, width, 3]` RGB at the input size.
-        progress: called after each layer.
-        device: where the model runs.
 
     Returns:
         layer -> `int8` of the weight's shape, for `Recipe.levels`. Layers that share a weight,

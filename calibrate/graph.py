@@ -22,9 +22,6 @@ Batches = Sequence[Values]
 class GraphView:
     """Look-ups in a graph, which is not changed.
 
-    Args:
-        model: a folded model.
-
     Attributes:
         producers: value -> the node that makes it.
         places: value -> the position of that node.
@@ -71,8 +68,6 @@ def with_outputs(
     Nodes that serve none of them are left out, so that a run pays only for what is asked.
 
     Args:
-        model: any.
-        names: of values in its graph.
         known: some values of the graph, for each batch: they become inputs, what leads to them is
             left out, and those among `names` are no outputs. A size that differs between batches
             is left open.

@@ -42,7 +42,6 @@ class Layer:
         source: its activation, which is quantized per tensor.
         weight: its constant, which is quantized per channel.
         axis: the weight's output channels.
-        output: its first output.
     """
 
     name: str
@@ -89,10 +88,6 @@ def find_placement(model: onnx.ModelProto, target: Target = "tensorrt") -> Place
 
     Args:
         model: folded, in float32.
-        target: `tensorrt` or `cpu`, see the module.
-
-    Raises:
-        FoldcamError: the network is quantized already, or has nothing to quantize.
     """
     view = GraphView(model)
     for node in model.graph.node:

@@ -23,10 +23,7 @@ class Prefix:
 
     Args:
         model: folded, float32.
-        outputs: values that the rest is asked for.
-        contract: its contract.
         images: `uint8 [n, height, width, 3]` RGB at the input size.
-        device: where the model runs.
     """
 
     def __init__(

@@ -55,13 +55,7 @@ class Step:
 
 
 def step_for(threshold: float, *, negative: bool, target: Target) -> Step:
-    """The step of an activation whose magnitudes are cut at a threshold.
-
-    Args:
-        threshold: above zero.
-        negative: whether the activation has values below zero.
-        target: whose form.
-    """
+    """The step of an activation whose magnitudes are cut at a threshold."""
     if target == "tensorrt":
         return Step(max(threshold / LEVELS, _LEAST_SCALE))
     if negative:
@@ -98,11 +92,6 @@ def quantize(model: onnx.ModelProto, placement: Placement, recipe: Recipe) -> on
 
     Args:
         model: folded, float32.
-        placement: of that model.
-        recipe: a step for every activation of a layer that is not kept.
-
-    Raises:
-        FoldcamError: the model's names are taken by something else.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -135,9 +124,7 @@ def quantize_activation(
 
     Args:
         model: folded, float32.
-        tensor: the activation; everything that reads it reads its rounded copy.
         scale_input: name of the new input, `float32 []`.
-        step: its zero point and type.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)

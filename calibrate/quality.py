@@ -52,7 +52,6 @@ class Damage:
 
     Args:
         model: folded, float32.
-        contract: its contract.
         images: `uint8 [n, height, width, 3]` RGB at the input size.
         device: where the models run.
     """
@@ -122,7 +121,6 @@ class Gate:
 
     Args:
         model: folded, float32.
-        contract: its contract.
         pictures: which were not used for calibration.
         device: where the models run; int8 kernels are those of the processor.
         progress: called after each batch of images, with how many are done and how many there are.

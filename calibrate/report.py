@@ -59,9 +59,7 @@ def write_page(path: Path, outcome: Outcome, name: str) -> None:
     """Write one HTML page, which needs no other file.
 
     Args:
-        path: of the page.
         outcome: what is reported.
-        name: of the model.
     """
     verdict = "passed" if outcome.passed else "FAILED: " + "; ".join(outcome.failures)
     rows = "".join(

@@ -57,7 +57,6 @@ def gather(
 
     Args:
         model: folded, float32.
-        contract: its contract.
         tensors: names of float32 activations; a graph input may be among them.
         images: `uint8 [n, height, width, 3]` RGB at the input size.
         progress: called after each batch.

@@ -21,12 +21,10 @@ def threshold_of(activation: Activation, method: Method, levels: int = 127) -> f
     """The greatest magnitude that is kept.
 
     Args:
-        activation: with a magnitude above zero.
         method: `minmax` cuts nothing; `percentile` the 0.01 % greatest; `entropy` where the
             Kullback-Leibler divergence between the values and their levels is least (S.
             Migacz, "8-bit Inference with TensorRT", 2017); `mse` where their mean squared
             error is least.
-        levels: above zero.
     """
     if method == "minmax":
         return activation.greatest

@@ -49,7 +49,6 @@ class BankReport:
     """What happened while a bank was built.
 
     Attributes:
-        bank: the bank.
         head: what the head's Jacobian allows.
         skipped: images that could not be read.
         fallback_rows: rows that took the all-triplets direction.
@@ -83,7 +82,6 @@ def build_bank(
     """Embed the images, find each row's direction, pull it through the head once.
 
     Args:
-        network: the cut network.
         preprocessing: how an image becomes its input.
         samples: the training images; a kernel objective needs their values.
         objective: embeddings and labels (or values) -> directions.
@@ -184,9 +182,7 @@ def bank_of_rows(
     """Directions pulled through the head, which a linear head does without any image; the bank.
 
     Args:
-        network: the cut network.
         probe: activations of any images.
-        head: its traits.
         rows: N of them.
         directions: the directions of the rows.
         objective: the name of what they come from.
@@ -253,7 +249,6 @@ def remarks(
     Args:
         samples: what was to be read.
         kept: what was read, in the order of `found`.
-        found: the pass.
     """
     valued = any(sample.value is not None for sample in samples)
     return remarks_on(

@@ -158,7 +158,6 @@ def embed(
     """Embed every readable sample.
 
     Args:
-        network: the cut network.
         preprocessing: how an image becomes its input.
         samples: what to embed.
         batch_size: images per forward pass.

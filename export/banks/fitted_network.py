@@ -39,7 +39,6 @@ class FittedNetwork(Network):
     """A network whose directions are pulled back through a fitted linear map.
 
     Args:
-        network: the network itself, which runs as it is.
         weights: `float64 [D, K]`, from the pooled feature map to the head's end.
         explained: share of the variance of `z` that the map explains on held-out images.
     """
@@ -108,7 +107,6 @@ def fit_head(
     """Fit the linear map on up to `MOST_IMAGES` images, spread evenly over the samples.
 
     Args:
-        network: the network.
         preprocessing: how an image becomes its input.
         samples: the training images; unreadable ones are left out.
         batch_size: images per pass.
@@ -155,12 +153,7 @@ def fit_head(
 
 
 class Moments:
-    """Sums over rows of `x [K]` and `y [D]` from which a regression follows.
-
-    Args:
-        inputs: `K`.
-        outputs: `D`.
-    """
+    """Sums over rows of `x [K]` and `y [D]` from which a regression follows."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         self._count = 0

@@ -51,7 +51,6 @@ def pull_back(
     """Grad-weights of the batch of images that `activations` came from.
 
     Args:
-        network: the cut network.
         activations: the activations of N images.
         directions: `float32 [N, D]`.
         samples: the images, for the message.

@@ -22,10 +22,6 @@ _MOST = 16
 class HeadTrial:
     """Learns from a pass over images what the head's Jacobian allows; no image is read for it.
 
-    Args:
-        network: the cut network.
-        again: whether a head that is not linear needs each image's activations once more.
-
     Attributes:
         cache: what was kept for that; empty for a linear head.
         probe: activations that the head was tried on, None before there are any.
@@ -60,12 +56,6 @@ class HeadTrial:
     ) -> tuple[Activations, HeadTraits]:
         """The outcome, after the pass; where its first blocks were there already, their images
         are read once more.
-
-        Args:
-            preprocessing, samples, batch_size, known: of the pass, which read one image at least.
-
-        Returns:
-            Activations that the head was tried on, and what it showed.
         """
         if self.probe is None and not self._watched:
             size = min(batch_size, embedding_pass.BLOCK)

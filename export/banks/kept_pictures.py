@@ -56,7 +56,6 @@ class KeptPictures:
         """A sample's picture.
 
         Args:
-            sample: the sample.
             read: reads it, where it is not kept; None is not kept.
         """
         lasting = sample.identity in self._to_the_end

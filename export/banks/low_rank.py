@@ -68,14 +68,9 @@ def basis_of(products: Doubles, rank: int, rows: int) -> Doubles:
     Args:
         products: `float64 [K, K]`, the grad-weights' transpose times the grad-weights: banks
             have many more rows than K, so that its eigenvectors are cheaper than their SVD.
-        rank: r.
-        rows: M, distinct rows of grad-weights.
 
     Returns:
         `float64 [r, K]`, the right singular vectors of the greatest singular values.
-
-    Raises:
-        FoldcamError: the rank saves nothing.
     """
     channels = len(products)
     if rank >= min(rows, channels):

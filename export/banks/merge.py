@@ -45,11 +45,7 @@ class MergedRows:
 
 
 def in_order_of_rows(samples: Sequence[Sample], kernel: KernelObjective | None) -> list[Sample]:
-    """Samples by label, or by value for a continuous outcome.
-
-    Raises:
-        FoldcamError: a value is needed and missing.
-    """
+    """Samples by label, or by value for a continuous outcome."""
     if kernel is None:
         return sorted(samples, key=lambda sample: sample.label)
     return sorted(samples, key=lambda sample: values_of([sample])[0])
@@ -61,13 +57,7 @@ def merge_rows(
     """Old rows and new ones, sorted as in a bank built from scratch over both.
 
     Args:
-        bank: the old rows.
-        found: what the pass over the new images found.
-        kept: the new images that were read, in the order of `found`.
         kernel: the objective of a continuous outcome, None for labels.
-
-    Raises:
-        FoldcamError: an embedding of zeros, or a value without a logarithm.
     """
     embeddings = np.concatenate([bank.embeddings, unit_rows(found.embeddings, kept)])
     hashes = None
@@ -100,18 +90,7 @@ def merge_rows(
 def merged_source(
     source: BankSource, bank: Bank, dataset: Dataset, found: EmbeddingPass, kept: list[Sample]
 ) -> BankSource:
-    """Where a bank with added rows comes from.
-
-    Args:
-        source: the source of the old bank.
-        bank: the new one, without a source of its own yet.
-        dataset: where the new images came from.
-        found, kept: as in `merge_rows`.
-
-    Returns:
-        The data sets' names joined. The data's hash is the one of a bank built from
-        scratch, where the old rows' image hashes and labels are known.
-    """
+    """Where a bank with added rows comes from."""
     old = source.origin
     if bank.image_hashes is not None and bank.outcome is None:
         hashes = [row.tobytes().hex() for row in bank.image_hashes]

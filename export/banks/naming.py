@@ -20,7 +20,6 @@ def names_matching(pattern: str, names: Iterable[str]) -> frozenset[str]:
         pattern: a name; a photograph's, which stands for all its crops, too; or a pattern of
             the whole name, in which `*`, `?` and `[...]` are within one folder and `**` is any
             number of folders.
-        names: of a bank's rows.
     """
     text = plain_name(pattern.strip()).removeprefix("./")
     known = frozenset(names) - {""}

@@ -20,7 +20,6 @@ def rows_of(bank: Bank, rows: Integers) -> Bank:
     """Some rows of a bank; grad-weights that no row uses any more go.
 
     Args:
-        bank: the bank.
         rows: `int64 [m]`, in ascending order, at least one.
     """
     used, index = np.unique(bank.grad_index[rows], return_inverse=True)

@@ -44,19 +44,7 @@ class Selection:
 
 
 def selection_of(labels: Iterable[str], names: Iterable[str], bank: Bank) -> Selection:
-    """What is to be removed from a bank, as people name it.
-
-    Args:
-        labels: labels.
-        names: image files, whose crops go with them; one crop as `photo.jpg#x,y,w,h`;
-            hexadecimal hashes, of a file or as reports name a row; or names and patterns of
-            names of the bank's rows, see `names_matching`. What is a file of a row is taken as
-            one.
-        bank: which knows its hashes and names.
-
-    Raises:
-        FoldcamError: a name that is none of them, with the names that are near.
-    """
+    """What is to be removed from a bank, as people name it."""
     rows = held_hashes(bank)
     photographs = {row[:PHOTOGRAPH_DIGITS] for row in rows}
     called = bank.row_names()
@@ -106,9 +94,6 @@ def image_hashes_of(names: Iterable[str]) -> frozenset[str]:
 
     Args:
         names: paths of files, or hexadecimal SHA-256 hashes.
-
-    Raises:
-        FoldcamError: neither.
     """
     found = set()
     for name in names:

@@ -28,7 +28,6 @@ def in_order(samples: Sequence[Sample], kernel: KernelObjective | None) -> list[
     """The order of the bank's rows: by label, or by value. What cannot work is said here.
 
     Args:
-        samples: the training images.
         kernel: the objective of a continuous outcome, None for labels.
 
     Raises:
@@ -77,7 +76,6 @@ def second_pass(
     were embedded before an interruption.
 
     Args:
-        network: the cut network.
         preprocessing: how an image becomes its input.
         samples: as they were embedded.
         found: by that pass, N images.

@@ -50,7 +50,6 @@ class AddReport:
     """What happened while images were added to a bank.
 
     Attributes:
-        bank: the new bank.
         added: rows that are new.
         rederived: whether the old rows' grad-weights were taken again from all embeddings,
             so that the bank equals one built from scratch over all images.
@@ -101,19 +100,6 @@ def add_to_bank(
     that the old rows' grad-weights follow exactly from the stored embeddings as well: the
     bank equals the one that `build_bank` makes of the old images followed by the new.
     For another head the old rows keep theirs, which speak for the comparisons of old.
-
-    Args:
-        bank: the bank, with its source.
-        network: the network that made it, cut at the same layer.
-        dataset: the new images; with values if the bank has values.
-        seed: the seed of sampled triplets, as when the bank was built.
-        batch_size: images per pass.
-        resume_folder: where finished work is kept until the bank is complete.
-        progress: called after each batch.
-
-    Raises:
-        FoldcamError: another network or layer than the bank's, labels where it has values
-            or values where it has labels, a compressed bank, or no new image.
     """
     source = needed_source(bank.source, "The bank")
     kernel = kernel_of(bank)
@@ -238,11 +224,7 @@ def _rule(bank: Bank) -> ChannelRule:
 
 
 def check_network(bank: Bank, source: BankSource, network: Network) -> None:
-    """Refuse a network that did not make the bank.
-
-    Raises:
-        FoldcamError: another network, layer or input size, or a compressed bank.
-    """
+    """Refuse a network that did not make the bank."""
     recipe = source.preprocessing
     if network.layer != source.layer:
         raise FoldcamError(

@@ -24,7 +24,6 @@ class BoxColumns:
     """How a file gives boxes.
 
     Attributes:
-        names: its four columns.
         corners: whether the last two are the right and lower edge, not width and height.
     """
 
@@ -70,11 +69,7 @@ class BoxColumns:
 
 
 def box_columns(names: Sequence[str], where: str) -> BoxColumns | None:
-    """Which columns of a header give a box; None if it has none.
-
-    Raises:
-        FoldcamError: boxes in two ways, or in part.
-    """
+    """Which columns of a header give a box; None if it has none."""
     there = set(names)
     found = [kind for kind in _KINDS if there >= set(kind)]
     if len(found) > 1:
@@ -95,11 +90,7 @@ def box_columns(names: Sequence[str], where: str) -> BoxColumns | None:
 
 
 def crop_of(box: Box, where: str) -> Box:
-    """A box in whole pixels.
-
-    Raises:
-        FoldcamError: it is smaller than a pixel.
-    """
+    """A box in whole pixels."""
     left, top = round(box.x), round(box.y)
     width, height = round(box.x + box.width) - left, round(box.y + box.height) - top
     if width < 1 or height < 1:

@@ -24,17 +24,7 @@ Row = dict[str, str]
 
 
 def read_csv(path: Path, *, continuous: bool, boxes: BoxMeaning) -> Reading:
-    """Read the rows of a CSV.
-
-    Args:
-        path: the file; its relative paths start beside it.
-        continuous: whether labels are numbers.
-        boxes: whether a box is the part of the photograph that is the image (`crop`), or
-            where the object is in it (`truth`).
-
-    Raises:
-        FoldcamError: no such columns, or a row that cannot be meant, by its line.
-    """
+    """Read the rows of a CSV."""
     if path.suffix.lower() in IMAGE_SUFFIXES:
         raise FoldcamError(f"{path} is one image; a data set is a folder or a CSV with path,label.")
     text = _text(path)

@@ -12,11 +12,7 @@ _PARTS: dict[str, Part] = {"1": "train", "0": "test"}
 
 
 def read_cub(root: Path) -> Reading:
-    """Read the lists. The boxes are where the birds are, and nothing is cut by them.
-
-    Raises:
-        FoldcamError: a list is missing, or an image has no valid entry in one.
-    """
+    """Read the lists. The boxes are where the birds are, and nothing is cut by them."""
     names = _table(root / "images.txt")
     classes = _table(root / "classes.txt")
     label_of = _table(root / "image_class_labels.txt")

@@ -25,9 +25,6 @@ def read_folders(root: Path) -> Reading:
 
     The folders at the top are splits where all of them have a split's name; where one stands
     beside a class folder, it is a class.
-
-    Raises:
-        FoldcamError: a folder that cannot be read, or whose name is blank.
     """
     if not root.is_dir():
         raise FoldcamError(f"{root} is neither a folder nor a file.")

@@ -72,7 +72,6 @@ class SkippedFile:
     """A file that is not in the data, and why.
 
     Attributes:
-        path: the file.
         reason: one sentence, or of a file that was left out a few words.
         url: where it is, if it is no local file; `path` then only names it.
     """

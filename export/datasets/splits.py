@@ -30,10 +30,6 @@ def parts_taken(split: Split, present: Iterable[Part]) -> set[Part]:
     """The parts of a data set that a split stands for.
 
     Where there is no test part, the validation part is what was held out of training.
-
-    Args:
-        split: what was asked for.
-        present: the parts that the data set has.
     """
     there = set(present)
     if split == "all":

@@ -10,11 +10,7 @@ _LARGEST = 3.4e38
 
 
 def value_of(label: str, where: str) -> float:
-    """The continuous outcome that a label gives.
-
-    Raises:
-        FoldcamError: it is no finite number.
-    """
+    """The continuous outcome that a label gives."""
     try:
         value = float(label) if "_" not in label else math.nan
     except ValueError:

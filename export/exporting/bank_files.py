@@ -35,7 +35,6 @@ class BuiltBank:
     """A bank that was built and written.
 
     Attributes:
-        path: its file.
         report: how it came about.
         notes: what the user should know, one sentence each.
     """

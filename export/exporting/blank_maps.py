@@ -21,17 +21,7 @@ def tried_images(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def blank_notes(path: Path, samples: Sequence[Sample], kept: KeptPictures) -> list[str]:
-    """One sentence where maps of training images are blank, else none.
-
-    Args:
-        path: the folded model.
-        samples: the training images to try.
-        kept: pictures that the bank's pass has read; others are left out, such as those that
-            an earlier, interrupted call has read.
-
-    Raises:
-        FoldcamError: the model cannot be run.
-    """
+    """One sentence where maps of training images are blank, else none."""
     held = [kept.held(sample) for sample in samples]
     pictures = [picture.resized for picture in held if picture is not None]
     blank = 0

@@ -19,9 +19,6 @@ def read_class_names(path: Path) -> list[str]:
         path: a text file with one name per line; or JSON, as a list of names, or with names by
             number, `{"0": "tench"}`, or `{"0": ["n01440764", "tench"]}` as ImageNet's index has
             them, of which the last is taken.
-
-    Raises:
-        FoldcamError: it cannot be read, or is none of these.
     """
     try:
         if path.stat().st_size > _MOST_BYTES:
@@ -48,10 +45,6 @@ def class_names(path: Path | None, classes: int) -> list[str]:
 
     Args:
         path: the file, or None.
-        classes: how many classes the network has.
-
-    Raises:
-        FoldcamError: as `read_class_names`, or the file names more or fewer classes.
     """
     if path is None:
         return [str(number) for number in range(classes)]

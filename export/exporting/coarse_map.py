@@ -11,13 +11,7 @@ from foldcam.runtime.system.errors import FoldcamError
 
 
 def coarse_notes(loaded: LoadedModel, network: Network, *, exact: bool = True) -> list[str]:
-    """One sentence where the feature map has fewer than 5 x 5 cells, else none.
-
-    Args:
-        loaded: the network, to open it at another layer.
-        network: as it is cut.
-        exact: whether its head has to be differentiable.
-    """
+    """One sentence where the feature map has fewer than 5 x 5 cells, else none."""
     _, height, width = network.feature_map_shape
     if height * width >= FEW_CELLS:
         return []

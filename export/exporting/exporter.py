@@ -199,11 +199,7 @@ def export_model(
 
 
 def refuse_file(out: Path, opset: int) -> None:
-    """Refuse what no folded model can be written to or in.
-
-    Raises:
-        FoldcamError: the file is no `.onnx`, or the opset is too old.
-    """
+    """Refuse what no folded model can be written to or in."""
     if out.suffix != ".onnx":
         raise FoldcamError(f"--out {out}: a folded model is an .onnx file.")
     if opset < OLDEST_OPSET:
@@ -265,8 +261,6 @@ def normalization_notes(
     """What is known of how a network's images are normalised, which nobody would notice.
 
     Args:
-        loaded: the network.
-        preprocessing: how its images are made.
         graph: the network in ONNX; None takes the file that it came from, if any.
     """
     if graph is None and isinstance(loaded.source, OnnxFile):

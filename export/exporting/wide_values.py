@@ -29,14 +29,6 @@ def wide_values(
     Args:
         model: the network, `image` -> `feature_map`, `embedding`, float32.
         precision: of the folded model; with fp32 there is nothing to measure.
-        preprocessing: how its images are made.
-        samples: the training images to try.
-        kept: pictures that the bank's pass has read; others are left out, such as those that
-            an earlier, interrupted call has read.
-        device: where the network runs.
-
-    Raises:
-        FoldcamError: ONNX Runtime refuses the network.
     """
     if precision == "fp32" or is_float16(model):
         return frozenset(), []

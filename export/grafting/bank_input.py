@@ -93,11 +93,7 @@ def with_directions(bank: Bank, model: onnx.ModelProto, storage: StorageOptions)
 
 
 def directions_stored(bank: Bank) -> StoredBank:
-    """The constants that `to_inputs` makes inputs.
-
-    Args:
-        bank: as `with_directions` makes it.
-    """
+    """The constants that `to_inputs` makes inputs."""
     arrays = {
         BANK_EMBEDDINGS: np.ascontiguousarray(bank.embeddings.T),
         BANK_GRAD_WEIGHTS: bank.grad_weights,
@@ -137,9 +133,7 @@ def graft_query(graft: Graft, directions: str, size: int) -> str:
     """The input `query` in place of the bank's direction, for images where it is not zero.
 
     Args:
-        graft: adds nodes to the network's graph.
         directions: name of the bank's, `float32 [N, 1, D]`.
-        size: `D`.
     """
     query = helper.make_tensor_value_info(QUERY, TensorProto.FLOAT, [BATCH, size])
     graft.graph.input.append(query)
@@ -152,12 +146,7 @@ def graft_query(graft: Graft, directions: str, size: int) -> str:
 
 
 def to_inputs(graph: onnx.GraphProto, size: int) -> None:
-    """Make the bank's constants inputs of the graph.
-
-    Args:
-        graph: of a folded model with the constants of `directions_stored`; changed.
-        size: `D`.
-    """
+    """Make the bank's constants inputs of the graph."""
     constants = {BANK_EMBEDDINGS, BANK_GRAD_WEIGHTS, *_INDICES}
     left = [tensor for tensor in graph.initializer if tensor.name not in constants]
     del graph.initializer[:]
@@ -184,16 +173,7 @@ def to_inputs(graph: onnx.GraphProto, size: int) -> None:
 
 
 def to_constants(model: onnx.ModelProto, contract: Contract, bank: Bank) -> onnx.ModelProto:
-    """A model whose bank is an input, with a bank as constants: what all other tools read.
-
-    Args:
-        model: as `fold` made it with `bank_input`; not changed.
-        contract: its own.
-        bank: as `with_directions` makes it, of the same network.
-
-    Returns:
-        The model as `fold` makes it without `bank_input`; its input `query` is zero.
-    """
+    """A model whose bank is an input, with a bank as constants: what all other tools read."""
     if contract.bank_input is None:
         return model
     constant = onnx.ModelProto()

@@ -37,7 +37,6 @@ class ClassRows:
     Attributes:
         rows: `float32 [C, K']` grad-weights where `rule` is `transferred`; where it is `own`,
             directions `float32 [C, H]`, which the graph pulls back from `end` at each image.
-        rule: which of the two.
         end: the name of the value that the directions belong to.
     """
 
@@ -57,14 +56,6 @@ def class_rows(
 
     Args:
         model: in float32, as `opened` gives it; not changed.
-        logits: name of the logits.
-        classes: `C`.
-        summands: as `marked_summands` reads them.
-        feature_map: `(K', h, w)`.
-
-    Raises:
-        FoldcamError: the graph cannot pull directions back from the logits to the sum over
-            positions, or to the feature map where there is none.
     """
     kind, query = summands
     row = query if kind == "attention" else None

@@ -17,11 +17,7 @@ ROW_LABELS = PREFIX + "row_labels"
 
 
 def check_contrast(bank: Bank, stored: StoredBank) -> None:
-    """Whether a bank has another label, and a search that looks at all of its rows.
-
-    Raises:
-        FoldcamError: it has not.
-    """
+    """Whether a bank has another label, and a search that looks at all of its rows."""
     if bank.outcome is not None or len(bank.labels) < 2:
         raise FoldcamError("--contrast compares two labels, and the bank does not have two.")
     if bank.summands is None:
@@ -40,10 +36,7 @@ def graft_runner_up(graft: Graft, bank: Bank, rows: str, found: int) -> str:
     """`runner_up` and `runner_up_similarity`, both `[N]`.
 
     Args:
-        graft: adds nodes to the network's graph.
-        bank: with labels; searched exhaustively.
         rows: name of the nearest rows `[N, found]`.
-        found: how many there are.
 
     Returns:
         The name of the row's index, `[N, 1]`.

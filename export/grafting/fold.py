@@ -328,21 +328,12 @@ def closed(folded: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
 
 
 def default_baseline(summands: SummandKind, continuous: bool) -> Baseline:
-    """What measured better for a kind of head, see docs/method.md.
-
-    Args:
-        summands: the kind.
-        continuous: whether the bank has values in place of labels.
-    """
+    """What measured better for a kind of head, see docs/method.md."""
     return "mean" if summands in ("depthwise", "linear") and not continuous else "none"
 
 
 def _explanation(bank: Bank, options: FoldOptions, query: int) -> Explanation | None:
-    """What the maps are made of; None for a bank of before there was a choice.
-
-    Raises:
-        FoldcamError: a baseline was asked for that the bank does not hold.
-    """
+    """What the maps are made of; None for a bank of before there was a choice."""
     if bank.summands is None:
         return None
     baseline = options.baseline
@@ -390,17 +381,7 @@ def _clamped(flag: str, wanted: int, bank: Bank, stored: StoredBank) -> int:
 
 
 def most_found(flag: str, wanted: int, most: int, why: str) -> int:
-    """How many rows are looked for, of those that there are and that can be sorted.
-
-    Args:
-        flag: by which they were asked for.
-        wanted: how many.
-        most: how many there are.
-        why: what has that many, for the warning.
-
-    Raises:
-        FoldcamError: fewer than one.
-    """
+    """How many rows are looked for, of those that there are and that can be sorted."""
     if wanted < 1:
         raise FoldcamError(f"{flag} is {wanted}; it must be at least 1.")
     if most > _MOST_FOUND:
@@ -428,7 +409,6 @@ def heatmap_size_of(
 
     Args:
         wanted: what was asked for.
-        native: of the feature map.
         preprocessing: whose size is the input's.
 
     Raises:

@@ -78,14 +78,6 @@ def fold_classifier(
     Args:
         model: `image float32 [N,3,H,W]` -> `feature_map [N,K',h,w]`, `embedding [N,C]`, the
             scores, as `ClassifierNetwork.to_onnx` makes it. Not changed.
-        names: of its `C` classes.
-        preprocessing, layer, origin, versions: for the contract.
-        options: of which `neighbors`, `heatmap_size`, `input_type`, `frame`, `precision` and
-            `contrast` count.
-
-    Raises:
-        FoldcamError: no gradient of the scores can be computed in the graph, or the file would
-            be larger than ONNX allows.
     """
     options = options or FoldOptions()
     folded, feature_map = opened(model, preprocessing, options)

@@ -93,7 +93,6 @@ def take_out_frame(model: onnx.ModelProto, contract: Contract) -> Contract:
 
     Args:
         model: the folded model, which is changed.
-        contract: its contract.
 
     Returns:
         The contract that it has now.
@@ -143,9 +142,6 @@ def frame_notes(contract: Contract) -> list[str]:
 
 def resize_weights(before: int, after: int) -> Floats:
     """What each pixel of a line takes of the pixels of the line that it is resized from.
-
-    Args:
-        before, after: pixels of the line.
 
     Returns:
         `float32 [after, before]`, rows of sum 1: the share of each pixel in the area that is

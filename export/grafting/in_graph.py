@@ -251,11 +251,7 @@ def bank_of(model: onnx.ModelProto, contract: Contract) -> Bank:
 
 
 def is_intact(model: onnx.ModelProto, contract: Contract) -> bool:
-    """Whether the bank in the graph is the one that the metadata describe.
-
-    Raises:
-        FoldcamError: as `bank_of`.
-    """
+    """Whether the bank in the graph is the one that the metadata describe."""
     if contract.bank.storage is None:
         return bank_of(model, contract).sha256() == contract.bank.sha256
     return sha256_of(stored_bank_of(model, contract).arrays) == contract.bank.storage.sha256

@@ -26,17 +26,7 @@ _BEFORE_ROOT = {"Abs", "Cast", "Clip", "Flatten", "Identity", "Reshape", "Squeez
 
 
 class OwnGradWeights:
-    """Pulls directions back at each image.
-
-    Args:
-        graft: adds nodes to the network's graph.
-        head_end: the name of `z`.
-        summands: the kind of sum whose summands are the feature map; where it is `none`,
-            grad-weights are the mean over positions of the gradient with respect to the map.
-        query: of an attention, the token that the embedding reads.
-        feature_map: `(K', h, w)`.
-        size: `D`.
-    """
+    """Pulls directions back at each image."""
 
     def __init__(
         self,
@@ -91,11 +81,7 @@ def chosen_grad_weights(network: Network, wanted: GradWeightsRule | None) -> Gra
     nothing that was measured, see docs/method.md.
 
     Args:
-        network: cut at its sum, or not.
         wanted: what was asked for, None to choose.
-
-    Raises:
-        FoldcamError: `own` was asked for and the graph cannot compute them.
     """
     if wanted == "transferred" or (wanted is None and network.summands == "none"):
         return "transferred"
@@ -114,11 +100,7 @@ def chosen_grad_weights(network: Network, wanted: GradWeightsRule | None) -> Gra
 
 
 def takes_root(model: onnx.ModelProto) -> bool:
-    """Whether a root is taken of the sum over positions, as a generalised mean does.
-
-    Args:
-        model: the embedding network, as `Network.to_onnx` makes it.
-    """
+    """Whether a root is taken of the sum over positions, as a generalised mean does."""
     constants = {str(each.name): each for each in model.graph.initializer}
     reached = {FEATURE_SUM}
     # Nodes of a graph are in an order in which each comes after what it reads.
@@ -136,11 +118,7 @@ def takes_root(model: onnx.ModelProto) -> bool:
 
 
 def obstacle_to_own(model: onnx.ModelProto) -> str | None:
-    """Why the graph cannot compute its own grad-weights, as a clause; None where it can.
-
-    Args:
-        model: the embedding network, as `Network.to_onnx` makes it.
-    """
+    """Why the graph cannot compute its own grad-weights, as a clause; None where it can."""
     kind, query = marked_summands(model)
     if kind == "none":
         return "its embedding is no function of one sum over positions"

@@ -137,16 +137,7 @@ def add_probes(path: Path, out: Path, reference: Path | None = None) -> Canary:
     """Put probe pictures into a folded model's file; its graph stays as it is.
 
     Args:
-        path: the model.
-        out: the file to write, which may be `path`.
         reference: the float32 model from which a float16 one was exported.
-
-    Returns:
-        What was added.
-
-    Raises:
-        FoldcamError: a file is no folded model, `reference` is missing, unasked for or of another
-            network, or the model does not answer as that does.
     """
     contract, model = read_contract(path), load_message(path)
     if (contract.precision == "fp16") != (reference is not None):

@@ -32,7 +32,6 @@ def graft_pull_back(
     """Add `a = (dz/ds)^T v`, for each image of the batch at its own `s`.
 
     Args:
-        graft: adds nodes to the network's graph.
         source: name of `s`, with the batch as its first axis longer than 1: `[N, K]`,
             `[N, K, 1, 1]`, or an attention's `[N, H, Q, d]` or `[N * H, Q, d]`. The names are
             those of the network before `to_float16`, if it was converted.
@@ -45,9 +44,6 @@ def graft_pull_back(
     Returns:
         The name of `a`, `float32 [N, K']`. Of a row of an attention `K'` is `H * d`, the heads
         side by side.
-
-    Raises:
-        FoldcamError: an operator on the way has no rule, see `obstacle_to_pull_back`.
     """
     try:
         return _graft(graft, source, end, direction, row)
@@ -61,15 +57,7 @@ def graft_pull_back(
 def obstacle_to_pull_back(
     model: onnx.ModelProto, source: str, end: str, row: int | None = None
 ) -> str | None:
-    """Why `graft_pull_back` cannot be used, None where it can.
-
-    Args:
-        model: the network; not changed.
-        source, end, row: as `graft_pull_back` takes them.
-
-    Returns:
-        A clause that names operator and node: `MaxPool (node 'pool'), an operator that ...`.
-    """
+    """Why `graft_pull_back` cannot be used, None where it can."""
     # A copy without the weights, of which no rule reads the numbers.
     scratch = inferred_in_batch(model.graph, opset_of(model), BATCH_SIZE).graph
     try:

@@ -41,8 +41,6 @@ class FoldReport:
     """What a fold did.
 
     Attributes:
-        path: the folded model.
-        contract: its contract.
         replaced: the contract of the folded model whose bank was replaced, else None.
         rule_dropped: whether that model had a rule for unknown images, which was chosen for
             another bank and is not in the new one.

@@ -46,11 +46,7 @@ def graft_neighbors(graft: Graft, stored: StoredBank, unit: str, found: int, rep
     """The nearest `found` rows, of which the first `reported` are the outputs.
 
     Args:
-        graft: adds nodes to the network's graph.
-        stored: the bank.
         unit: name of `e`, `float32 [N, D]`.
-        found: rows looked for, at most `stored.most_neighbors()`.
-        reported: rows in `neighbor` and `similarity`, at most `found`.
 
     Returns:
         The name of the rows' indices `[N, found]`, int32 or int64.
@@ -214,10 +210,7 @@ def _nearest(graft: Graft, scores: str, found: int, final: bool) -> tuple[str, s
     """Places `[N, found]` of the greatest scores, and the scores.
 
     Args:
-        graft: adds nodes to the network's graph.
         scores: name of `float32 [N, places]`.
-        found: the number of rows that are found.
-        final: whether the scores are the output `similarity`.
     """
     where = PREFIX + ("rows" if scores == SIMILARITIES else "places")
     values = SIMILARITY if final else PREFIX + "nearest_similarities"

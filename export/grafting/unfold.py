@@ -44,13 +44,6 @@ def unfold(model: onnx.ModelProto, contract: Contract) -> Unfolded:
     Everything that `fold` grafts carries a name that begins with `foldcam.`; what is left
     are the network's own nodes, in their order, so that folding the same bank again
     gives the same bytes.
-
-    Args:
-        model: the folded model. Not changed.
-        contract: its contract.
-
-    Raises:
-        FoldcamError: the graph is not one that `fold` made.
     """
     if contract.scores is not None:
         raise FoldcamError(

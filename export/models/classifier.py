@@ -47,7 +47,6 @@ def classifier_network(
     A softmax would mix the evidence for all classes, and has no gradient left where it is sure.
 
     Args:
-        loaded: the classifier.
         layer: name of the feature map, or None to find it.
         size: `(height, width)` of the input in pixels, by default the preprocessing's.
 

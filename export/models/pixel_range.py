@@ -14,10 +14,6 @@ def check_unit_range(
 
     Args:
         mean, std: per channel; None where the command line does not give them.
-        where: what the message begins with.
-
-    Raises:
-        FoldcamError: one of them is above 1; the message has the ones to pass.
     """
     far = {name: max(each) > 1 for name, each in (("mean", mean), ("std", std)) if each}
     if not any(far.values()):

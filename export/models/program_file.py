@@ -61,12 +61,7 @@ class _Program(nn.Module):
 
 
 def load_program(path: Path) -> nn.Module:
-    """Load a `.pt2` exported program as a module.
-
-    Raises:
-        FoldcamError: the file is missing, is not an exported program, holds
-            pickles or anything else that could run code, or is in training mode.
-    """
+    """Load a `.pt2` exported program as a module."""
     refuse_special(path)
     try:
         data = path.read_bytes()

@@ -42,16 +42,7 @@ _RANGE = re.compile(r"[a-z]{1,3}\d{1,6}", re.ASCII)
 
 
 def refuse_document(path: Path, document: Any) -> None:
-    """Refuse a document that could make torch run, import or write anything but operators.
-
-    Args:
-        path: the program's file, for the messages.
-        document: as JSON gives it.
-
-    Raises:
-        FoldcamError: what it holds that is not allowed.
-        RecursionError: it is nested too deeply.
-    """
+    """Refuse a document that could make torch run, import or write anything but operators."""
     for key, value in _walk(document):
         if key == "use_pickle" and value is not False:
             raise FoldcamError(

@@ -39,12 +39,7 @@ class Architecture:
 
 
 def embedding_network(base: nn.Module, architecture: Architecture) -> nn.Module:
-    """The module of an architecture, around a base that is loaded already.
-
-    Raises:
-        FoldcamError: a projection is asked for, and the base gives normalised
-            embeddings or something other than one row of features per image.
-    """
+    """The module of an architecture, around a base that is loaded already."""
     if architecture.embedding_size is None:
         return base
     recipe = architecture.preprocessing
@@ -67,11 +62,7 @@ def embedding_network(base: nn.Module, architecture: Architecture) -> nn.Module:
 def save_network(
     path: Path, module: nn.Module, architecture: Architecture, training: dict[str, Any]
 ) -> None:
-    """Write weights, architecture and how they were trained.
-
-    Raises:
-        FoldcamError: the file cannot be written.
-    """
+    """Write weights, architecture and how they were trained."""
     header = {
         "schema_version": _SCHEMA_VERSION,
         "base": architecture.base,
@@ -115,11 +106,7 @@ def trained_architecture(path: Path) -> Architecture | None:
 
 
 def read_architecture(path: Path) -> Architecture:
-    """The architecture in a file of `foldcam train`.
-
-    Raises:
-        FoldcamError: as `trained_architecture`, or the file holds weights alone.
-    """
+    """The architecture in a file of `foldcam train`."""
     architecture = trained_architecture(path)
     if architecture is None:
         raise FoldcamError(

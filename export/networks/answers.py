@@ -18,10 +18,6 @@ def check_answers(network: fx.GraphModule, images: torch.Tensor) -> None:
     Args:
         network: image -> a tuple whose first value is the embedding `[N, D]`.
         images: `float32 [N, 3, H, W]`, at least two different ones.
-
-    Raises:
-        FoldcamError: the answers differ: dropout or other chance is always on, or the
-            images of a batch are normalised by each other.
     """
     # The caller's own random numbers stay as they are.
     with torch.random.fork_rng(devices=[]):

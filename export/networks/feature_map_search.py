@@ -74,7 +74,6 @@ class Candidate:
         layer: its shape, and its name: the module's path if this is the module's
             last spatial output, else the node's own name (as `node:NAME` where a
             module has that path).
-        node: the graph node.
     """
 
     layer: Layer
@@ -86,7 +85,6 @@ class Found:
     """The feature map of a module.
 
     Attributes:
-        candidate: the feature map.
         pooled: the maps that come from it and are pooled on ways of their own, if several.
         finer: the name of a map in front of it that has more positions, if it has few.
     """
@@ -103,7 +101,6 @@ def candidates(
 
     Args:
         graph: the graph of the module.
-        image, embedding: its ends.
         image_size: `(height, width)` of the input in pixels.
     """
     layouts = _layouts(graph, image, embedding, image_size)
@@ -128,13 +125,7 @@ def find_feature_map(
     """The feature map among the candidates, see `export.networks.feature_map.select`.
 
     Args:
-        whole: the module's graph.
-        head_end: what the gradient is taken of.
-        found: the candidates.
         images: `float32 [N, 3, H, W]` to take it at; noise serves.
-
-    Raises:
-        FoldcamError: there is no candidate, or there are several to choose from.
     """
     if not found:
         raise FoldcamError(
@@ -187,8 +178,6 @@ def named_feature_map(
 
     Args:
         graph: the graph of the module.
-        found: the candidates.
-        layer: the name.
         head_end: what the gradient is taken of.
 
     Raises:

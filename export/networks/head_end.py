@@ -12,10 +12,6 @@ def judge_normalization(embedding: torch.Tensor, before: torch.Tensor | None) ->
     Args:
         embedding: `float32 [N, D]` of a few images.
         before: `float32 [N, D]`, what seems to be the normalisation's input, or None.
-
-    Returns:
-        Whether all embeddings have one length, and whether `before` has their directions
-        (True only if the embeddings have one length).
     """
     norms = embedding.norm(dim=1)
     unit = bool((norms.std() <= 1e-4 * norms.mean()) & (norms.mean() > 0))

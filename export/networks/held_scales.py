@@ -39,11 +39,7 @@ _PASSED_ON = {
 
 
 def hold_scales(head: fx.GraphModule) -> None:
-    """Let every normalisation of a head be differentiated as a product with a constant.
-
-    Args:
-        head: its graph, changed in place. Its values stay the same.
-    """
+    """Let every normalisation of a head be differentiated as a product with a constant."""
     for node in list(head.graph.nodes):
         if node.target is _aten.layer_norm.default:
             node.target = layer_norm_with_held_scale

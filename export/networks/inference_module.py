@@ -13,15 +13,7 @@ from foldcam.runtime.system.errors import FoldcamError
 
 
 def inference_module(module: nn.Module) -> nn.Module:
-    """The network itself in eval mode, in float32, on the CPU, with frozen plain parameters.
-
-    Args:
-        module: changed in place: weight norm and other parametrizations leave the weight
-            that they compute.
-
-    Raises:
-        FoldcamError: the module is TorchScript, or has parameters without values.
-    """
+    """The network itself in eval mode, in float32, on the CPU, with frozen plain parameters."""
     module = unwrapped(module)
     for name, tensor in module.state_dict(keep_vars=True).items():
         if isinstance(tensor, torch.Tensor) and tensor.is_meta:
@@ -37,11 +29,7 @@ def inference_module(module: nn.Module) -> nn.Module:
 
 
 def tidy_graph(whole: fx.GraphModule) -> None:
-    """Free a traced graph of what only holds for its caller or for its example.
-
-    Args:
-        whole: with one image as its input; changed in place.
-    """
+    """Free a traced graph of what only holds for its caller or for its example."""
     for node in list(whole.graph.nodes):
         if node.target is torch.ops.aten.copy_.default and not node.users:
             # A network that writes into its image: nobody reads the image afterwards.

@@ -25,7 +25,6 @@ def advice(run: Callable[[torch.Tensor], Any], images: torch.Tensor) -> str:
     """What to do about a network that fails on images.
 
     Args:
-        run: the network.
         images: `float32 [N, 3, H, W]` that it fails on.
 
     Returns:

@@ -20,11 +20,7 @@ _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
-    """The network itself, out of what torch wraps around it to compile or to spread it.
-
-    Raises:
-        FoldcamError: the module is TorchScript.
-    """
+    """The network itself, out of what torch wraps around it to compile or to spread it."""
     while True:
         if isinstance(module, torch.jit.ScriptModule):
             raise FoldcamError(
@@ -45,7 +41,6 @@ class OutputsError(FoldcamError):
     """What a network returns is no embedding, or more than one.
 
     Args:
-        text: the message.
         returned: the outputs in question, with their shapes.
         several: whether each of them could be the embedding.
     """
@@ -56,12 +51,7 @@ class OutputsError(FoldcamError):
 
 
 class EmbeddingOnly(nn.Module):
-    """A network that returns its embedding and nothing else.
-
-    Args:
-        network: the network.
-        place: keys, attributes or positions that lead to the embedding in its output.
-    """
+    """A network that returns its embedding and nothing else."""
 
     def __init__(self, network: nn.Module, place: tuple[str | int, ...]) -> None:
         super().__init__()
@@ -83,14 +73,9 @@ def embedding_only(module: nn.Module, images: torch.Tensor, output: str | None =
     """The module itself where it returns `[N, D]` alone, else wrapped to do so.
 
     Args:
-        module: a module in inference mode.
         images: `float32 [N, 3, H, W]` to try it on, N above 1.
         output: which of its outputs is the embedding, as in the message that lists them;
             needed where several are `[N, D]` or `[N, D, 1, 1]`.
-
-    Raises:
-        FoldcamError: the module cannot run on such images; no output is an embedding, or
-            several are and none is named; no output has that name.
     """
     keyword = _keyword(module)
 

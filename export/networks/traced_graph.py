@@ -43,7 +43,6 @@ class TracedGraph:
         program: the network's own graph, image -> (feature map, embedding).
         image: its placeholder, `[N, 3, H, W]`.
         candidates: every node that could be the feature map, in order.
-        layer: the chosen one.
         pooled: maps behind it that are pooled on ways of their own, if several.
         finer: the name of a map in front of it that has more positions, if it has few.
         feature_map: the node of its output as `[N, K, h, w]`.
@@ -151,7 +150,6 @@ def subgraph(
     takes that of its first input, so that it can be called with any batch.
 
     Args:
-        whole: the graph.
         inputs: nodes whose values are given; the first has one row per image.
         outputs: nodes whose values are returned, as a tuple.
     """
@@ -296,12 +294,7 @@ def _writes_in_place(node: fx.Node) -> bool:
 
 
 def program_module(program: torch.export.ExportedProgram) -> fx.GraphModule:
-    """The program as a module without guards, so that it can be cut.
-
-    Raises:
-        FoldcamError: the program was exported for one batch size only, or torch
-            cannot make a module of it.
-    """
+    """The program as a module without guards, so that it can be cut."""
     try:
         whole = program.module(check_guards=False)
     except RuntimeError as error:

@@ -24,13 +24,6 @@ def canonical(model: onnx.ModelProto) -> None:
     """Sort the nodes, open sizes of -1, write sparse constants out, name each output once.
 
     A model that has that form already is not changed, nor is what it computes.
-
-    Args:
-        model: changed in place, functions and branches included.
-
-    Raises:
-        FoldcamError: a node needs its own result, two nodes make one value, or a sparse
-            constant is damaged or too large.
     """
     for function in model.functions:
         _sort_inside(function.node)

@@ -23,12 +23,6 @@ def fold_constants(model: onnx.ModelProto) -> None:
 
     A result that is larger than the constants it comes from, such as an Expand, stays computed
     once the file has grown by `MOST_BYTES`.
-
-    Args:
-        model: in topological order, with all weights in it; changed in place.
-
-    Raises:
-        FoldcamError: ONNX Runtime cannot compute a node.
     """
     flow = Flow(model.graph)
     fixed = [

@@ -33,7 +33,6 @@ def mark_network(
     """Write into an embedding network's file which network it is, and what its feature map is.
 
     Args:
-        model: the network.
         sha256: as `Network.sha256` and the banks of it say.
         summands: the kind of sum whose summands the feature map is, `none` where it is the last
             spatial activation.

@@ -53,7 +53,6 @@ class OnnxFile:
     """An embedding network that exists only as an ONNX file.
 
     Attributes:
-        path: the file.
         model: its message with all weights in it, functions inlined.
         output: the output that the user names as the embedding, or None to find it.
     """
@@ -67,14 +66,8 @@ def read_onnx(path: Path, output: str | None = None) -> OnnxFile:
     """Read an ONNX file and refuse what can never be folded.
 
     Args:
-        path: the `.onnx`; weights beside it are read as well.
         output: the value that is the embedding, or None to find it; `NAME[0]` is the first
             token of a value `[N, T, D]`, where transformers put their class token.
-
-    Raises:
-        FoldcamError: not an ONNX file; a folded or quantized model; an operator of
-            another domain than ONNX's own; weights outside of the file's folder, missing
-            or cut short; more than 2 GB in all.
     """
     try:
         model = load_message(path)
@@ -120,10 +113,6 @@ def computation_hash(model: onnx.ModelProto, embedding: str) -> str:
     """SHA-256 of what is computed: nodes, attributes, weights.
 
     Names of nodes, documentation, metadata and the layout of the file do not count.
-
-    Args:
-        model: with all weights in it.
-        embedding: the output that is used.
     """
     digest = hashlib.sha256(f"embedding {embedding};".encode())
     for item in sorted(model.opset_import, key=lambda item: str(item.domain)):
@@ -164,11 +153,7 @@ def _hash_tensor(tensor: TensorProto, digest: hashlib._Hash) -> None:
 
 
 def _end_at(graph: onnx.GraphProto, output: str) -> None:
-    """Keep what computes one value: of a network that compares two images, one of its twins.
-
-    Raises:
-        FoldcamError: no node has that output.
-    """
+    """Keep what computes one value: of a network that compares two images, one of its twins."""
     values = {name for node in graph.node for name in node.output}
     if output not in values and (token := _TOKEN.fullmatch(output)) and token["value"] in values:
         number = numpy_helper.from_array(np.int64(token["number"]), f"{output}_number")

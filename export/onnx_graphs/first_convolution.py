@@ -27,7 +27,6 @@ class FirstConvolution:
     """The only step that reads the image, a convolution with constant weights.
 
     Attributes:
-        node: the convolution.
         weights: `float32 [O, 3 / group, ...]`.
         bias: `float32 [O]`; zeros where it has none.
         group: 1, or 3 where each channel has weights of its own.
@@ -44,13 +43,9 @@ class FirstConvolution:
         """Take over scale, shift and order of the channels.
 
         Args:
-            graft: adds nodes to the network's graph.
             scale, shift: `float64 [3]`, for the channels in the network's order.
             order: the image's channel that each of the network's channels takes; must be
                 `[0, 1, 2]` where `group` is not 1.
-
-        Returns:
-            What must still be added to the image's channels, in the image's order.
         """
         outputs = len(self.weights)
         if self.group == 1:
@@ -83,9 +78,6 @@ class FirstConvolution:
 
 def first_convolution(graph: onnx.GraphProto) -> FirstConvolution | None:
     """The convolution that alone reads the image's values, if it can absorb a normalisation.
-
-    Args:
-        graph: the network's graph with the input `image`.
 
     Returns:
         None where something else reads the image as well, or the weights are no float32

@@ -80,8 +80,6 @@ class Misfit:
 
     Attributes:
         node: output of the node that stays float32 for it.
-        constant: its name.
-        magnitude: its greatest finite magnitude.
     """
 
     node: str
@@ -96,10 +94,6 @@ def steep_nodes(graph: onnx.GraphProto, constants: set[str]) -> set[int]:
     where it meets a value of ordinary size; the scores of attention, from the product of queries
     and keys to the softmax; and everything from the input of the final L2 normalisation to the
     embedding.
-
-    Args:
-        graph: the network's graph, in order.
-        constants: names of its constants.
     """
     kept: set[int] = set()
     steep: set[str] = set()
@@ -121,7 +115,6 @@ def misfit(node: onnx.NodeProto, constants: dict[str, npt.NDArray[Any]]) -> Misf
 
     Args:
         node: a node that could be float16.
-        constants: its float constants by name.
     """
     for position, name in enumerate(node.input):
         value = constants.get(name)

@@ -21,7 +21,6 @@ def find_normalization(graph: onnx.GraphProto, output: str) -> str | None:
     `x * f(x)` where `f` is the norm of `x`, or one over it, step by step.
 
     Args:
-        graph: the ONNX graph.
         output: name of the embedding.
 
     Returns:

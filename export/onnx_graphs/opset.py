@@ -20,17 +20,6 @@ def in_opset(model: onnx.ModelProto, opset: int, images: np.ndarray) -> onnx.Mod
     ONNX's converter goes first. Where it gives up, the graph is only called one of the
     other set: most operators mean the same in both. Last, operators that the other set
     lacks are spelled out. Whatever comes out is checked, and compared with the original.
-
-    Args:
-        model: the graph, with one input; not changed.
-        opset: the operator set wanted.
-        images: what its input takes, to compare on.
-
-    Returns:
-        The model itself where it is in that set already.
-
-    Raises:
-        FoldcamError: it cannot be said in that set.
     """
     if opset_of(model) == opset:
         return model

@@ -39,9 +39,6 @@ def to_opset_17(model: onnx.ModelProto) -> onnx.ModelProto:
 
     Args:
         model: a model of opset 18. It is not changed.
-
-    Raises:
-        FoldcamError: an operator, or its form, has no equal in opset 17; it is named.
     """
     lowered = onnx.ModelProto()
     lowered.CopyFrom(model)

@@ -69,10 +69,6 @@ def name_made(graph: onnx.GraphProto, name: str) -> str:
 
     What reads a value in float16 reads it under another name, and a cast beside it has the old
     one.
-
-    Args:
-        graph: the graph, converted or not.
-        name: the value's name before.
     """
     half = f"{name}{_HALF_SUFFIX}"
     made = next((node for node in graph.node if half in node.output), None)

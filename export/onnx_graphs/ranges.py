@@ -24,15 +24,10 @@ def beyond_float16(
     """The float32 values whose greatest magnitude is above a quarter of what float16 holds.
 
     Args:
-        model: `image` -> anything. Not changed.
         images: `float32 [n, 3, H, W]`, as the network takes them.
-        device: where it is computed.
 
     Returns:
         Names of values of the graph; those of subgraphs, which stay float32, are left out.
-
-    Raises:
-        FoldcamError: ONNX Runtime refuses the network.
     """
     types = value_types(model)
     names = [

@@ -20,10 +20,6 @@ def global_pools(graph: onnx.GraphProto, sizes: Mapping[str, Sequence[int]]) -> 
 
     TensorRT refuses windows of a million positions, which is how some networks (the
     EfficientNet of transformers) ask for a global pool.
-
-    Args:
-        graph: changed in place.
-        sizes: shapes of its values, with the batch.
     """
     for node in graph.node:
         if node.op_type != "AveragePool":

@@ -50,14 +50,7 @@ class _Sequence:
 
 
 def replace_sequences(model: onnx.ModelProto) -> None:
-    """Replace sequences by the tensors in them.
-
-    Args:
-        model: in topological order, pruned to what its output needs; changed in place.
-
-    Raises:
-        FoldcamError: a sequence or an optional value is left whose elements are not known.
-    """
+    """Replace sequences by the tensors in them."""
     if not any(node.op_type in _NO_TENSORS for node in model.graph.node):
         return
     replaced = _Replacement(model)

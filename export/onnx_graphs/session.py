@@ -172,11 +172,7 @@ def reason(error: Exception) -> str:
 
 
 def plain_session(model: onnx.ModelProto) -> Any:
-    """A whole model as it is written: on one thread, without int8 kernels for quantized steps.
-
-    Raises:
-        FoldcamError: onnxruntime is not installed, or refuses the model.
-    """
+    """A whole model as it is written: on one thread, without int8 kernels for quantized steps."""
     onnxruntime, options = _prepared()
     # Equal inputs are to give equal bytes, whatever the number of cores.
     options.intra_op_num_threads = options.inter_op_num_threads = 1

@@ -57,7 +57,6 @@ def check_value_sizes(typed: onnx.ModelProto, path: Path) -> None:
     """Refuse a network of which one value would be larger, for one image, than may be.
 
     Args:
-        typed: the result of `inferred`.
         path: the file, for the message.
 
     Raises:

@@ -17,7 +17,6 @@ class NetworkNodes:
     """Adds nodes and constants that belong to an embedding network from now on.
 
     Args:
-        graph: of the network.
         prefix: of their names.
         ends: values whose names are kept as they are.
     """

@@ -72,17 +72,11 @@ class Answers:
 class ComparedModel:
     """A folded model in the library that fits its file.
 
-    Args:
-        path: the file.
-
     Attributes:
         name: the file's name.
         contract: what it promises.
         bank: what its graph holds; None for an engine, whose graph cannot be read.
         stored: how its graph holds and searches it; None for an engine.
-
-    Raises:
-        FoldcamError: as `runtime.backends.open_backend`; or its bank is missing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -156,16 +150,7 @@ class Source(Protocol):
 
 
 class NetworkSource:
-    """The network that the folded model came from.
-
-    Args:
-        network: cut at the model's layer.
-        contract: the contract of the model.
-        path: the path of the model, for the message.
-
-    Raises:
-        FoldcamError: the network is another one than the model's.
-    """
+    """The network that the folded model came from."""
 
     def __init__(self, network: Network, contract: Contract, path: Path) -> None:
         origin, sha256 = contract.origin, network.sha256()
@@ -211,13 +196,6 @@ class UnfoldedSource:
     """The network taken out of the folded model itself: for where the original is not at hand.
 
     It checks everything that was grafted, and not whether the network was exported well.
-
-    Args:
-        model: the folded model.
-        contract: its contract.
-
-    Raises:
-        FoldcamError: the graph was changed after folding.
     """
 
     def __init__(self, model: onnx.ModelProto, contract: Contract) -> None:

@@ -17,12 +17,7 @@ MOST_LEVELS = 1
 
 
 class FrameInput:
-    """The first part of a model of whole frames, run alone.
-
-    Args:
-        model: the folded model.
-        contract: its contract, with a frame.
-    """
+    """The first part of a model of whole frames, run alone."""
 
     def __init__(self, model: onnx.ModelProto, contract: Contract) -> None:
         import onnxruntime

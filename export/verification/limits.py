@@ -60,7 +60,6 @@ def precision_of(model: onnx.ModelProto, *, with_bank: bool) -> Precision:
     """The coarsest precision that a folded model's numbers have.
 
     Args:
-        model: the folded model.
         with_bank: whether the bank's storage counts as well, as it does where the model
             is compared with a bank of full precision.
     """

@@ -23,9 +23,6 @@ _BACKGROUND = 245
 def worst_picture(report: VerifyReport) -> Image:
     """One row per image, the pairs one below the other.
 
-    Args:
-        report: with at least one kept image.
-
     Returns:
         `uint8 [H, W, 3]` RGB: four panels beside each other in each row, in the network's
         aspect ratio. The difference is painted over grey, from nothing to its own maximum,

@@ -32,7 +32,6 @@ class Audit:
     """What looks wrong in a bank.
 
     Attributes:
-        bank: the bank.
         labels: its labels, sorted; classes are their numbers.
         classes: `int64 [N]`.
         neighbors: the nearest rows of each.
@@ -117,16 +116,7 @@ class Audit:
 
 
 def audit_bank(bank: Bank, seed: int = 0, progress: Progress | None = None) -> Audit:
-    """Look for rows that are wrong.
-
-    Args:
-        bank: of labels, with three rows or more.
-        seed: of the planted wrong labels.
-        progress: called with a stage, what is done of it, and all.
-
-    Raises:
-        FoldcamError: a bank of values, of prototypes, of one label, or of two rows.
-    """
+    """Look for rows that are wrong."""
     labels, classes = labels_to_audit(bank)
     say = progress or (lambda *_: None)
     neighbors = find_neighbors(bank.embeddings, partial(say, "neighbors"))

@@ -53,11 +53,7 @@ class Disagreement:
 
 
 class Judges:
-    """Judges the labels of one set of embeddings, as they are or as they might be.
-
-    Args:
-        neighbors: of the N rows.
-    """
+    """Judges the labels of one set of embeddings, as they are or as they might be."""
 
     def __init__(self, neighbors: Neighbors) -> None:
         self._neighbors = neighbors

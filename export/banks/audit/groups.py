@@ -46,10 +46,8 @@ def near_duplicates(
     """Pairs of rows of different labels that may be one picture, the nearest first.
 
     Args:
-        neighbors: of the N rows.
         classes: `int64 [N]`.
         hashes: `uint8 [N, 32]` of the pictures, None where they are not known.
-        most: pairs at most.
     """
     limit = _NEAR * float(np.median(neighbors.distances()))
     rows, places = np.nonzero(1 - neighbors.cosines <= limit)
@@ -74,7 +72,6 @@ def mixed_labels(neighbors: Neighbors, classes: Integers) -> list[Mixed]:
     """Pairs of labels whose rows mix, the most mixed first.
 
     Args:
-        neighbors: of the N rows.
         classes: `int64 [N]`.
     """
     members: dict[int, list[int]] = defaultdict(list)

@@ -75,11 +75,7 @@ def run_trial(
     """Plant wrong labels, and count those among the first rows.
 
     Args:
-        judges: of the bank's embeddings.
         classes: `int64 [N]`, the bank's labels, of which some may be wrong themselves.
-        size: of an embedding.
-        seed: of the draws.
-        progress: called with the draws done and all.
 
     Returns:
         None for a bank so large that this would take minutes.

@@ -141,7 +141,6 @@ def kernel_weights(
     Args:
         queries: `float32 [Q, D]` of norm 1.
         bank: `float32 [N, D]` of norm 1.
-        tau: temperature.
         among: the queries are the bank's own rows, each left out of its own weights
             (N >= 2).
 

@@ -145,13 +145,7 @@ def label_folds(labels: Integers, seed: int = 0) -> list[Integers]:
 
 
 def leave_labels_out(images: LeftOut, score: RowScore, folds: Sequence[Integers]) -> list[Fold]:
-    """Known and unknown scores where each group of labels is left out of the bank.
-
-    Args:
-        images: of labels that the bank has.
-        score: of images against rows.
-        folds: groups of labels; a group that leaves no second label is left out of the result.
-    """
+    """Known and unknown scores where each group of labels is left out of the bank."""
     found = []
     for group in folds:
         scores = images.scores(score, group.tolist())

@@ -94,7 +94,6 @@ def build_bank_file_on_ray(
 
     Args:
         spec: MODEL, as `load_model` takes it: every worker loads it by itself.
-        data: the training images.
         out: the bank's file. Shards are beside it until it is written.
         objective: what the directions come from.
         weights, output: as in `load_model`.

@@ -55,19 +55,9 @@ def build_front_cache(
     """Run the front over all views and mosaics, or go on where an interruption left off.
 
     Args:
-        trainee: gives the front.
-        preprocessing: the preprocessing of the network.
         images: the photographs, `uint8 [H, W, 3]` RGB.
         classes: `int64 [N]`; mosaics are of different classes.
-        folder: where finished parts are kept; the caller keys it by everything
-            that the parts depend on.
-        views: per photograph.
         mosaics: in all; a quarter of them 3 x 3, the others 2 x 2.
-        seed: the seed of the crops and mosaics.
-        progress: called with `(stage, done, total)`.
-
-    Raises:
-        FoldcamError: the folder cannot be written.
     """
     with user_errors_for(folder / "cache"):
         folder.mkdir(parents=True, exist_ok=True)

@@ -31,9 +31,6 @@ def held_out_recall(
 
     Returns:
         `train` and perhaps `test` -> `queries`, `recall_at_1` .. `recall_at_8`, `map_at_r`.
-
-    Raises:
-        FoldcamError: none of the images can be read.
     """
     training = load_dataset(data, split).samples
     network = loaded.network()

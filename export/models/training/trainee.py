@@ -28,18 +28,12 @@ class Trainee(nn.Module):
     shifts learn): batches are small, and training then runs what the device runs.
 
     Args:
-        module: image -> embedding; its parameters are shared and trained in place.
-        image_size: `(height, width)` in pixels.
         train_from: name of the layer after which the network learns, or None for
             the last one after which at least 40 % of the parameters lie.
 
     Attributes:
         train_from: that layer.
         feature_map_shape: `(K, h, w)`.
-
-    Raises:
-        FoldcamError: `trace_module` cannot export the module; there is no such layer; nothing
-            lies after it; or a weight is used on both sides of it.
     """
 
     def __init__(
@@ -111,7 +105,6 @@ class Trainee(nn.Module):
 
         Args:
             feature_map: `[N, K, h, w]`.
-            context: as from `feature_maps`.
             masks: `float32 [N, R, h, w]` in [0, 1]; regions of zeros are left out.
 
         Returns:

@@ -14,10 +14,6 @@ def settle_branches(model: onnx.ModelProto, images: Array) -> None:
     """Replace each If whose condition asks for sizes or constants alone.
 
     Exporters write one where they do not know how large a dimension is, as for `squeeze`.
-
-    Args:
-        model: with one input; changed in place.
-        images: what its input takes.
     """
     settled = 0
     while (position := _first_settled(model.graph)) is not None:
@@ -32,11 +28,7 @@ def settle_branches(model: onnx.ModelProto, images: Array) -> None:
 
 
 def name_nodes_apart(graph: onnx.GraphProto) -> None:
-    """Take the name from every node that has another's, which ONNX Runtime refuses.
-
-    Args:
-        graph: changed in place.
-    """
+    """Take the name from every node that has another's, which ONNX Runtime refuses."""
     known: set[str] = set()
     for inner in graphs(graph):
         for node in inner.node:

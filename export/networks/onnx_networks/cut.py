@@ -31,7 +31,6 @@ class OnnxNetwork(Network):
     The trunk runs in ONNX Runtime, the head node by node in torch.
 
     Args:
-        file: the network.
         image_size: `(height, width)` of the input in pixels.
         layer: name of the feature map's value or node, or None to find it.
         exact: whether the head has to be differentiable. If not, a head that is not runs

@@ -68,15 +68,7 @@ def find_cut_points(
     """Find the feature map and the end of the head.
 
     Args:
-        prepared: the graph.
-        image_size: `(height, width)` of the input in pixels.
         layer: name of the feature map's value or of the node that makes it, or None to find it.
-        exact: whether the head has to be differentiable.
-
-    Raises:
-        FoldcamError: there is no feature map, or none that all of the embedding depends on;
-            the named layer does not exist or does not lead to the embedding; the head has to
-            be differentiable and is not.
     """
     flow = Flow(prepared.model.graph)
     candidates = spatial_values(flow, prepared, image_size)
@@ -125,13 +117,7 @@ def _offer(obstacle: str, behind: Sequence[Layer] = ()) -> str:
 
 
 def spatial_values(flow: Flow, prepared: Prepared, image_size: Grid) -> list[Layer]:
-    """The values between image and embedding that can be read as a feature map.
-
-    Args:
-        flow: the graph.
-        prepared: the same, with its shapes.
-        image_size: `(height, width)` of the input in pixels.
-    """
+    """The values between image and embedding that can be read as a feature map."""
     found: dict[str, tuple[tuple[int, ...], bool]] = {}
     makers: dict[str, int] = {}
     for number in sorted(flow.needed_for([prepared.embedding])):
@@ -170,12 +156,7 @@ def _per_image(shapes: Mapping[str, Shape], name: str) -> tuple[tuple[int, ...],
 
 
 def find_head_end(prepared: Prepared, image_size: Grid) -> tuple[str, bool, bool]:
-    """The head's end, whether the network normalises, and whether the end lies before it.
-
-    Args:
-        prepared: the graph.
-        image_size: `(height, width)` of the input in pixels.
-    """
+    """The head's end, whether the network normalises, and whether the end lies before it."""
     source = find_normalization(prepared.model.graph, prepared.embedding)
     names = [prepared.embedding, source or prepared.embedding]
     arrays = GraphSession(prepared.model, names).run(noise(image_size, 3))

@@ -58,11 +58,7 @@ def image_input(graph: onnx.GraphProto) -> ImageInput:
 
 
 def _as_image(value: onnx.ValueInfoProto) -> ImageInput:
-    """How an input is read as an image.
-
-    Raises:
-        FoldcamError: it cannot be.
-    """
+    """How an input is read as an image."""
     if value.type.WhichOneof("value") != "tensor_type":
         raise FoldcamError(
             f"The network's input {value.name!r} is a sequence or an optional value, and one "
@@ -134,11 +130,7 @@ def _refuse_other_shapes(name: str, sizes: Sequence[int | None]) -> None:
 
 
 def _refuse_several(graph: onnx.GraphProto, given: Sequence[onnx.ValueInfoProto]) -> NoReturn:
-    """More inputs than one: whether some value depends on an image alone.
-
-    Raises:
-        OutputChoiceError: with what may be named; FoldcamError where no input is an image.
-    """
+    """More inputs than one: whether some value depends on an image alone."""
     names = ", ".join(repr(value.name) for value in given)
     images = []
     for value in given:
@@ -185,16 +177,7 @@ def _before_they_meet(graph: onnx.GraphProto, owners: Mapping[str, frozenset[str
 
 
 def take_image(model: onnx.ModelProto, given: ImageInput, image_size: tuple[int, int]) -> None:
-    """Let the graph take `image float32 [batch, 3, H, W]`, whatever it took before.
-
-    Args:
-        model: changed in place.
-        given: its input, from `image_input`.
-        image_size: `(height, width)` in pixels.
-
-    Raises:
-        FoldcamError: the network was made for another size.
-    """
+    """Let the graph take `image float32 [batch, 3, H, W]`, whatever it took before."""
     if given.size is not None and given.size != image_size:
         height, width = given.size
         raise FoldcamError(

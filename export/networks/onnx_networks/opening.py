@@ -27,14 +27,7 @@ def open_onnx(
     """As `OnnxNetwork`, but names for --output are tried before they are proposed.
 
     Args:
-        file: the network.
-        image_size: `(height, width)` of the input in pixels.
         layer: name of the feature map's value or node, or None to find it.
-        exact: whether the head has to be differentiable.
-        device: where it runs.
-
-    Raises:
-        FoldcamError: as `OnnxNetwork`.
     """
     try:
         return OnnxNetwork(file, image_size, layer, exact, device)

@@ -11,14 +11,7 @@ from foldcam.runtime.system.errors import FoldcamError
 
 
 def refuse_random(graph: onnx.GraphProto) -> None:
-    """Refuse noise, and dropout in training mode.
-
-    Args:
-        graph: pruned to what the embedding needs.
-
-    Raises:
-        FoldcamError: a node draws random numbers.
-    """
+    """Refuse noise, and dropout in training mode."""
     for inner in graphs(graph):
         for node in inner.node:
             if node.op_type in RANDOM:

@@ -50,7 +50,6 @@ class SummandNetwork(Network):
 
     Attributes:
         base: as given.
-        summation: the sum.
 
     Raises:
         NoSumError: there is no such sum; the message is a clause that says why.
@@ -215,7 +214,6 @@ class _Analysed:
 
     Attributes:
         prepared: the graph, image -> embedding.
-        summation: the sum in it.
         head: what follows the sum.
         kind: the element type of what is summed.
         embedding: `[2, D]` of two images of noise, computed by the whole graph.
@@ -229,11 +227,7 @@ class _Analysed:
 
 
 def _analysed(base: Network, model: onnx.ModelProto) -> _Analysed:
-    """Find the sum in the network as ONNX.
-
-    Raises:
-        NoSumError: there is none.
-    """
+    """Find the sum in the network as ONNX."""
     outputs = [value for value in model.graph.output if value.name == EMBEDDING]
     del model.graph.output[:]
     model.graph.output.extend(outputs)
@@ -302,11 +296,7 @@ def _of_one_query(
     layouts: Mapping[str, Layout],
     context: Sequence[str],
 ) -> Summation:
-    """The sum of the one query that the embedding reads.
-
-    Raises:
-        NoSumError: it reads several, or patches reach it beside the attention.
-    """
+    """The sum of the one query that the embedding reads."""
     attention = summation.attention
     assert attention is not None
     size = gradient.abs().reshape(-1, attention.heads, attention.queries, attention.head_size)

@@ -40,9 +40,7 @@ class Summation:
     """A node that sums over positions.
 
     Attributes:
-        kind: which of the four.
         source: the value whose positions are summed: `A`, or an attention's values.
-        total: the name of `s`.
         shape: `(K', h, w)` of the summands.
         factor: `s = factor * sum_p S_p + rest`: one over the positions for a mean.
         layout: how `source` is read as a map.
@@ -86,15 +84,6 @@ def find_summation(
 
     For an attention, what else the head reads (the residual of the class token) is not judged
     here.
-
-    Args:
-        graph: the embedding network.
-        shapes: of all values that depend on the image.
-        layouts: of the values that can be read as feature maps.
-        head_end: the name of `z`.
-
-    Raises:
-        NoSumError: there is none.
     """
     search = _Search(graph, shapes, layouts)
     for number in sorted(search.flow.needed_for([head_end]), reverse=True):

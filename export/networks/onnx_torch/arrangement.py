@@ -24,11 +24,7 @@ def dtype_of(element_type: int) -> torch.dtype:
 
 
 def to_torch(array: np.ndarray) -> Tensor:
-    """An array as a tensor; halves become float32.
-
-    Raises:
-        UnsupportedError: torch has no such type.
-    """
+    """An array as a tensor; halves become float32."""
     if array.dtype == np.float16:
         array = array.astype(np.float32)
     try:

@@ -77,10 +77,6 @@ class Call:
         return value.detach() if self.hold else value
 
     def one_output(self) -> None:
-        """Refuse the operator's further outputs.
-
-        Raises:
-            UnsupportedError: they are used.
-        """
+        """Refuse the operator's further outputs."""
         if self.outputs > 1:
             raise UnsupportedError("its further outputs are used")

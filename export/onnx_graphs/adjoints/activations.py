@@ -13,12 +13,7 @@ _SELU = 1.6732632423543772, 1.0507009873554805
 
 
 class Local:
-    """The numbers of one elementwise node where its derivative is taken.
-
-    Args:
-        step: the node.
-        row: the row of its output that is asked for.
-    """
+    """The numbers of one elementwise node where its derivative is taken."""
 
     def __init__(self, step: Step, row: Row | None) -> None:
         self.step, self.tape, self._row = step, step.tape, row

@@ -19,7 +19,6 @@ class Step:
 
     Args:
         tape: knows its values.
-        node: the node.
 
     Attributes:
         inputs, outputs: names, "" for what is left out.

@@ -58,10 +58,6 @@ class Node:
 class ModelView:
     """A model, with the nodes of all subgraphs in one list.
 
-    Args:
-        model: the model, with or without its external data.
-        typed: the same model with inferred types and shapes; its constants may be left out.
-
     Attributes:
         nodes: the operators of all graphs.
         opset: the version of ONNX's own operators; 0 where the model states none.
