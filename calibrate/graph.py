@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from foldcam.export.onnx_graphs.names import names_read
+from foldcam.export.onnx_graphs.values import names_read
 from foldcam.export.onnx_graphs.writing import PREFIX
 
 Floats = npt.NDArray[np.float32]

@@ -9,9 +9,8 @@ import numpy.typing as npt
 import onnx
 
 from foldcam.calibrate.graph import Batches, Values, with_outputs
-from foldcam.calibrate.prefix import Prefix
 from foldcam.calibrate.selection import Pictures
-from foldcam.calibrate.session import Floats, Images, Outputs, Runner
+from foldcam.calibrate.session import Floats, Images, Outputs, Prefix, Runner
 from foldcam.export.datasets import Sample
 from foldcam.export.grafting.in_graph import bank_of, stored_bank_of
 from foldcam.export.onnx_graphs.device import CPU, Device

@@ -22,8 +22,7 @@ from foldcam.calibrate.qdq import (
     step_for,
 )
 from foldcam.calibrate.quality import Damage
-from foldcam.calibrate.statistics import Activation
-from foldcam.calibrate.thresholds import METHODS, Method, clipped_share, thresholds_of
+from foldcam.calibrate.statistics import METHODS, Activation, Method, clipped_share, thresholds_of
 
 Progress = Callable[[str, int, int], None]
 

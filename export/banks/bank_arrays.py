@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import safetensors
 
-from foldcam.export.datasets.picture_names import LONGEST_NAME
+from foldcam.export.datasets.samples import LONGEST_NAME
 from foldcam.runtime.system.errors import FoldcamError
 
 EMBEDDINGS, GRAD_WEIGHTS, GRAD_INDEX = "embeddings", "grad_weights", "grad_index"

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from foldcam.export.banks.bank import Bank, BankOutcome, label_runs
-from foldcam.export.banks.embedding_pass import EmbeddingPass, embed, forget
+from foldcam.export.banks.embedding_pass import EmbeddingPass, KeptPictures, embed, forget
 from foldcam.export.banks.grad_weights import (
     ChannelRule,
     HeadTraits,
@@ -19,7 +19,6 @@ from foldcam.export.banks.grad_weights import (
     pull_back_anywhere,
 )
 from foldcam.export.banks.head_trial import HeadTrial
-from foldcam.export.banks.kept_pictures import KeptPictures
 from foldcam.export.banks.numbers import unit_rows
 from foldcam.export.banks.objectives.blocks import directions_in_blocks
 from foldcam.export.banks.objectives.directions import Directions, Objective

@@ -16,8 +16,7 @@ import numpy.typing as npt
 import onnx
 import torch
 
-from foldcam.export.banks.embedding_pass import batches
-from foldcam.export.banks.kept_pictures import KeptPictures
+from foldcam.export.banks.embedding_pass import KeptPictures, batches
 from foldcam.export.banks.numbers import check_finite
 from foldcam.export.datasets import Sample
 from foldcam.export.networks.cut import Activations, CutPoints, Network

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from foldcam.export.banks.bank import Bank
-from foldcam.export.banks.bank_source import needed_source
+from foldcam.export.banks.bank import Bank, needed_source
 from foldcam.export.banks.rows import rows_of, stacked, with_data_hash
 from foldcam.export.banks.update import rederived
 from foldcam.export.datasets.labels import twins

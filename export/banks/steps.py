@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from foldcam.export.banks.embedding_pass import EmbeddingPass, batches
-from foldcam.export.banks.feature_cache import FeatureCache
 from foldcam.export.banks.grad_weights import pull_back
+from foldcam.export.banks.head_trial import FeatureCache
 from foldcam.export.banks.objectives.kernel import KernelObjective
 from foldcam.export.datasets import Sample
 from foldcam.export.networks.cut import Network

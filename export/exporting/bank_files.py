@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from foldcam.export.banks.bank import Bank
-from foldcam.export.banks.bank_source import needed_source
+from foldcam.export.banks.bank import Bank, needed_source
 from foldcam.export.banks.builder import BankReport, build_bank
 from foldcam.export.banks.grad_weights import ChannelRule
 from foldcam.export.banks.objectives.directions import Objective
@@ -16,8 +15,8 @@ from foldcam.export.banks.objectives.kernel import KernelObjective
 from foldcam.export.banks.steps import StageProgress
 from foldcam.export.banks.update import AddReport, add_to_bank
 from foldcam.export.datasets import Dataset, SingletonPolicy, handle_singletons
-from foldcam.export.exporting.coarse_map import coarse_notes
 from foldcam.export.exporting.exporter import bank_notes, normalization_notes, source_of
+from foldcam.export.exporting.trials import coarse_notes
 from foldcam.export.grafting.own import chosen_grad_weights
 from foldcam.export.models.spec import LoadedModel
 from foldcam.export.networks.cut import Network

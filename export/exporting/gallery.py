@@ -16,7 +16,7 @@ from foldcam.export.banks.rows import file_hashes
 from foldcam.export.banks.steps import data_hash, values_of
 from foldcam.export.datasets import Dataset, Sample
 from foldcam.export.datasets.reading import open_picture
-from foldcam.export.grafting.frameless import frameless
+from foldcam.export.grafting.frame import frameless
 from foldcam.runtime.contract.gallery.gallery import gallery_path
 from foldcam.runtime.contract.gallery.writing import GalleryWriter
 from foldcam.runtime.contract.onnx_file import read_contract

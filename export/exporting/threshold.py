@@ -28,7 +28,7 @@ from foldcam.export.banks.unknown.images import (
 from foldcam.export.banks.unknown.label_space import Doubles
 from foldcam.export.banks.unknown.rows import DEVICE_SCORES, Rows, numbered
 from foldcam.export.datasets import Dataset
-from foldcam.export.grafting.frameless import frameless
+from foldcam.export.grafting.frame import frameless
 from foldcam.export.grafting.in_graph import bank_of
 from foldcam.export.grafting.known_score import with_rule
 from foldcam.export.onnx_graphs.device import CPU, Device

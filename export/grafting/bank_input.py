@@ -23,7 +23,6 @@ from foldcam.export.banks.objectives.directions import (
     class_sums,
     triplets_of_sums,
 )
-from foldcam.export.grafting.contrast import ROW_LABELS
 from foldcam.export.grafting.in_graph import (
     BANK_EMBEDDINGS,
     BANK_GRAD_INDEX,
@@ -34,7 +33,7 @@ from foldcam.export.grafting.in_graph import (
 )
 from foldcam.export.grafting.options import StorageOptions
 from foldcam.export.grafting.own import obstacle_to_own
-from foldcam.export.grafting.search import SIMILARITIES
+from foldcam.export.grafting.search import ROW_LABELS, SIMILARITIES
 from foldcam.export.onnx_graphs.embedding_model import BATCH
 from foldcam.export.onnx_graphs.writing import PREFIX, Graft
 from foldcam.runtime.contract.bank.live_bank import bank_path

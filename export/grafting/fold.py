@@ -50,7 +50,6 @@ from foldcam.export.grafting.checks import (
     takes_uint8,
 )
 from foldcam.export.grafting.constants import store
-from foldcam.export.grafting.contrast import check_contrast, graft_runner_up
 from foldcam.export.grafting.frame import graft_frame
 from foldcam.export.grafting.heat import MapGraft
 from foldcam.export.grafting.in_graph import (
@@ -61,7 +60,13 @@ from foldcam.export.grafting.in_graph import (
 from foldcam.export.grafting.input import graft_uint8_input
 from foldcam.export.grafting.options import StorageOptions
 from foldcam.export.grafting.own import OwnGradWeights
-from foldcam.export.grafting.search import graft_neighbors, graft_norm, graft_unit_embedding
+from foldcam.export.grafting.search import (
+    check_contrast,
+    graft_neighbors,
+    graft_norm,
+    graft_runner_up,
+    graft_unit_embedding,
+)
 from foldcam.export.grafting.transfer import graft_estimate, graft_transfer
 from foldcam.export.onnx_graphs.embedding_model import (
     BATCH,
@@ -69,7 +74,7 @@ from foldcam.export.onnx_graphs.embedding_model import (
     opset_of,
     strip_origin,
 )
-from foldcam.export.onnx_graphs.file_size import check_file_size, weight_bytes
+from foldcam.export.onnx_graphs.message import check_file_size, weight_bytes
 from foldcam.export.onnx_graphs.normalization import find_normalization, has_unit_norm
 from foldcam.export.onnx_graphs.precision import is_float16, to_float16
 from foldcam.export.onnx_graphs.writing import PREFIX, Graft

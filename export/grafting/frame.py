@@ -10,7 +10,12 @@ levels where the host's preprocessing rounds to uint8, so that both make the sam
 from __future__ import annotations
 
 import math
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +24,10 @@ from onnx import TensorProto, helper
 
 from foldcam.export.grafting.input import PIXELS, PLANES
 from foldcam.export.onnx_graphs.embedding_model import BATCH
+from foldcam.export.onnx_graphs.message import load_message
 from foldcam.export.onnx_graphs.writing import PREFIX, Graft
+from foldcam.runtime.contract.bank.live_bank import bank_path
+from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import IMAGE, METADATA_KEY, Contract
 from foldcam.runtime.images.preprocess import Preprocessing
 
@@ -219,3 +227,30 @@ def _declare(graph: onnx.GraphProto, width: int, height: int) -> None:
     image = next(value for value in graph.input if value.name == IMAGE)
     shape: list[str | int] = [BATCH, height, width, 3]
     image.CopyFrom(helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, shape))
+
+
+@contextmanager
+def frameless(path: Path) -> Iterator[Path]:
+    """The file itself, or of a model of whole frames a copy that takes the network's input.
+
+    The pictures of a data set have all sizes. Resized to a frame first they would be shown
+    otherwise than the camera's frames, and than the training images that the bank was built of.
+
+    Args:
+        path: the folded model, an .onnx file.
+
+    Raises:
+        FoldcamError: it cannot be read.
+    """
+    contract = read_contract(path)
+    if contract.frame is None:
+        yield path
+        return
+    model = load_message(path)
+    take_out_frame(model, contract)
+    with tempfile.TemporaryDirectory(prefix="foldcam-frameless-") as folder:
+        copy = Path(folder) / path.name
+        onnx.save(model, copy)
+        if contract.bank_input is not None and bank_path(path).exists():
+            shutil.copyfile(bank_path(path), bank_path(copy))
+        yield copy

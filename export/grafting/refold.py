@@ -7,8 +7,7 @@ from pathlib import Path
 
 import onnx
 
-from foldcam.export.banks.bank import Bank
-from foldcam.export.banks.bank_source import BankSource, needed_source
+from foldcam.export.banks.bank import Bank, BankSource, needed_source
 from foldcam.export.banks.unknown.rows import Rows
 from foldcam.export.grafting.bank_input import bank_beside, with_directions
 from foldcam.export.grafting.fold import FoldOptions, fold

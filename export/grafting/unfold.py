@@ -9,8 +9,7 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper
 
-from foldcam.export.banks.bank import Bank
-from foldcam.export.banks.bank_source import BankSource
+from foldcam.export.banks.bank import Bank, BankSource
 from foldcam.export.grafting.frame import without_frame
 from foldcam.export.grafting.in_graph import bank_of
 from foldcam.export.onnx_graphs.embedding_model import (

@@ -9,7 +9,7 @@ import onnx
 
 from foldcam.export.models.spec import LoadedModel
 from foldcam.export.networks.cut import Network
-from foldcam.export.networks.onnx_networks.questions import OutputChoiceError, offer
+from foldcam.export.networks.onnx_networks.input import OutputChoiceError, offer
 from foldcam.export.networks.outputs import OutputsError
 from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP
 from foldcam.export.onnx_graphs.file import OnnxFile, ending_at

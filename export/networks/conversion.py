@@ -14,10 +14,9 @@ import onnx.version_converter
 import torch
 from torch import fx
 
-from foldcam.export.onnx_graphs.constants import fold_constants
 from foldcam.export.onnx_graphs.embedding_model import BATCH, FEATURE_MAP, opset_of, strip_origin
-from foldcam.export.onnx_graphs.opset17 import to_opset_17
-from foldcam.export.onnx_graphs.rewrites import global_pools, sizes_of
+from foldcam.export.onnx_graphs.opset import to_opset_17
+from foldcam.export.onnx_graphs.rewrites import fold_constants, global_pools, sizes_of
 from foldcam.export.onnx_graphs.values import rename
 from foldcam.runtime.contract.schema import EMBEDDING, IMAGE
 from foldcam.runtime.system.errors import FoldcamError

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import fx
+from torch.nn import functional
 
 from foldcam.export.networks.outputs import WRAPPED
 
@@ -172,3 +173,18 @@ def _is_row_scale(scale: fx.Node) -> bool:
     if not isinstance(value, torch.Tensor) or value.ndim == 0:
         return False
     return all(isinstance(size, int) and size == 1 for size in value.shape[1:])
+
+
+def judge_normalization(embedding: torch.Tensor, before: torch.Tensor | None) -> tuple[bool, bool]:
+    """Confirm with numbers what a graph's structure suggests.
+
+    Args:
+        embedding: `float32 [N, D]` of a few images.
+        before: `float32 [N, D]`, what seems to be the normalisation's input, or None.
+    """
+    norms = embedding.norm(dim=1)
+    unit = bool((norms.std() <= 1e-4 * norms.mean()) & (norms.mean() > 0))
+    if before is None or before.shape != embedding.shape:
+        return unit, False
+    cosines = functional.cosine_similarity(embedding, before)
+    return unit, unit and bool((cosines > 1 - 1e-5).all())

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from foldcam.export.datasets import Dataset, Sample, SkippedFile, Split, load_dataset
-from foldcam.export.datasets.folders import tree_of
-from foldcam.export.datasets.left_out import summary
+from foldcam.export.datasets.folders import summary, tree_of
 from foldcam.export.datasets.reading import read_picture
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.images.files import IMAGE_SUFFIXES

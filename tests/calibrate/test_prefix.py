@@ -9,10 +9,9 @@ from onnx import TensorProto, helper
 
 from foldcam.calibrate.graph import with_outputs
 from foldcam.calibrate.placement import find_placement
-from foldcam.calibrate.prefix import Prefix
 from foldcam.calibrate.qdq import Recipe, Step, quantize
 from foldcam.calibrate.quality import Damage
-from foldcam.calibrate.session import Runner
+from foldcam.calibrate.session import Prefix, Runner
 from foldcam.calibrate.source import contract_in
 from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP
 from foldcam.runtime.contract.schema import EMBEDDING, IMAGE

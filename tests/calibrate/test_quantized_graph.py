@@ -9,9 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from foldcam.calibrate.half import float16_steps, with_float16
 from foldcam.calibrate.placement import find_placement
-from foldcam.calibrate.qdq import Recipe, quantize, step_for
+from foldcam.calibrate.qdq import Recipe, float16_steps, quantize, step_for, with_float16
 from foldcam.calibrate.tuning import bias_corrections
 from foldcam.export.onnx_graphs.writing import PREFIX
 

@@ -9,16 +9,25 @@ from typing import Any
 
 import numpy as np
 
-from foldcam.export.banks.audit.disagreement import Disagreement, Judges
-from foldcam.export.banks.audit.groups import (
+from foldcam.export.banks.audit.disagreement import (
+    FIRST,
+    PLANTED,
+    Disagreement,
+    Judges,
+    Trial,
+    listed_rows,
+    run_trial,
+)
+from foldcam.export.banks.audit.neighbors import (
+    Integers,
     Mixed,
+    Neighbors,
     Pair,
+    find_neighbors,
     lonely_rows,
     mixed_labels,
     near_duplicates,
 )
-from foldcam.export.banks.audit.neighbors import Integers, Neighbors, find_neighbors
-from foldcam.export.banks.audit.trial import FIRST, PLANTED, Trial, listed_rows, run_trial
 from foldcam.export.banks.bank import Bank
 from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.text import quantity

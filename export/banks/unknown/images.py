@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.export.banks.alike import own_row_cosine
+from foldcam.export.banks.bank import own_row_cosine
 from foldcam.export.datasets import Dataset, Sample, load_dataset
 from foldcam.export.datasets.answers import model_answers
 from foldcam.export.datasets.folders import readable, tree_of

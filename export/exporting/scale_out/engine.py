@@ -29,7 +29,6 @@ from foldcam.export.banks.steps import StageProgress, in_order
 from foldcam.export.datasets import Dataset, Sample, SingletonPolicy, handle_singletons
 from foldcam.export.datasets.labels import twins
 from foldcam.export.exporting.bank_files import BuiltBank, check_out
-from foldcam.export.exporting.coarse_map import coarse_notes
 from foldcam.export.exporting.exporter import bank_notes, normalization_notes, source_of
 from foldcam.export.exporting.scale_out.sources import ShardedData
 from foldcam.export.exporting.scale_out.work import (
@@ -42,6 +41,7 @@ from foldcam.export.exporting.scale_out.work import (
     load_rows,
 )
 from foldcam.export.exporting.scale_out.workers import Workers
+from foldcam.export.exporting.trials import coarse_notes
 from foldcam.export.grafting.options import Compression
 from foldcam.export.grafting.own import chosen_grad_weights
 from foldcam.export.grafting.prototypes import compressed

@@ -20,7 +20,7 @@ import fsspec
 
 from foldcam.export.datasets import URL, Dataset, Sample, SkippedFile, Split, load_dataset
 from foldcam.export.datasets.labels import plain
-from foldcam.export.datasets.picture_names import plain_name
+from foldcam.export.datasets.samples import plain_name
 from foldcam.runtime.images.files import IMAGE_SUFFIXES, natural_key
 from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.strict_json import parse_json

@@ -1,4 +1,4 @@
-"""Finding the feature map and the head's end in an ONNX graph."""
+"""Finding the feature map and the head's end in an ONNX graph, by one pass over it in torch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
+import torch
+from onnx import numpy_helper
 
 from foldcam.export.networks.feature_map import (
     Grid,
@@ -18,14 +20,15 @@ from foldcam.export.networks.feature_map import (
     select,
 )
 from foldcam.export.networks.feature_map_search import is_spread
-from foldcam.export.networks.head_end import judge_normalization
+from foldcam.export.networks.graph_search import judge_normalization
 from foldcam.export.networks.onnx_networks.prepare import Prepared, noise
 from foldcam.export.networks.onnx_networks.rewrite import Shape
-from foldcam.export.networks.onnx_networks.trace import Obstacle, Trace
 from foldcam.export.networks.onnx_torch.arrangement import to_torch
+from foldcam.export.networks.onnx_torch.call import UnsupportedError
+from foldcam.export.networks.onnx_torch.interpreter import Interpreter
 from foldcam.export.onnx_graphs.normalization import ends_in_layer_norm, find_normalization
 from foldcam.export.onnx_graphs.session import GraphSession
-from foldcam.export.onnx_graphs.values import Flow
+from foldcam.export.onnx_graphs.values import Flow, place_of
 from foldcam.runtime.contract.schema import IMAGE
 from foldcam.runtime.system.errors import FoldcamError
 
@@ -261,3 +264,102 @@ def _is_linear(node: onnx.NodeProto, flow: Flow) -> bool:
         number = flow.producer.get(sources[0]) if len(sources) == 1 else None
         return number is not None and flow.nodes[number].op_type in _LINEAR
     return node.op_type in _LINEAR
+
+
+# The operator was computed in float16, or summed in another order.
+_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """A node through which no gradient passes.
+
+    Attributes:
+        number: the number of the node in the graph.
+        sentence: which operator and node it is, and why.
+    """
+
+    number: int
+    sentence: str
+
+
+class Trace:
+    """One pass over the graph in torch, with the gradient of the head's end at every value.
+
+    A node without a torch function, or whose function gives other numbers than ONNX
+    Runtime, is computed by the latter, and the gradient ends there.
+
+    Attributes:
+        gradients: `[N, ...]` by name, of those values that a gradient reaches.
+        obstacles: where it ends, in the order of the graph.
+    """
+
+    def __init__(self, model: onnx.ModelProto, flow: Flow, head_end: str, image_size: Grid) -> None:
+        self.obstacles: list[Obstacle] = []
+        self._interpreter = Interpreter(model)
+        values = {
+            str(tensor.name): _constant(numpy_helper.to_array(tensor))
+            for tensor in model.graph.initializer
+        }
+        values[IMAGE] = torch.from_numpy(noise(image_size, 2)).requires_grad_(True)
+        with torch.enable_grad():
+            for number in sorted(flow.needed_for([head_end])):
+                self._step(number, flow, values)
+        self.gradients = _gradients(values, head_end)
+
+    def _step(self, number: int, flow: Flow, values: dict[str, torch.Tensor]) -> None:
+        node = flow.nodes[number]
+        if all(values[name].dtype.is_floating_point is False for name in flow.inputs[number]):
+            values.update(self._interpreter.in_runtime(node, values))
+            return
+        exact = self._interpreter.in_runtime(node, values)
+        try:
+            found = self._interpreter.apply(node, values)
+            if not all(_same(found[name], value) for name, value in exact.items()):
+                raise UnsupportedError("its torch function gives other numbers than ONNX Runtime")
+        except UnsupportedError as error:
+            found = exact
+            if any(values[name].requires_grad for name in flow.inputs[number]):
+                floats = [v for v in exact.values() if v.is_floating_point()]
+                for value in floats:
+                    value.requires_grad_(True)
+                if floats:
+                    sentence = f"{node.op_type} (node {place_of(node)}), {error}"
+                    self.obstacles.append(Obstacle(number, sentence))
+        values.update(found)
+
+
+def _constant(array: object) -> torch.Tensor:
+    try:
+        return to_torch(array)  # type: ignore[arg-type]
+    except UnsupportedError as error:
+        raise FoldcamError(
+            f"The network has a constant that torch cannot hold: {error}."
+        ) from error
+
+
+def _same(found: torch.Tensor, exact: torch.Tensor) -> bool:
+    if found.shape != exact.shape or found.dtype != exact.dtype:
+        return False
+    if not exact.is_floating_point():
+        return bool((found == exact).all())
+    size = float(exact[exact.isfinite()].abs().max()) if exact.isfinite().any() else 0.0
+    return torch.allclose(
+        found.detach(), exact, rtol=0, atol=_TOLERANCE * size + 1e-6, equal_nan=True
+    )
+
+
+def _gradients(values: Mapping[str, torch.Tensor], head_end: str) -> dict[str, torch.Tensor]:
+    """The gradient of a random sum over the head's end with respect to each value."""
+    end = values[head_end]
+    if not end.requires_grad:
+        return {}
+    generator = torch.Generator().manual_seed(0)
+    names = [name for name, value in values.items() if value.requires_grad]
+    found = torch.autograd.grad(
+        end,
+        [values[name] for name in names],
+        grad_outputs=torch.randn(end.shape, generator=generator),
+        allow_unused=True,
+    )
+    return {name: each for name, each in zip(names, found, strict=True) if each is not None}

@@ -1,4 +1,7 @@
-"""What an ONNX network takes: one image, brought to `image float32 [batch, 3, H, W]`."""
+"""What an ONNX network takes: one image, brought to `image float32 [batch, 3, H, W]`.
+
+Where inputs or outputs are several, which value is the embedding is a question to the user.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ from typing import Literal, NoReturn
 import onnx
 from onnx import TensorProto, helper
 
-from foldcam.export.networks.onnx_networks.questions import OutputChoiceError
 from foldcam.export.onnx_graphs.embedding_model import BATCH
 from foldcam.export.onnx_graphs.values import PREPARED, graphs, inputs_of, rename
 from foldcam.runtime.contract.schema import IMAGE
@@ -211,4 +213,31 @@ def take_image(model: onnx.ModelProto, given: ImageInput, image_size: tuple[int,
     graph.node.extend(nodes)
     graph.input.append(
         helper.make_tensor_value_info(IMAGE, TensorProto.FLOAT, [BATCH, 3, *image_size])
+    )
+
+
+class OutputChoiceError(FoldcamError):
+    """Which value is the embedding has to be said with --output.
+
+    Args:
+        problem: the first half of the sentence, without its end.
+        choices: what may be named, likeliest first, and the shape of each, empty where unknown.
+            They look like embeddings; whether they can be folded is for
+            `export.onnx_networks.opening` to try.
+    """
+
+    def __init__(self, problem: str, choices: Mapping[str, str]) -> None:
+        self.problem, self.choices = problem, dict(choices)
+        super().__init__(f"{problem}{offer(self.choices)}")
+
+
+def offer(choices: Mapping[str, str]) -> str:
+    """The second half of the sentence: what to name."""
+    shown = ", ".join(
+        repr(name) + (f" [{shape}]" if shape else "") for name, shape in choices.items()
+    )
+    if not shown:
+        return ": name a value inside the graph that is one with --output NAME."
+    return (
+        f": choose one with --output: {shown}." if len(choices) > 1 else f": say --output {shown}."
     )
