@@ -22,7 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 from foldcam.calibrate.graph import GraphView, is_grafted
 from foldcam.calibrate.placement import Layer, Placement, Target
 from foldcam.export.onnx_graphs.precision import to_float16
-from foldcam.export.onnx_graphs.values import drop_unused_constants
+from foldcam.export.onnx_graphs.values import drop_unused_constants, refill
 from foldcam.runtime.system.errors import FoldcamError
 
 Floats = npt.NDArray[np.float32]
@@ -251,8 +251,7 @@ def _insert(graph: onnx.GraphProto, after: Mapping[str, Collection[onnx.NodeProt
         kept = onnx.NodeProto()
         kept.CopyFrom(node)
         copies.append(kept)
-    del graph.node[:]
-    graph.node.extend(copies)
+    refill(graph.node, copies)
 
 
 def _add_to_bias(

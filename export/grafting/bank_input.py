@@ -35,6 +35,7 @@ from foldcam.export.grafting.options import StorageOptions
 from foldcam.export.grafting.own import obstacle_to_own
 from foldcam.export.grafting.search import ROW_LABELS, SIMILARITIES
 from foldcam.export.onnx_graphs.embedding_model import BATCH
+from foldcam.export.onnx_graphs.values import refill
 from foldcam.export.onnx_graphs.writing import PREFIX, Graft
 from foldcam.runtime.contract.bank.live_bank import bank_path
 from foldcam.runtime.contract.bank_storage import BankStorage
@@ -147,9 +148,9 @@ def graft_query(graft: Graft, directions: str, size: int) -> str:
 def to_inputs(graph: onnx.GraphProto, size: int) -> None:
     """Make the bank's constants inputs of the graph."""
     constants = {BANK_EMBEDDINGS, BANK_GRAD_WEIGHTS, *_INDICES}
-    left = [tensor for tensor in graph.initializer if tensor.name not in constants]
-    del graph.initializer[:]
-    graph.initializer.extend(left)
+    refill(
+        graph.initializer, [tensor for tensor in graph.initializer if tensor.name not in constants]
+    )
     search = next(node for node in graph.node if SIMILARITIES in node.output)
     # Its second factor comes as rows, which Gemm reads without turning them around.
     search.op_type = "Gemm"
@@ -178,9 +179,7 @@ def to_constants(model: onnx.ModelProto, contract: Contract, bank: Bank) -> onnx
     constant = onnx.ModelProto()
     constant.CopyFrom(model)
     graph = constant.graph
-    inputs = [value for value in graph.input if value.name not in _INPUTS]
-    del graph.input[:]
-    graph.input.extend(inputs)
+    refill(graph.input, [value for value in graph.input if value.name not in _INPUTS])
     search = next(node for node in graph.node if SIMILARITIES in node.output)
     search.op_type = "MatMul"
     del search.attribute[:]

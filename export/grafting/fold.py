@@ -77,6 +77,7 @@ from foldcam.export.onnx_graphs.embedding_model import (
 from foldcam.export.onnx_graphs.message import check_file_size, weight_bytes
 from foldcam.export.onnx_graphs.normalization import find_normalization, has_unit_norm
 from foldcam.export.onnx_graphs.precision import is_float16, to_float16
+from foldcam.export.onnx_graphs.values import refill
 from foldcam.export.onnx_graphs.writing import PREFIX, Graft
 from foldcam.runtime.contract.schema import (
     CONTRAST,
@@ -370,12 +371,15 @@ def _norm(graft: Graft, head_end: str, size: int) -> str:
 
 def _replace_outputs(graph: onnx.GraphProto, contract: Contract) -> None:
     kinds = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32}
-    outputs = [
-        helper.make_tensor_value_info(tensor.name, kinds[tensor.dtype], [BATCH, *tensor.shape[1:]])
-        for tensor in expected_tensors(contract)[1]
-    ]
-    del graph.output[:]
-    graph.output.extend(outputs)
+    refill(
+        graph.output,
+        [
+            helper.make_tensor_value_info(
+                tensor.name, kinds[tensor.dtype], [BATCH, *tensor.shape[1:]]
+            )
+            for tensor in expected_tensors(contract)[1]
+        ],
+    )
 
 
 def _clamped(flag: str, wanted: int, bank: Bank, stored: StoredBank) -> int:

@@ -25,6 +25,7 @@ from onnx import TensorProto, helper
 from foldcam.export.grafting.input import PIXELS, PLANES
 from foldcam.export.onnx_graphs.embedding_model import BATCH
 from foldcam.export.onnx_graphs.message import load_message
+from foldcam.export.onnx_graphs.values import refill
 from foldcam.export.onnx_graphs.writing import PREFIX, Graft
 from foldcam.runtime.contract.bank.live_bank import bank_path
 from foldcam.runtime.contract.onnx_file import read_contract
@@ -90,9 +91,10 @@ def without_frame(graph: onnx.GraphProto, preprocessing: Preprocessing) -> None:
     floats = graft.node("Cast", [IMAGE], PIXELS, to=TensorProto.FLOAT)
     graft.node("Transpose", [floats], PLANES, perm=[0, 3, 1, 2])
     graph.node.extend(kept)
-    constants = [tensor for tensor in graph.initializer if not tensor.name.startswith(_OURS)]
-    del graph.initializer[:]
-    graph.initializer.extend(constants)
+    refill(
+        graph.initializer,
+        [tensor for tensor in graph.initializer if not tensor.name.startswith(_OURS)],
+    )
     _declare(graph, preprocessing.width, preprocessing.height)
 
 

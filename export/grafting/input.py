@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from foldcam.export.onnx_graphs.embedding_model import BATCH
-from foldcam.export.onnx_graphs.values import drop_unused_constants
+from foldcam.export.onnx_graphs.values import drop_unused_constants, refill
 from foldcam.export.onnx_graphs.writing import PREFIX, Graft
 from foldcam.runtime.contract.schema import IMAGE
 from foldcam.runtime.images.preprocess import Preprocessing
@@ -126,8 +126,7 @@ class FirstConvolution:
         if bias.any():
             inputs.append(graft.constant("first_bias", bias, np.float32))
         replaced = list(self.node.input)
-        del self.node.input[:]
-        self.node.input.extend(inputs)
+        refill(self.node.input, inputs)
         drop_unused_constants(graft.graph, replaced)
         return [float(value) for value in rest]
 

@@ -16,7 +16,7 @@ import onnx.inliner
 from onnx import TensorProto, helper, numpy_helper
 
 from foldcam.export.onnx_graphs.message import load_message
-from foldcam.export.onnx_graphs.values import graphs, inputs_of, place_of, prune
+from foldcam.export.onnx_graphs.values import graphs, inputs_of, place_of, prune, refill
 from foldcam.runtime.contract.schema import METADATA_KEY
 from foldcam.runtime.system.errors import FoldcamError
 
@@ -167,13 +167,10 @@ def _end_at(graph: onnx.GraphProto, output: str) -> None:
         raise FoldcamError(
             f"The network has no value {output!r} for --output; its outputs: {shown}."
         )
-    del graph.output[:]
-    graph.output.append(onnx.ValueInfoProto(name=output))
+    refill(graph.output, [onnx.ValueInfoProto(name=output)])
     prune(graph)
     used = {name for node in graph.node for name in inputs_of(node)}
-    given = [value for value in graph.input if value.name in used]
-    del graph.input[:]
-    graph.input.extend(given)
+    refill(graph.input, [value for value in graph.input if value.name in used])
 
 
 def _check_opset(model: onnx.ModelProto, path: Path) -> None:
@@ -235,8 +232,7 @@ def canonical(model: onnx.ModelProto) -> None:
     named = {str(value.name): value for value in model.graph.output}
     if len(named) < len(model.graph.output):
         once = list(named.values())
-        del model.graph.output[:]
-        model.graph.output.extend(once)
+        refill(model.graph.output, once)
 
 
 def _sort_inside(nodes: Iterable[onnx.NodeProto]) -> None:
@@ -285,8 +281,7 @@ def _sort(nodes: MutableSequence[onnx.NodeProto]) -> None:
             f"The network runs in a circle: {listed[stuck].op_type} (node "
             f"{place_of(listed[stuck])}) needs its own result; the file is damaged."
         )
-    del nodes[:]
-    nodes.extend(listed[number] for number in order)
+    refill(nodes, (listed[number] for number in order))
 
 
 def _open_sizes(values: Iterable[onnx.ValueInfoProto]) -> None:

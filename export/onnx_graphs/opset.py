@@ -11,7 +11,7 @@ from onnx import helper, numpy_helper
 
 from foldcam.export.onnx_graphs.embedding_model import OLDEST_OPSET, opset_of
 from foldcam.export.onnx_graphs.session import GraphSession, reason
-from foldcam.export.onnx_graphs.values import drop_unused_constants, prune, subgraphs
+from foldcam.export.onnx_graphs.values import drop_unused_constants, prune, refill, subgraphs
 from foldcam.runtime.system.errors import FoldcamError
 
 
@@ -55,8 +55,7 @@ def _converted(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
         # The converter forgets to drop it, and it says what is so without it.
         kept = [a for a in node.attribute if a.name != "noop_with_empty_axes"]
         if len(kept) < len(node.attribute) and opset < 18 and node.op_type != "ReduceSum":
-            del node.attribute[:]
-            node.attribute.extend(kept)
+            refill(node.attribute, kept)
     prune(changed.graph)
     return changed
 
@@ -64,8 +63,7 @@ def _converted(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
 def _relabelled(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
-    del changed.opset_import[:]
-    changed.opset_import.append(onnx.helper.make_opsetid("", opset))
+    refill(changed.opset_import, [onnx.helper.make_opsetid("", opset)])
     return changed
 
 
@@ -182,9 +180,7 @@ class _Lowering:
             for inner in subgraphs(node):
                 self.lower(inner)
             nodes.extend(self._lowered(graph, node))
-        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-        del graph.node[:]
-        graph.node.extend(copies)
+        refill(graph.node, [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes])
 
     def _lowered(self, graph: onnx.GraphProto, node: onnx.NodeProto) -> list[onnx.NodeProto]:
         if node.domain not in ("", "ai.onnx"):
@@ -207,9 +203,10 @@ class _Lowering:
             if default is None or helper.get_attribute_value(attribute) != default:
                 kept.append(attribute)
         if len(kept) != len(node.attribute):
-            copies = [onnx.AttributeProto.FromString(a.SerializeToString()) for a in kept]
-            del node.attribute[:]
-            node.attribute.extend(copies)
+            refill(
+                node.attribute,
+                [onnx.AttributeProto.FromString(a.SerializeToString()) for a in kept],
+            )
 
     def _reduction(self, node: onnx.NodeProto) -> None:
         settings = {a.name: helper.get_attribute_value(a) for a in node.attribute}
@@ -272,8 +269,7 @@ def _mish(node: onnx.NodeProto) -> list[onnx.NodeProto]:
 
 
 def _set(node: onnx.NodeProto, settings: dict[str, object]) -> None:
-    del node.attribute[:]
-    node.attribute.extend(helper.make_attribute(k, v) for k, v in sorted(settings.items()))
+    refill(node.attribute, (helper.make_attribute(k, v) for k, v in sorted(settings.items())))
 
 
 def _refusal(node: onnx.NodeProto, what: str) -> FoldcamError:

@@ -22,7 +22,7 @@ from foldcam.export.onnx_graphs.embedding_model import opset_of
 from foldcam.export.onnx_graphs.float32_steps import FLOAT16_MAX, misfit, steep_nodes
 from foldcam.export.onnx_graphs.session import GraphSession
 from foldcam.export.onnx_graphs.value_sizes import value_types
-from foldcam.export.onnx_graphs.values import drop_unused_constants, names_read, subgraphs
+from foldcam.export.onnx_graphs.values import drop_unused_constants, names_read, refill, subgraphs
 
 _log = logging.getLogger(__name__)
 
@@ -106,8 +106,7 @@ class _Converter:
                 self._convert(node)
         for value in graph.output:
             self._single(value.name)
-        del graph.node[:]
-        graph.node.extend(self._nodes)
+        refill(graph.node, self._nodes)
         graph.initializer.extend(self._half_constants.values())
         drop_unused_constants(graph)
         # Shapes are inferred again by whoever needs them.

@@ -9,7 +9,7 @@ import onnx
 from onnx import numpy_helper
 
 from foldcam.export.onnx_graphs.session import Array, NodeRunner
-from foldcam.export.onnx_graphs.values import Flow, prune
+from foldcam.export.onnx_graphs.values import Flow, prune, refill
 
 
 def sizes_of(graph: onnx.GraphProto) -> dict[str, list[int]]:
@@ -99,7 +99,7 @@ def fold_constants(model: onnx.ModelProto) -> None:
         model.graph.initializer.extend(
             numpy_helper.from_array(np.asarray(array), name) for name, array in found.items()
         )
-    kept_nodes = [node for number, node in enumerate(flow.nodes) if number not in folded]
-    del model.graph.node[:]
-    model.graph.node.extend(kept_nodes)
+    refill(
+        model.graph.node, [node for number, node in enumerate(flow.nodes) if number not in folded]
+    )
     prune(model.graph)

@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 
 from foldcam.export.onnx_graphs.embedding_model import opset_of
 from foldcam.export.onnx_graphs.session import Array, constant_of
-from foldcam.export.onnx_graphs.values import PREPARED, inputs_of, place_of, prune
+from foldcam.export.onnx_graphs.values import PREPARED, inputs_of, place_of, prune, refill
 from foldcam.runtime.system.errors import FoldcamError
 
 _END = np.iinfo(np.int64).max
@@ -54,9 +54,7 @@ def replace_sequences(model: onnx.ModelProto) -> None:
     if not any(node.op_type in _NO_TENSORS for node in model.graph.node):
         return
     replaced = _Replacement(model)
-    nodes = [each for node in model.graph.node for each in replaced.of(node)]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+    refill(model.graph.node, [each for node in model.graph.node for each in replaced.of(node)])
     prune(model.graph)
     for node in model.graph.node:
         if node.op_type in _NO_TENSORS:

@@ -12,7 +12,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from foldcam.export.onnx_graphs.device import CPU, Device
-from foldcam.export.onnx_graphs.values import inputs_of, place_of
+from foldcam.export.onnx_graphs.values import inputs_of, place_of, refill
 from foldcam.runtime.system.errors import FoldcamError
 
 Array = npt.NDArray[Any]
@@ -140,9 +140,8 @@ def _asked_for(model: onnx.ModelProto, names: Sequence[str]) -> Iterator[None]:
         graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names))
         yield
     finally:
-        del graph.output[:], graph.value_info[:]
-        graph.output.extend(outputs)
-        graph.value_info.extend(noted)
+        refill(graph.output, outputs)
+        refill(graph.value_info, noted)
 
 
 def _dims(array: Array) -> tuple[int | None, ...]:

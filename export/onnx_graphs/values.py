@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
 
 import onnx
+from onnx import helper
 
 # Their output says how large their input is, not what is in it.
 _SIZES = {"Shape", "Size"}
@@ -20,6 +22,18 @@ RANDOM = {
     "Multinomial",
     "Bernoulli",
 }
+
+
+def refill(field: Any, items: Iterable[Any]) -> None:
+    """Put elements into a repeated field of a message, in the place of those it has."""
+    kept = list(items)
+    del field[:]
+    field.extend(kept)
+
+
+def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
+    """A node's attributes by name, as Python values."""
+    return {str(each.name): helper.get_attribute_value(each) for each in node.attribute}
 
 
 def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

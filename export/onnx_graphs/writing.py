@@ -10,6 +10,8 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from foldcam.export.onnx_graphs.values import refill
+
 PREFIX = "foldcam."
 
 
@@ -42,9 +44,8 @@ class NetworkNodes:
         made = onnx.NodeProto()
         made.CopyFrom(node)
         made.name = self._prefix + output
-        del made.input[:], made.output[:]
-        made.input.extend(inputs)
-        made.output.append(made.name)
+        refill(made.input, inputs)
+        refill(made.output, [made.name])
         self._graph.node.append(made)
         return str(made.name)
 

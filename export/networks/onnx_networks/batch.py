@@ -15,7 +15,7 @@ from onnx import numpy_helper
 
 from foldcam.export.networks.onnx_networks.rewrite import Rewrite, Shape, Values, rewrites
 from foldcam.export.onnx_graphs.session import Array, NodeRunner
-from foldcam.export.onnx_graphs.values import Flow, place_of
+from foldcam.export.onnx_graphs.values import Flow, place_of, refill
 from foldcam.runtime.contract.schema import IMAGE
 from foldcam.runtime.system.errors import FoldcamError
 
@@ -62,8 +62,7 @@ def open_batch(
             if last_use[name] == number:
                 values.few.pop(name, None)
                 values.many.pop(name, None)
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+    refill(model.graph.node, nodes)
     return shapes
 
 

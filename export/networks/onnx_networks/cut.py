@@ -22,7 +22,7 @@ from foldcam.export.onnx_graphs.file import OnnxFile, computation_hash, ending_a
 from foldcam.export.onnx_graphs.opset import in_opset
 from foldcam.export.onnx_graphs.rewrites import global_pools
 from foldcam.export.onnx_graphs.session import GraphSession
-from foldcam.export.onnx_graphs.values import PREPARED, rename
+from foldcam.export.onnx_graphs.values import PREPARED, refill, rename
 from foldcam.export.onnx_graphs.writing import NetworkNodes
 from foldcam.runtime.contract.schema import EMBEDDING
 from foldcam.runtime.system.errors import FoldcamError
@@ -162,8 +162,7 @@ class OnnxNetwork(Network):
                 (EMBEDDING, (self.embedding_size,)),
             )
         ]
-        del model.graph.output[:]
-        model.graph.output.extend(ends)
+        refill(model.graph.output, ends)
         strip_origin(model)
         changed = in_opset(model, opset, noise(self.image_size, 3))
         strip_origin(changed)

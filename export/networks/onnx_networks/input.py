@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from foldcam.export.onnx_graphs.embedding_model import BATCH
-from foldcam.export.onnx_graphs.values import PREPARED, graphs, inputs_of, rename
+from foldcam.export.onnx_graphs.values import PREPARED, graphs, inputs_of, refill, rename
 from foldcam.runtime.contract.schema import IMAGE
 from foldcam.runtime.system.errors import FoldcamError
 
@@ -209,10 +209,10 @@ def take_image(model: onnx.ModelProto, given: ImageInput, image_size: tuple[int,
             )
         )
     nodes = [*added, *graph.node]
-    del graph.node[:], graph.input[:]
-    graph.node.extend(nodes)
-    graph.input.append(
-        helper.make_tensor_value_info(IMAGE, TensorProto.FLOAT, [BATCH, 3, *image_size])
+    refill(graph.node, nodes)
+    refill(
+        graph.input,
+        [helper.make_tensor_value_info(IMAGE, TensorProto.FLOAT, [BATCH, 3, *image_size])],
     )
 
 

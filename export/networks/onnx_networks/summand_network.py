@@ -29,7 +29,7 @@ from foldcam.export.onnx_graphs.embedding_model import (
     strip_origin,
 )
 from foldcam.export.onnx_graphs.session import Array, GraphSession, reason
-from foldcam.export.onnx_graphs.values import Flow, prune, rename
+from foldcam.export.onnx_graphs.values import Flow, prune, refill, rename
 from foldcam.runtime.contract.schema import EMBEDDING, IMAGE
 from foldcam.runtime.system.errors import FoldcamError
 
@@ -228,9 +228,7 @@ class _Analysed:
 
 def _analysed(base: Network, model: onnx.ModelProto) -> _Analysed:
     """Find the sum in the network as ONNX."""
-    outputs = [value for value in model.graph.output if value.name == EMBEDDING]
-    del model.graph.output[:]
-    model.graph.output.extend(outputs)
+    refill(model.graph.output, [value for value in model.graph.output if value.name == EMBEDDING])
     rename(model.graph, {}, [FEATURE_MAP, FEATURE_SUM])
     shapes, values = _values(model, base.image_size)
     prepared = Prepared(model, EMBEDDING, base.embedding_size, shapes, ())
