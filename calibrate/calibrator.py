@@ -335,10 +335,7 @@ class _Job:
             contract_in(model),
             precision="fp16" if report["float16_steps"] else "fp32",
             calibration=Calibration(
-                str(report["key"]),
-                digest_of(report),
-                len(chosen.kept),
-                self._options.target,
+                str(report["key"]), digest_of(report), len(chosen.kept), self._options.target
             ),
         )
         write_contract(model, contract)

@@ -26,8 +26,7 @@ app = typer.Typer(no_args_is_help=True)
 )
 def calibrate(
     model: Annotated[
-        Path,
-        typer.Argument(help="The folded float32 model to quantize.", metavar="MODEL.onnx"),
+        Path, typer.Argument(help="The folded float32 model to quantize.", metavar="MODEL.onnx")
     ],
     images: Annotated[
         Path,

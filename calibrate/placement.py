@@ -21,14 +21,9 @@ TARGETS: tuple[Target, ...] = get_args(Target)
 
 _PASSING = {"BatchNormalization", "Relu", "Clip", "Identity", "HardSwish"}
 _QUANTIZERS = {
-    "QuantizeLinear",
-    "DequantizeLinear",
-    "DynamicQuantizeLinear",
-    "QLinearConv",
-    "QLinearMatMul",
-    "ConvInteger",
-    "MatMulInteger",
-}
+    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul",
+    "ConvInteger", "MatMulInteger",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -140,11 +135,7 @@ def _renamed(layer: Layer) -> Layer:
 
 
 def _join(
-    view: GraphView,
-    place: int,
-    node: onnx.NodeProto,
-    by_output: dict[str, Layer],
-    target: Target,
+    view: GraphView, place: int, node: onnx.NodeProto, by_output: dict[str, Layer], target: Target
 ) -> Join | None:
     if node.op_type != "Add" or is_grafted(node) or len(node.input) != 2:
         return None

@@ -140,11 +140,7 @@ class Gate:
         self._grad_index = bank_of(model, contract).grad_index
 
     def figures(
-        self,
-        candidate: onnx.ModelProto,
-        *,
-        kernels: bool = False,
-        progress: Progress | None = None,
+        self, candidate: onnx.ModelProto, *, kernels: bool = False, progress: Progress | None = None
     ) -> tuple[GateFigures, PerImage, Answered]:
         """Compare a candidate.
 

@@ -227,11 +227,5 @@ def remove_from_bank(
     made = with_data_hash(rows_of(bank, left))
     again = None if network is None else rederived(made, network, seed)
     return RemovalReport(
-        again or made,
-        bank,
-        gone,
-        selection,
-        not_found,
-        again is not None,
-        network is not None,
+        again or made, bank, gone, selection, not_found, again is not None, network is not None
     )

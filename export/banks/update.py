@@ -307,9 +307,7 @@ def rederived(bank: Bank, network: Network, seed: int = 0) -> Bank | None:
         directions = parse_objective(bank.objective, seed).directions(bank.embeddings, classes)
     pulled, index = _through_linear_head(bank, network, probe, directions, classes)
     return replace(
-        bank,
-        grad_weights=keep_channels(pulled, _rule(bank)),
-        grad_index=index.astype(np.int32),
+        bank, grad_weights=keep_channels(pulled, _rule(bank)), grad_index=index.astype(np.int32)
     )
 
 
@@ -365,11 +363,7 @@ def _directions(
 
 
 def _through_linear_head(
-    bank: Bank,
-    network: Network,
-    probe: Activations,
-    directions: Directions,
-    classes: Integers,
+    bank: Bank, network: Network, probe: Activations, directions: Directions, classes: Integers
 ) -> tuple[Floats, Integers]:
     wanted, index = directions.values, np.arange(len(directions.values))
     if directions.per_class:

@@ -178,10 +178,7 @@ def _decoded(sample: Sample) -> Image | None:
 
 
 def _answers(
-    model: FoldedModel,
-    rows: Sequence[Sample | None],
-    batch_size: int,
-    progress: Progress | None,
+    model: FoldedModel, rows: Sequence[Sample | None], batch_size: int, progress: Progress | None
 ) -> Iterator[tuple[int, Sample | None, Image | None, Result | None]]:
     """Every row in order, with its picture and what the model says of it."""
     for begin in range(0, len(rows), batch_size):

@@ -25,16 +25,9 @@ from foldcam.runtime.images.preprocess import Preprocessing
 from foldcam.runtime.system.errors import FoldcamError
 
 _OUTPUTS = (
-    HEATMAP,
-    HEATMAP_LOWER,
-    ESTIMATE,
-    NEIGHBOR,
-    SIMILARITY,
-    CONTRIBUTION,
-    CONTRAST,
-    RUNNER_UP,
+    HEATMAP, HEATMAP_LOWER, ESTIMATE, NEIGHBOR, SIMILARITY, CONTRIBUTION, CONTRAST, RUNNER_UP,
     RUNNER_UP_SIMILARITY,
-)
+)  # fmt: skip
 
 _SUMMANDS: dict[SummandKind, str] = {
     "pool": "the summands of a pool",

@@ -52,11 +52,7 @@ from foldcam.export.grafting.checks import (
 from foldcam.export.grafting.constants import store
 from foldcam.export.grafting.frame import graft_frame
 from foldcam.export.grafting.heat import MapGraft
-from foldcam.export.grafting.in_graph import (
-    BANK_GRAD_WEIGHTS,
-    BANK_MEAN_SUMMANDS,
-    StoredBank,
-)
+from foldcam.export.grafting.in_graph import BANK_GRAD_WEIGHTS, BANK_MEAN_SUMMANDS, StoredBank
 from foldcam.export.grafting.input import graft_uint8_input
 from foldcam.export.grafting.options import StorageOptions
 from foldcam.export.grafting.own import OwnGradWeights

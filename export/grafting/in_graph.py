@@ -51,18 +51,10 @@ BANK_MEAN_SUMMANDS = PREFIX + "bank_mean_summands"
 BANK_VALUES = PREFIX + "bank_values"
 """`float32 [N, 1]`."""
 _NAMES = (
-    BANK_EMBEDDINGS,
-    BANK_CENTROIDS,
-    BANK_LIST_ROWS,
-    BANK_CODE_SCALES,
-    BANK_CODE_STEPS,
-    BANK_GRAD_WEIGHTS,
-    BANK_GRAD_BASIS,
-    BANK_GRAD_INDEX,
-    BANK_GRAD_SCALES,
-    BANK_MEAN_SUMMANDS,
+    BANK_EMBEDDINGS, BANK_CENTROIDS, BANK_LIST_ROWS, BANK_CODE_SCALES, BANK_CODE_STEPS,
+    BANK_GRAD_WEIGHTS, BANK_GRAD_BASIS, BANK_GRAD_INDEX, BANK_GRAD_SCALES, BANK_MEAN_SUMMANDS,
     BANK_VALUES,
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -270,7 +262,7 @@ def _shapes_agree(arrays: Mapping[str, Array], storage: BankStorage, contract: C
     bank = contract.bank
     size, places = bank.embedding_size, (storage.lists, storage.list_rows)
     expected: dict[str, tuple[int, ...]] = {
-        BANK_GRAD_WEIGHTS: (bank.grad_weight_rows, storage.rank or bank.channels),
+        BANK_GRAD_WEIGHTS: (bank.grad_weight_rows, storage.rank or bank.channels)
     }
     if contract.scores is None:
         expected[BANK_EMBEDDINGS] = (size, bank.rows)

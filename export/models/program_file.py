@@ -158,13 +158,7 @@ _EXPRESSION_NAMES = re.compile(
     r"([suz]\d+|u?int_oo|oo|Mod|PythonMod|FloorDiv|CleanDiv|CeilDiv|Max|Min|Eq|Ne|Integer"
     r"|IntTrueDiv|TrueDiv|FloatTrueDiv|ToFloat|true|false)"
 )
-_PLAIN_TREES = (
-    None,
-    "builtins.tuple",
-    "builtins.list",
-    "builtins.dict",
-    "collections.OrderedDict",
-)
+_PLAIN_TREES = (None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict")
 # Names of values, arguments and parts of the graph: torch writes them into Python.
 _NAMES = ("name", "as_name", "forward_arg_names")
 _NAME = re.compile(r"([A-Za-z_]\w*(\.\w+)*)?", re.ASCII)

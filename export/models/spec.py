@@ -199,10 +199,7 @@ def wrap_module(
 
 
 def load_model(
-    spec: str,
-    weights: Path | str | None = None,
-    output: str | None = None,
-    device: Device = CPU,
+    spec: str, weights: Path | str | None = None, output: str | None = None, device: Device = CPU
 ) -> LoadedModel:
     """Load the network that `spec` names.
 

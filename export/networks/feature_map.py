@@ -176,10 +176,7 @@ def read_layouts(values: Sequence[Value], image_size: Grid) -> list[Layout | Non
 
 
 def _is_flat(
-    value: Value,
-    values: Sequence[Value],
-    layouts: Sequence[Layout | None],
-    flat: Sequence[bool],
+    value: Value, values: Sequence[Value], layouts: Sequence[Layout | None], flat: Sequence[bool]
 ) -> bool:
     source = value.inputs[0] if value.inputs else None
     layout = None if source is None else layouts[source]

@@ -19,27 +19,16 @@ from foldcam.export.networks.feature_map import (
     read_layouts,
     select,
 )
-from foldcam.export.networks.graph_search import (
-    ancestors,
-    descendants,
-    module_path,
-    module_paths,
-)
+from foldcam.export.networks.graph_search import ancestors, descendants, module_path, module_paths
 from foldcam.runtime.system.errors import FoldcamError
 
 # Operators that only rearrange their input's numbers.
 _VIEWS = {
-    torch.ops.aten.view.default,
-    torch.ops.aten.reshape.default,
-    torch.ops.aten.flatten.using_ints,
-    torch.ops.aten.permute.default,
-    torch.ops.aten.transpose.int,
-    torch.ops.aten.contiguous.default,
-    torch.ops.aten.clone.default,
-    torch.ops.aten.unsqueeze.default,
-    torch.ops.aten.squeeze.dim,
-    torch.ops.aten.dropout.default,
-}
+    torch.ops.aten.view.default, torch.ops.aten.reshape.default, torch.ops.aten.flatten.using_ints,
+    torch.ops.aten.permute.default, torch.ops.aten.transpose.int,
+    torch.ops.aten.contiguous.default, torch.ops.aten.clone.default,
+    torch.ops.aten.unsqueeze.default, torch.ops.aten.squeeze.dim, torch.ops.aten.dropout.default,
+}  # fmt: skip
 _TRANSPOSITIONS = {torch.ops.aten.transpose.int, torch.ops.aten.permute.default}
 _CONVOLUTIONS = {
     torch.ops.aten.conv2d.default,
@@ -47,15 +36,11 @@ _CONVOLUTIONS = {
     torch.ops.aten.convolution.default,
 }
 _POOLINGS = {
-    torch.ops.aten.max_pool2d.default,
-    torch.ops.aten.avg_pool2d.default,
-    torch.ops.aten.adaptive_avg_pool2d.default,
-    torch.ops.aten.adaptive_max_pool2d.default,
-    torch.ops.aten.pixel_unshuffle.default,
-    torch.ops.aten.pixel_shuffle.default,
-    torch.ops.aten.upsample_nearest2d.vec,
-    torch.ops.aten.upsample_bilinear2d.vec,
-}
+    torch.ops.aten.max_pool2d.default, torch.ops.aten.avg_pool2d.default,
+    torch.ops.aten.adaptive_avg_pool2d.default, torch.ops.aten.adaptive_max_pool2d.default,
+    torch.ops.aten.pixel_unshuffle.default, torch.ops.aten.pixel_shuffle.default,
+    torch.ops.aten.upsample_nearest2d.vec, torch.ops.aten.upsample_bilinear2d.vec,
+}  # fmt: skip
 _LINEAR = _CONVOLUTIONS | {
     torch.ops.aten.linear.default,
     torch.ops.aten.matmul.default,

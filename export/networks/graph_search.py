@@ -15,21 +15,12 @@ from foldcam.export.networks.outputs import WRAPPED
 # Operators that hand on their first input's values unchanged (in eval mode), or
 # multiplied by one positive constant: the direction of each row survives them.
 _TRANSPARENT = {
-    torch.ops.aten.view.default,
-    torch.ops.aten.reshape.default,
-    torch.ops.aten.flatten.using_ints,
-    torch.ops.aten.squeeze.dim,
-    torch.ops.aten.squeeze.dims,
-    torch.ops.aten.squeeze.default,
-    torch.ops.aten.contiguous.default,
-    torch.ops.aten.clone.default,
-    torch.ops.aten.alias.default,
-    torch.ops.aten.detach.default,
-    torch.ops.aten.dropout.default,
-    torch.ops.aten._to_copy.default,
-    torch.ops.aten.to.dtype,
-    torch.ops.aten._assert_tensor_metadata.default,
-}
+    torch.ops.aten.view.default, torch.ops.aten.reshape.default, torch.ops.aten.flatten.using_ints,
+    torch.ops.aten.squeeze.dim, torch.ops.aten.squeeze.dims, torch.ops.aten.squeeze.default,
+    torch.ops.aten.contiguous.default, torch.ops.aten.clone.default, torch.ops.aten.alias.default,
+    torch.ops.aten.detach.default, torch.ops.aten.dropout.default, torch.ops.aten._to_copy.default,
+    torch.ops.aten.to.dtype, torch.ops.aten._assert_tensor_metadata.default,
+}  # fmt: skip
 _DIVISIONS = {torch.ops.aten.div.Tensor, torch.ops.aten.true_divide.Tensor}
 _PRODUCTS = {torch.ops.aten.mul.Tensor}
 

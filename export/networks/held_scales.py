@@ -26,16 +26,10 @@ _ROOTS = {
 }
 # What stands between a norm and its use: a bound against zero, a new shape.
 _PASSED_ON = {
-    _aten.clamp_min.default,
-    _aten.clamp.default,
-    _aten.add.Tensor,
-    _aten.maximum.default,
-    _aten.reciprocal.default,
-    _aten.expand.default,
-    _aten.expand_as.default,
-    _aten.view.default,
+    _aten.clamp_min.default, _aten.clamp.default, _aten.add.Tensor, _aten.maximum.default,
+    _aten.reciprocal.default, _aten.expand.default, _aten.expand_as.default, _aten.view.default,
     _aten.unsqueeze.default,
-}
+}  # fmt: skip
 
 
 def hold_scales(head: fx.GraphModule) -> None:

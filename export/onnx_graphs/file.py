@@ -21,29 +21,14 @@ from foldcam.runtime.contract.schema import METADATA_KEY
 from foldcam.runtime.system.errors import FoldcamError
 
 _QUANTIZED = {
-    "QuantizeLinear",
-    "DequantizeLinear",
-    "DynamicQuantizeLinear",
-    "QLinearConv",
-    "QLinearMatMul",
-    "ConvInteger",
-    "MatMulInteger",
-}
+    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul",
+    "ConvInteger", "MatMulInteger",
+}  # fmt: skip
 _FUSED = {
-    "BiasGelu",
-    "Conv",
-    "FastGelu",
-    "FusedConv",
-    "FusedGemm",
-    "FusedMatMul",
-    "Gelu",
-    "MultiHeadAttention",
-    "Attention",
-    "QuickGelu",
-    "ReorderInput",
-    "ReorderOutput",
+    "BiasGelu", "Conv", "FastGelu", "FusedConv", "FusedGemm", "FusedMatMul", "Gelu",
+    "MultiHeadAttention", "Attention", "QuickGelu", "ReorderInput", "ReorderOutput",
     "SkipLayerNormalization",
-}
+}  # fmt: skip
 _OWN_DOMAINS = ("", "ai.onnx")
 # `tokens[0]`: the first row of a value `[N, T, D]`.
 _TOKEN = re.compile(r"(?P<value>.+)\[(?P<number>\d+)\]")

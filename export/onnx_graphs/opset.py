@@ -117,16 +117,9 @@ def _agree(expected: list[np.ndarray], found: list[np.ndarray], tolerance: float
 
 
 _REDUCTIONS = {
-    "ReduceL1",
-    "ReduceL2",
-    "ReduceLogSum",
-    "ReduceLogSumExp",
-    "ReduceMax",
-    "ReduceMean",
-    "ReduceMin",
-    "ReduceProd",
-    "ReduceSumSquare",
-}
+    "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean",
+    "ReduceMin", "ReduceProd", "ReduceSumSquare",
+}  # fmt: skip
 # What 18 added as an attribute, where its value says what 17 does.
 _DEFAULTS: dict[tuple[str, str], object] = {
     ("Resize", "antialias"): 0,

@@ -20,19 +20,10 @@ from foldcam.runtime.system.errors import FoldcamError
 
 _END = np.iinfo(np.int64).max
 _NO_TENSORS = {
-    "SplitToSequence",
-    "SequenceConstruct",
-    "SequenceEmpty",
-    "SequenceInsert",
-    "SequenceErase",
-    "SequenceAt",
-    "SequenceLength",
-    "SequenceMap",
-    "ConcatFromSequence",
-    "Optional",
-    "OptionalGetElement",
-    "OptionalHasElement",
-}
+    "SplitToSequence", "SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SequenceErase",
+    "SequenceAt", "SequenceLength", "SequenceMap", "ConcatFromSequence", "Optional",
+    "OptionalGetElement", "OptionalHasElement",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,9 @@ from foldcam.runtime.system.errors import FoldcamError
 Array = npt.NDArray[Any]
 _FATAL = 4
 _BEFORE_REASON = (
-    "Status Message: ",
-    " : FAIL : ",
-    " : INVALID_ARGUMENT : ",
-    " : NOT_IMPLEMENTED : ",
-    " : RUNTIME_EXCEPTION : ",
-    " was false. ",
-    " failed: ",
-)
+    "Status Message: ", " : FAIL : ", " : INVALID_ARGUMENT : ", " : NOT_IMPLEMENTED : ",
+    " : RUNTIME_EXCEPTION : ", " was false. ", " failed: ",
+)  # fmt: skip
 
 
 class GraphSession:

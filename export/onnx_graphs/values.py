@@ -15,13 +15,9 @@ PREPARED = "network.prepared."
 fold itself adds has another prefix and can be taken out again."""
 
 RANDOM = {
-    "RandomNormal",
-    "RandomUniform",
-    "RandomNormalLike",
-    "RandomUniformLike",
-    "Multinomial",
+    "RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial",
     "Bernoulli",
-}
+}  # fmt: skip
 
 
 def refill(field: Any, items: Iterable[Any]) -> None:

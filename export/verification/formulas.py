@@ -84,10 +84,7 @@ class NetworkValues:
 
 
 def expected_outputs(
-    values: NetworkValues,
-    bank: Bank,
-    contract: Contract,
-    stored: StoredBank | None = None,
+    values: NetworkValues, bank: Bank, contract: Contract, stored: StoredBank | None = None
 ) -> Expected:
     """Apply the formulas.
 

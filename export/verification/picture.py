@@ -50,8 +50,7 @@ def _row(model: str, pair: ImagePair) -> Image:
         draw_caption(_painted(image, pair.expected), f"reference{labels[0]}"),
         draw_caption(_painted(image, pair.got), f"{model}{labels[1]}"),
         draw_caption(
-            _difference(image, pair),
-            f"differ by {pair.difference:.2g}, cosine {pair.cosine:.5f}",
+            _difference(image, pair), f"differ by {pair.difference:.2g}, cosine {pair.cosine:.5f}"
         ),
     ]
     return _stacked(panels, axis=1)

@@ -9,12 +9,7 @@ from torch import nn
 
 from foldcam.export.networks.feature_map import describe
 from foldcam.export.networks.feature_map_search import Candidate, named_feature_map
-from foldcam.export.networks.traced_graph import (
-    TracedGraph,
-    context_of,
-    subgraph,
-    trace_module,
-)
+from foldcam.export.networks.traced_graph import TracedGraph, context_of, subgraph, trace_module
 from foldcam.runtime.system.errors import FoldcamError
 
 # Of all parameters, the share that learns by default: the last stage and the head.
@@ -90,10 +85,7 @@ class Trainee(nn.Module):
         return nn.functional.normalize(end.flatten(1), dim=1)
 
     def embed_regions(
-        self,
-        feature_map: torch.Tensor,
-        context: Sequence[torch.Tensor],
-        masks: torch.Tensor,
+        self, feature_map: torch.Tensor, context: Sequence[torch.Tensor], masks: torch.Tensor
     ) -> torch.Tensor:
         """Embedding of parts of each image: the head sees the feature map of the part alone.
 
