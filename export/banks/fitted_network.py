@@ -10,6 +10,7 @@ How much of `z` it explains, on images that it was not fitted to, is part of the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ import torch
 from foldcam.export.banks.embedding_pass import KeptPictures, batches
 from foldcam.export.banks.numbers import check_finite
 from foldcam.export.datasets import Sample
-from foldcam.export.networks.cut import Activations, CutPoints, Network
+from foldcam.export.networks.cut import Activations, Network
 from foldcam.runtime.images.preprocess import Preprocessing
 from foldcam.runtime.system.errors import FoldcamError
 
@@ -43,18 +44,7 @@ class FittedNetwork(Network):
     """
 
     def __init__(self, network: Network, weights: Doubles, explained: float) -> None:
-        super().__init__(
-            CutPoints(
-                network.image_size,
-                network.candidates,
-                network.layer,
-                network.feature_map_shape,
-                network.embedding_size,
-                network.normalized,
-                network.head_before_normalization,
-                network.pooled,
-            )
-        )
+        super().__init__(replace(network.points(), finer=None))
         self.network = network
         self.explained = explained
         self._weights = torch.from_numpy(weights.astype(np.float32))

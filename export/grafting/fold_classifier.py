@@ -50,7 +50,7 @@ from foldcam.export.onnx_graphs.message import check_file_size, weight_bytes
 from foldcam.export.onnx_graphs.precision import is_float16, to_float16
 from foldcam.export.onnx_graphs.scores import find_logits
 from foldcam.export.onnx_graphs.session import GraphSession
-from foldcam.export.onnx_graphs.values import Flow
+from foldcam.export.onnx_graphs.values import Flow, attributes_of
 from foldcam.export.onnx_graphs.writing import PREFIX, Graft
 from foldcam.runtime.contract.bank_storage import BankStorage
 from foldcam.runtime.contract.schema import (
@@ -294,7 +294,7 @@ def _last_linear(graph: onnx.GraphProto, logits: str) -> tuple[str, Floats] | No
         return None
     if node.input[1] not in constants or node.input[0] in constants:
         return None
-    attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+    attributes = attributes_of(node)
     weights = numpy_helper.to_array(constants[node.input[1]]).astype(np.float32)
     if weights.ndim != 2 or attributes.get("transA", 0):
         return None

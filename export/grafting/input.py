@@ -11,7 +11,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from foldcam.export.onnx_graphs.embedding_model import BATCH
-from foldcam.export.onnx_graphs.values import drop_unused_constants, refill
+from foldcam.export.onnx_graphs.values import (
+    attributes_of,
+    drop_unused_constants,
+    refill,
+    tensors_of,
+)
 from foldcam.export.onnx_graphs.writing import PREFIX, Graft
 from foldcam.runtime.contract.schema import IMAGE
 from foldcam.runtime.images.preprocess import Preprocessing
@@ -148,7 +153,7 @@ def first_convolution(graph: onnx.GraphProto) -> FirstConvolution | None:
     if any(array is None for array in arrays) or node.input[0] != IMAGE:
         return None
     weights, *bias = [array for array in arrays if array is not None]
-    settings = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    settings = attributes_of(node)
     group = settings.get("group", 1)
     if group not in (1, 3):
         return None
@@ -169,10 +174,7 @@ def _padded(settings: dict[str, Any]) -> bool:
 
 
 def _stored(graph: onnx.GraphProto, name: str) -> npt.NDArray[np.float32] | None:
-    tensors = [tensor for tensor in graph.initializer if tensor.name == name]
-    for node in graph.node:
-        if node.op_type == "Constant" and name in node.output:
-            tensors += [attribute.t for attribute in node.attribute if attribute.name == "value"]
-    if not tensors or tensors[0].data_type != TensorProto.FLOAT:
+    tensor = tensors_of(graph).get(name)
+    if tensor is None or tensor.data_type != TensorProto.FLOAT:
         return None
-    return np.asarray(numpy_helper.to_array(tensors[0]), np.float32)
+    return np.asarray(numpy_helper.to_array(tensor), np.float32)

@@ -8,7 +8,7 @@ come from is for the subclasses: a torch module, or an ONNX file.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import onnx
 import torch
@@ -90,6 +90,10 @@ class Network(ABC):
         self.head_before_normalization = points.head_before_normalization
         self.pooled = points.pooled
         self.finer = points.finer
+
+    def points(self) -> CutPoints:
+        """Where it is cut, as another network around it needs to know."""
+        return CutPoints(**{each.name: getattr(self, each.name) for each in fields(CutPoints)})
 
     @abstractmethod
     def _trunk(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:

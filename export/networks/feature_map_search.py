@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import fx
@@ -49,6 +49,8 @@ _LINEAR = _CONVOLUTIONS | {
     torch.ops.aten.bmm.default,
 }
 _ADDITIONS = {torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor}
+
+Named = TypeVar("Named")
 
 
 @dataclass(frozen=True)
@@ -289,14 +291,18 @@ def _gradients(
     with torch.enable_grad():
         recorder.run(images.requires_grad_(True))
     end = recorder.values.get(head_end)
-    if end is None:
-        return {}
+    return {} if end is None else random_gradients(end, recorder.values)
+
+
+def random_gradients(
+    end: torch.Tensor, values: Mapping[Named, torch.Tensor]
+) -> dict[Named, torch.Tensor]:
+    """The gradient of a random sum over `end` with respect to each value that it reaches."""
     generator = torch.Generator().manual_seed(0)
-    nodes = list(recorder.values)
     found = torch.autograd.grad(
         end,
-        [recorder.values[node] for node in nodes],
+        list(values.values()),
         grad_outputs=torch.randn(end.shape, generator=generator),
         allow_unused=True,
     )
-    return {node: each for node, each in zip(nodes, found, strict=True) if each is not None}
+    return {name: each for name, each in zip(values, found, strict=True) if each is not None}

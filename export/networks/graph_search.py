@@ -6,6 +6,8 @@ every module that torch can export, whatever its Python looks like.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import torch
 from torch import fx
 from torch.nn import functional
@@ -27,25 +29,22 @@ _PRODUCTS = {torch.ops.aten.mul.Tensor}
 
 def ancestors(node: fx.Node) -> set[fx.Node]:
     """Every node that `node` depends on, itself included."""
-    found: set[fx.Node] = set()
-    waiting = [node]
-    while waiting:
-        current = waiting.pop()
-        if current not in found:
-            found.add(current)
-            waiting.extend(current.all_input_nodes)
-    return found
+    return _reached(node, lambda each: each.all_input_nodes)
 
 
 def descendants(node: fx.Node) -> set[fx.Node]:
     """Every node that depends on `node`, itself included."""
+    return _reached(node, lambda each: each.users)
+
+
+def _reached(node: fx.Node, following: Callable[[fx.Node], Iterable[fx.Node]]) -> set[fx.Node]:
     found: set[fx.Node] = set()
     waiting = [node]
     while waiting:
         current = waiting.pop()
         if current not in found:
             found.add(current)
-            waiting.extend(current.users)
+            waiting.extend(following(current))
     return found
 
 

@@ -10,8 +10,16 @@ import onnx.version_converter
 from onnx import helper, numpy_helper
 
 from foldcam.export.onnx_graphs.embedding_model import OLDEST_OPSET, opset_of
+from foldcam.export.onnx_graphs.precision import is_float16
 from foldcam.export.onnx_graphs.session import GraphSession, reason
-from foldcam.export.onnx_graphs.values import drop_unused_constants, prune, refill, subgraphs
+from foldcam.export.onnx_graphs.values import (
+    attributes_of,
+    drop_unused_constants,
+    prune,
+    refill,
+    subgraphs,
+    tensors_of,
+)
 from foldcam.runtime.system.errors import FoldcamError
 
 
@@ -31,7 +39,7 @@ def in_opset(model: onnx.ModelProto, opset: int, images: np.ndarray) -> onnx.Mod
             changed = attempt(model, opset)
             _declare(changed, expected)
             onnx.checker.check_model(changed, full_check=True)
-            if _agree(expected, _outputs(changed, images), 2e-2 if _is_half(model) else 1e-4):
+            if _agree(expected, _outputs(changed, images), 2e-2 if is_float16(model) else 1e-4):
                 return changed
             problem = problem or "what comes out computes something else"
         except Exception as error:
@@ -105,10 +113,6 @@ def _outputs(model: onnx.ModelProto, images: np.ndarray) -> list[np.ndarray]:
     return GraphSession(model, [str(value.name) for value in model.graph.output]).run(images)
 
 
-def _is_half(model: onnx.ModelProto) -> bool:
-    return any(t.data_type == onnx.TensorProto.FLOAT16 for t in model.graph.initializer)
-
-
 def _agree(expected: list[np.ndarray], found: list[np.ndarray], tolerance: float) -> bool:
     return all(
         a.shape == b.shape and np.allclose(a, b, rtol=0, atol=tolerance * float(np.abs(a).max()))
@@ -157,11 +161,7 @@ class _Lowering:
             value.name: len(value.type.tensor_type.shape.dim)
             for value in [*graph.input, *graph.value_info, *graph.output]
         }
-        self._constants = {tensor.name: tensor for tensor in graph.initializer}
-        for node in graph.node:
-            if node.op_type == "Constant":
-                values = [a.t for a in node.attribute if a.name == "value"]
-                self._constants.update((node.output[0], tensor) for tensor in values)
+        self._constants = tensors_of(graph)
         self._sizes = {
             value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
             for value in [*graph.value_info, *graph.output]
@@ -202,7 +202,7 @@ class _Lowering:
             )
 
     def _reduction(self, node: onnx.NodeProto) -> None:
-        settings = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        settings = attributes_of(node)
         axes = self._integers(node, 1) if len(node.input) > 1 and node.input[1] else []
         if settings.pop("noop_with_empty_axes", 0) and not axes:
             raise _refusal(node, "reduces over no axes at all")
@@ -226,7 +226,7 @@ class _Lowering:
             del node.input[-1]
 
     def _split(self, graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
-        settings = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        settings = attributes_of(node)
         if settings.pop("num_outputs", None) is None:
             return
         sizes = [self._sizes.get(name) for name in node.output]

@@ -22,7 +22,13 @@ from foldcam.export.onnx_graphs.embedding_model import opset_of
 from foldcam.export.onnx_graphs.float32_steps import FLOAT16_MAX, misfit, steep_nodes
 from foldcam.export.onnx_graphs.session import GraphSession
 from foldcam.export.onnx_graphs.value_sizes import value_types
-from foldcam.export.onnx_graphs.values import drop_unused_constants, names_read, refill, subgraphs
+from foldcam.export.onnx_graphs.values import (
+    drop_unused_constants,
+    names_read,
+    refill,
+    subgraphs,
+    tensors_of,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -228,13 +234,9 @@ class _Converter:
 
 def _float_constants(graph: onnx.GraphProto) -> dict[str, npt.NDArray[Any]]:
     """Float32 initializers and results of Constant nodes."""
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
-            tensors.update((node.output[0], a.t) for a in node.attribute if a.name == "value")
     floats = {
         name: numpy_helper.to_array(tensor)
-        for name, tensor in tensors.items()
+        for name, tensor in tensors_of(graph).items()
         if tensor.data_type == TensorProto.FLOAT
     }
     for node in graph.node:

@@ -32,6 +32,15 @@ def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
     return {str(each.name): helper.get_attribute_value(each) for each in node.attribute}
 
 
+def tensors_of(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    """The constants of a graph that are tensors: its initializers, and those of Constant nodes."""
+    tensors = {str(tensor.name): tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
+            tensors.update((str(node.output[0]), a.t) for a in node.attribute if a.name == "value")
+    return tensors
+
+
 def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     """A graph and all graphs in its nodes' attributes."""
     yield graph

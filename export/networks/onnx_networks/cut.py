@@ -9,7 +9,7 @@ import onnx
 import torch
 from onnx import TensorProto, helper
 
-from foldcam.export.networks.cut import Activations, CutPoints, Network
+from foldcam.export.networks.cut import Activations, Network
 from foldcam.export.networks.feature_map import Grid, Layout
 from foldcam.export.networks.onnx_networks.cut_points import find_cut_points
 from foldcam.export.networks.onnx_networks.head import OnnxHead
@@ -57,28 +57,13 @@ class OnnxNetwork(Network):
         self._file = file
         self._prepared = prepared = prepare(file, image_size)
         points = find_cut_points(prepared, image_size, layer, exact)
-        super().__init__(
-            CutPoints(
-                image_size=image_size,
-                candidates=points.candidates,
-                layer=points.layer.name,
-                feature_map_shape=points.layer.shape,
-                embedding_size=prepared.embedding_size,
-                normalized=points.normalized,
-                head_before_normalization=points.head_before_normalization,
-                pooled=points.pooled,
-                finer=points.finer,
-            )
-        )
-        self.notes = prepared.notes
-        self._layout = points.layer.layout
-        self._obstacle = points.obstacle
+        super().__init__(points)
+        self.notes, self._layout, self._obstacle = prepared.notes, points.layout, points.obstacle
         self._graph_head: OnnxHead | None = None
-        ends = [points.layer.name, points.head_end, prepared.embedding]
+        self._ends, self._device = [self.layer, points.head_end, prepared.embedding], device
         if self._obstacle is None:
-            self._graph_head = OnnxHead(prepared, points.layer.name, points.head_end)
-            ends = [points.layer.name, *self._graph_head.context]
-        self._ends, self._device = ends, device
+            self._graph_head = OnnxHead(prepared, self.layer, points.head_end)
+            self._ends = [self.layer, *self._graph_head.context]
         self._session: GraphSession | None = None
         wrong = self._wrong_head()
         if wrong is not None and exact:
@@ -86,7 +71,7 @@ class OnnxNetwork(Network):
         if wrong is not None:
             # Then it runs in ONNX Runtime like one that has no gradient.
             self._graph_head, self._obstacle = None, wrong
-            self._ends = [points.layer.name, points.head_end, prepared.embedding]
+            self._ends = [self.layer, points.head_end, prepared.embedding]
             self.release()
 
     def _trunk(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -9,9 +9,11 @@ import onnx
 import torch
 from onnx import numpy_helper
 
+from foldcam.export.networks.cut import CutPoints
 from foldcam.export.networks.feature_map import (
     Grid,
     Layer,
+    Layout,
     Step,
     UnknownLayerError,
     Value,
@@ -19,7 +21,7 @@ from foldcam.export.networks.feature_map import (
     read_layouts,
     select,
 )
-from foldcam.export.networks.feature_map_search import is_spread
+from foldcam.export.networks.feature_map_search import is_spread, random_gradients
 from foldcam.export.networks.graph_search import judge_normalization
 from foldcam.export.networks.onnx_networks.prepare import Prepared, noise
 from foldcam.export.networks.onnx_networks.rewrite import Shape
@@ -39,29 +41,19 @@ _POOLINGS = {"MaxPool", "AveragePool", "Resize", "Upsample", "DepthToSpace", "Sp
 _LINEAR = _CONVOLUTIONS | {"MatMul", "Gemm"}
 
 
-@dataclass(frozen=True)
-class OnnxCutPoints:
-    """Where an ONNX graph is cut: its feature map and the end of its head.
+@dataclass(frozen=True, kw_only=True)
+class OnnxCutPoints(CutPoints):
+    """Where an ONNX graph is cut: its feature map, which is a value's name, and its head's end.
 
     Attributes:
-        candidates: every value that could be the feature map, in order.
-        layer: the chosen one; its name is the value's.
-        pooled: the maps behind it that are pooled on ways of their own, if several.
-        finer: the name of a map in front of it that has more positions, if it has few.
+        layout: how the feature map is read.
         head_end: the name of `z`: the input of the final normalisation, or the
             embedding where there is none or it was not found.
-        normalized: whether the network ends in an L2 normalisation.
-        head_before_normalization: whether `head_end` is that normalisation's input.
         obstacle: why the head cannot be differentiated, None where it can.
     """
 
-    candidates: list[Layer]
-    layer: Layer
-    pooled: tuple[Layer, ...]
-    finer: str | None
+    layout: Layout
     head_end: str
-    normalized: bool
-    head_before_normalization: bool
     obstacle: str | None
 
 
@@ -101,7 +93,20 @@ def find_cut_points(
             and not _between(each.name, flow, trace, head_end)
         ]
         raise FoldcamError(_offer(obstacle, behind))
-    return OnnxCutPoints(candidates, chosen, pooled, finer, head_end, normalized, before, obstacle)
+    return OnnxCutPoints(
+        image_size=image_size,
+        candidates=candidates,
+        layer=chosen.name,
+        feature_map_shape=chosen.shape,
+        embedding_size=prepared.embedding_size,
+        normalized=normalized,
+        head_before_normalization=before,
+        pooled=pooled,
+        finer=finer,
+        layout=chosen.layout,
+        head_end=head_end,
+        obstacle=obstacle,
+    )
 
 
 def _between(name: str, flow: Flow, trace: Trace, head_end: str) -> list[Obstacle]:
@@ -305,7 +310,9 @@ class Trace:
         with torch.enable_grad():
             for number in sorted(flow.needed_for([head_end])):
                 self._step(number, flow, values)
-        self.gradients = _gradients(values, head_end)
+        end = values[head_end]
+        reached = {name: value for name, value in values.items() if value.requires_grad}
+        self.gradients = random_gradients(end, reached) if end.requires_grad else {}
 
     def _step(self, number: int, flow: Flow, values: dict[str, torch.Tensor]) -> None:
         node = flow.nodes[number]
@@ -347,19 +354,3 @@ def _same(found: torch.Tensor, exact: torch.Tensor) -> bool:
     return torch.allclose(
         found.detach(), exact, rtol=0, atol=_TOLERANCE * size + 1e-6, equal_nan=True
     )
-
-
-def _gradients(values: Mapping[str, torch.Tensor], head_end: str) -> dict[str, torch.Tensor]:
-    """The gradient of a random sum over the head's end with respect to each value."""
-    end = values[head_end]
-    if not end.requires_grad:
-        return {}
-    generator = torch.Generator().manual_seed(0)
-    names = [name for name, value in values.items() if value.requires_grad]
-    found = torch.autograd.grad(
-        end,
-        [values[name] for name in names],
-        grad_outputs=torch.randn(end.shape, generator=generator),
-        allow_unused=True,
-    )
-    return {name: each for name, each in zip(names, found, strict=True) if each is not None}
