@@ -27,6 +27,6 @@ _HOMES = {
     "Store": "foldcam.calibrate.store",
     "calibrate": "foldcam.calibrate.calibrator",
 }
-__all__ = ["CalibrationOptions", "Outcome", "Store", "calibrate"]
+__all__ = list(_HOMES)
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -17,16 +17,11 @@ from foldcam.calibrate.qdq import Levels, Recipe, Step, float16_steps, quantize,
 from foldcam.calibrate.quality import Damage, Gate
 from foldcam.calibrate.selection import Pictures, read_pictures, select
 from foldcam.calibrate.session import Images, Runner
-from foldcam.calibrate.source import (
-    check_names,
-    contract_in,
-    read_source,
-    with_frame,
-    write_contract,
-)
+from foldcam.calibrate.source import check_names, read_source, with_frame
 from foldcam.calibrate.statistics import Activation, Method, gather
 from foldcam.calibrate.store import Store, key_of, tools
 from foldcam.calibrate.tuning import Choice, best_recipe, choose_steps
+from foldcam.export.grafting.in_graph import contract_of, write_contract
 from foldcam.export.grafting.probes import canary_of, write_canary
 from foldcam.export.onnx_graphs.device import CPU, Device
 from foldcam.runtime.contract.onnx_file import read_contract
@@ -229,7 +224,7 @@ class _Job:
         ratio = speeds[ladder.index(chosen)].ratio if speeds else None
         return Outcome(
             model=framed,
-            contract=contract_in(framed),
+            contract=contract_of(framed),
             report=report,
             ladder=ladder,
             chosen=chosen,
@@ -332,7 +327,7 @@ class _Job:
     def _sign(self, model: onnx.ModelProto, report: dict[str, Any], chosen: Rung) -> None:
         """Put key and hash of the report into the model's metadata."""
         contract = replace(
-            contract_in(model),
+            contract_of(model),
             precision="fp16" if report["float16_steps"] else "fp32",
             calibration=Calibration(
                 str(report["key"]), digest_of(report), len(chosen.kept), self._options.target

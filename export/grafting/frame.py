@@ -22,6 +22,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
+from foldcam.export.grafting.in_graph import write_contract
 from foldcam.export.grafting.input import PIXELS, PLANES
 from foldcam.export.onnx_graphs.embedding_model import BATCH
 from foldcam.export.onnx_graphs.message import load_message
@@ -29,7 +30,7 @@ from foldcam.export.onnx_graphs.values import refill
 from foldcam.export.onnx_graphs.writing import PREFIX, Graft
 from foldcam.runtime.contract.bank.live_bank import bank_path
 from foldcam.runtime.contract.onnx_file import read_contract
-from foldcam.runtime.contract.schema import IMAGE, METADATA_KEY, Contract
+from foldcam.runtime.contract.schema import IMAGE, Contract
 from foldcam.runtime.images.preprocess import Preprocessing
 
 Floats = npt.NDArray[np.float32]
@@ -112,8 +113,7 @@ def take_out_frame(model: onnx.ModelProto, contract: Contract) -> Contract:
     without_frame(model.graph, contract.preprocessing)
     # Probe pictures are of the size that the model takes.
     contract = replace(contract, frame=None, canary=None)
-    entry = next(entry for entry in model.metadata_props if entry.key == METADATA_KEY)
-    entry.value = contract.to_json()
+    write_contract(model, contract)
     return contract
 
 

@@ -21,7 +21,8 @@ from foldcam.export.banks.bank import Bank, BankOutcome
 from foldcam.export.grafting.packed_codes import PackedRows, unpack, words_per_row
 from foldcam.export.onnx_graphs.writing import PREFIX
 from foldcam.runtime.contract.bank_storage import BankStorage
-from foldcam.runtime.contract.schema import BANK_EMBEDDING, Contract
+from foldcam.runtime.contract.reading import parse_contract
+from foldcam.runtime.contract.schema import BANK_EMBEDDING, METADATA_KEY, Contract
 from foldcam.runtime.system.errors import FoldcamError
 
 Array = npt.NDArray[Any]
@@ -208,6 +209,20 @@ def stored_bank_of(model: onnx.ModelProto, contract: Contract) -> StoredBank:
                 "that its metadata describe: export it again."
             )
     return StoredBank(arrays, storage)
+
+
+def contract_of(model: onnx.ModelProto) -> Contract:
+    """The contract of a folded model in memory."""
+    return parse_contract(_entry(model).value, "the folded model")
+
+
+def write_contract(model: onnx.ModelProto, contract: Contract) -> None:
+    """Put a contract into a folded model in memory, in the place of the one that it has."""
+    _entry(model).value = contract.to_json()
+
+
+def _entry(model: onnx.ModelProto) -> Any:
+    return next(entry for entry in model.metadata_props if entry.key == METADATA_KEY)
 
 
 def bank_of(model: onnx.ModelProto, contract: Contract) -> Bank:

@@ -12,17 +12,16 @@ import numpy.typing as npt
 import onnx
 
 from foldcam.export.grafting.fold import FoldOptions
+from foldcam.export.grafting.in_graph import contract_of, write_contract
 from foldcam.export.onnx_graphs.message import load_message
 from foldcam.export.onnx_graphs.precision import is_float16
 from foldcam.export.onnx_graphs.session import plain_session
 from foldcam.runtime.contract.bank.live_bank import LiveBank
 from foldcam.runtime.contract.canary import Canary, ProbeAnswer, ProbePrecision
 from foldcam.runtime.contract.onnx_file import read_contract
-from foldcam.runtime.contract.reading import parse_contract
 from foldcam.runtime.contract.schema import (
     EMBEDDING,
     IMAGE,
-    METADATA_KEY,
     NEIGHBOR,
     QUERY,
     Contract,
@@ -197,18 +196,9 @@ class _Reference:
         return dict(zip(self._outputs, self._session.run(self._outputs, inputs), strict=True))
 
 
-def contract_of(model: onnx.ModelProto) -> Contract:
-    """The contract of a folded model in memory."""
-    return parse_contract(_entry(model).value, "the folded model")
-
-
 def write_canary(model: onnx.ModelProto, canary: Canary | None) -> None:
     """Put probe pictures and answers into a folded model's contract."""
-    _entry(model).value = replace(contract_of(model), canary=canary).to_json()
-
-
-def _entry(model: onnx.ModelProto) -> Any:
-    return next(entry for entry in model.metadata_props if entry.key == METADATA_KEY)
+    write_contract(model, replace(contract_of(model), canary=canary))
 
 
 def _candidate(seed: int, plain: dict[str, Array], noisy: dict[str, Array]) -> _Candidate:

@@ -7,6 +7,7 @@ import heapq
 import re
 from collections.abc import Iterable, MutableSequence
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import numpy as np
@@ -243,29 +244,28 @@ def _sort(nodes: MutableSequence[onnx.NodeProto]) -> None:
                 )
             if name:
                 maker[str(name)] = number
-    before = [{maker[name] for name in inputs_of(node) if name in maker} for node in listed]
-    if all(each < number for number, needed in enumerate(before) for each in needed):
+    before = {
+        number: {maker[name] for name in inputs_of(node) if name in maker}
+        for number, node in enumerate(listed)
+    }
+    if all(each < number for number, needed in before.items() for each in needed):
         return
-    users: list[list[int]] = [[] for _ in listed]
-    for number, needed in enumerate(before):
-        for each in needed:
-            users[each].append(number)
-    waiting = [len(needed) for needed in before]
-    ready = [number for number, count in enumerate(waiting) if not count]
-    order = []
-    while ready:
-        number = heapq.heappop(ready)
-        order.append(number)
-        for user in users[number]:
-            waiting[user] -= 1
-            if not waiting[user]:
-                heapq.heappush(ready, user)
-    if len(order) < len(listed):
-        stuck = next(number for number, count in enumerate(waiting) if count)
+    sorter = TopologicalSorter(before)
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        stuck = listed[min(error.args[1])]
         raise FoldcamError(
-            f"The network runs in a circle: {listed[stuck].op_type} (node "
-            f"{place_of(listed[stuck])}) needs its own result; the file is damaged."
-        )
+            f"The network runs in a circle: {stuck.op_type} (node {place_of(stuck)}) needs its own "
+            "result; the file is damaged."
+        ) from None
+    ready: list[int] = []
+    order = []
+    while sorter.is_active():
+        for number in sorter.get_ready():
+            heapq.heappush(ready, number)
+        order.append(heapq.heappop(ready))
+        sorter.done(order[-1])
     refill(nodes, (listed[number] for number in order))
 
 

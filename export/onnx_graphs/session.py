@@ -165,6 +165,11 @@ def reason(error: Exception) -> str:
     return text[:200].rstrip(". ")
 
 
+def cpu_session(model: onnx.ModelProto) -> Any:
+    """A whole model on the processor."""
+    return _session(model, CPU)
+
+
 def plain_session(model: onnx.ModelProto) -> Any:
     """A whole model as it is written: on one thread, without int8 kernels for quantized steps."""
     onnxruntime, options = _prepared()

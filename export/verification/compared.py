@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP
 from foldcam.export.onnx_graphs.message import load_message
 from foldcam.export.onnx_graphs.normalization import find_normalization
 from foldcam.export.onnx_graphs.scores import find_logits, scores_of
+from foldcam.export.onnx_graphs.session import cpu_session
 from foldcam.export.verification.formulas import NetworkValues, scaled_estimate
 from foldcam.export.verification.pair_report import Precision, precision_of
 from foldcam.runtime.backends import Backend, open_backend
@@ -203,8 +204,6 @@ class UnfoldedSource:
     """
 
     def __init__(self, model: onnx.ModelProto, contract: Contract) -> None:
-        import onnxruntime
-
         network = network_of(model, contract)
         self._uint8 = takes_uint8(network)
         self._preprocessing = contract.preprocessing
@@ -220,11 +219,7 @@ class UnfoldedSource:
         if self._head_end != EMBEDDING:
             shown.graph.output.append(onnx.ValueInfoProto(name=self._head_end))
         self._names = [value.name for value in shown.graph.output]
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        self._session: Any = onnxruntime.InferenceSession(
-            shown.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = cpu_session(shown)
 
     @property
     def name(self) -> str:
@@ -276,13 +271,7 @@ class FrameInput:
     """The first part of a model of whole frames, run alone."""
 
     def __init__(self, model: onnx.ModelProto, contract: Contract) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        self._session: Any = onnxruntime.InferenceSession(
-            frame_graph(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = cpu_session(frame_graph(model))
         self._recipe = contract.preprocessing
         self.difference = 0
         """The greatest difference of a pixel from the host's so far, in grey levels of 255."""
