@@ -24,9 +24,6 @@ def read_source(path: Path) -> tuple[onnx.ModelProto, Contract]:
     """A folded float32 model and its contract, without what makes the input of whole frames.
 
     That part is no matter of calibration, which `with_frame` puts back.
-
-    Raises:
-        FoldcamError: not a folded model, quantized already, or in float16.
     """
     contract = read_contract(path)
     if contract.scores is not None:
@@ -63,11 +60,7 @@ def with_frame(model: onnx.ModelProto, frame: tuple[int, int] | None) -> onnx.Mo
 
 
 def check_names(wanted: tuple[str, ...], names: list[str]) -> None:
-    """Whether the layers that are to stay in float exist.
-
-    Raises:
-        FoldcamError: one does not; the message has the nearest names.
-    """
+    """Whether the layers that are to stay in float exist."""
     if wanted in (("none",), ("auto",)):
         return
     for name in wanted:

@@ -62,9 +62,6 @@ def gather(
         progress: called after each batch.
         names: of the images, for the message.
         device: where the model runs.
-
-    Raises:
-        FoldcamError: an activation holds NaN or infinity.
     """
     inputs = {value.name for value in model.graph.input}
     inner = [name for name in tensors if name not in inputs]

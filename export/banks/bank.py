@@ -78,9 +78,6 @@ def needed_source(source: BankSource | None, where: str) -> BankSource:
     Args:
         source: the source of the bank.
         where: the bank's file, for the message.
-
-    Raises:
-        FoldcamError: an older foldcam wrote the bank, without its source.
     """
     if source is None:
         raise FoldcamError(

@@ -90,10 +90,6 @@ def build_bank(
         resume_folder: where finished work is kept until the bank is complete.
         kept: pictures that an earlier pass has read.
         progress: called after each batch.
-
-    Raises:
-        FoldcamError: no readable image, one label or value only, a value that cannot be
-            used, numbers that are not finite.
     """
     check_rule(objective, channel_rule, rule)
     ordered = in_order(samples, objective if isinstance(objective, KernelObjective) else None)
@@ -192,9 +188,6 @@ def bank_of_rows(
         remarks: what the pass showed about the data set, for the report.
         rule: see `build_bank`.
         mean_summands: `float32 [K', h, w]`, the mean of the feature maps.
-
-    Raises:
-        FoldcamError: all grad-weights are zero.
     """
     index = np.arange(len(rows.labels))
     wanted = directions.values
@@ -288,11 +281,7 @@ def check_rule(
     channel_rule: ChannelRule,
     rule: GradWeightsRule = "transferred",
 ) -> None:
-    """Refuse a channel rule that empties half of a continuous outcome's answer, or has no meaning.
-
-    Raises:
-        FoldcamError: it does.
-    """
+    """Refuse a channel rule that empties half of a continuous outcome's answer, or has no meaning."""
     if rule == "own" and channel_rule == "positive":
         raise FoldcamError(
             "--channels positive chooses among the bank's grad-weights, and with --grad-weights "

@@ -235,10 +235,6 @@ def embed(
         known: hashes of pictures that are left out.
         kept: pictures that another pass has read.
         progress: called after each batch.
-
-    Raises:
-        FoldcamError: none of the samples that are not known could be read, or the embeddings
-            are not finite.
     """
     folder = None
     if resume_folder is not None:

@@ -101,10 +101,6 @@ def fit_head(
         batch_size: images per pass.
         kept: keeps the pictures for the pass that embeds them.
         progress: called with images done and images in all.
-
-    Raises:
-        FoldcamError: fewer than ten of the images can be read, or all their feature maps or
-            embeddings are the same.
     """
     count = min(len(samples), MOST_IMAGES)
     spread = [samples[at * len(samples) // count] for at in range(count)]

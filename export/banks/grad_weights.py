@@ -57,9 +57,6 @@ def pull_back(
 
     Returns:
         `float32 [N, K]`, not yet scaled.
-
-    Raises:
-        FoldcamError: they are not finite.
     """
     pulled: Floats = network.pull_back(activations, torch.from_numpy(directions)).numpy()
     bad = np.flatnonzero(~np.isfinite(pulled).all(axis=1))

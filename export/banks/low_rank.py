@@ -39,9 +39,6 @@ def factors(grad_weights: Floats, rank: int) -> Factors:
     Args:
         grad_weights: `float32 [M, K]`, the distinct rows of a bank.
         rank: r.
-
-    Raises:
-        FoldcamError: the rank saves nothing.
     """
     scales = row_scales(grad_weights)[:, None].astype(np.float64)
     # Every row counts alike, whatever its size.

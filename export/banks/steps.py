@@ -29,9 +29,6 @@ def in_order(samples: Sequence[Sample], kernel: KernelObjective | None) -> list[
 
     Args:
         kernel: the objective of a continuous outcome, None for labels.
-
-    Raises:
-        FoldcamError: one label or value only, or a value that cannot be used.
     """
     if kernel is not None:
         kernel.transformed(values_of(samples))
@@ -46,11 +43,7 @@ def in_order(samples: Sequence[Sample], kernel: KernelObjective | None) -> list[
 
 
 def values_of(samples: Sequence[Sample]) -> list[float]:
-    """The value of each sample.
-
-    Raises:
-        FoldcamError: some samples have none.
-    """
+    """The value of each sample."""
     values = [sample.value for sample in samples if sample.value is not None]
     if len(values) < len(samples):
         raise FoldcamError(
@@ -86,10 +79,6 @@ def second_pass(
 
     Returns:
         `float32 [N, K]`, not yet scaled.
-
-    Raises:
-        FoldcamError: an image that could be read cannot be read any more, or numbers that are
-            not finite.
     """
     row_of = {position: row for row, position in enumerate(found.positions)}
     grad_weights = np.empty((len(row_of), network.feature_map_shape[0]), np.float32)

@@ -290,9 +290,6 @@ def rederived(bank: Bank, network: Network, seed: int = 0) -> Bank | None:
 
     Returns:
         None where the head is not linear: each row's Jacobian is its image's own.
-
-    Raises:
-        FoldcamError: another network or layer than the bank's, or one label only.
     """
     check_network(bank, needed_source(bank.source, "The bank"), network)
     probe = network.forward(torch.from_numpy(noise(network.image_size, _PROBE_IMAGES)))

@@ -82,11 +82,7 @@ def read_folders(root: Path) -> Reading:
 
 
 def tree_of(folder: Path, recursive: bool = True) -> Tree:
-    """The image files below a folder; links to folders are not followed.
-
-    Raises:
-        FoldcamError: a folder that cannot be read.
-    """
+    """The image files below a folder; links to folders are not followed."""
     listing = sort_out(folder, recursive)
     return Tree(listing.pictures, _skipped(listing.without_films()))
 

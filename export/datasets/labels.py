@@ -113,9 +113,6 @@ def handle_singletons(samples: tuple[Sample, ...], policy: SingletonPolicy) -> t
 
     Such an image has nothing of its own label to be compared with: its direction
     rests on its own embedding against the others alone.
-
-    Raises:
-        FoldcamError: the policy is `refuse` and there are such labels.
     """
     counts = Counter(sample.label for sample in samples)
     single = [label for label, count in counts.items() if count == 1]

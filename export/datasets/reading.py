@@ -61,21 +61,13 @@ class PictureFile:
 
 
 def open_picture(sample: Sample) -> PictureFile:
-    """Read a sample's file, once for its hash and its pixels.
-
-    Raises:
-        FoldcamError: the file cannot be read.
-    """
+    """Read a sample's file, once for its hash and its pixels."""
     data = image_bytes(sample.path)
     return PictureFile(sample, data, hashlib.sha256(data).hexdigest())
 
 
 def read_picture(sample: Sample) -> Picture:
-    """Read and decode a sample, see `PictureFile.decoded`.
-
-    Raises:
-        FoldcamError: the file cannot be read, or the crop lies outside the photograph.
-    """
+    """Read and decode a sample, see `PictureFile.decoded`."""
     return open_picture(sample).decoded()
 
 

@@ -139,11 +139,7 @@ def add_to_bank_file(
 
 
 def network_of_bank(bank: Bank, loaded: LoadedModel) -> Network:
-    """The network that made a bank, cut where the bank's grad-weights are.
-
-    Raises:
-        FoldcamError: it has no such layer, or the bank does not say which.
-    """
+    """The network that made a bank, cut where the bank's grad-weights are."""
     source = needed_source(bank.source, "The bank")
     recipe = source.preprocessing
     try:
@@ -196,11 +192,7 @@ def _resume_folder(out: Path) -> Path:
 
 
 def check_out(out: Path) -> None:
-    """Say before a long pass what would fail after it.
-
-    Raises:
-        FoldcamError: no file of a bank can be written there.
-    """
+    """Say before a long pass what would fail after it."""
     if out.suffix != SUFFIX:
         raise FoldcamError(f"--out {out}: a bank is a {SUFFIX} file.")
     if out.is_dir():

@@ -61,10 +61,6 @@ def with_directions(bank: Bank, model: onnx.ModelProto, storage: StorageOptions)
         bank: of labels and all triplets.
         model: the embedding network, as `Network.to_onnx` makes it.
         storage: what was asked for.
-
-    Raises:
-        FoldcamError: the bank's directions are no arithmetic of its embeddings, the graph cannot
-            pull them back, or the bank was to be compressed.
     """
     if bank.outcome is not None or len(bank.labels) < 2:
         raise FoldcamError(f"{_FLAG} needs a bank of at least two labels: leave both out.")
@@ -113,9 +109,6 @@ def bank_beside(temporary: Path, out: Path, bank: Bank | None) -> Iterator[None]
     Args:
         temporary, out: the model's file, now and as it will be called.
         bank: as `with_directions` makes it; None where the bank is a part of the graph.
-
-    Raises:
-        FoldcamError: the bank cannot be written.
     """
     if bank is None:
         yield

@@ -39,11 +39,7 @@ _SUMMANDS: dict[SummandKind, str] = {
 
 
 def feature_map_shape(model: onnx.ModelProto) -> tuple[int, int, int]:
-    """`(K, h, w)` of the model's output `feature_map`.
-
-    Raises:
-        FoldcamError: an output is missing, or the feature map's size is open.
-    """
+    """`(K, h, w)` of the model's output `feature_map`."""
     outputs = {value.name: value for value in model.graph.output}
     for name in (FEATURE_MAP, EMBEDDING):
         if name not in outputs:
@@ -120,11 +116,7 @@ def check_mean(bank: Bank, feature_map: tuple[int, int, int]) -> None:
 
 
 def check_sizes(model: onnx.ModelProto, bank: Bank, channels: int) -> None:
-    """Whether the bank has the network's D and K.
-
-    Raises:
-        FoldcamError: it was made by another network.
-    """
+    """Whether the bank has the network's D and K."""
     outputs = {value.name: value for value in model.graph.output}
     size = outputs[EMBEDDING].type.tensor_type.shape.dim[1].dim_value
     needed = size if bank.rule == "own" else channels

@@ -274,10 +274,6 @@ def opened(
     Args:
         model: as `fold` takes it; not changed.
         preprocessing, options: what the images will be.
-
-    Raises:
-        FoldcamError: the network lacks an output or takes other images, or a frame is asked for
-            that is too large, or is not uint8.
     """
     folded = onnx.ModelProto()
     folded.CopyFrom(model)
@@ -415,9 +411,6 @@ def heatmap_size_of(
     Args:
         wanted: what was asked for.
         preprocessing: whose size is the input's.
-
-    Raises:
-        FoldcamError: a size below 1.
     """
     if wanted == "native":
         return native

@@ -240,9 +240,6 @@ def frameless(path: Path) -> Iterator[Path]:
 
     Args:
         path: the folded model, an .onnx file.
-
-    Raises:
-        FoldcamError: it cannot be read.
     """
     contract = read_contract(path)
     if contract.frame is None:

@@ -161,11 +161,7 @@ class StoredBank:
 
 
 def stored_bank_of(model: onnx.ModelProto, contract: Contract) -> StoredBank:
-    """The bank's constants of a folded model.
-
-    Raises:
-        FoldcamError: they are missing or do not match the contract.
-    """
+    """The bank's constants of a folded model."""
     if contract.bank_input is not None and any(
         value.name == BANK_EMBEDDING for value in model.graph.input
     ):
@@ -226,11 +222,7 @@ def _entry(model: onnx.ModelProto) -> Any:
 
 
 def bank_of(model: onnx.ModelProto, contract: Contract) -> Bank:
-    """The bank inside a folded model, as its search and its heatmaps see it.
-
-    Raises:
-        FoldcamError: the file's bank is missing or does not match its contract.
-    """
+    """The bank inside a folded model, as its search and its heatmaps see it."""
     stored = stored_bank_of(model, contract)
     outcome, explained = None, contract.explanation
     mean = stored.arrays.get(BANK_MEAN_SUMMANDS)

@@ -36,9 +36,6 @@ def with_rule(model: onnx.ModelProto, rule: UnknownRule | None, rows: Rows) -> o
         model: the folded model. Not changed.
         rule: chosen for its bank; None takes the rule out.
         rows: those of its bank.
-
-    Raises:
-        FoldcamError: the rows do not say what the score needs.
     """
     changed = onnx.ModelProto()
     changed.CopyFrom(model)

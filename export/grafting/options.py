@@ -80,11 +80,7 @@ class StorageOptions:
 
 
 def parse_search(text: str) -> SearchOptions:
-    """`auto`, `exhaustive`, `lists` or `lists:PROBES`.
-
-    Raises:
-        FoldcamError: something else.
-    """
+    """`auto`, `exhaustive`, `lists` or `lists:PROBES`."""
     kind, _, number = text.partition(":")
     if text == "auto":
         return SearchOptions("auto")
@@ -100,11 +96,7 @@ def parse_search(text: str) -> SearchOptions:
 
 
 def parse_compression(text: str) -> Compression:
-    """`none`, `rank:R` or `prototypes:N`.
-
-    Raises:
-        FoldcamError: something else.
-    """
+    """`none`, `rank:R` or `prototypes:N`."""
     kind, _, number = text.partition(":")
     if text == "none":
         return Compression()

@@ -61,10 +61,6 @@ def probed(
         network: the embedding network, as `fold` takes it.
         before: of the folded model that the network was taken from, if any. Of a network in
             float16 the float model's embeddings are in it alone.
-
-    Raises:
-        FoldcamError: as `make`; ONNX Runtime cannot run the model; or in float16 it does not
-            answer as in float32.
     """
     folded = make(options)
     if is_float16(network) and before is not None:
@@ -112,9 +108,6 @@ def canary_of(model: onnx.ModelProto) -> Canary | None:
 
     Returns:
         None where the model answers nothing finite.
-
-    Raises:
-        FoldcamError: ONNX Runtime cannot run it.
     """
     seeds = range(_CANDIDATES)
     backend = _Reference(model)

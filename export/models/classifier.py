@@ -49,10 +49,6 @@ def classifier_network(
     Args:
         layer: name of the feature map, or None to find it.
         size: `(height, width)` of the input in pixels, by default the preprocessing's.
-
-    Raises:
-        FoldcamError: it returns no scores `[N, C]`, or several and none is named; its output
-            is normalised; or as `LoadedModel.network`.
     """
     # ONNX Runtime is loaded only where it is needed.
     from foldcam.export.networks.onnx_networks.cut import OnnxNetwork

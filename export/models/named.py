@@ -43,9 +43,6 @@ def load_network(
         weights: the weights of that MODEL.
         output: which of the network's outputs is the embedding, where several could be.
         device: where it runs.
-
-    Raises:
-        FoldcamError: it cannot be found or loaded.
     """
     from foldcam.export.models.spec import load_model
 

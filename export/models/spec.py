@@ -329,9 +329,6 @@ def with_overrides(
         size: `224` or `WIDTHxHEIGHT`, in pixels.
         resize, color: as in `Preprocessing`.
         mean, std: one number or three, comma-separated, for pixels in [0, 1].
-
-    Raises:
-        FoldcamError: a value that cannot be read, or that is for pixels of 0 to 255.
     """
     changes: dict[str, Any] = {}
     if size is not None:

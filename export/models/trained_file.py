@@ -76,11 +76,7 @@ def save_network(
 
 
 def trained_architecture(path: Path) -> Architecture | None:
-    """The architecture in a safetensors file, or None if it holds weights alone.
-
-    Raises:
-        FoldcamError: the file is missing or damaged, or its header is malformed.
-    """
+    """The architecture in a safetensors file, or None if it holds weights alone."""
     refuse_special(path)
     try:
         with safetensors.safe_open(path, framework="numpy") as stored:

@@ -45,9 +45,6 @@ def to_onnx(
         A model without any path of the exporting machine; inputs and outputs
         `image float32 [batch, 3, H, W]`, `feature_map [batch, K, h, w]`,
         `embedding [batch, D]`.
-
-    Raises:
-        FoldcamError: torch cannot express the network in that opset.
     """
     example = torch.zeros(2, 3, *image_size)
     try:

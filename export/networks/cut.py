@@ -111,9 +111,6 @@ class Network(ABC):
 
         Args:
             opset: ONNX operator set of the file.
-
-        Raises:
-            FoldcamError: the network cannot be expressed in that opset.
         """
 
     def sha256(self) -> str:
@@ -147,9 +144,6 @@ class Network(ABC):
 
         Returns:
             `float32 [N, D]`, as the network returns them.
-
-        Raises:
-            FoldcamError: the part behind the feature map cannot be run by itself.
         """
         _, embedding = self._head(feature_map, *activations.context)
         return embedding

@@ -211,10 +211,6 @@ def select(steps: Sequence[Step], names: Sequence[str]) -> Selection:
 
     Args:
         names: what `--layer` accepts for each step.
-
-    Raises:
-        FoldcamError: nothing spatial; several maps with none in common, or only one far
-            in front of them, which would show what an early layer sees.
     """
     found = choose(steps)
     pooled = feeding(steps)

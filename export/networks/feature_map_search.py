@@ -166,10 +166,6 @@ def named_feature_map(
     Args:
         graph: the graph of the module.
         head_end: what the gradient is taken of.
-
-    Raises:
-        FoldcamError: no such name, or no way from there to the embedding; the message lists
-            those that can be named, with shapes.
     """
     on_the_way = ancestors(head_end)
     usable = [candidate for candidate in found if candidate.node in on_the_way]

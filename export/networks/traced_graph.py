@@ -82,11 +82,6 @@ def trace_module(
         image_size: `(height, width)` of the input in pixels.
         layer: name of the feature map, or None to find it.
         output: which of the module's outputs is the embedding, see `embedding_only`.
-
-    Raises:
-        FoldcamError: torch cannot export the module; it has no feature map; the
-            named layer does not exist or does not lead to the embedding; the
-            output is not one embedding per image, or is not the same each time.
     """
     whole = _exported(module, image_size, output)
     image, embedding = _ends(whole)

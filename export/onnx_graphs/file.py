@@ -85,11 +85,7 @@ def read_onnx(path: Path, output: str | None = None) -> OnnxFile:
 
 
 def ending_at(file: OnnxFile, output: str) -> OnnxFile:
-    """The same network up to one of its values, as `read_onnx` gives it with that output.
-
-    Raises:
-        FoldcamError: no node has that output.
-    """
+    """The same network up to one of its values, as `read_onnx` gives it with that output."""
     model = onnx.ModelProto()
     model.CopyFrom(file.model)
     _end_at(model.graph, output)

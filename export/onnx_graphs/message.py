@@ -24,12 +24,7 @@ MOST_BYTES = (1 << 31) - (1 << 19)
 
 
 def load_message(path: Path) -> onnx.ModelProto:
-    """Read an ONNX file and the weights beside it; the message names no other file any more.
-
-    Raises:
-        FoldcamError: as `runtime.contract.onnx_file.read_header`; or more than 2 GiB in all. The
-            message begins with the path.
-    """
+    """Read an ONNX file and the weights beside it; the message names no other file any more."""
     _check_size(path, 0)
     header = read_header(path)
     try:
@@ -51,7 +46,6 @@ def parse_message(path: Path) -> onnx.ModelProto:
     """Parse an ONNX file; weights beside it stay where they are.
 
     Raises:
-        FoldcamError: the file is no ONNX file, or it is damaged.
         OSError: it cannot be read.
     """
     model = onnx.ModelProto()
@@ -153,9 +147,6 @@ def check_file_size(network_bytes: int, bank_bytes: int, rows: int) -> None:
         network_bytes: the size of the network's weights.
         bank_bytes: the size of the bank's constants, or the least that they will be.
         rows: number of training images.
-
-    Raises:
-        FoldcamError: together they are more than one ONNX file can hold.
     """
     total = network_bytes + bank_bytes + _REST
     if total > MAX_FILE_BYTES:

@@ -30,9 +30,6 @@ class GraphSession:
         model: with all weights in it.
         outputs: names of the values that `run` returns, which need not be the graph's outputs.
         device: where it is computed; images and values are arrays of the processor.
-
-    Raises:
-        FoldcamError: onnxruntime is not installed, or refuses the graph.
     """
 
     def __init__(

@@ -58,9 +58,6 @@ def check_value_sizes(typed: onnx.ModelProto, path: Path) -> None:
 
     Args:
         path: the file, for the message.
-
-    Raises:
-        FoldcamError: names the value.
     """
     most = most_bytes()
     for graph in graphs(typed.graph):

@@ -146,11 +146,7 @@ def audit_bank(bank: Bank, seed: int = 0, progress: Progress | None = None) -> A
 
 
 def labels_to_audit(bank: Bank) -> tuple[list[str], Integers]:
-    """The labels of a bank, sorted, and `int64 [N]`, the number of each row's.
-
-    Raises:
-        FoldcamError: as `audit_bank`.
-    """
+    """The labels of a bank, sorted, and `int64 [N]`, the number of each row's."""
     if bank.outcome is not None:
         raise FoldcamError(
             "The bank has values and no labels, and an audit compares labels: there is nothing to "

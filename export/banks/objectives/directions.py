@@ -112,9 +112,6 @@ def all_triplets(embeddings: Floats, labels: Integers) -> Directions:
     Args:
         embeddings: `float32 [N, D]` of norm 1.
         labels: `int64 [N]`, class numbers 0..C-1, each present.
-
-    Raises:
-        FoldcamError: there is one class only.
     """
     per_class = triplets_of_sums(class_sums(embeddings, labels), np.bincount(labels))
     return Directions(per_class[labels], per_class=True)

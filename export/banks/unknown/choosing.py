@@ -33,9 +33,6 @@ def threshold_for(known: npt.ArrayLike, accept: float) -> float:
     Returns:
         A number a little below the score that it accepts, so that another library's rounding
         moves no image across it; equal scores are accepted together.
-
-    Raises:
-        FoldcamError: too few images for such a share.
     """
     scores = np.sort(np.asarray(known, np.float64))
     rejected = math.floor((len(scores) + 1) * (1.0 - accept) + 1e-9)

@@ -49,11 +49,7 @@ class Answered:
 
 
 def any_images(path: Path) -> Dataset:
-    """Images whose labels do not matter: any data set, all of it, or a folder of images alone.
-
-    Raises:
-        FoldcamError: there are none.
-    """
+    """Images whose labels do not matter: any data set, all of it, or a folder of images alone."""
     loose = tree_of(path, recursive=False).images if path.is_dir() else []
     if loose and not (path / "images.txt").exists():
         tree = tree_of(path)

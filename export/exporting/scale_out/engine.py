@@ -104,10 +104,6 @@ def build_bank_file_on_ray(
         block_rows, seed: as in `directions_in_blocks`.
         keep_shards: a folder in which the shards stay, for another bank of the same images.
         progress: called after each shard.
-
-    Raises:
-        FoldcamError: anything about network, data, output or cluster that cannot be used, or a
-            worker that dies of its shard again and again.
     """
     check_out(out)
     check_rule(objective, channel_rule, grad_weights or "transferred")

@@ -39,11 +39,6 @@ class OnnxNetwork(Network):
         exact: whether the head has to be differentiable. If not, a head that is not runs
             in ONNX Runtime as well, and only directions cannot be pulled back through it.
         device: where the trunk runs, and such a head.
-
-    Raises:
-        FoldcamError: its input, outputs, batch or opset cannot be used; it has no feature
-            map; the named layer does not exist or does not lead to the embedding; the head
-            has to be differentiable and is not.
     """
 
     def __init__(
@@ -96,11 +91,7 @@ class OnnxNetwork(Network):
         self._session = None
 
     def embed_map(self, activations: Activations, feature_map: torch.Tensor) -> torch.Tensor:
-        """See `Network.embed_map`.
-
-        Raises:
-            FoldcamError: the head runs in ONNX Runtime, together with the trunk.
-        """
+        """See `Network.embed_map`."""
         if self._obstacle is not None:
             raise FoldcamError(
                 f"The head cannot be run on a changed feature map: {self._obstacle}."
@@ -108,11 +99,7 @@ class OnnxNetwork(Network):
         return super().embed_map(activations, feature_map)
 
     def pull_back_map(self, activations: Activations, directions: torch.Tensor) -> torch.Tensor:
-        """See `Network.pull_back_map`.
-
-        Raises:
-            FoldcamError: the head cannot be differentiated.
-        """
+        """See `Network.pull_back_map`."""
         if self._obstacle is not None:
             raise FoldcamError(f"The head cannot be differentiated: {self._obstacle}.")
         return super().pull_back_map(activations, directions)

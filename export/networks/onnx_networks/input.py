@@ -40,11 +40,7 @@ class ImageInput:
 
 
 def image_input(graph: onnx.GraphProto) -> ImageInput:
-    """Find the image among a graph's inputs.
-
-    Raises:
-        FoldcamError: it is not one float image of three channels.
-    """
+    """Find the image among a graph's inputs."""
     weights = {tensor.name for tensor in graph.initializer}
     # Before IR version 4 every weight was listed as an input as well.
     given = [value for value in graph.input if value.name not in weights]

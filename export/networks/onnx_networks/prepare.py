@@ -48,10 +48,6 @@ def prepare(file: OnnxFile, image_size: tuple[int, int]) -> Prepared:
     Args:
         file: the network; not changed.
         image_size: `(height, width)` of the input in pixels.
-
-    Raises:
-        FoldcamError: anything about its input, its outputs, its opset or its batch that
-            cannot be used.
     """
     model = onnx.ModelProto()
     model.CopyFrom(file.model)

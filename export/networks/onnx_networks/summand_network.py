@@ -54,7 +54,6 @@ class SummandNetwork(Network):
 
     Raises:
         NoSumError: there is no such sum; the message is a clause that says why.
-        FoldcamError: the network cannot be expressed in ONNX.
     """
 
     def __init__(self, base: Network, device: Device = CPU) -> None:

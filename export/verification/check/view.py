@@ -166,9 +166,6 @@ def load_view(path: Path) -> ModelView:
 
     Types and shapes are inferred with onnx; where that fails they stay unknown, and rules
     that need them find nothing.
-
-    Raises:
-        FoldcamError: missing, unreadable, no ONNX file, damaged, or too large for one.
     """
     read_header(path)
     if path.stat().st_size > MAX_BYTES:
