@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING
 from foldcam.runtime.system.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from foldcam.calibrate.calibrator import CalibrationOptions as CalibrationOptions
+    from foldcam.calibrate.calibrator import Outcome as Outcome
     from foldcam.calibrate.calibrator import calibrate as calibrate
-    from foldcam.calibrate.options import CalibrationOptions as CalibrationOptions
-    from foldcam.calibrate.outcome import Outcome as Outcome
     from foldcam.calibrate.store import Store as Store
 
 _HOMES = {
-    "CalibrationOptions": "foldcam.calibrate.options",
-    "Outcome": "foldcam.calibrate.outcome",
+    "CalibrationOptions": "foldcam.calibrate.calibrator",
+    "Outcome": "foldcam.calibrate.calibrator",
     "Store": "foldcam.calibrate.store",
     "calibrate": "foldcam.calibrate.calibrator",
 }
-__all__ = ["CalibrationOptions", "Outcome", "Store", "calibrate"]
+__all__ = list(_HOMES)
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -2,40 +2,116 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, replace
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import onnx
 
 from foldcam.calibrate.gptq import gptq_levels
-from foldcam.calibrate.half import float16_steps, with_float16
 from foldcam.calibrate.ladder import Rung, climb, rank_layers
-from foldcam.calibrate.options import CalibrationOptions
-from foldcam.calibrate.outcome import Outcome
-from foldcam.calibrate.placement import find_placement
-from foldcam.calibrate.qdq import Levels, Recipe, Step, quantize
+from foldcam.calibrate.placement import Target, find_placement
+from foldcam.calibrate.qdq import Levels, Recipe, Step, float16_steps, quantize, with_float16
 from foldcam.calibrate.quality import Damage, Gate
 from foldcam.calibrate.selection import Pictures, read_pictures, select
-from foldcam.calibrate.source import (
-    check_names,
-    contract_in,
-    read_source,
-    with_frame,
-    write_contract,
-)
-from foldcam.calibrate.speed import compare_speed
-from foldcam.calibrate.statistics import Activation, gather
+from foldcam.calibrate.session import Images, Runner
+from foldcam.calibrate.source import check_names, read_source, with_frame
+from foldcam.calibrate.statistics import Activation, Method, gather
 from foldcam.calibrate.store import Store, key_of, tools
 from foldcam.calibrate.tuning import Choice, best_recipe, choose_steps
+from foldcam.export.grafting.in_graph import contract_of, write_contract
 from foldcam.export.grafting.probes import canary_of, write_canary
 from foldcam.export.onnx_graphs.device import CPU, Device
 from foldcam.runtime.contract.onnx_file import read_contract
-from foldcam.runtime.contract.schema import Calibration
-from foldcam.runtime.measurement.comparison.interleaved import Ratio
+from foldcam.runtime.contract.schema import Calibration, Contract, Precision
+from foldcam.runtime.measurement.comparison.figures import Answered, GateFigures, PerImage
+from foldcam.runtime.measurement.comparison.interleaved import Ratio, ratio_of, seconds_interleaved
 from foldcam.runtime.measurement.comparison.verdict import GateLimits, failures_of
 from foldcam.runtime.system.files import digest_of, sha256_of_file
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """What the user decides of a calibration.
+
+    Attributes:
+        count, choice_count, gate_count: images at most, to calibrate on, to choose by, and to
+            judge by.
+        seed: of their choice.
+        method: of all thresholds; None chooses for each activation by measured damage.
+        keep_float: `none`, `auto`, or names of layers.
+        correct_biases: whether bias correction is tried.
+        gptq: whether rounding weights by GPTQ is tried.
+        target: whose form the model has; speed is measured for `cpu`.
+        float_type: of the weighted layers that are not quantized and of what lies between them.
+        limits: of the gate.
+    """
+
+    count: int = 128
+    choice_count: int = 128
+    gate_count: int = 256
+    seed: int = 0
+    method: Method | None = None
+    keep_float: tuple[str, ...] = ("auto",)
+    correct_biases: bool = True
+    gptq: bool = True
+    target: Target = "tensorrt"
+    float_type: Precision = "fp32"
+    limits: GateLimits = field(default_factory=GateLimits)
+
+    def document(self) -> dict[str, Any]:
+        """For the report."""
+        return {
+            **asdict(self),
+            "method": self.method or "auto",
+            "keep_float": list(self.keep_float),
+            "limits": asdict(self.limits),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a calibration came to.
+
+    Attributes:
+        model: the candidate that was taken, with its metadata; not to be shipped unless
+            `passed`.
+        contract: of `model`.
+        report: everything that equal inputs repeat; its hash is in the contract.
+        ladder: every candidate that was tried, with its figures on the images to choose by.
+        chosen: the one that `model` is.
+        figures: of `model`, on the images that judge.
+        each: the same per image.
+        answers: what it answered there.
+        gate: those images and the float model's answers.
+        speeds: of each rung of the ladder; empty where speed was not measured.
+        failures: what is outside the limits, speed included.
+    """
+
+    model: onnx.ModelProto
+    contract: Contract
+    report: dict[str, Any]
+    ladder: list[Rung]
+    chosen: Rung
+    figures: GateFigures
+    each: PerImage
+    answers: Answered
+    gate: Gate
+    speeds: list[Ratio]
+    failures: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether it may be shipped."""
+        return not self.failures
+
+    @property
+    def speed(self) -> Ratio | None:
+        """Of `model`; None where it was not measured."""
+        return self.speeds[self.ladder.index(self.chosen)] if self.speeds else None
+
 
 Progress = Callable[[str, int, int], None]
 
@@ -147,7 +223,7 @@ class _Job:
         ratio = speeds[ladder.index(chosen)].ratio if speeds else None
         return Outcome(
             model=framed,
-            contract=contract_in(framed),
+            contract=contract_of(framed),
             report=report,
             ladder=ladder,
             chosen=chosen,
@@ -250,13 +326,10 @@ class _Job:
     def _sign(self, model: onnx.ModelProto, report: dict[str, Any], chosen: Rung) -> None:
         """Put key and hash of the report into the model's metadata."""
         contract = replace(
-            contract_in(model),
+            contract_of(model),
             precision="fp16" if report["float16_steps"] else "fp32",
             calibration=Calibration(
-                str(report["key"]),
-                digest_of(report),
-                len(chosen.kept),
-                self._options.target,
+                str(report["key"]), digest_of(report), len(chosen.kept), self._options.target
             ),
         )
         write_contract(model, contract)
@@ -300,3 +373,27 @@ class _Job:
             "limits_to_choose_by": asdict(self._limits_to_choose_by()),
             "ladder": [rung.document() for rung in ladder],
         }
+
+
+def compare_speed(
+    reference: onnx.ModelProto,
+    candidates: Sequence[onnx.ModelProto],
+    contract: Contract,
+    images: Images,
+    rounds: int = 30,
+) -> list[Ratio]:
+    """Time all models alternately on single images with ONNX Runtime's kernels.
+
+    The clock is the thread's own: it does all the work, and the machine may be busy.
+
+    Returns:
+        Time of the float model over that of each candidate, in their order.
+    """
+    runs = [_run(model, contract, images) for model in (reference, *candidates)]
+    seconds = seconds_interleaved(runs, rounds, clock=time.thread_time)
+    return [ratio_of(seconds[:, 0], seconds[:, place]) for place in range(1, len(runs))]
+
+
+def _run(model: onnx.ModelProto, contract: Contract, images: Images) -> Callable[[int], object]:
+    runner = Runner(model, contract, kernels=True, batch=1)
+    return lambda turn: list(runner.batches(images[turn % len(images)][None]))

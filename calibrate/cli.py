@@ -16,7 +16,7 @@ from foldcam.runtime.system.files import hidden_beside
 from foldcam.runtime.system.text import printable
 
 if TYPE_CHECKING:
-    from foldcam.calibrate.outcome import Outcome
+    from foldcam.calibrate.calibrator import Outcome
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -26,8 +26,7 @@ app = typer.Typer(no_args_is_help=True)
 )
 def calibrate(
     model: Annotated[
-        Path,
-        typer.Argument(help="The folded float32 model to quantize.", metavar="MODEL.onnx"),
+        Path, typer.Argument(help="The folded float32 model to quantize.", metavar="MODEL.onnx")
     ],
     images: Annotated[
         Path,
@@ -116,12 +115,12 @@ def calibrate(
     as_json: Json = False,
 ) -> None:
     """Quantize a folded model to int8; status 3 and no model if it costs too much."""
+    from foldcam.calibrate.calibrator import CalibrationOptions
     from foldcam.calibrate.calibrator import calibrate as run
-    from foldcam.calibrate.options import CalibrationOptions
     from foldcam.calibrate.placement import TARGETS
     from foldcam.calibrate.report import document
+    from foldcam.calibrate.statistics import METHODS
     from foldcam.calibrate.store import Store
-    from foldcam.calibrate.thresholds import METHODS
     from foldcam.export.commands.progress import ProgressBar
     from foldcam.runtime.contract.schema import PRECISIONS
     from foldcam.runtime.measurement.comparison.verdict import GateLimits

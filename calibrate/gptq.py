@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import helper
 from threadpoolctl import threadpool_limits
 
 from foldcam.calibrate.graph import Floats, GraphView, with_outputs
@@ -23,6 +22,7 @@ from foldcam.calibrate.placement import Layer, Placement
 from foldcam.calibrate.qdq import LEVELS, Levels, nearest_levels, weight_scales
 from foldcam.calibrate.session import Images, Runner
 from foldcam.export.onnx_graphs.device import CPU, Device
+from foldcam.export.onnx_graphs.values import attributes_of
 from foldcam.runtime.contract.schema import Contract
 
 Progress = Callable[[str, int, int], None]
@@ -51,11 +51,7 @@ def gptq_levels(
 
     Args:
         model: folded, float32.
-        contract: its contract.
-        placement: of that model.
         images: `uint8 [n, height, width, 3]` RGB at the input size.
-        progress: called after each layer.
-        device: where the model runs.
 
     Returns:
         layer -> `int8` of the weight's shape, for `Recipe.levels`. Layers that share a weight,
@@ -140,7 +136,7 @@ class _Inputs:
         if weight is None:
             return None
         node = view.graph.node[layer.place]
-        settings = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        settings = attributes_of(node)
         # VALID pads nothing, as no pads do.
         padded_by_rule = settings.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID")
         if layer.operator == "Conv" and (weight.ndim != 4 or padded_by_rule):

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from foldcam.export.onnx_graphs.names import names_read
+from foldcam.export.onnx_graphs.values import names_read, tensors_of
 from foldcam.export.onnx_graphs.writing import PREFIX
 
 Floats = npt.NDArray[np.float32]
@@ -21,9 +21,6 @@ Batches = Sequence[Values]
 
 class GraphView:
     """Look-ups in a graph, which is not changed.
-
-    Args:
-        model: a folded model.
 
     Attributes:
         producers: value -> the node that makes it.
@@ -36,10 +33,7 @@ class GraphView:
         self.places = {
             name: place for place, node in enumerate(self.graph.node) for name in node.output
         }
-        self._constants = {tensor.name: tensor for tensor in self.graph.initializer}
-        for node in self.graph.node:
-            if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
-                self._constants[node.output[0]] = node.attribute[0].t
+        self._constants = tensors_of(model.graph)
 
     def is_constant(self, name: str) -> bool:
         """Whether a value is an initializer or the output of a Constant node."""
@@ -71,8 +65,6 @@ def with_outputs(
     Nodes that serve none of them are left out, so that a run pays only for what is asked.
 
     Args:
-        model: any.
-        names: of values in its graph.
         known: some values of the graph, for each batch: they become inputs, what leads to them is
             left out, and those among `names` are no outputs. A size that differs between batches
             is left open.

@@ -55,12 +55,6 @@ def rank_layers(
 
     Args:
         model: folded, float32.
-        placement: of that model.
-        recipe: how the layers are quantized.
-        damage: measures on images that are used for calibration only.
-        progress: called after each layer.
-        known: damages of an earlier call that was interrupted.
-        keep: called with all damages so far, after each layer.
     """
     names = [layer.name for layer in placement.layers]
     found = dict(known or {})
@@ -86,14 +80,6 @@ def climb(
     The number doubles until it does, and is then halved between the last that failed and the
     first that passed. Not every number is tried: that more layers in float are never worse is
     assumed between the rungs, and measured at the one that is taken.
-
-    Args:
-        ranking: names of layers, the most sensitive first.
-        first: with none of them kept.
-        measure: makes and judges a candidate.
-
-    Returns:
-        Every rung that was tried, by layers kept; the fewest that pass are the first passing.
     """
     rungs = {0: first}
     if not first.failures:

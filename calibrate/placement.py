@@ -21,14 +21,9 @@ TARGETS: tuple[Target, ...] = get_args(Target)
 
 _PASSING = {"BatchNormalization", "Relu", "Clip", "Identity", "HardSwish"}
 _QUANTIZERS = {
-    "QuantizeLinear",
-    "DequantizeLinear",
-    "DynamicQuantizeLinear",
-    "QLinearConv",
-    "QLinearMatMul",
-    "ConvInteger",
-    "MatMulInteger",
-}
+    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul",
+    "ConvInteger", "MatMulInteger",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,7 +37,6 @@ class Layer:
         source: its activation, which is quantized per tensor.
         weight: its constant, which is quantized per channel.
         axis: the weight's output channels.
-        output: its first output.
     """
 
     name: str
@@ -89,10 +83,6 @@ def find_placement(model: onnx.ModelProto, target: Target = "tensorrt") -> Place
 
     Args:
         model: folded, in float32.
-        target: `tensorrt` or `cpu`, see the module.
-
-    Raises:
-        FoldcamError: the network is quantized already, or has nothing to quantize.
     """
     view = GraphView(model)
     for node in model.graph.node:
@@ -145,11 +135,7 @@ def _renamed(layer: Layer) -> Layer:
 
 
 def _join(
-    view: GraphView,
-    place: int,
-    node: onnx.NodeProto,
-    by_output: dict[str, Layer],
-    target: Target,
+    view: GraphView, place: int, node: onnx.NodeProto, by_output: dict[str, Layer], target: Target
 ) -> Join | None:
     if node.op_type != "Add" or is_grafted(node) or len(node.input) != 2:
         return None

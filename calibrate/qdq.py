@@ -19,9 +19,10 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from foldcam.calibrate.graph import GraphView
+from foldcam.calibrate.graph import GraphView, is_grafted
 from foldcam.calibrate.placement import Layer, Placement, Target
-from foldcam.export.onnx_graphs.names import drop_unused_constants
+from foldcam.export.onnx_graphs.precision import to_float16
+from foldcam.export.onnx_graphs.values import drop_unused_constants, refill
 from foldcam.runtime.system.errors import FoldcamError
 
 Floats = npt.NDArray[np.float32]
@@ -55,13 +56,7 @@ class Step:
 
 
 def step_for(threshold: float, *, negative: bool, target: Target) -> Step:
-    """The step of an activation whose magnitudes are cut at a threshold.
-
-    Args:
-        threshold: above zero.
-        negative: whether the activation has values below zero.
-        target: whose form.
-    """
+    """The step of an activation whose magnitudes are cut at a threshold."""
     if target == "tensorrt":
         return Step(max(threshold / LEVELS, _LEAST_SCALE))
     if negative:
@@ -98,11 +93,6 @@ def quantize(model: onnx.ModelProto, placement: Placement, recipe: Recipe) -> on
 
     Args:
         model: folded, float32.
-        placement: of that model.
-        recipe: a step for every activation of a layer that is not kept.
-
-    Raises:
-        FoldcamError: the model's names are taken by something else.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -135,9 +125,7 @@ def quantize_activation(
 
     Args:
         model: folded, float32.
-        tensor: the activation; everything that reads it reads its rounded copy.
         scale_input: name of the new input, `float32 []`.
-        step: its zero point and type.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -263,8 +251,7 @@ def _insert(graph: onnx.GraphProto, after: Mapping[str, Collection[onnx.NodeProt
         kept = onnx.NodeProto()
         kept.CopyFrom(node)
         copies.append(kept)
-    del graph.node[:]
-    graph.node.extend(copies)
+    refill(graph.node, copies)
 
 
 def _add_to_bias(
@@ -281,3 +268,63 @@ def _add_to_bias(
     )
     del node.input[2:]
     node.input.append(name)
+
+
+_QUANTIZERS = {"QuantizeLinear", "DequantizeLinear"}
+# Cheap steps that TensorRT joins with the quantized layer in front of them.
+_JOINED = {
+    "Add", "BatchNormalization", "Clip", "Div", "Erf", "Flatten", "Gelu", "HardSigmoid",
+    "HardSwish", "Identity", "LeakyRelu", "Mul", "PRelu", "Relu", "Reshape", "Sigmoid", "Squeeze",
+    "Sub", "Tanh", "Transpose", "Unsqueeze",
+}  # fmt: skip
+
+
+def with_float16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a quantized folded model whose other steps compute in float16.
+
+    TensorRT 11 and RTX are strongly typed, so the types stand in the graph, with a cast where they
+    change. Q, DQ and the quantized layers between them stay float32 on paper: their kernels take
+    int8 and return it, and a cast between such a layer, its activation and the next Q would keep
+    TensorRT from joining them.
+
+    What foldcam grafted, sums and norms stay float32; see `export.onnx_graphs.float32_steps`.
+
+    Args:
+        model: folded, with Q and DQ in float32.
+    """
+    return to_float16(model, _held)
+
+
+def float16_steps(model: onnx.ModelProto) -> int:
+    """How many nodes compute in float16: those with such an output, casts aside."""
+    halves = {
+        tensor.name for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT16
+    }
+    steps = 0
+    for node in model.graph.node:
+        if node.op_type == "Cast":
+            if any(a.name == "to" and a.i == TensorProto.FLOAT16 for a in node.attribute):
+                halves.update(node.output)
+        elif halves.intersection(node.input):
+            halves.update(node.output)
+            steps += 1
+    return steps
+
+
+def _held(graph: onnx.GraphProto) -> set[int]:
+    held: set[int] = set()
+    rounded: set[str] = set()
+    quantized: set[str] = set()
+    for position, node in enumerate(graph.node):
+        if is_grafted(node):
+            held.add(position)
+        elif node.op_type in _QUANTIZERS:
+            held.add(position)
+            if node.op_type == "DequantizeLinear":
+                rounded.update(node.output)
+        elif rounded.intersection(node.input) or (
+            node.op_type in _JOINED and quantized.intersection(node.input)
+        ):
+            held.add(position)
+            quantized.update(node.output)
+    return held

@@ -9,9 +9,8 @@ import numpy.typing as npt
 import onnx
 
 from foldcam.calibrate.graph import Batches, Values, with_outputs
-from foldcam.calibrate.prefix import Prefix
 from foldcam.calibrate.selection import Pictures
-from foldcam.calibrate.session import Floats, Images, Outputs, Runner
+from foldcam.calibrate.session import Floats, Images, Outputs, Prefix, Runner
 from foldcam.export.datasets import Sample
 from foldcam.export.grafting.in_graph import bank_of, stored_bank_of
 from foldcam.export.onnx_graphs.device import CPU, Device
@@ -52,7 +51,6 @@ class Damage:
 
     Args:
         model: folded, float32.
-        contract: its contract.
         images: `uint8 [n, height, width, 3]` RGB at the input size.
         device: where the models run.
     """
@@ -122,7 +120,6 @@ class Gate:
 
     Args:
         model: folded, float32.
-        contract: its contract.
         pictures: which were not used for calibration.
         device: where the models run; int8 kernels are those of the processor.
         progress: called after each batch of images, with how many are done and how many there are.
@@ -143,11 +140,7 @@ class Gate:
         self._grad_index = bank_of(model, contract).grad_index
 
     def figures(
-        self,
-        candidate: onnx.ModelProto,
-        *,
-        kernels: bool = False,
-        progress: Progress | None = None,
+        self, candidate: onnx.ModelProto, *, kernels: bool = False, progress: Progress | None = None
     ) -> tuple[GateFigures, PerImage, Answered]:
         """Compare a candidate.
 

@@ -12,8 +12,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from foldcam.calibrate.calibrator import Outcome
 from foldcam.calibrate.ladder import Rung
-from foldcam.calibrate.outcome import Outcome
 from foldcam.calibrate.quality import Gate
 from foldcam.export.verification.comparison import ImagePair
 from foldcam.export.verification.picture import picture_of
@@ -59,9 +59,7 @@ def write_page(path: Path, outcome: Outcome, name: str) -> None:
     """Write one HTML page, which needs no other file.
 
     Args:
-        path: of the page.
         outcome: what is reported.
-        name: of the model.
     """
     verdict = "passed" if outcome.passed else "FAILED: " + "; ".join(outcome.failures)
     rows = "".join(

@@ -76,9 +76,6 @@ def select(
         gate_count: gate images at most.
         seed: equal seeds choose equal images.
         continuous: whether labels are numbers, which are then stratified by bands of them.
-
-    Raises:
-        FoldcamError: the data cannot be read, are too few, or of one label.
     """
     dataset = load_dataset(data, "train", continuous=continuous)
     train = dataset.samples
@@ -117,11 +114,7 @@ def select(
 
 
 def read_pictures(samples: Sequence[Sample], preprocessing: Preprocessing) -> Pictures:
-    """Read images and bring them to the input size, as the device does.
-
-    Raises:
-        FoldcamError: too few can be read, or all are of one colour.
-    """
+    """Read images and bring them to the input size, as the device does."""
     read, resized, affines, skipped = [], [], [], []
     digest = hashlib.sha256()
     for sample in samples:

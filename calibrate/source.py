@@ -9,15 +9,14 @@ from pathlib import Path
 import onnx
 
 from foldcam.export.grafting.frame import graft_frame, take_out_frame
-from foldcam.export.grafting.in_graph import bank_of
+from foldcam.export.grafting.in_graph import bank_of, contract_of, write_contract
 from foldcam.export.grafting.probes import canary_of, write_canary
 from foldcam.export.onnx_graphs.embedding_model import opset_of
 from foldcam.export.onnx_graphs.message import load_message
 from foldcam.export.onnx_graphs.precision import is_float16
 from foldcam.export.onnx_graphs.writing import Graft
 from foldcam.runtime.contract.onnx_file import read_contract
-from foldcam.runtime.contract.reading import parse_contract
-from foldcam.runtime.contract.schema import METADATA_KEY, Contract
+from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.system.errors import FoldcamError
 
 
@@ -25,9 +24,6 @@ def read_source(path: Path) -> tuple[onnx.ModelProto, Contract]:
     """A folded float32 model and its contract, without what makes the input of whole frames.
 
     That part is no matter of calibration, which `with_frame` puts back.
-
-    Raises:
-        FoldcamError: not a folded model, quantized already, or in float16.
     """
     contract = read_contract(path)
     if contract.scores is not None:
@@ -54,7 +50,7 @@ def with_frame(model: onnx.ModelProto, frame: tuple[int, int] | None) -> onnx.Mo
         return model
     framed = onnx.ModelProto()
     framed.CopyFrom(model)
-    contract = replace(contract_in(model), frame=frame)
+    contract = replace(contract_of(model), frame=frame)
     graft_frame(Graft(framed.graph, opset_of(framed)), frame, contract.preprocessing)
     write_contract(framed, contract)
     # Probe pictures are of the size that the model takes.
@@ -64,11 +60,7 @@ def with_frame(model: onnx.ModelProto, frame: tuple[int, int] | None) -> onnx.Mo
 
 
 def check_names(wanted: tuple[str, ...], names: list[str]) -> None:
-    """Whether the layers that are to stay in float exist.
-
-    Raises:
-        FoldcamError: one does not; the message has the nearest names.
-    """
+    """Whether the layers that are to stay in float exist."""
     if wanted in (("none",), ("auto",)):
         return
     for name in wanted:
@@ -78,15 +70,3 @@ def check_names(wanted: tuple[str, ...], names: list[str]) -> None:
                 f"--keep-float: the network has no layer {name!r} that could be quantized; it has "
                 f"{', '.join(near)} and others."
             )
-
-
-def contract_in(model: onnx.ModelProto) -> Contract:
-    """The contract of a folded model in memory."""
-    entry = next(entry for entry in model.metadata_props if entry.key == METADATA_KEY)
-    return parse_contract(entry.value, "the quantized model")
-
-
-def write_contract(model: onnx.ModelProto, contract: Contract) -> None:
-    """Put a contract into a folded model in memory."""
-    entry = next(entry for entry in model.metadata_props if entry.key == METADATA_KEY)
-    entry.value = contract.to_json()

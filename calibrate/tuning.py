@@ -22,8 +22,7 @@ from foldcam.calibrate.qdq import (
     step_for,
 )
 from foldcam.calibrate.quality import Damage
-from foldcam.calibrate.statistics import Activation
-from foldcam.calibrate.thresholds import METHODS, Method, clipped_share, thresholds_of
+from foldcam.calibrate.statistics import METHODS, Activation, Method, clipped_share, thresholds_of
 
 Progress = Callable[[str, int, int], None]
 
@@ -39,10 +38,7 @@ class Choice:
     """The threshold of one activation.
 
     Attributes:
-        tensor: its name.
         method: the first of those that gave the threshold.
-        threshold: the greatest magnitude kept.
-        step: which follows from it.
         damage: what rounding this activation alone costs, see `quality.Damage`; by method.
             Empty where the method was not a matter of choice.
         clipped: share of the values beyond the threshold.
@@ -70,14 +66,8 @@ def choose_steps(
 
     Args:
         model: folded, float32.
-        found: statistics of every activation to be rounded.
-        damage: measures on images that are used for calibration only.
-        target: whose form the steps have.
         method: for all; None tries every method on each activation and takes the one with the
             least damage. Of equals the first of `METHODS`.
-        progress: called after each activation.
-        known: choices of an earlier call that was interrupted.
-        keep: called with all choices so far, after each activation.
     """
     chosen = {tensor: choice for tensor, choice in (known or {}).items() if tensor in found}
     places = GraphView(model).places
@@ -138,9 +128,6 @@ def bias_corrections(
 
     Args:
         model: folded, float32.
-        placement: of that model.
-        found: statistics of its activations.
-        recipe: which says how weights are rounded.
 
     Returns:
         layer -> `float32 [channels]`; for Conv and Gemm, which have a bias.
@@ -176,16 +163,6 @@ def best_recipe(
 
     Args:
         model: folded, float32.
-        placement: of that model.
-        steps: of every activation.
-        found: statistics of every activation.
-        damage: measures on images that are used for calibration only.
-        correct_biases: whether bias correction is tried.
-        levels: other levels than the nearest, which are tried beside them.
-
-    Returns:
-        The recipe, and the damage of each that was tried; of equals the first is taken. Names:
-        `as_rounded`, `bias_corrected`, and for other levels `gptq`, `gptq_bias_corrected`.
     """
     recipes = {"as_rounded": Recipe(steps)}
     if levels is not None:

@@ -78,36 +78,6 @@ _HOMES = {
     "verify_model": "foldcam.export.verification.run",
     "wrap_module": "foldcam.export.models.spec",
 }
-__all__ = [
-    "Bank",
-    "ClassifierReport",
-    "Dataset",
-    "ExportReport",
-    "FoldOptions",
-    "GalleryReport",
-    "LoadedModel",
-    "Sample",
-    "StorageOptions",
-    "TrainingOptions",
-    "VerifyReport",
-    "add_to_bank_file",
-    "build_bank_file",
-    "check_model",
-    "export_classifier",
-    "export_model",
-    "find_targets",
-    "fold_file",
-    "images_to_verify",
-    "load_dataset",
-    "load_model",
-    "make_gallery",
-    "parse_kernel",
-    "parse_objective",
-    "stored_options",
-    "train",
-    "training_data",
-    "verify_model",
-    "wrap_module",
-]
+__all__ = list(_HOMES)
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

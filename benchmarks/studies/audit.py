@@ -15,9 +15,16 @@ import numpy.typing as npt
 from foldcam.benchmarks.evaluation import markdown
 from foldcam.benchmarks.evaluation.bootstrap import bootstrap
 from foldcam.export.banks.audit.audit import labels_to_audit
-from foldcam.export.banks.audit.disagreement import Disagreement, Judges, ranks
+from foldcam.export.banks.audit.disagreement import (
+    FIRST,
+    PLANTED,
+    Disagreement,
+    Judges,
+    listed_rows,
+    plant,
+    ranks,
+)
 from foldcam.export.banks.audit.neighbors import Integers, Neighbors, find_neighbors
-from foldcam.export.banks.audit.trial import FIRST, PLANTED, listed_rows, plant
 from foldcam.export.banks.bank import Bank
 
 Doubles = npt.NDArray[np.float64]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,21 +29,63 @@ from foldcam.export.banks.bank_arrays import (
     names_of,
     read_arrays,
 )
-from foldcam.export.banks.bank_source import BankSource
 from foldcam.export.banks.low_rank import factors
 from foldcam.runtime.contract.bank.live_bank import bank_sha256
 from foldcam.runtime.contract.schema import (
+    Contract,
     GradWeightsRule,
     LabelRun,
+    Origin,
     Outcome,
     SummandKind,
     Transform,
 )
+from foldcam.runtime.images.preprocess import Preprocessing
 from foldcam.runtime.system.documents import Finite, Versioned, read_document
 from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import atomic_path, refuse_special
 from foldcam.runtime.system.strict_json import parse_json
 from foldcam.runtime.system.text import shorten
+
+
+@dataclass(frozen=True)
+class BankSource:
+    """What a contract needs beside the rows themselves.
+
+    Attributes:
+        origin: network and data.
+        layer: the feature map's name in the network.
+        preprocessing: how the images became the network's input.
+    """
+
+    origin: Origin
+    layer: str
+    preprocessing: Preprocessing
+
+    @staticmethod
+    def of(contract: Contract) -> BankSource:
+        """Where the bank inside a folded model comes from."""
+        return BankSource(contract.origin, contract.layer, contract.preprocessing)
+
+    def document(self) -> dict[str, Any]:
+        """For the header of a bank's file."""
+        return asdict(self)
+
+
+def needed_source(source: BankSource | None, where: str) -> BankSource:
+    """The source of a bank that must have one.
+
+    Args:
+        source: the source of the bank.
+        where: the bank's file, for the message.
+    """
+    if source is None:
+        raise FoldcamError(
+            f"{where} does not say which layer and preprocessing it was made with: build it again "
+            "with foldcam bank build."
+        )
+    return source
+
 
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int32]
@@ -339,3 +381,37 @@ def label_runs(sorted_labels: list[str]) -> tuple[LabelRun, ...]:
         else:
             runs.append(LabelRun(label, 1))
     return tuple(runs)
+
+
+ALIKE = 0.999
+"""Cosine above which two embeddings of different pictures are hardly different."""
+
+_COMPARED = 512
+
+
+def own_row_cosine(contract: Contract) -> float:
+    """Cosine from which a row of a model's bank is the image itself.
+
+    A bank that is stored in smaller numbers is less exact.
+    """
+    storage = contract.bank.storage
+    return 0.99999 if storage is None or storage.embeddings == "float32" else 0.999
+
+
+def least_cosine(bank: Bank) -> float:
+    """The least cosine between two rows; of a large bank, between some, evenly spread."""
+    rows = bank.embeddings[:: max(1, bank.rows // _COMPARED)][:_COMPARED].astype(np.float64)
+    return float((rows @ rows.T).min())
+
+
+def alike_notes(bank: Bank) -> list[str]:
+    """A warning where no two rows can be distinguished; else nothing."""
+    if bank.rows < 2 or (least := least_cosine(bank)) <= ALIKE:
+        return []
+    return [
+        "WARNING: all embeddings of the bank are nearly the same (the least cosine between two is "
+        f"{least:.5f}), so that labels are found by chance. Likely causes: --mean and "
+        "--std that are not the network's (a network that normalises its images itself needs "
+        "other ones: see docs/networks.md), weights that were not loaded (--weights), or an output "
+        "that is not the embedding (--output)."
+    ]

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import safetensors
 
-from foldcam.export.datasets.picture_names import LONGEST_NAME
+from foldcam.export.datasets.samples import LONGEST_NAME
 from foldcam.runtime.system.errors import FoldcamError
 
 EMBEDDINGS, GRAD_WEIGHTS, GRAD_INDEX = "embeddings", "grad_weights", "grad_index"
@@ -63,10 +63,6 @@ def read_arrays(path: Path) -> tuple[str, dict[str, npt.NDArray[Any]]]:
     Returns:
         The header, a JSON text, and by name `float32` or `int32` or `uint8` arrays whose sizes
         agree; `grad_weights` is always among them.
-
-    Raises:
-        FoldcamError: the file is missing, damaged or no bank, or an array has another dtype or
-            shape than a bank's, or a number that does not fit.
     """
     try:
         with safetensors.safe_open(path, framework="numpy") as stored:
@@ -97,11 +93,7 @@ def names_array(names: Sequence[str]) -> npt.NDArray[np.uint8]:
 
 
 def names_of(path: Path, array: npt.NDArray[np.uint8], rows: int) -> tuple[str, ...]:
-    """The names of a bank's rows.
-
-    Raises:
-        FoldcamError: they are no text, not one for each row, or longer than a path can be.
-    """
+    """The names of a bank's rows."""
     # Before any copy is made: a character has at most four bytes.
     if len(array) > rows * (4 * LONGEST_NAME + 1):
         _fail(path, NAMES, f"are {len(array)} bytes, too many for {rows} rows")

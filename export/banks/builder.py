@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from foldcam.export.banks.bank import Bank, BankOutcome, label_runs
-from foldcam.export.banks.embedding_pass import EmbeddingPass, embed, forget
+from foldcam.export.banks.embedding_pass import EmbeddingPass, KeptPictures, embed, forget
 from foldcam.export.banks.grad_weights import (
     ChannelRule,
     HeadTraits,
@@ -19,7 +19,6 @@ from foldcam.export.banks.grad_weights import (
     pull_back_anywhere,
 )
 from foldcam.export.banks.head_trial import HeadTrial
-from foldcam.export.banks.kept_pictures import KeptPictures
 from foldcam.export.banks.numbers import unit_rows
 from foldcam.export.banks.objectives.blocks import directions_in_blocks
 from foldcam.export.banks.objectives.directions import Directions, Objective
@@ -49,7 +48,6 @@ class BankReport:
     """What happened while a bank was built.
 
     Attributes:
-        bank: the bank.
         head: what the head's Jacobian allows.
         skipped: images that could not be read.
         fallback_rows: rows that took the all-triplets direction.
@@ -83,7 +81,6 @@ def build_bank(
     """Embed the images, find each row's direction, pull it through the head once.
 
     Args:
-        network: the cut network.
         preprocessing: how an image becomes its input.
         samples: the training images; a kernel objective needs their values.
         objective: embeddings and labels (or values) -> directions.
@@ -93,10 +90,6 @@ def build_bank(
         resume_folder: where finished work is kept until the bank is complete.
         kept: pictures that an earlier pass has read.
         progress: called after each batch.
-
-    Raises:
-        FoldcamError: no readable image, one label or value only, a value that cannot be
-            used, numbers that are not finite.
     """
     check_rule(objective, channel_rule, rule)
     ordered = in_order(samples, objective if isinstance(objective, KernelObjective) else None)
@@ -184,9 +177,7 @@ def bank_of_rows(
     """Directions pulled through the head, which a linear head does without any image; the bank.
 
     Args:
-        network: the cut network.
         probe: activations of any images.
-        head: its traits.
         rows: N of them.
         directions: the directions of the rows.
         objective: the name of what they come from.
@@ -197,9 +188,6 @@ def bank_of_rows(
         remarks: what the pass showed about the data set, for the report.
         rule: see `build_bank`.
         mean_summands: `float32 [K', h, w]`, the mean of the feature maps.
-
-    Raises:
-        FoldcamError: all grad-weights are zero.
     """
     index = np.arange(len(rows.labels))
     wanted = directions.values
@@ -253,7 +241,6 @@ def remarks(
     Args:
         samples: what was to be read.
         kept: what was read, in the order of `found`.
-        found: the pass.
     """
     valued = any(sample.value is not None for sample in samples)
     return remarks_on(
@@ -294,11 +281,7 @@ def check_rule(
     channel_rule: ChannelRule,
     rule: GradWeightsRule = "transferred",
 ) -> None:
-    """Refuse a channel rule that empties half of a continuous outcome's answer, or has no meaning.
-
-    Raises:
-        FoldcamError: it does.
-    """
+    """Refuse a channel rule that empties half of a continuous outcome's answer, or has no meaning."""
     if rule == "own" and channel_rule == "positive":
         raise FoldcamError(
             "--channels positive chooses among the bank's grad-weights, and with --grad-weights "

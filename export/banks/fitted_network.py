@@ -10,17 +10,17 @@ How much of `z` it explains, on images that it was not fitted to, is part of the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
 
-from foldcam.export.banks.embedding_pass import batches
-from foldcam.export.banks.kept_pictures import KeptPictures
+from foldcam.export.banks.embedding_pass import KeptPictures, batches
 from foldcam.export.banks.numbers import check_finite
 from foldcam.export.datasets import Sample
-from foldcam.export.networks.cut import Activations, CutPoints, Network
+from foldcam.export.networks.cut import Activations, Network
 from foldcam.runtime.images.preprocess import Preprocessing
 from foldcam.runtime.system.errors import FoldcamError
 
@@ -39,24 +39,12 @@ class FittedNetwork(Network):
     """A network whose directions are pulled back through a fitted linear map.
 
     Args:
-        network: the network itself, which runs as it is.
         weights: `float64 [D, K]`, from the pooled feature map to the head's end.
         explained: share of the variance of `z` that the map explains on held-out images.
     """
 
     def __init__(self, network: Network, weights: Doubles, explained: float) -> None:
-        super().__init__(
-            CutPoints(
-                network.image_size,
-                network.candidates,
-                network.layer,
-                network.feature_map_shape,
-                network.embedding_size,
-                network.normalized,
-                network.head_before_normalization,
-                network.pooled,
-            )
-        )
+        super().__init__(replace(network.points(), finer=None))
         self.network = network
         self.explained = explained
         self._weights = torch.from_numpy(weights.astype(np.float32))
@@ -108,16 +96,11 @@ def fit_head(
     """Fit the linear map on up to `MOST_IMAGES` images, spread evenly over the samples.
 
     Args:
-        network: the network.
         preprocessing: how an image becomes its input.
         samples: the training images; unreadable ones are left out.
         batch_size: images per pass.
         kept: keeps the pictures for the pass that embeds them.
         progress: called with images done and images in all.
-
-    Raises:
-        FoldcamError: fewer than ten of the images can be read, or all their feature maps or
-            embeddings are the same.
     """
     count = min(len(samples), MOST_IMAGES)
     spread = [samples[at * len(samples) // count] for at in range(count)]
@@ -155,12 +138,7 @@ def fit_head(
 
 
 class Moments:
-    """Sums over rows of `x [K]` and `y [D]` from which a regression follows.
-
-    Args:
-        inputs: `K`.
-        outputs: `D`.
-    """
+    """Sums over rows of `x [K]` and `y [D]` from which a regression follows."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         self._count = 0

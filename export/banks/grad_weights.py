@@ -51,16 +51,12 @@ def pull_back(
     """Grad-weights of the batch of images that `activations` came from.
 
     Args:
-        network: the cut network.
         activations: the activations of N images.
         directions: `float32 [N, D]`.
         samples: the images, for the message.
 
     Returns:
         `float32 [N, K]`, not yet scaled.
-
-    Raises:
-        FoldcamError: they are not finite.
     """
     pulled: Floats = network.pull_back(activations, torch.from_numpy(directions)).numpy()
     bad = np.flatnonzero(~np.isfinite(pulled).all(axis=1))

@@ -1,14 +1,16 @@
-"""The head tried on the first images of a pass, and what a second pass will need kept of it."""
+"""The head tried on the first images of a pass, and what a second pass will need kept of it.
+
+A head that is not linear needs two passes, between which feature maps are kept.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import torch
 
 from foldcam.export.banks import embedding_pass
 from foldcam.export.banks.embedding_pass import LoadedBatch, batches
-from foldcam.export.banks.feature_cache import FeatureCache
 from foldcam.export.banks.grad_weights import HeadTraits, head_traits
 from foldcam.export.datasets import Sample
 from foldcam.export.networks.cut import Activations, Network
@@ -21,10 +23,6 @@ _MOST = 16
 
 class HeadTrial:
     """Learns from a pass over images what the head's Jacobian allows; no image is read for it.
-
-    Args:
-        network: the cut network.
-        again: whether a head that is not linear needs each image's activations once more.
 
     Attributes:
         cache: what was kept for that; empty for a linear head.
@@ -60,12 +58,6 @@ class HeadTrial:
     ) -> tuple[Activations, HeadTraits]:
         """The outcome, after the pass; where its first blocks were there already, their images
         are read once more.
-
-        Args:
-            preprocessing, samples, batch_size, known: of the pass, which read one image at least.
-
-        Returns:
-            Activations that the head was tried on, and what it showed.
         """
         if self.probe is None and not self._watched:
             size = min(batch_size, embedding_pass.BLOCK)
@@ -96,3 +88,41 @@ class HeadTrial:
         self.traits = head_traits(self._network, probe)
         if self.traits.linear:
             self.cache.clear()
+
+
+LIMIT_BYTES = 1 << 30
+"""Memory for kept activations: 4,000 images of 1280 x 7 x 7, or 70,000 of their sums."""
+
+
+class FeatureCache:
+    """Keeps batches of activations until the limit is reached; later ones are let go.
+
+    Args:
+        limit_bytes: the largest size of all kept tensors together.
+    """
+
+    def __init__(self, limit_bytes: int = LIMIT_BYTES) -> None:
+        self._limit = limit_bytes
+        self._used = 0
+        self._kept: list[tuple[list[int], Activations]] = []
+
+    def keep(self, positions: list[int], activations: Activations) -> None:
+        """Keep a batch if it still fits.
+
+        Args:
+            positions: the positions of its images in the list of samples.
+            activations: one row per position.
+        """
+        tensors = [activations.feature_map, activations.embedding, *activations.context]
+        size = sum(t.nbytes for t in tensors if isinstance(t, torch.Tensor))
+        if self._used + size <= self._limit:
+            self._used += size
+            self._kept.append((positions, activations))
+
+    def clear(self) -> None:
+        """Let everything go, and keep nothing any more."""
+        self._kept.clear()
+        self._limit = 0
+
+    def __iter__(self) -> Iterator[tuple[list[int], Activations]]:
+        return iter(self._kept)

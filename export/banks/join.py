@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from foldcam.export.banks.bank import Bank
-from foldcam.export.banks.bank_source import needed_source
+from foldcam.export.banks.bank import Bank, needed_source
 from foldcam.export.banks.rows import rows_of, stacked, with_data_hash
 from foldcam.export.banks.update import rederived
 from foldcam.export.datasets.labels import twins
@@ -21,7 +20,6 @@ class MergeReport:
     """What happened while banks were merged.
 
     Attributes:
-        bank: the new bank.
         duplicates: rows that were left out, because an earlier bank has the same image under
             the same label.
         conflicts: images that are in it under several labels or values.
@@ -58,18 +56,7 @@ class MergeReport:
 def merge_banks(
     banks: Sequence[Bank], names: Sequence[str], network: Network | None = None, seed: int = 0
 ) -> MergeReport:
-    """Put the rows of banks of one network together.
-
-    Args:
-        banks: two or more, each with its source.
-        names: their names, for messages.
-        network: the network that made them. With it, and with a linear head, grad-weights are
-            taken again from all rows' embeddings; else each row keeps its own.
-        seed: the seed of sampled triplets, as when the banks were built.
-
-    Raises:
-        FoldcamError: banks that do not fit each other; the message names what differs.
-    """
+    """Put the rows of banks of one network together."""
     for bank, name in zip(banks, names, strict=True):
         needed_source(bank.source, name)
         _check(banks[0], names[0], bank, name)

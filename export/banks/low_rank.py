@@ -39,9 +39,6 @@ def factors(grad_weights: Floats, rank: int) -> Factors:
     Args:
         grad_weights: `float32 [M, K]`, the distinct rows of a bank.
         rank: r.
-
-    Raises:
-        FoldcamError: the rank saves nothing.
     """
     scales = row_scales(grad_weights)[:, None].astype(np.float64)
     # Every row counts alike, whatever its size.
@@ -68,14 +65,9 @@ def basis_of(products: Doubles, rank: int, rows: int) -> Doubles:
     Args:
         products: `float64 [K, K]`, the grad-weights' transpose times the grad-weights: banks
             have many more rows than K, so that its eigenvectors are cheaper than their SVD.
-        rank: r.
-        rows: M, distinct rows of grad-weights.
 
     Returns:
         `float64 [r, K]`, the right singular vectors of the greatest singular values.
-
-    Raises:
-        FoldcamError: the rank saves nothing.
     """
     channels = len(products)
     if rank >= min(rows, channels):

@@ -20,9 +20,6 @@ def check_finite(rows: npt.NDArray[Any], samples: Sequence[Sample]) -> None:
     Args:
         rows: `[N, ...]`, embeddings, or values that lead to them, one row of each sample.
         samples: N.
-
-    Raises:
-        FoldcamError: NaN or infinity in some of them.
     """
     finite = np.isfinite(rows).all(axis=tuple(range(1, rows.ndim)))
     if finite.all():
@@ -50,9 +47,6 @@ def unit_rows(
     Args:
         embeddings: one row of each sample.
         samples: N, for the message; None where rows are no images.
-
-    Raises:
-        FoldcamError: an embedding is zero.
     """
     norms = np.linalg.norm(embeddings.astype(np.float64), axis=1, keepdims=True)
     zero = np.flatnonzero(norms[:, 0] < 1e-12)

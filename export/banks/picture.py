@@ -46,13 +46,8 @@ def bank_map(bank: Bank, method: MapMethod = "tsne", seed: int = 0) -> BankMap:
     """Lay a bank's embeddings out on a plane.
 
     Args:
-        bank: at least three rows.
         method: `tsne` keeps neighbours together (van der Maaten and Hinton 2008); `pca` is a
             projection, to scale.
-        seed: the seed of t-SNE, and of the rows that stand for a large bank.
-
-    Raises:
-        FoldcamError: too few rows.
     """
     from sklearn.decomposition import PCA
 
@@ -76,11 +71,7 @@ def bank_map(bank: Bank, method: MapMethod = "tsne", seed: int = 0) -> BankMap:
 
 
 def draw_map(bank: Bank, layout: BankMap, path: Path) -> None:
-    """Draw the map, labels named at their middles, or values as colours.
-
-    Raises:
-        FoldcamError: the suffix is no picture's, or the file cannot be written.
-    """
+    """Draw the map, labels named at their middles, or values as colours."""
     if path.suffix.lower() not in MAP_SUFFIXES:
         raise FoldcamError(f"--map {path}: a map is a {', '.join(MAP_SUFFIXES)} file.")
     from matplotlib.figure import Figure

@@ -16,7 +16,6 @@ class RowPictures:
     """Finds a row's picture by its name, and where that is another picture by its hash.
 
     Args:
-        bank: the rows.
         dataset: where their pictures are; None finds none.
 
     Attributes:

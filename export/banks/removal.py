@@ -29,8 +29,6 @@ class RemovalReport:
     """A bank without some images, and what can be proved about it.
 
     Attributes:
-        bank: the new bank.
-        before: the old one.
         removed: rows of the old bank that are gone, ascending.
         selection: what was asked for.
         not_found: labels and images that the bank does not have.
@@ -193,20 +191,7 @@ def _rows(bank: Bank, rows: Sequence[int]) -> list[dict[str, Any]]:
 def remove_from_bank(
     bank: Bank, selection: Selection, network: Network | None = None, seed: int = 0
 ) -> RemovalReport:
-    """Take rows out of a bank.
-
-    Args:
-        bank: the bank.
-        selection: which rows.
-        network: the network that made it. With it, and with a linear head, all grad-weights
-            are taken again from the rows that are left; else they stay, and the report says
-            what part the removed images had in them.
-        seed: the seed of sampled triplets, as when the bank was built.
-
-    Raises:
-        FoldcamError: none of it is in the bank, nothing would be left to compare, images are
-            named and the bank does not know its files, or another network than the bank's.
-    """
+    """Take rows out of a bank."""
     labels = bank.row_labels()
     if selection.labels and not labels:
         raise FoldcamError("The bank has values and no labels: name images.")
@@ -242,11 +227,5 @@ def remove_from_bank(
     made = with_data_hash(rows_of(bank, left))
     again = None if network is None else rederived(made, network, seed)
     return RemovalReport(
-        again or made,
-        bank,
-        gone,
-        selection,
-        not_found,
-        again is not None,
-        network is not None,
+        again or made, bank, gone, selection, not_found, again is not None, network is not None
     )

@@ -20,7 +20,6 @@ def rows_of(bank: Bank, rows: Integers) -> Bank:
     """Some rows of a bank; grad-weights that no row uses any more go.
 
     Args:
-        bank: the bank.
         rows: `int64 [m]`, in ascending order, at least one.
     """
     used, index = np.unique(bank.grad_index[rows], return_inverse=True)
@@ -103,11 +102,7 @@ def with_data_hash(bank: Bank, **origin: str) -> Bank:
 
 
 def file_hashes(bank: Bank, why: str) -> list[str]:
-    """Hexadecimal SHA-256 of each row's image file.
-
-    Raises:
-        FoldcamError: the bank does not know them.
-    """
+    """Hexadecimal SHA-256 of each row's image file."""
     if bank.image_hashes is None:
         raise FoldcamError(
             f"The bank does not know its image files, so {why}: its rows are no images "

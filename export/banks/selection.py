@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from foldcam.export.banks.bank import Bank
-from foldcam.export.banks.naming import likely_meant, names_matching
 from foldcam.export.banks.rows import held_hashes
 from foldcam.export.datasets.reading import PHOTOGRAPH_DIGITS, picture_hash
-from foldcam.export.datasets.samples import Box
+from foldcam.export.datasets.samples import Box, plain_name
 from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import sha256_of_file
+from foldcam.runtime.system.text import quantity
 
 _CROP = re.compile(r"-?\d+,-?\d+,\d+,\d+")
 
@@ -44,19 +46,7 @@ class Selection:
 
 
 def selection_of(labels: Iterable[str], names: Iterable[str], bank: Bank) -> Selection:
-    """What is to be removed from a bank, as people name it.
-
-    Args:
-        labels: labels.
-        names: image files, whose crops go with them; one crop as `photo.jpg#x,y,w,h`;
-            hexadecimal hashes, of a file or as reports name a row; or names and patterns of
-            names of the bank's rows, see `names_matching`. What is a file of a row is taken as
-            one.
-        bank: which knows its hashes and names.
-
-    Raises:
-        FoldcamError: a name that is none of them, with the names that are near.
-    """
+    """What is to be removed from a bank, as people name it."""
     rows = held_hashes(bank)
     photographs = {row[:PHOTOGRAPH_DIGITS] for row in rows}
     called = bank.row_names()
@@ -106,9 +96,6 @@ def image_hashes_of(names: Iterable[str]) -> frozenset[str]:
 
     Args:
         names: paths of files, or hexadecimal SHA-256 hashes.
-
-    Raises:
-        FoldcamError: neither.
     """
     found = set()
     for name in names:
@@ -125,3 +112,46 @@ def image_hashes_of(names: Iterable[str]) -> frozenset[str]:
                 "image is known by its file's bytes."
             ) from None
     return frozenset(found)
+
+
+_CROP_SUFFIX = re.compile(r"#-?\d+,-?\d+,\d+,\d+\Z")
+
+
+def names_matching(pattern: str, names: Iterable[str]) -> frozenset[str]:
+    """The names that a text stands for.
+
+    Args:
+        pattern: a name; a photograph's, which stands for all its crops, too; or a pattern of
+            the whole name, in which `*`, `?` and `[...]` are within one folder and `**` is any
+            number of folders.
+    """
+    text = plain_name(pattern.strip()).removeprefix("./")
+    known = frozenset(names) - {""}
+    exact = frozenset(name for name in known if text in (name, _CROP_SUFFIX.sub("", name)))
+    if exact:
+        return exact
+    wanted = text.split("/")
+    return frozenset(
+        name
+        for name in known
+        if _matches(_CROP_SUFFIX.sub("", name).split("/"), wanted)
+        or _matches(name.split("/"), wanted)
+    )
+
+
+def likely_meant(pattern: str, names: Sequence[str]) -> str:
+    """`did you mean ...?` for a text that stands for no row; empty where nothing is near."""
+    text = plain_name(pattern.strip()).removeprefix("./").rstrip("/")
+    for wider in (f"**/{text}", f"{text}/**", f"**/{text}/**"):
+        if found := names_matching(wider, names):
+            return f"did you mean {wider!r} ({quantity(len(found), 'picture')})?"
+    near = get_close_matches(text, sorted(frozenset(names) - {""}), 3)
+    return f"did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def _matches(parts: Sequence[str], wanted: Sequence[str]) -> bool:
+    if not wanted:
+        return not parts
+    if wanted[0] == "**":
+        return any(_matches(parts[start:], wanted[1:]) for start in range(len(parts) + 1))
+    return bool(parts) and fnmatchcase(parts[0], wanted[0]) and _matches(parts[1:], wanted[1:])

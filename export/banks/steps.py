@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from foldcam.export.banks.embedding_pass import EmbeddingPass, batches
-from foldcam.export.banks.feature_cache import FeatureCache
 from foldcam.export.banks.grad_weights import pull_back
+from foldcam.export.banks.head_trial import FeatureCache
 from foldcam.export.banks.objectives.kernel import KernelObjective
 from foldcam.export.datasets import Sample
 from foldcam.export.networks.cut import Network
@@ -28,11 +28,7 @@ def in_order(samples: Sequence[Sample], kernel: KernelObjective | None) -> list[
     """The order of the bank's rows: by label, or by value. What cannot work is said here.
 
     Args:
-        samples: the training images.
         kernel: the objective of a continuous outcome, None for labels.
-
-    Raises:
-        FoldcamError: one label or value only, or a value that cannot be used.
     """
     if kernel is not None:
         kernel.transformed(values_of(samples))
@@ -47,11 +43,7 @@ def in_order(samples: Sequence[Sample], kernel: KernelObjective | None) -> list[
 
 
 def values_of(samples: Sequence[Sample]) -> list[float]:
-    """The value of each sample.
-
-    Raises:
-        FoldcamError: some samples have none.
-    """
+    """The value of each sample."""
     values = [sample.value for sample in samples if sample.value is not None]
     if len(values) < len(samples):
         raise FoldcamError(
@@ -77,7 +69,6 @@ def second_pass(
     were embedded before an interruption.
 
     Args:
-        network: the cut network.
         preprocessing: how an image becomes its input.
         samples: as they were embedded.
         found: by that pass, N images.
@@ -88,10 +79,6 @@ def second_pass(
 
     Returns:
         `float32 [N, K]`, not yet scaled.
-
-    Raises:
-        FoldcamError: an image that could be read cannot be read any more, or numbers that are
-            not finite.
     """
     row_of = {position: row for row, position in enumerate(found.positions)}
     grad_weights = np.empty((len(row_of), network.feature_map_shape[0]), np.float32)

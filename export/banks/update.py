@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,11 +11,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from foldcam.export.banks.alike import alike_notes
-from foldcam.export.banks.bank import Bank, label_runs
-from foldcam.export.banks.bank_source import BankSource, needed_source
+from foldcam.export.banks.bank import (
+    Bank,
+    BankOutcome,
+    BankSource,
+    alike_notes,
+    label_runs,
+    needed_source,
+)
 from foldcam.export.banks.builder import remarks
-from foldcam.export.banks.embedding_pass import embed, forget
+from foldcam.export.banks.embedding_pass import EmbeddingPass, embed, forget
 from foldcam.export.banks.grad_weights import (
     CHANNEL_RULES,
     ChannelRule,
@@ -23,26 +29,120 @@ from foldcam.export.banks.grad_weights import (
     pull_back_anywhere,
 )
 from foldcam.export.banks.head_trial import HeadTrial
-from foldcam.export.banks.merge import (
-    MergedRows,
-    in_order_of_rows,
-    merge_rows,
-    merged_source,
-)
+from foldcam.export.banks.numbers import unit_rows
 from foldcam.export.banks.objectives.directions import Directions, parse_objective
 from foldcam.export.banks.objectives.kernel import KernelObjective
 from foldcam.export.banks.rows import held_hashes, mixed_mean
-from foldcam.export.banks.steps import StageProgress, second_pass, stage_of
+from foldcam.export.banks.steps import (
+    StageProgress,
+    data_hash,
+    hash_rows,
+    second_pass,
+    stage_of,
+    values_of,
+)
 from foldcam.export.datasets import Dataset, Sample, SkippedFile
 from foldcam.export.datasets.labels import twins
 from foldcam.export.networks.cut import Activations, Network
 from foldcam.export.networks.onnx_networks.prepare import noise
 from foldcam.runtime.system.errors import FoldcamError
 
-_PROBE_IMAGES = 8
-
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class MergedRows:
+    """Old and new rows in the new bank's order.
+
+    Attributes:
+        order: `int64 [N]`, for each row its place among the old rows followed by the new.
+        embeddings: `float32 [N, D]` of norm 1.
+        labels: the labels of each row; empty for a continuous outcome.
+        classes: `int64 [N]`, the labels as numbers 0..C-1.
+        outcome: values of the rows, None where they have labels.
+        hashes: `uint8 [N, 32]` of the image files, None where the bank does not know its own.
+        names: what the pictures are called, see `Bank.names`.
+    """
+
+    order: Integers
+    embeddings: Floats
+    labels: list[str]
+    classes: Integers
+    outcome: BankOutcome | None
+    hashes: npt.NDArray[np.uint8] | None
+    names: tuple[str, ...]
+
+
+def in_order_of_rows(samples: Sequence[Sample], kernel: KernelObjective | None) -> list[Sample]:
+    """Samples by label, or by value for a continuous outcome."""
+    if kernel is None:
+        return sorted(samples, key=lambda sample: sample.label)
+    return sorted(samples, key=lambda sample: values_of([sample])[0])
+
+
+def merge_rows(
+    bank: Bank, found: EmbeddingPass, kept: list[Sample], kernel: KernelObjective | None
+) -> MergedRows:
+    """Old rows and new ones, sorted as in a bank built from scratch over both.
+
+    Args:
+        kernel: the objective of a continuous outcome, None for labels.
+    """
+    embeddings = np.concatenate([bank.embeddings, unit_rows(found.embeddings, kept)])
+    hashes = None
+    if bank.image_hashes is not None:
+        hashes = np.concatenate([bank.image_hashes, hash_rows(found.hashes)])
+    called = [*bank.row_names(), *(sample.row_name for sample in kept)]
+    if kernel is None or bank.outcome is None:
+        given = [*bank.row_labels(), *(sample.label for sample in kept)]
+        # Stable, as in a bank built from scratch: old rows stay before new ones.
+        order = np.asarray(sorted(range(len(given)), key=given.__getitem__), np.int64)
+        labels = [given[place] for place in order]
+        _, classes = np.unique(labels, return_inverse=True)
+        outcome = None
+    else:
+        values = np.concatenate([bank.outcome.values, kernel.on_scale(values_of(kept))])
+        order = np.argsort(values, kind="stable")
+        labels, classes = [], np.zeros(len(values), np.int64)
+        outcome = BankOutcome(values[order], kernel.tau, kernel.transform)
+    return MergedRows(
+        order=order,
+        embeddings=np.ascontiguousarray(embeddings[order]),
+        labels=labels,
+        classes=classes.astype(np.int64),
+        outcome=outcome,
+        hashes=None if hashes is None else hashes[order],
+        names=tuple(called[place] for place in order),
+    )
+
+
+def merged_source(
+    source: BankSource, bank: Bank, dataset: Dataset, found: EmbeddingPass, kept: list[Sample]
+) -> BankSource:
+    """Where a bank with added rows comes from."""
+    old = source.origin
+    if bank.image_hashes is not None and bank.outcome is None:
+        hashes = [row.tobytes().hex() for row in bank.image_hashes]
+        data_sha256 = data_hash(hashes, bank.row_labels())
+    else:
+        # What the old rows' files were called is not known any more.
+        added = data_hash(found.hashes, [sample.label for sample in kept])
+        data_sha256 = hashlib.sha256(f"{old.data_sha256} {added}".encode()).hexdigest()
+    origin = replace(
+        old,
+        data=_joined(old.data, dataset.name),
+        split=_joined(old.split, dataset.split),
+        data_sha256=data_sha256,
+    )
+    return replace(source, origin=origin)
+
+
+def _joined(old: str, new: str) -> str:
+    return old if new in old.split(" + ") else f"{old} + {new}"
+
+
+_PROBE_IMAGES = 8
 
 
 @dataclass(frozen=True)
@@ -50,7 +150,6 @@ class AddReport:
     """What happened while images were added to a bank.
 
     Attributes:
-        bank: the new bank.
         added: rows that are new.
         rederived: whether the old rows' grad-weights were taken again from all embeddings,
             so that the bank equals one built from scratch over all images.
@@ -101,19 +200,6 @@ def add_to_bank(
     that the old rows' grad-weights follow exactly from the stored embeddings as well: the
     bank equals the one that `build_bank` makes of the old images followed by the new.
     For another head the old rows keep theirs, which speak for the comparisons of old.
-
-    Args:
-        bank: the bank, with its source.
-        network: the network that made it, cut at the same layer.
-        dataset: the new images; with values if the bank has values.
-        seed: the seed of sampled triplets, as when the bank was built.
-        batch_size: images per pass.
-        resume_folder: where finished work is kept until the bank is complete.
-        progress: called after each batch.
-
-    Raises:
-        FoldcamError: another network or layer than the bank's, labels where it has values
-            or values where it has labels, a compressed bank, or no new image.
     """
     source = needed_source(bank.source, "The bank")
     kernel = kernel_of(bank)
@@ -204,9 +290,6 @@ def rederived(bank: Bank, network: Network, seed: int = 0) -> Bank | None:
 
     Returns:
         None where the head is not linear: each row's Jacobian is its image's own.
-
-    Raises:
-        FoldcamError: another network or layer than the bank's, or one label only.
     """
     check_network(bank, needed_source(bank.source, "The bank"), network)
     probe = network.forward(torch.from_numpy(noise(network.image_size, _PROBE_IMAGES)))
@@ -221,9 +304,7 @@ def rederived(bank: Bank, network: Network, seed: int = 0) -> Bank | None:
         directions = parse_objective(bank.objective, seed).directions(bank.embeddings, classes)
     pulled, index = _through_linear_head(bank, network, probe, directions, classes)
     return replace(
-        bank,
-        grad_weights=keep_channels(pulled, _rule(bank)),
-        grad_index=index.astype(np.int32),
+        bank, grad_weights=keep_channels(pulled, _rule(bank)), grad_index=index.astype(np.int32)
     )
 
 
@@ -238,11 +319,7 @@ def _rule(bank: Bank) -> ChannelRule:
 
 
 def check_network(bank: Bank, source: BankSource, network: Network) -> None:
-    """Refuse a network that did not make the bank.
-
-    Raises:
-        FoldcamError: another network, layer or input size, or a compressed bank.
-    """
+    """Refuse a network that did not make the bank."""
     recipe = source.preprocessing
     if network.layer != source.layer:
         raise FoldcamError(
@@ -283,11 +360,7 @@ def _directions(
 
 
 def _through_linear_head(
-    bank: Bank,
-    network: Network,
-    probe: Activations,
-    directions: Directions,
-    classes: Integers,
+    bank: Bank, network: Network, probe: Activations, directions: Directions, classes: Integers
 ) -> tuple[Floats, Integers]:
     wanted, index = directions.values, np.arange(len(directions.values))
     if directions.per_class:

@@ -22,8 +22,6 @@ def model_answers(
     """Each image that can be read, with what the model says of it.
 
     Args:
-        model: the model.
-        samples: the images.
         skipped: takes those that cannot be read, with the reason.
         progress: called after each batch with images done and images in all.
     """

@@ -1,15 +1,46 @@
-"""A folder of class folders, perhaps under folders of splits."""
+"""A folder of class folders, perhaps under folders of splits, or that of CUB-200-2011."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from foldcam.export.datasets.left_out import NO_CLASS
-from foldcam.export.datasets.samples import Part, Reading, Sample, SkippedFile
+from foldcam.export.datasets.samples import Box, Part, Reading, Sample, SkippedFile
 from foldcam.export.datasets.splits import part_named
 from foldcam.runtime.images.listing import LeftOut, sort_out
 from foldcam.runtime.system.errors import FoldcamError
+from foldcam.runtime.system.files import refuse_special
+
+NO_CLASS = "in no class folder"
+_SHOWN = 5
+
+
+def summary(left_out: Sequence[SkippedFile], root: Path) -> list[str]:
+    """A note: how many files and folders of which kind, and the first of them.
+
+    Args:
+        left_out: as the readers found them.
+        root: what the names are shown relative to.
+    """
+    if not left_out:
+        return []
+    counts = Counter(item.reason for item in left_out)
+    kinds = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
+    # One of each kind first: many hidden files must not conceal the one photograph.
+    first = {item.reason: item for item in reversed(left_out)}
+    ordered = [*first.values(), *(item for item in left_out if item is not first[item.reason])]
+    names = ", ".join(_relative(item, root) for item in ordered[:_SHOWN])
+    more = ", ..." if len(left_out) > _SHOWN else ""
+    what = "file or folder was" if len(left_out) == 1 else "files and folders were"
+    return [f"{len(left_out)} {what} left out ({kinds}): {names}{more}."]
+
+
+def _relative(item: SkippedFile, root: Path) -> str:
+    if item.url is None and item.path.is_relative_to(root):
+        return str(item.path.relative_to(root))
+    return item.place
 
 
 @dataclass
@@ -25,9 +56,6 @@ def read_folders(root: Path) -> Reading:
 
     The folders at the top are splits where all of them have a split's name; where one stands
     beside a class folder, it is a class.
-
-    Raises:
-        FoldcamError: a folder that cannot be read, or whose name is blank.
     """
     if not root.is_dir():
         raise FoldcamError(f"{root} is neither a folder nor a file.")
@@ -54,11 +82,7 @@ def read_folders(root: Path) -> Reading:
 
 
 def tree_of(folder: Path, recursive: bool = True) -> Tree:
-    """The image files below a folder; links to folders are not followed.
-
-    Raises:
-        FoldcamError: a folder that cannot be read.
-    """
+    """The image files below a folder; links to folders are not followed."""
     listing = sort_out(folder, recursive)
     return Tree(listing.pictures, _skipped(listing.without_films()))
 
@@ -109,3 +133,44 @@ def _instead(tree: Tree) -> str:
     suffixes = sorted({item.path.suffix.lower() for item in tree.left_out} - {""})
     what = f"{count} other file{'' if count == 1 else 's'}"
     return f" ({what}{': ' + ', '.join(suffixes[:4]) if suffixes else ''})"
+
+
+_PARTS: dict[str, Part] = {"1": "train", "0": "test"}
+
+
+def read_cub(root: Path) -> Reading:
+    """Read the lists. The boxes are where the birds are, and nothing is cut by them."""
+    names = _table(root / "images.txt")
+    classes = _table(root / "classes.txt")
+    label_of = _table(root / "image_class_labels.txt")
+    boxes = _table(root / "bounding_boxes.txt")
+    in_training = _table(root / "train_test_split.txt")
+    # Relative to it, pictures are called as in images.txt.
+    reading = Reading(root=root / "images")
+    for number, name in names.items():
+        try:
+            part = _PARTS[in_training[number].strip()]
+            label = classes[label_of[number]]
+            x, y, width, height = (float(value) for value in boxes[number].split())
+        except (KeyError, ValueError) as error:
+            raise FoldcamError(
+                f"{root}: image {number} of images.txt has no valid entry in the other lists "
+                f"({error})."
+            ) from None
+        reading.names.setdefault(part, [part])
+        sample = Sample(root / "images" / name, label, Box(x, y, width, height))
+        reading.samples.append((part, sample))
+    return reading
+
+
+def _table(path: Path) -> dict[str, str]:
+    """Lines `key value...` of a CUB list."""
+    refuse_special(path)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise FoldcamError(f"{path} is missing from this CUB-200-2011 folder.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise FoldcamError(f"{path} cannot be read ({error}).") from None
+    pairs = (line.split(maxsplit=1) for line in lines if line.strip())
+    return {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}

@@ -1,14 +1,17 @@
-"""Labels that people take for one: another Unicode form, blanks, upper and lower case."""
+"""Labels: those that people take for one, those of one image, and those that are numbers."""
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Literal, get_args
 
 from foldcam.export.datasets.samples import Part, Sample
+from foldcam.runtime.system.errors import FoldcamError
 
 _SHOWN = 5
 # Not line breaks and tabs: a label may be a text, and those are seen.
@@ -81,3 +84,45 @@ def _key(label: str) -> str:
 def _first(texts: list[str]) -> str:
     more = len(texts) - _SHOWN
     return "; ".join(texts[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+
+
+_LARGEST = 3.4e38
+
+
+def value_of(label: str, where: str) -> float:
+    """The continuous outcome that a label gives."""
+    try:
+        value = float(label) if "_" not in label else math.nan
+    except ValueError:
+        value = math.nan
+    # Beyond this a bank's float32 is infinite.
+    if not abs(value) < _LARGEST:
+        raise FoldcamError(
+            f"{where}: the label {label[:40]!r} is not a finite number, and a continuous outcome "
+            "needs one."
+        )
+    return value
+
+
+SingletonPolicy = Literal["refuse", "keep", "drop"]
+SINGLETON_POLICIES: tuple[SingletonPolicy, ...] = get_args(SingletonPolicy)
+
+
+def handle_singletons(samples: tuple[Sample, ...], policy: SingletonPolicy) -> tuple[Sample, ...]:
+    """What to do with labels that have one image.
+
+    Such an image has nothing of its own label to be compared with: its direction
+    rests on its own embedding against the others alone.
+    """
+    counts = Counter(sample.label for sample in samples)
+    single = [label for label, count in counts.items() if count == 1]
+    if not single or policy == "keep":
+        return samples
+    if policy == "drop":
+        return tuple(sample for sample in samples if counts[sample.label] > 1)
+    shown = ", ".join(repr(label) for label in single[:5]) + (", ..." if len(single) > 5 else "")
+    raise FoldcamError(
+        f"{len(single)} label{'s have' if len(single) > 1 else ' has'} one image only ({shown}) "
+        "and nothing of the same label to compare it with: add images, or pass --singletons drop "
+        "to leave them out or --singletons keep to compare them with the other labels only."
+    )

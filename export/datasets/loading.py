@@ -6,15 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from foldcam.export.datasets.csv_files import BoxMeaning, read_csv
-from foldcam.export.datasets.cub import read_cub
-from foldcam.export.datasets.folders import read_folders, readable
-from foldcam.export.datasets.labels import in_plain_form, twins
-from foldcam.export.datasets.left_out import summary
-from foldcam.export.datasets.picture_names import relative_name, url_name
-from foldcam.export.datasets.samples import Dataset, Reading, Split
-from foldcam.export.datasets.singletons import SingletonPolicy, handle_singletons
+from foldcam.export.datasets.folders import read_cub, read_folders, readable, summary
+from foldcam.export.datasets.labels import (
+    SingletonPolicy,
+    handle_singletons,
+    in_plain_form,
+    twins,
+    value_of,
+)
+from foldcam.export.datasets.samples import Dataset, Reading, Split, relative_name, url_name
 from foldcam.export.datasets.splits import parts_text, take
-from foldcam.export.datasets.values import value_of
 from foldcam.runtime.system.errors import FoldcamError
 
 

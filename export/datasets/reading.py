@@ -38,7 +38,6 @@ class PictureFile:
     """A sample's file that was read and not decoded yet: its hash alone may say enough.
 
     Attributes:
-        sample: the sample.
         data: the file's bytes.
         file_sha256: of them.
     """
@@ -53,11 +52,7 @@ class PictureFile:
         return picture_hash(self.file_sha256, self.sample.crop)
 
     def decoded(self) -> Picture:
-        """The picture; the part of the photograph that the sample's crop names.
-
-        Raises:
-            FoldcamError: it cannot be decoded, or the crop lies outside the photograph.
-        """
+        """The picture; the part of the photograph that the sample's crop names."""
         image = decode_image(self.data, self.sample.path)
         if self.sample.crop is None:
             return Picture(image, self.sha256)
@@ -66,21 +61,13 @@ class PictureFile:
 
 
 def open_picture(sample: Sample) -> PictureFile:
-    """Read a sample's file, once for its hash and its pixels.
-
-    Raises:
-        FoldcamError: the file cannot be read.
-    """
+    """Read a sample's file, once for its hash and its pixels."""
     data = image_bytes(sample.path)
     return PictureFile(sample, data, hashlib.sha256(data).hexdigest())
 
 
 def read_picture(sample: Sample) -> Picture:
-    """Read and decode a sample, see `PictureFile.decoded`.
-
-    Raises:
-        FoldcamError: the file cannot be read, or the crop lies outside the photograph.
-    """
+    """Read and decode a sample, see `PictureFile.decoded`."""
     return open_picture(sample).decoded()
 
 
@@ -118,8 +105,6 @@ def same_pictures(
     """Notes on pictures that are there more than once.
 
     Args:
-        hashes: the hash of each picture.
-        labels: the label of each, or its value as text.
         names: the name of each; None takes the beginning of the hash.
     """
     groups: dict[str, list[int]] = defaultdict(list)

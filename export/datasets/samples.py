@@ -1,12 +1,41 @@
-"""What a data set is made of: labelled images, perhaps parts of photographs."""
+"""What a data set is made of: labelled images, perhaps parts of photographs, and their names."""
 
 from __future__ import annotations
 
+import os
+import re
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
+from urllib.parse import urlsplit
 
-from foldcam.export.datasets.picture_names import plain_name
+LONGEST_NAME = 4096
+"""Characters; Linux allows no longer path."""
+
+# No text of UTF-8, and what separates names in a bank's file.
+_NOT_TEXT = re.compile("[\0\ud800-\udfff]")
+
+
+def relative_name(path: Path, root: Path) -> str:
+    """A file's name below a folder, such as `anna/1.jpg`; links are not followed."""
+    return plain_name(Path(os.path.relpath(path, root)).as_posix())
+
+
+def url_name(url: str) -> str:
+    """Host and path of a URL: user, password and query may hold a secret."""
+    parts = urlsplit(url.rpartition("::")[2])
+    return plain_name(f"{(parts.netloc or '').rpartition('@')[2]}{parts.path}")
+
+
+def plain_name(text: str) -> str:
+    """A name as it is stored and compared.
+
+    NFC, as a Mac's archive writes `ü` as `u` and two dots; what is not UTF-8 is replaced; of
+    a longer one the last `LONGEST_NAME` characters.
+    """
+    return unicodedata.normalize("NFC", _NOT_TEXT.sub("\ufffd", text))[-LONGEST_NAME:]
+
 
 Part = Literal["train", "valid", "test"]
 Split = Literal["train", "valid", "test", "all"]
@@ -72,7 +101,6 @@ class SkippedFile:
     """A file that is not in the data, and why.
 
     Attributes:
-        path: the file.
         reason: one sentence, or of a file that was left out a few words.
         url: where it is, if it is no local file; `path` then only names it.
     """

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from foldcam.export.datasets.samples import Part, Reading, Sample, Split
+from foldcam.runtime.system.text import quantity
 
 _NAMES: dict[str, Part] = {
     "train": "train",
@@ -30,10 +31,6 @@ def parts_taken(split: Split, present: Iterable[Part]) -> set[Part]:
     """The parts of a data set that a split stands for.
 
     Where there is no test part, the validation part is what was held out of training.
-
-    Args:
-        split: what was asked for.
-        present: the parts that the data set has.
     """
     there = set(present)
     if split == "all":
@@ -76,7 +73,7 @@ def sorted_parts(names: dict[Part, list[str]]) -> list[tuple[Part, list[str]]]:
 def labels_text(samples: Sequence[Sample]) -> str:
     """`'gull' (6 images), 'owl' (4 images)`, the first few."""
     counts = Counter(sample.label for sample in samples)
-    shown = [f"{label!r} ({_plural(n, 'image')})" for label, n in sorted(counts.items())[:_SHOWN]]
+    shown = [f"{label!r} ({quantity(n, 'image')})" for label, n in sorted(counts.items())[:_SHOWN]]
     more = len(counts) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")
 
@@ -93,7 +90,7 @@ def _line(reading: Reading, split: Split, wanted: set[Part], taken: list[Sample]
         text = f"{parts_text(reading)} are splits, and all of them were taken"
     alone = sum(part is None for part, _ in reading.samples)
     if alone:
-        text += f", and {_plural(alone, 'image')} without a split, which belong to every part"
+        text += f", and {quantity(alone, 'image')} without a split, which belong to every part"
     if taken:
         text += f"; labels: {labels_text(taken)}"
     return f"{text}."
@@ -101,8 +98,4 @@ def _line(reading: Reading, split: Split, wanted: set[Part], taken: list[Sample]
 
 def _counted(samples: Iterable[Sample]) -> str:
     labels = [sample.label for sample in samples]
-    return f"{_plural(len(set(labels)), 'label')}, {_plural(len(labels), 'image')}"
-
-
-def _plural(count: int, word: str) -> str:
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+    return f"{quantity(len(set(labels)), 'label')}, {quantity(len(labels), 'image')}"

@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from foldcam.export.banks.bank import Bank
-from foldcam.export.banks.bank_source import needed_source
+from foldcam.export.banks.bank import Bank, needed_source
 from foldcam.export.banks.builder import BankReport, build_bank
 from foldcam.export.banks.grad_weights import ChannelRule
 from foldcam.export.banks.objectives.directions import Objective
@@ -16,8 +15,8 @@ from foldcam.export.banks.objectives.kernel import KernelObjective
 from foldcam.export.banks.steps import StageProgress
 from foldcam.export.banks.update import AddReport, add_to_bank
 from foldcam.export.datasets import Dataset, SingletonPolicy, handle_singletons
-from foldcam.export.exporting.coarse_map import coarse_notes
 from foldcam.export.exporting.exporter import bank_notes, normalization_notes, source_of
+from foldcam.export.exporting.trials import coarse_notes
 from foldcam.export.grafting.own import chosen_grad_weights
 from foldcam.export.models.spec import LoadedModel
 from foldcam.export.networks.cut import Network
@@ -35,7 +34,6 @@ class BuiltBank:
     """A bank that was built and written.
 
     Attributes:
-        path: its file.
         report: how it came about.
         notes: what the user should know, one sentence each.
     """
@@ -141,11 +139,7 @@ def add_to_bank_file(
 
 
 def network_of_bank(bank: Bank, loaded: LoadedModel) -> Network:
-    """The network that made a bank, cut where the bank's grad-weights are.
-
-    Raises:
-        FoldcamError: it has no such layer, or the bank does not say which.
-    """
+    """The network that made a bank, cut where the bank's grad-weights are."""
     source = needed_source(bank.source, "The bank")
     recipe = source.preprocessing
     try:
@@ -198,11 +192,7 @@ def _resume_folder(out: Path) -> Path:
 
 
 def check_out(out: Path) -> None:
-    """Say before a long pass what would fail after it.
-
-    Raises:
-        FoldcamError: no file of a bank can be written there.
-    """
+    """Say before a long pass what would fail after it."""
     if out.suffix != SUFFIX:
         raise FoldcamError(f"--out {out}: a bank is a {SUFFIX} file.")
     if out.is_dir():

@@ -9,20 +9,17 @@ from typing import Literal, get_args
 
 import onnx
 
-from foldcam.export.banks.alike import alike_notes
-from foldcam.export.banks.bank_source import BankSource
+from foldcam.export.banks.bank import BankSource, alike_notes
 from foldcam.export.banks.builder import BankReport, build_bank
+from foldcam.export.banks.embedding_pass import KeptPictures
 from foldcam.export.banks.fitted_network import fit_head
 from foldcam.export.banks.grad_weights import ChannelRule
-from foldcam.export.banks.kept_pictures import KeptPictures
 from foldcam.export.banks.objectives.directions import DEFAULT_OBJECTIVE, Objective, parse_objective
 from foldcam.export.banks.objectives.kernel import DEFAULT_KERNEL, KernelObjective, parse_kernel
 from foldcam.export.banks.steps import StageProgress, stage_of
 from foldcam.export.datasets import Dataset
-from foldcam.export.exporting.blank_maps import blank_notes, tried_images
-from foldcam.export.exporting.coarse_map import coarse_notes
 from foldcam.export.exporting.gallery import GalleryReport, make_gallery
-from foldcam.export.exporting.wide_values import wide_values
+from foldcam.export.exporting.trials import blank_notes, coarse_notes, tried_images, wide_values
 from foldcam.export.grafting.bank_input import bank_beside, with_directions
 from foldcam.export.grafting.fidelity import Fidelity, measure_fidelity
 from foldcam.export.grafting.fold import FoldOptions, fold
@@ -36,7 +33,7 @@ from foldcam.export.networks.cut import Network
 from foldcam.export.networks.feature_map import describe
 from foldcam.export.onnx_graphs.embedding_model import OLDEST_OPSET
 from foldcam.export.onnx_graphs.file import OnnxFile
-from foldcam.export.onnx_graphs.file_size import check_file_size, weight_bytes
+from foldcam.export.onnx_graphs.message import check_file_size, weight_bytes
 from foldcam.export.onnx_graphs.own_normalization import own_normalization
 from foldcam.runtime.contract.gallery import stale_gallery
 from foldcam.runtime.contract.onnx_file import read_contract
@@ -199,11 +196,7 @@ def export_model(
 
 
 def refuse_file(out: Path, opset: int) -> None:
-    """Refuse what no folded model can be written to or in.
-
-    Raises:
-        FoldcamError: the file is no `.onnx`, or the opset is too old.
-    """
+    """Refuse what no folded model can be written to or in."""
     if out.suffix != ".onnx":
         raise FoldcamError(f"--out {out}: a folded model is an .onnx file.")
     if opset < OLDEST_OPSET:
@@ -265,8 +258,6 @@ def normalization_notes(
     """What is known of how a network's images are normalised, which nobody would notice.
 
     Args:
-        loaded: the network.
-        preprocessing: how its images are made.
         graph: the network in ONNX; None takes the file that it came from, if any.
     """
     if graph is None and isinstance(loaded.source, OnnxFile):

@@ -16,8 +16,8 @@ from foldcam.export.banks.rows import file_hashes
 from foldcam.export.banks.steps import data_hash, values_of
 from foldcam.export.datasets import Dataset, Sample
 from foldcam.export.datasets.reading import open_picture
-from foldcam.export.grafting.frameless import frameless
 from foldcam.runtime.contract.gallery import GalleryWriter, gallery_path
+from foldcam.export.grafting.frame import frameless
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.images.preprocess import Image
@@ -177,10 +177,7 @@ def _decoded(sample: Sample) -> Image | None:
 
 
 def _answers(
-    model: FoldedModel,
-    rows: Sequence[Sample | None],
-    batch_size: int,
-    progress: Progress | None,
+    model: FoldedModel, rows: Sequence[Sample | None], batch_size: int, progress: Progress | None
 ) -> Iterator[tuple[int, Sample | None, Image | None, Result | None]]:
     """Every row in order, with its picture and what the model says of it."""
     for begin in range(0, len(rows), batch_size):

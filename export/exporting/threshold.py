@@ -28,7 +28,7 @@ from foldcam.export.banks.unknown.images import (
 from foldcam.export.banks.unknown.label_space import Doubles
 from foldcam.export.banks.unknown.rows import DEVICE_SCORES, Rows, numbered
 from foldcam.export.datasets import Dataset
-from foldcam.export.grafting.frameless import frameless
+from foldcam.export.grafting.frame import frameless
 from foldcam.export.grafting.in_graph import bank_of
 from foldcam.export.grafting.known_score import with_rule
 from foldcam.export.onnx_graphs.device import CPU, Device
@@ -49,7 +49,6 @@ class Candidate:
     """A score that was tried.
 
     Attributes:
-        score: which.
         auroc: the probability that a known image has a higher one than an unknown image.
         rule: with it.
     """
@@ -65,7 +64,6 @@ class ThresholdReport:
 
     Attributes:
         path: the model that has the rule now.
-        rule: the rule.
         candidates: every score that was tried, the best first.
         notes: what the user should know, one sentence each.
         skipped: images that could not be read or have no answer, with the reason.
@@ -103,18 +101,11 @@ def choose_threshold(
 
     Args:
         path: a folded model of labels: float, float16 or quantized.
-        out: the file to write, which may be `path`.
         images: labelled images that are not in the bank. Those of labels that the bank does not
             have count as unknown. None leaves rows of the bank out in their place.
         unknown: images that show none of the bank's labels; None leaves labels out of the bank.
         accept: share of known images to accept, in (0, 1).
         score: which score; None takes the one with the highest AUROC.
-        device: where the model runs.
-        progress: called with a stage, images done and images in all.
-
-    Raises:
-        FoldcamError: a continuous outcome, too few images, images that are all in the bank, or a
-            score that the model cannot give.
     """
     if not 0.0 < accept < 1.0:
         raise FoldcamError(f"--accept is {accept:g}: give a share between 0 and 1, such as 0.95.")

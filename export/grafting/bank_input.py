@@ -23,7 +23,6 @@ from foldcam.export.banks.objectives.directions import (
     class_sums,
     triplets_of_sums,
 )
-from foldcam.export.grafting.contrast import ROW_LABELS
 from foldcam.export.grafting.in_graph import (
     BANK_EMBEDDINGS,
     BANK_GRAD_INDEX,
@@ -34,8 +33,9 @@ from foldcam.export.grafting.in_graph import (
 )
 from foldcam.export.grafting.options import StorageOptions
 from foldcam.export.grafting.own import obstacle_to_own
-from foldcam.export.grafting.search import SIMILARITIES
+from foldcam.export.grafting.search import ROW_LABELS, SIMILARITIES
 from foldcam.export.onnx_graphs.embedding_model import BATCH
+from foldcam.export.onnx_graphs.values import refill
 from foldcam.export.onnx_graphs.writing import PREFIX, Graft
 from foldcam.runtime.contract.bank.live_bank import bank_path
 from foldcam.runtime.contract.bank_storage import BankStorage
@@ -61,10 +61,6 @@ def with_directions(bank: Bank, model: onnx.ModelProto, storage: StorageOptions)
         bank: of labels and all triplets.
         model: the embedding network, as `Network.to_onnx` makes it.
         storage: what was asked for.
-
-    Raises:
-        FoldcamError: the bank's directions are no arithmetic of its embeddings, the graph cannot
-            pull them back, or the bank was to be compressed.
     """
     if bank.outcome is not None or len(bank.labels) < 2:
         raise FoldcamError(f"{_FLAG} needs a bank of at least two labels: leave both out.")
@@ -93,11 +89,7 @@ def with_directions(bank: Bank, model: onnx.ModelProto, storage: StorageOptions)
 
 
 def directions_stored(bank: Bank) -> StoredBank:
-    """The constants that `to_inputs` makes inputs.
-
-    Args:
-        bank: as `with_directions` makes it.
-    """
+    """The constants that `to_inputs` makes inputs."""
     arrays = {
         BANK_EMBEDDINGS: np.ascontiguousarray(bank.embeddings.T),
         BANK_GRAD_WEIGHTS: bank.grad_weights,
@@ -117,9 +109,6 @@ def bank_beside(temporary: Path, out: Path, bank: Bank | None) -> Iterator[None]
     Args:
         temporary, out: the model's file, now and as it will be called.
         bank: as `with_directions` makes it; None where the bank is a part of the graph.
-
-    Raises:
-        FoldcamError: the bank cannot be written.
     """
     if bank is None:
         yield
@@ -137,9 +126,7 @@ def graft_query(graft: Graft, directions: str, size: int) -> str:
     """The input `query` in place of the bank's direction, for images where it is not zero.
 
     Args:
-        graft: adds nodes to the network's graph.
         directions: name of the bank's, `float32 [N, 1, D]`.
-        size: `D`.
     """
     query = helper.make_tensor_value_info(QUERY, TensorProto.FLOAT, [BATCH, size])
     graft.graph.input.append(query)
@@ -152,16 +139,11 @@ def graft_query(graft: Graft, directions: str, size: int) -> str:
 
 
 def to_inputs(graph: onnx.GraphProto, size: int) -> None:
-    """Make the bank's constants inputs of the graph.
-
-    Args:
-        graph: of a folded model with the constants of `directions_stored`; changed.
-        size: `D`.
-    """
+    """Make the bank's constants inputs of the graph."""
     constants = {BANK_EMBEDDINGS, BANK_GRAD_WEIGHTS, *_INDICES}
-    left = [tensor for tensor in graph.initializer if tensor.name not in constants]
-    del graph.initializer[:]
-    graph.initializer.extend(left)
+    refill(
+        graph.initializer, [tensor for tensor in graph.initializer if tensor.name not in constants]
+    )
     search = next(node for node in graph.node if SIMILARITIES in node.output)
     # Its second factor comes as rows, which Gemm reads without turning them around.
     search.op_type = "Gemm"
@@ -184,24 +166,13 @@ def to_inputs(graph: onnx.GraphProto, size: int) -> None:
 
 
 def to_constants(model: onnx.ModelProto, contract: Contract, bank: Bank) -> onnx.ModelProto:
-    """A model whose bank is an input, with a bank as constants: what all other tools read.
-
-    Args:
-        model: as `fold` made it with `bank_input`; not changed.
-        contract: its own.
-        bank: as `with_directions` makes it, of the same network.
-
-    Returns:
-        The model as `fold` makes it without `bank_input`; its input `query` is zero.
-    """
+    """A model whose bank is an input, with a bank as constants: what all other tools read."""
     if contract.bank_input is None:
         return model
     constant = onnx.ModelProto()
     constant.CopyFrom(model)
     graph = constant.graph
-    inputs = [value for value in graph.input if value.name not in _INPUTS]
-    del graph.input[:]
-    graph.input.extend(inputs)
+    refill(graph.input, [value for value in graph.input if value.name not in _INPUTS])
     search = next(node for node in graph.node if SIMILARITIES in node.output)
     search.op_type = "MatMul"
     del search.attribute[:]

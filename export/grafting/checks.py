@@ -25,16 +25,9 @@ from foldcam.runtime.images.preprocess import Preprocessing
 from foldcam.runtime.system.errors import FoldcamError
 
 _OUTPUTS = (
-    HEATMAP,
-    HEATMAP_LOWER,
-    ESTIMATE,
-    NEIGHBOR,
-    SIMILARITY,
-    CONTRIBUTION,
-    CONTRAST,
-    RUNNER_UP,
+    HEATMAP, HEATMAP_LOWER, ESTIMATE, NEIGHBOR, SIMILARITY, CONTRIBUTION, CONTRAST, RUNNER_UP,
     RUNNER_UP_SIMILARITY,
-)
+)  # fmt: skip
 
 _SUMMANDS: dict[SummandKind, str] = {
     "pool": "the summands of a pool",
@@ -46,11 +39,7 @@ _SUMMANDS: dict[SummandKind, str] = {
 
 
 def feature_map_shape(model: onnx.ModelProto) -> tuple[int, int, int]:
-    """`(K, h, w)` of the model's output `feature_map`.
-
-    Raises:
-        FoldcamError: an output is missing, or the feature map's size is open.
-    """
+    """`(K, h, w)` of the model's output `feature_map`."""
     outputs = {value.name: value for value in model.graph.output}
     for name in (FEATURE_MAP, EMBEDDING):
         if name not in outputs:
@@ -69,10 +58,6 @@ def check_input(model: onnx.ModelProto, preprocessing: Preprocessing) -> None:
 
     Args:
         model: with float images `[N,3,H,W]`, or uint8 images `[N,H,W,3]` where `takes_uint8`.
-        preprocessing: the preprocessing of the images.
-
-    Raises:
-        FoldcamError: other inputs than `image`, or one of another size.
     """
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in constants]
@@ -108,11 +93,7 @@ def free_names(graph: onnx.GraphProto) -> None:
 
 
 def check_summands(model: onnx.ModelProto, bank: Bank) -> None:
-    """Whether the bank's grad-weights belong to the model's feature map.
-
-    Raises:
-        FoldcamError: they belong to another sum over positions, or to none.
-    """
+    """Whether the bank's grad-weights belong to the model's feature map."""
     kind, _ = marked_summands(model)
     needed = "none" if bank.summands is None else bank.summands
     if kind != needed:
@@ -123,15 +104,7 @@ def check_summands(model: onnx.ModelProto, bank: Bank) -> None:
 
 
 def check_mean(bank: Bank, feature_map: tuple[int, int, int]) -> None:
-    """Whether the bank's mean over the training images, if it holds one, is of such maps.
-
-    Args:
-        bank: the bank.
-        feature_map: `(K', h, w)` of the network.
-
-    Raises:
-        FoldcamError: it is of other maps.
-    """
+    """Whether the bank's mean over the training images, if it holds one, is of such maps."""
     mean = bank.mean_summands
     if mean is not None and mean.shape != feature_map:
         has, needs = (" x ".join(map(str, shape)) for shape in (mean.shape, feature_map))
@@ -143,11 +116,7 @@ def check_mean(bank: Bank, feature_map: tuple[int, int, int]) -> None:
 
 
 def check_sizes(model: onnx.ModelProto, bank: Bank, channels: int) -> None:
-    """Whether the bank has the network's D and K.
-
-    Raises:
-        FoldcamError: it was made by another network.
-    """
+    """Whether the bank has the network's D and K."""
     outputs = {value.name: value for value in model.graph.output}
     size = outputs[EMBEDDING].type.tensor_type.shape.dim[1].dim_value
     needed = size if bank.rule == "own" else channels

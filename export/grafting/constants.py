@@ -43,11 +43,7 @@ _CENTROIDS_PER_ROOT = 3
 
 
 def store(bank: Bank, options: StorageOptions | None = None) -> StoredBank:
-    """Choose how a bank is stored and searched, and make its constants.
-
-    Raises:
-        FoldcamError: the options do not fit each other or the bank.
-    """
+    """Choose how a bank is stored and searched, and make its constants."""
     options = options or StorageOptions()
     continuous = bank.outcome is not None
     arrays: dict[str, Array] = {}

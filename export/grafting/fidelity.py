@@ -55,7 +55,6 @@ def measure_fidelity(bank: Bank, stored: StoredBank, queries: Floats | None = No
     """Look the same embeddings up in both.
 
     Args:
-        bank: the exact rows.
         stored: the same rows as the graph holds them.
         queries: `float32 [Q, D]` of norm 1, best of images that are not in the bank. Without
             them at most 2000 of the bank's own rows are asked for their nearest other row.

@@ -50,18 +50,19 @@ from foldcam.export.grafting.checks import (
     takes_uint8,
 )
 from foldcam.export.grafting.constants import store
-from foldcam.export.grafting.contrast import check_contrast, graft_runner_up
 from foldcam.export.grafting.frame import graft_frame
 from foldcam.export.grafting.heat import MapGraft
-from foldcam.export.grafting.in_graph import (
-    BANK_GRAD_WEIGHTS,
-    BANK_MEAN_SUMMANDS,
-    StoredBank,
-)
+from foldcam.export.grafting.in_graph import BANK_GRAD_WEIGHTS, BANK_MEAN_SUMMANDS, StoredBank
 from foldcam.export.grafting.input import graft_uint8_input
 from foldcam.export.grafting.options import StorageOptions
 from foldcam.export.grafting.own import OwnGradWeights
-from foldcam.export.grafting.search import graft_neighbors, graft_norm, graft_unit_embedding
+from foldcam.export.grafting.search import (
+    check_contrast,
+    graft_neighbors,
+    graft_norm,
+    graft_runner_up,
+    graft_unit_embedding,
+)
 from foldcam.export.grafting.transfer import graft_estimate, graft_transfer
 from foldcam.export.onnx_graphs.embedding_model import (
     BATCH,
@@ -69,9 +70,10 @@ from foldcam.export.onnx_graphs.embedding_model import (
     opset_of,
     strip_origin,
 )
-from foldcam.export.onnx_graphs.file_size import check_file_size, weight_bytes
+from foldcam.export.onnx_graphs.message import check_file_size, weight_bytes
 from foldcam.export.onnx_graphs.normalization import find_normalization, has_unit_norm
 from foldcam.export.onnx_graphs.precision import is_float16, to_float16
+from foldcam.export.onnx_graphs.values import refill
 from foldcam.export.onnx_graphs.writing import PREFIX, Graft
 from foldcam.runtime.contract.schema import (
     CONTRAST,
@@ -272,10 +274,6 @@ def opened(
     Args:
         model: as `fold` takes it; not changed.
         preprocessing, options: what the images will be.
-
-    Raises:
-        FoldcamError: the network lacks an output or takes other images, or a frame is asked for
-            that is too large, or is not uint8.
     """
     folded = onnx.ModelProto()
     folded.CopyFrom(model)
@@ -328,21 +326,12 @@ def closed(folded: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
 
 
 def default_baseline(summands: SummandKind, continuous: bool) -> Baseline:
-    """What measured better for a kind of head, see docs/method.md.
-
-    Args:
-        summands: the kind.
-        continuous: whether the bank has values in place of labels.
-    """
+    """What measured better for a kind of head, see docs/method.md."""
     return "mean" if summands in ("depthwise", "linear") and not continuous else "none"
 
 
 def _explanation(bank: Bank, options: FoldOptions, query: int) -> Explanation | None:
-    """What the maps are made of; None for a bank of before there was a choice.
-
-    Raises:
-        FoldcamError: a baseline was asked for that the bank does not hold.
-    """
+    """What the maps are made of; None for a bank of before there was a choice."""
     if bank.summands is None:
         return None
     baseline = options.baseline
@@ -374,12 +363,15 @@ def _norm(graft: Graft, head_end: str, size: int) -> str:
 
 def _replace_outputs(graph: onnx.GraphProto, contract: Contract) -> None:
     kinds = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32}
-    outputs = [
-        helper.make_tensor_value_info(tensor.name, kinds[tensor.dtype], [BATCH, *tensor.shape[1:]])
-        for tensor in expected_tensors(contract)[1]
-    ]
-    del graph.output[:]
-    graph.output.extend(outputs)
+    refill(
+        graph.output,
+        [
+            helper.make_tensor_value_info(
+                tensor.name, kinds[tensor.dtype], [BATCH, *tensor.shape[1:]]
+            )
+            for tensor in expected_tensors(contract)[1]
+        ],
+    )
 
 
 def _clamped(flag: str, wanted: int, bank: Bank, stored: StoredBank) -> int:
@@ -390,17 +382,7 @@ def _clamped(flag: str, wanted: int, bank: Bank, stored: StoredBank) -> int:
 
 
 def most_found(flag: str, wanted: int, most: int, why: str) -> int:
-    """How many rows are looked for, of those that there are and that can be sorted.
-
-    Args:
-        flag: by which they were asked for.
-        wanted: how many.
-        most: how many there are.
-        why: what has that many, for the warning.
-
-    Raises:
-        FoldcamError: fewer than one.
-    """
+    """How many rows are looked for, of those that there are and that can be sorted."""
     if wanted < 1:
         raise FoldcamError(f"{flag} is {wanted}; it must be at least 1.")
     if most > _MOST_FOUND:
@@ -428,11 +410,7 @@ def heatmap_size_of(
 
     Args:
         wanted: what was asked for.
-        native: of the feature map.
         preprocessing: whose size is the input's.
-
-    Raises:
-        FoldcamError: a size below 1.
     """
     if wanted == "native":
         return native

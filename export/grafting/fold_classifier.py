@@ -18,13 +18,14 @@ probabilities may round to 1, or to 0.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, helper, numpy_helper
 
 from foldcam.export.banks.bank import Bank
-from foldcam.export.grafting.class_rows import class_rows
 from foldcam.export.grafting.fold import (
     FoldOptions,
     begun,
@@ -36,16 +37,25 @@ from foldcam.export.grafting.fold import (
 )
 from foldcam.export.grafting.heat import MapGraft
 from foldcam.export.grafting.in_graph import BANK_GRAD_WEIGHTS, StoredBank, sha256_of
-from foldcam.export.grafting.own import OwnGradWeights
+from foldcam.export.grafting.own import OwnGradWeights, obstacle_to_pull_back
 from foldcam.export.grafting.transfer import graft_transfer
-from foldcam.export.onnx_graphs.embedding_model import marked_network, marked_summands
-from foldcam.export.onnx_graphs.file_size import check_file_size, weight_bytes
+from foldcam.export.onnx_graphs.embedding_model import (
+    FEATURE_MAP,
+    FEATURE_SUM,
+    marked_network,
+    marked_summands,
+    opset_of,
+)
+from foldcam.export.onnx_graphs.message import check_file_size, weight_bytes
 from foldcam.export.onnx_graphs.precision import is_float16, to_float16
 from foldcam.export.onnx_graphs.scores import find_logits
+from foldcam.export.onnx_graphs.session import GraphSession
+from foldcam.export.onnx_graphs.values import Flow, attributes_of
 from foldcam.export.onnx_graphs.writing import PREFIX, Graft
 from foldcam.runtime.contract.bank_storage import BankStorage
 from foldcam.runtime.contract.schema import (
     EMBEDDING,
+    IMAGE,
     NEIGHBOR,
     RUNNER_UP,
     RUNNER_UP_SIMILARITY,
@@ -53,8 +63,10 @@ from foldcam.runtime.contract.schema import (
     BankSummary,
     Contract,
     Explanation,
+    GradWeightsRule,
     LabelRun,
     Origin,
+    SummandKind,
 )
 from foldcam.runtime.images.preprocess import Preprocessing
 from foldcam.runtime.system.errors import FoldcamError
@@ -78,14 +90,6 @@ def fold_classifier(
     Args:
         model: `image float32 [N,3,H,W]` -> `feature_map [N,K',h,w]`, `embedding [N,C]`, the
             scores, as `ClassifierNetwork.to_onnx` makes it. Not changed.
-        names: of its `C` classes.
-        preprocessing, layer, origin, versions: for the contract.
-        options: of which `neighbors`, `heatmap_size`, `input_type`, `frame`, `precision` and
-            `contrast` count.
-
-    Raises:
-        FoldcamError: no gradient of the scores can be computed in the graph, or the file would
-            be larger than ONNX allows.
     """
     options = options or FoldOptions()
     folded, feature_map = opened(model, preprocessing, options)
@@ -198,3 +202,101 @@ def _reported(graft: Graft, rows: str, reported: int, found: int) -> None:
         kept = graft.first_columns(rows, reported, PREFIX + "reported_rows")
     graft.node("Cast", [kept], NEIGHBOR, to=TensorProto.INT32)
     graft.node("GatherElements", [EMBEDDING, kept], SIMILARITY, axis=1)
+
+
+Floats = npt.NDArray[np.float32]
+
+_DIRECTION = f"{PREFIX}direction"
+_TRANSPARENT = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Dropout"}
+
+
+@dataclass(frozen=True)
+class ClassRows:
+    """One row per class, from the classifier's own last layers.
+
+    The score of a class is `l_c = W_c . h + b_c`, so that its direction is `W_c` at the last linear
+    layer's input `h`. Where what lies between the sum over positions and `h` is linear, its
+    grad-weights are the same for every image; elsewhere the graph pulls `W_c` back at each image.
+
+    Attributes:
+        rows: `float32 [C, K']` grad-weights where `rule` is `transferred`; where it is `own`,
+            directions `float32 [C, H]`, which the graph pulls back from `end` at each image.
+        end: the name of the value that the directions belong to.
+    """
+
+    rows: Floats
+    rule: GradWeightsRule
+    end: str
+
+
+def class_rows(
+    model: onnx.ModelProto,
+    logits: str,
+    classes: int,
+    summands: tuple[SummandKind, int],
+    feature_map: tuple[int, int, int],
+) -> ClassRows:
+    """The rows of a classifier's classes.
+
+    Args:
+        model: in float32, as `opened` gives it; not changed.
+    """
+    kind, query = summands
+    row = query if kind == "attention" else None
+    source = FEATURE_MAP if kind == "none" else FEATURE_SUM
+    found = _last_linear(model.graph, logits)
+    # A flattened map's one linear layer is the sum itself, and its input lies before it.
+    if found is None or obstacle_to_pull_back(model, source, found[0], row) is not None:
+        found = logits, np.eye(classes, dtype=np.float32)
+        obstacle = obstacle_to_pull_back(model, source, logits, row)
+        if obstacle is not None:
+            no_sum = (
+                "its logits are no function of one sum over positions, as behind an average pool, "
+                "a class token or a flattened map, and "
+            )
+            raise FoldcamError(
+                f"The classifier cannot be folded: {no_sum if kind == 'none' else ''}the graph "
+                f"cannot compute the gradient of its logits: {obstacle}."
+            )
+    end, directions = found
+    scratch = onnx.ModelProto()
+    scratch.CopyFrom(model)
+    graft = Graft(scratch.graph, opset_of(scratch))
+    size = directions.shape[1]
+    own = OwnGradWeights(graft, end, kind, query, feature_map, size)
+    pulled = own.at(_DIRECTION, "class")
+    flow = Flow(scratch.graph)
+    needed = sorted(flow.needed_for([pulled], [_DIRECTION]))
+    if IMAGE in {name for number in needed for name in flow.inputs[number]}:
+        return ClassRows(directions, "own", end)
+    # Nothing of the image is read on the way: the same for all.
+    nodes = [flow.nodes[number] for number in needed]
+    del scratch.graph.node[:], scratch.graph.input[:], scratch.graph.output[:]
+    scratch.graph.node.extend(nodes)
+    given = helper.make_tensor_value_info(_DIRECTION, TensorProto.FLOAT, [None, 1, size])
+    scratch.graph.input.append(given)
+    scratch.graph.output.append(helper.make_tensor_value_info(pulled, TensorProto.FLOAT, None))
+    (rows,) = GraphSession(scratch, [pulled]).run(directions[:, None])
+    return ClassRows(np.ascontiguousarray(rows[:, 0], np.float32), "transferred", end)
+
+
+def _last_linear(graph: onnx.GraphProto, logits: str) -> tuple[str, Floats] | None:
+    """Input and rows `float32 [C, H]` of the linear layer that ends in the logits, if one does."""
+    producers = {str(name): node for node in graph.node for name in node.output}
+    constants = {str(tensor.name): tensor for tensor in graph.initializer}
+    node = producers.get(logits)
+    while node is not None and node.op_type in _TRANSPARENT | {"Add"}:
+        moving = [name for name in node.input if name not in constants]
+        if node.op_type == "Add" and len(moving) != 1:
+            return None
+        node = producers.get(moving[0] if node.op_type == "Add" else node.input[0])
+    if node is None or node.op_type not in ("Gemm", "MatMul"):
+        return None
+    if node.input[1] not in constants or node.input[0] in constants:
+        return None
+    attributes = attributes_of(node)
+    weights = numpy_helper.to_array(constants[node.input[1]]).astype(np.float32)
+    if weights.ndim != 2 or attributes.get("transA", 0):
+        return None
+    rows = weights if attributes.get("transB", 0) else weights.T
+    return str(node.input[0]), np.ascontiguousarray(rows) * np.float32(attributes.get("alpha", 1.0))

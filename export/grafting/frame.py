@@ -10,17 +10,27 @@ levels where the host's preprocessing rounds to uint8, so that both make the sam
 from __future__ import annotations
 
 import math
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
+from foldcam.export.grafting.in_graph import write_contract
 from foldcam.export.grafting.input import PIXELS, PLANES
 from foldcam.export.onnx_graphs.embedding_model import BATCH
+from foldcam.export.onnx_graphs.message import load_message
+from foldcam.export.onnx_graphs.values import refill
 from foldcam.export.onnx_graphs.writing import PREFIX, Graft
-from foldcam.runtime.contract.schema import IMAGE, METADATA_KEY, Contract
+from foldcam.runtime.contract.bank.live_bank import bank_path
+from foldcam.runtime.contract.onnx_file import read_contract
+from foldcam.runtime.contract.schema import IMAGE, Contract
 from foldcam.runtime.images.preprocess import Preprocessing
 
 Floats = npt.NDArray[np.float32]
@@ -82,9 +92,10 @@ def without_frame(graph: onnx.GraphProto, preprocessing: Preprocessing) -> None:
     floats = graft.node("Cast", [IMAGE], PIXELS, to=TensorProto.FLOAT)
     graft.node("Transpose", [floats], PLANES, perm=[0, 3, 1, 2])
     graph.node.extend(kept)
-    constants = [tensor for tensor in graph.initializer if not tensor.name.startswith(_OURS)]
-    del graph.initializer[:]
-    graph.initializer.extend(constants)
+    refill(
+        graph.initializer,
+        [tensor for tensor in graph.initializer if not tensor.name.startswith(_OURS)],
+    )
     _declare(graph, preprocessing.width, preprocessing.height)
 
 
@@ -93,7 +104,6 @@ def take_out_frame(model: onnx.ModelProto, contract: Contract) -> Contract:
 
     Args:
         model: the folded model, which is changed.
-        contract: its contract.
 
     Returns:
         The contract that it has now.
@@ -103,8 +113,7 @@ def take_out_frame(model: onnx.ModelProto, contract: Contract) -> Contract:
     without_frame(model.graph, contract.preprocessing)
     # Probe pictures are of the size that the model takes.
     contract = replace(contract, frame=None, canary=None)
-    entry = next(entry for entry in model.metadata_props if entry.key == METADATA_KEY)
-    entry.value = contract.to_json()
+    write_contract(model, contract)
     return contract
 
 
@@ -143,9 +152,6 @@ def frame_notes(contract: Contract) -> list[str]:
 
 def resize_weights(before: int, after: int) -> Floats:
     """What each pixel of a line takes of the pixels of the line that it is resized from.
-
-    Args:
-        before, after: pixels of the line.
 
     Returns:
         `float32 [after, before]`, rows of sum 1: the share of each pixel in the area that is
@@ -223,3 +229,27 @@ def _declare(graph: onnx.GraphProto, width: int, height: int) -> None:
     image = next(value for value in graph.input if value.name == IMAGE)
     shape: list[str | int] = [BATCH, height, width, 3]
     image.CopyFrom(helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, shape))
+
+
+@contextmanager
+def frameless(path: Path) -> Iterator[Path]:
+    """The file itself, or of a model of whole frames a copy that takes the network's input.
+
+    The pictures of a data set have all sizes. Resized to a frame first they would be shown
+    otherwise than the camera's frames, and than the training images that the bank was built of.
+
+    Args:
+        path: the folded model, an .onnx file.
+    """
+    contract = read_contract(path)
+    if contract.frame is None:
+        yield path
+        return
+    model = load_message(path)
+    take_out_frame(model, contract)
+    with tempfile.TemporaryDirectory(prefix="foldcam-frameless-") as folder:
+        copy = Path(folder) / path.name
+        onnx.save(model, copy)
+        if contract.bank_input is not None and bank_path(path).exists():
+            shutil.copyfile(bank_path(path), bank_path(copy))
+        yield copy

@@ -18,9 +18,6 @@ class MapGraft:
     """Adds maps to a graph.
 
     Args:
-        graft: adds nodes to the network's graph.
-        feature_map: `(K', h, w)` of the summands.
-        heatmap_size: `(height, width)` of the outputs.
         mean: `float32 [K', h * w]`, what the summands are compared with; None for nothing.
     """
 
@@ -56,7 +53,6 @@ class MapGraft:
             signed: `float32 [N, 1, h * w]`.
             scale: of its grad-weights, `float32 [N, 1, 1]`, or None for 1.
             norm: `|z|`, `float32 [N, 1]`.
-            name: for the values' names.
         """
         shape = self._graft.constant(f"{name}_norm_shape", [-1, 1, 1], np.int64)
         norms = self._graft.node("Reshape", [norm, shape], f"{PREFIX}{name}_norm")

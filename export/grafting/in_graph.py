@@ -21,7 +21,8 @@ from foldcam.export.banks.bank import Bank, BankOutcome
 from foldcam.export.grafting.packed_codes import PackedRows, unpack, words_per_row
 from foldcam.export.onnx_graphs.writing import PREFIX
 from foldcam.runtime.contract.bank_storage import BankStorage
-from foldcam.runtime.contract.schema import BANK_EMBEDDING, Contract
+from foldcam.runtime.contract.reading import parse_contract
+from foldcam.runtime.contract.schema import BANK_EMBEDDING, METADATA_KEY, Contract
 from foldcam.runtime.system.errors import FoldcamError
 
 Array = npt.NDArray[Any]
@@ -51,18 +52,10 @@ BANK_MEAN_SUMMANDS = PREFIX + "bank_mean_summands"
 BANK_VALUES = PREFIX + "bank_values"
 """`float32 [N, 1]`."""
 _NAMES = (
-    BANK_EMBEDDINGS,
-    BANK_CENTROIDS,
-    BANK_LIST_ROWS,
-    BANK_CODE_SCALES,
-    BANK_CODE_STEPS,
-    BANK_GRAD_WEIGHTS,
-    BANK_GRAD_BASIS,
-    BANK_GRAD_INDEX,
-    BANK_GRAD_SCALES,
-    BANK_MEAN_SUMMANDS,
+    BANK_EMBEDDINGS, BANK_CENTROIDS, BANK_LIST_ROWS, BANK_CODE_SCALES, BANK_CODE_STEPS,
+    BANK_GRAD_WEIGHTS, BANK_GRAD_BASIS, BANK_GRAD_INDEX, BANK_GRAD_SCALES, BANK_MEAN_SUMMANDS,
     BANK_VALUES,
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -168,11 +161,7 @@ class StoredBank:
 
 
 def stored_bank_of(model: onnx.ModelProto, contract: Contract) -> StoredBank:
-    """The bank's constants of a folded model.
-
-    Raises:
-        FoldcamError: they are missing or do not match the contract.
-    """
+    """The bank's constants of a folded model."""
     if contract.bank_input is not None and any(
         value.name == BANK_EMBEDDING for value in model.graph.input
     ):
@@ -218,12 +207,22 @@ def stored_bank_of(model: onnx.ModelProto, contract: Contract) -> StoredBank:
     return StoredBank(arrays, storage)
 
 
-def bank_of(model: onnx.ModelProto, contract: Contract) -> Bank:
-    """The bank inside a folded model, as its search and its heatmaps see it.
+def contract_of(model: onnx.ModelProto) -> Contract:
+    """The contract of a folded model in memory."""
+    return parse_contract(_entry(model).value, "the folded model")
 
-    Raises:
-        FoldcamError: the file's bank is missing or does not match its contract.
-    """
+
+def write_contract(model: onnx.ModelProto, contract: Contract) -> None:
+    """Put a contract into a folded model in memory, in the place of the one that it has."""
+    _entry(model).value = contract.to_json()
+
+
+def _entry(model: onnx.ModelProto) -> Any:
+    return next(entry for entry in model.metadata_props if entry.key == METADATA_KEY)
+
+
+def bank_of(model: onnx.ModelProto, contract: Contract) -> Bank:
+    """The bank inside a folded model, as its search and its heatmaps see it."""
     stored = stored_bank_of(model, contract)
     outcome, explained = None, contract.explanation
     mean = stored.arrays.get(BANK_MEAN_SUMMANDS)
@@ -251,11 +250,7 @@ def bank_of(model: onnx.ModelProto, contract: Contract) -> Bank:
 
 
 def is_intact(model: onnx.ModelProto, contract: Contract) -> bool:
-    """Whether the bank in the graph is the one that the metadata describe.
-
-    Raises:
-        FoldcamError: as `bank_of`.
-    """
+    """Whether the bank in the graph is the one that the metadata describe."""
     if contract.bank.storage is None:
         return bank_of(model, contract).sha256() == contract.bank.sha256
     return sha256_of(stored_bank_of(model, contract).arrays) == contract.bank.storage.sha256
@@ -274,7 +269,7 @@ def _shapes_agree(arrays: Mapping[str, Array], storage: BankStorage, contract: C
     bank = contract.bank
     size, places = bank.embedding_size, (storage.lists, storage.list_rows)
     expected: dict[str, tuple[int, ...]] = {
-        BANK_GRAD_WEIGHTS: (bank.grad_weight_rows, storage.rank or bank.channels),
+        BANK_GRAD_WEIGHTS: (bank.grad_weight_rows, storage.rank or bank.channels)
     }
     if contract.scores is None:
         expected[BANK_EMBEDDINGS] = (size, bank.rows)

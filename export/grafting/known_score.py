@@ -16,10 +16,11 @@ from onnx import TensorProto, helper
 
 from foldcam.export.banks.unknown.label_space import label_space
 from foldcam.export.banks.unknown.rows import Rows
+from foldcam.export.grafting.in_graph import contract_of, write_contract
 from foldcam.export.onnx_graphs.embedding_model import BATCH, opset_of
+from foldcam.export.onnx_graphs.values import refill
 from foldcam.export.onnx_graphs.writing import PREFIX, Graft
-from foldcam.runtime.contract.reading import parse_contract
-from foldcam.runtime.contract.schema import EMBEDDING, KNOWN_SCORE, METADATA_KEY
+from foldcam.runtime.contract.schema import EMBEDDING, KNOWN_SCORE
 from foldcam.runtime.contract.unknown import UnknownRule
 from foldcam.runtime.system.errors import FoldcamError
 
@@ -35,25 +36,16 @@ def with_rule(model: onnx.ModelProto, rule: UnknownRule | None, rows: Rows) -> o
         model: the folded model. Not changed.
         rule: chosen for its bank; None takes the rule out.
         rows: those of its bank.
-
-    Raises:
-        FoldcamError: the rows do not say what the score needs.
     """
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
     graph = changed.graph
     for items in (graph.node, graph.initializer, graph.value_info):
-        kept = [item for item in items if not item.name.startswith(_KNOWN)]
-        del items[:]
-        items.extend(kept)
-    outputs = [value for value in graph.output if value.name != KNOWN_SCORE]
-    del graph.output[:]
-    graph.output.extend(outputs)
+        refill(items, [item for item in items if not item.name.startswith(_KNOWN)])
+    refill(graph.output, [value for value in graph.output if value.name != KNOWN_SCORE])
     if rule is not None and rule.in_graph:
         _graft_score(changed, rows)
-    entry = next(entry for entry in changed.metadata_props if entry.key == METADATA_KEY)
-    contract = parse_contract(entry.value, "the folded model")
-    entry.value = replace(contract, unknown=rule).to_json()
+    write_contract(changed, replace(contract_of(changed), unknown=rule))
     onnx.checker.check_model(changed, full_check=True)
     return changed
 

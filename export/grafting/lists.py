@@ -52,7 +52,6 @@ def balanced_lists(rows: Floats, count: int, seed: int = 0) -> Lists:
     Args:
         rows: `float32 [N, D]`.
         count: lists wanted, at least 1 and at most N; a list that ends up empty is left out.
-        seed: the seed of the samples that the first halving looks at.
     """
     capacity = min(len(rows), int(np.ceil(_SLACK * len(rows) / count)))
     belongs = _halved(rows, count, np.random.default_rng(seed))

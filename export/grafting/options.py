@@ -80,11 +80,7 @@ class StorageOptions:
 
 
 def parse_search(text: str) -> SearchOptions:
-    """`auto`, `exhaustive`, `lists` or `lists:PROBES`.
-
-    Raises:
-        FoldcamError: something else.
-    """
+    """`auto`, `exhaustive`, `lists` or `lists:PROBES`."""
     kind, _, number = text.partition(":")
     if text == "auto":
         return SearchOptions("auto")
@@ -100,11 +96,7 @@ def parse_search(text: str) -> SearchOptions:
 
 
 def parse_compression(text: str) -> Compression:
-    """`none`, `rank:R` or `prototypes:N`.
-
-    Raises:
-        FoldcamError: something else.
-    """
+    """`none`, `rank:R` or `prototypes:N`."""
     kind, _, number = text.partition(":")
     if text == "none":
         return Compression()
@@ -120,17 +112,7 @@ def parse_compression(text: str) -> Compression:
 
 
 def searches_lists(options: SearchOptions, rows: int, size: int, continuous: bool) -> bool:
-    """Whether lists are searched.
-
-    Args:
-        options: what was asked for.
-        rows: N of the bank.
-        size: D of its embeddings.
-        continuous: whether its outcome is.
-
-    Raises:
-        FoldcamError: lists were asked for, and an estimate needs every row.
-    """
+    """Whether lists are searched."""
     if continuous:
         if options.choice == "lists":
             raise FoldcamError(
@@ -146,16 +128,7 @@ def searches_lists(options: SearchOptions, rows: int, size: int, continuous: boo
 
 
 def precision_of_embeddings(choice: PrecisionChoice, lists: bool, values: int) -> Precision:
-    """The numbers in which embeddings are stored.
-
-    Args:
-        choice: what was asked for.
-        lists: whether lists are searched.
-        values: N times D.
-
-    Raises:
-        FoldcamError: int8 without lists.
-    """
+    """The numbers in which embeddings are stored."""
     if choice == "int8" and not lists:
         raise FoldcamError(
             "--bank-precision int8 needs --search lists: an exhaustive search would unpack every "
@@ -169,12 +142,7 @@ def precision_of_embeddings(choice: PrecisionChoice, lists: bool, values: int) -
 
 
 def precision_of_grad_weights(choice: PrecisionChoice, values: int) -> Precision:
-    """The numbers in which grad-weights are stored; rows of one image are no place for int8.
-
-    Args:
-        choice: what was asked for.
-        values: stored rows times numbers per row.
-    """
+    """The numbers in which grad-weights are stored; rows of one image are no place for int8."""
     if choice == "auto":
         return "float32" if 4 * values <= _TABLE_BYTES else "float16"
     return "float32" if choice == "float32" else "float16"

@@ -1,4 +1,10 @@
-"""Grad-weights at the image's own `s`, in the graph: directions of the bank, pulled back."""
+"""Grad-weights at the image's own `s`, in the graph: directions of the bank, pulled back.
+
+What a reverse pass computes is written as forward nodes: the graph's nodes between `s` and the
+head's end are walked from the end to `s`, and each adds the few nodes of its derivative, at the
+values that the network has for the image at hand. Normalisations on the way are differentiated
+with their scale held constant, as `export.networks.held_scales` says.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +14,6 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from foldcam.export.grafting.pull_back import graft_pull_back, obstacle_to_pull_back
 from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP, FEATURE_SUM, marked_summands
 from foldcam.export.onnx_graphs.normalization import find_normalization
 from foldcam.export.onnx_graphs.precision import name_made
@@ -20,23 +25,25 @@ if TYPE_CHECKING:
     # Folding needs no torch.
     from foldcam.export.networks.cut import Network
 
+
+from math import prod
+
+from foldcam.export.onnx_graphs.adjoints.rows import Row, sizes_at
+from foldcam.export.onnx_graphs.adjoints.rules import rule_of
+from foldcam.export.onnx_graphs.adjoints.step import Step
+from foldcam.export.onnx_graphs.adjoints.tape import BATCH_SIZE, ObstacleError, Tape
+from foldcam.export.onnx_graphs.embedding_model import opset_of
+from foldcam.export.onnx_graphs.normalization import scales_of
+from foldcam.export.onnx_graphs.value_sizes import inferred_in_batch
+from foldcam.export.onnx_graphs.values import Flow
+
 _MEANS = {"GlobalAveragePool", "ReduceMean"}
 # What may lie between a sum and its root.
 _BEFORE_ROOT = {"Abs", "Cast", "Clip", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose"}
 
 
 class OwnGradWeights:
-    """Pulls directions back at each image.
-
-    Args:
-        graft: adds nodes to the network's graph.
-        head_end: the name of `z`.
-        summands: the kind of sum whose summands are the feature map; where it is `none`,
-            grad-weights are the mean over positions of the gradient with respect to the map.
-        query: of an attention, the token that the embedding reads.
-        feature_map: `(K', h, w)`.
-        size: `D`.
-    """
+    """Pulls directions back at each image."""
 
     def __init__(
         self,
@@ -91,11 +98,7 @@ def chosen_grad_weights(network: Network, wanted: GradWeightsRule | None) -> Gra
     nothing that was measured, see docs/method.md.
 
     Args:
-        network: cut at its sum, or not.
         wanted: what was asked for, None to choose.
-
-    Raises:
-        FoldcamError: `own` was asked for and the graph cannot compute them.
     """
     if wanted == "transferred" or (wanted is None and network.summands == "none"):
         return "transferred"
@@ -114,11 +117,7 @@ def chosen_grad_weights(network: Network, wanted: GradWeightsRule | None) -> Gra
 
 
 def takes_root(model: onnx.ModelProto) -> bool:
-    """Whether a root is taken of the sum over positions, as a generalised mean does.
-
-    Args:
-        model: the embedding network, as `Network.to_onnx` makes it.
-    """
+    """Whether a root is taken of the sum over positions, as a generalised mean does."""
     constants = {str(each.name): each for each in model.graph.initializer}
     reached = {FEATURE_SUM}
     # Nodes of a graph are in an order in which each comes after what it reads.
@@ -136,13 +135,121 @@ def takes_root(model: onnx.ModelProto) -> bool:
 
 
 def obstacle_to_own(model: onnx.ModelProto) -> str | None:
-    """Why the graph cannot compute its own grad-weights, as a clause; None where it can.
-
-    Args:
-        model: the embedding network, as `Network.to_onnx` makes it.
-    """
+    """Why the graph cannot compute its own grad-weights, as a clause; None where it can."""
     kind, query = marked_summands(model)
     if kind == "none":
         return "its embedding is no function of one sum over positions"
     end = find_normalization(model.graph, EMBEDDING) or EMBEDDING
     return obstacle_to_pull_back(model, FEATURE_SUM, end, query if kind == "attention" else None)
+
+
+def graft_pull_back(
+    graft: Graft, source: str, end: str, direction: str, row: int | None = None
+) -> str:
+    """Add `a = (dz/ds)^T v`, for each image of the batch at its own `s`.
+
+    Args:
+        source: name of `s`, with the batch as its first axis longer than 1: `[N, K]`,
+            `[N, K, 1, 1]`, or an attention's `[N, H, Q, d]` or `[N * H, Q, d]`. The names are
+            those of the network before `to_float16`, if it was converted.
+        end: name of `z [N, D]`, whatever axes of 1 it has: the input of the final L2
+            normalisation, or the embedding.
+        direction: name of `v`, `float32 [N, D]`.
+        row: of an attention's last axis but one, the query of which `a` is asked for; only that
+            row of everything behind it is computed. None for all of `s`.
+
+    Returns:
+        The name of `a`, `float32 [N, K']`. Of a row of an attention `K'` is `H * d`, the heads
+        side by side.
+    """
+    try:
+        return _graft(graft, source, end, direction, row)
+    except ObstacleError as error:
+        raise FoldcamError(
+            f"The graph cannot compute its own grad-weights: {error}; use --grad-weights "
+            "transferred."
+        ) from error
+
+
+def obstacle_to_pull_back(
+    model: onnx.ModelProto, source: str, end: str, row: int | None = None
+) -> str | None:
+    """Why `graft_pull_back` cannot be used, None where it can."""
+    # A copy without the weights, of which no rule reads the numbers.
+    scratch = inferred_in_batch(model.graph, opset_of(model), BATCH_SIZE).graph
+    try:
+        _graft(Graft(scratch, opset_of(model)), source, end, "direction", row)
+    except ObstacleError as error:
+        return str(error)
+    return None
+
+
+def _graft(graft: Graft, source: str, end: str, direction: str, row: int | None) -> str:
+    source, end = (name_made(graft.graph, name) for name in (source, end))
+    tape = Tape(graft)
+    steps = _steps(tape, graft.graph, source, end, row)
+    if end not in tape.rows:
+        raise ObstacleError(f"the value {end!r} does not depend on {source!r}")
+    sizes, whole = tape.sizes_of(end), tape.rows[end]
+    _check_images_first(end, sizes)
+    start = direction if len(sizes) == 2 else tape.reshape(direction, sizes)
+    adjoints = {end: tape.narrow(start, sizes, whole)}
+    for step, held in reversed(steps):
+        rule = rule_of(step.node)
+        for output, made in enumerate(step.outputs):
+            if made not in adjoints or made not in tape.rows:
+                continue
+            for position in step.depending():
+                name = step.inputs[position]
+                if name in held:
+                    continue
+                pulled = rule.pull(step, position, output, adjoints[made])
+                before = adjoints.get(name)
+                adjoints[name] = pulled if before is None else tape.op("Add", before, pulled)
+    if source not in adjoints:
+        raise ObstacleError(f"no gradient of {end!r} reaches {source!r}")
+    kept = sizes_at(tape.sizes_of(source), tape.rows[source])
+    _check_images_first(source, kept)
+    return tape.reshape(adjoints[source], [BATCH_SIZE, prod(kept) // BATCH_SIZE])
+
+
+def _steps(
+    tape: Tape, graph: onnx.GraphProto, source: str, end: str, row: int | None
+) -> list[tuple[Step, set[str]]]:
+    """The nodes between source and end, with what of them is held; fills in `tape.rows`."""
+    sizes = tape.sizes_of(source)
+    tape.rows[source] = None
+    if row is not None:
+        if len(sizes) < 3 or not -sizes[-2] <= row < sizes[-2]:
+            raise ObstacleError(f"the value {source!r} has no row {row}")
+        if sizes[-2] > 1:
+            tape.rows[source] = Row(len(sizes) - 2, sizes[-2], row % sizes[-2])
+    flow = Flow(graph)
+    between = flow.after(source) & flow.needed_for([end], [source])
+    steps = []
+    for number in sorted(between):
+        step = Step(tape, flow.nodes[number])
+        if not step.depending():
+            continue
+        reached = rule_of(step.node).reach(step)
+        if reached:
+            tape.rows.update({step.outputs[at]: found for at, found in reached.items()})
+            steps.append((step, _held(tape, graph, step)))
+    return steps
+
+
+def _held(tape: Tape, graph: onnx.GraphProto, step: Step) -> set[str]:
+    """The norms that a product scales its rows by, see `export.networks.held_scales`."""
+    expanded = {str(n) for node in graph.node if node.op_type == "Expand" for n in node.output}
+    return {
+        name
+        for name in scales_of(graph, step.node)
+        if name in tape.rows and (name in expanded or tape.sizes_of(name) != step.made())
+    }
+
+
+def _check_images_first(name: str, sizes: tuple[int, ...]) -> None:
+    """Refuse a value in which the images of a batch do not follow each other."""
+    leading = next((size for size in sizes if size != 1), 0)
+    if not leading or leading % BATCH_SIZE:
+        raise ObstacleError(f"the batch is not the first axis of the value {name!r}")

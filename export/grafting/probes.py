@@ -12,17 +12,16 @@ import numpy.typing as npt
 import onnx
 
 from foldcam.export.grafting.fold import FoldOptions
+from foldcam.export.grafting.in_graph import contract_of, write_contract
 from foldcam.export.onnx_graphs.message import load_message
 from foldcam.export.onnx_graphs.precision import is_float16
 from foldcam.export.onnx_graphs.session import plain_session
 from foldcam.runtime.contract.bank.live_bank import LiveBank
 from foldcam.runtime.contract.canary import Canary, ProbeAnswer, ProbePrecision
 from foldcam.runtime.contract.onnx_file import read_contract
-from foldcam.runtime.contract.reading import parse_contract
 from foldcam.runtime.contract.schema import (
     EMBEDDING,
     IMAGE,
-    METADATA_KEY,
     NEIGHBOR,
     QUERY,
     Contract,
@@ -62,10 +61,6 @@ def probed(
         network: the embedding network, as `fold` takes it.
         before: of the folded model that the network was taken from, if any. Of a network in
             float16 the float model's embeddings are in it alone.
-
-    Raises:
-        FoldcamError: as `make`; ONNX Runtime cannot run the model; or in float16 it does not
-            answer as in float32.
     """
     folded = make(options)
     if is_float16(network) and before is not None:
@@ -113,9 +108,6 @@ def canary_of(model: onnx.ModelProto) -> Canary | None:
 
     Returns:
         None where the model answers nothing finite.
-
-    Raises:
-        FoldcamError: ONNX Runtime cannot run it.
     """
     seeds = range(_CANDIDATES)
     backend = _Reference(model)
@@ -137,16 +129,7 @@ def add_probes(path: Path, out: Path, reference: Path | None = None) -> Canary:
     """Put probe pictures into a folded model's file; its graph stays as it is.
 
     Args:
-        path: the model.
-        out: the file to write, which may be `path`.
         reference: the float32 model from which a float16 one was exported.
-
-    Returns:
-        What was added.
-
-    Raises:
-        FoldcamError: a file is no folded model, `reference` is missing, unasked for or of another
-            network, or the model does not answer as that does.
     """
     contract, model = read_contract(path), load_message(path)
     if (contract.precision == "fp16") != (reference is not None):
@@ -206,18 +189,9 @@ class _Reference:
         return dict(zip(self._outputs, self._session.run(self._outputs, inputs), strict=True))
 
 
-def contract_of(model: onnx.ModelProto) -> Contract:
-    """The contract of a folded model in memory."""
-    return parse_contract(_entry(model).value, "the folded model")
-
-
 def write_canary(model: onnx.ModelProto, canary: Canary | None) -> None:
     """Put probe pictures and answers into a folded model's contract."""
-    _entry(model).value = replace(contract_of(model), canary=canary).to_json()
-
-
-def _entry(model: onnx.ModelProto) -> Any:
-    return next(entry for entry in model.metadata_props if entry.key == METADATA_KEY)
+    write_contract(model, replace(contract_of(model), canary=canary))
 
 
 def _candidate(seed: int, plain: dict[str, Array], noisy: dict[str, Array]) -> _Candidate:

@@ -23,12 +23,7 @@ def with_prototypes(bank: Bank, per_label: int, seed: int = 0) -> Bank:
     mean of their grad-weights. A label that has no more distinct rows than that keeps them.
 
     Args:
-        bank: the bank of labels.
         per_label: at least 1.
-        seed: the seed of k-means.
-
-    Raises:
-        FoldcamError: the bank has a continuous outcome.
     """
     from sklearn.cluster import KMeans
 
@@ -72,12 +67,7 @@ def prototype_rows(bank: Bank, per_label: int, seed: int = 0) -> Bank:
     single images.
 
     Args:
-        bank: the bank of labels.
         per_label: at least 1.
-        seed: the seed of k-means.
-
-    Raises:
-        FoldcamError: the bank has a continuous outcome.
     """
     single = np.arange(bank.rows, dtype=np.int32)
     nothing = np.zeros((bank.rows, 1), np.float32)
@@ -101,11 +91,7 @@ def prototype_rows(bank: Bank, per_label: int, seed: int = 0) -> Bank:
 
 
 def compressed(bank: Bank, compression: Compression | None, seed: int = 0) -> Bank:
-    """A smaller bank: `prototype_rows`, or grad-weights of a low rank.
-
-    Raises:
-        FoldcamError: as `prototype_rows` and `low_rank.factors`.
-    """
+    """A smaller bank: `prototype_rows`, or grad-weights of a low rank."""
     if compression is None or compression.kind == "none":
         return bank
     if compression.kind == "prototypes":

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import onnx
 
-from foldcam.export.banks.bank import Bank
-from foldcam.export.banks.bank_source import BankSource, needed_source
+from foldcam.export.banks.bank import Bank, BankSource, needed_source
 from foldcam.export.banks.unknown.rows import Rows
 from foldcam.export.grafting.bank_input import bank_beside, with_directions
 from foldcam.export.grafting.fold import FoldOptions, fold
@@ -41,8 +40,6 @@ class FoldReport:
     """What a fold did.
 
     Attributes:
-        path: the folded model.
-        contract: its contract.
         replaced: the contract of the folded model whose bank was replaced, else None.
         rule_dropped: whether that model had a rule for unknown images, which was chosen for
             another bank and is not in the new one.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto
 
+from foldcam.export.banks.bank import Bank
 from foldcam.export.grafting.in_graph import (
     BANK_CENTROIDS,
     BANK_CODE_SCALES,
@@ -15,7 +16,14 @@ from foldcam.export.grafting.in_graph import (
 )
 from foldcam.export.grafting.packed_codes import BASE, MOVE, PAIR, PLANES
 from foldcam.export.onnx_graphs.writing import PREFIX, Graft
-from foldcam.runtime.contract.schema import EMBEDDING, NEIGHBOR, SIMILARITY
+from foldcam.runtime.contract.schema import (
+    EMBEDDING,
+    NEIGHBOR,
+    RUNNER_UP,
+    RUNNER_UP_SIMILARITY,
+    SIMILARITY,
+)
+from foldcam.runtime.system.errors import FoldcamError
 
 SIMILARITIES = PREFIX + "similarities"
 """`float32 [N, rows]` to every row; only an exhaustive search makes it."""
@@ -46,11 +54,7 @@ def graft_neighbors(graft: Graft, stored: StoredBank, unit: str, found: int, rep
     """The nearest `found` rows, of which the first `reported` are the outputs.
 
     Args:
-        graft: adds nodes to the network's graph.
-        stored: the bank.
         unit: name of `e`, `float32 [N, D]`.
-        found: rows looked for, at most `stored.most_neighbors()`.
-        reported: rows in `neighbor` and `similarity`, at most `found`.
 
     Returns:
         The name of the rows' indices `[N, found]`, int32 or int64.
@@ -214,10 +218,7 @@ def _nearest(graft: Graft, scores: str, found: int, final: bool) -> tuple[str, s
     """Places `[N, found]` of the greatest scores, and the scores.
 
     Args:
-        graft: adds nodes to the network's graph.
         scores: name of `float32 [N, places]`.
-        found: the number of rows that are found.
-        final: whether the scores are the output `similarity`.
     """
     where = PREFIX + ("rows" if scores == SIMILARITIES else "places")
     values = SIMILARITY if final else PREFIX + "nearest_similarities"
@@ -235,3 +236,49 @@ def _reported(graft: Graft, rows: str, reported: int, found: int) -> str:
     if reported == found:
         return rows
     return graft.first_columns(rows, reported, PREFIX + "reported_rows")
+
+
+ROW_LABELS = PREFIX + "row_labels"
+"""`int32 [rows]`: the number of each row's label."""
+
+
+def check_contrast(bank: Bank, stored: StoredBank) -> None:
+    """Whether a bank has another label, and a search that looks at all of its rows."""
+    if bank.outcome is not None or len(bank.labels) < 2:
+        raise FoldcamError("--contrast compares two labels, and the bank does not have two.")
+    if bank.summands is None:
+        raise FoldcamError(
+            "--contrast: an older foldcam made the bank, and its grad-weights have no unit: build "
+            "it again."
+        )
+    if stored.storage.search != "exhaustive":
+        raise FoldcamError(
+            "--contrast looks for another label among all rows, and the bank is searched in "
+            "lists: add --search exhaustive."
+        )
+
+
+def graft_runner_up(graft: Graft, bank: Bank, rows: str, found: int) -> str:
+    """`runner_up` and `runner_up_similarity`, both `[N]`.
+
+    Args:
+        rows: name of the nearest rows `[N, found]`.
+
+    Returns:
+        The name of the row's index, `[N, 1]`.
+    """
+    counts = [run.count for run in bank.labels]
+    labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    table = graft.constant(ROW_LABELS, labels, np.int32)
+    first = rows if found == 1 else graft.first_columns(rows, 1, PREFIX + "first_row")
+    own = graft.node("Gather", [table, first], PREFIX + "own_label", axis=0)
+    same = graft.node("Equal", [table, own], PREFIX + "same_label")
+    below = graft.constant("below_all", BELOW_ALL, np.float32)
+    others = graft.node("Where", [same, below, SIMILARITIES], PREFIX + "other_similarities")
+    row = graft.node("ArgMax", [others], PREFIX + "runner_up_row", axis=1, keepdims=1)
+    best = graft.reduce("ReduceMax", others, 1, PREFIX + "runner_up_best")
+    flat = graft.constant("one_per_image_flat", [-1], np.int64)
+    graft.node("Reshape", [best, flat], RUNNER_UP_SIMILARITY)
+    whole = graft.node("Cast", [row], PREFIX + "runner_up_whole", to=TensorProto.INT32)
+    graft.node("Reshape", [whole, flat], RUNNER_UP)
+    return row

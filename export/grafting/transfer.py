@@ -44,12 +44,7 @@ def graft_transfer(
     """The mean of the nearest rows' grad-weights for each image.
 
     Args:
-        graft: adds nodes to the network's graph.
-        stored: the bank.
         rows: name of the nearest rows `[N, found]`.
-        transfer: how many of them are averaged.
-        found: how many there are.
-        name: for the values' names.
     """
     used = rows if transfer == found else graft.first_columns(rows, transfer, f"{PREFIX}{name}_of")
     arrays = stored.arrays

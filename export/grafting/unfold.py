@@ -9,8 +9,7 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper
 
-from foldcam.export.banks.bank import Bank
-from foldcam.export.banks.bank_source import BankSource
+from foldcam.export.banks.bank import Bank, BankSource
 from foldcam.export.grafting.frame import without_frame
 from foldcam.export.grafting.in_graph import bank_of
 from foldcam.export.onnx_graphs.embedding_model import (
@@ -19,6 +18,7 @@ from foldcam.export.onnx_graphs.embedding_model import (
     mark_network,
     strip_origin,
 )
+from foldcam.export.onnx_graphs.values import refill
 from foldcam.export.onnx_graphs.writing import PREFIX
 from foldcam.runtime.contract.schema import EMBEDDING, IMAGE, Contract
 from foldcam.runtime.system.errors import FoldcamError
@@ -44,13 +44,6 @@ def unfold(model: onnx.ModelProto, contract: Contract) -> Unfolded:
     Everything that `fold` grafts carries a name that begins with `foldcam.`; what is left
     are the network's own nodes, in their order, so that folding the same bank again
     gives the same bytes.
-
-    Args:
-        model: the folded model. Not changed.
-        contract: its contract.
-
-    Raises:
-        FoldcamError: the graph is not one that `fold` made.
     """
     if contract.scores is not None:
         raise FoldcamError(
@@ -78,9 +71,7 @@ def network_of(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
     _keep(graph.node, lambda node: not _grafted(node.name) or bool(kept & {*node.output}))
     _keep(graph.initializer, lambda tensor: not _grafted(tensor.name) or tensor.name in kept)
     _keep(graph.value_info, lambda value: not _grafted(value.name) or value.name in kept)
-    inputs = [value for value in graph.input if value.name == IMAGE]
-    del graph.input[:]
-    graph.input.extend(inputs)
+    refill(graph.input, [value for value in graph.input if value.name == IMAGE])
     embedding = onnx.ValueInfoProto()
     embedding.CopyFrom(next(value for value in graph.output if value.name == EMBEDDING))
     del graph.output[:]
@@ -151,6 +142,4 @@ def _read_by_network(graph: onnx.GraphProto) -> set[str]:
 
 def _keep(items: Any, wanted: Callable[[Any], bool]) -> None:
     """Leave only the wanted items of a repeated field, in their order."""
-    kept = [item for item in items if wanted(item)]
-    del items[:]
-    items.extend(kept)
+    refill(items, [item for item in items if wanted(item)])

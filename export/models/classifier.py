@@ -9,7 +9,7 @@ import onnx
 
 from foldcam.export.models.spec import LoadedModel
 from foldcam.export.networks.cut import Network
-from foldcam.export.networks.onnx_networks.questions import OutputChoiceError, offer
+from foldcam.export.networks.onnx_networks.input import OutputChoiceError, offer
 from foldcam.export.networks.outputs import OutputsError
 from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP
 from foldcam.export.onnx_graphs.file import OnnxFile, ending_at
@@ -47,13 +47,8 @@ def classifier_network(
     A softmax would mix the evidence for all classes, and has no gradient left where it is sure.
 
     Args:
-        loaded: the classifier.
         layer: name of the feature map, or None to find it.
         size: `(height, width)` of the input in pixels, by default the preprocessing's.
-
-    Raises:
-        FoldcamError: it returns no scores `[N, C]`, or several and none is named; its output
-            is normalised; or as `LoadedModel.network`.
     """
     # ONNX Runtime is loaded only where it is needed.
     from foldcam.export.networks.onnx_networks.cut import OnnxNetwork

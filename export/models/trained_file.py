@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from foldcam.export.models.projected import ProjectedNetwork
 from foldcam.runtime.images.preprocess import Preprocessing
 from foldcam.runtime.system.documents import Natural, Versioned, read_document
 from foldcam.runtime.system.errors import FoldcamError
@@ -39,12 +38,7 @@ class Architecture:
 
 
 def embedding_network(base: nn.Module, architecture: Architecture) -> nn.Module:
-    """The module of an architecture, around a base that is loaded already.
-
-    Raises:
-        FoldcamError: a projection is asked for, and the base gives normalised
-            embeddings or something other than one row of features per image.
-    """
+    """The module of an architecture, around a base that is loaded already."""
     if architecture.embedding_size is None:
         return base
     recipe = architecture.preprocessing
@@ -67,11 +61,7 @@ def embedding_network(base: nn.Module, architecture: Architecture) -> nn.Module:
 def save_network(
     path: Path, module: nn.Module, architecture: Architecture, training: dict[str, Any]
 ) -> None:
-    """Write weights, architecture and how they were trained.
-
-    Raises:
-        FoldcamError: the file cannot be written.
-    """
+    """Write weights, architecture and how they were trained."""
     header = {
         "schema_version": _SCHEMA_VERSION,
         "base": architecture.base,
@@ -86,11 +76,7 @@ def save_network(
 
 
 def trained_architecture(path: Path) -> Architecture | None:
-    """The architecture in a safetensors file, or None if it holds weights alone.
-
-    Raises:
-        FoldcamError: the file is missing or damaged, or its header is malformed.
-    """
+    """The architecture in a safetensors file, or None if it holds weights alone."""
     refuse_special(path)
     try:
         with safetensors.safe_open(path, framework="numpy") as stored:
@@ -115,11 +101,7 @@ def trained_architecture(path: Path) -> Architecture | None:
 
 
 def read_architecture(path: Path) -> Architecture:
-    """The architecture in a file of `foldcam train`.
-
-    Raises:
-        FoldcamError: as `trained_architecture`, or the file holds weights alone.
-    """
+    """The architecture in a file of `foldcam train`."""
     architecture = trained_architecture(path)
     if architecture is None:
         raise FoldcamError(
@@ -127,3 +109,30 @@ def read_architecture(path: Path) -> Architecture:
             f"--weights {path.name}."
         )
     return architecture
+
+
+class ProjectedNetwork(nn.Module):
+    """`normalize(W f(image))`: a backbone's pooled features, projected to size D.
+
+    The projection has no bias and starts orthogonal: it keeps angles, so that the
+    pretrained features' neighborhoods survive the first step.
+
+    Args:
+        backbone: image `float32 [N, 3, H, W]` -> features `[N, F]`, not normalised.
+        features: `F`.
+        size: `D`.
+        preprocessing: the preprocessing of the backbone.
+    """
+
+    def __init__(
+        self, backbone: nn.Module, features: int, size: int, preprocessing: Preprocessing
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.projection = nn.Linear(features, size, bias=False)
+        nn.init.orthogonal_(self.projection.weight)
+        self.preprocessing = preprocessing
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Image `float32 [N, 3, H, W]` -> embedding `[N, D]` of norm 1."""
+        return nn.functional.normalize(self.projection(self.backbone(image)), dim=1)

@@ -29,9 +29,6 @@ def load_weights(module: nn.Module, path: Path) -> str | None:
 
     Returns:
         What was taken off, in one sentence; None where the names fit as they are.
-
-    Raises:
-        FoldcamError: the file cannot be read or does not fit.
     """
     state, wrapper = _state(_read(path), path)
     wanted = module.state_dict().keys()

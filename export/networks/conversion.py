@@ -14,10 +14,9 @@ import onnx.version_converter
 import torch
 from torch import fx
 
-from foldcam.export.onnx_graphs.constants import fold_constants
 from foldcam.export.onnx_graphs.embedding_model import BATCH, FEATURE_MAP, opset_of, strip_origin
-from foldcam.export.onnx_graphs.opset17 import to_opset_17
-from foldcam.export.onnx_graphs.rewrites import global_pools, sizes_of
+from foldcam.export.onnx_graphs.opset import to_opset_17
+from foldcam.export.onnx_graphs.rewrites import fold_constants, global_pools, sizes_of
 from foldcam.export.onnx_graphs.values import rename
 from foldcam.runtime.contract.schema import EMBEDDING, IMAGE
 from foldcam.runtime.system.errors import FoldcamError
@@ -46,9 +45,6 @@ def to_onnx(
         A model without any path of the exporting machine; inputs and outputs
         `image float32 [batch, 3, H, W]`, `feature_map [batch, K, h, w]`,
         `embedding [batch, D]`.
-
-    Raises:
-        FoldcamError: torch cannot express the network in that opset.
     """
     example = torch.zeros(2, 3, *image_size)
     try:

@@ -8,7 +8,7 @@ come from is for the subclasses: a torch module, or an ONNX file.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import onnx
 import torch
@@ -91,6 +91,10 @@ class Network(ABC):
         self.pooled = points.pooled
         self.finer = points.finer
 
+    def points(self) -> CutPoints:
+        """Where it is cut, as another network around it needs to know."""
+        return CutPoints(**{each.name: getattr(self, each.name) for each in fields(CutPoints)})
+
     @abstractmethod
     def _trunk(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Images -> feature map `[N, K, h, w]`, and what else the head needs."""
@@ -107,9 +111,6 @@ class Network(ABC):
 
         Args:
             opset: ONNX operator set of the file.
-
-        Raises:
-            FoldcamError: the network cannot be expressed in that opset.
         """
 
     def sha256(self) -> str:
@@ -143,9 +144,6 @@ class Network(ABC):
 
         Returns:
             `float32 [N, D]`, as the network returns them.
-
-        Raises:
-            FoldcamError: the part behind the feature map cannot be run by itself.
         """
         _, embedding = self._head(feature_map, *activations.context)
         return embedding

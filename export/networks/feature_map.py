@@ -72,7 +72,6 @@ class Step:
 
     Attributes:
         inputs: positions of the values that it is computed from, in the order of the graph.
-        rank: its number of dimensions.
         layout: how it is read as a feature map, None where it is not spatial.
         spread: whether the embedding's gradient reaches more than one of its positions.
         linear: whether it is a convolution's or a matrix product's own output, before
@@ -155,12 +154,7 @@ class Value:
 
 
 def read_layouts(values: Sequence[Value], image_size: Grid) -> list[Layout | None]:
-    """How every value of a graph is read as a feature map.
-
-    Args:
-        values: in the order of the graph.
-        image_size: `(height, width)` of the input.
-    """
+    """How every value of a graph is read as a feature map."""
     grids = {
         (value.shape[1], value.shape[2])
         for value in values
@@ -182,10 +176,7 @@ def read_layouts(values: Sequence[Value], image_size: Grid) -> list[Layout | Non
 
 
 def _is_flat(
-    value: Value,
-    values: Sequence[Value],
-    layouts: Sequence[Layout | None],
-    flat: Sequence[bool],
+    value: Value, values: Sequence[Value], layouts: Sequence[Layout | None], flat: Sequence[bool]
 ) -> bool:
     source = value.inputs[0] if value.inputs else None
     layout = None if source is None else layouts[source]
@@ -219,12 +210,7 @@ def select(steps: Sequence[Step], names: Sequence[str]) -> Selection:
     """The feature map, or one sentence that asks for it.
 
     Args:
-        steps: the graph.
         names: what `--layer` accepts for each step.
-
-    Raises:
-        FoldcamError: nothing spatial; several maps with none in common, or only one far
-            in front of them, which would show what an early layer sees.
     """
     found = choose(steps)
     pooled = feeding(steps)
@@ -271,7 +257,6 @@ def choose(steps: Sequence[Step], least: int = 0) -> int | None:
     excitation, which pools and flows back into the map, is no way around.
 
     Args:
-        steps: the graph.
         least: cells that it must have; coarser maps are passed over.
 
     Returns:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import fx
@@ -19,27 +19,16 @@ from foldcam.export.networks.feature_map import (
     read_layouts,
     select,
 )
-from foldcam.export.networks.graph_search import (
-    ancestors,
-    descendants,
-    module_path,
-    module_paths,
-)
+from foldcam.export.networks.graph_search import ancestors, descendants, module_path, module_paths
 from foldcam.runtime.system.errors import FoldcamError
 
 # Operators that only rearrange their input's numbers.
 _VIEWS = {
-    torch.ops.aten.view.default,
-    torch.ops.aten.reshape.default,
-    torch.ops.aten.flatten.using_ints,
-    torch.ops.aten.permute.default,
-    torch.ops.aten.transpose.int,
-    torch.ops.aten.contiguous.default,
-    torch.ops.aten.clone.default,
-    torch.ops.aten.unsqueeze.default,
-    torch.ops.aten.squeeze.dim,
-    torch.ops.aten.dropout.default,
-}
+    torch.ops.aten.view.default, torch.ops.aten.reshape.default, torch.ops.aten.flatten.using_ints,
+    torch.ops.aten.permute.default, torch.ops.aten.transpose.int,
+    torch.ops.aten.contiguous.default, torch.ops.aten.clone.default,
+    torch.ops.aten.unsqueeze.default, torch.ops.aten.squeeze.dim, torch.ops.aten.dropout.default,
+}  # fmt: skip
 _TRANSPOSITIONS = {torch.ops.aten.transpose.int, torch.ops.aten.permute.default}
 _CONVOLUTIONS = {
     torch.ops.aten.conv2d.default,
@@ -47,15 +36,11 @@ _CONVOLUTIONS = {
     torch.ops.aten.convolution.default,
 }
 _POOLINGS = {
-    torch.ops.aten.max_pool2d.default,
-    torch.ops.aten.avg_pool2d.default,
-    torch.ops.aten.adaptive_avg_pool2d.default,
-    torch.ops.aten.adaptive_max_pool2d.default,
-    torch.ops.aten.pixel_unshuffle.default,
-    torch.ops.aten.pixel_shuffle.default,
-    torch.ops.aten.upsample_nearest2d.vec,
-    torch.ops.aten.upsample_bilinear2d.vec,
-}
+    torch.ops.aten.max_pool2d.default, torch.ops.aten.avg_pool2d.default,
+    torch.ops.aten.adaptive_avg_pool2d.default, torch.ops.aten.adaptive_max_pool2d.default,
+    torch.ops.aten.pixel_unshuffle.default, torch.ops.aten.pixel_shuffle.default,
+    torch.ops.aten.upsample_nearest2d.vec, torch.ops.aten.upsample_bilinear2d.vec,
+}  # fmt: skip
 _LINEAR = _CONVOLUTIONS | {
     torch.ops.aten.linear.default,
     torch.ops.aten.matmul.default,
@@ -64,6 +49,8 @@ _LINEAR = _CONVOLUTIONS | {
     torch.ops.aten.bmm.default,
 }
 _ADDITIONS = {torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor}
+
+Named = TypeVar("Named")
 
 
 @dataclass(frozen=True)
@@ -74,7 +61,6 @@ class Candidate:
         layer: its shape, and its name: the module's path if this is the module's
             last spatial output, else the node's own name (as `node:NAME` where a
             module has that path).
-        node: the graph node.
     """
 
     layer: Layer
@@ -86,7 +72,6 @@ class Found:
     """The feature map of a module.
 
     Attributes:
-        candidate: the feature map.
         pooled: the maps that come from it and are pooled on ways of their own, if several.
         finer: the name of a map in front of it that has more positions, if it has few.
     """
@@ -103,7 +88,6 @@ def candidates(
 
     Args:
         graph: the graph of the module.
-        image, embedding: its ends.
         image_size: `(height, width)` of the input in pixels.
     """
     layouts = _layouts(graph, image, embedding, image_size)
@@ -128,13 +112,7 @@ def find_feature_map(
     """The feature map among the candidates, see `export.networks.feature_map.select`.
 
     Args:
-        whole: the module's graph.
-        head_end: what the gradient is taken of.
-        found: the candidates.
         images: `float32 [N, 3, H, W]` to take it at; noise serves.
-
-    Raises:
-        FoldcamError: there is no candidate, or there are several to choose from.
     """
     if not found:
         raise FoldcamError(
@@ -187,13 +165,7 @@ def named_feature_map(
 
     Args:
         graph: the graph of the module.
-        found: the candidates.
-        layer: the name.
         head_end: what the gradient is taken of.
-
-    Raises:
-        FoldcamError: no such name, or no way from there to the embedding; the message lists
-            those that can be named, with shapes.
     """
     on_the_way = ancestors(head_end)
     usable = [candidate for candidate in found if candidate.node in on_the_way]
@@ -315,14 +287,18 @@ def _gradients(
     with torch.enable_grad():
         recorder.run(images.requires_grad_(True))
     end = recorder.values.get(head_end)
-    if end is None:
-        return {}
+    return {} if end is None else random_gradients(end, recorder.values)
+
+
+def random_gradients(
+    end: torch.Tensor, values: Mapping[Named, torch.Tensor]
+) -> dict[Named, torch.Tensor]:
+    """The gradient of a random sum over `end` with respect to each value that it reaches."""
     generator = torch.Generator().manual_seed(0)
-    nodes = list(recorder.values)
     found = torch.autograd.grad(
         end,
-        [recorder.values[node] for node in nodes],
+        list(values.values()),
         grad_outputs=torch.randn(end.shape, generator=generator),
         allow_unused=True,
     )
-    return {node: each for node, each in zip(nodes, found, strict=True) if each is not None}
+    return {name: each for name, each in zip(values, found, strict=True) if each is not None}

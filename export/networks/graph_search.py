@@ -6,54 +6,45 @@ every module that torch can export, whatever its Python looks like.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import torch
 from torch import fx
+from torch.nn import functional
 
 from foldcam.export.networks.outputs import WRAPPED
 
 # Operators that hand on their first input's values unchanged (in eval mode), or
 # multiplied by one positive constant: the direction of each row survives them.
 _TRANSPARENT = {
-    torch.ops.aten.view.default,
-    torch.ops.aten.reshape.default,
-    torch.ops.aten.flatten.using_ints,
-    torch.ops.aten.squeeze.dim,
-    torch.ops.aten.squeeze.dims,
-    torch.ops.aten.squeeze.default,
-    torch.ops.aten.contiguous.default,
-    torch.ops.aten.clone.default,
-    torch.ops.aten.alias.default,
-    torch.ops.aten.detach.default,
-    torch.ops.aten.dropout.default,
-    torch.ops.aten._to_copy.default,
-    torch.ops.aten.to.dtype,
-    torch.ops.aten._assert_tensor_metadata.default,
-}
+    torch.ops.aten.view.default, torch.ops.aten.reshape.default, torch.ops.aten.flatten.using_ints,
+    torch.ops.aten.squeeze.dim, torch.ops.aten.squeeze.dims, torch.ops.aten.squeeze.default,
+    torch.ops.aten.contiguous.default, torch.ops.aten.clone.default, torch.ops.aten.alias.default,
+    torch.ops.aten.detach.default, torch.ops.aten.dropout.default, torch.ops.aten._to_copy.default,
+    torch.ops.aten.to.dtype, torch.ops.aten._assert_tensor_metadata.default,
+}  # fmt: skip
 _DIVISIONS = {torch.ops.aten.div.Tensor, torch.ops.aten.true_divide.Tensor}
 _PRODUCTS = {torch.ops.aten.mul.Tensor}
 
 
 def ancestors(node: fx.Node) -> set[fx.Node]:
     """Every node that `node` depends on, itself included."""
-    found: set[fx.Node] = set()
-    waiting = [node]
-    while waiting:
-        current = waiting.pop()
-        if current not in found:
-            found.add(current)
-            waiting.extend(current.all_input_nodes)
-    return found
+    return _reached(node, lambda each: each.all_input_nodes)
 
 
 def descendants(node: fx.Node) -> set[fx.Node]:
     """Every node that depends on `node`, itself included."""
+    return _reached(node, lambda each: each.users)
+
+
+def _reached(node: fx.Node, following: Callable[[fx.Node], Iterable[fx.Node]]) -> set[fx.Node]:
     found: set[fx.Node] = set()
     waiting = [node]
     while waiting:
         current = waiting.pop()
         if current not in found:
             found.add(current)
-            waiting.extend(current.users)
+            waiting.extend(following(current))
     return found
 
 
@@ -172,3 +163,18 @@ def _is_row_scale(scale: fx.Node) -> bool:
     if not isinstance(value, torch.Tensor) or value.ndim == 0:
         return False
     return all(isinstance(size, int) and size == 1 for size in value.shape[1:])
+
+
+def judge_normalization(embedding: torch.Tensor, before: torch.Tensor | None) -> tuple[bool, bool]:
+    """Confirm with numbers what a graph's structure suggests.
+
+    Args:
+        embedding: `float32 [N, D]` of a few images.
+        before: `float32 [N, D]`, what seems to be the normalisation's input, or None.
+    """
+    norms = embedding.norm(dim=1)
+    unit = bool((norms.std() <= 1e-4 * norms.mean()) & (norms.mean() > 0))
+    if before is None or before.shape != embedding.shape:
+        return unit, False
+    cosines = functional.cosine_similarity(embedding, before)
+    return unit, unit and bool((cosines > 1 - 1e-5).all())

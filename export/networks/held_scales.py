@@ -26,24 +26,14 @@ _ROOTS = {
 }
 # What stands between a norm and its use: a bound against zero, a new shape.
 _PASSED_ON = {
-    _aten.clamp_min.default,
-    _aten.clamp.default,
-    _aten.add.Tensor,
-    _aten.maximum.default,
-    _aten.reciprocal.default,
-    _aten.expand.default,
-    _aten.expand_as.default,
-    _aten.view.default,
+    _aten.clamp_min.default, _aten.clamp.default, _aten.add.Tensor, _aten.maximum.default,
+    _aten.reciprocal.default, _aten.expand.default, _aten.expand_as.default, _aten.view.default,
     _aten.unsqueeze.default,
-}
+}  # fmt: skip
 
 
 def hold_scales(head: fx.GraphModule) -> None:
-    """Let every normalisation of a head be differentiated as a product with a constant.
-
-    Args:
-        head: its graph, changed in place. Its values stay the same.
-    """
+    """Let every normalisation of a head be differentiated as a product with a constant."""
     for node in list(head.graph.nodes):
         if node.target is _aten.layer_norm.default:
             node.target = layer_norm_with_held_scale

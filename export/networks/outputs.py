@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, cast
 
 import torch
 from torch import nn
 
-from foldcam.export.networks.input_advice import advice
 from foldcam.runtime.system.errors import FoldcamError
 
 WRAPPED = "wrapped_network"
@@ -20,11 +19,7 @@ _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
-    """The network itself, out of what torch wraps around it to compile or to spread it.
-
-    Raises:
-        FoldcamError: the module is TorchScript.
-    """
+    """The network itself, out of what torch wraps around it to compile or to spread it."""
     while True:
         if isinstance(module, torch.jit.ScriptModule):
             raise FoldcamError(
@@ -45,7 +40,6 @@ class OutputsError(FoldcamError):
     """What a network returns is no embedding, or more than one.
 
     Args:
-        text: the message.
         returned: the outputs in question, with their shapes.
         several: whether each of them could be the embedding.
     """
@@ -56,12 +50,7 @@ class OutputsError(FoldcamError):
 
 
 class EmbeddingOnly(nn.Module):
-    """A network that returns its embedding and nothing else.
-
-    Args:
-        network: the network.
-        place: keys, attributes or positions that lead to the embedding in its output.
-    """
+    """A network that returns its embedding and nothing else."""
 
     def __init__(self, network: nn.Module, place: tuple[str | int, ...]) -> None:
         super().__init__()
@@ -83,14 +72,9 @@ def embedding_only(module: nn.Module, images: torch.Tensor, output: str | None =
     """The module itself where it returns `[N, D]` alone, else wrapped to do so.
 
     Args:
-        module: a module in inference mode.
         images: `float32 [N, 3, H, W]` to try it on, N above 1.
         output: which of its outputs is the embedding, as in the message that lists them;
             needed where several are `[N, D]` or `[N, D, 1, 1]`.
-
-    Raises:
-        FoldcamError: the module cannot run on such images; no output is an embedding, or
-            several are and none is named; no output has that name.
     """
     keyword = _keyword(module)
 
@@ -202,3 +186,49 @@ def _is_embedding(value: torch.Tensor, count: int) -> bool:
     if not value.is_floating_point() or value.ndim not in (2, 4) or value.shape[0] != count:
         return False
     return value.shape[1] > 1 and all(size == 1 for size in value.shape[2:])
+
+
+# (height, width) that networks in use are made for.
+_SIZES = (
+    (224, 224),
+    (112, 112),
+    (256, 256),
+    (384, 384),
+    (128, 128),
+    (64, 64),
+    (32, 32),
+    (256, 128),
+)
+_NO_IMAGES = ((2, 16000), (2, 1, 16000), (2, 80, 400), (2, 3, 16000))
+
+
+def advice(run: Callable[[torch.Tensor], Any], images: torch.Tensor) -> str:
+    """What to do about a network that fails on images.
+
+    Args:
+        images: `float32 [N, 3, H, W]` that it fails on.
+
+    Returns:
+        The end of a sentence, with a `--size` that was tried where one works; empty where
+        nothing that was tried does.
+    """
+    count = len(images)
+    for height, width in _SIZES:
+        if _runs(run, (count, 3, height, width)):
+            size = f"{width}" if width == height else f"{width}x{height}"
+            return f"; it runs at --size {size}"
+    if _runs(run, (count, 1, *images.shape[2:])):
+        return "; it takes grey images: wrap it so that it averages three channels"
+    if any(_runs(run, shape) for shape in _NO_IMAGES):
+        return "; it takes no images [N, 3, H, W] but rows of numbers, such as sound"
+    return ""
+
+
+def _runs(run: Callable[[torch.Tensor], Any], shape: tuple[int, ...]) -> bool:
+    try:
+        with torch.no_grad():
+            run(torch.zeros(shape))
+    except Exception:
+        # A user's code: anything may come out of it.
+        return False
+    return True

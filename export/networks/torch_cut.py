@@ -38,11 +38,6 @@ class TorchNetwork(Network):
         program: the whole graph, image -> (feature map, embedding).
         trunk_module: image -> feature map, and what else the head needs.
         head_module: those -> the head's end, and the embedding.
-
-    Raises:
-        FoldcamError: torch cannot export the module; it has no feature map; the
-            named layer does not exist or does not lead to the embedding; the
-            output is not one embedding per image.
     """
 
     def __init__(

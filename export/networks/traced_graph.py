@@ -11,22 +11,21 @@ import warnings
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import fx, nn
 
 from foldcam.export.networks import graph_search
-from foldcam.export.networks.answers import check_answers
-from foldcam.export.networks.feature_map import Layer
+from foldcam.export.networks.feature_map import Layer, Layout
 from foldcam.export.networks.feature_map_search import (
     Candidate,
     candidates,
     find_feature_map,
     named_feature_map,
 )
-from foldcam.export.networks.head_end import judge_normalization
-from foldcam.export.networks.inference_module import inference_module, tidy_graph
-from foldcam.export.networks.map_view import add_map, lead_through_map
+from foldcam.export.networks.graph_search import judge_normalization
+from foldcam.export.networks.inference_module import check_answers, inference_module, tidy_graph
 from foldcam.export.networks.outputs import embedding_only
 from foldcam.runtime.system.errors import FoldcamError
 
@@ -43,7 +42,6 @@ class TracedGraph:
         program: the network's own graph, image -> (feature map, embedding).
         image: its placeholder, `[N, 3, H, W]`.
         candidates: every node that could be the feature map, in order.
-        layer: the chosen one.
         pooled: maps behind it that are pooled on ways of their own, if several.
         finer: the name of a map in front of it that has more positions, if it has few.
         feature_map: the node of its output as `[N, K, h, w]`.
@@ -84,11 +82,6 @@ def trace_module(
         image_size: `(height, width)` of the input in pixels.
         layer: name of the feature map, or None to find it.
         output: which of the module's outputs is the embedding, see `embedding_only`.
-
-    Raises:
-        FoldcamError: torch cannot export the module; it has no feature map; the
-            named layer does not exist or does not lead to the embedding; the
-            output is not one embedding per image, or is not the same each time.
     """
     whole = _exported(module, image_size, output)
     image, embedding = _ends(whole)
@@ -151,7 +144,6 @@ def subgraph(
     takes that of its first input, so that it can be called with any batch.
 
     Args:
-        whole: the graph.
         inputs: nodes whose values are given; the first has one row per image.
         outputs: nodes whose values are returned, as a tuple.
     """
@@ -296,12 +288,7 @@ def _writes_in_place(node: fx.Node) -> bool:
 
 
 def program_module(program: torch.export.ExportedProgram) -> fx.GraphModule:
-    """The program as a module without guards, so that it can be cut.
-
-    Raises:
-        FoldcamError: the program was exported for one batch size only, or torch
-            cannot make a module of it.
-    """
+    """The program as a module without guards, so that it can be cut."""
     try:
         whole = program.module(check_guards=False)
     except RuntimeError as error:
@@ -349,3 +336,71 @@ def _probe(
 def _first_line(error: Exception) -> str:
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0].rstrip(".")
+
+
+_aten = torch.ops.aten
+_TO_THE_END = 2**63 - 1
+
+
+def add_map(whole: fx.GraphModule, node: fx.Node, layout: Layout) -> fx.Node:
+    """Add the node of `A`, `[N, K, h, w]`, beside a layer's, or return that where it is `A`."""
+    if layout.kind == "nchw":
+        return node
+    build = _Builder(whole, node)
+    if layout.kind == "nhwc":
+        return build(_aten.permute.default, node, [0, 3, 1, 2])
+    patches = build(_aten.transpose.int, node, 0, 1) if layout.tokens_first else node
+    if layout.skipped:
+        patches = build(_aten.slice.Tensor, patches, 1, layout.skipped, _TO_THE_END)
+    columns = build(_aten.transpose.int, patches, 1, 2)
+    return build(_aten.reshape.default, columns, [-1, *layout.shape])
+
+
+def lead_through_map(
+    whole: fx.GraphModule, node: fx.Node, feature_map: fx.Node, layout: Layout
+) -> None:
+    """Let everything after `node` depend on it through `feature_map`, put together again.
+
+    Skipped tokens are not in the map: the head takes them from `node` as before.
+    """
+    if layout.kind == "nchw":
+        return
+    users = [user for user in node.users if not _makes(user, feature_map)]
+    build = _Builder(whole, feature_map)
+    if layout.kind == "nhwc":
+        back = build(_aten.permute.default, feature_map, [0, 2, 3, 1])
+    else:
+        columns = build(_aten.flatten.using_ints, feature_map, 2, 3)
+        back = build(_aten.transpose.int, columns, 1, 2)
+        if layout.skipped:
+            first = build(_aten.transpose.int, node, 0, 1) if layout.tokens_first else node
+            skipped = build(_aten.slice.Tensor, first, 1, 0, layout.skipped)
+            back = build(_aten.cat.default, [skipped, back], 1)
+        if layout.tokens_first:
+            back = build(_aten.transpose.int, back, 0, 1)
+    back = build(_aten.contiguous.default, back)
+    for user in users:
+        user.replace_input_with(node, back)
+    whole.graph.lint()
+    whole.recompile()
+
+
+def _makes(user: fx.Node, feature_map: fx.Node) -> bool:
+    """Whether `user` lies on the short way from the layer to its map."""
+    while user is not feature_map and len(user.users) == 1:
+        user = next(iter(user.users))
+    return user is feature_map
+
+
+class _Builder:
+    """Adds nodes one after the other behind a given one, with the values of their meta."""
+
+    def __init__(self, whole: fx.GraphModule, after: fx.Node) -> None:
+        self._graph, self._after = whole.graph, after
+
+    def __call__(self, operator: Any, *args: Any) -> fx.Node:
+        with self._graph.inserting_after(self._after):
+            node = self._graph.call_function(operator, args)
+        node.meta["val"] = operator(*fx.map_arg(args, lambda source: source.meta["val"]))
+        self._after = node
+        return node

@@ -62,11 +62,7 @@ class Device:
         return [(_CUDA_PROVIDER, dict(_CUDA_OPTIONS)), _CPU_PROVIDER]
 
     def for_torch(self) -> torch.device:
-        """The same device for torch, or the processor where torch has no CUDA.
-
-        Raises:
-            FoldcamError: `cuda` was asked for, and torch has none.
-        """
+        """The same device for torch, or the processor where torch has no CUDA."""
         import torch
 
         if self.wanted == "cpu":
@@ -85,15 +81,7 @@ CPU = Device()
 
 
 def choose_device(wanted: DeviceChoice) -> Device:
-    """What a command's networks run on.
-
-    Args:
-        wanted: `auto` takes the GPU where there is one and the installed ONNX Runtime can
-            compute on it, and the processor otherwise.
-
-    Raises:
-        FoldcamError: `cuda` is wanted and cannot be had; the sentence says what to install.
-    """
+    """What a command's networks run on."""
     if wanted == "cpu":
         return CPU
     gpu = find_gpu()

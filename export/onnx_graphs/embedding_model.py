@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import onnx
 
+from foldcam.export.onnx_graphs.values import refill
 from foldcam.runtime.contract.schema import SUMMAND_KINDS, SummandKind
 
 FEATURE_MAP = "feature_map"
@@ -33,15 +34,15 @@ def mark_network(
     """Write into an embedding network's file which network it is, and what its feature map is.
 
     Args:
-        model: the network.
         sha256: as `Network.sha256` and the banks of it say.
         summands: the kind of sum whose summands the feature map is, `none` where it is the last
             spatial activation.
         query: of an attention, the token that the embedding reads.
     """
-    kept = [e for e in model.metadata_props if e.key not in (_NETWORK_KEY, _SUMMANDS_KEY)]
-    del model.metadata_props[:]
-    model.metadata_props.extend(kept)
+    refill(
+        model.metadata_props,
+        [e for e in model.metadata_props if e.key not in (_NETWORK_KEY, _SUMMANDS_KEY)],
+    )
     for key, value in ((_NETWORK_KEY, sha256), (_SUMMANDS_KEY, f"{summands}:{query}")):
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 import re
+from collections.abc import Iterable, MutableSequence
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import numpy as np
@@ -13,36 +16,20 @@ import onnx.defs
 import onnx.inliner
 from onnx import TensorProto, helper, numpy_helper
 
-from foldcam.export.onnx_graphs.canonical import canonical
 from foldcam.export.onnx_graphs.message import load_message
-from foldcam.export.onnx_graphs.values import graphs, inputs_of, place_of, prune
+from foldcam.export.onnx_graphs.values import graphs, inputs_of, place_of, prune, refill
 from foldcam.runtime.contract.schema import METADATA_KEY
 from foldcam.runtime.system.errors import FoldcamError
 
 _QUANTIZED = {
-    "QuantizeLinear",
-    "DequantizeLinear",
-    "DynamicQuantizeLinear",
-    "QLinearConv",
-    "QLinearMatMul",
-    "ConvInteger",
-    "MatMulInteger",
-}
+    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul",
+    "ConvInteger", "MatMulInteger",
+}  # fmt: skip
 _FUSED = {
-    "BiasGelu",
-    "Conv",
-    "FastGelu",
-    "FusedConv",
-    "FusedGemm",
-    "FusedMatMul",
-    "Gelu",
-    "MultiHeadAttention",
-    "Attention",
-    "QuickGelu",
-    "ReorderInput",
-    "ReorderOutput",
+    "BiasGelu", "Conv", "FastGelu", "FusedConv", "FusedGemm", "FusedMatMul", "Gelu",
+    "MultiHeadAttention", "Attention", "QuickGelu", "ReorderInput", "ReorderOutput",
     "SkipLayerNormalization",
-}
+}  # fmt: skip
 _OWN_DOMAINS = ("", "ai.onnx")
 # `tokens[0]`: the first row of a value `[N, T, D]`.
 _TOKEN = re.compile(r"(?P<value>.+)\[(?P<number>\d+)\]")
@@ -53,7 +40,6 @@ class OnnxFile:
     """An embedding network that exists only as an ONNX file.
 
     Attributes:
-        path: the file.
         model: its message with all weights in it, functions inlined.
         output: the output that the user names as the embedding, or None to find it.
     """
@@ -67,14 +53,8 @@ def read_onnx(path: Path, output: str | None = None) -> OnnxFile:
     """Read an ONNX file and refuse what can never be folded.
 
     Args:
-        path: the `.onnx`; weights beside it are read as well.
         output: the value that is the embedding, or None to find it; `NAME[0]` is the first
             token of a value `[N, T, D]`, where transformers put their class token.
-
-    Raises:
-        FoldcamError: not an ONNX file; a folded or quantized model; an operator of
-            another domain than ONNX's own; weights outside of the file's folder, missing
-            or cut short; more than 2 GB in all.
     """
     try:
         model = load_message(path)
@@ -105,11 +85,7 @@ def read_onnx(path: Path, output: str | None = None) -> OnnxFile:
 
 
 def ending_at(file: OnnxFile, output: str) -> OnnxFile:
-    """The same network up to one of its values, as `read_onnx` gives it with that output.
-
-    Raises:
-        FoldcamError: no node has that output.
-    """
+    """The same network up to one of its values, as `read_onnx` gives it with that output."""
     model = onnx.ModelProto()
     model.CopyFrom(file.model)
     _end_at(model.graph, output)
@@ -120,10 +96,6 @@ def computation_hash(model: onnx.ModelProto, embedding: str) -> str:
     """SHA-256 of what is computed: nodes, attributes, weights.
 
     Names of nodes, documentation, metadata and the layout of the file do not count.
-
-    Args:
-        model: with all weights in it.
-        embedding: the output that is used.
     """
     digest = hashlib.sha256(f"embedding {embedding};".encode())
     for item in sorted(model.opset_import, key=lambda item: str(item.domain)):
@@ -164,11 +136,7 @@ def _hash_tensor(tensor: TensorProto, digest: hashlib._Hash) -> None:
 
 
 def _end_at(graph: onnx.GraphProto, output: str) -> None:
-    """Keep what computes one value: of a network that compares two images, one of its twins.
-
-    Raises:
-        FoldcamError: no node has that output.
-    """
+    """Keep what computes one value: of a network that compares two images, one of its twins."""
     values = {name for node in graph.node for name in node.output}
     if output not in values and (token := _TOKEN.fullmatch(output)) and token["value"] in values:
         number = numpy_helper.from_array(np.int64(token["number"]), f"{output}_number")
@@ -181,13 +149,10 @@ def _end_at(graph: onnx.GraphProto, output: str) -> None:
         raise FoldcamError(
             f"The network has no value {output!r} for --output; its outputs: {shown}."
         )
-    del graph.output[:]
-    graph.output.append(onnx.ValueInfoProto(name=output))
+    refill(graph.output, [onnx.ValueInfoProto(name=output)])
     prune(graph)
     used = {name for node in graph.node for name in inputs_of(node)}
-    given = [value for value in graph.input if value.name in used]
-    del graph.input[:]
-    graph.input.extend(given)
+    refill(graph.input, [value for value in graph.input if value.name in used])
 
 
 def _check_opset(model: onnx.ModelProto, path: Path) -> None:
@@ -225,3 +190,117 @@ def _check_operators(graph: onnx.GraphProto) -> None:
                     f"The network is quantized ({node.op_type}, node {place_of(node)}): fold its "
                     "float original, and quantize the folded model."
                 )
+
+
+# Of a sparse constant, written out: no network has one that is larger.
+_MOST_NUMBERS = 1 << 28
+
+
+def canonical(model: onnx.ModelProto) -> None:
+    """Sort the nodes, open sizes of -1, write sparse constants out, name each output once.
+
+    ONNX Runtime takes nodes in any order, and its own float16 converter puts new ones at the
+    end; ONNX's checker, its converter and foldcam read a graph from front to back. A model that
+    has that form already is not changed, nor is what it computes.
+    """
+    for function in model.functions:
+        _sort_inside(function.node)
+        _sort(function.node)
+    _sort_inside(model.graph.node)
+    _sort(model.graph.node)
+    for graph in graphs(model.graph):
+        _open_sizes([*graph.input, *graph.output, *graph.value_info])
+        _write_out(graph)
+    named = {str(value.name): value for value in model.graph.output}
+    if len(named) < len(model.graph.output):
+        once = list(named.values())
+        refill(model.graph.output, once)
+
+
+def _sort_inside(nodes: Iterable[onnx.NodeProto]) -> None:
+    """Sort branches and bodies of loops, the innermost first: what a node reads depends on it."""
+    for node in nodes:
+        for attribute in node.attribute:
+            inner = [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else []
+            for graph in [*inner, *attribute.graphs]:
+                _sort_inside(graph.node)
+                _sort(graph.node)
+
+
+def _sort(nodes: MutableSequence[onnx.NodeProto]) -> None:
+    """Every node behind those whose results it reads, and else in the order of the file."""
+    listed = list(nodes)
+    maker: dict[str, int] = {}
+    for number, node in enumerate(listed):
+        for name in node.output:
+            if name and name in maker:
+                raise FoldcamError(
+                    f"The network makes its value {name!r} twice (nodes "
+                    f"{place_of(listed[maker[name]])} and {place_of(node)}): the file is damaged."
+                )
+            if name:
+                maker[str(name)] = number
+    before = {
+        number: {maker[name] for name in inputs_of(node) if name in maker}
+        for number, node in enumerate(listed)
+    }
+    if all(each < number for number, needed in before.items() for each in needed):
+        return
+    sorter = TopologicalSorter(before)
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        stuck = listed[min(error.args[1])]
+        raise FoldcamError(
+            f"The network runs in a circle: {stuck.op_type} (node {place_of(stuck)}) needs its own "
+            "result; the file is damaged."
+        ) from None
+    ready: list[int] = []
+    order = []
+    while sorter.is_active():
+        for number in sorter.get_ready():
+            heapq.heappush(ready, number)
+        order.append(heapq.heappop(ready))
+        sorter.done(order[-1])
+    refill(nodes, (listed[number] for number in order))
+
+
+def _open_sizes(values: Iterable[onnx.ValueInfoProto]) -> None:
+    """Sizes of -1, as older converters write what is open."""
+    for value in values:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.HasField("dim_value") and dim.dim_value < 1:
+                dim.Clear()
+
+
+def _write_out(graph: onnx.GraphProto) -> None:
+    """Sparse constants as dense ones, which every reader knows."""
+    graph.initializer.extend(_dense(sparse, sparse.values.name) for sparse in
+                             graph.sparse_initializer)  # fmt: skip
+    del graph.sparse_initializer[:]
+    for node in graph.node:
+        for attribute in node.attribute if node.op_type == "Constant" else ():
+            if attribute.name == "sparse_value":
+                dense = _dense(attribute.sparse_tensor, str(node.output[0]))
+                attribute.CopyFrom(onnx.helper.make_attribute("value", dense))
+
+
+def _dense(sparse: onnx.SparseTensorProto, name: str) -> onnx.TensorProto:
+    dims = [int(size) for size in sparse.dims]
+    count = int(np.prod(dims, dtype=object)) if dims else 1
+    if not 0 <= count <= _MOST_NUMBERS:
+        raise FoldcamError(
+            f"The network's sparse constant {name!r} holds {count} numbers when it is written out, "
+            f"and at most {_MOST_NUMBERS} are read."
+        )
+    try:
+        values = numpy_helper.to_array(sparse.values)
+        places = numpy_helper.to_array(sparse.indices)
+        dense = np.zeros(dims, values.dtype)
+        if places.ndim == 2:
+            dense[tuple(places.T)] = values
+        else:
+            dense.reshape(-1)[places] = values
+    except (IndexError, ValueError, TypeError) as error:
+        raise FoldcamError(f"The network's sparse constant {name!r} is damaged.") from error
+    return numpy_helper.from_array(dense, name)

@@ -18,58 +18,23 @@ FLOAT16_SMALLEST_NORMAL = float(np.finfo(np.float16).smallest_normal)
 # Sums over many values, and what leaves the range of float16 for ordinary inputs:
 # a sum of 300 squares of 15 is infinite there, exp(12) as well.
 _STEEP = {
-    "CumSum",
-    "Exp",
-    "GlobalAveragePool",
-    "GlobalLpPool",
-    "Log",
-    "Pow",
-    "Reciprocal",
-    "ReduceL1",
-    "ReduceL2",
-    "ReduceLogSum",
-    "ReduceLogSumExp",
-    "ReduceMean",
-    "ReduceProd",
-    "ReduceSum",
-    "ReduceSumSquare",
-    "Softplus",
-    "Sqrt",
-}
+    "CumSum", "Exp", "GlobalAveragePool", "GlobalLpPool", "Log", "Pow", "Reciprocal", "ReduceL1",
+    "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMean", "ReduceProd", "ReduceSum",
+    "ReduceSumSquare", "Softplus", "Sqrt",
+}  # fmt: skip
 # Normalisations hold a variance or a sum of exponentials inside; what they return is of ordinary
 # size again.
 _NORMALIZATIONS = {
-    "GroupNormalization",
-    "InstanceNormalization",
-    "LayerNormalization",
-    "LogSoftmax",
-    "LpNormalization",
-    "MeanVarianceNormalization",
-    "RMSNormalization",
-    "Softmax",
-}
+    "GroupNormalization", "InstanceNormalization", "LayerNormalization", "LogSoftmax",
+    "LpNormalization", "MeanVarianceNormalization", "RMSNormalization", "Softmax",
+}  # fmt: skip
 # Between the product of queries and keys and the softmax of attention: scale, mask, cap.
 _ON_SCORES = {"Add", "Cast", "Clip", "Div", "Identity", "Mul", "Reshape", "Sub", "Tanh", "Where"}
 # A sum, a norm or a variance is handed on through these.
 _CARRIES = {
-    "Abs",
-    "Add",
-    "Cast",
-    "Clip",
-    "Div",
-    "Expand",
-    "Flatten",
-    "Identity",
-    "Max",
-    "Min",
-    "Mul",
-    "Neg",
-    "Reshape",
-    "Squeeze",
-    "Sub",
-    "Transpose",
-    "Unsqueeze",
-}
+    "Abs", "Add", "Cast", "Clip", "Div", "Expand", "Flatten", "Identity", "Max", "Min", "Mul",
+    "Neg", "Reshape", "Squeeze", "Sub", "Transpose", "Unsqueeze",
+}  # fmt: skip
 # An additive constant may be as small as it likes.
 _BIAS = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2}
 
@@ -80,8 +45,6 @@ class Misfit:
 
     Attributes:
         node: output of the node that stays float32 for it.
-        constant: its name.
-        magnitude: its greatest finite magnitude.
     """
 
     node: str
@@ -96,10 +59,6 @@ def steep_nodes(graph: onnx.GraphProto, constants: set[str]) -> set[int]:
     where it meets a value of ordinary size; the scores of attention, from the product of queries
     and keys to the softmax; and everything from the input of the final L2 normalisation to the
     embedding.
-
-    Args:
-        graph: the network's graph, in order.
-        constants: names of its constants.
     """
     kept: set[int] = set()
     steep: set[str] = set()
@@ -121,7 +80,6 @@ def misfit(node: onnx.NodeProto, constants: dict[str, npt.NDArray[Any]]) -> Misf
 
     Args:
         node: a node that could be float16.
-        constants: its float constants by name.
     """
     for position, name in enumerate(node.input):
         value = constants.get(name)

@@ -24,12 +24,7 @@ MOST_BYTES = (1 << 31) - (1 << 19)
 
 
 def load_message(path: Path) -> onnx.ModelProto:
-    """Read an ONNX file and the weights beside it; the message names no other file any more.
-
-    Raises:
-        FoldcamError: as `runtime.contract.onnx_file.read_header`; or more than 2 GiB in all. The
-            message begins with the path.
-    """
+    """Read an ONNX file and the weights beside it; the message names no other file any more."""
     _check_size(path, 0)
     header = read_header(path)
     try:
@@ -51,7 +46,6 @@ def parse_message(path: Path) -> onnx.ModelProto:
     """Parse an ONNX file; weights beside it stay where they are.
 
     Raises:
-        FoldcamError: the file is no ONNX file, or it is damaged.
         OSError: it cannot be read.
     """
     model = onnx.ModelProto()
@@ -124,4 +118,41 @@ def _check_size(path: Path, beside: int) -> None:
         raise FoldcamError(
             f"{path} has {total / (1 << 30):.2f} GiB with its weights and a folded model, "
             "one ONNX file, holds at most 2: take a smaller network, or float16 weights."
+        )
+
+
+# One protocol-buffer message; weights in files beside it would be no drop-in model.
+MAX_FILE_BYTES = (1 << 31) - 1
+# Nodes, names and metadata, beside the weights.
+_REST = 1 << 20
+
+
+def weight_bytes(model: onnx.ModelProto) -> int:
+    """Bytes of a model's constants, without serialising it (which fails beyond the limit)."""
+    tensors = list(model.graph.initializer)
+    for node in model.graph.node:
+        tensors.extend(attribute.t for attribute in node.attribute if attribute.HasField("t"))
+    return sum(
+        len(tensor.raw_data)
+        + 4 * (len(tensor.float_data) + len(tensor.int32_data))
+        + 8 * (len(tensor.int64_data) + len(tensor.double_data))
+        for tensor in tensors
+    )
+
+
+def check_file_size(network_bytes: int, bank_bytes: int, rows: int) -> None:
+    """Refuse a folded model that is too large.
+
+    Args:
+        network_bytes: the size of the network's weights.
+        bank_bytes: the size of the bank's constants, or the least that they will be.
+        rows: number of training images.
+    """
+    total = network_bytes + bank_bytes + _REST
+    if total > MAX_FILE_BYTES:
+        raise FoldcamError(
+            f"The folded model would be {total / 1e9:.2f} GB (network {network_bytes / 1e9:.2f}, "
+            f"bank of {rows} images {bank_bytes / 1e9:.2f}) and one ONNX file holds "
+            f"{MAX_FILE_BYTES / 1e9:.2f}: use --precision fp16 for the network, --compress or "
+            "fewer images for the bank."
         )

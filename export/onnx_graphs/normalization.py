@@ -6,6 +6,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from foldcam.export.onnx_graphs.values import tensors_of
+
 # Operators that hand on the direction of each row of their first input.
 _TRANSPARENT = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Dropout"}
 _PASSED_ON = {"Clip", "Expand", "Abs", "Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape"}
@@ -21,7 +23,6 @@ def find_normalization(graph: onnx.GraphProto, output: str) -> str | None:
     `x * f(x)` where `f` is the norm of `x`, or one over it, step by step.
 
     Args:
-        graph: the ONNX graph.
         output: name of the embedding.
 
     Returns:
@@ -90,11 +91,11 @@ class _Search:
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self.producers = {name: node for node in graph.node for name in node.output}
-        self._initializers = {tensor.name: tensor for tensor in graph.initializer}
+        self._tensors = tensors_of(graph)
 
     def number(self, name: str) -> float | None:
         """The value of a constant with one element, else None."""
-        tensor = self._constant(name)
+        tensor = self._tensors.get(name)
         if tensor is None or int(np.prod(tensor.dims)) != 1:
             return None
         return float(numpy_helper.to_array(tensor).item())
@@ -156,7 +157,7 @@ class _Search:
     def _axes(self, node: onnx.NodeProto) -> list[int]:
         """The axes of a reduction: an attribute before opset 18, a constant since."""
         if len(node.input) > 1:
-            tensor = self._constant(node.input[1])
+            tensor = self._tensors.get(node.input[1])
             return [] if tensor is None else [int(n) for n in numpy_helper.to_array(tensor)]
         return next((list(a.ints) for a in node.attribute if a.name == "axes"), [])
 
@@ -184,12 +185,6 @@ class _Search:
         if node.op_type == "Mul":
             return list(node.input) == [value, value]
         return node.op_type == "Pow" and node.input[0] == value and self.number(node.input[1]) == 2
-
-    def _constant(self, name: str) -> onnx.TensorProto | None:
-        node = self.producers.get(name)
-        if node is not None and node.op_type == "Constant":
-            return next((a.t for a in node.attribute if a.name == "value"), None)
-        return self._initializers.get(name)
 
 
 def _times(power: float | None, factor: float | None) -> float | None:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
+from foldcam.export.onnx_graphs.values import tensors_of
 from foldcam.runtime.images.preprocess import Preprocessing
 
 Doubles = npt.NDArray[np.float64]
@@ -63,12 +64,7 @@ def own_normalization(graph: onnx.GraphProto) -> OwnNormalization | None:
     Recognised are steps with constants of one number or one per channel (Sub, Add, Mul, Div,
     BatchNormalization), in any order, whose effect is that of a known kind.
     """
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Constant":
-            value = next((a.t for a in node.attribute if a.name == "value"), None)
-            if value is not None:
-                constants[node.output[0]] = value
+    constants = tensors_of(graph)
     inputs = [value.name for value in graph.input if value.name not in constants]
     if len(inputs) != 1:
         return None

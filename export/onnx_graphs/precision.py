@@ -17,10 +17,18 @@ import onnx
 import onnx.inliner
 from onnx import TensorProto, helper, numpy_helper
 
+from foldcam.export.onnx_graphs.device import CPU, Device
 from foldcam.export.onnx_graphs.embedding_model import opset_of
 from foldcam.export.onnx_graphs.float32_steps import FLOAT16_MAX, misfit, steep_nodes
-from foldcam.export.onnx_graphs.names import drop_unused_constants, names_read, subgraphs
-from foldcam.export.onnx_graphs.types import value_types
+from foldcam.export.onnx_graphs.session import GraphSession
+from foldcam.export.onnx_graphs.value_sizes import value_types
+from foldcam.export.onnx_graphs.values import (
+    drop_unused_constants,
+    names_read,
+    refill,
+    subgraphs,
+    tensors_of,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -69,10 +77,6 @@ def name_made(graph: onnx.GraphProto, name: str) -> str:
 
     What reads a value in float16 reads it under another name, and a cast beside it has the old
     one.
-
-    Args:
-        graph: the graph, converted or not.
-        name: the value's name before.
     """
     half = f"{name}{_HALF_SUFFIX}"
     made = next((node for node in graph.node if half in node.output), None)
@@ -108,8 +112,7 @@ class _Converter:
                 self._convert(node)
         for value in graph.output:
             self._single(value.name)
-        del graph.node[:]
-        graph.node.extend(self._nodes)
+        refill(graph.node, self._nodes)
         graph.initializer.extend(self._half_constants.values())
         drop_unused_constants(graph)
         # Shapes are inferred again by whoever needs them.
@@ -231,13 +234,9 @@ class _Converter:
 
 def _float_constants(graph: onnx.GraphProto) -> dict[str, npt.NDArray[Any]]:
     """Float32 initializers and results of Constant nodes."""
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
-            tensors.update((node.output[0], a.t) for a in node.attribute if a.name == "value")
     floats = {
         name: numpy_helper.to_array(tensor)
-        for name, tensor in tensors.items()
+        for name, tensor in tensors_of(graph).items()
         if tensor.data_type == TensorProto.FLOAT
     }
     for node in graph.node:
@@ -248,3 +247,53 @@ def _float_constants(graph: onnx.GraphProto) -> dict[str, npt.NDArray[Any]]:
                 elif attribute.name == "value_floats":
                     floats[node.output[0]] = np.asarray(attribute.floats, np.float32)
     return floats
+
+
+HEADROOM = 4.0
+"""How much greater the values of other pictures may be than those of the ones measured."""
+_BATCH = 8
+_OWN = "foldcam.range."
+
+
+def beyond_float16(
+    model: onnx.ModelProto, images: npt.NDArray[np.float32], device: Device = CPU
+) -> frozenset[str]:
+    """The float32 values whose greatest magnitude is above a quarter of what float16 holds.
+
+    Args:
+        images: `float32 [n, 3, H, W]`, as the network takes them.
+
+    Returns:
+        Names of values of the graph; those of subgraphs, which stay float32, are left out.
+    """
+    types = value_types(model)
+    names = [
+        name
+        for node in model.graph.node
+        if node.op_type != "Constant"
+        for name in node.output
+        if name and types.get(name) == TensorProto.FLOAT
+    ]
+    measured = onnx.ModelProto()
+    measured.CopyFrom(model)
+    graph = measured.graph
+    zero = f"{_OWN}zero"
+    graph.initializer.append(numpy_helper.from_array(np.zeros((1, 1), np.float32), zero))
+    for name in names:
+        flat, some, magnitude, most = (f"{_OWN}{name}.{part}" for part in range(4))
+        # With a zero beside them, because exporters leave slices of nothing in a graph.
+        graph.node.extend(
+            [
+                helper.make_node("Flatten", [name], [flat], axis=0),
+                helper.make_node("Concat", [flat, zero], [some], axis=1),
+                helper.make_node("Abs", [some], [magnitude]),
+                helper.make_node("ReduceMax", [magnitude], [most], keepdims=0),
+            ]
+        )
+    outputs = [f"{_OWN}{name}.3" for name in names]
+    session = GraphSession(measured, outputs, device)
+    parts = [session.run(images[at : at + _BATCH]) for at in range(0, len(images), _BATCH)]
+    greatest = np.max(np.array(parts, np.float64), axis=0)
+    return frozenset(
+        name for name, most in zip(names, greatest, strict=True) if most > FLOAT16_MAX / HEADROOM
+    )

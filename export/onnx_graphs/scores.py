@@ -24,7 +24,6 @@ def find_logits(graph: onnx.GraphProto, output: str) -> tuple[str, ScoreKind]:
     """The value that a softmax, log-softmax or sigmoid at the end of a graph is taken of.
 
     Args:
-        graph: the ONNX graph.
         output: name of the scores.
 
     Returns:
@@ -41,12 +40,7 @@ def find_logits(graph: onnx.GraphProto, output: str) -> tuple[str, ScoreKind]:
 
 
 def add_scores(model: onnx.ModelProto, kind: ScoreKind) -> None:
-    """Make scores of a network's logits, which are its output `embedding [N, C]` before.
-
-    Args:
-        model: as `Network.to_onnx` makes it; changed.
-        kind: what is made of them.
-    """
+    """Make scores of a network's logits, which are its output `embedding [N, C]` before."""
     if kind == "logits":
         return
     operator = next(name for name, made in _OPERATORS.items() if made == kind)

@@ -15,24 +15,15 @@ from onnx import helper, numpy_helper
 
 from foldcam.export.onnx_graphs.embedding_model import opset_of
 from foldcam.export.onnx_graphs.session import Array, constant_of
-from foldcam.export.onnx_graphs.values import PREPARED, inputs_of, place_of, prune
+from foldcam.export.onnx_graphs.values import PREPARED, inputs_of, place_of, prune, refill
 from foldcam.runtime.system.errors import FoldcamError
 
 _END = np.iinfo(np.int64).max
 _NO_TENSORS = {
-    "SplitToSequence",
-    "SequenceConstruct",
-    "SequenceEmpty",
-    "SequenceInsert",
-    "SequenceErase",
-    "SequenceAt",
-    "SequenceLength",
-    "SequenceMap",
-    "ConcatFromSequence",
-    "Optional",
-    "OptionalGetElement",
-    "OptionalHasElement",
-}
+    "SplitToSequence", "SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SequenceErase",
+    "SequenceAt", "SequenceLength", "SequenceMap", "ConcatFromSequence", "Optional",
+    "OptionalGetElement", "OptionalHasElement",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,20 +41,11 @@ class _Sequence:
 
 
 def replace_sequences(model: onnx.ModelProto) -> None:
-    """Replace sequences by the tensors in them.
-
-    Args:
-        model: in topological order, pruned to what its output needs; changed in place.
-
-    Raises:
-        FoldcamError: a sequence or an optional value is left whose elements are not known.
-    """
+    """Replace sequences by the tensors in them."""
     if not any(node.op_type in _NO_TENSORS for node in model.graph.node):
         return
     replaced = _Replacement(model)
-    nodes = [each for node in model.graph.node for each in replaced.of(node)]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+    refill(model.graph.node, [each for node in model.graph.node for each in replaced.of(node)])
     prune(model.graph)
     for node in model.graph.node:
         if node.op_type in _NO_TENSORS:

@@ -12,20 +12,15 @@ import onnx
 from onnx import helper, numpy_helper
 
 from foldcam.export.onnx_graphs.device import CPU, Device
-from foldcam.export.onnx_graphs.values import inputs_of, place_of
+from foldcam.export.onnx_graphs.values import inputs_of, place_of, refill
 from foldcam.runtime.system.errors import FoldcamError
 
 Array = npt.NDArray[Any]
 _FATAL = 4
 _BEFORE_REASON = (
-    "Status Message: ",
-    " : FAIL : ",
-    " : INVALID_ARGUMENT : ",
-    " : NOT_IMPLEMENTED : ",
-    " : RUNTIME_EXCEPTION : ",
-    " was false. ",
-    " failed: ",
-)
+    "Status Message: ", " : FAIL : ", " : INVALID_ARGUMENT : ", " : NOT_IMPLEMENTED : ",
+    " : RUNTIME_EXCEPTION : ", " was false. ", " failed: ",
+)  # fmt: skip
 
 
 class GraphSession:
@@ -35,9 +30,6 @@ class GraphSession:
         model: with all weights in it.
         outputs: names of the values that `run` returns, which need not be the graph's outputs.
         device: where it is computed; images and values are arrays of the processor.
-
-    Raises:
-        FoldcamError: onnxruntime is not installed, or refuses the graph.
     """
 
     def __init__(
@@ -140,9 +132,8 @@ def _asked_for(model: onnx.ModelProto, names: Sequence[str]) -> Iterator[None]:
         graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names))
         yield
     finally:
-        del graph.output[:], graph.value_info[:]
-        graph.output.extend(outputs)
-        graph.value_info.extend(noted)
+        refill(graph.output, outputs)
+        refill(graph.value_info, noted)
 
 
 def _dims(array: Array) -> tuple[int | None, ...]:
@@ -171,12 +162,13 @@ def reason(error: Exception) -> str:
     return text[:200].rstrip(". ")
 
 
-def plain_session(model: onnx.ModelProto) -> Any:
-    """A whole model as it is written: on one thread, without int8 kernels for quantized steps.
+def cpu_session(model: onnx.ModelProto) -> Any:
+    """A whole model on the processor."""
+    return _session(model, CPU)
 
-    Raises:
-        FoldcamError: onnxruntime is not installed, or refuses the model.
-    """
+
+def plain_session(model: onnx.ModelProto) -> Any:
+    """A whole model as it is written: on one thread, without int8 kernels for quantized steps."""
     onnxruntime, options = _prepared()
     # Equal inputs are to give equal bytes, whatever the number of cores.
     options.intra_op_num_threads = options.inter_op_num_threads = 1

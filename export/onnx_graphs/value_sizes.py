@@ -57,11 +57,7 @@ def check_value_sizes(typed: onnx.ModelProto, path: Path) -> None:
     """Refuse a network of which one value would be larger, for one image, than may be.
 
     Args:
-        typed: the result of `inferred`.
         path: the file, for the message.
-
-    Raises:
-        FoldcamError: names the value.
     """
     most = most_bytes()
     for graph in graphs(typed.graph):
@@ -129,3 +125,16 @@ def _typed(light: onnx.ModelProto) -> onnx.ModelProto:
 def _has_long_lists(typed: onnx.ModelProto) -> bool:
     shapes = [value.type.tensor_type.shape.dim for value in typed.graph.value_info]
     return any(len(dims) == 1 and dims[0].dim_value > _LONGEST_LIST for dims in shapes)
+
+
+def value_types(model: onnx.ModelProto) -> dict[str, int]:
+    """The element type of every value, inferred without the weights.
+
+    onnx infers on serialised models, of which none may be larger than 2 GB: a network that
+    float16 would bring below that could not be converted.
+    """
+    typed = inferred(model).graph
+    values = [*typed.input, *typed.output, *typed.value_info]
+    types = {value.name: int(value.type.tensor_type.elem_type) for value in values}
+    types.update((tensor.name, int(tensor.data_type)) for tensor in model.graph.initializer)
+    return types

@@ -1,10 +1,12 @@
-"""An ONNX graph by its values: who makes them, what they depend on, and renaming them."""
+"""An ONNX graph by its values: who makes and reads them, what they depend on, renaming them."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
 
 import onnx
+from onnx import helper
 
 # Their output says how large their input is, not what is in it.
 _SIZES = {"Shape", "Size"}
@@ -13,13 +15,30 @@ PREPARED = "network.prepared."
 fold itself adds has another prefix and can be taken out again."""
 
 RANDOM = {
-    "RandomNormal",
-    "RandomUniform",
-    "RandomNormalLike",
-    "RandomUniformLike",
-    "Multinomial",
+    "RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial",
     "Bernoulli",
-}
+}  # fmt: skip
+
+
+def refill(field: Any, items: Iterable[Any]) -> None:
+    """Put elements into a repeated field of a message, in the place of those it has."""
+    kept = list(items)
+    del field[:]
+    field.extend(kept)
+
+
+def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
+    """A node's attributes by name, as Python values."""
+    return {str(each.name): helper.get_attribute_value(each) for each in node.attribute}
+
+
+def tensors_of(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    """The constants of a graph that are tensors: its initializers, and those of Constant nodes."""
+    tensors = {str(tensor.name): tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
+            tensors.update((str(node.output[0]), a.t) for a in node.attribute if a.name == "value")
+    return tensors
 
 
 def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
@@ -161,3 +180,47 @@ def _value_names(graph: onnx.GraphProto) -> set[str]:
         names.update(str(each.name) for each in [*inner.input, *inner.output, *inner.initializer])
         names.update(str(name) for node in inner.node for name in [*node.input, *node.output])
     return names - {""}
+
+
+def subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    """The graphs among a node's attributes."""
+    graphs = [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+    return graphs + [graph for attribute in node.attribute for graph in attribute.graphs]
+
+
+def names_read(nodes: Iterable[onnx.NodeProto]) -> set[str]:
+    """Every name that the nodes or their subgraphs read."""
+    names: set[str] = set()
+    for node in nodes:
+        names.update(node.input)
+        for graph in subgraphs(node):
+            names.update(value.name for value in graph.output)
+            names |= names_read(graph.node)
+    return names
+
+
+def drop_unused_constants(graph: onnx.GraphProto, among: Iterable[str] | None = None) -> None:
+    """Remove initializers and Constant nodes that nothing reads.
+
+    Args:
+        graph: changed.
+        among: names that may go, or None for all.
+    """
+    used = names_read(graph.node) | {value.name for value in graph.output}
+    may_go = None if among is None else set(among)
+
+    def unused(name: str) -> bool:
+        return name not in used and (may_go is None or name in may_go)
+
+    dropped = {tensor.name for tensor in graph.initializer if unused(tensor.name)}
+    for position in reversed(range(len(graph.initializer))):
+        if graph.initializer[position].name in dropped:
+            del graph.initializer[position]
+    # Old files declare their constants as inputs, too.
+    for position in reversed(range(len(graph.input))):
+        if graph.input[position].name in dropped:
+            del graph.input[position]
+    for position in reversed(range(len(graph.node))):
+        node = graph.node[position]
+        if node.op_type == "Constant" and unused(node.output[0]):
+            del graph.node[position]

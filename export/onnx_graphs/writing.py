@@ -10,6 +10,8 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from foldcam.export.onnx_graphs.values import refill
+
 PREFIX = "foldcam."
 
 
@@ -17,7 +19,6 @@ class NetworkNodes:
     """Adds nodes and constants that belong to an embedding network from now on.
 
     Args:
-        graph: of the network.
         prefix: of their names.
         ends: values whose names are kept as they are.
     """
@@ -43,9 +44,8 @@ class NetworkNodes:
         made = onnx.NodeProto()
         made.CopyFrom(node)
         made.name = self._prefix + output
-        del made.input[:], made.output[:]
-        made.input.extend(inputs)
-        made.output.append(made.name)
+        refill(made.input, inputs)
+        refill(made.output, [made.name])
         self._graph.node.append(made)
         return str(made.name)
 

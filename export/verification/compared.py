@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,9 @@ from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP
 from foldcam.export.onnx_graphs.message import load_message
 from foldcam.export.onnx_graphs.normalization import find_normalization
 from foldcam.export.onnx_graphs.scores import find_logits, scores_of
+from foldcam.export.onnx_graphs.session import cpu_session
 from foldcam.export.verification.formulas import NetworkValues, scaled_estimate
-from foldcam.export.verification.limits import Precision, precision_of
+from foldcam.export.verification.pair_report import Precision, precision_of
 from foldcam.runtime.backends import Backend, open_backend
 from foldcam.runtime.contract.bank.live_bank import bank_path
 from foldcam.runtime.contract.schema import (
@@ -41,6 +42,10 @@ from foldcam.runtime.system.errors import FoldcamError
 
 if TYPE_CHECKING:
     from foldcam.export.networks.cut import Network
+
+
+from foldcam.export.grafting.frame import frame_graph
+from foldcam.export.grafting.input import PLANES
 
 Floats = npt.NDArray[np.float32]
 
@@ -72,17 +77,11 @@ class Answers:
 class ComparedModel:
     """A folded model in the library that fits its file.
 
-    Args:
-        path: the file.
-
     Attributes:
         name: the file's name.
         contract: what it promises.
         bank: what its graph holds; None for an engine, whose graph cannot be read.
         stored: how its graph holds and searches it; None for an engine.
-
-    Raises:
-        FoldcamError: as `runtime.backends.open_backend`; or its bank is missing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -156,16 +155,7 @@ class Source(Protocol):
 
 
 class NetworkSource:
-    """The network that the folded model came from.
-
-    Args:
-        network: cut at the model's layer.
-        contract: the contract of the model.
-        path: the path of the model, for the message.
-
-    Raises:
-        FoldcamError: the network is another one than the model's.
-    """
+    """The network that the folded model came from."""
 
     def __init__(self, network: Network, contract: Contract, path: Path) -> None:
         origin, sha256 = contract.origin, network.sha256()
@@ -211,18 +201,9 @@ class UnfoldedSource:
     """The network taken out of the folded model itself: for where the original is not at hand.
 
     It checks everything that was grafted, and not whether the network was exported well.
-
-    Args:
-        model: the folded model.
-        contract: its contract.
-
-    Raises:
-        FoldcamError: the graph was changed after folding.
     """
 
     def __init__(self, model: onnx.ModelProto, contract: Contract) -> None:
-        import onnxruntime
-
         network = network_of(model, contract)
         self._uint8 = takes_uint8(network)
         self._preprocessing = contract.preprocessing
@@ -238,11 +219,7 @@ class UnfoldedSource:
         if self._head_end != EMBEDDING:
             shown.graph.output.append(onnx.ValueInfoProto(name=self._head_end))
         self._names = [value.name for value in shown.graph.output]
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        self._session: Any = onnxruntime.InferenceSession(
-            shown.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = cpu_session(shown)
 
     @property
     def name(self) -> str:
@@ -284,3 +261,33 @@ class UnfoldedSource:
             size = (recipe.height, recipe.width)
             self._network = with_summands(OnnxNetwork(file, size))
         return self._network
+
+
+MOST_LEVELS = 1
+"""Grey levels of 255 by which a pixel may differ: both round, and not always to the same side."""
+
+
+class FrameInput:
+    """The first part of a model of whole frames, run alone."""
+
+    def __init__(self, model: onnx.ModelProto, contract: Contract) -> None:
+        self._session = cpu_session(frame_graph(model))
+        self._recipe = contract.preprocessing
+        self.difference = 0
+        """The greatest difference of a pixel from the host's so far, in grey levels of 255."""
+
+    def __call__(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """What the graph makes of frames.
+
+        Args:
+            frames: `uint8 [n, height, width, 3]` RGB of the frame's size.
+
+        Returns:
+            `uint8 [n, H, W, 3]` RGB of the network's size.
+        """
+        (planes,) = self._session.run([PLANES], {IMAGE: frames})
+        made = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
+        for frame, found in zip(frames, made, strict=True):
+            apart = np.abs(found - self._recipe.resized(frame)[0]).max()
+            self.difference = max(self.difference, int(np.ceil(apart)))
+        return np.asarray(np.clip(np.rint(made), 0, 255), np.uint8)

@@ -15,8 +15,7 @@ import numpy.typing as npt
 from foldcam.export.banks.bank import Bank
 from foldcam.export.verification.compared import Answers
 from foldcam.export.verification.formulas import Expected
-from foldcam.export.verification.limits import Limits, Precision
-from foldcam.export.verification.pair_report import PairReport, failures_of
+from foldcam.export.verification.pair_report import Limits, PairReport, Precision, failures_of
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.measurement.comparison.figures import (

@@ -49,7 +49,6 @@ class Expected:
         heatmap: `float32 [n, 1, h', w']`, or `[n, 2, h', w']` for a continuous outcome: what
             raises it, what lowers it.
         contribution: `float32 [n, 1, h', w']`, None where the model does not return it.
-        contrast: the same.
         runner_up: `int32 [n]`, None where the model does not return it.
         rows: `int32 [n, max(neighbors, transfer)]`, the most similar bank rows, nearest first.
         similarities: `float32 [n, N]`, to every bank row.
@@ -85,10 +84,7 @@ class NetworkValues:
 
 
 def expected_outputs(
-    values: NetworkValues,
-    bank: Bank,
-    contract: Contract,
-    stored: StoredBank | None = None,
+    values: NetworkValues, bank: Bank, contract: Contract, stored: StoredBank | None = None
 ) -> Expected:
     """Apply the formulas.
 
@@ -189,7 +185,6 @@ def runners_up(similarities: Floats, nearest: Rows, bank: Bank) -> Rows:
     Args:
         similarities: `float32 [n, N]`.
         nearest: `int32 [n]`.
-        bank: with two labels at least.
     """
     labels = np.repeat(np.arange(len(bank.labels)), [run.count for run in bank.labels])
     others = np.where(labels == labels[nearest][:, None], -np.inf, similarities)

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from foldcam.export.datasets import Dataset, Sample, SkippedFile, Split, load_dataset
-from foldcam.export.datasets.folders import tree_of
-from foldcam.export.datasets.left_out import summary
+from foldcam.export.datasets.folders import summary, tree_of
 from foldcam.export.datasets.reading import read_picture
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.images.files import IMAGE_SUFFIXES
@@ -45,11 +44,7 @@ class ImagesToVerify:
         return len(self.samples)
 
     def __iter__(self) -> Iterator[NamedImage]:
-        """Read them in turn.
-
-        Raises:
-            FoldcamError: at the end, if none of them could be read.
-        """
+        """Read them in turn."""
         self.skipped.clear()
         for sample in self.samples:
             try:
@@ -79,11 +74,7 @@ def images_to_verify(
 
 
 def images_of(path: Path, split: Split) -> Dataset:
-    """The images of a data set, of a plain folder, or one image; without labels in the last two.
-
-    Raises:
-        FoldcamError: no such path, or no images in it.
-    """
+    """The images of a data set, of a plain folder, or one image; without labels in the last two."""
     if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
         return Dataset(path.name, split, (Sample(path, ""),))
     is_plain = path.is_dir() and not (path / "images.txt").is_file()

@@ -23,9 +23,6 @@ _BACKGROUND = 245
 def worst_picture(report: VerifyReport) -> Image:
     """One row per image, the pairs one below the other.
 
-    Args:
-        report: with at least one kept image.
-
     Returns:
         `uint8 [H, W, 3]` RGB: four panels beside each other in each row, in the network's
         aspect ratio. The difference is painted over grey, from nothing to its own maximum,
@@ -53,8 +50,7 @@ def _row(model: str, pair: ImagePair) -> Image:
         draw_caption(_painted(image, pair.expected), f"reference{labels[0]}"),
         draw_caption(_painted(image, pair.got), f"{model}{labels[1]}"),
         draw_caption(
-            _difference(image, pair),
-            f"differ by {pair.difference:.2g}, cosine {pair.cosine:.5f}",
+            _difference(image, pair), f"differ by {pair.difference:.2g}, cosine {pair.cosine:.5f}"
         ),
     ]
     return _stacked(panels, axis=1)

@@ -15,17 +15,17 @@ import numpy.typing as npt
 from foldcam.export.banks.bank import Bank
 from foldcam.export.datasets import SkippedFile
 from foldcam.export.verification.compared import (
+    MOST_LEVELS,
     ComparedModel,
+    FrameInput,
     NetworkSource,
     Source,
     UnfoldedSource,
 )
 from foldcam.export.verification.comparison import Comparison, ImagePair
 from foldcam.export.verification.formulas import NetworkValues, expected_outputs
-from foldcam.export.verification.frame_input import MOST_LEVELS, FrameInput
 from foldcam.export.verification.images import ImagesToVerify, NamedImage
-from foldcam.export.verification.limits import LIMITS
-from foldcam.export.verification.pair_report import PairReport
+from foldcam.export.verification.pair_report import LIMITS, PairReport
 from foldcam.runtime.model.model_input import ModelInput
 from foldcam.runtime.system.errors import FoldcamError
 

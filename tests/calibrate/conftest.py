@@ -18,7 +18,7 @@ from onnx import helper
 from foldcam.export.banks.bank import Bank
 from foldcam.export.grafting.fold import FoldOptions, fold
 from foldcam.export.onnx_graphs.embedding_model import mark_network
-from foldcam.export.onnx_graphs.opset17 import to_opset_17
+from foldcam.export.onnx_graphs.opset import to_opset_17
 from foldcam.runtime.cli.foldcam import GROUP, gather
 from foldcam.runtime.contract.schema import LabelRun
 from foldcam.runtime.images.preprocess import Preprocessing

@@ -191,8 +191,7 @@ def test_images_of_one_colour_are_refused(foldcam, easy, tmp_path):
 
 
 def test_images_that_judge_have_chosen_nothing(easy, data):
-    from foldcam.calibrate.calibrator import calibrate
-    from foldcam.calibrate.options import CalibrationOptions
+    from foldcam.calibrate.calibrator import CalibrationOptions, calibrate
     from foldcam.calibrate.selection import select
 
     parts = select(data, 12, 100, 100, 0)
@@ -235,7 +234,7 @@ def test_an_interrupted_calibration_goes_on_where_it_was(
     easy, fragile, data, tmp_path, monkeypatch, stage, files
 ):
     from foldcam.calibrate import calibrator
-    from foldcam.calibrate.options import CalibrationOptions
+    from foldcam.calibrate.calibrator import CalibrationOptions
     from foldcam.calibrate.quality import Damage
     from foldcam.calibrate.store import Store
 

@@ -8,8 +8,7 @@ import pytest
 from foldcam.calibrate.graph import with_outputs
 from foldcam.calibrate.quality import Damage
 from foldcam.calibrate.session import Runner
-from foldcam.calibrate.source import contract_in
-from foldcam.export.grafting.in_graph import bank_of
+from foldcam.export.grafting.in_graph import bank_of, contract_of
 from foldcam.runtime.contract.schema import CONTRIBUTION
 
 
@@ -21,7 +20,7 @@ def pictures():
 @pytest.mark.parametrize("baseline", ["none", "mean"])
 def test_the_map_is_less_its_baseline_as_in_the_graph(make_model, pictures, baseline):
     model = make_model(explained=True, baseline=baseline)
-    contract = contract_in(model)
+    contract = contract_of(model)
     assert contract.explanation.baseline == baseline
     assert CONTRIBUTION in contract.optional_outputs
     bank = bank_of(model, contract)

@@ -14,7 +14,7 @@ from foldcam.calibrate.graph import GraphView, with_outputs
 from foldcam.calibrate.placement import Placement, find_placement
 from foldcam.calibrate.qdq import Recipe, nearest_levels, weight_scales
 from foldcam.calibrate.session import Runner
-from foldcam.calibrate.source import contract_in
+from foldcam.export.grafting.in_graph import contract_of
 
 
 def _nearest(weight, axis):
@@ -133,7 +133,7 @@ def test_a_convolution_reads_what_torch_says_it_reads(settings):
 
 def test_every_layer_is_rounded_and_its_output_changes_less(make_model):
     model = make_model()
-    contract, placement = contract_in(model), find_placement(model)
+    contract, placement = contract_of(model), find_placement(model)
     images = np.random.default_rng(5).integers(0, 255, (24, 16, 16, 3)).astype(np.uint8)
     levels = gptq_levels(model, contract, placement, images)
     assert set(levels) == {layer.name for layer in placement.layers}
@@ -164,7 +164,7 @@ def test_layers_that_pad_by_a_rule_keep_the_nearest(make_model):
             )
     images = np.random.default_rng(5).integers(0, 255, (8, 16, 16, 3)).astype(np.uint8)
     placement = find_placement(model)
-    levels = gptq_levels(model, contract_in(model), placement, images)
+    levels = gptq_levels(model, contract_of(model), placement, images)
     assert set(levels) == {layer.name for layer in placement.layers} - {"second"}
 
 
@@ -174,5 +174,5 @@ def test_layers_that_share_a_weight_keep_the_nearest(make_model):
     first = placement.layers[0]
     shared = Placement((*placement.layers, replace(first, name="again")), placement.joins)
     images = np.random.default_rng(5).integers(0, 255, (8, 16, 16, 3)).astype(np.uint8)
-    levels = gptq_levels(model, contract_in(model), shared, images)
+    levels = gptq_levels(model, contract_of(model), shared, images)
     assert set(levels) == {layer.name for layer in placement.layers} - {first.name}

@@ -9,11 +9,10 @@ from onnx import TensorProto, helper
 
 from foldcam.calibrate.graph import with_outputs
 from foldcam.calibrate.placement import find_placement
-from foldcam.calibrate.prefix import Prefix
 from foldcam.calibrate.qdq import Recipe, Step, quantize
 from foldcam.calibrate.quality import Damage
-from foldcam.calibrate.session import Runner
-from foldcam.calibrate.source import contract_in
+from foldcam.calibrate.session import Prefix, Runner
+from foldcam.export.grafting.in_graph import contract_of
 from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP
 from foldcam.runtime.contract.schema import EMBEDDING, IMAGE
 
@@ -33,7 +32,7 @@ def _network(model):
 
 
 def test_the_rest_of_a_model_gives_what_the_whole_gives(model):
-    contract = contract_in(model)
+    contract = contract_of(model)
     whole = Runner(with_outputs(model, ASKED), contract).all(PICTURES)
     prefix = Prefix(model, ASKED, contract, PICTURES)
     # Forwards one node at a time, and back to the first.
@@ -53,7 +52,7 @@ def test_the_rest_of_a_model_gives_what_the_whole_gives(model):
 
 def test_a_stop_holds_what_is_read_behind_it_and_nothing_else(model):
     """In front of the residual add both of its inputs are held, behind it the sum alone."""
-    prefix = Prefix(model, ASKED, contract_in(model), PICTURES)
+    prefix = Prefix(model, ASKED, contract_of(model), PICTURES)
     places = {node.name: place for place, node in enumerate(model.graph.node)}
     assert set(prefix.reach(-1)[0]) == {IMAGE}
     assert set(prefix.reach(places["third"])[0]) == {"d", "e"}
@@ -62,7 +61,7 @@ def test_a_stop_holds_what_is_read_behind_it_and_nothing_else(model):
 
 def test_the_damage_of_a_layer_is_the_same_from_its_place_on(model):
     placement = find_placement(model)
-    damage = Damage(model, contract_in(model), PICTURES)
+    damage = Damage(model, contract_of(model), PICTURES)
     recipe = Recipe({name: Step(0.05) for name in placement.tensors(model)})
     names = {layer.name for layer in placement.layers}
     for layer in placement.layers:
@@ -86,7 +85,7 @@ def test_where_a_sequence_would_be_handed_on_the_rest_begins_before_it(model):
     ]
     del copy.graph.node[:]
     copy.graph.node.extend(nodes)
-    prefix = Prefix(copy, ASKED, contract_in(model), PICTURES)
+    prefix = Prefix(copy, ASKED, contract_of(model), PICTURES)
     before = set(prefix.reach(place - 1)[0])
     assert set(prefix.reach(place)[0]) == before == {"d"}
     assert set(prefix.reach(place + 1)[0]) == {"d", "joined"}

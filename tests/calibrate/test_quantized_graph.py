@@ -9,9 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from foldcam.calibrate.half import float16_steps, with_float16
 from foldcam.calibrate.placement import find_placement
-from foldcam.calibrate.qdq import Recipe, quantize, step_for
+from foldcam.calibrate.qdq import Recipe, float16_steps, quantize, step_for, with_float16
 from foldcam.calibrate.tuning import bias_corrections
 from foldcam.export.onnx_graphs.writing import PREFIX
 
@@ -139,15 +138,15 @@ def test_residual_networks_and_transformers_build_and_stay_near(name, tmp_path, 
     from foldcam.benchmarks.studies.architectures import parity
     from foldcam.benchmarks.studies.architectures.zoo import architectures
     from foldcam.calibrate.quality import Damage
-    from foldcam.calibrate.source import contract_in
     from foldcam.calibrate.statistics import gather
     from foldcam.calibrate.tuning import best_recipe, choose_steps
+    from foldcam.export.grafting.in_graph import contract_of
     from foldcam.runtime.images.files import list_images, read_image
 
     monkeypatch.setattr(parity, "_builds", lambda path: None)
     parity.try_architecture(architectures()[name], tmp_path)
     model = onnx.load(tmp_path / "model.onnx")
-    contract = contract_in(model)
+    contract = contract_of(model)
     paths = list_images(tmp_path / "pictures", recursive=True)
     images = np.stack([contract.preprocessing.resized(read_image(path))[0] for path in paths])
     placement, damage = find_placement(model), Damage(model, contract, images)

@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 
 from foldcam.calibrate.qdq import Step, nearest_levels, step_for, weight_scales
-from foldcam.calibrate.statistics import BINS, _Counter, _where, load_statistics, save_statistics
-from foldcam.calibrate.thresholds import clipped_share, threshold_of
+from foldcam.calibrate.statistics import (
+    BINS,
+    _Counter,
+    _where,
+    clipped_share,
+    load_statistics,
+    save_statistics,
+    threshold_of,
+)
 
 
 def _activation(values):

@@ -8,7 +8,7 @@ import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from foldcam.export.grafting.pull_back import graft_pull_back
+from foldcam.export.grafting.own import graft_pull_back
 from foldcam.export.networks.onnx_networks.head import OnnxHead
 from foldcam.export.networks.onnx_torch.interpreter import Interpreter
 from foldcam.export.onnx_graphs.embedding_model import opset_of

@@ -12,8 +12,7 @@ from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from foldcam.benchmarks.studies.reliability.file_mutants import mutated_safetensors
-from foldcam.export.banks.bank import Bank, BankOutcome
-from foldcam.export.banks.bank_source import BankSource
+from foldcam.export.banks.bank import Bank, BankOutcome, BankSource
 from foldcam.export.commands.bank import app
 from foldcam.runtime.contract.schema import LabelRun, Origin
 from foldcam.runtime.images.preprocess import Preprocessing

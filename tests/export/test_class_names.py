@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from foldcam.export.exporting.class_names import class_names, read_class_names
+from foldcam.export.exporting.classifier_exporter import class_names, read_class_names
 from foldcam.runtime.system.errors import FoldcamError
 
 

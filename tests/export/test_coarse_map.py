@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from foldcam.export.exporting.coarse_map import coarse_notes
+from foldcam.export.exporting.trials import coarse_notes
 from foldcam.export.models.spec import load_model, wrap_module
 
 

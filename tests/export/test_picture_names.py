@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from foldcam.export.datasets import Sample, load_dataset
-from foldcam.export.datasets.picture_names import plain_name, relative_name, url_name
-from foldcam.export.datasets.samples import Box
+from foldcam.export.datasets.samples import Box, plain_name, relative_name, url_name
 
 
 def test_class_folders_name_pictures_below_the_root_with_their_split(photos: Path) -> None:

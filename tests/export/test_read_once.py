@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from foldcam.export.banks import head_trial
-from foldcam.export.banks.feature_cache import FeatureCache
+from foldcam.export.banks.head_trial import FeatureCache
 from foldcam.export.banks.objectives.directions import parse_objective
 from foldcam.export.datasets import load_dataset
 from foldcam.export.exporting.bank_files import add_to_bank_file, build_bank_file

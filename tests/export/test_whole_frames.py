@@ -19,7 +19,7 @@ from foldcam.export.exporting.exporter import export_model
 from foldcam.export.exporting.gallery import make_gallery
 from foldcam.export.exporting.threshold import choose_threshold
 from foldcam.export.grafting.fold import FoldOptions
-from foldcam.export.grafting.frameless import frameless
+from foldcam.export.grafting.frame import frameless
 from foldcam.export.grafting.refold import fold_file, stored_options
 from foldcam.export.verification.images import images_to_verify
 from foldcam.export.verification.run import verify_model

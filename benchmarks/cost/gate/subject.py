@@ -59,7 +59,7 @@ def standard_subject(folder: Path) -> Subject:
     from foldcam.export.grafting.probes import probed
     from foldcam.export.grafting.versions import tool_versions
     from foldcam.export.models.demo import pooled_features
-    from foldcam.export.models.projected import ProjectedNetwork
+    from foldcam.export.models.trained_file import ProjectedNetwork
     from foldcam.export.networks.torch_cut import TorchNetwork
     from foldcam.runtime.contract.schema import Origin
     from foldcam.runtime.images.preprocess import Preprocessing

@@ -25,7 +25,7 @@ from foldcam.benchmarks.evaluation.localization.report import write_json
 from foldcam.export.banks.bank import Bank, label_runs
 from foldcam.export.grafting.fold import FoldOptions, fold
 from foldcam.export.grafting.versions import tool_versions
-from foldcam.export.models.projected import ProjectedNetwork
+from foldcam.export.models.trained_file import ProjectedNetwork
 from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.export.onnx_graphs.precision import to_float16
 from foldcam.runtime.contract.schema import Origin, Precision

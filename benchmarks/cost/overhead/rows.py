@@ -20,7 +20,7 @@ import torch
 
 from foldcam.export.datasets import Sample
 from foldcam.export.datasets.reading import read_picture
-from foldcam.export.models.training.views import view
+from foldcam.export.models.training.front_cache import view
 from foldcam.export.networks.cut import Activations, Network
 from foldcam.runtime.images.preprocess import Preprocessing
 from foldcam.runtime.system.errors import FoldcamError

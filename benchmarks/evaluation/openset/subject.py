@@ -16,7 +16,7 @@ from foldcam.export.banks.unknown.choosing import label_folds
 from foldcam.export.banks.unknown.images import answered, in_bank, label_notes, own_notes
 from foldcam.export.banks.unknown.rows import Rows, numbered
 from foldcam.export.datasets import Dataset, Sample
-from foldcam.export.grafting.frameless import frameless
+from foldcam.export.grafting.frame import frameless
 from foldcam.export.grafting.in_graph import bank_of
 from foldcam.export.models.spec import LoadedModel, load_model
 from foldcam.export.models.training.trainer import (

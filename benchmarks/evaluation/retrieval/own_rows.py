@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.export.banks.alike import ALIKE, least_cosine, own_row_cosine
-from foldcam.export.banks.bank import Bank
+from foldcam.export.banks.bank import ALIKE, Bank, least_cosine, own_row_cosine
 from foldcam.runtime.contract.schema import Contract
 
 Floats = npt.NDArray[np.float32]

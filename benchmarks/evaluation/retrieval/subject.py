@@ -13,7 +13,7 @@ from foldcam.export.banks.bank import Bank
 from foldcam.export.banks.pictures import RowPictures
 from foldcam.export.datasets import Dataset
 from foldcam.export.exporting.exporter import export_model
-from foldcam.export.grafting.frameless import frameless
+from foldcam.export.grafting.frame import frameless
 from foldcam.export.grafting.in_graph import bank_of
 from foldcam.export.models.spec import LoadedModel
 from foldcam.export.onnx_graphs.device import CPU, Device

@@ -14,12 +14,10 @@ import onnx
 from foldcam.benchmarks.evaluation.localization.report import write_json
 from foldcam.benchmarks.studies.int8.naive import quantize_naively
 from foldcam.benchmarks.studies.int8.subjects import SUBJECTS, Prepared, Subject, prepare
-from foldcam.calibrate.calibrator import calibrate
-from foldcam.calibrate.options import CalibrationOptions
+from foldcam.calibrate.calibrator import CalibrationOptions, calibrate, compare_speed
 from foldcam.calibrate.quality import Gate
 from foldcam.calibrate.selection import read_pictures, select
 from foldcam.calibrate.source import read_source
-from foldcam.calibrate.speed import compare_speed
 from foldcam.calibrate.store import Store, key_of, tools
 from foldcam.export.grafting.versions import tool_versions
 from foldcam.export.onnx_graphs.message import load_message
@@ -45,7 +43,7 @@ class Int8Options:
 
     Attributes:
         subjects: networks and data.
-        count, choice_count, gate_count, seed: as `calibrate.options.CalibrationOptions`.
+        count, choice_count, gate_count, seed: as `calibrate.calibrator.CalibrationOptions`.
         rounds: timed runs of each model.
     """
 

@@ -9,16 +9,25 @@ from typing import Any
 
 import numpy as np
 
-from foldcam.export.banks.audit.disagreement import Disagreement, Judges
-from foldcam.export.banks.audit.groups import (
+from foldcam.export.banks.audit.disagreement import (
+    FIRST,
+    PLANTED,
+    Disagreement,
+    Judges,
+    Trial,
+    listed_rows,
+    run_trial,
+)
+from foldcam.export.banks.audit.neighbors import (
+    Integers,
     Mixed,
+    Neighbors,
     Pair,
+    find_neighbors,
     lonely_rows,
     mixed_labels,
     near_duplicates,
 )
-from foldcam.export.banks.audit.neighbors import Integers, Neighbors, find_neighbors
-from foldcam.export.banks.audit.trial import FIRST, PLANTED, Trial, listed_rows, run_trial
 from foldcam.export.banks.bank import Bank
 from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.text import quantity
@@ -32,7 +41,6 @@ class Audit:
     """What looks wrong in a bank.
 
     Attributes:
-        bank: the bank.
         labels: its labels, sorted; classes are their numbers.
         classes: `int64 [N]`.
         neighbors: the nearest rows of each.
@@ -117,16 +125,7 @@ class Audit:
 
 
 def audit_bank(bank: Bank, seed: int = 0, progress: Progress | None = None) -> Audit:
-    """Look for rows that are wrong.
-
-    Args:
-        bank: of labels, with three rows or more.
-        seed: of the planted wrong labels.
-        progress: called with a stage, what is done of it, and all.
-
-    Raises:
-        FoldcamError: a bank of values, of prototypes, of one label, or of two rows.
-    """
+    """Look for rows that are wrong."""
     labels, classes = labels_to_audit(bank)
     say = progress or (lambda *_: None)
     neighbors = find_neighbors(bank.embeddings, partial(say, "neighbors"))
@@ -147,11 +146,7 @@ def audit_bank(bank: Bank, seed: int = 0, progress: Progress | None = None) -> A
 
 
 def labels_to_audit(bank: Bank) -> tuple[list[str], Integers]:
-    """The labels of a bank, sorted, and `int64 [N]`, the number of each row's.
-
-    Raises:
-        FoldcamError: as `audit_bank`.
-    """
+    """The labels of a bank, sorted, and `int64 [N]`, the number of each row's."""
     if bank.outcome is not None:
         raise FoldcamError(
             "The bank has values and no labels, and an audit compares labels: there is nothing to "

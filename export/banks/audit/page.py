@@ -42,9 +42,6 @@ def write_page(path: Path, audit: Audit, pictures: RowPictures, bank: Path, most
         pictures: of the bank's rows.
         bank: the bank's file, for the title and the command.
         most: rows that are likely mislabelled, at most.
-
-    Raises:
-        FoldcamError: the file cannot be written.
     """
     title = f"Audit of {printable(bank.name)}"
     with open_page(path, title, _STYLE, _SCRIPT) as page:

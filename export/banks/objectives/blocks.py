@@ -75,11 +75,6 @@ def label_blocks(classes: Integers, size: int, seed: int) -> list[Integers]:
 
     Args:
         classes: `int64 [N]`, ascending label numbers.
-        size: rows per block, about.
-        seed: the seed of the draw.
-
-    Returns:
-        The rows of each block, ascending; all of them where one block is enough.
     """
     rows, half = np.arange(len(classes)), max(1, size // 2)
     count = ceil(len(rows) / size)

@@ -112,9 +112,6 @@ def all_triplets(embeddings: Floats, labels: Integers) -> Directions:
     Args:
         embeddings: `float32 [N, D]` of norm 1.
         labels: `int64 [N]`, class numbers 0..C-1, each present.
-
-    Raises:
-        FoldcamError: there is one class only.
     """
     per_class = triplets_of_sums(class_sums(embeddings, labels), np.bincount(labels))
     return Directions(per_class[labels], per_class=True)
@@ -125,9 +122,6 @@ def sampled_triplets(embeddings: Floats, labels: Integers, count: int, seed: int
 
     The positive is another image of the anchor's class; an anchor that is alone
     in its class falls back to all triplets.
-
-    Raises:
-        FoldcamError: there is one class only.
     """
     everything = all_triplets(embeddings, labels)
     generator = np.random.default_rng(seed)
@@ -196,13 +190,8 @@ def directions_of(comparison: Comparison, embeddings: Floats, labels: Integers) 
     remove the component along `e_i`, the very evidence for the similarity.
 
     Args:
-        comparison: a loss whose distance does not normalise, perhaps with a miner
-            that chooses its pairs or triplets.
         embeddings: `float32 [N, D]` of norm 1.
         labels: `int64 [N]`.
-
-    Raises:
-        FoldcamError: there is one class only, or the loss cannot be used here.
     """
     import torch
 
@@ -243,11 +232,7 @@ def _without(same: Any, row: int) -> Any:
 
 
 def parse_comparison(text: str) -> Comparison:
-    """`TripletMarginLoss:margin=0.1+TripletMarginMiner` -> loss and miner, on dot products.
-
-    Raises:
-        FoldcamError: no such loss or miner, or one that gives no directions.
-    """
+    """`TripletMarginLoss:margin=0.1+TripletMarginMiner` -> loss and miner, on dot products."""
     loss, plus, miner = text.partition("+")
     return Comparison(_loss(loss), _miner(miner) if plus else None)
 

@@ -51,9 +51,6 @@ class KernelObjective:
 
         Returns:
             `float32 [N]`.
-
-        Raises:
-            FoldcamError: all values are equal, or one of them has no logarithm.
         """
         scaled = self.on_scale(values)
         if scaled.min() == scaled.max():
@@ -64,11 +61,7 @@ class KernelObjective:
         return scaled
 
     def on_scale(self, values: Sequence[float]) -> Floats:
-        """As `transformed`, for values that may be equal: others will stand beside them.
-
-        Raises:
-            FoldcamError: a value has no logarithm.
-        """
+        """As `transformed`, for values that may be equal: others will stand beside them."""
         exact = np.asarray(values, np.float64)
         if self.transform == "log":
             if exact.min() <= 0:
@@ -89,9 +82,6 @@ class KernelObjective:
 
         Returns:
             Directions scaled to norm 1; a row whose estimate does not move has zeros.
-
-        Raises:
-            FoldcamError: all values are equal.
         """
         if values.min() == values.max():
             raise FoldcamError("All rows have one value: no direction raises their estimate.")
@@ -141,7 +131,6 @@ def kernel_weights(
     Args:
         queries: `float32 [Q, D]` of norm 1.
         bank: `float32 [N, D]` of norm 1.
-        tau: temperature.
         among: the queries are the bank's own rows, each left out of its own weights
             (N >= 2).
 

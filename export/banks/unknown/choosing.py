@@ -33,9 +33,6 @@ def threshold_for(known: npt.ArrayLike, accept: float) -> float:
     Returns:
         A number a little below the score that it accepts, so that another library's rounding
         moves no image across it; equal scores are accepted together.
-
-    Raises:
-        FoldcamError: too few images for such a share.
     """
     scores = np.sort(np.asarray(known, np.float64))
     rejected = math.floor((len(scores) + 1) * (1.0 - accept) + 1e-9)
@@ -145,13 +142,7 @@ def label_folds(labels: Integers, seed: int = 0) -> list[Integers]:
 
 
 def leave_labels_out(images: LeftOut, score: RowScore, folds: Sequence[Integers]) -> list[Fold]:
-    """Known and unknown scores where each group of labels is left out of the bank.
-
-    Args:
-        images: of labels that the bank has.
-        score: of images against rows.
-        folds: groups of labels; a group that leaves no second label is left out of the result.
-    """
+    """Known and unknown scores where each group of labels is left out of the bank."""
     found = []
     for group in folds:
         scores = images.scores(score, group.tolist())

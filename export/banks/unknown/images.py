@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.export.banks.alike import own_row_cosine
+from foldcam.export.banks.bank import own_row_cosine
 from foldcam.export.datasets import Dataset, Sample, load_dataset
 from foldcam.export.datasets.answers import model_answers
 from foldcam.export.datasets.folders import readable, tree_of
@@ -49,11 +49,7 @@ class Answered:
 
 
 def any_images(path: Path) -> Dataset:
-    """Images whose labels do not matter: any data set, all of it, or a folder of images alone.
-
-    Raises:
-        FoldcamError: there are none.
-    """
+    """Images whose labels do not matter: any data set, all of it, or a folder of images alone."""
     loose = tree_of(path, recursive=False).images if path.is_dir() else []
     if loose and not (path / "images.txt").exists():
         tree = tree_of(path)

@@ -29,7 +29,6 @@ from foldcam.export.banks.steps import StageProgress, in_order
 from foldcam.export.datasets import Dataset, Sample, SingletonPolicy, handle_singletons
 from foldcam.export.datasets.labels import twins
 from foldcam.export.exporting.bank_files import BuiltBank, check_out
-from foldcam.export.exporting.coarse_map import coarse_notes
 from foldcam.export.exporting.exporter import bank_notes, normalization_notes, source_of
 from foldcam.export.exporting.scale_out.sources import ShardedData
 from foldcam.export.exporting.scale_out.work import (
@@ -42,6 +41,7 @@ from foldcam.export.exporting.scale_out.work import (
     load_rows,
 )
 from foldcam.export.exporting.scale_out.workers import Workers
+from foldcam.export.exporting.trials import coarse_notes
 from foldcam.export.grafting.options import Compression
 from foldcam.export.grafting.own import chosen_grad_weights
 from foldcam.export.grafting.prototypes import compressed
@@ -94,7 +94,6 @@ def build_bank_file_on_ray(
 
     Args:
         spec: MODEL, as `load_model` takes it: every worker loads it by itself.
-        data: the training images.
         out: the bank's file. Shards are beside it until it is written.
         objective: what the directions come from.
         weights, output: as in `load_model`.
@@ -105,10 +104,6 @@ def build_bank_file_on_ray(
         block_rows, seed: as in `directions_in_blocks`.
         keep_shards: a folder in which the shards stay, for another bank of the same images.
         progress: called after each shard.
-
-    Raises:
-        FoldcamError: anything about network, data, output or cluster that cannot be used, or a
-            worker that dies of its shard again and again.
     """
     check_out(out)
     check_rule(objective, channel_rule, grad_weights or "transferred")

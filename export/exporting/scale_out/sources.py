@@ -20,7 +20,7 @@ import fsspec
 
 from foldcam.export.datasets import URL, Dataset, Sample, SkippedFile, Split, load_dataset
 from foldcam.export.datasets.labels import plain
-from foldcam.export.datasets.picture_names import plain_name
+from foldcam.export.datasets.samples import plain_name
 from foldcam.runtime.images.files import IMAGE_SUFFIXES, natural_key
 from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.strict_json import parse_json
@@ -84,9 +84,6 @@ def load_sharded(text: str, split: Split, size: int, *, continuous: bool = False
     Args:
         text: what `load_dataset` takes, whose CSV may name images by URL; the URL of such a CSV; a
             `.tar`, a folder of them, or a URL of them in which `{000..099}` stands for numbers.
-        split: the part to take; of tars all of it.
-        size: images per shard; of tars one shard is one file.
-        continuous: whether labels are numbers.
     """
     if tars := _tars(text):
         if continuous:

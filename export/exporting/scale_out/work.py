@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from foldcam.export.banks.arrays import load_arrays, save_arrays
 from foldcam.export.banks.embedding_pass import EmbeddingPass, batches
-from foldcam.export.banks.feature_cache import FeatureCache
+from foldcam.export.banks.head_trial import FeatureCache
 from foldcam.export.banks.numbers import check_finite, unit_rows
 from foldcam.export.banks.steps import hash_rows, second_pass
 from foldcam.export.datasets import SkippedFile

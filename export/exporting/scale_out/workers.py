@@ -41,10 +41,6 @@ def cluster(address: str | None, workers: int) -> Iterator[None]:
         address: HOST:PORT of one that runs, or `auto`; None starts one of this machine's cores
             alone: bound to loopback, without dashboard, behind a token that nobody else has.
         workers: processes that an own cluster has room for.
-
-    Raises:
-        FoldcamError: nothing answers, Ray cannot start, or an own cluster is asked for after Ray
-            was imported, which would then be open to the network.
     """
     global _imported_by_us
     own, imported = address is None, "ray" in sys.modules

@@ -35,12 +35,6 @@ def parse_loss(text: str, miner: str | None, classes: int, embedding_size: int) 
     Args:
         text: a loss of pytorch-metric-learning with optional arguments, such as
             `SupConLoss:temperature=0.1`, or `kernel:tau=0.1` for continuous labels.
-        miner: a miner of the same library, such as `MultiSimilarityMiner`.
-        classes: number of labels, for losses with a proxy per label.
-        embedding_size: `D`, likewise.
-
-    Raises:
-        FoldcamError: no such loss or miner, or arguments that it does not take.
     """
     name, *settings = text.split(":")
     arguments = dict(_setting(text, setting) for setting in settings)
@@ -84,7 +78,6 @@ def kernel_loss(embeddings: torch.Tensor, values: torch.Tensor, tau: float) -> t
     Args:
         embeddings: `float32 [B, D]` of norm 1.
         values: `float32 [B]`.
-        tau: temperature of the kernel, in units of cosine.
     """
     similarities = embeddings @ embeddings.T / tau
     itself = torch.eye(len(values), dtype=torch.bool, device=values.device)

@@ -19,10 +19,7 @@ _BATCH = 16
 
 
 def held_out_recall(
-    loaded: LoadedModel,
-    data: Path,
-    split: Split,
-    progress: Callable[[str, int, int], None],
+    loaded: LoadedModel, data: Path, split: Split, progress: Callable[[str, int, int], None]
 ) -> dict[str, dict[str, Any]]:
     """Recall@1/2/4/8 and MAP@R of the training images, and of the test images if there are any.
 
@@ -31,9 +28,6 @@ def held_out_recall(
 
     Returns:
         `train` and perhaps `test` -> `queries`, `recall_at_1` .. `recall_at_8`, `map_at_r`.
-
-    Raises:
-        FoldcamError: none of the images can be read.
     """
     training = load_dataset(data, split).samples
     network = loaded.network()

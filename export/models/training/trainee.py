@@ -9,12 +9,7 @@ from torch import nn
 
 from foldcam.export.networks.feature_map import describe
 from foldcam.export.networks.feature_map_search import Candidate, named_feature_map
-from foldcam.export.networks.traced_graph import (
-    TracedGraph,
-    context_of,
-    subgraph,
-    trace_module,
-)
+from foldcam.export.networks.traced_graph import TracedGraph, context_of, subgraph, trace_module
 from foldcam.runtime.system.errors import FoldcamError
 
 # Of all parameters, the share that learns by default: the last stage and the head.
@@ -28,18 +23,12 @@ class Trainee(nn.Module):
     shifts learn): batches are small, and training then runs what the device runs.
 
     Args:
-        module: image -> embedding; its parameters are shared and trained in place.
-        image_size: `(height, width)` in pixels.
         train_from: name of the layer after which the network learns, or None for
             the last one after which at least 40 % of the parameters lie.
 
     Attributes:
         train_from: that layer.
         feature_map_shape: `(K, h, w)`.
-
-    Raises:
-        FoldcamError: `trace_module` cannot export the module; there is no such layer; nothing
-            lies after it; or a weight is used on both sides of it.
     """
 
     def __init__(
@@ -96,10 +85,7 @@ class Trainee(nn.Module):
         return nn.functional.normalize(end.flatten(1), dim=1)
 
     def embed_regions(
-        self,
-        feature_map: torch.Tensor,
-        context: Sequence[torch.Tensor],
-        masks: torch.Tensor,
+        self, feature_map: torch.Tensor, context: Sequence[torch.Tensor], masks: torch.Tensor
     ) -> torch.Tensor:
         """Embedding of parts of each image: the head sees the feature map of the part alone.
 
@@ -111,7 +97,6 @@ class Trainee(nn.Module):
 
         Args:
             feature_map: `[N, K, h, w]`.
-            context: as from `feature_maps`.
             masks: `float32 [N, R, h, w]` in [0, 1]; regions of zeros are left out.
 
         Returns:

@@ -27,7 +27,6 @@ class Attention:
 
     Attributes:
         weights: the name of the softmax's output that the product reads.
-        values: the name of V.
         heads: H.
         queries: Q.
         tokens: P.
@@ -36,7 +35,6 @@ class Attention:
         row: the query that the embedding reads.
         steps: the nodes from the product of queries and keys to `weights`, in order; empty where
             they are not of the usual form, and the weights are read themselves.
-        queries_input: the name of Q.
         per_query: factors and masks that have one row for each query, and the axis of the rows.
     """
 
@@ -63,14 +61,7 @@ def read_attention(
     shapes: Mapping[str, Shape],
     constants: Mapping[str, tuple[int, ...]],
 ) -> Attention | None:
-    """The attention whose product of weights and values a MatMul is, None where it is none.
-
-    Args:
-        node: the MatMul.
-        flow: the graph.
-        shapes: of the values that depend on the image.
-        constants: sizes of the constants.
-    """
+    """The attention whose product of weights and values a MatMul is, None where it is none."""
     weights, values = (str(name) for name in node.input)
     weights = _unguarded(flow, weights)
     softmax = _maker(flow, weights, _PASSING)

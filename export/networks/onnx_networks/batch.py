@@ -15,7 +15,7 @@ from onnx import numpy_helper
 
 from foldcam.export.networks.onnx_networks.rewrite import Rewrite, Shape, Values, rewrites
 from foldcam.export.onnx_graphs.session import Array, NodeRunner
-from foldcam.export.onnx_graphs.values import Flow, place_of
+from foldcam.export.onnx_graphs.values import Flow, place_of, refill
 from foldcam.runtime.contract.schema import IMAGE
 from foldcam.runtime.system.errors import FoldcamError
 
@@ -30,16 +30,7 @@ def open_batch(
     """Make the batch dynamic.
 
     Args:
-        model: with the input `image`; nodes are rewritten in place where needed.
-        images: `MANY` times `unit` images, all different.
         unit: images in the batch that the file was made for, 1 where it is open.
-        is_open: whether the file leaves its batch open, so that its constants should not hold one.
-
-    Returns:
-        The shape of every value that depends on the image.
-
-    Raises:
-        FoldcamError: a node mixes the images of a batch, or a shape depends on their values.
     """
     flow = Flow(model.graph)
     runner = NodeRunner(model.opset_import, model.ir_version)
@@ -71,8 +62,7 @@ def open_batch(
             if last_use[name] == number:
                 values.few.pop(name, None)
                 values.many.pop(name, None)
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+    refill(model.graph.node, nodes)
     return shapes
 
 
@@ -144,8 +134,6 @@ def _blame(node: onnx.NodeProto, runner: NodeRunner, values: Values, made_for: i
     """Why a node keeps the batch from being opened.
 
     Args:
-        node: the node.
-        runner, values: to compute it with.
         made_for: the batch that the file is written for, None where it leaves it open.
     """
     place = f"{node.op_type} (node {place_of(node)})"
@@ -206,14 +194,7 @@ def _shape(few: Array, many: Array, unit: int) -> Shape:
 
 
 def _follows(few: Array, many: Array, must: bool, apart: bool = False) -> bool:
-    """Whether the first images of a batch come out as they do without the others.
-
-    Args:
-        few, many: one value in both batches.
-        must: whether it has to grow with the batch.
-        apart: whether the rows of one image may lie apart, all images' at one place
-            together.
-    """
+    """Whether the first images of a batch come out as they do without the others."""
     if few.ndim != many.ndim:
         return False
     grown = [at for at, size in enumerate(few.shape) if many.shape[at] != size]

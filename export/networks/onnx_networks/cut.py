@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper
 
-from foldcam.export.networks.cut import Activations, CutPoints, Network
-from foldcam.export.networks.feature_map import Layout
+from foldcam.export.networks.cut import Activations, Network
+from foldcam.export.networks.feature_map import Grid, Layout
 from foldcam.export.networks.onnx_networks.cut_points import find_cut_points
 from foldcam.export.networks.onnx_networks.head import OnnxHead
+from foldcam.export.networks.onnx_networks.input import OutputChoiceError, image_input, offer
 from foldcam.export.networks.onnx_networks.prepare import noise, prepare
 from foldcam.export.networks.onnx_torch.arrangement import to_torch
 from foldcam.export.onnx_graphs.device import CPU, Device
 from foldcam.export.onnx_graphs.embedding_model import BATCH, FEATURE_MAP, strip_origin
-from foldcam.export.onnx_graphs.file import OnnxFile, computation_hash
+from foldcam.export.onnx_graphs.file import OnnxFile, computation_hash, ending_at
 from foldcam.export.onnx_graphs.opset import in_opset
 from foldcam.export.onnx_graphs.rewrites import global_pools
 from foldcam.export.onnx_graphs.session import GraphSession
-from foldcam.export.onnx_graphs.values import PREPARED, rename
+from foldcam.export.onnx_graphs.values import PREPARED, refill, rename
 from foldcam.export.onnx_graphs.writing import NetworkNodes
 from foldcam.runtime.contract.schema import EMBEDDING
 from foldcam.runtime.system.errors import FoldcamError
@@ -31,17 +34,11 @@ class OnnxNetwork(Network):
     The trunk runs in ONNX Runtime, the head node by node in torch.
 
     Args:
-        file: the network.
         image_size: `(height, width)` of the input in pixels.
         layer: name of the feature map's value or node, or None to find it.
         exact: whether the head has to be differentiable. If not, a head that is not runs
             in ONNX Runtime as well, and only directions cannot be pulled back through it.
         device: where the trunk runs, and such a head.
-
-    Raises:
-        FoldcamError: its input, outputs, batch or opset cannot be used; it has no feature
-            map; the named layer does not exist or does not lead to the embedding; the head
-            has to be differentiable and is not.
     """
 
     def __init__(
@@ -55,28 +52,13 @@ class OnnxNetwork(Network):
         self._file = file
         self._prepared = prepared = prepare(file, image_size)
         points = find_cut_points(prepared, image_size, layer, exact)
-        super().__init__(
-            CutPoints(
-                image_size=image_size,
-                candidates=points.candidates,
-                layer=points.layer.name,
-                feature_map_shape=points.layer.shape,
-                embedding_size=prepared.embedding_size,
-                normalized=points.normalized,
-                head_before_normalization=points.head_before_normalization,
-                pooled=points.pooled,
-                finer=points.finer,
-            )
-        )
-        self.notes = prepared.notes
-        self._layout = points.layer.layout
-        self._obstacle = points.obstacle
+        super().__init__(points)
+        self.notes, self._layout, self._obstacle = prepared.notes, points.layout, points.obstacle
         self._graph_head: OnnxHead | None = None
-        ends = [points.layer.name, points.head_end, prepared.embedding]
+        self._ends, self._device = [self.layer, points.head_end, prepared.embedding], device
         if self._obstacle is None:
-            self._graph_head = OnnxHead(prepared, points.layer.name, points.head_end)
-            ends = [points.layer.name, *self._graph_head.context]
-        self._ends, self._device = ends, device
+            self._graph_head = OnnxHead(prepared, self.layer, points.head_end)
+            self._ends = [self.layer, *self._graph_head.context]
         self._session: GraphSession | None = None
         wrong = self._wrong_head()
         if wrong is not None and exact:
@@ -84,7 +66,7 @@ class OnnxNetwork(Network):
         if wrong is not None:
             # Then it runs in ONNX Runtime like one that has no gradient.
             self._graph_head, self._obstacle = None, wrong
-            self._ends = [points.layer.name, points.head_end, prepared.embedding]
+            self._ends = [self.layer, points.head_end, prepared.embedding]
             self.release()
 
     def _trunk(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -109,11 +91,7 @@ class OnnxNetwork(Network):
         self._session = None
 
     def embed_map(self, activations: Activations, feature_map: torch.Tensor) -> torch.Tensor:
-        """See `Network.embed_map`.
-
-        Raises:
-            FoldcamError: the head runs in ONNX Runtime, together with the trunk.
-        """
+        """See `Network.embed_map`."""
         if self._obstacle is not None:
             raise FoldcamError(
                 f"The head cannot be run on a changed feature map: {self._obstacle}."
@@ -121,11 +99,7 @@ class OnnxNetwork(Network):
         return super().embed_map(activations, feature_map)
 
     def pull_back_map(self, activations: Activations, directions: torch.Tensor) -> torch.Tensor:
-        """See `Network.pull_back_map`.
-
-        Raises:
-            FoldcamError: the head cannot be differentiated.
-        """
+        """See `Network.pull_back_map`."""
         if self._obstacle is not None:
             raise FoldcamError(f"The head cannot be differentiated: {self._obstacle}.")
         return super().pull_back_map(activations, directions)
@@ -160,8 +134,7 @@ class OnnxNetwork(Network):
                 (EMBEDDING, (self.embedding_size,)),
             )
         ]
-        del model.graph.output[:]
-        model.graph.output.extend(ends)
+        refill(model.graph.output, ends)
         strip_origin(model)
         changed = in_opset(model, opset, noise(self.image_size, 3))
         strip_origin(changed)
@@ -242,3 +215,69 @@ def _add_map(add: NetworkNodes, layer: str, layout: Layout) -> None:
         layer = add.node("Reshape", [layer, shape], "grid")
     # Where the layer is a float32 map it is only renamed; the cast is for halves.
     add.node("Cast", [layer], FEATURE_MAP, to=TensorProto.FLOAT)
+
+
+# Values that are tried where the outputs themselves are no embedding, and that are offered.
+_MOST_INNER = 8
+_MOST_OFFERED = 4
+
+
+def open_onnx(
+    file: OnnxFile,
+    image_size: Grid,
+    layer: str | None = None,
+    exact: bool = True,
+    device: Device = CPU,
+) -> OnnxNetwork:
+    """As `OnnxNetwork`, but names for --output are tried before they are proposed.
+
+    Args:
+        layer: name of the feature map's value or node, or None to find it.
+    """
+    try:
+        return OnnxNetwork(file, image_size, layer, exact, device)
+    except OutputChoiceError as question:
+        raise answered(question, file, image_size) from None
+
+
+def answered(question: OutputChoiceError, file: OnnxFile, image_size: Grid) -> FoldcamError:
+    """The question with those of its choices that can be folded, as far as they are offered.
+
+    Args:
+        question: from the file.
+        file: the network.
+        image_size: `(height, width)` to try an open size with.
+    """
+    outputs = {str(value.name) for value in file.model.graph.output}
+    inner = [name for name in question.choices if name not in outputs]
+    asked = [name for name in question.choices if name in outputs] + inner[:_MOST_INNER]
+    works, reason = _working(file, asked, image_size)
+    if works:
+        shapes = {name: shape or works[name] for name, shape in question.choices.items()
+                  if name in works}  # fmt: skip
+        named = {name: shape for name, shape in shapes.items() if name in outputs}
+        named |= dict([each for each in shapes.items() if each[0] not in outputs][:_MOST_OFFERED])
+        return FoldcamError(f"{question.problem}{offer(named)}")
+    tried = f" (tried: {', '.join(map(repr, asked[:_MOST_OFFERED]))}: {reason})" if asked else ""
+    return FoldcamError(
+        f"{question.problem}, and no value of it was found that could be folded as the embedding "
+        f"of one image{tried}: export a network that returns one embedding [N, D] per image."
+    )
+
+
+def _working(
+    file: OnnxFile, names: Iterable[str], image_size: Grid
+) -> tuple[Mapping[str, str], str]:
+    """The names with which the network folds, the shape of each, and why the first does not."""
+    works: dict[str, str] = {}
+    reason = ""
+    for name in names:
+        try:
+            cut = ending_at(file, name)
+            size = image_input(cut.model.graph).size or image_size
+            network = OnnxNetwork(cut, size, exact=False)
+        except FoldcamError as error:
+            reason = reason or str(error).rstrip(".")
+        else:
+            works[name] = f"N x {network.embedding_size}"
+    return works, reason

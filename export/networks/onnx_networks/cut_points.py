@@ -1,4 +1,4 @@
-"""Finding the feature map and the head's end in an ONNX graph."""
+"""Finding the feature map and the head's end in an ONNX graph, by one pass over it in torch."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
+import torch
+from onnx import numpy_helper
 
+from foldcam.export.networks.cut import CutPoints
 from foldcam.export.networks.feature_map import (
     Grid,
     Layer,
+    Layout,
     Step,
     UnknownLayerError,
     Value,
@@ -17,15 +21,16 @@ from foldcam.export.networks.feature_map import (
     read_layouts,
     select,
 )
-from foldcam.export.networks.feature_map_search import is_spread
-from foldcam.export.networks.head_end import judge_normalization
+from foldcam.export.networks.feature_map_search import is_spread, random_gradients
+from foldcam.export.networks.graph_search import judge_normalization
 from foldcam.export.networks.onnx_networks.prepare import Prepared, noise
 from foldcam.export.networks.onnx_networks.rewrite import Shape
-from foldcam.export.networks.onnx_networks.trace import Obstacle, Trace
 from foldcam.export.networks.onnx_torch.arrangement import to_torch
+from foldcam.export.networks.onnx_torch.call import UnsupportedError
+from foldcam.export.networks.onnx_torch.interpreter import Interpreter
 from foldcam.export.onnx_graphs.normalization import ends_in_layer_norm, find_normalization
 from foldcam.export.onnx_graphs.session import GraphSession
-from foldcam.export.onnx_graphs.values import Flow
+from foldcam.export.onnx_graphs.values import Flow, place_of
 from foldcam.runtime.contract.schema import IMAGE
 from foldcam.runtime.system.errors import FoldcamError
 
@@ -36,29 +41,19 @@ _POOLINGS = {"MaxPool", "AveragePool", "Resize", "Upsample", "DepthToSpace", "Sp
 _LINEAR = _CONVOLUTIONS | {"MatMul", "Gemm"}
 
 
-@dataclass(frozen=True)
-class OnnxCutPoints:
-    """Where an ONNX graph is cut: its feature map and the end of its head.
+@dataclass(frozen=True, kw_only=True)
+class OnnxCutPoints(CutPoints):
+    """Where an ONNX graph is cut: its feature map, which is a value's name, and its head's end.
 
     Attributes:
-        candidates: every value that could be the feature map, in order.
-        layer: the chosen one; its name is the value's.
-        pooled: the maps behind it that are pooled on ways of their own, if several.
-        finer: the name of a map in front of it that has more positions, if it has few.
+        layout: how the feature map is read.
         head_end: the name of `z`: the input of the final normalisation, or the
             embedding where there is none or it was not found.
-        normalized: whether the network ends in an L2 normalisation.
-        head_before_normalization: whether `head_end` is that normalisation's input.
         obstacle: why the head cannot be differentiated, None where it can.
     """
 
-    candidates: list[Layer]
-    layer: Layer
-    pooled: tuple[Layer, ...]
-    finer: str | None
+    layout: Layout
     head_end: str
-    normalized: bool
-    head_before_normalization: bool
     obstacle: str | None
 
 
@@ -68,15 +63,7 @@ def find_cut_points(
     """Find the feature map and the end of the head.
 
     Args:
-        prepared: the graph.
-        image_size: `(height, width)` of the input in pixels.
         layer: name of the feature map's value or of the node that makes it, or None to find it.
-        exact: whether the head has to be differentiable.
-
-    Raises:
-        FoldcamError: there is no feature map, or none that all of the embedding depends on;
-            the named layer does not exist or does not lead to the embedding; the head has to
-            be differentiable and is not.
     """
     flow = Flow(prepared.model.graph)
     candidates = spatial_values(flow, prepared, image_size)
@@ -106,7 +93,20 @@ def find_cut_points(
             and not _between(each.name, flow, trace, head_end)
         ]
         raise FoldcamError(_offer(obstacle, behind))
-    return OnnxCutPoints(candidates, chosen, pooled, finer, head_end, normalized, before, obstacle)
+    return OnnxCutPoints(
+        image_size=image_size,
+        candidates=candidates,
+        layer=chosen.name,
+        feature_map_shape=chosen.shape,
+        embedding_size=prepared.embedding_size,
+        normalized=normalized,
+        head_before_normalization=before,
+        pooled=pooled,
+        finer=finer,
+        layout=chosen.layout,
+        head_end=head_end,
+        obstacle=obstacle,
+    )
 
 
 def _between(name: str, flow: Flow, trace: Trace, head_end: str) -> list[Obstacle]:
@@ -125,13 +125,7 @@ def _offer(obstacle: str, behind: Sequence[Layer] = ()) -> str:
 
 
 def spatial_values(flow: Flow, prepared: Prepared, image_size: Grid) -> list[Layer]:
-    """The values between image and embedding that can be read as a feature map.
-
-    Args:
-        flow: the graph.
-        prepared: the same, with its shapes.
-        image_size: `(height, width)` of the input in pixels.
-    """
+    """The values between image and embedding that can be read as a feature map."""
     found: dict[str, tuple[tuple[int, ...], bool]] = {}
     makers: dict[str, int] = {}
     for number in sorted(flow.needed_for([prepared.embedding])):
@@ -170,12 +164,7 @@ def _per_image(shapes: Mapping[str, Shape], name: str) -> tuple[tuple[int, ...],
 
 
 def find_head_end(prepared: Prepared, image_size: Grid) -> tuple[str, bool, bool]:
-    """The head's end, whether the network normalises, and whether the end lies before it.
-
-    Args:
-        prepared: the graph.
-        image_size: `(height, width)` of the input in pixels.
-    """
+    """The head's end, whether the network normalises, and whether the end lies before it."""
     source = find_normalization(prepared.model.graph, prepared.embedding)
     names = [prepared.embedding, source or prepared.embedding]
     arrays = GraphSession(prepared.model, names).run(noise(image_size, 3))
@@ -280,3 +269,88 @@ def _is_linear(node: onnx.NodeProto, flow: Flow) -> bool:
         number = flow.producer.get(sources[0]) if len(sources) == 1 else None
         return number is not None and flow.nodes[number].op_type in _LINEAR
     return node.op_type in _LINEAR
+
+
+# The operator was computed in float16, or summed in another order.
+_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """A node through which no gradient passes.
+
+    Attributes:
+        number: the number of the node in the graph.
+        sentence: which operator and node it is, and why.
+    """
+
+    number: int
+    sentence: str
+
+
+class Trace:
+    """One pass over the graph in torch, with the gradient of the head's end at every value.
+
+    A node without a torch function, or whose function gives other numbers than ONNX
+    Runtime, is computed by the latter, and the gradient ends there.
+
+    Attributes:
+        gradients: `[N, ...]` by name, of those values that a gradient reaches.
+        obstacles: where it ends, in the order of the graph.
+    """
+
+    def __init__(self, model: onnx.ModelProto, flow: Flow, head_end: str, image_size: Grid) -> None:
+        self.obstacles: list[Obstacle] = []
+        self._interpreter = Interpreter(model)
+        values = {
+            str(tensor.name): _constant(numpy_helper.to_array(tensor))
+            for tensor in model.graph.initializer
+        }
+        values[IMAGE] = torch.from_numpy(noise(image_size, 2)).requires_grad_(True)
+        with torch.enable_grad():
+            for number in sorted(flow.needed_for([head_end])):
+                self._step(number, flow, values)
+        end = values[head_end]
+        reached = {name: value for name, value in values.items() if value.requires_grad}
+        self.gradients = random_gradients(end, reached) if end.requires_grad else {}
+
+    def _step(self, number: int, flow: Flow, values: dict[str, torch.Tensor]) -> None:
+        node = flow.nodes[number]
+        if all(values[name].dtype.is_floating_point is False for name in flow.inputs[number]):
+            values.update(self._interpreter.in_runtime(node, values))
+            return
+        exact = self._interpreter.in_runtime(node, values)
+        try:
+            found = self._interpreter.apply(node, values)
+            if not all(_same(found[name], value) for name, value in exact.items()):
+                raise UnsupportedError("its torch function gives other numbers than ONNX Runtime")
+        except UnsupportedError as error:
+            found = exact
+            if any(values[name].requires_grad for name in flow.inputs[number]):
+                floats = [v for v in exact.values() if v.is_floating_point()]
+                for value in floats:
+                    value.requires_grad_(True)
+                if floats:
+                    sentence = f"{node.op_type} (node {place_of(node)}), {error}"
+                    self.obstacles.append(Obstacle(number, sentence))
+        values.update(found)
+
+
+def _constant(array: object) -> torch.Tensor:
+    try:
+        return to_torch(array)  # type: ignore[arg-type]
+    except UnsupportedError as error:
+        raise FoldcamError(
+            f"The network has a constant that torch cannot hold: {error}."
+        ) from error
+
+
+def _same(found: torch.Tensor, exact: torch.Tensor) -> bool:
+    if found.shape != exact.shape or found.dtype != exact.dtype:
+        return False
+    if not exact.is_floating_point():
+        return bool((found == exact).all())
+    size = float(exact[exact.isfinite()].abs().max()) if exact.isfinite().any() else 0.0
+    return torch.allclose(
+        found.detach(), exact, rtol=0, atol=_TOLERANCE * size + 1e-6, equal_nan=True
+    )

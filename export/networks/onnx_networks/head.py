@@ -19,11 +19,6 @@ from foldcam.runtime.system.errors import FoldcamError
 class OnnxHead:
     """Feature map and context -> the head's end and the embedding.
 
-    Args:
-        prepared: the graph.
-        layer: the name of the value that it starts from.
-        head_end: the name of `z`.
-
     Attributes:
         context: names of the values that the head needs beside its layer.
     """
@@ -66,13 +61,9 @@ class OnnxHead:
 
         Args:
             layer: the value itself, `[N, ...]`.
-            context: the values named by `self.context`.
 
         Returns:
             `z [N, ...]` and the embedding `[N, D]`.
-
-        Raises:
-            FoldcamError: a gradient is asked for and an operator has none.
         """
         values = {**self._constants, self._layer: layer}
         for name, value in zip(self.context, context, strict=True):

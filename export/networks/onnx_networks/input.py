@@ -1,4 +1,7 @@
-"""What an ONNX network takes: one image, brought to `image float32 [batch, 3, H, W]`."""
+"""What an ONNX network takes: one image, brought to `image float32 [batch, 3, H, W]`.
+
+Where inputs or outputs are several, which value is the embedding is a question to the user.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,8 @@ from typing import Literal, NoReturn
 import onnx
 from onnx import TensorProto, helper
 
-from foldcam.export.networks.onnx_networks.questions import OutputChoiceError
 from foldcam.export.onnx_graphs.embedding_model import BATCH
-from foldcam.export.onnx_graphs.values import PREPARED, graphs, inputs_of, rename
+from foldcam.export.onnx_graphs.values import PREPARED, graphs, inputs_of, refill, rename
 from foldcam.runtime.contract.schema import IMAGE
 from foldcam.runtime.system.errors import FoldcamError
 
@@ -38,11 +40,7 @@ class ImageInput:
 
 
 def image_input(graph: onnx.GraphProto) -> ImageInput:
-    """Find the image among a graph's inputs.
-
-    Raises:
-        FoldcamError: it is not one float image of three channels.
-    """
+    """Find the image among a graph's inputs."""
     weights = {tensor.name for tensor in graph.initializer}
     # Before IR version 4 every weight was listed as an input as well.
     given = [value for value in graph.input if value.name not in weights]
@@ -58,11 +56,7 @@ def image_input(graph: onnx.GraphProto) -> ImageInput:
 
 
 def _as_image(value: onnx.ValueInfoProto) -> ImageInput:
-    """How an input is read as an image.
-
-    Raises:
-        FoldcamError: it cannot be.
-    """
+    """How an input is read as an image."""
     if value.type.WhichOneof("value") != "tensor_type":
         raise FoldcamError(
             f"The network's input {value.name!r} is a sequence or an optional value, and one "
@@ -134,11 +128,7 @@ def _refuse_other_shapes(name: str, sizes: Sequence[int | None]) -> None:
 
 
 def _refuse_several(graph: onnx.GraphProto, given: Sequence[onnx.ValueInfoProto]) -> NoReturn:
-    """More inputs than one: whether some value depends on an image alone.
-
-    Raises:
-        OutputChoiceError: with what may be named; FoldcamError where no input is an image.
-    """
+    """More inputs than one: whether some value depends on an image alone."""
     names = ", ".join(repr(value.name) for value in given)
     images = []
     for value in given:
@@ -185,16 +175,7 @@ def _before_they_meet(graph: onnx.GraphProto, owners: Mapping[str, frozenset[str
 
 
 def take_image(model: onnx.ModelProto, given: ImageInput, image_size: tuple[int, int]) -> None:
-    """Let the graph take `image float32 [batch, 3, H, W]`, whatever it took before.
-
-    Args:
-        model: changed in place.
-        given: its input, from `image_input`.
-        image_size: `(height, width)` in pixels.
-
-    Raises:
-        FoldcamError: the network was made for another size.
-    """
+    """Let the graph take `image float32 [batch, 3, H, W]`, whatever it took before."""
     if given.size is not None and given.size != image_size:
         height, width = given.size
         raise FoldcamError(
@@ -224,8 +205,35 @@ def take_image(model: onnx.ModelProto, given: ImageInput, image_size: tuple[int,
             )
         )
     nodes = [*added, *graph.node]
-    del graph.node[:], graph.input[:]
-    graph.node.extend(nodes)
-    graph.input.append(
-        helper.make_tensor_value_info(IMAGE, TensorProto.FLOAT, [BATCH, 3, *image_size])
+    refill(graph.node, nodes)
+    refill(
+        graph.input,
+        [helper.make_tensor_value_info(IMAGE, TensorProto.FLOAT, [BATCH, 3, *image_size])],
+    )
+
+
+class OutputChoiceError(FoldcamError):
+    """Which value is the embedding has to be said with --output.
+
+    Args:
+        problem: the first half of the sentence, without its end.
+        choices: what may be named, likeliest first, and the shape of each, empty where unknown.
+            They look like embeddings; whether they can be folded is for
+            `export.onnx_networks.opening` to try.
+    """
+
+    def __init__(self, problem: str, choices: Mapping[str, str]) -> None:
+        self.problem, self.choices = problem, dict(choices)
+        super().__init__(f"{problem}{offer(self.choices)}")
+
+
+def offer(choices: Mapping[str, str]) -> str:
+    """The second half of the sentence: what to name."""
+    shown = ", ".join(
+        repr(name) + (f" [{shape}]" if shape else "") for name, shape in choices.items()
+    )
+    if not shown:
+        return ": name a value inside the graph that is one with --output NAME."
+    return (
+        f": choose one with --output: {shown}." if len(choices) > 1 else f": say --output {shown}."
     )

@@ -7,22 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from foldcam.export.networks.feature_map import read_layout
 from foldcam.export.networks.onnx_networks.batch import MANY, open_batch
-from foldcam.export.networks.onnx_networks.branches import name_nodes_apart, settle_branches
-from foldcam.export.networks.onnx_networks.input import image_input, take_image
-from foldcam.export.networks.onnx_networks.questions import OutputChoiceError
-from foldcam.export.networks.onnx_networks.randomness import refuse_random
+from foldcam.export.networks.onnx_networks.input import OutputChoiceError, image_input, take_image
 from foldcam.export.networks.onnx_networks.rewrite import Shape
-from foldcam.export.onnx_graphs.constants import fold_constants
 from foldcam.export.onnx_graphs.embedding_model import BATCH, OLDEST_OPSET, opset_of
 from foldcam.export.onnx_graphs.file import OnnxFile
 from foldcam.export.onnx_graphs.opset import in_opset
+from foldcam.export.onnx_graphs.rewrites import fold_constants
 from foldcam.export.onnx_graphs.sequences import replace_sequences
-from foldcam.export.onnx_graphs.session import Array, GraphSession
-from foldcam.export.onnx_graphs.values import prune
+from foldcam.export.onnx_graphs.session import Array, GraphSession, constant_of
+from foldcam.export.onnx_graphs.values import PREPARED, RANDOM, Flow, graphs, place_of, prune
 from foldcam.runtime.system.errors import FoldcamError
 
 
@@ -51,10 +48,6 @@ def prepare(file: OnnxFile, image_size: tuple[int, int]) -> Prepared:
     Args:
         file: the network; not changed.
         image_size: `(height, width)` of the input in pixels.
-
-    Raises:
-        FoldcamError: anything about its input, its outputs, its opset or its batch that
-            cannot be used.
     """
     model = onnx.ModelProto()
     model.CopyFrom(file.model)
@@ -218,3 +211,117 @@ def _check_batch(
             if np.isfinite(worst)
             else "The network's embedding of a noise image is not finite."
         )
+
+
+def refuse_random(graph: onnx.GraphProto) -> None:
+    """Refuse noise, and dropout in training mode."""
+    for inner in graphs(graph):
+        for node in inner.node:
+            if node.op_type in RANDOM:
+                raise FoldcamError(
+                    f"{node.op_type} (node {place_of(node)}) draws random numbers, so that one "
+                    "image has another embedding each time: export the network after eval(), "
+                    "without its noise."
+                )
+            if node.op_type == "Dropout" and _trains(graph, inner, node):
+                raise FoldcamError(
+                    f"Dropout (node {place_of(node)}) is in training mode and drops other numbers "
+                    "each time: export the network after eval()."
+                )
+
+
+def _trains(graph: onnx.GraphProto, inner: onnx.GraphProto, node: onnx.NodeProto) -> bool:
+    """Whether a Dropout is in training mode, by its third input."""
+    if len(node.input) < 3 or not node.input[2]:
+        return False
+    mode, ratio = (_constant(str(name), inner, graph) for name in (node.input[2], node.input[1]))
+    return mode is not None and bool(mode.any()) and (ratio is None or bool(ratio.any()))
+
+
+def _constant(name: str, *places: onnx.GraphProto) -> Array | None:
+    """A constant of a graph or of the one around it, handed on by Identity as some tools do."""
+    for graph in places:
+        for tensor in graph.initializer:
+            if tensor.name == name:
+                return numpy_helper.to_array(tensor)
+        for node in graph.node:
+            if name in node.output and node.op_type == "Constant":
+                return constant_of(node)
+            if name in node.output and node.op_type == "Identity":
+                return _constant(str(node.input[0]), *places)
+    return None
+
+
+def settle_branches(model: onnx.ModelProto, images: Array) -> None:
+    """Replace each If whose condition asks for sizes or constants alone.
+
+    Exporters write one where they do not know how large a dimension is, as for `squeeze`.
+    """
+    settled = 0
+    while (position := _first_settled(model.graph)) is not None:
+        node = model.graph.node[position]
+        taken = bool(np.all(_value(model, str(node.input[0]), images)))
+        nodes, weights = _inlined(node, taken, f"{PREPARED}branch.{settled}.")
+        after = list(model.graph.node)[position + 1 :]
+        del model.graph.node[position:]
+        model.graph.node.extend([*nodes, *after])
+        model.graph.initializer.extend(weights)
+        settled += 1
+
+
+def name_nodes_apart(graph: onnx.GraphProto) -> None:
+    """Take the name from every node that has another's, which ONNX Runtime refuses."""
+    known: set[str] = set()
+    for inner in graphs(graph):
+        for node in inner.node:
+            if node.name in known:
+                node.name = ""
+            known.add(node.name)
+
+
+def _first_settled(graph: onnx.GraphProto) -> int | None:
+    if not any(node.op_type == "If" for node in graph.node):
+        return None
+    flow = Flow(graph)
+    return next(
+        (
+            position
+            for position, node in enumerate(flow.nodes)
+            if node.op_type == "If" and not flow.holds_image(str(node.input[0]))
+        ),
+        None,
+    )
+
+
+def _value(model: onnx.ModelProto, name: str, images: Array) -> Array:
+    for tensor in model.graph.initializer:
+        if tensor.name == name:
+            return numpy_helper.to_array(tensor)
+    (value,) = GraphSession(model, [name]).run(images)
+    return value
+
+
+def _inlined(
+    node: onnx.NodeProto, taken: bool, prefix: str
+) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Nodes and weights of the branch, its own values renamed, its outputs called as the If's."""
+    wanted = "then_branch" if taken else "else_branch"
+    branch = onnx.GraphProto()
+    branch.CopyFrom(next(each.g for each in node.attribute if each.name == wanted))
+    own = {str(name) for inner in branch.node for name in inner.output if name}
+    own |= {str(tensor.name) for tensor in branch.initializer}
+    names = {name: prefix + name for name in own}
+    for tensor in branch.initializer:
+        tensor.name = names[tensor.name]
+    for graph in graphs(branch):
+        for inner in graph.node:
+            for values in (inner.input, inner.output):
+                for position, name in enumerate(values):
+                    values[position] = names.get(name, name)
+    # A branch may hand on a value of the outer graph, or one value twice.
+    ends = [
+        helper.make_node("Identity", [names.get(value.name, value.name)], [output], prefix + output)
+        for value, output in zip(branch.output, node.output, strict=True)
+        if output
+    ]
+    return [*branch.node, *ends], list(branch.initializer)

@@ -73,15 +73,7 @@ def rewrites(
     shapes: Mapping[str, Shape],
     unit: int,
 ) -> Iterator[Rewrite]:
-    """What may take the place of a node, likeliest first.
-
-    Args:
-        node: the node.
-        few: its outputs on the unit's images.
-        values: what it reads.
-        shapes: the shapes of the values that depend on the image.
-        unit: images in the batch that the file was made for.
-    """
+    """What may take the place of a node, likeliest first."""
     axis = shapes[node.input[0]].axis if node.input and node.input[0] in shapes else None
     output = str(node.output[0]) if node.output else ""
     if node.op_type == "Reshape" and axis is not None:

@@ -10,7 +10,7 @@ import onnx
 import torch
 from onnx import TensorProto, helper
 
-from foldcam.export.networks.cut import Activations, CutPoints, Network
+from foldcam.export.networks.cut import Activations, Network
 from foldcam.export.networks.feature_map import Layout
 from foldcam.export.networks.feature_map_search import is_spread
 from foldcam.export.networks.onnx_networks.cut_points import find_head_end, spatial_values
@@ -28,8 +28,9 @@ from foldcam.export.onnx_graphs.embedding_model import (
     mark_network,
     strip_origin,
 )
+from foldcam.export.onnx_graphs.precision import is_float16
 from foldcam.export.onnx_graphs.session import Array, GraphSession, reason
-from foldcam.export.onnx_graphs.values import Flow, prune, rename
+from foldcam.export.onnx_graphs.values import Flow, prune, refill, rename
 from foldcam.runtime.contract.schema import EMBEDDING, IMAGE
 from foldcam.runtime.system.errors import FoldcamError
 
@@ -50,11 +51,9 @@ class SummandNetwork(Network):
 
     Attributes:
         base: as given.
-        summation: the sum.
 
     Raises:
         NoSumError: there is no such sum; the message is a clause that says why.
-        FoldcamError: the network cannot be expressed in ONNX.
     """
 
     def __init__(self, base: Network, device: Device = CPU) -> None:
@@ -63,19 +62,7 @@ class SummandNetwork(Network):
         analysed = _analysed(base, base.to_onnx())
         self.summation = summation = analysed.summation
         self.summands = summation.kind
-        super().__init__(
-            CutPoints(
-                image_size=base.image_size,
-                candidates=base.candidates,
-                layer=base.layer,
-                feature_map_shape=summation.shape,
-                embedding_size=base.embedding_size,
-                normalized=base.normalized,
-                head_before_normalization=base.head_before_normalization,
-                pooled=base.pooled,
-                finer=base.finer,
-            )
-        )
+        super().__init__(replace(base.points(), feature_map_shape=summation.shape))
         self.notes = base.notes
         self._head_of_sum = analysed.head
         model = _with_summands(analysed)
@@ -156,7 +143,7 @@ class SummandNetwork(Network):
         """
         images = torch.from_numpy(noise(self.image_size, 2))
         # Half precision, or sums in another order.
-        limit = 2e-2 if self._is_half() else 1e-3
+        limit = 2e-2 if is_float16(self._models[18]) else 1e-3
         summands, rest, total, *_ = self._trunk(images)
         for row in range(2):
             alone, *_ = self._trunk(images[row : row + 1])
@@ -168,10 +155,6 @@ class SummandNetwork(Network):
             raise NoSumError("the positions do not add up to their sum")
         if _off(self.forward(images).embedding, to_torch(expected)) > limit:
             raise NoSumError("what follows the sum gives other numbers in torch")
-
-    def _is_half(self) -> bool:
-        kinds = {tensor.data_type for tensor in self._models[18].graph.initializer}
-        return TensorProto.FLOAT16 in kinds
 
 
 def with_summands(base: Network, device: Device = CPU) -> Network:
@@ -215,7 +198,6 @@ class _Analysed:
 
     Attributes:
         prepared: the graph, image -> embedding.
-        summation: the sum in it.
         head: what follows the sum.
         kind: the element type of what is summed.
         embedding: `[2, D]` of two images of noise, computed by the whole graph.
@@ -229,14 +211,8 @@ class _Analysed:
 
 
 def _analysed(base: Network, model: onnx.ModelProto) -> _Analysed:
-    """Find the sum in the network as ONNX.
-
-    Raises:
-        NoSumError: there is none.
-    """
-    outputs = [value for value in model.graph.output if value.name == EMBEDDING]
-    del model.graph.output[:]
-    model.graph.output.extend(outputs)
+    """Find the sum in the network as ONNX."""
+    refill(model.graph.output, [value for value in model.graph.output if value.name == EMBEDDING])
     rename(model.graph, {}, [FEATURE_MAP, FEATURE_SUM])
     shapes, values = _values(model, base.image_size)
     prepared = Prepared(model, EMBEDDING, base.embedding_size, shapes, ())
@@ -302,11 +278,7 @@ def _of_one_query(
     layouts: Mapping[str, Layout],
     context: Sequence[str],
 ) -> Summation:
-    """The sum of the one query that the embedding reads.
-
-    Raises:
-        NoSumError: it reads several, or patches reach it beside the attention.
-    """
+    """The sum of the one query that the embedding reads."""
     attention = summation.attention
     assert attention is not None
     size = gradient.abs().reshape(-1, attention.heads, attention.queries, attention.head_size)

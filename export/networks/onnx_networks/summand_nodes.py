@@ -20,13 +20,7 @@ _OF_SUMMANDS = f"{PREPARED}summands."
 
 
 def add_summands(model: onnx.ModelProto, summation: Summation, kind: int) -> None:
-    """Compute the summands as the value `feature_map`, and call their sum `feature_sum`.
-
-    Args:
-        model: the embedding network in which `summation` was found, changed in place.
-        summation: the sum.
-        kind: the element type of what is summed.
-    """
+    """Compute the summands as the value `feature_map`, and call their sum `feature_sum`."""
     direct = (
         summation.kind == "pool" and summation.layout.kind == "nchw" and kind == TensorProto.FLOAT
     )

@@ -18,16 +18,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import onnx
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 
 from foldcam.export.networks.feature_map import Layout
 from foldcam.export.networks.onnx_networks.attention import Attention, read_attention
 from foldcam.export.networks.onnx_networks.rewrite import Shape
 from foldcam.export.onnx_graphs.session import Array, constant_of
-from foldcam.export.onnx_graphs.values import Flow
+from foldcam.export.onnx_graphs.values import Flow, attributes_of
 from foldcam.runtime.contract.schema import SummandKind
 from foldcam.runtime.system.errors import FoldcamError
 
@@ -40,9 +39,7 @@ class Summation:
     """A node that sums over positions.
 
     Attributes:
-        kind: which of the four.
         source: the value whose positions are summed: `A`, or an attention's values.
-        total: the name of `s`.
         shape: `(K', h, w)` of the summands.
         factor: `s = factor * sum_p S_p + rest`: one over the positions for a mean.
         layout: how `source` is read as a map.
@@ -86,15 +83,6 @@ def find_summation(
 
     For an attention, what else the head reads (the residual of the class token) is not judged
     here.
-
-    Args:
-        graph: the embedding network.
-        shapes: of all values that depend on the image.
-        layouts: of the values that can be read as feature maps.
-        head_end: the name of `z`.
-
-    Raises:
-        NoSumError: there is none.
     """
     search = _Search(graph, shapes, layouts)
     for number in sorted(search.flow.needed_for([head_end]), reverse=True):
@@ -178,7 +166,7 @@ class _Search:
         if layout is None or layout.kind != "nchw" or len(kernel) != 4:
             return None
         channels, height, width = layout.shape
-        attributes = _attributes(node)
+        attributes = attributes_of(node)
         padded = any(attributes.get("pads", [0])) or attributes.get("auto_pad", b"NOTSET") not in (
             b"NOTSET",
             b"VALID",
@@ -197,7 +185,7 @@ class _Search:
     def _flat_product(self, node: onnx.NodeProto) -> Summation | None:
         """A linear layer behind a flattened map."""
         weights = self._constant_sizes.get(str(node.input[1]), ())
-        attributes = _attributes(node)
+        attributes = attributes_of(node)
         if len(weights) != 2:
             return None
         if attributes.get("transA", 0) or attributes.get("alpha", 1.0) != 1.0:
@@ -280,14 +268,14 @@ class _Search:
             return str(node.input[0]), axes
         # Where an axis was before others were taken away.
         kept = [axis for axis in range(rank) if axis not in before]
-        if _attributes(inner).get("keepdims", 1):
+        if attributes_of(inner).get("keepdims", 1):
             kept = list(range(rank))
         return source, tuple(sorted({*before, *(kept[axis] for axis in axes)}))
 
     def _axes(self, node: onnx.NodeProto, rank: int) -> tuple[int, ...] | None:
         if node.op_type == "GlobalAveragePool":
             return tuple(range(2, rank))
-        axes = _attributes(node).get("axes")
+        axes = attributes_of(node).get("axes")
         if axes is None and len(node.input) > 1 and node.input[1]:
             axes = self._integers(str(node.input[1]))
         return None if axes is None else tuple(sorted(int(axis) % rank for axis in axes))
@@ -328,7 +316,3 @@ class _Search:
 
 def _position_axes(layout: Layout) -> tuple[int, ...]:
     return {"nchw": (2, 3), "nhwc": (1, 2), "tokens": (1,)}[layout.kind]
-
-
-def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    return {str(each.name): helper.get_attribute_value(each) for each in node.attribute}

@@ -24,11 +24,7 @@ def dtype_of(element_type: int) -> torch.dtype:
 
 
 def to_torch(array: np.ndarray) -> Tensor:
-    """An array as a tensor; halves become float32.
-
-    Raises:
-        UnsupportedError: torch has no such type.
-    """
+    """An array as a tensor; halves become float32."""
     if array.dtype == np.float16:
         array = array.astype(np.float32)
     try:
@@ -50,10 +46,6 @@ def _flatten(call: Call, x: Tensor) -> Tensor:
     return x.reshape(math.prod(x.shape[:axis]), -1)
 
 
-def _transpose(call: Call, x: Tensor) -> Tensor:
-    return x.permute(call.ints("perm") or list(reversed(range(x.ndim))))
-
-
 def _squeeze(call: Call, x: Tensor, given: Tensor | None = None) -> Tensor:
     axes = call.given("axes", given)
     return x.squeeze() if axes is None else x.squeeze(tuple(axes))
@@ -65,10 +57,6 @@ def _unsqueeze(call: Call, x: Tensor, given: Tensor | None = None) -> Tensor:
     for axis in sorted(each % rank for each in axes):
         x = x.unsqueeze(axis)
     return x
-
-
-def _concat(call: Call, *inputs: Tensor) -> Tensor:
-    return torch.cat(inputs, call.int("axis", 1))
 
 
 def _split(call: Call, x: Tensor, given: Tensor | None = None) -> Result:
@@ -122,10 +110,6 @@ def _expand(_: Call, x: Tensor, shape: Tensor) -> Tensor:
     return x.expand(np.broadcast_shapes(tuple(x.shape), tuple(shape.tolist())))
 
 
-def _tile(_: Call, x: Tensor, repeats: Tensor) -> Tensor:
-    return x.repeat(repeats.tolist())
-
-
 def _pad(
     call: Call,
     x: Tensor,
@@ -153,21 +137,9 @@ def _pad(
     return x
 
 
-def _cast(call: Call, x: Tensor) -> Tensor:
-    return x.to(dtype_of(call.int("to", TensorProto.FLOAT)))
-
-
-def _cast_like(_: Call, x: Tensor, like: Tensor) -> Tensor:
-    return x.to(like.dtype)
-
-
 def _shape(call: Call, x: Tensor) -> Tensor:
     end = call.attributes.get("end")
     return torch.tensor(list(x.shape)[call.int("start", 0) : end], dtype=torch.int64)
-
-
-def _size(_: Call, x: Tensor) -> Tensor:
-    return torch.tensor(x.numel())
 
 
 def _constant_of_shape(call: Call, shape: Tensor) -> Tensor:
@@ -194,9 +166,9 @@ def _top_k(call: Call, x: Tensor, count: Tensor) -> Result:
 
 
 OPERATORS: dict[str, Operator] = {
-    "Cast": _cast,
-    "CastLike": _cast_like,
-    "Concat": _concat,
+    "Cast": lambda call, x: x.to(dtype_of(call.int("to", TensorProto.FLOAT))),
+    "CastLike": lambda _, x, like: x.to(like.dtype),
+    "Concat": lambda call, *inputs: torch.cat(inputs, call.int("axis", 1)),
     "ConstantOfShape": _constant_of_shape,
     "Expand": _expand,
     "Flatten": _flatten,
@@ -206,13 +178,13 @@ OPERATORS: dict[str, Operator] = {
     "Range": _range,
     "Reshape": _reshape,
     "Shape": _shape,
-    "Size": _size,
+    "Size": lambda _, x: torch.tensor(x.numel()),
     "Slice": _slice,
     "Split": _split,
     "Squeeze": _squeeze,
-    "Tile": _tile,
+    "Tile": lambda _, x, repeats: x.repeat(repeats.tolist()),
     "TopK": _top_k,
-    "Transpose": _transpose,
+    "Transpose": lambda call, x: x.permute(call.ints("perm") or list(reversed(range(x.ndim)))),
     "Trilu": _trilu,
     "Unsqueeze": _unsqueeze,
 }

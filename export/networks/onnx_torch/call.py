@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 import onnx
 import torch
-from onnx import helper
+
+from foldcam.export.onnx_graphs.values import attributes_of
 
 Result = torch.Tensor | tuple[torch.Tensor, ...]
 Operator = Callable[..., Result]
@@ -41,12 +42,8 @@ class Call:
     @staticmethod
     def of(node: onnx.NodeProto, opset: int, hold: bool = False) -> Call:
         """The call that a node is."""
-        attributes = {
-            str(attribute.name): helper.get_attribute_value(attribute)
-            for attribute in node.attribute
-        }
         used = [position for position, name in enumerate(node.output) if name]
-        return Call(attributes, opset, max(used, default=0) + 1, hold)
+        return Call(attributes_of(node), opset, max(used, default=0) + 1, hold)
 
     def int(self, name: str, default: int) -> int:
         """An integer attribute."""
@@ -77,10 +74,6 @@ class Call:
         return value.detach() if self.hold else value
 
     def one_output(self) -> None:
-        """Refuse the operator's further outputs.
-
-        Raises:
-            UnsupportedError: they are used.
-        """
+        """Refuse the operator's further outputs."""
         if self.outputs > 1:
             raise UnsupportedError("its further outputs are used")

@@ -24,36 +24,8 @@ def _variadic(function: Callable[[Tensor, Tensor], Tensor]) -> Operator:
     return lambda _, *inputs: functools.reduce(function, inputs)
 
 
-def _mean(_: Call, *inputs: Tensor) -> Tensor:
-    return functools.reduce(torch.add, inputs) / len(inputs)
-
-
 def _div(_: Call, a: Tensor, b: Tensor) -> Tensor:
     return a / b if a.is_floating_point() else torch.div(a, b, rounding_mode="trunc")
-
-
-def _mod(call: Call, a: Tensor, b: Tensor) -> Tensor:
-    return torch.fmod(a, b) if call.int("fmod", 0) else torch.remainder(a, b)
-
-
-def _pow(_: Call, base: Tensor, exponent: Tensor) -> Tensor:
-    return torch.pow(base, exponent).to(base.dtype)
-
-
-def _leaky_relu(call: Call, x: Tensor) -> Tensor:
-    return functional.leaky_relu(x, call.float("alpha", 0.01))
-
-
-def _prelu(_: Call, x: Tensor, slope: Tensor) -> Tensor:
-    return torch.where(x < 0, x * slope, x)
-
-
-def _elu(call: Call, x: Tensor) -> Tensor:
-    return functional.elu(x, call.float("alpha", 1.0))
-
-
-def _celu(call: Call, x: Tensor) -> Tensor:
-    return functional.celu(x, call.float("alpha", 1.0))
 
 
 def _selu(call: Call, x: Tensor) -> Tensor:
@@ -81,22 +53,6 @@ def _hard_sigmoid(call: Call, x: Tensor) -> Tensor:
     return (call.float("alpha", 0.2) * x + call.float("beta", 0.5)).clamp(0, 1)
 
 
-def _gelu(call: Call, x: Tensor) -> Tensor:
-    return functional.gelu(x, approximate=call.text("approximate", "none"))
-
-
-def _swish(call: Call, x: Tensor) -> Tensor:
-    return x * torch.sigmoid(call.float("alpha", 1.0) * x)
-
-
-def _where(_: Call, condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    return torch.where(condition, a, b)
-
-
-def _identity(_: Call, x: Tensor) -> Tensor:
-    return x
-
-
 def _dropout(call: Call, x: Tensor, *_: Tensor | None) -> Tensor:
     # In inference it passes everything on; a graph kept in training mode is another network.
     call.one_output()
@@ -110,39 +66,39 @@ OPERATORS: dict[str, Operator] = {
     "Add": _binary(torch.add),
     "And": _binary(torch.logical_and),
     "Ceil": _unary(torch.ceil),
-    "Celu": _celu,
+    "Celu": lambda call, x: functional.celu(x, call.float("alpha", 1.0)),
     "Clip": _clip,
     "Cos": _unary(torch.cos),
     "Div": _div,
     "Dropout": _dropout,
-    "Elu": _elu,
+    "Elu": lambda call, x: functional.elu(x, call.float("alpha", 1.0)),
     "Equal": _binary(torch.eq),
     "Erf": _unary(torch.erf),
     "Exp": _unary(torch.exp),
     "Floor": _unary(torch.floor),
-    "Gelu": _gelu,
+    "Gelu": lambda call, x: functional.gelu(x, approximate=call.text("approximate", "none")),
     "Greater": _binary(torch.gt),
     "GreaterOrEqual": _binary(torch.ge),
     "HardSigmoid": _hard_sigmoid,
     "HardSwish": _unary(functional.hardswish),
-    "Identity": _identity,
+    "Identity": lambda _, x: x,
     "IsInf": _unary(torch.isinf),
     "IsNaN": _unary(torch.isnan),
-    "LeakyRelu": _leaky_relu,
+    "LeakyRelu": lambda call, x: functional.leaky_relu(x, call.float("alpha", 0.01)),
     "Less": _binary(torch.lt),
     "LessOrEqual": _binary(torch.le),
     "Log": _unary(torch.log),
     "Max": _variadic(torch.maximum),
-    "Mean": _mean,
+    "Mean": lambda _, *inputs: functools.reduce(torch.add, inputs) / len(inputs),
     "Min": _variadic(torch.minimum),
     "Mish": _unary(functional.mish),
-    "Mod": _mod,
+    "Mod": lambda call, a, b: torch.fmod(a, b) if call.int("fmod", 0) else torch.remainder(a, b),
     "Mul": _binary(torch.mul),
     "Neg": _unary(torch.neg),
     "Not": _unary(torch.logical_not),
     "Or": _binary(torch.logical_or),
-    "PRelu": _prelu,
-    "Pow": _pow,
+    "PRelu": lambda _, x, slope: torch.where(x < 0, x * slope, x),
+    "Pow": lambda _, base, exponent: torch.pow(base, exponent).to(base.dtype),
     "Reciprocal": _unary(torch.reciprocal),
     "Relu": _unary(torch.relu),
     "Round": _unary(torch.round),
@@ -155,9 +111,9 @@ OPERATORS: dict[str, Operator] = {
     "Sqrt": _unary(torch.sqrt),
     "Sub": _binary(torch.sub),
     "Sum": _variadic(torch.add),
-    "Swish": _swish,
+    "Swish": lambda call, x: x * torch.sigmoid(call.float("alpha", 1.0) * x),
     "Tanh": _unary(torch.tanh),
     "ThresholdedRelu": _thresholded_relu,
-    "Where": _where,
+    "Where": lambda _, condition, a, b: torch.where(condition, a, b),
     "Xor": _binary(torch.logical_xor),
 }

@@ -24,12 +24,7 @@ OPERATORS: dict[str, Operator] = {
 
 
 class Interpreter:
-    """Computes nodes one by one, in float32 also where the file says float16.
-
-    Args:
-        model: the model that the nodes are from.
-        hold: whether normalisations are differentiated with their scale held constant.
-    """
+    """Computes nodes one by one, in float32 also where the file says float16."""
 
     def __init__(self, model: onnx.ModelProto, hold: bool = False) -> None:
         self._opset, self._hold = opset_of(model), hold
@@ -38,12 +33,7 @@ class Interpreter:
     def apply(
         self, node: onnx.NodeProto, values: Mapping[str, torch.Tensor]
     ) -> dict[str, torch.Tensor]:
-        """Outputs by name, through which torch can differentiate.
-
-        Raises:
-            UnsupportedError: there is no torch function for it; `in_runtime` may still
-                compute it.
-        """
+        """Outputs by name, through which torch can differentiate."""
         if node.op_type == "Constant":
             value = constant_of(node)
             if value is None:
@@ -67,11 +57,7 @@ class Interpreter:
     def in_runtime(
         self, node: onnx.NodeProto, values: Mapping[str, torch.Tensor]
     ) -> dict[str, torch.Tensor]:
-        """Outputs by name from ONNX Runtime, without a gradient.
-
-        Raises:
-            FoldcamError: ONNX Runtime cannot compute it either.
-        """
+        """Outputs by name from ONNX Runtime, without a gradient."""
         arrays = _Arrays(values)
         found = self.runner.run(node, arrays)
         try:

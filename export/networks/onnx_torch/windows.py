@@ -158,14 +158,6 @@ def _average_pool(call: Call, x: Tensor) -> Tensor:
     return result
 
 
-def _global_average_pool(_: Call, x: Tensor) -> Tensor:
-    return x.mean(dim=tuple(range(2, x.ndim)), keepdim=True)
-
-
-def _global_max_pool(_: Call, x: Tensor) -> Tensor:
-    return x.amax(dim=tuple(range(2, x.ndim)), keepdim=True)
-
-
 def _global_lp_pool(call: Call, x: Tensor) -> Tensor:
     power = call.int("p", 2)
     dims = tuple(range(2, x.ndim))
@@ -237,9 +229,9 @@ OPERATORS: dict[str, Operator] = {
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     "DepthToSpace": _depth_to_space,
-    "GlobalAveragePool": _global_average_pool,
+    "GlobalAveragePool": lambda _, x: x.mean(dim=tuple(range(2, x.ndim)), keepdim=True),
     "GlobalLpPool": _global_lp_pool,
-    "GlobalMaxPool": _global_max_pool,
+    "GlobalMaxPool": lambda _, x: x.amax(dim=tuple(range(2, x.ndim)), keepdim=True),
     "MaxPool": _max_pool,
     "Resize": _resize,
     "SpaceToDepth": _space_to_depth,

@@ -13,12 +13,7 @@ _SELU = 1.6732632423543772, 1.0507009873554805
 
 
 class Local:
-    """The numbers of one elementwise node where its derivative is taken.
-
-    Args:
-        step: the node.
-        row: the row of its output that is asked for.
-    """
+    """The numbers of one elementwise node where its derivative is taken."""
 
     def __init__(self, step: Step, row: Row | None) -> None:
         self.step, self.tape, self._row = step, step.tape, row
@@ -38,21 +33,9 @@ Factor = Callable[[Local], str]
 """Adds the derivative of an output with respect to one input; returns its name."""
 
 
-def _relu(at: Local) -> str:
-    return at.tape.indicator(at.tape.op("Greater", at.result, at.tape.number(0.0)))
-
-
 def _sloped(at: Local, slope: str) -> str:
     positive = at.tape.op("Greater", at.given(), at.tape.number(0.0))
     return at.tape.where(positive, at.tape.number(1.0), slope)
-
-
-def _leaky_relu(at: Local) -> str:
-    return _sloped(at, at.tape.number(at.step.float("alpha", 0.01)))
-
-
-def _prelu(at: Local) -> str:
-    return _sloped(at, at.given(1))
 
 
 def _prelu_slope(at: Local) -> str:
@@ -92,18 +75,10 @@ def _tanh_of(tape: Tape, result: str) -> str:
     return tape.op("Sub", tape.number(1.0), tape.mul(result, result))
 
 
-def _tanh(at: Local) -> str:
-    return _tanh_of(at.tape, at.result)
-
-
 def _bell(tape: Tape, x: str, narrowness: float, height: float) -> str:
     """`height * exp(-narrowness x^2)`."""
     exponent = tape.mul(tape.mul(x, x), tape.number(-narrowness))
     return tape.mul(tape.op("Exp", exponent), tape.number(height))
-
-
-def _erf(at: Local) -> str:
-    return _bell(at.tape, at.given(), 1.0, 2 / math.sqrt(math.pi))
 
 
 def _gelu(at: Local) -> str:
@@ -150,10 +125,6 @@ def _exponential_below(at: Local, alpha: float, gain: float) -> str:
     return tape.where(positive, tape.number(gain), below)
 
 
-def _elu(at: Local) -> str:
-    return _exponential_below(at, at.step.float("alpha", 1.0), 1.0)
-
-
 def _selu(at: Local) -> str:
     alpha, gain = at.step.float("alpha", _SELU[0]), at.step.float("gamma", _SELU[1])
     return _exponential_below(at, alpha, gain)
@@ -164,26 +135,22 @@ def _softsign(at: Local) -> str:
     return at.tape.op("Reciprocal", at.tape.mul(size, size))
 
 
-def _softplus(at: Local) -> str:
-    return at.tape.op("Sigmoid", at.given())
-
-
 FACTORS: dict[str, tuple[Factor, ...]] = {
     "Clip": (_clip,),
-    "Elu": (_elu,),
-    "Erf": (_erf,),
+    "Elu": (lambda at: _exponential_below(at, at.step.float("alpha", 1.0), 1.0),),
+    "Erf": (lambda at: _bell(at.tape, at.given(), 1.0, 2 / math.sqrt(math.pi)),),
     "Gelu": (_gelu,),
     "HardSigmoid": (_hard_sigmoid,),
     "HardSwish": (_hard_swish,),
-    "LeakyRelu": (_leaky_relu,),
+    "LeakyRelu": (lambda at: _sloped(at, at.tape.number(at.step.float("alpha", 0.01))),),
     "Mish": (_mish,),
-    "PRelu": (_prelu, _prelu_slope),
-    "Relu": (_relu,),
+    "PRelu": (lambda at: _sloped(at, at.given(1)), _prelu_slope),
+    "Relu": (lambda at: at.tape.indicator(at.tape.op("Greater", at.result, at.tape.number(0.0))),),
     "Selu": (_selu,),
     "Sigmoid": (_sigmoid,),
-    "Softplus": (_softplus,),
+    "Softplus": (lambda at: at.tape.op("Sigmoid", at.given()),),
     "Softsign": (_softsign,),
     "Swish": (_swish,),
-    "Tanh": (_tanh,),
+    "Tanh": (lambda at: _tanh_of(at.tape, at.result),),
 }
 """Operator -> the derivatives with respect to its inputs."""

@@ -63,10 +63,6 @@ def _minus_one(at: Local) -> str:
     return at.tape.number(-1.0)
 
 
-def _one_over_divisor(at: Local) -> str:
-    return at.tape.op("Reciprocal", at.given(1))
-
-
 def _by_divisor(at: Local) -> str:
     # The quotient may have been rounded to half precision, or to zero: from its parts.
     square = at.tape.mul(at.given(1), at.given(1))
@@ -84,14 +80,6 @@ def _power(at: Local) -> str:
         return scaled if power.reshape(-1)[0] == 2.0 else at.tape.mul(scaled, at.given())
     root = at.tape.op("Pow", at.given(), at.tape.number(power - 1))
     return at.tape.mul(at.tape.number(power), root)
-
-
-def _square_root(at: Local) -> str:
-    return at.tape.op("Div", at.tape.number(0.5), at.result)
-
-
-def _reciprocal(at: Local) -> str:
-    return at.tape.op("Neg", at.tape.mul(at.result, at.result))
 
 
 def _chosen(position: int, operator: str) -> Factor:
@@ -164,7 +152,7 @@ RULES: dict[str, Rule] = {
     "Add": _elementwise(None, None),
     "BatchNormalization": replace(_elementwise(_batch_normalization), reach=_channels),
     "Cast": replace(_SAME, reach=_cast),
-    "Div": _elementwise(_one_over_divisor, _by_divisor),
+    "Div": _elementwise(lambda at: at.tape.op("Reciprocal", at.given(1)), _by_divisor),
     "Dropout": replace(_SAME, reach=_dropout),
     "Exp": _elementwise(lambda at: at.result),
     "Expand": _SAME,
@@ -175,8 +163,8 @@ RULES: dict[str, Rule] = {
     "Mul": _elementwise(lambda at: at.given(1), lambda at: at.given(0)),
     "Neg": _elementwise(_minus_one),
     "Pow": _elementwise(_power),
-    "Reciprocal": _elementwise(_reciprocal),
-    "Sqrt": _elementwise(_square_root),
+    "Reciprocal": _elementwise(lambda at: at.tape.op("Neg", at.tape.mul(at.result, at.result))),
+    "Sqrt": _elementwise(lambda at: at.tape.op("Div", at.tape.number(0.5), at.result)),
     "Sub": _elementwise(None, _minus_one),
     "Sum": _elementwise(*[None] * _MOST_TERMS),
     "Where": _elementwise(None, _branch((1.0, 0.0)), _branch((0.0, 1.0))),

@@ -22,9 +22,7 @@ class Row:
     what is before and behind them are found in it by these numbers.
 
     Attributes:
-        axis: the axis.
         count: how many rows there are, at least 2.
-        index: which of them.
         inner: positions of the axis that one row takes.
     """
 
@@ -51,12 +49,7 @@ def sizes_at(sizes: Sequence[int], row: Row | None) -> Sizes:
 
 
 def reshaped(row: Row, before: Sequence[int], after: Sequence[int]) -> Row | None:
-    """Where a row lies after a reshape, None where its axis of rows was torn apart.
-
-    Args:
-        row: in the sizes before.
-        before, after: sizes with as many elements.
-    """
+    """Where a row lies after a reshape, None where its axis of rows was torn apart."""
     stride = row.inner * prod(before[row.axis + 1 :])
     for axis, size in enumerate(after):
         below = prod(after[axis + 1 :])

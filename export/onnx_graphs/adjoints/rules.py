@@ -13,11 +13,7 @@ RULES: dict[str, Rule] = {**elementwise.RULES, **arrangement.RULES, **products.R
 
 
 def rule_of(node: onnx.NodeProto) -> Rule:
-    """The rule for a node.
-
-    Raises:
-        ObstacleError: its operator has none.
-    """
+    """The rule for a node."""
     if node.domain in ("", "ai.onnx") and node.op_type in RULES:
         return RULES[node.op_type]
     raise ObstacleError(

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from math import prod
 
 import onnx
-from onnx import helper
 
 from foldcam.export.onnx_graphs.adjoints.rows import Row, Sizes, reshaped
 from foldcam.export.onnx_graphs.adjoints.tape import ObstacleError, Tape
-from foldcam.export.onnx_graphs.values import place_of
+from foldcam.export.onnx_graphs.values import attributes_of, place_of
 
 
 class Step:
@@ -19,7 +18,6 @@ class Step:
 
     Args:
         tape: knows its values.
-        node: the node.
 
     Attributes:
         inputs, outputs: names, "" for what is left out.
@@ -30,9 +28,7 @@ class Step:
         self.node = node
         self.inputs = [str(name) for name in node.input]
         self.outputs = [str(name) for name in node.output]
-        self._attributes = {
-            str(each.name): helper.get_attribute_value(each) for each in node.attribute
-        }
+        self._attributes = attributes_of(node)
 
     def text(self, name: str, default: str) -> str:
         """A string attribute."""

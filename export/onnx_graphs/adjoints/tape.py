@@ -130,7 +130,6 @@ class Tape:
 
         Args:
             name: of all rows.
-            sizes: its sizes.
             row: which, or None for all.
         """
         if row is None:
@@ -151,7 +150,6 @@ class Tape:
         """A value of the network as a factor, in float32.
 
         Args:
-            name: the value.
             row: which row of what it is multiplied with, or None for all of it.
             rank: axes of that, to which the value is broadcast; its own where left out.
             cast: whether it has to be float32.

@@ -74,7 +74,6 @@ class CheckReport:
     """A model against all targets asked for.
 
     Attributes:
-        path: the file.
         opset: the version of ONNX's own operators.
         nodes: number of operators, those of subgraphs included.
         folded: whether it has foldcam's metadata.

@@ -58,10 +58,6 @@ class Node:
 class ModelView:
     """A model, with the nodes of all subgraphs in one list.
 
-    Args:
-        model: the model, with or without its external data.
-        typed: the same model with inferred types and shapes; its constants may be left out.
-
     Attributes:
         nodes: the operators of all graphs.
         opset: the version of ONNX's own operators; 0 where the model states none.
@@ -170,9 +166,6 @@ def load_view(path: Path) -> ModelView:
 
     Types and shapes are inferred with onnx; where that fails they stay unknown, and rules
     that need them find nothing.
-
-    Raises:
-        FoldcamError: missing, unreadable, no ONNX file, damaged, or too large for one.
     """
     read_header(path)
     if path.stat().st_size > MAX_BYTES:

@@ -12,7 +12,7 @@ import torch
 
 from foldcam.export.banks import embedding_pass
 from foldcam.export.banks.builder import build_bank
-from foldcam.export.banks.feature_cache import FeatureCache
+from foldcam.export.banks.head_trial import FeatureCache
 from foldcam.export.banks.objectives.directions import parse_objective
 from foldcam.export.banks.objectives.kernel import KernelObjective, parse_kernel
 from foldcam.export.datasets import Sample, load_dataset, reading

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from foldcam.export.banks.alike import alike_notes
-from foldcam.export.banks.bank import Bank
+from foldcam.export.banks.bank import Bank, alike_notes
 from foldcam.export.banks.builder import build_bank
 from foldcam.export.banks.fitted_network import fit_head
 from foldcam.export.banks.grad_weights import pull_back

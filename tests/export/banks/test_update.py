@@ -11,8 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from foldcam.export.banks import embedding_pass
-from foldcam.export.banks.bank import Bank
-from foldcam.export.banks.bank_source import BankSource
+from foldcam.export.banks.bank import Bank, BankSource
 from foldcam.export.banks.builder import build_bank
 from foldcam.export.banks.objectives.directions import parse_objective
 from foldcam.export.banks.objectives.kernel import KernelObjective

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from foldcam.export.banks.bank_source import BankSource
+from foldcam.export.banks.bank import BankSource
 from foldcam.export.banks.builder import build_bank
 from foldcam.export.banks.objectives.directions import parse_objective
 from foldcam.export.banks.removal import remove_from_bank

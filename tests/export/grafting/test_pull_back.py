@@ -8,7 +8,7 @@ import pytest
 import torch
 from onnx import helper
 
-from foldcam.export.grafting.pull_back import graft_pull_back, obstacle_to_pull_back
+from foldcam.export.grafting.own import graft_pull_back, obstacle_to_pull_back
 from foldcam.export.networks.onnx_networks.prepare import prepare
 from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.export.onnx_graphs.file import OnnxFile

@@ -13,8 +13,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from foldcam.export.onnx_graphs.precision import to_float16
-from foldcam.export.onnx_graphs.ranges import beyond_float16
+from foldcam.export.onnx_graphs.precision import beyond_float16, to_float16
 
 TOKENS, WIDTH = 4, 3
 F16, F32 = TensorProto.FLOAT16, TensorProto.FLOAT

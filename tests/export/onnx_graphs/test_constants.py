@@ -10,7 +10,7 @@ from torch import nn
 
 from foldcam.export.models.spec import load_model
 from foldcam.export.networks.torch_cut import TorchNetwork
-from foldcam.export.onnx_graphs.constants import fold_constants
+from foldcam.export.onnx_graphs.rewrites import fold_constants
 from foldcam.export.onnx_graphs.session import GraphSession
 from foldcam.export.verification.check.checker import check_model
 from foldcam.export.verification.check.targets import find_targets

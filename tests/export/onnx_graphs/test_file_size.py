@@ -13,8 +13,8 @@ from foldcam.export.exporting import exporter
 from foldcam.export.exporting.exporter import export_model
 from foldcam.export.grafting.fold import FoldOptions
 from foldcam.export.models.spec import LoadedModel
-from foldcam.export.onnx_graphs import file_size
-from foldcam.export.onnx_graphs.file_size import check_file_size, weight_bytes
+from foldcam.export.onnx_graphs import message
+from foldcam.export.onnx_graphs.message import check_file_size, weight_bytes
 from foldcam.runtime.system.errors import FoldcamError
 
 MESSAGE = r"would be .* GB \(network .*bank of 12 images .*--precision fp16.*--compress"
@@ -47,7 +47,7 @@ def _export(networks, preprocessing, photos, out, precision="fp32"):
 def test_a_network_too_large_is_refused_before_the_long_pass(
     networks, preprocessing, shared_photos, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(file_size, "MAX_FILE_BYTES", 1 << 20)
+    monkeypatch.setattr(message, "MAX_FILE_BYTES", 1 << 20)
     monkeypatch.setattr(exporter, "build_bank", lambda *_, **__: pytest.fail("the pass began"))
     with pytest.raises(FoldcamError, match=MESSAGE):
         _export(networks, preprocessing, shared_photos, tmp_path / "m.onnx")
@@ -63,7 +63,7 @@ def test_half_the_network_is_foreseen(
     )
     half = weight_bytes(onnx.load(_made(networks, preprocessing, shared_photos, tmp_path, "fp16")))
     assert half < single
-    monkeypatch.setattr(file_size, "MAX_FILE_BYTES", (1 << 20) + (half + single) // 2)
+    monkeypatch.setattr(message, "MAX_FILE_BYTES", (1 << 20) + (half + single) // 2)
     _made(networks, preprocessing, shared_photos, tmp_path, "fp16")
     with pytest.raises(FoldcamError, match=MESSAGE):
         _made(networks, preprocessing, shared_photos, tmp_path, "fp32")
@@ -76,11 +76,11 @@ def _made(networks, preprocessing, photos, folder, precision):
 
 
 def test_a_bank_too_large_is_refused_by_fold(hand_built, random_bank, monkeypatch):
-    monkeypatch.setattr(file_size, "_REST", 0)
+    monkeypatch.setattr(message, "_REST", 0)
     bank = random_bank(200, hand_built.D, hand_built.K)
     made = hand_built.folded(bank)
-    monkeypatch.setattr(file_size, "MAX_FILE_BYTES", weight_bytes(made))
+    monkeypatch.setattr(message, "MAX_FILE_BYTES", weight_bytes(made))
     hand_built.folded(bank)
-    monkeypatch.setattr(file_size, "MAX_FILE_BYTES", weight_bytes(made) - 1)
+    monkeypatch.setattr(message, "MAX_FILE_BYTES", weight_bytes(made) - 1)
     with pytest.raises(FoldcamError, match="bank of 200 images"):
         hand_built.folded(bank)

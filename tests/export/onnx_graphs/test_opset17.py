@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from foldcam.export.grafting.fold import FoldOptions, fold
 from foldcam.export.networks.torch_cut import TorchNetwork
-from foldcam.export.onnx_graphs.opset17 import to_opset_17
+from foldcam.export.onnx_graphs.opset import to_opset_17
 from foldcam.runtime.images.preprocess import Preprocessing
 from foldcam.runtime.system.errors import FoldcamError
 

@@ -22,7 +22,7 @@ from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.export.onnx_graphs.normalization import find_normalization
 from foldcam.export.onnx_graphs.precision import to_float16
 from foldcam.export.verification.images import NamedImage
-from foldcam.export.verification.limits import LIMITS
+from foldcam.export.verification.pair_report import LIMITS
 from foldcam.export.verification.run import verify_model
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.images.preprocess import Preprocessing

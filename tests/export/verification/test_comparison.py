@@ -22,7 +22,7 @@ from foldcam.export.verification.formulas import (
     scaled_estimate,
     value_range,
 )
-from foldcam.export.verification.limits import LIMITS
+from foldcam.export.verification.pair_report import LIMITS
 from foldcam.runtime.contract.schema import (
     CONTRIBUTION,
     BankSummary,

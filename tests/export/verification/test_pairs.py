@@ -24,7 +24,7 @@ from foldcam.export.grafting.refold import fold_file, stored_options
 from foldcam.export.models.spec import LoadedModel
 from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.export.verification.images import images_to_verify
-from foldcam.export.verification.limits import precision_of
+from foldcam.export.verification.pair_report import precision_of
 from foldcam.export.verification.run import verify_model
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import METADATA_KEY

@@ -10,9 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from foldcam.export.banks.audit.audit import audit_bank, trial_text
-from foldcam.export.banks.audit.disagreement import Judges, ranks
+from foldcam.export.banks.audit.disagreement import Judges, plant, ranks
 from foldcam.export.banks.audit.neighbors import find_neighbors
-from foldcam.export.banks.audit.trial import plant
 from foldcam.export.banks.bank import Bank, BankOutcome, label_runs
 from foldcam.export.commands.bank import app
 from foldcam.runtime.contract.schema import LabelRun

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from foldcam.export import load_dataset, load_model
-from foldcam.export.banks.audit.disagreement import Judges
+from foldcam.export.banks.audit.disagreement import Judges, run_trial
 from foldcam.export.banks.audit.neighbors import find_neighbors
-from foldcam.export.banks.audit.trial import run_trial
 from foldcam.export.banks.embedding_pass import embed
 from foldcam.export.banks.numbers import unit_rows
 

@@ -19,10 +19,10 @@ from foldcam.export.models.trained_file import (
     save_network,
     trained_architecture,
 )
+from foldcam.export.models.training.front_cache import draw_mosaic, region_masks, view
 from foldcam.export.models.training.losses import kernel_loss, parse_loss
 from foldcam.export.models.training.trainee import Trainee
 from foldcam.export.models.training.trainer import TrainingOptions, _Learner, train
-from foldcam.export.models.training.views import draw_mosaic, region_masks, view
 from foldcam.runtime.images.files import write_image
 from foldcam.runtime.images.preprocess import Preprocessing
 from foldcam.runtime.system.errors import FoldcamError

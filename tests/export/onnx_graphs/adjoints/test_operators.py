@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from foldcam.export.grafting.pull_back import obstacle_to_pull_back
+from foldcam.export.grafting.own import obstacle_to_pull_back
 from foldcam.export.onnx_graphs.adjoints.rules import RULES
 
 RNG = np.random.default_rng(7)
