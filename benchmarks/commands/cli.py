@@ -100,8 +100,8 @@ def latency(
     as_json: JsonOption = False,
 ) -> None:
     """Time folded models as `runtime bench` does, and write table and plot as well."""
-    from foldcam.benchmarks.cost.latency.report import markdown_table, plot, setting
-    from foldcam.benchmarks.evaluation.provenance import provenance
+    from foldcam.benchmarks.cost.latency import markdown_table, plot, setting
+    from foldcam.benchmarks.evaluation.documents import provenance
     from foldcam.export.commands.progress import ProgressBar
     from foldcam.runtime.measurement.bench.report import text
     from foldcam.runtime.measurement.bench.run import run_bench
@@ -145,8 +145,7 @@ def overhead(
     as_json: JsonOption = False,
 ) -> None:
     """Time of the folded graph over the plain one by bank size, and the answers it loses."""
-    from foldcam.benchmarks.cost.overhead.report import text_table
-    from foldcam.benchmarks.cost.overhead.study import OverheadOptions, run_overhead
+    from foldcam.benchmarks.cost.overhead.study import OverheadOptions, run_overhead, text_table
     from foldcam.export.commands.progress import ProgressBar
     from foldcam.export.grafting.options import PRECISION_CHOICES, StorageOptions, parse_search
 
@@ -200,8 +199,7 @@ def gpu(
     as_json: JsonOption = False,
 ) -> None:
     """Folded graphs and Grad-CAM in torch on one GPU: parity with the CPU, and time."""
-    from foldcam.benchmarks.cost.gpu.report import text_table
-    from foldcam.benchmarks.cost.gpu.study import NETWORKS, GpuOptions, run_gpu
+    from foldcam.benchmarks.cost.gpu.study import NETWORKS, GpuOptions, run_gpu, text_table
     from foldcam.export.commands.progress import ProgressBar
 
     options = GpuOptions(

@@ -171,6 +171,7 @@ def explanation(
     as_json: JsonOption = False,
 ) -> None:
     """Is the heat worth something? Hide what is hot, beside another picture's map and a shift."""
+    from foldcam.benchmarks.evaluation.documents import provenance
     from foldcam.benchmarks.evaluation.explanation.data import read_parts
     from foldcam.benchmarks.evaluation.explanation.report import (
         contact_sheet,
@@ -178,7 +179,6 @@ def explanation(
         write_results,
     )
     from foldcam.benchmarks.evaluation.explanation.study import ExplanationOptions, run_explanation
-    from foldcam.benchmarks.evaluation.provenance import provenance
     from foldcam.export.commands.progress import ProgressBar
     from foldcam.export.exporting.exporter import HEAD_RULES
     from foldcam.runtime.images.files import write_image

@@ -108,11 +108,11 @@ def openset(
     No image is compared with itself, and with --retrain no network has met the labels that are
     unknown to it.
     """
+    from foldcam.benchmarks.evaluation.documents import provenance
     from foldcam.benchmarks.evaluation.explanation.data import read_parts
     from foldcam.benchmarks.evaluation.openset.report import text_table, write_results
     from foldcam.benchmarks.evaluation.openset.study import OpensetOptions, run_openset
     from foldcam.benchmarks.evaluation.openset.subject import Retraining, of_folded, of_network
-    from foldcam.benchmarks.evaluation.provenance import provenance
     from foldcam.export.banks.unknown.images import any_images
     from foldcam.export.commands.progress import ProgressBar
     from foldcam.export.datasets import load_dataset

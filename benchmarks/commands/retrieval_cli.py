@@ -40,7 +40,7 @@ from foldcam.runtime.contract.at_stake import Read, Written, check_outputs, netw
 from foldcam.runtime.system.command import print_json, print_text
 
 if TYPE_CHECKING:
-    from foldcam.benchmarks.evaluation.retrieval.subject import Subject
+    from foldcam.benchmarks.evaluation.retrieval.study import Subject
 
 
 def retrieval(
@@ -107,13 +107,17 @@ def retrieval(
 ) -> None:
     """Recall@1/5/10, CMC, mAP and mINP of the rows of a bank, and which answers are wrong."""
     from foldcam.benchmarks.evaluation.explanation.data import read_parts
-    from foldcam.benchmarks.evaluation.retrieval.report import report_document, text_report
-    from foldcam.benchmarks.evaluation.retrieval.study import evaluate_retrieval
-    from foldcam.benchmarks.evaluation.retrieval.subject import folded_subject, network_subject
-    from foldcam.benchmarks.evaluation.retrieval.wrong import (
+    from foldcam.benchmarks.evaluation.retrieval.report import (
         contact_sheet,
+        report_document,
+        text_report,
         write_page,
         wrong_answers,
+    )
+    from foldcam.benchmarks.evaluation.retrieval.study import (
+        evaluate_retrieval,
+        folded_subject,
+        network_subject,
     )
     from foldcam.export.commands.progress import ProgressBar
     from foldcam.export.datasets import load_dataset

@@ -26,8 +26,8 @@ import numpy as np
 import numpy.typing as npt
 
 from foldcam.benchmarks.evaluation import markdown
+from foldcam.benchmarks.evaluation.documents import provenance
 from foldcam.benchmarks.evaluation.interleaved import interleaved_runs, median_ratio
-from foldcam.benchmarks.evaluation.provenance import provenance
 from foldcam.export.banks.bank import Bank, label_runs
 from foldcam.export.grafting.bank_input import bank_beside, with_directions
 from foldcam.export.grafting.fold import FoldOptions, fold

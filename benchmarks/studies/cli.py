@@ -386,8 +386,7 @@ def audit(
     as_json: JsonOption = False,
 ) -> None:
     """Which score finds planted wrong labels in a bank: what `foldcam bank audit` rests on."""
-    from foldcam.benchmarks.evaluation.localization.report import write_json
-    from foldcam.benchmarks.evaluation.provenance import provenance
+    from foldcam.benchmarks.evaluation.documents import provenance, write_json
     from foldcam.benchmarks.studies.audit import page, try_scores
     from foldcam.export.banks.bank import Bank
     from foldcam.runtime.system.files import atomic_path

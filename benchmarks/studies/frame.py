@@ -25,8 +25,8 @@ import numpy.typing as npt
 
 from foldcam.benchmarks.cost.gate.subject import standard_subject
 from foldcam.benchmarks.evaluation import markdown
+from foldcam.benchmarks.evaluation.documents import provenance
 from foldcam.benchmarks.evaluation.interleaved import Run, interleaved_runs, median_ratio
-from foldcam.benchmarks.evaluation.provenance import provenance
 from foldcam.export.grafting.refold import fold_file, stored_options
 from foldcam.export.grafting.unfold import unfold
 from foldcam.export.grafting.versions import tool_versions

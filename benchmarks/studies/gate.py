@@ -20,15 +20,14 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from foldcam.benchmarks.cost.gate.baseline import Baseline
 from foldcam.benchmarks.cost.gate.engines import with_engines
+from foldcam.benchmarks.cost.gate.judging import GateOptions, gate_document, measure_subject
+from foldcam.benchmarks.cost.gate.machine import Baseline
 from foldcam.benchmarks.cost.gate.measure import opened
-from foldcam.benchmarks.cost.gate.run import GateOptions, gate_document, measure_subject
 from foldcam.benchmarks.cost.gate.subject import FOLDED, Subject
+from foldcam.benchmarks.evaluation.documents import provenance, write_json
 from foldcam.benchmarks.evaluation.graphs import save_graph
 from foldcam.benchmarks.evaluation.interleaved import interleaved_runs
-from foldcam.benchmarks.evaluation.localization.report import write_json
-from foldcam.benchmarks.evaluation.provenance import provenance
 from foldcam.export.onnx_graphs.message import load_message
 from foldcam.runtime.contract.schema import IMAGE, SIMILARITY
 from foldcam.runtime.system.errors import FoldcamError

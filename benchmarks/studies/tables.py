@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from foldcam.benchmarks.cost.latency import report as latency
-from foldcam.benchmarks.cost.overhead import report as overhead
+from foldcam.benchmarks.cost import latency
+from foldcam.benchmarks.cost.overhead import study as overhead
 from foldcam.benchmarks.evaluation import markdown
 from foldcam.benchmarks.evaluation.houses import report as houses
 from foldcam.benchmarks.evaluation.localization.report import markdown_differences, markdown_table

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from foldcam.benchmarks.evaluation.tile import stretched
+from foldcam.benchmarks.evaluation.figure import stretched
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.model.drawing.overlay import heatmap_on_frame, overlay
 from foldcam.runtime.model.drawing.text import draw_caption

@@ -116,9 +116,8 @@ def gate(
         update_baseline,
         write_graphs_of,
     )
+    from foldcam.benchmarks.cost.gate.judging import GateOptions, bound_rank
     from foldcam.benchmarks.cost.gate.machine import DEVICES, check_device
-    from foldcam.benchmarks.cost.gate.run import GateOptions
-    from foldcam.benchmarks.cost.gate.statistics import bound_rank
     from foldcam.export.commands.options import choice
 
     if prove and update:

@@ -15,9 +15,8 @@ from foldcam.runtime.system.errors import ExitStatus, FoldcamError
 from foldcam.runtime.system.files import atomic_path
 
 if TYPE_CHECKING:
-    from foldcam.benchmarks.cost.gate.baseline import Baseline
-    from foldcam.benchmarks.cost.gate.machine import MachineClass
-    from foldcam.benchmarks.cost.gate.run import GateOptions
+    from foldcam.benchmarks.cost.gate.judging import GateOptions
+    from foldcam.benchmarks.cost.gate.machine import Baseline, MachineClass
     from foldcam.benchmarks.cost.gate.subject import Subject
 
 
@@ -47,7 +46,7 @@ class GateFiles:
 
     def baseline_of(self, machine: MachineClass) -> Path:
         """Where the baseline of a class of machines lies: of a model of the user's beside it."""
-        from foldcam.benchmarks.cost.gate.baseline import FOLDER
+        from foldcam.benchmarks.cost.gate.machine import FOLDER
 
         if self.baseline is not None:
             return self.baseline
@@ -98,10 +97,9 @@ def _subject(files: GateFiles, place: Path) -> Subject:
 
 def update_baseline(files: GateFiles, options: GateOptions, as_json: bool) -> None:
     """Measure, and write the baseline."""
-    from foldcam.benchmarks.cost.gate.baseline import write_baseline
     from foldcam.benchmarks.cost.gate.engines import with_engines
-    from foldcam.benchmarks.cost.gate.machine import class_of
-    from foldcam.benchmarks.cost.gate.run import measure_subject
+    from foldcam.benchmarks.cost.gate.judging import measure_subject
+    from foldcam.benchmarks.cost.gate.machine import class_of, write_baseline
     from foldcam.benchmarks.cost.gate.subject import scratch
 
     with scratch() as folder:
@@ -124,10 +122,9 @@ def run_gate(files: GateFiles, options: GateOptions, clock: str | None, as_json:
         typer.Exit: something became slower.
     """
     from foldcam.benchmarks.cost.gate.engines import with_engines
-    from foldcam.benchmarks.cost.gate.history import add_run, plot, read_history
+    from foldcam.benchmarks.cost.gate.judging import base_of, gate_document, measure_subject
+    from foldcam.benchmarks.cost.gate.report import add_run, plot, read_history, text
     from foldcam.benchmarks.cost.gate.report import markdown as in_markdown
-    from foldcam.benchmarks.cost.gate.report import text
-    from foldcam.benchmarks.cost.gate.run import base_of, gate_document, measure_subject
     from foldcam.benchmarks.cost.gate.subject import read_graphs, scratch, with_base
     from foldcam.runtime.measurement.bench.cli import write_document
 
@@ -165,8 +162,12 @@ def run_gate(files: GateFiles, options: GateOptions, clock: str | None, as_json:
 
 def _stored(files: GateFiles, options: GateOptions, command: str) -> Baseline | None:
     """The baseline of this machine's class; None where the base is measured in its place."""
-    from foldcam.benchmarks.cost.gate.baseline import read_baseline
-    from foldcam.benchmarks.cost.gate.machine import class_of, library_versions, machine_now
+    from foldcam.benchmarks.cost.gate.machine import (
+        class_of,
+        library_versions,
+        machine_now,
+        read_baseline,
+    )
 
     now = class_of(options.device, machine_now(options.device), library_versions(options.device))
     path = files.baseline_of(now)

@@ -20,8 +20,8 @@ from torch import nn
 from foldcam.benchmarks.cost.gpu.gradcam import gradcam_runs
 from foldcam.benchmarks.cost.gpu.sessions import BoundSession, Device, check_cuda
 from foldcam.benchmarks.evaluation.bootstrap import bootstrap
+from foldcam.benchmarks.evaluation.documents import write_json
 from foldcam.benchmarks.evaluation.graphs import plain_graph
-from foldcam.benchmarks.evaluation.localization.report import write_json
 from foldcam.export.banks.bank import Bank, label_runs
 from foldcam.export.grafting.fold import FoldOptions, fold
 from foldcam.export.grafting.versions import tool_versions
@@ -283,3 +283,23 @@ def _device_facts(device: Device) -> dict[str, Any]:
         facts["compute_capability"] = f"{properties.major}.{properties.minor}"
         facts["memory_bytes"] = properties.total_memory
     return facts
+
+
+def text_table(document: dict[str, Any]) -> str:
+    """One block of lines per network, batch and precision."""
+    device = document["device"]
+    lines = [f"{device.get('name', device['kind'])}, onnxruntime {device['onnxruntime']}"]
+    for case in document["cases"]:
+        graph = ", CUDA graph" if case["cuda_graph"] else ""
+        lines.append("")
+        lines.append(f"{case['network']}, batch {case['batch']}, {case['precision']}{graph}")
+        for name, milliseconds in case["milliseconds"].items():
+            ratio = case["ratio_to_plain"].get(name)
+            against = ""
+            if ratio is not None:
+                against = f"  {ratio['ratio']:6.3f} ({ratio['low']:.3f} to {ratio['high']:.3f})"
+            off = case["worst_difference_to_cpu"].get(name)
+            worst = "" if off is None else f"  off the CPU by {max(off.values()):.1g}"
+            lines.append(f"  {name:<32}{milliseconds:10.3f} ms{against}{worst}")
+        lines += [f"  {note}" for note in case["notes"]]
+    return "\n".join(lines)

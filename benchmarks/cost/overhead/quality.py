@@ -11,10 +11,9 @@ import numpy.typing as npt
 import onnxruntime
 
 from foldcam.benchmarks.evaluation.bootstrap import Interval, bootstrap, paired_bootstrap
-from foldcam.benchmarks.evaluation.localization.grids import draw_grids, grid_image
 from foldcam.benchmarks.evaluation.localization.methods import weighted
 from foldcam.benchmarks.evaluation.localization.metrics import grid_pointing
-from foldcam.benchmarks.evaluation.localization.subjects import Subjects
+from foldcam.benchmarks.evaluation.localization.subjects import Subjects, draw_grids, grid_image
 from foldcam.export.banks.bank import Bank
 from foldcam.export.grafting.fidelity import measure_fidelity
 from foldcam.export.grafting.in_graph import StoredBank

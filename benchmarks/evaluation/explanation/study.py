@@ -13,23 +13,29 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.benchmarks.evaluation.explanation.controls import (
+from foldcam.benchmarks.evaluation.explanation.damage import (
+    SCORES,
+    SHARES,
+    Damage,
+    Scorer,
     blank_maps,
+    blurred,
     controlled,
     other_pictures,
     ranks_of,
+    replaced,
 )
-from foldcam.benchmarks.evaluation.explanation.damage import SHARES, Damage, blurred, replaced
 from foldcam.benchmarks.evaluation.explanation.data import Parts
-from foldcam.benchmarks.evaluation.explanation.measures import (
+from foldcam.benchmarks.evaluation.explanation.methods import METHODS
+from foldcam.benchmarks.evaluation.explanation.report import (
     HEADLINE,
+    Shown,
     curves_document,
     damage_document,
+    notes_of,
+    verdict,
     versus_document,
 )
-from foldcam.benchmarks.evaluation.explanation.methods import METHODS
-from foldcam.benchmarks.evaluation.explanation.report import Shown, notes_of, verdict
-from foldcam.benchmarks.evaluation.explanation.scoring import SCORES, Scorer
 from foldcam.benchmarks.evaluation.explanation.subject import BATCH, Subject, View
 from foldcam.export.banks.rows import held_hashes
 from foldcam.export.datasets import Sample

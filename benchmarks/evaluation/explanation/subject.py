@@ -12,11 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from foldcam.benchmarks.evaluation.explanation.attention import find_class_attention
-from foldcam.benchmarks.evaluation.explanation.methods import METHODS, Asked
+from foldcam.benchmarks.evaluation.explanation.methods import METHODS, Asked, find_class_attention
 from foldcam.benchmarks.evaluation.graphs import plain_graph
-from foldcam.benchmarks.evaluation.localization.blurring import photograph_window
 from foldcam.benchmarks.evaluation.localization.evaluate import run_folded
+from foldcam.benchmarks.evaluation.localization.perturbation import photograph_window
 from foldcam.export.banks.bank import Bank
 from foldcam.export.banks.builder import build_bank
 from foldcam.export.banks.fitted_network import fit_head

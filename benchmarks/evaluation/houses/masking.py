@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from foldcam.benchmarks.evaluation.bootstrap import Interval, bootstrap
 from foldcam.benchmarks.evaluation.houses.estimates import Answers, log_estimates, run
-from foldcam.benchmarks.evaluation.localization.blurring import CellBlur, Cells, hottest
+from foldcam.benchmarks.evaluation.localization.perturbation import CellBlur, Cells, hottest
 from foldcam.runtime.model.folded_model import FoldedModel
 
 Doubles = npt.NDArray[np.float64]

@@ -13,8 +13,18 @@ from typing import Any
 
 import numpy as np
 
+from foldcam.benchmarks.evaluation.documents import intervals_document
 from foldcam.benchmarks.evaluation.houses import estimates as of
-from foldcam.benchmarks.evaluation.houses.estimates import FOLDED, METHODS, Answers, Doubles
+from foldcam.benchmarks.evaluation.houses.estimates import (
+    FOLDED,
+    METHODS,
+    METRICS,
+    Answers,
+    Doubles,
+    differences,
+    intervals,
+    verdict,
+)
 from foldcam.benchmarks.evaluation.houses.houses import (
     KINDS,
     House,
@@ -24,8 +34,6 @@ from foldcam.benchmarks.evaluation.houses.houses import (
 )
 from foldcam.benchmarks.evaluation.houses.masking import SHARE, measure_masking, summarize
 from foldcam.benchmarks.evaluation.houses.report import Shown, write_report
-from foldcam.benchmarks.evaluation.houses.scores import METRICS, differences, intervals, verdict
-from foldcam.benchmarks.evaluation.localization.report import intervals_document
 from foldcam.export.banks.objectives.kernel import parse_kernel
 from foldcam.export.datasets import Dataset
 from foldcam.export.exporting.exporter import export_model

@@ -17,7 +17,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from foldcam.benchmarks.evaluation.localization.boxes import BoxAccuracy, FrozenLevels, box_accuracy
+from foldcam.benchmarks.evaluation.localization.boxes import (
+    BoxAccuracy,
+    FrozenLevels,
+    PixelPrecision,
+    box_accuracy,
+    pixel_average_precision,
+)
 from foldcam.benchmarks.evaluation.localization.geometry import (
     FloatArray,
     Size,
@@ -31,10 +37,6 @@ from foldcam.benchmarks.evaluation.localization.perturbation import (
     PerturbationCurves,
     cell_ranks,
     insertion_deletion,
-)
-from foldcam.benchmarks.evaluation.localization.pixels import (
-    PixelPrecision,
-    pixel_average_precision,
 )
 
 __all__ = [

@@ -11,22 +11,23 @@ from typing import Any
 
 import numpy as np
 
+from foldcam.benchmarks.evaluation.documents import intervals_document, write_json, write_text
 from foldcam.benchmarks.evaluation.localization.checks import randomization, stability
 from foldcam.benchmarks.evaluation.localization.evaluate import (
     Runner,
+    Scores,
+    Statistic,
+    differences,
     evaluate_localization,
     grid_scores,
 )
 from foldcam.benchmarks.evaluation.localization.methods import METHODS, TRANSFERRED, Methods
 from foldcam.benchmarks.evaluation.localization.report import (
-    intervals_document,
     markdown_differences,
     markdown_table,
     plot_methods,
-    write_json,
     write_sheets,
 )
-from foldcam.benchmarks.evaluation.localization.scores import Scores, Statistic, differences
 from foldcam.benchmarks.evaluation.localization.subjects import Subjects, load_subjects
 from foldcam.export.banks.builder import build_bank
 from foldcam.export.banks.embedding_pass import embed
@@ -44,7 +45,6 @@ from foldcam.export.onnx_graphs.message import load_message
 from foldcam.runtime.contract.schema import Baseline, GradWeightsRule
 from foldcam.runtime.images.preprocess import Preprocessing
 from foldcam.runtime.system.errors import FoldcamError
-from foldcam.runtime.system.files import atomic_path
 
 StageProgress = Callable[[str, int, int], None]
 
@@ -170,10 +170,8 @@ def write_results(out: Path, document: dict[str, Any]) -> None:
     """Write `localization.json`, `localization.md` and `localization.png`."""
     write_json(out / "localization.json", document)
     plot_methods(out / "localization.png", document)
-    with atomic_path(out / "localization.md") as temporary:
-        temporary.write_text(
-            markdown_table(document) + "\n\n" + markdown_differences(document) + "\n"
-        )
+    page = f"{markdown_table(document)}\n\n{markdown_differences(document)}\n"
+    write_text(out / "localization.md", page)
 
 
 def split_samples(data: Path, seed: int) -> tuple[list[Sample], list[Sample]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from foldcam.benchmarks.evaluation import markdown
-from foldcam.benchmarks.evaluation.localization.report import write_json
+from foldcam.benchmarks.evaluation.documents import write_json
 from foldcam.benchmarks.studies.architectures.parity import try_architecture
 from foldcam.benchmarks.studies.architectures.zoo import architectures
 from foldcam.export.grafting.versions import tool_versions

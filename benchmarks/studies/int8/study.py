@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx
 
-from foldcam.benchmarks.evaluation.localization.report import write_json
+from foldcam.benchmarks.evaluation.documents import write_json
 from foldcam.benchmarks.studies.int8.naive import quantize_naively
 from foldcam.benchmarks.studies.int8.subjects import SUBJECTS, Prepared, Subject, prepare
 from foldcam.calibrate.calibrator import calibrate

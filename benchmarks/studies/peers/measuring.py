@@ -6,10 +6,9 @@ import cv2
 import numpy as np
 import torch
 
-from foldcam.benchmarks.cost.overhead.timing import open_session
 from foldcam.benchmarks.evaluation.graphs import StageProgress
-from foldcam.benchmarks.evaluation.interleaved import Run, Timed, interleaved_runs
-from foldcam.benchmarks.evaluation.localization.scores import Scores
+from foldcam.benchmarks.evaluation.interleaved import Run, Timed, interleaved_runs, open_session
+from foldcam.benchmarks.evaluation.localization.evaluate import Scores
 from foldcam.benchmarks.studies.peers.choice import SCORE_CAM, builders
 from foldcam.benchmarks.studies.peers.libraries import score_cam_heat
 from foldcam.benchmarks.studies.peers.peer import PLAIN, Asked, Floats, Peer

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from foldcam.benchmarks.cost.overhead.timing import open_session
 from foldcam.benchmarks.evaluation.graphs import (
     NetworkChoice,
     StageProgress,
@@ -15,6 +14,7 @@ from foldcam.benchmarks.evaluation.graphs import (
     plain_graph,
     save_graph,
 )
+from foldcam.benchmarks.evaluation.interleaved import open_session
 from foldcam.benchmarks.evaluation.localization.methods import Methods, Question
 from foldcam.benchmarks.evaluation.localization.study import split_samples
 from foldcam.benchmarks.evaluation.localization.subjects import Subjects, load_subjects

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from foldcam.benchmarks.evaluation.localization.evaluate import per_subject
-from foldcam.benchmarks.evaluation.localization.grids import Grid, draw_grids, grid_image
+from foldcam.benchmarks.evaluation.localization.boxes import pixel_average_precision
+from foldcam.benchmarks.evaluation.localization.evaluate import Scores, per_subject
 from foldcam.benchmarks.evaluation.localization.metrics import grid_pointing
-from foldcam.benchmarks.evaluation.localization.pixels import pixel_average_precision
-from foldcam.benchmarks.evaluation.localization.scores import Scores
-from foldcam.benchmarks.evaluation.localization.subjects import Subjects
+from foldcam.benchmarks.evaluation.localization.subjects import (
+    Grid,
+    Subjects,
+    draw_grids,
+    grid_image,
+)
 from foldcam.benchmarks.studies.peers.peer import Asked, Floats, Peer
 from foldcam.benchmarks.studies.peers.setting import Setting
 from foldcam.runtime.images.preprocess import Preprocessing

@@ -10,7 +10,7 @@ import numpy as np
 
 from foldcam.benchmarks.evaluation.bootstrap import Interval, paired_bootstrap_of
 from foldcam.benchmarks.evaluation.interleaved import Timed, median_ratio
-from foldcam.benchmarks.evaluation.localization.scores import Scores
+from foldcam.benchmarks.evaluation.localization.evaluate import Scores
 from foldcam.benchmarks.studies.peers.peer import FOLDCAM, PLAIN, Peer
 
 

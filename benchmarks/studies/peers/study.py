@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_limits
 
+from foldcam.benchmarks.evaluation.documents import provenance, write_json
 from foldcam.benchmarks.evaluation.graphs import NetworkChoice, StageProgress
-from foldcam.benchmarks.evaluation.localization.report import write_json
-from foldcam.benchmarks.evaluation.provenance import provenance
 from foldcam.benchmarks.studies.peers.choice import SCORE_CAM, builders, can_compile
 from foldcam.benchmarks.studies.peers.measuring import localization, score_cam, timed
 from foldcam.benchmarks.studies.peers.memory import measured, measured_openvino

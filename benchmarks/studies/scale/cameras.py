@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from foldcam.benchmarks.cost.overhead.timing import open_session
+from foldcam.benchmarks.evaluation.interleaved import open_session
 from foldcam.runtime.contract.schema import IMAGE
 
 

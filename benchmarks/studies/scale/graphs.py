@@ -19,9 +19,8 @@ import torch
 from torch import nn
 
 from foldcam.benchmarks.cost.gpu.study import random_bank
-from foldcam.benchmarks.cost.overhead.timing import open_session
 from foldcam.benchmarks.evaluation.graphs import plain_graph, save_graph
-from foldcam.benchmarks.evaluation.interleaved import Run, interleaved_runs
+from foldcam.benchmarks.evaluation.interleaved import Run, interleaved_runs, open_session
 from foldcam.export.grafting.fold import FoldOptions, HeatmapSize, fold
 from foldcam.export.grafting.options import StorageOptions
 from foldcam.export.grafting.versions import tool_versions

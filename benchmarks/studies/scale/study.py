@@ -13,7 +13,7 @@ import numpy as np
 
 from foldcam.benchmarks.cost.overhead.rows import augmented_rows
 from foldcam.benchmarks.cost.overhead.study import bank_of_rows, pooling_probe
-from foldcam.benchmarks.cost.overhead.timing import interleaved, open_session
+from foldcam.benchmarks.evaluation.documents import provenance, write_json
 from foldcam.benchmarks.evaluation.graphs import (
     NetworkChoice,
     StageProgress,
@@ -21,10 +21,8 @@ from foldcam.benchmarks.evaluation.graphs import (
     plain_graph,
     save_graph,
 )
-from foldcam.benchmarks.evaluation.interleaved import median_ratio
-from foldcam.benchmarks.evaluation.localization.report import write_json
+from foldcam.benchmarks.evaluation.interleaved import interleaved, median_ratio, open_session
 from foldcam.benchmarks.evaluation.localization.study import split_samples
-from foldcam.benchmarks.evaluation.provenance import provenance
 from foldcam.benchmarks.studies.scale.cameras import cameras
 from foldcam.benchmarks.studies.scale.graphs import Added, BareGraphs
 from foldcam.benchmarks.studies.scale.roofline import DATA_SHEETS, Roofline, measured_roofline

@@ -10,26 +10,30 @@ import numpy.typing as npt
 import torch
 
 from foldcam.benchmarks.evaluation import markdown
-from foldcam.benchmarks.evaluation.explanation.controls import (
+from foldcam.benchmarks.evaluation.documents import intervals_document
+from foldcam.benchmarks.evaluation.explanation.damage import (
     CONTROLS,
+    SHARES,
+    Scorer,
     blank_maps,
+    blurred,
     controlled,
     other_pictures,
     ranks_of,
 )
-from foldcam.benchmarks.evaluation.explanation.damage import SHARES, blurred
-from foldcam.benchmarks.evaluation.explanation.measures import HEADLINE, losses
-from foldcam.benchmarks.evaluation.explanation.scoring import Scorer
+from foldcam.benchmarks.evaluation.explanation.report import HEADLINE, losses
 from foldcam.benchmarks.evaluation.explanation.subject import View
 from foldcam.benchmarks.evaluation.graphs import plain_graph
-from foldcam.benchmarks.evaluation.localization.blurring import photograph_window
-from foldcam.benchmarks.evaluation.localization.evaluate import Runner, per_subject
-from foldcam.benchmarks.evaluation.localization.grids import draw_grids, grid_image
+from foldcam.benchmarks.evaluation.localization.evaluate import (
+    Runner,
+    Scores,
+    differences,
+    per_subject,
+)
 from foldcam.benchmarks.evaluation.localization.methods import Methods
 from foldcam.benchmarks.evaluation.localization.metrics import grid_pointing
-from foldcam.benchmarks.evaluation.localization.report import intervals_document
-from foldcam.benchmarks.evaluation.localization.scores import Scores, differences
-from foldcam.benchmarks.evaluation.localization.subjects import Subjects
+from foldcam.benchmarks.evaluation.localization.perturbation import photograph_window
+from foldcam.benchmarks.evaluation.localization.subjects import Subjects, draw_grids, grid_image
 from foldcam.export.banks.bank import Bank
 from foldcam.export.networks.cut import Activations, Network
 from foldcam.export.onnx_graphs.session import GraphSession

@@ -14,17 +14,22 @@ import torch
 from torch import nn
 
 from foldcam.benchmarks.evaluation.bootstrap import Interval, bootstrap, paired_bootstrap
+from foldcam.benchmarks.evaluation.documents import write_json
 from foldcam.benchmarks.evaluation.localization.evaluate import Runner
-from foldcam.benchmarks.evaluation.localization.grids import Grid, draw_grids, grid_image
 from foldcam.benchmarks.evaluation.localization.methods import (
     Methods,
     through_normalization,
     weighted,
 )
 from foldcam.benchmarks.evaluation.localization.metrics import grid_pointing
-from foldcam.benchmarks.evaluation.localization.report import write_json
 from foldcam.benchmarks.evaluation.localization.study import split_samples
-from foldcam.benchmarks.evaluation.localization.subjects import Subjects, load_subjects
+from foldcam.benchmarks.evaluation.localization.subjects import (
+    Grid,
+    Subjects,
+    draw_grids,
+    grid_image,
+    load_subjects,
+)
 from foldcam.benchmarks.studies.transfer.baselines import compared
 from foldcam.benchmarks.studies.transfer.heads import HEADS, HeadedNetwork
 from foldcam.export.banks.bank import Bank

@@ -1,14 +1,19 @@
-"""Where a result comes from: the command, the day, the revision."""
+"""What evaluations leave behind: documents with their intervals, and where they come from."""
 
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from foldcam.benchmarks.evaluation.bootstrap import Interval
+from foldcam.runtime.system.files import atomic_path
 
 
 def provenance() -> dict[str, Any]:
@@ -43,3 +48,29 @@ def commit() -> str:
     except OSError:
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a page, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a document, whole or not at all."""
+    write_text(path, json.dumps(document, indent=1, sort_keys=True) + "\n")
+
+
+def interval_document(interval: Interval) -> dict[str, float]:
+    """Mean, low, high, rounded to what the sample can tell."""
+    return {name: round(value, 5) for name, value in vars(interval).items()}
+
+
+def intervals_document(
+    table: Mapping[str, Mapping[str, Interval]],
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Method -> metric -> mean, low, high."""
+    return {
+        name: {metric: interval_document(value) for metric, value in row.items()}
+        for name, row in table.items()
+    }
