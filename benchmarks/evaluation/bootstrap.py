@@ -26,17 +26,11 @@ IndexStatistic = Callable[[IndexArray], float]
 
 @dataclass(frozen=True)
 class Interval:
-    """A measured value with its bootstrap interval.
+    """A measured value with its bootstrap interval."""
 
-    Attributes:
-        mean: the statistic of the data themselves, not of the draws.
-        low: lower end of the interval.
-        high: upper end of the interval.
-    """
-
-    mean: float
-    low: float
-    high: float
+    mean: float  # the statistic of the data themselves, not of the draws
+    low: float  # lower end of the interval
+    high: float  # upper end of the interval
 
 
 def mean(values: NDArray[np.float64]) -> float:
@@ -56,16 +50,8 @@ def bootstrap(
     Args:
         values: ``[N]`` (or ``[N, ...]``, drawn along the first axis), finite.
         statistic: of ``float64 [N, ...]``; the mean by default.
-        draws: number of resamples.
         seed: of the draws; the same seed and N give the same draws.
         level: share of the resamples the interval spans, between 0 and 1.
-
-    Returns:
-        The statistic of the sample with its interval.
-
-    Raises:
-        ValueError: no values, values or results that are NaN or infinite, draws below 1, or a
-            level outside (0, 1).
 
     Example:
         >>> bootstrap([0.5, 0.5, 0.5])
@@ -89,16 +75,7 @@ def paired_bootstrap(
         a: ``[N]`` (or ``[N, ...]``), row i measured on image i.
         b: ``[N]`` (or ``[N, ...]``), row i measured on the same image.
         statistic: of ``float64 [N, ...]``; the mean by default.
-        draws: number of resamples.
-        seed: of the draws.
         level: share of the resamples the interval spans.
-
-    Returns:
-        The difference of the samples with its interval; one that excludes 0 is a difference
-        that other images would be expected to show too.
-
-    Raises:
-        ValueError: a and b of different length; else as :func:`bootstrap`.
     """
     first, second = _sample(a, "a"), _sample(b, "b")
     if len(first) != len(second):
@@ -127,17 +104,7 @@ def bootstrap_of(
 
     Args:
         statistic: takes ``intp [count]`` images with repetition, each in 0 .. count - 1.
-        count: number of images.
-        draws: number of resamples.
-        seed: of the draws.
         level: share of the resamples the interval spans.
-
-    Returns:
-        The statistic of all images (each once) with its interval.
-
-    Raises:
-        ValueError: count or draws below 1, a level outside (0, 1), or a statistic that is NaN
-            or infinite.
 
     Example:
         ``bootstrap_of(accuracy.max_box_acc_v2, accuracy.count)``

@@ -53,10 +53,6 @@ def study(name: str, command: str) -> Any:
 
     Args:
         name: the module below `foldcam.benchmarks.studies`.
-        command: what the user typed, for the message.
-
-    Raises:
-        FoldcamError: this is not a checkout.
     """
     if not has_studies():
         raise FoldcamError(
@@ -70,11 +66,7 @@ def refuse_network_flags(model: str, *given: object) -> None:
     """Refuse what says how a network is read where MODEL is a folded model.
 
     Args:
-        model: the folded model.
         given: what the flags were given; None is not given.
-
-    Raises:
-        typer.BadParameter: something is given.
     """
     if any(value is not None for value in given):
         raise typer.BadParameter(
@@ -84,11 +76,7 @@ def refuse_network_flags(model: str, *given: object) -> None:
 
 
 def usual_data() -> Path:
-    """`CUB_200_2011` in the folder that FOLDCAM_DATA names.
-
-    Raises:
-        typer.BadParameter: the variable is not set.
-    """
+    """`CUB_200_2011` in the folder that FOLDCAM_DATA names."""
     folder = os.environ.get("FOLDCAM_DATA")
     if not folder:
         raise typer.BadParameter("--data is missing, and FOLDCAM_DATA names no folder.")
@@ -96,11 +84,7 @@ def usual_data() -> Path:
 
 
 def counts(text: str, flag: str = "--rows", least: int = 2) -> tuple[int, ...]:
-    """Whole numbers with commas, each once.
-
-    Raises:
-        typer.BadParameter: something else, or a number below `least`.
-    """
+    """Whole numbers with commas, each once."""
     parts = text.split(",")
     if not all(part.isascii() and part.isdigit() and 0 < len(part) < 10 for part in parts):
         raise typer.BadParameter(f"{flag} {text!r} is not numbers with commas: 300,10000.")

@@ -32,10 +32,7 @@ def save_figure(figure: Any, path: Path, source: str = "", dpi: int = 100) -> No
     """Write a figure as PNG, whole or not at all, and close it.
 
     Args:
-        figure: of matplotlib.
-        path: the file.
         source: hash of the result that it was drawn from, kept in the file.
-        dpi: dots per inch.
     """
     from matplotlib import pyplot
 

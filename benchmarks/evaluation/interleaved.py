@@ -23,15 +23,11 @@ Times = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Timed:
-    """Seconds of one run by two clocks, `float64 [rounds]` each.
+    """Seconds of one run by two clocks, `float64 [rounds]` each."""
 
-    Attributes:
-        wall: what a user waits.
-        processor: of the calling thread alone, which does all the work: other programs on
-            the machine disturb it less.
-    """
-
-    wall: Times
+    wall: Times  # what a user waits
+    # of the calling thread alone, which does all the work: other programs on the machine disturb
+    # it less
     processor: Times
 
 
@@ -53,10 +49,6 @@ def interleaved_runs(
 
     Args:
         runs: name -> what is timed, called with the number of the round.
-        rounds: timed rounds.
-        seed: of the orders.
-        warm_up: rounds before, untimed.
-        on_progress: called with the rounds done and in all.
     """
     generator = np.random.default_rng(seed)
     names = list(runs)
@@ -85,8 +77,6 @@ def median_ratio(times: Times, plain: Times, draws: int, seed: int = 0) -> Inter
     Args:
         times: `float64 [rounds]`.
         plain: `float64 [rounds]`, measured in the same rounds.
-        draws: of the bootstrap.
-        seed: of the draws.
     """
     return bootstrap(times / plain, lambda ratios: float(np.median(ratios)), draws, seed)
 

@@ -22,24 +22,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GateFiles:
-    """What the flags name.
+    """What the flags name."""
 
-    Attributes:
-        model, graphs: what is gated; without either EfficientNet-Lite0.
-        int8, fp16: models or engines that are compared with each other.
-        baseline: to compare with, or to write; None is the one of this machine's class.
-        base: graphs of another commit.
-        out: folder of `gate.json`.
-        markdown, history, plot: further outputs.
-    """
-
+    # model, graphs: what is gated; without either EfficientNet-Lite0
     model: Path | None
     graphs: Path | None
+    # int8, fp16: models or engines that are compared with each other
     int8: Path | None
     fp16: Path | None
-    baseline: Path | None
-    base: Path | None
-    out: Path
+    baseline: Path | None  # to compare with, or to write; None is the one of this machine's class
+    base: Path | None  # graphs of another commit
+    out: Path  # folder of `gate.json`
+    # markdown, history, plot: further outputs
     markdown: Path | None
     history: Path | None
     plot: Path | None
@@ -115,12 +109,7 @@ def update_baseline(files: GateFiles, options: GateOptions, as_json: bool) -> No
 
 
 def run_gate(files: GateFiles, options: GateOptions, clock: str | None, as_json: bool) -> None:
-    """Measure, judge, and leave everything that was asked for.
-
-    Raises:
-        FoldcamError: there is nothing to compare with, or nothing can be measured.
-        typer.Exit: something became slower.
-    """
+    """Measure, judge, and leave everything that was asked for."""
     from foldcam.benchmarks.cost.gate.engines import with_engines
     from foldcam.benchmarks.cost.gate.judging import base_of, gate_document, measure_subject
     from foldcam.benchmarks.cost.gate.report import add_run, plot, read_history, text

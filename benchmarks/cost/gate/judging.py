@@ -40,25 +40,15 @@ Outcome = Literal["pass", "fail", "not compared"]
 
 @dataclass(frozen=True)
 class Judged:
-    """One figure against its baseline.
+    """One figure against its baseline."""
 
-    Attributes:
-        name: of the figure.
-        baseline: its median over the baseline's repeats; None where there is none.
-        now: median over this run's repeats.
-        bound: the lower confidence bound of that median.
-        limit: what the bound may not exceed; None where nothing is compared.
-        outcome: `pass`, `fail` or `not compared`.
-        reason: why it is not compared; empty otherwise.
-    """
-
-    name: str
-    baseline: float | None
-    now: float
-    bound: float
-    limit: float | None
-    outcome: Outcome
-    reason: str = ""
+    name: str  # of the figure
+    baseline: float | None  # its median over the baseline's repeats; None where there is none
+    now: float  # median over this run's repeats
+    bound: float  # the lower confidence bound of that median
+    limit: float | None  # what the bound may not exceed; None where nothing is compared
+    outcome: Outcome  # `pass`, `fail` or `not compared`
+    reason: str = ""  # why it is not compared; empty otherwise
 
     @property
     def change(self) -> float | None:
@@ -67,15 +57,7 @@ class Judged:
 
 
 def bound_rank(repeats: int, level: float = LEVEL) -> int:
-    """Which of the sorted repeats, counted from 1, is the lower bound of the median.
-
-    Args:
-        repeats: their number.
-        level: greatest probability that the bound lies above the true median.
-
-    Raises:
-        FoldcamError: so few repeats bound nothing at that level.
-    """
+    """Which of the sorted repeats, counted from 1, is the lower bound of the median."""
     tail, rank = 0.0, 0
     for below in range(repeats):
         tail += math.comb(repeats, below) / 2**repeats
@@ -94,7 +76,6 @@ def lower_bound(values: Sequence[float], level: float = LEVEL) -> float:
     """The lower confidence bound of the median.
 
     Args:
-        values: one figure per repeat.
         level: as `bound_rank`.
     """
     return float(np.sort(np.asarray(values, np.float64))[bound_rank(len(values), level) - 1])
@@ -106,8 +87,6 @@ def judge(
     """Whether a figure, of which less is better, has risen by more than a margin.
 
     Args:
-        name: of the figure.
-        values: one per repeat of this run.
         baseline: one per repeat of the baseline; None where it does not have the figure.
         margin: relative, 0.025 for two and a half percent.
     """
@@ -129,41 +108,22 @@ _SAME_SPEED = 0.1
 
 @dataclass(frozen=True)
 class GateOptions:
-    """How a figure is measured and how far it may rise.
+    """How a figure is measured and how far it may rise."""
 
-    Attributes:
-        device: `cpu` or `cuda`, or `tensorrt` or `rtx`, which run engines.
-        repeats: times that everything is opened again.
-        rounds: paired runs in each.
-        margin: of the ratios.
-        tail_margin: of p99 over p50, relative to the plain graph's.
-        absolute_margin: of the milliseconds.
-        seed: of images and orders.
-        clock: megahertz that the GPU is locked at; None takes the target that it says itself.
-        any_clock: whether to measure whatever the clocks are.
-    """
-
-    device: Device = "cpu"
-    repeats: int = 10
-    rounds: int = 60
-    margin: float = 0.025
-    tail_margin: float = 0.5
-    absolute_margin: float = 0.15
-    seed: int = 0
+    device: Device = "cpu"  # `cpu` or `cuda`, or `tensorrt` or `rtx`, which run engines
+    repeats: int = 10  # times that everything is opened again
+    rounds: int = 60  # paired runs in each
+    margin: float = 0.025  # of the ratios
+    tail_margin: float = 0.5  # of p99 over p50, relative to the plain graph's
+    absolute_margin: float = 0.15  # of the milliseconds
+    seed: int = 0  # of images and orders
+    # megahertz that the GPU is locked at; None takes the target that it says itself
     clock: float | None = None
-    any_clock: bool = False
+    any_clock: bool = False  # whether to measure whatever the clocks are
 
 
 def measure_subject(subject: Subject, options: GateOptions) -> dict[str, Any]:
-    """Everything that a baseline keeps of a run.
-
-    Args:
-        subject: graphs, or engines where the device runs those.
-        options: how.
-
-    Raises:
-        FoldcamError: too few repeats, a graph cannot be run, or the clocks are not steady.
-    """
+    """Everything that a baseline keeps of a run."""
     bound_rank(options.repeats)
     found = measured(
         subject, options.repeats, options.rounds, options.device, options.seed,
@@ -191,11 +151,6 @@ def judged(document: Mapping[str, Any], baseline: Baseline, options: GateOptions
 
     Args:
         document: as `measure_subject` returns it.
-        baseline: of the same subject and class of machine.
-        options: the margins.
-
-    Raises:
-        FoldcamError: the baseline is of another subject or class of machine.
     """
     now = class_of(document["device"], document["machine"], document["versions"])
     baseline.check(document["subject"], now)

@@ -25,19 +25,12 @@ FLAVOURS: dict[str, Wanted] = {"tensorrt": "tensorrt", "rtx": "rtx"}
 
 @dataclass(frozen=True)
 class MachineClass:
-    """Machines on which one network takes the same time.
+    """Machines on which one network takes the same time."""
 
-    Attributes:
-        device: of `DEVICES`.
-        hardware: name of the GPU or of the processor; of a Jetson that of the board.
-        library: what runs the graphs, with its version.
-        power_mode: a Jetson's mode or a GPU's power limit; empty where there is neither.
-    """
-
-    device: str
-    hardware: str
-    library: str
-    power_mode: str = ""
+    device: str  # of `DEVICES`
+    hardware: str  # name of the GPU or of the processor; of a Jetson that of the board
+    library: str  # what runs the graphs, with its version
+    power_mode: str = ""  # a Jetson's mode or a GPU's power limit; empty where there is neither
 
     @property
     def title(self) -> str:
@@ -60,7 +53,6 @@ def class_of(device: str, machine: Mapping[str, Any], versions: Mapping[str, str
     Args:
         device: of `DEVICES`.
         machine: as `machine_facts`, with `power_limit_watts` where it is known.
-        versions: of the libraries that run the graphs.
     """
     hardware = machine.get("processor") if device == "cpu" else machine.get("gpu")
     if machine.get("l4t") and machine.get("board"):
@@ -81,11 +73,7 @@ def machine_now(device: str) -> dict[str, Any]:
 
 
 def check_device(device: str) -> None:
-    """Refuse a device that is not there, before anything is made for it.
-
-    Raises:
-        FoldcamError: its library is missing or there is no GPU, with what can be done.
-    """
+    """Refuse a device that is not there, before anything is made for it."""
     library_versions(device)
     if device == "cuda":
         from foldcam.benchmarks.cost.gpu.sessions import check_cuda
@@ -99,11 +87,7 @@ def check_device(device: str) -> None:
 
 
 def library_versions(device: str) -> dict[str, str]:
-    """The library that runs the graphs on a device, with its version.
-
-    Raises:
-        FoldcamError: it is not installed.
-    """
+    """The library that runs the graphs on a device, with its version."""
     if device in FLAVOURS:
         flavour = find_flavour(FLAVOURS[device])
         return {flavour.name: flavour.version}
@@ -127,23 +111,14 @@ _MODE = ("machine", "l4t", "governor")
 
 @dataclass(frozen=True)
 class Baseline:
-    """A stored measurement.
+    """A stored measurement."""
 
-    Attributes:
-        subject: what was measured, in words.
-        device: of `DEVICES`.
-        machine: its facts.
-        versions: of the libraries that ran it.
-        figures: name -> one number per repeat.
-        where: the file, for the messages.
-    """
-
-    subject: str
-    device: str
-    machine: dict[str, Any]
-    versions: dict[str, str]
-    figures: dict[str, list[Finite]]
-    where: str = ""
+    subject: str  # what was measured, in words
+    device: str  # of `DEVICES`
+    machine: dict[str, Any]  # its facts
+    versions: dict[str, str]  # of the libraries that ran it
+    figures: dict[str, list[Finite]]  # name -> one number per repeat
+    where: str = ""  # the file, for the messages
 
     @property
     def machine_class(self) -> MachineClass:
@@ -151,11 +126,7 @@ class Baseline:
         return class_of(self.device, self.machine, self.versions)
 
     def check(self, subject: str, machine: MachineClass) -> None:
-        """Refuse to be compared with anything else.
-
-        Raises:
-            FoldcamError: it is of another subject or class of machine.
-        """
+        """Refuse to be compared with anything else."""
         for ours, theirs in ((subject, self.subject), (machine.title, self.machine_class.title)):
             if ours != theirs:
                 raise FoldcamError(
@@ -173,11 +144,7 @@ class Baseline:
 
 
 def read_baseline(path: Path) -> Baseline:
-    """Read a baseline file.
-
-    Raises:
-        FoldcamError: it is missing or is none.
-    """
+    """Read a baseline file."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -202,8 +169,7 @@ def write_baseline(path: Path, document: Mapping[str, Any]) -> None:
     """Write what a run measured, with its provenance, as a baseline.
 
     Args:
-        path: the file.
-        document: with `subject`, `device`, `machine`, `versions`, `figures`, and what tells
-            where it comes from.
+        document: with `subject`, `device`, `machine`, `versions`, `figures`, and what tells where
+            it comes from.
     """
     write_document(path, {**document, "schema_version": _SCHEMA_VERSION})

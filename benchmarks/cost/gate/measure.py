@@ -60,13 +60,7 @@ def check_clocks(
     """Refuse to measure on.
 
     Args:
-        clocks: one entry per repeat so far.
         wanted: megahertz that the GPU was locked at; None where that is not known.
-        facts: of the machine.
-        repeat: which one it was, for the message.
-
-    Raises:
-        FoldcamError: what is wrong with the clocks, and what sets them on this machine.
     """
     problem = clock_problem(clocks, wanted)
     if not problem:
@@ -120,21 +114,14 @@ def measured(
     """Time graphs against each other in a fresh process.
 
     Args:
-        subject: graphs, or engines where the device runs those.
-        repeats: times that everything is opened again.
         rounds: paired runs in each repeat.
         device: `cpu` (one thread, on one processor), `cuda`, `tensorrt` or `rtx`.
-        seed: of images and orders.
         clock: megahertz that the GPU is locked at; None takes the target that it says itself.
         any_clock: whether to measure whatever the clocks are.
 
     Returns:
         `figures` (name -> one number per repeat), `base_figures` where a base is measured along,
         `machine`, and `clocks`, one entry before and one after each repeat.
-
-    Raises:
-        FoldcamError: a graph cannot be run, the clocks are not at their target, or the device
-            was throttled.
     """
     plan = {
         "files": {name: str(path) for name, path in subject.files.items()},
@@ -260,10 +247,6 @@ def opened(
     """Each graph, opened now, as something to time.
 
     Args:
-        subject: graphs, or engines.
-        device: that runs them.
-        seed: of the image.
-        stack: closes them.
         only: name of the one to open; None opens all.
     """
     generator = np.random.default_rng(seed)

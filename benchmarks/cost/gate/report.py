@@ -108,11 +108,7 @@ def add_run(path: Path, document: Mapping[str, Any]) -> None:
     """Add a run to a history; the file and its folder are made where they are missing.
 
     Args:
-        path: of JSON lines.
         document: as `gate_document`.
-
-    Raises:
-        FoldcamError: it cannot be written.
     """
     ratios = {name: document["figures"][name] for name in RATIOS if name in document["figures"]}
     line = {
@@ -135,11 +131,7 @@ def add_run(path: Path, document: Mapping[str, Any]) -> None:
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """Every run of a history, oldest first.
-
-    Raises:
-        FoldcamError: it is missing, or a line is no run; the message names the line.
-    """
+    """Every run of a history, oldest first."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -171,7 +163,6 @@ def plot(path: Path, runs: list[dict[str, Any]]) -> None:
     """The ratios of every run, a panel for each class of machines and each subject.
 
     Args:
-        path: the PNG.
         runs: as `read_history`, at least one.
     """
     from foldcam.benchmarks.evaluation.figure import new_figure, save_figure

@@ -39,30 +39,18 @@ _WARM_UP = 20
 
 @dataclass(frozen=True)
 class GpuOptions:
-    """What is measured.
+    """What is measured."""
 
-    Attributes:
-        device: `cuda`, or `cpu` to try the program where there is no GPU.
-        networks: of `NETWORKS`.
-        rows: sizes of the banks, of random unit vectors: what a search costs, not what it
-            finds.
-        batches: images per pass.
-        precisions: of the network.
-        rounds: timed runs of each.
-        size: of the square input in pixels.
-        seed: of images, banks and draws.
-        peers: whether Grad-CAM in torch also runs channels last and compiled.
-    """
-
-    device: Device = "cuda"
-    networks: tuple[str, ...] = ("EfficientNet-Lite0", "ResNet-50")
+    device: Device = "cuda"  # `cuda`, or `cpu` to try the program where there is no GPU
+    networks: tuple[str, ...] = ("EfficientNet-Lite0", "ResNet-50")  # of `NETWORKS`
+    # sizes of the banks, of random unit vectors: what a search costs, not what it finds
     rows: tuple[int, ...] = (300, 10_000, 100_000)
-    batches: tuple[int, ...] = (1, 8)
-    precisions: tuple[Precision, ...] = ("fp32", "fp16")
-    rounds: int = 200
-    size: int = 224
-    seed: int = 0
-    peers: bool = False
+    batches: tuple[int, ...] = (1, 8)  # images per pass
+    precisions: tuple[Precision, ...] = ("fp32", "fp16")  # of the network
+    rounds: int = 200  # timed runs of each
+    size: int = 224  # of the square input in pixels
+    seed: int = 0  # of images, banks and draws
+    peers: bool = False  # whether Grad-CAM in torch also runs channels last and compiled
 
 
 def _efficientnet() -> nn.Module:
@@ -109,9 +97,6 @@ def run_gpu(
         The document: under `cases` for each network, precision and batch the median
         milliseconds, the ratio to the plain graph with its interval, and the greatest
         difference of each output to the CPU's.
-
-    Raises:
-        FoldcamError: there is no CUDA, or the folder cannot be written.
     """
     if options.device == "cuda":
         check_cuda()

@@ -36,17 +36,11 @@ _LEAST_AREA = 0.25
 
 @dataclass(frozen=True)
 class Rows:
-    """Embeddings with labels.
+    """Embeddings with labels."""
 
-    Attributes:
-        embeddings: `float32 [N, D]` of norm 1.
-        labels: one per row.
-        views: passes through the whole network that they took.
-    """
-
-    embeddings: Floats
-    labels: tuple[str, ...]
-    views: int
+    embeddings: Floats  # `float32 [N, D]` of norm 1
+    labels: tuple[str, ...]  # one per row
+    views: int  # passes through the whole network that they took
 
 
 def augmented_rows(
@@ -66,15 +60,7 @@ def augmented_rows(
 
     Args:
         network: the cut network; its head pools by the mean and is linear.
-        preprocessing: how an image becomes its input.
-        samples: the photographs.
-        count: rows wanted.
-        cache: folder for finished views.
-        seed: of views and rectangles.
         progress: called with `(stage, done, total)`.
-
-    Raises:
-        FoldcamError: no photograph can be read, or the head weights positions differently.
     """
     on_progress = progress or (lambda *_: None)
     key = _fingerprint(network, preprocessing, samples, seed)

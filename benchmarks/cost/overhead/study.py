@@ -54,23 +54,15 @@ _PROBE_IMAGES = 8
 
 @dataclass(frozen=True)
 class OverheadOptions:
-    """What is measured.
+    """What is measured."""
 
-    Attributes:
-        rows: sizes of the banks.
-        network: which network.
-        storage: how the banks are stored and searched.
-        rounds: timed runs of each graph.
-        seed: of views, regions, grids and draws.
-        draws: of the bootstrap.
-    """
-
-    rows: tuple[int, ...] = (300, 10_000, 100_000)
-    network: NetworkChoice = field(default_factory=NetworkChoice)
+    rows: tuple[int, ...] = (300, 10_000, 100_000)  # sizes of the banks
+    network: NetworkChoice = field(default_factory=NetworkChoice)  # which network
+    # how the banks are stored and searched
     storage: StorageOptions = field(default_factory=StorageOptions)
-    rounds: int = 300
-    seed: int = 0
-    draws: int = 2000
+    rounds: int = 300  # timed runs of each graph
+    seed: int = 0  # of views, regions, grids and draws
+    draws: int = 2000  # of the bootstrap
 
 
 def run_overhead(
@@ -80,16 +72,10 @@ def run_overhead(
 
     Args:
         data: a CUB-200-2011 folder, or a CSV with boxes; as `evaluate localization`.
-        out: folder of results: `overhead.json`, the graphs, and the rows made on the way,
-            from which a later call goes on.
+        out: folder of results: `overhead.json`, the graphs, and the rows made on the way, from
+            which a later call goes on.
         options: see `OverheadOptions`.
         progress: called with `(stage, done, total)`.
-
-    Returns:
-        The document that was written.
-
-    Raises:
-        FoldcamError: unusable data or network, or the folder cannot be written.
     """
     training, testing = split_samples(data, options.seed)
     choice = options.network
@@ -185,11 +171,7 @@ def run_overhead(
 def pooling_probe(
     network: Network, recipe: Preprocessing, samples: Sequence[Sample]
 ) -> Activations:
-    """Activations of a few images.
-
-    Raises:
-        FoldcamError: no image can be read, or the head does more than pool and project.
-    """
+    """Activations of a few images."""
     for batch in batches(samples, recipe, _PROBE_IMAGES):
         if len(batch.positions) > 1:
             break
@@ -211,13 +193,9 @@ def bank_of_rows(
     """A bank of given embeddings, for a head that pools and projects.
 
     Args:
-        network: the cut network.
         probe: as `pooling_probe` returns them.
         embeddings: `float32 [N, D]` of norm 1.
         labels: one per row, of at least two.
-
-    Raises:
-        FoldcamError: all rows have one label.
     """
     if len(set(labels)) < 2:
         raise FoldcamError(f"The first {len(labels)} rows have one label: ask for more --rows.")

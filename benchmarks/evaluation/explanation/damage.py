@@ -59,7 +59,6 @@ class Scorer:
 
         Args:
             embeddings: `float32 [B, D]`, as the network returns them.
-            label: which the pictures have.
         """
         unit = unit_or_zero(embeddings)
         similarities = unit @ self._rows.T
@@ -87,7 +86,6 @@ def blank_maps(maps: Floats, evidence: bool) -> npt.NDArray[np.bool_]:
     """`bool [N]`: maps `[N, h, w]` that name no cell.
 
     Args:
-        maps: of one method.
         evidence: see `Method`.
     """
     flat = maps.reshape(len(maps), -1)
@@ -102,7 +100,6 @@ def ranks_of(
     Args:
         maps: `[N, h, w]` of one method.
         evidence: see `Method`.
-        seed: of the order of equal cells.
         shape: the grid that is ranked, where it is another than the map's.
 
     Returns:
@@ -143,7 +140,6 @@ def other_pictures(labels: Sequence[str], seed: int) -> npt.NDArray[np.int64]:
 
     Args:
         labels: of N pictures, at least two of them different.
-        seed: of the order.
 
     Returns:
         `int64 [N]`.
@@ -181,15 +177,10 @@ class Embedder(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Damage:
-    """Scores after damage.
+    """Scores after damage."""
 
-    Attributes:
-        before: `float64 [N, 3]`, `SCORES` of each picture as it is.
-        after: method -> `float64 [N, shares, controls, 3]`.
-    """
-
-    before: Doubles
-    after: dict[str, Doubles]
+    before: Doubles  # `float64 [N, 3]`, `SCORES` of each picture as it is
+    after: dict[str, Doubles]  # method -> `float64 [N, shares, controls, 3]`
 
     def select(self, pictures: Integers) -> Damage:
         """Of some of the pictures."""
@@ -203,14 +194,10 @@ class Hidden:
     """The different sets of cells that one picture's maps and controls hide.
 
     Many are equal (methods that agree, a blob that is everywhere the same): each is tried once.
-
-    Attributes:
-        masks: `bool [h, w]` each.
-        places: method -> `int64 [shares, controls]`, which of the masks.
     """
 
-    masks: list[Cells]
-    places: dict[str, Integers]
+    masks: list[Cells]  # `bool [h, w]` each
+    places: dict[str, Integers]  # method -> `int64 [shares, controls]`, which of the masks
 
 
 def hidden_cells(ranks: Mapping[str, Ranks]) -> Hidden:
@@ -243,15 +230,7 @@ def blurred(
     """Blur cells in the pictures, and take the curves of insertion and deletion.
 
     Args:
-        subject: the network.
-        scorer: of its bank.
-        views: reads a picture by its number.
-        labels: of N pictures.
         ranks: method -> `intp [N, controls, h, w]`.
-        progress: called with the pictures done and in all.
-
-    Returns:
-        The damage, and for each method one pair of curves of the contrast for each picture.
     """
     before = np.empty((len(labels), len(SCORES)))
     after = {name: _empty(len(labels)) for name in ranks}
@@ -281,11 +260,7 @@ def replaced(
     ranks: Mapping[str, Ranks],
     progress: Callable[[int, int], None],
 ) -> Damage:
-    """Replace cells of the feature map by those of the mean training picture; as `blurred`.
-
-    Raises:
-        FoldcamError: the part behind the feature map cannot be run by itself.
-    """
+    """Replace cells of the feature map by those of the mean training picture; as `blurred`."""
     count = len(labels)
     before = np.empty((count, len(SCORES)))
     after = {name: _empty(count) for name in ranks}

@@ -37,7 +37,6 @@ class ClassAttention:
     """The last attention of one query over the patches, mean of heads.
 
     Args:
-        session: the network, with the softmax's output.
         grid: `(h, w)`, patches.
     """
 
@@ -63,10 +62,8 @@ def find_class_attention(
     only) query is the class token. An attention of patches alone has no such query.
 
     Args:
-        model: image -> feature map and embedding.
         image_size: `(height, width)` of the input in pixels.
         grid: `(h, w)` of the feature map.
-        device: where it is computed.
     """
     names = [str(node.output[0]) for node in model.graph.node if node.op_type == "Softmax"]
     if not names:
@@ -97,28 +94,18 @@ Integers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Asked:
-    """A batch of pictures that are to be explained.
+    """A batch of pictures that are to be explained."""
 
-    Attributes:
-        network: cut at its last spatial activation `A`.
-        bank: of that network: grad-weights are spatial means.
-        activations: of the N pictures.
-        folded: the folded model's outputs.
-        rows: `int64 [N]`, the nearest bank row of each.
-        numbers: `int64 [N]`, which pictures they are: each has random numbers of its own,
-            whatever batch it is in.
-        attention: `float32 [N, h, w]`, None where no class token looks at patches.
-        seed: of what is drawn.
-    """
-
-    network: Network
-    bank: Bank
-    activations: Activations
-    folded: Mapping[str, Floats]
-    rows: Integers
+    network: Network  # cut at its last spatial activation `A`
+    bank: Bank  # of that network: grad-weights are spatial means
+    activations: Activations  # of the N pictures
+    folded: Mapping[str, Floats]  # the folded model's outputs
+    rows: Integers  # `int64 [N]`, the nearest bank row of each
+    # `int64 [N]`, which pictures they are: each has random numbers of its own, whatever batch it
+    # is in
     numbers: Integers
-    attention: Floats | None
-    seed: int
+    attention: Floats | None  # `float32 [N, h, w]`, None where no class token looks at patches
+    seed: int  # of what is drawn
 
     @property
     def feature_map(self) -> Floats:
@@ -133,18 +120,14 @@ class Asked:
 
 @dataclass(frozen=True)
 class Method:
-    """A way to explain a picture.
+    """A way to explain a picture."""
 
-    Attributes:
-        name: in tables and files.
-        maps: `float32 [N, h, w]` of a batch, the hottest cells the greatest; None where the
-            network has no such map.
-        evidence: whether what is not positive speaks for nothing: a map without a positive
-            cell is then blank. Else a map is blank where all cells are equal.
-    """
-
-    name: str
+    name: str  # in tables and files
+    # `float32 [N, h, w]` of a batch, the hottest cells the greatest; None where the network has
+    # no such map
     maps: Callable[[Asked], Floats | None]
+    # whether what is not positive speaks for nothing: a map without a positive cell is then
+    # blank. Else a map is blank where all cells are equal
     evidence: bool = False
 
 

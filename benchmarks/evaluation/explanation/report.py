@@ -40,8 +40,6 @@ def losses(damage: Damage, name: str, measure: str) -> Doubles:
     Labels are lost only where they are right before: there N is smaller.
 
     Args:
-        damage: of all methods.
-        name: the method.
         measure: one of `MEASURES`.
     """
     after = damage.after[name]
@@ -141,10 +139,7 @@ class Column(NamedTuple):
     """A column of the tables.
 
     Attributes:
-        heading: in Markdown.
         short: two lines of it for a terminal, None where it is not shown there.
-        path: where its intervals lie below a method.
-        form: of its numbers.
     """
 
     heading: str
@@ -197,19 +192,12 @@ COLUMNS = (
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """A picture for the contact sheet.
+    """A picture for the contact sheet."""
 
-    Attributes:
-        image: `uint8 [H, W, 3]`, as the network is shown it.
-        caption: what to say of it.
-        maps: method -> `float32 [h, w]`.
-        evidence: methods whose maps say nothing where they are not positive.
-    """
-
-    image: Image
-    caption: str
-    maps: Mapping[str, npt.NDArray[np.float32]]
-    evidence: frozenset[str]
+    image: Image  # `uint8 [H, W, 3]`, as the network is shown it
+    caption: str  # what to say of it
+    maps: Mapping[str, npt.NDArray[np.float32]]  # method -> `float32 [h, w]`
+    evidence: frozenset[str]  # methods whose maps say nothing where they are not positive
 
 
 def verdict(document: Mapping[str, Any]) -> str:

@@ -55,38 +55,24 @@ _SHOWN = 12
 
 @dataclass(frozen=True)
 class ExplanationOptions:
-    """What is measured.
+    """What is measured."""
 
-    Attributes:
-        preprocessing: overrides the network's own.
-        layer: name of the feature map, None to find it.
-        head_rule: see `foldcam.export.exporting.exporter.export_model`.
-        grad_weights: see the same; None takes what is usual for the network.
-        baseline: see `FoldOptions`; None takes what is usual for the network.
-        seed: of controls, of equal cells and of what methods draw.
-        draws: of the bootstrap.
-    """
-
-    preprocessing: Preprocessing | None = None
-    layer: str | None = None
-    head_rule: HeadRule = "exact"
+    preprocessing: Preprocessing | None = None  # overrides the network's own
+    layer: str | None = None  # name of the feature map, None to find it
+    head_rule: HeadRule = "exact"  # see `foldcam.export.exporting.exporter.export_model`
+    # see the same; None takes what is usual for the network
     grad_weights: GradWeightsRule | None = None
-    baseline: Baseline | None = None
-    seed: int = 0
-    draws: int = 2000
+    baseline: Baseline | None = None  # see `FoldOptions`; None takes what is usual for the network
+    seed: int = 0  # of controls, of equal cells and of what methods draw
+    draws: int = 2000  # of the bootstrap
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """What was measured.
+    """What was measured."""
 
-    Attributes:
-        document: for `--json`.
-        shown: pictures with their maps, from those whose heat is worth most to least.
-    """
-
-    document: dict[str, Any]
-    shown: list[Shown]
+    document: dict[str, Any]  # for `--json`
+    shown: list[Shown]  # pictures with their maps, from those whose heat is worth most to least
 
 
 def run_explanation(
@@ -95,13 +81,8 @@ def run_explanation(
     """Export the network, ask every method for its maps, and hide what they call hot.
 
     Args:
-        loaded: the network.
-        parts: images of the bank, and images to measure on.
         options: see `ExplanationOptions`.
         progress: called with `(stage, done, total)`.
-
-    Raises:
-        FoldcamError: unusable data or network.
     """
     started = time.monotonic()
     recipe = options.preprocessing or loaded.preprocessing

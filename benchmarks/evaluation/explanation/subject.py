@@ -39,43 +39,25 @@ BATCH = 16
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A picture as the network is shown it.
+    """A picture as the network is shown it."""
 
-    Attributes:
-        image: `uint8 [height, width, 3]` RGB.
-        window: rows and columns of it that are photograph and not padding.
-        sha256: of the picture.
-    """
-
-    image: Image
-    window: tuple[slice, slice]
-    sha256: str
+    image: Image  # `uint8 [height, width, 3]` RGB
+    window: tuple[slice, slice]  # rows and columns of it that are photograph and not padding
+    sha256: str  # of the picture
 
 
 class Subject:
     """A network that explains pictures, and can be asked about changed ones.
 
     Args:
-        loaded: the network.
-        training: images of the bank.
-        folder: for the folded model.
-        preprocessing: how an image becomes its input.
         layer: name of its feature map, None to find it.
         head_rule, grad_weights: see `export_model`.
         baseline: see `FoldOptions`.
-        seed: of what the methods draw.
         progress: called with `(stage, done, total)`.
 
     Attributes:
-        network: cut at its last spatial activation.
-        bank: the training images' rows, by spatial means of gradients.
         mean_map: `float32 [K, h, w]`, the mean feature map of training images.
         has_attention: whether a class token looks at patches.
-        notes: what was said at export.
-        explanation: what the folded model's maps are made of.
-
-    Raises:
-        FoldcamError: anything about network or data that cannot be used.
     """
 
     def __init__(
@@ -138,11 +120,7 @@ class Subject:
         return self._attention is not None
 
     def view(self, sample: Sample) -> View:
-        """Read a picture.
-
-        Raises:
-            FoldcamError: it cannot be read.
-        """
+        """Read a picture."""
         picture = read_picture(sample)
         image, affine = self.preprocessing.resized(picture.image)
         height, width = picture.image.shape[:2]
@@ -165,7 +143,6 @@ class Subject:
         """Every method's maps of a batch; methods that the network has no map for are left out.
 
         Args:
-            images: N, at the input's size.
             numbers: which pictures they are, see `Asked`.
 
         Returns:

@@ -42,30 +42,19 @@ _ALPHAS = np.logspace(-4, 4, 33)
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What a folded model says of one photograph of each house.
+    """What a folded model says of one photograph of each house."""
 
-    Attributes:
-        images: `uint8 [height, width, 3]` RGB, at the network's input size.
-        results: the folded model's.
-        log_estimates: `float64 [H]`.
-        embeddings: `float32 [H, D]`, of norm 1.
-        signed_heat: `float32 [H, h, w]` in [-1, 1], `heatmap - heatmap_lower`: one of the
-            two is zero everywhere, so that nothing is lost.
-    """
-
-    images: list[Image]
-    results: list[Result]
-    log_estimates: Doubles
-    embeddings: Floats
+    images: list[Image]  # `uint8 [height, width, 3]` RGB, at the network's input size
+    results: list[Result]  # the folded model's
+    log_estimates: Doubles  # `float64 [H]`
+    embeddings: Floats  # `float32 [H, D]`, of norm 1
+    # `float32 [H, h, w]` in [-1, 1], `heatmap - heatmap_lower`: one of the two is zero
+    # everywhere, so that nothing is lost
     signed_heat: Floats
 
 
 def ask(model: FoldedModel, houses: Sequence[House], kind: str, progress: StageProgress) -> Answers:
-    """Run a folded model over one photograph of each house.
-
-    Raises:
-        FoldcamError: a photograph cannot be read.
-    """
+    """Run a folded model over one photograph of each house."""
     recipe = model.contract.preprocessing
     images = [recipe.resized(read_image(house.photographs[kind]))[0] for house in houses]
     results = run(model, images, lambda done: progress(f"{kind}: estimates", done, len(images)))
@@ -92,11 +81,7 @@ def run(
 
 
 def log_estimates(results: Sequence[Result]) -> Doubles:
-    """`float64 [N]`.
-
-    Raises:
-        FoldcamError: the model does not estimate, or estimates something without a logarithm.
-    """
+    """`float64 [N]`."""
     values = np.array([np.nan if r.estimate is None else r.estimate for r in results], np.float64)
     if not (np.isfinite(values).all() and (values > 0).all()):
         raise FoldcamError("The folded model gives an estimate that is no price.")
@@ -115,11 +100,7 @@ def untrained_embeddings(
     kind: str,
     progress: Callable[[int, int], None],
 ) -> Floats:
-    """`float32 [H, D]` of norm 1: what the pretrained network makes of each house's photograph.
-
-    Raises:
-        FoldcamError: a photograph cannot be read.
-    """
+    """`float32 [H, D]` of norm 1: what the pretrained network makes of each house's photograph."""
     samples = [house.sample(kind) for house in houses]
     found = embed(network, preprocessing, samples, batch_size=_BATCH, progress=progress)
     if found.skipped:

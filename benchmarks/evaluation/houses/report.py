@@ -56,25 +56,15 @@ _SHOWN_HOUSES = 4
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """What the pictures show.
+    """What the pictures show."""
 
-    Attributes:
-        houses: the test houses.
-        answers: kind -> the folded model's answers for them.
-        estimates: kind, and `combined` -> log estimates `float64 [H]`.
-    """
-
-    houses: Sequence[House]
-    answers: Mapping[str, Answers]
-    estimates: Mapping[str, Doubles]
+    houses: Sequence[House]  # the test houses
+    answers: Mapping[str, Answers]  # kind -> the folded model's answers for them
+    estimates: Mapping[str, Doubles]  # kind, and `combined` -> log estimates `float64 [H]`
 
 
 def write_report(out: Path, document: Mapping[str, Any], shown: Shown) -> None:
-    """Write `house-price.json`, `.md` and `.png`, and `contact-sheet.jpg`.
-
-    Raises:
-        FoldcamError: the folder cannot be written.
-    """
+    """Write `house-price.json`, `.md` and `.png`, and `contact-sheet.jpg`."""
     plot_estimates(out / "house-price.png", shown)
     write_image(out / "contact-sheet.jpg", contact_sheet(shown))
     tables = [markdown_methods(document), markdown_differences(document)]

@@ -65,21 +65,13 @@ TRAINING = TrainingOptions(
 
 @dataclass(frozen=True)
 class StudyOptions:
-    """What is measured.
+    """What is measured."""
 
-    Attributes:
-        training: how the network is trained.
-        seed: of the split and of the masks.
-        draws: of the bootstrap.
-        base: MODEL to train from, whose features are the untrained baselines' embedding.
-        device: where networks run and are asked; training has a choice of its own.
-    """
-
-    training: TrainingOptions = TRAINING
-    seed: int = 0
-    draws: int = 2000
-    base: str = BASE
-    device: Device = CPU
+    training: TrainingOptions = TRAINING  # how the network is trained
+    seed: int = 0  # of the split and of the masks
+    draws: int = 2000  # of the bootstrap
+    base: str = BASE  # MODEL to train from, whose features are the untrained baselines' embedding
+    device: Device = CPU  # where networks run and are asked; training has a choice of its own
 
 
 def run_study(
@@ -89,16 +81,10 @@ def run_study(
 
     Args:
         data: a folder of houses, see `load_houses`.
-        out: folder of results: `house-price.json` and `.md`, scatter plot, contact sheet,
-            the trained network and one folded model per kind of photograph.
+        out: folder of results: `house-price.json` and `.md`, scatter plot, contact sheet, the
+            trained network and one folded model per kind of photograph.
         options: see `StudyOptions`.
         progress: called with `(stage, done, total)`.
-
-    Returns:
-        The document that was written.
-
-    Raises:
-        FoldcamError: unusable data, or the folder cannot be written.
     """
     # What is missing is said now, and not after minutes of training.
     for module in ("matplotlib", "scipy", "sklearn"):

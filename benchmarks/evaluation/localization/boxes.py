@@ -55,15 +55,10 @@ IOUS_MAX_BOX_ACC_V2 = (0.3, 0.5, 0.7)
 
 @dataclass(frozen=True)
 class FrozenLevels:
-    """Grey levels chosen on one split, to be used on another.
+    """Grey levels chosen on one split, to be used on another."""
 
-    Attributes:
-        largest: level for MaxBoxAcc, 0 .. 254 (the threshold is ``largest / 255``).
-        any_contour: one level for each IoU of :data:`IOUS_MAX_BOX_ACC_V2`.
-    """
-
-    largest: int
-    any_contour: tuple[int, ...]
+    largest: int  # level for MaxBoxAcc, 0 .. 254 (the threshold is ``largest / 255``)
+    any_contour: tuple[int, ...]  # one level for each IoU of :data:`IOUS_MAX_BOX_ACC_V2`
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,15 +68,12 @@ class BoxAccuracy:
     Every method takes ``indices``, ``int [M]`` images with repetition (all of them by default),
     so that a bootstrap can resample images and choose the threshold again each time:
     ``bootstrap_of(accuracy.max_box_acc_v2, accuracy.count)``.
-
-    Attributes:
-        iou_largest: ``float64 [N, 255]`` in ``[0, 1]``; column g is the IoU of the box around
-            the largest contour of the mask ``grey > g``, so of the threshold ``g / 255``.
-        iou_any: ``float64 [N, 255]``, the best IoU over all contours of the same masks.
     """
 
+    # ``float64 [N, 255]`` in ``[0, 1]``; column g is the IoU of the box around the largest
+    # contour of the mask ``grey > g``, so of the threshold ``g / 255``
     iou_largest: FloatArray
-    iou_any: FloatArray
+    iou_any: FloatArray  # ``float64 [N, 255]``, the best IoU over all contours of the same masks
 
     @property
     def count(self) -> int:
@@ -113,11 +105,7 @@ class BoxAccuracy:
         return float(self._curve(self._hits_largest, indices)[levels.largest])
 
     def box_acc_v2_at(self, levels: FrozenLevels, indices: NDArray[np.intp] | None = None) -> float:
-        """As :meth:`max_box_acc_v2`, at thresholds that another split has chosen.
-
-        Raises:
-            ValueError: not one level per IoU.
-        """
+        """As :meth:`max_box_acc_v2`, at thresholds that another split has chosen."""
         pairs = zip(self._hits_any, levels.any_contour, strict=True)
         return float(np.mean([self._curve(hits, indices)[level] for hits, level in pairs]))
 
@@ -146,17 +134,10 @@ def box_accuracy(
     """Trace every heatmap at every threshold and compare the boxes found with the true ones.
 
     Args:
-        heatmaps: ``[N, h, w]``, finite; scaled per image here. A flat map has no contour and
-            IoU 0 at every threshold, as in the reference (so a uniform baseline scores 0).
+        heatmaps: ``[N, h, w]``, finite; scaled per image here. A flat map has no contour and IoU 0
+            at every threshold, as in the reference (so a uniform baseline scores 0).
         boxes: ``[N, 4]``, half-open ``(x0, y0, x1, y1)`` pixels, clipped to the image.
         image_size: ``(height, width)`` of the images the boxes are given in.
-        resolution: side of the square map that is traced.
-
-    Returns:
-        The IoU of every image at each of the 255 levels.
-
-    Raises:
-        ValueError: shapes, boxes or sizes that ``geometry`` refuses.
 
     Example:
         >>> maps = [np.pad(np.ones((2, 2)), 1)]
@@ -223,19 +204,15 @@ STEPS = 1000
 
 @dataclass(frozen=True, eq=False)
 class PixelPrecision:
-    """Pixel average precision of a set of images.
+    """Pixel average precision of a set of images."""
 
-    Attributes:
-        per_image: ``float64 [N]`` in ``[0, 1]``, exact average precision of each image. Tied
-            pixels enter together. 0.0 where the box lies outside the image (nothing to find).
-        inside: ``float32 [N, 1001]``, pixels inside the box by score; bin b holds the scores
-            ``b / 1000 <= s < (b + 1) / 1000``.
-        total: ``float32 [N, 1001]``, all pixels by score.
-    """
-
+    # ``float64 [N]`` in ``[0, 1]``, exact average precision of each image. Tied pixels enter
+    # together. 0.0 where the box lies outside the image (nothing to find)
     per_image: FloatArray
+    # ``float32 [N, 1001]``, pixels inside the box by score; bin b holds the scores ``b / 1000 <=
+    # s < (b + 1) / 1000``
     inside: NDArray[np.float32]
-    total: NDArray[np.float32]
+    total: NDArray[np.float32]  # ``float32 [N, 1001]``, all pixels by score
 
     @property
     def count(self) -> int:
@@ -277,9 +254,6 @@ def pixel_average_precision(
     Returns:
         The pooled and the per-image precision; ``pixel_ap`` of the reports is ``mean()``,
         the reference's PxAP is ``pooled()``.
-
-    Raises:
-        ValueError: shapes, boxes or sizes that ``geometry`` refuses.
 
     Example:
         >>> maps = [[[0.9, 0.1], [0.8, 0.2]]]

@@ -52,13 +52,7 @@ def stability(
     """How far a heatmap moves when its triplets are drawn again, over ten draws.
 
     Args:
-        network: the cut network.
-        bank: all-triplets bank of the training images.
-        preprocessing: of the network.
-        samples: the training images, for banks of sampled triplets.
         test: images to explain; the first 48 spread over them are used.
-        rows: their bank rows.
-        objectives: sampled objectives beside one triplet and all of them.
 
     Returns:
         Method -> `map_spread`, the standard deviation over draws of a heatmap's
@@ -126,13 +120,7 @@ def randomization(
     built again with the broken network, and its maps are compared with the intact ones.
 
     Args:
-        module: the network.
-        layer: the feature map's name.
-        preprocessing: of the network.
-        samples: the training images.
-        test: images to explain.
         reference: method -> `float32 [N, h, w]`, maps of the intact network.
-        seed: of the shuffling.
 
     Returns:
         Share of shuffled weights (`0.1`, `0.5`, `1.0`) -> method -> mean rank

@@ -51,14 +51,10 @@ Statistic = Callable[[npt.NDArray[np.intp]], float]
 
 @dataclass
 class Scores:
-    """Metrics of one method over the same `count` images.
+    """Metrics of one method over the same `count` images."""
 
-    Attributes:
-        count: number of images.
-        statistics: metric -> its value over given images (with repetition).
-    """
-
-    count: int
+    count: int  # number of images
+    # metric -> its value over given images (with repetition)
     statistics: dict[str, Statistic] = field(default_factory=dict)
 
     def add_values(self, name: str, values: npt.ArrayLike) -> None:
@@ -73,9 +69,7 @@ class Scores:
 
         Args:
             heatmaps: `float32 [N, h, w]`.
-            subjects: with their boxes.
             size: `(height, width)` of the network's input.
-            frozen: thresholds chosen on other images.
         """
         accuracy = box_accuracy(heatmaps, subjects.boxes, size)
         precision = pixel_average_precision(heatmaps, subjects.boxes, size)
@@ -141,24 +135,16 @@ _ITSELF = 1 - 1e-5
 
 @dataclass(frozen=True)
 class LocalizationResult:
-    """What the evaluation found.
+    """What the evaluation found."""
 
-    Attributes:
-        images: number of test images.
-        recall_at_1: share whose nearest row has their label.
-        methods: method -> metric -> value with interval.
-        differences: method -> metric -> transferred minus that method, paired.
-        heatmaps: method -> `float32 [N, h, w]` of the single test images.
-        rows: `int64 [N]`, the row that the folded graph returned.
-        grids: the 2 x 2 grids, with the transferred heatmap of each.
-    """
-
-    images: int
-    recall_at_1: float
-    methods: dict[str, dict[str, Interval]]
+    images: int  # number of test images
+    recall_at_1: float  # share whose nearest row has their label
+    methods: dict[str, dict[str, Interval]]  # method -> metric -> value with interval
+    # method -> metric -> transferred minus that method, paired
     differences: dict[str, dict[str, Interval]]
-    heatmaps: dict[str, Floats]
-    rows: Integers
+    heatmaps: dict[str, Floats]  # method -> `float32 [N, h, w]` of the single test images
+    rows: Integers  # `int64 [N]`, the row that the folded graph returned
+    # the 2 x 2 grids, with the transferred heatmap of each
     grids: list[tuple[Grid, Image, Floats]] = field(default_factory=list)
 
 
@@ -178,19 +164,8 @@ def evaluate_localization(
     """Measure every method.
 
     Args:
-        network: the cut network.
-        bank: its training rows.
         model: the folded model made from both; what is transferred is what it returns.
-        preprocessing: of the network.
-        test: images to be explained.
-        train: images on which the frozen thresholds are chosen.
-        seed: of grids, triplets and random maps.
-        draws: of the bootstrap.
-        provider: what the folded model runs on.
         progress: called with `(stage, done, total)`.
-
-    Raises:
-        FoldcamError: the model cannot be run, or all images have one label.
     """
     on_progress = progress or (lambda *_: None)
     runner = Runner(network, Methods(network, bank), preprocessing, seed)
@@ -228,14 +203,7 @@ def evaluate_localization(
 
 
 class Runner:
-    """Runs the network and asks every method.
-
-    Args:
-        network: the cut network.
-        methods: for that network and its bank.
-        preprocessing: of the network.
-        seed: of grids, triplets and random maps.
-    """
+    """Runs the network and asks every method."""
 
     def __init__(
         self, network: Network, methods: Methods, preprocessing: Preprocessing, seed: int
@@ -309,14 +277,8 @@ def grid_scores(
     """Grid pointing through the network (2 x 2 and 3 x 3) and on separate feature maps.
 
     Args:
-        runner: network and methods.
-        test: images to stand in grids.
         rows: `int64 [N]`, the row that the folded graph returned for each.
-        scores: method -> where to add the metrics.
         on_progress: called with `(stage, done, total)`.
-
-    Returns:
-        The 2 x 2 grids with their pictures and transferred heatmaps.
     """
     feature_maps, weights = _asked(runner, test, rows)
     shown: list[tuple[Grid, Image, Floats]] = []

@@ -72,10 +72,6 @@ def heat_in_box(heatmap: ArrayLike, box: ArrayLike, image_size: Size) -> float:
     Returns:
         A share in ``[0, 1]``; 0.0 for a map without heat.
 
-    Raises:
-        ValueError: a heatmap that is negative somewhere, not finite or not ``[h, w]``; a box
-            that is empty or reversed; a size that is not positive.
-
     Example:
         >>> heat_in_box([[1.0, 3.0]], (5, 0, 10, 10), (10, 10))
         0.75
@@ -98,9 +94,6 @@ def pointing(heatmap: ArrayLike, box: ArrayLike, image_size: Size) -> float:
     Returns:
         1.0 or 0.0, or a share between them for ties. 0.0 for a map that is nowhere positive:
         it points nowhere.
-
-    Raises:
-        ValueError: as :func:`heat_in_box`, except that a map may be negative somewhere.
     """
     heat = as_heatmap(heatmap)
     x0, y0, x1, y1 = as_box(box).tolist()
@@ -124,13 +117,9 @@ def grid_pointing(heatmap: ArrayLike, rows: int, columns: int, cell_index: int) 
         heatmap: ``[h, w]`` of the whole grid, not negative.
         rows: rows of the grid, at least 1.
         columns: columns of the grid, at least 1.
-        cell_index: the grid cell asked for, in reading order, from 0.
 
     Returns:
         A share in ``[0, 1]``; 0.0 for a map without heat.
-
-    Raises:
-        ValueError: a grid without cells, a cell outside it, or a map as in :func:`heat_in_box`.
     """
     heat = _not_negative(as_heatmap(heatmap))
     if rows < 1 or columns < 1:
@@ -160,9 +149,6 @@ def centred_blob(h: int, w: int, sigma: float = 0.25) -> FloatArray:
 
     Returns:
         ``float64 [h, w]`` in ``(0, 1]``, with the maximum exactly 1.
-
-    Raises:
-        ValueError: a size or a sigma that is not positive.
     """
     if h < 1 or w < 1 or not sigma > 0.0:
         raise ValueError(f"expected h, w >= 1 and sigma > 0, got h={h}, w={w}, sigma={sigma}")

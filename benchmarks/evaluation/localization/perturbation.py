@@ -33,16 +33,11 @@ class PerturbationCurves:
     that a random order is near 0.5 and images compare. An area is NaN where the whole image
     scores no higher than the blurred one: there is then no evidence to find. Over a set of
     images use `CurvePool`, which such images do not upset.
-
-    Attributes:
-        share: ``float64 [S + 1]``, share of the cells changed so far, from 0 to 1.
-        insertion: ``float64 [S + 1]``, score with that share shown, the best cells first.
-        deletion: ``float64 [S + 1]``, score with that share hidden, the best cells first.
     """
 
-    share: FloatArray
-    insertion: FloatArray
-    deletion: FloatArray
+    share: FloatArray  # ``float64 [S + 1]``, share of the cells changed so far, from 0 to 1
+    insertion: FloatArray  # ``float64 [S + 1]``, score with that share shown, the best cells first
+    deletion: FloatArray  # ``float64 [S + 1]``, score with that share hidden, the best cells first
 
     @property
     def insertion_area(self) -> float:
@@ -63,7 +58,6 @@ def cell_ranks(heatmap: ArrayLike, seed: int = 0) -> NDArray[np.intp]:
 
     Args:
         heatmap: ``[h, w]``, finite.
-        seed: of the draw among ties.
 
     Returns:
         ``intp [h, w]``, each of 0 .. h * w - 1 once; 0 is the hottest cell.
@@ -90,19 +84,11 @@ def insertion_deletion(
     Args:
         score_fn: takes images ``[B, ..., H, W]`` of the image's dtype, returns scores ``[B]``.
         image: ``[..., H, W]``, for instance ``float32 [3, H, W]`` preprocessed.
-        blurred: the same image without its evidence, same shape and dtype.
-        order: ``int [h, w]``, the rank of each cell, 0 first, as :func:`cell_ranks` gives it;
-            its shape is the grid (7 x 7, or any with h <= H and w <= W).
-        steps: number of steps, about equal in cells; one cell a step by default, and never
-            more steps than cells.
+        order: ``int [h, w]``, the rank of each cell, 0 first, as :func:`cell_ranks` gives it; its
+            shape is the grid (7 x 7, or any with h <= H and w <= W).
+        steps: number of steps, about equal in cells; one cell a step by default, and never more
+            steps than cells.
         batch_size: images per call of ``score_fn``.
-
-    Returns:
-        The two curves.
-
-    Raises:
-        ValueError: image and blurred differ in shape; order is not a ranking, or finer than
-            the image; steps or batch_size below 1; scores of another shape, or not finite.
     """
     if image.ndim < 2 or image.shape != blurred.shape:
         raise ValueError(
@@ -128,14 +114,7 @@ def insertion_deletion(
 
 
 class CurvePool:
-    """The curves of many images, stacked once for the many resamples of a bootstrap.
-
-    Args:
-        curves: one per image, all with the same steps.
-
-    Raises:
-        ValueError: no curves, or curves with different steps.
-    """
+    """The curves of many images, stacked once for the many resamples of a bootstrap."""
 
     def __init__(self, curves: Sequence[PerturbationCurves]) -> None:
         if not curves:
@@ -281,8 +260,6 @@ def photograph_window(
 
     Args:
         affine: from the preprocessing, input pixels -> pixels of the photograph.
-        frame_wh: width and height of the photograph.
-        input_wh: width and height of the input.
     """
     left, top = -affine.offset_x / affine.scale_x, -affine.offset_y / affine.scale_y
     right, bottom = left + frame_wh[0] / affine.scale_x, top + frame_wh[1] / affine.scale_y
@@ -298,7 +275,6 @@ def hottest(heat: npt.ArrayLike, share: float, seed: int = 0) -> Cells:
     Args:
         heat: `[h, w]`, finite.
         share: of the cells, rounded to whole ones and at least one.
-        seed: of the draw among ties.
 
     Returns:
         `bool [h, w]`.

@@ -55,31 +55,19 @@ _TIMED_RUNS = 3
 
 @dataclass(frozen=True)
 class StudyOptions:
-    """What is measured.
+    """What is measured."""
 
-    Attributes:
-        model: MODEL to explain, or None to train one.
-        weights: its weights.
-        preprocessing: overrides the network's own.
-        training: how one is trained.
-        seed: of splits, grids and triplets.
-        draws: of the bootstrap.
-        unseen: whether a second network is trained without two of the labels.
-        grad_weights: as in `export_model`; None chooses by the kind of head.
-        baseline: as in `FoldOptions`; None chooses by the kind of head.
-        device: where networks run and are asked; training has a choice of its own.
-    """
-
-    model: str | None = None
-    weights: Path | None = None
-    preprocessing: Preprocessing | None = None
-    training: TrainingOptions = field(default_factory=TrainingOptions)
-    seed: int = 0
-    draws: int = 2000
-    unseen: bool = True
+    model: str | None = None  # MODEL to explain, or None to train one
+    weights: Path | None = None  # its weights
+    preprocessing: Preprocessing | None = None  # overrides the network's own
+    training: TrainingOptions = field(default_factory=TrainingOptions)  # how one is trained
+    seed: int = 0  # of splits, grids and triplets
+    draws: int = 2000  # of the bootstrap
+    unseen: bool = True  # whether a second network is trained without two of the labels
+    # as in `export_model`; None chooses by the kind of head
     grad_weights: GradWeightsRule | None = None
-    baseline: Baseline | None = None
-    device: Device = CPU
+    baseline: Baseline | None = None  # as in `FoldOptions`; None chooses by the kind of head
+    device: Device = CPU  # where networks run and are asked; training has a choice of its own
 
 
 def run_study(
@@ -88,18 +76,12 @@ def run_study(
     """Measure localization on a data set with boxes; everything is written to `out`.
 
     Args:
-        data: a CUB-200-2011 folder, or a CSV with boxes. Without a split of its own,
-            a seeded third of each label is the test part.
-        out: folder of results: `localization.json`, tables, plot, contact sheets,
-            and the trained network and folded model.
+        data: a CUB-200-2011 folder, or a CSV with boxes. Without a split of its own, a seeded third
+            of each label is the test part.
+        out: folder of results: `localization.json`, tables, plot, contact sheets, and the trained
+            network and folded model.
         options: see `StudyOptions`.
         progress: called with `(stage, done, total)`.
-
-    Returns:
-        The document that was written.
-
-    Raises:
-        FoldcamError: unusable data or network, or the folder cannot be written.
     """
     started = time.monotonic()
     training, testing = split_samples(data, options.seed)
@@ -175,11 +157,7 @@ def write_results(out: Path, document: dict[str, Any]) -> None:
 
 
 def split_samples(data: Path, seed: int) -> tuple[list[Sample], list[Sample]]:
-    """The data set's own split, or a seeded third of each label as the test part.
-
-    Raises:
-        FoldcamError: a label is left without a training or a test image.
-    """
+    """The data set's own split, or a seeded third of each label as the test part."""
     training = list(load_dataset(data, "train", boxes="truth").samples)
     testing = list(load_dataset(data, "test", boxes="truth").samples)
     seen = {sample.identity for sample in training}

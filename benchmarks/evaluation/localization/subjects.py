@@ -16,33 +16,22 @@ from foldcam.runtime.system.errors import FoldcamError
 
 @dataclass(frozen=True)
 class Subjects:
-    """Images to be explained.
+    """Images to be explained."""
 
-    Attributes:
-        images: as read, `uint8 [H, W, 3]` RGB.
-        resized: at the network's input size.
-        labels: one per image.
-        boxes: `float64 [N, 4]`, half-open `(x0, y0, x1, y1)` in pixels of the
-            network's input, clipped to it.
-        skipped: files that could not be used, with the reason.
-    """
-
-    images: tuple[Image, ...]
-    resized: tuple[Image, ...]
-    labels: tuple[str, ...]
+    images: tuple[Image, ...]  # as read, `uint8 [H, W, 3]` RGB
+    resized: tuple[Image, ...]  # at the network's input size
+    labels: tuple[str, ...]  # one per image
+    # `float64 [N, 4]`, half-open `(x0, y0, x1, y1)` in pixels of the network's input, clipped to
+    # it
     boxes: npt.NDArray[np.float64]
-    skipped: tuple[tuple[str, str], ...]
+    skipped: tuple[tuple[str, str], ...]  # files that could not be used, with the reason
 
     def __len__(self) -> int:
         return len(self.labels)
 
 
 def load_subjects(samples: Sequence[Sample], preprocessing: Preprocessing) -> Subjects:
-    """Read images and bring their boxes to the network's input.
-
-    Raises:
-        FoldcamError: no image with a box can be used.
-    """
+    """Read images and bring their boxes to the network's input."""
     images: list[Image] = []
     resized: list[Image] = []
     labels: list[str] = []
@@ -83,28 +72,18 @@ def load_subjects(samples: Sequence[Sample], preprocessing: Preprocessing) -> Su
 
 @dataclass(frozen=True)
 class Grid:
-    """Which subjects stand in a grid.
+    """Which subjects stand in a grid."""
 
-    Attributes:
-        side: cells per side.
-        subjects: indices of the subjects in reading order.
-        asked: index of the subject that is asked for.
-        cell: where it stands in reading order.
-    """
-
-    side: int
-    subjects: tuple[int, ...]
-    asked: int
-    cell: int
+    side: int  # cells per side
+    subjects: tuple[int, ...]  # indices of the subjects in reading order
+    asked: int  # index of the subject that is asked for
+    cell: int  # where it stands in reading order
 
 
 def draw_grids(labels: Sequence[str], side: int, repeats: int, seed: int) -> list[Grid]:
     """Ask for every subject `repeats` times, among random subjects of other labels.
 
     The other cells take different labels as long as there are enough of them.
-
-    Raises:
-        FoldcamError: all subjects have one label.
     """
     generator = np.random.default_rng([seed, side])
     members = {name: np.flatnonzero(np.asarray(labels) == name) for name in sorted(set(labels))}
@@ -128,10 +107,7 @@ def grid_image(grid: Grid, images: Sequence[Image], preprocessing: Preprocessing
     """The grid as one picture of the network's input size, `uint8 [height, width, 3]` RGB.
 
     Args:
-        grid: which subjects stand where.
-        images: of all subjects, any sizes; each fills its cell by the
-            preprocessing's resize rule.
-        preprocessing: gives the size.
+        images: of all subjects, any sizes; each fills its cell by the preprocessing's resize rule.
     """
     canvas = np.zeros((preprocessing.height, preprocessing.width, 3), np.uint8)
     rows = np.rint(np.linspace(0, preprocessing.height, grid.side + 1)).astype(int)

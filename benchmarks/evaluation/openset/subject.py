@@ -39,36 +39,24 @@ GIVEN = "images"
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """Everything that is asked.
+    """Everything that is asked."""
 
-    Attributes:
-        settings: one where unknown images are given, else one per group of labels left out.
-        labels: of the Q images; images that were given as unknown have their own.
-        unknown_source: `labels left out` or `images`.
-        groups: the labels that each setting leaves out.
-        notes: what the reader of the figures should know, one sentence each.
-        skipped: images that could not be read or have no answer, with the reason.
-    """
-
+    # one where unknown images are given, else one per group of labels left out
     settings: tuple[Setting, ...]
-    labels: tuple[str, ...]
-    unknown_source: str
-    groups: tuple[tuple[str, ...], ...] = ()
-    notes: tuple[str, ...] = ()
+    labels: tuple[str, ...]  # of the Q images; images that were given as unknown have their own
+    unknown_source: str  # `labels left out` or `images`
+    groups: tuple[tuple[str, ...], ...] = ()  # the labels that each setting leaves out
+    notes: tuple[str, ...] = ()  # what the reader of the figures should know, one sentence each
+    # images that could not be read or have no answer, with the reason
     skipped: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
 class Retraining:
-    """How a network is trained once per group of labels, without them.
+    """How a network is trained once per group of labels, without them."""
 
-    Attributes:
-        options: of the training.
-        folder: where the networks are kept; one that was trained so before is taken.
-    """
-
-    options: TrainingOptions
-    folder: Path
+    options: TrainingOptions  # of the training
+    folder: Path  # where the networks are kept; one that was trained so before is taken
 
     def path(
         self,
@@ -93,16 +81,8 @@ def of_folded(
     """A folded model and images that are not in its bank.
 
     Args:
-        path: the folded model.
         images: labelled images; those of labels that the bank has not are unknown.
         unknown: more unknown images. Where there are none at all, labels are left out.
-        device: where the model runs.
-        seed: of the groups of labels.
-        progress: called with a stage, images done and images in all.
-
-    Raises:
-        FoldcamError: a continuous outcome, no known image, or a bank of one label of which none
-            can be left out.
     """
     contract = read_contract(path)
     if contract.outcome is not None:
@@ -152,16 +132,8 @@ def of_network(
 
     Args:
         loaded: the network; what is trained, with `retraining`.
-        parts: training images, which are the bank, and images to ask.
-        preprocessing: how an image becomes the network's input.
         unknown: images that are unknown; None leaves labels out of the bank.
-        seed: of the groups of labels.
-        retraining: trains the network without the labels that are left out; None takes it as
-            it is.
-        progress: called with a stage, images done and images in all.
-
-    Raises:
-        FoldcamError: images or network cannot be used.
+        retraining: trains the network without the labels that are left out; None takes it as it is.
     """
     training, testing = parts.training.samples, parts.testing.samples
     skipped: list[tuple[str, str]] = []

@@ -30,13 +30,7 @@ _SHOWN = 10
 
 
 def report_document(found: Retrieval, bank: Bank, draws: int = 2000) -> dict[str, Any]:
-    """Everything, for `--json`.
-
-    Args:
-        found: the answers.
-        bank: for the names of its rows.
-        draws: of the intervals' bootstrap.
-    """
+    """Everything, for `--json`."""
     queries = found.queries
     labels = sorted({query.sample.label for query in queries})
     wrong = Counter((q.sample.label, q.answer) for q in queries if not q.right)
@@ -156,25 +150,17 @@ svg { max-width: 420px; width: 100%; height: auto; }
 
 @dataclass(frozen=True, eq=False)
 class Wrong:
-    """A wrong answer.
+    """A wrong answer."""
 
-    Attributes:
-        query: what was asked and answered.
-        image: `uint8 [H, W, 3]` RGB, the query with its heat.
-        match: the matched picture with its own heat; None where it is not at hand.
-    """
-
-    query: Query
-    image: Image
-    match: Image | None
+    query: Query  # what was asked and answered
+    image: Image  # `uint8 [H, W, 3]` RGB, the query with its heat
+    match: Image | None  # the matched picture with its own heat; None where it is not at hand
 
 
 def wrong_answers(subject: Subject, queries: Sequence[Query], most: int) -> Iterator[Wrong]:
     """The wrong answers with the greatest similarity first, drawn one by one.
 
     Args:
-        subject: what was asked.
-        queries: all of them.
         most: as many at most.
     """
     wrong = sorted((query for query in queries if not query.right), key=lambda q: -q.similarity)
@@ -194,13 +180,7 @@ def write_page(
 
     Args:
         path: the `.html` file.
-        title: plain text.
         document: of `report_document`.
-        subject: for the names of its rows.
-        wrong: the answers to show.
-
-    Raises:
-        FoldcamError: the file cannot be written.
     """
     with open_page(path, printable(title), _STYLE) as page:
         page.write(f"<h1>{page_text(title)}</h1>\n<p>{document['images']} images.</p>\n")

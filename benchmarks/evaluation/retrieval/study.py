@@ -37,17 +37,11 @@ from foldcam.runtime.system.errors import FoldcamError
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A folded model that is ready to be asked.
+    """A folded model that is ready to be asked."""
 
-    Attributes:
-        model: the folded model.
-        bank: its rows; with names and hashes where they are known.
-        pictures: of the rows.
-    """
-
-    model: FoldedModel
-    bank: Bank
-    pictures: RowPictures
+    model: FoldedModel  # the folded model
+    bank: Bank  # its rows; with names and hashes where they are known
+    pictures: RowPictures  # of the rows
 
 
 @contextmanager
@@ -57,13 +51,7 @@ def folded_subject(
     """A folded model, by default on the CPU, where figures are the same.
 
     Args:
-        path: the folded model.
         bank: the file of its bank, which knows names and hashes of its pictures; or None.
-        dataset: where the pictures of the bank's rows may be.
-        device: where the model runs.
-
-    Raises:
-        FoldcamError: a file cannot be read, or the bank is not the model's.
     """
     rows = rows_of_model(path, bank)
     with frameless(path) as file, FoldedModel.load(file, provider=device.provider) as model:
@@ -81,14 +69,7 @@ def network_subject(
     """A network, folded with the training images into a temporary file.
 
     Args:
-        loaded: the network.
-        parts: the images of the bank, and those to measure on.
-        preprocessing: how an image becomes its input.
         layer: the feature map's name, None to find it.
-        progress: called with the stage, images done and images in all.
-
-    Raises:
-        FoldcamError: anything about network or data that cannot be used.
     """
     with tempfile.TemporaryDirectory(prefix="foldcam-retrieval-") as folder:
         path = Path(folder) / "model.onnx"
@@ -105,11 +86,7 @@ def rows_of_model(path: Path, bank: Path | None = None) -> Bank:
     """The rows of a folded model.
 
     Args:
-        path: the folded model.
         bank: the file of its bank, which knows the hashes of its pictures.
-
-    Raises:
-        FoldcamError: a file cannot be read, or the bank is not the model's.
     """
     contract = read_contract(path)
     if bank is None or contract.bank_input is not None:
@@ -131,10 +108,6 @@ class OwnRows:
     They are known by the hash of their picture, where the bank has it, and by an embedding that
     is the same: that of a twin, the same pixels in another file. In a bank whose rows are all
     alike, an embedding says nothing, and only the nearest one is taken for the image's own.
-
-    Args:
-        bank: of a folded model.
-        contract: the model's.
     """
 
     def __init__(self, bank: Bank, contract: Contract) -> None:
@@ -149,7 +122,6 @@ class OwnRows:
 
         Args:
             cosines: `float32 [N]`, of its embedding to every row's.
-            sha256: the hash of its picture.
 
         Returns:
             `bool [N]`.
@@ -166,23 +138,14 @@ class OwnRows:
 
 @dataclass(frozen=True)
 class Query:
-    """One image that was looked for.
+    """One image that was looked for."""
 
-    Attributes:
-        sample: the image.
-        answer: the label of the nearest row that is not the image itself.
-        match: that row.
-        similarity: the cosine to it.
-        measures: rank of the first right row and so on.
-        in_bank: whether rows of the bank are the image itself; they were left out.
-    """
-
-    sample: Sample
-    answer: str
-    match: int
-    similarity: float
-    measures: QueryMeasures
-    in_bank: bool
+    sample: Sample  # the image
+    answer: str  # the label of the nearest row that is not the image itself
+    match: int  # that row
+    similarity: float  # the cosine to it
+    measures: QueryMeasures  # rank of the first right row and so on
+    in_bank: bool  # whether rows of the bank are the image itself; they were left out
 
     @property
     def right(self) -> bool:
@@ -192,20 +155,15 @@ class Query:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """What a folded model answered.
+    """What a folded model answered."""
 
-    Attributes:
-        queries: readable images with another row of their label to find, as they were given.
-        unknown_labels: images left out because the bank has no row of their label.
-        lone: images left out because the bank's only rows of their label are themselves.
-        skipped: images that could not be read or have no answer, with the reason.
-        notes: what the reader of the figures should know first, one sentence each.
-    """
-
+    # readable images with another row of their label to find, as they were given
     queries: tuple[Query, ...]
-    unknown_labels: int
-    lone: int
+    unknown_labels: int  # images left out because the bank has no row of their label
+    lone: int  # images left out because the bank's only rows of their label are themselves
+    # images that could not be read or have no answer, with the reason
     skipped: tuple[tuple[str, str], ...]
+    # what the reader of the figures should know first, one sentence each
     notes: tuple[str, ...] = ()
 
     @property
@@ -223,14 +181,8 @@ def evaluate_retrieval(
     """Run the folded model over labelled images, and rank the bank's rows for each.
 
     Args:
-        model: the folded model.
-        dataset: labelled images.
-        bank: the model's rows. Where their hashes are known, an image of the bank is known by
-            them, too, and not only by an embedding that is the same.
-        progress: called with the stage, images done and images in all.
-
-    Raises:
-        FoldcamError: no image can be read, or the bank has no other row of any label.
+        bank: the model's rows. Where their hashes are known, an image of the bank is known by them,
+            too, and not only by an embedding that is the same.
     """
     if bank.outcome is not None:
         raise FoldcamError("The bank has values and no labels: there is no right label to find.")
