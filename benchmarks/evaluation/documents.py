@@ -8,12 +8,15 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from foldcam.benchmarks.evaluation.bootstrap import Interval
 from foldcam.runtime.system.files import atomic_path
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage, what is done of it, and how much there is."""
 
 
 def provenance() -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
 
+from foldcam.benchmarks.evaluation.documents import Progress
 from foldcam.export.datasets import Sample
 from foldcam.export.models.spec import LoadedModel, load_model
 from foldcam.export.models.training.trainer import TrainingOptions, train
@@ -16,8 +17,6 @@ from foldcam.runtime.images.preprocess import Preprocessing
 from foldcam.runtime.system.files import atomic_path
 
 BASE = "efficientnet-lite0"
-
-StageProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class NetworkChoice:
 
 
 def chosen_network(
-    choice: NetworkChoice, samples: Sequence[Sample], path: Path, progress: StageProgress
+    choice: NetworkChoice, samples: Sequence[Sample], path: Path, progress: Progress
 ) -> LoadedModel:
     """The network that is named, or one that is trained and kept.
 

@@ -56,15 +56,7 @@ _OPENED = (
 
 
 def measure(model: str, out: Path, rows: list[int], rounds: int, seed: int) -> dict[str, Any]:
-    """Everything, written to `out`.
-
-    Args:
-        model: MODEL.
-        out: folder of the results and the models.
-        rows: sizes of the banks.
-        rounds: of each timing.
-        seed: of embeddings, orders and draws.
-    """
+    """Everything, written to `out`."""
     out.mkdir(parents=True, exist_ok=True)
     loaded = load_model(model)
     network = loaded.network()

@@ -71,13 +71,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 
 
 def measure(out: Path, rounds: int, seed: int) -> dict[str, Any]:
-    """Every classifier, written to `out`.
-
-    Args:
-        out: folder of the results and the models.
-        rounds: of each timing.
-        seed: of images, orders and draws.
-    """
+    """Every classifier, written to `out`."""
     out.mkdir(parents=True, exist_ok=True)
     found = {}
     for name, make in NETWORKS.items():

@@ -306,11 +306,7 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def rewritten(text: str) -> str:
-    """A document with every marked table replaced by what the results say.
-
-    Raises:
-        KeyError: a marker names a table that does not exist.
-    """
+    """A document with every marked table replaced by what the results say."""
     return _BLOCK.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}\n{found[3]}", text)
 
 

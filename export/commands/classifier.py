@@ -15,11 +15,7 @@ _SHOWN = 5
 
 
 def refuse_without_images(flags: Sequence[str]) -> None:
-    """Refuse flags that are about training images where there are none.
-
-    Raises:
-        FoldcamError: there is such a flag.
-    """
+    """Refuse flags that are about training images where there are none."""
     if flags:
         raise FoldcamError(
             f"{flags[0]} is about training images, and no --images were given: give them, or "

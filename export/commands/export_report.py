@@ -35,10 +35,6 @@ def report_export(
     """Print what an export did.
 
     Args:
-        report: of the export.
-        dataset: its training images.
-        bank: the bank's own file, where one was written.
-        chosen: the rule for unknown images, where one was asked for.
         as_json: whether as one JSON document.
     """
     from foldcam.export.exporting.exporter import skipped_lines

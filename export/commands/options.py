@@ -257,9 +257,6 @@ def network_of(
     Args:
         model, weights, output, device: as `load_model` takes them.
         look: what `--size`, `--resize`, `--color`, `--mean` and `--std` were given.
-
-    Raises:
-        FoldcamError: no such network, or a value that cannot be read.
     """
     from foldcam.export.models.spec import load_model, with_overrides
 
@@ -268,11 +265,7 @@ def network_of(
 
 
 def device_of(text: str) -> Device:
-    """What `--device` names, said once on standard error; wrong usage otherwise.
-
-    Raises:
-        FoldcamError: the GPU is asked for and cannot be had.
-    """
+    """What `--device` names, said once on standard error; wrong usage otherwise."""
     from foldcam.export.onnx_graphs.device import DEVICE_CHOICES, choose_device
 
     device = choose_device(choice("--device", text, DEVICE_CHOICES))
@@ -316,11 +309,7 @@ def baseline_of(text: str) -> Baseline | None:
 def goal_of(
     objective: str | None, *, continuous: bool, log: bool, seed: int
 ) -> Objective | KernelObjective:
-    """The objective that the flags name.
-
-    Raises:
-        FoldcamError: no such objective.
-    """
+    """The objective that the flags name."""
     from foldcam.export.banks.objectives.directions import DEFAULT_OBJECTIVE, parse_objective
     from foldcam.export.banks.objectives.kernel import DEFAULT_KERNEL, parse_kernel
 
@@ -347,11 +336,7 @@ def singletons_of(text: str) -> SingletonPolicy:
 
 
 def training_data(images: Path, split: str, singletons: str, *, continuous: bool) -> Dataset:
-    """The training images that the flags name; says how the data set was understood.
-
-    Raises:
-        FoldcamError: the data set cannot be read, or has labels of one image.
-    """
+    """The training images that the flags name; says how the data set was understood."""
     from foldcam.export.datasets import training_data as read
 
     policy = singletons_of(singletons)
@@ -377,11 +362,7 @@ def data_document(dataset: Dataset) -> dict[str, Any]:
 
 
 def local_images(text: str) -> Path:
-    """DATA as a path.
-
-    Raises:
-        FoldcamError: it is a URL, or files that only the Ray engine reads.
-    """
+    """DATA as a path."""
     from foldcam.export.datasets import URL
     from foldcam.runtime.system.errors import FoldcamError
 
@@ -400,12 +381,7 @@ def stdout_kept() -> Iterator[None]:
 
 
 def storage_of(search: str, compress: str, bank_precision: str) -> StorageOptions:
-    """How the bank is to be stored.
-
-    Raises:
-        FoldcamError: a flag that cannot be read.
-        typer.BadParameter: an unknown precision.
-    """
+    """How the bank is to be stored."""
     from foldcam.export.grafting.options import (
         PRECISION_CHOICES,
         StorageOptions,

@@ -196,11 +196,7 @@ def list_labels(model: Model, json: Json = False) -> None:
 
 
 def _contract_of(model: Path) -> Contract:
-    """The contract of a model whose bank is an input.
-
-    Raises:
-        FoldcamError: it is another model.
-    """
+    """The contract of a model whose bank is an input."""
     from foldcam.runtime.backends.choice import is_engine
     from foldcam.runtime.contract.onnx_file import read_contract
     from foldcam.runtime.engine.manifest import read_manifest

@@ -86,11 +86,7 @@ def _add_missing(root: typer.Typer, name: str, sentence: str) -> None:
 
 
 def installed() -> typer.Typer:
-    """The program out of everything that is installed.
-
-    Raises:
-        FoldcamError: nothing is.
-    """
+    """The program out of everything that is installed."""
     keep_freed_memory()
     return gather(list(entry_points(group=GROUP)))
 

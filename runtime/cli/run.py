@@ -168,12 +168,8 @@ def _placed(
     """Which of the two arguments is the model, and which the source; a model's name has an ending.
 
     Args:
-        model, given: the arguments.
         sources: `--source`.
         flagged: whether a source is given by flags.
-
-    Raises:
-        typer.BadParameter: there are two sources, or the model comes second.
     """
     if given is None and model is not None and not flagged and not _names_model(model):
         model, given = None, model

@@ -20,7 +20,7 @@ from torch import nn
 from foldcam.benchmarks.cost.gpu.gradcam import gradcam_runs
 from foldcam.benchmarks.cost.gpu.sessions import BoundSession, Device, check_cuda
 from foldcam.benchmarks.evaluation.bootstrap import bootstrap
-from foldcam.benchmarks.evaluation.documents import write_json
+from foldcam.benchmarks.evaluation.documents import Progress, write_json
 from foldcam.benchmarks.evaluation.graphs import plain_graph
 from foldcam.export.banks.bank import Bank, label_runs
 from foldcam.export.grafting.fold import FoldOptions, fold
@@ -83,9 +83,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
 """Builder and size of the pooled features. ResNet-50 has random weights."""
 
 
-def run_gpu(
-    out: Path, options: GpuOptions, progress: Callable[[str, int, int], None]
-) -> dict[str, Any]:
+def run_gpu(out: Path, options: GpuOptions, progress: Progress) -> dict[str, Any]:
     """Parity and time on a device, for each network, batch and precision.
 
     Args:

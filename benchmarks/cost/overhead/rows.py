@@ -10,7 +10,7 @@ rectangle, at the cost of a mean instead of a pass.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from foldcam.benchmarks.evaluation.documents import Progress
 from foldcam.export.datasets import Sample
 from foldcam.export.datasets.reading import read_picture
 from foldcam.export.models.training.views import view
@@ -27,7 +28,6 @@ from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import atomic_path
 
 Floats = npt.NDArray[np.float32]
-StageProgress = Callable[[str, int, int], None]
 
 REGIONS = 20
 """Rows per view: the whole view and nineteen rectangles of its feature map."""
@@ -51,7 +51,7 @@ def augmented_rows(
     cache: Path,
     *,
     seed: int = 0,
-    progress: StageProgress | None = None,
+    progress: Progress | None = None,
 ) -> Rows:
     """`count` rows: the photographs first, then their views, then regions of the views.
 

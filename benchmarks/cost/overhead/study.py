@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from foldcam.benchmarks.cost.overhead.quality import (
 )
 from foldcam.benchmarks.cost.overhead.rows import REGIONS, augmented_rows
 from foldcam.benchmarks.evaluation import markdown
-from foldcam.benchmarks.evaluation.documents import provenance, write_json
+from foldcam.benchmarks.evaluation.documents import Progress, provenance, write_json
 from foldcam.benchmarks.evaluation.graphs import (
     NetworkChoice,
     chosen_network,
@@ -45,8 +45,6 @@ from foldcam.runtime.measurement.bench.facts import machine_facts
 from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.text import aligned
 
-StageProgress = Callable[[str, int, int], None]
-
 PLAIN = "plain"
 _TIMED_IMAGES = 32
 _PROBE_IMAGES = 8
@@ -66,7 +64,7 @@ class OverheadOptions:
 
 
 def run_overhead(
-    data: Path, out: Path, options: OverheadOptions, progress: StageProgress
+    data: Path, out: Path, options: OverheadOptions, progress: Progress
 ) -> dict[str, Any]:
     """Measure time, bytes and answers of folded banks of several sizes.
 

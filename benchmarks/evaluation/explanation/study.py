@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from foldcam.benchmarks.evaluation.documents import Progress
 from foldcam.benchmarks.evaluation.explanation.damage import (
     SCORES,
     SHARES,
@@ -47,7 +48,6 @@ from foldcam.runtime.images.preprocess import Preprocessing
 from foldcam.runtime.system.errors import FoldcamError
 
 Floats = npt.NDArray[np.float32]
-StageProgress = Callable[[str, int, int], None]
 
 _RIGHT = SCORES.index("right")
 _SHOWN = 12
@@ -76,7 +76,7 @@ class Explanation:
 
 
 def run_explanation(
-    loaded: LoadedModel, parts: Parts, options: ExplanationOptions, progress: StageProgress
+    loaded: LoadedModel, parts: Parts, options: ExplanationOptions, progress: Progress
 ) -> Explanation:
     """Export the network, ask every method for its maps, and hide what they call hot.
 
@@ -152,7 +152,7 @@ def run_explanation(
 
 
 def _maps(
-    subject: Subject, samples: Sequence[Sample], progress: StageProgress
+    subject: Subject, samples: Sequence[Sample], progress: Progress
 ) -> tuple[list[Sample], dict[str, Floats], list[tuple[str, str]]]:
     """Every method's maps of the pictures that can be used, those pictures, and the others."""
     own = held_hashes(subject.bank)

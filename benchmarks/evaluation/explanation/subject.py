@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from foldcam.benchmarks.evaluation.documents import Progress
 from foldcam.benchmarks.evaluation.explanation.methods import METHODS, Asked, find_class_attention
 from foldcam.benchmarks.evaluation.graphs import plain_graph
 from foldcam.benchmarks.evaluation.localization.evaluate import run_folded
@@ -32,7 +33,6 @@ from foldcam.runtime.contract.schema import EMBEDDING, NEIGHBOR, Baseline, GradW
 from foldcam.runtime.images.preprocess import Image, Preprocessing
 
 Floats = npt.NDArray[np.float32]
-StageProgress = Callable[[str, int, int], None]
 
 BATCH = 16
 
@@ -72,7 +72,7 @@ class Subject:
         grad_weights: GradWeightsRule | None,
         baseline: Baseline | None,
         seed: int,
-        progress: StageProgress,
+        progress: Progress,
     ) -> None:
         self.preprocessing = preprocessing
         self._seed = seed

@@ -18,6 +18,7 @@ from foldcam.benchmarks.evaluation.bootstrap import (
     bootstrap_of,
     paired_bootstrap_of,
 )
+from foldcam.benchmarks.evaluation.documents import Progress
 from foldcam.benchmarks.evaluation.houses.houses import House
 from foldcam.export.banks.bank import Bank
 from foldcam.export.banks.embedding_pass import embed
@@ -31,7 +32,6 @@ from foldcam.runtime.system.errors import FoldcamError
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
-StageProgress = Callable[[str, int, int], None]
 
 FOLDED = "folded"
 METHODS = (FOLDED, "ridge_trained", "ridge_untrained", "knn_untrained", "median")
@@ -53,7 +53,7 @@ class Answers:
     signed_heat: Floats
 
 
-def ask(model: FoldedModel, houses: Sequence[House], kind: str, progress: StageProgress) -> Answers:
+def ask(model: FoldedModel, houses: Sequence[House], kind: str, progress: Progress) -> Answers:
     """Run a folded model over one photograph of each house."""
     recipe = model.contract.preprocessing
     images = [recipe.resized(read_image(house.photographs[kind]))[0] for house in houses]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from foldcam.benchmarks.evaluation.documents import intervals_document
+from foldcam.benchmarks.evaluation.documents import Progress, intervals_document
 from foldcam.benchmarks.evaluation.houses import estimates as of
 from foldcam.benchmarks.evaluation.houses.estimates import (
     FOLDED,
@@ -44,8 +44,6 @@ from foldcam.export.onnx_graphs.device import CPU, Device
 from foldcam.runtime.model.folded_model import FoldedModel
 from foldcam.runtime.system.errors import FoldcamError
 
-StageProgress = Callable[[str, int, int], None]
-
 BASE = "efficientnet-lite0"
 OBJECTIVE = "kernel:tau=0.1"
 COMBINED = "combined"
@@ -74,9 +72,7 @@ class StudyOptions:
     device: Device = CPU  # where networks run and are asked; training has a choice of its own
 
 
-def run_study(
-    data: Path, out: Path, options: StudyOptions, progress: StageProgress
-) -> dict[str, Any]:
+def run_study(data: Path, out: Path, options: StudyOptions, progress: Progress) -> dict[str, Any]:
     """Measure price estimates and their pictures; everything is written to `out`.
 
     Args:
@@ -157,7 +153,7 @@ def combined(per_kind: dict[str, dict[str, Doubles]]) -> dict[str, Doubles]:
 
 
 def _tables(
-    kinds: dict[str, dict[str, Doubles]], prices: Doubles, draws: int, progress: StageProgress
+    kinds: dict[str, dict[str, Doubles]], prices: Doubles, draws: int, progress: Progress
 ) -> dict[str, Any]:
     """`methods` and `differences`: method -> kind -> metric."""
     methods: dict[str, Any] = {name: {} for name in METHODS}
@@ -179,7 +175,7 @@ def _tables(
 
 
 def _trained(
-    houses: Sequence[House], path: Path, options: StudyOptions, progress: StageProgress
+    houses: Sequence[House], path: Path, options: StudyOptions, progress: Progress
 ) -> LoadedModel:
     """One network for all kinds; each batch is of one kind."""
     samples = [house.sample(kind, math.log(house.price)) for house in houses for kind in KINDS]
@@ -194,7 +190,7 @@ def _folded(
     houses: Houses,
     training: Sequence[House],
     out: Path,
-    progress: StageProgress,
+    progress: Progress,
 ) -> dict[str, Path]:
     """One folded model per kind of photograph, each with a bank of that kind."""
     models = {}
@@ -214,9 +210,9 @@ def _folded(
     return models
 
 
-def _of_kind(progress: StageProgress, kind: str) -> StageProgress:
+def _of_kind(progress: Progress, kind: str) -> Progress:
     return lambda stage, done, total: progress(f"{kind}: {stage}", done, total)
 
 
-def _stage(progress: StageProgress, kind: str, stage: str) -> Callable[[int, int], None]:
+def _stage(progress: Progress, kind: str, stage: str) -> Callable[[int, int], None]:
     return lambda done, total: progress(f"{kind}: {stage}", done, total)

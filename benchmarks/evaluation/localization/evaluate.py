@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from foldcam.benchmarks.evaluation.bootstrap import Interval, bootstrap_of, paired_bootstrap_of
+from foldcam.benchmarks.evaluation.documents import Progress
 from foldcam.benchmarks.evaluation.localization.boxes import (
     FrozenLevels,
     box_accuracy,
@@ -123,7 +124,6 @@ def differences(ours: Scores, theirs: Mapping[str, Scores], draws: int) -> dict[
 
 
 Integers = npt.NDArray[np.int64]
-StageProgress = Callable[[str, int, int], None]
 
 _BATCH = 16
 # Cells hidden or shown at a time: 12 steps on a 7 x 7 map.
@@ -159,7 +159,7 @@ def evaluate_localization(
     seed: int = 0,
     draws: int = 2000,
     provider: Provider = "cpu",
-    progress: StageProgress | None = None,
+    progress: Progress | None = None,
 ) -> LocalizationResult:
     """Measure every method.
 
@@ -272,7 +272,7 @@ def grid_scores(
     test: Subjects,
     rows: Integers,
     scores: dict[str, Scores],
-    on_progress: StageProgress,
+    on_progress: Progress,
 ) -> list[tuple[Grid, Image, Floats]]:
     """Grid pointing through the network (2 x 2 and 3 x 3) and on separate feature maps.
 
@@ -359,7 +359,7 @@ def _perturbation_scores(
     rows: Integers,
     maps: dict[str, Floats],
     scores: dict[str, Scores],
-    on_progress: StageProgress,
+    on_progress: Progress,
 ) -> None:
     """Insertion and deletion of the contrast `e . v`: own class against the others."""
     directions = runner.methods.direction(rows)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from foldcam.benchmarks.evaluation.documents import intervals_document, write_json, write_text
+from foldcam.benchmarks.evaluation.documents import (
+    Progress,
+    intervals_document,
+    write_json,
+    write_text,
+)
 from foldcam.benchmarks.evaluation.localization.checks import randomization, stability
 from foldcam.benchmarks.evaluation.localization.evaluate import (
     Runner,
@@ -46,8 +51,6 @@ from foldcam.runtime.contract.schema import Baseline, GradWeightsRule
 from foldcam.runtime.images.preprocess import Preprocessing
 from foldcam.runtime.system.errors import FoldcamError
 
-StageProgress = Callable[[str, int, int], None]
-
 BASE = "efficientnet-lite0"
 _UNSEEN_LABELS = 2
 _TIMED_RUNS = 3
@@ -70,9 +73,7 @@ class StudyOptions:
     device: Device = CPU  # where networks run and are asked; training has a choice of its own
 
 
-def run_study(
-    data: Path, out: Path, options: StudyOptions, progress: StageProgress
-) -> dict[str, Any]:
+def run_study(data: Path, out: Path, options: StudyOptions, progress: Progress) -> dict[str, Any]:
     """Measure localization on a data set with boxes; everything is written to `out`.
 
     Args:
@@ -181,7 +182,7 @@ def split_samples(data: Path, seed: int) -> tuple[list[Sample], list[Sample]]:
 
 
 def _network(
-    training: Sequence[Sample], path: Path, options: StudyOptions, progress: StageProgress
+    training: Sequence[Sample], path: Path, options: StudyOptions, progress: Progress
 ) -> LoadedModel:
     if options.model is not None:
         return load_model(options.model, options.weights, device=options.device)
@@ -201,7 +202,7 @@ def _unseen(
     test: Subjects,
     out: Path,
     options: StudyOptions,
-    progress: StageProgress,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Labels whose rows are in the bank, but which the network never trained on."""
     labels = sorted({sample.label for sample in training})

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from foldcam.benchmarks.evaluation.bootstrap import Interval, bootstrap_of, paired_bootstrap_of
+from foldcam.benchmarks.evaluation.documents import Progress
 from foldcam.benchmarks.evaluation.openset.folds import (
     ScoredFold,
     curve,
@@ -39,7 +40,7 @@ class OpensetOptions:
 
 
 def run_openset(
-    asked: Asked, options: OpensetOptions, progress: Callable[[str, int, int], None] | None = None
+    asked: Asked, options: OpensetOptions, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Measure every score.
 

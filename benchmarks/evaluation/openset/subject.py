@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from foldcam.benchmarks.evaluation.documents import Progress
 from foldcam.benchmarks.evaluation.explanation.data import Parts
 from foldcam.benchmarks.evaluation.openset.folds import Setting
 from foldcam.export.banks.embedding_pass import embed
@@ -20,7 +21,6 @@ from foldcam.export.grafting.frameless import frameless
 from foldcam.export.grafting.in_graph import bank_of
 from foldcam.export.models.spec import LoadedModel, load_model
 from foldcam.export.models.training.trainer import (
-    StageProgress,
     TrainingOptions,
     train,
     training_hash,
@@ -76,7 +76,7 @@ def of_folded(
     unknown: Dataset | None,
     device: Device,
     seed: int,
-    progress: StageProgress | None,
+    progress: Progress | None,
 ) -> Asked:
     """A folded model and images that are not in its bank.
 
@@ -126,7 +126,7 @@ def of_network(
     unknown: Dataset | None,
     seed: int,
     retraining: Retraining | None = None,
-    progress: StageProgress | None = None,
+    progress: Progress | None = None,
 ) -> Asked:
     """A network, images for its bank, and images to ask.
 
@@ -209,7 +209,7 @@ def _rows(
     samples: Sequence[Sample],
     preprocessing: Preprocessing,
     skipped: list[tuple[str, str]],
-    progress: StageProgress | None,
+    progress: Progress | None,
 ) -> Rows:
     units, labels = _embedded(loaded, samples, preprocessing, skipped, progress)
     names = tuple(sorted(set(labels)))
@@ -221,7 +221,7 @@ def _embedded(
     samples: Sequence[Sample],
     preprocessing: Preprocessing,
     skipped: list[tuple[str, str]],
-    progress: StageProgress | None,
+    progress: Progress | None,
 ) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
     """Unit embeddings and labels of the images that could be read."""
     network = loaded.network(size=(preprocessing.height, preprocessing.width), summands=False)

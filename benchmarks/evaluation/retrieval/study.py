@@ -5,7 +5,7 @@ An image that is in the bank finds itself, which says nothing: its own rows are 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from foldcam.benchmarks.evaluation.documents import Progress
 from foldcam.benchmarks.evaluation.explanation.data import Parts
 from foldcam.export.banks.alike import ALIKE, least_cosine, own_row_cosine
 from foldcam.export.banks.bank import Bank
@@ -64,7 +65,7 @@ def network_subject(
     parts: Parts,
     preprocessing: Preprocessing,
     layer: str | None,
-    progress: Callable[[str, int, int], None],
+    progress: Progress,
 ) -> Iterator[Subject]:
     """A network, folded with the training images into a temporary file.
 
@@ -176,7 +177,7 @@ def evaluate_retrieval(
     model: FoldedModel,
     dataset: Dataset,
     bank: Bank,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Retrieval:
     """Run the folded model over labelled images, and rank the bank's rows for each.
 

@@ -76,8 +76,6 @@ class Explainer:
     """The signed maps of one cut of a network: at its summands, or at its last activation.
 
     Args:
-        network: where it is cut.
-        bank: of that network.
         own: whether the image's own gradient is asked for as well.
     """
 
@@ -110,11 +108,7 @@ class Pictures:
     """Pictures to be explained, and the network that looks at changed ones.
 
     Args:
-        network: any cut of it.
-        preprocessing: how an image becomes its input.
-        queries: the pictures.
         rows: `int64 [N]`, the nearest bank row of each.
-        seed: of grids and controls.
     """
 
     def __init__(
@@ -186,11 +180,7 @@ def measured(
     another because its negative part was cut off; grids take the positive part, as shown.
 
     Args:
-        bank: training rows, for the contrast.
-        pictures: what is explained.
         singles, grids: from `signed_maps`.
-        draws: of the bootstrap.
-        progress: called with the pictures done and in all.
 
     Returns:
         `maps`: map -> measure -> interval; `differences`: `"a minus b"` -> measure -> interval;
@@ -239,14 +229,9 @@ def compared(
     """Compare the maps of a network cut at its last activation and at its summands.
 
     Args:
-        cuts: the two networks with their banks, of the same rows in the same order; the first
-            alone where the embedding is no function of one sum over positions.
-        preprocessing: how an image becomes their input.
-        queries: pictures that are not in the bank.
+        cuts: the two networks with their banks, of the same rows in the same order; the first alone
+            where the embedding is no function of one sum over positions.
         rows: `int64 [N]`, the nearest bank row of each.
-        seed: of grids and controls.
-        draws: of the bootstrap.
-        progress: called with the pictures done and in all.
 
     Returns:
         See `measured`, with `kind` (see `SummandKind`), `linear`, and `notes` of the cut.

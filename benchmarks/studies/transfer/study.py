@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from foldcam.benchmarks.evaluation.bootstrap import Interval, bootstrap, paired_bootstrap
-from foldcam.benchmarks.evaluation.documents import write_json
+from foldcam.benchmarks.evaluation.documents import Progress, write_json
 from foldcam.benchmarks.evaluation.localization.evaluate import Runner
 from foldcam.benchmarks.evaluation.localization.methods import (
     Methods,
@@ -48,7 +48,6 @@ from foldcam.runtime.images.preprocess import Preprocessing
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
-StageProgress = Callable[[str, int, int], None]
 
 _BATCH = 16
 _FOLDS = 3
@@ -57,22 +56,18 @@ _NEIGHBORS = (1, 3, 5, 10)
 
 
 def run_transfer_study(
-    data: Path, out: Path, training: TrainingOptions, progress: StageProgress
+    data: Path, out: Path, training: TrainingOptions, progress: Progress
 ) -> dict[str, Any]:
     """Compare ways of transfer on a held-out third of the *training* half.
 
     Args:
         data: images with boxes, as for `foldcam evaluate localization`.
         out: folder of the result `transfer.json` and of the trained networks.
-        training: how each head's network is trained.
         progress: called with `(stage, done, total)`.
 
     Returns:
         The document that was written: `variants` for the linear head, and for every head
         `heads` and `summands`. It is written after each head.
-
-    Raises:
-        FoldcamError: unusable data, or the folder cannot be written.
     """
     training_half, _ = split_samples(data, training.seed)
     rows, queries = _fold(training_half, training.seed)
@@ -129,7 +124,7 @@ class _Case:
         queries: Sequence[Sample],
         out: Path,
         options: TrainingOptions,
-        progress: StageProgress,
+        progress: Progress,
     ) -> _Case:
         """Train a head, build its bank."""
         torch.manual_seed(options.seed)
