@@ -69,23 +69,15 @@ def paired_bootstrap(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """Percentile interval of ``statistic(a) - statistic(b)``, resampling pairs.
-
-    Args:
-        a: ``[N]`` (or ``[N, ...]``), row i measured on image i.
-        b: ``[N]`` (or ``[N, ...]``), row i measured on the same image.
-        statistic: of ``float64 [N, ...]``; the mean by default.
-        level: share of the resamples the interval spans.
-    """
+    """Percentile interval of ``statistic(a) - statistic(b)``; row i of both is of image i."""
     first, second = _sample(a, "a"), _sample(b, "b")
     if len(first) != len(second):
         raise ValueError(
             f"a paired bootstrap needs both measured on the same images, got {len(first)} and "
             f"{len(second)} values"
         )
-    return paired_bootstrap_of(
-        lambda indices: statistic(first[indices]),
-        lambda indices: statistic(second[indices]),
+    return bootstrap_of(
+        lambda indices: statistic(first[indices]) - statistic(second[indices]),
         len(first),
         draws,
         seed,
@@ -136,13 +128,7 @@ def paired_bootstrap_of(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """Percentile interval of ``statistic_a - statistic_b``, both on the same drawn images.
-
-    Args, result and errors are those of :func:`bootstrap_of`.
-
-    Example:
-        ``paired_bootstrap_of(ours.max_box_acc_v2, theirs.max_box_acc_v2, ours.count)``
-    """
+    """Percentile interval of ``statistic_a - statistic_b``, both on the same drawn images."""
     return bootstrap_of(
         lambda indices: statistic_a(indices) - statistic_b(indices), count, draws, seed, level
     )

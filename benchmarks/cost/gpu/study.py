@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import platform
-import statistics
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +17,9 @@ from torch import nn
 
 from foldcam.benchmarks.cost.gpu.gradcam import gradcam_runs
 from foldcam.benchmarks.cost.gpu.sessions import BoundSession, Device, check_cuda
-from foldcam.benchmarks.evaluation.bootstrap import bootstrap
 from foldcam.benchmarks.evaluation.documents import Progress, write_json
 from foldcam.benchmarks.evaluation.graphs import plain_graph
+from foldcam.benchmarks.evaluation.interleaved import Run, Timed, interleaved_runs, median_ratio
 from foldcam.export.banks.bank import Bank, label_runs
 from foldcam.export.grafting.fold import FoldOptions, fold
 from foldcam.export.grafting.versions import tool_versions
@@ -193,7 +191,12 @@ def _cases(
                 given = torch.from_numpy(images)
                 further, notes = gradcam_runs(network, given, options.device, options.peers)
                 runs.update(further)
-            seconds = _interleaved(runs, options)
+            seconds = interleaved_runs(
+                {key: _repeated(run) for key, run in runs.items()},
+                options.rounds,
+                options.seed,
+                _WARM_UP,
+            )
             cases.append(
                 {
                     "network": name,
@@ -202,47 +205,33 @@ def _cases(
                     "cuda_graph": capture,
                     "notes": notes,
                     "milliseconds": {
-                        key: round(1e3 * statistics.median(values), 4)
-                        for key, values in seconds.items()
+                        key: round(1e3 * float(np.median(times.wall)), 4)
+                        for key, times in seconds.items()
                     },
                     "ratio_to_plain": {
-                        key: _ratio(values, seconds["plain"], options.seed)
-                        for key, values in seconds.items()
+                        key: _ratio(times, seconds["plain"], options.seed)
+                        for key, times in seconds.items()
                         if key != "plain"
                     },
                     "worst_difference_to_cpu": {
                         key: _differences(session) for key, session in sessions.items()
                     },
                     "samples_milliseconds": {
-                        key: [round(1e3 * value, 4) for value in values]
-                        for key, values in seconds.items()
+                        key: [round(1e3 * value, 4) for value in times.wall.tolist()]
+                        for key, times in seconds.items()
                     },
                 }
             )
     return cases
 
 
-def _interleaved(
-    runs: dict[str, Callable[[], None]], options: GpuOptions
-) -> dict[str, Sequence[float]]:
-    """Seconds of each; the order within a round is drawn again each time."""
-    generator = np.random.default_rng(options.seed)
-    names = list(runs)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(-_WARM_UP, options.rounds):
-        for position in generator.permutation(len(names)):
-            name = names[int(position)]
-            start = time.perf_counter()
-            runs[name]()
-            if number >= 0:
-                seconds[name].append(time.perf_counter() - start)
-    return dict(seconds)
-
-
-def _ratio(ours: Sequence[float], plain: Sequence[float], seed: int) -> dict[str, float]:
-    ratios = np.asarray(ours) / np.asarray(plain)
-    found = bootstrap(ratios, lambda values: float(np.median(values)), 1000, seed)
+def _ratio(ours: Timed, plain: Timed, seed: int) -> dict[str, float]:
+    found = median_ratio(ours.wall, plain.wall, 1000, seed)
     return {"ratio": found.mean, "low": found.low, "high": found.high}
+
+
+def _repeated(run: Callable[[], None]) -> Run:
+    return lambda _: run()
 
 
 def _differences(session: BoundSession) -> dict[str, float]:

@@ -20,6 +20,7 @@ from foldcam.benchmarks.evaluation.bootstrap import (
 )
 from foldcam.benchmarks.evaluation.documents import Progress
 from foldcam.benchmarks.evaluation.houses.houses import House
+from foldcam.benchmarks.evaluation.localization.metrics import rank_correlation
 from foldcam.export.banks.bank import Bank
 from foldcam.export.banks.embedding_pass import embed
 from foldcam.export.grafting.in_graph import bank_of
@@ -153,16 +154,6 @@ def r2_log(estimates: Doubles, prices: Doubles) -> float:
 def r2(estimates: Doubles, prices: Doubles) -> float:
     """Share of the prices' variance that is explained; the dearest houses rule it."""
     return _r2(np.exp(estimates), np.exp(prices))
-
-
-def rank_correlation(estimates: Doubles, prices: Doubles) -> float:
-    """Spearman's; 0 where one side is constant, which orders nothing."""
-    from scipy.stats import rankdata
-
-    ours, theirs = rankdata(estimates), rankdata(prices)
-    ours, theirs = ours - ours.mean(), theirs - theirs.mean()
-    norm = np.sqrt((ours @ ours) * (theirs @ theirs))
-    return float(ours @ theirs / norm) if norm > 0 else 0.0
 
 
 METRICS: dict[str, Metric] = {

@@ -1,13 +1,5 @@
 """Localization metrics: does a heatmap lie where the object is?
 
-This is the door to all of them. Share of heat, pointing, grid pointing and the centred-blob
-baseline live here; the three that need a page of their own are re-exported:
-
-* :func:`box_accuracy`: MaxBoxAcc and MaxBoxAccV2 (``boxes``)
-* :func:`pixel_average_precision`: pixel AP (``pixels``)
-* :func:`insertion_deletion`: what the network itself says of the map's order
-  (``perturbation``)
-
 Boxes are half-open ``(x0, y0, x1, y1)`` float pixels of the image after resizing, sizes are
 ``(height, width)``; ``geometry`` says how cells, pixels and boxes meet.
 """
@@ -17,13 +9,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from foldcam.benchmarks.evaluation.localization.boxes import (
-    BoxAccuracy,
-    FrozenLevels,
-    PixelPrecision,
-    box_accuracy,
-    pixel_average_precision,
-)
 from foldcam.benchmarks.evaluation.localization.geometry import (
     FloatArray,
     Size,
@@ -32,28 +17,6 @@ from foldcam.benchmarks.evaluation.localization.geometry import (
     as_size,
     coverage,
 )
-from foldcam.benchmarks.evaluation.localization.perturbation import (
-    CurvePool,
-    PerturbationCurves,
-    cell_ranks,
-    insertion_deletion,
-)
-
-__all__ = [
-    "BoxAccuracy",
-    "CurvePool",
-    "FrozenLevels",
-    "PerturbationCurves",
-    "PixelPrecision",
-    "box_accuracy",
-    "cell_ranks",
-    "centred_blob",
-    "grid_pointing",
-    "heat_in_box",
-    "insertion_deletion",
-    "pixel_average_precision",
-    "pointing",
-]
 
 
 def heat_in_box(heatmap: ArrayLike, box: ArrayLike, image_size: Size) -> float:
@@ -158,6 +121,20 @@ def centred_blob(h: int, w: int, sigma: float = 0.25) -> FloatArray:
     squared = y[:, None] ** 2 + x[None, :] ** 2
     blob: FloatArray = np.exp((squared.min() - squared) / (2.0 * sigma**2))
     return blob
+
+
+def rank_correlation(a: ArrayLike, b: ArrayLike) -> float:
+    """Spearman's, ties sharing their mean rank; 0 where one side is constant, which orders nothing.
+
+    Args:
+        a, b: of one shape.
+    """
+    from scipy.stats import rankdata
+
+    ours, theirs = (rankdata(values, axis=None) for values in (a, b))
+    ours, theirs = ours - ours.mean(), theirs - theirs.mean()
+    norm = np.sqrt((ours @ ours) * (theirs @ theirs))
+    return float(ours @ theirs / norm) if norm > 0 else 0.0
 
 
 def _share(heat: FloatArray, covered: FloatArray) -> float:

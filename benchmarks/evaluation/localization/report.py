@@ -13,6 +13,7 @@ from foldcam.benchmarks.evaluation import markdown
 from foldcam.benchmarks.evaluation.figure import new_figure, save_figure, stretched
 from foldcam.benchmarks.evaluation.localization.evaluate import LocalizationResult
 from foldcam.benchmarks.evaluation.localization.methods import METHODS, REFERENCE, TRANSFERRED
+from foldcam.benchmarks.evaluation.localization.metrics import grid_pointing, heat_in_box
 from foldcam.benchmarks.evaluation.localization.subjects import Subjects
 from foldcam.runtime.images.files import write_image
 from foldcam.runtime.images.preprocess import Image
@@ -105,8 +106,6 @@ def write_sheets(folder: Path, test: Subjects, result: LocalizationResult) -> li
     """Contact sheets: best, typical and worst images by share of heat, and the grids."""
     maps = result.heatmaps
     size = test.resized[0].shape[:2]
-    from foldcam.benchmarks.evaluation.localization.metrics import grid_pointing, heat_in_box
-
     shares = [
         heat_in_box(heat, box, (size[0], size[1]))
         for heat, box in zip(maps[TRANSFERRED], test.boxes, strict=True)
