@@ -20,30 +20,7 @@ from foldcam.benchmarks.evaluation.cli_support import (
     WeightsOption,
     print_remarks,
 )
-from foldcam.export.commands.options import (
-    BaselineText,
-    Color,
-    DeviceText,
-    GradWeightsText,
-    Layer,
-    Mean,
-    Model,
-    Output,
-    Resize,
-    Singletons,
-    Std,
-    baseline_of,
-    check_image_flags,
-    check_picture_flag,
-    choice,
-    data_document,
-    device_of,
-    grad_weights_of,
-    network_of,
-    say_notes,
-    singletons_of,
-    stdout_kept,
-)
+from foldcam.export.commands import options as flags
 from foldcam.runtime.contract.at_stake import Read, Written, check_outputs, network_file
 from foldcam.runtime.system.command import print_json, print_text
 
@@ -69,9 +46,9 @@ def localization(
     weights: WeightsOption = None,
     size: Annotated[str, typer.Option(help="Input size in pixels: 256 or WIDTHxHEIGHT.")] = "256",
     epochs: EpochsOption = 30,
-    grad_weights: GradWeightsText = "auto",
-    baseline: BaselineText = "auto",
-    device: DeviceText = "auto",
+    grad_weights: flags.GradWeightsText = "auto",
+    baseline: flags.BaselineText = "auto",
+    device: flags.DeviceText = "auto",
     seed: SeedOption = 0,
     draws: DrawsOption = 2000,
     unseen: Annotated[
@@ -92,10 +69,10 @@ def localization(
 
     check_outputs([Read("--data", data)], [Written("--out", out)])
     preprocessing = None
-    say_notes(load_dataset(data, "all", boxes="truth"))
+    flags.say_notes(load_dataset(data, "all", boxes="truth"))
     if model is None:
         preprocessing = with_overrides(load_model("efficientnet-lite0").preprocessing, size=size)
-    place = device_of(device)
+    place = flags.device_of(device)
     options = StudyOptions(
         model=model,
         weights=weights,
@@ -105,8 +82,8 @@ def localization(
         draws=draws,
         unseen=unseen,
         device=place,
-        grad_weights=grad_weights_of(grad_weights),
-        baseline=baseline_of(baseline),
+        grad_weights=flags.grad_weights_of(grad_weights),
+        baseline=flags.baseline_of(baseline),
     )
     with ProgressBar() as progress:
         document = run_study(data, out, options, progress)
@@ -123,7 +100,7 @@ def localization(
     "--test faces/test --size 112 --sheet maps.png"
 )
 def explanation(
-    model: Model,
+    model: flags.Model,
     images: Annotated[
         Path,
         typer.Option(
@@ -147,25 +124,25 @@ def explanation(
         typer.Option(help="Writes pictures beside the maps of every method to this PNG or JPEG."),
     ] = None,
     weights: WeightsOption = None,
-    layer: Layer = None,
-    output: Output = None,
+    layer: flags.Layer = None,
+    output: flags.Output = None,
     head: Annotated[
         str,
         typer.Option(help="How directions pass the head, as in foldcam export: exact or fitted."),
     ] = "exact",
-    grad_weights: GradWeightsText = "auto",
-    baseline: BaselineText = "auto",
+    grad_weights: flags.GradWeightsText = "auto",
+    baseline: flags.BaselineText = "auto",
     size: SizeOption = None,
-    resize: Resize = None,
-    color: Color = None,
-    mean: Mean = None,
-    std: Std = None,
-    singletons: Singletons = "refuse",
+    resize: flags.Resize = None,
+    color: flags.Color = None,
+    mean: flags.Mean = None,
+    std: flags.Std = None,
+    singletons: flags.Singletons = "refuse",
     most: Annotated[
         int | None,
         typer.Option(help="Limits the number of images to measure on.", min=2, show_default="all"),
     ] = None,
-    device: DeviceText = "auto",
+    device: flags.DeviceText = "auto",
     seed: SeedOption = 0,
     draws: DrawsOption = 2000,
     as_json: JsonOption = False,
@@ -183,10 +160,10 @@ def explanation(
     from foldcam.export.exporting.exporter import HEAD_RULES
     from foldcam.runtime.images.files import write_image
 
-    check_picture_flag("--sheet", sheet)
-    check_image_flags(resize, color)
-    policy = singletons_of(singletons)
-    head_rule = choice("--head", head, HEAD_RULES)
+    flags.check_picture_flag("--sheet", sheet)
+    flags.check_image_flags(resize, color)
+    policy = flags.singletons_of(singletons)
+    head_rule = flags.choice("--head", head, HEAD_RULES)
     check_outputs(
         [
             Read("MODEL", network_file(model)),
@@ -198,10 +175,10 @@ def explanation(
     )
     parts = read_parts(images, test, singletons=policy, most=most, seed=seed)
     for dataset in (parts.training, parts.testing):
-        say_notes(dataset)
-    place = device_of(device)
-    with stdout_kept(), ProgressBar() as progress:
-        loaded, recipe = network_of(
+        flags.say_notes(dataset)
+    place = flags.device_of(device)
+    with flags.stdout_kept(), ProgressBar() as progress:
+        loaded, recipe = flags.network_of(
             model, weights, output, place,
             size=size, resize=resize, color=color, mean=mean, std=std,
         )  # fmt: skip
@@ -209,13 +186,13 @@ def explanation(
             preprocessing=recipe,
             layer=layer,
             head_rule=head_rule,
-            grad_weights=grad_weights_of(grad_weights),
-            baseline=baseline_of(baseline),
+            grad_weights=flags.grad_weights_of(grad_weights),
+            baseline=flags.baseline_of(baseline),
             seed=seed,
             draws=draws,
         )
         found = run_explanation(loaded, parts, options, progress)
-    document = {**found.document, **data_document(parts.training), **provenance()}
+    document = {**found.document, **flags.data_document(parts.training), **provenance()}
     if out is not None:
         write_results(out, document)
     if sheet is not None:
@@ -238,7 +215,7 @@ def house_price(
     ],
     out: OutOption = Path("results/houses"),
     epochs: EpochsOption = 8,
-    device: DeviceText = "auto",
+    device: flags.DeviceText = "auto",
     seed: SeedOption = 0,
     draws: DrawsOption = 2000,
     as_json: JsonOption = False,
@@ -255,7 +232,7 @@ def house_price(
         training=replace(TRAINING, epochs=epochs, seed=seed, device=device),
         seed=seed,
         draws=draws,
-        device=device_of(device),
+        device=flags.device_of(device),
     )
     with ProgressBar() as progress:
         document = run_study(data, out, options, progress)

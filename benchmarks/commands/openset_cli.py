@@ -16,22 +16,7 @@ from foldcam.benchmarks.evaluation.cli_support import (
     print_remarks,
     refuse_network_flags,
 )
-from foldcam.export.commands.options import (
-    Color,
-    DeviceText,
-    Mean,
-    Output,
-    Resize,
-    Singletons,
-    Std,
-    check_image_flags,
-    data_document,
-    device_of,
-    network_of,
-    say_notes,
-    singletons_of,
-    stdout_kept,
-)
+from foldcam.export.commands import options as flags
 from foldcam.runtime.contract.at_stake import Read, Written, check_outputs, network_file
 from foldcam.runtime.system.command import print_json, print_text
 from foldcam.runtime.system.errors import FoldcamError
@@ -91,14 +76,14 @@ def openset(
         typer.Option(help="Folder that openset.json, openset.md and openset.png are written into."),
     ] = None,
     weights: WeightsOption = None,
-    output: Output = None,
+    output: flags.Output = None,
     size: SizeOption = None,
-    resize: Resize = None,
-    color: Color = None,
-    mean: Mean = None,
-    std: Std = None,
-    singletons: Singletons = "refuse",
-    device: DeviceText = "auto",
+    resize: flags.Resize = None,
+    color: flags.Color = None,
+    mean: flags.Mean = None,
+    std: flags.Std = None,
+    singletons: flags.Singletons = "refuse",
+    device: flags.DeviceText = "auto",
     seed: SeedOption = 0,
     draws: DrawsOption = 2000,
     as_json: JsonOption = False,
@@ -128,8 +113,8 @@ def openset(
         )
     if epochs is not None and not retrain:
         raise typer.BadParameter("--epochs is of --retrain, which is missing.")
-    check_image_flags(resize, color)
-    policy = singletons_of(singletons)
+    flags.check_image_flags(resize, color)
+    policy = flags.singletons_of(singletons)
     look = {"size": size, "resize": resize, "color": color, "mean": mean, "std": std}
     check_outputs(
         [Read("MODEL", network_file(model)), Read("--weights", weights), Read("--images", images),
@@ -137,8 +122,8 @@ def openset(
         [Written("--out", out)],
     )  # fmt: skip
     strangers = None if unknown is None else any_images(unknown)
-    place = device_of(device)
-    with stdout_kept(), ProgressBar() as progress:
+    place = flags.device_of(device)
+    with flags.stdout_kept(), ProgressBar() as progress:
         if is_folded(Path(model)):
             if retrain or test is not None:
                 raise FoldcamError(
@@ -147,20 +132,20 @@ def openset(
                 )
             refuse_network_flags(model, weights, output, *look.values())
             dataset = load_dataset(images, "test")
-            say_notes(dataset)
+            flags.say_notes(dataset)
             asked = of_folded(Path(model), dataset, strangers, place, seed, progress)
         else:
             parts = read_parts(images, test, singletons=policy, seed=seed)
             dataset = parts.training
-            say_notes(dataset)
-            loaded, recipe = network_of(model, weights, output, place, **look)
+            flags.say_notes(dataset)
+            loaded, recipe = flags.network_of(model, weights, output, place, **look)
             retraining = None
             if retrain and out is not None:
                 training = TrainingOptions(epochs=epochs or 30, seed=seed, device=device)
                 retraining = Retraining(training, out)
             asked = of_network(loaded, parts, recipe, strangers, seed, retraining, progress)
         found = run_openset(asked, OpensetOptions(accept, draws, seed=seed), progress)
-    document = {**found, "retrained": retrain, **data_document(dataset), **provenance()}
+    document = {**found, "retrained": retrain, **flags.data_document(dataset), **provenance()}
     if out is not None:
         write_results(out, document)
     if as_json:

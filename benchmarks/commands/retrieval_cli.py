@@ -16,26 +16,7 @@ from foldcam.benchmarks.evaluation.cli_support import (
     WeightsOption,
     refuse_network_flags,
 )
-from foldcam.export.commands.options import (
-    Color,
-    DeviceText,
-    Layer,
-    Mean,
-    Output,
-    Resize,
-    Singletons,
-    Std,
-    check_image_flags,
-    check_page_flag,
-    check_picture_flag,
-    data_document,
-    device_of,
-    network_of,
-    say_notes,
-    singletons_of,
-    split_of,
-    stdout_kept,
-)
+from foldcam.export.commands import options as flags
 from foldcam.runtime.contract.at_stake import Read, Written, check_outputs, network_file
 from foldcam.runtime.system.command import print_json, print_text
 
@@ -93,15 +74,15 @@ def retrieval(
         int, typer.Option(help="Limits the wrong answers on page and sheet.", min=1)
     ] = 100,
     weights: WeightsOption = None,
-    layer: Layer = None,
-    output: Output = None,
+    layer: flags.Layer = None,
+    output: flags.Output = None,
     size: SizeOption = None,
-    resize: Resize = None,
-    color: Color = None,
-    mean: Mean = None,
-    std: Std = None,
-    singletons: Singletons = "refuse",
-    device: DeviceText = "auto",
+    resize: flags.Resize = None,
+    color: flags.Color = None,
+    mean: flags.Mean = None,
+    std: flags.Std = None,
+    singletons: flags.Singletons = "refuse",
+    device: flags.DeviceText = "auto",
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -124,8 +105,8 @@ def retrieval(
     from foldcam.runtime.contract.onnx_file import is_folded, read_contract
     from foldcam.runtime.images.files import write_image
 
-    check_page_flag("--out", out)
-    check_picture_flag("--sheet", sheet)
+    flags.check_page_flag("--out", out)
+    flags.check_picture_flag("--sheet", sheet)
     look = {"size": size, "resize": resize, "color": color, "mean": mean, "std": std}
     folded = is_folded(Path(model))
     if folded:
@@ -137,7 +118,7 @@ def retrieval(
             f"{model} is not a folded model: --bank and --split are of one; a network's bank is "
             "built from the training part of --images."
         )
-    check_image_flags(resize, color)
+    flags.check_image_flags(resize, color)
     check_outputs(
         [
             Read("MODEL", network_file(model)),
@@ -148,22 +129,22 @@ def retrieval(
         ],
         [Written("--out", out), Written("--sheet", sheet)],
     )
-    place = device_of(device)
+    place = flags.device_of(device)
     notes: tuple[str, ...] = ()
-    with stdout_kept(), ProgressBar() as progress:
+    with flags.stdout_kept(), ProgressBar() as progress:
         opened: AbstractContextManager[Subject]
         if folded:
-            dataset = load_dataset(test or images, split_of(split or "test"))
+            dataset = load_dataset(test or images, flags.split_of(split or "test"))
             shown = load_dataset(images, "all") if out or sheet else None
             opened = folded_subject(Path(model), bank, shown, place)
         else:
-            policy = singletons_of(singletons)
+            policy = flags.singletons_of(singletons)
             parts = read_parts(images, test, singletons=policy, seed=seed, least_labels=1)
-            say_notes(parts.training)
+            flags.say_notes(parts.training)
             dataset, notes = parts.testing, parts.notes
-            loaded, recipe = network_of(model, weights, output, place, **look)
+            loaded, recipe = flags.network_of(model, weights, output, place, **look)
             opened = network_subject(loaded, parts, recipe, layer, progress)
-        say_notes(dataset)
+        flags.say_notes(dataset)
         with opened as subject:
             found = evaluate_retrieval(subject.model, dataset, subject.bank, progress)
             found = replace(found, notes=(*notes, *found.notes))
@@ -177,7 +158,7 @@ def retrieval(
             if sheet is not None and wrong:
                 write_image(sheet, contact_sheet(wrong))
     if as_json:
-        print_json({**document, **data_document(dataset)})
+        print_json({**document, **flags.data_document(dataset)})
         return
     print_text(text_report(document))
     if out is not None:

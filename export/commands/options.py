@@ -28,7 +28,8 @@ Choice = TypeVar("Choice", bound=str)
 Model = Annotated[
     str,
     typer.Argument(
-        help="The embedding network: demo, package.module:factory, a .pt2 file, or an .onnx file.",
+        help="Names the embedding network: demo, package.module:factory, a .pt2 file, or an .onnx "
+        "file.",
         metavar="MODEL",
     ),
 ]
@@ -38,7 +39,10 @@ TrainingImages = Annotated[
 ]
 Weights = Annotated[
     Path | None,
-    typer.Option(help="Loads weights from a .safetensors file or a state dict of plain tensors."),
+    typer.Option(
+        help="Loads weights of MODEL from a .safetensors file or a state dict of plain tensors "
+        "(default: its own)."
+    ),
 ]
 Layer = Annotated[
     str | None,
@@ -48,14 +52,17 @@ Layer = Annotated[
 ]
 Output = Annotated[
     str | None,
-    typer.Option(help="Names the output that is the embedding, where several could be."),
+    typer.Option(
+        help="Takes the output of this name as the embedding, where several could be (default: the "
+        "only one)."
+    ),
 ]
 Split = Annotated[str, typer.Option(help="Takes this part of the data: train, valid, test or all.")]
 ObjectiveText = Annotated[
     str | None,
     typer.Option(
-        help="Sets the objective of the directions: all-triplets, sampled:50, or pml:LOSS; "
-        "with --continuous kernel:tau=0.1, which is its default.",
+        help="Sets the objective of the directions: all-triplets, sampled:50 (triplets per image), "
+        "or pml:LOSS; with --continuous kernel:tau=0.1, which is its default.",
         show_default="all-triplets",
     ),
 ]
@@ -213,8 +220,11 @@ DeviceText = Annotated[
     ),
 ]
 BatchSize = Annotated[int, typer.Option(help="Sets the number of images per forward pass.", min=1)]
-Seed = Annotated[int, typer.Option(help="Sets the seed of the sampled triplets.")]
-Json = Annotated[bool, typer.Option("--json", help="Prints one JSON document to standard output.")]
+Seed = Annotated[int, typer.Option(help="Sets the seed of the sampled triplets.", min=0)]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Prints one JSON document to standard output in place of text."),
+]
 
 
 def choice(flag: str, value: str, choices: tuple[Choice, ...]) -> Choice:
