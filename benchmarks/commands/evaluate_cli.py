@@ -9,20 +9,10 @@ import typer
 
 from foldcam.benchmarks.commands.openset_cli import openset
 from foldcam.benchmarks.commands.retrieval_cli import retrieval
-from foldcam.benchmarks.evaluation.cli_support import (
-    BoxesOption,
-    DrawsOption,
-    EpochsOption,
-    JsonOption,
-    OutOption,
-    SeedOption,
-    SizeOption,
-    WeightsOption,
-    print_remarks,
-)
+from foldcam.benchmarks.evaluation import cli_support as shared
 from foldcam.export.commands import options as flags
 from foldcam.runtime.contract.at_stake import Read, Written, check_outputs, network_file
-from foldcam.runtime.system.command import print_json, print_text
+from foldcam.runtime.system.command import print_report
 
 evaluate = typer.Typer(no_args_is_help=True, help="Measure a folded model on labelled images.")
 evaluate.command(
@@ -37,27 +27,33 @@ evaluate.command(
     epilog="Example: foldcam evaluate localization --data CUB_200_2011 --out results/cub"
 )
 def localization(
-    data: BoxesOption,
-    out: OutOption = Path("results/localization"),
+    data: shared.Boxes,
+    out: shared.Out = Path("results/localization"),
     model: Annotated[
         str | None,
-        typer.Option(help="MODEL to explain; without it, one is trained on the training split."),
+        typer.Option(
+            help="Explains this MODEL.", show_default="one is trained on the training split"
+        ),
     ] = None,
-    weights: WeightsOption = None,
-    size: Annotated[str, typer.Option(help="Input size in pixels: 256 or WIDTHxHEIGHT.")] = "256",
-    epochs: EpochsOption = 30,
+    weights: flags.Weights = None,
+    size: Annotated[
+        str, typer.Option(help="Sets the input size in pixels, 256 or WIDTHxHEIGHT.")
+    ] = "256",
+    epochs: shared.Epochs = 30,
     grad_weights: flags.GradWeightsText = "auto",
     baseline: flags.BaselineText = "auto",
     device: flags.DeviceText = "auto",
-    seed: SeedOption = 0,
-    draws: DrawsOption = 2000,
+    seed: shared.Seed = 0,
+    draws: shared.Draws = 2000,
     unseen: Annotated[
         bool,
-        typer.Option(help="Also train a network without two of the labels and measure it on them."),
+        typer.Option(
+            help="Also trains a network without two of the labels and measures it on them."
+        ),
     ] = True,
-    as_json: JsonOption = False,
+    as_json: flags.Json = False,
 ) -> None:
-    """Grid pointing, insertion, deletion, pixel AP, boxes: every method, with intervals."""
+    """Measure where the maps of every method lie: grids, insertion, deletion, pixels, boxes."""
     from dataclasses import replace
 
     from foldcam.benchmarks.evaluation.localization.report import text_table
@@ -87,12 +83,12 @@ def localization(
     )
     with ProgressBar() as progress:
         document = run_study(data, out, options, progress)
-    if as_json:
-        print_json(document)
-        return
-    print(text_table(document))
-    print(f"\nrecall@1 {document['recall_at_1']:.1%}, {document['minutes']} minutes")
-    print(f"Written to {out}: localization.json, tables, plot and contact sheets")
+    text = (
+        f"{text_table(document)}\n\nrecall@1 {document['recall_at_1']:.1%}, "
+        f"{document['minutes']} minutes\n"
+        f"Written to {out}: localization.json, tables, plot and contact sheets"
+    )
+    print_report(document, text, as_json)
 
 
 @evaluate.command(
@@ -104,35 +100,43 @@ def explanation(
     images: Annotated[
         Path,
         typer.Option(
-            help="Labelled images: class folders, a CSV, or a CUB-200-2011 folder. Their training "
-            "part is the bank."
+            help="Reads labelled images from class folders, a CSV, or a CUB-200-2011 folder. Their "
+            "training part is the bank."
         ),
     ],
     test: Annotated[
         Path | None,
         typer.Option(
-            help="Labelled images to measure on, without those of the bank.",
+            help="Reads the labelled images to measure on, without those of the bank.",
             show_default="the test part of --images, or half of each label",
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder that explanation.json and explanation.md are written into."),
+        typer.Option(
+            help="Writes explanation.json and explanation.md into this folder.",
+            show_default="none",
+        ),
     ] = None,
     sheet: Annotated[
         Path | None,
-        typer.Option(help="Writes pictures beside the maps of every method to this PNG or JPEG."),
+        typer.Option(
+            help="Writes pictures beside the maps of every method to this PNG or JPEG file.",
+            show_default="none",
+        ),
     ] = None,
-    weights: WeightsOption = None,
+    weights: flags.Weights = None,
     layer: flags.Layer = None,
     output: flags.Output = None,
     head: Annotated[
         str,
-        typer.Option(help="How directions pass the head, as in foldcam export: exact or fitted."),
+        typer.Option(
+            help="Chooses how directions pass the head, as in foldcam export: exact or fitted."
+        ),
     ] = "exact",
     grad_weights: flags.GradWeightsText = "auto",
     baseline: flags.BaselineText = "auto",
-    size: SizeOption = None,
+    size: shared.Size = None,
     resize: flags.Resize = None,
     color: flags.Color = None,
     mean: flags.Mean = None,
@@ -143,11 +147,11 @@ def explanation(
         typer.Option(help="Limits the number of images to measure on.", min=2, show_default="all"),
     ] = None,
     device: flags.DeviceText = "auto",
-    seed: SeedOption = 0,
-    draws: DrawsOption = 2000,
-    as_json: JsonOption = False,
+    seed: shared.Seed = 0,
+    draws: shared.Draws = 2000,
+    as_json: flags.Json = False,
 ) -> None:
-    """Is the heat worth something? Hide what is hot, beside another picture's map and a shift."""
+    """Measure whether the heat is worth something: hide what is hot, and compare with controls."""
     from foldcam.benchmarks.evaluation.documents import provenance
     from foldcam.benchmarks.evaluation.explanation.data import read_parts
     from foldcam.benchmarks.evaluation.explanation.report import (
@@ -197,12 +201,8 @@ def explanation(
         write_results(out, document)
     if sheet is not None:
         write_image(sheet, contact_sheet(found.shown))
-    if as_json:
-        print_json(document)
-        return
-    print_text(text_table(document))
-    print_remarks(document)
-    print_text(f"\n{document['verdict']}")
+    lines = [text_table(document), *shared.remarks(document), "", document["verdict"]]
+    print_report(document, "\n".join(lines), as_json)
 
 
 @evaluate.command(
@@ -211,16 +211,19 @@ def explanation(
 )
 def house_price(
     data: Annotated[
-        Path, typer.Option(help="Folder of houses, with houses.csv or HousesInfo.txt in it.")
+        Path,
+        typer.Option(
+            help="Reads the houses of this folder, which has houses.csv or HousesInfo.txt."
+        ),
     ],
-    out: OutOption = Path("results/houses"),
-    epochs: EpochsOption = 8,
+    out: shared.Out = Path("results/houses"),
+    epochs: shared.Epochs = 8,
     device: flags.DeviceText = "auto",
-    seed: SeedOption = 0,
-    draws: DrawsOption = 2000,
-    as_json: JsonOption = False,
+    seed: shared.Seed = 0,
+    draws: shared.Draws = 2000,
+    as_json: flags.Json = False,
 ) -> None:
-    """A price from photographs: estimates, and whether what raises and lowers them does."""
+    """Measure price estimates from photographs, and whether what raises and lowers them does."""
     from dataclasses import replace
 
     from foldcam.benchmarks.evaluation.houses.report import text_table
@@ -236,9 +239,9 @@ def house_price(
     )
     with ProgressBar() as progress:
         document = run_study(data, out, options, progress)
-    if as_json:
-        print_json(document)
-        return
-    print(text_table(document))
-    print(f"\n{document['minutes']} minutes, of which {document['training_minutes']} of training")
-    print(f"Written to {out}: house-price.json, tables, plot, contact sheet, folded models")
+    text = (
+        f"{text_table(document)}\n\n{document['minutes']} minutes, of which "
+        f"{document['training_minutes']} of training\n"
+        f"Written to {out}: house-price.json, tables, plot, contact sheet, folded models"
+    )
+    print_report(document, text, as_json)

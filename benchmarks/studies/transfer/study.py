@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -278,6 +278,32 @@ def _fold(samples: Sequence[Sample], seed: int) -> tuple[list[Sample], list[Samp
         queries += [members[n] for n in order[:cut]]
         rows += [members[n] for n in order[cut:]]
     return rows, queries
+
+
+def text(document: Mapping[str, Any]) -> str:
+    """The variants, the heads, and what heads do with summands, for a terminal."""
+    lines = []
+    for name, row in document["variants"].items():
+        value, gap = row["grid_pointing"], row["difference"]
+        lines.append(f"{name:<48}{value['mean']:6.3f}  {_with_range(gap)}")
+    lines.append("")
+    for name, row in document["heads"].items():
+        lines.append(
+            f"{name:<17} transferred {row['transferred']['mean']:.3f}, own gradient "
+            f"{row['aggregated_backprop']['mean']:.3f}, maps correlate "
+            f"{row['map_correlation']:.3f}; with the gradient by position "
+            f"{row['position_correlation']:.3f}"
+        )
+    lines.append("")
+    for name, row in document["summands"]["heads"].items():
+        for pair, gaps in row["differences"].items():
+            parts = [f"{measure} {_with_range(gap)}" for measure, gap in gaps.items()]
+            lines.append(f"{name:<17} {pair:<26} {'  '.join(parts)}")
+    return "\n".join(lines)
+
+
+def _with_range(gap: Mapping[str, float]) -> str:
+    return f"{gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]"
 
 
 def _unit(rows: Floats) -> Floats:

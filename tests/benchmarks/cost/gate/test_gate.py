@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 
 from foldcam.benchmarks.commands.cli import bench
-from foldcam.benchmarks.cost.gate.command import GateFiles
+from foldcam.benchmarks.cost.gate.cli import GateFiles
 from foldcam.benchmarks.cost.gate.judging import (
     GateOptions,
     gate_document,
