@@ -26,37 +26,38 @@ app = typer.Typer(no_args_is_help=True)
 )
 def calibrate(
     model: Annotated[
-        Path, typer.Argument(help="The folded float32 model to quantize.", metavar="MODEL.onnx")
+        Path,
+        typer.Argument(help="Names the folded float32 model to quantize.", metavar="MODEL.onnx"),
     ],
     images: Annotated[
         Path,
         typer.Option(
-            help="Labelled images like those of the device: class folders, a CSV, or a "
+            help="Reads labelled images like those of the device from class folders, a CSV, or a "
             "CUB-200-2011 folder. A training part calibrates and a test part judges; data without "
             "parts are dealt out to both."
         ),
     ],
     out: Annotated[
-        Path, typer.Option(help="Where the INT8 model is written, if it passes the gate.")
+        Path, typer.Option(help="Writes the INT8 model to this file, if it passes the gate.")
     ],
     target: Annotated[
         str,
         typer.Option(
-            help="tensorrt writes int8 as every TensorRT from 8.6 on takes it. cpu writes uint8 "
-            "activations for ONNX Runtime, and measures the speed here."
+            help="Chooses what runs the model: tensorrt writes int8 as every TensorRT from 8.6 on "
+            "takes it; cpu writes uint8 activations for ONNX Runtime, and measures the speed here."
         ),
     ] = "tensorrt",
     method: Annotated[
         str,
         typer.Option(
-            help="How ranges are cut: minmax, percentile, entropy or mse; auto takes, for each "
-            "activation, the one that changes the answers least."
+            help="Chooses how ranges are cut: minmax, percentile, entropy or mse; auto takes, for "
+            "each activation, the one that changes the answers least."
         ),
     ] = "auto",
     keep_float: Annotated[
         list[str] | None,
         typer.Option(
-            help="Layers that stay float: auto keeps the fewest with which the gate passes, none "
+            help="Keeps layers in float: auto keeps the fewest with which the gate passes, none "
             "keeps none, and a name keeps that layer (may be repeated).",
             show_default="auto",
         ),
@@ -64,13 +65,13 @@ def calibrate(
     bias_correction: Annotated[
         bool,
         typer.Option(
-            help="Bias correction is tried, and kept if the answers are nearer to the float ones."
+            help="Tries bias correction, and keeps it if the answers are nearer to the float ones."
         ),
     ] = True,
     gptq: Annotated[
         bool,
         typer.Option(
-            help="GPTQ, which rounds weights so that their errors cancel, is tried, and kept if "
+            help="Tries GPTQ, which rounds weights so that their errors cancel, and keeps it if "
             "the answers are nearer to the float ones."
         ),
     ] = True,
@@ -78,37 +79,37 @@ def calibrate(
         str,
         typer.Option(
             "--float",
-            help="The type of layers that stay float, of attention and of softmax: fp32, or fp16 "
-            "for TensorRT.",
+            help="Sets the type of layers that stay float, of attention and of softmax: fp32, or "
+            "fp16 for TensorRT.",
         ),
     ] = "fp32",
     count: Annotated[
-        int, typer.Option(help="The greatest number of images to calibrate on.", min=8)
+        int, typer.Option(help="Limits the number of images to calibrate on.", min=8)
     ] = 128,
     choice_images: Annotated[
-        int, typer.Option(help="The greatest number of images to choose layers by.", min=8)
+        int, typer.Option(help="Limits the number of images to choose layers by.", min=8)
     ] = 128,
     gate_images: Annotated[
-        int, typer.Option(help="The greatest number of images to judge by.", min=8)
+        int, typer.Option(help="Limits the number of images to judge by.", min=8)
     ] = 256,
     device: DeviceText = "auto",
-    seed: Annotated[int, typer.Option(help="The seed by which the images are drawn.")] = 0,
+    seed: Annotated[int, typer.Option(help="Sets the seed by which the images are drawn.")] = 0,
     recall_lost: Annotated[
-        float, typer.Option(help="The greatest loss of recall@1 that passes, in points.")
+        float, typer.Option(help="Sets the greatest loss of recall@1 that passes, in points.")
     ] = 1.0,
     heatmap_mean: Annotated[
-        float, typer.Option(help="The least mean correlation of the heatmaps that passes.")
+        float, typer.Option(help="Sets the least mean correlation of the heatmaps that passes.")
     ] = 0.98,
     heatmap_p5: Annotated[
         float,
         typer.Option(
-            help="The least correlation of the heatmaps that passes at the 5th percentile."
+            help="Sets the least correlation of the heatmaps that passes at the 5th percentile."
         ),
     ] = 0.9,
     cache: Annotated[
         Path | None,
         typer.Option(
-            help="The folder that keeps results of long steps for a later run.",
+            help="Keeps the results of long steps for a later run in this folder.",
             show_default="beside --out",
         ),
     ] = None,

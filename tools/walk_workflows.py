@@ -27,7 +27,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from foldcam.benchmarks.evaluation.provenance import provenance
+from foldcam.benchmarks.evaluation.documents import provenance
 
 ROOT = Path(__file__).resolve().parent.parent
 DEVICE = ROOT / "tests" / "pretended_device"

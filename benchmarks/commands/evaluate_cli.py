@@ -9,43 +9,10 @@ import typer
 
 from foldcam.benchmarks.commands.openset_cli import openset
 from foldcam.benchmarks.commands.retrieval_cli import retrieval
-from foldcam.benchmarks.evaluation.cli_support import (
-    BoxesOption,
-    DrawsOption,
-    EpochsOption,
-    JsonOption,
-    OutOption,
-    SeedOption,
-    SizeOption,
-    WeightsOption,
-    print_remarks,
-)
-from foldcam.export.commands.options import (
-    BaselineText,
-    Color,
-    DeviceText,
-    GradWeightsText,
-    Layer,
-    Mean,
-    Model,
-    Output,
-    Resize,
-    Singletons,
-    Std,
-    baseline_of,
-    check_image_flags,
-    check_picture_flag,
-    choice,
-    data_document,
-    device_of,
-    grad_weights_of,
-    network_of,
-    say_notes,
-    singletons_of,
-    stdout_kept,
-)
+from foldcam.benchmarks.evaluation import cli_support as shared
+from foldcam.export.commands import options as flags
 from foldcam.runtime.contract.at_stake import Read, Written, check_outputs, network_file
-from foldcam.runtime.system.command import print_json, print_text
+from foldcam.runtime.system.command import print_report
 
 evaluate = typer.Typer(no_args_is_help=True, help="Measure a folded model on labelled images.")
 evaluate.command(
@@ -60,27 +27,33 @@ evaluate.command(
     epilog="Example: foldcam evaluate localization --data CUB_200_2011 --out results/cub"
 )
 def localization(
-    data: BoxesOption,
-    out: OutOption = Path("results/localization"),
+    data: shared.Boxes,
+    out: shared.Out = Path("results/localization"),
     model: Annotated[
         str | None,
-        typer.Option(help="MODEL to explain; without it, one is trained on the training split."),
+        typer.Option(
+            help="Explains this MODEL.", show_default="one is trained on the training split"
+        ),
     ] = None,
-    weights: WeightsOption = None,
-    size: Annotated[str, typer.Option(help="Input size in pixels: 256 or WIDTHxHEIGHT.")] = "256",
-    epochs: EpochsOption = 30,
-    grad_weights: GradWeightsText = "auto",
-    baseline: BaselineText = "auto",
-    device: DeviceText = "auto",
-    seed: SeedOption = 0,
-    draws: DrawsOption = 2000,
+    weights: flags.Weights = None,
+    size: Annotated[
+        str, typer.Option(help="Sets the input size in pixels, 256 or WIDTHxHEIGHT.")
+    ] = "256",
+    epochs: shared.Epochs = 30,
+    grad_weights: flags.GradWeightsText = "auto",
+    baseline: flags.BaselineText = "auto",
+    device: flags.DeviceText = "auto",
+    seed: shared.Seed = 0,
+    draws: shared.Draws = 2000,
     unseen: Annotated[
         bool,
-        typer.Option(help="Also train a network without two of the labels and measure it on them."),
+        typer.Option(
+            help="Also trains a network without two of the labels and measures it on them."
+        ),
     ] = True,
-    as_json: JsonOption = False,
+    as_json: flags.Json = False,
 ) -> None:
-    """Grid pointing, insertion, deletion, pixel AP, boxes: every method, with intervals."""
+    """Measure where the maps of every method lie: grids, insertion, deletion, pixels, boxes."""
     from dataclasses import replace
 
     from foldcam.benchmarks.evaluation.localization.report import text_table
@@ -92,10 +65,10 @@ def localization(
 
     check_outputs([Read("--data", data)], [Written("--out", out)])
     preprocessing = None
-    say_notes(load_dataset(data, "all", boxes="truth"))
+    flags.say_notes(load_dataset(data, "all", boxes="truth"))
     if model is None:
         preprocessing = with_overrides(load_model("efficientnet-lite0").preprocessing, size=size)
-    place = device_of(device)
+    place = flags.device_of(device)
     options = StudyOptions(
         model=model,
         weights=weights,
@@ -105,17 +78,17 @@ def localization(
         draws=draws,
         unseen=unseen,
         device=place,
-        grad_weights=grad_weights_of(grad_weights),
-        baseline=baseline_of(baseline),
+        grad_weights=flags.grad_weights_of(grad_weights),
+        baseline=flags.baseline_of(baseline),
     )
     with ProgressBar() as progress:
         document = run_study(data, out, options, progress)
-    if as_json:
-        print_json(document)
-        return
-    print(text_table(document))
-    print(f"\nrecall@1 {document['recall_at_1']:.1%}, {document['minutes']} minutes")
-    print(f"Written to {out}: localization.json, tables, plot and contact sheets")
+    text = (
+        f"{text_table(document)}\n\nrecall@1 {document['recall_at_1']:.1%}, "
+        f"{document['minutes']} minutes\n"
+        f"Written to {out}: localization.json, tables, plot and contact sheets"
+    )
+    print_report(document, text, as_json)
 
 
 @evaluate.command(
@@ -123,54 +96,63 @@ def localization(
     "--test faces/test --size 112 --sheet maps.png"
 )
 def explanation(
-    model: Model,
+    model: flags.Model,
     images: Annotated[
         Path,
         typer.Option(
-            help="Labelled images: class folders, a CSV, or a CUB-200-2011 folder. Their training "
-            "part is the bank."
+            help="Reads labelled images from class folders, a CSV, or a CUB-200-2011 folder. Their "
+            "training part is the bank."
         ),
     ],
     test: Annotated[
         Path | None,
         typer.Option(
-            help="Labelled images to measure on, without those of the bank.",
+            help="Reads the labelled images to measure on, without those of the bank.",
             show_default="the test part of --images, or half of each label",
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder that explanation.json and explanation.md are written into."),
+        typer.Option(
+            help="Writes explanation.json and explanation.md into this folder.",
+            show_default="none",
+        ),
     ] = None,
     sheet: Annotated[
         Path | None,
-        typer.Option(help="Writes pictures beside the maps of every method to this PNG or JPEG."),
+        typer.Option(
+            help="Writes pictures beside the maps of every method to this PNG or JPEG file.",
+            show_default="none",
+        ),
     ] = None,
-    weights: WeightsOption = None,
-    layer: Layer = None,
-    output: Output = None,
+    weights: flags.Weights = None,
+    layer: flags.Layer = None,
+    output: flags.Output = None,
     head: Annotated[
         str,
-        typer.Option(help="How directions pass the head, as in foldcam export: exact or fitted."),
+        typer.Option(
+            help="Chooses how directions pass the head, as in foldcam export: exact or fitted."
+        ),
     ] = "exact",
-    grad_weights: GradWeightsText = "auto",
-    baseline: BaselineText = "auto",
-    size: SizeOption = None,
-    resize: Resize = None,
-    color: Color = None,
-    mean: Mean = None,
-    std: Std = None,
-    singletons: Singletons = "refuse",
+    grad_weights: flags.GradWeightsText = "auto",
+    baseline: flags.BaselineText = "auto",
+    size: shared.Size = None,
+    resize: flags.Resize = None,
+    color: flags.Color = None,
+    mean: flags.Mean = None,
+    std: flags.Std = None,
+    singletons: flags.Singletons = "refuse",
     most: Annotated[
         int | None,
         typer.Option(help="Limits the number of images to measure on.", min=2, show_default="all"),
     ] = None,
-    device: DeviceText = "auto",
-    seed: SeedOption = 0,
-    draws: DrawsOption = 2000,
-    as_json: JsonOption = False,
+    device: flags.DeviceText = "auto",
+    seed: shared.Seed = 0,
+    draws: shared.Draws = 2000,
+    as_json: flags.Json = False,
 ) -> None:
-    """Is the heat worth something? Hide what is hot, beside another picture's map and a shift."""
+    """Measure whether the heat is worth something: hide what is hot, and compare with controls."""
+    from foldcam.benchmarks.evaluation.documents import provenance
     from foldcam.benchmarks.evaluation.explanation.data import read_parts
     from foldcam.benchmarks.evaluation.explanation.report import (
         contact_sheet,
@@ -178,15 +160,14 @@ def explanation(
         write_results,
     )
     from foldcam.benchmarks.evaluation.explanation.study import ExplanationOptions, run_explanation
-    from foldcam.benchmarks.evaluation.provenance import provenance
     from foldcam.export.commands.progress import ProgressBar
     from foldcam.export.exporting.exporter import HEAD_RULES
     from foldcam.runtime.images.files import write_image
 
-    check_picture_flag("--sheet", sheet)
-    check_image_flags(resize, color)
-    policy = singletons_of(singletons)
-    head_rule = choice("--head", head, HEAD_RULES)
+    flags.check_picture_flag("--sheet", sheet)
+    flags.check_image_flags(resize, color)
+    policy = flags.singletons_of(singletons)
+    head_rule = flags.choice("--head", head, HEAD_RULES)
     check_outputs(
         [
             Read("MODEL", network_file(model)),
@@ -198,10 +179,10 @@ def explanation(
     )
     parts = read_parts(images, test, singletons=policy, most=most, seed=seed)
     for dataset in (parts.training, parts.testing):
-        say_notes(dataset)
-    place = device_of(device)
-    with stdout_kept(), ProgressBar() as progress:
-        loaded, recipe = network_of(
+        flags.say_notes(dataset)
+    place = flags.device_of(device)
+    with flags.stdout_kept(), ProgressBar() as progress:
+        loaded, recipe = flags.network_of(
             model, weights, output, place,
             size=size, resize=resize, color=color, mean=mean, std=std,
         )  # fmt: skip
@@ -209,23 +190,19 @@ def explanation(
             preprocessing=recipe,
             layer=layer,
             head_rule=head_rule,
-            grad_weights=grad_weights_of(grad_weights),
-            baseline=baseline_of(baseline),
+            grad_weights=flags.grad_weights_of(grad_weights),
+            baseline=flags.baseline_of(baseline),
             seed=seed,
             draws=draws,
         )
         found = run_explanation(loaded, parts, options, progress)
-    document = {**found.document, **data_document(parts.training), **provenance()}
+    document = {**found.document, **flags.data_document(parts.training), **provenance()}
     if out is not None:
         write_results(out, document)
     if sheet is not None:
         write_image(sheet, contact_sheet(found.shown))
-    if as_json:
-        print_json(document)
-        return
-    print_text(text_table(document))
-    print_remarks(document)
-    print_text(f"\n{document['verdict']}")
+    lines = [text_table(document), *shared.remarks(document), "", document["verdict"]]
+    print_report(document, "\n".join(lines), as_json)
 
 
 @evaluate.command(
@@ -234,16 +211,19 @@ def explanation(
 )
 def house_price(
     data: Annotated[
-        Path, typer.Option(help="Folder of houses, with houses.csv or HousesInfo.txt in it.")
+        Path,
+        typer.Option(
+            help="Reads the houses of this folder, which has houses.csv or HousesInfo.txt."
+        ),
     ],
-    out: OutOption = Path("results/houses"),
-    epochs: EpochsOption = 8,
-    device: DeviceText = "auto",
-    seed: SeedOption = 0,
-    draws: DrawsOption = 2000,
-    as_json: JsonOption = False,
+    out: shared.Out = Path("results/houses"),
+    epochs: shared.Epochs = 8,
+    device: flags.DeviceText = "auto",
+    seed: shared.Seed = 0,
+    draws: shared.Draws = 2000,
+    as_json: flags.Json = False,
 ) -> None:
-    """A price from photographs: estimates, and whether what raises and lowers them does."""
+    """Measure price estimates from photographs, and whether what raises and lowers them does."""
     from dataclasses import replace
 
     from foldcam.benchmarks.evaluation.houses.report import text_table
@@ -255,13 +235,13 @@ def house_price(
         training=replace(TRAINING, epochs=epochs, seed=seed, device=device),
         seed=seed,
         draws=draws,
-        device=device_of(device),
+        device=flags.device_of(device),
     )
     with ProgressBar() as progress:
         document = run_study(data, out, options, progress)
-    if as_json:
-        print_json(document)
-        return
-    print(text_table(document))
-    print(f"\n{document['minutes']} minutes, of which {document['training_minutes']} of training")
-    print(f"Written to {out}: house-price.json, tables, plot, contact sheet, folded models")
+    text = (
+        f"{text_table(document)}\n\n{document['minutes']} minutes, of which "
+        f"{document['training_minutes']} of training\n"
+        f"Written to {out}: house-price.json, tables, plot, contact sheet, folded models"
+    )
+    print_report(document, text, as_json)

@@ -7,33 +7,10 @@ from typing import Annotated
 
 import typer
 
-from foldcam.benchmarks.evaluation.cli_support import (
-    DrawsOption,
-    JsonOption,
-    SeedOption,
-    SizeOption,
-    WeightsOption,
-    print_remarks,
-    refuse_network_flags,
-)
-from foldcam.export.commands.options import (
-    Color,
-    DeviceText,
-    Mean,
-    Output,
-    Resize,
-    Singletons,
-    Std,
-    check_image_flags,
-    data_document,
-    device_of,
-    network_of,
-    say_notes,
-    singletons_of,
-    stdout_kept,
-)
+from foldcam.benchmarks.evaluation import cli_support as shared
+from foldcam.export.commands import options as flags
 from foldcam.runtime.contract.at_stake import Read, Written, check_outputs, network_file
-from foldcam.runtime.system.command import print_json, print_text
+from foldcam.runtime.system.command import print_report
 from foldcam.runtime.system.errors import FoldcamError
 
 
@@ -41,29 +18,29 @@ def openset(
     model: Annotated[
         str,
         typer.Argument(
-            help="A folded model, whose bank is taken; or the MODEL of foldcam export, whose bank "
-            "is made of the training part of --images.",
+            help="Names a folded model, whose bank is taken; or the MODEL of foldcam export, whose "
+            "bank is made of the training part of --images.",
             metavar="MODEL_OR_FOLDED",
         ),
     ],
     images: Annotated[
         Path,
         typer.Option(
-            help="Labelled images: class folders, a CSV, or a CUB-200-2011 folder. Their test part "
-            "is measured."
+            help="Reads labelled images from class folders, a CSV, or a CUB-200-2011 folder. Their "
+            "test part is measured."
         ),
     ],
     test: Annotated[
         Path | None,
         typer.Option(
-            help="Other labelled images to measure a MODEL on that is not folded.",
+            help="Measures a MODEL that is not folded on these other labelled images.",
             show_default="the test part of --images, or half of each label",
         ),
     ] = None,
     unknown: Annotated[
         Path | None,
         typer.Option(
-            help="Images that show none of the bank's labels: a folder of them, or a data set.",
+            help="Reads images that show none of the bank's labels from a folder or a data set.",
             show_default="labels are left out of the bank, so that each is unknown once",
         ),
     ] = None,
@@ -77,42 +54,49 @@ def openset(
     ] = False,
     epochs: Annotated[
         int | None,
-        typer.Option(help="Epochs of each training of --retrain.", min=1, show_default="30"),
+        typer.Option(
+            help="Sets the number of epochs of each training of --retrain.",
+            min=1,
+            show_default="30",
+        ),
     ] = None,
     accept: Annotated[
         float,
         typer.Option(
-            help="The share of known images that is accepted where unknown ones are counted, "
+            help="Sets the share of known images that is accepted where unknown ones are counted, "
             "0 to 1."
         ),
     ] = 0.95,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder that openset.json, openset.md and openset.png are written into."),
+        typer.Option(
+            help="Writes openset.json, openset.md and openset.png into this folder.",
+            show_default="none",
+        ),
     ] = None,
-    weights: WeightsOption = None,
-    output: Output = None,
-    size: SizeOption = None,
-    resize: Resize = None,
-    color: Color = None,
-    mean: Mean = None,
-    std: Std = None,
-    singletons: Singletons = "refuse",
-    device: DeviceText = "auto",
-    seed: SeedOption = 0,
-    draws: DrawsOption = 2000,
-    as_json: JsonOption = False,
+    weights: flags.Weights = None,
+    output: flags.Output = None,
+    size: shared.Size = None,
+    resize: flags.Resize = None,
+    color: flags.Color = None,
+    mean: flags.Mean = None,
+    std: flags.Std = None,
+    singletons: flags.Singletons = "refuse",
+    device: flags.DeviceText = "auto",
+    seed: shared.Seed = 0,
+    draws: shared.Draws = 2000,
+    as_json: flags.Json = False,
 ) -> None:
-    """Which score tells known images from unknown ones: AUROC, curves, and what a threshold does.
+    """Measure which score separates known from unknown images: AUROC, curves, thresholds.
 
     No image is compared with itself, and with --retrain no network has met the labels that are
     unknown to it.
     """
+    from foldcam.benchmarks.evaluation.documents import provenance
     from foldcam.benchmarks.evaluation.explanation.data import read_parts
     from foldcam.benchmarks.evaluation.openset.report import text_table, write_results
     from foldcam.benchmarks.evaluation.openset.study import OpensetOptions, run_openset
     from foldcam.benchmarks.evaluation.openset.subject import Retraining, of_folded, of_network
-    from foldcam.benchmarks.evaluation.provenance import provenance
     from foldcam.export.banks.unknown.images import any_images
     from foldcam.export.commands.progress import ProgressBar
     from foldcam.export.datasets import load_dataset
@@ -128,8 +112,8 @@ def openset(
         )
     if epochs is not None and not retrain:
         raise typer.BadParameter("--epochs is of --retrain, which is missing.")
-    check_image_flags(resize, color)
-    policy = singletons_of(singletons)
+    flags.check_image_flags(resize, color)
+    policy = flags.singletons_of(singletons)
     look = {"size": size, "resize": resize, "color": color, "mean": mean, "std": std}
     check_outputs(
         [Read("MODEL", network_file(model)), Read("--weights", weights), Read("--images", images),
@@ -137,34 +121,31 @@ def openset(
         [Written("--out", out)],
     )  # fmt: skip
     strangers = None if unknown is None else any_images(unknown)
-    place = device_of(device)
-    with stdout_kept(), ProgressBar() as progress:
+    place = flags.device_of(device)
+    with flags.stdout_kept(), ProgressBar() as progress:
         if is_folded(Path(model)):
             if retrain or test is not None:
                 raise FoldcamError(
                     f"{model} is folded already: --retrain and --test are for a MODEL without a "
                     "bank, so leave them out."
                 )
-            refuse_network_flags(model, weights, output, *look.values())
+            shared.refuse_network_flags(model, weights, output, *look.values())
             dataset = load_dataset(images, "test")
-            say_notes(dataset)
+            flags.say_notes(dataset)
             asked = of_folded(Path(model), dataset, strangers, place, seed, progress)
         else:
             parts = read_parts(images, test, singletons=policy, seed=seed)
             dataset = parts.training
-            say_notes(dataset)
-            loaded, recipe = network_of(model, weights, output, place, **look)
+            flags.say_notes(dataset)
+            loaded, recipe = flags.network_of(model, weights, output, place, **look)
             retraining = None
             if retrain and out is not None:
                 training = TrainingOptions(epochs=epochs or 30, seed=seed, device=device)
                 retraining = Retraining(training, out)
             asked = of_network(loaded, parts, recipe, strangers, seed, retraining, progress)
         found = run_openset(asked, OpensetOptions(accept, draws, seed=seed), progress)
-    document = {**found, "retrained": retrain, **data_document(dataset), **provenance()}
+    document = {**found, "retrained": retrain, **flags.data_document(dataset), **provenance()}
     if out is not None:
         write_results(out, document)
-    if as_json:
-        print_json(document)
-        return
-    print_text(text_table(document))
-    print_remarks(document)
+    lines = [text_table(document), *shared.remarks(document)]
+    print_report(document, "\n".join(lines), as_json)

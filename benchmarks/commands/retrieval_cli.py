@@ -9,45 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foldcam.benchmarks.evaluation.cli_support import (
-    JsonOption,
-    SeedOption,
-    SizeOption,
-    WeightsOption,
-    refuse_network_flags,
-)
-from foldcam.export.commands.options import (
-    Color,
-    DeviceText,
-    Layer,
-    Mean,
-    Output,
-    Resize,
-    Singletons,
-    Std,
-    check_image_flags,
-    check_page_flag,
-    check_picture_flag,
-    data_document,
-    device_of,
-    network_of,
-    say_notes,
-    singletons_of,
-    split_of,
-    stdout_kept,
-)
+from foldcam.benchmarks.evaluation import cli_support as shared
+from foldcam.export.commands import options as flags
 from foldcam.runtime.contract.at_stake import Read, Written, check_outputs, network_file
-from foldcam.runtime.system.command import print_json, print_text
+from foldcam.runtime.system.command import print_report
 
 if TYPE_CHECKING:
-    from foldcam.benchmarks.evaluation.retrieval.subject import Subject
+    from foldcam.benchmarks.evaluation.retrieval.study import Subject
 
 
 def retrieval(
     model: Annotated[
         str,
         typer.Argument(
-            help="The folded model to measure; or a network, which is folded first with the "
+            help="Names the folded model to measure; or a network, which is folded first with the "
             "training part of --images.",
             metavar="MODEL",
         ),
@@ -55,77 +30,87 @@ def retrieval(
     images: Annotated[
         Path,
         typer.Option(
-            help="Labelled images. Of a folded model those to measure on (see --split); of a "
-            "network its training part is the bank, and the rest is measured."
+            help="Reads labelled images. A folded model is measured on those of --split; of a "
+            "network the training part is the bank, and the rest is measured."
         ),
     ],
     test: Annotated[
         Path | None,
         typer.Option(
-            help="Other labelled images to measure on.",
+            help="Measures on these other labelled images.",
             show_default="the test part of --images; of a network without one half of each label",
         ),
     ] = None,
     split: Annotated[
         str | None,
         typer.Option(
-            help="Of a folded model, the split of the images to measure on: train, valid, test or "
-            "all.",
+            help="Measures a folded model on this part of the data: train, valid, test or all.",
             show_default="test",
         ),
     ] = None,
     bank: Annotated[
         Path | None,
         typer.Option(
-            help="Bank of a folded model: its own images are then recognised by the hashes of "
-            "their files, too, and matches have names and pictures."
+            help="Reads the bank of a folded model from this file: its own images are then "
+            "recognised by the hashes of their files, too, and matches have names and pictures.",
+            show_default="the bank inside the model",
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Writes figures and wrong answers with their heat to this .html file."),
+        typer.Option(
+            help="Writes figures and wrong answers with their heat to this .html file.",
+            show_default="none",
+        ),
     ] = None,
     sheet: Annotated[
         Path | None,
-        typer.Option(help="Writes wrong answers beside their matches to this PNG or JPEG."),
+        typer.Option(
+            help="Writes wrong answers beside their matches to this PNG or JPEG file.",
+            show_default="none",
+        ),
     ] = None,
     most: Annotated[
-        int, typer.Option(help="Limits the wrong answers on page and sheet.", min=1)
+        int, typer.Option(help="Limits the number of wrong answers on page and sheet.", min=1)
     ] = 100,
-    weights: WeightsOption = None,
-    layer: Layer = None,
-    output: Output = None,
-    size: SizeOption = None,
-    resize: Resize = None,
-    color: Color = None,
-    mean: Mean = None,
-    std: Std = None,
-    singletons: Singletons = "refuse",
-    device: DeviceText = "auto",
-    seed: SeedOption = 0,
-    as_json: JsonOption = False,
+    weights: flags.Weights = None,
+    layer: flags.Layer = None,
+    output: flags.Output = None,
+    size: shared.Size = None,
+    resize: flags.Resize = None,
+    color: flags.Color = None,
+    mean: flags.Mean = None,
+    std: flags.Std = None,
+    singletons: flags.Singletons = "refuse",
+    device: flags.DeviceText = "auto",
+    seed: shared.Seed = 0,
+    as_json: flags.Json = False,
 ) -> None:
-    """Recall@1/5/10, CMC, mAP and mINP of the rows of a bank, and which answers are wrong."""
+    """Measure retrieval from a bank, recall@1/5/10, CMC, mAP and mINP, and show wrong answers."""
     from foldcam.benchmarks.evaluation.explanation.data import read_parts
-    from foldcam.benchmarks.evaluation.retrieval.report import report_document, text_report
-    from foldcam.benchmarks.evaluation.retrieval.study import evaluate_retrieval
-    from foldcam.benchmarks.evaluation.retrieval.subject import folded_subject, network_subject
-    from foldcam.benchmarks.evaluation.retrieval.wrong import (
+    from foldcam.benchmarks.evaluation.retrieval.report import (
         contact_sheet,
+        report_document,
+        text_report,
         write_page,
         wrong_answers,
+    )
+    from foldcam.benchmarks.evaluation.retrieval.study import (
+        evaluate_retrieval,
+        folded_subject,
+        network_subject,
     )
     from foldcam.export.commands.progress import ProgressBar
     from foldcam.export.datasets import load_dataset
     from foldcam.runtime.contract.onnx_file import is_folded, read_contract
     from foldcam.runtime.images.files import write_image
 
-    check_page_flag("--out", out)
-    check_picture_flag("--sheet", sheet)
+    flags.check_page_flag("--out", out)
+    flags.check_picture_flag("--sheet", sheet)
     look = {"size": size, "resize": resize, "color": color, "mean": mean, "std": std}
     folded = is_folded(Path(model))
     if folded:
-        refuse_network_flags(model, weights, layer, output, *look.values())
+        shared.refuse_network_flags(model, weights, layer, output, *look.values())
     if not folded and (bank is not None or split is not None):
         if model.endswith(".onnx"):
             read_contract(Path(model))  # says why it is none
@@ -133,7 +118,7 @@ def retrieval(
             f"{model} is not a folded model: --bank and --split are of one; a network's bank is "
             "built from the training part of --images."
         )
-    check_image_flags(resize, color)
+    flags.check_image_flags(resize, color)
     check_outputs(
         [
             Read("MODEL", network_file(model)),
@@ -144,22 +129,22 @@ def retrieval(
         ],
         [Written("--out", out), Written("--sheet", sheet)],
     )
-    place = device_of(device)
+    place = flags.device_of(device)
     notes: tuple[str, ...] = ()
-    with stdout_kept(), ProgressBar() as progress:
+    with flags.stdout_kept(), ProgressBar() as progress:
         opened: AbstractContextManager[Subject]
         if folded:
-            dataset = load_dataset(test or images, split_of(split or "test"))
+            dataset = load_dataset(test or images, flags.split_of(split or "test"))
             shown = load_dataset(images, "all") if out or sheet else None
             opened = folded_subject(Path(model), bank, shown, place)
         else:
-            policy = singletons_of(singletons)
+            policy = flags.singletons_of(singletons)
             parts = read_parts(images, test, singletons=policy, seed=seed, least_labels=1)
-            say_notes(parts.training)
+            flags.say_notes(parts.training)
             dataset, notes = parts.testing, parts.notes
-            loaded, recipe = network_of(model, weights, output, place, **look)
+            loaded, recipe = flags.network_of(model, weights, output, place, **look)
             opened = network_subject(loaded, parts, recipe, layer, progress)
-        say_notes(dataset)
+        flags.say_notes(dataset)
         with opened as subject:
             found = evaluate_retrieval(subject.model, dataset, subject.bank, progress)
             found = replace(found, notes=(*notes, *found.notes))
@@ -172,13 +157,11 @@ def retrieval(
                 write_page(out, title, document, subject, wrong)
             if sheet is not None and wrong:
                 write_image(sheet, contact_sheet(wrong))
-    if as_json:
-        print_json({**document, **data_document(dataset)})
-        return
-    print_text(text_report(document))
+    lines = [text_report(document)]
     if out is not None:
-        print_text(f"Written to {out}")
+        lines.append(f"Written to {out}")
     if sheet is not None:
-        print_text(
+        lines.append(
             f"Written to {sheet}" if wrong else f"No answer is wrong: {sheet} was not written"
         )
+    print_report({**document, **flags.data_document(dataset)}, "\n".join(lines), as_json)

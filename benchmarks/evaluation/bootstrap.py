@@ -26,17 +26,11 @@ IndexStatistic = Callable[[IndexArray], float]
 
 @dataclass(frozen=True)
 class Interval:
-    """A measured value with its bootstrap interval.
+    """A measured value with its bootstrap interval."""
 
-    Attributes:
-        mean: the statistic of the data themselves, not of the draws.
-        low: lower end of the interval.
-        high: upper end of the interval.
-    """
-
-    mean: float
-    low: float
-    high: float
+    mean: float  # the statistic of the data themselves, not of the draws
+    low: float  # lower end of the interval
+    high: float  # upper end of the interval
 
 
 def mean(values: NDArray[np.float64]) -> float:
@@ -56,16 +50,8 @@ def bootstrap(
     Args:
         values: ``[N]`` (or ``[N, ...]``, drawn along the first axis), finite.
         statistic: of ``float64 [N, ...]``; the mean by default.
-        draws: number of resamples.
         seed: of the draws; the same seed and N give the same draws.
         level: share of the resamples the interval spans, between 0 and 1.
-
-    Returns:
-        The statistic of the sample with its interval.
-
-    Raises:
-        ValueError: no values, values or results that are NaN or infinite, draws below 1, or a
-            level outside (0, 1).
 
     Example:
         >>> bootstrap([0.5, 0.5, 0.5])
@@ -83,32 +69,15 @@ def paired_bootstrap(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """Percentile interval of ``statistic(a) - statistic(b)``, resampling pairs.
-
-    Args:
-        a: ``[N]`` (or ``[N, ...]``), row i measured on image i.
-        b: ``[N]`` (or ``[N, ...]``), row i measured on the same image.
-        statistic: of ``float64 [N, ...]``; the mean by default.
-        draws: number of resamples.
-        seed: of the draws.
-        level: share of the resamples the interval spans.
-
-    Returns:
-        The difference of the samples with its interval; one that excludes 0 is a difference
-        that other images would be expected to show too.
-
-    Raises:
-        ValueError: a and b of different length; else as :func:`bootstrap`.
-    """
+    """Percentile interval of ``statistic(a) - statistic(b)``; row i of both is of image i."""
     first, second = _sample(a, "a"), _sample(b, "b")
     if len(first) != len(second):
         raise ValueError(
             f"a paired bootstrap needs both measured on the same images, got {len(first)} and "
             f"{len(second)} values"
         )
-    return paired_bootstrap_of(
-        lambda indices: statistic(first[indices]),
-        lambda indices: statistic(second[indices]),
+    return bootstrap_of(
+        lambda indices: statistic(first[indices]) - statistic(second[indices]),
         len(first),
         draws,
         seed,
@@ -127,17 +96,7 @@ def bootstrap_of(
 
     Args:
         statistic: takes ``intp [count]`` images with repetition, each in 0 .. count - 1.
-        count: number of images.
-        draws: number of resamples.
-        seed: of the draws.
         level: share of the resamples the interval spans.
-
-    Returns:
-        The statistic of all images (each once) with its interval.
-
-    Raises:
-        ValueError: count or draws below 1, a level outside (0, 1), or a statistic that is NaN
-            or infinite.
 
     Example:
         ``bootstrap_of(accuracy.max_box_acc_v2, accuracy.count)``
@@ -169,13 +128,7 @@ def paired_bootstrap_of(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """Percentile interval of ``statistic_a - statistic_b``, both on the same drawn images.
-
-    Args, result and errors are those of :func:`bootstrap_of`.
-
-    Example:
-        ``paired_bootstrap_of(ours.max_box_acc_v2, theirs.max_box_acc_v2, ours.count)``
-    """
+    """Percentile interval of ``statistic_a - statistic_b``, both on the same drawn images."""
     return bootstrap_of(
         lambda indices: statistic_a(indices) - statistic_b(indices), count, draws, seed, level
     )

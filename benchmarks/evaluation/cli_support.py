@@ -10,36 +10,38 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foldcam.runtime.system.command import print_text
 from foldcam.runtime.system.errors import FoldcamError
 
 if TYPE_CHECKING:
     from foldcam.benchmarks.evaluation.graphs import NetworkChoice
 
-_BOXES = "Images with boxes: a CUB-200-2011 folder or a CSV file."
-BoxesOption = Annotated[Path, typer.Option(help=_BOXES)]
-DataOption = Annotated[
+_BOXES = "Reads images with boxes from a CUB-200-2011 folder or a CSV file."
+Boxes = Annotated[Path, typer.Option(help=_BOXES)]
+Data = Annotated[
     Path | None,
     typer.Option(help=_BOXES, show_default="CUB_200_2011 in the folder that FOLDCAM_DATA names"),
 ]
-FoldedModelOption = Annotated[
+FoldedModel = Annotated[
     str | None,
-    typer.Option(help="MODEL to fold; without it, one with D = 128 is trained in --out."),
+    typer.Option(
+        help="Folds this MODEL.",
+        show_default="one with embeddings of 128 numbers, which is trained in --out",
+    ),
 ]
-OutOption = Annotated[Path, typer.Option(help="Folder that the results are written into.")]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print one JSON document on standard output.")
+Out = Annotated[Path, typer.Option(help="Writes the results into this folder.")]
+Size = Annotated[
+    str | None,
+    typer.Option(
+        help="Sets the input size of the network in pixels, 256 or WIDTHxHEIGHT.",
+        show_default="that of MODEL; 256 where a network is trained",
+    ),
 ]
-WeightsOption = Annotated[Path | None, typer.Option(help="File with the weights of MODEL.")]
-SizeOption = Annotated[
-    str | None, typer.Option(help="Input size of the network in pixels: 256 or WIDTHxHEIGHT.")
-]
-EpochsOption = Annotated[int, typer.Option(help="Number of training epochs.", min=1)]
-SeedOption = Annotated[int, typer.Option(help="Seed of everything that is drawn.", min=0)]
-DrawsOption = Annotated[int, typer.Option(help="Number of bootstrap resamples.", min=1)]
-RowsOption = Annotated[str, typer.Option(help="Numbers of bank rows, separated by commas.")]
-ImagesPerPassOption = Annotated[
-    str, typer.Option(help="Numbers of images per pass, separated by commas.")
+Epochs = Annotated[int, typer.Option(help="Sets the number of training epochs.", min=1)]
+Seed = Annotated[int, typer.Option(help="Sets the seed of everything that is drawn.", min=0)]
+Draws = Annotated[int, typer.Option(help="Sets the number of bootstrap resamples.", min=1)]
+Rows = Annotated[str, typer.Option(help="Sets the numbers of bank rows, separated by commas.")]
+ImagesPerPass = Annotated[
+    str, typer.Option(help="Sets the numbers of images per forward pass, separated by commas.")
 ]
 
 
@@ -53,10 +55,6 @@ def study(name: str, command: str) -> Any:
 
     Args:
         name: the module below `foldcam.benchmarks.studies`.
-        command: what the user typed, for the message.
-
-    Raises:
-        FoldcamError: this is not a checkout.
     """
     if not has_studies():
         raise FoldcamError(
@@ -70,11 +68,7 @@ def refuse_network_flags(model: str, *given: object) -> None:
     """Refuse what says how a network is read where MODEL is a folded model.
 
     Args:
-        model: the folded model.
         given: what the flags were given; None is not given.
-
-    Raises:
-        typer.BadParameter: something is given.
     """
     if any(value is not None for value in given):
         raise typer.BadParameter(
@@ -84,11 +78,7 @@ def refuse_network_flags(model: str, *given: object) -> None:
 
 
 def usual_data() -> Path:
-    """`CUB_200_2011` in the folder that FOLDCAM_DATA names.
-
-    Raises:
-        typer.BadParameter: the variable is not set.
-    """
+    """`CUB_200_2011` in the folder that FOLDCAM_DATA names."""
     folder = os.environ.get("FOLDCAM_DATA")
     if not folder:
         raise typer.BadParameter("--data is missing, and FOLDCAM_DATA names no folder.")
@@ -96,11 +86,7 @@ def usual_data() -> Path:
 
 
 def counts(text: str, flag: str = "--rows", least: int = 2) -> tuple[int, ...]:
-    """Whole numbers with commas, each once.
-
-    Raises:
-        typer.BadParameter: something else, or a number below `least`.
-    """
+    """Whole numbers with commas, each once."""
     parts = text.split(",")
     if not all(part.isascii() and part.isdigit() and 0 < len(part) < 10 for part in parts):
         raise typer.BadParameter(f"{flag} {text!r} is not numbers with commas: 300,10000.")
@@ -110,12 +96,10 @@ def counts(text: str, flag: str = "--rows", least: int = 2) -> tuple[int, ...]:
     return found
 
 
-def print_remarks(document: dict[str, Any]) -> None:
+def remarks(document: dict[str, Any]) -> list[str]:
     """A report's notes, and its first ten skipped images."""
-    for note in document["notes"]:
-        print_text(f"note: {note}")
-    for item in document["skipped"][:10]:
-        print_text(f"skipped {item['path']}: {item['reason']}")
+    skipped = [f"skipped {item['path']}: {item['reason']}" for item in document["skipped"][:10]]
+    return [*(f"note: {note}" for note in document["notes"]), *skipped]
 
 
 def network_choice(

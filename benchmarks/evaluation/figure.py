@@ -1,8 +1,7 @@
-"""Figures as PNG files that say which result they were drawn from.
+"""Figures as PNG files that say which result they were drawn from, and tiles of contact sheets.
 
 Two versions of matplotlib draw the same result a little differently, so that a plot's bytes
-say nothing. Each carries the hash of the result that it was drawn from.
-"""
+say nothing. Each carries the hash of the result that it was drawn from."""
 
 from __future__ import annotations
 
@@ -10,6 +9,10 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+
+from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.system.files import atomic_path
 
 _KEY = "Source"
@@ -29,10 +32,7 @@ def save_figure(figure: Any, path: Path, source: str = "", dpi: int = 100) -> No
     """Write a figure as PNG, whole or not at all, and close it.
 
     Args:
-        figure: of matplotlib.
-        path: the file.
         source: hash of the result that it was drawn from, kept in the file.
-        dpi: dots per inch.
     """
     from matplotlib import pyplot
 
@@ -52,3 +52,8 @@ def source_of(path: Path) -> str:
             return body.partition(b"\0")[2].decode("latin-1")
         place += 12 + length
     return ""
+
+
+def stretched(image: Image, side: int) -> Image:
+    """The picture as a square of so many pixels, whatever its proportions."""
+    return np.asarray(cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA), np.uint8)

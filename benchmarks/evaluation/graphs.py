@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
 
+from foldcam.benchmarks.evaluation.documents import Progress
 from foldcam.export.datasets import Sample
 from foldcam.export.models.spec import LoadedModel, load_model
 from foldcam.export.models.training.trainer import TrainingOptions, train
@@ -17,24 +18,15 @@ from foldcam.runtime.system.files import atomic_path
 
 BASE = "efficientnet-lite0"
 
-StageProgress = Callable[[str, int, int], None]
-
 
 @dataclass(frozen=True)
 class NetworkChoice:
-    """Which network is measured.
+    """Which network is measured."""
 
-    Attributes:
-        model: MODEL, or None to train one with D = 128 first.
-        weights: its weights.
-        preprocessing: overrides the network's own.
-        training: how one is trained.
-    """
-
-    model: str | None = None
-    weights: Path | None = None
-    preprocessing: Preprocessing | None = None
-    training: TrainingOptions = field(default_factory=TrainingOptions)
+    model: str | None = None  # MODEL, or None to train one with D = 128 first
+    weights: Path | None = None  # its weights
+    preprocessing: Preprocessing | None = None  # overrides the network's own
+    training: TrainingOptions = field(default_factory=TrainingOptions)  # how one is trained
 
     @property
     def title(self) -> str:
@@ -43,18 +35,14 @@ class NetworkChoice:
 
 
 def chosen_network(
-    choice: NetworkChoice, samples: Sequence[Sample], path: Path, progress: StageProgress
+    choice: NetworkChoice, samples: Sequence[Sample], path: Path, progress: Progress
 ) -> LoadedModel:
     """The network that is named, or one that is trained and kept.
 
     Args:
         choice: see `NetworkChoice`.
-        samples: to train on.
         path: where a trained network is kept; one that is there is taken.
         progress: called with `(stage, done, total)`.
-
-    Raises:
-        FoldcamError: an unusable network, or data that it cannot learn from.
     """
     if choice.model is not None:
         return load_model(choice.model, choice.weights)
@@ -71,11 +59,7 @@ def chosen_network(
 
 
 def plain_graph(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph that would run without foldcam: the embedding is its only output.
-
-    Args:
-        model: image -> feature map and embedding. Not changed.
-    """
+    """The graph that would run without foldcam: the embedding is its only output."""
     plain = onnx.ModelProto()
     plain.CopyFrom(model)
     kept = [value for value in plain.graph.output if value.name == EMBEDDING]

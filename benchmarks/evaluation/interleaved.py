@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from foldcam.benchmarks.evaluation.bootstrap import Interval, bootstrap
+from foldcam.runtime.contract.schema import IMAGE
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 Times = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Timed:
-    """Seconds of one run by two clocks, `float64 [rounds]` each.
+    """Seconds of one run by two clocks, `float64 [rounds]` each."""
 
-    Attributes:
-        wall: what a user waits.
-        processor: of the calling thread alone, which does all the work: other programs on
-            the machine disturb it less.
-    """
-
-    wall: Times
+    wall: Times  # what a user waits
+    # of the calling thread alone, which does all the work: other programs on the machine disturb
+    # it less
     processor: Times
 
 
@@ -46,10 +49,6 @@ def interleaved_runs(
 
     Args:
         runs: name -> what is timed, called with the number of the round.
-        rounds: timed rounds.
-        seed: of the orders.
-        warm_up: rounds before, untimed.
-        on_progress: called with the rounds done and in all.
     """
     generator = np.random.default_rng(seed)
     names = list(runs)
@@ -78,7 +77,30 @@ def median_ratio(times: Times, plain: Times, draws: int, seed: int = 0) -> Inter
     Args:
         times: `float64 [rounds]`.
         plain: `float64 [rounds]`, measured in the same rounds.
-        draws: of the bootstrap.
-        seed: of the draws.
     """
     return bootstrap(times / plain, lambda ratios: float(np.median(ratios)), draws, seed)
+
+
+def open_session(model: Path) -> onnxruntime.InferenceSession:
+    """ONNX Runtime on the CPU with one thread, for figures that other machines can repeat."""
+    import onnxruntime  # what is timed on a device with TensorRT alone needs none
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+
+
+def interleaved(
+    sessions: Mapping[str, onnxruntime.InferenceSession],
+    images: Sequence[npt.NDArray[np.float32]],
+    rounds: int,
+    seed: int = 0,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Timed]:
+    """Seconds of each session; all see the same image in a round."""
+
+    def run(session: onnxruntime.InferenceSession, number: int) -> None:
+        session.run(None, {IMAGE: images[number % len(images)]})
+
+    runs = {name: partial(run, session) for name, session in sessions.items()}
+    return interleaved_runs(runs, rounds, seed, on_progress=on_progress)

@@ -6,12 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table without a newline at its end.
-
-    Args:
-        heads: of its columns.
-        rows: their cells.
-    """
+    """A table without a newline at its end."""
     lines = ["| " + " | ".join(cells) + " |" for cells in (heads, *rows)]
     lines.insert(1, "|---" * len(heads) + "|")
     return "\n".join(lines)

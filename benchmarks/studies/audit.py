@@ -70,17 +70,9 @@ SCORES: Mapping[str, Score] = {
 def try_scores(bank: Bank, draws: int, seed: int = 0) -> dict[str, Any]:
     """Plant wrong labels in a bank, and look for them by each score.
 
-    Args:
-        bank: of labels.
-        draws: how often.
-        seed: of the draws.
-
     Returns:
         For JSON: by score the mean share of planted rows among the first rows with its interval,
         and the share of draws that found nine of ten.
-
-    Raises:
-        FoldcamError: as `foldcam.export.banks.audit.audit.audit_bank`.
     """
     labels, classes = labels_to_audit(bank)
     neighbors = find_neighbors(bank.embeddings)

@@ -26,8 +26,8 @@ import numpy as np
 import numpy.typing as npt
 
 from foldcam.benchmarks.evaluation import markdown
+from foldcam.benchmarks.evaluation.documents import provenance
 from foldcam.benchmarks.evaluation.interleaved import interleaved_runs, median_ratio
-from foldcam.benchmarks.evaluation.provenance import provenance
 from foldcam.export.banks.bank import Bank, label_runs
 from foldcam.export.grafting.bank_input import bank_beside, with_directions
 from foldcam.export.grafting.fold import FoldOptions, fold
@@ -56,15 +56,7 @@ _OPENED = (
 
 
 def measure(model: str, out: Path, rows: list[int], rounds: int, seed: int) -> dict[str, Any]:
-    """Everything, written to `out`.
-
-    Args:
-        model: MODEL.
-        out: folder of the results and the models.
-        rows: sizes of the banks.
-        rounds: of each timing.
-        seed: of embeddings, orders and draws.
-    """
+    """Everything, written to `out`."""
     out.mkdir(parents=True, exist_ok=True)
     loaded = load_model(model)
     network = loaded.network()

@@ -23,9 +23,9 @@ import torch
 from torch import nn
 
 from foldcam.benchmarks.evaluation import markdown
+from foldcam.benchmarks.evaluation.documents import provenance
 from foldcam.benchmarks.evaluation.graphs import plain_graph, save_graph
 from foldcam.benchmarks.evaluation.interleaved import interleaved_runs, median_ratio
-from foldcam.benchmarks.evaluation.provenance import provenance
 from foldcam.export.exporting.classifier_exporter import export_classifier
 from foldcam.export.grafting.fold import FoldOptions
 from foldcam.export.grafting.versions import tool_versions
@@ -71,13 +71,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 
 
 def measure(out: Path, rounds: int, seed: int) -> dict[str, Any]:
-    """Every classifier, written to `out`.
-
-    Args:
-        out: folder of the results and the models.
-        rounds: of each timing.
-        seed: of images, orders and draws.
-    """
+    """Every classifier, written to `out`."""
     out.mkdir(parents=True, exist_ok=True)
     found = {}
     for name, make in NETWORKS.items():

@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-from json import dumps
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from foldcam.benchmarks.evaluation.cli_support import (
-    BoxesOption,
-    DataOption,
-    EpochsOption,
-    FoldedModelOption,
-    ImagesPerPassOption,
-    JsonOption,
-    OutOption,
-    RowsOption,
-    SeedOption,
-    SizeOption,
-    WeightsOption,
-    counts,
-    network_choice,
-    usual_data,
-)
+from foldcam.benchmarks.evaluation import cli_support as shared
+from foldcam.export.commands import options as flags
 from foldcam.runtime.contract.at_stake import Read, Written, check_outputs
-from foldcam.runtime.system.command import print_json, print_text
-from foldcam.runtime.system.errors import ExitStatus
+from foldcam.runtime.system.command import print_report
 
 bench = typer.Typer()
 evaluate = typer.Typer()
@@ -40,41 +24,46 @@ def add_commands(bench_app: typer.Typer, evaluate_app: typer.Typer) -> None:
 
 @bench.command(epilog="Example: foldcam bench peers --data CUB_200_2011 --openvino .venv-openvino")
 def peers(
-    data: DataOption = None,
-    out: OutOption = Path("results/peers"),
+    data: shared.Data = None,
+    out: shared.Out = Path("results/peers"),
     model: Annotated[
         str | None,
         typer.Option(
-            help="MODEL to measure (a torch network); without it, one with D = 128 is trained in "
-            "--out."
+            help="Measures this MODEL, a torch network.",
+            show_default="one with embeddings of 128 numbers, which is trained in --out",
         ),
     ] = None,
-    weights: WeightsOption = None,
-    size: SizeOption = None,
-    epochs: EpochsOption = 30,
-    rounds: Annotated[int, typer.Option(help="Number of timed runs of each method.", min=5)] = 60,
+    weights: flags.Weights = None,
+    size: shared.Size = None,
+    epochs: shared.Epochs = 30,
+    rounds: Annotated[
+        int, typer.Option(help="Sets the number of timed runs of each method.", min=5)
+    ] = 60,
     openvino: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of a virtual environment for openvino_xai; it is made and filled where "
-            "there is none."
+            help="Measures openvino_xai from the virtual environment in this folder, which is made "
+            "and filled where there is none.",
+            show_default="it is left out",
         ),
     ] = None,
     score_cam: Annotated[
         int,
         typer.Option(
-            help="Number of images that Score-CAM explains, at half a minute each.", min=0
+            help="Sets the number of images that Score-CAM explains, at half a minute each.", min=0
         ),
     ] = 6,
     images: Annotated[
         int | None,
-        typer.Option(help="Number of test images to explain; without it, all of them.", min=4),
+        typer.Option(
+            help="Sets the number of test images to explain.", min=4, show_default="all of them"
+        ),
     ] = None,
     memory: Annotated[
-        bool, typer.Option(help="Measure the memory of each method in a process of its own.")
+        bool, typer.Option(help="Measures the memory of each method in a process of its own.")
     ] = True,
-    seed: SeedOption = 0,
-    as_json: JsonOption = False,
+    seed: shared.Seed = 0,
+    as_json: flags.Json = False,
 ) -> None:
     """Time, memory and localization of foldcam, Grad-CAM in torch, and other tools."""
     from foldcam.benchmarks.studies.peers.report import plot, text_table
@@ -82,7 +71,7 @@ def peers(
     from foldcam.export.commands.progress import ProgressBar
 
     options = PeersOptions(
-        network=network_choice(model, weights, size, epochs, seed),
+        network=shared.network_choice(model, weights, size, epochs, seed),
         rounds=rounds,
         openvino=openvino,
         score_cam=score_cam,
@@ -91,49 +80,49 @@ def peers(
         seed=seed,
     )
     with ProgressBar() as progress:
-        document = run_peers(data or usual_data(), out, options, progress)
+        document = run_peers(data or shared.usual_data(), out, options, progress)
     plot(document, out / "peers.png")
-    if as_json:
-        print_json(document)
-        return
-    print_text(text_table(document))
-    print_text(f"\n{document['minutes']} minutes. Written to {out}: peers.json, peers.png")
+    text = f"{document['minutes']} minutes. Written to {out}: peers.json, peers.png"
+    print_report(document, f"{text_table(document)}\n\n{text}", as_json)
 
 
 @bench.command(epilog="Example: foldcam bench scale --data CUB_200_2011 --out results/scale")
 def scale(
-    data: DataOption = None,
-    out: OutOption = Path("results/scale"),
-    rows: RowsOption = "100,1000,10000,100000,1000000",
+    data: shared.Data = None,
+    out: shared.Out = Path("results/scale"),
+    rows: shared.Rows = "100,1000,10000,100000,1000000",
     augmented: Annotated[
         int,
         typer.Option(
-            help="Number of rows that the network computes; rows beyond are interpolated."
+            help="Sets the number of rows that the network computes; rows beyond are interpolated."
         ),
     ] = 100_000,
     sizes: Annotated[
-        str, typer.Option(help="Embedding sizes, separated by commas.")
+        str, typer.Option(help="Sets the embedding sizes in numbers, separated by commas.")
     ] = "32,128,512,2048",
     heatmaps: Annotated[
         str,
         typer.Option(
-            help="Sides of the heatmap in pixels, separated by commas; 0 is the feature map's."
+            help="Sets the sides of the heatmap in pixels, separated by commas; 0 is the feature "
+            "map's."
         ),
     ] = "0,28,56,112,224",
-    batches: ImagesPerPassOption = "1,2,4,8,16",
+    batches: shared.ImagesPerPass = "1,2,4,8,16",
     cameras: Annotated[
-        str, typer.Option(help="Numbers of cameras, separated by commas.")
+        str, typer.Option(help="Sets the numbers of cameras, separated by commas.")
     ] = "1,2,4,8",
     images: Annotated[
-        str, typer.Option(help="Numbers of training images, separated by commas.")
+        str, typer.Option(help="Sets the numbers of training images, separated by commas.")
     ] = "25,50,100,200",
-    model: FoldedModelOption = None,
-    weights: WeightsOption = None,
-    size: SizeOption = None,
-    epochs: EpochsOption = 30,
-    rounds: Annotated[int, typer.Option(help="Number of paired runs of each graph.", min=5)] = 100,
-    seed: SeedOption = 0,
-    as_json: JsonOption = False,
+    model: shared.FoldedModel = None,
+    weights: flags.Weights = None,
+    size: shared.Size = None,
+    epochs: shared.Epochs = 30,
+    rounds: Annotated[
+        int, typer.Option(help="Sets the number of paired runs of each graph.", min=5)
+    ] = 100,
+    seed: shared.Seed = 0,
+    as_json: flags.Json = False,
 ) -> None:
     """What folding costs as rows, sizes, batches, cameras and images grow, and where it goes."""
     from foldcam.benchmarks.studies.scale.report import plot, text
@@ -141,87 +130,88 @@ def scale(
     from foldcam.export.commands.progress import ProgressBar
 
     options = ScaleOptions(
-        network=network_choice(model, weights, size, epochs, seed),
-        rows=tuple(sorted(counts(rows))),
+        network=shared.network_choice(model, weights, size, epochs, seed),
+        rows=tuple(sorted(shared.counts(rows))),
         augmented=augmented,
-        sizes=counts(sizes, "--sizes"),
-        heatmaps=counts(heatmaps, "--heatmaps", 0),
-        batches=counts(batches, "--batches", 1),
-        cameras=counts(cameras, "--cameras", 1),
-        images=counts(images, "--images", 4),
+        sizes=shared.counts(sizes, "--sizes"),
+        heatmaps=shared.counts(heatmaps, "--heatmaps", 0),
+        batches=shared.counts(batches, "--batches", 1),
+        cameras=shared.counts(cameras, "--cameras", 1),
+        images=shared.counts(images, "--images", 4),
         rounds=rounds,
         seed=seed,
     )
     with ProgressBar() as progress:
-        document = run_scale(data or usual_data(), out, options, progress)
+        document = run_scale(data or shared.usual_data(), out, options, progress)
     plot(document, out / "scale.png")
-    if as_json:
-        print_json(document)
-        return
-    print_text(text(document))
-    print_text(f"\nWritten to {out}: scale.json, scale.png")
+    written = f"Written to {out}: scale.json, scale.png"
+    print_report(document, f"{text(document)}\n\n{written}", as_json)
 
 
 @bench.command(epilog="Example: foldcam bench ray --data CUB_200_2011 --workers 1,2")
 def ray(
-    data: Annotated[Path, typer.Option(help="Labelled images, as for foldcam bank build.")],
-    model: Annotated[str, typer.Option(help="MODEL whose bank is built.")] = "demo",
-    out: OutOption = Path("results/ray"),
-    workers: Annotated[str, typer.Option(help="Numbers of workers, separated by commas.")] = "1,2",
+    data: Annotated[Path, typer.Option(help="Reads labelled images, as foldcam bank build does.")],
+    model: Annotated[str, typer.Option(help="Names the MODEL whose bank is built.")] = "demo",
+    out: shared.Out = Path("results/ray"),
+    workers: Annotated[
+        str, typer.Option(help="Sets the numbers of workers, separated by commas.")
+    ] = "1,2",
     rounds: Annotated[
         int,
-        typer.Option(help="Number of builds with each number of workers; they alternate.", min=1),
+        typer.Option(
+            help="Sets the number of builds with each number of workers; they alternate.", min=1
+        ),
     ] = 5,
-    shard_rows: Annotated[int, typer.Option(help="Number of images per shard.", min=1)] = 16,
-    as_json: JsonOption = False,
+    shard_rows: Annotated[
+        int, typer.Option(help="Sets the number of images per shard.", min=1)
+    ] = 16,
+    as_json: flags.Json = False,
 ) -> None:
     """Time of bank building by the number of workers, and equality with the local engine."""
     from foldcam.benchmarks.studies.ray.report import text_table
     from foldcam.benchmarks.studies.ray.study import RayOptions, run_ray
-    from foldcam.export.commands.options import stdout_kept
     from foldcam.export.commands.progress import ProgressBar
 
-    counts = workers.split(",")
-    if not all(part.isascii() and part.isdigit() and 0 < int(part) < 1000 for part in counts):
-        raise typer.BadParameter(f"--workers {workers!r} is not numbers with commas: 1,2.")
     check_outputs([Read("--data", data)], [Written("--out", out)])
     options = RayOptions(
-        workers=tuple(dict.fromkeys(map(int, counts))), rounds=rounds, shard_rows=shard_rows
+        workers=shared.counts(workers, "--workers", 1), rounds=rounds, shard_rows=shard_rows
     )
-    with stdout_kept(), ProgressBar() as progress:
+    with flags.stdout_kept(), ProgressBar() as progress:
         document = run_ray(model, data, out, options, progress)
-    if as_json:
-        print_json(document)
-    else:
-        print(text_table(document))
+    print_report(document, text_table(document), as_json)
 
 
 @bench.command(epilog="Example: foldcam bench pipeline --out results/pipeline")
 def pipeline(
-    out: OutOption = Path("results/pipeline"),
+    out: shared.Out = Path("results/pipeline"),
     model: Annotated[
         Path | None,
-        typer.Option(help="Folded model to run; without it, the demo's is made in --out."),
+        typer.Option(help="Runs this folded model.", show_default="the demo's, made in --out"),
     ] = None,
     video: Annotated[
         Path | None,
-        typer.Option(help="Video to run on; without it, one is made of the demo's scenes."),
+        typer.Option(help="Runs on this video.", show_default="one of the demo's scenes"),
     ] = None,
     frames: Annotated[
-        int, typer.Option(help="Number of frames of the video to use at most.", min=1)
+        int, typer.Option(help="Limits the number of frames of the video.", min=1)
     ] = 480,
-    batch: Annotated[int, typer.Option(help="Number of images per forward pass.", min=1)] = 1,
-    threads: Annotated[int, typer.Option(help="Number of threads of the backend.", min=1)] = 1,
+    batch: Annotated[
+        int, typer.Option(help="Sets the number of images per forward pass.", min=1)
+    ] = 1,
+    threads: Annotated[
+        int, typer.Option(help="Sets the number of threads of the backend.", min=1)
+    ] = 1,
     rounds: Annotated[
-        int, typer.Option(help="Number of repeats of every measurement.", min=1)
+        int, typer.Option(help="Sets the number of repeats of every measurement.", min=1)
     ] = 15,
-    seed: SeedOption = 0,
-    as_json: JsonOption = False,
+    seed: shared.Seed = 0,
+    as_json: flags.Json = False,
 ) -> None:
     """Frames per second of a whole run over those of the backend alone on the same frames.
 
     Exit status 3 if the ratio misses its goal.
     """
+    from foldcam.benchmarks.evaluation.documents import write_json
     from foldcam.benchmarks.studies.pipeline.study import (
         RESULT,
         PipelineOptions,
@@ -229,7 +219,6 @@ def pipeline(
         text_table,
     )
     from foldcam.export.commands.progress import ProgressBar
-    from foldcam.runtime.system.files import atomic_path
 
     options = PipelineOptions(
         model=model, video=video, frames=frames, batch=batch, threads=threads, rounds=rounds,
@@ -237,14 +226,8 @@ def pipeline(
     )  # fmt: skip
     with ProgressBar() as progress:
         document = run_pipeline_study(out, options, progress)
-    with atomic_path(out / RESULT) as temporary:
-        temporary.write_text(dumps(document, indent=2) + "\n", encoding="utf-8")
-    if as_json:
-        print_json(document)
-    else:
-        print(text_table(document))
-    if not document["passed"]:
-        raise typer.Exit(ExitStatus.GATE_FAILED)
+    write_json(out / RESULT, document)
+    print_report(document, text_table(document), as_json, document["passed"])
 
 
 @bench.command(epilog="Example: foldcam bench int8 --out results/int8")
@@ -252,34 +235,36 @@ def int8(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Folder that holds CUB_200_2011 and houses.",
+            help="Reads CUB_200_2011 and houses from this folder.",
             show_default="the folder that FOLDCAM_DATA names",
         ),
     ] = None,
-    out: OutOption = Path("results/int8"),
+    out: shared.Out = Path("results/int8"),
     networks: Annotated[
         str,
         typer.Option(
-            help="EfficientNet-Lite0, ResNet and ViT, or some of them, separated by commas."
+            help="Chooses the networks: EfficientNet-Lite0, ResNet and ViT, or some of them, "
+            "separated by commas."
         ),
     ] = "EfficientNet-Lite0,ResNet,ViT",
     on: Annotated[
-        str, typer.Option(help="Data sets: birds and houses, or one of them.")
+        str, typer.Option(help="Chooses the data sets: birds and houses, or one of them.")
     ] = "birds,houses",
-    rounds: Annotated[int, typer.Option(help="Number of timed runs of each model.", min=1)] = 60,
-    seed: SeedOption = 0,
-    as_json: JsonOption = False,
+    rounds: Annotated[
+        int, typer.Option(help="Sets the number of timed runs of each model.", min=1)
+    ] = 60,
+    seed: shared.Seed = 0,
+    as_json: flags.Json = False,
 ) -> None:
     """Three networks on birds and houses, quantized naively and by foldcam: cost and gain."""
     from foldcam.benchmarks.studies.int8.report import text_table
     from foldcam.benchmarks.studies.int8.study import Int8Options, run_int8
     from foldcam.benchmarks.studies.int8.subjects import SUBJECTS
-    from foldcam.export.commands.options import choice
     from foldcam.export.commands.progress import ProgressBar
 
     known = tuple(dict.fromkeys(subject.network for subject in SUBJECTS))
-    wanted = {choice("--networks", name, known) for name in networks.split(",")}
-    data_sets = {choice("--on", name, ("birds", "houses")) for name in on.split(",")}
+    wanted = {flags.choice("--networks", name, known) for name in networks.split(",")}
+    data_sets = {flags.choice("--on", name, ("birds", "houses")) for name in on.split(",")}
     options = Int8Options(
         subjects=tuple(
             subject
@@ -290,70 +275,40 @@ def int8(
         seed=seed,
     )
     with ProgressBar() as progress:
-        document = run_int8(data or usual_data().parent, out, options, progress)
-    if as_json:
-        print_json(document)
-        return
-    print(text_table(document))
-    print(f"\nWritten to {out}/int8.json")
+        document = run_int8(data or shared.usual_data().parent, out, options, progress)
+    print_report(document, f"{text_table(document)}\n\nWritten to {out}/int8.json", as_json)
 
 
 @evaluate.command(
     epilog="Example: foldcam evaluate transfer --data CUB_200_2011 --out results/transfer"
 )
 def transfer(
-    data: BoxesOption,
-    out: OutOption = Path("results/transfer"),
-    epochs: EpochsOption = 15,
-    seed: SeedOption = 0,
-    as_json: JsonOption = False,
+    data: shared.Boxes,
+    out: shared.Out = Path("results/transfer"),
+    epochs: shared.Epochs = 15,
+    seed: shared.Seed = 0,
+    as_json: flags.Json = False,
 ) -> None:
     """Which rows, channels, objective, baseline and gradient, on the training half alone."""
     from dataclasses import replace
 
-    from foldcam.benchmarks.studies.transfer.study import run_transfer_study
-    from foldcam.export.commands.options import say_notes
+    from foldcam.benchmarks.studies.transfer.study import run_transfer_study, text
     from foldcam.export.commands.progress import ProgressBar
     from foldcam.export.datasets import load_dataset
     from foldcam.export.models.training.trainer import TrainingOptions
 
     check_outputs([Read("--data", data)], [Written("--out", out)])
-    say_notes(load_dataset(data, "all", boxes="truth"))
+    flags.say_notes(load_dataset(data, "all", boxes="truth"))
     training = replace(TrainingOptions(), epochs=epochs, seed=seed, views=5, mosaics=200)
     with ProgressBar() as progress:
         document = run_transfer_study(data, out, training, progress)
-    if as_json:
-        print_json(document)
-        return
-    for name, row in document["variants"].items():
-        value, gap = row["grid_pointing"], row["difference"]
-        print(
-            f"{name:<48}{value['mean']:6.3f}  {gap['mean']:+.3f} [{gap['low']:+.3f}, "
-            f"{gap['high']:+.3f}]"
-        )
-    print()
-    for name, row in document["heads"].items():
-        print(
-            f"{name:<17} transferred {row['transferred']['mean']:.3f}, own gradient "
-            f"{row['aggregated_backprop']['mean']:.3f}, maps correlate "
-            f"{row['map_correlation']:.3f}; with the gradient by position "
-            f"{row['position_correlation']:.3f}"
-        )
-    print()
-    for name, row in document["summands"]["heads"].items():
-        for pair, gaps in row["differences"].items():
-            parts = [
-                f"{measure} {gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]"
-                for measure, gap in gaps.items()
-            ]
-            print(f"{name:<17} {pair:<26} {'  '.join(parts)}")
-    print(f"Written to {out}/transfer.json")
+    print_report(document, f"{text(document)}\nWritten to {out}/transfer.json", as_json)
 
 
 @evaluate.command(epilog="Example: foldcam evaluate architectures --out results/architectures")
 def architectures(
-    out: OutOption = Path("results/architectures"),
-    as_json: JsonOption = False,
+    out: shared.Out = Path("results/architectures"),
+    as_json: flags.Json = False,
 ) -> None:
     """Fold networks of many kinds, compare them with torch, and build them with TensorRT RTX."""
     from foldcam.benchmarks.studies.architectures.study import (
@@ -365,12 +320,7 @@ def architectures(
 
     with ProgressBar() as progress:
         document = run_architectures(out, progress)
-    if as_json:
-        print_json(document)
-    else:
-        print(markdown_table(document))
-    if failed(document):
-        raise typer.Exit(ExitStatus.GATE_FAILED)
+    print_report(document, markdown_table(document), as_json, not failed(document))
 
 
 @evaluate.command(
@@ -378,19 +328,20 @@ def architectures(
 )
 def audit(
     banks: Annotated[
-        list[Path], typer.Argument(help="Banks in which wrong labels are planted.", metavar="BANKS")
+        list[Path],
+        typer.Argument(help="Names the banks in which wrong labels are planted.", metavar="BANKS"),
     ],
-    out: OutOption = Path("results/audit"),
-    draws: Annotated[int, typer.Option(help="Number of draws for each bank.", min=2)] = 200,
-    seed: SeedOption = 0,
-    as_json: JsonOption = False,
+    out: shared.Out = Path("results/audit"),
+    draws: Annotated[
+        int, typer.Option(help="Sets the number of draws for each bank.", min=2)
+    ] = 200,
+    seed: shared.Seed = 0,
+    as_json: flags.Json = False,
 ) -> None:
     """Which score finds planted wrong labels in a bank: what `foldcam bank audit` rests on."""
-    from foldcam.benchmarks.evaluation.localization.report import write_json
-    from foldcam.benchmarks.evaluation.provenance import provenance
+    from foldcam.benchmarks.evaluation.documents import provenance, write_json, write_text
     from foldcam.benchmarks.studies.audit import page, try_scores
     from foldcam.export.banks.bank import Bank
-    from foldcam.runtime.system.files import atomic_path
 
     check_outputs([Read("BANKS", bank) for bank in banks], [Written("--out", out)])
     names = [path.stem for path in banks]
@@ -402,9 +353,5 @@ def audit(
     }
     document = {"seed": seed, "banks": found, **provenance()}
     write_json(out / "audit.json", document)
-    with atomic_path(out / "audit.md") as temporary:
-        temporary.write_text(page(document), encoding="utf-8")
-    if as_json:
-        print_json(document)
-    else:
-        print_text(page(document))
+    write_text(out / "audit.md", page(document))
+    print_report(document, page(document), as_json)

@@ -25,8 +25,8 @@ import numpy.typing as npt
 
 from foldcam.benchmarks.cost.gate.subject import standard_subject
 from foldcam.benchmarks.evaluation import markdown
+from foldcam.benchmarks.evaluation.documents import provenance
 from foldcam.benchmarks.evaluation.interleaved import Run, interleaved_runs, median_ratio
-from foldcam.benchmarks.evaluation.provenance import provenance
 from foldcam.export.grafting.refold import fold_file, stored_options
 from foldcam.export.grafting.unfold import unfold
 from foldcam.export.grafting.versions import tool_versions
@@ -52,17 +52,11 @@ def measure(
     """Time the three ways for frames of some sizes.
 
     Args:
-        provider: what ONNX Runtime computes on.
-        rounds: timed runs of each way.
         sizes: `(width, height)` of the frames in pixels.
-        seed: of orders and draws.
 
     Returns:
         For JSON: per size the milliseconds of each way by the wall clock and of the processor
         (median and quartiles), the ratio of the graph's to the host's, and the matrices' bytes.
-
-    Raises:
-        FoldcamError: the provider is not there, or the packages that carry the network.
     """
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory(prefix="foldcam-frame-") as folder:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,15 +20,14 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from foldcam.benchmarks.cost.gate.baseline import Baseline
 from foldcam.benchmarks.cost.gate.engines import with_engines
+from foldcam.benchmarks.cost.gate.judging import GateOptions, gate_document, measure_subject
+from foldcam.benchmarks.cost.gate.machine import Baseline
 from foldcam.benchmarks.cost.gate.measure import opened
-from foldcam.benchmarks.cost.gate.run import GateOptions, gate_document, measure_subject
 from foldcam.benchmarks.cost.gate.subject import FOLDED, Subject
+from foldcam.benchmarks.evaluation.documents import Progress, provenance, write_json
 from foldcam.benchmarks.evaluation.graphs import save_graph
 from foldcam.benchmarks.evaluation.interleaved import interleaved_runs
-from foldcam.benchmarks.evaluation.localization.report import write_json
-from foldcam.benchmarks.evaluation.provenance import provenance
 from foldcam.export.onnx_graphs.message import load_message
 from foldcam.runtime.contract.schema import IMAGE, SIMILARITY
 from foldcam.runtime.system.errors import FoldcamError
@@ -57,24 +56,15 @@ _ROWS, _WIDTH = 16, 256
 
 @dataclass(frozen=True)
 class ProofOptions:
-    """What is proved.
+    """What is proved."""
 
-    Attributes:
-        gate: how each run measures.
-        clean: runs on the graph as it is; none may fail.
-        slowed: runs on the slowed graph; all must fail.
-        slowdown: of the folded/plain ratio, 0.05 for five percent.
-    """
-
-    gate: GateOptions
-    clean: int = 20
-    slowed: int = 10
-    slowdown: float = 0.05
+    gate: GateOptions  # how each run measures
+    clean: int = 20  # runs on the graph as it is; none may fail
+    slowed: int = 10  # runs on the slowed graph; all must fail
+    slowdown: float = 0.05  # of the folded/plain ratio, 0.05 for five percent
 
 
-def prove(
-    subject: Subject, out: Path, options: ProofOptions, progress: Callable[[str, int, int], None]
-) -> dict[str, Any]:
+def prove(subject: Subject, out: Path, options: ProofOptions, progress: Progress) -> dict[str, Any]:
     """Run the gate on clean and on slowed graphs.
 
     Args:
@@ -85,9 +75,6 @@ def prove(
 
     Returns:
         The document that was written: `passed`, what the extra nodes cost, and every run.
-
-    Raises:
-        FoldcamError: the slowdown cannot be calibrated on this machine.
     """
     progress("calibrating the slowdown", 0, 1)
     ratio = RATIO if options.gate.device == "cpu" else WALL_RATIO
@@ -168,19 +155,10 @@ def calibrated(
 ) -> tuple[Subject, int, dict[str, float]]:
     """Write a slowed graph, and say how many products it has and what they cost.
 
-    Args:
-        subject: the graphs, or engines of them.
-        path: where the slowed graph is written, its engine beside it.
-        slowdown: wanted, of the folded graph's time.
-        device: where the graphs run.
-
     Returns:
         The subject with the slowed graph as its folded one, the number of products, and the
         ratio of the slowed one's time (of the processor on a CPU) to the folded one's: `mean`,
         `low` and `high` over several openings of both.
-
-    Raises:
-        FoldcamError: no length of the chain comes near on this machine.
     """
     graphs = subject.graphs or subject.files
     folded = load_message(graphs[FOLDED])
@@ -253,7 +231,6 @@ def planted(model: onnx.ModelProto, products: int) -> onnx.ModelProto:
 
     Args:
         model: with an `image` of at least 4096 numbers, run with one image. Not changed.
-        products: length of the chain, from 1 on.
     """
     slow = onnx.ModelProto()
     slow.CopyFrom(model)

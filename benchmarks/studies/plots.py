@@ -36,7 +36,7 @@ def _scale(document: Mapping[str, Any], path: Path, source: str) -> None:
 
 
 def _latency(document: Mapping[str, Any], path: Path, source: str) -> None:
-    from foldcam.benchmarks.cost.latency.report import plot
+    from foldcam.benchmarks.cost.latency import plot
 
     plot(document, path, source)
 

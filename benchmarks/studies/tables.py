@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from foldcam.benchmarks.cost.latency import report as latency
-from foldcam.benchmarks.cost.overhead import report as overhead
+from foldcam.benchmarks.cost import latency
+from foldcam.benchmarks.cost.overhead import study as overhead
 from foldcam.benchmarks.evaluation import markdown
 from foldcam.benchmarks.evaluation.houses import report as houses
 from foldcam.benchmarks.evaluation.localization.report import markdown_differences, markdown_table
@@ -306,11 +306,7 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def rewritten(text: str) -> str:
-    """A document with every marked table replaced by what the results say.
-
-    Raises:
-        KeyError: a marker names a table that does not exist.
-    """
+    """A document with every marked table replaced by what the results say."""
     return _BLOCK.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}\n{found[3]}", text)
 
 

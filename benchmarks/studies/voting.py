@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from foldcam.benchmarks.evaluation import markdown
-from foldcam.benchmarks.evaluation.localization.report import write_json
+from foldcam.benchmarks.evaluation.documents import write_json
 from foldcam.export.datasets import load_dataset
 from foldcam.export.datasets.reading import read_picture
 from foldcam.export.grafting.versions import tool_versions

@@ -7,51 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from foldcam.export.commands import options as flags
 from foldcam.export.commands.bank_audit import audit
-from foldcam.export.commands.bank_life import merge, remove, stats
-from foldcam.export.commands.bank_report import print_bank
-from foldcam.export.commands.options import (
-    BatchSize,
-    Channels,
-    Color,
-    Continuous,
-    DeviceText,
-    GradWeightsText,
-    Json,
-    Layer,
-    Log,
-    Mean,
-    Model,
-    ObjectiveText,
-    Output,
-    Resize,
-    Seed,
-    Singletons,
-    Size,
-    Split,
-    Std,
-    Weights,
-    check_image_flags,
-    choice,
-    data_document,
-    device_of,
-    goal_of,
-    grad_weights_of,
-    local_images,
-    network_of,
-    say_notes,
-    singletons_of,
-    split_of,
-    stdout_kept,
-    training_data,
-)
+from foldcam.export.commands.bank_life import merge, print_bank, remove, stats
 from foldcam.export.commands.probes import probes
 from foldcam.runtime.contract.at_stake import Read, Written, check_outputs, network_file
 
 if TYPE_CHECKING:
-    from foldcam.export.banks.objectives.directions import Objective
-    from foldcam.export.banks.objectives.kernel import KernelObjective
-    from foldcam.export.exporting.scale_out.engine import BankOnRay
+    from foldcam.export.datasets import SingletonPolicy
+    from foldcam.export.exporting.scale_out.sources import ShardedData
 
 app = typer.Typer(no_args_is_help=True)
 group = typer.Typer(no_args_is_help=True)
@@ -67,7 +31,7 @@ def _program() -> None:
 
 @group.command(epilog="Example: foldcam bank build demo --images photos/ --out bank.safetensors")
 def build(
-    model: Model,
+    model: flags.Model,
     images: Annotated[
         str,
         typer.Option(
@@ -80,28 +44,28 @@ def build(
     out: Annotated[Path, typer.Option(help="Writes the bank to this .safetensors file.")] = Path(
         "bank.safetensors"
     ),
-    weights: Weights = None,
-    layer: Layer = None,
-    output: Output = None,
-    split: Split = "train",
-    objective: ObjectiveText = None,
-    continuous: Continuous = False,
-    log: Log = False,
-    channels: Channels = "all",
-    grad_weights: GradWeightsText = "auto",
-    size: Size = None,
-    resize: Resize = None,
-    color: Color = None,
-    mean: Mean = None,
-    std: Std = None,
-    singletons: Singletons = "refuse",
-    batch_size: BatchSize = 16,
-    device: DeviceText = "auto",
-    seed: Seed = 0,
+    weights: flags.Weights = None,
+    layer: flags.Layer = None,
+    output: flags.Output = None,
+    split: flags.Split = "train",
+    objective: flags.ObjectiveText = None,
+    continuous: flags.Continuous = False,
+    log: flags.Log = False,
+    channels: flags.Channels = "all",
+    grad_weights: flags.GradWeightsText = "auto",
+    size: flags.Size = None,
+    resize: flags.Resize = None,
+    color: flags.Color = None,
+    mean: flags.Mean = None,
+    std: flags.Std = None,
+    singletons: flags.Singletons = "refuse",
+    batch_size: flags.BatchSize = 16,
+    device: flags.DeviceText = "auto",
+    seed: flags.Seed = 0,
     engine: Annotated[
         str,
         typer.Option(
-            help="Builds the bank with local, in this process, or with ray, in several "
+            help="Chooses where the bank is built: local, in this process, or ray, in several "
             "processes or on several machines (--address)."
         ),
     ] = "local",
@@ -135,26 +99,28 @@ def build(
         str | None,
         typer.Option(
             help="Compresses the bank shard by shard: prototypes:5 (5 rows per label in place of "
-            "its images), or rank:32 (32 numbers per row of grad-weights) (default: none).",
+            "its images), or rank:32 (32 numbers per row of grad-weights).",
+            show_default="none",
         ),
     ] = None,
     shards: Annotated[
         Path | None,
         typer.Option(
-            help="Keeps the shards in this folder for another --compress later (default: removed).",
+            help="Keeps the shards in this folder for another --compress later.",
             metavar="FOLDER",
+            show_default="they are removed",
         ),
     ] = None,
-    as_json: Json = False,
+    as_json: flags.Json = False,
 ) -> None:
     """Build a bank. After an interruption the same command goes on where it stopped."""
     from foldcam.export.banks.grad_weights import CHANNEL_RULES
     from foldcam.export.commands.progress import ProgressBar
     from foldcam.export.exporting.bank_files import build_bank_file
 
-    rule = choice("--channels", channels, CHANNEL_RULES)
-    own = grad_weights_of(grad_weights)
-    check_image_flags(resize, color)
+    rule = flags.choice("--channels", channels, CHANNEL_RULES)
+    own = flags.grad_weights_of(grad_weights)
+    flags.check_image_flags(resize, color)
     check_outputs(
         [
             Read("MODEL", network_file(model)),
@@ -163,142 +129,100 @@ def build(
         ],
         [Written("--out", out)],
     )
-    goal = goal_of(objective, continuous=continuous, log=log, seed=seed)
-    look = {"size": size, "resize": resize, "color": color, "mean": mean, "std": std}
-    extra: dict[str, Any] = {}
-    if choice("--engine", engine, ("local", "ray")) == "ray":
-        if device == "cuda":
-            raise typer.BadParameter("--engine ray embeds on processors: leave --device cuda out.")
-        built, extra = _build_on_ray(
-            model,
-            images,
-            out,
-            goal,
-            look,
-            # Flags that are not given keep what the functions say.
-            given={"workers": workers, "address": address, "block_rows": block_rows},
-            shard_rows=shard_rows,
-            compress=compress,
-            split=split,
-            singletons=singletons,
-            continuous=continuous,
-            weights=weights,
-            output=output,
-            layer=layer,
-            channel_rule=rule,
-            grad_weights=own,
-            batch_size=batch_size,
-            seed=seed,
-            keep_shards=shards,
+    goal = flags.goal_of(objective, continuous=continuous, log=log, seed=seed)
+    on_ray = flags.choice("--engine", engine, ("local", "ray")) == "ray"
+    if on_ray and device == "cuda":
+        raise typer.BadParameter("--engine ray embeds on processors: leave --device cuda out.")
+    only_ray = (address, workers, shard_rows, block_rows, compress, shards)
+    if not on_ray and any(value is not None for value in only_ray):
+        raise typer.BadParameter(
+            "--address, --workers, --shard-rows, --block-rows, --compress and --shards need "
+            "--engine ray."
         )
-    else:
-        only_ray = (address, workers, shard_rows, block_rows, compress, shards)
-        if any(value is not None for value in only_ray):
-            raise typer.BadParameter(
-                "--address, --workers, --shard-rows, --block-rows, --compress and --shards need "
-                "--engine ray."
-            )
-        dataset = training_data(local_images(images), split, singletons, continuous=continuous)
-        extra = data_document(dataset)
-        place = device_of(device)
-        with stdout_kept(), ProgressBar() as progress:
-            loaded, recipe = network_of(model, weights, output, place, **look)
-            built = build_bank_file(
-                loaded,
-                dataset,
+    look = {"size": size, "resize": resize, "color": color, "mean": mean, "std": std}
+    same: dict[str, Any] = {
+        "layer": layer, "channel_rule": rule, "grad_weights": own, "batch_size": batch_size,
+    }  # fmt: skip
+    extra: dict[str, Any] = {}
+    if on_ray:
+        from foldcam.export.exporting.scale_out.engine import SHARD_ROWS, build_bank_file_on_ray
+        from foldcam.export.grafting.options import parse_compression
+        from foldcam.export.onnx_graphs.device import CPU
+
+        policy = flags.singletons_of(singletons)
+        rows = shard_rows or SHARD_ROWS
+        data = _sharded(images, split, rows, policy, continuous=continuous)
+        # Flags that are not given keep what the functions say.
+        given = {"workers": workers, "address": address, "block_rows": block_rows}
+        same |= {name: value for name, value in given.items() if value is not None}
+        with flags.stdout_kept(), ProgressBar() as progress:
+            _, recipe = flags.network_of(model, weights, output, CPU, **look)
+            built, extra = build_bank_file_on_ray(
+                model,
+                data,
                 out,
                 goal,
+                weights=weights,
+                output=output,
                 preprocessing=recipe,
-                layer=layer,
-                channel_rule=rule,
-                grad_weights=own,
-                batch_size=batch_size,
+                singletons=policy,
+                compression=parse_compression(compress or "none"),
+                keep_shards=shards,
+                seed=seed,
                 progress=progress,
+                **same,
+            )
+    else:
+        dataset = flags.training_data(
+            flags.local_images(images), split, singletons, continuous=continuous
+        )
+        extra = flags.data_document(dataset)
+        place = flags.device_of(device)
+        with flags.stdout_kept(), ProgressBar() as progress:
+            loaded, recipe = flags.network_of(model, weights, output, place, **look)
+            built = build_bank_file(
+                loaded, dataset, out, goal, preprocessing=recipe, progress=progress, **same
             )
     report = built.report
-    print_bank(
-        out,
-        report.bank,
-        {
-            **extra,
-            "fallback_rows": report.fallback_rows,
-            "skipped": [{"path": s.place, "reason": s.reason} for s in report.skipped],
-            "notes": built.notes,
-        },
-        as_json,
-    )
+    extra |= {
+        "fallback_rows": report.fallback_rows,
+        "skipped": [{"path": s.place, "reason": s.reason} for s in report.skipped],
+        "notes": built.notes,
+    }
+    print_bank(out, report.bank, extra, as_json)
 
 
-def _build_on_ray(
-    model: str,
-    images: str,
-    out: Path,
-    goal: Objective | KernelObjective,
-    look: dict[str, str | None],
-    *,
-    given: dict[str, Any],
-    shard_rows: int | None,
-    compress: str | None,
-    split: str,
-    singletons: str,
-    continuous: bool,
-    weights: Path | None,
-    output: str | None,
-    seed: int,
-    **same: Any,
-) -> BankOnRay:
-    from foldcam.export.commands.progress import ProgressBar
+def _sharded(
+    images: str, split: str, rows: int, policy: SingletonPolicy, *, continuous: bool
+) -> ShardedData:
+    """The training images as shards, without the labels of one image where they are listed."""
     from foldcam.export.datasets import handle_singletons
-    from foldcam.export.exporting.scale_out.engine import SHARD_ROWS, build_bank_file_on_ray
     from foldcam.export.exporting.scale_out.sources import load_sharded, sharded
-    from foldcam.export.grafting.options import parse_compression
-    from foldcam.export.onnx_graphs.device import CPU
 
-    policy = singletons_of(singletons)
-    rows = shard_rows or SHARD_ROWS
-    data = load_sharded(images, split_of(split), rows, continuous=continuous)
-    say_notes(data)
-    if data.listed is not None and not continuous:
-        samples = handle_singletons(data.listed, policy)
-        data = sharded(data.name, data.split, samples, rows, data.notes)
-    with stdout_kept(), ProgressBar() as progress:
-        _, preprocessing = network_of(model, weights, output, CPU, **look)
-        return build_bank_file_on_ray(
-            model,
-            data,
-            out,
-            goal,
-            weights=weights,
-            output=output,
-            preprocessing=preprocessing,
-            singletons=policy,
-            compression=parse_compression(compress or "none"),
-            seed=seed,
-            progress=progress,
-            **{name: value for name, value in given.items() if value is not None},
-            **same,
-        )
+    data = load_sharded(images, flags.split_of(split), rows, continuous=continuous)
+    flags.say_notes(data)
+    if data.listed is None or continuous:
+        return data
+    samples = handle_singletons(data.listed, policy)
+    return sharded(data.name, data.split, samples, rows, data.notes)
 
 
 @group.command(
     epilog="Example: foldcam bank add bank.safetensors demo --images new/ --out more.safetensors"
 )
 def add(
-    bank: Annotated[Path, typer.Argument(help="The bank to add to.", metavar="BANK")],
-    model: Model,
-    images: Annotated[
-        Path,
-        typer.Option(help="Reads new images from class folders, a CSV, or a CUB-200-2011 folder."),
-    ],
+    bank: Annotated[Path, typer.Argument(help="Names the bank to add to.", metavar="BANK")],
+    model: flags.Model,
+    images: flags.TrainingImages,
     out: Annotated[Path, typer.Option(help="Writes the new bank to this .safetensors file.")],
-    weights: Weights = None,
-    output: Output = None,
-    split: Split = "train",
-    singletons: Singletons = "refuse",
-    batch_size: BatchSize = 16,
-    device: DeviceText = "auto",
-    seed: Seed = 0,
-    as_json: Json = False,
+    weights: flags.Weights = None,
+    output: flags.Output = None,
+    split: flags.Split = "train",
+    singletons: flags.Singletons = "refuse",
+    batch_size: flags.BatchSize = 16,
+    device: flags.DeviceText = "auto",
+    seed: flags.Seed = 0,
+    as_json: flags.Json = False,
 ) -> None:
     """Add images of new or known labels to a bank, without embedding the old ones again."""
     from foldcam.export.banks.bank import Bank
@@ -307,8 +231,8 @@ def add(
     from foldcam.export.exporting.bank_files import add_to_bank_file
     from foldcam.export.models.spec import load_model
 
-    chosen = split_of(split)
-    policy = singletons_of(singletons)
+    chosen = flags.split_of(split)
+    policy = flags.singletons_of(singletons)
     check_outputs(
         [
             Read("BANK", bank),
@@ -320,9 +244,9 @@ def add(
     )
     held = Bank.load(bank)
     dataset = load_dataset(images, chosen, continuous=held.outcome is not None)
-    say_notes(dataset)
-    place = device_of(device)
-    with stdout_kept(), ProgressBar() as progress:
+    flags.say_notes(dataset)
+    place = flags.device_of(device)
+    with flags.stdout_kept(), ProgressBar() as progress:
         report = add_to_bank_file(
             held,
             load_model(model, weights, output, place),
@@ -338,7 +262,7 @@ def add(
         report.bank,
         {
             "added": report.added,
-            **data_document(dataset),
+            **flags.data_document(dataset),
             "known": report.known,
             "rederived": report.rederived,
             "fallback_rows": report.fallback_rows,

@@ -46,7 +46,7 @@ def audit(
     from foldcam.export.banks.pictures import RowPictures
     from foldcam.export.commands.progress import ProgressBar
     from foldcam.export.datasets import load_dataset
-    from foldcam.runtime.system.command import print_json
+    from foldcam.runtime.system.command import print_report
 
     check_page_flag("--out", out)
     if images is not None and out is None:
@@ -66,29 +66,24 @@ def audit(
         if dataset is not None:
             document |= data_document(dataset)
             document["pictures_not_found"] = len(pictures.missing)
-    if as_json:
-        print_json(document)
-    else:
-        _print(found, document)
+    print_report(document, _text(found, document), as_json)
 
 
-def _print(found: Audit, document: dict[str, Any]) -> None:
+def _text(found: Audit, document: dict[str, Any]) -> str:
     from foldcam.export.banks.audit.audit import trial_text
-    from foldcam.runtime.system.command import print_text
     from foldcam.runtime.system.text import printable
 
     def called(item: dict[str, Any]) -> str:
         return printable(item["name"] or f"row {item['row']}") + f" ({printable(item['label'])})"
 
-    print_text(
+    lines = [
         f"{document['bank']}: {document['rows']} rows of {document['labels']} labels, of which "
         f"{document['doubted']} are doubted"
-    )
+    ]
     if found.trial is not None:
-        print_text(f"  {trial_text(found.trial)}")
-    for note in document["notes"]:
-        print_text(f"  note: {note}")
-    lines = {
+        lines.append(f"  {trial_text(found.trial)}")
+    lines += [f"  note: {note}" for note in document["notes"]]
+    findings = {
         "likely_mislabelled": lambda i: (
             f"{called(i)}, rather{'' if i['doubted'] else ' perhaps'} {printable(i['rather'])}?"
         ),
@@ -102,18 +97,18 @@ def _print(found: Audit, document: dict[str, Any]) -> None:
         ),
         "lonely": called,
     }
-    for name, line in lines.items():
+    for name, line in findings.items():
         items = document[name]
         what = f"{len(items)} to look at first" if name == "likely_mislabelled" else len(items)
-        print_text(f"{name.replace('_', ' ')}: {what}")
-        for item in items[:_SHOWN]:
-            print_text(f"  {line(item)}")
+        lines.append(f"{name.replace('_', ' ')}: {what}")
+        lines += [f"  {line(item)}" for item in items[:_SHOWN]]
         if len(items) > _SHOWN:
-            print_text(f"  and {len(items) - _SHOWN} more (--out or --json)")
+            lines.append(f"  and {len(items) - _SHOWN} more (--out or --json)")
     if document.get("pictures_not_found"):
-        print_text(
+        lines.append(
             f"note: {document['pictures_not_found']} pictures of the page were not found: give the "
             "data set that the bank was built from."
         )
     if "page" in document:
-        print_text(f"Written to {document['page']}")
+        lines.append(f"Written to {document['page']}")
+    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""`foldcam bank merge|remove|stats`: what happens to a bank after it was built."""
+"""`foldcam bank merge|remove|stats`: what happens to a bank after it was built, and its report."""
 
 from __future__ import annotations
 
@@ -8,47 +8,86 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foldcam.export.commands.bank_report import print_bank
-from foldcam.export.commands.options import (
-    DeviceText,
-    Json,
-    Output,
-    Seed,
-    Weights,
-    choice,
-    device_of,
-    stdout_kept,
-)
+from foldcam.export.commands import options as flags
 from foldcam.runtime.contract.at_stake import Read, Written, check_outputs, network_file
-from foldcam.runtime.system.errors import ExitStatus
+from foldcam.runtime.system.command import print_report
 
 if TYPE_CHECKING:
     from foldcam.export.banks.bank import Bank
     from foldcam.export.networks.cut import Network
+
+_MOST_LABELS = 20
+
+
+def print_bank(path: Path, bank: Bank, extra: dict[str, Any], as_json: bool) -> None:
+    """What is in a bank, and what happened to it; `extra` is added to the JSON document."""
+    from foldcam.export.exporting.bank_files import bank_summary
+    from foldcam.runtime.system.text import number_text, printable, shorten
+
+    summary = bank_summary(bank)
+    size = path.stat().st_size
+    objective = printable(shorten(bank.objective, 80))
+    lines = [
+        f"{path}: {size / 1e6:.1f} MB",
+        f"  rows         {bank.rows}" + (f", {extra['added']} new" if "added" in extra else ""),
+        f"  embedding    {bank.embedding_size} numbers, norm 1",
+        f"  grad-weights {bank.channels} channels, {summary['grad_weight_rows']} distinct rows "
+        f"({objective}, channels {bank.channel_rule}, compression {bank.compression})",
+    ]
+    if bank.outcome is not None:
+        outcome = bank.outcome.summary()
+        low, high = number_text(outcome.low), number_text(outcome.high)
+        lines.append(f"  values       from {low} to {high}, median {number_text(outcome.median)}")
+    else:
+        counts = summary["labels"]
+        shown = [f"{printable(name)} ({count})" for name, count in counts.items()][:_MOST_LABELS]
+        more = f" and {len(counts) - _MOST_LABELS} more" if len(counts) > _MOST_LABELS else ""
+        lines.append(f"  labels       {len(counts)}: {', '.join(shown)}{more}")
+    if bank.source is None:
+        lines.append("  source       unknown: an older file, which foldcam fold refuses")
+    else:
+        origin, recipe = bank.source.origin, bank.source.preprocessing
+        weights = f" with {origin.weights}" if origin.weights else ""
+        lines += [
+            f"  network      {printable(origin.network)}{printable(weights)}, hash "
+            f"{origin.network_sha256[:12]}..., layer {printable(bank.source.layer)}",
+            f"  data         {printable(origin.data)} ({printable(origin.split)}), "
+            f"{recipe.width} x {recipe.height} {recipe.resize}",
+        ]
+    if extra.get("known"):
+        lines.append(f"  {len(extra['known'])} images were in the bank already and were left out")
+    lines += [f"  note: {note}" for note in extra["notes"]]
+    lines += [
+        f"  skipped {item['path']}: {item['reason']}" for item in extra.get("skipped", [])[:10]
+    ]
+    document = {"bank": str(path), "bytes": size, **summary, **extra}
+    print_report(document, "\n".join(lines), as_json)
+
 
 OwnModel = Annotated[
     str | None,
     typer.Option(
         "--model",
         help="Names the MODEL that made the bank; if its head is linear, the grad-weights are "
-        "computed again from the rows of the new bank (default: they stay).",
+        "computed again from the rows of the new bank.",
         metavar="MODEL",
+        show_default="they stay",
     ),
 ]
-BankFile = Annotated[Path, typer.Argument(help="The bank to read.", metavar="BANK")]
+BankFile = Annotated[Path, typer.Argument(help="Names the bank to read.", metavar="BANK")]
 
 
 def merge(
     banks: Annotated[
-        list[Path], typer.Argument(help="Two or more banks of one network.", metavar="BANKS")
+        list[Path], typer.Argument(help="Names two or more banks of one network.", metavar="BANKS")
     ],
     out: Annotated[Path, typer.Option(help="Writes the new bank to this .safetensors file.")],
     model: OwnModel = None,
-    weights: Weights = None,
-    output: Output = None,
-    device: DeviceText = "auto",
-    seed: Seed = 0,
-    as_json: Json = False,
+    weights: flags.Weights = None,
+    output: flags.Output = None,
+    device: flags.DeviceText = "auto",
+    seed: flags.Seed = 0,
+    as_json: flags.Json = False,
 ) -> None:
     """Merge banks of one network; an image that is in several banks is taken once."""
     from foldcam.export.banks.bank import Bank
@@ -63,7 +102,7 @@ def merge(
     )
     check_out(out)
     held = [Bank.load(path) for path in banks]
-    with stdout_kept():
+    with flags.stdout_kept():
         network = _network(held[0], model, weights, output, device)
         report = merge_banks(held, [str(path) for path in banks], network, seed)
     report.bank.save(out)
@@ -101,18 +140,17 @@ def remove(
         Path | None, typer.Option("--report", help="Also writes the report as JSON to this file.")
     ] = None,
     model: OwnModel = None,
-    weights: Weights = None,
-    output: Output = None,
-    device: DeviceText = "auto",
-    seed: Seed = 0,
-    as_json: Json = False,
+    weights: flags.Weights = None,
+    output: flags.Output = None,
+    device: flags.DeviceText = "auto",
+    seed: flags.Seed = 0,
+    as_json: flags.Json = False,
 ) -> None:
     """Take images out of a bank, and report what is provably gone and what is not."""
     from foldcam.export.banks.bank import Bank
     from foldcam.export.banks.removal import remove_from_bank
     from foldcam.export.banks.selection import selection_of
     from foldcam.export.exporting.bank_files import check_out
-    from foldcam.runtime.system.command import print_json
     from foldcam.runtime.system.files import atomic_path
 
     named = [*(image or []), *_lines(images_from)]
@@ -130,7 +168,7 @@ def remove(
     check_out(out)
     held = Bank.load(bank)
     selection = selection_of(label or [], named, held)
-    with stdout_kept():
+    with flags.stdout_kept():
         network = _network(held, model, weights, output, device)
         report = remove_from_bank(held, selection, network, seed)
     report.bank.save(out)
@@ -138,12 +176,7 @@ def remove(
     if report_to is not None:
         with atomic_path(report_to) as temporary:
             temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    if as_json:
-        print_json(document)
-    else:
-        _print_removal(document)
-    if not document["complete"]:
-        raise typer.Exit(ExitStatus.GATE_FAILED)
+    print_report(document, _removal_text(document), as_json, document["complete"])
 
 
 def stats(
@@ -152,14 +185,15 @@ def stats(
         Path | None,
         typer.Option(
             "--map",
-            help="Draws the rows in 2-D to this .png, .svg or .pdf file (default: none).",
+            help="Draws the rows in 2-D to this .png, .svg or .pdf file.",
+            show_default="none",
         ),
     ] = None,
     map_method: Annotated[
         str, typer.Option(help="Chooses the method that lays out the map: tsne, or pca.")
     ] = "tsne",
-    seed: Annotated[int, typer.Option(help="Sets the seed of the map.")] = 0,
-    as_json: Json = False,
+    seed: Annotated[int, typer.Option(help="Sets the seed of the map.", min=0)] = 0,
+    as_json: flags.Json = False,
 ) -> None:
     """Say what is in a bank, and draw it."""
     from foldcam.export.banks.bank import Bank
@@ -170,7 +204,7 @@ def stats(
     if map_to is not None:
         from foldcam.export.banks.picture import MAP_METHODS, bank_map, draw_map
 
-        layout = bank_map(held, choice("--map-method", map_method, MAP_METHODS), seed)
+        layout = bank_map(held, flags.choice("--map-method", map_method, MAP_METHODS), seed)
         draw_map(held, layout, map_to)
         extra["map"] = str(map_to)
     print_bank(bank, held, extra, as_json)
@@ -190,7 +224,7 @@ def _network(
     from foldcam.export.exporting.bank_files import network_of_bank
     from foldcam.export.models.spec import load_model
 
-    return network_of_bank(bank, load_model(model, weights, output, device_of(device)))
+    return network_of_bank(bank, load_model(model, weights, output, flags.device_of(device)))
 
 
 def _lines(path: Path | None) -> list[str]:
@@ -208,28 +242,30 @@ def _lines(path: Path | None) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def _print_removal(document: dict[str, Any]) -> None:
+def _removal_text(document: dict[str, Any]) -> str:
     from foldcam.runtime.system.text import printable
 
-    print(f"{document['bank']}: {document['rows_after']} of {document['rows_before']} rows stay")
-    for item in document["removed"][:20]:
-        print(f"  removed      {_row_text(item)}")
-    if len(document["removed"]) > 20:
-        print(f"  removed      {len(document['removed']) - 20} more (--json lists all)")
-    for item in document["same_picture_stays"][:20]:
-        print(f"  stays        {_row_text(item)}, the same picture under another name")
-    for name in document["not_found"]:
-        print(f"  not found    {printable(name)}")
+    removed = document["removed"]
+    lines = [
+        f"{document['bank']}: {document['rows_after']} of {document['rows_before']} rows stay",
+        *(f"  removed      {_row_text(item)}" for item in removed[:20]),
+        *([f"  removed      {len(removed) - 20} more (--json lists all)"] if removed[20:] else []),
+        *(
+            f"  stays        {_row_text(item)}, the same picture under another name"
+            for item in document["same_picture_stays"][:20]
+        ),
+        *(f"  not found    {printable(name)}" for name in document["not_found"]),
+    ]
     for name, held in document["checks"].items():
-        print(f"  {'proved' if held else 'FAILED'}       {name.replace('_', ' ')}")
-    for line in document["traces_in_aggregates"]:
-        print(f"  aggregates   {printable(line)}")
-    for item in document["rows_that_look_alike"]:
-        print(f"  looks alike  {_row_text(item)}  cosine {item['similarity']}")
-    for line in document["not_covered"]:
-        print(f"  not covered  {printable(line)}")
-    print(f"  bank before  {document['sha256_before']}")
-    print(f"  bank after   {document['sha256_after']}")
+        lines.append(f"  {'proved' if held else 'FAILED'}       {name.replace('_', ' ')}")
+    lines += [f"  aggregates   {printable(line)}" for line in document["traces_in_aggregates"]]
+    lines += [
+        f"  looks alike  {_row_text(item)}  cosine {item['similarity']}"
+        for item in document["rows_that_look_alike"]
+    ]
+    lines += [f"  not covered  {printable(line)}" for line in document["not_covered"]]
+    lines.append(f"  bank before  {document['sha256_before']}")
+    return "\n".join([*lines, f"  bank after   {document['sha256_after']}"])
 
 
 def _row_text(item: dict[str, Any]) -> str:

@@ -7,52 +7,11 @@ from typing import Annotated
 
 import typer
 
-from foldcam.export.commands.classifier import refuse_without_images, report_classifier
-from foldcam.export.commands.export_report import report_export
-from foldcam.export.commands.options import (
-    BankAsInput,
-    BankPrecision,
-    BaselineText,
-    BatchSize,
-    Channels,
-    Color,
-    Compress,
-    Continuous,
-    Contrast,
-    DeviceText,
-    FrameText,
-    GradWeightsText,
-    HeatmapSizeText,
-    InputTypeText,
-    Json,
-    Layer,
-    Log,
-    Mean,
-    Neighbors,
-    ObjectiveText,
-    Output,
-    Query,
-    Resize,
-    Search,
-    Seed,
-    Singletons,
-    Size,
-    Split,
-    Std,
-    Transfer,
-    Weights,
-    baseline_of,
-    check_image_flags,
-    choice,
-    device_of,
-    frame_of,
-    goal_of,
-    grad_weights_of,
-    heatmap_size_of,
-    network_of,
-    stdout_kept,
-    storage_of,
-    training_data,
+from foldcam.export.commands import options as flags
+from foldcam.export.commands.export_report import (
+    refuse_without_images,
+    report_classifier,
+    report_export,
 )
 from foldcam.runtime.contract.at_stake import (
     Read,
@@ -74,8 +33,8 @@ def export(
     model: Annotated[
         str,
         typer.Argument(
-            help="The embedding network or the classifier: demo, package.module:factory, a .pt2 "
-            "file, or an .onnx file.",
+            help="Names the embedding network or the classifier: demo, package.module:factory, a "
+            ".pt2 file, or an .onnx file.",
             metavar="MODEL",
         ),
     ],
@@ -91,16 +50,16 @@ def export(
         Path | None,
         typer.Option(
             help="Names a classifier's classes: a text file with one name per line, or a JSON list "
-            "or index (default: they are numbered). No images are needed.",
-            show_default=False,
+            "or index. No images are needed.",
+            show_default="they are numbered",
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Writes the folded model to this .onnx file.")] = Path(
         "model.onnx"
     ),
-    weights: Weights = None,
-    layer: Layer = None,
-    output: Output = None,
+    weights: flags.Weights = None,
+    layer: flags.Layer = None,
+    output: flags.Output = None,
     head: Annotated[
         str,
         typer.Option(
@@ -108,21 +67,21 @@ def export(
             "linear map fitted to it, for a head without a gradient."
         ),
     ] = "exact",
-    split: Split = "train",
-    objective: ObjectiveText = None,
-    continuous: Continuous = False,
-    log: Log = False,
-    channels: Channels = "all",
-    grad_weights: GradWeightsText = "auto",
-    baseline: BaselineText = "auto",
-    contrast: Contrast = False,
-    bank_input: BankAsInput = False,
-    query: Query = False,
-    transfer: Transfer = 1,
-    neighbors: Neighbors = 1,
-    heatmap_size: HeatmapSizeText = "native",
-    input_type: InputTypeText = "float32",
-    frame: FrameText = None,
+    split: flags.Split = "train",
+    objective: flags.ObjectiveText = None,
+    continuous: flags.Continuous = False,
+    log: flags.Log = False,
+    channels: flags.Channels = "all",
+    grad_weights: flags.GradWeightsText = "auto",
+    baseline: flags.BaselineText = "auto",
+    contrast: flags.Contrast = False,
+    bank_input: flags.BankAsInput = False,
+    query: flags.Query = False,
+    transfer: flags.Transfer = 1,
+    neighbors: flags.Neighbors = 1,
+    heatmap_size: flags.HeatmapSizeText = "native",
+    input_type: flags.InputTypeText = "float32",
+    frame: flags.FrameText = None,
     precision: Annotated[
         str,
         typer.Option(
@@ -130,23 +89,23 @@ def export(
             "verified on images."
         ),
     ] = "fp32",
-    size: Size = None,
-    resize: Resize = None,
-    color: Color = None,
-    mean: Mean = None,
-    std: Std = None,
-    singletons: Singletons = "refuse",
+    size: flags.Size = None,
+    resize: flags.Resize = None,
+    color: flags.Color = None,
+    mean: flags.Mean = None,
+    std: flags.Std = None,
+    singletons: flags.Singletons = "refuse",
     opset: Annotated[
         int, typer.Option(help="Sets the ONNX operator set of the file; TensorRT 8.6 needs 17.")
     ] = 18,
-    batch_size: BatchSize = 16,
-    device: DeviceText = "auto",
-    search: Search = "auto",
-    compress: Compress = "none",
-    bank_precision: BankPrecision = "auto",
+    batch_size: flags.BatchSize = 16,
+    device: flags.DeviceText = "auto",
+    search: flags.Search = "auto",
+    compress: flags.Compress = "none",
+    bank_precision: flags.BankPrecision = "auto",
     bank: Annotated[
         Path | None,
-        typer.Option(help="Also writes the bank to this .safetensors file."),
+        typer.Option(help="Also writes the bank to this .safetensors file.", show_default="none"),
     ] = None,
     calibrate_unknown: Annotated[
         Path | None,
@@ -164,8 +123,8 @@ def export(
             "training image, for --beside, --report and the live page (default: none).",
         ),
     ] = False,
-    seed: Seed = 0,
-    as_json: Json = False,
+    seed: flags.Seed = 0,
+    as_json: flags.Json = False,
 ) -> None:
     """Fold a network and its training images, or a classifier, into one ONNX file."""
     from foldcam.export.banks.grad_weights import CHANNEL_RULES
@@ -179,21 +138,21 @@ def export(
     from foldcam.runtime.contract.gallery import gallery_path
     from foldcam.runtime.contract.schema import INPUT_TYPES, PRECISIONS
 
-    rule = choice("--channels", channels, CHANNEL_RULES)
-    own = grad_weights_of(grad_weights)
-    head_rule = choice("--head", head, HEAD_RULES)
+    rule = flags.choice("--channels", channels, CHANNEL_RULES)
+    own = flags.grad_weights_of(grad_weights)
+    head_rule = flags.choice("--head", head, HEAD_RULES)
     options = FoldOptions(
         transfer=transfer,
         neighbors=neighbors,
-        heatmap_size=heatmap_size_of(heatmap_size),
-        input_type="uint8" if frame else choice("--input", input_type, INPUT_TYPES),
-        precision=choice("--precision", precision, PRECISIONS),
-        storage=storage_of(search, compress, bank_precision),
-        baseline=baseline_of(baseline),
+        heatmap_size=flags.heatmap_size_of(heatmap_size),
+        input_type="uint8" if frame else flags.choice("--input", input_type, INPUT_TYPES),
+        precision=flags.choice("--precision", precision, PRECISIONS),
+        storage=flags.storage_of(search, compress, bank_precision),
+        baseline=flags.baseline_of(baseline),
         contrast=contrast,
         bank_input=bank_input or query,
         query=query,
-        frame=None if frame is None else frame_of(frame),
+        frame=None if frame is None else flags.frame_of(frame),
     )
     if gallery and options.bank_input:
         raise FoldcamError(
@@ -201,7 +160,7 @@ def export(
             "--query includes) makes one that changes: leave one of them out."
         )
     look = {"size": size, "resize": resize, "color": color, "mean": mean, "std": std}
-    check_image_flags(resize, color)
+    flags.check_image_flags(resize, color)
     check_outputs(
         [
             Read("MODEL", network_file(model)),
@@ -240,9 +199,9 @@ def export(
             "--gallery": gallery,
         }
         refuse_without_images([flag for flag, given in of_images.items() if given])
-        place = device_of(device)
-        with stdout_kept():
-            loaded, recipe = network_of(model, weights, output, place, **look)
+        place = flags.device_of(device)
+        with flags.stdout_kept():
+            loaded, recipe = flags.network_of(model, weights, output, place, **look)
             folded = export_classifier(
                 loaded,
                 out,
@@ -259,8 +218,8 @@ def export(
             "--classes names the classes of a classifier, whose bank is its last layer, and "
             "--images makes a bank of training images: leave one of the two out."
         )
-    goal = goal_of(objective, continuous=continuous, log=log, seed=seed)
-    dataset = training_data(images, split, singletons, continuous=continuous)
+    goal = flags.goal_of(objective, continuous=continuous, log=log, seed=seed)
+    dataset = flags.training_data(images, split, singletons, continuous=continuous)
     if calibrate_unknown is not None and continuous:
         raise typer.BadParameter("--calibrate-unknown is for labels, and --continuous has none.")
     if calibrate_unknown is not None and options.bank_input:
@@ -269,9 +228,9 @@ def export(
             "change."
         )
     held_out = None if calibrate_unknown is None else load_dataset(calibrate_unknown, "test")
-    place = device_of(device)
-    with stdout_kept(), ProgressBar() as progress:
-        loaded, recipe = network_of(model, weights, output, place, **look)
+    place = flags.device_of(device)
+    with flags.stdout_kept(), ProgressBar() as progress:
+        loaded, recipe = flags.network_of(model, weights, output, place, **look)
         report = export_model(
             loaded,
             dataset,

@@ -1,17 +1,20 @@
-"""What `foldcam export` says of a model that was folded with training images."""
+"""What `foldcam export` says of a model that it folded, with training images or as a classifier."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foldcam.export.commands.options import data_document
-from foldcam.runtime.system.command import print_json
+from foldcam.runtime.system.command import print_report
+from foldcam.runtime.system.errors import FoldcamError
 
 if TYPE_CHECKING:
     from foldcam.export.banks.bank import Bank
     from foldcam.export.datasets import Dataset
+    from foldcam.export.exporting.classifier_exporter import ClassifierReport
     from foldcam.export.exporting.exporter import ExportReport
     from foldcam.export.exporting.threshold import ThresholdReport
     from foldcam.runtime.contract.schema import Contract
@@ -35,10 +38,6 @@ def report_export(
     """Print what an export did.
 
     Args:
-        report: of the export.
-        dataset: its training images.
-        bank: the bank's own file, where one was written.
-        chosen: the rule for unknown images, where one was asked for.
         as_json: whether as one JSON document.
     """
     from foldcam.export.exporting.exporter import skipped_lines
@@ -75,38 +74,86 @@ def report_export(
         "bank_file": None if bank is None else str(bank),
         "gallery_file": None if report.gallery is None else str(report.gallery.path),
     }
-    if as_json:
-        print_json(summary)
-        return
-    channels_count, height, width = contract.feature_map
-    print(f"{report.path}: {report.path.stat().st_size / 1e6:.1f} MB")
-    print(f"  feature map  {contract.layer} [{channels_count} x {height} x {width}]")
-    print(f"  embedding    {contract.bank.embedding_size} numbers")
+    lines = [
+        *_head(report.path, contract),
+        f"  embedding    {contract.bank.embedding_size} numbers",
+    ]
     if contract.explanation is not None:
-        print(f"  heat         {explanation_text(contract.explanation)}")
+        lines.append(f"  heat         {explanation_text(contract.explanation)}")
     what = f"of {summary['labels']} labels"
     if contract.outcome is not None:
         low, high = number_text(contract.outcome.low), number_text(contract.outcome.high)
         what = f"with values from {low} to {high}"
-    print(
+    lines.append(
         f"  bank         {summary['rows']} images {what}, "
         f"{summary['grad_weight_rows']} distinct rows of grad-weights"
     )
     if contract.bank_input is not None:
-        print(f"  bank input   {summary['bank_input']}, which has to lie beside the model")
+        lines.append(f"  bank input   {summary['bank_input']}, which has to lie beside the model")
     if bank is not None:
-        print(f"  bank file    {bank}: {bank.stat().st_size / 1e6:.1f} MB")
+        lines.append(f"  bank file    {bank}: {bank.stat().st_size / 1e6:.1f} MB")
     if report.gallery is not None:
         file = report.gallery.path
-        print(f"  gallery      {file}: {file.stat().st_size / 1e6:.1f} MB")
+        lines.append(f"  gallery      {file}: {file.stat().st_size / 1e6:.1f} MB")
     if contract.bank.storage is not None:
-        print(f"  storage      {contract.bank.storage.sentence()}")
+        lines.append(f"  storage      {contract.bank.storage.sentence()}")
     if report.fidelity is not None:
-        print(f"  against all rows in float32: {report.fidelity.sentence()}")
+        lines.append(f"  against all rows in float32: {report.fidelity.sentence()}")
     if chosen is not None:
-        print(f"  rule         {chosen.rule.sentence()}")
-    for note in summary["notes"]:
-        print(f"  note: {note}")
-    for line in skipped_lines(report.bank):
-        print(f"  {line}")
-    print(f"Next: runtime run {report.path} --file PHOTO --save out/")
+        lines.append(f"  rule         {chosen.rule.sentence()}")
+    lines += [f"  note: {note}" for note in summary["notes"]]
+    lines += [f"  {line}" for line in skipped_lines(report.bank)]
+    lines.append(f"Next: runtime run {report.path} --file PHOTO --save out/")
+    print_report(summary, "\n".join(lines), as_json)
+
+
+_SHOWN = 5
+
+
+def refuse_without_images(flags: Sequence[str]) -> None:
+    """Refuse flags that are about training images where there are none."""
+    if flags:
+        raise FoldcamError(
+            f"{flags[0]} is about training images, and no --images were given: give them, or "
+            f"leave {' and '.join(flags)} out to fold a classifier."
+        )
+
+
+def report_classifier(report: ClassifierReport, *, as_json: bool) -> None:
+    """Print what the export of a classifier did."""
+    from foldcam.runtime.contract.explanation import explanation_text, scores_text
+
+    contract = report.contract
+    assert contract.explanation is not None
+    assert contract.scores is not None
+    document = {
+        "model": str(report.path),
+        "bytes": report.path.stat().st_size,
+        "layer": contract.layer,
+        "feature_map": list(contract.feature_map),
+        "classes": contract.bank.rows,
+        "scores": contract.scores,
+        "precision": contract.precision,
+        "explanation": vars(contract.explanation),
+        "optional_outputs": list(contract.optional_outputs),
+        "notes": report.notes,
+    }
+    names = ", ".join(run.name for run in contract.labels[:_SHOWN])
+    more = f", and {contract.bank.rows - _SHOWN} more" if contract.bank.rows > _SHOWN else ""
+    lines = [
+        *_head(report.path, contract),
+        f"  scores       {scores_text(contract.scores)}",
+        f"  heat         {explanation_text(contract.explanation, contract.scores)}",
+        f"  classes      {contract.bank.rows}: {names}{more}",
+        *(f"  note: {note}" for note in report.notes),
+        f"Next: runtime run {report.path} --file PHOTO --save out/",
+    ]
+    print_report(document, "\n".join(lines), as_json)
+
+
+def _head(path: Path, contract: Contract) -> list[str]:
+    channels, height, width = contract.feature_map
+    return [
+        f"{path}: {path.stat().st_size / 1e6:.1f} MB",
+        f"  feature map  {contract.layer} [{channels} x {height} x {width}]",
+    ]

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from foldcam.export.commands import options as flags
 from foldcam.export.commands.export_report import distinct_rows
-from foldcam.export.commands.options import (
-    BankPrecision,
-    Json,
-    Search,
-    choice,
-    frame_of,
-    heatmap_size_of,
-    storage_of,
-)
 from foldcam.runtime.contract.at_stake import Read, Written, check_outputs, keep_network
-from foldcam.runtime.system.command import print_json
+from foldcam.runtime.system.command import print_report
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -31,7 +23,7 @@ def fold(
     network: Annotated[
         Path,
         typer.Argument(
-            help="The folded model whose bank is replaced, or an embedding network.",
+            help="Names the folded model whose bank is replaced, or an embedding network.",
             metavar="NETWORK.onnx",
         ),
     ],
@@ -115,7 +107,7 @@ def fold(
             show_default=_OWN.format("no"),
         ),
     ] = None,
-    search: Search = "auto",
+    search: flags.Search = "auto",
     compress: Annotated[
         str | None,
         typer.Option(
@@ -123,8 +115,8 @@ def fold(
             show_default=_OWN.format("none"),
         ),
     ] = None,
-    bank_precision: BankPrecision = "auto",
-    as_json: Json = False,
+    bank_precision: flags.BankPrecision = "auto",
+    as_json: flags.Json = False,
 ) -> None:
     """Fold a bank into a network, or swap the bank of a folded model; needs no torch for that."""
     from foldcam.export.banks.bank import Bank
@@ -136,28 +128,27 @@ def fold(
     check_outputs([Read("NETWORK", network), Read("--bank", bank)], [Written("--out", out)])
     keep_network("--out", out)
     options = stored_options(network)
-    if transfer is not None:
-        options = replace(options, transfer=transfer)
-    if neighbors is not None:
-        options = replace(options, neighbors=neighbors)
-    if heatmap_size is not None:
-        options = replace(options, heatmap_size=heatmap_size_of(heatmap_size))
-    if input_type is not None:
-        options = replace(options, input_type=choice("--input", input_type, INPUT_TYPES))
+    given: dict[str, Any] = {
+        "transfer": transfer,
+        "neighbors": neighbors,
+        "heatmap_size": None if heatmap_size is None else flags.heatmap_size_of(heatmap_size),
+        "input_type": None
+        if input_type is None
+        else flags.choice("--input", input_type, INPUT_TYPES),
+        "baseline": None if baseline is None else flags.choice("--baseline", baseline, BASELINES),
+        "contrast": contrast,
+    }
+    options = replace(options, **{key: value for key, value in given.items() if value is not None})
     if frame is not None:
-        size = None if frame == "none" else frame_of(frame)
+        size = None if frame == "none" else flags.frame_of(frame)
         options = replace(options, frame=size)
         if size is not None and input_type is None:
             options = replace(options, input_type="uint8")
-    if baseline is not None:
-        options = replace(options, baseline=choice("--baseline", baseline, BASELINES))
-    if contrast is not None:
-        options = replace(options, contrast=contrast)
     if bank_input is not None:
         options = replace(options, bank_input=bank_input, query=bank_input and options.query)
     if query is not None:
         options = replace(options, query=query, bank_input=query or options.bank_input)
-    storage = storage_of(search, compress or "none", bank_precision)
+    storage = flags.storage_of(search, compress or "none", bank_precision)
     if compress is None:
         storage = replace(storage, compression=options.storage.compression)
     loaded = Bank.load(bank)
@@ -182,21 +173,19 @@ def fold(
         "rule_dropped": report.rule_dropped,
         "notes": notes,
     }
-    if as_json:
-        print_json(summary)
-        return
-    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
-    print(f"  bank         {loaded.rows} rows of {contract.origin.data}")
+    lines = [
+        f"{out}: {out.stat().st_size / 1e6:.1f} MB",
+        f"  bank         {loaded.rows} rows of {contract.origin.data}",
+    ]
     if replaced is not None:
-        print(f"  in place of  {replaced.bank.rows} rows of {replaced.origin.data}")
+        lines.append(f"  in place of  {replaced.bank.rows} rows of {replaced.origin.data}")
     if report.rule_dropped:
-        print(
+        lines.append(
             "  note: the rule for unknown images was chosen for another bank and is left out: "
             "choose one with foldcam threshold"
         )
-    for note in notes:
-        print(f"  note: {note}")
-    print(f"Next: foldcam verify {out} --images DATA")
+    lines += [f"  note: {note}" for note in notes]
+    print_report(summary, "\n".join([*lines, f"Next: foldcam verify {out} --images DATA"]), as_json)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import typer
 
 from foldcam.export.commands.options import BatchSize, Json, say_notes, split_of
 from foldcam.runtime.contract.at_stake import Read, Written, check_outputs
-from foldcam.runtime.system.command import print_json
+from foldcam.runtime.system.command import print_report
 from foldcam.runtime.system.errors import FoldcamError
 
 app = typer.Typer(no_args_is_help=True)
@@ -19,7 +19,7 @@ app = typer.Typer(no_args_is_help=True)
 def gallery(
     model: Annotated[
         Path,
-        typer.Argument(help="The folded model whose bank is shown.", metavar="MODEL.onnx"),
+        typer.Argument(help="Names the folded model whose bank is shown.", metavar="MODEL.onnx"),
     ],
     images: Annotated[
         Path,
@@ -36,7 +36,8 @@ def gallery(
         Path | None,
         typer.Option(
             help="Finds each row's image by this bank, the one that was folded into the model; "
-            "needed where the bank was changed after it was built (default: none)."
+            "needed where the bank was changed after it was built.",
+            show_default="none",
         ),
     ] = None,
     out: Annotated[
@@ -88,15 +89,14 @@ def gallery(
             progress=lambda done, total: progress("gallery", done, total),
         )
     size = path.stat().st_size
-    if as_json:
-        document = {**asdict(report), "path": str(path), "bytes": size, "notes": report.notes()}
-        print_json(document)
-        return
-    print(f"{path}: {size / 1e6:.1f} MB, pictures of {report.rows - report.missing} rows")
-    for note in report.notes():
-        print(f"  note: {note}")
+    document = {**asdict(report), "path": str(path), "bytes": size, "notes": report.notes()}
     elsewhere = "" if path == gallery_path(model) else f" --gallery {path}"
-    print(f"Next: runtime run {model} --file PHOTO --save out/ --beside{elsewhere}")
+    lines = [
+        f"{path}: {size / 1e6:.1f} MB, pictures of {report.rows - report.missing} rows",
+        *(f"  note: {note}" for note in report.notes()),
+        f"Next: runtime run {model} --file PHOTO --save out/ --beside{elsewhere}",
+    ]
+    print_report(document, "\n".join(lines), as_json)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ Choice = TypeVar("Choice", bound=str)
 Model = Annotated[
     str,
     typer.Argument(
-        help="The embedding network: demo, package.module:factory, a .pt2 file, or an .onnx file.",
+        help="Names the embedding network: demo, package.module:factory, a .pt2 file, or an .onnx "
+        "file.",
         metavar="MODEL",
     ),
 ]
@@ -38,7 +39,10 @@ TrainingImages = Annotated[
 ]
 Weights = Annotated[
     Path | None,
-    typer.Option(help="Loads weights from a .safetensors file or a state dict of plain tensors."),
+    typer.Option(
+        help="Loads weights of MODEL from a .safetensors file or a state dict of plain tensors "
+        "(default: its own)."
+    ),
 ]
 Layer = Annotated[
     str | None,
@@ -48,14 +52,17 @@ Layer = Annotated[
 ]
 Output = Annotated[
     str | None,
-    typer.Option(help="Names the output that is the embedding, where several could be."),
+    typer.Option(
+        help="Takes the output of this name as the embedding, where several could be (default: the "
+        "only one)."
+    ),
 ]
 Split = Annotated[str, typer.Option(help="Takes this part of the data: train, valid, test or all.")]
 ObjectiveText = Annotated[
     str | None,
     typer.Option(
-        help="Sets the objective of the directions: all-triplets, sampled:50, or pml:LOSS; "
-        "with --continuous kernel:tau=0.1, which is its default.",
+        help="Sets the objective of the directions: all-triplets, sampled:50 (triplets per image), "
+        "or pml:LOSS; with --continuous kernel:tau=0.1, which is its default.",
         show_default="all-triplets",
     ),
 ]
@@ -213,8 +220,11 @@ DeviceText = Annotated[
     ),
 ]
 BatchSize = Annotated[int, typer.Option(help="Sets the number of images per forward pass.", min=1)]
-Seed = Annotated[int, typer.Option(help="Sets the seed of the sampled triplets.")]
-Json = Annotated[bool, typer.Option("--json", help="Prints one JSON document to standard output.")]
+Seed = Annotated[int, typer.Option(help="Sets the seed of the sampled triplets.", min=0)]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Prints one JSON document to standard output in place of text."),
+]
 
 
 def choice(flag: str, value: str, choices: tuple[Choice, ...]) -> Choice:
@@ -257,9 +267,6 @@ def network_of(
     Args:
         model, weights, output, device: as `load_model` takes them.
         look: what `--size`, `--resize`, `--color`, `--mean` and `--std` were given.
-
-    Raises:
-        FoldcamError: no such network, or a value that cannot be read.
     """
     from foldcam.export.models.spec import load_model, with_overrides
 
@@ -268,11 +275,7 @@ def network_of(
 
 
 def device_of(text: str) -> Device:
-    """What `--device` names, said once on standard error; wrong usage otherwise.
-
-    Raises:
-        FoldcamError: the GPU is asked for and cannot be had.
-    """
+    """What `--device` names, said once on standard error; wrong usage otherwise."""
     from foldcam.export.onnx_graphs.device import DEVICE_CHOICES, choose_device
 
     device = choose_device(choice("--device", text, DEVICE_CHOICES))
@@ -316,11 +319,7 @@ def baseline_of(text: str) -> Baseline | None:
 def goal_of(
     objective: str | None, *, continuous: bool, log: bool, seed: int
 ) -> Objective | KernelObjective:
-    """The objective that the flags name.
-
-    Raises:
-        FoldcamError: no such objective.
-    """
+    """The objective that the flags name."""
     from foldcam.export.banks.objectives.directions import DEFAULT_OBJECTIVE, parse_objective
     from foldcam.export.banks.objectives.kernel import DEFAULT_KERNEL, parse_kernel
 
@@ -347,11 +346,7 @@ def singletons_of(text: str) -> SingletonPolicy:
 
 
 def training_data(images: Path, split: str, singletons: str, *, continuous: bool) -> Dataset:
-    """The training images that the flags name; says how the data set was understood.
-
-    Raises:
-        FoldcamError: the data set cannot be read, or has labels of one image.
-    """
+    """The training images that the flags name; says how the data set was understood."""
     from foldcam.export.datasets import training_data as read
 
     policy = singletons_of(singletons)
@@ -377,11 +372,7 @@ def data_document(dataset: Dataset) -> dict[str, Any]:
 
 
 def local_images(text: str) -> Path:
-    """DATA as a path.
-
-    Raises:
-        FoldcamError: it is a URL, or files that only the Ray engine reads.
-    """
+    """DATA as a path."""
     from foldcam.export.datasets import URL
     from foldcam.runtime.system.errors import FoldcamError
 
@@ -400,12 +391,7 @@ def stdout_kept() -> Iterator[None]:
 
 
 def storage_of(search: str, compress: str, bank_precision: str) -> StorageOptions:
-    """How the bank is to be stored.
-
-    Raises:
-        FoldcamError: a flag that cannot be read.
-        typer.BadParameter: an unknown precision.
-    """
+    """How the bank is to be stored."""
     from foldcam.export.grafting.options import (
         PRECISION_CHOICES,
         StorageOptions,

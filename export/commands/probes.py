@@ -9,11 +9,11 @@ import typer
 
 from foldcam.export.commands.options import Json
 from foldcam.runtime.contract.at_stake import keep_network
-from foldcam.runtime.system.command import print_json
+from foldcam.runtime.system.command import print_report
 
 
 def probes(
-    model: Annotated[Path, typer.Argument(help="The folded model.", metavar="MODEL.onnx")],
+    model: Annotated[Path, typer.Argument(help="Names the folded model.", metavar="MODEL.onnx")],
     reference: Annotated[
         Path | None,
         typer.Option(
@@ -38,7 +38,6 @@ def probes(
     keep_network("--out", out)
     canary = add_probes(model, out, reference)
     seeds = [answer.seed for answer in canary.answers]
-    if as_json:
-        print_json({"model": str(out), "pictures": len(seeds), "precision": canary.precision})
-    else:
-        print(f"{out}: {len(seeds)} probe pictures, with the answers of {reference or model}")
+    document = {"model": str(out), "pictures": len(seeds), "precision": canary.precision}
+    text = f"{out}: {len(seeds)} probe pictures, with the answers of {reference or model}"
+    print_report(document, text, as_json)

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from foldcam.export.commands.options import DeviceText, Json, choice, device_of, split_of
+from foldcam.export.commands import options as flags
 from foldcam.runtime.contract.at_stake import Read, Written, check_outputs
-from foldcam.runtime.system.command import print_json, print_text
+from foldcam.runtime.system.command import print_report
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -20,7 +20,7 @@ app = typer.Typer(no_args_is_help=True)
 )
 def threshold(
     model: Annotated[
-        Path, typer.Argument(help="The folded model to give a rule.", metavar="MODEL.onnx")
+        Path, typer.Argument(help="Names the folded model to give a rule.", metavar="MODEL.onnx")
     ],
     out: Annotated[
         Path, typer.Option(help="Writes the model with its rule to this file; may be MODEL.onnx.")
@@ -28,8 +28,8 @@ def threshold(
     images: Annotated[
         Path | None,
         typer.Option(
-            help="Labelled images that are not in the bank: class folders, a CSV, or a "
-            "CUB-200-2011 folder. Labels that the bank has not count as unknown.",
+            help="Reads labelled images that are not in the bank from class folders, a CSV, or a "
+            "CUB-200-2011 folder. Labels that the bank does not have count as unknown.",
             show_default="rows of the bank, each compared with the others",
         ),
     ] = None,
@@ -39,13 +39,13 @@ def threshold(
     unknown: Annotated[
         Path | None,
         typer.Option(
-            help="Images that show none of the model's labels: a folder of them, or a data set.",
+            help="Reads images that show none of the model's labels from a folder or a data set.",
             show_default="labels are left out of the bank, a tenth of them at a time",
         ),
     ] = None,
     accept: Annotated[
         float,
-        typer.Option(help="The share of known images that the rule is to accept, 0 to 1."),
+        typer.Option(help="Sets the share of known images that the rule is to accept, 0 to 1."),
     ] = 0.95,
     score: Annotated[
         str,
@@ -55,8 +55,8 @@ def threshold(
             "apart best."
         ),
     ] = "auto",
-    device: DeviceText = "auto",
-    as_json: Json = False,
+    device: flags.DeviceText = "auto",
+    as_json: flags.Json = False,
 ) -> None:
     """Choose the similarity below which an image is unknown, and write it into the model.
 
@@ -64,7 +64,6 @@ def threshold(
     known and unknown images the threshold was chosen, and what share of them it accepts.
     """
     from foldcam.export.banks.unknown.images import any_images
-    from foldcam.export.commands.options import say_notes
     from foldcam.export.commands.progress import ProgressBar
     from foldcam.export.datasets import load_dataset
     from foldcam.export.exporting.threshold import choose_threshold
@@ -72,36 +71,32 @@ def threshold(
 
     check_outputs([Read("--images", images), Read("--unknown", unknown)], [Written("--out", out)])
     choices: tuple[Literal["auto"] | Score, ...] = ("auto", *SCORES)
-    named = choice("--score", score, choices)
+    named = flags.choice("--score", score, choices)
     wanted = None if named == "auto" else named
-    known = None if images is None else load_dataset(images, split_of(split))
+    known = None if images is None else load_dataset(images, flags.split_of(split))
     strange = None if unknown is None else any_images(unknown)
     for dataset in (known, strange):
         if dataset is not None:
-            say_notes(dataset)
+            flags.say_notes(dataset)
     with ProgressBar() as progress:
         report = choose_threshold(
             model, out, known, strange,
-            accept=accept, score=wanted, device=device_of(device), progress=progress,
+            accept=accept, score=wanted, device=flags.device_of(device), progress=progress,
         )  # fmt: skip
-    if as_json:
-        print_json(report.document())
-        return
-    print_text(f"{out}: {report.rule.sentence()}")
+    lines = [f"{out}: {report.rule.sentence()}"]
     for candidate in report.candidates:
         rule = candidate.rule
         measured = "" if candidate.auroc is None else f"AUROC {candidate.auroc:.3f}, "
         strangers = f", {rule.unknown_accepted:.1%} of unknown" if rule.unknown_images else ""
-        print_text(
+        lines.append(
             f"  {candidate.score:<22} {measured}accepts {rule.known_accepted:.1%} of known"
             f"{strangers}"
         )
-    for note in report.notes:
-        print_text(f"note: {note}")
-    for path, reason in report.skipped[:10]:
-        print_text(f"skipped {path}: {reason}")
+    lines += [f"note: {note}" for note in report.notes]
+    lines += [f"skipped {path}: {reason}" for path, reason in report.skipped[:10]]
     if len(report.skipped) > 10:
-        print_text(f"skipped {len(report.skipped) - 10} more images")
+        lines.append(f"skipped {len(report.skipped) - 10} more images")
+    print_report(report.document(), "\n".join(lines), as_json)
 
 
 if __name__ == "__main__":

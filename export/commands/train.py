@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from foldcam.export.commands.options import choice
+from foldcam.export.commands import options as flags
 from foldcam.runtime.contract.at_stake import Read, Written, check_outputs, network_file
-from foldcam.runtime.system.command import print_json
+from foldcam.runtime.system.command import print_report
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -23,28 +22,16 @@ def train(
     model: Annotated[
         str,
         typer.Argument(
-            help="The network to train: efficientnet-lite0, or package.module:factory.",
+            help="Names the network to train: efficientnet-lite0, or package.module:factory.",
             metavar="MODEL",
         ),
     ],
-    images: Annotated[
-        Path,
-        typer.Option(
-            help="Reads training images from class folders, a CSV, or a CUB-200-2011 folder."
-        ),
-    ],
+    images: flags.TrainingImages,
     out: Annotated[Path, typer.Option(help="Writes the network to this .safetensors file.")] = Path(
         "net.safetensors"
     ),
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            help="Loads weights from a .safetensors file or a state dict of plain tensors."
-        ),
-    ] = None,
-    split: Annotated[
-        str, typer.Option(help="Takes this part of the data: train, valid, test or all.")
-    ] = "train",
+    weights: flags.Weights = None,
+    split: flags.Split = "train",
     embedding_size: Annotated[
         int,
         typer.Option(
@@ -66,7 +53,7 @@ def train(
         int, typer.Option(help="Sets the number of passes over the training images.", min=1)
     ] = 30,
     learning_rate: Annotated[
-        float, typer.Option(help="Sets the learning rate of the pretrained part.")
+        float, typer.Option(help="Sets the greatest learning rate of the pretrained part.")
     ] = 1e-3,
     mosaics: Annotated[
         int,
@@ -86,50 +73,18 @@ def train(
             "40 % of the parameters lie)."
         ),
     ] = None,
-    size: Annotated[
-        str | None,
-        typer.Option(
-            help="Sets the input size in pixels, 224 or WIDTHxHEIGHT (default: the network's)."
-        ),
-    ] = None,
-    resize: Annotated[
-        str | None,
-        typer.Option(
-            help="Sets the resize rule: stretch, crop or letterbox (default: the network's)."
-        ),
-    ] = None,
-    color: Annotated[
-        str | None,
-        typer.Option(
-            help="Sets the channel order of the network's input: rgb or bgr (default: the "
-            "network's)."
-        ),
-    ] = None,
-    mean: Annotated[
-        str | None,
-        typer.Option(
-            help="Sets the mean per channel of pixels in [0, 1] (default: the network's)."
-        ),
-    ] = None,
-    std: Annotated[
-        str | None,
-        typer.Option(
-            help="Sets the standard deviation per channel of pixels in [0, 1] (default: the "
-            "network's)."
-        ),
-    ] = None,
+    size: flags.Size = None,
+    resize: flags.Resize = None,
+    color: flags.Color = None,
+    mean: flags.Mean = None,
+    std: flags.Std = None,
     seed: Annotated[int, typer.Option(help="Sets the seed of all random choices.", min=0)] = 0,
     device: Annotated[
         str, typer.Option(help="Chooses the device that trains: auto, cpu or cuda.")
     ] = "auto",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Prints one JSON document to standard output.")
-    ] = False,
+    as_json: flags.Json = False,
 ) -> None:
     """Fine-tune a pretrained network into an embedding network."""
-    from contextlib import redirect_stdout
-
-    from foldcam.export.commands.options import data_document, say_notes, split_of
     from foldcam.export.commands.progress import ProgressBar
     from foldcam.export.datasets import load_dataset
     from foldcam.export.models.spec import load_model, with_overrides
@@ -145,7 +100,7 @@ def train(
         ],
         [Written("--out", out)],
     )
-    chosen = split_of(split)
+    chosen = flags.split_of(split)
     continuous = loss.partition(":")[0] == "kernel"
     options = TrainingOptions(
         embedding_size=embedding_size or None,
@@ -157,14 +112,14 @@ def train(
         learning_rate=learning_rate,
         train_from=train_from,
         seed=seed,
-        device=choice("--device", device, ("auto", "cpu", "cuda")),
+        device=flags.choice("--device", device, ("auto", "cpu", "cuda")),
     )
     dataset = load_dataset(images, chosen, continuous=continuous)
-    say_notes(dataset)
+    flags.say_notes(dataset)
     # A file does not choose what code is imported, so that it is named beside its network.
     stands_alone = weights is None and ":" not in model
     # What a user's network prints does not belong into the report.
-    with redirect_stdout(sys.stderr), ProgressBar() as progress:
+    with flags.stdout_kept(), ProgressBar() as progress:
         loaded = load_model(model, weights)
         preprocessing = with_overrides(
             loaded.preprocessing, size=size, resize=resize, color=color, mean=mean, std=std
@@ -181,28 +136,24 @@ def train(
         if not continuous:
             trained = load_model(str(out)) if stands_alone else load_model(model, out)
             recall = held_out_recall(trained, images, chosen, progress)
-    if as_json:
-        print_json(
-            {
-                "network": str(out),
-                "train_from": report.train_from,
-                "steps": report.steps,
-                "resumed_at": report.resumed_at,
-                "recall": recall,
-                **data_document(dataset),
-                "skipped": [{"path": str(s.path), "reason": s.reason} for s in report.skipped],
-                "notes": list(loaded.notes),
-            }
-        )
-        return
-    print(f"{out}: learned after layer {report.train_from}, {report.steps} steps")
-    for line in recall_text(recall) if recall else []:
-        print(f"  {line}")
-    for note in loaded.notes:
-        print(f"  note: {note}")
-    for skipped in report.skipped:
-        print(f"  skipped {skipped.path}: {skipped.reason}")
+    document = {
+        "network": str(out),
+        "train_from": report.train_from,
+        "steps": report.steps,
+        "resumed_at": report.resumed_at,
+        "recall": recall,
+        **flags.data_document(dataset),
+        "skipped": [{"path": str(s.path), "reason": s.reason} for s in report.skipped],
+        "notes": list(loaded.notes),
+    }
     again = ["foldcam", "export", *([str(out)] if stands_alone else [model, "--weights", str(out)])]
     again += ["--images", str(images), *(["--split", chosen] if chosen != "train" else [])]
     again += [*(["--continuous"] if continuous else []), "--out", "model.onnx"]
-    print(f"Next: {shlex.join(again)}")
+    lines = [
+        f"{out}: learned after layer {report.train_from}, {report.steps} steps",
+        *(f"  {line}" for line in (recall_text(recall) if recall else [])),
+        *(f"  note: {note}" for note in loaded.notes),
+        *(f"  skipped {item.path}: {item.reason}" for item in report.skipped),
+        f"Next: {shlex.join(again)}",
+    ]
+    print_report(document, "\n".join(lines), as_json)

@@ -13,22 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foldcam.export.commands.options import (
-    BatchSize,
-    DeviceText,
-    Json,
-    Output,
-    Split,
-    check_picture_flag,
-    choice,
-    device_of,
-    say_notes,
-    split_of,
-    stdout_kept,
-)
+from foldcam.export.commands import options as flags
 from foldcam.runtime.contract.at_stake import Read, Written, check_outputs, network_file
-from foldcam.runtime.system.command import print_json
-from foldcam.runtime.system.errors import ExitStatus
+from foldcam.runtime.system.command import print_report
 from foldcam.runtime.system.text import printable
 
 if TYPE_CHECKING:
@@ -47,20 +34,25 @@ app = typer.Typer(no_args_is_help=True)
 )
 def verify(
     model: Annotated[
-        Path, typer.Argument(help="The folded model to verify.", metavar="MODEL.onnx")
+        Path, typer.Argument(help="Names the folded model to verify.", metavar="MODEL.onnx")
     ],
     against: Annotated[
         list[str] | None,
         typer.Option(
             help="Compares with another folded file as well (may be repeated), or names the MODEL "
-            "that is the reference. By default the reference is the network inside the file.",
+            "that is the reference.",
+            show_default="the network inside the file is the reference",
             metavar="FILE|MODEL",
         ),
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="Loads the weights of that MODEL from this file.")
+        Path | None,
+        typer.Option(
+            help="Loads the weights of the MODEL of --against from this file.",
+            show_default="its own",
+        ),
     ] = None,
-    output: Output = None,
+    output: flags.Output = None,
     trust_origin: Annotated[
         bool,
         typer.Option(
@@ -73,20 +65,24 @@ def verify(
         Path | None,
         typer.Option(
             help="Compares on these images: a folder, class folders, a CSV, a CUB-200-2011 folder "
-            "or one image (default: seeded noise)."
+            "or one image.",
+            show_default="seeded noise",
         ),
     ] = None,
-    split: Split = "all",
-    most: Annotated[int, typer.Option(help="Limits the number of images.", min=1)] = 64,
-    batch_size: BatchSize = 8,
-    device: DeviceText = "auto",
+    split: flags.Split = "all",
+    most: Annotated[
+        int, typer.Option(help="Limits the number of images that are compared.", min=1)
+    ] = 64,
+    batch_size: flags.BatchSize = 8,
+    device: flags.DeviceText = "auto",
     picture: Annotated[
         Path | None,
         typer.Option(
-            help="Writes the worst images side by side to this PNG or JPEG file (default: none)."
+            help="Writes the worst images side by side to this PNG or JPEG file.",
+            show_default="none",
         ),
     ] = None,
-    as_json: Json = False,
+    as_json: flags.Json = False,
 ) -> None:
     """Compare folded models with the network that they came from; status 3 if one is off."""
     from foldcam.export.commands.progress import ProgressBar
@@ -96,8 +92,8 @@ def verify(
     from foldcam.export.verification.run import verify_model as compare
     from foldcam.runtime.contract.onnx_file import read_contract
 
-    chosen = split_of(split)
-    check_picture_flag("--picture", picture)
+    chosen = flags.split_of(split)
+    flags.check_picture_flag("--picture", picture)
     check_outputs(
         [
             Read("MODEL", model),
@@ -127,12 +123,12 @@ def verify(
     shown: Iterable[NamedImage] = noise_images(contract)
     if images is not None:
         dataset = images_of(images, chosen)
-        say_notes(dataset)
+        flags.say_notes(dataset)
         shown = ImagesToVerify(spread(dataset.samples, most))
     # The folded models run on the processor, and so does a network that was taken out of one.
-    wanted = choice("--device", device, DEVICE_CHOICES)
-    place = device_of(device) if specs or trust_origin or wanted == "cuda" else None
-    with stdout_kept(), ProgressBar() as progress:
+    wanted = flags.choice("--device", device, DEVICE_CHOICES)
+    place = flags.device_of(device) if specs or trust_origin or wanted == "cuda" else None
+    with flags.stdout_kept(), ProgressBar() as progress:
         network: Network | None = None
         if place is not None and (specs or trust_origin):
             from foldcam.export.models.named import load_network, load_origin
@@ -155,14 +151,10 @@ def verify(
         from foldcam.runtime.images.files import write_image
 
         write_image(picture, worst_picture(report))
-    if as_json:
-        print_json(report.document())
-    else:
-        _print(
-            report, noise=images is None, picture=picture, classifier=contract.scores is not None
-        )
-    if not report.passed:
-        raise typer.Exit(ExitStatus.GATE_FAILED)
+    text = _text(
+        report, noise=images is None, picture=picture, classifier=contract.scores is not None
+    )
+    print_report(report.document(), text, as_json, report.passed)
 
 
 def _named(contract: Contract) -> str:
@@ -176,58 +168,64 @@ def _named(contract: Contract) -> str:
     )
 
 
-def _print(report: VerifyReport, *, noise: bool, picture: Path | None, classifier: bool) -> None:
+def _text(report: VerifyReport, *, noise: bool, picture: Path | None, classifier: bool) -> str:
     count = report.main.images
     what = "noise images" if noise else "images"
-    print(f"{report.path} against {report.reference} on {count} {what}")
+    lines = [f"{report.path} against {report.reference} on {count} {what}"]
     for pair in report.pairs:
         own_bank = pair is report.main or pair.bank != "its own"
-        _print_pair(pair, own_bank=own_bank, classifier=classifier)
+        lines += _pair_lines(pair, own_bank=own_bank, classifier=classifier)
     if report.frame_difference is not None:
-        print(f"  input of frames      off by {report.frame_difference} of 255 grey levels from "
-              "the host's preprocessing, worst pixel")  # fmt: skip
-    for note in report.notes:
-        print(f"  note: {note}")
-    for item in report.skipped[:10]:
-        print(f"  skipped {item.path}: {item.reason}")
+        lines.append(
+            f"  input of frames      off by {report.frame_difference} of 255 grey levels from "
+            "the host's preprocessing, worst pixel"
+        )
+    lines += [f"  note: {note}" for note in report.notes]
+    lines += [f"  skipped {item.path}: {item.reason}" for item in report.skipped[:10]]
     if picture is not None:
-        print(f"The worst images are in {picture}")
+        lines.append(f"The worst images are in {picture}")
+    verdict = "passed" if report.network_compared else "passed, as far as the file itself can show"
     if not report.passed:
-        print(f"FAILED: {'; '.join(report.failures)}")
-    else:
-        print("passed" if report.network_compared else "passed, as far as the file itself can show")
+        verdict = f"FAILED: {'; '.join(report.failures)}"
+    return "\n".join([*lines, verdict])
 
 
-def _print_pair(pair: PairReport, *, own_bank: bool, classifier: bool) -> None:
+def _pair_lines(pair: PairReport, *, own_bank: bool, classifier: bool) -> list[str]:
     from foldcam.runtime.measurement.comparison.figures import compared_text
 
     bank = "" if own_bank else ", compared with its own bank"
-    print(f"{pair.name} ({pair.precision}, {pair.library}{bank})")
     row, number = ("class", "score") if classifier else ("neighbor", "similarity")
     what = "scores cosine" if classifier else "embedding cosine"
-    print(f"  {what:20s} {pair.embedding_cosine_mean:.7f} mean, "
-          f"{pair.embedding_cosine_worst:.7f} worst")  # fmt: skip
     label = "" if pair.label_agreement is None else f", same label {pair.label_agreement:.1%}"
-    print(f"  {f'same {row}':20s} {pair.same_neighbor:.1%}{label}")
-    print(f"  {f'{number} off by':20s} {pair.similarity_difference_worst:.2g} worst, between rows "
-          f"chosen {pair.neighbor_similarity_difference_worst:.2g}")  # fmt: skip
+    lines = [
+        f"{pair.name} ({pair.precision}, {pair.library}{bank})",
+        f"  {what:20s} {pair.embedding_cosine_mean:.7f} mean, "
+        f"{pair.embedding_cosine_worst:.7f} worst",
+        f"  {f'same {row}':20s} {pair.same_neighbor:.1%}{label}",
+        f"  {f'{number} off by':20s} {pair.similarity_difference_worst:.2g} worst, between rows "
+        f"chosen {pair.neighbor_similarity_difference_worst:.2g}",
+    ]
     if pair.heatmaps_compared:
-        print(f"  heatmap correlation  {pair.heatmap_correlation_mean:.5f} mean, "
-              f"{pair.heatmap_correlation_p5:.5f} at 5%, "
-              f"{pair.heatmap_correlation_worst:.5f} worst "
-              f"({compared_text(pair.heatmaps_compared, pair.heatmaps_blank)})")  # fmt: skip
-        print(f"  heatmap difference   {pair.heatmap_difference_mean:.2g} mean, "
-              f"{pair.heatmap_difference_worst:.2g} worst pixel")  # fmt: skip
+        lines += [
+            f"  heatmap correlation  {pair.heatmap_correlation_mean:.5f} mean, "
+            f"{pair.heatmap_correlation_p5:.5f} at 5%, "
+            f"{pair.heatmap_correlation_worst:.5f} worst "
+            f"({compared_text(pair.heatmaps_compared, pair.heatmaps_blank)})",
+            f"  heatmap difference   {pair.heatmap_difference_mean:.2g} mean, "
+            f"{pair.heatmap_difference_worst:.2g} worst pixel",
+        ]
     for name, worst in (
         ("contributions", pair.contribution_difference_worst),
         ("contrasts", pair.contrast_difference_worst),
     ):
         if worst is not None:
-            print(f"  {name:20s} {worst:.2g} of the greatest contribution, worst cell")
+            lines.append(f"  {name:20s} {worst:.2g} of the greatest contribution, worst cell")
     if pair.estimate_difference_worst is not None:
-        print(f"  estimate difference  {pair.estimate_difference_worst:.2g} of the values' "
-              "range, worst")  # fmt: skip
-    print(f"  worst image          {pair.worst_image}")
+        lines.append(
+            f"  estimate difference  {pair.estimate_difference_worst:.2g} of the values' range, "
+            "worst"
+        )
+    return [*lines, f"  worst image          {pair.worst_image}"]
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foldcam.runtime.system.command import print_json, print_text
+from foldcam.runtime.cli.options import Json
+from foldcam.runtime.system.command import print_report
 from foldcam.runtime.system.errors import ExitStatus, FoldcamError
 from foldcam.runtime.system.text import printable, quantity
 
@@ -36,9 +37,8 @@ app = typer.Typer(
 
 Model = Annotated[
     Path,
-    typer.Argument(help="The folded model (.onnx) or its engine; MODEL.bank lies beside it."),
+    typer.Argument(help="Names the folded model (.onnx) or its engine, with MODEL.bank beside it."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 @app.command()
@@ -49,14 +49,20 @@ def add(
     ],
     images: Annotated[
         Path | None,
-        typer.Option(help="Learns this picture, or all pictures of this folder."),
+        typer.Option(
+            help="Learns this picture, or all pictures of this folder.", show_default="none"
+        ),
     ] = None,
     camera: Annotated[
-        int | None, typer.Option(help="Learns from this camera, by its number.", min=0)
+        int | None,
+        typer.Option(help="Learns from the camera of this number.", min=0, show_default="none"),
     ] = None,
     source: Annotated[
         str | None,
-        typer.Option(help="Learns from a video or a stream, as in runtime run --source."),
+        typer.Option(
+            help="Learns from this video or stream, as in runtime run --source.",
+            show_default="none",
+        ),
     ] = None,
     seconds: Annotated[
         float,
@@ -110,10 +116,7 @@ def add(
         "labels": len(bank.labels),
         "seconds": round(time.monotonic() - begin, 3),
     }
-    if json:
-        print_json(report)
-    else:
-        print_text("\n".join(_added_lines(report)))
+    print_report(report, "\n".join(_added_lines(report)), json)
     if enrolled.unusable or any(own != label for _, own in enrolled.added.known):
         raise typer.Exit(ExitStatus.USER_ERROR)
 
@@ -121,10 +124,15 @@ def add(
 @app.command()
 def remove(
     model: Model,
-    label: Annotated[str | None, typer.Option(help="Removes all rows of this label.")] = None,
+    label: Annotated[
+        str | None, typer.Option(help="Removes all rows of this label.", show_default="none")
+    ] = None,
     image: Annotated[
         str | None,
-        typer.Option(help="Removes the rows of pictures of this name; * stands for anything."),
+        typer.Option(
+            help="Removes the rows of pictures of this name; * stands for anything.",
+            show_default="none",
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -180,27 +188,22 @@ def list_labels(model: Model, json: Json = False) -> None:
 
     _contract_of(model)
     bank = read_bank(bank_path(model))
-    if json:
-        pictures: dict[str, list[str]] = {}
-        for name, own in zip(bank.names, bank.row_labels(), strict=True):
-            pictures.setdefault(own, []).append(name)
-        labels = [
-            {"label": run.name, "rows": run.count, "pictures": pictures[run.name]}
-            for run in bank.labels
-        ]
-        print_json({"bank": str(bank_path(model)), "rows": bank.rows, "labels": labels})
-        return
-    width = max(len(str(run.count)) for run in bank.labels)
+    pictures: dict[str, list[str]] = {}
+    for name, own in zip(bank.names, bank.row_labels(), strict=True):
+        pictures.setdefault(own, []).append(name)
+    labels = [
+        {"label": run.name, "rows": run.count, "pictures": pictures[run.name]}
+        for run in bank.labels
+    ]
+    document = {"bank": str(bank_path(model)), "rows": bank.rows, "labels": labels}
+    width = max((len(str(run.count)) for run in bank.labels), default=1)
     lines = [f"{run.count:>{width}}  {printable(run.name)}" for run in bank.labels]
-    print_text("\n".join([*lines, f"{bank.rows} rows of {len(bank.labels)} labels"]))
+    lines.append(f"{bank.rows} rows of {len(bank.labels)} labels")
+    print_report(document, "\n".join(lines), json)
 
 
 def _contract_of(model: Path) -> Contract:
-    """The contract of a model whose bank is an input.
-
-    Raises:
-        FoldcamError: it is another model.
-    """
+    """The contract of a model whose bank is an input."""
     from foldcam.runtime.backends.choice import is_engine
     from foldcam.runtime.contract.onnx_file import read_contract
     from foldcam.runtime.engine.manifest import read_manifest
@@ -285,18 +288,13 @@ def _report_removed(model: Path, removed: Removed, json: bool) -> None:
     from foldcam.runtime.contract.bank.live_bank import bank_path
 
     rows = sum(removed.labels.values())
-    if json:
-        print_json(
-            {
-                "bank": str(bank_path(model)), "removed": rows, "labels": removed.labels,
-                "pictures": removed.names, "labels_gone": removed.labels_gone,
-                "rows": removed.bank.rows,
-            }
-        )  # fmt: skip
-        return
+    document = {
+        "bank": str(bank_path(model)), "removed": rows, "labels": removed.labels,
+        "pictures": removed.names, "labels_gone": removed.labels_gone, "rows": removed.bank.rows,
+    }  # fmt: skip
     lines = [f"{bank_path(model)}: gone from the file: {quantity(rows, 'row')}"]
     lines += [f"  {count} of {printable(name)}" for name, count in removed.labels.items()]
     lines += [f"  the label {printable(name)} is gone" for name in removed.labels_gone]
     left = quantity(removed.bank.rows, "row")
     lines.append(f"{left} of {len(removed.bank.labels)} labels are left")
-    print_text("\n".join(lines))
+    print_report(document, "\n".join(lines), json)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from foldcam.runtime.cli.options import Json
 from foldcam.runtime.contract.at_stake import Read, Written, check_outputs
 from foldcam.runtime.measurement.comparison.verdict import GateLimits
-from foldcam.runtime.system.command import print_json, print_text
-from foldcam.runtime.system.errors import ExitStatus, FoldcamError
+from foldcam.runtime.system.command import print_report
+from foldcam.runtime.system.errors import FoldcamError
 
 _LIMITS = GateLimits()
 # What was a flag of this command and is a command of its own.
@@ -25,20 +26,20 @@ def doctor(
     source: Annotated[
         str | None,
         typer.Option(
-            help="Say how this source would be read, without opening it. For csi:// this prints "
-            "the GStreamer pipeline. Without it the machine is looked at.",
-            show_default=False,
+            help="Says how this source would be read, without opening it; for csi:// with the "
+            "GStreamer pipeline.",
+            show_default="the machine is looked at",
         ),
     ] = None,
     model: Annotated[
         Path | None,
         typer.Option(
-            help="A folded model (.onnx) or engine whose probe pictures are shown to the library "
-            "that runs it here. Without it that is done for the model that `runtime run` takes.",
-            show_default=False,
+            help="Shows the probe pictures of this folded model (.onnx) or engine to the library "
+            "that runs it here.",
+            show_default="the model that `runtime run` takes",
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: Json = False,
 ) -> None:
     """Look at this machine: what is there, what is missing, and what to do about it.
 
@@ -62,23 +63,20 @@ def doctor(
     from foldcam.runtime.cli.machine import WRONG, diagnose, diagnose_source, diagnosis_text
 
     checks = diagnose(model) if source is None else diagnose_source(source)
-    if json:
-        print_json({"checks": [asdict(check) for check in checks]})
-    else:
-        print_text(diagnosis_text(checks))
-    if any(check.status == WRONG for check in checks):
-        raise typer.Exit(ExitStatus.GATE_FAILED)
+    document = {"checks": [asdict(check) for check in checks]}
+    passed = all(check.status != WRONG for check in checks)
+    print_report(document, diagnosis_text(checks), json, passed)
 
 
 def self_test(
     model: Annotated[
         Path | None,
         typer.Argument(
-            help="A folded model (.onnx). Without it the one that `runtime run` takes is tested.",
-            show_default=False,
+            help="Names the folded model (.onnx) to test.",
+            show_default="the one that `runtime run` takes",
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: Json = False,
 ) -> None:
     """Compare the GPU's answers with the processor's.
 
@@ -92,75 +90,72 @@ def self_test(
     from foldcam.runtime.pipeline.default_model import find_model
 
     report = self_test(model if model is not None else find_model())
-    _end(report, self_test_text(report), report["passed"], json)
+    print_report(report, self_test_text(report), json, report["passed"])
 
 
 def gate(
     model: Annotated[
         Path,
         typer.Argument(
-            help="A quantized model (.onnx), as `foldcam calibrate` writes it.", show_default=False
+            help="Names the quantized model (.onnx), as `foldcam calibrate` writes it.",
+            show_default=False,
         ),
     ],
     images: Annotated[
         Path,
         typer.Option(
-            help="A folder of photographs that took no part in export and calibration. Those in "
-            "folders named by a label of the bank count for recall.",
-            show_default=False,
+            help="Reads photographs that took no part in export and calibration from this folder. "
+            "Those in folders named by a label of the bank count for recall.",
         ),
     ],
     reference: Annotated[
         Path | None,
         typer.Option(
-            help="The float32 model that MODEL was calibrated from. Without it birds.onnx is "
-            "taken beside birds.int8.onnx.",
-            show_default=False,
+            help="Compares with this float32 model, from which MODEL was calibrated.",
+            show_default="birds.onnx beside birds.int8.onnx",
         ),
     ] = None,
     engine: Annotated[
         Path | None,
         typer.Option(
-            help="The engine that was built from MODEL. Without it the one beside MODEL is taken "
-            "where TensorRT and a GPU are here, and ONNX Runtime elsewhere.",
-            show_default=False,
+            help="Judges this engine, which was built from MODEL.",
+            show_default="the one beside MODEL where TensorRT and a GPU are here, else the file in "
+            "ONNX Runtime",
         ),
     ] = None,
     against: Annotated[
         Path | None,
         typer.Option(
-            help="An engine of the float model (fp16, say) that the other one has to be faster "
-            "than. Without it the one beside the reference is taken.",
-            show_default=False,
+            help="Names the engine of the float model (fp16, say) that the other one has to be "
+            "faster than.",
+            show_default="the one beside the reference",
         ),
     ] = None,
     report: Annotated[
         Path | None,
         typer.Option(
-            help="The file that the report is written to. Without it birds.int8.gate.json is "
-            "written beside birds.int8.onnx.",
-            show_default=False,
+            help="Writes the report to this file.",
+            show_default="birds.int8.gate.json beside birds.int8.onnx",
         ),
     ] = None,
     recall_lost: Annotated[
-        float, typer.Option(help="How many points of recall@1 may be lost at most.")
+        float, typer.Option(help="Sets how many points of recall@1 may be lost at most.")
     ] = 100 * _LIMITS.recall_lost,
     heatmap_mean: Annotated[
-        float, typer.Option(help="The least mean correlation of the heatmaps that passes.")
+        float, typer.Option(help="Sets the least mean correlation of the heatmaps that passes.")
     ] = _LIMITS.heatmap_correlation_mean,
     heatmap_p5: Annotated[
         float,
         typer.Option(
-            help="The least correlation of the heatmaps that passes at the 5th percentile."
+            help="Sets the least correlation of the heatmaps that passes at the 5th percentile."
         ),
     ] = _LIMITS.heatmap_correlation_p5,
     threads: Annotated[
         int | None,
         typer.Option(
-            help="How many threads ONNX Runtime uses on the processor. Without it the library "
-            "decides.",
+            help="Sets the number of threads that ONNX Runtime uses on the processor.",
             min=1,
-            show_default=False,
+            show_default="the library decides",
         ),
     ] = None,
     accept_wrong: Annotated[
@@ -171,7 +166,7 @@ def gate(
             "warning.",
         ),
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: Json = False,
 ) -> None:
     """Judge a quantized model on this device: recall, heatmaps and speed against the float model.
 
@@ -222,17 +217,7 @@ def gate(
         document = gate_on_device(files, settings, progress)
     write_signed(path, document)
     text = f"{gate_text(document)}\nwrote      {path}"
-    _end(document, text, document["report"]["passed"], json)
-
-
-def _end(document: dict[str, Any], text: str, passed: bool, json: bool) -> None:
-    """Print a report, and end with the status of its verdict."""
-    if json:
-        print_json(document)
-    else:
-        print_text(text)
-    if not passed:
-        raise typer.Exit(ExitStatus.GATE_FAILED)
+    print_report(document, text, json, document["report"]["passed"])
 
 
 def _engine_here(model: Path) -> Path | None:

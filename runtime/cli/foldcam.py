@@ -7,32 +7,17 @@ Its commands come from the packages by entry point (group `foldcam.commands`, ea
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint, entry_points
-from typing import Annotated, NoReturn
+from typing import NoReturn
 
 import typer
 
-from foldcam.runtime.system.command import missing_extra, prepared, print_text
+from foldcam.runtime.cli.options import program
+from foldcam.runtime.system.command import missing_extra, prepared
 from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.memory import keep_freed_memory
 from foldcam.runtime.system.program import run_program
 
 GROUP = "foldcam.commands"
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        from foldcam.runtime.system.version import version
-
-        print_text(f"foldcam {version()}")
-        raise typer.Exit
-
-
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
-    ] = False,
-) -> None:
-    pass
 
 
 def gather(points: list[EntryPoint]) -> typer.Typer:
@@ -44,15 +29,11 @@ def gather(points: list[EntryPoint]) -> typer.Typer:
     Args:
         points: of the group `foldcam.commands`.
     """
-    root = typer.Typer(
-        name="foldcam",
-        help="Fold the training images' grad-weights into an embedding network's ONNX graph."
+    root = program(
+        "foldcam",
+        "Fold the training images' grad-weights into an embedding network's ONNX graph."
         "\n\nExample: foldcam export demo --images photos/ --out model.onnx",
-        add_completion=False,
-        no_args_is_help=True,
-        pretty_exceptions_enable=False,
     )
-    root.callback()(_options)
     for point in sorted(points, key=lambda point: point.name):
         try:
             part = point.load()
@@ -86,11 +67,7 @@ def _add_missing(root: typer.Typer, name: str, sentence: str) -> None:
 
 
 def installed() -> typer.Typer:
-    """The program out of everything that is installed.
-
-    Raises:
-        FoldcamError: nothing is.
-    """
+    """The program out of everything that is installed."""
     keep_freed_memory()
     return gather(list(entry_points(group=GROUP)))
 

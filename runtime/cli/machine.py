@@ -23,20 +23,14 @@ _L4T_RELEASE = Path("/etc/nv_tegra_release")
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the report.
+    """One line of the report."""
 
-    Attributes:
-        name: what was looked for.
-        status: `ok`, `missing` (needed), `optional` (absent, needed for some uses), or `wrong`
-            (it answers wrongly here).
-        detail: what was found.
-        advice: what to do, empty if nothing.
-    """
-
-    name: str
+    name: str  # what was looked for
+    # `ok`, `missing` (needed), `optional` (absent, needed for some uses), or `wrong` (it answers
+    # wrongly here)
     status: Status
-    detail: str
-    advice: str = ""
+    detail: str  # what was found
+    advice: str = ""  # what to do, empty if nothing
 
 
 def diagnose(model: Path | None = None) -> list[Check]:
@@ -59,11 +53,7 @@ def diagnose(model: Path | None = None) -> list[Check]:
 
 
 def diagnose_source(uri: str) -> list[Check]:
-    """How a source would be read; nothing is opened.
-
-    Raises:
-        FoldcamError: the address is none.
-    """
+    """How a source would be read; nothing is opened."""
     from foldcam.runtime.sources.address import parse_address
     from foldcam.runtime.sources.camera import csi_pipeline
     from foldcam.runtime.sources.capture import check_possible

@@ -12,7 +12,7 @@ import typer
 from foldcam.runtime.engine import ENGINE_SUFFIXES
 from foldcam.runtime.images.listing import in_words
 from foldcam.runtime.pipeline.config.flags import parameters, table_of
-from foldcam.runtime.system.command import print_json, print_text
+from foldcam.runtime.system.command import print_json, print_report, print_text
 from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.redaction import redacted
 from foldcam.runtime.system.standard_streams import claim_output
@@ -35,18 +35,17 @@ def run(
     model: Annotated[
         str | None,
         typer.Argument(
-            help="The folded model (.onnx) or engine (.engine) that runs. The default is "
-            "$FOLDCAM_MODEL, the only model in this folder, or the demo's.",
-            show_default=False,
+            help="Names the folded model (.onnx) or engine (.engine) that runs.",
+            show_default="$FOLDCAM_MODEL, the only model in this folder, or the demo's",
         ),
     ] = None,
     given: Annotated[
         str | None,
         typer.Argument(
             metavar="SOURCE",
-            help="An image, a folder, a pattern in quotes, a video, /dev/videoN, or an address; as "
-            "an alternative to --camera, --file and --source. Without a MODEL it may stand alone, "
-            "since a model's name ends in .onnx or .engine.",
+            help="Reads an image, a folder, a pattern in quotes, a video, /dev/videoN, or an "
+            "address; as an alternative to --camera, --file and --source. Without a MODEL it may "
+            "stand alone, since a model's name ends in .onnx or .engine.",
             show_default=False,
         ),
     ] = None,
@@ -74,10 +73,11 @@ def run(
     event: Annotated[
         list[str] | None,
         typer.Option(
-            help="A rule for events, such as 'name=stranger, unknown=true, for_seconds=2, "
+            help="Adds a rule for events, such as 'name=stranger, unknown=true, for_seconds=2, "
             "cooldown_seconds=60', with the keys of an event table in a file (see `runtime config "
             "init -`). Several labels are separated by commas; a label that holds a comma stands "
             "in double quotes: 'label=owl, \"gull, herring\"'. The option may be repeated.",
+            show_default="none",
             metavar="KEY=VALUE,...",
             rich_help_panel="Outputs",
         ),
@@ -85,8 +85,8 @@ def run(
     serve: Annotated[
         str | None,
         typer.Option(
-            help="Serves the live page on this port; a host other than loopback needs a token. By "
-            "default there is no page.",
+            help="Serves the live page on this port; a host other than loopback needs a token.",
+            show_default="no page",
             metavar="[HOST:]PORT",
             rich_help_panel="Live page",
         ),
@@ -96,7 +96,7 @@ def run(
         bool,
         typer.Option(
             "--json",
-            help="Prints the summary and up to 1000 results as one JSON document.",
+            help="Prints the summary and up to 1000 results as one JSON document in place of text.",
         ),
     ] = False,
     **flags: Any,
@@ -168,12 +168,8 @@ def _placed(
     """Which of the two arguments is the model, and which the source; a model's name has an ending.
 
     Args:
-        model, given: the arguments.
         sources: `--source`.
         flagged: whether a source is given by flags.
-
-    Raises:
-        typer.BadParameter: there are two sources, or the model comes second.
     """
     if given is None and model is not None and not flagged and not _names_model(model):
         model, given = None, model
@@ -208,7 +204,7 @@ run = _with_flags(run)
 @config_app.command()
 def init(
     file: Annotated[
-        str, typer.Argument(help="The file to write; - writes to standard output.")
+        str, typer.Argument(help="Writes to this file; - writes to standard output.")
     ] = "foldcam.toml",
     force: Annotated[bool, typer.Option("--force", help="Overwrites an existing file.")] = False,
 ) -> None:
@@ -233,7 +229,7 @@ def init(
 
 @config_app.command()
 def check(
-    file: Annotated[Path, typer.Argument(help="The TOML file to check.", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="Names the TOML file to check.", show_default=False)],
     json: Annotated[
         bool, typer.Option("--json", help="Prints all values, without secrets.")
     ] = False,
@@ -248,14 +244,11 @@ def check(
     from foldcam.runtime.pipeline.config.dumping import public_document
 
     loaded = load_config(file)
-    if json:
-        print_json(public_document(loaded))
-    else:
-        count = len(loaded.sources)
-        print_text(
-            f"{printable(str(file))} is right: {quantity(count, 'source')}, "
-            f"{quantity(len(loaded.events), 'event')}"
-        )
+    text = (
+        f"{printable(str(file))} is right: {quantity(len(loaded.sources), 'source')}, "
+        f"{quantity(len(loaded.events), 'event')}"
+    )
+    print_report(public_document(loaded), text, json)
 
 
 def _chosen(file: Path | None, table: dict[str, Any]) -> RunConfig:

@@ -159,6 +159,16 @@ def print_text(text: str) -> None:
     stream.write(redacted_value(text).encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
 
+def print_report(document: Any, text: str, as_json: bool, passed: bool = True) -> None:
+    """A command's report: its document with --json, else its text; status 3 if a gate failed."""
+    if as_json:
+        print_json(document)
+    else:
+        print_text(text)
+    if not passed:
+        raise typer.Exit(ExitStatus.GATE_FAILED)
+
+
 def say(text: str) -> None:
     """One line on standard error, without credentials and control characters."""
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"

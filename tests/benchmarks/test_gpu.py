@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from foldcam.benchmarks.cost.gpu.gradcam import gradcam_runs
-from foldcam.benchmarks.cost.gpu.report import text_table
-from foldcam.benchmarks.cost.gpu.study import GpuOptions, run_gpu
+from foldcam.benchmarks.cost.gpu.study import GpuOptions, run_gpu, text_table
 from foldcam.export.networks.torch_cut import TorchNetwork
 from foldcam.runtime.system.errors import FoldcamError
 

@@ -11,7 +11,7 @@ import pytest
 from onnx import numpy_helper
 
 from foldcam.benchmarks.cost.gate.subject import subject_of
-from foldcam.benchmarks.evaluation.retrieval.subject import folded_subject
+from foldcam.benchmarks.evaluation.retrieval.study import folded_subject
 from foldcam.export.banks.bank import Bank
 from foldcam.export.banks.objectives.directions import parse_objective
 from foldcam.export.datasets import load_dataset

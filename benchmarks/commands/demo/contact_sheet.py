@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from foldcam.benchmarks.evaluation.tile import stretched
+from foldcam.benchmarks.evaluation.figure import stretched
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.model.drawing.overlay import heatmap_on_frame, overlay
 from foldcam.runtime.model.drawing.text import draw_caption
@@ -24,21 +24,14 @@ _BOX_COLOR = (255, 255, 255)
 
 @dataclass(frozen=True)
 class Picture:
-    """One result to show.
+    """One result to show."""
 
-    Attributes:
-        image: `uint8 [H, W, 3]` RGB.
-        result: what the folded model says of it.
-        box: `(x0, y0, x1, y1)` in pixels, drawn as the place where heat should be.
-        caption: written under the heatmap.
-        share: of the heat in the box, written under the photograph.
-    """
-
-    image: Image
-    result: Result
+    image: Image  # `uint8 [H, W, 3]` RGB
+    result: Result  # what the folded model says of it
+    # `(x0, y0, x1, y1)` in pixels, drawn as the place where heat should be
     box: tuple[int, int, int, int] | None
-    caption: str
-    share: float | None
+    caption: str  # written under the heatmap
+    share: float | None  # of the heat in the box, written under the photograph
 
 
 def contact_sheet(pictures: Sequence[Picture]) -> Image:
@@ -58,12 +51,7 @@ def contact_sheet(pictures: Sequence[Picture]) -> Image:
 
 
 def photograph_sheet(model: FoldedModel, images: Mapping[str, Image]) -> Image:
-    """Whole photographs beside their heatmaps, two pairs a row, `uint8 [H, W, 3]` RGB.
-
-    Args:
-        model: run on each.
-        images: by what is written below each.
-    """
+    """Whole photographs beside their heatmaps, two pairs a row, `uint8 [H, W, 3]` RGB."""
     pairs = []
     for name, image in images.items():
         width = round(image.shape[1] * _HEIGHT / image.shape[0])

@@ -19,13 +19,6 @@ def demo_model(folder: Path, size: str = "224") -> Path:
     """EfficientNet-Lite0 folded over the demo's views, with its gallery, if it is not there yet.
 
     Torch is used in a process of its own, so that this one stays as small as a device's.
-
-    Args:
-        folder: for views and model.
-        size: of the network's input.
-
-    Raises:
-        FoldcamError: a package is missing or the folder cannot be written.
     """
     model = _path(folder, size)
     if not (model.exists() and gallery_path(model).exists()):

@@ -54,15 +54,10 @@ class Placement:
 
 @dataclass(frozen=True)
 class Scene:
-    """An unseen picture.
+    """An unseen picture."""
 
-    Attributes:
-        image: `uint8 [448, 448, 3]` RGB.
-        placements: the larger object first.
-    """
-
-    image: Image
-    placements: tuple[Placement, ...]
+    image: Image  # `uint8 [448, 448, 3]` RGB
+    placements: tuple[Placement, ...]  # the larger object first
 
 
 class Photographs:
@@ -70,9 +65,6 @@ class Photographs:
 
     Args:
         seed: of every random choice; views and scenes draw from separate streams.
-
-    Raises:
-        FoldcamError: scikit-image is not installed or lacks a photograph.
     """
 
     def __init__(self, seed: int = 0) -> None:

@@ -52,24 +52,16 @@ _FILES = (
 
 @dataclass(frozen=True)
 class SceneScore:
-    """How one scene went.
+    """How one scene went."""
 
-    Attributes:
-        scene: file name.
-        label: the label found.
-        similarity: cosine to the nearest training view.
-        milliseconds: of the forward pass.
-        heat_in_box: share of the heatmap inside the box of the object with that
-            label, None where the scene does not show it.
-        mean_activation, centred_blob, uniform: the same share for maps that do
-            not know the label.
-    """
-
-    scene: str
-    label: str
-    similarity: float
-    milliseconds: float
+    scene: str  # file name
+    label: str  # the label found
+    similarity: float  # cosine to the nearest training view
+    milliseconds: float  # of the forward pass
+    # share of the heatmap inside the box of the object with that label, None where the scene does
+    # not show it
     heat_in_box: float | None
+    # mean_activation, centred_blob, uniform: the same share for maps that do not know the label
     mean_activation: float | None
     centred_blob: float | None
     uniform: float | None
@@ -77,19 +69,12 @@ class SceneScore:
 
 @dataclass(frozen=True)
 class DemoReport:
-    """What the demo found.
+    """What the demo found."""
 
-    Attributes:
-        model: the folded model.
-        scores: one per scene.
-        verified: the folded model against the torch network.
-        contact_sheet: the picture to look at.
-    """
-
-    model: Path
-    scores: tuple[SceneScore, ...]
-    verified: VerifyReport
-    contact_sheet: Path
+    model: Path  # the folded model
+    scores: tuple[SceneScore, ...]  # one per scene
+    verified: VerifyReport  # the folded model against the torch network
+    contact_sheet: Path  # the picture to look at
 
     def means(self) -> dict[str, float]:
         """Mean shares of heat over the scenes whose label was found in them."""
@@ -116,13 +101,7 @@ def run_demo(out: Path, say: Callable[[str], None], seed: int = 0) -> DemoReport
     """Run the main job on photographs that a package carries.
 
     Args:
-        out: folder for everything that is made; what an earlier demo left in it is
-            replaced.
-        say: called with one line of text for each step.
-        seed: of views and scenes.
-
-    Raises:
-        FoldcamError: a package is missing or the folder cannot be written.
+        out: folder for everything that is made; what an earlier demo left in it is replaced.
     """
     _check_own(out)
     photographs = Photographs(seed)
@@ -210,11 +189,7 @@ def _write_scenes(photographs: Photographs, folder: Path) -> dict[str, Scene]:
 
 
 def write_video(path: Path, images: Sequence[Image]) -> None:
-    """A film in which each picture dissolves into the next, and the last into the first.
-
-    Raises:
-        FoldcamError: it cannot be encoded or written.
-    """
+    """A film in which each picture dissolves into the next, and the last into the first."""
     with atomic_path(path) as temporary:
         encoder = open_encoder(temporary, _FRAME_RATE, (SCENE_SIZE, SCENE_SIZE))
         for before, after in zip(images, [*images[1:], images[0]], strict=True):

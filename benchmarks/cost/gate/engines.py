@@ -37,13 +37,8 @@ def with_engines(subject: Subject, device: str, folder: Path) -> Subject:
     """The subject with an engine in the place of each graph; as it is on other devices.
 
     Args:
-        subject: of graphs.
         device: `tensorrt` or `rtx`, else nothing is built.
         folder: where the engines go; several builds may share it.
-
-    Raises:
-        FoldcamError: that TensorRT is not installed or refuses a graph, or the engine of a folded
-            model answers its probe pictures wrongly.
     """
     if device not in FLAVOURS:
         return subject
@@ -67,13 +62,7 @@ def build_plain(graph: Path, contract: Contract, engine: Path, flavour: Flavour)
     """Build the network alone, as `build_tried_engine` builds the folded model.
 
     Args:
-        graph: image -> embedding.
-        contract: of the model folded around it.
         engine: where the plan goes; it has no manifest, and is opened by `open_plain` alone.
-        flavour: the TensorRT to build with.
-
-    Raises:
-        FoldcamError: TensorRT refuses the graph.
     """
     logger = owned_logger(flavour)
     parsed = parse_network(graph.read_bytes(), str(graph), flavour, logger)
@@ -93,13 +82,8 @@ def open_plain(engine: Path, graph: Path, folded: Path, device: str) -> TensorRT
     """Open an engine that `build_plain` wrote in this run.
 
     Args:
-        engine: the plan.
-        graph: the network that it was built from.
         folded: the engine of the folded model; its manifest has the contract.
         device: `tensorrt` or `rtx`.
-
-    Raises:
-        FoldcamError: as `TensorRTBackend`.
     """
     flavour = find_flavour(FLAVOURS[device])
     contract = read_manifest(folded).contract(str(folded))

@@ -1,16 +1,20 @@
-"""What may be compared with what: devices, and the class of a machine."""
+"""What may be compared with what: devices, the class of a machine, and what one measured once."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from foldcam.runtime.engine.device import find_gpu
 from foldcam.runtime.engine.flavours import Wanted, find_flavour
+from foldcam.runtime.measurement.bench.cli import write_document
 from foldcam.runtime.measurement.bench.clocks import read_clocks
 from foldcam.runtime.measurement.bench.facts import machine_facts
+from foldcam.runtime.system.documents import Finite, Versioned, read_document
 from foldcam.runtime.system.errors import FoldcamError
 
 Device = Literal["cpu", "cuda", "tensorrt", "rtx"]
@@ -21,19 +25,12 @@ FLAVOURS: dict[str, Wanted] = {"tensorrt": "tensorrt", "rtx": "rtx"}
 
 @dataclass(frozen=True)
 class MachineClass:
-    """Machines on which one network takes the same time.
+    """Machines on which one network takes the same time."""
 
-    Attributes:
-        device: of `DEVICES`.
-        hardware: name of the GPU or of the processor; of a Jetson that of the board.
-        library: what runs the graphs, with its version.
-        power_mode: a Jetson's mode or a GPU's power limit; empty where there is neither.
-    """
-
-    device: str
-    hardware: str
-    library: str
-    power_mode: str = ""
+    device: str  # of `DEVICES`
+    hardware: str  # name of the GPU or of the processor; of a Jetson that of the board
+    library: str  # what runs the graphs, with its version
+    power_mode: str = ""  # a Jetson's mode or a GPU's power limit; empty where there is neither
 
     @property
     def title(self) -> str:
@@ -56,7 +53,6 @@ def class_of(device: str, machine: Mapping[str, Any], versions: Mapping[str, str
     Args:
         device: of `DEVICES`.
         machine: as `machine_facts`, with `power_limit_watts` where it is known.
-        versions: of the libraries that run the graphs.
     """
     hardware = machine.get("processor") if device == "cpu" else machine.get("gpu")
     if machine.get("l4t") and machine.get("board"):
@@ -77,11 +73,7 @@ def machine_now(device: str) -> dict[str, Any]:
 
 
 def check_device(device: str) -> None:
-    """Refuse a device that is not there, before anything is made for it.
-
-    Raises:
-        FoldcamError: its library is missing or there is no GPU, with what can be done.
-    """
+    """Refuse a device that is not there, before anything is made for it."""
     library_versions(device)
     if device == "cuda":
         from foldcam.benchmarks.cost.gpu.sessions import check_cuda
@@ -95,11 +87,7 @@ def check_device(device: str) -> None:
 
 
 def library_versions(device: str) -> dict[str, str]:
-    """The library that runs the graphs on a device, with its version.
-
-    Raises:
-        FoldcamError: it is not installed.
-    """
+    """The library that runs the graphs on a device, with its version."""
     if device in FLAVOURS:
         flavour = find_flavour(FLAVOURS[device])
         return {flavour.name: flavour.version}
@@ -112,3 +100,76 @@ def library_versions(device: str) -> dict[str, str]:
             f"'foldcam[{extra}]', or gate engines with --device tensorrt."
         ) from error
     return {"onnxruntime": str(onnxruntime.__version__)}
+
+
+FOLDER = Path(__file__).resolve().parents[2] / "baselines"
+_SCHEMA_VERSION = 1
+_MOST_REPEATS = 10_000
+# Beside the class, what must be the same before milliseconds are compared.
+_MODE = ("machine", "l4t", "governor")
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A stored measurement."""
+
+    subject: str  # what was measured, in words
+    device: str  # of `DEVICES`
+    machine: dict[str, Any]  # its facts
+    versions: dict[str, str]  # of the libraries that ran it
+    figures: dict[str, list[Finite]]  # name -> one number per repeat
+    where: str = ""  # the file, for the messages
+
+    @property
+    def machine_class(self) -> MachineClass:
+        """The class of the machine that was measured."""
+        return class_of(self.device, self.machine, self.versions)
+
+    def check(self, subject: str, machine: MachineClass) -> None:
+        """Refuse to be compared with anything else."""
+        for ours, theirs in ((subject, self.subject), (machine.title, self.machine_class.title)):
+            if ours != theirs:
+                raise FoldcamError(
+                    f"{self.where} is a baseline of {theirs!r} and not of {ours!r}: name another "
+                    "with --baseline, or write it again."
+                )
+
+    def same_mode(self, machine: Mapping[str, Any]) -> str:
+        """Empty where milliseconds can be compared with it, else what is different."""
+        for key in _MODE:
+            ours, theirs = machine.get(key), self.machine.get(key)
+            if ours != theirs:
+                return f"the {key} is {ours or 'unknown'} and was {theirs or 'unknown'}"
+        return ""
+
+
+def read_baseline(path: Path) -> Baseline:
+    """Read a baseline file."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FoldcamError(f"There is no baseline {path}.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise FoldcamError(f"{path} is no baseline: {error}.") from None
+    if read_document(Versioned, document, str(path)).schema_version != _SCHEMA_VERSION:
+        raise FoldcamError(
+            f"{path}: schema_version is not {_SCHEMA_VERSION}: write it again with --update."
+        )
+    figures = document.get("figures")
+    if isinstance(figures, dict):
+        document["figures"] = {
+            name: values
+            for name, values in figures.items()
+            if isinstance(values, list) and 0 < len(values) <= _MOST_REPEATS
+        }
+    return replace(read_document(Baseline, document, str(path)), where=str(path))
+
+
+def write_baseline(path: Path, document: Mapping[str, Any]) -> None:
+    """Write what a run measured, with its provenance, as a baseline.
+
+    Args:
+        document: with `subject`, `device`, `machine`, `versions`, `figures`, and what tells where
+            it comes from.
+    """
+    write_document(path, {**document, "schema_version": _SCHEMA_VERSION})

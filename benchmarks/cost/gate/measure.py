@@ -13,8 +13,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,6 @@ import numpy as np
 import numpy.typing as npt
 
 from foldcam.benchmarks.cost.gate.machine import FLAVOURS, machine_now
-from foldcam.benchmarks.cost.gate.steady import check_clocks, clocks_now, speed
 from foldcam.benchmarks.cost.gate.subject import (
     BASE,
     BASE_FOLDED,
@@ -34,7 +36,67 @@ from foldcam.benchmarks.cost.gate.subject import (
     Subject,
 )
 from foldcam.benchmarks.evaluation.interleaved import Run, Timed, interleaved_runs
+from foldcam.runtime.measurement.bench.clocks import Clocks, clock_problem, read_clocks
 from foldcam.runtime.system.errors import FoldcamError
+
+_PROBE_RUNS = 15
+
+
+def clocks_now(device: str, run: Run | None = None) -> Clocks:
+    """The clocks while the graph runs; of a processor only what throttles it: it is probed."""
+    if device == "cpu" or run is None:
+        return replace(read_clocks(run=lambda _: ""), mhz=None, target_mhz=None)
+    found: list[Clocks] = []
+    reader = threading.Thread(target=lambda: found.append(read_clocks()))
+    reader.start()
+    while reader.is_alive():
+        run(0)
+    return found[0] if found else Clocks()
+
+
+def check_clocks(
+    clocks: Sequence[Clocks], wanted: float | None, facts: Mapping[str, Any], repeat: str
+) -> None:
+    """Refuse to measure on.
+
+    Args:
+        wanted: megahertz that the GPU was locked at; None where that is not known.
+    """
+    problem = clock_problem(clocks, wanted)
+    if not problem:
+        return
+    if facts.get("l4t"):
+        lock = "sudo jetson_clocks"
+    else:
+        usual = max((each.mhz for each in clocks if each.mhz is not None), default=0.0)
+        mhz = f"{wanted or usual:.0f}"
+        lock = f"sudo nvidia-smi --lock-gpu-clocks={mhz}, and give --clock {mhz}"
+    raise FoldcamError(
+        f"These times are no measurement: {problem} (repeat {repeat}). Let the device "
+        f"cool and lock its clocks ({lock}), or measure all the same with --clock any."
+    )
+
+
+def speed() -> dict[str, float]:
+    """Milliseconds of a product and of a copy: whether the machine is as fast as it was."""
+    generator = np.random.default_rng(0)
+    matrix = generator.normal(size=(256, 256)).astype(np.float32)
+    block = np.zeros(4 << 20, np.float32)
+    other = np.empty_like(block)
+
+    def best(run: Callable[[], object]) -> float:
+        times = []
+        for _ in range(_PROBE_RUNS):
+            start = time.thread_time()
+            run()
+            times.append(time.thread_time() - start)
+        return 1e3 * float(np.median(times))
+
+    return {
+        "probe_product_milliseconds": best(lambda: np.matmul(matrix, matrix)),
+        "probe_copy_milliseconds": best(lambda: np.copyto(other, block)),
+    }
+
 
 OVER_BASE = "folded_over_base"
 _WARM_UP = 5
@@ -52,21 +114,14 @@ def measured(
     """Time graphs against each other in a fresh process.
 
     Args:
-        subject: graphs, or engines where the device runs those.
-        repeats: times that everything is opened again.
         rounds: paired runs in each repeat.
         device: `cpu` (one thread, on one processor), `cuda`, `tensorrt` or `rtx`.
-        seed: of images and orders.
         clock: megahertz that the GPU is locked at; None takes the target that it says itself.
         any_clock: whether to measure whatever the clocks are.
 
     Returns:
         `figures` (name -> one number per repeat), `base_figures` where a base is measured along,
         `machine`, and `clocks`, one entry before and one after each repeat.
-
-    Raises:
-        FoldcamError: a graph cannot be run, the clocks are not at their target, or the device
-            was throttled.
     """
     plan = {
         "files": {name: str(path) for name, path in subject.files.items()},
@@ -192,10 +247,6 @@ def opened(
     """Each graph, opened now, as something to time.
 
     Args:
-        subject: graphs, or engines.
-        device: that runs them.
-        seed: of the image.
-        stack: closes them.
         only: name of the one to open; None opens all.
     """
     generator = np.random.default_rng(seed)
@@ -255,7 +306,7 @@ def _opened_on_gpu(path: Path, generator: np.random.Generator) -> Run:
 
 def opened_on_processor(path: Path, generator: np.random.Generator) -> Run:
     """A graph in ONNX Runtime on one thread, with a random image of its own dtype."""
-    from foldcam.benchmarks.cost.overhead.timing import open_session
+    from foldcam.benchmarks.evaluation.interleaved import open_session
 
     session = open_session(path)
     (given,) = session.get_inputs()

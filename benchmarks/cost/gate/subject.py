@@ -29,17 +29,13 @@ _SIZE = 224
 
 @dataclass(frozen=True)
 class Subject:
-    """Graphs on disk.
+    """Graphs on disk."""
 
-    Attributes:
-        title: what they are; figures are compared only where it is the same.
-        files: `plain` and `folded`, `int8` and `fp16` where both are there, and `base_plain` and
-            `base_folded` where a base is measured along: graphs, or engines of them.
-        graphs: the graphs that engines were built from, by the same names.
-    """
-
-    title: str
+    title: str  # what they are; figures are compared only where it is the same
+    # `plain` and `folded`, `int8` and `fp16` where both are there, and `base_plain` and
+    # `base_folded` where a base is measured along: graphs, or engines of them
     files: dict[str, Path] = field(default_factory=dict)
+    # the graphs that engines were built from, by the same names
     graphs: dict[str, Path] = field(default_factory=dict)
 
 
@@ -47,9 +43,6 @@ def standard_subject(folder: Path) -> Subject:
     """EfficientNet-Lite0 with D = 128 and a bank of 300 random rows, folded by this checkout.
 
     Time does not depend on what the weights and rows are, so nothing is trained.
-
-    Raises:
-        FoldcamError: the packages that carry the network are not installed.
     """
     import torch
 
@@ -87,11 +80,7 @@ def standard_subject(folder: Path) -> Subject:
 
 
 def subject_of(model: Path, folder: Path) -> Subject:
-    """A folded model of the user's, beside the network inside it.
-
-    Raises:
-        FoldcamError: it is no folded model.
-    """
+    """A folded model of the user's, beside the network inside it."""
     from foldcam.benchmarks.evaluation.graphs import plain_graph, save_graph
     from foldcam.export.grafting.unfold import network_of
     from foldcam.export.onnx_graphs.message import load_message
@@ -111,11 +100,7 @@ def write_graphs(subject: Subject, folder: Path) -> None:
 
 
 def read_graphs(folder: Path) -> Subject:
-    """The graphs that `--write-graphs` left in a folder.
-
-    Raises:
-        FoldcamError: they are not there, with the command that writes them.
-    """
+    """The graphs that `--write-graphs` left in a folder."""
     files = {name: folder / _name(name) for name in (PLAIN, FOLDED)}
     for path in files.values():
         if not path.is_file():
@@ -133,11 +118,7 @@ def with_base(subject: Subject, base: Subject) -> Subject:
 
 
 def with_precisions(subject: Subject, int8: Path | None, fp16: Path | None) -> Subject:
-    """The same with an INT8 and an FP16 model beside it.
-
-    Raises:
-        FoldcamError: one is given without the other, or a file is missing.
-    """
+    """The same with an INT8 and an FP16 model beside it."""
     if int8 is None and fp16 is None:
         return subject
     if int8 is None or fp16 is None:

@@ -26,14 +26,10 @@ def gradcam_runs(
     backbone outside of autograd.
 
     Args:
-        network: the cut network; moved to the device.
         images: `float32 [N, 3, H, W]`.
         device: of torch, `cuda` or `cpu`.
-        peers: whether each is also run channels last and compiled, as `foldcam bench peers`
-            does on a processor.
-
-    Returns:
-        What can be timed by name, and one sentence for each that does not run here.
+        peers: whether each is also run channels last and compiled, as `foldcam bench peers` does on
+            a processor.
     """
     given = images.to(device)
     found: Runs = {}

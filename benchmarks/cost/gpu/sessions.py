@@ -17,11 +17,7 @@ Floats = npt.NDArray[np.float32]
 
 
 def check_cuda() -> None:
-    """Whether this onnxruntime was built with CUDA.
-
-    Raises:
-        FoldcamError: it was not.
-    """
+    """Whether this onnxruntime was built with CUDA."""
     if _CUDA not in onnxruntime.get_available_providers():
         raise FoldcamError(
             "ONNX Runtime has no CUDA here: pip install 'foldcam[gpu]' on a machine with an "
@@ -33,13 +29,9 @@ class BoundSession:
     """One graph at one batch size: input and outputs stay on the device.
 
     Args:
-        path: the graph, folded or plain.
         device: `cuda` or `cpu`.
         images: `float32 [N, 3, H, W]`, given once.
         cuda_graph: whether runs are captured and replayed.
-
-    Raises:
-        FoldcamError: this onnxruntime has no CUDA, or CUDA did not start.
     """
 
     def __init__(self, path: Path, device: Device, images: Floats, cuda_graph: bool) -> None:

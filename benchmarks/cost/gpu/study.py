@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import platform
-import statistics
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +17,9 @@ from torch import nn
 
 from foldcam.benchmarks.cost.gpu.gradcam import gradcam_runs
 from foldcam.benchmarks.cost.gpu.sessions import BoundSession, Device, check_cuda
-from foldcam.benchmarks.evaluation.bootstrap import bootstrap
+from foldcam.benchmarks.evaluation.documents import Progress, write_json
 from foldcam.benchmarks.evaluation.graphs import plain_graph
-from foldcam.benchmarks.evaluation.localization.report import write_json
+from foldcam.benchmarks.evaluation.interleaved import Run, Timed, interleaved_runs, median_ratio
 from foldcam.export.banks.bank import Bank, label_runs
 from foldcam.export.grafting.fold import FoldOptions, fold
 from foldcam.export.grafting.versions import tool_versions
@@ -39,30 +37,18 @@ _WARM_UP = 20
 
 @dataclass(frozen=True)
 class GpuOptions:
-    """What is measured.
+    """What is measured."""
 
-    Attributes:
-        device: `cuda`, or `cpu` to try the program where there is no GPU.
-        networks: of `NETWORKS`.
-        rows: sizes of the banks, of random unit vectors: what a search costs, not what it
-            finds.
-        batches: images per pass.
-        precisions: of the network.
-        rounds: timed runs of each.
-        size: of the square input in pixels.
-        seed: of images, banks and draws.
-        peers: whether Grad-CAM in torch also runs channels last and compiled.
-    """
-
-    device: Device = "cuda"
-    networks: tuple[str, ...] = ("EfficientNet-Lite0", "ResNet-50")
+    device: Device = "cuda"  # `cuda`, or `cpu` to try the program where there is no GPU
+    networks: tuple[str, ...] = ("EfficientNet-Lite0", "ResNet-50")  # of `NETWORKS`
+    # sizes of the banks, of random unit vectors: what a search costs, not what it finds
     rows: tuple[int, ...] = (300, 10_000, 100_000)
-    batches: tuple[int, ...] = (1, 8)
-    precisions: tuple[Precision, ...] = ("fp32", "fp16")
-    rounds: int = 200
-    size: int = 224
-    seed: int = 0
-    peers: bool = False
+    batches: tuple[int, ...] = (1, 8)  # images per pass
+    precisions: tuple[Precision, ...] = ("fp32", "fp16")  # of the network
+    rounds: int = 200  # timed runs of each
+    size: int = 224  # of the square input in pixels
+    seed: int = 0  # of images, banks and draws
+    peers: bool = False  # whether Grad-CAM in torch also runs channels last and compiled
 
 
 def _efficientnet() -> nn.Module:
@@ -95,9 +81,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
 """Builder and size of the pooled features. ResNet-50 has random weights."""
 
 
-def run_gpu(
-    out: Path, options: GpuOptions, progress: Callable[[str, int, int], None]
-) -> dict[str, Any]:
+def run_gpu(out: Path, options: GpuOptions, progress: Progress) -> dict[str, Any]:
     """Parity and time on a device, for each network, batch and precision.
 
     Args:
@@ -109,9 +93,6 @@ def run_gpu(
         The document: under `cases` for each network, precision and batch the median
         milliseconds, the ratio to the plain graph with its interval, and the greatest
         difference of each output to the CPU's.
-
-    Raises:
-        FoldcamError: there is no CUDA, or the folder cannot be written.
     """
     if options.device == "cuda":
         check_cuda()
@@ -210,7 +191,12 @@ def _cases(
                 given = torch.from_numpy(images)
                 further, notes = gradcam_runs(network, given, options.device, options.peers)
                 runs.update(further)
-            seconds = _interleaved(runs, options)
+            seconds = interleaved_runs(
+                {key: _repeated(run) for key, run in runs.items()},
+                options.rounds,
+                options.seed,
+                _WARM_UP,
+            )
             cases.append(
                 {
                     "network": name,
@@ -219,47 +205,33 @@ def _cases(
                     "cuda_graph": capture,
                     "notes": notes,
                     "milliseconds": {
-                        key: round(1e3 * statistics.median(values), 4)
-                        for key, values in seconds.items()
+                        key: round(1e3 * float(np.median(times.wall)), 4)
+                        for key, times in seconds.items()
                     },
                     "ratio_to_plain": {
-                        key: _ratio(values, seconds["plain"], options.seed)
-                        for key, values in seconds.items()
+                        key: _ratio(times, seconds["plain"], options.seed)
+                        for key, times in seconds.items()
                         if key != "plain"
                     },
                     "worst_difference_to_cpu": {
                         key: _differences(session) for key, session in sessions.items()
                     },
                     "samples_milliseconds": {
-                        key: [round(1e3 * value, 4) for value in values]
-                        for key, values in seconds.items()
+                        key: [round(1e3 * value, 4) for value in times.wall.tolist()]
+                        for key, times in seconds.items()
                     },
                 }
             )
     return cases
 
 
-def _interleaved(
-    runs: dict[str, Callable[[], None]], options: GpuOptions
-) -> dict[str, Sequence[float]]:
-    """Seconds of each; the order within a round is drawn again each time."""
-    generator = np.random.default_rng(options.seed)
-    names = list(runs)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(-_WARM_UP, options.rounds):
-        for position in generator.permutation(len(names)):
-            name = names[int(position)]
-            start = time.perf_counter()
-            runs[name]()
-            if number >= 0:
-                seconds[name].append(time.perf_counter() - start)
-    return dict(seconds)
-
-
-def _ratio(ours: Sequence[float], plain: Sequence[float], seed: int) -> dict[str, float]:
-    ratios = np.asarray(ours) / np.asarray(plain)
-    found = bootstrap(ratios, lambda values: float(np.median(values)), 1000, seed)
+def _ratio(ours: Timed, plain: Timed, seed: int) -> dict[str, float]:
+    found = median_ratio(ours.wall, plain.wall, 1000, seed)
     return {"ratio": found.mean, "low": found.low, "high": found.high}
+
+
+def _repeated(run: Callable[[], None]) -> Run:
+    return lambda _: run()
 
 
 def _differences(session: BoundSession) -> dict[str, float]:
@@ -283,3 +255,23 @@ def _device_facts(device: Device) -> dict[str, Any]:
         facts["compute_capability"] = f"{properties.major}.{properties.minor}"
         facts["memory_bytes"] = properties.total_memory
     return facts
+
+
+def text_table(document: dict[str, Any]) -> str:
+    """One block of lines per network, batch and precision."""
+    device = document["device"]
+    lines = [f"{device.get('name', device['kind'])}, onnxruntime {device['onnxruntime']}"]
+    for case in document["cases"]:
+        graph = ", CUDA graph" if case["cuda_graph"] else ""
+        lines.append("")
+        lines.append(f"{case['network']}, batch {case['batch']}, {case['precision']}{graph}")
+        for name, milliseconds in case["milliseconds"].items():
+            ratio = case["ratio_to_plain"].get(name)
+            against = ""
+            if ratio is not None:
+                against = f"  {ratio['ratio']:6.3f} ({ratio['low']:.3f} to {ratio['high']:.3f})"
+            off = case["worst_difference_to_cpu"].get(name)
+            worst = "" if off is None else f"  off the CPU by {max(off.values()):.1g}"
+            lines.append(f"  {name:<32}{milliseconds:10.3f} ms{against}{worst}")
+        lines += [f"  {note}" for note in case["notes"]]
+    return "\n".join(lines)

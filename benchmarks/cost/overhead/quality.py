@@ -11,10 +11,9 @@ import numpy.typing as npt
 import onnxruntime
 
 from foldcam.benchmarks.evaluation.bootstrap import Interval, bootstrap, paired_bootstrap
-from foldcam.benchmarks.evaluation.localization.grids import draw_grids, grid_image
 from foldcam.benchmarks.evaluation.localization.methods import weighted
 from foldcam.benchmarks.evaluation.localization.metrics import grid_pointing
-from foldcam.benchmarks.evaluation.localization.subjects import Subjects
+from foldcam.benchmarks.evaluation.localization.subjects import Subjects, draw_grids, grid_image
 from foldcam.export.banks.bank import Bank
 from foldcam.export.grafting.fidelity import measure_fidelity
 from foldcam.export.grafting.in_graph import StoredBank
@@ -32,36 +31,22 @@ _BATCH = 16
 
 @dataclass(frozen=True)
 class Folded:
-    """A folded model beside the exact bank it was made from.
+    """A folded model beside the exact bank it was made from."""
 
-    Attributes:
-        session: the folded model.
-        bank: float32 rows.
-        stored: the same bank as the graph holds it.
-    """
-
-    session: onnxruntime.InferenceSession
-    bank: Bank
-    stored: Bank
+    session: onnxruntime.InferenceSession  # the folded model
+    bank: Bank  # float32 rows
+    stored: Bank  # the same bank as the graph holds it
 
 
 @dataclass(frozen=True)
 class Quality:
-    """What the smaller bank costs, on images that are not in it.
+    """What the smaller bank costs, on images that are not in it."""
 
-    Attributes:
-        recall_at_1: share of images whose row, as the graph returns it, has their label.
-        recall_at_1_lost: that of the exhaustive float32 search, less this one, paired.
-        same_row: share of images for which both find the same row.
-        grid_pointing: share of the heat on the bird that is asked for, in 2 x 2 pictures.
-        grid_pointing_lost: as `recall_at_1_lost`.
-    """
-
-    recall_at_1: Interval
-    recall_at_1_lost: Interval
-    same_row: float
-    grid_pointing: Interval
-    grid_pointing_lost: Interval
+    recall_at_1: Interval  # share of images whose row, as the graph returns it, has their label
+    recall_at_1_lost: Interval  # that of the exhaustive float32 search, less this one, paired
+    same_row: float  # share of images for which both find the same row
+    grid_pointing: Interval  # share of the heat on the bird that is asked for, in 2 x 2 pictures
+    grid_pointing_lost: Interval  # as `recall_at_1_lost`
 
 
 def unit_embeddings(
@@ -101,14 +86,7 @@ def measure_quality(
     """Ask every model about every image, and about the image in grids of four.
 
     Args:
-        models: by number of rows.
         unit: the images' embeddings, as `unit_embeddings` makes them.
-        embedder: the network before folding, image -> feature map and embedding.
-        preprocessing: of the network.
-        test: images that are not in the banks.
-        seed: of grids and draws.
-        draws: of the bootstrap.
-        on_progress: called with the grids done and in all.
     """
     labels = np.asarray(test.labels)
     exact, found = {}, {}

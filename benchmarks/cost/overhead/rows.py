@@ -10,7 +10,7 @@ rectangle, at the cost of a mean instead of a pass.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from foldcam.benchmarks.evaluation.documents import Progress
 from foldcam.export.datasets import Sample
 from foldcam.export.datasets.reading import read_picture
 from foldcam.export.models.training.front_cache import view
@@ -27,7 +28,6 @@ from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import atomic_path
 
 Floats = npt.NDArray[np.float32]
-StageProgress = Callable[[str, int, int], None]
 
 REGIONS = 20
 """Rows per view: the whole view and nineteen rectangles of its feature map."""
@@ -36,17 +36,11 @@ _LEAST_AREA = 0.25
 
 @dataclass(frozen=True)
 class Rows:
-    """Embeddings with labels.
+    """Embeddings with labels."""
 
-    Attributes:
-        embeddings: `float32 [N, D]` of norm 1.
-        labels: one per row.
-        views: passes through the whole network that they took.
-    """
-
-    embeddings: Floats
-    labels: tuple[str, ...]
-    views: int
+    embeddings: Floats  # `float32 [N, D]` of norm 1
+    labels: tuple[str, ...]  # one per row
+    views: int  # passes through the whole network that they took
 
 
 def augmented_rows(
@@ -57,7 +51,7 @@ def augmented_rows(
     cache: Path,
     *,
     seed: int = 0,
-    progress: StageProgress | None = None,
+    progress: Progress | None = None,
 ) -> Rows:
     """`count` rows: the photographs first, then their views, then regions of the views.
 
@@ -66,15 +60,7 @@ def augmented_rows(
 
     Args:
         network: the cut network; its head pools by the mean and is linear.
-        preprocessing: how an image becomes its input.
-        samples: the photographs.
-        count: rows wanted.
-        cache: folder for finished views.
-        seed: of views and rectangles.
         progress: called with `(stage, done, total)`.
-
-    Raises:
-        FoldcamError: no photograph can be read, or the head weights positions differently.
     """
     on_progress = progress or (lambda *_: None)
     key = _fingerprint(network, preprocessing, samples, seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,17 @@ from foldcam.benchmarks.cost.overhead.quality import (
     unit_embeddings,
 )
 from foldcam.benchmarks.cost.overhead.rows import REGIONS, augmented_rows
-from foldcam.benchmarks.cost.overhead.timing import interleaved, open_session
+from foldcam.benchmarks.evaluation import markdown
+from foldcam.benchmarks.evaluation.documents import Progress, provenance, write_json
 from foldcam.benchmarks.evaluation.graphs import (
     NetworkChoice,
     chosen_network,
     plain_graph,
     save_graph,
 )
-from foldcam.benchmarks.evaluation.interleaved import Timed, median_ratio
-from foldcam.benchmarks.evaluation.localization.report import write_json
+from foldcam.benchmarks.evaluation.interleaved import Timed, interleaved, median_ratio, open_session
 from foldcam.benchmarks.evaluation.localization.study import split_samples
 from foldcam.benchmarks.evaluation.localization.subjects import load_subjects
-from foldcam.benchmarks.evaluation.provenance import provenance
 from foldcam.export.banks.bank import Bank, label_runs
 from foldcam.export.banks.embedding_pass import batches
 from foldcam.export.banks.grad_weights import head_traits, pull_back_anywhere
@@ -44,8 +43,7 @@ from foldcam.runtime.contract.schema import Contract, Origin
 from foldcam.runtime.images.preprocess import Preprocessing
 from foldcam.runtime.measurement.bench.facts import machine_facts
 from foldcam.runtime.system.errors import FoldcamError
-
-StageProgress = Callable[[str, int, int], None]
+from foldcam.runtime.system.text import aligned
 
 PLAIN = "plain"
 _TIMED_IMAGES = 32
@@ -54,42 +52,28 @@ _PROBE_IMAGES = 8
 
 @dataclass(frozen=True)
 class OverheadOptions:
-    """What is measured.
+    """What is measured."""
 
-    Attributes:
-        rows: sizes of the banks.
-        network: which network.
-        storage: how the banks are stored and searched.
-        rounds: timed runs of each graph.
-        seed: of views, regions, grids and draws.
-        draws: of the bootstrap.
-    """
-
-    rows: tuple[int, ...] = (300, 10_000, 100_000)
-    network: NetworkChoice = field(default_factory=NetworkChoice)
+    rows: tuple[int, ...] = (300, 10_000, 100_000)  # sizes of the banks
+    network: NetworkChoice = field(default_factory=NetworkChoice)  # which network
+    # how the banks are stored and searched
     storage: StorageOptions = field(default_factory=StorageOptions)
-    rounds: int = 300
-    seed: int = 0
-    draws: int = 2000
+    rounds: int = 300  # timed runs of each graph
+    seed: int = 0  # of views, regions, grids and draws
+    draws: int = 2000  # of the bootstrap
 
 
 def run_overhead(
-    data: Path, out: Path, options: OverheadOptions, progress: StageProgress
+    data: Path, out: Path, options: OverheadOptions, progress: Progress
 ) -> dict[str, Any]:
     """Measure time, bytes and answers of folded banks of several sizes.
 
     Args:
         data: a CUB-200-2011 folder, or a CSV with boxes; as `evaluate localization`.
-        out: folder of results: `overhead.json`, the graphs, and the rows made on the way,
-            from which a later call goes on.
+        out: folder of results: `overhead.json`, the graphs, and the rows made on the way, from
+            which a later call goes on.
         options: see `OverheadOptions`.
         progress: called with `(stage, done, total)`.
-
-    Returns:
-        The document that was written.
-
-    Raises:
-        FoldcamError: unusable data or network, or the folder cannot be written.
     """
     training, testing = split_samples(data, options.seed)
     choice = options.network
@@ -185,11 +169,7 @@ def run_overhead(
 def pooling_probe(
     network: Network, recipe: Preprocessing, samples: Sequence[Sample]
 ) -> Activations:
-    """Activations of a few images.
-
-    Raises:
-        FoldcamError: no image can be read, or the head does more than pool and project.
-    """
+    """Activations of a few images."""
     for batch in batches(samples, recipe, _PROBE_IMAGES):
         if len(batch.positions) > 1:
             break
@@ -211,13 +191,9 @@ def bank_of_rows(
     """A bank of given embeddings, for a head that pools and projects.
 
     Args:
-        network: the cut network.
         probe: as `pooling_probe` returns them.
         embeddings: `float32 [N, D]` of norm 1.
         labels: one per row, of at least two.
-
-    Raises:
-        FoldcamError: all rows have one label.
     """
     if len(set(labels)) < 2:
         raise FoldcamError(f"The first {len(labels)} rows have one label: ask for more --rows.")
@@ -259,3 +235,79 @@ def _storage(contract: Contract) -> dict[str, Any]:
         "embeddings": storage.embeddings,
         "storage": storage.sentence(),
     }
+
+
+_HEADINGS = (
+    "bank rows",
+    "search",
+    "time / plain graph ↓",
+    "processor time ↓",
+    "MB added ↓",
+    "recall@1 lost ↓",
+    "grid pointing lost ↓",
+    "same row ↑",
+)
+
+
+def markdown_table(document: Mapping[str, Any]) -> str:
+    """One line per bank size."""
+    return markdown.table(_HEADINGS, _cells(document))
+
+
+def setting(document: Mapping[str, Any]) -> str:
+    """What was measured, in one sentence."""
+    width, height = document["input"]
+    views = document["augmentation"]["views_per_image"]
+    return (
+        f"{document['network']}, input {width} x {height}, D = {document['embedding_size']}, "
+        f"{document['images']['train']} training photographs as {views} views of "
+        f"{document['augmentation']['regions_per_view']} regions each; "
+        f"{document['rounds']} interleaved runs of each graph in ONNX Runtime on one thread, "
+        f"plain graph {document['plain_milliseconds']} ms."
+    )
+
+
+def markdown_probes(document: Mapping[str, Any]) -> str:
+    """Fidelity by the lists that are searched, for the banks that are searched in lists."""
+    heads = ["bank rows", "lists searched", "same row", "same label", "similarity lost"]
+    lines = [
+        [
+            f"{int(count):,}", probes, f"{row['same_row']:.1%}", f"{row['same_label']:.1%}",
+            f"{row['similarity_lost_mean']:.5f}",
+        ]
+        for count, rows in _by_number(document["rows"])
+        for probes, row in _by_number(rows["probes"])
+    ]  # fmt: skip
+    return markdown.table(heads, lines)
+
+
+def text_table(document: Mapping[str, Any]) -> str:
+    """The same for a terminal."""
+    return "\n".join(aligned([_HEADINGS, *_cells(document)]))
+
+
+def _cells(document: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    return [
+        (
+            f"{int(count):,}",
+            f"{row['search']}, {row['embeddings']}",
+            f"{row['ratio']:.3f} ({row['low']:.3f} to {row['high']:.3f})",
+            f"{row['processor_ratio']['mean']:.3f}",
+            f"{row['bytes_added'] / 1e6:.1f}",
+            _lost(row["recall_at_1_lost"]),
+            _lost(row["grid_pointing_lost"]),
+            f"{row['same_row']:.1%}",
+        )
+        for count, row in _by_number(document["rows"])
+    ]
+
+
+def _by_number(table: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Stored results are sorted by name, and 10000 comes before 300 there."""
+    return sorted(table.items(), key=lambda item: int(item[0]))
+
+
+def _lost(interval: Mapping[str, float]) -> str:
+    # Adding zero makes a rounded -0 plain.
+    mean, low, high = (round(interval[name], 4) + 0.0 for name in ("mean", "low", "high"))
+    return f"{mean:.4f} ({low:.4f} to {high:.4f})"

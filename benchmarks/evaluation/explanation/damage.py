@@ -1,4 +1,4 @@
-"""Hiding cells and scoring what is left: in the picture, and on the feature map."""
+"""Which cells a map and its controls hide, and what is left of the answer without them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,157 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from foldcam.benchmarks.evaluation.explanation.controls import CONTROLS, Ranks
-from foldcam.benchmarks.evaluation.explanation.scoring import SCORES, Scorer, unit_or_zero
 from foldcam.benchmarks.evaluation.explanation.subject import BATCH, Subject, View
-from foldcam.benchmarks.evaluation.localization.blurring import CellBlur, Cells, first_cells
+from foldcam.benchmarks.evaluation.localization.geometry import resize_bilinear
 from foldcam.benchmarks.evaluation.localization.perturbation import (
+    CellBlur,
+    Cells,
     PerturbationCurves,
+    cell_ranks,
+    first_cells,
     insertion_deletion,
 )
+from foldcam.export.banks.bank import Bank
+from foldcam.export.banks.objectives.directions import all_triplets
 from foldcam.runtime.images.preprocess import Image
 
+Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
+
+SCORES = ("contrast", "margin", "right")
+
+
+class Scorer:
+    """Scores of embeddings against the training rows; see the package for the definitions.
+
+    Args:
+        bank: the training rows, of two labels at least.
+    """
+
+    def __init__(self, bank: Bank) -> None:
+        self._rows = bank.embeddings
+        self._labels = np.asarray(bank.row_labels(), object)
+        _, firsts, classes = np.unique(
+            self._labels.astype(str), return_index=True, return_inverse=True
+        )
+        directions = all_triplets(bank.embeddings, classes.astype(np.int64)).values
+        self._directions = {str(self._labels[row]): directions[row] for row in firsts}
+
+    def direction(self, label: str) -> Floats:
+        """`float32 [D]`: mean of the label's rows minus the mean of all others."""
+        direction: Floats = self._directions[label]
+        return direction
+
+    def __call__(self, embeddings: Floats, label: str) -> Doubles:
+        """Scores `float64 [B, 3]` in the order of `SCORES`, of embeddings of one label's pictures.
+
+        An embedding without a direction (zero, or not finite) has no contrast and no margin, and
+        its label is not right.
+
+        Args:
+            embeddings: `float32 [B, D]`, as the network returns them.
+        """
+        unit = unit_or_zero(embeddings)
+        similarities = unit @ self._rows.T
+        own = self._labels == label
+        margin = similarities[:, own].max(axis=1) - similarities[:, ~own].max(axis=1)
+        contrast = unit @ self.direction(label)
+        return np.stack([contrast, margin, margin > 0], axis=1).astype(np.float64)
+
+
+def unit_or_zero(embeddings: Floats) -> Floats:
+    """Embeddings `[B, D]` over their norms; zeros where there is none."""
+    finite = np.where(np.isfinite(embeddings).all(axis=1, keepdims=True), embeddings, 0)
+    norms = np.linalg.norm(finite.astype(np.float64), axis=1, keepdims=True)
+    unit: Floats = (finite / np.maximum(norms, 1e-12)).astype(np.float32)
+    return unit
+
+
+Ranks = npt.NDArray[np.intp]
+
+CONTROLS = ("own", "other", "shifted")
+"""The picture's own map, that of another picture, and its own map shifted."""
+
+
+def blank_maps(maps: Floats, evidence: bool) -> npt.NDArray[np.bool_]:
+    """`bool [N]`: maps `[N, h, w]` that name no cell.
+
+    Args:
+        evidence: see `Method`.
+    """
+    flat = maps.reshape(len(maps), -1)
+    return np.asarray(flat.max(axis=1) <= (0 if evidence else flat.min(axis=1)))
+
+
+def ranks_of(
+    maps: Floats, evidence: bool, seed: int, shape: tuple[int, int] | None = None
+) -> Ranks:
+    """Rank the cells of each map, 0 the hottest.
+
+    Args:
+        maps: `[N, h, w]` of one method.
+        evidence: see `Method`.
+        shape: the grid that is ranked, where it is another than the map's.
+
+    Returns:
+        `intp [N, *shape]`.
+    """
+    blank = blank_maps(maps, evidence)
+    grid = shape or (maps.shape[1], maps.shape[2])
+    ranks = np.empty((len(maps), *grid), np.intp)
+    for number, heat in enumerate(maps):
+        if blank[number]:
+            # Beyond the seeds of other runs: this picture's own order.
+            ranks[number] = cell_ranks(np.zeros(grid), seed * 1_000_003 + 1 + number)
+        else:
+            ranks[number] = cell_ranks(resize_bilinear(heat.astype(np.float64), grid), seed)
+    return ranks
+
+
+def controlled(ranks: Ranks, others: npt.NDArray[np.int64]) -> Ranks:
+    """The rankings of `CONTROLS` for each picture.
+
+    Args:
+        ranks: `intp [N, h, w]`.
+        others: `int64 [N]`, see `other_pictures`.
+
+    Returns:
+        `intp [N, 3, h, w]`.
+    """
+    half = (ranks.shape[1] // 2, ranks.shape[2] // 2)
+    return np.stack([ranks, ranks[others], np.roll(ranks, half, axis=(1, 2))], axis=1)
+
+
+def other_pictures(labels: Sequence[str], seed: int) -> npt.NDArray[np.int64]:
+    """For each picture another one of another label, each picture once where that can be.
+
+    Sorted by label, with labels and pictures in a drawn order, all move on by at least the
+    greatest number of pictures of one label. Where one label has more than half of them that
+    cannot be, and each picture draws one.
+
+    Args:
+        labels: of N pictures, at least two of them different.
+
+    Returns:
+        `int64 [N]`.
+    """
+    generator = np.random.default_rng([seed, 3])
+    names, classes, counts = np.unique(
+        np.asarray(labels, object).astype(str), return_inverse=True, return_counts=True
+    )
+    count, greatest = len(labels), int(counts.max())
+    order = generator.permutation(count)
+    order = order[np.argsort(generator.permutation(len(names))[classes[order]], kind="stable")]
+    others = np.empty(count, np.int64)
+    if 2 * greatest > count:
+        for number in range(count):
+            others[number] = generator.choice(np.flatnonzero(classes != classes[number]))
+        return others
+    step = int(generator.integers(greatest, count - greatest + 1))
+    others[order] = np.roll(order, -step)
+    return others
+
+
 Integers = npt.NDArray[np.int64]
 
 SHARES = (0.1, 0.2, 0.3)
@@ -37,15 +177,10 @@ class Embedder(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Damage:
-    """Scores after damage.
+    """Scores after damage."""
 
-    Attributes:
-        before: `float64 [N, 3]`, `SCORES` of each picture as it is.
-        after: method -> `float64 [N, shares, controls, 3]`.
-    """
-
-    before: Doubles
-    after: dict[str, Doubles]
+    before: Doubles  # `float64 [N, 3]`, `SCORES` of each picture as it is
+    after: dict[str, Doubles]  # method -> `float64 [N, shares, controls, 3]`
 
     def select(self, pictures: Integers) -> Damage:
         """Of some of the pictures."""
@@ -59,14 +194,10 @@ class Hidden:
     """The different sets of cells that one picture's maps and controls hide.
 
     Many are equal (methods that agree, a blob that is everywhere the same): each is tried once.
-
-    Attributes:
-        masks: `bool [h, w]` each.
-        places: method -> `int64 [shares, controls]`, which of the masks.
     """
 
-    masks: list[Cells]
-    places: dict[str, Integers]
+    masks: list[Cells]  # `bool [h, w]` each
+    places: dict[str, Integers]  # method -> `int64 [shares, controls]`, which of the masks
 
 
 def hidden_cells(ranks: Mapping[str, Ranks]) -> Hidden:
@@ -99,15 +230,7 @@ def blurred(
     """Blur cells in the pictures, and take the curves of insertion and deletion.
 
     Args:
-        subject: the network.
-        scorer: of its bank.
-        views: reads a picture by its number.
-        labels: of N pictures.
         ranks: method -> `intp [N, controls, h, w]`.
-        progress: called with the pictures done and in all.
-
-    Returns:
-        The damage, and for each method one pair of curves of the contrast for each picture.
     """
     before = np.empty((len(labels), len(SCORES)))
     after = {name: _empty(len(labels)) for name in ranks}
@@ -137,11 +260,7 @@ def replaced(
     ranks: Mapping[str, Ranks],
     progress: Callable[[int, int], None],
 ) -> Damage:
-    """Replace cells of the feature map by those of the mean training picture; as `blurred`.
-
-    Raises:
-        FoldcamError: the part behind the feature map cannot be run by itself.
-    """
+    """Replace cells of the feature map by those of the mean training picture; as `blurred`."""
     count = len(labels)
     before = np.empty((count, len(SCORES)))
     after = {name: _empty(count) for name in ranks}

@@ -20,17 +20,11 @@ from foldcam.runtime.system.errors import FoldcamError
 
 @dataclass(frozen=True)
 class Parts:
-    """Images of the bank, and images to measure on.
+    """Images of the bank, and images to measure on."""
 
-    Attributes:
-        training: what the bank is built from.
-        testing: labelled images of labels that the bank has, sorted by label.
-        notes: how they came about, one sentence each.
-    """
-
-    training: Dataset
-    testing: Dataset
-    notes: tuple[str, ...]
+    training: Dataset  # what the bank is built from
+    testing: Dataset  # labelled images of labels that the bank has, sorted by label
+    notes: tuple[str, ...]  # how they came about, one sentence each
 
 
 def read_parts(
@@ -45,17 +39,9 @@ def read_parts(
     """Read both sets.
 
     Args:
-        images: the training images; without `test` also those to measure on, by the data set's
-            own split, or a seeded half of each label where it has none.
-        test: other images to measure on.
-        singletons: what happens to labels of one image.
+        images: the training images; without `test` also those to measure on, by the data set's own
+            split, or a seeded half of each label where it has none.
         most: measure on so many at most, spread over the labels.
-        seed: of the halves.
-        least_labels: of the images to measure on.
-
-    Raises:
-        FoldcamError: unusable data, fewer than two images of a label, or no image, or too few
-            labels, to measure on.
     """
     training = load_dataset(images, "train")
     testing = load_dataset(test or images, "test")

@@ -1,7 +1,6 @@
 """The maps that are compared, as data: a name and a function.
 
-A new method is one more entry of `METHODS`.
-"""
+A new method is one more entry of `METHODS`."""
 
 from __future__ import annotations
 
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import numpy.typing as npt
+import onnx
 import torch
 
 from foldcam.benchmarks.evaluation.localization.methods import (
@@ -22,36 +22,90 @@ from foldcam.benchmarks.evaluation.localization.methods import (
 from foldcam.benchmarks.evaluation.localization.metrics import centred_blob
 from foldcam.export.banks.bank import Bank
 from foldcam.export.networks.cut import Activations, Network
+from foldcam.export.networks.onnx_networks.prepare import noise
+from foldcam.export.onnx_graphs.device import CPU, Device
+from foldcam.export.onnx_graphs.session import GraphSession
 from foldcam.runtime.contract.schema import CONTRIBUTION, HEATMAP
 
 Floats = npt.NDArray[np.float32]
+
+# Class and register tokens in front of the patches; more is another kind of sequence.
+_MOST_PREFIX = 32
+
+
+class ClassAttention:
+    """The last attention of one query over the patches, mean of heads.
+
+    Args:
+        grid: `(h, w)`, patches.
+    """
+
+    def __init__(self, session: GraphSession, grid: tuple[int, int]) -> None:
+        self._session = session
+        self._grid = grid
+
+    def __call__(self, images: Floats) -> Floats:
+        """`float32 [N, h, w]` of images `float32 [N, 3, H, W]`."""
+        (weights,) = self._session.run(images)
+        return _over_patches(weights, len(images), self._grid)
+
+
+def find_class_attention(
+    model: onnx.ModelProto,
+    image_size: tuple[int, int],
+    grid: tuple[int, int],
+    device: Device = CPU,
+) -> ClassAttention | None:
+    """The class token's last attention; None where the network has none.
+
+    It is a softmax whose last axis is the patches behind a few tokens more, and whose first (or
+    only) query is the class token. An attention of patches alone has no such query.
+
+    Args:
+        image_size: `(height, width)` of the input in pixels.
+        grid: `(h, w)` of the feature map.
+    """
+    names = [str(node.output[0]) for node in model.graph.node if node.op_type == "Softmax"]
+    if not names:
+        return None
+    found = GraphSession(model, names).run(noise(image_size, 2))
+    cells = grid[0] * grid[1]
+    for name, weights in reversed(list(zip(names, found, strict=True))):
+        if weights.ndim < 2 or weights.shape[0] % 2:
+            continue
+        queries, keys = weights.shape[-2:]
+        prefix = keys - cells
+        alone = queries == 1 and 0 <= prefix <= _MOST_PREFIX
+        first = queries == keys and 1 <= prefix <= _MOST_PREFIX
+        if alone or first:
+            return ClassAttention(GraphSession(model, [name], device), grid)
+    return None
+
+
+def _over_patches(weights: npt.NDArray[np.float32], count: int, grid: tuple[int, int]) -> Floats:
+    """`[N, heads, Q, T]` or `[N heads, Q, T]` -> the first query's, over the patches."""
+    heads = weights.reshape(count, -1, *weights.shape[-2:])[:, :, 0]
+    patches = heads[..., heads.shape[-1] - grid[0] * grid[1] :].mean(axis=1)
+    return np.asarray(patches.reshape(count, *grid), np.float32)
+
+
 Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A batch of pictures that are to be explained.
+    """A batch of pictures that are to be explained."""
 
-    Attributes:
-        network: cut at its last spatial activation `A`.
-        bank: of that network: grad-weights are spatial means.
-        activations: of the N pictures.
-        folded: the folded model's outputs.
-        rows: `int64 [N]`, the nearest bank row of each.
-        numbers: `int64 [N]`, which pictures they are: each has random numbers of its own,
-            whatever batch it is in.
-        attention: `float32 [N, h, w]`, None where no class token looks at patches.
-        seed: of what is drawn.
-    """
-
-    network: Network
-    bank: Bank
-    activations: Activations
-    folded: Mapping[str, Floats]
-    rows: Integers
+    network: Network  # cut at its last spatial activation `A`
+    bank: Bank  # of that network: grad-weights are spatial means
+    activations: Activations  # of the N pictures
+    folded: Mapping[str, Floats]  # the folded model's outputs
+    rows: Integers  # `int64 [N]`, the nearest bank row of each
+    # `int64 [N]`, which pictures they are: each has random numbers of its own, whatever batch it
+    # is in
     numbers: Integers
-    attention: Floats | None
-    seed: int
+    attention: Floats | None  # `float32 [N, h, w]`, None where no class token looks at patches
+    seed: int  # of what is drawn
 
     @property
     def feature_map(self) -> Floats:
@@ -66,18 +120,14 @@ class Asked:
 
 @dataclass(frozen=True)
 class Method:
-    """A way to explain a picture.
+    """A way to explain a picture."""
 
-    Attributes:
-        name: in tables and files.
-        maps: `float32 [N, h, w]` of a batch, the hottest cells the greatest; None where the
-            network has no such map.
-        evidence: whether what is not positive speaks for nothing: a map without a positive
-            cell is then blank. Else a map is blank where all cells are equal.
-    """
-
-    name: str
+    name: str  # in tables and files
+    # `float32 [N, h, w]` of a batch, the hottest cells the greatest; None where the network has
+    # no such map
     maps: Callable[[Asked], Floats | None]
+    # whether what is not positive speaks for nothing: a map without a positive cell is then
+    # blank. Else a map is blank where all cells are equal
     evidence: bool = False
 
 

@@ -1,4 +1,4 @@
-"""What a study of the heat reports: a table, a verdict in plain words, a contact sheet."""
+"""What a study of the heat reports: losses with intervals, a table, a verdict, a contact sheet."""
 
 from __future__ import annotations
 
@@ -11,14 +11,120 @@ import numpy as np
 import numpy.typing as npt
 
 from foldcam.benchmarks.evaluation import markdown
-from foldcam.benchmarks.evaluation.explanation.measures import HEADLINE, percent
-from foldcam.benchmarks.evaluation.localization.report import write_json
+from foldcam.benchmarks.evaluation.bootstrap import (
+    IndexStatistic,
+    bootstrap,
+    bootstrap_of,
+)
+from foldcam.benchmarks.evaluation.documents import interval_document, write_json, write_text
+from foldcam.benchmarks.evaluation.explanation.damage import CONTROLS, SCORES, SHARES, Damage
+from foldcam.benchmarks.evaluation.localization.perturbation import CurvePool, PerturbationCurves
 from foldcam.runtime.contract.explanation import FEW_CELLS
 from foldcam.runtime.images.preprocess import Affine, Image
 from foldcam.runtime.images.small import fitted
 from foldcam.runtime.model.drawing.overlay import heatmap_on_frame, overlay
 from foldcam.runtime.model.drawing.text import draw_caption
-from foldcam.runtime.system.files import atomic_path
+
+Doubles = npt.NDArray[np.float64]
+
+MEASURES = ("contrast_lost", "label_lost", "margin_lost")
+HEADLINE = 0.2
+"""The share of cells that tables and verdict speak of."""
+
+_CONTRAST, _MARGIN, _RIGHT = (SCORES.index(name) for name in ("contrast", "margin", "right"))
+
+
+def losses(damage: Damage, name: str, measure: str) -> Doubles:
+    """`float64 [N, shares, controls]`: what one method's maps and their controls cost.
+
+    Labels are lost only where they are right before: there N is smaller.
+
+    Args:
+        measure: one of `MEASURES`.
+    """
+    after = damage.after[name]
+    if measure == "label_lost":
+        right = damage.before[:, _RIGHT] > 0
+        lost: Doubles = 1.0 - after[right][..., _RIGHT]
+        return lost
+    score = _CONTRAST if measure == "contrast_lost" else _MARGIN
+    return np.asarray(damage.before[:, None, None, score] - after[..., score])
+
+
+def damage_document(damage: Damage, draws: int) -> dict[str, Any]:
+    """Method -> share in percent -> measure -> interval of the losses and of their differences.
+
+    Keys of the last: each of `CONTROLS`, `minus_other` and `minus_shifted`. A measure without a
+    picture (no label is right) is left out.
+    """
+    return {
+        name: {
+            percent(share): {
+                measure: _compared(found[:, step], draws)
+                for measure in MEASURES
+                if len(found := losses(damage, name, measure))
+            }
+            for step, share in enumerate(SHARES)
+        }
+        for name in damage.after
+    }
+
+
+def versus_document(damage: Damage, draws: int) -> dict[str, Any]:
+    """The first method's losses minus those of each other method: method -> measure -> interval."""
+    first, *others = damage.after
+    step = SHARES.index(HEADLINE)
+    return {
+        name: {
+            measure: interval_document(
+                bootstrap(ours[:, step, 0] - losses(damage, name, measure)[:, step, 0], draws=draws)
+            )
+            for measure in MEASURES
+            if len(ours := losses(damage, first, measure))
+        }
+        for name in others
+    }
+
+
+def curves_document(
+    curves: Mapping[str, Sequence[PerturbationCurves]], draws: int
+) -> dict[str, Any]:
+    """Method -> `insertion` and `deletion`.
+
+    Left out where pictures that are blurred as a whole have no less contrast, on all pictures or
+    on some resample of them: there is then nothing to take a share of.
+    """
+    document = {}
+    for name, found in curves.items():
+        pool = CurvePool(found)
+        try:
+            document[name] = {
+                metric: interval_document(bootstrap_of(_area(pool, place), len(found), draws))
+                for place, metric in enumerate(("insertion", "deletion"))
+            }
+        except ValueError:
+            continue  # undefined on these pictures, or on some that are drawn from them
+    return document
+
+
+def percent(share: float) -> str:
+    """`20` of 0.2."""
+    return f"{100 * share:.0f}"
+
+
+def _compared(values: Doubles, draws: int) -> dict[str, Any]:
+    """Of losses `float64 [N, controls]`."""
+    columns = {name: values[:, place] for place, name in enumerate(CONTROLS)}
+    for name in CONTROLS[1:]:
+        columns[f"minus_{name}"] = columns["own"] - columns[name]
+    return {
+        name: interval_document(bootstrap(column, draws=draws)) for name, column in columns.items()
+    }
+
+
+def _area(pool: CurvePool, place: int) -> IndexStatistic:
+    return lambda drawn: pool.areas(drawn)[place]
+
 
 _TILE = 176
 # Maps that are asked nothing, for the verdict.
@@ -33,10 +139,7 @@ class Column(NamedTuple):
     """A column of the tables.
 
     Attributes:
-        heading: in Markdown.
         short: two lines of it for a terminal, None where it is not shown there.
-        path: where its intervals lie below a method.
-        form: of its numbers.
     """
 
     heading: str
@@ -89,19 +192,12 @@ COLUMNS = (
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """A picture for the contact sheet.
+    """A picture for the contact sheet."""
 
-    Attributes:
-        image: `uint8 [H, W, 3]`, as the network is shown it.
-        caption: what to say of it.
-        maps: method -> `float32 [h, w]`.
-        evidence: methods whose maps say nothing where they are not positive.
-    """
-
-    image: Image
-    caption: str
-    maps: Mapping[str, npt.NDArray[np.float32]]
-    evidence: frozenset[str]
+    image: Image  # `uint8 [H, W, 3]`, as the network is shown it
+    caption: str  # what to say of it
+    maps: Mapping[str, npt.NDArray[np.float32]]  # method -> `float32 [h, w]`
+    evidence: frozenset[str]  # methods whose maps say nothing where they are not positive
 
 
 def verdict(document: Mapping[str, Any]) -> str:
@@ -209,10 +305,9 @@ def markdown_table(document: Mapping[str, Any]) -> str:
 def write_results(out: Path, document: Mapping[str, Any]) -> None:
     """Write `explanation.json` and `explanation.md`."""
     write_json(out / "explanation.json", document)
-    with atomic_path(out / "explanation.md") as temporary:
-        notes = "".join(f"- {note}\n" for note in document["notes"])
-        page = f"{document['verdict']}\n\n{markdown_table(document)}\n\n{notes}"
-        temporary.write_text(page, encoding="utf-8")
+    notes = "".join(f"- {note}\n" for note in document["notes"])
+    page = f"{document['verdict']}\n\n{markdown_table(document)}\n\n{notes}"
+    write_text(out / "explanation.md", page)
 
 
 def _value(document: Mapping[str, Any], name: str, column: Column) -> Mapping[str, float] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,23 +13,30 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.benchmarks.evaluation.explanation.controls import (
+from foldcam.benchmarks.evaluation.documents import Progress
+from foldcam.benchmarks.evaluation.explanation.damage import (
+    SCORES,
+    SHARES,
+    Damage,
+    Scorer,
     blank_maps,
+    blurred,
     controlled,
     other_pictures,
     ranks_of,
+    replaced,
 )
-from foldcam.benchmarks.evaluation.explanation.damage import SHARES, Damage, blurred, replaced
 from foldcam.benchmarks.evaluation.explanation.data import Parts
-from foldcam.benchmarks.evaluation.explanation.measures import (
+from foldcam.benchmarks.evaluation.explanation.methods import METHODS
+from foldcam.benchmarks.evaluation.explanation.report import (
     HEADLINE,
+    Shown,
     curves_document,
     damage_document,
+    notes_of,
+    verdict,
     versus_document,
 )
-from foldcam.benchmarks.evaluation.explanation.methods import METHODS
-from foldcam.benchmarks.evaluation.explanation.report import Shown, notes_of, verdict
-from foldcam.benchmarks.evaluation.explanation.scoring import SCORES, Scorer
 from foldcam.benchmarks.evaluation.explanation.subject import BATCH, Subject, View
 from foldcam.export.banks.rows import held_hashes
 from foldcam.export.datasets import Sample
@@ -41,7 +48,6 @@ from foldcam.runtime.images.preprocess import Preprocessing
 from foldcam.runtime.system.errors import FoldcamError
 
 Floats = npt.NDArray[np.float32]
-StageProgress = Callable[[str, int, int], None]
 
 _RIGHT = SCORES.index("right")
 _SHOWN = 12
@@ -49,53 +55,34 @@ _SHOWN = 12
 
 @dataclass(frozen=True)
 class ExplanationOptions:
-    """What is measured.
+    """What is measured."""
 
-    Attributes:
-        preprocessing: overrides the network's own.
-        layer: name of the feature map, None to find it.
-        head_rule: see `foldcam.export.exporting.exporter.export_model`.
-        grad_weights: see the same; None takes what is usual for the network.
-        baseline: see `FoldOptions`; None takes what is usual for the network.
-        seed: of controls, of equal cells and of what methods draw.
-        draws: of the bootstrap.
-    """
-
-    preprocessing: Preprocessing | None = None
-    layer: str | None = None
-    head_rule: HeadRule = "exact"
+    preprocessing: Preprocessing | None = None  # overrides the network's own
+    layer: str | None = None  # name of the feature map, None to find it
+    head_rule: HeadRule = "exact"  # see `foldcam.export.exporting.exporter.export_model`
+    # see the same; None takes what is usual for the network
     grad_weights: GradWeightsRule | None = None
-    baseline: Baseline | None = None
-    seed: int = 0
-    draws: int = 2000
+    baseline: Baseline | None = None  # see `FoldOptions`; None takes what is usual for the network
+    seed: int = 0  # of controls, of equal cells and of what methods draw
+    draws: int = 2000  # of the bootstrap
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """What was measured.
+    """What was measured."""
 
-    Attributes:
-        document: for `--json`.
-        shown: pictures with their maps, from those whose heat is worth most to least.
-    """
-
-    document: dict[str, Any]
-    shown: list[Shown]
+    document: dict[str, Any]  # for `--json`
+    shown: list[Shown]  # pictures with their maps, from those whose heat is worth most to least
 
 
 def run_explanation(
-    loaded: LoadedModel, parts: Parts, options: ExplanationOptions, progress: StageProgress
+    loaded: LoadedModel, parts: Parts, options: ExplanationOptions, progress: Progress
 ) -> Explanation:
     """Export the network, ask every method for its maps, and hide what they call hot.
 
     Args:
-        loaded: the network.
-        parts: images of the bank, and images to measure on.
         options: see `ExplanationOptions`.
         progress: called with `(stage, done, total)`.
-
-    Raises:
-        FoldcamError: unusable data or network.
     """
     started = time.monotonic()
     recipe = options.preprocessing or loaded.preprocessing
@@ -165,7 +152,7 @@ def run_explanation(
 
 
 def _maps(
-    subject: Subject, samples: Sequence[Sample], progress: StageProgress
+    subject: Subject, samples: Sequence[Sample], progress: Progress
 ) -> tuple[list[Sample], dict[str, Floats], list[tuple[str, str]]]:
     """Every method's maps of the pictures that can be used, those pictures, and the others."""
     own = held_hashes(subject.bank)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from foldcam.benchmarks.evaluation.explanation.attention import find_class_attention
-from foldcam.benchmarks.evaluation.explanation.methods import METHODS, Asked
+from foldcam.benchmarks.evaluation.documents import Progress
+from foldcam.benchmarks.evaluation.explanation.methods import METHODS, Asked, find_class_attention
 from foldcam.benchmarks.evaluation.graphs import plain_graph
-from foldcam.benchmarks.evaluation.localization.blurring import photograph_window
 from foldcam.benchmarks.evaluation.localization.evaluate import run_folded
+from foldcam.benchmarks.evaluation.localization.perturbation import photograph_window
 from foldcam.export.banks.bank import Bank
 from foldcam.export.banks.builder import build_bank
 from foldcam.export.banks.fitted_network import fit_head
@@ -33,50 +33,31 @@ from foldcam.runtime.contract.schema import EMBEDDING, NEIGHBOR, Baseline, GradW
 from foldcam.runtime.images.preprocess import Image, Preprocessing
 
 Floats = npt.NDArray[np.float32]
-StageProgress = Callable[[str, int, int], None]
 
 BATCH = 16
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A picture as the network is shown it.
+    """A picture as the network is shown it."""
 
-    Attributes:
-        image: `uint8 [height, width, 3]` RGB.
-        window: rows and columns of it that are photograph and not padding.
-        sha256: of the picture.
-    """
-
-    image: Image
-    window: tuple[slice, slice]
-    sha256: str
+    image: Image  # `uint8 [height, width, 3]` RGB
+    window: tuple[slice, slice]  # rows and columns of it that are photograph and not padding
+    sha256: str  # of the picture
 
 
 class Subject:
     """A network that explains pictures, and can be asked about changed ones.
 
     Args:
-        loaded: the network.
-        training: images of the bank.
-        folder: for the folded model.
-        preprocessing: how an image becomes its input.
         layer: name of its feature map, None to find it.
         head_rule, grad_weights: see `export_model`.
         baseline: see `FoldOptions`.
-        seed: of what the methods draw.
         progress: called with `(stage, done, total)`.
 
     Attributes:
-        network: cut at its last spatial activation.
-        bank: the training images' rows, by spatial means of gradients.
         mean_map: `float32 [K, h, w]`, the mean feature map of training images.
         has_attention: whether a class token looks at patches.
-        notes: what was said at export.
-        explanation: what the folded model's maps are made of.
-
-    Raises:
-        FoldcamError: anything about network or data that cannot be used.
     """
 
     def __init__(
@@ -91,7 +72,7 @@ class Subject:
         grad_weights: GradWeightsRule | None,
         baseline: Baseline | None,
         seed: int,
-        progress: StageProgress,
+        progress: Progress,
     ) -> None:
         self.preprocessing = preprocessing
         self._seed = seed
@@ -139,11 +120,7 @@ class Subject:
         return self._attention is not None
 
     def view(self, sample: Sample) -> View:
-        """Read a picture.
-
-        Raises:
-            FoldcamError: it cannot be read.
-        """
+        """Read a picture."""
         picture = read_picture(sample)
         image, affine = self.preprocessing.resized(picture.image)
         height, width = picture.image.shape[:2]
@@ -166,7 +143,6 @@ class Subject:
         """Every method's maps of a batch; methods that the network has no map for are left out.
 
         Args:
-            images: N, at the input's size.
             numbers: which pictures they are, see `Asked`.
 
         Returns:

@@ -1,15 +1,26 @@
-"""The price estimates of every method, for the photographs of the same held-out houses."""
+"""Price estimates of every method for the photographs of the same houses, and how good they are.
+
+Estimates and prices are natural logarithms, `float64 [houses]`. Intervals resample houses: the
+four photographs of a house are no independent evidence."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from foldcam.benchmarks.evaluation.bootstrap import (
+    IndexArray,
+    Interval,
+    bootstrap_of,
+    paired_bootstrap_of,
+)
+from foldcam.benchmarks.evaluation.documents import Progress
 from foldcam.benchmarks.evaluation.houses.houses import House
+from foldcam.benchmarks.evaluation.localization.metrics import rank_correlation
 from foldcam.export.banks.bank import Bank
 from foldcam.export.banks.embedding_pass import embed
 from foldcam.export.grafting.in_graph import bank_of
@@ -22,7 +33,6 @@ from foldcam.runtime.system.errors import FoldcamError
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
-StageProgress = Callable[[str, int, int], None]
 
 FOLDED = "folded"
 METHODS = (FOLDED, "ridge_trained", "ridge_untrained", "knn_untrained", "median")
@@ -33,30 +43,19 @@ _ALPHAS = np.logspace(-4, 4, 33)
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What a folded model says of one photograph of each house.
+    """What a folded model says of one photograph of each house."""
 
-    Attributes:
-        images: `uint8 [height, width, 3]` RGB, at the network's input size.
-        results: the folded model's.
-        log_estimates: `float64 [H]`.
-        embeddings: `float32 [H, D]`, of norm 1.
-        signed_heat: `float32 [H, h, w]` in [-1, 1], `heatmap - heatmap_lower`: one of the
-            two is zero everywhere, so that nothing is lost.
-    """
-
-    images: list[Image]
-    results: list[Result]
-    log_estimates: Doubles
-    embeddings: Floats
+    images: list[Image]  # `uint8 [height, width, 3]` RGB, at the network's input size
+    results: list[Result]  # the folded model's
+    log_estimates: Doubles  # `float64 [H]`
+    embeddings: Floats  # `float32 [H, D]`, of norm 1
+    # `float32 [H, h, w]` in [-1, 1], `heatmap - heatmap_lower`: one of the two is zero
+    # everywhere, so that nothing is lost
     signed_heat: Floats
 
 
-def ask(model: FoldedModel, houses: Sequence[House], kind: str, progress: StageProgress) -> Answers:
-    """Run a folded model over one photograph of each house.
-
-    Raises:
-        FoldcamError: a photograph cannot be read.
-    """
+def ask(model: FoldedModel, houses: Sequence[House], kind: str, progress: Progress) -> Answers:
+    """Run a folded model over one photograph of each house."""
     recipe = model.contract.preprocessing
     images = [recipe.resized(read_image(house.photographs[kind]))[0] for house in houses]
     results = run(model, images, lambda done: progress(f"{kind}: estimates", done, len(images)))
@@ -83,11 +82,7 @@ def run(
 
 
 def log_estimates(results: Sequence[Result]) -> Doubles:
-    """`float64 [N]`.
-
-    Raises:
-        FoldcamError: the model does not estimate, or estimates something without a logarithm.
-    """
+    """`float64 [N]`."""
     values = np.array([np.nan if r.estimate is None else r.estimate for r in results], np.float64)
     if not (np.isfinite(values).all() and (values > 0).all()):
         raise FoldcamError("The folded model gives an estimate that is no price.")
@@ -106,11 +101,7 @@ def untrained_embeddings(
     kind: str,
     progress: Callable[[int, int], None],
 ) -> Floats:
-    """`float32 [H, D]` of norm 1: what the pretrained network makes of each house's photograph.
-
-    Raises:
-        FoldcamError: a photograph cannot be read.
-    """
+    """`float32 [H, D]` of norm 1: what the pretrained network makes of each house's photograph."""
     samples = [house.sample(kind) for house in houses]
     found = embed(network, preprocessing, samples, batch_size=_BATCH, progress=progress)
     if found.skipped:
@@ -145,3 +136,73 @@ def ridge(queries: Floats, bank: Floats, values: Doubles) -> Doubles:
 def _unit(rows: Floats) -> Floats:
     norms = np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
     return np.asarray(rows / norms, np.float32)
+
+
+Metric = Callable[[Doubles, Doubles], float]
+
+
+def median_absolute_percentage_error(estimates: Doubles, prices: Doubles) -> float:
+    """Median of `|estimate - price| / price`, in the currency; low is good."""
+    return float(np.median(np.abs(np.expm1(estimates - prices))))
+
+
+def r2_log(estimates: Doubles, prices: Doubles) -> float:
+    """Share of the log prices' variance that is explained; 0 for their own mean."""
+    return _r2(estimates, prices)
+
+
+def r2(estimates: Doubles, prices: Doubles) -> float:
+    """Share of the prices' variance that is explained; the dearest houses rule it."""
+    return _r2(np.exp(estimates), np.exp(prices))
+
+
+METRICS: dict[str, Metric] = {
+    "median_absolute_percentage_error": median_absolute_percentage_error,
+    "r2_log": r2_log,
+    "r2": r2,
+    "rank_correlation": rank_correlation,
+}
+LOW_IS_GOOD = ("median_absolute_percentage_error",)
+
+
+def intervals(estimates: Doubles, prices: Doubles, draws: int) -> dict[str, Interval]:
+    """Every metric of one method's estimates, with its interval."""
+    return {
+        name: bootstrap_of(_on_drawn(metric, estimates, prices), len(prices), draws)
+        for name, metric in METRICS.items()
+    }
+
+
+def differences(
+    estimates: Doubles, others: Mapping[str, Doubles], prices: Doubles, draws: int
+) -> dict[str, dict[str, Interval]]:
+    """Every metric of `estimates` minus that of each other method, on the same draws."""
+    return {
+        other: {
+            name: paired_bootstrap_of(
+                _on_drawn(metric, estimates, prices),
+                _on_drawn(metric, values, prices),
+                len(prices),
+                draws,
+            )
+            for name, metric in METRICS.items()
+        }
+        for other, values in others.items()
+    }
+
+
+def verdict(metric: str, difference: Interval) -> str:
+    """`better`, `worse`, or `open` where the interval holds zero."""
+    if difference.low <= 0 <= difference.high:
+        return "open"
+    return "better" if (difference.mean < 0) == (metric in LOW_IS_GOOD) else "worse"
+
+
+def _on_drawn(metric: Metric, estimates: Doubles, prices: Doubles) -> Callable[[IndexArray], float]:
+    return lambda drawn: metric(estimates[drawn], prices[drawn])
+
+
+def _r2(estimates: Doubles, values: Doubles) -> float:
+    spread = float(((values - values.mean()) ** 2).sum())
+    left = float(((estimates - values) ** 2).sum())
+    return 1.0 - left / spread if spread > 0 else 0.0

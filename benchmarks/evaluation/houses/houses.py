@@ -29,17 +29,11 @@ _FEWEST = 20
 
 @dataclass(frozen=True)
 class House:
-    """One house.
+    """One house."""
 
-    Attributes:
-        name: its number in the data set.
-        price: above zero.
-        photographs: kind -> file, one of each of `KINDS`.
-    """
-
-    name: str
-    price: float
-    photographs: dict[str, Path]
+    name: str  # its number in the data set
+    price: float  # above zero
+    photographs: dict[str, Path]  # kind -> file, one of each of `KINDS`
 
     def sample(self, kind: str, value: float | None = None) -> Sample:
         """One photograph as a sample, its value the price unless another is given."""
@@ -49,25 +43,15 @@ class House:
 
 @dataclass(frozen=True)
 class Houses:
-    """A data set.
+    """A data set."""
 
-    Attributes:
-        name: of its folder.
-        houses: in the order of the list.
-        left_out: houses of the list without all four photographs.
-    """
-
-    name: str
-    houses: tuple[House, ...]
-    left_out: tuple[str, ...]
+    name: str  # of its folder
+    houses: tuple[House, ...]  # in the order of the list
+    left_out: tuple[str, ...]  # houses of the list without all four photographs
 
 
 def load_houses(folder: Path) -> Houses:
-    """Read a folder of houses in either layout.
-
-    Raises:
-        FoldcamError: no list, a malformed line, or fewer than 20 whole houses.
-    """
+    """Read a folder of houses in either layout."""
     if (folder / _CSV).is_file():
         prices = _from_csv(folder / _CSV)
         places = [folder / "images", folder]

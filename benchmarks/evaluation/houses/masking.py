@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from foldcam.benchmarks.evaluation.bootstrap import Interval, bootstrap
 from foldcam.benchmarks.evaluation.houses.estimates import Answers, log_estimates, run
-from foldcam.benchmarks.evaluation.localization.blurring import CellBlur, Cells, hottest
+from foldcam.benchmarks.evaluation.localization.perturbation import CellBlur, Cells, hottest
 from foldcam.runtime.model.folded_model import FoldedModel
 
 Doubles = npt.NDArray[np.float64]
@@ -33,10 +33,7 @@ def measure_masking(
     """Change of each house's log estimate under each mask.
 
     Args:
-        model: the folded model that gave the answers.
         answers: for one photograph of each house, at least two houses.
-        seed: of the controls.
-        on_progress: called with the masks done and in all.
 
     Returns:
         `float64 [H]` for `raising`, `lowering`, `random`, `other_raising` and
@@ -81,9 +78,8 @@ def summarize(
     """Means and rates with intervals, per kind and over all of a house's photographs.
 
     Args:
-        changes: kind -> mask -> `float64 [H]`, as `measure_masking` returns them, the same
-            houses in each.
-        draws: of the bootstrap, which resamples houses.
+        changes: kind -> mask -> `float64 [H]`, as `measure_masking` returns them, the same houses
+            in each.
 
     Returns:
         Kind (and `all`) -> name -> interval. Names: each mask; `raising_minus_random`,

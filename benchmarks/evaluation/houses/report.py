@@ -11,16 +11,21 @@ import cv2
 import numpy as np
 
 from foldcam.benchmarks.evaluation import markdown
-from foldcam.benchmarks.evaluation.houses.estimates import FOLDED, METHODS, Answers, Doubles
+from foldcam.benchmarks.evaluation.documents import write_json, write_text
+from foldcam.benchmarks.evaluation.figure import new_figure, save_figure, stretched
+from foldcam.benchmarks.evaluation.houses.estimates import (
+    FOLDED,
+    LOW_IS_GOOD,
+    METHODS,
+    METRICS,
+    Answers,
+    Doubles,
+)
 from foldcam.benchmarks.evaluation.houses.houses import KINDS, House
-from foldcam.benchmarks.evaluation.houses.scores import LOW_IS_GOOD, METRICS
-from foldcam.benchmarks.evaluation.localization.report import write_json
-from foldcam.benchmarks.evaluation.tile import stretched
 from foldcam.runtime.images.files import write_image
 from foldcam.runtime.images.preprocess import Affine, Image
 from foldcam.runtime.model.drawing.overlay import heatmap_on_frame, overlay_both
 from foldcam.runtime.model.drawing.text import draw_caption
-from foldcam.runtime.system.files import atomic_path
 from foldcam.runtime.system.text import number_text
 
 ALL_KINDS = ("combined", *KINDS)
@@ -51,31 +56,20 @@ _SHOWN_HOUSES = 4
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """What the pictures show.
+    """What the pictures show."""
 
-    Attributes:
-        houses: the test houses.
-        answers: kind -> the folded model's answers for them.
-        estimates: kind, and `combined` -> log estimates `float64 [H]`.
-    """
-
-    houses: Sequence[House]
-    answers: Mapping[str, Answers]
-    estimates: Mapping[str, Doubles]
+    houses: Sequence[House]  # the test houses
+    answers: Mapping[str, Answers]  # kind -> the folded model's answers for them
+    estimates: Mapping[str, Doubles]  # kind, and `combined` -> log estimates `float64 [H]`
 
 
 def write_report(out: Path, document: Mapping[str, Any], shown: Shown) -> None:
-    """Write `house-price.json`, `.md` and `.png`, and `contact-sheet.jpg`.
-
-    Raises:
-        FoldcamError: the folder cannot be written.
-    """
+    """Write `house-price.json`, `.md` and `.png`, and `contact-sheet.jpg`."""
     plot_estimates(out / "house-price.png", shown)
     write_image(out / "contact-sheet.jpg", contact_sheet(shown))
-    with atomic_path(out / "house-price.md") as temporary:
-        tables = [markdown_methods(document), markdown_differences(document)]
-        tables += [markdown_masking(document), markdown_mask_differences(document)]
-        temporary.write_text("\n\n".join(tables) + "\n", encoding="utf-8")
+    tables = [markdown_methods(document), markdown_differences(document)]
+    tables += [markdown_masking(document), markdown_mask_differences(document)]
+    write_text(out / "house-price.md", "\n\n".join(tables) + "\n")
     # Last, so that it stands for all of them.
     write_json(out / "house-price.json", document)
 
@@ -151,13 +145,8 @@ def markdown_mask_differences(document: Mapping[str, Any]) -> str:
 
 def plot_estimates(path: Path, shown: Shown) -> None:
     """Estimate against price, one panel per kind, both axes logarithmic."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     prices = np.array([house.price for house in shown.houses])
-    figure, axes = pyplot.subplots(1, len(ALL_KINDS), figsize=(16, 3.6), sharex=True, sharey=True)
+    figure, axes = new_figure(1, len(ALL_KINDS), figsize=(16, 3.6), sharex=True, sharey=True)
     ends = [prices.min() / 1.2, prices.max() * 1.2]
     for axis, kind in zip(axes, ALL_KINDS, strict=True):
         axis.plot(ends, ends, color="#8d99ae", linewidth=1)
@@ -167,10 +156,7 @@ def plot_estimates(path: Path, shown: Shown) -> None:
         axis.set_title(kind)
         axis.set_xlabel("price")
     axes[0].set_ylabel("estimate")
-    figure.tight_layout()
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=110)
-    pyplot.close(figure)
+    save_figure(figure, path, dpi=110)
 
 
 def contact_sheet(shown: Shown) -> Image:

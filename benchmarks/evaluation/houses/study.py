@@ -13,8 +13,18 @@ from typing import Any
 
 import numpy as np
 
+from foldcam.benchmarks.evaluation.documents import Progress, intervals_document
 from foldcam.benchmarks.evaluation.houses import estimates as of
-from foldcam.benchmarks.evaluation.houses.estimates import FOLDED, METHODS, Answers, Doubles
+from foldcam.benchmarks.evaluation.houses.estimates import (
+    FOLDED,
+    METHODS,
+    METRICS,
+    Answers,
+    Doubles,
+    differences,
+    intervals,
+    verdict,
+)
 from foldcam.benchmarks.evaluation.houses.houses import (
     KINDS,
     House,
@@ -24,8 +34,6 @@ from foldcam.benchmarks.evaluation.houses.houses import (
 )
 from foldcam.benchmarks.evaluation.houses.masking import SHARE, measure_masking, summarize
 from foldcam.benchmarks.evaluation.houses.report import Shown, write_report
-from foldcam.benchmarks.evaluation.houses.scores import METRICS, differences, intervals, verdict
-from foldcam.benchmarks.evaluation.localization.report import intervals_document
 from foldcam.export.banks.objectives.kernel import parse_kernel
 from foldcam.export.datasets import Dataset
 from foldcam.export.exporting.exporter import export_model
@@ -35,8 +43,6 @@ from foldcam.export.models.training.trainer import TrainingOptions, train
 from foldcam.export.onnx_graphs.device import CPU, Device
 from foldcam.runtime.model.folded_model import FoldedModel
 from foldcam.runtime.system.errors import FoldcamError
-
-StageProgress = Callable[[str, int, int], None]
 
 BASE = "efficientnet-lite0"
 OBJECTIVE = "kernel:tau=0.1"
@@ -57,40 +63,24 @@ TRAINING = TrainingOptions(
 
 @dataclass(frozen=True)
 class StudyOptions:
-    """What is measured.
+    """What is measured."""
 
-    Attributes:
-        training: how the network is trained.
-        seed: of the split and of the masks.
-        draws: of the bootstrap.
-        base: MODEL to train from, whose features are the untrained baselines' embedding.
-        device: where networks run and are asked; training has a choice of its own.
-    """
-
-    training: TrainingOptions = TRAINING
-    seed: int = 0
-    draws: int = 2000
-    base: str = BASE
-    device: Device = CPU
+    training: TrainingOptions = TRAINING  # how the network is trained
+    seed: int = 0  # of the split and of the masks
+    draws: int = 2000  # of the bootstrap
+    base: str = BASE  # MODEL to train from, whose features are the untrained baselines' embedding
+    device: Device = CPU  # where networks run and are asked; training has a choice of its own
 
 
-def run_study(
-    data: Path, out: Path, options: StudyOptions, progress: StageProgress
-) -> dict[str, Any]:
+def run_study(data: Path, out: Path, options: StudyOptions, progress: Progress) -> dict[str, Any]:
     """Measure price estimates and their pictures; everything is written to `out`.
 
     Args:
         data: a folder of houses, see `load_houses`.
-        out: folder of results: `house-price.json` and `.md`, scatter plot, contact sheet,
-            the trained network and one folded model per kind of photograph.
+        out: folder of results: `house-price.json` and `.md`, scatter plot, contact sheet, the
+            trained network and one folded model per kind of photograph.
         options: see `StudyOptions`.
         progress: called with `(stage, done, total)`.
-
-    Returns:
-        The document that was written.
-
-    Raises:
-        FoldcamError: unusable data, or the folder cannot be written.
     """
     # What is missing is said now, and not after minutes of training.
     for module in ("matplotlib", "scipy", "sklearn"):
@@ -163,7 +153,7 @@ def combined(per_kind: dict[str, dict[str, Doubles]]) -> dict[str, Doubles]:
 
 
 def _tables(
-    kinds: dict[str, dict[str, Doubles]], prices: Doubles, draws: int, progress: StageProgress
+    kinds: dict[str, dict[str, Doubles]], prices: Doubles, draws: int, progress: Progress
 ) -> dict[str, Any]:
     """`methods` and `differences`: method -> kind -> metric."""
     methods: dict[str, Any] = {name: {} for name in METHODS}
@@ -185,7 +175,7 @@ def _tables(
 
 
 def _trained(
-    houses: Sequence[House], path: Path, options: StudyOptions, progress: StageProgress
+    houses: Sequence[House], path: Path, options: StudyOptions, progress: Progress
 ) -> LoadedModel:
     """One network for all kinds; each batch is of one kind."""
     samples = [house.sample(kind, math.log(house.price)) for house in houses for kind in KINDS]
@@ -200,7 +190,7 @@ def _folded(
     houses: Houses,
     training: Sequence[House],
     out: Path,
-    progress: StageProgress,
+    progress: Progress,
 ) -> dict[str, Path]:
     """One folded model per kind of photograph, each with a bank of that kind."""
     models = {}
@@ -220,9 +210,9 @@ def _folded(
     return models
 
 
-def _of_kind(progress: StageProgress, kind: str) -> StageProgress:
+def _of_kind(progress: Progress, kind: str) -> Progress:
     return lambda stage, done, total: progress(f"{kind}: {stage}", done, total)
 
 
-def _stage(progress: StageProgress, kind: str, stage: str) -> Callable[[int, int], None]:
+def _stage(progress: Progress, kind: str, stage: str) -> Callable[[int, int], None]:
     return lambda done, total: progress(f"{kind}: {stage}", done, total)

@@ -18,7 +18,7 @@ from foldcam.benchmarks.evaluation.localization.methods import (
     Methods,
     Question,
 )
-from foldcam.benchmarks.evaluation.localization.metrics import heat_in_box
+from foldcam.benchmarks.evaluation.localization.metrics import heat_in_box, rank_correlation
 from foldcam.benchmarks.evaluation.localization.subjects import Subjects
 from foldcam.export.banks.bank import Bank
 from foldcam.export.banks.builder import build_bank
@@ -52,13 +52,7 @@ def stability(
     """How far a heatmap moves when its triplets are drawn again, over ten draws.
 
     Args:
-        network: the cut network.
-        bank: all-triplets bank of the training images.
-        preprocessing: of the network.
-        samples: the training images, for banks of sampled triplets.
         test: images to explain; the first 48 spread over them are used.
-        rows: their bank rows.
-        objectives: sampled objectives beside one triplet and all of them.
 
     Returns:
         Method -> `map_spread`, the standard deviation over draws of a heatmap's
@@ -126,13 +120,7 @@ def randomization(
     built again with the broken network, and its maps are compared with the intact ones.
 
     Args:
-        module: the network.
-        layer: the feature map's name.
-        preprocessing: of the network.
-        samples: the training images.
-        test: images to explain.
         reference: method -> `float32 [N, h, w]`, maps of the intact network.
-        seed: of the shuffling.
 
     Returns:
         Share of shuffled weights (`0.1`, `0.5`, `1.0`) -> method -> mean rank
@@ -148,7 +136,8 @@ def randomization(
         rows = runner.similarities(bank, test.resized).argmax(axis=1).astype(np.int64)
         maps = runner.single(test.resized, rows)
         result[str(share)] = {
-            name: _mean_rank_correlation(maps[name], reference[name]) for name in names
+            name: float(np.mean(list(map(rank_correlation, maps[name], reference[name]))))
+            for name in names
         }
     return result
 
@@ -197,22 +186,3 @@ def _scaled(maps: Floats) -> Floats:
     greatest = maps.max(axis=(1, 2), keepdims=True)
     scaled: Floats = np.divide(maps, greatest, out=np.zeros_like(maps), where=greatest > 0)
     return scaled
-
-
-def _mean_rank_correlation(maps: Floats, others: Floats) -> float:
-    return float(np.mean([_rank_correlation(a, b) for a, b in zip(maps, others, strict=True)]))
-
-
-def _rank_correlation(a: Floats, b: Floats) -> float:
-    """Spearman's, with ties sharing their mean rank; 0 for a flat map."""
-    ranks = [_ranks(values.ravel()) for values in (a, b)]
-    spread = [float(r.std()) for r in ranks]
-    if min(spread) == 0:
-        return 0.0
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
-
-
-def _ranks(values: Floats) -> npt.NDArray[np.float64]:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    return np.asarray(((ends - counts) + (ends - 1)) / 2)[inverse]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from foldcam.benchmarks.evaluation.bootstrap import Interval
-from foldcam.benchmarks.evaluation.localization.boxes import FrozenLevels, box_accuracy
-from foldcam.benchmarks.evaluation.localization.grids import Grid, draw_grids, grid_image
+from foldcam.benchmarks.evaluation.bootstrap import Interval, bootstrap_of, paired_bootstrap_of
+from foldcam.benchmarks.evaluation.documents import Progress
+from foldcam.benchmarks.evaluation.localization.boxes import (
+    FrozenLevels,
+    box_accuracy,
+    pixel_average_precision,
+)
 from foldcam.benchmarks.evaluation.localization.methods import (
     METHODS,
     TRANSFERRED,
@@ -22,14 +26,19 @@ from foldcam.benchmarks.evaluation.localization.methods import (
     Question,
     image_free,
 )
-from foldcam.benchmarks.evaluation.localization.metrics import grid_pointing
+from foldcam.benchmarks.evaluation.localization.metrics import grid_pointing, heat_in_box, pointing
 from foldcam.benchmarks.evaluation.localization.perturbation import (
+    CurvePool,
     PerturbationCurves,
     cell_ranks,
     insertion_deletion,
 )
-from foldcam.benchmarks.evaluation.localization.scores import Scores, differences
-from foldcam.benchmarks.evaluation.localization.subjects import Subjects
+from foldcam.benchmarks.evaluation.localization.subjects import (
+    Grid,
+    Subjects,
+    draw_grids,
+    grid_image,
+)
 from foldcam.export.banks.bank import Bank
 from foldcam.export.networks.cut import Activations, Network
 from foldcam.export.onnx_graphs.device import Provider
@@ -38,8 +47,83 @@ from foldcam.runtime.contract.schema import EMBEDDING, HEATMAP, NEIGHBOR
 from foldcam.runtime.images.preprocess import Image, Preprocessing
 
 Floats = npt.NDArray[np.float32]
+Statistic = Callable[[npt.NDArray[np.intp]], float]
+
+
+@dataclass
+class Scores:
+    """Metrics of one method over the same `count` images."""
+
+    count: int  # number of images
+    # metric -> its value over given images (with repetition)
+    statistics: dict[str, Statistic] = field(default_factory=dict)
+
+    def add_values(self, name: str, values: npt.ArrayLike) -> None:
+        """A metric that is the mean of one value per image."""
+        array = np.asarray(values, np.float64)
+        self.statistics[name] = lambda drawn: float(array[drawn].mean())
+
+    def add_boxes(
+        self, heatmaps: Floats, subjects: Subjects, size: tuple[int, int], frozen: FrozenLevels
+    ) -> None:
+        """MaxBoxAcc, MaxBoxAccV2, both also at frozen thresholds, pixel AP, pointing, share.
+
+        Args:
+            heatmaps: `float32 [N, h, w]`.
+            size: `(height, width)` of the network's input.
+        """
+        accuracy = box_accuracy(heatmaps, subjects.boxes, size)
+        precision = pixel_average_precision(heatmaps, subjects.boxes, size)
+        pairs = list(zip(heatmaps, subjects.boxes, strict=True))
+        self.statistics["pixel_ap"] = precision.pooled
+        self.statistics["max_box_acc"] = accuracy.max_box_acc
+        self.statistics["max_box_acc_v2"] = accuracy.max_box_acc_v2
+        self.statistics["max_box_acc_frozen"] = lambda drawn: accuracy.box_acc_at(frozen, drawn)
+        self.statistics["max_box_acc_v2_frozen"] = lambda d: accuracy.box_acc_v2_at(frozen, d)
+        self.add_values("pointing", [pointing(heat, box, size) for heat, box in pairs])
+        self.add_values("heat_in_box", [heat_in_box(heat, box, size) for heat, box in pairs])
+
+    def add_curves(self, curves: list[PerturbationCurves]) -> None:
+        """Insertion and deletion areas, pooled over images."""
+        pool = CurvePool(curves)
+        self.statistics["insertion"] = lambda drawn: pool.areas(drawn)[0]
+        self.statistics["deletion"] = lambda drawn: pool.areas(drawn)[1]
+
+    def defined(self) -> list[str]:
+        """Metrics that have a value on these images.
+
+        Insertion and deletion have none where blurring costs the network nothing.
+        """
+        everything = np.arange(self.count, dtype=np.intp)
+        return [
+            name
+            for name, statistic in self.statistics.items()
+            if np.isfinite(statistic(everything))
+        ]
+
+    def intervals(self, draws: int) -> dict[str, Interval]:
+        """Each defined metric with its bootstrap interval."""
+        return {
+            name: bootstrap_of(self.statistics[name], self.count, draws) for name in self.defined()
+        }
+
+
+def differences(ours: Scores, theirs: Mapping[str, Scores], draws: int) -> dict[
+    str, dict[str, Interval]
+]:  # fmt: skip
+    """Ours minus each other method, on the same images, with paired intervals."""
+    return {
+        name: {
+            metric: paired_bootstrap_of(
+                ours.statistics[metric], other.statistics[metric], ours.count, draws
+            )
+            for metric in ours.defined()
+        }
+        for name, other in theirs.items()
+    }
+
+
 Integers = npt.NDArray[np.int64]
-StageProgress = Callable[[str, int, int], None]
 
 _BATCH = 16
 # Cells hidden or shown at a time: 12 steps on a 7 x 7 map.
@@ -51,24 +135,16 @@ _ITSELF = 1 - 1e-5
 
 @dataclass(frozen=True)
 class LocalizationResult:
-    """What the evaluation found.
+    """What the evaluation found."""
 
-    Attributes:
-        images: number of test images.
-        recall_at_1: share whose nearest row has their label.
-        methods: method -> metric -> value with interval.
-        differences: method -> metric -> transferred minus that method, paired.
-        heatmaps: method -> `float32 [N, h, w]` of the single test images.
-        rows: `int64 [N]`, the row that the folded graph returned.
-        grids: the 2 x 2 grids, with the transferred heatmap of each.
-    """
-
-    images: int
-    recall_at_1: float
-    methods: dict[str, dict[str, Interval]]
+    images: int  # number of test images
+    recall_at_1: float  # share whose nearest row has their label
+    methods: dict[str, dict[str, Interval]]  # method -> metric -> value with interval
+    # method -> metric -> transferred minus that method, paired
     differences: dict[str, dict[str, Interval]]
-    heatmaps: dict[str, Floats]
-    rows: Integers
+    heatmaps: dict[str, Floats]  # method -> `float32 [N, h, w]` of the single test images
+    rows: Integers  # `int64 [N]`, the row that the folded graph returned
+    # the 2 x 2 grids, with the transferred heatmap of each
     grids: list[tuple[Grid, Image, Floats]] = field(default_factory=list)
 
 
@@ -83,24 +159,13 @@ def evaluate_localization(
     seed: int = 0,
     draws: int = 2000,
     provider: Provider = "cpu",
-    progress: StageProgress | None = None,
+    progress: Progress | None = None,
 ) -> LocalizationResult:
     """Measure every method.
 
     Args:
-        network: the cut network.
-        bank: its training rows.
         model: the folded model made from both; what is transferred is what it returns.
-        preprocessing: of the network.
-        test: images to be explained.
-        train: images on which the frozen thresholds are chosen.
-        seed: of grids, triplets and random maps.
-        draws: of the bootstrap.
-        provider: what the folded model runs on.
         progress: called with `(stage, done, total)`.
-
-    Raises:
-        FoldcamError: the model cannot be run, or all images have one label.
     """
     on_progress = progress or (lambda *_: None)
     runner = Runner(network, Methods(network, bank), preprocessing, seed)
@@ -138,14 +203,7 @@ def evaluate_localization(
 
 
 class Runner:
-    """Runs the network and asks every method.
-
-    Args:
-        network: the cut network.
-        methods: for that network and its bank.
-        preprocessing: of the network.
-        seed: of grids, triplets and random maps.
-    """
+    """Runs the network and asks every method."""
 
     def __init__(
         self, network: Network, methods: Methods, preprocessing: Preprocessing, seed: int
@@ -214,19 +272,13 @@ def grid_scores(
     test: Subjects,
     rows: Integers,
     scores: dict[str, Scores],
-    on_progress: StageProgress,
+    on_progress: Progress,
 ) -> list[tuple[Grid, Image, Floats]]:
     """Grid pointing through the network (2 x 2 and 3 x 3) and on separate feature maps.
 
     Args:
-        runner: network and methods.
-        test: images to stand in grids.
         rows: `int64 [N]`, the row that the folded graph returned for each.
-        scores: method -> where to add the metrics.
         on_progress: called with `(stage, done, total)`.
-
-    Returns:
-        The 2 x 2 grids with their pictures and transferred heatmaps.
     """
     feature_maps, weights = _asked(runner, test, rows)
     shown: list[tuple[Grid, Image, Floats]] = []
@@ -307,7 +359,7 @@ def _perturbation_scores(
     rows: Integers,
     maps: dict[str, Floats],
     scores: dict[str, Scores],
-    on_progress: StageProgress,
+    on_progress: Progress,
 ) -> None:
     """Insertion and deletion of the contrast `e . v`: own class against the others."""
     directions = runner.methods.direction(rows)

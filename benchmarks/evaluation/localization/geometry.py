@@ -20,11 +20,7 @@ Size = tuple[int, int]
 
 
 def as_heatmap(heatmap: ArrayLike) -> FloatArray:
-    """Return one heatmap as ``float64 [h, w]``.
-
-    Raises:
-        ValueError: the array is not two-dimensional, is empty, or holds NaN or infinity.
-    """
+    """Return one heatmap as ``float64 [h, w]``."""
     array = np.asarray(heatmap, dtype=np.float64)
     if array.ndim != 2 or array.size == 0:
         raise ValueError(f"a heatmap has the shape [h, w] with h, w >= 1, got {array.shape}")
@@ -34,11 +30,7 @@ def as_heatmap(heatmap: ArrayLike) -> FloatArray:
 
 
 def as_heatmaps(heatmaps: ArrayLike) -> FloatArray:
-    """Return heatmaps as ``float64 [N, h, w]``.
-
-    Raises:
-        ValueError: the array is not three-dimensional, is empty, or holds NaN or infinity.
-    """
+    """Return heatmaps as ``float64 [N, h, w]``."""
     array = np.asarray(heatmaps, dtype=np.float64)
     if array.ndim != 3 or array.size == 0:
         raise ValueError(
@@ -54,9 +46,6 @@ def as_boxes(boxes: ArrayLike, count: int) -> FloatArray:
     """Return boxes as ``float64 [count, 4]``, each with ``x0 < x1`` and ``y0 < y1``.
 
     A box may reach beyond the image, or lie outside it: what is outside holds no heat.
-
-    Raises:
-        ValueError: the shape is not ``[count, 4]``, or a box is empty, reversed or not finite.
     """
     array = np.asarray(boxes, dtype=np.float64)
     if array.shape != (count, 4):
@@ -87,11 +76,7 @@ def as_box(box: ArrayLike) -> FloatArray:
 
 
 def as_size(image_size: Size) -> Size:
-    """Return ``(height, width)``.
-
-    Raises:
-        ValueError: one of the two is not positive.
-    """
+    """Return ``(height, width)``."""
     height, width = image_size
     if height < 1 or width < 1:
         raise ValueError(f"an image size is (height, width), both positive, got {image_size}")

@@ -47,24 +47,18 @@ ON_GRID = "one_triplet_gradcam_on_grid"
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of each image of a batch.
+    """What is asked of each image of a batch."""
 
-    Attributes:
-        rows: `int64 [N]`, the bank row that the folded graph returned.
-        seed: of the triplets and of the random map.
-    """
-
-    rows: Integers
-    seed: int
+    rows: Integers  # `int64 [N]`, the bank row that the folded graph returned
+    seed: int  # of the triplets and of the random map
 
 
 class Methods:
     """Every method, for one network and its bank.
 
     Args:
-        network: the cut network.
-        bank: its training rows, as the folded model holds them; the directions of the
-            reference and of the baselines come from the same rows.
+        bank: its training rows, as the folded model holds them; the directions of the reference and
+            of the baselines come from the same rows.
     """
 
     def __init__(self, network: Network, bank: Bank) -> None:
@@ -104,11 +98,7 @@ class Methods:
         return values
 
     def grad_weights(self, name: str, activations: Activations, question: Question) -> Floats:
-        """`float32 [N, K]` of a method that weights channels.
-
-        Raises:
-            KeyError: the method does not weight channels.
-        """
+        """`float32 [N, K]` of a method that weights channels."""
         return self._weights[name](activations, question)
 
     def weights_channels(self, name: str) -> bool:
@@ -130,11 +120,7 @@ class Methods:
         return weighted(grad_weights, feature_map)
 
     def heatmaps(self, name: str, activations: Activations, question: Question) -> Floats:
-        """`float32 [N, h, w]`, not negative, not scaled.
-
-        Raises:
-            KeyError: no such method.
-        """
+        """`float32 [N, h, w]`, not negative, not scaled."""
         feature_map = activations.feature_map.numpy()
         if name in self._weights:
             return self.mapped(name, self.grad_weights(name, activations, question), feature_map)
@@ -186,11 +172,7 @@ def weighted(grad_weights: Floats, feature_map: Floats) -> Floats:
 
 
 def image_free(name: str, count: int, height: int, width: int, seed: int) -> Floats:
-    """Maps that do not look at the image: `centred_blob`, `uniform`, `random`.
-
-    Raises:
-        KeyError: no such method.
-    """
+    """Maps that do not look at the image: `centred_blob`, `uniform`, `random`."""
     if name == "centred_blob":
         one = centred_blob(height, width).astype(np.float32)
         return np.repeat(one[None], count, axis=0)

@@ -1,13 +1,5 @@
 """Localization metrics: does a heatmap lie where the object is?
 
-This is the door to all of them. Share of heat, pointing, grid pointing and the centred-blob
-baseline live here; the three that need a page of their own are re-exported:
-
-* :func:`box_accuracy`: MaxBoxAcc and MaxBoxAccV2 (``boxes``)
-* :func:`pixel_average_precision`: pixel AP (``pixels``)
-* :func:`insertion_deletion`: what the network itself says of the map's order
-  (``perturbation``)
-
 Boxes are half-open ``(x0, y0, x1, y1)`` float pixels of the image after resizing, sizes are
 ``(height, width)``; ``geometry`` says how cells, pixels and boxes meet.
 """
@@ -17,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from foldcam.benchmarks.evaluation.localization.boxes import BoxAccuracy, FrozenLevels, box_accuracy
 from foldcam.benchmarks.evaluation.localization.geometry import (
     FloatArray,
     Size,
@@ -26,32 +17,6 @@ from foldcam.benchmarks.evaluation.localization.geometry import (
     as_size,
     coverage,
 )
-from foldcam.benchmarks.evaluation.localization.perturbation import (
-    CurvePool,
-    PerturbationCurves,
-    cell_ranks,
-    insertion_deletion,
-)
-from foldcam.benchmarks.evaluation.localization.pixels import (
-    PixelPrecision,
-    pixel_average_precision,
-)
-
-__all__ = [
-    "BoxAccuracy",
-    "CurvePool",
-    "FrozenLevels",
-    "PerturbationCurves",
-    "PixelPrecision",
-    "box_accuracy",
-    "cell_ranks",
-    "centred_blob",
-    "grid_pointing",
-    "heat_in_box",
-    "insertion_deletion",
-    "pixel_average_precision",
-    "pointing",
-]
 
 
 def heat_in_box(heatmap: ArrayLike, box: ArrayLike, image_size: Size) -> float:
@@ -69,10 +34,6 @@ def heat_in_box(heatmap: ArrayLike, box: ArrayLike, image_size: Size) -> float:
 
     Returns:
         A share in ``[0, 1]``; 0.0 for a map without heat.
-
-    Raises:
-        ValueError: a heatmap that is negative somewhere, not finite or not ``[h, w]``; a box
-            that is empty or reversed; a size that is not positive.
 
     Example:
         >>> heat_in_box([[1.0, 3.0]], (5, 0, 10, 10), (10, 10))
@@ -96,9 +57,6 @@ def pointing(heatmap: ArrayLike, box: ArrayLike, image_size: Size) -> float:
     Returns:
         1.0 or 0.0, or a share between them for ties. 0.0 for a map that is nowhere positive:
         it points nowhere.
-
-    Raises:
-        ValueError: as :func:`heat_in_box`, except that a map may be negative somewhere.
     """
     heat = as_heatmap(heatmap)
     x0, y0, x1, y1 = as_box(box).tolist()
@@ -122,13 +80,9 @@ def grid_pointing(heatmap: ArrayLike, rows: int, columns: int, cell_index: int) 
         heatmap: ``[h, w]`` of the whole grid, not negative.
         rows: rows of the grid, at least 1.
         columns: columns of the grid, at least 1.
-        cell_index: the grid cell asked for, in reading order, from 0.
 
     Returns:
         A share in ``[0, 1]``; 0.0 for a map without heat.
-
-    Raises:
-        ValueError: a grid without cells, a cell outside it, or a map as in :func:`heat_in_box`.
     """
     heat = _not_negative(as_heatmap(heatmap))
     if rows < 1 or columns < 1:
@@ -158,9 +112,6 @@ def centred_blob(h: int, w: int, sigma: float = 0.25) -> FloatArray:
 
     Returns:
         ``float64 [h, w]`` in ``(0, 1]``, with the maximum exactly 1.
-
-    Raises:
-        ValueError: a size or a sigma that is not positive.
     """
     if h < 1 or w < 1 or not sigma > 0.0:
         raise ValueError(f"expected h, w >= 1 and sigma > 0, got h={h}, w={w}, sigma={sigma}")
@@ -170,6 +121,20 @@ def centred_blob(h: int, w: int, sigma: float = 0.25) -> FloatArray:
     squared = y[:, None] ** 2 + x[None, :] ** 2
     blob: FloatArray = np.exp((squared.min() - squared) / (2.0 * sigma**2))
     return blob
+
+
+def rank_correlation(a: ArrayLike, b: ArrayLike) -> float:
+    """Spearman's, ties sharing their mean rank; 0 where one side is constant, which orders nothing.
+
+    Args:
+        a, b: of one shape.
+    """
+    from scipy.stats import rankdata
+
+    ours, theirs = (rankdata(values, axis=None) for values in (a, b))
+    ours, theirs = ours - ours.mean(), theirs - theirs.mean()
+    norm = np.sqrt((ours @ ours) * (theirs @ theirs))
+    return float(ours @ theirs / norm) if norm > 0 else 0.0
 
 
 def _share(heat: FloatArray, covered: FloatArray) -> float:

@@ -2,8 +2,8 @@
 
 Petsiuk et al. (RISE, BMVC 2018). Cells of the image are hidden, or shown, in the map's order
 and the score is taken at every step: a faithful map makes it fall fast (deletion, low is good)
-and rise fast (insertion, high is good). What is hidden is blurred, not blackened: black
-rectangles are evidence of their own.
+and rise fast (insertion, high is good). What is hidden is blurred, with a soft edge: a black
+cell would be evidence of its own, and so would a hard edge.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 from numpy.typing import ArrayLike, NDArray
 
 from foldcam.benchmarks.evaluation.localization.geometry import FloatArray, as_heatmap
+from foldcam.runtime.images.preprocess import Affine, Image
 
 Images = NDArray[Any]
 ScoreFunction = Callable[[Images], ArrayLike]
@@ -30,16 +33,11 @@ class PerturbationCurves:
     that a random order is near 0.5 and images compare. An area is NaN where the whole image
     scores no higher than the blurred one: there is then no evidence to find. Over a set of
     images use `CurvePool`, which such images do not upset.
-
-    Attributes:
-        share: ``float64 [S + 1]``, share of the cells changed so far, from 0 to 1.
-        insertion: ``float64 [S + 1]``, score with that share shown, the best cells first.
-        deletion: ``float64 [S + 1]``, score with that share hidden, the best cells first.
     """
 
-    share: FloatArray
-    insertion: FloatArray
-    deletion: FloatArray
+    share: FloatArray  # ``float64 [S + 1]``, share of the cells changed so far, from 0 to 1
+    insertion: FloatArray  # ``float64 [S + 1]``, score with that share shown, the best cells first
+    deletion: FloatArray  # ``float64 [S + 1]``, score with that share hidden, the best cells first
 
     @property
     def insertion_area(self) -> float:
@@ -60,7 +58,6 @@ def cell_ranks(heatmap: ArrayLike, seed: int = 0) -> NDArray[np.intp]:
 
     Args:
         heatmap: ``[h, w]``, finite.
-        seed: of the draw among ties.
 
     Returns:
         ``intp [h, w]``, each of 0 .. h * w - 1 once; 0 is the hottest cell.
@@ -87,19 +84,11 @@ def insertion_deletion(
     Args:
         score_fn: takes images ``[B, ..., H, W]`` of the image's dtype, returns scores ``[B]``.
         image: ``[..., H, W]``, for instance ``float32 [3, H, W]`` preprocessed.
-        blurred: the same image without its evidence, same shape and dtype.
-        order: ``int [h, w]``, the rank of each cell, 0 first, as :func:`cell_ranks` gives it;
-            its shape is the grid (7 x 7, or any with h <= H and w <= W).
-        steps: number of steps, about equal in cells; one cell a step by default, and never
-            more steps than cells.
+        order: ``int [h, w]``, the rank of each cell, 0 first, as :func:`cell_ranks` gives it; its
+            shape is the grid (7 x 7, or any with h <= H and w <= W).
+        steps: number of steps, about equal in cells; one cell a step by default, and never more
+            steps than cells.
         batch_size: images per call of ``score_fn``.
-
-    Returns:
-        The two curves.
-
-    Raises:
-        ValueError: image and blurred differ in shape; order is not a ranking, or finer than
-            the image; steps or batch_size below 1; scores of another shape, or not finite.
     """
     if image.ndim < 2 or image.shape != blurred.shape:
         raise ValueError(
@@ -125,14 +114,7 @@ def insertion_deletion(
 
 
 class CurvePool:
-    """The curves of many images, stacked once for the many resamples of a bootstrap.
-
-    Args:
-        curves: one per image, all with the same steps.
-
-    Raises:
-        ValueError: no curves, or curves with different steps.
-    """
+    """The curves of many images, stacked once for the many resamples of a bootstrap."""
 
     def __init__(self, curves: Sequence[PerturbationCurves]) -> None:
         if not curves:
@@ -216,3 +198,90 @@ def _normalised_area(share: FloatArray, curve: FloatArray, low: float, high: flo
         return float("nan")
     area = float((np.diff(share) * (curve[1:] + curve[:-1]) / 2.0).sum())
     return (area - float(low)) / (float(high) - float(low))
+
+
+Cells = npt.NDArray[np.bool_]
+
+# In units of the picture's longer side: of the blur, and of the mask's soft edge.
+_BLUR = 1 / 10
+_EDGE = 1 / 56
+
+
+class CellBlur:
+    """One picture, and the same picture blurred, to be mixed by cells.
+
+    Args:
+        image: `uint8 [H, W, 3]`, which the grid of cells covers.
+        window: slices of rows and columns that hold the photograph, where the rest is padding.
+            Only they are blurred, so that no padding runs into the photograph.
+        whole: whether cells are hidden whole, with the soft edge outside of them; else the edge
+            lies half on each side, and a lone cell keeps some of what it shows.
+    """
+
+    def __init__(
+        self, image: Image, window: tuple[slice, slice] | None = None, *, whole: bool = False
+    ) -> None:
+        self._image = image
+        self._whole = whole
+        self._window = window or (slice(0, image.shape[0]), slice(0, image.shape[1]))
+        part = image[self._window]
+        self._side = max(part.shape[:2])
+        self._sharp = part.astype(np.float32)
+        smooth = cv2.GaussianBlur(part, (0, 0), _BLUR * self._side)
+        self._away = np.asarray(smooth, np.float32) - self._sharp
+
+    def __call__(self, cells: Cells) -> Image:
+        """The picture with some cells blurred.
+
+        Args:
+            cells: `bool [h, w]`, a grid over the whole image.
+
+        Returns:
+            `uint8 [H, W, 3]`.
+        """
+        height, width = self._image.shape[:2]
+        mask = cv2.resize(
+            cells.astype(np.float32), (width, height), interpolation=cv2.INTER_NEAREST
+        )
+        soft = np.asarray(cv2.GaussianBlur(mask[self._window], (0, 0), _EDGE * self._side))
+        if self._whole:
+            # Along a border the soft mask is one half.
+            soft = np.minimum(2 * soft, 1)
+        mixed = self._sharp + self._away * soft[..., None]
+        result: Image = self._image.copy()
+        result[self._window] = np.rint(mixed).astype(np.uint8)
+        return result
+
+
+def photograph_window(
+    affine: Affine, frame_wh: tuple[int, int], input_wh: tuple[int, int]
+) -> tuple[slice, slice]:
+    """Rows and columns of the network's input that show the photograph and no padding.
+
+    Args:
+        affine: from the preprocessing, input pixels -> pixels of the photograph.
+    """
+    left, top = -affine.offset_x / affine.scale_x, -affine.offset_y / affine.scale_y
+    right, bottom = left + frame_wh[0] / affine.scale_x, top + frame_wh[1] / affine.scale_y
+    return (
+        slice(max(0, round(top)), min(input_wh[1], round(bottom))),
+        slice(max(0, round(left)), min(input_wh[0], round(right))),
+    )
+
+
+def hottest(heat: npt.ArrayLike, share: float, seed: int = 0) -> Cells:
+    """The greatest cells of a map, ties drawn at random.
+
+    Args:
+        heat: `[h, w]`, finite.
+        share: of the cells, rounded to whole ones and at least one.
+
+    Returns:
+        `bool [h, w]`.
+    """
+    return first_cells(cell_ranks(heat, seed), share)
+
+
+def first_cells(ranks: npt.NDArray[np.intp], share: float) -> Cells:
+    """The first cells of a ranking `intp [h, w]`, as many as `hottest` takes."""
+    return np.asarray(ranks < max(1, round(share * ranks.size)))

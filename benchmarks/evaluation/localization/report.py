@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,15 @@ import cv2
 import numpy as np
 
 from foldcam.benchmarks.evaluation import markdown
-from foldcam.benchmarks.evaluation.bootstrap import Interval
+from foldcam.benchmarks.evaluation.figure import new_figure, save_figure, stretched
 from foldcam.benchmarks.evaluation.localization.evaluate import LocalizationResult
 from foldcam.benchmarks.evaluation.localization.methods import METHODS, REFERENCE, TRANSFERRED
+from foldcam.benchmarks.evaluation.localization.metrics import grid_pointing, heat_in_box
 from foldcam.benchmarks.evaluation.localization.subjects import Subjects
-from foldcam.benchmarks.evaluation.tile import stretched
 from foldcam.runtime.images.files import write_image
 from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.model.drawing.overlay import overlay
 from foldcam.runtime.model.drawing.text import draw_caption
-from foldcam.runtime.system.files import atomic_path
 
 # Column -> heading and whether low is good.
 METRICS: dict[str, tuple[str, bool]] = {
@@ -38,23 +36,6 @@ METRICS: dict[str, tuple[str, bool]] = {
     "heat_in_box": ("heat in box", False),
 }
 _TILE = 180
-
-
-def intervals_document(
-    table: Mapping[str, Mapping[str, Interval]],
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Method -> metric -> mean, low, high, rounded to what the sample can tell."""
-    return {
-        name: {
-            metric: {
-                "mean": round(value.mean, 5),
-                "low": round(value.low, 5),
-                "high": round(value.high, 5),
-            }
-            for metric, value in row.items()
-        }
-        for name, row in table.items()
-    }
 
 
 def text_table(document: Mapping[str, Any]) -> str:
@@ -98,21 +79,10 @@ def markdown_differences(
     return markdown.table(["transferred minus", *(METRICS[m][0] for m in metrics)], rows)
 
 
-def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write a document, whole or not at all."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
-
-
 def plot_methods(path: Path, document: Mapping[str, Any]) -> None:
     """Bars of the main metrics with their intervals, one panel each."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     shown = ("grid_pointing", "insertion", "deletion", "pixel_ap", "max_box_acc_v2", "heat_in_box")
-    figure, axes = pyplot.subplots(2, 3, figsize=(13, 7), sharey=True)
+    figure, axes = new_figure(2, 3, figsize=(13, 7), sharey=True)
     names = list(reversed(METHODS))
     for axis, metric in zip(axes.flat, shown, strict=True):
         if metric not in document["methods"][TRANSFERRED]:
@@ -129,18 +99,13 @@ def plot_methods(path: Path, document: Mapping[str, Any]) -> None:
         low = ", low is good" if METRICS[metric][1] else ""
         axis.set_title(METRICS[metric][0] + low)
         axis.set_xlim(0, 1)
-    figure.tight_layout()
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=110)
-    pyplot.close(figure)
+    save_figure(figure, path, dpi=110)
 
 
 def write_sheets(folder: Path, test: Subjects, result: LocalizationResult) -> list[Path]:
     """Contact sheets: best, typical and worst images by share of heat, and the grids."""
     maps = result.heatmaps
     size = test.resized[0].shape[:2]
-    from foldcam.benchmarks.evaluation.localization.metrics import grid_pointing, heat_in_box
-
     shares = [
         heat_in_box(heat, box, (size[0], size[1]))
         for heat, box in zip(maps[TRANSFERRED], test.boxes, strict=True)

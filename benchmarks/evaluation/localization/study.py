@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from foldcam.benchmarks.evaluation.documents import (
+    Progress,
+    intervals_document,
+    write_json,
+    write_text,
+)
 from foldcam.benchmarks.evaluation.localization.checks import randomization, stability
 from foldcam.benchmarks.evaluation.localization.evaluate import (
     Runner,
+    Scores,
+    Statistic,
+    differences,
     evaluate_localization,
     grid_scores,
 )
 from foldcam.benchmarks.evaluation.localization.methods import METHODS, TRANSFERRED, Methods
 from foldcam.benchmarks.evaluation.localization.report import (
-    intervals_document,
     markdown_differences,
     markdown_table,
     plot_methods,
-    write_json,
     write_sheets,
 )
-from foldcam.benchmarks.evaluation.localization.scores import Scores, Statistic, differences
 from foldcam.benchmarks.evaluation.localization.subjects import Subjects, load_subjects
 from foldcam.export.banks.builder import build_bank
 from foldcam.export.banks.embedding_pass import embed
@@ -44,9 +50,6 @@ from foldcam.export.onnx_graphs.message import load_message
 from foldcam.runtime.contract.schema import Baseline, GradWeightsRule
 from foldcam.runtime.images.preprocess import Preprocessing
 from foldcam.runtime.system.errors import FoldcamError
-from foldcam.runtime.system.files import atomic_path
-
-StageProgress = Callable[[str, int, int], None]
 
 BASE = "efficientnet-lite0"
 _UNSEEN_LABELS = 2
@@ -55,51 +58,31 @@ _TIMED_RUNS = 3
 
 @dataclass(frozen=True)
 class StudyOptions:
-    """What is measured.
+    """What is measured."""
 
-    Attributes:
-        model: MODEL to explain, or None to train one.
-        weights: its weights.
-        preprocessing: overrides the network's own.
-        training: how one is trained.
-        seed: of splits, grids and triplets.
-        draws: of the bootstrap.
-        unseen: whether a second network is trained without two of the labels.
-        grad_weights: as in `export_model`; None chooses by the kind of head.
-        baseline: as in `FoldOptions`; None chooses by the kind of head.
-        device: where networks run and are asked; training has a choice of its own.
-    """
-
-    model: str | None = None
-    weights: Path | None = None
-    preprocessing: Preprocessing | None = None
-    training: TrainingOptions = field(default_factory=TrainingOptions)
-    seed: int = 0
-    draws: int = 2000
-    unseen: bool = True
+    model: str | None = None  # MODEL to explain, or None to train one
+    weights: Path | None = None  # its weights
+    preprocessing: Preprocessing | None = None  # overrides the network's own
+    training: TrainingOptions = field(default_factory=TrainingOptions)  # how one is trained
+    seed: int = 0  # of splits, grids and triplets
+    draws: int = 2000  # of the bootstrap
+    unseen: bool = True  # whether a second network is trained without two of the labels
+    # as in `export_model`; None chooses by the kind of head
     grad_weights: GradWeightsRule | None = None
-    baseline: Baseline | None = None
-    device: Device = CPU
+    baseline: Baseline | None = None  # as in `FoldOptions`; None chooses by the kind of head
+    device: Device = CPU  # where networks run and are asked; training has a choice of its own
 
 
-def run_study(
-    data: Path, out: Path, options: StudyOptions, progress: StageProgress
-) -> dict[str, Any]:
+def run_study(data: Path, out: Path, options: StudyOptions, progress: Progress) -> dict[str, Any]:
     """Measure localization on a data set with boxes; everything is written to `out`.
 
     Args:
-        data: a CUB-200-2011 folder, or a CSV with boxes. Without a split of its own,
-            a seeded third of each label is the test part.
-        out: folder of results: `localization.json`, tables, plot, contact sheets,
-            and the trained network and folded model.
+        data: a CUB-200-2011 folder, or a CSV with boxes. Without a split of its own, a seeded third
+            of each label is the test part.
+        out: folder of results: `localization.json`, tables, plot, contact sheets, and the trained
+            network and folded model.
         options: see `StudyOptions`.
         progress: called with `(stage, done, total)`.
-
-    Returns:
-        The document that was written.
-
-    Raises:
-        FoldcamError: unusable data or network, or the folder cannot be written.
     """
     started = time.monotonic()
     training, testing = split_samples(data, options.seed)
@@ -170,18 +153,12 @@ def write_results(out: Path, document: dict[str, Any]) -> None:
     """Write `localization.json`, `localization.md` and `localization.png`."""
     write_json(out / "localization.json", document)
     plot_methods(out / "localization.png", document)
-    with atomic_path(out / "localization.md") as temporary:
-        temporary.write_text(
-            markdown_table(document) + "\n\n" + markdown_differences(document) + "\n"
-        )
+    page = f"{markdown_table(document)}\n\n{markdown_differences(document)}\n"
+    write_text(out / "localization.md", page)
 
 
 def split_samples(data: Path, seed: int) -> tuple[list[Sample], list[Sample]]:
-    """The data set's own split, or a seeded third of each label as the test part.
-
-    Raises:
-        FoldcamError: a label is left without a training or a test image.
-    """
+    """The data set's own split, or a seeded third of each label as the test part."""
     training = list(load_dataset(data, "train", boxes="truth").samples)
     testing = list(load_dataset(data, "test", boxes="truth").samples)
     seen = {sample.identity for sample in training}
@@ -205,7 +182,7 @@ def split_samples(data: Path, seed: int) -> tuple[list[Sample], list[Sample]]:
 
 
 def _network(
-    training: Sequence[Sample], path: Path, options: StudyOptions, progress: StageProgress
+    training: Sequence[Sample], path: Path, options: StudyOptions, progress: Progress
 ) -> LoadedModel:
     if options.model is not None:
         return load_model(options.model, options.weights, device=options.device)
@@ -225,7 +202,7 @@ def _unseen(
     test: Subjects,
     out: Path,
     options: StudyOptions,
-    progress: StageProgress,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Labels whose rows are in the bank, but which the network never trained on."""
     labels = sorted({sample.label for sample in training})

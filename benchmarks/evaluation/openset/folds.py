@@ -18,35 +18,24 @@ Places = npt.NDArray[np.intp]
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """One bank and the images that are asked of it.
+    """One bank and the images that are asked of it."""
 
-    Attributes:
-        rows: the bank's.
-        units: `[Q, D]`, of norm 1: all images of the study, in its order.
-        unknown: `bool [Q]`, which of them show a label that the bank has not.
-        asked: `bool [Q]`, which of them take part.
-    """
-
-    rows: Rows
-    units: npt.NDArray[np.floating]
-    unknown: Mask
-    asked: Mask
+    rows: Rows  # the bank's
+    units: npt.NDArray[np.floating]  # `[Q, D]`, of norm 1: all images of the study, in its order
+    unknown: Mask  # `bool [Q]`, which of them show a label that the bank has not
+    asked: Mask  # `bool [Q]`, which of them take part
 
 
 @dataclass(frozen=True, eq=False)
 class ScoredFold:
-    """One score in one setting.
+    """One score in one setting."""
 
-    Attributes:
-        scores: `float64 [Q]`.
-        unknown, asked: as of the setting.
-        above: `float64 [U, K]`: 1 where known image k has a higher score than unknown image u,
-            0.5 where they are equal.
-    """
-
-    scores: Doubles
+    scores: Doubles  # `float64 [Q]`
+    # unknown, asked: as of the setting
     unknown: Mask
     asked: Mask
+    # `float64 [U, K]`: 1 where known image k has a higher score than unknown image u, 0.5 where
+    # they are equal
     above: Doubles
 
     @classmethod
@@ -94,7 +83,6 @@ def unknown_accepted(folds: Sequence[ScoredFold], accept: float, counts: Places)
     Each fold has a threshold of its own, and each unknown image counts once.
 
     Args:
-        folds: of one score.
         accept: share of the known images.
         counts: `[Q]`, how often each image was drawn; ones for the images themselves.
     """
@@ -112,7 +100,6 @@ def mean_auroc(folds: Sequence[ScoredFold], counts: Places) -> float:
     """The probability that a known image has a higher score than an unknown one; ties half.
 
     Args:
-        folds: of one score; those with more unknown images count more.
         counts: as of `unknown_accepted`.
     """
     won = total = 0.0
@@ -150,10 +137,7 @@ def reached_on_halves(
     """What a threshold that was chosen on half of the known images accepts of all others.
 
     Args:
-        folds: of one score.
         accept: share of known images that it is chosen for, as `foldcam threshold` does.
-        draws: drawn halves of each fold.
-        seed: of the draws.
 
     Returns:
         `float64 [draws, 2]`: the shares of known and of unknown images accepted.

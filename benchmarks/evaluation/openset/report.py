@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from foldcam.benchmarks.evaluation.documents import write_json, write_text
 from foldcam.benchmarks.evaluation.figure import new_figure, save_figure
-from foldcam.benchmarks.evaluation.localization.report import write_json
 from foldcam.benchmarks.evaluation.markdown import interval, table
 from foldcam.export.banks.unknown.rows import DEVICE_SCORES
-from foldcam.runtime.system.files import atomic_path
 
 # Shares of a DET curve's axes.
 _TICKS = (0.01, 0.05, 0.1, 0.2, 0.5, 0.8, 0.95)
@@ -23,10 +22,8 @@ _DRAWN = 6
 
 def write_results(out: Path, document: Mapping[str, Any]) -> None:
     """Write openset.json, openset.md and openset.png into a folder."""
-    out.mkdir(parents=True, exist_ok=True)
     write_json(out / "openset.json", document)
-    with atomic_path(out / "openset.md") as temporary:
-        temporary.write_text(markdown(document), encoding="utf-8")
+    write_text(out / "openset.md", markdown(document))
     source = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
     _plot(out / "openset.png", document, source)
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from foldcam.benchmarks.evaluation.bootstrap import Interval, bootstrap_of, paired_bootstrap_of
+from foldcam.benchmarks.evaluation.documents import Progress
 from foldcam.benchmarks.evaluation.openset.folds import (
     ScoredFold,
     curve,
@@ -29,30 +30,19 @@ _GRID = np.linspace(0.0, 1.0, 101)
 
 @dataclass(frozen=True)
 class OpensetOptions:
-    """How it is measured.
+    """How it is measured."""
 
-    Attributes:
-        accept: the share of known images that is accepted where unknown ones are counted.
-        draws: bootstrap resamples.
-        halves: drawn halves of the known images, for what a chosen threshold reaches.
-        seed: of all draws.
-    """
-
+    # the share of known images that is accepted where unknown ones are counted
     accept: float = 0.95
-    draws: int = 2000
-    halves: int = 200
-    seed: int = 0
+    draws: int = 2000  # bootstrap resamples
+    halves: int = 200  # drawn halves of the known images, for what a chosen threshold reaches
+    seed: int = 0  # of all draws
 
 
 def run_openset(
-    asked: Asked, options: OpensetOptions, progress: Callable[[str, int, int], None] | None = None
+    asked: Asked, options: OpensetOptions, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Measure every score.
-
-    Args:
-        asked: banks and images.
-        options: see there.
-        progress: called with a stage, scores done and scores in all.
 
     Returns:
         A JSON document; `scores.NAME` has `unknown_accepted` and `auroc` with intervals over

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from foldcam.benchmarks.evaluation.documents import Progress
 from foldcam.benchmarks.evaluation.explanation.data import Parts
 from foldcam.benchmarks.evaluation.openset.folds import Setting
 from foldcam.export.banks.embedding_pass import embed
@@ -20,7 +21,6 @@ from foldcam.export.grafting.frame import frameless
 from foldcam.export.grafting.in_graph import bank_of
 from foldcam.export.models.spec import LoadedModel, load_model
 from foldcam.export.models.training.trainer import (
-    StageProgress,
     TrainingOptions,
     train,
     training_hash,
@@ -39,36 +39,24 @@ GIVEN = "images"
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """Everything that is asked.
+    """Everything that is asked."""
 
-    Attributes:
-        settings: one where unknown images are given, else one per group of labels left out.
-        labels: of the Q images; images that were given as unknown have their own.
-        unknown_source: `labels left out` or `images`.
-        groups: the labels that each setting leaves out.
-        notes: what the reader of the figures should know, one sentence each.
-        skipped: images that could not be read or have no answer, with the reason.
-    """
-
+    # one where unknown images are given, else one per group of labels left out
     settings: tuple[Setting, ...]
-    labels: tuple[str, ...]
-    unknown_source: str
-    groups: tuple[tuple[str, ...], ...] = ()
-    notes: tuple[str, ...] = ()
+    labels: tuple[str, ...]  # of the Q images; images that were given as unknown have their own
+    unknown_source: str  # `labels left out` or `images`
+    groups: tuple[tuple[str, ...], ...] = ()  # the labels that each setting leaves out
+    notes: tuple[str, ...] = ()  # what the reader of the figures should know, one sentence each
+    # images that could not be read or have no answer, with the reason
     skipped: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
 class Retraining:
-    """How a network is trained once per group of labels, without them.
+    """How a network is trained once per group of labels, without them."""
 
-    Attributes:
-        options: of the training.
-        folder: where the networks are kept; one that was trained so before is taken.
-    """
-
-    options: TrainingOptions
-    folder: Path
+    options: TrainingOptions  # of the training
+    folder: Path  # where the networks are kept; one that was trained so before is taken
 
     def path(
         self,
@@ -88,21 +76,13 @@ def of_folded(
     unknown: Dataset | None,
     device: Device,
     seed: int,
-    progress: StageProgress | None,
+    progress: Progress | None,
 ) -> Asked:
     """A folded model and images that are not in its bank.
 
     Args:
-        path: the folded model.
         images: labelled images; those of labels that the bank has not are unknown.
         unknown: more unknown images. Where there are none at all, labels are left out.
-        device: where the model runs.
-        seed: of the groups of labels.
-        progress: called with a stage, images done and images in all.
-
-    Raises:
-        FoldcamError: a continuous outcome, no known image, or a bank of one label of which none
-            can be left out.
     """
     contract = read_contract(path)
     if contract.outcome is not None:
@@ -146,22 +126,14 @@ def of_network(
     unknown: Dataset | None,
     seed: int,
     retraining: Retraining | None = None,
-    progress: StageProgress | None = None,
+    progress: Progress | None = None,
 ) -> Asked:
     """A network, images for its bank, and images to ask.
 
     Args:
         loaded: the network; what is trained, with `retraining`.
-        parts: training images, which are the bank, and images to ask.
-        preprocessing: how an image becomes the network's input.
         unknown: images that are unknown; None leaves labels out of the bank.
-        seed: of the groups of labels.
-        retraining: trains the network without the labels that are left out; None takes it as
-            it is.
-        progress: called with a stage, images done and images in all.
-
-    Raises:
-        FoldcamError: images or network cannot be used.
+        retraining: trains the network without the labels that are left out; None takes it as it is.
     """
     training, testing = parts.training.samples, parts.testing.samples
     skipped: list[tuple[str, str]] = []
@@ -237,7 +209,7 @@ def _rows(
     samples: Sequence[Sample],
     preprocessing: Preprocessing,
     skipped: list[tuple[str, str]],
-    progress: StageProgress | None,
+    progress: Progress | None,
 ) -> Rows:
     units, labels = _embedded(loaded, samples, preprocessing, skipped, progress)
     names = tuple(sorted(set(labels)))
@@ -249,7 +221,7 @@ def _embedded(
     samples: Sequence[Sample],
     preprocessing: Preprocessing,
     skipped: list[tuple[str, str]],
-    progress: StageProgress | None,
+    progress: Progress | None,
 ) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
     """Unit embeddings and labels of the images that could be read."""
     network = loaded.network(size=(preprocessing.height, preprocessing.width), summands=False)

@@ -1,47 +1,152 @@
 """Does the nearest bank row have the right label? A folded model on labelled images.
 
-An image that is in the bank finds itself, which says nothing: its own rows are left out.
-"""
+An image that is in the bank finds itself, which says nothing: its own rows are left out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.benchmarks.evaluation.retrieval.own_rows import OwnRows
+from foldcam.benchmarks.evaluation.documents import Progress
+from foldcam.benchmarks.evaluation.explanation.data import Parts
+from foldcam.export.banks.alike import ALIKE, least_cosine, own_row_cosine
 from foldcam.export.banks.bank import Bank
+from foldcam.export.banks.pictures import RowPictures
 from foldcam.export.banks.retrieval import QueryMeasures, query_measures
 from foldcam.export.datasets import Dataset, Sample
 from foldcam.export.datasets.answers import model_answers
+from foldcam.export.exporting.exporter import export_model
+from foldcam.export.grafting.frameless import frameless
+from foldcam.export.grafting.in_graph import bank_of
+from foldcam.export.models.spec import LoadedModel
+from foldcam.export.onnx_graphs.device import CPU, Device
+from foldcam.export.onnx_graphs.message import load_message
+from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import Contract
+from foldcam.runtime.images.preprocess import Preprocessing
 from foldcam.runtime.model.folded_model import FoldedModel
 from foldcam.runtime.model.result import Result
 from foldcam.runtime.system.errors import FoldcamError
 
 
-@dataclass(frozen=True)
-class Query:
-    """One image that was looked for.
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A folded model that is ready to be asked."""
 
-    Attributes:
-        sample: the image.
-        answer: the label of the nearest row that is not the image itself.
-        match: that row.
-        similarity: the cosine to it.
-        measures: rank of the first right row and so on.
-        in_bank: whether rows of the bank are the image itself; they were left out.
+    model: FoldedModel  # the folded model
+    bank: Bank  # its rows; with names and hashes where they are known
+    pictures: RowPictures  # of the rows
+
+
+@contextmanager
+def folded_subject(
+    path: Path, bank: Path | None, dataset: Dataset | None, device: Device = CPU
+) -> Iterator[Subject]:
+    """A folded model, by default on the CPU, where figures are the same.
+
+    Args:
+        bank: the file of its bank, which knows names and hashes of its pictures; or None.
+    """
+    rows = rows_of_model(path, bank)
+    with frameless(path) as file, FoldedModel.load(file, provider=device.provider) as model:
+        yield Subject(model, rows, RowPictures(rows, dataset))
+
+
+@contextmanager
+def network_subject(
+    loaded: LoadedModel,
+    parts: Parts,
+    preprocessing: Preprocessing,
+    layer: str | None,
+    progress: Progress,
+) -> Iterator[Subject]:
+    """A network, folded with the training images into a temporary file.
+
+    Args:
+        layer: the feature map's name, None to find it.
+    """
+    with tempfile.TemporaryDirectory(prefix="foldcam-retrieval-") as folder:
+        path = Path(folder) / "model.onnx"
+        report = export_model(
+            loaded, parts.training, path, preprocessing=preprocessing, layer=layer,
+            progress=progress,
+        )  # fmt: skip
+        rows = report.bank.bank
+        with FoldedModel.load(path, provider=loaded.device.provider) as model:
+            yield Subject(model, rows, RowPictures(rows, parts.training))
+
+
+def rows_of_model(path: Path, bank: Path | None = None) -> Bank:
+    """The rows of a folded model.
+
+    Args:
+        bank: the file of its bank, which knows the hashes of its pictures.
+    """
+    contract = read_contract(path)
+    if bank is None or contract.bank_input is not None:
+        return bank_of(load_message(path), contract)
+    given = Bank.load(bank)
+    if given.row_labels() != [r.name for r in contract.labels for _ in range(r.count)]:
+        raise FoldcamError(
+            f"--bank {bank} has other rows than {path}: give the bank that it was folded with."
+        )
+    return given
+
+
+Floats = npt.NDArray[np.float32]
+
+
+class OwnRows:
+    """Finds the rows of a bank that an image is itself.
+
+    They are known by the hash of their picture, where the bank has it, and by an embedding that
+    is the same: that of a twin, the same pixels in another file. In a bank whose rows are all
+    alike, an embedding says nothing, and only the nearest one is taken for the image's own.
     """
 
-    sample: Sample
-    answer: str
-    match: int
-    similarity: float
-    measures: QueryMeasures
-    in_bank: bool
+    def __init__(self, bank: Bank, contract: Contract) -> None:
+        self._hashes = None
+        if bank.image_hashes is not None:
+            self._hashes = np.asarray([row.tobytes().hex() for row in bank.image_hashes], object)
+        self._same = own_row_cosine(contract)
+        self._alike = least_cosine(bank) > ALIKE
+
+    def of(self, cosines: Floats, sha256: str) -> npt.NDArray[np.bool_]:
+        """Which rows the image is.
+
+        Args:
+            cosines: `float32 [N]`, of its embedding to every row's.
+
+        Returns:
+            `bool [N]`.
+        """
+        own = np.zeros(len(cosines), bool)
+        if self._hashes is not None:
+            own |= np.asarray(self._hashes == sha256, bool)
+        if not self._alike:
+            own |= cosines >= self._same
+        elif self._hashes is None and cosines.max() >= self._same:
+            own[cosines.argmax()] = True
+        return own
+
+
+@dataclass(frozen=True)
+class Query:
+    """One image that was looked for."""
+
+    sample: Sample  # the image
+    answer: str  # the label of the nearest row that is not the image itself
+    match: int  # that row
+    similarity: float  # the cosine to it
+    measures: QueryMeasures  # rank of the first right row and so on
+    in_bank: bool  # whether rows of the bank are the image itself; they were left out
 
     @property
     def right(self) -> bool:
@@ -51,20 +156,15 @@ class Query:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """What a folded model answered.
+    """What a folded model answered."""
 
-    Attributes:
-        queries: readable images with another row of their label to find, as they were given.
-        unknown_labels: images left out because the bank has no row of their label.
-        lone: images left out because the bank's only rows of their label are themselves.
-        skipped: images that could not be read or have no answer, with the reason.
-        notes: what the reader of the figures should know first, one sentence each.
-    """
-
+    # readable images with another row of their label to find, as they were given
     queries: tuple[Query, ...]
-    unknown_labels: int
-    lone: int
+    unknown_labels: int  # images left out because the bank has no row of their label
+    lone: int  # images left out because the bank's only rows of their label are themselves
+    # images that could not be read or have no answer, with the reason
     skipped: tuple[tuple[str, str], ...]
+    # what the reader of the figures should know first, one sentence each
     notes: tuple[str, ...] = ()
 
     @property
@@ -77,19 +177,13 @@ def evaluate_retrieval(
     model: FoldedModel,
     dataset: Dataset,
     bank: Bank,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Retrieval:
     """Run the folded model over labelled images, and rank the bank's rows for each.
 
     Args:
-        model: the folded model.
-        dataset: labelled images.
-        bank: the model's rows. Where their hashes are known, an image of the bank is known by
-            them, too, and not only by an embedding that is the same.
-        progress: called with the stage, images done and images in all.
-
-    Raises:
-        FoldcamError: no image can be read, or the bank has no other row of any label.
+        bank: the model's rows. Where their hashes are known, an image of the bank is known by them,
+            too, and not only by an embedding that is the same.
     """
     if bank.outcome is not None:
         raise FoldcamError("The bank has values and no labels: there is no right label to find.")

@@ -28,35 +28,20 @@ _PER_LABEL = 4
 
 @dataclass(frozen=True)
 class Row:
-    """What became of one architecture.
+    """What became of one architecture."""
 
-    Attributes:
-        what: its peculiarity.
-        input: `(height, width)` in pixels.
-        layer: name of the feature map that was found.
-        feature_map: `(K, h, w)`.
-        embedding_size: D.
-        head_linear: whether transferred grad-weights are exact.
-        embedding_cosine_worst: between torch and ONNX Runtime.
-        heatmap_difference_worst: greatest difference of a cell, of 0 to 1.
-        similarity_difference_worst: of the reported similarity.
-        same_neighbor: share of images with the same nearest row.
-        passed: whether `foldcam verify` passes.
-        tensorrt_rtx: whether TensorRT RTX builds it; None where it is not installed.
-    """
-
-    what: str
-    input: tuple[int, int]
-    layer: str
-    feature_map: tuple[int, int, int]
-    embedding_size: int
-    head_linear: bool
-    embedding_cosine_worst: float
-    heatmap_difference_worst: float
-    similarity_difference_worst: float
-    same_neighbor: float
-    passed: bool
-    tensorrt_rtx: bool | None
+    what: str  # its peculiarity
+    input: tuple[int, int]  # `(height, width)` in pixels
+    layer: str  # name of the feature map that was found
+    feature_map: tuple[int, int, int]  # `(K, h, w)`
+    embedding_size: int  # D
+    head_linear: bool  # whether transferred grad-weights are exact
+    embedding_cosine_worst: float  # between torch and ONNX Runtime
+    heatmap_difference_worst: float  # greatest difference of a cell, of 0 to 1
+    similarity_difference_worst: float  # of the reported similarity
+    same_neighbor: float  # share of images with the same nearest row
+    passed: bool  # whether `foldcam verify` passes
+    tensorrt_rtx: bool | None  # whether TensorRT RTX builds it; None where it is not installed
 
     def document(self) -> dict[str, Any]:
         """For JSON."""
@@ -64,15 +49,7 @@ class Row:
 
 
 def try_architecture(architecture: Architecture, folder: Path) -> Row:
-    """Build it, export it over a few pictures, verify it, and build it with TensorRT RTX.
-
-    Args:
-        architecture: what to build.
-        folder: for the pictures and the folded model.
-
-    Raises:
-        FoldcamError: it cannot be exported.
-    """
+    """Build it, export it over a few pictures, verify it, and build it with TensorRT RTX."""
     height, width = architecture.size
     samples = _pictures(folder / "pictures", height, width)
     torch.manual_seed(0)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from foldcam.benchmarks.evaluation import markdown
-from foldcam.benchmarks.evaluation.localization.report import write_json
+from foldcam.benchmarks.evaluation.documents import Progress, write_json
 from foldcam.benchmarks.studies.architectures.parity import try_architecture
 from foldcam.benchmarks.studies.architectures.zoo import architectures
 from foldcam.export.grafting.versions import tool_versions
@@ -16,18 +15,14 @@ from foldcam.export.grafting.versions import tool_versions
 RESULT = "architectures.json"
 
 
-def run_architectures(out: Path, progress: Callable[[str, int, int], None]) -> dict[str, Any]:
+def run_architectures(out: Path, progress: Progress) -> dict[str, Any]:
     """Export, verify and compile every architecture.
 
     Args:
-        out: folder of the result.
         progress: called with `(stage, done, total)`.
 
     Returns:
         The document that was written: `architectures.<name>.<field of Row>`.
-
-    Raises:
-        FoldcamError: one of them cannot be exported, or the folder cannot be written.
     """
     zoo = architectures()
     rows: dict[str, Any] = {}

@@ -31,19 +31,12 @@ _WINDOWS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Architecture:
-    """One kind of embedding network.
+    """One kind of embedding network."""
 
-    Attributes:
-        what: its peculiarity, in a few words.
-        make: builds it with random weights.
-        size: `(height, width)` of its input in pixels.
-        output: its output that is the embedding, where several could be.
-    """
-
-    what: str
-    make: Callable[[], nn.Module]
-    size: tuple[int, int] = (112, 112)
-    output: str | None = None
+    what: str  # its peculiarity, in a few words
+    make: Callable[[], nn.Module]  # builds it with random weights
+    size: tuple[int, int] = (112, 112)  # `(height, width)` of its input in pixels
+    output: str | None = None  # its output that is the embedding, where several could be
 
 
 def architectures() -> dict[str, Architecture]:

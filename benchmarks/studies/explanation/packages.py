@@ -21,12 +21,7 @@ def read_member(package: str, wheel: str, member: str) -> bytes:
     """The bytes of a file in a package, which is not imported.
 
     Args:
-        package: the name that it is imported by.
         wheel: the name of its distribution, as in the wheel's file name.
-        member: the file's path inside the package's folder.
-
-    Raises:
-        FoldcamError: it is neither installed nor downloaded, or has no such file.
     """
     installed = _installed(package)
     try:
@@ -45,11 +40,7 @@ def imported(module: str, wheel: str) -> ModuleType:
     """A module of a package; Python imports from a wheel as from a folder.
 
     Args:
-        module: its full name.
         wheel: the name of its distribution, as in the wheel's file name.
-
-    Raises:
-        FoldcamError: the package is neither installed nor downloaded, or does not import.
     """
     if _installed(module.partition(".")[0]) is None:
         path = str(_wheel(wheel))

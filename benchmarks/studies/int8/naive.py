@@ -21,11 +21,6 @@ def quantize_naively(
     """Every operator of the network, static, per tensor, by the extremes (MinMax).
 
     What foldcam grafted is left out, so that it is the network alone which is compared.
-
-    Args:
-        model: folded, float32.
-        contract: its contract.
-        pictures: to calibrate on.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 

@@ -124,9 +124,6 @@ def settle(module: nn.Module, samples: Sequence[Sample]) -> None:
     Args:
         module: as `resnet` and `vit` make it.
         samples: of the training part; 128 of them, evenly spread, are read.
-
-    Raises:
-        FoldcamError: a photograph cannot be read.
     """
     norms = [
         each

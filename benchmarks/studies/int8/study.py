@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import onnx
 
-from foldcam.benchmarks.evaluation.localization.report import write_json
+from foldcam.benchmarks.evaluation.documents import Progress, write_json
 from foldcam.benchmarks.studies.int8.naive import quantize_naively
 from foldcam.benchmarks.studies.int8.subjects import SUBJECTS, Prepared, Subject, prepare
 from foldcam.calibrate.calibrator import CalibrationOptions, calibrate, compare_speed
@@ -29,8 +29,6 @@ from foldcam.runtime.measurement.comparison.verdict import failures_of
 from foldcam.runtime.system.files import atomic_path, sha256_of_file
 from foldcam.runtime.system.strict_json import finite
 
-StageProgress = Callable[[str, int, int], None]
-
 RESULT = "int8.json"
 _NAIVE, _CPU, _TENSORRT = "naive", "cpu", "tensorrt"
 # Opset 18 is for JetPack 6.1 and later.
@@ -39,41 +37,27 @@ _SINCE = (10, 3)
 
 @dataclass(frozen=True)
 class Int8Options:
-    """What is measured.
+    """What is measured."""
 
-    Attributes:
-        subjects: networks and data.
-        count, choice_count, gate_count, seed: as `calibrate.calibrator.CalibrationOptions`.
-        rounds: timed runs of each model.
-    """
-
-    subjects: tuple[Subject, ...] = SUBJECTS
+    subjects: tuple[Subject, ...] = SUBJECTS  # networks and data
+    # count, choice_count, gate_count, seed: as `calibrate.calibrator.CalibrationOptions`
     count: int = 128
     choice_count: int = 128
     gate_count: int = 256
     seed: int = 0
-    rounds: int = 60
+    rounds: int = 60  # timed runs of each model
 
 
-def run_int8(
-    root: Path, out: Path, options: Int8Options, progress: StageProgress
-) -> dict[str, Any]:
+def run_int8(root: Path, out: Path, options: Int8Options, progress: Progress) -> dict[str, Any]:
     """Quantize every subject naively and with foldcam, and write what it cost.
 
     Networks, models and figures of each subject are kept in `out`, from which a later call
     goes on; the times are measured again each time, at the end.
 
     Args:
-        root: folder of the data sets, as FOLDCAM_DATA.
         out: folder of results: `int8.json`, and one folder per subject.
         options: see `Int8Options`.
         progress: called with `(stage, done, total)`.
-
-    Returns:
-        The document that was written.
-
-    Raises:
-        FoldcamError: data or a network cannot be used, or the folder cannot be written.
     """
     rows = []
     for subject in options.subjects:
@@ -98,7 +82,7 @@ def run_int8(
 
 
 def _row(
-    prepared: Prepared, folder: Path, options: Int8Options, progress: StageProgress
+    prepared: Prepared, folder: Path, options: Int8Options, progress: Progress
 ) -> dict[str, Any]:
     settings = {name: value for name, value in asdict(options).items() if name != "subjects"}
     key = key_of(
@@ -150,7 +134,7 @@ def _calibrated(
     folder: Path,
     name: str,
     options: CalibrationOptions,
-    progress: StageProgress,
+    progress: Progress,
 ) -> dict[str, Any]:
     """One calibration as `foldcam calibrate` does it, and what it came to."""
     store = Store(folder / "calibration")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from foldcam.benchmarks.evaluation.documents import Progress
 from foldcam.benchmarks.evaluation.houses.houses import load_houses, split_houses
 from foldcam.benchmarks.evaluation.houses.study import OBJECTIVE, TRAINING
 from foldcam.benchmarks.studies.int8.networks import LAST_OF_FRONT, settle
@@ -21,7 +21,6 @@ from foldcam.export.models.spec import load_model, with_overrides
 from foldcam.export.models.training.trainer import TrainingOptions, train
 from foldcam.runtime.system.files import atomic_path
 
-StageProgress = Callable[[str, int, int], None]
 DataName = Literal["birds", "houses"]
 
 _KIND = "frontal"
@@ -34,21 +33,13 @@ _BODY_HOUSES: dict[str, Any] = {**_BODY, "epochs": 20, "views": 4}
 
 @dataclass(frozen=True)
 class Subject:
-    """One network on one data set.
+    """One network on one data set."""
 
-    Attributes:
-        network: its name.
-        spec: MODEL that it is trained from.
-        pretrained: whether all of that has pretrained weights.
-        data: what it is trained and judged on.
-        size: of its input in pixels, None for its own.
-    """
-
-    network: str
-    spec: str
-    pretrained: bool
-    data: DataName
-    size: str | None = None
+    network: str  # its name
+    spec: str  # MODEL that it is trained from
+    pretrained: bool  # whether all of that has pretrained weights
+    data: DataName  # what it is trained and judged on
+    size: str | None = None  # of its input in pixels, None for its own
 
     @property
     def slug(self) -> str:
@@ -70,30 +61,18 @@ SUBJECTS = tuple(
 
 @dataclass(frozen=True)
 class Prepared:
-    """A subject ready to be calibrated.
+    """A subject ready to be calibrated."""
 
-    Attributes:
-        subject: which.
-        model: the folded float model.
-        images: for `foldcam calibrate --images`.
-    """
-
-    subject: Subject
-    model: Path
-    images: Path
+    subject: Subject  # which
+    model: Path  # the folded float model
+    images: Path  # for `foldcam calibrate --images`
 
 
-def prepare(subject: Subject, root: Path, folder: Path, progress: StageProgress) -> Prepared:
+def prepare(subject: Subject, root: Path, folder: Path, progress: Progress) -> Prepared:
     """Train and export, or take what an earlier call left in the folder.
 
     Args:
-        subject: which.
-        root: folder of the data sets, as FOLDCAM_DATA.
-        folder: of this subject.
         progress: called with `(stage, done, total)`.
-
-    Raises:
-        FoldcamError: the data are missing, or the folder cannot be written.
     """
     model, weights = folder / "model.onnx", folder / "net.safetensors"
     if subject.data == "birds":
@@ -119,7 +98,7 @@ def prepare(subject: Subject, root: Path, folder: Path, progress: StageProgress)
 
 
 def _train(
-    subject: Subject, samples: tuple[Sample, ...], weights: Path, progress: StageProgress
+    subject: Subject, samples: tuple[Sample, ...], weights: Path, progress: Progress
 ) -> None:
     base = load_model(subject.spec)
     options = _BIRDS if subject.data == "birds" else TRAINING

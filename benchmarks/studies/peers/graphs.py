@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime
 
-from foldcam.benchmarks.cost.overhead.timing import open_session
+from foldcam.benchmarks.evaluation.interleaved import open_session
 from foldcam.benchmarks.studies.peers.peer import FOLDCAM, NO_MAP, PLAIN, Asked, Floats, Peer
 from foldcam.benchmarks.studies.peers.setting import Setting
 from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP

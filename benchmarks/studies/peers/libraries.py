@@ -28,9 +28,6 @@ class Tapped(nn.Module):
     """image -> embedding of norm 1, with the feature map as the output of a module of its own.
 
     The libraries hook modules; many networks make their feature map in a function.
-
-    Args:
-        setting: the network.
     """
 
     def __init__(self, setting: Setting) -> None:
@@ -53,11 +50,7 @@ class Tapped(nn.Module):
 
 
 def torchcam_gradcam(setting: Setting) -> Peer:
-    """torch-cam's GradCAM.
-
-    Raises:
-        FoldcamError: torch-cam does not import here.
-    """
+    """torch-cam's GradCAM."""
     torch.set_num_threads(1)
     try:
         from torchcam.methods import GradCAM
@@ -160,7 +153,6 @@ def score_cam_heat(
         image: `float32 [1, 3, H, W]`.
         feature_map: `float32 [1, K, h, w]` of the image.
         embed: `float32 [N, 3, H, W]` -> embeddings `[N, D]` of norm 1.
-        asked: the score is the similarity to the nearest training image.
 
     Returns:
         `float32 [h, w]`.

@@ -6,10 +6,9 @@ import cv2
 import numpy as np
 import torch
 
-from foldcam.benchmarks.cost.overhead.timing import open_session
-from foldcam.benchmarks.evaluation.graphs import StageProgress
-from foldcam.benchmarks.evaluation.interleaved import Run, Timed, interleaved_runs
-from foldcam.benchmarks.evaluation.localization.scores import Scores
+from foldcam.benchmarks.evaluation.documents import Progress
+from foldcam.benchmarks.evaluation.interleaved import Run, Timed, interleaved_runs, open_session
+from foldcam.benchmarks.evaluation.localization.evaluate import Scores
 from foldcam.benchmarks.studies.peers.choice import SCORE_CAM, builders
 from foldcam.benchmarks.studies.peers.libraries import score_cam_heat
 from foldcam.benchmarks.studies.peers.peer import PLAIN, Asked, Floats, Peer
@@ -29,7 +28,7 @@ def localization(
     peers: dict[str, Peer],
     setting: Setting,
     questions: Questions,
-    progress: StageProgress,
+    progress: Progress,
 ) -> tuple[dict[str, Scores], dict[str, tuple[str, float]]]:
     """Scores by name, and whose scores a peer shares, with the difference of their maps.
 
@@ -66,7 +65,7 @@ def _same_answer(name: str) -> str | None:
 
 
 def timed(
-    peers: dict[str, Peer], setting: Setting, rounds: int, seed: int, progress: StageProgress
+    peers: dict[str, Peer], setting: Setting, rounds: int, seed: int, progress: Progress
 ) -> dict[str, Timed]:
     """Seconds of each peer, all of them once in every round, each on one thread."""
     images, asked = setting.sample()
@@ -90,7 +89,7 @@ def timed(
 
 
 def score_cam(
-    setting: Setting, questions: Questions, count: int, seed: int, progress: StageProgress
+    setting: Setting, questions: Questions, count: int, seed: int, progress: Progress
 ) -> tuple[Scores, Timed]:
     """Score-CAM on `count` images.
 

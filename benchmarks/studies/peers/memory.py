@@ -28,7 +28,6 @@ def measured(setting: Setting, name: str) -> dict[str, int] | None:
     """Bytes of one peer; None where its process failed.
 
     Args:
-        setting: with a sample.
         name: of `benchmarks.studies.peers.choice.builders`.
     """
     command = [sys.executable, "-m", "foldcam.benchmarks.studies.peers.memory"]

@@ -34,11 +34,7 @@ METHODS: dict[str, tuple[str, str]] = {
 
 
 def openvino_python(folder: Path) -> Path:
-    """The interpreter of an environment with openvino_xai, which is made where there is none.
-
-    Raises:
-        FoldcamError: the environment or the packages cannot be installed.
-    """
+    """The interpreter of an environment with openvino_xai, which is made where there is none."""
     python = folder / "bin" / "python"
     if not python.exists():
         _call([sys.executable, "-m", "venv", str(folder)], f"make the environment {folder}")
@@ -61,9 +57,6 @@ def for_reciprocam(model: onnx.ModelProto) -> onnx.ModelProto:
 
     torch exports a normalisation as a division by an Expand to the size of the input. The
     clone runs on another batch than the input has, and the division stretches by itself.
-
-    Args:
-        model: the embedding network. Not changed.
     """
     found = onnx.ModelProto()
     found.CopyFrom(model)
@@ -84,17 +77,13 @@ def for_reciprocam(model: onnx.ModelProto) -> onnx.ModelProto:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the worker says of one run.
+    """What the worker says of one run."""
 
-    Attributes:
-        heat: `float32 [h, w]`, empty for the plain network.
-        wall, processor: seconds.
-        resident, peak: bytes of the worker's process.
-    """
-
-    heat: Floats
+    heat: Floats  # `float32 [h, w]`, empty for the plain network
+    # wall, processor: seconds
     wall: float
     processor: float
+    # resident, peak: bytes of the worker's process
     resident: int
     peak: int
 
@@ -105,10 +94,6 @@ class Worker:
     Args:
         python: as `openvino_python` returns it.
         plain: the embedding network; a copy for openvino_xai is written beside it.
-        methods: names in the worker.
-
-    Raises:
-        FoldcamError: the process ended, with the last line that it said.
     """
 
     def __init__(self, python: Path, plain: Path, methods: list[str]) -> None:

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from foldcam.benchmarks.cost.overhead.timing import open_session
+from foldcam.benchmarks.evaluation.documents import Progress
 from foldcam.benchmarks.evaluation.graphs import (
     NetworkChoice,
-    StageProgress,
     chosen_network,
     plain_graph,
     save_graph,
 )
+from foldcam.benchmarks.evaluation.interleaved import open_session
 from foldcam.benchmarks.evaluation.localization.methods import Methods, Question
 from foldcam.benchmarks.evaluation.localization.study import split_samples
 from foldcam.benchmarks.evaluation.localization.subjects import Subjects, load_subjects
@@ -35,23 +35,13 @@ def prepared(
     choice: NetworkChoice,
     explained: int | None,
     seed: int,
-    progress: StageProgress,
+    progress: Progress,
 ) -> tuple[Setting, Questions, dict[str, Any]]:
     """Train or load the network, fold it, and ask the folded graph about every test image.
 
     Args:
-        data: a CUB-200-2011 folder, or a CSV with boxes.
-        out: folder of the files.
-        choice: which network.
         explained: test images that are explained; None takes all.
-        seed: of triplets and grids.
         progress: called with `(stage, done, total)`.
-
-    Returns:
-        The files, the questions, and the facts of both for the result.
-
-    Raises:
-        FoldcamError: unusable data or network, or the folder cannot be written.
     """
     training, testing = split_samples(data, seed)
     file = out / "net.safetensors"

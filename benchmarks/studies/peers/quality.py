@@ -9,12 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from foldcam.benchmarks.evaluation.localization.evaluate import per_subject
-from foldcam.benchmarks.evaluation.localization.grids import Grid, draw_grids, grid_image
+from foldcam.benchmarks.evaluation.localization.boxes import pixel_average_precision
+from foldcam.benchmarks.evaluation.localization.evaluate import Scores, per_subject
 from foldcam.benchmarks.evaluation.localization.metrics import grid_pointing
-from foldcam.benchmarks.evaluation.localization.pixels import pixel_average_precision
-from foldcam.benchmarks.evaluation.localization.scores import Scores
-from foldcam.benchmarks.evaluation.localization.subjects import Subjects
+from foldcam.benchmarks.evaluation.localization.subjects import (
+    Grid,
+    Subjects,
+    draw_grids,
+    grid_image,
+)
 from foldcam.benchmarks.studies.peers.peer import Asked, Floats, Peer
 from foldcam.benchmarks.studies.peers.setting import Setting
 from foldcam.runtime.images.preprocess import Preprocessing
@@ -26,21 +29,13 @@ SIDE = 2
 
 @dataclass(frozen=True)
 class Questions:
-    """The test images with what is asked of each, and the grids they stand in.
+    """The test images with what is asked of each, and the grids they stand in."""
 
-    Attributes:
-        test: the images.
-        asked: one question per image.
-        recipe: of the network.
-        seed: of the grids.
-        count: the first so many images are explained; the others only stand in grids.
-    """
-
-    test: Subjects
-    asked: Sequence[Asked]
-    recipe: Preprocessing
-    seed: int
-    count: int
+    test: Subjects  # the images
+    asked: Sequence[Asked]  # one question per image
+    recipe: Preprocessing  # of the network
+    seed: int  # of the grids
+    count: int  # the first so many images are explained; the others only stand in grids
 
     def key(self, setting: Setting) -> str:
         """A name for everything that the answers depend on besides the method."""
@@ -71,10 +66,8 @@ def scores_of(
 
     Args:
         explain: image, question, whether it is a grid -> heatmap.
-        questions: what is asked.
-        kept: where the maps are kept, so that a later call with the same questions goes on
-            from them.
-        on_progress: called with the images done and in all.
+        kept: where the maps are kept, so that a later call with the same questions goes on from
+            them.
     """
     grids = questions.grids()
     if not kept.is_file():

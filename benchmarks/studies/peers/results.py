@@ -10,31 +10,22 @@ import numpy as np
 
 from foldcam.benchmarks.evaluation.bootstrap import Interval, paired_bootstrap_of
 from foldcam.benchmarks.evaluation.interleaved import Timed, median_ratio
-from foldcam.benchmarks.evaluation.localization.scores import Scores
+from foldcam.benchmarks.evaluation.localization.evaluate import Scores
 from foldcam.benchmarks.studies.peers.peer import FOLDCAM, PLAIN, Peer
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Everything that was measured, by the peers' names.
+    """Everything that was measured, by the peers' names."""
 
-    Attributes:
-        peers: what was measured.
-        seconds: of each.
-        scores: of each whose maps are its own.
-        shared: of the others, whose maps they share, and the difference of both.
-        memories: bytes, `loaded` and at the `peak`.
-        draws: of the bootstrap.
-        seed: of the bootstrap.
-    """
-
-    peers: Mapping[str, Peer]
-    seconds: Mapping[str, Timed]
-    scores: Mapping[str, Scores]
+    peers: Mapping[str, Peer]  # what was measured
+    seconds: Mapping[str, Timed]  # of each
+    scores: Mapping[str, Scores]  # of each whose maps are its own
+    # of the others, whose maps they share, and the difference of both
     shared: Mapping[str, tuple[str, float]]
-    memories: Mapping[str, Mapping[str, int]]
-    draws: int
-    seed: int
+    memories: Mapping[str, Mapping[str, int]]  # bytes, `loaded` and at the `peak`
+    draws: int  # of the bootstrap
+    seed: int  # of the bootstrap
 
 
 def method(name: str, found: Measured) -> dict[str, Any]:

@@ -24,18 +24,13 @@ _SAMPLE = "sample.npz"
 
 @dataclass(frozen=True)
 class Setting:
-    """A folder with one network in every form.
+    """A folder with one network in every form."""
 
-    Attributes:
-        folder: holds `plain.onnx`, `embedding.onnx` (with the feature map), `model.onnx` (folded),
-            and one image with its question.
-        model: MODEL, for torch.
-        weights: its weights.
-    """
-
+    # holds `plain.onnx`, `embedding.onnx` (with the feature map), `model.onnx` (folded), and one
+    # image with its question
     folder: Path
-    model: str
-    weights: Path | None = None
+    model: str  # MODEL, for torch
+    weights: Path | None = None  # its weights
 
     @property
     def plain(self) -> Path:
@@ -59,11 +54,7 @@ class Setting:
 
     @cached_property
     def network(self) -> TorchNetwork:
-        """The network in torch, cut at its feature map, as foldcam differentiates it.
-
-        Raises:
-            FoldcamError: it is not a torch network.
-        """
+        """The network in torch, cut at its feature map, as foldcam differentiates it."""
         return self._network(hold=True)
 
     @cached_property
@@ -72,9 +63,6 @@ class Setting:
 
         foldcam holds their scale constant (`export.networks.held_scales`), which is half of
         its method and nothing that a Grad-CAM does.
-
-        Raises:
-            FoldcamError: it is not a torch network.
         """
         return self._network(hold=False)
 

@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_limits
 
-from foldcam.benchmarks.evaluation.graphs import NetworkChoice, StageProgress
-from foldcam.benchmarks.evaluation.localization.report import write_json
-from foldcam.benchmarks.evaluation.provenance import provenance
+from foldcam.benchmarks.evaluation.documents import Progress, provenance, write_json
+from foldcam.benchmarks.evaluation.graphs import NetworkChoice
 from foldcam.benchmarks.studies.peers.choice import SCORE_CAM, builders, can_compile
 from foldcam.benchmarks.studies.peers.measuring import localization, score_cam, timed
 from foldcam.benchmarks.studies.peers.memory import measured, measured_openvino
@@ -32,33 +31,20 @@ RESULT = "peers.json"
 
 @dataclass(frozen=True)
 class PeersOptions:
-    """What is measured.
+    """What is measured."""
 
-    Attributes:
-        network: which network.
-        rounds: timed runs of each.
-        openvino: folder of the environment for openvino_xai, made where there is none; None
-            leaves it out.
-        score_cam: images that Score-CAM explains; 0 leaves it out.
-        images: test images that are explained; None takes all.
-        memory: whether each is run once more in a process of its own.
-        seed: of triplets, grids and draws.
-        draws: of the bootstrap.
-    """
-
-    network: NetworkChoice = field(default_factory=NetworkChoice)
-    rounds: int = 60
+    network: NetworkChoice = field(default_factory=NetworkChoice)  # which network
+    rounds: int = 60  # timed runs of each
+    # folder of the environment for openvino_xai, made where there is none; None leaves it out
     openvino: Path | None = None
-    score_cam: int = 6
-    images: int | None = None
-    memory: bool = True
-    seed: int = 0
-    draws: int = 2000
+    score_cam: int = 6  # images that Score-CAM explains; 0 leaves it out
+    images: int | None = None  # test images that are explained; None takes all
+    memory: bool = True  # whether each is run once more in a process of its own
+    seed: int = 0  # of triplets, grids and draws
+    draws: int = 2000  # of the bootstrap
 
 
-def run_peers(
-    data: Path, out: Path, options: PeersOptions, progress: StageProgress
-) -> dict[str, Any]:
+def run_peers(data: Path, out: Path, options: PeersOptions, progress: Progress) -> dict[str, Any]:
     """Time, memory and localization of foldcam and of what would be used otherwise.
 
     Everything runs on one thread; in each round every peer sees the same image once, in an
@@ -69,12 +55,6 @@ def run_peers(
         out: folder of results: `peers.json`, the plot, the network and its graphs.
         options: see `PeersOptions`.
         progress: called with `(stage, done, total)`.
-
-    Returns:
-        The document that was written.
-
-    Raises:
-        FoldcamError: unusable data or network, or the folder cannot be written.
     """
     started = time.monotonic()
     setting, questions, facts = prepared(
@@ -136,7 +116,7 @@ def _openvino(folder: Path | None, notes: list[str]) -> Path | None:
         return None
 
 
-def _built(setting: Setting, notes: list[str], progress: StageProgress) -> dict[str, Peer]:
+def _built(setting: Setting, notes: list[str], progress: Progress) -> dict[str, Peer]:
     """Every peer that runs here; a note for each that does not."""
     images, asked = setting.sample()
     found: dict[str, Peer] = {}
@@ -162,7 +142,7 @@ def _built(setting: Setting, notes: list[str], progress: StageProgress) -> dict[
 
 
 def _memories(
-    peers: dict[str, Peer], setting: Setting, python: Path | None, progress: StageProgress
+    peers: dict[str, Peer], setting: Setting, python: Path | None, progress: Progress
 ) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
     names = [name for name in peers if name != SCORE_CAM]

@@ -38,7 +38,6 @@ class Halves:
     """Backbone and head of a network, ready to run in one mode.
 
     Args:
-        setting: the network.
         mode: how it is run. Compiled, a backbone that needs no gradient is frozen, so that the
             compiler may fold its weights.
         trainable: whether the parameters ask for gradients, as a user's network does.

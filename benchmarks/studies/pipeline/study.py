@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from foldcam.benchmarks.commands.demo.photographs import Photographs
 from foldcam.benchmarks.commands.demo.run import write_video
 from foldcam.benchmarks.evaluation import markdown
 from foldcam.benchmarks.evaluation.bootstrap import bootstrap
+from foldcam.benchmarks.evaluation.documents import Progress
 from foldcam.runtime.backends import Backend, open_backend
 from foldcam.runtime.model.folded_model import FoldedModel
 from foldcam.runtime.model.model_input import Batch
@@ -38,43 +39,27 @@ VARIANTS = ("no sink", "JSON lines")
 
 @dataclass(frozen=True)
 class PipelineOptions:
-    """What is measured.
+    """What is measured."""
 
-    Attributes:
-        model: a folded model; None makes the demo's.
-        video: None makes a film of the demo's scenes.
-        frames: of the video at most, all of which are held in memory.
-        batch: images per forward pass.
-        threads: of the backend, on the CPU.
-        rounds: repeats of everything.
-        seed: of the order within a round.
-        draws: of the bootstrap.
-    """
-
-    model: Path | None = None
-    video: Path | None = None
-    frames: int = 480
-    batch: int = 1
-    threads: int = 1
-    rounds: int = 15
-    seed: int = 0
-    draws: int = 2000
+    model: Path | None = None  # a folded model; None makes the demo's
+    video: Path | None = None  # None makes a film of the demo's scenes
+    frames: int = 480  # of the video at most, all of which are held in memory
+    batch: int = 1  # images per forward pass
+    threads: int = 1  # of the backend, on the CPU
+    rounds: int = 15  # repeats of everything
+    seed: int = 0  # of the order within a round
+    draws: int = 2000  # of the bootstrap
 
 
 def run_pipeline_study(
     out: Path,
     options: PipelineOptions,
-    on_progress: Callable[[str, int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Measure, and write `pipeline.json` into a folder.
 
     Args:
-        out: where result, model and film go.
-        options: what is measured.
         on_progress: called with the stage, what is done and how much there is.
-
-    Raises:
-        FoldcamError: no video, or no model.
     """
     model = options.model or demo_model(out)
     video = options.video or _film(out / "scenes.mp4", options.frames)

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from foldcam.benchmarks.evaluation.bootstrap import bootstrap
+from foldcam.benchmarks.evaluation.documents import Progress
 from foldcam.export.banks.bank import Bank
 from foldcam.export.banks.objectives.directions import parse_objective
-from foldcam.export.banks.steps import StageProgress
 from foldcam.export.datasets import Dataset, Split, load_dataset
 from foldcam.export.exporting.bank_files import build_bank_file
 from foldcam.export.exporting.scale_out.engine import BankOnRay, build_bank_file_on_ray
@@ -34,21 +34,14 @@ _BATCH = 16
 
 @dataclass(frozen=True)
 class RayOptions:
-    """What is measured.
+    """What is measured."""
 
-    Attributes:
-        workers: numbers of processes; the first is what the others are compared with.
-        rounds: how often all of them are built; they alternate.
-        shard_rows: images per shard.
-        split: of the data set.
-        draws: of the bootstrap.
-    """
-
+    # numbers of processes; the first is what the others are compared with
     workers: tuple[int, ...] = (1, 2)
-    rounds: int = 5
-    shard_rows: int = 16
-    split: Split = "all"
-    draws: int = 2000
+    rounds: int = 5  # how often all of them are built; they alternate
+    shard_rows: int = 16  # images per shard
+    split: Split = "all"  # of the data set
+    draws: int = 2000  # of the bootstrap
 
 
 def run_ray(
@@ -56,7 +49,7 @@ def run_ray(
     data: Path,
     out: Path,
     options: RayOptions | None = None,
-    progress: StageProgress | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Build the same bank again and again, alternately with each number of workers and locally.
 
@@ -65,16 +58,9 @@ def run_ray(
 
     Args:
         model: MODEL, as `load_model` takes it.
-        data: labelled images.
-        out: folder of the result file.
-        options: what is measured.
-        progress: called after each build.
 
     Returns:
         The document that is written as `scaling.json`.
-
-    Raises:
-        FoldcamError: as the engines.
     """
     options = options or RayOptions()
     report = progress or (lambda *_: None)

@@ -14,24 +14,23 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from importlib import import_module, util
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from foldcam.benchmarks.evaluation.documents import Progress
 from foldcam.benchmarks.studies.reliability.progress_lines import ProgressLines
 from foldcam.runtime.system.errors import ExitStatus, FoldcamError
 from foldcam.runtime.system.files import atomic_path
 
 NAMES = ("soak", "cuts", "cameras", "rtsp", "mutations", "kills", "clients", "explain", "page")
 RESULTS = Path(__file__).resolve().parents[2] / "results" / "reliability"
-Tell = Callable[[str, int, int], None]
 
 
 class Check(Protocol):
     """A module of this package."""
 
-    def check(self, full: bool, folder: Path, tell: Tell) -> dict[str, Any]:
+    def check(self, full: bool, folder: Path, progress: Progress) -> dict[str, Any]:
         """Run it; `passed` is in what it returns."""
         ...
 
@@ -83,11 +82,11 @@ def main() -> None:
     if missing := [name for name in wanted if name not in checks]:
         parser.error(f"no check is called {missing[0]}: there are {', '.join(checks)}")
     documents: dict[str, dict[str, Any]] = {}
-    tell = ProgressLines()
+    progress = ProgressLines()
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.out or Path(temporary)
         for name in wanted:
-            documents[name] = _run(name, checks[name], given.full, folder, tell)
+            documents[name] = _run(name, checks[name], given.full, folder, progress)
             if given.store and not documents[name].get("skipped"):
                 _store(name, documents[name])
     if given.json:
@@ -98,11 +97,11 @@ def main() -> None:
         sys.exit(ExitStatus.GATE_FAILED)
 
 
-def _run(name: str, check: Check, full: bool, folder: Path, tell: Tell) -> dict[str, Any]:
+def _run(name: str, check: Check, full: bool, folder: Path, progress: Progress) -> dict[str, Any]:
     own = folder / name
     own.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
-    document = check.check(full, own, lambda stage, *counts: tell(f"{name}: {stage}", *counts))
+    document = check.check(full, own, lambda stage, *counts: progress(f"{name}: {stage}", *counts))
     return {**document, "full": full, "seconds": round(time.monotonic() - begun, 1)}
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from foldcam.benchmarks.commands.demo.model import demo_model
+from foldcam.benchmarks.evaluation.documents import Progress
 from foldcam.benchmarks.studies.reliability.stream import Stream
 from foldcam.runtime.backends import open_backend
 from foldcam.runtime.model.folded_model import FoldedModel, ForwardPass
@@ -92,7 +93,7 @@ class Watch(Sink):
         camera.ages.append(1e3 * (now - frame.captured))
 
 
-def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> dict[str, Any]:
+def check(full: bool, folder: Path, progress: Progress) -> dict[str, Any]:
     """Both cameras, then one, then both again."""
     seconds = SECONDS[full]
     watch, monitor, stop = Watch(), Monitor(), threading.Event()
@@ -111,19 +112,19 @@ def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> di
         runner.start()
         try:
             _wait(lambda: min(camera.frames for camera in watch.cameras) > RATE // 2)
-            tell("parts", 0, 3)
+            progress("parts", 0, 3)
             both = _during(watch, seconds)
             passes = Counter(model.passes)
-            tell("parts", 1, 3)
+            progress("parts", 1, 3)
             second.cut()
             one = _during(watch, seconds)
-            tell("parts", 2, 3)
+            progress("parts", 2, 3)
             before = watch.cameras[1].frames
             back = second.restore()
             _wait(lambda: watch.cameras[1].frames > before)
             recovery = time.monotonic() - back
             again = _during(watch, seconds)
-            tell("parts", 3, 3)
+            progress("parts", 3, 3)
         finally:
             stop.set()
             runner.join(30.0)

@@ -12,7 +12,6 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 from starlette.routing import Route, WebSocketRoute
 
 from foldcam.benchmarks.commands.demo.model import demo_model
+from foldcam.benchmarks.evaluation.documents import Progress
 from foldcam.benchmarks.studies.reliability.film_server import write_film
 from foldcam.benchmarks.studies.reliability.still_page import still_page
 from foldcam.runtime.model.folded_model import FoldedModel
@@ -40,7 +40,7 @@ _TOKEN = "a-token-for-this-check-alone"
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
-def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> dict[str, Any]:
+def check(full: bool, folder: Path, progress: Progress) -> dict[str, Any]:
     """Measure both, and ask every route without a token."""
     model = demo_model(folder.parent / "model", "224")
     labels = ["cat", "coffee", "astronaut", "motorcycle", "rocket", "coins", "horse", "cameraman"]
@@ -49,7 +49,7 @@ def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> di
     with FoldedModel.load(model, "cpu", 1) as folded:
         _fps(folded, film, None)  # warm
         for number in range(_PAIRS[full]):
-            tell("pairs of runs", number, _PAIRS[full])
+            progress("pairs of runs", number, _PAIRS[full])
             # Either may be first, in turn.
             turns = [False, True] if number % 2 == 0 else [True, False]
             fps: dict[bool, float] = {}
@@ -60,7 +60,7 @@ def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> di
                 else:
                     fps[watched] = _unwatched_fps(folded, film)
             pairs.append((fps[False], fps[True]))
-        tell("pairs of runs", _PAIRS[full], _PAIRS[full])
+        progress("pairs of runs", _PAIRS[full], _PAIRS[full])
     ratios = [watched / alone for alone, watched in pairs]
     ratio = statistics.median(ratios)
     refused = unauthenticated()

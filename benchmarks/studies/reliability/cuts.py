@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from foldcam.benchmarks.commands.demo.model import demo_model
+from foldcam.benchmarks.evaluation.documents import Progress
 from foldcam.benchmarks.studies.reliability.footprint import footprint, slope
 from foldcam.benchmarks.studies.reliability.stream import Stream
 from foldcam.runtime.model.folded_model import FoldedModel
@@ -84,7 +84,7 @@ class Arrivals(Sink):
             return time.monotonic() if came else None
 
 
-def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> dict[str, Any]:
+def check(full: bool, folder: Path, progress: Progress) -> dict[str, Any]:
     """Cut a stream at random points, restore it after random times, and wait for frames."""
     cuts = CUTS[full]
     model = demo_model(folder.parent / "model", SIZE)
@@ -117,7 +117,7 @@ def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> di
                 resident[number] = last.resident
                 if number <= SETTLED:
                     first = last
-                tell("cuts", number, cuts)
+                progress("cuts", number, cuts)
                 if number < cuts:
                     time.sleep(float(generator.uniform(0.05, 0.8)))
                     back = _interrupt(stream, monitor, generator)

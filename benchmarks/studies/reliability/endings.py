@@ -68,9 +68,6 @@ def endings(kind: str, runs: int, model: Path, folder: Path) -> Sequence[Ending]
 
     Args:
         kind: of `KINDS`.
-        runs: how often.
-        model: folded.
-        folder: to work in.
     """
     (folder / "endings_code.py").write_text(_OWN_CODE, encoding="utf-8")
     command = [
@@ -97,13 +94,13 @@ def endings(kind: str, runs: int, model: Path, folder: Path) -> Sequence[Ending]
 def main() -> None:
     """Run every kind and print how the runs ended."""
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else RUNS
-    tell = ProgressLines()
+    progress = ProgressLines()
     failed = False
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         model = folded_model(folder)
         for number, kind in enumerate(KINDS):
-            tell(f"endings: {kind}", number, len(KINDS))
+            progress(f"endings: {kind}", number, len(KINDS))
             others = [each for each in endings(kind, runs, model, folder) if not each.in_order]
             failed = failed or bool(others)
             print(f"{kind:24} {runs - len(others)} of {runs} in order")

@@ -17,11 +17,11 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from foldcam.benchmarks.commands.demo.model import demo_model
+from foldcam.benchmarks.evaluation.documents import Progress
 from foldcam.runtime.images.files import read_image
 from foldcam.runtime.model.folded_model import FoldedModel
 from foldcam.runtime.model.record import answer_record
@@ -36,7 +36,7 @@ _PICTURES = 50
 _EACH = 4
 
 
-def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> dict[str, Any]:
+def check(full: bool, folder: Path, progress: Progress) -> dict[str, Any]:
     """Measure the three in turns."""
     path = demo_model(folder.parent / "model", "224")
     picture = next((folder.parent / "model").glob("views/*/*"))
@@ -56,7 +56,7 @@ def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> di
     ):  # fmt: skip
         _asked(askers, CLIENTS, 2)  # warm
         for number in range(_ROUNDS[full]):
-            tell("rounds", number, _ROUNDS[full])
+            progress("rounds", number, _ROUNDS[full])
             spent = [time.process_time()]
             own.append([_alone(model, picture) for _ in range(_PICTURES)])
             spent.append(time.process_time())
@@ -67,7 +67,7 @@ def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> di
             own_processor.append(1e3 * (spent[1] - spent[0]) / _PICTURES)
             served_processor.append(1e3 * (spent[3] - spent[2]) / (CLIENTS * _EACH))
         askers.terminate()
-    tell("rounds", _ROUNDS[full], _ROUNDS[full])
+    progress("rounds", _ROUNDS[full], _ROUNDS[full])
     without = [statistics.median(times) for times in own]
     one = [_median(times, "took") for times in single]
     fifty = [_median(times, "took") for times in together]

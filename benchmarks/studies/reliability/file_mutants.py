@@ -23,12 +23,7 @@ _SIZES = (-1, 0, 1, 2, 3, 7, 2**31, 2**32 + 1, 2**40, 2**62, 2**63 - 1)
 
 
 def mutated_safetensors(generator: random.Random, originals: Sequence[bytes]) -> bytes:
-    """A safetensors file with another header, other metadata, or other bytes.
-
-    Args:
-        generator: seeded.
-        originals: right ones, whose metadata are JSON documents.
-    """
+    """A safetensors file with another header, other metadata, or other bytes."""
     data = generator.choice(originals)
     way = generator.random()
     if way < 0.15:
@@ -48,12 +43,7 @@ def mutated_safetensors(generator: random.Random, originals: Sequence[bytes]) ->
 
 
 def mutated_onnx(generator: random.Random, originals: Sequence[bytes]) -> bytes:
-    """An ONNX file with another field in one of its messages, or other bytes.
-
-    Args:
-        generator: seeded.
-        originals: right ones.
-    """
+    """An ONNX file with another field in one of its messages, or other bytes."""
     import onnx
 
     if generator.random() < 0.35:

@@ -36,11 +36,7 @@ def write_film(path: Path, labels: list[str], fps: float = 12.0) -> Path:
 
     Args:
         path: `.avi`.
-        labels: of the larger object in each scene, in order.
         fps: frames per second.
-
-    Raises:
-        FoldcamError: it cannot be encoded or written.
     """
     scenes: dict[str, Image] = {}
     for scene in Photographs(0).scenes():
@@ -73,11 +69,7 @@ def _view(image: Image, share: float) -> Image:
 
 
 def frames_of(path: Path) -> list[Image]:
-    """Every frame of a short film as `uint8 [H, W, 3]` RGB.
-
-    Raises:
-        FoldcamError: it has none.
-    """
+    """Every frame of a short film as `uint8 [H, W, 3]` RGB."""
     capture = cv2.VideoCapture(str(path))
     frames = []
     while True:

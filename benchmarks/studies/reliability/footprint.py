@@ -15,17 +15,11 @@ BLOCKS = 20
 
 @dataclass(frozen=True)
 class Footprint:
-    """A process at one moment.
+    """A process at one moment."""
 
-    Attributes:
-        resident: bytes of memory.
-        threads: that run, of any library.
-        descriptors: that are open.
-    """
-
-    resident: int
-    threads: int
-    descriptors: int
+    resident: int  # bytes of memory
+    threads: int  # that run, of any library
+    descriptors: int  # that are open
 
 
 def footprint() -> Footprint:
@@ -59,14 +53,6 @@ def slope(steps: npt.ArrayLike, values: npt.ArrayLike, level: float = 0.95) -> S
     looks certain (Granger and Newbold 1974, "Spurious regressions in econometrics"): resident
     memory takes a page now and then, when more frames than ever before are under way at once.
     What is independent are its increments, so the interval is theirs.
-
-    Args:
-        steps: where the values were taken, rising evenly.
-        values: as many.
-        level: of the interval.
-
-    Raises:
-        ValueError: fewer than three samples.
     """
     across, up = np.asarray(steps, float), np.asarray(values, float)
     if len(across) != len(up) or len(across) < 3:

@@ -126,22 +126,16 @@ def _mutated(generator: random.Random, case: bytes) -> bytes:
 
 @dataclass
 class Outcome:
-    """What became of the requests.
+    """What became of the requests."""
 
-    Attributes:
-        sent: of them.
-        by_status: answers by status; `silent` if none came before the connection ended or
-            `_PATIENCE` was over (an unfinished request has none), `closed` if it was ended.
-        faults: requests that were answered with a status of 500, as they were sent.
-        unanswered_probes: ordinary requests in between that got no answer in time.
-        slowest_probe_ms: of those that did.
-    """
-
-    sent: int = 0
+    sent: int = 0  # of them
+    # answers by status; `silent` if none came before the connection ended or `_PATIENCE` was over
+    # (an unfinished request has none), `closed` if it was ended
     by_status: Counter[str] = field(default_factory=Counter)
+    # requests that were answered with a status of 500, as they were sent
     faults: list[str] = field(default_factory=list)
-    unanswered_probes: int = 0
-    slowest_probe_ms: float = 0.0
+    unanswered_probes: int = 0  # ordinary requests in between that got no answer in time
+    slowest_probe_ms: float = 0.0  # of those that did
 
     @property
     def passed(self) -> bool:
@@ -163,9 +157,7 @@ def run_http_cases(host: str, port: int, cases: Iterable[bytes], seconds: float)
     """Send requests to a live page, some at once, with an ordinary one in between.
 
     Args:
-        host, port: of the page; it must need no token.
         cases: a finite number of them.
-        seconds: after which no more are sent.
     """
     return asyncio.run(_run(host, port, iter(cases), time.monotonic() + seconds))
 

@@ -15,6 +15,7 @@ from importlib import util
 from pathlib import Path
 from typing import Any
 
+from foldcam.benchmarks.evaluation.documents import Progress
 from foldcam.benchmarks.studies.reliability import originals
 from foldcam.benchmarks.studies.reliability.sound import (
     final_files,
@@ -34,41 +35,26 @@ _NAMES = {"runtime run", "foldcam export", "foldcam calibrate", "runtime build"}
 
 @dataclass(frozen=True)
 class Command:
-    """What is killed.
+    """What is killed."""
 
-    Attributes:
-        name: for people.
-        words: of its command line.
-        alike: suffixes of outputs that every run writes byte by byte alike.
-    """
-
-    name: str
-    words: Sequence[str]
-    alike: tuple[str, ...] = ()
+    name: str  # for people
+    words: Sequence[str]  # of its command line
+    alike: tuple[str, ...] = ()  # suffixes of outputs that every run writes byte by byte alike
 
 
 @dataclass
 class Figures:
-    """Of one command.
+    """Of one command."""
 
-    Attributes:
-        kills: that met it alive.
-        finished: attempts that ended before they were killed.
-        files: finished files that were opened.
-        left: unfinished files that kills left behind.
-        partial: finished files that were not whole, and why.
-        seconds: an undisturbed run.
-    """
-
-    kills: int = 0
-    finished: int = 0
-    files: int = 0
-    left: int = 0
-    partial: list[str] = field(default_factory=list)
-    seconds: float = 0.0
+    kills: int = 0  # that met it alive
+    finished: int = 0  # attempts that ended before they were killed
+    files: int = 0  # finished files that were opened
+    left: int = 0  # unfinished files that kills left behind
+    partial: list[str] = field(default_factory=list)  # finished files that were not whole, and why
+    seconds: float = 0.0  # an undisturbed run
 
 
-def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> dict[str, Any]:
+def check(full: bool, folder: Path, progress: Progress) -> dict[str, Any]:
     """Kill every command with SIGKILL, again and again, and open what has a final name.
 
     Half of the moments are drawn from a whole run; the other half from the time after the
@@ -77,8 +63,6 @@ def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> di
 
     Args:
         full: 50 kills each, else 2, and not of `calibrate`, which takes the longest.
-        folder: for everything.
-        tell: progress.
     """
     kills = _KILLS if full else _KILLS_SHORT
     out = folder / "out"
@@ -87,7 +71,7 @@ def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> di
     for place, command in enumerate(commands):
 
         def said(done: int, command: Command = command, place: int = place) -> None:
-            tell(f"kills of {command.name}", place * kills + done, len(commands) * kills)
+            progress(f"kills of {command.name}", place * kills + done, len(commands) * kills)
 
         figures[command.name] = _kill_often(command, out, kills, said)
     return {
@@ -111,7 +95,9 @@ def rows(document: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _kill_often(command: Command, out: Path, kills: int, tell: Callable[[int], None]) -> Figures:
+def _kill_often(
+    command: Command, out: Path, kills: int, progress: Callable[[int], None]
+) -> Figures:
     figures = Figures()
     appeared = _undisturbed(command, out, figures)
     compare = {
@@ -124,7 +110,7 @@ def _kill_often(command: Command, out: Path, kills: int, tell: Callable[[int], N
     for attempt in range(4 * kills):
         if figures.kills == kills:
             break
-        tell(figures.kills)
+        progress(figures.kills)
         if attempt % 4 < 2:
             shutil.rmtree(out, ignore_errors=True)
         late = attempt % 2 == 1
@@ -147,11 +133,7 @@ def _kill_often(command: Command, out: Path, kills: int, tell: Callable[[int], N
 
 
 def _undisturbed(command: Command, out: Path, figures: Figures) -> float:
-    """Run to the end; seconds after which the first file was seen.
-
-    Raises:
-        FoldcamError: it failed, or wrote nothing.
-    """
+    """Run to the end; seconds after which the first file was seen."""
     begun = time.monotonic()
     appeared: float | None = None
     before = _all_files(out)

@@ -25,12 +25,7 @@ _VALUES: tuple[Any, ...] = (
 
 
 def mutated_bytes(generator: random.Random, originals: Sequence[bytes]) -> bytes:
-    """One of some files with one to six things wrong.
-
-    Args:
-        generator: seeded.
-        originals: right ones; two of them may be spliced.
-    """
+    """One of some files with one to six things wrong."""
     data = generator.choice(originals)
     for _ in range(generator.choice((1, 1, 2, 3, 6))):
         data = _one_wrong(generator, data, originals)

@@ -15,6 +15,7 @@ from importlib import import_module, util
 from pathlib import Path
 from typing import Any
 
+from foldcam.benchmarks.evaluation.documents import Progress
 from foldcam.benchmarks.studies.reliability import originals
 from foldcam.benchmarks.studies.reliability.mutants import mutated_bytes, mutated_json, mutated_text
 
@@ -31,19 +32,12 @@ _SHORT_SHARE = 0.05
 
 @dataclass(frozen=True)
 class Case:
-    """One wrong input.
+    """One wrong input."""
 
-    Attributes:
-        kind: a key of `benchmarks.studies.reliability.victim.READERS`.
-        number: within its kind.
-        suffix: of its file.
-        data: its bytes.
-    """
-
-    kind: str
-    number: int
-    suffix: str
-    data: bytes
+    kind: str  # a key of `benchmarks.studies.reliability.victim.READERS`
+    number: int  # within its kind
+    suffix: str  # of its file
+    data: bytes  # its bytes
 
 
 @dataclass
@@ -56,13 +50,12 @@ class Tally:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> dict[str, Any]:
+def check(full: bool, folder: Path, progress: Progress) -> dict[str, Any]:
     """Give wrong inputs to long-lived processes.
 
     Args:
         full: 10,000 inputs and more, else a twentieth.
         folder: for inputs; those that did harm stay in `failures/`.
-        tell: progress.
     """
     counts = {
         kind: max(1, round(count * (1.0 if full else _SHORT_SHARE)))
@@ -82,7 +75,7 @@ def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> di
                 if case is None:
                     return
                 _judge(case, victim.read(case), tally, folder / "failures")
-                tell("wrong inputs", sum(tally.outcomes.values()), total)
+                progress("wrong inputs", sum(tally.outcomes.values()), total)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(_WORKERS)]
     for thread in threads:
@@ -139,10 +132,8 @@ def all_cases(seed: int, counts: dict[str, int], folder: Path) -> Iterator[Case]
     """The wrong inputs of a seed, kind by kind.
 
     Args:
-        seed: the same one gives the same inputs, as far as OpenCV and torch encode and export
-            the originals alike.
-        counts: how many of each kind.
-        folder: for the originals.
+        seed: the same one gives the same inputs, as far as OpenCV and torch encode and export the
+            originals alike.
     """
     makers = _makers(folder)
     for kind, count in counts.items():

@@ -121,11 +121,7 @@ def folded_model(folder: Path, kind: str = "float32") -> Path:
     """A small network of this repository, exported as a user would; made once per folder.
 
     Args:
-        folder: for pictures and model.
         kind: of the input, `float32` or `uint8`.
-
-    Raises:
-        FoldcamError: the export failed.
     """
     path = folder / f"folded-{kind}.onnx"
     if not path.exists():

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from urllib.request import urlopen
 
 from foldcam.benchmarks.commands.demo.model import demo_model
 from foldcam.benchmarks.commands.demo.photographs import OBJECTS
+from foldcam.benchmarks.evaluation.documents import Progress
 from foldcam.benchmarks.studies.reliability.browser import (
     DESKTOP,
     PHONE,
@@ -31,10 +32,9 @@ from foldcam.runtime.web.address import bind, resolve
 
 _RESTARTS = {False: 1, True: 5}
 _FPS = 10.0
-Tell = Callable[[str, int, int], None]
 
 
-def check(full: bool, folder: Path, tell: Tell) -> dict[str, Any]:
+def check(full: bool, folder: Path, progress: Progress) -> dict[str, Any]:
     """Look at the page on a desk and on a phone; screenshots go to `folder`."""
     missing = why_no_browser()
     if missing:
@@ -45,7 +45,7 @@ def check(full: bool, folder: Path, tell: Tell) -> dict[str, Any]:
         server.start()
         try:
             with _opened(browser, server.url, steps, color_scheme="dark", **DESKTOP) as page:
-                tell("steps", 0, 4)
+                progress("steps", 0, 4)
                 _moves(page, steps)
                 _answers_to_controls(page, steps)
                 _tells(page, server.url, steps)
@@ -55,18 +55,18 @@ def check(full: bool, folder: Path, tell: Tell) -> dict[str, Any]:
                 page.screenshot(path=folder / "live.jpg", type="jpeg", quality=60)
                 page.emulate_media(color_scheme="light")
                 page.screenshot(path=folder / "desk-light.png")
-                tell("steps", 1, 4)
+                progress("steps", 1, 4)
                 _changes_streams(page, steps)
                 page.locator("#streams button").first.click()
                 wait_for_body(page, "picture", "live")
-                tell("steps", 2, 4)
+                progress("steps", 2, 4)
                 steps["recovery_seconds"] = [
                     round(_comes_back(page, server, folder), 2) for _ in range(_RESTARTS[full])
                 ]
-                tell("steps", 3, 4)
+                progress("steps", 3, 4)
             with _opened(browser, server.url, steps, color_scheme="dark", **PHONE) as page:
                 _fits_a_phone(page, folder, steps)
-            tell("steps", 4, 4)
+            progress("steps", 4, 4)
         finally:
             server.stop()
     steps["recovered"] = len(steps["recovery_seconds"]) == _RESTARTS[full]

@@ -8,12 +8,7 @@ from foldcam.benchmarks.studies.reliability.__main__ import available
 
 
 def markdown_table(name: str, document: dict[str, Any]) -> str:
-    """One check's figures.
-
-    Args:
-        name: of the check.
-        document: what it returned, as it was stored.
-    """
+    """One check's figures."""
     lines = ["| what | figure |", "|---|---|"]
     lines += [f"| {what} | {figure} |" for what, figure in available()[name].rows(document)]
     verdict = "passed" if document["passed"] else "**did not pass**"

@@ -9,12 +9,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from foldcam.benchmarks.commands.demo.model import demo_model
+from foldcam.benchmarks.evaluation.documents import Progress
 from foldcam.benchmarks.studies.reliability.stream import free_port, listening
 from foldcam.runtime.system.errors import FoldcamError
 
@@ -120,7 +120,7 @@ class Lines:
                 self.text += line
 
 
-def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> dict[str, Any]:
+def check(full: bool, folder: Path, progress: Progress) -> dict[str, Any]:
     """Run the program itself, restart the server, and stop it as a user would."""
     if reason := why_no_server():
         return {"passed": True, "skipped": reason}
@@ -140,7 +140,7 @@ def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> di
         try:
             came = lines.wait_for(FRAMES, PATIENCE_SECONDS)
             for number in range(restarts if came is not None else 0):
-                tell("restarts", number, restarts)
+                progress("restarts", number, restarts)
                 server.kill()
                 time.sleep(1.0)
                 before = len(lines.frames)
@@ -149,7 +149,7 @@ def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> di
                 if came is None or lines.wait_for(before + FRAMES, PATIENCE_SECONDS) is None:
                     break
                 outages.append(came - back)
-            tell("restarts", len(outages), restarts)
+            progress("restarts", len(outages), restarts)
             asked = time.monotonic()
             process.send_signal(signal.SIGTERM)
             status: int | None = process.wait(30.0)

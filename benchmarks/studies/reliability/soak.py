@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from foldcam.benchmarks.commands.demo.model import demo_model
+from foldcam.benchmarks.evaluation.documents import Progress
 from foldcam.benchmarks.studies.reliability.footprint import footprint, slope
 from foldcam.runtime.model.folded_model import FoldedModel
 from foldcam.runtime.model.frame_results import FrameResults
@@ -43,9 +43,9 @@ class Witness(Sink):
     may_skip = False
     output: str | None = None
 
-    def __init__(self, frames: int, tell: Callable[[str, int, int], None]) -> None:
+    def __init__(self, frames: int, progress: Progress) -> None:
         self._frames = frames
-        self._tell = tell
+        self._tell = progress
         self._every = max(1, frames // SAMPLES)
         self.expected = 0
         self.out_of_order = 0
@@ -98,11 +98,11 @@ class Witness(Sink):
             self._tell("frames", number + 1, self._frames)
 
 
-def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> dict[str, Any]:
+def check(full: bool, folder: Path, progress: Progress) -> dict[str, Any]:
     """Run the test pattern through a real folded model."""
     frames = FRAMES[full]
     model = demo_model(folder.parent / "model", SIZE)
-    witness = Witness(frames, tell)
+    witness = Witness(frames, progress)
     with FoldedModel.load(model, "cpu", 1) as folded:
         summary = run(open_source(f"test://?size=160x120&frames={frames}"), folded, [witness])
     left = [each.name for each in threading.enumerate() if each.name.startswith("foldcam")]
@@ -115,7 +115,7 @@ def check(full: bool, folder: Path, tell: Callable[[str, int, int], None]) -> di
         and not stream["drops"]
         and not witness.out_of_order
     )
-    # Few frames tell only what is gross: buffers are still being filled.
+    # Few frames progress only what is gross: buffers are still being filled.
     steady = not grows.distinguishable if full else grows.low < GROSS
     # Libraries start threads of their own with the first frames, and keep them.
     threads = int(witness.threads[begin]), int(witness.threads[-1])

@@ -45,7 +45,6 @@ class Stream:
     """A live MPEG-TS stream that `tcp://127.0.0.1:PORT` gives to one client at a time.
 
     Args:
-        picture: what ffmpeg's lavfi makes, with its size and rate.
         port: of loopback; a free one unless given.
     """
 
@@ -75,9 +74,6 @@ class Stream:
 
         Returns:
             `time.monotonic()` of when it did.
-
-        Raises:
-            FoldcamError: ffmpeg ends, or does not listen in time.
         """
         self.cut()
         self._process = subprocess.Popen(self._command)

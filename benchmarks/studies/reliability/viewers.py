@@ -32,16 +32,12 @@ _HANDSHAKE = (
 
 @dataclass
 class Viewer:
-    """One that watches.
+    """One that watches."""
 
-    Attributes:
-        pictures, bytes: received.
-        lost: whether the server ended it.
-    """
-
+    # pictures, bytes: received
     pictures: int = 0
     bytes: int = 0
-    lost: bool = False
+    lost: bool = False  # whether the server ended it
 
     async def watch(self, client: ClientConnection) -> None:
         """Take what comes until cancelled."""

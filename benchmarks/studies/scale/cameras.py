@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from foldcam.benchmarks.cost.overhead.timing import open_session
+from foldcam.benchmarks.evaluation.documents import Progress
+from foldcam.benchmarks.evaluation.interleaved import open_session
 from foldcam.runtime.contract.schema import IMAGE
 
 
@@ -19,15 +20,12 @@ def cameras(
     images: Sequence[Any],
     numbers: Sequence[int],
     frames: int,
-    progress: Callable[[str, int, int], None],
+    progress: Progress,
 ) -> dict[str, Any]:
     """Each camera asks one model for its next frame as soon as it has the answer to the last.
 
     Args:
-        model: a folded model; every pass takes one thread.
         images: `float32 [1, 3, H, W]` each.
-        numbers: of cameras.
-        frames: of each camera.
         progress: called with `(stage, done, total)`.
 
     Returns:

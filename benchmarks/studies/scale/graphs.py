@@ -19,9 +19,8 @@ import torch
 from torch import nn
 
 from foldcam.benchmarks.cost.gpu.study import random_bank
-from foldcam.benchmarks.cost.overhead.timing import open_session
 from foldcam.benchmarks.evaluation.graphs import plain_graph, save_graph
-from foldcam.benchmarks.evaluation.interleaved import Run, interleaved_runs
+from foldcam.benchmarks.evaluation.interleaved import Run, interleaved_runs, open_session
 from foldcam.export.grafting.fold import FoldOptions, HeatmapSize, fold
 from foldcam.export.grafting.options import StorageOptions
 from foldcam.export.grafting.versions import tool_versions
@@ -51,31 +50,19 @@ class Bare(nn.Module):
 
 @dataclass(frozen=True)
 class Added:
-    """What folding adds to one pass, by the processor's clock.
+    """What folding adds to one pass, by the processor's clock."""
 
-    Attributes:
-        microseconds: median over paired rounds of folded less plain.
-        low, high: quartiles of the same.
-        plain_microseconds: median of the plain graph.
-        bytes_added: by the file.
-        folding_seconds: to store the bank and make the graph.
-    """
-
-    microseconds: float
+    microseconds: float  # median over paired rounds of folded less plain
+    # low, high: quartiles of the same
     low: float
     high: float
-    plain_microseconds: float
-    bytes_added: int
-    folding_seconds: float
+    plain_microseconds: float  # median of the plain graph
+    bytes_added: int  # by the file
+    folding_seconds: float  # to store the bank and make the graph
 
 
 class BareGraphs:
-    """Plain and folded graphs of bare networks.
-
-    Args:
-        folder: where they are written.
-        seed: of weights, banks and images.
-    """
+    """Plain and folded graphs of bare networks."""
 
     def __init__(self, folder: Path, seed: int = 0) -> None:
         self._folder = folder
@@ -95,11 +82,8 @@ class BareGraphs:
         """Fold a random bank, and time it against the plain graph.
 
         Args:
-            rows: of the bank.
             size: `D`.
             heatmap: as `FoldOptions.heatmap_size`.
-            storage: of the bank.
-            batch: images in a pass; the times are of the pass.
             rounds: paired runs.
         """
         network, model, plain = self._network(size)

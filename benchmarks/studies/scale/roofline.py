@@ -24,24 +24,16 @@ _MIDDLE = 1 << 20
 
 @dataclass(frozen=True)
 class Roofline:
-    """Rates of one thread, or of a device's data sheet.
+    """Rates of one thread, or of a device's data sheet."""
 
-    Attributes:
-        gigaflops: float32 operations, in thousands of millions a second.
-        memory_gigabytes: read from memory, of arrays larger than every cache.
-        cache_gigabytes: read from the cache that a bank of a few megabytes stays in.
-    """
-
-    gigaflops: float
-    memory_gigabytes: float
-    cache_gigabytes: float
+    gigaflops: float  # float32 operations, in thousands of millions a second
+    memory_gigabytes: float  # read from memory, of arrays larger than every cache
+    cache_gigabytes: float  # read from the cache that a bank of a few megabytes stays in
 
     def microseconds(self, bytes_read: float, operations: float, cached: bool) -> float:
         """Least time of an operation.
 
         Args:
-            bytes_read: by it.
-            operations: of it, a multiplication and an addition counted as two.
             cached: whether the bytes are still in the cache from the image before.
         """
         rate = self.cache_gigabytes if cached else self.memory_gigabytes

@@ -15,17 +15,11 @@ _NOISE = 0.05
 
 @dataclass(frozen=True)
 class GrownRows:
-    """Rows, the real ones first.
+    """Rows, the real ones first."""
 
-    Attributes:
-        embeddings: `float32 [N, D]` of norm 1.
-        labels: one per row.
-        real: how many of them the network gave to pixels; the rest are interpolations.
-    """
-
-    embeddings: Floats
-    labels: tuple[str, ...]
-    real: int
+    embeddings: Floats  # `float32 [N, D]` of norm 1
+    labels: tuple[str, ...]  # one per row
+    real: int  # how many of them the network gave to pixels; the rest are interpolations
 
 
 def grown(embeddings: Floats, labels: Sequence[str], count: int, seed: int = 0) -> GrownRows:
@@ -37,9 +31,6 @@ def grown(embeddings: Floats, labels: Sequence[str], count: int, seed: int = 0) 
 
     Args:
         embeddings: `float32 [R, D]` of norm 1.
-        labels: one per row.
-        count: rows wanted.
-        seed: of pairs, places and noise.
     """
     real = min(count, len(labels))
     if count <= len(labels):

@@ -13,18 +13,15 @@ import numpy as np
 
 from foldcam.benchmarks.cost.overhead.rows import augmented_rows
 from foldcam.benchmarks.cost.overhead.study import bank_of_rows, pooling_probe
-from foldcam.benchmarks.cost.overhead.timing import interleaved, open_session
+from foldcam.benchmarks.evaluation.documents import Progress, provenance, write_json
 from foldcam.benchmarks.evaluation.graphs import (
     NetworkChoice,
-    StageProgress,
     chosen_network,
     plain_graph,
     save_graph,
 )
-from foldcam.benchmarks.evaluation.interleaved import median_ratio
-from foldcam.benchmarks.evaluation.localization.report import write_json
+from foldcam.benchmarks.evaluation.interleaved import interleaved, median_ratio, open_session
 from foldcam.benchmarks.evaluation.localization.study import split_samples
-from foldcam.benchmarks.evaluation.provenance import provenance
 from foldcam.benchmarks.studies.scale.cameras import cameras
 from foldcam.benchmarks.studies.scale.graphs import Added, BareGraphs
 from foldcam.benchmarks.studies.scale.roofline import DATA_SHEETS, Roofline, measured_roofline
@@ -51,54 +48,32 @@ _MANY_ROWS = 10_000
 
 @dataclass(frozen=True)
 class ScaleOptions:
-    """What grows, and how far.
+    """What grows, and how far."""
 
-    Attributes:
-        network: which network.
-        rows: of the bank.
-        augmented: rows that pass through the network, at most; those beyond are interpolated.
-        exhaustive: largest bank that is searched exhaustively as well.
-        sizes: of the embedding.
-        heatmaps: sides of the heatmap, 0 for the feature map's own.
-        batches: images in a pass.
-        cameras: numbers of them.
-        images: numbers of training images.
-        rounds: paired runs of each.
-        seed: of everything random.
-        draws: of the bootstrap.
-    """
-
-    network: NetworkChoice = field(default_factory=NetworkChoice)
-    rows: tuple[int, ...] = (100, 1000, 10_000, 100_000, 1_000_000)
+    network: NetworkChoice = field(default_factory=NetworkChoice)  # which network
+    rows: tuple[int, ...] = (100, 1000, 10_000, 100_000, 1_000_000)  # of the bank
+    # rows that pass through the network, at most; those beyond are interpolated
     augmented: int = 100_000
-    exhaustive: int = 100_000
-    sizes: tuple[int, ...] = (32, 128, 512, 2048)
+    exhaustive: int = 100_000  # largest bank that is searched exhaustively as well
+    sizes: tuple[int, ...] = (32, 128, 512, 2048)  # of the embedding
+    # sides of the heatmap, 0 for the feature map's own
     heatmaps: tuple[int, ...] = (0, 28, 56, 112, 224)
-    batches: tuple[int, ...] = (1, 2, 4, 8, 16)
-    cameras: tuple[int, ...] = (1, 2, 4, 8)
-    images: tuple[int, ...] = (25, 50, 100, 200)
-    rounds: int = 100
-    seed: int = 0
-    draws: int = 1000
+    batches: tuple[int, ...] = (1, 2, 4, 8, 16)  # images in a pass
+    cameras: tuple[int, ...] = (1, 2, 4, 8)  # numbers of them
+    images: tuple[int, ...] = (25, 50, 100, 200)  # numbers of training images
+    rounds: int = 100  # paired runs of each
+    seed: int = 0  # of everything random
+    draws: int = 1000  # of the bootstrap
 
 
-def run_scale(
-    data: Path, out: Path, options: ScaleOptions, progress: StageProgress
-) -> dict[str, Any]:
+def run_scale(data: Path, out: Path, options: ScaleOptions, progress: Progress) -> dict[str, Any]:
     """Measure how the cost of folding grows, and say where the time goes.
 
     Args:
-        data: a CUB-200-2011 folder, or a CSV with boxes.
-        out: folder of results: `scale.json`, and the network, rows and graphs, from which a
-            later call goes on.
+        out: folder of results: `scale.json`, and the network, rows and graphs, from which a later
+            call goes on.
         options: see `ScaleOptions`.
         progress: called with `(stage, done, total)`.
-
-    Returns:
-        The document that was written.
-
-    Raises:
-        FoldcamError: unusable data or network, or the folder cannot be written.
     """
     started = time.monotonic()
     training, testing = split_samples(data, options.seed)
@@ -157,7 +132,7 @@ def _folded_files(
     training: Sequence[Sample],
     out: Path,
     options: ScaleOptions,
-    progress: StageProgress,
+    progress: Progress,
 ) -> dict[int, _File]:
     """A folded model per bank size; one that an earlier call made of the same is taken."""
     found: dict[int, _File] = {}
@@ -205,7 +180,7 @@ def _rows(
     given: list[Any],
     roofline: Roofline,
     options: ScaleOptions,
-    progress: StageProgress,
+    progress: Progress,
 ) -> dict[str, Any]:
     sessions = {"plain": open_session(plain)}
     sessions |= {str(count): open_session(file.path) for count, file in files.items()}
@@ -240,7 +215,7 @@ def _rows(
 
 
 def _bare_curves(
-    bare: BareGraphs, roofline: Roofline, options: ScaleOptions, progress: StageProgress
+    bare: BareGraphs, roofline: Roofline, options: ScaleOptions, progress: Progress
 ) -> dict[str, Any]:
     """The curves that a network with next to no backbone shows best."""
     exhaustive = StorageOptions(search=SearchOptions("exhaustive"))
@@ -276,7 +251,7 @@ def _building(
     recipe: Preprocessing,
     training: Sequence[Sample],
     options: ScaleOptions,
-    progress: StageProgress,
+    progress: Progress,
 ) -> dict[str, Any]:
     found: dict[str, Any] = {}
     # Spread over the labels: a bank of one label has no direction.

@@ -19,19 +19,12 @@ _CACHE_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class Part:
-    """One part of what is grafted.
+    """One part of what is grafted."""
 
-    Attributes:
-        name: `search`, `transfer` or `heatmap`.
-        bytes_read: for one image.
-        operations: for one image.
-        resident: bytes that it chooses from: whether they fit a cache.
-    """
-
-    name: str
-    bytes_read: float
-    operations: float
-    resident: float
+    name: str  # `search`, `transfer` or `heatmap`
+    bytes_read: float  # for one image
+    operations: float  # for one image
+    resident: float  # bytes that it chooses from: whether they fit a cache
 
     def microseconds(self, roofline: Roofline) -> float:
         """Least time of it."""
@@ -40,11 +33,7 @@ class Part:
 
 
 def parts_of(contract: Contract) -> list[Part]:
-    """Search, transfer and heatmap of a folded model.
-
-    Args:
-        contract: tells sizes, and how the bank is stored.
-    """
+    """Search, transfer and heatmap of a folded model."""
     bank, storage = contract.bank, contract.bank.storage
     rows, size = bank.rows, bank.embedding_size
     number = _BYTES[storage.embeddings] if storage else 4
@@ -71,19 +60,12 @@ def least_microseconds(contract: Contract, roofline: Roofline) -> dict[str, floa
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """`y = factor * x ** exponent`, fitted through logarithms.
+    """`y = factor * x ** exponent`, fitted through logarithms."""
 
-    Attributes:
-        exponent: of the growth: 1 is proportional, 0.5 a square root.
-        factor: at x = 1.
-        r2: share of the variance of log y that it explains; 1 for two points.
-        points: that were fitted.
-    """
-
-    exponent: float
-    factor: float
-    r2: float
-    points: int
+    exponent: float  # of the growth: 1 is proportional, 0.5 a square root
+    factor: float  # at x = 1
+    r2: float  # share of the variance of log y that it explains; 1 for two points
+    points: int  # that were fitted
 
 
 def power_law(x: Sequence[float], y: Sequence[float]) -> PowerLaw | None:

@@ -10,26 +10,30 @@ import numpy.typing as npt
 import torch
 
 from foldcam.benchmarks.evaluation import markdown
-from foldcam.benchmarks.evaluation.explanation.controls import (
+from foldcam.benchmarks.evaluation.documents import intervals_document
+from foldcam.benchmarks.evaluation.explanation.damage import (
     CONTROLS,
+    SHARES,
+    Scorer,
     blank_maps,
+    blurred,
     controlled,
     other_pictures,
     ranks_of,
 )
-from foldcam.benchmarks.evaluation.explanation.damage import SHARES, blurred
-from foldcam.benchmarks.evaluation.explanation.measures import HEADLINE, losses
-from foldcam.benchmarks.evaluation.explanation.scoring import Scorer
+from foldcam.benchmarks.evaluation.explanation.report import HEADLINE, losses
 from foldcam.benchmarks.evaluation.explanation.subject import View
 from foldcam.benchmarks.evaluation.graphs import plain_graph
-from foldcam.benchmarks.evaluation.localization.blurring import photograph_window
-from foldcam.benchmarks.evaluation.localization.evaluate import Runner, per_subject
-from foldcam.benchmarks.evaluation.localization.grids import draw_grids, grid_image
+from foldcam.benchmarks.evaluation.localization.evaluate import (
+    Runner,
+    Scores,
+    differences,
+    per_subject,
+)
 from foldcam.benchmarks.evaluation.localization.methods import Methods
 from foldcam.benchmarks.evaluation.localization.metrics import grid_pointing
-from foldcam.benchmarks.evaluation.localization.report import intervals_document
-from foldcam.benchmarks.evaluation.localization.scores import Scores, differences
-from foldcam.benchmarks.evaluation.localization.subjects import Subjects
+from foldcam.benchmarks.evaluation.localization.perturbation import photograph_window
+from foldcam.benchmarks.evaluation.localization.subjects import Subjects, draw_grids, grid_image
 from foldcam.export.banks.bank import Bank
 from foldcam.export.networks.cut import Activations, Network
 from foldcam.export.onnx_graphs.session import GraphSession
@@ -72,8 +76,6 @@ class Explainer:
     """The signed maps of one cut of a network: at its summands, or at its last activation.
 
     Args:
-        network: where it is cut.
-        bank: of that network.
         own: whether the image's own gradient is asked for as well.
     """
 
@@ -106,11 +108,7 @@ class Pictures:
     """Pictures to be explained, and the network that looks at changed ones.
 
     Args:
-        network: any cut of it.
-        preprocessing: how an image becomes its input.
-        queries: the pictures.
         rows: `int64 [N]`, the nearest bank row of each.
-        seed: of grids and controls.
     """
 
     def __init__(
@@ -182,11 +180,7 @@ def measured(
     another because its negative part was cut off; grids take the positive part, as shown.
 
     Args:
-        bank: training rows, for the contrast.
-        pictures: what is explained.
         singles, grids: from `signed_maps`.
-        draws: of the bootstrap.
-        progress: called with the pictures done and in all.
 
     Returns:
         `maps`: map -> measure -> interval; `differences`: `"a minus b"` -> measure -> interval;
@@ -235,14 +229,9 @@ def compared(
     """Compare the maps of a network cut at its last activation and at its summands.
 
     Args:
-        cuts: the two networks with their banks, of the same rows in the same order; the first
-            alone where the embedding is no function of one sum over positions.
-        preprocessing: how an image becomes their input.
-        queries: pictures that are not in the bank.
+        cuts: the two networks with their banks, of the same rows in the same order; the first alone
+            where the embedding is no function of one sum over positions.
         rows: `int64 [N]`, the nearest bank row of each.
-        seed: of grids and controls.
-        draws: of the bootstrap.
-        progress: called with the pictures done and in all.
 
     Returns:
         See `measured`, with `kind` (see `SummandKind`), `linear`, and `notes` of the cut.

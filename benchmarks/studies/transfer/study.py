@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,17 +14,22 @@ import torch
 from torch import nn
 
 from foldcam.benchmarks.evaluation.bootstrap import Interval, bootstrap, paired_bootstrap
+from foldcam.benchmarks.evaluation.documents import Progress, write_json
 from foldcam.benchmarks.evaluation.localization.evaluate import Runner
-from foldcam.benchmarks.evaluation.localization.grids import Grid, draw_grids, grid_image
 from foldcam.benchmarks.evaluation.localization.methods import (
     Methods,
     through_normalization,
     weighted,
 )
 from foldcam.benchmarks.evaluation.localization.metrics import grid_pointing
-from foldcam.benchmarks.evaluation.localization.report import write_json
 from foldcam.benchmarks.evaluation.localization.study import split_samples
-from foldcam.benchmarks.evaluation.localization.subjects import Subjects, load_subjects
+from foldcam.benchmarks.evaluation.localization.subjects import (
+    Grid,
+    Subjects,
+    draw_grids,
+    grid_image,
+    load_subjects,
+)
 from foldcam.benchmarks.studies.transfer.baselines import compared
 from foldcam.benchmarks.studies.transfer.heads import HEADS, HeadedNetwork
 from foldcam.export.banks.bank import Bank
@@ -43,7 +48,6 @@ from foldcam.runtime.images.preprocess import Preprocessing
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
-StageProgress = Callable[[str, int, int], None]
 
 _BATCH = 16
 _FOLDS = 3
@@ -52,22 +56,18 @@ _NEIGHBORS = (1, 3, 5, 10)
 
 
 def run_transfer_study(
-    data: Path, out: Path, training: TrainingOptions, progress: StageProgress
+    data: Path, out: Path, training: TrainingOptions, progress: Progress
 ) -> dict[str, Any]:
     """Compare ways of transfer on a held-out third of the *training* half.
 
     Args:
         data: images with boxes, as for `foldcam evaluate localization`.
         out: folder of the result `transfer.json` and of the trained networks.
-        training: how each head's network is trained.
         progress: called with `(stage, done, total)`.
 
     Returns:
         The document that was written: `variants` for the linear head, and for every head
         `heads` and `summands`. It is written after each head.
-
-    Raises:
-        FoldcamError: unusable data, or the folder cannot be written.
     """
     training_half, _ = split_samples(data, training.seed)
     rows, queries = _fold(training_half, training.seed)
@@ -124,7 +124,7 @@ class _Case:
         queries: Sequence[Sample],
         out: Path,
         options: TrainingOptions,
-        progress: StageProgress,
+        progress: Progress,
     ) -> _Case:
         """Train a head, build its bank."""
         torch.manual_seed(options.seed)
@@ -278,6 +278,32 @@ def _fold(samples: Sequence[Sample], seed: int) -> tuple[list[Sample], list[Samp
         queries += [members[n] for n in order[:cut]]
         rows += [members[n] for n in order[cut:]]
     return rows, queries
+
+
+def text(document: Mapping[str, Any]) -> str:
+    """The variants, the heads, and what heads do with summands, for a terminal."""
+    lines = []
+    for name, row in document["variants"].items():
+        value, gap = row["grid_pointing"], row["difference"]
+        lines.append(f"{name:<48}{value['mean']:6.3f}  {_with_range(gap)}")
+    lines.append("")
+    for name, row in document["heads"].items():
+        lines.append(
+            f"{name:<17} transferred {row['transferred']['mean']:.3f}, own gradient "
+            f"{row['aggregated_backprop']['mean']:.3f}, maps correlate "
+            f"{row['map_correlation']:.3f}; with the gradient by position "
+            f"{row['position_correlation']:.3f}"
+        )
+    lines.append("")
+    for name, row in document["summands"]["heads"].items():
+        for pair, gaps in row["differences"].items():
+            parts = [f"{measure} {_with_range(gap)}" for measure, gap in gaps.items()]
+            lines.append(f"{name:<17} {pair:<26} {'  '.join(parts)}")
+    return "\n".join(lines)
+
+
+def _with_range(gap: Mapping[str, float]) -> str:
+    return f"{gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]"
 
 
 def _unit(rows: Floats) -> Floats:

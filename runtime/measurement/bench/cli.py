@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FilesArgument = Annotated[
     list[Path],
     typer.Argument(
-        help="Folded models (.onnx) and engines (.engine), say of several precisions.",
+        help="Names the folded models (.onnx) and engines (.engine), say of several precisions.",
         metavar="FILE...",
         show_default=False,
     ),
@@ -26,37 +26,52 @@ FilesArgument = Annotated[
 BackendsOption = Annotated[
     str | None,
     typer.Option(
-        help="onnxruntime, tensorrt, by commas. Unless given: the one for the file.",
-        show_default=False,
+        help="Chooses the libraries, separated by commas: onnxruntime, tensorrt.",
+        show_default="the one for the file",
     ),
 ]
 ProvidersOption = Annotated[
-    str, typer.Option(help="What ONNX Runtime computes on: auto, cpu, cuda, tensorrt, by commas.")
+    str,
+    typer.Option(
+        help="Chooses what ONNX Runtime computes on, by commas: auto, cpu, cuda, tensorrt."
+    ),
 ]
-BatchesOption = Annotated[str, typer.Option(help="Images in one pass, by commas.")]
-ThreadsOption = Annotated[int | None, typer.Option(help="Threads on the CPU.", min=1)]
+BatchesOption = Annotated[
+    str, typer.Option(help="Sets the numbers of images per pass, separated by commas.")
+]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Sets the number of threads on the CPU.", min=1, show_default="the library decides"
+    ),
+]
 PinOption = Annotated[
     str | None,
-    typer.Option(help="Processors that this is bound to, by commas: 0,1.", show_default=False),
+    typer.Option(
+        help="Binds the measurement to these processors, by their numbers: 0,1.",
+        show_default="none",
+    ),
 ]
-PassesOption = Annotated[int, typer.Option(help="Timed passes of each.", min=1)]
-WarmUpOption = Annotated[int, typer.Option(help="Passes before them.", min=0)]
+PassesOption = Annotated[int, typer.Option(help="Sets the number of timed passes of each.", min=1)]
+WarmUpOption = Annotated[
+    int, typer.Option(help="Sets the number of passes before them, which are not timed.", min=0)
+]
 RateOption = Annotated[
-    float, typer.Option(help="Passes per second of the paced run; 0 leaves it out.", min=0.0)
+    float,
+    typer.Option(help="Sets the passes per second of the paced run; 0 leaves it out.", min=0.0),
 ]
 FrameOption = Annotated[
     str | None,
     typer.Option(
-        help="Size of the frames, WIDTHxHEIGHT. [default: what a model exported with --frame "
-        "takes, else 1280x720]",
-        show_default=False,
+        help="Sets the size of the frames in pixels, WIDTHxHEIGHT.",
+        show_default="what a model exported with --frame takes, else 1280x720",
     ),
 ]
 CudaGraphOption = Annotated[
     bool | None,
     typer.Option(
-        help="Whether runs on a GPU are captured and replayed. [default: in TensorRT only]",
-        show_default=False,
+        help="Captures runs on a GPU as a CUDA graph and replays them.",
+        show_default="in TensorRT only",
     ),
 ]
 AcceptWrongOption = Annotated[
@@ -83,9 +98,16 @@ def bench(
     accept_wrong: AcceptWrongOption = False,
     out: Annotated[
         Path | None,
-        typer.Option(help="Write everything, raw samples too, as JSON.", show_default=False),
+        typer.Option(
+            help="Writes everything, raw samples too, as JSON to this file.", show_default="none"
+        ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="Prints one JSON document to standard output in place of text."
+        ),
+    ] = False,
 ) -> None:
     """Time folded models on this device: percentiles, drift, energy, and what the device was.
 

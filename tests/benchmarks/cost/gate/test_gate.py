@@ -14,17 +14,16 @@ import onnxruntime
 import pytest
 
 from foldcam.benchmarks.commands.cli import bench
-from foldcam.benchmarks.cost.gate.baseline import FOLDER, read_baseline, write_baseline
-from foldcam.benchmarks.cost.gate.command import GateFiles
-from foldcam.benchmarks.cost.gate.machine import class_of
-from foldcam.benchmarks.cost.gate.report import markdown, text
-from foldcam.benchmarks.cost.gate.run import (
+from foldcam.benchmarks.cost.gate.cli import GateFiles
+from foldcam.benchmarks.cost.gate.judging import (
     GateOptions,
     gate_document,
     judged,
     measure_subject,
     verdict,
 )
+from foldcam.benchmarks.cost.gate.machine import FOLDER, class_of, read_baseline, write_baseline
+from foldcam.benchmarks.cost.gate.report import markdown, text
 from foldcam.benchmarks.cost.gate.subject import Subject, subject_of, with_precisions
 from foldcam.benchmarks.studies import gate as proof
 from foldcam.benchmarks.studies.gate import planted, proof_table, proof_text
@@ -151,6 +150,7 @@ def test_the_baseline_of_a_users_model_lies_beside_it(tmp_path: Path) -> None:
     nowhere = GateFiles(*[None] * 6, tmp_path, None, None, None)
     machine = class_of("cpu", {"processor": "P"}, {"onnxruntime": "1.32.0"})
     assert nowhere.baseline_of(machine) == FOLDER / "cpu-p-onnxruntime-1.32.0.json"
+    assert list(FOLDER.glob("*.json"))
     mine = replace(nowhere, model=tmp_path / "birds.onnx")
     assert mine.baseline_of(machine) == tmp_path / "birds.cpu-p-onnxruntime-1.32.0.json"
     named = replace(mine, baseline=Path("named.json"))

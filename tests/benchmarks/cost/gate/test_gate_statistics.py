@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foldcam.benchmarks.cost.gate.statistics import LEAST_REPEATS, bound_rank, judge, lower_bound
+from foldcam.benchmarks.cost.gate.judging import LEAST_REPEATS, bound_rank, judge, lower_bound
 from foldcam.runtime.system.errors import FoldcamError
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from foldcam.benchmarks.commands.cli import bench
-from foldcam.benchmarks.cost.latency.report import markdown_table, setting
+from foldcam.benchmarks.cost.latency import markdown_table, setting
 from foldcam.benchmarks.evaluation.graphs import NetworkChoice, chosen_network
 from foldcam.export.banks.objectives.directions import parse_objective
 from foldcam.export.datasets import load_dataset

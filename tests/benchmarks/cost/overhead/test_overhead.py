@@ -13,17 +13,17 @@ import onnx
 import pytest
 
 from foldcam.benchmarks.commands.cli import bench
-from foldcam.benchmarks.cost.overhead.report import (
+from foldcam.benchmarks.cost.overhead.rows import REGIONS, augmented_rows
+from foldcam.benchmarks.cost.overhead.study import (
+    OverheadOptions,
     markdown_probes,
     markdown_table,
+    run_overhead,
     setting,
     text_table,
 )
-from foldcam.benchmarks.cost.overhead.rows import REGIONS, augmented_rows
-from foldcam.benchmarks.cost.overhead.study import OverheadOptions, run_overhead
-from foldcam.benchmarks.cost.overhead.timing import interleaved
 from foldcam.benchmarks.evaluation.graphs import NetworkChoice
-from foldcam.benchmarks.evaluation.interleaved import median_ratio
+from foldcam.benchmarks.evaluation.interleaved import interleaved, median_ratio
 from foldcam.export.datasets import load_dataset
 from foldcam.export.grafting import constants as storing
 from foldcam.export.grafting.options import SearchOptions, StorageOptions

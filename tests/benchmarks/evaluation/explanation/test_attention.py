@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from foldcam.benchmarks.evaluation.explanation.attention import find_class_attention
+from foldcam.benchmarks.evaluation.explanation.methods import find_class_attention
 from foldcam.export.networks.torch_cut import TorchNetwork
 
 SIZE = (8, 12)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foldcam.benchmarks.evaluation.explanation.controls import (
+from foldcam.benchmarks.evaluation.explanation.damage import (
+    SHARES,
     blank_maps,
     controlled,
+    hidden_cells,
     other_pictures,
     ranks_of,
 )
-from foldcam.benchmarks.evaluation.explanation.damage import SHARES, hidden_cells
-from foldcam.benchmarks.evaluation.localization.blurring import first_cells
+from foldcam.benchmarks.evaluation.localization.perturbation import first_cells
 
 
 @pytest.mark.parametrize("counts", [(5, 5, 5), (1, 2, 3), (6, 1, 5), (2, 2)])

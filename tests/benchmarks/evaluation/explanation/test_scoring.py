@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foldcam.benchmarks.evaluation.explanation.damage import SHARES, Damage
-from foldcam.benchmarks.evaluation.explanation.measures import damage_document, losses
-from foldcam.benchmarks.evaluation.explanation.scoring import Scorer
+from foldcam.benchmarks.evaluation.explanation.damage import SHARES, Damage, Scorer
+from foldcam.benchmarks.evaluation.explanation.report import damage_document, losses
 from foldcam.export.banks.bank import Bank
 from foldcam.runtime.contract.schema import LabelRun
 

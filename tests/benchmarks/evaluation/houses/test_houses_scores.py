@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 
 from foldcam.benchmarks.evaluation.bootstrap import Interval
-from foldcam.benchmarks.evaluation.houses.estimates import nearest_neighbors, ridge
-from foldcam.benchmarks.evaluation.houses.scores import (
+from foldcam.benchmarks.evaluation.houses.estimates import (
     METRICS,
     differences,
     intervals,
     median_absolute_percentage_error,
+    nearest_neighbors,
     r2,
     r2_log,
     rank_correlation,
+    ridge,
     verdict,
 )
 from foldcam.benchmarks.evaluation.houses.study import combined

@@ -9,7 +9,7 @@ import pytest
 
 from foldcam.benchmarks.evaluation.houses.estimates import Answers, log_estimates, run
 from foldcam.benchmarks.evaluation.houses.masking import measure_masking, summarize
-from foldcam.benchmarks.evaluation.localization.blurring import CellBlur, hottest
+from foldcam.benchmarks.evaluation.localization.perturbation import CellBlur, hottest
 from foldcam.runtime.system.errors import FoldcamError
 
 SIDE, CELLS = 70, 7

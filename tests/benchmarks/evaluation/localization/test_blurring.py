@@ -2,7 +2,11 @@
 
 import numpy as np
 
-from foldcam.benchmarks.evaluation.localization.blurring import CellBlur, hottest, photograph_window
+from foldcam.benchmarks.evaluation.localization.perturbation import (
+    CellBlur,
+    hottest,
+    photograph_window,
+)
 from foldcam.runtime.images.preprocess import Preprocessing
 
 SIDE, CELLS = 70, 7

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foldcam.benchmarks.evaluation.localization.grids import Grid, draw_grids, grid_image
+from foldcam.benchmarks.evaluation.localization.subjects import Grid, draw_grids, grid_image
 from foldcam.runtime.images.preprocess import Preprocessing
 from foldcam.runtime.system.errors import FoldcamError
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from foldcam.benchmarks.evaluation.localization.metrics import (
+from foldcam.benchmarks.evaluation.localization.perturbation import (
     CurvePool,
     PerturbationCurves,
     cell_ranks,

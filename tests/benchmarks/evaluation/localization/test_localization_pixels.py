@@ -9,10 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from foldcam.benchmarks.evaluation.bootstrap import bootstrap_of
-from foldcam.benchmarks.evaluation.localization.metrics import (
-    box_accuracy,
-    pixel_average_precision,
-)
+from foldcam.benchmarks.evaluation.localization.boxes import box_accuracy, pixel_average_precision
 
 LEFT = (0, 0, 1, 2)  # the left column of an image of 2 x 2
 

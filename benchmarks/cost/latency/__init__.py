@@ -1,1 +1,0 @@
-"""`foldcam bench latency`: the timings of `runtime bench`, with a plot."""
