@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 import re
 import shutil
 from pathlib import Path
@@ -15,6 +16,24 @@ import pytest
 import foldcam
 
 ROOT = Path(__file__).resolve().parent.parent
+# What users import most, and what the documents' examples are made of.
+MOST_IMPORTED = (
+    "FoldedModel",
+    "Result",
+    "check_model",
+    "draw_result",
+    "export_model",
+    "fold_file",
+    "heatmap_on_frame",
+    "inspect_model",
+    "load_dataset",
+    "load_model",
+    "read_contract",
+    "read_image",
+    "train",
+    "verify_model",
+    "write_image",
+)
 PACKAGES = ("foldcam.runtime", "foldcam.export", "foldcam.calibrate")
 
 
@@ -84,20 +103,29 @@ def test_the_example_of_the_readme_runs(beside_the_model):
     assert names["result"].labels == ["red"]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "foldcam",
-        "foldcam.runtime",
-        "foldcam.runtime.model.folded_model",
-        "foldcam.runtime.model.result",
-        "foldcam.export",
-    ],
-)
-def test_the_examples_of_docstrings_run(name, beside_the_model):
+@pytest.mark.parametrize("name", ["foldcam", "foldcam.runtime", "foldcam.export"])
+def test_the_examples_of_packages_run(name, beside_the_model):
     results = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
     assert results.attempted
     assert not results.failed
+
+
+@pytest.mark.parametrize("name", MOST_IMPORTED)
+def test_the_example_of_a_public_name_runs(name, beside_the_model):
+    examples = doctest.DocTestFinder().find(getattr(foldcam, name), name, globs={})
+    assert examples[0].examples, "its own docstring has an example"
+    for example in examples:
+        assert not doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example).failed
+
+
+@pytest.mark.parametrize("name", MOST_IMPORTED)
+def test_a_docstring_says_what_it_takes_and_raises(name):
+    public = getattr(foldcam, name)
+    text = inspect.getdoc(public) or ""
+    for parameter in inspect.signature(public).parameters:
+        assert re.search(rf"^    {parameter}: \S", text, re.MULTILINE), parameter
+    # A result is made by a model, and not by a user.
+    assert ("\nRaises:\n" in text) == (name != "Result")
 
 
 @pytest.mark.parametrize("package", PACKAGES)
