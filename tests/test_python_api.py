@@ -138,6 +138,35 @@ def test_the_public_names_are_those_of_the_api_page(package):
     assert listed == set(importlib.import_module(package).__all__)
 
 
+def names_in_modules_of_their_own() -> set[tuple[str, str]]:
+    """Module and name of what the API page promises besides the packages' own names."""
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    section = text.split("## Names in modules of their own")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `(foldcam\.[\w.]+)` \| ([^|]+) \|", section, re.MULTILINE)
+    return {(module, name) for module, cell in rows for name in re.findall(r"`(\w+)`", cell)}
+
+
+def test_names_in_modules_of_their_own_are_there():
+    promised = names_in_modules_of_their_own()
+    assert len(promised) > 20
+    for module, name in promised:
+        assert getattr(importlib.import_module(module), name).__doc__ or name == "Array", name
+
+
+def test_documents_and_examples_import_only_what_the_api_page_promises():
+    promised = names_in_modules_of_their_own()
+    promised |= {(name, each) for name in ("foldcam", *PACKAGES) for each in _public(name)}
+    pattern = re.compile(r"^ *from (foldcam[\w.]*) import (\([^)]*\)|.*)$", re.MULTILINE)
+    for path in (ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.py")):
+        for module, names in pattern.findall(path.read_text(encoding="utf-8")):
+            wanted = {(module, name) for name in re.findall(r"\w+", names)}
+            assert wanted <= promised, (path.name, wanted - promised)
+
+
+def _public(name: str) -> list[str]:
+    return list(importlib.import_module(name).__all__)
+
+
 def test_the_package_itself_offers_the_names_of_runtime_and_export():
     parts = [importlib.import_module(f"foldcam.{part}") for part in ("runtime", "export")]
     assert set(foldcam.__all__) == {name for part in parts for name in part.__all__}
