@@ -18,6 +18,9 @@ INSTALL = $(PIP) install $$(test -t 1 || echo --quiet --progress-bar off) --cons
 WORKERS ?= auto
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 INPUTS := pyproject.toml $(wildcard constraints/*.txt)
+# What the tests need, and what constraints/ pins.
+EXTRAS := cpu,live,heic,fonts,export,demo,evaluate,parquet,mqtt,rtx,ray,docs,dev
+comma := ,
 
 .PHONY: help
 help: ## list the targets
@@ -26,6 +29,7 @@ help: ## list the targets
 	@echo "  PYTHON=python3.12            the interpreter of $(VENV) (3.10 to 3.13); now: $(or $(PYTHON),none found)"
 	@echo "  VENV=.venv                   where the environment goes"
 	@echo "  WORKERS=auto                 processes that run the tests: one per processor core; 0: none but pytest's own"
+	@echo "  KEEP=1                       make constraints without moving a pin that still fits"
 	@echo "  FULL=1                       make reliability in full, and keep its figures"
 	@echo "  ONLY=cuts,soak               make reliability of these checks alone"
 	@echo "  HAVE=packages.txt            make gpu-proof without what pip list --format=freeze printed there"
@@ -83,8 +87,18 @@ wheel: $(VENV)/.test ## build dist/foldcam-*.whl
 	$(BIN)/python -m build --wheel .
 
 .PHONY: constraints
-constraints: $(VENV)/.python ## resolve constraints/py3.*.txt anew (needs python3.10 to python3.13 on the path)
-	$(BIN)/python tools/constraints.py
+constraints: $(VENV)/.python ## resolve constraints/py3.*.txt to the newest versions
+	$(PIP) install --quiet uv
+	@# Without what torch pins by itself (the CUDA libraries of its GPU builds) and suffixes such as
+	@# `+cpu`, so that one file serves the CPU build and the GPU build.
+	for file in $(wildcard constraints/py3.*.txt); do \
+		version=$${file#constraints/py}; \
+		$(BIN)/uv pip compile pyproject.toml --quiet --no-annotate $(if $(KEEP),,--upgrade) \
+			--python-version $${version%.txt} --python-platform linux \
+			--extra $(subst $(comma), --extra ,$(EXTRAS)) --constraint constraints/held.txt \
+			--custom-compile-command "make constraints" --output-file $$file > /dev/null && \
+		sed -E -i '/^(nvidia|cuda)-|^triton==/d; s/\+[a-z0-9.]+$$//' $$file || exit 1; \
+	done
 
 .PHONY: clean
 clean: ## remove the environment, builds, caches and the demo's output
@@ -117,5 +131,5 @@ $(VENV)/.demo: $(VENV)/.torch
 
 $(VENV)/.test: $(VENV)/.torch
 	@echo "Installing foldcam and what the tests need into $(VENV) (some minutes, once)"
-	$(INSTALL) --editable '.[cpu,live,heic,fonts,export,demo,evaluate,parquet,mqtt,rtx,ray,docs,dev]'
+	$(INSTALL) --editable '.[$(EXTRAS)]'
 	@touch $@ $(VENV)/.demo

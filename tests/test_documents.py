@@ -35,10 +35,10 @@ PROGRAMS: dict[str, Any] = {
     ),
     "runtime": get_command(cli.app),
 }
-# What the texts show of pip, venv, docker, systemctl, apt and tools/constraints.py.
+# What the texts show of pip, uv, venv, docker, systemctl and apt.
 FOREIGN = {
-    *("--build-arg", "--constraint", "--device", "--gpus", "--group-add", "--keep", "--now"),
-    *("--rm", "--runtime", "--show-current", "--system-site-packages", "--user"),
+    *("--build-arg", "--constraint", "--device", "--gpus", "--group-add", "--now"),
+    *("--rm", "--runtime", "--show-current", "--system-site-packages", "--universal", "--user"),
 }  # fmt: skip
 
 

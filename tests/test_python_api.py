@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 import re
 import shutil
 from pathlib import Path
@@ -15,6 +16,24 @@ import pytest
 import foldcam
 
 ROOT = Path(__file__).resolve().parent.parent
+# What users import most, and what the documents' examples are made of.
+MOST_IMPORTED = (
+    "FoldedModel",
+    "Result",
+    "check_model",
+    "draw_result",
+    "export_model",
+    "fold_file",
+    "heatmap_on_frame",
+    "inspect_model",
+    "load_dataset",
+    "load_model",
+    "read_contract",
+    "read_image",
+    "train",
+    "verify_model",
+    "write_image",
+)
 PACKAGES = ("foldcam.runtime", "foldcam.export", "foldcam.calibrate")
 
 
@@ -84,20 +103,29 @@ def test_the_example_of_the_readme_runs(beside_the_model):
     assert names["result"].labels == ["red"]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "foldcam",
-        "foldcam.runtime",
-        "foldcam.runtime.model.folded_model",
-        "foldcam.runtime.model.result",
-        "foldcam.export",
-    ],
-)
-def test_the_examples_of_docstrings_run(name, beside_the_model):
+@pytest.mark.parametrize("name", ["foldcam", "foldcam.runtime", "foldcam.export"])
+def test_the_examples_of_packages_run(name, beside_the_model):
     results = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
     assert results.attempted
     assert not results.failed
+
+
+@pytest.mark.parametrize("name", MOST_IMPORTED)
+def test_the_example_of_a_public_name_runs(name, beside_the_model):
+    examples = doctest.DocTestFinder().find(getattr(foldcam, name), name, globs={})
+    assert examples[0].examples, "its own docstring has an example"
+    for example in examples:
+        assert not doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example).failed
+
+
+@pytest.mark.parametrize("name", MOST_IMPORTED)
+def test_a_docstring_says_what_it_takes_and_raises(name):
+    public = getattr(foldcam, name)
+    text = inspect.getdoc(public) or ""
+    for parameter in inspect.signature(public).parameters:
+        assert re.search(rf"^    {parameter}: \S", text, re.MULTILINE), parameter
+    # A result is made by a model, and not by a user.
+    assert ("\nRaises:\n" in text) == (name != "Result")
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -108,6 +136,35 @@ def test_the_public_names_are_those_of_the_api_page(package):
     table = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", section.split("```")[0], re.MULTILINE)
     listed = {name for cell in table for name in re.findall(r"`(\w+)`", cell)}
     assert listed == set(importlib.import_module(package).__all__)
+
+
+def names_in_modules_of_their_own() -> set[tuple[str, str]]:
+    """Module and name of what the API page promises besides the packages' own names."""
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    section = text.split("## Names in modules of their own")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `(foldcam\.[\w.]+)` \| ([^|]+) \|", section, re.MULTILINE)
+    return {(module, name) for module, cell in rows for name in re.findall(r"`(\w+)`", cell)}
+
+
+def test_names_in_modules_of_their_own_are_there():
+    promised = names_in_modules_of_their_own()
+    assert len(promised) > 20
+    for module, name in promised:
+        assert getattr(importlib.import_module(module), name).__doc__ or name == "Array", name
+
+
+def test_documents_and_examples_import_only_what_the_api_page_promises():
+    promised = names_in_modules_of_their_own()
+    promised |= {(name, each) for name in ("foldcam", *PACKAGES) for each in _public(name)}
+    pattern = re.compile(r"^ *from (foldcam[\w.]*) import (\([^)]*\)|.*)$", re.MULTILINE)
+    for path in (ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.py")):
+        for module, names in pattern.findall(path.read_text(encoding="utf-8")):
+            wanted = {(module, name) for name in re.findall(r"\w+", names)}
+            assert wanted <= promised, (path.name, wanted - promised)
+
+
+def _public(name: str) -> list[str]:
+    return list(importlib.import_module(name).__all__)
 
 
 def test_the_package_itself_offers_the_names_of_runtime_and_export():

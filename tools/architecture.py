@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/architecture.md, and lists the rooms in it.
+"""Draws the pictures of docs/architecture.md, and lists packages and rooms in it.
 
     python tools/architecture.py            # rewrite what differs
     python tools/architecture.py --check    # exit 1 and name what differs
@@ -28,7 +28,7 @@ PACKAGES = ("export", "runtime", "calibrate", "benchmarks")
 DOCUMENT = ROOT / "docs" / "architecture.md"
 IMAGES = ROOT / "docs" / "images"
 NOT_INSTALLED = ("benchmarks/studies",)
-_BLOCK = re.compile(r"(<!-- rooms -->\n).*?(<!-- /rooms -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- (rooms|sizes) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 # What the picture of the packages says of each.
 PURPOSE = {
     "benchmarks": ("anywhere", "latency, overhead, localization, peers"),
@@ -201,15 +201,40 @@ def _said_of(room: Room) -> str:
     return ", ".join(f"`{module.split('.')[-1]}`" for module in room.modules)
 
 
+def size_table() -> str:
+    """Each package with what it is for and its size, as Markdown.
+
+    Lines are rounded to thousands and modules to tens, so that a change rarely outdates the page.
+    """
+    lines = [
+        "| package | runs on | what it does | modules | lines of Python |",
+        "|---|---|---|---|---|",
+    ]
+    others = {"benchmarks/studies": ("a checkout", "how the project's figures were measured")}
+    others["tests"] = ("a checkout", "tests of every package, in folders of the same names")
+    for name, (place, purpose) in {**PURPOSE, **others}.items():
+        files = [
+            path
+            for path in (ROOT / name).rglob("*.py")
+            if name in others or "studies" not in path.parts
+        ]
+        count = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files)
+        lines.append(
+            f"| `{name}` | {place} | {purpose} | {round(len(files), -1)} | {round(count, -3):,} |"
+        )
+    return "\n".join(lines)
+
+
 def wanted() -> dict[Path, str]:
     """Every file that this program writes, with its text."""
     imports = known_edges()
     text = DOCUMENT.read_text(encoding="utf-8")
+    tables = {"rooms": room_table(imports), "sizes": size_table()}
     return {
         IMAGES / "packages.svg": packages_picture(imports),
         IMAGES / "rooms.svg": rooms_picture(imports),
         IMAGES / "how-it-works.svg": how_it_works_picture(),
-        DOCUMENT: _BLOCK.sub(lambda found: f"{found[1]}{room_table(imports)}\n{found[2]}", text),
+        DOCUMENT: _BLOCK.sub(lambda found: f"{found[1]}{tables[found[2]]}\n{found[3]}", text),
     }
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
+import networkx as nx
+
 _LETTER, _BOLD, _LINE, _PADDING = 6.9, 8.6, 17.0, 10.0
 _GAP, _RISE, _MARGIN = 22.0, 46.0, 16.0
 _SWEEPS = 12
@@ -57,11 +59,8 @@ def svg(nodes: Sequence[Node], edges: Iterable[tuple[str, str]], title: str) -> 
     wanted = sorted(set(edges))
     level = _levels(by_name, wanted)
     layers, paths, slots = _layers(by_name, wanted, level)
-    neighbours: dict[str, list[str]] = {name: [] for name in slots}
-    for path in paths:
-        for upper, lower in pairwise(path):
-            neighbours[upper].append(lower)
-            neighbours[lower].append(upper)
+    neighbours = nx.Graph(pair for path in paths for pair in pairwise(path))
+    neighbours.add_nodes_from(slots)
     _order(layers, neighbours)
     _place(layers, slots, neighbours)
     return _drawn(by_name, layers, paths, slots, title)
@@ -69,20 +68,15 @@ def svg(nodes: Sequence[Node], edges: Iterable[tuple[str, str]], title: str) -> 
 
 def _levels(nodes: Mapping[str, Node], edges: Sequence[tuple[str, str]]) -> dict[str, int]:
     """Height above the ground: one more than the highest box that an arrow leads to."""
-    below: dict[str, list[str]] = {name: [] for name in nodes}
-    for upper, lower in edges:
-        below[upper].append(lower)
+    graph = nx.DiGraph()
+    graph.add_nodes_from(nodes)
+    graph.add_edges_from(edges)
+    if not nx.is_directed_acyclic_graph(graph):
+        circle = [upper for upper, _ in nx.find_cycle(graph)]
+        raise ValueError(f"a circle: {' -> '.join([*circle, circle[0]])}")
     level: dict[str, int] = {}
-
-    def visit(name: str, trail: tuple[str, ...]) -> int:
-        if name in trail:
-            raise ValueError(f"a circle: {' -> '.join([*trail[trail.index(name) :], name])}")
-        if name not in level:
-            level[name] = max((visit(each, (*trail, name)) + 1 for each in below[name]), default=0)
-        return level[name]
-
-    for name in nodes:
-        visit(name, ())
+    for name in reversed(list(nx.topological_sort(graph))):
+        level[name] = max((level[below] + 1 for below in graph[name]), default=0)
     return level
 
 
@@ -109,7 +103,7 @@ def _layers(
     return layers, paths, slots
 
 
-def _order(layers: list[list[str]], neighbours: Mapping[str, list[str]]) -> None:
+def _order(layers: list[list[str]], neighbours: nx.Graph) -> None:
     """Order each layer by the mean place of the neighbours in the layer swept before."""
     for sweep in range(_SWEEPS):
         order = range(1, len(layers)) if sweep % 2 == 0 else range(len(layers) - 2, -1, -1)
@@ -124,9 +118,7 @@ def _order(layers: list[list[str]], neighbours: Mapping[str, list[str]]) -> None
             layer.sort(key=lambda name, mean=mean: mean[name])  # type: ignore[misc]
 
 
-def _place(
-    layers: list[list[str]], slots: Mapping[str, _Slot], neighbours: Mapping[str, list[str]]
-) -> None:
+def _place(layers: list[list[str]], slots: Mapping[str, _Slot], neighbours: nx.Graph) -> None:
     """Give every slot its centre, as near to its neighbours' as order and widths allow."""
     for layer in layers:
         _spread(layer, slots, [0.0] * len(layer))

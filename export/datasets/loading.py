@@ -46,6 +46,12 @@ def load_dataset(
         FoldcamError: no such path, an unknown layout, a malformed line, no images, a URL
             where none is fetched, or a label that is no finite number where `continuous`
             needs one.
+
+    Example:
+        >>> from foldcam import load_dataset
+        >>> dataset = load_dataset("photos")
+        >>> len(dataset.samples), sorted({sample.label for sample in dataset.samples})
+        (24, ['blue', 'green', 'red'])
     """
     path = Path(path)
     if not path.exists():

@@ -85,10 +85,15 @@ def export_model(
     gallery: bool = False,
     progress: StageProgress | None = None,
 ) -> ExportReport:
-    """Export, build the bank, fold, and write the folded model.
+    """Export the network, build the bank of its training images, fold, and write the model.
+
+    The grad-weights of each training image are the gradient of `v . z` with respect to the sum of
+    the summands, for the direction `v` of the objective, as docs/method.md derives from "Adapting
+    Grad-CAM for Embedding Networks" (arXiv 2001.06538).
 
     Args:
-        loaded: the network with its own preprocessing.
+        loaded: the network (image `float32 [N, 3, H, W]` -> embedding `[N, D]`) with its own
+            preprocessing, from `load_model` or `wrap_module`.
         dataset: the training images; a kernel objective needs their values.
         out: the folded model's file, replaced only when everything succeeded.
         objective: what the directions come from; None is all triplets of their labels, or
@@ -96,7 +101,7 @@ def export_model(
         preprocessing: overrides the network's own.
         layer: the feature map's name, or None to find it.
         head_rule: `exact`, or `fitted` for a head that cannot be differentiated, see
-            `export.banks.fitted_network`.
+            `foldcam.export.banks.fitted_network`.
         channel_rule: `all` or `positive`.
         grad_weights: `transferred` from the nearest training image, or the image's `own`; None
             chooses by the kind of head, see `chosen_grad_weights`.
@@ -105,10 +110,18 @@ def export_model(
         batch_size: images per pass.
         bank_out: where to keep the bank as well.
         gallery: whether the training images' thumbnails and maps are written beside the model.
-        progress: called after each batch.
+        progress: called after each batch with `(stage, done, total)`.
 
     Raises:
         FoldcamError: anything about network, data or output that cannot be used.
+
+    Example:
+        >>> from foldcam import FoldOptions, export_model, load_dataset, load_model
+        >>> network = load_model("my_network:make_network")
+        >>> options = FoldOptions(neighbors=3)
+        >>> report = export_model(network, load_dataset("photos"), "my.onnx", options=options)
+        >>> report.contract.bank.rows, report.contract.neighbors
+        (24, 3)
     """
     out = Path(out)
     objective = objective or default_objective(dataset)

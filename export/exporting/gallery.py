@@ -16,8 +16,8 @@ from foldcam.export.banks.rows import file_hashes
 from foldcam.export.banks.steps import data_hash, values_of
 from foldcam.export.datasets import Dataset, Sample
 from foldcam.export.datasets.reading import open_picture
-from foldcam.runtime.contract.gallery import GalleryWriter, gallery_path
 from foldcam.export.grafting.frame import frameless
+from foldcam.runtime.contract.gallery import GalleryWriter, gallery_path
 from foldcam.runtime.contract.onnx_file import read_contract
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.images.preprocess import Image

@@ -52,7 +52,7 @@ class FoldReport:
 
 
 def fold_file(
-    network_path: Path, bank: Bank, out: Path, options: FoldOptions | None = None
+    network_path: Path | str, bank: Bank, out: Path | str, options: FoldOptions | None = None
 ) -> FoldReport:
     """Fold a bank into a network's file, and write the folded model.
 
@@ -67,7 +67,19 @@ def fold_file(
     Raises:
         FoldcamError: the bank is of another network, D or K, or does not say where it comes
             from; a file cannot be read or written.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from foldcam import Bank, build_bank_file, fold_file, load_dataset, load_model
+        >>> from foldcam import parse_objective
+        >>> built = build_bank_file(
+        ...     load_model("my_network:make_network"), load_dataset("photos"),
+        ...     Path("bank.safetensors"), parse_objective("proxy"))
+        >>> folded = fold_file("model.onnx", Bank.load(built.path), "proxy.onnx")
+        >>> folded.contract.bank.objective, folded.replaced.bank.objective
+        ('proxy', 'all-triplets')
     """
+    network_path, out = Path(network_path), Path(out)
     if out.suffix != ".onnx":
         raise FoldcamError(f"--out {out}: a folded model is an .onnx file.")
     source = needed_source(bank.source, "The bank")

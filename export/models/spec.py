@@ -201,7 +201,9 @@ def wrap_module(
 def load_model(
     spec: str, weights: Path | str | None = None, output: str | None = None, device: Device = CPU
 ) -> LoadedModel:
-    """Load the network that `spec` names.
+    """Load the network that `spec` names, which maps `float32 [N, 3, H, W]` to `[N, D]`.
+
+    A module of your own that is already in hand goes through `wrap_module` instead.
 
     Args:
         spec: `demo`; `efficientnet-lite0` (its pooled features, to train on);
@@ -213,10 +215,16 @@ def load_model(
             For a factory also the file of `foldcam train` that was made from it.
         output: which of its outputs is the embedding, where several could be; in an `.onnx`
             file any value inside it as well.
-        device: where its networks run, see `export.device.choose_device`.
+        device: where its networks run, see `foldcam.export.onnx_graphs.device.choose_device`.
 
     Raises:
         FoldcamError: nothing of that name, or weights that do not fit.
+
+    Example:
+        >>> from foldcam import load_model
+        >>> loaded = load_model("my_network:make_network")
+        >>> loaded.name, loaded.preprocessing.width, loaded.preprocessing.height
+        ('my_network:make_network', 96, 96)
     """
     return replace(_loaded(spec, weights, output), device=device)
 

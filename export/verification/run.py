@@ -105,15 +105,16 @@ def verify_model(
 ) -> VerifyReport:
     """Compare folded models with the network and the bank that they come from.
 
-    The reference is computed with the formulas of `export.verification.formulas` and not by the
-    folded graph; embedding and feature map come from the network. Images are streamed: what is
-    kept are numbers, and the worst images of each pair.
+    The reference is computed with the formulas of `foldcam.export.verification.formulas` (those
+    of docs/method.md) and not by the folded graph; embedding and feature map come from the
+    network. Images are streamed: what is kept are numbers, and the worst images of each pair.
 
     Args:
         model_path: the folded model.
         network: the network it came from, cut at its layer. None takes the network out of
             the folded model itself, which checks what was grafted and nothing before it.
-        images: at least one. As `verify_images.images_to_verify` gives them.
+        images: at least one `uint8 [H, W, 3]` RGB with its name, as `images_to_verify` gives
+            them.
         against: other folded models of the same network and preprocessing: rounded,
             quantized, with another storage of the bank, or with another bank.
         batch_size: images per pass.
@@ -123,6 +124,16 @@ def verify_model(
     Raises:
         FoldcamError: the network is another one than the models', a model cannot be read
             or run, or there are no images.
+
+    Example:
+        >>> from foldcam import images_to_verify, load_dataset, load_model
+        >>> from foldcam import read_contract, verify_model
+        >>> contract = read_contract("model.onnx")
+        >>> network = load_model("my_network:make_network").network(contract.layer)
+        >>> images = images_to_verify(load_dataset("photos"), contract, most=4)
+        >>> report = verify_model("model.onnx", network, images)
+        >>> report.passed, report.failures
+        (True, ())
     """
     model_path = Path(model_path)
     with ExitStack() as stack:

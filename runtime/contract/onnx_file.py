@@ -131,14 +131,28 @@ def is_folded(path: Path) -> bool:
         return False
 
 
-def read_contract(path: Path) -> Contract:
-    """The contract of a folded model.
+def read_contract(path: Path | str) -> Contract:
+    """Read what a folded model promises: layer, bank, labels, preprocessing, origin.
+
+    The file is read without ONNX Runtime and without onnx, and nothing in it is run.
+
+    Args:
+        path: a folded `.onnx`.
 
     Raises:
-        FoldcamError: as `read_header`; or the file is an ONNX model that was not
-            folded, has operators that may do something else than compute, or its metadata
-            is malformed.
+        FoldcamError: the file is missing, unreadable or no ONNX file; it is an ONNX model that
+            was not folded, has operators that may do something else than compute, states sizes
+            that no network needs, or its metadata is malformed.
+
+    Example:
+        >>> from foldcam import read_contract
+        >>> contract = read_contract("model.onnx")
+        >>> contract.bank.rows, contract.bank.embedding_size, contract.image_size
+        (24, 32, (96, 96))
+        >>> contract.label_of(23)
+        'red'
     """
+    path = Path(path)
     header = read_header(path)
     if METADATA_KEY not in header.metadata:
         raise FoldcamError(

@@ -27,6 +27,11 @@ _SHOWN_LAYERS = 5
 def inspect_model(path: Path | str) -> dict[str, Any]:
     """Everything known about a folded model or an engine, as JSON values.
 
+    The file is read without ONNX Runtime, onnx and TensorRT, and nothing in it is run.
+
+    Args:
+        path: a folded `.onnx`, or an engine with its manifest beside it.
+
     Returns:
         `file`, `bytes`, `opset`, `producer`, `inputs`, `outputs`, `label_count` (distinct
         labels), `storage` (how a bank that is not plain rows is stored, in words, or None),
@@ -37,10 +42,18 @@ def inspect_model(path: Path | str) -> dict[str, Any]:
         None where there is none),
         `contract` (the metadata document), and `problem`: why the tensors are not those
         that the metadata promise, or None. For an engine as
-        `runtime.engine.inspect.engine_report`.
+        `foldcam.runtime.engine.report.engine_report`.
 
     Raises:
         FoldcamError: missing, not ONNX, or not folded; an engine without its manifest.
+
+    Example:
+        >>> from foldcam import inspect_model
+        >>> report = inspect_model("model.onnx")
+        >>> report["opset"], report["label_count"], report["problem"]
+        (18, 3, None)
+        >>> report["inputs"][0]["name"], report["contract"]["bank"]["rows"]
+        ('image', 24)
     """
     path = Path(path)
     if path.suffix.lower() in ENGINE_SUFFIXES:

@@ -53,7 +53,14 @@ def read_image(path: Path | str) -> Image:
 
     Raises:
         FoldcamError: missing, empty, not an image, truncated, damaged, above the limit of
-            pixels (see `runtime.images.pixel_limit`), or HEIC without the extra that reads it.
+            pixels (see `foldcam.runtime.images.pixel_limit`), or HEIC without the extra that
+            reads it.
+
+    Example:
+        >>> from foldcam import read_image
+        >>> image = read_image("photo.png")
+        >>> image.shape, image.dtype
+        ((96, 96, 3), dtype('uint8'))
     """
     return decode_image(image_bytes(path), path)
 
@@ -151,7 +158,8 @@ def write_image(
     """Write an image; the suffix decides the format. Never leaves half a file behind.
 
     Args:
-        path: where to; missing folders are made.
+        path: where to; missing folders are made. One of .jpg, .jpeg, .png, .webp, .bmp, .tif and
+            .tiff.
         image: `uint8 [H, W, 3]` RGB.
         quality: the quality of JPEG and WebP, 1 to 100.
         another: gives another name if the name is taken; None writes over what is there.
@@ -159,6 +167,13 @@ def write_image(
     Raises:
         FoldcamError: the suffix names no format, the folder cannot be written, the
             disk is full.
+
+    Example:
+        >>> import numpy as np
+        >>> from foldcam import read_image, write_image
+        >>> write_image("pictures/grey.png", np.full((48, 64, 3), 128, np.uint8))
+        >>> read_image("pictures/grey.png").shape
+        (48, 64, 3)
     """
     path = Path(path)
     suffix = path.suffix.lower()

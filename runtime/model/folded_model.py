@@ -36,18 +36,29 @@ from foldcam.runtime.system.turns import Turns
 
 
 class FoldedModel:
-    """A folded model, loaded.
+    """A folded model as a function: image in, `Result` out, by one forward pass.
+
+    Make one with `FoldedModel.load`. An image is `uint8 [H, W, 3]` RGB of any size, the path of a
+    photograph, or a picture of Pillow's. Call the model with one image, or `run_batch` with a
+    list; it is a context manager, whose end gives memory and device back.
 
     Args:
-        backend: opened.
+        backend: the library that runs the model, with the model open in it.
         again: opens it again after a failure; without it a failure is final.
+
+    Raises:
+        FoldcamError: from `load`, where the file is no folded model or cannot be run here; from a
+            call, where an image cannot be read or the library failed.
 
     Example:
         >>> from foldcam import FoldedModel
-        >>> with FoldedModel.load("model.onnx") as model:
+        >>> with FoldedModel.load("model.onnx", threads=1) as model:
         ...     result = model("photo.png")
+        ...     both = model.run_batch(["photo.png", "photos/blue/0.png"])
         >>> result.heatmap.shape, result.labels
         ((12, 12), ['red'])
+        >>> [each.answer for each in both]
+        ['red', 'blue']
     """
 
     def __init__(self, backend: Backend, again: Callable[[], Backend] | None = None) -> None:

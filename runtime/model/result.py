@@ -38,11 +38,16 @@ class Timings:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Result:
-    """What one forward pass says of one image.
+    """The embedding, the heatmap and the nearest training images of one image.
 
     Where the network returned numbers that are no answer (NaN, infinity, an embedding of zeros),
     `error` says so and `valid` is false: there are no neighbors, similarities, labels, no
     estimate and no runner-up, the maps are zeros, and only the embedding is as it was returned.
+
+    At position `p` of the feature map, the contribution is `a . (S_p - mean of S_p over the
+    training images)`, with the grad-weights `a` of the nearest bank row and the summands `S`; the
+    heatmap is its positive part over its maximum. docs/method.md derives it from "Adapting
+    Grad-CAM for Embedding Networks" (arXiv 2001.06538).
 
     Attributes:
         embedding: `float32 [D]`, the network's own output.
@@ -80,6 +85,17 @@ class Result:
             image shows a label of the bank.
         vote: what the frames of the last seconds say of this region together; None outside of a
             run with `FlowOptions.vote_seconds`, and for photographs.
+
+    Example:
+        >>> from foldcam import FoldedModel
+        >>> result = FoldedModel.load("model.onnx")("photo.png")
+        >>> result.answer, result.embedding.shape, result.contribution.shape
+        ('red', (32,), (12, 12))
+        >>> bool(result.heatmap.min() >= 0.0 and result.heatmap.max() == 1.0)
+        True
+        >>> x, y = result.hottest()  # in pixels of the frame
+        >>> result.share((x - 16, y - 16, 32, 32)).evidence_for > 0.5
+        True
     """
 
     embedding: npt.NDArray[np.float32]
@@ -300,7 +316,29 @@ class Result:
 def draw_result(
     image: ImageLike, result: Result, opacity: float = 0.6, map: MapName = "heatmap"
 ) -> Image:
-    """The photograph with its heat and a caption below, see `Result.draw`."""
+    """Draw the heat over the photograph, with a caption below; `Result.draw` has more options.
+
+    Args:
+        image: the one that `result` is of: `uint8 [H, W, 3]` RGB, a path, or a picture of Pillow's.
+        result: what the model returned for it.
+        opacity: of the hottest place, in [0, 1].
+        map: `heatmap`, `contribution` or `contrast`; the signed maps have two colours.
+
+    Returns:
+        A new `uint8 [H + strip, W, 3]` RGB.
+
+    Raises:
+        FoldcamError: the image cannot be read or has another size, the model does not have the
+            map, or the opacity is out of range.
+
+    Example:
+        >>> from foldcam import FoldedModel, draw_result, write_image
+        >>> result = FoldedModel.load("model.onnx")("photo.png")
+        >>> drawn = draw_result("photo.png", result, opacity=0.5)
+        >>> drawn.dtype, drawn.shape[1], drawn.shape[0] > 96
+        (dtype('uint8'), 96, True)
+        >>> write_image("drawn.png", drawn)
+    """
     return result.draw(image, opacity=opacity, map=map, caption=True)
 
 

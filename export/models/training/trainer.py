@@ -127,6 +127,18 @@ def train(
     Raises:
         FoldcamError: unreadable data, too few labels, a network or loss that
             cannot be used, an output that cannot be written.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from foldcam import TrainingOptions, load_dataset, load_model, train
+        >>> options = TrainingOptions(
+        ...     embedding_size=None, epochs=1, labels_per_batch=3, views=2, mosaics=0,
+        ...     mosaics_per_batch=0, device="cpu")
+        >>> base = load_model("my_network:make_network")
+        >>> report = train(base, load_dataset("photos").samples, Path("net.safetensors"), options)
+        >>> report.path.name, len(report.losses) == report.steps
+        ('net.safetensors', True)
+        >>> trained = load_model("my_network:make_network", weights="net.safetensors")
     """
     if out.suffix != ".safetensors":
         raise FoldcamError(f"--out {out}: a trained network is a .safetensors file.")

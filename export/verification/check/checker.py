@@ -34,6 +34,12 @@ def check_model(path: Path | str, targets: Sequence[Target]) -> CheckReport:
 
     Raises:
         FoldcamError: the file is missing, unreadable, no ONNX file, damaged or too large.
+
+    Example:
+        >>> from foldcam import check_model, find_targets
+        >>> report = check_model("model.onnx", find_targets(["jetpack-6.2", "desktop-11"]))
+        >>> report.passed, [each.target.title for each in report.targets]
+        (True, ['TensorRT 10.3', 'TensorRT 11.0'])
     """
     path = Path(path)
     view = load_view(path)

@@ -38,18 +38,33 @@ _OPACITY = 0.5
 def heatmap_on_frame(
     heatmap: Heat, affine: Affine, input_wh: tuple[int, int], frame_wh: tuple[int, int]
 ) -> Heat:
-    """Paint a heatmap back through the preprocessing, smoothly; see `runtime.drawing.upsampling`.
+    """Paint a heatmap back through the preprocessing, smoothly.
 
-    Within the part of the frame that the network saw, the sum is kept: a cell's heat times the
-    pixels that it covers. Outside of it (beside a centre crop) the heat is zero.
+    Within the part of the frame that the network got, the sum is kept: a cell's heat times the
+    pixels that it covers. Outside of it (beside a centre crop) the heat is zero. The kernel is a
+    spline of degree 2 (Unser, "Splines: a perfect fit for signal and image processing", IEEE
+    Signal Processing Magazine 16(6), 1999); `foldcam.runtime.model.drawing.upsampling` derives it.
 
     Args:
         heatmap: `float32 [h', w']`, covering the network's whole input.
         affine: maps pixels of the network's input to pixels of the frame.
+        input_wh: width and height of the network's input, in pixels.
+        frame_wh: width and height of the frame, in pixels.
 
     Returns:
         `float32 [H, W]` of the frame, within the heatmap's range of values. Its maximum is the
-        heatmap's or less, and at least 3/4 of it where the network saw the hottest cell's centre.
+        heatmap's or less, and at least 3/4 of it where the network got the hottest cell's centre.
+
+    Raises:
+        ValueError: the heatmap does not have two dimensions.
+
+    Example:
+        >>> from foldcam import FoldedModel, heatmap_on_frame
+        >>> result = FoldedModel.load("model.onnx")("photo.png")
+        >>> lower = 1.0 - result.heatmap
+        >>> heat = heatmap_on_frame(lower, result.affine, result.input_wh, result.frame_wh)
+        >>> heat.shape, bool(heat.max() <= lower.max())
+        ((96, 96), True)
     """
     rows, columns = heatmap.shape
     across = axis_weights(frame_wh[0], columns, affine.scale_x, affine.offset_x, input_wh[0])
