@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import hashlib
 import logging
 import os
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import hypothesis
 import pytest
@@ -153,6 +158,83 @@ def _nothing_old_is_searched_for_garbage() -> None:
     """Leave what lives already out of later searches: with torch loaded each takes a second."""
     gc.collect()
     gc.freeze()
+
+
+# Exports of larger networks are not kept.
+_KEPT_BYTES = 1 << 20
+
+
+def _known_by(program: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> str | None:
+    """What an export of a traced graph depends on, or None where it is not to be kept."""
+    import torch
+
+    if not isinstance(program, torch.fx.GraphModule) or "f" in options:
+        return None
+    read = {node.target for node in program.graph.nodes if node.op == "get_attr"}
+    tensors = {**program.state_dict(), **{name: attrgetter(name)(program) for name in read}}
+    if not all(isinstance(each, torch.Tensor) for each in tensors.values()):
+        return None
+    if sum(each.nbytes for each in tensors.values()) > _KEPT_BYTES:
+        return None
+    digest = hashlib.sha256(program.code.encode())
+    for node in program.graph.nodes:
+        digest.update(f"{node.name} {node.target} {node.meta.get('nn_module_stack')};".encode())
+    for name, each in sorted(tensors.items()):
+        digest.update(f"{name} {each.dtype} {tuple(each.shape)} {each.stride()};".encode())
+        digest.update(each.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    shapes = [(each.dtype, tuple(each.shape)) for each in arguments]
+    return f"{digest.hexdigest()} {shapes} {sorted(options.items(), key=str)}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def torch_exports() -> Iterator[dict[str, bytes]]:
+    """What torch.onnx.export made of small traced graphs, which is not made twice.
+
+    Besides, what each export reads again from source is kept, half of its time: the table of
+    ONNX operators is always the same, and the operators that torch composes of others are
+    looked for again only when there are more of them.
+    """
+    made: dict[str, bytes] = {}
+    if "torch" not in sys.modules:
+        yield made
+        return
+    import onnx
+    import torch
+    import torch._export.utils
+    import torch.onnx
+
+    utils, export = torch._export.utils, torch.onnx.export
+    materialize, known = utils._materialize_cpp_cia_ops, []
+
+    def materialize_if_new() -> None:
+        registered = torch._C._dispatch_get_registrations_for_dispatch_key(
+            "CompositeImplicitAutograd"
+        )
+        if registered != known:
+            materialize()
+            known[:] = registered
+
+    @cache
+    def keep_the_table() -> None:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+        once = staticmethod(cache(ONNXRegistry.from_torchlib))
+        patched.setattr(ONNXRegistry, "from_torchlib", once)
+
+    def export_once(program: Any, arguments: Any = (), *rest: Any, **options: Any) -> Any:
+        keep_the_table()
+        key = None if rest else _known_by(program, arguments, options)
+        if key is None:
+            return export(program, arguments, *rest, **options)
+        if key not in made:
+            # As bytes: a network that is trained later would change what shares its weights.
+            made[key] = export(program, arguments, **options).model_proto.SerializeToString()
+        return SimpleNamespace(model_proto=onnx.ModelProto.FromString(made[key]))
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(utils, "_materialize_cpp_cia_ops", materialize_if_new)
+        patched.setattr(torch.onnx, "export", export_once)
+        yield made
 
 
 def _folder(path: Path) -> Path:

@@ -38,7 +38,7 @@ FOLDCAM = (
     "gallery {file} --images {photos} --out g.gallery",
     "calibrate {file} --images {photos} --out int8.onnx",
     "evaluate retrieval {file} --images {photos} --split all",
-    "bench latency {file} --out latency",
+    "bench latency {file} --out latency --passes 2 --warm-up 0 --rate 0",
     "export {file} --images {photos} --size 14x10 --out exported.onnx",
     "train {file} --images {photos} --out trained.safetensors --epochs 1",
     "bank build {file} --images {photos} --out built.safetensors",

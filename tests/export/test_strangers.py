@@ -28,9 +28,10 @@ SECRET = np.arange(64, dtype=np.float32).tobytes()
 MARK = "from pathlib import Path\nPath({mark!r}).write_text(__name__)\n"
 
 
-@pytest.fixture
-def home(tmp_path, networks, preprocessing, shared_photos):
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, networks, preprocessing, shared_photos):
     """A working directory with a module that leaves a mark, a victim, a secret and a bank."""
+    tmp_path = tmp_path_factory.mktemp("strangers")
     work = tmp_path / "work"
     work.mkdir()
     (work / "planted.py").write_text(
@@ -107,6 +108,38 @@ def test_such_a_program_would_write(tmp_path, networks):
     assert (tmp_path / "victim").read_bytes() == bytes(256)
 
 
+NAMED = ("abort", "module", "link")
+ELSEWHERE = ("a/../../victim", "deep/victim", "out.bin")
+
+
+@pytest.fixture(scope="module")
+def calls(home, folded_file, onnx_files, shared_photos, networks):
+    """`(command, file) -> (status, standard error)` of every command with every file.
+
+    One process runs them all, since each would load torch again.
+    """
+    folded_model = onnx.load(folded_file)
+    (home / "linked.pt2").symlink_to(home / "real.pt2")
+    _writing_program(home / "real.pt2", home.parent / "victim", networks)
+    (home / "weights.safetensors").symlink_to(home.parent / "victim")
+    _named(folded_model, home / "abort.onnx", "os:abort")
+    _named(folded_model, home / "module.onnx", "planted:make", "weights.safetensors")
+    _named(folded_model, home / "link.onnx", "linked.pt2")
+
+    _writing_program(home / "evil.pt2", home.parent / "victim", networks)
+
+    (home / "out.bin").symlink_to(home.parent / "victim")
+    (home / "deep").symlink_to(home.parent)
+    (home / "a").mkdir()
+    for number, place in enumerate(ELSEWHERE):
+        model = folded_model if number % 2 else onnx_files.plain()
+        _elsewhere(model, home / f"m{number}.onnx", place)
+
+    names = [*(f"{name}.onnx" for name in NAMED), "evil.pt2"]
+    names += [f"m{number}.onnx" for number in range(len(ELSEWHERE))]
+    return _run(home, shared_photos, *(home / name for name in names))
+
+
 def _run(home, photos, *files):
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests/export/strangers.py"), str(photos),
@@ -127,44 +160,24 @@ def _run(home, photos, *files):
     return {(line.split()[0], name): (status, err) for line, name, status, err in calls}
 
 
-def test_metadata_that_name_code_or_a_link_run_nothing(
-    home, folded_model, folded_file, shared_photos, networks
-):
-    (home / "linked.pt2").symlink_to(home / "real.pt2")
-    _writing_program(home / "real.pt2", home.parent / "victim", networks)
-    (home / "weights.safetensors").symlink_to(home.parent / "victim")
-    _named(folded_model, home / "abort.onnx", "os:abort")
-    _named(folded_model, home / "module.onnx", "planted:make", "weights.safetensors")
-    _named(folded_model, home / "link.onnx", "linked.pt2")
-    files = [home / f"{name}.onnx" for name in ("abort", "module", "link")]
-    calls = _run(home, shared_photos, *files)
-    for file in files:
-        assert calls["verify", file.name][0] == 0
-        assert calls["run", file.name][0] == 0
+def test_metadata_that_name_code_or_a_link_run_nothing(calls):
+    for name in NAMED:
+        assert calls["verify", f"{name}.onnx"][0] == 0
+        assert calls["run", f"{name}.onnx"][0] == 0
 
 
-def test_a_program_file_that_writes_files_is_refused(home, shared_photos, networks):
-    _writing_program(home / "evil.pt2", home.parent / "victim", networks)
-    calls = _run(home, shared_photos, home / "evil.pt2")
+def test_a_program_file_that_writes_files_is_refused(calls):
     status, err = calls["export", "evil.pt2"]
     assert status == 1
     assert "calls 'torch.ops.aten.from_file.default', which is not an operator" in err
 
 
-def test_external_data_elsewhere_is_refused_before_a_library_opens_the_file(
-    home, folded_model, onnx_files, shared_photos
-):
-    (home / "out.bin").symlink_to(home.parent / "victim")
-    (home / "deep").symlink_to(home.parent)
-    places = ["a/../../victim", "deep/victim", "out.bin"]
-    (home / "a").mkdir()
-    files = []
-    for number, place in enumerate(places):
-        model = folded_model if number % 2 else onnx_files.plain()
-        files.append(home / f"m{number}.onnx")
-        _elsewhere(model, files[-1], place)
-    calls = _run(home, shared_photos, *files)
-    for (command, name), (status, err) in calls.items():
-        assert status in (1, 2), (command, name)
-        if command not in ("bank", "train", "build", "doctor", "self-test", "gate"):
-            assert "outside of the file's folder" in err, (command, name, err)
+def test_external_data_elsewhere_is_refused_before_a_library_opens_the_file(calls):
+    for number in range(len(ELSEWHERE)):
+        for command, name in calls:
+            if name != f"m{number}.onnx":
+                continue
+            status, err = calls[command, name]
+            assert status in (1, 2), (command, name)
+            if command not in ("bank", "train", "build", "doctor", "self-test", "gate"):
+                assert "outside of the file's folder" in err, (command, name, err)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from foldcam.export.banks.bank import Bank
 from foldcam.export.banks.join import merge_banks
@@ -29,21 +31,38 @@ def samples(shared_photos):
     return load_dataset(shared_photos).samples
 
 
+@pytest.fixture(scope="module")
+def networks_of(networks, preprocessing):
+    """`networks_of("Normalized")`: the loaded network of that class, made once."""
+
+    @cache
+    def load(name):
+        torch.manual_seed(0)
+        return LoadedModel(getattr(networks, name)().eval(), preprocessing, name, "")
+
+    return load
+
+
+@pytest.fixture(scope="module")
+def built(networks_of, tmp_path_factory):
+    """`built(samples, name, goal, data)`: the bank of these images, made once."""
+    folder = tmp_path_factory.mktemp("banks")
+
+    @cache
+    def make(samples, name, goal, data):
+        dataset, out = Dataset(data, "train", samples), folder / "made.safetensors"
+        return build_bank_file(networks_of(name), dataset, out, goal).report.bank
+
+    return make
+
+
 @pytest.fixture
-def build(networks, preprocessing, tmp_path):
-    """`build(samples, "Normalized")`: a bank of these images, and `build.loaded`."""
+def build(built, networks_of):
+    """`build(samples, "Normalized")`: a bank of these images, and `build.network`."""
 
     def make(samples, name="Normalized", goal=None, data="photos"):
-        import torch
-
-        torch.manual_seed(0)
-        loaded = LoadedModel(getattr(networks, name)().eval(), preprocessing, name, "")
-        dataset = Dataset(data, "train", tuple(samples))
-        report = build_bank_file(
-            loaded, dataset, tmp_path / "made.safetensors", goal or parse_objective("all-triplets")
-        ).report
-        make.network = loaded.network()
-        return report.bank
+        make.network = networks_of(name).network()
+        return built(tuple(samples), name, goal or parse_objective("all-triplets"), data)
 
     return make
 

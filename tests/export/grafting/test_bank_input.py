@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import onnx
@@ -27,15 +28,22 @@ from foldcam.runtime.system.errors import FoldcamError
 _OPTIONS = FoldOptions(neighbors=3, contrast=True)
 
 
-@pytest.fixture
-def export(networks, preprocessing, shared_photos, tmp_path):
-    def make(name, out, options, rule=None):
+@pytest.fixture(scope="module")
+def export(networks, preprocessing, shared_photos, tmp_path_factory):
+    """`export("Normalized", options, rule)`: the folded file, made once and not to be changed."""
+
+    @cache
+    def loaded(name):
         torch.manual_seed(0)
         module = getattr(networks, name)().eval()
-        loaded = wrap_module(module, preprocessing=preprocessing, name="net:make")
+        return wrap_module(module, preprocessing=preprocessing, name="net:make")
+
+    @cache
+    def make(name, options, rule=None):
+        out = tmp_path_factory.mktemp("exported") / "model.onnx"
         data = load_dataset(shared_photos)
-        export_model(loaded, data, tmp_path / out, grad_weights=rule, options=options)
-        return tmp_path / out
+        export_model(loaded(name), data, out, grad_weights=rule, options=options)
+        return out
 
     return make
 
@@ -56,15 +64,15 @@ def _same(one, other):
 
 @pytest.mark.parametrize("name", ["Normalized", "MlpHead", "FlattenHead", "GlobalDepthwise"])
 def test_inputs_say_what_constants_say(name, export, images):
-    constant = export(name, "constant.onnx", _OPTIONS, "own" if name == "MlpHead" else None)
-    asked = export(name, "input.onnx", replace(_OPTIONS, bank_input=True, query=True))
+    constant = export(name, _OPTIONS, "own" if name == "MlpHead" else None)
+    asked = export(name, replace(_OPTIONS, bank_input=True, query=True))
     with FoldedModel.load(constant, "cpu") as one, FoldedModel.load(asked, "cpu") as other:
         for a, b in zip(one.run_batch(images), other.run_batch(images), strict=True):
             _same(a, b)
 
 
 def test_the_file_of_the_model_names_no_label(export):
-    asked = export("Normalized", "input.onnx", replace(_OPTIONS, bank_input=True))
+    asked = export("Normalized", replace(_OPTIONS, bank_input=True))
     assert read_contract(asked).labels == ()
     assert b"green" not in asked.read_bytes()
     with FoldedModel.load(asked, "cpu") as model:
@@ -72,7 +80,7 @@ def test_the_file_of_the_model_names_no_label(export):
 
 
 def test_the_bank_beside_the_model_is_one_that_the_workstation_reads(export, tmp_path, images):
-    asked = export("Normalized", "input.onnx", replace(_OPTIONS, bank_input=True))
+    asked = export("Normalized", replace(_OPTIONS, bank_input=True))
     bank, live = Bank.load(bank_path(asked)), read_bank(bank_path(asked))
     assert bank.sha256() == live.sha256
     np.testing.assert_array_equal(bank.grad_weights, live.directions)
@@ -87,14 +95,14 @@ def test_the_bank_beside_the_model_is_one_that_the_workstation_reads(export, tmp
 
 
 def test_constants_in_place_of_the_inputs_are_the_folded_model(export, tmp_path, images):
-    asked = export("MlpHead", "input.onnx", replace(_OPTIONS, bank_input=True, query=True))
+    asked = export("MlpHead", replace(_OPTIONS, bank_input=True, query=True))
     model = to_constants(load_message(asked), read_contract(asked), Bank.load(bank_path(asked)))
     assert [value.name for value in model.graph.input] == ["image"]
     onnx.checker.check_model(model, full_check=True)
 
 
 def test_a_swapped_bank_answers_from_the_next_pass_on(export, images):
-    asked = export("Normalized", "input.onnx", replace(_OPTIONS, bank_input=True))
+    asked = export("Normalized", replace(_OPTIONS, bank_input=True))
     with FoldedModel.load(asked, "cpu") as model:
         first = model(images[0])
         bank = read_bank(bank_path(asked))
@@ -111,7 +119,7 @@ def test_a_swapped_bank_answers_from_the_next_pass_on(export, images):
 
 def test_a_query_is_answered_in_place_of_the_bank_s_direction(export, images):
     options = replace(_OPTIONS, bank_input=True, query=True)
-    asked = export("MlpHead", "input.onnx", options)
+    asked = export("MlpHead", options)
     with FoldedModel.load(asked, "cpu") as model:
         bank = read_bank(bank_path(asked))
         plain = model.run_batch(images)
@@ -124,9 +132,9 @@ def test_a_query_is_answered_in_place_of_the_bank_s_direction(export, images):
 
 
 def test_it_builds_in_tensorrt(export, build_engine):
-    build_engine(onnx.load(export("MlpHead", "m.onnx", replace(_OPTIONS, bank_input=True))))
+    build_engine(onnx.load(export("MlpHead", replace(_OPTIONS, bank_input=True))))
     options = replace(_OPTIONS, bank_input=True, query=True)
-    build_engine(onnx.load(export("GlobalDepthwise", "m.onnx", options)))
+    build_engine(onnx.load(export("GlobalDepthwise", options)))
 
 
 @pytest.mark.parametrize(
@@ -138,17 +146,17 @@ def test_it_builds_in_tensorrt(export, build_engine):
 )
 def test_what_does_not_go_with_it_is_refused(change, text, export):
     with pytest.raises(FoldcamError, match=text):
-        export("Normalized", "m.onnx", replace(_OPTIONS, bank_input=True, **change))
+        export("Normalized", replace(_OPTIONS, bank_input=True, **change))
 
 
 def test_a_head_without_a_sum_is_refused(export):
     with pytest.raises(FoldcamError, match="no function of one sum over positions"):
-        export("TwoPools", "m.onnx", replace(_OPTIONS, bank_input=True))
+        export("TwoPools", replace(_OPTIONS, bank_input=True))
 
 
 def test_a_query_needs_a_bank_that_is_an_input(export):
     with pytest.raises(FoldcamError, match="add --bank-input"):
-        export("Normalized", "m.onnx", replace(_OPTIONS, query=True))
+        export("Normalized", replace(_OPTIONS, query=True))
 
 
 def test_directions_are_one_per_label(random_bank, cut):
