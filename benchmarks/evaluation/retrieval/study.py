@@ -13,17 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from foldcam.export.banks.alike import ALIKE, least_cosine, own_row_cosine
-from foldcam.export.grafting.frameless import frameless
 
 from foldcam.benchmarks.evaluation.documents import Progress
 from foldcam.benchmarks.evaluation.explanation.data import Parts
-from foldcam.export.banks.bank import Bank
+from foldcam.export.banks.bank import ALIKE, Bank, least_cosine, own_row_cosine
 from foldcam.export.banks.pictures import RowPictures
 from foldcam.export.banks.retrieval import QueryMeasures, query_measures
 from foldcam.export.datasets import Dataset, Sample
 from foldcam.export.datasets.answers import model_answers
 from foldcam.export.exporting.exporter import export_model
+from foldcam.export.grafting.frame import frameless
 from foldcam.export.grafting.in_graph import bank_of
 from foldcam.export.models.spec import LoadedModel
 from foldcam.export.onnx_graphs.device import CPU, Device
