@@ -281,7 +281,7 @@ def check_rule(
     channel_rule: ChannelRule,
     rule: GradWeightsRule = "transferred",
 ) -> None:
-    """Refuse a channel rule that empties half of a continuous outcome's answer, or has no meaning."""
+    """Refuse a channel rule that has no meaning, or empties half of a continuous answer."""
     if rule == "own" and channel_rule == "positive":
         raise FoldcamError(
             "--channels positive chooses among the bank's grad-weights, and with --grad-weights "
