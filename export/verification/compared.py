@@ -17,8 +17,7 @@ from foldcam.export.grafting.in_graph import bank_of, is_intact, stored_bank_of
 from foldcam.export.grafting.unfold import network_of
 from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP
 from foldcam.export.onnx_graphs.message import load_message
-from foldcam.export.onnx_graphs.normalization import find_normalization
-from foldcam.export.onnx_graphs.scores import find_logits, scores_of
+from foldcam.export.onnx_graphs.normalization import find_logits, find_normalization, scores_of
 from foldcam.export.onnx_graphs.session import cpu_session
 from foldcam.export.verification.formulas import NetworkValues, scaled_estimate
 from foldcam.export.verification.pair_report import Precision, precision_of
