@@ -213,7 +213,7 @@ def load_model(
             For a factory also the file of `foldcam train` that was made from it.
         output: which of its outputs is the embedding, where several could be; in an `.onnx`
             file any value inside it as well.
-        device: where its networks run, see `export.device.choose_device`.
+        device: where its networks run, see `export.onnx_graphs.device.choose_device`.
 
     Raises:
         FoldcamError: nothing of that name, or weights that do not fit.
