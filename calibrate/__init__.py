@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from foldcam.calibrate.calibrator import CalibrationOptions as CalibrationOptions
     from foldcam.calibrate.calibrator import Outcome as Outcome
     from foldcam.calibrate.calibrator import calibrate as calibrate
-    from foldcam.calibrate.store import Store as Store
+    from foldcam.calibrate.statistics import Store as Store
 
 _HOMES = {
     "CalibrationOptions": "foldcam.calibrate.calibrator",
     "Outcome": "foldcam.calibrate.calibrator",
-    "Store": "foldcam.calibrate.store",
+    "Store": "foldcam.calibrate.statistics",
     "calibrate": "foldcam.calibrate.calibrator",
 }
 __all__ = list(_HOMES)

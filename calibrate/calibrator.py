@@ -18,8 +18,7 @@ from foldcam.calibrate.quality import Damage, Gate
 from foldcam.calibrate.selection import Pictures, read_pictures, select
 from foldcam.calibrate.session import Images, Runner
 from foldcam.calibrate.source import check_names, read_source, with_frame
-from foldcam.calibrate.statistics import Activation, Method, gather
-from foldcam.calibrate.store import Store, key_of, tools
+from foldcam.calibrate.statistics import Activation, Method, Store, gather, key_of, tools
 from foldcam.calibrate.tuning import Choice, best_recipe, choose_steps
 from foldcam.export.grafting.in_graph import contract_of, write_contract
 from foldcam.export.grafting.probes import canary_of, write_canary

@@ -120,8 +120,7 @@ def calibrate(
     from foldcam.calibrate.calibrator import calibrate as run
     from foldcam.calibrate.placement import TARGETS
     from foldcam.calibrate.report import document
-    from foldcam.calibrate.statistics import METHODS
-    from foldcam.calibrate.store import Store
+    from foldcam.calibrate.statistics import METHODS, Store
     from foldcam.export.commands.progress import ProgressBar
     from foldcam.runtime.contract.schema import PRECISIONS
     from foldcam.runtime.measurement.comparison.verdict import GateLimits

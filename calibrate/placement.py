@@ -8,7 +8,7 @@ softmax, products of two activations), stays in float.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import onnx
@@ -101,7 +101,8 @@ def find_placement(model: onnx.ModelProto, target: Target = "tensorrt") -> Place
     names = [layer.name for layer in layers]
     if len(set(names)) < len(names):
         layers = tuple(
-            layer if names.count(layer.name) == 1 else _renamed(layer) for layer in layers
+            layer if names.count(layer.name) == 1 else replace(layer, name=layer.output)
+            for layer in layers
         )
     by_output = {layer.output: layer for layer in layers}
     joins = (
@@ -128,10 +129,6 @@ def _layer(view: GraphView, place: int, node: onnx.NodeProto) -> Layer | None:
             return None
         axis = 1
     return Layer(name_of(node), place, node.op_type, source, weight, axis, node.output[0])
-
-
-def _renamed(layer: Layer) -> Layer:
-    return Layer(**{**vars(layer), "name": layer.output})
 
 
 def _join(

@@ -1,7 +1,9 @@
-"""What the activations of a float network look like on images, and where they may be cut."""
+"""What the activations of a float network look like on images, where they may be cut, and the
+store in which an earlier or interrupted run left that."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +16,12 @@ import onnx
 from foldcam.calibrate.graph import with_outputs
 from foldcam.calibrate.session import Images, Runner
 from foldcam.export.banks.arrays import load_arrays, save_arrays
+from foldcam.export.grafting.versions import tool_versions
 from foldcam.export.onnx_graphs.device import CPU, Device
 from foldcam.runtime.contract.schema import Contract
+from foldcam.runtime.system.digest import digest_of
 from foldcam.runtime.system.errors import FoldcamError
+from foldcam.runtime.system.files import atomic_path
 
 Progress = Callable[[str, int, int], None]
 
@@ -260,3 +265,63 @@ def _divergence(counts: npt.NDArray[np.float64], edge: int) -> float:
     q = np.maximum(spread / spread.sum(), 1e-9)
     there = p > 0
     return float((p[there] * np.log(p[there] / q[there])).sum())
+
+
+_TOOLS = ("foldcam", "numpy", "onnx", "onnxruntime")
+
+
+def key_of(**parts: Any) -> str:
+    """Hexadecimal SHA-256 of values that JSON can hold, by their names."""
+    return digest_of(parts)
+
+
+def tools() -> dict[str, str]:
+    """Versions of what computes a calibration."""
+    import onnxruntime
+
+    versions = {**tool_versions(), "onnxruntime": str(onnxruntime.__version__)}
+    return {name: versions[name] for name in _TOOLS if name in versions}
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder of results; never asked by a file's name, only by key.
+
+    Args:
+        folder: made when the first result is kept; None keeps nothing.
+    """
+
+    folder: Path | None
+
+    def statistics(self, key: str) -> dict[str, Activation] | None:
+        """Kept statistics; None where there are none."""
+        return None if self.folder is None else load_statistics(self.folder / f"{key}.npz")
+
+    def keep_statistics(self, key: str, found: Mapping[str, Activation]) -> None:
+        """Keep them."""
+        if self.folder is not None:
+            save_statistics(self.folder / f"{key}.npz", found)
+
+    def arrays(self, key: str) -> dict[str, npt.NDArray[Any]] | None:
+        """Kept arrays by name; None where there are none."""
+        return None if self.folder is None else load_arrays(self.folder / f"{key}.npz")
+
+    def keep_arrays(self, key: str, found: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Keep them."""
+        if self.folder is not None:
+            save_arrays(self.folder / f"{key}.npz", found)
+
+    def json(self, key: str) -> Any:
+        """A kept document; None where there is none, or half of one."""
+        if self.folder is None:
+            return None
+        try:
+            return json.loads((self.folder / f"{key}.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def keep_json(self, key: str, document: Any) -> None:
+        """Keep it."""
+        if self.folder is not None:
+            with atomic_path(self.folder / f"{key}.json") as temporary:
+                temporary.write_text(json.dumps(document), encoding="utf-8")

@@ -11,8 +11,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from foldcam.export.verification.check.checker import Rule
 from foldcam.export.verification.check.matchers import Details, Place, places
-from foldcam.export.verification.check.rules import Rule
 from foldcam.export.verification.check.targets import Target
 from foldcam.export.verification.check.view import load_view
 

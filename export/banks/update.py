@@ -32,7 +32,7 @@ from foldcam.export.banks.head_trial import HeadTrial
 from foldcam.export.banks.numbers import unit_rows
 from foldcam.export.banks.objectives.directions import Directions, parse_objective
 from foldcam.export.banks.objectives.kernel import KernelObjective
-from foldcam.export.banks.rows import held_hashes, mixed_mean
+from foldcam.export.banks.rows import held_hashes, stacked
 from foldcam.export.banks.steps import (
     StageProgress,
     data_hash,
@@ -51,29 +51,6 @@ Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class MergedRows:
-    """Old and new rows in the new bank's order.
-
-    Attributes:
-        order: `int64 [N]`, for each row its place among the old rows followed by the new.
-        embeddings: `float32 [N, D]` of norm 1.
-        labels: the labels of each row; empty for a continuous outcome.
-        classes: `int64 [N]`, the labels as numbers 0..C-1.
-        outcome: values of the rows, None where they have labels.
-        hashes: `uint8 [N, 32]` of the image files, None where the bank does not know its own.
-        names: what the pictures are called, see `Bank.names`.
-    """
-
-    order: Integers
-    embeddings: Floats
-    labels: list[str]
-    classes: Integers
-    outcome: BankOutcome | None
-    hashes: npt.NDArray[np.uint8] | None
-    names: tuple[str, ...]
-
-
 def in_order_of_rows(samples: Sequence[Sample], kernel: KernelObjective | None) -> list[Sample]:
     """Samples by label, or by value for a continuous outcome."""
     if kernel is None:
@@ -81,39 +58,23 @@ def in_order_of_rows(samples: Sequence[Sample], kernel: KernelObjective | None) 
     return sorted(samples, key=lambda sample: values_of([sample])[0])
 
 
-def merge_rows(
-    bank: Bank, found: EmbeddingPass, kept: list[Sample], kernel: KernelObjective | None
-) -> MergedRows:
-    """Old rows and new ones, sorted as in a bank built from scratch over both.
-
-    Args:
-        kernel: the objective of a continuous outcome, None for labels.
-    """
-    embeddings = np.concatenate([bank.embeddings, unit_rows(found.embeddings, kept)])
-    hashes = None
-    if bank.image_hashes is not None:
-        hashes = np.concatenate([bank.image_hashes, hash_rows(found.hashes)])
-    called = [*bank.row_names(), *(sample.row_name for sample in kept)]
-    if kernel is None or bank.outcome is None:
-        given = [*bank.row_labels(), *(sample.label for sample in kept)]
-        # Stable, as in a bank built from scratch: old rows stay before new ones.
-        order = np.asarray(sorted(range(len(given)), key=given.__getitem__), np.int64)
-        labels = [given[place] for place in order]
-        _, classes = np.unique(labels, return_inverse=True)
-        outcome = None
-    else:
-        values = np.concatenate([bank.outcome.values, kernel.on_scale(values_of(kept))])
-        order = np.argsort(values, kind="stable")
-        labels, classes = [], np.zeros(len(values), np.int64)
-        outcome = BankOutcome(values[order], kernel.tau, kernel.transform)
-    return MergedRows(
-        order=order,
-        embeddings=np.ascontiguousarray(embeddings[order]),
-        labels=labels,
-        classes=classes.astype(np.int64),
+def _new_rows(bank: Bank, found: EmbeddingPass, kept: list[Sample]) -> Bank:
+    """The new images as a bank that fits the old one, without grad-weights yet."""
+    kernel = kernel_of(bank)
+    outcome = None
+    if kernel is not None:
+        values = kernel.on_scale(values_of(kept))
+        outcome = BankOutcome(values, kernel.tau, kernel.transform)
+    return replace(
+        bank,
+        embeddings=unit_rows(found.embeddings, kept),
+        grad_weights=np.zeros((len(kept), bank.channels), np.float32),
+        grad_index=np.arange(len(kept), dtype=np.int32),
+        labels=() if kernel is not None else label_runs([sample.label for sample in kept]),
         outcome=outcome,
-        hashes=None if hashes is None else hashes[order],
-        names=tuple(called[place] for place in order),
+        image_hashes=None if bank.image_hashes is None else hash_rows(found.hashes),
+        names=tuple(sample.row_name for sample in kept),
+        mean_summands=found.mean_map(),
     )
 
 
@@ -227,38 +188,29 @@ def add_to_bank(
     left_out = set(found.known)
     fresh = [sample for place, sample in enumerate(samples) if place not in left_out]
     kept = [samples[position] for position in found.positions]
-    rows = merge_rows(bank, found, kept, kernel)
-    directions = _directions(bank, rows, kernel, seed)
-    old = rows.order < bank.rows
+    merged = stacked([bank, _new_rows(bank, found, kept)])
+    directions, classes = _directions(merged, seed)
     # Directions follow from the embeddings alone, like a linear head's grad-weights.
     linear = bank.rule == "own" or head.linear
     if linear:
-        grad_weights, index = _through_linear_head(bank, network, probe, directions, rows.classes)
+        grad_weights, index = _through_linear_head(bank, network, probe, directions, classes)
         grad_weights = keep_channels(grad_weights, _rule(bank))
     else:
-        # The pass over the new images found them in the order of `found`.
+        # The place of each row among the new ones, in the order of `found`; an old one has none.
+        place = merged.grad_index - len(bank.grad_weights)
+        new = place >= 0
         wanted = np.empty((len(kept), bank.embedding_size), np.float32)
-        wanted[rows.order[~old] - bank.rows] = directions.values[~old]
+        wanted[place[new]] = directions.values[new]
         pulled = second_pass(
             network, source.preprocessing, samples, found, wanted, trial.cache, batch_size, progress
         )
         added = keep_channels(pulled, _rule(bank))
-        new_index = np.arange(len(kept)) + len(bank.grad_weights)
-        index = np.concatenate([bank.grad_index, new_index])[rows.order]
-        grad_weights, index = _in_row_order(np.concatenate([bank.grad_weights, added]), index)
+        grad_weights, index = _in_row_order(
+            np.concatenate([bank.grad_weights, added]), merged.grad_index.astype(np.int64)
+        )
     if resume_folder is not None:
         forget(resume_folder)
-    made = replace(
-        bank,
-        embeddings=rows.embeddings,
-        grad_weights=grad_weights,
-        grad_index=index.astype(np.int32),
-        labels=() if kernel is not None else label_runs(rows.labels),
-        outcome=rows.outcome,
-        image_hashes=rows.hashes,
-        names=rows.names,
-        mean_summands=mixed_mean([(bank.mean_summands, bank.rows), (found.mean_map(), len(kept))]),
-    )
+    made = replace(merged, grad_weights=grad_weights, grad_index=index.astype(np.int32))
     made = replace(made, source=merged_source(source, made, dataset, found, kept))
     return AddReport(
         bank=made,
@@ -295,13 +247,7 @@ def rederived(bank: Bank, network: Network, seed: int = 0) -> Bank | None:
     probe = network.forward(torch.from_numpy(noise(network.image_size, _PROBE_IMAGES)))
     if bank.rule != "own" and not head_traits(network, probe).linear:
         return None
-    kernel = kernel_of(bank)
-    _, classes = np.unique(bank.row_labels() or np.zeros(bank.rows), return_inverse=True)
-    classes = classes.astype(np.int64)
-    if kernel is not None and bank.outcome is not None:
-        directions = kernel.directions(bank.embeddings, bank.outcome.values)
-    else:
-        directions = parse_objective(bank.objective, seed).directions(bank.embeddings, classes)
+    directions, classes = _directions(bank, seed)
     pulled, index = _through_linear_head(bank, network, probe, directions, classes)
     return replace(
         bank, grad_weights=keep_channels(pulled, _rule(bank)), grad_index=index.astype(np.int32)
@@ -351,12 +297,14 @@ def _check(bank: Bank, source: BankSource, network: Network, samples: Sequence[S
         raise FoldcamError("The bank has labels and the images have values: give labels.")
 
 
-def _directions(
-    bank: Bank, rows: MergedRows, kernel: KernelObjective | None, seed: int
-) -> Directions:
-    if kernel is not None and rows.outcome is not None:
-        return kernel.directions(rows.embeddings, rows.outcome.values)
-    return parse_objective(bank.objective, seed).directions(rows.embeddings, rows.classes)
+def _directions(bank: Bank, seed: int) -> tuple[Directions, Integers]:
+    """The direction of each row, and `int64 [N]`, the number of its label."""
+    kernel = kernel_of(bank)
+    _, numbers = np.unique(bank.row_labels() or np.zeros(bank.rows), return_inverse=True)
+    classes = numbers.astype(np.int64)
+    if kernel is not None and bank.outcome is not None:
+        return kernel.directions(bank.embeddings, bank.outcome.values), classes
+    return parse_objective(bank.objective, seed).directions(bank.embeddings, classes), classes
 
 
 def _through_linear_head(

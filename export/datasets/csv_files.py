@@ -123,7 +123,8 @@ def read_csv(path: Path, *, continuous: bool, boxes: BoxMeaning) -> Reading:
         raise FoldcamError(f"{path} is one image; a data set is a folder or a CSV with path,label.")
     text = _text(path)
     reading = Reading(root=path.parent)
-    delimiter = _delimiter(text.partition("\n")[0])
+    # Spreadsheets of many countries write semicolons.
+    delimiter = max(",;\t", key=text.partition("\n")[0].count)
     try:
         rows = csv.reader(
             io.StringIO(text, newline=""),
@@ -175,11 +176,6 @@ def _text(path: Path) -> str:
             f"{path} is not a readable CSV file: line {line} is not UTF-8, which it has to be; "
             "save it as 'CSV UTF-8', or convert it: iconv -f CP1252 -t UTF-8."
         ) from None
-
-
-def _delimiter(header: str) -> str:
-    """What separates the columns: spreadsheets of many countries write semicolons."""
-    return max(",;\t", key=header.count)
 
 
 def _header(path: Path, cells: list[str]) -> list[str]:

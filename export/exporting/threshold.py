@@ -25,8 +25,7 @@ from foldcam.export.banks.unknown.images import (
     label_notes,
     own_notes,
 )
-from foldcam.export.banks.unknown.label_space import Doubles
-from foldcam.export.banks.unknown.rows import DEVICE_SCORES, Rows, numbered
+from foldcam.export.banks.unknown.rows import DEVICE_SCORES, Doubles, Rows, numbered
 from foldcam.export.datasets import Dataset
 from foldcam.export.grafting.frame import frameless
 from foldcam.export.grafting.in_graph import bank_of

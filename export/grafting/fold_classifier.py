@@ -47,8 +47,8 @@ from foldcam.export.onnx_graphs.embedding_model import (
     opset_of,
 )
 from foldcam.export.onnx_graphs.message import check_file_size, weight_bytes
+from foldcam.export.onnx_graphs.normalization import find_logits
 from foldcam.export.onnx_graphs.precision import is_float16, to_float16
-from foldcam.export.onnx_graphs.scores import find_logits
 from foldcam.export.onnx_graphs.session import GraphSession
 from foldcam.export.onnx_graphs.values import Flow, attributes_of
 from foldcam.export.onnx_graphs.writing import PREFIX, Graft

@@ -14,8 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from foldcam.export.banks.unknown.label_space import label_space
-from foldcam.export.banks.unknown.rows import Rows
+from foldcam.export.banks.unknown.rows import Rows, label_space
 from foldcam.export.grafting.in_graph import contract_of, write_contract
 from foldcam.export.onnx_graphs.embedding_model import BATCH, opset_of
 from foldcam.export.onnx_graphs.values import refill

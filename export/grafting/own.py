@@ -3,7 +3,7 @@
 What a reverse pass computes is written as forward nodes: the graph's nodes between `s` and the
 head's end are walked from the end to `s`, and each adds the few nodes of its derivative, at the
 values that the network has for the image at hand. Normalisations on the way are differentiated
-with their scale held constant, as `export.networks.held_scales` says.
+with their scale held constant, as `torch_cut.hold_scales` says.
 """
 
 from __future__ import annotations
@@ -28,10 +28,9 @@ if TYPE_CHECKING:
 
 from math import prod
 
-from foldcam.export.onnx_graphs.adjoints.rows import Row, sizes_at
 from foldcam.export.onnx_graphs.adjoints.rules import rule_of
 from foldcam.export.onnx_graphs.adjoints.step import Step
-from foldcam.export.onnx_graphs.adjoints.tape import BATCH_SIZE, ObstacleError, Tape
+from foldcam.export.onnx_graphs.adjoints.tape import BATCH_SIZE, ObstacleError, Row, Tape, sizes_at
 from foldcam.export.onnx_graphs.embedding_model import opset_of
 from foldcam.export.onnx_graphs.normalization import scales_of
 from foldcam.export.onnx_graphs.value_sizes import inferred_in_batch
@@ -239,7 +238,7 @@ def _steps(
 
 
 def _held(tape: Tape, graph: onnx.GraphProto, step: Step) -> set[str]:
-    """The norms that a product scales its rows by, see `export.networks.held_scales`."""
+    """The norms that a product scales its rows by, see `torch_cut.hold_scales`."""
     expanded = {str(n) for node in graph.node if node.op_type == "Expand" for n in node.output}
     return {
         name

@@ -13,7 +13,7 @@ from foldcam.export.networks.onnx_networks.input import OutputChoiceError, offer
 from foldcam.export.networks.outputs import OutputsError
 from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP
 from foldcam.export.onnx_graphs.file import OnnxFile, ending_at
-from foldcam.export.onnx_graphs.scores import add_scores, find_logits
+from foldcam.export.onnx_graphs.normalization import add_scores, find_logits
 from foldcam.runtime.contract.schema import EMBEDDING, ScoreKind
 from foldcam.runtime.system.errors import FoldcamError
 

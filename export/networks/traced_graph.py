@@ -230,7 +230,7 @@ def _find_head_end(
         return source, unit, True
     if graph_search.ends_in_layer_norm(embedding):
         # All its rows have one norm, yet it belongs to the head: see
-        # `export.networks.held_scales`.
+        # `torch_cut.hold_scales`.
         return embedding, False, True
     if graph_search.ends_in_softmax(embedding):
         # Of one length by chance: no lengths are taken away there.

@@ -8,7 +8,7 @@ float32 and a float16 name, and a cast between the two only where a step needs i
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -159,22 +159,18 @@ class _Converter:
             schema = onnx.defs.get_schema(node.op_type, self._opset, node.domain)
         except onnx.defs.SchemaError:
             return None
-        inputs: list[tuple[str, bool] | None] = []
-        for position, name in enumerate(node.input):
-            if name and name not in self._types:
+        if any(name and name not in self._types for name in (*node.input, *node.output)):
+            return None
+
+        def kind(name: str, position: int, formals: Sequence[Any]) -> tuple[str, bool] | None:
+            if not name or self._types[name] != TensorProto.FLOAT:
                 return None
-            if name and self._types[name] == TensorProto.FLOAT:
-                formal = schema.inputs[min(position, len(schema.inputs) - 1)]
-                inputs.append((formal.type_str, _HALF in formal.types))
-            else:
-                inputs.append(None)
-        outputs: list[tuple[str, bool]] = []
-        for position, name in enumerate(node.output):
-            if name and name not in self._types:
-                return None
-            if name and self._types[name] == TensorProto.FLOAT:
-                formal = schema.outputs[min(position, len(schema.outputs) - 1)]
-                outputs.append((formal.type_str, _HALF in formal.types))
+            formal = formals[min(position, len(formals) - 1)]
+            return formal.type_str, _HALF in formal.types
+
+        inputs = [kind(name, at, schema.inputs) for at, name in enumerate(node.input)]
+        made = [kind(name, at, schema.outputs) for at, name in enumerate(node.output)]
+        outputs = [each for each in made if each is not None]
         return inputs, outputs
 
     def _convert(self, node: onnx.NodeProto) -> None:

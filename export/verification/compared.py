@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +17,7 @@ from foldcam.export.grafting.in_graph import bank_of, is_intact, stored_bank_of
 from foldcam.export.grafting.unfold import network_of
 from foldcam.export.onnx_graphs.embedding_model import FEATURE_MAP
 from foldcam.export.onnx_graphs.message import load_message
-from foldcam.export.onnx_graphs.normalization import find_normalization
-from foldcam.export.onnx_graphs.scores import find_logits, scores_of
+from foldcam.export.onnx_graphs.normalization import find_logits, find_normalization, scores_of
 from foldcam.export.onnx_graphs.session import cpu_session
 from foldcam.export.verification.formulas import NetworkValues, scaled_estimate
 from foldcam.export.verification.pair_report import Precision, precision_of
@@ -141,21 +140,10 @@ class ComparedModel:
         self._backend.close()
 
 
-class Source(Protocol):
-    """What embedding and feature map are computed with for the reference."""
-
-    @property
-    def name(self) -> str:
-        """In words, for the report."""
-        ...
-
-    def run(self, resized: npt.NDArray[np.uint8]) -> NetworkValues:
-        """What the network says of images `uint8 [n, H, W, 3]` RGB."""
-        ...
-
-
 class NetworkSource:
-    """The network that the folded model came from."""
+    """The network that the folded model came from; `name` is for the report."""
+
+    name = "the network it came from"
 
     def __init__(self, network: Network, contract: Contract, path: Path) -> None:
         origin, sha256 = contract.origin, network.sha256()
@@ -169,13 +157,8 @@ class NetworkSource:
         self._preprocessing = contract.preprocessing
         self._scores = contract.scores
 
-    @property
-    def name(self) -> str:
-        """See `Source`."""
-        return "the network it came from"
-
     def run(self, resized: npt.NDArray[np.uint8]) -> NetworkValues:
-        """See `Source`."""
+        """What the network says of images `uint8 [n, H, W, 3]` RGB."""
         import torch
 
         network = self._network
@@ -203,6 +186,8 @@ class UnfoldedSource:
     It checks everything that was grafted, and not whether the network was exported well.
     """
 
+    name = "its own network, unfolded"
+
     def __init__(self, model: onnx.ModelProto, contract: Contract) -> None:
         network = network_of(model, contract)
         self._uint8 = takes_uint8(network)
@@ -221,13 +206,8 @@ class UnfoldedSource:
         self._names = [value.name for value in shown.graph.output]
         self._session = cpu_session(shown)
 
-    @property
-    def name(self) -> str:
-        """See `Source`."""
-        return "its own network, unfolded"
-
     def run(self, resized: npt.NDArray[np.uint8]) -> NetworkValues:
-        """See `Source`."""
+        """What the network says of images `uint8 [n, H, W, 3]` RGB."""
         images = resized if self._uint8 else self._preprocessing.normalized(resized)
         values = dict(zip(self._names, self._session.run(None, {IMAGE: images}), strict=True))
 

@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -225,10 +226,9 @@ def resized(maps: Floats, size: tuple[int, int]) -> Floats:
     """
     if maps.shape[2:] == size:
         return maps
-    down = _interpolation(maps.shape[2], size[0])
-    across = _interpolation(maps.shape[3], size[1])
-    made: Floats = (down @ maps.astype(np.float64) @ across.T).astype(np.float32)
-    return made
+    lines = maps.astype(np.float64).reshape(-1, *maps.shape[2:])
+    made = [cv2.resize(each, size[::-1], interpolation=cv2.INTER_LINEAR) for each in lines]
+    return np.asarray(made, np.float32).reshape(*maps.shape[:2], *size)
 
 
 def resized_sum(maps: Floats, size: tuple[int, int]) -> Floats:
@@ -236,15 +236,3 @@ def resized_sum(maps: Floats, size: tuple[int, int]) -> Floats:
     share = maps.shape[2] * maps.shape[3] / (size[0] * size[1])
     made: Floats = resized(maps, size) * np.float32(share)
     return made
-
-
-def _interpolation(has: int, wanted: int) -> Doubles:
-    """Matrix `[wanted, has]`."""
-    at = np.clip((np.arange(wanted) + 0.5) * has / wanted - 0.5, 0.0, has - 1.0)
-    low = at.astype(np.int64)
-    high = np.minimum(low + 1, has - 1)
-    matrix = np.zeros((wanted, has))
-    lines = np.arange(wanted)
-    np.add.at(matrix, (lines, low), 1.0 - (at - low))
-    np.add.at(matrix, (lines, high), at - low)
-    return matrix

@@ -19,7 +19,6 @@ from foldcam.export.verification.compared import (
     ComparedModel,
     FrameInput,
     NetworkSource,
-    Source,
     UnfoldedSource,
 )
 from foldcam.export.verification.comparison import Comparison, ImagePair
@@ -143,7 +142,7 @@ def verify_model(
             raise FoldcamError(f"{model_path} is not an .onnx file, whose bank could be read.")
         for other in others:
             _check_comparable(main, other)
-        source: Source
+        source: NetworkSource | UnfoldedSource
         if network is not None:
             source = NetworkSource(network, main.contract, model_path)
         else:

@@ -236,7 +236,7 @@ def test_an_interrupted_calibration_goes_on_where_it_was(
     from foldcam.calibrate import calibrator
     from foldcam.calibrate.calibrator import CalibrationOptions
     from foldcam.calibrate.quality import Damage
-    from foldcam.calibrate.store import Store
+    from foldcam.calibrate.statistics import Store
 
     options = CalibrationOptions(correct_biases=False)
     counted = {"thresholds": 0, "sensitivity": 0}

@@ -14,8 +14,7 @@ import pytest
 from foldcam.export.banks.bank import Bank
 from foldcam.export.banks.objectives.directions import parse_objective
 from foldcam.export.banks.unknown.images import any_images
-from foldcam.export.banks.unknown.label_space import label_space
-from foldcam.export.banks.unknown.rows import Rows
+from foldcam.export.banks.unknown.rows import Rows, label_space
 from foldcam.export.datasets import Dataset, load_dataset
 from foldcam.export.exporting.bank_files import build_bank_file
 from foldcam.export.exporting.exporter import export_model

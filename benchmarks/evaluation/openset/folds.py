@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from foldcam.export.banks.unknown.choosing import LeftOut, threshold_for, within_reach
-from foldcam.export.banks.unknown.label_space import Doubles
-from foldcam.export.banks.unknown.rows import Rows, RowScore
+from foldcam.export.banks.unknown.rows import Doubles, Rows, RowScore
 
 Mask = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.intp]

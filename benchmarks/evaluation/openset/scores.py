@@ -10,8 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import logsumexp
 
-from foldcam.export.banks.unknown.label_space import Doubles
-from foldcam.export.banks.unknown.rows import DEVICE_SCORES, Rows, RowScore, first_and_second
+from foldcam.export.banks.unknown.rows import (
+    DEVICE_SCORES,
+    Doubles,
+    Rows,
+    RowScore,
+    first_and_second,
+)
 
 Units = npt.NDArray[np.floating]
 

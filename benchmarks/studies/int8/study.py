@@ -18,7 +18,7 @@ from foldcam.calibrate.calibrator import CalibrationOptions, calibrate, compare_
 from foldcam.calibrate.quality import Gate
 from foldcam.calibrate.selection import read_pictures, select
 from foldcam.calibrate.source import read_source
-from foldcam.calibrate.store import Store, key_of, tools
+from foldcam.calibrate.statistics import Store, key_of, tools
 from foldcam.export.grafting.versions import tool_versions
 from foldcam.export.onnx_graphs.message import load_message
 from foldcam.export.verification.check.checker import check_model

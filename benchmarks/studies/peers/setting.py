@@ -61,7 +61,7 @@ class Setting:
     def users_network(self) -> TorchNetwork:
         """The same as torch differentiates it: through its normalisations.
 
-        foldcam holds their scale constant (`export.networks.held_scales`), which is half of
+        foldcam holds their scale constant (`export.networks.torch_cut`), which is half of
         its method and nothing that a Grad-CAM does.
         """
         return self._network(hold=False)

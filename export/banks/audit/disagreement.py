@@ -109,9 +109,9 @@ class Judges:
 
 def ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """`float64 [N]` in [0, 1]: equal values have the same rank."""
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    found: npt.NDArray[np.float64] = (ends - (counts + 1) / 2)[places] / max(1, len(values) - 1)
+    from scipy.stats import rankdata
+
+    found: npt.NDArray[np.float64] = (rankdata(values) - 1) / max(1, len(values) - 1)
     return found
 
 

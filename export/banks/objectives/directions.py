@@ -135,7 +135,7 @@ def sampled_triplets(embeddings: Floats, labels: Integers, count: int, seed: int
             fallback += 1
             continue
         chosen = generator.choice(positives, count)
-        negatives = _draw_others(generator, labels, label, count)
+        negatives = generator.choice(np.flatnonzero(labels != label), count)
         values[row] = embeddings[chosen].mean(axis=0) - embeddings[negatives].mean(axis=0)
     return Directions(values, fallback_rows=fallback)
 
@@ -160,13 +160,6 @@ def proxies_of_sums(sums: Doubles) -> Floats:
         sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), _ZERO)
     ).astype(np.float32)
     return proxies
-
-
-def _draw_others(
-    generator: np.random.Generator, labels: Integers, label: int, count: int
-) -> Integers:
-    others = np.flatnonzero(labels != label)
-    return generator.choice(others, count)
 
 
 @dataclass(frozen=True)

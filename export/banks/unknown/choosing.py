@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from foldcam.export.banks.unknown.label_space import Doubles, Integers
-from foldcam.export.banks.unknown.rows import Mask, Rows, RowScore
+from foldcam.export.banks.unknown.rows import Doubles, Integers, Mask, Rows, RowScore
 from foldcam.runtime.system.errors import FoldcamError
 
 # Two libraries round a cosine differently by less.

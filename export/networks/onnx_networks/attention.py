@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import onnx
 
 from foldcam.export.networks.onnx_networks.rewrite import Shape
-from foldcam.export.onnx_graphs.values import Flow
+from foldcam.export.onnx_graphs.values import Flow, attributes_of
 
 _PASSING = {"Identity", "Dropout", "Cast"}
 # Steps between the product of queries and keys and the softmax.
@@ -71,7 +71,9 @@ def read_attention(
     if of_weights is None or of_values is None or of_weights.axis != 0 or of_values.axis != 0:
         return None
     rank = len(of_weights.sizes)
-    if rank not in (3, 4) or len(of_values.sizes) != rank or not _is_last(softmax, rank):
+    if rank not in (3, 4) or len(of_values.sizes) != rank:
+        return None
+    if attributes_of(softmax).get("axis", -1) not in (-1, rank - 1):
         return None
     *_, queries, tokens = of_weights.sizes
     if of_values.sizes[-2] != tokens:
@@ -98,11 +100,6 @@ def _unguarded(flow: Flow, weights: str) -> str:
     if test is None or flow.nodes[test].op_type != "IsNaN" or flow.nodes[test].input[0] != inner:
         return weights
     return inner
-
-
-def _is_last(softmax: onnx.NodeProto, rank: int) -> bool:
-    axis = next((int(each.i) for each in softmax.attribute if each.name == "axis"), -1)
-    return axis in (-1, rank - 1)
 
 
 def _maker(flow: Flow, name: str, through: set[str]) -> onnx.NodeProto | None:

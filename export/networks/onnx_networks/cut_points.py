@@ -174,7 +174,7 @@ def find_head_end(prepared: Prepared, image_size: Grid) -> tuple[str, bool, bool
         return source, True, True
     if ends_in_layer_norm(prepared.model.graph, prepared.embedding):
         # All its rows have one norm, yet it belongs to the head: see
-        # `export.networks.held_scales`.
+        # `torch_cut.hold_scales`.
         return prepared.embedding, False, True
     return prepared.embedding, unit, not unit
 

@@ -91,7 +91,7 @@ class OnnxHead:
 
 
 def _held_scales(prepared: Prepared, node: onnx.NodeProto) -> list[str]:
-    """The norms that a product scales its rows by, see `export.networks.held_scales`."""
+    """The norms that a product scales its rows by, see `torch_cut.hold_scales`."""
     whole = prepared.shapes.get(str(node.output[0]))
     held = []
     for name in scales_of(prepared.model.graph, node):

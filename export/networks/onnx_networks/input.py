@@ -219,7 +219,7 @@ class OutputChoiceError(FoldcamError):
         problem: the first half of the sentence, without its end.
         choices: what may be named, likeliest first, and the shape of each, empty where unknown.
             They look like embeddings; whether they can be folded is for
-            `export.onnx_networks.opening` to try.
+            `export.networks.onnx_networks.cut` to try.
     """
 
     def __init__(self, problem: str, choices: Mapping[str, str]) -> None:

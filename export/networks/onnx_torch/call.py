@@ -31,7 +31,7 @@ class Call:
         opset: the version of ONNX's operators that the node is written in.
         outputs: how many of its outputs are used.
         hold: whether a normalisation is differentiated with its scale held constant, see
-            `export.networks.held_scales`.
+            `torch_cut.hold_scales`.
     """
 
     attributes: dict[str, Any]

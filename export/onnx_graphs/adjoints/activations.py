@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from foldcam.export.onnx_graphs.adjoints.rows import Row
 from foldcam.export.onnx_graphs.adjoints.step import Step
-from foldcam.export.onnx_graphs.adjoints.tape import Tape
+from foldcam.export.onnx_graphs.adjoints.tape import Row, Tape
 
 _SELU = 1.6732632423543772, 1.0507009873554805
 

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from foldcam.export.onnx_graphs.adjoints.rows import Row, Sizes, sizes_at
 from foldcam.export.onnx_graphs.adjoints.step import Reach, Rule, Step
-from foldcam.export.onnx_graphs.adjoints.tape import BATCH_SIZE, Tape
+from foldcam.export.onnx_graphs.adjoints.tape import BATCH_SIZE, Row, Sizes, Tape, sizes_at
 
 
 def _reshape_reach(step: Step) -> Reach:

@@ -8,9 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from foldcam.export.onnx_graphs.adjoints.activations import FACTORS, Factor, Local
-from foldcam.export.onnx_graphs.adjoints.rows import sizes_at
 from foldcam.export.onnx_graphs.adjoints.step import Reach, Rule, Step
-from foldcam.export.onnx_graphs.adjoints.tape import Tape
+from foldcam.export.onnx_graphs.adjoints.tape import Tape, sizes_at
 
 _MOST_TERMS = 64
 # What has steps and no slope.

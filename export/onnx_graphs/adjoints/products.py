@@ -7,9 +7,8 @@ from dataclasses import replace
 from math import prod
 
 from foldcam.export.onnx_graphs.adjoints.elementwise import unbroadcast
-from foldcam.export.onnx_graphs.adjoints.rows import Row, sizes_at
 from foldcam.export.onnx_graphs.adjoints.step import Reach, Rule, Step
-from foldcam.export.onnx_graphs.adjoints.tape import BATCH_SIZE
+from foldcam.export.onnx_graphs.adjoints.tape import BATCH_SIZE, Row, sizes_at
 
 # What a norm of zero is divided by.
 _TINY = 1e-30
@@ -189,7 +188,7 @@ def _norm_reach(step: Step) -> Reach:
 
 
 def _layer_norm(step: Step, _: int, __: int, adjoint: str) -> str:
-    """`a s / d - mean(a s / d)` with the deviation `d` held, see `export.networks.held_scales`."""
+    """`a s / d - mean(a s / d)` with the deviation `d` held, see `torch_cut.hold_scales`."""
     tape, whole, axes = step.tape, step.out_row(), _normalized(step)
     centring = step.node.op_type == "LayerNormalization"
     value = tape.value(step.inputs[0], whole)

@@ -8,8 +8,7 @@ from math import prod
 
 import onnx
 
-from foldcam.export.onnx_graphs.adjoints.rows import Row, Sizes, reshaped
-from foldcam.export.onnx_graphs.adjoints.tape import ObstacleError, Tape
+from foldcam.export.onnx_graphs.adjoints.tape import ObstacleError, Row, Sizes, Tape, reshaped
 from foldcam.export.onnx_graphs.values import attributes_of, place_of
 
 

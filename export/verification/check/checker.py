@@ -1,22 +1,117 @@
-"""`check_model`: the rules applied to a file, for each target."""
+"""`check_model`: the table of rules, from rules.toml beside this module, applied to a file.
+
+A rule's keys in that file: those of `Rule` (a `source` by its names in `[sources]`, separated by
+blanks, and a `remedy` that several rules have by its name in `[remedies]`), and one way to find its
+places, for which `matchers` and `attention` have the functions:
+
+- `on` names operators, separated by blanks, `"the model"` or `"other domains"` (operators that are
+  not ONNX's); without it all of ONNX's own operators are looked at. `where` names the test of one
+  place; `attribute` is a test in its own right: it finds a value that is not among the `allowed`.
+- `types` finds where values of these types enter the graph; `constants` finds who reads constants
+  of these types.
+- `match` names a matcher of the whole graph.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
+from typing import Any, Literal, cast
 
 import onnx
 import onnx.checker
 
-from foldcam.export.verification.check.report import CheckReport, Finding, TargetReport
-from foldcam.export.verification.check.rules import RULES, SEVERITIES, SOURCES
-from foldcam.export.verification.check.targets import Target
+from foldcam.export.verification.check import attention, matchers
+from foldcam.export.verification.check.matchers import Matcher
+from foldcam.export.verification.check.report import (
+    SEVERITIES,
+    CheckReport,
+    Finding,
+    Severity,
+    TargetReport,
+)
+from foldcam.export.verification.check.targets import Flavour, Target, Version
 from foldcam.export.verification.check.view import ModelView, load_view
 from foldcam.runtime.contract.onnx_file import read_contract, read_header
 from foldcam.runtime.contract.schema import METADATA_KEY
 from foldcam.runtime.contract.tensors import check_tensors
 from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.text import printable
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Verified = Literal["parser", "builder", "documented"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule.
+
+    Attributes:
+        id: short name, also in `--json`.
+        matches: finds the places in a model.
+        sentence: what is wrong; `{...}` is filled in from the place that was found.
+        remedy: which option of foldcam or which change avoids it, with the same braces.
+        severity: `error` where TensorRT refuses the model or would compute something else,
+            `warning` where it may, `info` for what is good to know. That a version is known to
+            compute something else from such a graph is a warning: not every one is affected, and
+            only the device can say.
+        verified: `parser` or `builder` where the tests confirm it, both ways, with
+            TensorRT-RTX's real ONNX parser or builder; `documented` where they cannot.
+        source: the addresses where the fact is published, separated by commas.
+        since, before: the versions of TensorRT it holds for, from `since` to below `before`.
+        flavour: the one TensorRT it holds for; None for both.
+    """
+
+    id: str
+    matches: Matcher
+    sentence: str
+    remedy: str
+    source: str
+    severity: Severity = "error"
+    verified: Verified = "parser"
+    since: Version = (0, 0)
+    before: Version = (99, 0)
+    flavour: Flavour | None = None
+
+    def holds_for(self, target: Target) -> bool:
+        """Whether the rule is about this target."""
+        return self.flavour in (None, target.flavour) and self.since <= target.version < self.before
+
+
+def _matcher(row: dict[str, Any]) -> Matcher:
+    """Take the keys of a row that say how its places are found."""
+    if "match" in row:
+        name = row.pop("match")
+        return cast("Matcher", getattr(matchers, name, None) or getattr(attention, name))
+    for general in ("types", "constants"):
+        if general in row:
+            return cast("Matcher", getattr(matchers, general)(*row.pop(general).split()))
+    if "attribute" in row:
+        where = matchers.attribute(**row.pop("attribute"))
+    else:
+        where = getattr(matchers, row.pop("where", "always"))
+    return matchers.places(row.pop("on", ""), where)
+
+
+def _rule(row: dict[str, Any]) -> Rule:
+    source = ", ".join(SOURCES[name] for name in row.pop("source", "operators").split())
+    row["remedy"] = _TABLE["remedies"].get(row["remedy"], row["remedy"])
+    for key in {"since", "before"} & set(row):
+        row[key] = tuple(row[key])
+    return Rule(matches=_matcher(row), source=source, **row)
+
+
+_TABLE = tomllib.loads(files(__package__).joinpath("rules.toml").read_text(encoding="utf-8"))
+SOURCES: dict[str, str] = _TABLE["sources"]
+RULES = tuple(_rule(row) for row in _TABLE["rules"])
+
 
 # ONNX demands an order of the nodes; TensorRT and ONNX Runtime sort them.
 _UNSORTED = "topologically sorted"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from foldcam.export.verification.check.rules import SEVERITIES, Severity
 from foldcam.export.verification.check.targets import Target
+
+Severity = Literal["error", "warning", "info"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 
 # Places that are listed for one rule and one advice: a quantized network has the same mistake
 # 60 times.

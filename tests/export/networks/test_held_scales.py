@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from foldcam.export.models.spec import load_model
-from foldcam.export.networks.held_scales import (
+from foldcam.export.networks.torch_cut import (
+    TorchNetwork,
     layer_norm_with_held_scale,
     rms_norm_with_held_scale,
 )
-from foldcam.export.networks.torch_cut import TorchNetwork
 
 SIZE = (8, 8)
 

@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from foldcam.export.onnx_graphs.scores import add_scores, find_logits, scores_of
+from foldcam.export.onnx_graphs.normalization import add_scores, find_logits, scores_of
 
 LOGITS = np.array([[200.0, -3.0, 0.5], [0.0, 1.0, -800.0]], np.float32)
 

@@ -5,8 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foldcam.export.banks.unknown.label_space import label_space
-from foldcam.export.banks.unknown.rows import Rows, similarity, similarity_and_margin, whitened
+from foldcam.export.banks.unknown.rows import (
+    Rows,
+    label_space,
+    similarity,
+    similarity_and_margin,
+    whitened,
+)
 
 
 def _spread_along_x(each: int = 40) -> Rows:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foldcam.export.onnx_graphs.adjoints.rows import Row, reshaped, sizes_at
+from foldcam.export.onnx_graphs.adjoints.tape import Row, reshaped, sizes_at
 
 RNG = np.random.default_rng(11)
 TOKENS, WIDTH, ROW = 5, 6, 2

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from foldcam.export.verification.check import attention, matchers, rules
-from foldcam.export.verification.check.rules import RULES
+from foldcam.export.verification.check import attention, checker, matchers
+from foldcam.export.verification.check.checker import RULES
 
 FLOAT, INT64, UINT8 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.UINT8
 ANY = [("y", FLOAT, ["a", "b", "c", "d"])]
@@ -161,7 +161,7 @@ def test_the_identity_of_a_residual_that_is_not_quantized_is_named(examples, che
 
 
 def test_every_function_of_the_matchers_is_named_by_a_rule():
-    table = Path(rules.__file__).with_name("rules.toml").read_text(encoding="utf-8")
+    table = Path(checker.__file__).with_name("rules.toml").read_text(encoding="utf-8")
     general = {"places", "always", "attribute", "types", "constants"}
     own = {
         name

@@ -263,7 +263,7 @@ def test_an_if_that_no_tile_reads_has_the_general_warning_alone(examples, checke
 
 
 def test_every_rule_of_known_wrong_answers_says_how_to_test_it():
-    from foldcam.export.verification.check.rules import RULES
+    from foldcam.export.verification.check.checker import RULES
 
     rules = {rule.id: rule for rule in RULES if rule.id in SOURCES}
     assert set(rules) == set(SOURCES)

@@ -8,8 +8,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from foldcam.export.verification.check.checker import check_model
-from foldcam.export.verification.check.rules import RULES
+from foldcam.export.verification.check.checker import RULES, check_model
 from foldcam.export.verification.check.targets import TARGETS, find_targets
 
 trt = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx: pip install foldcam[rtx]")
