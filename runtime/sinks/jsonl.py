@@ -17,7 +17,7 @@ from foldcam.runtime.model.record import record as record
 from foldcam.runtime.sinks.base import Part, PendingFile, refuse_input
 from foldcam.runtime.sinks.growing import GrowingLines, is_of_lines
 from foldcam.runtime.system.errors import FoldcamError
-from foldcam.runtime.system.files import write_failure
+from foldcam.runtime.system.files import user_errors_for, write_failure
 from foldcam.runtime.system.standard_streams import output
 
 STDOUT = "-"
@@ -53,17 +53,16 @@ class JsonlSink(Part):
         self._stream: IO[bytes] | None = None
         self._good = 0
         self.output = None if target == STDOUT else target
-        try:
-            if target != STDOUT:
-                # Without a buffer: a line that fails is not tried again when the file is closed.
-                if is_direct(target):
-                    self._stream = open_direct(self._path)
-                else:
-                    check_replaceable(self._path)
-                    self._file = PendingFile(self._path, another)
-                    self._stream = self._file.temporary.open("wb", buffering=0)
-        except OSError as error:
-            raise FoldcamError(write_failure(self._path, error)) from error
+        if target == STDOUT:
+            return
+        with user_errors_for(self._path):
+            # Without a buffer: a line that fails is not tried again when the file is closed.
+            if is_direct(target):
+                self._stream = open_direct(self._path)
+            else:
+                check_replaceable(self._path)
+                self._file = PendingFile(self._path, another)
+                self._stream = self._file.temporary.open("wb", buffering=0)
 
     @property
     def size(self) -> int:
@@ -73,13 +72,11 @@ class JsonlSink(Part):
     def close(self, failed: bool) -> None:
         """Give the file its name, or remove it after a failure."""
         try:
-            if self._stream is not None:
-                self._stream.close()
-            if not failed and self._file is not None:
-                self._file.finish()
-        except OSError as failure:
-            if not failed:
-                raise FoldcamError(write_failure(self._path, failure)) from failure
+            with suppress(OSError) if failed else user_errors_for(self._path):
+                if self._stream is not None:
+                    self._stream.close()
+                if not failed and self._file is not None:
+                    self._file.finish()
         finally:
             if self._file is not None:
                 self._file.abandon()

@@ -203,7 +203,7 @@ def _same(expected: TensorInfo, found: dict[str, Any] | None) -> bool:
     shape = found.get("shape")
     if not isinstance(shape, list):
         return False
-    # One number per image is served with one more size, see `runtime.deploy.triton`.
+    # One number per image is served with one more size, see `runtime.engine.deploy.triton`.
     wanted: Sequence[int | str] = expected.shape if len(expected.shape) > 1 else ("N", 1)
     if len(expected.shape) == 1 and len(shape) == 1:
         wanted = expected.shape

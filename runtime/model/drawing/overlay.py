@@ -38,7 +38,7 @@ _OPACITY = 0.5
 def heatmap_on_frame(
     heatmap: Heat, affine: Affine, input_wh: tuple[int, int], frame_wh: tuple[int, int]
 ) -> Heat:
-    """Paint a heatmap back through the preprocessing, smoothly; see `runtime.drawing.upsampling`.
+    """Paint a heatmap back through the preprocessing, smoothly; see `upsampling`.
 
     Within the part of the frame that the network saw, the sum is kept: a cell's heat times the
     pixels that it covers. Outside of it (beside a centre crop) the heat is zero.
