@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from importlib import resources
@@ -237,11 +236,10 @@ def _file_route(name: str, data: bytes) -> Route:
         "cache-control": "private, no-cache",
         "etag": tag,
     }
-    _make: Callable[[bytes, int], Response] = lambda body, code: Response(body, code, headers)  # noqa: E731
 
     async def answer(request: Request) -> Response:
         if request.headers.get("if-none-match") == tag:
-            return _make(b"", 304)
-        return _make(data, 200)
+            return Response(b"", 304, headers)
+        return Response(data, 200, headers)
 
     return Route("/" if name == "index.html" else f"/{name}", answer)
