@@ -38,6 +38,7 @@ class JsonlSink(Part):
     """
 
     name = "jsonl"
+    size = 0
 
     def __init__(
         self,
@@ -51,7 +52,6 @@ class JsonlSink(Part):
         self._path = Path(target)
         self._file: PendingFile | None = None
         self._stream: IO[bytes] | None = None
-        self._good = 0
         self.output = None if target == STDOUT else target
         if target == STDOUT:
             return
@@ -63,11 +63,6 @@ class JsonlSink(Part):
                 check_replaceable(self._path)
                 self._file = PendingFile(self._path, another)
                 self._stream = self._file.temporary.open("wb", buffering=0)
-
-    @property
-    def size(self) -> int:
-        """Bytes of whole lines so far."""
-        return self._good
 
     def close(self, failed: bool) -> None:
         """Give the file its name, or remove it after a failure."""
@@ -84,8 +79,8 @@ class JsonlSink(Part):
     def rescue(self) -> None:
         """Finish the file with its whole lines."""
         with suppress(OSError, FoldcamError):
-            if self._file is not None and self._stream is not None and self._good:
-                self._stream.truncate(self._good)
+            if self._file is not None and self._stream is not None and self.size:
+                self._stream.truncate(self.size)
                 self._stream.close()
                 self._file.finish()
         with suppress(OSError, FoldcamError):
@@ -106,7 +101,7 @@ class JsonlSink(Part):
             raise  # whoever read our output has item enough
         except OSError as error:
             raise FoldcamError(write_failure(self._path, error)) from error
-        self._good += len(data)
+        self.size += len(data)
 
 
 class GrowingJsonlSink(Part):
@@ -116,17 +111,12 @@ class GrowingJsonlSink(Part):
     """
 
     name = "jsonl"
+    size = 0
 
     def __init__(self, path: Path, embedding: bool = True, boxes: Boxes | None = None) -> None:
         self._embedding, self._boxes = embedding, boxes
         self._lines = GrowingLines(path, FIRST_KEY, alone=True)
-        self._size = 0
         self.output = str(path)
-
-    @property
-    def size(self) -> int:
-        """Bytes added so far."""
-        return self._size
 
     def close(self, failed: bool) -> None:  # noqa: ARG002
         """Let others write; the lines stay whatever happened."""
@@ -140,7 +130,7 @@ class GrowingJsonlSink(Part):
         """Append one line per result; a frame without regions has a line, too."""
         data = lines_of(item, self._embedding, self._boxes)
         self._lines.append(data)
-        self._size += len(data)
+        self.size += len(data)
 
 
 def lines_of(item: FrameResults, embedding: bool, boxes: Boxes | None = None) -> bytes:
