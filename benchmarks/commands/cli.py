@@ -43,7 +43,6 @@ from foldcam.runtime.measurement.bench.cli import (
     ThreadsOption,
     WarmUpOption,
     bench_options,
-    write_document,
 )
 from foldcam.runtime.system.command import print_json, print_text
 from foldcam.runtime.system.errors import ExitStatus
@@ -105,7 +104,7 @@ def latency(
     from foldcam.export.commands.progress import ProgressBar
     from foldcam.runtime.measurement.bench.report import text
     from foldcam.runtime.measurement.bench.run import run_bench
-    from foldcam.runtime.system.files import atomic_path
+    from foldcam.runtime.system.files import atomic_path, write_document
 
     options = bench_options(
         backend, provider, batch, threads, pin, passes, warm_up, rate, frame, cuda_graph

@@ -217,7 +217,7 @@ def _build_fastest(
         candidates_beside,
         fastest_text,
     )
-    from foldcam.runtime.measurement.comparison.signed_report import write_signed
+    from foldcam.runtime.system.files import write_document
     from foldcam.runtime.system.standard_streams import ProgressLine
 
     read_contract(model)
@@ -238,7 +238,7 @@ def _build_fastest(
         # Nothing is half written, and the interpreter's own end would free what the builder's
         # thread still uses.
         abandon()
-    write_signed(fastest.out.with_suffix(".gate.json"), document)
+    write_document(fastest.out.with_suffix(".gate.json"), document)
     if json:
         print_json(document)
     else:

@@ -140,6 +140,9 @@ class RewrittenLine:
 class ProgressLine(RewrittenLine):
     """Shows `stage done/total` on a terminal, and nothing elsewhere. Use as a context manager."""
 
+    def __init__(self, stream: TextIO | None = None) -> None:
+        super().__init__(stream, terminal_s=0.1)
+
     def __enter__(self) -> ProgressLine:
         return self
 
@@ -148,5 +151,5 @@ class ProgressLine(RewrittenLine):
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Show that `done` of `total` of a stage are finished."""
-        if self._terminal:
+        if self._terminal and (done == total or self.is_due()):
             self.show(f"{stage} {done}/{total}")

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from foldcam.benchmarks.cost.gate.machine import MachineClass, class_of
-from foldcam.runtime.measurement.bench.cli import write_document
 from foldcam.runtime.system.documents import Finite, Versioned, read_document
 from foldcam.runtime.system.errors import FoldcamError
+from foldcam.runtime.system.files import write_document
 
 FOLDER = Path(__file__).resolve().parent.parent / "baselines"
 _SCHEMA_VERSION = 1
