@@ -19,9 +19,8 @@ from foldcam.export.banks.arrays import load_arrays, save_arrays
 from foldcam.export.grafting.versions import tool_versions
 from foldcam.export.onnx_graphs.device import CPU, Device
 from foldcam.runtime.contract.schema import Contract
-from foldcam.runtime.system.digest import digest_of
 from foldcam.runtime.system.errors import FoldcamError
-from foldcam.runtime.system.files import atomic_path
+from foldcam.runtime.system.files import atomic_path, digest_of
 
 Progress = Callable[[str, int, int], None]
 

@@ -68,13 +68,14 @@ def latency(
     from foldcam.export.commands.progress import ProgressBar
     from foldcam.runtime.measurement.bench.report import text
     from foldcam.runtime.measurement.bench.run import run_bench
+    from foldcam.runtime.system.files import write_document
 
     options = timing.bench_options(
         backend, provider, batch, threads, pin, passes, warm_up, rate, frame, cuda_graph
     )
     with ProgressBar() as progress:
         document = {**run_bench(files, options, progress), **provenance()}
-    timing.write_document(out / "latency.json", document)
+    write_document(out / "latency.json", document)
     write_text(out / "latency.md", f"{setting(document)}\n\n{markdown_table(document)}\n")
     plot(document, out / "latency.png")
     written = f"Written to {out}: latency.json, latency.md, latency.png"

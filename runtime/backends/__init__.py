@@ -56,11 +56,11 @@ def open_backend(
             `http://host:8000/birds`; no library, provider, threads or graph is chosen then.
 
     Raises:
-        FoldcamError: the library answers wrongly (`runtime.canary.check.WrongAnswersError`), not
-            a folded model, its tensors are not those promised, the
-            library is missing or refuses the file, the engine does not fit, the
-            provider is unavailable, the bank beside the model cannot be used, or the server is
-            away or runs another model.
+        FoldcamError: the library answers wrongly (then a
+            `runtime.engine.canary.check.WrongAnswersError`), not a folded model, its tensors are
+            not those promised, the library is missing or refuses the file, the engine does not
+            fit, the provider is unavailable, the bank beside the model cannot be used, or the
+            server is away or runs another model.
     """
     path = Path(path)
     if server is not None:

@@ -15,7 +15,7 @@ from foldcam.runtime.contract.onnx_file import read_contract, read_header
 from foldcam.runtime.contract.schema import IMAGE, QUERY, Contract
 from foldcam.runtime.contract.tensors import check_tensors, expected_tensors
 from foldcam.runtime.system.errors import FoldcamError
-from foldcam.runtime.system.text import printable, shorten
+from foldcam.runtime.system.text import printable, reason_of
 
 if TYPE_CHECKING:
     from foldcam.runtime.backends.interface import Array, Provider
@@ -54,54 +54,34 @@ class OnnxRuntimeBackend:
         aloud: bool = False,
     ) -> None:
         # The small reader goes first: what it refuses never reaches the C++ parser.
-        self._contract = read_contract(path)
+        self.contract = read_contract(path)
         header = read_header(path)
-        check_tensors(self._contract, header.inputs, header.outputs, str(path))
+        check_tensors(self.contract, header.inputs, header.outputs, str(path))
         self._onnxruntime = _import()
         self._path = path
         self._provider: Provider = provider
         self._threads = threads
-        self._name = f"onnxruntime {self._onnxruntime.__version__}"
+        self.name = f"onnxruntime {self._onnxruntime.__version__}"
         self._outputs = [tensor.name for tensor in header.outputs]
         self._session: Any = None
-        self._bank: LiveBank | None = None
+        self.bank: LiveBank | None = None
         self._bound: BoundSession | None = None
         self._graph = cuda_graph
         self._open()
         if aloud and CUDA not in self._onnxruntime.get_available_providers():
             print("note: this onnxruntime has no CUDA; running on the CPU.", file=sys.stderr)
 
-    @property
-    def name(self) -> str:
-        """`onnxruntime` and its version."""
-        return self._name
-
-    @property
-    def device(self) -> str:
-        """`cpu`, `cuda`, `tensorrt` or `rtx`."""
-        return self._device
-
-    @property
-    def contract(self) -> Contract:
-        """What the model promises."""
-        return self._contract
-
-    @property
-    def bank(self) -> LiveBank | None:
-        """The bank that it answers by; None for a model whose bank is no input."""
-        return self._bank
-
     def use_bank(self, bank: LiveBank, contract: Contract) -> None:
         """Answer by a bank; see `runtime.backends.TakesBank`."""
         if self._bound is not None:
             self._bound.use_bank(bank.inputs)  # first: there may be no memory for it
-        self._contract, self._bank = contract, bank
+        self.contract, self.bank = contract, bank
 
     def run(self, images: Array) -> dict[str, Array]:
         """One forward pass; see `runtime.backends.Backend.run`."""
         inputs = {IMAGE: images}
-        if self._contract.query:
-            size = self._contract.bank.embedding_size
+        if self.contract.query:
+            size = self.contract.bank.embedding_size
             inputs[QUERY] = np.zeros((len(images), size), np.float32)
         return self._tried(inputs)
 
@@ -112,27 +92,21 @@ class OnnxRuntimeBackend:
     def _tried(self, inputs: dict[str, Array]) -> dict[str, Array]:
         if self._session is None:
             raise FoldcamError(f"{self._path} was closed.")
-        images = inputs[IMAGE]
         try:
             return self._run(inputs)
         except MemoryError:
             raise
         except Exception as error:
             if not self._graph:
-                raise self._failure(images, error) from error
-            reason = _reason(error)
+                raise self._failure(len(inputs[IMAGE]), error) from error
+            reason = reason_of(error)
         self._without_graph(reason)
-        try:
-            return self._run(inputs)
-        except MemoryError:
-            raise
-        except Exception as error:
-            raise self._failure(images, error) from error
+        return self._tried(inputs)
 
     def run_resident(self, rows: int) -> None:
         """The network alone on `rows` images of the last `run`; see `runtime.backends.Resident`."""
         if self._bound is None:
-            raise FoldcamError(f"{self._path} runs on the {self._device}, where nothing is copied.")
+            raise FoldcamError(f"{self._path} runs on the {self.device}, where nothing is copied.")
         most = self._choice.max_batch or rows
         try:
             for start in range(0, rows, most):
@@ -140,10 +114,7 @@ class OnnxRuntimeBackend:
         except MemoryError:
             raise
         except Exception as error:
-            raise FoldcamError(
-                f"{self._path} failed in {self._name} on {self._device} with a batch of {rows}: "
-                f"{_reason(error)}."
-            ) from error
+            raise self._failure(rows, error) from error
 
     def close(self) -> None:
         """Free the session."""
@@ -164,14 +135,14 @@ class OnnxRuntimeBackend:
     def _run_some(self, inputs: dict[str, Array]) -> dict[str, Array]:
         if self._bound is not None:
             return self._bound.run(inputs)
-        bank = {} if self._bank is None else self._bank.inputs
+        bank = {} if self.bank is None else self.bank.inputs
         values = self._session.run(self._outputs, {**inputs, **bank})
         return dict(zip(self._outputs, values, strict=True))
 
-    def _failure(self, images: Array, error: Exception) -> FoldcamError:
+    def _failure(self, rows: int, error: Exception) -> FoldcamError:
         return FoldcamError(
-            f"{self._path} failed in {self._name} on {self._device} with a batch of "
-            f"{len(images)}: {_reason(error)}."
+            f"{self._path} failed in {self.name} on {self.device} with a batch of {rows}: "
+            f"{reason_of(error)}."
         )
 
     def _without_graph(self, reason: str) -> None:
@@ -185,18 +156,18 @@ class OnnxRuntimeBackend:
 
     def _open(self) -> None:
         onnxruntime, path = self._onnxruntime, self._path
-        choice = choose(onnxruntime, self._provider, path, self._contract, self._graph)
+        choice = choose(onnxruntime, self._provider, path, self.contract, self._graph)
         try:
             session = self._new_session(choice)
         except MemoryError:
             raise
         except Exception as error:
             if self._graph and choice.first != CPU:
-                self._without_graph(_reason(error))
+                self._without_graph(reason_of(error))
                 return
             raise FoldcamError(
                 f"{path} cannot be loaded by ONNX Runtime {onnxruntime.__version__}: "
-                f"{_reason(error)}."
+                f"{reason_of(error)}."
             ) from error
         started: list[str] = session.get_providers()
         if choice.first not in started:
@@ -210,18 +181,18 @@ class OnnxRuntimeBackend:
             print(f"note: {problem}; running on the CPU.", file=sys.stderr)
             choice = Choice("cpu", [(CPU, {})])
         self._choice = choice
-        self._device = choice.device
+        self.device = choice.device
         self._session = session
         if choice.first == CPU:
             self._graph = False
         if choice.first == CPU or choice.plugin_devices:
             # A plugin's memory is its own: what is given to it is copied by ONNX Runtime.
             return
-        promised = {tensor.name for tensor in expected_tensors(self._contract)[1]}
+        promised = {tensor.name for tensor in expected_tensors(self.contract)[1]}
         extra = [name for name in self._outputs if name not in promised]
-        self._bound = BoundSession(onnxruntime, session, self._contract, extra, self._graph)
-        if self._bank is not None:
-            self._bound.use_bank(self._bank.inputs)
+        self._bound = BoundSession(onnxruntime, session, self.contract, extra, self._graph)
+        if self.bank is not None:
+            self._bound.use_bank(self.bank.inputs)
 
     def _new_session(self, choice: Choice) -> Any:
         options = self._onnxruntime.SessionOptions()
@@ -256,13 +227,7 @@ def _import() -> ModuleType:
                 "(or 'foldcam[gpu]' for CUDA)."
             ) from error
         raise FoldcamError(
-            f"ONNX Runtime is installed but cannot be imported: {_reason(error)}."
+            f"ONNX Runtime is installed but cannot be imported: {reason_of(error)}."
         ) from error
     module: ModuleType = onnxruntime
     return module
-
-
-def _reason(error: Exception) -> str:
-    """The first line of an exception's text, in the form of a clause."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return printable(shorten(lines[0] if lines else type(error).__name__, 300)).rstrip(".")

@@ -16,7 +16,7 @@ from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.contract.tensors import bank_lengths, expected_tensors, further_inputs
 from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.files import cache_root, sha256_of_file, user_errors_for
-from foldcam.runtime.system.text import printable, shorten
+from foldcam.runtime.system.text import reason_of
 
 if TYPE_CHECKING:
     from foldcam.runtime.backends.interface import Provider
@@ -160,10 +160,9 @@ def rtx_devices(onnxruntime: ModuleType) -> tuple[str, list[Any]]:
                 _registered.add(name)
         devices = [each for each in onnxruntime.get_ep_devices() if each.ep_name == name]
     except Exception as error:
-        lines = str(error).splitlines() or [type(error).__name__]
         raise FoldcamError(
             "ONNX Runtime's plugin for TensorRT-RTX is installed and cannot be loaded: "
-            f"{printable(shorten(lines[0], 300)).rstrip('.')}."
+            f"{reason_of(error)}."
         ) from error
     if not devices:
         raise FoldcamError(

@@ -259,7 +259,7 @@ def _build_fastest(
         candidates_beside,
         fastest_text,
     )
-    from foldcam.runtime.measurement.comparison.signed_report import write_signed
+    from foldcam.runtime.system.files import write_document
     from foldcam.runtime.system.standard_streams import ProgressLine
 
     read_contract(model)
@@ -273,7 +273,7 @@ def _build_fastest(
         document = build_fastest(
             fastest, find_flavour(flavour.value), line=BuildLine(), progress=progress
         )
-    write_signed(out.with_suffix(".gate.json"), document)
+    write_document(out.with_suffix(".gate.json"), document)
     print_report(document, fastest_text(document), json, document["report"]["passed"])
 
 

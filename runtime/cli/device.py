@@ -184,7 +184,7 @@ def gate(
         gate_on_device,
         gate_text,
     )
-    from foldcam.runtime.measurement.comparison.signed_report import write_signed
+    from foldcam.runtime.system.files import write_document
     from foldcam.runtime.system.standard_streams import ProgressLine
 
     floats = reference or float_model_of(model)
@@ -215,7 +215,7 @@ def gate(
     settings = GateSettings(limits=limits, threads=threads, accept_wrong=accept_wrong)
     with ProgressLine() as progress:
         document = gate_on_device(files, settings, progress)
-    write_signed(path, document)
+    write_document(path, document)
     text = f"{gate_text(document)}\nwrote      {path}"
     print_report(document, text, json, document["report"]["passed"])
 

@@ -1,6 +1,6 @@
 """What the float model answered to probe pictures: in the contract, to be compared on the device.
 
-The pictures are not stored: `runtime.canary.pictures` makes the same bytes everywhere from a seed.
+The pictures are not stored: `runtime.engine.canary.asking` makes the same bytes from a seed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PROBES_VERSION = 1
 """Of pictures and answers; those of another version are left aside, as if there were none."""
 MOST_PICTURES = 8
 MOST_NUMBERS = 512
-"""Of an embedding; a longer one is stored as a sketch, see `runtime.canary.answers`."""
+"""Of an embedding; a longer one is stored as a sketch, see `runtime.engine.canary.verdict`."""
 MOST_CELLS = 8
 """Of a side of a map; a larger one is averaged over as many cells."""
 MOST_SEED = (1 << 20) - 1

@@ -52,17 +52,6 @@ def explanation_text(explanation: Explanation, scores: ScoreKind | None = None) 
     return f"{made}{compared}; {weights}"
 
 
-def explanation_facts(contract: Contract) -> dict[str, str | None]:
-    """`explanation` and `coarse` of a report, in words; None where there is nothing to say."""
-    explanation = contract.explanation
-    return {
-        "explanation": None
-        if explanation is None
-        else explanation_text(explanation, contract.scores),
-        "coarse": coarse_text(contract) if is_coarse(contract) else None,
-    }
-
-
 def is_coarse(contract: Contract) -> bool:
     """Whether the feature map has too few cells for a map to say much of where."""
     return contract.feature_map[1] * contract.feature_map[2] < FEW_CELLS

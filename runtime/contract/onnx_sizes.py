@@ -12,7 +12,20 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from foldcam.runtime.contract.protobuf import BYTES, FIXED32, VARINT, Buffer, fields, varint
+from foldcam.runtime.contract.protobuf import (
+    ATTRIBUTE,
+    BYTES,
+    FIXED32,
+    NODE,
+    TENSOR,
+    VALUE,
+    VARINT,
+    Buffer,
+    fields,
+    length_delimited,
+    messages,
+    varint,
+)
 from foldcam.runtime.system.text import printable, shorten
 
 VARIABLE = "FOLDCAM_MOST_TENSOR_GIB"
@@ -23,17 +36,7 @@ _MOST_WINDOW = 1 << 16
 _INT64, _FLOAT, _INT32 = 7, 1, 6
 # Constants that say how large something is to be are short.
 _MOST_VALUES = 64
-_DEEPEST = 100
 
-# onnx.proto: the fields of a message that hold others.
-_GRAPH, _NODE, _ATTRIBUTE, _TENSOR, _VALUE = "graph", "node", "attribute", "tensor", "value"
-_NESTED = {
-    "model": {7: _GRAPH, 25: "function"},
-    "function": {7: _NODE},
-    _GRAPH: {1: _NODE, 5: _TENSOR, 11: _VALUE, 12: _VALUE, 13: _VALUE},
-    _NODE: {5: _ATTRIBUTE},
-    _ATTRIBUTE: {5: _TENSOR, 6: _GRAPH, 10: _TENSOR, 11: _GRAPH},
-}
 # Operators whose output is as large as an input's numbers multiply to: which input.
 _PRODUCTS = {"ConstantOfShape": 0, "Expand": 1, "Tile": 1, "Resize": 3, "OneHot": 1}
 _FACTORS = {"Resize": 2, "Upsample": 1}
@@ -78,27 +81,17 @@ def check_sizes(buffer: Buffer) -> None:
     """Hold every size that the file states against what one value may have."""
     constants: dict[str, list[float]] = {}
     nodes: list[_Node] = []
-    stack = [("model", 0, len(buffer), 1)]
-    while stack:
-        kind, start, end, depth = stack.pop()
-        if depth > _DEEPEST:
-            continue  # refused by whoever parses it
-        if kind == _TENSOR:
+    for kind, start, end in messages(buffer, {TENSOR, VALUE, ATTRIBUTE, NODE}):
+        if kind == TENSOR:
             name, values = _tensor(buffer, start, end)
             if values is not None:
                 constants[name] = values
-            continue
-        if kind == _VALUE:
+        elif kind == VALUE:
             _value(buffer, start, end)
-            continue
-        if kind == _ATTRIBUTE:
+        elif kind == ATTRIBUTE:
             _attribute(buffer, start, end)
-        if kind == _NODE:
+        else:
             nodes.append(_node(buffer, start, end))
-        nested = _NESTED[kind]
-        for number, wire, value, stop in fields(buffer, start, end):
-            if wire == BYTES and number in nested:
-                stack.append((nested[number], value, stop, depth + 1))
     for node in nodes:
         if node.kind == "Constant" and node.value is not None and node.outputs:
             constants[node.outputs[0]] = node.value
@@ -168,9 +161,7 @@ def _value(buffer: Buffer, start: int, end: int) -> None:
         elif number == 2 and wire == BYTES:
             sizes += [
                 size
-                for low, high in _inner(buffer, value, stop, 1)
-                for first, last in _inner(buffer, low, high, 2)
-                for at, to in _inner(buffer, first, last, 1)
+                for at, to in _inner(buffer, value, stop, 1, 2, 1)
                 for inner, kind, size, _ in fields(buffer, at, to)
                 if inner == 1 and kind == VARINT
             ]
@@ -246,10 +237,14 @@ def _integers(buffer: Buffer, wire: int, value: int, stop: int) -> list[int]:
     return found
 
 
-def _inner(buffer: Buffer, start: int, end: int, wanted: int) -> Iterator[tuple[int, int]]:
-    for number, wire, value, stop in fields(buffer, start, end):
-        if number == wanted and wire == BYTES:
-            yield value, stop
+def _inner(buffer: Buffer, start: int, end: int, *path: int) -> Iterator[tuple[int, int]]:
+    """The messages at the end of a path of field numbers."""
+    if not path:
+        yield start, end
+        return
+    for number, low, high in length_delimited(buffer, start, end):
+        if number == path[0]:
+            yield from _inner(buffer, low, high, *path[1:])
 
 
 def _signed(number: int) -> int:

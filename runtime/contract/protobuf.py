@@ -10,19 +10,19 @@ Buffer = bytes | mmap.mmap
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 # Of one message: a graph has fewer nodes and weights than that.
 _MAX_FIELDS = 1 << 20
-TENSOR, NODE = "TensorProto", "NodeProto"
-_GRAPH, _ATTRIBUTE, _SPARSE = "GraphProto", "AttributeProto", "SparseTensorProto"
-_FUNCTION = "FunctionProto"
+TENSOR, NODE, ATTRIBUTE, VALUE = "TensorProto", "NodeProto", "AttributeProto", "ValueInfoProto"
+_GRAPH, _FUNCTION, _SPARSE = "GraphProto", "FunctionProto", "SparseTensorProto"
 # onnx.proto: for each message the fields that hold others, and which those are.
 _NESTED: dict[str, dict[int, str]] = {
     "ModelProto": {7: _GRAPH, 20: "TrainingInfoProto", 25: _FUNCTION},
     "TrainingInfoProto": {1: _GRAPH, 2: _GRAPH},
-    _FUNCTION: {7: NODE, 11: _ATTRIBUTE},
-    _GRAPH: {1: NODE, 5: TENSOR, 15: _SPARSE},
-    NODE: {5: _ATTRIBUTE},
-    _ATTRIBUTE: {5: TENSOR, 6: _GRAPH, 10: TENSOR, 11: _GRAPH, 22: _SPARSE, 23: _SPARSE},
+    _FUNCTION: {7: NODE, 11: ATTRIBUTE},
+    _GRAPH: {1: NODE, 5: TENSOR, 11: VALUE, 12: VALUE, 13: VALUE, 15: _SPARSE},
+    NODE: {5: ATTRIBUTE},
+    ATTRIBUTE: {5: TENSOR, 6: _GRAPH, 10: TENSOR, 11: _GRAPH, 22: _SPARSE, 23: _SPARSE},
     _SPARSE: {1: TENSOR, 2: TENSOR},
     TENSOR: {},
+    VALUE: {},
 }
 # As deep as a protocol buffer may be, by its own libraries.
 _DEEPEST = 100

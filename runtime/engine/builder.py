@@ -231,16 +231,14 @@ def _compile(work: _Work, state: BuildState) -> _Compiled:
     if monitor is not None:
         config.progress_monitor = monitor
     mark = logger.messages.mark()
-    serialized = None if state.cancelled else _serialize(parsed, config)
+    serialized = None
+    if not state.cancelled:
+        serialized = parsed.builder.build_serialized_network(parsed.network, config)
     if serialized is None:
         raise FoldcamError(_failure(work, logger, mark))
     keep_cache()
     plan = bytes(serialized)
     return _Compiled(plan, parsed.inputs, parsed.outputs, types.precision, fallback, notes)
-
-
-def _serialize(parsed: Any, config: Any) -> Any:
-    return parsed.builder.build_serialized_network(parsed.network, config)
 
 
 def _failure(work: _Work, logger: OwnedLogger, mark: int) -> str:

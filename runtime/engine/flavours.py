@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal, get_args
@@ -14,7 +15,6 @@ from foldcam.runtime.system.text import printable, shorten
 FlavourName = Literal["tensorrt", "tensorrt_rtx"]
 FLAVOUR_NAMES: tuple[FlavourName, ...] = get_args(FlavourName)
 Wanted = Literal["auto", "tensorrt", "rtx"]
-WANTED: tuple[Wanted, ...] = get_args(Wanted)
 
 # Strong typing is there since 9, but complete only from here on.
 _TYPED_SINCE = (10, 12)
@@ -94,7 +94,11 @@ def find_flavour(wanted: Wanted, load: Callable[[str], Any] = import_module) -> 
 
 def installed_versions(load: Callable[[str], Any] = import_module) -> dict[FlavourName, str]:
     """Every TensorRT that imports here, with its version."""
-    return {flavour.name: flavour.version for flavour in _installed(load)}
+    found: dict[FlavourName, str] = {}
+    for name in FLAVOUR_NAMES:
+        with suppress(FoldcamError):
+            found[name] = find_flavour(wanted_for(name), load).version
+    return found
 
 
 def wanted_for(name: FlavourName) -> Wanted:
@@ -111,14 +115,6 @@ def release_of(version: str) -> tuple[int, ...]:
     """The leading numbers of a version; what follows them, such as `b6`, is left out."""
     found = re.match(r"\d+(\.\d+)*", version)
     return tuple(int(part) for part in found.group().split(".")) if found else ()
-
-
-def _installed(load: Callable[[str], Any]) -> Iterator[Flavour]:
-    for wanted in WANTED[1:]:
-        try:
-            yield find_flavour(wanted, load)
-        except FoldcamError:
-            continue
 
 
 def _loaded(name: FlavourName, load: Callable[[str], Any]) -> Flavour:

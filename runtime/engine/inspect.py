@@ -7,16 +7,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from foldcam.runtime.contract.explanation import explanation_facts, scores_text
+from foldcam.runtime.contract.explanation import (
+    coarse_text,
+    explanation_text,
+    is_coarse,
+    scores_text,
+)
 from foldcam.runtime.contract.gallery import gallery_beside
 from foldcam.runtime.contract.onnx_file import TensorInfo, read_contract, read_header
-from foldcam.runtime.contract.schema import ScoreKind
+from foldcam.runtime.contract.schema import Contract, ScoreKind
 from foldcam.runtime.contract.tensors import check_tensors, describe
 from foldcam.runtime.engine import ENGINE_SUFFIXES
 from foldcam.runtime.engine.manifest import Manifest, manifest_path, read_manifest, tensor_record
 from foldcam.runtime.engine.offer import duration_text
 from foldcam.runtime.engine.options import MIB, Profile
-from foldcam.runtime.engine.preflight import check_files
+from foldcam.runtime.engine.preflight import check_engine
 from foldcam.runtime.system.errors import FoldcamError
 from foldcam.runtime.system.text import number_text, printable, quantity, shorten
 
@@ -71,12 +76,9 @@ def inspect_model(path: Path | str) -> dict[str, Any]:
         "bytes": path.stat().st_size,
         "opset": header.opset,
         "producer": header.producer,
-        "inputs": [_tensor(tensor) for tensor in header.inputs],
-        "outputs": [_tensor(tensor) for tensor in header.outputs],
-        "label_count": len({run.name for run in contract.labels}),
-        "storage": None if contract.bank.storage is None else contract.bank.storage.sentence(),
-        **explanation_facts(contract),
-        "unknown_rule": None if contract.unknown is None else contract.unknown.sentence(),
+        "inputs": [tensor_record(tensor) for tensor in header.inputs],
+        "outputs": [tensor_record(tensor) for tensor in header.outputs],
+        **_contract_facts(contract),
         "gallery": None if beside is None else {"file": str(beside[0]), "problem": beside[1]},
         "contract": json.loads(contract.to_json()),
         "problem": problem,
@@ -139,8 +141,16 @@ def _probes_text(canary: dict[str, Any] | None) -> str:
     return f"{quantity(count, 'picture')} with the float model's answers" if count else ""
 
 
-def _tensor(tensor: TensorInfo) -> dict[str, Any]:
-    return {"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.shape)}
+def _contract_facts(contract: Contract) -> dict[str, Any]:
+    """What both reports say of the metadata in words; None where there is nothing to say."""
+    made, bank, scores = contract.explanation, contract.bank, contract.scores
+    return {
+        "label_count": len({run.name for run in contract.labels}),
+        "storage": None if bank.storage is None else bank.storage.sentence(),
+        "explanation": None if made is None else explanation_text(made, scores),
+        "coarse": coarse_text(contract) if is_coarse(contract) else None,
+        "unknown_rule": None if contract.unknown is None else contract.unknown.sentence(),
+    }
 
 
 def _tensor_text(tensor: dict[str, Any]) -> str:
@@ -225,7 +235,7 @@ def engine_report(path: Path) -> dict[str, Any]:
         raise FoldcamError(f"{path} does not exist.")
     manifest = read_manifest(path)
     try:
-        check_files(path)
+        check_engine(path, None)
         problem = None
     except FoldcamError as error:
         problem = str(error)
@@ -235,10 +245,7 @@ def engine_report(path: Path) -> dict[str, Any]:
         "bytes": path.stat().st_size,
         "manifest": str(manifest_path(path)),
         **manifest_record(manifest),
-        "label_count": len({run.name for run in contract.labels}),
-        "storage": None if contract.bank.storage is None else contract.bank.storage.sentence(),
-        **explanation_facts(contract),
-        "unknown_rule": None if contract.unknown is None else contract.unknown.sentence(),
+        **_contract_facts(contract),
         "contract": manifest.metadata,
         "problem": problem,
     }

@@ -14,7 +14,7 @@ from typing import Any
 from foldcam.runtime.engine.flavours import Flavour, FlavourName
 from foldcam.runtime.system.text import printable, shorten
 
-_ERROR, _WARNING = 1, 2  # of ILogger.Severity; 0 is an internal error
+_ERROR = 1  # of ILogger.Severity; 0 is an internal error
 _KEPT = 500
 _WIDTH = 300
 _loggers: dict[FlavourName, OwnedLogger] = {}
@@ -23,18 +23,18 @@ _lock = threading.Lock()
 
 @dataclass
 class Messages:
-    """The latest warnings and errors, with the place of each in the whole sequence."""
+    """The latest errors, with the place of each in the whole sequence."""
 
-    _latest: deque[tuple[int, int, str]] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    _latest: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=_KEPT))
     _count: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, severity: int, text: str) -> None:
-        """Keep a message; what is less than a warning is not kept."""
-        if severity > _WARNING:
+        """Keep a message; what is less than an error is not kept."""
+        if severity > _ERROR:
             return
         with self._lock:
-            self._latest.append((self._count, severity, text))
+            self._latest.append((self._count, text))
             self._count += 1
 
     def mark(self) -> int:
@@ -44,22 +44,15 @@ class Messages:
 
     def errors(self, since: int = 0) -> list[str]:
         """Errors from a mark on, oldest first, one printable line each, none twice."""
-        return self._select(since, lambda severity: severity <= _ERROR)
-
-    def warnings(self, since: int = 0) -> list[str]:
-        """Warnings from a mark on; as `errors`."""
-        return self._select(since, lambda severity: severity == _WARNING)
+        with self._lock:
+            found = [text for at, text in self._latest if at >= since]
+        lines = [shorten(printable(" ".join(text.split())), _WIDTH) for text in found]
+        return list(dict.fromkeys(lines))
 
     def reason(self, since: int = 0) -> str:
         """The last error from a mark on, for an exception; says so if there was none."""
         errors = self.errors(since)
         return errors[-1].rstrip(".") if errors else "it gave no reason"
-
-    def _select(self, since: int, wanted: Any) -> list[str]:
-        with self._lock:
-            found = [text for at, kind, text in self._latest if at >= since and wanted(kind)]
-        lines = [shorten(printable(" ".join(text.split())), _WIDTH) for text in found]
-        return list(dict.fromkeys(lines))
 
 
 @dataclass(frozen=True)

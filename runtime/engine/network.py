@@ -23,7 +23,7 @@ _SHOWN_ERRORS = 3
 # Of the free memory: on a Jetson the builder itself and the system live in it as well.
 _SHARE_INTEGRATED, _SHARE_DISCRETE = 0.5, 0.8
 # What TensorRT-RTX builds for by itself ("CPU-Only AOT and TensorRT-RTX Engines" of its docs).
-_RTX_FROM = (8, 0)
+_RTX_FROM = 8.0
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def compute_capabilities(
         return options.compute_capabilities, False
     if flavour.rtx:
         known = rtx_capabilities(flavour)
-        return tuple(text for text in known if _pair(text) >= _RTX_FROM), True
+        return tuple(text for text in known if float(text) >= _RTX_FROM), True
     return (gpu.compute_capability,) if gpu is not None else (), False
 
 
@@ -225,13 +225,5 @@ def _parser_error(error: Any) -> str:
 def _tensor(tensor: Any) -> TensorInfo:
     name = getattr(tensor.dtype, "name", str(tensor.dtype)).upper()
     sizes = [int(size) for size in tensor.shape]
-    shape = tuple("N" if at == 0 and size < 0 else _size(size) for at, size in enumerate(sizes))
+    shape = tuple(size if size >= 0 else "N" if at == 0 else "?" for at, size in enumerate(sizes))
     return TensorInfo(str(tensor.name), _DTYPES.get(name, name.lower()), shape)
-
-
-def _size(size: int) -> int | str:
-    return "?" if size < 0 else size
-
-
-def _pair(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split("."))

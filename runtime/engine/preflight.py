@@ -32,37 +32,28 @@ class CheckedEngine:
     plan: bytes
 
 
-def load_engine(path: Path, device: DeviceFacts, onnx: Path | None = None) -> CheckedEngine:
+def load_engine(path: Path, device: DeviceFacts | None, onnx: Path | None = None) -> CheckedEngine:
     """Read an engine that the user named, and check everything that can be.
 
     Args:
+        device: where it is to run; None leaves out what needs one.
         onnx: the model that it should be of; None takes the one it was built from, if
             that lies beside it.
     """
     _check_present(path)
     manifest = read_manifest(path)
     remedy = _remedy(path, manifest, onnx)
-    _check_machine(path, manifest, device, remedy)
+    if device is not None:
+        _check_machine(path, manifest, device, remedy)
     plan = _read_plan(path, manifest, remedy)
     _check_manifest(path, manifest, remedy)
     _check_model(path, manifest, onnx, remedy)
     return CheckedEngine(path, manifest, plan)
 
 
-def check_engine(path: Path, device: DeviceFacts, onnx: Path | None = None) -> Manifest:
+def check_engine(path: Path, device: DeviceFacts | None, onnx: Path | None = None) -> Manifest:
     """As `load_engine`, for those who only want to know."""
     return load_engine(path, device, onnx).manifest
-
-
-def check_files(path: Path) -> Manifest:
-    """The checks that need no device: files, manifest, and the model beside them."""
-    _check_present(path)
-    manifest = read_manifest(path)
-    remedy = _remedy(path, manifest, None)
-    _read_plan(path, manifest, remedy)
-    _check_manifest(path, manifest, remedy)
-    _check_model(path, manifest, None, remedy)
-    return manifest
 
 
 def _check_present(path: Path) -> None:

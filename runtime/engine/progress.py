@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 import threading
-import time
 from typing import Any, TextIO
 
-from foldcam.runtime.system.text import printable, shorten
+from foldcam.runtime.system.standard_streams import RewrittenLine
+from foldcam.runtime.system.text import printable
 
 
 class BuildAbandonedError(KeyboardInterrupt):
@@ -16,10 +14,6 @@ class BuildAbandonedError(KeyboardInterrupt):
 
     Nothing was written. The interpreter cannot end in the usual way beside that thread.
     """
-
-
-_TERMINAL_EVERY_S = 0.2
-_LOG_EVERY_S = 15.0
 
 
 class BuildState:
@@ -88,41 +82,21 @@ def make_monitor(module: Any, state: BuildState) -> Any | None:
     return Monitor()
 
 
-class BuildLine:
+class BuildLine(RewrittenLine):
     """Shows a build: one line that is rewritten on a terminal, a line now and then elsewhere."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = sys.stderr if stream is None else stream
-        self._terminal = self._stream.isatty()
-        self._every = _TERMINAL_EVERY_S if self._terminal else _LOG_EVERY_S
-        self._begin = time.monotonic()
-        self._last = self._begin
+        super().__init__(stream, terminal_s=0.2, log_s=15.0)
 
     def say(self, text: str) -> None:
         """A line that stays."""
         self.clear()
-        self._stream.write(printable(text) + "\n")
-        self._stream.flush()
+        self._write(printable(text) + "\n")
 
     def tick(self, state: BuildState) -> None:
         """Show time and phase, if the last time is long enough ago."""
-        now = time.monotonic()
-        if now - self._last < self._every:
-            return
-        self._last = now
-        text = f"{now - self._begin:.0f} s  {state.text()}".rstrip()
-        if self._terminal:
-            text = shorten(text, shutil.get_terminal_size().columns - 1)
-            self._stream.write(f"\r\x1b[K{text}")
-        else:
-            self._stream.write(f"{text}\n")
-        self._stream.flush()
-
-    def clear(self) -> None:
-        """Leave an empty line for what is printed next."""
-        if self._terminal:
-            self._stream.write("\r\x1b[K")
-            self._stream.flush()
+        if self.is_due():
+            self.show(f"{self._last - self._begin:.0f} s  {state.text()}".rstrip())
 
 
 class QuietLine(BuildLine):

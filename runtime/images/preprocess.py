@@ -45,6 +45,14 @@ class Affine(NamedTuple):
         return self._replace(offset_x=self.offset_x + x, offset_y=self.offset_y + y)
 
 
+def scaled(affine: Affine, across: float, down: float) -> Affine:
+    """The map into the same frame at another size, so many times as wide and as high."""
+    return Affine(
+        affine.scale_x * across, affine.scale_y * down,
+        affine.offset_x * across, affine.offset_y * down,
+    )  # fmt: skip
+
+
 class Fit(NamedTuple):
     """Which part of a frame is shown where in the network's input.
 

@@ -95,7 +95,7 @@ class FrameResults:
 
     @property
     def maps(self) -> list[tuple[Heat, Heat | None]]:
-        """Per result the maps that the style shows; see `runtime.drawing.maps.maps_of`.
+        """Per result the maps that the style shows; see `runtime.model.drawing.maps.maps_of`.
 
         Raises:
             FoldcamError: the model does not have them.

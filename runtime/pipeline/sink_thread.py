@@ -70,18 +70,14 @@ class SinkThread:
         self._items: deque[_Queued] = deque()
         self._changed = threading.Condition()
         self._ended = False
-        self._error: FoldcamError | None = None
+        self.error: FoldcamError | None = None
+        """Why it does not take results; None if it does."""
         self._backoff = Backoff(flow.backoff_seconds, flow.backoff_most_seconds)
         self._retry_at = 0.0
         self._late = 0
         self._owes = False
         self._owed = 0
         self.thread: threading.Thread | None = None
-
-    @property
-    def error(self) -> FoldcamError | None:
-        """Why it does not take results; None if it does."""
-        return self._error
 
     @property
     def waiting(self) -> bool:
@@ -100,13 +96,13 @@ class SinkThread:
 
     def leave(self, *error: Any) -> None:
         """Leave the sink, unless it was left when it failed, or is stuck and cannot be."""
-        if self.busy and self._error is None:
-            self._error = FoldcamError(
+        if self.busy and self.error is None:
+            self.error = FoldcamError(
                 f"{self.sink.name} did not take a result for {GRACE_SECONDS:g} seconds."
             )
             # What it holds on to, and what waits behind that.
-            self._lost(Cause.sink_behind, str(self._error).rstrip("."), 1 + len(self._items))
-        if self._error is None:
+            self._lost(Cause.sink_behind, str(self.error).rstrip("."), 1 + len(self._items))
+        if self.error is None:
             try:
                 self.sink.__exit__(*error)
             finally:
@@ -117,7 +113,7 @@ class SinkThread:
         status = self._monitor.sink(self._number)
         lost = sum(status.drops.values())
         # One that cannot go on has removed what it had begun.
-        kept = self._error is None or isinstance(self.sink, Reopens)
+        kept = self.error is None or isinstance(self.sink, Reopens)
         some = status.written > 0 or lost == 0
         sentence = ""
         if lost and not self.sink.may_skip:
@@ -129,7 +125,7 @@ class SinkThread:
         return Outcome(
             self.sink.output if kept and some else None,
             sentence,
-            bool(sentence) and (self._owed > 0 or status.written == 0 or self._error is not None),
+            bool(sentence) and (self._owed > 0 or status.written == 0 or self.error is not None),
         )
 
     def put(self, item: FrameResults, may_be_lost: bool) -> None:
@@ -215,7 +211,7 @@ class SinkThread:
                 self._late = total
 
     def _give_up(self, error: FoldcamError) -> None:
-        self._error = error
+        self.error = error
         # What it had begun is removed, as by a run that failed; if it cannot be, the others
         # go on all the same.
         with suppress(FoldcamError):
@@ -226,17 +222,17 @@ class SinkThread:
 
     def _ready(self) -> bool:
         """Whether the sink takes results; one that failed is opened again when it is time."""
-        if self._error is None:
+        if self.error is None:
             return True
         if not isinstance(self.sink, Reopens) or time.monotonic() < self._retry_at:
             return False
         try:
             self.sink.reopen()
         except FoldcamError as error:
-            self._error = error
+            self.error = error
             self._retry_at = time.monotonic() + self._backoff.next()
             return False
-        self._error = None
+        self.error = None
         return True
 
     def _give_way(self) -> bool:

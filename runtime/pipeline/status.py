@@ -3,52 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import sys
-import time
 from collections import Counter
 from typing import TextIO
 
 from foldcam.runtime.pipeline.summary import Progress
 from foldcam.runtime.system.monitor import State
-from foldcam.runtime.system.text import printable, shorten
-
-_TERMINAL_EVERY_S = 0.1
-_LOG_EVERY_S = 5.0
+from foldcam.runtime.system.standard_streams import RewrittenLine
+from foldcam.runtime.system.text import printable
 
 
-class StatusLine:
-    """Rewrites one line on a terminal; elsewhere writes a line every few seconds."""
+class StatusLine(RewrittenLine):
+    """Shows the run: one line that is rewritten on a terminal, every few seconds one elsewhere."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = sys.stderr if stream is None else stream
-        self._terminal = self._stream.isatty()
-        self._every = _TERMINAL_EVERY_S if self._terminal else _LOG_EVERY_S
-        # The first line of a log comes after one period, so that short runs stay silent.
-        self._last = float("-inf") if self._terminal else time.monotonic()
-        self._shown = False
+        super().__init__(stream, terminal_s=0.1, log_s=5.0)
 
     def __call__(self, progress: Progress) -> None:
         """Show the run so far, if the last time is long enough ago."""
-        now = time.monotonic()
-        if now - self._last < self._every:
-            return
-        self._last = now
-        text = status_text(progress)
-        if self._terminal:
-            text = shorten(text, shutil.get_terminal_size().columns - 1)
-            self._stream.write(f"\r\x1b[K{text}")
-        else:
-            self._stream.write(f"{text}\n")
-        self._stream.flush()
-        self._shown = True
-
-    def clear(self) -> None:
-        """Leave an empty line for what is printed next."""
-        if self._terminal and self._shown:
-            self._stream.write("\r\x1b[K")
-            self._stream.flush()
-            self._shown = False
+        if self.is_due():
+            self.show(status_text(progress))
 
 
 def status_text(progress: Progress) -> str:

@@ -17,7 +17,7 @@ from foldcam.runtime.model.record import record as record
 from foldcam.runtime.sinks.base import Part, PendingFile, refuse_input
 from foldcam.runtime.sinks.growing import GrowingLines, is_of_lines
 from foldcam.runtime.system.errors import FoldcamError
-from foldcam.runtime.system.files import write_failure
+from foldcam.runtime.system.files import user_errors_for, write_failure
 from foldcam.runtime.system.standard_streams import output
 
 STDOUT = "-"
@@ -38,6 +38,7 @@ class JsonlSink(Part):
     """
 
     name = "jsonl"
+    size = 0
 
     def __init__(
         self,
@@ -51,35 +52,26 @@ class JsonlSink(Part):
         self._path = Path(target)
         self._file: PendingFile | None = None
         self._stream: IO[bytes] | None = None
-        self._good = 0
         self.output = None if target == STDOUT else target
-        try:
-            if target != STDOUT:
-                # Without a buffer: a line that fails is not tried again when the file is closed.
-                if is_direct(target):
-                    self._stream = open_direct(self._path)
-                else:
-                    check_replaceable(self._path)
-                    self._file = PendingFile(self._path, another)
-                    self._stream = self._file.temporary.open("wb", buffering=0)
-        except OSError as error:
-            raise FoldcamError(write_failure(self._path, error)) from error
-
-    @property
-    def size(self) -> int:
-        """Bytes of whole lines so far."""
-        return self._good
+        if target == STDOUT:
+            return
+        with user_errors_for(self._path):
+            # Without a buffer: a line that fails is not tried again when the file is closed.
+            if is_direct(target):
+                self._stream = open_direct(self._path)
+            else:
+                check_replaceable(self._path)
+                self._file = PendingFile(self._path, another)
+                self._stream = self._file.temporary.open("wb", buffering=0)
 
     def close(self, failed: bool) -> None:
         """Give the file its name, or remove it after a failure."""
         try:
-            if self._stream is not None:
-                self._stream.close()
-            if not failed and self._file is not None:
-                self._file.finish()
-        except OSError as failure:
-            if not failed:
-                raise FoldcamError(write_failure(self._path, failure)) from failure
+            with suppress(OSError) if failed else user_errors_for(self._path):
+                if self._stream is not None:
+                    self._stream.close()
+                if not failed and self._file is not None:
+                    self._file.finish()
         finally:
             if self._file is not None:
                 self._file.abandon()
@@ -87,8 +79,8 @@ class JsonlSink(Part):
     def rescue(self) -> None:
         """Finish the file with its whole lines."""
         with suppress(OSError, FoldcamError):
-            if self._file is not None and self._stream is not None and self._good:
-                self._stream.truncate(self._good)
+            if self._file is not None and self._stream is not None and self.size:
+                self._stream.truncate(self.size)
                 self._stream.close()
                 self._file.finish()
         with suppress(OSError, FoldcamError):
@@ -109,7 +101,7 @@ class JsonlSink(Part):
             raise  # whoever read our output has item enough
         except OSError as error:
             raise FoldcamError(write_failure(self._path, error)) from error
-        self._good += len(data)
+        self.size += len(data)
 
 
 class GrowingJsonlSink(Part):
@@ -119,17 +111,12 @@ class GrowingJsonlSink(Part):
     """
 
     name = "jsonl"
+    size = 0
 
     def __init__(self, path: Path, embedding: bool = True, boxes: Boxes | None = None) -> None:
         self._embedding, self._boxes = embedding, boxes
         self._lines = GrowingLines(path, FIRST_KEY, alone=True)
-        self._size = 0
         self.output = str(path)
-
-    @property
-    def size(self) -> int:
-        """Bytes added so far."""
-        return self._size
 
     def close(self, failed: bool) -> None:  # noqa: ARG002
         """Let others write; the lines stay whatever happened."""
@@ -143,7 +130,7 @@ class GrowingJsonlSink(Part):
         """Append one line per result; a frame without regions has a line, too."""
         data = lines_of(item, self._embedding, self._boxes)
         self._lines.append(data)
-        self._size += len(data)
+        self.size += len(data)
 
 
 def lines_of(item: FrameResults, embedding: bool, boxes: Boxes | None = None) -> bytes:

@@ -17,7 +17,7 @@ from foldcam.runtime.model.vote import Vote
 from foldcam.runtime.sinks.base import Part, PendingFile, refuse_input
 from foldcam.runtime.sources.base import Frame
 from foldcam.runtime.system.errors import FoldcamError
-from foldcam.runtime.system.files import refuse_special, write_failure
+from foldcam.runtime.system.files import refuse_special, user_errors_for
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -59,10 +59,13 @@ class ParquetSink(Part):
         self.output = str(path)
         self._schema = schema(embedding_size)
         try:
-            self._writer = pq.ParquetWriter(self._file.temporary, self._schema, compression="zstd")
-        except OSError as error:
+            with user_errors_for(path):
+                self._writer = pq.ParquetWriter(
+                    self._file.temporary, self._schema, compression="zstd"
+                )
+        except FoldcamError:
             self._file.abandon()
-            raise FoldcamError(write_failure(path, error)) from error
+            raise
 
     @property
     def size(self) -> int:
@@ -72,14 +75,12 @@ class ParquetSink(Part):
     def close(self, failed: bool) -> None:
         """Write what waits and give the file its name, or remove it after a failure."""
         try:
-            if not failed:
-                self._flush()
-            self._close()
-            if not failed:
-                self._file.finish()
-        except OSError as failure:
-            if not failed:
-                raise FoldcamError(write_failure(self._path, failure)) from failure
+            with suppress(OSError) if failed else user_errors_for(self._path):
+                if not failed:
+                    self._flush()
+                self._close()
+                if not failed:
+                    self._file.finish()
         finally:
             self._file.abandon()
 
@@ -105,10 +106,8 @@ class ParquetSink(Part):
             self._embeddings[len(self._rows)] = result.embedding
             self._rows.append(_row(item.frame, result, self._boxes))
             if len(self._rows) == len(self._embeddings):
-                try:
+                with user_errors_for(self._path):
                     self._flush()
-                except OSError as error:
-                    raise FoldcamError(write_failure(self._path, error)) from error
 
     def _flush(self) -> None:
         import pyarrow as pa

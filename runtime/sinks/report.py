@@ -10,7 +10,7 @@ from pathlib import Path
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.images.listing import counted, in_words
 from foldcam.runtime.images.page import open_page
-from foldcam.runtime.images.preprocess import Affine
+from foldcam.runtime.images.preprocess import scaled
 from foldcam.runtime.images.small import fitted
 from foldcam.runtime.model.drawing.style import Style
 from foldcam.runtime.model.frame_results import FrameResults
@@ -219,10 +219,6 @@ def smaller(item: FrameResults, side: int, style: Style) -> FrameResults:
 
 def _scaled(result: Result, size: tuple[int, int]) -> Result:
     across, down = (new / old for new, old in zip(size, result.frame_wh, strict=True))
-    affine = Affine(
-        result.affine.scale_x * across, result.affine.scale_y * down,
-        result.affine.offset_x * across, result.affine.offset_y * down,
-    )  # fmt: skip
     box = result.box
     if box is not None:
         left, top = min(int(box[0] * across), size[0] - 1), min(int(box[1] * down), size[1] - 1)
@@ -231,4 +227,4 @@ def _scaled(result: Result, size: tuple[int, int]) -> Result:
             max(1, min(round(box[2] * across), size[0] - left)),
             max(1, min(round(box[3] * down), size[1] - top)),
         )  # fmt: skip
-    return replace(result, affine=affine, frame_wh=size, box=box)
+    return replace(result, affine=scaled(result.affine, across, down), frame_wh=size, box=box)

@@ -159,6 +159,12 @@ def _make_usual(path: Path) -> None:
         os.close(file)
 
 
+def write_document(path: Path, document: dict[str, Any]) -> None:
+    """Write JSON to read, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
 @contextmanager
 def user_errors_for(path: Path) -> Iterator[None]:
     """Turn the operating system's refusal to write `path` into a FoldcamError."""

@@ -6,8 +6,12 @@ import contextlib
 import gc
 import io
 import os
+import shutil
 import sys
+import time
 from typing import Any, TextIO
+
+from foldcam.runtime.system.text import shorten
 
 _claimed: list[TextIO] = []
 _ours: list[bool] = []
@@ -96,24 +100,56 @@ class _Unheard(io.RawIOBase):
         return len(view)
 
 
-class ProgressLine:
-    """Shows `stage done/total` on standard error. Use as a context manager."""
+class RewrittenLine:
+    """One line on standard error, rewritten on a terminal; elsewhere a line now and then."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None, terminal_s: float = 0.0, log_s: float = 0.0):
         self._stream = sys.stderr if stream is None else stream
         self._terminal = self._stream.isatty()
+        self._every = terminal_s if self._terminal else log_s
+        self._begin = time.monotonic()
+        # The first line of a log comes after one period, so that short runs stay silent.
+        self._last = float("-inf") if self._terminal else self._begin
+        self._shown = False
+
+    def is_due(self) -> bool:
+        """Whether the last time is long enough ago; if so, this is the last time."""
+        now = time.monotonic()
+        due = now - self._last >= self._every
+        self._last = now if due else self._last
+        return due
+
+    def show(self, text: str) -> None:
+        """Rewrite the line; in a log, add one."""
+        if self._terminal:
+            text = shorten(text, shutil.get_terminal_size().columns - 1)
+        self._write(f"\r\x1b[K{text}" if self._terminal else f"{text}\n")
+        self._shown = self._terminal
+
+    def clear(self) -> None:
+        """Leave an empty line for what is printed next."""
+        if self._shown:
+            self._write("\r\x1b[K")
+            self._shown = False
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
+
+
+class ProgressLine(RewrittenLine):
+    """Shows `stage done/total` on a terminal, and nothing elsewhere. Use as a context manager."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        super().__init__(stream, terminal_s=0.1)
 
     def __enter__(self) -> ProgressLine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._write("")
+        self.clear()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Show that `done` of `total` of a stage are finished."""
-        self._write(f"{stage} {done}/{total}")
-
-    def _write(self, text: str) -> None:
-        if self._terminal:
-            self._stream.write(f"\r\x1b[K{text}")
-            self._stream.flush()
+        if self._terminal and (done == total or self.is_due()):
+            self.show(f"{stage} {done}/{total}")

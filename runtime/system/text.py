@@ -45,3 +45,9 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 def shorten(text: str, width: int) -> str:
     """The text cut to `width` characters, its end marked by three dots."""
     return text if len(text) <= width else text[: max(0, width - 3)] + "..."
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of an exception's text, in the form of a clause."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return printable(shorten(lines[0] if lines else type(error).__name__, 300)).rstrip(".")

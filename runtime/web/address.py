@@ -23,8 +23,8 @@ def resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int]
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         raise FoldcamError(
-            f"The live page cannot be served on {_shown(host)}: this name has no address here "
-            "(use 127.0.0.1, or 0.0.0.0 for every network)."
+            f"The live page cannot be served on {printable(shorten(host, 80))}: this name has no "
+            "address here (use 127.0.0.1, or 0.0.0.0 for every network)."
         ) from error
     family, _, _, _, place = min(found, key=lambda item: item[0] != socket.AF_INET)
     return family, (str(place[0]), int(place[1]))
@@ -100,7 +100,3 @@ def _refusal(error: OSError, host: str, port: int) -> str:
     if error.errno == errno.EADDRNOTAVAIL:
         return f"cannot be served on {where}: this machine has no such address; try 0.0.0.0."
     return f"cannot be served on {where}: {error.strerror or error}."
-
-
-def _shown(text: str) -> str:
-    return printable(shorten(text, 80))

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.images.files import decode_image
-from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.images.preprocess import Image, scaled
 from foldcam.runtime.images.small import fitted
 from foldcam.runtime.model.drawing.maps import check_map
 from foldcam.runtime.model.drawing.picture import draw_picture
@@ -171,12 +171,7 @@ def _png(image: Image, result: Result, style: Style) -> bytes:
     if small is not image:
         size = small.shape[1], small.shape[0]
         across, down = (new / old for new, old in zip(size, result.frame_wh, strict=True))
-        place = result.affine
-        affine = type(place)(
-            place.scale_x * across, place.scale_y * down,
-            place.offset_x * across, place.offset_y * down,
-        )  # fmt: skip
-        result = replace(result, affine=affine, frame_wh=size)
+        result = replace(result, affine=scaled(result.affine, across, down), frame_wh=size)
     drawn = draw_picture(small, [result], style)
     done, data = cv2.imencode(".png", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR), _PNG)
     if not done:

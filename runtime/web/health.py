@@ -4,20 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
 
 from foldcam.runtime.system.monitor import Monitor, Snapshot, State, StreamStatus
 
 LIVE_PATIENCE = 15.0
 RECORDED_PATIENCE = 120.0
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Healthy or not, and why not, as a clause."""
-
-    healthy: bool
-    reason: str
 
 
 class Health:
@@ -33,22 +24,19 @@ class Health:
         self._lock = threading.Lock()
         self._moved: dict[int, tuple[int, float]] = {}
 
-    def look(self, snapshot: Snapshot | None = None) -> Verdict:
-        """Judge the run as it is now; called about once a second."""
+    def trouble(self, snapshot: Snapshot | None = None) -> str:
+        """Why the run is not healthy now, as a clause; empty if it is. Asked once a second."""
         snapshot = snapshot or self._monitor.snapshot()
         now = time.monotonic()
         if not snapshot.streams:
-            return Verdict(False, "no source is open yet")
+            return "no source is open yet"
         reasons = [
             self._trouble(index, stream, now) for index, stream in enumerate(snapshot.streams)
         ]
         if not all(reasons):
-            return Verdict(True, "")
-        named = [
-            f"{stream.name}: {reason}"
-            for stream, reason in zip(snapshot.streams, reasons, strict=True)
-        ]
-        return Verdict(False, "; ".join(named))
+            return ""
+        named = zip(snapshot.streams, reasons, strict=True)
+        return "; ".join(f"{stream.name}: {reason}" for stream, reason in named)
 
     def _trouble(self, index: int, stream: StreamStatus, now: float) -> str:
         """Why no frames of a stream get through; empty if they do."""

@@ -199,7 +199,7 @@ def _shown(
         latest=page._latest,
         history=page._history,
         health=health,
-        metrics=Metrics(monitor, lambda: page._viewers, lambda: health.look().healthy),
+        metrics=Metrics(monitor, lambda: page._viewers, lambda: not health.trouble()),
         gallery=gallery,
         contract=contract,
         style=style,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from importlib import resources
@@ -93,10 +92,8 @@ def make_app(
         return _json(shown.history.to_dict())
 
     async def healthz(_: Request) -> Response:
-        verdict = shown.health.look()
-        if verdict.healthy:
-            return PlainTextResponse("ok\n")
-        return PlainTextResponse(f"{verdict.reason}\n", 503)
+        trouble = shown.health.trouble()
+        return PlainTextResponse(f"{trouble or 'ok'}\n", 503 if trouble else 200)
 
     async def metrics(_: Request) -> Response:
         return Response(shown.metrics.text(), headers={"content-type": CONTENT_TYPE})
@@ -141,11 +138,11 @@ def make_app(
 def status_document(shown: Shown, clients: int) -> dict[str, Any]:
     """The monitor's snapshot with what the page alone knows, as JSON values."""
     snapshot = shown.monitor.snapshot()
-    verdict = shown.health.look(snapshot)
+    trouble = shown.health.trouble(snapshot)
     return {
         "now": time.monotonic(),
-        "healthy": verdict.healthy,
-        "reason": verdict.reason,
+        "healthy": not trouble,
+        "reason": trouble,
         "clients": clients,
         "unnamed": None if shown.offers is None else shown.offers.document(),
         **snapshot.to_dict(),
@@ -237,11 +234,10 @@ def _file_route(name: str, data: bytes) -> Route:
         "cache-control": "private, no-cache",
         "etag": tag,
     }
-    _make: Callable[[bytes, int], Response] = lambda body, code: Response(body, code, headers)  # noqa: E731
 
     async def answer(request: Request) -> Response:
         if request.headers.get("if-none-match") == tag:
-            return _make(b"", 304)
-        return _make(data, 200)
+            return Response(b"", 304, headers)
+        return Response(data, 200, headers)
 
     return Route("/" if name == "index.html" else f"/{name}", answer)

@@ -282,7 +282,7 @@ def run_gate(files: GateFiles, options: GateOptions, clock: str | None, as_json:
     from foldcam.benchmarks.cost.gate.report import markdown as in_markdown
     from foldcam.benchmarks.cost.gate.subject import read_graphs, scratch, with_base
     from foldcam.benchmarks.evaluation.documents import write_text
-    from foldcam.runtime.measurement.bench.cli import write_document
+    from foldcam.runtime.system.files import write_document
 
     # First what can fail at once, then the builds and the measurement.
     if files.history and files.history.exists():

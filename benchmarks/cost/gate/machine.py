@@ -11,11 +11,11 @@ from typing import Any, Literal, get_args
 
 from foldcam.runtime.engine.device import find_gpu
 from foldcam.runtime.engine.flavours import Wanted, find_flavour
-from foldcam.runtime.measurement.bench.cli import write_document
 from foldcam.runtime.measurement.bench.clocks import read_clocks
 from foldcam.runtime.measurement.bench.facts import machine_facts
 from foldcam.runtime.system.documents import Finite, Versioned, read_document
 from foldcam.runtime.system.errors import FoldcamError
+from foldcam.runtime.system.files import write_document
 
 Device = Literal["cpu", "cuda", "tensorrt", "rtx"]
 DEVICES: tuple[Device, ...] = get_args(Device)

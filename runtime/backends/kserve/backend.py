@@ -22,7 +22,7 @@ from foldcam.runtime.backends.kserve.connection import (
     response,
 )
 from foldcam.runtime.contract.onnx_file import TensorInfo, read_contract
-from foldcam.runtime.contract.schema import IMAGE, QUERY, Contract
+from foldcam.runtime.contract.schema import IMAGE, QUERY
 from foldcam.runtime.contract.tensors import describe, expected_tensors, further_inputs
 from foldcam.runtime.engine.deploy.triton import SHA256
 from foldcam.runtime.system.errors import FoldcamError
@@ -42,43 +42,29 @@ class KServeBackend:
     accepted_wrong: str | None = None
 
     def __init__(self, path: Path, address: str) -> None:
-        self._contract = read_contract(path)
-        if self._contract.bank_input is not None:
+        self.contract = read_contract(path)
+        if self.contract.bank_input is not None:
             raise FoldcamError(
                 f"{path}: a bank that is an input cannot run on a server: fold the model without "
                 "--bank-input."
             )
         self._path = path
         self._server = parse_server(address, path.stem)
+        self.device = str(self._server)
         self._connection = Connection(self._server)
         # One connection: calls from several threads take turns.
         self._lock = threading.Lock()
-        image, self._outputs = expected_tensors(self._contract)
-        self._inputs = [image, *further_inputs(self._contract)]
+        image, self._outputs = expected_tensors(self.contract)
+        self._inputs = [image, *further_inputs(self.contract)]
         self._model = f"/v2/models/{quote(self._server.name, safe='')}"
         self._most: int | None = None
         try:
-            self._name = self._server_title()
+            self.name = self._server_title()
             self._check_tensors()
             self._check_file()
         except BaseException:
             self._connection.close()
             raise
-
-    @property
-    def name(self) -> str:
-        """The server and its version, such as `triton 2.54.0`."""
-        return self._name
-
-    @property
-    def device(self) -> str:
-        """Where it is, without credentials."""
-        return str(self._server)
-
-    @property
-    def contract(self) -> Contract:
-        """What the model promises."""
-        return self._contract
 
     def run(self, images: Array) -> dict[str, Array]:
         """One forward pass; see `runtime.backends.Backend.run`."""
@@ -98,8 +84,8 @@ class KServeBackend:
     def _run(self, images: Array) -> dict[str, Array]:
         rows = len(images)
         arrays = {IMAGE: images}
-        if self._contract.query:
-            size = self._contract.bank.embedding_size
+        if self.contract.query:
+            size = self.contract.bank.embedding_size
             arrays[QUERY] = np.zeros((rows, size), np.float32)
         body, headers = request(arrays, [tensor.name for tensor in self._outputs])
         expected = sum(4 * rows * _numbers(tensor) for tensor in self._outputs)
@@ -203,7 +189,7 @@ def _same(expected: TensorInfo, found: dict[str, Any] | None) -> bool:
     shape = found.get("shape")
     if not isinstance(shape, list):
         return False
-    # One number per image is served with one more size, see `runtime.deploy.triton`.
+    # One number per image is served with one more size, see `runtime.engine.deploy.triton`.
     wanted: Sequence[int | str] = expected.shape if len(expected.shape) > 1 else ("N", 1)
     if len(expected.shape) == 1 and len(shape) == 1:
         wanted = expected.shape

@@ -67,12 +67,12 @@ class TensorRTBackend:
         cuda_graph: bool = True,
     ) -> None:
         self._path = plan.path
-        self._contract = plan.contract
-        self._bank: LiveBank | None = None
+        self.contract = plan.contract
+        self.bank: LiveBank | None = None
         self._most = {name: most for name, (_, _, most) in bank_lengths(plan.contract).items()}
         # What it is checked with, before there is a bank.
         self._lengths = {name: least for name, (least, _, _) in bank_lengths(plan.contract).items()}
-        self._name = library.title
+        self.name = library.title
         self._lock = threading.Lock()
         self._memory: CudaMemory | None = memory
         self._runtime: Any = None
@@ -86,10 +86,10 @@ class TensorRTBackend:
         self._messages = Messages(logger.messages)
         try:
             with memory.current():
-                self._device = f"cuda ({memory.device().name})"
+                self.device = f"cuda ({memory.device().name})"
                 self._deserialize(plan.data, library.module, logger.handle)
                 self._tensors = read_tensors(
-                    self._engine, self._contract, str(self._path), plan.outputs
+                    self._engine, self.contract, str(self._path), plan.outputs
                 )
                 self._buffers = self._make_buffers(memory)
                 # Made and checked now: what cannot run is better said before a camera opens.
@@ -97,31 +97,11 @@ class TensorRTBackend:
                     self._execution(memory, 1)
                 except FoldcamError as error:
                     raise FoldcamError(
-                        f"{self._path} cannot be run by {self._name}: {error}"
+                        f"{self._path} cannot be run by {self.name}: {error}"
                     ) from error
         except BaseException:
             self.close()
             raise
-
-    @property
-    def name(self) -> str:
-        """`TensorRT` or `TensorRT-RTX` and its version."""
-        return self._name
-
-    @property
-    def device(self) -> str:
-        """`cuda` and the GPU's name."""
-        return self._device
-
-    @property
-    def contract(self) -> Contract:
-        """What the model promises."""
-        return self._contract
-
-    @property
-    def bank(self) -> LiveBank | None:
-        """The bank that it answers by; None for a model whose bank is no input."""
-        return self._bank
 
     def use_bank(self, bank: LiveBank, contract: Contract) -> None:
         """Answer by a bank; see `runtime.backends.TakesBank`."""
@@ -134,7 +114,7 @@ class TensorRTBackend:
                     memory.to_device(self._buffers[name], len(array))
                 memory.synchronize()
             self._lengths = {name: len(array) for name, array in bank.inputs.items()}
-            self._bank, self._contract = bank, contract
+            self.bank, self.contract = bank, contract
 
     def run(self, images: Array) -> dict[str, Array]:
         """One forward pass; see `runtime.backends.Backend.run`."""
@@ -162,7 +142,7 @@ class TensorRTBackend:
                             output[start:end] = self._buffers[name].host[: end - start]
             except FoldcamError as error:
                 raise FoldcamError(
-                    f"{self._path} failed in {self._name} with a batch of {len(images)}: {error}"
+                    f"{self._path} failed in {self.name} with a batch of {len(images)}: {error}"
                 ) from error
             return outputs
 
@@ -177,7 +157,7 @@ class TensorRTBackend:
                         self._execution(memory, min(most, rows - start)).run_resident()
             except FoldcamError as error:
                 raise FoldcamError(
-                    f"{self._path} failed in {self._name} with a batch of {rows}: {error}"
+                    f"{self._path} failed in {self.name} with a batch of {rows}: {error}"
                 ) from error
 
     def close(self) -> None:
@@ -205,7 +185,7 @@ class TensorRTBackend:
     def _deserialize(self, plan: bytes, trt: Any, handle: Any) -> None:
         self._runtime = trt.Runtime(handle)
         if self._runtime is None:
-            raise FoldcamError(f"{self._name} could not start: {self._messages.reason()}.")
+            raise FoldcamError(f"{self.name} could not start: {self._messages.reason()}.")
         # An engine may bring host code to run; ours never do, so the door stays shut.
         if hasattr(self._runtime, "engine_host_code_allowed"):
             self._runtime.engine_host_code_allowed = False
@@ -216,7 +196,7 @@ class TensorRTBackend:
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise FoldcamError(
-                f"{self._path} cannot be loaded by {self._name}: {self._messages.reason()}."
+                f"{self._path} cannot be loaded by {self.name}: {self._messages.reason()}."
             )
 
     def _make_buffers(self, memory: CudaMemory) -> dict[str, Buffer]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from foldcam.runtime.contract.at_stake import Read, Written, check_outputs
 from foldcam.runtime.system.command import print_json, print_text
+from foldcam.runtime.system.standard_streams import ProgressLine
 
 if TYPE_CHECKING:
     from foldcam.runtime.measurement.bench.run import BenchOptions
@@ -117,13 +116,15 @@ def bench(
     """
     from foldcam.runtime.measurement.bench.report import text
     from foldcam.runtime.measurement.bench.run import run_bench
+    from foldcam.runtime.system.files import write_document
 
     options = bench_options(
         backend, provider, batch, threads, pin, passes, warm_up, rate, frame, cuda_graph,
         accept_wrong,
     )  # fmt: skip
     check_outputs([Read("MODEL", file) for file in files], [Written("--out", out)])
-    document = run_bench(files, options, progress_line())
+    with ProgressLine() as progress:
+        document = run_bench(files, options, progress)
     if out is not None:
         write_document(out, document)
     if json:
@@ -178,31 +179,6 @@ def bench_options(
         cuda_graph=cuda_graph,
         accept_wrong=accept_wrong,
     )
-
-
-def progress_line() -> Callable[[str, int, int], None] | None:
-    """One line that is written over; None where standard error is no terminal."""
-    if not sys.stderr.isatty():
-        return None
-
-    def tell(stage: str, done: int, total: int) -> None:
-        if done == total or done % 10 == 0:
-            sys.stderr.write(f"\r\x1b[K{stage}: {done}/{total}")
-            if done == total:
-                sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
-
-    return tell
-
-
-def write_document(path: Path, document: dict[str, Any]) -> None:
-    """Write the result as JSON, whole or not at all."""
-    import json
-
-    from foldcam.runtime.system.files import atomic_path
-
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 def _numbers(text: str, flag: str, least: int) -> tuple[int, ...]:

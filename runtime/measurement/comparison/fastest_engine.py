@@ -2,7 +2,7 @@
 
 Each candidate is a file, because precision lives in the file: what was exported with
 `--precision fp16`, and what `foldcam calibrate` wrote. Each is built, judged against the
-float32 model on photographs (`runtime.comparison.gate`), and timed alternately with the
+float32 model on photographs (`runtime.measurement.comparison.gate`), and timed alternately with the
 others.
 """
 

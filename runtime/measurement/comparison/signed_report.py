@@ -8,7 +8,6 @@ cryptographic signature: who writes a report can write its digest, too.
 
 from __future__ import annotations
 
-import json
 import platform
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,7 +18,7 @@ from foldcam.runtime.contract.schema import Contract
 from foldcam.runtime.engine.device import find_gpu, find_host
 from foldcam.runtime.engine.manifest import Manifest
 from foldcam.runtime.measurement.comparison.images import GateImages
-from foldcam.runtime.system.files import atomic_path, digest_of, sha256_of_file
+from foldcam.runtime.system.files import digest_of, sha256_of_file
 from foldcam.runtime.system.strict_json import finite
 from foldcam.runtime.system.version import version
 
@@ -28,12 +27,6 @@ def signed(report: dict[str, Any]) -> dict[str, Any]:
     """The report with its digest: `report`, and `sha256` of it as `runtime.system.files` says."""
     plain = finite(report)
     return {"report": plain, "sha256": digest_of(plain)}
-
-
-def write_signed(path: Path, document: dict[str, Any]) -> None:
-    """Write a signed document, whole or not at all."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 def model_facts(path: Path, contract: Contract) -> dict[str, Any]:

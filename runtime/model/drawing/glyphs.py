@@ -69,7 +69,8 @@ def _drawn(text: str, size: int) -> Mask:
             return drawn
     if text.isascii():
         return _by_hershey(text, size)
-    font = font_for(_other_letters(text))
+    # Each letter once that is not ASCII: texts of one label and many numbers share a font.
+    font = font_for("".join(sorted({letter for letter in text if not letter.isascii()})))
     if font is None:
         return _drawn(_replaced(text), size)
     if font.has(text):
@@ -89,11 +90,6 @@ def _needs_shaping(text: str) -> bool:
         or unicodedata.category(letter) in ("Mn", "Mc")
         for letter in text
     )
-
-
-def _other_letters(text: str) -> str:
-    """Each letter once that is not ASCII: texts of one label and many numbers share a font."""
-    return "".join(sorted({letter for letter in text if not letter.isascii()}))
 
 
 def _replaced(text: str) -> str:

@@ -58,7 +58,7 @@ def painted_maps(
     """A map of every result on one frame; where regions overlap, the hotter one's.
 
     Returns:
-        Two maps `float32 [H, W]` in [0, 1], see `runtime.drawing.maps.maps_of`.
+        Two maps `float32 [H, W]` in [0, 1], see `runtime.model.drawing.maps.maps_of`.
     """
     pairs = [maps_of(result, name) for result in results]
     lower = [cold for _, cold in pairs if cold is not None]

@@ -1,6 +1,6 @@
 """What drawing needs to know of a result, so that a result can draw itself."""
 
-# ruff: noqa: D102  (each is described in `runtime.result.Result`)
+# ruff: noqa: D102  (each is described in `runtime.model.result.Result`)
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float32]
 
 
 class Shown(Protocol):
-    """The part of `runtime.result.Result` that a picture shows."""
+    """The part of `runtime.model.result.Result` that a picture shows."""
 
     @property
     def heatmap(self) -> Floats: ...

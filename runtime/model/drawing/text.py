@@ -28,7 +28,7 @@ def draw_caption(image: Image, text: str) -> Image:
 
     Args:
         image: `uint8 [H, W, 3]` RGB, left as it is; below 48 pixels a side it is all there is.
-        text: one line, in any script, see `runtime.drawing.glyphs`.
+        text: one line, in any script, see `runtime.model.drawing.glyphs`.
 
     Returns:
         A new `uint8 [H + strip, W, 3]` RGB.

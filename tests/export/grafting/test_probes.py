@@ -23,8 +23,7 @@ from foldcam.runtime.backends import open_backend
 from foldcam.runtime.cli.machine import diagnose
 from foldcam.runtime.contract.canary import unpacked
 from foldcam.runtime.contract.onnx_file import read_contract
-from foldcam.runtime.engine.canary.asking import probe
-from foldcam.runtime.engine.canary.check import WrongAnswersError
+from foldcam.runtime.engine.canary.check import WrongAnswersError, probe
 from foldcam.runtime.model.folded_model import FoldedModel
 from foldcam.runtime.system.errors import FoldcamError
 

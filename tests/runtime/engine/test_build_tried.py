@@ -30,7 +30,9 @@ def cache(tmp_path, monkeypatch):
 class Engine(OnnxRuntimeBackend):
     """ONNX Runtime with a model's file in place of an engine."""
 
-    name, device = "TensorRT 10.3.0", "cuda (Orin)"
+    def __init__(self, *given):
+        super().__init__(*given)
+        self.name, self.device = "TensorRT 10.3.0", "cuda (Orin)"
 
     def close(self):
         self.closed = True

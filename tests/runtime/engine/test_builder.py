@@ -260,7 +260,9 @@ def test_progress_comes_from_the_monitor_and_from_the_clock_without_one(compile_
 
 def test_the_line_shows_time_and_phase(monkeypatch):
     stream, clock = io.StringIO(), iter([0.0, 1.0, 16.0, 40.0])
-    monkeypatch.setattr("foldcam.runtime.engine.progress.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr(
+        "foldcam.runtime.system.standard_streams.time.monotonic", lambda: next(clock)
+    )
     line, state = BuildLine(stream), BuildState()
     line.say("compiling")
     line.tick(state)  # one second: too early for a log

@@ -16,7 +16,7 @@ def test_a_flavour_has_one_logger_that_stays(make_flavour):
     assert logger.handle.handle == "a native object"  # the base class was initialised
 
 
-def test_errors_since_a_mark_without_what_is_less_than_a_warning():
+def test_errors_since_a_mark_without_what_is_less_than_an_error():
     messages = Messages()
     messages.add(1, "an old error")
     mark = messages.mark()
@@ -25,7 +25,6 @@ def test_errors_since_a_mark_without_what_is_less_than_a_warning():
                            (1, "an error."), (0, "an\n  internal\x1b error.")):  # fmt: skip
         messages.add(severity, text)
     assert messages.errors(mark) == ["an error.", "an internal\\x1b error."]
-    assert messages.warnings(mark) == ["a warning"]
     assert messages.reason(mark) == "an internal\\x1b error"
     assert messages.errors()[0] == "an old error"
 

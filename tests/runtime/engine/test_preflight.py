@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from foldcam.runtime.engine.device import DeviceFacts, Gpu, Host
 from foldcam.runtime.engine.manifest import FileRecord, Target, manifest_path, read_manifest
 from foldcam.runtime.engine.options import BuildOptions, Profile
-from foldcam.runtime.engine.preflight import check_engine, check_files, load_engine
+from foldcam.runtime.engine.preflight import check_engine, load_engine
 from foldcam.runtime.system.errors import FoldcamError
 
 PORTABLE = {
@@ -303,10 +303,10 @@ def test_a_model_that_the_user_names_is_compared_and_one_beside_as_well(
 
 def test_files_are_checked_without_a_device(make_engine):
     engine = make_engine(version="99.0")
-    assert check_files(engine).version == "99.0"
+    assert check_engine(engine, None).version == "99.0"
     engine.write_bytes(b"x" * 1024)
     with pytest.raises(FoldcamError, match="was changed"):
-        check_files(engine)
+        check_engine(engine, None)
 
 
 def test_a_plan_too_small_for_any_engine_is_refused(make_engine, orin):

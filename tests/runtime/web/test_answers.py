@@ -136,9 +136,9 @@ def test_one_stream_that_works_is_enough():
         monitor.state(monitor.add_stream(name, live=True), State.streaming)
     monitor.processed(0, 1.0, {})
     monitor.state(1, State.backoff, "refused")
-    assert Health(monitor).look().healthy
+    assert not Health(monitor).trouble()
     monitor.state(0, State.connecting)
-    assert Health(monitor).look().reason == "a: connecting; b: backoff (refused)"
+    assert Health(monitor).trouble() == "a: connecting; b: backoff (refused)"
 
 
 def test_a_camera_that_streams_without_a_result_is_not_healthy(monkeypatch):
@@ -147,21 +147,21 @@ def test_a_camera_that_streams_without_a_result_is_not_healthy(monkeypatch):
     monitor.state(monitor.add_stream("camera-0", live=True), State.streaming)
     monitor.processed(0, 1.0, {})
     judge = Health(monitor)
-    assert judge.look().healthy
+    assert not judge.trouble()
     time.sleep(0.1)
-    assert "no frame was processed for" in judge.look().reason
+    assert "no frame was processed for" in judge.trouble()
     monitor.processed(0, 1.0, {})
-    assert judge.look().healthy
+    assert not judge.trouble()
 
 
 def test_a_recorded_run_is_healthy_while_it_works():
     monitor = Monitor()
     judge = Health(monitor)
-    assert judge.look().reason == "no source is open yet"
+    assert judge.trouble() == "no source is open yet"
     monitor.state(monitor.add_stream("film.mp4", live=False), State.streaming)
-    assert judge.look().healthy
+    assert not judge.trouble()
     monitor.state(0, State.stopped)
-    assert judge.look().reason == "film.mp4: stopped"
+    assert judge.trouble() == "film.mp4: stopped"
 
 
 def test_history_has_one_point_per_second_and_per_minute():
