@@ -13,7 +13,7 @@ from foldcam.benchmarks.studies.reliability.mutants import mutated_bytes, mutate
 from foldcam.runtime.images.files import write_image
 from foldcam.runtime.pipeline.config import config_from
 from foldcam.runtime.pipeline.config.flags import event_table
-from foldcam.runtime.pipeline.config.toml_file import parse_toml
+from foldcam.runtime.pipeline.config.loading import parse_toml
 from foldcam.runtime.sinks.broker import parse_broker
 
 

@@ -3,8 +3,8 @@
     >>> from foldcam.runtime.pipeline.config import OutputOptions, RunConfig, SourceConfig
     >>> RunConfig(sources=(SourceConfig(camera=0),), output=OutputOptions(jsonl="out.jsonl"))
 
-Flags and TOML files are read into it by `runtime.config.loading`; what each key means, and its
-range, stands at its field.
+Flags and TOML files are read into it by `loading`; what each key means, and its range, stands at
+its field.
 """
 
 from __future__ import annotations
