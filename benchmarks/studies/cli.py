@@ -168,8 +168,7 @@ def ray(
     as_json: flags.Json = False,
 ) -> None:
     """Time of bank building by the number of workers, and equality with the local engine."""
-    from foldcam.benchmarks.studies.ray.report import text_table
-    from foldcam.benchmarks.studies.ray.study import RayOptions, run_ray
+    from foldcam.benchmarks.studies.ray import RayOptions, run_ray, text_table
     from foldcam.export.commands.progress import ProgressBar
 
     check_outputs([Read("--data", data)], [Written("--out", out)])
@@ -212,7 +211,7 @@ def pipeline(
     Exit status 3 if the ratio misses its goal.
     """
     from foldcam.benchmarks.evaluation.documents import write_json
-    from foldcam.benchmarks.studies.pipeline.study import (
+    from foldcam.benchmarks.studies.pipeline import (
         RESULT,
         PipelineOptions,
         run_pipeline_study,
@@ -257,8 +256,7 @@ def int8(
     as_json: flags.Json = False,
 ) -> None:
     """Three networks on birds and houses, quantized naively and by foldcam: cost and gain."""
-    from foldcam.benchmarks.studies.int8.report import text_table
-    from foldcam.benchmarks.studies.int8.study import Int8Options, run_int8
+    from foldcam.benchmarks.studies.int8.study import Int8Options, run_int8, text_table
     from foldcam.benchmarks.studies.int8.subjects import SUBJECTS
     from foldcam.export.commands.progress import ProgressBar
 

@@ -28,18 +28,17 @@ from foldcam.benchmarks.studies import (
     frame,
     gate,
     gpu_proof,
+    pipeline,
     voting,
     workflows,
 )
+from foldcam.benchmarks.studies import ray as scale_out
 from foldcam.benchmarks.studies.architectures.study import RESULT as ARCHITECTURES
 from foldcam.benchmarks.studies.architectures.study import markdown_table as architectures_table
 from foldcam.benchmarks.studies.explanation import report as explanation
-from foldcam.benchmarks.studies.int8 import report as int8
+from foldcam.benchmarks.studies.int8 import study as int8
 from foldcam.benchmarks.studies.peers import report as peers
-from foldcam.benchmarks.studies.pipeline import study as pipeline
-from foldcam.benchmarks.studies.ray import report as scale_out
 from foldcam.benchmarks.studies.reliability import __main__ as reliability
-from foldcam.benchmarks.studies.reliability import report as reliability_report
 from foldcam.benchmarks.studies.scale import report as scale
 from foldcam.benchmarks.studies.transfer import baselines
 from foldcam.runtime.system.files import atomic_path
@@ -222,7 +221,7 @@ def _reliability_table(name: str) -> Callable[[], str]:
     return _measured(
         f"reliability/{name}.json",
         f"make reliability FULL=1 ONLY={name}",
-        lambda document: reliability_report.markdown_table(name, document),
+        lambda document: reliability.markdown_table(name, document),
     )
 
 
