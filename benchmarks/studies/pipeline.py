@@ -56,11 +56,7 @@ def run_pipeline_study(
     options: PipelineOptions,
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Measure, and write `pipeline.json` into a folder.
-
-    Args:
-        on_progress: called with the stage, what is done and how much there is.
-    """
+    """Measure, and write `pipeline.json` into a folder."""
     model = options.model or demo_model(out)
     video = options.video or _film(out / "scenes.mp4", options.frames)
     backend = open_backend(model, "cpu", options.threads)

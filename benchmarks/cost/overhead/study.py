@@ -72,8 +72,6 @@ def run_overhead(
         data: a CUB-200-2011 folder, or a CSV with boxes; as `evaluate localization`.
         out: folder of results: `overhead.json`, the graphs, and the rows made on the way, from
             which a later call goes on.
-        options: see `OverheadOptions`.
-        progress: called with `(stage, done, total)`.
     """
     training, testing = split_samples(data, options.seed)
     choice = options.network

@@ -79,8 +79,6 @@ def run_study(data: Path, out: Path, options: StudyOptions, progress: Progress) 
         data: a folder of houses, see `load_houses`.
         out: folder of results: `house-price.json` and `.md`, scatter plot, contact sheet, the
             trained network and one folded model per kind of photograph.
-        options: see `StudyOptions`.
-        progress: called with `(stage, done, total)`.
     """
     # What is missing is said now, and not after minutes of training.
     for module in ("matplotlib", "scipy", "sklearn"):

@@ -124,11 +124,7 @@ def centred_blob(h: int, w: int, sigma: float = 0.25) -> FloatArray:
 
 
 def rank_correlation(a: ArrayLike, b: ArrayLike) -> float:
-    """Spearman's, ties sharing their mean rank; 0 where one side is constant, which orders nothing.
-
-    Args:
-        a, b: of one shape.
-    """
+    """Spearman's, ties sharing their mean rank; 0 where one side is constant and orders nothing."""
     from scipy.stats import rankdata
 
     ours, theirs = (rankdata(values, axis=None) for values in (a, b))

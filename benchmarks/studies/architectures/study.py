@@ -171,9 +171,6 @@ RESULT = "architectures.json"
 def run_architectures(out: Path, progress: Progress) -> dict[str, Any]:
     """Export, verify and compile every architecture.
 
-    Args:
-        progress: called with `(stage, done, total)`.
-
     Returns:
         The document that was written: `architectures.<name>.<field of Row>`.
     """

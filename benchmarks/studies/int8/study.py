@@ -66,8 +66,6 @@ def run_int8(root: Path, out: Path, options: Int8Options, progress: Progress) ->
 
     Args:
         out: folder of results: `int8.json`, and one folder per subject.
-        options: see `Int8Options`.
-        progress: called with `(stage, done, total)`.
     """
     rows = []
     for subject in options.subjects:

@@ -122,11 +122,7 @@ class Prepared:
 
 
 def prepare(subject: Subject, root: Path, folder: Path, progress: Progress) -> Prepared:
-    """Train and export, or take what an earlier call left in the folder.
-
-    Args:
-        progress: called with `(stage, done, total)`.
-    """
+    """Train and export, or take what an earlier call left in the folder."""
     model, weights = folder / "model.onnx", folder / "net.safetensors"
     if subject.data == "birds":
         images = root / "CUB_200_2011"

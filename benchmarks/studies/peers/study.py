@@ -69,7 +69,6 @@ def prepared(
 
     Args:
         explained: test images that are explained; None takes all.
-        progress: called with `(stage, done, total)`.
     """
     training, testing = split_samples(data, seed)
     file = out / "net.safetensors"
@@ -161,8 +160,6 @@ def run_peers(data: Path, out: Path, options: PeersOptions, progress: Progress) 
     Args:
         data: a CUB-200-2011 folder, or a CSV with boxes; as `evaluate localization`.
         out: folder of results: `peers.json`, the plot, the network and its graphs.
-        options: see `PeersOptions`.
-        progress: called with `(stage, done, total)`.
     """
     started = time.monotonic()
     setting, questions, facts = prepared(

@@ -57,7 +57,6 @@ def cameras(
 
     Args:
         images: `float32 [1, 3, H, W]` each.
-        progress: called with `(stage, done, total)`.
 
     Returns:
         Number of cameras -> `frames_per_second` of all of them, `p50` and `p99` of one
@@ -132,8 +131,6 @@ def run_scale(data: Path, out: Path, options: ScaleOptions, progress: Progress) 
     Args:
         out: folder of results: `scale.json`, and the network, rows and graphs, from which a later
             call goes on.
-        options: see `ScaleOptions`.
-        progress: called with `(stage, done, total)`.
     """
     started = time.monotonic()
     training, testing = split_samples(data, options.seed)

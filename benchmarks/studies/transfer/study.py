@@ -146,7 +146,6 @@ def run_transfer_study(
     Args:
         data: images with boxes, as for `foldcam evaluate localization`.
         out: folder of the result `transfer.json` and of the trained networks.
-        progress: called with `(stage, done, total)`.
 
     Returns:
         The document that was written: `variants` for the linear head, and for every head
