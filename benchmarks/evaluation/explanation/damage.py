@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from foldcam.benchmarks.evaluation.explanation.subject import BATCH, Subject, View
-from foldcam.benchmarks.evaluation.localization.geometry import resize_bilinear
+from foldcam.benchmarks.evaluation.localization.metrics import resize_bilinear
 from foldcam.benchmarks.evaluation.localization.perturbation import (
     CellBlur,
     Cells,

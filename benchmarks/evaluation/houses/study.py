@@ -19,10 +19,13 @@ from foldcam.benchmarks.evaluation.houses.estimates import (
     FOLDED,
     METHODS,
     METRICS,
+    SHARE,
     Answers,
     Doubles,
     differences,
     intervals,
+    measure_masking,
+    summarize,
     verdict,
 )
 from foldcam.benchmarks.evaluation.houses.houses import (
@@ -32,7 +35,6 @@ from foldcam.benchmarks.evaluation.houses.houses import (
     load_houses,
     split_houses,
 )
-from foldcam.benchmarks.evaluation.houses.masking import SHARE, measure_masking, summarize
 from foldcam.benchmarks.evaluation.houses.report import Shown, write_report
 from foldcam.export.banks.objectives.kernel import parse_kernel
 from foldcam.export.datasets import Dataset

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from foldcam.benchmarks.evaluation.documents import Progress
 from foldcam.benchmarks.evaluation.explanation.data import Parts
-from foldcam.benchmarks.evaluation.openset.folds import Setting
+from foldcam.benchmarks.evaluation.openset.study import Setting
 from foldcam.export.banks.embedding_pass import embed
 from foldcam.export.banks.unknown.choosing import label_folds
 from foldcam.export.banks.unknown.images import answered, in_bank, label_notes, own_notes
