@@ -11,8 +11,11 @@ from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
-from foldcam.runtime.images.preprocess import Image
+from foldcam.runtime.images.preprocess import Affine, Image
+from foldcam.runtime.model.drawing.overlay import heatmap_on_frame, overlay
+from foldcam.runtime.model.drawing.text import draw_caption
 from foldcam.runtime.system.files import atomic_path
 
 _KEY = "Source"
@@ -57,3 +60,16 @@ def source_of(path: Path) -> str:
 def stretched(image: Image, side: int) -> Image:
     """The picture as a square of so many pixels, whatever its proportions."""
     return np.asarray(cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def captioned(image: Image, side: int, caption: str) -> Image:
+    """The picture as a square tile with a caption."""
+    return draw_caption(stretched(image, side), caption)
+
+
+def heated(image: Image, heat: npt.NDArray[np.floating[Any]]) -> Image:
+    """A picture under a map `[h, w]` that covers it and is not negative, scaled by its maximum."""
+    greatest = float(heat.max())
+    scaled = np.asarray(heat / greatest if greatest > 0 else heat, np.float32)
+    size = (image.shape[1], image.shape[0])
+    return overlay(image, heatmap_on_frame(scaled, Affine(1.0, 1.0, 0.0, 0.0), size, size))

@@ -18,11 +18,11 @@ from foldcam.benchmarks.evaluation.bootstrap import (
 )
 from foldcam.benchmarks.evaluation.documents import interval_document, write_json, write_text
 from foldcam.benchmarks.evaluation.explanation.damage import CONTROLS, SCORES, SHARES, Damage
+from foldcam.benchmarks.evaluation.figure import heated
 from foldcam.benchmarks.evaluation.localization.perturbation import CurvePool, PerturbationCurves
 from foldcam.runtime.contract.explanation import FEW_CELLS
-from foldcam.runtime.images.preprocess import Affine, Image
+from foldcam.runtime.images.preprocess import Image
 from foldcam.runtime.images.small import fitted
-from foldcam.runtime.model.drawing.overlay import heatmap_on_frame, overlay
 from foldcam.runtime.model.drawing.text import draw_caption
 
 Doubles = npt.NDArray[np.float64]
@@ -317,14 +317,9 @@ def contact_sheet(shown: Sequence[Shown]) -> Image:
 def _row(shown: Shown) -> Image:
     picture = fitted(shown.image, _TILE, _TILE, enlarge=True)
     tiles = [draw_caption(picture, shown.caption)]
-    height, width = picture.shape[:2]
     for name, heat in shown.maps.items():
         low = 0.0 if name in shown.evidence else float(heat.min())
         positive = np.maximum(heat - low, 0)
-        greatest = float(positive.max())
-        scaled = positive / greatest if greatest > 0 else positive
-        frame = (width, height)
-        painted = heatmap_on_frame(scaled, Affine(1.0, 1.0, 0.0, 0.0), frame, frame)
-        caption = name if greatest > 0 else f"{name}: blank"
-        tiles.append(draw_caption(overlay(picture, painted), caption))
+        caption = name if positive.max() > 0 else f"{name}: blank"
+        tiles.append(draw_caption(heated(picture, positive), caption))
     return np.hstack(tiles)
