@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from foldcam.benchmarks.commands.demo.model import demo_model
 from foldcam.benchmarks.commands.demo.photographs import Photographs
 from foldcam.benchmarks.commands.demo.run import write_video
 from foldcam.benchmarks.evaluation import markdown
 from foldcam.benchmarks.evaluation.bootstrap import bootstrap
 from foldcam.benchmarks.evaluation.documents import Progress
+from foldcam.benchmarks.studies.demo_model import demo_model
 from foldcam.runtime.backends import Backend, open_backend
 from foldcam.runtime.model.batch import Batch
 from foldcam.runtime.model.folded_model import FoldedModel

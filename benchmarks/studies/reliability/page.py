@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
-from foldcam.benchmarks.commands.demo.model import demo_model
 from foldcam.benchmarks.commands.demo.photographs import OBJECTS
 from foldcam.benchmarks.evaluation.documents import Progress
+from foldcam.benchmarks.studies.demo_model import demo_model
 from foldcam.benchmarks.studies.reliability.film_server import write_film
 from foldcam.runtime.web.address import bind, resolve
 

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from foldcam.benchmarks.commands.demo.model import demo_model
 from foldcam.benchmarks.evaluation.documents import Progress
+from foldcam.benchmarks.studies.demo_model import demo_model
 from foldcam.runtime.model.folded_model import FoldedModel
 from foldcam.runtime.model.frame_results import FrameResults
 from foldcam.runtime.pipeline.run import run
