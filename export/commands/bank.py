@@ -24,11 +24,6 @@ app.add_typer(group, name="bank", help="Build, change and inspect banks of train
 app.command(epilog="Example: foldcam probes birds.onnx")(probes)
 
 
-@app.callback()
-def _program() -> None:
-    """With a callback, the group keeps its name even where it is the only command."""
-
-
 @group.command(epilog="Example: foldcam bank build demo --images photos/ --out bank.safetensors")
 def build(
     model: flags.Model,
@@ -283,9 +278,3 @@ group.command(epilog="Example: foldcam bank stats bank.safetensors --map map.png
 group.command(
     epilog="Example: foldcam bank audit bank.safetensors --images photos/ --out audit.html"
 )(audit)
-
-
-if __name__ == "__main__":
-    from foldcam.runtime.system.command import run_app
-
-    run_app(app, "foldcam")

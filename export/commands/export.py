@@ -246,7 +246,3 @@ def export(
                     f"threshold can still give it: {error}"
                 ) from error
     report_export(report, dataset, bank, chosen, as_json=as_json)
-
-
-if __name__ == "__main__":
-    app()

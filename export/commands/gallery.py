@@ -97,7 +97,3 @@ def gallery(
         f"Next: runtime run {model} --file PHOTO --save out/ --beside{elsewhere}",
     ]
     print_report(document, "\n".join(lines), as_json)
-
-
-if __name__ == "__main__":
-    app()

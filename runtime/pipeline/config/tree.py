@@ -80,8 +80,8 @@ class ModelOptions:
     )
     gallery: str | None = key(
         None,
-        "The gallery with the pictures of the bank's rows, for --beside, --report and --serve; "
-        "by default MODEL.gallery beside the model, where there is one.",
+        "Takes the pictures of the bank's rows from this gallery, for --beside, --report and "
+        "--serve (default: MODEL.gallery beside the model, where there is one).",
         "--gallery",
         '"model.gallery"',
     )
