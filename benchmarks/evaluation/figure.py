@@ -5,7 +5,6 @@ say nothing. Each carries the hash of the result that it was drawn from."""
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ from foldcam.runtime.model.drawing.overlay import heatmap_on_frame, overlay
 from foldcam.runtime.model.drawing.text import draw_caption
 from foldcam.runtime.system.files import atomic_path
 
-_KEY = "Source"
+SOURCE = "Source"
+"""Where a PNG keeps the hash of the result that it was drawn from."""
 
 
 def new_figure(rows: int, columns: int, **options: Any) -> tuple[Any, Any]:
@@ -40,21 +40,8 @@ def save_figure(figure: Any, path: Path, source: str = "", dpi: int = 100) -> No
     from matplotlib import pyplot
 
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=dpi, metadata={_KEY: source} if source else None)
+        figure.savefig(temporary, dpi=dpi, metadata={SOURCE: source} if source else None)
     pyplot.close(figure)
-
-
-def source_of(path: Path) -> str:
-    """The hash that `save_figure` kept in a PNG; empty where there is none."""
-    data = path.read_bytes()
-    place = 8
-    while place + 8 <= len(data):
-        length, kind = struct.unpack(">I4s", data[place : place + 8])
-        body = data[place + 8 : place + 8 + length]
-        if kind == b"tEXt" and body.startswith(_KEY.encode() + b"\0"):
-            return body.partition(b"\0")[2].decode("latin-1")
-        place += 12 + length
-    return ""
 
 
 def stretched(image: Image, side: int) -> Image:
