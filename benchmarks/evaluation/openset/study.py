@@ -15,23 +15,13 @@ import numpy.typing as npt
 from foldcam.benchmarks.evaluation.bootstrap import Interval, bootstrap_of, paired_bootstrap_of
 from foldcam.benchmarks.evaluation.documents import Progress
 from foldcam.benchmarks.evaluation.openset.scores import SCORES
-from foldcam.benchmarks.evaluation.openset.subject import Asked
+from foldcam.benchmarks.evaluation.openset.subject import Asked, Setting
 from foldcam.export.banks.unknown.choosing import LeftOut, threshold_for, within_reach
 from foldcam.export.banks.unknown.label_space import Doubles
-from foldcam.export.banks.unknown.rows import DEVICE_SCORES, Rows, RowScore
+from foldcam.export.banks.unknown.rows import DEVICE_SCORES, RowScore
 
 Mask = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.intp]
-
-
-@dataclass(frozen=True, eq=False)
-class Setting:
-    """One bank and the images that are asked of it."""
-
-    rows: Rows  # the bank's
-    units: npt.NDArray[np.floating]  # `[Q, D]`, of norm 1: all images of the study, in its order
-    unknown: Mask  # `bool [Q]`, which of them show a label that the bank has not
-    asked: Mask  # `bool [Q]`, which of them take part
 
 
 @dataclass(frozen=True, eq=False)
